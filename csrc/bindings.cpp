@@ -1,0 +1,307 @@
+// The Python face of the core: arguments in, one call, the GIL released. No loops over data here.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <optional>
+#include <stdexcept>
+#include <thread>
+#include <tuple>
+
+#include "plan.h"
+#include "threads.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace convoxel {
+namespace {
+
+using Array = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+// (buffer, offset, (n, d, h, w, c), (n, d, h, w strides))
+using ViewTuple = std::tuple<int, int64_t, std::array<int64_t, 5>, std::array<int64_t, 4>>;
+
+View to_view(const ViewTuple& t) {
+  const auto& [buffer, offset, shape, strides] = t;
+  View v;
+  v.buffer = buffer;
+  v.offset = offset;
+  v.batch = shape[0];
+  v.size = {shape[1], shape[2], shape[3]};
+  v.channels = shape[4];
+  v.batch_stride = strides[0];
+  v.stride = {strides[1], strides[2], strides[3]};
+  return v;
+}
+
+Activation to_activation(const std::string& name, float slope) {
+  for (int i = 0; i < kActivationCount; ++i) {
+    if (name == kActivationNames[i]) return {static_cast<ActivationKind>(i), slope};
+  }
+  throw std::invalid_argument("there is no activation '" + name + "'");
+}
+
+const KernelSet& kernel_set(const std::string& name) {
+  const KernelSetList list = available_kernels();
+  for (int i = 0; i < list.count; ++i) {
+    if (name == list.sets[i]->name) return *list.sets[i];
+  }
+  throw std::invalid_argument("this processor has no instruction set '" + name + "'");
+}
+
+std::shared_ptr<Convolution> make_convolution(nb::ndarray<const float, nb::ndim<5>, nb::c_contig, nb::device::cpu> w,
+                                              std::optional<Array> bias, Axes stride, Axes padding_low, Axes dilation,
+                                              int64_t groups, bool transposed) {
+  Window window;
+  window.kernel = {static_cast<int64_t>(w.shape(2)), static_cast<int64_t>(w.shape(3)),
+                   static_cast<int64_t>(w.shape(4))};
+  window.stride = stride;
+  window.dilation = dilation;
+  window.padding_low = padding_low;
+  window.groups = groups;
+  window.transposed = transposed;
+  const int64_t first = static_cast<int64_t>(w.shape(0)), second = static_cast<int64_t>(w.shape(1));
+  const int64_t in_channels = transposed ? first : second * groups;
+  const int64_t out_channels = transposed ? second * groups : first;
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    if (stride[i] < 1 || dilation[i] < 1) throw std::invalid_argument("stride and dilation must be at least 1");
+  }
+  if (w.size() == 0) throw std::invalid_argument("the weight is empty");
+  if (groups < 1 || first % groups != 0) throw std::invalid_argument("groups must divide the weight's first axis");
+  if (bias && static_cast<int64_t>(bias->size()) != out_channels) {
+    throw std::invalid_argument("the bias must have one number per output channel");
+  }
+  return std::make_shared<Convolution>(window, in_channels, out_channels, w.data(), bias ? bias->data() : nullptr);
+}
+
+std::vector<float*> to_pointers(const Plan& plan, const std::vector<Array>& buffers, std::optional<Array> arena) {
+  if (static_cast<int>(buffers.size()) + 1 != plan.buffer_count()) {
+    throw std::invalid_argument("the plan needs " + std::to_string(plan.buffer_count() - 1) + " buffers, not " +
+                                std::to_string(buffers.size()));
+  }
+  if (arena && static_cast<int64_t>(arena->size()) < plan.arena_size()) {
+    throw std::invalid_argument("the arena is too small");
+  }
+  std::vector<float*> pointers = {arena ? const_cast<float*>(arena->data()) : nullptr};
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    if (static_cast<int64_t>(buffers[i].size()) < plan.needed(static_cast<int>(i) + 1)) {
+      throw std::invalid_argument("buffer " + std::to_string(i + 1) + " has " + std::to_string(buffers[i].size()) +
+                                  " floats; the plan touches " + std::to_string(plan.needed(static_cast<int>(i) + 1)));
+    }
+    pointers.push_back(const_cast<float*>(buffers[i].data()));
+  }
+  return pointers;
+}
+
+std::vector<float> to_floats(const Array& a) { return std::vector<float>(a.data(), a.data() + a.size()); }
+
+using Int32Array = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using AxisTuple = std::tuple<Int32Array, nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>>;
+
+ResampleAxis to_axis(const AxisTuple& t) {
+  const auto& [index, weight] = t;
+  if (index.shape(0) != weight.shape(0) || index.shape(1) != weight.shape(1)) {
+    throw std::invalid_argument("resample: index and weight differ in shape");
+  }
+  ResampleAxis axis;
+  axis.taps = static_cast<int64_t>(index.shape(1));
+  axis.index.assign(index.data(), index.data() + index.size());
+  axis.weight.assign(weight.data(), weight.data() + weight.size());
+  return axis;
+}
+
+nb::list list_algorithms() {
+  nb::list out;
+  for (const Algorithm& a : algorithms()) {
+    nb::dict row;
+    row["name"] = a.name;
+    row["summary"] = a.summary;
+    out.append(row);
+  }
+  return out;
+}
+
+// The reason why an algorithm cannot run a problem, or "".
+std::string unsupported(const std::string& name, Axes kernel, Axes stride, Axes dilation, Axes padding_low,
+                        int64_t groups, bool transposed, int64_t batch, Axes in_size, Axes out_size,
+                        int64_t in_channels, int64_t out_channels) {
+  const Window window{kernel, stride, dilation, padding_low, groups, transposed};
+  const ConvProblem problem{window, batch, in_size, out_size, in_channels, out_channels};
+  for (const Algorithm& a : algorithms()) {
+    if (name == a.name) return a.unsupported(problem);
+  }
+  throw std::invalid_argument("there is no algorithm '" + name + "'");
+}
+
+// Operations per second of independent fused multiply-adds on this many threads.
+double measure_ceiling(const std::string& isa, int threads, int64_t rounds) {
+  const KernelSet& set = kernel_set(isa);
+  std::vector<double> done(static_cast<size_t>(threads), 0.0);
+  const auto start = std::chrono::steady_clock::now();
+  parallel_for(threads, threads, [&](int64_t chunk, int) { done[static_cast<size_t>(chunk)] = set.fma_burst(rounds); });
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  double total = 0;
+  for (const double d : done) total += d;
+  return total / seconds;
+}
+
+}  // namespace
+}  // namespace convoxel
+
+NB_MODULE(_core, m) {
+  using namespace convoxel;
+  m.doc() = "The C++ core of Convoxel. Use convoxel.native, which checks and documents.";
+
+  nb::class_<Convolution>(m, "Convolution")
+      .def_prop_ro("in_channels", &Convolution::in_channels)
+      .def_prop_ro("out_channels", &Convolution::out_channels)
+      .def_prop_ro("packed_bytes", &Convolution::packed_bytes);
+  m.def("make_convolution", &make_convolution, "weight"_a, "bias"_a.none(), "stride"_a, "padding_low"_a, "dilation"_a,
+        "groups"_a, "transposed"_a);
+
+  nb::class_<Plan>(m, "Plan")
+      .def(
+          "__init__",
+          [](Plan* self, int64_t arena_size, int buffers, int threads, const std::string& isa) {
+            new (self) Plan(arena_size, buffers, threads, kernel_set(isa));
+          },
+          "arena_size"_a, "buffers"_a, "threads"_a, "isa"_a)
+      .def(
+          "convolve",
+          [](Plan& self, std::shared_ptr<Convolution> conv, const ViewTuple& src, const ViewTuple& dst,
+             const std::optional<ViewTuple>& residual, const std::string& activation, float slope,
+             const std::string& algorithm, std::string name) {
+            View view;
+            if (residual) view = to_view(*residual);
+            nb::gil_scoped_release release;  // packing weights takes a while
+            self.add_convolution(std::move(conv), to_view(src), to_view(dst), residual ? &view : nullptr,
+                                 to_activation(activation, slope), algorithm, std::move(name));
+          },
+          "convolution"_a, "src"_a, "dst"_a, "residual"_a.none(), "activation"_a, "slope"_a, "algorithm"_a, "name"_a)
+      .def(
+          "max_pool",
+          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, Axes kernel, Axes stride, Axes dilation,
+             Axes padding_low, std::string name) {
+            self.add_max_pool(to_view(src), to_view(dst), kernel, stride, dilation, padding_low, std::move(name));
+          },
+          "src"_a, "dst"_a, "kernel"_a, "stride"_a, "dilation"_a, "padding_low"_a, "name"_a)
+      .def(
+          "resample",
+          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, const std::vector<AxisTuple>& axes,
+             std::string name) {
+            std::vector<ResampleAxis> tables;
+            for (const AxisTuple& axis : axes) tables.push_back(to_axis(axis));
+            self.add_resample(to_view(src), to_view(dst), std::move(tables), std::move(name));
+          },
+          "src"_a, "dst"_a, "axes"_a, "name"_a)
+      .def(
+          "combine",
+          [](Plan& self, const std::string& op, const ViewTuple& a, const ViewTuple& b, const ViewTuple& dst,
+             const std::string& activation, float slope, std::string name) {
+            if (op != "add" && op != "multiply") throw std::invalid_argument("combine: there is no '" + op + "'");
+            self.add_combine(op == "add" ? Combine::kAdd : Combine::kMultiply, to_view(a), to_view(b), to_view(dst),
+                             to_activation(activation, slope), std::move(name));
+          },
+          "op"_a, "a"_a, "b"_a, "dst"_a, "activation"_a, "slope"_a, "name"_a)
+      .def(
+          "affine",
+          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, const Array& scale, const Array& shift,
+             const std::string& activation, float slope, std::string name) {
+            self.add_affine(to_view(src), to_view(dst), to_floats(scale), to_floats(shift),
+                            to_activation(activation, slope), std::move(name));
+          },
+          "src"_a, "dst"_a, "scale"_a, "shift"_a, "activation"_a, "slope"_a, "name"_a)
+      .def(
+          "normalise",
+          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, int64_t groups, const Array& weight,
+             const Array& bias, float eps, const std::string& activation, float slope, std::string name) {
+            self.add_normalise(to_view(src), to_view(dst), groups, to_floats(weight), to_floats(bias), eps,
+                               to_activation(activation, slope), std::move(name));
+          },
+          "src"_a, "dst"_a, "groups"_a, "weight"_a, "bias"_a, "eps"_a, "activation"_a, "slope"_a, "name"_a)
+      .def(
+          "import_channels_first",
+          [](Plan& self, int buffer, const ViewTuple& dst, std::string name) {
+            self.add_import(buffer, to_view(dst), std::move(name));
+          },
+          "buffer"_a, "dst"_a, "name"_a)
+      .def(
+          "export_channels_first",
+          [](Plan& self, const ViewTuple& src, int buffer, std::string name) {
+            self.add_export(to_view(src), buffer, std::move(name));
+          },
+          "src"_a, "buffer"_a, "name"_a)
+      .def_prop_ro("arena_size", &Plan::arena_size)
+      .def_prop_ro("workspace_bytes", &Plan::workspace_bytes)
+      .def_prop_ro("threads", &Plan::threads)
+      .def_prop_ro("isa", [](const Plan& self) { return self.kernels().name; })
+      .def_prop_ro("written",
+                   [](const Plan& self) {
+                     std::vector<bool> out;
+                     for (int i = 0; i < self.buffer_count(); ++i) out.push_back(self.written(i));
+                     return out;
+                   })
+      .def_prop_ro("needed",
+                   [](const Plan& self) {
+                     std::vector<int64_t> out;
+                     for (int i = 0; i < self.buffer_count(); ++i) out.push_back(self.needed(i));
+                     return out;
+                   })
+      .def_prop_ro("steps",
+                   [](const Plan& self) {
+                     nb::list out;
+                     for (const auto& step : self.steps()) {
+                       nb::dict row;
+                       row["name"] = step->name;
+                       row["operator"] = step->op();
+                       row["algorithm"] = step->algorithm();
+                       row["macs"] = step->macs();
+                       row["workspace_bytes"] = step->workspace_bytes();
+                       out.append(row);
+                     }
+                     return out;
+                   })
+      .def(
+          "run",
+          [](const Plan& self, const std::vector<Array>& buffers, std::optional<Array> arena, size_t first, size_t last,
+             bool timed) {
+            if (first > last || last > self.steps().size()) throw std::invalid_argument("there are no such steps");
+            std::vector<float*> pointers = to_pointers(self, buffers, arena);
+            std::vector<double> seconds;
+            {
+              nb::gil_scoped_release release;
+              self.run(std::move(pointers), first, last, timed ? &seconds : nullptr);
+            }
+            return seconds;
+          },
+          "buffers"_a, "arena"_a.none(), "first"_a, "last"_a, "timed"_a);
+
+  m.def("list_algorithms", &list_algorithms);
+  m.def("unsupported", &unsupported, "name"_a, "kernel"_a, "stride"_a, "dilation"_a, "padding_low"_a, "groups"_a,
+        "transposed"_a, "batch"_a, "in_size"_a, "out_size"_a, "in_channels"_a, "out_channels"_a);
+  m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a, nb::call_guard<nb::gil_scoped_release>());
+  m.def("instruction_sets", [] {
+    nb::list out;
+    const KernelSetList list = available_kernels();
+    for (int i = 0; i < list.count; ++i) {
+      const KernelSet& set = *list.sets[i];
+      nb::dict row;
+      row["name"] = set.name;
+      row["vector_floats"] = set.vector_floats;
+      row["registers"] = set.registers;
+      row["tile"] = std::to_string(set.tile_rows) + "x" + std::to_string(set.panel_vectors * set.vector_floats);
+      out.append(row);
+    }
+    return out;
+  });
+  m.attr("compiler") = CONVOXEL_COMPILER;
+  nb::list names;
+  for (const char* name : kActivationNames) names.append(name);
+  m.attr("activations") = nb::tuple(names);
+}

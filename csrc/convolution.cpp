@@ -1,0 +1,130 @@
+#include "convolution.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+namespace convoxel {
+
+double ConvProblem::macs() const {
+  const Axes& size = window.transposed ? in_size : out_size;
+  const double pixels = static_cast<double>(batch) * size[0] * size[1] * size[2];
+  return pixels * window.taps() * in_channels * out_channels / window.groups;
+}
+
+int64_t Walk::taps() const {
+  int64_t n = 1;
+  for (const AxisWalk& a : axis) n *= static_cast<int64_t>(a.index.size());
+  return n;
+}
+
+namespace {
+
+// out = o reads in = o * s + k * d - p for every tap k.
+std::vector<AxisWalk> convolution_walks(int64_t kernel, int64_t stride, int64_t dilation, int64_t padding,
+                                        int64_t out) {
+  AxisWalk walk;
+  walk.count = out;
+  walk.in_step = stride;
+  for (int64_t k = 0; k < kernel; ++k) {
+    walk.index.push_back(k);
+    walk.offset.push_back(k * dilation - padding);
+  }
+  return {walk};
+}
+
+// in = i reaches out = i * s + k * d - p. So out = r + s * q is reached by the taps k with s | r + p - k * d, from
+// in = q + (r + p - k * d) / s. A phase without taps remains: its outputs are the bias alone.
+std::vector<AxisWalk> transposed_walks(int64_t kernel, int64_t stride, int64_t dilation, int64_t padding,
+                                       int64_t out) {
+  std::vector<AxisWalk> walks;
+  for (int64_t r = 0; r < stride; ++r) {
+    AxisWalk walk;
+    walk.count = r < out ? (out - r + stride - 1) / stride : 0;
+    walk.out_begin = r;
+    walk.out_step = stride;
+    for (int64_t k = 0; k < kernel; ++k) {
+      const int64_t distance = r + padding - k * dilation;
+      if (distance % stride != 0) continue;
+      walk.index.push_back(k);
+      walk.offset.push_back(distance / stride);
+    }
+    walks.push_back(walk);
+  }
+  return walks;
+}
+
+}  // namespace
+
+std::vector<Walk> plan_walks(const Window& window, const Axes& out_size) {
+  std::vector<AxisWalk> axes[kSpatialAxes];
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    const auto walks = window.transposed ? transposed_walks : convolution_walks;
+    axes[i] = walks(window.kernel[i], window.stride[i], window.dilation[i], window.padding_low[i], out_size[i]);
+  }
+  std::vector<Walk> all;
+  for (const AxisWalk& d : axes[0]) {
+    for (const AxisWalk& h : axes[1]) {
+      for (const AxisWalk& w : axes[2]) all.push_back(Walk{{d, h, w}});
+    }
+  }
+  return all;
+}
+
+Convolution::Convolution(Window window, int64_t in_channels, int64_t out_channels, const float* weight,
+                         const float* bias)
+    : window_(window), in_channels_(in_channels), out_channels_(out_channels) {
+  const int64_t count = in_channels * out_channels / window.groups * window.taps();
+  weight_ = allocate_floats(count);
+  std::copy(weight, weight + count, weight_.get());
+  if (bias != nullptr) {
+    bias_ = allocate_floats(out_channels);
+    std::copy(bias, bias + out_channels, bias_.get());
+  }
+  zeros_ = allocate_floats(in_channels);
+  std::fill(zeros_.get(), zeros_.get() + in_channels, 0.0f);
+}
+
+float Convolution::weight(int64_t k, int64_t c, int64_t tap) const {
+  const int64_t in_group = in_channels_ / window_.groups;
+  const int64_t out_group = out_channels_ / window_.groups;
+  const int64_t row = window_.transposed ? (k / out_group * in_group + c) * out_group + k % out_group  //
+                                         : k * in_group + c;
+  return weight_[row * window_.taps() + tap];
+}
+
+const PackedWeights& Convolution::packed(const Algorithm& algorithm, const KernelSet& set) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_ptr<PackedWeights>& slot = packed_[std::string(algorithm.name) + "/" + set.name];
+  if (!slot) slot = std::make_unique<PackedWeights>(algorithm.pack(*this, set));
+  return *slot;
+}
+
+int64_t Convolution::packed_bytes() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  int64_t bytes = 0;
+  for (const auto& entry : packed_) bytes += entry.second->size * static_cast<int64_t>(sizeof(float));
+  return bytes;
+}
+
+const Algorithm& choose_algorithm(const std::string& name, const ConvProblem& problem, const KernelSet& set) {
+  const Algorithm* best = nullptr;
+  double best_cost = 0;
+  for (const Algorithm& algorithm : algorithms()) {
+    if (name != "auto" && name != algorithm.name) continue;
+    const std::string reason = algorithm.unsupported(problem);
+    if (name == algorithm.name && !reason.empty()) {
+      throw std::invalid_argument("algorithm '" + name + "' does not support this problem: " + reason);
+    }
+    if (!reason.empty()) continue;
+    const double cost = algorithm.cost(problem, set);
+    if (best == nullptr || cost < best_cost) {
+      best = &algorithm;
+      best_cost = cost;
+    }
+  }
+  if (best == nullptr) throw std::invalid_argument("there is no algorithm '" + name + "'");
+  return *best;
+}
+
+}  // namespace convoxel

@@ -1,0 +1,133 @@
+// Convolutions of every kind: what a layer is, and the table of algorithms that can run it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "buffer.h"
+#include "kernels.h"
+#include "view.h"
+
+namespace convoxel {
+
+// A layer's window. Padding at the high end is not stored: the output's size decides how far the window walks.
+struct Window {
+  Axes kernel{1, 1, 1};
+  Axes stride{1, 1, 1};
+  Axes dilation{1, 1, 1};
+  Axes padding_low{0, 0, 0};  // may be negative: a crop
+  int64_t groups = 1;
+  bool transposed = false;
+  int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+};
+
+// What an algorithm decides on: a window over an input and an output of known sizes.
+struct ConvProblem {
+  Window window;
+  int64_t batch = 1;
+  Axes in_size{1, 1, 1};
+  Axes out_size{1, 1, 1};
+  int64_t in_channels = 1;
+  int64_t out_channels = 1;
+  double macs() const;  // multiply-adds that meet a weight, padding included
+};
+
+// The walk along one axis: output out_begin + q * out_step, q in [0, count), reads the input at
+// q * in_step + offset[t], times kernel tap index[t]. A convolution is one walk; a transposed convolution of stride
+// s is s walks, one for each phase of the output, each an ordinary stride-1 convolution with its share of the taps.
+struct AxisWalk {
+  int64_t count = 0;
+  int64_t out_begin = 0;
+  int64_t out_step = 1;
+  int64_t in_step = 1;
+  std::vector<int64_t> index;
+  std::vector<int64_t> offset;
+};
+
+struct Walk {
+  AxisWalk axis[kSpatialAxes];
+  int64_t taps() const;
+  int64_t pixels() const { return axis[0].count * axis[1].count * axis[2].count; }
+};
+
+// All walks of a window over outputs of this size. Which taps a walk has does not depend on the size.
+std::vector<Walk> plan_walks(const Window& window, const Axes& out_size);
+
+class Convolution;
+
+// Weights in the order in which one algorithm reads them.
+struct PackedWeights {
+  FloatBuffer data;
+  std::vector<int64_t> walk_offset;  // where each walk's weights begin; groups follow one another within a walk
+  std::vector<int64_t> group_step;   // floats per group, of each walk
+  int64_t size = 0;
+};
+
+struct ConvPointers {
+  const float* src;       // element 0 of the source view
+  float* dst;
+  const float* residual;  // or null
+  const View* src_view;
+  const View* dst_view;
+  const View* residual_view;
+};
+
+// One convolution with all decisions made: which blocks, which chunks. Made by an algorithm's `plan`.
+class ConvRun {
+ public:
+  virtual ~ConvRun() = default;
+  virtual int64_t chunks() const = 0;
+  virtual int64_t workspace_bytes() const = 0;  // per worker
+  virtual void run(int64_t chunk, const ConvPointers& p, void* workspace) const = 0;
+};
+
+struct Algorithm {
+  const char* name;
+  const char* summary;  // what it does and for which problems, one line
+  std::string (*unsupported)(const ConvProblem&);  // the reason, or ""
+  double (*cost)(const ConvProblem&, const KernelSet&);  // comparable among algorithms; smaller is better
+  PackedWeights (*pack)(const Convolution&, const KernelSet&);
+  std::unique_ptr<ConvRun> (*plan)(const ConvProblem&, const Convolution&, const PackedWeights&, const KernelSet&,
+                                   Activation, int threads);
+};
+
+const std::vector<Algorithm>& algorithms();
+
+// The named algorithm, or with "auto" the cheapest that supports the problem. Throws std::invalid_argument with the
+// reason if there is no such algorithm or it does not support the problem.
+const Algorithm& choose_algorithm(const std::string& name, const ConvProblem& problem, const KernelSet& set);
+
+// A layer: window, weights and bias. Immutable; packs its weights once for each algorithm that asks.
+class Convolution {
+ public:
+  // weight: (out_channels, in_channels / groups, kernel), or transposed (in_channels, out_channels / groups, kernel).
+  Convolution(Window window, int64_t in_channels, int64_t out_channels, const float* weight, const float* bias);
+  Convolution(const Convolution&) = delete;
+  Convolution& operator=(const Convolution&) = delete;
+
+  const Window& window() const { return window_; }
+  int64_t in_channels() const { return in_channels_; }
+  int64_t out_channels() const { return out_channels_; }
+  const float* bias() const { return bias_.get(); }
+  const float* zeros() const { return zeros_.get(); }  // in_channels of them: what padding reads
+  // of output channel k, input channel c of k's group, kernel tap (flat index)
+  float weight(int64_t k, int64_t c, int64_t tap) const;
+
+  const PackedWeights& packed(const Algorithm& algorithm, const KernelSet& set) const;
+  int64_t packed_bytes() const;
+
+ private:
+  Window window_;
+  int64_t in_channels_;
+  int64_t out_channels_;
+  FloatBuffer weight_;
+  FloatBuffer bias_;
+  FloatBuffer zeros_;
+  mutable std::mutex mutex_;
+  mutable std::map<std::string, std::unique_ptr<PackedWeights>> packed_;
+};
+
+}  // namespace convoxel

@@ -1,0 +1,83 @@
+// The contract between the engine and its kernels: one KernelSet per instruction set.
+//
+// Invariant: kernels allocate nothing, throw nothing and know no threads. They see rows (runs of channels) through
+// pointers; which pixel a row belongs to, padding, strides and batches are their callers' business.
+//
+// Each set is the same source (kernels-inl.h) compiled with other flags inside an anonymous namespace, so that the
+// linker can never merge a copy compiled for AVX-512 into the path of a machine without it.
+#pragma once
+
+#include <cstdint>
+
+#include "activation.h"
+
+namespace convoxel {
+
+// C[m, n] = activation(sum over taps t and channels k of A[t][m][k] * B[t * K + k, n] + bias[n] + residual[m][n])
+//
+//        K channels               columns
+//      +-----------+            +---------+            B is packed in panels of `vectors * V` columns (V floats a
+//  m   | A[t][m]   |  t taps    | panel p |            vector); the last panel holds the rest, rounded up to whole
+//      |  (a row)  |            | (t,k,n) |            vectors and filled with zeros. Inside a panel the order is
+//      +-----------+            +---------+            tap, channel, column.
+struct Product {
+  const float* const* a = nullptr;  // a[t * a_step + m] points at K floats
+  int64_t a_step = 0;
+  int64_t a_offset = 0;  // added to every pointer of a: the first channel of a group
+  int64_t rows = 0;      // m
+  int64_t taps = 0;      // may be 0: then C = activation(bias + residual)
+  int64_t channels = 0;  // K
+  const float* b = nullptr;
+  int64_t columns = 0;       // of the whole product
+  int64_t column_begin = 0;  // this call computes [column_begin, column_end); both on panel boundaries
+  int64_t column_end = 0;
+  float* const* c = nullptr;  // c[m] points at the row; column n is at c[m][c_offset + n]
+  int64_t c_offset = 0;
+  const float* const* residual = nullptr;  // like c, or null
+  const float* bias = nullptr;             // `columns` floats, or null
+  Activation activation;
+  int64_t block_channels = 256;  // taps * channels that are multiplied before the next panel is taken
+};
+
+enum class Combine : int { kAdd, kMultiply };
+
+struct KernelSet {
+  const char* name;     // as in CONVOXEL_ISA
+  int vector_floats;    // V
+  int panel_vectors;    // columns of a full panel / V
+  int tile_rows;        // rows of a full panel's register tile
+  int registers;
+
+  void (*product)(const Product&);
+
+  // dst[c] = max over taps of rows[t][c]; NaN spreads, as in PyTorch. taps >= 1.
+  void (*gather_max)(float* dst, const float* const* rows, int64_t taps, int64_t channels);
+  // dst[c] = sum over taps of weight[t] * rows[t][c]
+  void (*gather_sum)(float* dst, const float* const* rows, const float* weight, int64_t taps, int64_t channels);
+  // dst[i] = activation(a[i] op b[i]); b_step 0 repeats b[0].
+  void (*combine)(Combine op, float* dst, const float* a, const float* b, int b_step, int64_t count, Activation act);
+  // dst[i] = activation(src[i] * scale[i] + shift[i])
+  void (*affine)(float* dst, const float* src, const float* scale, const float* shift, int64_t count, Activation act);
+  // total[c] += sum over rows r of (src[r * step + c] - centre[c]) ** power, power 1 or 2
+  void (*moment)(double* total, const float* src, int64_t rows, int64_t step, int64_t channels, const float* centre,
+                 int power);
+  // dst[j * dst_step + i] = src[i * src_step + j] for i < rows, j < columns
+  void (*transpose)(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t columns);
+  // Independent fused multiply-adds in registers, `rounds` times; returns the number of floating-point operations.
+  double (*fma_burst)(int64_t rounds);
+};
+
+// Null where this build or this processor lacks the set.
+const KernelSet* portable_kernels();
+const KernelSet* avx2_kernels();
+const KernelSet* avx512_kernels();
+
+struct KernelSetList {
+  const KernelSet* sets[3];
+  int count;
+};
+
+// The sets that this processor can run, best first.
+KernelSetList available_kernels();
+
+}  // namespace convoxel

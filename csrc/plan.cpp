@@ -1,0 +1,237 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <chrono>
+#include <mutex>
+#include <stdexcept>
+
+#include "steps.h"
+#include "threads.h"
+
+namespace convoxel {
+namespace {
+
+class ConvolveStep final : public Step {
+ public:
+  ConvolveStep(std::shared_ptr<const Convolution> conv, const Algorithm& algorithm, const ConvProblem& problem,
+               View src, View dst, const View* residual, Activation activation, const KernelSet& set, int threads)
+      : conv_(std::move(conv)), algorithm_(algorithm), macs_(problem.macs()), src_(src), dst_(dst) {
+    has_residual_ = residual != nullptr;
+    if (has_residual_) residual_ = *residual;
+    run_ = algorithm.plan(problem, *conv_, conv_->packed(algorithm, set), set, activation, threads);
+  }
+
+  void run(const RunContext& context) const override {
+    const ConvPointers p{context.at(src_), context.at(dst_),   has_residual_ ? context.at(residual_) : nullptr,
+                         &src_,            &dst_,              &residual_};
+    parallel_for(context.threads, run_->chunks(),
+                 [&](int64_t chunk, int worker) { run_->run(chunk, p, context.worker_space(worker)); });
+  }
+  int64_t workspace_bytes() const override { return run_->workspace_bytes(); }
+  const char* op() const override { return conv_->window().transposed ? "conv_transpose" : "conv"; }
+  const char* algorithm() const override { return algorithm_.name; }
+  double macs() const override { return macs_; }
+
+ private:
+  std::shared_ptr<const Convolution> conv_;
+  const Algorithm& algorithm_;
+  double macs_;
+  View src_, dst_, residual_;
+  bool has_residual_ = false;
+  std::unique_ptr<ConvRun> run_;
+};
+
+std::string show(const View& v) {
+  return "(" + std::to_string(v.batch) + ", " + std::to_string(v.size[0]) + ", " + std::to_string(v.size[1]) + ", " +
+         std::to_string(v.size[2]) + ", " + std::to_string(v.channels) + ")";
+}
+
+void require(bool fits, const std::string& message) {
+  if (!fits) throw std::invalid_argument(message);
+}
+
+void require_same_shape(const View& a, const View& b, const char* what) {
+  require(a.batch == b.batch && a.size == b.size && a.channels == b.channels,
+          std::string(what) + ": shapes " + show(a) + " and " + show(b) + " differ");
+}
+
+}  // namespace
+
+// Arenas and workspaces that no run uses at the moment. At most kKept stay, so that a burst of threads does not hold
+// memory for ever.
+struct Plan::Store {
+  static constexpr size_t kKept = 4;
+  std::mutex mutex;
+  std::vector<FloatBuffer> arenas;
+  std::vector<FloatBuffer> workspaces;
+
+  FloatBuffer take(std::vector<FloatBuffer>& from, int64_t floats) {
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      if (!from.empty()) {
+        FloatBuffer buffer = std::move(from.back());
+        from.pop_back();
+        return buffer;
+      }
+    }
+    return allocate_floats(floats);
+  }
+  void give(std::vector<FloatBuffer>& to, FloatBuffer buffer) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (to.size() < kKept) to.push_back(std::move(buffer));
+  }
+};
+
+Plan::Plan(int64_t arena_size, int buffers, int threads, const KernelSet& set)
+    : arena_size_(arena_size), threads_(threads), set_(set), store_(std::make_shared<Store>()) {
+  require(arena_size >= 0, "arena_size must not be negative");
+  require(buffers >= 1, "a plan has at least its arena, buffer 0");
+  require(threads >= 1, "threads must be at least 1");
+  needed_.assign(static_cast<size_t>(buffers), 0);
+  written_.assign(static_cast<size_t>(buffers), false);
+}
+
+void Plan::use(const View& v, const char* what, bool written) {
+  const std::string name = std::string(what) + " " + show(v);
+  require(v.buffer >= 0 && v.buffer < buffer_count(), name + ": there is no buffer " + std::to_string(v.buffer));
+  require(v.batch >= 0 && v.size[0] >= 0 && v.size[1] >= 0 && v.size[2] >= 0 && v.channels >= 1,
+          name + ": sizes must not be negative, and there must be a channel");
+  require(v.offset >= 0 && v.batch_stride >= 0 && v.stride[0] >= 0 && v.stride[1] >= 0 && v.stride[2] >= 0,
+          name + ": offset and strides must not be negative");
+  require(v.buffer > 0 || v.last() <= arena_size_,
+          name + ": reaches float " + std::to_string(v.last()) + " of the arena, which has " +
+              std::to_string(arena_size_));
+  needed_[v.buffer] = std::max(needed_[v.buffer], v.last());
+  if (written) written_[v.buffer] = true;
+}
+
+void Plan::use_dense(int buffer, const View& view, const char* what, bool written) {
+  View dense;
+  dense.buffer = buffer;
+  dense.channels = std::max<int64_t>(1, view.rows() * view.channels);
+  use(dense, what, written);
+}
+
+void Plan::add(std::unique_ptr<Step> step, std::string name) {
+  workspace_step_ = std::max(workspace_step_, round_up(step->workspace_bytes(), kAlignBytes));
+  step->name = std::move(name);
+  steps_.push_back(std::move(step));
+}
+
+void Plan::add_convolution(std::shared_ptr<const Convolution> conv, View src, View dst, const View* residual,
+                           Activation activation, const std::string& algorithm, std::string name) {
+  use(src, "src", false);
+  use(dst, "dst", true);
+  if (residual != nullptr) {
+    use(*residual, "residual", false);
+    require_same_shape(dst, *residual, "dst and residual");
+  }
+  require(src.batch == dst.batch, "src and dst differ in batch: " + show(src) + " and " + show(dst));
+  require(src.channels == conv->in_channels() && dst.channels == conv->out_channels(),
+          "the convolution maps " + std::to_string(conv->in_channels()) + " to " +
+              std::to_string(conv->out_channels()) + " channels, not " + show(src) + " to " + show(dst));
+  const ConvProblem problem{conv->window(), src.batch, src.size, dst.size, src.channels, dst.channels};
+  const Algorithm& chosen = choose_algorithm(algorithm, problem, set_);
+  add(std::make_unique<ConvolveStep>(std::move(conv), chosen, problem, src, dst, residual, activation, set_, threads_),
+      std::move(name));
+}
+
+void Plan::add_max_pool(View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low,
+                        std::string name) {
+  use(src, "src", false);
+  use(dst, "dst", true);
+  require(src.batch == dst.batch && src.channels == dst.channels,
+          "max_pool: batch or channels of src " + show(src) + " and dst " + show(dst) + " differ");
+  add(make_max_pool(set_, src, dst, kernel, stride, dilation, padding_low), std::move(name));
+}
+
+void Plan::add_resample(View src, View dst, std::vector<ResampleAxis> axes, std::string name) {
+  use(src, "src", false);
+  use(dst, "dst", true);
+  require(src.batch == dst.batch && src.channels == dst.channels,
+          "resample: batch or channels of src " + show(src) + " and dst " + show(dst) + " differ");
+  require(axes.size() == kSpatialAxes, "resample: one table for each of the 3 spatial axes");
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    const size_t count = static_cast<size_t>(dst.size[i] * axes[i].taps);
+    require(axes[i].index.size() == count && axes[i].weight.size() == count,
+            "resample: axis " + std::to_string(i) + " needs one index and one weight per output and tap");
+    for (const int32_t index : axes[i].index) {
+      require(index < src.size[i], "resample: index " + std::to_string(index) + " is outside of src " + show(src));
+    }
+  }
+  add(make_resample(set_, src, dst, std::move(axes)), std::move(name));
+}
+
+void Plan::add_combine(Combine op, View a, View b, View dst, Activation activation, std::string name) {
+  use(a, "a", false);
+  use(b, "b", false);
+  use(dst, "dst", true);
+  require_same_shape(a, dst, "a and dst");
+  const auto fits = [](int64_t small, int64_t wide) { return small == wide || small == 1; };
+  require(fits(b.batch, a.batch) && fits(b.size[0], a.size[0]) && fits(b.size[1], a.size[1]) &&
+              fits(b.size[2], a.size[2]) && fits(b.channels, a.channels),
+          "combine: b " + show(b) + " does not broadcast to a " + show(a));
+  add(make_combine(set_, op, a, b, dst, activation), std::move(name));
+}
+
+void Plan::add_affine(View src, View dst, std::vector<float> scale, std::vector<float> shift, Activation activation,
+                      std::string name) {
+  use(src, "src", false);
+  use(dst, "dst", true);
+  require_same_shape(src, dst, "src and dst");
+  require(static_cast<int64_t>(scale.size()) == src.channels && static_cast<int64_t>(shift.size()) == src.channels,
+          "affine: scale and shift need one number per channel of " + show(src));
+  add(make_affine(set_, src, dst, std::move(scale), std::move(shift), activation), std::move(name));
+}
+
+void Plan::add_normalise(View src, View dst, int64_t groups, std::vector<float> weight, std::vector<float> bias,
+                         float eps, Activation activation, std::string name) {
+  use(src, "src", false);
+  use(dst, "dst", true);
+  require_same_shape(src, dst, "src and dst");
+  require(groups >= 1 && src.channels % groups == 0,
+          "normalise: " + std::to_string(groups) + " groups do not divide the channels of " + show(src));
+  require(static_cast<int64_t>(weight.size()) == src.channels && static_cast<int64_t>(bias.size()) == src.channels,
+          "normalise: weight and bias need one number per channel of " + show(src));
+  add(make_normalise(set_, src, dst, groups, std::move(weight), std::move(bias), eps, activation), std::move(name));
+}
+
+void Plan::add_import(int buffer, View dst, std::string name) {
+  use(dst, "dst", true);
+  use_dense(buffer, dst, "import", false);
+  add(make_import(set_, buffer, dst), std::move(name));
+}
+
+void Plan::add_export(View src, int buffer, std::string name) {
+  use(src, "src", false);
+  use_dense(buffer, src, "export", true);
+  add(make_export(set_, src, buffer), std::move(name));
+}
+
+int64_t Plan::workspace_bytes() const { return workspace_step_ * threads_; }
+
+void Plan::run(std::vector<float*> buffers, size_t first, size_t last, std::vector<double>* seconds) const {
+  FloatBuffer arena;
+  if (buffers[0] == nullptr) {
+    arena = store_->take(store_->arenas, arena_size());
+    buffers[0] = arena.get();
+  }
+  FloatBuffer workspace =
+      store_->take(store_->workspaces, workspace_bytes() / static_cast<int64_t>(sizeof(float)));
+  RunContext context;
+  context.buffers = std::move(buffers);
+  context.workspace = reinterpret_cast<char*>(workspace.get());
+  context.workspace_step = workspace_step_;
+  context.threads = threads_;
+  for (size_t i = first; i < last; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    steps_[i]->run(context);
+    if (seconds != nullptr) {
+      seconds->push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+  }
+  if (arena) store_->give(store_->arenas, std::move(arena));
+  store_->give(store_->workspaces, std::move(workspace));
+}
+
+}  // namespace convoxel

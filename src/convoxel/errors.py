@@ -1,0 +1,54 @@
+"""The exceptions that Convoxel raises on purpose.
+
+ConvoxelError
+├── ShapeError        a size, rank or channel count that does not fit          (ValueError)
+├── UnsupportedError  a correct request that Convoxel cannot serve (yet)       (NotImplementedError)
+├── GraphError        a network that cannot be read as a graph                 (ValueError)
+├── DataError         an input file, label or folder that cannot be used       (ValueError)
+├── ConfigError       an option, name or configuration that is wrong           (ValueError)
+└── CheckpointError   a saved run that is damaged or belongs to something else (ValueError)
+
+The caller's mistakes are ``ValueError`` too, so code that knows nothing of Convoxel can catch them.
+An assertion that fails is a bug of ours. Every message says what came, what was expected and how to
+mend it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "ConvoxelError",
+    "DataError",
+    "GraphError",
+    "ShapeError",
+    "UnsupportedError",
+]
+
+
+class ConvoxelError(Exception):
+    """Base of every exception that Convoxel raises on purpose."""
+
+
+class ShapeError(ConvoxelError, ValueError):
+    """A tensor's rank, size, channel count or data type does not fit the operation."""
+
+
+class UnsupportedError(ConvoxelError, NotImplementedError):
+    """The request is correct but beyond what Convoxel (or the forced algorithm) can do."""
+
+
+class GraphError(ConvoxelError, ValueError):
+    """A network cannot be read, or is inconsistent, as a graph of operators."""
+
+
+class DataError(ConvoxelError, ValueError):
+    """A file, folder, image or label that came from outside cannot be used."""
+
+
+class ConfigError(ConvoxelError, ValueError):
+    """A name, option or configuration value is wrong."""
+
+
+class CheckpointError(ConvoxelError, ValueError):
+    """A saved run is damaged, incomplete or belongs to another configuration or data set."""

@@ -1,0 +1,204 @@
+"""One convolution of NumPy arrays on the engine: a plan of one step between two changes of layout.
+
+For whole networks use ``convoxel.compile``, which keeps channels last from the first layer to the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from convoxel.arithmetic.window import conv_size, resolve_padding, transposed_size
+from convoxel.errors import ConfigError, ShapeError
+from convoxel.native.plan import Convolution, Floats, Plan, Triple, View
+
+Ints = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+
+
+def conv(
+    x: Floats,
+    w: Floats,
+    bias: Floats | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+    threads: int | None = None,
+    *,
+    isa: str | None = None,
+) -> Floats:
+    """The cross-correlation that CNN layers compute, in 1-D, 2-D or 3-D.
+
+    y[n, k, o] = bias[k] + Σ_c Σ_t x[n, c, o·stride + t·dilation − padding] · w[k, c, t], o and t running over
+    all spatial axes; channels c are those of k's group (Dumoulin & Visin 2016, relationship 15).
+
+    Args:
+        x: ``(batch, in_channels, *spatial)``, one to three spatial axes. Converted to float32.
+        w: ``(out_channels, in_channels/groups, *kernel)``.
+        bias: ``(out_channels,)`` or None.
+        stride, dilation: an int for all axes or one per axis.
+        padding: an int, one per axis, ``(low, high)`` per axis (negative crops), or "none", "half", "full",
+            "same", "causal".
+        groups: channel groups.
+        algorithm: "auto" or a name from ``algorithms()``.
+        threads: None for all that the process may use; the result does not depend on it.
+        isa: instruction set; by default the best one (``build_info()``).
+
+    Returns:
+        ``(batch, out_channels, *out)``, float32.
+
+    Raises:
+        ShapeError: ranks, channels or sizes that do not fit.
+        UnsupportedError: ``algorithm`` cannot run this problem; the message says why.
+
+    >>> x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    >>> conv(x, np.ones((1, 1, 2, 2), np.float32), stride=2)[0, 0]
+    array([[10., 18.],
+           [42., 50.]], dtype=float32)
+    """
+    x, w, bias = _arrays("conv", x, w, bias)
+    dims = x.ndim - 2
+    kernel = w.shape[2:]
+    stride_ = _per_axis("stride", stride, dims)
+    dilation_ = _per_axis("dilation", dilation, dims)
+    pads = resolve_padding(padding, kernel, stride_, dilation_, x.shape[2:])
+    if groups < 1 or w.shape[0] % groups or x.shape[1] != w.shape[1] * groups:
+        raise ShapeError(
+            f"conv: x has {x.shape[1]} channels but w expects {w.shape[1] * groups} "
+            f"(in_channels/groups x groups = {w.shape[1]} x {groups}).\n"
+            f"  x {x.shape}, w {w.shape}, groups={groups}\n"
+            f"  Give x {w.shape[1] * groups} channels, and groups that divide out_channels = {w.shape[0]}."
+        )
+    out = tuple(
+        conv_size(i, k, s, p, d)
+        for i, k, s, p, d in zip(x.shape[2:], kernel, stride_, pads, dilation_, strict=True)
+    )
+    return _run(x, w, bias, stride_, pads, dilation_, groups, False, w.shape[0], out, algorithm, threads, isa)
+
+
+def conv_transpose(
+    x: Floats,
+    w: Floats,
+    bias: Floats | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+    threads: int | None = None,
+    *,
+    isa: str | None = None,
+) -> Floats:
+    """The transposed (fractionally strided) convolution: the adjoint of ``conv`` with the same weights.
+
+    ⟨conv(x, w), y⟩ = ⟨x, conv_transpose(y, w)⟩ for every x whose size gives y's (Dumoulin & Visin 2016, chapter 4).
+
+    Args:
+        x: ``(batch, in_channels, *spatial)``.
+        w: ``(in_channels, out_channels/groups, *kernel)``.
+        output_padding: extra outputs at the high end of each axis, which choose among the sizes that the
+            convolution maps to x's.
+        bias, stride, padding, dilation, groups, algorithm, threads, isa: as in ``conv``; padding is that of
+            the convolution transposed, so it makes the output smaller.
+
+    Returns:
+        ``(batch, out_channels, *out)``, float32.
+
+    Raises:
+        ShapeError: ranks, channels or sizes that do not fit.
+        UnsupportedError: ``algorithm`` cannot run this problem.
+
+    >>> x = np.ones((1, 1, 2), np.float32)
+    >>> conv_transpose(x, np.ones((1, 1, 3), np.float32), stride=2)[0, 0]
+    array([1., 1., 2., 1., 1.], dtype=float32)
+    """
+    x, w, bias = _arrays("conv_transpose", x, w, bias)
+    dims = x.ndim - 2
+    kernel = w.shape[2:]
+    stride_ = _per_axis("stride", stride, dims)
+    dilation_ = _per_axis("dilation", dilation, dims)
+    extra = _per_axis("output_padding", output_padding, dims, least=0)
+    pads = resolve_padding(padding, kernel, stride_, dilation_, None)
+    if x.shape[1] != w.shape[0] or groups < 1 or w.shape[0] % groups:
+        raise ShapeError(
+            f"conv_transpose: x has {x.shape[1]} channels but w expects {w.shape[0]} in {groups} groups.\n"
+            f"  x {x.shape}, w {w.shape} (in_channels, out_channels/groups, *kernel), groups={groups}\n"
+            f"  Give x {w.shape[0]} channels, and groups that divide them."
+        )
+    out = tuple(
+        transposed_size(i, k, s, p, d, e)
+        for i, k, s, p, d, e in zip(x.shape[2:], kernel, stride_, pads, dilation_, extra, strict=True)
+    )
+    channels = w.shape[1] * groups
+    return _run(x, w, bias, stride_, pads, dilation_, groups, True, channels, out, algorithm, threads, isa)
+
+
+def _arrays(call: str, x: Floats, w: Floats, bias: Floats | None) -> tuple[Floats, Floats, Floats | None]:
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    w = np.ascontiguousarray(w, dtype=np.float32)
+    if not 3 <= x.ndim <= 5 or w.ndim != x.ndim:
+        raise ShapeError(
+            f"{call}: x has shape {x.shape} and w {w.shape}; expected (batch, channels, *spatial) and "
+            "(out_channels, in_channels/groups, *kernel) with the same one to three spatial axes."
+        )
+    if 0 in w.shape or 0 in x.shape[1:]:
+        raise ShapeError(f"{call}: x {x.shape} or w {w.shape} has an axis of size 0.")
+    if bias is not None:
+        bias = np.ascontiguousarray(bias, dtype=np.float32)
+        if bias.ndim != 1:
+            raise ShapeError(f"{call}: bias has shape {bias.shape}; expected (out_channels,).")
+    return x, w, bias
+
+
+def _per_axis(name: str, value: Ints, dims: int, least: int = 1) -> tuple[int, ...]:
+    values = (int(value),) * dims if isinstance(value, (int, np.integer)) else tuple(int(v) for v in value)
+    if len(values) != dims or min(values) < least:
+        raise ConfigError(f"{name} is {value}; give one int, or {dims} (one per spatial axis), of at least {least}.")
+    return values
+
+
+def _triple(values: Sequence[int], fill: int) -> Triple:
+    """The three axes (d, h, w) of one to three: absent ones come first."""
+    d, h, w = (fill,) * (3 - len(values)) + tuple(values)
+    return d, h, w
+
+
+def _run(
+    x: Floats,
+    w: Floats,
+    bias: Floats | None,
+    stride: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+    groups: int,
+    transposed: bool,
+    out_channels: int,
+    out: tuple[int, ...],
+    algorithm: str,
+    threads: int | None,
+    isa: str | None,
+) -> Floats:
+    layer = Convolution(
+        w.reshape(*w.shape[:2], *_triple(w.shape[2:], 1)),
+        bias,
+        stride=_triple(stride, 1),
+        padding_low=_triple([low for low, _ in pads], 0),
+        dilation=_triple(dilation, 1),
+        groups=groups,
+        transposed=transposed,
+    )
+    src_shape = (x.shape[0], *_triple(x.shape[2:], 1), x.shape[1])
+    dst_shape = (x.shape[0], *_triple(out, 1), out_channels)
+    y = np.empty((x.shape[0], out_channels, *out), np.float32)
+    src_floats = -(-x.size // 16) * 16  # dst begins on a cache line
+    plan = Plan(src_floats + y.size, 2, threads, isa=isa)
+    src, dst = View.dense(0, 0, src_shape), View.dense(0, src_floats, dst_shape)
+    plan.import_channels_first(1, src)
+    plan.convolve(layer, src, dst, algorithm=algorithm)
+    plan.export_channels_first(dst, 2)
+    plan.run([x, y])
+    return y

@@ -1,0 +1,282 @@
+"""Plans: lists of native steps over views, made once for one set of shapes and run from any thread.
+
+A tensor inside a plan is a ``View``: five axes (n, d, h, w, c), channels contiguous, any strides, in the plan's
+arena (buffer 0) or in one of the caller's buffers (1, 2, …). An absent spatial axis has size 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.errors import ShapeError, UnsupportedError
+from convoxel.native import _core
+from convoxel.native.machine import instruction_set, resolve_threads
+
+Floats = NDArray[np.float32]
+Triple = tuple[int, int, int]
+
+ACTIVATIONS: tuple[str, ...] = tuple(_core.activations)
+
+
+class View(NamedTuple):
+    """Where a tensor lives. Offsets and strides count floats; the channels' stride is always 1."""
+
+    buffer: int
+    offset: int
+    shape: tuple[int, int, int, int, int]
+    strides: tuple[int, int, int, int]
+
+    @classmethod
+    def dense(cls, buffer: int, offset: int, shape: Sequence[int]) -> View:
+        """The view of a tensor that fills its memory.
+
+        >>> View.dense(0, 0, (2, 1, 4, 4, 3)).strides
+        (48, 48, 12, 3)
+        """
+        n, d, h, w, c = shape
+        return cls(buffer, offset, (n, d, h, w, c), (d * h * w * c, h * w * c, w * c, c))
+
+    def channels(self, begin: int, end: int) -> View:
+        """The slice of channels ``[begin, end)``: same memory, no copy."""
+        return self._replace(offset=self.offset + begin, shape=(*self.shape[:4], end - begin))
+
+
+class Convolution:
+    """A convolution's weights and window, packed once per algorithm and shared by any number of plans.
+
+    Args:
+        weight: ``(out_channels, in_channels/groups, kd, kh, kw)``; transposed: ``(in_channels,
+            out_channels/groups, kd, kh, kw)``. Copied.
+        bias: ``(out_channels,)`` or None.
+        stride, dilation: per axis (d, h, w).
+        padding_low: padding before the first input of each axis; negative crops. The padding at the other end
+            follows from the size of the output.
+        groups: number of groups.
+        transposed: the transposed (fractionally strided) convolution.
+    """
+
+    def __init__(
+        self,
+        weight: Floats,
+        bias: Floats | None = None,
+        *,
+        stride: Triple = (1, 1, 1),
+        padding_low: Triple = (0, 0, 0),
+        dilation: Triple = (1, 1, 1),
+        groups: int = 1,
+        transposed: bool = False,
+    ) -> None:
+        weight = np.ascontiguousarray(weight, dtype=np.float32)
+        if weight.ndim != 5:
+            raise ShapeError(
+                f"Convolution: weight has shape {weight.shape}; expected 5 axes (out, in, d, h, w)."
+            )
+        if bias is not None:
+            bias = np.ascontiguousarray(bias, dtype=np.float32)
+        self.kernel_size: Triple = weight.shape[2:]
+        self.stride, self.padding_low, self.dilation = stride, padding_low, dilation
+        self.groups, self.transposed = groups, transposed
+        try:
+            self._core = _core.make_convolution(
+                weight, bias, stride, padding_low, dilation, groups, transposed
+            )
+        except ValueError as error:
+            raise ShapeError(f"Convolution: {error}.") from None
+
+    @property
+    def in_channels(self) -> int:
+        return int(self._core.in_channels)
+
+    @property
+    def out_channels(self) -> int:
+        return int(self._core.out_channels)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of weights packed so far, over all algorithms that asked for them."""
+        return int(self._core.packed_bytes)
+
+
+class Plan:
+    """A list of native steps. Add steps, then run them any number of times, from any thread.
+
+    Args:
+        arena_size: floats of scratch memory that views with buffer 0 live in.
+        buffer_count: buffers that the caller passes to ``run`` (indices 1 … buffer_count).
+        threads: how many threads a run uses; None for all that the process may use. The result is the same,
+            bit by bit, for any number.
+        isa: instruction set, by default the one in use (``build_info()["instruction_set"]``).
+
+    Each method that adds a step raises ``ShapeError`` if its views do not fit.
+    """
+
+    def __init__(
+        self, arena_size: int, buffer_count: int, threads: int | None = None, *, isa: str | None = None
+    ) -> None:
+        self._core = _core.Plan(arena_size, buffer_count + 1, resolve_threads(threads), isa or instruction_set())
+
+    def convolve(
+        self,
+        convolution: Convolution,
+        src: View,
+        dst: View,
+        residual: View | None = None,
+        activation: str = "none",
+        slope: float = 0.0,
+        algorithm: str = "auto",
+        name: str = "",
+    ) -> None:
+        """dst = activation(convolution(src) + bias + residual)."""
+        self._add(
+            "convolve", convolution._core, src, dst, residual, activation, slope, algorithm, name, what=algorithm
+        )
+
+    def max_pool(
+        self,
+        src: View,
+        dst: View,
+        kernel: Triple,
+        stride: Triple,
+        dilation: Triple = (1, 1, 1),
+        padding_low: Triple = (0, 0, 0),
+        name: str = "",
+    ) -> None:
+        """Largest value of each window; positions outside of src do not count."""
+        self._add("max_pool", src, dst, kernel, stride, dilation, padding_low, name)
+
+    def resample(
+        self,
+        src: View,
+        dst: View,
+        axes: Sequence[tuple[NDArray[np.int32], Floats]],
+        name: str = "",
+    ) -> None:
+        """dst[o] = Σ weight · src[index] over the taps of the three axes (index, weight: ``(out, taps)`` each).
+
+        An index of −1 is no tap. Average pooling, adaptive pooling and every linear resize are of this form.
+        """
+        tables = [
+            (np.ascontiguousarray(index, np.int32), np.ascontiguousarray(weight, np.float32)) for index, weight in axes
+        ]
+        self._add("resample", src, dst, tables, name)
+
+    def combine(
+        self, op: str, a: View, b: View, dst: View, activation: str = "none", slope: float = 0.0, name: str = ""
+    ) -> None:
+        """dst = activation(a op b), op "add" or "multiply"; axes of size 1 of b are repeated."""
+        self._add("combine", op, a, b, dst, activation, slope, name)
+
+    def affine(
+        self,
+        src: View,
+        dst: View,
+        scale: Floats,
+        shift: Floats,
+        activation: str = "none",
+        slope: float = 0.0,
+        name: str = "",
+    ) -> None:
+        """dst = activation(src · scale + shift), one scale and shift per channel."""
+        self._add("affine", src, dst, _floats(scale), _floats(shift), activation, slope, name)
+
+    def normalise(
+        self,
+        src: View,
+        dst: View,
+        groups: int,
+        weight: Floats,
+        bias: Floats,
+        eps: float,
+        activation: str = "none",
+        slope: float = 0.0,
+        name: str = "",
+    ) -> None:
+        """Each sample minus its mean, over its standard deviation, per group of channels; then · weight + bias.
+
+        groups = channels is instance normalisation, 1 is layer normalisation over channels and space.
+        """
+        self._add("normalise", src, dst, groups, _floats(weight), _floats(bias), eps, activation, slope, name)
+
+    def import_channels_first(self, buffer: int, dst: View, name: str = "") -> None:
+        """Copies a dense ``(n, c, d, h, w)`` buffer into a view."""
+        self._add("import_channels_first", buffer, dst, name)
+
+    def export_channels_first(self, src: View, buffer: int, name: str = "") -> None:
+        """Copies a view into a dense ``(n, c, d, h, w)`` buffer."""
+        self._add("export_channels_first", src, buffer, name)
+
+    def _add(self, method: str, *arguments: Any, what: str = "auto") -> None:
+        try:
+            getattr(self._core, method)(*arguments)
+        except ValueError as error:
+            if what != "auto" and str(error).startswith("algorithm"):
+                raise UnsupportedError(f"{method}: {error}.") from None
+            raise ShapeError(f"{method}: {error}.") from None
+
+    def run(
+        self,
+        buffers: Sequence[Floats],
+        first: int = 0,
+        last: int | None = None,
+        arena: Floats | None = None,
+    ) -> None:
+        """Runs steps ``[first, last)``. buffers[i] is buffer i + 1: float32, C-contiguous, large enough.
+
+        arena is needed only to keep what the steps left there for a later call (see ``new_arena``).
+        """
+        self._run(buffers, first, last, arena, timed=False)
+
+    def profile(self, buffers: Sequence[Floats]) -> list[dict[str, Any]]:
+        """Runs all steps and returns them with ``time_s`` each."""
+        times = self._run(buffers, 0, None, None, timed=True)
+        return [{**row, "time_s": time} for row, time in zip(self.steps, times, strict=True)]
+
+    def _run(
+        self, buffers: Sequence[Floats], first: int, last: int | None, arena: Floats | None, timed: bool
+    ) -> list[float]:
+        for index, (buffer, written) in enumerate(zip(buffers, self._core.written[1:], strict=False)):
+            if buffer.dtype != np.float32 or not buffer.flags.c_contiguous:
+                raise ShapeError(
+                    f"run: buffers[{index}] is {buffer.dtype} with strides {buffer.strides}; "
+                    "expected C-contiguous float32."
+                )
+            if written and not buffer.flags.writeable:
+                raise ShapeError(f"run: buffers[{index}] is read-only but the plan writes to it.")
+        try:
+            return self._core.run(
+                list(buffers), arena, first, len(self.steps) if last is None else last, timed
+            )
+        except ValueError as error:
+            raise ShapeError(f"run: {error}.") from None
+
+    def new_arena(self) -> Floats:
+        """Scratch memory for ``run``, aligned to a cache line."""
+        raw = np.empty(self.arena_size + 16, np.float32)
+        skip = -raw.ctypes.data // 4 % 16
+        return raw[skip : skip + self.arena_size]
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The steps so far: name, operator, algorithm, macs, workspace_bytes (per thread)."""
+        return [dict(row) for row in self._core.steps]
+
+    @property
+    def arena_size(self) -> int:
+        return int(self._core.arena_size)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Scratch bytes that the steps' threads need together, beside the arena."""
+        return int(self._core.workspace_bytes)
+
+    @property
+    def threads(self) -> int:
+        return int(self._core.threads)
+
+
+def _floats(values: Any) -> Floats:
+    return np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
