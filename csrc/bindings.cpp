@@ -285,7 +285,8 @@ NB_MODULE(_core, m) {
   m.def("list_algorithms", &list_algorithms);
   m.def("unsupported", &unsupported, "name"_a, "kernel"_a, "stride"_a, "dilation"_a, "padding_low"_a, "groups"_a,
         "transposed"_a, "batch"_a, "in_size"_a, "out_size"_a, "in_channels"_a, "out_channels"_a);
-  m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a, nb::call_guard<nb::gil_scoped_release>());
+  m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a,
+        nb::call_guard<nb::gil_scoped_release>());
   m.def("instruction_sets", [] {
     nb::list out;
     const KernelSetList list = available_kernels();

@@ -35,8 +35,7 @@ std::vector<AxisWalk> convolution_walks(int64_t kernel, int64_t stride, int64_t 
 
 // in = i reaches out = i * s + k * d - p. So out = r + s * q is reached by the taps k with s | r + p - k * d, from
 // in = q + (r + p - k * d) / s. A phase without taps remains: its outputs are the bias alone.
-std::vector<AxisWalk> transposed_walks(int64_t kernel, int64_t stride, int64_t dilation, int64_t padding,
-                                       int64_t out) {
+std::vector<AxisWalk> transposed_walks(int64_t kernel, int64_t stride, int64_t dilation, int64_t padding, int64_t out) {
   std::vector<AxisWalk> walks;
   for (int64_t r = 0; r < stride; ++r) {
     AxisWalk walk;

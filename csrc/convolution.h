@@ -67,7 +67,7 @@ struct PackedWeights {
 };
 
 struct ConvPointers {
-  const float* src;       // element 0 of the source view
+  const float* src;  // element 0 of the source view
   float* dst;
   const float* residual;  // or null
   const View* src_view;
@@ -86,8 +86,8 @@ class ConvRun {
 
 struct Algorithm {
   const char* name;
-  const char* summary;  // what it does and for which problems, one line
-  std::string (*unsupported)(const ConvProblem&);  // the reason, or ""
+  const char* summary;                                   // what it does and for which problems, one line
+  std::string (*unsupported)(const ConvProblem&);        // the reason, or ""
   double (*cost)(const ConvProblem&, const KernelSet&);  // comparable among algorithms; smaller is better
   PackedWeights (*pack)(const Convolution&, const KernelSet&);
   std::unique_ptr<ConvRun> (*plan)(const ConvProblem&, const Convolution&, const PackedWeights&, const KernelSet&,

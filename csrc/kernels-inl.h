@@ -135,8 +135,10 @@ double fma_burst(int64_t rounds) {
 }
 
 const KernelSet kSet = {
-    CVX_SET_NAME, kV,      kPanelVectors, tile_rows(kPanelVectors), CVX_REGISTERS, product, gather_max,
-    gather_sum,   combine, affine,        moment,                   transpose,     fma_burst,
+    CVX_SET_NAME,  kV,      kPanelVectors, tile_rows(kPanelVectors),
+    CVX_REGISTERS, product, gather_max,    gather_sum,
+    combine,       affine,  moment,        transpose,
+    fma_burst,
 };
 
 }  // namespace

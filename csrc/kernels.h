@@ -42,10 +42,10 @@ struct Product {
 enum class Combine : int { kAdd, kMultiply };
 
 struct KernelSet {
-  const char* name;     // as in CONVOXEL_ISA
-  int vector_floats;    // V
-  int panel_vectors;    // columns of a full panel / V
-  int tile_rows;        // rows of a full panel's register tile
+  const char* name;   // as in CONVOXEL_ISA
+  int vector_floats;  // V
+  int panel_vectors;  // columns of a full panel / V
+  int tile_rows;      // rows of a full panel's register tile
   int registers;
 
   void (*product)(const Product&);

@@ -22,8 +22,8 @@ class ConvolveStep final : public Step {
   }
 
   void run(const RunContext& context) const override {
-    const ConvPointers p{context.at(src_), context.at(dst_),   has_residual_ ? context.at(residual_) : nullptr,
-                         &src_,            &dst_,              &residual_};
+    const ConvPointers p{
+        context.at(src_), context.at(dst_), has_residual_ ? context.at(residual_) : nullptr, &src_, &dst_, &residual_};
     parallel_for(context.threads, run_->chunks(),
                  [&](int64_t chunk, int worker) { run_->run(chunk, p, context.worker_space(worker)); });
   }
@@ -98,9 +98,8 @@ void Plan::use(const View& v, const char* what, bool written) {
           name + ": sizes must not be negative, and there must be a channel");
   require(v.offset >= 0 && v.batch_stride >= 0 && v.stride[0] >= 0 && v.stride[1] >= 0 && v.stride[2] >= 0,
           name + ": offset and strides must not be negative");
-  require(v.buffer > 0 || v.last() <= arena_size_,
-          name + ": reaches float " + std::to_string(v.last()) + " of the arena, which has " +
-              std::to_string(arena_size_));
+  require(v.buffer > 0 || v.last() <= arena_size_, name + ": reaches float " + std::to_string(v.last()) +
+                                                       " of the arena, which has " + std::to_string(arena_size_));
   needed_[v.buffer] = std::max(needed_[v.buffer], v.last());
   if (written) written_[v.buffer] = true;
 }
@@ -108,6 +107,7 @@ void Plan::use(const View& v, const char* what, bool written) {
 void Plan::use_dense(int buffer, const View& view, const char* what, bool written) {
   View dense;
   dense.buffer = buffer;
+  dense.batch = view.rows() > 0 ? 1 : 0;
   dense.channels = std::max<int64_t>(1, view.rows() * view.channels);
   use(dense, what, written);
 }
@@ -216,8 +216,7 @@ void Plan::run(std::vector<float*> buffers, size_t first, size_t last, std::vect
     arena = store_->take(store_->arenas, arena_size());
     buffers[0] = arena.get();
   }
-  FloatBuffer workspace =
-      store_->take(store_->workspaces, workspace_bytes() / static_cast<int64_t>(sizeof(float)));
+  FloatBuffer workspace = store_->take(store_->workspaces, workspace_bytes() / static_cast<int64_t>(sizeof(float)));
   RunContext context;
   context.buffers = std::move(buffers);
   context.workspace = reinterpret_cast<char*>(workspace.get());

@@ -65,7 +65,7 @@ class Plan {
 
   int64_t arena_size() const { return arena_size_; }
   int buffer_count() const { return static_cast<int>(needed_.size()); }
-  int64_t needed(int buffer) const { return needed_[buffer]; }   // floats that the steps touch
+  int64_t needed(int buffer) const { return needed_[buffer]; }  // floats that the steps touch
   bool written(int buffer) const { return written_[buffer]; }
   const KernelSet& kernels() const { return set_; }
   int64_t workspace_bytes() const;  // of all workers

@@ -33,8 +33,8 @@ struct Tile {
   int64_t a_step;
   int64_t a_offset;
   int64_t tap_begin, tap_end, channel_begin, channel_end;
-  const float* b;       // of the first tap and channel
-  int64_t b_tap_step;   // floats from one tap's channels to the next tap's, beyond those just multiplied
+  const float* b;      // of the first tap and channel
+  int64_t b_tap_step;  // floats from one tap's channels to the next tap's, beyond those just multiplied
   float* const* c;
   int64_t c_offset;
   const float* const* residual;
@@ -54,9 +54,7 @@ void run_tile(const Tile& t) {
   if (t.accumulate) {
     CVX_UNROLL for (int r = 0; r < R; ++r) {
       const float* c = t.c[r] + t.c_offset;
-      CVX_UNROLL for (int j = 0; j < N; ++j) {
-        sum[r][j] = j < full ? load(c + j * kV) : load_part(c + j * kV, rest);
-      }
+      CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] = j < full ? load(c + j * kV) : load_part(c + j * kV, rest); }
     }
   } else {
     CVX_UNROLL for (int r = 0; r < R; ++r) {
@@ -71,6 +69,14 @@ void run_tile(const Tile& t) {
     const float* a[R];
     const float* const* pointers = t.a + tap * t.a_step;
     CVX_UNROLL for (int r = 0; r < R; ++r) { a[r] = pointers[r] + (t.a_offset + t.channel_end); }
+    if (tap + 1 < t.tap_end) {
+      // The hardware follows long rows, but cannot guess where the next tap's rows begin.
+      const float* const* next = pointers + t.a_step;
+      CVX_UNROLL for (int r = 0; r < R; ++r) {
+        __builtin_prefetch(next[r] + t.a_offset);
+        __builtin_prefetch(next[r] + t.a_offset + 16);
+      }
+    }
     for (int64_t k = -count; k < 0; ++k) {
       Vec columns[N];
       CVX_UNROLL for (int j = 0; j < N; ++j) { columns[j] = load(b + j * kV); }

@@ -277,9 +277,8 @@ PackedWeights pack_panels(const Convolution& conv, const KernelSet& set) {
 }
 
 template <Rows source>
-std::unique_ptr<ConvRun> plan_product(const ConvProblem& problem, const Convolution& conv,
-                                      const PackedWeights& weights, const KernelSet& set, Activation activation,
-                                      int threads) {
+std::unique_ptr<ConvRun> plan_product(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
+                                      const KernelSet& set, Activation activation, int threads) {
   return std::make_unique<ProductRun>(source, problem, conv, weights, set, activation, threads);
 }
 

@@ -120,9 +120,7 @@ class ResampleStep final : public Step {
 
   const char* op() const override { return "resample"; }
   int64_t taps() const { return axes_[0].taps * axes_[1].taps * axes_[2].taps; }
-  int64_t workspace_bytes() const override {
-    return taps() * static_cast<int64_t>(sizeof(float*) + sizeof(float));
-  }
+  int64_t workspace_bytes() const override { return taps() * static_cast<int64_t>(sizeof(float*) + sizeof(float)); }
 
   void run(const RunContext& context) const override {
     for_lines_and_channels(context, dst_, [&](const Line& line, int64_t begin, int64_t count, int worker) {
@@ -326,8 +324,8 @@ class ImportStep final : public Step {
   void run(const RunContext& context) const override {
     const int64_t pixels = dst_.pixels();
     for_lines(context, dst_, [&](const Line& line, int) {
-      const float* src = context.buffers[buffer_] + line.n * dst_.channels * pixels +
-                         (line.d * dst_.size[1] + line.h) * dst_.size[2];
+      const float* src =
+          context.buffers[buffer_] + line.n * dst_.channels * pixels + (line.d * dst_.size[1] + line.h) * dst_.size[2];
       set_.transpose(context.at(dst_) + at(dst_, line, 0), dst_.stride[2], src, pixels, dst_.channels, dst_.size[2]);
     });
   }
@@ -346,8 +344,8 @@ class ExportStep final : public Step {
   void run(const RunContext& context) const override {
     const int64_t pixels = src_.pixels();
     for_lines(context, src_, [&](const Line& line, int) {
-      float* dst = context.buffers[buffer_] + line.n * src_.channels * pixels +
-                   (line.d * src_.size[1] + line.h) * src_.size[2];
+      float* dst =
+          context.buffers[buffer_] + line.n * src_.channels * pixels + (line.d * src_.size[1] + line.h) * src_.size[2];
       set_.transpose(dst, pixels, context.at(src_) + at(src_, line, 0), src_.stride[2], src_.size[2], src_.channels);
     });
   }

@@ -30,9 +30,9 @@ struct Job {
   const Chunk* run = nullptr;
   int64_t chunks = 0;
   int max_workers = 0;
-  int joined = 1;               // workers that took part, the caller being worker 0; guarded by Pool::mutex_
+  int joined = 1;  // workers that took part, the caller being worker 0; guarded by Pool::mutex_
   std::atomic<int64_t> next{0};
-  std::atomic<int> active{0};   // workers other than the caller that are still inside
+  std::atomic<int> active{0};  // workers other than the caller that are still inside
   std::mutex error_mutex;
   std::exception_ptr error;
 

@@ -15,13 +15,13 @@ constexpr int kSpatialAxes = 3;
 using Axes = std::array<int64_t, kSpatialAxes>;  // one number per spatial axis, (d, h, w)
 
 struct View {
-  int buffer = 0;                // 0 is the plan's arena, 1.. are the caller's buffers
-  int64_t offset = 0;            // of element (0, 0, 0, 0, 0), in floats
-  int64_t batch = 1;             // n
-  Axes size{1, 1, 1};            // d, h, w
-  int64_t channels = 1;          // c
-  int64_t batch_stride = 0;      // in floats
-  Axes stride{0, 0, 0};          // in floats
+  int buffer = 0;            // 0 is the plan's arena, 1.. are the caller's buffers
+  int64_t offset = 0;        // of element (0, 0, 0, 0, 0), in floats
+  int64_t batch = 1;         // n
+  Axes size{1, 1, 1};        // d, h, w
+  int64_t channels = 1;      // c
+  int64_t batch_stride = 0;  // in floats
+  Axes stride{0, 0, 0};      // in floats
   int64_t pixels() const { return size[0] * size[1] * size[2]; }
   int64_t rows() const { return batch * pixels(); }
 

@@ -61,13 +61,11 @@ def conv(
     """
     w = np.asarray(w, np.float64)
     offsets, seen = _windows(pad(x, pads), w.shape[2:], stride, dilation)
-    n, c = seen[0].shape[:2]
-    y = np.zeros((n, w.shape[0], *seen[0].shape[2:]))
-    ci, co = c // groups, w.shape[0] // groups
+    n, _, *out = seen[0].shape
+    y = np.zeros((n, w.shape[0], *out))
     for offset, values in zip(offsets, seen, strict=True):
-        for g in range(groups):
-            taps = w[(slice(g * co, (g + 1) * co), slice(None), *offset)]  # (co, ci)
-            y[:, g * co : (g + 1) * co] += np.einsum("kc,nc...->nk...", taps, values[:, g * ci : (g + 1) * ci])
+        taps = w[(slice(None), slice(None), *offset)].reshape(groups, -1, w.shape[1])  # (g, out, in)
+        y += (taps @ values.reshape(n, groups, w.shape[1], -1)).reshape(y.shape)  # (n, g, in, pixels)
     return y + _per_channel(bias, y)
 
 
@@ -87,21 +85,20 @@ def conv_transpose(
     array([1., 1., 3., 2., 2.])
     """
     x, w = np.asarray(x, np.float64), np.asarray(w, np.float64)
-    ci, co = w.shape[0] // groups, w.shape[1]
+    n, c, *size = x.shape
     full = [
         (i - 1) * s + d * (k - 1) + 1 + e
-        for i, s, d, k, e in zip(x.shape[2:], stride, dilation, w.shape[2:], output_padding, strict=True)
+        for i, s, d, k, e in zip(size, stride, dilation, w.shape[2:], output_padding, strict=True)
     ]
-    y = np.zeros((x.shape[0], co * groups, *full))
+    y = np.zeros((n, w.shape[1] * groups, *full))
+    rows = x.reshape(n, groups, c // groups, -1)  # (n, g, in, pixels)
     for offset in itertools.product(*(range(k) for k in w.shape[2:])):
         index = tuple(
             slice(t * d, t * d + (i - 1) * s + 1, s)
-            for t, d, i, s in zip(offset, dilation, x.shape[2:], stride, strict=True)
+            for t, d, i, s in zip(offset, dilation, size, stride, strict=True)
         )
-        for g in range(groups):
-            taps = w[(slice(g * ci, (g + 1) * ci), slice(None), *offset)]  # (ci, co)
-            part = np.einsum("ck,nc...->nk...", taps, x[:, g * ci : (g + 1) * ci])
-            y[(slice(None), slice(g * co, (g + 1) * co), *index)] += part
+        taps = w[(slice(None), slice(None), *offset)].reshape(groups, c // groups, -1)  # (g, in, out)
+        y[(slice(None), slice(None), *index)] += (taps.transpose(0, 2, 1) @ rows).reshape(n, -1, *size)
     y = pad(y, [(-low, -high) for low, high in pads])  # padding of the convolution crops its transpose
     return y + _per_channel(bias, y)
 

@@ -1,0 +1,80 @@
+# Everything a developer or a user of the source tree types. Needs Python 3.10+, a C++17 compiler and make; the rest
+# goes into .venv. `make` alone lists the commands.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+CXX ?= c++
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+SOURCES := CMakeLists.txt $(wildcard csrc/*)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help demo test smoke check format bench conformance sanitize docs setup clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: setup ## train, evaluate, compile and look at a 3-D U-Net on a real MR template (about 8 minutes on 2 cores)
+	$(BIN)/convoxel demo --output demo
+
+test: setup ## the whole suite (under 10 minutes on 2 cores, set-up included)
+	$(BIN)/python -m pytest
+
+smoke: setup ## the tests that find most mistakes in twenty seconds
+	$(BIN)/python -m pytest -m smoke
+
+check: setup ## lint, types and format of Python and C++
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror csrc/*.h csrc/*.cpp
+
+format: setup ## rewrite Python and C++ in the project's format
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format -q .
+	$(BIN)/clang-format -i csrc/*.h csrc/*.cpp
+
+bench: setup ## the register tile and the U-Nets against PyTorch, on an otherwise idle machine
+	$(BIN)/python bench/tile.py
+	$(BIN)/python bench/unet.py
+
+conformance: setup ## every published convolution problem through every algorithm and instruction set
+	$(BIN)/python tests/conformance.py --isa all
+
+sanitize: ## the kernel tests under AddressSanitizer and UndefinedBehaviourSanitizer
+	bash tests/sanitize.sh
+
+docs: setup ## the API reference as HTML in build/docs
+	$(PIP) install "pdoc>=14"
+	$(BIN)/pdoc -o build/docs convoxel
+
+clean: ## remove what was built; .venv stays
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+setup: $(VENV)/.built ## make .venv and build the engine (the other commands do it by themselves)
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	  { echo "Convoxel needs Python 3.10 or newer; '$(PYTHON)' is not. Try: make PYTHON=python3.12" >&2; exit 1; }
+	@command -v $(firstword $(CXX)) >/dev/null || { \
+	  echo "Convoxel builds its engine with a C++17 compiler, and '$(CXX)' is not on this machine." >&2; \
+	  echo "Install one (Debian/Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install)" >&2; \
+	  echo "or name it: make CXX=/path/to/g++" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed; on Debian/Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+# Packages first, so that a change of the C++ sources builds only the engine.
+$(VENV)/.packages: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing packages into $(VENV) (a minute or two the first time) ..."
+	@$(PIP) install -c constraints.txt torch
+	@$(PIP) install -c constraints.txt "scikit-build-core>=0.10" "nanobind>=2.4" "cmake>=3.18" ninja \
+	  $$($(BIN)/python tests/requirements.py train dev)
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.packages $(SOURCES)
+	@echo "Building the engine ..."
+	@CXX="$(CXX)" $(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@

@@ -1,0 +1,158 @@
+"""Every algorithm on every instruction set, on problems with an exact answer."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from conformance import (
+    INSTRUCTION_SETS,
+    SHARED_PROBLEMS,
+    Problem,
+    arguments,
+    check_exact,
+    check_problem,
+    expected,
+    read_problems,
+    solve,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convoxel import reference
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    dims = draw(st.integers(1, 3))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    per_axis = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * dims))  # noqa: E731
+    kernel, stride, dilation = per_axis(1, 4), per_axis(1, 3), per_axis(1, 3)
+    pads = tuple(zip(per_axis(-1, 4), per_axis(-2, 4), strict=True))
+    transposed = draw(st.booleans())
+    extents = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    if transposed:
+        output_padding = tuple(draw(st.integers(0, s - 1)) for s in stride)
+        size = tuple(
+            max(1, -(-(low + high - e - a + 1) // s) + 1) + draw(st.integers(0, 5))
+            for (low, high), e, a, s in zip(pads, extents, output_padding, stride, strict=True)
+        )
+    else:
+        output_padding = ()
+        size = tuple(
+            max(1, 1 - low, 1 - high, e - low - high) + draw(st.integers(0, 6))
+            for (low, high), e in zip(pads, extents, strict=True)
+        )
+    return Problem(
+        batch=draw(st.integers(1, 3)),
+        groups=groups,
+        in_channels=groups * draw(st.sampled_from([1, 2, 3, 5, 17])),
+        out_channels=groups * draw(st.sampled_from([1, 2, 7, 16, 33])),
+        size=size,
+        kernel=kernel,
+        stride=stride,
+        pads=pads,
+        dilation=dilation,
+        transposed=transposed,
+        output_padding=output_padding,
+    )
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(problems())
+def test_drawn_problems_are_exact(problem: Problem) -> None:
+    assert list(check_problem(problem, INSTRUCTION_SETS))
+
+
+@pytest.mark.smoke
+def test_sizes_around_the_tile_are_exact() -> None:
+    """Row counts, columns and channels just below, at and above every tile, panel and block."""
+    for channels, columns, width in itertools.product((1, 31, 513), (1, 15, 16, 17, 65, 130), (1, 5, 12, 13, 97)):
+        problem = Problem(1, 1, channels, columns, (width,), (1,), (1,), ((0, 0),), (1,))
+        assert list(check_problem(problem, INSTRUCTION_SETS))
+
+
+@pytest.mark.smoke
+def test_published_problems_are_exact() -> None:
+    """A sample of 500 of the convolution problems of a well-known library's own tests."""
+    if not SHARED_PROBLEMS.exists():
+        pytest.skip("the list of published problems is not here")
+    for problem in random.Random(1).sample(read_problems(SHARED_PROBLEMS), 500):
+        assert list(check_problem(problem, INSTRUCTION_SETS))
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_result_is_bit_equal_for_any_number_of_threads_and_any_batch(isa: str, transposed: bool) -> None:
+    rng = np.random.default_rng(3)
+    problem = Problem(3, 1, 37, 70, (9, 11), (3, 3), (2, 2), ((1, 0), (2, 1)), (1, 1), None, transposed, (0, 1))
+    x, w, bias = (rng.standard_normal(a.shape).astype(np.float32) for a in arguments(problem))
+    one = solve(problem, x, w, bias, "auto", isa, threads=1)
+    assert one is not None
+    for threads in (2, 3, 7):
+        again = solve(problem, x, w, bias, "auto", isa, threads=threads)
+        assert again is not None and np.array_equal(one, again)
+    alone = solve(problem, x[1:2], w, bias, "auto", isa, threads=2)
+    assert alone is not None and np.array_equal(one[1:2], alone)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_rounding_stays_within_the_derived_bound(isa: str) -> None:
+    """|error| <= 16 eps s_x s_w (0.2 K + 2 sqrt K) for K products of values with these deviations."""
+    rng = np.random.default_rng(4)
+    for channels, kernel in ((3, (7, 7)), (64, (3, 3)), (700, (1, 1))):
+        x = rng.standard_normal((1, channels, 12, 12)).astype(np.float32)
+        w = (0.1 * rng.standard_normal((20, channels, *kernel))).astype(np.float32)
+        zero = np.zeros(20, np.float32)
+        problem = Problem(1, 1, channels, 20, (12, 12), kernel, (1, 1), ((3, 3), (3, 3)), (1, 1))
+        result = solve(problem, x, w, zero, "auto", isa)
+        truth = reference.conv(x, w, zero, (1, 1), problem.pads, (1, 1), 1)
+        products = channels * kernel[0] * kernel[1]
+        bound = 16 * np.finfo(np.float32).eps * 0.1 * (0.2 * products + 2 * products**0.5)
+        assert result is not None and np.isfinite(result).all()
+        assert np.abs(result - truth).max() <= bound
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_nan_and_infinity_reach_exactly_the_outputs_that_read_them(isa: str) -> None:
+    x = np.ones((1, 2, 8, 8), np.float32)
+    x[0, 0, 3, 4], x[0, 1, 7, 0] = np.nan, np.inf
+    w = np.ones((3, 2, 3, 3), np.float32)
+    problem = Problem(1, 1, 2, 3, (8, 8), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    y = solve(problem, x, w, np.zeros(3, np.float32), "indirect", isa)
+    assert y is not None
+    nan = np.zeros((8, 8), bool)
+    nan[2:5, 3:6] = True
+    assert (np.isnan(y) == nan).all()
+    infinite = np.zeros((8, 8), bool)
+    infinite[6:8, 0:2] = True
+    assert (np.isinf(y) == infinite).all()
+
+
+class TestTheCheckerItself:
+    """What a broken kernel would produce must be refused."""
+
+    problem = Problem(2, 1, 4, 6, (5, 7), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+
+    def test_accepts_the_truth(self) -> None:
+        truth = expected(self.problem, *arguments(self.problem))
+        check_exact(truth.astype(np.float32), truth)
+
+    @pytest.mark.parametrize("fault", ["element", "nan", "shift", "swap", "shape"])
+    def test_refuses_a_fault(self, fault: str) -> None:
+        truth = expected(self.problem, *arguments(self.problem))
+        broken = truth.astype(np.float32)
+        if fault == "element":
+            broken[1, 2, 3, 4] += 1
+        elif fault == "nan":
+            broken[0, 0, 0, 0] = np.nan
+        elif fault == "shift":
+            broken = np.roll(broken, 1, axis=3)
+        elif fault == "swap":
+            broken = broken[:, ::-1]
+        else:
+            broken = broken[:, :, :-1]
+        with pytest.raises(AssertionError):
+            check_exact(broken, truth)

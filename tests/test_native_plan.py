@@ -1,0 +1,295 @@
+"""Steps of a plan: against the slow truth, over strided views, with poison around what they may touch."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from conformance import INSTRUCTION_SETS
+
+from convoxel import ShapeError, UnsupportedError, native, reference
+from convoxel.native import Convolution, Plan, View
+
+rng = np.random.default_rng(7)
+
+
+def channels_last(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+def channels_first(x: np.ndarray) -> np.ndarray:
+    return np.moveaxis(x, -1, 1)
+
+
+class Poisoned:
+    """A buffer of NaN that holds one input and one output, each a strided slice of something wider."""
+
+    def __init__(self, src: tuple[int, ...], dst: tuple[int, ...]) -> None:
+        self.views = []
+        offset = 16
+        for shape in (src, dst):
+            n, d, h, w, c = shape
+            wide = View.dense(1, offset, (n, d, h, w + 1, c + 5))  # gaps after each row and each line
+            view = wide.channels(3, 3 + c)._replace(shape=shape)
+            self.views.append(view)
+            offset += n * d * h * (w + 1) * (c + 5) + 16
+        self.buffer = np.full(offset, np.nan, np.float32)
+
+    def array(self, index: int) -> np.ndarray:
+        view = self.views[index]
+        return np.lib.stride_tricks.as_strided(
+            self.buffer[view.offset :], view.shape, [4 * s for s in (*view.strides, 1)]
+        )
+
+    def run(self, add: Callable[[Plan, View, View], None], x: np.ndarray, isa: str, threads: int = 2) -> np.ndarray:
+        """Runs one step on x (n, c, d, h, w); checks that it wrote its output, all of it and nothing else."""
+        self.array(0)[...] = channels_last(x)
+        before = self.buffer.copy()
+        plan = Plan(0, 1, threads, isa=isa)
+        add(plan, *self.views)
+        plan.run([self.buffer])
+        result = self.array(1).copy()
+        self.array(1)[...] = np.nan
+        assert np.array_equal(before, self.buffer, equal_nan=True), "the step wrote outside of its output"
+        return channels_first(result)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+class TestSteps:
+    def test_max_pool(self, isa: str) -> None:
+        x = rng.standard_normal((2, 21, 5, 6, 7)).astype(np.float32)
+        x[1, 3, 2, 2, 2] = np.nan
+        for kernel, stride, dilation, low in (
+            ((2, 2, 2), (2, 2, 2), (1, 1, 1), (0, 0, 0)),
+            ((3, 2, 3), (1, 2, 2), (1, 2, 1), (1, 0, 1)),
+        ):
+            truth = reference.max_pool(x, kernel, stride, [(p, p) for p in low], dilation)
+            memory = Poisoned((2, 5, 6, 7, 21), (2, *truth.shape[2:], 21))
+            y = memory.run(lambda p, s, d: p.max_pool(s, d, kernel, stride, dilation, low), x, isa)  # noqa: B023
+            assert np.array_equal(y, truth.astype(np.float32), equal_nan=True)
+
+    def test_resample_as_average_pooling(self, isa: str) -> None:
+        x = rng.integers(-8, 9, (2, 19, 4, 6, 8)).astype(np.float32)
+        truth = reference.average_pool(x, (2, 2, 2), (2, 2, 2), ((0, 0),) * 3)
+        axes = [
+            (np.arange(size, dtype=np.int32).reshape(-1, 2), np.full((size // 2, 2), 0.5, np.float32))
+            for size in x.shape[2:]
+        ]
+        memory = Poisoned((2, 4, 6, 8, 19), (2, 2, 3, 4, 19))
+        assert np.array_equal(memory.run(lambda p, s, d: p.resample(s, d, axes), x, isa), truth)
+
+    def test_resample_as_global_average_of_a_volume(self, isa: str) -> None:
+        x = rng.standard_normal((1, 70, 20, 20, 20)).astype(np.float32)
+        axes = [(np.arange(20, dtype=np.int32)[None], np.full((1, 20), 1 / 20, np.float32))] * 3
+        memory = Poisoned((1, 20, 20, 20, 70), (1, 1, 1, 1, 70))
+        y = memory.run(lambda p, s, d: p.resample(s, d, axes), x, isa)
+        assert np.abs(y[0, :, 0, 0, 0] - x.mean(axis=(2, 3, 4), dtype=np.float64)[0]).max() < 1e-7
+
+    def test_resample_leaves_out_index_below_zero(self, isa: str) -> None:
+        x = np.arange(1, 4, dtype=np.float32).reshape(1, 1, 1, 1, 3)
+        one = (np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32))
+        w = (np.array([[0, 1], [2, -1], [-1, -1]], np.int32), np.ones((3, 2), np.float32))
+        memory = Poisoned((1, 1, 1, 3, 1), (1, 1, 1, 3, 1))
+        assert memory.run(lambda p, s, d: p.resample(s, d, [one, one, w]), x, isa).ravel().tolist() == [3, 3, 0]
+
+    @pytest.mark.parametrize("groups", [1, 3, 9])
+    def test_normalise(self, isa: str, groups: int) -> None:
+        # A mean far from 0 is where the textbook formula E[x²] − E[x]² loses everything.
+        x = (1000 + rng.standard_normal((2, 9, 5, 6, 7))).astype(np.float32)
+        weight, bias = rng.standard_normal((2, 9)).astype(np.float32)
+        folded = x.reshape(2, groups, -1, *x.shape[3:])
+        truth = reference.instance_norm(folded, np.ones(groups), np.zeros(groups), 1e-5).reshape(x.shape)
+        truth = truth * weight.reshape(1, -1, 1, 1, 1) + bias.reshape(1, -1, 1, 1, 1)
+        memory = Poisoned((2, 5, 6, 7, 9), (2, 5, 6, 7, 9))
+        y = memory.run(lambda p, s, d: p.normalise(s, d, groups, weight, bias, 1e-5), x, isa)
+        # float32 cannot hold x more exactly than 1000 · eps, and the affine form scale · x + shift rounds twice more
+        assert np.abs(y - truth).max() < 3 * 1000 * np.finfo(np.float32).eps * np.abs(weight).max()
+
+    @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 19), (1, 3, 4, 5, 19), (2, 1, 1, 1, 19), (1, 1, 1, 1, 1)])
+    def test_combine_broadcasts(self, isa: str, shape: tuple[int, ...]) -> None:
+        a = rng.integers(-9, 9, (2, 19, 3, 4, 5)).astype(np.float32)
+        b = rng.integers(-9, 9, shape).astype(np.float32)
+        for op, truth in (("add", channels_last(a) + b), ("multiply", channels_last(a) * b)):
+            plan = Plan(0, 3, isa=isa)
+            dense = View.dense(1, 0, (2, 3, 4, 5, 19))
+            plan.combine(op, dense, View.dense(2, 0, shape), dense._replace(buffer=3), "relu")
+            y = np.full((2, 3, 4, 5, 19), np.nan, np.float32)
+            plan.run([channels_last(a), b, y])
+            assert np.array_equal(y, np.maximum(truth, 0))
+
+    def test_import_and_export_are_inverse(self, isa: str) -> None:
+        x = rng.standard_normal((2, 37, 3, 5, 41)).astype(np.float32)
+        y = np.full_like(x, np.nan)
+        view = View.dense(0, 0, (2, 3, 5, 41, 64)).channels(5, 42)
+        plan = Plan(2 * 3 * 5 * 41 * 64, 2, isa=isa)
+        plan.import_channels_first(1, view)
+        plan.export_channels_first(view, 2)
+        plan.run([x, y])
+        assert np.array_equal(x, y)
+
+    def test_convolution_adds_residual_then_applies_activation(self, isa: str) -> None:
+        x = rng.integers(-3, 4, (1, 20, 4, 5, 6)).astype(np.float32)
+        w = rng.integers(-3, 4, (33, 20, 3, 3, 3)).astype(np.float32)
+        bias = rng.integers(-3, 4, 33).astype(np.float32)
+        residual = rng.integers(-99, 100, (1, 33, 4, 5, 6)).astype(np.float32)
+        truth = reference.conv(x, w, bias, (1,) * 3, ((1, 1),) * 3, (1,) * 3) + residual
+        layer = Convolution(w, bias, padding_low=(1, 1, 1))
+        for activation, function in (
+            ("relu", lambda v: np.maximum(v, 0)),
+            ("relu6", lambda v: np.clip(v, 0, 6)),
+            ("leaky_relu", lambda v: np.where(v < 0, 0.25 * v, v)),
+        ):
+            plan = Plan(0, 3, isa=isa)
+            src, dst = View.dense(1, 0, (1, 4, 5, 6, 20)), View.dense(2, 0, (1, 4, 5, 6, 33))
+            plan.convolve(layer, src, dst, dst._replace(buffer=3), activation, 0.25)
+            y = np.full((1, 4, 5, 6, 33), np.nan, np.float32)
+            plan.run([channels_last(x), y, channels_last(residual)])
+            assert np.array_equal(channels_first(y), function(truth)), activation
+
+    def test_convolution_between_strided_views(self, isa: str) -> None:
+        x = rng.integers(-3, 4, (2, 18, 3, 4, 5)).astype(np.float32)
+        w = rng.integers(-3, 4, (18, 21, 2, 2, 2)).astype(np.float32)
+        truth = reference.conv_transpose(x, w, None, (2,) * 3, ((0, 0),) * 3, (0,) * 3, (1,) * 3)
+        layer = Convolution(w, stride=(2, 2, 2), transposed=True)
+        memory = Poisoned((2, 3, 4, 5, 18), (2, 6, 8, 10, 21))
+        assert np.array_equal(memory.run(lambda p, s, d: p.convolve(layer, s, d), x, isa), truth)
+
+    @pytest.mark.parametrize("activation", native.ACTIVATIONS)
+    def test_activation(self, isa: str, activation: str) -> None:
+        slope = 0.3
+        erf = np.vectorize(math.erf)
+        with np.errstate(over="ignore"):
+            functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+                "none": lambda v: v,
+                "relu": lambda v: np.maximum(v, 0),
+                "leaky_relu": lambda v: np.where(v < 0, slope * v, v),
+                "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
+                "relu6": lambda v: np.clip(v, 0, 6),
+                "silu": lambda v: v / (1 + np.exp(-v)),
+                "hard_swish": lambda v: v * np.clip(v + 3, 0, 6) / 6,
+                "tanh": np.tanh,
+                "elu": lambda v: np.where(v < 0, slope * np.expm1(v), v),
+                "gelu": lambda v: v * 0.5 * (1 + erf(v / math.sqrt(2))),
+            }
+            x = np.concatenate([np.linspace(-100, 100, 4001), np.linspace(-1, 1, 2001), [-1e-30, 0.0, 1e-30]])
+            x = x.astype(np.float32)
+            truth = functions[activation](x.astype(np.float64))
+        plan = Plan(0, 2, isa=isa)
+        view = View.dense(1, 0, (1, 1, 1, x.size, 1))
+        one = np.ones(1, np.float32)
+        plan.affine(view, view._replace(buffer=2), one, 0 * one, activation, slope)
+        y = np.full_like(x, np.nan)
+        plan.run([x, y])
+        bound = 4e-7 * np.abs(truth) + (5e-7 if activation in ("gelu", "elu") else 1e-7)
+        assert np.isfinite(y).all()
+        assert (np.abs(y - truth) <= bound).all(), float(np.abs(y - truth).max())
+        edge = np.array([np.nan, np.inf], np.float32)
+        plan = Plan(0, 2, isa=isa)
+        view = View.dense(1, 0, (1, 1, 1, 2, 1))
+        plan.affine(view, view._replace(buffer=2), one, 0 * one, activation, slope)
+        y = np.zeros_like(edge)
+        plan.run([edge, y])
+        assert np.isnan(y[0])
+        assert y[1] == {"sigmoid": 1, "tanh": 1, "relu6": 6}.get(activation, np.inf)
+
+
+class TestMistakes:
+    def plan(self) -> tuple[Plan, View, View, Convolution]:
+        src, dst = View.dense(0, 0, (1, 1, 4, 4, 3)), View.dense(0, 48, (1, 1, 4, 4, 5))
+        return Plan(128, 0), src, dst, Convolution(np.ones((5, 3, 1, 1, 1), np.float32))
+
+    def test_view_beyond_the_arena(self) -> None:
+        plan, src, dst, layer = self.plan()
+        with pytest.raises(ShapeError, match=r"convolve: dst .* reaches float 180 of the arena, which has 128"):
+            plan.convolve(layer, src, dst._replace(offset=100))
+
+    def test_wrong_channels(self) -> None:
+        plan, src, dst, layer = self.plan()
+        with pytest.raises(ShapeError, match=r"maps 3 to 5 channels"):
+            plan.convolve(layer, dst, src)
+
+    def test_unknown_and_unsupported_algorithm(self) -> None:
+        plan, src, dst, layer = self.plan()
+        with pytest.raises(ShapeError, match=r"there is no algorithm 'magic'"):
+            plan.convolve(layer, src, dst, algorithm="magic")
+        with pytest.raises(UnsupportedError, match=r"'phases' does not support .*: it runs only transposed"):
+            plan.convolve(layer, src, dst, algorithm="phases")
+
+    def test_buffers_that_do_not_fit(self) -> None:
+        plan = Plan(64, 2)
+        plan.import_channels_first(1, View.dense(0, 0, (1, 1, 1, 4, 3)))
+        plan.export_channels_first(View.dense(0, 0, (1, 1, 1, 4, 3)), 2)
+        good = np.zeros(12, np.float32)
+        with pytest.raises(ShapeError, match=r"needs 2 buffers, not 1"):
+            plan.run([good])
+        with pytest.raises(ShapeError, match=r"buffer 2 has 11 floats; the plan touches 12"):
+            plan.run([good, good[:11].copy()])
+        with pytest.raises(ShapeError, match=r"buffers\[0\] is float64"):
+            plan.run([good.astype(np.float64), good])
+        with pytest.raises(ShapeError, match=r"buffers\[0\] .* expected C-contiguous"):
+            plan.run([np.zeros(24, np.float32)[::2], good])
+        frozen = good.copy()
+        frozen.flags.writeable = False
+        plan.run([frozen, good])
+        with pytest.raises(ShapeError, match=r"buffers\[1\] is read-only"):
+            plan.run([good, frozen])
+
+
+def test_steps_and_profile_tell_what_ran() -> None:
+    plan = Plan(64, 0)
+    src = View.dense(0, 0, (1, 1, 1, 4, 3))
+    plan.convolve(Convolution(np.ones((5, 3, 1, 1, 1), np.float32)), src, View.dense(0, 16, (1, 1, 1, 4, 5)), name="a")
+    (row,) = plan.profile([])
+    assert (row["name"], row["operator"], row["macs"]) == ("a", "conv", 60)
+    assert row["algorithm"] in {r["name"] for r in native.algorithms()}
+    assert row["time_s"] > 0
+
+
+def _program() -> tuple[Plan, np.ndarray, np.ndarray]:
+    w = rng.standard_normal((32, 32, 1, 3, 3)).astype(np.float32)
+    layer = Convolution(w, padding_low=(0, 1, 1))
+    plan = Plan(0, 2, 2)
+    view = View.dense(1, 0, (1, 1, 24, 24, 32))
+    plan.convolve(layer, view, view._replace(buffer=2))
+    x = rng.standard_normal((1, 1, 24, 24, 32)).astype(np.float32)
+    y = np.empty_like(x)
+    plan.run([x, y])
+    return plan, x, y
+
+
+def test_many_python_threads_share_one_plan() -> None:
+    plan, x, y = _program()
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        for _ in range(50):
+            mine = np.full_like(y, np.nan)
+            plan.run([x, mine])
+            if not np.array_equal(mine, y):
+                wrong.append(seed)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_can_run_too() -> None:
+    plan, x, y = _program()
+    child = os.fork()
+    if child == 0:
+        mine = np.full_like(y, np.nan)
+        plan.run([x, mine])
+        os._exit(0 if np.array_equal(mine, y) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    again = np.empty_like(y)
+    plan.run([x, again])
+    assert np.array_equal(again, y)
