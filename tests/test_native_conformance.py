@@ -7,6 +7,9 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from conformance import (
     INSTRUCTION_SETS,
     SHARED_PROBLEMS,
@@ -18,9 +21,6 @@ from conformance import (
     read_problems,
     solve,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from convoxel import reference
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conformance import INSTRUCTION_SETS
 
 import convoxel as cx
+from conformance import INSTRUCTION_SETS
 from convoxel import native
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +63,7 @@ def test_algorithms_are_listed_with_their_limits() -> None:
 @pytest.mark.skipif(not (ROOT / "build").is_dir(), reason="needs the build folder")
 def test_kernel_objects_define_no_weak_symbols() -> None:
     """A weak symbol compiled for AVX-512 could be the one the linker keeps for every machine."""
-    objects = [p for p in ROOT.glob("build/cp*/CMakeFiles/kernels_*.dir/csrc/*.o")]
+    objects = list(ROOT.glob("build/cp*/CMakeFiles/kernels_*.dir/csrc/*.o"))
     assert len(objects) >= 3
     for path in objects:
         symbols = subprocess.run(["nm", "-C", str(path)], capture_output=True, text=True, check=True).stdout
@@ -98,7 +99,7 @@ class TestConvMistakes:
             cx.conv(np.ones((1, 2, 8, 8), np.float32), self.w, np.ones(3, np.float32))
 
     def test_forced_algorithm(self) -> None:
-        with pytest.raises(cx.UnsupportedError, match="pointwise.*kernel must be 1"):
+        with pytest.raises(cx.UnsupportedError, match=r"pointwise.*kernel must be 1"):
             cx.conv(np.ones((1, 2, 8, 8), np.float32), self.w, algorithm="pointwise")
 
     def test_transposed_channels(self) -> None:
@@ -116,3 +117,14 @@ def test_other_types_and_layouts_are_converted() -> None:
     assert y.dtype == np.float32
     assert y[0, 0, 0, 0] == x[0, 0, :2, :2].sum()
     assert cx.conv(np.ones((0, 1, 4), np.float32), np.ones((2, 1, 3), np.float32)).shape == (0, 2, 2)
+
+
+def test_the_stub_of_the_core_is_current() -> None:
+    """`python -m nanobind.stubgen -m convoxel.native._core -o src/convoxel/native/_core.pyi` writes it."""
+    stubgen = pytest.importorskip("nanobind.stubgen")
+    generator = stubgen.StubGen(native._core, quiet=True)
+    generator.put(native._core)
+    written = (ROOT / "src/convoxel/native/_core.pyi").read_text()
+    names = re.findall(r"def (\w+)\(", generator.get())
+    assert len(names) > 10
+    assert re.findall(r"def (\w+)\(", written) == names

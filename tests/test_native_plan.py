@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conformance import INSTRUCTION_SETS
 
+from conformance import INSTRUCTION_SETS
 from convoxel import ShapeError, UnsupportedError, native, reference
 from convoxel.native import Convolution, Plan, View
 

@@ -26,6 +26,11 @@ def pad(x: ArrayLike, pads: Pads, value: float = 0.0) -> Array:
     return np.pad(x, widths, constant_values=value)
 
 
+def _at(index: Sequence[int | slice]) -> tuple[int | slice, ...]:
+    """The index on the spatial axes, everything on the first two."""
+    return (slice(None), slice(None), *index)
+
+
 def _windows(
     x: Array, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> tuple[list[tuple[int, ...]], list[Array]]:
@@ -41,7 +46,7 @@ def _windows(
             slice(t * d, t * d + (o - 1) * s + 1, s) if o > 0 else slice(0, 0)
             for t, d, o, s in zip(offset, dilation, out, stride, strict=True)
         )
-        seen.append(x[(slice(None), slice(None), *index)])
+        seen.append(x[_at(index)])
     return offsets, seen
 
 
@@ -64,7 +69,7 @@ def conv(
     n, _, *out = seen[0].shape
     y = np.zeros((n, w.shape[0], *out))
     for offset, values in zip(offsets, seen, strict=True):
-        taps = w[(slice(None), slice(None), *offset)].reshape(groups, -1, w.shape[1])  # (g, out, in)
+        taps = w[_at(offset)].reshape(groups, -1, w.shape[1])  # (g, out, in)
         y += (taps @ values.reshape(n, groups, w.shape[1], -1)).reshape(y.shape)  # (n, g, in, pixels)
     return y + _per_channel(bias, y)
 
@@ -94,11 +99,10 @@ def conv_transpose(
     rows = x.reshape(n, groups, c // groups, -1)  # (n, g, in, pixels)
     for offset in itertools.product(*(range(k) for k in w.shape[2:])):
         index = tuple(
-            slice(t * d, t * d + (i - 1) * s + 1, s)
-            for t, d, i, s in zip(offset, dilation, size, stride, strict=True)
+            slice(t * d, t * d + (i - 1) * s + 1, s) for t, d, i, s in zip(offset, dilation, size, stride, strict=True)
         )
-        taps = w[(slice(None), slice(None), *offset)].reshape(groups, c // groups, -1)  # (g, in, out)
-        y[(slice(None), slice(None), *index)] += (taps.transpose(0, 2, 1) @ rows).reshape(n, -1, *size)
+        taps = w[_at(offset)].reshape(groups, c // groups, -1)  # (g, in, out)
+        y[_at(index)] += (taps.transpose(0, 2, 1) @ rows).reshape(n, -1, *size)
     y = pad(y, [(-low, -high) for low, high in pads])  # padding of the convolution crops its transpose
     return y + _per_channel(bias, y)
 

@@ -73,8 +73,7 @@ def conv(
             f"  Give x {w.shape[1] * groups} channels, and groups that divide out_channels = {w.shape[0]}."
         )
     out = tuple(
-        conv_size(i, k, s, p, d)
-        for i, k, s, p, d in zip(x.shape[2:], kernel, stride_, pads, dilation_, strict=True)
+        conv_size(i, k, s, p, d) for i, k, s, p, d in zip(x.shape[2:], kernel, stride_, pads, dilation_, strict=True)
     )
     return _run(x, w, bias, stride_, pads, dilation_, groups, False, w.shape[0], out, algorithm, threads, isa)
 

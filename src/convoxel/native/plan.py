@@ -72,18 +72,14 @@ class Convolution:
     ) -> None:
         weight = np.ascontiguousarray(weight, dtype=np.float32)
         if weight.ndim != 5:
-            raise ShapeError(
-                f"Convolution: weight has shape {weight.shape}; expected 5 axes (out, in, d, h, w)."
-            )
+            raise ShapeError(f"Convolution: weight has shape {weight.shape}; expected 5 axes (out, in, d, h, w).")
         if bias is not None:
             bias = np.ascontiguousarray(bias, dtype=np.float32)
         self.kernel_size: Triple = weight.shape[2:]
         self.stride, self.padding_low, self.dilation = stride, padding_low, dilation
         self.groups, self.transposed = groups, transposed
         try:
-            self._core = _core.make_convolution(
-                weight, bias, stride, padding_low, dilation, groups, transposed
-            )
+            self._core = _core.make_convolution(weight, bias, stride, padding_low, dilation, groups, transposed)
         except ValueError as error:
             raise ShapeError(f"Convolution: {error}.") from None
 
@@ -131,9 +127,7 @@ class Plan:
         name: str = "",
     ) -> None:
         """dst = activation(convolution(src) + bias + residual)."""
-        self._add(
-            "convolve", convolution._core, src, dst, residual, activation, slope, algorithm, name, what=algorithm
-        )
+        self._add("convolve", convolution._core, src, dst, residual, activation, slope, algorithm, name, what=algorithm)
 
     def max_pool(
         self,
@@ -247,9 +241,7 @@ class Plan:
             if written and not buffer.flags.writeable:
                 raise ShapeError(f"run: buffers[{index}] is read-only but the plan writes to it.")
         try:
-            return self._core.run(
-                list(buffers), arena, first, len(self.steps) if last is None else last, timed
-            )
+            return self._core.run(list(buffers), arena, first, len(self.steps) if last is None else last, timed)
         except ValueError as error:
             raise ShapeError(f"run: {error}.") from None
 

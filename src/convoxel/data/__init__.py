@@ -1,0 +1,29 @@
+"""Readers and data sets: every outside file enters Convoxel here, and is checked here.
+
+Read the files in this order: ``fault`` (messages), ``stream`` (bounded bytes), ``header``; the formats
+``nifti``, ``picture``, ``array``; ``sample`` (what training sees), ``image`` (one file), ``label``;
+``division`` and ``part``; the sources ``segmentation``, ``classification``, ``archive``, ``bundled``;
+``source`` (``load`` and ``check``). ``output`` and ``atomic`` write.
+
+Nothing is resampled, reoriented or resized here; nothing is read through pickle.
+"""
+
+from convoxel.data.fault import Problem
+from convoxel.data.image import read_image
+from convoxel.data.output import write_image, write_label
+from convoxel.data.sample import DataSet, Entry, Intensity, Sample, Split
+from convoxel.data.source import check, load
+
+__all__ = [
+    "DataSet",
+    "Entry",
+    "Intensity",
+    "Problem",
+    "Sample",
+    "Split",
+    "check",
+    "load",
+    "read_image",
+    "write_image",
+    "write_label",
+]

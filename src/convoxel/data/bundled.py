@@ -1,0 +1,132 @@
+"""Two data sets that come with installed packages: mni152 (nilearn) and digits (scikit-learn).
+
+Their files are read directly; neither package is imported, which would take seconds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.data import nifti
+from convoxel.data.division import DEFAULT, count_validation, divide_stratified
+from convoxel.data.fault import fault
+from convoxel.data.sample import Cache, DataSet, Entry, Sample, Split
+from convoxel.errors import ConfigError, UnsupportedError
+
+__all__ = ["BUNDLED", "open_digits", "open_mni152"]
+
+#: name → task
+BUNDLED = {"mni152": "segment", "digits": "classify"}
+
+
+def _package_file(package: str, distribution: str, name: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.origin).parent / "datasets" / "data" / name if spec and spec.origin else None
+    if path is None or not path.is_file():
+        came = "is not installed" if path is None else f"lacks {name}"
+        raise UnsupportedError(
+            f"These data come with {distribution}, which {came}: pip install -U {distribution}."
+        )
+    return path
+
+
+def open_mni152(validation: int | float | None, gap: int) -> DataSet:
+    """Return the MNI ICBM152 T1 template (197×233×189 voxels of 1 mm) with background, grey and white matter.
+
+    The class of a voxel is the largest of (1 − g − w, g, w) for the maps g, w of grey and white matter. The
+    template is left–right symmetric, so it is divided from front to back (axis 1): the front part trains,
+    the back part validates.
+
+    Args:
+        validation: the part of the brain's length that validates (default 0.2), or a number of voxels.
+        gap: voxels left unused between the parts; at least the receptive field keeps them apart.
+
+    Source: Fonov et al. (2011), Unbiased average age-appropriate atlases, NeuroImage 54.
+    """
+    stem = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+    files = {kind: _package_file("nilearn", "nilearn", stem.format(kind)) for kind in ("t1", "gm", "wm")}
+    header, image = nifti.read_voxels(files["t1"])
+    grey, white = (
+        nifti.read_voxels(files[kind], scaled=False)[1][0].astype(np.int16) for kind in ("gm", "wm")
+    )
+    rest = 255 - grey - white
+    label = (np.maximum(grey, white) > rest).astype(np.uint8)
+    label += label & (white > grey)
+    occupied = np.flatnonzero(image[0].any(axis=(0, 2)))
+    first, last = int(occupied[0]), int(occupied[-1]) + 1
+    back = count_validation(last - first, validation, "voxels from front to back")
+    cut = first + back
+    if isinstance(gap, bool) or not isinstance(gap, int) or not 0 <= gap < last - cut:
+        raise ConfigError(
+            f"gap is {gap!r} with {back} voxels to validate; expected a whole number, 0 to {last - cut - 1}. "
+            "Choose a smaller gap or fewer validation voxels."
+        )
+    size = image.shape[2]
+
+    def part(name: str, start: int, stop: int) -> Entry:
+        affine = np.array(header.affine)
+        affine[:3, 3] += affine[:3, 1] * start
+        sample = Sample(
+            name,
+            np.ascontiguousarray(image[:, :, start:stop]),
+            np.ascontiguousarray(label[:, start:stop]),
+            affine,
+            header.spacing_mm,
+            files["t1"],
+        )
+        return Entry(name, sample.image.shape[1:], header.spacing_mm, lambda: sample)
+
+    store = Cache(0)
+    return DataSet(
+        name="mni152",
+        task="segment",
+        dims=3,
+        channels=1,
+        classes=("background", "grey", "white"),
+        train=Split((part("mni152-front", cut + gap, size),), store),
+        validation=Split((part("mni152-back", 0, cut),), store),
+        sources=tuple((kind, path) for kind, path in files.items()),
+    )
+
+
+def open_digits(validation: int | float | None, seed: int) -> DataSet:
+    """Return 1797 handwritten digits, 8×8 pixels with values 0…16, divided with every digit in proportion.
+
+    Source: Alpaydin and Kaynak (1998), Optical recognition of handwritten digits, UCI repository.
+    """
+    path = _package_file("sklearn", "scikit-learn", "digits.csv.gz")
+    try:
+        with gzip.open(path, "rt") as file:
+            table = np.loadtxt(file, delimiter=",", dtype=np.int16, max_rows=2000)
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise fault(
+            path, f"cannot be read ({error})", "1797 rows of numbers", "Install scikit-learn again"
+        ) from None
+    labels = [int(v) for v in table[:, -1]]
+    names = [f"{i:04d}" for i in range(len(labels))]
+    train, held = divide_stratified(names, labels, DEFAULT if validation is None else validation, seed)
+
+    def reader(name: str, pixels: NDArray[np.int16], label: int) -> Callable[[], Sample]:
+        return lambda: Sample(name, pixels.reshape(1, 8, 8).astype(np.float32), label, source=path)
+
+    entries = [
+        Entry(n, (8, 8), None, reader(n, table[i, :64], labels[i]), labels[i]) for i, n in enumerate(names)
+    ]
+    store = Cache()
+    return DataSet(
+        name="digits",
+        task="classify",
+        dims=2,
+        channels=1,
+        classes=tuple("0123456789"),
+        train=Split(tuple(entries[i] for i in train), store),
+        validation=Split(tuple(entries[i] for i in held), store),
+        sources=(("digits.csv.gz", path),),
+    )

@@ -1,0 +1,65 @@
+"""Faults of outside files: one sentence each, raised at once or collected for a complete list.
+
+This module knows no file format. It fixes the shape of every message of ``convoxel.data`` — which
+file, what came, what was expected, how to mend it — so that no reader can leave a part out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from convoxel.errors import DataError
+
+__all__ = ["Ledger", "Problem", "fault", "plural", "shown"]
+
+
+def shown(name: object) -> str:
+    """Return a file name or other outside text as one printable line (control characters escaped).
+
+    >>> shown("a\\nb.png")
+    'a\\\\nb.png'
+    """
+    text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def fault(where: object, came: str, expected: str, mend: str) -> DataError:
+    """Return the DataError that says what came at ``where``, what was expected and how to mend it."""
+    return DataError(f"{shown(where)}: {came}; expected {expected}. {mend.rstrip('.')}.")
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return the count with its noun.
+
+    >>> plural(1, "image"), plural(3, "image"), plural(2, "entry", "entries")
+    ('1 image', '3 images', '2 entries')
+    """
+    return f"{count} {one if count == 1 else (many or one + 's')}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a data set: the sample's (or folder's) name and the whole message."""
+
+    name: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass
+class Ledger:
+    """Where readers report faults: a strict ledger raises the first one, any other notes them all."""
+
+    strict: bool = True
+    problems: list[Problem] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+
+    def note(self, name: str | Path, error: DataError) -> None:
+        """Raise ``error`` (strict) or add it under ``name``; the reader then goes on without that sample."""
+        if self.strict:
+            raise error
+        self.problems.append(Problem(shown(name), str(error)))
+        self.names.add(shown(name))

@@ -1,0 +1,263 @@
+"""Pictures: PNG, JPEG and TIFF, grey, palette or colour; the header is checked before Pillow decodes.
+
+Every picture is brought to the scale 0…255 (16-bit values are divided by 257, so nothing is lost in float32);
+32-bit TIFFs keep their values. Transparency is laid over white, the orientation tag of photographs is
+applied, a TIFF with several pages of one size is a volume. Formats are told by their first bytes: a JPEG
+named .png is read. Nothing is resized.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.data.fault import fault
+from convoxel.data.header import Header
+from convoxel.data.stream import MOST_DEFLATE_RATIO, file_size, read_bytes
+from convoxel.errors import DataError, UnsupportedError
+
+__all__ = ["pack_picture", "read_header", "read_indices", "read_pixels"]
+
+# Below Pillow's own limit (89 478 485), beyond which it warns.
+MOST_PIXELS = 89_000_000
+_MOST_PAGES = 65_536
+_COPY = "Copy the picture again from its source, or save it anew as PNG"
+_ORIENTATION = 0x0112
+_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"}
+# Eight colours that people with any colour vision tell apart (Okabe and Ito 2008), black for the background.
+_PALETTE = bytes.fromhex("000000e69f0056b4e9009e73f0e4420072b2d55e00cc79a7999999")
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise UnsupportedError("Pictures need Pillow: pip install 'convoxel[train]'.") from error
+    return Image
+
+
+def read_header(path: Path) -> Header:
+    """Return the checked header of a picture: shape (height, width) or (pages, height, width)."""
+    size = file_size(path)
+    content = read_bytes(path)
+    with _open(path, content, size) as image:
+        return _header(path, image)
+
+
+def read_pixels(path: Path) -> tuple[Header, NDArray[np.float32]]:
+    """Return header and float32 pixels (1 or 3, *shape) on the scale 0…255."""
+    return _read(path, _grey_or_colour)
+
+
+def read_indices(path: Path) -> tuple[Header, NDArray[Any]]:
+    """Return header and label values (1, *shape): grey values or palette indices as stored."""
+    if read_bytes(path, 3) == b"\xff\xd8\xff":
+        raise fault(
+            path,
+            "a label stored as JPEG, which changes values",
+            "a PNG, TIFF, NIfTI or .npy label",
+            "Save the label again from its source as PNG",
+        )
+    header, values = _read(path, lambda image: _indices(path, image))
+    return replace(header, channels=1), values
+
+
+def _read(path: Path, convert: Callable[[Any], NDArray[Any]]) -> tuple[Header, NDArray[Any]]:
+    size = file_size(path)
+    content = read_bytes(path)
+    with _open(path, content, size) as image:
+        header = _header(path, image)
+        pages = []
+        try:
+            for page in range(getattr(image, "n_frames", 1)):
+                if page:
+                    image.seek(page)
+                pages.append(convert(_upright(image)))
+        except DataError:
+            raise
+        except Exception as error:  # Pillow raises a dozen kinds for damaged content
+            raise fault(
+                path, f"the picture cannot be decoded ({error})", "a whole PNG, JPEG or TIFF", _COPY
+            ) from None
+    pixels = np.stack(pages, axis=1) if header.dims == 3 else pages[0]
+    if pixels.shape[1:] != header.shape:
+        raise fault(
+            path, f"the pages decode to {pixels.shape[1:]}", f"{header.shape} as in the header", _COPY
+        )
+    return header, np.ascontiguousarray(pixels)
+
+
+def _open(path: Path, content: bytes, size: int) -> Any:
+    """Return the opened, undecoded picture after its own claims were checked."""
+    if content[:8] == b"\x89PNG\r\n\x1a\n":
+        kind, claims = "PNG", _png_claims(content)
+    elif content[:3] == b"\xff\xd8\xff":
+        kind, claims = "JPEG", _jpeg_claims(content)
+    elif content[:4] in (b"II*\0", b"MM\0*"):
+        kind, claims = "TIFF", _tiff_claims(content)
+    else:
+        raise fault(
+            path, f"this is no PNG, JPEG or TIFF (it starts with {content[:8]!r})", "one of these", _COPY
+        )
+    if claims is None:
+        raise fault(path, f"the {kind} header is damaged or truncated", "a whole header", _COPY)
+    width, height, pages, least = claims
+    if width < 1 or height < 1 or width * height * pages > MOST_PIXELS or pages > _MOST_PAGES:
+        sizes = f"{width} × {height}" + (f" × {pages} pages" if pages > 1 else "")
+        raise fault(
+            path, f"the header claims {sizes} pixels", f"1 to {MOST_PIXELS} pixels", "Cut it into tiles"
+        )
+    if least > size:
+        raise fault(
+            path,
+            f"the header claims {width} × {height} pixels but the file has only {size} bytes",
+            f"at least {least} bytes",
+            "The file is truncated or its header is false: " + _COPY[0].lower() + _COPY[1:],
+        )
+    try:
+        image = _pillow().open(io.BytesIO(content), formats=[kind])
+    except Exception as error:  # any failure to open an outside picture is a fault of the picture
+        raise fault(path, f"the {kind} header cannot be read ({error})", "a valid picture", _COPY) from None
+    return image
+
+
+def _png_claims(content: bytes) -> tuple[int, int, int, int] | None:
+    """(width, height, pages, least bytes such a file can have) of a PNG."""
+    if len(content) < 33 or content[12:16] != b"IHDR":
+        return None
+    width, height, bits, colour = struct.unpack(">IIBB", content[16:26])
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour)
+    if samples is None or bits not in (1, 2, 4, 8, 16):
+        return None
+    return width, height, 1, height * (width * bits * samples // 8) // MOST_DEFLATE_RATIO
+
+
+def _jpeg_claims(content: bytes) -> tuple[int, int, int, int] | None:
+    """The same for JPEG: every 8×8 block costs at least one bit for its mean."""
+    position = 2
+    while position + 9 < len(content):
+        if content[position] != 0xFF:
+            return None
+        marker = content[position + 1]
+        if marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # fill bytes and markers without a length
+            position += 1 if marker == 0xFF else 2
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", content[position + 5 : position + 9])
+            return width, height, 1, height * width // 512
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    return None
+
+
+def _tiff_claims(content: bytes) -> tuple[int, int, int, int] | None:
+    """The same for TIFF: the largest page counts for all; a chain of pages may not come back to itself."""
+    order = "<" if content[:2] == b"II" else ">"
+    width = height = least = 0
+    seen: set[int] = set()
+    try:
+        (offset,) = struct.unpack_from(order + "I", content, 4)
+        while offset and len(seen) <= _MOST_PAGES:
+            if offset in seen:
+                return None
+            seen.add(offset)
+            (count,) = struct.unpack_from(order + "H", content, offset)
+            tags = {}
+            for entry in range(count):
+                tag, kind, _ = struct.unpack_from(order + "HHI", content, offset + 2 + 12 * entry)
+                if tag in (256, 257, 258, 259, 277):
+                    tags[tag] = struct.unpack_from(
+                        order + ("H" if kind == 3 else "I"), content, offset + 10 + 12 * entry
+                    )[0]
+            width, height = max(width, tags.get(256, 0)), max(height, tags.get(257, 0))
+            if tags.get(259, 1) == 1:  # not compressed: one bit a pixel at least
+                least += tags.get(256, 0) * tags.get(257, 0) // 8
+            (offset,) = struct.unpack_from(order + "I", content, offset + 2 + 12 * count)
+    except struct.error:
+        return None
+    return width, height, max(len(seen), 1), least
+
+
+def _header(path: Path, image: Any) -> Header:
+    try:
+        width, height = image.size
+        # JPEG only, and asked in this order: for a PNG, getexif would decode the pixels
+        if image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
+            width, height = height, width
+        pages = getattr(image, "n_frames", 1)
+    except Exception as error:  # a damaged EXIF block or page chain
+        raise fault(
+            path, f"the picture's header cannot be read ({error})", "a valid picture", _COPY
+        ) from None
+    if pages > 1 and image.format != "TIFF":
+        raise fault(
+            path, f"an animation of {pages} frames", "one picture", "Save the frames as single pictures"
+        )
+    shape = (pages, height, width) if pages > 1 else (height, width)
+    return Header(shape, 1 if image.mode in _GREY else 3, colour=True)
+
+
+def _upright(image: Any) -> Any:
+    """Apply the orientation that a camera noted (JPEG only: elsewhere the tag is left over by converters)."""
+    if image.format != "JPEG" or image.getexif().get(_ORIENTATION, 1) == 1:
+        return image
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
+
+
+def _grey_or_colour(image: Any) -> NDArray[np.float32]:
+    """Return float32 (1 or 3, height, width), transparency laid over white."""
+    grey = image.mode in _GREY
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return (np.asarray(image, np.float32) / np.float32(257))[None]
+    if image.mode in ("I", "F"):
+        return np.asarray(image, np.float32)[None]
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = _pillow().new("RGBA", image.size, (255, 255, 255, 255))
+        image = _pillow().alpha_composite(white, image)
+    if grey:
+        return np.asarray(image.convert("L"), np.float32)[None]
+    return np.moveaxis(np.asarray(image.convert("RGB"), np.float32), -1, 0)
+
+
+def _indices(path: Path, image: Any) -> NDArray[Any]:
+    """Return label values (1, height, width); DataError for colours that cannot be class numbers."""
+    if image.mode in ("P", "L") or image.mode.startswith(("I", "F")):
+        return np.asarray(image)[None]
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)[None]
+    values = np.asarray(image.convert("RGBA"))
+    if not ((values[..., :1] == values[..., 1:3]).all() and (values[..., 3] == values[0, 0, 3]).all()):
+        raise fault(
+            path,
+            "a label picture in colours",
+            "one class number (grey value or palette index) a pixel",
+            "Convert it to class numbers 0, 1, 2, …",
+        )
+    return values[None, ..., 0]
+
+
+def pack_picture(array: NDArray[np.uint8], *, palette: bool) -> bytes:
+    """Return the bytes of a PNG of (height, width) or (height, width, 3) uint8 values.
+
+    ``palette`` stores class numbers as indices of colours that are easy to tell apart: the picture can be
+    looked at, and reading it as a label gives the class numbers back.
+    """
+    image = _pillow().fromarray(array)
+    if palette:
+        image = (
+            image.convert("P") if image.mode != "L" else _pillow().frombytes("P", image.size, image.tobytes())
+        )
+        rest = bytes(v for i in range(9, 256) for v in ((37 * i) % 256, (91 * i) % 256, (151 * i) % 256))
+        image.putpalette(_PALETTE + rest)
+    stream = io.BytesIO()
+    image.save(stream, format="PNG")
+    return stream.getvalue()
