@@ -1,0 +1,303 @@
+"""Sizes along one axis, and the meaning of paddings.
+
+The relationships are those of Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning"
+(arXiv 1603.07285), cited as DV 1 … DV 15, extended by what the guide leaves out: different padding before and
+after, negative padding (a crop), dilation with transposition, ceil mode, and "same" with a stride. An N-D
+layer is N independent axes. Nothing here inverts these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convoxel.errors import ConfigError, ShapeError
+
+__all__ = [
+    "PADDING_WORDS",
+    "conv_size",
+    "output_padding",
+    "pool_size",
+    "resolve_padding",
+    "span",
+    "transposed_padding",
+    "transposed_size",
+]
+
+Pair = tuple[int, int]
+
+PADDING_WORDS = ("none", "half", "full", "same", "causal")
+
+
+def span(k: int, d: int = 1) -> int:
+    """Return how many inputs a dilated kernel covers: e = d (k − 1) + 1.
+
+    Raises:
+        ConfigError: ``k`` or ``d`` is below 1.
+
+    >>> span(3), span(3, d=2)
+    (3, 5)
+    """
+    return _natural("dilation d", d) * (_natural("kernel size k", k) - 1) + 1
+
+
+def conv_size(i: int, k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> int:
+    """Return the output size o of a convolution.
+
+    o = ⌊(i + p_before + p_after − e) / s⌋ + 1 with e = d (k − 1) + 1, which contains
+
+    - DV 1 (s = 1, p = 0): o = i − k + 1
+    - DV 2 (s = 1): o = i − k + 2p + 1
+    - DV 3 (half padding, k odd, p = ⌊k / 2⌋): o = i
+    - DV 4 (full padding, p = k − 1): o = i + k − 1
+    - DV 5 (p = 0): o = ⌊(i − k) / s⌋ + 1
+    - DV 6: o = ⌊(i + 2p − k) / s⌋ + 1
+    - DV 15 (dilation): o = ⌊(i + 2p − k − (k − 1)(d − 1)) / s⌋ + 1
+
+    Args:
+        i: input size, at least 0.
+        k: kernel size.
+        s: stride.
+        p: padding on both sides, or (before, after); negative numbers crop.
+        d: dilation, 1 for a dense kernel.
+
+    Raises:
+        ShapeError: the padded input is smaller than the kernel's span.
+        ConfigError: ``k``, ``s`` or ``d`` is below 1.
+
+    >>> conv_size(4, 3), conv_size(5, 4, p=2), conv_size(5, 3, p=1), conv_size(5, 3, p=2)  # DV 1, 2, 3, 4
+    (2, 6, 5, 7)
+    >>> conv_size(5, 3, s=2), conv_size(5, 3, s=2, p=1), conv_size(6, 3, s=2, p=1)  # DV 5, 6, 6
+    (2, 3, 3)
+    >>> conv_size(7, 3, d=2)  # DV 15
+    3
+    >>> conv_size(7, 2, s=2, p=(1, 0))
+    4
+    """
+    room = _room(i, k, p, d)
+    return room // _natural("stride s", s) + 1
+
+
+def pool_size(i: int, k: int, s: int | None = None, p: int | Pair = 0, d: int = 1, ceil: bool = False) -> int:
+    """Return the output size o of a pooling.
+
+    DV 7 (p = 0): o = ⌊(i − k) / s⌋ + 1, and with padding and dilation as :func:`conv_size`. With ``ceil`` the
+    division rounds up, so that a last window may hang over the end, unless it would start in the padding
+    after the input (or beyond): such a window would see nothing and is dropped.
+
+    Args:
+        i: input size.
+        k: kernel size.
+        s: stride; the kernel size unless given.
+        p: padding on both sides, or (before, after).
+        d: dilation.
+        ceil: round up.
+
+    Raises:
+        ShapeError: the padded input is smaller than the kernel's span.
+        ConfigError: ``k``, ``s`` or ``d`` is below 1.
+
+    >>> pool_size(5, 3, s=1), pool_size(7, 2), pool_size(7, 2, ceil=True)  # DV 7; floor; ceil
+    (3, 3, 4)
+    """
+    stride = _natural("stride s", k if s is None else s)
+    room = _room(i, k, p, d)
+    if not ceil:
+        return room // stride + 1
+    o = -(-room // stride) + 1
+    before = _pair(p)[0]
+    return o - 1 if o > 1 and (o - 1) * stride >= i + before else o
+
+
+def transposed_size(i: int, k: int, s: int = 1, p: int | Pair = 0, d: int = 1, a: int = 0) -> int:
+    """Return the output size o of a transposed convolution.
+
+    The transposed convolution maps back over a convolution with the same k, s, p, d; it puts each of its i
+    inputs at distance s and lets the kernel spread it: o = s (i − 1) + e + a − p_before − p_after, e = d (k −
+    1) + 1. DV write it as a convolution of the input stretched with s − 1 zeros, p' = k − p − 1 and s' = 1;
+    contained are
+
+    - DV 8 (s = 1, p = 0): o = i + k − 1
+    - DV 9 (s = 1): o = i + (k − 1) − 2p
+    - DV 10 (half padding): o = i
+    - DV 11 (full padding): o = i − (k − 1)
+    - DV 12 (p = 0, sizes divide): o = s (i − 1) + k
+    - DV 13 (sizes divide): o = s (i − 1) + k − 2p
+    - DV 14: o = s (i − 1) + a + k − 2p with a of :func:`output_padding`
+
+    Args:
+        i: input size, at least 1.
+        k: kernel size.
+        s: stride of the convolution that is transposed.
+        p: its padding, on both sides or (before, after).
+        d: its dilation.
+        a: rows added after the end (PyTorch's ``output_padding``).
+
+    Raises:
+        ShapeError: nothing would be left.
+        ConfigError: ``k``, ``s`` or ``d`` is below 1, or ``a`` is negative.
+
+    >>> transposed_size(2, 3), transposed_size(6, 4, p=2), transposed_size(5, 3, p=1)  # DV 8, 9, 10
+    (4, 5, 5)
+    >>> transposed_size(7, 3, p=2), transposed_size(2, 3, s=2)  # DV 11, 12
+    (5, 5)
+    >>> transposed_size(3, 3, s=2, p=1)  # DV 13
+    5
+    >>> transposed_size(3, 3, s=2, p=1, a=1)  # DV 14
+    6
+    """
+    if i < 1:
+        raise ShapeError(f"a transposed convolution needs an input size of at least 1, but i is {i}.")
+    if a < 0:
+        raise ConfigError(
+            f"a (output_padding) is {a}, but it must be at least 0. Crop with a larger padding p."
+        )
+    before, after = _pair(p)
+    o = _natural("stride s", s) * (i - 1) + span(k, d) + a - before - after
+    if o < 1:
+        raise ShapeError(
+            f"the output size would be {o}: s (i − 1) + d (k − 1) + 1 + a − padding with i={i}, k={k}, "
+            f"s={s}, p=({before}, {after}), d={d}, a={a}. Use less padding or a larger input."
+        )
+    return o
+
+
+def output_padding(i: int, k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> int:
+    """Return a = (i + p_before + p_after − e) mod s, DV 14: how many inputs at the end stay unread.
+
+    A convolution maps s different sizes onto one; the transposed convolution with this a returns to the size
+    i.
+
+    Raises:
+        ShapeError: the padded input is smaller than the kernel's span.
+
+    >>> output_padding(6, 3, s=2, p=1), output_padding(5, 3, s=2, p=1)
+    (1, 0)
+    """
+    return _room(i, k, p, d) % _natural("stride s", s)
+
+
+def transposed_padding(k: int, p: int | Pair = 0, d: int = 1) -> Pair:
+    """Return p' = e − 1 − p (DV 8, 9, 13): the padding that a transposed convolution amounts to.
+
+    >>> transposed_padding(3, p=1), transposed_padding(3, p=(0, 2))
+    ((1, 1), (2, 0))
+    """
+    before, after = _pair(p)
+    return span(k, d) - 1 - before, span(k, d) - 1 - after
+
+
+def resolve_padding(
+    padding: str | int | Sequence[int] | Sequence[Pair],
+    kernel: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    dilation: int | Sequence[int] = 1,
+    size: Sequence[int] | None = None,
+) -> tuple[Pair, ...]:
+    """Return the padding (before, after) of every axis.
+
+    With the kernel's span e = d (k − 1) + 1 the words mean
+
+    - ``"none"``: (0, 0), every window lies inside the input
+    - ``"half"``: ⌊e / 2⌋ on both sides, DV 3: for an odd span and stride 1 the size stays
+    - ``"full"``: e − 1 on both sides, DV 4: every window that touches the input
+    - ``"same"``: o = ⌈i / s⌉ for any kernel and stride; the total max((⌈i / s⌉ − 1) s + e − i, 0) is split
+      evenly and an odd one puts the larger half after the input, as TensorFlow does
+    - ``"causal"``: (e − 1, 0): an output never sees inputs after its own position
+
+    Args:
+        padding: a word, one int for all axes, one int an axis, or one pair (before, after) an axis.
+        kernel: kernel size of every axis; its length is the number of axes.
+        stride: stride, of all axes or of every axis.
+        dilation: dilation, of all axes or of every axis.
+        size: input size of every axis; needed by ``"same"`` where the stride is above 1.
+
+    Raises:
+        ConfigError: an unknown word, a wrong number of entries, or ``"same"`` without the size it needs.
+
+    >>> resolve_padding("same", (3, 2), stride=(1, 2), size=(8, 7))
+    ((1, 1), (0, 1))
+    >>> resolve_padding("causal", (3,), dilation=4)
+    ((8, 0),)
+    >>> resolve_padding(((1, 0), (0, -2)), (3, 3))
+    ((1, 0), (0, -2))
+    """
+    axes = len(kernel)
+    strides, dilations = _per_axis("stride", stride, axes), _per_axis("dilation", dilation, axes)
+    if not isinstance(padding, str):
+        return _given_padding(padding, axes)
+    if padding not in PADDING_WORDS:
+        raise ConfigError(
+            f"padding is {padding!r}, but the words are {', '.join(map(repr, PADDING_WORDS))}. "
+            "Or give numbers: an int, one int an axis, or one (before, after) an axis."
+        )
+    if size is not None and len(size) != axes:
+        raise ConfigError(f"size has {len(size)} entries, but kernel has {axes}. Give one size an axis.")
+    spans = [span(k, d) for k, d in zip(kernel, dilations, strict=True)]
+    if padding == "none":
+        return ((0, 0),) * axes
+    if padding == "half":
+        return tuple((e // 2, e // 2) for e in spans)
+    if padding == "full":
+        return tuple((e - 1, e - 1) for e in spans)
+    if padding == "causal":
+        return tuple((e - 1, 0) for e in spans)
+    if size is None and any(s > 1 for s in strides):
+        raise ConfigError(
+            f'padding="same" with stride {strides} depends on the input size. '
+            "Give size=, or padding in numbers."
+        )
+    totals = [
+        # With stride 1 the size cancels: (i − 1) + e − i = e − 1.
+        e - 1 if s == 1 or size is None else max((-(-size[axis] // s) - 1) * s + e - size[axis], 0)
+        for axis, (e, s) in enumerate(zip(spans, strides, strict=True))
+    ]
+    return tuple((total // 2, total - total // 2) for total in totals)
+
+
+def _given_padding(padding: int | Sequence[int] | Sequence[Pair], axes: int) -> tuple[Pair, ...]:
+    if isinstance(padding, int):
+        return ((padding, padding),) * axes
+    if len(padding) != axes:
+        raise ConfigError(
+            f"padding {tuple(padding)} has {len(padding)} entries, but there are {axes} axes. "
+            "Give one int for all axes, one int an axis, or one (before, after) an axis."
+        )
+    return tuple(_pair(entry) for entry in padding)
+
+
+def _pair(p: int | Pair) -> Pair:
+    if isinstance(p, int):
+        return p, p
+    if len(p) != 2:
+        raise ConfigError(
+            f"padding of one axis is {tuple(p)}, but it must be an int or a pair (before, after)."
+        )
+    return int(p[0]), int(p[1])
+
+
+def _per_axis(name: str, value: int | Sequence[int], axes: int) -> tuple[int, ...]:
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(values) != axes:
+        raise ConfigError(
+            f"{name} has {len(values)} entries, but kernel has {axes}. Give one int, or one an axis."
+        )
+    return tuple(_natural(name, entry) for entry in values)
+
+
+def _natural(name: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(f"{name} is {value}, but it must be at least 1.")
+    return value
+
+
+def _room(i: int, k: int, p: int | Pair, d: int) -> int:
+    """Return how far the kernel can move over the padded input."""
+    before, after = _pair(p)
+    room = i + before + after - span(k, d)
+    if i < 0 or room < 0:
+        raise ShapeError(
+            f"an input of size {i} with padding ({before}, {after}) is {i + before + after} long, but the "
+            f"kernel spans d (k − 1) + 1 = {span(k, d)} (k={k}, d={d}). "
+            "Use a larger input, more padding or a smaller kernel."
+        )
+    return room

@@ -1,0 +1,43 @@
+"""Starting weights that keep the variance of the activations from layer to layer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+__all__ = ["start_weights"]
+
+_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def start_weights(
+    module: nn.Module, *, negative_slope: float = 0.0, linear: tuple[nn.Module, ...] = ()
+) -> None:
+    """Draw the weights of every convolution, transposed convolution and linear layer inside ``module``.
+
+    Weights come from N(0, 2 / ((1 + a²) n)) (He et al. 2015, arXiv 1502.01852, eqs. 10 and 15; the U-Net
+    paper's √(2/N)): n is the number of inputs that feed one output value and a the negative slope of the
+    rectifier that follows. Layers in ``linear`` have no rectifier after them and get N(0, 1/n), which keeps
+    unit variance there. Biases start at 0; normalisation layers keep PyTorch's scale 1 and shift 0.
+
+    For a transposed convolution n = in_channels / groups × kernel / stride, since only every stride-th kernel
+    element meets an output value (PyTorch's own fan-in would take out_channels × kernel).
+    """
+    for layer in module.modules():
+        if isinstance(layer, _CONV):
+            inputs = float(layer.weight[0].numel())
+        elif isinstance(layer, _CONV_TRANSPOSE):
+            overlap = math.prod(k / s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
+            inputs = max(1.0, layer.in_channels / layer.groups * overlap)
+        elif isinstance(layer, nn.Linear):
+            inputs = float(layer.in_features)
+        else:
+            continue
+        gain = 1.0 if any(layer is plain for plain in linear) else 2.0 / (1.0 + negative_slope**2)
+        with torch.no_grad():
+            layer.weight.normal_(0.0, math.sqrt(gain / inputs))
+            if layer.bias is not None:
+                layer.bias.zero_()

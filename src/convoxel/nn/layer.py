@@ -1,0 +1,256 @@
+"""The layers of ``torch.nn``, chosen by the number of spatial axes.
+
+A network that takes ``dims`` as an argument calls these functions and is thereby written once for 1-D, 2-D
+and 3-D. They return plain ``torch.nn`` modules: parameters keep PyTorch's names and shapes, and
+``torch.export``, ``state_dict`` and every tool that knows PyTorch work unchanged. No layer is defined here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from convoxel.errors import ConfigError
+
+__all__ = [
+    "ACTIVATIONS",
+    "LEAKY_SLOPE",
+    "NORMS",
+    "activation",
+    "average_pool",
+    "batch_norm",
+    "check_dims",
+    "conv",
+    "conv_transpose",
+    "global_average_pool",
+    "instance_norm",
+    "max_pool",
+    "norm",
+    "resize",
+]
+
+Sizes = int | Sequence[int]
+
+_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_INSTANCE_NORM = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_MAX_POOL = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+_AVERAGE_POOL = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+_ADAPTIVE_AVERAGE_POOL = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+_LINEAR_MODE = ("linear", "bilinear", "trilinear")
+
+
+def check_dims(dims: int) -> int:
+    """Return ``dims`` if it is a number of spatial axes that the layers have.
+
+    Raises:
+        ConfigError: ``dims`` is not 1, 2 or 3.
+
+    >>> check_dims(3)
+    3
+    """
+    if isinstance(dims, bool) or dims not in (1, 2, 3):
+        raise ConfigError(
+            f"dims is {dims!r}, but layers have 1, 2 or 3 spatial axes. "
+            "Give dims=1 for sequences, 2 for images or 3 for volumes."
+        )
+    return dims
+
+
+def _sizes(dims: int, value: Sizes) -> tuple[int, ...]:
+    """An int means the same on every axis; a sequence names every axis."""
+    if isinstance(value, int):
+        return (value,) * dims
+    if len(value) != dims:
+        raise ConfigError(
+            f"{tuple(value)} has {len(value)} entries, but dims={dims}. "
+            f"Give {dims} entries, or one int for all axes."
+        )
+    return tuple(value)
+
+
+def conv(
+    dims: int,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Sizes,
+    *,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    bias: bool = True,
+) -> nn.Module:
+    """Return ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d``.
+
+    Takes ``(n, in_channels, *spatial)``. Raises ConfigError when ``dims`` is not 1, 2 or 3.
+
+    >>> conv(3, 1, 8, 3, padding=1).weight.shape
+    torch.Size([8, 1, 3, 3, 3])
+    """
+    return _CONV[check_dims(dims) - 1](
+        in_channels,
+        out_channels,
+        _sizes(dims, kernel_size),  # type: ignore[arg-type]
+        stride=_sizes(dims, stride),  # type: ignore[arg-type]
+        padding=padding if isinstance(padding, str) else _sizes(dims, padding),  # type: ignore[arg-type]
+        dilation=_sizes(dims, dilation),  # type: ignore[arg-type]
+        groups=groups,
+        bias=bias,
+    )
+
+
+def conv_transpose(
+    dims: int,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Sizes,
+    *,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    bias: bool = True,
+) -> nn.Module:
+    """Return ``nn.ConvTranspose1d``, ``2d`` or ``3d``.
+
+    Takes ``(n, in_channels, *spatial)``. Raises ConfigError when ``dims`` is not 1, 2 or 3.
+
+    >>> conv_transpose(2, 8, 4, 2, stride=2).weight.shape
+    torch.Size([8, 4, 2, 2])
+    """
+    return _CONV_TRANSPOSE[check_dims(dims) - 1](
+        in_channels,
+        out_channels,
+        _sizes(dims, kernel_size),  # type: ignore[arg-type]
+        stride=_sizes(dims, stride),  # type: ignore[arg-type]
+        padding=_sizes(dims, padding),  # type: ignore[arg-type]
+        output_padding=_sizes(dims, output_padding),  # type: ignore[arg-type]
+        groups=groups,
+        bias=bias,
+        dilation=_sizes(dims, dilation),  # type: ignore[arg-type]
+    )
+
+
+def batch_norm(dims: int, channels: int) -> nn.Module:
+    """Return ``nn.BatchNorm1d``, ``2d`` or ``3d`` with its affine parameters.
+
+    >>> batch_norm(1, 4)  # doctest: +ELLIPSIS
+    BatchNorm1d(4, ...)
+    """
+    return _BATCH_NORM[check_dims(dims) - 1](channels)
+
+
+def instance_norm(dims: int, channels: int) -> nn.Module:
+    """Return ``nn.InstanceNorm1d``, ``2d`` or ``3d`` with affine parameters.
+
+    >>> instance_norm(3, 4).affine
+    True
+    """
+    return _INSTANCE_NORM[check_dims(dims) - 1](channels, affine=True)
+
+
+NORMS: dict[str, Callable[[int, int], nn.Module] | None] = {
+    "batch": batch_norm,
+    "instance": instance_norm,
+    "none": None,
+}
+
+
+def norm(kind: str, dims: int, channels: int) -> nn.Module | None:
+    """Return the normalisation called ``kind`` (a key of ``NORMS``), or None for ``"none"``.
+
+    Raises:
+        ConfigError: ``kind`` is not known.
+
+    >>> norm("none", 2, 16) is None
+    True
+    """
+    if kind not in NORMS:
+        raise ConfigError(f"norm is {kind!r}, but it can be {', '.join(map(repr, NORMS))}.")
+    make = NORMS[kind]
+    return None if make is None else make(dims, channels)
+
+
+# The slope of Maas et al. 2013, of PyTorch and of nnU-Net.
+LEAKY_SLOPE = 0.01
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "leaky_relu": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+    "elu": lambda: nn.ELU(inplace=True),
+    "silu": lambda: nn.SiLU(inplace=True),
+    "gelu": nn.GELU,
+}
+
+
+def activation(kind: str) -> nn.Module:
+    """Return the activation called ``kind`` (a key of ``ACTIVATIONS``).
+
+    Raises:
+        ConfigError: ``kind`` is not known.
+
+    >>> activation("relu")
+    ReLU(inplace=True)
+    """
+    if kind not in ACTIVATIONS:
+        raise ConfigError(f"activation is {kind!r}, but it can be {', '.join(map(repr, ACTIVATIONS))}.")
+    return ACTIVATIONS[kind]()
+
+
+def max_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0) -> nn.Module:
+    """Return ``nn.MaxPool1d``, ``2d`` or ``3d``; ``stride`` is the kernel's size unless given.
+
+    >>> max_pool(2, 2)
+    MaxPool2d(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0), dilation=1, ceil_mode=False)
+    """
+    kernel = _sizes(check_dims(dims), kernel_size)
+    return _MAX_POOL[dims - 1](
+        kernel, stride=kernel if stride is None else _sizes(dims, stride), padding=_sizes(dims, padding)
+    )
+
+
+def average_pool(
+    dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0
+) -> nn.Module:
+    """Return ``nn.AvgPool1d``, ``2d`` or ``3d``; ``stride`` is the kernel's size unless given.
+
+    >>> average_pool(1, 3, stride=2).stride
+    (2,)
+    """
+    kernel = _sizes(check_dims(dims), kernel_size)
+    return _AVERAGE_POOL[dims - 1](
+        kernel,  # type: ignore[arg-type]
+        stride=kernel if stride is None else _sizes(dims, stride),  # type: ignore[arg-type]
+        padding=_sizes(dims, padding),  # type: ignore[arg-type]
+    )
+
+
+def global_average_pool(dims: int) -> nn.Module:
+    """Return the average over all positions: ``(n, c, *spatial)`` → ``(n, c, 1, …)``.
+
+    >>> global_average_pool(3)
+    AdaptiveAvgPool3d(output_size=1)
+    """
+    return _ADAPTIVE_AVERAGE_POOL[check_dims(dims) - 1](1)
+
+
+def resize(dims: int, scale: int, mode: str = "linear") -> nn.Module:
+    """Return an ``nn.Upsample`` by the factor ``scale``; ``"linear"`` means linear along every axis.
+
+    Pixels are areas: the output's pixel o has its centre at ``(o + 1/2) / scale − 1/2`` of the input.
+
+    Raises:
+        ConfigError: ``mode`` is neither ``"linear"`` nor ``"nearest"``.
+
+    >>> resize(3, 2).mode
+    'trilinear'
+    """
+    if mode not in ("linear", "nearest"):
+        raise ConfigError(f"mode is {mode!r}, but it can be 'linear' or 'nearest'.")
+    if mode == "nearest":
+        return nn.Upsample(scale_factor=scale, mode="nearest")
+    return nn.Upsample(scale_factor=scale, mode=_LINEAR_MODE[check_dims(dims) - 1], align_corners=False)

@@ -1,0 +1,74 @@
+"""Costs against counting and against published figures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convoxel.arithmetic import (
+    conv_macs,
+    conv_params,
+    flops,
+    linear_macs,
+    linear_params,
+    norm_params,
+    peak_bytes,
+    size_bytes,
+    transposed_macs,
+)
+from convoxel.errors import ConfigError
+
+
+def test_published_figures() -> None:
+    assert transposed_macs((2, 2), 3, 1, (2, 2)) == 48
+    assert transposed_macs((16, 16, 16), 64, 32, (2, 2, 2)) == 67_108_864
+    assert transposed_macs((16, 16), 32, 32, (3, 3), groups=32) == 73_728
+    assert conv_params(64, 128, (5, 5), bias=False) == 204_800
+    separable = conv_params(64, 64, (5, 5), groups=64, bias=False) + conv_params(64, 128, (1, 1), bias=False)
+    assert separable == 9_792
+
+
+@given(
+    st.integers(1, 3),
+    st.sampled_from([1, 2]),
+    st.integers(1, 2),
+    st.integers(1, 2),
+    st.integers(1, 3),
+    st.integers(1, 2),
+)
+@settings(deadline=None, derandomize=True, max_examples=40)
+def test_macs_count_products(k: int, groups: int, c: int, out: int, size: int, stride: int) -> None:
+    """A layer of ones on an input of ones, without padding, sums exactly as many ones as it has products."""
+    channels, outputs = c * groups, out * groups
+    x = torch.ones(2, channels, size + k, size + k)
+    w = torch.ones(outputs, c, k, k)
+    y = torch.nn.functional.conv2d(x, w, stride=stride, groups=groups)
+    assert conv_macs(y.shape[2:], channels, outputs, (k, k), groups, batch=2) == int(y.sum())
+    w = torch.ones(channels, out, k, k)
+    y = torch.nn.functional.conv_transpose2d(x, w, stride=stride, groups=groups)
+    assert transposed_macs(x.shape[2:], channels, outputs, (k, k), groups, batch=2) == int(y.sum())
+    layer = torch.nn.Conv2d(channels, outputs, k, groups=groups)
+    assert conv_params(channels, outputs, (k, k), groups) == sum(p.numel() for p in layer.parameters())
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 8), st.integers(0, 6)), max_size=8))
+def test_peak_is_the_largest_sum_alive(drawn: list[tuple[int, int, int]]) -> None:
+    values = [(size, first, first + length) for size, first, length in drawn]
+    alive = [sum(size for size, first, last in values if first <= t <= last) for t in range(16)]
+    assert peak_bytes(values) == max(alive)
+
+
+def test_small_ones() -> None:
+    assert linear_params(4, 3) == 15 and linear_params(4, 3, bias=False) == 12
+    assert linear_macs(4, 3, rows=5) == 60
+    assert norm_params(8) == 16 and norm_params(8, affine=False) == 0
+    assert flops(21) == 42
+    assert size_bytes((2, 3, 4)) == 96 and size_bytes((2, 3), item=2) == 12
+
+
+def test_groups_must_divide() -> None:
+    with pytest.raises(ConfigError, match=r"groups=3 must divide .* Use a divisor of 2"):
+        conv_params(4, 6, (3,), groups=3)
