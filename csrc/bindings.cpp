@@ -122,6 +122,7 @@ nb::list list_algorithms() {
     nb::dict row;
     row["name"] = a.name;
     row["summary"] = a.summary;
+    row["exact"] = a.exact;
     out.append(row);
   }
   return out;
@@ -262,7 +263,7 @@ NB_MODULE(_core, m) {
                        row["operator"] = step->op();
                        row["algorithm"] = step->algorithm();
                        row["macs"] = step->macs();
-                       row["workspace_bytes"] = step->workspace_bytes();
+                       row["workspace_bytes"] = step->workspace_bytes() * self.threads() + step->shared_bytes();
                        out.append(row);
                      }
                      return out;

@@ -106,6 +106,15 @@ int64_t Convolution::packed_bytes() const {
   return bytes;
 }
 
+const std::vector<Algorithm>& algorithms() {
+  static const std::vector<Algorithm> table = [] {
+    std::vector<Algorithm> all = product_algorithms();
+    for (const Algorithm& algorithm : winograd_algorithms()) all.push_back(algorithm);
+    return all;
+  }();
+  return table;
+}
+
 const Algorithm& choose_algorithm(const std::string& name, const ConvProblem& problem, const KernelSet& set) {
   const Algorithm* best = nullptr;
   double best_cost = 0;

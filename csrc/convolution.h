@@ -75,18 +75,28 @@ struct ConvPointers {
   const View* residual_view;
 };
 
-// One convolution with all decisions made: which blocks, which chunks. Made by an algorithm's `plan`.
+// Scratch memory of one run: a part for each worker, and a part that all workers of the run share.
+struct ConvScratch {
+  void* own = nullptr;
+  void* shared = nullptr;
+};
+
+// One convolution with all decisions made: which blocks, which chunks. Made by an algorithm's `plan`. Its stages run
+// one after another; the chunks of a stage in any order, on any worker.
 class ConvRun {
  public:
   virtual ~ConvRun() = default;
-  virtual int64_t chunks() const = 0;
-  virtual int64_t workspace_bytes() const = 0;  // per worker
-  virtual void run(int64_t chunk, const ConvPointers& p, void* workspace) const = 0;
+  virtual int stages() const { return 1; }
+  virtual int64_t chunks(int stage) const = 0;
+  virtual int64_t own_bytes() const = 0;  // per worker
+  virtual int64_t shared_bytes() const { return 0; }
+  virtual void run(int stage, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const = 0;
 };
 
 struct Algorithm {
   const char* name;
   const char* summary;                                   // what it does and for which problems, one line
+  bool exact;                                            // on small integers: no more rounding than a direct sum
   std::string (*unsupported)(const ConvProblem&);        // the reason, or ""
   double (*cost)(const ConvProblem&, const KernelSet&);  // comparable among algorithms; smaller is better
   PackedWeights (*pack)(const Convolution&, const KernelSet&);
@@ -95,6 +105,8 @@ struct Algorithm {
 };
 
 const std::vector<Algorithm>& algorithms();
+std::vector<Algorithm> product_algorithms();
+std::vector<Algorithm> winograd_algorithms();
 
 // The named algorithm, or with "auto" the cheapest that supports the problem. Throws std::invalid_argument with the
 // reason if there is no such algorithm or it does not support the problem.

@@ -17,6 +17,7 @@ namespace {
 
 #include "vec-inl.h"
 #include "product-inl.h"
+#include "winograd-inl.h"
 
 void gather_max(float* dst, const float* const* rows, int64_t taps, int64_t channels) {
   int64_t c = 0;
@@ -135,9 +136,13 @@ double fma_burst(int64_t rounds) {
 }
 
 const KernelSet kSet = {
-    CVX_SET_NAME,  kV,      kPanelVectors, tile_rows(kPanelVectors),
-    CVX_REGISTERS, product, gather_max,    gather_sum,
-    combine,       affine,  moment,        transpose,
+    CVX_SET_NAME,   kV,
+    kPanelVectors,  tile_rows(kPanelVectors),
+    CVX_REGISTERS,  product,
+    gather_max,     gather_sum,
+    combine,        affine,
+    moment,         transpose,
+    winograd_input, winograd_output,
     fma_burst,
 };
 

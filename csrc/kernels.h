@@ -39,6 +39,26 @@ struct Product {
   int64_t block_channels = 256;  // taps * channels that are multiplied before the next panel is taken
 };
 
+// F(m, r) along each axis; r = 1 (and m = 1) on an axis that is not transformed. The points of a tile are those of the
+// three axes' products, the last axis fastest.
+struct WinogradShape {
+  int m[3] = {1, 1, 1};
+  int r[3] = {1, 1, 1};
+  int points() const { return (m[0] + r[0] - 1) * (m[1] + r[1] - 1) * (m[2] + r[2] - 1); }
+};
+
+// The part of a tile that lies in the image: of its (m + r - 1) inputs, or of its m outputs, per axis.
+struct WinogradTile {
+  int64_t begin[3] = {0, 0, 0};
+  int64_t end[3] = {0, 0, 0};
+  const float* bias = nullptr;      // outputs only, as in Product
+  const float* residual = nullptr;  // at the tile's first output
+  int64_t residual_step[3] = {0, 0, 0};
+  Activation activation;
+};
+
+constexpr int64_t kMaxWinogradPoints = 10 * 10 * 10;  // F(6, 5) on three axes
+
 enum class Combine : int { kAdd, kMultiply };
 
 struct KernelSet {
@@ -63,6 +83,13 @@ struct KernelSet {
                  int power);
   // dst[j * dst_step + i] = src[i * src_step + j] for i < rows, j < columns
   void (*transpose)(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t columns);
+  // points[p * point_step + c] = (B^T d B ...)[p] of the tile whose first input is at src, for every channel; stores
+  // whole vectors. scratch: points() vectors. Inputs outside of [begin, end) are not read and count as zero.
+  void (*winograd_input)(const WinogradShape&, const WinogradTile&, const float* src, const int64_t* src_step,
+                         int64_t channels, float* points, int64_t point_step, float* scratch);
+  // The m outputs per axis from their points, plus bias and residual, activated; stores those before `end`.
+  void (*winograd_output)(const WinogradShape&, const WinogradTile&, const float* points, int64_t point_step,
+                          int64_t channels, float* dst, const int64_t* dst_step, float* scratch);
   // Independent fused multiply-adds in registers, `rounds` times; returns the number of floating-point operations.
   double (*fma_burst)(int64_t rounds);
 };

@@ -24,10 +24,14 @@ class ConvolveStep final : public Step {
   void run(const RunContext& context) const override {
     const ConvPointers p{
         context.at(src_), context.at(dst_), has_residual_ ? context.at(residual_) : nullptr, &src_, &dst_, &residual_};
-    parallel_for(context.threads, run_->chunks(),
-                 [&](int64_t chunk, int worker) { run_->run(chunk, p, context.worker_space(worker)); });
+    for (int stage = 0; stage < run_->stages(); ++stage) {
+      parallel_for(context.threads, run_->chunks(stage), [&](int64_t chunk, int worker) {
+        run_->run(stage, chunk, p, {context.worker_space(worker), context.shared});
+      });
+    }
   }
-  int64_t workspace_bytes() const override { return run_->workspace_bytes(); }
+  int64_t workspace_bytes() const override { return run_->own_bytes(); }
+  int64_t shared_bytes() const override { return run_->shared_bytes(); }
   const char* op() const override { return conv_->window().transposed ? "conv_transpose" : "conv"; }
   const char* algorithm() const override { return algorithm_.name; }
   double macs() const override { return macs_; }
@@ -114,6 +118,7 @@ void Plan::use_dense(int buffer, const View& view, const char* what, bool writte
 
 void Plan::add(std::unique_ptr<Step> step, std::string name) {
   workspace_step_ = std::max(workspace_step_, round_up(step->workspace_bytes(), kAlignBytes));
+  shared_bytes_ = std::max(shared_bytes_, round_up(step->shared_bytes(), kAlignBytes));
   step->name = std::move(name);
   steps_.push_back(std::move(step));
 }
@@ -208,7 +213,7 @@ void Plan::add_export(View src, int buffer, std::string name) {
   add(make_export(set_, src, buffer), std::move(name));
 }
 
-int64_t Plan::workspace_bytes() const { return workspace_step_ * threads_; }
+int64_t Plan::workspace_bytes() const { return workspace_step_ * threads_ + shared_bytes_; }
 
 void Plan::run(std::vector<float*> buffers, size_t first, size_t last, std::vector<double>* seconds) const {
   FloatBuffer arena;
@@ -221,6 +226,7 @@ void Plan::run(std::vector<float*> buffers, size_t first, size_t last, std::vect
   context.buffers = std::move(buffers);
   context.workspace = reinterpret_cast<char*>(workspace.get());
   context.workspace_step = workspace_step_;
+  context.shared = context.workspace + workspace_step_ * threads_;
   context.threads = threads_;
   for (size_t i = first; i < last; ++i) {
     const auto start = std::chrono::steady_clock::now();

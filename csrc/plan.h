@@ -17,6 +17,7 @@ struct RunContext {
   std::vector<float*> buffers;  // 0: the arena
   char* workspace = nullptr;
   int64_t workspace_step = 0;  // bytes per worker
+  char* shared = nullptr;      // scratch memory of all workers together
   int threads = 1;
 
   float* at(const View& view) const { return buffers[view.buffer] + view.offset; }
@@ -28,6 +29,7 @@ class Step {
   virtual ~Step() = default;
   virtual void run(const RunContext& context) const = 0;
   virtual int64_t workspace_bytes() const { return 0; }  // per worker
+  virtual int64_t shared_bytes() const { return 0; }     // of all workers together
   virtual const char* op() const = 0;
   virtual const char* algorithm() const { return ""; }
   virtual double macs() const { return 0; }
@@ -89,6 +91,7 @@ class Plan {
   const KernelSet& set_;
   std::vector<std::unique_ptr<Step>> steps_;
   int64_t workspace_step_ = 0;
+  int64_t shared_bytes_ = 0;
   std::shared_ptr<Store> store_;
 };
 

@@ -147,15 +147,15 @@ class ProductRun final : public ConvRun {
     gathered_channels_ = source == Rows::kGathered ? most_taps * problem.in_channels : 0;
   }
 
-  int64_t chunks() const override { return chunks_; }
+  int64_t chunks(int) const override { return chunks_; }
 
-  int64_t workspace_bytes() const override {
+  int64_t own_bytes() const override {
     // pointers of all taps, of outputs, of residuals, of gathered rows; then the gathered rows themselves
     return round_up((pointers_ + 3 * table_rows_) * static_cast<int64_t>(sizeof(float*)), kAlignBytes) +
            round_up(table_rows_ * gathered_channels_ * static_cast<int64_t>(sizeof(float)), kAlignBytes);
   }
 
-  void run(int64_t chunk, const ConvPointers& p, void* workspace) const override {
+  void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
     size_t index = walks_.size() - 1;
     while (walk_chunk_[index] > chunk) --index;
     const Walk& walk = walks_[index];
@@ -165,12 +165,12 @@ class ProductRun final : public ConvRun {
     const int64_t rows = std::min(rows_, problem_.batch * walk.pixels() - begin);
     if (rows <= 0) return;
 
-    const float** inputs = static_cast<const float**>(workspace);
+    const float** inputs = static_cast<const float**>(scratch.own);
     float** outputs = const_cast<float**>(inputs + pointers_);
     const float** residuals = inputs + pointers_ + table_rows_;
     const float** gathered = residuals + table_rows_;
     float* gathered_rows = reinterpret_cast<float*>(
-        static_cast<char*>(workspace) +
+        static_cast<char*>(scratch.own) +
         round_up((pointers_ + 3 * table_rows_) * static_cast<int64_t>(sizeof(float*)), kAlignBytes));
 
     fill_inputs(walk, *p.src_view, p.src, conv_.zeros(), begin, rows, inputs, table_rows_);
@@ -331,18 +331,17 @@ std::string phases_unsupported(const ConvProblem& p) {
 
 }  // namespace
 
-const std::vector<Algorithm>& algorithms() {
-  static const std::vector<Algorithm> table = {
+std::vector<Algorithm> product_algorithms() {
+  return {
       {"pointwise", "one matrix product over the pixels; kernel 1 on every axis, no padding, any stride and groups",
-       pointwise_unsupported, pointwise_cost, pack_panels, plan_product<Rows::kPointwise>},
+       true, pointwise_unsupported, pointwise_cost, pack_panels, plan_product<Rows::kPointwise>},
       {"indirect", "matrix products over a table of row pointers; any window, stride, dilation, padding and groups",
-       indirect_unsupported, indirect_cost, pack_panels, plan_product<Rows::kIndirect>},
+       true, indirect_unsupported, indirect_cost, pack_panels, plan_product<Rows::kIndirect>},
       {"gathered", "the taps of few input channels copied side by side, then one product; in_channels <= 8, groups 1",
-       gathered_unsupported, gathered_cost, pack_panels, plan_product<Rows::kGathered>},
-      {"phases", "transposed convolution: one indirect convolution for each phase of the output; any window",
+       true, gathered_unsupported, gathered_cost, pack_panels, plan_product<Rows::kGathered>},
+      {"phases", "transposed convolution: one indirect convolution for each phase of the output; any window", true,
        phases_unsupported, indirect_cost, pack_panels, plan_product<Rows::kIndirect>},
   };
-  return table;
 }
 
 }  // namespace convoxel

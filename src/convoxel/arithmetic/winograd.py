@@ -11,7 +11,6 @@ In more than one dimension the transforms apply axis by axis, each axis with its
 
 from __future__ import annotations
 
-import sys
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -84,8 +83,8 @@ def winograd(m: int, r: int) -> Winograd:
     >>> f = winograd(2, 3)
     >>> [[int(v) for v in row] for row in f.output]
     [[1, 1, 1, 0], [0, 1, -1, 1]]
-    >>> [[str(v) for v in row] for row in f.kernel][1]
-    ['1/2', '1/2', '1/2']
+    >>> [str(v) for v in f.kernel[1]], [str(v) for v in f.input[1]]
+    (['1', '1', '1'], ['0', '1/2', '1/2', '0'])
     """
     if m not in TILES or r not in KERNELS:
         raise ConfigError(f"F({m}, {r}) is not tabled; m is one of {TILES} and r one of {KERNELS}.")
@@ -124,9 +123,7 @@ def error_factor(f: Winograd) -> float:
         float(sum(v * v for v in g)) ** 0.5 * float(sum(v * v for v in b)) ** 0.5
         for g, b in zip(f.kernel, f.input, strict=True)
     ]
-    return max(
-        sum((abs(float(a)) * n) ** 2 for a, n in zip(row, norm, strict=True)) ** 0.5 for row in f.output
-    )
+    return max(sum((abs(float(a)) * n) ** 2 for a, n in zip(row, norm, strict=True)) ** 0.5 for row in f.output)
 
 
 def cpp_table() -> str:
@@ -155,7 +152,3 @@ def _cpp(matrix: Matrix) -> str:
         return f"{v.numerator}." if v.denominator == 1 else f"{v.numerator}. / {v.denominator}."
 
     return "{" + ", ".join("{" + ", ".join(number(v) for v in row) + "}" for row in matrix) + "}"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(cpp_table())
