@@ -92,10 +92,10 @@ float Convolution::weight(int64_t k, int64_t c, int64_t tap) const {
   return weight_[row * window_.taps() + tap];
 }
 
-const PackedWeights& Convolution::packed(const Algorithm& algorithm, const KernelSet& set) const {
+const PackedWeights& Convolution::packed(const Algorithm& algorithm, const KernelSet& set, int threads) const {
   std::lock_guard<std::mutex> lock(mutex_);
   std::unique_ptr<PackedWeights>& slot = packed_[std::string(algorithm.name) + "/" + set.name];
-  if (!slot) slot = std::make_unique<PackedWeights>(algorithm.pack(*this, set));
+  if (!slot) slot = std::make_unique<PackedWeights>(algorithm.pack(*this, set, threads));
   return *slot;
 }
 

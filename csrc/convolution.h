@@ -99,7 +99,7 @@ struct Algorithm {
   bool exact;                                            // on small integers: no more rounding than a direct sum
   std::string (*unsupported)(const ConvProblem&);        // the reason, or ""
   double (*cost)(const ConvProblem&, const KernelSet&);  // comparable among algorithms; smaller is better
-  PackedWeights (*pack)(const Convolution&, const KernelSet&);
+  PackedWeights (*pack)(const Convolution&, const KernelSet&, int threads);
   std::unique_ptr<ConvRun> (*plan)(const ConvProblem&, const Convolution&, const PackedWeights&, const KernelSet&,
                                    Activation, int threads);
 };
@@ -128,7 +128,7 @@ class Convolution {
   // of output channel k, input channel c of k's group, kernel tap (flat index)
   float weight(int64_t k, int64_t c, int64_t tap) const;
 
-  const PackedWeights& packed(const Algorithm& algorithm, const KernelSet& set) const;
+  const PackedWeights& packed(const Algorithm& algorithm, const KernelSet& set, int threads) const;
   int64_t packed_bytes() const;
 
  private:

@@ -19,6 +19,15 @@ namespace {
 #include "product-inl.h"
 #include "winograd-inl.h"
 
+void copy_rows(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t floats) {
+  const int64_t whole = floats / kV * kV;
+  const int64_t rest = floats - whole;
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < whole; j += kV) store(dst + i * dst_step + j, load(src + i * src_step + j));
+    if (rest > 0) store_part(dst + i * dst_step + whole, load_part(src + i * src_step + whole, rest), rest);
+  }
+}
+
 void gather_max(float* dst, const float* const* rows, int64_t taps, int64_t channels) {
   int64_t c = 0;
   for (; c + kV <= channels; c += kV) {
@@ -136,13 +145,10 @@ double fma_burst(int64_t rounds) {
 }
 
 const KernelSet kSet = {
-    CVX_SET_NAME,   kV,
-    kPanelVectors,  tile_rows(kPanelVectors),
-    CVX_REGISTERS,  product,
-    gather_max,     gather_sum,
-    combine,        affine,
-    moment,         transpose,
-    winograd_input, winograd_output,
+    CVX_SET_NAME,  kV,         kPanelVectors,  tile_rows(kPanelVectors),
+    CVX_REGISTERS, product,    depthwise,      copy_rows,
+    gather_max,    gather_sum, combine,        affine,
+    moment,        transpose,  winograd_input, winograd_output,
     fma_burst,
 };
 

@@ -70,6 +70,12 @@ struct KernelSet {
 
   void (*product)(const Product&);
 
+  // The same with one weight per tap and channel instead of a matrix: C[m, k] = activation(sum over t of A[t][m][k] *
+  // B[t * columns + k] + bias[k] + residual[m][k]) for k < channels. B's rows are `columns` floats apart.
+  void (*depthwise)(const Product&);
+
+  // dst[i * dst_step + j] = src[i * src_step + j] for i < rows, j < floats
+  void (*copy_rows)(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t floats);
   // dst[c] = max over taps of rows[t][c]; NaN spreads, as in PyTorch. taps >= 1.
   void (*gather_max)(float* dst, const float* const* rows, int64_t taps, int64_t channels);
   // dst[c] = sum over taps of weight[t] * rows[t][c]

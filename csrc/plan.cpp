@@ -18,7 +18,7 @@ class ConvolveStep final : public Step {
       : conv_(std::move(conv)), algorithm_(algorithm), macs_(problem.macs()), src_(src), dst_(dst) {
     has_residual_ = residual != nullptr;
     if (has_residual_) residual_ = *residual;
-    run_ = algorithm.plan(problem, *conv_, conv_->packed(algorithm, set), set, activation, threads);
+    run_ = algorithm.plan(problem, *conv_, conv_->packed(algorithm, set, threads), set, activation, threads);
   }
 
   void run(const RunContext& context) const override {

@@ -152,6 +152,52 @@ struct Tiles {
 // A constant, not an initialiser that runs at load: this code may use instructions that the machine lacks.
 constexpr Tiles kTiles;
 
+// R rows of a depthwise product, N vectors of channels: one load of a pointer and one of the weights serve N and R
+// multiply-adds.
+template <int R, int N>
+CVX_INLINE void run_depthwise(const Product& p, int64_t m, int64_t k, int64_t lanes) {
+  const bool whole = lanes == kV;  // of the last vector
+  const auto load_vector = [&](const float* at, int j) {
+    return j < N - 1 || whole ? load(at + j * kV) : load_part(at + j * kV, lanes);
+  };
+  Vec sum[R][N];
+  CVX_UNROLL for (int j = 0; j < N; ++j) {
+    const Vec bias = p.bias != nullptr ? load_vector(p.bias + k, j) : Vec{};
+    CVX_UNROLL for (int r = 0; r < R; ++r) { sum[r][j] = bias; }
+  }
+  for (int64_t t = 0; t < p.taps; ++t) {
+    Vec weight[N];
+    CVX_UNROLL for (int j = 0; j < N; ++j) { weight[j] = load(p.b + t * p.columns + k + j * kV); }
+    const float* const* a = p.a + t * p.a_step + m;
+    CVX_UNROLL for (int r = 0; r < R; ++r) {
+      const float* row = a[r] + k;
+      CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] += weight[j] * load_vector(row, j); }
+    }
+  }
+  const ActivationKind kind = p.activation.is_cheap() ? p.activation.kind : ActivationKind::kNone;
+  const Vec slope = splat(p.activation.slope);
+  CVX_UNROLL for (int r = 0; r < R; ++r) {
+    float* c = p.c[m + r] + k;
+    CVX_UNROLL for (int j = 0; j < N; ++j) {
+      Vec value = sum[r][j];
+      if (p.residual != nullptr) value += load_vector(p.residual[m + r] + k, j);
+      value = apply_cheap(value, kind, slope);
+      if (j < N - 1 || whole) {
+        store(c + j * kV, value);
+      } else {
+        store_part(c + j * kV, value, lanes);
+      }
+    }
+  }
+}
+
+template <int N>
+CVX_INLINE void depthwise_column(const Product& p, int64_t k, int64_t lanes) {
+  int64_t m = 0;
+  for (; m + 4 <= p.rows; m += 4) run_depthwise<4, N>(p, m, k, lanes);
+  for (; m < p.rows; ++m) run_depthwise<1, N>(p, m, k, lanes);
+}
+
 // Activations that need more than a comparison run over the rows just stored, which are still in L1.
 void activate_rows(const Product& p) {
   const Vec slope = splat(p.activation.slope);
@@ -161,6 +207,20 @@ void activate_rows(const Product& p) {
     int64_t i = 0;
     for (; i + kV <= count; i += kV) store(c + i, apply_any(load(c + i), p.activation.kind, slope));
     if (i < count) store_part(c + i, apply_any(load_part(c + i, count - i), p.activation.kind, slope), count - i);
+  }
+}
+
+void depthwise(const Product& p) {
+  int64_t k = 0;
+  for (; k + 2 * kV <= p.channels; k += 2 * kV) depthwise_column<2>(p, k, kV);
+  for (; k < p.channels; k += kV) {
+    depthwise_column<1>(p, k, p.channels - k < kV ? p.channels - k : kV);
+  }
+  if (!p.activation.is_cheap()) {
+    Product stored = p;
+    stored.column_begin = 0;
+    stored.column_end = p.channels;
+    activate_rows(stored);
   }
 }
 

@@ -24,7 +24,7 @@ constexpr int64_t kBlockPointers = 16384;  // 128 KB
 constexpr int64_t kBlockChannels = 512;
 constexpr int64_t kGatheredChannels = 8;  // up to this many input channels a group, gathering pays
 
-enum class Rows { kPointwise, kIndirect, kGathered };
+enum class Rows { kPointwise, kIndirect, kGathered, kDepthwise };
 
 // Calls visit(m, n, q_d, q_h, q_w, length) for each run of outputs along w in [begin, begin + rows) of the list of
 // all outputs of the walk, n-major.
@@ -120,7 +120,7 @@ class ProductRun final : public ConvRun {
     const int64_t groups = problem.window.groups;
     const int64_t panel = set.panel_vectors * set.vector_floats;
     const int64_t group_columns = problem.out_channels / groups;
-    const int64_t panels = ceil_div(group_columns, panel);
+    const int64_t panels = source == Rows::kDepthwise ? 1 : ceil_div(group_columns, panel);
 
     const int64_t step = set.tile_rows * 2;  // a multiple of every tile height of the set
     rows_ = std::clamp(kBlockPointers / most_taps / step * step, step, kBlockRows);
@@ -143,7 +143,7 @@ class ProductRun final : public ConvRun {
     for (int64_t& begin : walk_chunk_) begin *= splits_;
 
     table_rows_ = rows_;
-    pointers_ = table_rows_ * most_taps;
+    pointers_ = source == Rows::kGathered ? 0 : table_rows_ * most_taps;
     gathered_channels_ = source == Rows::kGathered ? most_taps * problem.in_channels : 0;
   }
 
@@ -173,30 +173,39 @@ class ProductRun final : public ConvRun {
         static_cast<char*>(scratch.own) +
         round_up((pointers_ + 3 * table_rows_) * static_cast<int64_t>(sizeof(float*)), kAlignBytes));
 
-    fill_inputs(walk, *p.src_view, p.src, conv_.zeros(), begin, rows, inputs, table_rows_);
     fill_outputs(walk, *p.dst_view, p.dst, begin, rows, outputs);
     if (p.residual != nullptr) fill_outputs(walk, *p.residual_view, p.residual, begin, rows, residuals);
 
+    const int64_t groups = problem_.window.groups;
     Product product;
-    product.a = inputs;
     product.a_step = table_rows_;
     product.rows = rows;
-    product.taps = walk.taps();
-    const int64_t groups = problem_.window.groups;
-    product.channels = problem_.in_channels / groups;
-    if (source_ == Rows::kGathered) {
-      gather(inputs, product.taps, rows, gathered_rows, gathered);
-      product.a = gathered;
-      product.channels *= product.taps;
-      product.taps = 1;
-    }
-    product.columns = problem_.out_channels / groups;
-    product.column_begin = split * split_columns_;
-    product.column_end = std::min(product.columns, product.column_begin + split_columns_);
     product.c = outputs;
     product.residual = p.residual != nullptr ? residuals : nullptr;
     product.activation = activation_;
     product.block_channels = kBlockChannels;
+    if (source_ == Rows::kGathered) {
+      gather(walk, *p.src_view, p.src, begin, rows, gathered_rows, gathered);
+      product.a = gathered;
+      product.taps = 1;
+      product.channels = walk.taps() * problem_.in_channels;
+    } else {
+      fill_inputs(walk, *p.src_view, p.src, conv_.zeros(), begin, rows, inputs, table_rows_);
+      product.a = inputs;
+      product.taps = walk.taps();
+      product.channels = problem_.in_channels / groups;
+    }
+    if (source_ == Rows::kDepthwise) {
+      product.channels = problem_.in_channels;
+      product.columns = round_up(product.channels, set_.vector_floats);
+      product.b = weights_.data.get() + weights_.walk_offset[index];
+      product.bias = conv_.bias();
+      set_.depthwise(product);
+      return;
+    }
+    product.columns = problem_.out_channels / groups;
+    product.column_begin = split * split_columns_;
+    product.column_end = std::min(product.columns, product.column_begin + split_columns_);
     for (int64_t g = 0; g < groups; ++g) {
       product.a_offset = g * (problem_.in_channels / groups);
       product.b = weights_.data.get() + weights_.walk_offset[index] + g * weights_.group_step[index];
@@ -207,17 +216,53 @@ class ProductRun final : public ConvRun {
   }
 
  private:
-  // Copies the rows of all taps side by side: row m becomes taps * channels contiguous floats.
-  void gather(const float* const* inputs, int64_t taps, int64_t rows, float* out, const float** pointers) const {
+  // Copies the rows of all taps side by side: row m becomes taps * channels contiguous floats. The taps along w read
+  // one contiguous stretch of the image if the kernel is dense there and lies inside, which nearly all do.
+  void gather(const Walk& walk, const View& view, const float* src, int64_t begin, int64_t rows, float* out,
+              const float** pointers) const {
+    const AxisWalk& wd = walk.axis[0];
+    const AxisWalk& wh = walk.axis[1];
+    const AxisWalk& ww = walk.axis[2];
     const int64_t channels = problem_.in_channels;
-    for (int64_t m = 0; m < rows; ++m) {
-      pointers[m] = out;
-      for (int64_t t = 0; t < taps; ++t) {
-        const float* row = inputs[t * table_rows_ + m];
-        for (int64_t c = 0; c < channels; ++c) out[c] = row[c];
-        out += channels;
+    const int64_t width = static_cast<int64_t>(ww.offset.size());
+    const int64_t row_floats = walk.taps() * channels;
+    const bool dense = problem_.window.dilation[2] == 1 && view.stride[2] == channels;
+    for (int64_t m = 0; m < rows; ++m) pointers[m] = out + m * row_floats;
+    for_runs(walk, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
+      float* to = out + m * row_floats;
+      for (const int64_t offset_d : wd.offset) {
+        const int64_t d = qd * wd.in_step + offset_d;
+        for (const int64_t offset_h : wh.offset) {
+          const int64_t h = qh * wh.in_step + offset_h;
+          const bool line_inside = d >= 0 && d < view.size[0] && h >= 0 && h < view.size[1];
+          const int64_t line = n * view.batch_stride + d * view.stride[0] + h * view.stride[1];
+          int64_t first = 0, last = 0;  // outputs all of whose taps along w lie inside
+          if (line_inside && dense) {
+            int64_t ignored;
+            inside(qw, length, ww.in_step, ww.offset.front(), view.size[2], &first, &ignored);
+            inside(qw, length, ww.in_step, ww.offset.back(), view.size[2], &ignored, &last);
+            first = std::min(first, last);
+          }
+          for (int64_t i = 0; i < length; ++i) {
+            if (i == first && first < last) {
+              const int64_t at = line + ((qw + first) * ww.in_step + ww.offset.front()) * channels;
+              set_.copy_rows(to + first * row_floats, row_floats, src + at, ww.in_step * channels, last - first,
+                             width * channels);
+              i = last;
+              if (i == length) break;
+            }
+            for (int64_t t = 0; t < width; ++t) {
+              const int64_t w = (qw + i) * ww.in_step + ww.offset[t];
+              const bool there = line_inside && w >= 0 && w < view.size[2];
+              for (int64_t c = 0; c < channels; ++c) {
+                to[i * row_floats + t * channels + c] = there ? src[line + w * view.stride[2] + c] : 0.0f;
+              }
+            }
+          }
+          to += width * channels;
+        }
       }
-    }
+    });
   }
 
   Rows source_;
@@ -237,8 +282,18 @@ class ProductRun final : public ConvRun {
   int64_t gathered_channels_ = 0;
 };
 
+// Calls visit(flat index of the tap) for each tap of the walk, in the order in which rows are read.
+template <class Visit>
+void for_taps(const Walk& walk, const Window& window, const Visit& visit) {
+  for (const int64_t d : walk.axis[0].index) {
+    for (const int64_t h : walk.axis[1].index) {
+      for (const int64_t w : walk.axis[2].index) visit((d * window.kernel[1] + h) * window.kernel[2] + w);
+    }
+  }
+}
+
 // Weights by walk, group, panel, tap, channel, column; the columns of the last panel filled up with zeros.
-PackedWeights pack_panels(const Convolution& conv, const KernelSet& set) {
+PackedWeights pack_panels(const Convolution& conv, const KernelSet& set, int) {
   const Window& window = conv.window();
   const std::vector<Walk> walks = plan_walks(window, Axes{1, 1, 1});
   const int64_t channels = conv.in_channels() / window.groups;
@@ -258,20 +313,37 @@ PackedWeights pack_panels(const Convolution& conv, const KernelSet& set) {
     for (int64_t g = 0; g < window.groups; ++g) {
       for (int64_t begin = 0; begin < columns; begin += panel) {
         const int64_t end = std::min(begin + panel, padded);
-        for (const int64_t d : walk.axis[0].index) {
-          for (const int64_t h : walk.axis[1].index) {
-            for (const int64_t w : walk.axis[2].index) {
-              const int64_t tap = (d * window.kernel[1] + h) * window.kernel[2] + w;
-              for (int64_t c = 0; c < channels; ++c) {
-                for (int64_t k = begin; k < end; ++k) {
-                  *out++ = k < columns ? conv.weight(g * columns + k, c, tap) : 0.0f;
-                }
-              }
+        for_taps(walk, window, [&](int64_t tap) {
+          for (int64_t c = 0; c < channels; ++c) {
+            for (int64_t k = begin; k < end; ++k) {
+              *out++ = k < columns ? conv.weight(g * columns + k, c, tap) : 0.0f;
             }
           }
-        }
+        });
       }
     }
+  }
+  return packed;
+}
+
+// Weights by walk, tap, channel, each tap's channels rounded up to whole vectors.
+PackedWeights pack_depthwise(const Convolution& conv, const KernelSet& set, int) {
+  const Window& window = conv.window();
+  const int64_t channels = conv.in_channels();
+  const int64_t padded = round_up(channels, set.vector_floats);
+  PackedWeights packed;
+  const std::vector<Walk> walks = plan_walks(window, Axes{1, 1, 1});
+  for (const Walk& walk : walks) {
+    packed.walk_offset.push_back(packed.size);
+    packed.group_step.push_back(0);
+    packed.size += walk.taps() * padded;
+  }
+  packed.data = allocate_floats(packed.size);
+  float* out = packed.data.get();
+  for (const Walk& walk : walks) {
+    for_taps(walk, window, [&](int64_t tap) {
+      for (int64_t c = 0; c < padded; ++c) *out++ = c < channels ? conv.weight(c, 0, tap) : 0.0f;
+    });
   }
   return packed;
 }
@@ -325,6 +397,20 @@ std::string gathered_unsupported(const ConvProblem& p) {
 
 double gathered_cost(const ConvProblem& p, const KernelSet& set) { return product_cost(p, set, 0.5, 1.0); }
 
+std::string depthwise_unsupported(const ConvProblem& p) {
+  if (p.window.groups != p.in_channels || p.window.groups != p.out_channels) {
+    return "groups, in_channels and out_channels must be equal";
+  }
+  return "";
+}
+
+// One multiply-add per tap and vector, but each with a load of its own, and a pointer for two of them.
+double depthwise_cost(const ConvProblem& p, const KernelSet& set) {
+  const Axes& size = p.window.transposed ? p.in_size : p.out_size;
+  const double rows = static_cast<double>(p.batch) * size[0] * size[1] * size[2] * p.window.taps();
+  return rows * (2.0 * std::ceil(static_cast<double>(p.in_channels) / set.vector_floats) + 2.0);
+}
+
 std::string phases_unsupported(const ConvProblem& p) {
   return p.window.transposed ? "" : "it runs only transposed convolutions";
 }
@@ -339,6 +425,9 @@ std::vector<Algorithm> product_algorithms() {
        true, indirect_unsupported, indirect_cost, pack_panels, plan_product<Rows::kIndirect>},
       {"gathered", "the taps of few input channels copied side by side, then one product; in_channels <= 8, groups 1",
        true, gathered_unsupported, gathered_cost, pack_panels, plan_product<Rows::kGathered>},
+      {"depthwise",
+       "one weight per tap and channel, vectors over channels; groups = in_channels = out_channels, any window", true,
+       depthwise_unsupported, depthwise_cost, pack_depthwise, plan_product<Rows::kDepthwise>},
       {"phases", "transposed convolution: one indirect convolution for each phase of the output; any window", true,
        phases_unsupported, indirect_cost, pack_panels, plan_product<Rows::kIndirect>},
   };

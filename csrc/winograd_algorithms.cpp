@@ -14,6 +14,7 @@
 #include <string>
 
 #include "convolution.h"
+#include "threads.h"
 
 namespace convoxel {
 
@@ -268,24 +269,27 @@ std::vector<std::vector<double>> kernel_matrix(int m, int r) {
   return rows;
 }
 
-// One kernel's points: G along each axis, in double.
-void transform_kernel(const std::vector<std::vector<double>> (&matrix)[3], std::vector<double>& values,
-                      std::vector<double>& next) {
+// The points of `inner` kernels at once, kernel index fastest: G along each axis, in double. values and next are
+// swapped as needed; the result is in values.
+void transform_kernels(const std::vector<std::vector<double>> (&matrix)[3], int64_t inner, std::vector<double>& values,
+                       std::vector<double>& next) {
   int64_t size[3] = {static_cast<int64_t>(matrix[0][0].size()), static_cast<int64_t>(matrix[1][0].size()),
                      static_cast<int64_t>(matrix[2][0].size())};
   for (int axis = 0; axis < 3; ++axis) {
     const int64_t r = size[axis], a = static_cast<int64_t>(matrix[axis].size());
-    int64_t before = 1, after = 1;
+    if (a == 1) continue;
+    int64_t before = 1, after = inner;
     for (int i = 0; i < axis; ++i) before *= size[i];
     for (int i = axis + 1; i < 3; ++i) after *= size[i];
     next.assign(static_cast<size_t>(before * a * after), 0.0);
     for (int64_t b = 0; b < before; ++b) {
       for (int64_t i = 0; i < a; ++i) {
+        double* to = next.data() + (b * a + i) * after;
         for (int64_t k = 0; k < r; ++k) {
           const double factor = matrix[axis][i][k];
-          for (int64_t c = 0; c < after; ++c) {
-            next[(b * a + i) * after + c] += factor * values[(b * r + k) * after + c];
-          }
+          if (factor == 0.0) continue;
+          const double* from = values.data() + (b * r + k) * after;
+          for (int64_t c = 0; c < after; ++c) to[c] += factor * from[c];
         }
       }
     }
@@ -296,7 +300,7 @@ void transform_kernel(const std::vector<std::vector<double>> (&matrix)[3], std::
 
 // Weights by point, group, panel, channel, column; the columns of the last panel filled up with zeros.
 template <int M>
-PackedWeights pack(const Convolution& conv, const KernelSet& set) {
+PackedWeights pack(const Convolution& conv, const KernelSet& set, int threads) {
   const Window& window = conv.window();
   WinogradShape shape;
   shape_for(window, M, &shape);
@@ -313,21 +317,31 @@ PackedWeights pack(const Convolution& conv, const KernelSet& set) {
   for (int64_t p = 0; p < points; ++p) packed.walk_offset.push_back(p * window.groups * channels * padded);
   packed.size = points * window.groups * channels * padded;
   packed.data = allocate_floats(packed.size);
-  std::fill(packed.data.get(), packed.data.get() + packed.size, 0.0f);
 
-  std::vector<double> values, next;
-  for (int64_t k = 0; k < conv.out_channels(); ++k) {
-    const int64_t group = k / columns, column = k % columns;
-    const int64_t first = column / panel * panel;  // of the column's panel
+  // One chunk is one vector of columns of one group, so that whole cache lines are written at a time.
+  const int64_t lanes = set.vector_floats;
+  const int64_t vectors = padded / lanes;
+  parallel_for(threads, window.groups * vectors, [&](int64_t chunk, int) {
+    const int64_t group = chunk / vectors, begin = chunk % vectors * lanes;
+    const int64_t first = begin / panel * panel;  // of the columns' panel
     const int64_t width = std::min(panel, padded - first);
+    std::vector<double> values, next;
     for (int64_t c = 0; c < channels; ++c) {
-      values.resize(static_cast<size_t>(window.taps()));
-      for (int64_t tap = 0; tap < window.taps(); ++tap) values[tap] = conv.weight(k, c, tap);
-      transform_kernel(matrix, values, next);
-      const int64_t at = group * channels * padded + first * channels + c * width + (column - first);
-      for (int64_t p = 0; p < points; ++p) packed.data[packed.walk_offset[p] + at] = static_cast<float>(values[p]);
+      values.assign(static_cast<size_t>(window.taps() * lanes), 0.0);
+      for (int64_t k = begin; k < std::min(begin + lanes, columns); ++k) {
+        for (int64_t tap = 0; tap < window.taps(); ++tap) {
+          values[tap * lanes + (k - begin)] = conv.weight(group * columns + k, c, tap);
+        }
+      }
+      transform_kernels(matrix, lanes, values, next);
+      float* to = packed.data.get() + group * channels * padded + first * channels + c * width + (begin - first);
+      for (int64_t p = 0; p < points; ++p) {
+        for (int64_t i = 0; i < lanes; ++i) {
+          to[packed.walk_offset[p] + i] = static_cast<float>(values[p * lanes + i]);
+        }
+      }
     }
-  }
+  });
   return packed;
 }
 

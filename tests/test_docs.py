@@ -1,0 +1,179 @@
+"""The texts keep their word: examples run, and every command, path and name that they mention exists."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import convoxel
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+TEXTS = {"README.md": README, "ARCHITECTURE.md": ARCHITECTURE, "CONTRIBUTING.md": CONTRIBUTING}
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A path that stands for a file to be written, such as models/NAME.py.
+_PATTERN = re.compile(r"NAME|…")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return [body for name, body in _FENCE.findall(text) if name == language]
+
+
+def spans(text: str) -> list[str]:
+    """What stands between backticks outside of fenced blocks."""
+    return re.findall(r"`([^`\n]+)`", _FENCE.sub("", text))
+
+
+def code(text: str) -> list[str]:
+    """Lines of shell blocks, and what stands between backticks."""
+    return [line for body in blocks(text, "sh") for line in body.splitlines()] + spans(text)
+
+
+def expected_lines(example: str) -> list[str]:
+    """The comments after the ``print`` calls of an example: what it promises to print."""
+    return re.findall(r"^print\(.*\)  # (.+)$", example, re.MULTILINE)
+
+
+def section(text: str, title: str) -> str:
+    """The part of a text under one heading of the second level."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"there is no section {title!r}"
+    return found[1]
+
+
+@pytest.mark.parametrize("example", blocks(README, "python"))
+def test_readme_examples_run_and_print_what_they_say(example: str) -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
+    assert expected_lines(example), "an example without a result proves nothing"
+    assert printed.getvalue().splitlines() == expected_lines(example)
+
+
+def make_targets(text: str) -> set[str]:
+    """The targets of ``make`` commands in a text; ``make NAME=value target`` counts."""
+    lines = [line for line in code(text) if re.match(r"make\b", line)]
+    return {word for line in lines for word in line.split()[1:] if "=" not in word}
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_exist(name: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    known = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    wanted = make_targets(TEXTS[name])
+    assert {"demo", "test"} <= wanted
+    assert wanted <= known, f"{name} names {sorted(wanted - known)}"
+
+
+@pytest.mark.smoke
+def test_every_everyday_target_is_described() -> None:
+    listed = re.findall(r"^([a-z]+):[^#\n]*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(listed) - {"help"} <= make_targets(CONTRIBUTING)
+
+
+def is_path(span: str) -> bool:
+    """Whether a code span names a file or folder of the repository."""
+    return bool(re.fullmatch(r"\.?[\w./-]+(/|\.(py|pyi|h|cpp|txt|toml|md))", span)) and "(" not in span
+
+
+def missing_from_map(text: str) -> list[str]:
+    """The paths of a code map that do not exist: of each entry a folder first, then names in it."""
+    missing = []
+    for entry in re.split(r"^- ", text, flags=re.MULTILINE)[1:]:
+        folder, *names = [span for span in spans(entry) if is_path(span)]
+        places = [ROOT / folder, *(ROOT / folder / name for name in names)]
+        missing += [str(place.relative_to(ROOT)) for place in places if not place.exists()]
+    return missing
+
+
+@pytest.mark.smoke
+def test_code_map_is_true() -> None:
+    text = section(ARCHITECTURE, "Code map")
+    missing = missing_from_map(text)
+    assert missing == [], f"the code map of ARCHITECTURE.md names {missing}"
+    packages = {f"src/convoxel/{path.parent.name}/" for path in (ROOT / "src/convoxel").glob("*/__init__.py")}
+    assert packages <= set(spans(text)), "the code map lacks a package"
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", TEXTS)
+def test_paths_from_the_root_and_links_exist(name: str) -> None:
+    folders = ("src/", "csrc/", "tests/", "bench/", ".ci/")
+    wanted = [span for span in spans(TEXTS[name]) if span.startswith(folders) and " " not in span]
+    wanted += [link for link in re.findall(r"\]\(([^)#\s]+)", TEXTS[name]) if "://" not in link]
+    missing = [path for path in wanted if not _PATTERN.search(path) and not (ROOT / path).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_names_of_the_package_exist(name: str) -> None:
+    wrong = []
+    for dotted in sorted(set(re.findall(r"\bcx\.((?:\w+\.)*\w+)", TEXTS[name]))):
+        found: Any = convoxel
+        try:
+            for part in dotted.split("."):
+                found = getattr(found, part)
+        except AttributeError:
+            wrong.append(f"cx.{dotted}")
+    assert wrong == []
+
+
+def cli() -> Any:
+    """The command line as a click command, or a skip where the package lacks it."""
+    if not (ROOT / "src/convoxel/cli/application.py").exists():
+        pytest.skip("convoxel.cli is not there yet")
+    import typer.main
+
+    return typer.main.get_command(importlib.import_module("convoxel.cli.application").app)
+
+
+def unknown_words(command: Any, words: list[str]) -> list[str]:
+    """The first word that is no subcommand, and every option that the command lacks."""
+    words = list(words)
+    while getattr(command, "commands", None):
+        if not words or words[0].startswith(("-", "…")):
+            return []
+        name = words.pop(0)
+        if name not in command.commands:
+            return [name]
+        command = command.commands[name]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    return [word for word in words if word.startswith("-") and word.partition("=")[0] not in known]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_commands_of_the_command_line_exist(name: str) -> None:
+    lines = sorted({line for line in code(TEXTS[name]) if re.match(r"convoxel [a-z]", line)})
+    command = cli()
+    wrong = {line: unknown for line in lines if (unknown := unknown_words(command, line.split()[1:]))}
+    assert wrong == {}
+
+
+def test_the_checks_reject_what_is_wrong() -> None:
+    assert missing_from_map("- `src/convoxel/`: `errors.py`, `magic.py`\n- `nowhere/`: all\n") == [
+        "src/convoxel/magic.py",
+        "nowhere",
+    ]
+    assert make_targets("`make demo`, `make CXX=g++ fly`, make haste") == {"demo", "fly"}
+    assert expected_lines("print(f(1))  # 2\nx = 1  # one\n") == ["2"]
+
+    class Command:
+        def __init__(self, commands: dict[str, Any], *options: str) -> None:
+            self.commands = commands
+            self.params = [type("Option", (), {"opts": list(options)})]
+
+    app = Command({"train": Command({"segment": Command({}, "--data")})})
+    assert unknown_words(app, ["train", "segment", "--data", "x"]) == []
+    assert unknown_words(app, ["train", "segment", "--speed", "9"]) == ["--speed"]
+    assert unknown_words(app, ["fly"]) == ["fly"]
