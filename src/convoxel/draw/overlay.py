@@ -1,0 +1,376 @@
+"""An image with its label, its prediction and their difference: separate panels, or one picture of all.
+
+Classes are drawn as a translucent fill with a full-colour contour, so that the image underneath stays
+readable; label pixels are enlarged without smoothing, because the picture must show what the arrays say.
+This module computes no figure: captions come from the caller.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from convoxel.draw.palette import ERROR_COLOURS, RGB, class_colour
+from convoxel.errors import ConfigError, DataError, ShapeError
+
+__all__ = ["difference", "errors", "filled_box", "grey_window", "overlay", "paint", "panels", "png", "save_overlay"]
+
+Array = npt.NDArray[Any]
+Pixels = npt.NDArray[np.uint8]
+
+_GROUND: RGB = (16, 18, 22)
+_INK: RGB = (232, 234, 238)
+_FAINT: RGB = (150, 156, 166)
+_FILL = 0.4  # opacity of a class's fill: below 0.3 thin structures vanish, above 0.45 the grey texture does
+_SHADE = 0.8  # brightness of the image under the classes: on tissue shown as white the fills would look pale
+_DIM = 0.55  # brightness of the image under the difference, so that the errors lead
+
+
+@dataclass(frozen=True)
+class _Panel:
+    picture: Image.Image
+    caption: str
+    note: str
+
+
+def overlay(
+    image: Array,
+    label: Array | None = None,
+    prediction: Array | None = None,
+    *,
+    classes: Sequence[str] = (),
+    spacing: tuple[float, float] = (1.0, 1.0),
+    marks: tuple[str, str, str, str] | None = None,
+    captions: dict[str, str] | None = None,
+    title: str = "",
+    panel_height: int = 300,
+    window: tuple[float, float] | None = None,
+    crop: bool = False,
+) -> Image.Image:
+    """Return one picture: image | label | prediction | difference (the panels for what is given).
+
+    Args:
+        image: (rows, columns), (1 or 3, rows, columns) or (rows, columns, 3); any number type.
+        label: (rows, columns) of whole numbers, 0 = background; or None.
+        prediction: like label; or None.
+        classes: the names, background first; they make the legend.
+        spacing: size of a pixel (row, column), so that the picture has the body's proportions.
+        marks: letters for the top, bottom, left and right edge of the first panel.
+        captions: a second line under a panel, by its name ("image", "label", "prediction", "difference").
+        title: a line above the panels.
+        panel_height: wanted height of a panel in pixels; wide panels are limited to twice that width.
+        window: the grey values shown as black and white; None: :func:`grey_window` of the image.
+        crop: leave out empty borders, as :func:`filled_box` finds them.
+
+    Returns:
+        A PIL image in RGB.
+
+    Raises:
+        ShapeError: the image is not two-dimensional, or a label's size differs from the image's.
+
+    >>> picture = overlay(np.zeros((20, 30)), np.ones((20, 30), np.uint8), classes=("back", "cell"))
+    >>> picture.mode, picture.width > picture.height
+    ('RGB', True)
+    """
+    if crop:
+        image, label, prediction = _crop(image, label, prediction)
+    pictures = panels(image, label, prediction, spacing=spacing, height=panel_height, window=window)
+    notes = captions or {}
+    row = [_Panel(picture, name, notes.get(name, "")) for name, picture in pictures.items()]
+    entries = _class_entries(classes, [np.asarray(a) for a in (label, prediction) if a is not None])
+    if label is not None and prediction is not None:
+        entries += _error_entries(np.asarray(label), np.asarray(prediction))
+    if marks is not None:
+        _write_marks(row[0].picture, marks)
+    return _compose(row, entries, title)
+
+
+def save_overlay(path: str | os.PathLike[str], image: Array, *arguments: Any, **options: Any) -> Path:
+    """Write the picture of :func:`overlay` (same arguments) as a PNG file, whole or not at all; return its path.
+
+    Raises:
+        ConfigError: the name does not end in .png.
+        DataError: the file cannot be written.
+    """
+    from convoxel.data.atomic import write_bytes
+
+    target = Path(path)
+    if target.suffix.lower() != ".png":
+        raise ConfigError(f"save_overlay: path is {target.name!r}; pictures are written as PNG, so end it in .png.")
+    return write_bytes(target, png(overlay(image, *arguments, **options)))
+
+
+def panels(
+    image: Array,
+    label: Array | None = None,
+    prediction: Array | None = None,
+    *,
+    spacing: tuple[float, float] = (1.0, 1.0),
+    height: int = 300,
+    window: tuple[float, float] | None = None,
+) -> dict[str, Image.Image]:
+    """Return the pictures "image", "label", "prediction" and "difference" (those for what is given), all of one size.
+
+    Arguments and errors as for :func:`overlay`; ``height`` is the wanted height in pixels.
+
+    >>> list(panels(np.zeros((4, 4)), np.ones((4, 4), np.uint8)))
+    ['image', 'label']
+    """
+    base = _base(image, window)
+    given = {"label": label, "prediction": prediction}
+    there = {name: np.asarray(array) for name, array in given.items() if array is not None}
+    for name, array in there.items():
+        if array.shape != base.shape[:2]:
+            raise ShapeError(
+                f"overlay: {name} has shape {array.shape} but the image has {base.shape[:2]} (rows, columns). "
+                f"Give a {name} of the image's size."
+            )
+    size = _panel_size(base.shape[:2], spacing, height)
+    grey = Image.fromarray(base).resize(size, Image.Resampling.BICUBIC)
+    enlarged = {name: _enlarge(array, size) for name, array in there.items()}
+    pictures = {"image": grey}
+    pictures.update((name, paint(grey, labels)) for name, labels in enlarged.items())
+    if len(enlarged) == 2:
+        pictures["difference"] = difference(grey, enlarged["label"], enlarged["prediction"])
+    return pictures
+
+
+def paint(picture: Image.Image, labels: Array) -> Image.Image:
+    """Return ``picture`` with the classes of ``labels`` (its size, 0 = none) as fills and contours."""
+    pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) * _SHADE
+    edge = _edges(labels, thickness=max(1, round(picture.height / 150)))
+    for index in np.unique(labels):
+        if index > 0:
+            colour = np.asarray(class_colour(int(index)), dtype=np.float32)
+            inside = labels == index
+            pixels[inside] = pixels[inside] * (1 - _FILL) + colour * _FILL
+            pixels[inside & edge] = colour
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
+
+
+def difference(picture: Image.Image, label: Array, prediction: Array) -> Image.Image:
+    """Return ``picture``, dimmed, with missed, extra and confused pixels of the prediction marked."""
+    pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) * _DIM
+    for name, wrong in errors(label, prediction).items():
+        pixels[wrong] = 0.15 * pixels[wrong] + 0.85 * np.asarray(ERROR_COLOURS[name], dtype=np.float32)
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
+
+
+def grey_window(image: Array) -> tuple[float, float]:
+    """Return the values to show as black and white: the 0.5 % and 99.5 % quantiles of the finite pixels.
+
+    >>> low, high = grey_window(np.linspace(0.0, 100.0, 1001))
+    >>> round(low, 1), round(high, 1)
+    (0.5, 99.5)
+    """
+    finite = image[np.isfinite(image)]
+    if finite.size == 0:
+        raise DataError("overlay: image has no finite pixel; give an image with numbers in it.")
+    low, high = (float(v) for v in np.quantile(finite, (0.005, 0.995)))
+    if high <= low:
+        low, high = float(finite.min()), float(finite.max())
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def filled_box(images: Array, *labels: Array) -> tuple[slice, slice]:
+    """Return the rows and columns outside which all pictures are empty; everything if nothing is filled.
+
+    Empty is what an image shows in its corner (air, or the border that pads small pictures) where no label
+    is above 0. One box for all pictures keeps them comparable; a margin keeps outlines free.
+
+    Args:
+        images: (pictures, rows, columns) or (pictures, rows, columns, 3).
+        labels: (pictures, rows, columns) each.
+
+    >>> picture = np.zeros((1, 50, 50))
+    >>> picture[0, 10:20, 30:] = 1.0
+    >>> filled_box(picture)
+    (slice(8, 22, None), slice(28, 50, None))
+    """
+    filled: npt.NDArray[np.bool_] = np.zeros(images.shape[1:3], dtype=bool)
+    for given in labels:
+        filled |= np.any(given > 0, axis=0)
+    for image in images:
+        grey = image.astype(np.float64).reshape(*image.shape[:2], -1)
+        low, high = grey_window(grey)
+        with np.errstate(invalid="ignore"):
+            filled |= np.any(np.abs(grey - grey[0, 0]) > 0.05 * (high - low), axis=-1)
+    if not filled.any():
+        return slice(0, filled.shape[0]), slice(0, filled.shape[1])
+    box = []
+    for axis, size in enumerate(filled.shape):
+        places = np.flatnonzero(np.any(filled, axis=1 - axis))
+        margin = max(1, size // 25)
+        box.append(slice(max(0, int(places[0]) - margin), min(size, int(places[-1]) + 1 + margin)))
+    return box[0], box[1]
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return ``picture`` as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _crop(image: Array, label: Array | None, prediction: Array | None) -> tuple[Array, Array | None, Array | None]:
+    """Return the three without their empty borders; a label of another size is left for `panels` to refuse."""
+    base = _base(image, None)
+    given = [np.asarray(a)[None] for a in (label, prediction) if a is not None and np.shape(a) == base.shape[:2]]
+    rows, columns = filled_box(base[None], *given)
+    last = np.ndim(image) == 2 or (np.shape(image)[0] in (1, 3) and np.shape(image)[2] not in (1, 3))
+    cut = np.asarray(image)[..., rows, columns] if last else np.asarray(image)[rows, columns]
+    smaller = [a if a is None or np.shape(a) != base.shape[:2] else np.asarray(a)[rows, columns]
+               for a in (label, prediction)]  # fmt: skip
+    return cut, smaller[0], smaller[1]
+
+
+def _base(image: Array, window: tuple[float, float] | None) -> Pixels:
+    """Return the image as (rows, columns, 3) bytes."""
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
+        pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)) or 0 in pixels.shape:
+        raise ShapeError(
+            f"overlay: image has shape {np.asarray(image).shape}; give (rows, columns), or one or three "
+            "channels first or last. Of a volume draw one slice (draw.oriented_slice)."
+        )
+    if pixels.dtype != np.uint8 or window is not None:
+        low, high = window or grey_window(pixels)
+        finite = np.nan_to_num(pixels.astype(np.float64), nan=low, posinf=high, neginf=low)
+        scaled = (finite - low) / (high - low)
+        pixels = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def _panel_size(shape: tuple[int, ...], spacing: tuple[float, float], height: int) -> tuple[int, int]:
+    """Return (width, height) of a panel in the body's proportions."""
+    tall, wide = shape[0] * spacing[0], shape[1] * spacing[1]
+    scale = min(height / tall, 2.0 * height / wide)
+    return max(1, round(wide * scale)), max(1, round(tall * scale))
+
+
+def _enlarge(labels: Array, size: tuple[int, int]) -> Array:
+    """Return ``labels`` at ``size`` (width, height): the nearest pixel, nothing in between."""
+    rows = (np.arange(size[1]) * labels.shape[0]) // size[1]
+    columns = (np.arange(size[0]) * labels.shape[1]) // size[0]
+    return np.asarray(labels)[rows[:, None], columns[None, :]]
+
+
+def _edges(labels: Array, thickness: int) -> npt.NDArray[np.bool_]:
+    """Return the pixels with a neighbour of another class within ``thickness`` along an axis."""
+    edge = np.zeros(labels.shape, dtype=bool)
+    for step in range(1, thickness + 1):
+        down = labels[step:] != labels[:-step]
+        edge[step:] |= down
+        edge[:-step] |= down
+        right = labels[:, step:] != labels[:, :-step]
+        edge[:, step:] |= right
+        edge[:, :-step] |= right
+    return edge
+
+
+def errors(label: Array, prediction: Array) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return where the prediction misses a class, adds one, or takes one for another; 0 is the background.
+
+    >>> found = errors(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1]))
+    >>> {name: wrong.tolist() for name, wrong in found.items() if wrong.any()}
+    {'missed': [False, True, False, False], 'confused': [False, False, False, True]}
+    """
+    wrong = label != prediction
+    return {
+        "missed": wrong & (prediction == 0),
+        "extra": wrong & (label == 0),
+        "confused": wrong & (label != 0) & (prediction != 0),
+    }
+
+
+def _class_entries(classes: Sequence[str], labels: Sequence[Array]) -> list[tuple[RGB, str]]:
+    """Return the legend of the classes: all named ones, and any unnamed one that occurs."""
+    largest = max((int(a.max()) for a in labels if a.size), default=0)
+    names = {index: name for index, name in enumerate(classes) if index > 0}
+    if not labels:
+        return []
+    return [(class_colour(i), names.get(i, f"class {i}")) for i in range(1, max(largest, len(classes) - 1) + 1)]
+
+
+def _error_entries(label: Array, prediction: Array) -> list[tuple[RGB, str]]:
+    words = {"missed": "missed", "extra": "extra", "confused": "other class"}
+    return [(ERROR_COLOURS[name], words[name]) for name, wrong in errors(label, prediction).items() if wrong.any()]
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+def _write_marks(picture: Image.Image, marks: tuple[str, str, str, str]) -> None:
+    draw, font = ImageDraw.Draw(picture), _font(13)
+    width, height = picture.size
+    places = (
+        ((width / 2, 4), "mt"),
+        ((width / 2, height - 4), "mb"),
+        ((5, height / 2), "lm"),
+        ((width - 5, height / 2), "rm"),
+    )
+    for letter, (place, anchor) in zip(marks, places, strict=True):
+        draw.text(place, letter, fill=_INK, font=font, anchor=anchor, stroke_width=2, stroke_fill=_GROUND)
+
+
+def _compose(panels: Sequence[_Panel], entries: Sequence[tuple[RGB, str]], title: str) -> Image.Image:
+    """Return the panels in a row under the title, each with its caption, the legend below."""
+    gap, margin = 10, 14
+    large, middle, small = _font(16), _font(14), _font(12)
+    top = margin + (28 if title else 0)
+    notes = 18 if any(panel.note for panel in panels) else 0
+    panel_height = max(panel.picture.height for panel in panels)
+    legend_top = top + panel_height + 26 + notes
+    # A narrow panel is centred over its caption: the cell is as wide as the wider of the two.
+    cells = [
+        max(panel.picture.width, int(middle.getlength(panel.caption)) + 4, int(small.getlength(panel.note)) + 4)
+        for panel in panels
+    ]
+    legend = [int(middle.getlength(text)) + 42 for _, text in entries]
+    title_width = int(large.getlength(title))
+    width = 2 * margin + max(sum(cells) + gap * (len(cells) - 1), title_width)
+    lines = _wrap(legend, width - 2 * margin)
+    height = legend_top + 26 * len(lines) + margin - (4 if lines else 0)
+    canvas = Image.new("RGB", (width, height), _GROUND)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((margin, margin), title, fill=_INK, font=large)
+    left = margin
+    for panel, cell in zip(panels, cells, strict=True):
+        canvas.paste(panel.picture, (left + (cell - panel.picture.width) // 2, top))
+        centre = left + cell / 2
+        draw.text((centre, top + panel_height + 8), panel.caption, fill=_INK, font=middle, anchor="mt")
+        draw.text((centre, top + panel_height + 27), panel.note, fill=_FAINT, font=small, anchor="mt")
+        left += cell + gap
+    for number, line in enumerate(lines):
+        left, middle_y = margin, legend_top + 12 + 26 * number
+        for item in line:
+            colour, text = entries[item]
+            draw.rounded_rectangle((left, middle_y - 6, left + 12, middle_y + 6), radius=3, fill=colour)
+            draw.text((left + 19, middle_y), text, fill=_INK, font=middle, anchor="lm")
+            left += legend[item]
+    return canvas
+
+
+def _wrap(widths: Sequence[int], limit: int) -> list[list[int]]:
+    """Return the items' indices in lines no wider than ``limit``."""
+    lines: list[list[int]] = []
+    used = 0
+    for index, width in enumerate(widths):
+        if not lines or used + width > limit:
+            lines.append([])
+            used = 0
+        lines[-1].append(index)
+        used += width
+    return lines

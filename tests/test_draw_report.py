@@ -1,0 +1,335 @@
+"""Curves and reports: complete, honest about what is missing, self-contained, safe against names from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convoxel.draw import curves, write_report
+from convoxel.draw.chart import Line, chart, charts
+from convoxel.draw.folder import read_run
+from convoxel.draw.markup import join, tag
+from convoxel.draw.report import render_report
+from convoxel.errors import CheckpointError, ConfigError
+
+EVIL = '<script>alert("x")</script>&\'"'
+
+
+def history(classes: list[str], count: int = 5) -> list[dict[str, Any]]:
+    return [
+        {
+            "step": 10 * i, "epoch": i, "time_s": 30.0 * i, "train_loss": 4.0 / i, "validation_loss": 5.0 / i**2,
+            "metric": (0.5, 0.7, 0.9, 0.85, 0.9)[(i - 1) % 5], "per_class": dict.fromkeys(classes, 0.5 + 0.05 * i),
+            "learning_rate": 0.01 / i, "samples_per_s": 8.0,
+        }
+        for i in range(1, count + 1)
+    ]  # fmt: skip
+
+
+def segmented(path: Path, names: tuple[str, str] = ("grey", "white"), sample: str = "case") -> Path:
+    """A run folder as training leaves it, with small pictures."""
+    classes = ["background", *names]
+    (path / "checkpoints").mkdir(parents=True)
+    (path / "config.yaml").write_text(
+        "task: segment\ndata: 'my data'\nmodel: unet\nminutes: 3.0\nlevels: 2\npatch: [8, 8, 8]\naugment: true\n"
+    )
+    rows = history(list(names))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    samples = [
+        {"name": f"{sample}{i}", "metric": 0.8 + 0.05 * i, "dice": dict.fromkeys(classes, 0.8 + 0.05 * i)}
+        for i in range(3)
+    ]
+    evaluation = {
+        "metric_name": "mean Dice", "metric": 0.912, "per_class": dict.fromkeys(names, 0.912), "loss": 0.2,
+        "confusion": [[900, 50, 50], [10, 190, 0], [0, 20, 80]], "samples": samples, "count": 3, "step": 30,
+    }  # fmt: skip
+    (path / "evaluation.json").write_text(json.dumps(evaluation))
+    data = {"classes": classes, "dims": 3, "data_name": "my data", "fingerprint": "ab" * 32}
+    for name, step, fraction in (("best", 30, 0.6), ("last", 50, 1.0)):
+        body = {"data": data, "step": step, "fraction": fraction, "elapsed_s": 150.0, "versions": {"convoxel": "1"}}
+        (path / "checkpoints" / f"{name}.json").write_text(json.dumps({"sha256": "", "body": body}))
+    row = {"name": "conv", "operator": "max_pool", "output_shape": [1, 2, 8], "kernel": [3], "params": 1234,
+           "macs": 5000, "field": {"size": [3], "whole": [False]}}  # fmt: skip
+    total = {"params": 1234, "macs": 5000, "peak_bytes": 4096, "field": [44, 44, 44], "whole": [False] * 3}
+    described = {"name": "UNet", "input_shapes": [[1, 1, 8, 8, 8]], "total": total, "rows": [row], "remarks": ["Note."]}
+    (path / "describe.json").write_text(json.dumps(described))
+    rng = np.random.default_rng(0)
+    labels = np.zeros((2, 20, 16), np.uint8)
+    titles = np.array([f"{sample}0, slice 4", f"{sample}1, slice 5"])
+    labels[:, 5:12, 5:9], labels[:, 5:12, 9:12] = 1, 2
+    np.savez(path / "examples.npz", images=rng.random((2, 20, 16)).astype(np.float32), labels=labels,
+             predictions=np.roll(labels, 1, axis=1), names=titles)  # fmt: skip
+    return path
+
+
+def classified(path: Path, names: list[str]) -> Path:
+    size = len(names)
+    (path / "checkpoints").mkdir(parents=True)
+    (path / "config.yaml").write_text("task: classify\ndata: digits\nmodel: course_vgg\nepochs: 4\n")
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history(names)))
+    matrix = 9 * np.eye(size, dtype=int)
+    matrix[0, 1] = 3
+    samples = [
+        {"name": "a", "label": names[0], "predicted": names[1], "probability": 0.7, "correct": False},
+        {"name": "b", "label": names[1], "predicted": names[1], "probability": 0.99996, "correct": True},
+    ]
+    evaluation = {"metric_name": "accuracy", "metric": 0.97, "per_class": dict.fromkeys(names, 0.9), "count": 2,
+                  "confusion": matrix.tolist(), "samples": samples, "step": 30}  # fmt: skip
+    (path / "evaluation.json").write_text(json.dumps(evaluation))
+    np.savez(path / "examples.npz", images=np.random.default_rng(0).random((2, 8, 8, 3)).astype(np.float32),
+             labels=np.array([1, 0]), predictions=np.array([1, 1]), names=np.array(["b", "a"]))  # fmt: skip
+    return path
+
+
+class Page(HTMLParser):
+    """Checks the nesting, gathers elements and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("img", "input", "meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words += data
+
+
+def read(run: Path) -> Page:
+    path = write_report(run)
+    assert path == run / "report.html" and not list(run.glob(".*"))
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in {name for name, _ in page.elements}
+    for name, attributes in page.elements:
+        for key in ("src", "href"):
+            value = attributes.get(key) or "#"
+            assert value.startswith(("#", "data:image/png;base64,")), (name, value[:60])
+        assert name != "link" and not any(key.startswith("on") for key in attributes)
+        if name == "img":
+            assert attributes["alt"]
+        if name == "svg":
+            assert attributes["aria-label"]
+    assert not re.search(r"url\(|@import|https?://", text)
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"] for n, a in page.elements if n == "a"}
+    assert targets <= {f"#{name}" for name in ids}
+    return page
+
+
+def test_report_of_a_segmentation(tmp_path: Path) -> None:
+    page = read(segmented(tmp_path / "my run"))
+    images = [a for name, a in page.elements if name == "img"]
+    assert len(images) == 2 * 4 and "where prediction and label differ" in str(images[3]["alt"])
+    for words in ("0.912", "on 3 held-out images", "step 30", "of 50 taken", "2 min 30 s", "44³", "1.23\u00a0k",
+                  "95.0 %", "73.1 %", "0.800 – 0.900", "the hardest first", "Axial slices", "8 × 8 × 8", "max pool",
+                  f"convoxel train --resume '{tmp_path}/my run' --minutes 6 --force", "Note.",
+                  "A 3-D U-Net that segments"):  # fmt: skip
+        assert words in page.words, words
+    assert "not finished" not in page.words
+    label = np.zeros((20, 16), int)
+    label[5:12, 5:9] = 1
+    dice = 2 * (label & np.roll(label, 1, 0)).sum() / (2 * label.sum())
+    assert f"grey {dice:.3f}" in page.words
+
+
+def test_report_of_a_classification(tmp_path: Path) -> None:
+    page = read(classified(tmp_path / "run", ["cat", "dog", "owl"]))
+    for words in ("97.0 %", "✗ dog, is cat (70.0 % sure)", "✓ dog (> 99.9 % sure)",
+                  "1 of 2 images were not recognised", "75.0 %", "A VGG that classifies", "cat, dog and owl",
+                  "--epochs 8 --force", "classes.csv"):  # fmt: skip
+        assert words in page.words, words
+    assert page.words.index("✗ dog") < page.words.index("✓ dog")
+    cells = [a["title"] for n, a in page.elements if n == "td" and "title" in a]
+    assert "cat predicted as dog: 3 of 12 (25.0 %)" in cells
+
+
+def test_many_classes_become_a_list_of_confusions(tmp_path: Path) -> None:
+    page = read(classified(tmp_path / "run", [f"kind {i}" for i in range(40)]))
+    assert "The most frequent of 1 kinds of confusion among 40 classes" in page.words
+    assert "into 40 classes" in page.words
+
+
+def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
+    read(segmented(tmp_path / "a", (EVIL, "b"), EVIL))
+    assert EVIL not in (tmp_path / "a/report.html").read_text()
+    read(classified(tmp_path / "b", [EVIL, "b", "c"]))
+    run = segmented(tmp_path / "c")
+    (run / "config.yaml").write_text(json.dumps({"task": "segment", "data": EVIL, "model": EVIL, EVIL: EVIL}))
+    assert EVIL in read(run).words
+    assert join([EVIL, tag("b", EVIL, title=EVIL)]).count("<") == 2
+
+
+def test_interrupted_run_says_what_is_missing(tmp_path: Path) -> None:
+    run = segmented(tmp_path / "run")
+    for name in ("evaluation.json", "examples.npz", "describe.json"):
+        (run / name).unlink()
+    body = {"step": 37, "fraction": 0.37, "data": {"classes": ["background", "grey", "white"]}}
+    (run / "checkpoints/last.json").write_text(json.dumps({"body": body}))
+    page = read(run)
+    for words in ("This run has not finished: its last checkpoint is of step 37, 37.0 % of the way. Still missing: the "
+                  "closing evaluation, the example predictions and the network's table.", "--resume",
+                  "There are no example predictions yet", "best validation so far", "0.900"):  # fmt: skip
+        assert words in page.words, words
+    assert "Confusion" not in page.words
+
+
+def test_run_before_its_first_validation(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("task: classify\ndata: digits\n")
+    (tmp_path / "metrics.jsonl").write_text("")
+    page = read(tmp_path)
+    for words in ("no training step has been recorded", "no curve to draw", "no best checkpoint yet"):
+        assert words in page.words, words
+
+
+def test_resumed_run_with_figures_of_an_older_checkpoint(tmp_path: Path) -> None:
+    run = segmented(tmp_path / "run")
+    rows = [*history(["grey", "white"]), {**history([])[0], "step": 70, "metric": 0.95}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "are of step 30; training has since reached a better checkpoint at step 70" in read(run).words
+
+
+def test_damaged_files_are_named_and_never_stop_the_report(tmp_path: Path) -> None:
+    run = segmented(tmp_path / "run")
+    (run / "evaluation.json").write_text("[1, 2]")
+    (run / "describe.json").write_bytes(b"\xff\xfe")
+    (run / "examples.npz").write_bytes(b"PK nothing")
+    (run / "metrics.jsonl").write_text('{"step": 1, "metric": NaN, "time_s": "x"}\nhalf a li\n{}\n')
+    (run / "config.yaml").write_text("a: [")
+    (run / "checkpoints/last.json").write_text("{")
+    page = read(run)
+    for words in ("evaluation.json holds no JSON object", "describe.json could not be read (not UTF-8 text)",
+                  "examples.npz could not be read", "metrics.jsonl: 1 of 3 lines", "config.yaml holds no entries",
+                  "checkpoints/last.json holds no JSON object"):  # fmt: skip
+        assert words in page.words, words
+
+
+def test_an_example_of_nan_is_shown_empty(tmp_path: Path) -> None:
+    run = segmented(tmp_path / "run")
+    arrays = read_run(run).examples
+    arrays["images"][0] = np.nan
+    np.savez(run / "examples.npz", **arrays)  # type: ignore[arg-type]
+    assert len([name for name, _ in read(run).elements if name == "img"]) == 8
+
+
+def test_examples_tell_spacing_and_letters(tmp_path: Path) -> None:
+    run = segmented(tmp_path / "run")
+    arrays = read_run(run).examples
+    arrays |= {"spacing": np.array([[3.0, 1.0]] * 2), "marks": np.array([list("APRL")] * 2)}
+    np.savez(run / "examples.npz", **arrays)  # type: ignore[arg-type]
+    page = read(run)
+    image = next(a for name, a in page.elements if name == "img")
+    assert int(image["height"] or 0) > 3 * int(image["width"] or 0)
+    assert [a.get("class") for name, a in page.elements if name == "i"] == ["t", "b", "l", "r"] * 2
+
+
+@pytest.mark.parametrize("change", ["missing", "count", "shape", "kind"])
+def test_examples_that_do_not_fit_are_left_out(tmp_path: Path, change: str) -> None:
+    run = segmented(tmp_path / "run")
+    arrays = read_run(run).examples
+    assert arrays
+    arrays = {
+        "missing": {k: v for k, v in arrays.items() if k != "names"},
+        "count": {**arrays, "names": arrays["names"][:1]},
+        "shape": {**arrays, "labels": arrays["labels"][:, 1:]},
+        "kind": {**arrays, "labels": arrays["labels"].astype(str)},
+    }[change]
+    np.savez(run / "examples.npz", **arrays)  # type: ignore[arg-type]
+    assert "does not hold images, labels, predictions and names" in read(run).words
+
+
+@pytest.mark.parametrize("task", ["segment", "classify"])
+def test_wrong_types_in_json_do_no_harm(tmp_path: Path, task: str) -> None:
+    run = segmented(tmp_path / "run") if task == "segment" else classified(tmp_path / "run", ["a", "b"])
+    if task == "segment":
+        (run / "examples.npz").unlink()  # its pictures take long, and no JSON changes them
+    for name in ("evaluation.json", "describe.json"):
+        found = json.loads((run / name).read_text()) if (run / name).exists() else {}
+        for key in found:
+            for value in (None, "x", 3, [], {}, [[None]], [{"a": None}]):
+                (run / name).write_text(json.dumps({**found, key: value}))
+                Page(render_report(read_run(run)))
+        if found:
+            (run / name).write_text(json.dumps(found))
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere is no folder; give the folder"):
+        write_report(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"holds no run \(none of config.yaml.*give the folder"):
+        write_report(tmp_path)
+    with pytest.raises(ConfigError, match=r"metrics is empty; a run has curves after its first validation"):
+        curves([])
+    with pytest.raises(ConfigError, match=r"over is 'epoch'; expected 'time' or 'step'"):
+        curves(history([]), over="epoch")
+
+
+def test_curves_are_svg_with_every_point() -> None:
+    for over in ("time", "step"):
+        svg = ElementTree.fromstring(curves(history(["a", "b"]), over=over, metric_name="mean Dice"))
+        space = "{http://www.w3.org/2000/svg}"
+        assert svg.tag == f"{space}svg"
+        notes = [e.text or "" for e in svg.iter(f"{space}title")]
+        assert len(notes) == 5 * 7 and any("step 30" in note and "mean Dice 0.900" in note for note in notes)
+        texts = [e.text for e in svg.iter(f"{space}text")]
+        assert {"Loss", "Mean Dice on the validation part", "Learning rate", "best 0.900"} <= set(texts)
+
+
+def test_chart_places_points_and_chooses_the_axis() -> None:
+    drawn = ElementTree.fromstring(chart("T", [Line("", [(0.0, 0.1), (5.0, 1.0), (10.0, 10.0)], "rate")], "x",
+                                         logarithmic=True))  # fmt: skip
+    points = [tuple(map(float, p.split(","))) for p in next(drawn.iter("polyline")).attrib["points"].split()]
+    (x0, y0), (x1, y1), (x2, y2) = points
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2) and y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
+    assert 0 < y2 < y0 < 290 and 0 < x0 < x2 < 480
+    flat = ElementTree.fromstring(chart("T", [Line("", [(0.0, 0.0)], "rate")], "x"))
+    assert "nan" not in ElementTree.tostring(flat, encoding="unicode")
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e6])
+def test_chart_stays_inside_its_frame(scale: float) -> None:
+    rng = np.random.default_rng(1)
+    for share in (False, True):
+        line = Line("a", [(scale * i, scale * float(v)) for i, v in enumerate(rng.random(50))], "rate")
+        for logarithmic in (False, True):
+            text = chart("T", [line], "x", share=share, logarithmic=logarithmic)
+            drawn = ElementTree.fromstring(text)
+            for pair in next(drawn.iter("polyline")).attrib["points"].split():
+                x, y = map(float, pair.split(","))
+                assert 50 <= x <= 467 and 36 <= y <= 249, (scale, share, logarithmic, x, y)
+
+
+def test_hundred_classes_make_one_legend_entry() -> None:
+    drawn = charts(history([f"c{i}" for i in range(100)]))
+    assert drawn[1].count(">single classes<") == 1
+
+
+@pytest.mark.smoke
+def test_import_is_light() -> None:
+    code = (
+        "import sys, convoxel.draw; "
+        "heavy = {'torch', 'onnx', 'monai', 'matplotlib', 'nibabel', 'scipy', 'pydantic'} & set(sys.modules); "
+        "sys.exit(f'import convoxel.draw brought {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
