@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from refusal import refused
 
 from convoxel import data
+from refusal import refused
 
 RNG = np.random.default_rng(5)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from refusal import refused
 
 from convoxel import data
 from convoxel.errors import DataError
+from refusal import refused
 
 
 def head(shape: str, dtype: str = "<f4", version: bytes = b"\1\0") -> bytes:

@@ -11,10 +11,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from refusal import refused
 
 from convoxel import data
 from convoxel.errors import DataError
+from refusal import refused
 
 RNG = np.random.default_rng(7)
 AFFINE = np.array([[0, -2.0, 0, 10], [1.5, 0, 0, -20], [0, 0, 3.0, 30], [0, 0, 0, 1]])

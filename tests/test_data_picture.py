@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from refusal import refused
 
 from convoxel import data
 from convoxel.data import picture
 from convoxel.data.label import read_label
 from convoxel.errors import DataError
+from refusal import refused
 
 RNG = np.random.default_rng(11)
 GREY = RNG.integers(0, 256, (6, 9), np.uint8)

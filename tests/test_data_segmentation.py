@@ -11,10 +11,10 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from refusal import refused
 
 from convoxel import data
 from convoxel.errors import ConfigError, DataError
+from refusal import refused
 
 RNG = np.random.default_rng(5)
 

@@ -1,0 +1,164 @@
+"""The commands of ``convoxel``, how errors leave it, and its exit codes."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import traceback
+import warnings
+from typing import Annotated, Any
+
+import typer
+
+from convoxel import __version__
+from convoxel.cli import compile, data, demo, describe, evaluate, info, models, predict, train
+from convoxel.errors import ConvoxelError
+
+__all__ = ["main"]
+
+# The exceptions of typer's parser, wherever this version of typer keeps the parser.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+_ParserError: Any = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="convoxel",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: convoxel demo",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"convoxel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where in the code an error arose (anywhere in the line).")
+    ] = False,
+) -> None:
+    """Convolutional networks in 1-D, 2-D and 3-D: train on your images, run at the full speed of your CPU."""
+
+
+def _add(function: Any, example: str, name: str | None = None) -> None:
+    app.command(name=name, epilog=f"Example: {example}")(function)
+
+
+_add(demo.demo, "convoxel demo --output demo")
+_add(train.train, "convoxel train segment --data hippocampus --minutes 20 --output run")
+_add(evaluate.evaluate, "convoxel evaluate run --data hippocampus")
+_add(predict.predict, "convoxel predict run --input scans --output labels")
+_add(models.models, "convoxel models --task segment")
+_add(describe.describe, "convoxel describe unet --shape 1,1,64,64,64 --set levels=2")
+_add(compile.compile_network, "convoxel compile resnet18 --shape 1,3,224,224", name="compile")
+app.add_typer(data.app, name="data")
+_add(info.info, "convoxel info --json")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; nothing but Ctrl-C twice leaves it as an exception.
+
+    Args:
+        arguments: the words after ``convoxel``; those of the process unless given.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    words, show = _without_traceback(given)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows no × still gets the table.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            code = _run(words)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            return _quiet()
+        except Exception as error:
+            if show:
+                traceback.print_exc()
+            return _report(error)
+
+
+def _run(words: list[str]) -> int:
+    command: Any = typer.main.get_command(app)
+    try:
+        code = command.main(words, prog_name="convoxel", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SystemExit as request:
+        # Only a closed pipe ends here: typer and rich turn it into an exit of their own.
+        return _quiet() if request.code == 1 else int(request.code or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        print("convoxel: interrupted.", file=sys.stderr)
+        return 130
+
+
+def _without_traceback(words: list[str]) -> tuple[list[str], bool]:
+    """Take ``--traceback`` out, wherever it stands: it is wanted after the fact, at the end of the line."""
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for word in words[:end] if word != "--traceback"]
+    return kept + words[end:], len(kept) < end
+
+
+def _report(error: Exception) -> int:
+    """Print one line about an error on stderr and return the exit code."""
+    if isinstance(error, _UsageError):
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error, file=sys.stderr)
+            return 2
+        path = context.command_path if context is not None else "convoxel"
+        _print_line(f"{_explain(error, context)} See `{path} --help`.")
+        return 2
+    if isinstance(error, _ParserError):
+        _print_line(error.format_message())
+        return 2
+    if isinstance(error, ConvoxelError):
+        _print_line(str(error))
+        return 2
+    if isinstance(error, MemoryError):
+        _print_line("memory is used up; give a smaller patch, batch or width, or close other programs.")
+        return 2
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    _print_line(f"this is a bug in Convoxel: {what} (add --traceback to see where, and report it).")
+    return 1
+
+
+def _explain(error: Any, context: Any) -> str:
+    """What is wrong with the command line, with the nearest name where one is near."""
+    message = str(error.format_message()).replace("Value error, ", "").strip()
+    if type(error).__name__ == "NoSuchOption":
+        wrong = str(error.option_name)
+        known = [word for item in context.command.params for word in item.opts] if context is not None else []
+        near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+        message = f"no such option: {wrong}" + (f"; did you mean {near[0]}?" if near else ".")
+    message = message[:1].lower() + message[1:]
+    return message if message.endswith((".", "?")) else f"{message}."
+
+
+def _print_line(text: str) -> None:
+    print("convoxel: " + " ".join(text.split()), file=sys.stderr)
+
+
+def _show_warning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+    """One line for what a user should know; changes that other packages announce are not for them."""
+    if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning, FutureWarning)):
+        _print_line(f"note: {message}")
+
+
+def _quiet() -> int:
+    """The reader of our pipe has seen enough: stop, and keep Python's own shutdown from complaining."""
+    try:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+    except (OSError, ValueError):  # a stream without a file, as in tests
+        pass
+    return 141

@@ -1,0 +1,132 @@
+"""One trained network on one labelled volume, by our engine and by PyTorch: do they agree, which is faster?"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from convoxel.data import Sample
+
+__all__ = ["Comparison", "compare"]
+
+_PASSES = 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` measured.
+
+    Attributes:
+        dice: engine → class → Dice on the labelled volume.
+        difference: largest |difference of logits|, divided by the root of their mean square.
+        equal: share of voxels whose class is the same.
+        seconds: engine → best time of a whole volume.
+        tile: size of the windows; tiles: how many were computed a pass.
+        compile_s: seconds to compile; threads: of either engine.
+        memory: bytes of the compiled network's arena, activations and weights, for one window.
+        label_map: (*spatial) classes found by our engine.
+    """
+
+    dice: dict[str, dict[str, float]]
+    difference: float
+    equal: float
+    seconds: dict[str, float]
+    tile: tuple[int, ...]
+    tiles: int
+    compile_s: float
+    threads: int
+    memory: dict[str, int]
+    label_map: NDArray[np.uint8] = dataclasses.field(repr=False)
+
+    @property
+    def speed_up(self) -> float:
+        """How many times faster our engine was."""
+        return self.seconds["torch"] / self.seconds["convoxel"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every figure as JSON knows it, without the label map."""
+        entries = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "label_map"}
+        return {**entries, "tile": list(self.tile), "speed_up": self.speed_up}
+
+
+def compare(model: Any, config: Any, meta: dict[str, Any], sample: Sample, tell: Callable[[str], None]) -> Comparison:
+    """Return how our engine and PyTorch predict ``sample`` through the same sliding window.
+
+    Either engine runs one window unmeasured, then the whole volume twice, alternating, on as many threads;
+    the better time counts.
+
+    Args:
+        model, config, meta: as :func:`convoxel.train.load_model` returns them.
+        sample: an image with its label.
+        tell: called with a line before each part.
+    """
+    import numpy as np
+    import torch
+
+    from convoxel.graph.compile import compile as compile_model
+    from convoxel.train.inference import build_predictor
+    from convoxel.train.plan import plan_tile
+
+    reference = build_predictor(model, config, meta, engine="torch")
+    tile = plan_tile(sample.image.shape[1:], config.patch, reference.multiple)
+    window = np.zeros((1, sample.image.shape[0], *tile), np.float32)
+    tell("Compiling the network …")
+    begun = time.perf_counter()
+    program = compile_model(model, torch.from_numpy(window), threads=torch.get_num_threads())
+    compile_s = time.perf_counter() - begun
+    calls: dict[str, Callable[[Any], Any]] = {"convoxel": program, "torch": reference.call}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    logits: dict[str, Any] = {}
+    counted = 0
+    for number in range(_PASSES):
+        # Alternating order: whatever else the machine does meets both alike.
+        for name in list(calls)[:: 1 if number % 2 == 0 else -1]:
+            tell(f"Predicting with {'our engine' if name == 'convoxel' else 'PyTorch'}, {number + 1} of {_PASSES} …")
+            if number == 0:
+                calls[name](window)
+            counter = _Counter(calls[name])
+            predictor = dataclasses.replace(reference, call=counter)
+            begun = time.perf_counter()
+            logits[name] = predictor.logits(sample.image)
+            seconds[name].append(time.perf_counter() - begun)
+            counted = counter.count
+    maps = {name: values.argmax(axis=0).astype(np.uint8) for name, values in logits.items()}
+    rms = float(np.sqrt(np.mean(np.square(logits["torch"], dtype=np.float64))))
+    return Comparison(
+        dice={name: _dice(sample.label, found, meta["classes"]) for name, found in maps.items()},
+        difference=float(np.abs(logits["convoxel"] - logits["torch"]).max()) / rms,
+        equal=float(np.mean(maps["convoxel"] == maps["torch"])),
+        seconds={name: min(times) for name, times in seconds.items()},
+        tile=tile,
+        tiles=counted,
+        compile_s=compile_s,
+        threads=torch.get_num_threads(),
+        memory=dataclasses.asdict(program.memory(window)),
+        label_map=maps["convoxel"],
+    )
+
+
+class _Counter:
+    """A call that counts the windows it was given."""
+
+    def __init__(self, call: Callable[[Any], Any]) -> None:
+        self.call = call
+        self.count = 0
+
+    def __call__(self, windows: Any) -> Any:
+        self.count += len(windows)
+        return self.call(windows)
+
+
+def _dice(label: Any, found: Any, classes: list[str]) -> dict[str, float]:
+    from convoxel.train.score import confusion, dice
+
+    values = dice(confusion(label, found, len(classes)))
+    return {name: float(value) for name, value in list(zip(classes, values, strict=True))[1:]}

@@ -1,0 +1,128 @@
+"""The network that a command is told to look at: one of the zoo, or the one that a run trained."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from convoxel.errors import ConfigError
+
+__all__ = ["Choice", "choose_network", "parse_options", "parse_shape"]
+
+
+class Choice(NamedTuple):
+    """A network and the input to look at it with.
+
+    Attributes:
+        model: the module, in eval mode; on the meta device (no memory) if so asked.
+        name: what to call it.
+        shape: (n, channels, *spatial).
+    """
+
+    model: Any
+    name: str
+    shape: tuple[int, ...]
+
+
+def choose_network(target: str, shape: str | None, options: list[str] | None, *, weights: bool) -> Choice:
+    """Return the network called ``target``.
+
+    Args:
+        target: a name of the zoo, or the folder of a run (a folder's name wins over nothing: names of the
+            zoo come first).
+        shape: input shape in text; a usual one unless given.
+        options: ``name=value`` for a network of the zoo.
+        weights: whether it will be computed; without, no memory is taken.
+
+    Raises:
+        ConfigError: neither, or shape or options do not fit.
+    """
+    from convoxel import models
+
+    sizes = None if shape is None else parse_shape(shape)
+    if target in models.names():
+        return _from_zoo(target, sizes, parse_options(options or []), weights)
+    if (Path(target) / "checkpoints").is_dir():
+        if options:
+            raise ConfigError(f"set: {options[0]!r} given, but the network of a run is fixed. Leave --set out.")
+        return _from_run(target, sizes)
+    if Path(target).exists():
+        raise ConfigError(
+            f"network: {target} is not a training run (it has no checkpoints folder). "
+            "Give the folder that `convoxel train --output` named, or a name of `convoxel models`."
+        )
+    models.entry(target)  # raises with the nearest name
+    raise AssertionError(target)
+
+
+def _from_zoo(name: str, sizes: tuple[int, ...] | None, options: dict[str, Any], weights: bool) -> Choice:
+    import torch
+
+    from convoxel import models
+
+    entry = models.entry(name)
+    dims = int(options.pop("dims", len(sizes) - 2 if sizes else 2))
+    if sizes is None:
+        if not 1 <= dims <= 3:
+            raise ConfigError(f"set: dims is {dims}; expected 1, 2 or 3.")
+        channels = int(options.get("in_channels", entry.default("in_channels")))
+        sizes = (1, channels, *(entry.size[dims - 1],) * dims)
+    given = {"in_channels": sizes[1], **options}
+    with contextlib.nullcontext() if weights else torch.device("meta"):
+        model = models.build(name, dims=dims, **given)
+    return Choice(model.eval(), name, sizes)
+
+
+def _from_run(target: str, sizes: tuple[int, ...] | None) -> Choice:
+    from convoxel.train import load_model
+
+    model, config, meta = load_model(target)
+    return Choice(model, f"{config.model} of {target}", sizes or (1, int(meta["channels"]), *(config.patch or ())))
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Return a shape from text.
+
+    Raises:
+        ConfigError: it is no list of three to five sizes.
+
+    >>> parse_shape("1,3,224,224"), parse_shape("1x1x64x64x64")
+    ((1, 3, 224, 224), (1, 1, 64, 64, 64))
+    """
+    try:
+        sizes = tuple(int(word) for word in re.split(r"[,x×\s]+", text.strip("() ")))
+    except ValueError:
+        sizes = ()
+    if not 3 <= len(sizes) <= 5 or min(sizes) < 1:
+        raise ConfigError(f"shape: got {text!r}; expected n,channels,*sizes, such as 1,3,224,224.")
+    return sizes
+
+
+def parse_options(assignments: list[str]) -> dict[str, Any]:
+    """Return the options that ``name=value`` texts state; numbers become numbers.
+
+    Raises:
+        ConfigError: an entry has no name or no ``=``.
+
+    >>> parse_options(["levels=2", "norm=instance", "width=0.5"])
+    {'levels': 2, 'norm': 'instance', 'width': 0.5}
+    """
+    found: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals or not name:
+            raise ConfigError(f"set: got {assignment!r}; expected name=value, such as levels=2.")
+        found[name] = _parse_value(text)
+    return found
+
+
+def _parse_value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text

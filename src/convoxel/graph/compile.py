@@ -1,0 +1,106 @@
+"""The way from a PyTorch module to a program, in one call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convoxel.errors import ConfigError, GraphError, ShapeError
+from convoxel.graph.passes import optimise
+from convoxel.graph.program import Program
+
+__all__ = ["compile"]
+
+
+def compile(
+    model: Any,
+    *example_inputs: Any,
+    threads: int | None = None,
+    tune: bool = False,
+    algorithm: str = "auto",
+) -> Program:
+    """Return ``model`` as a program of native steps, in evaluation mode and with its present weights.
+
+    The model is recorded by ``torch.export`` on the examples with batch and spatial sizes left open, its
+    batch normalisations, activations and additions are folded into the convolutions, and concatenations
+    become views. What the engine does not know runs in PyTorch and is named in one warning.
+
+    Args:
+        model: a ``torch.nn.Module`` of float32 on the CPU. It is not changed, and not needed afterwards.
+        example_inputs: arrays or tensors, float32, (n, c, w), (n, c, h, w) or (n, c, d, h, w), on which the
+        model
+            runs. Their values do not matter; a spatial size of 1 is taken for fixed.
+        threads: how many threads a call uses; all that the process may use by default.
+        tune: measure the algorithms of every convolution on the example and keep the fastest.
+        algorithm: one of ``convoxel.algorithms()`` for every convolution, or ``"auto"``.
+
+    Raises:
+        GraphError: the model is no module, or ``torch.export`` cannot record it.
+        ShapeError: an example has no batch axis, or is not float32.
+        ConfigError: ``threads`` is below 1, or ``tune`` and ``algorithm`` contradict each other.
+        UnsupportedError: the forced ``algorithm`` cannot run some convolution, or a size depends on values.
+
+    >>> import numpy as np, torch
+    >>> program = compile(torch.nn.Conv2d(3, 8, 3, padding=1), np.zeros((1, 3, 16, 16), np.float32))
+    >>> program(np.ones((2, 3, 24, 32), np.float32)).shape
+    (2, 8, 24, 32)
+    """
+    import torch
+
+    from convoxel.graph.from_torch import read
+
+    if threads is not None and threads < 1:
+        raise ConfigError(f"compile: threads is {threads}, expected at least 1, or None for all")
+    if tune and algorithm != "auto":
+        raise ConfigError(
+            f"compile: tune=True chooses algorithms, but algorithm={algorithm!r} forces one; give one of both"
+        )
+    if not isinstance(model, torch.nn.Module):
+        raise GraphError(
+            f"compile: model is a {type(model).__name__}, expected a torch.nn.Module; wrap a function in a module"
+        )
+    examples = [_as_tensor(example, index, torch) for index, example in enumerate(example_inputs)]
+    if not examples:
+        raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
+    imported = read(model, examples)
+    _warn(imported.foreign)
+    program = Program(
+        optimise(imported.graph),
+        imported.structure,
+        threads=threads,
+        algorithm=algorithm,
+        source=imported.graph,
+    )
+    arrays = [example.numpy() for example in examples]
+    program.prepare(*arrays)  # whatever does not fit is refused here, not at the first call
+    return program.tuned(*arrays) if tune else program
+
+
+def _as_tensor(example: Any, index: int, torch: Any) -> Any:
+    where = f"compile: example_inputs[{index}]"
+    if isinstance(example, np.ndarray):
+        example = torch.from_numpy(np.array(example))
+    if not isinstance(example, torch.Tensor):
+        raise GraphError(f"{where} is a {type(example).__name__}, expected a tensor or array")
+    example = example.detach().cpu()
+    if example.dtype != torch.float32:
+        raise ShapeError(f"{where} is {example.dtype}, expected float32; convert it (x.float())")
+    if example.ndim < 2 or 0 in example.shape:
+        raise ShapeError(
+            f"{where} has shape {tuple(example.shape)}, expected (n, c, …) with a batch axis and no axis of size 0"
+        )
+    return example
+
+
+def _warn(foreign: dict[str, str]) -> None:
+    if foreign:
+        listed: Sequence[str] = [f"{name} ({reason})" for name, reason in sorted(foreign.items())]
+        warnings.warn(
+            f"compile: {len(foreign)} operator{'s' if len(foreign) > 1 else ''} will run in PyTorch: "
+            f"{', '.join(listed)}",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,97 @@
+"""The table of rules: one for each PyTorch operator that has a counterpart in ``opset``.
+
+A rule gets a ``Call`` (the operator's arguments by PyTorch's names) and returns its result, adding nodes;
+or it raises ``NotNative``, and the operator runs in PyTorch. It must not guess: whatever an argument means
+that the row cannot say is ``NotNative``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.graph.ir import Value
+from convoxel.graph.reader import NotNative, Reader
+from convoxel.graph.size import Extents
+
+__all__ = ["RANKS", "RULES", "Call", "Rule", "as_native", "rule"]
+
+RANKS = range(2, 6)  # (n, c) to (n, c, d, h, w)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a PyTorch operator.
+
+    ``arguments`` holds values of the graph, constants (``torch.Tensor``), sizes, numbers, and lists of them.
+    ``shapes`` and ``dtypes`` are those of its results; ``used`` says which of several results are read.
+    """
+
+    reader: Reader
+    target: str
+    name: str
+    arguments: Mapping[str, Any]
+    shapes: tuple[Extents, ...]
+    dtypes: tuple[str, ...]
+    used: frozenset[int]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.arguments[key]
+
+    @property
+    def shape(self) -> Extents:
+        """The shape of the first result."""
+        return self.shapes[0]
+
+    def tensor(self, key: str) -> Value:
+        """Return a value of the graph that native steps can read."""
+        value = self.arguments[key]
+        if not isinstance(value, Value):
+            raise NotNative(f"{key} is a constant")
+        return as_native(value)
+
+    def array(self, key: str) -> NDArray[Any] | None:
+        """Return a constant argument as an array, None if it is absent."""
+        tensor = self.arguments[key]
+        if tensor is None:
+            return None
+        if isinstance(tensor, Value) or not hasattr(tensor, "detach"):
+            raise NotNative(f"{key} is computed by the network")
+        return np.array(tensor.detach().cpu().numpy())  # a copy: the program outlives the next training step
+
+    def constant(self, key: str) -> str:
+        """Add a constant argument to the graph and return its name, "" if it is absent."""
+        array = self.array(key)
+        if array is None:
+            return ""
+        return self.reader.constant(array, f"{self.name}.{key}", owner=self.arguments[key])
+
+    def add(self, operator: str, *inputs: str, result: Extents | None = None, **attributes: Any) -> Value:
+        """Add a node with one float32 result, by default of the call's shape."""
+        shape = self.shape if result is None else result
+        if self.dtypes[0] != "float32" or len(shape) not in RANKS:
+            raise NotNative(f"the result is {self.dtypes[0]} with {len(shape)} axes")
+        (value,) = self.reader.add(operator, self.name, inputs, [shape], **attributes)
+        return value
+
+
+def as_native(value: Value) -> Value:
+    if value.dtype != "float32" or len(value.shape) not in RANKS:
+        raise NotNative(f"{value.name} is {value.dtype} with {len(value.shape)} axes")
+    return value
+
+
+Rule = Callable[[Call], Any]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*targets: str) -> Callable[[Rule], Rule]:
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(targets, function))
+        return function
+
+    return register

@@ -1,0 +1,314 @@
+"""Rules of the operators that see neighbourhoods: convolutions, normalisations, activations, poolings,
+resizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convoxel.arithmetic.window import resolve_padding
+from convoxel.errors import ShapeError
+from convoxel.graph.from_torch.call import Call, rule
+from convoxel.graph.ir import Value
+from convoxel.graph.reader import NotNative
+
+
+def _each(value: Any, dims: int) -> tuple[Any, ...]:
+    """Return one entry for each spatial axis; PyTorch lets one entry stand for all."""
+    if not isinstance(value, list | tuple):
+        return (value,) * dims
+    return tuple(value) * dims if len(value) == 1 else tuple(value)
+
+
+def _pairs(padding: Any, dims: int) -> tuple[tuple[int, int], ...]:
+    return tuple((p, p) for p in _each(padding, dims))
+
+
+def _spatial(call: Call, key: str, dims: int) -> Value:
+    """Return a tensor argument with a batch axis, channels and ``dims`` spatial axes."""
+    value = call.arguments[key]
+    if isinstance(value, Value) and len(value.shape) == dims + 1:
+        raise ShapeError(
+            f"{call.target} {call.name}: x has {dims + 1} axes, expected {dims + 2} "
+            f"(batch, channels, {dims} spatial). "
+            "Give the example input a batch axis: x[None]."
+        )
+    value = call.tensor(key)
+    if len(value.shape) != dims + 2:
+        raise NotNative(f"x has {len(value.shape)} axes")
+    return value
+
+
+def _dims(call: Call) -> int:
+    """Return the number of spatial axes, which is in the operator's name: ``aten.max_pool2d.default``."""
+    return int(call.target.split(".")[1][-2])
+
+
+def _kernel(call: Call) -> tuple[int, ...]:
+    """Return the kernel's size, if the weights are known."""
+    if isinstance(call["weight"], Value):
+        raise NotNative("weight is computed by the network")
+    return tuple(call["weight"].shape[2:])
+
+
+# ---- convolutions ----------------------------------------------------------------------------------------
+
+
+@rule(*(f"aten.conv{n}d.{overload}" for n in (1, 2, 3) for overload in ("default", "padding")))
+def _convolution(call: Call) -> Value:
+    kernel = _kernel(call)
+    dims = len(kernel)
+    x = _spatial(call, "input", dims)
+    dilation = _each(call["dilation"], dims)
+    if isinstance(call["padding"], str):
+        padding = resolve_padding({"valid": "none"}.get(call["padding"], call["padding"]), kernel, 1, dilation)
+    else:
+        padding = _pairs(call["padding"], dims)
+    return call.add(
+        "convolution",
+        x.name,
+        call.constant("weight"),
+        call.constant("bias"),
+        stride=_each(call["stride"], dims),
+        padding=padding,
+        dilation=dilation,
+        groups=call["groups"],
+    )
+
+
+@rule(
+    "aten.conv_transpose1d.default",
+    "aten.conv_transpose1d.input",
+    "aten.conv_transpose2d.input",
+    "aten.conv_transpose3d.input",
+)
+def _transposed_convolution(call: Call) -> Value:
+    dims = len(_kernel(call))
+    x = _spatial(call, "input", dims)
+    return call.add(
+        "transposed_convolution",
+        x.name,
+        call.constant("weight"),
+        call.constant("bias"),
+        stride=_each(call["stride"], dims),
+        padding=_pairs(call["padding"], dims),
+        output_padding=_each(call["output_padding"], dims),
+        dilation=_each(call["dilation"], dims),
+        groups=call["groups"],
+    )
+
+
+@rule("aten.linear.default")
+def _linear(call: Call) -> Value:
+    x = call.tensor("input")
+    if len(x.shape) != 2:
+        raise NotNative("a linear layer over the last of several axes")
+    return call.add("dense", x.name, call.constant("weight"), call.constant("bias"))
+
+
+# ---- normalisation ---------------------------------------------------------------------------------------
+
+
+@rule("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
+def _batch_norm(call: Call) -> Any:
+    if call.arguments.get("training", False) or call["running_mean"] is None:
+        raise NotNative("statistics of the batch")
+    value = _running_norm(call)
+    return value if len(call.shapes) == 1 else [value, None, None]
+
+
+def _running_norm(call: Call) -> Value:
+    return call.add(
+        "batch_norm",
+        call.tensor("input").name,
+        call.constant("weight"),
+        call.constant("bias"),
+        call.constant("running_mean"),
+        call.constant("running_var"),
+        epsilon=call["eps"],
+    )
+
+
+@rule("aten.instance_norm.default")
+def _instance_norm(call: Call) -> Value:
+    if not call["use_input_stats"]:
+        return _running_norm(call)
+    x = call.tensor("input")
+    if len(x.shape) < 3:
+        raise NotNative("no spatial axis")
+    return call.add("normalise", x.name, call.constant("weight"), call.constant("bias"), groups=0, epsilon=call["eps"])
+
+
+@rule("aten.group_norm.default")
+def _group_norm(call: Call) -> Value:
+    x = call.tensor("input")
+    return call.add(
+        "normalise",
+        x.name,
+        call.constant("weight"),
+        call.constant("bias"),
+        groups=call["num_groups"],
+        epsilon=call["eps"],
+    )
+
+
+# ---- activations -----------------------------------------------------------------------------------------
+
+
+def _activation(call: Call, function: str, slope: float = 0.0) -> Value:
+    return call.add("activation", call.tensor("self").name, activation=function, slope=float(slope))
+
+
+_ACTIVATIONS = {
+    "relu": "relu",
+    "relu6": "relu6",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+    "silu": "silu",
+    "hardswish": "hard_swish",
+}
+
+
+@rule(*(f"aten.{name}{write}.default" for name in _ACTIVATIONS for write in ("", "_")))
+def _plain_activation(call: Call) -> Value:
+    return _activation(call, _ACTIVATIONS[call.target.split(".")[1].rstrip("_")])
+
+
+@rule("aten.leaky_relu.default", "aten.leaky_relu_.default")
+def _leaky_relu(call: Call) -> Value:
+    return _activation(call, "leaky_relu", call["negative_slope"])
+
+
+@rule("aten.prelu.default")
+def _prelu(call: Call) -> Value:
+    slope = call.array("weight")
+    if slope is None or slope.size != 1:
+        raise NotNative("one slope per channel")
+    return _activation(call, "leaky_relu", float(slope.reshape(-1)[0]))
+
+
+@rule("aten.elu.default", "aten.elu_.default")
+def _elu(call: Call) -> Value:
+    if call["scale"] != 1 or call["input_scale"] != 1:
+        raise NotNative("a scaled ELU")
+    return _activation(call, "elu", call["alpha"])
+
+
+@rule("aten.gelu.default", "aten.gelu_.default")
+def _gelu(call: Call) -> Value:
+    if call["approximate"] != "none":
+        raise NotNative("an approximate GELU")
+    return _activation(call, "gelu")
+
+
+@rule("aten.hardtanh.default", "aten.hardtanh_.default")
+def _hardtanh(call: Call) -> Value:
+    return _clipped(call, call["min_val"], call["max_val"])
+
+
+@rule("aten.clamp.default", "aten.clamp_.default", "aten.clamp_min.default")
+def _clamp(call: Call) -> Value:
+    return _clipped(call, call["min"], call.arguments.get("max"))
+
+
+def _clipped(call: Call, low: Any, high: Any) -> Value:
+    if low == 0 and high in (None, 6):
+        return _activation(call, "relu" if high is None else "relu6")
+    raise NotNative("a clamp other than to [0, ∞) or [0, 6]")
+
+
+# ---- pooling and resizing --------------------------------------------------------------------------------
+
+
+@rule("convoxel.max_pool1d.default", *(f"aten.max_pool{n}d.default" for n in (1, 2, 3)))
+def _max_pool(call: Call) -> Value:
+    dims = _dims(call)
+    x = _spatial(call, "self", dims)
+    kernel = _each(call["kernel_size"], dims)
+    return call.add(
+        "max_pool",
+        x.name,
+        kernel=kernel,
+        stride=_each(call["stride"], dims) or kernel,
+        padding=_pairs(call["padding"], dims),
+        dilation=_each(call["dilation"], dims),
+        ceil=call["ceil_mode"],
+    )
+
+
+@rule("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
+def _average_pool(call: Call) -> Value:
+    dims = _dims(call)
+    x = _spatial(call, "self", dims)
+    kernel = _each(call["kernel_size"], dims)
+    return call.add(
+        "average_pool",
+        x.name,
+        kernel=kernel,
+        stride=_each(call["stride"], dims) or kernel,
+        padding=_pairs(call["padding"], dims),
+        ceil=call["ceil_mode"],
+        count_padding=call["count_include_pad"],
+        divisor=call.arguments.get("divisor_override") or 0,
+    )
+
+
+@rule(*(f"aten.adaptive_avg_pool{n}d.default" for n in (1, 2, 3)))
+def _adaptive_average_pool(call: Call) -> Value:
+    dims = _dims(call)
+    x = _spatial(call, "self", dims)
+    return call.add("adaptive_average_pool", x.name, size=_each(call["output_size"], dims))
+
+
+@rule(*(f"aten.adaptive_max_pool{n}d.default" for n in (1, 2, 3)))
+def _adaptive_max_pool(call: Call) -> list[Any]:
+    dims = _dims(call)
+    x = _spatial(call, "self", dims)
+    size = _each(call["output_size"], dims)
+    if any(extent != 1 for extent in size) or 1 in call.used:
+        raise NotNative("an adaptive maximum to more than one position, or with indices")
+    return [call.add("global_max_pool", x.name, size=size), None]
+
+
+@rule("aten.mean.dim")
+def _mean(call: Call) -> Value:
+    """The mean over all spatial axes is adaptive pooling to one position."""
+    x = call.tensor("self")
+    rank = len(x.shape)
+    if sorted(axis % rank for axis in call["dim"] or ()) != list(range(2, rank)) or rank < 3 or call["dtype"]:
+        raise NotNative("a mean over other than all spatial axes")
+    ones = (1,) * (rank - 2)
+    pooled = call.add("adaptive_average_pool", x.name, result=(*x.shape[:2], *ones), size=ones)
+    return pooled if call["keepdim"] else call.add("squeeze", pooled.name, shape=call.shape)
+
+
+_RESIZES = {
+    "upsample_nearest1d": "nearest",
+    "upsample_nearest2d": "nearest",
+    "upsample_nearest3d": "nearest",
+    "_upsample_nearest_exact1d": "nearest_exact",
+    "_upsample_nearest_exact2d": "nearest_exact",
+    "_upsample_nearest_exact3d": "nearest_exact",
+    "upsample_linear1d": "linear",
+    "upsample_bilinear2d": "linear",
+    "upsample_trilinear3d": "linear",
+    "upsample_bicubic2d": "cubic",
+}
+
+
+@rule(*(f"aten.{name}.{overload}" for name in _RESIZES for overload in ("vec", "default")))
+def _resize(call: Call) -> Value:
+    name, overload = call.target.split(".")[1:]
+    if overload == "vec":
+        x, size = call.tensor("input"), call["output_size"]
+        scales = tuple(call["scale_factors"] or ())
+    else:
+        x, size = call.tensor("self"), call["output_size"]
+        scales = tuple(call.arguments[key] for key in call.arguments if key.startswith("scales"))
+    return call.add(
+        "resize",
+        x.name,
+        size=tuple(size or ()),
+        scale=() if None in scales else scales,
+        mode=_RESIZES[name],
+        align_corners=bool(call.arguments.get("align_corners") or False),
+    )

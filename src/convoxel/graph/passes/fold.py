@@ -1,0 +1,157 @@
+"""Passes that compute in advance: dead code goes, padding and per-channel scalings are folded."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.errors import GraphError
+from convoxel.graph.ir import Graph, Node, rename
+from convoxel.graph.opset import make_node
+
+__all__ = ["check_no_batch_norm", "check_no_dead", "fold_batch_norm", "fold_padding", "remove_dead"]
+
+Float64 = NDArray[np.float64]
+
+
+def remove_dead(graph: Graph) -> Graph:
+    """Return the graph without nodes and constants that no output depends on."""
+    needed = set(graph.outputs)
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if any(value.name in needed for value in node.outputs):
+            kept.append(node)
+            needed.update(node.inputs)
+    constants = {name: array for name, array in graph.constants.items() if name in needed}
+    return graph.replace(nodes=tuple(reversed(kept)), constants=constants)
+
+
+def check_no_dead(graph: Graph) -> None:
+    """Raise if a node or constant is read by nothing."""
+    for node in graph.nodes:
+        if not any(value.name in graph.users or value.name in graph.outputs for value in node.outputs):
+            raise GraphError(f"nothing reads the results of {node.name}")
+    for name in graph.constants:
+        if name not in graph.users and name not in graph.outputs:
+            raise GraphError(f"nothing reads the constant {name}")
+
+
+def fold_padding(graph: Graph) -> Graph:
+    """Return the graph with zero padding before a convolution made part of it.
+
+    The padding itself stays for its other readers, if any; else it is dead.
+    """
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        padding = graph.producers.get(node.inputs[0]) if node.operator == "convolution" else None
+        if padding is not None and padding.operator == "pad" and padding["mode"] == "zero":
+            total = tuple(
+                (low + more_low, high + more_high)
+                for (low, high), (more_low, more_high) in zip(node["padding"], padding["padding"], strict=True)
+            )
+            # A crop then padded is not a crop less deep: the cropped numbers must not come back.
+            if all(side >= 0 for pair in padding["padding"] for side in pair):
+                node = dataclasses.replace(node, inputs=(padding.inputs[0], *node.inputs[1:]))
+                node = node.with_attributes(padding=total)
+        nodes.append(node)
+    return remove_dead(graph.replace(nodes=tuple(nodes)))
+
+
+def fold_batch_norm(graph: Graph) -> Graph:
+    """Return the graph with per-channel scalings folded into the weights before them, in double precision.
+
+    batch_norm(x) = x · s + t with s = weight / √(variance + ε) and t = bias − mean · s, so behind a
+    convolution w' = s·w and b' = s·b + t. A scaling with nothing to fold into becomes an ``affine`` node.
+    """
+    constants = dict(graph.constants)
+    nodes: dict[str, Node] = {}
+    renamed: dict[str, str] = {}
+    maker_of: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.operator not in ("batch_norm", "affine"):
+            nodes[node.name] = node
+            maker_of.update((value.name, node.name) for value in node.outputs)
+            continue
+        scale, shift = _scale_and_shift(graph, node)
+        source = renamed.get(node.inputs[0], node.inputs[0])
+        maker = nodes[maker_of[source]] if source in maker_of else None
+        if maker is not None and _absorbs(graph, maker, node):
+            nodes[maker.name] = _scaled(maker, scale, shift, constants)
+            renamed[node.output.name] = source
+        else:
+            names = [_constant(constants, f"{node.name}.{part}") for part in ("scale", "shift")]
+            constants.update(zip(names, (scale, shift), strict=True))
+            nodes[node.name] = make_node(
+                "affine",
+                node.name,
+                (node.inputs[0], *names),
+                node.outputs,
+                activation=node.attributes.get("activation", "none"),
+                slope=node.attributes.get("slope", 0.0),
+            )
+    outputs = tuple(renamed.get(name, name) for name in graph.outputs)
+    return remove_dead(graph.replace(nodes=rename(nodes.values(), renamed), outputs=outputs, constants=constants))
+
+
+def check_no_batch_norm(graph: Graph) -> None:
+    """Raise if a batch normalisation is left."""
+    for node in graph.nodes:
+        if node.operator == "batch_norm":
+            raise GraphError(f"{node.name} is still a batch_norm")
+
+
+def _scale_and_shift(graph: Graph, node: Node) -> tuple[Float64, Float64]:
+    arrays = [graph.constants[name].astype(np.float64).reshape(-1) if name else None for name in node.inputs[1:]]
+    if node.operator == "affine":
+        scale, shift = arrays
+        assert scale is not None and shift is not None
+        return scale, shift
+    weight, bias, mean, variance = arrays
+    assert mean is not None and variance is not None
+    scale = 1.0 / np.sqrt(variance + node["epsilon"])
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale
+    return scale, shift if bias is None else shift + bias
+
+
+def _absorbs(graph: Graph, maker: Node, node: Node) -> bool:
+    """Whether the scaling ``node`` may move into ``maker``: nobody else sees what lies between."""
+    if maker.operator not in ("convolution", "transposed_convolution", "dense"):
+        return False
+    between = node.inputs[0]
+    plain = (
+        maker["activation"] == "none" and not maker.inputs[3] and node.attributes.get("activation", "none") == "none"
+    )
+    return plain and graph.only_user(between) is not None
+
+
+def _scaled(maker: Node, scale: Float64, shift: Float64, constants: dict[str, NDArray[np.float64]]) -> Node:
+    """Return ``maker`` with its weights multiplied by ``scale`` and its bias by it too, plus ``shift``."""
+    weight = constants[maker.inputs[1]].astype(np.float64)
+    channels = maker.output.shape[1]
+    assert isinstance(channels, int)
+    scale, shift = np.broadcast_to(scale, channels), np.broadcast_to(shift, channels)
+    if maker.operator == "transposed_convolution":
+        # (c, k/groups, …): channel k of group g belongs to the rows of group g alone.
+        grouped = weight.reshape(maker["groups"], -1, *weight.shape[1:])
+        factor = scale.reshape(maker["groups"], 1, -1, *(1,) * (weight.ndim - 2))
+        weight = (grouped * factor).reshape(weight.shape)
+    else:
+        weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    bias = constants[maker.inputs[2]].astype(np.float64) * scale if maker.inputs[2] else 0.0
+    names = [
+        _constant(constants, maker.inputs[1]),
+        _constant(constants, maker.inputs[2] or f"{maker.name}.bias"),
+    ]
+    constants[names[0]], constants[names[1]] = weight, bias + shift
+    return dataclasses.replace(maker, inputs=(maker.inputs[0], *names, maker.inputs[3]))
+
+
+def _constant(constants: dict[str, NDArray[np.float64]], name: str) -> str:
+    """Return ``name``, primed as often as needed to be new."""
+    while name in constants:
+        name += "'"
+    return name

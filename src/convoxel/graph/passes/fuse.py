@@ -1,0 +1,88 @@
+"""Passes that make one node of two, so that numbers are touched once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from convoxel.graph.ir import Graph, Node
+from convoxel.graph.opset import OPERATORS
+
+__all__ = ["fuse_activation", "fuse_flatten", "fuse_residual"]
+
+_RESIDUAL = 3  # the operand's position, the same in every operator that has one
+
+
+def fuse_flatten(graph: Graph) -> Graph:
+    """Return the graph with (n, c, …) → (n, c·…) → dense made (n, c, …) → dense.
+
+    The linear layer then reads its operand where it lies, with the weights reordered instead.
+    """
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        source = graph.producers.get(node.inputs[0]) if node.operator == "dense" else None
+        if source is not None and source.operator in ("reshape", "squeeze"):
+            operand = graph.values.get(source.inputs[0])
+            same_batch = operand is not None and len(operand.shape) >= 2 and operand.shape[0] == source.output.shape[0]
+            if same_batch and len(source.output.shape) == 2:
+                node = dataclasses.replace(node, inputs=(source.inputs[0], *node.inputs[1:]))
+        nodes.append(node)
+    return graph.replace(nodes=tuple(nodes))
+
+
+def fuse_residual(graph: Graph) -> Graph:
+    """Return the graph with convolution + y made one node, run where the addition was.
+
+    Of two convolutions the later one takes the other's result: that one is then sure to be there.
+    """
+    position = {node.name: i for i, node in enumerate(graph.nodes)}
+    nodes = {node.name: node for node in graph.nodes}
+    for node in graph.nodes:
+        if node.operator != "add":
+            continue
+        a, b = node.inputs[:2]
+        makers = [(graph.producers.get(term), other) for term, other in ((a, b), (b, a))]
+        candidates = [
+            (nodes[maker.name], other)
+            for maker, other in makers
+            if maker is not None and maker.name in nodes and _takes_residual(graph, nodes[maker.name], other)
+        ]
+        if candidates:
+            maker, other = max(candidates, key=lambda candidate: position[candidate[0].name])
+            inputs = (*maker.inputs[:_RESIDUAL], other)
+            del nodes[maker.name]
+            nodes[node.name] = dataclasses.replace(maker, inputs=inputs, outputs=node.outputs)
+            # The epilogue of the addition is the convolution's now.
+            nodes[node.name] = nodes[node.name].with_attributes(activation=node["activation"], slope=node["slope"])
+    return graph.replace(nodes=tuple(nodes.values()))
+
+
+def _takes_residual(graph: Graph, maker: Node, other: str) -> bool:
+    operands = OPERATORS[maker.operator].operands
+    if len(operands) <= _RESIDUAL or operands[_RESIDUAL].name != "residual" or other not in graph.values:
+        return False
+    free = not maker.inputs[_RESIDUAL] and maker["activation"] == "none"
+    shape, addend = maker.output.shape, graph.values[other].shape
+    # Axes that are not literally 1 are equal, or the addition itself would be refused.
+    equal = len(shape) == len(addend) and all((p == 1) == (q == 1) for p, q in zip(shape, addend, strict=True))
+    return free and equal and graph.only_user(maker.output.name) is not None
+
+
+def fuse_activation(graph: Graph) -> Graph:
+    """Return the graph with every activation taken into the node that makes its operand, where that can."""
+    nodes: dict[str, Node] = {}
+    maker_of: dict[str, str] = {}
+    for node in graph.nodes:
+        maker = nodes.get(maker_of.get(node.inputs[0], "")) if node.operator == "activation" else None
+        if maker is not None and _takes_activation(graph, maker, node):
+            fused = maker.with_attributes(activation=node["activation"], slope=node["slope"])
+            nodes[maker.name] = dataclasses.replace(fused, outputs=node.outputs)
+            maker_of[node.output.name] = maker.name
+            continue
+        nodes[node.name] = node
+        maker_of.update((value.name, node.name) for value in node.outputs)
+    return graph.replace(nodes=tuple(nodes.values()))
+
+
+def _takes_activation(graph: Graph, maker: Node, node: Node) -> bool:
+    free = OPERATORS[maker.operator].epilogue and maker["activation"] == "none"
+    return free and graph.only_user(node.inputs[0]) is not None

@@ -1,0 +1,212 @@
+"""Shape and cost rules, used by the rows of ``opset``.
+
+A shape rule takes a node whose sizes are numbers and the shapes of its operands (None where absent) and
+returns the shapes of its results; it raises ``ShapeError`` with the bare fact, the caller adds which node.
+A cost rule returns multiply–accumulates of the direct algorithm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from convoxel.arithmetic import window
+from convoxel.errors import ShapeError
+from convoxel.graph.ir import Node
+from convoxel.graph.size import Shape
+
+__all__ = ["Macs", "Shapes"]
+
+Shapes = Sequence[Shape | None]
+ShapeRule = Callable[[Node, Shapes], list[Shape]]
+Macs = Callable[[Node, Shapes, Sequence[Shape]], int]
+
+
+def operand(shapes: Shapes, index: int) -> Shape:
+    """Return the shape of an operand that must be there."""
+    shape = shapes[index]
+    assert shape is not None
+    return shape
+
+
+def _positive(shape: Shape, what: str) -> Shape:
+    if any(size < 1 for size in shape):
+        raise ShapeError(f"the output would be {shape}: the input {what} is too small for the window")
+    return shape
+
+
+def _channels(x: Shape, expected: int) -> None:
+    if len(x) < 2 or x[1] != expected:
+        came = x[1] if len(x) > 1 else "none"
+        raise ShapeError(f"x {x} has {came} channels but the weights expect {expected}")
+
+
+def same(node: Node, shapes: Shapes) -> list[Shape]:
+    """The result has the shape of the first operand."""
+    return [operand(shapes, 0)]
+
+
+def convolution(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) with weights (k, c/groups, …) → (n, k, …)."""
+    x, w = operand(shapes, 0), operand(shapes, 1)
+    if len(x) != len(w):
+        raise ShapeError(f"x {x} has {len(x)} axes but the weights {w} expect {len(w)} (batch and channels included)")
+    _channels(x, w[1] * node["groups"])
+    spatial = tuple(
+        _size(window.conv_size, *axis)
+        for axis in zip(x[2:], w[2:], node["stride"], node["padding"], node["dilation"], strict=True)
+    )
+    return [_with_residual(_positive((x[0], w[0], *spatial), f"{x}"), shapes)]
+
+
+def _size(rule: Callable[..., int], *axis: Any) -> int:
+    """Return the length by ``rule``; a window that does not fit gives 0, reported with the whole shape."""
+    try:
+        return rule(*axis)
+    except ShapeError:
+        return 0
+
+
+def _with_residual(shape: Shape, shapes: Shapes) -> Shape:
+    if shapes[3] is not None and shapes[3] != shape:
+        raise ShapeError(f"cannot add {shapes[3]} to the convolution's {shape}: axes must be equal")
+    return shape
+
+
+def transposed_convolution(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) with weights (c, k/groups, …) → (n, k, …)."""
+    x, w = operand(shapes, 0), operand(shapes, 1)
+    if len(x) != len(w):
+        raise ShapeError(f"x {x} has {len(x)} axes but the weights {w} expect {len(w)} (batch and channels included)")
+    _channels(x, w[0])
+    spatial = tuple(
+        _size(window.transposed_size, *axis)
+        for axis in zip(
+            x[2:],
+            w[2:],
+            node["stride"],
+            node["padding"],
+            node["dilation"],
+            node["output_padding"],
+            strict=True,
+        )
+    )
+    return [_with_residual(_positive((x[0], w[1] * node["groups"], *spatial), f"{x}"), shapes)]
+
+
+def dense(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) with weights (k, c·…) → (n, k)."""
+    x, w = operand(shapes, 0), operand(shapes, 1)
+    features = math.prod(x[1:])
+    if features != w[1]:
+        raise ShapeError(
+            f"x {x} has {features} features but the linear layer expects {w[1]}; "
+            "the input's spatial size must be the one that the network was made for"
+        )
+    return [_with_residual((x[0], w[0]), shapes)]
+
+
+def max_pool(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, …) with windows that may be dilated."""
+    return [_pooled(node, operand(shapes, 0), node["dilation"])]
+
+
+def average_pool(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, …)."""
+    x = operand(shapes, 0)
+    return [_pooled(node, x, (1,) * (len(x) - 2))]
+
+
+def _pooled(node: Node, x: Shape, dilation: Sequence[int]) -> Shape:
+    spatial = tuple(
+        _size(window.pool_size, *axis, node["ceil"])
+        for axis in zip(x[2:], node["kernel"], node["stride"], node["padding"], dilation, strict=True)
+    )
+    return _positive((*x[:2], *spatial), f"{x}")
+
+
+def adaptive_pool(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, *size); a size of 0 keeps the axis."""
+    x = operand(shapes, 0)
+    spatial = tuple(new or old for new, old in zip(node["size"], x[2:], strict=True))
+    return [(*x[:2], *spatial)]
+
+
+def resize(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, *size), or scaled where no size is given."""
+    x = operand(shapes, 0)
+    if node["size"]:
+        spatial = tuple(node["size"])
+    else:
+        spatial = tuple(math.floor(old * scale) for old, scale in zip(x[2:], node["scale"], strict=True))
+    return [_positive((*x[:2], *spatial), f"{x}")]
+
+
+def pad(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, …) longer by the padding."""
+    x, mode = operand(shapes, 0), node["mode"]
+    for size, (low, high) in zip(x[2:], node["padding"], strict=True):
+        limit = {"reflect": size - 1, "circular": size}.get(mode)
+        if limit is not None and max(low, high) > limit:
+            raise ShapeError(f"{mode} padding of {max(low, high)} needs an axis longer than the {size} of x {x}")
+    spatial = tuple(size + low + high for size, (low, high) in zip(x[2:], node["padding"], strict=True))
+    return [_positive((*x[:2], *spatial), f"{x}")]
+
+
+def concat(node: Node, shapes: Shapes) -> list[Shape]:
+    """Joined along one axis; the others must agree."""
+    first, axis = operand(shapes, 0), node["axis"]
+    parts = [operand(shapes, i) for i in range(len(shapes))]
+    for part in parts:
+        if len(part) != len(first) or any(a != b for i, (a, b) in enumerate(zip(part, first)) if i != axis):  # noqa: B905
+            raise ShapeError(f"cannot join {' and '.join(map(str, parts))} along axis {axis}: the other axes differ")
+    return [tuple(sum(p[i] for p in parts) if i == axis else size for i, size in enumerate(first))]
+
+
+def broadcast(node: Node, shapes: Shapes) -> list[Shape]:
+    """The second operand is stretched along its axes of size 1."""
+    a, b = operand(shapes, 0), operand(shapes, 1)
+    if len(a) != len(b) or any(y not in (x, 1) for x, y in zip(a, b, strict=True)):
+        raise ShapeError(f"cannot combine {a} with {b}: axes must be equal or 1")
+    return [a]
+
+
+def narrow(node: Node, shapes: Shapes) -> list[Shape]:
+    """A range along one axis, with a step; bounds are cut off as Python's slices are."""
+    x = operand(shapes, 0)
+    length = len(range(*slice(node["start"], node["stop"], node["step"]).indices(x[node["axis"]])))
+    return [_positive(tuple(length if i == node["axis"] else s for i, s in enumerate(x)), f"{x}")]
+
+
+def reshape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The same number of elements in another shape."""
+    x, shape = operand(shapes, 0), tuple(node["shape"])
+    if math.prod(x) != math.prod(shape):
+        raise ShapeError(f"cannot reshape {x} to {shape}")
+    return [shape]
+
+
+def foreign(node: Node, shapes: Shapes) -> list[Shape]:
+    """The shapes that were recorded when the network was read."""
+    return list(node["shapes"])
+
+
+def no_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Nothing is multiplied and accumulated."""
+    return 0
+
+
+def convolution_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Outputs × (c/groups) × kernel."""
+    return math.prod(out[0]) * math.prod(operand(shapes, 1)[1:])
+
+
+def transposed_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Inputs × (k/groups) × kernel: every input reaches the whole kernel."""
+    return math.prod(operand(shapes, 0)) * math.prod(operand(shapes, 1)[1:])
+
+
+def dense_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Batch × inputs × outputs."""
+    return out[0][0] * math.prod(operand(shapes, 1))

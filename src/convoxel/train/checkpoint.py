@@ -1,0 +1,274 @@
+"""Checkpoints that survive a crash at any instant: tensors in safetensors, everything else in JSON.
+
+A checkpoint is a pair, ``NAME.safetensors`` and ``NAME.json``. The JSON holds the SHA-256 of the tensor file
+and of its own content, so a pair is either proven whole or not used. A new pair is written beside the old
+ones, read back and proven, and only then are the names passed on: next → last → previous. Names may be
+interrupted half way; the reader therefore matches files by their hashes, not by their names.
+
+What this file does not know: models, optimisers, data. It stores named tensors and one JSON object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from convoxel.data.atomic import write_bytes
+from convoxel.errors import CheckpointError, ConvoxelError
+
+__all__ = ["Checkpoint", "Store"]
+
+_FORMAT = 1
+_GENERATIONS = ("next", "last", "previous")
+_BEST = ("best-next", "best")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one checkpoint holds: named tensors and one JSON object, which has at least ``step``."""
+
+    tensors: dict[str, torch.Tensor]
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A manifest and the bytes it vouches for, with the names of their files."""
+
+    body: dict[str, Any]
+    data: bytes
+    manifest: str
+    file: str
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(load_tensors(self.data), self.body)
+
+
+class Store:
+    """The checkpoints of one run folder: the last two generations and the best one."""
+
+    def __init__(self, run: Path) -> None:
+        self.folder = run / "checkpoints"
+
+    def save(self, tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> None:
+        """Add a generation; the one before the last goes.
+
+        Raises:
+            CheckpointError: it could not be written (no space, no permission) or what was read back
+                differs. The generations that were there are intact.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write("next", tensors, body)
+            for old, new in (("last", "previous"), ("next", "last")):
+                for suffix in (".safetensors", ".json"):
+                    source = self.folder / (old + suffix)
+                    if source.exists():
+                        source.replace(self.folder / (new + suffix))
+            _sync(self.folder)
+        except (OSError, ConvoxelError) as error:
+            self._drop("next")
+            raise CheckpointError(self._explain(error)) from error
+
+    def save_best(self, tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> None:
+        """Replace the best checkpoint. Raises CheckpointError as :meth:`save` does."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write("best-next", tensors, body)
+            # Between these two renames the pair does not match; load_best then takes "best-next.json".
+            for suffix in (".safetensors", ".json"):
+                (self.folder / ("best-next" + suffix)).replace(self.folder / ("best" + suffix))
+            _sync(self.folder)
+        except (OSError, ConvoxelError) as error:
+            self._drop("best-next")
+            raise CheckpointError(self._explain(error)) from error
+
+    def load(self) -> Checkpoint:
+        """Return the newest whole generation.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        return self._search(_GENERATIONS).checkpoint()
+
+    def load_best(self) -> Checkpoint:
+        """Return the best checkpoint. Raises CheckpointError if there is none or it is damaged."""
+        return self._search(_BEST).checkpoint()
+
+    def settle(self) -> None:
+        """Bring the newest generation under the name "last" and remove what an interrupted save has left.
+
+        Call it with the lock held before training goes on: the next save begins by writing "next".
+
+        Raises:
+            CheckpointError: no generation is whole, or the folder cannot be written.
+        """
+        found = self._search(_GENERATIONS)
+        try:
+            if (found.manifest, found.file) != ("last", "last"):
+                # Copied, not renamed: until both files are in place the pair is whole where it was.
+                write_bytes(self.folder / "last.safetensors", found.data)
+                write_bytes(self.folder / "last.json", _encode(found.body))
+            self._drop("next")
+            for path in self.folder.glob(".convoxel-*.part"):
+                path.unlink(missing_ok=True)
+        except (OSError, ConvoxelError) as error:
+            raise CheckpointError(self._explain(error)) from error
+
+    def _write(self, name: str, tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> None:
+        data = save_tensors({key: value.detach().contiguous() for key, value in tensors.items()})
+        manifest = {
+            **body,
+            "format": _FORMAT,
+            "file": {"sha256": _digest(data), "size_bytes": len(data)},
+            "tensors": {key: _digest(content) for key, content in _contents(data)},
+        }
+        text = _encode(manifest)
+        write_bytes(self.folder / f"{name}.safetensors", data)
+        write_bytes(self.folder / f"{name}.json", text)
+        for suffix, wanted in ((".safetensors", data), (".json", text)):
+            if (self.folder / (name + suffix)).read_bytes() != wanted:
+                raise CheckpointError(f"{name}{suffix} reads back differently from what was written.")
+
+    def _search(self, names: tuple[str, ...]) -> _Pair:
+        """The newest pair among the files of these names whose hashes agree."""
+        problems: list[str] = []
+        newest: _Pair | None = None
+        for name in names:
+            body = self._read_manifest(name, problems)
+            if body is None or (newest is not None and body["step"] <= newest.body["step"]):
+                continue
+            newest = self._match(body, name, names, problems) or newest
+        if newest is None:
+            found = "; ".join(problems) or "no checkpoint is there"
+            raise CheckpointError(
+                f"checkpoint: {self.folder} holds no whole checkpoint ({found}). Start anew with another --output."
+            )
+        return newest
+
+    def _read_manifest(self, name: str, problems: list[str]) -> dict[str, Any] | None:
+        path = self.folder / f"{name}.json"
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            problems.append(f"{path.name}: {error.strerror or error}")
+            return None
+        body = _decode(content)
+        if body is None:
+            problems.append(f"{path.name} is damaged")
+        elif body.get("format") != _FORMAT:
+            problems.append(f"{path.name} has format {body.get('format')}, this version reads {_FORMAT}")
+            return None
+        return body
+
+    def _match(self, body: dict[str, Any], name: str, names: tuple[str, ...], problems: list[str]) -> _Pair | None:
+        """The pair of a manifest and its tensor file, under whichever of the names that lies."""
+        for other in (name, *(n for n in names if n != name)):
+            path = self.folder / f"{other}.safetensors"
+            try:
+                if path.stat().st_size != body["file"]["size_bytes"]:
+                    continue
+                data = path.read_bytes()
+            except OSError:
+                continue
+            if _digest(data) == body["file"]["sha256"]:
+                return _Pair(body, data, name, other)
+        problems.append(f"{name}.safetensors is damaged or missing{self._blame(name, body)}")
+        return None
+
+    def _blame(self, name: str, body: dict[str, Any]) -> str:
+        """Which tensors of a damaged file differ, if it can still be taken apart."""
+        try:
+            contents = dict(_contents((self.folder / f"{name}.safetensors").read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError, struct.error):
+            return ""
+        wrong = [key for key, digest in body["tensors"].items() if _digest(contents.get(key, b"")) != digest]
+        if not wrong:
+            return ""
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        return f" (tensor {wrong[0]}{more})"
+
+    def _drop(self, name: str) -> None:
+        """Remove a pair that did not come to be, unless its renaming had begun: then it is needed."""
+        group, kept = (_BEST, "best") if name in _BEST else (_GENERATIONS, "last")
+        with contextlib.suppress(OSError):
+            if self._whole(kept, (kept,)) or not self._whole(name, group):
+                for suffix in (".json", ".safetensors"):
+                    (self.folder / (name + suffix)).unlink(missing_ok=True)
+
+    def _whole(self, name: str, group: tuple[str, ...]) -> bool:
+        """Whether the manifest ``name`` has its tensor file among ``group``."""
+        body = self._read_manifest(name, [])
+        return body is not None and self._match(body, name, group, []) is not None
+
+    def _explain(self, error: Exception) -> str:
+        text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        reason = " ".join(text.split()).rstrip(".") + "."
+        try:
+            step = self.load().body["step"]
+            kept = f"The checkpoint of step {step} is intact: mend this and use --resume."
+        except (ConvoxelError, OSError):
+            kept = "No earlier checkpoint exists."
+        return f"checkpoint: cannot save in {self.folder}: {reason} {kept}"
+
+
+def _digest(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _contents(data: bytes) -> list[tuple[str, memoryview]]:
+    """The bytes of each tensor in a safetensors file: 8 bytes of header length, JSON header, data."""
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    view = memoryview(data)[8 + length :]
+    return [
+        (key, view[entry["data_offsets"][0] : entry["data_offsets"][1]])
+        for key, entry in header.items()
+        if key != "__metadata__"
+    ]
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    inner = _canonical(body)
+    return b'{"sha256":"%s","body":%s}\n' % (_digest(inner).encode("ascii"), inner)
+
+
+def _decode(content: bytes) -> dict[str, Any] | None:
+    """The body of a manifest, or None unless every byte is as :func:`_encode` wrote it."""
+    try:
+        outer = json.loads(content)
+        body, digest = outer["body"], outer["sha256"]
+        inner = _canonical(body)
+        whole = isinstance(body, dict) and _digest(inner) == digest and _encode(body) == content
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return body if whole else None
+
+
+def _canonical(body: Any) -> bytes:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return text.encode("ascii")
+
+
+def _sync(folder: Path) -> None:
+    """Make renames durable, where the system lets a folder be opened (not on Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,247 @@
+"""What a training run is told: one frozen record, from flags or from one YAML file.
+
+Here are names, types and limits only. Whatever depends on the data or the machine (patch, width, batch
+size, precision …) may stay unset and is decided once by :mod:`convoxel.train.plan`. Reading a
+configuration needs neither PyTorch nor the data.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from convoxel.errors import ConfigError
+
+__all__ = ["TrainConfig"]
+
+# Where a run is written, where its data lies and when it saves do not change its result.
+_NEUTRAL = frozenset({"output", "data", "checkpoint_seconds", "tensorboard", "num_workers"})
+
+
+class TrainConfig(BaseModel):
+    """The whole configuration of a training run; unset entries are chosen from the data.
+
+    Lengths are in voxels (pixels), times in minutes unless the name says seconds. Exactly one of
+    ``minutes`` and ``epochs`` limits the run (10 minutes when neither is given).
+
+    >>> config = TrainConfig.build(task="classify", data="digits", output="run", epochs=3)
+    >>> config.override(["optimiser=sgd", "learning_rate=0.05"]).learning_rate
+    0.05
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    task: Literal["segment", "classify"]
+    data: str = Field(min_length=1)
+    output: str = Field(min_length=1)
+
+    model: str | None = None
+    levels: int | None = Field(default=None, ge=1, le=8)
+    width: float | None = Field(default=None, gt=0, le=1024)
+    model_options: dict[str, Any] = Field(default_factory=dict)
+
+    patch: tuple[int, ...] | None = None
+    batch_size: int | None = Field(default=None, ge=1, le=4096)
+    foreground: float = Field(default=0.5, ge=0, le=1)
+    normalise: Literal["sample", "dataset"] | None = None
+
+    minutes: float | None = Field(default=None, gt=0, le=60 * 24 * 366)
+    epochs: int | None = Field(default=None, ge=1)
+    steps_per_epoch: int | None = Field(default=None, ge=1)
+
+    learning_rate: float | None = Field(default=None, gt=0, le=100)
+    optimiser: Literal["adam", "sgd"] = "adam"
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = Field(default=0.02, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0, lt=1)
+    clip: float | None = Field(default=5.0, gt=0)
+
+    augment: bool = True
+    flip_axes: tuple[int, ...] | None = None
+
+    validation: int | float | None = None
+    gap: int = Field(default=0, ge=0)
+    on_bad_sample: Literal["stop", "skip"] = "stop"
+    validate_every: int | None = Field(default=None, ge=1)
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    num_workers: int = Field(default=0, ge=0, le=64)
+    precision: Literal["float32", "bfloat16"] | None = None
+    checkpoint_seconds: float = Field(default=60.0, gt=0)
+    tensorboard: bool = True
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _accept_nouns(cls, value: Any) -> Any:
+        return (
+            {"segmentation": "segment", "classification": "classify"}.get(value, value)
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("data", "output", mode="before")
+    @classmethod
+    def _accept_paths(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
+    @field_validator("patch")
+    @classmethod
+    def _check_patch(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (not 1 <= len(value) <= 3 or min(value) < 1):
+            raise ValueError("give one to three sizes, each at least 1")
+        return value
+
+    @field_validator("flip_axes")
+    @classmethod
+    def _check_flips(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and any(not 0 <= axis < 3 for axis in value):
+            raise ValueError("axes are counted 0, 1, 2 (channels not counted)")
+        return value
+
+    @field_validator("validation")
+    @classmethod
+    def _check_validation(cls, value: int | float | None) -> int | float | None:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError("a fraction lies between 0 and 1; a whole number counts samples")
+        if isinstance(value, int) and value < 1:
+            raise ValueError("at least one sample must be held out")
+        return value
+
+    @model_validator(mode="after")
+    def _check_length(self) -> TrainConfig:
+        if self.minutes is not None and self.epochs is not None:
+            raise ValueError("give minutes or epochs, not both")
+        return self
+
+    @classmethod
+    def build(cls, **entries: Any) -> TrainConfig:
+        """Return a checked configuration.
+
+        Raises:
+            ConfigError: an entry is unknown, missing or outside its limits; one line, every mistake named.
+        """
+        try:
+            return cls.model_validate(entries)
+        except ValidationError as error:
+            raise ConfigError("config: " + "; ".join(_explain(item) for item in error.errors())) from None
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, **entries: Any) -> TrainConfig:
+        """Return the configuration in a YAML file; ``entries`` that are not None replace the file's.
+
+        Raises:
+            ConfigError: the file cannot be read, is not a mapping, or holds a wrong entry.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            found = yaml.safe_load(text)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigError(f"config: cannot read {path}: {reason}. Check the path.") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"config: {path} is not YAML: {reason}") from None
+        if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+            raise ConfigError(f"config: {path} must hold `name: value` lines, got {type(found).__name__}.")
+        stated = {name: value for name, value in entries.items() if value is not None}
+        try:
+            return cls.build(**{**found, **stated})
+        except ConfigError as error:
+            raise ConfigError(f"{error} (in {path})") from None
+
+    def override(self, assignments: Sequence[str]) -> TrainConfig:
+        """Return the configuration with ``name=value`` or ``name.inner=value`` replaced; values are YAML.
+
+        Raises:
+            ConfigError: an assignment has no ``=``, its value is not YAML, or the entry is wrong.
+        """
+        entries = self.model_dump(exclude_unset=True)
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            keys = name.strip().split(".")
+            if not equals or not all(keys):
+                raise ConfigError(f"set: got {assignment!r}; expected name=value, such as batch_size=4.")
+            try:
+                value = _parse_value(text)
+            except yaml.YAMLError:
+                raise ConfigError(f"set: the value in {assignment!r} is not YAML; quote it.") from None
+            inner = entries
+            for key in keys[:-1]:
+                inner = inner.setdefault(key, {})
+                if not isinstance(inner, dict):
+                    raise ConfigError(f"set: {key!r} in {assignment!r} has no entries of its own.")
+            inner[keys[-1]] = value
+            # The two limits exclude each other, so stating one withdraws the other.
+            if name.strip() in ("minutes", "epochs") and value is not None:
+                entries["epochs" if name.strip() == "minutes" else "minutes"] = None
+        return type(self).build(**entries)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entries as JSON and YAML know them (tuples become lists)."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Return the YAML text that :meth:`from_yaml` reads back to an equal configuration."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def stated(self) -> dict[str, Any]:
+        """Return the entries that were given a value, as opposed to left at their defaults."""
+        entries = self.to_dict()
+        return {name: entries[name] for name in TrainConfig.model_fields
+                if name in self.model_fields_set and entries[name] is not None}  # fmt: skip
+
+    def difference(self, stored: TrainConfig) -> list[str]:
+        """Return ``name: stored → stated`` for each entry stated here that would change the result.
+
+        >>> first = TrainConfig.build(task="classify", data="digits", output="run", epochs=3, seed=1)
+        >>> TrainConfig.build(task="classify", data="digits", output="run", epochs=4).difference(first)
+        ['epochs: 3 → 4']
+        """
+        theirs = stored.to_dict()
+        return [
+            f"{name}: {'unset' if theirs[name] is None else theirs[name]} → {value}"
+            for name, value in self.stated().items()
+            if name not in _NEUTRAL and value != theirs[name]
+        ]
+
+    def merged(self, stored: TrainConfig) -> TrainConfig:
+        """Return the stored configuration with what is stated here in its place."""
+        stated = self.stated()
+        entries = {**stored.to_dict(), **stated}
+        for one, other in (("minutes", "epochs"), ("epochs", "minutes")):
+            if one in stated:
+                entries[other] = None
+        return TrainConfig.build(**entries)
+
+
+def _parse_value(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            # YAML 1.1 reads 1e-3 as text (it wants 1.0e-3); everybody else means a number.
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(item: Any) -> str:
+    """One mistake as `name: what came; what is expected`."""
+    name = ".".join(str(part) for part in item["loc"])
+    kind, given = item["type"], item.get("input")
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(name, list(TrainConfig.model_fields), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "names: " + ", ".join(TrainConfig.model_fields)
+        return f"there is no entry {name!r}; {hint}"
+    if kind == "missing":
+        return f"{name} is missing; give {name}=…"
+    reason = item["msg"].removeprefix("Value error, ")
+    reason = reason[:1].lower() + reason[1:]
+    return f"{name}={given!r}: {reason}" if name else reason

@@ -1,0 +1,102 @@
+"""A few predicted samples, kept as pictures for the report: slices of volumes, images as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Examples"]
+
+_COUNT = 6
+
+
+class Examples:
+    """Collects up to six example pictures from samples and their predictions.
+
+    ``arrays()`` returns what ``examples.npz`` holds: images (k, rows, columns) float32, or
+    (k, rows, columns, 3) for colour; segmentation: labels and predictions (k, rows, columns) uint8;
+    classification: labels and predictions (k,) class numbers; names (k,). Smaller pictures are centred
+    among larger ones. Slices of volumes are axial, nose upwards, the patient's right on the left.
+    """
+
+    def __init__(self, samples: int, count: int = _COUNT) -> None:
+        self._each = max(1, -(-count // max(1, samples)))
+        self._taken = set(np.linspace(0, samples - 1, min(samples, count)).round().astype(int).tolist())
+        self._count = count
+        self._rows: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any], str]] = []
+
+    def offer(self, index: int, sample: Any, prediction: Any) -> None:
+        """Keep sample number ``index`` if it is among the chosen."""
+        if index not in self._taken or len(self._rows) >= self._count:
+            return
+        image = sample.image
+        if isinstance(sample.label, np.ndarray):
+            self._offer_labelled(sample, np.asarray(prediction))
+            return
+        if image.ndim == 4:  # a classified volume: its middle slice
+            image = image[..., image.shape[-1] // 2]
+        self._rows.append((_picture(image), np.asarray(sample.label), np.asarray(prediction), sample.name))
+
+    def _offer_labelled(self, sample: Any, prediction: NDArray[Any]) -> None:
+        image, label = sample.image, sample.label
+        if label.ndim != 3:
+            self._rows.append((_picture(image), label, prediction, sample.name))
+            return
+        image, label, prediction = (_upright(array, sample.affine) for array in (image[0], label, prediction))
+        for level in _levels(label, self._each):
+            name = f"{sample.name}, slice {level}"
+            planes = (array[:, :, level].T[::-1, ::-1] for array in (image, label, prediction))
+            self._rows.append((*planes, name))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays of ``examples.npz``; empty if nothing was offered."""
+        if not self._rows:
+            return {}
+        images, labels, predictions, names = zip(*self._rows[: self._count], strict=True)
+        return {
+            "images": _stack(images).astype(np.float32),
+            "labels": _stack(labels),
+            "predictions": _stack(predictions),
+            "names": np.asarray(names),
+        }
+
+
+def _picture(image: NDArray[Any]) -> NDArray[Any]:
+    """(channels, *spatial) → (rows, columns) or (rows, columns, 3)."""
+    if image.ndim == 2:  # a signal is drawn as one row
+        return image[:1]
+    return np.moveaxis(image, 0, -1) if image.shape[0] == 3 else image[0]
+
+
+def _upright(array: NDArray[Any], affine: NDArray[Any] | None) -> NDArray[Any]:
+    """The volume with axes towards the patient's right, front and top; as stored where that is unknown."""
+    if affine is None:
+        return array
+    from nibabel.orientations import apply_orientation, io_orientation
+
+    orientation = io_orientation(affine)
+    return array if np.isnan(orientation).any() else np.asarray(apply_orientation(array, orientation))
+
+
+def _levels(label: NDArray[Any], count: int) -> list[int]:
+    """Heights spread over the middle four fifths of the labelled part (or of all)."""
+    filled = np.flatnonzero((label > 0).any(axis=(0, 1)))
+    if filled.size == 0:
+        filled = np.arange(label.shape[2])
+    places = np.linspace(0.1, 0.9, count) if count > 1 else np.asarray([0.5])
+    return [int(filled[round(place * (filled.size - 1))]) for place in places]
+
+
+def _stack(pictures: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    shape = tuple(max(sizes) for sizes in zip(*(p.shape for p in pictures), strict=True))
+    result = np.zeros((len(pictures), *shape), np.asarray(pictures[0]).dtype)
+    if not shape:
+        return np.asarray(pictures)
+    for row, picture in enumerate(pictures):
+        corner = [(have - want) // 2 for have, want in zip(shape, picture.shape, strict=True)]
+        box = tuple(slice(c, c + s) for c, s in zip(corner, picture.shape, strict=True))
+        result[row][box] = picture
+    return result

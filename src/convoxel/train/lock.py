@@ -1,0 +1,61 @@
+"""One trainer per run folder: a lock that the operating system drops when its process ends, in any way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from convoxel.errors import CheckpointError
+
+__all__ = ["hold_lock"]
+
+
+@contextlib.contextmanager
+def hold_lock(folder: Path) -> Iterator[None]:
+    """Hold the run folder for this process.
+
+    A lock file alone would outlive a killed trainer and refuse its resumption; the lock on the file does
+    not. The file stays, empty of meaning, because removing it would race with the next trainer.
+
+    Raises:
+        CheckpointError: another process trains in this folder, or the folder cannot be written.
+    """
+    path = folder / ".lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise CheckpointError(
+            f"output: cannot write in {folder} ({error.strerror or error}). Give another --output."
+        ) from None
+    try:
+        if not _try_lock(descriptor):
+            owner = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+            raise CheckpointError(
+                f"output: process {owner} is training in {folder}. Wait for it, stop it, or give another --output."
+            )
+        with contextlib.suppress(OSError):  # the number only helps people; a full disk must not stop us here
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,48 @@
+"""How far a run has come, by steps or by the clock, and the learning rate that belongs there."""
+
+from __future__ import annotations
+
+import math
+
+from convoxel.train.config import TrainConfig
+
+__all__ = ["learning_rate", "measure_fraction", "steps_total"]
+
+
+def steps_total(config: TrainConfig) -> int | None:
+    """Return the planned number of steps; None when time is the limit."""
+    if config.epochs is None:
+        return None
+    return config.epochs * (config.steps_per_epoch or 1)
+
+
+def measure_fraction(config: TrainConfig, step: int, elapsed_s: float, reserve_s: float = 0.0) -> float:
+    """Return how much of the run is done, 0 … 1.
+
+    Args:
+        config: planned configuration with ``epochs`` or ``minutes``.
+        step: steps taken.
+        elapsed_s: training time spent, validation included.
+        reserve_s: time to keep for the last validation, so that the whole stays within ``minutes``.
+    """
+    total = steps_total(config)
+    if total is not None:
+        return min(1.0, step / total)
+    limit_s = 60.0 * (config.minutes or 1.0)
+    # The reserve never takes more than a third: a short run still trains.
+    return min(1.0, elapsed_s / max(limit_s - reserve_s, limit_s * 2 / 3))
+
+
+def learning_rate(config: TrainConfig, fraction: float) -> float:
+    """Return the learning rate at ``fraction`` of the run.
+
+    A linear rise over the first ``warmup`` share, then constant or half a cosine period down to 1 % of
+    the top (Loshchilov and Hutter 2017, SGDR, without restarts).
+    """
+    top = config.learning_rate or 1e-3
+    if fraction < config.warmup:
+        return top * max(0.05, fraction / config.warmup)
+    if config.schedule == "constant":
+        return top
+    place = (fraction - config.warmup) / max(1e-12, 1.0 - config.warmup)
+    return top * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, place))))

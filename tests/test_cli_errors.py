@@ -1,0 +1,150 @@
+"""How the command line refuses: one line, the right exit code, no traceback unless asked for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convoxel.cli import info, main
+from convoxel.errors import ConfigError, ConvoxelError
+
+COMMANDS = ["demo", "train", "evaluate", "predict", "models", "describe", "compile", "info", "data check", "data list"]
+RUN = "import sys; from convoxel.cli import main; sys.exit(main())"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object, code: int = 2) -> str:
+    """Return the one line on stderr with which a command ends."""
+    assert main([str(word) for word in words]) == code
+    line = capsys.readouterr().err
+    assert line.startswith("convoxel: ") and line.count("\n") == 1, line
+    return line
+
+
+def raiser(error: BaseException) -> Callable[..., None]:
+    def raise_it(*arguments: object, **options: object) -> None:
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.smoke
+def test_typing_errors_are_one_line_with_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [
+        (["evalute"], ["no such command 'evalute'", "'evaluate'", "`convoxel --help`"]),
+        (["train", "--lvels", "3"], ["no such option: --lvels", "did you mean --levels?", "`convoxel train --help`"]),
+        (["--bogus"], ["no such option: --bogus"]),
+        (["data", "chek"], ["'chek'", "'check'"]),
+        (["evaluate"], ["missing argument", "RUN"]),
+        (["predict", "run"], ["missing option", "--input"]),
+        (["train", "--levels", "two"], ["--levels", "'two'"]),
+        (["evaluate", "run", "--engine", "cuda"], ["--engine", "'cuda'", "'torch'"]),
+    ]
+    for words, parts in cases:
+        line = refused(capsys, *words)
+        assert all(part in line for part in parts), line
+
+
+@pytest.mark.smoke
+def test_bare_command_shows_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    shown = "".join(capsys.readouterr())
+    assert all(name.split()[0] in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_and_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Example: convoxel {command}" in shown and "--json" in shown
+
+
+@pytest.mark.smoke
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from convoxel.cli import main; main(['train', '--help']); "
+        "heavy = {'torch', 'numpy', 'monai', 'pydantic', 'PIL'} & set(sys.modules); "
+        "sys.exit(f'help brought {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("convoxel 0.")
+
+
+def test_wrong_input_is_two_and_a_bug_is_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convoxel.native.build_info", raiser(ConfigError("threads: got\n none.")))
+    assert refused(capsys, "info") == "convoxel: threads: got none.\n"
+    monkeypatch.setattr("convoxel.native.build_info", raiser(RuntimeError("odd")))
+    line = refused(capsys, "info", code=1)
+    assert "this is a bug in Convoxel: RuntimeError: odd" in line and "--traceback" in line
+    monkeypatch.setattr("convoxel.native.build_info", raiser(MemoryError()))
+    assert "memory is used up" in refused(capsys, "info")
+    monkeypatch.setattr("convoxel.native.build_info", raiser(KeyboardInterrupt()))
+    assert "interrupted" in refused(capsys, "info", code=130)
+
+
+@pytest.mark.parametrize("words", [["--traceback", "info"], ["info", "--traceback"]])
+def test_traceback_on_request(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convoxel.native.build_info", raiser(ConvoxelError("odd")))
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in shown and shown.endswith("convoxel: odd\n")
+
+
+def test_warnings_are_notes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import warnings
+
+    def warn() -> None:
+        warnings.simplefilter("always")
+        warnings.warn("two operators\nrun in PyTorch", UserWarning, stacklevel=1)
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+        raise ConfigError("end.")
+
+    monkeypatch.setattr("convoxel.native.build_info", warn)
+    assert main(["info"]) == 2
+    assert capsys.readouterr().err == "convoxel: note: two operators run in PyTorch\nconvoxel: end.\n"
+
+
+def test_closed_pipe_is_quiet() -> None:
+    """What `convoxel data list --all | head -1` meets, with far more to print than a pipe holds."""
+    done = subprocess.Popen(
+        [sys.executable, "-c", RUN, "data", "list", "digits", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert done.stdout is not None and done.stderr is not None
+    assert done.stdout.readline() == b"{\n"
+    done.stdout.close()
+    assert done.wait() == 141
+    assert done.stderr.read() == b""
+    done.stderr.close()
+
+
+def test_a_terminal_without_unicode_still_gets_the_answer(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-c", RUN, "data", "list"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0 and "mni152" in done.stdout, done.stderr
+
+
+def test_thread_count_is_checked_and_given_back(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "threads" in refused(capsys, "evaluate", tmp_path, "--threads", 0)
+    monkeypatch.delenv("CONVOXEL_THREADS", raising=False)
+    refused(capsys, "evaluate", tmp_path, "--threads", 1)
+    assert "CONVOXEL_THREADS" not in os.environ
+
+
+def test_info_names_are_there() -> None:
+    assert info.info.__doc__

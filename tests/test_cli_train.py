@@ -1,0 +1,184 @@
+"""Train, evaluate and predict through the command line, and how they refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from convoxel.cli import main
+from convoxel.cli.meter import Meter
+from convoxel.train import Progress
+
+FAST = ["--epochs", "2", "--threads", "1", "--batch-size", "128", "--set", "width=0.0625", "--set", "tensorboard=false"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained classifier of digits."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "classify", "--data", "digits", "--output", str(folder), *FAST]) == 0
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    assert main([str(word) for word in words]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("convoxel: ") and line.count("\n") == 1, line
+    return line
+
+
+def test_train_reports(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert main(["train", "classify", "--data", "digits", "--output", str(folder), *FAST]) == 0
+    shown = capsys.readouterr().out
+    assert "Best on the validation part: accuracy 0." in shown and f"The run lies in {folder}" in shown
+    assert f"Report: {folder / 'report.html'}" in shown and f"convoxel predict {folder} --input" in shown
+    assert (folder / "report.html").stat().st_size > 1000
+
+
+def test_train_json_is_one_object(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run), "--json"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert found["run"] == str(run) and 0 < found["best_metric"] <= 1 and set(found["per_class"]) == set("0123456789")
+    assert Path(found["report"]).is_file() and "reading data" in shown.err
+
+
+def test_train_refuses(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
+    new = ["train", "classify", "--data", "digits", "--output", tmp_path / "new"]
+    cases: list[tuple[list[Any], str]] = [
+        (["train"], "not given: segment or classify, --data DIR, --output RUN"),
+        (["train", "classify", "--data", "digits"], "not given: --output RUN"),
+        (["train", "paint", *new[2:]], "task='paint'"),
+        ([*new[:5], run], "exists and is not empty"),
+        ([*new, "--force"], "force: given without --resume"),
+        ([*new, "--levels", 99], "levels=99"),
+        ([*new, "--patch", "a,b"], "patch: got 'a,b'"),
+        ([*new, "--validation", "some"], "validation: got 'some'"),
+        ([*new, "--minutes", 1, "--epochs", 1], "give minutes or epochs, not both"),
+        ([*new, "--set", "optimizer=sgd"], "did you mean 'optimiser'?"),
+        ([*new, "--set", "optimiser"], "expected name=value"),
+        ([*new, "--model", "vgg"], "course_vgg"),
+        ([*new, "--config", tmp_path / "none.yaml"], "cannot read"),
+        (["train", "classify", "--data", tmp_path / "none", "--output", tmp_path / "new"], "no such folder"),
+        (["train", "--resume", tmp_path], "holds no run"),
+        (["train", "--resume", run, "--output", tmp_path], "output:"),
+        (["train", "--resume", run, "--seed", 3], "seed: 0 → 3"),
+    ]
+    for words, part in cases:
+        capsys.readouterr()
+        assert part in refused(capsys, *words)
+    assert not (tmp_path / "new").exists()
+
+
+def test_flags_go_before_the_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("task: classify\ndata: digits\nminutes: 3\nwidth: 0.0625\nbatch_size: 256\ntensorboard: false\n")
+    folder = tmp_path / "run"
+    words = ["train", "--config", str(file), "--output", str(folder), "--epochs", "1", "--batch-size", "128"]
+    assert main([*words, "--threads", "1", "--validation", "0.5", "--patch", "8x8"]) == 0
+    import yaml
+
+    stored = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (stored["epochs"], stored["minutes"], stored["batch_size"]) == (1, None, 128)
+    assert (stored["validation"], stored["patch"]) == (0.5, [8, 8])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(
+    number: signal.Signals,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "my run"
+
+    def interrupt(self: Meter, moment: Progress) -> None:
+        if moment.step == 3 and moment.phase == "train":
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Meter, "__call__", interrupt)
+        words = ["train", "classify", "--data", "digits", "--output", str(folder), *FAST]
+        assert main(words) == code
+    shown = capsys.readouterr().out
+    again = f"convoxel train --resume '{folder}'"
+    assert "Stopped after 3 steps; a checkpoint was saved" in shown and f"Go on with: {again}" in shown
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert "24 steps" in capsys.readouterr().out
+
+
+def test_evaluate(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json", "--threads", "1"]) == 0
+    ours = json.loads(capsys.readouterr().out)
+    assert main(["evaluate", str(run), "--engine", "torch", "--split", "validation"]) == 0
+    shown = capsys.readouterr().out
+    assert ours["engine"] == "convoxel" and ours["count"] == 359 and len(ours["samples"]) == 359
+    assert f"accuracy {ours['metric']:.4f}" in shown and "engine torch" in shown
+    assert "not a training run" in refused(capsys, "evaluate", run.parent)
+    assert "no such folder" in refused(capsys, "evaluate", run, "--data", run / "none")
+
+
+def test_predict(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        Image.fromarray(np.full((8, 8), index, np.uint8)).save(tmp_path / "images" / f"{index}.png")
+    table = tmp_path / "out" / "classes.csv"
+    words = ["predict", str(run), "--input", str(tmp_path / "images"), "--output", str(table)]
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == [str(table)]
+    assert main([*words, "--engine", "torch"]) == 0
+    assert f"Wrote {table} in" in capsys.readouterr().out
+    with table.open() as file:
+        assert [row["file"] for row in csv.DictReader(file)] == ["0.png", "1.png", "2.png"]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG")
+    assert "broken.png" in refused(capsys, "predict", run, "--input", broken, "--output", tmp_path / "o.csv")
+    assert "does not exist" in refused(capsys, "predict", run, "--input", tmp_path / "no", "--output", table)
+    assert "input image" not in capsys.readouterr().out
+
+
+def test_segmentation_through_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part in ("images", "labels"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+    for index in range(5):
+        label = np.zeros((16, 16), np.uint8)
+        label[4:12, 2 + index : 10 + index] = 1
+        image = (label * 150 + rng.integers(0, 60, label.shape)).astype(np.uint8)
+        Image.fromarray(image).save(tmp_path / "set" / "images" / f"{index}.png")
+        Image.fromarray(label).save(tmp_path / "set" / "labels" / f"{index}.png")
+    folder = tmp_path / "run"
+    words = ["train", "segment", "--data", tmp_path / "set", "--output", folder, "--levels", 1, "--width", 4]
+    limits = ["--epochs", 1, "--set", "steps_per_epoch=4", "--set", "tensorboard=false", "--threads", 1]
+    assert main([str(word) for word in (*words, *limits, "--validation", 2)]) == 0
+    assert "Dice" in capsys.readouterr().out
+    assert main(["evaluate", str(folder)]) == 0
+    assert "Lowest:" in capsys.readouterr().out
+    labels = tmp_path / "labels"
+    assert main(["predict", str(folder), "--input", str(tmp_path / "set"), "--output", str(labels)]) == 0
+    assert f"5 files in {labels}" in capsys.readouterr().out and len(list(labels.glob("*.png"))) == 5
+    assert main(["describe", str(folder)]) == 0 and main(["compile", str(folder), "--threads", "1"]) == 0
+    assert f"unet of {folder}" in capsys.readouterr().out
