@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := CMakeLists.txt $(wildcard csrc/*)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test smoke check format bench conformance sanitize docs setup clean
+.PHONY: FORCE help demo test smoke check format bench conformance sanitize docs setup clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -74,7 +74,11 @@ $(VENV)/.packages: $(VENV)/.python pyproject.toml constraints.txt
 	  $$($(BIN)/python tests/requirements.py train dev)
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.packages $(SOURCES)
+# An editable install maps the modules that exist when it is made: a new one needs another.
+$(VENV)/.modules: $(VENV)/.python FORCE
+	@find src -name '*.py' | sort > $@.now; cmp -s $@.now $@ || cp $@.now $@
+
+$(VENV)/.built: $(VENV)/.packages $(VENV)/.modules $(SOURCES) src/convoxel/arithmetic/winograd.py
 	@echo "Building the engine ..."
 	@CXX="$(CXX)" $(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@

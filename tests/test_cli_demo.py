@@ -25,7 +25,9 @@ def small_set(validation: object, gap: int) -> DataSet:
         sample = Sample(name, image, label, np.eye(4), (1.0, 1.0, 1.0))
         return Split((Entry(name, shape, sample.spacing_mm, lambda: sample),))
 
-    return DataSet("mni152", "segment", 3, 1, ("background", "grey", "white"), part("front", 24, 0), part("back", 16, 1))
+    return DataSet(
+        "mni152", "segment", 3, 1, ("background", "grey", "white"), part("front", 24, 0), part("back", 16, 1)
+    )
 
 
 @pytest.fixture
@@ -66,9 +68,7 @@ def test_demo_measures_draws_and_can_be_run_again(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])
-def test_demo_leaves_other_folders_alone(
-    force: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_demo_leaves_other_folders_alone(force: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, content in enumerate(["", "[]", '{"convoxel_demo": false}']):
         folder = tmp_path / str(number)
         (folder / "run").mkdir(parents=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from convoxel.cli import info, main
+from convoxel.cli import main
 from convoxel.errors import ConfigError, ConvoxelError
 
 COMMANDS = ["demo", "train", "evaluate", "predict", "models", "describe", "compile", "info", "data check", "data list"]
@@ -41,7 +41,7 @@ def test_typing_errors_are_one_line_with_the_nearest_name(capsys: pytest.Capture
         (["data", "chek"], ["'chek'", "'check'"]),
         (["evaluate"], ["missing argument", "RUN"]),
         (["predict", "run"], ["missing option", "--input"]),
-        (["train", "--levels", "two"], ["--levels", "'two'"]),
+        (["train", "--levels", "two"], ["'--levels'", "`convoxel train --help`"]),
         (["evaluate", "run", "--engine", "cuda"], ["--engine", "'cuda'", "'torch'"]),
     ]
     for words, parts in cases:
@@ -67,7 +67,7 @@ def test_help_has_an_example_and_json(command: str, capsys: pytest.CaptureFixtur
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from convoxel.cli import main; main(['train', '--help']); "
-        "heavy = {'torch', 'numpy', 'monai', 'pydantic', 'PIL'} & set(sys.modules); "
+        "heavy = {'torch', 'numpy', 'monai', 'yaml', 'PIL'} & set(sys.modules); "
         "sys.exit(f'help brought {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -90,7 +90,7 @@ def test_wrong_input_is_two_and_a_bug_is_one(
     monkeypatch.setattr("convoxel.native.build_info", raiser(MemoryError()))
     assert "memory is used up" in refused(capsys, "info")
     monkeypatch.setattr("convoxel.native.build_info", raiser(KeyboardInterrupt()))
-    assert "interrupted" in refused(capsys, "info", code=130)
+    assert main(["info"]) == 130 and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("words", [["--traceback", "info"], ["info", "--traceback"]])
@@ -117,24 +117,21 @@ def test_warnings_are_notes(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert capsys.readouterr().err == "convoxel: note: two operators run in PyTorch\nconvoxel: end.\n"
 
 
-def test_closed_pipe_is_quiet() -> None:
-    """What `convoxel data list --all | head -1` meets, with far more to print than a pipe holds."""
-    done = subprocess.Popen(
-        [sys.executable, "-c", RUN, "data", "list", "digits", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert done.stdout is not None and done.stderr is not None
-    assert done.stdout.readline() == b"{\n"
-    done.stdout.close()
-    assert done.wait() == 141
-    assert done.stderr.read() == b""
-    done.stderr.close()
+@pytest.mark.parametrize("words", [["data", "list"], ["data", "list", "digits", "--json"], ["--help"]])
+def test_closed_pipe_is_quiet(words: list[str]) -> None:
+    """What `convoxel data list | true` meets: the reader is gone before the first line."""
+    with subprocess.Popen([sys.executable, "-c", RUN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
+        assert done.stdout is not None and done.stderr is not None
+        done.stdout.close()
+        assert done.wait() == 141
+        assert done.stderr.read() == b""
 
 
-def test_a_terminal_without_unicode_still_gets_the_answer(tmp_path: Path) -> None:
+def test_a_terminal_without_unicode_still_gets_the_answer() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    words = [sys.executable, "-c", RUN, "data", "list"]
+    words = [sys.executable, "-c", RUN, "describe", "--help"]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0 and "mni152" in done.stdout, done.stderr
+    assert done.returncode == 0 and "--shape" in done.stdout, done.stderr
 
 
 def test_thread_count_is_checked_and_given_back(
@@ -144,7 +141,3 @@ def test_thread_count_is_checked_and_given_back(
     monkeypatch.delenv("CONVOXEL_THREADS", raising=False)
     refused(capsys, "evaluate", tmp_path, "--threads", 1)
     assert "CONVOXEL_THREADS" not in os.environ
-
-
-def test_info_names_are_there() -> None:
-    assert info.info.__doc__

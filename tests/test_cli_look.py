@@ -65,7 +65,8 @@ def test_compile_shows_steps_and_memory(capsys: pytest.CaptureFixture[str]) -> N
     found = answer(capsys, *words)
     assert {"conv", "conv_transpose"} <= {step["operator"] for step in found["steps"]}
     assert found["memory"]["arena_bytes"] > 0 and all(step["time_s"] >= 0 for step in found["steps"])
-    shown = output(capsys, *words, "--algorithm", "indirect")
+    resnet = ("compile", "resnet18", "--shape", "1,3,32,32", "--set", "width=0.125", "--threads", 1)
+    shown = output(capsys, *resnet, "--algorithm", "indirect")
     assert "GFLOP/s" in shown and "Memory:" in shown and "indirect" in shown and "winograd" not in shown
     assert "expected one of auto" in refused(capsys, "compile", "unet", "--algorithm", "wino")
 

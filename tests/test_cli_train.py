@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import signal
@@ -32,9 +34,11 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained classifier of digits."""
+    """A trained classifier of digits, and beside it what training printed."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["train", "classify", "--data", "digits", "--output", str(folder), *FAST]) == 0
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        assert main(["train", "classify", "--data", "digits", "--output", str(folder), *FAST]) == 0
+    (folder.parent / "shown.txt").write_text(shown.getvalue())
     return folder
 
 
@@ -45,13 +49,11 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return line
 
 
-def test_train_reports(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    assert main(["train", "classify", "--data", "digits", "--output", str(folder), *FAST]) == 0
-    shown = capsys.readouterr().out
-    assert "Best on the validation part: accuracy 0." in shown and f"The run lies in {folder}" in shown
-    assert f"Report: {folder / 'report.html'}" in shown and f"convoxel predict {folder} --input" in shown
-    assert (folder / "report.html").stat().st_size > 1000
+def test_train_reports(run: Path) -> None:
+    shown = (run.parent / "shown.txt").read_text()
+    assert "Best on the validation part: accuracy 0." in shown and f"The run lies in {run}" in shown
+    assert f"Report: {run / 'report.html'}" in shown and f"convoxel predict {run} --input" in shown
+    assert (run / "report.html").stat().st_size > 1000
 
 
 def test_train_json_is_one_object(capsys: pytest.CaptureFixture[str], run: Path) -> None:
@@ -124,8 +126,9 @@ def test_a_signal_saves_and_says_how_to_go_on(
     shown = capsys.readouterr().out
     again = f"convoxel train --resume '{folder}'"
     assert "Stopped after 3 steps; a checkpoint was saved" in shown and f"Go on with: {again}" in shown
-    assert main(["train", "--resume", str(folder)]) == 0
-    assert "24 steps" in capsys.readouterr().out
+    if number == signal.SIGINT:
+        assert main(["train", "--resume", str(folder)]) == 0
+        assert "24 steps" in capsys.readouterr().out
 
 
 def test_evaluate(capsys: pytest.CaptureFixture[str], run: Path) -> None:
@@ -157,7 +160,6 @@ def test_predict(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) 
     broken.write_bytes(b"\x89PNG")
     assert "broken.png" in refused(capsys, "predict", run, "--input", broken, "--output", tmp_path / "o.csv")
     assert "does not exist" in refused(capsys, "predict", run, "--input", tmp_path / "no", "--output", table)
-    assert "input image" not in capsys.readouterr().out
 
 
 def test_segmentation_through_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

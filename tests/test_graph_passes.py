@@ -101,6 +101,22 @@ def test_every_row_is_complete() -> None:
         assert row.name == row.name.lower() and row.operands
 
 
+def test_windows_and_costs() -> None:
+    row, shapes = OPERATORS["convolution"], [(1, 2, 8), (2, 2, 3), None, None]
+    assert row.window is not None
+    assert row.window(C, (2, 2, 3)) == ((3,), (1,), ((1, 1),), (1,), False)
+    assert row.macs(C, shapes, [(1, 2, 8)]) == 8 * 2 * 2 * 3
+    pool = make_node("max_pool", "p", ("x",), (value("p"),), kernel=(2,), stride=(2,), padding=((0, 0),), dilation=(1,))
+    assert OPERATORS["max_pool"].window(pool, ())[:2] == ((2,), (2,))  # type: ignore[misc]
+    assert OPERATORS["max_pool"].macs(pool, shapes, [(1, 2, 4)]) == 0
+
+
+def test_constants_are_rounded_once_at_the_end() -> None:
+    g = optimise(graph(C, batch_norm("bn", "c"), **{**STATISTICS, "scale": [1 / 3, 1.0]}))
+    weight = g.constants["w'"]
+    assert weight.dtype == np.float32 and weight[0, 0, 0] == np.float32(1 / 3 / 2)
+
+
 def test_shapes_name_the_node_that_does_not_fit() -> None:
     g = graph(C, make_node("add", "sum", ("c", "x"), (value("sum"),)))
     assert infer_shapes(g, {"n": 3, "w": 5})["sum"] == (3, 2, 5)

@@ -97,8 +97,7 @@ def _run(words: list[str]) -> int:
         # Only a closed pipe ends here: typer and rich turn it into an exit of their own.
         return _quiet() if request.code == 1 else int(request.code or 0)
     except (KeyboardInterrupt, typer.Abort):
-        print("convoxel: interrupted.", file=sys.stderr)
-        return 130
+        return 130  # who pressed Ctrl-C needs no telling
 
 
 def _without_traceback(words: list[str]) -> tuple[list[str], bool]:

@@ -31,7 +31,7 @@ _MODEL: dict[str, Any] = {"levels": 2, "width": 16}
 _TRAINING: dict[str, Any] = {}
 _MARK = "demo.json"
 # Where to cut each plane, as a share of the held-out part's length, so that all show the brain's middle.
-_CUTS = {"coronal": 0.6, "axial": 0.5, "sagittal": 0.45}
+_CUTS = {"coronal": 0.85, "axial": 0.5, "sagittal": 0.45}
 
 
 def demo(

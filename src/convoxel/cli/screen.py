@@ -85,6 +85,7 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes}:{rest:02d} min"
+    minutes = round(seconds / 60)
     return f"{minutes // 60}:{minutes % 60:02d} h"
 
 

@@ -67,13 +67,7 @@ def compile(
         raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
     imported = read(model, examples)
     _warn(imported.foreign)
-    program = Program(
-        optimise(imported.graph),
-        imported.structure,
-        threads=threads,
-        algorithm=algorithm,
-        source=imported.graph,
-    )
+    program = Program(optimise(imported.graph), imported.structure, threads=threads, algorithm=algorithm)
     arrays = [example.numpy() for example in examples]
     program.prepare(*arrays)  # whatever does not fit is refused here, not at the first call
     return program.tuned(*arrays) if tune else program

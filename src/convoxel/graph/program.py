@@ -48,11 +48,9 @@ class Program:
         threads: int | None = None,
         algorithm: str = "auto",
         algorithms: Mapping[str, str] | None = None,
-        source: Graph | None = None,
         kernels: Kernels | None = None,
     ) -> None:
         self._graph = graph
-        self._source = source or graph
         self._structure = structure
         self._threads = threads
         self._algorithm = algorithm
@@ -65,11 +63,6 @@ class Program:
     def graph(self) -> Graph:
         """The graph that runs, after all passes."""
         return self._graph
-
-    @property
-    def source(self) -> Graph:
-        """The graph as it was read, before all passes."""
-        return self._source
 
     def __repr__(self) -> str:
         return f"Program({self._graph.name}: {', '.join(map(str, self._graph.inputs))})"
@@ -293,7 +286,6 @@ class Program:
             self._structure,
             threads=self._threads,
             algorithms={name: algorithm for name, (_, algorithm) in best.items()},
-            source=self._source,
             kernels=self._kernels,
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.graph.ir import Graph, Node, Value
@@ -78,8 +77,3 @@ class Reader:
             tuple(guards),
             tuple(assumptions),
         )
-
-
-def as_array(values: Sequence[float]) -> NDArray[np.float64]:
-    """Return a constant vector in double precision."""
-    return np.asarray(values, np.float64)

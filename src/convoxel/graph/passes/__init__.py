@@ -8,7 +8,8 @@
 4. ``fold_batch_norm``: batch normalisation and other per-channel scalings move into the weights before them.
 5. ``fuse_residual``: an addition moves into the convolution that makes one of its terms.
 6. ``fuse_activation``: an activation moves into what makes its operand.
-7. ``assign_layouts``: conversions appear where channels-last meets channels-first.
+7. ``round_constants``: what was folded in double precision becomes float32.
+8. ``assign_layouts``: conversions appear where channels-last meets channels-first.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ PASSES = (
     Pass(fuse.fuse_residual),
     Pass(fuse.fuse_activation),
     Pass(fold.remove_dead, fold.check_no_dead),
+    Pass(fold.round_constants),
     Pass(layout.assign_layouts, layout.check_layouts),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from convoxel.errors import GraphError
 from convoxel.graph.ir import Graph, Node, rename
 from convoxel.graph.opset import make_node
 
-__all__ = ["check_no_batch_norm", "check_no_dead", "fold_batch_norm", "fold_padding", "remove_dead"]
+__all__ = ["check_no_batch_norm", "check_no_dead", "fold_batch_norm", "fold_padding", "remove_dead", "round_constants"]
 
 Float64 = NDArray[np.float64]
 
@@ -100,6 +101,15 @@ def check_no_batch_norm(graph: Graph) -> None:
     for node in graph.nodes:
         if node.operator == "batch_norm":
             raise GraphError(f"{node.name} is still a batch_norm")
+
+
+def round_constants(graph: Graph) -> Graph:
+    """Return the graph with its constants in the engine's float32, rounded once, after all folding."""
+
+    def rounded(array: NDArray[Any]) -> NDArray[Any]:
+        return array.astype(np.float32) if array.dtype == np.float64 else array
+
+    return graph.replace(constants={name: rounded(array) for name, array in graph.constants.items()})
 
 
 def _scale_and_shift(graph: Graph, node: Node) -> tuple[Float64, Float64]:
