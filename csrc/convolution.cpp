@@ -115,23 +115,51 @@ const std::vector<Algorithm>& algorithms() {
   return table;
 }
 
+namespace {
+
+// "auto", a family ("direct": as exact as a direct sum; "winograd"), a name of the table, or "winograd(m,r)", which
+// asks for kernels of 1 or r besides.
+bool is_asked_for(const std::string& name, const Algorithm& algorithm, int64_t* kernel) {
+  *kernel = 0;
+  if (name == "auto" || name == algorithm.name) return true;
+  if (name == "direct") return algorithm.exact;
+  if (name == "winograd") return !algorithm.exact;
+  const size_t comma = name.find(',');
+  if (comma == std::string::npos || name.substr(0, comma) + ")" != algorithm.name) return false;
+  const std::string r = name.substr(comma + 1);
+  if (r.size() != 2 || r[0] < '2' || r[0] > '9' || r[1] != ')') return false;
+  *kernel = r[0] - '0';
+  return true;
+}
+
+std::string why_not(const Algorithm& algorithm, const ConvProblem& problem, int64_t kernel) {
+  for (const int64_t k : problem.window.kernel) {
+    if (kernel > 0 && k != 1 && k != kernel) return "each axis of the kernel must be 1 or " + std::to_string(kernel);
+  }
+  return algorithm.unsupported(problem);
+}
+
+}  // namespace
+
 const Algorithm& choose_algorithm(const std::string& name, const ConvProblem& problem, const KernelSet& set) {
   const Algorithm* best = nullptr;
   double best_cost = 0;
+  std::string refusal;
   for (const Algorithm& algorithm : algorithms()) {
-    if (name != "auto" && name != algorithm.name) continue;
-    const std::string reason = algorithm.unsupported(problem);
-    if (name == algorithm.name && !reason.empty()) {
-      throw std::invalid_argument("algorithm '" + name + "' does not support this problem: " + reason);
+    int64_t kernel = 0;
+    if (!is_asked_for(name, algorithm, &kernel)) continue;
+    const std::string reason = why_not(algorithm, problem, kernel);
+    if (!reason.empty()) {
+      if (refusal.empty()) refusal = "algorithm '" + name + "' does not support this problem: " + reason;
+      continue;
     }
-    if (!reason.empty()) continue;
     const double cost = algorithm.cost(problem, set);
     if (best == nullptr || cost < best_cost) {
       best = &algorithm;
       best_cost = cost;
     }
   }
-  if (best == nullptr) throw std::invalid_argument("there is no algorithm '" + name + "'");
+  if (best == nullptr) throw std::invalid_argument(refusal.empty() ? "there is no algorithm '" + name + "'" : refusal);
   return *best;
 }
 

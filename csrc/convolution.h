@@ -108,8 +108,9 @@ const std::vector<Algorithm>& algorithms();
 std::vector<Algorithm> product_algorithms();
 std::vector<Algorithm> winograd_algorithms();
 
-// The named algorithm, or with "auto" the cheapest that supports the problem. Throws std::invalid_argument with the
-// reason if there is no such algorithm or it does not support the problem.
+// The named algorithm, or the cheapest that supports the problem of all ("auto") or of a family ("direct", "winograd");
+// a name may carry the kernel, as in "winograd(4,3)". Throws std::invalid_argument with the reason if there is no such
+// algorithm or it does not support the problem.
 const Algorithm& choose_algorithm(const std::string& name, const ConvProblem& problem, const KernelSet& set);
 
 // A layer: window, weights and bias. Immutable; packs its weights once for each algorithm that asks.

@@ -13,7 +13,7 @@ import pytest
 
 import convoxel as cx
 from conformance import INSTRUCTION_SETS
-from convoxel import native
+from convoxel import native, reference
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,6 +70,24 @@ def test_kernel_objects_define_no_weak_symbols() -> None:
         weak = [line for line in symbols.splitlines() if line[17:18] in "VWvwu" and line[17:18] != " "]
         assert weak == [], f"{path.name}: {weak}"
         assert "_GLOBAL__sub_I" not in symbols, f"{path.name} runs code when it is loaded"
+
+
+def test_families_of_algorithms_can_be_forced() -> None:
+    x = np.random.default_rng(0).integers(-4, 5, (1, 16, 20, 20)).astype(np.float32)
+    w = np.random.default_rng(1).integers(-4, 5, (16, 16, 3, 3)).astype(np.float32)
+    exact = reference.conv(x, w, None, (1, 1), ((0, 0), (0, 0)), (1, 1))
+    assert np.array_equal(cx.conv(x, w, algorithm="direct"), exact)
+    fourth = cx.conv(x, w, algorithm="winograd(4)")
+    assert np.array_equal(cx.conv(x, w, algorithm="winograd(4,3)"), fourth)
+    assert not np.array_equal(fourth, exact)
+    assert np.abs(cx.conv(x, w, algorithm="winograd") - exact).max() < 1e-2
+    with pytest.raises(cx.UnsupportedError, match=r"winograd\(4,5\).*must be 1 or 5"):
+        cx.conv(x, w, algorithm="winograd(4,5)")
+    with pytest.raises(cx.UnsupportedError, match=r"'winograd' does not support .*stride and dilation must be 1"):
+        cx.conv(x, w, stride=2, algorithm="winograd")
+    for name in ("winograd(4", "winograd(4,)", "winograd(4,33)", "winograd(5,3)", "direkt"):
+        with pytest.raises(cx.ConfigError, match=r"there is no algorithm .*give one of auto, direct, winograd, pointwise"):
+            cx.conv(x, w, algorithm=name)
 
 
 class TestConvMistakes:

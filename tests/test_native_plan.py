@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conformance import INSTRUCTION_SETS
-from convoxel import ShapeError, UnsupportedError, native, reference
+from convoxel import ConfigError, ShapeError, UnsupportedError, native, reference
 from convoxel.native import Convolution, Plan, View
 
 rng = np.random.default_rng(7)
@@ -227,7 +227,7 @@ class TestMistakes:
 
     def test_unknown_and_unsupported_algorithm(self) -> None:
         plan, src, dst, layer = self.plan()
-        with pytest.raises(ShapeError, match=r"there is no algorithm 'magic'"):
+        with pytest.raises(ConfigError, match=r"there is no algorithm 'magic'; give one of auto, direct"):
             plan.convolve(layer, src, dst, algorithm="magic")
         with pytest.raises(UnsupportedError, match=r"'phases' does not support .*: it runs only transposed"):
             plan.convolve(layer, src, dst, algorithm="phases")

@@ -60,7 +60,7 @@ def _check_algorithm(name: str) -> None:
     """Refuse an unknown name before the network is built, which may take a while."""
     from convoxel.native import algorithms
 
-    known = ["auto", *(row["name"] for row in algorithms())]
+    known = ["auto", "direct", "winograd", *(row["name"] for row in algorithms())]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.errors import ShapeError, UnsupportedError
+from convoxel.errors import ConfigError, ShapeError, UnsupportedError
 from convoxel.native import _core
-from convoxel.native.machine import instruction_set, resolve_threads
+from convoxel.native.machine import algorithms, instruction_set, resolve_threads
 
 Floats = NDArray[np.float32]
 Triple = tuple[int, int, int]
@@ -207,6 +207,9 @@ class Plan:
         try:
             getattr(self._core, method)(*arguments)
         except ValueError as error:
+            if str(error).startswith("there is no algorithm"):
+                names = ", ".join(["auto", "direct", "winograd", *(str(row["name"]) for row in algorithms())])
+                raise ConfigError(f"{method}: {error}; give one of {names}.") from None
             if what != "auto" and str(error).startswith("algorithm"):
                 raise UnsupportedError(f"{method}: {error}.") from None
             raise ShapeError(f"{method}: {error}.") from None
