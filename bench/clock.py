@@ -15,12 +15,18 @@ from convoxel import build_info
 
 
 def interleave(contenders: dict[str, Callable[[], object]], rounds: int = 9) -> dict[str, dict[str, float]]:
-    """Runs every contender once untimed, then all in turn; seconds: median, smallest and largest of the rounds."""
+    """Runs all contenders in turn; seconds: median, smallest and largest of the rounds.
+
+    Before each timed run there is a pause, in which the other contenders' threads stop spinning, and an untimed run,
+    which brings this contender's threads and data back.
+    """
     for run in contenders.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
+            time.sleep(0.005)
+            run()
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)
