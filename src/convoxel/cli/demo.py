@@ -28,7 +28,7 @@ __all__ = ["demo"]
 
 _MODEL: dict[str, Any] = {"levels": 2, "width": 16}
 # What the defaults of training would choose otherwise.
-_TRAINING: dict[str, Any] = {}
+_TRAINING: dict[str, Any] = {"learning_rate": 0.005}
 _MARK = "demo.json"
 # Where to cut each plane, as a share of the held-out part's length, so that all show the brain's middle.
 _CUTS = {"coronal": 0.85, "axial": 0.5, "sagittal": 0.45}
