@@ -24,9 +24,7 @@ from convoxel.errors import ConfigError, ShapeError
 Positions = Callable[[int], set[int]]  # of an axis: position → input positions that it sees
 
 
-def conv_layer(
-    k: int, s: int, p: int, d: int
-) -> tuple[Callable[[Field], Field], Callable[[Positions], Positions]]:
+def conv_layer(k: int, s: int, p: int, d: int) -> tuple[Callable[[Field], Field], Callable[[Positions], Positions]]:
     def positions(sees: Positions) -> Positions:
         return lambda o: set().union(*(sees(s * o - p + d * m) for m in range(k)))
 
@@ -38,11 +36,7 @@ def transposed_layer(
 ) -> tuple[Callable[[Field], Field], Callable[[Positions], Positions]]:
     def positions(sees: Positions) -> Positions:
         def at(o: int) -> set[int]:
-            sources = [
-                j
-                for j in range((o + p - k * d) // s, (o + p) // s + 1)
-                if o + p - s * j in range(0, k * d, d)
-            ]
+            sources = [j for j in range((o + p - k * d) // s, (o + p) // s + 1) if o + p - s * j in range(0, k * d, d)]
             return set().union(*(sees(j) for j in sources))
 
         return at
@@ -106,9 +100,7 @@ def test_join_is_the_union(left: list, right: list) -> None:  # type: ignore[typ
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "linear", "cubic", "area"])
-@pytest.mark.parametrize(
-    "i, o", [(12, 24), (12, 36), (20, 30), (21, 14), (30, 10), (9, 9), (16, 20), (10, 23)]
-)
+@pytest.mark.parametrize("i, o", [(12, 24), (12, 36), (20, 30), (21, 14), (30, 10), (9, 9), (16, 20), (10, 23)])
 def test_resize_sees_the_columns_with_weight(i: int, o: int, mode: str) -> None:
     identity = torch.eye(i, dtype=torch.float64)[:, None]
     if mode == "cubic":

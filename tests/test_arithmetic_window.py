@@ -40,9 +40,7 @@ def test_conv_size_counts_windows(i: int, k: int, s: int, p: tuple[int, int], d:
 
 @drawn
 @given(sizes, kernels, strides, paddings, dilations, st.integers(0, 6))
-def test_transposed_size_counts_what_is_spread(
-    i: int, k: int, s: int, p: tuple[int, int], d: int, a: int
-) -> None:
+def test_transposed_size_counts_what_is_spread(i: int, k: int, s: int, p: tuple[int, int], d: int, a: int) -> None:
     reached = {s * j + d * m for j in range(i) for m in range(k)}
     expected = max(reached) + 1 + a - p[0] - p[1]
     if expected < 1:

@@ -89,6 +89,8 @@ def test_wrong_input_is_two_and_a_bug_is_one(
     assert "this is a bug in Convoxel: RuntimeError: odd" in line and "--traceback" in line
     monkeypatch.setattr("convoxel.native.build_info", raiser(MemoryError()))
     assert "memory is used up" in refused(capsys, "info")
+    monkeypatch.setattr("convoxel.native.build_info", raiser(OSError(28, "No space left on device")))
+    assert "the output cannot be written: No space left on device. Free some space" in refused(capsys, "info")
     monkeypatch.setattr("convoxel.native.build_info", raiser(KeyboardInterrupt()))
     assert main(["info"]) == 130 and capsys.readouterr().err == ""
 

@@ -54,6 +54,8 @@ def test_describe_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         (["unet", "--set", "levels"], "expected name=value"),
         (["unet", "--set", "levls=3"], "did you mean 'levels'"),
         (["unet", "--set", "dims=5"], "expected 1, 2 or 3"),
+        (["unet", "--set", "dims=x"], "set: dims is 'x'; expected 1, 2 or 3"),
+        (["unet", "--set", "in_channels=x"], "in_channels is 'x'"),
         (["unet", "--shape", "1,1,7,7"], "multiple of 16"),
     ]
     for words, part in cases:
@@ -69,6 +71,7 @@ def test_compile_shows_steps_and_memory(capsys: pytest.CaptureFixture[str]) -> N
     shown = output(capsys, *resnet, "--algorithm", "indirect")
     assert "GFLOP/s" in shown and "Memory:" in shown and "indirect" in shown and "winograd" not in shown
     assert "expected one of auto" in refused(capsys, "compile", "unet", "--algorithm", "wino")
+    assert "threads: got 0; expected at least 1" in refused(capsys, *words[:-1], 0)
 
 
 def test_info_says_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:

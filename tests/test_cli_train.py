@@ -7,7 +7,9 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from PIL import Image
 
 from convoxel.cli import main
 from convoxel.cli.meter import Meter
+from convoxel.cli.screen import console
 from convoxel.train import Progress
 
 FAST = ["--epochs", "2", "--threads", "1", "--batch-size", "128", "--set", "width=0.0625", "--set", "tensorboard=false"]
@@ -62,7 +65,7 @@ def test_train_json_is_one_object(capsys: pytest.CaptureFixture[str], run: Path)
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     assert found["run"] == str(run) and 0 < found["best_metric"] <= 1 and set(found["per_class"]) == set("0123456789")
-    assert Path(found["report"]).is_file() and "reading data" in shown.err
+    assert Path(found["report"]).is_file() and "evaluating" in shown.err
 
 
 def test_train_refuses(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
@@ -71,6 +74,7 @@ def test_train_refuses(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: 
         (["train"], "not given: segment or classify, --data DIR, --output RUN"),
         (["train", "classify", "--data", "digits"], "not given: --output RUN"),
         (["train", "paint", *new[2:]], "task='paint'"),
+        (["train", "clasify", *new[2:]], "did you mean 'classify'?"),
         ([*new[:5], run], "exists and is not empty"),
         ([*new, "--force"], "force: given without --resume"),
         ([*new, "--levels", 99], "levels=99"),
@@ -79,7 +83,9 @@ def test_train_refuses(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: 
         ([*new, "--minutes", 1, "--epochs", 1], "give minutes or epochs, not both"),
         ([*new, "--set", "optimizer=sgd"], "did you mean 'optimiser'?"),
         ([*new, "--set", "optimiser"], "expected name=value"),
-        ([*new, "--model", "vgg"], "course_vgg"),
+        ([*new, "--model", "vgg"], "there is no model 'vgg'. Known models: course_vgg"),
+        ([*new, "--model", "resnet19"], "there is no model 'resnet19'; did you mean 'resnet18'? Known models: "),
+        ([*new, "--model", "unet"], "model: 'unet' is made to segment, but the task is 'classify'"),
         ([*new, "--config", tmp_path / "none.yaml"], "cannot read"),
         (["train", "classify", "--data", tmp_path / "none", "--output", tmp_path / "new"], "no such folder"),
         (["train", "--resume", tmp_path], "holds no run"),
@@ -126,6 +132,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     shown = capsys.readouterr().out
     again = f"convoxel train --resume '{folder}'"
     assert "Stopped after 3 steps; a checkpoint was saved" in shown and f"Go on with: {again}" in shown
+    assert f"Report so far: {folder / 'report.html'}" in shown and (folder / "report.html").is_file()
     if number == signal.SIGINT:
         assert main(["train", "--resume", str(folder)]) == 0
         assert "24 steps" in capsys.readouterr().out
@@ -140,7 +147,21 @@ def test_evaluate(capsys: pytest.CaptureFixture[str], run: Path) -> None:
     assert ours["engine"] == "convoxel" and ours["count"] == 359 and len(ours["samples"]) == 359
     assert f"accuracy {ours['metric']:.4f}" in shown and "engine torch" in shown
     assert "not a training run" in refused(capsys, "evaluate", run.parent)
-    assert "no such folder" in refused(capsys, "evaluate", run, "--data", run / "none")
+    assert f"the run {run / 'none'} does not exist" in refused(capsys, "evaluate", run / "none")
+    assert f"data: {run / 'none'}: there is no such folder" in refused(capsys, "evaluate", run, "--data", run / "none")
+
+
+def test_evaluate_refuses_other_classes(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
+    for name in "012345678x":
+        (tmp_path / name).mkdir()
+        for index in range(2):
+            Image.fromarray(np.full((8, 8), index, np.uint8)).save(tmp_path / name / f"{index}.png")
+    line = refused(capsys, "evaluate", run, "--data", tmp_path)
+    assert "has the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, x, the run was trained on 0, 1, 2" in line
+    (tmp_path / "x/0.png").unlink()
+    (tmp_path / "x/1.png").unlink()
+    (tmp_path / "x").rmdir()
+    assert "has 9 classes, the run was trained on 10" in refused(capsys, "evaluate", run, "--data", tmp_path)
 
 
 def test_predict(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
@@ -184,3 +205,42 @@ def test_segmentation_through_the_command_line(capsys: pytest.CaptureFixture[str
     assert f"5 files in {labels}" in capsys.readouterr().out and len(list(labels.glob("*.png"))) == 5
     assert main(["describe", str(folder)]) == 0 and main(["compile", str(folder), "--threads", "1"]) == 0
     assert f"unet of {folder}" in capsys.readouterr().out
+
+
+def test_reading_is_announced_only_if_it_takes_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert main(["train", "classify", "--data", str(tmp_path / "none"), "--output", str(tmp_path / "new")]) == 2
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr("convoxel.cli.meter._PATIENCE_S", 0.01)
+    with Meter(console()) as meter:
+        meter(Progress(0, 0, None, 0.0, None, None, None, None, "prepare"))
+        time.sleep(0.3)
+    assert capsys.readouterr().out == "reading data    0 %\n"
+
+
+def test_a_run_without_its_configuration_file_is_resumed(
+    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    (folder / "config.yaml").write_text("damaged")
+    assert main(["train", "--resume", str(folder), "--json"]) == 0
+    assert (folder / "config.yaml").read_text().startswith("task: classify")
+    for path in (folder / "checkpoints").glob("*.safetensors"):
+        path.write_bytes(b"damaged")
+    capsys.readouterr()
+    line = refused(capsys, "train", "--resume", folder)
+    assert "holds no whole checkpoint" in line and "Start anew with another --output" in line
+
+
+def test_many_broken_samples_make_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for part in ("images", "labels"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+    for index in range(5):
+        image = np.full((8, 8), np.nan if index else 1.0, np.float32)
+        np.save(tmp_path / "set/images" / f"{index}.npy", image)
+        np.save(tmp_path / "set/labels" / f"{index}.npy", np.eye(8, dtype=np.uint8))
+    line = refused(capsys, "train", "segment", "--data", tmp_path / "set", "--output", tmp_path / "new")
+    assert "data: 4 samples cannot be used: " in line and "… and 1 more. `convoxel data check` lists all" in line
+    assert ".." not in line and "64 values are NaN" in line and not (tmp_path / "new").exists()

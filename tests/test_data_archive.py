@@ -46,17 +46,13 @@ def test_plain_archives(tmp_path: Path) -> None:
         "classify",
         validation=0.5,
     )
-    assert (found.dims, found.channels, found.classes) == (3, 1, ("0", "1")) and found.train.labels.count(
-        0
-    ) == 5
+    assert (found.dims, found.channels, found.classes) == (3, 1, ("0", "1")) and found.train.labels.count(0) == 5
     masks = RNG.integers(0, 2, (20, 9, 9), np.uint8) * 255
     found = data.load(archive(tmp_path / "b.npz", images=RNG.random((20, 9, 9)), labels=masks), "segment")
     assert found.classes == ("background", "foreground") and found.validation.names[-1] == "000019"
     assert np.array_equal(np.asarray(found.train[3].label), masks[3] // 255)
     found = data.load(
-        archive(
-            tmp_path / "c.npz", images=RNG.random((9, 5, 5, 3)), labels=np.ones((9, 5, 5, 3), int) * [0, 1, 2]
-        ),
+        archive(tmp_path / "c.npz", images=RNG.random((9, 5, 5, 3)), labels=np.ones((9, 5, 5, 3), int) * [0, 1, 2]),
         "segment",
     )
     assert (found.dims, found.channels, len(found.classes)) == (3, 1, 3)

@@ -27,9 +27,7 @@ def test_mni152_is_divided_from_front_to_back() -> None:
         inside = sample.image[0][sample.label == 2].mean()
         assert inside > sample.image[0][sample.label == 1].mean() > 100  # white matter is bright in T1
     whole = data.load("mni152", "segment", validation=0.25)
-    assert (
-        whole.train[0].image.shape[2] == front.image.shape[2] + 40 and whole.fingerprint == found.fingerprint
-    )
+    assert whole.train[0].image.shape[2] == front.image.shape[2] + 40 and whole.fingerprint == found.fingerprint
     fixed = data.load("mni152", "segment", validation=30)
     assert fixed.validation[0].label is not None and fixed.validation[0].label.any()  # type: ignore[union-attr]
     assert fixed.validation[0].image[0].any(axis=(0, 2)).sum() == 30
@@ -45,9 +43,7 @@ def test_mni152_refuses_a_gap_that_leaves_nothing(gap: int) -> None:
 def test_digits() -> None:
     found = data.load("digits", "classify")
     assert len(found.train) == 1438 and len(found.validation) == 359 and found.classes == tuple("0123456789")
-    share = np.bincount([v or 0 for v in found.validation.labels]) / np.bincount(
-        [v or 0 for v in found.train.labels]
-    )
+    share = np.bincount([v or 0 for v in found.validation.labels]) / np.bincount([v or 0 for v in found.train.labels])
     assert abs(share - 0.25).max() < 0.02
     images = np.stack([s.image for s in found.train])
     assert images.shape == (1438, 1, 8, 8) and images.min() == 0 and images.max() == 16
@@ -91,9 +87,7 @@ def test_hippocampus(shared_data: Path) -> None:
 def test_membrane(shared_data: Path) -> None:
     found = data.load(shared_data / "membrane", "segment")
     assert (found.dims, found.channels, len(found.train), len(found.validation)) == (2, 1, 16, 4)
-    assert found.train[0].image.shape == (1, 512, 512) and set(
-        np.unique(np.asarray(found.train[0].label))
-    ) == {0, 1}
+    assert found.train[0].image.shape == (1, 512, 512) and set(np.unique(np.asarray(found.train[0].label))) == {0, 1}
 
 
 def test_cifar10(shared_data: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from convoxel import data
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, DataError
 from refusal import refused
 
 RNG = np.random.default_rng(5)
@@ -155,9 +155,7 @@ def test_cache_keeps_what_fits(tmp_path: Path) -> None:
 def test_intensity(tmp_path: Path) -> None:
     found = data.load(pictures(tmp_path), "classify")
     values = np.stack([s.image for s in found.train]).transpose(1, 0, 2, 3).reshape(3, -1).astype(np.float64)
-    assert np.allclose(found.intensity.mean, values.mean(1)) and np.allclose(
-        found.intensity.std, values.std(1)
-    )
+    assert np.allclose(found.intensity.mean, values.mean(1)) and np.allclose(found.intensity.std, values.std(1))
     assert found.intensity.low == tuple(values.min(1)) and found.intensity.high == tuple(values.max(1))
 
 
@@ -175,3 +173,5 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         data.load(7, "segment")  # type: ignore[arg-type]
     refused(lambda: data.load("a\0b", "segment"), "a\\x00b", "no such folder")
     refused(lambda: data.load("x" * 5000, "segment"), "xxx", "no such folder")
+    with pytest.raises(DataError, match=r"Did you mean 'digits'\?$"):
+        data.load("digitz", "classify")

@@ -20,9 +20,7 @@ RNG = np.random.default_rng(7)
 AFFINE = np.array([[0, -2.0, 0, 10], [1.5, 0, 0, -20], [0, 0, 3.0, 30], [0, 0, 0, 1]])
 
 
-def volume(
-    path: Path, array: np.ndarray[Any, Any], affine: Any = AFFINE, kind: Any = nibabel.Nifti1Image
-) -> Path:
+def volume(path: Path, array: np.ndarray[Any, Any], affine: Any = AFFINE, kind: Any = nibabel.Nifti1Image) -> Path:
     nibabel.save(kind(array, affine), path)
     return path
 
@@ -80,10 +78,7 @@ def test_several_gzip_members_and_padding(tmp_path: Path) -> None:
     content = nibabel.Nifti1Image(array, np.eye(4)).to_bytes()
     path = tmp_path / "a.nii.gz"
     path.write_bytes(
-        gzip.compress(content[:300])
-        + gzip.compress(content[300:9000])
-        + gzip.compress(content[9000:])
-        + b"\0" * 99
+        gzip.compress(content[:300]) + gzip.compress(content[300:9000]) + gzip.compress(content[9000:]) + b"\0" * 99
     )
     assert np.array_equal(data.read_image(path).image[0], array)
 
@@ -226,7 +221,7 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     array = np.ones((3, 4, 5), np.float32)
     array[1, 2, 3] = np.nan
     path = volume(tmp_path / "a.nii.gz", array)
-    refused(lambda: data.read_image(path), path, "1 values are NaN or infinite", "(1, 2, 3)")
+    refused(lambda: data.read_image(path), path, "1 value is NaN or infinite", "(1, 2, 3)")
     path = volume(tmp_path / "b.nii", np.full((2, 2, 2), 1e300))
     refused(lambda: data.read_image(path), path, "8 values are NaN or infinite")
 

@@ -29,19 +29,13 @@ def test_images_come_back(tmp_path: Path, ending: str, shape: tuple[int, ...]) -
     sample = data.read_image(path, dims=len(shape) - 1)
     assert np.array_equal(sample.image, array)
     if ending != ".npy":
-        assert (
-            sample.affine is not None
-            and np.array_equal(sample.affine, AFFINE)
-            and sample.spacing_mm == spacing
-        )
+        assert sample.affine is not None and np.array_equal(sample.affine, AFFINE) and sample.spacing_mm == spacing
 
 
 @pytest.mark.parametrize("dtype", ["?", "i8", "f2", "f8", "u2"])
 def test_other_numbers(tmp_path: Path, dtype: str) -> None:
     array = np.arange(60).reshape(1, 3, 4, 5).astype(dtype)
-    assert np.array_equal(
-        data.read_image(data.write_image(tmp_path / "a.nii", array)).image, array.astype(np.float32)
-    )
+    assert np.array_equal(data.read_image(data.write_image(tmp_path / "a.nii", array)).image, array.astype(np.float32))
 
 
 def test_pictures_come_back(tmp_path: Path) -> None:
@@ -68,16 +62,12 @@ def test_a_prediction_lies_where_its_image_lies(tmp_path: Path) -> None:
     sample = data.read_image(tmp_path / "in.nii.gz")
     data.write_label(tmp_path / "out.nii.gz", sample.image[0] > 0.5, sample.affine, sample.spacing_mm)
     before, after = (nibabel.load(tmp_path / name) for name in ("in.nii.gz", "out.nii.gz"))
-    assert (
-        np.array_equal(before.affine, after.affine) and before.header.get_zooms() == after.header.get_zooms()
-    )
+    assert np.array_equal(before.affine, after.affine) and before.header.get_zooms() == after.header.get_zooms()
 
 
 def test_the_same_array_gives_the_same_bytes(tmp_path: Path) -> None:
     label = RNG.integers(0, 3, (5, 6, 7))
-    first, second = (
-        data.write_label(tmp_path / name, label, AFFINE).read_bytes() for name in ("a.nii.gz", "b.nii.gz")
-    )
+    first, second = (data.write_label(tmp_path / name, label, AFFINE).read_bytes() for name in ("a.nii.gz", "b.nii.gz"))
     assert first == second
 
 
@@ -117,9 +107,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         "folder does not exist",
     )
     (tmp_path / "folder.nii").mkdir()
-    refused(
-        lambda: data.write_label(tmp_path / "folder.nii", ones), tmp_path / "folder.nii", "this is a folder"
-    )
+    refused(lambda: data.write_label(tmp_path / "folder.nii", ones), tmp_path / "folder.nii", "this is a folder")
     assert [p.name for p in tmp_path.iterdir()] == ["folder.nii"]
 
 

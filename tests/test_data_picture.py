@@ -67,9 +67,7 @@ def test_one_bit_palette_and_transparency(tmp_path: Path) -> None:
     opaque[..., 3] = 0
     assert (data.read_image(save(tmp_path / "clear.png", Image.fromarray(opaque))).image == 255).all()
     grey_alpha = np.dstack([GREY, np.full((6, 9), 255, np.uint8)])
-    assert np.array_equal(
-        data.read_image(save(tmp_path / "la.png", Image.fromarray(grey_alpha))).image, GREY[None]
-    )
+    assert np.array_equal(data.read_image(save(tmp_path / "la.png", Image.fromarray(grey_alpha))).image, GREY[None])
     marked = save(tmp_path / "trns.png", Image.fromarray(np.zeros((4, 4), np.uint8)), transparency=0)
     assert (data.read_image(marked).image == 255).all()
 
@@ -105,23 +103,14 @@ def test_grey_in_a_colour_set_and_the_reverse(tmp_path: Path) -> None:
 
 def png(width: int, height: int, bits: int = 8, colour: int = 0, body: bytes = b"") -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(body))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
 
 
 def tiff(*entries: tuple[int, int], following: int = 0) -> bytes:
-    body = struct.pack("<H", len(entries)) + b"".join(
-        struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries
-    )
+    body = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
     return b"II*\0" + struct.pack("<I", 8) + body + struct.pack("<I", following)
 
 

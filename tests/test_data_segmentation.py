@@ -53,11 +53,7 @@ def test_segmentation_folder(tmp_path: Path, ending: str) -> None:
     assert found.spacing_mm == (None if ending == ".npy" else (2, 2, 3))
     sample = found.validation[-1]
     assert sample.name == "case_9" and sample.image.shape == (1, 6, 5, 4) and sample.source is not None
-    assert (
-        isinstance(sample.label, np.ndarray)
-        and sample.label.dtype == np.uint8
-        and sample.label.shape == (6, 5, 4)
-    )
+    assert isinstance(sample.label, np.ndarray) and sample.label.dtype == np.uint8 and sample.label.shape == (6, 5, 4)
     assert found.train.shapes == ((6, 5, 4),) * 8 and found.test is None
     assert data.check(tmp_path / "set", "segment") == []
 
@@ -221,6 +217,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
         ),
         "images/case_1.nii.gz",
         "2-D (6 × 5); expected a 3-D",
+    ),
+    "flat image of a volume": (
+        lambda f: put(case(f, "images"), np.ones((6, 5), np.float32)),
+        "images/case_1.nii.gz",
+        "2-D (6 × 5), its label 3-D (6 × 5 × 4)",
     ),
     "image of two channels": (
         lambda f: put(case(f, "images"), np.ones((6, 5, 4, 2), np.float32)),

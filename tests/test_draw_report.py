@@ -142,7 +142,7 @@ def test_report_of_a_segmentation(tmp_path: Path) -> None:
     images = [a for name, a in page.elements if name == "img"]
     assert len(images) == 2 * 4 and "where prediction and label differ" in str(images[3]["alt"])
     for words in ("0.912", "on 3 held-out images", "step 30", "of 50 taken", "2 min 30 s", "44³", "1.23\u00a0k",
-                  "95.0 %", "73.1 %", "0.800 – 0.900", "the hardest first", "Axial slices", "8 × 8 × 8", "max pool",
+                  "95.0 %", "73.1 %", "0.800 – 0.900", "the hardest first", "shortest axis", "8 × 8 × 8", "max pool",
                   f"convoxel train --resume '{tmp_path}/my run' --minutes 6 --force", "Note.",
                   "A 3-D U-Net that segments"):  # fmt: skip
         assert words in page.words, words

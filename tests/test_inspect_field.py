@@ -58,9 +58,7 @@ def assert_support(
             if len(support) == 0:
                 assert any(f.at(p) is None for f, p in zip(fields, place, strict=True))
                 continue
-            assert seen is not None and seen[0] >= 0 and seen[1] < shape[2 + axis], (
-                "the test needs a larger image"
-            )
+            assert seen is not None and seen[0] >= 0 and seen[1] < shape[2 + axis], "the test needs a larger image"
             assert (int(support[:, axis].min()), int(support[:, axis].max())) == seen
 
 
@@ -159,9 +157,7 @@ def test_drawn_graphs(chain: list[nn.Module]) -> None:
 
 
 def test_axes_differ() -> None:
-    net = nn.Sequential(
-        nn.Conv3d(1, 1, (1, 3, 5), padding=(0, 1, 2)), nn.MaxPool3d((1, 2, 2)), nn.Conv3d(1, 1, 3)
-    )
+    net = nn.Sequential(nn.Conv3d(1, 1, (1, 3, 5), padding=(0, 1, 2)), nn.MaxPool3d((1, 2, 2)), nn.Conv3d(1, 1, 3))
     summary = describe(net, (1, 1, 16, 24, 32))
     assert summary.field is not None
     assert summary.field.size == (3, 8, 10) and summary.field.stride == (1, 2, 2)

@@ -86,7 +86,9 @@ def test_families_of_algorithms_can_be_forced() -> None:
     with pytest.raises(cx.UnsupportedError, match=r"'winograd' does not support .*stride and dilation must be 1"):
         cx.conv(x, w, stride=2, algorithm="winograd")
     for name in ("winograd(4", "winograd(4,)", "winograd(4,33)", "winograd(5,3)", "direkt"):
-        with pytest.raises(cx.ConfigError, match=r"there is no algorithm .*give one of auto, direct, winograd, pointwise"):
+        with pytest.raises(
+            cx.ConfigError, match=r"there is no algorithm .*give one of auto, direct, winograd, pointwise"
+        ):
             cx.conv(x, w, algorithm=name)
 
 

@@ -71,9 +71,7 @@ def test_start_weights_keep_the_variance(make: object, gain: float) -> None:
     module = make()  # type: ignore[operator]
     linear = (module,) if gain == 1.0 else ()
     cnn.start_weights(module, linear=linear)
-    shape = (
-        (64, 512) if isinstance(module, nn.Linear) else (2, module.in_channels, 64, 64)[: module.weight.dim()]
-    )
+    shape = (64, 512) if isinstance(module, nn.Linear) else (2, module.in_channels, 64, 64)[: module.weight.dim()]
     variance = module(torch.randn(shape)).var().item()
     assert variance == pytest.approx(gain, rel=0.1)
     assert module.bias.abs().max() == 0

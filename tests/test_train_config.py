@@ -32,6 +32,8 @@ def build(**entries: Any) -> TrainConfig:
         ({"minutes": 1, "epochs": 2}, ["give minutes or epochs, not both"]),
         ({"minutes": float("nan")}, ["minutes=nan", "finite"]),
         ({"task": "detect"}, ["task='detect'", "'segment' or 'classify'"]),
+        ({"task": "segmnt"}, ["task='segmnt'", "did you mean 'segment'?"]),
+        ({"precision": "bfloat"}, ["precision='bfloat'", "did you mean 'bfloat16'?"]),
         ({"patch": (8, 8, 8, 8)}, ["patch=", "one to three sizes"]),
         ({"flip_axes": (3,)}, ["flip_axes=", "axes are counted 0, 1, 2"]),
         ({"validation": 1.5}, ["validation=1.5", "between 0 and 1"]),
@@ -70,7 +72,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("- a\n", "must hold `name: value` lines, got list"),
-        ("a: [", "is not YAML"),
+        ("a: [", r"is not YAML: line 1: .*\. Expected `name: value` lines\."),
         ("task: segment\n", r"data is missing.*\(in .*run.yaml\)"),
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
     ],

@@ -199,7 +199,39 @@ def test_minutes_limit_the_run_and_leave_a_checkpoint(tmp_path: Path) -> None:
 
 def test_tensorboard_events_are_written(tmp_path: Path) -> None:
     fit(classify(tmp_path / "run", epochs=1, tensorboard=True))
-    assert list((tmp_path / "run/tensorboard").glob("events*"))
+    (file,) = (tmp_path / "run/tensorboard").glob("events*")
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    events = list(EventFileLoader(str(file)).Load())
+    assert events[0].file_version == "brain.Event:2" and events[-1].step == 3
+    assert {"loss/train", "metric/mean", "learning_rate"} <= {value.tag for value in events[-1].summary.value}
+
+
+def test_a_full_disk_costs_the_events_not_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from convoxel.train import record
+
+    def fail(self: Any, event: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    row = {"step": 1, "train_loss": 1.0, "validation_loss": 1.0, "metric": 0.5, "per_class": {}, "learning_rate": 0.1}
+    kept = record.Record(tmp_path / "a")
+    monkeypatch.setattr(record._Events, "_write", fail)
+    with pytest.warns(RuntimeWarning, match=r"tensorboard: no more events are written \(No space left"):
+        kept.write_metrics([row])
+    kept.write_metrics([row])
+    assert (tmp_path / "a/metrics.jsonl").is_file()
+    with pytest.warns(RuntimeWarning, match=r"tensorboard: no events are written \(No space left"):
+        record.Record(tmp_path / "b")
+
+
+def test_a_model_of_the_other_task_is_refused_before_the_data_are_read(tmp_path: Path) -> None:
+    for model, words in (
+        ("unet", "'unet' is made to segment, but the task is 'classify'"),
+        ("unett", "mean 'unet'. K"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            fit(classify(tmp_path / "run", model=model, data=str(tmp_path / "none")))
+    assert not (tmp_path / "run").exists()
 
 
 def test_progress_tells_loss_speed_and_time(tmp_path: Path) -> None:

@@ -80,8 +80,10 @@ def test_a_run_loads_with_its_configuration_and_data(segmenter: Path) -> None:
 def test_loading_says_what_is_wrong(segmenter: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="which: got 'worst'; expected 'best' or 'last'"):
         load_model(segmenter, "worst")
-    with pytest.raises(CheckpointError, match=r"is not a training run .*Give the folder that `convoxel train"):
+    with pytest.raises(CheckpointError, match=r"is not a training run .*Give the one that `convoxel train"):
         load_model(tmp_path)
+    with pytest.raises(CheckpointError, match=r"^the run .*none does not exist; expected the folder of a training run"):
+        load_model(tmp_path / "none")
     with pytest.raises(ConfigError, match="engine: got 'gpu'; expected 'convoxel' or 'torch'"):
         load_predictor(segmenter, engine="gpu")
     with pytest.raises(ConfigError, match="split: got 'half'; expected one of validation"):
@@ -97,7 +99,7 @@ def test_a_damaged_best_checkpoint_is_replaced_with_a_warning(segmenter: Path, t
     content = bytearray(path.read_bytes())
     content[-3] ^= 4
     path.write_bytes(content)
-    with pytest.warns(RuntimeWarning, match=r"best.safetensors is damaged.*Using the last checkpoint instead"):
+    with pytest.warns(RuntimeWarning, match=r"best.safetensors is damaged.*the last one, of step 30, is taken"):
         assert load_model(run)[2]["step"] == 30
 
 
@@ -240,3 +242,27 @@ def test_prediction_needs_one_layer_of_tiles(segmenter: Path, monkeypatch: pytes
         peaks.append(tracemalloc.get_traced_memory()[1] - length * 16 * 16)
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.3 + 20_000
+
+
+def test_a_wrong_image_is_refused_before_anything_is_written(segmenter: Path, volumes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.nii.gz").write_bytes((volumes / "images/v0.nii.gz").read_bytes())
+    np.save(folder / "b.npy", np.zeros((3, 9, 10, 7), np.float32))
+    with pytest.raises(DataError, match=r"b.npy: the image has 3 channels; expected 1"):
+        predict(segmenter, folder, tmp_path / "new/labels", engine="torch")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_broken_image_amid_a_folder_says_how_far_it_went(segmenter: Path, volumes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    whole = (volumes / "images/v0.nii.gz").read_bytes()
+    (folder / "b.nii.gz").write_bytes(whole[: len(whole) // 2])  # the header is whole, the voxels are not
+    with pytest.raises(DataError, match=r"b.nii.gz: the gzip stream is damaged or truncated"):
+        predict(segmenter, folder, tmp_path / "new/labels", engine="torch")
+    assert not (tmp_path / "new").exists()
+    (folder / "a.nii.gz").write_bytes(whole)
+    with pytest.raises(DataError, match=r"b.nii.gz: .* 1 of 2 label maps are written in .*labels\.$"):
+        predict(segmenter, folder, tmp_path / "new/labels", engine="torch")
+    assert [path.name for path in (tmp_path / "new/labels").iterdir()] == ["a.nii.gz"]

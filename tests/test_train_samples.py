@@ -132,6 +132,16 @@ def test_image_and_label_move_together() -> None:
         assert np.abs(middle[0] - middle[1]).max() < 1.0
 
 
+def test_comparable_volumes_keep_their_intensities() -> None:
+    image, label = np.full((1, 16, 16, 16), 2.0, np.float32), np.zeros((16, 16, 16), np.uint8)
+    reach = {}
+    for rule in ("dataset", "sample"):
+        change = Augmentation(planned(patch=(16, 16, 16), normalise=rule))
+        means = [float(change(image.copy(), label, seed)[0].mean()) for seed in range(40)]
+        reach[rule] = max(abs(mean - 2.0) for mean in means)
+    assert 0 < reach["dataset"] < 0.15 < reach["sample"]
+
+
 def test_only_planned_axes_are_flipped() -> None:
     ramp = np.arange(16, dtype=np.float32)
     image = (ramp[:, None, None] + ramp[:, None] + ramp)[None]
@@ -216,18 +226,34 @@ def test_statistics_are_fixed_in_the_last_phase() -> None:
 
 
 def test_examples_are_upright_slices_of_the_labelled_part() -> None:
-    image = np.arange(3 * 4 * 5, dtype=np.float32).reshape(1, 3, 4, 5)
-    label = np.zeros((3, 4, 5), np.uint8)
+    image = np.arange(4 * 5 * 3, dtype=np.float32).reshape(1, 4, 5, 3)
+    label = np.zeros((4, 5, 3), np.uint8)
     label[:, :, 2] = 1
     examples = Examples(1)
-    examples.offer(0, Piece("head", image, label, np.diag([1.0, 1.0, 1.0, 1.0])), label)
+    examples.offer(0, Piece("head", image, label, np.diag([1.0, 2.0, 3.0, 1.0])), label)
     arrays = examples.arrays()
-    assert arrays["images"].shape == (6, 4, 3) and arrays["labels"].min() == 1
+    assert arrays["images"].shape == (6, 5, 4) and arrays["labels"].min() == 1
     assert arrays["names"][0] == "head, slice 2"
-    assert arrays["images"][0, 0, 0] == image[0, 2, 3, 2]  # top left: front, patient's right
+    assert arrays["images"][0, 0, 0] == image[0, 3, 4, 2]  # top left: front, patient's right
+    assert arrays["marks"][0].tolist() == ["A", "P", "R", "L"]
+    assert arrays["spacing"][0].tolist() == [2, 1]
     flipped = Examples(1)
-    flipped.offer(0, Piece("head", image[:, ::-1], label, np.diag([-1.0, 1.0, 1.0, 1.0])), label)
+    flipped.offer(0, Piece("head", image[:, ::-1], label, np.diag([-1.0, 2.0, 3.0, 1.0])), label)
     assert (flipped.arrays()["images"] == arrays["images"]).all()
+
+
+@pytest.mark.parametrize(("across", "letters"), [(0, "SIAP"), (1, "SIRL"), (2, "APRL")])
+def test_examples_are_cut_across_the_shortest_axis(across: int, letters: str) -> None:
+    size = [6, 7, 8]
+    size[across] = 3
+    label = np.zeros(size, np.uint8)
+    label[-1, -1, -1] = 1  # right, front, top
+    examples = Examples(1)
+    examples.offer(0, Piece("v", label[None].astype(np.float32), label, np.eye(4)), label)
+    arrays = examples.arrays()
+    assert arrays["labels"].shape[1:] == tuple(size[axis] for axis in (2, 1, 0) if axis != across)
+    assert arrays["labels"][0, 0, 0] == 1
+    assert "".join(arrays["marks"][0]) == letters
 
 
 def test_examples_of_planes_colours_and_classes() -> None:

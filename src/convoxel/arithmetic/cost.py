@@ -24,9 +24,7 @@ __all__ = [
 ]
 
 
-def conv_params(
-    in_channels: int, out_channels: int, kernel: Sequence[int], groups: int = 1, bias: bool = True
-) -> int:
+def conv_params(in_channels: int, out_channels: int, kernel: Sequence[int], groups: int = 1, bias: bool = True) -> int:
     """Return the parameters of a convolution or transposed convolution: C/g · K · ∏k, and K more with a bias.
 
     Raises:

@@ -85,9 +85,7 @@ class Field:
         Two axes of equal stride that are added or concatenated look at the same place if their centres agree.
         """
         centres = [
-            Fraction(seen[0] + seen[1], 2) - self.stride * phase
-            for phase, seen in enumerate(self.phases)
-            if seen
+            Fraction(seen[0] + seen[1], 2) - self.stride * phase for phase, seen in enumerate(self.phases) if seen
         ]
         return sum(centres, Fraction(0)) / max(len(centres), 1)
 
@@ -263,9 +261,7 @@ def join(*fields: Field, size: int | None = None) -> Field:
 def _through(field: Field, taps: Sequence[Sequence[int]], step: int) -> Field:
     """Compose: output q · len(taps) + phase reads the positions taps[phase] + q · step."""
     turns = field.period // math.gcd(field.period, step)
-    phases = [
-        _hull(field.at(tap + turn * step) for tap in positions) for turn in range(turns) for positions in taps
-    ]
+    phases = [_hull(field.at(tap + turn * step) for tap in positions) for turn in range(turns) for positions in taps]
     return _reduced(phases, turns * step // field.period * field.advance)
 
 

@@ -148,9 +148,7 @@ def transposed_size(i: int, k: int, s: int = 1, p: int | Pair = 0, d: int = 1, a
     if i < 1:
         raise ShapeError(f"a transposed convolution needs an input size of at least 1, but i is {i}.")
     if a < 0:
-        raise ConfigError(
-            f"a (output_padding) is {a}, but it must be at least 0. Crop with a larger padding p."
-        )
+        raise ConfigError(f"a (output_padding) is {a}, but it must be at least 0. Crop with a larger padding p.")
     before, after = _pair(p)
     o = _natural("stride s", s) * (i - 1) + span(k, d) + a - before - after
     if o < 1:
@@ -243,8 +241,7 @@ def resolve_padding(
         return tuple((e - 1, 0) for e in spans)
     if size is None and any(s > 1 for s in strides):
         raise ConfigError(
-            f'padding="same" with stride {strides} depends on the input size. '
-            "Give size=, or padding in numbers."
+            f'padding="same" with stride {strides} depends on the input size. Give size=, or padding in numbers.'
         )
     totals = [
         # With stride 1 the size cancels: (i − 1) + e − i = e − 1.
@@ -269,18 +266,14 @@ def _pair(p: int | Pair) -> Pair:
     if isinstance(p, int):
         return p, p
     if len(p) != 2:
-        raise ConfigError(
-            f"padding of one axis is {tuple(p)}, but it must be an int or a pair (before, after)."
-        )
+        raise ConfigError(f"padding of one axis is {tuple(p)}, but it must be an int or a pair (before, after).")
     return int(p[0]), int(p[1])
 
 
 def _per_axis(name: str, value: int | Sequence[int], axes: int) -> tuple[int, ...]:
     values = (value,) * axes if isinstance(value, int) else tuple(value)
     if len(values) != axes:
-        raise ConfigError(
-            f"{name} has {len(values)} entries, but kernel has {axes}. Give one int, or one an axis."
-        )
+        raise ConfigError(f"{name} has {len(values)} entries, but kernel has {axes}. Give one int, or one an axis.")
     return tuple(_natural(name, entry) for entry in values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 import traceback
@@ -125,6 +126,10 @@ def _report(error: Exception) -> int:
         return 2
     if isinstance(error, MemoryError):
         _print_line("memory is used up; give a smaller patch, batch or width, or close other programs.")
+        return 2
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = error.filename or "the output"
+        _print_line(f"{where} cannot be written: {error.strerror}. Free some space or write elsewhere.")
         return 2
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     _print_line(f"this is a bug in Convoxel: {what} (add --traceback to see where, and report it).")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from convoxel.cli.network import choose_network
-from convoxel.cli.screen import console, duration, emit, say, table
+from convoxel.cli.screen import console, duration, emit, limit_threads, say, table
 from convoxel.errors import ConfigError
 
 __all__ = ["compile_network"]
@@ -37,7 +37,8 @@ def compile_network(
     chosen = choose_network(network, shape, assign, weights=True)
     x = np.random.default_rng(0).standard_normal(chosen.shape, np.float32)
     begun = time.perf_counter()
-    program = compile_model(chosen.model, torch.from_numpy(x), threads=threads, tune=tune, algorithm=algorithm)
+    with limit_threads(threads):
+        program = compile_model(chosen.model, torch.from_numpy(x), threads=threads, tune=tune, algorithm=algorithm)
     seconds = time.perf_counter() - begun
     steps: list[dict[str, Any]] = program.profile(x)
     memory = dataclasses.asdict(program.memory(x))

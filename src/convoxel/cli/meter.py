@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ __all__ = ["Meter"]
 
 # Seconds between plain lines: the first ones soon, so that a log shows life, then fewer.
 _FIRST_S, _LATER_S = 5.0, 20.0
+# Reading small data, or refusing wrong data, takes less and needs no announcement.
+_PATIENCE_S = 2.0
 # Narrower screens keep what matters: bar, loss, metric, speed and time left.
 _WIDE = 110
 _WORDS = {"prepare": "reading data", "train": "training", "validate": "validating", "evaluate": "evaluating",
@@ -36,8 +39,8 @@ class Meter:
         self._screen = screen
         self._metric = metric
         self._bar: Progress | None = None
+        self._announcement: threading.Timer | None = None
         self._task: Any = None
-        self._phase = ""
         self._shown: float | None = None
         self._printed_s = self._begun_s = time.monotonic()
         if screen.is_terminal:
@@ -60,24 +63,39 @@ class Meter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._withdraw()
         if self._bar is not None:
             self._bar.stop()
 
     def __call__(self, moment: Moment) -> None:
         """Show one moment."""
+        self._withdraw()
         word = _WORDS.get(moment.phase, moment.phase)
         if self._bar is not None:
             figures = "  ".join(self.figures(moment))
             self._bar.update(self._task, description=word, completed=moment.fraction, figures=figures)
             return
+        if moment.phase == "prepare":
+            self._announcement = threading.Timer(_PATIENCE_S, self._print, (word, moment))
+            self._announcement.daemon = True
+            self._announcement.start()
+            return
         now = time.monotonic()
         wait_s = _FIRST_S if now - self._begun_s < 3 * _FIRST_S else _LATER_S
-        # A new validation is always worth a line; a long phase announces itself once.
-        news = moment.metric != self._shown or (moment.phase != self._phase and moment.phase == "prepare")
-        self._phase = moment.phase
+        news = moment.metric != self._shown  # a new validation is always worth a line
         if moment.phase == "done" or not (news or now - self._printed_s >= wait_s):
             return
         self._shown, self._printed_s = moment.metric, now
+        self._print(word, moment)
+
+    def _withdraw(self) -> None:
+        """Take back an announcement that has become old before it was made."""
+        if self._announcement is not None:
+            self._announcement.cancel()
+            self._announcement.join()
+            self._announcement = None
+
+    def _print(self, word: str, moment: Moment) -> None:
         say(self._screen, "  ".join([f"{word:<12}", f"{100 * moment.fraction:3.0f} %", *self.figures(moment)]))
 
     def figures(self, moment: Moment) -> list[str]:

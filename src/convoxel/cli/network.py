@@ -63,11 +63,11 @@ def _from_zoo(name: str, sizes: tuple[int, ...] | None, options: dict[str, Any],
     from convoxel import models
 
     entry = models.entry(name)
-    dims = int(options.pop("dims", len(sizes) - 2 if sizes else 2))
+    dims = options.pop("dims", len(sizes) - 2 if sizes else 2)
+    if dims not in (1, 2, 3):
+        raise ConfigError(f"set: dims is {dims!r}; expected 1, 2 or 3.")
     if sizes is None:
-        if not 1 <= dims <= 3:
-            raise ConfigError(f"set: dims is {dims}; expected 1, 2 or 3.")
-        channels = int(options.get("in_channels", entry.default("in_channels")))
+        channels = options.get("in_channels", entry.default("in_channels"))
         sizes = (1, channels, *(entry.size[dims - 1],) * dims)
     given = {"in_channels": sizes[1], **options}
     with contextlib.nullcontext() if weights else torch.device("meta"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from convoxel.cli.meter import Meter
 from convoxel.cli.screen import command_line, console, duration, emit, number, say, table
-from convoxel.errors import CheckpointError, ConfigError
+from convoxel.errors import CheckpointError, ConfigError, ConvoxelError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,8 +101,14 @@ def finish(config: TrainConfig, result: RunResult, screen: Console, json: bool) 
         "report": None,
     }
     again = command_line("convoxel", "train", "--resume", result.path)
+    from convoxel.draw.report import write_report
+
     if result.interrupted:
         say(screen, f"Stopped after {result.steps} steps; a checkpoint was saved in {result.path}.")
+        # The curves so far; what matters is saved already, so a report that fails must not hide how to go on.
+        with contextlib.suppress(ConvoxelError):
+            summary["report"] = str(write_report(result.path))
+            say(screen, f"Report so far: {summary['report']}")
         say(screen, f"Go on with: {again}")
         if json:
             emit({**summary, "resume": again})
@@ -110,8 +117,6 @@ def finish(config: TrainConfig, result: RunResult, screen: Console, json: bool) 
     say(screen, f"Best on the validation part: {metric} {number(result.best_metric)}", "bold")
     screen.print(table(f"class|>{metric}", rows))
     say(screen, f"Trained {duration(result.seconds)}, {result.steps} steps. The run lies in {result.path}")
-    from convoxel.draw.report import write_report
-
     summary["report"] = str(write_report(result.path))
     say(screen, f"Report: {summary['report']}")
     target = "labels" if config.task == "segment" else "classes.csv"
@@ -170,7 +175,12 @@ def _stored(run: Path) -> dict[str, Any]:
 
     if not (run / "checkpoints").is_dir():
         raise CheckpointError(f"resume: {run} holds no run. Give the folder that --output named.")
-    stored = TrainConfig.from_yaml(run / "config.yaml")
+    try:
+        stored = TrainConfig.from_yaml(run / "config.yaml")
+    except ConfigError:  # the file is for people; the checkpoint knows it too
+        from convoxel.train import load_model
+
+        stored = load_model(run, "last")[1]
     return {"task": stored.task, "data": stored.data}
 
 

@@ -46,9 +46,7 @@ class _Part:
         return f"{self.name}/{position:06d}" if self.name else f"{position:06d}"
 
 
-def open_archive_set(
-    path: Path, task: str, validation: int | float | None, seed: int, ledger: Ledger
-) -> DataSet:
+def open_archive_set(path: Path, task: str, validation: int | float | None, seed: int, ledger: Ledger) -> DataSet:
     """Return the data set in a .npz file."""
     claims = {name: shape for name, (shape, _) in array.open_archive(path).items()}
     keys = {part: key for part, key in _KEYS.items() if f"{key}images" in claims}
@@ -71,9 +69,7 @@ def open_archive_set(
     def divide(found: tuple[Entry, ...]) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
         if task == "segment":
             return divide_last(found, validation)
-        train, held = divide_stratified(
-            [e.name for e in found], [e.label or 0 for e in found], validation, seed
-        )
+        train, held = divide_stratified([e.name for e in found], [e.label or 0 for e in found], validation, seed)
         return tuple(found[i] for i in train), tuple(found[i] for i in held)
 
     train, held, test = honour_parts(chosen, validation, divide)
@@ -126,9 +122,7 @@ def _read_part(path: Path, name: str, key: str, claims: dict[str, tuple[int, ...
         )
     stored = array.read_member(path, f"{key}labels")
     labels = (
-        check_labels(where, stored.reshape(-1), _MOST_CLASSES)
-        if task == "classify"
-        else check_labels(where, stored)
+        check_labels(where, stored.reshape(-1), _MOST_CLASSES) if task == "classify" else check_labels(where, stored)
     )
     return _Part(name, key, dims, 3 if colour else 1, images[1 : dims + 1], labels)
 
@@ -153,9 +147,7 @@ def _count_classes(path: Path, task: str, parts: list[_Part], ledger: Ledger) ->
                 came = f"class {part.labels.max()}, which does not occur in training"
                 raise fault(f"{path}[{part.key}labels]", came, f"0 to {count - 1}", mend)
     if count < 2:
-        raise fault(
-            path, "all labels are 0", "at least two classes", "Check that the labels are the right ones"
-        )
+        raise fault(path, "all labels are 0", "at least two classes", "Check that the labels are the right ones")
     return count
 
 
@@ -168,11 +160,7 @@ def _name_classes(path: Path, claims: dict[str, tuple[int, ...]], count: int, ta
         return names
     if task == "classify":
         return tuple(str(i) for i in range(count))
-    return (
-        ("background", *(f"class {i}" for i in range(1, count)))
-        if count > 2
-        else ("background", "foreground")
-    )
+    return ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
 
 
 def _entries(path: Path, part: _Part, task: str, count: int) -> tuple[Entry, ...]:

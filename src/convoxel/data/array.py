@@ -28,9 +28,7 @@ def array_claims(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
         with path.open("rb") as file:
             shape, dtype, start = _parse(path, file)
     except OSError as error:
-        raise fault(
-            path, f"cannot be read ({error.strerror})", "a readable file", "Check its rights"
-        ) from None
+        raise fault(path, f"cannot be read ({error.strerror})", "a readable file", "Check its rights") from None
     declared = start + math.prod(shape) * dtype.itemsize
     if declared > size:
         raise fault(
@@ -60,9 +58,7 @@ def open_archive(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if len(members) > _MOST_MEMBERS or sum(m.compress_size for m in members) > size:
-                raise fault(
-                    path, f"{len(members)} members, larger together than the file", "a plain .npz file", _MEND
-                )
+                raise fault(path, f"{len(members)} members, larger together than the file", "a plain .npz file", _MEND)
             for member in members:
                 if member.filename.endswith(".npy"):
                     claims[member.filename[:-4]] = _member_claims(path, archive, member)
@@ -82,9 +78,7 @@ def open_archive(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
             "Copy it again, or save it again with numpy.savez_compressed",
         ) from None
     if not claims:
-        raise fault(
-            path, "no array inside", "a zip of .npy arrays", "Save it again with numpy.savez_compressed"
-        )
+        raise fault(path, "no array inside", "a zip of .npy arrays", "Save it again with numpy.savez_compressed")
     return claims
 
 
@@ -113,9 +107,7 @@ def _member_claims(
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
     where = f"{shown(path)}[{shown(member.filename)}]"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise fault(
-            where, f"zip compression {member.compress_type}", "stored or deflated, as NumPy writes", _MEND
-        )
+        raise fault(where, f"zip compression {member.compress_type}", "stored or deflated, as NumPy writes", _MEND)
     check_inflation(where, member.compress_size, member.file_size)
     with archive.open(member) as file:
         shape, dtype, start = _parse(where, file, text=member.filename == "classes.npy")
@@ -130,15 +122,11 @@ def _member_claims(
     return shape, dtype
 
 
-def _parse(
-    where: object, file: IO[bytes], *, text: bool = False
-) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+def _parse(where: object, file: IO[bytes], *, text: bool = False) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     """Return shape, type and start of the data from a .npy header; ``text`` allows strings too."""
     try:
         version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
-            version
-        ]
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, _, dtype = read(file)
     except Exception as error:  # NumPy raises several kinds for a header that is no header
         raise fault(where, f"not a NumPy array ({error})", "a .npy header of version 1 or 2", _MEND) from None

@@ -31,9 +31,7 @@ def _package_file(package: str, distribution: str, name: str) -> Path:
     path = Path(spec.origin).parent / "datasets" / "data" / name if spec and spec.origin else None
     if path is None or not path.is_file():
         came = "is not installed" if path is None else f"lacks {name}"
-        raise UnsupportedError(
-            f"These data come with {distribution}, which {came}: pip install -U {distribution}."
-        )
+        raise UnsupportedError(f"These data come with {distribution}, which {came}: pip install -U {distribution}.")
     return path
 
 
@@ -53,9 +51,7 @@ def open_mni152(validation: int | float | None, gap: int) -> DataSet:
     stem = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
     files = {kind: _package_file("nilearn", "nilearn", stem.format(kind)) for kind in ("t1", "gm", "wm")}
     header, image = nifti.read_voxels(files["t1"])
-    grey, white = (
-        nifti.read_voxels(files[kind], scaled=False)[1][0].astype(np.int16) for kind in ("gm", "wm")
-    )
+    grey, white = (nifti.read_voxels(files[kind], scaled=False)[1][0].astype(np.int16) for kind in ("gm", "wm"))
     rest = 255 - grey - white
     label = (np.maximum(grey, white) > rest).astype(np.uint8)
     label += label & (white > grey)
@@ -106,9 +102,7 @@ def open_digits(validation: int | float | None, seed: int) -> DataSet:
         with gzip.open(path, "rt") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.int16, max_rows=2000)
     except (OSError, ValueError, EOFError, zlib.error) as error:
-        raise fault(
-            path, f"cannot be read ({error})", "1797 rows of numbers", "Install scikit-learn again"
-        ) from None
+        raise fault(path, f"cannot be read ({error})", "1797 rows of numbers", "Install scikit-learn again") from None
     labels = [int(v) for v in table[:, -1]]
     names = [f"{i:04d}" for i in range(len(labels))]
     train, held = divide_stratified(names, labels, DEFAULT if validation is None else validation, seed)
@@ -116,9 +110,7 @@ def open_digits(validation: int | float | None, seed: int) -> DataSet:
     def reader(name: str, pixels: NDArray[np.int16], label: int) -> Callable[[], Sample]:
         return lambda: Sample(name, pixels.reshape(1, 8, 8).astype(np.float32), label, source=path)
 
-    entries = [
-        Entry(n, (8, 8), None, reader(n, table[i, :64], labels[i]), labels[i]) for i, n in enumerate(names)
-    ]
+    entries = [Entry(n, (8, 8), None, reader(n, table[i, :64], labels[i]), labels[i]) for i, n in enumerate(names)]
     store = Cache()
     return DataSet(
         name="digits",

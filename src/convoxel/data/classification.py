@@ -49,9 +49,7 @@ def open_classes(folder: Path, validation: int | float | None, seed: int, ledger
         except DataError as error:
             ledger.note(file.name, error)
     if not headers:
-        raise fault(
-            folder, "no usable image", "images in one folder a class", "Check that the images can be opened"
-        )
+        raise fault(folder, "no usable image", "images in one folder a class", "Check that the images can be opened")
     dims, channels = agree({f.name: (f.path, headers[f.name]) for f in files if f.name in headers}, ledger)
     usable = [f for f in files if f.name not in ledger.names]
     entries = {f.name: _entry(f, headers[f.name], dims, channels) for f in usable}

@@ -28,24 +28,16 @@ def count_validation(total: int, validation: int | float | None, noun: str = "sa
     Raises ConfigError if training or validation would be empty.
     """
     if total < 2:
-        raise DataError(
-            f"validation: {total} usable {noun}; expected at least 2, to train and to validate. Add some."
-        )
+        raise DataError(f"validation: {total} usable {noun}; expected at least 2, to train and to validate. Add some.")
     if isinstance(validation, bool) or not isinstance(validation, (int, float, type(None))):
-        raise ConfigError(
-            f"validation is {validation!r}; expected a count (such as 30) or a fraction (such as 0.2)."
-        )
+        raise ConfigError(f"validation is {validation!r}; expected a count (such as 30) or a fraction (such as 0.2).")
     if validation is None or isinstance(validation, float):
         fraction = DEFAULT if validation is None else validation
         if not 0 < fraction < 1:
-            raise ConfigError(
-                f"validation is {fraction}; expected a fraction above 0 and below 1, or a whole count."
-            )
+            raise ConfigError(f"validation is {fraction}; expected a fraction above 0 and below 1, or a whole count.")
         return min(max(round(total * fraction), 1), total - 1)
     if not 1 <= validation < total:
-        raise ConfigError(
-            f"validation is {validation} of {total} {noun}; expected 1 to {total - 1}. Choose fewer."
-        )
+        raise ConfigError(f"validation is {validation} of {total} {noun}; expected 1 to {total - 1}. Choose fewer.")
     return validation
 
 

@@ -26,7 +26,8 @@ def shown(name: object) -> str:
 
 def fault(where: object, came: str, expected: str, mend: str) -> DataError:
     """Return the DataError that says what came at ``where``, what was expected and how to mend it."""
-    return DataError(f"{shown(where)}: {came}; expected {expected}. {mend.rstrip('.')}.")
+    end = "" if mend.endswith(("?", ".")) else "."
+    return DataError(f"{shown(where)}: {came}; expected {expected}. {mend}{end}")
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from convoxel.data import array as arrays
 from convoxel.data import nifti, picture
-from convoxel.data.fault import Ledger, fault
+from convoxel.data.fault import Ledger, fault, plural
 from convoxel.data.header import Header, check_dims, fit_channels
 from convoxel.data.sample import Sample
 
@@ -74,9 +74,7 @@ def list_images(folder: Path, ledger: Ledger | None = None) -> list[Path]:
     try:
         found = sorted(folder.iterdir(), key=lambda p: os.fsencode(p.name))
     except OSError as error:
-        raise fault(
-            folder, f"cannot be listed ({error.strerror})", "a folder of images", "Check the path"
-        ) from None
+        raise fault(folder, f"cannot be listed ({error.strerror})", "a folder of images", "Check the path") from None
     images = []
     for path in found:
         if is_clutter(path):
@@ -113,9 +111,7 @@ def read_stored(path: Path, *, label: bool = False) -> tuple[Header, NDArray[Any
     header = read_header(path)  # also refuses an unknown ending
     values = arrays.read_array(path) if ending == ".npy" else arrays.read_member(path, _only(path))
     with np.errstate(all="ignore"):
-        return header, values.reshape(header.channels, *header.shape).astype(
-            values.dtype if label else np.float32
-        )
+        return header, values.reshape(header.channels, *header.shape).astype(values.dtype if label else np.float32)
 
 
 def _only(path: Path) -> str:
@@ -196,10 +192,11 @@ def check_finite(path: object, values: NDArray[Any]) -> None:
             return  # a finite sum has finite terms
     wrong = ~np.isfinite(values)
     if wrong.any():
+        count = int(wrong.sum())
         first = tuple(int(v) for v in np.unravel_index(int(wrong.argmax()), values.shape)[1:])
         raise fault(
             path,
-            f"{int(wrong.sum())} values are NaN or infinite (the first at {first})",
+            f"{plural(count, 'value is', 'values are')} NaN or infinite (the first at {first})",
             "finite numbers",
             "Replace them (for example by the background's value) or leave the sample out",
         )

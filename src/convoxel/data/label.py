@@ -102,9 +102,7 @@ def class_count(values: dict[str, frozenset[int]]) -> tuple[int, dict[str, str]]
     first_missing = next(v for v in range(len(union) + 1) if v not in union)
     beyond = {name: sorted(v for v in held if v > first_missing) for name, held in values.items()}
     return first_missing, {
-        name: f"label values {_listed(v)} although {first_missing} occurs nowhere"
-        for name, v in beyond.items()
-        if v
+        name: f"label values {_listed(v)} although {first_missing} occurs nowhere" for name, v in beyond.items() if v
     }
 
 
@@ -161,15 +159,9 @@ def _numbered(path: Path, labels: Any) -> tuple[str, ...]:
         labels = {str(i): name for i, name in enumerate(labels)}
     for key, value in labels.items() if isinstance(labels, dict) else ():
         number, name = (key, value) if isinstance(value, str) and key.isdecimal() else (value, key)
-        if (
-            isinstance(number, (str, int))
-            and str(number)[:4].isdecimal()
-            and int(str(number)[:4]) < _MOST_CLASSES
-        ):
+        if isinstance(number, (str, int)) and str(number)[:4].isdecimal() and int(str(number)[:4]) < _MOST_CLASSES:
             pairs[int(str(number)[:4])] = shown(name)
-    complete = (
-        isinstance(labels, dict) and len(pairs) == len(labels) and sorted(pairs) == list(range(len(pairs)))
-    )
+    complete = isinstance(labels, dict) and len(pairs) == len(labels) and sorted(pairs) == list(range(len(pairs)))
     if not complete or not 2 <= len(pairs) <= _MOST_CLASSES or len(set(pairs.values())) < len(pairs):
         raise fault(
             path,

@@ -159,9 +159,7 @@ def _check_type(path: Path, fields: Any) -> np.dtype[Any]:
         )
     dtype = np.dtype(_TYPES[code])
     if int(fields["bitpix"]) not in (0, 8 * dtype.itemsize):
-        raise fault(
-            path, f"bitpix {int(fields['bitpix'])} with datatype {code}", f"{8 * dtype.itemsize}", _COPY
-        )
+        raise fault(path, f"bitpix {int(fields['bitpix'])} with datatype {code}", f"{8 * dtype.itemsize}", _COPY)
     return dtype
 
 
@@ -190,9 +188,7 @@ def _check_scale(path: Path, fields: Any) -> tuple[float, float]:
         return 1.0, 0.0
     for name, value in (("scl_slope", slope), ("scl_inter", intercept)):
         if not math.isfinite(value):
-            raise fault(
-                path, f"{name} is {value}", "a finite number", "Set scl_slope to 1 and scl_inter to 0"
-            )
+            raise fault(path, f"{name} is {value}", "a finite number", "Set scl_slope to 1 and scl_inter to 0")
     return slope, intercept
 
 
@@ -219,26 +215,20 @@ def _check_geometry(
     order = ">" if fields["dim"].dtype.byteorder == ">" else "<"
     units = _TO_MM.get(int(fields["xyzt_units"]) & 7)
     if units is None:
-        raise fault(
-            path, f"xyzt_units is {int(fields['xyzt_units'])}", "metre, millimetre or micrometre", _COPY
-        )
+        raise fault(path, f"xyzt_units is {int(fields['xyzt_units'])}", "metre, millimetre or micrometre", _COPY)
     try:
         with np.errstate(all="ignore"):
             head = kind(raw[: 348 if version == 1 else 540], endianness=order, check=False)
             affine = np.array(head.get_best_affine(), np.float64)
     except Exception as error:  # whatever nibabel makes of a false quaternion is a fault of the file
-        raise fault(
-            path, f"the orientation cannot be read ({error})", "a valid qform or sform", _COPY
-        ) from None
+        raise fault(path, f"the orientation cannot be read ({error})", "a valid qform or sform", _COPY) from None
     if not np.isfinite(affine).all():
         raise fault(path, "the affine holds NaN or infinity", "finite numbers", "Write the orientation again")
     affine[:3] *= units
     pixdim = np.abs(np.array(fields["pixdim"][1 : dims + 1], np.float64)) * units
     length = np.linalg.norm(affine[:3, :dims], axis=0)
     if not np.isfinite(pixdim).all():
-        raise fault(
-            path, f"pixdim is {pixdim.tolist()}", "finite voxel sizes in mm", "Write the voxel sizes again"
-        )
+        raise fault(path, f"pixdim is {pixdim.tolist()}", "finite voxel sizes in mm", "Write the voxel sizes again")
     spacing = np.where(pixdim > 0, pixdim, np.where(length > 0, length, 1.0))
     return affine, tuple(float(v) for v in spacing)
 

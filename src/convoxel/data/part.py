@@ -27,9 +27,7 @@ _Entries = tuple[Entry, ...]
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in ``folder`` sorted by name, hidden ones left out."""
     try:
-        return sorted(
-            (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name
-        )
+        return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
     except OSError as error:
         raise fault(
             folder, f"cannot be listed ({error.strerror})", "a folder", "Check the path and its rights"

@@ -83,14 +83,10 @@ def _read(path: Path, convert: Callable[[Any], NDArray[Any]]) -> tuple[Header, N
         except DataError:
             raise
         except Exception as error:  # Pillow raises a dozen kinds for damaged content
-            raise fault(
-                path, f"the picture cannot be decoded ({error})", "a whole PNG, JPEG or TIFF", _COPY
-            ) from None
+            raise fault(path, f"the picture cannot be decoded ({error})", "a whole PNG, JPEG or TIFF", _COPY) from None
     pixels = np.stack(pages, axis=1) if header.dims == 3 else pages[0]
     if pixels.shape[1:] != header.shape:
-        raise fault(
-            path, f"the pages decode to {pixels.shape[1:]}", f"{header.shape} as in the header", _COPY
-        )
+        raise fault(path, f"the pages decode to {pixels.shape[1:]}", f"{header.shape} as in the header", _COPY)
     return header, np.ascontiguousarray(pixels)
 
 
@@ -103,17 +99,13 @@ def _open(path: Path, content: bytes, size: int) -> Any:
     elif content[:4] in (b"II*\0", b"MM\0*"):
         kind, claims = "TIFF", _tiff_claims(content)
     else:
-        raise fault(
-            path, f"this is no PNG, JPEG or TIFF (it starts with {content[:8]!r})", "one of these", _COPY
-        )
+        raise fault(path, f"this is no PNG, JPEG or TIFF (it starts with {content[:8]!r})", "one of these", _COPY)
     if claims is None:
         raise fault(path, f"the {kind} header is damaged or truncated", "a whole header", _COPY)
     width, height, pages, least = claims
     if width < 1 or height < 1 or width * height * pages > MOST_PIXELS or pages > _MOST_PAGES:
         sizes = f"{width} × {height}" + (f" × {pages} pages" if pages > 1 else "")
-        raise fault(
-            path, f"the header claims {sizes} pixels", f"1 to {MOST_PIXELS} pixels", "Cut it into tiles"
-        )
+        raise fault(path, f"the header claims {sizes} pixels", f"1 to {MOST_PIXELS} pixels", "Cut it into tiles")
     if least > size:
         raise fault(
             path,
@@ -192,13 +184,9 @@ def _header(path: Path, image: Any) -> Header:
             width, height = height, width
         pages = getattr(image, "n_frames", 1)
     except Exception as error:  # a damaged EXIF block or page chain
-        raise fault(
-            path, f"the picture's header cannot be read ({error})", "a valid picture", _COPY
-        ) from None
+        raise fault(path, f"the picture's header cannot be read ({error})", "a valid picture", _COPY) from None
     if pages > 1 and image.format != "TIFF":
-        raise fault(
-            path, f"an animation of {pages} frames", "one picture", "Save the frames as single pictures"
-        )
+        raise fault(path, f"an animation of {pages} frames", "one picture", "Save the frames as single pictures")
     shape = (pages, height, width) if pages > 1 else (height, width)
     return Header(shape, 1 if image.mode in _GREY else 3, colour=True)
 
@@ -253,9 +241,7 @@ def pack_picture(array: NDArray[np.uint8], *, palette: bool) -> bytes:
     """
     image = _pillow().fromarray(array)
     if palette:
-        image = (
-            image.convert("P") if image.mode != "L" else _pillow().frombytes("P", image.size, image.tobytes())
-        )
+        image = image.convert("P") if image.mode != "L" else _pillow().frombytes("P", image.size, image.tobytes())
         rest = bytes(v for i in range(9, 256) for v in ((37 * i) % 256, (91 * i) % 256, (151 * i) % 256))
         image.putpalette(_PALETTE + rest)
     stream = io.BytesIO()

@@ -178,11 +178,7 @@ class DataSet:
         for name, path in sorted(self.sources, key=lambda item: os.fsencode(item[0])):
             try:
                 with path.open("rb") as file:
-                    content = (
-                        hashlib.file_digest(file, "sha256")
-                        if hasattr(hashlib, "file_digest")
-                        else _digest(file)
-                    )
+                    content = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
                 size = path.stat().st_size
             except OSError as error:
                 raise fault(

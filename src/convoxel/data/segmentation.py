@@ -53,19 +53,11 @@ def open_segmentation(folder: Path, validation: int | float | None, ledger: Ledg
     names = class_names(folder)
     if names is None:
         count = _find_classes(folder, pairs, ledger)
-        names = (
-            ("background", *(f"class {i}" for i in range(1, count)))
-            if count > 2
-            else ("background", "foreground")
-        )
+        names = ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
     entries = {
-        p.name: _entry(p, headers[p.name], dims, channels, len(names))
-        for p in pairs
-        if p.name not in ledger.names
+        p.name: _entry(p, headers[p.name], dims, channels, len(names)) for p in pairs if p.name not in ledger.names
     }
-    chosen = {
-        part: tuple(entries[p.name] for p in pairs if p.part == part and p.name in entries) for part in parts
-    }
+    chosen = {part: tuple(entries[p.name] for p in pairs if p.part == part and p.name in entries) for part in parts}
     train, held, test = honour_parts(chosen, validation, lambda found: divide_last(found, validation))
     cache = Cache()
     sources = [
@@ -157,6 +149,14 @@ def _read_headers(pairs: list[_Pair], ledger: Ledger) -> dict[str, Header]:
             if label.dims == found.dims - 1 and found.affine is None:
                 # an array of three axes whose label has two: channels first
                 found = image.with_dims(pair.image, found, label.dims)
+            if label.dims > found.dims:
+                # a flat image among volumes: the image is the odd one out, or both are; say both
+                raise fault(
+                    pair.image,
+                    f"the image is {found.dims}-D ({_sizes(found)}), its label {label.dims}-D ({_sizes(label)})",
+                    "the same axes in both",
+                    "Check that the two files belong together",
+                )
             label = image.with_dims(pair.label, label, found.dims)
             _check_match(pair, found, label)
         except DataError as error:
@@ -168,11 +168,10 @@ def _read_headers(pairs: list[_Pair], ledger: Ledger) -> dict[str, Header]:
 
 def _check_match(pair: _Pair, found: Header, label: Header) -> None:
     if label.shape != found.shape:
-        came, expected = (" × ".join(map(str, h.shape)) for h in (label, found))
         raise fault(
             pair.label,
-            f"the label is {came}",
-            f"{expected} as its image",
+            f"the label is {_sizes(label)}",
+            f"{_sizes(found)} as its image",
             "Resample the label onto the image's grid, by nearest neighbour",
         )
     if found.affine is None or label.affine is None or np.array_equal(label.affine, np.eye(4)):
@@ -187,6 +186,10 @@ def _check_match(pair: _Pair, found: Header, label: Header) -> None:
             "the image's affine",
             "Write the label again with the image's affine",
         )
+
+
+def _sizes(header: Header) -> str:
+    return " × ".join(map(str, header.shape))
 
 
 def _find_classes(folder: Path, pairs: list[_Pair], ledger: Ledger) -> int:
@@ -231,9 +234,7 @@ def _entry(pair: _Pair, header: Header, dims: int, channels: int, count: int) ->
     def read() -> Sample:
         sample = image.read_image(pair.image, dims, channels)
         label_header, values = read_label(pair.label, dims)
-        _check_match(
-            pair, Header(sample.image.shape[1:], channels, sample.spacing_mm, sample.affine), label_header
-        )
+        _check_match(pair, Header(sample.image.shape[1:], channels, sample.spacing_mm, sample.affine), label_header)
         label = np.ascontiguousarray(to_classes(pair.label, values, count))
         return Sample(pair.name, sample.image, label, sample.affine, sample.spacing_mm, pair.image)
 

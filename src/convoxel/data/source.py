@@ -85,8 +85,7 @@ def _open(
     if task not in TASKS:
         near = difflib.get_close_matches(str(task), TASKS, 1, 0.3)
         raise ConfigError(
-            f"task is {task!r}; expected 'segment' or 'classify'."
-            + (f" Did you mean {near[0]!r}?" if near else "")
+            f"task is {task!r}; expected 'segment' or 'classify'." + (f" Did you mean {near[0]!r}?" if near else "")
         )
     if source in BUNDLED:
         if BUNDLED[str(source)] != task:
@@ -97,13 +96,9 @@ def _open(
         if source == "mni152":
             return open_mni152(validation, gap)
     elif not isinstance(source, (str, os.PathLike)):
-        raise ConfigError(
-            f"source is {source!r}; expected a folder, a .npz file, or one of {', '.join(BUNDLED)}."
-        )
+        raise ConfigError(f"source is {source!r}; expected a folder, a .npz file, or one of {', '.join(BUNDLED)}.")
     if gap != 0:
-        raise ConfigError(
-            f"gap is {gap}; expected 0 for this source: only mni152 is one volume that is cut in two."
-        )
+        raise ConfigError(f"gap is {gap}; expected 0 for this source: only mni152 is one volume that is cut in two.")
     if source == "digits":
         return open_digits(validation, seed)
     path = Path(source)
@@ -120,9 +115,9 @@ def _open(
     if is_file and path.name.lower().endswith(".npz"):
         return open_archive_set(path, task, validation, seed, ledger)
     came = "this is a file, not a data set" if is_file else "there is no such folder or file"
-    raise fault(
-        path, came, f"a folder, a .npz file, or one of {', '.join(BUNDLED)}", "Check the path given as data"
-    )
+    near = difflib.get_close_matches(str(source), BUNDLED, 1)
+    mend = f"Did you mean {near[0]!r}?" if near else "Check the path"
+    raise fault(path, came, f"a folder, a .npz file, or one of {', '.join(BUNDLED)}", mend)
 
 
 def _without_broken(found: DataSet, ledger: Ledger) -> DataSet:

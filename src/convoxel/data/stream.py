@@ -30,9 +30,7 @@ def file_size(path: Path) -> int:
         status = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
-        raise fault(
-            path, f"cannot be opened ({reason})", "a readable file", "Check the path and its rights"
-        ) from None
+        raise fault(path, f"cannot be opened ({reason})", "a readable file", "Check the path and its rights") from None
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file (pipe, socket or device)"
         raise fault(path, f"this is {kind}", "a regular file", "Name the file itself, or remove this entry")
@@ -96,9 +94,7 @@ def inflate(path: Path, count: int, *, whole: bool) -> bytearray:
             ) from None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise fault(
-            path, f"cannot be read ({reason})", "a readable file", "Check its rights and the disk"
-        ) from None
+        raise fault(path, f"cannot be read ({reason})", "a readable file", "Check its rights and the disk") from None
     except (zlib.error, EOFError) as error:
         if not whole and len(result) >= count:
             return result[:count]

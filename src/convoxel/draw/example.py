@@ -46,8 +46,9 @@ def show_examples(run: RunFolder) -> Markup:
     sliced = any(", slice " in str(name) for name in run.examples["names"])
     words = "Held-out images that took no part in training, as the best checkpoint sees them. "
     if sliced:
-        words += ("Axial slices; where the file says how the patient lies, the nose is up and the patient's right "
-                  "side is on the left.")  # fmt: skip
+        words += "Slices across the volume's shortest axis."
+        if "marks" in run.examples:
+            words += " Letters on the edges: right, left, anterior, posterior, superior, inferior."
     box = filled_box(images, labels, run.examples["predictions"])
     if images[0][box].shape != images[0].shape:
         words += " Empty borders are cut off."

@@ -9,8 +9,8 @@ Read the files in the order in which a network passes through them:
 ``opset``
     What each operator means, one table row each: attributes, shape rule, cost rule, window, lowering.
     ``taps`` holds the index tables by which poolings, resizes and paddings become one native step.
-``from_torch``, ``aten``
-    A PyTorch module becomes a graph; ``aten`` has one rule for each PyTorch operator.
+``from_torch``
+    A PyTorch module becomes a graph; ``layers`` and ``tensors`` in it have one rule for each PyTorch operator.
 ``passes``
     Functions from graph to graph, verified before and after: folding, fusing, choosing layouts.
 ``place``, ``memory``, ``plan``

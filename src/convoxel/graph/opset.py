@@ -1,7 +1,8 @@
 """What every operator means: one row each.
 
 To add an operator, add a row to ``ROWS``, its shape rule to ``rules``, its lowering to ``lowering``, and a
-rule that makes it to ``aten``. No other file knows operators by name, save the passes that rewrite them.
+rule that makes it to ``from_torch.layers`` or ``from_torch.tensors``. No other file knows operators by name,
+save the passes that rewrite them.
 """
 
 from __future__ import annotations

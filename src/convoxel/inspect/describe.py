@@ -73,9 +73,7 @@ def _checked(shape: Any) -> tuple[int, ...]:
     return sizes
 
 
-def _from_zoo(
-    name: str, shapes: tuple[tuple[int, ...], ...]
-) -> tuple[nn.Module, tuple[tuple[int, ...], ...]]:
+def _from_zoo(name: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[nn.Module, tuple[tuple[int, ...], ...]]:
     """Return the network called ``name``, without weights, and the shape to show it for."""
     if name.endswith((".onnx", ".cvx")):
         raise UnsupportedError(

@@ -253,9 +253,7 @@ def _join(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
         united = _united(step.name, image, [field for field, _ in entries], entries[0][1], remarks)
         fields[image] = united
     if along >= 0 and axes[along]:
-        remarks.append(
-            f"{step.name}: concatenation along an image axis; the receptive field is not known from here on"
-        )
+        remarks.append(f"{step.name}: concatenation along an image axis; the receptive field is not known from here on")
         known = False
     return Sight(tuple(axes), fields, whole, known)
 
@@ -264,9 +262,7 @@ def _united(name: str, image: int, fields: Sequence[Field], size: int, remarks: 
     strides = {field.stride for field in fields}
     if len(strides) > 1:
         listed = ", ".join(map(str, sorted(strides)))
-        remarks.append(
-            f"{name}: joins branches of different strides {listed} along axis {image}; they drift apart"
-        )
+        remarks.append(f"{name}: joins branches of different strides {listed} along axis {image}; they drift apart")
         return join(*fields, size=size)
     centres = {field.centre for field in fields}
     if len(centres) > 1:

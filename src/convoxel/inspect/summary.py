@@ -196,9 +196,7 @@ class Summary:
     @property
     def title(self) -> str:
         """The network, its inputs and its outputs in one line."""
-        inputs, outputs = (
-            ", ".join(map(_times, shapes)) for shapes in (self.input_shapes, self.output_shapes)
-        )
+        inputs, outputs = (", ".join(map(_times, shapes)) for shapes in (self.input_shapes, self.output_shapes))
         return f"{self.name}: {inputs} → {outputs}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -240,9 +238,7 @@ class Summary:
             )
             return f"<tr>{''.join(inner)}</tr>"
 
-        totals = "".join(
-            f"<li>{html.escape(what)}: {html.escape(figure)}</li>" for what, figure in self.totals()
-        )
+        totals = "".join(f"<li>{html.escape(what)}: {html.escape(figure)}</li>" for what, figure in self.totals())
         remarks = "".join(f"<li>note: {html.escape(remark)}</li>" for remark in self.remarks)
         body = "".join(row(cells, "td") for cells in self.lines())
         return (

@@ -119,9 +119,7 @@ class _Recorder(TorchFunctionMode):
         self.values[id(tensor)] = value
         return value
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func`` and record it if it makes tensors from tensors that depend on the inputs."""
         options = kwargs or {}
         read = [*_tensors(args), *_tensors(options)]

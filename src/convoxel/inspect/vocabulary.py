@@ -25,16 +25,10 @@ Call = tuple[str, dict[str, Any]]
 Rule = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any], Any], Call]
 
 
-def classify(
-    function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any], result: Any
-) -> Call:
+def classify(function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any], result: Any) -> Call:
     """Return (operator, attributes) of a call of ``function`` that gave ``result``."""
     name = getattr(function, "__name__", str(function))
-    rule = (
-        RULES.get(name)
-        or RULES.get(name.strip("_"))
-        or (RULES.get(name[3:-2]) if name[:3] == "__i" else None)
-    )
+    rule = RULES.get(name) or RULES.get(name.strip("_")) or (RULES.get(name[3:-2]) if name[:3] == "__i" else None)
     if rule is None:
         return "unknown", {"function": name}
     operator, attributes = rule(function, arguments, options, result)
@@ -102,9 +96,7 @@ def _adaptive(function: Any, arguments: Sequence[Any], options: Mapping[str, Any
 
 
 def _resize(function: Any, arguments: Sequence[Any], options: Mapping[str, Any], result: Any) -> Call:
-    given = _bind(
-        "input size scale_factor mode align_corners recompute_scale_factor antialias", arguments, options
-    )
+    given = _bind("input size scale_factor mode align_corners recompute_scale_factor antialias", arguments, options)
     if given.get("antialias"):
         return "unknown", {"function": "interpolate with antialias"}
     mode = given.get("mode", "nearest")
@@ -241,10 +233,7 @@ _COMBINES = (
 RULES: dict[str, Rule] = {
     **{f"conv{n}d": _convolution for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": _transposed for n in (1, 2, 3)},
-    **{
-        f"max_pool{n}d": _pool("max_pool", "input kernel_size stride padding dilation ceil_mode")
-        for n in (1, 2, 3)
-    },
+    **{f"max_pool{n}d": _pool("max_pool", "input kernel_size stride padding dilation ceil_mode") for n in (1, 2, 3)},
     **{
         f"avg_pool{n}d": _pool("average_pool", "input kernel_size stride padding ceil_mode count_include_pad")
         for n in (1, 2, 3)
@@ -265,10 +254,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "var", "std"), _reduce),
     **dict.fromkeys(("cat", "concat", "concatenate"), _concat),
     **dict.fromkeys(("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t"), _permute),
-    **{
-        name: _plain("reshape")
-        for name in ("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten")
-    },
+    **{name: _plain("reshape") for name in ("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten")},
     "narrow": _narrow,
     "__getitem__": _item,
     **dict.fromkeys(("chunk", "split", "tensor_split"), _split),

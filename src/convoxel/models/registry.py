@@ -85,9 +85,7 @@ def entry(name: str) -> Entry:
     'segment'
     """
     if name not in _ENTRIES:
-        raise ConfigError(
-            f"there is no model {name!r}{_nearest(name, _ENTRIES)}. Known models: {', '.join(_ENTRIES)}."
-        )
+        raise ConfigError(f"there is no model {name!r}{_nearest(name, _ENTRIES)} Known models: {', '.join(_ENTRIES)}.")
     return _ENTRIES[name]
 
 
@@ -120,15 +118,12 @@ def build(
     for option in options:
         if option not in known:
             raise ConfigError(
-                f"model {name!r} has no option {option!r}{_nearest(option, known)}. "
-                f"Its options: {', '.join(known)}."
+                f"model {name!r} has no option {option!r}{_nearest(option, known)} Its options: {', '.join(known)}."
             )
     given = {"in_channels": in_channels, "num_classes": num_classes}
     return row.build(dims, **{key: value for key, value in given.items() if value is not None}, **options)
 
 
 def _nearest(name: object, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(
-        str(name).lower().replace("-", "").replace("_", ""), known, n=1, cutoff=0.5
-    )
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = difflib.get_close_matches(str(name).lower().replace("-", "").replace("_", ""), known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "."

@@ -101,9 +101,7 @@ VARIANTS = {
 class ResNet(Network):
     """A 7-wide stride-2 convolution, a stride-2 pooling, four stages of blocks, global average, linear."""
 
-    def __init__(
-        self, dims: int, in_channels: int, num_classes: int, *, variant: Variant, width: float
-    ) -> None:
+    def __init__(self, dims: int, in_channels: int, num_classes: int, *, variant: Variant, width: float) -> None:
         super().__init__(dims, in_channels, num_classes)
         inputs = scale_channels(64, width)
         self.conv1 = conv(dims, in_channels, inputs, 7, stride=2, padding=3, bias=False)

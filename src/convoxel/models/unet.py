@@ -61,8 +61,7 @@ class UNet(Network):
 
         channels = [width * 2**level for level in range(levels + 1)]
         self.encoder = nn.ModuleList(
-            block(inputs, outputs)
-            for inputs, outputs in zip([in_channels, *channels[:-1]], channels, strict=True)
+            block(inputs, outputs) for inputs, outputs in zip([in_channels, *channels[:-1]], channels, strict=True)
         )
         self.pool = max_pool(dims, 2)
         self.up = nn.ModuleList(_up_sampling(dims, 2 * outputs, outputs, up) for outputs in channels[:-1])
@@ -104,9 +103,7 @@ class UNet(Network):
         )
 
 
-def _two_convolutions(
-    dims: int, inputs: int, outputs: int, norm: str, activation: str, padding: int
-) -> nn.Sequential:
+def _two_convolutions(dims: int, inputs: int, outputs: int, norm: str, activation: str, padding: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for step, channels in ((1, inputs), (2, outputs)):
         normalise = make_norm(norm, dims, outputs)

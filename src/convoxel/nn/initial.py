@@ -13,9 +13,7 @@ _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def start_weights(
-    module: nn.Module, *, negative_slope: float = 0.0, linear: tuple[nn.Module, ...] = ()
-) -> None:
+def start_weights(module: nn.Module, *, negative_slope: float = 0.0, linear: tuple[nn.Module, ...] = ()) -> None:
     """Draw the weights of every convolution, transposed convolution and linear layer inside ``module``.
 
     Weights come from N(0, 2 / ((1 + a²) n)) (He et al. 2015, arXiv 1502.01852, eqs. 10 and 15; the U-Net

@@ -65,8 +65,7 @@ def _sizes(dims: int, value: Sizes) -> tuple[int, ...]:
         return (value,) * dims
     if len(value) != dims:
         raise ConfigError(
-            f"{tuple(value)} has {len(value)} entries, but dims={dims}. "
-            f"Give {dims} entries, or one int for all axes."
+            f"{tuple(value)} has {len(value)} entries, but dims={dims}. Give {dims} entries, or one int for all axes."
         )
     return tuple(value)
 
@@ -213,9 +212,7 @@ def max_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, padd
     )
 
 
-def average_pool(
-    dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0
-) -> nn.Module:
+def average_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0) -> nn.Module:
     """Return ``nn.AvgPool1d``, ``2d`` or ``3d``; ``stride`` is the kernel's size unless given.
 
     >>> average_pool(1, 3, stride=2).stride

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,16 +96,16 @@ class Store:
             raise CheckpointError(self._explain(error)) from error
 
     def load(self) -> Checkpoint:
-        """Return the newest whole generation.
+        """Return the newest whole generation; a warning tells if a newer one is damaged.
 
         Raises:
             CheckpointError: there is none.
         """
-        return self._search(_GENERATIONS).checkpoint()
+        return self._newest().checkpoint()
 
     def load_best(self) -> Checkpoint:
         """Return the best checkpoint. Raises CheckpointError if there is none or it is damaged."""
-        return self._search(_BEST).checkpoint()
+        return self._search(_BEST, []).checkpoint()
 
     def settle(self) -> None:
         """Bring the newest generation under the name "last" and remove what an interrupted save has left.
@@ -114,7 +115,7 @@ class Store:
         Raises:
             CheckpointError: no generation is whole, or the folder cannot be written.
         """
-        found = self._search(_GENERATIONS)
+        found = self._newest()
         try:
             if (found.manifest, found.file) != ("last", "last"):
                 # Copied, not renamed: until both files are in place the pair is whole where it was.
@@ -141,9 +142,21 @@ class Store:
             if (self.folder / (name + suffix)).read_bytes() != wanted:
                 raise CheckpointError(f"{name}{suffix} reads back differently from what was written.")
 
-    def _search(self, names: tuple[str, ...]) -> _Pair:
-        """The newest pair among the files of these names whose hashes agree."""
+    def _newest(self) -> _Pair:
         problems: list[str] = []
+        found = self._search(_GENERATIONS, problems)
+        # However a save is cut off, a whole pair is called "next" or "last": this one stands in for a damaged one.
+        if found.manifest == "previous":
+            warnings.warn(
+                f"checkpoint: in {self.folder}, {'; '.join(problems) or 'the last one is missing'}; "
+                f"the one before it, of step {found.body['step']}, is taken instead.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return found
+
+    def _search(self, names: tuple[str, ...], problems: list[str]) -> _Pair:
+        """The newest pair among the files of these names whose hashes agree; notes what is wrong with others."""
         newest: _Pair | None = None
         for name in names:
             body = self._read_manifest(name, problems)
@@ -218,7 +231,7 @@ class Store:
         text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         reason = " ".join(text.split()).rstrip(".") + "."
         try:
-            step = self.load().body["step"]
+            step = self._search(_GENERATIONS, []).body["step"]
             kept = f"The checkpoint of step {step} is intact: mend this and use --resume."
         except (ConvoxelError, OSError):
             kept = "No earlier checkpoint exists."

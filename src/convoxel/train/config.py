@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -47,7 +47,7 @@ class TrainConfig(BaseModel):
 
     patch: tuple[int, ...] | None = None
     batch_size: int | None = Field(default=None, ge=1, le=4096)
-    foreground: float = Field(default=0.5, ge=0, le=1)
+    foreground: float = Field(default=0.8, ge=0, le=1)
     normalise: Literal["sample", "dataset"] | None = None
 
     minutes: float | None = Field(default=None, gt=0, le=60 * 24 * 366)
@@ -146,8 +146,10 @@ class TrainConfig(BaseModel):
             reason = error.strerror or error
             raise ConfigError(f"config: cannot read {path}: {reason}. Check the path.") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"config: {path} is not YAML: {reason}") from None
+            mark = getattr(error, "problem_mark", None)
+            where = "" if mark is None else f"line {mark.line + 1}: "
+            reason = where + " ".join(str(getattr(error, "problem", None) or error).split()).rstrip(".")
+            raise ConfigError(f"config: {path} is not YAML: {reason}. Expected `name: value` lines.") from None
         if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
             raise ConfigError(f"config: {path} must hold `name: value` lines, got {type(found).__name__}.")
         stated = {name: value for name, value in entries.items() if value is not None}
@@ -244,4 +246,14 @@ def _explain(item: Any) -> str:
         return f"{name} is missing; give {name}=…"
     reason = item["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:]
+    if kind == "literal_error":
+        known = [str(word) for word in get_args(_plain_type(name))]
+        near = difflib.get_close_matches(str(given), known, n=1)
+        reason += f"; did you mean {near[0]!r}?" if near else ""
     return f"{name}={given!r}: {reason}" if name else reason
+
+
+def _plain_type(name: str) -> Any:
+    """The type of an entry without its ``| None``."""
+    declared = TrainConfig.model_fields[name].annotation
+    return next((inner for inner in get_args(declared) if get_origin(inner) is Literal), declared)

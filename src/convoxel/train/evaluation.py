@@ -78,14 +78,17 @@ def evaluate(
 
 def load_data(config: TrainConfig, source: str | Path | None = None) -> Any:
     """Return the data set of a configuration, or another ``source`` read in the same way."""
-    return data.load(
-        str(source) if source is not None else config.data,
-        config.task,
-        validation=config.validation,
-        gap=config.gap,
-        seed=config.seed,
-        bad=config.on_bad_sample,
-    )
+    try:
+        return data.load(
+            str(source) if source is not None else config.data,
+            config.task,
+            validation=config.validation,
+            gap=config.gap,
+            seed=config.seed,
+            bad=config.on_bad_sample,
+        )
+    except DataError as error:
+        raise DataError(f"data: {error}") from None
 
 
 def check_fit(dataset: Any, meta: dict[str, Any]) -> None:
@@ -98,6 +101,10 @@ def check_fit(dataset: Any, meta: dict[str, Any]) -> None:
         if have != want:
             raise DataError(f"data: {dataset.name} has {have} {name}, the run was trained on {want}. "
                             "Give data of the same kind, or train a run on these.")  # fmt: skip
+    if dataset.task == "classify" and list(dataset.classes) != list(meta["classes"]):
+        have, want = (", ".join(map(str, names)) for names in (dataset.classes, meta["classes"]))
+        raise DataError(f"data: {dataset.name} has the classes {have}, the run was trained on {want}. "
+                        "Name them alike, or train a run on these.")  # fmt: skip
 
 
 def _choose(dataset: Any, split: str, foreign: bool) -> tuple[Sequence[Any], str]:

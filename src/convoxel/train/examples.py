@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 __all__ = ["Examples"]
 
 _COUNT = 6
+# Of the axes towards the patient's right, front and top: the letters of their high end and of their low end.
+_EDGES = ("RL", "AP", "SI")
 
 
 class Examples:
@@ -19,7 +21,9 @@ class Examples:
     ``arrays()`` returns what ``examples.npz`` holds: images (k, rows, columns) float32, or
     (k, rows, columns, 3) for colour; segmentation: labels and predictions (k, rows, columns) uint8;
     classification: labels and predictions (k,) class numbers; names (k,). Smaller pictures are centred
-    among larger ones. Slices of volumes are axial, nose upwards, the patient's right on the left.
+    among larger ones. Volumes are cut across their shortest axis, so that the slices are large; where the
+    file says how the patient lies, the head (axial: the nose) is up and the patient's right on the left, and
+    ``marks`` (k, 4) holds the letters of the top, bottom, left and right edge. ``spacing`` (k, 2): rows, columns.
     """
 
     def __init__(self, samples: int, count: int = _COUNT) -> None:
@@ -27,6 +31,7 @@ class Examples:
         self._taken = set(np.linspace(0, samples - 1, min(samples, count)).round().astype(int).tolist())
         self._count = count
         self._rows: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any], str]] = []
+        self._looks: list[tuple[tuple[float, float], str]] = []  # spacing and edge letters of each slice
 
     def offer(self, index: int, sample: Any, prediction: Any) -> None:
         """Keep sample number ``index`` if it is among the chosen."""
@@ -45,23 +50,35 @@ class Examples:
         if label.ndim != 3:
             self._rows.append((_picture(image), label, prediction, sample.name))
             return
-        image, label, prediction = (_upright(array, sample.affine) for array in (image[0], label, prediction))
-        for level in _levels(label, self._each):
-            name = f"{sample.name}, slice {level}"
-            planes = (array[:, :, level].T[::-1, ::-1] for array in (image, label, prediction))
-            self._rows.append((*planes, name))
+        orientation = _orientation(sample.affine)
+        image, label, prediction = (_upright(array, orientation) for array in (image[0], label, prediction))
+        spacing = _lengths(sample.affine, orientation)
+        across = 2 - int(np.argmin(label.shape[::-1]))  # of equals the last: axial
+        down, along = (axis for axis in (2, 1, 0) if axis != across)
+        for level in _levels(np.moveaxis(label, across, 2), self._each):
+            # The first row is the top (or the front), the first column the patient's right (or the front).
+            planes = (np.take(array, level, axis=across).T[::-1, ::-1] for array in (image, label, prediction))
+            self._rows.append((*planes, f"{sample.name}, slice {level}"))
+            letters = "" if orientation is None else _EDGES[down] + _EDGES[along]
+            self._looks.append(((float(spacing[down]), float(spacing[along])), letters))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays of ``examples.npz``; empty if nothing was offered."""
         if not self._rows:
             return {}
         images, labels, predictions, names = zip(*self._rows[: self._count], strict=True)
-        return {
+        arrays = {
             "images": _stack(images).astype(np.float32),
             "labels": _stack(labels),
             "predictions": _stack(predictions),
             "names": np.asarray(names),
         }
+        if len(self._looks) == len(self._rows):
+            looks = self._looks[: self._count]
+            arrays["spacing"] = np.asarray([spacing for spacing, _ in looks])
+            if all(letters for _, letters in looks):
+                arrays["marks"] = np.asarray([list(letters) for _, letters in looks])
+        return arrays
 
 
 def _picture(image: NDArray[Any]) -> NDArray[Any]:
@@ -71,14 +88,31 @@ def _picture(image: NDArray[Any]) -> NDArray[Any]:
     return np.moveaxis(image, 0, -1) if image.shape[0] == 3 else image[0]
 
 
-def _upright(array: NDArray[Any], affine: NDArray[Any] | None) -> NDArray[Any]:
-    """The volume with axes towards the patient's right, front and top; as stored where that is unknown."""
+def _orientation(affine: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Which stored axis runs to the patient's right, front and top, and which way; None where unknown."""
     if affine is None:
-        return array
-    from nibabel.orientations import apply_orientation, io_orientation
+        return None
+    from nibabel.orientations import io_orientation
 
-    orientation = io_orientation(affine)
-    return array if np.isnan(orientation).any() else np.asarray(apply_orientation(array, orientation))
+    orientation = np.asarray(io_orientation(affine))
+    return None if np.isnan(orientation).any() else orientation
+
+
+def _upright(array: NDArray[Any], orientation: NDArray[Any] | None) -> NDArray[Any]:
+    """The volume with axes towards the patient's right, front and top; as stored where that is unknown."""
+    if orientation is None:
+        return array
+    from nibabel.orientations import apply_orientation
+
+    return np.asarray(apply_orientation(array, orientation))
+
+
+def _lengths(affine: NDArray[Any] | None, orientation: NDArray[Any] | None) -> NDArray[Any]:
+    """The voxel's edges along the axes of the upright volume, in mm; ones where unknown."""
+    lengths = np.ones(3)
+    if affine is not None and orientation is not None:
+        lengths[orientation[:, 0].astype(int)] = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
+    return lengths
 
 
 def _levels(label: NDArray[Any], count: int) -> list[int]:

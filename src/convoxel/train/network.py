@@ -16,9 +16,25 @@ from convoxel.errors import CheckpointError, ConfigError
 from convoxel.train.checkpoint import Checkpoint, Store
 from convoxel.train.config import TrainConfig
 
-__all__ = ["arrange", "autocast", "build_network", "load_model", "model_tensors", "torch_call"]
+__all__ = ["arrange", "autocast", "build_network", "check_model", "load_model", "model_tensors", "torch_call"]
 
 PREFIX = "model."
+
+
+def check_model(config: TrainConfig) -> None:
+    """Refuse a model that does not exist or serves another task, before the data are read.
+
+    Raises:
+        ConfigError: no network has this name, or it is not for ``config.task``.
+    """
+    if config.model is None:
+        return
+    task = models.entry(config.model).task
+    if task != config.task:
+        raise ConfigError(
+            f"model: {config.model!r} is made to {task}, but the task is {config.task!r}; "
+            f"expected one of {', '.join(models.names(config.task))}. Change the model or the task."
+        )
 
 
 def build_network(config: TrainConfig, dims: int, channels: int, classes: int) -> nn.Module:
@@ -118,9 +134,10 @@ def load_model(run_dir: str | Path, which: str = "best") -> tuple[nn.Module, Tra
         raise ConfigError(f"which: got {which!r}; expected 'best' or 'last'.")
     run = Path(run_dir)
     if not (run / "checkpoints").is_dir():
+        came = "is not a training run (it has no checkpoints folder)" if run.exists() else "does not exist"
         raise CheckpointError(
-            f"run: {run} is not a training run (it has no checkpoints folder). "
-            "Give the folder that `convoxel train --output` named."
+            f"the run {run} {came}; expected the folder of a training run. "
+            "Give the one that `convoxel train --output` named."
         )
     store = Store(run)
     if which == "last":
@@ -131,7 +148,13 @@ def load_model(run_dir: str | Path, which: str = "best") -> tuple[nn.Module, Tra
         except CheckpointError as error:
             checkpoint = store.load()
             if any((run / "checkpoints").glob("best*")):
-                warnings.warn(f"{error} Using the last checkpoint instead.", RuntimeWarning, stacklevel=2)
+                reason = str(error).partition("(")[2].rpartition(")")[0]
+                warnings.warn(
+                    f"checkpoint: the best one in {run} cannot be used ({reason}); the last one, of step "
+                    f"{checkpoint.body['step']}, is taken instead.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
     body = checkpoint.body
     config = TrainConfig.build(**body["config"])
     meta = dict(body["data"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -14,7 +15,8 @@ import numpy as np
 from convoxel import data
 from convoxel.data.atomic import write_bytes
 from convoxel.data.fault import Ledger
-from convoxel.data.image import list_images, split_ending
+from convoxel.data.header import fit_channels
+from convoxel.data.image import list_images, read_header, split_ending, with_dims
 from convoxel.errors import ConfigError, DataError
 from convoxel.train.inference import Predictor, load_predictor
 from convoxel.train.progress import Progress
@@ -63,8 +65,20 @@ def predict(
             raise ConfigError(f"output: {path} is an input image. Give another --output.")
         if path.is_dir():
             raise ConfigError(f"output: {path} is a folder, a file is needed there. Give another --output.")
-    _make_folder(targets[0].parent)
-    if segment:
+    for path in files:
+        _check_header(predictor, path)  # a folder with a wrong image is refused before the first prediction
+    made = _make_folder(targets[0].parent)
+    try:
+        return _write(predictor, files, targets, on_progress)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty: what was written is whole and stays
+                folder.rmdir()
+        raise
+
+
+def _write(predictor: Predictor, files: list[Path], targets: list[Path], on_progress: OnProgress | None) -> list[Path]:
+    if predictor.config.task == "segment":
         _write_maps(predictor, files, targets, on_progress)
     else:
         _write_table(predictor, files, targets[0], on_progress)
@@ -98,13 +112,21 @@ def _name_table(target: Path) -> Path:
     return target / "predictions.csv"
 
 
-def _make_folder(folder: Path) -> None:
+def _check_header(predictor: Predictor, path: Path) -> None:
+    header = with_dims(path, read_header(path), predictor.dims)
+    fit_channels(path, header, predictor.channels)
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and return those that were not there, the innermost first."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"output: cannot make the folder {folder} ({error.strerror or error}). Give another --output."
         ) from None
+    return made
 
 
 def _read(predictor: Predictor, path: Path) -> Any:
@@ -113,8 +135,14 @@ def _read(predictor: Predictor, path: Path) -> Any:
 
 def _write_maps(predictor: Predictor, files: list[Path], targets: list[Path], on_progress: OnProgress | None) -> None:
     for number, (path, target) in enumerate(zip(files, targets, strict=True), 1):
-        sample = _read(predictor, path)
-        data.write_label(target, predictor.label_map(sample.image), sample.affine, sample.spacing_mm)
+        try:
+            sample = _read(predictor, path)
+            data.write_label(target, predictor.label_map(sample.image), sample.affine, sample.spacing_mm)
+        except DataError as error:
+            if number == 1:
+                raise
+            done = f"{number - 1} of {len(files)} label maps are written in {target.parent}"
+            raise DataError(f"{error} {done}.") from None
         _report(on_progress, number, len(files))
 
 

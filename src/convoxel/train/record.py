@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ class Record:
 
     def __init__(self, run: Path, *, tensorboard: bool = True, step: int = 0) -> None:
         self.run = run
-        self._events: Any = _open_events(run / "tensorboard", step) if tensorboard else None
+        self._events = _open_events(run / "tensorboard", step) if tensorboard else None
 
     def write_config(self, config: TrainConfig) -> None:
         write_bytes(self.run / "config.yaml", config.to_yaml().encode("utf-8"))
@@ -52,11 +55,10 @@ class Record:
 
     def close(self) -> None:
         if self._events is not None:
-            self._guard(self._events.close)
+            self._events.close()
             self._events = None
 
     def _add_events(self, row: dict[str, Any]) -> None:
-        step = row["step"]
         values = {
             "loss/train": row["train_loss"],
             "loss/validation": row["validation_loss"],
@@ -64,26 +66,74 @@ class Record:
             "learning_rate": row["learning_rate"],
             **{f"metric/{name}": value for name, value in row["per_class"].items()},
         }
-        for name, value in values.items():
-            if value is not None and self._events is not None:
-                self._guard(self._events.add_scalar, name, value, step)
-        if self._events is not None:
-            self._guard(self._events.flush)
-
-    def _guard(self, write: Any, *arguments: Any) -> None:
-        """Events are a convenience: losing them must not cost the training, but is said."""
+        if self._events is None:
+            return
         try:
-            write(*arguments)
+            self._events.add({name: value for name, value in values.items() if value is not None}, row["step"])
         except OSError as error:
-            self._events = None
-            warnings.warn(f"tensorboard: no more events are written ({error}).", RuntimeWarning, stacklevel=2)
+            # Events are a convenience: losing them must not cost the training, but is said.
+            self.close()
+            warnings.warn(
+                f"tensorboard: no more events are written ({error.strerror or error}).", RuntimeWarning, stacklevel=3
+            )
 
 
-def _open_events(folder: Path, step: int) -> Any:
+class _Events:
+    """A TensorBoard event file, written at once and in this thread, so that a full disk is an OSError here.
+
+    Args:
+        folder: where the file goes; made if it is not there.
+        step: TensorBoard hides older events from this step on; 0 hides none.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._event, self._summary = Event, Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
+        self._file = (folder / name).open("xb", buffering=0)
+        self._size = 0
+        try:
+            self._write(Event(wall_time=now, file_version="brain.Event:2"))
+            if step:
+                self._write(Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START)))
+        except OSError:
+            self.close()
+            raise
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Append one event that holds all ``values`` of a step."""
+        rows = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(self._event(wall_time=time.time(), step=step, summary=self._summary(value=rows)))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, event: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        buffer = io.BytesIO()
+        RecordWriter(buffer).write(event.SerializeToString())
+        content = buffer.getvalue()
+        try:
+            rest = memoryview(content)
+            while rest:  # a write may take only a part of what it is given
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError:
+            self._file.truncate(self._size)  # no half event
+            raise
+        self._size += len(content)
+
+
+def _open_events(folder: Path, step: int) -> _Events | None:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        return _Events(folder, step)
     except ImportError:
-        warnings.warn("tensorboard: not installed, so no events are written: pip install tensorboard.",
-                      RuntimeWarning, stacklevel=2)  # fmt: skip
-        return None
-    return SummaryWriter(str(folder), purge_step=step or None)
+        reason = "not installed, so no events are written: pip install tensorboard."
+    except OSError as error:
+        reason = f"no events are written ({error.strerror or error})."
+    warnings.warn(f"tensorboard: {reason}", RuntimeWarning, stacklevel=3)
+    return None

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from convoxel.data.fault import plural
 from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.train.checkpoint import Store
 from convoxel.train.config import TrainConfig
@@ -20,7 +21,7 @@ from convoxel.train.examples import Examples
 from convoxel.train.inference import build_predictor
 from convoxel.train.intensity import Intensity
 from convoxel.train.lock import hold_lock
-from convoxel.train.network import arrange, build_network, load_model
+from convoxel.train.network import arrange, build_network, check_model, load_model
 from convoxel.train.norm import slow_statistics
 from convoxel.train.plan import plan_run
 from convoxel.train.record import Record
@@ -66,6 +67,7 @@ def open_run(config: TrainConfig, stack: contextlib.ExitStack) -> Run:
     """
     folder = Path(config.output)
     _check_free(folder)
+    check_model(config)
     dataset = _load(config)
     config = plan_run(config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes)
     intensity = _plan_intensity(config, dataset)
@@ -162,11 +164,11 @@ def _load(config: TrainConfig) -> Any:
     dataset = load_data(config)
     problems = dataset.problems()
     if problems:
-        shown = "; ".join(problem.message for problem in problems[:3])
-        more = f" … and {len(problems) - 3} more" if len(problems) > 3 else ""
+        listed = " ".join(problem.message for problem in problems[:3])
+        more = f" … and {len(problems) - 3} more." if len(problems) > 3 else ""
         raise DataError(
-            f"data: {len(problems)} of the samples cannot be used: {shown}{more}. Mend or remove them "
-            "(`convoxel data check` lists all), or give --set on_bad_sample=skip."
+            f"data: {plural(len(problems), 'sample')} cannot be used: {listed}{more} `convoxel data check` "
+            "lists all; --set on_bad_sample=skip leaves them out."
         )
     if len(dataset.train) == 0:
         raise DataError(f"data: {dataset.name} has no training samples left; hold out fewer for validation.")
