@@ -164,8 +164,8 @@ def main() -> int:
     parser.add_argument("--isa", nargs="+", default=[instruction_set()], choices=[*INSTRUCTION_SETS, "all"])
     options = parser.parse_args()
     if not options.file.exists():
-        print(f"There is no {options.file}: nothing to run.")
-        return 0
+        print(f"There is no {options.file}: nothing was run. Give a file of problems.", file=sys.stderr)
+        return 2
     problems = read_problems(options.file)
     if options.sample:
         problems = random.Random(0).sample(problems, options.sample)
