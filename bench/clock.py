@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import statistics
 import sys
 import time
@@ -17,15 +18,18 @@ from convoxel import build_info
 def interleave(contenders: dict[str, Callable[[], object]], rounds: int = 9) -> dict[str, dict[str, float]]:
     """Runs all contenders in turn; seconds: median, smallest and largest of the rounds.
 
-    Before each timed run there is a pause, in which the other contenders' threads stop spinning, and an untimed run,
-    which brings this contender's threads and data back.
+    Before each timed run there is a pause, in which the other contenders' threads stop spinning, and two untimed runs,
+    which bring this contender's threads and data back. The order changes from round to round, so that nobody always
+    follows the same neighbour.
     """
+    order = random.Random(0)
     for run in contenders.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
-        for name, run in contenders.items():
-            time.sleep(0.005)
+        for name, run in order.sample(sorted(contenders.items()), len(contenders)):
+            time.sleep(0.03)
+            run()
             run()
             start = time.perf_counter()
             run()

@@ -10,6 +10,7 @@ installed is left out and named.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# PyTorch's threads spin for 200 ms after each operator by default, on the processors that the next contender needs.
+os.environ.setdefault("KMP_BLOCKTIME", "5")
 import torch
 
 from clock import interleave, write_json

@@ -1,6 +1,10 @@
 // Memory for floats, aligned to a cache line, that is never copied by accident.
 #pragma once
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -18,11 +22,20 @@ constexpr int64_t kAlignBytes = 64;
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-// Uninitialised; at least one cache line, so that a pointer to it is always valid.
+constexpr int64_t kHugePageBytes = int64_t{2} << 20;
+
+// Uninitialised; at least one cache line, so that a pointer to it is always valid. Large buffers ask for huge pages:
+// Winograd's points are read with strides of many small pages.
 inline FloatBuffer allocate_floats(int64_t count) {
-  const int64_t bytes = round_up((count > 0 ? count : 1) * static_cast<int64_t>(sizeof(float)), kAlignBytes);
-  void* p = std::aligned_alloc(kAlignBytes, static_cast<size_t>(bytes));
+  const int64_t wanted = (count > 0 ? count : 1) * static_cast<int64_t>(sizeof(float));
+  const bool huge = wanted >= 2 * kHugePageBytes;
+  const int64_t align = huge ? kHugePageBytes : kAlignBytes;
+  const int64_t bytes = round_up(wanted, align);
+  void* p = std::aligned_alloc(static_cast<size_t>(align), static_cast<size_t>(bytes));
   if (p == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+  if (huge) madvise(p, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // a wish; refused, nothing is lost
+#endif
   return FloatBuffer(static_cast<float*>(p));
 }
 

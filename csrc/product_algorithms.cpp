@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "convolution.h"
+#include "cost.h"
 
 namespace convoxel {
 namespace {
@@ -354,16 +355,25 @@ std::unique_ptr<ConvRun> plan_product(const ConvProblem& problem, const Convolut
   return std::make_unique<ProductRun>(source, problem, conv, weights, set, activation, threads);
 }
 
-// Multiply-adds in units of a vector's, with the tile's unused columns, plus what each row of A costs before its
-// first product: `row_cost` vector operations per tap and pixel.
-double product_cost(const ConvProblem& problem, const KernelSet& set, double row_cost, double copy_cost) {
-  const double groups = static_cast<double>(problem.window.groups);
-  const double columns = problem.out_channels / groups;
-  const double vectors = std::ceil(columns / set.vector_floats);
-  const Axes& size = problem.window.transposed ? problem.in_size : problem.out_size;
-  const double rows = static_cast<double>(problem.batch) * size[0] * size[1] * size[2] * problem.window.taps();
-  const double channels = problem.in_channels / groups;
-  return rows * groups * (channels * vectors + row_cost) + rows * problem.in_channels * copy_cost;
+double image_bytes(const ConvProblem& p) {
+  const double in = static_cast<double>(p.in_size[0]) * p.in_size[1] * p.in_size[2] * p.in_channels;
+  const double out = static_cast<double>(p.out_size[0]) * p.out_size[1] * p.out_size[2] * p.out_channels;
+  return 4.0 * p.batch * (in + out);
+}
+
+// Output pixels times taps: of a transposed convolution, those that a tap reaches.
+double tap_rows(const ConvProblem& p) {
+  const Axes& size = p.window.transposed ? p.in_size : p.out_size;
+  return static_cast<double>(p.batch) * size[0] * size[1] * size[2] * p.window.taps();
+}
+
+double product_cost(const ConvProblem& p, const KernelSet& set) {
+  const double groups = static_cast<double>(p.window.groups);
+  const double vectors = std::ceil(p.out_channels / groups / set.vector_floats);
+  const double panels = std::ceil(vectors / set.panel_vectors);
+  const double weights = 4.0 * p.window.taps() * p.in_channels * p.out_channels / groups;
+  return tap_rows(p) * (p.in_channels * vectors * cost::kProduct + groups * panels * cost::kRow) +
+         weights * cost::kWeightByte + image_bytes(p) * cost::kImageByte;
 }
 
 std::string pointwise_unsupported(const ConvProblem& p) {
@@ -378,13 +388,14 @@ std::string pointwise_unsupported(const ConvProblem& p) {
   return "";
 }
 
-double pointwise_cost(const ConvProblem& p, const KernelSet& set) { return product_cost(p, set, 0.0, 0.0); }
+// Slightly below indirect's, which would do the same with a table for taps that do not exist.
+double pointwise_cost(const ConvProblem& p, const KernelSet& set) { return 0.99 * product_cost(p, set); }
 
 std::string indirect_unsupported(const ConvProblem& p) {
   return p.window.transposed ? "it runs no transposed convolution" : "";
 }
 
-double indirect_cost(const ConvProblem& p, const KernelSet& set) { return product_cost(p, set, 4.0, 0.0); }
+double indirect_cost(const ConvProblem& p, const KernelSet& set) { return product_cost(p, set); }
 
 std::string gathered_unsupported(const ConvProblem& p) {
   if (p.window.transposed) return "it runs no transposed convolution";
@@ -395,7 +406,16 @@ std::string gathered_unsupported(const ConvProblem& p) {
   return "";
 }
 
-double gathered_cost(const ConvProblem& p, const KernelSet& set) { return product_cost(p, set, 0.5, 1.0); }
+double gathered_cost(const ConvProblem& p, const KernelSet& set) {
+  const double pixels = tap_rows(p) / p.window.taps();
+  const double vectors = std::ceil(static_cast<double>(p.out_channels) / set.vector_floats);
+  const double panels = std::ceil(vectors / set.panel_vectors);
+  const double stretches = static_cast<double>(p.window.kernel[0] * p.window.kernel[1]) *
+                           (p.window.dilation[2] == 1 ? 1 : p.window.kernel[2]);
+  return pixels * (p.window.taps() * p.in_channels * vectors * cost::kProduct + panels * cost::kRow +
+                   stretches * cost::kStretch) +
+         image_bytes(p) * cost::kBareImageByte;
+}
 
 std::string depthwise_unsupported(const ConvProblem& p) {
   if (p.window.groups != p.in_channels || p.window.groups != p.out_channels) {
@@ -404,11 +424,9 @@ std::string depthwise_unsupported(const ConvProblem& p) {
   return "";
 }
 
-// One multiply-add per tap and vector, but each with a load of its own, and a pointer for two of them.
 double depthwise_cost(const ConvProblem& p, const KernelSet& set) {
-  const Axes& size = p.window.transposed ? p.in_size : p.out_size;
-  const double rows = static_cast<double>(p.batch) * size[0] * size[1] * size[2] * p.window.taps();
-  return rows * (2.0 * std::ceil(static_cast<double>(p.in_channels) / set.vector_floats) + 2.0);
+  const double vectors = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
+  return tap_rows(p) * vectors * cost::kDepthwise + image_bytes(p) * cost::kImageByte;
 }
 
 std::string phases_unsupported(const ConvProblem& p) {

@@ -1,6 +1,9 @@
 #include "threads.h"
 
 #include <pthread.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <atomic>
 #include <condition_variable>
@@ -22,6 +25,31 @@ void relax() {
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
   asm volatile("yield");
+#endif
+}
+
+// Keeps worker `index` (1 ..) of a pool on a processor of its own, counted from the one that the pool's first caller
+// runs on. Left free, a worker that wakes is often put on the caller's processor and waits there for a time slice,
+// which is longer than most layers. With more workers than processors nobody is kept anywhere.
+void settle(std::thread& thread, int index) {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0 || index >= CPU_COUNT(&allowed)) return;
+  std::vector<int> processors;
+  size_t here = 0;
+  const int current = sched_getcpu();
+  for (int i = 0; i < CPU_SETSIZE; ++i) {
+    if (!CPU_ISSET(i, &allowed)) continue;
+    if (i == current) here = processors.size();
+    processors.push_back(i);
+  }
+  cpu_set_t own;
+  CPU_ZERO(&own);
+  CPU_SET(processors[(here + static_cast<size_t>(index)) % processors.size()], &own);
+  pthread_setaffinity_np(thread.native_handle(), sizeof(own), &own);
+#else
+  (void)thread;
+  (void)index;
 #endif
 }
 
@@ -59,6 +87,7 @@ class Pool {
       std::lock_guard<std::mutex> lock(mutex_);
       while (static_cast<int>(threads_.size()) < job.max_workers - 1) {
         threads_.emplace_back([this] { wait_for_jobs(); });
+        settle(threads_.back(), static_cast<int>(threads_.size()));
         threads_.back().detach();  // lives as long as the process; the pool is never destroyed
       }
       job_ = &job;

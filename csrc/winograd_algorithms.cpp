@@ -14,6 +14,7 @@
 #include <string>
 
 #include "convolution.h"
+#include "cost.h"
 #include "threads.h"
 
 namespace convoxel {
@@ -28,6 +29,7 @@ constexpr int64_t kTileStep = 12;         // rows of a product that fill the reg
 constexpr int64_t kPointBytes = 1 << 20;  // of a block of tiles: half of a large L2
 constexpr int64_t kStageRows = 96;        // rows of one product in the staged form
 constexpr int64_t kMostBlockTiles = 96;
+constexpr double kFewestBlocks = 8;  // fewer would leave threads without work
 
 // The tile sizes that an algorithm uses for a window: m on every axis whose kernel is 2, 3 or 5.
 bool shape_for(const Window& w, int m, WinogradShape* shape) {
@@ -75,15 +77,14 @@ Tiling tiling_of(const ConvProblem& p, const WinogradShape& shape) {
   return t;
 }
 
-// How a problem is cut up, and the bytes that decides on.
+// How a problem is cut up, and what its traffic costs then.
 struct Cut {
   int64_t points = 0;
   int64_t row_in = 0;  // floats of a tile at one point: channels and columns, rounded up to whole vectors
   int64_t row_out = 0;
   int64_t block = 0;  // tiles of a block
   bool staged = false;
-  double weight_bytes = 0;  // read over the whole run
-  double point_bytes = 0;   // written and read again beyond L2
+  double traffic = 0;  // of weights and points, as cost
 };
 
 Cut cut_of(const ConvProblem& p, const WinogradShape& shape, int vector_floats) {
@@ -98,11 +99,10 @@ Cut cut_of(const ConvProblem& p, const WinogradShape& shape, int vector_floats) 
   const double all_points = 2.0 * static_cast<double>(tiling.total) * static_cast<double>(tile_bytes);
   const double blocks = std::ceil(static_cast<double>(tiling.total) / static_cast<double>(cut.block));
   const bool spills = cut.block * tile_bytes > 2 * kPointBytes;
-  const double blocked = blocks * weights + (spills ? all_points : 0.0);
-  const double staged = weights + all_points;
-  cut.staged = staged < blocked;
-  cut.weight_bytes = cut.staged ? weights : blocks * weights;
-  cut.point_bytes = cut.staged || spills ? all_points : 0.0;
+  const double blocked = blocks * weights * cost::weight_byte(weights) + (spills ? all_points * cost::kPointByte : 0.0);
+  const double staged = weights * cost::weight_byte(weights) + all_points * cost::kPointByte;
+  cut.staged = staged < blocked || blocks < kFewestBlocks;
+  cut.traffic = cut.staged ? staged : blocked;
   return cut;
 }
 
@@ -345,30 +345,29 @@ PackedWeights pack(const Convolution& conv, const KernelSet& set, int threads) {
   return packed;
 }
 
-// Cycles of one core, like the product algorithms' cost: what the transforms and the traffic add to the products.
 template <int M>
-double cost(const ConvProblem& p, const KernelSet& set) {
+double cost_of(const ConvProblem& p, const KernelSet& set) {
   WinogradShape shape;
   shape_for(p.window, M, &shape);
-  const Tiling tiling = tiling_of(p, shape);
   const Cut cut = cut_of(p, shape, set.vector_floats);
-  const double tiles = static_cast<double>(tiling.total);
-  const double in_vectors = static_cast<double>(cut.row_in) / set.vector_floats;
-  const double out_vectors = static_cast<double>(cut.row_out) / set.vector_floats;
-  const double products = tiles * cut.points * (p.in_channels / p.window.groups) * out_vectors;
-  // A line of a + m points costs about 2 (a + m) multiply-adds: loads, stores and arithmetic.
-  double input = 0, output = 0, lines_out = 1;
+  const double tiles = static_cast<double>(tiling_of(p, shape).total);
+  const double groups = static_cast<double>(p.window.groups);
+  const double vectors = groups * std::ceil(p.out_channels / groups / set.vector_floats);
+  const double products = tiles * cut.points * (p.in_channels / groups) * vectors;
+  // Vectors that the passes load or store, per tile and vector of channels.
+  double input = 0, output = 0, lines = static_cast<double>(cut.points);
   for (int i = 0; i < kSpatialAxes; ++i) {
     if (shape.r[i] == 1) continue;
     const double a = shape.m[i] + shape.r[i] - 1;
-    input += cut.points / a * 4.0 * a;
-    output += cut.points * lines_out / a * 2.5 * (a + shape.m[i]);
-    lines_out *= shape.m[i] / a;
+    input += cut.points;
+    output += lines / a * (a + shape.m[i]);
+    lines *= shape.m[i] / a;
   }
-  const double transforms = tiles * (in_vectors * input + out_vectors * output);
-  // A core gets about 12 bytes a cycle from beyond L2, in which it could have done 2 multiply-adds.
-  const double traffic = (cut.weight_bytes + cut.point_bytes) / 6.0;
-  return products + transforms + traffic;
+  const double transforms = tiles / set.vector_floats *
+                            (static_cast<double>(cut.row_in) * input * cost::kInputPoint +
+                             static_cast<double>(cut.row_out) * output * cost::kOutputPoint);
+  const double image = 4.0 * tiles * (shape.m[0] * shape.m[1] * shape.m[2]) * (p.in_channels + p.out_channels);
+  return products * cost::kPackedProduct + transforms + cut.traffic + image * cost::kBareImageByte;
 }
 
 template <int M>
@@ -381,7 +380,7 @@ std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& con
 
 // F(6, r) on three axes, or with r = 5, is there for those who ask: by itself the engine keeps more digits.
 double cost_of_six(const ConvProblem& p, const KernelSet& set) {
-  return transformed(p.window) > 2 || with_kernel_five(p.window) > 0 ? HUGE_VAL : cost<6>(p, set);
+  return transformed(p.window) > 2 || with_kernel_five(p.window) > 0 ? HUGE_VAL : cost_of<6>(p, set);
 }
 
 }  // namespace
@@ -390,10 +389,10 @@ std::vector<Algorithm> winograd_algorithms() {
   return {
       {"winograd(2)",
        "Winograd F(2, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups", false,
-       unsupported<2>, cost<2>, pack<2>, plan<2>},
+       unsupported<2>, cost_of<2>, pack<2>, plan<2>},
       {"winograd(4)",
        "Winograd F(4, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups", false,
-       unsupported<4>, cost<4>, pack<4>, plan<4>},
+       unsupported<4>, cost_of<4>, pack<4>, plan<4>},
       {"winograd(6)",
        "Winograd F(6, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups", false,
        unsupported<6>, cost_of_six, pack<6>, plan<6>},
