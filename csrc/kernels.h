@@ -57,8 +57,6 @@ struct WinogradTile {
   Activation activation;
 };
 
-constexpr int64_t kMaxWinogradPoints = 10 * 10 * 10;  // F(6, 5) on three axes
-
 enum class Combine : int { kAdd, kMultiply };
 
 struct KernelSet {

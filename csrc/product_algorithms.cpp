@@ -25,7 +25,8 @@ constexpr int64_t kBlockPointers = 16384;  // 128 KB
 constexpr int64_t kBlockChannels = 512;
 constexpr int64_t kGatheredChannels = 8;  // up to this many input channels a group, gathering pays
 
-enum class Rows { kPointwise, kIndirect, kGathered, kDepthwise };
+// How the rows of A come about: through pointers, or copied side by side; and what they are multiplied by.
+enum class Rows { kIndirect, kGathered, kDepthwise };
 
 // Calls visit(m, n, q_d, q_h, q_w, length) for each run of outputs along w in [begin, begin + rows) of the list of
 // all outputs of the walk, n-major.
@@ -143,8 +144,7 @@ class ProductRun final : public ConvRun {
     chunks_ = blocks * splits_;
     for (int64_t& begin : walk_chunk_) begin *= splits_;
 
-    table_rows_ = rows_;
-    pointers_ = source == Rows::kGathered ? 0 : table_rows_ * most_taps;
+    pointers_ = source == Rows::kGathered ? 0 : rows_ * most_taps;
     gathered_channels_ = source == Rows::kGathered ? most_taps * problem.in_channels : 0;
   }
 
@@ -152,8 +152,8 @@ class ProductRun final : public ConvRun {
 
   int64_t own_bytes() const override {
     // pointers of all taps, of outputs, of residuals, of gathered rows; then the gathered rows themselves
-    return round_up((pointers_ + 3 * table_rows_) * static_cast<int64_t>(sizeof(float*)), kAlignBytes) +
-           round_up(table_rows_ * gathered_channels_ * static_cast<int64_t>(sizeof(float)), kAlignBytes);
+    return round_up((pointers_ + 3 * rows_) * static_cast<int64_t>(sizeof(float*)), kAlignBytes) +
+           round_up(rows_ * gathered_channels_ * static_cast<int64_t>(sizeof(float)), kAlignBytes);
   }
 
   void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
@@ -168,18 +168,18 @@ class ProductRun final : public ConvRun {
 
     const float** inputs = static_cast<const float**>(scratch.own);
     float** outputs = const_cast<float**>(inputs + pointers_);
-    const float** residuals = inputs + pointers_ + table_rows_;
-    const float** gathered = residuals + table_rows_;
-    float* gathered_rows = reinterpret_cast<float*>(
-        static_cast<char*>(scratch.own) +
-        round_up((pointers_ + 3 * table_rows_) * static_cast<int64_t>(sizeof(float*)), kAlignBytes));
+    const float** residuals = inputs + pointers_ + rows_;
+    const float** gathered = residuals + rows_;
+    float* gathered_rows =
+        reinterpret_cast<float*>(static_cast<char*>(scratch.own) +
+                                 round_up((pointers_ + 3 * rows_) * static_cast<int64_t>(sizeof(float*)), kAlignBytes));
 
     fill_outputs(walk, *p.dst_view, p.dst, begin, rows, outputs);
     if (p.residual != nullptr) fill_outputs(walk, *p.residual_view, p.residual, begin, rows, residuals);
 
     const int64_t groups = problem_.window.groups;
     Product product;
-    product.a_step = table_rows_;
+    product.a_step = rows_;
     product.rows = rows;
     product.c = outputs;
     product.residual = p.residual != nullptr ? residuals : nullptr;
@@ -191,7 +191,7 @@ class ProductRun final : public ConvRun {
       product.taps = 1;
       product.channels = walk.taps() * problem_.in_channels;
     } else {
-      fill_inputs(walk, *p.src_view, p.src, conv_.zeros(), begin, rows, inputs, table_rows_);
+      fill_inputs(walk, *p.src_view, p.src, conv_.zeros(), begin, rows, inputs, rows_);
       product.a = inputs;
       product.taps = walk.taps();
       product.channels = problem_.in_channels / groups;
@@ -278,7 +278,6 @@ class ProductRun final : public ConvRun {
   int64_t splits_ = 1;               // of the columns
   int64_t split_columns_ = 0;
   int64_t chunks_ = 0;
-  int64_t table_rows_ = 0;
   int64_t pointers_ = 0;
   int64_t gathered_channels_ = 0;
 };
@@ -438,7 +437,7 @@ std::string phases_unsupported(const ConvProblem& p) {
 std::vector<Algorithm> product_algorithms() {
   return {
       {"pointwise", "one matrix product over the pixels; kernel 1 on every axis, no padding, any stride and groups",
-       true, pointwise_unsupported, pointwise_cost, pack_panels, plan_product<Rows::kPointwise>},
+       true, pointwise_unsupported, pointwise_cost, pack_panels, plan_product<Rows::kIndirect>},
       {"indirect", "matrix products over a table of row pointers; any window, stride, dilation, padding and groups",
        true, indirect_unsupported, indirect_cost, pack_panels, plan_product<Rows::kIndirect>},
       {"gathered", "the taps of few input channels copied side by side, then one product; in_channels <= 8, groups 1",
