@@ -6,6 +6,7 @@
 #endif
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <memory>
@@ -16,9 +17,9 @@
 namespace convoxel {
 namespace {
 
-// A worker that waits between two steps of a program spins about this long (20 us) before it sleeps: waking a
-// sleeping thread costs more than most layers' remaining work.
-constexpr int kSpins = 2000;
+// A worker spins about this long before it sleeps: waking a sleeping thread costs more than most layers, and a caller
+// that runs one network after another comes back within this time.
+constexpr std::chrono::microseconds kSpin{200};
 
 void relax() {
 #if defined(__x86_64__)
@@ -28,30 +29,67 @@ void relax() {
 #endif
 }
 
-// Keeps worker `index` (1 ..) of a pool on a processor of its own, counted from the one that the pool's first caller
-// runs on. Left free, a worker that wakes is often put on the caller's processor and waits there for a time slice,
-// which is longer than most layers. With more workers than processors nobody is kept anywhere.
-void settle(std::thread& thread, int index) {
+// Keeps each worker on a processor of its own, and all of them off the caller's. Left free, a worker that wakes is
+// often put on the caller's processor and waits there for a time slice, which is longer than most layers. With more
+// workers than processors nobody is kept anywhere.
+class Seats {
+ public:
+  // `thread` is the newest worker.
+  void add(std::thread& thread) {
 #if defined(__linux__)
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0 || index >= CPU_COUNT(&allowed)) return;
-  std::vector<int> processors;
-  size_t here = 0;
-  const int current = sched_getcpu();
-  for (int i = 0; i < CPU_SETSIZE; ++i) {
-    if (!CPU_ISSET(i, &allowed)) continue;
-    if (i == current) here = processors.size();
-    processors.push_back(i);
-  }
-  cpu_set_t own;
-  CPU_ZERO(&own);
-  CPU_SET(processors[(here + static_cast<size_t>(index)) % processors.size()], &own);
-  pthread_setaffinity_np(thread.native_handle(), sizeof(own), &own);
+    workers_.push_back(thread.native_handle());
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
+    std::vector<int> processors;
+    for (int i = 0; i < CPU_SETSIZE; ++i) {
+      if (CPU_ISSET(i, &allowed)) processors.push_back(i);
+    }
+    crowded_ = workers_.size() >= processors.size();
+    if (crowded_) {
+      for (const pthread_t worker : workers_) pthread_setaffinity_np(worker, sizeof(allowed), &allowed);
+      return;
+    }
+    caller_ = sched_getcpu();
+    size_t here = 0;
+    while (here < processors.size() - 1 && processors[here] != caller_) ++here;
+    processor_.clear();
+    for (size_t i = 0; i < workers_.size(); ++i) processor_.push_back(processors[(here + 1 + i) % processors.size()]);
+    for (size_t i = 0; i < workers_.size(); ++i) keep(i);
 #else
-  (void)thread;
-  (void)index;
+    (void)thread;
 #endif
-}
+  }
+
+  // The operating system moves the caller as it likes: a worker that it has been put on top of changes places.
+  void make_room() {
+#if defined(__linux__)
+    if (crowded_) return;
+    const int here = sched_getcpu();
+    if (here == caller_) return;
+    for (size_t i = 0; i < workers_.size(); ++i) {
+      if (processor_[i] != here) continue;
+      processor_[i] = caller_;
+      keep(i);
+    }
+    caller_ = here;
+#endif
+  }
+
+#if defined(__linux__)
+ private:
+  void keep(size_t worker) const {
+    cpu_set_t own;
+    CPU_ZERO(&own);
+    CPU_SET(processor_[worker], &own);
+    pthread_setaffinity_np(workers_[worker], sizeof(own), &own);
+  }
+
+  std::vector<pthread_t> workers_;
+  std::vector<int> processor_;  // of each worker
+  int caller_ = -1;             // the processor that no worker is on, as far as there is one
+  bool crowded_ = true;
+#endif
+};
 
 // One call of parallel_for.
 struct Job {
@@ -87,9 +125,10 @@ class Pool {
       std::lock_guard<std::mutex> lock(mutex_);
       while (static_cast<int>(threads_.size()) < job.max_workers - 1) {
         threads_.emplace_back([this] { wait_for_jobs(); });
-        settle(threads_.back(), static_cast<int>(threads_.size()));
+        seats_.add(threads_.back());
         threads_.back().detach();  // lives as long as the process; the pool is never destroyed
       }
+      seats_.make_room();
       job_ = &job;
       generation_.fetch_add(1, std::memory_order_release);
     }
@@ -110,7 +149,8 @@ class Pool {
     inside_work = true;
     uint64_t seen = 0;
     for (;;) {
-      for (int i = 0; i < kSpins && generation_.load(std::memory_order_acquire) == seen; ++i) relax();
+      const auto sleep = std::chrono::steady_clock::now() + kSpin;
+      while (generation_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < sleep) relax();
       Job* job = nullptr;
       int worker = 0;
       {
@@ -131,11 +171,12 @@ class Pool {
   }
 
   std::mutex turn_;   // held by the caller whose job is running
-  std::mutex mutex_;  // guards job_ and threads_
+  std::mutex mutex_;  // guards job_, threads_ and seats_
   std::condition_variable wake_;
   std::atomic<uint64_t> generation_{0};
   Job* job_ = nullptr;
   std::vector<std::thread> threads_;
+  Seats seats_;
 };
 
 // Never destroyed: threads may outlive main's statics. Replaced in a forked child, where the threads do not exist.
