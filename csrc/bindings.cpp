@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -185,6 +186,17 @@ NB_MODULE(_core, m) {
                                  to_activation(activation, slope), algorithm, std::move(name));
           },
           "convolution"_a, "src"_a, "dst"_a, "residual"_a.none(), "activation"_a, "slope"_a, "algorithm"_a, "name"_a)
+      .def(
+          "candidates",
+          [](const Plan& self, const Convolution& conv, const ViewTuple& src, const ViewTuple& dst,
+             const std::string& algorithm) {
+            std::vector<std::pair<std::string, double>> out;
+            for (const Candidate& c : self.candidates(conv, to_view(src), to_view(dst), algorithm)) {
+              out.emplace_back(c.algorithm->name, c.cost);
+            }
+            return out;
+          },
+          "convolution"_a, "src"_a, "dst"_a, "algorithm"_a)
       .def(
           "max_pool",
           [](Plan& self, const ViewTuple& src, const ViewTuple& dst, Axes kernel, Axes stride, Axes dilation,

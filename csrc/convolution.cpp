@@ -141,26 +141,22 @@ std::string why_not(const Algorithm& algorithm, const ConvProblem& problem, int6
 
 }  // namespace
 
-const Algorithm& choose_algorithm(const std::string& name, const ConvProblem& problem, const KernelSet& set) {
-  const Algorithm* best = nullptr;
-  double best_cost = 0;
+std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProblem& problem, const KernelSet& set) {
+  std::vector<Candidate> found;
   std::string refusal;
   for (const Algorithm& algorithm : algorithms()) {
     int64_t kernel = 0;
     if (!is_asked_for(name, algorithm, &kernel)) continue;
     const std::string reason = why_not(algorithm, problem, kernel);
-    if (!reason.empty()) {
-      if (refusal.empty()) refusal = "algorithm '" + name + "' does not support this problem: " + reason;
-      continue;
-    }
-    const double cost = algorithm.cost(problem, set);
-    if (best == nullptr || cost < best_cost) {
-      best = &algorithm;
-      best_cost = cost;
+    if (reason.empty()) {
+      found.push_back({&algorithm, algorithm.cost(problem, set)});
+    } else if (refusal.empty()) {
+      refusal = "algorithm '" + name + "' does not support this problem: " + reason;
     }
   }
-  if (best == nullptr) throw std::invalid_argument(refusal.empty() ? "there is no algorithm '" + name + "'" : refusal);
-  return *best;
+  if (found.empty()) throw std::invalid_argument(refusal.empty() ? "there is no algorithm '" + name + "'" : refusal);
+  std::stable_sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) { return a.cost < b.cost; });
+  return found;
 }
 
 }  // namespace convoxel

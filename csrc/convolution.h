@@ -108,10 +108,15 @@ const std::vector<Algorithm>& algorithms();
 std::vector<Algorithm> product_algorithms();
 std::vector<Algorithm> winograd_algorithms();
 
-// The named algorithm, or the cheapest that supports the problem of all ("auto") or of a family ("direct", "winograd");
-// a name may carry the kernel, as in "winograd(4,3)". Throws std::invalid_argument with the reason if there is no such
-// algorithm or it does not support the problem.
-const Algorithm& choose_algorithm(const std::string& name, const ConvProblem& problem, const KernelSet& set);
+struct Candidate {
+  const Algorithm* algorithm;
+  double cost;
+};
+
+// The algorithms that `name` stands for and that support the problem, cheapest first: all of them ("auto"), a family
+// ("direct", "winograd") or one; a name may carry the kernel, as in "winograd(4,3)". Throws std::invalid_argument with
+// the reason if there is none.
+std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProblem& problem, const KernelSet& set);
 
 // A layer: window, weights and bias. Immutable; packs its weights once for each algorithm that asks.
 class Convolution {

@@ -59,6 +59,14 @@ void require_same_shape(const View& a, const View& b, const char* what) {
           std::string(what) + ": shapes " + show(a) + " and " + show(b) + " differ");
 }
 
+ConvProblem problem_of(const Convolution& conv, const View& src, const View& dst) {
+  require(src.batch == dst.batch, "src and dst differ in batch: " + show(src) + " and " + show(dst));
+  require(src.channels == conv.in_channels() && dst.channels == conv.out_channels(),
+          "the convolution maps " + std::to_string(conv.in_channels()) + " to " + std::to_string(conv.out_channels()) +
+              " channels, not " + show(src) + " to " + show(dst));
+  return {conv.window(), src.batch, src.size, dst.size, src.channels, dst.channels};
+}
+
 }  // namespace
 
 // Arenas and workspaces that no run uses at the moment. At most kKept stay, so that a burst of threads does not hold
@@ -123,6 +131,11 @@ void Plan::add(std::unique_ptr<Step> step, std::string name) {
   steps_.push_back(std::move(step));
 }
 
+std::vector<Candidate> Plan::candidates(const Convolution& conv, const View& src, const View& dst,
+                                        const std::string& algorithm) const {
+  return rank_algorithms(algorithm, problem_of(conv, src, dst), set_);
+}
+
 void Plan::add_convolution(std::shared_ptr<const Convolution> conv, View src, View dst, const View* residual,
                            Activation activation, const std::string& algorithm, std::string name) {
   use(src, "src", false);
@@ -131,12 +144,8 @@ void Plan::add_convolution(std::shared_ptr<const Convolution> conv, View src, Vi
     use(*residual, "residual", false);
     require_same_shape(dst, *residual, "dst and residual");
   }
-  require(src.batch == dst.batch, "src and dst differ in batch: " + show(src) + " and " + show(dst));
-  require(src.channels == conv->in_channels() && dst.channels == conv->out_channels(),
-          "the convolution maps " + std::to_string(conv->in_channels()) + " to " +
-              std::to_string(conv->out_channels()) + " channels, not " + show(src) + " to " + show(dst));
-  const ConvProblem problem{conv->window(), src.batch, src.size, dst.size, src.channels, dst.channels};
-  const Algorithm& chosen = choose_algorithm(algorithm, problem, set_);
+  const ConvProblem problem = problem_of(*conv, src, dst);
+  const Algorithm& chosen = *rank_algorithms(algorithm, problem, set_).front().algorithm;
   add(std::make_unique<ConvolveStep>(std::move(conv), chosen, problem, src, dst, residual, activation, set_, threads_),
       std::move(name));
 }

@@ -55,6 +55,9 @@ class Plan {
   // Every `add` throws std::invalid_argument if the views do not fit one another or their buffers.
   void add_convolution(std::shared_ptr<const Convolution> conv, View src, View dst, const View* residual,
                        Activation activation, const std::string& algorithm, std::string name);
+  // What add_convolution could choose among, cheapest first.
+  std::vector<Candidate> candidates(const Convolution& conv, const View& src, const View& dst,
+                                    const std::string& algorithm) const;
   void add_max_pool(View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low, std::string name);
   void add_resample(View src, View dst, std::vector<ResampleAxis> axes, std::string name);
   void add_combine(Combine op, View a, View b, View dst, Activation activation, std::string name);

@@ -129,6 +129,15 @@ class Plan:
         """dst = activation(convolution(src) + bias + residual)."""
         self._add("convolve", convolution._core, src, dst, residual, activation, slope, algorithm, name, what=algorithm)
 
+    def candidates(
+        self, convolution: Convolution, src: View, dst: View, algorithm: str = "auto"
+    ) -> list[tuple[str, float]]:
+        """The algorithms that ``convolve`` could choose among and their expected cost, cheapest first.
+
+        A unit of cost is one vector's multiply-add at full speed on all cores.
+        """
+        return list(self._core.candidates(convolution._core, src, dst, algorithm))
+
     def max_pool(
         self,
         src: View,
