@@ -28,7 +28,7 @@ constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 // Winograd's points are read with strides of many small pages.
 inline FloatBuffer allocate_floats(int64_t count) {
   const int64_t wanted = (count > 0 ? count : 1) * static_cast<int64_t>(sizeof(float));
-  const bool huge = wanted >= 2 * kHugePageBytes;
+  const bool huge = wanted >= kHugePageBytes / 2;
   const int64_t align = huge ? kHugePageBytes : kAlignBytes;
   const int64_t bytes = round_up(wanted, align);
   void* p = std::aligned_alloc(static_cast<size_t>(align), static_cast<size_t>(bytes));

@@ -1,34 +1,34 @@
 // What an algorithm is expected to cost, in units of one vector's multiply-add at full speed on all cores.
 //
-// Fitted by non-negative least squares to the measured times of VGG-16's and the U-Nets' layers of bench/layers.txt
-// (AVX-512, 2 cores, 13 G vector multiply-adds/s, 15 GB/s from beyond L2): root mean square error 3 % for the direct
-// algorithms' times, 18 % for Winograd's. One unit was 73 ps there. The numbers only have to rank algorithms; a vector
-// of another width changes the counts and the unit alike.
+// Fitted to measured times of the layers that `convoxel bench layers` runs (AVX-512, 2 cores, 2 MB of L2 each, 13 G
+// vector multiply-adds/s, 56 GB/s from L3, 30 GB/s from memory). One unit was 75 ps there. The numbers only have to
+// rank algorithms; a vector of another width changes the counts and the unit alike.
 #pragma once
 
 namespace convoxel::cost {
 
-constexpr double kProduct = 1.4;        // a multiply-add of the register tile over rows in place (71 % of the ceiling)
-constexpr double kPackedProduct = 1.0;  // the same over Winograd's short, dense rows
+constexpr double kProduct = 1.25;       // a multiply-add of the register tile over rows in place (80 % of the ceiling)
+constexpr double kPackedProduct = 1.2;  // the same over Winograd's short, dense rows
+constexpr double kTileStart = 12.0;     // entering and leaving a tap of a register tile, in channels
 constexpr double kRow = 10.0;           // a row of A for one tap and one panel: its pointer, the tile's loop
 constexpr double kStretch = 13.0;       // copying the taps along w of one output, side by side
 constexpr double kDepthwise = 7.0;      // a multiply-add with two loads of its own
-constexpr double kInputPoint = 13.0;    // one vector of one pass of the input transform: load, arithmetic, store
-constexpr double kOutputPoint = 11.0;   // the same of the output transform, per vector loaded or stored
-constexpr double kWeightByte = 0.65;    // of the direct algorithms, once
-constexpr double kStreamedByte = 0.95;  // Winograd's weights, read from beyond L2
-constexpr double kCachedByte = 0.2;     // the same where they fit L2
-constexpr double kPointByte = 1.2;      // Winograd's points, written and read beyond L2
+constexpr double kInputPoint = 9.0;     // one vector of one pass of the input transform: load, arithmetic, store
+constexpr double kOutputPoint = 5.0;    // the same of the output transform, per vector loaded or stored
+constexpr double kWeightByte = 0.3;     // of the direct algorithms, once
 constexpr double kImageByte = 0.09;     // of input and output, mostly hidden behind products
 constexpr double kBareImageByte = 0.5;  // where there is little arithmetic to hide them behind
 
-// What a byte of weights costs that are read again and again, by the bytes there are: between what L2 has room for
-// beside the points, and what it keeps nothing of.
-inline double weight_byte(double bytes) {
-  constexpr double kFits = 1.2e6, kSpills = 4e6;
-  if (bytes <= kFits) return kCachedByte;
-  if (bytes >= kSpills) return kStreamedByte;
-  return kCachedByte + (kStreamedByte - kCachedByte) * (bytes - kFits) / (kSpills - kFits);
+// Of Winograd's products, in rows of tiles that one thread multiplies at full speed.
+constexpr double kPointRows = 28.0;  // writing and reading a row's points beyond L2: times (C + K) / (C K)
+constexpr double kStageRows = 2.0;   // two more barriers
+
+// What reading the weights of all points takes: from L3, or from memory where there are too many to stay in it from one
+// run of the network to the next.
+inline double weight_rows(double bytes) {
+  constexpr double kStay = 4e6, kGone = 32e6, kNear = 10.0, kFar = 30.0;
+  const double share = (bytes - kStay) / (kGone - kStay);
+  return kNear + (kFar - kNear) * (share < 0 ? 0 : share > 1 ? 1 : share);
 }
 
 }  // namespace convoxel::cost

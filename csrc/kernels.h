@@ -28,8 +28,9 @@ struct Product {
   int64_t taps = 0;      // may be 0: then C = activation(bias + residual)
   int64_t channels = 0;  // K
   const float* b = nullptr;
-  int64_t columns = 0;       // of the whole product
-  int64_t column_begin = 0;  // this call computes [column_begin, column_end); both on panel boundaries
+  const float* b_next = nullptr;  // what will be multiplied after this: brought closer meanwhile
+  int64_t columns = 0;            // of the whole product
+  int64_t column_begin = 0;       // this call computes [column_begin, column_end); both on panel boundaries
   int64_t column_end = 0;
   float* const* c = nullptr;  // c[m] points at the row; column n is at c[m][c_offset + n]
   int64_t c_offset = 0;
@@ -88,7 +89,7 @@ struct KernelSet {
   // dst[j * dst_step + i] = src[i * src_step + j] for i < rows, j < columns
   void (*transpose)(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t columns);
   // points[p * point_step + c] = (B^T d B ...)[p] of the tile whose first input is at src, for every channel; stores
-  // whole vectors. scratch: points() vectors. Inputs outside of [begin, end) are not read and count as zero.
+  // whole vectors. scratch: 4 * points() vectors. Inputs outside of [begin, end) are not read and count as zero.
   void (*winograd_input)(const WinogradShape&, const WinogradTile&, const float* src, const int64_t* src_step,
                          int64_t channels, float* points, int64_t point_step, float* scratch);
   // The m outputs per axis from their points, plus bias and residual, activated; stores those before `end`.

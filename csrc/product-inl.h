@@ -26,6 +26,7 @@ constexpr int kPanelVectors = 4;
 constexpr int kPanelVectors = 2;
 #endif
 constexpr int kMaxTileRows = 12;
+constexpr int64_t kLineFloats = 16;  // of a cache line
 
 // One tile's share of a Product: taps [tap_begin, tap_end), channels [channel_begin, channel_end).
 struct Tile {
@@ -44,6 +45,8 @@ struct Tile {
   bool finish;      // this is the last block: add bias and residual, apply the activation
   ActivationKind kind;
   float slope;
+  const float* prefetch;  // two cache lines of what comes after this panel are asked for with each channel
+  int64_t prefetch_step;  // floats per channel
 };
 
 template <int R, int N>
@@ -64,6 +67,7 @@ void run_tile(const Tile& t) {
 
   const int64_t count = t.channel_end - t.channel_begin;
   const float* b = t.b;
+  const float* prefetch = t.prefetch;
   for (int64_t tap = t.tap_begin; tap < t.tap_end; ++tap) {
     // Rows end at channel_end; the index runs from -count to 0, so that it alone ends the loop.
     const float* a[R];
@@ -85,6 +89,9 @@ void run_tile(const Tile& t) {
         CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] += value * columns[j]; }
       }
       b += N * kV;
+      __builtin_prefetch(prefetch, 0, 2);
+      __builtin_prefetch(prefetch + kLineFloats, 0, 2);
+      prefetch += t.prefetch_step;
     }
     b += t.b_tap_step;
   }
@@ -261,13 +268,30 @@ void product(const Product& p) {
       t.b_tap_step = (p.channels - (t.channel_end - t.channel_begin)) * width;
       t.c_offset = p.c_offset + column;
       t.bias = p.bias != nullptr ? p.bias + column : nullptr;
-      const int64_t step = tile_rows(vectors);
+      // While this part of the panel is multiplied, the next part to be read comes into L2: the next panel of this
+      // block, else the first panel of the next block, else what follows. A prefetch never faults.
+      const float* next = t.b + (t.tap_end - t.tap_begin) * (t.channel_end - t.channel_begin) * width;
+      if (column + panel_columns < p.column_end) {
+        next = t.b + panel_columns * p.taps * p.channels;
+      } else if (!t.finish) {
+        next -= (column - p.column_begin) * p.taps * p.channels;
+      } else if (p.b_next != nullptr) {
+        next = p.b_next;
+      }
+      const int64_t count = (t.tap_end - t.tap_begin) * (t.channel_end - t.channel_begin);
+      t.prefetch = next;
+      t.prefetch_step = 2 * kLineFloats;
+      // Tiles of equal height: 16 rows are 8 + 8, not 12 + 4.
+      const int64_t tiles = (p.rows + tile_rows(vectors) - 1) / tile_rows(vectors);
+      const int64_t step = tiles > 0 ? (p.rows + tiles - 1) / tiles : 1;
       for (int64_t m = 0; m < p.rows; m += step) {
         const int64_t rows = p.rows - m < step ? p.rows - m : step;
         t.a = p.a + m;
         t.c = p.c + m;
         t.residual = p.residual != nullptr ? p.residual + m : nullptr;
         kTiles.run[vectors][rows](t);
+        t.prefetch += count * t.prefetch_step;
+        if (t.prefetch >= next + count * width) t.prefetch_step = 0;
       }
     }
   } while (tap < p.taps);

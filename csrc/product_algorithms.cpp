@@ -22,7 +22,7 @@ namespace {
 // channels: 192 KB) and pointers stay in L2.
 constexpr int64_t kBlockRows = 96;
 constexpr int64_t kBlockPointers = 16384;  // 128 KB
-constexpr int64_t kBlockChannels = 512;
+constexpr int64_t kBlockChannels = 256;
 constexpr int64_t kGatheredChannels = 8;  // up to this many input channels a group, gathering pays
 
 // How the rows of A come about: through pointers, or copied side by side; and what they are multiplied by.

@@ -12,6 +12,15 @@ typedef float UnalignedVec __attribute__((vector_size(CVX_VECTOR_BYTES), aligned
 
 #define CVX_INLINE inline __attribute__((always_inline))
 
+// The constraint of an asm operand that is one vector.
+#if defined(__AVX512F__)
+#define CVX_VECTOR_REGISTER "v"
+#elif defined(__x86_64__)
+#define CVX_VECTOR_REGISTER "x"
+#else
+#define CVX_VECTOR_REGISTER "w"
+#endif
+
 CVX_INLINE Vec splat(float x) { return x - Vec{}; }  // x - 0 keeps the sign of zero, which x + 0 does not
 CVX_INLINE Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 CVX_INLINE void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }

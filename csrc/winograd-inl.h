@@ -6,6 +6,8 @@
 // The points are 0 (if their number is even), pairs +-p, and infinity. The rows of a pair in the input's matrix agree
 // on the columns of one parity (the even ones if 0 is a point) and differ in sign on the others; so do the columns of a
 // pair in the output's matrix on rows. Both transforms compute the two halves once and take their sum and difference.
+// A half of the input's rows is divided by its leading coefficient (the rows are monic: one of the two is 1), which the
+// sum and difference then multiply in: of F(4, 3) 12 multiply-adds remain.
 
 #include "winograd_table.h"
 
@@ -53,16 +55,46 @@ struct InputTransform {
     static constexpr float value() { return WinogradTable<M, R>::kInput[I][J]; }
   };
 
-  // Row I times x over the columns of one parity.
+  // The last factor of row I over the columns of one parity; 0 if there is none, 1 if dividing by it would round.
+  template <int I, int Parity>
+  static constexpr float lead() {
+    double found = 0;
+    for (int j = 0; j < kIn; ++j) {
+      if (j % 2 == Parity && WinogradTable<M, R>::kInput[I][j] != 0.0f) found = WinogradTable<M, R>::kInput[I][j];
+    }
+    for (int j = 0; j < kIn; ++j) {
+      const double value = WinogradTable<M, R>::kInput[I][j];
+      if (j % 2 == Parity && found != 0 && static_cast<double>(static_cast<float>(value / found)) * found != value) {
+        return 1.0f;
+      }
+    }
+    return static_cast<float>(found);
+  }
+
+  template <int I, int J>
+  struct Share {
+    static constexpr float value() { return Factor<I, J>::value() / lead<I, J % 2>(); }
+  };
+
   template <int I, int Parity>
   static CVX_INLINE Vec half_row(const Vec (&x)[kIn]) {
     Vec sum{};
     bool empty = true;
-    each<kIn>([&](auto j) {
-      constexpr int J = decltype(j)::value;
-      if constexpr (J % 2 == Parity) add_term(sum, empty, Factor<I, J>(), x[J]);
+    each<kIn>([&](auto reversed) {
+      constexpr int J = kIn - 1 - decltype(reversed)::value;  // the leading 1 first: the rest are multiply-adds
+      if constexpr (J % 2 == Parity) add_term(sum, empty, Share<I, J>(), x[J]);
     });
     return sum;
+  }
+
+  // even * E + Sign * odd * O
+  template <int I, int Sign>
+  static CVX_INLINE Vec join(Vec even, Vec odd) {
+    constexpr float e = lead<I, 0>(), o = lead<I, 1>();
+    if constexpr (o == 0.0f) return e == 1.0f ? even : splat(e) * even;
+    if constexpr (e == 0.0f) return o == 1.0f ? odd : splat(o) * odd;
+    const Vec left = e == 1.0f ? even : splat(e) * even;
+    return o == 1.0f ? (Sign > 0 ? left + odd : left - odd) : left + splat(Sign * o) * odd;
   }
 
   static CVX_INLINE void apply(const Vec (&x)[kIn], Vec (&y)[kOut]) {
@@ -71,8 +103,11 @@ struct InputTransform {
       if constexpr (!ends_pair(I, kOut)) {
         const Vec even = half_row<I, 0>(x);
         const Vec odd = half_row<I, 1>(x);
-        y[I] = even + odd;
-        if constexpr (begins_pair(I, kOut)) y[I + 1] = kHasZero ? even - odd : odd - even;
+        y[I] = join<I, 1>(even, odd);
+        if constexpr (begins_pair(I, kOut)) {
+          const Vec difference = join<I, -1>(even, odd);
+          y[I + 1] = kHasZero ? difference : -difference;
+        }
       }
     });
   }
@@ -126,55 +161,84 @@ struct Pass {
   int axis;
   int64_t lines[2];  // extents of the two other axes, in order
   const WinogradTile* tile;
-  int64_t channel;  // where the vector begins
-  int64_t lanes;    // channels of the vector that exist
+  int64_t channel;  // where the first vector begins
+  int64_t vectors;  // that stand side by side at each point
+  int64_t lanes;    // channels of a vector that exist; less than kV only if it is alone
 };
 
 CVX_INLINE int other_axis(int axis, int which) { return which == 0 ? (axis == 0 ? 1 : 0) : (axis == 2 ? 1 : 2); }
 
+#define CVX_LAMBDA __attribute__((always_inline))
+
+// Calls line(in, out, i, j, channel) for each line and vector of the pass, where the line's first points are at in and
+// out, and the vector's first channel is `channel` after the pass's.
+template <class Line>
+CVX_INLINE void for_lines(const Pass& p, int64_t first_end, int64_t second_end, const Line& line) {
+  const int first = other_axis(p.axis, 0), second = other_axis(p.axis, 1);
+  const int64_t channels = p.vectors * kV;
+  const int64_t in_steps[2] = {p.in.step[first], p.in.step[second]};
+  const int64_t out_steps[2] = {p.out.step[first], p.out.step[second]};
+  const float* in_row = p.in.base;
+  float* out_row = p.out.base;
+  for (int64_t i = 0; i < first_end; ++i) {
+    const float* in = in_row;
+    float* out = out_row;
+    for (int64_t j = 0; j < second_end; ++j) {
+      for (int64_t c = 0; c < channels; c += kV) line(in + c, out + c, i, j, c);
+      in += in_steps[1];
+      out += out_steps[1];
+    }
+    in_row += in_steps[0];
+    out_row += out_steps[0];
+  }
+}
+
+template <class Transform>
+CVX_INLINE void load_line(const float* in, int64_t step, Vec (&x)[Transform::kIn]) {
+  CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) { x[k] = load(in + k * step); }
+  // Without this the compiler loads a vector anew for each multiply-add that uses it.
+  CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) { asm("" : "+" CVX_VECTOR_REGISTER(x[k])); }
+}
+
+template <class Transform>
+CVX_INLINE void transform_line(const Vec (&x)[Transform::kIn], float* out, int64_t step) {
+  Vec y[Transform::kOut];
+  Transform::apply(x, y);
+  CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) { store(out + k * step, y[k]); }
+}
+
 template <class Transform>
 void run_pass(const Pass& p) {
-  const int first = other_axis(p.axis, 0), second = other_axis(p.axis, 1);
   const int64_t in_step = p.in.step[p.axis], out_step = p.out.step[p.axis];
-  for (int64_t i = 0; i < p.lines[0]; ++i) {
-    for (int64_t j = 0; j < p.lines[1]; ++j) {
-      const float* in = p.in.base + i * p.in.step[first] + j * p.in.step[second];
-      float* out = p.out.base + i * p.out.step[first] + j * p.out.step[second];
-      Vec x[Transform::kIn], y[Transform::kOut];
-      CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) { x[k] = load(in + k * in_step); }
-      Transform::apply(x, y);
-      CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) { store(out + k * out_step, y[k]); }
-    }
-  }
+  for_lines(p, p.lines[0], p.lines[1], [&](const float* in, float* out, int64_t, int64_t, int64_t) CVX_LAMBDA {
+    Vec x[Transform::kIn];
+    load_line<Transform>(in, in_step, x);
+    transform_line<Transform>(x, out, out_step);
+  });
 }
 
 // The pass that reads the image: what lies outside of [begin, end) of the tile is padding, and reads as zero.
 template <class Transform>
 void read_pass(const Pass& p) {
   const int first = other_axis(p.axis, 0), second = other_axis(p.axis, 1);
-  const int64_t in_step = p.in.step[p.axis], out_step = p.out.step[p.axis];
   const int64_t* begin = p.tile->begin;
   const int64_t* end = p.tile->end;
-  for (int64_t i = 0; i < p.lines[0]; ++i) {
-    for (int64_t j = 0; j < p.lines[1]; ++j) {
-      const bool inside = i >= begin[first] && i < end[first] && j >= begin[second] && j < end[second];
-      const float* in = p.in.base + i * p.in.step[first] + j * p.in.step[second];
-      float* out = p.out.base + i * p.out.step[first] + j * p.out.step[second];
-      Vec x[Transform::kIn], y[Transform::kOut];
-      if (inside && p.lanes == kV && begin[p.axis] == 0 && end[p.axis] == Transform::kIn) {
-        CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) { x[k] = load(in + k * in_step); }
-      } else {
-        CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) {
-          x[k] = Vec{};
-          if (inside && k >= begin[p.axis] && k < end[p.axis]) {
-            x[k] = p.lanes == kV ? load(in + k * in_step) : load_part(in + k * in_step, p.lanes);
-          }
-        }
-      }
-      Transform::apply(x, y);
-      CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) { store(out + k * out_step, y[k]); }
-    }
+  if (p.lanes == kV && begin[0] == 0 && begin[1] == 0 && begin[2] == 0 && end[first] == p.lines[0] &&
+      end[second] == p.lines[1] && end[p.axis] == Transform::kIn) {
+    return run_pass<Transform>(p);
   }
+  const int64_t in_step = p.in.step[p.axis], out_step = p.out.step[p.axis];
+  for_lines(p, p.lines[0], p.lines[1], [&](const float* in, float* out, int64_t i, int64_t j, int64_t) CVX_LAMBDA {
+    const bool inside = i >= begin[first] && i < end[first] && j >= begin[second] && j < end[second];
+    Vec x[Transform::kIn];
+    CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) {
+      x[k] = Vec{};
+      if (inside && k >= begin[p.axis] && k < end[p.axis]) {
+        x[k] = p.lanes == kV ? load(in + k * in_step) : load_part(in + k * in_step, p.lanes);
+      }
+    }
+    transform_line<Transform>(x, out, out_step);
+  });
 }
 
 // Not inlined: the many instructions of a transcendental activation stand once, not in every pass.
@@ -191,36 +255,50 @@ void write_pass(const Pass& p) {
   const Activation act = tile.activation;
   const Vec slope = splat(act.slope);
   const bool whole = p.lanes == kV;
-  Vec bias{};
-  if (tile.bias != nullptr) bias = whole ? load(tile.bias + p.channel) : load_part(tile.bias + p.channel, p.lanes);
-  for (int64_t i = 0; i < p.lines[0] && i < tile.end[first]; ++i) {
-    for (int64_t j = 0; j < p.lines[1] && j < tile.end[second]; ++j) {
-      const float* in = p.in.base + i * p.in.step[first] + j * p.in.step[second];
-      float* out = p.out.base + i * p.out.step[first] + j * p.out.step[second];
-      const float* residual = nullptr;
-      if (tile.residual != nullptr) {
-        residual = tile.residual + p.channel + i * tile.residual_step[first] + j * tile.residual_step[second];
-      }
-      Vec x[Transform::kIn], y[Transform::kOut];
-      CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) { x[k] = load(in + k * in_step); }
-      Transform::apply(x, y);
-      CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) {
-        if (k < tile.end[p.axis]) {
-          Vec value = y[k] + bias;
-          if (residual != nullptr) {
-            const float* at = residual + k * tile.residual_step[p.axis];
-            value += whole ? load(at) : load_part(at, p.lanes);
-          }
-          value = act.is_cheap() ? apply_cheap(value, act.kind, slope) : apply_transcendental(value, act.kind, slope);
-          if (whole) {
-            store(out + k * out_step, value);
-          } else {
-            store_part(out + k * out_step, value, p.lanes);
-          }
+  const auto bias_of = [&](int64_t c) CVX_LAMBDA {
+    if (tile.bias == nullptr) return Vec{};
+    return whole ? load(tile.bias + p.channel + c) : load_part(tile.bias + p.channel + c, p.lanes);
+  };
+  const int64_t first_end = p.lines[0] < tile.end[first] ? p.lines[0] : tile.end[first];
+  const int64_t second_end = p.lines[1] < tile.end[second] ? p.lines[1] : tile.end[second];
+  if (whole && tile.residual == nullptr && act.is_cheap() && tile.end[p.axis] >= Transform::kOut) {
+    return for_lines(p, first_end, second_end,
+                     [&](const float* in, float* out, int64_t, int64_t, int64_t c) CVX_LAMBDA {
+                       const Vec bias = bias_of(c);
+                       Vec x[Transform::kIn], y[Transform::kOut];
+                       load_line<Transform>(in, in_step, x);
+                       Transform::apply(x, y);
+                       CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) {
+                         y[k] = apply_cheap(y[k] + bias, act.kind, slope);
+                       }
+                       CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) { store(out + k * out_step, y[k]); }
+                     });
+  }
+  for_lines(p, first_end, second_end, [&](const float* in, float* out, int64_t i, int64_t j, int64_t c) CVX_LAMBDA {
+    const Vec bias = bias_of(c);
+    const float* residual = nullptr;
+    if (tile.residual != nullptr) {
+      residual = tile.residual + p.channel + c + i * tile.residual_step[first] + j * tile.residual_step[second];
+    }
+    Vec x[Transform::kIn], y[Transform::kOut];
+    load_line<Transform>(in, in_step, x);
+    Transform::apply(x, y);
+    CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) {
+      if (k < tile.end[p.axis]) {
+        Vec value = y[k] + bias;
+        if (residual != nullptr) {
+          const float* at = residual + k * tile.residual_step[p.axis];
+          value += whole ? load(at) : load_part(at, p.lanes);
+        }
+        value = act.is_cheap() ? apply_cheap(value, act.kind, slope) : apply_transcendental(value, act.kind, slope);
+        if (whole) {
+          store(out + k * out_step, value);
+        } else {
+          store_part(out + k * out_step, value, p.lanes);
         }
       }
     }
-  }
+  });
 }
 
 typedef void (*PassFunction)(const Pass&);
@@ -261,19 +339,39 @@ int transformed_axes(const WinogradShape& s, bool last_first, int* axes) {
   return count;
 }
 
+// Vectors of channels that go through all passes together, so that a pass is long: as many as leave the scratch in L1
+// beside the lines that are read and written.
+constexpr int64_t kScratchVectors = 512;
+int64_t vectors_together(int points) {
+  const int64_t fit = kScratchVectors / points;
+  return fit > 4 ? 4 : fit < 1 ? 1 : fit;
+}
+
+// Calls run(pass) for each batch of channels, which stand at pass.channel.
+template <class Run>
+void for_batches(const WinogradShape& s, const WinogradTile& tile, int64_t channels, const Run& run) {
+  const int64_t together = vectors_together(s.points());
+  Pass p;
+  p.tile = &tile;
+  for (int64_t c = 0; c < channels; c += p.vectors * kV) {
+    const int64_t whole = (channels - c) / kV;
+    p.channel = c;
+    p.vectors = whole == 0 ? 1 : whole < together ? whole : together;
+    p.lanes = whole == 0 ? channels - c : kV;
+    run(p);
+  }
+}
+
 void winograd_input(const WinogradShape& s, const WinogradTile& tile, const float* src, const int64_t* src_step,
                     int64_t channels, float* points, int64_t point_step, float* scratch) {
   const int64_t a[3] = {s.m[0] + s.r[0] - 1, s.m[1] + s.r[1] - 1, s.m[2] + s.r[2] - 1};
   int axes[3];
   const int count = transformed_axes(s, true, axes);
-  Pass p;
-  p.tile = &tile;
-  for (int64_t c = 0; c < channels; c += kV) {
-    p.channel = c;
-    p.lanes = channels - c < kV ? channels - c : kV;
-    const Lattice image{const_cast<float*>(src) + c, {src_step[0], src_step[1], src_step[2]}};
-    const Lattice between{scratch, {a[1] * a[2] * kV, a[2] * kV, kV}};
-    const Lattice result{points + c, {a[1] * a[2] * point_step, a[2] * point_step, point_step}};
+  const int64_t step = vectors_together(s.points()) * kV;
+  for_batches(s, tile, channels, [&](Pass& p) {
+    const Lattice image{const_cast<float*>(src) + p.channel, {src_step[0], src_step[1], src_step[2]}};
+    const Lattice between{scratch, {a[1] * a[2] * step, a[2] * step, step}};
+    const Lattice result{points + p.channel, {a[1] * a[2] * point_step, a[2] * point_step, point_step}};
     for (int i = 0; i < count; ++i) {
       p.axis = axes[i];
       p.in = i == 0 ? image : between;
@@ -283,24 +381,21 @@ void winograd_input(const WinogradShape& s, const WinogradTile& tile, const floa
       const AxisPasses& passes = passes_of(s.m[p.axis], s.r[p.axis]);
       (i == 0 ? passes.read : passes.input)(p);
     }
-  }
+  });
 }
 
 void winograd_output(const WinogradShape& s, const WinogradTile& tile, const float* points, int64_t point_step,
                      int64_t channels, float* dst, const int64_t* dst_step, float* scratch) {
-  int64_t size[3] = {s.m[0] + s.r[0] - 1, s.m[1] + s.r[1] - 1, s.m[2] + s.r[2] - 1};
-  const int64_t a[3] = {size[0], size[1], size[2]};
+  const int64_t a[3] = {s.m[0] + s.r[0] - 1, s.m[1] + s.r[1] - 1, s.m[2] + s.r[2] - 1};
   int axes[3];
   const int count = transformed_axes(s, false, axes);
-  Pass p;
-  p.tile = &tile;
-  for (int64_t c = 0; c < channels; c += kV) {
-    p.channel = c;
-    p.lanes = channels - c < kV ? channels - c : kV;
-    for (int i = 0; i < 3; ++i) size[i] = a[i];
-    const Lattice from{const_cast<float*>(points) + c, {a[1] * a[2] * point_step, a[2] * point_step, point_step}};
-    const Lattice between{scratch, {a[1] * a[2] * kV, a[2] * kV, kV}};
-    const Lattice image{dst + c, {dst_step[0], dst_step[1], dst_step[2]}};
+  const int64_t step = vectors_together(s.points()) * kV;
+  for_batches(s, tile, channels, [&](Pass& p) {
+    int64_t size[3] = {a[0], a[1], a[2]};
+    const Lattice from{const_cast<float*>(points) + p.channel,
+                       {a[1] * a[2] * point_step, a[2] * point_step, point_step}};
+    const Lattice between{scratch, {a[1] * a[2] * step, a[2] * step, step}};
+    const Lattice image{dst + p.channel, {dst_step[0], dst_step[1], dst_step[2]}};
     for (int i = 0; i < count; ++i) {
       p.axis = axes[i];
       p.in = i == 0 ? from : between;
@@ -311,5 +406,5 @@ void winograd_output(const WinogradShape& s, const WinogradTile& tile, const flo
       (i == count - 1 ? passes.write : passes.output)(p);
       size[p.axis] = s.m[p.axis];
     }
-  }
+  });
 }

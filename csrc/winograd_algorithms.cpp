@@ -3,7 +3,11 @@
 // The outputs are cut into tiles of m per axis. A tile's inputs become (m + r - 1) points per axis; at every point the
 // tiles' channels meet that point's weights in one matrix product; the products become the outputs:
 //
-//   inputs -> points[p][tile][channel] -> product per p -> points[p][tile][column] -> outputs
+//   inputs -> points[tile][p][channel] -> product per p -> points[tile][p][column] -> outputs
+//
+// One axis may be left as it is (m = 1): along it a tile is one pixel thick, a *slice*, and the product runs over that
+// axis' taps, taking the points of one input slice for each. F(4, 3) on two of three axes so needs 4 multiplications
+// where F(4, 3) on all three needs 8/3 times fewer, but its points and their transforms are far smaller.
 //
 // Either one chunk takes a block of tiles through all of it, with its points in the worker's own memory (many tiles,
 // light weights: the points stay in L2, the weights are read once per block), or the three steps are stages over all
@@ -15,6 +19,7 @@
 
 #include "convolution.h"
 #include "cost.h"
+#include "machine.h"
 #include "threads.h"
 
 namespace convoxel {
@@ -25,182 +30,407 @@ namespace {
 
 namespace {
 
-constexpr int64_t kTileStep = 12;         // rows of a product that fill the register tiles of every set
-constexpr int64_t kPointBytes = 1 << 20;  // of a block of tiles: half of a large L2
-constexpr int64_t kStageRows = 96;        // rows of one product in the staged form
-constexpr int64_t kMostBlockTiles = 96;
-constexpr double kFewestBlocks = 8;  // fewer would leave threads without work
+constexpr int64_t kStageRows = 96;  // rows of one product in the staged form
+constexpr int64_t kMostRows = 192;  // of a block
+constexpr int64_t kLineFloats = kAlignBytes / static_cast<int64_t>(sizeof(float));
 
-// The tile sizes that an algorithm uses for a window: m on every axis whose kernel is 2, 3 or 5.
-bool shape_for(const Window& w, int m, WinogradShape* shape) {
+// F(m, r) along the axes that are transformed; the other axis with a kernel, if there is one, keeps its taps.
+struct Scheme {
+  WinogradShape shape;
+  int sliced = -1;  // the axis that keeps its taps
+};
+
+// The scheme with m[i] on every axis whose kernel is 2, 3 or 5; the reason if there is none.
+std::string scheme_for(const Window& w, const int (&m)[3], Scheme* scheme) {
   bool any = false;
   for (int i = 0; i < kSpatialAxes; ++i) {
-    const int r = static_cast<int>(w.kernel[i]);
-    shape->r[i] = r;
-    shape->m[i] = r == 1 ? 1 : m;
-    if (r != 1 && r != 2 && r != 3 && r != 5) return false;
-    any = any || r > 1;
+    const int64_t r = w.kernel[i];
+    if (r == 1) {
+      // Alike on every axis, or not at all: "winograd(1x4x4)" on two axes would be "winograd(4)" again.
+      if (m[i] != m[2]) return "each axis must have a kernel";
+      if (w.stride[i] != 1) return "stride and dilation must be 1";
+      continue;
+    }
+    if (m[i] == 1) {
+      scheme->sliced = i;
+      continue;
+    }
+    if (r != 2 && r != 3 && r != 5) return "each axis of the kernel must be 1, 2, 3 or 5";
+    if (w.stride[i] != 1 || w.dilation[i] != 1) return "stride and dilation must be 1";
+    scheme->shape.m[i] = m[i];
+    scheme->shape.r[i] = static_cast<int>(r);
+    any = true;
   }
-  return any;
+  return any ? "" : "one axis of the kernel must not be 1";
 }
 
-int transformed(const Window& w) {
-  return static_cast<int>(std::count_if(w.kernel.begin(), w.kernel.end(), [](int64_t k) { return k > 1; }));
+template <int M0, int M1, int M2>
+Scheme scheme_of(const Window& window) {
+  Scheme scheme;
+  scheme_for(window, {M0, M1, M2}, &scheme);
+  return scheme;
 }
-int with_kernel_five(const Window& w) { return static_cast<int>(std::count(w.kernel.begin(), w.kernel.end(), 5)); }
 
-template <int M>
+template <int M0, int M1, int M2>
 std::string unsupported(const ConvProblem& p) {
   if (p.window.transposed) return "it runs no transposed convolution";
+  Scheme scheme;
+  const std::string reason = scheme_for(p.window, {M0, M1, M2}, &scheme);
+  if (!reason.empty()) return reason;
+  int axes = 0, fives = 0;
   for (int i = 0; i < kSpatialAxes; ++i) {
-    if (p.window.stride[i] != 1 || p.window.dilation[i] != 1) return "stride and dilation must be 1";
+    axes += scheme.shape.r[i] > 1 ? 1 : 0;
+    fives += scheme.shape.r[i] == 5 ? 1 : 0;
   }
-  WinogradShape shape;
-  if (!shape_for(p.window, M, &shape)) return "each axis of the kernel must be 1, 2, 3 or 5, and one of them not 1";
-  const int axes = transformed(p.window), fives = with_kernel_five(p.window);
-  if (M == 6 && (fives > 1 || (fives == 1 && axes > 2))) return "F(6, 5) on so many axes would err by more than 2e-5";
+  if (M2 == 6 && (fives > 1 || (fives == 1 && axes > 2))) return "F(6, 5) on so many axes would err by more than 2e-5";
   return "";
 }
 
+// Tiles are columns times slices: a column is a place on the transformed axes of one image.
 struct Tiling {
-  Axes count{1, 1, 1};
-  int64_t total = 0;  // of all images
+  Axes count{1, 1, 1};    // of columns along each axis, 1 on the sliced one
+  int64_t columns = 1;    // of all images
+  int64_t slices_in = 1;  // of the sliced axis
+  int64_t slices_out = 1;
+  int64_t taps = 1, stride = 1, dilation = 1, padding = 0;
+  int64_t tiles() const { return columns * slices_out; }
+
+  // The input slices [begin, end) that the output slices [first, last) need and that exist.
+  int64_t in_begin(int64_t first) const { return std::clamp<int64_t>(first * stride - padding, 0, slices_in); }
+  int64_t in_end(int64_t last) const {
+    return std::clamp<int64_t>((last - 1) * stride - padding + (taps - 1) * dilation + 1, 0, slices_in);
+  }
 };
 
-Tiling tiling_of(const ConvProblem& p, const WinogradShape& shape) {
+Tiling tiling_of(const ConvProblem& p, const Scheme& scheme) {
   Tiling t;
-  t.total = p.batch;
+  t.columns = p.batch;
   for (int i = 0; i < kSpatialAxes; ++i) {
-    t.count[i] = (p.out_size[i] + shape.m[i] - 1) / shape.m[i];
-    t.total *= t.count[i];
+    if (i == scheme.sliced) {
+      t.slices_in = p.in_size[i];
+      t.slices_out = p.out_size[i];
+      t.taps = p.window.kernel[i];
+      t.stride = p.window.stride[i];
+      t.dilation = p.window.dilation[i];
+      t.padding = p.window.padding_low[i];
+    } else {
+      t.count[i] = (p.out_size[i] + scheme.shape.m[i] - 1) / scheme.shape.m[i];
+      t.columns *= t.count[i];
+    }
   }
   return t;
 }
 
-// How a problem is cut up, and what its traffic costs then.
+// Floats from one tile's points to the next one's: not a multiple of the page, or all rows of a product would meet in
+// the same few lines of L1.
+int64_t slot_floats(int64_t points, int64_t row) {
+  const int64_t floats = points * row;
+  return floats % (4 * kLineFloats) == 0 ? floats + kLineFloats : floats;
+}
+
+// How a problem is cut up.
 struct Cut {
   int64_t points = 0;
-  int64_t row_in = 0;  // floats of a tile at one point: channels and columns, rounded up to whole vectors
-  int64_t row_out = 0;
-  int64_t block = 0;  // tiles of a block
+  int64_t row = 0;      // floats of a tile's channels at one point, rounded up to whole vectors
+  int64_t panel = 0;    // columns of a panel
+  int64_t panels = 0;   // of one group
+  int64_t slot_in = 0;  // floats of a tile's points, of the input and of one panel
+  int64_t slot_out = 0;
+  int64_t columns = 1;  // of a block
+  int64_t slices = 1;   // of a block, of the output
   bool staged = false;
-  double traffic = 0;  // of weights and points, as cost
+  double rows = 0;  // what the products cost, counted in rows that one thread multiplies at full speed
+
+  int64_t blocks(const Tiling& t) const {
+    return (t.columns + columns - 1) / columns * ((t.slices_out + slices - 1) / slices);
+  }
 };
 
-Cut cut_of(const ConvProblem& p, const WinogradShape& shape, int vector_floats) {
+int64_t pixels(const Axes& size) { return size[0] * size[1] * size[2]; }
+
+// Blocks of about `rows` tiles: whole columns if one fits, else parts of a column, which read the slices at their ends
+// twice. Blocks of equal size: 100 columns are 2 x 50, not 96 + 4.
+void divide(const Tiling& tiling, int64_t rows, Cut* cut) {
+  const int64_t slices = std::max<int64_t>(tiling.slices_out, 1), columns = std::max<int64_t>(tiling.columns, 1);
+  const int64_t parts = (slices + rows - 1) / rows;
+  cut->slices = (slices + parts - 1) / parts;
+  const int64_t wanted = std::clamp<int64_t>(rows / cut->slices, 1, columns);
+  const int64_t blocks = (columns + wanted - 1) / wanted;
+  cut->columns = (columns + blocks - 1) / blocks;
+}
+
+// The blocks, or stages, that are expected to be fastest. Per thread, in rows: a block takes as long as its products or
+// as reading its weights, which come while it multiplies; its points cost more the more of L2 they fill. In stages all
+// points are written to and read from beyond L2, but each weight is read by one thread only.
+Cut cut_of(const ConvProblem& p, const Scheme& scheme, const KernelSet& set, int threads) {
   Cut cut;
-  const Tiling tiling = tiling_of(p, shape);
-  cut.points = shape.points();
-  cut.row_in = round_up(p.in_channels, vector_floats);
-  cut.row_out = round_up(p.out_channels, vector_floats);
-  const int64_t tile_bytes = cut.points * (cut.row_in + cut.row_out) * static_cast<int64_t>(sizeof(float));
-  cut.block = std::clamp(kPointBytes / tile_bytes / kTileStep * kTileStep, kTileStep, kMostBlockTiles);
-  const double weights = 4.0 * cut.points * p.in_channels * p.out_channels / p.window.groups;
-  const double all_points = 2.0 * static_cast<double>(tiling.total) * static_cast<double>(tile_bytes);
-  const double blocks = std::ceil(static_cast<double>(tiling.total) / static_cast<double>(cut.block));
-  const bool spills = cut.block * tile_bytes > 2 * kPointBytes;
-  const double blocked = blocks * weights * cost::weight_byte(weights) + (spills ? all_points * cost::kPointByte : 0.0);
-  const double staged = weights * cost::weight_byte(weights) + all_points * cost::kPointByte;
-  cut.staged = staged < blocked || blocks < kFewestBlocks;
-  cut.traffic = cut.staged ? staged : blocked;
+  const Tiling tiling = tiling_of(p, scheme);
+  const int64_t groups = p.window.groups;
+  const int64_t group_columns = p.out_channels / groups;
+  cut.points = scheme.shape.points();
+  cut.row = round_up(p.in_channels, set.vector_floats);
+  cut.panel = std::min<int64_t>(set.panel_vectors * set.vector_floats, round_up(group_columns, set.vector_floats));
+  cut.panels = (group_columns + cut.panel - 1) / cut.panel;
+  cut.slot_in = slot_floats(cut.points, cut.row);
+  cut.slot_out = slot_floats(cut.points, cut.panel);
+
+  const double spill = cost::kPointRows * static_cast<double>((cut.row + p.out_channels) * groups) /
+                       static_cast<double>(tiling.taps * p.in_channels * p.out_channels);
+  const double tiles = static_cast<double>(tiling.tiles());
+  const double weight_rows =
+      cost::weight_rows(4.0 * cut.points * tiling.taps * p.in_channels * static_cast<double>(group_columns));
+  cut.rows = std::max(tiles / threads * (1 + spill), weight_rows / threads) + cost::kStageRows;
+  cut.staged = true;
+  // Scratch memory stays within three times the largest of input, output and weights.
+  const double image =
+      static_cast<double>(p.batch) * std::max(static_cast<double>(pixels(p.in_size) * p.in_channels),
+                                              static_cast<double>(pixels(p.out_size) * p.out_channels));
+  const double most = 3 * std::max(image, static_cast<double>(cut.points * tiling.taps * cut.row * group_columns));
+  const double in_tiles = static_cast<double>(tiling.columns * tiling.slices_in);
+  if (in_tiles * cut.slot_in + tiles * cut.slot_out * cut.panels * groups > most) cut.rows = HUGE_VAL;
+  for (double wanted = 4; wanted <= kMostRows; wanted *= 1.1) {
+    Cut trial = cut;
+    divide(tiling, static_cast<int64_t>(wanted), &trial);
+    const double rows = static_cast<double>(trial.columns * trial.slices);
+    const double bytes = rows * static_cast<double>((cut.slot_in + cut.slot_out) * 4);
+    const double filled = bytes / static_cast<double>(l2_bytes());
+    if (wanted > 4 && (filled > 0.9 || threads * bytes / 4 > most)) break;
+    const double rounds = std::ceil(static_cast<double>(trial.blocks(tiling)) / threads);
+    trial.rows = rounds * (std::max(rows, weight_rows) + rows * spill * filled * filled * filled);
+    trial.staged = false;
+    if (trial.rows < cut.rows) cut = trial;
+  }
   return cut;
 }
 
 class WinogradRun final : public ConvRun {
  public:
-  WinogradRun(const WinogradShape& shape, const ConvProblem& problem, const Convolution& conv,
-              const PackedWeights& weights, const KernelSet& set, Activation activation, int)
-      : shape_(shape), problem_(problem), conv_(conv), weights_(weights), set_(set), activation_(activation) {
-    tiling_ = tiling_of(problem, shape);
-    cut_ = cut_of(problem, shape, set.vector_floats);
+  WinogradRun(const Scheme& scheme, const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
+              const KernelSet& set, Activation activation, int threads)
+      : scheme_(scheme),
+        shape_(scheme.shape),
+        problem_(problem),
+        conv_(conv),
+        weights_(weights),
+        set_(set),
+        activation_(activation) {
+    tiling_ = tiling_of(problem, scheme);
+    cut_ = cut_of(problem, scheme, set, threads);
+    all_panels_ = cut_.panels * problem.window.groups;
     if (cut_.staged) {
-      cut_.block = tiling_.total;
-    } else {
-      // Blocks of equal size: 100 tiles are 2 x 50, not 96 + 4.
-      const int64_t blocks = (tiling_.total + cut_.block - 1) / cut_.block;
-      cut_.block = (tiling_.total + blocks - 1) / std::max<int64_t>(blocks, 1);
+      cut_.columns = tiling_.columns;
+      cut_.slices = tiling_.slices_out;
     }
+    column_blocks_ = (tiling_.columns + cut_.columns - 1) / std::max<int64_t>(cut_.columns, 1);
+    slice_blocks_ = (tiling_.slices_out + cut_.slices - 1) / std::max<int64_t>(cut_.slices, 1);
+    in_slices_ =
+        std::min(tiling_.slices_in, (cut_.slices - 1) * tiling_.stride + (tiling_.taps - 1) * tiling_.dilation + 1);
+    rows_ = cut_.staged ? std::min(kStageRows, tiling_.tiles()) : cut_.columns * cut_.slices;
+    row_blocks_ = rows_ > 0 ? (tiling_.tiles() + rows_ - 1) / rows_ : 0;
+    // A stage's chunk takes all panels of one point, whose weights follow one another, unless that leaves too few.
+    const int64_t units = cut_.points * row_blocks_;
+    splits_ = units > 0 ? std::clamp<int64_t>(4 * threads / units, 1, all_panels_) : 1;
+    split_panels_ = (all_panels_ + splits_ - 1) / splits_;
+    splits_ = (all_panels_ + split_panels_ - 1) / split_panels_;
   }
 
   int stages() const override { return cut_.staged ? 3 : 1; }
 
   int64_t chunks(int stage) const override {
-    if (tiling_.total == 0) return 0;
-    if (!cut_.staged) return (tiling_.total + cut_.block - 1) / cut_.block;
-    return stage == 1 ? cut_.points * row_blocks() : tiling_.total;
+    if (tiling_.tiles() == 0) return 0;
+    if (!cut_.staged) return column_blocks_ * slice_blocks_;
+    if (stage == 0) return tiling_.columns * tiling_.slices_in;
+    return stage == 1 ? cut_.points * row_blocks_ * splits_ : tiling_.tiles();
   }
 
   int64_t own_bytes() const override {
-    const int64_t scratch = cut_.points * set_.vector_floats * static_cast<int64_t>(sizeof(float));
-    const int64_t pointers = 2 * kStageRows * static_cast<int64_t>(sizeof(float*));
-    return scratch + round_up(pointers, kAlignBytes) + (cut_.staged ? 0 : points_bytes());
+    return bytes(lattice_floats()) + pointer_bytes() + bytes(zero_floats()) +
+           (cut_.staged ? 0 : bytes(in_floats()) + bytes(rows_ * cut_.slot_out));
   }
-  int64_t shared_bytes() const override { return cut_.staged ? points_bytes() : 0; }
+  int64_t shared_bytes() const override {
+    return cut_.staged ? bytes(in_floats()) + bytes(all_panels_ * tiling_.tiles() * cut_.slot_out) : 0;
+  }
 
   void run(int stage, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
-    float* lattice = static_cast<float*>(scratch.own);
-    const float** pointers = reinterpret_cast<const float**>(lattice + cut_.points * set_.vector_floats);
-    float* own = reinterpret_cast<float*>(reinterpret_cast<char*>(pointers) +
-                                          round_up(2 * kStageRows * static_cast<int64_t>(sizeof(float*)), kAlignBytes));
-    float* points_in = cut_.staged ? static_cast<float*>(scratch.shared) : own;
-    float* points_out = points_in + cut_.points * cut_.block * cut_.row_in;
-    if (cut_.staged) {
-      if (stage == 0) read_tile(chunk, chunk, p, points_in, lattice);
-      if (stage == 1) {
-        const int64_t begin = chunk % row_blocks() * kStageRows;
-        multiply(chunk / row_blocks(), begin, std::min(kStageRows, tiling_.total - begin), points_in, points_out,
-                 pointers);
-      }
-      if (stage == 2) write_tile(chunk, chunk, p, points_out, lattice);
-      return;
+    char* at = static_cast<char*>(scratch.own);
+    const auto take = [&at](int64_t size) {
+      char* begin = at;
+      at += size;
+      return begin;
+    };
+    Room room;
+    room.lattice = reinterpret_cast<float*>(take(bytes(lattice_floats())));
+    room.inputs = reinterpret_cast<const float**>(take(pointer_bytes()));
+    room.outputs = const_cast<float**>(room.inputs + rows_ * tiling_.taps);
+    room.zeros = reinterpret_cast<float*>(take(bytes(zero_floats())));
+    if (!cut_.staged) {
+      room.points_in = reinterpret_cast<float*>(take(bytes(in_floats())));
+      room.points_out = reinterpret_cast<float*>(at);
+      return run_block(chunk, p, room);
     }
-    const int64_t begin = chunk * cut_.block;
-    const int64_t tiles = std::min(cut_.block, tiling_.total - begin);
-    for (int64_t t = 0; t < tiles; ++t) read_tile(begin + t, t, p, points_in, lattice);
-    for (int64_t point = 0; point < cut_.points; ++point) multiply(point, 0, tiles, points_in, points_out, pointers);
-    for (int64_t t = 0; t < tiles; ++t) write_tile(begin + t, t, p, points_out, lattice);
+    room.points_in = static_cast<float*>(scratch.shared);
+    room.points_out = reinterpret_cast<float*>(static_cast<char*>(scratch.shared) + bytes(in_floats()));
+    if (stage == 0) {
+      read_tile(chunk / tiling_.slices_in, chunk % tiling_.slices_in, p, room.points_in + chunk * cut_.slot_in, room);
+    } else if (stage == 1) {
+      run_products(chunk, room);
+    } else {
+      for (int64_t panel = 0; panel < all_panels_; ++panel) {
+        write_tile(chunk / tiling_.slices_out, chunk % tiling_.slices_out, panel, p,
+                   room.points_out + (panel * tiling_.tiles() + chunk) * cut_.slot_out, room);
+      }
+    }
   }
 
  private:
-  int64_t row_blocks() const { return (tiling_.total + kStageRows - 1) / kStageRows; }
-  int64_t points_bytes() const {
-    return cut_.points * cut_.block * (cut_.row_in + cut_.row_out) * static_cast<int64_t>(sizeof(float));
-  }
+  // Where a chunk works: its worker's memory, and points that in the staged form belong to all.
+  struct Room {
+    float* lattice;
+    const float** inputs;
+    float** outputs;
+    float* zeros;
+    float* points_in;
+    float* points_out;
+  };
 
-  // Image n and first output of a tile.
-  int64_t origin(int64_t tile, Axes* first) const {
-    for (int i = kSpatialAxes - 1; i >= 0; --i) {
-      (*first)[i] = tile % tiling_.count[i] * shape_.m[i];
-      tile /= tiling_.count[i];
+  static int64_t bytes(int64_t floats) { return round_up(floats * static_cast<int64_t>(sizeof(float)), kAlignBytes); }
+  int64_t lattice_floats() const { return 4 * cut_.points * set_.vector_floats; }
+  int64_t pointer_bytes() const {
+    return round_up(rows_ * (tiling_.taps + 1) * static_cast<int64_t>(sizeof(float*)), kAlignBytes);
+  }
+  int64_t zero_floats() const { return tiling_.taps > 1 ? cut_.slot_in : 0; }
+  int64_t in_floats() const { return cut_.columns * in_slices_ * cut_.slot_in; }
+
+  void run_block(int64_t chunk, const ConvPointers& p, const Room& room) const {
+    const int64_t column = chunk / slice_blocks_ * cut_.columns;
+    const int64_t slice = chunk % slice_blocks_ * cut_.slices;
+    const int64_t columns = std::min(cut_.columns, tiling_.columns - column);
+    const int64_t slices = std::min(cut_.slices, tiling_.slices_out - slice);
+    const int64_t in_begin = tiling_.in_begin(slice), in_end = tiling_.in_end(slice + slices);
+    const int64_t thick = std::max<int64_t>(0, in_end - in_begin);
+    for (int64_t c = 0; c < columns; ++c) {
+      for (int64_t s = 0; s < thick; ++s) {
+        read_tile(column + c, in_begin + s, p, room.points_in + (c * thick + s) * cut_.slot_in, room);
+      }
     }
-    return tile;
+    if (zero_floats() > 0) std::fill(room.zeros, room.zeros + zero_floats(), 0.0f);
+    const int64_t rows = columns * slices;
+    for (int64_t m = 0; m < rows; ++m) {
+      point_at(m, rows, m / slices * thick - in_begin, slice + m % slices, in_begin, in_end, room);
+      room.outputs[m] = room.points_out + m * cut_.slot_out;
+    }
+    for (int64_t panel = 0; panel < all_panels_; ++panel) {
+      for (int64_t point = 0; point < cut_.points; ++point) {
+        const bool last = point + 1 == cut_.points;
+        multiply(point, panel, rows, last ? weights_of(0, panel + 1) : weights_of(point + 1, panel), room);
+      }
+      for (int64_t m = 0; m < rows; ++m) {
+        write_tile(column + m / slices, slice + m % slices, panel, p, room.points_out + m * cut_.slot_out, room);
+      }
+    }
   }
 
-  void read_tile(int64_t tile, int64_t slot, const ConvPointers& p, float* points, float* lattice) const {
+  // The second stage: one point, some tiles, some panels.
+  void run_products(int64_t chunk, const Room& room) const {
+    const int64_t split = chunk % splits_;
+    const int64_t begin = chunk / splits_ % row_blocks_ * rows_;
+    const int64_t point = chunk / splits_ / row_blocks_;
+    const int64_t rows = std::min(rows_, tiling_.tiles() - begin);
+    float* zeros = room.zeros + point * cut_.row;
+    if (zero_floats() > 0) std::fill(zeros, zeros + cut_.row, 0.0f);
+    for (int64_t m = 0; m < rows; ++m) {
+      const int64_t tile = begin + m;
+      point_at(m, rows, tile / tiling_.slices_out * tiling_.slices_in, tile % tiling_.slices_out, 0, tiling_.slices_in,
+               room);
+    }
+    const int64_t end = std::min(all_panels_, (split + 1) * split_panels_);
+    for (int64_t panel = split * split_panels_; panel < end; ++panel) {
+      for (int64_t m = 0; m < rows; ++m) {
+        room.outputs[m] = room.points_out + (panel * tiling_.tiles() + begin + m) * cut_.slot_out;
+      }
+      multiply(point, panel, rows, weights_of(point, panel + 1), room);
+    }
+  }
+
+  // Row m of the products reads, for each tap of the sliced axis, the slot `first` + input slice, or zeros.
+  void point_at(int64_t m, int64_t rows, int64_t first, int64_t slice, int64_t in_begin, int64_t in_end,
+                const Room& room) const {
+    for (int64_t t = 0; t < tiling_.taps; ++t) {
+      const int64_t in = slice * tiling_.stride - tiling_.padding + t * tiling_.dilation;
+      const bool there = in >= in_begin && in < in_end;
+      room.inputs[t * rows + m] = there ? room.points_in + (first + in) * cut_.slot_in : room.zeros;
+    }
+  }
+
+  // Points and groups of panels follow one another; past the last panel the next point's weights begin.
+  const float* weights_of(int64_t point, int64_t panel) const {
+    const int64_t group = panel / cut_.panels;
+    const int64_t depth = tiling_.taps * problem_.in_channels / problem_.window.groups;
+    return weights_.data.get() + weights_.walk_offset[point] + group * weights_.group_step[point] +
+           panel % cut_.panels * cut_.panel * depth;
+  }
+
+  int64_t width_of(int64_t panel) const {
+    return std::min(cut_.panel, problem_.out_channels / problem_.window.groups - panel % cut_.panels * cut_.panel);
+  }
+
+  // The products of one point and one panel; `next` are the weights that will be read after these.
+  void multiply(int64_t point, int64_t panel, int64_t rows, const float* next, const Room& room) const {
+    Product product;
+    product.a = room.inputs;
+    product.a_step = rows;
+    product.c = room.outputs;
+    product.rows = rows;
+    product.taps = tiling_.taps;
+    product.channels = problem_.in_channels / problem_.window.groups;
+    product.columns = width_of(panel);
+    product.column_end = product.columns;
+    product.block_channels = 512;
+    product.a_offset = point * cut_.row + panel / cut_.panels * product.channels;
+    product.c_offset = point * cut_.panel;
+    product.b = weights_of(point, panel);
+    product.b_next = next;
+    set_.product(product);
+  }
+
+  // Image n and first output of a column.
+  int64_t origin(int64_t column, Axes* first) const {
+    for (int i = kSpatialAxes - 1; i >= 0; --i) {
+      (*first)[i] = column % tiling_.count[i] * shape_.m[i];
+      column /= tiling_.count[i];
+    }
+    return column;
+  }
+
+  void read_tile(int64_t column, int64_t slice, const ConvPointers& p, float* points, const Room& room) const {
     Axes first;
-    const int64_t n = origin(tile, &first);
+    const int64_t n = origin(column, &first);
     const View& view = *p.src_view;
     WinogradTile part;
     const float* src = p.src + n * view.batch_stride;
     for (int i = 0; i < kSpatialAxes; ++i) {
-      const int64_t begin = first[i] - problem_.window.padding_low[i];  // may lie outside of the image
+      // may lie outside of the image
+      const int64_t begin = i == scheme_.sliced ? slice : first[i] - problem_.window.padding_low[i];
       const int64_t inputs = shape_.m[i] + shape_.r[i] - 1;
       part.begin[i] = std::clamp<int64_t>(-begin, 0, inputs);
       part.end[i] = std::clamp<int64_t>(view.size[i] - begin, part.begin[i], inputs);
       src += begin * view.stride[i];
     }
-    set_.winograd_input(shape_, part, src, view.stride.data(), problem_.in_channels, points + slot * cut_.row_in,
-                        cut_.block * cut_.row_in, lattice);
+    set_.winograd_input(shape_, part, src, view.stride.data(), problem_.in_channels, points, cut_.row, room.lattice);
   }
 
-  void write_tile(int64_t tile, int64_t slot, const ConvPointers& p, const float* points, float* lattice) const {
+  void write_tile(int64_t column, int64_t slice, int64_t panel, const ConvPointers& p, const float* points,
+                  const Room& room) const {
     Axes first;
-    const int64_t n = origin(tile, &first);
+    const int64_t n = origin(column, &first);
+    if (scheme_.sliced >= 0) first[scheme_.sliced] = slice;
+    const int64_t channel =
+        panel / cut_.panels * (problem_.out_channels / problem_.window.groups) + panel % cut_.panels * cut_.panel;
     WinogradTile part;
-    part.bias = conv_.bias();
+    if (conv_.bias() != nullptr) part.bias = conv_.bias() + channel;
     part.activation = activation_;
-    float* dst = p.dst + n * p.dst_view->batch_stride;
-    if (p.residual != nullptr) part.residual = p.residual + n * p.residual_view->batch_stride;
+    float* dst = p.dst + n * p.dst_view->batch_stride + channel;
+    if (p.residual != nullptr) part.residual = p.residual + n * p.residual_view->batch_stride + channel;
     for (int i = 0; i < kSpatialAxes; ++i) {
       part.end[i] = std::min<int64_t>(shape_.m[i], problem_.out_size[i] - first[i]);
       dst += first[i] * p.dst_view->stride[i];
@@ -209,37 +439,11 @@ class WinogradRun final : public ConvRun {
         part.residual_step[i] = p.residual_view->stride[i];
       }
     }
-    set_.winograd_output(shape_, part, points + slot * cut_.row_out, cut_.block * cut_.row_out, problem_.out_channels,
-                         dst, p.dst_view->stride.data(), lattice);
+    set_.winograd_output(shape_, part, points, cut_.panel, width_of(panel), dst, p.dst_view->stride.data(),
+                         room.lattice);
   }
 
-  // The products of one point for tiles [begin, begin + tiles).
-  void multiply(int64_t point, int64_t begin, int64_t tiles, const float* points_in, float* points_out,
-                const float** pointers) const {
-    const int64_t groups = problem_.window.groups;
-    const float** in = pointers;
-    float** out = const_cast<float**>(pointers + kStageRows);
-    for (int64_t t = 0; t < tiles; ++t) {
-      in[t] = points_in + (begin + t) * cut_.row_in;
-      out[t] = points_out + (begin + t) * cut_.row_out;
-    }
-    Product product;
-    product.a = in;
-    product.c = out;
-    product.rows = tiles;
-    product.taps = 1;
-    product.channels = problem_.in_channels / groups;
-    product.columns = problem_.out_channels / groups;
-    product.column_end = product.columns;
-    product.block_channels = 512;
-    for (int64_t g = 0; g < groups; ++g) {
-      product.a_offset = point * cut_.block * cut_.row_in + g * product.channels;
-      product.c_offset = point * cut_.block * cut_.row_out + g * product.columns;
-      product.b = weights_.data.get() + weights_.walk_offset[point] + g * weights_.group_step[point];
-      set_.product(product);
-    }
-  }
-
+  Scheme scheme_;
   WinogradShape shape_;
   ConvProblem problem_;
   const Convolution& conv_;
@@ -248,15 +452,26 @@ class WinogradRun final : public ConvRun {
   Activation activation_;
   Tiling tiling_;
   Cut cut_;
+  int64_t all_panels_ = 1;  // of all groups
+  int64_t column_blocks_ = 0, slice_blocks_ = 0;
+  int64_t in_slices_ = 1;  // of a block
+  int64_t rows_ = 0;       // of one product
+  int64_t row_blocks_ = 0;
+  int64_t splits_ = 1, split_panels_ = 1;  // of the panels of a point, in the staged form
 };
 
-// G of F(m, r) as rows of r factors; r = 1 is the identity.
+// G of F(m, r) as rows of r factors; m = 1 is the identity.
 std::vector<std::vector<double>> kernel_matrix(int m, int r) {
   std::vector<std::vector<double>> rows;
   const auto copy = [&](const auto& table) {
     for (const auto& row : table) rows.emplace_back(std::begin(row), std::end(row));
   };
-  if (r == 1) return {{1.0}};
+  if (m == 1) {
+    for (int i = 0; i < r; ++i) {
+      rows.emplace_back(static_cast<size_t>(r), 0.0);
+      rows.back()[static_cast<size_t>(i)] = 1.0;
+    }
+  }
   if (m == 2 && r == 2) copy(WinogradTable<2, 2>::kKernel);
   if (m == 2 && r == 3) copy(WinogradTable<2, 3>::kKernel);
   if (m == 2 && r == 5) copy(WinogradTable<2, 5>::kKernel);
@@ -277,7 +492,7 @@ void transform_kernels(const std::vector<std::vector<double>> (&matrix)[3], int6
                      static_cast<int64_t>(matrix[2][0].size())};
   for (int axis = 0; axis < 3; ++axis) {
     const int64_t r = size[axis], a = static_cast<int64_t>(matrix[axis].size());
-    if (a == 1) continue;
+    if (a == r) continue;  // not transformed
     int64_t before = 1, after = inner;
     for (int i = 0; i < axis; ++i) before *= size[i];
     for (int i = axis + 1; i < 3; ++i) after *= size[i];
@@ -298,24 +513,30 @@ void transform_kernels(const std::vector<std::vector<double>> (&matrix)[3], int6
   }
 }
 
-// Weights by point, group, panel, channel, column; the columns of the last panel filled up with zeros.
-template <int M>
+// Weights by point, group, panel, tap of the sliced axis, channel, column; the columns of the last panel filled up with
+// zeros.
+template <int M0, int M1, int M2>
 PackedWeights pack(const Convolution& conv, const KernelSet& set, int threads) {
   const Window& window = conv.window();
-  WinogradShape shape;
-  shape_for(window, M, &shape);
+  const Scheme scheme = scheme_of<M0, M1, M2>(window);
   std::vector<std::vector<double>> matrix[3];
-  for (int i = 0; i < 3; ++i) matrix[i] = kernel_matrix(shape.m[i], shape.r[i]);
+  int64_t size[3];  // of the transformed kernel: points, or taps of the sliced axis
+  for (int i = 0; i < 3; ++i) {
+    const bool sliced = i == scheme.sliced;
+    matrix[i] = kernel_matrix(scheme.shape.m[i], sliced ? static_cast<int>(window.kernel[i]) : scheme.shape.r[i]);
+    size[i] = static_cast<int64_t>(matrix[i].size());
+  }
 
-  const int64_t points = shape.points();
+  const int64_t points = scheme.shape.points();
+  const int64_t taps = scheme.sliced >= 0 ? window.kernel[scheme.sliced] : 1;
   const int64_t channels = conv.in_channels() / window.groups;
   const int64_t columns = conv.out_channels() / window.groups;
   const int64_t panel = set.panel_vectors * set.vector_floats;
   const int64_t padded = round_up(columns, set.vector_floats);
   PackedWeights packed;
-  packed.group_step.assign(static_cast<size_t>(points), channels * padded);
-  for (int64_t p = 0; p < points; ++p) packed.walk_offset.push_back(p * window.groups * channels * padded);
-  packed.size = points * window.groups * channels * padded;
+  packed.group_step.assign(static_cast<size_t>(points), taps * channels * padded);
+  for (int64_t p = 0; p < points; ++p) packed.walk_offset.push_back(p * window.groups * taps * channels * padded);
+  packed.size = points * window.groups * taps * channels * padded;
   packed.data = allocate_floats(packed.size);
 
   // One chunk is one vector of columns of one group, so that whole cache lines are written at a time.
@@ -334,10 +555,18 @@ PackedWeights pack(const Convolution& conv, const KernelSet& set, int threads) {
         }
       }
       transform_kernels(matrix, lanes, values, next);
-      float* to = packed.data.get() + group * channels * padded + first * channels + c * width + (begin - first);
-      for (int64_t p = 0; p < points; ++p) {
-        for (int64_t i = 0; i < lanes; ++i) {
-          to[packed.walk_offset[p] + i] = static_cast<float>(values[p * lanes + i]);
+      float* base = packed.data.get() + group * taps * channels * padded + first * taps * channels + (begin - first);
+      int64_t at[3];
+      const double* value = values.data();
+      for (at[0] = 0; at[0] < size[0]; ++at[0]) {
+        for (at[1] = 0; at[1] < size[1]; ++at[1]) {
+          for (at[2] = 0; at[2] < size[2]; ++at[2]) {
+            int64_t point = 0;
+            for (int i = 0; i < 3; ++i) point = i == scheme.sliced ? point : point * size[i] + at[i];
+            const int64_t tap = scheme.sliced >= 0 ? at[scheme.sliced] : 0;
+            float* to = base + packed.walk_offset[point] + (tap * channels + c) * width;
+            for (int64_t i = 0; i < lanes; ++i) to[i] = static_cast<float>(*value++);
+          }
         }
       }
     }
@@ -345,15 +574,15 @@ PackedWeights pack(const Convolution& conv, const KernelSet& set, int threads) {
   return packed;
 }
 
-template <int M>
-double cost_of(const ConvProblem& p, const KernelSet& set) {
-  WinogradShape shape;
-  shape_for(p.window, M, &shape);
-  const Cut cut = cut_of(p, shape, set.vector_floats);
-  const double tiles = static_cast<double>(tiling_of(p, shape).total);
+double cost_of(const Scheme& scheme, const ConvProblem& p, const KernelSet& set) {
+  const WinogradShape& shape = scheme.shape;
+  const Tiling tiling = tiling_of(p, scheme);
+  const Cut cut = cut_of(p, scheme, set, processors());
+  const double tiles = static_cast<double>(tiling.tiles());
   const double groups = static_cast<double>(p.window.groups);
+  const double depth = static_cast<double>(tiling.taps * p.in_channels) / groups;
   const double vectors = groups * std::ceil(p.out_channels / groups / set.vector_floats);
-  const double products = tiles * cut.points * (p.in_channels / groups) * vectors;
+  const double products = cut.rows * processors() * cut.points * (depth + tiling.taps * cost::kTileStart) * vectors;
   // Vectors that the passes load or store, per tile and vector of channels.
   double input = 0, output = 0, lines = static_cast<double>(cut.points);
   for (int i = 0; i < kSpatialAxes; ++i) {
@@ -363,39 +592,61 @@ double cost_of(const ConvProblem& p, const KernelSet& set) {
     output += lines / a * (a + shape.m[i]);
     lines *= shape.m[i] / a;
   }
-  const double transforms = tiles / set.vector_floats *
-                            (static_cast<double>(cut.row_in) * input * cost::kInputPoint +
-                             static_cast<double>(cut.row_out) * output * cost::kOutputPoint);
+  const double parts = cut.staged ? 0 : std::ceil(static_cast<double>(tiling.slices_out) / cut.slices) - 1;
+  const double in_tiles =
+      static_cast<double>(tiling.columns) *
+      (static_cast<double>(tiling.slices_in) + parts * static_cast<double>((tiling.taps - 1) * tiling.dilation));
+  const double row_in = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
   const double image = 4.0 * tiles * (shape.m[0] * shape.m[1] * shape.m[2]) * (p.in_channels + p.out_channels);
-  return products * cost::kPackedProduct + transforms + cut.traffic + image * cost::kBareImageByte;
+  return products * cost::kPackedProduct + in_tiles * row_in * input * cost::kInputPoint +
+         tiles * vectors * output * cost::kOutputPoint + image * cost::kImageByte;
 }
 
-template <int M>
+template <int M0, int M1, int M2>
+double cost(const ConvProblem& p, const KernelSet& set) {
+  const Scheme scheme = scheme_of<M0, M1, M2>(p.window);
+  // F(6, r) on three axes, or with r = 5, is there for those who ask: by itself the engine keeps more digits.
+  int axes = 0;
+  bool five = false;
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    axes += scheme.shape.r[i] > 1 ? 1 : 0;
+    five = five || scheme.shape.r[i] == 5;
+  }
+  if (M2 == 6 && (axes > 2 || five)) return HUGE_VAL;
+  return cost_of(scheme, p, set);
+}
+
+template <int M0, int M1, int M2>
 std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
                               const KernelSet& set, Activation activation, int threads) {
-  WinogradShape shape;
-  shape_for(problem.window, M, &shape);
-  return std::make_unique<WinogradRun>(shape, problem, conv, weights, set, activation, threads);
+  return std::make_unique<WinogradRun>(scheme_of<M0, M1, M2>(problem.window), problem, conv, weights, set, activation,
+                                       threads);
 }
 
-// F(6, r) on three axes, or with r = 5, is there for those who ask: by itself the engine keeps more digits.
-double cost_of_six(const ConvProblem& p, const KernelSet& set) {
-  return transformed(p.window) > 2 || with_kernel_five(p.window) > 0 ? HUGE_VAL : cost_of<6>(p, set);
+template <int M0, int M1, int M2>
+Algorithm row(const char* name, const char* summary) {
+  return {name, summary, false, unsupported<M0, M1, M2>, cost<M0, M1, M2>, pack<M0, M1, M2>, plan<M0, M1, M2>};
 }
 
 }  // namespace
 
 std::vector<Algorithm> winograd_algorithms() {
   return {
-      {"winograd(2)",
-       "Winograd F(2, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups", false,
-       unsupported<2>, cost_of<2>, pack<2>, plan<2>},
-      {"winograd(4)",
-       "Winograd F(4, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups", false,
-       unsupported<4>, cost_of<4>, pack<4>, plan<4>},
-      {"winograd(6)",
-       "Winograd F(6, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups", false,
-       unsupported<6>, cost_of_six, pack<6>, plan<6>},
+      row<2, 2, 2>(
+          "winograd(2)",
+          "Winograd F(2, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups"),
+      row<4, 4, 4>(
+          "winograd(4)",
+          "Winograd F(4, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups"),
+      row<6, 6, 6>(
+          "winograd(6)",
+          "Winograd F(6, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups"),
+      row<1, 4, 4>("winograd(1x4x4)",
+                   "Winograd F(4, r) on height and width, taps along depth; depth has any kernel, stride and dilation"),
+      row<1, 6, 6>("winograd(1x6x6)",
+                   "Winograd F(6, r) on height and width, taps along depth; depth has any kernel, stride and dilation"),
+      row<2, 4, 4>("winograd(2x4x4)",
+                   "Winograd F(2, r) on depth, F(4, r) on height and width; kernels 2, 3 or 5, stride and dilation 1"),
   };
 }
 

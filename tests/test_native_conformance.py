@@ -106,26 +106,41 @@ def test_result_is_bit_equal_for_any_number_of_threads_and_any_batch(isa: str, t
         assert alone is not None and np.array_equal(one[1:2], alone)
 
 
+def tile_sizes(algorithm: str, dims: int) -> tuple[int, ...]:
+    """Winograd's m along each axis, as its name says: "winograd(4)", "winograd(1x4x4)"; 1 for direct algorithms."""
+    if not algorithm.startswith("winograd"):
+        return (1,) * dims
+    sizes = [int(text) for text in algorithm[9:-1].split("x")]
+    return tuple(sizes * dims if len(sizes) == 1 else sizes)
+
+
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_rounding_stays_within_the_derived_bound(isa: str) -> None:
     """|error| <= 16 eps s_x s_w (0.2 K + 2 sqrt K) for K products of values with these deviations."""
     rng = np.random.default_rng(4)
-    for channels, kernel in ((3, (7, 7)), (64, (3, 3)), (700, (1, 1))):
-        x = rng.standard_normal((1, channels, 12, 12)).astype(np.float32)
+    for channels, kernel in ((3, (7, 7)), (64, (3, 3)), (700, (1, 1)), (16, (3, 3, 3))):
+        dims = len(kernel)
+        x = rng.standard_normal((1, channels, *(12,) * dims)).astype(np.float32)
         w = (0.1 * rng.standard_normal((20, channels, *kernel))).astype(np.float32)
         zero = np.zeros(20, np.float32)
-        problem = Problem(1, 1, channels, 20, (12, 12), kernel, (1, 1), ((3, 3), (3, 3)), (1, 1))
-        truth = reference.conv(x, w, zero, (1, 1), problem.pads, (1, 1), 1)
-        products = channels * kernel[0] * kernel[1]
+        ones = (1,) * dims
+        problem = Problem(1, 1, channels, 20, (12,) * dims, kernel, ones, ((3, 3),) * dims, ones)
+        truth = reference.conv(x, w, zero, ones, problem.pads, ones, 1)
         eps = np.finfo(np.float32).eps
-        for algorithm, exact in ALGORITHMS.items():
+        for algorithm in ALGORITHMS:
             result = solve(problem, x, w, zero, algorithm, isa)
             if result is None:
                 continue
-            bound = 16 * eps * 0.1 * (0.2 * products + 2 * products**0.5)
-            if not exact:  # Winograd: over the channels, times what the transforms of both axes add
-                factor = error_factor(winograd(int(algorithm[9]), 3)) ** 2
-                bound = 16 * eps * 0.1 * factor * (0.2 * channels + 2 * (2 * channels) ** 0.5)
+            # Winograd: over the channels and what is not transformed, times what the transforms of the others add.
+            tiles = tile_sizes(algorithm, dims)
+            products, factor, transformed = channels, 1.0, 0
+            for m, k in zip(tiles, kernel, strict=True):
+                if m == 1 or k == 1:
+                    products *= k
+                else:
+                    factor *= error_factor(winograd(m, k))
+                    transformed += 1
+            bound = 16 * eps * 0.1 * factor * (0.2 * products + 2 * (max(1, transformed) * products) ** 0.5)
             assert np.isfinite(result).all()
             assert np.abs(result - truth).max() <= bound, algorithm
 

@@ -54,20 +54,8 @@ def _times(polynomial: list[Fraction], root: Fraction) -> list[Fraction]:
     return [s - root * p for s, p in zip(shifted, [*polynomial, Fraction(0)], strict=True)]
 
 
-def _balance(kernel_row: list[Fraction], input_row: list[Fraction]) -> int:
-    """The power of two k that brings 2^k · (input row) and 2^−k · (kernel row) closest in size."""
-    size_in = max(abs(v) for v in input_row)
-    size_kernel = max(abs(v) for v in kernel_row)
-    k = 0
-    while size_in * 4 ** (k + 1) <= size_kernel * 2:
-        k += 1
-    while size_in * Fraction(4) ** (k - 1) * 2 >= size_kernel:
-        k -= 1
-    return k
-
-
 def winograd(m: int, r: int) -> Winograd:
-    """Returns the matrices of F(m, r), rows balanced by powers of two (which are exact in floating point).
+    """Returns the matrices of F(m, r); the input's rows are monic, which saves a multiplication each.
 
     With finite points p_j and N_j = Π_{k≠j} (p_j − p_k): Aᵀ[i][j] = p_jⁱ, G[j][i] = p_jⁱ / N_j, and row j of Bᵀ
     holds the coefficients of Π_{k≠j} (x − p_k). The point at infinity takes the last coefficient of g and of y, and
@@ -84,7 +72,7 @@ def winograd(m: int, r: int) -> Winograd:
     >>> [[int(v) for v in row] for row in f.output]
     [[1, 1, 1, 0], [0, 1, -1, 1]]
     >>> [str(v) for v in f.kernel[1]], [str(v) for v in f.input[1]]
-    (['1', '1', '1'], ['0', '1/2', '1/2', '0'])
+    (['1/2', '1/2', '1/2'], ['0', '1', '1', '0'])
     """
     if m not in TILES or r not in KERNELS:
         raise ConfigError(f"F({m}, {r}) is not tabled; m is one of {TILES} and r one of {KERNELS}.")
@@ -105,10 +93,6 @@ def winograd(m: int, r: int) -> Winograd:
         all_points = _times(all_points, q)
     kernel.append([Fraction(0)] * (r - 1) + [Fraction(1)])
     inputs.append(all_points)
-    for j in range(m + r - 1):
-        scale = Fraction(2) ** _balance(kernel[j], inputs[j])
-        inputs[j] = [v * scale for v in inputs[j]]
-        kernel[j] = [v / scale for v in kernel[j]]
     output = [[p**i for p in points] + [Fraction(int(i == m - 1))] for i in range(m)]
     return Winograd(m, r, points, _freeze(output), _freeze(kernel), _freeze(inputs))
 
