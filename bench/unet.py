@@ -16,8 +16,8 @@ os.environ.setdefault("KMP_BLOCKTIME", "5")
 import torch
 
 import convoxel as cx
-from clock import interleave, write_json
 from convoxel import native
+from convoxel.bench.clock import interleave, write_json
 
 # name: (dims, input channels, classes, levels, width, spatial size)
 NETS = {
@@ -76,7 +76,8 @@ def main() -> None:
         shown = ", ".join(f"{peer} {1e3 * t['median_s']:.1f} ms" for peer, t in times.items())
         ratios = ", ".join(f"{r:.2f}x {peer}" for peer, r in row["ratio"].items())
         print(f"{name} {x.shape}: {shown}; {ratios}; max difference {difference:.1e} of the RMS")
-    write_json(rows, options.json)
+    if options.json is not None:
+        write_json(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_cache() -> Iterator[None]:
+    """Tests neither read nor write the user's cache; one that needs a cache names a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVOXEL_CACHE", "")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ LAYERS = [
     ["search", "data"],
     ["train"],
     ["draw"],
+    ["bench"],
     ["explorer", "cli"],
 ]
 # Beyond the order: who must not know whom, or which package.
@@ -106,7 +107,9 @@ def test_no_file_can_run_code() -> None:
                 continue
             call = ast.unparse(node.func)
             keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
-            if call in ("torch.load", "torch.export.load", "torch.save", "eval", "exec"):
+            # The one reader of PyTorch's files takes tensors alone.
+            tensors = path.name == "weights.py" and call == "torch.load" and keywords.get("weights_only") == "True"
+            if call in ("torch.load", "torch.export.load", "torch.save", "eval", "exec") and not tensors:
                 wrong.append(f"{path.relative_to(SOURCE)}:{node.lineno} calls {call}")
             if keywords.get("allow_pickle") == "True" or keywords.get("weights_only") == "False":
                 wrong.append(f"{path.relative_to(SOURCE)}:{node.lineno} unpickles")

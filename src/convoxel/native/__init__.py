@@ -1,23 +1,44 @@
 """The typed face of the C++ core: single convolutions on NumPy arrays, and plans of many steps.
 
 NumPy only: nothing here knows PyTorch or graphs. Read ``machine`` (threads and instruction sets), ``plan``
-(steps over views), then ``convolve`` (one convolution as a plan of one step).
+(steps over views), ``convolve`` (one convolution as a plan of one step), then ``cache`` and ``tuning`` (what was
+measured here, kept on disk).
 """
 
+from convoxel.native.cache import cache_folder
 from convoxel.native.convolve import conv, conv_transpose
-from convoxel.native.machine import algorithms, build_info, default_threads, instruction_set, measure_ceiling
-from convoxel.native.plan import ACTIVATIONS, Convolution, Plan, View
+from convoxel.native.machine import (
+    algorithms,
+    build_info,
+    caches,
+    default_threads,
+    instruction_set,
+    instruction_sets,
+    measure_bandwidth,
+    measure_ceiling,
+)
+from convoxel.native.plan import ACTIVATIONS, Convolution, Plan, Problem, View
+from convoxel.native.tuning import known_winners, remembered_count, time_candidates, tune
 
 __all__ = [
     "ACTIVATIONS",
     "Convolution",
     "Plan",
+    "Problem",
     "View",
     "algorithms",
     "build_info",
+    "cache_folder",
+    "caches",
     "conv",
     "conv_transpose",
     "default_threads",
     "instruction_set",
+    "instruction_sets",
+    "known_winners",
+    "measure_bandwidth",
     "measure_ceiling",
+    "remembered_count",
+    "time_candidates",
+    "tune",
 ]

@@ -6,8 +6,12 @@ import functools
 import math
 import os
 import platform
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from convoxel.errors import ConfigError
 from convoxel.native import _core
@@ -51,13 +55,18 @@ def resolve_threads(threads: int | None) -> int:
     return threads
 
 
+def instruction_sets() -> list[str]:
+    """The names of the instruction sets that this processor has and Convoxel has kernels for, the best first."""
+    return [str(row["name"]) for row in _core.instruction_sets()]
+
+
 @functools.cache
 def instruction_set() -> str:
     """The instruction set in use: the best that the processor has, or the one named by ``CONVOXEL_ISA``."""
-    names = [row["name"] for row in _core.instruction_sets()]
+    names = instruction_sets()
     wanted = os.environ.get("CONVOXEL_ISA")
     if not wanted:
-        return str(names[0])
+        return names[0]
     if wanted not in names:
         raise ConfigError(f"CONVOXEL_ISA is {wanted!r}; this processor offers {', '.join(names)}.")
     return wanted
@@ -79,21 +88,61 @@ def build_info() -> dict[str, Any]:
     return {
         "version": __version__,
         "compiler": _core.compiler,
-        "processor": _processor_name(),
+        "processor": processor(),
         "instruction_set": instruction_set(),
         "instruction_sets": [dict(row) for row in _core.instruction_sets()],
         "threads": default_threads(),
     }
 
 
-def _processor_name() -> str:
+@functools.cache
+def processor() -> str:
+    """The processor's name, with the numbers that tell it from others of a name as vague as "Xeon Processor"."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        text = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return platform.processor() or platform.machine()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    numbers = [
+        f"{key.removeprefix('cpu ')} {facts[key]}" for key in ("cpu family", "model", "stepping") if key in facts
+    ]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
+
+
+@functools.cache
+def _caches(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    found = []
+    for index in sorted(folder.glob("index*")):
+        try:
+            level, kind, size, shared = (
+                (index / name).read_text().strip() for name in ("level", "type", "size", "shared_cpu_list")
+            )
+            if kind != "Instruction":
+                size_bytes = int(size.rstrip("KMG")) * {"K": 2**10, "M": 2**20, "G": 2**30}.get(size[-1], 1)
+                found.append((f"L{level}", size_bytes, len(_expand(shared))))
+        except (OSError, ValueError):
+            continue
+    return tuple(found)
+
+
+def _expand(listed: str) -> list[int]:
+    """The numbers of a list as Linux writes it.
+
+    >>> _expand("0-2,8")
+    [0, 1, 2, 8]
+    """
+    ranges = [part.partition("-")[::2] for part in listed.split(",")]
+    return [number for first, last in ranges for number in range(int(first), int(last or first) + 1)]
+
+
+def caches() -> list[dict[str, Any]]:
+    """The data caches of the first processor: name, size_bytes, and how many processors share it.
+
+    From Linux's /sys; elsewhere, and where the system hides them, the list is empty.
+    """
+    found = _caches(Path("/sys/devices/system/cpu/cpu0/cache"))
+    return [{"name": name, "size_bytes": size, "processors": shared} for name, size, shared in found]
 
 
 def measure_ceiling(threads: int | None = None, isa: str | None = None, rounds: int = 2_000_000) -> float:
@@ -103,3 +152,22 @@ def measure_ceiling(threads: int | None = None, isa: str | None = None, rounds: 
     as two operations.
     """
     return float(_core.measure_ceiling(isa or instruction_set(), resolve_threads(threads), rounds))
+
+
+def measure_bandwidth(threads: int | None = None, size_bytes: int = 64 * 2**20) -> float:
+    """Bytes per second that this many threads read and write together when they copy memory.
+
+    Both directions count; the copy is ``size_bytes`` long, so a larger last-level cache makes the figure its own.
+    Takes about a tenth of a second.
+    """
+    count = resolve_threads(threads)
+    source = np.ones(size_bytes // 4, np.float32)
+    target = np.zeros_like(source)
+    parts = list(zip(np.array_split(source, count), np.array_split(target, count), strict=True))
+    times = []
+    with ThreadPoolExecutor(count) as pool:
+        for _ in range(6):
+            begun = time.perf_counter()
+            list(pool.map(lambda part: np.copyto(part[1], part[0]), parts))  # NumPy releases the GIL
+            times.append(time.perf_counter() - begun)
+    return 2 * source.nbytes / min(times)

@@ -6,7 +6,8 @@ arena (buffer 0) or in one of the caller's buffers (1, 2, …). An absent spatia
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,6 +98,61 @@ class Convolution:
         return int(self._core.packed_bytes)
 
 
+class Problem(NamedTuple):
+    """What the time of a convolution depends on, apart from the machine; weights are not among it.
+
+    ``str(problem)`` is its name in tables and in the tuning cache.
+
+    Attributes:
+        kernel, stride, dilation, padding_low, groups, transposed: as in ``Convolution``.
+        in_shape, out_shape: (n, d, h, w, c).
+        activation, residual: what is done to the result.
+
+    >>> str(Problem((1, 3, 3), (1, 1, 1), (1, 1, 1), (0, 1, 1), 1, False, (1, 1, 8, 9, 64), (1, 1, 8, 9, 32), "relu"))
+    'conv 1x3x3 s1x1x1 p0x1x1 d1x1x1 g1 1x1x8x9x64 -> 1x1x8x9x32 relu'
+    """
+
+    kernel: Triple
+    stride: Triple
+    dilation: Triple
+    padding_low: Triple
+    groups: int
+    transposed: bool
+    in_shape: tuple[int, int, int, int, int]
+    out_shape: tuple[int, int, int, int, int]
+    activation: str = "none"
+    residual: bool = False
+
+    @classmethod
+    def of(
+        cls, convolution: Convolution, src: View, dst: View, activation: str = "none", residual: bool = False
+    ) -> Problem:
+        """The problem of running ``convolution`` from one view to another."""
+        return cls(
+            convolution.kernel_size,
+            convolution.stride,
+            convolution.dilation,
+            convolution.padding_low,
+            convolution.groups,
+            convolution.transposed,
+            src.shape,
+            dst.shape,
+            activation,
+            residual,
+        )
+
+    def __str__(self) -> str:
+        kernel, stride, dilation, padding, in_shape, out_shape = (
+            "x".join(map(str, numbers))
+            for numbers in (
+                self.kernel, self.stride, self.dilation, self.padding_low, self.in_shape, self.out_shape,
+            )
+        )  # fmt: skip
+        what = "conv_transpose" if self.transposed else "conv"
+        epilogue = f" {self.activation}" + (" residual" if self.residual else "")
+        return f"{what} {kernel} s{stride} p{padding} d{dilation} g{self.groups} {in_shape} -> {out_shape}{epilogue}"
+
+
 class Plan:
     """A list of native steps. Add steps, then run them any number of times, from any thread.
 
@@ -106,14 +162,24 @@ class Plan:
         threads: how many threads a run uses; None for all that the process may use. The result is the same,
             bit by bit, for any number.
         isa: instruction set, by default the one in use (``build_info()["instruction_set"]``).
+        winners: the algorithm that "auto" stands for, by the text of a ``Problem``; where it names none that can
+            run, the expected cost decides.
 
     Each method that adds a step raises ``ShapeError`` if its views do not fit.
     """
 
     def __init__(
-        self, arena_size: int, buffer_count: int, threads: int | None = None, *, isa: str | None = None
+        self,
+        arena_size: int,
+        buffer_count: int,
+        threads: int | None = None,
+        *,
+        isa: str | None = None,
+        winners: Mapping[str, str] | None = None,
     ) -> None:
         self._core = _core.Plan(arena_size, buffer_count + 1, resolve_threads(threads), isa or instruction_set())
+        self._winners = winners or {}
+        self._problems: list[Problem] = []
 
     def convolve(
         self,
@@ -127,14 +193,21 @@ class Plan:
         name: str = "",
     ) -> None:
         """dst = activation(convolution(src) + bias + residual)."""
+        problem = Problem.of(convolution, src, dst, activation, residual is not None)
+        if algorithm == "auto" and self._winners:
+            winner = self._winners.get(str(problem), "auto")
+            if math.isfinite(dict(self.candidates(convolution, src, dst)).get(winner, math.inf)):
+                algorithm = winner
         self._add("convolve", convolution._core, src, dst, residual, activation, slope, algorithm, name, what=algorithm)
+        self._problems.append(problem)
 
     def candidates(
         self, convolution: Convolution, src: View, dst: View, algorithm: str = "auto"
     ) -> list[tuple[str, float]]:
         """The algorithms that ``convolve`` could choose among and their expected cost, cheapest first.
 
-        A unit of cost is one vector's multiply-add at full speed on all cores.
+        A unit of cost is one vector's multiply-add at full speed on all cores. An infinite one says that the
+        algorithm can run but loses more accuracy than it may unasked.
         """
         return list(self._core.candidates(convolution._core, src, dst, algorithm))
 
@@ -267,6 +340,11 @@ class Plan:
     def steps(self) -> list[dict[str, Any]]:
         """The steps so far: name, operator, algorithm, macs, workspace_bytes (per thread)."""
         return [dict(row) for row in self._core.steps]
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The convolutions among the steps, in their order."""
+        return list(self._problems)
 
     @property
     def arena_size(self) -> int:

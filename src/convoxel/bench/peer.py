@@ -1,0 +1,165 @@
+"""The engines that ours is compared with: one layer as a network of PyTorch, ONNX Runtime and OpenVINO.
+
+Each gets its favourite input: channels last where that is a memory format of its own, channels first elsewhere. A
+peer that is not installed takes no part; ``missing_peers`` names it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.bench.layer import Layer
+
+__all__ = ["missing_peers", "prepare_peers", "quieten_threads"]
+
+Floats = NDArray[np.float32]
+Run = Callable[[], Any]
+
+
+def quieten_threads() -> None:
+    """Make PyTorch's threads sleep soon after an operator; has an effect only before PyTorch is first imported.
+
+    By default they spin for 200 ms, on the processors that the next contender needs.
+    """
+    os.environ.setdefault("KMP_BLOCKTIME", "5")
+
+
+def prepare_peers(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> dict[str, Run]:
+    """Return a call for each peer that runs the layer and returns ``(1, out_channels, *out_size)``.
+
+    Args:
+        layer: the window; batch 1.
+        x: ``(1, in_channels, *size)``.
+        w, bias: ``layer.weight_shape`` and ``(out_channels,)``.
+        threads: how many threads each peer may use.
+    """
+    found: dict[str, Run] = {}
+    for prepare, needs in _PEERS:
+        if not _lacking(needs):
+            found.update(prepare(layer, x, w, bias, threads))
+    return found
+
+
+def missing_peers() -> list[str]:
+    """Return the packages whose absence keeps a peer from taking part."""
+    return list(dict.fromkeys(name for _, needs in _PEERS for name in _lacking(needs)))
+
+
+@functools.cache
+def _lacking(names: tuple[str, ...]) -> tuple[str, ...]:
+    lacking = []
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            lacking.append(name)
+    return tuple(lacking)
+
+
+def _pytorch(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> dict[str, Run]:
+    import torch
+
+    torch.set_num_threads(threads)
+
+    def run(last: bool) -> Run:
+        net, tensor = _module(layer, w, bias), torch.from_numpy(x)
+        if last:
+            layout: Any = torch.channels_last if layer.dims == 2 else torch.channels_last_3d
+            net, tensor = net.to(memory_format=layout), tensor.contiguous(memory_format=layout)
+        return torch.inference_mode()(lambda: net(tensor))
+
+    if layer.dims == 1 or layer.fully_connected:  # no such memory format, or no difference
+        return {"pytorch": run(False)}
+    return {"pytorch": run(False), "pytorch-cl": run(True)}
+
+
+def _module(layer: Layer, w: Floats, bias: Floats) -> Any:
+    """The layer in PyTorch; a fully connected one as ``Linear``, which is what people write."""
+    import torch
+
+    net: Any
+    if layer.fully_connected:
+        linear = torch.nn.Linear(layer.in_channels, layer.out_channels)
+        net = torch.nn.Sequential(torch.nn.Flatten(), linear, torch.nn.Unflatten(1, (-1, *layer.out_size)))
+        target, shape = linear, (layer.out_channels, layer.in_channels)
+    else:
+        kind = getattr(torch.nn, f"Conv{'Transpose' if layer.transposed else ''}{layer.dims}d")
+        net = target = kind(
+            layer.in_channels, layer.out_channels, layer.kernel, stride=layer.stride, padding=layer.padding,
+            dilation=layer.dilation, groups=layer.groups,
+        )  # fmt: skip
+        shape = w.shape
+    with torch.no_grad():
+        target.weight.copy_(torch.from_numpy(w.reshape(shape)))
+        target.bias.copy_(torch.from_numpy(bias))
+    return net.eval()
+
+
+def _onnxruntime(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> dict[str, Run]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = onnxruntime.InferenceSession(_onnx_model(layer, w, bias), options, ["CPUExecutionProvider"])
+    shaped = x.reshape(1, -1) if layer.fully_connected else x
+    return {"onnxruntime": lambda: session.run(None, {"x": shaped})[0].reshape(1, -1, *layer.out_size)}
+
+
+def _openvino(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> dict[str, Run]:
+    import openvino
+
+    core = openvino.Core()
+    config = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    model = core.read_model(_onnx_model(layer, w, bias))
+    request = core.compile_model(model, "CPU", config).create_infer_request()
+    shaped = x.reshape(1, -1) if layer.fully_connected else x
+
+    def run() -> Any:
+        results = request.infer({"x": shaped}, share_inputs=True, share_outputs=True)
+        return results[0].reshape(1, -1, *layer.out_size)
+
+    return {"openvino": run}
+
+
+def _onnx_model(layer: Layer, w: Floats, bias: Floats) -> bytes:
+    """The layer as an ONNX model of one node."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    in_shape, out_shape = (1, layer.in_channels, *layer.size), (1, layer.out_channels, *layer.out_size)
+    if layer.fully_connected:
+        node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)
+        w, in_shape, out_shape = w.reshape(w.shape[:2]), in_shape[:2], out_shape[:2]
+    else:
+        node = helper.make_node(
+            "ConvTranspose" if layer.transposed else "Conv",
+            ["x", "w", "b"],
+            ["y"],
+            kernel_shape=layer.kernel,
+            strides=layer.stride,
+            pads=[*layer.padding, *layer.padding],
+            dilations=layer.dilation,
+            group=layer.groups,
+        )
+    graph = helper.make_graph(
+        [node],
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, in_shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, out_shape)],
+        [numpy_helper.from_array(w, "w"), numpy_helper.from_array(bias, "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+_PEERS: tuple[tuple[Callable[..., dict[str, Run]], tuple[str, ...]], ...] = (
+    (_pytorch, ("torch",)),
+    (_onnxruntime, ("onnx", "onnxruntime")),
+    (_openvino, ("onnx", "openvino")),
+)
