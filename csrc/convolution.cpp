@@ -109,6 +109,7 @@ int64_t Convolution::packed_bytes() const {
 const std::vector<Algorithm>& algorithms() {
   static const std::vector<Algorithm> table = [] {
     std::vector<Algorithm> all = product_algorithms();
+    for (const Algorithm& algorithm : depthwise_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : winograd_algorithms()) all.push_back(algorithm);
     return all;
   }();

@@ -106,6 +106,7 @@ struct Algorithm {
 
 const std::vector<Algorithm>& algorithms();
 std::vector<Algorithm> product_algorithms();
+std::vector<Algorithm> depthwise_algorithms();
 std::vector<Algorithm> winograd_algorithms();
 
 struct Candidate {

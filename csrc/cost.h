@@ -11,13 +11,12 @@ constexpr double kProduct = 1.25;       // a multiply-add of the register tile o
 constexpr double kPackedProduct = 1.2;  // the same over Winograd's short, dense rows
 constexpr double kTileStart = 12.0;     // entering and leaving a tap of a register tile, in channels
 constexpr double kRow = 10.0;           // a row of A for one tap and one panel: its pointer, the tile's loop
-constexpr double kStretch = 13.0;       // copying the taps along w of one output, side by side
-constexpr double kDepthwise = 7.0;      // a multiply-add with two loads of its own
+constexpr double kStretch = 13.0;       // copying the taps along w of one output where they do not lie side by side
+constexpr double kDepthwise = 2.0;      // a multiply-add of the depthwise kernel
 constexpr double kInputPoint = 9.0;     // one vector of one pass of the input transform: load, arithmetic, store
 constexpr double kOutputPoint = 5.0;    // the same of the output transform, per vector loaded or stored
 constexpr double kWeightByte = 0.3;     // of the direct algorithms, once
 constexpr double kImageByte = 0.09;     // of input and output, mostly hidden behind products
-constexpr double kBareImageByte = 0.5;  // where there is little arithmetic to hide them behind
 
 // Of Winograd's products, in rows of tiles that one thread multiplies at full speed.
 constexpr double kPointRows = 28.0;  // writing and reading a row's points beyond L2: times (C + K) / (C K)
@@ -26,7 +25,7 @@ constexpr double kStageRows = 2.0;   // two more barriers
 // What reading the weights of all points takes: from L3, or from memory where there are too many to stay in it from one
 // run of the network to the next.
 inline double weight_rows(double bytes) {
-  constexpr double kStay = 4e6, kGone = 32e6, kNear = 10.0, kFar = 30.0;
+  constexpr double kStay = 4e6, kGone = 32e6, kNear = 10.0, kFar = 25.0;
   const double share = (bytes - kStay) / (kGone - kStay);
   return kNear + (kFar - kNear) * (share < 0 ? 0 : share > 1 ? 1 : share);
 }

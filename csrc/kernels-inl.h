@@ -17,6 +17,7 @@ namespace {
 
 #include "vec-inl.h"
 #include "product-inl.h"
+#include "depthwise-inl.h"
 #include "winograd-inl.h"
 
 void copy_rows(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t floats) {

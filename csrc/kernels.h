@@ -40,6 +40,31 @@ struct Product {
   int64_t block_channels = 256;  // taps * channels that are multiplied before the next panel is taken
 };
 
+// C[m, k] = activation(sum over lines l and taps t of A[l][m * stride + taps[t]][k] * B[l, t, k] + bias[k] +
+// residual[m][k]): one weight per tap and channel instead of a matrix.
+//
+//   positions of line l      | 0 | 1 | 2 | 3 | 4 | ...     an output reads `width` of them; its neighbour reads those
+//   output 0, taps 0, 1, 2     x   x   x                    that lie `stride` further on
+//   output 1                       x   x   x
+struct Depthwise {
+  const float* const* a = nullptr;  // a[l] points at the channels of position 0, which need not exist
+  const int64_t* a_step = nullptr;  // floats from one position of line l to the next
+  int64_t begin = 0, end = 0;       // the positions that exist; the others are padding
+  const float* zeros = nullptr;     // `channels` of them: what padding reads
+  int64_t lines = 0;                // taps of the axes other than w
+  const int64_t* taps = nullptr;
+  int64_t width = 0;   // taps along w
+  int64_t stride = 1;  // positions from one output to the next
+  int64_t rows = 0;    // outputs
+  int64_t channels = 0;
+  const float* b = nullptr;  // b[(l * width + t) * b_step + k], channels filled up to whole vectors
+  int64_t b_step = 0;
+  float* const* c = nullptr;
+  const float* const* residual = nullptr;  // like c, or null
+  const float* bias = nullptr;             // `channels` floats, or null
+  Activation activation;
+};
+
 // F(m, r) along each axis; r = 1 (and m = 1) on an axis that is not transformed. The points of a tile are those of the
 // three axes' products, the last axis fastest.
 struct WinogradShape {
@@ -69,9 +94,7 @@ struct KernelSet {
 
   void (*product)(const Product&);
 
-  // The same with one weight per tap and channel instead of a matrix: C[m, k] = activation(sum over t of A[t][m][k] *
-  // B[t * columns + k] + bias[k] + residual[m][k]) for k < channels. B's rows are `columns` floats apart.
-  void (*depthwise)(const Product&);
+  void (*depthwise)(const Depthwise&);
 
   // dst[i * dst_step + j] = src[i * src_step + j] for i < rows, j < floats
   void (*copy_rows)(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t floats);

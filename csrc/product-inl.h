@@ -42,7 +42,7 @@ struct Tile {
   const float* bias;
   int64_t columns;  // that exist, of N * kV
   bool accumulate;  // C holds the sum so far
-  bool finish;      // this is the last block: add bias and residual, apply the activation
+  bool finish;      // this is the last block: add the residual, apply the activation
   ActivationKind kind;
   float slope;
   const float* prefetch;  // two cache lines of what comes after this panel are asked for with each channel
@@ -60,8 +60,9 @@ void run_tile(const Tile& t) {
       CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] = j < full ? load(c + j * kV) : load_part(c + j * kV, rest); }
     }
   } else {
-    CVX_UNROLL for (int r = 0; r < R; ++r) {
-      CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] = Vec{}; }
+    CVX_UNROLL for (int j = 0; j < N; ++j) {
+      const Vec bias = t.bias == nullptr ? Vec{} : j < full ? load(t.bias + j * kV) : load_part(t.bias + j * kV, rest);
+      CVX_UNROLL for (int r = 0; r < R; ++r) { sum[r][j] = bias; }
     }
   }
 
@@ -73,8 +74,9 @@ void run_tile(const Tile& t) {
     const float* a[R];
     const float* const* pointers = t.a + tap * t.a_step;
     CVX_UNROLL for (int r = 0; r < R; ++r) { a[r] = pointers[r] + (t.a_offset + t.channel_end); }
-    if (tap + 1 < t.tap_end) {
-      // The hardware follows long rows, but cannot guess where the next tap's rows begin.
+    if (tap + 1 < t.tap_end && count >= kLineFloats) {
+      // The hardware follows long rows, but cannot guess where the next tap's rows begin. Short ones (a first layer's)
+      // lie beside those just read.
       const float* const* next = pointers + t.a_step;
       CVX_UNROLL for (int r = 0; r < R; ++r) {
         __builtin_prefetch(next[r] + t.a_offset);
@@ -84,26 +86,20 @@ void run_tile(const Tile& t) {
     for (int64_t k = -count; k < 0; ++k) {
       Vec columns[N];
       CVX_UNROLL for (int j = 0; j < N; ++j) { columns[j] = load(b + j * kV); }
+      __builtin_prefetch(prefetch, 0, 2);
+      __builtin_prefetch(prefetch + kLineFloats, 0, 2);
+      prefetch += t.prefetch_step;
       CVX_UNROLL for (int r = 0; r < R; ++r) {
         const Vec value = splat(a[r][k]);
         CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] += value * columns[j]; }
       }
       b += N * kV;
-      __builtin_prefetch(prefetch, 0, 2);
-      __builtin_prefetch(prefetch + kLineFloats, 0, 2);
-      prefetch += t.prefetch_step;
     }
     b += t.b_tap_step;
   }
 
   if (t.finish) {
     const Vec slope = splat(t.slope);
-    if (t.bias != nullptr) {
-      CVX_UNROLL for (int j = 0; j < N; ++j) {
-        const Vec bias = j < full ? load(t.bias + j * kV) : load_part(t.bias + j * kV, rest);
-        CVX_UNROLL for (int r = 0; r < R; ++r) { sum[r][j] += bias; }
-      }
-    }
     if (t.residual != nullptr) {
       CVX_UNROLL for (int r = 0; r < R; ++r) {
         const float* residual = t.residual[r] + t.c_offset;
@@ -159,75 +155,14 @@ struct Tiles {
 // A constant, not an initialiser that runs at load: this code may use instructions that the machine lacks.
 constexpr Tiles kTiles;
 
-// R rows of a depthwise product, N vectors of channels: one load of a pointer and one of the weights serve N and R
-// multiply-adds.
-template <int R, int N>
-CVX_INLINE void run_depthwise(const Product& p, int64_t m, int64_t k, int64_t lanes) {
-  const bool whole = lanes == kV;  // of the last vector
-  const auto load_vector = [&](const float* at, int j) {
-    return j < N - 1 || whole ? load(at + j * kV) : load_part(at + j * kV, lanes);
-  };
-  Vec sum[R][N];
-  CVX_UNROLL for (int j = 0; j < N; ++j) {
-    const Vec bias = p.bias != nullptr ? load_vector(p.bias + k, j) : Vec{};
-    CVX_UNROLL for (int r = 0; r < R; ++r) { sum[r][j] = bias; }
-  }
-  for (int64_t t = 0; t < p.taps; ++t) {
-    Vec weight[N];
-    CVX_UNROLL for (int j = 0; j < N; ++j) { weight[j] = load(p.b + t * p.columns + k + j * kV); }
-    const float* const* a = p.a + t * p.a_step + m;
-    CVX_UNROLL for (int r = 0; r < R; ++r) {
-      const float* row = a[r] + k;
-      CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] += weight[j] * load_vector(row, j); }
-    }
-  }
-  const ActivationKind kind = p.activation.is_cheap() ? p.activation.kind : ActivationKind::kNone;
-  const Vec slope = splat(p.activation.slope);
-  CVX_UNROLL for (int r = 0; r < R; ++r) {
-    float* c = p.c[m + r] + k;
-    CVX_UNROLL for (int j = 0; j < N; ++j) {
-      Vec value = sum[r][j];
-      if (p.residual != nullptr) value += load_vector(p.residual[m + r] + k, j);
-      value = apply_cheap(value, kind, slope);
-      if (j < N - 1 || whole) {
-        store(c + j * kV, value);
-      } else {
-        store_part(c + j * kV, value, lanes);
-      }
-    }
-  }
-}
-
-template <int N>
-CVX_INLINE void depthwise_column(const Product& p, int64_t k, int64_t lanes) {
-  int64_t m = 0;
-  for (; m + 4 <= p.rows; m += 4) run_depthwise<4, N>(p, m, k, lanes);
-  for (; m < p.rows; ++m) run_depthwise<1, N>(p, m, k, lanes);
-}
-
 // Activations that need more than a comparison run over the rows just stored, which are still in L1.
-void activate_rows(const Product& p) {
-  const Vec slope = splat(p.activation.slope);
-  const int64_t count = p.column_end - p.column_begin;
-  for (int64_t m = 0; m < p.rows; ++m) {
-    float* c = p.c[m] + p.c_offset + p.column_begin;
+void activate_rows(float* const* rows, int64_t row_count, int64_t begin, int64_t count, Activation act) {
+  const Vec slope = splat(act.slope);
+  for (int64_t m = 0; m < row_count; ++m) {
+    float* c = rows[m] + begin;
     int64_t i = 0;
-    for (; i + kV <= count; i += kV) store(c + i, apply_any(load(c + i), p.activation.kind, slope));
-    if (i < count) store_part(c + i, apply_any(load_part(c + i, count - i), p.activation.kind, slope), count - i);
-  }
-}
-
-void depthwise(const Product& p) {
-  int64_t k = 0;
-  for (; k + 2 * kV <= p.channels; k += 2 * kV) depthwise_column<2>(p, k, kV);
-  for (; k < p.channels; k += kV) {
-    depthwise_column<1>(p, k, p.channels - k < kV ? p.channels - k : kV);
-  }
-  if (!p.activation.is_cheap()) {
-    Product stored = p;
-    stored.column_begin = 0;
-    stored.column_end = p.channels;
-    activate_rows(stored);
+    for (; i + kV <= count; i += kV) store(c + i, apply_any(load(c + i), act.kind, slope));
+    if (i < count) store_part(c + i, apply_any(load_part(c + i, count - i), act.kind, slope), count - i);
   }
 }
 
@@ -279,6 +214,7 @@ void product(const Product& p) {
         next = p.b_next;
       }
       const int64_t count = (t.tap_end - t.tap_begin) * (t.channel_end - t.channel_begin);
+      const float* const end = next + count * width;
       t.prefetch = next;
       t.prefetch_step = 2 * kLineFloats;
       // Tiles of equal height: 16 rows are 8 + 8, not 12 + 4.
@@ -291,10 +227,15 @@ void product(const Product& p) {
         t.residual = p.residual != nullptr ? p.residual + m : nullptr;
         kTiles.run[vectors][rows](t);
         t.prefetch += count * t.prefetch_step;
-        if (t.prefetch >= next + count * width) t.prefetch_step = 0;
+        if (t.prefetch >= end) {  // all is on its way: from here on ask for what is in L1
+          t.prefetch = reinterpret_cast<const float*>(p.a);
+          t.prefetch_step = 0;
+        }
       }
     }
   } while (tap < p.taps);
 
-  if (!p.activation.is_cheap()) activate_rows(p);
+  if (!p.activation.is_cheap()) {
+    activate_rows(p.c, p.rows, p.c_offset + p.column_begin, p.column_end - p.column_begin, p.activation);
+  }
 }

@@ -21,6 +21,24 @@ typedef float UnalignedVec __attribute__((vector_size(CVX_VECTOR_BYTES), aligned
 #define CVX_VECTOR_REGISTER "w"
 #endif
 
+// A lambda that must not become a call: written between its parameters and its body.
+#define CVX_LAMBDA __attribute__((always_inline))
+
+// Calls f(Index<0>()), ..., f(Index<N - 1>()): a loop whose counter is a constant in the body, so that coefficients
+// fold into the code and zeros out of it.
+template <int I>
+struct Index {
+  static constexpr int value = I;
+};
+
+template <int N, int I = 0, class F>
+CVX_INLINE void each(const F& f) {
+  if constexpr (I < N) {
+    f(Index<I>());
+    each<N, I + 1>(f);
+  }
+}
+
 CVX_INLINE Vec splat(float x) { return x - Vec{}; }  // x - 0 keeps the sign of zero, which x + 0 does not
 CVX_INLINE Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 CVX_INLINE void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }

@@ -11,21 +11,6 @@
 
 #include "winograd_table.h"
 
-// Calls f(Index<0>()), ..., f(Index<N - 1>()): a loop whose counter is a constant in the body, so that coefficients
-// fold into the code and zeros out of it.
-template <int I>
-struct Index {
-  static constexpr int value = I;
-};
-
-template <int N, int I = 0, class F>
-CVX_INLINE void each(const F& f) {
-  if constexpr (I < N) {
-    f(Index<I>());
-    each<N, I + 1>(f);
-  }
-}
-
 // Whether the i-th of `points` points begins a pair, or ends one. The finite ones come first, 0 before the pairs.
 constexpr bool begins_pair(int i, int points) {
   const int zero = (points - 1) % 2;
@@ -167,8 +152,6 @@ struct Pass {
 };
 
 CVX_INLINE int other_axis(int axis, int which) { return which == 0 ? (axis == 0 ? 1 : 0) : (axis == 2 ? 1 : 2); }
-
-#define CVX_LAMBDA __attribute__((always_inline))
 
 // Calls line(in, out, i, j, channel) for each line and vector of the pass, where the line's first points are at in and
 // out, and the vector's first channel is `channel` after the pass's.

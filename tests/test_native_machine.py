@@ -56,7 +56,7 @@ def test_build_info_and_ceiling_are_filled() -> None:
 
 def test_algorithms_are_listed_with_their_limits() -> None:
     rows = cx.algorithms()
-    assert {"pointwise", "indirect", "gathered", "phases"} <= {row["name"] for row in rows}
+    assert {"pointwise", "indirect", "stretched", "phases"} <= {row["name"] for row in rows}
     assert all(len(row["summary"]) > 20 for row in rows)
 
 

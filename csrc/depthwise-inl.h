@@ -1,0 +1,183 @@
+// The depthwise kernel: vectors over channels, four neighbouring outputs at a time.
+//
+// Included inside the anonymous namespace of one instruction set's file (see kernels-inl.h).
+//
+// The outputs of a block share positions: with 3 taps and stride 1, four outputs read six positions, so 6 N loads of
+// pixels serve 12 N multiply-adds. Registers, for N vectors of channels and up to 7 taps at once:
+//   AVX-512 (32):  4 x 2 sums + 7 x 2 weights + 2 of a pixel = 24        AVX2 (16):  4 + 7 + 1 = 12
+
+#if defined(__AVX512F__)
+constexpr int kDepthwiseVectors = 2;
+#else
+constexpr int kDepthwiseVectors = 1;
+#endif
+constexpr int kDepthwiseRows = 4;
+constexpr int kSegment = 7;  // taps along w whose weights are held in registers; wider kernels take several
+
+template <bool Whole>
+CVX_INLINE Vec load_lanes(const float* p, int64_t lanes) {
+  if constexpr (Whole) return load(p);
+  return load_part(p, lanes);
+}
+
+// Positions of one line from `first` on. Inside: all that will be asked for exist.
+template <bool Inside>
+struct Positions {
+  const float* at;
+  int64_t step;
+  int64_t first, begin, end;
+  const float* zeros;
+
+  CVX_INLINE const float* operator[](int64_t i) const {
+    if constexpr (Inside) return at + i * step;
+    return first + i >= begin && first + i < end ? at + i * step : zeros;
+  }
+};
+
+template <bool Inside>
+CVX_INLINE Positions<Inside> positions_of(const Depthwise& p, int64_t line, int64_t first, int64_t k) {
+  return {p.a[line] + first * p.a_step[line] + k, p.a_step[line], first, p.begin, p.end, p.zeros + k};
+}
+
+// sum[r] += weights of Width taps times positions r * Stride, r * Stride + 1, ..., of one line.
+template <int Width, int Stride, int R, int N, bool Whole, bool Inside>
+CVX_INLINE void add_segment(const Positions<Inside>& positions, const float* b, int64_t b_step, int64_t lanes,
+                            Vec (&sum)[R][N]) {
+  Vec weight[Width][N];
+  each<Width>([&](auto t) CVX_LAMBDA {
+    each<N>([&](auto j) CVX_LAMBDA { weight[t.value][j.value] = load(b + t.value * b_step + j.value * kV); });
+  });
+  each<(R - 1) * Stride + Width>([&](auto i) CVX_LAMBDA {
+    constexpr int I = decltype(i)::value;
+    const float* pixel = positions[I];
+    Vec x[N];
+    each<N>([&](auto j) CVX_LAMBDA { x[j.value] = load_lanes<Whole>(pixel + j.value * kV, lanes); });
+    each<R>([&](auto r) CVX_LAMBDA {
+      constexpr int Row = decltype(r)::value, T = I - Row * Stride;
+      if constexpr (T >= 0 && T < Width) {
+        each<N>([&](auto j) CVX_LAMBDA { sum[Row][j.value] += weight[T][j.value] * x[j.value]; });
+      }
+    });
+  });
+}
+
+// What the sums become: plus residual, activated, stored.
+template <int R, int N, bool Whole>
+CVX_INLINE void store_depthwise(const Depthwise& p, int64_t m, int64_t k, int64_t lanes, Vec (&sum)[R][N]) {
+  const ActivationKind kind = p.activation.is_cheap() ? p.activation.kind : ActivationKind::kNone;
+  const Vec slope = splat(p.activation.slope);
+  CVX_UNROLL for (int r = 0; r < R; ++r) {
+    CVX_UNROLL for (int j = 0; j < N; ++j) {
+      Vec value = sum[r][j];
+      if (p.residual != nullptr) value += load_lanes<Whole>(p.residual[m + r] + k + j * kV, lanes);
+      value = apply_cheap(value, kind, slope);
+      float* c = p.c[m + r] + k + j * kV;
+      if constexpr (Whole) {
+        store(c, value);
+      } else {
+        store_part(c, value, lanes);
+      }
+    }
+  }
+}
+
+template <int R, int N, bool Whole>
+CVX_INLINE void start_depthwise(const Depthwise& p, int64_t k, int64_t lanes, Vec (&sum)[R][N]) {
+  CVX_UNROLL for (int j = 0; j < N; ++j) {
+    const Vec bias = p.bias != nullptr ? load_lanes<Whole>(p.bias + k + j * kV, lanes) : Vec{};
+    CVX_UNROLL for (int r = 0; r < R; ++r) { sum[r][j] = bias; }
+  }
+}
+
+// R neighbouring outputs whose taps stand side by side. Width is their number along w, or 0 for any.
+template <int Width, int Stride, int R, int N, bool Whole, bool Inside>
+void depthwise_block(const Depthwise& p, int64_t m, int64_t k, int64_t lanes) {
+  Vec sum[R][N];
+  start_depthwise<R, N, Whole>(p, k, lanes, sum);
+  const float* b = p.b + k;
+  const int64_t b_step = p.b_step;
+  for (int64_t line = 0; line < p.lines; ++line) {
+    if constexpr (Width > 0) {
+      const auto positions = positions_of<Inside>(p, line, m * Stride, k);
+      add_segment<Width, Stride, R, N, Whole, Inside>(positions, b, b_step, lanes, sum);
+      b += Width * b_step;
+    } else {
+      int64_t t = 0;
+      for (; t + kSegment <= p.width; t += kSegment, b += kSegment * b_step) {
+        const auto positions = positions_of<Inside>(p, line, m * Stride + t, k);
+        add_segment<kSegment, Stride, R, N, Whole, Inside>(positions, b, b_step, lanes, sum);
+      }
+      for (; t < p.width; ++t, b += b_step) {
+        const auto positions = positions_of<Inside>(p, line, m * Stride + t, k);
+        add_segment<1, Stride, R, N, Whole, Inside>(positions, b, b_step, lanes, sum);
+      }
+    }
+  }
+  store_depthwise<R, N, Whole>(p, m, k, lanes, sum);
+}
+
+// One output of any stride and any taps.
+template <int N, bool Whole>
+void depthwise_any(const Depthwise& p, int64_t m, int64_t k, int64_t lanes) {
+  Vec sum[1][N];
+  start_depthwise<1, N, Whole>(p, k, lanes, sum);
+  const float* b = p.b + k;
+  for (int64_t line = 0; line < p.lines; ++line) {
+    const auto positions = positions_of<false>(p, line, m * p.stride, k);
+    for (int64_t t = 0; t < p.width; ++t, b += p.b_step) {
+      const float* pixel = positions[p.taps[t]];
+      CVX_UNROLL for (int j = 0; j < N; ++j) {
+        sum[0][j] += load(b + j * kV) * load_lanes<Whole>(pixel + j * kV, lanes);
+      }
+    }
+  }
+  store_depthwise<1, N, Whole>(p, m, k, lanes, sum);
+}
+
+template <int Width, int Stride, int N, bool Whole>
+void depthwise_rows(const Depthwise& p, int64_t k, int64_t lanes) {
+  constexpr int R = kDepthwiseRows;
+  int64_t m = 0;
+  for (; m + R <= p.rows; m += R) {
+    if (m * Stride >= p.begin && (m + R - 1) * Stride + p.width <= p.end) {
+      depthwise_block<Width, Stride, R, N, Whole, true>(p, m, k, lanes);
+    } else {
+      depthwise_block<Width, Stride, R, N, Whole, false>(p, m, k, lanes);
+    }
+  }
+  if (p.rows - m == 3) depthwise_block<Width, Stride, 3, N, Whole, false>(p, m, k, lanes);
+  if (p.rows - m == 2) depthwise_block<Width, Stride, 2, N, Whole, false>(p, m, k, lanes);
+  if (p.rows - m == 1) depthwise_block<Width, Stride, 1, N, Whole, false>(p, m, k, lanes);
+}
+
+template <int Stride, int N, bool Whole>
+void depthwise_width(const Depthwise& p, int64_t k, int64_t lanes) {
+  switch (p.width) {
+    case 3:
+      return depthwise_rows<3, Stride, N, Whole>(p, k, lanes);
+    case 5:
+      return depthwise_rows<5, Stride, N, Whole>(p, k, lanes);
+    case 7:
+      return depthwise_rows<7, Stride, N, Whole>(p, k, lanes);
+    default:
+      return depthwise_rows<0, Stride, N, Whole>(p, k, lanes);
+  }
+}
+
+template <int N, bool Whole>
+void depthwise_column(const Depthwise& p, bool side_by_side, int64_t k, int64_t lanes) {
+  if (side_by_side && p.stride == 1) return depthwise_width<1, N, Whole>(p, k, lanes);
+  if (side_by_side && p.stride == 2) return depthwise_width<2, N, Whole>(p, k, lanes);
+  for (int64_t m = 0; m < p.rows; ++m) depthwise_any<N, Whole>(p, m, k, lanes);
+}
+
+void depthwise(const Depthwise& p) {
+  bool side_by_side = true;
+  for (int64_t t = 0; t < p.width; ++t) side_by_side = side_by_side && p.taps[t] == t;
+  constexpr int64_t kColumn = kDepthwiseVectors * kV;
+  int64_t k = 0;
+  for (; k + kColumn <= p.channels; k += kColumn) depthwise_column<kDepthwiseVectors, true>(p, side_by_side, k, kV);
+  for (; k + kV <= p.channels; k += kV) depthwise_column<1, true>(p, side_by_side, k, kV);
+  if (k < p.channels) depthwise_column<1, false>(p, side_by_side, k, p.channels - k);
+  if (!p.activation.is_cheap()) activate_rows(p.c, p.rows, 0, p.channels, p.activation);
+}

@@ -1,0 +1,85 @@
+// The outputs of a convolution as rows: runs of neighbours along w, their places in memory, and which of them read
+// inside of the image.
+#pragma once
+
+#include <algorithm>
+
+#include "convolution.h"
+
+namespace convoxel {
+
+// Calls visit(m, n, q_d, q_h, q_w, length) for each run of outputs along w in [begin, begin + rows) of the list of
+// all outputs of the walk, n-major.
+template <class Visit>
+void for_runs(const Walk& walk, int64_t begin, int64_t rows, const Visit& visit) {
+  const int64_t size_d = walk.axis[0].count, size_h = walk.axis[1].count, size_w = walk.axis[2].count;
+  int64_t w = begin % size_w;
+  int64_t rest = begin / size_w;
+  int64_t h = rest % size_h;
+  rest /= size_h;
+  int64_t d = rest % size_d;
+  int64_t n = rest / size_d;
+  for (int64_t m = 0; m < rows;) {
+    const int64_t length = std::min(size_w - w, rows - m);
+    visit(m, n, d, h, w, length);
+    m += length;
+    w = 0;
+    if (++h == size_h) {
+      h = 0;
+      if (++d == size_d) {
+        d = 0;
+        ++n;
+      }
+    }
+  }
+}
+
+inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0); }
+inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
+
+// The run [first, last) of outputs q in [q, q + length) whose input q * step + offset lies in [0, size).
+inline void inside(int64_t q, int64_t length, int64_t step, int64_t offset, int64_t size, int64_t* first,
+                   int64_t* last) {
+  *first = std::clamp(ceil_div(-offset, step) - q, int64_t{0}, length);
+  *last = std::clamp(ceil_div(size - offset, step) - q, *first, length);
+}
+
+// table[m] = the output's (or residual's) row m.
+template <class Float>
+void fill_outputs(const Walk& walk, const View& view, Float* base, int64_t begin, int64_t rows, Float** table) {
+  const AxisWalk& wd = walk.axis[0];
+  const AxisWalk& wh = walk.axis[1];
+  const AxisWalk& ww = walk.axis[2];
+  for_runs(walk, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
+    Float* row = base + n * view.batch_stride + (wd.out_begin + qd * wd.out_step) * view.stride[0] +
+                 (wh.out_begin + qh * wh.out_step) * view.stride[1] +
+                 (ww.out_begin + qw * ww.out_step) * view.stride[2];
+    const int64_t stride = ww.out_step * view.stride[2];
+    for (int64_t i = 0; i < length; ++i) table[m + i] = row + i * stride;
+  });
+}
+
+// Calls visit(flat index of the tap) for each tap of the walk, in the order in which rows are read.
+template <class Visit>
+void for_taps(const Walk& walk, const Window& window, const Visit& visit) {
+  for (const int64_t d : walk.axis[0].index) {
+    for (const int64_t h : walk.axis[1].index) {
+      for (const int64_t w : walk.axis[2].index) visit((d * window.kernel[1] + h) * window.kernel[2] + w);
+    }
+  }
+}
+
+// Bytes of input and output together.
+inline double image_bytes(const ConvProblem& p) {
+  const double in = static_cast<double>(p.in_size[0]) * p.in_size[1] * p.in_size[2] * p.in_channels;
+  const double out = static_cast<double>(p.out_size[0]) * p.out_size[1] * p.out_size[2] * p.out_channels;
+  return 4.0 * p.batch * (in + out);
+}
+
+// Output pixels times taps: of a transposed convolution, those that a tap reaches.
+inline double tap_rows(const ConvProblem& p) {
+  const Axes& size = p.window.transposed ? p.in_size : p.out_size;
+  return static_cast<double>(p.batch) * size[0] * size[1] * size[2] * p.window.taps();
+}
+
+}  // namespace convoxel
