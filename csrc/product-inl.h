@@ -213,13 +213,13 @@ void product(const Product& p) {
       } else if (p.b_next != nullptr) {
         next = p.b_next;
       }
+      // Tiles of equal height: 16 rows are 8 + 8, not 12 + 4.
+      const int64_t tiles = (p.rows + tile_rows(vectors) - 1) / tile_rows(vectors);
+      const int64_t step = tiles > 0 ? (p.rows + tiles - 1) / tiles : 1;
       const int64_t count = (t.tap_end - t.tap_begin) * (t.channel_end - t.channel_begin);
       const float* const end = next + count * width;
       t.prefetch = next;
       t.prefetch_step = 2 * kLineFloats;
-      // Tiles of equal height: 16 rows are 8 + 8, not 12 + 4.
-      const int64_t tiles = (p.rows + tile_rows(vectors) - 1) / tile_rows(vectors);
-      const int64_t step = tiles > 0 ? (p.rows + tiles - 1) / tiles : 1;
       for (int64_t m = 0; m < p.rows; m += step) {
         const int64_t rows = p.rows - m < step ? p.rows - m : step;
         t.a = p.a + m;

@@ -302,8 +302,9 @@ constexpr AxisPasses axis_passes() {
 }
 
 constexpr AxisPasses kAxisPasses[] = {
-    axis_passes<2, 2>(), axis_passes<2, 3>(), axis_passes<2, 5>(), axis_passes<4, 2>(), axis_passes<4, 3>(),
-    axis_passes<4, 5>(), axis_passes<6, 2>(), axis_passes<6, 3>(), axis_passes<6, 5>(),
+    axis_passes<2, 2>(), axis_passes<2, 3>(), axis_passes<2, 5>(), axis_passes<4, 2>(),
+    axis_passes<4, 3>(), axis_passes<4, 5>(), axis_passes<6, 2>(), axis_passes<6, 3>(),
+    axis_passes<6, 5>(), axis_passes<2, 7>(), axis_passes<4, 7>(),
 };
 
 const AxisPasses& passes_of(int m, int r) {

@@ -40,7 +40,7 @@ struct Scheme {
   int sliced = -1;  // the axis that keeps its taps
 };
 
-// The scheme with m[i] on every axis whose kernel is 2, 3 or 5; the reason if there is none.
+// The scheme with m[i] on every axis whose kernel is 2, 3, 5 or 7; the reason if there is none.
 std::string scheme_for(const Window& w, const int (&m)[3], Scheme* scheme) {
   bool any = false;
   for (int i = 0; i < kSpatialAxes; ++i) {
@@ -55,7 +55,7 @@ std::string scheme_for(const Window& w, const int (&m)[3], Scheme* scheme) {
       scheme->sliced = i;
       continue;
     }
-    if (r != 2 && r != 3 && r != 5) return "each axis of the kernel must be 1, 2, 3 or 5";
+    if (r != 2 && r != 3 && r != 5 && r != 7) return "each axis of the kernel must be 1, 2, 3, 5 or 7";
     if (w.stride[i] != 1 || w.dilation[i] != 1) return "stride and dilation must be 1";
     scheme->shape.m[i] = m[i];
     scheme->shape.r[i] = static_cast<int>(r);
@@ -77,12 +77,15 @@ std::string unsupported(const ConvProblem& p) {
   Scheme scheme;
   const std::string reason = scheme_for(p.window, {M0, M1, M2}, &scheme);
   if (!reason.empty()) return reason;
-  int axes = 0, fives = 0;
+  // Ten points, F(6, 5) and F(4, 7), err 60 times as much as direct sums, eight about 12 times; per axis.
+  int axes = 0, tens = 0;
   for (int i = 0; i < kSpatialAxes; ++i) {
+    const int count = scheme.shape.m[i] + scheme.shape.r[i] - 1;
+    if (count > 10) return "F(6, 7) has no good points";
     axes += scheme.shape.r[i] > 1 ? 1 : 0;
-    fives += scheme.shape.r[i] == 5 ? 1 : 0;
+    tens += count == 10 ? 1 : 0;
   }
-  if (M2 == 6 && (fives > 1 || (fives == 1 && axes > 2))) return "F(6, 5) on so many axes would err by more than 2e-5";
+  if (tens > 1 || (tens == 1 && axes > 2)) return "ten points on so many axes would err by more than 2e-5";
   return "";
 }
 
@@ -481,6 +484,8 @@ std::vector<std::vector<double>> kernel_matrix(int m, int r) {
   if (m == 6 && r == 2) copy(WinogradTable<6, 2>::kKernel);
   if (m == 6 && r == 3) copy(WinogradTable<6, 3>::kKernel);
   if (m == 6 && r == 5) copy(WinogradTable<6, 5>::kKernel);
+  if (m == 2 && r == 7) copy(WinogradTable<2, 7>::kKernel);
+  if (m == 4 && r == 7) copy(WinogradTable<4, 7>::kKernel);
   return rows;
 }
 
@@ -605,14 +610,16 @@ double cost_of(const Scheme& scheme, const ConvProblem& p, const KernelSet& set)
 template <int M0, int M1, int M2>
 double cost(const ConvProblem& p, const KernelSet& set) {
   const Scheme scheme = scheme_of<M0, M1, M2>(p.window);
-  // F(6, r) on three axes, or with r = 5, is there for those who ask: by itself the engine keeps more digits.
-  int axes = 0;
-  bool five = false;
+  // Eight points on three axes, or ten on one of two, are there for those who ask: by itself the engine keeps more
+  // digits.
+  int axes = 0, eights = 0, tens = 0;
   for (int i = 0; i < kSpatialAxes; ++i) {
+    const int count = scheme.shape.m[i] + scheme.shape.r[i] - 1;
     axes += scheme.shape.r[i] > 1 ? 1 : 0;
-    five = five || scheme.shape.r[i] == 5;
+    eights += count >= 8 ? 1 : 0;
+    tens += count == 10 ? 1 : 0;
   }
-  if (M2 == 6 && (axes > 2 || five)) return HUGE_VAL;
+  if (eights > 2 || (tens > 0 && axes > 1)) return HUGE_VAL;
   return cost_of(scheme, p, set);
 }
 
@@ -634,19 +641,20 @@ std::vector<Algorithm> winograd_algorithms() {
   return {
       row<2, 2, 2>(
           "winograd(2)",
-          "Winograd F(2, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups"),
+          "Winograd F(2, r) on each axis with kernel 2, 3, 5 or 7; stride and dilation 1, any padding and groups"),
       row<4, 4, 4>(
           "winograd(4)",
-          "Winograd F(4, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups"),
+          "Winograd F(4, r) on each axis with kernel 2, 3, 5 or 7; stride and dilation 1, any padding and groups"),
       row<6, 6, 6>(
           "winograd(6)",
-          "Winograd F(6, r) on each axis with kernel 2, 3 or 5; stride and dilation 1, any padding and groups"),
+          "Winograd F(6, r) on each axis with kernel 2, 3, 5 or 7; stride and dilation 1, any padding and groups"),
       row<1, 4, 4>("winograd(1x4x4)",
                    "Winograd F(4, r) on height and width, taps along depth; depth has any kernel, stride and dilation"),
       row<1, 6, 6>("winograd(1x6x6)",
                    "Winograd F(6, r) on height and width, taps along depth; depth has any kernel, stride and dilation"),
-      row<2, 4, 4>("winograd(2x4x4)",
-                   "Winograd F(2, r) on depth, F(4, r) on height and width; kernels 2, 3 or 5, stride and dilation 1"),
+      row<2, 4, 4>(
+          "winograd(2x4x4)",
+          "Winograd F(2, r) on depth, F(4, r) on height and width; kernels 2, 3, 5 or 7, stride and dilation 1"),
   };
 }
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convoxel import ConfigError
-from convoxel.arithmetic.winograd import KERNELS, TILES, cpp_table, error_factor, winograd
+from convoxel.arithmetic.winograd import TABLED, cpp_table, error_factor, winograd
 
 numbers = st.fractions(min_value=-9, max_value=9, max_denominator=7)
 
@@ -18,8 +18,7 @@ def times(matrix: tuple[tuple[Fraction, ...], ...], vector: list[Fraction]) -> l
     return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
 
 
-@pytest.mark.parametrize("m", TILES)
-@pytest.mark.parametrize("r", KERNELS)
+@pytest.mark.parametrize(("m", "r"), TABLED)
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_f_of_m_r_is_a_correlation(m: int, r: int, data: st.DataObject) -> None:
@@ -31,10 +30,9 @@ def test_f_of_m_r_is_a_correlation(m: int, r: int, data: st.DataObject) -> None:
 
 
 def test_multiplications_are_as_few_as_can_be() -> None:
-    for m in TILES:
-        for r in KERNELS:
-            f = winograd(m, r)
-            assert len(f.input) == len(f.kernel) == len(f.output[0]) == m + r - 1
+    for m, r in TABLED:
+        f = winograd(m, r)
+        assert len(f.input) == len(f.kernel) == len(f.output[0]) == m + r - 1
 
 
 def test_points_of_f_4_3_err_less_than_the_usual_ones() -> None:
@@ -45,16 +43,15 @@ def test_points_of_f_4_3_err_less_than_the_usual_ones() -> None:
 
 def test_every_coefficient_is_exact_in_the_table() -> None:
     """The engine's floats of input and output matrices lose nothing: each is a short binary fraction."""
-    for m in TILES:
-        for r in KERNELS:
-            for row in (*winograd(m, r).input, *winograd(m, r).output):
-                assert all(v.denominator & (v.denominator - 1) == 0 for v in row)
-                assert all(abs(v.numerator) < 2**24 for v in row), (m, r, row)
+    for m, r in TABLED:
+        for row in (*winograd(m, r).input, *winograd(m, r).output):
+            assert all(v.denominator & (v.denominator - 1) == 0 for v in row)
+            assert all(abs(v.numerator) < 2**24 for v in row), (m, r, row)
 
 
 def test_the_table_holds_all() -> None:
     table = cpp_table()
-    assert all(f"struct WinogradTable<{m}, {r}>" in table for m in TILES for r in KERNELS)
+    assert all(f"struct WinogradTable<{m}, {r}>" in table for m, r in TABLED)
 
 
 def test_untabled_sizes_are_refused() -> None:

@@ -19,7 +19,7 @@ from convoxel.errors import ConfigError
 Matrix = tuple[tuple[Fraction, ...], ...]
 
 TILES = (2, 4, 6)  # m
-KERNELS = (2, 3, 5)  # r
+KERNELS = (2, 3, 5, 7)  # r
 
 # Finite points by their number. Every set is symmetric: ±p share their even and odd parts, which halves the work of a
 # transform. 0, ±5/8, ±3/2 errs less than half as much as the usual 0, ±1, ±2 (measured in F(4, 3)).
@@ -35,6 +35,8 @@ _POINTS: dict[int, tuple[Fraction, ...]] = {
         *(s * p for p in (Fraction(1, 2), Fraction(1), Fraction(2), Fraction(3, 4)) for s in (1, -1)),
     ),
 }
+
+TABLED = tuple((m, r) for m in TILES for r in KERNELS if m + r - 2 in _POINTS)  # F(6, 7) has no good points
 
 
 class Winograd(NamedTuple):
@@ -66,7 +68,7 @@ def winograd(m: int, r: int) -> Winograd:
         r: taps, one of ``KERNELS``.
 
     Raises:
-        ConfigError: m or r is another number.
+        ConfigError: m or r is another number, or both are so large that no points are good enough.
 
     >>> f = winograd(2, 3)
     >>> [[int(v) for v in row] for row in f.output]
@@ -74,8 +76,8 @@ def winograd(m: int, r: int) -> Winograd:
     >>> [str(v) for v in f.kernel[1]], [str(v) for v in f.input[1]]
     (['1/2', '1/2', '1/2'], ['0', '1', '1', '0'])
     """
-    if m not in TILES or r not in KERNELS:
-        raise ConfigError(f"F({m}, {r}) is not tabled; m is one of {TILES} and r one of {KERNELS}.")
+    if (m, r) not in TABLED:
+        raise ConfigError(f"F({m}, {r}) is not tabled; m is one of {TILES} and r one of {KERNELS}, but not F(6, 7).")
     points = _POINTS[m + r - 2]
     kernel: list[list[Fraction]] = []
     inputs: list[list[Fraction]] = []
@@ -119,15 +121,14 @@ def cpp_table() -> str:
         "template <int M, int R>",
         "struct WinogradTable;",
     ]
-    for m in TILES:
-        for r in KERNELS:
-            f = winograd(m, r)
-            a = m + r - 1
-            lines += ["", "template <>", f"struct WinogradTable<{m}, {r}> {{"]
-            for name, matrix, kind in (("kOutput", f.output, "float"), ("kInput", f.input, "float")):
-                lines.append(f"  static constexpr {kind} {name}[{len(matrix)}][{a}] = {_cpp(matrix)};")
-            lines.append(f"  static constexpr double kKernel[{a}][{r}] = {_cpp(f.kernel)};")
-            lines.append("};")
+    for m, r in TABLED:
+        f = winograd(m, r)
+        a = m + r - 1
+        lines += ["", "template <>", f"struct WinogradTable<{m}, {r}> {{"]
+        for name, matrix, kind in (("kOutput", f.output, "float"), ("kInput", f.input, "float")):
+            lines.append(f"  static constexpr {kind} {name}[{len(matrix)}][{a}] = {_cpp(matrix)};")
+        lines.append(f"  static constexpr double kKernel[{a}][{r}] = {_cpp(f.kernel)};")
+        lines.append("};")
     return "\n".join(lines) + "\n"
 
 
