@@ -9,12 +9,15 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <optional>
 #include <stdexcept>
 #include <thread>
 #include <tuple>
 
+#include "machine.h"
 #include "plan.h"
 #include "threads.h"
 
@@ -151,6 +154,34 @@ double measure_ceiling(const std::string& isa, int threads, int64_t rounds) {
   double total = 0;
   for (const double d : done) total += d;
   return total / seconds;
+}
+
+// Bytes per second that all threads together read from buffers of their own, each `bytes` long.
+double measure_reading(int threads, int64_t bytes) {
+  const int64_t words = bytes / static_cast<int64_t>(sizeof(uint64_t));
+  std::vector<FloatBuffer> buffers(static_cast<size_t>(threads));
+  std::vector<uint64_t> found(static_cast<size_t>(threads));
+  const auto read = [&](int64_t chunk, int) {  // integers: the compiler may take several at a time
+    const uint64_t* p = reinterpret_cast<const uint64_t*>(buffers[static_cast<size_t>(chunk)].get());
+    uint64_t all = 0;
+    for (int64_t i = 0; i < words; ++i) all ^= p[i];
+    found[static_cast<size_t>(chunk)] = all;
+  };
+  parallel_for(threads, threads, [&](int64_t chunk, int worker) {
+    FloatBuffer& buffer = buffers[static_cast<size_t>(chunk)];
+    buffer = allocate_floats(2 * words);
+    std::memset(buffer.get(), static_cast<int>(chunk), static_cast<size_t>(bytes));
+    read(chunk, worker);
+  });
+  double best = 0, spent = 0;
+  for (int i = 0; i < 5 || spent < 0.15; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    parallel_for(threads, threads, read);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    spent += seconds;
+    best = std::max(best, static_cast<double>(words) * sizeof(uint64_t) * threads / seconds);
+  }
+  return best;
 }
 
 }  // namespace
@@ -300,6 +331,10 @@ NB_MODULE(_core, m) {
         "transposed"_a, "batch"_a, "in_size"_a, "out_size"_a, "in_channels"_a, "out_channels"_a);
   m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a,
         nb::call_guard<nb::gil_scoped_release>());
+  m.def("measure_reading", &measure_reading, "threads"_a, "bytes"_a, nb::call_guard<nb::gil_scoped_release>());
+  m.def("l2_bytes", &l2_bytes);
+  m.def("set_rates", [](double near, double far) { set_rates({near, far}); }, "near"_a, "far"_a);
+  m.def("rates", [] { return std::make_pair(rates().near, rates().far); });
   m.def("instruction_sets", [] {
     nb::list out;
     const KernelSetList list = available_kernels();

@@ -3,7 +3,11 @@
 // Fitted to measured times of the layers that `convoxel bench layers` runs (AVX-512, 2 cores, 2 MB of L2 each, 13 G
 // vector multiply-adds/s, 56 GB/s from L3, 30 GB/s from memory). One unit was 75 ps there. The numbers only have to
 // rank algorithms; a vector of another width changes the counts and the unit alike.
+//
+// What is read from beyond L2 is scaled by rates(), which a calibration of this machine sets.
 #pragma once
+
+#include "machine.h"
 
 namespace convoxel::cost {
 
@@ -15,19 +19,22 @@ constexpr double kStretch = 13.0;       // copying the taps along w of one outpu
 constexpr double kDepthwise = 2.0;      // a multiply-add of the depthwise kernel
 constexpr double kInputPoint = 9.0;     // one vector of one pass of the input transform: load, arithmetic, store
 constexpr double kOutputPoint = 5.0;    // the same of the output transform, per vector loaded or stored
-constexpr double kWeightByte = 0.3;     // of the direct algorithms, once
-constexpr double kImageByte = 0.09;     // of input and output, mostly hidden behind products
+
+inline double weight_byte() { return 0.3 * rates().near; }  // of the direct algorithms, once
+inline double image_byte() { return 0.09 * rates().near; }  // of input and output, mostly hidden behind products
 
 // Of Winograd's products, in rows of tiles that one thread multiplies at full speed.
-constexpr double kPointRows = 28.0;  // writing and reading a row's points beyond L2: times (C + K) / (C K)
-constexpr double kStageRows = 2.0;   // two more barriers
+constexpr double kStageRows = 2.0;  // two more barriers
+// writing and reading a row's points beyond L2: times (C + K) / (C K)
+inline double point_rows() { return 28.0 * rates().near; }
 
 // What reading the weights of all points takes: from L3, or from memory where there are too many to stay in it from one
 // run of the network to the next.
 inline double weight_rows(double bytes) {
-  constexpr double kStay = 4e6, kGone = 32e6, kNear = 10.0, kFar = 25.0;
+  constexpr double kStay = 4e6, kGone = 32e6;
+  const double from_l3 = 10.0 * rates().near, from_memory = 25.0 * rates().far;
   const double share = (bytes - kStay) / (kGone - kStay);
-  return kNear + (kFar - kNear) * (share < 0 ? 0 : share > 1 ? 1 : share);
+  return from_l3 + (from_memory - from_l3) * (share < 0 ? 0 : share > 1 ? 1 : share);
 }
 
 }  // namespace convoxel::cost

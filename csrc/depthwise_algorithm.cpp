@@ -151,7 +151,7 @@ std::string unsupported(const ConvProblem& p) {
 
 double cost_of(const ConvProblem& p, const KernelSet& set) {
   const double vectors = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
-  return tap_rows(p) * vectors * cost::kDepthwise + image_bytes(p) * cost::kImageByte;
+  return tap_rows(p) * vectors * cost::kDepthwise + image_bytes(p) * cost::image_byte();
 }
 
 std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,

@@ -6,6 +6,7 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
 #include <thread>
 
 namespace convoxel {
@@ -31,6 +32,17 @@ int64_t l2_bytes() {
     return usual;
   }();
   return bytes;
+}
+
+namespace {
+std::atomic<double> near_rate{1}, far_rate{1};
+}
+
+Rates rates() { return {near_rate.load(std::memory_order_relaxed), far_rate.load(std::memory_order_relaxed)}; }
+
+void set_rates(Rates rates) {
+  near_rate.store(rates.near, std::memory_order_relaxed);
+  far_rate.store(rates.far, std::memory_order_relaxed);
 }
 
 }  // namespace convoxel

@@ -278,7 +278,7 @@ double product_cost(const ConvProblem& p, const KernelSet& set) {
   const double panels = std::ceil(vectors / set.panel_vectors);
   const double weights = 4.0 * p.window.taps() * p.in_channels * p.out_channels / groups;
   return tap_rows(p) * (p.in_channels * vectors * cost::kProduct + groups * panels * cost::kRow) +
-         weights * cost::kWeightByte + image_bytes(p) * cost::kImageByte;
+         weights * cost::weight_byte() + image_bytes(p) * cost::image_byte();
 }
 
 std::string pointwise_unsupported(const ConvProblem& p) {
@@ -317,7 +317,8 @@ double stretched_cost(const ConvProblem& p, const KernelSet& set) {
   const double panels = std::ceil(vectors / set.panel_vectors);
   const double floats = static_cast<double>(p.window.kernel[2] * p.in_channels);
   const double copies = p.window.dilation[2] == 1 ? 0 : lines * cost::kStretch;
-  return lines * (floats * vectors * cost::kProduct + panels * cost::kRow) + copies + image_bytes(p) * cost::kImageByte;
+  return lines * (floats * vectors * cost::kProduct + panels * cost::kRow) + copies +
+         image_bytes(p) * cost::image_byte();
 }
 
 std::string phases_unsupported(const ConvProblem& p) {

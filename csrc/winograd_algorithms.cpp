@@ -177,7 +177,7 @@ Cut cut_of(const ConvProblem& p, const Scheme& scheme, const KernelSet& set, int
   cut.slot_in = slot_floats(cut.points, cut.row);
   cut.slot_out = slot_floats(cut.points, cut.panel);
 
-  const double spill = cost::kPointRows * static_cast<double>((cut.row + p.out_channels) * groups) /
+  const double spill = cost::point_rows() * static_cast<double>((cut.row + p.out_channels) * groups) /
                        static_cast<double>(tiling.taps * p.in_channels * p.out_channels);
   const double tiles = static_cast<double>(tiling.tiles());
   const double weight_rows =
@@ -604,7 +604,7 @@ double cost_of(const Scheme& scheme, const ConvProblem& p, const KernelSet& set)
   const double row_in = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
   const double image = 4.0 * tiles * (shape.m[0] * shape.m[1] * shape.m[2]) * (p.in_channels + p.out_channels);
   return products * cost::kPackedProduct + in_tiles * row_in * input * cost::kInputPoint +
-         tiles * vectors * output * cost::kOutputPoint + image * cost::kImageByte;
+         tiles * vectors * output * cost::kOutputPoint + image * cost::image_byte();
 }
 
 template <int M0, int M1, int M2>

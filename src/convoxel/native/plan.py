@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError, ShapeError, UnsupportedError
 from convoxel.native import _core
+from convoxel.native.calibration import calibrate
 from convoxel.native.machine import algorithms, instruction_set, resolve_threads
 
 Floats = NDArray[np.float32]
@@ -177,6 +178,7 @@ class Plan:
         isa: str | None = None,
         winners: Mapping[str, str] | None = None,
     ) -> None:
+        calibrate()
         self._core = _core.Plan(arena_size, buffer_count + 1, resolve_threads(threads), isa or instruction_set())
         self._winners = winners or {}
         self._problems: list[Problem] = []

@@ -1,0 +1,71 @@
+"""How fast this machine reads, against how fast it multiplies: what the cost model needs to know of it.
+
+Measured once for each machine and remembered on disk (``cache.py``). Where nothing can be remembered nothing is
+measured either, and the figures of the machine that the costs were fitted on serve: two processes must choose the same
+algorithms, or their results would differ in the last digits. For the same reason the figures are rounded coarsely.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+from convoxel.native import _core
+from convoxel.native.cache import cache_folder, read_cache, write_cache
+from convoxel.native.machine import default_threads, instruction_set, measure_ceiling, processor
+
+__all__ = ["CALIBRATION_FILE", "Rates", "calibrate", "measure_rates"]
+
+CALIBRATION_FILE = "calibration.json"
+# Floating-point operations in the time of a byte, where the costs were fitted: 430 GFLOP/s on two threads against
+# 56 GB/s from L3 and 30 GB/s from memory.
+_FITTED_NEAR, _FITTED_FAR = 7.7, 14.3
+_NEAR_BYTES, _FAR_BYTES = 4, 64  # times L2 that each thread reads: past it, and past what it has of L3
+_MOST_BYTES = 512 * 2**20  # of all threads together
+
+
+class Rates(NamedTuple):
+    """How much longer a byte takes here against a multiply-add than where the costs were fitted."""
+
+    near: float
+    far: float
+
+
+def measure_rates() -> Rates:
+    """The rates of this machine, rounded to powers of √2 between 1/4 and 4. Takes about half a second."""
+    threads = default_threads()
+    ceiling = max(measure_ceiling(threads, rounds=100_000) for _ in range(5))
+    found = []
+    for multiple, fitted in ((_NEAR_BYTES, _FITTED_NEAR), (_FAR_BYTES, _FITTED_FAR)):
+        size_bytes = min(multiple * _core.l2_bytes(), _MOST_BYTES // threads)
+        rate = ceiling / _core.measure_reading(threads, size_bytes) / fitted
+        found.append(2 ** (max(-4, min(4, round(2 * math.log2(rate)))) / 2))
+    return Rates(*found)
+
+
+@functools.cache
+def calibrate() -> Rates:
+    """Tell the engine what this machine's rates are; measured now if they are not known yet.
+
+    >>> calibrate() == Rates(*_core.rates())
+    True
+    """
+    key = f"{processor()}, {instruction_set()}, {default_threads()} threads"
+    known = read_cache(CALIBRATION_FILE)
+    rates = _rates(known.get(key))
+    if rates is None and cache_folder() is not None:
+        measured = measure_rates()
+        if write_cache(CALIBRATION_FILE, {**known, key: measured._asdict()}):
+            rates = measured
+    rates = rates or Rates(1.0, 1.0)
+    _core.set_rates(*rates)
+    return rates
+
+
+def _rates(entry: object) -> Rates | None:
+    """What a cache file says, if it makes sense."""
+    if not isinstance(entry, dict):
+        return None
+    values = [value for value in map(entry.get, Rates._fields) if isinstance(value, float) and 0.25 <= value <= 4]
+    return Rates(*values) if len(values) == len(Rates._fields) else None
