@@ -208,26 +208,29 @@ NB_MODULE(_core, m) {
       .def(
           "convolve",
           [](Plan& self, std::shared_ptr<Convolution> conv, const ViewTuple& src, const ViewTuple& dst,
-             const std::optional<ViewTuple>& residual, const std::string& activation, float slope,
-             const std::string& algorithm, std::string name) {
-            View view;
+             const std::optional<ViewTuple>& residual, const std::optional<ViewTuple>& gate,
+             const std::string& activation, float slope, const std::string& algorithm, std::string name) {
+            View view, gate_view;
             if (residual) view = to_view(*residual);
+            if (gate) gate_view = to_view(*gate);
             nb::gil_scoped_release release;  // packing weights takes a while
             self.add_convolution(std::move(conv), to_view(src), to_view(dst), residual ? &view : nullptr,
-                                 to_activation(activation, slope), algorithm, std::move(name));
+                                 gate ? &gate_view : nullptr, to_activation(activation, slope), algorithm,
+                                 std::move(name));
           },
-          "convolution"_a, "src"_a, "dst"_a, "residual"_a.none(), "activation"_a, "slope"_a, "algorithm"_a, "name"_a)
+          "convolution"_a, "src"_a, "dst"_a, "residual"_a.none(), "gate"_a.none(), "activation"_a, "slope"_a,
+          "algorithm"_a, "name"_a)
       .def(
           "candidates",
-          [](const Plan& self, const Convolution& conv, const ViewTuple& src, const ViewTuple& dst,
+          [](const Plan& self, const Convolution& conv, const ViewTuple& src, const ViewTuple& dst, bool gated,
              const std::string& algorithm) {
             std::vector<std::pair<std::string, double>> out;
-            for (const Candidate& c : self.candidates(conv, to_view(src), to_view(dst), algorithm)) {
+            for (const Candidate& c : self.candidates(conv, to_view(src), to_view(dst), gated, algorithm)) {
               out.emplace_back(c.algorithm->name, c.cost);
             }
             return out;
           },
-          "convolution"_a, "src"_a, "dst"_a, "algorithm"_a)
+          "convolution"_a, "src"_a, "dst"_a, "gated"_a, "algorithm"_a)
       .def(
           "max_pool",
           [](Plan& self, const ViewTuple& src, const ViewTuple& dst, Axes kernel, Axes stride, Axes dilation,

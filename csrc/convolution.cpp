@@ -137,6 +137,7 @@ std::string why_not(const Algorithm& algorithm, const ConvProblem& problem, int6
   for (const int64_t k : problem.window.kernel) {
     if (kernel > 0 && k != 1 && k != kernel) return "each axis of the kernel must be 1 or " + std::to_string(kernel);
   }
+  if (problem.gated && !algorithm.gates) return "it applies no gate";
   return algorithm.unsupported(problem);
 }
 

@@ -32,6 +32,7 @@ struct ConvProblem {
   Axes out_size{1, 1, 1};
   int64_t in_channels = 1;
   int64_t out_channels = 1;
+  bool gated = false;   // the input is multiplied by a vector of channels, one for each image (squeeze-excite)
   double macs() const;  // multiply-adds that meet a weight, padding included
 };
 
@@ -73,6 +74,8 @@ struct ConvPointers {
   const View* src_view;
   const View* dst_view;
   const View* residual_view;
+  const float* gate = nullptr;  // the first image's, or null
+  int64_t gate_step = 0;        // from one image's to the next one's
 };
 
 // Scratch memory of one run: a part for each worker, and a part that all workers of the run share.
@@ -102,6 +105,7 @@ struct Algorithm {
   PackedWeights (*pack)(const Convolution&, const KernelSet&, int threads);
   std::unique_ptr<ConvRun> (*plan)(const ConvProblem&, const Convolution&, const PackedWeights&, const KernelSet&,
                                    Activation, int threads);
+  bool gates = false;  // runs gated problems, too
 };
 
 const std::vector<Algorithm>& algorithms();

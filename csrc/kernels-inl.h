@@ -29,6 +29,17 @@ void copy_rows(float* dst, int64_t dst_step, const float* src, int64_t src_step,
   }
 }
 
+void scale_rows(float* dst, const float* src, const float* factors, int64_t rows, int64_t channels, int64_t columns) {
+  int64_t channel = 0;
+  for (int64_t k = 0; k < rows; ++k) {
+    const Vec factor = splat(factors[channel]);
+    if (++channel == channels) channel = 0;
+    for (int64_t j = 0; j < columns; j += kV) store(dst + j, load(src + j) * factor);
+    dst += columns;
+    src += columns;
+  }
+}
+
 void gather_max(float* dst, const float* const* rows, int64_t taps, int64_t channels) {
   int64_t c = 0;
   for (; c + kV <= channels; c += kV) {
@@ -146,11 +157,11 @@ double fma_burst(int64_t rounds) {
 }
 
 const KernelSet kSet = {
-    CVX_SET_NAME,  kV,         kPanelVectors,  tile_rows(kPanelVectors),
-    CVX_REGISTERS, product,    depthwise,      copy_rows,
-    gather_max,    gather_sum, combine,        affine,
-    moment,        transpose,  winograd_input, winograd_output,
-    fma_burst,
+    CVX_SET_NAME,    kV,         kPanelVectors, tile_rows(kPanelVectors),
+    CVX_REGISTERS,   product,    depthwise,     copy_rows,
+    scale_rows,      gather_max, gather_sum,    combine,
+    affine,          moment,     transpose,     winograd_input,
+    winograd_output, fma_burst,
 };
 
 }  // namespace

@@ -98,6 +98,9 @@ struct KernelSet {
 
   // dst[i * dst_step + j] = src[i * src_step + j] for i < rows, j < floats
   void (*copy_rows)(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t floats);
+  // dst[k * columns + j] = src[k * columns + j] * factors[k % channels] for k < rows, j < columns
+  void (*scale_rows)(float* dst, const float* src, const float* factors, int64_t rows, int64_t channels,
+                     int64_t columns);
   // dst[c] = max over taps of rows[t][c]; NaN spreads, as in PyTorch. taps >= 1.
   void (*gather_max)(float* dst, const float* const* rows, int64_t taps, int64_t channels);
   // dst[c] = sum over taps of weight[t] * rows[t][c]

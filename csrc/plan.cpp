@@ -14,16 +14,25 @@ namespace {
 class ConvolveStep final : public Step {
  public:
   ConvolveStep(std::shared_ptr<const Convolution> conv, const Algorithm& algorithm, const ConvProblem& problem,
-               View src, View dst, const View* residual, Activation activation, const KernelSet& set, int threads)
+               View src, View dst, const View* residual, const View* gate, Activation activation, const KernelSet& set,
+               int threads)
       : conv_(std::move(conv)), algorithm_(algorithm), macs_(problem.macs()), src_(src), dst_(dst) {
     has_residual_ = residual != nullptr;
     if (has_residual_) residual_ = *residual;
+    has_gate_ = gate != nullptr;
+    if (has_gate_) gate_ = *gate;
     run_ = algorithm.plan(problem, *conv_, conv_->packed(algorithm, set, threads), set, activation, threads);
   }
 
   void run(const RunContext& context) const override {
-    const ConvPointers p{
-        context.at(src_), context.at(dst_), has_residual_ ? context.at(residual_) : nullptr, &src_, &dst_, &residual_};
+    const ConvPointers p{context.at(src_),
+                         context.at(dst_),
+                         has_residual_ ? context.at(residual_) : nullptr,
+                         &src_,
+                         &dst_,
+                         &residual_,
+                         has_gate_ ? context.at(gate_) : nullptr,
+                         gate_.batch_stride};
     for (int stage = 0; stage < run_->stages(); ++stage) {
       parallel_for(context.threads, run_->chunks(stage), [&](int64_t chunk, int worker) {
         run_->run(stage, chunk, p, {context.worker_space(worker), context.shared});
@@ -40,8 +49,8 @@ class ConvolveStep final : public Step {
   std::shared_ptr<const Convolution> conv_;
   const Algorithm& algorithm_;
   double macs_;
-  View src_, dst_, residual_;
-  bool has_residual_ = false;
+  View src_, dst_, residual_, gate_;
+  bool has_residual_ = false, has_gate_ = false;
   std::unique_ptr<ConvRun> run_;
 };
 
@@ -59,12 +68,12 @@ void require_same_shape(const View& a, const View& b, const char* what) {
           std::string(what) + ": shapes " + show(a) + " and " + show(b) + " differ");
 }
 
-ConvProblem problem_of(const Convolution& conv, const View& src, const View& dst) {
+ConvProblem problem_of(const Convolution& conv, const View& src, const View& dst, bool gated) {
   require(src.batch == dst.batch, "src and dst differ in batch: " + show(src) + " and " + show(dst));
   require(src.channels == conv.in_channels() && dst.channels == conv.out_channels(),
           "the convolution maps " + std::to_string(conv.in_channels()) + " to " + std::to_string(conv.out_channels()) +
               " channels, not " + show(src) + " to " + show(dst));
-  return {conv.window(), src.batch, src.size, dst.size, src.channels, dst.channels};
+  return {conv.window(), src.batch, src.size, dst.size, src.channels, dst.channels, gated};
 }
 
 }  // namespace
@@ -131,22 +140,28 @@ void Plan::add(std::unique_ptr<Step> step, std::string name) {
   steps_.push_back(std::move(step));
 }
 
-std::vector<Candidate> Plan::candidates(const Convolution& conv, const View& src, const View& dst,
+std::vector<Candidate> Plan::candidates(const Convolution& conv, const View& src, const View& dst, bool gated,
                                         const std::string& algorithm) const {
-  return rank_algorithms(algorithm, problem_of(conv, src, dst), set_);
+  return rank_algorithms(algorithm, problem_of(conv, src, dst, gated), set_);
 }
 
 void Plan::add_convolution(std::shared_ptr<const Convolution> conv, View src, View dst, const View* residual,
-                           Activation activation, const std::string& algorithm, std::string name) {
+                           const View* gate, Activation activation, const std::string& algorithm, std::string name) {
   use(src, "src", false);
   use(dst, "dst", true);
+  if (gate != nullptr) {
+    use(*gate, "gate", false);
+    require(gate->batch == src.batch && gate->pixels() == 1 && gate->channels == src.channels,
+            "gate " + show(*gate) + " is not one vector of channels for each image of src " + show(src));
+  }
   if (residual != nullptr) {
     use(*residual, "residual", false);
     require_same_shape(dst, *residual, "dst and residual");
   }
-  const ConvProblem problem = problem_of(*conv, src, dst);
+  const ConvProblem problem = problem_of(*conv, src, dst, gate != nullptr);
   const Algorithm& chosen = *rank_algorithms(algorithm, problem, set_).front().algorithm;
-  add(std::make_unique<ConvolveStep>(std::move(conv), chosen, problem, src, dst, residual, activation, set_, threads_),
+  add(std::make_unique<ConvolveStep>(std::move(conv), chosen, problem, src, dst, residual, gate, activation, set_,
+                                     threads_),
       std::move(name));
 }
 

@@ -53,10 +53,11 @@ class Plan {
   Plan& operator=(const Plan&) = delete;
 
   // Every `add` throws std::invalid_argument if the views do not fit one another or their buffers.
+  // gate: (n, 1, 1, 1, c), what the input is multiplied by; or null.
   void add_convolution(std::shared_ptr<const Convolution> conv, View src, View dst, const View* residual,
-                       Activation activation, const std::string& algorithm, std::string name);
+                       const View* gate, Activation activation, const std::string& algorithm, std::string name);
   // What add_convolution could choose among, cheapest first.
-  std::vector<Candidate> candidates(const Convolution& conv, const View& src, const View& dst,
+  std::vector<Candidate> candidates(const Convolution& conv, const View& src, const View& dst, bool gated,
                                     const std::string& algorithm) const;
   void add_max_pool(View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low, std::string name);
   void add_resample(View src, View dst, std::vector<ResampleAxis> axes, std::string name);

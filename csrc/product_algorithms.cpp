@@ -98,15 +98,17 @@ class ProductRun final : public ConvRun {
     if (source == Rows::kStretches) {
       const int64_t width = problem.window.kernel[2];
       pointers_ = rows_ * most_taps / width;
-      copied_ = (pointers_ + 1) * width * problem.in_channels;
+      copied_ = round_up((pointers_ + 1) * width * problem.in_channels, set.vector_floats);
     }
+    if (problem.gated) scaled_ = most_taps * (problem.in_channels / groups) * panel;
   }
 
   int64_t chunks(int) const override { return chunks_; }
 
   int64_t own_bytes() const override {
-    // pointers of all taps, of outputs, of residuals; then the stretches that are not in the image
-    return pointer_bytes() + round_up(copied_ * static_cast<int64_t>(sizeof(float)), kAlignBytes);
+    // pointers of all taps, of outputs, of residuals; then the stretches that are not in the image, and a panel of
+    // weights times the gate
+    return pointer_bytes() + round_up((copied_ + scaled_) * static_cast<int64_t>(sizeof(float)), kAlignBytes);
   }
 
   void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
@@ -126,6 +128,8 @@ class ProductRun final : public ConvRun {
     const float** inputs = static_cast<const float**>(scratch.own);
     float** outputs = const_cast<float**>(inputs + pointers_);
     const float** residuals = inputs + pointers_ + rows_;
+    float* copies = reinterpret_cast<float*>(static_cast<char*>(scratch.own) + pointer_bytes());
+    float* scaled = copies + copied_;
 
     fill_outputs(walk, *p.dst_view, p.dst, begin, rows, outputs);
     if (p.residual != nullptr) fill_outputs(walk, *p.residual_view, p.residual, begin, rows, residuals);
@@ -140,8 +144,7 @@ class ProductRun final : public ConvRun {
     product.activation = activation_;
     product.block_channels = kBlockChannels;
     if (source_ == Rows::kStretches) {
-      fill_stretches(walk, *p.src_view, p.src, begin, rows, inputs,
-                     reinterpret_cast<float*>(static_cast<char*>(scratch.own) + pointer_bytes()));
+      fill_stretches(walk, *p.src_view, p.src, begin, rows, inputs, copies);
       const int64_t width = problem_.window.kernel[2];
       product.taps = walk.taps() / width;
       product.channels = width * problem_.in_channels;
@@ -158,7 +161,39 @@ class ProductRun final : public ConvRun {
       product.b = weights_.data.get() + weights_.walk_offset[index] + g * weights_.group_step[index];
       product.c_offset = g * product.columns;
       product.bias = conv_.bias() != nullptr ? conv_.bias() + g * product.columns : nullptr;
-      set_.product(product);
+      if (p.gate == nullptr) {
+        set_.product(product);
+      } else {
+        const int64_t image = problem_.batch > 0 ? walk.pixels() : 1;
+        for (int64_t m = 0; m < rows;) {
+          const int64_t n = (begin + m) / image;
+          const int64_t end = std::min(rows, (n + 1) * image - begin);
+          run_gated(product, m, end, p.gate + n * p.gate_step + product.a_offset, scaled);
+          m = end;
+        }
+      }
+    }
+  }
+
+  // Rows [begin, end) of a product, all of one image, whose input is multiplied by the image's gate: by scaling the
+  // weights instead, panel by panel, which costs one multiplication for each of the block's rows' many.
+  void run_gated(const Product& whole, int64_t begin, int64_t end, const float* gate, float* scaled) const {
+    const int64_t panel = set_.panel_vectors * set_.vector_floats;
+    const int64_t depth = whole.taps * whole.channels;
+    Product part = whole;
+    part.rows = end - begin;
+    part.a = whole.a + begin;
+    part.c = whole.c + begin;
+    part.residual = whole.residual != nullptr ? whole.residual + begin : nullptr;
+    part.b = scaled;
+    part.column_begin = 0;
+    for (int64_t column = whole.column_begin; column < whole.column_end; column += panel) {
+      part.columns = part.column_end = std::min(panel, whole.columns - column);
+      set_.scale_rows(scaled, whole.b + column * depth, gate, depth, whole.channels,
+                      round_up(part.columns, set_.vector_floats));
+      part.c_offset = whole.c_offset + column;
+      part.bias = whole.bias != nullptr ? whole.bias + column : nullptr;
+      set_.product(part);
     }
   }
 
@@ -230,6 +265,7 @@ class ProductRun final : public ConvRun {
   int64_t chunks_ = 0;
   int64_t pointers_ = 0;
   int64_t copied_ = 0;  // floats of stretches
+  int64_t scaled_ = 0;  // floats of a panel
 };
 
 // Weights by walk, group, panel, tap, channel, column; the columns of the last panel filled up with zeros.
@@ -330,13 +366,13 @@ std::string phases_unsupported(const ConvProblem& p) {
 std::vector<Algorithm> product_algorithms() {
   return {
       {"pointwise", "one matrix product over the pixels; kernel 1 on every axis, no padding, any stride and groups",
-       true, pointwise_unsupported, pointwise_cost, pack_panels, plan_product<Rows::kIndirect>},
+       true, pointwise_unsupported, pointwise_cost, pack_panels, plan_product<Rows::kIndirect>, true},
       {"indirect", "matrix products over a table of row pointers; any window, stride, dilation, padding and groups",
-       true, indirect_unsupported, indirect_cost, pack_panels, plan_product<Rows::kIndirect>},
+       true, indirect_unsupported, indirect_cost, pack_panels, plan_product<Rows::kIndirect>, true},
       {"stretched", "indirect, with all taps along w of few input channels as one; in_channels <= 8, groups 1", true,
        stretched_unsupported, stretched_cost, pack_panels, plan_product<Rows::kStretches>},
       {"phases", "transposed convolution: one indirect convolution for each phase of the output; any window", true,
-       phases_unsupported, indirect_cost, pack_panels, plan_product<Rows::kIndirect>},
+       phases_unsupported, indirect_cost, pack_panels, plan_product<Rows::kIndirect>, true},
   };
 }
 

@@ -306,3 +306,38 @@ def test_a_forked_child_can_run_too() -> None:
     again = np.empty_like(y)
     plan.run([x, again])
     assert np.array_equal(again, y)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize(
+    ("channels", "out_channels", "size"), [(5, 7, (1, 3, 3)), (70, 130, (2, 7, 9)), (96, 24, (1, 14, 14))]
+)
+def test_a_gate_multiplies_the_input(isa: str, channels: int, out_channels: int, size: tuple[int, int, int]) -> None:
+    """Whole numbers, so that the order of multiplications shows nothing; each image has its own gate."""
+    rng = np.random.default_rng(1)
+    x = rng.integers(-4, 5, (3, *size, channels)).astype(np.float32)
+    gate = rng.integers(-2, 3, (3, 1, 1, 1, channels)).astype(np.float32)
+    residual = rng.integers(-4, 5, (3, *size, out_channels)).astype(np.float32)
+    w = rng.integers(-3, 4, (out_channels, channels, 1, 1, 1)).astype(np.float32)
+    bias = rng.integers(-3, 4, out_channels).astype(np.float32)
+    expected = np.maximum((x * gate) @ w[:, :, 0, 0, 0].T + bias + residual, 0)
+    views = [View.dense(i, 0, array.shape) for i, array in enumerate((x, gate, residual, residual), start=1)]
+    for algorithm in ("auto", "pointwise", "indirect"):
+        for threads in (1, 2, 3):
+            y = np.full_like(residual, np.nan)
+            plan = Plan(0, 4, threads, isa=isa)
+            plan.convolve(
+                Convolution(w, bias), views[0], views[3], views[2], "relu", algorithm=algorithm, gate=views[1]
+            )
+            plan.run([x, gate, residual, y])
+            assert np.array_equal(y, expected)
+
+
+def test_what_takes_no_gate_says_so() -> None:
+    layer = Convolution(np.ones((4, 4, 1, 3, 3), np.float32), padding_low=(0, 1, 1))
+    src, dst = View.dense(1, 0, (2, 1, 5, 5, 4)), View.dense(2, 0, (2, 1, 5, 5, 4))
+    plan = Plan(0, 3)
+    with pytest.raises(UnsupportedError, match="it applies no gate"):
+        plan.convolve(layer, src, dst, algorithm="winograd(2)", gate=View.dense(3, 0, (2, 1, 1, 1, 4)))
+    with pytest.raises(ShapeError, match="not one vector of channels for each image"):
+        plan.convolve(layer, src, dst, gate=View.dense(3, 0, (1, 1, 1, 1, 4)))

@@ -36,6 +36,7 @@ class Plan:
         src: tuple[int, int, Sequence[int], Sequence[int]],
         dst: tuple[int, int, Sequence[int], Sequence[int]],
         residual: tuple[int, int, Sequence[int], Sequence[int]] | None,
+        gate: tuple[int, int, Sequence[int], Sequence[int]] | None,
         activation: str,
         slope: float,
         algorithm: str,
@@ -46,6 +47,7 @@ class Plan:
         convolution: Convolution,
         src: tuple[int, int, Sequence[int], Sequence[int]],
         dst: tuple[int, int, Sequence[int], Sequence[int]],
+        gated: bool,
         algorithm: str,
     ) -> list[tuple[str, float]]: ...
     def max_pool(

@@ -108,6 +108,7 @@ class Problem(NamedTuple):
         kernel, stride, dilation, padding_low, groups, transposed: as in ``Convolution``.
         in_shape, out_shape: (n, d, h, w, c).
         activation, residual: what is done to the result.
+        gated: whether the input is multiplied by a vector of channels.
 
     >>> str(Problem((1, 3, 3), (1, 1, 1), (1, 1, 1), (0, 1, 1), 1, False, (1, 1, 8, 9, 64), (1, 1, 8, 9, 32), "relu"))
     'conv 1x3x3 s1x1x1 p0x1x1 d1x1x1 g1 1x1x8x9x64 -> 1x1x8x9x32 relu'
@@ -123,10 +124,17 @@ class Problem(NamedTuple):
     out_shape: tuple[int, int, int, int, int]
     activation: str = "none"
     residual: bool = False
+    gated: bool = False
 
     @classmethod
     def of(
-        cls, convolution: Convolution, src: View, dst: View, activation: str = "none", residual: bool = False
+        cls,
+        convolution: Convolution,
+        src: View,
+        dst: View,
+        activation: str = "none",
+        residual: bool = False,
+        gated: bool = False,
     ) -> Problem:
         """The problem of running ``convolution`` from one view to another."""
         return cls(
@@ -140,6 +148,7 @@ class Problem(NamedTuple):
             dst.shape,
             activation,
             residual,
+            gated,
         )
 
     def __str__(self) -> str:
@@ -151,7 +160,10 @@ class Problem(NamedTuple):
         )  # fmt: skip
         what = "conv_transpose" if self.transposed else "conv"
         epilogue = f" {self.activation}" + (" residual" if self.residual else "")
-        return f"{what} {kernel} s{stride} p{padding} d{dilation} g{self.groups} {in_shape} -> {out_shape}{epilogue}"
+        gate = " gated" if self.gated else ""
+        return (
+            f"{what} {kernel} s{stride} p{padding} d{dilation} g{self.groups} {in_shape} -> {out_shape}{gate}{epilogue}"
+        )
 
 
 class Plan:
@@ -193,25 +205,33 @@ class Plan:
         slope: float = 0.0,
         algorithm: str = "auto",
         name: str = "",
+        gate: View | None = None,
     ) -> None:
-        """dst = activation(convolution(src) + bias + residual)."""
-        problem = Problem.of(convolution, src, dst, activation, residual is not None)
+        """dst = activation(convolution(src · gate) + bias + residual).
+
+        gate: ``(n, 1, 1, 1, c)``, one factor for each image and channel of src (squeeze-and-excite).
+        """
+        problem = Problem.of(convolution, src, dst, activation, residual is not None, gate is not None)
         if algorithm == "auto" and self._winners:
             winner = self._winners.get(str(problem), "auto")
-            if math.isfinite(dict(self.candidates(convolution, src, dst)).get(winner, math.inf)):
+            if math.isfinite(
+                dict(self.candidates(convolution, src, dst, gated=gate is not None)).get(winner, math.inf)
+            ):
                 algorithm = winner
-        self._add("convolve", convolution._core, src, dst, residual, activation, slope, algorithm, name, what=algorithm)
+        self._add(
+            "convolve", convolution._core, src, dst, residual, gate, activation, slope, algorithm, name, what=algorithm
+        )
         self._problems.append(problem)
 
     def candidates(
-        self, convolution: Convolution, src: View, dst: View, algorithm: str = "auto"
+        self, convolution: Convolution, src: View, dst: View, algorithm: str = "auto", gated: bool = False
     ) -> list[tuple[str, float]]:
         """The algorithms that ``convolve`` could choose among and their expected cost, cheapest first.
 
         A unit of cost is one vector's multiply-add at full speed on all cores. An infinite one says that the
         algorithm can run but loses more accuracy than it may unasked.
         """
-        return list(self._core.candidates(convolution._core, src, dst, algorithm))
+        return list(self._core.candidates(convolution._core, src, dst, gated, algorithm))
 
     def max_pool(
         self,

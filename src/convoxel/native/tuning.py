@@ -51,18 +51,22 @@ def time_candidates(
     True
     """
     layer = _random_convolution(problem)
-    views = [View.dense(i, 0, shape) for i, shape in enumerate((problem.in_shape, *[problem.out_shape] * 2), start=1)]
-    src, dst, residual = views
-    ranked = Plan(0, 3, threads, isa=isa).candidates(layer, src, dst)
+    gates = (problem.in_shape[0], 1, 1, 1, problem.in_shape[4])
+    shapes = (problem.in_shape, problem.out_shape, problem.out_shape, gates)
+    views = [View.dense(i, 0, shape) for i, shape in enumerate(shapes, start=1)]
+    src, dst, residual, gate = views
+    ranked = Plan(0, 4, threads, isa=isa).candidates(layer, src, dst, gated=problem.gated)
     names = [name for name, cost in ranked if math.isfinite(cost)][:count]
     if len(names) < 2:
         return dict.fromkeys(names, 0.0)
     rng = np.random.default_rng(0)
     buffers = [rng.standard_normal(view.shape, np.float32) for view in views]
-    plans = {name: Plan(0, 3, threads, isa=isa) for name in names}
+    plans = {name: Plan(0, 4, threads, isa=isa) for name in names}
     for name, plan in plans.items():
-        extra = residual if problem.residual else None
-        plan.convolve(layer, src, dst, extra, problem.activation, 0.01, algorithm=name)
+        plan.convolve(
+            layer, src, dst, residual if problem.residual else None, problem.activation, 0.01, algorithm=name,
+            gate=gate if problem.gated else None,
+        )  # fmt: skip
         plan.run(buffers)
     return _take_turns(plans, buffers)
 
