@@ -50,7 +50,7 @@ def test_sizes_an_axis() -> None:
     (lambda: cnn.conv(4, 1, 1, 3), "dims is 4, but layers have 1, 2 or 3"),
     (lambda: cnn.batch_norm(True, 1), "dims is True"),
     (lambda: cnn.conv(3, 1, 1, (3, 3)), r"\(3, 3\) has 2 entries, but dims=3"),
-    (lambda: cnn.norm("batsch", 2, 1), "norm is 'batsch', but it can be 'batch', 'instance', 'none'"),
+    (lambda: cnn.norm("batsch", 2, 1), "norm is 'batsch', but it can be 'batch', 'instance', 'group', 'none'"),
     (lambda: cnn.activation("softplus"), "activation is 'softplus', but it can be 'relu'"),
     (lambda: cnn.resize(2, 2, "cubic"), "mode is 'cubic', but it can be 'linear' or 'nearest'"),
 ])  # fmt: skip
@@ -82,6 +82,37 @@ def test_start_weights_know_the_slope() -> None:
     module = cnn.conv(1, 256, 256, 3)
     cnn.start_weights(module, negative_slope=1.0)  # a rectifier of slope 1 is none
     assert module.weight.std().item() == pytest.approx((256 * 3) ** -0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("dims", DIMS)
+def test_poolings_that_reach_over_the_border(dims: int) -> None:
+    x = torch.rand(2, 3, *(2,) * dims)
+    assert cnn.max_pool(dims, 3, stride=2, ceil=True)(x).flatten().equal(x.flatten(2).amax(2).flatten())
+    padded = cnn.average_pool(dims, 3, stride=1, padding=1)
+    assert torch.allclose(padded(x), x.flatten(2).sum(2).reshape(2, 3, *(1,) * dims) / 3**dims)
+    assert padded(x[..., :1]).shape == x[..., :1].shape  # shorter than the kernel
+    grid = cnn.adaptive_average_pool(dims, 4)(x)
+    assert grid.shape == (2, 3, *(4,) * dims) and torch.allclose(grid.flatten(2).mean(2), x.flatten(2).mean(2))
+
+
+def test_norms_take_their_numbers() -> None:
+    made = cnn.norm("batch", 2, 4, eps=1e-3, momentum=0.01)
+    assert (made.eps, made.momentum) == (1e-3, 0.01)
+    assert cnn.norm("instance", 2, 4, eps=1e-3).eps == 1e-3
+
+
+@pytest.mark.parametrize("conv, linear, expected", [
+    ("fan_out", 0.01, ((2 / (128 * 9)) ** 0.5, 0.01)),
+    ("fan_in", None, ((2 / (64 * 9)) ** 0.5, (3 * 1024) ** -0.5)),
+    (0.05, 0.02, (0.05, 0.02)),
+])  # fmt: skip
+def test_start_network_draws_what_the_papers_say(conv: str | float, linear: float | None, expected: object) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(cnn.conv(2, 64, 128, 3), cnn.batch_norm(2, 128), nn.Linear(1024, 512))
+    cnn.start_network(net, conv=conv, linear=linear)
+    drawn = tuple(net[place].weight.detach().std().item() for place in (0, 2))
+    assert drawn == pytest.approx(expected, rel=0.02)
+    assert not net[0].bias.any() and not net[2].bias.any() and bool((net[1].weight == 1).all())
 
 
 @pytest.mark.parametrize("module", [layer, initial])

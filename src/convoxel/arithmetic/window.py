@@ -93,14 +93,17 @@ def pool_size(i: int, k: int, s: int | None = None, p: int | Pair = 0, d: int = 
         ceil: round up.
 
     Raises:
-        ShapeError: the padded input is smaller than the kernel's span.
+        ShapeError: the padded input is smaller than the kernel's span (with ``ceil``: by a stride or more).
         ConfigError: ``k``, ``s`` or ``d`` is below 1.
 
     >>> pool_size(5, 3, s=1), pool_size(7, 2), pool_size(7, 2, ceil=True)  # DV 7; floor; ceil
     (3, 3, 4)
+    >>> pool_size(2, 3, s=2, ceil=True)
+    1
     """
     stride = _natural("stride s", k if s is None else s)
-    room = _room(i, k, p, d)
+    # Rounded up, the first window too may hang over the end, by less than a stride.
+    room = _room(i, k, p, d, slack=stride - 1 if ceil else 0)
     if not ceil:
         return room // stride + 1
     o = -(-room // stride) + 1
@@ -283,11 +286,11 @@ def _natural(name: str, value: int) -> int:
     return value
 
 
-def _room(i: int, k: int, p: int | Pair, d: int) -> int:
-    """Return how far the kernel can move over the padded input."""
+def _room(i: int, k: int, p: int | Pair, d: int, slack: int = 0) -> int:
+    """Return how far the kernel can move over the padded input; it may hang over the end by ``slack``."""
     before, after = _pair(p)
     room = i + before + after - span(k, d)
-    if i < 0 or room < 0:
+    if i < 0 or room < -slack:
         raise ShapeError(
             f"an input of size {i} with padding ({before}, {after}) is {i + before + after} long, but the "
             f"kernel spans d (k − 1) + 1 = {span(k, d)} (k={k}, d={d}). "

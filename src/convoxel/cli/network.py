@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import re
 from pathlib import Path
@@ -106,8 +107,8 @@ def parse_options(assignments: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: an entry has no name or no ``=``.
 
-    >>> parse_options(["levels=2", "norm=instance", "width=0.5"])
-    {'levels': 2, 'norm': 'instance', 'width': 0.5}
+    >>> parse_options(["levels=2", "norm=none", "width=0.5", "strides=[(1, 2, 2), 2]"])
+    {'levels': 2, 'norm': 'none', 'width': 0.5, 'strides': [(1, 2, 2), 2]}
     """
     found: dict[str, Any] = {}
     for assignment in assignments:
@@ -119,9 +120,12 @@ def parse_options(assignments: list[str]) -> dict[str, Any]:
 
 
 def _parse_value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None, "null": None}
+    words = {"true": True, "false": False, "null": None}
     if text.lower() in words:
         return words[text.lower()]
+    if text.startswith(("[", "(")):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return ast.literal_eval(text)
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)

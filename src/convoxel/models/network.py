@@ -1,6 +1,13 @@
-"""What every network of the zoo has in common: its attributes and the check of what comes in."""
+"""What every network of the zoo has in common: its attributes and the check of what comes in.
+
+``Network`` checks its input. ``Backbone`` is a network for classification whose feature maps can be had one by one.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +15,17 @@ from torch import Tensor, nn
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn import check_dims
 
-__all__ = ["Network", "check_count", "scale_channels"]
+__all__ = [
+    "Backbone",
+    "Network",
+    "Published",
+    "Window",
+    "check_choice",
+    "check_count",
+    "scale_channels",
+    "scale_count",
+    "smallest_size",
+]
 
 
 class Network(nn.Module):
@@ -42,18 +59,18 @@ class Network(nn.Module):
         self.input_multiple = input_multiple
         self.input_minimum = input_minimum
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits for ``x`` ``(n, in_channels, *spatial)``; ShapeError if it does not fit."""
+    def forward(self, x: Tensor) -> Any:
+        """Return what :meth:`compute` makes of ``x`` ``(n, in_channels, *spatial)``; ShapeError if it does not fit."""
         if isinstance(x, Tensor) and not torch.compiler.is_compiling():
             self.check_input(tuple(x.shape))
         return self.compute(x)
 
-    def compute(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Any:
         """Return logits for an input that has been checked."""
         raise NotImplementedError
 
-    def nearest_sizes(self, size: int) -> tuple[int, ...]:
-        """Return the valid sizes of an axis nearest to ``size``: itself, or those below and above."""
+    def nearest_sizes(self, size: int, axis: int = 0) -> tuple[int, ...]:
+        """Return the valid sizes of a spatial ``axis`` nearest to ``size``: itself, or those below and above."""
         below = size // self.input_multiple * self.input_multiple
         if size >= self.input_minimum and below == size:
             return (size,)
@@ -76,7 +93,7 @@ class Network(nn.Module):
                 f"x is {shape}, read as ({', '.join(layout)}). "
                 f"Give {self.in_channels} channels, or build with in_channels={shape[1]}."
             )
-        wanted = [self.nearest_sizes(size) for size in shape[2:]]
+        wanted = [self.nearest_sizes(size, axis) for axis, size in enumerate(shape[2:])]
         if all(size in fits for size, fits in zip(shape[2:], wanted, strict=True)):
             return
         text = "; ".join(
@@ -94,6 +111,90 @@ class Network(nn.Module):
         if self.input_multiple == 1:
             return f"every size must be at least {self.input_minimum}"
         return f"every size must be a multiple of {self.input_multiple}"
+
+
+class Published(NamedTuple):
+    """What is known of a network as published: in 2-D, with the channels and classes that it has unless told.
+
+    Attributes:
+        size: spatial size of the input.
+        params: parameters.
+        macs: multiply-accumulates for one input.
+        field: receptive field of the last feature map, squeeze-and-excitation and global pooling left out.
+        top1: ImageNet validation accuracy in percent, or None.
+        source: where ``top1`` comes from.
+        paper: the paper, where it is not that of the whole family.
+    """
+
+    size: int
+    params: int
+    macs: int
+    field: int
+    top1: float | None = None
+    source: str = ""
+    paper: str = ""
+
+
+class Backbone(Network):
+    """A classification network, or with ``features_only`` the pyramid of its feature maps.
+
+    Subclasses have ``features(x)``, a method or a module, which returns the last feature map at each stride,
+    finest first; and ``classify(x)``, from the last of them to logits. With ``features_only`` they
+    build no head, and ``forward`` returns the list.
+
+    Attributes:
+        feature_channels: channels of each feature map.
+        feature_strides: input pixels per pixel of each feature map. Map i of an input of size s has about
+            s / feature_strides[i] pixels along an axis; networks without padding lose a border.
+        features_only: whether ``forward`` returns the list.
+    """
+
+    feature_channels: tuple[int, ...]
+    feature_strides: tuple[int, ...]
+
+    def __init__(
+        self, dims: int, in_channels: int, num_classes: int, *, features_only: bool = False, input_minimum: int = 1
+    ) -> None:
+        super().__init__(dims, in_channels, num_classes, input_minimum=input_minimum)
+        self.features_only = features_only
+
+    def compute(self, x: Tensor) -> Any:
+        """Return logits ``(n, num_classes)``, or with ``features_only`` the feature maps."""
+        maps = self.features(x)
+        return maps if self.features_only else self.classify(maps[-1])
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return logits ``(n, num_classes)`` from the last feature map."""
+        raise NotImplementedError
+
+
+class Window(NamedTuple):
+    """What a convolution or pooling does to the size of an axis."""
+
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    ceil: bool = False
+
+
+def smallest_size(windows: Sequence[Window], outputs: int = 1) -> int:
+    """Return the smallest size of an axis for which ``windows``, one after the other, leave ``outputs`` pixels.
+
+    The inverse of o = ⌊(i + 2p − k) / s⌋ + 1 is i = (o − 1) s + k − 2p. Rounded up, (o − 2) s + k + 1 − 2p
+    pixels are enough for a last window that hangs over the end, which must start before the padding after the
+    input: i > (o − 1) s − p.
+
+    >>> smallest_size([Window(7, 2, 3), Window(3, 2, 1)]), smallest_size([Window(2, 2)] * 5)
+    (1, 32)
+    >>> smallest_size([Window(3, 2, ceil=True)]), smallest_size([Window(3, 2)])
+    (2, 3)
+    """
+    for kernel, stride, padding, ceil in reversed(windows):
+        least = (outputs - 1) * stride + kernel - 2 * padding
+        if ceil:
+            least = max(least - stride + 1, (outputs - 1) * stride - padding + 1)
+        outputs = max(1, least)
+    return outputs
 
 
 def check_count(name: str, value: int, least: int = 1) -> int:
@@ -119,3 +220,21 @@ def scale_channels(channels: int, width: float) -> int:
     scaled = channels * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+def scale_count(count: int, depth: float) -> int:
+    """Return ``count × depth`` rounded up: how many blocks a stage has (Tan & Le 2019, arXiv 1905.11946).
+
+    >>> [scale_count(3, depth) for depth in (1.0, 0.1, 1.2)]
+    [3, 1, 4]
+    """
+    if isinstance(depth, bool) or not isinstance(depth, (int, float)) or not 0 < depth < float("inf"):
+        raise ConfigError(f"depth is {depth!r}, but this network takes a factor above 0 (1.0: as published).")
+    return math.ceil(count * depth)
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``choices``; else ConfigError lists them."""
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}, but it can be {' or '.join(map(repr, choices))}.")
+    return value

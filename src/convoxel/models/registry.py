@@ -1,22 +1,25 @@
 """The names of the networks, and how to build one by name.
 
-A new network is one more row of ``_ENTRIES``.
+A family of variants is one more line of ``_ENTRIES`` (its builder and its ``VARIANTS``); a network by itself is
+one more row.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from convoxel.errors import ConfigError
-from convoxel.models.network import Network
-from convoxel.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
-from convoxel.models.unet import unet
-from convoxel.models.vgg import course_vgg
+from convoxel.models import alexnet, densenet, efficientnet, googlenet, inception, mobilenet, resnet, vgg
+from convoxel.models.dense import BACKBONES, build_dense_unet
+from convoxel.models.network import Network, Published
+from convoxel.models.unet import unet, unet_cicek, unet_ronneberger
 
-__all__ = ["Entry", "build", "entry", "names"]
+__all__ = ["Entry", "Info", "build", "entry", "info", "names"]
 
 
 class Entry(NamedTuple):
@@ -27,12 +30,14 @@ class Entry(NamedTuple):
         task: ``"classify"`` or ``"segment"``.
         size: a usual spatial size along each axis, by ``dims``: what ``describe`` shows unless told.
         paper: where the network comes from.
+        published: its figures, where they are recorded.
     """
 
     build: Callable[..., Network]
     task: str
     size: tuple[int, int, int]
     paper: str
+    published: Published | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -45,34 +50,124 @@ class Entry(NamedTuple):
         return inspect.signature(self.build).parameters[name].default
 
 
+class Info(NamedTuple):
+    """What is known of a network without building it: as published, in 2-D; None where nothing is recorded.
+
+    Attributes:
+        name: what ``build`` calls it.
+        task: ``"classify"`` or ``"segment"``.
+        params: parameters.
+        macs: multiply-accumulates for one input.
+        field: receptive field of the last feature map, in pixels.
+        shape: the input (channels, height, width) that ``macs`` is for.
+        top1: ImageNet validation accuracy in percent.
+        source: where ``top1`` comes from.
+        paper: where the network comes from.
+        options: what ``build`` takes beside dims, in_channels and num_classes, with defaults.
+    """
+
+    name: str
+    task: str
+    params: int | None
+    macs: int | None
+    field: int | None
+    shape: tuple[int, int, int]
+    top1: float | None
+    source: str
+    paper: str
+    options: dict[str, Any]
+
+
+def _family(
+    make: Callable[..., Network], variants: Mapping[str, Any], paper: str, *, volume: int = 64
+) -> dict[str, Entry]:
+    """The rows of a family: ``make`` takes a key of ``variants``; volumes are shown with ``volume`` voxels an axis."""
+    rows = {}
+    for name, variant in variants.items():
+        known = variant.published
+        sizes = (known.size, known.size, volume)
+        rows[name] = Entry(functools.partial(make, name), "classify", sizes, known.paper or paper, known)
+    return rows
+
+
 _VGG = "Simonyan & Zisserman 2015, arXiv 1409.1556"
-_RESNET = "He et al. 2016, arXiv 1512.03385"
 _UNET = "Ronneberger et al. 2015, arXiv 1505.04597; Çiçek et al. 2016, arXiv 1606.06650"
 
 _ENTRIES: dict[str, Entry] = {
-    "course_vgg": Entry(course_vgg, "classify", (224, 224, 64), _VGG),
-    "resnet18": Entry(resnet18, "classify", (224, 224, 64), _RESNET),
-    "resnet34": Entry(resnet34, "classify", (224, 224, 64), _RESNET),
-    "resnet50": Entry(resnet50, "classify", (224, 224, 64), _RESNET),
-    "resnet101": Entry(resnet101, "classify", (224, 224, 64), _RESNET),
-    "resnet152": Entry(resnet152, "classify", (224, 224, 64), _RESNET),
+    **_family(alexnet.build_alexnet, alexnet.VARIANTS, "Krizhevsky et al. 2012; Krizhevsky 2014, arXiv 1404.5997"),
+    "course_vgg": Entry(vgg.course_vgg, "classify", (224, 224, 64), _VGG, vgg.COURSE.published),
+    **_family(vgg.build_vgg, vgg.VARIANTS, _VGG),
+    **_family(googlenet.build_googlenet, googlenet.VARIANTS, "Szegedy et al. 2015, arXiv 1409.4842"),
+    **_family(inception.build_inception, inception.VARIANTS, "Szegedy et al. 2016, arXiv 1512.00567", volume=96),
+    **_family(resnet.build_resnet, resnet.VARIANTS, "He et al. 2016, arXiv 1512.03385"),
+    **_family(densenet.build_densenet, densenet.VARIANTS, "Huang et al. 2017, arXiv 1608.06993"),
+    **_family(mobilenet.build_mobilenet, mobilenet.VARIANTS, "Howard et al. 2019, arXiv 1905.02244"),
+    **_family(efficientnet.build_efficientnet, efficientnet.VARIANTS, "Tan & Le 2019, arXiv 1905.11946"),
     "unet": Entry(unet, "segment", (256, 256, 64), _UNET),
+    # Sizes of the papers' figures: 572 pixels, and in volumes the longest axis.
+    "unet_ronneberger": Entry(unet_ronneberger, "segment", (572, 572, 188), _UNET),
+    "unet_cicek": Entry(unet_cicek, "segment", (132, 132, 132), _UNET),
 }
 
 
-def names(task: str | None = None) -> tuple[str, ...]:
-    """Return the names that ``build`` knows, of all networks or of those for one ``task``.
+def _dense(name: str) -> Entry:
+    """The row of a U-Net whose encoder is the network called ``name``."""
+    encoder = _ENTRIES[name]
+    named = functools.partial(build_dense_unet, encoder.build)
+    return Entry(named, "segment", (256, 256, 64), f"{_UNET.partition(';')[0]}; {encoder.paper}")
+
+
+_ENTRIES.update({f"unet_{name}": _dense(name) for name in BACKBONES})
+
+for _name, _row in _ENTRIES.items():
+    if isinstance(_row.build, functools.partial):  # help(models.resnet50) shows the family's text, not partial's
+        _row.build.__dict__.update(__name__=_name, __doc__=f"{_name}: {_row.build.func.__doc__}")
+
+
+def names(pattern: str = "*", task: str | None = None) -> tuple[str, ...]:
+    """Return the names that ``build`` knows.
+
+    Args:
+        pattern: which names: ``*`` stands for anything, ``?`` for one character.
+        task: ``"classify"`` or ``"segment"``; both unless given.
 
     Raises:
         ConfigError: ``task`` is not known.
 
-    >>> names("segment")
-    ('unet',)
+    >>> names("resnet?0")
+    ('resnet50',)
     """
     tasks = sorted({row.task for row in _ENTRIES.values()})
     if task is not None and task not in tasks:
         raise ConfigError(f"task is {task!r}, but it can be {' or '.join(map(repr, tasks))}.")
-    return tuple(name for name, row in _ENTRIES.items() if task in (None, row.task))
+    return tuple(name for name, row in _ENTRIES.items() if task in (None, row.task) and fnmatchcase(name, pattern))
+
+
+def info(name: str) -> Info:
+    """Return the recorded figures of the network called ``name``.
+
+    Raises:
+        ConfigError: no network has this name; the message names the nearest one.
+
+    >>> found = info("resnet50")
+    >>> found.params, found.macs, found.field, found.shape, found.top1
+    (25557032, 4089184256, 427, (3, 224, 224), 77.15)
+    """
+    row = entry(name)
+    known = row.published
+    size = row.size[1]
+    return Info(
+        name,
+        row.task,
+        known and known.params,
+        known and known.macs,
+        known and known.field,
+        (row.default("in_channels"), size, size),
+        known and known.top1,
+        known.source if known else "",
+        row.paper,
+        row.options,
+    )
 
 
 def entry(name: str) -> Entry:
@@ -85,7 +180,9 @@ def entry(name: str) -> Entry:
     'segment'
     """
     if name not in _ENTRIES:
-        raise ConfigError(f"there is no model {name!r}{_nearest(name, _ENTRIES)} Known models: {', '.join(_ENTRIES)}.")
+        raise ConfigError(
+            f"there is no model {name!r}{_nearest(name, _ENTRIES)} models.names() lists all {len(_ENTRIES)}."
+        )
     return _ENTRIES[name]
 
 

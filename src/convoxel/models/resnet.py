@@ -1,49 +1,101 @@
-"""ResNet: blocks that add what they compute to what came in (He et al. 2016, arXiv 1512.03385).
+"""ResNet: blocks that add what they compute to what came in.
 
-State-dict names and shapes in 2-D are those of torchvision, whose form this is: the stride of a bottleneck
-block sits in its 3-wide convolution.
+He, Zhang, Ren & Sun 2016, "Deep residual learning for image recognition" (arXiv 1512.03385), Table 1; Xie et al.
+2017, "Aggregated residual transformations" (arXiv 1611.05431), Table 1, for ResNeXt; Zagoruyko & Komodakis 2016,
+"Wide residual networks" (arXiv 1605.07146). Input 3 × 224 × 224, 1000 classes; parameters and
+multiply-accumulates of each network are in ``VARIANTS``.
+
+State-dict names and shapes in 2-D are those of torchvision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.network import Network, scale_channels
-from convoxel.nn import activation, batch_norm, conv, global_average_pool, max_pool
+from convoxel.models.network import Published, check_choice, scale_channels, scale_count
+from convoxel.models.pyramid import Trunk
+from convoxel.models.style import Style
+from convoxel.nn import global_average_pool, max_pool, start_network
 
-__all__ = [
-    "VARIANTS",
-    "ResNet",
-    "Variant",
-    "build_resnet",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-]
+__all__ = ["VARIANTS", "ResNet", "Variant", "build_resnet"]
+
+
+class Variant(NamedTuple):
+    """The numbers in which the networks of the family differ.
+
+    Attributes:
+        blocks: blocks of each stage.
+        published: figures of the published network.
+        bottleneck: blocks of 1-, 3- and 1-wide convolutions in place of two 3-wide ones.
+        groups: groups of the 3-wide convolution of a bottleneck.
+        group_channels: channels of each group in the first stage, 64 where ``groups`` is 1; they double with
+            each stage.
+    """
+
+    blocks: tuple[int, int, int, int]
+    published: Published
+    bottleneck: bool = True
+    groups: int = 1
+    group_channels: int = 64
+
+
+_TABLE_2 = "paper, Table 2, 10 crops"
+_TABLE_3 = "paper, Table 3, 10 crops"
+_RESNEXT = "Xie et al. 2017, arXiv 1611.05431"
+_WIDE = "Zagoruyko & Komodakis 2016, arXiv 1605.07146"
+_DOCS = "torchvision, IMAGENET1K_V1, 1 crop"
+
+VARIANTS = {
+    "resnet18": Variant(
+        (2, 2, 2, 2), Published(224, 11_689_512, 1_814_073_344, 435, 72.12, _TABLE_2), bottleneck=False
+    ),
+    "resnet34": Variant(
+        (3, 4, 6, 3), Published(224, 21_797_672, 3_663_761_408, 899, 75.48, _TABLE_3), bottleneck=False
+    ),
+    "resnet50": Variant((3, 4, 6, 3), Published(224, 25_557_032, 4_089_184_256, 427, 77.15, _TABLE_3)),
+    "resnet101": Variant((3, 4, 23, 3), Published(224, 44_549_160, 7_801_405_440, 971, 78.25, _TABLE_3)),
+    "resnet152": Variant((3, 8, 36, 3), Published(224, 60_192_808, 11_513_626_624, 1451, 78.57, _TABLE_3)),
+    "resnext50_32x4d": Variant(
+        (3, 4, 6, 3),
+        Published(224, 25_028_904, 4_230_479_872, 427, 77.8, "paper, Table 3, 1 crop", _RESNEXT),
+        groups=32,
+        group_channels=4,
+    ),
+    "resnext101_32x8d": Variant(
+        (3, 4, 23, 3),
+        Published(224, 88_791_336, 16_414_015_488, 971, 79.312, _DOCS, _RESNEXT),
+        groups=32,
+        group_channels=8,
+    ),
+    "wide_resnet50_2": Variant(
+        (3, 4, 6, 3),
+        Published(224, 68_883_240, 11_398_021_120, 427, 78.1, "paper, 1 crop", _WIDE),
+        group_channels=128,
+    ),
+}
+
+_WIDTHS = (64, 128, 256, 512)
+_EXPANSION = 4
+FORMS = ("v1.5", "v1")
 
 
 class BasicBlock(nn.Module):
     """Two 3-wide convolutions and the shortcut."""
 
-    expansion = 1
-
-    def __init__(self, dims: int, inputs: int, channels: int, stride: int) -> None:
+    def __init__(self, style: Style, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = conv(dims, inputs, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = batch_norm(dims, channels)
-        self.relu = activation("relu")
-        self.conv2 = conv(dims, channels, channels, 3, padding=1, bias=False)
-        self.bn2 = batch_norm(dims, channels)
-        self.downsample = _shortcut(dims, inputs, channels, stride)
+        self.conv1 = style.conv(inputs, outputs, 3, stride=stride)
+        self.bn1 = style.normalise(outputs)
+        self.relu = style.activate()
+        self.conv2 = style.conv(outputs, outputs, 3)
+        self.bn2 = style.normalise(outputs)
+        self.downsample = _shortcut(style, inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``(n, channels, *spatial / stride)``."""
+        """Return ``(n, outputs, *spatial / stride)``."""
         shortcut = x if self.downsample is None else self.downsample(x)
         y = self.relu(self.bn1(self.conv1(x)))
         out: Tensor = self.relu(self.bn2(self.conv2(y)) + shortcut)
@@ -51,24 +103,27 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1-wide convolution down, 3-wide convolution, 1-wide convolution up, and the shortcut."""
+    """1-wide convolution down, 3-wide convolution, 1-wide convolution up, and the shortcut.
 
-    expansion = 4
+    The stride sits in the first convolution as published (``strides`` = (s, 1)), or in the second, which then
+    reads every pixel (1, s).
+    """
 
-    def __init__(self, dims: int, inputs: int, channels: int, stride: int) -> None:
+    def __init__(
+        self, style: Style, inputs: int, channels: int, outputs: int, strides: tuple[int, int], groups: int
+    ) -> None:
         super().__init__()
-        outputs = channels * self.expansion
-        self.conv1 = conv(dims, inputs, channels, 1, bias=False)
-        self.bn1 = batch_norm(dims, channels)
-        self.conv2 = conv(dims, channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = batch_norm(dims, channels)
-        self.conv3 = conv(dims, channels, outputs, 1, bias=False)
-        self.bn3 = batch_norm(dims, outputs)
-        self.relu = activation("relu")
-        self.downsample = _shortcut(dims, inputs, outputs, stride)
+        self.conv1 = style.conv(inputs, channels, 1, stride=strides[0])
+        self.bn1 = style.normalise(channels)
+        self.conv2 = style.conv(channels, channels, 3, stride=strides[1], groups=groups)
+        self.bn2 = style.normalise(channels)
+        self.conv3 = style.conv(channels, outputs, 1)
+        self.bn3 = style.normalise(outputs)
+        self.relu = style.activate()
+        self.downsample = _shortcut(style, inputs, outputs, max(strides))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``(n, 4 channels, *spatial / stride)``."""
+        """Return ``(n, outputs, *spatial / stride)``."""
         shortcut = x if self.downsample is None else self.downsample(x)
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
@@ -76,79 +131,112 @@ class Bottleneck(nn.Module):
         return out
 
 
-def _shortcut(dims: int, inputs: int, outputs: int, stride: int) -> nn.Module | None:
+def _shortcut(style: Style, inputs: int, outputs: int, stride: int) -> nn.Module | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(conv(dims, inputs, outputs, 1, stride=stride, bias=False), batch_norm(dims, outputs))
+    return style.unit(inputs, outputs, 1, stride=stride, active=False)
 
 
-class Variant(NamedTuple):
-    """The numbers in which the networks of the family differ."""
+class ResNet(Trunk):
+    """A stem, four stages of residual blocks, global average, linear; see :func:`build_resnet`."""
 
-    block: type[BasicBlock] | type[Bottleneck]
-    blocks: tuple[int, int, int, int]
-
-
-VARIANTS = {
-    "resnet18": Variant(BasicBlock, (2, 2, 2, 2)),
-    "resnet34": Variant(BasicBlock, (3, 4, 6, 3)),
-    "resnet50": Variant(Bottleneck, (3, 4, 6, 3)),
-    "resnet101": Variant(Bottleneck, (3, 4, 23, 3)),
-    "resnet152": Variant(Bottleneck, (3, 8, 36, 3)),
-}
-
-
-class ResNet(Network):
-    """A 7-wide stride-2 convolution, a stride-2 pooling, four stages of blocks, global average, linear."""
-
-    def __init__(self, dims: int, in_channels: int, num_classes: int, *, variant: Variant, width: float) -> None:
-        super().__init__(dims, in_channels, num_classes)
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        num_classes: int,
+        *,
+        variant: Variant,
+        width: float,
+        depth: float,
+        activation: str,
+        norm: str,
+        stem: str,
+        form: str,
+        features_only: bool,
+    ) -> None:
+        super().__init__(dims, in_channels, num_classes, features_only=features_only)
+        check_choice("form", form, FORMS)
+        image = check_choice("stem", stem, ("image", "small")) == "image"
+        style = Style(dims, norm, activation)
         inputs = scale_channels(64, width)
-        self.conv1 = conv(dims, in_channels, inputs, 7, stride=2, padding=3, bias=False)
-        self.bn1 = batch_norm(dims, inputs)
-        self.relu = activation("relu")
-        self.maxpool = max_pool(dims, 3, stride=2, padding=1)
+        reach = 2 if image else 1
+        self.append("conv1", style.conv(in_channels, inputs, 7 if image else 3, stride=reach), inputs, reach)
+        self.append("bn1", style.normalise(inputs), inputs)
+        self.append("relu", style.activate(), inputs)
+        if image:
+            self.append("maxpool", max_pool(dims, 3, stride=2, padding=1), inputs, 2)
+        for number, (base, count) in enumerate(zip(_WIDTHS, variant.blocks, strict=True), 1):
+            stride = 1 if number == 1 else 2
+            stage = _stage(style, variant, inputs, base, scale_count(count, depth), width, stride, form)
+            inputs = scale_channels(base, width) * (_EXPANSION if variant.bottleneck else 1)
+            self.append(f"layer{number}", stage, inputs, stride)
+        if not features_only:
+            self.avgpool = global_average_pool(dims)
+            self.fc = nn.Linear(inputs, num_classes)
+        start_network(self, conv="fan_out")
 
-        def stage(published: int, count: int, stride: int) -> nn.Sequential:
-            nonlocal inputs
-            channels = scale_channels(published, width)
-            blocks = []
-            for position in range(count):
-                blocks.append(variant.block(dims, inputs, channels, 1 if position else stride))
-                inputs = channels * variant.block.expansion
-            return nn.Sequential(*blocks)
-
-        counts = variant.blocks
-        self.layer1 = stage(64, counts[0], stride=1)
-        self.layer2 = stage(128, counts[1], stride=2)
-        self.layer3 = stage(256, counts[2], stride=2)
-        self.layer4 = stage(512, counts[3], stride=2)
-        self.avgpool = global_average_pool(dims)
-        self.fc = nn.Linear(inputs, num_classes)
-        for layer in self.modules():
-            if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-                # He et al. 2015, eq. 14: the backward form, as torchvision's networks start.
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-
-    def compute(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, num_classes)``."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+    def classify(self, x: Tensor) -> Tensor:
+        """Return logits ``(n, num_classes)`` from the last feature map."""
         logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
         return logits
 
 
+def _stage(
+    style: Style, variant: Variant, inputs: int, base: int, count: int, width: float, stride: int, form: str
+) -> nn.Sequential:
+    """Blocks of the stage whose published width is ``base``; the first has the stride."""
+    outputs = scale_channels(base, width)
+    blocks: list[nn.Module] = []
+    for position in range(count):
+        step = 1 if position else stride
+        if variant.bottleneck:
+            # Groups keep their number and change their width, so that channels divide for any factor.
+            per_group = scale_channels(base, width) * variant.group_channels / 64
+            channels = variant.groups * max(1, round(per_group))
+            strides = (step, 1) if form == "v1" else (1, step)
+            blocks.append(Bottleneck(style, inputs, channels, outputs * _EXPANSION, strides, variant.groups))
+            inputs = outputs * _EXPANSION
+        else:
+            blocks.append(BasicBlock(style, inputs, outputs, step))
+            inputs = outputs
+    return nn.Sequential(*blocks)
+
+
 def build_resnet(
-    name: str, dims: int = 2, in_channels: int = 3, num_classes: int = 1000, *, width: float = 1.0
+    name: str,
+    dims: int = 2,
+    in_channels: int = 3,
+    num_classes: int = 1000,
+    *,
+    width: float = 1.0,
+    depth: float = 1.0,
+    activation: str = "relu",
+    norm: str = "batch",
+    stem: str = "image",
+    form: str = "v1.5",
+    features_only: bool = False,
 ) -> ResNet:
-    """Return the ResNet called ``name``, a key of ``VARIANTS``.
+    """Return the ResNet called ``name``, a key of ``VARIANTS``, with weights N(0, 2 / fan-out).
+
+    The start is that of the paper's reference 13 (He et al. 2015, arXiv 1502.01852, eq. 14: the variance of
+    gradients is kept); the linear layer starts uniform in ±1/√inputs.
 
     Args:
-        name: ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"`` or ``"resnet152"``.
+        name: ``"resnet18"``, 34, 50, 101, 152, ``"resnext50_32x4d"``, ``"resnext101_32x8d"`` or
+            ``"wide_resnet50_2"``.
         dims: spatial axes, 1, 2 or 3.
         in_channels: channels of the input.
         num_classes: number of logits.
         width: factor on all channel counts, which are rounded to multiples of 8.
+        depth: factor on the number of blocks of each stage, rounded up.
+        activation: a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: a key of ``convoxel.nn.NORMS``.
+        stem: ``"image"`` (7-wide with stride 2, pooling with stride 2) or ``"small"`` (3-wide with stride 1,
+            no pooling: the paper's for 32 × 32 inputs).
+        form: ``"v1.5"`` puts a bottleneck's stride into its 3-wide convolution, which reads every pixel (as
+            torchvision); ``"v1"`` into its first 1-wide one, as the paper. The others have no choice.
+        features_only: return the feature maps at strides 2, 4, 8, 16 and 32, and build no head.
 
     Returns:
         A module from ``(n, in_channels, *spatial)`` of any size to logits ``(n, num_classes)``.
@@ -158,21 +246,20 @@ def build_resnet(
 
     >>> sum(p.numel() for p in build_resnet("resnet18").parameters())
     11689512
+    >>> net = build_resnet("resnet18", 1, width=0.125, features_only=True)
+    >>> [tuple(x.shape) for x in net(torch.zeros(2, 3, 64))]
+    [(2, 8, 32), (2, 8, 16), (2, 16, 8), (2, 32, 4), (2, 64, 2)]
     """
-    return ResNet(dims, in_channels, num_classes, variant=VARIANTS[name], width=width)
-
-
-def _named(name: str) -> Callable[..., ResNet]:
-    def build(dims: int = 2, in_channels: int = 3, num_classes: int = 1000, *, width: float = 1.0) -> ResNet:
-        return build_resnet(name, dims, in_channels, num_classes, width=width)
-
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"Return {name} for ``dims`` spatial axes; see :func:`build_resnet`."
-    return build
-
-
-resnet18 = _named("resnet18")
-resnet34 = _named("resnet34")
-resnet50 = _named("resnet50")
-resnet101 = _named("resnet101")
-resnet152 = _named("resnet152")
+    return ResNet(
+        dims,
+        in_channels,
+        num_classes,
+        variant=VARIANTS[name],
+        width=width,
+        depth=depth,
+        activation=activation,
+        norm=norm,
+        stem=stem,
+        form=form,
+        features_only=features_only,
+    )

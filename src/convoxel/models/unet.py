@@ -1,29 +1,44 @@
 """U-Net with any number of resolution levels, in 1-D, 2-D and 3-D.
 
-Ronneberger, Fischer & Brox 2015 (arXiv 1505.04597), Çiçek et al. 2016 (arXiv 1606.06650) for volumes.
+Ronneberger, Fischer & Brox 2015 (arXiv 1505.04597), Çiçek et al. 2016 (arXiv 1606.06650) for volumes. The
+options reach as far as nnU-Net's networks (Isensee et al. 2021, arXiv 1904.08128): residual stages, strides and
+kernels that differ by axis and level, and logits at coarser levels while training.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from convoxel.errors import ConfigError
-from convoxel.models.network import Network, check_count
-from convoxel.nn import LEAKY_SLOPE, conv, conv_transpose, max_pool, resize, start_weights
-from convoxel.nn import activation as make_activation
-from convoxel.nn import norm as make_norm
+from convoxel.errors import ConfigError, ShapeError
+from convoxel.models.network import Network, check_choice, check_count
+from convoxel.models.stage import build_stage, build_up_sampling, crop, pad, trim
+from convoxel.models.style import Style
+from convoxel.nn import LEAKY_SLOPE, check_dims, conv, max_pool, start_weights
 
-__all__ = ["UNet", "unet"]
+__all__ = ["UNet", "unet", "unet_cicek", "unet_ronneberger"]
+
+#: One number for all levels, or one entry a level, itself a number or one number an axis.
+PerLevel = int | Sequence[int | Sequence[int]]
 
 
 class UNet(Network):
     """Encoder and decoder with a skip connection at every resolution; see :func:`unet`.
 
-    ``encoder[l]`` works at 1/2^l of the resolution (the last is the bottom), ``decoder[l]`` and ``up[l]``
-    produce level ``l``. Skips come first in the concatenation: ``cat(skip, up)``.
+    ``encoder[l]`` works at level l (0: full resolution, the last: the bottom), ``decoder[l]`` and ``up[l]``
+    produce level l. Skips come first in the concatenation: ``cat(skip, up)``.
+
+    Attributes:
+        levels: number of poolings.
+        channels, kernels, strides, blocks: of each level; ``strides[l]`` lies between levels l and l + 1.
+        margins: what is cut off each side of a level's skip; 0 where convolutions are padded.
+        borders: what the output lacks at each side of the input, by axis.
+        multiples: of each axis, the product of its strides.
     """
 
     def __init__(
@@ -33,102 +48,237 @@ class UNet(Network):
         num_classes: int,
         *,
         levels: int = 4,
-        width: int = 32,
+        width: int | Sequence[int] = 32,
+        blocks: int | Sequence[int] = 1,
+        block: str = "plain",
+        kernels: PerLevel = 3,
+        strides: PerLevel = 2,
+        widen: str = "after",
         up: str = "transposed",
+        up_bias: bool = True,
+        bias: bool | None = None,
         norm: str = "batch",
         activation: str = "relu",
         padding: str = "same",
+        sizes: str = "check",
+        deep_supervision: int = 0,
     ) -> None:
+        check_dims(dims)
         check_count("levels", levels, least=0)
-        check_count("width", width)
-        if up not in ("transposed", "resize"):
-            raise ConfigError(f"up is {up!r}, but it can be 'transposed' or 'resize'.")
-        if padding not in ("same", "none"):
-            raise ConfigError(f"padding is {padding!r}, but it can be 'same' or 'none'.")
-        valid = padding == "none"
-        # Without padding each level loses 4 pixels in its two convolutions; b pixels at the bottom come from
-        # 2^l b + 4 (2^l − 1) at the top and give 2^l (b − 4) − 4 (2^l − 1), which must be at least 1.
-        least = 2**levels
-        if valid:
-            bottom = 4 + -(-(4 * (2**levels - 1) + 1) // 2**levels)
-            least = 2**levels * bottom + 4 * (2**levels - 1)
-        super().__init__(dims, in_channels, num_classes, input_multiple=2**levels, input_minimum=least)
-        self.levels = levels
-        self.padding = padding
+        check_choice("padding", padding, ("same", "none"))
+        check_choice("sizes", sizes, ("check", "pad"))
+        check_choice("widen", widen, ("after", "before"))
+        super().__init__(dims, in_channels, num_classes)
+        self.levels, self.padding, self.sizes, self.norm = levels, padding, sizes, norm
+        if _is_count(width):
+            width = [check_count("width", width) * 2**level for level in range(levels + 1)]  # type: ignore[arg-type]
+        self.channels = _per_level("width", width, levels + 1)
+        self.blocks = _per_level("blocks", blocks, levels + 1)
+        self.kernels = _per_axis("kernels", kernels, levels + 1, dims)
+        self.strides = _per_axis("strides", strides, levels, dims)
+        self._check_options(up, deep_supervision)
+        self.multiples = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True)) or (1,) * dims
+        self.margins, self.borders, least = self._measure()
+        if sizes == "check":
+            # Sufficient on every axis; check_input asks each axis for its own.
+            self.input_multiple, self.input_minimum = math.lcm(*self.multiples), max(least)
+        self.least = least
+        self._build(Style(dims, norm, activation), block, widen == "before", up, (bias, up_bias), deep_supervision)
 
-        def block(inputs: int, outputs: int) -> nn.Sequential:
-            return _two_convolutions(dims, inputs, outputs, norm, activation, 0 if valid else 1)
+    def _check_options(self, up: str, deep_supervision: int) -> None:
+        """Refuse what does not go together."""
+        check_count("deep_supervision", deep_supervision, least=0)
+        if deep_supervision and deep_supervision >= self.levels:
+            raise ConfigError(
+                f"deep_supervision is {deep_supervision}, but levels={self.levels} has {max(self.levels - 1, 0)} "
+                "coarser levels with a decoder. Give at most that many, or more levels."
+            )
+        even = sorted({size for kernel in self.kernels for size in kernel if size % 2 == 0})
+        if self.padding == "same" and even:
+            raise ConfigError(f"kernels holds {even[0]}, but padding='same' needs odd sizes. Give {even[0] + 1}.")
+        if self.padding == "none":
+            for name, given in (("sizes", self.sizes == "pad"), ("deep_supervision", deep_supervision),
+                                ("up", up == "shuffle")):  # fmt: skip
+                if given:
+                    raise ConfigError(
+                        f"padding is 'none', but {name} "
+                        f"{'is given' if name == 'deep_supervision' else 'works'} with padding='same' only. "
+                        f"Change padding or {name}."
+                    )
 
-        channels = [width * 2**level for level in range(levels + 1)]
+    def _measure(self) -> tuple[list[tuple[int, ...]], tuple[int, ...], tuple[int, ...]]:
+        """Return the margins of the skips by level, and of each axis the border and the smallest valid size."""
+        dims = len(self.multiples)
+        least = tuple(next(size for size in itertools.count(1) if self._through(size, axis)) for axis in range(dims))
+        pairs = [self._through(size, axis) or [] for axis, size in enumerate(least)]
+        margins = [
+            tuple((pairs[axis][level][0] - pairs[axis][level][1]) // 2 for axis in range(dims))
+            for level in range(self.levels)
+        ]
+        borders = tuple((size - pairs[axis][-1][0]) // 2 for axis, size in enumerate(least))
+        return margins, borders, least
+
+    def _through(self, size: int, axis: int) -> list[tuple[int, int]] | None:
+        """Return (skip, up-sampled) sizes of each level, the output's last; None if ``size`` does not fit."""
+        lost = [0] * (self.levels + 1)
+        if self.padding == "none":
+            lost = [2 * count * (kernel[axis] - 1) for count, kernel in zip(self.blocks, self.kernels, strict=True)]
+        skips = []
+        for level in range(self.levels + 1):
+            if level:
+                size, rest = divmod(size, self.strides[level - 1][axis])
+                if rest:
+                    return None
+            size -= lost[level]
+            if size < 1:
+                return None
+            skips.append(size)
+        pairs = []
+        for level in reversed(range(self.levels)):
+            size *= self.strides[level][axis]
+            pairs.append((skips[level], size))
+            size -= lost[level]
+            if size < 1:
+                return None
+        return [*reversed(pairs), (size, size)]
+
+    def _build(
+        self, style: Style, block: str, before: bool, up: str, biases: tuple[bool | None, bool], deep_supervision: int
+    ) -> None:
+        channels = self.channels
+
+        def stage(level: int, inputs: int, middle: int | None = None) -> nn.Sequential:
+            return build_stage(
+                style,
+                inputs,
+                channels[level],
+                kernel=self.kernels[level],
+                blocks=self.blocks[level],
+                block=block,
+                middle=middle,
+                padded=self.padding == "same",
+                bias=biases[0],
+            )
+
         self.encoder = nn.ModuleList(
-            block(inputs, outputs) for inputs, outputs in zip([in_channels, *channels[:-1]], channels, strict=True)
+            stage(level, inputs, max(channels[level] // 2, 1) if before else None)
+            for level, inputs in enumerate([self.in_channels, *channels[:-1]])
         )
-        self.pool = max_pool(dims, 2)
-        self.up = nn.ModuleList(_up_sampling(dims, 2 * outputs, outputs, up) for outputs in channels[:-1])
-        self.decoder = nn.ModuleList(block(2 * outputs, outputs) for outputs in channels[:-1])
-        self.head = conv(dims, width, num_classes, 1)
-        slope = LEAKY_SLOPE if activation == "leaky_relu" else 0.0
-        start_weights(self, negative_slope=slope, linear=(*self.up.modules(), self.head))
+        self.pools = nn.ModuleList(max_pool(style.dims, stride) for stride in self.strides)
+        # Çiçek et al.: up-samplings keep their channels, "to avoid bottlenecks".
+        fine = channels[1:] if before else channels[:-1]
+        self.up = nn.ModuleList(
+            build_up_sampling(style.dims, channels[level + 1], fine[level], self.strides[level], up, biases[1])
+            for level in range(self.levels)
+        )
+        self.decoder = nn.ModuleList(stage(level, channels[level] + fine[level]) for level in range(self.levels))
+        self.head = conv(style.dims, channels[0], self.num_classes, 1)
+        self.extra_heads = nn.ModuleList(
+            conv(style.dims, channels[level + 1], self.num_classes, 1) for level in range(deep_supervision)
+        )
+        slope = LEAKY_SLOPE if style.activation == "leaky_relu" else 0.0
+        start_weights(self, negative_slope=slope, linear=(*self.up.modules(), self.head, *self.extra_heads))
 
-    def compute(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, num_classes, *spatial)``."""
+    def compute(self, x: Tensor) -> Any:
+        """Return logits ``(n, num_classes, *spatial)``; in training with ``deep_supervision`` a list of them.
+
+        The list holds the logits and then those of coarser levels, the finest first; level l has
+        ⌈size / stride⌉ pixels along an axis.
+        """
+        spatial = x.shape[2:]
+        if self.sizes == "pad":
+            x = pad(x, self.multiples)
         skips = []
         for level, encode in enumerate(self.encoder):
-            x = encode(self.pool(x) if level else x)
+            x = encode(self.pools[level - 1](x) if level else x)
             skips.append(x)
+        extras = []
         for level in reversed(range(self.levels)):
             x = self.up[level](x)
-            skip = skips[level]
-            x = self.decoder[level](torch.cat([_crop(skip, x) if self.padding == "none" else skip, x], dim=1))
-        logits: Tensor = self.head(x)
-        return logits
+            x = self.decoder[level](torch.cat([trim(skips[level], self.margins[level]), x], dim=1))
+            if self.training and 0 < level <= len(self.extra_heads):
+                extras.append(self.extra_heads[level - 1](x))
+        found = [self.head(x), *reversed(extras)]
+        if self.sizes == "pad":
+            found = [crop(logits, self._coarsened(spatial, level)) for level, logits in enumerate(found)]
+        return found if len(found) > 1 else found[0]
 
-    def nearest_sizes(self, size: int) -> tuple[int, ...]:
-        """Return the valid sizes of an axis nearest to ``size``: itself, or those below and above."""
-        if self.padding == "same":
-            return super().nearest_sizes(size)
-        steps = (size - self.input_minimum) // self.input_multiple
-        below = self.input_minimum + steps * self.input_multiple
-        if steps < 0:
-            return (self.input_minimum,)
-        return (size,) if below == size else (below, below + self.input_multiple)
+    def _coarsened(self, sizes: Sequence[int], level: int) -> list[int]:
+        """Return the sizes at ``level``, of which the last pixel may lie partly outside."""
+        steps = [math.prod(axis) for axis in zip(*self.strides[:level], strict=True)] or [1] * len(sizes)
+        return [-(-size // step) for size, step in zip(sizes, steps, strict=True)]
+
+    def nearest_sizes(self, size: int, axis: int = 0) -> tuple[int, ...]:
+        """Return the valid sizes of a spatial ``axis`` nearest to ``size``: itself, or those below and above."""
+        if self.sizes == "pad":
+            return (max(size, 1),)
+        least, multiple = self.least[axis], self.multiples[axis]
+        below = least + (size - least) // multiple * multiple
+        if size < least:
+            return (least,)
+        return (size,) if below == size else (below, below + multiple)
+
+    def check_input(self, shape: tuple[int, ...]) -> None:
+        """Raise ShapeError unless the network accepts inputs of ``shape`` (n, in_channels, *spatial)."""
+        super().check_input(shape)
+        bottom = math.prod(-(-size // multiple) for size, multiple in zip(shape[2:], self.multiples, strict=True))
+        if self.padding == "none" or bottom > 1:
+            return
+        # One number has no variance; PyTorch would say "expected more than 1 spatial element".
+        if self.norm == "instance" or (self.norm == "batch" and self.training and shape[0] == 1):
+            raise ShapeError(
+                f"{type(self).__name__}: x has spatial size {shape[2:]}, of which levels={self.levels} leave one "
+                f"position, and norm={self.norm!r} needs two to measure a variance. "
+                f"Give a larger x{'' if self.norm == 'instance' else ' or a larger batch'}, fewer levels, "
+                "or norm='group'."
+            )
 
     def size_rule(self) -> str:
         """Return in words which spatial sizes are valid."""
-        if self.padding == "same":
-            return f"{super().size_rule()} (2 to the power of levels={self.levels})"
-        return (
-            f"every size must be {self.input_minimum} + {self.input_multiple} n "
-            f"(levels={self.levels}, padding={self.padding!r})"
-        )
+        if self.sizes == "pad":
+            return "every size must be at least 1"
+        same = len({*self.multiples}) == 1 and len({*self.least}) == 1
+        multiple = self.multiples[0] if same else self.multiples
+        if self.padding == "none":
+            least = self.least[0] if same else self.least
+            return f"every size must be {least} + {multiple} n (levels={self.levels}, padding={self.padding!r})"
+        if not same:
+            return f"sizes must be multiples of {multiple}, the products of strides"
+        powers = all(step == 2 for stride in self.strides for step in stride)
+        why = f"2 to the power of levels={self.levels}" if powers else "the product of strides"
+        return f"every size must be a multiple of {multiple} ({why}) unless sizes='pad'"
 
 
-def _two_convolutions(dims: int, inputs: int, outputs: int, norm: str, activation: str, padding: int) -> nn.Sequential:
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for step, channels in ((1, inputs), (2, outputs)):
-        normalise = make_norm(norm, dims, outputs)
-        # A normalisation subtracts the mean, and with it any bias before it.
-        layers[f"conv{step}"] = conv(dims, channels, outputs, 3, padding=padding, bias=normalise is None)
-        if normalise is not None:
-            layers[f"norm{step}"] = normalise
-        layers[f"act{step}"] = make_activation(activation)
-    return nn.Sequential(layers)
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) or not isinstance(value, Sequence)
 
 
-def _up_sampling(dims: int, inputs: int, outputs: int, up: str) -> nn.Module:
-    if up == "transposed":
-        return conv_transpose(dims, inputs, outputs, 2, stride=2)
-    # The 1×1 convolution commutes with the resize (both are linear, the weights of a resize sum to one), and
-    # costs 2^dims times less when it comes first.
-    return nn.Sequential(OrderedDict(conv=conv(dims, inputs, outputs, 1), resize=resize(dims, 2)))
+def _per_level(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """Return one number a level; ``value`` may be one for all."""
+    values = [value] * count if _is_count(value) else list(value)  # type: ignore[arg-type]
+    if len(values) != count:
+        raise ConfigError(_wrong_length(name, len(values), count))
+    return tuple(check_count(name, entry) for entry in values)  # type: ignore[arg-type]
 
 
-def _crop(skip: Tensor, x: Tensor) -> Tensor:
-    """Return the centre of ``skip`` that has the spatial size of ``x``."""
-    for axis in range(2, x.dim()):
-        size = x.shape[axis]
-        skip = skip.narrow(axis, (skip.shape[axis] - size) // 2, size)
-    return skip
+def _per_axis(name: str, value: PerLevel, count: int, dims: int) -> tuple[tuple[int, ...], ...]:
+    """Return one number an axis for each level."""
+    values: list[Any] = [value] * count if _is_count(value) else list(value)  # type: ignore[arg-type]
+    if len(values) != count:
+        raise ConfigError(_wrong_length(name, len(values), count))
+    found = []
+    for entry in values:
+        sizes = (entry,) * dims if _is_count(entry) else tuple(entry)
+        if len(sizes) != dims:
+            raise ConfigError(f"{name} holds {sizes}, but dims={dims} needs {dims} numbers there, or one for all axes.")
+        found.append(tuple(check_count(name, size) for size in sizes))
+    return tuple(found)
+
+
+def _wrong_length(name: str, came: int, count: int) -> str:
+    levels = count if name == "strides" else count - 1
+    which = "one a pooling" if name == "strides" else "one a level and one for the bottom"
+    return f"{name} has {came} entries, but levels={levels} needs {count}: {which}. Or give one number for all."
 
 
 def unet(
@@ -137,30 +287,49 @@ def unet(
     num_classes: int = 2,
     *,
     levels: int = 4,
-    width: int = 32,
+    width: int | Sequence[int] = 32,
+    blocks: int | Sequence[int] = 1,
+    block: str = "plain",
+    kernels: PerLevel = 3,
+    strides: PerLevel = 2,
     up: str = "transposed",
     norm: str = "batch",
     activation: str = "relu",
     padding: str = "same",
+    sizes: str = "check",
+    deep_supervision: int = 0,
 ) -> UNet:
     """Return a U-Net: per level two 3-wide convolutions, each with normalisation and activation.
 
     Ronneberger et al. 2015 and Çiçek et al. 2016, in the padded form of the course: ``levels`` halvings by
-    2-wide max pooling, ``width`` channels at full resolution and twice as many after each halving,
-    up-sampling by 2-wide stride-2 transposed convolutions, concatenation with the encoder's output of equal
-    size, and a 1-wide convolution to logits. ``unet(2, 1, 2, width=64, norm="none", padding="none")`` is the
-    paper's 2-D network.
+    max pooling, ``width`` channels at full resolution and twice as many after each halving, up-sampling by
+    transposed convolutions, concatenation with the encoder's output of equal size, and a 1-wide convolution to
+    logits. The papers' own networks are :func:`unet_ronneberger` and :func:`unet_cicek`.
+
+    Weights start from N(0, 2 / inputs), the papers' √(2/N) (He et al. 2015, arXiv 1502.01852).
 
     Args:
         dims: spatial axes, 1, 2 or 3.
         in_channels: channels of the input.
         num_classes: channels of the output.
-        levels: number of 2× poolings; every spatial size must be a multiple of 2^levels.
-        width: channels at full resolution.
-        up: ``"transposed"`` or ``"resize"`` (1-wide convolution, then linear resize ×2).
-        norm: ``"batch"``, ``"instance"`` or ``"none"``; convolutions have a bias only with ``"none"``.
-        activation: ``"relu"``, ``"leaky_relu"`` (0.01), ``"elu"``, ``"silu"`` or ``"gelu"``.
+        levels: number of poolings.
+        width: channels at full resolution, doubled at each level; or the channels of each level and the bottom.
+        blocks: blocks of two convolutions in each stage; one number, or one for each level and the bottom.
+        block: ``"plain"``, or ``"residual"``: every block is added to its input.
+        kernels: size of the convolutions; one number, or for each level and the bottom a number or one an axis.
+        strides: factors between levels; one number, or for each pooling a number or one an axis: for volumes
+            of thick slices ``[(1, 2, 2), (2, 2, 2)]``.
+        up: ``"transposed"``, ``"linear"`` or ``"nearest"`` (1-wide convolution, then a resize), or ``"shuffle"``
+            (3-wide convolution whose channels become pixels).
+        norm: ``"batch"``, ``"instance"``, ``"group"`` or ``"none"``; convolutions have a bias only with ``"none"``.
+        activation: a key of ``convoxel.nn.ACTIVATIONS``, such as ``"relu"`` or ``"leaky_relu"``.
         padding: ``"same"`` keeps the spatial size; ``"none"`` loses borders, and skips are cropped.
+        sizes: ``"check"`` refuses a size that is no multiple of the strides' product, naming those that fit;
+            ``"pad"`` takes any size, with zeros after the end that are cut off again. The first is the default
+            because zeros are part of what a network sees: normalisation and the last pixels feel them, and who
+            cuts tiles of a large image does better to cut tiles that fit.
+        deep_supervision: number of coarser levels that give logits too, in training mode: then the result is a
+            list, the full resolution first (Dou et al. 2017).
 
     Returns:
         A module from ``(n, in_channels, *spatial)`` to logits ``(n, num_classes, *spatial)``.
@@ -168,12 +337,13 @@ def unet(
     Raises:
         ConfigError: an argument is out of range. The module raises ShapeError for a size that does not fit.
 
-    >>> import torch
     >>> net = unet(3, in_channels=1, num_classes=3, levels=2, width=4)
     >>> net(torch.zeros(1, 1, 8, 12, 16)).shape
     torch.Size([1, 3, 8, 12, 16])
     >>> net.input_multiple
     4
+    >>> unet(2, levels=2, width=4, sizes="pad")(torch.zeros(1, 1, 5, 7)).shape
+    torch.Size([1, 2, 5, 7])
     """
     return UNet(
         dims,
@@ -181,8 +351,74 @@ def unet(
         num_classes,
         levels=levels,
         width=width,
+        blocks=blocks,
+        block=block,
+        kernels=kernels,
+        strides=strides,
         up=up,
         norm=norm,
         activation=activation,
         padding=padding,
+        sizes=sizes,
+        deep_supervision=deep_supervision,
     )
+
+
+def unet_ronneberger(
+    dims: int = 2, in_channels: int = 1, num_classes: int = 2, *, levels: int = 4, width: int = 64
+) -> UNet:
+    """Return the network of Ronneberger et al. 2015 (Figure 1): no padding, no normalisation, biases.
+
+    31 030 658 parameters in 2-D, 1 channel to 2; 572 pixels give 388. It takes 188 + 16 n pixels and loses 184;
+    large images are computed in tiles that overlap by these.
+
+    Args:
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: channels of the output.
+        levels: number of poolings.
+        width: channels at full resolution.
+
+    Returns:
+        A module from ``(n, in_channels, *spatial)`` to logits ``(n, num_classes, *smaller)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for a size that does not fit.
+
+    >>> unet_ronneberger(width=2).nearest_sizes(570)
+    (556, 572)
+    """
+    return UNet(dims, in_channels, num_classes, levels=levels, width=width, norm="none", padding="none")
+
+
+def unet_cicek(
+    dims: int = 3, in_channels: int = 3, num_classes: int = 3, *, levels: int = 3, width: int = 64, norm: str = "batch"
+) -> UNet:
+    """Return the 3-D U-Net of Çiçek et al. 2016 (Figure 2): channels double before each pooling.
+
+    19 069 955 parameters in 3-D, 3 channels to 3, batch normalisation not counted; 132 × 132 × 116 voxels give
+    44 × 44 × 28. Up-convolutions keep their channels and have no bias; the convolutions have one, before the
+    normalisation too.
+
+    Args:
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: channels of the output.
+        levels: number of poolings.
+        width: channels at full resolution, after the second convolution; the first has half.
+        norm: as for :func:`unet`.
+
+    Returns:
+        A module from ``(n, in_channels, *spatial)`` to logits ``(n, num_classes, *smaller)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for a size that does not fit.
+
+    >>> net = unet_cicek(width=4)
+    >>> [net.nearest_sizes(size) for size in (132, 116)]
+    [(132,), (116,)]
+    """
+    return UNet(
+        dims, in_channels, num_classes, levels=levels, width=width, widen="before", up_bias=False, bias=True,
+        norm=norm, padding="none",
+    )  # fmt: skip

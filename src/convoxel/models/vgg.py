@@ -1,23 +1,96 @@
-"""VGG: stacks of 3-wide convolutions between poolings (Simonyan & Zisserman 2015, arXiv 1409.1556)."""
+"""VGG: stacks of 3-wide convolutions between poolings.
+
+Simonyan & Zisserman 2015, "Very deep convolutional networks for large-scale image recognition" (arXiv
+1409.1556), Table 1, columns A, B, D and E. Input 3 × 224 × 224, 1000 classes; parameters and
+multiply-accumulates of each network are in ``VARIANTS``. The networks called ``_bn`` normalise after every
+convolution, which the paper predates.
+
+State-dict names and shapes in 2-D are those of torchvision.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.network import Network, scale_channels
-from convoxel.nn import activation, batch_norm, conv, global_average_pool, max_pool, start_weights
+from convoxel.models.network import (
+    Backbone,
+    Published,
+    Window,
+    check_choice,
+    check_count,
+    scale_channels,
+    scale_count,
+    smallest_size,
+)
+from convoxel.models.pyramid import Pyramid
+from convoxel.models.style import Style
+from convoxel.nn import adaptive_average_pool, max_pool, start_weights
 
-__all__ = ["VGG", "course_vgg"]
-
-# Channels of the convolutions of one stage; a 2-wide max pooling stands between stages.
-_COURSE = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))
+__all__ = ["VARIANTS", "VGG", "Variant", "build_vgg", "course_vgg"]
 
 
-class VGG(Network):
-    """3-wide convolutions with batch norm and ReLU, max pooling between stages, global average, linear.
+class Variant(NamedTuple):
+    """The numbers in which the networks of the family differ.
 
-    Needs at least 2^(stages − 1) pixels along each axis, and takes any size above.
+    Attributes:
+        blocks: convolutions of each stage.
+        published: figures of the published network.
+        norm: normalisation after each convolution.
+        channels: channels of each stage.
+        hidden: widths of the linear layers before the last.
+        grid: positions along each axis that the classifier sees.
+        bias: whether convolutions have a bias although a normalisation follows.
+        last_pool: whether a pooling follows the last stage.
+    """
+
+    blocks: tuple[int, ...]
+    published: Published
+    norm: str = "none"
+    channels: tuple[int, ...] = (64, 128, 256, 512, 512)
+    hidden: tuple[int, ...] = (4096, 4096)
+    grid: int = 7
+    bias: bool = True
+    last_pool: bool = True
+
+
+_SINGLE = "paper, Table 3, one scale"
+_DOCS = "torchvision, IMAGENET1K_V1, 1 crop"
+_A, _B, _D, _E = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
+
+VARIANTS = {
+    "vgg11": Variant(_A, Published(224, 132_863_336, 7_609_090_048, 150, 70.4, _SINGLE)),
+    "vgg11_bn": Variant(_A, Published(224, 132_868_840, 7_609_090_048, 150, 70.370, _DOCS), "batch"),
+    "vgg13": Variant(_B, Published(224, 133_047_848, 11_308_466_176, 156, 71.3, _SINGLE)),
+    "vgg13_bn": Variant(_B, Published(224, 133_053_736, 11_308_466_176, 156, 71.586, _DOCS), "batch"),
+    "vgg16": Variant(_D, Published(224, 138_357_544, 15_470_264_320, 212, 74.4, _SINGLE)),
+    "vgg16_bn": Variant(_D, Published(224, 138_365_992, 15_470_264_320, 212, 73.360, _DOCS), "batch"),
+    "vgg19": Variant(_E, Published(224, 143_667_240, 19_632_062_464, 268, 74.5, _SINGLE)),
+    "vgg19_bn": Variant(_E, Published(224, 143_678_248, 19_632_062_464, 268, 74.218, _DOCS), "batch"),
+}
+
+# The course's: no hidden linear layers, no bias that a normalisation would subtract again.
+COURSE = Variant(
+    (2, 2, 3, 3),
+    Published(224, 7_643_082, 13_959_369_728, 92),
+    "batch",
+    channels=(64, 128, 256, 512),
+    hidden=(),
+    grid=1,
+    bias=False,
+    last_pool=False,
+)
+
+_CONV = Window(3, 1, 1)
+_POOL = Window(2, 2)
+
+
+class VGG(Backbone):
+    """Stages of 3-wide convolutions with 2-wide max poolings between, a grid average, linear layers.
+
+    See :func:`build_vgg`.
     """
 
     def __init__(
@@ -26,32 +99,128 @@ class VGG(Network):
         in_channels: int,
         num_classes: int,
         *,
-        stages: tuple[tuple[int, ...], ...],
+        variant: Variant,
         width: float,
+        depth: float = 1.0,
+        activation: str = "relu",
+        norm: str | None = None,
+        stem: str = "image",
+        dropout: float = 0.5,
+        grid: int | None = None,
+        features_only: bool = False,
     ) -> None:
-        super().__init__(dims, in_channels, num_classes, input_minimum=2 ** (len(stages) - 1))
-        layers: list[nn.Module] = []
+        small = check_choice("stem", stem, ("image", "small")) == "small"
+        last = len(variant.channels) - 1
+        pooled = [(stage < last or variant.last_pool) and not (small and stage == 0) for stage in range(last + 1)]
+        super().__init__(
+            dims,
+            in_channels,
+            num_classes,
+            features_only=features_only,
+            input_minimum=smallest_size([_POOL] * sum(pooled)),
+        )
+        style = Style(dims, variant.norm if norm is None else norm, activation)
+        body = Pyramid()
         inputs = in_channels
-        for number, stage in enumerate(stages):
-            if number:
-                layers.append(max_pool(dims, 2))
-            for channels in stage:
-                outputs = scale_channels(channels, width)
-                layers += [conv(dims, inputs, outputs, 3, padding=1, bias=False), batch_norm(dims, outputs)]
-                layers.append(activation("relu"))
+        for channels, count, pool in zip(variant.channels, variant.blocks, pooled, strict=True):
+            outputs = scale_channels(channels, width)
+            for _ in range(scale_count(count, depth)):
+                body.add(style.conv(inputs, outputs, 3, bias=variant.bias or style.norm == "none"), outputs)
+                if style.norm != "none":
+                    body.add(style.normalise(outputs), outputs)
+                body.add(style.activate(), outputs)
                 inputs = outputs
-        self.features = nn.Sequential(*layers)
-        self.avgpool = global_average_pool(dims)
-        self.classifier = nn.Linear(inputs, num_classes)
-        start_weights(self, linear=(self.classifier,))
+            if pool:
+                body.add(max_pool(dims, _POOL.kernel), outputs, _POOL.stride)
+        self.features = body
+        self.feature_strides, self.feature_channels = body.levels.strides, body.levels.channels
+        final: tuple[nn.Module, ...] = ()
+        if not features_only:
+            # A small image has no grid of positions left at the end: its classifier sees the average.
+            cells = check_count("grid", (1 if small else variant.grid) if grid is None else grid)
+            self.avgpool = adaptive_average_pool(dims, cells)
+            layers: list[nn.Module] = []
+            inputs *= cells**dims
+            for hidden in variant.hidden:
+                outputs = scale_channels(hidden, width)
+                layers += [nn.Linear(inputs, outputs), style.activate(), nn.Dropout(dropout)]
+                inputs = outputs
+            layers.append(nn.Linear(inputs, num_classes))
+            self.classifier = nn.Sequential(*layers) if variant.hidden else layers[0]
+            final = (layers[-1],)
+        start_weights(self, linear=final)
 
-    def compute(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, num_classes)``."""
-        logits: Tensor = self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+    def classify(self, x: Tensor) -> Tensor:
+        """Return logits ``(n, num_classes)`` from the last feature map."""
+        logits: Tensor = self.classifier(torch.flatten(self.avgpool(x), 1))
         return logits
 
 
-def course_vgg(dims: int = 2, in_channels: int = 3, num_classes: int = 10, *, width: float = 1.0) -> VGG:
+def build_vgg(
+    name: str,
+    dims: int = 2,
+    in_channels: int = 3,
+    num_classes: int = 1000,
+    *,
+    width: float = 1.0,
+    depth: float = 1.0,
+    activation: str = "relu",
+    norm: str | None = None,
+    stem: str = "image",
+    dropout: float = 0.5,
+    grid: int | None = None,
+    features_only: bool = False,
+) -> VGG:
+    """Return the VGG called ``name``, a key of ``VARIANTS``, with weights N(0, 2 / fan-in) and biases 0.
+
+    That start is He et al. 2015 (arXiv 1502.01852, eq. 10), which was made for these networks; the paper itself
+    copied the first and last layers from trained shallower networks.
+
+    Args:
+        name: ``"vgg11"``, 13, 16 or 19, or one of these with ``"_bn"``.
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of logits.
+        width: factor on all channel counts, which are rounded to multiples of 8.
+        depth: factor on the number of convolutions of each stage, rounded up.
+        activation: a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: a key of ``convoxel.nn.NORMS``; None: ``"batch"`` for the names with ``_bn``, else ``"none"``.
+        stem: ``"image"``, or ``"small"``: without the first pooling, and the classifier sees one position.
+        dropout: share of the classifier's values that training drops.
+        grid: positions along each axis that the classifier sees; None: 7, or 1 with the small stem. 7 in 3-D
+            makes 720 million parameters.
+        features_only: return the feature maps at strides 1, 2, 4, 8, 16 and 32, and build no head.
+
+    Returns:
+        A module from ``(n, in_channels, *spatial)``, every size at least 32 (``"small"``: 16), to logits
+        ``(n, num_classes)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
+
+    >>> net = build_vgg("vgg11", 3, in_channels=1, width=0.125, stem="small", num_classes=2)
+    >>> net.feature_strides, net.input_minimum
+    ((1, 2, 4, 8, 16), 16)
+    """
+    return VGG(
+        dims,
+        in_channels,
+        num_classes,
+        variant=VARIANTS[name],
+        width=width,
+        depth=depth,
+        activation=activation,
+        norm=norm,
+        stem=stem,
+        dropout=dropout,
+        grid=grid,
+        features_only=features_only,
+    )
+
+
+def course_vgg(
+    dims: int = 2, in_channels: int = 3, num_classes: int = 10, *, width: float = 1.0, features_only: bool = False
+) -> VGG:
     """Return the course's VGG: 64, 64, pool, 128, 128, pool, 3 × 256, pool, 3 × 512, global average, linear.
 
     Every convolution is 3 wide, padded, without bias, and followed by batch normalisation and ReLU.
@@ -61,6 +230,7 @@ def course_vgg(dims: int = 2, in_channels: int = 3, num_classes: int = 10, *, wi
         in_channels: channels of the input.
         num_classes: number of logits.
         width: factor on all channel counts, which are rounded to multiples of 8.
+        features_only: return the feature maps at strides 1, 2, 4 and 8, and build no head.
 
     Returns:
         A module from ``(n, in_channels, *spatial)``, every size at least 8, to logits ``(n, num_classes)``.
@@ -68,8 +238,7 @@ def course_vgg(dims: int = 2, in_channels: int = 3, num_classes: int = 10, *, wi
     Raises:
         ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
 
-    >>> import torch
     >>> course_vgg(2, in_channels=1, num_classes=10, width=0.125).eval()(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 10])
     """
-    return VGG(dims, in_channels, num_classes, stages=_COURSE, width=width)
+    return VGG(dims, in_channels, num_classes, variant=COURSE, width=width, features_only=features_only)

@@ -6,18 +6,20 @@
 
 from __future__ import annotations
 
-from convoxel.nn.initial import start_weights
+from convoxel.nn.initial import start_network, start_weights
 from convoxel.nn.layer import (
     ACTIVATIONS,
     LEAKY_SLOPE,
     NORMS,
     activation,
+    adaptive_average_pool,
     average_pool,
     batch_norm,
     check_dims,
     conv,
     conv_transpose,
     global_average_pool,
+    group_norm,
     instance_norm,
     max_pool,
     norm,
@@ -29,15 +31,18 @@ __all__ = [
     "LEAKY_SLOPE",
     "NORMS",
     "activation",
+    "adaptive_average_pool",
     "average_pool",
     "batch_norm",
     "check_dims",
     "conv",
     "conv_transpose",
     "global_average_pool",
+    "group_norm",
     "instance_norm",
     "max_pool",
     "norm",
     "resize",
+    "start_network",
     "start_weights",
 ]

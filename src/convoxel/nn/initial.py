@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-__all__ = ["start_weights"]
+__all__ = ["start_network", "start_weights"]
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -39,3 +39,33 @@ def start_weights(module: nn.Module, *, negative_slope: float = 0.0, linear: tup
             layer.weight.normal_(0.0, math.sqrt(gain / inputs))
             if layer.bias is not None:
                 layer.bias.zero_()
+
+
+def start_network(module: nn.Module, *, conv: str | float = "fan_out", linear: float | None = None) -> None:
+    """Draw the weights of every convolution and linear layer inside ``module`` as a paper prescribes.
+
+    Biases start at 0; normalisation layers keep scale 1 and shift 0. Nothing is drawn on the meta device.
+
+    Args:
+        module: what to start.
+        conv: ``"fan_in"`` or ``"fan_out"``: N(0, 2 / n) with n the products behind one output (or before one
+            gradient) value, He et al. 2015, eqs. 10 and 14; or the standard deviation.
+        linear: the standard deviation; None: uniform ±1/√inputs, PyTorch's own.
+
+    >>> layer = nn.Conv2d(64, 32, 3)
+    >>> start_network(layer)
+    >>> round(layer.weight.std().item() * math.sqrt(32 * 9 / 2), 1), layer.bias.abs().max().item()
+    (1.0, 0.0)
+    """
+    for layer in module.modules():
+        if not isinstance(layer, (*_CONV, nn.Linear)) or layer.weight.is_meta:
+            continue
+        if isinstance(layer, nn.Linear):
+            if linear is not None:
+                nn.init.normal_(layer.weight, 0.0, linear)
+        elif isinstance(conv, str):
+            nn.init.kaiming_normal_(layer.weight, mode=conv, nonlinearity="relu")  # type: ignore[arg-type]
+        else:
+            nn.init.normal_(layer.weight, 0.0, conv)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

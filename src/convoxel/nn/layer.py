@@ -7,7 +7,9 @@ and 3-D. They return plain ``torch.nn`` modules: parameters keep PyTorch's names
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -18,12 +20,14 @@ __all__ = [
     "LEAKY_SLOPE",
     "NORMS",
     "activation",
+    "adaptive_average_pool",
     "average_pool",
     "batch_norm",
     "check_dims",
     "conv",
     "conv_transpose",
     "global_average_pool",
+    "group_norm",
     "instance_norm",
     "max_pool",
     "norm",
@@ -134,33 +138,59 @@ def conv_transpose(
     )
 
 
-def batch_norm(dims: int, channels: int) -> nn.Module:
+def batch_norm(dims: int, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
     """Return ``nn.BatchNorm1d``, ``2d`` or ``3d`` with its affine parameters.
 
     >>> batch_norm(1, 4)  # doctest: +ELLIPSIS
     BatchNorm1d(4, ...)
     """
-    return _BATCH_NORM[check_dims(dims) - 1](channels)
+    return _BATCH_NORM[check_dims(dims) - 1](channels, eps=eps, momentum=momentum)
 
 
-def instance_norm(dims: int, channels: int) -> nn.Module:
+def instance_norm(dims: int, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
     """Return ``nn.InstanceNorm1d``, ``2d`` or ``3d`` with affine parameters.
+
+    ``momentum`` is taken and unused, as nothing is averaged over batches: all of ``NORMS`` are called alike.
 
     >>> instance_norm(3, 4).affine
     True
     """
-    return _INSTANCE_NORM[check_dims(dims) - 1](channels, affine=True)
+    return _INSTANCE_NORM[check_dims(dims) - 1](channels, eps=eps, affine=True)
 
 
-NORMS: dict[str, Callable[[int, int], nn.Module] | None] = {
+# Eight groups, as 3-D U-Nets use; Wu & He 2018 (arXiv 1803.08494, Table 3) find any number from 2 to 64 about equal.
+_GROUPS = 8
+
+
+def group_norm(dims: int, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
+    """Return ``nn.GroupNorm`` with 8 groups, or as many below that as divide ``channels``.
+
+    PyTorch's layer is the same for every ``dims``; ``momentum`` is taken and unused, as with instances.
+
+    >>> group_norm(3, 12).num_groups
+    4
+    """
+    check_dims(dims)
+    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels, eps=eps)
+
+
+NORMS: dict[str, Callable[..., nn.Module] | None] = {
     "batch": batch_norm,
     "instance": instance_norm,
+    "group": group_norm,
     "none": None,
 }
 
 
-def norm(kind: str, dims: int, channels: int) -> nn.Module | None:
+def norm(kind: str, dims: int, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module | None:
     """Return the normalisation called ``kind`` (a key of ``NORMS``), or None for ``"none"``.
+
+    Args:
+        kind: which.
+        dims: spatial axes, 1, 2 or 3.
+        channels: channels of its input.
+        eps: added to the variance before the root.
+        momentum: share of the newest batch in the running statistics of ``"batch"``.
 
     Raises:
         ConfigError: ``kind`` is not known.
@@ -171,7 +201,7 @@ def norm(kind: str, dims: int, channels: int) -> nn.Module | None:
     if kind not in NORMS:
         raise ConfigError(f"norm is {kind!r}, but it can be {', '.join(map(repr, NORMS))}.")
     make = NORMS[kind]
-    return None if make is None else make(dims, channels)
+    return None if make is None else make(dims, channels, eps=eps, momentum=momentum)
 
 
 # The slope of Maas et al. 2013, of PyTorch and of nnU-Net.
@@ -179,10 +209,12 @@ LEAKY_SLOPE = 0.01
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
     "leaky_relu": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
     "elu": lambda: nn.ELU(inplace=True),
     "silu": lambda: nn.SiLU(inplace=True),
     "gelu": nn.GELU,
+    "hard_swish": lambda: nn.Hardswish(inplace=True),
 }
 
 
@@ -200,30 +232,54 @@ def activation(kind: str) -> nn.Module:
     return ACTIVATIONS[kind]()
 
 
-def max_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0) -> nn.Module:
+def max_pool(
+    dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0, ceil: bool = False
+) -> nn.Module:
     """Return ``nn.MaxPool1d``, ``2d`` or ``3d``; ``stride`` is the kernel's size unless given.
+
+    With ``ceil`` the last window may hang over the end.
 
     >>> max_pool(2, 2)
     MaxPool2d(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0), dilation=1, ceil_mode=False)
     """
     kernel = _sizes(check_dims(dims), kernel_size)
-    return _MAX_POOL[dims - 1](
-        kernel, stride=kernel if stride is None else _sizes(dims, stride), padding=_sizes(dims, padding)
-    )
+    strides = kernel if stride is None else _sizes(dims, stride)
+    return _MAX_POOL[dims - 1](kernel, stride=strides, padding=_sizes(dims, padding), ceil_mode=ceil)
 
 
 def average_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0) -> nn.Module:
     """Return ``nn.AvgPool1d``, ``2d`` or ``3d``; ``stride`` is the kernel's size unless given.
 
+    Padding is zeros, which count. In 3-D it is a layer of its own: PyTorch's pooling there refuses an axis that
+    is shorter than the kernel, even where the padding makes room.
+
     >>> average_pool(1, 3, stride=2).stride
     (2,)
     """
     kernel = _sizes(check_dims(dims), kernel_size)
+    strides = kernel if stride is None else _sizes(dims, stride)
+    pads = _sizes(dims, padding)
+    if dims == 3 and any(pads):
+        both = tuple(pad for pad in reversed(pads) for _ in range(2))  # the last axis comes first
+        return nn.Sequential(nn.ConstantPad3d(both, 0.0), nn.AvgPool3d(kernel, stride=strides))
     return _AVERAGE_POOL[dims - 1](
         kernel,  # type: ignore[arg-type]
-        stride=kernel if stride is None else _sizes(dims, stride),  # type: ignore[arg-type]
-        padding=_sizes(dims, padding),  # type: ignore[arg-type]
+        stride=strides,  # type: ignore[arg-type]
+        padding=pads,  # type: ignore[arg-type]
     )
+
+
+def adaptive_average_pool(dims: int, size: int) -> nn.Module:
+    """Return the average over a grid: ``(n, c, *spatial)`` → ``(n, c, size, …)`` for any spatial size.
+
+    Cell j of an axis of i pixels averages the pixels ⌊j i / size⌋ … ⌈(j + 1) i / size⌉ − 1; an axis with
+    fewer pixels than cells repeats them.
+
+    >>> import torch
+    >>> adaptive_average_pool(1, 2)(torch.tensor([[[1.0, 3.0, 5.0]]])).tolist()
+    [[[2.0, 4.0]]]
+    """
+    return _ADAPTIVE_AVERAGE_POOL[check_dims(dims) - 1](size)
 
 
 def global_average_pool(dims: int) -> nn.Module:
@@ -235,8 +291,10 @@ def global_average_pool(dims: int) -> nn.Module:
     return _ADAPTIVE_AVERAGE_POOL[check_dims(dims) - 1](1)
 
 
-def resize(dims: int, scale: int, mode: str = "linear") -> nn.Module:
-    """Return an ``nn.Upsample`` by the factor ``scale``; ``"linear"`` means linear along every axis.
+def resize(dims: int, scale: Sizes, mode: str = "linear") -> nn.Module:
+    """Return an ``nn.Upsample`` by ``scale``, one factor for all axes or one for each.
+
+    ``"linear"`` means linear along every axis.
 
     Pixels are areas: the output's pixel o has its centre at ``(o + 1/2) / scale − 1/2`` of the input.
 
@@ -248,6 +306,7 @@ def resize(dims: int, scale: int, mode: str = "linear") -> nn.Module:
     """
     if mode not in ("linear", "nearest"):
         raise ConfigError(f"mode is {mode!r}, but it can be 'linear' or 'nearest'.")
+    factor: Any = scale if isinstance(scale, int) else tuple(map(float, _sizes(dims, scale)))
     if mode == "nearest":
-        return nn.Upsample(scale_factor=scale, mode="nearest")
-    return nn.Upsample(scale_factor=scale, mode=_LINEAR_MODE[check_dims(dims) - 1], align_corners=False)
+        return nn.Upsample(scale_factor=factor, mode="nearest")
+    return nn.Upsample(scale_factor=factor, mode=_LINEAR_MODE[check_dims(dims) - 1], align_corners=False)

@@ -1,0 +1,183 @@
+"""AlexNet: five convolutions and three linear layers, in the form with one column.
+
+Krizhevsky, Sutskever & Hinton 2012, "ImageNet classification with deep convolutional neural networks", §3.5;
+the single column and its channel counts are those of Krizhevsky 2014, "One weird trick for parallelizing
+convolutional neural networks" (arXiv 1404.5997), §5, without local response normalisation. Input 3 × 224 × 224,
+1000 classes, 61 100 840 parameters, 714 188 480 multiply-accumulates.
+
+State-dict names and shapes in 2-D are those of torchvision.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from convoxel.models.network import (
+    Backbone,
+    Published,
+    Window,
+    check_choice,
+    check_count,
+    scale_channels,
+    smallest_size,
+)
+from convoxel.models.pyramid import Pyramid
+from convoxel.models.style import Style
+from convoxel.nn import adaptive_average_pool, max_pool, start_network
+
+__all__ = ["VARIANTS", "AlexNet", "Variant", "build_alexnet"]
+
+
+class Variant(NamedTuple):
+    """The numbers of the network: channels of the convolutions and of the hidden linear layers."""
+
+    channels: tuple[int, int, int, int, int]
+    hidden: int
+    published: Published
+
+
+VARIANTS = {
+    "alexnet": Variant(
+        (64, 192, 384, 256, 256),
+        4096,
+        Published(224, 61_100_840, 714_188_480, 195, 59.3, "2012 paper, Table 2, 1 CNN, 10 crops"),
+    )
+}
+
+# Kernel, stride and padding of the first convolution, and whether a pooling follows it.
+_STEMS = {"image": (Window(11, 4, 2), True), "small": (Window(3, 1, 1), False)}
+_POOL = Window(3, 2)
+_GRID = 6
+
+
+class AlexNet(Backbone):
+    """Convolutions with max poolings after the first, second and fifth, then a grid average and three linear layers.
+
+    See :func:`build_alexnet`.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        num_classes: int,
+        *,
+        variant: Variant,
+        width: float,
+        activation: str,
+        norm: str,
+        stem: str,
+        dropout: float,
+        grid: int,
+        features_only: bool,
+    ) -> None:
+        window, pooled = _STEMS[check_choice("stem", stem, tuple(_STEMS))]
+        poolings = [_POOL] * (2 + pooled)
+        super().__init__(
+            dims,
+            in_channels,
+            num_classes,
+            features_only=features_only,
+            input_minimum=smallest_size([window, *poolings]),
+        )
+        style = Style(dims, norm, activation)
+        channels = [scale_channels(count, width) for count in variant.channels]
+        kernels = [window, Window(5, 1, 2), *[Window(3, 1, 1)] * 3]
+        body = Pyramid()
+        inputs = in_channels
+        for number, (outputs, (kernel, stride, padding, _)) in enumerate(zip(channels, kernels, strict=True)):
+            body.add(style.conv(inputs, outputs, kernel, stride=stride, padding=padding, bias=True), outputs, stride)
+            if norm != "none":
+                body.add(style.normalise(outputs), outputs)
+            body.add(style.activate(), outputs)
+            if (number == 0 and pooled) or number in (1, 4):
+                body.add(max_pool(dims, _POOL.kernel, stride=_POOL.stride), outputs, _POOL.stride)
+            inputs = outputs
+        self.features = body
+        self.feature_strides, self.feature_channels = body.levels.strides, body.levels.channels
+        if not features_only:
+            hidden = scale_channels(variant.hidden, width)
+            self.avgpool = adaptive_average_pool(dims, grid)
+            self.classifier = nn.Sequential(
+                nn.Dropout(dropout),
+                nn.Linear(inputs * grid**dims, hidden),
+                style.activate(),
+                nn.Dropout(dropout),
+                nn.Linear(hidden, hidden),
+                style.activate(),
+                nn.Linear(hidden, num_classes),
+            )
+        _start(self)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return logits ``(n, num_classes)`` from the last feature map."""
+        logits: Tensor = self.classifier(torch.flatten(self.avgpool(x), 1))
+        return logits
+
+
+def _start(net: AlexNet) -> None:
+    """Krizhevsky et al. 2012, §5: N(0, 0.01²); biases 1 in the layers named there, "by providing the ReLUs with
+    positive inputs", and 0 elsewhere."""
+    start_network(net, conv=0.01, linear=0.01)
+    convolutions = [layer for layer in net.features if hasattr(layer, "kernel_size") and hasattr(layer, "weight")]
+    hidden = [] if net.features_only else [net.classifier[1], net.classifier[4]]
+    for layer in (convolutions[1], convolutions[3], convolutions[4], *hidden):
+        nn.init.ones_(layer.bias)
+
+
+def build_alexnet(
+    name: str = "alexnet",
+    dims: int = 2,
+    in_channels: int = 3,
+    num_classes: int = 1000,
+    *,
+    width: float = 1.0,
+    activation: str = "relu",
+    norm: str = "none",
+    stem: str = "image",
+    dropout: float = 0.5,
+    grid: int = 6,
+    features_only: bool = False,
+) -> AlexNet:
+    """Return AlexNet with the weights that its paper starts from: N(0, 0.01²), some biases 1.
+
+    Args:
+        name: ``"alexnet"``.
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of logits.
+        width: factor on all channel counts, which are rounded to multiples of 8.
+        activation: a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: a key of ``convoxel.nn.NORMS``, after every convolution.
+        stem: ``"image"`` (11-wide with stride 4 and a pooling) or ``"small"`` (3-wide with stride 1, no pooling).
+        dropout: share of the classifier's values that training drops.
+        grid: positions along each axis that the classifier sees; 6 in 3-D makes 217 million parameters.
+        features_only: return the feature maps at strides 4, 8, 16 and 32, and build no head.
+
+    Returns:
+        A module from ``(n, in_channels, *spatial)``, every size at least 63 (``"small"``: 7), to logits
+        ``(n, num_classes)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
+
+    >>> net = build_alexnet(dims=1, in_channels=1, width=0.125, features_only=True)
+    >>> net.feature_strides, net.feature_channels, net.input_minimum
+    ((4, 8, 16, 32), (8, 24, 32, 32), 63)
+    """
+    return AlexNet(
+        dims,
+        in_channels,
+        num_classes,
+        variant=VARIANTS[name],
+        width=width,
+        activation=activation,
+        norm=norm,
+        stem=stem,
+        dropout=dropout,
+        grid=check_count("grid", grid),
+        features_only=features_only,
+    )

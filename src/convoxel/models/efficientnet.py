@@ -1,0 +1,213 @@
+"""EfficientNet: one searched network, and seven scaled in depth, width and input size together.
+
+Tan & Le 2019, "EfficientNet: rethinking model scaling for convolutional neural networks" (arXiv 1905.11946), Table
+1. Width and depth are 1.1^φ and 1.2^φ of B0's, rounded as in the authors' released table. 3 channels in, 1000
+classes; input size, parameters and multiply-accumulates of each network are in ``VARIANTS``.
+
+State-dict names and shapes in 2-D are those of torchvision.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from convoxel.models.network import Backbone, Published, check_choice, scale_channels, scale_count
+from convoxel.models.pyramid import Pyramid
+from convoxel.models.residual import InvertedResidual, Squeeze
+from convoxel.models.style import Style
+from convoxel.nn import global_average_pool, start_network
+
+__all__ = ["VARIANTS", "EfficientNet", "Variant", "build_efficientnet"]
+
+
+class Variant(NamedTuple):
+    """The numbers in which the networks of the family differ: factors, dropout, and the normalisation's numbers."""
+
+    width: float
+    depth: float
+    dropout: float
+    published: Published
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+
+_TABLE_2 = "paper, Table 2, 1 crop"
+
+VARIANTS = {
+    "efficientnet_b0": Variant(1.0, 1.0, 0.2, Published(224, 5_288_548, 385_814_752, 851, 77.1, _TABLE_2)),
+    "efficientnet_b1": Variant(1.0, 1.1, 0.2, Published(240, 7_794_184, 686_802_832, 1183, 79.1, _TABLE_2)),
+    "efficientnet_b2": Variant(
+        1.1, 1.2, 0.3, Published(288, 9_109_994, 1_087_529_456, 1183, 80.1, "paper, Table 2, 1 crop of 260")
+    ),
+    "efficientnet_b3": Variant(1.2, 1.4, 0.3, Published(300, 12_233_232, 1_827_141_392, 1407, 81.6, _TABLE_2)),
+    "efficientnet_b4": Variant(1.4, 1.8, 0.4, Published(380, 19_341_616, 4_393_771_024, 1799, 82.9, _TABLE_2)),
+    "efficientnet_b5": Variant(
+        1.6, 2.2, 0.4, Published(456, 30_389_784, 10_266_384_752, 2131, 83.6, _TABLE_2), 1e-3, 0.01
+    ),
+    "efficientnet_b6": Variant(
+        1.8, 2.6, 0.5, Published(528, 43_040_704, 19_067_593_536, 2523, 84.0, _TABLE_2), 1e-3, 0.01
+    ),
+    "efficientnet_b7": Variant(
+        2.0, 3.1, 0.5, Published(600, 66_347_960, 37_745_884_192, 3079, 84.3, _TABLE_2), 1e-3, 0.01
+    ),
+}
+
+
+class Stage(NamedTuple):
+    """A line of Table 1: expansion, kernel, stride of the first block, channels, blocks."""
+
+    expansion: int
+    kernel: int
+    stride: int
+    channels: int
+    blocks: int
+
+
+_STAGES = (
+    Stage(1, 3, 1, 16, 1),
+    Stage(6, 3, 2, 24, 2),
+    Stage(6, 5, 2, 40, 2),
+    Stage(6, 3, 2, 80, 3),
+    Stage(6, 5, 1, 112, 3),
+    Stage(6, 5, 2, 192, 4),
+    Stage(6, 3, 1, 320, 1),
+)
+_FIRST = 32
+# Channels of the last convolution, in units of its input: 1280 for B0.
+_LAST = 4
+
+
+class EfficientNet(Backbone):
+    """A 3-wide stem, seven stages of inverted residual blocks with squeeze-and-excitation, global average, linear.
+
+    See :func:`build_efficientnet`.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        num_classes: int,
+        *,
+        variant: Variant,
+        width: float,
+        depth: float,
+        activation: str,
+        norm: str,
+        stem: str,
+        dropout: float | None,
+        drop_path: float,
+        features_only: bool,
+    ) -> None:
+        super().__init__(dims, in_channels, num_classes, features_only=features_only)
+        reach = 2 if check_choice("stem", stem, ("image", "small")) == "image" else 1
+        style = Style(dims, norm, activation, variant.eps, variant.momentum)
+        wider, deeper = variant.width * width, variant.depth * depth
+        counts = [scale_count(stage.blocks, deeper) for stage in _STAGES]
+        inputs = scale_channels(_FIRST, wider)
+        body = Pyramid()
+        body.add(style.unit(in_channels, inputs, 3, stride=reach), inputs, reach)
+        done = 0
+        for stage, count in zip(_STAGES, counts, strict=True):
+            outputs = scale_channels(stage.channels, wider)
+            blocks = []
+            for number in range(count):
+                # Blocks are left out the more often the deeper they are.
+                drop = drop_path * done / sum(counts)
+                blocks.append(_block(style, inputs, outputs, stage, 1 if number else stage.stride, drop))
+                inputs = outputs
+                done += 1
+            body.add(nn.Sequential(*blocks), outputs, stage.stride)
+        body.add(style.unit(inputs, _LAST * inputs, 1), _LAST * inputs)
+        self.features = body
+        self.feature_strides, self.feature_channels = body.levels.strides, body.levels.channels
+        if not features_only:
+            self.avgpool = global_average_pool(dims)
+            self.classifier = nn.Sequential(
+                nn.Dropout(variant.dropout if dropout is None else dropout), nn.Linear(_LAST * inputs, num_classes)
+            )
+        _start(self)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return logits ``(n, num_classes)`` from the last feature map."""
+        logits: Tensor = self.classifier(torch.flatten(self.avgpool(x), 1))
+        return logits
+
+
+def _block(style: Style, inputs: int, outputs: int, stage: Stage, stride: int, drop: float) -> InvertedResidual:
+    expanded = inputs * stage.expansion
+    # A quarter of the block's input, not of the expanded channels.
+    squeeze = Squeeze(style, expanded, max(1, inputs // 4), style.activate(), nn.Sigmoid())
+    return InvertedResidual(
+        style, inputs, expanded, outputs, kernel=stage.kernel, stride=stride, squeeze=squeeze, drop=drop
+    )
+
+
+def _start(net: EfficientNet) -> None:
+    """The authors' released code: N(0, 2 / fan-out) for convolutions, uniform in ±1/√outputs for the linear layer."""
+    start_network(net, conv="fan_out")
+    if not net.features_only and not net.classifier[1].weight.is_meta:
+        bound = 1 / math.sqrt(net.num_classes)
+        nn.init.uniform_(net.classifier[1].weight, -bound, bound)
+
+
+def build_efficientnet(
+    name: str,
+    dims: int = 2,
+    in_channels: int = 3,
+    num_classes: int = 1000,
+    *,
+    width: float = 1.0,
+    depth: float = 1.0,
+    activation: str = "silu",
+    norm: str = "batch",
+    stem: str = "image",
+    dropout: float | None = None,
+    drop_path: float = 0.2,
+    features_only: bool = False,
+) -> EfficientNet:
+    """Return the EfficientNet called ``name``, a key of ``VARIANTS``, started as the authors' released code does.
+
+    Convolutions are N(0, 2 / fan-out), the linear layer uniform in ±1/√num_classes, biases 0.
+
+    Args:
+        name: ``"efficientnet_b0"`` to ``"efficientnet_b7"``.
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of logits.
+        width: factor on all channel counts beside the variant's; they are rounded to multiples of 8.
+        depth: factor on the number of blocks of each stage beside the variant's, rounded up.
+        activation: a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: a key of ``convoxel.nn.NORMS``.
+        stem: ``"image"`` (stride 2) or ``"small"`` (stride 1).
+        dropout: share of the classifier's values that training drops; None: as published.
+        drop_path: probability with which training leaves out the last block of a sample; earlier ones less.
+        features_only: return the feature maps at strides 2, 4, 8, 16 and 32, and build no head.
+
+    Returns:
+        A module from ``(n, in_channels, *spatial)`` of any size to logits ``(n, num_classes)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
+
+    >>> sum(p.numel() for p in build_efficientnet("efficientnet_b0").parameters())
+    5288548
+    """
+    return EfficientNet(
+        dims,
+        in_channels,
+        num_classes,
+        variant=VARIANTS[name],
+        width=width,
+        depth=depth,
+        activation=activation,
+        norm=norm,
+        stem=stem,
+        dropout=dropout,
+        drop_path=drop_path,
+        features_only=features_only,
+    )

@@ -1,0 +1,217 @@
+"""The parts that encoder–decoder networks are put together from: stages, up-sampling, and room for any size.
+
+A stage is the convolutions at one resolution. Nothing here knows how many resolutions there are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from convoxel.models.network import check_choice
+from convoxel.models.style import Style
+from convoxel.nn import conv, conv_transpose, resize
+
+__all__ = ["BLOCKS", "UP_SAMPLINGS", "Residual", "Shuffle", "build_stage", "build_up_sampling", "crop", "pad", "trim"]
+
+#: What a stage is a row of.
+BLOCKS = ("plain", "residual")
+#: How a decoder gets finer; ``"resize"`` is the older name of ``"linear"``, which stored runs hold.
+UP_SAMPLINGS = ("transposed", "linear", "nearest", "shuffle", "resize")
+
+
+class Residual(nn.Module):
+    """Two convolutions and the shortcut, added before the last activation (He et al. 2016, arXiv 1512.03385).
+
+    The shortcut has a 1-wide convolution where the number of channels changes, and is cropped where the
+    convolutions have no padding.
+    """
+
+    def __init__(
+        self,
+        style: Style,
+        inputs: int,
+        middle: int,
+        outputs: int,
+        kernel: Sequence[int],
+        padded: bool = True,
+        bias: bool | None = None,
+    ) -> None:
+        super().__init__()
+        padding = None if padded else 0
+        self.margins = tuple(0 if padded else size - 1 for size in kernel)
+        self.conv1 = style.conv(inputs, middle, kernel, padding=padding, bias=bias)
+        self.norm1 = style.normalise(middle)
+        self.act1 = style.activate()
+        self.conv2 = style.conv(middle, outputs, kernel, padding=padding, bias=bias)
+        self.norm2 = style.normalise(outputs)
+        self.act2 = style.activate()
+        self.shortcut = None if inputs == outputs else style.unit(inputs, outputs, 1, active=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(n, outputs, *spatial)``."""
+        y = self.norm2(self.conv2(self.act1(self.norm1(self.conv1(x)))))
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        out: Tensor = self.act2(y + trim(shortcut, self.margins))
+        return out
+
+
+def build_stage(
+    style: Style,
+    inputs: int,
+    outputs: int,
+    *,
+    kernel: Sequence[int],
+    blocks: int = 1,
+    block: str = "plain",
+    middle: int | None = None,
+    padded: bool = True,
+    bias: bool | None = None,
+) -> nn.Sequential:
+    """Return ``blocks`` blocks of two convolutions, each with normalisation and activation.
+
+    Args:
+        style: number of axes, normalisation and activation.
+        inputs, outputs: channels of the first block's input, and of every block's output.
+        kernel: size of the convolutions along each axis.
+        blocks: how many.
+        block: ``"plain"`` or ``"residual"``.
+        middle: channels between the two convolutions of the first block; ``outputs`` unless given.
+        padded: whether sizes stay; otherwise every convolution takes kernel − 1 off each axis.
+        bias: of the convolutions; unless given they have one where no normalisation follows.
+
+    Raises:
+        ConfigError: ``block`` is neither.
+
+    >>> stage = build_stage(Style(1), 2, 4, kernel=(3,), blocks=2)
+    >>> [name for name, _ in stage.named_children()][:3], len(stage)
+    (['conv1', 'norm1', 'act1'], 12)
+    """
+    check_choice("block", block, BLOCKS)
+    between = [outputs if middle is None else middle] + [outputs] * (blocks - 1)
+    sources = [inputs] + [outputs] * (blocks - 1)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if block == "residual":
+        for step, (first, second) in enumerate(zip(sources, between, strict=True), 1):
+            layers[f"block{step}"] = Residual(style, first, second, outputs, kernel, padded, bias)
+        return nn.Sequential(layers)
+    channels = [inputs, *(count for second in between for count in (second, outputs))]
+    for step, (first, second) in enumerate(itertools.pairwise(channels), 1):
+        layers[f"conv{step}"] = style.conv(first, second, kernel, padding=None if padded else 0, bias=bias)
+        if style.norm != "none":
+            layers[f"norm{step}"] = style.normalise(second)
+        layers[f"act{step}"] = style.activate()
+    return nn.Sequential(layers)
+
+
+class Shuffle(nn.Module):
+    """Channels become pixels: ``(n, c · Πs, *spatial)`` → ``(n, c, *(s · spatial))``.
+
+    Output pixel s·i + j of an axis comes from input pixel i; the channels of one output channel run over j, the
+    last axis fastest (Shi et al. 2016, arXiv 1609.05158, eq. 4; in 2-D the order of ``nn.PixelShuffle``). One
+    axis after the other, so that no step has more than five axes.
+
+    >>> x = torch.arange(8.0).reshape(1, 8, 1, 1)
+    >>> bool(torch.equal(Shuffle((2, 2))(x), nn.PixelShuffle(2)(x)))
+    True
+    """
+
+    def __init__(self, scale: Sequence[int]) -> None:
+        super().__init__()
+        self.scale = tuple(scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the finer tensor."""
+        for axis in reversed(range(len(self.scale))):
+            factor = self.scale[axis]
+            if factor == 1:
+                continue
+            n, channels, *sizes = x.shape
+            rows, columns = math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :])
+            kept = channels // factor
+            # (n c, s, rows, size, columns) → (n c, rows, size, s, columns): the factor's channels step along the axis.
+            parts = x.reshape(n * kept, factor, rows, sizes[axis], columns).permute(0, 2, 3, 1, 4)
+            x = parts.reshape(n, kept, *sizes[:axis], sizes[axis] * factor, *sizes[axis + 1 :])
+        return x
+
+    def extra_repr(self) -> str:
+        """Return the scale, for printing."""
+        return f"scale={self.scale}"
+
+
+def build_up_sampling(
+    dims: int, inputs: int, outputs: int, scale: Sequence[int], kind: str, bias: bool = True
+) -> nn.Module:
+    """Return what makes ``(n, outputs, *(scale · spatial))`` of ``(n, inputs, *spatial)``.
+
+    Args:
+        dims: number of spatial axes.
+        inputs, outputs: channels.
+        scale: factor along each axis.
+        kind: ``"transposed"``: a transposed convolution whose kernel is its stride; ``"linear"`` or
+            ``"nearest"``: a 1-wide convolution, then a resize; ``"shuffle"``: a 3-wide convolution to
+            outputs · Πscale channels, which become pixels.
+        bias: whether its convolution has one.
+
+    Raises:
+        ConfigError: ``kind`` is none of these.
+
+    >>> build_up_sampling(3, 8, 4, (1, 2, 2), "transposed").kernel_size
+    (1, 2, 2)
+    """
+    check_choice("up", kind, UP_SAMPLINGS)
+    if kind == "transposed":
+        return conv_transpose(dims, inputs, outputs, scale, stride=scale, bias=bias)
+    if kind == "shuffle":
+        wide = conv(dims, inputs, outputs * math.prod(scale), 3, padding=1, bias=bias)
+        return nn.Sequential(OrderedDict(conv=wide, shuffle=Shuffle(scale)))
+    # The 1×1 convolution commutes with the resize (both are linear, the weights of a resize sum to one), and
+    # costs Πscale times less when it comes first.
+    mode = "nearest" if kind == "nearest" else "linear"
+    factor = scale[0] if len(set(scale)) == 1 else scale
+    layers = OrderedDict(conv=conv(dims, inputs, outputs, 1, bias=bias), resize=resize(dims, factor, mode))
+    return nn.Sequential(layers)
+
+
+def pad(x: Tensor, multiples: Sequence[int]) -> Tensor:
+    """Return ``x`` with zeros after the end of each axis, up to the next multiple.
+
+    >>> pad(torch.ones(1, 1, 5, 8), (4, 4)).shape
+    torch.Size([1, 1, 8, 8])
+    """
+    amounts = [(-size) % multiple for size, multiple in zip(x.shape[2:], multiples, strict=True)]
+    # While a graph is recorded sizes are symbols: asking would bake the answer into it.
+    if not torch.compiler.is_compiling() and not any(amounts):
+        return x
+    return nn.functional.pad(x, [count for amount in reversed(amounts) for count in (0, amount)])
+
+
+def crop(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return the beginning of ``x`` along each axis, of the spatial ``sizes``: what undoes :func:`pad`.
+
+    >>> crop(torch.arange(5).reshape(1, 1, 5), (3,)).tolist()
+    [[[0, 1, 2]]]
+    """
+    amounts = [size - have for size, have in zip(sizes, x.shape[2:], strict=True)]
+    if not torch.compiler.is_compiling() and not any(amounts):
+        return x
+    # Slices would do, but PyTorch asks while it records them whether anything is cut off, and its graph then holds
+    # for sizes alike in that only.
+    return nn.functional.pad(x, [count for amount in reversed(amounts) for count in (0, amount)])
+
+
+def trim(x: Tensor, margins: Sequence[int]) -> Tensor:
+    """Return the middle of ``x``: without ``margins`` pixels at either end of each axis.
+
+    >>> trim(torch.arange(5).reshape(1, 1, 5), (1,)).tolist()
+    [[[1, 2, 3]]]
+    """
+    for axis, margin in enumerate(margins, 2):
+        if margin:
+            x = x[(slice(None),) * axis + (slice(margin, -margin),)]
+    return x
