@@ -1,4 +1,4 @@
-"""One check of every refusal of an outside file: the four parts of its message, on one line."""
+"""One check of every refusal: of an outside file, with the four parts of its message, and of a command."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from convoxel.cli import main
 from convoxel.errors import DataError
 
 
@@ -20,3 +21,11 @@ def refused(call: Callable[[], object], where: object, *words: str) -> None:
     assert fact and expected and len(mend) > 8 and mend.endswith("."), message
     for word in words:
         assert word in message, (word, message)
+
+
+def refused_command(capsys: pytest.CaptureFixture[str], *words: object, code: int = 2) -> str:
+    """Return the one line on stderr with which a command of ``convoxel`` ends."""
+    assert main([str(word) for word in words]) == code
+    line = capsys.readouterr().err
+    assert line.startswith("convoxel: ") and line.count("\n") == 1, line
+    return line

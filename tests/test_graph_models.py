@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from convoxel import models
-from convoxel.graph.compile import compile
 from convoxel.graph.program import Program
-
-TOLERANCE = 1e-4  # of the root mean square of the logits
-
-
-def trained(model: nn.Module) -> nn.Module:
-    """Return the model with statistics and scales as training leaves them."""
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in model.state_dict().items():
-        if "running_var" in name or ("weight" in name and tensor.ndim == 1):
-            tensor.uniform_(0.5, 2.0, generator=generator)
-        elif "running_mean" in name or ("bias" in name and tensor.ndim == 1):
-            tensor.normal_(0.0, 0.1, generator=generator)
-    return model.eval()
-
-
-def agreeing(model: nn.Module, *shapes: tuple[int, ...]) -> Program:
-    """Compile for the first shape and compare on all; a warning about foreign operators is an error here."""
-    program = compile(trained(model), torch.zeros(shapes[0]), threads=2)
-    for shape in shapes:
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-        with torch.no_grad():
-            expected = model(x)
-        actual = program(x)
-        assert actual.shape == expected.shape
-        worst = (actual - expected).abs().max() / expected.pow(2).mean().sqrt()
-        assert worst <= TOLERANCE, (shape, float(worst))
-    return program
+from zoo import agreeing
 
 
 def operators(program: Program) -> Counter[str]:
@@ -91,6 +65,22 @@ def test_resnet18(dims: int) -> None:
     count = operators(program)
     assert count["convolution"] == 20 and not {"add", "activation", "affine"} & count.keys()
     assert sum(bool(n.inputs[3]) for n in program.graph.nodes if n.operator == "convolution") == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "dims", "size", "options"),
+    [
+        ("googlenet", 1, 128, {}),
+        ("mobilenet_v3_small", 2, 64, {"depth": 0.5}),
+        ("efficientnet_b0", 3, 32, {"depth": 0.3}),
+    ],
+)
+def test_branches_gates_and_curves_run_natively(name: str, dims: int, size: int, options: dict[str, Any]) -> None:
+    """Inception's branches, squeeze-and-excite, hard swish and SiLU: no operator is left to NumPy or PyTorch."""
+    model = models.build(name, dims=dims, in_channels=1, num_classes=5, width=0.25, **options)
+    program = agreeing(model, (1, 1, *(size,) * dims), (2, 1, *(size,) * dims))
+    assert not [operator for operator in operators(program) if operator == "foreign" or "array." in operator]
+    assert not {"batch_norm", "activation"} & operators(program).keys()
 
 
 def test_more_than_one_channel_in_and_one_out() -> None:

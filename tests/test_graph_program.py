@@ -184,8 +184,8 @@ def test_two_threads_with_a_foreign_operator() -> None:
 def test_plans_are_kept_for_a_bounded_number_of_sizes(small: Program) -> None:
     for width in range(8, 80, 2):
         small(np.zeros((1, 2, 8, width), np.float32))
-    assert len(small._plans) <= 16
-    assert list(small._plans)[-1] == ((1, 2, 8, 78),)
+    assert len(small._plans.keys()) <= 16
+    assert small._plans.keys()[-1] == ((1, 2, 8, 78),)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -198,13 +198,13 @@ def test_the_number_of_threads_changes_nothing(small: Program, threads: int) -> 
 
 
 def test_an_unknown_operator_runs_in_pytorch_and_is_named() -> None:
-    net = Net(lambda self, x: self.c(torch.softmax(self.c(x), 1)), c=nn.Conv2d(2, 2, 3, padding=1))
-    with pytest.warns(UserWarning, match=r"compile: 1 operator will run in PyTorch: aten.softmax.int \(no rule\)"):
+    net = Net(lambda self, x: self.c(torch.cumprod(self.c(x), 1)), c=nn.Conv2d(2, 2, 3, padding=1))
+    with pytest.warns(UserWarning, match=r"compile: 1 operator will run in PyTorch: aten.cumprod.default \(no rule\)"):
         program = compile(net, torch.zeros(1, 2, 8, 8))
     for shape in ((1, 2, 8, 8), (3, 2, 12, 5)):
         x = torch.randn(shape)
         torch.testing.assert_close(program(x), net(x).detach())
-    assert "aten.softmax.int" in program.explain(x)
+    assert "aten.cumprod.default" in program.explain(x)
     assert {row["operator"] for row in program.profile(x)} >= {"pytorch"}
 
 

@@ -28,6 +28,7 @@ from convoxel.errors import (
 if TYPE_CHECKING:
     from convoxel import arithmetic, data, draw, inspect, models, native, nn, train
     from convoxel.graph.compile import compile
+    from convoxel.graph.load import load
     from convoxel.graph.program import Program
     from convoxel.inspect import describe
     from convoxel.native import algorithms, build_info, conv, conv_transpose
@@ -46,6 +47,7 @@ _LAZY = {
     "describe": "convoxel.inspect:describe",
     "draw": "convoxel.draw",
     "inspect": "convoxel.inspect",
+    "load": "convoxel.graph.load:load",
     "models": "convoxel.models",
     "native": "convoxel.native",
     "nn": "convoxel.nn",
@@ -72,6 +74,7 @@ __all__ = [
     "describe",
     "draw",
     "inspect",
+    "load",
     "models",
     "native",
     "nn",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ def compile(
     threads: int | None = None,
     tune: bool = False,
     algorithm: str = "auto",
+    on_progress: Callable[[int, int, str], None] | None = None,
 ) -> Program:
     """Return ``model`` as a program of native steps, in evaluation mode and with its present weights.
 
@@ -30,12 +31,13 @@ def compile(
 
     Args:
         model: a ``torch.nn.Module`` of float32 on the CPU. It is not changed, and not needed afterwards.
-        example_inputs: arrays or tensors, float32, (n, c, w), (n, c, h, w) or (n, c, d, h, w), on which the
-        model
+        example_inputs: arrays or tensors, float32, (n, c, w), (n, c, h, w) or (n, c, d, h, w), on which the model
             runs. Their values do not matter; a spatial size of 1 is taken for fixed.
         threads: how many threads a call uses; all that the process may use by default.
-        tune: measure the algorithms of every convolution on the example and keep the fastest.
+        tune: for every convolution of the example's sizes, measure the three algorithms of least expected cost and
+            keep the fastest; remembered in the cache folder (``CONVOXEL_CACHE``), so that the next time is free.
         algorithm: one of ``convoxel.algorithms()`` for every convolution, or ``"auto"``.
+        on_progress: for ``tune``: called with (convolutions done, convolutions to measure, the next one).
 
     Raises:
         GraphError: the model is no module, or ``torch.export`` cannot record it.
@@ -67,10 +69,16 @@ def compile(
         raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
     imported = read(model, examples)
     _warn(imported.foreign)
-    program = Program(optimise(imported.graph), imported.structure, threads=threads, algorithm=algorithm)
+    program = Program(
+        optimise(imported.graph),
+        imported.structure,
+        threads=threads,
+        algorithm=algorithm,
+        source=str(imported.graph),
+    )
     arrays = [example.numpy() for example in examples]
     program.prepare(*arrays)  # whatever does not fit is refused here, not at the first call
-    return program.tuned(*arrays) if tune else program
+    return program.tuned(*arrays, on_progress=on_progress) if tune else program
 
 
 def _as_tensor(example: Any, index: int, torch: Any) -> Any:

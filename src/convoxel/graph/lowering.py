@@ -6,8 +6,9 @@ The native side always has three spatial axes: (n, c, h, w) is run as (n, 1, h, 
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -54,7 +55,6 @@ class Step:
     plan: native.Plan
     kernels: Kernels
     algorithm: str
-    lenient: bool
 
     @property
     def x(self) -> View:
@@ -134,7 +134,7 @@ def alias_squeeze(node: Node, shape: Shape, source: View) -> View:
 
 def convolution(step: Step) -> None:
     """Convolution with its bias, residual and activation."""
-    _convolve(step, _convolution_kernel(step, transposed=False), residual=step.inputs[3])
+    _convolve(step, _convolution_kernel(step, transposed=False), residual=step.inputs[3], gate=step.inputs[4])
 
 
 def transposed_convolution(step: Step) -> None:
@@ -165,24 +165,17 @@ def _bias(step: Step) -> NDArray[np.float32] | None:
     return None if bias is None else np.ascontiguousarray(bias, np.float32)
 
 
-def _convolve(step: Step, kernel: native.Convolution, residual: View | None) -> None:
-    def add(algorithm: str) -> None:
-        step.plan.convolve(
-            kernel,
-            step.x,
-            step.out,
-            residual=residual,
-            algorithm=algorithm,
-            name=step.node.name,
-            **step.epilogue,
-        )
-
-    try:
-        add(step.algorithm)
-    except UnsupportedError:
-        if not step.lenient:
-            raise
-        add("auto")
+def _convolve(step: Step, kernel: native.Convolution, residual: View | None, gate: View | None = None) -> None:
+    step.plan.convolve(
+        kernel,
+        step.x,
+        step.out,
+        residual=residual,
+        gate=gate,
+        algorithm=step.algorithm,
+        name=step.node.name,
+        **step.epilogue,
+    )
 
 
 def dense(step: Step) -> None:
@@ -264,12 +257,13 @@ def average_pool(step: Step) -> None:
     """Mean over windows; the divisor is a product over axes, so each axis has its own table."""
     node, divisor = step.node, step.node["divisor"]
     axes = [
-        taps.average(size, out, k, s, low, high, node["count_padding"], divided=not divisor)
-        for size, out, k, s, (low, high) in zip(
+        taps.average(size, out, k, s, low, high, node["count_padding"], divided=not divisor, dilation=d)
+        for size, out, k, s, d, (low, high) in zip(
             step.x.shape[1:4],
             step.out.shape[1:4],
             spatial(node["kernel"], 1),
             spatial(node["stride"], 1),
+            spatial(node["dilation"], 1),
             spatial(node["padding"], (0, 0)),
             strict=True,
         )
@@ -297,6 +291,89 @@ def resize(step: Step) -> None:
             for size, out, scale in zip(step.x.shape[1:4], step.out.shape[1:4], scales, strict=True)
         ],
     )
+
+
+def interpolate(step: Step) -> None:
+    """Resizing in any of ONNX's coordinate modes."""
+    how = {key: value for key, value in step.node.attributes.items() if key not in ("size", "scale")}
+    # An absent axis has size 1 and keeps it.
+    scales: tuple[float | None, ...] = spatial(step.node["scale"], None)
+    sizes = zip(step.x.shape[1:4], step.out.shape[1:4], scales, strict=True)
+    _resample(step, [taps.axis(size, out, scale, **how) for size, out, scale in sizes])
+
+
+def channel_norm(step: Step) -> None:
+    """Layer normalisation over the channels of each position: every position is a sample of its own."""
+    channels = step.out.shape[4]
+    weight, bias = step.vector(1, channels, 1.0), step.vector(2, channels, 0.0)
+    for source, target in _rows(step.x, step.out):
+        step.plan.normalise(
+            source, target, 1, weight, bias, float(step.node["epsilon"]), name=step.node.name, **step.epilogue
+        )
+
+
+def _rows(source: View, target: View) -> Iterator[tuple[View, View]]:
+    """Yield both views as (rows, 1, 1, 1, c): in one piece if the rows of each follow each other at one distance.
+
+    Those of a crop do not; then each line of the image is a piece.
+    """
+    n, d, h, w = source.shape[:4]
+    if _is_even(source) and _is_even(target):
+        yield _row_view(source, source.offset, n * d * h * w), _row_view(target, target.offset, n * d * h * w)
+        return
+    for place in np.ndindex(n, d, h):
+        starts = [v.offset + sum(i * s for i, s in zip(place, v.strides, strict=False)) for v in (source, target)]
+        yield _row_view(source, starts[0], w), _row_view(target, starts[1], w)
+
+
+def _is_even(view: View) -> bool:
+    rows, distance = 1, view.strides[3]
+    for size, stride in zip(reversed(view.shape[:4]), reversed(view.strides), strict=True):
+        if size > 1 and stride != rows * distance:
+            return False
+        rows *= size
+    return True
+
+
+def _row_view(view: View, offset: int, rows: int) -> View:
+    distance = view.strides[3]
+    return View(view.buffer, offset, (rows, 1, 1, 1, view.shape[4]), (distance, distance, distance, distance))
+
+
+def shuffle(step: Step) -> None:
+    """Channel (g, i) goes to (i, g): one strided copy, channels as an axis of the view."""
+    groups = step.node["groups"]
+    per = step.x.shape[4] // groups
+    for source, target in _rows(step.x, step.out):
+        rows = source.shape[0]
+        copy(
+            step.plan,
+            View(source.buffer, source.offset, (rows, 1, groups, per, 1), (source.strides[0], 0, per, 1)),
+            View(target.buffer, target.offset, (rows, 1, groups, per, 1), (target.strides[0], 0, 1, groups)),
+            step.node.name,
+        )
+
+
+def depth_to_space(step: Step) -> None:
+    """Each position of a block, in each image, is one strided copy with the channels as an axis of the view."""
+    block, outside = step.node["block"], step.node["channels_outside"]
+    dims = len(step.shapes[0] or ()) - 2
+    n, d, h, w, _ = step.x.shape
+    channels = step.out.shape[4]
+    volume = block**dims
+    between, apart = (volume, 1) if outside else (1, channels)
+    blocks = (1,) * (3 - dims) + (block,) * dims
+    for image, place in itertools.product(range(n), np.ndindex(*blocks)):
+        number = int(np.ravel_multi_index(place, blocks)) * apart
+        start = image * step.out.strides[0] + sum(p * s for p, s in zip(place, step.out.strides[1:], strict=True))
+        sd, sh, sw = (s * b for s, b in zip(step.out.strides[1:], blocks, strict=True))
+        source_offset = step.x.offset + image * step.x.strides[0] + number
+        copy(
+            step.plan,
+            View(step.x.buffer, source_offset, (d, h, w, channels, 1), (*step.x.strides[1:], between)),
+            View(step.out.buffer, step.out.offset + start, (d, h, w, channels, 1), (sd, sh, sw, 1)),
+            step.node.name,
+        )
 
 
 def pad(step: Step) -> None:
@@ -328,11 +405,6 @@ def no_lowering(step: Step) -> None:
 
 
 # ---- arrays, channels first ------------------------------------------------------------------------------
-
-
-def host_reshape(node: Node, arrays: Sequence[Any], sizes: Mapping[str, int]) -> list[Any]:
-    """Reshape in channels-first order, which is the order that users mean."""
-    return [np.ascontiguousarray(arrays[0]).reshape(node["shape"])]
 
 
 def host_foreign(node: Node, arrays: Sequence[Any], sizes: Mapping[str, int]) -> list[Any]:

@@ -1,84 +1,33 @@
 """What every operator means: one row each.
 
 To add an operator, add a row to ``ROWS``, its shape rule to ``rules``, its lowering to ``lowering``, and a
-rule that makes it to ``from_torch.layers`` or ``from_torch.tensors``. No other file knows operators by name,
-save the passes that rewrite them.
+rule that makes it to ``from_torch`` and ``from_onnx``. An operator without native steps is a row of
+``ARRAY_ROWS``: a function of ``arrays`` and a shape rule of ``arrays.shapes``; its name begins with ``array.``.
+No other file knows operators by name, save the passes that rewrite them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from convoxel.errors import GraphError, ShapeError
 from convoxel.graph import lowering, rules
-from convoxel.graph.ir import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value, verify_structure
-from convoxel.graph.lowering import Step
+from convoxel.graph.arrays import movement, neighbourhood, pointwise, product, quantisation, reduction, sampling, shapes
+from convoxel.graph.ir import CHANNELS_FIRST, Graph, Node, Value, verify_structure
+from convoxel.graph.operator import REQUIRED, Operand, Operator, Window
 from convoxel.graph.size import Shape, evaluate_shape
-from convoxel.native import View
 
 __all__ = ["OPERATORS", "REQUIRED", "Operand", "Operator", "Window", "infer_shapes", "make_node", "verify"]
-
-REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
-"""The default of an attribute that has none."""
-
-
-class Operand(NamedTuple):
-    """A declared operand: a tensor of the graph, or (``constant``) an array known when the graph is made."""
-
-    name: str
-    constant: bool = False
-    optional: bool = False
-    variadic: bool = False
-
-
-class Window(NamedTuple):
-    """The window of an operator along each spatial axis: all that the receptive field needs to know."""
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
-    transposed: bool = False
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One row.
-
-    ``layout`` is where operands and results lie: ``"last"`` for native steps, ``"first"`` for operators that
-    work on arrays, ``"any"`` for those that convert. A native operator has ``lower`` (adds steps to the plan)
-    or ``alias`` (its result is a view of its first operand); the others have ``host``.
-    ``epilogue`` operators take a fused activation and, if they have the operand, a residual.
-    """
-
-    name: str
-    operands: tuple[Operand, ...]
-    shape: rules.ShapeRule
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    macs: rules.Macs = rules.no_macs
-    window: Callable[[Node, Shape], Window] | None = None
-    layout: str = CHANNELS_LAST
-    lower: Callable[[Step], None] | None = None
-    alias: Callable[[Node, Shape, View], View] | None = None
-    host: Callable[[Node, Sequence[Any], Mapping[str, int]], list[Any]] | None = None
-
-    @property
-    def epilogue(self) -> bool:
-        """Whether the operator can apply an activation to its result."""
-        return "activation" in self.attributes and self.name != "activation"
-
-    def operand(self, index: int) -> Operand:
-        """Return the declaration of the operand at ``index``."""
-        return self.operands[min(index, len(self.operands) - 1)]
-
 
 X = Operand("x")
 WEIGHT = Operand("weight", constant=True)
 OPTIONAL_WEIGHT = Operand("weight", constant=True, optional=True)
 BIAS = Operand("bias", constant=True, optional=True)
 RESIDUAL = Operand("residual", optional=True)
+GATE = Operand("gate", optional=True)  # what x is multiplied by: one factor for each image and channel
 EPILOGUE = {"activation": "none", "slope": 0.0}
 
 
@@ -95,7 +44,7 @@ def _pool_window(node: Node, weight: Shape) -> Window:
 ROWS = (
     Operator(
         "convolution",
-        (X, WEIGHT, BIAS, RESIDUAL),
+        (X, WEIGHT, BIAS, RESIDUAL, GATE),
         rules.convolution,
         {"stride": REQUIRED, "padding": REQUIRED, "dilation": REQUIRED, "groups": 1, **EPILOGUE},
         macs=rules.convolution_macs,
@@ -170,6 +119,7 @@ ROWS = (
             "kernel": REQUIRED,
             "stride": REQUIRED,
             "padding": REQUIRED,
+            "dilation": REQUIRED,
             "ceil": False,
             "count_padding": True,
             "divisor": 0,
@@ -198,6 +148,37 @@ ROWS = (
         {"size": (), "scale": (), "mode": REQUIRED, "align_corners": False},
         lower=lowering.resize,
     ),
+    Operator(
+        "interpolate",
+        (X,),
+        rules.interpolate,
+        {
+            "size": REQUIRED,
+            "scale": REQUIRED,
+            "mode": REQUIRED,
+            "coordinate": "half_pixel",
+            "rounding": "round_prefer_floor",
+            "cubic": -0.75,
+            "exclude_outside": False,
+            "antialias": False,
+        },
+        lower=lowering.interpolate,
+    ),
+    Operator(
+        "channel_norm",
+        (X, OPTIONAL_WEIGHT, BIAS),
+        rules.same,
+        {"epsilon": REQUIRED, **EPILOGUE},
+        lower=lowering.channel_norm,
+    ),
+    Operator(
+        "depth_to_space",
+        (X,),
+        shapes.depth_to_space,
+        {"block": REQUIRED, "channels_outside": REQUIRED},
+        lower=lowering.depth_to_space,
+    ),
+    Operator("shuffle", (X,), rules.same, {"groups": REQUIRED}, lower=lowering.shuffle),
     Operator("pad", (X,), rules.pad, {"padding": REQUIRED, "mode": "zero"}, lower=lowering.pad),
     Operator(
         "concat",
@@ -217,14 +198,6 @@ ROWS = (
     ),
     Operator("squeeze", (X,), rules.reshape, {"shape": REQUIRED}, alias=lowering.alias_squeeze),
     Operator(
-        "reshape",
-        (X,),
-        rules.reshape,
-        {"shape": REQUIRED},
-        layout=CHANNELS_FIRST,
-        host=lowering.host_reshape,
-    ),
-    Operator(
         "foreign",
         (Operand("operands", variadic=True, optional=True),),
         rules.foreign,
@@ -237,14 +210,213 @@ ROWS = (
     Operator("channels_first", (X,), rules.same, layout="any"),
 )
 
-OPERATORS: Mapping[str, Operator] = {row.name: row for row in ROWS}
+
+def _array(
+    name: str,
+    function: Callable[..., Any],
+    shape: rules.ShapeRule = rules.same,
+    operands: str = "x",
+    /,
+    **attributes: Any,
+) -> Operator:
+    """Return the row of a function of ``arrays``; ``operands`` names its operands, ``?`` optional, ``*`` many."""
+    declared = tuple(
+        Operand(word.strip("?*"), optional=word.endswith("?"), variadic=word.endswith("*")) for word in operands.split()
+    )
+
+    def host(node: Node, arrays: Sequence[Any], sizes: Mapping[str, int]) -> list[Any]:
+        with np.errstate(all="ignore"):  # NaN and infinity are results, as in the native steps
+            result = function(*arrays, **node.attributes)
+        results = result if isinstance(result, tuple) else (result,)
+        return [np.asarray(r, value.dtype) for r, value in zip(results, node.outputs, strict=False)]
+
+    return Operator(f"array.{name}", declared, shape, attributes, layout=CHANNELS_FIRST, host=host)
+
+
+_WINDOW = {"kernel": REQUIRED, "stride": REQUIRED, "padding": REQUIRED, "dilation": REQUIRED, "ceil": False}
+
+ARRAY_ROWS = (
+    *(_array(name, function, **usual) for name, (function, usual) in pointwise.UNARY.items()),
+    *(_array(name, f, shapes.stretched, "x y") for name, f in pointwise.BINARY.items()),
+    *(_array(name, f, shapes.stretched, "x y") for name, f in pointwise.COMPARISONS.items()),
+    *(
+        _array(f"reduce_{name}", f, shapes.reduced, axes=REQUIRED, keep=REQUIRED)
+        for name, f in reduction.REDUCTIONS.items()
+    ),
+    _array("accumulate", movement.accumulate, axis=REQUIRED, exclusive=False, reverse=False),
+    _array("affine_grid", sampling.affine_grid, shapes.affine_grid, "theta", size=REQUIRED, align_corners=False),
+    _array(
+        "arg_extreme",
+        reduction.arg_extreme,
+        shapes.arg_reduced,
+        axis=REQUIRED,
+        keep=REQUIRED,
+        last=False,
+        largest=True,
+    ),
+    _array(
+        "batch_norm",
+        reduction.batch_norm,
+        shapes.batch_norm,
+        "x weight bias mean variance",
+        epsilon=REQUIRED,
+        momentum=REQUIRED,
+    ),
+    _array("cast", pointwise.cast, to=REQUIRED),
+    _array("clip", pointwise.clip, shapes.onto, "x low? high?"),
+    _array(
+        "columns_to_image",
+        neighbourhood.columns_to_image,
+        shapes.columns_to_image,
+        shape=REQUIRED,
+        kernel=REQUIRED,
+        stride=REQUIRED,
+        padding=REQUIRED,
+        dilation=REQUIRED,
+    ),
+    _array("concat", movement.concat, rules.concat, "parts*", axis=REQUIRED),
+    _array(
+        "convolution",
+        neighbourhood.convolution,
+        shapes.convolution,
+        "x weight bias?",
+        stride=REQUIRED,
+        padding=REQUIRED,
+        dilation=REQUIRED,
+        groups=1,
+    ),
+    _array(
+        "deformable_convolution",
+        neighbourhood.deformable_convolution,
+        shapes.deformable,
+        "x weight offset bias? mask?",
+        stride=REQUIRED,
+        padding=REQUIRED,
+        dilation=REQUIRED,
+        groups=1,
+        offset_groups=1,
+    ),
+    _array(
+        "depth_to_space",
+        movement.depth_to_space,
+        shapes.depth_to_space,
+        block=REQUIRED,
+        channels_outside=REQUIRED,
+    ),
+    _array("dequantise", quantisation.dequantise, rules.same, "x scale zero?", axis=1, block=0),
+    _array("einsum", product.einsum, shapes.einsum, "terms*", equation=REQUIRED),
+    _array("expand", movement.expand, shapes.expand, shape=REQUIRED),
+    _array("fill", movement.fill, shapes.given, "value", shape=REQUIRED),
+    _array("gather", movement.gather, shapes.gather, "x index", axis=REQUIRED),
+    _array(
+        "grid_sample",
+        sampling.grid_sample,
+        shapes.grid_sample,
+        "x grid",
+        mode=REQUIRED,
+        padding=REQUIRED,
+        align_corners=REQUIRED,
+    ),
+    _array("hardmax", reduction.hardmax, axes=REQUIRED),
+    _array(
+        "layer_norm",
+        reduction.layer_norm,
+        shapes.layer_norm,
+        "x weight? bias?",
+        axis=REQUIRED,
+        epsilon=REQUIRED,
+    ),
+    _array(
+        "local_response_norm",
+        reduction.local_response_norm,
+        size=REQUIRED,
+        alpha=REQUIRED,
+        beta=REQUIRED,
+        bias=REQUIRED,
+    ),
+    _array("lp_normalise", reduction.lp_normalise, axis=REQUIRED, p=REQUIRED),
+    _array("lp_pool", neighbourhood.lp_pool, shapes.pool, **_WINDOW, p=2),
+    _array("matmul", product.matmul, shapes.matmul, "a b"),
+    _array("max_pool", neighbourhood.max_pool, shapes.pool_with_places, **_WINDOW, order="channel"),
+    _array("max_unpool", neighbourhood.max_unpool, shapes.given, "x index", shape=REQUIRED, order="channel"),
+    _array("mean_variance_normalise", reduction.mean_variance_normalise, axes=REQUIRED, epsilon=1e-9),
+    _array("pad", movement.pad, shapes.pad, "x value?", padding=REQUIRED, mode="constant"),
+    _array("prelu", pointwise.prelu, shapes.onto, "x slope"),
+    _array(
+        "quantise",
+        quantisation.quantise,
+        rules.same,
+        "x scale zero?",
+        axis=1,
+        block=0,
+        to=REQUIRED,
+        saturate=True,
+    ),
+    _array(
+        "region_align",
+        sampling.region_align,
+        shapes.region_align,
+        "x regions batch",
+        size=REQUIRED,
+        ratio=0,
+        scale=1.0,
+        mode="average",
+        half_pixel=True,
+    ),
+    _array(
+        "resample",
+        sampling.resample,
+        shapes.resample,
+        size=REQUIRED,
+        scale=REQUIRED,
+        region=REQUIRED,
+        mode=REQUIRED,
+        coordinate="half_pixel",
+        rounding="round_prefer_floor",
+        cubic=-0.75,
+        exclude_outside=False,
+        antialias=False,
+        extrapolation=0.0,
+    ),
+    _array("reshape", movement.reshape, rules.reshape, shape=REQUIRED),
+    _array("rms_norm", reduction.rms_norm, rules.same, "x weight?", axis=REQUIRED, epsilon=REQUIRED),
+    _array("scatter", movement.scatter, rules.same, "x index update", axis=REQUIRED),
+    _array("select", pointwise.select, shapes.stretched, "condition x y"),
+    _array("sizes", movement.sizes, shapes.given, "", values=REQUIRED, shape=REQUIRED),
+    _array("slice", movement.slice_axes, shapes.slice_axes, starts=REQUIRED, stops=REQUIRED, steps=REQUIRED),
+    _array("softmax", reduction.softmax, axes=REQUIRED, log=False),
+    _array(
+        "space_to_depth",
+        movement.space_to_depth,
+        shapes.space_to_depth,
+        block=REQUIRED,
+        channels_outside=REQUIRED,
+    ),
+    _array("take_along", movement.take_along, shapes.indexed, "x index", axis=REQUIRED),
+    _array("tile", movement.tile, shapes.tile, repeats=REQUIRED),
+    _array("top", movement.top, shapes.top, count=REQUIRED, axis=REQUIRED, largest=True),
+    _array("transpose", movement.transpose, shapes.transpose, axes=REQUIRED),
+    _array(
+        "transposed_convolution",
+        neighbourhood.transposed_convolution,
+        shapes.transposed_convolution,
+        "x weight bias?",
+        stride=REQUIRED,
+        padding=REQUIRED,
+        output_padding=REQUIRED,
+        dilation=REQUIRED,
+        groups=1,
+    ),
+)
+
+OPERATORS: Mapping[str, Operator] = {row.name: row for row in (*ROWS, *ARRAY_ROWS)}
 
 
 def make_node(operator: str, name: str, inputs: Sequence[str], outputs: Sequence[Value], **attributes: Any) -> Node:
     """Return a node with absent operands and usual attributes filled in."""
     row = OPERATORS[operator]
     operands = tuple(inputs)
-    if not row.operands[-1].variadic:
+    if not row.variadic:
         operands += ("",) * (len(row.operands) - len(operands))
     return Node(operator, name, operands, tuple(outputs), {**row.attributes, **attributes})
 
@@ -262,7 +434,7 @@ def verify(graph: Graph) -> None:
         missing = [key for key, value in node.attributes.items() if value is REQUIRED]
         if missing:
             raise GraphError(f"node {node.name}: {node.operator} needs {', '.join(missing)}")
-        if len(node.inputs) != len(row.operands) and not row.operands[-1].variadic:
+        if len(node.inputs) != len(row.operands) and not row.variadic:
             raise GraphError(f"node {node.name}: {len(node.inputs)} operands, not {len(row.operands)}")
         for index, name in enumerate(node.inputs):
             operand = row.operand(index)
@@ -277,21 +449,21 @@ def infer_shapes(graph: Graph, sizes: Mapping[str, int]) -> dict[str, Shape]:
 
     Raises ``ShapeError`` naming the node whose operands do not fit.
     """
-    shapes: dict[str, Shape] = {name: tuple(array.shape) for name, array in graph.constants.items()}
-    shapes.update((value.name, evaluate_shape(value.shape, sizes)) for value in graph.inputs)
+    found: dict[str, Shape] = {name: tuple(array.shape) for name, array in graph.constants.items()}
+    found.update((value.name, evaluate_shape(value.shape, sizes)) for value in graph.inputs)
     for node in graph.nodes:
-        operands = [shapes[name] if name else None for name in node.inputs]
+        operands = [found[name] if name else None for name in node.inputs]
         try:
             results = OPERATORS[node.operator].shape(node.resolved(sizes), operands)
         except ShapeError as error:
             raise ShapeError(f"{node.operator} {node.name}: {error}") from None
-        for value, shape in zip(node.outputs, results, strict=True):
-            shapes[value.name] = shape
-    _check_recorded(graph, shapes, sizes)
-    return shapes
+        for value, shape in zip(node.outputs, results, strict=False):  # a row may have results that nothing reads
+            found[value.name] = shape
+    _check_recorded(graph, found, sizes)
+    return found
 
 
-def _check_recorded(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> None:
+def _check_recorded(graph: Graph, found: Mapping[str, Shape], sizes: Mapping[str, int]) -> None:
     """Raise if the sizes that the reader recorded are not the true ones, and something was computed from
     them.
 
@@ -301,8 +473,8 @@ def _check_recorded(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[st
         return
     for value in graph.values.values():
         recorded = evaluate_shape(value.shape, sizes)
-        if recorded != shapes[value.name]:
+        if recorded != found[value.name]:
             raise ShapeError(
-                f"{value.name} is {shapes[value.name]} for this input, but was recorded as {recorded}; "
+                f"{value.name} is {found[value.name]} for this input, but was recorded as {recorded}; "
                 "compile again with an example of this size"
             )

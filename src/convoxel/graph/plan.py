@@ -69,18 +69,17 @@ def plan_execution(
     kernels: Kernels,
     *,
     threads: int | None = None,
-    algorithms: Mapping[str, str] | None = None,
     algorithm: str = "auto",
-    lenient: bool = False,
+    winners: Mapping[str, str] | None = None,
 ) -> Execution:
     """Return the plan of a graph whose layouts are assigned.
 
-    ``algorithms`` names the algorithm of single nodes, ``algorithm`` that of the others; if ``lenient``, a
-    convolution that it cannot run chooses for itself.
+    ``algorithm`` is that of every convolution; ``winners`` are the measured choices that "auto" follows, as in
+    ``native.Plan``.
     """
     shapes = infer_shapes(graph, sizes)
     places = place(graph, shapes, sizes)
-    plan = native.Plan(places.arena_size, len(places.buffers), threads)
+    plan = native.Plan(places.arena_size, len(places.buffers), threads, winners=winners)
     parts: list[NativeRun | HostCall] = []
     begun = 0
     for node in graph.nodes:
@@ -90,9 +89,8 @@ def plan_execution(
                 begun = len(plan.steps)
             parts.append(HostCall(node.resolved(sizes)))
             continue
-        chosen = (algorithms or {}).get(node.name, algorithm)
         try:
-            _add_steps(graph, places, plan, node.resolved(sizes), kernels, chosen, lenient)
+            _add_steps(graph, places, plan, node.resolved(sizes), kernels, algorithm)
         except ConvoxelError as error:
             raise type(error)(f"{node.operator} {node.name}: {error}") from None
     if len(plan.steps) > begun:
@@ -109,15 +107,7 @@ def plan_execution(
     )
 
 
-def _add_steps(
-    graph: Graph,
-    places: Places,
-    plan: native.Plan,
-    node: Node,
-    kernels: Kernels,
-    algorithm: str,
-    lenient: bool,
-) -> None:
+def _add_steps(graph: Graph, places: Places, plan: native.Plan, node: Node, kernels: Kernels, algorithm: str) -> None:
     row = OPERATORS[node.operator]
     source = node.inputs[0]
     if row.alias is not None:
@@ -144,7 +134,6 @@ def _add_steps(
                 plan=plan,
                 kernels=kernels,
                 algorithm=algorithm,
-                lenient=lenient,
             )
         )
 

@@ -7,10 +7,9 @@ locks, so that any number of threads may call one program.
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from convoxel.graph.ir import Graph, Value
 from convoxel.graph.lowering import Kernels
 from convoxel.graph.opset import OPERATORS, infer_shapes
 from convoxel.graph.plan import Execution, HostCall, Memory, NativeRun, plan_execution
+from convoxel.graph.recent import Recent
 from convoxel.graph.size import Size, evaluate, measure
 from convoxel.graph.structure import Structure, assemble
 
@@ -29,7 +29,6 @@ __all__ = ["Program"]
 
 _MAX_PLANS = 16  # input sizes kept planned; a plan is small, its arena may be hundreds of megabytes
 _AXIS_NAMES = {2: "(n, c)", 3: "(n, c, w)", 4: "(n, c, h, w)", 5: "(n, c, d, h, w)"}
-_TUNING_RUNS = 3
 _MULTIPLES = (2, 4, 8, 16, 32, 64)  # U-Nets need sizes that are a power of 2, one factor per level
 
 
@@ -47,17 +46,17 @@ class Program:
         *,
         threads: int | None = None,
         algorithm: str = "auto",
-        algorithms: Mapping[str, str] | None = None,
-        kernels: Kernels | None = None,
+        winners: Mapping[str, str] | None = None,
+        source: str = "",
     ) -> None:
         self._graph = graph
+        self._source = source
         self._structure = structure
         self._threads = threads
         self._algorithm = algorithm
-        self._algorithms = dict(algorithms or {})
-        self._kernels = kernels or Kernels()
-        self._plans: OrderedDict[tuple[tuple[int, ...], ...], Execution] = OrderedDict()
-        self._lock = threading.Lock()
+        self._winners = dict(winners or {})
+        self._kernels = Kernels()
+        self._plans: Recent[Execution] = Recent(_MAX_PLANS)
 
     @property
     def graph(self) -> Graph:
@@ -73,8 +72,7 @@ class Program:
         """Return the network's results for ``inputs``.
 
         Args:
-            inputs: float32, (n, c, …), arrays or PyTorch tensors on the CPU; in the number of axes, the
-            channels and
+            inputs: float32, (n, c, …), arrays or PyTorch tensors on the CPU; in the number of axes, the channels and
                 the fixed sizes of the examples that the network was compiled with.
 
         Returns:
@@ -129,19 +127,9 @@ class Program:
         return sizes
 
     def _execution(self, arrays: Sequence[NDArray[Any]]) -> Execution:
-        key = tuple(array.shape for array in arrays)
-        with self._lock:
-            if key in self._plans:
-                self._plans.move_to_end(key)
-                return self._plans[key]
-        execution = self._plan(arrays)
-        with self._lock:
-            self._plans[key] = execution
-            while len(self._plans) > _MAX_PLANS:
-                self._plans.popitem(last=False)
-        return execution
+        return self._plans.get(tuple(array.shape for array in arrays), lambda: self._plan(arrays))
 
-    def _plan(self, arrays: Sequence[NDArray[Any]], algorithm: str | None = None, lenient: bool = False) -> Execution:
+    def _plan(self, arrays: Sequence[NDArray[Any]]) -> Execution:
         sizes = self._sizes(arrays)
         try:
             return plan_execution(
@@ -149,9 +137,8 @@ class Program:
                 sizes,
                 self._kernels,
                 threads=self._threads,
-                algorithm=algorithm or self._algorithm,
-                algorithms=self._algorithms,
-                lenient=lenient,
+                algorithm=self._algorithm,
+                winners=self._winners,
             )
         except ConvoxelError as error:
             advice = self._advice(sizes) if isinstance(error, ShapeError) else ""
@@ -202,6 +189,15 @@ class Program:
                 values[name] = _room(execution.shapes[name])
         return values
 
+    def save(self, path: str | Path) -> None:
+        """Write the program to a ``.cvx`` file, from which ``convoxel.load`` makes it again without PyTorch.
+
+        Raises ``UnsupportedError`` naming the operators that run in PyTorch, ``GraphError`` if it cannot be written.
+        """
+        from convoxel.graph.archive import write_program
+
+        write_program(path, self._graph, self._structure, self._algorithm, self._winners)
+
     # ---- looking inside ----------------------------------------------------------------------------------
 
     def profile(self, *inputs: Any) -> list[dict[str, Any]]:
@@ -221,7 +217,13 @@ class Program:
         ]
 
     def explain(self, *inputs: Any) -> str:
-        """Return as text what runs and why: the steps for these inputs, the memory, what PyTorch computes."""
+        """Return as text what runs and why: the steps for these inputs, their algorithms, the memory.
+
+        Without inputs: the graph as it was read, where it is still known, and as it is after all passes.
+        """
+        if not inputs:
+            before = f"before:\n{self._source}\nafter:\n" if self._source else ""
+            return f"{before}{self._graph}"
         execution = self._execution(self._check(inputs))
         rows = [row for _, row in self._rows(execution)]
         memory = execution.memory
@@ -267,27 +269,16 @@ class Program:
 
     # ---- choosing algorithms -----------------------------------------------------------------------------
 
-    def tuned(self, *inputs: Any) -> Program:
-        """Return a program whose convolutions use what is fastest here for these inputs, by measurement."""
-        arrays = self._check(inputs)
-        best: dict[str, tuple[float, str]] = {}
-        for algorithm in ("auto", *(row["name"] for row in native.algorithms())):
-            execution = self._plan(arrays, algorithm=algorithm, lenient=True)
-            self._run(execution, arrays)
-            for _ in range(_TUNING_RUNS):
-                times: dict[str, float] = {}
-                self._run(execution, arrays, times)
-                for key, row in self._rows(execution):
-                    found = (times[key], row["algorithm"])
-                    if row["macs"]:
-                        best[row["name"]] = min(best.get(row["name"], found), found)
-        return Program(
-            self._graph,
-            self._structure,
-            threads=self._threads,
-            algorithms={name: algorithm for name, (_, algorithm) in best.items()},
-            kernels=self._kernels,
-        )
+    def tuned(self, *inputs: Any, on_progress: Callable[[int, int, str], None] | None = None) -> Program:
+        """Return a program whose convolutions use what is fastest here for these inputs, by measurement.
+
+        What the tuning cache remembers is not measured again; see ``native.tune``, also for ``on_progress``.
+        Where other input sizes make convolutions that nobody measured, their expected cost decides.
+        """
+        problems = self._execution(self._check(inputs)).plan.problems
+        winners = native.tune(problems, self._threads, on_progress=on_progress)
+        # Kernels of its own: those of this program hold weights packed for algorithms that lost.
+        return Program(self._graph, self._structure, threads=self._threads, winners=winners, source=self._source)
 
 
 def _room(shape: Sequence[int]) -> NDArray[np.float32]:
@@ -323,7 +314,10 @@ def _call_host(part: HostCall, values: Mapping[str, Any], execution: Execution) 
     """Run an operator on arrays and return its results by name."""
     node, host = part.node, OPERATORS[part.node.operator].host
     assert host is not None
-    results = host(node, [values[name] for name in node.inputs], execution.sizes)
+    try:
+        results = host(node, [values[name] if name else None for name in node.inputs], execution.sizes)
+    except (IndexError, ValueError) as reason:  # an index that the network computes, say, lies outside
+        raise ShapeError(f"program: {node.operator} {node.name} cannot run on these values: {reason}") from reason
     for value, result in zip(node.outputs, results, strict=True):
         expected = execution.shapes[value.name]
         if result is not None and tuple(result.shape) != expected:
@@ -337,7 +331,7 @@ def _call_host(part: HostCall, values: Mapping[str, Any], execution: Execution) 
 def _own(array: NDArray[Any], given: set[int]) -> NDArray[Any]:
     """Return an array that nobody else writes to: a copy of what came from the caller or from the network."""
     fresh = id(array) not in given and array.flags.owndata and array.flags.writeable
-    return np.ascontiguousarray(array) if fresh else np.array(array)
+    return np.asarray(array, order="C") if fresh else np.array(array, order="C")
 
 
 def _row(name: str, operator: str, algorithm: str, shape: Sequence[int], macs: int) -> dict[str, Any]:
@@ -372,9 +366,9 @@ def _as_array(x: Any, value: Value) -> NDArray[Any]:
             f"{where} has {array.ndim} axes {array.shape}, expected {len(value.shape)}: {axes}, "
             f"here {_expected(value)}.{hint}"
         )
-    if 0 in array.shape:
+    if any(length == 0 != extent for length, extent in zip(array.shape, value.shape, strict=True)):
         raise ShapeError(f"{where} has shape {array.shape}, expected {_expected(value)} with every size at least 1")
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def _expected(value: Value) -> str:

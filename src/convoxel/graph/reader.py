@@ -11,11 +11,19 @@ from convoxel.graph.ir import Graph, Node, Value
 from convoxel.graph.opset import make_node
 from convoxel.graph.size import Extents, Size
 
-__all__ = ["NotNative", "Reader"]
+__all__ = ["NeedsValue", "NotNative", "Reader"]
 
 
 class NotNative(Exception):
     """Raised by a rule that cannot express its operator, with the reason; it then runs in its framework."""
+
+
+class NeedsValue(Exception):
+    """Raised by a rule: sizes depend on the values of the graph inputs ``names``, not only on their shapes."""
+
+    def __init__(self, names: frozenset[str], what: str) -> None:
+        super().__init__(f"{what} is computed by the network")
+        self.names = names
 
 
 class Reader:

@@ -3,6 +3,9 @@
 A shape rule takes a node whose sizes are numbers and the shapes of its operands (None where absent) and
 returns the shapes of its results; it raises ``ShapeError`` with the bare fact, the caller adds which node.
 A cost rule returns multiply–accumulates of the direct algorithm.
+
+Shapes may hold open sizes too, when a reader infers shapes before any input is known: ``Size`` does arithmetic, and
+what only an input can decide is taken to fit (``differ``).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 from convoxel.arithmetic import window
 from convoxel.errors import ShapeError
 from convoxel.graph.ir import Node
-from convoxel.graph.size import Shape
+from convoxel.graph.size import Shape, Size, differ, larger, smaller
 
 __all__ = ["Macs", "Shapes"]
 
@@ -37,7 +40,7 @@ def _positive(shape: Shape, what: str) -> Shape:
 
 
 def _channels(x: Shape, expected: int) -> None:
-    if len(x) < 2 or x[1] != expected:
+    if len(x) < 2 or differ(x[1], expected):
         came = x[1] if len(x) > 1 else "none"
         raise ShapeError(f"x {x} has {came} channels but the weights expect {expected}")
 
@@ -53,11 +56,21 @@ def convolution(node: Node, shapes: Shapes) -> list[Shape]:
     if len(x) != len(w):
         raise ShapeError(f"x {x} has {len(x)} axes but the weights {w} expect {len(w)} (batch and channels included)")
     _channels(x, w[1] * node["groups"])
+    gate = shapes[4]
+    if gate is not None and gate != (*x[:2], *(1,) * len(x[2:])):
+        raise ShapeError(f"the gate {gate} does not hold one factor for each image and channel of x {x}")
     spatial = tuple(
-        _size(window.conv_size, *axis)
+        _size(conv_length, *axis)
         for axis in zip(x[2:], w[2:], node["stride"], node["padding"], node["dilation"], strict=True)
     )
     return [_with_residual(_positive((x[0], w[0], *spatial), f"{x}"), shapes)]
+
+
+def conv_length(i: int, k: int, s: int, p: tuple[int, int], d: int) -> int:
+    """Return the length of an axis after a convolution; the axis, or its padding, may be open."""
+    if any(isinstance(size, Size) for size in (i, *p)):
+        return window.conv_size(i + p[0] + p[1], k, s, 0, d)
+    return window.conv_size(i, k, s, p, d)
 
 
 def _size(rule: Callable[..., int], *axis: Any) -> int:
@@ -68,8 +81,12 @@ def _size(rule: Callable[..., int], *axis: Any) -> int:
         return 0
 
 
+def _unequal(a: Shape, b: Shape) -> bool:
+    return len(a) != len(b) or any(map(differ, a, b))
+
+
 def _with_residual(shape: Shape, shapes: Shapes) -> Shape:
-    if shapes[3] is not None and shapes[3] != shape:
+    if shapes[3] is not None and _unequal(shapes[3], shape):
         raise ShapeError(f"cannot add {shapes[3]} to the convolution's {shape}: axes must be equal")
     return shape
 
@@ -99,7 +116,7 @@ def dense(node: Node, shapes: Shapes) -> list[Shape]:
     """(n, c, …) with weights (k, c·…) → (n, k)."""
     x, w = operand(shapes, 0), operand(shapes, 1)
     features = math.prod(x[1:])
-    if features != w[1]:
+    if differ(features, w[1]):
         raise ShapeError(
             f"x {x} has {features} features but the linear layer expects {w[1]}; "
             "the input's spatial size must be the one that the network was made for"
@@ -114,16 +131,27 @@ def max_pool(node: Node, shapes: Shapes) -> list[Shape]:
 
 def average_pool(node: Node, shapes: Shapes) -> list[Shape]:
     """(n, c, …) → (n, c, …)."""
-    x = operand(shapes, 0)
-    return [_pooled(node, x, (1,) * (len(x) - 2))]
+    return [_pooled(node, operand(shapes, 0), node["dilation"])]
 
 
 def _pooled(node: Node, x: Shape, dilation: Sequence[int]) -> Shape:
     spatial = tuple(
-        _size(window.pool_size, *axis, node["ceil"])
+        _size(pool_length, *axis, node["ceil"])
         for axis in zip(x[2:], node["kernel"], node["stride"], node["padding"], dilation, strict=True)
     )
     return _positive((*x[:2], *spatial), f"{x}")
+
+
+def pool_length(i: int, k: int, s: int, p: tuple[int, int], d: int, ceil: bool) -> int:
+    """Return the length of an axis after pooling; the axis may be open."""
+    if not ceil:
+        return conv_length(i, k, s, p, d)
+    if not isinstance(i, Size):
+        return window.pool_size(i, k, s, p, d, ceil)
+    room = i + p[0] + p[1] - window.span(k, d)
+    last = -(-room // s)  # an open size decides only later whether the last window is dropped
+    dropped: Any = Size(f"({last} > 0) & ({last * s} >= {i + p[0]})")
+    return last + 1 - dropped
 
 
 def adaptive_pool(node: Node, shapes: Shapes) -> list[Shape]:
@@ -139,8 +167,21 @@ def resize(node: Node, shapes: Shapes) -> list[Shape]:
     if node["size"]:
         spatial = tuple(node["size"])
     else:
-        spatial = tuple(math.floor(old * scale) for old, scale in zip(x[2:], node["scale"], strict=True))
+        spatial = tuple(_scaled(old, scale) for old, scale in zip(x[2:], node["scale"], strict=True))
     return [_positive((*x[:2], *spatial), f"{x}")]
+
+
+def interpolate(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, *size)."""
+    x = operand(shapes, 0)
+    return [_positive((*x[:2], *node["size"]), f"{x}")]
+
+
+def _scaled(old: int, scale: float) -> int:
+    if isinstance(old, Size):
+        whole: Any = old * int(scale) if float(scale).is_integer() else Size(f"floor({old} * {scale})")
+        return whole
+    return math.floor(old * scale)
 
 
 def pad(node: Node, shapes: Shapes) -> list[Shape]:
@@ -159,7 +200,7 @@ def concat(node: Node, shapes: Shapes) -> list[Shape]:
     first, axis = operand(shapes, 0), node["axis"]
     parts = [operand(shapes, i) for i in range(len(shapes))]
     for part in parts:
-        if len(part) != len(first) or any(a != b for i, (a, b) in enumerate(zip(part, first)) if i != axis):  # noqa: B905
+        if len(part) != len(first) or any(differ(a, b) for i, (a, b) in enumerate(zip(part, first)) if i != axis):  # noqa: B905
             raise ShapeError(f"cannot join {' and '.join(map(str, parts))} along axis {axis}: the other axes differ")
     return [tuple(sum(p[i] for p in parts) if i == axis else size for i, size in enumerate(first))]
 
@@ -167,7 +208,7 @@ def concat(node: Node, shapes: Shapes) -> list[Shape]:
 def broadcast(node: Node, shapes: Shapes) -> list[Shape]:
     """The second operand is stretched along its axes of size 1."""
     a, b = operand(shapes, 0), operand(shapes, 1)
-    if len(a) != len(b) or any(y not in (x, 1) for x, y in zip(a, b, strict=True)):
+    if len(a) != len(b) or any(y != 1 and differ(x, y) for x, y in zip(a, b, strict=True)):
         raise ShapeError(f"cannot combine {a} with {b}: axes must be equal or 1")
     return [a]
 
@@ -175,14 +216,38 @@ def broadcast(node: Node, shapes: Shapes) -> list[Shape]:
 def narrow(node: Node, shapes: Shapes) -> list[Shape]:
     """A range along one axis, with a step; bounds are cut off as Python's slices are."""
     x = operand(shapes, 0)
-    length = len(range(*slice(node["start"], node["stop"], node["step"]).indices(x[node["axis"]])))
+    length = range_length(x[node["axis"]], node["start"], node["stop"], node["step"])
     return [_positive(tuple(length if i == node["axis"] else s for i, s in enumerate(x)), f"{x}")]
+
+
+def range_length(size: Any, start: Any, stop: Any, step: int) -> Any:
+    """Return how many positions the slice start:stop:step has on an axis of ``size``, which may be open."""
+    known = not any(isinstance(value, Size) for value in (size, start, stop))
+    if known:
+        return len(range(*slice(start, stop, step).indices(size)))
+    begin = _bound(size, start, 0 if step > 0 else size - 1, step)
+    end = _bound(size, size if stop is None and step > 0 else stop, -1, step)
+    return larger((end - begin + step - (1 if step > 0 else -1)) // step, 0) if step != 1 else _gap(begin, end, size)
+
+
+def _gap(begin: Any, end: Any, size: Any) -> Any:
+    return end - begin if end == size and not isinstance(begin, Size) else larger(end - begin, 0)
+
+
+def _bound(size: Any, position: Any, default: Any, step: int) -> Any:
+    """Return where Python's slices cut ``position`` off."""
+    if position is None:
+        return default
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    if not isinstance(position, Size) and position < 0:
+        return size + position if isinstance(size, Size) else larger(size + position, low)
+    return position if position == high or position == 0 else smaller(position, high)
 
 
 def reshape(node: Node, shapes: Shapes) -> list[Shape]:
     """The same number of elements in another shape."""
     x, shape = operand(shapes, 0), tuple(node["shape"])
-    if math.prod(x) != math.prod(shape):
+    if differ(math.prod(x), math.prod(shape)):
         raise ShapeError(f"cannot reshape {x} to {shape}")
     return [shape]
 

@@ -1,8 +1,8 @@
 """Sizes that become known when an input arrives: exact integer expressions over the input's axes.
 
 A ``Size`` is text such as ``2 * (h // 2)``. It is parsed with a short list of permitted operations, never
-evaluated as Python, because graphs may come from outside. This file does no algebra: two sizes are equal
-when their texts are.
+evaluated as Python, because graphs may come from outside. Two sizes are equal when their texts are; arithmetic
+on sizes keeps a normal form (``polynomial``).
 """
 
 from __future__ import annotations
@@ -13,10 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 from convoxel.errors import GraphError
+from convoxel.graph import polynomial
 
-__all__ = ["Extent", "Extents", "Shape", "Size", "evaluate", "evaluate_shape", "measure"]
+__all__ = [
+    "Extent",
+    "Extents",
+    "Shape",
+    "Size",
+    "differ",
+    "evaluate",
+    "evaluate_shape",
+    "larger",
+    "measure",
+    "smaller",
+]
 
 _MAX_EXPONENT = 8  # sizes are products of a few axes; more is an attack on memory, not a network
 _MAX_TEXT = 4096
@@ -112,6 +125,59 @@ class Size:
     def __str__(self) -> str:
         return self.text
 
+    # Arithmetic, so that a shape rule written for numbers also serves open sizes. In comparisons an open size counts
+    # as larger than every number, and as neither smaller nor larger than another open size.
+
+    def __add__(self, other: Extent) -> Extent:
+        return _extent(polynomial.add(self.text, _operand(other)))
+
+    def __sub__(self, other: Extent) -> Extent:
+        return _extent(polynomial.add(self.text, _operand(other), -1))
+
+    def __rsub__(self, other: Extent) -> Extent:
+        return _extent(polynomial.add(_operand(other), self.text, -1))
+
+    def __mul__(self, other: Extent) -> Extent:
+        return _extent(polynomial.multiply(self.text, _operand(other)))
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __floordiv__(self, other: Extent) -> Extent:
+        return _extent(polynomial.floor_divide(self.text, _operand(other)))
+
+    def __rfloordiv__(self, other: Extent) -> Extent:
+        return _extent(polynomial.floor_divide(_operand(other), self.text))
+
+    def __mod__(self, other: Extent) -> Extent:
+        return _extent(f"({self.text}) % ({_operand(other)})")
+
+    def __neg__(self) -> Extent:
+        return _extent(polynomial.multiply(self.text, -1))
+
+    def __lt__(self, other: Any) -> bool:
+        return False
+
+    def __gt__(self, other: Any) -> bool:
+        return not isinstance(other, Size)
+
+    def __le__(self, other: Any) -> bool:
+        return self == other
+
+    def __ge__(self, other: Any) -> bool:
+        return not isinstance(other, Size) or self == other
+
+
+def _operand(value: Extent) -> str | int:
+    return value.text if isinstance(value, Size) else int(value)
+
+
+def _extent(text: str) -> Extent:
+    """Return a number where the expression has become one."""
+    try:
+        return int(text)
+    except ValueError:
+        return Size(text)
+
 
 Extent = int | Size
 """The length of an axis: a number, or an expression over the input's axes."""
@@ -127,6 +193,25 @@ def evaluate(extent: Extent, sizes: Mapping[str, int]) -> int:
 def evaluate_shape(extents: Extents, sizes: Mapping[str, int]) -> Shape:
     """Return the shape that ``extents`` has for the given input sizes."""
     return tuple(evaluate(extent, sizes) for extent in extents)
+
+
+def differ(a: Extent, b: Extent) -> bool:
+    """Return whether two lengths are surely not equal: an open size may turn out to be anything.
+
+    >>> differ(3, 4), differ(3, Size("h"))
+    (True, False)
+    """
+    return not isinstance(a, Size) and not isinstance(b, Size) and a != b
+
+
+def larger(a: Extent, b: Extent) -> Extent:
+    """Return the larger of two lengths."""
+    return Size(f"Max({a}, {b})") if isinstance(a, Size) or isinstance(b, Size) else max(a, b)
+
+
+def smaller(a: Extent, b: Extent) -> Extent:
+    """Return the smaller of two lengths."""
+    return Size(f"Min({a}, {b})") if isinstance(a, Size) or isinstance(b, Size) else min(a, b)
 
 
 def measure(extents: Sequence[Extents], shapes: Sequence[Shape]) -> dict[str, int]:

@@ -7,12 +7,24 @@ those of PyTorch's operators, float32 roundings of the nearest neighbour include
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Taps", "adaptive_average", "average", "identity", "pad", "resize"]
+__all__ = [
+    "Taps",
+    "adaptive_average",
+    "average",
+    "axis",
+    "coordinates",
+    "cubic_kernel",
+    "identity",
+    "interpolate",
+    "pad",
+    "resize",
+]
 
 _CUBIC_A = -0.75  # the sharpness of PyTorch's and OpenCV's cubic kernel
 
@@ -43,6 +55,7 @@ def average(
     high: int,
     count_padding: bool,
     divided: bool = True,
+    dilation: int = 1,
 ) -> Taps:
     """Return the table of average pooling.
 
@@ -50,10 +63,10 @@ def average(
     1 if not ``divided``. The part of a ceil-mode window beyond the padding never counts.
     """
     start = np.arange(out)[:, None] * stride - low
-    index = start + np.arange(kernel)[None, :]
+    index = start + np.arange(kernel)[None, :] * dilation
     inside = (index >= 0) & (index < size)
-    padded_end = np.minimum(start + kernel, size + high)
-    count = padded_end - start if count_padding else inside.sum(axis=1, keepdims=True)
+    counted = index < size + high if count_padding else inside
+    count = counted.sum(axis=1, keepdims=True)
     weight = np.broadcast_to(1.0 / np.maximum(count, 1) if divided else 1.0, index.shape)
     return _taps(np.where(inside, index, -1), weight)
 
@@ -97,14 +110,106 @@ def resize(size: int, out: int, mode: str, align_corners: bool = False, scale: f
     fraction = source_position - low
     index = np.clip(low[:, None] + np.arange(-1, 3)[None, :], 0, size - 1)
     distance = np.stack([1.0 + fraction, fraction, 1.0 - fraction, 2.0 - fraction], axis=1)
-    return _taps(index, _cubic(distance))
+    return _taps(index, cubic_kernel(distance))
 
 
-def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Keys' cubic convolution kernel at distance ``x`` ≥ 0."""
-    near = ((_CUBIC_A + 2.0) * x - (_CUBIC_A + 3.0)) * x * x + 1.0
-    far = ((_CUBIC_A * x - 5.0 * _CUBIC_A) * x + 8.0 * _CUBIC_A) * x - 4.0 * _CUBIC_A
-    return np.where(x <= 1.0, near, far)
+def cubic_kernel(x: NDArray[np.float64], a: float = _CUBIC_A) -> NDArray[np.float64]:
+    """Return Keys' cubic convolution kernel with sharpness ``a`` at distance ``x`` ≥ 0."""
+    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    far = ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a
+    return np.where(x <= 1.0, near, np.where(x < 2.0, far, 0.0))
+
+
+def coordinates(
+    size: int, out: int, scale: float, mode: str, region: tuple[float, float] = (0.0, 1.0)
+) -> NDArray[np.float64]:
+    """Return where each of ``out`` positions lies on an axis of ``size``, by the modes' names in ONNX.
+
+    ``scale`` is the factor that was asked for; ``region`` is the part of the axis that ``"tf_crop_and_resize"`` takes.
+    """
+    position = np.arange(out, dtype=np.float64)
+    if mode == "align_corners":
+        # The resized length counts before it is rounded down.
+        return position * ((size - 1) / (size * scale - 1) if out > 1 else 0.0)
+    if mode == "asymmetric":
+        return position / scale
+    if mode == "tf_crop_and_resize":
+        begin, end = region
+        if out == 1:
+            return np.array([0.5 * (begin + end) * (size - 1)])
+        return begin * (size - 1) + position * (end - begin) * (size - 1) / (out - 1)
+    half = (position + 0.5) / scale - 0.5
+    if mode == "half_pixel_symmetric":
+        return size / 2 * (1 - out / (scale * size)) + half
+    if mode == "pytorch_half_pixel" and out == 1:
+        return np.zeros(1)
+    return half
+
+
+_ROUND: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
+
+
+def interpolate(
+    size: int,
+    position: NDArray[np.float64],
+    mode: str,
+    rounding: str = "round_prefer_floor",
+    cubic: float = _CUBIC_A,
+    exclude_outside: bool = False,
+    spread: float = 1.0,
+) -> Taps:
+    """Return the table that reads an axis of ``size`` at ``position``, beyond its ends the nearest element.
+
+    ``mode`` is ``"nearest"`` (by ``rounding``), ``"linear"`` or ``"cubic"``; with ``exclude_outside`` elements beyond
+    the ends count nothing. ``spread`` > 1 widens the kernel so that shrinking averages (antialiasing).
+    """
+    if mode == "nearest":
+        nearest = np.clip(_ROUND[rounding](position), 0, size - 1).astype(np.int64)
+        return _taps(nearest[:, None], np.ones((len(position), 1)))
+    reach = (1 if mode == "linear" else 2) * spread
+    first = np.floor(position - reach).astype(np.int64) + 1
+    index = first[:, None] + np.arange(int(np.ceil(2 * reach)) + 1)[None, :]
+    distance = np.abs(index - position[:, None]) / spread
+    weight = np.maximum(1.0 - distance, 0.0) if mode == "linear" else cubic_kernel(distance, cubic)
+    if exclude_outside:
+        weight = np.where((index >= 0) & (index < size), weight, 0.0)
+    if exclude_outside or spread > 1:
+        weight = weight / weight.sum(axis=1, keepdims=True)
+    used = (weight != 0).any(axis=0)
+    return _taps(np.clip(index, 0, size - 1)[:, used], weight[:, used])
+
+
+def axis(
+    size: int,
+    out: int,
+    scale: float | None,
+    *,
+    mode: str,
+    coordinate: str,
+    rounding: str,
+    cubic: float,
+    exclude_outside: bool,
+    antialias: bool,
+    region: tuple[float, float] = (0.0, 1.0),
+) -> Taps:
+    """Return the table of one axis of an ``interpolate``; without ``scale`` it is out / size."""
+    factor = scale or out / size
+    if size == out and factor == 1 and coordinate != "tf_crop_and_resize":
+        return identity(size)
+    return interpolate(
+        size,
+        coordinates(size, out, factor, coordinate, region),
+        mode,
+        rounding,
+        cubic,
+        exclude_outside,
+        max(1.0 / factor, 1.0) if antialias else 1.0,
+    )
 
 
 def pad(size: int, low: int, high: int, mode: str) -> Taps:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from convoxel.errors import GraphError, UnsupportedError
-from convoxel.graph.from_torch import layers, tensors
+from convoxel.graph.from_torch import layers, numeric, tensors
 from convoxel.graph.from_torch.call import RULES, Call
 from convoxel.graph.from_torch.export import Exported, NotOpen, exports
 from convoxel.graph.from_torch.foreign import Slot, TorchCall, map_nested
@@ -22,7 +22,7 @@ from convoxel.graph.reader import NotNative, Reader
 from convoxel.graph.size import Size, measure
 from convoxel.graph.structure import Branch, Fixed, Leaf, Structure
 
-__all__ = ["Imported", "layers", "read", "tensors"]
+__all__ = ["Imported", "layers", "numeric", "read", "tensors"]
 
 _PLAIN_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 

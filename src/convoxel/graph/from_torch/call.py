@@ -43,6 +43,11 @@ class Call:
         return self.arguments[key]
 
     @property
+    def function(self) -> str:
+        """The operator's bare name: "relu" of ``aten.relu_.default``."""
+        return self.target.split(".")[1].rstrip("_")
+
+    @property
     def shape(self) -> Extents:
         """The shape of the first result."""
         return self.shapes[0]
@@ -54,7 +59,7 @@ class Call:
             raise NotNative(f"{key} is a constant")
         return as_native(value)
 
-    def array(self, key: str) -> NDArray[Any] | None:
+    def numbers(self, key: str) -> NDArray[Any] | None:
         """Return a constant argument as an array, None if it is absent."""
         tensor = self.arguments[key]
         if tensor is None:
@@ -65,10 +70,24 @@ class Call:
 
     def constant(self, key: str) -> str:
         """Add a constant argument to the graph and return its name, "" if it is absent."""
-        array = self.array(key)
+        array = self.numbers(key)
         if array is None:
             return ""
         return self.reader.constant(array, f"{self.name}.{key}", owner=self.arguments[key])
+
+    def any(self, key: str) -> str:
+        """Return the name of a tensor argument of any type: a value of the graph, or a constant that is added to it."""
+        value = self.arguments[key]
+        if isinstance(value, Value):
+            return value.name
+        if isinstance(value, bool | int | float):
+            return self.reader.constant(np.array(value, self.dtypes[0]), f"{self.name}.{key}")
+        return self.constant(key)
+
+    def array(self, operator: str, *inputs: str, **attributes: Any) -> Any:
+        """Add a node that runs in NumPy, with all results of the call; one is returned by itself."""
+        values = self.reader.add(f"array.{operator}", self.name, inputs, self.shapes, self.dtypes, **attributes)
+        return values[0] if len(values) == 1 else list(values)
 
     def add(self, operator: str, *inputs: str, result: Extents | None = None, **attributes: Any) -> Value:
         """Add a node with one float32 result, by default of the call's shape."""

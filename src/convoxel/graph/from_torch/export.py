@@ -3,8 +3,8 @@
 ``torch.export`` is asked to leave the batch and the spatial sizes open. It takes every size of 1 for a
 constant, at the input and inside the network, so it is shown a larger example first: two images, and wide
 enough that deep layers see more than one position. If the network refuses that, the example's own width is
-tried; if its sizes cannot be left open at all, it is exported with the example's, and its program then
-takes no others.
+tried; if its spatial sizes cannot be left open, only the batch is; and if not even that, it is exported with the
+example's sizes, and its program then takes no others.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ def exports(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Iterato
 
     Raises ``GraphError`` if the model does not run on the examples, or not in a way that PyTorch can record.
     """
-    for wide in (_WIDE, 1):
+    for wide, spatial in ((_WIDE, True), (1, True), (1, False)):
         try:
             with _EXPORTING, _evaluating(model), open_max_pool1d(), _quiet(), torch.no_grad():
-                exported = _export_open(model, _enlarged(examples, wide), examples)
+                exported = _export_open(model, _enlarged(examples, wide), examples, spatial)
         except Exception:  # PyTorch raises many kinds; the fixed export below says whether it matters
             continue
         yield exported
@@ -115,11 +115,15 @@ def _enlarged(examples: Sequence[torch.Tensor], wide: int) -> list[torch.Tensor]
     return [torch.empty(shape) for shape in shapes]
 
 
-def _export_open(model: torch.nn.Module, shown: Sequence[torch.Tensor], examples: Sequence[torch.Tensor]) -> Exported:
-    """Export with open sizes on the tensors ``shown``, such that it holds for the examples too."""
+def _export_open(
+    model: torch.nn.Module, shown: Sequence[torch.Tensor], examples: Sequence[torch.Tensor], spatial: bool
+) -> Exported:
+    """Export with open batch, and ``spatial`` sizes, on the tensors ``shown``, such that it holds for the examples."""
     auto = torch.export.Dim.AUTO
     # Axis 1 holds channels, which weights fix.
-    open_axes: list[Any] = [{axis: auto for axis in range(x.ndim) if axis != 1} for x in shown]
+    open_axes: list[Any] = [
+        {axis: auto for axis in range(x.ndim) if axis == 0 or (spatial and axis > 1)} for x in shown
+    ]
     named = _named_parameters(model)
     dynamic = (*open_axes[:named], tuple(open_axes[named:])) if len(shown) > named else tuple(open_axes)
     program = _functional(torch.export.export(model, tuple(shown), dynamic_shapes=dynamic))

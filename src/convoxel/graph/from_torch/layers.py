@@ -40,7 +40,7 @@ def _spatial(call: Call, key: str, dims: int) -> Value:
 
 def _dims(call: Call) -> int:
     """Return the number of spatial axes, which is in the operator's name: ``aten.max_pool2d.default``."""
-    return int(call.target.split(".")[1][-2])
+    return int(call.function[-2])
 
 
 def _kernel(call: Call) -> tuple[int, ...]:
@@ -95,14 +95,6 @@ def _transposed_convolution(call: Call) -> Value:
         dilation=_each(call["dilation"], dims),
         groups=call["groups"],
     )
-
-
-@rule("aten.linear.default")
-def _linear(call: Call) -> Value:
-    x = call.tensor("input")
-    if len(x.shape) != 2:
-        raise NotNative("a linear layer over the last of several axes")
-    return call.add("dense", x.name, call.constant("weight"), call.constant("bias"))
 
 
 # ---- normalisation ---------------------------------------------------------------------------------------
@@ -170,7 +162,7 @@ _ACTIVATIONS = {
 
 @rule(*(f"aten.{name}{write}.default" for name in _ACTIVATIONS for write in ("", "_")))
 def _plain_activation(call: Call) -> Value:
-    return _activation(call, _ACTIVATIONS[call.target.split(".")[1].rstrip("_")])
+    return _activation(call, _ACTIVATIONS[call.function])
 
 
 @rule("aten.leaky_relu.default", "aten.leaky_relu_.default")
@@ -178,42 +170,11 @@ def _leaky_relu(call: Call) -> Value:
     return _activation(call, "leaky_relu", call["negative_slope"])
 
 
-@rule("aten.prelu.default")
-def _prelu(call: Call) -> Value:
-    slope = call.array("weight")
-    if slope is None or slope.size != 1:
-        raise NotNative("one slope per channel")
-    return _activation(call, "leaky_relu", float(slope.reshape(-1)[0]))
-
-
 @rule("aten.elu.default", "aten.elu_.default")
 def _elu(call: Call) -> Value:
     if call["scale"] != 1 or call["input_scale"] != 1:
         raise NotNative("a scaled ELU")
     return _activation(call, "elu", call["alpha"])
-
-
-@rule("aten.gelu.default", "aten.gelu_.default")
-def _gelu(call: Call) -> Value:
-    if call["approximate"] != "none":
-        raise NotNative("an approximate GELU")
-    return _activation(call, "gelu")
-
-
-@rule("aten.hardtanh.default", "aten.hardtanh_.default")
-def _hardtanh(call: Call) -> Value:
-    return _clipped(call, call["min_val"], call["max_val"])
-
-
-@rule("aten.clamp.default", "aten.clamp_.default", "aten.clamp_min.default")
-def _clamp(call: Call) -> Value:
-    return _clipped(call, call["min"], call.arguments.get("max"))
-
-
-def _clipped(call: Call, low: Any, high: Any) -> Value:
-    if low == 0 and high in (None, 6):
-        return _activation(call, "relu" if high is None else "relu6")
-    raise NotNative("a clamp other than to [0, ∞) or [0, 6]")
 
 
 # ---- pooling and resizing --------------------------------------------------------------------------------
@@ -246,6 +207,7 @@ def _average_pool(call: Call) -> Value:
         kernel=kernel,
         stride=_each(call["stride"], dims) or kernel,
         padding=_pairs(call["padding"], dims),
+        dilation=(1,) * dims,
         ceil=call["ceil_mode"],
         count_padding=call["count_include_pad"],
         divisor=call.arguments.get("divisor_override") or 0,
@@ -269,16 +231,59 @@ def _adaptive_max_pool(call: Call) -> list[Any]:
     return [call.add("global_max_pool", x.name, size=size), None]
 
 
-@rule("aten.mean.dim")
-def _mean(call: Call) -> Value:
-    """The mean over all spatial axes is adaptive pooling to one position."""
-    x = call.tensor("self")
-    rank = len(x.shape)
-    if sorted(axis % rank for axis in call["dim"] or ()) != list(range(2, rank)) or rank < 3 or call["dtype"]:
-        raise NotNative("a mean over other than all spatial axes")
-    ones = (1,) * (rank - 2)
-    pooled = call.add("adaptive_average_pool", x.name, result=(*x.shape[:2], *ones), size=ones)
-    return pooled if call["keepdim"] else call.add("squeeze", pooled.name, shape=call.shape)
+@rule(*(f"aten.max_pool{n}d_with_indices.default" for n in (2, 3)))
+def _max_pool_with_places(call: Call) -> Any:
+    dims = int(call.target.split("d_with")[0][-1])
+    x = _spatial(call, "self", dims)
+    kernel = _each(call["kernel_size"], dims)
+    window = {
+        "kernel": kernel,
+        "stride": _each(call["stride"], dims) or kernel,
+        "padding": _pairs(call["padding"], dims),
+        "dilation": _each(call["dilation"], dims),
+        "ceil": call["ceil_mode"],
+    }
+    if 1 not in call.used:
+        return [call.add("max_pool", x.name, **window), None]
+    return call.array("max_pool", x.name, **window, order="channel")
+
+
+@rule(*(f"aten.max_unpool{n}d.default" for n in (2, 3)))
+def _max_unpool(call: Call) -> Any:
+    return call.array("max_unpool", call.any("self"), call.any("indices"), shape=call.shape, order="channel")
+
+
+@rule("aten.grid_sampler.default", "aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default")
+def _grid_sample(call: Call) -> Any:
+    return call.array(
+        "grid_sample",
+        call.any("input"),
+        call.any("grid"),
+        mode=("linear", "nearest", "cubic")[call["interpolation_mode"]],
+        padding=("zeros", "border", "reflection")[call["padding_mode"]],
+        align_corners=bool(call["align_corners"]),
+    )
+
+
+@rule("aten.affine_grid_generator.default")
+def _affine_grid(call: Call) -> Any:
+    size = tuple(call["size"])
+    return call.array("affine_grid", call.any("theta"), size=size, align_corners=bool(call["align_corners"]))
+
+
+@rule("aten.pixel_shuffle.default")
+def _pixel_shuffle(call: Call) -> Any:
+    return call.add("depth_to_space", call.tensor("self").name, block=call["upscale_factor"], channels_outside=True)
+
+
+@rule("aten.pixel_unshuffle.default")
+def _pixel_unshuffle(call: Call) -> Any:
+    return call.array("space_to_depth", call.any("self"), block=call["downscale_factor"], channels_outside=True)
+
+
+@rule("aten.channel_shuffle.default", "aten.native_channel_shuffle.default")
+def _channel_shuffle(call: Call) -> Any:
+    return call.add("shuffle", call.tensor("self").name, groups=call["groups"])
 
 
 _RESIZES = {

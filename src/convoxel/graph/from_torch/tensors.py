@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.graph.from_torch.call import RANKS, Call, as_native, rule
+from convoxel.graph.from_torch.numeric import affine
 from convoxel.graph.ir import Value
 from convoxel.graph.reader import NotNative
 from convoxel.graph.size import Extents, Size
@@ -36,7 +37,9 @@ def _padded(call: Call, flat: Sequence[int], mode: str, value: Any) -> Value:
     pairs += [(0, 0)] * (len(x.shape) - len(pairs))
     pairs.reverse()
     if value not in (None, 0) or pairs[:2] != [(0, 0), (0, 0)]:
-        raise NotNative("padding with a number other than 0, or of batch or channels")
+        number = call.reader.constant(np.array(value or 0, call.dtypes[0]), f"{call.name}.value")
+        kind = "constant" if mode == "zero" else mode
+        return call.array("pad", x.name, number, padding=tuple(pairs), mode=kind)
     return call.add("pad", x.name, padding=tuple(pairs[2:]), mode=mode)
 
 
@@ -58,8 +61,28 @@ def _narrowed(call: Call, axis: int, start: Any, stop: Any, step: int) -> Value:
     x = call.tensor("self")
     axis %= len(x.shape)
     if axis == 1 and step != 1:
-        raise NotNative("every so-many-th channel")
+        rank = len(x.shape)
+        starts, steps = [0] * rank, [1] * rank
+        stops: list[Any] = [None] * rank
+        starts[1], stops[1], steps[1] = start, stop, step
+        return call.array("slice", x.name, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
     return call.add("narrow", x.name, axis=axis, start=start, stop=stop, step=step)
+
+
+@rule("aten.select.int")
+def _select(call: Call) -> Any:
+    x, index = call["self"], call["index"]
+    if not isinstance(x, Value) or not isinstance(index, int):
+        raise NotNative("an index that depends on the input's size")
+    rank = len(x.shape)
+    axis = call["dim"] % rank
+    starts: list[int] = [0] * rank
+    stops: list[int | None] = [None] * rank
+    starts[axis], stops[axis] = index, index + 1 if index != -1 else None
+    one = tuple(1 if i == axis else extent for i, extent in enumerate(x.shape))
+    attributes: dict[str, Any] = {"starts": tuple(starts), "stops": tuple(stops), "steps": (1,) * rank}
+    part = call.reader.add("array.slice", call.name, (x.name,), [one], (x.dtype,), **attributes)[0]
+    return call.array("reshape", part.name, shape=call.shape)
 
 
 @rule("aten.chunk.default", "aten.split.Tensor", "aten.split_with_sizes.default", "aten.split.sizes")
@@ -99,7 +122,7 @@ def _reshape(call: Call) -> Value:
         return x
     if _core(x.shape) == _core(call.shape) is not None:
         return call.add("squeeze", x.name, shape=call.shape)
-    return call.add("reshape", x.name, shape=call.shape)
+    return call.add("array.reshape", x.name, shape=call.shape)
 
 
 rule(
@@ -121,6 +144,66 @@ def _core(shape: Extents) -> tuple[Any, ...] | None:
     return (*shape[:2], *(1,) * (3 - len(spatial)), *spatial) if len(spatial) <= 3 else None
 
 
+@rule("aten.permute.default", "aten.transpose.int", "aten.t.default", "aten.movedim.int", "aten.movedim.intlist")
+def _transpose(call: Call) -> Any:
+    x = call["self"]
+    if not isinstance(x, Value):
+        raise NotNative("self is a constant")
+    rank = len(x.shape)
+    axes = list(range(rank))
+    if "dims" in call.arguments:
+        axes = [axis % rank for axis in call["dims"]]
+    elif "source" in call.arguments:
+        moved = [call[key] if isinstance(call[key], list) else [call[key]] for key in ("source", "destination")]
+        order = np.moveaxis(np.empty([i + 2 for i in range(rank)]), *moved).shape
+        axes = [length - 2 for length in order]
+    else:
+        one, two = (call["dim0"] % rank, call["dim1"] % rank) if "dim0" in call.arguments else (0, 1)
+        axes[one], axes[two] = axes[two], axes[one]
+    return call.array("transpose", x.name, axes=tuple(axes))
+
+
+@rule("aten.expand.default", "aten.repeat.default", "aten.tile.default")
+def _repeat(call: Call) -> Any:
+    x = call["self"]
+    if not isinstance(x, Value):
+        raise NotNative("self is a constant")
+    if "expand" in call.target:
+        return call.array("expand", x.name, shape=call.shape)
+    repeats = tuple(call[next(key for key in call.arguments if key != "self")])
+    lifted = (1,) * (len(repeats) - len(x.shape)) + tuple(x.shape)
+    if len(lifted) != len(x.shape):
+        x = call.reader.add("array.reshape", call.name, (x.name,), [lifted], (x.dtype,), shape=lifted)[0]
+    return call.array("tile", x.name, repeats=(1,) * (len(lifted) - len(repeats)) + repeats)
+
+
+@rule("aten.stack.default")
+def _stack(call: Call) -> Any:
+    parts, axis = call["tensors"], call.arguments.get("dim", 0) % len(call.shape)
+    if not all(isinstance(part, Value) for part in parts):
+        raise NotNative("a part that is a constant")
+    one = tuple(1 if i == axis else extent for i, extent in enumerate(call.shape))
+    lifted = [
+        call.reader.add("array.reshape", call.name, (part.name,), [one], (part.dtype,), shape=one)[0] for part in parts
+    ]
+    return call.array("concat", *(part.name for part in lifted), axis=axis)
+
+
+@rule("aten.flip.default")
+def _flip(call: Call) -> Any:
+    x = call["self"]
+    rank = len(x.shape)
+    turned = {axis % rank for axis in call["dims"]}
+    starts = tuple(-1 if i in turned else 0 for i in range(rank))
+    steps = tuple(-1 if i in turned else 1 for i in range(rank))
+    return call.array("slice", x.name, starts=starts, stops=(None,) * rank, steps=steps)
+
+
+@rule("aten.index_select.default")
+def _index_select(call: Call) -> Any:
+    return call.array("gather", call.any("self"), call.constant("index"), axis=call["dim"] % len(call.shape))
+
+
 # ---- arithmetic ------------------------------------------------------------------------------------------
 
 
@@ -131,10 +214,22 @@ def _add(call: Call) -> Value:
 
 @rule("aten.sub.Tensor", "aten.sub_.Tensor", "aten.sub.Scalar")
 def _subtract(call: Call) -> Value:
-    alpha = call["alpha"]
-    if isinstance(call["other"], Value):
-        raise NotNative("a difference of two tensors")
-    return _sum(call, call["self"], call["other"], -alpha)
+    alpha, other = call["alpha"], call["other"]
+    if isinstance(other, Value):
+        if alpha != 1:
+            raise NotNative("a weighted difference")
+        try:
+            return _combined(call, "add", call["self"], affine(call, as_native(other), -1.0, 0.0))
+        except NotNative:
+            return call.array("subtract", call.any("self"), call.any("other"))
+    return _sum(call, call["self"], other, -alpha)
+
+
+@rule("aten.rsub.Scalar")
+def _subtract_from(call: Call) -> Any:
+    if call["alpha"] != 1 or isinstance(call["other"], Size):
+        raise NotNative("a weighted difference")
+    return affine(call, call.tensor("self"), -1.0, float(call["other"]))
 
 
 def _sum(call: Call, a: Any, b: Any, alpha: Any) -> Value:
@@ -143,21 +238,35 @@ def _sum(call: Call, a: Any, b: Any, alpha: Any) -> Value:
         return _scaled(call, a, np.ones(1), number * alpha)
     if alpha != 1:
         raise NotNative("a weighted sum")
-    return _combined(call, "add", a, b)
+    return _combined_or_array(call, "add", a, b)
 
 
 @rule("aten.mul.Tensor", "aten.mul_.Tensor", "aten.mul.Scalar")
 def _multiply(call: Call) -> Value:
     a, b = call["self"], call["other"]
     number = _per_channel(call, b)
-    return _combined(call, "multiply", a, b) if number is None else _scaled(call, a, number, np.zeros(1))
+    if number is None:
+        return _combined_or_array(call, "multiply", a, b)
+    return _scaled(call, a, number, np.zeros(1))
+
+
+def _combined_or_array(call: Call, operator: str, a: Any, b: Any) -> Any:
+    """Natively where the operands fit, else in NumPy."""
+    try:
+        return _combined(call, operator, a, b)
+    except NotNative:
+        if any(isinstance(term, Size) for term in (a, b)) or {getattr(t, "dtype", None) for t in (a, b)} & {"bool"}:
+            raise
+        return call.array(operator, call.any("self"), call.any("other"))
 
 
 @rule("aten.div.Tensor", "aten.div_.Tensor", "aten.div.Scalar")
 def _divide(call: Call) -> Value:
     number = _per_channel(call, call["other"])
     if number is None or not np.all(number):
-        raise NotNative("a quotient of tensors")
+        if isinstance(call["other"], Size):
+            raise NotNative("a quotient by a size")
+        return call.array("divide", call.any("self"), call.any("other"))
     return _scaled(call, call["self"], 1.0 / number, np.zeros(1))
 
 
@@ -231,8 +340,10 @@ def _dropout(call: Call) -> Any:
 
 
 @rule("aten.to.dtype", "aten.to.device", "aten._to_copy.default", "aten.type_as.default", "aten.to.dtype_layout")
-def _to(call: Call) -> Value:
+def _to(call: Call) -> Any:
     x = call.arguments["self"]
     if isinstance(x, Value) and x.dtype == call.dtypes[0]:
         return x
+    if isinstance(x, Value) and call.dtypes[0] != "bfloat16":
+        return call.array("cast", x.name, to=call.dtypes[0])
     raise NotNative("a change of type")

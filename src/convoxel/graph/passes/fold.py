@@ -79,7 +79,9 @@ def fold_batch_norm(graph: Graph) -> Graph:
         source = renamed.get(node.inputs[0], node.inputs[0])
         maker = nodes[maker_of[source]] if source in maker_of else None
         if maker is not None and _absorbs(graph, maker, node):
-            nodes[maker.name] = _scaled(maker, scale, shift, constants)
+            scaled = _scaled(maker, scale, shift, constants)
+            activation = {key: node.attributes[key] for key in ("activation", "slope") if key in node.attributes}
+            nodes[maker.name] = scaled.with_attributes(**activation)
             renamed[node.output.name] = source
         else:
             names = [_constant(constants, f"{node.name}.{part}") for part in ("scale", "shift")]
@@ -132,9 +134,7 @@ def _absorbs(graph: Graph, maker: Node, node: Node) -> bool:
     if maker.operator not in ("convolution", "transposed_convolution", "dense"):
         return False
     between = node.inputs[0]
-    plain = (
-        maker["activation"] == "none" and not maker.inputs[3] and node.attributes.get("activation", "none") == "none"
-    )
+    plain = maker["activation"] == "none" and not maker.inputs[3]
     return plain and graph.only_user(between) is not None
 
 
@@ -157,7 +157,7 @@ def _scaled(maker: Node, scale: Float64, shift: Float64, constants: dict[str, ND
         _constant(constants, maker.inputs[2] or f"{maker.name}.bias"),
     ]
     constants[names[0]], constants[names[1]] = weight, bias + shift
-    return dataclasses.replace(maker, inputs=(maker.inputs[0], *names, maker.inputs[3]))
+    return dataclasses.replace(maker, inputs=(maker.inputs[0], *names, *maker.inputs[3:]))
 
 
 def _constant(constants: dict[str, NDArray[np.float64]], name: str) -> str:

@@ -7,9 +7,10 @@ import dataclasses
 from convoxel.graph.ir import Graph, Node
 from convoxel.graph.opset import OPERATORS
 
-__all__ = ["fuse_activation", "fuse_flatten", "fuse_residual"]
+__all__ = ["fuse_activation", "fuse_flatten", "fuse_gate", "fuse_residual"]
 
 _RESIDUAL = 3  # the operand's position, the same in every operator that has one
+_GATE = 4  # of a convolution
 
 
 def fuse_flatten(graph: Graph) -> Graph:
@@ -20,7 +21,7 @@ def fuse_flatten(graph: Graph) -> Graph:
     nodes: list[Node] = []
     for node in graph.nodes:
         source = graph.producers.get(node.inputs[0]) if node.operator == "dense" else None
-        if source is not None and source.operator in ("reshape", "squeeze"):
+        if source is not None and source.operator in ("array.reshape", "squeeze"):
             operand = graph.values.get(source.inputs[0])
             same_batch = operand is not None and len(operand.shape) >= 2 and operand.shape[0] == source.output.shape[0]
             if same_batch and len(source.output.shape) == 2:
@@ -48,7 +49,7 @@ def fuse_residual(graph: Graph) -> Graph:
         ]
         if candidates:
             maker, other = max(candidates, key=lambda candidate: position[candidate[0].name])
-            inputs = (*maker.inputs[:_RESIDUAL], other)
+            inputs = (*maker.inputs[:_RESIDUAL], other, *maker.inputs[_RESIDUAL + 1 :])
             del nodes[maker.name]
             nodes[node.name] = dataclasses.replace(maker, inputs=inputs, outputs=node.outputs)
             # The epilogue of the addition is the convolution's now.
@@ -65,6 +66,44 @@ def _takes_residual(graph: Graph, maker: Node, other: str) -> bool:
     # Axes that are not literally 1 are equal, or the addition itself would be refused.
     equal = len(shape) == len(addend) and all((p == 1) == (q == 1) for p, q in zip(shape, addend, strict=True))
     return free and equal and graph.only_user(maker.output.name) is not None
+
+
+def fuse_gate(graph: Graph) -> Graph:
+    """Return the graph with x · gate → 1×1 convolution made one node (squeeze-and-excite).
+
+    The engine then scales the weights, of which there are fewer than pixels. A wider kernel may be faster with
+    an algorithm that takes no gate, so it keeps its multiplication.
+    """
+    nodes: dict[str, Node] = {}
+    for node in graph.nodes:
+        maker = graph.producers.get(node.inputs[0]) if _takes_gate(graph, node) else None
+        terms = _gated(graph, maker) if maker is not None else None
+        if maker is not None and terms is not None and maker.name in nodes:
+            del nodes[maker.name]
+            node = dataclasses.replace(node, inputs=(terms[0], *node.inputs[1:_GATE], terms[1]))
+        nodes[node.name] = node
+    return graph.replace(nodes=tuple(nodes.values()))
+
+
+def _takes_gate(graph: Graph, node: Node) -> bool:
+    if node.operator != "convolution" or node.inputs[_GATE] or node["groups"] != 1:
+        return False
+    padded = any(side != 0 for pair in node["padding"] for side in pair)
+    return not padded and all(size == 1 for size in graph.constants[node.inputs[1]].shape[2:])
+
+
+def _gated(graph: Graph, maker: Node) -> tuple[str, str] | None:
+    """Return x and gate if ``maker`` multiplies them for one reader and does nothing more."""
+    if maker.operator != "multiply" or maker["activation"] != "none" or graph.only_user(maker.output.name) is None:
+        return None
+    for x, gate in (maker.inputs[:2], maker.inputs[1::-1]):
+        if x not in graph.values or gate not in graph.values:
+            continue
+        shape = graph.values[x].shape
+        factors = (*shape[:2], *(1,) * (len(shape) - 2))
+        if len(shape) > 2 and shape == maker.output.shape and graph.values[gate].shape == factors:
+            return x, gate
+    return None
 
 
 def fuse_activation(graph: Graph) -> Graph:

@@ -1,0 +1,204 @@
+"""The table of rules: one for each ONNX operator.
+
+A rule gets a ``Call`` and returns its results, adding nodes or computing them at once. A tensor of the network is a
+``Value``; one that is known is an array, whose elements may be open sizes (an array of objects). What a rule cannot
+express is ``NotNative``; the model is then refused, with every such node in the message.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.errors import ConfigError, GraphError, ShapeError
+from convoxel.graph.ir import Value
+from convoxel.graph.opset import OPERATORS, REQUIRED, make_node
+from convoxel.graph.reader import NeedsValue, NotNative, Reader
+from convoxel.graph.size import Extents, Size
+
+__all__ = ["RULES", "Call", "Tensor", "rule"]
+
+Tensor = Value | NDArray[Any]
+
+_NATIVE_RANKS = range(2, 6)
+# Functions that serve open sizes as they serve numbers.
+_SIZE_FUNCTIONS = {
+    *("add", "subtract", "multiply", "divide", "concat", "gather", "slice", "reshape", "transpose", "tile"),
+    *("reduce_product", "expand", "equal", "select", "fill", "cast"),
+}
+_LARGEST_CONSTANT = 2**27  # elements: what the file does not hold must not grow to more than half a gigabyte
+
+
+@dataclass
+class Call:
+    """One node of an ONNX graph.
+
+    ``inputs`` are its tensors (None where absent), ``attributes`` Python values, ``version`` the operator set's number,
+    ``used`` says which results are read. ``decisive`` returns the inputs that a value is computed from.
+    """
+
+    reader: Reader
+    operator: str
+    name: str
+    inputs: Sequence[Tensor | None]
+    attributes: Mapping[str, Any]
+    version: int
+    used: Sequence[bool]
+    decisive: Callable[[Value], frozenset[str]]
+    branch: Callable[[Any], list[Tensor]] = field(default=lambda graph: [])
+
+    def get(self, attribute: str, default: Any = None) -> Any:
+        """Return an attribute, or ``default``."""
+        return self.attributes.get(attribute, default)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def tensor(self, index: int) -> Tensor:
+        """Return an operand that must be there."""
+        found = self.maybe(index)
+        if found is None:
+            raise NotNative(f"operand {index} is missing")
+        return found
+
+    def maybe(self, index: int) -> Tensor | None:
+        """Return an operand, None if it is absent."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def known(self, index: int, what: str) -> NDArray[Any]:
+        """Return an operand whose value must be known now, because sizes or axes depend on it."""
+        found = self.tensor(index)
+        if isinstance(found, Value):
+            raise NeedsValue(self.decisive(found), what)
+        return found
+
+    def extents(self, index: int, what: str) -> tuple[Any, ...]:
+        """Return a known operand as numbers and open sizes."""
+        return tuple(x if isinstance(x, Size) else int(x) for x in self.known(index, what).reshape(-1))
+
+    def constant(self, index: int) -> NDArray[Any] | None:
+        """Return an operand if its value is known as plain numbers, else None."""
+        found = self.maybe(index)
+        return found if isinstance(found, np.ndarray) and found.dtype != object else None
+
+    def add(self, operator: str, *operands: Tensor | None, dtype: str | None = None, **attributes: Any) -> Any:
+        """Return the result of an operator of ours: computed at once if all operands are known, else a new node's.
+
+        ``dtype`` is the result's type, that of the first operand unless given. Of several results the first.
+        """
+        return self.results(operator, *operands, dtypes=(dtype,), **attributes)[0]
+
+    def results(
+        self, operator: str, *operands: Tensor | None, dtypes: Sequence[str | None], **attributes: Any
+    ) -> list[Any]:
+        """Return as many results as there are ``dtypes``."""
+        present = [operand for operand in operands if operand is not None]
+        types = [d or (dtype_of(present[0]) if present else "float32") for d in dtypes]
+        row = OPERATORS[operator]
+        if row.host is not None and not any(isinstance(operand, Value) for operand in present):
+            return self._computed(operator, operands, types, attributes)
+        names = tuple(self._name(operand) for operand in operands)
+        shapes: list[Any] = [None if operand is None else tuple(operand.shape) for operand in operands]
+        while not row.variadic and len(shapes) < len(row.operands):
+            shapes.append(None)
+        missing = [key for key, value in {**row.attributes, **attributes}.items() if value is REQUIRED]
+        assert not missing, f"{operator} needs {missing}"
+        node = make_node(operator, self.name, names, (), **attributes)
+        try:
+            found: Sequence[Extents] = row.shape(node, shapes)
+        except ShapeError as reason:
+            raise ShapeError(f"{self.operator} {self.name}: {reason}") from None
+        except ConfigError as reason:  # the attributes of a file are not the caller's options
+            raise GraphError(f"load: {self.operator} {self.name}: {reason}") from None
+        return list(self.reader.add(operator, self.name, names, found[: len(types)], types, **attributes))
+
+    def _computed(
+        self, operator: str, operands: Sequence[Any], types: Sequence[str], attributes: Mapping[str, Any]
+    ) -> list[Any]:
+        sized = any(operand is not None and operand.dtype == object for operand in operands)
+        sized = sized or any(isinstance(leaf, Size) for value in attributes.values() for leaf in _leaves(value))
+        if sized and operator.removeprefix("array.") not in _SIZE_FUNCTIONS:
+            raise NotNative("arithmetic with sizes that are open")
+        outputs = [Value(str(i), (), "object" if sized else dtype) for i, dtype in enumerate(types)]
+        node = make_node(operator, self.name, [], outputs, **attributes)
+        host = OPERATORS[operator].host
+        assert host is not None
+        given = [*operands, *(None,) * (len(OPERATORS[operator].operands) - len(operands))]
+        if any(isinstance(leaf, Size) for value in attributes.values() for leaf in _leaves(value)):
+            raise NotNative("a constant whose shape is open")
+        for shape in OPERATORS[operator].shape(node, [None if g is None else g.shape for g in given]):
+            if math.prod(shape) > _LARGEST_CONSTANT:
+                raise NotNative(f"a constant of shape {shape}")
+        return [_settled(result) for result in host(node, given, {})]
+
+    def _name(self, operand: Tensor | None) -> str:
+        if operand is None:
+            return ""
+        if isinstance(operand, Value):
+            return operand.name
+        return self.reader.constant(operand, f"{self.name}.constant", owner=operand) if operand.dtype != object else (
+            self.materialise(operand).name
+        )  # fmt: skip
+
+    def materialise(self, sizes: NDArray[Any]) -> Value:
+        """Return open sizes as a value of the graph."""
+        values = tuple(x if isinstance(x, Size) else int(x) for x in sizes.reshape(-1))
+        (value,) = self.reader.add(
+            "array.sizes", f"{self.name}.sizes", (), [sizes.shape], ("int64",), values=values, shape=sizes.shape
+        )  # fmt: skip
+        return value
+
+    def native(self, *operands: Tensor | None) -> bool:
+        """Whether native steps can take these operands: float32, (n, c) to (n, c, d, h, w), the first from the network.
+
+        Empty tensors are for NumPy.
+        """
+        if not operands or not isinstance(operands[0], Value):
+            return False
+        return all(
+            dtype_of(operand) == "float32" and len(operand.shape) in _NATIVE_RANKS and 0 not in operand.shape
+            for operand in operands
+            if operand is not None
+        )
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for element in value for leaf in _leaves(element)] if isinstance(value, list | tuple) else [value]
+
+
+def _settled(result: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of objects as plain numbers if no size among them is open."""
+    if result.dtype == object and not any(isinstance(x, Size) for x in result.reshape(-1)):
+        return result.astype(np.bool_ if all(isinstance(x, bool) for x in result.reshape(-1)) else np.int64)
+    return result
+
+
+def dtype_of(tensor: Tensor) -> str:
+    """Return the name of a tensor's type; open sizes are int64."""
+    if isinstance(tensor, Value):
+        return tensor.dtype
+    return "int64" if tensor.dtype == object else str(tensor.dtype)
+
+
+def rank(tensor: Tensor) -> int:
+    """Return the number of axes."""
+    return len(tensor.shape)
+
+
+Rule = Callable[[Call], Any]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*operators: str) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of ONNX operators."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(operators, function))
+        return function
+
+    return register

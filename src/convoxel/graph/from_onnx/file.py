@@ -1,0 +1,130 @@
+"""From a file to a model whose tensors are what they claim: sizes are checked before memory is asked for.
+
+External data is read only from regular files inside the model's folder. Nothing here runs code from the file.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from convoxel.errors import GraphError, UnsupportedError
+
+__all__ = ["OLDEST", "dtype_name", "load_model", "tensor_array"]
+
+OLDEST = 6  # the first operator set in which every operator of a CNN is what it is today
+_LARGEST_FILE = 2**31  # a protocol buffer cannot be longer; weights beyond that are external data
+_PACKED = {"int2": 4, "uint2": 4, "int4": 2, "uint4": 2, "float4_e2m1fn": 2}  # elements in a byte
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """Return the model in a file.
+
+    Raises ``GraphError`` if the file is no ONNX model, or of an operator set that we do not know.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as reason:
+        raise GraphError(f"load: {path} cannot be read ({reason.strerror}); expected an .onnx file.") from None
+    if not path.is_file() or size >= _LARGEST_FILE:
+        raise GraphError(f"load: {path} has {size} bytes; expected a file below 2 GiB. Keep weights as external data.")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except Exception as reason:  # protobuf raises kinds of its own, which differ between its versions
+        raise GraphError(
+            f"load: {path} is no ONNX model ({type(reason).__name__}); expected a file that onnx.save wrote."
+        ) from None
+    check_version(model, str(path))
+    return model
+
+
+def check_version(model: onnx.ModelProto, where: str) -> None:
+    """Raise unless the model's operators are of a set that this program knows."""
+    newest = onnx.defs.onnx_opset_version()
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if not model.HasField("graph") or (not versions and not model.opset_import):
+        raise GraphError(f"load: {where} holds no graph with an operator set; expected an ONNX model.")
+    for version in versions:
+        if not OLDEST <= version <= newest:
+            raise GraphError(
+                f"load: {where} uses operator set {version}; expected {OLDEST} to {newest}. "
+                "Convert it with onnx.version_converter, or install a newer onnx package."
+            )
+
+
+def dtype_name(elem_type: int) -> str:
+    """Return NumPy's name of an ONNX element type."""
+    if elem_type == onnx.TensorProto.STRING:
+        raise UnsupportedError("tensors of texts are not supported")
+    try:
+        return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
+    except (KeyError, TypeError, ValueError):
+        raise GraphError(f"load: there is no element type {elem_type}; expected one of onnx.TensorProto") from None
+
+
+def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> NDArray[Any]:
+    """Return a tensor of the file as an array, if it holds as many numbers as its shape claims."""
+    dtype = dtype_name(tensor.data_type)
+    shape = tuple(tensor.dims)
+    where = f"load: tensor {tensor.name!r}"
+    if any(size < 0 for size in shape):
+        raise GraphError(f"{where} has shape {shape}; expected sizes of at least 0.")
+    count = math.prod(shape)
+    expected = -(-count // _PACKED[dtype]) if dtype in _PACKED else count * np.dtype(dtype).itemsize
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return _external(tensor, folder, dtype, shape, expected)
+    if tensor.HasField("raw_data"):
+        if len(tensor.raw_data) != expected:
+            raise GraphError(
+                f"{where} claims {dtype}{list(shape)}, {expected} bytes, but holds {len(tensor.raw_data)}; "
+                "the file is damaged. Export it again."
+            )
+    else:
+        _check_typed(tensor, count, dtype, where)
+    return np.array(onnx.numpy_helper.to_array(tensor))
+
+
+def _check_typed(tensor: onnx.TensorProto, count: int, dtype: str, where: str) -> None:
+    lists = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
+    held = max(len(values) for values in lists)
+    needed = {count, -(-count // _PACKED[dtype])} if dtype in _PACKED else {count}
+    if dtype.startswith("complex"):
+        needed = {2 * count}
+    if held not in needed:
+        raise GraphError(
+            f"{where} claims {dtype}{list(tensor.dims)}, {count} elements, but holds {held}; "
+            "the file is damaged. Export it again."
+        )
+
+
+def _external(
+    tensor: onnx.TensorProto, folder: Path | None, dtype: str, shape: tuple[int, ...], expected: int
+) -> NDArray[Any]:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location, where = entries.get("location", ""), f"load: external data of tensor {tensor.name!r}"
+    if folder is None:
+        raise GraphError(f"{where} is in {location!r}, but the model did not come from a file. Give its path.")
+    path = (folder / location).resolve()
+    inside = location and not Path(location).is_absolute() and path.is_relative_to(folder.resolve())
+    if not inside or not path.is_file():
+        raise GraphError(f"{where} is {location!r}; expected a file inside the model's folder. Move it there.")
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", expected))
+    except ValueError:
+        raise GraphError(f"{where} has an offset or length that is no number. Export it again.") from None
+    size = path.stat().st_size
+    if offset < 0 or length != expected or offset + length > size:
+        raise GraphError(
+            f"{where} claims bytes {offset} to {offset + length} of {size} in {location!r} for {dtype}{list(shape)}, "
+            f"{expected} bytes; the file is damaged. Export it again."
+        )
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(expected)
+    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)

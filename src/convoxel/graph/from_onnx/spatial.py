@@ -1,0 +1,484 @@
+"""Rules of the operators that see neighbourhoods: convolutions, poolings, normalisations, resizing, sampling."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from convoxel.graph.from_onnx.call import Call, Tensor, dtype_of, rank, rule
+from convoxel.graph.from_onnx.numeric import combine, dequantised, requantised
+from convoxel.graph.reader import NotNative
+from convoxel.graph.size import Size, larger
+
+Pairs = tuple[tuple[Any, Any], ...]
+
+
+def _axes(call: Call, attribute: str, dims: int, default: int = 1) -> tuple[int, ...]:
+    return tuple(call.get(attribute) or (default,) * dims)
+
+
+def _padding(
+    call: Call, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> Pairs:
+    """Return the padding before and after each axis, by numbers or by ``auto_pad``; of an open size, open itself."""
+    dims, automatic = len(kernel), call.get("auto_pad", "NOTSET")
+    if automatic in ("SAME_UPPER", "SAME_LOWER"):
+        pairs = []
+        for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True):
+            total: Any = larger((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0) if s > 1 else d * (k - 1)
+            small = total // 2
+            pairs.append((small, total - small) if automatic == "SAME_UPPER" else (total - small, small))
+        return tuple(pairs)
+    given = (call.get("pads") or (0,) * (2 * dims)) if automatic == "NOTSET" else (0,) * (2 * dims)
+    return tuple((given[i], given[i + dims]) for i in range(dims))
+
+
+# ---- convolutions ----------------------------------------------------------------------------------------
+
+
+def _known_weights(call: Call, weight: int, bias: int) -> bool:
+    """Whether weights and bias are known, float32 numbers."""
+    w = call.constant(weight)
+    b = call.constant(bias)
+    return w is not None and w.dtype == np.float32 and (b is not None or call.maybe(bias) is None)
+
+
+def _window(call: Call, x: Tensor, kernel: Any) -> dict[str, Any]:
+    dims = len(kernel)
+    stride, dilation = _axes(call, "strides", dims), _axes(call, "dilations", dims)
+    padding = _padding(call, x, kernel, stride, dilation)
+    return {"stride": stride, "padding": padding, "dilation": dilation, "groups": call.get("group", 1)}
+
+
+@rule("Conv")
+def _convolution(call: Call) -> Any:
+    x, weight, bias = call.tensor(0), call.tensor(1), call.maybe(2)
+    window = _window(call, x, weight.shape[2:])
+    if call.native(x) and rank(x) > 2 and _known_weights(call, 1, 2):
+        return call.add("convolution", x, weight, bias, **window)
+    return call.add("array.convolution", x, weight, bias, **window)
+
+
+@rule("ConvInteger")
+def _integer_convolution(call: Call) -> Any:
+    x, weight = _shifted(call, 0, 2), _shifted(call, 1, 3)
+    return call.add("array.convolution", x, weight, **_window(call, x, weight.shape[2:]))
+
+
+def _shifted(call: Call, index: int, zero: int) -> Any:
+    """Return an operand as int32 minus its zero point, one for all or one per output channel."""
+    wide, point = call.add("array.cast", call.tensor(index), dtype="int32", to="int32"), call.maybe(zero)
+    if point is None:
+        return wide
+    shift = call.add("array.cast", point, dtype="int32", to="int32")
+    if rank(shift) == 1:
+        shift = call.add("array.reshape", shift, shape=(*shift.shape, *(1,) * (rank(wide) - 1)))
+    return call.add("array.subtract", wide, shift)
+
+
+@rule("QLinearConv")
+def _quantised_convolution(call: Call) -> Any:
+    x, weight = dequantised(call, 0, 1, 2, 1), dequantised(call, 3, 4, 5, 0)
+    result = call.add("array.convolution", x, weight, **_window(call, x, weight.shape[2:]))
+    bias = call.maybe(8)
+    if bias is not None:  # counted in units of both scales
+        scale = call.add("array.multiply", call.tensor(1), call.tensor(4))
+        real = call.add("array.multiply", call.add("array.cast", bias, dtype="float32", to="float32"), scale)
+        over = (1, *real.shape, *(1,) * (rank(x) - 2))
+        result = call.add("array.add", result, call.add("array.reshape", real, shape=over))
+    return requantised(call, result, 6, 7)
+
+
+@rule("ConvTranspose")
+def _transposed_convolution(call: Call) -> Any:
+    x, weight, bias = call.tensor(0), call.tensor(1), call.maybe(2)
+    kernel: Any = tuple(weight.shape[2:])
+    dims = len(kernel)
+    stride, dilation = _axes(call, "strides", dims), _axes(call, "dilations", dims)
+    extra = list(_axes(call, "output_padding", dims, 0))
+    padding = _transposed_padding(call, x, kernel, stride, dilation, extra)
+    attributes = {
+        "stride": stride,
+        "padding": padding,
+        "output_padding": tuple(extra),
+        "dilation": dilation,
+        "groups": call.get("group", 1),
+    }
+    native = call.native(x) and rank(x) > 2 and _known_weights(call, 1, 2)
+    return call.add(
+        "transposed_convolution" if native else "array.transposed_convolution", x, weight, bias, **attributes
+    )
+
+
+def _transposed_padding(
+    call: Call, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], extra: list[int]
+) -> Pairs:
+    dims, automatic, asked = len(kernel), call.get("auto_pad", "NOTSET"), call.get("output_shape")
+    if automatic in ("NOTSET", "VALID") and not asked:
+        return _padding(call, x, kernel, stride, dilation)
+    pairs = []
+    for axis in range(dims):
+        size, span = x.shape[2 + axis], dilation[axis] * (kernel[axis] - 1) + 1
+        wanted = asked[axis - dims] if asked else size * stride[axis]
+        total: Any = stride[axis] * (size - 1) + extra[axis] + span - wanted
+        if not isinstance(total, Size) and total < 0:
+            extra[axis] -= total
+            total = 0
+        small = total // 2
+        pairs.append((small, total - small) if automatic == "SAME_UPPER" else (total - small, small))
+    return tuple(pairs)
+
+
+@rule("DeformConv")
+def _deformable(call: Call) -> Any:
+    x, weight = call.tensor(0), call.tensor(1)
+    if rank(x) != 4:
+        raise NotNative(f"a deformable convolution of {rank(x) - 2} spatial axes")
+    operands = (x, weight, call.tensor(2), call.maybe(3), call.maybe(4))
+    window = _window(call, x, weight.shape[2:])
+    return call.add("array.deformable_convolution", *operands, **window, offset_groups=call.get("offset_group", 1))
+
+
+@rule("Col2Im")
+def _columns_to_image(call: Call) -> Any:
+    shape, kernel = call.extents(1, "image_shape"), call.extents(2, "block_shape")
+    dims = len(kernel)
+    pads = call.get("pads") or (0,) * (2 * dims)
+    return call.add(
+        "array.columns_to_image",
+        call.tensor(0),
+        shape=shape,
+        kernel=kernel,
+        stride=_axes(call, "strides", dims),
+        padding=tuple((pads[i], pads[i + dims]) for i in range(dims)),
+        dilation=_axes(call, "dilations", dims),
+    )
+
+
+# ---- pooling ---------------------------------------------------------------------------------------------
+
+
+def _pool_window(call: Call, x: Tensor) -> dict[str, Any]:
+    kernel = tuple(call.get("kernel_shape"))
+    stride, dilation = _axes(call, "strides", len(kernel)), _axes(call, "dilations", len(kernel))
+    padding = _padding(call, x, kernel, stride, dilation)
+    ceil = bool(call.get("ceil_mode", 0))
+    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil": ceil}
+
+
+@rule("MaxPool")
+def _max_pool(call: Call) -> Any:
+    x = call.tensor(0)
+    window = _pool_window(call, x)
+    if call.native(x) and not any(call.used[1:]):
+        return call.add("max_pool", x, **window)
+    order = "column" if call.get("storage_order", 0) else "row"
+    return call.results("array.max_pool", x, dtypes=(None, "int64"), **window, order=order)
+
+
+@rule("AveragePool")
+def _average_pool(call: Call) -> Any:
+    x = call.tensor(0)
+    if not call.native(x):
+        raise NotNative(f"average pooling of {dtype_of(x)} with {rank(x)} axes")
+    return call.add("average_pool", x, **_pool_window(call, x), count_padding=bool(call.get("count_include_pad", 0)))
+
+
+@rule("LpPool")
+def _lp_pool(call: Call) -> Any:
+    x = call.tensor(0)
+    return call.add("array.lp_pool", x, **_pool_window(call, x), p=call.get("p", 2))
+
+
+@rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+def _global_pool(call: Call) -> Any:
+    x = call.tensor(0)
+    axes = tuple(range(2, rank(x)))
+    if call.operator == "GlobalLpPool":
+        powers = call.add("array.power", call.add("array.abs", x), np.array(call.get("p", 2), np.float32))
+        total = call.add("array.reduce_sum", powers, axes=axes, keep=True)
+        return call.add("array.power", total, np.array(1 / call.get("p", 2), np.float32))
+    largest = call.operator == "GlobalMaxPool"
+    if call.native(x):
+        return call.add("global_max_pool" if largest else "adaptive_average_pool", x, size=(1,) * len(axes))
+    return call.add(f"array.reduce_{'max' if largest else 'mean'}", x, axes=axes, keep=True)
+
+
+@rule("MaxUnpool")
+def _max_unpool(call: Call) -> Any:
+    x, index = call.tensor(0), call.tensor(1)
+    kernel = tuple(call.get("kernel_shape"))
+    stride = _axes(call, "strides", len(kernel))
+    pads = call.get("pads") or (0,) * (2 * len(kernel))
+    spatial = tuple(
+        (size - 1) * s + k - pads[i] - pads[i + len(kernel)]
+        for i, (size, s, k) in enumerate(zip(x.shape[2:], stride, kernel, strict=True))
+    )
+    inner = (*x.shape[:2], *spatial)
+    result = call.add("array.max_unpool", x, index, shape=inner, order="row")
+    if call.maybe(2) is None:
+        return result
+    # Places count in the pooled tensor's own size; a larger result holds them at its front.
+    more = tuple((0, new - old) for new, old in zip(call.extents(2, "output_shape"), inner, strict=True))
+    return call.add("array.pad", result, None, padding=more, mode="constant")
+
+
+@rule("RoiAlign")
+def _region_align(call: Call) -> Any:
+    half = call.get("coordinate_transformation_mode", "half_pixel" if call.version >= 16 else "output_half_pixel")
+    return call.add(
+        "array.region_align",
+        *(call.tensor(index) for index in range(3)),
+        size=(call.get("output_height", 1), call.get("output_width", 1)),
+        ratio=call.get("sampling_ratio", 0),
+        scale=call.get("spatial_scale", 1.0),
+        mode={"avg": "average"}.get(call.get("mode", "avg"), "max"),
+        half_pixel=half == "half_pixel",
+    )
+
+
+# ---- normalisation ---------------------------------------------------------------------------------------
+
+
+@rule("BatchNormalization")
+def _batch_norm(call: Call) -> Any:
+    x, parameters = call.tensor(0), [call.tensor(index) for index in range(1, 5)]
+    epsilon = call.get("epsilon", 1e-5)
+    if call.get("training_mode", 0) if call.version >= 14 else (call.version < 7 and not call.get("is_test", 0)):
+        momentum = call.get("momentum", 0.9)
+        return call.results("array.batch_norm", x, *parameters, dtypes=(None,) * 3, epsilon=epsilon, momentum=momentum)
+    if call.native(x) and all(call.constant(index) is not None for index in range(1, 5)):
+        return call.add("batch_norm", x, *parameters, epsilon=epsilon)
+    over = tuple(range(1, rank(x) - 1))
+    weight, bias, mean, variance = (
+        call.add("array.reshape", p, shape=(*p.shape, *(1 for _ in over))) for p in parameters
+    )
+    deviation = call.add("array.sqrt", combine(call, "add", variance, np.array(epsilon, dtype_of(variance))))
+    scaled = call.add("array.divide", call.add("array.subtract", x, mean), deviation)
+    return call.add("array.add", call.add("array.multiply", scaled, weight), bias)
+
+
+@rule("InstanceNormalization")
+def _instance_norm(call: Call) -> Any:
+    return _grouped_norm(call, 0, call.get("epsilon", 1e-5))
+
+
+@rule("GroupNormalization")
+def _group_norm(call: Call) -> Any:
+    return _grouped_norm(call, call.get("num_groups"), call.get("epsilon", 1e-5))
+
+
+def _grouped_norm(call: Call, groups: int, epsilon: float) -> Any:
+    """Normalise each group of channels of each image; 0 groups are as many as channels."""
+    x, weight, bias = call.tensor(0), call.tensor(1), call.tensor(2)
+    constant = call.constant(1) is not None and call.constant(2) is not None
+    channels = x.shape[1]
+    count = groups or channels
+    per_group = weight.shape[0] != channels  # operator sets 18 to 20 have one number a group
+    if call.native(x) and rank(x) > 2 and constant and not per_group:
+        return call.add("normalise", x, weight, bias, groups=groups, epsilon=epsilon)
+    parts = call.add("array.reshape", x, shape=(x.shape[0], count, channels // count * math.prod(x.shape[2:])))
+    normal = call.results("array.layer_norm", parts, dtypes=(None,), axis=2, epsilon=epsilon)[0]
+    ones = (1,) * (rank(x) - 2)
+    if per_group:
+        over: tuple[Any, ...] = (count, 1)
+    else:
+        normal, over = call.add("array.reshape", normal, shape=tuple(x.shape)), (channels, *ones)
+    scaled = call.add("array.multiply", normal, call.add("array.reshape", weight, shape=over))
+    result = call.add("array.add", scaled, call.add("array.reshape", bias, shape=over))
+    return call.add("array.reshape", result, shape=tuple(x.shape))
+
+
+@rule("LayerNormalization")
+def _layer_norm(call: Call) -> Any:
+    if call.get("stash_type", 1) != 1:
+        raise NotNative("statistics in another type than float32")
+    operands = (call.tensor(0), call.maybe(1), call.maybe(2))
+    last = rank(operands[0]) == 2 and call.get("axis", -1) in (-1, 1) and len(call.used) == 1
+    if last and call.native(operands[0]) and _known_weights(call, 1, 2):
+        return call.add("channel_norm", *operands, epsilon=call.get("epsilon", 1e-5))
+    return call.results(
+        "array.layer_norm",
+        *operands,
+        dtypes=(None, "float32", "float32")[: max(len(call.used), 1)],
+        axis=call.get("axis", -1),
+        epsilon=call.get("epsilon", 1e-5),
+    )
+
+
+@rule("RMSNormalization")
+def _rms_norm(call: Call) -> Any:
+    if call.get("stash_type", 1) != 1:
+        raise NotNative("statistics in another type than float32")
+    return call.add(
+        "array.rms_norm",
+        call.tensor(0),
+        call.maybe(1),
+        axis=call.get("axis", -1),
+        epsilon=call.get("epsilon", 1e-5),
+    )
+
+
+@rule("LRN")
+def _local_response_norm(call: Call) -> Any:
+    return call.add(
+        "array.local_response_norm",
+        call.tensor(0),
+        size=call.get("size"),
+        alpha=call.get("alpha", 1e-4),
+        beta=call.get("beta", 0.75),
+        bias=call.get("bias", 1.0),
+    )
+
+
+@rule("LpNormalization")
+def _lp_normalise(call: Call) -> Any:
+    x = call.tensor(0)
+    return call.add("array.lp_normalise", x, axis=call.get("axis", -1) % rank(x), p=call.get("p", 2))
+
+
+@rule("MeanVarianceNormalization")
+def _mean_variance(call: Call) -> Any:
+    return call.add("array.mean_variance_normalise", call.tensor(0), axes=tuple(call.get("axes", (0, 2, 3))))
+
+
+@rule("Dropout")
+def _dropout(call: Call) -> Any:
+    x = call.tensor(0)
+    training = call.version >= 12 and call.maybe(2) is not None and bool(call.known(2, "training_mode").reshape(-1)[0])
+    if training and (call.maybe(1) is None or float(call.known(1, "ratio").reshape(-1)[0]) != 0):
+        raise NotNative("dropout while training")
+    if not any(call.used[1:]):
+        return x
+    shape: Any = tuple(x.shape)
+    return [x, call.add("array.expand", np.array(True), shape=shape)]
+
+
+# ---- resizing and sampling -------------------------------------------------------------------------------
+
+
+@rule("Upsample")
+def _upsample(call: Call) -> Any:
+    x = call.tensor(0)
+    scales = call.get("scales") if call.version < 9 else [float(s) for s in call.known(1, "scales").reshape(-1)]
+    if scales is None:
+        raise NotNative("no scales")
+    return _upsampled(call, x, scales)
+
+
+def _upsampled(call: Call, x: Tensor, scales: list[float]) -> Any:
+    """Resize as operator sets before 11 do."""
+    mode = "nearest" if call.get("mode", "nearest") == "nearest" else "linear"
+    how = {"mode": mode, "coordinate": "asymmetric", "rounding": "floor"}
+    sizes = [_scaled(size, factor) for size, factor in zip(x.shape, scales, strict=True)]
+    return _resampled(call, x, list(range(rank(x))), sizes, scales, how)
+
+
+def _scaled(size: Any, factor: float) -> Any:
+    if isinstance(size, Size):
+        return size * int(factor) if float(factor).is_integer() else Size(f"floor({size} * {factor})")
+    return math.floor(size * factor)
+
+
+@rule("Resize")
+def _resize(call: Call) -> Any:
+    x = call.tensor(0)
+    if call.version < 11:
+        scales = [float(s) for s in call.known(1, "scales").reshape(-1)]
+        return _upsampled(call, x, scales)
+    axes = [axis % rank(x) for axis in call.get("axes") or range(rank(x))]
+    old = [x.shape[axis] for axis in axes]
+    factors: list[float | None]
+    if call.maybe(3) is not None and call.tensor(3).shape[0] != 0:
+        sizes, factors = _asked_sizes(call, old)
+    else:
+        factors = [float(s) for s in call.known(2, "scales").reshape(-1)]
+        sizes = [_scaled(size, factor or 1.0) for size, factor in zip(old, factors, strict=True)]
+    how: dict[str, Any] = {
+        "mode": call.get("mode", "nearest"),
+        "coordinate": call.get("coordinate_transformation_mode", "half_pixel"),
+        "rounding": call.get("nearest_mode", "round_prefer_floor"),
+        "cubic": call.get("cubic_coeff_a", -0.75),
+        "exclude_outside": bool(call.get("exclude_outside", 0)),
+        "antialias": bool(call.get("antialias", 0)),
+    }
+    return _resampled(call, x, axes, sizes, factors, how)
+
+
+def _asked_sizes(call: Call, old: list[Any]) -> tuple[list[Any], list[float | None]]:
+    """Return the lengths asked for, and the factors, where a policy keeps the proportions."""
+    sizes = list(call.extents(3, "sizes"))
+    policy = call.get("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch":
+        return sizes, [None] * len(sizes)
+    if any(isinstance(size, Size) for size in (*sizes, *old)):
+        raise NotNative("proportions of an open size")
+    choose = min if policy == "not_larger" else max
+    factor = choose(new / size for new, size in zip(sizes, old, strict=True))
+    return [math.floor(size * factor + 0.5) for size in old], [factor] * len(sizes)
+
+
+def _resampled(call: Call, x: Tensor, axes: list[int], sizes: list[Any], factors: Any, how: dict[str, Any]) -> Any:
+    """Resize natively over the spatial axes, else over any."""
+    changed = {
+        axis: (size, factor)
+        for axis, size, factor in zip(axes, sizes, factors, strict=True)
+        if size != x.shape[axis] or (factor or 1.0) != 1.0 or how["coordinate"] == "tf_crop_and_resize"
+    }
+    if not changed:
+        return x
+    if call.native(x) and min(changed) >= 2 and how["coordinate"] != "tf_crop_and_resize":
+        pairs = [changed.get(axis, (x.shape[axis], 1.0)) for axis in range(2, rank(x))]
+        size, scale = (tuple(column) for column in zip(*pairs, strict=True))
+        return call.add("interpolate", x, size=size, scale=scale, **how)
+    region = [(0.0, 1.0)] * rank(x)
+    if how["coordinate"] == "tf_crop_and_resize":
+        corners = [float(r) for r in call.known(1, "roi").reshape(-1)]
+        for place, axis in enumerate(axes):
+            region[axis] = (corners[place], corners[place + len(axes)])
+    return call.add(
+        "array.resample",
+        x,
+        size=tuple(changed[axis][0] if axis in changed else 0 for axis in range(rank(x))),
+        scale=tuple(changed[axis][1] if axis in changed else None for axis in range(rank(x))),
+        region=tuple(region),
+        extrapolation=call.get("extrapolation_value", 0.0),
+        **how,
+    )
+
+
+_GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
+
+
+@rule("GridSample")
+def _grid_sample(call: Call) -> Any:
+    mode = call.get("mode", "linear" if call.version >= 20 else "bilinear")
+    return call.add(
+        "array.grid_sample",
+        call.tensor(0),
+        call.tensor(1),
+        mode=_GRID_MODES.get(mode, mode),
+        padding=call.get("padding_mode", "zeros"),
+        align_corners=bool(call.get("align_corners", 0)),
+    )
+
+
+@rule("AffineGrid")
+def _affine_grid(call: Call) -> Any:
+    size = call.extents(1, "size")
+    return call.add("array.affine_grid", call.tensor(0), size=size, align_corners=bool(call.get("align_corners", 0)))
+
+
+@rule("DepthToSpace")
+def _depth_to_space(call: Call) -> Any:
+    x, outside = call.tensor(0), call.get("mode", "DCR") == "CRD"
+    operator = "depth_to_space" if call.native(x) and rank(x) == 4 else "array.depth_to_space"
+    return call.add(operator, x, block=call.get("blocksize"), channels_outside=outside)
+
+
+@rule("SpaceToDepth")
+def _space_to_depth(call: Call) -> Any:
+    outside = call.get("mode", "DCR") == "CRD"
+    return call.add("array.space_to_depth", call.tensor(0), block=call.get("blocksize"), channels_outside=outside)

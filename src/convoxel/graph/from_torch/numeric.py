@@ -1,0 +1,300 @@
+"""Rules of the operators that compute with elements or along axes; where no native step serves, NumPy does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from convoxel.graph.from_torch.call import Call, as_native, rule
+from convoxel.graph.ir import Value
+from convoxel.graph.reader import NotNative
+from convoxel.graph.size import Size
+
+# ---- activations -----------------------------------------------------------------------------------------
+
+
+def affine(call: Call, x: Value, scale: Any, shift: Any, activation: str = "none", slope: float = 0.0) -> Value:
+    """Return activation(x · scale + shift), each a number or one for every channel."""
+    parts = zip(("scale", "shift"), (scale, shift), strict=True)
+    names = [call.reader.constant(np.atleast_1d(np.asarray(v, np.float64)), f"{call.name}.{part}") for part, v in parts]
+    return call.add("affine", x.name, *names, result=x.shape, activation=activation, slope=slope)
+
+
+def _native(call: Call, key: str) -> Value | None:
+    """Return an argument if native steps can read it, else None."""
+    try:
+        return call.tensor(key)
+    except NotNative:
+        return None
+
+
+@rule("aten.hardsigmoid.default", "aten.hardsigmoid_.default")
+def _hard_sigmoid(call: Call) -> Any:
+    x = _native(call, "self")
+    if x is None:
+        return call.array("hard_sigmoid", call.any("self"), alpha=1 / 6, beta=0.5)
+    return affine(call, affine(call, x, 1.0, 3.0, "relu6"), 1 / 6, 0.0)
+
+
+@rule("aten.selu.default", "aten.selu_.default")
+def _selu(call: Call) -> Any:
+    x = _native(call, "self")
+    if x is None:
+        return call.array("selu", call.any("self"))
+    curved = call.add("activation", x.name, activation="elu", slope=1.6732632423543772)
+    return affine(call, curved, 1.0507009873554805, 0.0)
+
+
+@rule("aten.celu.default", "aten.celu_.default")
+def _celu(call: Call) -> Any:
+    x, alpha = _native(call, "self"), float(call["alpha"])
+    if x is None:
+        return call.array("celu", call.any("self"), alpha=alpha)
+    return affine(call, affine(call, x, 1 / alpha, 0.0, "elu", 1.0), alpha, 0.0)
+
+
+@rule("aten.prelu.default")
+def _prelu(call: Call) -> Any:
+    slope, x = call.numbers("weight"), _native(call, "self")
+    if slope is None or x is None:
+        raise NotNative("slopes that the network computes")
+    if slope.size == 1:
+        return call.add("activation", x.name, activation="leaky_relu", slope=float(slope.reshape(-1)[0]))
+    # relu(x) − slope · relu(−x), exact for every number
+    below = affine(call, affine(call, x, -1.0, 0.0, "relu"), -slope.reshape(-1).astype(np.float64), 0.0)
+    above = call.add("activation", x.name, activation="relu")
+    return call.add("add", above.name, below.name)
+
+
+@rule("aten.hardtanh.default", "aten.hardtanh_.default")
+def _hardtanh(call: Call) -> Any:
+    return _clipped(call, call["min_val"], call["max_val"])
+
+
+@rule(
+    "aten.clamp.default", "aten.clamp_.default", "aten.clamp_min.default", "aten.clamp_max.default", "aten.clip.default"
+)
+def _clamp(call: Call) -> Any:
+    return _clipped(call, call.arguments.get("min"), call.arguments.get("max"))
+
+
+def _clipped(call: Call, low: Any, high: Any) -> Any:
+    if any(isinstance(bound, Size | Value) for bound in (low, high)):
+        raise NotNative("bounds that the network computes")
+    x = _native(call, "self")
+    if x is not None and low == 0 and high in (None, 6):
+        return call.add("activation", x.name, activation="relu" if high is None else "relu6")
+    if x is not None and low == 0 and high > 0:
+        return affine(call, affine(call, x, 6 / high, 0.0, "relu6"), high / 6, 0.0)
+    bounds = [
+        "" if bound is None else call.reader.constant(np.array(bound, call.dtypes[0]), f"{call.name}.{part}")
+        for part, bound in (("low", low), ("high", high))
+    ]
+    return call.array("clip", call.any("self"), *bounds)
+
+
+@rule("aten.gelu.default", "aten.gelu_.default")
+def _gelu(call: Call) -> Any:
+    x = _native(call, "self")
+    if x is not None and call["approximate"] == "none":
+        return call.add("activation", x.name, activation="gelu")
+    return call.array("gelu", call.any("self"), approximate=call["approximate"])
+
+
+@rule("aten.softplus.default")
+def _softplus(call: Call) -> Any:
+    if call["beta"] != 1:
+        raise NotNative("a softplus with another slope than 1")
+    return call.array("softplus", call.any("self"))
+
+
+@rule("aten.hardshrink.default", "aten.softshrink.default")
+def _shrink(call: Call) -> Any:
+    number = float(call["lambd"])
+    return call.array("shrink", call.any("self"), lambd=number, bias=number if "soft" in call.target else 0.0)
+
+
+@rule("aten.glu.default")
+def _gated(call: Call) -> Any:
+    x = call.tensor("self")
+    axis = call["dim"] % len(x.shape)
+    half = call.shape[axis]
+    if not isinstance(half, int):
+        raise NotNative("a gate along an open axis")
+    parts = [call.add("narrow", x.name, axis=axis, start=begin, stop=begin + half) for begin in (0, half)]
+    gate = call.add("activation", parts[1].name, activation="sigmoid")
+    return call.add("multiply", parts[0].name, gate.name)
+
+
+_UNARY = {
+    "abs": "abs",
+    "ceil": "ceil",
+    "cos": "cos",
+    "erf": "erf",
+    "exp": "exp",
+    "floor": "floor",
+    "log": "log",
+    "mish": "mish",
+    "reciprocal": "reciprocal",
+    "round": "round",
+    "sign": "sign",
+    "sin": "sin",
+    "softsign": "softsign",
+    "sqrt": "sqrt",
+}
+
+
+@rule(*(f"aten.{name}{write}.default" for name in _UNARY for write in ("", "_")))
+def _unary(call: Call) -> Any:
+    return call.array(_UNARY[call.function], call.any("self"))
+
+
+@rule("aten.neg.default", "aten.neg_.default")
+def _negate(call: Call) -> Any:
+    x = _native(call, "self")
+    return call.array("negate", call.any("self")) if x is None else affine(call, x, -1.0, 0.0)
+
+
+@rule("aten.rsqrt.default")
+def _inverse_root(call: Call) -> Any:
+    return call.array("power", call.any("self"), call.reader.constant(np.array(-0.5, np.float32), f"{call.name}.power"))
+
+
+@rule("aten.pow.Tensor_Scalar", "aten.square.default")
+def _power(call: Call) -> Any:
+    exponent, x = call.arguments.get("exponent", 2), _native(call, "self")
+    if x is not None and exponent == 2:
+        return call.add("multiply", x.name, x.name)
+    if isinstance(exponent, Size):
+        raise NotNative("a power that is a size")
+    constant = call.reader.constant(np.array(exponent, np.float32), f"{call.name}.power")
+    return call.array("power", call.any("self"), constant)
+
+
+@rule("aten.maximum.default", "aten.minimum.default", "aten.max.other", "aten.min.other")
+def _extreme(call: Call) -> Any:
+    name = "maximum" if "max" in call.target else "minimum"
+    return call.array(name, call.any("self"), call.any("other"))
+
+
+# ---- along axes ------------------------------------------------------------------------------------------
+
+
+def _axes(call: Call, rank: int, key: str = "dim") -> tuple[int, ...]:
+    given = call.arguments.get(key)
+    if given is None or given == []:
+        return tuple(range(rank))
+    return tuple(sorted(axis % rank for axis in (given if isinstance(given, list | tuple) else [given])))
+
+
+_REDUCTIONS = {
+    "aten.mean.dim": "mean",
+    "aten.mean.default": "mean",
+    "aten.sum.dim_IntList": "sum",
+    "aten.sum.default": "sum",
+    "aten.amax.default": "max",
+    "aten.amin.default": "min",
+    "aten.prod.dim_int": "product",
+    "aten.logsumexp.default": "log_sum_exp",
+}
+_POOLS = {"mean": "adaptive_average_pool", "max": "global_max_pool"}
+
+
+@rule(*_REDUCTIONS)
+def _reduce(call: Call) -> Any:
+    x, function = call["self"], _REDUCTIONS[call.target]
+    if not isinstance(x, Value):
+        raise NotNative("self is a constant")
+    rank = len(x.shape)
+    axes, keep = _axes(call, rank), bool(call.arguments.get("keepdim", False))
+    if x.dtype != call.dtypes[0]:
+        raise NotNative("a reduction that changes the type")
+    if _native(call, "self") is None or rank < 3 or function not in _POOLS or not set(axes) <= set(range(2, rank)):
+        return call.array(f"reduce_{function}", x.name, axes=axes, keep=keep)
+    # A size of 0 keeps the axis.
+    size = tuple(1 if axis in axes else 0 for axis in range(2, rank))
+    if function == "max" and 0 in size:
+        return call.array("reduce_max", x.name, axes=axes, keep=keep)
+    shape = tuple(1 if axis in axes else extent for axis, extent in enumerate(x.shape))
+    pooled = call.add(_POOLS[function], x.name, result=shape, size=size)
+    return pooled if keep else call.add("squeeze", pooled.name, shape=call.shape) if 0 not in size else (
+        call.array("reshape", pooled.name, shape=call.shape)
+    )  # fmt: skip
+
+
+@rule("aten.argmax.default", "aten.argmin.default")
+def _arg_extreme(call: Call) -> Any:
+    x = call["self"]
+    if call["dim"] is None or not isinstance(x, Value):
+        raise NotNative("a place in the whole tensor")
+    axis, keep = call["dim"] % len(x.shape), bool(call["keepdim"])
+    return call.array("arg_extreme", x.name, axis=axis, keep=keep, largest="max" in call.target)
+
+
+@rule("aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default")
+def _softmax(call: Call) -> Any:
+    x = call["self"]
+    if not isinstance(x, Value) or x.dtype != call.dtypes[0]:
+        raise NotNative("a softmax that changes the type")
+    return call.array("softmax", x.name, axes=(call["dim"] % len(x.shape),), log="log" in call.target)
+
+
+@rule("aten.layer_norm.default")
+def _layer_norm(call: Call) -> Any:
+    x = call["input"]
+    if not isinstance(x, Value):
+        raise NotNative("input is a constant")
+    axis, epsilon = len(x.shape) - len(call["normalized_shape"]), float(call["eps"])
+    if len(x.shape) == 2 and axis == 1 and x.dtype == "float32":
+        return call.add("channel_norm", x.name, call.constant("weight"), call.constant("bias"), epsilon=epsilon)
+    return call.array("layer_norm", x.name, call.constant("weight"), call.constant("bias"), axis=axis, epsilon=epsilon)
+
+
+@rule("aten.rms_norm.default")
+def _rms_norm(call: Call) -> Any:
+    x = call["input"]
+    if not isinstance(x, Value) or call["eps"] is None:
+        raise NotNative("an RMS norm without epsilon")
+    axis = len(x.shape) - len(call["normalized_shape"])
+    return call.array("rms_norm", x.name, call.constant("weight"), axis=axis, epsilon=float(call["eps"]))
+
+
+# ---- products --------------------------------------------------------------------------------------------
+
+
+@rule("aten.linear.default")
+def _linear(call: Call) -> Any:
+    x = call["input"]
+    if isinstance(x, Value) and len(x.shape) == 2 and not isinstance(call["weight"], Value):
+        return call.add("dense", as_native(x).name, call.constant("weight"), call.constant("bias"))
+    weight = call.numbers("weight")
+    if weight is None or not isinstance(x, Value):
+        raise NotNative("weights that the network computes")
+    transposed = call.reader.constant(np.ascontiguousarray(weight.T), f"{call.name}.weight")
+    product = call.reader.add("array.matmul", call.name, (x.name, transposed), [call.shape], call.dtypes)[0]
+    bias = call.constant("bias")
+    return product if not bias else call.array("add", product.name, bias)
+
+
+@rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
+def _matmul(call: Call) -> Any:
+    names = [call.any(key) for key in list(call.arguments)[:2]]
+    return call.array("matmul", *names)
+
+
+@rule("aten.addmm.default")
+def _add_product(call: Call) -> Any:
+    if call["beta"] != 1 or call["alpha"] != 1:
+        raise NotNative("a weighted sum with a product")
+    names = [call.any("mat1"), call.any("mat2")]
+    product = call.reader.add("array.matmul", call.name, names, [call.shape], call.dtypes)[0]
+    return call.array("add", product.name, call.any("self"))
+
+
+@rule("aten.einsum.default")
+def _einsum(call: Call) -> Any:
+    operands = call["tensors"]
+    if not all(isinstance(x, Value) for x in operands):
+        raise NotNative("an operand that is a constant")
+    return call.array("einsum", *(x.name for x in operands), equation=call["equation"])

@@ -1,0 +1,139 @@
+"""Whole-number algebra on size expressions: sums of products are kept in one order, so equal sizes get equal text.
+
+Readers that infer sizes themselves (ONNX) compute ``h + 2 - 3 + 1`` at every layer; here it becomes ``h`` again. The
+normal form is a polynomial over names and over quotients that do not divide. It proves only what follows from
+expanding products and taking whole multiples out of a quotient; two equal sizes may still have different texts.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from functools import lru_cache
+
+__all__ = ["add", "floor_divide", "multiply"]
+
+Terms = dict[tuple[str, ...], int]
+"""Coefficient of every product of names or quotients; the empty product is the constant."""
+
+
+def add(a: str | int, b: str | int, sign: int = 1) -> str:
+    """Return a + sign · b in normal form.
+
+    >>> add("h + 2", 3, -1)
+    'h - 1'
+    """
+    terms = dict(_terms(a))
+    for product, coefficient in _terms(b).items():
+        terms[product] = terms.get(product, 0) + sign * coefficient
+    return _text(terms)
+
+
+def multiply(a: str | int, b: str | int) -> str:
+    """Return a · b in normal form.
+
+    >>> multiply("h + 1", 2), multiply("n", "h // 2")
+    ('2*h + 2', '(h // 2)*n')
+    """
+    terms: Terms = {}
+    for p, x in _terms(a).items():
+        for q, y in _terms(b).items():
+            product = tuple(sorted((*p, *q)))
+            terms[product] = terms.get(product, 0) + x * y
+    return _text(terms)
+
+
+def floor_divide(a: str | int, b: str | int) -> str:
+    """Return ⌊a / b⌋ in normal form: whole multiples of b leave the quotient.
+
+    >>> floor_divide("2*h + 3", 2), floor_divide("n*h*64", "n*64"), floor_divide("(h + 1)//2", 2)
+    ('h + 1', 'h', '(h + 1) // 4')
+    """
+    dividend, divisor = _terms(a), _terms(b)
+    if len(divisor) != 1:
+        return f"({_text(dividend)}) // ({_text(divisor)})"
+    ((factors, number),) = divisor.items()
+    if number <= 0:
+        return f"({_text(dividend)}) // ({_text(divisor)})"
+    whole: Terms = {}
+    rest: Terms = {}
+    for product, coefficient in dividend.items():
+        left = _without(product, factors)
+        if left is not None and coefficient // number:
+            whole[left] = whole.get(left, 0) + coefficient // number
+        if left is None or coefficient % number:
+            rest[product] = coefficient if left is None else coefficient % number
+    if not rest or (not factors and rest.keys() == {()} and rest[()] < number):
+        return _text(whole)
+    if not factors:
+        common = math.gcd(number, *(value for product, value in rest.items() if product))
+        rest = {product: value // common for product, value in rest.items()}  # ⌊(2x + 1) / 4⌋ = ⌊x / 2⌋
+        number //= common
+    text = _nested(_text(rest), number) if not factors else f"({_text(rest)}) // ({_text({factors: number})})"
+    return add(text, _text(whole)) if whole else text
+
+
+def _nested(text: str, number: int) -> str:
+    """⌊(⌊x / a⌋ + c) / b⌋ = ⌊(x + a c) / (a b)⌋."""
+    terms = _terms(text)
+    products = [product for product in terms if product]
+    if len(products) == 1 and len(products[0]) == 1 and terms[products[0]] == 1:
+        tree = ast.parse(products[0][0], mode="eval").body
+        if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.FloorDiv) and isinstance(tree.right, ast.Constant):
+            inner = int(str(tree.right.value))
+            return floor_divide(add(ast.unparse(tree.left), inner * terms.get((), 0)), inner * number)
+    return f"{text} // {number}" if text.isidentifier() else f"({text}) // {number}"
+
+
+def _without(product: tuple[str, ...], factors: tuple[str, ...]) -> tuple[str, ...] | None:
+    left = list(product)
+    for factor in factors:
+        if factor not in left:
+            return None
+        left.remove(factor)
+    return tuple(left)
+
+
+def _terms(value: str | int) -> Terms:
+    return {(): value} if isinstance(value, int) else _parsed(value)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Terms:
+    return _read(ast.parse(text, mode="eval").body)
+
+
+def _read(node: ast.expr) -> Terms:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return {(): node.value}
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub | ast.Mult):
+        left, right = _read(node.left), _read(node.right)
+        terms: Terms = {}
+        if isinstance(node.op, ast.Mult):
+            for p, x in left.items():
+                for q, y in right.items():
+                    product = tuple(sorted((*p, *q)))
+                    terms[product] = terms.get(product, 0) + x * y
+            return terms
+        sign = 1 if isinstance(node.op, ast.Add) else -1
+        terms.update(left)
+        for product, coefficient in right.items():
+            terms[product] = terms.get(product, 0) + sign * coefficient
+        return terms
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return {product: -coefficient for product, coefficient in _read(node.operand).items()}
+    return {(ast.unparse(node),): 1}
+
+
+def _text(terms: Terms) -> str:
+    parts: list[str] = []
+    for product in sorted(terms, key=lambda p: (-len(p), p)):
+        coefficient = terms[product]
+        if not coefficient:
+            continue
+        factors = [f if f.isidentifier() else f"({f})" for f in product]
+        if abs(coefficient) != 1 or not factors:
+            factors.insert(0, str(abs(coefficient)))
+        sign = "-" if coefficient < 0 else "+"
+        parts.append(f" {sign} {'*'.join(factors)}" if parts else ("-" if coefficient < 0 else "") + "*".join(factors))
+    return "".join(parts) or "0"

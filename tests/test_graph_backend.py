@@ -1,0 +1,115 @@
+"""``torch.compile(model, backend="convoxel")``: pieces, sizes, modes and weights that change."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from convoxel.graph import backend
+from convoxel.graph.backend import convoxel_backend
+
+# PyTorch's own, while it looks at tensors between two pieces.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.body(x)
+        torch._dynamo.graph_break()
+        return self.head(y.mean((2, 3)))
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many programs were made."""
+    torch._dynamo.reset()
+    counted = [0]
+    read = backend.read
+
+    def counting(*arguments: Any) -> Any:
+        counted[0] += 1
+        return read(*arguments)
+
+    monkeypatch.setattr(backend, "read", counting)
+    yield counted
+    torch._dynamo.reset()
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> None:
+    torch.testing.assert_close(a, b.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_graph_breaks_and_open_batches(made: list[int]) -> None:
+    net = Net().eval()
+    fast = torch.compile(net, backend=convoxel_backend)
+    with torch.no_grad():
+        for count in (2, 3, 5, 7):
+            x = torch.randn(count, 3, 12, 10)
+            close(fast(x), net(x))
+    assert made == [4]  # two pieces, first for one batch, then for all
+
+
+def test_weights_that_change_make_the_program_anew(made: list[int]) -> None:
+    net = Net().eval()
+    fast = torch.compile(net, backend=convoxel_backend)
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        fast(x)
+        net.head.weight.mul_(2)
+        close(fast(x), net(x))
+    net.train()
+    net(x)  # PyTorch does not count this as a write to the running statistics
+    net.eval()
+    with torch.no_grad():
+        close(fast(x), net(x))
+    assert made == [4]
+
+
+def test_training_stays_in_pytorch(made: list[int]) -> None:
+    net = Net().train()
+    fast = torch.compile(net, backend=convoxel_backend)
+    x = torch.randn(4, 3, 8, 8)
+    fast(x).sum().backward()
+    assert net.head.weight.grad is not None and net.body[1].running_mean.abs().sum() > 0
+    before = net.body[1].running_mean.clone()
+    with torch.no_grad():
+        fast(x)
+    assert not torch.equal(before, net.body[1].running_mean)
+
+
+def test_what_cannot_be_read_runs_in_pytorch_and_is_said(made: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    from convoxel.errors import GraphError
+
+    def refuse(*arguments: Any) -> Any:
+        raise GraphError("no")
+
+    monkeypatch.setattr(backend, "read", refuse)
+    net = nn.Conv2d(3, 4, 3).eval()
+    fast = torch.compile(net, backend=convoxel_backend)
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        with pytest.warns(UserWarning, match=r"torch.compile: a piece of the model runs in PyTorch: no"):
+            close(fast(x), net(x))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # said once
+            close(fast(x), net(x))
+
+
+def test_options(made: list[int]) -> None:
+    net = nn.Conv2d(3, 4, 3).eval()
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        close(torch.compile(net, backend=convoxel_backend, options={"threads": 1})(x), net(x))
+        torch._dynamo.reset()
+        with pytest.raises(Exception, match=r"options \['magic'\] are unknown; expected threads"):
+            torch.compile(net, backend=convoxel_backend, options={"magic": 1})(x)
