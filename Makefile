@@ -39,8 +39,10 @@ bench: setup ## the register tile and the U-Nets against PyTorch, on an otherwis
 	$(BIN)/python bench/tile.py
 	$(BIN)/python bench/unet.py
 
-conformance: setup ## every published convolution problem through every algorithm and instruction set
+conformance: setup ## every published convolution problem through every algorithm, and the zoo in 1-D, 2-D and 3-D
 	$(BIN)/python tests/conformance.py --isa all
+	$(BIN)/python tests/identity.py
+	$(BIN)/python tests/zoo.py
 
 sanitize: ## the kernel tests under AddressSanitizer and UndefinedBehaviourSanitizer
 	bash tests/sanitize.sh

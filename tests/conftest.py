@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Networks of tests are small: more threads of PyTorch would spend their time waiting for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def no_cache() -> Iterator[None]:

@@ -12,17 +12,11 @@ import pytest
 
 from convoxel.cli import main
 from convoxel.errors import ConfigError, ConvoxelError
+from refusal import refused_command
 
-COMMANDS = ["demo", "train", "evaluate", "predict", "models", "describe", "compile", "info", "data check", "data list"]
+COMMANDS = ["demo", "train", "evaluate", "predict", "models", "describe", "compare", "compile", "info", "data check",
+            "data list", "bench layers", "bench tile"]  # fmt: skip
 RUN = "import sys; from convoxel.cli import main; sys.exit(main())"
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: object, code: int = 2) -> str:
-    """Return the one line on stderr with which a command ends."""
-    assert main([str(word) for word in words]) == code
-    line = capsys.readouterr().err
-    assert line.startswith("convoxel: ") and line.count("\n") == 1, line
-    return line
 
 
 def raiser(error: BaseException) -> Callable[..., None]:
@@ -45,7 +39,7 @@ def test_typing_errors_are_one_line_with_the_nearest_name(capsys: pytest.Capture
         (["evaluate", "run", "--engine", "cuda"], ["--engine", "'cuda'", "'torch'"]),
     ]
     for words, parts in cases:
-        line = refused(capsys, *words)
+        line = refused_command(capsys, *words)
         assert all(part in line for part in parts), line
 
 
@@ -83,14 +77,14 @@ def test_wrong_input_is_two_and_a_bug_is_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("convoxel.native.build_info", raiser(ConfigError("threads: got\n none.")))
-    assert refused(capsys, "info") == "convoxel: threads: got none.\n"
+    assert refused_command(capsys, "info") == "convoxel: threads: got none.\n"
     monkeypatch.setattr("convoxel.native.build_info", raiser(RuntimeError("odd")))
-    line = refused(capsys, "info", code=1)
+    line = refused_command(capsys, "info", code=1)
     assert "this is a bug in Convoxel: RuntimeError: odd" in line and "--traceback" in line
     monkeypatch.setattr("convoxel.native.build_info", raiser(MemoryError()))
-    assert "memory is used up" in refused(capsys, "info")
+    assert "memory is used up" in refused_command(capsys, "info")
     monkeypatch.setattr("convoxel.native.build_info", raiser(OSError(28, "No space left on device")))
-    assert "the output cannot be written: No space left on device. Free some space" in refused(capsys, "info")
+    assert "the output cannot be written: No space left on device. Free some space" in refused_command(capsys, "info")
     monkeypatch.setattr("convoxel.native.build_info", raiser(KeyboardInterrupt()))
     assert main(["info"]) == 130 and capsys.readouterr().err == ""
 
@@ -139,7 +133,7 @@ def test_a_terminal_without_unicode_still_gets_the_answer() -> None:
 def test_thread_count_is_checked_and_given_back(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert "threads" in refused(capsys, "evaluate", tmp_path, "--threads", 0)
+    assert "threads" in refused_command(capsys, "evaluate", tmp_path, "--threads", 0)
     monkeypatch.delenv("CONVOXEL_THREADS", raising=False)
-    refused(capsys, "evaluate", tmp_path, "--threads", 1)
+    refused_command(capsys, "evaluate", tmp_path, "--threads", 1)
     assert "CONVOXEL_THREADS" not in os.environ

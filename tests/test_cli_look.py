@@ -12,6 +12,7 @@ from PIL import Image
 
 from convoxel import models
 from convoxel.cli import main
+from refusal import refused_command
 
 
 def output(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -23,17 +24,32 @@ def answer(capsys: pytest.CaptureFixture[str], *words: object) -> Any:
     return json.loads(output(capsys, *words, "--json"))
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    assert main([str(word) for word in words]) == 2
-    line = capsys.readouterr().err
-    assert line.startswith("convoxel: ") and line.count("\n") == 1, line
-    return line
-
-
 def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
-    assert {row["name"] for row in answer(capsys, "models")["models"]} == set(models.names())
-    assert [row["name"] for row in answer(capsys, "models", "--task", "segment")["models"]] == ["unet"]
-    assert "levels=4" in output(capsys, "models")
+    listed = {row["name"]: row for row in answer(capsys, "models")["models"]}
+    assert set(listed) == set(models.names())
+    assert all(row["params"] > 1e6 and row["macs"] > 1e7 and row["field"] > 50 for row in listed.values())
+    classify = answer(capsys, "models", "--task", "classify")["models"]
+    assert {row["name"] for row in classify} == set(models.names(task="classify"))
+    shown = output(capsys, "models", "vgg1[69]")
+    assert shown.split().count("3") == 2 and "138.358" in shown and "19.632" in shown and "74.50" in shown
+    assert "resnet" not in shown
+
+
+def test_models_shows_one(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = output(capsys, "models", "resnet50")
+    for part in (
+        "25,557,032",
+        "4,089,184,256",
+        "427 px",
+        "77.15 % (paper, Table 3, 10 crops)",
+        "form=v1.5",
+        "1512.03385",
+    ):
+        assert part in shown
+    assert "levels=4" in output(capsys, "models", "unet") and "7,762,498" in output(capsys, "models", "unet")
+    assert "did you mean 'resnet50'" in refused_command(capsys, "models", "resnet-50")
+    assert "no network is called 'z*'" in refused_command(capsys, "models", "z*")
+    assert "task: 'resnet50' is made to classify" in refused_command(capsys, "models", "resnet50", "--task", "segment")
 
 
 @pytest.mark.smoke
@@ -59,7 +75,7 @@ def test_describe_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         (["unet", "--shape", "1,1,7,7"], "multiple of 16"),
     ]
     for words, part in cases:
-        assert part in refused(capsys, "describe", *words)
+        assert part in refused_command(capsys, "describe", *words)
 
 
 def test_compile_shows_steps_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,8 +86,8 @@ def test_compile_shows_steps_and_memory(capsys: pytest.CaptureFixture[str]) -> N
     resnet = ("compile", "resnet18", "--shape", "1,3,32,32", "--set", "width=0.125", "--threads", 1)
     shown = output(capsys, *resnet, "--algorithm", "indirect")
     assert "GFLOP/s" in shown and "Memory:" in shown and "indirect" in shown and "winograd" not in shown
-    assert "expected one of auto" in refused(capsys, "compile", "unet", "--algorithm", "wino")
-    assert "threads: got 0; expected at least 1" in refused(capsys, *words[:-1], 0)
+    assert "expected one of auto" in refused_command(capsys, "compile", "unet", "--algorithm", "wino")
+    assert "threads: got 0; expected at least 1" in refused_command(capsys, *words[:-1], 0)
 
 
 def test_info_says_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +95,7 @@ def test_info_says_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["threads"] == 1 and found["ceiling_flops"]["1"] > 1e8
     assert {row["name"] for row in found["algorithms"]} >= {"pointwise", "indirect"}
     assert "Ceiling" in output(capsys, "info")
-    assert "threads" in refused(capsys, "info", "--threads", 0)
+    assert "threads" in refused_command(capsys, "info", "--threads", 0)
 
 
 def write_classes(folder: Path) -> Path:
@@ -124,4 +140,4 @@ def test_data_guesses_the_task(capsys: pytest.CaptureFixture[str], tmp_path: Pat
             Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / part / f"{name}.png")
     found = answer(capsys, "data", "list", tmp_path)
     assert found["task"] == "segment" and found["dims"] == 2
-    assert "no such folder" in refused(capsys, "data", "list", tmp_path / "none")
+    assert "no such folder" in refused_command(capsys, "data", "list", tmp_path / "none")

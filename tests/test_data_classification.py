@@ -68,9 +68,12 @@ def test_class_folder_with_parts(tmp_path: Path) -> None:
     found = data.load(tmp_path, "classify")
     assert len(found.train) == 12 and len(found.validation) == 6 and found.test is None
     assert found.train.names[0] == "train/ant/000.png" and found.validation.names[0] == "test/ant/000.png"
+    held = data.load(tmp_path, "classify", validation=0.5)
+    assert held.test is not None and (len(held.train), len(held.validation), len(held.test)) == (6, 6, 6)
+    assert all(name.startswith("train/") for name in held.validation.names)
+    pictures(tmp_path / "val", 1)
     with pytest.raises(ConfigError, match="validation part of 6"):
         data.load(tmp_path, "classify", validation=0.5)
-    pictures(tmp_path / "val", 1)
     found = data.load(tmp_path, "classify")
     assert found.test is not None and found.validation.names[0] == "validation/ant/000.png"
     put(tmp_path / "test" / "dog" / "a.png", np.zeros((8, 8, 3), np.uint8))

@@ -130,7 +130,7 @@ def test_plan_decides_everything_and_keeps_what_is_stated() -> None:
     assert (config.model, config.levels, config.width, config.patch) == ("unet", 3, 8, (40, 56, 40))
     assert (config.normalise, config.flip_axes, config.minutes) == ("sample", (0,), 10.0)
     undecided = {name for name, value in config.to_dict().items() if value is None}
-    assert undecided <= {"epochs", "validate_every", "validation"}
+    assert undecided <= {"epochs", "validate_every", "validation", "weights"}
     again = plan_run(config, dims=3, channels=1, sizes=sizes)
     assert again == config
 

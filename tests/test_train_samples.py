@@ -93,12 +93,12 @@ def test_a_sample_without_label_is_named() -> None:
 
 
 def test_classes_are_resized_and_normalised() -> None:
-    config = planned(task="classify", levels=None, patch=(6, 6), augment=False)
+    config = planned(task="classify", levels=None, patch=(8, 8), augment=False)
     intensity = Intensity("dataset", (20.0,), (2.0,))
     batch = Batches(pieces(size=(9, 7), classify=True), config, intensity, 2).batch(0)
-    assert batch.images.shape == (2, 1, 6, 6) and batch.targets.shape == (2,)
-    same = np.ones((1, 6, 6), np.float32)
-    assert resize(same, (6, 6)) is same
+    assert batch.images.shape == (2, 1, 8, 8) and batch.targets.shape == (2,)
+    same = np.ones((1, 8, 8), np.float32)
+    assert resize(same, (8, 8)) is same
     assert np.allclose(resize(np.ones((2, 5, 4, 3), np.float32), (4, 4, 4)), 1)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from convoxel import __version__
-from convoxel.cli import compile, data, demo, describe, evaluate, info, models, predict, train
+from convoxel.cli import bench, compare, compile, data, demo, describe, evaluate, info, models, predict, run, train
 from convoxel.errors import ConvoxelError
 
 __all__ = ["main"]
@@ -58,8 +58,11 @@ _add(evaluate.evaluate, "convoxel evaluate run --data hippocampus")
 _add(predict.predict, "convoxel predict run --input scans --output labels")
 _add(models.models, "convoxel models --task segment")
 _add(describe.describe, "convoxel describe unet --shape 1,1,64,64,64 --set levels=2")
+_add(compare.compare, "convoxel compare unet --levels 3 4 5 --output levels")
 _add(compile.compile_network, "convoxel compile resnet18 --shape 1,3,224,224", name="compile")
+_add(run.run_program, "convoxel run net.cvx --input x.npy --output y.npy", name="run")
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 _add(info.info, "convoxel info --json")
 
 

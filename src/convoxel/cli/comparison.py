@@ -75,7 +75,7 @@ def compare(model: Any, config: Any, meta: dict[str, Any], sample: Sample, tell:
     from convoxel.train.plan import plan_tile
 
     reference = build_predictor(model, config, meta, engine="torch")
-    tile = plan_tile(sample.image.shape[1:], config.patch, reference.multiple)
+    tile = plan_tile(sample.image.shape[1:], config.patch, reference.fit)
     window = np.zeros((1, sample.image.shape[0], *tile), np.float32)
     tell("Compiling the network …")
     begun = time.perf_counter()

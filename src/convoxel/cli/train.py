@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from json import loads as read_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,9 @@ def train(
     model: Annotated[str | None, typer.Option(help="Network; `convoxel models` lists them.")] = None,
     levels: Annotated[int | None, typer.Option(help="2× poolings of a U-Net.")] = None,
     width: Annotated[float | None, typer.Option(help="U-Net: channels at full size; others: a factor.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE|RUN", help="Start from these: .safetensors, .pth, or another run.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Train so long (10 unless --epochs).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Train so many epochs.")] = None,
     validation: Annotated[
@@ -62,6 +66,7 @@ def train(
         "model": model,
         "levels": levels,
         "width": width,
+        "weights": None if weights is None else str(weights),
         "validation": None if validation is None else _parse_share(validation),
         "gap": gap,
         "patch": None if patch is None else _parse_sizes(patch),
@@ -113,6 +118,9 @@ def finish(config: TrainConfig, result: RunResult, screen: Console, json: bool) 
         if json:
             emit({**summary, "resume": again})
         raise typer.Exit(128 + (result.signal or 2))
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        summary["weights"] = read_json((result.path / "weights.json").read_text(encoding="utf-8"))["summary"]
+        say(screen, f"Started from {summary['weights']}.")
     rows = [(name, number(value)) for name, value in summary["per_class"].items()]
     say(screen, f"Best on the validation part: {metric} {number(result.best_metric)}", "bold")
     screen.print(table(f"class|>{metric}", rows))

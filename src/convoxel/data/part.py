@@ -54,11 +54,12 @@ def honour_parts(
 ) -> tuple[_Entries, _Entries, _Entries]:
     """Return (train, validation, test): the source's own parts, else the training part divided by ``divide``.
 
-    A set with train and test only validates on test.
+    A set with train and test only validates on test, unless ``validation`` asks for a part of the training
+    samples; the test part then stays unseen.
     """
     train = chosen.get("train", chosen.get("", ()))
     held, test = chosen.get("validation", ()), chosen.get("test", ())
-    if not held and test:
+    if not held and test and validation is None:
         held, test = test, ()
     if held and validation is not None:
         raise ConfigError(

@@ -6,9 +6,11 @@ contrast of at least 3 : 1. Text keeps at least 4.5 : 1 everywhere.
 
 from __future__ import annotations
 
-from convoxel.draw.palette import CLASS_COLOURS, ERROR_COLOURS, hexadecimal
+import re
 
-__all__ = ["CHART_STYLE", "PAGE_STYLE"]
+from convoxel.draw.palette import CLASS_COLOURS, ERROR_COLOURS, RGB, hexadecimal
+
+__all__ = ["CHART_STYLE", "PAGE_STYLE", "light_colour"]
 
 _LIGHT_SERIES = ("#b26a00", "#1f83bd", "#00805d", "#8a7d00", "#c04f00", "#a8528a", "#00639b")
 _DARK_SERIES = tuple(hexadecimal(colour) for colour in (*CLASS_COLOURS[:6], (74, 163, 223)))
@@ -57,6 +59,20 @@ _CHART = f"""
 """
 
 CHART_STYLE = _ROOTS + _CHART + ".alone { background: var(--card) }"
+
+
+def light_colour(name: str) -> RGB:
+    """Return the colour that a variable of the style sheet has on a light page, for pictures made of pixels.
+
+    >>> light_colour("card"), light_colour("c7")
+    ((255, 255, 255), (0, 99, 155))
+    """
+    digits = _VALUES[name]
+    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
+    return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
+
+
+_VALUES = dict(re.findall(r"--([\w-]+):#([0-9a-f]+);", _variables(_LIGHT, _LIGHT_SERIES)))
 
 _ERRORS = "\n".join(f".swatch.{name} {{ background:{hexadecimal(colour)} }}" for name, colour in ERROR_COLOURS.items())
 _CLASSES = "\n".join(

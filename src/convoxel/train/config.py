@@ -44,6 +44,7 @@ class TrainConfig(BaseModel):
     levels: int | None = Field(default=None, ge=1, le=8)
     width: float | None = Field(default=None, gt=0, le=1024)
     model_options: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = Field(default=None, min_length=1)
 
     patch: tuple[int, ...] | None = None
     batch_size: int | None = Field(default=None, ge=1, le=4096)
@@ -86,7 +87,7 @@ class TrainConfig(BaseModel):
             else value
         )
 
-    @field_validator("data", "output", mode="before")
+    @field_validator("data", "output", "weights", mode="before")
     @classmethod
     def _accept_paths(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value

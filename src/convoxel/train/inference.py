@@ -17,7 +17,7 @@ from convoxel.train.batch import resize
 from convoxel.train.config import TrainConfig
 from convoxel.train.intensity import Intensity
 from convoxel.train.network import load_model, torch_call
-from convoxel.train.plan import input_multiple, plan_tile
+from convoxel.train.plan import Fit, input_fit, plan_tile
 from convoxel.train.window import blend_slabs, label_map, sliding_window
 
 __all__ = ["Predictor", "build_predictor", "load_predictor"]
@@ -34,7 +34,7 @@ class Predictor:
         config: planned configuration of the run.
         intensity: the run's normalisation.
         classes, dims, channels: what the network was trained for.
-        multiple: what every side of a tile must be a multiple of.
+        fit: the sizes of tiles that the network takes.
         overlap: least share of a tile that its neighbour covers too.
     """
 
@@ -44,7 +44,7 @@ class Predictor:
     classes: tuple[str, ...]
     dims: int
     channels: int
-    multiple: int
+    fit: Fit
     overlap: float
 
     def slabs(self, image: Array) -> Iterator[tuple[int, Array]]:
@@ -66,8 +66,9 @@ class Predictor:
             return self.call(np.stack([statistics.normalise(tile) for tile in tiles]))
 
         size = image.shape[1:]
-        patch = plan_tile(size, self.config.patch or size, self.multiple)
-        return {"call": call, "patch": patch, "overlap": self.overlap, "fill": statistics.floor}
+        tile = plan_tile(size, self.config.patch or size, self.fit)
+        inner, border = self.fit.inner(tile), self.fit.border
+        return {"call": call, "patch": inner, "overlap": self.overlap, "fill": statistics.floor, "border": border}
 
     def class_logits(self, images: list[Array]) -> Array:
         """Return logits (n, classes) of images (channels, *spatial) to classify, one batch."""
@@ -98,8 +99,8 @@ def build_predictor(
     Raises:
         ConfigError: the engine is unknown.
     """
-    multiple = input_multiple(model)
-    call = _compiled(model, config, meta, multiple) if engine == "convoxel" else torch_call(model, precision)
+    fit = input_fit(model)
+    call = _compiled(model, config, meta, fit) if engine == "convoxel" else torch_call(model, precision)
     if engine not in ("convoxel", "torch"):
         raise ConfigError(f"engine: got {engine!r}; expected 'convoxel' or 'torch'.")
     return Predictor(
@@ -109,7 +110,7 @@ def build_predictor(
         classes=tuple(meta["classes"]),
         dims=int(meta["dims"]),
         channels=int(meta["channels"]),
-        multiple=multiple,
+        fit=fit,
         overlap=config.overlap if overlap is None else overlap,
     )
 
@@ -122,10 +123,10 @@ def load_predictor(run_dir: str | Path, *, engine: str = "convoxel", which: str 
     return build_predictor(model, config, meta, engine=engine)
 
 
-def _compiled(model: nn.Module, config: TrainConfig, meta: dict[str, Any], multiple: int) -> Callable[[Array], Array]:
+def _compiled(model: nn.Module, config: TrainConfig, meta: dict[str, Any], fit: Fit) -> Callable[[Array], Array]:
     from convoxel.graph.compile import compile as compile_model
 
-    size = config.patch or (multiple * 4,) * int(meta["dims"])
+    size = config.patch or (fit.least + 3 * fit.multiple,) * int(meta["dims"])
     example = torch.zeros(1, int(meta["channels"]), *size)
     program: Any = compile_model(model, example)
 

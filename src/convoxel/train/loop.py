@@ -28,7 +28,7 @@ from convoxel.train.norm import set_mode
 from convoxel.train.progress import Progress
 from convoxel.train.schedule import learning_rate, measure_fraction, steps_total
 from convoxel.train.setup import Run, finish_run, open_run, resume_run
-from convoxel.train.task import build_loss
+from convoxel.train.task import build_loss, measure_loss
 
 __all__ = ["RunResult", "fit"]
 
@@ -234,8 +234,8 @@ def _step(run: Run, batch: Batch, criterion: Callable[[torch.Tensor, torch.Tenso
         group["lr"] = learning_rate(config, state.fraction)
     images = arrange_images(batch.images)
     with autocast(config.precision):
-        logits = run.model(images)
-    loss = criterion(logits.float(), batch.targets)
+        found = run.model(images)
+    loss = measure_loss(criterion, found, batch.targets)
     value = loss.item()
     state.optimiser.zero_grad(set_to_none=True)
     if math.isfinite(value):

@@ -33,7 +33,7 @@ def check_model(config: TrainConfig) -> None:
     if task != config.task:
         raise ConfigError(
             f"model: {config.model!r} is made to {task}, but the task is {config.task!r}; "
-            f"expected one of {', '.join(models.names(config.task))}. Change the model or the task."
+            f"expected one of {', '.join(models.names(task=config.task))}. Change the model or the task."
         )
 
 

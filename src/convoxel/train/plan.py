@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from convoxel.errors import ConfigError
+from convoxel import models
+from convoxel.errors import ConfigError, ShapeError
 from convoxel.train.config import TrainConfig
+from convoxel.train.network import build_network
 
-__all__ = ["input_multiple", "plan_patch", "plan_run", "plan_tile"]
+__all__ = ["Fit", "input_fit", "plan_patch", "plan_run", "plan_tile"]
 
 # An image of at most _WHOLE_VOXELS is trained on whole (a cropped hippocampus has 40 × 56 × 40); larger ones
 # in near-cubic patches of _PATCH_VOXELS, small enough that a batch holds several different places.
@@ -27,6 +29,33 @@ _BATCH_VOXELS = {1: 65_536, 2: 150_000, 3: 260_000}
 # tiles overlap less. 96³ voxels × 48 float32 channels ≈ 170 MB at the widest place of a 16-wide U-Net.
 _TILE_VOXELS = {1: 1 << 20, 2: 1024 * 1024, 3: 96 * 96 * 96}
 _DEFAULT_MINUTES = 10.0
+# Up to this many pixels an axis, a stem that quarters the image leaves too little for the stages after it.
+_THUMBNAIL = 64
+
+
+class Fit(NamedTuple):
+    """The sizes that a network takes: ``least + n · multiple`` along each axis.
+
+    Attributes:
+        multiple, least: numbers of pixels, for every axis.
+        border: pixels at each side of the input for which there is no output, by axis; empty: none.
+    """
+
+    multiple: int = 1
+    least: int = 1
+    border: tuple[int, ...] = ()
+
+    def inner(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the output's size for an input of ``size``."""
+        return tuple(side - 2 * edge for side, edge in zip(size, self.border or (0,) * len(size), strict=True))
+
+    def around(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the input's size for an output of ``size``."""
+        return tuple(side + 2 * edge for side, edge in zip(size, self.border or (0,) * len(size), strict=True))
+
+    def above(self, side: int) -> int:
+        """Return the smallest size of an axis that the network takes and that is not below ``side``."""
+        return self.least + max(0, -(-(side - self.least) // self.multiple)) * self.multiple
 
 
 def plan_run(config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[Sequence[int]]) -> TrainConfig:
@@ -43,17 +72,8 @@ def plan_run(config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[S
             that the network cannot halve often enough, a classifier told to use ``levels``).
     """
     segment = config.task == "segment"
-    chosen: dict[str, Any] = {"model": config.model or ("unet" if segment else "course_vgg")}
-    unet = chosen["model"] == "unet"
-    if unet:
-        chosen["levels"] = config.levels or _plan_levels(dims, sizes)
-        chosen["width"] = config.width or (16 if dims == 3 else 32)
-    elif config.levels is not None:
-        raise ConfigError(f"levels: {config.levels} given, but {chosen['model']!r} has none; use model=unet.")
-    else:
-        chosen["width"] = config.width or _plan_width(sizes)
-    multiple = 2 ** chosen["levels"] if unet else 1
-    chosen["patch"] = _plan_input(config, dims, multiple, sizes)
+    chosen = _plan_model(config, dims, sizes)
+    chosen["patch"] = _plan_input(config, _sketch(config, chosen, dims, channels), channels, sizes)
     voxels = math.prod(chosen["patch"])
     if config.batch_size is None:
         batch = max(2, min(64, round(_BATCH_VOXELS[dims] / voxels))) if segment else 32
@@ -82,9 +102,43 @@ def plan_run(config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[S
     return TrainConfig.build(**{**config.to_dict(), **chosen})
 
 
-def input_multiple(model: Any) -> int:
-    """Return the number that every spatial size of the model's input must be a multiple of."""
-    return int(getattr(model, "input_multiple", 1) or 1)
+def _plan_model(config: TrainConfig, dims: int, sizes: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Return name, levels, width and options of the network."""
+    segment = config.task == "segment"
+    name = config.model or ("unet" if segment else "course_vgg")
+    known = models.entry(name).options
+    chosen: dict[str, Any] = {"model": name}
+    if name == "unet":
+        chosen["levels"] = config.levels or _plan_levels(dims, sizes)
+    elif "levels" in known:
+        chosen["levels"] = config.levels or known["levels"]
+    elif config.levels is not None:
+        raise ConfigError(f"levels: {config.levels} given, but {name!r} has none; use model=unet.")
+    if name == "unet":
+        chosen["width"] = config.width or (16 if dims == 3 else 32)
+    elif isinstance(known.get("width"), int):
+        chosen["width"] = config.width or known["width"]
+    elif "width" in known:
+        # Weights from a file have the published width unless told.
+        chosen["width"] = config.width or (1.0 if config.weights else _plan_width(sizes))
+    small = max(_median(sizes)) <= _THUMBNAIL and config.weights is None
+    if small and "stem" in known and "stem" not in config.model_options:
+        chosen["model_options"] = {**config.model_options, "stem": "small"}
+    return chosen
+
+
+def _sketch(config: TrainConfig, chosen: dict[str, Any], dims: int, channels: int) -> Any:
+    """The network without memory for weights: it knows which sizes fit."""
+    with torch.device("meta"):
+        return build_network(TrainConfig.build(**{**config.to_dict(), **chosen}), dims, channels, 2)
+
+
+def input_fit(model: Any) -> Fit:
+    """Return the sizes that ``model`` takes; any, if it does not say."""
+    multiple = int(getattr(model, "input_multiple", 1) or 1)
+    least = int(getattr(model, "input_minimum", 1) or 1)
+    border = tuple(getattr(model, "borders", ()))
+    return Fit(multiple, max(least, multiple), border if any(border) else ())
 
 
 def _plan_levels(dims: int, sizes: Sequence[Sequence[int]]) -> int:
@@ -121,24 +175,34 @@ def _plan_flips(segment: bool, dims: int, channels: int) -> tuple[int, ...]:
     return (1,) if dims == 2 and channels == 3 else ()
 
 
-def _plan_input(config: TrainConfig, dims: int, multiple: int, sizes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def _plan_input(config: TrainConfig, model: Any, channels: int, sizes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Return the input's size, which ``model`` takes."""
+    dims, fit = model.dims, input_fit(model)
     if config.patch is not None:
         patch = config.patch
         if len(patch) != dims:
             raise ConfigError(f"patch: got {len(patch)} sizes {patch}, the images have {dims} axes; give {dims}.")
-        for size in patch:
-            if size % multiple:
-                low, high = size // multiple * multiple, -(-size // multiple) * multiple
-                near = f"{low} or {high}" if low else str(high)
-                raise ConfigError(f"patch: {size} is not a multiple of {multiple}, which the levels need; give {near}.")
+        for axis, size in enumerate(patch):
+            near = model.nearest_sizes(size, axis)
+            if size not in near:
+                why = f"is not a multiple of {fit.multiple}, which the levels need"
+                if fit.border or size % fit.multiple == 0:
+                    why = f"does not fit {config.model or 'the network'}: {model.size_rule()}"
+                raise ConfigError(f"patch: {size} {why}; give {' or '.join(map(str, near))}.")
         return patch
     median = _median(sizes)
     if config.task == "classify":
-        return tuple(median)
-    whole = plan_patch(median, multiple, 1 << 62)
-    if math.prod(whole) <= _WHOLE_VOXELS[dims]:
-        return whole
-    return plan_patch(median, multiple, _PATCH_VOXELS[dims])
+        patch = tuple(median)
+    else:
+        wanted = fit.around(median)
+        patch = plan_patch(wanted, fit, 1 << 62)
+        if math.prod(fit.inner(patch)) > _WHOLE_VOXELS[dims]:
+            patch = plan_patch(wanted, fit, _PATCH_VOXELS[dims])
+    try:
+        model.check_input((2, channels, *patch))
+    except ShapeError as error:
+        raise ConfigError(f"patch: the images have {' × '.join(map(str, median))} pixels, but {error}") from None
+    return patch
 
 
 def _median(sizes: Sequence[Sequence[int]]) -> list[int]:
@@ -146,35 +210,35 @@ def _median(sizes: Sequence[Sequence[int]]) -> list[int]:
     return [sorted(axis)[len(axis) // 2] for axis in zip(*sizes, strict=True)]
 
 
-def plan_patch(size: Sequence[int], multiple: int, voxels: int) -> tuple[int, ...]:
+def plan_patch(size: Sequence[int], fit: Fit | int, voxels: int) -> tuple[int, ...]:
     """Return a patch that covers ``size`` if ``voxels`` allow, else one as near to a cube as fits.
 
-    Every side is a multiple of ``multiple``; the longest side is shortened first.
+    Every side is one that ``fit`` (or a multiple of it, if a number) takes; the longest side is shortened first.
 
     >>> plan_patch((36, 50, 36), 8, 48**3)
     (40, 56, 40)
     >>> plan_patch((197, 140, 189), 4, 48**3)
     (48, 48, 48)
     """
-    patch = [max(1, -(-side // multiple)) * multiple for side in size]
-    while math.prod(patch) > voxels and max(patch) > multiple:
+    fit = Fit(fit, fit) if isinstance(fit, int) else fit
+    patch = [fit.above(side) for side in size]
+    while math.prod(fit.inner(patch)) > voxels and max(patch) > fit.least:
         longest = max(range(len(patch)), key=lambda axis: patch[axis])
-        patch[longest] -= multiple
+        patch[longest] -= fit.multiple
     return tuple(patch)
 
 
-def plan_tile(size: Sequence[int], patch: Sequence[int], multiple: int) -> tuple[int, ...]:
+def plan_tile(size: Sequence[int], patch: Sequence[int], fit: Fit | int) -> tuple[int, ...]:
     """Return the tile in which an image of ``size`` is predicted: all of it, or as much as memory likes.
 
     Args:
         size: spatial size of the image, in voxels.
         patch: training patch; a tile is never smaller, or the network would miss context it has learned.
-        multiple: what every side must be a multiple of.
+        fit: the sizes that the network takes, or what every side must be a multiple of.
     """
+    fit = Fit(fit, fit) if isinstance(fit, int) else fit
     limit = max(_TILE_VOXELS[len(size)], math.prod(patch))
-    whole = plan_patch(size, multiple, 1 << 62)
-    tile = plan_patch(size, multiple, limit)
-    return tuple(
-        max(side, min(-(-want // multiple) * multiple, full))
-        for side, want, full in zip(tile, patch, whole, strict=True)
-    )
+    wanted = fit.around(size)
+    whole = plan_patch(wanted, fit, 1 << 62)
+    tile = plan_patch(wanted, fit, limit)
+    return tuple(max(side, min(fit.above(want), full)) for side, want, full in zip(tile, patch, whole, strict=True))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from convoxel import models
 from convoxel.data.fault import plural
 from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.train.checkpoint import Store
@@ -64,6 +65,7 @@ def open_run(config: TrainConfig, stack: contextlib.ExitStack) -> Run:
 
     Raises:
         ConfigError: the folder exists and is not empty, or the configuration does not fit the data.
+        DataError, CheckpointError: the file of weights cannot be used, or does not fit the network.
     """
     folder = Path(config.output)
     _check_free(folder)
@@ -72,6 +74,7 @@ def open_run(config: TrainConfig, stack: contextlib.ExitStack) -> Run:
     config = plan_run(config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes)
     intensity = _plan_intensity(config, dataset)
     state = _build_state(config, dataset)
+    taken = None if config.weights is None else models.load_weights(state.model, config.weights)
     existed = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +85,8 @@ def open_run(config: TrainConfig, stack: contextlib.ExitStack) -> Run:
     try:
         stack.enter_context(hold_lock(folder))
         run = _assemble(folder, config, dataset, intensity, state, stack)
+        if taken is not None:
+            run.record.write_json("weights.json", {**taken.to_dict(), "summary": str(taken)})
         run.store.save(state.tensors(), state.body(config, run.meta))
     except BaseException:
         # Nothing was trained yet, so a folder without a checkpoint must not stay in the way of a new try.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional
 
-__all__ = ["build_loss", "combine_segmentation_loss", "overlap_sums"]
+__all__ = ["build_loss", "combine_segmentation_loss", "measure_loss", "overlap_sums"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+# Szegedy et al. 2015, section 5: what the losses of auxiliary classifiers count.
+_AUXILIARY = 0.3
 
 
 def build_loss(task: str) -> Loss:
@@ -31,6 +34,39 @@ def build_loss(task: str) -> Loss:
         return value
 
     return loss
+
+
+def measure_loss(criterion: Loss, found: torch.Tensor | Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
+    """Return the loss of what a network gives in training.
+
+    Args:
+        criterion: as :func:`build_loss` returns it.
+        found: logits (n, classes, *spatial), or several: the first are the network's answer. Further ones are
+            of auxiliary classifiers, which count 0.3 each, or of coarser levels, the l-th of which counts 2⁻ˡ
+            against every so-many-th target (Isensee et al. 2021); the weights of levels sum to one.
+        targets: (n,) or (n, *spatial) int64; where logits lack a border, the middle counts.
+
+    >>> measure_loss(torch.nn.CrossEntropyLoss(), torch.zeros(1, 2, 3), torch.zeros(1, 5, dtype=torch.long)).item()
+    0.6931471824645996
+    """
+    logits, *others = [found] if isinstance(found, torch.Tensor) else found
+    for axis, size in enumerate(logits.shape[2:], 1):
+        targets = targets.narrow(axis, (targets.shape[axis] - size) // 2, size)
+    loss = criterion(logits.float(), targets)
+    if not others:
+        return loss
+    if targets.dim() == 1:
+        return loss + _AUXILIARY * sum(criterion(other.float(), targets) for other in others)
+    for level, other in enumerate(others, 1):
+        loss = loss + 2.0**-level * criterion(other.float(), _coarsen(targets, other.shape[2:]))
+    return loss / (2.0 - 2.0 ** -len(others))
+
+
+def _coarsen(targets: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """Return every so-many-th target along each axis, of ``sizes``."""
+    steps = [-(-have // size) for have, size in zip(targets.shape[1:], sizes, strict=True)]
+    places = (slice(None), *(slice(None, None, step) for step in steps))
+    return targets[places]
 
 
 def overlap_sums(logits: torch.Tensor, target: torch.Tensor) -> tuple[float, torch.Tensor]:

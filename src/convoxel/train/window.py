@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ def sliding_window(
     overlap: float = 0.5,
     batch: int = 1,
     fill: Any = 0.0,
+    border: Sequence[int] = (),
 ) -> Array:
     """Return the blended logits of an image, (classes, *spatial) float32.
 
@@ -52,12 +54,14 @@ def sliding_window(
     the middle of a tile, which saw the most context, counts most.
 
     Args:
-        call: maps tiles (n, channels, *patch) to logits (n, classes, *patch); NumPy float32 both ways.
+        call: maps tiles (n, channels, *(patch + 2 border)) to logits (n, classes, *patch); NumPy float32 both
+            ways.
         image: (channels, *spatial) float32.
         patch: tile size in voxels, one per spatial axis; a shorter image is padded with ``fill``, centred.
         overlap: least share of a tile that its neighbour covers too, 0 … <1.
         batch: tiles handed to ``call`` at once.
         fill: value of the padding, a number or one per channel.
+        border: pixels of context that ``call`` sees at each side of a tile and gives no logits for, by axis.
 
     Raises:
         ShapeError: ``patch`` has another rank than the image, or ``call`` returns another size.
@@ -67,7 +71,7 @@ def sliding_window(
     True
     """
     result: Array | None = None
-    for start, slab in blend_slabs(call, image, patch, overlap, batch, fill):
+    for start, slab in blend_slabs(call, image, patch, overlap, batch, fill, border):
         if result is None:
             result = np.empty((slab.shape[0], *image.shape[1:]), np.float32)
         result[:, start : start + slab.shape[1]] = slab
@@ -82,10 +86,11 @@ def label_map(
     overlap: float = 0.5,
     batch: int = 1,
     fill: Any = 0.0,
+    border: Sequence[int] = (),
 ) -> NDArray[np.uint8]:
     """Return the class of each voxel, (*spatial) uint8; like :func:`sliding_window`, never whole logits."""
     result = np.empty(image.shape[1:], np.uint8)
-    for start, slab in blend_slabs(call, image, patch, overlap, batch, fill):
+    for start, slab in blend_slabs(call, image, patch, overlap, batch, fill, border):
         result[start : start + slab.shape[1]] = slab.argmax(axis=0)
     return result
 
@@ -97,6 +102,7 @@ def blend_slabs(
     overlap: float = 0.5,
     batch: int = 1,
     fill: Any = 0.0,
+    border: Sequence[int] = (),
 ) -> Iterator[tuple[int, Array]]:
     """Yield (first slice, logits (classes, slices, *rest)) along the first spatial axis, in order.
 
@@ -108,9 +114,10 @@ def blend_slabs(
             f"sliding_window: patch {patch} has {len(patch)} sizes but the image {image.shape} has "
             f"{len(size)} spatial axes. Give one size per axis."
         )
+    reader = _Reader(call, image, patch, tuple(border) or (0,) * len(patch), fill)
     starts = [tile_starts(have, want, overlap) for have, want in zip(size, patch, strict=True)]
     if all(len(axis) == 1 for axis in starts):
-        yield 0, _single(call, image, patch, fill)
+        yield 0, _single(reader)
         return
     weight = [
         _bell(side) if len(axis) > 1 else np.ones(side, np.float32) for side, axis in zip(patch, starts, strict=True)
@@ -131,7 +138,7 @@ def blend_slabs(
         for group in range(0, len(corners), batch):
             chosen = corners[group : group + batch]
             places = [_shift((first, *corner), padded, size) for corner in chosen]
-            logits = _checked(call, np.stack([cut(image, place, patch, fill) for place in places]))
+            logits = reader.logits(places)
             if store is None:
                 store = np.zeros((logits.shape[1], patch[0], *padded[1:]), np.float32)
             for corner, values in zip(chosen, logits, strict=True):
@@ -142,23 +149,37 @@ def blend_slabs(
     yield from _finish(store, base, padded[0] - base, total, crop, size[0])
 
 
-def _single(call: Call, image: Array, patch: tuple[int, ...], fill: Any) -> Array:
+@dataclass(frozen=True)
+class _Reader:
+    """Cuts tiles with their border out of the image, and has them computed."""
+
+    call: Call
+    image: Array
+    patch: tuple[int, ...]
+    border: tuple[int, ...]
+    fill: Any
+
+    def logits(self, places: Sequence[Sequence[int]]) -> Array:
+        """Return (n, classes, *patch) of the tiles whose inner part begins at ``places``."""
+        wide = [side + 2 * edge for side, edge in zip(self.patch, self.border, strict=True)]
+        outer = [[start - edge for start, edge in zip(place, self.border, strict=True)] for place in places]
+        tiles = np.stack([cut(self.image, place, wide, self.fill) for place in outer])
+        logits = np.asarray(self.call(tiles))
+        if logits.shape[:1] != tiles.shape[:1] or logits.shape[2:] != self.patch:
+            raise ShapeError(
+                f"sliding_window: call returned {logits.shape} for tiles {tiles.shape}; expected "
+                f"({tiles.shape[0]}, classes, {', '.join(map(str, self.patch))})."
+            )
+        return logits
+
+
+def _single(reader: _Reader) -> Array:
     """One tile holds the image: no blending, the network's own numbers."""
-    size = image.shape[1:]
-    start = [-((want - have) // 2) for have, want in zip(size, patch, strict=True)]
-    logits = _checked(call, cut(image, start, patch, fill)[None])[0]
+    size = reader.image.shape[1:]
+    start = [-((want - have) // 2) for have, want in zip(size, reader.patch, strict=True)]
+    logits = reader.logits([start])[0]
     inside = (slice(None), *(slice(-s, -s + have) for s, have in zip(start, size, strict=True)))
     return logits[inside]
-
-
-def _checked(call: Call, tiles: Array) -> Array:
-    logits = np.asarray(call(tiles))
-    if logits.shape[:1] != tiles.shape[:1] or logits.shape[2:] != tiles.shape[2:]:
-        raise ShapeError(
-            f"sliding_window: call returned {logits.shape} for tiles {tiles.shape}; expected "
-            f"({tiles.shape[0]}, classes, {', '.join(map(str, tiles.shape[2:]))})."
-        )
-    return logits
 
 
 def _shift(corner: Sequence[int], padded: Sequence[int], size: Sequence[int]) -> list[int]:
