@@ -23,6 +23,7 @@ namespace convoxel {
 struct Product {
   const float* const* a = nullptr;  // a[t * a_step + m] points at K floats
   int64_t a_step = 0;
+  int64_t a_row = 0;  // if not 0, rows lie this far apart and a[t * a_step] is the first: there are no other pointers
   int64_t a_offset = 0;  // added to every pointer of a: the first channel of a group
   int64_t rows = 0;      // m
   int64_t taps = 0;      // may be 0: then C = activation(bias + residual)

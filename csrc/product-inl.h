@@ -32,6 +32,7 @@ constexpr int64_t kLineFloats = 16;  // of a cache line
 struct Tile {
   const float* const* a;  // at the tile's first row
   int64_t a_step;
+  int64_t a_row;
   int64_t a_offset;
   int64_t tap_begin, tap_end, channel_begin, channel_end;
   const float* b;      // of the first tap and channel
@@ -73,8 +74,13 @@ void run_tile(const Tile& t) {
     // Rows end at channel_end; the index runs from -count to 0, so that it alone ends the loop.
     const float* a[R];
     const float* const* pointers = t.a + tap * t.a_step;
-    CVX_UNROLL for (int r = 0; r < R; ++r) { a[r] = pointers[r] + (t.a_offset + t.channel_end); }
-    if (tap + 1 < t.tap_end && count >= kLineFloats) {
+    if (t.a_row != 0) {
+      a[0] = *pointers + (t.a_offset + t.channel_end);
+      CVX_UNROLL for (int r = 1; r < R; ++r) { a[r] = a[r - 1] + t.a_row; }
+    } else {
+      CVX_UNROLL for (int r = 0; r < R; ++r) { a[r] = pointers[r] + (t.a_offset + t.channel_end); }
+    }
+    if (tap + 1 < t.tap_end && t.a_row == 0 && count >= kLineFloats) {
       // The hardware follows long rows, but cannot guess where the next tap's rows begin. Short ones (a first layer's)
       // lie beside those just read.
       const float* const* next = pointers + t.a_step;
@@ -170,7 +176,7 @@ void product(const Product& p) {
   const int64_t panel_columns = kPanelVectors * kV;
   Tile t;
   t.a_step = p.a_step;
-  t.a_offset = p.a_offset;
+  t.a_row = p.a_row;
   t.kind = p.activation.is_cheap() ? p.activation.kind : ActivationKind::kNone;
   t.slope = p.activation.slope;
 
@@ -222,7 +228,8 @@ void product(const Product& p) {
       t.prefetch_step = 2 * kLineFloats;
       for (int64_t m = 0; m < p.rows; m += step) {
         const int64_t rows = p.rows - m < step ? p.rows - m : step;
-        t.a = p.a + m;
+        t.a = p.a_row != 0 ? p.a : p.a + m;
+        t.a_offset = p.a_offset + m * p.a_row;
         t.c = p.c + m;
         t.residual = p.residual != nullptr ? p.residual + m : nullptr;
         kTiles.run[vectors][rows](t);

@@ -97,8 +97,9 @@ class ProductRun final : public ConvRun {
     pointers_ = rows_ * most_taps;
     if (source == Rows::kStretches) {
       const int64_t width = problem.window.kernel[2];
-      pointers_ = rows_ * most_taps / width;
-      copied_ = round_up((pointers_ + 1) * width * problem.in_channels, set.vector_floats);
+      const int64_t lines = most_taps / width;
+      copied_ = zero_floats() + round_up(rows_ * most_taps * problem.in_channels, set.vector_floats);
+      pointers_ = rows_ * lines + lines + 2 * rows_;
     }
     if (problem.gated) scaled_ = most_taps * (problem.in_channels / groups) * panel;
   }
@@ -143,16 +144,10 @@ class ProductRun final : public ConvRun {
     product.residual = p.residual != nullptr ? residuals : nullptr;
     product.activation = activation_;
     product.block_channels = kBlockChannels;
-    if (source_ == Rows::kStretches) {
-      fill_stretches(walk, *p.src_view, p.src, begin, rows, inputs, copies);
-      const int64_t width = problem_.window.kernel[2];
-      product.taps = walk.taps() / width;
-      product.channels = width * problem_.in_channels;
-    } else {
-      fill_inputs(walk, *p.src_view, p.src, conv_.zeros(), begin, rows, inputs, rows_);
-      product.taps = walk.taps();
-      product.channels = problem_.in_channels / groups;
-    }
+    if (source_ == Rows::kStretches) return run_stretches(walk, p, index, begin, rows, split, inputs, product, copies);
+    fill_inputs(walk, *p.src_view, p.src, conv_.zeros(), begin, rows, inputs, rows_);
+    product.taps = walk.taps();
+    product.channels = problem_.in_channels / groups;
     product.columns = problem_.out_channels / groups;
     product.column_begin = split * split_columns_;
     product.column_end = std::min(product.columns, product.column_begin + split_columns_);
@@ -201,18 +196,34 @@ class ProductRun final : public ConvRun {
     return round_up((pointers_ + 2 * rows_) * static_cast<int64_t>(sizeof(float*)), kAlignBytes);
   }
 
-  // table[t * rows_ + m] = the stretch of width * channels floats that the taps along w of output m read at tap t of
-  // the other axes. Where the image is dense along w it lies there already; what crosses the border, or is not dense,
-  // is copied, with zeros for the padding.
-  void fill_stretches(const Walk& walk, const View& view, const float* src, int64_t begin, int64_t rows,
-                      const float** table, float* copies) const {
+  // The taps along w of an output read one stretch of width * channels floats for each tap of the other axes. Where the
+  // image is dense along w it lies there already, and neighbours' stretches lie a fixed step apart: a run of them needs
+  // one pointer for each tap. What crosses the border, or is not dense, is copied, with zeros for the padding.
+  void run_stretches(const Walk& walk, const ConvPointers& p, size_t index, int64_t begin, int64_t rows, int64_t split,
+                     const float** table, Product product, float* copies) const {
+    const View& view = *p.src_view;
     const AxisWalk& ww = walk.axis[2];
     const int64_t channels = problem_.in_channels;
     const int64_t width = static_cast<int64_t>(ww.offset.size());
     const bool dense = problem_.window.dilation[2] == 1 && view.stride[2] == channels;
-    const float* zeros = copies;
-    std::fill(copies, copies + width * channels, 0.0f);
-    float* copy = copies + width * channels;
+    product.taps = walk.taps() / width;
+    product.channels = width * channels;
+    product.columns = problem_.out_channels;
+    product.column_begin = split * split_columns_;
+    product.column_end = std::min(product.columns, product.column_begin + split_columns_);
+    product.b = weights_.data.get() + weights_.walk_offset[index];
+    product.bias = conv_.bias();
+    float* const* const outputs = product.c;
+    const float* const* const residuals = product.residual;
+    const int64_t row = ww.in_step * channels;
+    std::fill(copies, copies + zero_floats(), 0.0f);
+    float* copy = copies + zero_floats();
+    // Behind the table of copied stretches: the first row of each tap of a run; outputs and residuals of what is
+    // copied.
+    const float** const run = table + product.taps * rows_;
+    float** const copied_outputs = const_cast<float**>(run + product.taps);
+    const float** const copied_residuals = run + product.taps + rows_;
+    int64_t copied = 0;
     for_runs(walk, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
       // Outputs all of whose taps along w lie inside.
       int64_t first = 0, last = 0, ignored;
@@ -221,34 +232,63 @@ class ProductRun final : public ConvRun {
         inside(qw, length, ww.in_step, ww.offset.back(), view.size[2], &ignored, &last);
         first = std::min(first, last);
       }
-      const float** out = table + m;
+      int64_t tap = 0;
       for (const int64_t offset_d : walk.axis[0].offset) {
         const int64_t d = qd * walk.axis[0].in_step + offset_d;
         for (const int64_t offset_h : walk.axis[1].offset) {
           const int64_t h = qh * walk.axis[1].in_step + offset_h;
-          if (d < 0 || d >= view.size[0] || h < 0 || h >= view.size[1]) {
-            std::fill(out, out + length, zeros);
-            out += rows_;
-            continue;
-          }
-          const float* line = src + n * view.batch_stride + d * view.stride[0] + h * view.stride[1];
-          for (int64_t i = 0; i < length; ++i) {
-            if (i == first && first < last) {
-              const float* at = line + ((qw + first) * ww.in_step + ww.offset.front()) * channels;
-              for (; i < last; ++i, at += ww.in_step * channels) out[i] = at;
-              if (i == length) break;
-            }
-            out[i] = copy;
-            for (int64_t t = 0; t < width; ++t) {
-              const int64_t w = (qw + i) * ww.in_step + ww.offset[t];
-              const bool there = w >= 0 && w < view.size[2];
-              for (int64_t c = 0; c < channels; ++c) *copy++ = there ? line[w * view.stride[2] + c] : 0.0f;
-            }
-          }
-          out += rows_;
+          const bool there = d >= 0 && d < view.size[0] && h >= 0 && h < view.size[1];
+          const float* line = there ? p.src + n * view.batch_stride + d * view.stride[0] + h * view.stride[1] : nullptr;
+          run[tap] = there ? line + ((qw + first) * ww.in_step + ww.offset.front()) * channels : copies;
+          const float** const at = table + tap * rows_ + copied;
+          copy = copy_stretches(ww, view, line, qw, first, at, copy);
+          copy = copy_stretches(ww, view, line, qw + last, length - last, at + first, copy);
+          ++tap;
         }
       }
+      for (int64_t i = 0; i < length; ++i) {
+        if (i >= first && i < last) continue;
+        copied_outputs[copied] = outputs[m + i];
+        if (residuals != nullptr) copied_residuals[copied] = residuals[m + i];
+        ++copied;
+      }
+      if (first == last) return;
+      product.a = run;
+      product.a_step = 1;
+      product.a_row = row;
+      product.rows = last - first;
+      product.c = outputs + m + first;
+      if (residuals != nullptr) product.residual = residuals + m + first;
+      set_.product(product);
     });
+    if (copied == 0) return;
+    product.a = table;
+    product.a_step = rows_;
+    product.a_row = 0;
+    product.rows = copied;
+    product.c = copied_outputs;
+    if (residuals != nullptr) product.residual = copied_residuals;
+    set_.product(product);
+  }
+
+  // Copies the stretches of outputs [q, q + count) of one line, or zeros if there is no line, and points at them.
+  float* copy_stretches(const AxisWalk& ww, const View& view, const float* line, int64_t q, int64_t count,
+                        const float** table, float* copy) const {
+    for (int64_t i = 0; i < count; ++i) {
+      table[i] = copy;
+      for (const int64_t offset : ww.offset) {
+        const int64_t w = (q + i) * ww.in_step + offset;
+        const bool there = line != nullptr && w >= 0 && w < view.size[2];
+        for (int64_t c = 0; c < problem_.in_channels; ++c) *copy++ = there ? line[w * view.stride[2] + c] : 0.0f;
+      }
+    }
+    return copy;
+  }
+
+  // What the rows of a line outside of the image read.
+  int64_t zero_floats() const {
+    const Window& w = problem_.window;
+    return round_up((rows_ * w.stride[2] + w.kernel[2]) * problem_.in_channels, kAlignBytes);
   }
 
   Rows source_;
