@@ -39,8 +39,11 @@ bench: setup ## the register tile and the U-Nets against PyTorch, on an otherwis
 	$(BIN)/python bench/tile.py
 	$(BIN)/python bench/unet.py
 
-conformance: setup ## every published convolution problem through every algorithm, and the zoo in 1-D, 2-D and 3-D
+conformance: setup ## published convolution problems through every algorithm, ONNX's node tests, the whole zoo
 	$(BIN)/python tests/conformance.py --isa all
+	$(BIN)/python tests/onnx_nodes.py
+	$(BIN)/python tests/onnx_nodes.py --fixed
+	$(BIN)/python tests/onnx_nodes.py --models
 	$(BIN)/python tests/identity.py
 	$(BIN)/python tests/zoo.py
 
@@ -73,7 +76,7 @@ $(VENV)/.packages: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing packages into $(VENV) (a minute or two the first time) ..."
 	@$(PIP) install -c constraints.txt torch
 	@$(PIP) install -c constraints.txt "scikit-build-core>=0.10" "nanobind>=2.4" "cmake>=3.18" ninja \
-	  $$($(BIN)/python tests/requirements.py train dev)
+	  $$($(BIN)/python tests/requirements.py train onnx dev)
 	@touch $@
 
 # An editable install maps the modules that exist when it is made: a new one needs another.

@@ -44,9 +44,12 @@ View to_view(const ViewTuple& t) {
   return v;
 }
 
-Activation to_activation(const std::string& name, float slope) {
+// The parameter of an activation, or the two of clip.
+using Slope = std::array<float, 2>;
+
+Activation to_activation(const std::string& name, const Slope& slope) {
   for (int i = 0; i < kActivationCount; ++i) {
-    if (name == kActivationNames[i]) return {static_cast<ActivationKind>(i), slope};
+    if (name == kActivationNames[i]) return {static_cast<ActivationKind>(i), slope[0], slope[1]};
   }
   throw std::invalid_argument("there is no activation '" + name + "'");
 }
@@ -57,6 +60,20 @@ const KernelSet& kernel_set(const std::string& name) {
     if (name == list.sets[i]->name) return *list.sets[i];
   }
   throw std::invalid_argument("this processor has no instruction set '" + name + "'");
+}
+
+Combine to_combine(const std::string& name) {
+  for (int i = 0; i < kCombineCount; ++i) {
+    if (name == kCombineNames[i]) return static_cast<Combine>(i);
+  }
+  throw std::invalid_argument("there is no '" + name + "'");
+}
+
+Reduce to_reduce(const std::string& name) {
+  for (int i = 0; i < kReduceCount; ++i) {
+    if (name == kReduceNames[i]) return static_cast<Reduce>(i);
+  }
+  throw std::invalid_argument("there is no '" + name + "'");
 }
 
 std::shared_ptr<Convolution> make_convolution(nb::ndarray<const float, nb::ndim<5>, nb::c_contig, nb::device::cpu> w,
@@ -209,7 +226,7 @@ NB_MODULE(_core, m) {
           "convolve",
           [](Plan& self, std::shared_ptr<Convolution> conv, const ViewTuple& src, const ViewTuple& dst,
              const std::optional<ViewTuple>& residual, const std::optional<ViewTuple>& gate,
-             const std::string& activation, float slope, const std::string& algorithm, std::string name) {
+             const std::string& activation, const Slope& slope, const std::string& algorithm, std::string name) {
             View view, gate_view;
             if (residual) view = to_view(*residual);
             if (gate) gate_view = to_view(*gate);
@@ -250,16 +267,46 @@ NB_MODULE(_core, m) {
       .def(
           "combine",
           [](Plan& self, const std::string& op, const ViewTuple& a, const ViewTuple& b, const ViewTuple& dst,
-             const std::string& activation, float slope, std::string name) {
-            if (op != "add" && op != "multiply") throw std::invalid_argument("combine: there is no '" + op + "'");
-            self.add_combine(op == "add" ? Combine::kAdd : Combine::kMultiply, to_view(a), to_view(b), to_view(dst),
-                             to_activation(activation, slope), std::move(name));
+             const std::string& activation, const Slope& slope, std::string name) {
+            self.add_combine(to_combine(op), to_view(a), to_view(b), to_view(dst), to_activation(activation, slope),
+                             std::move(name));
           },
           "op"_a, "a"_a, "b"_a, "dst"_a, "activation"_a, "slope"_a, "name"_a)
       .def(
+          "reduce",
+          [](Plan& self, const std::string& op, const ViewTuple& src, const ViewTuple& dst, std::string name) {
+            self.add_reduce(to_reduce(op), to_view(src), to_view(dst), std::move(name));
+          },
+          "op"_a, "src"_a, "dst"_a, "name"_a)
+      .def(
+          "softmax",
+          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, bool log, std::string name) {
+            self.add_softmax(to_view(src), to_view(dst), log, std::move(name));
+          },
+          "src"_a, "dst"_a, "log"_a, "name"_a)
+      .def(
+          "permute_channels",
+          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, std::vector<int32_t> index, std::string name) {
+            self.add_permute_channels(to_view(src), to_view(dst), std::move(index), std::move(name));
+          },
+          "src"_a, "dst"_a, "index"_a, "name"_a)
+      .def(
+          "local_response_norm",
+          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, int64_t size, float alpha, float beta, float bias,
+             std::string name) {
+            self.add_response_norm(to_view(src), to_view(dst), size, alpha, beta, bias, std::move(name));
+          },
+          "src"_a, "dst"_a, "size"_a, "alpha"_a, "beta"_a, "bias"_a, "name"_a)
+      .def(
+          "prelu",
+          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, const Array& slope, std::string name) {
+            self.add_prelu(to_view(src), to_view(dst), to_floats(slope), std::move(name));
+          },
+          "src"_a, "dst"_a, "slope"_a, "name"_a)
+      .def(
           "affine",
           [](Plan& self, const ViewTuple& src, const ViewTuple& dst, const Array& scale, const Array& shift,
-             const std::string& activation, float slope, std::string name) {
+             const std::string& activation, const Slope& slope, std::string name) {
             self.add_affine(to_view(src), to_view(dst), to_floats(scale), to_floats(shift),
                             to_activation(activation, slope), std::move(name));
           },
@@ -267,7 +314,7 @@ NB_MODULE(_core, m) {
       .def(
           "normalise",
           [](Plan& self, const ViewTuple& src, const ViewTuple& dst, int64_t groups, const Array& weight,
-             const Array& bias, float eps, const std::string& activation, float slope, std::string name) {
+             const Array& bias, float eps, const std::string& activation, const Slope& slope, std::string name) {
             self.add_normalise(to_view(src), to_view(dst), groups, to_floats(weight), to_floats(bias), eps,
                                to_activation(activation, slope), std::move(name));
           },

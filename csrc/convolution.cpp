@@ -92,10 +92,12 @@ float Convolution::weight(int64_t k, int64_t c, int64_t tap) const {
   return weight_[row * window_.taps() + tap];
 }
 
-const PackedWeights& Convolution::packed(const Algorithm& algorithm, const KernelSet& set, int threads) const {
+const PackedWeights& Convolution::packed(const Algorithm& algorithm, const ConvProblem& problem, const KernelSet& set,
+                                         int threads) const {
+  const std::string packing = algorithm.packing != nullptr ? algorithm.packing(problem, set) : "";
   std::lock_guard<std::mutex> lock(mutex_);
-  std::unique_ptr<PackedWeights>& slot = packed_[std::string(algorithm.name) + "/" + set.name];
-  if (!slot) slot = std::make_unique<PackedWeights>(algorithm.pack(*this, set, threads));
+  std::unique_ptr<PackedWeights>& slot = packed_[std::string(algorithm.name) + "/" + set.name + "/" + packing];
+  if (!slot) slot = std::make_unique<PackedWeights>(algorithm.pack(*this, problem, set, threads));
   return *slot;
 }
 
@@ -111,6 +113,7 @@ const std::vector<Algorithm>& algorithms() {
     std::vector<Algorithm> all = product_algorithms();
     for (const Algorithm& algorithm : depthwise_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : winograd_algorithms()) all.push_back(algorithm);
+    for (const Algorithm& algorithm : fft_algorithms()) all.push_back(algorithm);
     return all;
   }();
   return table;
@@ -124,7 +127,7 @@ bool is_asked_for(const std::string& name, const Algorithm& algorithm, int64_t* 
   *kernel = 0;
   if (name == "auto" || name == algorithm.name) return true;
   if (name == "direct") return algorithm.exact;
-  if (name == "winograd") return !algorithm.exact;
+  if (name == "winograd") return std::strncmp(algorithm.name, "winograd", 8) == 0;
   const size_t comma = name.find(',');
   if (comma == std::string::npos || name.substr(0, comma) + ")" != algorithm.name) return false;
   const std::string r = name.substr(comma + 1);

@@ -102,16 +102,19 @@ struct Algorithm {
   bool exact;                                            // on small integers: no more rounding than a direct sum
   std::string (*unsupported)(const ConvProblem&);        // the reason, or ""
   double (*cost)(const ConvProblem&, const KernelSet&);  // comparable among algorithms; smaller is better
-  PackedWeights (*pack)(const Convolution&, const KernelSet&, int threads);
+  PackedWeights (*pack)(const Convolution&, const ConvProblem&, const KernelSet&, int threads);
   std::unique_ptr<ConvRun> (*plan)(const ConvProblem&, const Convolution&, const PackedWeights&, const KernelSet&,
                                    Activation, int threads);
   bool gates = false;  // runs gated problems, too
+  // What of the problem the packed weights depend on, as text; null if on nothing.
+  std::string (*packing)(const ConvProblem&, const KernelSet&) = nullptr;
 };
 
 const std::vector<Algorithm>& algorithms();
 std::vector<Algorithm> product_algorithms();
 std::vector<Algorithm> depthwise_algorithms();
 std::vector<Algorithm> winograd_algorithms();
+std::vector<Algorithm> fft_algorithms();
 
 struct Candidate {
   const Algorithm* algorithm;
@@ -123,7 +126,7 @@ struct Candidate {
 // the reason if there is none.
 std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProblem& problem, const KernelSet& set);
 
-// A layer: window, weights and bias. Immutable; packs its weights once for each algorithm that asks.
+// A layer: window, weights and bias. Immutable; packs its weights once for each algorithm (and packing) that asks.
 class Convolution {
  public:
   // weight: (out_channels, in_channels / groups, kernel), or transposed (in_channels, out_channels / groups, kernel).
@@ -139,7 +142,8 @@ class Convolution {
   // of output channel k, input channel c of k's group, kernel tap (flat index)
   float weight(int64_t k, int64_t c, int64_t tap) const;
 
-  const PackedWeights& packed(const Algorithm& algorithm, const KernelSet& set, int threads) const;
+  const PackedWeights& packed(const Algorithm& algorithm, const ConvProblem& problem, const KernelSet& set,
+                              int threads) const;
   int64_t packed_bytes() const;
 
  private:

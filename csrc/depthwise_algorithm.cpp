@@ -121,7 +121,7 @@ class DepthwiseRun final : public ConvRun {
 };
 
 // Weights by walk, tap, channel, each tap's channels rounded up to whole vectors.
-PackedWeights pack(const Convolution& conv, const KernelSet& set, int) {
+PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet& set, int) {
   const Window& window = conv.window();
   const int64_t channels = conv.in_channels();
   const int64_t padded = round_up(channels, set.vector_floats);

@@ -84,7 +84,68 @@ struct WinogradTile {
   Activation activation;
 };
 
-enum class Combine : int { kAdd, kMultiply };
+// a op b; the names that the Python side uses are in the same order. prelu: a where a >= 0, a * b elsewhere.
+enum class Combine : int { kAdd, kSubtract, kMultiply, kDivide, kMaximum, kMinimum, kPrelu };
+constexpr const char* kCombineNames[] = {"add", "subtract", "multiply", "divide", "maximum", "minimum"};
+constexpr int kCombineCount = 6;  // that can be asked for by name: prelu's b is no view
+
+// Rows i of dst = a[i] op b[i]. A step of 0 repeats a row; a single number stands for all channels.
+struct CombineRows {
+  float* dst = nullptr;
+  const float* a = nullptr;
+  const float* b = nullptr;
+  int64_t dst_step = 0, a_step = 0, b_step = 0;
+  bool a_single = false, b_single = false;
+  int64_t rows = 0;
+  int64_t channels = 0;
+};
+
+enum class Reduce : int { kMean, kMax, kSum };
+constexpr const char* kReduceNames[] = {"mean", "max", "sum"};
+constexpr int kReduceCount = 3;
+
+// The discrete Fourier transform of n numbers, n a product of radices. Passes run in place and in this order; what was
+// the number at frequency k then stands at the place whose digits, in these radices, are those of k reversed.
+struct FftAxis {
+  static constexpr int kMostPasses = 4;
+  int n = 1;
+  int passes = 0;
+  int radix[kMostPasses] = {};
+  // Of each pass but the last: (re, im) of exp(-2 pi i j q / (radix * span)), q in [1, radix) for each j in [0, span);
+  // span is the product of the radices that follow.
+  const float* twiddles[kMostPasses] = {};
+};
+
+// A depthwise convolution of one vector of channels over one tile of shape.axis[0..2].n inputs, through its spectrum.
+// Lines along w are transformed in pairs, one the real and one the imaginary part of the same numbers; then the planes
+// (d, h) of frequency k along w, from the numbers at k and at -k.
+struct FftShape {
+  FftAxis axis[3];
+  const int32_t* columns = nullptr;  // the places of k and -k along w, twice the same where k = -k
+  int64_t planes = 0;                // pairs of columns
+  int64_t plane() const { return static_cast<int64_t>(axis[0].n) * axis[1].n; }
+  int64_t row() const { return axis[2].n | 1; }  // numbers from one line to the next: not a power of two
+  int64_t pairs() const { return (axis[1].n + 1) / 2; }
+  int64_t scratch_vectors() const { return 2 * (axis[0].n * pairs() * row() + plane()); }
+};
+
+struct FftDepthwise {
+  const FftShape* shape = nullptr;
+  const float* src = nullptr;  // the tile's first input, which need not exist
+  int64_t src_step[3] = {0, 0, 0};
+  int64_t begin[3] = {0, 0, 0};  // the inputs that exist; the others are not read and count as zero
+  int64_t end[3] = {0, 0, 0};
+  const float* spectrum = nullptr;  // of the kernel: planes * plane() pairs of vectors (re, im), 1 / 2n folded in
+  float* dst = nullptr;             // the tile's first output
+  int64_t dst_step[3] = {0, 0, 0};
+  int64_t outputs[3] = {0, 0, 0};   // of the tile, that are stored
+  const float* bias = nullptr;      // of these channels, or null
+  const float* residual = nullptr;  // at the tile's first output, or null
+  int64_t residual_step[3] = {0, 0, 0};
+  Activation activation;
+  int64_t lanes = 0;         // channels, at most a vector of them
+  float* scratch = nullptr;  // shape->scratch_vectors() vectors
+};
 
 struct KernelSet {
   const char* name;   // as in CONVOXEL_ISA
@@ -102,17 +163,40 @@ struct KernelSet {
   // dst[k * columns + j] = src[k * columns + j] * factors[k % channels] for k < rows, j < columns
   void (*scale_rows)(float* dst, const float* src, const float* factors, int64_t rows, int64_t channels,
                      int64_t columns);
-  // dst[c] = max over taps of rows[t][c]; NaN spreads, as in PyTorch. taps >= 1.
-  void (*gather_max)(float* dst, const float* const* rows, int64_t taps, int64_t channels);
-  // dst[c] = sum over taps of weight[t] * rows[t][c]
-  void (*gather_sum)(float* dst, const float* const* rows, const float* weight, int64_t taps, int64_t channels);
-  // dst[i] = activation(a[i] op b[i]); b_step 0 repeats b[0].
-  void (*combine)(Combine op, float* dst, const float* a, const float* b, int b_step, int64_t count, Activation act);
-  // dst[i] = activation(src[i] * scale[i] + shift[i])
-  void (*affine)(float* dst, const float* src, const float* scale, const float* shift, int64_t count, Activation act);
+  // In what follows row i begins at dst + i * dst_step and is made from what begins at src + i * src_step.
+
+  // Row i = max over taps t < count of the row at taps[t] + i * tap_step; NaN spreads, as in PyTorch. count >= 1.
+  void (*gather_max)(float* dst, int64_t dst_step, const float* const* taps, int64_t tap_step, int64_t count,
+                     int64_t rows, int64_t channels);
+  // Row i = sum over taps t < count of weight[t] * the row at taps[t] + i * tap_step
+  void (*gather_sum)(float* dst, int64_t dst_step, const float* const* taps, const float* weight, int64_t tap_step,
+                     int64_t count, int64_t rows, int64_t channels);
+  // Row i = sum over begin[i] <= t < begin[i + 1] of weight[t] * the row at src + index[t] * src_step
+  void (*blend_rows)(float* dst, int64_t dst_step, const float* src, int64_t src_step, const int32_t* begin,
+                     const int32_t* index, const float* weight, int64_t rows, int64_t channels);
+  // Row i = activation(a[i] op b[i])
+  void (*combine)(const CombineRows&, Combine op, Activation act);
+  // Row i = activation(src row i * scale + shift)
+  void (*affine)(float* dst, int64_t dst_step, const float* src, int64_t src_step, const float* scale,
+                 const float* shift, int64_t rows, int64_t channels, Activation act);
   // total[c] += sum over rows r of (src[r * step + c] - centre[c]) ** power, power 1 or 2
   void (*moment)(double* total, const float* src, int64_t rows, int64_t step, int64_t channels, const float* centre,
                  int power);
+  // best[c] = max of best[c] and src[r * step + c] over rows r; NaN spreads
+  void (*largest)(float* best, const float* src, int64_t rows, int64_t step, int64_t channels);
+  // dst[i * dst_step] = mean, largest or sum of src row i
+  void (*reduce_channels)(Reduce op, float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows,
+                          int64_t channels);
+  // Row i = e ** src row i over the sum of that, or its logarithm
+  void (*softmax)(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t channels,
+                  bool log_of);
+  // Channel c of row i = channel index[c] of src row i
+  void (*permute_channels)(float* dst, int64_t dst_step, const float* src, int64_t src_step, const int32_t* index,
+                           int64_t rows, int64_t channels);
+  // Channel c of row i = x[c] / (bias + alpha / size * (sum of x[k]**2 over c - size / 2 <= k < c - size / 2 + size))
+  // ** beta. squares: scratch of channels + size - 1 + vector_floats.
+  void (*response_norm)(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows,
+                        int64_t channels, int64_t size, float alpha, float beta, float bias, float* squares);
   // dst[j * dst_step + i] = src[i * src_step + j] for i < rows, j < columns
   void (*transpose)(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t columns);
   // points[p * point_step + c] = (B^T d B ...)[p] of the tile whose first input is at src, for every channel; stores
@@ -122,6 +206,7 @@ struct KernelSet {
   // The m outputs per axis from their points, plus bias and residual, activated; stores those before `end`.
   void (*winograd_output)(const WinogradShape&, const WinogradTile&, const float* points, int64_t point_step,
                           int64_t channels, float* dst, const int64_t* dst_step, float* scratch);
+  void (*fft_depthwise)(const FftDepthwise&);
   // Independent fused multiply-adds in registers, `rounds` times; returns the number of floating-point operations.
   double (*fma_burst)(int64_t rounds);
 };

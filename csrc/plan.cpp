@@ -21,7 +21,7 @@ class ConvolveStep final : public Step {
     if (has_residual_) residual_ = *residual;
     has_gate_ = gate != nullptr;
     if (has_gate_) gate_ = *gate;
-    run_ = algorithm.plan(problem, *conv_, conv_->packed(algorithm, set, threads), set, activation, threads);
+    run_ = algorithm.plan(problem, *conv_, conv_->packed(algorithm, problem, set, threads), set, activation, threads);
   }
 
   void run(const RunContext& context) const override {
@@ -66,6 +66,14 @@ void require(bool fits, const std::string& message) {
 void require_same_shape(const View& a, const View& b, const char* what) {
   require(a.batch == b.batch && a.size == b.size && a.channels == b.channels,
           std::string(what) + ": shapes " + show(a) + " and " + show(b) + " differ");
+}
+
+// Every axis of `narrow` is as long as that of `wide`, or 1.
+void require_broadcast(const View& narrow, const View& wide, const char* what) {
+  const auto fits = [](int64_t small, int64_t large) { return small == large || small == 1; };
+  require(fits(narrow.batch, wide.batch) && fits(narrow.size[0], wide.size[0]) && fits(narrow.size[1], wide.size[1]) &&
+              fits(narrow.size[2], wide.size[2]) && fits(narrow.channels, wide.channels),
+          std::string(what) + " " + show(narrow) + " does not broadcast to " + show(wide));
 }
 
 ConvProblem problem_of(const Convolution& conv, const View& src, const View& dst, bool gated) {
@@ -195,12 +203,56 @@ void Plan::add_combine(Combine op, View a, View b, View dst, Activation activati
   use(a, "a", false);
   use(b, "b", false);
   use(dst, "dst", true);
-  require_same_shape(a, dst, "a and dst");
-  const auto fits = [](int64_t small, int64_t wide) { return small == wide || small == 1; };
-  require(fits(b.batch, a.batch) && fits(b.size[0], a.size[0]) && fits(b.size[1], a.size[1]) &&
-              fits(b.size[2], a.size[2]) && fits(b.channels, a.channels),
-          "combine: b " + show(b) + " does not broadcast to a " + show(a));
+  require_broadcast(a, dst, "combine: a");
+  require_broadcast(b, dst, "combine: b");
   add(make_combine(set_, op, a, b, dst, activation), std::move(name));
+}
+
+void Plan::add_reduce(Reduce op, View src, View dst, std::string name) {
+  use(src, "src", false);
+  use(dst, "dst", true);
+  require(src.batch == dst.batch, "reduce: src " + show(src) + " and dst " + show(dst) + " differ in batch");
+  require_broadcast(dst, src, "reduce: dst");
+  require(src.pixels() > 0, "reduce: src " + show(src) + " has no pixel to reduce");
+  add(make_reduce(set_, op, src, dst), std::move(name));
+}
+
+void Plan::add_softmax(View src, View dst, bool log_of, std::string name) {
+  use(src, "src", false);
+  use(dst, "dst", true);
+  require_same_shape(src, dst, "src and dst");
+  add(make_softmax(set_, src, dst, log_of), std::move(name));
+}
+
+void Plan::add_permute_channels(View src, View dst, std::vector<int32_t> index, std::string name) {
+  use(src, "src", false);
+  use(dst, "dst", true);
+  require(src.batch == dst.batch && src.size == dst.size,
+          "permute_channels: src " + show(src) + " and dst " + show(dst) + " differ in more than channels");
+  require(static_cast<int64_t>(index.size()) == dst.channels,
+          "permute_channels: index needs one number per channel of dst " + show(dst));
+  for (const int32_t i : index) {
+    require(i >= 0 && i < src.channels, "permute_channels: src " + show(src) + " has no channel " + std::to_string(i));
+  }
+  add(make_permute_channels(set_, src, dst, std::move(index)), std::move(name));
+}
+
+void Plan::add_response_norm(View src, View dst, int64_t size, float alpha, float beta, float bias, std::string name) {
+  use(src, "src", false);
+  use(dst, "dst", true);
+  require_same_shape(src, dst, "src and dst");
+  require(size >= 1, "local_response_norm: size must be at least 1");
+  require(alpha >= 0 && bias > 0, "local_response_norm: alpha must not be negative, and bias must be positive");
+  add(make_response_norm(set_, src, dst, size, alpha, beta, bias), std::move(name));
+}
+
+void Plan::add_prelu(View src, View dst, std::vector<float> slope, std::string name) {
+  use(src, "src", false);
+  use(dst, "dst", true);
+  require_same_shape(src, dst, "src and dst");
+  require(static_cast<int64_t>(slope.size()) == src.channels,
+          "prelu: slope needs one number per channel of " + show(src));
+  add(make_prelu(set_, src, dst, std::move(slope)), std::move(name));
 }
 
 void Plan::add_affine(View src, View dst, std::vector<float> scale, std::vector<float> shift, Activation activation,

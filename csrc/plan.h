@@ -62,6 +62,12 @@ class Plan {
   void add_max_pool(View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low, std::string name);
   void add_resample(View src, View dst, std::vector<ResampleAxis> axes, std::string name);
   void add_combine(Combine op, View a, View b, View dst, Activation activation, std::string name);
+  // Reduces every axis along which dst has size 1.
+  void add_reduce(Reduce op, View src, View dst, std::string name);
+  void add_softmax(View src, View dst, bool log_of, std::string name);
+  void add_permute_channels(View src, View dst, std::vector<int32_t> index, std::string name);
+  void add_response_norm(View src, View dst, int64_t size, float alpha, float beta, float bias, std::string name);
+  void add_prelu(View src, View dst, std::vector<float> slope, std::string name);
   void add_affine(View src, View dst, std::vector<float> scale, std::vector<float> shift, Activation activation,
                   std::string name);
   void add_normalise(View src, View dst, int64_t groups, std::vector<float> weight, std::vector<float> bias, float eps,

@@ -309,7 +309,7 @@ class ProductRun final : public ConvRun {
 };
 
 // Weights by walk, group, panel, tap, channel, column; the columns of the last panel filled up with zeros.
-PackedWeights pack_panels(const Convolution& conv, const KernelSet& set, int) {
+PackedWeights pack_panels(const Convolution& conv, const ConvProblem&, const KernelSet& set, int) {
   const Window& window = conv.window();
   const std::vector<Walk> walks = plan_walks(window, Axes{1, 1, 1});
   const int64_t channels = conv.in_channels() / window.groups;

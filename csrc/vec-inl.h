@@ -76,6 +76,62 @@ CVX_INLINE void store_part(float* p, Vec v, int64_t n) {
 }
 #endif
 
+// Some vectors side by side: N whole ones, or (N = 0) a single one of which the first `lanes` floats exist.
+template <int N>
+struct Block {
+  static constexpr int kVectors = N == 0 ? 1 : N;
+  Vec v[kVectors];
+};
+
+template <int N>
+CVX_INLINE Block<N> load_block(const float* p, int64_t lanes) {
+  Block<N> b;
+  if constexpr (N == 0) {
+    b.v[0] = load_part(p, lanes);
+  } else {
+    each<N>([&](auto i) CVX_LAMBDA { b.v[i.value] = load(p + i.value * kV); });
+  }
+  return b;
+}
+
+template <int N>
+CVX_INLINE void store_block(float* p, const Block<N>& b, int64_t lanes) {
+  if constexpr (N == 0) {
+    store_part(p, b.v[0], lanes);
+  } else {
+    each<N>([&](auto i) CVX_LAMBDA { store(p + i.value * kV, b.v[i.value]); });
+  }
+}
+
+// Calls f(Index<N>(), i, lanes) for blocks of 4, then 1, then 0 (see Block) vectors until all of [0, count) is done:
+// four at a time share the pointers and factors that a block needs, and hide the latency of adding.
+template <class F>
+CVX_INLINE void for_blocks(int64_t count, const F& f) {
+  int64_t i = 0;
+  for (; i + 4 * kV <= count; i += 4 * kV) f(Index<4>(), i, int64_t{kV});
+  for (; i + kV <= count; i += kV) f(Index<1>(), i, int64_t{kV});
+  if (i < count) f(Index<0>(), i, count - i);
+}
+
+// shuffle<F>(a, b)[i] is float F::at(i) of a followed by b.
+#if CVX_VECTOR_BYTES == 64
+#define CVX_EACH_LANE(f) \
+  f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), f(15)
+#elif CVX_VECTOR_BYTES == 32
+#define CVX_EACH_LANE(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)
+#else
+#define CVX_EACH_LANE(f) f(0), f(1), f(2), f(3)
+#endif
+
+template <class F>
+CVX_INLINE Vec shuffle(Vec a, Vec b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, CVX_EACH_LANE(F::at));
+#else
+  return __builtin_shuffle(a, b, IntVec{CVX_EACH_LANE(F::at)});
+#endif
+}
+
 // In both, b is returned if either is NaN: write the constant first and NaN survives.
 CVX_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 CVX_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
@@ -84,13 +140,28 @@ CVX_INLINE Vec max_or_nan(Vec best, Vec x) { return (x > best) | (x != x) ? x : 
 
 CVX_INLINE Vec bits_to_float(IntVec bits) { return reinterpret_cast<Vec>(bits); }
 
+CVX_INLINE IntVec float_to_bits(Vec x) { return reinterpret_cast<IntVec>(x); }
+
+// x * 2**n for whole numbers n, one of them in each lane; +0 and +infinity beyond the range.
+CVX_INLINE Vec scale_by_power(Vec x, Vec n) {
+#if defined(__AVX512F__) && CVX_VECTOR_BYTES == 64
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_scalef_ps(0xFFFF, reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(n)));
+#else
+  // In two factors, since 2**128 has no float. n + 1.5 * 2**23 leaves n in the low bits.
+  const IntVec whole = float_to_bits(n + splat(12582912.0f)) - 0x4B400000;
+  const IntVec half = whole >> 1;
+  return x * bits_to_float((half + 127) << 23) * bits_to_float((whole - half + 127) << 23);
+#endif
+}
+
 // e**x. x = n ln 2 + r, |r| <= ln 2 / 2; the Taylor sum to r**7 errs by r**8 / 8! < 5.2e-9 relative, far below half
-// an ulp (6e-8). ln 2 is split so that n * kLn2High is exact. Saturates to +0 and +infinity beyond the range.
+// an ulp (6e-8). ln 2 is split so that n * 0.693359375 is exact. Saturates to +0 (where x < -87.34, the smallest
+// normal number) and +infinity.
 CVX_INLINE Vec exp(Vec x) {
-  const Vec clipped = max(splat(-87.33654f), min(splat(88.72283f), x));
-  // Adding 1.5 * 2**23 rounds to the nearest integer, and leaves that integer in the low bits.
-  const Vec shifted = clipped * splat(1.44269504088896341f) + splat(12582912.0f);
-  const Vec n = shifted - splat(12582912.0f);
+  const Vec clipped = max(splat(-105.0f), min(splat(89.0f), x));  // NaN stays
+  // Adding 1.5 * 2**23 rounds to the nearest integer.
+  const Vec n = (clipped * splat(1.44269504088896341f) + splat(12582912.0f)) - splat(12582912.0f);
   const Vec r = (clipped - n * splat(0.693359375f)) + n * splat(2.12194440054690583e-4f);
   Vec sum = splat(1.0f / 5040);
   sum = sum * r + splat(1.0f / 720);
@@ -100,72 +171,35 @@ CVX_INLINE Vec exp(Vec x) {
   sum = sum * r + splat(0.5f);
   sum = sum * r + splat(1.0f);
   sum = sum * r + splat(1.0f);
-  // 2**n in two factors, since n = 128 alone has no float.
-  const IntVec exponent = reinterpret_cast<IntVec>(shifted) - 0x4B400000;
-  const IntVec half = exponent >> 1;
-  const Vec scaled = sum * bits_to_float((half + 127) << 23) * bits_to_float((exponent - half + 127) << 23);
-  const Vec low = x < splat(-87.33654f) ? Vec{} : scaled;
-  const Vec high = x > splat(88.72283f) ? splat(__builtin_inff()) : low;
-  return x != x ? x : high;
+  return x < splat(-87.33654f) ? Vec{} : scale_by_power(sum, n);
 }
 
-CVX_INLINE Vec sigmoid(Vec x) { return splat(1.0f) / (splat(1.0f) + exp(-x)); }
-
-CVX_INLINE Vec tanh(Vec x) {
-  // Near zero (1 - e) / (1 + e) cancels; x - x**3/3 + 2x**5/15 - 17x**7/315 errs below 2e-8 relative for |x| < 0.15.
-  const Vec square = x * x;
-  Vec series = square * splat(-17.0f / 315) + splat(2.0f / 15);
-  series = series * square + splat(-1.0f / 3);
-  series = x + x * square * series;
-  const Vec e = exp(splat(-2.0f) * (x < Vec{} ? -x : x));
-  const Vec magnitude = (splat(1.0f) - e) / (splat(1.0f) + e);
-  const Vec wide = x < Vec{} ? -magnitude : magnitude;
-  return square < splat(0.0225f) ? series : wide;
+// 2 atanh(s) = log((1 + s) / (1 - s)) = 2 s (1 + s**2 / 3 + s**4 / 5 + ...) for |s| <= 1/3: what follows s**14 is
+// below (1/3)**16 / 17 * 9/8 = 1.6e-9 relative.
+CVX_INLINE Vec twice_atanh(Vec s) {
+  const Vec square = s * s;
+  Vec sum = splat(1.0f / 15);
+  sum = sum * square + splat(1.0f / 13);
+  sum = sum * square + splat(1.0f / 11);
+  sum = sum * square + splat(1.0f / 9);
+  sum = sum * square + splat(1.0f / 7);
+  sum = sum * square + splat(1.0f / 5);
+  sum = sum * square + splat(1.0f / 3);
+  const Vec twice = s + s;
+  return twice + twice * square * sum;
 }
 
-// x * Phi(x), Phi the normal distribution, by Abramowitz & Stegun 7.1.26 (|error of erf| <= 1.5e-7).
-CVX_INLINE Vec gelu(Vec x) {
-  const Vec z = (x < Vec{} ? -x : x) * splat(0.70710678118654752f);
-  const Vec t = splat(1.0f) / (splat(1.0f) + splat(0.3275911f) * z);
-  Vec sum = splat(1.061405429f);
-  sum = sum * t + splat(-1.453152027f);
-  sum = sum * t + splat(1.421413741f);
-  sum = sum * t + splat(-0.284496736f);
-  sum = sum * t + splat(0.254829592f);
-  const Vec tail = splat(0.5f) * sum * t * exp(-z * z);  // Phi(-|x|)
-  const Vec product = x * (x < Vec{} ? tail : splat(1.0f) - tail);
-  // Far to the left the tail is 0 and x may be -infinity, whose product would be NaN.
-  return x < splat(-14.0f) ? Vec{} - splat(0.0f) : product;
-}
+// log(1 + y) for 0 <= y <= 1: y / (2 + y) <= 1/3, and nothing cancels where y is small.
+CVX_INLINE Vec log_plus_one(Vec y) { return twice_atanh(y / (splat(2.0f) + y)); }
 
-CVX_INLINE Vec apply_cheap(Vec x, ActivationKind kind, Vec slope) {
-  switch (kind) {
-    case ActivationKind::kRelu:
-      return max(Vec{}, x);
-    case ActivationKind::kRelu6:
-      return min(splat(6.0f), max(Vec{}, x));
-    case ActivationKind::kLeakyRelu:
-      return x < Vec{} ? x * slope : x;
-    default:
-      return x;
-  }
-}
-
-CVX_INLINE Vec apply_any(Vec x, ActivationKind kind, Vec slope) {
-  switch (kind) {
-    case ActivationKind::kSigmoid:
-      return sigmoid(x);
-    case ActivationKind::kSilu:
-      return x * sigmoid(x);
-    case ActivationKind::kHardSwish:
-      return x * (min(splat(6.0f), max(Vec{}, x + splat(3.0f))) * splat(1.0f / 6));
-    case ActivationKind::kTanh:
-      return tanh(x);
-    case ActivationKind::kElu:
-      return x < Vec{} ? slope * (exp(x) - splat(1.0f)) : x;
-    case ActivationKind::kGelu:
-      return gelu(x);
-    default:
-      return apply_cheap(x, kind, slope);
-  }
+// log(x) for normal positive x: x = m * 2**e with m in [3/4, 3/2), so that nothing cancels near 1.
+CVX_INLINE Vec log(Vec x) {
+  const IntVec bits = float_to_bits(x);
+  const IntVec e = (bits - 0x3F400000) >> 23;  // the bits of 3/4
+  const Vec m = bits_to_float(bits - (e << 23));
+  // As in exp, the other way: e in the low bits of 1.5 * 2**23 becomes a float.
+  const Vec power = bits_to_float(e + 0x4B400000) - splat(12582912.0f);
+  const Vec small = twice_atanh((m - splat(1.0f)) / (m + splat(1.0f)));
+  const Vec sum = power * splat(0.693359375f) + (small - power * splat(2.12194440054690583e-4f));
+  return x < splat(__builtin_inff()) ? sum : x;  // infinity and NaN
 }

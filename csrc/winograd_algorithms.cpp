@@ -521,7 +521,7 @@ void transform_kernels(const std::vector<std::vector<double>> (&matrix)[3], int6
 // Weights by point, group, panel, tap of the sliced axis, channel, column; the columns of the last panel filled up with
 // zeros.
 template <int M0, int M1, int M2>
-PackedWeights pack(const Convolution& conv, const KernelSet& set, int threads) {
+PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet& set, int threads) {
   const Window& window = conv.window();
   const Scheme scheme = scheme_of<M0, M1, M2>(window);
   std::vector<std::vector<double>> matrix[3];

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from convoxel.errors import ConfigError, ConvoxelError
 from refusal import refused_command
 
 COMMANDS = ["demo", "train", "evaluate", "predict", "models", "describe", "compare", "compile", "info", "data check",
-            "data list", "bench layers", "bench tile"]  # fmt: skip
+            "data list", "bench layers", "bench tile", "run"]  # fmt: skip
 RUN = "import sys; from convoxel.cli import main; sys.exit(main())"
 
 
@@ -58,6 +59,16 @@ def test_help_has_an_example_and_json(command: str, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.smoke
+def test_help_is_as_wide_as_the_terminal() -> None:
+    import typer.main
+
+    from convoxel.cli.application import app
+
+    command: Any = typer.main.get_command(app)
+    for name, each in command.commands.items():
+        assert all("\n" not in paragraph for paragraph in each.help.split("\n\n")), name
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from convoxel.cli import main; main(['train', '--help']); "
@@ -81,6 +92,10 @@ def test_wrong_input_is_two_and_a_bug_is_one(
     monkeypatch.setattr("convoxel.native.build_info", raiser(RuntimeError("odd")))
     line = refused_command(capsys, "info", code=1)
     assert "this is a bug in Convoxel: RuntimeError: odd" in line and "--traceback" in line
+    monkeypatch.setattr("convoxel.native.build_info", raiser(ModuleNotFoundError("no torch", name="torch")))
+    assert "this needs torch, which is not installed. Get it: pip install 'convoxel[torch]'." in refused_command(
+        capsys, "info"
+    )
     monkeypatch.setattr("convoxel.native.build_info", raiser(MemoryError()))
     assert "memory is used up" in refused_command(capsys, "info")
     monkeypatch.setattr("convoxel.native.build_info", raiser(OSError(28, "No space left on device")))

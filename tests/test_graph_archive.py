@@ -16,7 +16,7 @@ from torch import nn
 
 import convoxel as cx
 from convoxel.cli import main
-from convoxel.errors import GraphError, UnsupportedError
+from convoxel.errors import ConfigError, GraphError, UnsupportedError
 from convoxel.graph.archive import VERSION, write_program
 from convoxel.graph.compile import compile
 from convoxel.graph.ir import Graph
@@ -150,6 +150,8 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, program: cx.Program, mo
     assert saved.read_bytes() == before and [p.name for p in saved.parent.iterdir()] == [saved.name]
     with pytest.raises(GraphError, match="existing folder"):
         program.save(saved.parent / "missing" / "net.cvx")
+    with pytest.raises(ConfigError, match=r"net.onnx ends in '.onnx'; expected .cvx"):
+        program.save(saved.parent / "net.onnx")
 
 
 def test_an_attribute_that_no_file_can_hold(tmp_path: Path, program: cx.Program) -> None:
@@ -205,4 +207,12 @@ def test_compile_takes_onnx_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out)["shape"] == [1, 3, 8, 8]
     assert cx.load(out)(np.ones((1, 3, 4, 5), np.float32)).shape == (1, 4, 2, 3)
     assert main(["compile", str(path), "--tune"]) == 2
-    assert "do not go with an .onnx file" in capsys.readouterr().err
+    assert "do not go with .onnx files" in capsys.readouterr().err
+    assert main(["compile", str(out), "--shape", "1,3,8,8", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "net.cvx"
+
+
+def test_compile_checks_first_where_it_shall_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, said in (("net.txt", "ends in '.txt'; expected .cvx"), ("none/net.cvx", "expected an existing folder")):
+        assert main(["compile", "no network", "--output", str(tmp_path / name)]) == 2
+        assert said in capsys.readouterr().err

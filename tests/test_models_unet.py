@@ -283,6 +283,7 @@ def test_dense_networks_name_mistakes(make: Any, match: str) -> None:
 @pytest.mark.parametrize("options, match", [
     ({"levels": 2, "strides": [2, 2, 2]}, "strides has 3 entries, but levels=2 needs 2: one a pooling"),
     ({"levels": 2, "kernels": [3, 3]}, "kernels has 2 entries, but levels=2 needs 3: one a level and one for the b"),
+    ({"levels": 17}, "levels is 17, but it can be at most 16"),
     ({"levels": 2, "width": [4, 8]}, "width has 2 entries, but levels=2 needs 3"),
     ({"levels": 1, "blocks": [1, 1, 1]}, "blocks has 3 entries, but levels=1 needs 2"),
     ({"levels": 1, "strides": [(2, 2, 2)]}, r"strides holds \(2, 2, 2\), but dims=2 needs 2 numbers"),

@@ -66,11 +66,35 @@ class TestSteps:
         for kernel, stride, dilation, low in (
             ((2, 2, 2), (2, 2, 2), (1, 1, 1), (0, 0, 0)),
             ((3, 2, 3), (1, 2, 2), (1, 2, 1), (1, 0, 1)),
+            ((3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1)),  # overlapping windows: axis after axis
+            ((2, 3, 4), (1, 1, 1), (1, 1, 2), (0, 1, 3)),
+            ((1, 5, 9), (2, 3, 5), (1, 1, 1), (0, 2, 4)),
         ):
             truth = reference.max_pool(x, kernel, stride, [(p, p) for p in low], dilation)
             memory = Poisoned((2, 5, 6, 7, 21), (2, *truth.shape[2:], 21))
             y = memory.run(lambda p, s, d: p.max_pool(s, d, kernel, stride, dilation, low), x, isa)  # noqa: B023
             assert np.array_equal(y, truth.astype(np.float32), equal_nan=True)
+
+    def test_max_pool_of_a_long_line(self, isa: str) -> None:
+        # Longer than a part of a line, so that parts begin and end inside of windows.
+        x = rng.standard_normal((1, 3, 1, 1, 9001)).astype(np.float32)
+        truth = reference.max_pool(x, (1, 1, 4), (1, 1, 3), ((0, 0), (0, 0), (1, 1)), (1, 1, 2))
+        memory = Poisoned((1, 1, 1, 9001, 3), (1, *truth.shape[2:], 3))
+        y = memory.run(lambda p, s, d: p.max_pool(s, d, (1, 1, 4), (1, 1, 3), (1, 1, 2), (0, 0, 1)), x, isa)
+        assert np.array_equal(y, truth)
+
+    @pytest.mark.parametrize("channels", [1, 3, 21])
+    def test_resample_enlarges(self, isa: str, channels: int) -> None:
+        x = rng.integers(-8, 9, (2, channels, 3, 4, 1500)).astype(np.float32)
+        nearest = [(np.arange(2 * n, dtype=np.int32)[:, None] // 2, np.ones((2 * n, 1), np.float32)) for n in (3, 4)]
+        o = np.arange(3000)
+        low = np.maximum(0, (o - 1) // 2).astype(np.int32)
+        part = np.where(o == 0, 0, np.where(o % 2 == 1, 0.25, 0.75)).astype(np.float32)  # of the neighbour
+        linear = (np.stack([low, np.minimum(low + 1, 1499)], 1), np.stack([1 - part, part], 1))
+        wide = (1 - part) * x[..., linear[0][:, 0]] + part * x[..., linear[0][:, 1]]
+        truth = wide.repeat(2, 2).repeat(2, 3)
+        memory = Poisoned((2, 3, 4, 1500, channels), (2, 6, 8, 3000, channels))
+        assert np.array_equal(memory.run(lambda p, s, d: p.resample(s, d, [*nearest, linear]), x, isa), truth)
 
     def test_resample_as_average_pooling(self, isa: str) -> None:
         x = rng.integers(-8, 9, (2, 19, 4, 6, 8)).astype(np.float32)
@@ -109,17 +133,124 @@ class TestSteps:
         # float32 cannot hold x more exactly than 1000 · eps, and the affine form scale · x + shift rounds twice more
         assert np.abs(y - truth).max() < 3 * 1000 * np.finfo(np.float32).eps * np.abs(weight).max()
 
-    @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 19), (1, 3, 4, 5, 19), (2, 1, 1, 1, 19), (1, 1, 1, 1, 1)])
+    @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 19), (1, 3, 4, 5, 19), (2, 1, 1, 1, 19), (2, 3, 4, 5, 1), (1,) * 5])
     def test_combine_broadcasts(self, isa: str, shape: tuple[int, ...]) -> None:
-        a = rng.integers(-9, 9, (2, 19, 3, 4, 5)).astype(np.float32)
-        b = rng.integers(-9, 9, shape).astype(np.float32)
-        for op, truth in (("add", channels_last(a) + b), ("multiply", channels_last(a) * b)):
+        full = (2, 3, 4, 5, 19)
+        wide = rng.integers(-9, 9, full).astype(np.float32)
+        narrow = rng.integers(1, 9, shape).astype(np.float32)
+        for op in ("add", "subtract", "multiply", "divide", "maximum", "minimum"):
+            for a, b in ((wide, narrow), (narrow, np.where(wide == 0, 1, wide).astype(np.float32))):
+                plan = Plan(0, 3, isa=isa)
+                plan.combine(op, View.dense(1, 0, a.shape), View.dense(2, 0, b.shape), View.dense(3, 0, full), "relu")
+                y = np.full(full, np.nan, np.float32)
+                plan.run([a, b, y])
+                assert np.array_equal(y, np.maximum(getattr(np, op)(a, b), 0)), op
+
+    def test_maximum_and_minimum_spread_nan(self, isa: str) -> None:
+        a = np.array([np.nan, 1, np.nan, 2], np.float32)
+        b = np.array([1, np.nan, np.nan, 3], np.float32)
+        view = View.dense(1, 0, (1, 1, 1, 4, 1))
+        for op in ("maximum", "minimum"):
             plan = Plan(0, 3, isa=isa)
-            dense = View.dense(1, 0, (2, 3, 4, 5, 19))
-            plan.combine(op, dense, View.dense(2, 0, shape), dense._replace(buffer=3), "relu")
-            y = np.full((2, 3, 4, 5, 19), np.nan, np.float32)
-            plan.run([channels_last(a), b, y])
-            assert np.array_equal(y, np.maximum(truth, 0))
+            plan.combine(op, view, view._replace(buffer=2), view._replace(buffer=3))
+            y = np.zeros(4, np.float32)
+            plan.run([a, b, y])
+            assert np.array_equal(y, getattr(np, op)(a, b), equal_nan=True)
+
+    @pytest.mark.parametrize("kept", [(), (0,), (1,), (2,), (0, 2), (0, 1, 2), (3,), (0, 3), (0, 1, 2, 3)])
+    @pytest.mark.parametrize("op", ["mean", "max", "sum"])
+    def test_reduce(self, isa: str, op: str, kept: tuple[int, ...]) -> None:
+        # Whole numbers: sums are exact. kept: of the axes d, h, w, c.
+        x = rng.integers(-9, 9, (2, 37, 4, 8, 16)).astype(np.float32)
+        gone = tuple(axis for axis in range(1, 5) if axis - 1 not in kept)
+        truth = getattr(np, op)(channels_last(x).astype(np.float64), axis=gone, keepdims=True)
+        memory = Poisoned((2, 4, 8, 16, 37), truth.shape)
+        y = channels_last(memory.run(lambda p, s, d: p.reduce(op, s, d), x, isa))
+        assert np.abs(y - truth).max() <= (2e-7 * np.abs(truth).max() if op == "mean" else 0)
+
+    @pytest.mark.parametrize("shape", [(1, 1, 7, 7, 300), (1, 2, 30, 50, 5), (1, 1, 1, 20000, 2)])
+    def test_reduce_adds_in_the_same_order_for_any_number_of_threads(self, isa: str, shape: tuple[int, ...]) -> None:
+        x = channels_first(rng.standard_normal(shape).astype(np.float32) + 3)
+        truth = x.mean(axis=(2, 3, 4), dtype=np.float64)
+        results = [
+            Poisoned(shape, (1, 1, 1, 1, shape[4])).run(lambda p, s, d: p.reduce("mean", s, d), x, isa, threads)
+            for threads in (1, 2, 3)
+        ]
+        assert np.abs(results[0][:, :, 0, 0, 0] - truth).max() < 4e-7
+        assert all(np.array_equal(results[0], y) for y in results)
+
+    def test_reduce_max_spreads_nan_and_keeps_minus_infinity(self, isa: str) -> None:
+        x = np.full((1, 2, 3, 4, 70), -np.inf, np.float32)
+        x[0, 1, 2, 3, 5] = np.nan
+        y = Poisoned((1, 3, 4, 70, 2), (1, 1, 1, 1, 2)).run(lambda p, s, d: p.reduce("max", s, d), x, isa)
+        assert y[0, 0] == -np.inf
+        assert np.isnan(y[0, 1])
+
+    @pytest.mark.parametrize("channels", [1, 4, 21, 64, 300])
+    def test_softmax(self, isa: str, channels: int) -> None:
+        x = (20 * rng.standard_normal((2, channels, 2, 3, 7))).astype(np.float32)
+        less = x.astype(np.float64) - x.max(axis=1, keepdims=True)
+        truth = less - np.log(np.exp(less).sum(axis=1, keepdims=True))
+        shape = (2, 2, 3, 7, channels)
+        y = Poisoned(shape, shape).run(lambda p, s, d: p.softmax(s, d), x, isa)
+        assert np.abs(y - np.exp(truth)).max() < 3e-7
+        y = Poisoned(shape, shape).run(lambda p, s, d: p.softmax(s, d, log=True), x, isa)
+        assert (np.abs(y - truth) <= 3e-7 * np.maximum(1, np.abs(truth))).all()
+
+    def test_softmax_beyond_the_range(self, isa: str) -> None:
+        for channels in (3, 300):
+            x = np.zeros((1, channels, 1, 1, 3), np.float32)
+            x[0, :2, 0, 0] = [[1e30, -np.inf, np.nan], [1, 0, 0]]
+            shape = (1, 1, 1, 3, channels)
+            y = Poisoned(shape, shape).run(lambda p, s, d: p.softmax(s, d), x, isa)[0, :, 0, 0]
+            assert y[:2, 0].tolist() == [1, 0]
+            assert y[0, 1] == 0
+            assert np.allclose(y[1:, 1], 1 / (channels - 1))
+            assert np.isnan(y[:, 2]).all()
+
+    def test_permute_channels(self, isa: str) -> None:
+        x = rng.standard_normal((2, 12, 2, 3, 5)).astype(np.float32)
+        index = [*np.arange(12).reshape(3, 4).T.ravel(), 0]  # a channel shuffle, and one channel again
+        memory = Poisoned((2, 2, 3, 5, 12), (2, 2, 3, 5, 13))
+        assert np.array_equal(memory.run(lambda p, s, d: p.permute_channels(s, d, index), x, isa), x[:, index])
+
+    @pytest.mark.parametrize("size", [1, 2, 5, 40])
+    def test_local_response_norm(self, isa: str, size: int) -> None:
+        x = (9 * rng.standard_normal((2, 19, 2, 3, 5))).astype(np.float32)
+        wide = np.pad(x.astype(np.float64) ** 2, ((0, 0), (size // 2, size - 1 - size // 2), (0, 0), (0, 0), (0, 0)))
+        mean = sum(wide[:, i : i + 19] for i in range(size)) / size
+        truth = x / (1.5 + 0.1 * mean) ** 0.75
+        shape = (2, 2, 3, 5, 19)
+        y = Poisoned(shape, shape).run(lambda p, s, d: p.local_response_norm(s, d, size, 0.1, 0.75, 1.5), x, isa)
+        assert (np.abs(y - truth) <= 1e-6 * np.abs(truth)).all()
+
+    def test_prelu(self, isa: str) -> None:
+        x = rng.integers(-9, 9, (2, 37, 2, 3, 5)).astype(np.float32)
+        slope = rng.standard_normal(37).astype(np.float32)
+        shape = (2, 2, 3, 5, 37)
+        y = Poisoned(shape, shape).run(lambda p, s, d: p.prelu(s, d, slope), x, isa)
+        assert np.array_equal(y, np.where(x < 0, x * slope[:, None, None, None], x))
+
+    def test_the_number_of_threads_changes_no_bit(self, isa: str) -> None:
+        shape = (2, 3, 20, 30, 37)
+        x = channels_first(rng.standard_normal(shape).astype(np.float32))
+        one = np.ones(37, np.float32)
+        thirds = [
+            ((np.arange(n)[:, None] + [-1, 0]).astype(np.int32), np.full((n, 2), 1 / 3, np.float32)) for n in shape[1:4]
+        ]
+        steps: list[Callable[[Plan, View, View], None]] = [
+            lambda p, s, d: p.max_pool(s, d, (3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+            lambda p, s, d: p.resample(s, d, thirds),
+            lambda p, s, d: p.combine("divide", s, s, d, "silu"),
+            lambda p, s, d: p.affine(s, d, one, one, "mish"),
+            lambda p, s, d: p.normalise(s, d, 1, one, one, 1e-5, "gelu"),
+            lambda p, s, d: p.softmax(s, d),
+            lambda p, s, d: p.local_response_norm(s, d, 5),
+        ]
+        for add in steps:
+            first, second, third = (Poisoned(shape, shape).run(add, x, isa, threads) for threads in (1, 2, 3))
+            assert np.array_equal(first, second)
+            assert np.array_equal(first, third)
 
     def test_import_and_export_are_inverse(self, isa: str) -> None:
         x = rng.standard_normal((2, 37, 3, 5, 41)).astype(np.float32)
@@ -130,6 +261,17 @@ class TestSteps:
         plan.export_channels_first(view, 2)
         plan.run([x, y])
         assert np.array_equal(x, y)
+
+    @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 16, 33])
+    def test_import_and_export_of_dense_views(self, isa: str, channels: int) -> None:
+        x = rng.standard_normal((2, channels, 3, 7, 5)).astype(np.float32)
+        middle, y = np.full((2, 3, 7, 5, channels), np.nan, np.float32), np.full_like(x, np.nan)
+        plan = Plan(0, 3, isa=isa)
+        plan.import_channels_first(1, View.dense(2, 0, middle.shape))
+        plan.export_channels_first(View.dense(2, 0, middle.shape), 3)
+        plan.run([x, middle, y])
+        assert np.array_equal(middle, channels_last(x))
+        assert np.array_equal(y, x)
 
     @pytest.mark.parametrize("algorithm", ["indirect", "winograd(2)", "winograd(4)"])
     def test_convolution_adds_residual_then_applies_activation(self, isa: str, algorithm: str) -> None:
@@ -173,7 +315,7 @@ class TestSteps:
 
     @pytest.mark.parametrize("activation", native.ACTIVATIONS)
     def test_activation(self, isa: str, activation: str) -> None:
-        slope = 0.3
+        slope = (-0.7, 1.5) if activation == "clip" else 0.3
         erf = np.vectorize(math.erf)
         with np.errstate(over="ignore"):
             functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -187,6 +329,13 @@ class TestSteps:
                 "tanh": np.tanh,
                 "elu": lambda v: np.where(v < 0, slope * np.expm1(v), v),
                 "gelu": lambda v: v * 0.5 * (1 + erf(v / math.sqrt(2))),
+                "hard_sigmoid": lambda v: np.clip(v + 3, 0, 6) / 6,
+                "mish": lambda v: v * np.tanh(np.logaddexp(0, v)),
+                "softplus": lambda v: np.logaddexp(0, v),
+                "selu": lambda v: 1.0507009873554805 * np.where(v < 0, 1.6732632423543772 * np.expm1(v), v),
+                "gelu_tanh": lambda v: 0.5 * v * (1 + np.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))),
+                "celu": lambda v: np.where(v < 0, slope * np.expm1(v / slope), v),
+                "clip": lambda v: np.clip(v, -0.7, 1.5),
             }
             x = np.concatenate([np.linspace(-100, 100, 4001), np.linspace(-1, 1, 2001), [-1e-30, 0.0, 1e-30]])
             x = x.astype(np.float32)
@@ -197,7 +346,7 @@ class TestSteps:
         plan.affine(view, view._replace(buffer=2), one, 0 * one, activation, slope)
         y = np.full_like(x, np.nan)
         plan.run([x, y])
-        bound = 4e-7 * np.abs(truth) + (5e-7 if activation in ("gelu", "elu") else 1e-7)
+        bound = 4e-7 * np.abs(truth) + (5e-7 if activation in ("gelu", "elu", "selu") else 1e-7)
         assert np.isfinite(y).all()
         assert (np.abs(y - truth) <= bound).all(), float(np.abs(y - truth).max())
         edge = np.array([np.nan, np.inf], np.float32)
@@ -207,7 +356,7 @@ class TestSteps:
         y = np.zeros_like(edge)
         plan.run([edge, y])
         assert np.isnan(y[0])
-        assert y[1] == {"sigmoid": 1, "tanh": 1, "relu6": 6}.get(activation, np.inf)
+        assert y[1] == {"sigmoid": 1, "tanh": 1, "relu6": 6, "hard_sigmoid": 1, "clip": 1.5}.get(activation, np.inf)
 
 
 class TestMistakes:
@@ -250,6 +399,39 @@ class TestMistakes:
         plan.run([frozen, good])
         with pytest.raises(ShapeError, match=r"buffers\[1\] is read-only"):
             plan.run([good, frozen])
+
+    def test_operations_that_do_not_exist(self) -> None:
+        plan, src, _, _ = self.plan()
+        with pytest.raises(ShapeError, match=r"combine: there is no 'modulo'"):
+            plan.combine("modulo", src, src, src)
+        with pytest.raises(ShapeError, match=r"reduce: there is no 'median'"):
+            plan.reduce("median", src, src)
+
+    def test_reductions_that_do_not_fit(self) -> None:
+        plan, src, _, _ = self.plan()
+        with pytest.raises(ShapeError, match=r"dst \(1, 1, 2, 1, 3\) does not broadcast to \(1, 1, 4, 4, 3\)"):
+            plan.reduce("mean", src, View.dense(0, 48, (1, 1, 2, 1, 3)))
+        with pytest.raises(ShapeError, match=r"differ in batch"):
+            plan.reduce("mean", src._replace(shape=(2, 1, 4, 2, 3)), View.dense(0, 48, (1, 1, 1, 1, 3)))
+        with pytest.raises(ShapeError, match=r"no pixel to reduce"):
+            plan.reduce("mean", src._replace(shape=(1, 1, 4, 0, 3)), View.dense(0, 48, (1, 1, 1, 1, 3)))
+
+    def test_channel_steps_that_do_not_fit(self) -> None:
+        plan, src, dst, _ = self.plan()
+        with pytest.raises(ShapeError, match=r"shapes .* differ"):
+            plan.softmax(src, dst)
+        with pytest.raises(ShapeError, match=r"src .* has no channel 3"):
+            plan.permute_channels(src, src, [0, 1, 3])
+        with pytest.raises(ShapeError, match=r"index needs one number per channel of dst"):
+            plan.permute_channels(src, src, [0, 1])
+        with pytest.raises(ShapeError, match=r"differ in more than channels"):
+            plan.permute_channels(src, dst._replace(shape=(1, 1, 4, 3, 5)), [0, 1, 2, 0, 1])
+        with pytest.raises(ShapeError, match=r"size must be at least 1"):
+            plan.local_response_norm(src, src, 0)
+        with pytest.raises(ShapeError, match=r"bias must be positive"):
+            plan.local_response_norm(src, src, 3, bias=0.0)
+        with pytest.raises(ShapeError, match=r"slope needs one number per channel"):
+            plan.prelu(src, src, np.ones(2, np.float32))
 
 
 def test_steps_and_profile_tell_what_ran() -> None:

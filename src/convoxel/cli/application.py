@@ -22,6 +22,9 @@ __all__ = ["main"]
 _UsageError: Any = typer.BadParameter.__mro__[1]
 _ParserError: Any = typer.BadParameter.__mro__[2]
 
+# The packages that commands may lack, and the extras that bring them; training and data name theirs themselves.
+_EXTRAS = {"torch": "torch", "onnx": "onnx", "PIL": "train"}
+
 app = typer.Typer(
     name="convoxel",
     no_args_is_help=True,
@@ -49,7 +52,9 @@ def _options(
 
 
 def _add(function: Any, example: str, name: str | None = None) -> None:
-    app.command(name=name, epilog=f"Example: {example}")(function)
+    # Lines of a docstring end where the source's do, not where the terminal's do.
+    paragraphs = [" ".join(text.split()) for text in (function.__doc__ or "").split("\n\n")]
+    app.command(name=name, help="\n\n".join(paragraphs), epilog=f"Example: {example}")(function)
 
 
 _add(demo.demo, "convoxel demo --output demo")
@@ -126,6 +131,10 @@ def _report(error: Exception) -> int:
         return 2
     if isinstance(error, ConvoxelError):
         _print_line(str(error))
+        return 2
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        extra = _EXTRAS[error.name]
+        _print_line(f"this needs {error.name}, which is not installed. Get it: pip install 'convoxel[{extra}]'.")
         return 2
     if isinstance(error, MemoryError):
         _print_line("memory is used up; give a smaller patch, batch or width, or close other programs.")

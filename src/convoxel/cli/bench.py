@@ -26,7 +26,7 @@ _SHORT = {"convoxel": "ours", "pytorch": "torch", "pytorch-cl": "torch-cl", "onn
 
 @app.command(epilog="Example: convoxel bench layers --nets vgg16,unet3d --json layers.json --plot layers.png")
 def layers(
-    more: Annotated[list[str] | None, typer.Argument(metavar="[NET]...", help="The same as --nets.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="NET", help="The same as --nets.")] = None,
     nets: Annotated[list[str] | None, typer.Option(help="Only these nets' layers, separated by commas.")] = None,
     dims: Annotated[str | None, typer.Option(help="Only layers of so many axes, such as 3 or 1,3.")] = None,
     all_lines: Annotated[bool, typer.Option("--all", help="Every layer of the list, not the short list.")] = False,

@@ -28,7 +28,7 @@ _ROUNDS, _MEASURE_S = 5, 2.0
 
 def compare(
     networks: Annotated[
-        list[str], typer.Argument(metavar="MODEL|RUN …", help="Names of `convoxel models`, folders of runs, or both.")
+        list[str], typer.Argument(metavar="MODEL|RUN", help="Names of `convoxel models`, folders of runs, or both.")
     ],
     levels: Annotated[
         str | None, typer.Option(metavar="N …", help="U-Nets with each of these numbers of poolings: --levels 3 4 5.")
@@ -48,8 +48,10 @@ def compare(
     from convoxel.inspect import describe
 
     screen = console(json)
+    if output is not None and not output.absolute().parent.is_dir():
+        raise ConfigError(f"output: the folder of {output} is not there. Create it first, or give another --output.")
     names, counts = _split(networks, levels)
-    chosen = _choose(names, counts, shape, assign or [])
+    chosen = _choose(names, counts, shape, assign or [], weights=timed)
     summaries = [describe(choice.model, choice.shape) for _, choice in chosen]  # says which sizes fit
     with limit_threads(threads):
         seconds: list[float] | list[None] = _measure(chosen, threads, screen) if timed else [None] * len(chosen)
@@ -83,7 +85,9 @@ def _split(networks: list[str], levels: str | None) -> tuple[list[str], list[int
     return names, [int(word) for word in words]
 
 
-def _choose(names: list[str], levels: list[int], shape: str | None, assign: list[str]) -> list[tuple[str, Choice]]:
+def _choose(
+    names: list[str], levels: list[int], shape: str | None, assign: list[str], weights: bool
+) -> list[tuple[str, Choice]]:
     """Return each network with what was asked for; runs get an input that suits all of them, if there is one."""
     from convoxel import models
 
@@ -97,7 +101,7 @@ def _choose(names: list[str], levels: list[int], shape: str | None, assign: list
         variants = [[f"levels={count}"] for count in levels] if "levels" in known and levels else [[]]
         used.update("levels" for _ in variants if levels and "levels" in known)
         for extra in variants:
-            choice = choose_network(target, shape, [*suited, *extra] if zoo else None, weights=True)
+            choice = choose_network(target, shape, [*suited, *extra] if zoo else None, weights=weights)
             label = " ".join([target, *suited, *extra])
             chosen.append((target, choice._replace(name=label if zoo else _label(target, choice.name))))
     unused = [text for text in assign if text not in used]

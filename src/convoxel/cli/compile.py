@@ -23,7 +23,9 @@ _USUAL_SIZE = 224  # of a spatial axis that an ONNX file leaves open
 def compile_network(
     network: Annotated[
         str,
-        typer.Argument(metavar="MODEL|RUN|FILE", help="Name of `convoxel models`, folder of a run, or .onnx file."),
+        typer.Argument(
+            metavar="MODEL|RUN|FILE", help="Name of `convoxel models`, folder of a run, .onnx or .cvx file."
+        ),
     ],
     shape: Annotated[str | None, typer.Option(help="Input as n,channels,*sizes; a usual one unless given.")] = None,
     assign: Annotated[
@@ -41,10 +43,14 @@ def compile_network(
     """Compile a network for this CPU, run it once, and show its steps, algorithms, times and memory."""
     import numpy as np
 
+    from convoxel.graph.archive import check_target
+
     _check_algorithm(algorithm)
+    if output is not None:
+        check_target(output)
     begun = time.perf_counter()
     with limit_threads(threads), Counter("tuning") as counter:
-        if network.endswith(".onnx"):
+        if network.endswith((".onnx", ".cvx")):
             chosen = _from_file(network, shape, threads, assign, tune or algorithm != "auto")
         else:
             chosen = _from_model(network, shape, assign, threads, tune, algorithm, counter)
@@ -93,12 +99,12 @@ def _from_model(
 def _from_file(
     path: str, shape: str | None, threads: int | None, assign: list[str] | None, forced: bool
 ) -> tuple[str, tuple[int, ...], Any]:
-    """Return name, input shape and program of an ONNX file."""
+    """Return name, input shape and program of an ONNX file or a saved program."""
     from convoxel.graph.load import load
     from convoxel.graph.program import Program
 
     if assign or forced:
-        raise ConfigError("set, tune, algorithm: they do not go with an .onnx file. Leave them out.")
+        raise ConfigError(f"set, tune, algorithm: they do not go with {Path(path).suffix} files. Leave them out.")
     program = load(path, threads)
     if not isinstance(program, Program) or len(program.graph.inputs) != 1:
         raise ConfigError(f"network: {path} takes several inputs; use convoxel.load in Python.")

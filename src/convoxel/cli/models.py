@@ -24,7 +24,12 @@ class Task(str, Enum):
 
 def models(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME|PATTERN]", help="A network to show in full, or a pattern such as 'resnet*'.")
+        str,
+        typer.Argument(
+            metavar="NAME|PATTERN",
+            help="A network to show in full, or a pattern such as 'resnet*'.",
+            show_default=False,
+        ),
     ] = "*",
     task: Annotated[Task | None, typer.Option(help="Only those for one task.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,

@@ -58,9 +58,8 @@ def _array(path: Path) -> Any:
         # A map takes no memory, and its length is checked against the file's; nothing in it can run code.
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as reason:
-        raise DataError(
-            f"{path}: it cannot be read ({reason}); expected a .npy file. Write it with numpy.save."
-        ) from None
+        why = getattr(reason, "strerror", None) or reason
+        raise DataError(f"{path}: it cannot be read ({why}); expected a .npy file. Write it with numpy.save.") from None
     if not isinstance(mapped, np.memmap):
         raise DataError(f"{path}: it holds several arrays; expected a .npy file. Write one array with numpy.save.")
     return np.array(mapped)

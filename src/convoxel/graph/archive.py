@@ -36,7 +36,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from convoxel.errors import GraphError, UnsupportedError
+from convoxel.errors import ConfigError, GraphError, UnsupportedError
 from convoxel.graph.ir import Graph, Node, Value
 from convoxel.graph.opset import verify
 from convoxel.graph.passes import check_layouts
@@ -46,10 +46,20 @@ from convoxel.graph.structure import Branch, Fixed, Leaf, Structure
 if TYPE_CHECKING:
     from convoxel.graph.program import Program
 
-__all__ = ["FORMAT", "VERSION", "read_program", "write_program"]
+__all__ = ["FORMAT", "VERSION", "check_target", "read_program", "write_program"]
 
 FORMAT = "convoxel-program"
 VERSION = 1
+
+
+def check_target(path: str | Path) -> Path:
+    """Return where a program is to be written; raises ``ConfigError`` if ``load`` would not take the name."""
+    target = Path(path)
+    if target.suffix != ".cvx":
+        raise ConfigError(f"save: {target} ends in {target.suffix!r}; expected .cvx")
+    if not target.parent.is_dir():
+        raise GraphError(f"save: the folder of {target} is not there; expected an existing folder. Create it first.")
+    return target
 
 
 def write_program(
@@ -57,8 +67,10 @@ def write_program(
 ) -> None:
     """Write a program; an older file of that name is replaced only by a whole one.
 
-    Raises ``UnsupportedError`` if parts of it run in PyTorch, ``GraphError`` if the file cannot be written.
+    Raises ``UnsupportedError`` if parts of it run in PyTorch, ``GraphError`` if the file cannot be written,
+    ``ConfigError`` if its name does not end in .cvx.
     """
+    target = check_target(path)
     foreign = [f"{node.name} ({node['label']})" for node in graph.nodes if node.operator == "foreign"]
     if foreign:
         raise UnsupportedError(
@@ -84,7 +96,7 @@ def write_program(
     )
     tensors = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in graph.constants.items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "program": text, "sha256": _digest(text, tensors)}
-    _write(Path(path), safetensors.numpy.save(tensors, metadata))
+    _write(target, safetensors.numpy.save(tensors, metadata))
 
 
 def read_program(path: Path, threads: int | None) -> Program:

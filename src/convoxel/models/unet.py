@@ -23,6 +23,8 @@ from convoxel.nn import LEAKY_SLOPE, check_dims, conv, max_pool, start_weights
 
 __all__ = ["UNet", "unet", "unet_cicek", "unet_ronneberger"]
 
+_MOST_LEVELS = 16  # whose smallest size, 65536, is more than any axis of an image has
+
 #: One number for all levels, or one entry a level, itself a number or one number an axis.
 PerLevel = int | Sequence[int | Sequence[int]]
 
@@ -65,6 +67,8 @@ class UNet(Network):
     ) -> None:
         check_dims(dims)
         check_count("levels", levels, least=0)
+        if levels > _MOST_LEVELS:
+            raise ConfigError(f"levels is {levels}, but it can be at most {_MOST_LEVELS}: sizes double with each.")
         check_choice("padding", padding, ("same", "none"))
         check_choice("sizes", sizes, ("check", "pad"))
         check_choice("widen", widen, ("after", "before"))

@@ -38,7 +38,7 @@ class Plan:
         residual: tuple[int, int, Sequence[int], Sequence[int]] | None,
         gate: tuple[int, int, Sequence[int], Sequence[int]] | None,
         activation: str,
-        slope: float,
+        slope: Sequence[float],
         algorithm: str,
         name: str,
     ) -> None: ...
@@ -79,7 +79,45 @@ class Plan:
         b: tuple[int, int, Sequence[int], Sequence[int]],
         dst: tuple[int, int, Sequence[int], Sequence[int]],
         activation: str,
-        slope: float,
+        slope: Sequence[float],
+        name: str,
+    ) -> None: ...
+    def reduce(
+        self,
+        op: str,
+        src: tuple[int, int, Sequence[int], Sequence[int]],
+        dst: tuple[int, int, Sequence[int], Sequence[int]],
+        name: str,
+    ) -> None: ...
+    def softmax(
+        self,
+        src: tuple[int, int, Sequence[int], Sequence[int]],
+        dst: tuple[int, int, Sequence[int], Sequence[int]],
+        log: bool,
+        name: str,
+    ) -> None: ...
+    def permute_channels(
+        self,
+        src: tuple[int, int, Sequence[int], Sequence[int]],
+        dst: tuple[int, int, Sequence[int], Sequence[int]],
+        index: Sequence[int],
+        name: str,
+    ) -> None: ...
+    def local_response_norm(
+        self,
+        src: tuple[int, int, Sequence[int], Sequence[int]],
+        dst: tuple[int, int, Sequence[int], Sequence[int]],
+        size: int,
+        alpha: float,
+        beta: float,
+        bias: float,
+        name: str,
+    ) -> None: ...
+    def prelu(
+        self,
+        src: tuple[int, int, Sequence[int], Sequence[int]],
+        dst: tuple[int, int, Sequence[int], Sequence[int]],
+        slope: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)],
         name: str,
     ) -> None: ...
     def affine(
@@ -89,7 +127,7 @@ class Plan:
         scale: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)],
         shift: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)],
         activation: str,
-        slope: float,
+        slope: Sequence[float],
         name: str,
     ) -> None: ...
     def normalise(
@@ -101,7 +139,7 @@ class Plan:
         bias: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)],
         eps: float,
         activation: str,
-        slope: float,
+        slope: Sequence[float],
         name: str,
     ) -> None: ...
     def import_channels_first(

@@ -20,6 +20,7 @@ from convoxel.native.machine import algorithms, instruction_set, resolve_threads
 
 Floats = NDArray[np.float32]
 Triple = tuple[int, int, int]
+Slope = float | tuple[float, float]  # an activation's parameter; clip's are (low, high)
 
 ACTIVATIONS: tuple[str, ...] = tuple(_core.activations)
 
@@ -202,7 +203,7 @@ class Plan:
         dst: View,
         residual: View | None = None,
         activation: str = "none",
-        slope: float = 0.0,
+        slope: Slope = 0.0,
         algorithm: str = "auto",
         name: str = "",
         gate: View | None = None,
@@ -219,7 +220,17 @@ class Plan:
             ):
                 algorithm = winner
         self._add(
-            "convolve", convolution._core, src, dst, residual, gate, activation, slope, algorithm, name, what=algorithm
+            "convolve",
+            convolution._core,
+            src,
+            dst,
+            residual,
+            gate,
+            activation,
+            _pair(slope),
+            algorithm,
+            name,
+            what=algorithm,
         )
         self._problems.append(problem)
 
@@ -263,10 +274,39 @@ class Plan:
         self._add("resample", src, dst, tables, name)
 
     def combine(
-        self, op: str, a: View, b: View, dst: View, activation: str = "none", slope: float = 0.0, name: str = ""
+        self, op: str, a: View, b: View, dst: View, activation: str = "none", slope: Slope = 0.0, name: str = ""
     ) -> None:
-        """dst = activation(a op b), op "add" or "multiply"; axes of size 1 of b are repeated."""
-        self._add("combine", op, a, b, dst, activation, slope, name)
+        """dst = activation(a op b); axes of size 1 of a and b are repeated.
+
+        op: "add", "subtract", "multiply", "divide", "maximum" or "minimum".
+        """
+        self._add("combine", op, a, b, dst, activation, _pair(slope), name)
+
+    def reduce(self, op: str, src: View, dst: View, name: str = "") -> None:
+        """Mean, max or sum (op) over every axis along which dst has size 1: space, channels or both."""
+        self._add("reduce", op, src, dst, name)
+
+    def softmax(self, src: View, dst: View, log: bool = False, name: str = "") -> None:
+        """Softmax over the channels of each pixel, or its logarithm."""
+        self._add("softmax", src, dst, log, name)
+
+    def permute_channels(self, src: View, dst: View, index: Sequence[int], name: str = "") -> None:
+        """Channel c of dst = channel index[c] of src."""
+        self._add("permute_channels", src, dst, [int(i) for i in index], name)
+
+    def local_response_norm(
+        self, src: View, dst: View, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0,
+        name: str = "",
+    ) -> None:  # fmt: skip
+        """dst = src / (bias + alpha · m) ** beta, m the mean of src² over size channels, as in PyTorch.
+
+        The window of channel c begins at c − size // 2; channels that do not exist count as 0.
+        """
+        self._add("local_response_norm", src, dst, size, alpha, beta, bias, name)
+
+    def prelu(self, src: View, dst: View, slope: Floats, name: str = "") -> None:
+        """dst = src where that is not negative, src · slope elsewhere; one slope per channel."""
+        self._add("prelu", src, dst, _floats(slope), name)
 
     def affine(
         self,
@@ -275,11 +315,11 @@ class Plan:
         scale: Floats,
         shift: Floats,
         activation: str = "none",
-        slope: float = 0.0,
+        slope: Slope = 0.0,
         name: str = "",
     ) -> None:
         """dst = activation(src · scale + shift), one scale and shift per channel."""
-        self._add("affine", src, dst, _floats(scale), _floats(shift), activation, slope, name)
+        self._add("affine", src, dst, _floats(scale), _floats(shift), activation, _pair(slope), name)
 
     def normalise(
         self,
@@ -290,14 +330,14 @@ class Plan:
         bias: Floats,
         eps: float,
         activation: str = "none",
-        slope: float = 0.0,
+        slope: Slope = 0.0,
         name: str = "",
     ) -> None:
         """Each sample minus its mean, over its standard deviation, per group of channels; then · weight + bias.
 
         groups = channels is instance normalisation, 1 is layer normalisation over channels and space.
         """
-        self._add("normalise", src, dst, groups, _floats(weight), _floats(bias), eps, activation, slope, name)
+        self._add("normalise", src, dst, groups, _floats(weight), _floats(bias), eps, activation, _pair(slope), name)
 
     def import_channels_first(self, buffer: int, dst: View, name: str = "") -> None:
         """Copies a dense ``(n, c, d, h, w)`` buffer into a view."""
@@ -384,3 +424,7 @@ class Plan:
 
 def _floats(values: Any) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+
+
+def _pair(slope: Slope) -> tuple[float, float]:
+    return slope if isinstance(slope, tuple) else (slope, 0.0)

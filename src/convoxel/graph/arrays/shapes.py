@@ -219,7 +219,7 @@ def deformable(node: Node, shapes: Shapes) -> list[Shape]:
 
 def convolution(node: Node, shapes: Shapes) -> list[Shape]:
     """As the native operator, without a residual."""
-    return rules.convolution(node, [*shapes[:3], None])
+    return rules.convolution(node, [*shapes[:3], None, None])
 
 
 def transposed_convolution(node: Node, shapes: Shapes) -> list[Shape]:

@@ -1,0 +1,113 @@
+// Output rows that are sums or maxima of other rows: pooling, resampling, reductions, moments.
+
+// Rows without a gap between them are one long row.
+CVX_INLINE void join_rows(int64_t* rows, int64_t* channels, int64_t step, int64_t other_step) {
+  if (step == *channels && other_step == *channels) {
+    *channels *= *rows;
+    *rows = 1;
+  }
+}
+
+void gather_max(float* dst, int64_t dst_step, const float* const* taps, int64_t tap_step, int64_t count, int64_t rows,
+                int64_t channels) {
+  join_rows(&rows, &channels, dst_step, tap_step);
+  for (int64_t i = 0; i < rows; ++i) {
+    for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
+      const int64_t at = i * tap_step + c;
+      auto best = load_block<n.value>(taps[0] + at, lanes);
+      for (int64_t t = 1; t < count; ++t) {
+        const auto next = load_block<n.value>(taps[t] + at, lanes);
+        each<best.kVectors>([&](auto j) CVX_LAMBDA { best.v[j.value] = max_or_nan(best.v[j.value], next.v[j.value]); });
+      }
+      store_block<n.value>(dst + i * dst_step + c, best, lanes);
+    });
+  }
+}
+
+// Sums of up to kRun terms, then the sum of those: a large window adds very many.
+constexpr int64_t kRun = 64;
+
+template <int N, class Term>
+CVX_INLINE Block<N> weighted_sum(int64_t first, int64_t last, const float* weight, int64_t lanes, const Term& term) {
+  Block<N> total{};
+  for (int64_t begin = first; begin < last; begin += kRun) {
+    const int64_t end = begin + kRun < last ? begin + kRun : last;
+    Block<N> sum{};
+    for (int64_t t = begin; t < end; ++t) {
+      const Vec factor = splat(weight[t]);
+      const Block<N> next = load_block<N>(term(t), lanes);
+      each<Block<N>::kVectors>([&](auto j) CVX_LAMBDA { sum.v[j.value] += factor * next.v[j.value]; });
+    }
+    each<Block<N>::kVectors>([&](auto j) CVX_LAMBDA { total.v[j.value] += sum.v[j.value]; });
+  }
+  return total;
+}
+
+void gather_sum(float* dst, int64_t dst_step, const float* const* taps, const float* weight, int64_t tap_step,
+                int64_t count, int64_t rows, int64_t channels) {
+  join_rows(&rows, &channels, dst_step, tap_step);
+  for (int64_t i = 0; i < rows; ++i) {
+    for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
+      const int64_t at = i * tap_step + c;
+      store_block<n.value>(
+          dst + i * dst_step + c,
+          weighted_sum<n.value>(0, count, weight, lanes, [&](int64_t t) CVX_LAMBDA { return taps[t] + at; }), lanes);
+    });
+  }
+}
+
+void blend_rows(float* dst, int64_t dst_step, const float* src, int64_t src_step, const int32_t* begin,
+                const int32_t* index, const float* weight, int64_t rows, int64_t channels) {
+  for (int64_t i = 0; i < rows; ++i) {
+    float* out = dst + i * dst_step;
+    const int64_t first = begin[i], last = begin[i + 1];
+    if (last == first + 1 && weight[first] == 1.0f) {
+      const float* in = src + index[first] * src_step;
+      for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
+        store_block<n.value>(out + c, load_block<n.value>(in + c, lanes), lanes);
+      });
+      continue;
+    }
+    for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
+      const auto sum = weighted_sum<n.value>(first, last, weight, lanes,
+                                             [&](int64_t t) CVX_LAMBDA { return src + index[t] * src_step + c; });
+      store_block<n.value>(out + c, sum, lanes);
+    });
+  }
+}
+
+// Sums of up to kRun rows stay in float; beyond that they go to the double totals, so that the error does not grow
+// with the size of the image.
+void moment(double* total, const float* src, int64_t rows, int64_t step, int64_t channels, const float* centre,
+            int power) {
+  for (int64_t begin = 0; begin < rows; begin += kRun) {
+    const int64_t end = begin + kRun < rows ? begin + kRun : rows;
+    for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
+      const auto middle = load_block<n.value>(centre + c, lanes);
+      Block<n.value> sum{};
+      for (int64_t r = begin; r < end; ++r) {
+        const auto row = load_block<n.value>(src + r * step + c, lanes);
+        each<sum.kVectors>([&](auto j) CVX_LAMBDA {
+          const Vec value = row.v[j.value] - middle.v[j.value];
+          sum.v[j.value] += power == 1 ? value : value * value;
+        });
+      }
+      each<sum.kVectors>([&](auto j) CVX_LAMBDA {
+        float lane[kV];
+        store(lane, sum.v[j.value]);
+        for (int64_t i = 0; i < lanes; ++i) total[c + j.value * kV + i] += lane[i];
+      });
+    });
+  }
+}
+
+void largest(float* best, const float* src, int64_t rows, int64_t step, int64_t channels) {
+  for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
+    auto most = load_block<n.value>(best + c, lanes);
+    for (int64_t r = 0; r < rows; ++r) {
+      const auto row = load_block<n.value>(src + r * step + c, lanes);
+      each<most.kVectors>([&](auto j) CVX_LAMBDA { most.v[j.value] = max_or_nan(most.v[j.value], row.v[j.value]); });
+    }
+    store_block<n.value>(best + c, most, lanes);
+  });
+}

@@ -1,0 +1,108 @@
+// Normalisation by statistics of the input itself.
+#include <algorithm>
+#include <cmath>
+
+#include "fold.h"
+#include "steps.h"
+
+namespace convoxel {
+namespace {
+
+// (x - mean) / sqrt(variance + eps) * weight + bias, mean and variance of each sample over space and the channels of
+// a group. Three passes over the input: mean, then variance about it (exact where E[x^2] - E[x]^2 cancels), then the
+// result.
+class NormaliseStep final : public Step {
+ public:
+  NormaliseStep(const KernelSet& set, View src, View dst, int64_t groups, std::vector<float> weight,
+                std::vector<float> bias, float eps, Activation activation)
+      : set_(set),
+        src_(src),
+        dst_(dst),
+        groups_(groups),
+        weight_(std::move(weight)),
+        bias_(std::move(bias)),
+        eps_(eps),
+        activation_(activation),
+        parts_((join_lines({&src_, &dst_}), dst_)),
+        fold_(src_, {1, 1, 1}) {}
+
+  const char* op() const override { return "normalise"; }
+
+  void run(const RunContext& context) const override {
+    const int64_t channels = src_.channels;
+    const size_t total = static_cast<size_t>(src_.batch * channels);
+    std::vector<float> mean(total, 0.0f), scale(total), shift(total);
+    const std::vector<double> sums = moments(context, mean, 1);
+    const double count = static_cast<double>(src_.pixels()) * (channels / groups_);
+    std::vector<double> exact(total);
+    over_groups([&](int64_t first, int64_t members) {
+      double sum = 0;
+      for (int64_t i = 0; i < members; ++i) sum += sums[first + i];
+      for (int64_t i = 0; i < members; ++i) mean[first + i] = static_cast<float>(sum / count);
+      for (int64_t i = 0; i < members; ++i) exact[first + i] = sum / count;
+    });
+    const std::vector<double> squares = moments(context, mean, 2);
+    over_groups([&](int64_t first, int64_t members) {
+      double sum = 0;
+      for (int64_t i = 0; i < members; ++i) sum += squares[first + i];
+      // The variance about the rounded mean is too large by the square of the rounding.
+      const double rounding = exact[first] - static_cast<double>(mean[first]);
+      const double variance = std::max(0.0, sum / count - rounding * rounding);
+      const double inverse = 1.0 / std::sqrt(variance + static_cast<double>(eps_));
+      for (int64_t i = 0; i < members; ++i) {
+        const int64_t c = (first + i) % channels;
+        scale[first + i] = static_cast<float>(inverse * weight_[c]);
+        shift[first + i] = static_cast<float>(bias_[c] - exact[first] * inverse * weight_[c]);
+      }
+    });
+    parts_.each(context, [&](const Part& part) {
+      const int64_t first = part.line.n * channels;
+      set_.affine(context.at(dst_) + at(dst_, part.line, part.w_begin), dst_.stride[2],
+                  context.at(src_) + at(src_, part.line, part.w_begin), src_.stride[2], scale.data() + first,
+                  shift.data() + first, part.width(), channels, activation_);
+    });
+  }
+
+ private:
+  template <class Run>
+  void over_groups(const Run& run) const {
+    const int64_t members = src_.channels / groups_;
+    for (int64_t i = 0; i < src_.batch * groups_; ++i) run(i * members, members);
+  }
+
+  // Per sample and channel, the sum over pixels of (x - centre) ** power.
+  std::vector<double> moments(const RunContext& context, const std::vector<float>& centre, int power) const {
+    const int64_t channels = src_.channels;
+    std::vector<double> parts(static_cast<size_t>(fold_.slots() * channels), 0.0);
+    fold_.each(
+        context, [](int64_t, int64_t, int64_t) {},
+        [&](int64_t slot, int64_t c, int64_t count, int64_t offset, int64_t rows, int64_t step) {
+          set_.moment(parts.data() + slot * channels + c, context.at(src_) + offset, rows, step, count,
+                      centre.data() + slot / fold_.blocks() * channels + c, power);
+        });
+    std::vector<double> total(static_cast<size_t>(src_.batch * channels), 0.0);
+    for (int64_t slot = 0; slot < fold_.slots(); ++slot) {
+      for (int64_t c = 0; c < channels; ++c) total[slot / fold_.blocks() * channels + c] += parts[slot * channels + c];
+    }
+    return total;
+  }
+
+  const KernelSet& set_;
+  View src_, dst_;
+  int64_t groups_;
+  std::vector<float> weight_, bias_;
+  float eps_;
+  Activation activation_;
+  Parts parts_;
+  Fold fold_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_normalise(const KernelSet& set, View src, View dst, int64_t groups,
+                                     std::vector<float> weight, std::vector<float> bias, float eps,
+                                     Activation activation) {
+  return std::make_unique<NormaliseStep>(set, src, dst, groups, std::move(weight), std::move(bias), eps, activation);
+}
+
+}  // namespace convoxel

@@ -1,0 +1,124 @@
+// The largest value of each window.
+#include <algorithm>
+#include <limits>
+
+#include "parts.h"
+#include "rows.h"
+#include "steps.h"
+
+namespace convoxel {
+namespace {
+
+// Output w of a line reads pixels w * stride - padding + k * dilation, k < kernel, of kernel[0] * kernel[1] lines.
+//
+// Where windows overlap along w, the largest of those lines is taken first, pixel by pixel, and then the largest along
+// w: a window of 5 x 5 reads 5 + 5 values instead of 25. Where they do not, that would only move data.
+class MaxPoolStep final : public Step {
+ public:
+  MaxPoolStep(const KernelSet& set, View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding)
+      : set_(set),
+        src_(src),
+        dst_(dst),
+        kernel_(kernel),
+        stride_(stride),
+        dilation_(dilation),
+        padding_(padding),
+        parts_(dst, std::max<int64_t>(1, src.pixels() / std::max<int64_t>(1, dst.pixels())), true) {
+    const int64_t lines = kernel[0] * kernel[1];
+    by_axis_ = lines * (kernel[2] - stride[2]) > kernel[2];
+    // Outputs of which every tap along w exists.
+    inside_begin_ = std::clamp(ceil_div(padding[2], stride[2]), int64_t{0}, dst.size[2]);
+    const int64_t last = src.size[2] - 1 + padding[2] - (kernel[2] - 1) * dilation[2];
+    inside_end_ = std::clamp(floor_div(last, stride[2]) + 1, inside_begin_, dst.size[2]);
+    taps_ = lines + kernel[2] * (by_axis_ ? 1 : lines);
+    span_ = (parts_.width() - 1) * stride[2] + (kernel[2] - 1) * dilation[2] + 1;
+  }
+
+  const char* op() const override { return "max_pool"; }
+  int64_t workspace_bytes() const override {
+    return round_up(taps_ * static_cast<int64_t>(sizeof(float*)), kAlignBytes) +
+           (by_axis_ ? span_ * src_.channels * static_cast<int64_t>(sizeof(float)) : 0);
+  }
+
+  void run(const RunContext& context) const override {
+    parts_.each(context, [&](const Part& part) {
+      const float** lines = static_cast<const float**>(context.worker_space(part.worker));
+      const int64_t count = find_lines(context.at(src_) + part.c_begin, part.line, lines);
+      float* dst = context.at(dst_) + at(dst_, part.line, 0) + part.c_begin;
+      if (count == 0) {  // the windows lie in the padding altogether
+        for (int64_t w = part.w_begin; w < part.w_end; ++w) fill_lowest(dst + w * dst_.stride[2], part.channels());
+        return;
+      }
+      const int64_t pixel = src_.stride[2];
+      if (!by_axis_) return pool(lines, count, lines + count, pixel, part, dst);
+      float* line = reinterpret_cast<float*>(static_cast<char*>(context.worker_space(part.worker)) +
+                                             round_up(taps_ * static_cast<int64_t>(sizeof(float*)), kAlignBytes));
+      const int64_t first = std::max<int64_t>(0, part.w_begin * stride_[2] - padding_[2]);
+      const int64_t last =
+          std::min(src_.size[2], (part.w_end - 1) * stride_[2] - padding_[2] + (kernel_[2] - 1) * dilation_[2] + 1);
+      for (int64_t t = 0; t < count; ++t) lines[t] += first * pixel;
+      const int64_t channels = part.channels();
+      if (last > first) set_.gather_max(line, channels, lines, pixel, count, last - first, channels);
+      lines[0] = line - first * channels;  // where pixel 0 would be
+      pool(lines, 1, lines + 1, channels, part, dst);
+    });
+  }
+
+ private:
+  // The lines of the window that exist.
+  int64_t find_lines(const float* src, const Line& out, const float** lines) const {
+    int64_t count = 0;
+    for (int64_t i = 0; i < kernel_[0]; ++i) {
+      const int64_t d = out.d * stride_[0] - padding_[0] + i * dilation_[0];
+      if (d < 0 || d >= src_.size[0]) continue;
+      for (int64_t j = 0; j < kernel_[1]; ++j) {
+        const int64_t h = out.h * stride_[1] - padding_[1] + j * dilation_[1];
+        if (h >= 0 && h < src_.size[1]) lines[count++] = src + at(src_, {out.n, d, h}, 0);
+      }
+    }
+    return count;
+  }
+
+  // The outputs of the part from these lines, whose pixels lie `pixel` floats apart.
+  void pool(const float* const* lines, int64_t count, const float** taps, int64_t pixel, const Part& part,
+            float* dst) const {
+    const auto pool_run = [&](int64_t begin, int64_t end) {
+      if (begin >= end) return;
+      int64_t found = 0;
+      for (int64_t k = 0; k < kernel_[2]; ++k) {
+        const int64_t w = begin * stride_[2] - padding_[2] + k * dilation_[2];
+        if (w < 0 || w >= src_.size[2]) continue;
+        for (int64_t t = 0; t < count; ++t) taps[found++] = lines[t] + w * pixel;
+      }
+      float* out = dst + begin * dst_.stride[2];
+      if (found == 0) return fill_lowest(out, part.channels());
+      set_.gather_max(out, dst_.stride[2], taps, stride_[2] * pixel, found, end - begin, part.channels());
+    };
+    const int64_t first = std::clamp(inside_begin_, part.w_begin, part.w_end);
+    const int64_t last = std::clamp(inside_end_, first, part.w_end);
+    for (int64_t w = part.w_begin; w < first; ++w) pool_run(w, w + 1);
+    pool_run(first, last);
+    for (int64_t w = last; w < part.w_end; ++w) pool_run(w, w + 1);
+  }
+
+  static void fill_lowest(float* out, int64_t channels) {
+    std::fill(out, out + channels, -std::numeric_limits<float>::infinity());
+  }
+
+  const KernelSet& set_;
+  View src_, dst_;
+  Axes kernel_, stride_, dilation_, padding_;
+  Parts parts_;
+  bool by_axis_;
+  int64_t inside_begin_, inside_end_;
+  int64_t taps_, span_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_max_pool(const KernelSet& set, View src, View dst, Axes kernel, Axes stride, Axes dilation,
+                                    Axes padding_low) {
+  return std::make_unique<MaxPoolStep>(set, src, dst, kernel, stride, dilation, padding_low);
+}
+
+}  // namespace convoxel
