@@ -41,7 +41,7 @@ def code(text: str) -> list[str]:
 
 def expected_lines(example: str) -> list[str]:
     """The comments after the ``print`` calls of an example: what it promises to print."""
-    return re.findall(r"^print\(.*\)  # (.+)$", example, re.MULTILINE)
+    return re.findall(r"^ *print\(.*\)  # (.+)$", example, re.MULTILINE)
 
 
 def section(text: str, title: str) -> str:

@@ -29,7 +29,7 @@ import numpy as np
 import pytest
 
 from conformance import ALGORITHMS, INSTRUCTION_SETS, Problem
-from convoxel import UnsupportedError
+from convoxel import ShapeError, UnsupportedError
 from convoxel.arithmetic.window import conv_size, transposed_size
 from convoxel.native import ACTIVATIONS, Convolution, Plan, View
 
@@ -38,12 +38,13 @@ CHANNELS = (1, 3, 5, 8, 17, 33)
 SIZES = (1, 2, 5, 7, 13)
 KERNELS = (
     (1,), (2,), (3,), (5,), (7,),
-    (1, 1), (2, 2), (3, 3), (5, 5), (7, 7), (1, 7), (3, 1), (2, 3),
+    (1, 1), (2, 2), (3, 3), (5, 5), (7, 7), (1, 7), (3, 1), (2, 3), (15, 9),
     (1, 1, 1), (2, 2, 2), (3, 3, 3), (5, 5, 5), (7, 1, 7), (1, 3, 3), (3, 3, 1), (2, 3, 3), (5, 3, 3), (3, 5, 5),
 )  # fmt: skip
-FLAVOURS = ("padded", "cropped", "strided", "dilated", "grouped", "depthwise", "transposed")
+FLAVOURS = ("padded", "cropped", "strided", "dilated", "grouped", "depthwise", "strided depthwise", "transposed")
 MOST_MACS = 400_000  # of a problem: what is nasty about it does not grow with it
 MOST_WEIGHTS = 20_000
+MOST_FLOATS = 20_000  # of its output
 
 
 class Heap:
@@ -181,37 +182,37 @@ def out_size(problem: Problem) -> tuple[int, ...]:
 
 
 def draw_problem(rng: random.Random, kernel: tuple[int, ...], flavour: str) -> Problem:
-    """A problem of this kernel and flavour whose output is not empty; sizes and channels are drawn from the lists."""
-    dims = len(kernel)
-    transposed = flavour == "transposed"
+    """A small problem of this kernel and flavour; what does not fit is drawn again."""
+    strides = (1, 2, 3) if "strided" in flavour or flavour == "transposed" else (1,)
+    dilations = (1, 2) if flavour == "dilated" else (1,)
+    low = -2 if flavour == "cropped" else 0
     while True:
         groups = rng.choice((2, 3)) if flavour == "grouped" else 1
         channels, columns = rng.choice(CHANNELS) * groups, rng.choice(CHANNELS) * groups
-        if flavour == "depthwise":
+        if "depthwise" in flavour:
             groups = columns = channels
-        size = tuple(rng.choice(SIZES) for _ in kernel)
-        widest = flavour in ("strided", "depthwise", "transposed")
-        stride = tuple(rng.choice((1, 2, 3)) if widest else 1 for _ in kernel)
-        dilation = tuple(rng.choice((1, 2)) if flavour == "dilated" else 1 for _ in kernel)
-        lowest = -2 if flavour == "cropped" else 0
-        pads = tuple((rng.randint(lowest, k - 1), rng.randint(lowest, k)) for k in kernel)
-        extra = tuple(rng.randrange(s) for s in stride) if transposed else ()
-        spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-        if transposed:
-            rooms = [
-                (i - 1) * s + e + x - a - b for i, s, e, x, (a, b) in zip(size, stride, spans, extra, pads, strict=True)
-            ]
-        else:
-            rooms = [i + a + b - e + 1 for i, e, (a, b) in zip(size, spans, pads, strict=True)]
-            rooms += [i + min(a, 0) + min(b, 0) for i, (a, b) in zip(size, pads, strict=True)]
-        weights = math.prod(kernel) * channels * columns // groups
-        if min(rooms) < 1 or weights > MOST_WEIGHTS:
-            continue
-        batch = rng.choice((1, 2))
+        stride = tuple(rng.choice(strides) for _ in kernel)
         problem = Problem(
-            batch, groups, channels, columns, size, kernel, stride, pads, dilation, None, transposed, extra
+            batch=rng.choice((1, 2)),
+            groups=groups,
+            in_channels=channels,
+            out_channels=columns,
+            size=tuple(rng.choice(SIZES) for _ in kernel),
+            kernel=kernel,
+            stride=stride,
+            pads=tuple((rng.randint(low, k - 1), rng.randint(low, k)) for k in kernel),
+            dilation=tuple(rng.choice(dilations) for _ in kernel),
+            transposed=flavour == "transposed",
+            output_padding=tuple(rng.randrange(s) for s in stride) if flavour == "transposed" else (),
         )
-        if batch * weights * math.prod(size if transposed else out_size(problem)) <= MOST_MACS and dims:
+        weights = math.prod(kernel) * channels * columns // groups
+        try:
+            out = out_size(problem)
+        except ShapeError:
+            continue
+        pixels = problem.batch * math.prod(problem.size if problem.transposed else out)
+        floats = problem.batch * math.prod(out) * columns
+        if weights <= MOST_WEIGHTS and weights * pixels <= MOST_MACS and floats <= MOST_FLOATS:
             return problem
 
 
@@ -285,10 +286,24 @@ def steps(shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[tuple[int, ...], 
     yield "resize", ((n, *(2 * i for i in size), c),), lambda plan, x, y: plan.resample(x, y, double)
     for other in (shape, (1, 1, 1, 1, c), (n, 1, 1, 1, 1)):
         yield f"add {other}", (other, shape), lambda plan, a, b, y: plan.combine("add", a, b, y, "silu")
-    ones = np.ones(c, np.float32)
-    yield "affine", (shape,), lambda plan, x, y: plan.affine(x, y, ones, ones, "gelu")
-    yield "normalise, 1 group", (shape,), lambda plan, x, y: plan.normalise(x, y, 1, ones, ones, 1e-5, "relu")
-    yield "normalise, each channel", (shape,), lambda plan, x, y: plan.normalise(x, y, c, ones, ones, 1e-5)
+        yield f"subtract from {other}", (other, shape), lambda plan, a, b, y: plan.combine("subtract", b, a, y)
+    for op in ("mean", "max", "sum"):
+        for out in ((1, 1, 1, c), (*size, 1), (1, 1, 1, 1), (size[0], 1, size[2], c)):
+            yield f"{op} {out}", ((n, *out),), lambda plan, x, y, op=op: plan.reduce(op, x, y)
+    one = np.ones(c, np.float32)
+    turned = list(range(c))[::-1]
+    more: dict[str, Callable[..., None]] = {
+        "affine": lambda plan, x, y: plan.affine(x, y, one, one, "gelu"),
+        "prelu": lambda plan, x, y: plan.prelu(x, y, one),
+        "normalise, 1 group": lambda plan, x, y: plan.normalise(x, y, 1, one, one, 1e-5, "relu"),
+        "normalise, each channel": lambda plan, x, y: plan.normalise(x, y, c, one, one, 1e-5),
+        "softmax": lambda plan, x, y: plan.softmax(x, y),
+        "log_softmax": lambda plan, x, y: plan.softmax(x, y, log=True),
+        "permute_channels": lambda plan, x, y: plan.permute_channels(x, y, turned),
+        "local_response_norm": lambda plan, x, y: plan.local_response_norm(x, y, 5),
+    }
+    for name, add in more.items():
+        yield name, (shape,), add
 
 
 def linear_taps(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -367,6 +382,63 @@ def test_nothing_is_touched_outside_of_the_buffers(isa: str) -> None:
     ran = {line.split(" of ")[1]: int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ran")}
     assert ran.keys() == {"step", *ALGORITHMS}
     assert min(ran.values()) >= 20, ran
+
+
+@pytest.mark.parametrize("access", ["one[0]", "one.__setitem__(0, 1)"])
+@pytest.mark.parametrize(("place", "address"), [("end", "data + buffer.nbytes"), ("begin", "data - 4")])
+def test_the_page_beside_a_buffer_ends_the_process(place: str, address: str, access: str) -> None:
+    code = f"""
+import ctypes, resource, test_native_guard
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+buffer = test_native_guard.Guarded({place!r}).take(5)
+data = buffer.ctypes.data
+one = (ctypes.c_float * 1).from_address({address})
+print("a case", flush=True)
+{access}
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    assert verdict(done) == "SIGSEGV in a case", done.stderr
+
+
+class TestTheRunnerItself:
+    """What a faulty step would do must be refused."""
+
+    line, part = (1, 1, 1, 4, 3), (1, 1, 1, 3, 3)
+
+    def refuse(self, message: str, views: tuple[View, ...], add: Callable[..., None]) -> None:
+        memories = {"heap": Heap(), "end": Guarded("end")}
+        with pytest.raises(AssertionError, match=message):
+            check(Case("a case", views, add), INSTRUCTION_SETS[0], memories)
+
+    def test_writing_between_the_lines_of_the_output(self) -> None:
+        def add(plan: Plan, x: View, y: View) -> None:
+            x = x._replace(shape=self.part)
+            plan.combine("add", x, x, y._replace(shape=self.part, offset=1))
+
+        self.refuse("beside its output", slices(self.line, self.line), add)
+
+    def test_writing_into_a_source(self) -> None:
+        def add(plan: Plan, x: View, y: View) -> None:
+            plan.combine("add", x, x, x)
+            plan.combine("add", x, x, y)
+
+        self.refuse("wrote into buffer 1", slices(self.line, self.line), add)
+
+    def test_reading_between_the_lines_of_a_source(self) -> None:
+        def add(plan: Plan, x: View, y: View) -> None:
+            plan.combine("add", x._replace(shape=self.part, offset=1), x._replace(shape=self.part), y)
+
+        views = (slices(self.line)[0], slices(self.line, self.part)[1])
+        self.refuse("what is not in its input", views, add)
+
+    def test_a_result_that_depends_on_the_place(self) -> None:
+        ones = iter((1.0, 2.0))
+
+        def add(plan: Plan, x: View, y: View) -> None:
+            plan.affine(x, y, np.full(3, next(ones)), np.zeros(3))
+
+        self.refuse("where its buffers lie", dense(self.line, self.line), add)
 
 
 if __name__ == "__main__":
