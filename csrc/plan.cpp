@@ -5,23 +5,31 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "pair.h"
 #include "steps.h"
 #include "threads.h"
 
 namespace convoxel {
 namespace {
 
+// A convolution, or several as one: what all have in common is how their run is fed.
 class ConvolveStep final : public Step {
  public:
-  ConvolveStep(std::shared_ptr<const Convolution> conv, const Algorithm& algorithm, const ConvProblem& problem,
-               View src, View dst, const View* residual, const View* gate, Activation activation, const KernelSet& set,
-               int threads)
-      : conv_(std::move(conv)), algorithm_(algorithm), macs_(problem.macs()), src_(src), dst_(dst) {
+  using Kept = std::vector<std::shared_ptr<const Convolution>>;  // whose weights the run reads
+
+  ConvolveStep(Kept kept, std::unique_ptr<ConvRun> run, const char* op, const char* algorithm, double macs, View src,
+               View dst, const View* residual, const View* gate)
+      : kept_(std::move(kept)),
+        run_(std::move(run)),
+        op_(op),
+        algorithm_(algorithm),
+        macs_(macs),
+        src_(src),
+        dst_(dst) {
     has_residual_ = residual != nullptr;
     if (has_residual_) residual_ = *residual;
     has_gate_ = gate != nullptr;
     if (has_gate_) gate_ = *gate;
-    run_ = algorithm.plan(problem, *conv_, conv_->packed(algorithm, problem, set, threads), set, activation, threads);
   }
 
   void run(const RunContext& context) const override {
@@ -41,17 +49,18 @@ class ConvolveStep final : public Step {
   }
   int64_t workspace_bytes() const override { return run_->own_bytes(); }
   int64_t shared_bytes() const override { return run_->shared_bytes(); }
-  const char* op() const override { return conv_->window().transposed ? "conv_transpose" : "conv"; }
-  const char* algorithm() const override { return algorithm_.name; }
+  const char* op() const override { return op_; }
+  const char* algorithm() const override { return algorithm_; }
   double macs() const override { return macs_; }
 
  private:
-  std::shared_ptr<const Convolution> conv_;
-  const Algorithm& algorithm_;
+  Kept kept_;
+  std::unique_ptr<ConvRun> run_;
+  const char* op_;
+  const char* algorithm_;
   double macs_;
   View src_, dst_, residual_, gate_;
   bool has_residual_ = false, has_gate_ = false;
-  std::unique_ptr<ConvRun> run_;
 };
 
 std::string show(const View& v) {
@@ -168,8 +177,34 @@ void Plan::add_convolution(std::shared_ptr<const Convolution> conv, View src, Vi
   }
   const ConvProblem problem = problem_of(*conv, src, dst, gate != nullptr);
   const Algorithm& chosen = *rank_algorithms(algorithm, problem, set_).front().algorithm;
-  add(std::make_unique<ConvolveStep>(std::move(conv), chosen, problem, src, dst, residual, gate, activation, set_,
-                                     threads_),
+  auto run = chosen.plan(problem, *conv, conv->packed(chosen, problem, set_, threads_), set_, activation, threads_);
+  const char* op = conv->window().transposed ? "conv_transpose" : "conv";
+  add(std::make_unique<ConvolveStep>(ConvolveStep::Kept{std::move(conv)}, std::move(run), op, chosen.name,
+                                     problem.macs(), src, dst, residual, gate),
+      std::move(name));
+}
+
+void Plan::add_pair(std::shared_ptr<const Convolution> first, std::shared_ptr<const Convolution> second, View src,
+                    View dst, const View* residual, Activation first_activation, Activation activation,
+                    const std::string& algorithm, std::string name) {
+  use(src, "src", false);
+  use(dst, "dst", true);
+  if (residual != nullptr) {
+    use(*residual, "residual", false);
+    require_same_shape(dst, *residual, "dst and residual");
+  }
+  View between = dst;  // its size and channels
+  between.channels = first->out_channels();
+  const ConvPair pair{first,
+                      second,
+                      problem_of(*first, src, between, false),
+                      problem_of(*second, between, dst, false),
+                      first_activation,
+                      activation};
+  PairPlan planned = plan_pair(algorithm, pair, set_, threads_);
+  const double macs = pair.first_problem.macs() + pair.second_problem.macs();
+  add(std::make_unique<ConvolveStep>(ConvolveStep::Kept{std::move(first), std::move(second)}, std::move(planned.run),
+                                     "conv_pair", planned.algorithm, macs, src, dst, residual, nullptr),
       std::move(name));
 }
 

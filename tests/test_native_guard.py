@@ -253,6 +253,22 @@ def convolution_cases(algorithm: str, number: int, problem: Problem, made: Convo
     yield Case(f"{name}, in the arena", dense(*flat), inside, arena=math.prod(src) + math.prod(dst))
 
 
+def pair_cases(number: int, problem: Problem, made: Convolution) -> Iterator[Case]:
+    """A depthwise convolution with a 1×1 convolution behind it, both ways."""
+    rng = np.random.default_rng(3)
+    columns = CHANNELS[number % len(CHANNELS)]
+    weight = rng.integers(-4, 5, (columns, problem.out_channels, 1, 1, 1)).astype(np.float32)
+    pointwise = Convolution(weight, weight[:, 0, 0, 0, 0])
+    src = (problem.batch, *triple(problem.size, 1), problem.in_channels)
+    dst = (problem.batch, *triple(out_size(problem), 1), columns)
+    for algorithm in ("blocked", "staged"):
+
+        def add(plan: Plan, x: View, residual: View, y: View, algorithm: str = algorithm) -> None:
+            plan.convolve_pair(made, pointwise, x, y, residual, "gelu", activation="relu", algorithm=algorithm)
+
+        yield Case(f"{algorithm} pair, {columns} columns, {problem}", slices(src, dst, dst), add)
+
+
 def step_cases() -> Iterator[Case]:
     """The steps that are no convolution, for each number of channels, dense and between slices."""
     for channels in CHANNELS:
@@ -315,7 +331,7 @@ def linear_taps(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def all_cases(memories: Sequence[Heap]) -> Iterator[tuple[str, Case]]:
-    """Each case with what is counted: the algorithm, or "step"."""
+    """Each case with what is counted: the algorithm, "pair", or "step"."""
     for case in step_cases():
         yield "step", case
     for number, problem in enumerate(problems()):
@@ -324,6 +340,9 @@ def all_cases(memories: Sequence[Heap]) -> Iterator[tuple[str, Case]]:
         for algorithm in ALGORITHMS:
             for case in convolution_cases(algorithm, number, problem, made):
                 yield algorithm, case
+        if problem.groups == problem.in_channels == problem.out_channels and not problem.transposed:
+            for case in pair_cases(number, problem, made):
+                yield "pair", case
 
 
 def check(case: Case, isa: str, memories: dict[str, Heap]) -> bool:
@@ -380,7 +399,7 @@ def test_nothing_is_touched_outside_of_the_buffers(isa: str) -> None:
     done = start(isa)
     assert verdict(done) == ""
     ran = {line.split(" of ")[1]: int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ran")}
-    assert ran.keys() == {"step", *ALGORITHMS}
+    assert ran.keys() == {"step", "pair", *ALGORITHMS}
     assert min(ran.values()) >= 20, ran
 
 

@@ -42,6 +42,20 @@ class Plan:
         algorithm: str,
         name: str,
     ) -> None: ...
+    def convolve_pair(
+        self,
+        first: Convolution,
+        second: Convolution,
+        src: tuple[int, int, Sequence[int], Sequence[int]],
+        dst: tuple[int, int, Sequence[int], Sequence[int]],
+        residual: tuple[int, int, Sequence[int], Sequence[int]] | None,
+        first_activation: str,
+        first_slope: Sequence[float],
+        activation: str,
+        slope: Sequence[float],
+        algorithm: str,
+        name: str,
+    ) -> None: ...
     def candidates(
         self,
         convolution: Convolution,

@@ -234,6 +234,41 @@ class Plan:
         )
         self._problems.append(problem)
 
+    def convolve_pair(
+        self,
+        first: Convolution,
+        second: Convolution,
+        src: View,
+        dst: View,
+        residual: View | None = None,
+        first_activation: str = "none",
+        first_slope: Slope = 0.0,
+        activation: str = "none",
+        slope: Slope = 0.0,
+        algorithm: str = "auto",
+        name: str = "",
+    ) -> None:
+        """dst = activation(second(first_activation(first(src))) + residual) without memory for what lies between.
+
+        first: depthwise. second: 1x1, stride 1, no groups. algorithm: "auto"; "blocked" (each thread multiplies what
+        it has just computed); "staged" (one after the other); or what both are to run with, one after the other.
+        """
+        self._add(
+            "convolve_pair",
+            first._core,
+            second._core,
+            src,
+            dst,
+            residual,
+            first_activation,
+            _pair(first_slope),
+            activation,
+            _pair(slope),
+            algorithm,
+            name,
+            what=algorithm,
+        )
+
     def candidates(
         self, convolution: Convolution, src: View, dst: View, algorithm: str = "auto", gated: bool = False
     ) -> list[tuple[str, float]]:
