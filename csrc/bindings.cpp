@@ -8,6 +8,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
+#include <time.h>
 
 #include <algorithm>
 #include <chrono>
@@ -76,9 +77,10 @@ Reduce to_reduce(const std::string& name) {
   throw std::invalid_argument("there is no '" + name + "'");
 }
 
-std::shared_ptr<Convolution> make_convolution(nb::ndarray<const float, nb::ndim<5>, nb::c_contig, nb::device::cpu> w,
-                                              std::optional<Array> bias, Axes stride, Axes padding_low, Axes dilation,
-                                              int64_t groups, bool transposed) {
+using Weight = nb::ndarray<const float, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
+
+std::shared_ptr<Convolution> make_convolution(Weight w, std::optional<Array> bias, Axes stride, Axes padding_low,
+                                              Axes dilation, int64_t groups, bool transposed) {
   Window window;
   window.kernel = {static_cast<int64_t>(w.shape(2)), static_cast<int64_t>(w.shape(3)),
                    static_cast<int64_t>(w.shape(4))};
@@ -98,7 +100,10 @@ std::shared_ptr<Convolution> make_convolution(nb::ndarray<const float, nb::ndim<
   if (bias && static_cast<int64_t>(bias->size()) != out_channels) {
     throw std::invalid_argument("the bias must have one number per output channel");
   }
-  return std::make_shared<Convolution>(window, in_channels, out_channels, w.data(), bias ? bias->data() : nullptr);
+  // The array lives as long as its floats are needed; its last reference may go on any thread.
+  const auto kept = std::make_shared<Weight>(w);
+  return std::make_shared<Convolution>(window, in_channels, out_channels, std::shared_ptr<const float>(kept, w.data()),
+                                       bias ? bias->data() : nullptr);
 }
 
 std::vector<float*> to_pointers(const Plan& plan, const std::vector<Array>& buffers, std::optional<Array> arena) {
@@ -161,13 +166,30 @@ std::string unsupported(const std::string& name, Axes kernel, Axes stride, Axes 
   throw std::invalid_argument("there is no algorithm '" + name + "'");
 }
 
+// Seconds that this thread has run: what else the processor does meanwhile does not count.
+double thread_seconds() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// The longest that one of these threads runs for its call of work(thread).
+template <class Work>
+double longest_run(int threads, const Work& work) {
+  std::vector<double> seconds(static_cast<size_t>(threads));
+  parallel_for(threads, threads, [&](int64_t chunk, int) {
+    const double start = thread_seconds();
+    work(static_cast<size_t>(chunk));
+    seconds[static_cast<size_t>(chunk)] = thread_seconds() - start;
+  });
+  return *std::max_element(seconds.begin(), seconds.end());
+}
+
 // Operations per second of independent fused multiply-adds on this many threads.
 double measure_ceiling(const std::string& isa, int threads, int64_t rounds) {
   const KernelSet& set = kernel_set(isa);
   std::vector<double> done(static_cast<size_t>(threads), 0.0);
-  const auto start = std::chrono::steady_clock::now();
-  parallel_for(threads, threads, [&](int64_t chunk, int) { done[static_cast<size_t>(chunk)] = set.fma_burst(rounds); });
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = longest_run(threads, [&](size_t thread) { done[thread] = set.fma_burst(rounds); });
   double total = 0;
   for (const double d : done) total += d;
   return total / seconds;
@@ -178,23 +200,20 @@ double measure_reading(int threads, int64_t bytes) {
   const int64_t words = bytes / static_cast<int64_t>(sizeof(uint64_t));
   std::vector<FloatBuffer> buffers(static_cast<size_t>(threads));
   std::vector<uint64_t> found(static_cast<size_t>(threads));
-  const auto read = [&](int64_t chunk, int) {  // integers: the compiler may take several at a time
-    const uint64_t* p = reinterpret_cast<const uint64_t*>(buffers[static_cast<size_t>(chunk)].get());
+  const auto read = [&](size_t thread) {  // integers: the compiler may take several at a time
+    const uint64_t* p = reinterpret_cast<const uint64_t*>(buffers[thread].get());
     uint64_t all = 0;
     for (int64_t i = 0; i < words; ++i) all ^= p[i];
-    found[static_cast<size_t>(chunk)] = all;
+    found[thread] = all;
   };
-  parallel_for(threads, threads, [&](int64_t chunk, int worker) {
-    FloatBuffer& buffer = buffers[static_cast<size_t>(chunk)];
-    buffer = allocate_floats(2 * words);
-    std::memset(buffer.get(), static_cast<int>(chunk), static_cast<size_t>(bytes));
-    read(chunk, worker);
+  longest_run(threads, [&](size_t thread) {
+    buffers[thread] = allocate_floats(2 * words);
+    std::memset(buffers[thread].get(), static_cast<int>(thread), static_cast<size_t>(bytes));
+    read(thread);
   });
   double best = 0, spent = 0;
   for (int i = 0; i < 5 || spent < 0.15; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    parallel_for(threads, threads, read);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = longest_run(threads, read);
     spent += seconds;
     best = std::max(best, static_cast<double>(words) * sizeof(uint64_t) * threads / seconds);
   }

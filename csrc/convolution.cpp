@@ -70,12 +70,9 @@ std::vector<Walk> plan_walks(const Window& window, const Axes& out_size) {
   return all;
 }
 
-Convolution::Convolution(Window window, int64_t in_channels, int64_t out_channels, const float* weight,
+Convolution::Convolution(Window window, int64_t in_channels, int64_t out_channels, std::shared_ptr<const float> weight,
                          const float* bias)
-    : window_(window), in_channels_(in_channels), out_channels_(out_channels) {
-  const int64_t count = in_channels * out_channels / window.groups * window.taps();
-  weight_ = allocate_floats(count);
-  std::copy(weight, weight + count, weight_.get());
+    : window_(window), in_channels_(in_channels), out_channels_(out_channels), weight_(std::move(weight)) {
   if (bias != nullptr) {
     bias_ = allocate_floats(out_channels);
     std::copy(bias, bias + out_channels, bias_.get());
@@ -89,7 +86,7 @@ float Convolution::weight(int64_t k, int64_t c, int64_t tap) const {
   const int64_t out_group = out_channels_ / window_.groups;
   const int64_t row = window_.transposed ? (k / out_group * in_group + c) * out_group + k % out_group  //
                                          : k * in_group + c;
-  return weight_[row * window_.taps() + tap];
+  return weight_.get()[row * window_.taps() + tap];
 }
 
 const PackedWeights& Convolution::packed(const Algorithm& algorithm, const ConvProblem& problem, const KernelSet& set,

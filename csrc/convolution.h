@@ -129,8 +129,10 @@ std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProble
 // A layer: window, weights and bias. Immutable; packs its weights once for each algorithm (and packing) that asks.
 class Convolution {
  public:
-  // weight: (out_channels, in_channels / groups, kernel), or transposed (in_channels, out_channels / groups, kernel).
-  Convolution(Window window, int64_t in_channels, int64_t out_channels, const float* weight, const float* bias);
+  // weight: (out_channels, in_channels / groups, kernel), or transposed (in_channels, out_channels / groups, kernel);
+  // kept, not copied, since a network's weights are most of its memory.
+  Convolution(Window window, int64_t in_channels, int64_t out_channels, std::shared_ptr<const float> weight,
+              const float* bias);
   Convolution(const Convolution&) = delete;
   Convolution& operator=(const Convolution&) = delete;
 
@@ -150,7 +152,7 @@ class Convolution {
   Window window_;
   int64_t in_channels_;
   int64_t out_channels_;
-  FloatBuffer weight_;
+  std::shared_ptr<const float> weight_;
   FloatBuffer bias_;
   FloatBuffer zeros_;
   mutable std::mutex mutex_;

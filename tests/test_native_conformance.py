@@ -111,7 +111,7 @@ def tile_sizes(algorithm: str, dims: int) -> tuple[int, ...]:
     if not algorithm.startswith("winograd"):
         return (1,) * dims
     sizes = [int(text) for text in algorithm[9:-1].split("x")]
-    return tuple(sizes * dims if len(sizes) == 1 else sizes)
+    return tuple(sizes * dims if len(sizes) == 1 else sizes[3 - dims :])
 
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)

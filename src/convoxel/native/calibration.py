@@ -33,14 +33,14 @@ class Rates(NamedTuple):
 
 
 def measure_rates() -> Rates:
-    """The rates of this machine, rounded to powers of √2 between 1/4 and 4. Takes about half a second."""
+    """The rates of this machine, rounded to powers of 2 between 1/4 and 4. Takes about half a second."""
     threads = default_threads()
     ceiling = max(measure_ceiling(threads, rounds=100_000) for _ in range(5))
     found = []
     for multiple, fitted in ((_NEAR_BYTES, _FITTED_NEAR), (_FAR_BYTES, _FITTED_FAR)):
         size_bytes = min(multiple * _core.l2_bytes(), _MOST_BYTES // threads)
         rate = ceiling / _core.measure_reading(threads, size_bytes) / fitted
-        found.append(2 ** (max(-4, min(4, round(2 * math.log2(rate)))) / 2))
+        found.append(2.0 ** max(-2, min(2, round(math.log2(rate))))
     return Rates(*found)
 
 

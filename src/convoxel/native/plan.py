@@ -53,7 +53,8 @@ class Convolution:
 
     Args:
         weight: ``(out_channels, in_channels/groups, kd, kh, kw)``; transposed: ``(in_channels,
-            out_channels/groups, kd, kh, kw)``. Copied.
+            out_channels/groups, kd, kh, kw)``. Kept if neither it nor an array that it is a part of can be
+            written to; else copied.
         bias: ``(out_channels,)`` or None.
         stride, dilation: per axis (d, h, w).
         padding_low: padding before the first input of each axis; negative crops. The padding at the other end
@@ -73,7 +74,9 @@ class Convolution:
         groups: int = 1,
         transposed: bool = False,
     ) -> None:
-        weight = np.ascontiguousarray(weight, dtype=np.float32)
+        # The core keeps the array, so it must be one that nobody writes to.
+        made = np.ascontiguousarray(weight, dtype=np.float32)
+        weight = made.copy() if made is weight and not _is_frozen(made) else made
         if weight.ndim != 5:
             raise ShapeError(f"Convolution: weight has shape {weight.shape}; expected 5 axes (out, in, d, h, w).")
         if bias is not None:
@@ -195,6 +198,7 @@ class Plan:
         self._core = _core.Plan(arena_size, buffer_count + 1, resolve_threads(threads), isa or instruction_set())
         self._winners = winners or {}
         self._problems: list[Problem] = []
+        self._results: list[int] = []  # floats of each step's result
 
     def convolve(
         self,
@@ -221,6 +225,7 @@ class Plan:
                 algorithm = winner
         self._add(
             "convolve",
+            dst,
             convolution._core,
             src,
             dst,
@@ -255,6 +260,7 @@ class Plan:
         """
         self._add(
             "convolve_pair",
+            dst,
             first._core,
             second._core,
             src,
@@ -290,7 +296,7 @@ class Plan:
         name: str = "",
     ) -> None:
         """Largest value of each window; positions outside of src do not count."""
-        self._add("max_pool", src, dst, kernel, stride, dilation, padding_low, name)
+        self._add("max_pool", dst, src, dst, kernel, stride, dilation, padding_low, name)
 
     def resample(
         self,
@@ -306,7 +312,7 @@ class Plan:
         tables = [
             (np.ascontiguousarray(index, np.int32), np.ascontiguousarray(weight, np.float32)) for index, weight in axes
         ]
-        self._add("resample", src, dst, tables, name)
+        self._add("resample", dst, src, dst, tables, name)
 
     def combine(
         self, op: str, a: View, b: View, dst: View, activation: str = "none", slope: Slope = 0.0, name: str = ""
@@ -315,19 +321,19 @@ class Plan:
 
         op: "add", "subtract", "multiply", "divide", "maximum" or "minimum".
         """
-        self._add("combine", op, a, b, dst, activation, _pair(slope), name)
+        self._add("combine", dst, op, a, b, dst, activation, _pair(slope), name)
 
     def reduce(self, op: str, src: View, dst: View, name: str = "") -> None:
         """Mean, max or sum (op) over every axis along which dst has size 1: space, channels or both."""
-        self._add("reduce", op, src, dst, name)
+        self._add("reduce", dst, op, src, dst, name)
 
     def softmax(self, src: View, dst: View, log: bool = False, name: str = "") -> None:
         """Softmax over the channels of each pixel, or its logarithm."""
-        self._add("softmax", src, dst, log, name)
+        self._add("softmax", dst, src, dst, log, name)
 
     def permute_channels(self, src: View, dst: View, index: Sequence[int], name: str = "") -> None:
         """Channel c of dst = channel index[c] of src."""
-        self._add("permute_channels", src, dst, [int(i) for i in index], name)
+        self._add("permute_channels", dst, src, dst, [int(i) for i in index], name)
 
     def local_response_norm(
         self, src: View, dst: View, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0,
@@ -337,11 +343,11 @@ class Plan:
 
         The window of channel c begins at c − size // 2; channels that do not exist count as 0.
         """
-        self._add("local_response_norm", src, dst, size, alpha, beta, bias, name)
+        self._add("local_response_norm", dst, src, dst, size, alpha, beta, bias, name)
 
     def prelu(self, src: View, dst: View, slope: Floats, name: str = "") -> None:
         """dst = src where that is not negative, src · slope elsewhere; one slope per channel."""
-        self._add("prelu", src, dst, _floats(slope), name)
+        self._add("prelu", dst, src, dst, _floats(slope), name)
 
     def affine(
         self,
@@ -354,7 +360,7 @@ class Plan:
         name: str = "",
     ) -> None:
         """dst = activation(src · scale + shift), one scale and shift per channel."""
-        self._add("affine", src, dst, _floats(scale), _floats(shift), activation, _pair(slope), name)
+        self._add("affine", dst, src, dst, _floats(scale), _floats(shift), activation, _pair(slope), name)
 
     def normalise(
         self,
@@ -372,17 +378,20 @@ class Plan:
 
         groups = channels is instance normalisation, 1 is layer normalisation over channels and space.
         """
-        self._add("normalise", src, dst, groups, _floats(weight), _floats(bias), eps, activation, _pair(slope), name)
+        self._add(
+            "normalise", dst, src, dst, groups, _floats(weight), _floats(bias), eps, activation, _pair(slope), name
+        )
 
     def import_channels_first(self, buffer: int, dst: View, name: str = "") -> None:
         """Copies a dense ``(n, c, d, h, w)`` buffer into a view."""
-        self._add("import_channels_first", buffer, dst, name)
+        self._add("import_channels_first", dst, buffer, dst, name)
 
     def export_channels_first(self, src: View, buffer: int, name: str = "") -> None:
         """Copies a view into a dense ``(n, c, d, h, w)`` buffer."""
-        self._add("export_channels_first", src, buffer, name)
+        self._add("export_channels_first", src, src, buffer, name)
 
-    def _add(self, method: str, *arguments: Any, what: str = "auto") -> None:
+    def _add(self, method: str, result: View, *arguments: Any, what: str = "auto") -> None:
+        """Call a method of the core; ``result`` is what the new step writes."""
         try:
             getattr(self._core, method)(*arguments)
         except ValueError as error:
@@ -392,6 +401,7 @@ class Plan:
             if what != "auto" and str(error).startswith("algorithm"):
                 raise UnsupportedError(f"{method}: {error}.") from None
             raise ShapeError(f"{method}: {error}.") from None
+        self._results.append(math.prod(result.shape))
 
     def run(
         self,
@@ -423,7 +433,7 @@ class Plan:
             if written and not buffer.flags.writeable:
                 raise ShapeError(f"run: buffers[{index}] is read-only but the plan writes to it.")
         try:
-            return self._core.run(list(buffers), arena, first, len(self.steps) if last is None else last, timed)
+            return self._core.run(list(buffers), arena, first, len(self) if last is None else last, timed)
         except ValueError as error:
             raise ShapeError(f"run: {error}.") from None
 
@@ -433,10 +443,13 @@ class Plan:
         skip = -raw.ctypes.data // 4 % 16
         return raw[skip : skip + self.arena_size]
 
+    def __len__(self) -> int:
+        return len(self._results)
+
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """The steps so far: name, operator, algorithm, macs, workspace_bytes (per thread)."""
-        return [dict(row) for row in self._core.steps]
+        """The steps so far: name, operator, algorithm, macs, workspace_bytes (per thread), bytes (of the result)."""
+        return [{**row, "bytes": 4 * floats} for row, floats in zip(self._core.steps, self._results, strict=True)]
 
     @property
     def problems(self) -> list[Problem]:
@@ -457,9 +470,28 @@ class Plan:
         return int(self._core.threads)
 
 
+def _is_frozen(array: NDArray[Any]) -> bool:
+    """Whether neither the array nor one that it is a view of can be written to."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            return False
+        base = base.base
+    return True
+
+
 def _floats(values: Any) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
 
 
 def _pair(slope: Slope) -> tuple[float, float]:
     return slope if isinstance(slope, tuple) else (slope, 0.0)
+
+
+def is_frozen(array: Any) -> bool:
+    """Return whether nobody can write to an array any more: not through it, nor through what it is a view of."""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return False
+        array = array.base
+    return array is None
