@@ -40,7 +40,7 @@ def measure_rates() -> Rates:
     for multiple, fitted in ((_NEAR_BYTES, _FITTED_NEAR), (_FAR_BYTES, _FITTED_FAR)):
         size_bytes = min(multiple * _core.l2_bytes(), _MOST_BYTES // threads)
         rate = ceiling / _core.measure_reading(threads, size_bytes) / fitted
-        found.append(2.0 ** max(-2, min(2, round(math.log2(rate))))
+        found.append(2.0 ** max(-2, min(2, round(math.log2(rate)))))
     return Rates(*found)
 
 
