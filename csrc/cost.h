@@ -16,7 +16,7 @@ constexpr double kPackedProduct = 1.2;  // the same over Winograd's short, dense
 constexpr double kTileStart = 12.0;     // entering and leaving a tap of a register tile, in channels
 constexpr double kRow = 10.0;           // a row of A for one tap and one panel: its pointer, the tile's loop
 constexpr double kStretch = 13.0;       // copying the taps along w of one output where they do not lie side by side
-constexpr double kDepthwise = 2.0;      // a multiply-add of the depthwise kernel
+constexpr double kDepthwise = 1.7;      // a multiply-add of the depthwise kernel
 constexpr double kInputPoint = 9.0;     // one vector of one pass of the input transform: load, arithmetic, store
 constexpr double kOutputPoint = 5.0;    // the same of the output transform, per vector loaded or stored
 

@@ -1,17 +1,19 @@
-// The depthwise kernel: vectors over channels, four neighbouring outputs at a time.
+// The depthwise kernel: vectors over channels, eight (or four) neighbouring outputs at a time.
 //
 // Included inside the anonymous namespace of one instruction set's file (see kernels-inl.h).
 //
-// The outputs of a block share positions: with 3 taps and stride 1, four outputs read six positions, so 6 N loads of
-// pixels serve 12 N multiply-adds. Registers, for N vectors of channels and up to 7 taps at once:
-//   AVX-512 (32):  4 x 2 sums + 7 x 2 weights + 2 of a pixel = 24        AVX2 (16):  4 + 7 + 1 = 12
+// The outputs of a block share positions: with 3 taps and stride 1, eight outputs read ten positions, so 10 N loads of
+// pixels serve 24 N multiply-adds. Registers, for N vectors of channels:
+//   AVX-512 (32):  8 x 2 sums + 5 x 2 weights + 2 of a pixel = 28, and 4 x 2 + 7 x 2 + 2 = 24
+//   AVX2 (16):     8 + 5 + 1 = 14, and 4 + 7 + 1 = 12
 
 #if defined(__AVX512F__)
 constexpr int kDepthwiseVectors = 2;
 #else
 constexpr int kDepthwiseVectors = 1;
 #endif
-constexpr int kDepthwiseRows = 4;
+// Outputs at a time: the weights are loaded once for all of them, and enough sums are under way to hide the latency.
+constexpr int depthwise_rows_of(int width) { return width == 3 || width == 5 ? 8 : 4; }
 constexpr int kSegment = 7;  // taps along w whose weights are held in registers; wider kernels take several
 
 template <bool Whole>
@@ -52,6 +54,8 @@ CVX_INLINE void add_segment(const Positions<Inside>& positions, const float* b, 
     const float* pixel = positions[I];
     Vec x[N];
     each<N>([&](auto j) CVX_LAMBDA { x[j.value] = load_lanes<Whole>(pixel + j.value * kV, lanes); });
+    // Without this the compiler loads a pixel anew for each of the outputs that share it.
+    each<N>([&](auto j) CVX_LAMBDA { asm("" : "+" CVX_VECTOR_REGISTER(x[j.value])); });
     each<R>([&](auto r) CVX_LAMBDA {
       constexpr int Row = decltype(r)::value, T = I - Row * Stride;
       if constexpr (T >= 0 && T < Width) {
@@ -134,10 +138,8 @@ void depthwise_any(const Depthwise& p, int64_t m, int64_t k, int64_t lanes) {
   store_depthwise<1, N, Whole>(p, m, k, lanes, sum);
 }
 
-template <int Width, int Stride, int N, bool Whole>
-void depthwise_rows(const Depthwise& p, int64_t k, int64_t lanes) {
-  constexpr int R = kDepthwiseRows;
-  int64_t m = 0;
+template <int Width, int Stride, int R, int N, bool Whole>
+CVX_INLINE void depthwise_blocks(const Depthwise& p, int64_t& m, int64_t k, int64_t lanes) {
   for (; m + R <= p.rows; m += R) {
     if (m * Stride >= p.begin && (m + R - 1) * Stride + p.width <= p.end) {
       depthwise_block<Width, Stride, R, N, Whole, true>(p, m, k, lanes);
@@ -145,6 +147,15 @@ void depthwise_rows(const Depthwise& p, int64_t k, int64_t lanes) {
       depthwise_block<Width, Stride, R, N, Whole, false>(p, m, k, lanes);
     }
   }
+}
+
+template <int Width, int Stride, int N, bool Whole>
+void depthwise_rows(const Depthwise& p, int64_t k, int64_t lanes) {
+  int64_t m = 0;
+  if constexpr (depthwise_rows_of(Width) > 4) {
+    depthwise_blocks<Width, Stride, depthwise_rows_of(Width), N, Whole>(p, m, k, lanes);
+  }
+  depthwise_blocks<Width, Stride, 4, N, Whole>(p, m, k, lanes);
   if (p.rows - m == 3) depthwise_block<Width, Stride, 3, N, Whole, false>(p, m, k, lanes);
   if (p.rows - m == 2) depthwise_block<Width, Stride, 2, N, Whole, false>(p, m, k, lanes);
   if (p.rows - m == 1) depthwise_block<Width, Stride, 1, N, Whole, false>(p, m, k, lanes);
