@@ -13,7 +13,23 @@ from typing import Annotated, Any
 import typer
 
 from convoxel import __version__
-from convoxel.cli import bench, compare, compile, data, demo, describe, evaluate, info, models, predict, run, train
+from convoxel.cli import (
+    bench,
+    compare,
+    compile,
+    data,
+    demo,
+    describe,
+    draw,
+    evaluate,
+    info,
+    models,
+    predict,
+    run,
+    separate,
+    size,
+    train,
+)
 from convoxel.errors import ConvoxelError
 
 __all__ = ["main"]
@@ -61,12 +77,15 @@ _add(demo.demo, "convoxel demo --output demo")
 _add(train.train, "convoxel train segment --data hippocampus --minutes 20 --output run")
 _add(evaluate.evaluate, "convoxel evaluate run --data hippocampus")
 _add(predict.predict, "convoxel predict run --input scans --output labels")
+_add(separate.separate, "convoxel separate run --max-error 0.05 --output smaller")
 _add(models.models, "convoxel models --task segment")
 _add(describe.describe, "convoxel describe unet --shape 1,1,64,64,64 --set levels=2")
+_add(size.size, "convoxel size 224 k7s2p3 pool3s2p1 k3x4 · convoxel size 224 --output 56 --kernel 3,5 --padding same")
 _add(compare.compare, "convoxel compare unet --levels 3 4 5 --output levels")
 _add(compile.compile_network, "convoxel compile resnet18 --shape 1,3,224,224", name="compile")
 _add(run.run_program, "convoxel run net.cvx --input x.npy --output y.npy", name="run")
 app.add_typer(data.app, name="data")
+app.add_typer(draw.app, name="draw")
 app.add_typer(bench.app, name="bench")
 _add(info.info, "convoxel info --json")
 

@@ -124,7 +124,7 @@ def panels(
     >>> list(panels(np.zeros((4, 4)), np.ones((4, 4), np.uint8)))
     ['image', 'label']
     """
-    base = _base(image, window)
+    base = image_pixels(image, window)
     given = {"label": label, "prediction": prediction}
     there = {name: np.asarray(array) for name, array in given.items() if array is not None}
     for name, array in there.items():
@@ -222,7 +222,7 @@ def png(picture: Image.Image) -> bytes:
 
 def _crop(image: Array, label: Array | None, prediction: Array | None) -> tuple[Array, Array | None, Array | None]:
     """Return the three without their empty borders; a label of another size is left for `panels` to refuse."""
-    base = _base(image, None)
+    base = image_pixels(image, None)
     given = [np.asarray(a)[None] for a in (label, prediction) if a is not None and np.shape(a) == base.shape[:2]]
     rows, columns = filled_box(base[None], *given)
     last = np.ndim(image) == 2 or (np.shape(image)[0] in (1, 3) and np.shape(image)[2] not in (1, 3))
@@ -232,7 +232,7 @@ def _crop(image: Array, label: Array | None, prediction: Array | None) -> tuple[
     return cut, smaller[0], smaller[1]
 
 
-def _base(image: Array, window: tuple[float, float] | None) -> Pixels:
+def image_pixels(image: Array, window: tuple[float, float] | None = None) -> Pixels:
     """Return the image as (rows, columns, 3) bytes."""
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):

@@ -1,37 +1,22 @@
-"""The style sheets of charts and reports: light and dark, screen and paper.
-
-Series colours are the hues of ``palette``, darkened on light pages until they stand out from white by a
-contrast of at least 3 : 1. Text keeps at least 4.5 : 1 everywhere.
-"""
+"""The style sheets of charts and reports: light and dark (the colours of ``theme``), screen and paper."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 
 from convoxel.draw.palette import CLASS_COLOURS, ERROR_COLOURS, RGB, hexadecimal
+from convoxel.draw.theme import DARK, LIGHT, colour
 
 __all__ = ["CHART_STYLE", "PAGE_STYLE", "light_colour"]
 
-_LIGHT_SERIES = ("#b26a00", "#1f83bd", "#00805d", "#8a7d00", "#c04f00", "#a8528a", "#00639b")
-_DARK_SERIES = tuple(hexadecimal(colour) for colour in (*CLASS_COLOURS[:6], (74, 163, 223)))
 
-_LIGHT = """
- --page:#fbfbfa; --card:#fff; --ink:#1a1d21; --soft:#50575f; --faint:#656c75; --rule:#dfe2e6; --grid:#e9ebee;
- --accent:#00639b; --good:#00704f; --bad:#b04400; --note:#fdf3dc; --note-rule:#c98a00; --code:#f2f3f5;
-"""
-_DARK = """
- --page:#111418; --card:#181c21; --ink:#e8eaed; --soft:#b3bac3; --faint:#959da7; --rule:#2d333b; --grid:#262c33;
- --accent:#6bb8ee; --good:#4fc79d; --bad:#f28c46; --note:#2c2613; --note-rule:#c98a00; --code:#20262d;
-"""
-
-
-def _variables(base: str, series: tuple[str, ...]) -> str:
-    return base + " ".join(f"--c{i}:{colour};" for i, colour in enumerate(series, 1))
+def _variables(table: Mapping[str, str]) -> str:
+    return " ".join(f"--{name}:{value};" for name, value in table.items())
 
 
 _ROOTS = f"""
-:root {{ color-scheme: light dark; {_variables(_LIGHT, _LIGHT_SERIES)} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {_variables(_DARK, _DARK_SERIES)} }} }}
+:root {{ color-scheme: light dark; {_variables(LIGHT)} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_variables(DARK)} }} }}
 """
 
 _SERIES = "\n".join(
@@ -67,12 +52,8 @@ def light_colour(name: str) -> RGB:
     >>> light_colour("card"), light_colour("c7")
     ((255, 255, 255), (0, 99, 155))
     """
-    digits = _VALUES[name]
-    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
-    return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
+    return colour(name)
 
-
-_VALUES = dict(re.findall(r"--([\w-]+):#([0-9a-f]+);", _variables(_LIGHT, _LIGHT_SERIES)))
 
 _ERRORS = "\n".join(f".swatch.{name} {{ background:{hexadecimal(colour)} }}" for name, colour in ERROR_COLOURS.items())
 _CLASSES = "\n".join(

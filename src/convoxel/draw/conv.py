@@ -1,0 +1,369 @@
+"""A kernel that slides over its input, output by output: convolutions of every kind, in 1-D, 2-D and 3-D.
+
+The picture is made from a ``Scan``, so the cells under the window are those that the layer reads. A volume is
+shown as its slices, side by side; the window then lies on several of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from convoxel.draw.figure import Figure
+from convoxel.draw.legend import EDGE, heading, legend
+from convoxel.draw.scan import Position, Scan
+from convoxel.draw.shape import Box, Group, Line, Look, Point, Shape, Words
+from convoxel.errors import ConfigError, ShapeError
+
+__all__ = ["conv"]
+
+_MOST_STEPS, _MOST_CELLS = 400, 1600
+_GAP = 4.0  # between cells
+_SLICE = 18.0  # between slices
+_PART = 44.0  # between input, kernel and output
+
+_INPUT = Look(fill="c2", opacity=0.3)
+_UNREAD = Look(fill="c2", opacity=0.1)
+_PADDING = Look(stroke="faint", dash=(3, 3), opacity=0.55)
+_BETWEEN = Look(fill="grid")
+_CUT = Look(stroke="c2", opacity=0.3, dash=(2, 3))
+_TAP = Look(fill="c1", opacity=0.42)
+_WINDOW = Look(stroke="c1", weight=2.5)
+_EMPTY = Look(stroke="c3", opacity=0.45)
+_DONE = Look(fill="c3", opacity=0.3)
+_NOW = Look(stroke="c3", weight=2.5)
+_WEDGE = Look(fill="c1", opacity=0.14)
+
+
+def conv(
+    size: int | Sequence[int],
+    kernel: int | Sequence[int] = 3,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] | Sequence[tuple[int, int]] = "none",
+    dilation: int | Sequence[int] = 1,
+    *,
+    kind: str = "correlation",
+    output_padding: int | Sequence[int] = 0,
+    x: ArrayLike | None = None,
+    w: ArrayLike | None = None,
+    numbers: bool = False,
+    step_s: float = 0.9,
+) -> Figure:
+    """Return the kernel sliding over its input, a frame an output (Dumoulin & Visin 2016, arXiv 1603.07285).
+
+    Args:
+        size: input size of every axis, one to three of them.
+        kernel: kernel size, of all axes or of every axis.
+        stride: stride, likewise.
+        padding: a word of ``arithmetic.PADDING_WORDS``, or numbers as ``arithmetic.resolve_padding`` takes.
+        dilation: dilation, likewise.
+        kind: "correlation" (what networks compute), "convolution" (the kernel read backwards) or
+            "transposed" (drawn as a window over the stretched input).
+        output_padding: outputs added at the end, for "transposed".
+        x: values of the input, shaped ``size``; numbers are then shown.
+        w: values of the kernel, shaped ``kernel``.
+        numbers: show numbers without giving any; small whole ones are taken.
+        step_s: seconds of one frame.
+
+    Returns:
+        A moving figure; ``still(step)`` and ``strip(steps)`` give frames of it.
+
+    Raises:
+        ConfigError: an option that is not known, or more steps or cells than anyone would watch.
+        ShapeError: the kernel does not fit, or values have another shape.
+
+    >>> figure = conv((5, 5), 3, stride=2, padding="same")
+    >>> figure.frames, figure.title
+    (9, 'Correlation, kernel 3 × 3, stride 2, padding 1')
+    """
+    scan = Scan.of(size, kernel, stride, padding, dilation, kind=kind, output_padding=output_padding)
+    cells = int(np.prod([track.length + max(track.around[0], 0) + max(track.around[1], 0) for track in scan.tracks]))
+    if scan.steps() > _MOST_STEPS or cells > _MOST_CELLS:
+        raise ConfigError(
+            f"conv: {scan.steps()} outputs over {cells} cells are too many to watch; up to {_MOST_STEPS} outputs and "
+            f"{_MOST_CELLS} cells are drawn. Give a smaller size, such as {(7,) * len(scan.tracks)}."
+        )
+    if not step_s > 0:
+        raise ConfigError(f"step_s: got {step_s:g}; expected seconds above 0.")
+    return _Stage(scan, _Values.of(scan, x, w) if numbers or x is not None or w is not None else None).figure(step_s)
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Numbers of input, kernel and output."""
+
+    x: NDArray[Any]
+    w: NDArray[Any]
+    y: NDArray[Any]
+
+    @classmethod
+    def of(cls, scan: Scan, x: ArrayLike | None, w: ArrayLike | None) -> _Values:
+        inputs = _shaped("x", x, scan.size, (5, 0, 11))
+        weights = _shaped("w", w, scan.kernel, (5, 1, 7))
+        outputs = np.zeros(scan.output, np.result_type(inputs, weights, np.int64))
+        for output in scan.outputs():
+            for weight, source in scan.reads(output):
+                outputs[output] += inputs[source] * weights[weight]
+        return cls(inputs, weights, outputs)
+
+
+def _shaped(name: str, given: ArrayLike | None, shape: Position, pattern: tuple[int, int, int]) -> NDArray[Any]:
+    if given is None:  # small whole numbers without a pattern that would hide a flipped kernel
+        step, first, turn = pattern
+        return ((np.arange(int(np.prod(shape))) * step + first) % turn % 4).reshape(shape)
+    values = np.asarray(given)
+    if values.shape != shape or values.dtype.kind not in "iufb":
+        raise ShapeError(f"conv: {name} has shape {values.shape} ({values.dtype}); expected numbers shaped {shape}.")
+    return values.astype(np.int64) if values.dtype.kind == "b" else values
+
+
+def _spelled(value: Any) -> str:
+    text = f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+class _Stage:
+    """Where input, kernel and output stand, and what moves between them."""
+
+    def __init__(self, scan: Scan, values: _Values | None) -> None:
+        self.scan, self.values = scan, values
+        self.axes = len(scan.tracks)
+        # Columns and rows that the canvas takes, padding included and cropped cells too.
+        self.low = [min(0, -track.around[0]) for track in scan.tracks]
+        self.high = [max(track.length, track.length + track.around[1]) for track in scan.tracks]
+        spans = [high - low for low, high in zip(self.low, self.high, strict=True)]
+        widest = max(spans[-1], spans[-2] if self.axes > 1 else 0)
+        self.pitch = 40.0 if widest <= 9 and self.axes < 3 else 32.0 if widest <= 14 else 24.0
+        title = scan.sentence()
+        self.title = title[0].upper() + title[1:]
+        self.head, self.width, self.top = heading(self.title, self._equations())
+        self._place(spans)
+
+    def _equations(self) -> list[str]:
+        names = ("depth", "height", "width")[3 - self.axes :] if self.axes > 1 else ("length",)
+        texts = [f"{track.i} → {track.o}:  {track.equation()}" for track in self.scan.tracks]
+        if len(set(texts)) == 1:
+            return [texts[0] + (f"  on each of {self.axes} axes" if self.axes > 1 else "")]
+        return [f"{name} {text}" for name, text in zip(names, texts, strict=True)]
+
+    def _place(self, spans: Sequence[int]) -> None:
+        """Set the corners of the three grids: beside each other for images, below each other otherwise."""
+        top = self.top + 22
+        wide, tall = self._extent(spans)
+        kernel = self._extent(self.scan.kernel)
+        output = self._extent(self.scan.output)
+        self.canvas: Point = (EDGE, top)
+        label = 92.0  # room for a grid's name, however narrow the grid
+        if self.axes == 2:
+            middle = EDGE + max(wide, label) + _PART
+            right = middle + max(kernel[0], label) + _PART
+            self.kernel: Point = (middle, top + max(0.0, (tall - kernel[1]) / 2))
+            self.output: Point = (right, top + max(0.0, (tall - output[1]) / 2))
+            end, bottom = right + max(output[0], label), top + max(tall, kernel[1], output[1])
+        else:
+            below = top + tall + 58
+            self.output = (EDGE + max(0.0, (wide - output[0]) / 2) if self.axes == 1 else EDGE, below)
+            self.kernel = (EDGE + max(wide, output[0], label) + _PART, top if self.axes == 1 else below)
+            if self.axes == 3:
+                self.kernel = (EDGE + max(output[0], label) + _PART, below)
+            end = max(EDGE + wide, self.kernel[0] + max(kernel[0], label))
+            bottom = max(below + output[1] + (18 if self.axes == 1 else 0), self.kernel[1] + kernel[1])
+        self.width = max(self.width, end + EDGE)
+        self.bottom = bottom
+
+    def _extent(self, sizes: Sequence[int]) -> Point:
+        """Return how wide and tall a grid is."""
+        deep, tall, wide = (*(1,) * (3 - len(sizes)), *sizes)
+        return deep * wide * self.pitch + (deep - 1) * _SLICE - _GAP, tall * self.pitch - _GAP
+
+    def spot(self, corner: Point, cell: Sequence[int], wide: int) -> Point:
+        """Return the upper left corner of a cell; linear in ``cell``, so that differences are moves."""
+        deep, tall, across = (*(0,) * (3 - len(cell)), *cell)
+        slices = deep * (wide * self.pitch + _SLICE)
+        return corner[0] + slices + across * self.pitch, corner[1] + tall * self.pitch
+
+    def on_canvas(self, cell: Sequence[int]) -> Point:
+        """Return the corner of a cell of the canvas; its first input is cell 0 of every axis."""
+        moved = [c - low for c, low in zip(cell, self.low, strict=True)]
+        return self.spot(self.canvas, moved, self.high[-1] - self.low[-1])
+
+    def box(self, at: Point, look: Look, **more: Any) -> Box:
+        """Return a cell."""
+        side = self.pitch - _GAP
+        return Box(*at, side, side, 4, look=look, **more)
+
+    def figure(self, step_s: float) -> Figure:
+        """Return the whole picture."""
+        scan, shapes = self.scan, list(self.head)
+        shapes += self._names()
+        if self.axes == 1:
+            shapes += self._wedges()
+        cells, texts = self._inputs()
+        shapes += [*cells, *self._kernel(), *self._outputs(), self._window(), *texts, self._current()]
+        told, wide, end = legend(self._legend(), self.bottom + 46, max(self.width, 460.0))
+        shapes += [*self._statuses(), *told]
+        text = (
+            f"The window slides over an input of {_times(scan.size)} and gives an output of "
+            f"{_times(scan.output)} in {scan.steps()} steps."
+        )
+        rest = scan.steps() // 2
+        return Figure(
+            self.title, text, max(self.width, wide), end + EDGE - 8, tuple(shapes), scan.steps(), step_s, rest
+        )
+
+    def _names(self) -> Iterator[Shape]:
+        """Yield the names of the three grids, above them."""
+        look = Look(fill="ink", size=12, bold=True)
+        for corner, name, sizes in (
+            (self.canvas, "input", self.scan.size),
+            (self.kernel, "kernel", self.scan.kernel),
+            (self.output, "output", self.scan.output),
+        ):
+            if self.axes == 1 and name == "output":  # above it the wedge ends
+                yield Words(corner[0], corner[1] + self.pitch + 14, f"{name} {_times(sizes)}", look=look)
+            else:
+                yield Words(corner[0], corner[1] - 9, f"{name} {_times(sizes)}", look=look)
+
+    def _inputs(self) -> tuple[list[Shape], list[Shape]]:
+        """Return the cells of the canvas, each in the look of its kind, and the numbers on them."""
+        tracks = self.scan.tracks
+        cells: list[Shape] = []
+        texts: list[Shape] = []
+        read = [{source for o in range(track.o) for _, source in track.reads(o)} for track in tracks]
+        for cell in itertools.product(*(range(a, b) for a, b in zip(self.low, self.high, strict=True))):
+            at = self.on_canvas(cell)
+            own = list(zip(tracks, cell, strict=True))
+            if not all(0 <= c < track.length for track, c in own):
+                cells.append(self.box(at, _PADDING, data={"padding": _key(cell)}))
+                texts.append(self._number(at, 0, "faint", high=True))
+            elif any(c % track.stretch for track, c in own):
+                cells.append(self.box(at, _BETWEEN, data={"between": _key(cell)}))
+            else:
+                place = tuple(c // track.stretch for track, c in own)
+                cut = any(track.source(c) is None for track, c in own)
+                seen = all(number in known for number, known in zip(place, read, strict=True))
+                look = _CUT if cut else _INPUT if seen else _UNREAD
+                cells.append(self.box(at, look, data={"input": _key(place)}))
+                if self.values is not None:
+                    texts.append(self._number(at, self.values.x[place], "ink" if seen else "soft", high=True))
+        return cells, texts if self.values is not None else []
+
+    def _number(self, at: Point, value: Any, role: str, *, high: bool = False, **more: Any) -> Words:
+        """Return a value in its cell, a little higher where a weight may lie below it."""
+        text = _spelled(value)
+        side = self.pitch - _GAP
+        size = min((0.38 if high else 0.42) * self.pitch, 1.45 * side / max(len(text), 1))
+        x, y = at[0] + (0.42 if high else 0.5) * side, at[1] + (0.38 if high else 0.5) * side + 0.36 * size
+        return Words(x, y, text, look=Look(fill=role, size=size, align="middle"), **more)
+
+    def _weight(self, at: Point, place: Position) -> Words:
+        """Return what a slot holds: its value, or else the weight's number, in the corner."""
+        side = self.pitch - _GAP
+        if self.values is None:
+            text = str(1 + int(np.ravel_multi_index(place, self.scan.kernel)))
+        else:
+            text = f"×{_spelled(self.values.w[place])}"
+        size = max(8.0, 0.27 * self.pitch)
+        look = Look(fill="ink", size=size, bold=True, align="end")
+        return Words(at[0] + side - 3, at[1] + side - 3.5, text, look=look)
+
+    def _kernel(self) -> Iterator[Shape]:
+        """Yield the kernel as it is stored."""
+        for place in itertools.product(*map(range, self.scan.kernel)):
+            at = self.spot(self.kernel, place, self.scan.kernel[-1])
+            yield self.box(at, _TAP, data={"weight": _key(place)})
+            yield self._weight(at, place) if self.values is None else self._number(at, self.values.w[place], "ink")
+
+    def _window(self) -> Group:
+        """Return the window, which moves to where each output's inputs are."""
+        tracks = self.scan.tracks
+        first = self.on_canvas([track.start(0) for track in tracks])
+        parts: list[Shape] = []
+        for slots in itertools.product(*(range(track.k) for track in tracks)):
+            at = self.on_canvas([t.start(0) + t.d * slot for t, slot in zip(tracks, slots, strict=True)])
+            weight = tuple(track.weight(slot) for track, slot in zip(tracks, slots, strict=True))
+            parts += [self.box(at, _TAP, data={"slot": _key(weight)}), self._weight(at, weight)]
+        flat = tracks[-2:]
+        wide = self._extent([track.d * (track.k - 1) + 1 for track in flat])
+        for slot in range(tracks[0].k) if self.axes == 3 else (0,):
+            corner = [track.start(0) for track in tracks]
+            corner[0] += tracks[0].d * slot if self.axes == 3 else 0
+            x, y = self.on_canvas(corner)
+            parts.append(Box(x - 2, y - 2, wide[0] + 4, wide[1] + 4, 6, look=_WINDOW))
+        places = [
+            self.on_canvas([track.start(o) for track, o in zip(tracks, output, strict=True)])
+            for output in self.scan.outputs()
+        ]
+        return Group(
+            tuple(parts), moves=tuple((x - first[0], y - first[1]) for x, y in places), data={"part": "window"}
+        )
+
+    def _outputs(self) -> Iterator[Shape]:
+        """Yield the outputs, which are filled one after the other."""
+        steps = self.scan.steps()
+        for step, output in enumerate(self.scan.outputs()):
+            at = self.spot(self.output, output, self.scan.output[-1])
+            since = None if step == 0 else tuple(range(step, steps))
+            yield self.box(at, _EMPTY, data={"output": _key(output)})
+            yield self.box(at, _DONE, when=since)
+            if self.values is not None:
+                yield self._number(at, self.values.y[output], "ink", when=since)
+
+    def _current(self) -> Group:
+        """Return the frame around the output of the step."""
+        wide = self.scan.output[-1]
+        places = [self.spot(self.output, output, wide) for output in self.scan.outputs()]
+        x, y = places[0]
+        side = self.pitch - _GAP
+        ring = Box(x - 2, y - 2, side + 4, side + 4, 6, look=_NOW)
+        return Group((ring,), moves=tuple((a - x, b - y) for a, b in places), data={"part": "current"})
+
+    def _wedges(self) -> Iterator[Shape]:
+        """Yield, for a signal, what connects each window with its output."""
+        (track,) = self.scan.tracks
+        side = self.pitch - _GAP
+        for step in range(track.o):
+            left, top = self.on_canvas([track.start(step)])
+            right = self.on_canvas([track.start(step) + track.d * (track.k - 1)])[0] + side
+            x, y = self.spot(self.output, (step,), 1)
+            points = ((left, top + side), (right, top + side), (x + side, y), (x, y))
+            yield Line(points, closed=True, look=_WEDGE, when=(step,))
+
+    def _statuses(self) -> Iterator[Shape]:
+        """Yield a line a step that says what is read."""
+        look, total = Look(fill="soft", size=12), int(np.prod(self.scan.kernel))
+        for step, output in enumerate(self.scan.outputs()):
+            count = len(self.scan.reads(output))
+            value = "" if self.values is None else f" = {_spelled(self.values.y[output])}"
+            place = str(output[0]) if self.axes == 1 else f"({_key(output).replace(',', ', ')})"
+            missed = "" if count == total else f", {total - count} of {total} weights meet no input"
+            text = f"step {step + 1} of {self.scan.steps()}:  output {place}{value}{missed}"
+            yield Words(EDGE, self.bottom + 30, text, look=look, when=(step,))
+
+    def _legend(self) -> list[tuple[Look, str]]:
+        """Return the entries for what occurs in this picture."""
+        tracks = self.scan.tracks
+        entries = [(_INPUT, "input")]
+        if any(before > 0 or after > 0 for before, after in (track.around for track in tracks)):
+            entries.append((_PADDING, "padding"))
+        if any(before < 0 or after < 0 for before, after in (track.around for track in tracks)):
+            entries.append((_CUT, "cut off"))
+        if any(track.stretch > 1 and track.i > 1 for track in tracks):
+            entries.append((_BETWEEN, "zeros between inputs"))
+        if any(len({s for o in range(t.o) for _, s in t.reads(o)}) < t.i and min(t.around) >= 0 for t in tracks):
+            entries.append((_UNREAD, "never read"))
+        what = "weights" if self.values is not None else "weights, numbered"
+        return [*entries, (_TAP, what), (_DONE, "computed")]
+
+
+def _key(position: Sequence[int]) -> str:
+    return ",".join(map(str, position))
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " × ".join(map(str, sizes))

@@ -1,0 +1,198 @@
+"""A picture, still or moving: shown by notebooks, saved as SVG, PNG, GIF or a web page.
+
+A figure is shapes with a title and a text that says in words what is seen. It is written as one file that
+needs nothing else: no script, no font, no address. Moving figures move by style sheets alone, so they also do
+so as an ``<img>``; who asked the system for less motion sees one frame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from convoxel.draw.letter import text_width
+from convoxel.draw.markup import Markup, tag
+from convoxel.draw.raster import paint
+from convoxel.draw.shape import Group, Look, Point, Shape, Words
+from convoxel.draw.vector import write
+from convoxel.errors import ConfigError
+
+__all__ = ["Figure", "beside"]
+
+_THEMES = ("auto", "light", "dark")
+_ENDINGS = (".svg", ".png", ".gif", ".html")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of ``width`` × ``height`` pixels.
+
+    Attributes:
+        title: its name, read out by screen readers.
+        text: what it shows, in words.
+        shapes: from the back to the front.
+        frames: how many; 1 for a still.
+        frame_s: seconds of one frame.
+        rest: the frame that is shown where nothing moves.
+
+    >>> from convoxel.draw.shape import Box
+    >>> Figure("square", "One square.", 20, 20, (Box(5, 5, 10, 10, look=Look(fill="c1")),)).svg()[:4]
+    '<svg'
+    """
+
+    title: str
+    text: str
+    width: float
+    height: float
+    shapes: tuple[Shape, ...]
+    frames: int = 1
+    frame_s: float = 0.9
+    rest: int = 0
+
+    def still(self, frame: int | None = None) -> Figure:
+        """Return one frame as a figure of its own; the frame of rest unless told.
+
+        Raises:
+            ConfigError: there is no such frame.
+        """
+        frame = self.rest if frame is None else frame
+        if not 0 <= frame < self.frames:
+            raise ConfigError(f"frame: got {frame}; this figure has the frames 0 to {self.frames - 1}.")
+        if self.frames == 1:
+            return self
+        return dataclasses.replace(self, shapes=(Group(self.shapes).at(frame),), frames=1, rest=0)
+
+    def strip(self, frames: Sequence[int] | None = None, columns: int | None = None) -> Figure:
+        """Return frames side by side as one still figure; six of them, evenly spread, unless told.
+
+        Args:
+            frames: which.
+            columns: how many in a row; up to three unless told.
+
+        Raises:
+            ConfigError: there is no such frame, or none is asked for.
+        """
+        if frames is None:
+            few = min(self.frames, 6)
+            frames = [round(index * (self.frames - 1) / max(few - 1, 1)) for index in range(few)]
+        if not frames:
+            raise ConfigError("frames is empty; give at least one number of a frame.")
+        wide = min(columns or 3, len(frames))
+        rows = [frames[start : start + wide] for start in range(0, len(frames), wide)]
+        shapes = [
+            Group(self.still(frame).shapes, moves=((column * self.width, row * self.height),))
+            for row, part in enumerate(rows)
+            for column, frame in enumerate(part)
+        ]
+        text = f"{self.text} Frames {', '.join(str(frame + 1) for frame in frames)} of {self.frames}."
+        return Figure(self.title, text, wide * self.width, len(rows) * self.height, tuple(shapes))
+
+    def svg(self, theme: str = "auto") -> str:
+        """Return the figure as SVG text that stands alone.
+
+        Args:
+            theme: "light" or "dark"; "auto" follows the reader's setting.
+
+        Raises:
+            ConfigError: it is none of these.
+        """
+        return write(self, _known_theme(theme))
+
+    def picture(self, theme: str = "light", scale: float = 2.0) -> Image.Image:
+        """Return the figure, at rest, as pixels: ``scale`` of them a unit."""
+        return paint(self.still(), dark=_known_theme(theme) == "dark", scale=scale)
+
+    def html(self, theme: str = "auto") -> str:
+        """Return a web page that holds the figure and nothing else."""
+        page = {"auto": "light dark", "light": "light", "dark": "dark"}[_known_theme(theme)]
+        style = Markup(
+            f":root{{color-scheme:{page}}}body{{margin:0;min-height:100vh;display:grid;place-items:center}}"
+            "svg{max-width:100%;height:auto}"
+        )
+        head = tag("head", tag("meta", charset="utf-8"), tag("title", self.title), tag("style", style))
+        body = tag("body", Markup(self.svg(theme)))
+        return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+    def save(self, path: str | Path, theme: str | None = None, scale: float = 2.0) -> Path:
+        """Write the figure into a file and return its path; the ending says as what.
+
+        Args:
+            path: ends in .svg, .html, .png (a moving figure at rest) or .gif (it moves).
+            theme: "auto", "light" or "dark"; a picture of pixels cannot follow its reader and is light
+                unless told.
+            scale: pixels a unit, for .png and .gif.
+
+        Raises:
+            ConfigError: another ending, a theme that is not known, or the file cannot be written.
+        """
+        file = Path(path)
+        ending = file.suffix.lower()
+        if ending not in _ENDINGS:
+            raise ConfigError(f"save: {file.name!r} ends in {ending!r}; a figure is saved as {', '.join(_ENDINGS)}.")
+        if ending == ".svg":
+            content = self.svg(theme or "auto").encode("utf-8")
+        elif ending == ".html":
+            content = self.html(theme or "auto").encode("utf-8")
+        else:
+            content = self._pixels(ending, _known_theme(theme or "light"), scale)
+        try:
+            file.write_bytes(content)
+        except OSError as error:
+            raise ConfigError(
+                f"output: cannot write {file} ({error.strerror or error}). Give another --output or path."
+            ) from None
+        return file
+
+    def _pixels(self, ending: str, theme: str, scale: float) -> bytes:
+        buffer = io.BytesIO()
+        if ending == ".png":
+            self.picture(theme, scale).save(buffer, format="PNG")
+            return buffer.getvalue()
+        frames = [paint(self.still(i), dark=theme == "dark", scale=scale) for i in range(self.frames)]
+        # One palette for all frames, so that what stands still does not flicker.
+        first = frames[0].quantize(256)
+        flat = [frame.quantize(palette=first, dither=Image.Dither.NONE) for frame in frames]
+        more: dict[str, Any] = {"save_all": True, "append_images": flat[1:]} if len(flat) > 1 else {}
+        flat[0].save(buffer, format="GIF", duration=round(1000 * self.frame_s), loop=0, **more)
+        return buffer.getvalue()
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+    def __repr__(self) -> str:
+        """Return what it is, not every shape of it."""
+        moving = f", {self.frames} frames" if self.frames > 1 else ""
+        return f"Figure({self.title!r}, {self.width:.0f} × {self.height:.0f}{moving})"
+
+
+def beside(figures: Sequence[Figure], title: str, *, gap: float = 0.0, below: bool = False) -> Figure:
+    """Return still figures side by side, or below each other, under a common title.
+
+    Raises:
+        ConfigError: there is none, or one of them moves.
+    """
+    if not figures or any(figure.frames > 1 for figure in figures):
+        raise ConfigError("beside: give at least one figure, each of one frame (figure.still()).")
+    top, shapes, place = 34.0, [], 0.0
+    for figure in figures:
+        move: Point = (0.0, top + place) if below else (place, top)
+        shapes.append(Group(figure.shapes, moves=(move,)))
+        place += (figure.height if below else figure.width) + gap
+    longest, across = place - gap, max((f.width if below else f.height) for f in figures)
+    width, height = (across, longest + top) if below else (longest, across + top)
+    head = Words(16, 26, title, look=Look(fill="ink", size=15, bold=True))
+    width = max(width, 32 + text_width(title, 15, bold=True))
+    text = " ".join(f"{figure.title}: {figure.text}" for figure in figures)
+    return Figure(title, text, width, height, (head, *shapes))
+
+
+def _known_theme(theme: str) -> str:
+    if theme not in _THEMES:
+        raise ConfigError(f"theme: got {theme!r}; expected 'auto', 'light' or 'dark'.")
+    return theme

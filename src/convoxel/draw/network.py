@@ -1,0 +1,282 @@
+"""A network as a graph: its modules with shapes, parameters and receptive fields, and what flows between them.
+
+Networks that go down in resolution and up again are drawn as a U: a row for each resolution, down on the left
+and up on the right, with the skips across. All others are drawn in layers from top to bottom, in columns where
+they would be too tall.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from convoxel.draw.figure import Figure
+from convoxel.draw.layout import layered
+from convoxel.draw.legend import EDGE, heading, legend
+from convoxel.draw.letter import fit, text_width
+from convoxel.draw.outline import Model, Node, Outline, outline, subject
+from convoxel.draw.quantity import count
+from convoxel.draw.shape import Box, Group, Look, Point, Shape, Words, arrow, bend
+
+__all__ = ["network"]
+
+_WIDTH, _HEIGHT, _JOIN = 262.0, 60.0, (104.0, 24.0)
+_DOWN, _ACROSS = 24.0, 18.0
+_SLOPE, _SIDE = 46.0, 56.0  # of a U: how far each row lies further in, and room at its bottom
+_COLUMN = 980.0  # how tall a column may become before another one begins
+_KINDS = {
+    "convolution": ("c7", "convolutions"),
+    "transposed_convolution": ("c1", "up-convolution (transposed)"),
+    "max_pool": ("c3", "pooling"),
+    "average_pool": ("c3", "pooling"),
+    "resize": ("c6", "resize"),
+    "dense": ("c5", "fully connected"),
+    "other": ("faint", "other"),
+    "input": ("ink", "input"),
+}
+_CARD = Look(fill="page", stroke="rule", weight=1.25)
+_EDGE = Look(stroke="faint", weight=1.4)
+_SKIP = Look(stroke="c6", weight=1.8)
+
+
+def network(model: Model, shape: Sequence[int] | None = None, *, depth: int | None = None) -> Figure:
+    """Return a network as a graph, with the shape, the parameters and the receptive field of every part.
+
+    Args:
+        model: a PyTorch module, a name of ``convoxel.models.names()``, an ``.onnx`` or ``.cvx`` file, or a program.
+        shape: (n, channels, *spatial); a network of the zoo shows a usual one unless told.
+        depth: how many parts of a module's path make a node (1: the network's own children); the deepest that
+            gives at most 24 nodes unless told.
+
+    Raises:
+        ConfigError: the name, the shape or the depth is wrong.
+        ShapeError: the network does not accept the shape.
+        GraphError: the network cannot run without data.
+
+    >>> network("resnet18", (1, 3, 64, 64), depth=1).title
+    'resnet18 on 1 × 3 × 64 × 64'
+    """
+    of = subject(model, shape)
+    found = outline(of, depth)
+    levels = _levels(found, of.size)
+    placed = _place_u(found, levels) if levels else _place_layers(found)
+    params = f"{of.trace.params:,}".replace(",", "\u202f")
+    said = [f"{params} parameters"]
+    if found.nodes[-1].fields:
+        said.append(f"every output: {found.nodes[-1].sees()}")
+    spoken = " × ".join(map(str, of.trace.inputs[0].shape))
+    head, wide, top = heading(f"{of.name} on {spoken}", [", ".join(said)])
+    shapes, width, height = placed.shapes(found, EDGE, top + 14)
+    used = dict.fromkeys(_KINDS[node.kind] for node in found.nodes if not node.joins)
+    entries = [(Look(fill=role), word) for role, word in used if word != "input"]
+    told, least, bottom = legend(entries, height + 20, max(width, wide))
+    shapes = [*head, *shapes, *told]
+    text = f"A graph of {len(found.nodes)} parts. " + " ".join(
+        f"{node.name}: {node.what()}, {_shape(node)}." for node in found.nodes
+    )
+    return Figure(f"{of.name} on {spoken}", text, max(width, wide, least), bottom + EDGE - 8, tuple(shapes))
+
+
+class _Placed:
+    """Nodes with their centres, and edges with the points that they pass.
+
+    Edges leave and reach boxes upright, but for those of ``level``, the skips of a U, and those at its bottom,
+    whose last node is ``turn``.
+    """
+
+    def __init__(
+        self,
+        centres: Sequence[Point],
+        ways: Sequence[Sequence[Point]],
+        level: frozenset[int] = frozenset(),
+        turn: int | None = None,
+    ) -> None:
+        self.centres, self.ways, self.level, self.turn = centres, ways, level, turn
+
+    def shapes(self, found: Outline, left: float, top: float) -> tuple[list[Shape], float, float]:
+        """Return the picture's shapes, moved by (left, top), its width with its edge, and where it ends."""
+        sizes = [_size(node) for node in found.nodes]
+        shapes: list[Shape] = []
+        for number, (start, end) in enumerate(found.edges):
+            shapes += self._edge(number, start, end, sizes)
+        for node, centre, size in zip(found.nodes, self.centres, sizes, strict=True):
+            shapes.append(_draw(node, centre, size))
+        width = max(x + w / 2 for (x, _), (w, _) in zip(self.centres, sizes, strict=True))
+        height = max(y + h / 2 for (_, y), (_, h) in zip(self.centres, sizes, strict=True))
+        return [Group(tuple(shapes), moves=((left, top),))], left + width + EDGE, top + height
+
+    def _edge(self, number: int, start: int, end: int, sizes: Sequence[Point]) -> list[Shape]:
+        (x0, y0), (x1, y1) = self.centres[start], self.centres[end]
+        if number in self.level:
+            way = bend((x0 + sizes[start][0] / 2, y0), (x1 - sizes[end][0] / 2, y1), upright=False)
+            return arrow(way, _SKIP)
+        if start == self.turn:  # out of the bottom of a U to the right, then up
+            return arrow(_corner((x0 + sizes[start][0] / 2, y0), (x1, y1 + sizes[end][1] / 2), (x1, y0)), _EDGE)
+        if self.turn is not None and x1 - x0 > _WIDTH / 2 and y1 > y0:  # down, then to the right into it
+            return arrow(_corner((x0, y0 + sizes[start][1] / 2), (x1 - sizes[end][0] / 2, y1), (x0, y1)), _EDGE)
+        up = y1 < y0 and not self.ways[number]
+        a = (x0, y0 - sizes[start][1] / 2) if up else (x0, y0 + sizes[start][1] / 2)
+        b = (x1, y1 + sizes[end][1] / 2) if up else (x1, y1 - sizes[end][1] / 2)
+        stops = [a, *self.ways[number], b]
+        if self.ways[number] and self.ways[number][0][1] == self.ways[number][-1][1] == math.inf:
+            return arrow(_around(a, b, stops[1][0]), _EDGE)
+        points: list[Point] = [a]
+        for here, there in pairwise(stops):
+            points += bend(here, there)[1:]
+        # The last piece is upright, so that the head of the arrow is.
+        tip = points[-1]
+        neck = (tip[0], tip[1] + (8.0 if up else -8.0))
+        return arrow((*points[:-1], neck, tip) if len(points) > 2 else points, _EDGE)
+
+
+def _corner(a: Point, b: Point, corner: Point, radius: float = 18.0) -> tuple[Point, ...]:
+    """Return the way from ``a`` to ``b`` round a corner."""
+    towards = [
+        (
+            corner[0] + max(-radius, min(radius, end[0] - corner[0])),
+            corner[1] + max(-radius, min(radius, end[1] - corner[1])),
+        )
+        for end in (a, b)
+    ]
+    (x0, y0), (x1, y1) = towards
+    curve = [
+        (
+            (1 - t) ** 2 * x0 + 2 * t * (1 - t) * corner[0] + t**2 * x1,
+            (1 - t) ** 2 * y0 + 2 * t * (1 - t) * corner[1] + t**2 * y1,
+        )
+        for t in (index / 8 for index in range(9))
+    ]
+    return (a, *curve, b)
+
+
+def _around(a: Point, b: Point, x: float) -> tuple[Point, ...]:
+    """Return the way from the end of a column to the top of the next, through the gap at ``x``."""
+    room = _DOWN / 2
+    return (a, (a[0], a[1] + room), (x, a[1] + room), (x, b[1] - room), (b[0], b[1] - room), b)
+
+
+def _size(node: Node) -> Point:
+    return _JOIN if node.joins else (_WIDTH, _HEIGHT)
+
+
+def _shape(node: Node) -> str:
+    return " × ".join(map(str, node.shape[1:])) if len(node.shape) > 1 else str(node.shape)
+
+
+def _draw(node: Node, centre: Point, size: Point) -> Group:
+    """Return the box of a node."""
+    (x, y), (width, height) = centre, size
+    left, top = x - width / 2, y - height / 2
+    fact = {"node": node.name}
+    if node.joins:
+        look = Look(fill="card", stroke="faint", weight=1.25)
+        word = Look(fill="ink", size=11, align="middle")
+        pill = Box(left, top, width, height, height / 2, look=look, note=f"{node.name}: {_shape(node)}", data=fact)
+        return Group((pill, Words(x, y + 4, fit(node.what(), width - 16, 11), look=word)))
+    role, _ = _KINDS[node.kind]
+    shape, sees = _shape(node), node.sees() or ("" if node.kind == "input" else "field not known")
+    params = f"{count(node.params)} params" if node.params else ""
+    inner = width - 24
+    name = fit(node.name, inner - text_width(shape, 11) - 10, 12.5, bold=True)
+    sees = fit(sees, inner - text_width(params, 10.5) - 8, 10.5)
+    soft, bold = Look(fill="soft", size=10.5), Look(fill="ink", size=12.5, bold=True)
+    note = "; ".join(filter(None, (node.name, node.what(), shape, params, sees)))
+    parts: list[Shape] = [
+        Box(left, top, width, height, 7, look=_CARD, note=note, data=fact),
+        Box(left + 5, top + 7, 4, height - 14, 2, look=Look(fill=role)),
+        Words(left + 15, top + 19, name, look=bold),
+        Words(left + width - 9, top + 19, shape, look=Look(fill="ink", size=11, align="end")),
+        Words(left + 15, top + 35, fit(node.what(), inner, 10.5), look=soft),
+        Words(left + width - 9, top + 51, params, look=Look(fill="soft", size=10.5, align="end")),
+        Words(left + 15, top + 51, sees, look=soft),
+    ]
+    return Group(tuple(part for part in parts if not isinstance(part, Words) or part.text))
+
+
+def _place_layers(found: Outline) -> _Placed:
+    """Return nodes in layers, wrapped into columns where only one edge leads on."""
+    sizes = [_size(node) for node in found.nodes]
+    laid = layered(sizes, found.edges, across=_ACROSS, down=_DOWN)
+    columns = math.ceil(laid.height / _COLUMN)
+    cuts = list(_cuts(found, laid.ranks))
+    if columns == 1 or not cuts:
+        return _Placed(laid.places, laid.ways)
+    starts = [0]
+    top = {rank: y - _HEIGHT / 2 for rank, (_, y) in zip(laid.ranks, laid.places, strict=True)}
+    for column in range(1, columns):
+        wanted = laid.height * column / columns
+        best = min(cuts, key=lambda rank: abs(top[rank] - wanted))
+        if best > starts[-1]:
+            starts.append(best)
+    step = laid.width + 2 * _DOWN
+    part = [sum(rank >= start for start in starts[1:]) for rank in laid.ranks]
+
+    def moved(point: Point, column: int) -> Point:
+        return point[0] + column * step, point[1] - top[starts[column]]
+
+    centres = [moved(place, column) for place, column in zip(laid.places, part, strict=True)]
+    ways: list[list[Point]] = []
+    for (start, end), way in zip(found.edges, laid.ways, strict=True):
+        if part[start] == part[end]:
+            ways.append([moved(point, part[start]) for point in way])
+        else:  # through the gap between the columns; see _Placed._edge
+            ways.append([(part[end] * step - _DOWN, math.inf)])
+    return _Placed(centres, ways)
+
+
+def _cuts(found: Outline, ranks: Sequence[int]) -> Iterator[int]:
+    """Yield the layers that a single edge leads into, past no other."""
+    for rank in range(1, max(ranks) + 1):
+        passing = [edge for edge in found.edges if ranks[edge[0]] < rank <= ranks[edge[1]]]
+        if len(passing) == 1 and ranks[passing[0][1]] == rank and ranks.count(rank) == 1:
+            yield rank
+
+
+def _levels(found: Outline, size: Sequence[int]) -> list[int] | None:
+    """Return how often each node's resolution was halved, if that rises by two or more and falls again."""
+    levels: list[int] = []
+    for node in found.nodes:
+        spatial = node.shape[2:]
+        if len(spatial) != len(size):
+            return None
+        scale = max(before / after for before, after in zip(size, spatial, strict=True))
+        levels.append(max(0, round(math.log2(scale))))
+    deepest = levels.index(max(levels))
+    after = levels[deepest:]
+    rises = all(a <= b for a, b in pairwise(levels[: deepest + 1]))
+    falls = all(a >= b for a, b in pairwise(after))
+    return levels if rises and falls and max(levels) - levels[-1] >= 2 else None
+
+
+def _place_u(found: Outline, levels: Sequence[int]) -> _Placed:
+    """Return nodes as a U: the left arm goes down, the right one up, and each resolution is a row."""
+    deepest = max(levels)
+    turn = max(i for i, level in enumerate(levels) if level == deepest)
+    arms: dict[tuple[bool, int], list[int]] = defaultdict(list)
+    for index, level in enumerate(levels):
+        arms[index > turn, level].append(index)
+    sizes = [_size(node) for node in found.nodes]
+
+    def tall(nodes: Sequence[int]) -> float:
+        return sum(sizes[node][1] for node in nodes) + _DOWN * max(len(nodes) - 1, 0)
+
+    skips = [edge for edge in found.edges if edge[0] <= turn < edge[1] and edge[1] - edge[0] > 1]
+    centres: list[Point] = [(0.0, 0.0)] * len(sizes)
+    middle = deepest * _SLOPE + _WIDTH + _SIDE
+    y = 0.0
+    for level in range(deepest + 1):
+        # Down on the left; up on the right, where what came last stands on top.
+        left, right = arms[False, level], arms[True, level][::-1]
+        heights = {node: sum(sizes[n][1] + _DOWN for n in arm[:place]) + sizes[node][1] / 2
+                   for arm in (left, right) for place, node in enumerate(arm)}  # fmt: skip
+        # The arms are shifted until the (first) skip of the row is level.
+        shift = next((heights[b] - heights[a] for a, b in skips if a in left and b in right), 0.0)
+        out = (deepest - level) * _SLOPE + (_WIDTH / 2 + _SIDE if level < deepest else 0.0)
+        for nodes, x, lower in ((left, middle - out, max(shift, 0.0)), (right, middle + out, max(-shift, 0.0))):
+            for node in nodes:
+                centres[node] = (x, y + lower + heights[node])
+        y += max(tall(left) + max(shift, 0.0), tall(right) + max(-shift, 0.0)) + 1.5 * _DOWN
+    across = frozenset(number for number, edge in enumerate(found.edges) if edge in skips)
+    return _Placed(centres, [()] * len(found.edges), across, turn)

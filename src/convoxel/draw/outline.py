@@ -1,0 +1,303 @@
+"""A network in outline: its modules as nodes, with what flows between them, what each does and what it sees.
+
+The steps come from ``inspect``, which runs the network without data. Steps of one module become one node, as
+far as they follow each other: a module that is called twice is two nodes, so that the outline never has a
+cycle. Normalisations and activations belong to the layer before them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from convoxel.arithmetic import Field
+from convoxel.errors import ConfigError
+from convoxel.inspect.describe import open_source
+from convoxel.inspect.sight import Sight, look
+from convoxel.inspect.step import Step, Trace, Value
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Map", "Model", "Node", "Outline", "Subject", "outline", "subject"]
+
+# Steps that follow a layer and change no position.
+_FOLDED = frozenset({"batch_norm", "normalise", "activation", "identity", "reshape", "softmax"})
+_JOINS = frozenset({"add", "multiply", "concat", "combine"})
+_WORDS = {
+    "convolution": "convolution", "transposed_convolution": "up-convolution", "dense": "fully connected",
+    "max_pool": "max pooling", "average_pool": "average pooling", "adaptive_pool": "adaptive pooling",
+    "resize": "resize", "concat": "concatenate", "reduce": "reduction", "batch_norm": "batch norm",
+}  # fmt: skip
+Model: TypeAlias = "nn.Module | str | Path | Subject"
+_FEW = 24  # nodes that a reader takes in at once
+
+
+class Map(NamedTuple):
+    """A result with image axes: whose it is, its spatial size, and what its positions see along each axis."""
+
+    layer: str
+    size: tuple[int, ...]
+    fields: tuple[Field, ...]
+
+    def place(self, at: Sequence[int] | None) -> tuple[int, ...]:
+        """Return a position of the map: ``at``, or the one in the middle.
+
+        Raises:
+            ConfigError: it lies outside, or has another number of axes.
+        """
+        if at is None:
+            return tuple(n // 2 for n in self.size)
+        place = tuple(int(p) for p in at)
+        if len(place) != len(self.size) or any(not 0 <= p < n for p, n in zip(place, self.size, strict=True)):
+            last = tuple(n - 1 for n in self.size)
+            raise ConfigError(f"at: got {place}; {self.layer} has positions from {(0,) * len(last)} to {last}.")
+        return place
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that was traced: its steps, what each value sees, its name and its input."""
+
+    name: str
+    trace: Trace
+    sights: dict[int, Sight]
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Spatial size of the (first) input."""
+        return self.trace.inputs[0].shape[2:]
+
+    def map(self, layer: str | None = None) -> Map:
+        """Return the last result of ``layer`` that has image axes; of the whole network unless told.
+
+        Raises:
+            ConfigError: there is no such layer, or none of its results has positions of the image.
+        """
+        steps = [s for s in self.trace.steps if layer in (None, s.name) or s.name.startswith(f"{layer}.")]
+        if not steps:
+            paths = [step.name.split(".") for step in self.trace.steps]
+            names = list(dict.fromkeys(".".join(path[:count]) for path in paths for count in range(1, len(path) + 1)))
+            near = difflib.get_close_matches(str(layer), names, n=1, cutoff=0.3) or names[-1:]
+            raise ConfigError(f"layer: {self.name} has no layer {layer!r}; did you mean {near[0]!r}?")
+        for step in reversed(steps):
+            value = step.outputs[0]
+            sight = self.sights[value.key]
+            axes = {images[0]: axis for axis, images in enumerate(sight.axes) if len(images) == 1}
+            if not sight.known or len(axes) < len(self.size):
+                continue
+            order = range(len(self.size))
+            size = tuple(value.shape[axes[image]] for image in order)
+            if not (sight.whole and set(size) == {1}):  # one position that sees all is no map
+                return Map(step.name, size, tuple(sight.fields[image] for image in order))
+        raise ConfigError(
+            f"layer: {layer or self.name} has no result whose positions are known as places of the image. "
+            "Give a layer before its pooling or reshaping."
+        )
+
+
+def subject(model: Model, shape: Sequence[int] | None = None) -> Subject:
+    """Return ``model`` as it runs on an input of ``shape``, without data.
+
+    Args:
+        model: a PyTorch module, a name of ``convoxel.models.names()``, an ``.onnx`` or ``.cvx`` file, a program, or
+            a subject, which is returned as it is.
+        shape: (n, channels, *spatial); a network of the zoo shows a usual one unless told.
+
+    Raises:
+        ConfigError: the name is not known, or the shape is missing or malformed.
+        ShapeError: the network does not accept the shape.
+        GraphError: the network cannot run without data.
+
+    >>> subject("resnet18").size
+    (224, 224)
+    """
+    if isinstance(model, Subject):
+        return model
+    sizes = None if shape is None else tuple(int(n) for n in shape)
+    if sizes is not None and (not 3 <= len(sizes) <= 5 or min(sizes) < 1):
+        raise ConfigError(f"shape: got {sizes}; expected (n, channels, *spatial), such as (1, 3, 224, 224).")
+    source, shapes, name = open_source(model, (sizes,) if sizes else ())
+    if not shapes:
+        raise ConfigError(f"shape: {name} needs the shape of its input, such as shape=(1, 3, 224, 224).")
+    trace = source.trace(shapes)
+    return Subject(name, trace, look(trace)[0])
+
+
+@dataclass(frozen=True)
+class Node:
+    """A part of a network.
+
+    Attributes:
+        name: the module's path, or what the step is.
+        steps: in running order; empty for an input.
+        shape: of the last result.
+        fields: receptive field of the last result, an entry an image axis; empty where it is not known.
+        whole: whether every position sees the whole image beside that.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    shape: tuple[int, ...]
+    fields: tuple[Field, ...] = ()
+    whole: bool = False
+
+    @property
+    def params(self) -> int:
+        """Parameters of the part."""
+        return sum(step.params for step in self.steps)
+
+    @property
+    def main(self) -> Step | None:
+        """The one step that is not a normalisation or an activation; None if there are several, or none."""
+        steps = [step for step in self.steps if step.operator not in _FOLDED]
+        return steps[0] if len(steps) == 1 else None
+
+    @property
+    def joins(self) -> bool:
+        """Whether all it does is to bring branches together."""
+        return self.main is not None and self.main.operator in _JOINS and len(self.main.inputs) > 1
+
+    @property
+    def kind(self) -> str:
+        """What it is at heart: an operator, "input", or "other"."""
+        found = Counter(step.operator for step in self.steps)
+        for operator in ("transposed_convolution", "convolution", "dense", "max_pool", "average_pool", "resize"):
+            if found[operator]:
+                return operator
+        if found["adaptive_pool"] or found["reduce"]:
+            return "average_pool"
+        return "other" if self.steps else "input"
+
+    def what(self) -> str:
+        """Return what it does, in words."""
+        if not self.steps:
+            return "what the network is given"
+        step = self.main
+        if step is not None:
+            word = _WORDS.get(step.operator, step.operator if step.operator != "unknown" else "")
+            word = word or str(step.attributes.get("function", "unknown"))
+            kernel = step.attributes.get("kernel")
+            text = f"{' × '.join(map(str, kernel))} {word}" if kernel else word
+            stride = step.attributes.get("stride", ())
+            return f"{text}, stride {_times(stride)}" if any(s != 1 for s in stride) else text
+        found = Counter(step.operator for step in self.steps if step.operator not in _FOLDED)
+        parts = [_counted(found[operator], _WORDS[operator]) for operator in _WORDS if found[operator]]
+        return ", ".join(parts[:2]) or _WORDS.get(self.steps[0].operator, self.steps[0].operator)
+
+    def sees(self) -> str:
+        """Return its receptive field in words; empty where it is not known."""
+        if not self.fields:
+            return ""
+        sizes, strides = [field.size for field in self.fields], [field.stride for field in self.fields]
+        text = f"field {_times(sizes)}"
+        if any(stride != 1 for stride in strides):
+            text += f", stride {_times(strides)}"
+        return f"{text} + whole" if self.whole else text
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Nodes in running order, and who reads from whom, as pairs of indices."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    edges: tuple[tuple[int, int], ...]
+
+
+def outline(of: Subject, depth: int | None = None) -> Outline:
+    """Return a network's outline.
+
+    Args:
+        of: the network.
+        depth: how many parts of a module's path make a node (1: the network's own children); the deepest that
+            gives at most 24 nodes unless told.
+
+    Raises:
+        ConfigError: ``depth`` is below 1.
+
+    >>> found = outline(subject("resnet18"), depth=1)
+    >>> [node.name for node in found.nodes]
+    ['input', 'conv1', 'maxpool', 'layer1', 'layer2', 'layer3', 'layer4', 'avgpool', 'fc']
+    """
+    if depth is not None:
+        if depth < 1:
+            raise ConfigError(f"depth: got {depth}; expected at least 1.")
+        return _folded(of, depth)
+    deepest = max((step.name.count(".") + 1 for step in of.trace.steps), default=1)
+    best = _folded(of, 1)
+    for level in range(2, deepest + 1):
+        finer = _folded(of, level)
+        if len(finer.nodes) > _FEW:
+            break
+        best = finer
+    return best
+
+
+def _folded(of: Subject, depth: int) -> Outline:
+    trace = of.trace
+    groups: list[tuple[str, list[Step]]] = [("input", []) for _ in trace.inputs]
+    owner = {value.key: index for index, value in enumerate(trace.inputs)}
+    shapes = [value.shape for value in trace.inputs]
+    for step in trace.steps:
+        name = ".".join(step.name.partition(":")[0].split(".")[:depth])
+        sources = {owner[value.key] for value in step.inputs}
+        if name == groups[-1][0] and groups[-1][1]:
+            place = len(groups) - 1
+        elif step.operator in _FOLDED and len(sources) == 1 and groups[min(sources)][1] and len(step.inputs) == 1:
+            place = min(sources)
+        else:
+            groups.append((name, []))
+            shapes.append(())
+            place = len(groups) - 1
+        groups[place][1].append(step)
+        for value in step.outputs:
+            owner[value.key] = place
+            shapes[place] = value.shape
+    edges: dict[tuple[int, int], None] = {}
+    for place, (_, steps) in enumerate(groups):
+        for step in steps:
+            edges.update({(owner[v.key], place): None for v in step.inputs if owner[v.key] != place})
+    last = {owner[v.key]: of.sights.get(v.key) for v in _results(trace)}
+    nodes = [
+        Node(name, tuple(steps), shape, *_seen(last.get(place)))
+        for place, ((name, steps), shape) in enumerate(zip(groups, shapes, strict=True))
+    ]
+    return Outline(of.name, tuple(_renamed(nodes)), tuple(edges))
+
+
+def _results(trace: Trace) -> Iterator[Value]:
+    yield from trace.inputs
+    for step in trace.steps:
+        yield from step.outputs
+
+
+def _seen(sight: Sight | None) -> tuple[tuple[Field, ...], bool]:
+    if sight is None or not sight.known:
+        return (), False
+    return tuple(sight.fields[axis] for axis in sorted(sight.fields)), bool(sight.whole)
+
+
+def _renamed(nodes: Sequence[Node]) -> list[Node]:
+    """Give nodes that bear the same name a number."""
+    found: Counter[str] = Counter()
+    renamed = []
+    for node in nodes:
+        found[node.name] += 1
+        count = found[node.name]
+        renamed.append(node if count == 1 else replace(node, name=f"{node.name}:{count}"))
+    return renamed
+
+
+def _counted(count: int, word: str) -> str:
+    plural = word if word.endswith(("ing", "connected", "concatenate", "norm")) else f"{word}s"
+    return word if count == 1 else f"{count} {plural}" if plural != word else f"{count} × {word}"
+
+
+def _times(sizes: Iterable[object]) -> str:
+    values = [str(size) for size in sizes]
+    return values[0] if len(set(values)) == 1 else " × ".join(values)

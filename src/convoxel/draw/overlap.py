@@ -1,0 +1,130 @@
+"""How many inputs reach each output of a transposed convolution: where that is uneven, checkerboards appear.
+
+Odena, Dumoulin & Olah 2016, "Deconvolution and checkerboard artifacts": a kernel that the stride divides covers
+every output equally often, another one does not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from convoxel.draw.figure import Figure, beside
+from convoxel.draw.legend import EDGE, heading, legend
+from convoxel.draw.scan import Scan, Track
+from convoxel.draw.shape import Box, Look, Shape, Words
+from convoxel.errors import ConfigError
+
+__all__ = ["overlap"]
+
+_MOST_CELLS = 4096
+_BAR = 110.0
+
+
+def overlap(
+    kernel: int | Sequence[int],
+    stride: int = 2,
+    padding: str | int = "none",
+    *,
+    size: int | Sequence[int] = (6, 6),
+    dilation: int = 1,
+    output_padding: int = 0,
+) -> Figure:
+    """Return how many inputs reach each output of a transposed convolution.
+
+    Args:
+        kernel: kernel size; several of them are drawn side by side.
+        stride: stride.
+        padding: as ``arithmetic.resolve_padding`` takes it.
+        size: input size, one or two axes.
+        dilation: dilation.
+        output_padding: outputs added at the end.
+
+    Raises:
+        ConfigError: three axes (the count is the product of those along each), or too many outputs.
+        ShapeError: the layer does not take the size.
+
+    >>> overlap(3).text, overlap(4).text
+    ('Uneven: 1, 2 or 4 inputs reach an output inside.', 'Even: 4 inputs reach every output inside.')
+    """
+    sizes = (size,) if isinstance(size, int) else tuple(size)
+    kernels = (kernel,) if isinstance(kernel, int) else tuple(kernel)
+    if len(sizes) not in (1, 2) or not kernels:
+        raise ConfigError(
+            f"overlap: size {sizes}, kernel {kernels}; expected one or two axes and at least one kernel. "
+            "Along more axes the numbers multiply."
+        )
+    drawn = []
+    for k in kernels:
+        options = {"kind": "transposed", "output_padding": output_padding}
+        scan = Scan.of(sizes, k, stride, padding, dilation, **options)  # type: ignore[arg-type]
+        if scan.steps() > _MOST_CELLS:
+            raise ConfigError(f"overlap: {scan.steps()} outputs are too many to draw; up to {_MOST_CELLS} are.")
+        drawn.append(_figure(scan))
+    return drawn[0] if len(drawn) == 1 else beside(drawn, "Overlap of transposed convolutions", gap=8)
+
+
+def _inside(track: Track) -> list[int]:
+    """Return how many inputs reach each of the outputs of a period, away from the borders."""
+    span = track.d * (track.k - 1) + 1
+    far = Track(2 * span + 2, track.k, track.s, (0, 0), track.d, 0, True)
+    return [len(far.reads(track.s * span + phase)) for phase in range(track.s)]
+
+
+def _figure(scan: Scan) -> Figure:
+    counts = {output: len(scan.reads(output)) for output in scan.outputs()}
+    inside = sorted({math.prod(parts) for parts in itertools.product(*map(_inside, scan.tracks))})
+    if len(inside) == 1:
+        text = f"Even: {inside[0]} input{'s reach' if inside[0] != 1 else ' reaches'} every output inside."
+    else:
+        listed = ", ".join(map(str, inside[:-1])) + f" or {inside[-1]}"
+        text = f"Uneven: {listed} inputs reach an output inside."
+    title = f"Kernel {' × '.join(map(str, scan.kernel))}, stride {scan.tracks[0].s}"
+    sizes = f"{' × '.join(map(str, scan.size))} → {' × '.join(map(str, scan.output))}"
+    shapes, width, top = heading(title, [sizes, text])
+    most = max(counts.values())
+    draw = _cells if len(scan.tracks) == 2 else _bars
+    shapes += draw(scan, counts, most, top + 6)
+    columns = scan.output[-1]
+    cell = _cell(scan)
+    right = EDGE + columns * cell + EDGE
+    bottom = top + 6 + (scan.output[0] * cell if len(scan.tracks) == 2 else _BAR + 20)
+    entries = [(Look(fill=_role(n, most)), f"{n}") for n in sorted(set(counts.values()))]
+    entries = [(look, f"{word} input" + ("" if word == "1" else "s")) for look, word in entries]
+    told, least, end = legend(entries[:8], bottom + 14, max(width, right))
+    return Figure(title, text, max(width, right, least), end + EDGE - 8, (*shapes, *told))
+
+
+def _cell(scan: Scan) -> float:
+    return min(30.0, 520.0 / max(scan.output))
+
+
+def _role(number: int, most: int) -> str:
+    return "grid" if number == 0 else f"ramp:{round((number - 1) / max(most - 1, 1), 2):g}"
+
+
+def _cells(scan: Scan, counts: dict[tuple[int, ...], int], most: int, top: float) -> Iterator[Shape]:
+    cell = _cell(scan)
+    side = cell - (2 if cell > 12 else 0)
+    for (row, column), number in counts.items():
+        x, y = EDGE + column * cell, top + row * cell
+        role = _role(number, most)
+        yield Box(x, y, side, side, 3, look=Look(fill=role), data={"output": f"{row},{column}", "reached": str(number)})
+        if cell >= 20:
+            look = Look(fill=f"on:{role}", size=12, align="middle")
+            yield Words(x + side / 2, y + side / 2 + 4.3, str(number), look=look)
+
+
+def _bars(scan: Scan, counts: dict[tuple[int, ...], int], most: int, top: float) -> Iterator[Shape]:
+    cell = _cell(scan)
+    side = cell - (3 if cell > 12 else 0)
+    for (place,), number in counts.items():
+        tall = _BAR * number / max(most, 1)
+        x, y = EDGE + place * cell, top + _BAR - tall
+        role = _role(number, most)
+        fact = {"output": str(place), "reached": str(number)}
+        yield Box(x, y, side, max(tall, 1.0), 2, look=Look(fill=role), data=fact)
+        if cell >= 18:
+            look = Look(fill="soft", size=11, align="middle")
+            yield Words(x + side / 2, top + _BAR + 15, str(number), look=look)

@@ -1,0 +1,244 @@
+"""Which inputs each output of a convolution reads, and through which weight: whole numbers, no values.
+
+Every kind of layer is put as one picture: a window of k slots, d apart, slides over a *canvas*. For a
+convolution the canvas is the input, the window moves s cells a step. For a transposed convolution the canvas
+is the input stretched with s − 1 empty cells, and the window moves one cell a step (Dumoulin & Visin 2016,
+arXiv 1603.07285, section 4: p' = d (k − 1) − p). Cells before and behind the canvas are padding; a negative
+padding cuts cells off.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from convoxel.arithmetic import conv_size, resolve_padding, transposed_padding, transposed_size
+from convoxel.errors import ConfigError, ConvoxelError
+
+__all__ = ["KINDS", "Scan", "Track"]
+
+KINDS = ("correlation", "convolution", "transposed")
+
+Pair = tuple[int, int]
+Position = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Track:
+    """One axis of a scan.
+
+    Attributes:
+        i: input size.
+        k: kernel size.
+        s: stride.
+        p: padding before and after, of the convolution that a transposed one turns round.
+        d: dilation.
+        a: outputs that a transposed convolution adds at the end.
+        transposed: whether it is one.
+        flipped: whether the kernel is read backwards, as a convolution in the mathematical sense does.
+
+    >>> Track(5, 3, 2, (1, 1)).reads(0)  # (weight, input): the first slot lies on the padding
+    [(1, 0), (2, 1)]
+    >>> Track(2, 3, 2, (0, 0), transposed=True).reads(2)
+    [(2, 0), (0, 1)]
+    """
+
+    i: int
+    k: int
+    s: int = 1
+    p: Pair = (0, 0)
+    d: int = 1
+    a: int = 0
+    transposed: bool = False
+    flipped: bool = False
+
+    @property
+    def o(self) -> int:
+        """Output size."""
+        size = transposed_size(self.i, self.k, self.s, self.p, self.d, self.a) if self.transposed else None
+        return conv_size(self.i, self.k, self.s, self.p, self.d) if size is None else size
+
+    @property
+    def stretch(self) -> int:
+        """Cells of the canvas from one input to the next."""
+        return self.s if self.transposed else 1
+
+    @property
+    def step(self) -> int:
+        """Cells of the canvas from one window to the next."""
+        return 1 if self.transposed else self.s
+
+    @property
+    def length(self) -> int:
+        """Cells of the canvas, without padding."""
+        return (self.i - 1) * self.stretch + 1
+
+    @property
+    def around(self) -> Pair:
+        """Cells of padding before and behind the canvas."""
+        if not self.transposed:
+            return self.p
+        before, after = transposed_padding(self.k, self.p, self.d)
+        return before, after + self.a
+
+    def start(self, output: int) -> int:
+        """Return the cell of the canvas that the window's first slot lies on; negative: in the padding."""
+        return output * self.step - self.around[0]
+
+    def weight(self, slot: int) -> int:
+        """Return which weight the window's slot holds; a transposed convolution turns the kernel round."""
+        return self.k - 1 - slot if self.transposed != self.flipped else slot
+
+    def source(self, cell: int) -> int | None:
+        """Return the input that lies on a cell of the canvas, or None."""
+        inside = 0 <= cell < self.length and cell % self.stretch == 0
+        kept = -self.around[0] <= cell < self.length + self.around[1]
+        return cell // self.stretch if inside and kept else None
+
+    def reads(self, output: int) -> list[Pair]:
+        """Return (weight, input) of every slot that lies on an input, from the first slot to the last."""
+        start = self.start(output)
+        found = ((self.weight(slot), self.source(start + self.d * slot)) for slot in range(self.k))
+        return [(weight, source) for weight, source in found if source is not None]
+
+    def equation(self) -> str:
+        """Return the size's equation with its numbers."""
+        p = f"{self.p[0]} + {self.p[1]}" if self.p[0] != self.p[1] else f"2·{self.p[0]}"
+        e = f"{self.d * (self.k - 1) + 1}"
+        if self.transposed:
+            plus = f" + {self.a}" if self.a else ""
+            return f"{self.s}·({self.i} − 1) + {e} − {p}{plus} = {self.o}"
+        room = f"{self.i} + {p} − {e}"
+        return f"⌊({room}) / {self.s}⌋ + 1 = {self.o}" if self.s > 1 else f"{room} + 1 = {self.o}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A layer's reads in all its axes; positions run row by row."""
+
+    tracks: tuple[Track, ...]
+    kind: str
+
+    @classmethod
+    def of(
+        cls,
+        size: int | Sequence[int],
+        kernel: int | Sequence[int] = 3,
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] | Sequence[Pair] = "none",
+        dilation: int | Sequence[int] = 1,
+        *,
+        kind: str = "correlation",
+        output_padding: int | Sequence[int] = 0,
+    ) -> Scan:
+        """Return the scan of a layer over an input of ``size``.
+
+        Args:
+            size: input size of every axis; one number is a signal.
+            kernel: kernel size, of all axes or of every axis.
+            stride: stride, likewise.
+            padding: a word of ``arithmetic.PADDING_WORDS``, or numbers as ``arithmetic.resolve_padding`` takes.
+            dilation: dilation, likewise.
+            kind: "correlation" (what networks compute), "convolution" (the kernel read backwards) or
+                "transposed" (of the correlation with these numbers).
+            output_padding: outputs added at the end, for "transposed".
+
+        Raises:
+            ConfigError: a number of axes, a kind or a word that is not known.
+            ShapeError: the kernel does not fit.
+
+        >>> Scan.of((5, 5), 3, 2, "same").output
+        (3, 3)
+        """
+        sizes = (size,) if isinstance(size, int) else tuple(size)
+        if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
+            raise ConfigError(f"size: got {sizes}; expected 1 to 3 sizes of at least 1, such as (5, 5).")
+        if kind not in KINDS:
+            raise ConfigError(f"kind: got {kind!r}; expected {', '.join(map(repr, KINDS))}.")
+        axes = len(sizes)
+        k, s, d, a = (
+            _each(name, value, axes, least)
+            for name, value, least in (
+                ("kernel", kernel, 1), ("stride", stride, 1), ("dilation", dilation, 1),
+                ("output_padding", output_padding, 0),
+            )
+        )  # fmt: skip
+        if any(a) and kind != "transposed":
+            raise ConfigError(f"output_padding: got {output_padding}; only kind='transposed' has it.")
+        # "same" of a transposed convolution: the padding of the convolution that leads back to this size.
+        whole = tuple(n * step for n, step in zip(sizes, s, strict=True)) if kind == "transposed" else sizes
+        pairs = resolve_padding(padding, k, s, d, whole)
+        tracks = tuple(
+            Track(i, wide, step, pair, apart, more, kind == "transposed", kind == "convolution")
+            for i, wide, step, pair, apart, more in zip(sizes, k, s, pairs, d, a, strict=True)
+        )
+        scan = cls(tracks, kind)
+        for axis, track in enumerate(tracks):
+            try:
+                _ = track.o
+            except ConvoxelError as error:
+                raise type(error)(f"axis {axis} of {axes}: {error}") from None
+        return scan
+
+    @property
+    def size(self) -> Position:
+        """Input size of every axis."""
+        return tuple(track.i for track in self.tracks)
+
+    @property
+    def output(self) -> Position:
+        """Output size of every axis."""
+        return tuple(track.o for track in self.tracks)
+
+    @property
+    def kernel(self) -> Position:
+        """Kernel size of every axis."""
+        return tuple(track.k for track in self.tracks)
+
+    def outputs(self) -> Iterator[Position]:
+        """Yield every output, row by row."""
+        return itertools.product(*(range(track.o) for track in self.tracks))
+
+    def reads(self, output: Position) -> list[tuple[Position, Position]]:
+        """Return (weight, input) of everything that ``output`` reads."""
+        found = [track.reads(o) for track, o in zip(self.tracks, output, strict=True)]
+        return [tuple(zip(*entry, strict=True)) for entry in itertools.product(*found)]  # type: ignore[misc]
+
+    def steps(self) -> int:
+        """Return the number of outputs."""
+        return math.prod(self.output)
+
+    def sentence(self) -> str:
+        """Return the layer in one line.
+
+        >>> Scan.of((5, 5), 3, 2, "same").sentence()
+        'correlation, kernel 3 × 3, stride 2, padding 1'
+        """
+        parts = [f"{self.kind}{' convolution' * (self.kind == 'transposed')}, kernel {_times(self.kernel)}"]
+        parts.append(f"stride {_short([track.s for track in self.tracks])}")
+        pads = [str(t.p[0]) if t.p[0] == t.p[1] else f"({t.p[0]}, {t.p[1]})" for t in self.tracks]
+        parts.append("no padding" if set(pads) == {"0"} else f"padding {_short(pads)}")
+        if any(track.d > 1 for track in self.tracks):
+            parts.append(f"dilation {_short([track.d for track in self.tracks])}")
+        if any(track.a for track in self.tracks):
+            parts.append(f"output padding {_short([track.a for track in self.tracks])}")
+        return ", ".join(parts)
+
+
+def _each(name: str, value: int | Sequence[int], axes: int, least: int) -> Position:
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(values) == 1:
+        values *= axes
+    if len(values) != axes or min(values) < least:
+        raise ConfigError(f"{name}: got {values}; expected one number for all axes, or {axes}, each at least {least}.")
+    return values
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " × ".join(map(str, sizes))
+
+
+def _short(values: Sequence[object]) -> str:
+    return str(values[0]) if len(set(values)) == 1 else " × ".join(map(str, values))

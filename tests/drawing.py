@@ -1,0 +1,74 @@
+"""Reads figures back: elements with their place on the page, whatever groups and motions they lie in."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from convoxel.draw.figure import Figure
+from convoxel.draw.letter import text_width
+from convoxel.draw.raster import font
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+class Placed(NamedTuple):
+    """An element, and how far the groups around it move it."""
+
+    element: ElementTree.Element
+    dx: float
+    dy: float
+
+    def data(self, key: str) -> str | None:
+        return self.element.get(f"data-{key}")
+
+    @property
+    def spot(self) -> tuple[float, float]:
+        """Upper left corner of a rectangle."""
+        x, y = float(self.element.get("x", 0)), float(self.element.get("y", 0))
+        return round(self.dx + x, 2), round(self.dy + y, 2)
+
+
+def elements(root: ElementTree.Element, dx: float = 0.0, dy: float = 0.0) -> Iterator[Placed]:
+    """Every element below ``root``, with the sum of the translations above it."""
+    for child in root:
+        found = re.fullmatch(r"translate\(([-\d.]+) ([-\d.]+)\)", child.get("transform", "translate(0 0)"))
+        assert found, child.get("transform")
+        x, y = dx + float(found[1]), dy + float(found[2])
+        yield Placed(child, x, y)
+        yield from elements(child, x, y)
+
+
+def parsed(figure: Figure) -> ElementTree.Element:
+    """The figure's SVG, which must be well-formed and need nothing from elsewhere."""
+    text = figure.svg()
+    root = ElementTree.fromstring(text)
+    assert root.tag == f"{SVG}svg" and root.find(f"{SVG}title") is not None and root.find(f"{SVG}desc") is not None
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|<script|url\(", text)
+    return root
+
+
+def check_texts(figure: Figure) -> int:
+    """No text leaves the page, at rest, by the widths we assume and by those of a real font; return their number."""
+    root = parsed(figure.still())
+    style = root.findtext(f"{SVG}style") or ""
+    count = 0
+    for placed in elements(root):
+        if placed.element.tag != f"{SVG}text":
+            continue
+        name = (placed.element.get("class") or "").split()[0]
+        rule = " ".join(re.findall(rf"\.{name}{{([^}}]*)}}", style))
+        size = float(re.findall(r"font-size:([\d.]+)px", rule)[0])
+        bold, align = "font-weight" in rule, (re.findall(r"text-anchor:(\w+)", rule) or ["start"])[0]
+        text = placed.element.text or ""
+        face, complete = font(100, bold)
+        width = face.getlength(text) * size / 100 if complete else text_width(text, size, bold)
+        assert width <= text_width(text, size, bold) + 0.5, f"{text!r} is wider than assumed"
+        x, y = placed.spot
+        left = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[align] * width
+        assert left >= 0 and left + width <= figure.width, f"{text!r} is cut at the side"
+        assert y - 0.75 * size >= 0 and y + 0.25 * size <= figure.height, f"{text!r} is cut above or below"
+        count += 1
+    return count
