@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import resource
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from convoxel import models
-from convoxel.errors import ConfigError, GraphError, ShapeError, UnsupportedError
+from convoxel.errors import ConfigError, DataError, GraphError, ShapeError
 from convoxel.inspect import describe
 
 
@@ -84,8 +87,9 @@ def test_skip_keeps_memory_alive() -> None:
 
     one = 4 * 10
     summary = describe(Skip(), (1, 1, 10))
-    # x, y | y, s | y, s, z | y, z, cat (two more): the last needs most
-    assert summary.peak_bytes == 4 * one
+    # x and the whole of y and z | the whole, s | the whole, s | the whole: parts are written where the whole lies
+    assert [row.live_bytes for row in summary.rows] == [3 * one, 3 * one, 3 * one, 2 * one]
+    assert summary.peak_bytes == 3 * one
     assert summary.activation_bytes == 5 * one
 
 
@@ -134,6 +138,91 @@ def test_the_printed_table() -> None:
     assert repr(summary) == "<Summary Sequential: 1×1×32×64 → 1×4×16×32, 40 parameters, 73.7 k MACs>"
     html = summary._repr_html_()
     assert html.count("<tr>") == 3 and "convolution + relu" in html and "<script" not in html
+    page = summary.view().page()
+    assert page.startswith("<!doctype html>") and html in page and "color-scheme:light dark" in page
+
+
+def test_published_transposed_macs_and_options() -> None:
+    summary = describe("resnet18", dims=3, in_channels=1, num_classes=2, width=0.25)
+    assert summary.input_shapes == ((1, 1, 64, 64, 64),) and summary.output_shapes == ((1, 2),)
+    assert describe("unet", (1, 2, 32), levels=2).input_shapes == ((1, 2, 32),)
+    with pytest.raises(ConfigError, match="levls"):
+        describe("unet", levls=2)
+    with pytest.raises(ConfigError, match="levels= came with a network that is built already"):
+        describe(nn.Conv1d(1, 1, 3), (1, 1, 8), levels=2)
+
+
+def test_rows_of_other_depths_and_columns() -> None:
+    summary = describe("resnet18", (1, 3, 64, 64))
+    top = summary.at_depth(1)
+    assert [row.name for row in top][:5] == ["conv1", "bn1", "relu", "maxpool", "layer1"]
+    for figure in ("params", "macs", "activation_bytes", "moved_bytes", "steps"):
+        assert sum(getattr(row, figure) for row in top) == sum(getattr(row, figure) for row in summary.rows)
+    assert max(row.live_bytes for row in top) == summary.peak_bytes
+    assert len(summary.at_depth(2)) > len(top) and summary.at_depth(9) == summary.at_depth(4)
+    view = summary.view(depth=1, columns=["layer", "live", "offset", "intensity"])
+    assert next(view.lines()) == ["conv1", "304 KiB", "-3×-3", "55.2"]
+    assert "FLOPs/byte" in view.text() and "kernel" not in view.text()
+    with pytest.raises(ConfigError, match="depth is 0; expected at least 1"):
+        summary.view(depth=0)
+    with pytest.raises(ConfigError, match=r"there is no 'flops'; choose from layer, operator"):
+        summary.view(columns=["layer", "flops"])
+    with pytest.raises(ConfigError, match=r"none given; choose from layer"):
+        summary.view(columns=[])
+
+
+def test_csv_holds_plain_numbers(tmp_path: Path) -> None:
+    summary = describe("unet", (1, 1, 16, 16, 16))
+    text = summary.to_csv(tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_text() == text
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == len(summary.rows)
+    assert sum(int(row["macs"]) for row in rows) == summary.macs
+    assert rows[0]["layer"] == "encoder.0.conv1" and rows[0]["output_shape"] == "1x32x16x16x16"
+    assert (rows[-1]["field_size"], rows[-1]["field_stride"], rows[-1]["whole"]) == ("204x204x204", "1x1x1", "no")
+    with pytest.raises(DataError, match=r"rows\.csv cannot be written .* Name a file in a folder that exists"):
+        summary.to_csv(tmp_path / "none" / "rows.csv")
+
+
+def test_bytes_moved_and_intensity() -> None:
+    """conv 1 → 4, 3×3, on 8²: 64 inputs, 40 weights, 256 results; 2 · 9 · 256 FLOPs."""
+    (conv, flat) = describe(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten()), (1, 1, 8, 8)).rows
+    assert conv.moved_bytes == 4 * (64 + 40 + 256)
+    assert conv.intensity == 2 * 9 * 256 / conv.moved_bytes
+    assert (flat.moved_bytes, flat.intensity) == (0, 0.0)
+
+
+def test_no_data_is_allocated_or_read() -> None:
+    with torch.device("meta"):
+        net = nn.Sequential(nn.Linear(1 << 20, 1 << 20), nn.ReLU())  # 4 TiB
+    assert describe(net, (1, 1 << 20)).params == (1 << 40) + (1 << 20)
+    begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    describe("vgg19")  # 548 MiB of weights
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun < 100 * 1024
+
+
+@pytest.mark.parametrize("layer, shape", [
+    (nn.Conv2d(2, 4, 3, 2, 1, 2, 2), (2, 2, 9, 11)), (nn.Conv1d(1, 2, 3, padding="same"), (1, 1, 9)),
+    (nn.ConvTranspose3d(2, 4, 3, 2, 1, 1, 2), (1, 2, 3, 4, 5)), (nn.MaxPool2d(3, 2, 1, ceil_mode=True), (1, 1, 6, 7)),
+    (nn.AvgPool1d(3, 2), (1, 1, 8)), (nn.AdaptiveAvgPool2d((1, 3)), (1, 2, 5, 7)), (nn.Linear(4, 3), (2, 5, 4)),
+    (nn.AdaptiveAvgPool2d((None, 3)), (1, 2, 5, 7)), (nn.BatchNorm2d(3), (2, 3, 4, 4)), (nn.SiLU(True), (1, 2, 3)),
+    (nn.MaxPool1d(2, return_indices=True), (1, 1, 8)), (nn.Conv2d(1, 2, 3), (1, 5, 5)),
+    (nn.LPPool2d(2, 2), (1, 1, 8, 8)),
+])  # fmt: skip
+def test_shapes_without_data_are_pytorchs(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    result = layer.eval()(torch.zeros(shape))
+    expected = result[0] if isinstance(result, tuple) else result
+    assert describe(nn.Sequential(layer), shape).rows[-1].output_shape == tuple(expected.shape)
+
+
+@pytest.mark.parametrize("layer, shape", [
+    (nn.Conv2d(2, 4, 3), (1, 3, 9, 9)), (nn.Conv2d(1, 4, 3), (1, 1, 2, 9)), (nn.BatchNorm1d(3), (1, 2, 8)),
+    (nn.ConvTranspose1d(2, 1, 2), (1, 1, 8)), (nn.MaxPool1d(9), (1, 1, 8)), (nn.Linear(4, 2), (1, 5)),
+    (nn.MaxPool1d(2, 2, 2), (1, 1, 8)),
+])  # fmt: skip
+def test_what_pytorch_refuses_is_refused(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    with pytest.raises(GraphError, match="does not run without data on inputs of shape"):
+        describe(layer, shape)
 
 
 def test_zoo_networks_by_name() -> None:
@@ -143,7 +232,7 @@ def test_zoo_networks_by_name() -> None:
 
 @pytest.mark.parametrize("arguments, error, match", [
     (("resnet19",), ConfigError, "did you mean 'resnet1"),
-    (("net.onnx", (1, 3, 8, 8)), UnsupportedError, "'net.onnx' is a file"),
+    (("net.onnx", (1, 3, 8, 8)), GraphError, "net.onnx cannot be read"),
     (("unet", (1, 1)), ConfigError, r"\(1, 1\) has 2 axes, but unet takes"),
     (("unet", (1, 1, 0)), ConfigError, r"\(1, 1, 0\) is no input shape"),
     (("unet", 16), ConfigError, "16 is no input shape"),
@@ -169,6 +258,6 @@ def test_documented_examples() -> None:
     import doctest
     import importlib
 
-    for name in ("describe", "summary"):
+    for name in ("admission", "describe", "influence", "shift", "summary", "superposition", "table"):
         result = doctest.testmod(importlib.import_module(f"convoxel.inspect.{name}"))
         assert result.failed == 0 and result.attempted > 0

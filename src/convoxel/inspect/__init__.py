@@ -4,15 +4,75 @@ Read in this order:
 
 ``step``        one step of a network, as data
 ``vocabulary``  which operator a PyTorch function is
+``meta``        PyTorch functions on shapes alone
 ``trace``       a PyTorch module becomes steps, run without data
+``graph``       an ONNX file or a saved program becomes steps
 ``sight``       what every step sees of the image
-``describe``    the public function: steps become a table
-``summary``     the table, printed or as a dict
+``memory``      what is alive at every step, and what training keeps
+``admission``   which input sizes work
+``advice``      what a designer should know, in sentences
+``summary``     rows and totals as data
+``table``       the same, printed
+``describe``    the public function: steps become a summary
+
+and of networks that have values:
+
+``shift``          equivariance: does a network commute with shifts?
+``influence``      effective receptive fields: what an output really looks at
+``superposition``  linearity, and which step breaks it
+``factorisation``  a kernel as smaller ones
+``rank``           ranks, errors and what separation would save
 """
 
 from __future__ import annotations
 
-from convoxel.inspect.describe import describe
-from convoxel.inspect.summary import Row, Summary
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Row", "Summary", "describe"]
+from convoxel.inspect.admission import Admission
+from convoxel.inspect.describe import describe
+from convoxel.inspect.summary import Reach, Row, Summary
+from convoxel.inspect.table import COLUMNS
+
+if TYPE_CHECKING:
+    from convoxel.inspect.influence import EffectiveField, effective_field
+    from convoxel.inspect.rank import separability, time_engine
+    from convoxel.inspect.shift import Equivariance, equivariance
+    from convoxel.inspect.superposition import Linearity, linearity
+
+__all__ = [
+    "COLUMNS",
+    "Admission",
+    "EffectiveField",
+    "Equivariance",
+    "Linearity",
+    "Reach",
+    "Row",
+    "Summary",
+    "describe",
+    "effective_field",
+    "equivariance",
+    "linearity",
+    "separability",
+    "time_engine",
+]
+
+# What measures needs PyTorch; a description of a file does not.
+_LAZY = {
+    "EffectiveField": "influence",
+    "Equivariance": "shift",
+    "Linearity": "superposition",
+    "effective_field": "influence",
+    "equivariance": "shift",
+    "linearity": "superposition",
+    "separability": "rank",
+    "time_engine": "rank",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'convoxel.inspect' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"convoxel.inspect.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value

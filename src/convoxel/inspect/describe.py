@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from convoxel.arithmetic import conv_macs, linear_macs, peak_bytes, transposed_macs
+from convoxel.arithmetic import conv_macs, linear_macs, transposed_macs
 from convoxel.errors import ConfigError, UnsupportedError
+from convoxel.inspect.admission import find_sizes
+from convoxel.inspect.advice import advise
+from convoxel.inspect.memory import live_bytes, saved_bytes
 from convoxel.inspect.sight import Sight, look
 from convoxel.inspect.step import Step, Trace
 from convoxel.inspect.summary import Reach, Row, Summary
-from convoxel.inspect.trace import trace_module
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["describe"]
+__all__ = ["describe", "open_source"]
 
-Shape = Sequence[int]
+Shape = tuple[int, ...]
 
 
-def describe(model: nn.Module | str, *input_shapes: Shape) -> Summary:
+class _Source(Protocol):
+    """A network whose steps can be had for given shapes: a ``ModuleSource`` or a ``GraphSource``."""
+
+    name: str
+
+    def trace(self, shapes: Sequence[Shape]) -> Trace: ...
+
+    def accepts(self, shapes: Sequence[Shape]) -> tuple[Shape, ...] | None: ...
+
+
+def describe(
+    model: nn.Module | str | Path | Any,
+    *input_shapes: Sequence[int],
+    object_size: int | Sequence[int] | None = None,
+    **options: Any,
+) -> Summary:
     """Return what every step of ``model`` does, costs and sees, for inputs of the given shapes.
 
     Nothing is computed and no memory taken: the network runs on shapes alone, in eval mode, and stays as it
@@ -30,37 +49,41 @@ def describe(model: nn.Module | str, *input_shapes: Shape) -> Summary:
     image's borders (Araujo, Norris & Sim 2019, extended to axes that grow finer).
 
     Args:
-        model: a PyTorch module, or a name of ``convoxel.models.names()``.
-        *input_shapes: shape of each input (n, c, *spatial). A zoo network shows a usual one unless told; its
-            dims and in_channels follow from the shape.
+        model: a PyTorch module, a name of ``convoxel.models.names()``, an ``.onnx`` or ``.cvx`` file, or a
+            compiled program.
+        *input_shapes: shape of each input (n, c, *spatial). A zoo network shows a usual one unless told, a file its
+            own where it is fixed; dims and in_channels of a zoo network follow from the shape.
+        object_size: how large the objects to be found are, along every image axis: a smaller field is warned of.
+        **options: of a zoo network, as ``models.build`` takes them: dims, in_channels, num_classes, width, …
 
     Returns:
-        A summary that prints as a table, has ``to_dict()``, and shows itself in notebooks.
+        A summary that prints as a table, has ``to_dict()`` and ``to_csv()``, and shows itself in notebooks.
 
     Raises:
-        ConfigError: the name is not known, or a shape is missing or malformed.
+        ConfigError: the name or an option is not known, or a shape is missing or malformed.
         ShapeError: the network does not accept the shape, and says which it would.
-        GraphError: the network cannot run without data.
+        GraphError: the network cannot run without data, or the file cannot be read.
+        UnsupportedError: the file has operators that Convoxel does not know, or sizes that depend on values.
 
     >>> summary = describe("resnet18", (1, 3, 224, 224))
     >>> summary.params, summary.macs, summary.field.size
     (11689512, 1814073344, (435, 435))
-    >>> describe("unet", (1, 1, 64, 64, 64)).field.size
-    (204, 204, 204)
+    >>> summary = describe("unet", dims=3, levels=2)
+    >>> summary.input_shapes, summary.field.size, str(summary.sizes)
+    (((1, 1, 64, 64, 64),), (44, 44, 44), 'multiples of 4')
     """
     shapes = tuple(_checked(shape) for shape in input_shapes)
-    name = model if isinstance(model, str) else type(model).__name__
-    if isinstance(model, str):
-        model, shapes = _from_zoo(model, shapes)
+    source, shapes, name = open_source(model, shapes, options)
     if not shapes:
+        signature = getattr(source, "signature", "(n, channels, *spatial)")
         raise ConfigError(
-            f"describe: {name} needs the shape of every input, (n, channels, *spatial). "
+            f"describe: {name} needs the shape of every input, {signature}. "
             "Give it after the model: describe(model, (1, 3, 224, 224))."
         )
-    return _summary(name, trace_module(model, shapes))
+    return _summary(name, source, shapes, object_size)
 
 
-def _checked(shape: Any) -> tuple[int, ...]:
+def _checked(shape: Any) -> Shape:
     try:
         sizes = tuple(int(size) for size in shape)
     except (TypeError, ValueError):
@@ -73,32 +96,81 @@ def _checked(shape: Any) -> tuple[int, ...]:
     return sizes
 
 
-def _from_zoo(name: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[nn.Module, tuple[tuple[int, ...], ...]]:
-    """Return the network called ``name``, without weights, and the shape to show it for."""
-    if name.endswith((".onnx", ".cvx")):
-        raise UnsupportedError(
-            f"describe: {name!r} is a file; only PyTorch modules and names of the zoo are read so far."
+def open_source(
+    model: Any, shapes: tuple[Shape, ...], options: Mapping[str, Any] | None = None
+) -> tuple[_Source, tuple[Shape, ...], str]:
+    """Return the network that ``model`` stands for, the shapes to show it for (() if unknown), and its name."""
+    is_file = isinstance(model, Path) or (isinstance(model, str) and model.endswith((".onnx", ".cvx")))
+    if options and (is_file or not isinstance(model, str)):
+        raise ConfigError(
+            f"describe: {next(iter(options))}= came with a network that is built already; "
+            "options are for names of convoxel.models.names()."
         )
+    if is_file or _is_program(model):
+        from convoxel.inspect.graph import GraphSource
+
+        source = GraphSource(_read_graph(Path(model)), Path(model).name) if is_file else GraphSource(model.graph)
+        return source, shapes or source.usual(), source.name
+    name = model if isinstance(model, str) else type(model).__name__
+    from_zoo = isinstance(model, str)
+    if from_zoo:
+        model, shapes = _from_zoo(model, shapes, dict(options or {}))
+    from convoxel.inspect.trace import ModuleSource
+
+    return ModuleSource(model, own=from_zoo), shapes, name
+
+
+def _is_program(model: Any) -> bool:
+    from convoxel.graph.ir import Graph
+
+    return isinstance(getattr(model, "graph", None), Graph)
+
+
+def _read_graph(path: Path) -> Any:
+    """Return the graph in a file: of an ONNX file as it is written, before any pass."""
+    if path.suffix != ".onnx":
+        from convoxel.graph.load import load
+
+        return load(path).graph  # type: ignore[union-attr]  # a saved program is never specialised
+    from convoxel.graph.from_onnx import open_model, read
+    from convoxel.graph.reader import NeedsValue
+
+    try:
+        return read(open_model(path))[0]
+    except NeedsValue as reason:
+        raise UnsupportedError(
+            f"describe: sizes in {path.name} depend on the values of {', '.join(sorted(reason.names))}. "
+            "Export the network with those values fixed."
+        ) from None
+
+
+def _from_zoo(name: str, shapes: tuple[Shape, ...], options: dict[str, Any]) -> tuple[nn.Module, tuple[Shape, ...]]:
+    """Return the network called ``name``, without weights, and the shape to show it for."""
     # The zoo stands above this package and builds on it; it is looked up only when a caller asks by name.
     models = importlib.import_module("convoxel.models")
     torch = importlib.import_module("torch")
     entry = models.entry(name)
-    if not shapes:
-        shapes = ((1, entry.default("in_channels"), *(entry.size[1],) * 2),)
-    if not 3 <= len(shapes[0]) <= 5:
+    if shapes and not 3 <= len(shapes[0]) <= 5:
         raise ConfigError(
             f"describe: input shape {shapes[0]} has {len(shapes[0])} axes, but {name} takes "
             "(n, channels, *spatial) with 1, 2 or 3 spatial axes, such as (1, 3, 224, 224)."
         )
-    with torch.device("meta"):
-        return models.build(name, dims=len(shapes[0]) - 2, in_channels=shapes[0][1]), shapes
+    dims = options.pop("dims", len(shapes[0]) - 2 if shapes else 2)
+    channels = options.pop("in_channels", shapes[0][1] if shapes else entry.default("in_channels"))
+    from convoxel.inspect.meta import shapes_only
+
+    with torch.device("meta"), shapes_only():
+        network = models.build(name, dims=dims, in_channels=channels, **options)
+    return network, shapes or ((1, channels, *(entry.size[dims - 1],) * dims),)
 
 
-def _summary(name: str, trace: Trace) -> Summary:
+def _summary(name: str, source: _Source, shapes: tuple[Shape, ...], object_size: int | Sequence[int] | None) -> Summary:
+    trace = source.trace(shapes)
     sights, remarks = look(trace)
+    alive = live_bytes(trace)
     storages = {value.storage for value in trace.inputs}
     rows = []
-    for step in trace.steps:
+    for step, live in zip(trace.steps, alive, strict=True):
         fresh = {v.storage: v.size_bytes for v in step.outputs if v.storage not in storages}
         storages |= fresh.keys()
         rows.append(
@@ -112,18 +184,41 @@ def _summary(name: str, trace: Trace) -> Summary:
                 macs=_macs(step),
                 activation_bytes=sum(fresh.values()),
                 field=_reach(sights[step.outputs[0].key]),
+                live_bytes=live,
+                moved_bytes=_moved(step),
             )
         )
+    dims = len(shapes[0]) - 2
+    objects = (object_size,) * dims if isinstance(object_size, int) else tuple(object_size or ())
     return Summary(
         name=name,
         input_shapes=tuple(value.shape for value in trace.inputs),
         output_shapes=tuple(value.shape for value in trace.outputs),
         rows=tuple(rows),
         params=trace.params,
-        peak_bytes=_peak(trace),
+        peak_bytes=max(alive, default=0),
         field=_reach(sights[trace.outputs[0].key]) if trace.outputs else None,
         remarks=tuple(remarks),
+        saved_bytes=saved_bytes(trace),
+        warnings=advise(trace, sights, rows, objects),
+        find_sizes=lambda: find_sizes(source.accepts, shapes, _treats_axes_alike(trace)),
     )
+
+
+def _treats_axes_alike(trace: Trace) -> bool:
+    """Whether every window is the same along every axis."""
+    words = ("kernel", "stride", "padding", "dilation", "output_padding", "scale")
+    windows = (step.attributes.get(word, ()) for step in trace.steps for word in words)
+    return all(len(set(window)) <= 1 for window in windows)
+
+
+def _moved(step: Step) -> int:
+    """Return the bytes of a step's operands, weights and results; nothing where only a view is made."""
+    if {value.storage for value in step.outputs} <= {value.storage for value in step.inputs} and not step.weights:
+        return 0
+    values = {value.key: value for value in (*step.inputs, *step.outputs)}.values()
+    item = step.outputs[0].size_bytes // max(math.prod(step.outputs[0].shape), 1)
+    return sum(math.prod(value.shape) * item for value in values) + step.weights * item
 
 
 def _macs(step: Step) -> int:
@@ -137,17 +232,10 @@ def _macs(step: Step) -> int:
         batch = source[0] if batched else 1
         return count(sizes[-axes:], *channels, attributes["kernel"], attributes["groups"], batch)
     if step.operator == "dense":
-        return linear_macs(source[-1], result[-1], _product(result[:-1]))
+        return linear_macs(source[-1], result[-1], math.prod(result[:-1]))
     if step.operator == "matmul":
-        return int(attributes["inner"]) * _product(result)
-    return 0
-
-
-def _product(sizes: Sequence[int]) -> int:
-    product = 1
-    for size in sizes:
-        product *= size
-    return product
+        return int(attributes["inner"]) * math.prod(result)
+    return int(attributes.get("macs", 0))
 
 
 def _reach(sight: Sight) -> Reach | None:
@@ -160,21 +248,3 @@ def _reach(sight: Sight) -> Reach | None:
         offset=tuple(field.offset for field in fields),
         whole=tuple(axis in sight.whole for axis in sorted(sight.fields)),
     )
-
-
-def _peak(trace: Trace) -> int:
-    """Return the most bytes alive at one step, all memory freed after the last step that touches it."""
-    sizes: dict[int, int] = {}
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    moments = [
-        (-1, trace.inputs),
-        *((number, (*step.inputs, *step.outputs)) for number, step in enumerate(trace.steps)),
-        (len(trace.steps), trace.outputs),
-    ]
-    for moment, values in moments:
-        for value in values:
-            sizes[value.storage] = value.size_bytes
-            first.setdefault(value.storage, moment)
-            last[value.storage] = moment
-    return peak_bytes((size, first[storage], last[storage]) for storage, size in sizes.items())

@@ -135,6 +135,17 @@ def _resize(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
     return sight
 
 
+def _blocks(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
+    """Blocks of positions become channels: a window of the block; or channels become blocks: copies of a position."""
+    sight = seen[0]
+    for axis, b in enumerate(step.attributes["block"], start=len(sight.axes) - len(step.attributes["block"])):
+        if step.operator == "space_to_depth":
+            sight = sight.through(axis, lambda field, b=b: compose(field, b, b))  # type: ignore[misc]
+        else:
+            sight = sight.through(axis, lambda field, b=b: compose_resize(field, 1, b, "nearest"))  # type: ignore[misc]
+    return sight
+
+
 def _pad(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
     sight = seen[0]
     for axis, (before, _) in enumerate(step.attributes["padding"]):
@@ -279,6 +290,8 @@ _RULES: dict[str, Rule] = {
     "dense": _dense,
     "adaptive_pool": _adaptive,
     "resize": _resize,
+    "depth_to_space": _blocks,
+    "space_to_depth": _blocks,
     "pad": _pad,
     "narrow": _narrow,
     "batch_norm": _pointwise,

@@ -28,7 +28,8 @@ class Step:
 
     ``operator`` is a word of ``vocabulary``; ``attributes`` hold what the rules need to know (kernel, stride,
     …, every one an entry an axis). Operands that do not depend on the input of the network are not among
-    ``inputs``. ``params`` counts the parameters that no earlier step has used.
+    ``inputs``. ``params`` counts the parameters that no earlier step has used, ``weights`` all numbers that are
+    read beside the inputs.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Step:
     outputs: tuple[Value, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     params: int = 0
+    weights: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,30 @@
-"""The table that ``describe`` returns: printed by rich, shown by notebooks, given as a dict."""
+"""What ``describe`` returns: rows and totals as data. How they look is in ``table``."""
 
 from __future__ import annotations
 
-import html
-import io
-from collections.abc import Iterator, Sequence
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
-from rich.text import Text
 
-__all__ = ["Reach", "Row", "Summary"]
+from convoxel.arithmetic import flops
+from convoxel.errors import ConfigError, DataError
+from convoxel.inspect.admission import Admission
+from convoxel.inspect.table import View, count_text, times
+
+__all__ = ["Reach", "Row", "Summary", "merge_rows"]
 
 # Operators of many functions: the function says more.
 _NAMED = frozenset({"activation", "combine", "normalise", "reshape", "unknown"})
 # Steps that a table need not list by themselves: they follow another step and keep its shape.
 _FOLDED = frozenset({"batch_norm", "normalise", "activation", "identity", "reshape", "softmax"})
+_ADAM_COPIES = 4  # a weight, its gradient, and Adam's two moments
 
 
 @dataclass(frozen=True)
@@ -52,15 +58,15 @@ class Reach:
         """Return for instance ``43/8``, or ``43×35/8×4`` where axes differ; ``+ whole`` where that holds."""
         same = len(set(zip(self.size, self.stride, strict=True))) == 1
         sizes, strides = (self.size[:1], self.stride[:1]) if same else (self.size, self.stride)
-        text = _times(sizes)
+        text = times(sizes)
         if any(stride != 1 for stride in strides):
-            text += f"/{_times(strides)}"
+            text += f"/{times(strides)}"
         return f"{text} + whole" if any(self.whole) else text
 
 
 @dataclass(frozen=True)
 class Row:
-    """One step of the network.
+    """One step of the network, or several in one line.
 
     Attributes:
         name: the layer's path in the module, or the path and the function.
@@ -72,6 +78,9 @@ class Row:
         macs: multiply-accumulates (1 MAC = 2 FLOPs).
         activation_bytes: memory that the step's results take; 0 for views and steps in place.
         field: receptive field, or None where it is not known or the step does not depend on an image.
+        live_bytes: activations alive while the step runs; see ``Summary.peak_bytes``.
+        moved_bytes: operands, weights and results of the step together: what memory must bring and take.
+        steps: how many steps the row stands for.
     """
 
     name: str
@@ -83,6 +92,19 @@ class Row:
     macs: int
     activation_bytes: int
     field: Reach | None
+    live_bytes: int = 0
+    moved_bytes: int = 0
+    steps: int = 1
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs for each byte moved: low where memory, not arithmetic, decides the time."""
+        return flops(self.macs) / self.moved_bytes if self.moved_bytes else 0.0
+
+    @property
+    def word(self) -> str:
+        """What the row is, for people."""
+        return (self.function if self.operator in _NAMED else self.operator).replace("_", " ")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain lists, numbers and strings."""
@@ -95,8 +117,30 @@ class Row:
             "params": self.params,
             "macs": self.macs,
             "activation_bytes": self.activation_bytes,
+            "live_bytes": self.live_bytes,
+            "moved_bytes": self.moved_bytes,
+            "intensity": self.intensity,
             "field": None if self.field is None else self.field.to_dict(),
         }
+
+
+def merge_rows(rows: Sequence[Row], name: str, operator: str) -> Row:
+    """Return one row for several that follow one another."""
+    kernels = [row.kernel for row in rows if row.kernel is not None]
+    return dataclasses.replace(
+        rows[-1],
+        name=name,
+        operator=operator,
+        function="",
+        kernel=kernels[0] if len(kernels) == 1 else None,
+        params=sum(row.params for row in rows),
+        macs=sum(row.macs for row in rows),
+        activation_bytes=sum(row.activation_bytes for row in rows),
+        field=next((row.field for row in reversed(rows) if row.field is not None), None),
+        live_bytes=max(row.live_bytes for row in rows),
+        moved_bytes=sum(row.moved_bytes for row in rows),
+        steps=sum(row.steps for row in rows),
+    )
 
 
 @dataclass(frozen=True)
@@ -107,11 +151,15 @@ class Summary:
         name: of the network.
         input_shapes: that the figures hold for.
         rows: the steps in running order.
-        params: all parameters of the network.
-        peak_bytes: the most activation bytes alive at one step, input included, when every tensor is freed
-            after its last use.
+        params: all parameters of the network, each counted once.
+        peak_bytes: the most activation bytes alive at one step, input included, in a compiled program: every
+            tensor is freed after its last use, norms, activations and sums behind a convolution work in place,
+            concatenations are written in place.
         field: receptive field of the (first) output.
         remarks: misaligned branches and steps whose receptive field is not known.
+        saved_bytes: activations that training keeps for the backward pass.
+        warnings: what a designer should know: fields too small, layers that see nothing new, checkerboards, …
+        find_sizes: finds which input sizes work; asked once, when ``sizes`` is.
     """
 
     name: str
@@ -122,6 +170,9 @@ class Summary:
     peak_bytes: int
     field: Reach | None
     remarks: tuple[str, ...] = ()
+    saved_bytes: int = 0
+    warnings: tuple[str, ...] = ()
+    find_sizes: Callable[[], Admission | None] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def macs(self) -> int:
@@ -133,9 +184,22 @@ class Summary:
         """Bytes of all results together, as if none were ever freed."""
         return sum(row.activation_bytes for row in self.rows)
 
+    @property
+    def training_bytes(self) -> int:
+        """Bytes that training needs: what the backward pass keeps, weights, their gradients, Adam's moments.
+
+        All in float32; gradients of activations, which come and go, are not counted.
+        """
+        return self.saved_bytes + 4 * _ADAM_COPIES * self.params
+
+    @cached_property
+    def sizes(self) -> Admission | None:
+        """The input sizes that work; None where the input has no spatial axes."""
+        return self.find_sizes() if self.find_sizes else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain lists, numbers and strings (JSON)."""
-        field = self.field.to_dict() if self.field else {"size": [], "stride": [], "offset": [], "whole": []}
+        reach = self.field.to_dict() if self.field else {"size": [], "stride": [], "offset": [], "whole": []}
         return {
             "name": self.name,
             "input_shapes": [list(shape) for shape in self.input_shapes],
@@ -145,149 +209,123 @@ class Summary:
                 "macs": self.macs,
                 "activation_bytes": self.activation_bytes,
                 "peak_bytes": self.peak_bytes,
-                "field": field["size"],
-                "stride": field["stride"],
-                "offset": field["offset"],
-                "whole": field["whole"],
+                "saved_bytes": self.saved_bytes,
+                "training_bytes": self.training_bytes,
+                "field": reach["size"],
+                "stride": reach["stride"],
+                "offset": reach["offset"],
+                "whole": reach["whole"],
             },
+            "sizes": self.sizes.to_dict() if self.sizes else None,
             "rows": [row.to_dict() for row in self.rows],
             "remarks": list(self.remarks),
+            "warnings": list(self.warnings),
         }
 
-    def lines(self) -> Iterator[tuple[str, str, str, str, str, str, str, str]]:
-        """Yield the cells of the printed table; norms and activations share their layer's line."""
-        for group in self._groups():
-            first, last = group[0], group[-1]
-            field = last.field if last.field is not None else first.field
-            yield (
-                first.name,
-                " + ".join(_word(row) for row in group),
-                _times(last.output_shape),
-                _times(first.kernel) if first.kernel else "",
-                _count(sum(row.params for row in group)),
-                _count(sum(row.macs for row in group)),
-                _bytes(sum(row.activation_bytes for row in group)),
-                "" if field is None else str(field),
-            )
+    def to_csv(self, path: str | Path | None = None, depth: int | None = None) -> str:
+        """Return a table of raw numbers, one line a step, and write it to ``path`` if given.
 
-    def _groups(self) -> list[list[Row]]:
+        Args:
+            path: of a file, which is replaced.
+            depth: as in ``view``; every step has its own line unless given.
+
+        Raises:
+            DataError: the file cannot be written.
+
+        >>> from convoxel.inspect import describe
+        >>> print(describe("alexnet").to_csv(depth=1).splitlines()[1])
+        features,13 steps,,1x256x6x6,,2469696,655566528,2293248,1376512,15030528,195x195,32x32,-66x-66,no
+        """
+        text = View(self, self.rows if depth is None else self.at_depth(depth)).csv()
+        if path is not None:
+            try:
+                Path(path).write_text(text, encoding="utf-8")
+            except OSError as reason:
+                raise DataError(
+                    f"to_csv: {path} cannot be written ({reason.strerror}). Name a file in a folder that exists."
+                ) from None
+        return text
+
+    def view(self, depth: int | None = None, columns: Sequence[str] | None = None) -> View:
+        """Return the table to print, of other rows or columns than usual.
+
+        Args:
+            depth: how many parts of a layer's path are told apart: 1 shows a network's top modules. Every layer
+                unless given, its norm and activation in the same line.
+            columns: names out of ``convoxel.inspect.COLUMNS``, in order.
+
+        Raises:
+            ConfigError: ``depth`` is below 1, or a column is not known.
+
+        >>> from convoxel.inspect import describe
+        >>> view = describe("resnet18").view(depth=1, columns=["layer", "params", "field"])
+        >>> list(view.lines())[4]
+        ['layer1', '148 k', '43/4']
+        """
+        return View(self, self.folded() if depth is None else self.at_depth(depth), columns)
+
+    def folded(self) -> tuple[Row, ...]:
+        """Return the rows with norms and activations in their layer's."""
         groups: list[list[Row]] = []
         for row in self.rows:
             if groups and row.operator in _FOLDED and row.output_shape == groups[-1][-1].output_shape:
                 groups[-1].append(row)
             else:
                 groups.append([row])
-        return groups
+        return tuple(merge_rows(rows, rows[0].name, " + ".join(row.word for row in rows)) for rows in groups)
 
-    def totals(self) -> list[tuple[str, str]]:
-        """Return the totals as (what, figure) to print."""
-        whole = ", and beside it the whole image" if self.field and any(self.field.whole) else ""
-        field = "not known" if self.field is None else str(self.field).replace(" + whole", whole)
-        return [
-            ("parameters", f"{self.params:,}"),
-            ("multiply-accumulates", f"{self.macs:,}  ({_count(self.macs)}; FLOPs are twice as many)"),
-            (
-                "activations",
-                f"{_bytes(self.activation_bytes)} in total, {_bytes(self.peak_bytes)} at the peak",
-            ),
-            ("receptive field", field),
-        ]
+    def at_depth(self, depth: int) -> tuple[Row, ...]:
+        """Return a row for each module at ``depth``, each time that it runs.
+
+        Raises:
+            ConfigError: ``depth`` is below 1.
+        """
+        if depth < 1:
+            raise ConfigError(f"depth is {depth}; expected at least 1, which shows a network's top modules.")
+        groups: list[tuple[str, list[Row]]] = []
+        for row in self.rows:
+            name = _shortened(row.name, depth)
+            if groups and groups[-1][0] == name:
+                groups[-1][1].append(row)
+            else:
+                groups.append((name, [row]))
+        return tuple(
+            merge_rows(rows, name, rows[0].word if len(rows) == 1 else f"{len(rows)} steps") for name, rows in groups
+        )
 
     @property
     def title(self) -> str:
         """The network, its inputs and its outputs in one line."""
-        inputs, outputs = (", ".join(map(_times, shapes)) for shapes in (self.input_shapes, self.output_shapes))
+        inputs, outputs = (", ".join(map(times, shapes)) for shapes in (self.input_shapes, self.output_shapes))
         return f"{self.name}: {inputs} → {outputs}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the table for rich."""
-        table = Table(title=Text(self.title), title_justify="left", title_style="bold", pad_edge=False)
-        for heading in _HEADINGS[:4]:
-            table.add_column(heading, no_wrap=heading in ("layer", "output"), overflow="fold")
-        for heading in _HEADINGS[4:]:
-            table.add_column(heading, justify="right")
-        for cells in self.lines():
-            table.add_row(*map(Text, cells))
-        yield table
-        width = max(len(what) for what, _ in self.totals())
-        for what, figure in self.totals():
-            yield Text(f"{what:<{width}}  {figure}")
-        for remark in self.remarks:
-            yield Text(f"note: {remark}")
+        yield self.view()
 
     def __str__(self) -> str:
         """Return the printed table as plain text, 120 characters wide."""
-        console = Console(file=io.StringIO(), width=120, color_system=None)
-        console.print(self)
-        file = console.file
-        assert isinstance(file, io.StringIO)
-        return file.getvalue().rstrip()
+        return self.view().text()
 
     def __repr__(self) -> str:
         """Return one line: a session that echoes a summary is not flooded, ``print`` shows the table."""
-        return f"<Summary {self.title}, {_count(self.params)} parameters, {_count(self.macs)} MACs>"
+        return f"<Summary {self.title}, {count_text(self.params)} parameters, {count_text(self.macs)} MACs>"
 
     def _repr_html_(self) -> str:
         """Return the table for notebooks."""
-
-        def row(cells: Sequence[str], tag: str) -> str:
-            styles = ["left"] * 4 + ["right"] * 4
-            inner = (
-                f'<{tag} style="text-align:{style}">{html.escape(cell)}</{tag}>'
-                for cell, style in zip(cells, styles, strict=True)
-            )
-            return f"<tr>{''.join(inner)}</tr>"
-
-        totals = "".join(f"<li>{html.escape(what)}: {html.escape(figure)}</li>" for what, figure in self.totals())
-        remarks = "".join(f"<li>note: {html.escape(remark)}</li>" for remark in self.remarks)
-        body = "".join(row(cells, "td") for cells in self.lines())
-        return (
-            f"<table><caption>{html.escape(self.title)}</caption><thead>{row(_HEADINGS, 'th')}</thead>"
-            f"<tbody>{body}</tbody></table><ul>{totals}{remarks}</ul>"
-        )
+        return self.view().html()
 
 
-_HEADINGS = ("layer", "operator", "output", "kernel", "params", "MACs", "bytes", "field/stride")
+def _shortened(path: str, depth: int) -> str:
+    """Return the first parts of a layer's path; PyTorch parts them by dots, ONNX files often by slashes.
 
-
-def _word(row: Row) -> str:
-    word = row.function if row.operator in _NAMED else row.operator
-    return word.replace("_", " ")
+    >>> _shortened("layer1.0.conv1", 2), _shortened("/encoder/conv1/Conv", 1)
+    ('layer1.0', 'encoder')
+    """
+    bare = path.strip("/")
+    ends = [match.start() for match in re.finditer(r"[./]", bare)]
+    return bare[: ends[depth - 1]] if len(ends) >= depth else bare
 
 
 def _number(value: int | Fraction) -> int | float:
     return int(value) if value == int(value) else float(value)
-
-
-def _times(sizes: Sequence[int | Fraction]) -> str:
-    return "×".join(map(str, sizes))
-
-
-def _count(value: int) -> str:
-    """Return a count with three digits and a decimal prefix, exact below ten thousand.
-
-    >>> _count(9408), _count(118013952)
-    ('9,408', '118 M')
-    """
-    if value < 10_000:
-        return f"{value:,}" if value else ""
-    return _prefixed(value, 1000.0, ("k", "M", "G", "T", "P"))
-
-
-def _bytes(value: int) -> str:
-    """Return a size with three digits and a binary prefix.
-
-    >>> _bytes(3211264)
-    '3.06 MiB'
-    """
-    if value < 1024:
-        return f"{value} B" if value else ""
-    return _prefixed(value, 1024.0, ("KiB", "MiB", "GiB", "TiB", "PiB"))
-
-
-def _prefixed(value: float, step: float, prefixes: Sequence[str]) -> str:
-    power = 0
-    while value >= 999.5 and power < len(prefixes):
-        value, power = value / step, power + 1
-    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f"{value:.{digits}f} {prefixes[power - 1]}"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -17,41 +18,76 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from convoxel.errors import ConvoxelError, GraphError
+from convoxel.inspect.meta import run_function, shapes_only
 from convoxel.inspect.step import Step, Trace, Value
 from convoxel.inspect.vocabulary import classify
 
-__all__ = ["trace_module"]
+__all__ = ["ModuleSource", "Paths", "tensors_in", "trace_module"]
+
+Shape = tuple[int, ...]
 
 
-def trace_module(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Trace:
-    """Return the steps of ``module`` in eval mode for inputs of ``shapes`` in the type of its parameters.
+class ModuleSource:
+    """A module that is described: what its steps are for some shapes, and whether it accepts others."""
 
-    Raises:
-        GraphError: the module needs values to run, or rejects the shapes.
-        ShapeError: the module itself says that a shape does not fit.
-    """
-    parameters = list(module.parameters())
-    dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
-    inputs = [torch.empty(shape, dtype=dtype, device="meta") for shape in shapes]
-    try:
-        shadow = _without_data(module).eval()
-        recorder = _Recorder(shadow, inputs)
-        for name, child in shadow.named_modules():
-            recorder.follow(name, child)
-        with torch.no_grad(), recorder:
-            result = shadow(*inputs)
-    except ConvoxelError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise GraphError(
-            f"{type(module).__name__} does not run without data on inputs of shape "
-            f"{', '.join(map(str, shapes))}: {reason}. "
-            "Give shapes that the network accepts; control flow that looks at values cannot be described."
-        ) from error
-    outputs = tuple(recorder.values[id(t)] for t in _tensors(result) if id(t) in recorder.values)
-    steps = tuple(call.step() for call in recorder.calls)
-    return Trace(type(module).__name__, recorder.inputs, outputs, steps, sum(p.numel() for p in parameters))
+    def __init__(self, module: nn.Module, own: bool = False) -> None:
+        """Take ``module`` as it is if it is ``own`` and has no data, else a copy without data."""
+        self.name = type(module).__name__
+        self._parameters = sum(p.numel() for p in module.parameters())
+        floating = (p.dtype for p in module.parameters() if p.is_floating_point())
+        self._dtype = next(floating, torch.float32)
+        try:
+            self._shadow = (module if own else _without_data(module)).eval()
+        except Exception as error:
+            raise GraphError(
+                f"{self.name} cannot be copied without its data: {_reason(error)}. "
+                "Describe the part of it that is a plain module."
+            ) from error
+
+    def trace(self, shapes: Sequence[Shape]) -> Trace:
+        """Return the steps in eval mode for inputs of ``shapes`` in the type of the parameters.
+
+        Raises:
+            GraphError: the module needs values to run, or rejects the shapes.
+            ShapeError: the module itself says that a shape does not fit.
+        """
+        inputs = self._inputs(shapes)
+        recorder = _Recorder(self._shadow, inputs)
+        try:
+            with torch.no_grad(), recorder.paths.of(self._shadow), recorder:
+                result = self._shadow(*inputs)
+        except ConvoxelError:
+            raise
+        except Exception as error:
+            raise GraphError(
+                f"{self.name} does not run without data on inputs of shape "
+                f"{', '.join(map(str, shapes))}: {_reason(error)}. "
+                "Give shapes that the network accepts; control flow that looks at values cannot be described."
+            ) from error
+        outputs = tuple(recorder.values[id(t)] for t in tensors_in(result) if id(t) in recorder.values)
+        steps = tuple(call.step() for call in recorder.calls)
+        return Trace(self.name, recorder.inputs, outputs, steps, self._parameters)
+
+    def accepts(self, shapes: Sequence[Shape]) -> tuple[Shape, ...] | None:
+        """Return the shapes of what comes out for inputs of ``shapes``, or None where the module refuses them."""
+        try:
+            with shapes_only():
+                result = self._shadow(*self._inputs(shapes))
+        except Exception:  # modules refuse by exceptions of every kind
+            return None
+        return tuple(tuple(tensor.shape) for tensor in tensors_in(result))
+
+    def _inputs(self, shapes: Sequence[Shape]) -> list[Tensor]:
+        return [torch.empty(shape, dtype=self._dtype, device="meta") for shape in shapes]
+
+
+def trace_module(module: nn.Module, shapes: Sequence[Shape]) -> Trace:
+    """Return the steps of ``module``; see ``ModuleSource.trace``."""
+    return ModuleSource(module).trace(shapes)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
 
 
 def _without_data(module: nn.Module) -> nn.Module:
@@ -78,11 +114,49 @@ class _Call(NamedTuple):
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     params: int
+    weights: int
 
     def step(self) -> Step:
         """Return the call in the words of ``vocabulary``."""
         operator, attributes = classify(self.function, self.arguments, self.options, self.result)
-        return Step(self.name, operator, self.inputs, self.outputs, attributes, self.params)
+        return Step(self.name, operator, self.inputs, self.outputs, attributes, self.params, self.weights)
+
+
+class Paths:
+    """Which module is running, and names for the functions that it calls."""
+
+    def __init__(self) -> None:
+        self._path: list[tuple[str, bool]] = []
+        self._names: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, module: nn.Module) -> Iterator[None]:
+        """Follow ``module`` and its children while they run."""
+        handles = []
+        for name, child in module.named_modules():
+            layer = bool(name) and not child._modules
+
+            def enter(*_: Any, entry: tuple[str, bool] = (name, layer)) -> None:
+                self._path.append(entry)
+
+            def leave(*_: Any) -> None:
+                self._path.pop()
+
+            handles += [child.register_forward_pre_hook(enter), child.register_forward_hook(leave)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._path.clear()
+
+    def name(self, function: str) -> str:
+        """Return a name that no step has yet: the module's path, and the function unless it is a layer."""
+        path, layer = self._path[-1] if self._path else ("", False)
+        name = path if layer else ".".join(filter(None, (path, function.strip("_"))))
+        self._names[name] += 1
+        count = self._names[name]
+        return name if count == 1 else f"{name}:{count}"
 
 
 class _Recorder(TorchFunctionMode):
@@ -90,26 +164,12 @@ class _Recorder(TorchFunctionMode):
 
     def __init__(self, module: nn.Module, inputs: Sequence[Tensor]) -> None:
         super().__init__()
+        self.paths = Paths()
         self.calls: list[_Call] = []
         self.values: dict[int, Value] = {}
         self.uncounted = {id(p): p.numel() for p in module.parameters()}
-        self.path: list[tuple[str, bool]] = []
-        self.names: Counter[str] = Counter()
         self.alive: list[Tensor] = []  # an id stays taken only as long as its tensor lives
         self.inputs = tuple(self.record(tensor) for tensor in inputs)
-
-    def follow(self, name: str, module: nn.Module) -> None:
-        """Let ``path`` tell when ``module`` runs, and whether it is a layer (a module without children)."""
-        layer = bool(name) and not any(True for _ in module.children())
-
-        def enter(*_: Any) -> None:
-            self.path.append((name, layer))
-
-        def leave(*_: Any) -> None:
-            self.path.pop()
-
-        module.register_forward_pre_hook(enter)
-        module.register_forward_hook(leave)
 
     def record(self, tensor: Tensor) -> Value:
         """Return the value that ``tensor`` holds from now on; an operation in place makes it hold another."""
@@ -122,32 +182,26 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func`` and record it if it makes tensors from tensors that depend on the inputs."""
         options = kwargs or {}
-        read = [*_tensors(args), *_tensors(options)]
+        read = [*tensors_in(args), *tensors_in(options)]
         sources = tuple(self.values[id(t)] for t in read if id(t) in self.values)
-        result = func(*args, **options)
+        result = run_function(func, args, options)
         name = getattr(func, "__name__", str(func))
-        made = [args[0]] if name == "__setitem__" else _tensors(result)
+        made = [args[0]] if name == "__setitem__" else tensors_in(result)
         if sources and made:
             params = sum(self.uncounted.pop(id(tensor), 0) for tensor in read)
+            weights = sum(tensor.numel() for tensor in read if id(tensor) not in self.values)
             outputs = tuple(self.record(tensor) for tensor in made)
-            self.calls.append(_Call(self.name(name), func, args, options, result, sources, outputs, params))
+            step = _Call(self.paths.name(name), func, args, options, result, sources, outputs, params, weights)
+            self.calls.append(step)
         return result
 
-    def name(self, function: str) -> str:
-        """Return a name that no step has yet: the module's path, and the function unless it is a layer."""
-        path, layer = self.path[-1]
-        name = path if layer else ".".join(filter(None, (path, function.strip("_"))))
-        self.names[name] += 1
-        count = self.names[name]
-        return name if count == 1 else f"{name}:{count}"
 
-
-def _tensors(value: Any) -> list[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """Return the tensors in nested lists, tuples and dicts."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        return [tensor for element in value for tensor in _tensors(element)]
+        return [tensor for element in value for tensor in tensors_in(element)]
     return []

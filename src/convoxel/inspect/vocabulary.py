@@ -5,8 +5,8 @@ attributes, or None where the call computes nothing of interest. A function with
 operator ``"unknown"``: its shape is still right, its receptive field is not claimed.
 
 Operators: convolution, transposed_convolution, dense, matmul, max_pool, average_pool, adaptive_pool, resize,
-pad, batch_norm, normalise, activation, add, multiply, combine, concat, reduce, softmax, reshape, permute,
-narrow, identity.
+pad, depth_to_space, space_to_depth, batch_norm, normalise, activation, add, multiply, combine, concat, reduce,
+softmax, reshape, permute, narrow, identity.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def _kernel_attributes(given: Mapping[str, Any], weight: Tensor) -> dict[str, An
         "padding": _pairs(given.get("padding", 0), kernel, dilation),
         "dilation": dilation,
         "groups": given.get("groups", 1),
+        "output_padding": _each(given.get("output_padding", 0), len(kernel)),
     }
 
 
@@ -86,7 +87,18 @@ def _pool(operator: str, names: str) -> Rule:
             "stride": kernel if stride is None or stride == [] else _each(stride, axes),
             "padding": _pairs(given.get("padding", 0), kernel, dilation),
             "dilation": dilation,
+            "ceil": bool(given.get("ceil_mode", False)),
         }
+
+    return rule
+
+
+def _blocks(operator: str) -> Rule:
+    """Positions to channels, or back, in blocks."""
+
+    def rule(function: Any, arguments: Sequence[Any], options: Mapping[str, Any], result: Any) -> Call:
+        block = [*arguments, *options.values()][1]
+        return operator, {"block": (block, block)}
 
     return rule
 
@@ -223,7 +235,7 @@ _ACTIVATIONS = (
 )
 _IDENTITIES = (
     "contiguous clone detach to dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout "
-    "stochastic_depth type requires_grad cpu alias"
+    "stochastic_depth type requires_grad cpu alias channel_shuffle"
 )
 _COMBINES = (
     "sub rsub subtract div truediv rtruediv true_divide divide maximum minimum where lerp addcmul eq ne lt "
@@ -241,6 +253,8 @@ RULES: dict[str, Rule] = {
     **{f"adaptive_{kind}_pool{n}d": _adaptive for kind in ("avg", "max") for n in (1, 2, 3)},
     "interpolate": _resize,
     "upsample": _resize,
+    "pixel_shuffle": _blocks("depth_to_space"),
+    "pixel_unshuffle": _blocks("space_to_depth"),
     "pad": _pad,
     "linear": _plain("dense"),
     "matmul": _matmul,

@@ -1,0 +1,164 @@
+"""What a designer should know about a network for these input sizes, in sentences.
+
+Each check is a function of the whole evidence and returns sentences; ``advise`` collects them in the order in which
+people look: the field, then layers that cannot work as meant, then cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from convoxel.arithmetic import span
+from convoxel.inspect.sight import Sight
+from convoxel.inspect.step import Trace
+from convoxel.inspect.summary import Row
+
+__all__ = ["advise"]
+
+# FLOPs that a processor core does in the time in which memory brings a byte: some 10 to 50 today.
+_BALANCE = 10
+_SHOWN = 3
+
+
+class _Evidence(NamedTuple):
+    trace: Trace
+    sights: Mapping[int, Sight]
+    rows: Sequence[Row]
+    image: tuple[int, ...]
+    object_size: tuple[int, ...]
+
+
+def advise(
+    trace: Trace, sights: Mapping[int, Sight], rows: Sequence[Row], object_size: tuple[int, ...] = ()
+) -> tuple[str, ...]:
+    """Return the warnings; ``object_size`` is the size of what is to be seen, along each image axis, if known."""
+    if not trace.inputs or not trace.outputs:
+        return ()
+    evidence = _Evidence(trace, sights, rows, trace.inputs[0].shape[2:], object_size)
+    return tuple(sentence for check in _CHECKS for sentence in check(evidence))
+
+
+def _fields_too_small(evidence: _Evidence) -> list[str]:
+    """A field smaller than the object, or than the image."""
+    sight = evidence.sights.get(evidence.trace.outputs[0].key)
+    if sight is None or not sight.known or not sight.fields or not evidence.image:
+        return []
+    field = [sight.fields[axis].size for axis in sorted(sight.fields)]
+    if evidence.object_size and any(a < b for a, b in zip(field, evidence.object_size, strict=False)):
+        return [
+            f"the receptive field {_times(field)} is smaller than the object {_times(evidence.object_size)}: "
+            "no position of the last feature map sees all of it; go deeper, or use strides or dilation"
+        ]
+    if evidence.object_size or all(a >= b for a, b in zip(field, evidence.image, strict=False)):
+        return []
+    if sight.whole:
+        return [
+            f"the last feature map sees {_times(field)} of {_times(evidence.image)}; "
+            "only global steps (pooling, fully-connected layers, norms) see more"
+        ]
+    return [f"an output sees {_times(field)} of {_times(evidence.image)}: larger objects are judged by their parts"]
+
+
+def _saturated_layers(evidence: _Evidence) -> list[str]:
+    """Convolutions whose input sees the whole image already (Richter et al. 2021, arXiv 2106.12307)."""
+    if not evidence.image:
+        return []
+    wide, beyond = 0, []
+    for step in evidence.trace.steps:
+        if step.operator != "convolution" or max(step.attributes["kernel"]) == 1:
+            continue
+        wide += 1
+        sight = evidence.sights[step.inputs[0].key]
+        known = sight.known and len(sight.fields) == len(evidence.image)
+        if known and all(sight.fields[axis].size >= size for axis, size in enumerate(evidence.image)):
+            beyond.append(step.name)
+    if not beyond:
+        return []
+    return [
+        f"{len(beyond)} of {wide} convolutions wider than 1 find no new context at {_times(evidence.image)}, "
+        f"from {beyond[0]} on: their inputs see the whole image already"
+    ]
+
+
+def _uneven_overlap(evidence: _Evidence) -> list[str]:
+    """Transposed convolutions that write some positions more often than others."""
+    found: dict[str, list[str]] = {}
+    for step in evidence.trace.steps:
+        if step.operator != "transposed_convolution":
+            continue
+        attributes = step.attributes
+        counts = {
+            tuple(sum((phase - d * tap) % s == 0 for tap in range(k)) for phase in range(s))
+            for k, s, d in zip(attributes["kernel"], attributes["stride"], attributes["dilation"], strict=True)
+        }
+        uneven = [count for count in counts if len(set(count)) > 1]
+        if uneven:
+            low, high = min(map(min, uneven)), max(map(max, uneven))
+            kernel, stride = _times(attributes["kernel"]), _times(attributes["stride"])
+            told = f"kernel {kernel} at stride {stride} writes positions {low} to {high} times an axis"
+            found.setdefault(told, []).append(step.name)
+    return [
+        f"{_listed(names)}: {told}, which shows as a checkerboard; let the stride divide the kernel"
+        for told, names in found.items()
+    ]
+
+
+def _unread_borders(evidence: _Evidence) -> list[str]:
+    """Windows that end before their input does."""
+    unread = []
+    for step in evidence.trace.steps:
+        attributes = step.attributes
+        if step.operator not in ("convolution", "max_pool", "average_pool") or attributes.get("ceil"):
+            continue
+        sizes = step.inputs[0].shape[-len(attributes["kernel"]) :]
+        columns = (attributes[name] for name in ("kernel", "stride", "padding", "dilation"))
+        lost = [
+            (size + low + high - span(k, d)) % s - high if span(k, d) >= s else 0
+            for size, k, s, (low, high), d in zip(sizes, *columns, strict=True)
+        ]
+        if max(lost, default=0) > 0:
+            unread.append((step.name, max(lost), sizes))
+    if not unread:
+        return []
+    name, lost_most, sizes = unread[0]
+    more = f" (and {len(unread) - 1} more like it)" if len(unread) > 1 else ""
+    last = "position" if lost_most == 1 else f"{lost_most} positions"
+    return [f"{name} never reads the last {last} of {_times(sizes)}{more}"]
+
+
+def _bound_by_memory(evidence: _Evidence) -> list[str]:
+    """Layers that move more bytes than their arithmetic hides."""
+    working = [row for row in evidence.rows if row.macs]
+    bound = [row for row in working if row.intensity < _BALANCE]
+    if not bound:
+        return []
+    macs, moved = sum(row.macs for row in working), sum(row.moved_bytes for row in working)
+    share = 100 * sum(row.macs for row in bound) / macs
+    bytes_share = 100 * sum(row.moved_bytes for row in bound) / moved
+    return [
+        f"{_listed([row.name for row in bound])} {'is' if len(bound) == 1 else 'are'} bound by memory "
+        f"(below {_BALANCE} FLOPs a byte): {_percent(share)} of the MACs, {_percent(bytes_share)} of the bytes"
+    ]
+
+
+_CHECKS: tuple[Callable[[_Evidence], list[str]], ...] = (
+    _fields_too_small,
+    _saturated_layers,
+    _uneven_overlap,
+    _unread_borders,
+    _bound_by_memory,
+)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0f} %" if share >= 10 else f"{share:.2g} %"
+
+
+def _times(sizes: Sequence[Any]) -> str:
+    return "×".join(map(str, sizes))

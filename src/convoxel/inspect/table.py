@@ -1,0 +1,234 @@
+"""How a summary looks: printed by rich, as HTML in notebooks, as CSV for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from convoxel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from convoxel.inspect.summary import Row, Summary
+
+__all__ = ["COLUMNS", "Column", "View", "bytes_text", "count_text", "times"]
+
+_WIDTH = 120
+
+
+class Column(NamedTuple):
+    """A column: its heading, what a row shows, whether numbers stand to the right."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    right: bool = True
+    meaning: str = ""
+
+
+def times(sizes: Sequence[int | Fraction]) -> str:
+    """Return sizes as people write them."""
+    return "×".join(map(str, sizes))
+
+
+def count_text(value: int) -> str:
+    """Return a count with three digits and a decimal prefix, exact below ten thousand.
+
+    >>> count_text(9408), count_text(118013952)
+    ('9,408', '118 M')
+    """
+    if value < 10_000:
+        return f"{value:,}" if value else ""
+    return _prefixed(value, 1000.0, ("k", "M", "G", "T", "P"))
+
+
+def bytes_text(value: int) -> str:
+    """Return a size with three digits and a binary prefix.
+
+    >>> bytes_text(3211264)
+    '3.06 MiB'
+    """
+    if value < 1024:
+        return f"{value} B" if value else ""
+    return _prefixed(value, 1024.0, ("KiB", "MiB", "GiB", "TiB", "PiB"))
+
+
+def _prefixed(value: float, step: float, prefixes: Sequence[str]) -> str:
+    power = 0
+    while value >= 999.5 and power < len(prefixes):
+        value, power = value / step, power + 1
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f} {prefixes[power - 1]}"
+
+
+COLUMNS: Mapping[str, Column] = {
+    "layer": Column("layer", lambda row: row.name, False, "path of the layer in the network"),
+    "operator": Column("operator", lambda row: row.word, False, "what it does"),
+    "output": Column("output", lambda row: times(row.output_shape), False, "shape of the result"),
+    "kernel": Column("kernel", lambda row: times(row.kernel) if row.kernel else "", False, "size of the window"),
+    "params": Column("params", lambda row: count_text(row.params), meaning="parameters not counted before"),
+    "macs": Column("MACs", lambda row: count_text(row.macs), meaning="multiply-accumulates"),
+    "bytes": Column("bytes", lambda row: bytes_text(row.activation_bytes), meaning="memory of the result"),
+    "live": Column("live", lambda row: bytes_text(row.live_bytes), meaning="memory in use while it runs"),
+    "intensity": Column(
+        "FLOPs/byte", lambda row: f"{row.intensity:.1f}" if row.macs else "", meaning="arithmetic for each byte moved"
+    ),
+    "field": Column(
+        "field/stride", lambda row: str(row.field) if row.field else "", meaning="receptive field and its step"
+    ),
+    "offset": Column(
+        "offset", lambda row: times(row.field.offset) if row.field else "", meaning="where the first field starts"
+    ),
+}
+"""What a table can show; ``Column.meaning`` says what."""
+
+_USUAL = ("layer", "operator", "output", "kernel", "params", "macs", "bytes", "field")
+
+
+class View:
+    """Rows and columns of a summary, ready to be printed."""
+
+    def __init__(self, summary: Summary, rows: Sequence[Row], columns: Sequence[str] | None = None) -> None:
+        names = _USUAL if columns is None else tuple(columns)
+        unknown = [name for name in names if name not in COLUMNS]
+        if unknown or not names:
+            raise ConfigError(
+                f"columns: there is no {unknown[0]!r}; choose from {', '.join(COLUMNS)}."
+                if unknown
+                else f"columns: none given; choose from {', '.join(COLUMNS)}."
+            )
+        self._summary = summary
+        self._rows = tuple(rows)
+        self._columns = [COLUMNS[name] for name in names]
+
+    def lines(self) -> Iterator[list[str]]:
+        """Yield the cells of every row."""
+        for row in self._rows:
+            yield [column.cell(row) for column in self._columns]
+
+    def totals(self) -> list[tuple[str, str]]:
+        """Return the totals as (what, figure) to print."""
+        summary = self._summary
+        whole = ", and beside it the whole image" if summary.field and any(summary.field.whole) else ""
+        field = "not known" if summary.field is None else str(summary.field).replace(" + whole", whole)
+        lines = [
+            ("parameters", f"{summary.params:,}"),
+            ("multiply-accumulates", f"{summary.macs:,}  ({count_text(summary.macs)}; FLOPs are twice as many)"),
+            (
+                "activations",
+                f"{bytes_text(summary.activation_bytes)} in total, {bytes_text(summary.peak_bytes)} at the peak",
+            ),
+            (
+                "training",
+                f"{bytes_text(summary.training_bytes)} with Adam, of which "
+                f"{bytes_text(summary.saved_bytes) or '0 B'} are activations",
+            ),
+            ("receptive field", field),
+        ]
+        return [*lines, ("input sizes", str(summary.sizes))] if summary.sizes else lines
+
+    def _notes(self) -> tuple[str, ...]:
+        return (*self._summary.remarks, *self._summary.warnings)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the table for rich."""
+        table = Table(
+            title=Text(self._summary.title),
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            show_edge=False,
+        )
+        for column in self._columns:
+            table.add_column(
+                column.heading,
+                justify="right" if column.right else "left",
+                no_wrap=column.heading in ("layer", "output"),
+                overflow="fold",
+            )
+        for cells in self.lines():
+            table.add_row(*map(Text, cells))
+        yield table
+        yield Text()
+        width = max(len(what) for what, _ in self.totals())
+        for what, figure in self.totals():
+            yield Text(f"{what:<{width}}  {figure}")
+        for note in self._notes():
+            yield Text(f"note: {note}")
+
+    def text(self) -> str:
+        """Return the printed table as plain text, 120 characters wide."""
+        file = io.StringIO()
+        Console(file=file, width=_WIDTH, color_system=None).print(self)
+        return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
+
+    def html(self) -> str:
+        """Return a table for notebooks, in their own colours."""
+
+        def row(cells: Sequence[str], tag: str) -> str:
+            inner = (
+                f'<{tag} style="text-align:{"right" if column.right else "left"}">{html.escape(cell)}</{tag}>'
+                for cell, column in zip(cells, self._columns, strict=True)
+            )
+            return f"<tr>{''.join(inner)}</tr>"
+
+        totals = "".join(f"<li>{html.escape(what)}: {html.escape(figure)}</li>" for what, figure in self.totals())
+        notes = "".join(f"<li>note: {html.escape(note)}</li>" for note in self._notes())
+        body = "".join(row(cells, "td") for cells in self.lines())
+        headings = row([column.heading for column in self._columns], "th")
+        return (
+            f"<table><caption>{html.escape(self._summary.title)}</caption><thead>{headings}</thead>"
+            f"<tbody>{body}</tbody></table><ul>{totals}{notes}</ul>"
+        )
+
+    def page(self) -> str:
+        """Return the same as a web page by itself, light or dark as the reader prefers."""
+        style = (
+            ":root{color-scheme:light dark}body{font:14px/1.4 system-ui,sans-serif;margin:2em}"
+            "table{border-collapse:collapse}caption{font-weight:600;text-align:left;padding:.4em}"
+            "td,th{padding:.15em .8em;border-bottom:1px solid #8884;font-variant-numeric:tabular-nums}"
+        )
+        title = html.escape(self._summary.title)
+        return (
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f"<style>{style}</style></head><body>{self.html()}</body></html>\n"
+        )
+
+    def csv(self) -> str:
+        """Return every figure of the rows as plain numbers, sizes as ``7x7``."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_CSV)
+        for row in self._rows:
+            writer.writerow([cell(row) for cell in _CSV.values()])
+        return file.getvalue()
+
+
+def _plain(sizes: Sequence[int | Fraction] | None) -> str:
+    return "x".join(f"{float(size):g}" if isinstance(size, Fraction) else str(size) for size in sizes or ())
+
+
+_CSV: Mapping[str, Callable[[Row], object]] = {
+    "layer": lambda row: row.name,
+    "operator": lambda row: row.operator,
+    "function": lambda row: row.function,
+    "output_shape": lambda row: _plain(row.output_shape),
+    "kernel": lambda row: _plain(row.kernel),
+    "params": lambda row: row.params,
+    "macs": lambda row: row.macs,
+    "activation_bytes": lambda row: row.activation_bytes,
+    "live_bytes": lambda row: row.live_bytes,
+    "moved_bytes": lambda row: row.moved_bytes,
+    "field_size": lambda row: _plain(row.field.size) if row.field else "",
+    "field_stride": lambda row: _plain(row.field.stride) if row.field else "",
+    "field_offset": lambda row: _plain(row.field.offset) if row.field else "",
+    "whole": lambda row: ("yes" if any(row.field.whole) else "no") if row.field else "",
+}

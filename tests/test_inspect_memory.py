@@ -1,0 +1,115 @@
+"""Memory: what is alive against the plan of a compiled program, what training keeps against PyTorch's own account."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import convoxel as cx
+from convoxel import models
+from convoxel.inspect.memory import Span, live_bytes, saved_bytes, spans
+from convoxel.inspect.trace import trace_module
+
+PLANNED: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
+    ("resnet18", (1, 3, 96, 96), {"width": 0.25}),
+    ("mobilenet_v2", (1, 3, 64, 64), {"width": 0.5}),
+    ("efficientnet_b0", (1, 3, 64, 64), {"width": 0.5}),
+    ("vgg11", (1, 3, 64, 64), {"width": 0.125}),
+    ("unet", (1, 1, 32, 32, 32), {"levels": 2, "width": 8}),
+    ("unet", (1, 1, 128), {"levels": 3, "width": 8, "norm": "none", "up": "resize"}),
+]
+
+
+@pytest.mark.parametrize("name, shape, options", PLANNED)
+def test_peak_is_what_the_engine_plans(name: str, shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    net = models.build(name, dims=len(shape) - 2, in_channels=shape[1], **options).eval()
+    arena = cx.compile(net, torch.zeros(shape)).memory(np.zeros(shape, np.float32)).arena_bytes
+    assert cx.describe(net, shape).peak_bytes == pytest.approx(arena, rel=0.1)
+
+
+def measured(net: nn.Module, shape: tuple[int, ...]) -> int:
+    """Return the bytes that autograd keeps of activations, each storage counted once."""
+    own = {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        net.train()(torch.empty(shape, device="meta"))
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+SAVED: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
+    ("resnet18", (2, 3, 64, 64), {}),
+    ("vgg11", (2, 3, 64, 64), {}),
+    ("mobilenet_v2", (2, 3, 64, 64), {}),
+    ("efficientnet_b0", (2, 3, 64, 64), {}),
+    ("unet", (1, 1, 32, 32, 32), {"levels": 2}),
+    ("unet", (1, 1, 64, 64), {"norm": "none", "up": "resize"}),
+]
+
+
+@pytest.mark.parametrize("name, shape, options", SAVED)
+def test_training_keeps_what_autograd_keeps(name: str, shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        net = models.build(name, dims=len(shape) - 2, in_channels=shape[1], **options)
+    # Dropout keeps a mask of one or four bytes an element, by device: that is the 1 %.
+    assert saved_bytes(trace_module(net, [shape])) == pytest.approx(measured(net, shape), rel=0.01)
+
+
+@pytest.mark.parametrize("layers", [
+    [nn.Conv1d(1, 2, 3), nn.Sigmoid()],
+    [nn.Conv1d(1, 2, 3), nn.SiLU(inplace=True)],
+    [nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2), nn.ReLU6(inplace=True), nn.MaxPool1d(2)],
+    [nn.Linear(10, 4), nn.ReLU(), nn.Linear(4, 2), nn.Softmax(-1)],
+    [nn.ConvTranspose1d(1, 2, 2, 2), nn.LeakyReLU(), nn.AvgPool1d(2), nn.Hardswish()],
+])  # fmt: skip
+def test_training_of_layers(layers: list[nn.Module]) -> None:
+    net = nn.Sequential(*layers).to("meta")
+    assert saved_bytes(trace_module(net, [(1, 1, 10)])) == measured(net, (1, 1, 10))
+
+
+def test_training_bytes_by_hand() -> None:
+    """conv 1 → 2, kernel 3: 8 parameters, four float32 each; kept is the image."""
+    summary = cx.describe(nn.Conv1d(1, 2, 3), (1, 1, 10))
+    assert (summary.saved_bytes, summary.training_bytes) == (40, 40 + 8 * 16)
+
+
+def test_parts_lie_in_the_whole() -> None:
+    class Dense(nn.Module):
+        """Two concatenations, the first within the second."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv1d(1, 1, 1), nn.Conv1d(1, 1, 1), nn.Conv1d(2, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = self.a(x), self.b(x)
+            return torch.cat([a, b, self.c(torch.cat([a, b], 1))], 1)
+
+    trace = trace_module(Dense(), [(1, 1, 10)])
+    one = 40
+    # image until b is made; the whole of three channels from a on
+    assert sorted(spans(trace), key=lambda span: span.first) == [Span(one, -1, 1), Span(3 * one, 0, len(trace.steps))]
+    assert live_bytes(trace) == [4 * one, 4 * one, 3 * one, 3 * one, 3 * one]
+
+
+def test_a_value_that_is_read_again_is_not_overwritten() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(1, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return torch.sigmoid(y) - y
+
+    assert live_bytes(trace_module(Twice(), [(1, 1, 10)])) == [80, 80, 120]
