@@ -39,13 +39,14 @@ bench: setup ## the register tile and the U-Nets against PyTorch, on an otherwis
 	$(BIN)/python bench/tile.py
 	$(BIN)/python bench/unet.py
 
-conformance: setup ## published convolution problems through every algorithm, ONNX's node tests, the whole zoo
+conformance: setup ## published convolution problems through every algorithm, ONNX's node tests, the whole zoo, drawn networks
 	$(BIN)/python tests/conformance.py --isa all
 	$(BIN)/python tests/onnx_nodes.py
 	$(BIN)/python tests/onnx_nodes.py --fixed
 	$(BIN)/python tests/onnx_nodes.py --models
 	$(BIN)/python tests/identity.py
 	$(BIN)/python tests/zoo.py
+	$(BIN)/python tests/axes.py
 
 sanitize: ## the kernel tests under AddressSanitizer and UndefinedBehaviourSanitizer
 	bash tests/sanitize.sh

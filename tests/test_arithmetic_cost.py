@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from convoxel.arithmetic import (
+    OPTIMISERS,
     conv_macs,
+    conv_matrix,
     conv_params,
     flops,
+    intensity,
     linear_macs,
     linear_params,
     norm_params,
     peak_bytes,
     size_bytes,
+    training_bytes,
     transposed_macs,
 )
 from convoxel.errors import ConfigError
@@ -72,3 +80,52 @@ def test_small_ones() -> None:
 def test_groups_must_divide() -> None:
     with pytest.raises(ConfigError, match=r"groups=3 must divide .* Use a divisor of 2"):
         conv_params(4, 6, (3,), groups=3)
+
+
+def test_a_small_image_three_ways() -> None:
+    """3 × 3 pixels and a 2 × 2 kernel: as a convolution, locally connected, fully connected."""
+    counts = conv_matrix((3, 3), 1, 1, (2, 2))
+    assert (counts.shared, counts.nonzeros, counts.dense) == (4, 16, 36)
+    assert (counts.rows, counts.columns, counts.density) == (4, 9, Fraction(4, 9))
+    assert str(counts) == "4 × 9: 4 parameters as a convolution, 16 locally connected, 36 fully connected"
+    assert (counts.dense_bytes(), counts.sparse_bytes(), counts.shared_bytes()) == (144, 16 * 8 + 5 * 4, 16)
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(st.data())
+def test_matrix_counts_are_those_of_the_matrix(data: st.DataObject) -> None:
+    """The matrix itself: a column is what PyTorch makes of an image with a single one."""
+    dims = data.draw(st.integers(1, 3))
+    groups, c, k = (data.draw(st.integers(1, 2)) for _ in range(3))
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(data.draw(st.integers(low, high)) for _ in range(dims))
+
+    size, kernel, stride, padding, dilation = each(3, 4), each(1, 2), each(1, 2), each(1, 2), each(1, 2)
+    counts = conv_matrix(size, c * groups, k * groups, kernel, stride, padding, dilation, groups)
+    inputs = torch.eye(counts.columns, dtype=torch.float64).reshape(-1, c * groups, *size)
+    weights = torch.rand((k * groups, c, *kernel), dtype=torch.float64) + 0.5
+    convolve: Any = getattr(torch.nn.functional, f"conv{dims}d")
+    matrix = convolve(inputs, weights, None, stride, padding, dilation, groups).flatten(1).T
+    assert tuple(matrix.shape) == (counts.rows, counts.columns) and matrix.numel() == counts.dense
+    assert int(torch.count_nonzero(matrix)) == counts.nonzeros
+    assert weights.numel() == counts.shared
+    sparse = csr_matrix(matrix.numpy().astype("float32"))
+    held = sparse.data.nbytes + sparse.indices.nbytes + sparse.indptr.nbytes
+    assert held == counts.sparse_bytes()
+
+
+def test_matrix_of_an_asymmetric_layer() -> None:
+    assert conv_matrix((5,), 1, 1, (3,), padding=((2, 0),)).nonzeros == 1 + 2 + 3 * 3
+    assert conv_matrix((5,), 1, 1, (3,), padding="same").nonzeros == 2 + 3 * 3 + 2
+    assert conv_matrix((5,), 1, 1, (3,), padding=((-1, 0),)).nonzeros == 2 * 3
+
+
+def test_training_and_intensity() -> None:
+    assert [training_bytes(10, 100, name) for name in OPTIMISERS] == [180, 220, 220, 260, 260]
+    assert training_bytes(10, 0, "sgd", item=2) == 40
+    assert intensity(48, 12, 4) == 3
+    with pytest.raises(ConfigError, match="optimiser is 'adma', but it can be 'sgd', 'momentum'"):
+        training_bytes(1, 1, "adma")
+    with pytest.raises(ConfigError, match="needs the bytes that are moved"):
+        intensity(4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 
 import pytest
 import torch
@@ -123,6 +124,43 @@ def test_same_with_stride(i: int, k: int, s: int, d: int) -> None:
         assert count_windows(i, k, s, (before, after - 1), d) < -(-i // s)
 
 
+@drawn
+@given(st.integers(1, 30), kernels, strides, dilations)
+def test_transposed_same_returns_to_a_multiple(i: int, k: int, s: int, d: int) -> None:
+    """s·i comes out, and the convolution with the same words leads back."""
+    (o,) = window.transposed_sizes((i,), k, s, "same", d)
+    assert o == s * i
+    assert window.conv_sizes((o,), k, s, "same", d) == (i,)
+
+
+@pytest.mark.parametrize("word", window.PADDING_WORDS)
+def test_sizes_of_many_axes_are_those_of_each(word: str) -> None:
+    size, k, s, d = (9, 14, 21), (3, 2, 5), (1, 2, 3), (2, 1, 1)
+    pairs = [window.resolve_padding(word, (k[a],), s[a], d[a], (size[a],))[0] for a in range(3)]
+    each = tuple(window.conv_size(size[a], k[a], s[a], pairs[a], d[a]) for a in range(3))
+    assert window.conv_sizes(size, k, s, word, d) == each == window.conv_sizes(size, k, s, pairs, d)
+    assert window.pool_sizes(size, k, s, word, d) == each
+    spread = tuple(window.transposed_sizes((size[a],), k[a], s[a], word, d[a])[0] for a in range(3))
+    assert window.transposed_sizes(size, k, s, word, d) == spread
+
+
+def test_sizes_of_many_axes() -> None:
+    assert window.conv_sizes((132, 132, 116), 3) == (130, 130, 114)
+    assert window.pool_sizes((7, 9), 2, ceil=True) == (4, 5) and window.pool_sizes((7, 9), (1, 3)) == (7, 3)
+    assert window.transposed_sizes((3, 4), 3, 2, 1, added=(1, 0)) == (6, 7)
+    assert window.transposed_sizes((3,), 3, 2, ((0, 1),)) == (6,)
+
+
+def test_every_relationship_is_named_and_shown() -> None:
+    """DV 1 … 15, each by its number, in a docstring and beside an example."""
+    text = " ".join(f.__doc__ or "" for f in (window.conv_size, window.pool_size, window.transposed_size))
+    examples = " ".join(line for line in text.splitlines() if ">>>" in line)
+    explained = " ".join(line for line in text.splitlines() if ">>>" not in line)
+    shown = {int(n) for found in re.findall(r"# DV ([\d, ]+)", examples) for n in found.split(",")}
+    assert {int(n) for n in re.findall(r"DV (\d+)", explained)} >= set(range(1, 16))
+    assert shown == set(range(1, 16))
+
+
 def test_paddings_in_numbers() -> None:
     assert window.resolve_padding(2, (3, 3)) == ((2, 2), (2, 2))
     assert window.resolve_padding((1, 0), (3, 3)) == ((1, 1), (0, 0))
@@ -141,6 +179,9 @@ def test_paddings_in_numbers() -> None:
     (lambda: window.conv_size(4, 3, 0), "stride s is 0"),
     (lambda: window.conv_size(4, 3, d=0), "dilation d is 0"),
     (lambda: window.transposed_size(4, 3, a=-1), "output_padding"),
+    (lambda: window.conv_sizes((4, 4), (3,)), "kernel has 1 entries, but size has 2. Give one int, or one an axis"),
+    (lambda: window.pool_sizes((4, 4), 3, (1, 1, 1)), "stride has 3 entries, but size has 2"),
+    (lambda: window.transposed_sizes((4, 4), 3, added=(1,)), "added has 1 entries, but there are 2 axes"),
 ])  # fmt: skip
 def test_errors_say_how_to_mend(call: object, match: str) -> None:
     with pytest.raises(ConfigError, match=match):

@@ -261,7 +261,7 @@ def test_contenders_take_turns() -> None:
 
 
 def test_absent_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    peer._lacking.cache_clear()
+    peer.lacking.cache_clear()
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     try:
@@ -269,7 +269,7 @@ def test_absent_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         layer = LAYERS[2]
         assert set(peer.prepare_peers(layer, *data(layer), 1)) == {"pytorch", "pytorch-cl"}
     finally:
-        peer._lacking.cache_clear()
+        peer.lacking.cache_clear()
 
 
 def result(line: str, ratio: float | None, error: float = 1e-7) -> Result:

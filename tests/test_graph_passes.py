@@ -16,7 +16,7 @@ from convoxel.graph.from_torch import read
 from convoxel.graph.ir import Graph, Node, Value
 from convoxel.graph.lowering import Kernels
 from convoxel.graph.opset import OPERATORS, infer_shapes, make_node, verify
-from convoxel.graph.passes import PASSES, Pass, fold, fuse, layout, optimise, run_pass
+from convoxel.graph.passes import PASSES, Pass, fold, fuse, layout, optimise, pair, run_pass
 from convoxel.graph.plan import plan_execution
 from convoxel.graph.size import Size
 
@@ -290,6 +290,46 @@ def test_fuse_gate() -> None:
     turned = gated()
     turned[1] = dataclasses.replace(turned[1], inputs=("g", "x"))
     assert run_pass(Pass(fuse.fuse_gate), graph(*turned, **ONE)).nodes[1].inputs[4] == "g"
+
+
+DEPTHWISE = {"own": np.array([[[1.0, 2.0, 3.0]], [[4.0, 5.0, 6.0]]], np.float32)}
+
+
+def depthwise_pair(activation: str = "relu", **more: Any) -> list[Node]:
+    """A depthwise convolution, an activation, and a convolution over one pixel."""
+    first = convolution("c", "x", "own", "b", groups=2, activation=activation)
+    pointwise = {**CONVOLUTION, "padding": ((0, 0),), **more}
+    return [first, make_node("convolution", "d", ("c", "one"), (value("d"),), **pointwise)]
+
+
+def test_pair_depthwise() -> None:
+    constants = {**DEPTHWISE, **ONE, "b": [1.0, 2.0]}
+    before = graph(*depthwise_pair(), **constants)
+    (joined,) = run_pass(Pass(pair.pair_depthwise, pair.check_no_pairs), before).nodes
+    assert joined.inputs == ("x", "own", "b", "", "one", "")
+    assert (joined["first_activation"], joined["activation"], joined["groups"]) == ("relu", "none", 2)
+    shapes = [(1, 2, 8), (2, 1, 3), (2,), None, (2, 2, 1), None]
+    assert OPERATORS["convolution_pair"].shape(joined, shapes) == [(1, 2, 8)]
+    assert OPERATORS["convolution_pair"].macs(joined, shapes, [(1, 2, 8)]) == 8 * 2 * 3 + 8 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs"),
+    [
+        (depthwise_pair(), ("c", "d")),  # read elsewhere
+        (depthwise_pair(stride=(2,)), ()),
+        (depthwise_pair(padding=((1, 1),)), ()),
+        ([convolution("c", "x"), *depthwise_pair()[1:]], ()),  # not depthwise
+        ([depthwise_pair()[0], convolution("d", "c")], ()),  # a kernel of 3
+        (
+            [depthwise_pair()[0], make_node("convolution", "d", ("c", "own"), (value("d"),), **CONVOLUTION, groups=2)],
+            (),
+        ),
+    ],
+)
+def test_convolutions_that_are_no_pair_stay(nodes: list[Node], outputs: tuple[str, ...]) -> None:
+    before = graph(*nodes, outputs=outputs, **DEPTHWISE, **ONE, b=[1.0, 2.0])
+    assert pair.pair_depthwise(before).nodes == before.nodes
 
 
 def test_multiplications_that_are_no_gate_stay() -> None:

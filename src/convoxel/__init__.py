@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from convoxel.errors import (
+    AccuracyError,
     CheckpointError,
     ConfigError,
     ConvoxelError,
@@ -56,6 +57,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "AccuracyError",
     "CheckpointError",
     "ConfigError",
     "ConvoxelError",

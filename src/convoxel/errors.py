@@ -6,7 +6,8 @@ ConvoxelError
 ├── GraphError        a network that cannot be read as a graph                 (ValueError)
 ├── DataError         an input file, label or folder that cannot be used       (ValueError)
 ├── ConfigError       an option, name or configuration that is wrong           (ValueError)
-└── CheckpointError   a saved run that is damaged or belongs to something else (ValueError)
+├── CheckpointError   a saved run that is damaged or belongs to something else (ValueError)
+└── AccuracyError     results that differ from the model's by more than rounding (ArithmeticError)
 
 The caller's mistakes are ``ValueError`` too, so code that knows nothing of Convoxel can catch them.
 An assertion that fails is a bug of ours. Every message says what came, what was expected and how to
@@ -16,6 +17,7 @@ mend it.
 from __future__ import annotations
 
 __all__ = [
+    "AccuracyError",
     "CheckpointError",
     "ConfigError",
     "ConvoxelError",
@@ -52,3 +54,7 @@ class ConfigError(ConvoxelError, ValueError):
 
 class CheckpointError(ConvoxelError, ValueError):
     """A saved run is damaged, incomplete or belongs to another configuration or data set."""
+
+
+class AccuracyError(ConvoxelError, ArithmeticError):
+    """A program's results differ from its model's by more than rounding explains."""

@@ -1,4 +1,4 @@
-"""What a layer costs: parameters, multiply-accumulates and bytes, as exact integers.
+"""What a layer costs: parameters, multiply-accumulates and bytes, as exact integers; and what as a matrix.
 
 1 MAC (multiply-accumulate) = 2 FLOPs. MACs are counted for layers with weights, at every position of the
 window, padding included; bias, normalisation, activation, pooling and resizing count no MACs.
@@ -8,20 +8,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 
+from convoxel.arithmetic.taps import Taps, conv_taps
+from convoxel.arithmetic.window import Pair, conv_sizes, resolve_padding
 from convoxel.errors import ConfigError
 
 __all__ = [
+    "OPTIMISERS",
+    "MatrixCounts",
     "conv_macs",
+    "conv_matrix",
     "conv_params",
     "flops",
+    "intensity",
     "linear_macs",
     "linear_params",
     "norm_params",
     "peak_bytes",
     "size_bytes",
+    "training_bytes",
     "transposed_macs",
 ]
+
+# Numbers that an optimiser keeps for each parameter, beside the parameter and its gradient.
+OPTIMISERS = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2, "adamw": 2}
 
 
 def conv_params(in_channels: int, out_channels: int, kernel: Sequence[int], groups: int = 1, bias: bool = True) -> int:
@@ -156,6 +168,162 @@ def peak_bytes(values: Iterable[tuple[int, int, int]]) -> int:
         alive += change[step]
         peak = max(peak, alive)
     return peak
+
+
+def training_bytes(params: int, activation_bytes: int, optimiser: str = "adam", item: int = 4) -> int:
+    """Return the bytes that a training step holds: (2 + m) · parameters · item + all activations.
+
+    A parameter, its gradient and the m numbers that the optimiser keeps of it; and the results of all layers, which
+    wait for the way back. Scratch memory of kernels and the input's copies are left out.
+
+    Args:
+        params: trained parameters.
+        activation_bytes: sum over all layers, for the whole batch.
+        optimiser: a name of ``OPTIMISERS``.
+        item: bytes of a number, 4 for float32.
+
+    Raises:
+        ConfigError: the optimiser is not known.
+
+    >>> training_bytes(11_689_512, 0) == 4 * 4 * 11_689_512
+    True
+    """
+    if optimiser not in OPTIMISERS:
+        raise ConfigError(f"optimiser is {optimiser!r}, but it can be {', '.join(map(repr, OPTIMISERS))}.")
+    return (2 + OPTIMISERS[optimiser]) * params * item + activation_bytes
+
+
+def intensity(macs: int, *sizes_bytes: int) -> Fraction:
+    """Return the arithmetic intensity: multiply-accumulates for each byte that must be moved at least once.
+
+    macs / Σ bytes of input, weights and output (the roofline of Williams, Waterman & Patterson 2009). Below the
+    machine's own ratio of MACs to bytes a second, a layer waits for memory and fewer MACs do not make it faster.
+
+    Args:
+        macs: of the layer.
+        *sizes_bytes: of what it reads and writes.
+
+    Raises:
+        ConfigError: nothing is moved.
+
+    >>> x = size_bytes((1, 64, 56, 56))
+    >>> round(intensity(conv_macs((56, 56), 64, 64, (3, 3)), x, x, size_bytes((64, 64, 3, 3))))
+    66
+    """
+    total = sum(sizes_bytes)
+    if total < 1:
+        raise ConfigError("the arithmetic intensity needs the bytes that are moved. Give those of input and output.")
+    return Fraction(macs, total)
+
+
+@dataclass(frozen=True)
+class MatrixCounts:
+    """What a layer is as a matrix from its input to its output, counted without building it.
+
+    Attributes:
+        rows: outputs, channels included.
+        columns: inputs, channels included.
+        nonzeros: entries that are not zero, windows that hang over the border cut off: the parameters of a locally
+            connected layer, and the multiplications of the sparse matrix.
+        shared: different values among them: the parameters of the convolution.
+
+    >>> counts = conv_matrix((3, 3), 1, 1, (2, 2))  # a 3 × 3 image and a 2 × 2 kernel
+    >>> counts.shared, counts.nonzeros, counts.dense
+    (4, 16, 36)
+    """
+
+    rows: int
+    columns: int
+    nonzeros: int
+    shared: int
+
+    @property
+    def dense(self) -> int:
+        """Entries: the parameters and multiplications of a fully-connected layer."""
+        return self.rows * self.columns
+
+    @property
+    def density(self) -> Fraction:
+        """The share of entries that are not zero."""
+        return Fraction(self.nonzeros, self.dense)
+
+    def dense_bytes(self, item: int = 4) -> int:
+        """Return the bytes of the dense matrix."""
+        return self.dense * item
+
+    def sparse_bytes(self, item: int = 4, index: int = 4) -> int:
+        """Return the bytes of the matrix by compressed rows: a value and a column an entry, a place a row."""
+        return self.nonzeros * (item + index) + (self.rows + 1) * index
+
+    def shared_bytes(self, item: int = 4) -> int:
+        """Return the bytes of the kernel."""
+        return self.shared * item
+
+    def __str__(self) -> str:
+        """Return the three counts of parameters beside each other."""
+        return (
+            f"{self.rows} × {self.columns}: {self.shared} parameters as a convolution, "
+            f"{self.nonzeros} locally connected, {self.dense} fully connected"
+        )
+
+
+def conv_matrix(
+    size: Sequence[int],
+    in_channels: int,
+    out_channels: int,
+    kernel: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] | Sequence[Pair] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> MatrixCounts:
+    """Return the counts of the matrix of a convolution, and of its transpose's: a transposed convolution's.
+
+    Along one axis the matrix has an entry wherever a tap falls on an input, s·o − p + d·m in 0 … i − 1; those of
+    several axes multiply (the matrix is a Kronecker product of patterns), as do C · K / g for channels.
+
+    Args:
+        size: spatial size of the input.
+        in_channels: C.
+        out_channels: K.
+        kernel: kernel size of every axis.
+        stride: stride; it, padding and dilation as for :func:`conv_sizes`. Padding is with zeros.
+        padding: padding.
+        dilation: dilation.
+        groups: g.
+
+    Raises:
+        ShapeError: the padded input is smaller than the kernel's span.
+        ConfigError: ``groups`` does not divide the channels, or a number is out of range.
+
+    >>> print(conv_matrix((3, 3), 1, 1, (2, 2)))
+    4 × 9: 4 parameters as a convolution, 16 locally connected, 36 fully connected
+    """
+    _check_groups(in_channels, out_channels, groups)
+    outputs = conv_sizes(size, kernel, stride, padding, dilation)
+    axes = len(size)
+    strides = (stride,) * axes if isinstance(stride, int) else stride
+    dilations = (dilation,) * axes if isinstance(dilation, int) else dilation
+    pairs = resolve_padding(padding, kernel, strides, dilations, size)
+    along = zip(size, outputs, map(conv_taps, kernel, strides, pairs, dilations), strict=True)
+    met = math.prod(_met(i, o, taps) for i, o, taps in along)
+    pairs_of_channels = in_channels // groups * out_channels
+    return MatrixCounts(
+        rows=out_channels * math.prod(outputs),
+        columns=in_channels * math.prod(size),
+        nonzeros=pairs_of_channels * met,
+        shared=pairs_of_channels * math.prod(kernel),
+    )
+
+
+def _met(i: int, o: int, taps: Taps) -> int:
+    """Return how many pairs of an output and a tap of a convolution fall on one of ``i`` inputs."""
+    count = 0
+    for tap in taps.phases[0]:
+        first = max(0, -(tap // taps.step))  # the first output that reads at 0 or behind
+        last = min(o - 1, (i - 1 - tap) // taps.step)
+        count += max(0, last - first + 1)
+    return count
 
 
 def _check_groups(in_channels: int, out_channels: int, groups: int) -> None:

@@ -1,14 +1,13 @@
-"""Receptive fields along one axis, exact: which input positions an output position can see.
+"""Receptive fields along one axis, exact: which input positions an output position sees.
 
-For layers that keep or reduce the size, output o sees the inputs s·o + p₀ … s·o + p₀ + r − 1 with one size r,
-stride s and offset p₀ (Araujo, Norris & Sim 2019, "Computing receptive fields"). Behind a transposed
+For layers that keep or reduce the size, output o sees inputs among s·o + p₀ … s·o + p₀ + r − 1 with one size r,
+stride s and offset p₀ (Araujo, Norris & Sim 2019, "Computing receptive fields", ANS). Behind a transposed
 convolution or a resize that no longer holds: which inputs are seen depends on the phase of o as well (in a
-U-Net, on o mod 2^levels). A ``Field`` therefore keeps the interval of every phase of one period; nothing is
-rounded.
+U-Net, on o mod 2^levels). A ``Field`` therefore keeps the inputs of every phase of one period, each of them: the
+holes that dilation leaves are known too. Nothing is rounded.
 
-The interval is the hull: a dilated kernel may leave holes inside. Positions below 0 or beyond the input are
-padding. Nothing here knows networks; ``join`` and the ``compose`` functions are what a walk over a network's
-graph needs.
+Positions below 0 or beyond the input are padding. Nothing here knows networks; ``join`` and ``through`` (with the
+layer's taps, or in the words of ``compose``) are what a walk over a network's graph needs.
 """
 
 from __future__ import annotations
@@ -18,8 +17,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from convoxel.arithmetic.window import span
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.arithmetic.staircase import check_period
+from convoxel.arithmetic.taps import Taps, adaptive_taps, conv_taps, resize_taps, slice_taps, transposed_taps
+from convoxel.arithmetic.window import Pair
+from convoxel.errors import ShapeError
 
 __all__ = [
     "Field",
@@ -29,19 +30,23 @@ __all__ = [
     "compose_slice",
     "compose_transposed",
     "join",
+    "misalignment",
+    "through",
 ]
 
-Pair = tuple[int, int]
 Interval = tuple[int, int] | None
+# Inputs (start, bits): start + m is seen where bit m of bits is set. Bit 0 is set, or nothing is: (0, 0).
+Seen = tuple[int, int]
+_NOTHING: Seen = (0, 0)
 
 
 @dataclass(frozen=True)
 class Field:
     """The receptive field of every position of an axis.
 
-    Position o = q · period + phase sees the input interval ``phases[phase]`` (first, last) moved by q ·
-    ``advance``; None is a position that sees no input, as between the elements that a transposed convolution
-    spreads.
+    Position o = q · period + phase sees the inputs ``seen[phase]``, moved by q · ``advance``: a start, and bits of
+    which the m-th tells whether start + m is seen. No bits: a position that sees no input, as between the elements
+    that a transposed convolution spreads.
 
     >>> Field.window(size=3, stride=2, offset=-1).at(10)
     (19, 21)
@@ -49,23 +54,38 @@ class Field:
     (7, 7)
     """
 
-    phases: tuple[Interval, ...]
+    seen: tuple[Seen, ...]
     advance: int
 
     @classmethod
     def window(cls, size: int = 1, stride: int = 1, offset: int = 0) -> Field:
         """Return the field in which position o sees stride·o + offset … stride·o + offset + size − 1."""
-        return cls(((offset, offset + size - 1),), stride)
+        return cls(((offset, (1 << size) - 1),), stride)
 
     @property
     def period(self) -> int:
         """After how many positions the pattern repeats."""
-        return len(self.phases)
+        return len(self.seen)
+
+    @property
+    def phases(self) -> tuple[Interval, ...]:
+        """The first and the last input that each phase sees, or None."""
+        return tuple(map(_ends, self.seen))
 
     @property
     def size(self) -> int:
         """The number of inputs, first to last, that a position sees; the largest where positions differ."""
-        return max((seen[1] - seen[0] + 1 for seen in self.phases if seen), default=0)
+        return max(bits.bit_length() for _, bits in self.seen)
+
+    @property
+    def holes(self) -> int:
+        """How many inputs between the first and the last are not seen; the most where positions differ.
+
+        >>> gridded = compose(compose(Field.window(), 3, d=2), 3, d=2)  # the gridding of equal dilations
+        >>> gridded.size, gridded.holes
+        (9, 4)
+        """
+        return max(bits.bit_length() - bits.bit_count() for _, bits in self.seen)
 
     @property
     def stride(self) -> int | Fraction:
@@ -91,13 +111,49 @@ class Field:
 
     def at(self, position: int) -> Interval:
         """Return the (first, last) input that ``position`` sees, or None."""
+        return _ends(self._moved(position))
+
+    def inputs(self, position: int) -> tuple[int, ...]:
+        """Return every input that ``position`` sees, ascending.
+
+        >>> compose(Field.window(), 3, p=2, d=2).inputs(5)
+        (3, 5, 7)
+        """
+        start, bits = self._moved(position)
+        return tuple(start + m for m in range(bits.bit_length()) if bits >> m & 1)
+
+    def _moved(self, position: int) -> Seen:
         turn, phase = divmod(position, self.period)
-        seen = self.phases[phase]
-        return None if seen is None else (seen[0] + turn * self.advance, seen[1] + turn * self.advance)
+        start, bits = self.seen[phase]
+        return start + turn * self.advance, bits
 
     def __str__(self) -> str:
         """Return the size, with the stride where it is not 1."""
         return f"{self.size}" if self.stride == 1 else f"{self.size}/{self.stride}"
+
+
+def through(field: Field, taps: Taps) -> Field:
+    """Return the field behind a layer that reads ``taps`` of an axis with ``field``.
+
+    Output o sees what the positions that it reads see. With the layer's n phases and step, the pattern repeats
+    after lcm(period, step) positions of the axis.
+
+    Raises:
+        UnsupportedError: that pattern is too long to be written down.
+
+    >>> from convoxel.arithmetic.taps import unpool_taps
+    >>> back = through(compose(Field.window(), 2, 2), unpool_taps(2))
+    >>> [back.at(o) for o in range(4)]
+    [(0, 1), (0, 1), (2, 3), (2, 3)]
+    """
+    turns = field.period // math.gcd(field.period, taps.step)
+    check_period(turns * len(taps.phases))
+    phases = [
+        _united(field._moved(tap + turn * taps.step) for tap in positions)
+        for turn in range(turns)
+        for positions in taps.phases
+    ]
+    return _reduced(phases, turns * taps.step // field.period * field.advance)
 
 
 def compose(field: Field, k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> Field:
@@ -122,10 +178,7 @@ def compose(field: Field, k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> 
     >>> compose(two, 2, s=2).stride
     2
     """
-    _check_stride(s)
-    last = span(k, d) - 1
-    start = -_before(p)
-    return _through(field, [range(start, start + last + 1, d)], s)
+    return through(field, conv_taps(k, s, p, d))
 
 
 def compose_transposed(field: Field, k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> Field:
@@ -137,14 +190,7 @@ def compose_transposed(field: Field, k: int, s: int = 1, p: int | Pair = 0, d: i
     >>> compose_transposed(Field.window(), 1, s=2).at(1) is None  # between two inputs: nothing
     True
     """
-    _check_stride(s)
-    span(k, d)
-    before = _before(p)
-    taps = [
-        [(phase + before - d * m) // s for m in reversed(range(k)) if (phase + before - d * m) % s == 0]
-        for phase in range(s)
-    ]
-    return _through(field, taps, 1)
+    return through(field, transposed_taps(k, s, p, d))
 
 
 def compose_resize(
@@ -157,17 +203,7 @@ def compose_resize(
 ) -> Field:
     """Return the field behind a resize of an axis from ``i`` to ``o`` positions, away from the borders.
 
-    With the step c = i / o (or 1 / ``scale``) output o′ lies at x = (o′ + ½) c − ½ of the input, or at o′ c
-    with c = (i − 1) / (o − 1) for ``align_corners``; positions with weight 0 are not seen.
-
-    Args:
-        field: of the input.
-        i: input size.
-        o: output size.
-        mode: ``"nearest"`` (⌊o′ c⌋), ``"nearest-exact"`` (⌊(o′ + ½) c⌋), ``"linear"``, ``"cubic"`` or
-            ``"area"``.
-        align_corners: whether the outermost positions coincide.
-        scale: the factor that was asked for, where it defines the step instead of the sizes.
+    The arguments are those of :func:`resize_taps`, which says what is read.
 
     Raises:
         ConfigError: ``mode`` is not known.
@@ -177,32 +213,7 @@ def compose_resize(
     >>> [up.at(o) for o in (4, 5)]  # at 1.75 and 2.25 of the input
     [(1, 2), (2, 3)]
     """
-    if i < 1 or o < 1:
-        raise ShapeError(f"a resize needs sizes of at least 1, but came from {i} to {o}.")
-    if mode == "area":
-        return compose_adaptive(field, i, o)
-    half = Fraction(1, 2)
-    if align_corners and mode in ("linear", "cubic"):
-        step, shift = Fraction(i - 1, o - 1) if o > 1 else Fraction(0), Fraction(0)
-    else:
-        # A user's factor such as 1.5 is exact in binary; 1/3 is meant where 0.333… came.
-        step = 1 / Fraction(scale).limit_denominator(1 << 16) if scale else Fraction(i, o)
-        shift = {"nearest": Fraction(0), "nearest-exact": half * step}.get(mode, half * step - half)
-    taps = []
-    for phase in range(step.denominator):
-        position = phase * step + shift
-        first = math.floor(position)
-        if mode in ("nearest", "nearest-exact") or (position == first and mode in ("linear", "cubic")):
-            taps.append([first])
-        elif mode == "linear":
-            taps.append([first, first + 1])
-        elif mode == "cubic":
-            taps.append([first - 1, first, first + 1, first + 2])
-        else:
-            raise ConfigError(
-                f"mode is {mode!r}, but it can be 'nearest', 'nearest-exact', 'linear', 'cubic' or 'area'."
-            )
-    return _through(field, taps, step.numerator)
+    return through(field, resize_taps(i, o, mode, align_corners, scale))
 
 
 def compose_adaptive(field: Field, i: int, o: int) -> Field:
@@ -211,11 +222,7 @@ def compose_adaptive(field: Field, i: int, o: int) -> Field:
     >>> compose_adaptive(Field.window(), 6, 1).size
     6
     """
-    if i < 1 or o < 1:
-        raise ShapeError(f"adaptive pooling needs sizes of at least 1, but came from {i} to {o}.")
-    common = math.gcd(i, o)
-    i, o = i // common, o // common
-    return _through(field, [range(phase * i // o, -(-(phase + 1) * i // o)) for phase in range(o)], i)
+    return through(field, adaptive_taps(i, o))
 
 
 def compose_slice(field: Field, start: int, step: int = 1) -> Field:
@@ -224,8 +231,7 @@ def compose_slice(field: Field, start: int, step: int = 1) -> Field:
     >>> compose_slice(Field.window(3), 4).at(0)
     (4, 6)
     """
-    _check_stride(step)
-    return _through(field, [[start]], step)
+    return through(field, slice_taps(start, step))
 
 
 def join(*fields: Field, size: int | None = None) -> Field:
@@ -246,7 +252,7 @@ def join(*fields: Field, size: int | None = None) -> Field:
     if not fields:
         raise ShapeError("join needs at least one field. Give the fields of the branches.")
     if len(strides) != 1 and size is not None:
-        phases = [_hull(field.at(position) for field in fields) for position in range(size)]
+        phases = [_united(field._moved(position) for field in fields) for position in range(size)]
         return Field(tuple(phases), round(fields[0].stride * size))
     if len(strides) != 1:
         raise ShapeError(
@@ -255,41 +261,54 @@ def join(*fields: Field, size: int | None = None) -> Field:
         )
     period = math.lcm(*(field.period for field in fields))
     advance = fields[0].advance * (period // fields[0].period)
-    return _reduced([_hull(field.at(position) for field in fields) for position in range(period)], advance)
+    return _reduced([_united(field._moved(position) for field in fields) for position in range(period)], advance)
 
 
-def _through(field: Field, taps: Sequence[Sequence[int]], step: int) -> Field:
-    """Compose: output q · len(taps) + phase reads the positions taps[phase] + q · step."""
-    turns = field.period // math.gcd(field.period, step)
-    phases = [_hull(field.at(tap + turn * step) for tap in positions) for turn in range(turns) for positions in taps]
-    return _reduced(phases, turns * step // field.period * field.advance)
+def misalignment(*fields: Field) -> Fraction | None:
+    """Return how far apart, in inputs, the centres of branches lie that are added or concatenated.
+
+    None where their strides differ: such branches drift apart along the axis. 0 where they look at the same place.
+
+    >>> misalignment(compose(Field.window(), 3, p=1), compose(Field.window(), 2, p=(1, 0)))
+    Fraction(1, 2)
+    """
+    if len({field.stride for field in fields}) > 1:
+        return None
+    centres = [field.centre for field in fields]
+    return max(centres, default=Fraction(0)) - min(centres, default=Fraction(0))
 
 
-def _hull(intervals: Iterable[Interval]) -> Interval:
-    seen = [interval for interval in intervals if interval is not None]
-    return (min(first for first, _ in seen), max(last for _, last in seen)) if seen else None
+def _united(sets: Iterable[Seen]) -> Seen:
+    some = [seen for seen in sets if seen[1]]
+    if not some:
+        return _NOTHING
+    start = min(first for first, _ in some)
+    bits = 0
+    for first, more in some:
+        bits |= more << (first - start)
+    return start, bits
 
 
-def _reduced(phases: Sequence[Interval], advance: int) -> Field:
+def _ends(seen: Seen) -> Interval:
+    start, bits = seen
+    return (start, start + bits.bit_length() - 1) if bits else None
+
+
+def _reduced(phases: Sequence[Seen], advance: int) -> Field:
     """Return the field with the shortest period that says the same."""
     full = Field(tuple(phases), advance)
     for period in range(1, full.period):
         if full.period % period or advance * period % full.period:
             continue
-        short = Field(full.phases[:period], advance * period // full.period)
-        if all(short.at(position) == seen for position, seen in enumerate(full.phases)):
+        short = Field(full.seen[:period], advance * period // full.period)
+        if all(_same(short._moved(position), seen) for position, seen in enumerate(full.seen)):
             return short
     return full
 
 
-def _before(p: int | Pair) -> int:
-    return p if isinstance(p, int) else p[0]
+def _same(left: Seen, right: Seen) -> bool:
+    return left == right or not (left[1] or right[1])
 
 
 def _whole(value: int | Fraction) -> int | Fraction:
     return int(value) if value == int(value) else value
-
-
-def _check_stride(s: int) -> None:
-    if s < 1:
-        raise ConfigError(f"stride s is {s}, but it must be at least 1.")

@@ -3,24 +3,29 @@
 The relationships are those of Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning"
 (arXiv 1603.07285), cited as DV 1 … DV 15, extended by what the guide leaves out: different padding before and
 after, negative padding (a crop), dilation with transposition, ceil mode, and "same" with a stride. An N-D
-layer is N independent axes. Nothing here inverts these functions.
+layer is N independent axes: ``conv_sizes`` and its neighbours take an entry an axis, and the words. Nothing here
+inverts these functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from convoxel.errors import ConfigError, ShapeError
 
 __all__ = [
     "PADDING_WORDS",
     "conv_size",
+    "conv_sizes",
     "output_padding",
     "pool_size",
+    "pool_sizes",
     "resolve_padding",
+    "resolve_transposed",
     "span",
     "transposed_padding",
     "transposed_size",
+    "transposed_sizes",
 ]
 
 Pair = tuple[int, int]
@@ -252,6 +257,135 @@ def resolve_padding(
         for axis, (e, s) in enumerate(zip(spans, strides, strict=True))
     ]
     return tuple((total // 2, total - total // 2) for total in totals)
+
+
+def conv_sizes(
+    size: Sequence[int],
+    kernel: int | Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] | Sequence[Pair] = 0,
+    dilation: int | Sequence[int] = 1,
+) -> tuple[int, ...]:
+    """Return the output size of a convolution along every axis: :func:`conv_size` with :func:`resolve_padding`.
+
+    Args:
+        size: input size of every axis.
+        kernel: kernel size, of all axes or of every axis; the other numbers likewise.
+        stride: stride.
+        padding: a word, one int for all axes, one int an axis, or one pair (before, after) an axis.
+        dilation: dilation.
+
+    Raises:
+        ShapeError: along some axis the padded input is smaller than the kernel's span.
+        ConfigError: a number is out of range, or an argument has a wrong number of entries.
+
+    >>> conv_sizes((132, 132, 116), 3), conv_sizes((224, 224), 7, 2, "same"), conv_sizes((9,), 3, padding="causal")
+    ((130, 130, 114), (112, 112), (9,))
+    """
+    axes = len(size)
+    kernels, strides, dilations = _numbers(axes, kernel=kernel, stride=stride, dilation=dilation)
+    pairs = resolve_padding(padding, kernels, strides, dilations, size)
+    return tuple(map(conv_size, size, kernels, strides, pairs, dilations))
+
+
+def pool_sizes(
+    size: Sequence[int],
+    kernel: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: str | int | Sequence[int] | Sequence[Pair] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil: bool = False,
+) -> tuple[int, ...]:
+    """Return the output size of a pooling along every axis: :func:`pool_size`; the stride is the kernel unless given.
+
+    The arguments are those of :func:`conv_sizes`.
+
+    Raises:
+        ShapeError: along some axis the padded input is smaller than the kernel's span.
+        ConfigError: a number is out of range, or an argument has a wrong number of entries.
+
+    >>> pool_sizes((7, 8), 2, ceil=True), pool_sizes((16, 32, 32), (1, 2, 2))
+    ((4, 4), (16, 16, 16))
+    """
+    axes = len(size)
+    given = kernel if stride is None else stride
+    kernels, strides, dilations = _numbers(axes, kernel=kernel, stride=given, dilation=dilation)
+    pairs = resolve_padding(padding, kernels, strides, dilations, size)
+    return tuple(map(pool_size, size, kernels, strides, pairs, dilations, (ceil,) * axes))
+
+
+def transposed_sizes(
+    size: Sequence[int],
+    kernel: int | Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] | Sequence[Pair] = 0,
+    dilation: int | Sequence[int] = 1,
+    added: int | Sequence[int] = 0,
+) -> tuple[int, ...]:
+    """Return the output size of a transposed convolution along every axis: :func:`transposed_size`.
+
+    A word means the padding of the convolution that is transposed; "same" that of one from s·i to i, so that s·i
+    comes out.
+
+    Args:
+        size: input size of every axis.
+        kernel: kernel size; it and the others as those of :func:`conv_sizes`.
+        stride: stride of the convolution that is transposed.
+        padding: its padding.
+        dilation: its dilation.
+        added: a, rows added after the end.
+
+    Raises:
+        ShapeError: along some axis nothing would be left.
+        ConfigError: a number is out of range, or an argument has a wrong number of entries.
+
+    >>> transposed_sizes((16, 16, 16), 2, 2), transposed_sizes((7,), 3, 2, "same"), transposed_sizes((7,), 2, 3, "same")
+    ((32, 32, 32), (14,), (21,))
+    """
+    axes = len(size)
+    kernels, strides, dilations = _numbers(axes, kernel=kernel, stride=stride, dilation=dilation)
+    rows = (added,) * axes if isinstance(added, int) else tuple(added)
+    if len(rows) != axes:
+        raise ConfigError(f"added has {len(rows)} entries, but there are {axes} axes. Give one int, or one an axis.")
+    pairs, missing = resolve_transposed(padding, kernels, strides, dilations)
+    rows = tuple(a + more for a, more in zip(rows, missing, strict=True))
+    return tuple(map(transposed_size, size, kernels, strides, pairs, dilations, rows))
+
+
+def resolve_transposed(
+    padding: str | int | Sequence[int] | Sequence[Pair],
+    kernel: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    dilation: int | Sequence[int] = 1,
+) -> tuple[tuple[Pair, ...], tuple[int, ...]]:
+    """Return the padding (before, after) of a transposed convolution along every axis, and the rows to add (a).
+
+    A word means the padding of the convolution that is transposed, so no word but "same" adds rows: it leads from
+    s·i to i, and back where kernels narrower than the stride leave the stride's last rows unwritten.
+
+    Raises:
+        ConfigError: as :func:`resolve_padding`.
+
+    >>> resolve_transposed("same", (3, 2), (2, 3))
+    (((0, 1), (0, 0)), (0, 1))
+    """
+    axes = len(kernel)
+    strides, dilations = _per_axis("stride", stride, axes), _per_axis("dilation", dilation, axes)
+    # Any multiple of s does as the size that "same" is for.
+    pairs = resolve_padding(padding, kernel, strides, dilations, strides)
+    if padding != "same":
+        return pairs, (0,) * axes
+    spans = map(span, kernel, dilations)
+    return pairs, tuple(s - e + sum(pair) for s, e, pair in zip(strides, spans, pairs, strict=True))
+
+
+def _numbers(axes: int, **values: int | Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Give each of ``values`` an entry an axis."""
+    for name, value in values.items():
+        entries = (value,) * axes if isinstance(value, int) else tuple(value)
+        if len(entries) != axes:
+            raise ConfigError(f"{name} has {len(entries)} entries, but size has {axes}. Give one int, or one an axis.")
+        yield entries
 
 
 def _given_padding(padding: int | Sequence[int] | Sequence[Pair], axes: int) -> tuple[Pair, ...]:

@@ -14,25 +14,40 @@ from typing import Any
 
 from convoxel import native
 
-__all__ = ["describe_machine", "interleave", "measure_ceilings", "write_json"]
+__all__ = ["describe_machine", "interleave", "measure_ceilings", "time_run", "write_json"]
 
 # Long enough for the other contenders' threads to stop spinning, given KMP_BLOCKTIME=5 (see ``peer``).
 _PAUSE_S = 0.03
+_LONG_S = 0.3
+
+
+def time_run(run: Callable[[], object]) -> float:
+    """Return the seconds of a run, after untimed ones that bring its threads and data back: two, or one long one."""
+    begun = time.perf_counter()
+    run()
+    if time.perf_counter() - begun < _LONG_S:
+        run()
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
 
 
 def interleave(
-    contenders: Mapping[str, Callable[[], object]], rounds: int = 9, pause_s: float = _PAUSE_S
+    contenders: Mapping[str, Callable[[], Any]],
+    rounds: int = 9,
+    pause_s: float = _PAUSE_S,
+    sample: Callable[[Callable[[], Any]], float] = time_run,
 ) -> dict[str, dict[str, float]]:
     """Run all contenders in turn and return, for each, ``median_s``, ``min_s`` and ``max_s`` over the rounds.
 
-    Before each timed run there is a pause, in which the other contenders' threads stop spinning, and two untimed
-    runs, which bring this contender's threads and data back. The order changes from round to round, so that nobody
-    always follows the same neighbour.
+    Before each sample there is a pause, in which the other contenders' threads stop spinning. The order changes from
+    round to round, so that nobody always follows the same neighbour.
 
     Args:
         contenders: what to run, by name.
-        rounds: timed runs of each.
+        rounds: samples of each.
         pause_s: seconds before each.
+        sample: returns the seconds of one run of a contender; other than ``time_run`` for those that run elsewhere.
 
     >>> sorted(interleave({"one": lambda: 1, "two": lambda: 2}, rounds=1, pause_s=0))
     ['one', 'two']
@@ -44,11 +59,7 @@ def interleave(
     for _ in range(rounds):
         for name, run in order.sample(sorted(contenders.items()), len(contenders)):
             time.sleep(pause_s)
-            run()
-            run()
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(sample(run))
     return {name: {"median_s": statistics.median(t), "min_s": min(t), "max_s": max(t)} for name, t in times.items()}
 
 

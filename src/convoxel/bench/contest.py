@@ -15,19 +15,18 @@ from convoxel import native
 from convoxel.bench.clock import interleave, measure_ceilings
 from convoxel.bench.layer import Layer
 from convoxel.bench.peer import prepare_peers
+from convoxel.bench.standing import OURS, Standing
 from convoxel.bench.truth import relative_error
 from convoxel.errors import UnsupportedError
 from convoxel.native import Convolution, Plan, View
 
-__all__ = ["OURS", "Result", "find_candidates", "measure_layer"]
-
-OURS = "convoxel"
+__all__ = ["Result", "find_candidates", "measure_layer"]
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Standing):
     """What was measured of one layer.
 
     Attributes:
@@ -51,24 +50,19 @@ class Result:
     largest_bytes: int
 
     @property
-    def time_s(self) -> float:
-        """Our median time."""
-        return self.times[OURS]["median_s"]
+    def gflop(self) -> float:
+        """Billions of multiplications and additions of the direct algorithm."""
+        return self.layer.gflop
 
     @property
-    def flops(self) -> float:
-        """Effective operations per second: those of the direct algorithm, however many were done."""
-        return 1e9 * self.layer.gflop / self.time_s
+    def group(self) -> str:
+        """The net that the layer comes from."""
+        return self.layer.net
 
     @property
-    def best_peer(self) -> str | None:
-        """The fastest peer, if there is any."""
-        return min(self.peers, key=lambda name: self.times[name]["median_s"], default=None)
-
-    @property
-    def ratio(self) -> float | None:
-        """Our speed by the best peer's."""
-        return self.times[self.best_peer]["median_s"] / self.time_s if self.best_peer else None
+    def label(self) -> str:
+        """The layer without its net."""
+        return " ".join(str(self.layer).split()[1:])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON knows it."""
@@ -76,15 +70,10 @@ class Result:
             "layer": str(self.layer),
             "net": self.layer.net,
             "kind": self.layer.kind,
-            "gflop": self.layer.gflop,
             "algorithm": self.algorithm,
-            "ms": {name: 1e3 * time["median_s"] for name, time in self.times.items()},
-            "times": {name: dict(time) for name, time in self.times.items()},
-            "gflops": self.flops / 1e9,
+            **self.timing(),
             "ceiling_gflops": self.ceiling / 1e9,
             "ceiling_share": self.flops / self.ceiling,
-            "best_peer": self.best_peer,
-            "ratio": self.ratio,
             "l2_error": self.l2_error,
             "workspace_bytes": self.workspace_bytes,
             "workspace_share": self.workspace_bytes / self.largest_bytes,

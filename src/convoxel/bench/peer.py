@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from convoxel.bench.layer import Layer
 
-__all__ = ["missing_peers", "prepare_peers", "quieten_threads"]
+__all__ = ["lacking", "missing_peers", "open_onnxruntime", "open_openvino", "prepare_peers", "quieten_threads"]
 
 Floats = NDArray[np.float32]
 Run = Callable[[], Any]
@@ -42,25 +42,45 @@ def prepare_peers(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int
     """
     found: dict[str, Run] = {}
     for prepare, needs in _PEERS:
-        if not _lacking(needs):
+        if not lacking(needs):
             found.update(prepare(layer, x, w, bias, threads))
     return found
 
 
 def missing_peers() -> list[str]:
     """Return the packages whose absence keeps a peer from taking part."""
-    return list(dict.fromkeys(name for _, needs in _PEERS for name in _lacking(needs)))
+    return list(dict.fromkeys(name for _, needs in _PEERS for name in lacking(needs)))
 
 
 @functools.cache
-def _lacking(names: tuple[str, ...]) -> tuple[str, ...]:
-    lacking = []
+def lacking(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the packages that cannot be imported."""
+    absent = []
     for name in names:
         try:
             importlib.import_module(name)
         except ImportError:
-            lacking.append(name)
-    return tuple(lacking)
+            absent.append(name)
+    return tuple(absent)
+
+
+def open_onnxruntime(model: bytes | str, threads: int) -> Any:
+    """Return ONNX Runtime's session of a model, its bytes or its file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+
+
+def open_openvino(model: bytes | str, threads: int) -> Callable[[Any], Any]:
+    """Return a function that runs a model of one input, its bytes or its file, in OpenVINO, without copies."""
+    import openvino
+
+    core = openvino.Core()
+    config = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(core.read_model(model), "CPU", config).create_infer_request()
+    return lambda x: request.infer({0: x}, share_inputs=True, share_outputs=True)
 
 
 def _pytorch(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> dict[str, Run]:
@@ -103,29 +123,15 @@ def _module(layer: Layer, w: Floats, bias: Floats) -> Any:
 
 
 def _onnxruntime(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> dict[str, Run]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    session = onnxruntime.InferenceSession(_onnx_model(layer, w, bias), options, ["CPUExecutionProvider"])
+    session = open_onnxruntime(_onnx_model(layer, w, bias), threads)
     shaped = x.reshape(1, -1) if layer.fully_connected else x
     return {"onnxruntime": lambda: session.run(None, {"x": shaped})[0].reshape(1, -1, *layer.out_size)}
 
 
 def _openvino(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> dict[str, Run]:
-    import openvino
-
-    core = openvino.Core()
-    config = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    model = core.read_model(_onnx_model(layer, w, bias))
-    request = core.compile_model(model, "CPU", config).create_infer_request()
+    infer = open_openvino(_onnx_model(layer, w, bias), threads)
     shaped = x.reshape(1, -1) if layer.fully_connected else x
-
-    def run() -> Any:
-        results = request.infer({"x": shaped}, share_inputs=True, share_outputs=True)
-        return results[0].reshape(1, -1, *layer.out_size)
-
-    return {"openvino": run}
+    return {"openvino": lambda: infer(shaped)[0].reshape(1, -1, *layer.out_size)}
 
 
 def _onnx_model(layer: Layer, w: Floats, bias: Floats) -> bytes:

@@ -1,4 +1,4 @@
-"""A picture of measured layers: one bar each, from "as fast as the best peer" outwards, grouped by net."""
+"""A picture of comparisons: one bar each, from "as fast as the best peer" outwards, in groups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convoxel.bench.contest import Result
+from convoxel.bench.standing import Standing
 from convoxel.draw.palette import CLASS_COLOURS, hexadecimal
 from convoxel.errors import ConfigError
 
@@ -21,7 +21,7 @@ _ROW_INCH, _COLUMN_INCH = 0.17, 5.6
 _LABEL_PT = 7
 _LETTERS_PER_INCH = 14  # of the title
 
-Group = tuple[str, list[Result]]  # a heading and what stands under it
+Group = tuple[str, list[Standing]]  # a heading and what stands under it
 
 
 def check_plot(path: Path) -> None:
@@ -34,8 +34,8 @@ def check_plot(path: Path) -> None:
         raise ConfigError("plot: needs matplotlib, which is not installed; pip install 'convoxel[bench]'.") from None
 
 
-def plot_results(results: Sequence[Result], path: Path, title: str) -> None:
-    """Write the picture; layers without a peer are left out.
+def plot_results(results: Sequence[Standing], path: Path, title: str) -> None:
+    """Write the picture; what had no peer is left out.
 
     Args:
         results: in the order in which they are drawn.
@@ -43,18 +43,18 @@ def plot_results(results: Sequence[Result], path: Path, title: str) -> None:
         title: what was compared where.
 
     Raises:
-        ConfigError: another ending, matplotlib is not installed, or no layer had a peer.
+        ConfigError: another ending, matplotlib is not installed, or nothing had a peer.
     """
     check_plot(path)
     if not _ratios(results):
         raise ConfigError("plot: there are no ratios to draw, because no peer took part; install one of them.")
     from matplotlib.figure import Figure
 
-    nets: dict[str, list[Result]] = {}
+    groups: dict[str, list[Standing]] = {}
     for result in results:
         if result.ratio is not None:
-            nets.setdefault(result.layer.net, []).append(result)
-    columns = _fill_columns(nets)
+            groups.setdefault(result.group, []).append(result)
+    columns = _fill_columns(groups)
     rows = max(sum(len(group) + 1 for _, group in column) for column in columns)
     width = _COLUMN_INCH * len(columns)
     lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * width))
@@ -71,14 +71,14 @@ def plot_results(results: Sequence[Result], path: Path, title: str) -> None:
     figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
 
 
-def _fill_columns(nets: dict[str, list[Result]]) -> list[list[Group]]:
-    """Distribute nets over columns of about equal length, in order; a net may go on in the next column."""
-    total = sum(len(results) + 1 for results in nets.values())
+def _fill_columns(groups: dict[str, list[Standing]]) -> list[list[Group]]:
+    """Distribute groups over columns of about equal length, in order; one may go on in the next column."""
+    total = sum(len(results) + 1 for results in groups.values())
     room = -(-total // -(-total // _COLUMN_ROWS)) + 1
     columns: list[list[Group]] = [[]]
     used = 0
-    for net, results in nets.items():
-        heading = f"{net}   {statistics.geometric_mean(_ratios(results)):.2f}×"
+    for name, results in groups.items():
+        heading = f"{name}   {statistics.geometric_mean(_ratios(results)):.2f}×"
         rest = results
         while rest:
             if used + 2 > room and columns[-1]:  # a heading alone says nothing
@@ -86,13 +86,13 @@ def _fill_columns(nets: dict[str, list[Result]]) -> list[list[Group]]:
                 used = 0
             taken = rest[: max(1, room - used - 1)]
             columns[-1].append((heading, taken))
-            heading = f"{net}, continued"
+            heading = f"{name}, continued"
             used += len(taken) + 1
             rest = rest[len(taken) :]
     return columns
 
 
-def _ratios(results: Sequence[Result]) -> list[float]:
+def _ratios(results: Sequence[Standing]) -> list[float]:
     return [result.ratio for result in results if result.ratio is not None]
 
 
@@ -109,7 +109,7 @@ def _draw_column(axis: Any, column: Sequence[Group], rows: int, limits: tuple[fl
             side, shift = ("left", 1.02) if ratio >= 1 else ("right", 1 / 1.02)
             axis.text(ratio * shift, row, f"{ratio:.2f}", va="center", ha=side, fontsize=_LABEL_PT - 1)
             places.append(row)
-            labels.append(" ".join(str(result.layer).split()[1:]))
+            labels.append(result.label)
             row += 1
     axis.set_yticks(places, labels, fontsize=_LABEL_PT)
     axis.set_ylim(rows - 0.4, -0.6)

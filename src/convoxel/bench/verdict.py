@@ -9,13 +9,14 @@ from typing import Any
 
 from convoxel.bench.contest import Result
 from convoxel.bench.layer import KINDS
+from convoxel.bench.standing import Standing
 
-__all__ = ["Mean", "Verdict", "judge"]
+__all__ = ["Mean", "Verdict", "geometric_means", "judge"]
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The geometric mean of our speed by the best peer's, over some layers."""
+    """The geometric mean of our speed by the best peer's, over some comparisons."""
 
     name: str
     ratio: float
@@ -50,20 +51,23 @@ class Verdict:
         }
 
 
+def geometric_means(standings: Sequence[tuple[str, Standing]]) -> tuple[Mean, ...]:
+    """Return the mean of each name's comparisons, in the names' order; those without a peer are left out."""
+    ratios: dict[str, list[float]] = {}
+    for name, standing in standings:
+        if standing.ratio is not None:
+            ratios.setdefault(name, []).append(standing.ratio)
+    return tuple(Mean(name, statistics.geometric_mean(r), min(r), len(r)) for name, r in ratios.items())
+
+
 def judge(results: Sequence[Result]) -> Verdict:
     """Return what the results say together; at least one is needed."""
-    ratios = [(result, result.ratio) for result in results if result.ratio is not None]
-    nets = dict.fromkeys(result.layer.net for result in results)
-
-    def means(names: Sequence[str], of: str) -> tuple[Mean, ...]:
-        found = ((name, [ratio for result, ratio in ratios if getattr(result.layer, of) == name]) for name in names)
-        return tuple(Mean(name, statistics.geometric_mean(r), min(r), len(r)) for name, r in found if r)
-
-    slower = sorted((ratio, index) for index, (_, ratio) in enumerate(ratios) if ratio < 1)
+    kinds = sorted(results, key=lambda result: list(KINDS).index(result.layer.kind))
+    slower = [(result.ratio, index) for index, result in enumerate(results) if result.ratio is not None]
     return Verdict(
-        nets=means(list(nets), "net"),
-        kinds=means(list(KINDS), "kind"),
-        slower=tuple(ratios[index][0] for _, index in slower),
+        nets=geometric_means([(result.group, result) for result in results]),
+        kinds=geometric_means([(result.layer.kind, result) for result in kinds]),
+        slower=tuple(results[index] for ratio, index in sorted(slower) if ratio < 1),
         ceiling=max(result.ceiling for result in results),
         largest_error=max(result.l2_error for result in results),
         largest_workspace_share=max(result.workspace_bytes / result.largest_bytes for result in results),

@@ -1,4 +1,4 @@
-"""``convoxel bench``: layers against other engines, the register tile against the processor's ceiling."""
+"""``convoxel bench``: layers and networks against other engines, the register tile against the ceiling."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
     from convoxel.bench.contest import Result
+    from convoxel.bench.race import Race
     from convoxel.bench.verdict import Mean, Verdict
 
 __all__ = ["app"]
@@ -21,7 +22,10 @@ app = typer.Typer(no_args_is_help=True, help="Measure speed beside other engines
                   epilog="Example: convoxel bench layers --nets vgg16")  # fmt: skip
 
 _Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (all).")]
-_SHORT = {"convoxel": "ours", "pytorch": "torch", "pytorch-cl": "torch-cl", "onnxruntime": "ort", "openvino": "ov"}
+_SHORT = {
+    "convoxel": "ours", "pytorch": "torch", "pytorch-cl": "torch-cl", "torch.compile": "compiled", "onnxruntime": "ort",
+    "openvino": "ov",
+}  # fmt: skip
 
 
 @app.command(epilog="Example: convoxel bench layers --nets vgg16,unet3d --json layers.json --plot layers.png")
@@ -50,15 +54,8 @@ def layers(
     from convoxel.bench.verdict import judge
     from convoxel.native import default_threads
 
-    wanted = [name for words in [*(nets or []), *(more or [])] for name in words.split(",") if name]
-    chosen = select_layers(read_layers(file or LIST), wanted, _numbers(dims), all_lines)
-    for path in (json, plot):
-        if path is not None and not path.parent.is_dir():
-            raise ConfigError(f"{path}: there is no folder {path.parent}; make it first.")
-    if plot is not None:
-        from convoxel.bench.plot import check_plot
-
-        check_plot(plot)
+    chosen = select_layers(read_layers(file or LIST), _words([*(nets or []), *(more or [])]), _dims(dims), all_lines)
+    _check_targets(json, plot)
     count = threads or default_threads()
     screen, absent = console(), missing_peers()
     if absent:
@@ -81,11 +78,112 @@ def layers(
         plot_results(results, plot, f"{_machine()}, {count} threads, ceiling {verdict.ceiling / 1e9:.0f} GFLOP/s")
 
 
-def _numbers(dims: str | None) -> list[int]:
+@app.command(epilog="Example: convoxel bench networks resnet50 'unet*' --batch 1,8 --threads 1,2 --json networks.json")
+def networks(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these networks; * and ?.")] = None,
+    dims: Annotated[str | None, typer.Option(help="Only networks of so many axes, such as 3 or 1,3.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every network, not the short list.")] = False,
+    batch: Annotated[str, typer.Option(help="Images in the input, such as 1,8.")] = "1",
+    threads: Annotated[str | None, typer.Option(help="CPU threads, such as 1,2 (all).")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each contender.")] = 7,
+    tune: Annotated[bool, typer.Option("--tune", help="Ours measures its algorithms first.")] = False,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures and the machine.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg|png", help="Draw the ratios as bars.")] = None,
+) -> None:
+    """Measure whole networks beside PyTorch (three ways), ONNX Runtime and OpenVINO, in turn, each in its own process.
+
+    A ratio is our speed by the fastest peer's; ! marks what is below 1. Memory is the most that the engine's process
+    held, beyond the imported engine. Peers that are not installed are left out; those that fail are named.
+    """
+    from convoxel.bench.peer import quieten_threads
+
+    quieten_threads()
+    from convoxel.bench.clock import write_json
+    from convoxel.bench.network import select_networks
+    from convoxel.bench.race import measure_network, missing_engines
+    from convoxel.bench.verdict import geometric_means
+    from convoxel.native import default_threads
+
+    chosen = select_networks(_words(names or []), _dims(dims), every)
+    batches, counts = _numbers("batch", batch), _numbers("threads", threads or str(default_threads()))
+    _check_targets(json, plot)
+    screen, absent = console(), missing_engines()
+    if absent:
+        say(console(json=True), f"convoxel: note: without {', '.join(absent)}, which are not installed.")
+    say(screen, _RACE_HEADING)
+    races: list[Race] = []
+    plans = [(network, b, count) for count in counts for b in batches for network in chosen]
+    with Counter("measuring") as counter:
+        for network, b, count in plans:
+            done = len(races)
+
+            def show(step: str, done: int = done, what: str = f"{network.name}, batch {b}") -> None:
+                counter(done, len(plans), f"{what}: {step}")
+
+            races.append(measure_network(network, b, count, rounds, tune, on_step=show))
+            for line in _race_lines(races[-1]):
+                say(screen, line)
+            if json is not None:  # whatever was measured is kept, should the next one be interrupted
+                write_json([race.to_dict() for race in races], json, rounds=rounds, tune=tune, missing=absent)
+    means = geometric_means([(group, race) for race in races for group in ("all", race.group)])
+    say(screen)
+    rows = [(mean.name, f"{mean.ratio:.2f}×", f"{mean.smallest:.2f}×", mean.count) for mean in means]
+    screen.print(table("speed by the best peer's|>geometric mean|>smallest|>networks", rows))
+    if plot is not None:
+        from convoxel.bench.plot import plot_results
+
+        plot_results(races, plot, f"Whole networks: speed by the fastest of the other engines. {_machine()}")
+
+
+_RACE_HEADING = (
+    f"{'network':<26}{'batch':>5}{'threads':>8}{'GFLOP':>8}{'ours':>9}{'ceiling':>8}{'ratio':>8}  {'best peer':<10}"
+    f"{'MiB':>6}{'least':>7}{'compile':>8}  ms"
+)
+
+
+def _race_lines(race: Race) -> list[str]:
+    """The row, and one line more for each engine that failed."""
+    head = f"{race.label:<26}{race.batch:>5}{race.threads:>8}{race.gflop:8.2f}"
+    failures = [f"  {_SHORT.get(name, name)} failed: {reason}" for name, reason in race.failed.items()]
+    if "convoxel" not in race.times:
+        return [f"{head}{'failed':>9}", *failures]
+    ratio = race.ratio
+    mark = "  –     " if ratio is None else f"{ratio:6.2f}x" + ("!" if ratio < 1 else " ")
+    peaks = {name: race.peak_bytes[name] / 2**20 for name in race.times}
+    least = min((peaks[name] for name in race.peers), default=0.0)
+    times = "  ".join(f"{_SHORT.get(name, name)} {1e3 * race.times[name]['median_s']:.3g}" for name in race.peers)
+    speed = f"{1e3 * race.time_s:7.2f}ms{100 * race.flops / race.ceiling:6.0f} %{mark:>8}"
+    best = f"  {_SHORT.get(race.best_peer or '', '–'):<10}"
+    return [f"{head}{speed}{best}{peaks['convoxel']:6.0f}{least:7.0f}{race.compile_s:6.1f} s  {times}", *failures]
+
+
+def _words(given: list[str]) -> list[str]:
+    return [name for words in given for name in words.split(",") if name]
+
+
+def _dims(dims: str | None) -> list[int]:
     words = (dims or "").replace(",", " ").split()
     if not set(words) <= {"1", "2", "3"}:
         raise ConfigError(f"dims: got {dims!r}; expected 1, 2 or 3, or several separated by commas.")
     return [int(word) for word in words]
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdigit() and int(word) for word in words):
+        raise ConfigError(f"{name}: got {text!r}; expected a number from 1 up, or several separated by commas.")
+    return [int(word) for word in words]
+
+
+def _check_targets(json: Path | None, plot: Path | None) -> None:
+    """Refuse files that could not be written, before minutes of measuring."""
+    for path in (json, plot):
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError(f"{path}: there is no folder {path.parent}; make it first.")
+    if plot is not None:
+        from convoxel.bench.plot import check_plot
+
+        check_plot(plot)
 
 
 def _machine() -> str:

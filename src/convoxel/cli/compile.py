@@ -38,6 +38,7 @@ def compile_network(
         typer.Option("--output", "-o", help="Save the program as .cvx, for `convoxel run` and convoxel.load."),
     ] = None,
     tune: Annotated[bool, typer.Option("--tune", help="Measure algorithms, keep and remember the fastest.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare with the model on random input first.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Compile a network for this CPU, run it once, and show its steps, algorithms, times and memory."""
@@ -51,9 +52,10 @@ def compile_network(
     begun = time.perf_counter()
     with limit_threads(threads), Counter("tuning") as counter:
         if network.endswith((".onnx", ".cvx")):
-            chosen = _from_file(network, shape, threads, assign, tune or algorithm != "auto")
+            chosen = _from_file(network, shape, threads, assign, tune or verify or algorithm != "auto")
         else:
-            chosen = _from_model(network, shape, assign, threads, tune, algorithm, counter)
+            options = {"threads": threads, "tune": tune, "algorithm": algorithm, "verify": verify}
+            chosen = _from_model(network, shape, assign, {**options, "on_progress": counter})
     name, sizes, program = chosen
     seconds = time.perf_counter() - begun
     if output is not None:
@@ -61,8 +63,11 @@ def compile_network(
     x = np.random.default_rng(0).standard_normal(sizes, np.float32)
     steps: list[dict[str, Any]] = program.profile(x)
     memory = dataclasses.asdict(program.memory(x))
+    verification = getattr(program, "verification", None)
     if json:
-        emit({"name": name, "shape": sizes, "compile_s": seconds, "memory": memory, "steps": steps})
+        found = dataclasses.asdict(verification) if verification else None
+        emit({"name": name, "shape": sizes, "compile_s": seconds, "memory": memory, "verification": found,
+              "steps": steps})  # fmt: skip
         return
     screen = console()
     total_s, macs = sum(step["time_s"] for step in steps), sum(step["macs"] for step in steps)
@@ -74,16 +79,15 @@ def compile_network(
     mebibytes = {name: f"{value / 2**20:.1f} MiB" for name, value in memory.items()}
     say(screen, f"Memory: {mebibytes['arena_bytes']} for {mebibytes['activation_bytes']} of activations, "
                 f"weights {mebibytes['weight_bytes']}")  # fmt: skip
+    if verification:
+        say(screen, f"Verified: {verification}")
 
 
 def _from_model(
     network: str,
     shape: str | None,
     assign: list[str] | None,
-    threads: int | None,
-    tune: bool,
-    algorithm: str,
-    counter: Any,
+    options: dict[str, Any],
 ) -> tuple[str, tuple[int, ...], Any]:
     """Return name, input shape and program of a network that is a PyTorch module."""
     import torch
@@ -92,8 +96,7 @@ def _from_model(
 
     chosen = choose_network(network, shape, assign, weights=True)
     x = torch.empty(chosen.shape)
-    program = compile_model(chosen.model, x, threads=threads, tune=tune, algorithm=algorithm, on_progress=counter)
-    return chosen.name, chosen.shape, program
+    return chosen.name, chosen.shape, compile_model(chosen.model, x, **options)
 
 
 def _from_file(
@@ -104,7 +107,9 @@ def _from_file(
     from convoxel.graph.program import Program
 
     if assign or forced:
-        raise ConfigError(f"set, tune, algorithm: they do not go with {Path(path).suffix} files. Leave them out.")
+        raise ConfigError(
+            f"set, tune, verify, algorithm: they do not go with {Path(path).suffix} files. Leave them out."
+        )
     program = load(path, threads)
     if not isinstance(program, Program) or len(program.graph.inputs) != 1:
         raise ConfigError(f"network: {path} takes several inputs; use convoxel.load in Python.")

@@ -10,7 +10,7 @@ Read the files in the order in which a network passes through them:
 ``opset``
     What each operator means, one table row each (``operator``): attributes, shape rule, cost rule, window,
     lowering. ``arrays`` are the operators that NumPy computes, because no native step does. ``taps`` holds the
-    index tables by which poolings, resizes and paddings become one native step.
+    index tables by which poolings, resizes and paddings become one native step; ``view`` says where tensors lie.
 ``from_torch``
     A PyTorch module becomes a graph; ``layers``, ``numeric`` and ``tensors`` in it have one rule for each PyTorch
     operator.
@@ -22,7 +22,8 @@ Read the files in the order in which a network passes through them:
     For given input sizes: which values share memory (concatenations and crops are views), where each lies
     in the arena, and the list of native steps.
 ``program``
-    What the user calls. It knows neither torch nor onnx.
+    What the user calls. It knows neither torch nor onnx. ``explanation`` is what it says about its steps, ``advice``
+    which sizes it would take instead of those that it refuses.
 ``archive``
     A program in a file, and back.
 ``compile``, ``load``, ``backend``

@@ -37,7 +37,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError, GraphError, UnsupportedError
-from convoxel.graph.ir import Graph, Node, Value
+from convoxel.graph.ir import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.opset import verify
 from convoxel.graph.passes import check_layouts
 from convoxel.graph.size import Size
@@ -50,6 +50,7 @@ __all__ = ["FORMAT", "VERSION", "check_target", "read_program", "write_program"]
 
 FORMAT = "convoxel-program"
 VERSION = 1
+_KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
 
 
 def check_target(path: str | Path) -> Path:
@@ -120,7 +121,8 @@ def read_program(path: Path, threads: int | None) -> Program:
         raise GraphError(f"load: {path} is damaged: its checksum is another. Save or copy the program again.")
     try:
         content = json.loads(text)
-        graph, structure = _graph(content["graph"], tensors), _structure(content["structure"])
+        graph = _graph(content["graph"], tensors)
+        structure = _structure(content["structure"], len(graph.outputs))
         verify(graph)
         check_layouts(graph)
         algorithm, winners = str(content["algorithm"]), {str(k): str(v) for k, v in content["winners"].items()}
@@ -220,7 +222,12 @@ def _graph(content: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> G
 
 def _read_value(content: Any) -> Value:
     name, shape, dtype, layout = content
-    return Value(str(name), _tupled(shape), str(np.dtype(dtype)), str(layout))
+    extents = _tupled(shape)
+    if not all(isinstance(extent, Size) or (type(extent) is int and extent >= 0) for extent in extents):
+        raise ValueError(f"value {name} has shape {shape}")
+    if np.dtype(dtype).kind not in _KINDS or layout not in (CHANNELS_FIRST, CHANNELS_LAST):
+        raise ValueError(f"value {name} has type {dtype} and layout {layout}")
+    return Value(str(name), extents, str(np.dtype(dtype)), layout)
 
 
 def _read_node(operator: str, name: str, inputs: list[str], outputs: list[Any], attributes: dict[str, Any]) -> Node:
@@ -236,10 +243,13 @@ def _tupled(value: Any) -> Any:
     return value
 
 
-def _structure(content: Mapping[str, Any]) -> Structure:
+def _structure(content: Mapping[str, Any], outputs: int) -> Structure:
     if "leaf" in content:
-        return Leaf(int(content["leaf"]))
+        index = int(content["leaf"])
+        if not 0 <= index < outputs:
+            raise ValueError(f"result {index} of {outputs}")
+        return Leaf(index)
     if "fixed" in content:
         return Fixed(_tupled(content["fixed"]))
-    children = tuple(_structure(child) for child in content["children"])
+    children = tuple(_structure(child, outputs) for child in content["children"])
     return Branch(str(content["kind"]), children, _tupled(content["keys"]))

@@ -21,6 +21,7 @@ def compile(
     threads: int | None = None,
     tune: bool = False,
     algorithm: str = "auto",
+    verify: bool = False,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> Program:
     """Return ``model`` as a program of native steps, in evaluation mode and with its present weights.
@@ -37,6 +38,8 @@ def compile(
         tune: for every convolution of the example's sizes, measure the three algorithms of least expected cost and
             keep the fastest; remembered in the cache folder (``CONVOXEL_CACHE``), so that the next time is free.
         algorithm: one of ``convoxel.algorithms()`` for every convolution, or ``"auto"``.
+        verify: run program and model on random input of the example's sizes and compare; the figures are then in
+            ``program.verification``. Takes a few runs of the model, in float64 where that is affordable.
         on_progress: for ``tune``: called with (convolutions done, convolutions to measure, the next one).
 
     Raises:
@@ -44,6 +47,7 @@ def compile(
         ShapeError: an example has no batch axis, or is not float32.
         ConfigError: ``threads`` is below 1, or ``tune`` and ``algorithm`` contradict each other.
         UnsupportedError: the forced ``algorithm`` cannot run some convolution, or a size depends on values.
+        AccuracyError: with ``verify``: program and model differ by more than rounding explains.
 
     >>> import numpy as np, torch
     >>> program = compile(torch.nn.Conv2d(3, 8, 3, padding=1), np.zeros((1, 3, 16, 16), np.float32))
@@ -78,7 +82,13 @@ def compile(
     )
     arrays = [example.numpy() for example in examples]
     program.prepare(*arrays)  # whatever does not fit is refused here, not at the first call
-    return program.tuned(*arrays, on_progress=on_progress) if tune else program
+    if tune:
+        program = program.tuned(*arrays, on_progress=on_progress)
+    if verify:
+        from convoxel.graph.verification import check_program
+
+        program.verification = check_program(program, model, examples)
+    return program
 
 
 def _as_tensor(example: Any, index: int, torch: Any) -> Any:

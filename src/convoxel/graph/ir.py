@@ -71,8 +71,15 @@ class Node:
 
     def resolved(self, sizes: Mapping[str, int]) -> Node:
         """Return the node with every size expression among its attributes replaced by its number."""
+        if not self.is_open:
+            return self
         attributes = {key: _resolve(value, sizes) for key, value in self.attributes.items()}
         return dataclasses.replace(self, attributes=attributes)
+
+    @cached_property
+    def is_open(self) -> bool:
+        """Whether an attribute has a size that only an input decides; planning asks again and again."""
+        return any(map(_has_size, self.attributes.values()))
 
 
 @dataclass(frozen=True)
@@ -181,6 +188,10 @@ def _is_computed(value: Any) -> bool:
     if isinstance(value, tuple):
         return any(map(_is_computed, value))
     return isinstance(value, Size) and not value.is_axis
+
+
+def _has_size(value: Any) -> bool:
+    return isinstance(value, Size) or (isinstance(value, tuple) and any(map(_has_size, value)))
 
 
 def _resolve(value: Any, sizes: Mapping[str, int]) -> Any:

@@ -55,14 +55,15 @@ def load(path: str | Path, threads: int | None = None) -> Program | Specialised:
 def from_onnx(source: Any, threads: int | None = None) -> Program | Specialised:
     """Return the program of an ONNX file (a path) or model (``onnx.ModelProto``)."""
     try:
-        from convoxel.graph.from_onnx import open_model, read
+        from convoxel.graph.from_onnx import explained, open_model, read
     except ImportError as reason:
         raise GraphError(f"load: reading ONNX needs the onnx package ({reason}); pip install convoxel[onnx]") from None
     model = open_model(source)
 
     def make(values: Mapping[str, NDArray[Any]]) -> Program:
         graph, structure = read(model, values)
-        return Program(optimise(graph), structure, threads=threads, source=str(graph))
+        with explained(lambda: "the model"):
+            return Program(optimise(graph), structure, threads=threads, source=str(graph))
 
     try:
         return make({})

@@ -1,16 +1,11 @@
-"""How each operator becomes native steps, and which operators are mere views of their operand.
-
-The native side always has three spatial axes: (n, c, h, w) is run as (n, 1, h, w, c). ``full`` and
-``spatial`` make that step; nothing else needs to know how many axes a network has.
-"""
+"""How each operator becomes native steps: one function for each row of ``opset``."""
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +15,10 @@ from convoxel.errors import UnsupportedError
 from convoxel.graph import taps
 from convoxel.graph.ir import Node
 from convoxel.graph.size import Shape
+from convoxel.graph.view import row_views, spatial
 from convoxel.native import View
 
-__all__ = ["Kernels", "Step", "full", "narrow_view", "spatial"]
-
-T = TypeVar("T")
-Full = tuple[int, int, int, int, int]
+__all__ = ["Kernels", "Step", "copy"]
 
 
 class Kernels:
@@ -83,50 +76,7 @@ class Step:
     @property
     def epilogue(self) -> Mapping[str, Any]:
         """The arguments of a fused activation."""
-        return {"activation": self.node["activation"], "slope": float(self.node["slope"])}
-
-
-def full(shape: Shape) -> Full:
-    """Return (n, d, h, w, c) of a channels-first shape; absent axes are 1."""
-    n, c, *rest = shape if len(shape) > 1 else (*shape, 1)
-    d, h, w = (1,) * (3 - len(rest)) + tuple(rest)
-    return (n, d, h, w, c)
-
-
-def spatial(values: Sequence[T], fill: T) -> tuple[T, T, T]:
-    """Return one value for each of the three spatial axes; absent ones, in front, get ``fill``."""
-    one, two, three = (fill,) * (3 - len(values)) + tuple(values)
-    return one, two, three
-
-
-def narrow_view(view: View, axis: int, start: int, length: int, step: int = 1) -> View:
-    """Return the part ``start, start + step, …`` of ``view`` along axis 0…4 of (n, d, h, w, c)."""
-    assert axis < 4 or step == 1, "channels stay contiguous"
-    start_offset = view.offset + start * (*view.strides, 1)[axis]
-    n, d, h, w, c = (length if i == axis else size for i, size in enumerate(view.shape))
-    sn, sd, sh, sw = (stride * step if i == axis else stride for i, stride in enumerate(view.strides))
-    return View(view.buffer, start_offset, (n, d, h, w, c), (sn, sd, sh, sw))
-
-
-def full_axis(axis: int, rank: int) -> int:
-    """Return the axis of (n, d, h, w, c) that is ``axis`` of a channels-first tensor of ``rank`` axes."""
-    return (0, 4)[axis] if axis < 2 else axis + 4 - rank
-
-
-# ---- views -----------------------------------------------------------------------------------------------
-
-
-def alias_narrow(node: Node, shape: Shape, source: View) -> View:
-    """A range of the operand is a view of it."""
-    axis = node["axis"]
-    start, stop, step = slice(node["start"], node["stop"], node["step"]).indices(shape[axis])
-    return narrow_view(source, full_axis(axis, len(shape)), start, len(range(start, stop, step)), step)
-
-
-def alias_squeeze(node: Node, shape: Shape, source: View) -> View:
-    """Axes of size 1 come and go without moving a number."""
-    assert full(shape) == full(tuple(node["shape"]))
-    return source
+        return {"activation": self.node["activation"], "slope": self.node["slope"]}
 
 
 # ---- native steps ----------------------------------------------------------------------------------------
@@ -142,22 +92,49 @@ def transposed_convolution(step: Step) -> None:
     _convolve(step, _convolution_kernel(step, transposed=True), residual=step.inputs[3])
 
 
+def convolution_pair(step: Step) -> None:
+    """A depthwise convolution and the 1×1 convolution behind it."""
+    node, weight, bias = step.node, step.constants[4], step.constants[5]
+    assert weight is not None
+
+    def make() -> native.Convolution:
+        return native.Convolution(
+            np.ascontiguousarray(weight.reshape(*weight.shape[:2], 1, 1, 1), np.float32),
+            None if bias is None else np.ascontiguousarray(bias, np.float32),
+        )
+
+    step.plan.convolve_pair(
+        _convolution_kernel(step, transposed=False),
+        step.kernels.get((node.name, "pointwise"), make),
+        step.x,
+        step.out,
+        residual=step.inputs[3],
+        first_activation=node["first_activation"],
+        first_slope=node["first_slope"],
+        algorithm=step.algorithm,
+        name=node.name,
+        **step.epilogue,
+    )
+
+
 def _convolution_kernel(step: Step, transposed: bool) -> native.Convolution:
     node, weight = step.node, step.constants[1]
     assert weight is not None
+    padding = spatial([low for low, _ in node["padding"]], 0)
 
     def make() -> native.Convolution:
         return native.Convolution(
             np.ascontiguousarray(weight.reshape(*weight.shape[:2], *spatial(weight.shape[2:], 1)), np.float32),
             _bias(step),
             stride=spatial(node["stride"], 1),
-            padding_low=spatial([low for low, _ in node["padding"]], 0),
+            padding_low=padding,
             dilation=spatial(node["dilation"], 1),
             groups=node["groups"],
             transposed=transposed,
         )
 
-    return step.kernels.get(node.name, make)
+    # "Same" with a stride pads each input size in its own way, and a kernel knows its padding.
+    return step.kernels.get((node.name, padding), make)
 
 
 def _bias(step: Step) -> NDArray[np.float32] | None:
@@ -247,10 +224,14 @@ def max_pool(step: Step) -> None:
     )
 
 
+def reduce(step: Step) -> None:
+    """Mean, maximum or sum over the axes along which the result has size 1."""
+    step.plan.reduce(step.node["function"], step.x, step.out, name=step.node.name)
+
+
 def global_max_pool(step: Step) -> None:
     """Maximum over all positions."""
-    kernel = step.x.shape[1:4]
-    step.plan.max_pool(step.x, step.out, kernel, kernel, (1, 1, 1), (0, 0, 0), name=step.node.name)
+    step.plan.reduce("max", step.x, step.out, name=step.node.name)
 
 
 def average_pool(step: Step) -> None:
@@ -274,9 +255,12 @@ def average_pool(step: Step) -> None:
 
 
 def adaptive_average_pool(step: Step) -> None:
-    """Mean over windows of nearly equal length."""
-    sizes = zip(step.x.shape[1:4], step.out.shape[1:4], strict=True)
-    _resample(step, [taps.adaptive_average(size, out) for size, out in sizes])
+    """Mean over windows of nearly equal length: the whole axis where one is left."""
+    sizes = list(zip(step.x.shape[1:4], step.out.shape[1:4], strict=True))
+    if all(out in (1, size) for size, out in sizes):
+        step.plan.reduce("mean", step.x, step.out, name=step.node.name)
+    else:
+        _resample(step, [taps.adaptive_average(size, out) for size, out in sizes])
 
 
 def resize(step: Step) -> None:
@@ -306,73 +290,67 @@ def channel_norm(step: Step) -> None:
     """Layer normalisation over the channels of each position: every position is a sample of its own."""
     channels = step.out.shape[4]
     weight, bias = step.vector(1, channels, 1.0), step.vector(2, channels, 0.0)
-    for source, target in _rows(step.x, step.out):
+    for source, target in row_views(step.x, step.out):
         step.plan.normalise(
             source, target, 1, weight, bias, float(step.node["epsilon"]), name=step.node.name, **step.epilogue
         )
 
 
-def _rows(source: View, target: View) -> Iterator[tuple[View, View]]:
-    """Yield both views as (rows, 1, 1, 1, c): in one piece if the rows of each follow each other at one distance.
-
-    Those of a crop do not; then each line of the image is a piece.
-    """
-    n, d, h, w = source.shape[:4]
-    if _is_even(source) and _is_even(target):
-        yield _row_view(source, source.offset, n * d * h * w), _row_view(target, target.offset, n * d * h * w)
-        return
-    for place in np.ndindex(n, d, h):
-        starts = [v.offset + sum(i * s for i, s in zip(place, v.strides, strict=False)) for v in (source, target)]
-        yield _row_view(source, starts[0], w), _row_view(target, starts[1], w)
-
-
-def _is_even(view: View) -> bool:
-    rows, distance = 1, view.strides[3]
-    for size, stride in zip(reversed(view.shape[:4]), reversed(view.strides), strict=True):
-        if size > 1 and stride != rows * distance:
-            return False
-        rows *= size
-    return True
-
-
-def _row_view(view: View, offset: int, rows: int) -> View:
-    distance = view.strides[3]
-    return View(view.buffer, offset, (rows, 1, 1, 1, view.shape[4]), (distance, distance, distance, distance))
-
-
 def shuffle(step: Step) -> None:
-    """Channel (g, i) goes to (i, g): one strided copy, channels as an axis of the view."""
-    groups = step.node["groups"]
-    per = step.x.shape[4] // groups
-    for source, target in _rows(step.x, step.out):
-        rows = source.shape[0]
-        copy(
-            step.plan,
-            View(source.buffer, source.offset, (rows, 1, groups, per, 1), (source.strides[0], 0, per, 1)),
-            View(target.buffer, target.offset, (rows, 1, groups, per, 1), (target.strides[0], 0, 1, groups)),
-            step.node.name,
-        )
+    """Channel (g, i) goes to (i, g)."""
+    channels = np.arange(step.x.shape[4]).reshape(step.node["groups"], -1)
+    step.plan.permute_channels(step.x, step.out, channels.T.reshape(-1).tolist(), name=step.node.name)
+
+
+def pick_channels(step: Step) -> None:
+    """The channels that an index names."""
+    index = step.constants[1]
+    assert index is not None
+    step.plan.permute_channels(step.x, step.out, index.reshape(-1).tolist(), name=step.node.name)
+
+
+def softmax(step: Step) -> None:
+    """Softmax over the channels, or its logarithm."""
+    step.plan.softmax(step.x, step.out, step.node["log"], name=step.node.name)
+
+
+def prelu(step: Step) -> None:
+    """A leaky ReLU with a slope for each channel."""
+    step.plan.prelu(step.x, step.out, step.vector(1, step.out.shape[4], 0.0), name=step.node.name)
+
+
+def response_norm(step: Step) -> None:
+    """Each number over a power of the mean square of its neighbouring channels."""
+    how = {key: float(step.node[key]) for key in ("alpha", "beta", "bias")}
+    step.plan.local_response_norm(step.x, step.out, step.node["size"], name=step.node.name, **how)
 
 
 def depth_to_space(step: Step) -> None:
-    """Each position of a block, in each image, is one strided copy with the channels as an axis of the view."""
-    block, outside = step.node["block"], step.node["channels_outside"]
-    dims = len(step.shapes[0] or ()) - 2
-    n, d, h, w, _ = step.x.shape
-    channels = step.out.shape[4]
-    volume = block**dims
-    between, apart = (volume, 1) if outside else (1, channels)
+    """Each position of a block is one strided copy, of a run of channels for each pixel."""
+    for fine, coarse in _blocks(step, step.out, step.x):
+        copy(step.plan, coarse, fine, step.node.name)
+
+
+def space_to_depth(step: Step) -> None:
+    """The inverse of ``depth_to_space``."""
+    for fine, coarse in _blocks(step, step.x, step.out):
+        copy(step.plan, fine, coarse, step.node.name)
+
+
+def _blocks(step: Step, fine: View, coarse: View) -> Iterator[tuple[View, View]]:
+    """Yield, for each position of a block, the pixels there and the channels that hold them."""
+    if step.node["channels_outside"]:
+        no_lowering(step)  # order_blocks leaves none
+    dims, block = len(step.shapes[0] or ()) - 2, step.node["block"]
     blocks = (1,) * (3 - dims) + (block,) * dims
-    for image, place in itertools.product(range(n), np.ndindex(*blocks)):
-        number = int(np.ravel_multi_index(place, blocks)) * apart
-        start = image * step.out.strides[0] + sum(p * s for p, s in zip(place, step.out.strides[1:], strict=True))
-        sd, sh, sw = (s * b for s, b in zip(step.out.strides[1:], blocks, strict=True))
-        source_offset = step.x.offset + image * step.x.strides[0] + number
-        copy(
-            step.plan,
-            View(step.x.buffer, source_offset, (d, h, w, channels, 1), (*step.x.strides[1:], between)),
-            View(step.out.buffer, step.out.offset + start, (d, h, w, channels, 1), (sd, sh, sw, 1)),
-            step.node.name,
+    channels = fine.shape[4]
+    shape = (*coarse.shape[:4], channels)
+    n, d, h, w = (stride * size for stride, size in zip(fine.strides, (1, *blocks), strict=True))
+    for number, place in enumerate(np.ndindex(*blocks)):
+        start = fine.offset + sum(p * s for p, s in zip(place, fine.strides[1:], strict=True))
+        yield (
+            View(fine.buffer, start, shape, (n, d, h, w)),
+            View(coarse.buffer, coarse.offset + number * channels, shape, coarse.strides),
         )
 
 
@@ -395,7 +373,7 @@ def _resample(step: Step, axes: Sequence[taps.Taps]) -> None:
 
 
 def combine(step: Step) -> None:
-    """Sum or product of two tensors, the second stretched."""
+    """Two tensors, element by element, both stretched along their axes of size 1."""
     step.plan.combine(step.node.operator, step.x, step.view(1), step.out, name=step.node.name, **step.epilogue)
 
 

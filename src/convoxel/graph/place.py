@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from convoxel.graph.ir import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node
-from convoxel.graph.lowering import full, full_axis, narrow_view
 from convoxel.graph.memory import Block, place_blocks
 from convoxel.graph.opset import OPERATORS
 from convoxel.graph.size import Shape
+from convoxel.graph.view import full, full_axis, narrow_view
 from convoxel.native import View
 
 __all__ = ["Places", "converts_freely", "place"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel import native
-from convoxel.errors import ConvoxelError
+from convoxel.errors import ConvoxelError, ShapeError
 from convoxel.graph.ir import CHANNELS_LAST, Graph, Node
-from convoxel.graph.lowering import Kernels, Step, copy, full, full_axis, narrow_view
+from convoxel.graph.lowering import Kernels, Step, copy
 from convoxel.graph.opset import OPERATORS, infer_shapes
 from convoxel.graph.place import Places, converts_freely, place
 from convoxel.graph.size import Shape
+from convoxel.graph.view import full, full_axis, narrow_view
 
 __all__ = ["Execution", "HostCall", "Memory", "NativeRun", "plan_execution"]
 
@@ -78,23 +80,29 @@ def plan_execution(
     ``native.Plan``.
     """
     shapes = infer_shapes(graph, sizes)
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    _check_memory(graph, shapes, installed)
     places = place(graph, shapes, sizes)
+    if 4 * places.arena_size > installed:
+        raise ShapeError(
+            f"its results need {places.arena_size / 2**28:.0f} GiB, this machine has {installed / 2**30:.0f}"
+        )
     plan = native.Plan(places.arena_size, len(places.buffers), threads, winners=winners)
     parts: list[NativeRun | HostCall] = []
     begun = 0
     for node in graph.nodes:
         if OPERATORS[node.operator].host is not None:
-            if len(plan.steps) > begun:
-                parts.append(NativeRun(begun, len(plan.steps)))
-                begun = len(plan.steps)
+            if len(plan) > begun:
+                parts.append(NativeRun(begun, len(plan)))
+                begun = len(plan)
             parts.append(HostCall(node.resolved(sizes)))
             continue
         try:
             _add_steps(graph, places, plan, node.resolved(sizes), kernels, algorithm)
         except ConvoxelError as error:
             raise type(error)(f"{node.operator} {node.name}: {error}") from None
-    if len(plan.steps) > begun:
-        parts.append(NativeRun(begun, len(plan.steps)))
+    if len(plan) > begun:
+        parts.append(NativeRun(begun, len(plan)))
     return Execution(
         sizes=dict(sizes),
         shapes=shapes,
@@ -105,6 +113,18 @@ def plan_execution(
         memory=_memory(graph, places),
         macs=_macs(graph, sizes, shapes),
     )
+
+
+def _check_memory(graph: Graph, shapes: Mapping[str, Shape], installed: int) -> None:
+    """Raise if one result alone is larger than this machine's memory, before any of it is asked for."""
+    for node in graph.nodes:
+        for value in node.outputs:
+            size = 4 * math.prod(shapes.get(value.name, ()))
+            if size > installed:
+                raise ShapeError(
+                    f"{node.operator} {node.name}: a result of shape {shapes[value.name]} takes "
+                    f"{size / 2**30:.0f} GiB, this machine has {installed / 2**30:.0f}"
+                )
 
 
 def _add_steps(graph: Graph, places: Places, plan: native.Plan, node: Node, kernels: Kernels, algorithm: str) -> None:

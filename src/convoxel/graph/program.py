@@ -10,26 +10,33 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel import native
-from convoxel.errors import ConvoxelError, ShapeError, UnsupportedError
+from convoxel.errors import ConvoxelError, GraphError, ShapeError, UnsupportedError
+from convoxel.graph.advice import advise, broken_condition
+from convoxel.graph.explanation import draw_steps, step_rows
 from convoxel.graph.ir import Graph, Value
 from convoxel.graph.lowering import Kernels
 from convoxel.graph.opset import OPERATORS, infer_shapes
 from convoxel.graph.plan import Execution, HostCall, Memory, NativeRun, plan_execution
 from convoxel.graph.recent import Recent
-from convoxel.graph.size import Size, evaluate, measure
+from convoxel.graph.size import Shape, Size, evaluate, measure
 from convoxel.graph.structure import Structure, assemble
+
+if TYPE_CHECKING:
+    from convoxel.graph.verification import Verification
 
 __all__ = ["Program"]
 
 _MAX_PLANS = 16  # input sizes kept planned; a plan is small, its arena may be hundreds of megabytes
 _AXIS_NAMES = {2: "(n, c)", 3: "(n, c, w)", 4: "(n, c, h, w)", 5: "(n, c, d, h, w)"}
-_MULTIPLES = (2, 4, 8, 16, 32, 64)  # U-Nets need sizes that are a power of 2, one factor per level
+# What NumPy and the engine raise where the graph of a file asks for what makes no sense.
+_CONTRADICTIONS = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
+_ANOTHER_EXAMPLE = "compile again with an example of this size"
 
 
 class Program:
@@ -37,7 +44,11 @@ class Program:
 
     Takes any batch and spatial size that the network accepts; the steps for a new size are planned when it
     first comes. Results are float32 arrays of their own, channels first, nested as the model's.
+
+    ``verification`` says how far it is from its source, if ``compile(..., verify=True)`` compared them.
     """
+
+    verification: Verification | None = None
 
     def __init__(
         self,
@@ -117,13 +128,6 @@ class Program:
                     f"{came}: axis {axis} is {length}, but must be {expected}; if the network takes other "
                     "sizes, compile again with an example of the size that you need"
                 )
-        assumptions = self._graph.assumptions if self._graph.computes_sizes else ()
-        for guard in (*self._graph.guards, *assumptions):
-            if not guard.value(sizes):
-                raise ShapeError(
-                    f"program: the network as compiled does not accept {_shapes(arrays)}: it needs "
-                    f"{guard}, and {_listed(guard, sizes)}; compile again with an example of this size"
-                )
         return sizes
 
     def _execution(self, arrays: Sequence[NDArray[Any]]) -> Execution:
@@ -132,6 +136,11 @@ class Program:
     def _plan(self, arrays: Sequence[NDArray[Any]]) -> Execution:
         sizes = self._sizes(arrays)
         try:
+            broken = broken_condition(self._graph, sizes)
+            if broken is not None:
+                if broken not in self._graph.guards:
+                    infer_shapes(self._graph, sizes)  # which names the node, if it is one that does not fit
+                raise ShapeError(f"it was compiled for {broken}, but {_listed(broken, sizes)}; {_ANOTHER_EXAMPLE}")
             return plan_execution(
                 self._graph,
                 sizes,
@@ -141,21 +150,17 @@ class Program:
                 winners=self._winners,
             )
         except ConvoxelError as error:
-            advice = self._advice(sizes) if isinstance(error, ShapeError) else ""
+            advice = advise(self._graph, sizes, self._known()) if isinstance(error, ShapeError) else ""
             raise type(error)(f"program: inputs {_shapes(arrays)}: {error}{advice}") from None
+        except _CONTRADICTIONS as reason:
+            raise GraphError(
+                f"program: inputs {_shapes(arrays)}: the network contradicts itself: {type(reason).__name__}: {reason}"
+            ) from reason
 
-    def _advice(self, sizes: Mapping[str, int]) -> str:
-        """Return which sizes would fit, if multiples of a power of 2 do."""
-        spatial = [name for name in sizes if name[0] in "dhw"]
-        for multiple in _MULTIPLES:
-            nearest = {name: -(-sizes[name] // multiple) * multiple for name in spatial}
-            try:
-                infer_shapes(self._graph, {**sizes, **nearest})
-            except ConvoxelError:
-                continue
-            listed = ", ".join(f"{name} = {size}" for name, size in nearest.items())
-            return f". Multiples of {multiple} fit: pad or crop x to {listed}, for example"
-        return ""
+    def _known(self) -> list[dict[str, int]]:
+        """Return the sizes that are planned, the last one first."""
+        extents = [value.shape for value in self._graph.inputs]
+        return [measure(extents, cast(tuple[Shape, ...], shapes)) for shapes in reversed(self._plans.keys())]
 
     def _run(
         self, execution: Execution, arrays: Sequence[NDArray[Any]], times: dict[str, float] | None = None
@@ -201,7 +206,7 @@ class Program:
     # ---- looking inside ----------------------------------------------------------------------------------
 
     def profile(self, *inputs: Any) -> list[dict[str, Any]]:
-        """Return one row per step: name, operator, algorithm, output shape, time_s, macs, gflops.
+        """Return one row per step: name, operator, algorithm, output shape, bytes, macs, time_s, gflops.
 
         ``gflops`` is the effective rate: two operations per multiply–accumulate of the direct algorithm,
         however many the chosen algorithm does.
@@ -213,59 +218,23 @@ class Program:
         self._run(execution, arrays, times)
         return [
             {**row, "time_s": times[key], "gflops": 2e-9 * row["macs"] / max(times[key], 1e-9)}
-            for key, row in self._rows(execution)
+            for key, row in step_rows(self._graph, execution)
         ]
 
     def explain(self, *inputs: Any) -> str:
         """Return as text what runs and why: the steps for these inputs, their algorithms, the memory.
 
-        Without inputs: the graph as it was read, where it is still known, and as it is after all passes.
+        First comes the graph as it was read, where that is still known. Then, without inputs, the graph as it is
+        after all passes; with inputs the steps for them, and the bytes of each result.
         """
+        before = f"before:\n{self._source}\nafter:\n" if self._source else ""
         if not inputs:
-            before = f"before:\n{self._source}\nafter:\n" if self._source else ""
             return f"{before}{self._graph}"
-        execution = self._execution(self._check(inputs))
-        rows = [row for _, row in self._rows(execution)]
-        memory = execution.memory
-        lines = [
-            f"{self._graph.name}: {len(rows)} steps, {sum(row['macs'] for row in rows) / 1e9:.3f} GMAC",
-            f"memory: arena {_mebibytes(memory.arena_bytes)} for {_mebibytes(memory.activation_bytes)} of "
-            f"activations, weights {_mebibytes(memory.weight_bytes)}",
-        ]
-        width = max((len(row["name"]) for row in rows), default=0)
-        for row in rows:
-            kind = f"{row['operator']:<24}{row['algorithm']:<14}"
-            lines.append(f"  {row['name']:<{width}}  {kind}{row['shape']}")
-        return "\n".join(lines)
+        return before + draw_steps(self._graph, self._execution(self._check(inputs)))
 
     def memory(self, *inputs: Any) -> Memory:
         """Return the bytes that a call with these inputs needs."""
         return self._execution(self._check(inputs)).memory
-
-    def _rows(self, execution: Execution) -> list[tuple[str, dict[str, Any]]]:
-        """Return (key into times, description) of every native step and foreign call, in running order."""
-        nodes = {node.name: node for node in self._graph.nodes}
-        rows: list[tuple[str, dict[str, Any]]] = []
-        steps = execution.plan.steps
-        for part in execution.parts:
-            if isinstance(part, HostCall):
-                node = part.node
-                label = node.attributes.get("label", node.operator)
-                shape = execution.shapes[node.outputs[0].name]
-                rows.append(
-                    (
-                        node.name,
-                        _row(node.name, "pytorch" if "label" in node.attributes else "numpy", label, shape, 0),
-                    )
-                )
-                continue
-            for index in range(part.first, part.last):
-                step = steps[index]
-                found = nodes.get(step["name"])
-                shape = execution.shapes[found.outputs[0].name] if found else ()
-                macs = execution.macs.get(step["name"], 0)
-                rows.append((str(index), _row(step["name"], step["operator"], step["algorithm"], shape, macs)))
-        return rows
 
     # ---- choosing algorithms -----------------------------------------------------------------------------
 
@@ -316,7 +285,7 @@ def _call_host(part: HostCall, values: Mapping[str, Any], execution: Execution) 
     assert host is not None
     try:
         results = host(node, [values[name] if name else None for name in node.inputs], execution.sizes)
-    except (IndexError, ValueError) as reason:  # an index that the network computes, say, lies outside
+    except _CONTRADICTIONS as reason:  # an index that the network computes, say, lies outside
         raise ShapeError(f"program: {node.operator} {node.name} cannot run on these values: {reason}") from reason
     for value, result in zip(node.outputs, results, strict=True):
         expected = execution.shapes[value.name]
@@ -332,10 +301,6 @@ def _own(array: NDArray[Any], given: set[int]) -> NDArray[Any]:
     """Return an array that nobody else writes to: a copy of what came from the caller or from the network."""
     fresh = id(array) not in given and array.flags.owndata and array.flags.writeable
     return np.asarray(array, order="C") if fresh else np.array(array, order="C")
-
-
-def _row(name: str, operator: str, algorithm: str, shape: Sequence[int], macs: int) -> dict[str, Any]:
-    return {"name": name, "operator": operator, "algorithm": algorithm, "shape": tuple(shape), "macs": macs}
 
 
 def _is_tensor(x: Any) -> bool:
@@ -381,7 +346,3 @@ def _shapes(arrays: Sequence[NDArray[Any]]) -> str:
 
 def _listed(guard: Size, sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} = {sizes[name]}" for name in sorted(guard.names()))
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"

@@ -34,6 +34,7 @@ class Reader:
         self.inputs: list[Value] = []
         self.nodes: list[Node] = []
         self.constants: dict[str, NDArray[Any]] = {}
+        self._producers: dict[str, Node] = {}
         self._names: set[str] = set()
         self._shared: dict[int, tuple[object, str]] = {}
 
@@ -71,8 +72,20 @@ class Reader:
             Value(unique if i == 0 else self.unique(f"{unique}.{i}"), shape, dtype)
             for i, (shape, dtype) in enumerate(zip(results, dtypes, strict=True))
         ]
-        self.nodes.append(make_node(operator, unique, inputs, values, **attributes))
+        node = make_node(operator, unique, inputs, values, **attributes)
+        self.nodes.append(node)
+        self._producers.update(dict.fromkeys((value.name for value in values), node))
         return tuple(values)
+
+    def producer(self, name: str) -> Node | None:
+        """Return the node that makes a value; None for inputs and constants."""
+        return self._producers.get(name)
+
+    def value(self, name: str) -> Value | None:
+        """Return the value of that name; None for constants."""
+        node = self.producer(name)
+        values = self.inputs if node is None else node.outputs
+        return next((value for value in values if value.name == name), None)
 
     def graph(self, outputs: Sequence[str], guards: Sequence[Size] = (), assumptions: Sequence[Size] = ()) -> Graph:
         """Return what was read."""

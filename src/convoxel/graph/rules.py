@@ -59,11 +59,23 @@ def convolution(node: Node, shapes: Shapes) -> list[Shape]:
     gate = shapes[4]
     if gate is not None and gate != (*x[:2], *(1,) * len(x[2:])):
         raise ShapeError(f"the gate {gate} does not hold one factor for each image and channel of x {x}")
+    return [_with_residual(_convolved(node, x, w), shapes)]
+
+
+def convolution_pair(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) with weights (c, 1, …) and (k, c, 1, …) → (n, k, …)."""
+    x, w, pointwise = operand(shapes, 0), operand(shapes, 1), operand(shapes, 4)
+    _channels(x, w[1] * node["groups"])
+    n, _, *spatial = _convolved(node, x, w)
+    return [_with_residual((n, pointwise[0], *spatial), shapes)]
+
+
+def _convolved(node: Node, x: Shape, w: Shape) -> Shape:
     spatial = tuple(
         _size(conv_length, *axis)
         for axis in zip(x[2:], w[2:], node["stride"], node["padding"], node["dilation"], strict=True)
     )
-    return [_with_residual(_positive((x[0], w[0], *spatial), f"{x}"), shapes)]
+    return _positive((x[0], w[0], *spatial), f"{x}")
 
 
 def conv_length(i: int, k: int, s: int, p: tuple[int, int], d: int) -> int:
@@ -205,12 +217,42 @@ def concat(node: Node, shapes: Shapes) -> list[Shape]:
     return [tuple(sum(p[i] for p in parts) if i == axis else size for i, size in enumerate(first))]
 
 
+def stretch(shapes: Sequence[Shape]) -> Shape:
+    """Return the shape that stretching axes of size 1, and adding axes in front, brings all to.
+
+    >>> stretch([(2, 1, 4), (3, 1)])
+    (2, 3, 4)
+    """
+    rank = max(map(len, shapes))
+    result: list[int] = [1] * rank
+    for shape in shapes:
+        for axis, size in enumerate(shape, start=rank - len(shape)):
+            if size == 1:
+                continue
+            if result[axis] != 1 and differ(result[axis], size):
+                raise ShapeError(f"cannot combine {' and '.join(map(str, shapes))}: axes must be equal or 1")
+            if result[axis] == 1 or isinstance(result[axis], Size):
+                result[axis] = size
+    return tuple(result)
+
+
 def broadcast(node: Node, shapes: Shapes) -> list[Shape]:
-    """The second operand is stretched along its axes of size 1."""
+    """Both operands are stretched along their axes of size 1."""
     a, b = operand(shapes, 0), operand(shapes, 1)
-    if len(a) != len(b) or any(y != 1 and differ(x, y) for x, y in zip(a, b, strict=True)):
-        raise ShapeError(f"cannot combine {a} with {b}: axes must be equal or 1")
-    return [a]
+    if len(a) != len(b):
+        raise ShapeError(f"cannot combine {a} and {b}: they must have the same number of axes")
+    return [stretch([a, b])]
+
+
+def reduce(node: Node, shapes: Shapes) -> list[Shape]:
+    """The axes stay with size 1."""
+    return [tuple(1 if axis in node["axes"] else size for axis, size in enumerate(operand(shapes, 0)))]
+
+
+def pick_channels(node: Node, shapes: Shapes) -> list[Shape]:
+    """One channel for each number of the index."""
+    x, (count,) = operand(shapes, 0), operand(shapes, 1)
+    return [(x[0], count, *x[2:])]
 
 
 def narrow(node: Node, shapes: Shapes) -> list[Shape]:
@@ -265,6 +307,12 @@ def no_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
 def convolution_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
     """Outputs × (c/groups) × kernel."""
     return math.prod(out[0]) * math.prod(operand(shapes, 1)[1:])
+
+
+def convolution_pair_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Pixels × (c × kernel + c × k)."""
+    pixels = out[0][0] * math.prod(out[0][2:])
+    return pixels * (math.prod(operand(shapes, 1)) + math.prod(operand(shapes, 4)))
 
 
 def transposed_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:

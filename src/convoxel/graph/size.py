@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _MAX_EXPONENT = 8  # sizes are products of a few axes; more is an attack on memory, not a network
+_MAX_BASE = 2**40
 _MAX_TEXT = 4096
 
 Number = Fraction | float
@@ -124,6 +125,8 @@ class Size:
 
     def __str__(self) -> str:
         return self.text
+
+    __repr__ = __str__  # shapes in messages read as (n, 3, h, w)
 
     # Arithmetic, so that a shape rule written for numbers also serves open sizes. In comparisons an open size counts
     # as larger than every number, and as neither smaller nor larger than another open size.
@@ -295,6 +298,8 @@ def _evaluate(node: ast.expr, sizes: Mapping[str, int]) -> Number:
     if isinstance(node, ast.BinOp):
         left, right = _evaluate(node.left, sizes), _evaluate(node.right, sizes)
         if isinstance(node.op, ast.Pow):
+            if not -_MAX_BASE <= left <= _MAX_BASE:  # powers of powers of powers
+                raise GraphError(f"cannot evaluate the size {ast.unparse(node)!r}: {_MAX_BASE} is the largest base")
             return left ** int(right)
         return _BINARY[type(node.op)](left, right)
     if isinstance(node, ast.UnaryOp):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.models.network import Backbone, check_choice
+from convoxel.nn.conversion import inflate_kernel
 
 __all__ = ["WeightReport", "load_weights"]
 
@@ -325,7 +326,7 @@ class _Plan:
         if value.ndim != target.ndim and min(value.ndim, target.ndim) >= 3:
             strides = module.stride if isinstance(module, _TRANSPOSED) else None
             changes.append(f"{value.ndim - 2}-D → {target.ndim - 2}-D")
-            value = _change_axes(value, tuple(target.shape[2:]), self.inflate, strides)
+            value = inflate_kernel(value, tuple(target.shape[2:]), self.inflate, strides)
         inputs = getattr(self.part, "in_channels", target.shape[1])
         if value.shape[1] == self.inputs != target.shape[1] == inputs and value.ndim == target.ndim:
             changes.append(f"{value.shape[1]} → {inputs} channels")
@@ -343,33 +344,8 @@ class _Plan:
         if fewer * side ** abs(dims - self.dims) != more or value.shape[1] % side**self.dims:
             return value, []
         grid = value.reshape(value.shape[0], -1, *(side,) * self.dims)
-        grid = _change_axes(grid, (side,) * dims, self.inflate, None)
+        grid = inflate_kernel(grid, (side,) * dims, self.inflate, None)
         return grid.flatten(1), [f"{self.dims}-D → {dims}-D over a grid of {side}"]
-
-
-def _change_axes(value: Tensor, kernel: tuple[int, ...], inflate: str, strides: Any) -> Tensor:
-    """Return a kernel with as many axes as ``kernel``; those in front come or go (axes are ordered D, H, W).
-
-    Along an axis of k, a convolution that sees a constant adds up k products, a transposed one k / stride.
-    """
-    while value.ndim - 2 < len(kernel):
-        axis = len(kernel) - (value.ndim - 2) - 1
-        size = kernel[axis]
-        value = value.unsqueeze(2)
-        if strides is None and inflate == "centre":
-            before = (size - 1) // 2
-            after = size - 1 - before
-            value = nn.functional.pad(value, (0, 0) * (value.ndim - 3) + (before, after))
-        else:
-            share = size if strides is None else size / strides[axis]
-            value = value.expand(*value.shape[:2], size, *value.shape[3:]) / share
-    while value.ndim - 2 > len(kernel):
-        if strides is None and inflate == "centre":
-            value = value.select(2, (value.shape[2] - 1) // 2)
-        else:
-            # Kernels of one network are alike along all axes, so the stride of one that stays serves.
-            value = value.sum(2) / (1 if strides is None else strides[0])
-    return value
 
 
 def _change_channels(value: Tensor, inputs: int, channels: str) -> Tensor:

@@ -32,6 +32,7 @@ __all__ = [
     "max_pool",
     "norm",
     "resize",
+    "sizes_of",
 ]
 
 Sizes = int | Sequence[int]
@@ -63,8 +64,15 @@ def check_dims(dims: int) -> int:
     return dims
 
 
-def _sizes(dims: int, value: Sizes) -> tuple[int, ...]:
-    """An int means the same on every axis; a sequence names every axis."""
+def sizes_of(dims: int, value: Sizes) -> tuple[int, ...]:
+    """Return ``value`` for each of ``dims`` axes: an int means the same on every axis, a sequence names every axis.
+
+    Raises:
+        ConfigError: a sequence does not have ``dims`` entries.
+
+    >>> sizes_of(2, 3), sizes_of(2, (1, 3))
+    ((3, 3), (1, 3))
+    """
     if isinstance(value, int):
         return (value,) * dims
     if len(value) != dims:
@@ -96,10 +104,10 @@ def conv(
     return _CONV[check_dims(dims) - 1](
         in_channels,
         out_channels,
-        _sizes(dims, kernel_size),  # type: ignore[arg-type]
-        stride=_sizes(dims, stride),  # type: ignore[arg-type]
-        padding=padding if isinstance(padding, str) else _sizes(dims, padding),  # type: ignore[arg-type]
-        dilation=_sizes(dims, dilation),  # type: ignore[arg-type]
+        sizes_of(dims, kernel_size),  # type: ignore[arg-type]
+        stride=sizes_of(dims, stride),  # type: ignore[arg-type]
+        padding=padding if isinstance(padding, str) else sizes_of(dims, padding),  # type: ignore[arg-type]
+        dilation=sizes_of(dims, dilation),  # type: ignore[arg-type]
         groups=groups,
         bias=bias,
     )
@@ -128,13 +136,13 @@ def conv_transpose(
     return _CONV_TRANSPOSE[check_dims(dims) - 1](
         in_channels,
         out_channels,
-        _sizes(dims, kernel_size),  # type: ignore[arg-type]
-        stride=_sizes(dims, stride),  # type: ignore[arg-type]
-        padding=_sizes(dims, padding),  # type: ignore[arg-type]
-        output_padding=_sizes(dims, output_padding),  # type: ignore[arg-type]
+        sizes_of(dims, kernel_size),  # type: ignore[arg-type]
+        stride=sizes_of(dims, stride),  # type: ignore[arg-type]
+        padding=sizes_of(dims, padding),  # type: ignore[arg-type]
+        output_padding=sizes_of(dims, output_padding),  # type: ignore[arg-type]
         groups=groups,
         bias=bias,
-        dilation=_sizes(dims, dilation),  # type: ignore[arg-type]
+        dilation=sizes_of(dims, dilation),  # type: ignore[arg-type]
     )
 
 
@@ -242,9 +250,9 @@ def max_pool(
     >>> max_pool(2, 2)
     MaxPool2d(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0), dilation=1, ceil_mode=False)
     """
-    kernel = _sizes(check_dims(dims), kernel_size)
-    strides = kernel if stride is None else _sizes(dims, stride)
-    return _MAX_POOL[dims - 1](kernel, stride=strides, padding=_sizes(dims, padding), ceil_mode=ceil)
+    kernel = sizes_of(check_dims(dims), kernel_size)
+    strides = kernel if stride is None else sizes_of(dims, stride)
+    return _MAX_POOL[dims - 1](kernel, stride=strides, padding=sizes_of(dims, padding), ceil_mode=ceil)
 
 
 def average_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0) -> nn.Module:
@@ -256,9 +264,9 @@ def average_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, 
     >>> average_pool(1, 3, stride=2).stride
     (2,)
     """
-    kernel = _sizes(check_dims(dims), kernel_size)
-    strides = kernel if stride is None else _sizes(dims, stride)
-    pads = _sizes(dims, padding)
+    kernel = sizes_of(check_dims(dims), kernel_size)
+    strides = kernel if stride is None else sizes_of(dims, stride)
+    pads = sizes_of(dims, padding)
     if dims == 3 and any(pads):
         both = tuple(pad for pad in reversed(pads) for _ in range(2))  # the last axis comes first
         return nn.Sequential(nn.ConstantPad3d(both, 0.0), nn.AvgPool3d(kernel, stride=strides))
@@ -306,7 +314,7 @@ def resize(dims: int, scale: Sizes, mode: str = "linear") -> nn.Module:
     """
     if mode not in ("linear", "nearest"):
         raise ConfigError(f"mode is {mode!r}, but it can be 'linear' or 'nearest'.")
-    factor: Any = scale if isinstance(scale, int) else tuple(map(float, _sizes(dims, scale)))
+    factor: Any = scale if isinstance(scale, int) else tuple(map(float, sizes_of(dims, scale)))
     if mode == "nearest":
         return nn.Upsample(scale_factor=factor, mode="nearest")
     return nn.Upsample(scale_factor=factor, mode=_LINEAR_MODE[check_dims(dims) - 1], align_corners=False)

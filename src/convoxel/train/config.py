@@ -10,17 +10,42 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from convoxel.errors import ConfigError
 
-__all__ = ["TrainConfig"]
+__all__ = ["ConstraintConfig", "TrainConfig"]
 
 # Where a run is written, where its data lies and when it saves do not change its result.
 _NEUTRAL = frozenset({"output", "data", "checkpoint_seconds", "tensorboard", "num_workers"})
+
+
+Kind = Literal["conv", "conv_transpose", "linear", "local"]
+
+
+class ConstraintConfig(BaseModel):
+    """What kernels must fulfil during training; see ``convoxel.nn.constraint``.
+
+    ``max_norm`` (a bound), ``unit_norm`` and ``non_negative`` are restored after every step; ``l2`` adds λ‖K‖² to
+    the loss, with λ for each kind of layer. ``kinds`` says which layers the first three are for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    max_norm: float | None = Field(default=None, gt=0)
+    unit_norm: bool = False
+    non_negative: bool = False
+    kinds: tuple[Kind, ...] = ("conv", "conv_transpose", "linear", "local")
+    l2: dict[Kind, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_norms(self) -> ConstraintConfig:
+        if self.unit_norm and self.max_norm is not None:
+            raise ValueError("give max_norm or unit_norm, not both")
+        return self
 
 
 class TrainConfig(BaseModel):
@@ -61,6 +86,7 @@ class TrainConfig(BaseModel):
     warmup: float = Field(default=0.02, ge=0, lt=1)
     weight_decay: float = Field(default=1e-4, ge=0, lt=1)
     clip: float | None = Field(default=5.0, gt=0)
+    constraints: ConstraintConfig = Field(default_factory=ConstraintConfig)
 
     augment: bool = True
     flip_axes: tuple[int, ...] | None = None
@@ -91,6 +117,13 @@ class TrainConfig(BaseModel):
     @classmethod
     def _accept_paths(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value
+
+    @field_validator("constraints", mode="before")
+    @classmethod
+    def _check_constraints(cls, value: Any) -> Any:
+        if value is not None and not isinstance(value, (dict, ConstraintConfig)):
+            raise ValueError("give its entries, such as constraints.max_norm=3.0")
+        return {} if value is None else value
 
     @field_validator("patch")
     @classmethod
@@ -240,21 +273,27 @@ def _explain(item: Any) -> str:
     name = ".".join(str(part) for part in item["loc"])
     kind, given = item["type"], item.get("input")
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(name, list(TrainConfig.model_fields), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "names: " + ", ".join(TrainConfig.model_fields)
+        # Names of a group begin with it: constraints.max_norm.
+        group = name.rpartition(".")[0]
+        fields = ConstraintConfig.model_fields if group else TrainConfig.model_fields
+        known = [f"{group}.{inner}" if group else inner for inner in fields]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "names: " + ", ".join(known)
         return f"there is no entry {name!r}; {hint}"
     if kind == "missing":
         return f"{name} is missing; give {name}=…"
     reason = item["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:]
     if kind == "literal_error":
-        known = [str(word) for word in get_args(_plain_type(name))]
-        near = difflib.get_close_matches(str(given), known, n=1)
+        words = [str(word) for word in get_args(_plain_type(name))]
+        near = difflib.get_close_matches(str(given), words, n=1)
         reason += f"; did you mean {near[0]!r}?" if near else ""
     return f"{name}={given!r}: {reason}" if name else reason
 
 
 def _plain_type(name: str) -> Any:
-    """The type of an entry without its ``| None``."""
-    declared = TrainConfig.model_fields[name].annotation
+    """The type of an entry, or of those of its parts that are words, without its ``| None``."""
+    first, _, rest = name.partition(".")
+    fields = ConstraintConfig.model_fields if first == "constraints" else TrainConfig.model_fields
+    declared = fields[rest.partition(".")[0] if first == "constraints" else first].annotation
     return next((inner for inner in get_args(declared) if get_origin(inner) is Literal), declared)

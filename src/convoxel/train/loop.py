@@ -20,6 +20,7 @@ import torch
 from convoxel.errors import ConvoxelError
 from convoxel.train.batch import Batch, Batches
 from convoxel.train.config import TrainConfig
+from convoxel.train.constraint import add_penalty, hold_constraints
 from convoxel.train.evaluation import score_samples
 from convoxel.train.inference import build_predictor
 from convoxel.train.interrupt import Interrupt
@@ -239,11 +240,12 @@ def _step(run: Run, batch: Batch, criterion: Callable[[torch.Tensor, torch.Tenso
     value = loss.item()
     state.optimiser.zero_grad(set_to_none=True)
     if math.isfinite(value):
-        loss.backward()
+        add_penalty(config, run.model, loss).backward()
         limit = config.clip if config.clip is not None else math.inf
         norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), limit).item()
         if math.isfinite(norm):
             state.optimiser.step()
+            hold_constraints(config, run.model)
             state.step += 1
             state.loss_sum += value
             state.loss_count += 1

@@ -17,6 +17,7 @@ from convoxel.data.fault import plural
 from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.train.checkpoint import Store
 from convoxel.train.config import TrainConfig
+from convoxel.train.constraint import hold_constraints
 from convoxel.train.evaluation import load_data, score_samples
 from convoxel.train.examples import Examples
 from convoxel.train.inference import build_predictor
@@ -75,6 +76,7 @@ def open_run(config: TrainConfig, stack: contextlib.ExitStack) -> Run:
     intensity = _plan_intensity(config, dataset)
     state = _build_state(config, dataset)
     taken = None if config.weights is None else models.load_weights(state.model, config.weights)
+    hold_constraints(config, state.model)
     existed = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)

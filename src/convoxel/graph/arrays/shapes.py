@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from convoxel.errors import ShapeError
 from convoxel.graph import rules
 from convoxel.graph.ir import Node
-from convoxel.graph.rules import Shapes, operand
+from convoxel.graph.rules import Shapes, operand, stretch
 from convoxel.graph.size import Shape, Size, differ
-
-__all__ = ["stretch"]
-
-
-def stretch(shapes: Sequence[Shape]) -> Shape:
-    """Return the shape that stretching axes of size 1, and adding axes in front, brings all to.
-
-    >>> stretch([(2, 1, 4), (3, 1)])
-    (2, 3, 4)
-    """
-    rank = max(map(len, shapes))
-    result: list[int] = [1] * rank
-    for shape in shapes:
-        for axis, size in enumerate(shape, start=rank - len(shape)):
-            if size == 1:
-                continue
-            if result[axis] != 1 and differ(result[axis], size):
-                raise ShapeError(f"cannot combine {' and '.join(map(str, shapes))}: axes must be equal or 1")
-            if result[axis] == 1 or isinstance(result[axis], Size):
-                result[axis] = size
-    return tuple(result)
 
 
 def stretched(node: Node, shapes: Shapes) -> list[Shape]:

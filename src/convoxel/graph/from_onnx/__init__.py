@@ -1,36 +1,48 @@
 """From an ONNX model to a graph, without running any of it.
 
-``file`` reads the file and checks what it claims; ``call`` holds the table of rules; ``spatial``, ``numeric`` and
-``tensors`` fill it. This file walks the ONNX graph from node to node, inferring shapes with open batch and spatial
-sizes. Operators without a rule are replaced by their definition, where ONNX defines them by others.
+``file`` reads the file and checks what it claims; ``call`` holds the table of rules; ``spatial``, ``normalisation``,
+``numeric`` and ``tensors`` fill it; ``function`` replaces operators without a rule by their definition, where ONNX or
+the file defines them by others. This file walks the ONNX graph from node to node, inferring shapes with open batch and
+spatial sizes; ``signature`` checks each node before its rule is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-import onnx.inliner
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from convoxel.errors import ConvoxelError, GraphError, UnsupportedError
-from convoxel.graph.from_onnx import numeric, spatial, tensors
-from convoxel.graph.from_onnx.call import RULES, Call, Tensor
-from convoxel.graph.from_onnx.file import check_version, dtype_name, load_model, tensor_array
+from convoxel.graph.from_onnx import normalisation, numeric, spatial, tensors
+from convoxel.graph.from_onnx.call import RULES, Budget, Call, Tensor, dtype_of
+from convoxel.graph.from_onnx.file import (
+    DOMAINS,
+    HALF,
+    check_version,
+    dtype_name,
+    first_line,
+    load_model,
+    tensor_array,
+    working_dtype,
+)
+from convoxel.graph.from_onnx.function import expanded
+from convoxel.graph.from_onnx.signature import SIZES, check_node
 from convoxel.graph.ir import Graph, Value
 from convoxel.graph.reader import NeedsValue, NotNative, Reader
 from convoxel.graph.size import Extent, Size
 from convoxel.graph.structure import Branch, Leaf, Structure
 
-__all__ = ["OnnxModel", "numeric", "open_model", "read", "spatial", "tensors"]
+__all__ = ["OnnxModel", "explained", "normalisation", "numeric", "open_model", "read", "spatial", "tensors"]
 
-_DOMAINS = ("", "ai.onnx")
-_INLININGS = 8  # functions of functions; deeper nesting is an attack, not a network
+_MANY_LETTERS = "abcdefgh"
 _LETTERS = {2: "nc", 3: "ncw", 4: "nchw", 5: "ncdhw"}
-_MAX_NODES = 200_000
 
 
 @dataclass(frozen=True)
@@ -43,51 +55,25 @@ class OnnxModel:
 
 def open_model(source: Path | onnx.ModelProto) -> OnnxModel:
     """Return a model, ready to be read; see ``file.load_model`` for what is refused."""
-    if isinstance(source, onnx.ModelProto):
-        check_version(source, "the model")
-        return OnnxModel(_inlined(source), None)
-    return OnnxModel(_inlined(load_model(source)), source.parent)
+    with explained(lambda: "the model"):
+        if isinstance(source, onnx.ModelProto):
+            check_version(source, "the model")
+            return OnnxModel(expanded(source), None)
+        return OnnxModel(expanded(load_model(source)), source.parent)
 
 
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model without local functions, and with operators that lack a rule replaced by their definition."""
+@contextlib.contextmanager
+def explained(where: Callable[[], str]) -> Iterator[None]:
+    """Make a ``GraphError`` of what Python and NumPy raise over a model that makes no sense."""
     try:
-        if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
-    except Exception as reason:  # the inliner is C++ and raises kinds of its own
-        raise GraphError(f"load: the model's functions cannot be expanded: {_line(reason)}") from None
-    for _ in range(_INLININGS):
-        wanted = sorted({n.op_type for n in model.graph.node if n.domain in _DOMAINS} - RULES.keys())
-        known = [("", name) for name in wanted if _has_definition(name)]
-        if not known:
-            break
-        try:
-            model = onnx.inliner.inline_selected_functions(_typed(model), known, inline_schema_functions=True)
-        except Exception:  # a definition that the inliner cannot expand; the walk lists its operator
-            break
-    return model
-
-
-def _has_definition(operator: str) -> bool:
-    try:
-        schema = onnx.defs.get_schema(operator)
-    except onnx.defs.SchemaError:
-        return False
-    return bool(schema.has_function or schema.has_context_dependent_function)
-
-
-def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with the types of its initialisers said, which definitions may ask for."""
-    known = {info.name for info in (*model.graph.input, *model.graph.value_info)}
-    infos = [
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-        for tensor in model.graph.initializer
-        if tensor.name not in known
-    ]
-    typed = onnx.ModelProto()
-    typed.CopyFrom(model)
-    typed.graph.value_info.extend(infos)
-    return typed
+        yield
+    except ConvoxelError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as reason:
+        raise GraphError(
+            f"load: {where()} contradicts itself: {type(reason).__name__}: {first_line(reason)}. "
+            "Check the model with onnx.checker."
+        ) from reason
 
 
 def read(source: OnnxModel, values: Mapping[str, NDArray[Any]] | None = None) -> tuple[Graph, Structure]:
@@ -99,15 +85,8 @@ def read(source: OnnxModel, values: Mapping[str, NDArray[Any]] | None = None) ->
     ``GraphError`` for a model that contradicts itself.
     """
     walk = _Walk(source, values or {})
-    try:
+    with explained(lambda: walk.where):
         return walk.graph()
-    except ConvoxelError:
-        raise
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ZeroDivisionError) as reason:
-        raise GraphError(
-            f"load: {walk.where} contradicts itself: {type(reason).__name__}: {_line(reason)}. "
-            "Check the model with onnx.checker."
-        ) from reason
 
 
 class _Walk:
@@ -122,15 +101,17 @@ class _Walk:
         self._unsupported: list[str] = []
         self._needed: dict[str, None] = {}
         self._parameters: dict[str, str] = {}
-        self._version = max((e.version for e in source.model.opset_import if e.domain in _DOMAINS), default=1)
+        self._budget = Budget()
+        self._version = max((e.version for e in source.model.opset_import if e.domain in DOMAINS), default=1)
         self.where = "the model"
 
     def graph(self) -> tuple[Graph, Structure]:
         """Return the whole graph."""
         onnx_graph = self._source.model.graph
-        if len(onnx_graph.node) > _MAX_NODES:
-            raise GraphError(f"load: the model has {len(onnx_graph.node)} nodes; at most {_MAX_NODES} are read.")
         self._initialise(onnx_graph)
+        names = [info.name for info in onnx_graph.input]
+        if len(set(names)) != len(names):
+            raise GraphError(f"load: two inputs have the same name, among {', '.join(map(repr, names))}.")
         for info in onnx_graph.input:
             if info.name in self._values:
                 self._tensors[info.name] = self._values[info.name]
@@ -145,17 +126,24 @@ class _Walk:
             )
         if self._needed:
             raise NeedsValue(frozenset(self._needed), "a size")
-        names = [self._output(info.name) for info in onnx_graph.output]
-        if not names:
+        outputs = [self._output(info) for info in onnx_graph.output]
+        if not outputs:
             raise GraphError("load: the model has no output; expected at least one.")
-        leaves = tuple(Leaf(index) for index in range(len(names)))
-        return self._reader.graph(names), leaves[0] if len(leaves) == 1 else Branch("tuple", leaves)
+        leaves = tuple(Leaf(index) for index in range(len(outputs)))
+        return self._reader.graph(outputs), leaves[0] if len(leaves) == 1 else Branch("tuple", leaves)
 
     def _initialise(self, onnx_graph: onnx.GraphProto) -> None:
         if onnx_graph.sparse_initializer:
             raise UnsupportedError("load: the model has sparse initialisers; export it with dense ones.")
         for tensor in onnx_graph.initializer:
-            self._tensors[tensor.name] = tensor_array(tensor, self._source.folder)
+            if tensor.name in self._tensors:
+                raise GraphError(f"load: tensor {tensor.name!r} is defined a second time, or has no name.")
+            array = self._tensors[tensor.name] = self._known(tensor)
+            self._budget.hold(array.shape)
+
+    def _known(self, tensor: onnx.TensorProto) -> NDArray[Any]:
+        array = tensor_array(tensor, self._source.folder)
+        return array.astype(np.float32) if str(array.dtype) in HALF else array
 
     def _input(self, info: onnx.ValueInfoProto, index: int) -> Value:
         kind = info.type.WhichOneof("value")
@@ -164,15 +152,23 @@ class _Walk:
         tensor = info.type.tensor_type
         if not tensor.HasField("shape"):
             raise UnsupportedError(f"load: input {info.name!r} has no shape; export it with a fixed number of axes.")
-        letters = _LETTERS.get(len(tensor.shape.dim), "abcdefgh"[: len(tensor.shape.dim)])
+        if len(tensor.shape.dim) > len(_MANY_LETTERS):
+            raise UnsupportedError(f"load: input {info.name!r} has {len(tensor.shape.dim)} axes; expected at most 8.")
+        letters = _LETTERS.get(len(tensor.shape.dim), _MANY_LETTERS[: len(tensor.shape.dim)])
         shape = tuple(
             self._axis(dim, f"{letter}{index + 1 if index else ''}")
             for dim, letter in zip(tensor.shape.dim, letters, strict=True)
         )
         value = Value(self._reader.unique(info.name), shape, dtype_name(tensor.elem_type))
         self._reader.inputs.append(value)
+        self._budget.hold(shape)
         self._origins[value.name] = frozenset([info.name])
-        return value
+        return self._cast(value, working_dtype(tensor.elem_type)) if value.dtype in HALF else value
+
+    def _cast(self, value: Value, dtype: str) -> Value:
+        (cast,) = self._reader.add("array.cast", f"{value.name}.cast", [value.name], [value.shape], [dtype], to=dtype)
+        self._origins[cast.name] = self._origins.get(value.name, frozenset())
+        return cast
 
     def _axis(self, dim: Any, letter: str) -> Extent:
         """Return an axis: its number, or an open size that axes with the same name share."""
@@ -184,12 +180,16 @@ class _Walk:
             return Size(letter)
         return Size(self._parameters.setdefault(dim.dim_param, letter))
 
-    def _output(self, name: str) -> str:
+    def _output(self, info: onnx.ValueInfoProto) -> str:
+        name, elem_type = info.name, info.type.tensor_type.elem_type
         tensor = self._tensors.get(name)
         if tensor is None:
             raise GraphError(f"load: output {name!r} is made by no node; the model is incomplete.")
+        half = elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) and dtype_of(tensor) == "float32"
         if isinstance(tensor, Value):
-            return tensor.name
+            return self._cast(tensor, dtype_name(elem_type)).name if half else tensor.name
+        if half:
+            tensor = tensor.astype(dtype_name(elem_type))
         if tensor.dtype == object:
             return self._call(onnx.NodeProto(op_type="Identity", name=name), []).materialise(tensor).name
         return self._reader.constant(tensor, f"{name}.result")
@@ -200,8 +200,8 @@ class _Walk:
         for node in nodes:
             self.where = f"{node.op_type} {node.name or '/'.join(node.output)}"
             missing = [name for name in node.input if name not in self._tensors]
-            if node.domain not in _DOMAINS or node.op_type not in RULES:
-                domain = f"{node.domain}." if node.domain not in _DOMAINS else ""
+            if node.domain not in DOMAINS or node.op_type not in RULES:
+                domain = f"{node.domain}." if node.domain not in DOMAINS else ""
                 self._unsupported.append(f"{domain}{self.where}")
                 continue
             if missing:
@@ -214,6 +214,7 @@ class _Walk:
         inputs = [self._tensors[name] for name in node.input]
         begun = len(self._reader.nodes)
         try:
+            self._check(node, inputs)
             result = RULES[node.op_type](self._call(node, inputs))
         except NotNative as reason:
             self._unsupported.append(f"{self.where} ({reason})")
@@ -228,12 +229,19 @@ class _Walk:
             *(self._origins.get(t.name, frozenset()) for t in inputs if isinstance(t, Value))
         )
         for made in self._reader.nodes[begun:]:
-            self._origins.update((value.name, origins) for value in made.outputs)
+            for value in made.outputs:  # those of a branch are known already
+                self._origins.setdefault(value.name, origins)
         for name, tensor in zip(node.output, results, strict=False):
             if name:
                 if name in self._tensors and self._tensors[name] is not None:
                     raise GraphError(f"load: {self.where} defines {name!r} a second time.")
                 self._tensors[name] = tensor
+
+    def _check(self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]) -> None:
+        try:
+            check_node(node, self._version, [_said(tensor) for tensor in inputs])
+        except GraphError as reason:
+            raise GraphError(f"load: {self.where}: {reason}. Check the model with onnx.checker.") from None
 
     def _call(self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]) -> Call:
         return Call(
@@ -244,6 +252,7 @@ class _Walk:
             {attribute.name: self._attribute(attribute) for attribute in node.attribute},
             self._version,
             [bool(name) for name in node.output],
+            self._budget,
             lambda value: self._origins.get(value.name, frozenset()),
             self._branch,
         )
@@ -251,7 +260,7 @@ class _Walk:
     def _attribute(self, attribute: onnx.AttributeProto) -> Any:
         value = onnx.helper.get_attribute_value(attribute)
         if isinstance(value, onnx.TensorProto):
-            return tensor_array(value, self._source.folder)
+            return self._known(value)
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
         return list(value) if attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS) else value
@@ -262,10 +271,14 @@ class _Walk:
         self._nodes(onnx_graph.node)
         results = [self._tensors.get(info.name) for info in onnx_graph.output]
         if any(result is None for result in results):
+            if self._needed and not self._unsupported:
+                raise NeedsValue(frozenset(self._needed), "a size in a branch")
             raise NotNative("a branch that is not supported")
         return [result for result in results if result is not None]
 
 
-def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300].rstrip(".") if lines else "no message"
+def _said(tensor: Tensor | None) -> str | None:
+    """Return the type of an operand; open sizes are whole numbers of any type."""
+    if tensor is None:
+        return None
+    return SIZES if isinstance(tensor, np.ndarray) and tensor.dtype == object else dtype_of(tensor)

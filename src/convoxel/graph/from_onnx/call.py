@@ -21,7 +21,7 @@ from convoxel.graph.opset import OPERATORS, REQUIRED, make_node
 from convoxel.graph.reader import NeedsValue, NotNative, Reader
 from convoxel.graph.size import Extents, Size
 
-__all__ = ["RULES", "Call", "Tensor", "rule"]
+__all__ = ["RULES", "Budget", "Call", "Tensor", "dtype_of", "least", "rank", "rule"]
 
 Tensor = Value | NDArray[Any]
 
@@ -31,7 +31,56 @@ _SIZE_FUNCTIONS = {
     *("add", "subtract", "multiply", "divide", "concat", "gather", "slice", "reshape", "transpose", "tile"),
     *("reduce_product", "expand", "equal", "select", "fill", "cast"),
 }
-_LARGEST_CONSTANT = 2**27  # elements: what the file does not hold must not grow to more than half a gigabyte
+# A file of a few bytes must not ask for gigabytes: elements that are free, and how often what is held may be repeated.
+_FREE_RESULT, _RESULT_GROWTH = 2**27, 2**12
+_FREE_CONSTANTS, _CONSTANT_GROWTH = 2**28, 16
+
+
+@dataclass
+class Budget:
+    """What a model may make out of what it holds: each result, and all that is computed while it is read.
+
+    ``held`` and ``made`` are elements: of inputs (an open size counts as 1) and the file's tensors, and of constants
+    that were computed from them.
+    """
+
+    held: int = 0
+    made: int = 0
+
+    def hold(self, shape: Extents) -> None:
+        """Count an input, or a tensor of the file."""
+        self.held += least(shape)
+
+    def make(self, shape: Extents) -> None:
+        """Count a constant that is about to be computed, or raise ``NotNative``."""
+        self.made += least(shape)
+        if self.made > max(_FREE_CONSTANTS, _CONSTANT_GROWTH * self.held):
+            raise NotNative(f"a constant of shape {_written(shape)}: more than a file of {self.held} elements may make")
+
+    def allow(self, shape: Extents) -> None:
+        """Raise ``NotNative`` if one result is out of all proportion to the network."""
+        if least(shape) > max(_FREE_RESULT, _RESULT_GROWTH * self.held):
+            raise NotNative(
+                f"a result of shape {_written(shape)}: more than a network of {self.held} elements may make"
+            )
+
+
+def least(shape: Extents) -> int:
+    """Return how many elements a shape has where every open size is 1."""
+    return math.prod(max(_at_one(extent), 1) for extent in shape)
+
+
+def _at_one(extent: Any) -> int:
+    if not isinstance(extent, Size):
+        return int(extent)
+    try:
+        return extent.value(dict.fromkeys(extent.names(), 1))
+    except GraphError:  # no whole number there
+        return 1
+
+
+def _written(shape: Extents) -> str:
+    return f"({', '.join(map(str, shape))})"
 
 
 @dataclass
@@ -39,7 +88,8 @@ class Call:
     """One node of an ONNX graph.
 
     ``inputs`` are its tensors (None where absent), ``attributes`` Python values, ``version`` the operator set's number,
-    ``used`` says which results are read. ``decisive`` returns the inputs that a value is computed from.
+    ``used`` says which results are read, ``budget`` how much may be made. ``decisive`` returns the inputs that a value
+    is computed from.
     """
 
     reader: Reader
@@ -49,6 +99,7 @@ class Call:
     attributes: Mapping[str, Any]
     version: int
     used: Sequence[bool]
+    budget: Budget
     decisive: Callable[[Value], frozenset[str]]
     branch: Callable[[Any], list[Tensor]] = field(default=lambda graph: [])
 
@@ -81,10 +132,27 @@ class Call:
         """Return a known operand as numbers and open sizes."""
         return tuple(x if isinstance(x, Size) else int(x) for x in self.known(index, what).reshape(-1))
 
+    def require(self, condition: bool, fact: str) -> None:
+        """Raise ``GraphError`` with this node and ``fact`` unless ``condition``."""
+        if not condition:
+            raise GraphError(f"load: {self.operator} {self.name}: {fact}. Check the model with onnx.checker.")
+
+    def axis(self, number: Any, count: int) -> int:
+        """Return which of ``count`` axes a number means; negative ones count from the end."""
+        if isinstance(number, Size):
+            raise NotNative("an axis that is open")
+        self.require(-count <= number < count, f"there is no axis {number}; expected {-count} to {count - 1}")
+        return int(number) % count
+
     def constant(self, index: int) -> NDArray[Any] | None:
         """Return an operand if its value is known as plain numbers, else None."""
         found = self.maybe(index)
         return found if isinstance(found, np.ndarray) and found.dtype != object else None
+
+    def known_weights(self, weight: int, bias: int) -> bool:
+        """Whether weights, and the bias if there is one, are known float32 numbers."""
+        w, b = self.constant(weight), self.constant(bias)
+        return w is not None and w.dtype == np.float32 and (b is not None or self.maybe(bias) is None)
 
     def add(self, operator: str, *operands: Tensor | None, dtype: str | None = None, **attributes: Any) -> Any:
         """Return the result of an operator of ours: computed at once if all operands are known, else a new node's.
@@ -115,6 +183,8 @@ class Call:
             raise ShapeError(f"{self.operator} {self.name}: {reason}") from None
         except ConfigError as reason:  # the attributes of a file are not the caller's options
             raise GraphError(f"load: {self.operator} {self.name}: {reason}") from None
+        for shape in found[: len(types)]:
+            self.budget.allow(shape)
         return list(self.reader.add(operator, self.name, names, found[: len(types)], types, **attributes))
 
     def _computed(
@@ -132,8 +202,7 @@ class Call:
         if any(isinstance(leaf, Size) for value in attributes.values() for leaf in _leaves(value)):
             raise NotNative("a constant whose shape is open")
         for shape in OPERATORS[operator].shape(node, [None if g is None else g.shape for g in given]):
-            if math.prod(shape) > _LARGEST_CONSTANT:
-                raise NotNative(f"a constant of shape {shape}")
+            self.budget.make(shape)
         return [_settled(result) for result in host(node, given, {})]
 
     def _name(self, operand: Tensor | None) -> str:

@@ -6,8 +6,11 @@ External data is read only from regular files inside the model's folder. Nothing
 from __future__ import annotations
 
 import math
+import os
+import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -15,8 +18,22 @@ from numpy.typing import NDArray
 
 from convoxel.errors import GraphError, UnsupportedError
 
-__all__ = ["OLDEST", "dtype_name", "load_model", "tensor_array"]
+__all__ = [
+    "DOMAINS",
+    "HALF",
+    "OLDEST",
+    "check_version",
+    "dtype_name",
+    "first_line",
+    "load_model",
+    "tensor_array",
+    "working_dtype",
+]
 
+DOMAINS = ("", "ai.onnx")
+HALF = ("float16", "bfloat16")
+
+OLDEST_IR = 3  # the first that says which operator sets a model uses
 OLDEST = 6  # the first operator set in which every operator of a CNN is what it is today
 _LARGEST_FILE = 2**31  # a protocol buffer cannot be longer; weights beyond that are external data
 _PACKED = {"int2": 4, "uint2": 4, "int4": 2, "uint4": 2, "float4_e2m1fn": 2}  # elements in a byte
@@ -47,9 +64,14 @@ def load_model(path: Path) -> onnx.ModelProto:
 def check_version(model: onnx.ModelProto, where: str) -> None:
     """Raise unless the model's operators are of a set that this program knows."""
     newest = onnx.defs.onnx_opset_version()
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = [entry.version for entry in model.opset_import if entry.domain in DOMAINS]
     if not model.HasField("graph") or (not versions and not model.opset_import):
         raise GraphError(f"load: {where} holds no graph with an operator set; expected an ONNX model.")
+    if not OLDEST_IR <= model.ir_version <= onnx.IR_VERSION:
+        raise GraphError(
+            f"load: {where} has IR version {model.ir_version}; expected {OLDEST_IR} to {onnx.IR_VERSION}. "
+            "Export it again, or install a newer onnx package."
+        )
     for version in versions:
         if not OLDEST <= version <= newest:
             raise GraphError(
@@ -66,6 +88,15 @@ def dtype_name(elem_type: int) -> str:
         return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
     except (KeyError, TypeError, ValueError):
         raise GraphError(f"load: there is no element type {elem_type}; expected one of onnx.TensorProto") from None
+
+
+def working_dtype(elem_type: int) -> str:
+    """Return the type in which a network computes what it says to be of a type: float32 for half precision.
+
+    Results are then nearer to the exact ones. Inputs and outputs keep the types that the model says.
+    """
+    dtype = dtype_name(elem_type)
+    return "float32" if dtype in HALF else dtype
 
 
 def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> NDArray[Any]:
@@ -91,8 +122,7 @@ def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> NDArray[Any]:
 
 
 def _check_typed(tensor: onnx.TensorProto, count: int, dtype: str, where: str) -> None:
-    lists = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
-    held = max(len(values) for values in lists)
+    held = len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
     needed = {count, -(-count // _PACKED[dtype])} if dtype in _PACKED else {count}
     if dtype.startswith("complex"):
         needed = {2 * count}
@@ -110,21 +140,56 @@ def _external(
     location, where = entries.get("location", ""), f"load: external data of tensor {tensor.name!r}"
     if folder is None:
         raise GraphError(f"{where} is in {location!r}, but the model did not come from a file. Give its path.")
-    path = (folder / location).resolve()
-    inside = location and not Path(location).is_absolute() and path.is_relative_to(folder.resolve())
-    if not inside or not path.is_file():
-        raise GraphError(f"{where} is {location!r}; expected a file inside the model's folder. Move it there.")
+    file = _opened_inside(folder, location)
+    if file is None:
+        raise GraphError(
+            f"{where} is {location!r}; expected a file inside the model's folder, no link and no '..'. Copy it there."
+        )
+    with file:
+        data = _part(file, entries, expected, f"{where} in {location!r} for {dtype}{list(shape)}")
+    if np.dtype(dtype).kind not in "biufc":  # types that NumPy lacks, some of them several in a byte
+        proto = onnx.TensorProto(data_type=tensor.data_type, dims=shape, raw_data=data)
+        return np.array(onnx.numpy_helper.to_array(proto))
+    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)
+
+
+def _opened_inside(folder: Path, location: str) -> BinaryIO | None:
+    """Open a regular file inside the folder; None for everything else, also what is reached by a link of any kind."""
+    parts = Path(location).parts
+    if not parts or "\0" in location or Path(location).is_absolute() or ".." in parts:
+        return None
+    path = folder / location
+    try:
+        if not path.parent.resolve(strict=True).is_relative_to(folder.resolve()):
+            return None
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe must not wait
+        descriptor = os.open(path, flags)
+    except OSError:
+        return None
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    return None
+
+
+def _part(file: BinaryIO, entries: Mapping[str, str], expected: int, where: str) -> bytes:
+    """Return the bytes of a tensor, if the file holds as many as it claims."""
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", expected))
     except ValueError:
         raise GraphError(f"{where} has an offset or length that is no number. Export it again.") from None
-    size = path.stat().st_size
+    size = os.fstat(file.fileno()).st_size
     if offset < 0 or length != expected or offset + length > size:
         raise GraphError(
-            f"{where} claims bytes {offset} to {offset + length} of {size} in {location!r} for {dtype}{list(shape)}, "
-            f"{expected} bytes; the file is damaged. Export it again."
+            f"{where}: claims bytes {offset} to {offset + length} of {size}, the tensor has {expected}; "
+            "the file is damaged. Export it again."
         )
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read(expected)
-    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)
+    file.seek(offset)
+    return file.read(expected)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error of another package says."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300].rstrip(".") if lines else "no message"

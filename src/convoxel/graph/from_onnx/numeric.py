@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from convoxel.graph.from_onnx.call import Call, Tensor, dtype_of, rank, rule
-from convoxel.graph.from_onnx.file import dtype_name
+from convoxel.graph.from_onnx.file import working_dtype
 from convoxel.graph.ir import Value
-from convoxel.graph.reader import NotNative
+from convoxel.graph.reader import NeedsValue, NotNative
 
 # ---- activations -----------------------------------------------------------------------------------------
 
@@ -116,15 +116,8 @@ def _prelu(call: Call) -> Any:
         spatial_axes = rank(x) - 2
         padded = (1,) * (rank(x) - number.ndim) + number.shape
         if padded == (1, x.shape[1], *(1,) * spatial_axes):
-            return _channel_prelu(call, x, number.reshape(-1).astype(np.float64))
+            return call.add("prelu", x, number.reshape(-1))
     return call.add("array.prelu", x, slope)
-
-
-def _channel_prelu(call: Call, x: Tensor, slope: Any) -> Any:
-    """relu(x) − slope · relu(−x), exact for every number."""
-    below = _affine(call, x, -1.0, 0.0, "relu")
-    scaled = call.add("affine", below, -slope, np.zeros(1))
-    return call.add("add", call.add("activation", x, activation="relu"), scaled)
 
 
 @rule("Clip")
@@ -257,8 +250,12 @@ def _select(call: Call) -> Any:
 
 @rule("If")
 def _if(call: Call) -> Any:
-    condition = call.constant(0)
-    if condition is None:
+    condition = call.tensor(0)
+    if isinstance(condition, Value):
+        names = call.decisive(condition)
+        numbers = {value.name for value in call.reader.inputs if value.dtype.startswith("float")}
+        if names and not names & numbers:  # sizes and switches, not images
+            raise NeedsValue(names, "a condition")
         raise NotNative("a condition that the network computes")
     return call.branch(call.get("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"))
 
@@ -287,7 +284,7 @@ def _reduce(call: Call) -> Any:
         given = call.extents(1, "axes")
     if not given and call.get("noop_with_empty_axes"):
         return _elementwise(call, function, x)
-    axes = tuple(sorted(axis % rank(x) for axis in given)) if given else tuple(range(rank(x)))
+    axes = tuple(sorted(call.axis(axis, rank(x)) for axis in given)) if given else tuple(range(rank(x)))
     keep = bool(call.get("keepdims", 1))
     spatial_axes = tuple(range(2, rank(x)))
     if axes == spatial_axes and axes and call.native(x) and function in ("mean", "max"):
@@ -314,7 +311,7 @@ def _arg_extreme(call: Call) -> Any:
         "array.arg_extreme",
         x,
         dtype="int64",
-        axis=call.get("axis", 0) % rank(x),
+        axis=call.axis(call.get("axis", 0), rank(x)),
         keep=bool(call.get("keepdims", 1)),
         last=bool(call.get("select_last_index", 0)),
         largest=call.operator == "ArgMax",
@@ -325,14 +322,14 @@ def _arg_extreme(call: Call) -> Any:
 def _top(call: Call) -> Any:
     x = call.tensor(0)
     count = call.extents(1, "k")[0] if call.version >= 10 else call.get("k")
-    axis, largest = call.get("axis", -1) % rank(x), bool(call.get("largest", 1))
+    axis, largest = call.axis(call.get("axis", -1), rank(x)), bool(call.get("largest", 1))
     return call.results("array.top", x, dtypes=(None, "int64"), count=count, axis=axis, largest=largest)
 
 
 @rule("CumSum")
 def _accumulate(call: Call) -> Any:
     x = call.tensor(0)
-    axis = call.extents(1, "axis")[0] % rank(x)
+    axis = call.axis(call.extents(1, "axis")[0], rank(x))
     options: dict[str, Any] = {"exclusive": bool(call.get("exclusive", 0)), "reverse": bool(call.get("reverse", 0))}
     return call.add("array.accumulate", x, axis=axis, **options)
 
@@ -340,7 +337,7 @@ def _accumulate(call: Call) -> Any:
 @rule("Softmax", "LogSoftmax", "Hardmax")
 def _softmax(call: Call) -> Any:
     x = call.tensor(0)
-    axis = call.get("axis", -1 if call.version >= 13 else 1) % max(rank(x), 1)
+    axis = call.axis(call.get("axis", -1 if call.version >= 13 else 1), max(rank(x), 1))
     axes = (axis,) if call.version >= 13 else tuple(range(axis, rank(x)))
     if call.operator == "Hardmax":
         return call.add("array.hardmax", x, axes=axes)
@@ -396,7 +393,7 @@ def _einsum(call: Call) -> Any:
 def _quantise(call: Call) -> Any:
     x, scale, zero = call.tensor(0), call.tensor(1), call.maybe(2)
     chosen = call.get("output_dtype", 0)
-    dtype = dtype_of(zero) if zero is not None else dtype_name(chosen) if chosen else "uint8"
+    dtype = dtype_of(zero) if zero is not None else working_dtype(chosen) if chosen else "uint8"
     return call.add(
         "array.quantise",
         x,
@@ -414,7 +411,7 @@ def _quantise(call: Call) -> Any:
 def _dequantise(call: Call) -> Any:
     x, scale, zero = call.tensor(0), call.tensor(1), call.maybe(2)
     chosen = call.get("output_dtype", 0)
-    dtype = dtype_name(chosen) if chosen else dtype_of(scale)
+    dtype = working_dtype(chosen) if chosen else dtype_of(scale)
     return call.add(
         "array.dequantise", x, scale, zero, dtype=dtype, axis=call.get("axis", 1), block=call.get("block_size", 0)
     )

@@ -1,4 +1,4 @@
-"""Rules of the operators that see neighbourhoods: convolutions, poolings, normalisations, resizing, sampling."""
+"""Rules of the operators that see neighbourhoods: convolutions, poolings, resizing, sampling."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from typing import Any
 import numpy as np
 
 from convoxel.graph.from_onnx.call import Call, Tensor, dtype_of, rank, rule
-from convoxel.graph.from_onnx.numeric import combine, dequantised, requantised
+from convoxel.graph.from_onnx.numeric import dequantised, requantised
 from convoxel.graph.reader import NotNative
 from convoxel.graph.size import Size, larger
 
 Pairs = tuple[tuple[Any, Any], ...]
 
 
+_AUTOMATIC = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+
+
 def _axes(call: Call, attribute: str, dims: int, default: int = 1) -> tuple[int, ...]:
-    return tuple(call.get(attribute) or (default,) * dims)
+    """Return one number for each spatial axis, each at least ``default``."""
+    given = tuple(call.get(attribute) or (default,) * dims)
+    call.require(len(given) == dims, f"{attribute} {list(given)} are {len(given)} numbers; expected {dims}")
+    call.require(min(given, default=default) >= default, f"{attribute} are {list(given)}; expected at least {default}")
+    return given
 
 
 def _padding(
@@ -24,6 +31,7 @@ def _padding(
 ) -> Pairs:
     """Return the padding before and after each axis, by numbers or by ``auto_pad``; of an open size, open itself."""
     dims, automatic = len(kernel), call.get("auto_pad", "NOTSET")
+    call.require(automatic in _AUTOMATIC, f"auto_pad is {automatic!r}; expected one of {', '.join(_AUTOMATIC)}")
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         pairs = []
         for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True):
@@ -32,39 +40,66 @@ def _padding(
             pairs.append((small, total - small) if automatic == "SAME_UPPER" else (total - small, small))
         return tuple(pairs)
     given = (call.get("pads") or (0,) * (2 * dims)) if automatic == "NOTSET" else (0,) * (2 * dims)
+    call.require(len(given) == 2 * dims, f"pads {list(given)} are {len(given)} numbers; expected {2 * dims}")
     return tuple((given[i], given[i + dims]) for i in range(dims))
 
 
 # ---- convolutions ----------------------------------------------------------------------------------------
 
 
-def _known_weights(call: Call, weight: int, bias: int) -> bool:
-    """Whether weights and bias are known, float32 numbers."""
-    w = call.constant(weight)
-    b = call.constant(bias)
-    return w is not None and w.dtype == np.float32 and (b is not None or call.maybe(bias) is None)
-
-
-def _window(call: Call, x: Tensor, kernel: Any) -> dict[str, Any]:
+def _window(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> dict[str, Any]:
+    """Return what a convolution's attributes say, if operands fit them."""
+    kernel: Any = _kernel(call, x, weight, bias, weight.shape[0])
     dims = len(kernel)
     stride, dilation = _axes(call, "strides", dims), _axes(call, "dilations", dims)
     padding = _padding(call, x, kernel, stride, dilation)
     return {"stride": stride, "padding": padding, "dilation": dilation, "groups": call.get("group", 1)}
 
 
+def _kernel(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, results: Any) -> tuple[Any, ...]:
+    """Return the sizes of a convolution's kernel, if weights and bias fit its input and attributes."""
+    kernel, said, groups = tuple(weight.shape[2:]), call.get("kernel_shape"), call.get("group", 1)
+    call.require(rank(weight) == rank(x), f"weights have {rank(weight)} axes, x has {rank(x)}")
+    call.require(not said or tuple(said) == kernel, f"kernel_shape is {said}, but the weights have {list(kernel)}")
+    call.require(0 not in weight.shape, f"weights have shape {list(weight.shape)}; expected sizes of at least 1")
+    call.require(groups > 0, f"groups are {groups}; expected at least 1")
+    if bias is not None and not isinstance(results, Size):
+        call.require(tuple(bias.shape) == (results,), f"the bias has shape {list(bias.shape)}; expected [{results}]")
+    return kernel
+
+
 @rule("Conv")
 def _convolution(call: Call) -> Any:
     x, weight, bias = call.tensor(0), call.tensor(1), call.maybe(2)
-    window = _window(call, x, weight.shape[2:])
-    if call.native(x) and rank(x) > 2 and _known_weights(call, 1, 2):
+    window = _window(call, x, weight, bias)
+    if call.native(x) and rank(x) > 2 and call.known_weights(1, 2):
         return call.add("convolution", x, weight, bias, **window)
     return call.add("array.convolution", x, weight, bias, **window)
+
+
+@rule("CausalConvWithState")
+def _causal_convolution(call: Call) -> Any:
+    """Each output sees the present and the past; what lies before the first is the state, or 0."""
+    x, weight, bias, past = call.tensor(0), call.tensor(1), call.maybe(2), call.maybe(3)
+    channels, behind = x.shape[1], weight.shape[2] - 1
+    if past is None:
+        whole = call.add("array.pad", x, None, padding=((0, 0), (0, 0), (behind, 0)), mode="constant")
+    else:
+        whole = call.add("array.concat", past, x, axis=2)
+    window: dict[str, Any] = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,), "groups": channels}
+    native = call.native(whole) and call.known_weights(1, 2)
+    y = call.add("convolution" if native else "array.convolution", whole, weight, bias, **window)
+    if call.get("activation", "none") in ("silu", "swish"):
+        y = call.add("activation", y, activation="silu") if call.native(y) else call.add("array.swish", y, alpha=1.0)
+    length = whole.shape[2]
+    bounds: dict[str, Any] = {"starts": (0, 0, length - behind), "stops": (None, None, length), "steps": (1, 1, 1)}
+    return [y, call.add("array.slice", whole, **bounds)]
 
 
 @rule("ConvInteger")
 def _integer_convolution(call: Call) -> Any:
     x, weight = _shifted(call, 0, 2), _shifted(call, 1, 3)
-    return call.add("array.convolution", x, weight, **_window(call, x, weight.shape[2:]))
+    return call.add("array.convolution", x, weight, **_window(call, x, weight))
 
 
 def _shifted(call: Call, index: int, zero: int) -> Any:
@@ -81,7 +116,7 @@ def _shifted(call: Call, index: int, zero: int) -> Any:
 @rule("QLinearConv")
 def _quantised_convolution(call: Call) -> Any:
     x, weight = dequantised(call, 0, 1, 2, 1), dequantised(call, 3, 4, 5, 0)
-    result = call.add("array.convolution", x, weight, **_window(call, x, weight.shape[2:]))
+    result = call.add("array.convolution", x, weight, **_window(call, x, weight))
     bias = call.maybe(8)
     if bias is not None:  # counted in units of both scales
         scale = call.add("array.multiply", call.tensor(1), call.tensor(4))
@@ -94,19 +129,22 @@ def _quantised_convolution(call: Call) -> Any:
 @rule("ConvTranspose")
 def _transposed_convolution(call: Call) -> Any:
     x, weight, bias = call.tensor(0), call.tensor(1), call.maybe(2)
-    kernel: Any = tuple(weight.shape[2:])
+    groups = call.get("group", 1)
+    kernel: Any = _kernel(call, x, weight, bias, weight.shape[1] * groups)
     dims = len(kernel)
     stride, dilation = _axes(call, "strides", dims), _axes(call, "dilations", dims)
     extra = list(_axes(call, "output_padding", dims, 0))
+    fits = all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True))
+    call.require(fits, f"output_padding {extra} is not below the stride {list(stride)} or dilation {list(dilation)}")
     padding = _transposed_padding(call, x, kernel, stride, dilation, extra)
     attributes = {
         "stride": stride,
         "padding": padding,
         "output_padding": tuple(extra),
         "dilation": dilation,
-        "groups": call.get("group", 1),
+        "groups": groups,
     }
-    native = call.native(x) and rank(x) > 2 and _known_weights(call, 1, 2)
+    native = call.native(x) and rank(x) > 2 and call.known_weights(1, 2)
     return call.add(
         "transposed_convolution" if native else "array.transposed_convolution", x, weight, bias, **attributes
     )
@@ -137,7 +175,7 @@ def _deformable(call: Call) -> Any:
     if rank(x) != 4:
         raise NotNative(f"a deformable convolution of {rank(x) - 2} spatial axes")
     operands = (x, weight, call.tensor(2), call.maybe(3), call.maybe(4))
-    window = _window(call, x, weight.shape[2:])
+    window = _window(call, x, weight)
     return call.add("array.deformable_convolution", *operands, **window, offset_groups=call.get("offset_group", 1))
 
 
@@ -161,9 +199,13 @@ def _columns_to_image(call: Call) -> Any:
 
 
 def _pool_window(call: Call, x: Tensor) -> dict[str, Any]:
-    kernel = tuple(call.get("kernel_shape"))
+    kernel = _axes(call, "kernel_shape", rank(x) - 2)
     stride, dilation = _axes(call, "strides", len(kernel)), _axes(call, "dilations", len(kernel))
     padding = _padding(call, x, kernel, stride, dilation)
+    if call.get("auto_pad", "NOTSET") == "NOTSET":
+        spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+        inside = all(0 <= p < span for pair, span in zip(padding, spans, strict=True) for p in pair)
+        call.require(inside, f"pads {call.get('pads')} are not within 0 and the window {list(kernel)}")
     ceil = bool(call.get("ceil_mode", 0))
     return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil": ceil}
 
@@ -239,123 +281,6 @@ def _region_align(call: Call) -> Any:
     )
 
 
-# ---- normalisation ---------------------------------------------------------------------------------------
-
-
-@rule("BatchNormalization")
-def _batch_norm(call: Call) -> Any:
-    x, parameters = call.tensor(0), [call.tensor(index) for index in range(1, 5)]
-    epsilon = call.get("epsilon", 1e-5)
-    if call.get("training_mode", 0) if call.version >= 14 else (call.version < 7 and not call.get("is_test", 0)):
-        momentum = call.get("momentum", 0.9)
-        return call.results("array.batch_norm", x, *parameters, dtypes=(None,) * 3, epsilon=epsilon, momentum=momentum)
-    if call.native(x) and all(call.constant(index) is not None for index in range(1, 5)):
-        return call.add("batch_norm", x, *parameters, epsilon=epsilon)
-    over = tuple(range(1, rank(x) - 1))
-    weight, bias, mean, variance = (
-        call.add("array.reshape", p, shape=(*p.shape, *(1 for _ in over))) for p in parameters
-    )
-    deviation = call.add("array.sqrt", combine(call, "add", variance, np.array(epsilon, dtype_of(variance))))
-    scaled = call.add("array.divide", call.add("array.subtract", x, mean), deviation)
-    return call.add("array.add", call.add("array.multiply", scaled, weight), bias)
-
-
-@rule("InstanceNormalization")
-def _instance_norm(call: Call) -> Any:
-    return _grouped_norm(call, 0, call.get("epsilon", 1e-5))
-
-
-@rule("GroupNormalization")
-def _group_norm(call: Call) -> Any:
-    return _grouped_norm(call, call.get("num_groups"), call.get("epsilon", 1e-5))
-
-
-def _grouped_norm(call: Call, groups: int, epsilon: float) -> Any:
-    """Normalise each group of channels of each image; 0 groups are as many as channels."""
-    x, weight, bias = call.tensor(0), call.tensor(1), call.tensor(2)
-    constant = call.constant(1) is not None and call.constant(2) is not None
-    channels = x.shape[1]
-    count = groups or channels
-    per_group = weight.shape[0] != channels  # operator sets 18 to 20 have one number a group
-    if call.native(x) and rank(x) > 2 and constant and not per_group:
-        return call.add("normalise", x, weight, bias, groups=groups, epsilon=epsilon)
-    parts = call.add("array.reshape", x, shape=(x.shape[0], count, channels // count * math.prod(x.shape[2:])))
-    normal = call.results("array.layer_norm", parts, dtypes=(None,), axis=2, epsilon=epsilon)[0]
-    ones = (1,) * (rank(x) - 2)
-    if per_group:
-        over: tuple[Any, ...] = (count, 1)
-    else:
-        normal, over = call.add("array.reshape", normal, shape=tuple(x.shape)), (channels, *ones)
-    scaled = call.add("array.multiply", normal, call.add("array.reshape", weight, shape=over))
-    result = call.add("array.add", scaled, call.add("array.reshape", bias, shape=over))
-    return call.add("array.reshape", result, shape=tuple(x.shape))
-
-
-@rule("LayerNormalization")
-def _layer_norm(call: Call) -> Any:
-    if call.get("stash_type", 1) != 1:
-        raise NotNative("statistics in another type than float32")
-    operands = (call.tensor(0), call.maybe(1), call.maybe(2))
-    last = rank(operands[0]) == 2 and call.get("axis", -1) in (-1, 1) and len(call.used) == 1
-    if last and call.native(operands[0]) and _known_weights(call, 1, 2):
-        return call.add("channel_norm", *operands, epsilon=call.get("epsilon", 1e-5))
-    return call.results(
-        "array.layer_norm",
-        *operands,
-        dtypes=(None, "float32", "float32")[: max(len(call.used), 1)],
-        axis=call.get("axis", -1),
-        epsilon=call.get("epsilon", 1e-5),
-    )
-
-
-@rule("RMSNormalization")
-def _rms_norm(call: Call) -> Any:
-    if call.get("stash_type", 1) != 1:
-        raise NotNative("statistics in another type than float32")
-    return call.add(
-        "array.rms_norm",
-        call.tensor(0),
-        call.maybe(1),
-        axis=call.get("axis", -1),
-        epsilon=call.get("epsilon", 1e-5),
-    )
-
-
-@rule("LRN")
-def _local_response_norm(call: Call) -> Any:
-    return call.add(
-        "array.local_response_norm",
-        call.tensor(0),
-        size=call.get("size"),
-        alpha=call.get("alpha", 1e-4),
-        beta=call.get("beta", 0.75),
-        bias=call.get("bias", 1.0),
-    )
-
-
-@rule("LpNormalization")
-def _lp_normalise(call: Call) -> Any:
-    x = call.tensor(0)
-    return call.add("array.lp_normalise", x, axis=call.get("axis", -1) % rank(x), p=call.get("p", 2))
-
-
-@rule("MeanVarianceNormalization")
-def _mean_variance(call: Call) -> Any:
-    return call.add("array.mean_variance_normalise", call.tensor(0), axes=tuple(call.get("axes", (0, 2, 3))))
-
-
-@rule("Dropout")
-def _dropout(call: Call) -> Any:
-    x = call.tensor(0)
-    training = call.version >= 12 and call.maybe(2) is not None and bool(call.known(2, "training_mode").reshape(-1)[0])
-    if training and (call.maybe(1) is None or float(call.known(1, "ratio").reshape(-1)[0]) != 0):
-        raise NotNative("dropout while training")
-    if not any(call.used[1:]):
-        return x
-    shape: Any = tuple(x.shape)
-    return [x, call.add("array.expand", np.array(True), shape=shape)]
-
-
 # ---- resizing and sampling -------------------------------------------------------------------------------
 
 
@@ -372,8 +297,14 @@ def _upsampled(call: Call, x: Tensor, scales: list[float]) -> Any:
     """Resize as operator sets before 11 do."""
     mode = "nearest" if call.get("mode", "nearest") == "nearest" else "linear"
     how = {"mode": mode, "coordinate": "asymmetric", "rounding": "floor"}
-    sizes = [_scaled(size, factor) for size, factor in zip(x.shape, scales, strict=True)]
+    sizes = [_scaled(size, factor) for size, factor in zip(x.shape, _finite(call, scales), strict=True)]
     return _resampled(call, x, list(range(rank(x))), sizes, scales, how)
+
+
+def _finite(call: Call, scales: list[float]) -> list[float]:
+    """Return scales, which must be numbers above 0."""
+    call.require(all(0 < scale < math.inf for scale in scales), f"scales are {scales}; expected finite ones above 0")
+    return scales
 
 
 def _scaled(size: Any, factor: float) -> Any:
@@ -388,13 +319,13 @@ def _resize(call: Call) -> Any:
     if call.version < 11:
         scales = [float(s) for s in call.known(1, "scales").reshape(-1)]
         return _upsampled(call, x, scales)
-    axes = [axis % rank(x) for axis in call.get("axes") or range(rank(x))]
+    axes = [call.axis(axis, rank(x)) for axis in call.get("axes") or range(rank(x))]
     old = [x.shape[axis] for axis in axes]
     factors: list[float | None]
     if call.maybe(3) is not None and call.tensor(3).shape[0] != 0:
         sizes, factors = _asked_sizes(call, old)
     else:
-        factors = [float(s) for s in call.known(2, "scales").reshape(-1)]
+        factors = [*_finite(call, [float(s) for s in call.known(2, "scales").reshape(-1)])]
         sizes = [_scaled(size, factor or 1.0) for size, factor in zip(old, factors, strict=True)]
     how: dict[str, Any] = {
         "mode": call.get("mode", "nearest"),
@@ -410,6 +341,7 @@ def _resize(call: Call) -> Any:
 def _asked_sizes(call: Call, old: list[Any]) -> tuple[list[Any], list[float | None]]:
     """Return the lengths asked for, and the factors, where a policy keeps the proportions."""
     sizes = list(call.extents(3, "sizes"))
+    call.require(all(size >= 1 for size in sizes), f"sizes are {sizes}; expected at least 1")
     policy = call.get("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
         return sizes, [None] * len(sizes)
@@ -475,10 +407,16 @@ def _affine_grid(call: Call) -> Any:
 def _depth_to_space(call: Call) -> Any:
     x, outside = call.tensor(0), call.get("mode", "DCR") == "CRD"
     operator = "depth_to_space" if call.native(x) and rank(x) == 4 else "array.depth_to_space"
-    return call.add(operator, x, block=call.get("blocksize"), channels_outside=outside)
+    return call.add(operator, x, block=_block(call), channels_outside=outside)
 
 
 @rule("SpaceToDepth")
 def _space_to_depth(call: Call) -> Any:
     outside = call.get("mode", "DCR") == "CRD"
-    return call.add("array.space_to_depth", call.tensor(0), block=call.get("blocksize"), channels_outside=outside)
+    return call.add("array.space_to_depth", call.tensor(0), block=_block(call), channels_outside=outside)
+
+
+def _block(call: Call) -> int:
+    block: int = call.get("blocksize")
+    call.require(block > 0, f"blocksize is {block}; expected at least 1")
+    return block

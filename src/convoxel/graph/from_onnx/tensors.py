@@ -9,10 +9,10 @@ import numpy as np
 
 from convoxel.graph.arrays.quantisation import limits
 from convoxel.graph.from_onnx.call import Call, Tensor, dtype_of, rank, rule
-from convoxel.graph.from_onnx.file import dtype_name
+from convoxel.graph.from_onnx.file import working_dtype
 from convoxel.graph.ir import Value
 from convoxel.graph.reader import NotNative
-from convoxel.graph.size import Size
+from convoxel.graph.size import Size, differ
 
 _END = 2**31  # exporters write "to the end" as a large number
 
@@ -39,7 +39,9 @@ def _fill(call: Call) -> Any:
     if value is None:
         value = np.zeros(1, np.float32)
     if not any(isinstance(extent, Size) for extent in shape):
-        return call.add("array.fill", value, shape=shape)
+        call.require(min(shape, default=1) >= 0, f"the shape asked for is {list(shape)}; expected sizes of at least 0")
+        call.budget.make(shape)
+        return np.broadcast_to(value.reshape(-1)[0], shape)  # takes no memory until something else is made of it
     raise NotNative("a constant whose shape is open")
 
 
@@ -67,6 +69,7 @@ def _range(call: Call) -> Any:
     begin, end, step = (call.known(index, "a bound") for index in range(3))
     if object in (begin.dtype, end.dtype, step.dtype):
         raise NotNative("a range whose length is open")
+    call.require(step != 0, "steps of 0")
     if (end - begin) / step > _END // 16:
         raise NotNative("a range of that length")
     bounds: list[Any] = [begin.item(), end.item(), step.item()]
@@ -81,7 +84,7 @@ def _identity(call: Call) -> Any:
 @rule("Cast", "CastLike")
 def _cast(call: Call) -> Any:
     x = call.tensor(0)
-    to = dtype_of(call.tensor(1)) if call.operator == "CastLike" else dtype_name(call.get("to"))
+    to = dtype_of(call.tensor(1)) if call.operator == "CastLike" else working_dtype(call.get("to"))
     if to == dtype_of(x):
         return x
     if isinstance(x, np.ndarray) and x.dtype == object:
@@ -117,6 +120,7 @@ def _reshape(call: Call) -> Any:
     wanted = list(call.extents(1, "shape")) if call.version >= 5 else list(call.get("shape"))
     if not call.get("allowzero", 0):
         wanted = [x.shape[i] if isinstance(s, int) and s == 0 else s for i, s in enumerate(wanted)]
+    call.require(all(s >= -1 for s in wanted) and wanted.count(-1) < 2, f"the shape asked for is {wanted}")
     if -1 in wanted:
         rest = math.prod(s for s in wanted if s != -1)
         wanted[wanted.index(-1)] = math.prod(x.shape) // rest if rest != 0 else 0
@@ -139,7 +143,9 @@ def _given_axes(call: Call) -> tuple[int, ...] | None:
 @rule("Squeeze")
 def _squeeze(call: Call) -> Any:
     x, axes = call.tensor(0), _given_axes(call)
-    gone = {axis % rank(x) for axis in axes} if axes is not None else {i for i, s in enumerate(x.shape) if s == 1}
+    given = [i for i, s in enumerate(x.shape) if s == 1] if axes is None else axes
+    gone = {call.axis(axis, rank(x)) for axis in given}
+    call.require(all(x.shape[axis] == 1 for axis in gone), f"axes {sorted(gone)} of {x.shape} are not all of size 1")
     return reshaped(call, x, tuple(s for i, s in enumerate(x.shape) if i not in gone))
 
 
@@ -147,7 +153,7 @@ def _squeeze(call: Call) -> Any:
 def _unsqueeze(call: Call) -> Any:
     x, axes = call.tensor(0), _given_axes(call) or ()
     total = rank(x) + len(axes)
-    ones, rest = {axis % total for axis in axes}, iter(x.shape)
+    ones, rest = {call.axis(axis, total) for axis in axes}, iter(x.shape)
     return reshaped(call, x, tuple(1 if i in ones else next(rest) for i in range(total)))
 
 
@@ -174,7 +180,7 @@ def _tile(call: Call) -> Any:
 @rule("Concat")
 def _concat(call: Call) -> Any:
     parts = [call.tensor(index) for index in range(len(call))]
-    axis = call.get("axis", 1) % rank(parts[0])
+    axis = call.axis(call.get("axis", 1), rank(parts[0]))
     if len(parts) == 1:
         return parts[0]
     values = [part for part in parts if isinstance(part, Value)]
@@ -205,8 +211,9 @@ def _slice(call: Call) -> Any:
         starts, stops = call.extents(1, "starts"), call.extents(2, "ends")
         axes = call.extents(3, "axes") if call.maybe(3) is not None else None
         steps = call.extents(4, "steps") if call.maybe(4) is not None else None
-    axes = tuple(axis % rank(x) for axis in axes) if axes else tuple(range(len(starts)))
+    axes = tuple(call.axis(axis, rank(x)) for axis in axes) if axes else tuple(range(len(starts)))
     steps = steps or (1,) * len(starts)
+    call.require(0 not in steps, "steps of 0")
     bounds = {
         axis: (start, _stop(stop, step), step)
         for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True)
@@ -236,7 +243,7 @@ def _stop(stop: Any, step: int) -> Any:
 @rule("Split")
 def _split(call: Call) -> Any:
     x = call.tensor(0)
-    axis = call.get("axis", 0) % rank(x)
+    axis = call.axis(call.get("axis", 0), rank(x))
     length = x.shape[axis]
     if call.version >= 13 and call.maybe(1) is not None:
         lengths = list(call.extents(1, "split"))
@@ -246,6 +253,8 @@ def _split(call: Call) -> Any:
         count = call.get("num_outputs") or len(call.used)
         part = -(-length // count)
         lengths = [part] * (count - 1) + [length - part * (count - 1)]
+    total = sum(lengths)
+    call.require(min(lengths) >= 0 and not differ(total, length), f"parts of {lengths} do not make up {length}")
     parts, start = [], 0
     for number, size in enumerate(lengths):
         last = number == len(lengths) - 1
@@ -263,7 +272,7 @@ def _split(call: Call) -> Any:
 @rule("Gather")
 def _gather(call: Call) -> Any:
     x, index = call.tensor(0), call.tensor(1)
-    axis = call.get("axis", 0) % rank(x)
+    axis = call.axis(call.get("axis", 0), rank(x))
     number = call.constant(1)
     if number is not None and call.native(x) and number.ndim == 1 and len(number) == 1 and int(number[0]) >= 0:
         return narrowed(call, x, {axis: (int(number[0]), int(number[0]) + 1, 1)})
@@ -273,7 +282,7 @@ def _gather(call: Call) -> Any:
 @rule("GatherElements")
 def _take_along(call: Call) -> Any:
     x = call.tensor(0)
-    return call.add("array.take_along", x, call.tensor(1), axis=call.get("axis", 0) % rank(x))
+    return call.add("array.take_along", x, call.tensor(1), axis=call.axis(call.get("axis", 0), rank(x)))
 
 
 @rule("ScatterElements")
@@ -281,7 +290,7 @@ def _scatter(call: Call) -> Any:
     x = call.tensor(0)
     if call.get("reduction", "none") != "none":
         raise NotNative("a scatter that adds up")
-    return call.add("array.scatter", x, call.tensor(1), call.tensor(2), axis=call.get("axis", 0) % rank(x))
+    return call.add("array.scatter", x, call.tensor(1), call.tensor(2), axis=call.axis(call.get("axis", 0), rank(x)))
 
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
@@ -299,7 +308,7 @@ def _pad(call: Call) -> Any:
     else:
         flat, value = call.extents(1, "pads"), call.maybe(2)
         given = call.extents(3, "axes") if call.maybe(3) is not None else range(rank(x))
-        axes = tuple(axis % rank(x) for axis in given)
+        axes = tuple(call.axis(axis, rank(x)) for axis in given)
     pairs: list[tuple[Any, Any]] = [(0, 0)] * rank(x)
     for place, axis in enumerate(axes):
         pairs[axis] = (flat[place], flat[place + len(axes)])
@@ -320,7 +329,7 @@ def _reflects(size: Any, pair: tuple[Any, Any]) -> bool:
 def _centre(call: Call) -> Any:
     x = call.tensor(0)
     shape = call.extents(1, "shape")
-    axes = [axis % rank(x) for axis in call.get("axes") or range(rank(x))]
+    axes = [call.axis(axis, rank(x)) for axis in call.get("axes") or range(rank(x))]
     starts, stops = [0] * rank(x), [None] * rank(x)
     padding = [(0, 0)] * rank(x)
     for axis, wanted in zip(axes, shape, strict=True):

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from convoxel.graph.structure import Branch, Fixed, Leaf, Structure
 
 __all__ = ["Imported", "layers", "numeric", "read", "tensors"]
 
+_STRETCHING = {f"aten.{name}{write}.Tensor" for name in ("add", "sub", "mul", "div") for write in ("", "_")}
+_WRAPPERS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 _PLAIN_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 
 
@@ -70,16 +72,43 @@ class _Walk:
         """Return the whole graph."""
         constants = _constants_by_placeholder(self._program)
         wanted = set(self._program.graph_signature.user_inputs)
-        for node in self._program.graph.nodes:
+        given = {
+            node: self._input(node) if node.name in wanted else constants[node.name]
+            for node in self._program.graph.nodes
+            if node.op == "placeholder"
+        }
+        return self._output(self._run(self._program.graph_module, given))
+
+    def _run(self, module: Any, given: Mapping[Any, Any]) -> Any:
+        """Read the nodes of a graph whose placeholders are ``given``, and return its output node."""
+        for node in module.graph.nodes:
             if node.op == "placeholder":
-                self._results[node] = self._input(node) if node.name in wanted else constants[node.name]
+                self._results[node] = given[node]
+            elif node.op == "get_attr":
+                self._results[node] = getattr(module, node.target)
+            elif node.op == "call_function" and str(node.target) in _WRAPPERS:
+                self._results[node] = self._inline(node)
             elif node.op == "call_function":
                 self._results[node] = self._call(node)
             elif node.op == "output":
-                return self._output(node)
+                return node
             else:
                 raise GraphError(f"compile: cannot read {node.op} {node.name} of PyTorch's graph")
         raise AssertionError("PyTorch's graph has no output")
+
+    def _inline(self, node: Any) -> Any:
+        """Read a part that PyTorch runs with other settings: without gradients, or with other types."""
+        at = next(index for index, argument in enumerate(node.args) if hasattr(argument, "op"))
+        if "autocast" in str(node.target) and node.args[2]:
+            raise UnsupportedError(
+                f"compile: the model switches to {_dtype_name(node.args[1])} (torch.autocast) in {node.name}; the "
+                "engine computes in float32: leave that out of the model that is compiled"
+            )
+        part = self._results[node.args[at]]
+        inner = [each for each in part.graph.nodes if each.op == "placeholder"]
+        output = self._run(part, dict(zip(inner, self._operands(node.args[at + 1 :]), strict=True)))
+        results = self._operands(output.args[0])
+        return list(results) if isinstance(results, list | tuple) else results
 
     def _input(self, node: Any) -> Any:
         tensor = node.meta.get("val")
@@ -171,6 +200,7 @@ class _Walk:
             tuple(self._symbols.extents(m.shape) for m in tensors_only),
             tuple(_dtype_name(m.dtype) for m in tensors_only),
             frozenset(used),
+            _stretches_later(node),
         )
 
     def _call_torch(self, node: Any, args: Any, kwargs: Any, call: Call, several: bool) -> Any:
@@ -264,6 +294,24 @@ def _plain(arguments: Any) -> Any:
     if isinstance(arguments, dict):
         return {key: _plain(a) for key, a in arguments.items()}
     return arguments
+
+
+def _stretches_later(node: Any) -> bool:
+    """Whether everything that reads the node combines it with a tensor of its shape."""
+
+    def shape(other: Any) -> list[str]:
+        return [str(size) for size in getattr(other.meta.get("val"), "shape", ())]
+
+    def stretches(user: Any) -> bool:
+        others = [operand for operand in user.args[:2] if operand is not node]
+        return (
+            str(user.target) in _STRETCHING
+            and len(others) == 1
+            and isinstance(others[0], torch.fx.Node)
+            and shape(others[0]) == shape(node)
+        )
+
+    return bool(node.users) and all(map(stretches, node.users))
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

@@ -28,7 +28,8 @@ class Call:
     """One call of a PyTorch operator.
 
     ``arguments`` holds values of the graph, constants (``torch.Tensor``), sizes, numbers, and lists of them.
-    ``shapes`` and ``dtypes`` are those of its results; ``used`` says which of several results are read.
+    ``shapes`` and ``dtypes`` are those of its results; ``used`` says which of several results are read;
+    ``stretches_later``, that all who read the result would stretch a smaller one to its shape by themselves.
     """
 
     reader: Reader
@@ -38,6 +39,7 @@ class Call:
     shapes: tuple[Extents, ...]
     dtypes: tuple[str, ...]
     used: frozenset[int]
+    stretches_later: bool = False
 
     def __getitem__(self, key: str) -> Any:
         return self.arguments[key]
@@ -88,6 +90,17 @@ class Call:
         """Add a node that runs in NumPy, with all results of the call; one is returned by itself."""
         values = self.reader.add(f"array.{operator}", self.name, inputs, self.shapes, self.dtypes, **attributes)
         return values[0] if len(values) == 1 else list(values)
+
+    def select(self, x: Value, axis: int, index: int, shape: Extents) -> Value:
+        """Add the nodes that take the numbers at one place of an axis, which goes; ``shape`` is without it."""
+        rank = len(x.shape)
+        starts: list[int] = [0] * rank
+        stops: list[int | None] = [None] * rank
+        starts[axis], stops[axis] = index, index + 1 if index != -1 else None
+        one = tuple(1 if i == axis else extent for i, extent in enumerate(x.shape))
+        bounds: dict[str, Any] = {"starts": tuple(starts), "stops": tuple(stops), "steps": (1,) * rank}
+        part = self.reader.add("array.slice", self.name, (x.name,), [one], (x.dtype,), **bounds)[0]
+        return self.reader.add("array.reshape", self.name, (part.name,), [shape], (x.dtype,), shape=shape)[0]
 
     def add(self, operator: str, *inputs: str, result: Extents | None = None, **attributes: Any) -> Value:
         """Add a node with one float32 result, by default of the call's shape."""

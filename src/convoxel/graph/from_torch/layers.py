@@ -3,13 +3,56 @@ resizes."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from convoxel.arithmetic.window import resolve_padding
-from convoxel.errors import ShapeError
-from convoxel.graph.from_torch.call import Call, rule
+from convoxel.graph.from_torch.call import Call, Rule, rule
 from convoxel.graph.ir import Value
 from convoxel.graph.reader import NotNative
+from convoxel.graph.size import Extents
+
+
+class _Unbatched(Exception):
+    """Raised by a rule: the argument ``key`` is one image without a batch axis, as PyTorch's layers permit."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _layer(*targets: str) -> Callable[[Rule], Rule]:
+    """Register a rule of batches for single images too: they become a batch of one, and its results single again."""
+
+    def register(function: Rule) -> Rule:
+        def either(call: Call) -> Any:
+            try:
+                return function(call)
+            except _Unbatched as image:
+                return _of_one(call, image.key, function)
+
+        rule(*targets)(either)
+        return function
+
+    return register
+
+
+def _of_one(call: Call, key: str, function: Rule) -> Any:
+    image = call.arguments[key]
+    (batch,) = _reshaped(call, image, (1, *image.shape))
+    shapes = tuple((1, *shape) for shape in call.shapes)
+    found = function(dataclasses.replace(call, arguments={**call.arguments, key: batch}, shapes=shapes))
+    results = found if isinstance(found, list | tuple) else [found]
+    singles = [
+        _reshaped(call, result, shape)[0] if isinstance(result, Value) else result
+        for result, shape in zip(results, call.shapes, strict=False)
+    ]
+    return singles if isinstance(found, list | tuple) else singles[0]
+
+
+def _reshaped(call: Call, value: Value, shape: Extents) -> tuple[Value, ...]:
+    return call.reader.add("array.reshape", call.name, [value.name], [shape], [value.dtype], shape=shape)
 
 
 def _each(value: Any, dims: int) -> tuple[Any, ...]:
@@ -27,11 +70,7 @@ def _spatial(call: Call, key: str, dims: int) -> Value:
     """Return a tensor argument with a batch axis, channels and ``dims`` spatial axes."""
     value = call.arguments[key]
     if isinstance(value, Value) and len(value.shape) == dims + 1:
-        raise ShapeError(
-            f"{call.target} {call.name}: x has {dims + 1} axes, expected {dims + 2} "
-            f"(batch, channels, {dims} spatial). "
-            "Give the example input a batch axis: x[None]."
-        )
+        raise _Unbatched(key)
     value = call.tensor(key)
     if len(value.shape) != dims + 2:
         raise NotNative(f"x has {len(value.shape)} axes")
@@ -53,7 +92,7 @@ def _kernel(call: Call) -> tuple[int, ...]:
 # ---- convolutions ----------------------------------------------------------------------------------------
 
 
-@rule(*(f"aten.conv{n}d.{overload}" for n in (1, 2, 3) for overload in ("default", "padding")))
+@_layer(*(f"aten.conv{n}d.{overload}" for n in (1, 2, 3) for overload in ("default", "padding")))
 def _convolution(call: Call) -> Value:
     kernel = _kernel(call)
     dims = len(kernel)
@@ -75,7 +114,7 @@ def _convolution(call: Call) -> Value:
     )
 
 
-@rule(
+@_layer(
     "aten.conv_transpose1d.default",
     "aten.conv_transpose1d.input",
     "aten.conv_transpose2d.input",
@@ -180,7 +219,7 @@ def _elu(call: Call) -> Value:
 # ---- pooling and resizing --------------------------------------------------------------------------------
 
 
-@rule("convoxel.max_pool1d.default", *(f"aten.max_pool{n}d.default" for n in (1, 2, 3)))
+@_layer("convoxel.max_pool1d.default", *(f"aten.max_pool{n}d.default" for n in (1, 2, 3)))
 def _max_pool(call: Call) -> Value:
     dims = _dims(call)
     x = _spatial(call, "self", dims)
@@ -196,7 +235,7 @@ def _max_pool(call: Call) -> Value:
     )
 
 
-@rule("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
+@_layer("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
 def _average_pool(call: Call) -> Value:
     dims = _dims(call)
     x = _spatial(call, "self", dims)
@@ -214,14 +253,14 @@ def _average_pool(call: Call) -> Value:
     )
 
 
-@rule(*(f"aten.adaptive_avg_pool{n}d.default" for n in (1, 2, 3)))
+@_layer(*(f"aten.adaptive_avg_pool{n}d.default" for n in (1, 2, 3)))
 def _adaptive_average_pool(call: Call) -> Value:
     dims = _dims(call)
     x = _spatial(call, "self", dims)
     return call.add("adaptive_average_pool", x.name, size=_each(call["output_size"], dims))
 
 
-@rule(*(f"aten.adaptive_max_pool{n}d.default" for n in (1, 2, 3)))
+@_layer(*(f"aten.adaptive_max_pool{n}d.default" for n in (1, 2, 3)))
 def _adaptive_max_pool(call: Call) -> list[Any]:
     dims = _dims(call)
     x = _spatial(call, "self", dims)
@@ -231,7 +270,7 @@ def _adaptive_max_pool(call: Call) -> list[Any]:
     return [call.add("global_max_pool", x.name, size=size), None]
 
 
-@rule(*(f"aten.max_pool{n}d_with_indices.default" for n in (2, 3)))
+@_layer(*(f"aten.max_pool{n}d_with_indices.default" for n in (1, 2, 3)))
 def _max_pool_with_places(call: Call) -> Any:
     dims = int(call.target.split("d_with")[0][-1])
     x = _spatial(call, "self", dims)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from convoxel.graph.from_torch.call import Call, as_native, rule
+from convoxel.graph.from_torch.parts import sum_of_parts
 from convoxel.graph.ir import Value
 from convoxel.graph.reader import NotNative
-from convoxel.graph.size import Size
+from convoxel.graph.size import Extents, Size
 
 # ---- activations -----------------------------------------------------------------------------------------
 
@@ -61,10 +62,7 @@ def _prelu(call: Call) -> Any:
         raise NotNative("slopes that the network computes")
     if slope.size == 1:
         return call.add("activation", x.name, activation="leaky_relu", slope=float(slope.reshape(-1)[0]))
-    # relu(x) − slope · relu(−x), exact for every number
-    below = affine(call, affine(call, x, -1.0, 0.0, "relu"), -slope.reshape(-1).astype(np.float64), 0.0)
-    above = call.add("activation", x.name, activation="relu")
-    return call.add("add", above.name, below.name)
+    return call.add("prelu", x.name, call.constant("weight"))
 
 
 @rule("aten.hardtanh.default", "aten.hardtanh_.default")
@@ -210,6 +208,10 @@ def _reduce(call: Call) -> Any:
     axes, keep = _axes(call, rank), bool(call.arguments.get("keepdim", False))
     if x.dtype != call.dtypes[0]:
         raise NotNative("a reduction that changes the type")
+    if function == "sum" and len(axes) == 1 and not keep:
+        total = sum_of_parts(call, x, axes[0])
+        if total is not None:
+            return total
     if _native(call, "self") is None or rank < 3 or function not in _POOLS or not set(axes) <= set(range(2, rank)):
         return call.array(f"reduce_{function}", x.name, axes=axes, keep=keep)
     # A size of 0 keeps the axis.
@@ -221,6 +223,14 @@ def _reduce(call: Call) -> Any:
     return pooled if keep else call.add("squeeze", pooled.name, shape=call.shape) if 0 not in size else (
         call.array("reshape", pooled.name, shape=call.shape)
     )  # fmt: skip
+
+
+@rule("aten.linalg_vector_norm.default")
+def _vector_norm(call: Call) -> Any:
+    x, power = call["self"], {1: "l1", 2: "l2"}.get(call["ord"])
+    if not isinstance(x, Value) or power is None or x.dtype != call.dtypes[0]:
+        raise NotNative("a norm other than 1 and 2, or that changes the type")
+    return call.array(f"reduce_{power}", x.name, axes=_axes(call, len(x.shape)), keep=bool(call["keepdim"]))
 
 
 @rule("aten.argmax.default", "aten.argmin.default")
@@ -298,3 +308,29 @@ def _einsum(call: Call) -> Any:
     if not all(isinstance(x, Value) for x in operands):
         raise NotNative("an operand that is a constant")
     return call.array("einsum", *(x.name for x in operands), equation=call["equation"])
+
+
+@rule("aten.scaled_dot_product_attention.default")
+def _attention(call: Call) -> Any:
+    """softmax(q kᵀ · scale) v over the last two axes (Vaswani et al. 2017)."""
+    q, k, v = (call[key] for key in ("query", "key", "value"))
+    plain = call["attn_mask"] is None and not call["is_causal"] and not call["dropout_p"] and not call["enable_gqa"]
+    if not plain or not all(isinstance(x, Value) and x.dtype == "float32" for x in (q, k, v)):
+        raise NotNative("attention with a mask, or on constants")
+    scale = call["scale"]
+    if scale is None:
+        if not isinstance(q.shape[-1], int):
+            raise NotNative("attention over features of an open number")
+        scale = q.shape[-1] ** -0.5
+    rank = len(k.shape)
+    swapped = (*range(rank - 2), rank - 1, rank - 2)
+
+    def step(operator: str, inputs: tuple[str, ...], shape: Extents, **attributes: Any) -> str:
+        return call.reader.add(f"array.{operator}", call.name, inputs, [shape], **attributes)[0].name
+
+    factor = call.reader.constant(np.array(scale, np.float32), f"{call.name}.scale")
+    scaled = step("multiply", (q.name, factor), q.shape)
+    turned = step("transpose", (k.name,), tuple(k.shape[axis] for axis in swapped), axes=swapped)
+    scores = (*q.shape[:-1], k.shape[-2])
+    shares = step("softmax", (step("matmul", (scaled, turned), scores),), scores, axes=(rank - 1,), log=False)
+    return call.array("matmul", shares, v.name)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from convoxel.graph.from_torch.call import RANKS, Call, as_native, rule
@@ -16,6 +17,7 @@ from convoxel.graph.size import Extents, Size
 
 # ---- padding, slicing, joining ---------------------------------------------------------------------------
 
+_TO_THE_END = 2**63 - 1  # what torch.export writes for an end that is left out
 _PAD_MODES = {"constant": "zero", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 
 
@@ -46,7 +48,7 @@ def _padded(call: Call, flat: Sequence[int], mode: str, value: Any) -> Value:
 @rule("aten.slice.Tensor")
 def _slice(call: Call) -> Value:
     start, stop, step = call["start"], call["end"], call["step"]
-    return _narrowed(call, call["dim"], start or 0, None if stop == 2**63 - 1 else stop, step)
+    return _narrowed(call, call["dim"], start or 0, None if stop == _TO_THE_END else stop, step)
 
 
 @rule("aten.narrow.default")
@@ -69,20 +71,51 @@ def _narrowed(call: Call, axis: int, start: Any, stop: Any, step: int) -> Value:
     return call.add("narrow", x.name, axis=axis, start=start, stop=stop, step=step)
 
 
+@rule("aten.slice_scatter.default")
+def _write_slice(call: Call) -> Any:
+    """A copy of ``self`` with a range of one axis replaced: the parts around it and the new one, joined."""
+    x, source, axis = call.tensor("self"), call.tensor("src"), call["dim"] % len(call.shape)
+    length, start, stop = x.shape[axis], call["start"] or 0, call["end"]
+    if start == 0 and stop in (None, _TO_THE_END) and call["step"] == 1:
+        return source
+    if call["step"] != 1 or not all(isinstance(n, int) for n in (length, start, stop or 0)):
+        raise NotNative("a range with steps, or one that depends on the input's size")
+    start, stop, _ = slice(start, stop).indices(length)
+    pieces = []
+    for begin, end in ((0, start), (start, stop), (stop, length)):
+        if begin < end:
+            shape = tuple(end - begin if i == axis else extent for i, extent in enumerate(x.shape))
+            replaced = (begin, end) == (start, stop)
+            piece = source if replaced else call.add("narrow", x.name, result=shape, axis=axis, start=begin, stop=end)
+            pieces.append(piece)
+    return source if len(pieces) == 1 else call.add("concat", *(piece.name for piece in pieces), axis=axis)
+
+
 @rule("aten.select.int")
 def _select(call: Call) -> Any:
     x, index = call["self"], call["index"]
     if not isinstance(x, Value) or not isinstance(index, int):
         raise NotNative("an index that depends on the input's size")
-    rank = len(x.shape)
-    axis = call["dim"] % rank
-    starts: list[int] = [0] * rank
-    stops: list[int | None] = [None] * rank
-    starts[axis], stops[axis] = index, index + 1 if index != -1 else None
-    one = tuple(1 if i == axis else extent for i, extent in enumerate(x.shape))
-    attributes: dict[str, Any] = {"starts": tuple(starts), "stops": tuple(stops), "steps": (1,) * rank}
-    part = call.reader.add("array.slice", call.name, (x.name,), [one], (x.dtype,), **attributes)[0]
-    return call.array("reshape", part.name, shape=call.shape)
+    return call.select(x, call["dim"] % len(x.shape), index, call.shape)
+
+
+@rule("aten.unbind.int")
+def _unbind(call: Call) -> Any:
+    x = call["self"]
+    if not isinstance(x, Value):
+        raise NotNative("self is a constant")
+    axis = call["dim"] % len(x.shape)
+    return [call.select(x, axis, index, shape) for index, shape in enumerate(call.shapes)]
+
+
+@rule("aten.index.Tensor")
+def _index(call: Call) -> Any:
+    given = [(axis, index) for axis, index in enumerate(call["indices"]) if index is not None]
+    axis, index = given[0]
+    if len(given) > 1 or isinstance(index, Value) or index.dtype not in (torch.int64, torch.int32) or index.ndim > 1:
+        raise NotNative("several indices, or one that the network computes")
+    places = call.reader.constant(index.detach().cpu().numpy().astype(np.int64), f"{call.name}.index")
+    return call.array("gather", call.any("self"), places, axis=axis)
 
 
 @rule("aten.chunk.default", "aten.split.Tensor", "aten.split_with_sizes.default", "aten.split.sizes")
@@ -116,13 +149,16 @@ def _concat(call: Call) -> Value:
     return call.add("concat", *parts, axis=axis % len(call.shape))
 
 
-def _reshape(call: Call) -> Value:
-    x = call.tensor("self")
+def _reshape(call: Call) -> Any:
+    x = call["self"]
+    if not isinstance(x, Value):
+        raise NotNative("self is a constant")
     if x.shape == call.shape:
         return x
-    if _core(x.shape) == _core(call.shape) is not None:
+    native = x.dtype == "float32" and len(x.shape) in RANKS and len(call.shape) in RANKS
+    if native and _core(x.shape) == _core(call.shape) is not None:
         return call.add("squeeze", x.name, shape=call.shape)
-    return call.add("array.reshape", x.name, shape=call.shape)
+    return call.array("reshape", x.name, shape=call.shape)
 
 
 rule(
@@ -163,12 +199,14 @@ def _transpose(call: Call) -> Any:
     return call.array("transpose", x.name, axes=tuple(axes))
 
 
-@rule("aten.expand.default", "aten.repeat.default", "aten.tile.default")
+@rule("aten.expand.default", "aten.expand_as.default", "aten.repeat.default", "aten.tile.default")
 def _repeat(call: Call) -> Any:
     x = call["self"]
     if not isinstance(x, Value):
         raise NotNative("self is a constant")
     if "expand" in call.target:
+        if call.stretches_later and len(x.shape) == len(call.shape):
+            return x
         return call.array("expand", x.name, shape=call.shape)
     repeats = tuple(call[next(key for key in call.arguments if key != "self")])
     lifted = (1,) * (len(repeats) - len(x.shape)) + tuple(x.shape)
@@ -216,11 +254,11 @@ def _add(call: Call) -> Value:
 def _subtract(call: Call) -> Value:
     alpha, other = call["alpha"], call["other"]
     if isinstance(other, Value):
-        if alpha != 1:
-            raise NotNative("a weighted difference")
         try:
-            return _combined(call, "add", call["self"], affine(call, as_native(other), -1.0, 0.0))
+            return _combined(call, "add", call["self"], affine(call, as_native(other), -float(alpha), 0.0))
         except NotNative:
+            if alpha != 1:
+                raise
             return call.array("subtract", call.any("self"), call.any("other"))
     return _sum(call, call["self"], other, -alpha)
 
@@ -234,11 +272,23 @@ def _subtract_from(call: Call) -> Any:
 
 def _sum(call: Call, a: Any, b: Any, alpha: Any) -> Value:
     number = _per_channel(call, b)
-    if number is not None and isinstance(alpha, int | float):
+    if not isinstance(alpha, int | float):
+        raise NotNative("a weight that is a size")
+    if number is not None:
         return _scaled(call, a, np.ones(1), number * alpha)
     if alpha != 1:
-        raise NotNative("a weighted sum")
+        b = affine(call, as_native(b), alpha, 0.0) if isinstance(b, Value) else b * alpha
     return _combined_or_array(call, "add", a, b)
+
+
+@rule("aten.addcmul.default")
+def _add_product(call: Call) -> Any:
+    x, y, weight = call["tensor1"], call["tensor2"], call["value"]
+    if not isinstance(x, Value) or x.shape != call.shape:
+        x, y = y, x
+    if not isinstance(x, Value) or x.shape != call.shape or isinstance(y, Size) or weight != 1:
+        raise NotNative("a product that is stretched, or weighted")
+    return _combined_or_array(call, "add", _combined_or_array(call, "multiply", x, y), call["self"])
 
 
 @rule("aten.mul.Tensor", "aten.mul_.Tensor", "aten.mul.Scalar")
@@ -257,7 +307,15 @@ def _combined_or_array(call: Call, operator: str, a: Any, b: Any) -> Any:
     except NotNative:
         if any(isinstance(term, Size) for term in (a, b)) or {getattr(t, "dtype", None) for t in (a, b)} & {"bool"}:
             raise
-        return call.array(operator, call.any("self"), call.any("other"))
+        return call.array(operator, *(_named(call, term) for term in (a, b)))
+
+
+def _named(call: Call, term: Any) -> str:
+    """Return the name of a value, or of a constant that is added to the graph."""
+    if isinstance(term, Value):
+        return term.name
+    array = np.array(term.detach().cpu().numpy() if isinstance(term, torch.Tensor) else term, call.dtypes[0])
+    return call.reader.constant(array, f"{call.name}.other")
 
 
 @rule("aten.div.Tensor", "aten.div_.Tensor", "aten.div.Scalar")
@@ -271,8 +329,9 @@ def _divide(call: Call) -> Value:
 
 
 def _per_channel(call: Call, term: Any) -> NDArray[np.float64] | None:
-    """Return a number, or one number per channel, if that is what ``term`` is."""
-    if isinstance(term, bool | Size | Value):
+    """Return a number, or one number per channel, if that is what ``term`` is, and nothing is stretched by it."""
+    x = call.arguments["self"]
+    if isinstance(term, bool | Size | Value) or (isinstance(x, Value) and x.shape != call.shape):
         return None
     if isinstance(term, int | float):
         return np.array([term], np.float64)
@@ -332,7 +391,10 @@ def _identity(call: Call) -> Any:
     return next(iter(call.arguments.values()))
 
 
-@rule(*(f"aten.{name}.default" for name in ("dropout", "dropout_", "feature_dropout", "alpha_dropout")))
+_DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+
+
+@rule(*(f"aten.{name}{write}.default" for name in _DROPOUTS for write in ("", "_")))
 def _dropout(call: Call) -> Any:
     if call["train"]:
         raise NotNative("dropout while training")

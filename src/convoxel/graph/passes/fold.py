@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from convoxel.errors import GraphError
 from convoxel.graph.ir import Graph, Node, rename
 from convoxel.graph.opset import make_node
+from convoxel.graph.passes.constant import add_constant
 
 __all__ = ["check_no_batch_norm", "check_no_dead", "fold_batch_norm", "fold_padding", "remove_dead", "round_constants"]
 
@@ -84,8 +85,8 @@ def fold_batch_norm(graph: Graph) -> Graph:
             nodes[maker.name] = scaled.with_attributes(**activation)
             renamed[node.output.name] = source
         else:
-            names = [_constant(constants, f"{node.name}.{part}") for part in ("scale", "shift")]
-            constants.update(zip(names, (scale, shift), strict=True))
+            parts = (("scale", scale), ("shift", shift))
+            names = [add_constant(constants, f"{node.name}.{part}", array) for part, array in parts]
             nodes[node.name] = make_node(
                 "affine",
                 node.name,
@@ -106,10 +107,17 @@ def check_no_batch_norm(graph: Graph) -> None:
 
 
 def round_constants(graph: Graph) -> Graph:
-    """Return the graph with its constants in the engine's float32, rounded once, after all folding."""
+    """Return the graph with its constants in the engine's float32, rounded once, after all folding.
+
+    They are read-only from here on, so that the engine need not copy them.
+    """
 
     def rounded(array: NDArray[Any]) -> NDArray[Any]:
-        return array.astype(np.float32) if array.dtype == np.float64 else array
+        array = array.astype(np.float32) if array.dtype == np.float64 else array.view()
+        array.setflags(write=False)
+        if isinstance(array.base, np.ndarray):
+            array.base.setflags(write=False)
+        return array
 
     return graph.replace(constants={name: rounded(array) for name, array in graph.constants.items()})
 
@@ -122,7 +130,8 @@ def _scale_and_shift(graph: Graph, node: Node) -> tuple[Float64, Float64]:
         return scale, shift
     weight, bias, mean, variance = arrays
     assert mean is not None and variance is not None
-    scale = 1.0 / np.sqrt(variance + node["epsilon"])
+    with np.errstate(divide="ignore", invalid="ignore"):  # what is no number in the file is none in the results
+        scale = 1.0 / np.sqrt(variance + node["epsilon"])
     if weight is not None:
         scale = scale * weight
     shift = -mean * scale
@@ -153,15 +162,7 @@ def _scaled(maker: Node, scale: Float64, shift: Float64, constants: dict[str, ND
         weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
     bias = constants[maker.inputs[2]].astype(np.float64) * scale if maker.inputs[2] else 0.0
     names = [
-        _constant(constants, maker.inputs[1]),
-        _constant(constants, maker.inputs[2] or f"{maker.name}.bias"),
+        add_constant(constants, maker.inputs[1], weight),
+        add_constant(constants, maker.inputs[2] or f"{maker.name}.bias", bias + shift),
     ]
-    constants[names[0]], constants[names[1]] = weight, bias + shift
     return dataclasses.replace(maker, inputs=(maker.inputs[0], *names, *maker.inputs[3:]))
-
-
-def _constant(constants: dict[str, NDArray[np.float64]], name: str) -> str:
-    """Return ``name``, primed as often as needed to be new."""
-    while name in constants:
-        name += "'"
-    return name

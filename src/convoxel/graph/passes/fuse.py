@@ -7,7 +7,7 @@ import dataclasses
 from convoxel.graph.ir import Graph, Node
 from convoxel.graph.opset import OPERATORS
 
-__all__ = ["fuse_activation", "fuse_flatten", "fuse_gate", "fuse_residual"]
+__all__ = ["fuse_activation", "fuse_difference", "fuse_flatten", "fuse_gate", "fuse_residual"]
 
 _RESIDUAL = 3  # the operand's position, the same in every operator that has one
 _GATE = 4  # of a convolution
@@ -66,6 +66,28 @@ def _takes_residual(graph: Graph, maker: Node, other: str) -> bool:
     # Axes that are not literally 1 are equal, or the addition itself would be refused.
     equal = len(shape) == len(addend) and all((p == 1) == (q == 1) for p, q in zip(shape, addend, strict=True))
     return free and equal and graph.only_user(maker.output.name) is not None
+
+
+def fuse_difference(graph: Graph) -> Graph:
+    """Return the graph with a + (−b) made a − b, where the sign could not move into a convolution."""
+    nodes = {node.name: node for node in graph.nodes}
+    for node in graph.nodes:
+        if node.operator != "add":
+            continue
+        for a, b in (node.inputs[:2], node.inputs[1::-1]):
+            sign = graph.producers.get(b)
+            if sign is not None and _is_negation(graph, sign) and graph.only_user(b) is not None:
+                nodes[node.name] = dataclasses.replace(node, operator="subtract", inputs=(a, sign.inputs[0]))
+                del nodes[sign.name]
+                break
+    return graph.replace(nodes=tuple(nodes.values()))
+
+
+def _is_negation(graph: Graph, node: Node) -> bool:
+    if node.operator != "affine" or node["activation"] != "none":
+        return False
+    scale, shift = (graph.constants[name] for name in node.inputs[1:])
+    return bool((scale == -1).all() and (shift == 0).all())
 
 
 def fuse_gate(graph: Graph) -> Graph:

@@ -1,0 +1,244 @@
+"""Functions of a size that climb alike in every period, and the sets of sizes at which they take given values.
+
+What a layer makes of a size is a staircase: ⌊(i + 2p − e) / s⌋ + 1 is one more whenever i is s more. Sums and
+compositions of staircases are staircases, so the size of every tensor of a network is one, as a function of the
+input's. The sizes that meet a condition on such functions are therefore a few single ones and a few endless
+progressions start + step · n, which ``Sizes`` holds: a complete answer for all of the infinitely many sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from convoxel.errors import UnsupportedError
+
+__all__ = ["Sizes", "Staircase", "check_period", "solve_conditions"]
+
+# The zoo's longest pattern is 64; at this one a layer still takes a tenth of a second.
+_LONGEST = 1 << 16
+
+
+@dataclass(frozen=True)
+class Staircase:
+    """The function f with f(q · period + r) = ``values[r]`` + q · ``climb``, for every integer.
+
+    >>> halve = Staircase((0, 0), 1)  # ⌊i / 2⌋
+    >>> [halve.at(i) for i in (0, 5, 64)]
+    [0, 2, 32]
+    """
+
+    values: tuple[int, ...]
+    climb: int
+
+    @classmethod
+    def identity(cls) -> Staircase:
+        """Return f(i) = i."""
+        return cls((0,), 1)
+
+    @classmethod
+    def sample(cls, function: Callable[[int], int], period: int, climb: int) -> Staircase:
+        """Return the staircase that ``function`` is for large arguments.
+
+        >>> Staircase.sample(lambda i: (i - 3) // 2 + 1, 2, 1)  # negative results for arguments too small
+        Staircase(values=(-1, 0), climb=1)
+        """
+        far = 1 << 40
+        return cls(tuple(function(far * period + r) - far * climb for r in range(period)), climb)
+
+    @property
+    def period(self) -> int:
+        """How much longer the argument is when the same step comes again."""
+        return len(self.values)
+
+    def at(self, i: int) -> int:
+        """Return f(i)."""
+        turn, rest = divmod(i, len(self.values))
+        return self.values[rest] + turn * self.climb
+
+    def after(self, inner: Staircase) -> Staircase:
+        """Return i ↦ f(inner(i)).
+
+        >>> Staircase((0, 0), 1).after(Staircase((0, 0), 1))  # halve twice
+        Staircase(values=(0, 0, 0, 0), climb=1)
+        """
+        turns = self.period // math.gcd(inner.climb, self.period)
+        check_period(turns * inner.period)
+        reached = (inner.at(i) for i in range(turns * inner.period))
+        return _reduced([self.at(value) for value in reached], turns * inner.climb // self.period * self.climb)
+
+    def minus(self, other: Staircase) -> Staircase:
+        """Return i ↦ f(i) − other(i)."""
+        period = math.lcm(self.period, other.period)
+        check_period(period)
+        climb = self.climb * (period // self.period) - other.climb * (period // other.period)
+        return _reduced([self.at(i) - other.at(i) for i in range(period)], climb)
+
+    def plus(self, amount: int) -> Staircase:
+        """Return i ↦ f(i) + amount."""
+        return Staircase(tuple(value + amount for value in self.values), self.climb)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A set of sizes: ``few`` single ones, and start + step · n for every n ≥ 0 and each of ``starts``.
+
+    >>> valid = Sizes(step=16, starts=(188,))
+    >>> print(valid), 572 in valid, 573 in valid, valid.nearest(573)
+    188 + 16 n (n ≥ 0)
+    (None, True, False, (572, 588))
+    """
+
+    few: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+    step: int = 1
+
+    @property
+    def smallest(self) -> int | None:
+        """The smallest size, or None where there is none."""
+        return min((*self.few, *self.starts), default=None)
+
+    @property
+    def endless(self) -> bool:
+        """Whether there are infinitely many."""
+        return bool(self.starts)
+
+    def __contains__(self, size: object) -> bool:
+        """Whether ``size`` is one of them."""
+        return isinstance(size, int) and (
+            size in self.few or any(size >= start and (size - start) % self.step == 0 for start in self.starts)
+        )
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield them in ascending order; endlessly where there are infinitely many.
+
+        >>> import itertools
+        >>> list(itertools.islice(Sizes(step=16, starts=(188,)), 3))
+        [188, 204, 220]
+        """
+        last = max((*self.few, *self.starts), default=-1)
+        size = self.smallest or 0
+        while size <= last or self.starts:
+            if size in self:
+                yield size
+            size += 1
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.few or self.starts)
+
+    def nearest(self, size: int) -> tuple[int, ...]:
+        """Return ``size`` if it is one of them, else the next below and the next above, as far as they exist."""
+        if size in self:
+            return (size,)
+        below = [few for few in self.few if few < size]
+        below += [size - (size - start) % self.step for start in self.starts if start < size]
+        above = [few for few in self.few if few > size]
+        above += [max(start, size + (start - size) % self.step) for start in self.starts]
+        return (*([max(below)] if below else []), *([min(above)] if above else []))
+
+    def __str__(self) -> str:
+        """Return for instance ``188 + 16 n (n ≥ 0)``, ``221 … 224``, ``every size from 63`` or ``no size``."""
+        parts = []
+        if self.few:
+            run = len(self.few) > 2 and self.few[-1] - self.few[0] == len(self.few) - 1
+            parts.append(f"{self.few[0]} … {self.few[-1]}" if run else ", ".join(map(str, self.few)))
+        if self.starts and self.step == 1:
+            parts.append(f"every size from {self.starts[0]}")
+        elif self.starts:
+            starts = str(self.starts[0]) if len(self.starts) == 1 else f"{{{', '.join(map(str, self.starts))}}}"
+            parts.append(f"{starts} + {self.step} n (n ≥ 0)")
+        return " and ".join(parts) or "no size"
+
+
+def solve_conditions(positive: Sequence[Staircase], zero: Sequence[Staircase]) -> Sizes:
+    """Return every i ≥ 1 at which all of ``positive`` are at least 1 and all of ``zero`` are 0.
+
+    On one residue class r + P · q, with P a common period, each condition is linear in q: values[r] + q · climb.
+    It holds from some q on, up to some q, at one q, always or never.
+
+    >>> even = Staircase((0, 1), 0)  # i mod 2
+    >>> print(solve_conditions([Staircase.identity().plus(-6)], [even]))
+    8 + 2 n (n ≥ 0)
+    """
+    positive, zero = list(dict.fromkeys(positive)), list(dict.fromkeys(zero))
+    period = math.lcm(*(each.period for each in (*positive, *zero)))
+    check_period(period)
+    few: list[int] = []
+    starts: list[int] = []
+    for rest in range(1, period + 1):  # sizes of at least 1
+        low, high = 0, None
+        for conditions, least, most in ((positive, 1, None), (zero, 0, 0)):
+            for condition in conditions:
+                value, climb = condition.at(rest), condition.climb * (period // condition.period)
+                low, high = _narrowed(low, high, value - least, climb)
+                if most is not None:
+                    low, high = _narrowed(low, high, most - value, -climb)
+        if high is None:
+            starts.append(rest + low * period)
+        else:
+            few += [rest + turn * period for turn in range(low, high + 1)]
+    return _merged(few, starts, period)
+
+
+def check_period(period: int) -> None:
+    """Raise UnsupportedError if a pattern is too long to be written down, as behind sixteen layers of stride 7."""
+    if period > _LONGEST:
+        raise UnsupportedError(
+            f"the layers' strides repeat only after {period} positions, and patterns are followed up to {_LONGEST}. "
+            "Use fewer strides, or look at a part of the layers."
+        )
+
+
+def _narrowed(low: int, high: int | None, value: int, climb: int) -> tuple[int, int | None]:
+    """Return the range of q, within low … high, in which value + q · climb ≥ 0."""
+    if climb > 0:
+        return max(low, -(value // climb)), high
+    if climb == 0:
+        return (low, high) if value >= 0 else (low, low - 1)
+    last = value // -climb
+    return low, last if high is None else min(high, last)
+
+
+def _merged(few: Sequence[int], starts: Sequence[int], period: int) -> Sizes:
+    """Return the set with the shortest step that says the same."""
+    for step in range(1, period):
+        if period % step or not starts:
+            continue
+        classes: dict[int, list[int]] = {}
+        for start in starts:
+            classes.setdefault(start % step, []).append(start)
+        if any(len(found) != period // step for found in classes.values()):
+            continue
+        single = list(few)
+        begins = []
+        for found in classes.values():
+            # From the largest start less a period on, every step is met; below, only some are.
+            begin = max(found) - period + step
+            begins.append(begin)
+            single += [size for start in found for size in range(start, begin, period)]
+        return _trimmed(single, begins, step)
+    return _trimmed(few, starts, period)
+
+
+def _trimmed(few: Sequence[int], starts: Sequence[int], step: int) -> Sizes:
+    """Return the set with every progression begun as early as the single sizes allow."""
+    left, begins = set(few), []
+    for start in starts:
+        while start - step in left:
+            start -= step
+            left.remove(start)
+        begins.append(start)
+    return Sizes(tuple(sorted(left)), tuple(sorted(begins)), step if begins else 1)
+
+
+def _reduced(values: Sequence[int], climb: int) -> Staircase:
+    full = Staircase(tuple(values), climb)
+    for period in range(1, full.period):
+        if full.period % period or climb * period % full.period:
+            continue
+        short = Staircase(full.values[:period], climb * period // full.period)
+        if all(short.at(i) == value for i, value in enumerate(full.values)):
+            return short
+    return full

@@ -1,0 +1,101 @@
+"""The networks that are compared: the zoo's definitions on inputs of the usual sizes."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convoxel.errors import ConfigError
+
+__all__ = ["NETWORKS", "Network", "select_networks"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the zoo and its input.
+
+    Attributes:
+        name: what it is called here.
+        model: its name in the zoo.
+        channels, size: of the input.
+        options: of the zoo's function.
+        quick: whether it belongs to the short list.
+    """
+
+    name: str
+    model: str
+    channels: int
+    size: tuple[int, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    quick: bool = False
+
+    @property
+    def dims(self) -> int:
+        """Number of spatial axes."""
+        return len(self.size)
+
+    def shape(self, batch: int) -> tuple[int, ...]:
+        """Return the input's shape: (batch, channels, *size)."""
+        return (batch, self.channels, *self.size)
+
+    def build(self) -> Any:
+        """Return the network in eval mode, with the same random weights every time."""
+        import torch
+
+        from convoxel import models
+
+        torch.manual_seed(0)
+        return models.build(self.model, dims=self.dims, in_channels=self.channels, **self.options).eval()
+
+    def __str__(self) -> str:
+        sizes = str(self.size[0]) if len(set(self.size)) == 1 else "x".join(map(str, self.size))
+        return f"{self.name} {self.dims}-D {self.channels}x{sizes}"
+
+
+_UNET = {"levels": 4, "width": 32, "num_classes": 1}
+
+NETWORKS = (
+    Network("alexnet", "alexnet", 3, (224, 224)),
+    Network("vgg16", "vgg16", 3, (224, 224)),
+    Network("googlenet", "googlenet", 3, (224, 224)),
+    Network("inception_v3", "inception_v3", 3, (299, 299)),
+    Network("resnet18", "resnet18", 3, (224, 224), quick=True),
+    Network("resnet50", "resnet50", 3, (224, 224), quick=True),
+    Network("densenet121", "densenet121", 3, (224, 224)),
+    Network("mobilenet_v2", "mobilenet_v2", 3, (224, 224), quick=True),
+    Network("efficientnet_b0", "efficientnet_b0", 3, (224, 224)),
+    Network("unet2d", "unet", 1, (256, 256), _UNET, quick=True),
+    Network("unet3d", "unet", 1, (64, 64, 64), _UNET),
+    Network("resnet18_1d", "resnet18", 12, (4096,), quick=True),
+    Network("resnet18_3d", "resnet18", 1, (64, 64, 64)),
+)
+
+
+def select_networks(names: Sequence[str] = (), dims: Sequence[int] = (), every: bool = False) -> list[Network]:
+    """Return the networks of some names and numbers of axes; of all names, the quick ones.
+
+    Args:
+        names: with ``*`` and ``?``.
+        dims: all unless given.
+        every: also those that are not quick.
+
+    Raises:
+        ConfigError: a name that no network has, or nothing is left.
+
+    >>> [network.name for network in select_networks(["unet*"], dims=[3])]
+    ['unet3d']
+    """
+    for name in names:
+        if not fnmatch.filter([network.name for network in NETWORKS], name):
+            raise ConfigError(
+                f"networks: got {name!r}; expected some of {', '.join(network.name for network in NETWORKS)}."
+            )
+    named = [n for n in NETWORKS if not names or any(fnmatch.fnmatchcase(n.name, name) for name in names)]
+    found = [network for network in named if not dims or network.dims in dims]
+    if not found:
+        has = ", ".join(map(str, sorted({network.dims for network in named})))
+        raise ConfigError(f"dims: got {', '.join(map(str, dims))}; these networks have {has}.")
+    quick = [network for network in found if network.quick]
+    return found if every or names or not quick else quick

@@ -1,0 +1,159 @@
+"""A process of its own for each engine, so that its memory can be told apart and its failure hurts nobody else.
+
+The two sides exchange lines of JSON: the task, then a word for every sample. ``Worker`` is our side; ``serve`` is what
+the process runs: ``python -m convoxel.bench.worker``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from convoxel.bench.engine import ENGINES, Task
+
+__all__ = ["Worker", "WorkerFailed"]
+
+_LIMIT_S = 300.0  # for a network to be ready, torch.compile's C++ included
+
+
+class WorkerFailed(Exception):
+    """An engine could not run the network; says why in one line."""
+
+
+class Worker:
+    """An engine at work in its own process.
+
+    Attributes:
+        ready_s: from its files, or the module, to the first result.
+    """
+
+    def __init__(self, engine: str, task: Task, limit_s: float = _LIMIT_S) -> None:
+        self._limit_s = limit_s
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the worker)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "convoxel.bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        words = {"engine": engine, "network": task.network.name, "folder": str(task.folder), "threads": task.threads}
+        try:
+            self.ready_s = float(self._ask(words)["ready_s"])
+        except WorkerFailed:
+            self.close()
+            raise
+
+    def __call__(self) -> float:
+        """Return the seconds of one run, after untimed ones (see ``clock.time_run``)."""
+        return float(self._ask("sample")["time_s"])
+
+    def peak_bytes(self) -> int:
+        """Return the most memory that the process ever held, beyond that of the imported engine."""
+        return int(self._ask("memory")["peak_bytes"])
+
+    def close(self) -> None:
+        """End the process."""
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            if stream is not None and not stream.closed:
+                stream.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _ask(self, question: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        timer = threading.Timer(self._limit_s, self._process.kill)
+        timer.start()
+        begun = time.monotonic()
+        try:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            timer.cancel()
+        if not line:
+            late = time.monotonic() - begun >= self._limit_s
+            raise WorkerFailed(f"no answer within {self._limit_s:.0f} s" if late else self._last_words())
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise WorkerFailed(answer["error"])
+        return answer
+
+    def _last_words(self) -> str:
+        """Return what a process that ended without an answer wrote last."""
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().split("\n")
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f"its process ended with {code}{f': {said}' if said else ''}"[:200]
+
+
+def serve(questions: IO[str], answers: IO[str]) -> None:
+    """Run the engine that the first line names, and answer every line."""
+    from convoxel.bench.peer import quieten_threads
+
+    quieten_threads()
+
+    def answer(**words: Any) -> None:
+        answers.write(json.dumps(words) + "\n")
+        answers.flush()
+
+    try:
+        run, ready_s, before = _prepare(json.loads(questions.readline()))
+        answer(ready_s=ready_s)
+        for question in map(json.loads, questions):
+            if question == "memory":
+                answer(peak_bytes=_resident_bytes("VmHWM") - before)
+            else:
+                from convoxel.bench.clock import time_run
+
+                answer(time_s=time_run(run))
+    except Exception as error:  # an engine may raise anything; the other side shows it
+        said = " ".join(str(error).split())
+        answer(error=f"{type(error).__name__}: {said}"[:200])
+
+
+def _prepare(words: dict[str, Any]) -> tuple[Any, float, int]:
+    """Return the call, the seconds up to its first result (which is saved), and the memory before."""
+    import numpy as np
+
+    from convoxel.bench.network import select_networks
+
+    engine = ENGINES[words["engine"]]
+    for name in engine.needs:
+        importlib.import_module(name)
+    (network,) = select_networks([words["network"]])
+    task = Task(network, Path(words["folder"]), words["threads"])
+    before, begun = _resident_bytes("VmRSS"), time.perf_counter()
+    run = engine.prepare(task)
+    y = run()
+    ready_s = time.perf_counter() - begun
+    np.save(task.folder / f"{words['engine']}.npy", np.asarray(y))
+    return run, ready_s, before
+
+
+def _resident_bytes(field: str) -> int:
+    """Return this process's memory, now (``VmRSS``) or at its peak (``VmHWM``); 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    return 1024 * int(found.get(field, "0 kB").split()[0])
+
+
+if __name__ == "__main__":
+    # What engines print must not come between the answers.
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(sys.stdin, channel)

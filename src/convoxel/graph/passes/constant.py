@@ -1,0 +1,65 @@
+"""The pass that computes what depends on constants alone, and the naming of new constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.graph.ir import Graph, Node
+from convoxel.graph.opset import OPERATORS
+
+__all__ = ["add_constant", "fold_constants"]
+
+_MOST_BYTES = 1 << 26  # a small constant may be tiled to any size; such a result is better computed when needed
+
+
+def add_constant(constants: dict[str, NDArray[Any]], name: str, array: NDArray[Any]) -> str:
+    """Add an array under ``name``, primed as often as needed to be new, and return the name it got.
+
+    >>> names = {"w": np.zeros(1)}
+    >>> add_constant(names, "w", np.ones(1)), list(names)
+    ("w'", ['w', "w'"])
+    """
+    while name in constants:
+        name += "'"
+    constants[name] = array
+    return name
+
+
+def fold_constants(graph: Graph) -> Graph:
+    """Return the graph with every operator on arrays whose operands are all known replaced by its results."""
+    constants = dict(graph.constants)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        results = _results(node, constants)
+        if results is None:
+            nodes.append(node)
+        else:
+            constants.update((value.name, result) for value, result in zip(node.outputs, results, strict=True))
+    return graph.replace(nodes=tuple(nodes), constants=constants)
+
+
+def _is_known(node: Node, constants: Mapping[str, NDArray[Any]]) -> bool:
+    operands = [name for name in node.inputs if name]
+    known = node.operator.startswith("array.") and operands and all(name in constants for name in operands)
+    return bool(known) and not node.is_open
+
+
+def _size(node: Node) -> int:
+    """Return the bytes of the results, which are all known."""
+    lengths = [[extent for extent in value.shape if isinstance(extent, int)] for value in node.outputs]
+    return sum(int(np.prod(shape)) * np.dtype(v.dtype).itemsize for v, shape in zip(node.outputs, lengths, strict=True))
+
+
+def _results(node: Node, constants: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]] | None:
+    if not _is_known(node, constants) or _size(node) > _MOST_BYTES:
+        return None
+    host = OPERATORS[node.operator].host
+    assert host is not None
+    try:
+        return list(host(node, [constants[name] if name else None for name in node.inputs], {}))
+    except (IndexError, ValueError):  # it will be refused, with its name, when the program runs
+        return None

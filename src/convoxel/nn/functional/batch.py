@@ -1,0 +1,65 @@
+"""Tensors with or without a batch, brought to ``(n, c, *spatial)`` and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from convoxel.errors import ConfigError, ShapeError
+from convoxel.nn.layer import check_dims
+
+__all__ = ["as_batch", "check_factor", "check_sizes", "count_axes"]
+
+
+def count_axes(x: Tensor, dims: int | None, function: str) -> int:
+    """Return the number of spatial axes: ``dims``, or all but two of the axes of ``x``.
+
+    Raises:
+        ConfigError: ``dims`` is not 1, 2 or 3. ShapeError: ``x`` has neither ``dims + 1`` nor ``dims + 2`` axes.
+    """
+    if dims is None and x.dim() not in (3, 4, 5):
+        raise ShapeError(
+            f"{function}: x has {x.dim()} axes {tuple(x.shape)}; expected (n, c, *spatial) with 1 to 3 spatial axes. "
+            "Give dims= if x has no batch."
+        )
+    axes = x.dim() - 2 if dims is None else check_dims(dims)
+    if x.dim() not in (axes + 1, axes + 2):
+        raise ShapeError(
+            f"{function}: x has {x.dim()} axes {tuple(x.shape)}; expected (n, c, *spatial) or (c, *spatial) with "
+            f"{axes} spatial {'axis' if axes == 1 else 'axes'}. Give dims= or reshape x."
+        )
+    return axes
+
+
+def as_batch(x: Tensor, dims: int) -> tuple[Tensor, bool]:
+    """Return ``x`` as ``(n, c, *spatial)`` and whether it came so."""
+    return (x, True) if x.dim() == dims + 2 else (x[None], False)
+
+
+def check_sizes(function: str, name: str, value: int | Sequence[int], dims: int, least: int = 1) -> tuple[int, ...]:
+    """Return ``value`` for each axis, whole numbers of at least ``least``.
+
+    Raises:
+        ConfigError: another number of entries, or an entry that is no such number.
+    """
+    values = (value,) * dims if isinstance(value, int) else tuple(value)
+    if len(values) != dims or any(isinstance(entry, bool) or entry < least for entry in values):
+        raise ConfigError(
+            f"{function}: {name} is {value!r}, but it must be one whole number of at least {least}, or one for each "
+            f"of the {dims} axes."
+        )
+    return values
+
+
+def check_factor(function: str, channels: int, parts: int, why: str) -> int:
+    """Return ``channels // parts``.
+
+    Raises:
+        ShapeError: the division leaves a rest.
+    """
+    if channels % parts:
+        raise ShapeError(
+            f"{function}: x has {channels} channels, which {why} {parts} does not divide. Give a multiple."
+        )
+    return channels // parts

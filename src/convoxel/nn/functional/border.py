@@ -1,0 +1,84 @@
+"""What lies outside of a tensor: any number of elements, each side its own, negative numbers crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from convoxel.errors import ConfigError, ShapeError
+
+__all__ = ["PADDING_MODES", "border_index", "check_mode", "pad"]
+
+Pair = tuple[int, int]
+
+PADDING_MODES = ("zeros", "constant", "reflect", "replicate", "circular")
+
+
+def check_mode(padding_mode: str) -> None:
+    """Raise ConfigError unless ``padding_mode`` is known."""
+    if padding_mode not in PADDING_MODES:
+        raise ConfigError(f"padding_mode is {padding_mode!r}, but it can be {', '.join(map(repr, PADDING_MODES))}.")
+
+
+def border_index(size: int, pair: Pair, padding_mode: str) -> NDArray[np.int64]:
+    """Return for each element of a padded axis which element of the axis it repeats, −1 where none.
+
+    ``reflect`` mirrors about the outermost element as often as it takes (period 2 (size − 1)), as ``numpy.pad`` does.
+
+    Raises:
+        ConfigError: the mode is not known. ShapeError: the axis is empty and there is nothing to repeat.
+
+    >>> border_index(3, (3, 1), "reflect").tolist(), border_index(3, (1, -1), "zeros").tolist()
+    ([1, 2, 1, 0, 1, 2, 1], [-1, 0, 1])
+    """
+    check_mode(padding_mode)
+    place = np.arange(-pair[0], size + pair[1])
+    if padding_mode in ("zeros", "constant"):
+        return np.where((place >= 0) & (place < size), place, -1)
+    if size < 1:
+        raise ShapeError(f"an empty axis has nothing to repeat with padding_mode={padding_mode!r}. Use 'zeros'.")
+    if padding_mode == "circular":
+        return place % size
+    if padding_mode == "replicate":
+        return place.clip(0, size - 1)
+    turn = place % max(2 * (size - 1), 1)
+    return np.minimum(turn, 2 * (size - 1) - turn)
+
+
+def pad(x: Tensor, pairs: Sequence[Pair], padding_mode: str = "zeros", value: float = 0.0) -> Tensor:
+    """Return ``x`` with ``pairs[a]`` = (before, after) elements more along its last ``len(pairs)`` axes.
+
+    Unlike PyTorch's, every mode takes any number of axes, any width (a reflection goes on and on) and crops where
+    a number is negative.
+
+    Args:
+        x: any tensor with at least ``len(pairs)`` axes.
+        pairs: (before, after) for each of the last axes, in their order.
+        padding_mode: ``"zeros"``, ``"constant"`` (``value``), ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        value: what ``"constant"`` puts outside.
+
+    Raises:
+        ConfigError: ``padding_mode`` is not known.
+        ShapeError: an axis is cropped away, or is empty and has nothing to repeat.
+
+    >>> pad(torch.tensor([1.0, 2.0, 3.0]), [(2, 3)], "circular").tolist()
+    [2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0]
+    """
+    check_mode(padding_mode)
+    for size, (before, after) in zip(x.shape[x.dim() - len(pairs) :], pairs, strict=True):
+        if size + before + after < 0 or size + min(before, 0) + min(after, 0) < 0:
+            raise ShapeError(f"padding ({before}, {after}) crops more than the {size} elements of an axis. Crop less.")
+    if padding_mode in ("zeros", "constant"):
+        outside = value if padding_mode == "constant" else 0.0
+        flat = [side for pair in reversed(pairs) for side in pair]
+        return F.pad(x, flat, value=outside) if any(flat) else x
+    for axis, pair in enumerate(pairs, start=x.dim() - len(pairs)):
+        if any(pair):
+            index = torch.from_numpy(border_index(x.shape[axis], pair, padding_mode)).to(x.device)
+            x = x.index_select(axis, index)
+    return x

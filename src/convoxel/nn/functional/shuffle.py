@@ -1,0 +1,67 @@
+"""Channels as pixels and back, along any number of axes."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from convoxel.errors import ShapeError
+from convoxel.nn.functional.batch import as_batch, check_factor, check_sizes, count_axes
+from convoxel.nn.functional.convolve import Sizes
+
+__all__ = ["pixel_shuffle", "pixel_unshuffle"]
+
+
+def pixel_shuffle(x: Tensor, factor: Sizes, *, dims: int | None = None) -> Tensor:
+    """Return ``(n, c ∏r, *spatial)`` as ``(n, c, *(spatial · r))`` (Shi et al. 2016, arXiv 1609.05158).
+
+    y(c, s r + q) = x(c · ∏r + q, s), with q counted over the axes in their order, the last one fastest.
+
+    Args:
+        x: ``(n, c ∏r, *spatial)``, or without n with ``dims``.
+        factor: r, an int or one for each axis.
+        dims: spatial axes; all but two of x unless given.
+
+    Raises:
+        ShapeError: ∏r does not divide the channels. ConfigError: a factor is below 1.
+
+    >>> import torch
+    >>> pixel_shuffle(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), 2).tolist()
+    [[[1.0, 3.0, 2.0, 4.0]]]
+    """
+    axes = count_axes(x, dims, "pixel_shuffle")
+    factors = check_sizes("pixel_shuffle", "factor", factor, axes)
+    x, batched = as_batch(x, axes)
+    channels = check_factor("pixel_shuffle", x.shape[1], math.prod(factors), "the product of factors")
+    apart = x.reshape(x.shape[0], channels, *factors, *x.shape[2:])
+    order = [0, 1, *(place for axis in range(axes) for place in (2 + axes + axis, 2 + axis))]
+    y = apart.permute(order).reshape(x.shape[0], channels, *(i * r for i, r in zip(x.shape[2:], factors, strict=True)))
+    return y if batched else y[0]
+
+
+def pixel_unshuffle(x: Tensor, factor: Sizes, *, dims: int | None = None) -> Tensor:
+    """Return ``(n, c, *(spatial · r))`` as ``(n, c ∏r, *spatial)``: the inverse of :func:`pixel_shuffle`.
+
+    Args:
+        x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
+        factor: r, an int or one for each axis.
+        dims: spatial axes; all but two of x unless given.
+
+    Raises:
+        ShapeError: r does not divide the size of its axis. ConfigError: a factor is below 1.
+
+    >>> import torch
+    >>> pixel_unshuffle(torch.tensor([[[1.0, 3.0, 2.0, 4.0]]]), 2).tolist()
+    [[[1.0, 2.0], [3.0, 4.0]]]
+    """
+    axes = count_axes(x, dims, "pixel_unshuffle")
+    factors = check_sizes("pixel_unshuffle", "factor", factor, axes)
+    x, batched = as_batch(x, axes)
+    if any(i % r for i, r in zip(x.shape[2:], factors, strict=True)):
+        raise ShapeError(f"pixel_unshuffle: x is {tuple(x.shape)}, which the factors {factors} do not divide. Pad x.")
+    sizes = [i // r for i, r in zip(x.shape[2:], factors, strict=True)]
+    apart = x.reshape(*x.shape[:2], *(part for pair in zip(sizes, factors, strict=True) for part in pair))
+    order = [0, 1, *range(3, 3 + 2 * axes, 2), *range(2, 2 + 2 * axes, 2)]
+    y = apart.permute(order).reshape(x.shape[0], x.shape[1] * math.prod(factors), *sizes)
+    return y if batched else y[0]

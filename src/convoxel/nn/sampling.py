@@ -1,0 +1,220 @@
+"""More pixels: resizing, and the three ways of up-sampling with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convoxel.errors import ConfigError, ShapeError
+from convoxel.nn.convolution import Conv, ConvTranspose
+from convoxel.nn.functional.resize import resize
+from convoxel.nn.layer import check_dims, norm, sizes_of
+
+__all__ = ["Norm", "PixelShuffle", "Resize", "Upsample"]
+
+Sizes = int | Sequence[int]
+
+_LINEAR = ("linear", "bilinear", "trilinear")
+
+
+def Norm(kind: str, dims: int, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
+    """Return the normalisation called ``kind``, a key of ``NORMS``; an identity for ``"none"``.
+
+    PyTorch's own layers under their names; see :func:`convoxel.nn.norm`, which returns None for ``"none"``.
+
+    >>> Norm("none", 2, 4), Norm("group", 3, 16).num_groups
+    (Identity(), 8)
+    """
+    made = norm(kind, dims, channels, eps=eps, momentum=momentum)
+    return nn.Identity() if made is None else made
+
+
+class Resize(nn.Module):
+    """Images of another size by interpolation, up or down.
+
+    Args:
+        dims: spatial axes, 1, 2 or 3.
+        scale: factor, of all axes or of each; or give ``size``.
+        size: the wanted size, of all axes or of each.
+        mode: ``"nearest"``, ``"nearest-exact"``, ``"linear"``, ``"cubic"``, ``"area"`` or ``"spline"`` (a B-spline
+            through all pixels).
+        align_corners: whether the centres of the corner pixels stay in place (linear and cubic); else pixels are
+            areas and borders stay in place.
+        antialias: whether to average over what a smaller image cannot hold (linear and cubic).
+        order: of the spline, 0 to 5.
+
+    Takes ``(n, c, *spatial)``.
+
+    Raises:
+        ConfigError: ``mode`` is unknown, or not one of ``scale`` and ``size`` is given.
+
+    >>> Resize(1, 2)(torch.tensor([[[0.0, 4.0]]])).tolist()
+    [[[0.0, 1.0, 3.0, 4.0]]]
+    """
+
+    MODES = ("nearest", "nearest-exact", "linear", "cubic", "area", "spline")
+
+    def __init__(
+        self,
+        dims: int,
+        scale: float | Sequence[float] | None = None,
+        *,
+        size: Sizes | None = None,
+        mode: str = "linear",
+        align_corners: bool = False,
+        antialias: bool = False,
+        order: int = 3,
+    ) -> None:
+        super().__init__()
+        self.dims = check_dims(dims)
+        if mode not in self.MODES:
+            raise ConfigError(f"mode is {mode!r}, but it can be {', '.join(map(repr, self.MODES))}.")
+        if (scale is None) == (size is None):
+            raise ConfigError("Resize: give one of scale and size.")
+        self.scale = None if scale is None else _factors(dims, scale)
+        self.size = None if size is None else sizes_of(dims, size)
+        self.mode, self.align_corners, self.antialias, self.order = mode, align_corners, antialias, order
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` at its new size."""
+        # What PyTorch has is called by its name, which exports and our engine know.
+        if self.mode == "spline" or (self.dims != 2 and (self.mode == "cubic" or self.antialias)):
+            how = {"mode": self.mode, "order": self.order, "antialias": self.antialias}
+            return resize(x, self.size, scale=self.scale, align_corners=self.align_corners, dims=self.dims, **how)  # type: ignore[arg-type]
+        word = {"linear": _LINEAR[self.dims - 1], "cubic": "bicubic"}.get(self.mode, self.mode)
+        more: dict[str, Any] = {"align_corners": self.align_corners} if self.mode in ("linear", "cubic") else {}
+        if self.antialias:
+            more["antialias"] = True
+        found: Tensor = nn.functional.interpolate(x, self.size, self.scale, word, **more)  # type: ignore[arg-type]
+        return found
+
+    def extra_repr(self) -> str:
+        """Return what the layer was made with."""
+        what = f"size={self.size}" if self.scale is None else f"scale={self.scale}"
+        return f"{what}, mode={self.mode!r}, align_corners={self.align_corners}"
+
+
+def _factors(dims: int, scale: float | Sequence[float]) -> list[float]:
+    found = [float(scale)] * dims if isinstance(scale, (int, float)) else [float(factor) for factor in scale]
+    if len(found) != dims or min(found) <= 0:
+        raise ConfigError(f"scale is {scale!r}, but dims={dims} needs one factor above 0, or {dims}.")
+    return found
+
+
+class PixelShuffle(nn.Module):
+    """Channels become pixels: ``(n, c · ∏s, *spatial)`` → ``(n, c, *spatial · s)`` (Shi et al. 2016, arXiv 1609.05158).
+
+    Channel c · ∏s + j goes to channel c, at position j (row by row) of each block; in 2-D as ``nn.PixelShuffle``.
+
+    Args:
+        dims: spatial axes, 1, 2 or 3.
+        scale: s, an int or one for each axis.
+
+    Raises:
+        ShapeError: the channels are no multiple of ∏s.
+
+    >>> PixelShuffle(1, 2)(torch.tensor([[[1.0, 3.0], [2.0, 4.0]]])).tolist()
+    [[[1.0, 2.0, 3.0, 4.0]]]
+    """
+
+    def __init__(self, dims: int, scale: Sizes) -> None:
+        super().__init__()
+        self.dims, self.scale = check_dims(dims), sizes_of(dims, scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` with fewer channels and more pixels."""
+        count = 1
+        for factor in self.scale:
+            count *= factor
+        if x.shape[1] % count:
+            raise ShapeError(
+                f"PixelShuffle: x has {x.shape[1]} channels, but scale={self.scale} needs a multiple of {count}."
+            )
+        if self.dims == 2 and self.scale[0] == self.scale[1]:
+            return nn.functional.pixel_shuffle(x, self.scale[0])
+        blocks = x.unflatten(1, (-1, *self.scale))
+        # (n, c, s…, *spatial) → (n, c, i, s, j, s, …): each axis next to its factor.
+        order = [0, 1, *(place for axis in range(self.dims) for place in (2 + self.dims + axis, 2 + axis))]
+        y = blocks.permute(order)
+        for axis in range(self.dims):
+            y = y.flatten(2 + axis, 3 + axis)
+        return y
+
+    def extra_repr(self) -> str:
+        """Return what the layer was made with."""
+        return f"scale={self.scale}"
+
+
+class Upsample(nn.Sequential):
+    """Up-sampling with weights, in one of three ways.
+
+    ``"transposed"``: a transposed convolution. Where the stride does not divide the kernel, neighbouring outputs sums
+    of different numbers of products, which shows as a checkerboard (Odena, Dumoulin & Olah 2016). ``"resize"``:
+    interpolation, then a convolution, which cannot. ``"shuffle"``: a convolution to ∏s times the channels, then
+    :class:`PixelShuffle`.
+
+    Args:
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        scale: an int or one for each axis.
+        kind: ``"transposed"``, ``"resize"`` or ``"shuffle"``.
+        kernel_size: 2 · scale for ``"transposed"`` (even overlap), else 3; odd for ``"resize"`` and ``"shuffle"``.
+        mode: of the interpolation, ``"linear"`` or ``"nearest"``.
+        bias: of the convolution.
+
+    Takes ``(n, in_channels, *spatial)``, returns ``(n, out_channels, *spatial · scale)``.
+
+    Raises:
+        ConfigError: ``kind`` is unknown, or a kernel does not bring the size out even.
+
+    >>> [Upsample(2, 4, 2, 2, kind)(torch.zeros(1, 4, 5, 6)).shape[2:] for kind in ("transposed", "resize", "shuffle")]
+    [torch.Size([10, 12]), torch.Size([10, 12]), torch.Size([10, 12])]
+    """
+
+    KINDS = ("transposed", "resize", "shuffle")
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        out_channels: int,
+        scale: Sizes = 2,
+        kind: str = "transposed",
+        *,
+        kernel_size: Sizes | None = None,
+        mode: str = "linear",
+        bias: bool = True,
+    ) -> None:
+        if kind not in self.KINDS:
+            raise ConfigError(f"kind is {kind!r}, but it can be {', '.join(map(repr, self.KINDS))}.")
+        factors = sizes_of(check_dims(dims), scale)
+        usual = tuple(2 * factor for factor in factors) if kind == "transposed" else (3,) * dims
+        kernel = usual if kernel_size is None else sizes_of(dims, kernel_size)
+        if kind == "transposed":
+            layers = [_even(dims, in_channels, out_channels, kernel, factors, bias)]
+        elif any(size % 2 == 0 for size in kernel):
+            raise ConfigError(f"kernel_size is {kernel}, but kind {kind!r} needs odd sizes, which keep the size.")
+        elif kind == "resize":
+            conv = Conv(dims, in_channels, out_channels, kernel, padding="same", bias=bias)
+            layers = [Resize(dims, [float(factor) for factor in factors], mode=mode), conv]
+        else:
+            count = int(torch.tensor(factors).prod())
+            conv = Conv(dims, in_channels, out_channels * count, kernel, padding="same", bias=bias)
+            layers = [conv, PixelShuffle(dims, factors)]
+        super().__init__(*layers)
+
+
+def _even(
+    dims: int, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...], bias: bool
+) -> nn.Module:
+    """The transposed convolution whose output has exactly stride times as many pixels: p₁ + p₂ − a = k − s."""
+    if any(size < factor for size, factor in zip(kernel, stride, strict=True)):
+        raise ConfigError(f"kernel_size is {kernel}, but a stride of {stride} would leave holes. Give at least that.")
+    # An odd surplus is made even by one pixel more at the end, which PyTorch calls output_padding.
+    spare = [size - factor for size, factor in zip(kernel, stride, strict=True)]
+    pads, extra = tuple((rest + 1) // 2 for rest in spare), tuple(rest % 2 for rest in spare)
+    return ConvTranspose(dims, inputs, outputs, kernel, stride=stride, padding=pads, output_padding=extra, bias=bias)
