@@ -61,7 +61,7 @@ CVX_INLINE Vec apply_cheap(Vec x, ActivationKind kind, Vec slope) {
   }
 }
 
-CVX_INLINE Vec apply_any(Vec x, ActivationKind kind, Vec slope) {
+CVX_INLINE Vec apply_any(Vec x, ActivationKind kind, Vec slope, Vec high) {
   switch (kind) {
     case ActivationKind::kSigmoid:
       return sigmoid(x);
@@ -85,6 +85,8 @@ CVX_INLINE Vec apply_any(Vec x, ActivationKind kind, Vec slope) {
       return gelu_tanh(x);
     case ActivationKind::kCelu:
       return x < Vec{} ? slope * (exp(x / slope) - splat(1.0f)) : x;
+    case ActivationKind::kClip:
+      return min(high, max(slope, x));
     default:
       return apply_cheap(x, kind, slope);
   }
@@ -101,8 +103,8 @@ CVX_INLINE void map_floats(float* p, int64_t count, const F& f) {
 
 template <ActivationKind kKind>
 void map_kind(float* p, int64_t count, Activation act) {
-  const Vec slope = splat(act.slope);
-  map_floats(p, count, [&](Vec x) CVX_LAMBDA { return apply_any(x, kKind, slope); });
+  const Vec slope = splat(act.slope), high = splat(act.high);
+  map_floats(p, count, [&](Vec x) CVX_LAMBDA { return apply_any(x, kKind, slope, high); });
 }
 
 // Activates floats that were just stored. Every kind has one loop of its own, in which several vectors are under way.
@@ -110,10 +112,6 @@ void activate(float* p, int64_t count, Activation act) {
   switch (act.kind) {
     case ActivationKind::kNone:
       return;
-    case ActivationKind::kClip: {
-      const Vec low = splat(act.slope), high = splat(act.high);
-      return map_floats(p, count, [&](Vec x) CVX_LAMBDA { return min(high, max(low, x)); });
-    }
     case ActivationKind::kRelu:
       return map_kind<ActivationKind::kRelu>(p, count, act);
     case ActivationKind::kLeakyRelu:
@@ -144,6 +142,8 @@ void activate(float* p, int64_t count, Activation act) {
       return map_kind<ActivationKind::kGeluTanh>(p, count, act);
     case ActivationKind::kCelu:
       return map_kind<ActivationKind::kCelu>(p, count, act);
+    case ActivationKind::kClip:
+      return map_kind<ActivationKind::kClip>(p, count, act);
   }
 }
 

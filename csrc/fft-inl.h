@@ -181,7 +181,7 @@ void write_line_pair(const FftDepthwise& p, int64_t d, int64_t r, const float* z
         value += whole ? load(residual) : load_part(residual, p.lanes);
         residual += p.residual_step[2];
       }
-      value = act.is_cheap() ? apply_cheap(value, act.kind, slope) : apply_transcendental(value, act.kind, slope);
+      value = act.is_cheap() ? apply_cheap(value, act.kind, slope) : apply_transcendental(value, act);
       if (whole) {
         store(to, value);
       } else {

@@ -163,13 +163,7 @@ constexpr Tiles kTiles;
 
 // Activations that need more than a comparison run over the rows just stored, which are still in L1.
 void activate_rows(float* const* rows, int64_t row_count, int64_t begin, int64_t count, Activation act) {
-  const Vec slope = splat(act.slope);
-  for (int64_t m = 0; m < row_count; ++m) {
-    float* c = rows[m] + begin;
-    int64_t i = 0;
-    for (; i + kV <= count; i += kV) store(c + i, apply_any(load(c + i), act.kind, slope));
-    if (i < count) store_part(c + i, apply_any(load_part(c + i, count - i), act.kind, slope), count - i);
-  }
+  for (int64_t m = 0; m < row_count; ++m) activate(rows[m] + begin, count, act);
 }
 
 void product(const Product& p) {

@@ -225,8 +225,8 @@ void read_pass(const Pass& p) {
 }
 
 // Not inlined: the many instructions of a transcendental activation stand once, not in every pass.
-__attribute__((noinline)) Vec apply_transcendental(Vec x, ActivationKind kind, Vec slope) {
-  return apply_any(x, kind, slope);
+__attribute__((noinline)) Vec apply_transcendental(Vec x, const Activation& act) {
+  return apply_any(x, act.kind, splat(act.slope), splat(act.high));
 }
 
 // The pass that writes the image: adds bias and residual, applies the activation, leaves out what is outside.
@@ -273,7 +273,7 @@ void write_pass(const Pass& p) {
           const float* at = residual + k * tile.residual_step[p.axis];
           value += whole ? load(at) : load_part(at, p.lanes);
         }
-        value = act.is_cheap() ? apply_cheap(value, act.kind, slope) : apply_transcendental(value, act.kind, slope);
+        value = act.is_cheap() ? apply_cheap(value, act.kind, slope) : apply_transcendental(value, act);
         if (whole) {
           store(out + k * out_step, value);
         } else {

@@ -124,7 +124,7 @@ def test_C6_conv_transpose_equals_pytorch_and_the_slow_truth(dims: int) -> None:
     found = cf.conv_transpose(x, w, b, stride=2, padding=pads, output_padding=1, groups=2)
     expected = reference.conv_transpose(x, w, b, [2] * dims, pads, [1] * dims, [1] * dims, groups=2)
     np.testing.assert_array_equal(found, expected)
-    assert torch.equal(cf.conv_transpose(x[0], w, b, stride=2), cf.conv_transpose(x, w, b, stride=2)[0])
+    assert torch.equal(cf.conv_transpose(x[0], w, b, groups=2), cf.conv_transpose(x, w, b, groups=2)[0])
 
 
 def test_float32_and_devices() -> None:
@@ -138,8 +138,10 @@ def test_convolve_refuses() -> None:
     x, w = torch.zeros(1, 3, 8, 8), torch.zeros(4, 2, 3, 3)
     with pytest.raises(ShapeError, match="correlate: x has 3 channels but w expects 2"):
         cf.correlate(x, w)
-    with pytest.raises(ShapeError, match="convolve: x has 3 axes .* expected"):
-        cf.convolve(torch.zeros(3, 2, 8)[..., 0, None][0], w[0, 0], dims=1)
+    with pytest.raises(ShapeError, match="convolve: w has 2 axes .* expected 3"):
+        cf.convolve(x, w[0, 0], dims=1)
+    with pytest.raises(ShapeError, match="convolve: x has 2 axes .* expected"):
+        cf.convolve(x[0, 0], w)
     with pytest.raises(ShapeError, match="groups is 3"):
         cf.correlate(x, w, groups=3)
     with pytest.raises(ShapeError, match="bias is \\(3,\\), but there are 4"):
