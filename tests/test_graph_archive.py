@@ -138,6 +138,17 @@ def test_a_graph_that_makes_no_sense_is_refused(saved: Path, change: Any, monkey
         cx.load(saved)
 
 
+def test_a_file_from_before_an_operator_gained_operands(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with safetensors.safe_open(saved, framework="numpy") as file:
+        content = json.loads(file.metadata()["program"])
+    node = next(node for node in content["graph"]["nodes"] if node[0] == "convolution")
+    assert node[2][-1] == ""
+    del node[2][-1], node[4]["slope"]
+    monkeypatch.setattr("convoxel.graph.archive._digest", lambda text, tensors: "same")
+    changed(saved, program=json.dumps(content), sha256="same")
+    assert cx.load(saved)(np.zeros((1, 3, 16, 16), np.float32))["height"] == 8
+
+
 def test_a_failed_write_leaves_the_old_file(saved: Path, program: cx.Program, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
-from drawn import drawn
 from hypothesis import given
-from layer_problems import LayerProblem, layer_problems
 from torch.autograd import gradcheck, gradgradcheck
 
 from convoxel import reference
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn import functional as cf
+from drawn import drawn
+from layer_problems import LayerProblem, layer_problems
 
 # Sums of at most 125 products of small integers are exact in float64, so most comparisons here are exact.
 

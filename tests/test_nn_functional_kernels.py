@@ -52,7 +52,12 @@ def test_D12_parameters_are_exact() -> None:
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_D12_equals_one_convolution(dims: int) -> None:
-    x, depthwise, pointwise, bias = normal(2, 2, *[5] * dims), normal(4, 1, *[3] * dims, seed=1), normal(3, 4, seed=2), normal(3)
+    x, depthwise, pointwise, bias = (
+        normal(2, 2, *[5] * dims),
+        normal(4, 1, *[3] * dims, seed=1),
+        normal(3, 4, seed=2),
+        normal(3),
+    )
     dense = torch.einsum("om,m...->om...", pointwise, depthwise[:, 0])
     dense = torch.stack([dense[:, :2].sum(1), dense[:, 2:].sum(1)], dim=1)
     expected = cf.correlate(x, dense, bias, padding="same", stride=2)
@@ -60,7 +65,9 @@ def test_D12_equals_one_convolution(dims: int) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)  # 108 products of values around 1
 
 
-def plain_deform(x: torch.Tensor, offset: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, stride: int) -> torch.Tensor:
+def plain_deform(
+    x: torch.Tensor, offset: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, stride: int
+) -> torch.Tensor:
     """The definition in 2-D as torchvision documents it, by loops."""
     n, _, height, width = x.shape
     o, _, kh, kw = w.shape
@@ -84,18 +91,6 @@ def plain_deform(x: torch.Tensor, offset: torch.Tensor, w: torch.Tensor, mask: t
     return out
 
 
-def test_D6_equals_torchvision() -> None:
-    x, w = normal(2, 4, 5, 6), normal(2, 2, 3, 2, seed=1)
-    offset, mask = 2 * normal(2, 24, 3, 3, seed=2), normal(2, 12, 3, 3, seed=3)
-    arguments = {"stride": 2, "padding": (1, 0), "dilation": (1, 1)}
-    ours = cf.deform_conv(x, offset, w, normal(2), mask=mask, groups=2, **arguments)
-    loops = plain_deform(x, offset[:, :12], normal(2, 4, 3, 2, seed=1), mask[:, :6], 1) if False else None
-    assert loops is None
-    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
-    theirs = torchvision.ops.deform_conv2d(x, offset, w, normal(2), mask=mask, **arguments)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
-
-
 def test_D6_equals_the_published_definition() -> None:
     x, w = normal(1, 2, 4, 5), normal(3, 2, 2, 3, seed=1)
     offset, mask = 3 * normal(1, 12, 2, 2, seed=2), normal(1, 6, 2, 2, seed=3)
@@ -112,11 +107,8 @@ def test_D6_zero_and_integer_offsets(dims: int) -> None:
     torch.testing.assert_close(cf.deform_conv(x, offset, w, **options), plain, rtol=0, atol=1e-12)
     # One element along the last axis: a gather of x moved by one.
     offset[:, dims - 1 :: dims] = 1
-    moved = cf.pad(x, [(0, 0)] * (dims - 1) + [(-1, 1)])
-    expected = cf.correlate(cf.pad(moved, [(0, 0)] * dims), w, **options)
     low = cf.correlate(x, w, **{**options, "padding": [(0, 1)] * (dims - 1) + [(-1, 2)]})
     torch.testing.assert_close(cf.deform_conv(x, offset, w, **options), low, rtol=0, atol=1e-12)
-    assert expected.shape == low.shape
     single = cf.deform_conv(x[0], offset[0], w, **options)
     torch.testing.assert_close(single, low[0], rtol=0, atol=1e-12)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import sympy
 import torch
-from drawn import drawn
 from hypothesis import given
-from layer_problems import LayerProblem, layer_problems
 
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn import functional as cf
+from drawn import drawn
+from layer_problems import LayerProblem, layer_problems
 
 LINEAR = ("zeros", "reflect", "replicate", "circular")
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
-from drawn import drawn
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from convoxel.arithmetic import pool_size
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn import functional as cf
+from drawn import drawn
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -54,7 +54,8 @@ def test_C1_pooling_equals_a_loop(data: st.DataObject) -> None:
     each = lambda low, high: tuple(data.draw(st.integers(low, high)) for _ in range(dims))  # noqa: E731
     size, k, s, d = each(1, 6), each(1, 3), each(1, 3), each(1, 2)
     p = tuple(
-        (data.draw(st.integers(0, b * (a - 1))), data.draw(st.integers(0, b * (a - 1)))) for a, b in zip(k, d, strict=True)
+        (data.draw(st.integers(0, b * (a - 1))), data.draw(st.integers(0, b * (a - 1))))
+        for a, b in zip(k, d, strict=True)
     )
     ceil = data.draw(st.booleans())
     x = distinct(1, 1, *size)
@@ -116,7 +117,10 @@ def test_C2_blur_pool_shifts_less() -> None:
         moved = x.roll(1, dims=-1)
         errors = [
             float((pool(x) - pool(moved)).square().mean() / pool(x).square().mean())
-            for pool in (lambda x: cf.blur_pool(x, padding_mode="circular"), lambda x: x[(..., *[slice(None, None, 2)] * dims)])
+            for pool in (
+                lambda x: cf.blur_pool(x, padding_mode="circular"),
+                lambda x, dims=dims: x[(..., *[slice(None, None, 2)] * dims)],
+            )
         ]
         assert errors[0] < 0.8 * errors[1]
     weights = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64) / 4
@@ -138,7 +142,9 @@ def test_C3_resize_equals_pytorch(dims: int, align: bool) -> None:
         assert torch.equal(cf.resize(x[0], size, align_corners=align, dims=dims), expected[0])
         if dims == 2:  # PyTorch has cubic and antialias there alone; 16 products, weights below 2
             expected = F.interpolate(x, size, mode="bicubic", align_corners=align)
-            torch.testing.assert_close(cf.resize(x, size, mode="cubic", align_corners=align), expected, rtol=0, atol=2e-14)
+            torch.testing.assert_close(
+                cf.resize(x, size, mode="cubic", align_corners=align), expected, rtol=0, atol=2e-14
+            )
             if not align:
                 for ours, theirs in (("linear", "bilinear"), ("cubic", "bicubic")):
                     expected = F.interpolate(x, size, mode=theirs, antialias=True)
@@ -153,17 +159,20 @@ def test_C3_resize_equals_pytorch(dims: int, align: bool) -> None:
 
 
 @pytest.mark.parametrize("order", range(6))
-@pytest.mark.parametrize("size", [(9,), (6, 11), (4, 9, 7)])
+# SciPy's half-sample filter leaves out what a pole does over twice the axis: 0.43^(2 · 18) = 6e-14 for order 5.
+@pytest.mark.parametrize("size", [(19,), (18, 21), (18, 19, 20)])
 def test_C3_spline_equals_scipy(order: int, size: tuple[int, ...]) -> None:
     x = normal(*size)
-    wanted = tuple(2 * i + 1 for i in size)
+    wanted = tuple(i + 4 for i in size)
     factors = [o / i for o, i in zip(wanted, size, strict=True)]
     for align, mode in ((True, "mirror"), (False, "reflect")):
         expected = scipy.ndimage.zoom(x, factors, order=order, mode=mode, grid_mode=not align)
         found = cf.resize(x[None, None], wanted, mode="spline", order=order, align_corners=align)[0, 0]
         # SciPy starts its recursions by sums that it stops at 1e-15; weights of order 5 sum to below 4 on an axis.
         np.testing.assert_allclose(found, expected, atol=1e-12)
-    where = np.stack(np.meshgrid(*[np.arange(o) * (i - 1) / (o - 1) for i, o in zip(size, wanted, strict=True)], indexing="ij"))
+    where = np.stack(
+        np.meshgrid(*[np.arange(o) * (i - 1) / (o - 1) for i, o in zip(size, wanted, strict=True)], indexing="ij")
+    )
     expected = scipy.ndimage.map_coordinates(x, where, order=order, mode="mirror")
     found = cf.resize(x[None, None], wanted, mode="spline", order=order, align_corners=True)[0, 0]
     np.testing.assert_allclose(found, expected, atol=1e-12)
@@ -186,8 +195,12 @@ def test_C5_unpool(dims: int) -> None:
     assert torch.equal(back, getattr(F, f"max_unpool{dims}d")(y, index, 2))
     assert torch.equal(cf.max_pool(back, 2), y)  # all values are at least 0
     nails = cf.unpool(y, 2, mode="fixed", position=1)
-    assert torch.equal(nails[(..., *[slice(1, None, 2)] * dims)], y) and float(nails.sum()) == pytest.approx(float(y.sum()))
-    assert torch.equal(cf.unpool(y, 2), y.repeat_interleave(2, -1) if dims == 1 else cf.resize(y, scale=2, mode="nearest"))
+    assert torch.equal(nails[(..., *[slice(1, None, 2)] * dims)], y) and float(nails.sum()) == pytest.approx(
+        float(y.sum())
+    )
+    assert torch.equal(
+        cf.unpool(y, 2), y.repeat_interleave(2, -1) if dims == 1 else cf.resize(y, scale=2, mode="nearest")
+    )
     spread = cf.unpool(y, 2, mode="average")
     torch.testing.assert_close(cf.average_pool(spread, 2) * 2**dims, y)
     # The transpose of average pooling, overlaps, padding and rest included.

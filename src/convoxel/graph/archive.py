@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError, GraphError, UnsupportedError
 from convoxel.graph.ir import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
-from convoxel.graph.opset import verify
+from convoxel.graph.opset import OPERATORS, make_node, verify
 from convoxel.graph.passes import check_layouts
 from convoxel.graph.size import Size
 from convoxel.graph.structure import Branch, Fixed, Leaf, Structure
@@ -232,7 +232,10 @@ def _read_value(content: Any) -> Value:
 
 def _read_node(operator: str, name: str, inputs: list[str], outputs: list[Any], attributes: dict[str, Any]) -> Node:
     values = tuple(_read_value(value) for value in outputs)
-    return Node(operator, name, tuple(inputs), values, {key: _tupled(value) for key, value in attributes.items()})
+    given = {key: _tupled(value) for key, value in attributes.items()}
+    if operator in OPERATORS:  # operands and attributes that it has gained since the file was written are absent
+        return make_node(operator, name, inputs, values, **given)
+    return Node(operator, name, tuple(inputs), values, given)
 
 
 def _tupled(value: Any) -> Any:

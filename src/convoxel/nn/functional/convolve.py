@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -166,9 +165,7 @@ def conv_transpose(
                     f"elements (k={k}, s={s}, p={p}, d={d}) and x has {i} there. Give a size that it maps onto {i}."
                 )
     # Where the kernel's last element falls beyond the output; PyTorch crops alike on both sides, and the rest is here.
-    ends = [
-        (p[0], (i - 1) * s + d * (k - 1) + 1 - o - p[0]) for o, (i, k, s, p, d) in zip(sizes, window, strict=True)
-    ]
+    ends = [(p[0], (i - 1) * s + d * (k - 1) + 1 - o - p[0]) for o, (i, k, s, p, d) in zip(sizes, window, strict=True)]
     crop = [max(min(end), 0) for end in ends]
     y = _TRANSPOSED[axes - 1](x, w, None, strides, crop, 0, groups, dilations)
     y = pad(y, [(c - before, c - after) for c, (before, after) in zip(crop, ends, strict=True)])

@@ -114,13 +114,15 @@ def convolution_matrix(
     _check(name, form, order, padding_mode)
     dims = w.ndim - 2
     if dims not in (1, 2, 3) or w.shape[0] % groups:
-        raise ShapeError(f"{name}: w is {tuple(w.shape)} with groups={groups}; expected (o, c / groups, *kernel), o a multiple.")
+        raise ShapeError(
+            f"{name}: w is {tuple(w.shape)} with groups={groups}; expected (o, c / groups, *kernel), o a multiple."
+        )
     sizes, kernel = check_sizes(name, "size", size, dims), tuple(w.shape[2:])
     strides, dilations = (check_sizes(name, "stride", stride, dims), check_sizes(name, "dilation", dilation, dims))
     pairs = resolve_padding(padding, kernel, strides, dilations, sizes)
     into, out = (w.shape[1] * groups, *sizes), w.shape[0]
     if form == "operator":
-        window = {"stride": strides, "padding": pairs, "dilation": dilations, "groups": groups}
+        window: dict[str, Any] = {"stride": strides, "padding": pairs, "dilation": dilations, "groups": groups}
         weights = torch.as_tensor(w).detach()
         return _operator(lambda x: correlate(x, weights, **window, padding_mode=padding_mode), into, weights, order)
     pattern = find_pattern(sizes, kernel, strides, pairs, dilations, padding_mode, w.shape[1])
@@ -182,10 +184,14 @@ def transposed_matrix(
     wanted = None if output_size is None else check_sizes(name, "output_size", output_size, dims)
     pairs = resolve_padding(padding, kernel, strides, dilations, wanted)
     window = list(zip(sizes, kernel, strides, pairs, dilations, strict=True))
-    outputs = wanted or tuple(transposed_size(i, k, s, p, d, a) for (i, k, s, p, d), a in zip(window, extra, strict=True))
+    outputs = wanted or tuple(
+        transposed_size(i, k, s, p, d, a) for (i, k, s, p, d), a in zip(window, extra, strict=True)
+    )
     for o, (i, k, s, p, d) in zip(outputs, window, strict=True):
         if wanted is not None and conv_size(o, k, s, p, d) != i:
-            raise ShapeError(f"{name}: output_size is {wanted}, but a convolution makes {conv_size(o, k, s, p, d)} of {o}, not {i}.")
+            raise ShapeError(
+                f"{name}: output_size is {wanted}, but a convolution makes {conv_size(o, k, s, p, d)} of {o}, not {i}."
+            )
     # The convolution that reads just as far as x goes, so that its outputs are the elements of x.
     ends = [(p[0], (i - 1) * s + span(k, d) - o - p[0]) for o, (i, k, s, p, d) in zip(outputs, window, strict=True)]
     matrix = convolution_matrix(
@@ -254,7 +260,9 @@ def resize_matrix(
         return matrix
     found = matrix.tocoo()
     where = torch.from_numpy(np.stack([found.row, found.col]).astype(np.int64))
-    tensor = torch.sparse_coo_tensor(where, torch.from_numpy(found.data), found.shape, check_invariants=False).coalesce()
+    tensor = torch.sparse_coo_tensor(
+        where, torch.from_numpy(found.data), found.shape, check_invariants=False
+    ).coalesce()
     return tensor if form == "torch" else tensor.to_dense()
 
 

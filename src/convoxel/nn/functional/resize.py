@@ -113,7 +113,9 @@ def _sizes(
     assert scale is not None
     factors = [float(scale)] * axes if isinstance(scale, (int, float)) else list(map(float, scale))
     if len(factors) != axes or not all(math.isfinite(factor) and factor > 0 for factor in factors):
-        raise ConfigError(f"resize: scale is {scale!r}, but it must be one number above 0, or one for each of {axes} axes.")
+        raise ConfigError(
+            f"resize: scale is {scale!r}, but it must be one number above 0, or one for each of {axes} axes."
+        )
     sizes = [math.floor(i * factor) for i, factor in zip(x.shape[x.dim() - axes :], factors, strict=True)]
     if min(sizes) < 1:
         raise ShapeError(f"resize: scale {scale!r} leaves nothing of x {tuple(x.shape)}. Give a larger one.")
@@ -122,7 +124,13 @@ def _sizes(
 
 @lru_cache(maxsize=64)
 def axis_taps(
-    i: int, o: int, mode: str, order: int = 3, align_corners: bool = False, antialias: bool = False, step: float | None = None
+    i: int,
+    o: int,
+    mode: str,
+    order: int = 3,
+    align_corners: bool = False,
+    antialias: bool = False,
+    step: float | None = None,
 ) -> Taps:
     """Return which of i elements each of o outputs reads along an axis, and with what weight: ``(o, taps)`` each.
 
@@ -139,10 +147,11 @@ def axis_taps(
     ratio = float(exact)
     if antialias:
         return _wide_taps(i, o, mode, ratio)
+    position: NDArray[np.float64]
     if align_corners:
-        position = np.arange(o) * ((i - 1) / (o - 1) if o > 1 else 0.0)
+        position = np.arange(o, dtype=np.float64) * ((i - 1) / (o - 1) if o > 1 else 0.0)
     else:
-        position = (np.arange(o) + 0.5) * ratio - 0.5
+        position = (np.arange(o, dtype=np.float64) + 0.5) * ratio - 0.5
     if mode == "spline":
         place, weight = spline_taps(position, order)
         return _mirror(place, i, align_corners), weight

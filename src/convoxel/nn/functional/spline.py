@@ -74,7 +74,11 @@ def spline_taps(position: Array, order: int) -> tuple[NDArray[np.int64], Array]:
     reach = len(inverse) // 2
     # Even orders lie around the nearest sample, odd ones around the interval.
     first = np.floor(position + 0.5 if order % 2 == 0 else position).astype(np.int64) - order // 2
-    basis = bspline(position[:, None] - (first[:, None] + np.arange(order + 1)), order) if order else np.ones((len(first), 1))
+    basis = (
+        bspline(position[:, None] - (first[:, None] + np.arange(order + 1)), order)
+        if order
+        else np.ones((len(first), 1))
+    )
     weights = np.zeros((len(first), order + len(inverse)))
     for tap in range(order + 1):
         weights[:, tap : tap + len(inverse)] += basis[:, tap : tap + 1] * inverse

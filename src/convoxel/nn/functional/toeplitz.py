@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,15 +96,17 @@ def toeplitz_structure(
     o, *p = np.unravel_index(entries.row, (blocks[0], *outputs), order=flag)
     c, *q = np.unravel_index(entries.col, (blocks[1], *sizes), order=flag)
     steps = [b - s * a for a, b, s in zip(p, q, strides, strict=True)]
-    found = {}
-    for kind in ("circulant", "Toeplitz"):  # every circulant matrix is a Toeplitz matrix too
-        deviation, steps_seen = _deviation(entries.data, (o, c), steps, sizes, outputs, strides, kind == "circulant")
-        reach = tuple((int(low), int(high)) for low, high in steps_seen[1])
-        found[kind] = ToeplitzStructure(kind, dims, blocks, steps_seen[0], reach, deviation)
-        if deviation <= tolerance:
-            return found[kind]
-    best = found["Toeplitz"]
-    return ToeplitzStructure("none", dims, blocks, best.diagonals, best.reach, best.deviation)
+    found = []
+    for kind in ("Toeplitz", "circulant"):
+        deviation, (diagonals, reach) = _deviation(
+            entries.data, (o, c), steps, sizes, outputs, strides, kind == "circulant"
+        )
+        found.append(ToeplitzStructure(kind, dims, blocks, diagonals, tuple(reach), deviation))
+    plain, ring = found
+    # Every circulant matrix is a Toeplitz matrix; it is called circulant where diagonals do go on at the other side.
+    if ring.deviation <= tolerance and (ring.diagonals < plain.diagonals or plain.deviation > tolerance):
+        return ring
+    return plain if plain.deviation <= tolerance else replace(plain, kind="none")
 
 
 def _deviation(
