@@ -127,6 +127,12 @@ def test_C6_conv_transpose_equals_pytorch_and_the_slow_truth(dims: int) -> None:
     assert torch.equal(cf.conv_transpose(x[0], w, b, groups=2), cf.conv_transpose(x, w, b, groups=2)[0])
 
 
+def test_crop_reaches_into_what_is_added() -> None:
+    x = torch.tensor([3.0])
+    assert cf.pad(x, [(-2, 2)]).tolist() == [0] and cf.pad(x, [(2, -3)], "constant", 5.0).tolist() == []
+    assert cf.pad(x, [(-2, 3)], "constant", 5.0).tolist() == [5, 5]
+
+
 def test_float32_and_devices() -> None:
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         x, w = torch.ones(1, 2, 4, 4, device=device), torch.ones(3, 2, 3, 3, device=device)
@@ -138,15 +144,15 @@ def test_convolve_refuses() -> None:
     x, w = torch.zeros(1, 3, 8, 8), torch.zeros(4, 2, 3, 3)
     with pytest.raises(ShapeError, match="correlate: x has 3 channels but w expects 2"):
         cf.correlate(x, w)
-    with pytest.raises(ShapeError, match="convolve: w has 2 axes .* expected 3"):
+    with pytest.raises(ShapeError, match=r"convolve: w has 2 axes .* expected 3"):
         cf.convolve(x, w[0, 0], dims=1)
-    with pytest.raises(ShapeError, match="convolve: x has 2 axes .* expected"):
+    with pytest.raises(ShapeError, match=r"convolve: x has 2 axes .* expected"):
         cf.convolve(x[0, 0], w)
     with pytest.raises(ShapeError, match="groups is 3"):
         cf.correlate(x, w, groups=3)
-    with pytest.raises(ShapeError, match="bias is \\(3,\\), but there are 4"):
+    with pytest.raises(ShapeError, match=r"bias is \(3,\), but there are 4"):
         cf.correlate(x[:, :2], w, torch.zeros(3))
-    with pytest.raises(ShapeError, match="x is torch.float64 but w is torch.float32"):
+    with pytest.raises(ShapeError, match=r"x is torch.float64 but w is torch.float32"):
         cf.correlate(x[:, :2].double(), w)
     with pytest.raises(ShapeError, match="correlate: an input of size 2"):
         cf.correlate(x[:, :2, :2], w)

@@ -150,7 +150,7 @@ def test_kernels_refuse() -> None:
         cf.separable(x, [torch.ones(3, 2), torch.ones(3)])
     with pytest.raises(ShapeError, match="depthwise_separable: depthwise is"):
         cf.depthwise_separable(x, w, torch.ones(5, 2))
-    with pytest.raises(ShapeError, match="deform_conv: offset is .* expected \\(n, g · 18, 3, 3\\)"):
+    with pytest.raises(ShapeError, match=r"deform_conv: offset is .* expected \(n, g · 18, 3, 3\)"):
         cf.deform_conv(x, torch.zeros(1, 9, 3, 3), w)
     with pytest.raises(ShapeError, match="deform_conv: mask is"):
         cf.deform_conv(x, torch.zeros(1, 18, 3, 3), w, mask=torch.zeros(1, 18, 3, 3))

@@ -71,12 +71,15 @@ def pad(x: Tensor, pairs: Sequence[Pair], padding_mode: str = "zeros", value: fl
     """
     check_mode(padding_mode)
     for size, (before, after) in zip(x.shape[x.dim() - len(pairs) :], pairs, strict=True):
-        if size + before + after < 0 or size + min(before, 0) + min(after, 0) < 0:
+        if size + before + after < 0:
             raise ShapeError(f"padding ({before}, {after}) crops more than the {size} elements of an axis. Crop less.")
     if padding_mode in ("zeros", "constant"):
         outside = value if padding_mode == "constant" else 0.0
         flat = [side for pair in reversed(pairs) for side in pair]
-        return F.pad(x, flat, value=outside) if any(flat) else x
+        for part in ([max(side, 0) for side in flat], [min(side, 0) for side in flat]):
+            if any(part):  # first what is added: a crop on one side may reach into it
+                x = F.pad(x, part, value=outside)
+        return x
     for axis, pair in enumerate(pairs, start=x.dim() - len(pairs)):
         if any(pair):
             index = torch.from_numpy(border_index(x.shape[axis], pair, padding_mode)).to(x.device)

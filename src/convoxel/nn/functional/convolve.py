@@ -61,6 +61,7 @@ def correlate(
         ShapeError: axes, channels or bias do not fit, or the kernel is larger than the padded x.
         ConfigError: an unknown word, or a sequence with a wrong number of entries.
 
+    >>> import torch
     >>> correlate(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 10.0]), dims=1)
     tensor([21., 32.])
     """
@@ -90,6 +91,7 @@ def convolve(
     Returns:
         ``(n, o, *output)``, without what x lacks.
 
+    >>> import torch
     >>> convolve(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 10.0]), padding="full", dims=1)
     tensor([ 1., 12., 23., 30.])
     """
@@ -139,6 +141,7 @@ def conv_transpose(
         ShapeError: axes, channels or bias do not fit; no such ``output_size``; nothing would be left.
         ConfigError: an unknown word, both ``output_padding`` and ``output_size``, or a wrong number of entries.
 
+    >>> import torch
     >>> conv_transpose(torch.ones(1, 1, 3), torch.ones(1, 1, 3), stride=2, padding=1, output_size=6)
     tensor([[[1., 2., 1., 2., 1., 1.]]])
     """

@@ -66,8 +66,9 @@ def deform_conv(
     taps = math.prod(kernel)
     if offsets.dim() != axes + 2 or offsets.shape[1] % (taps * axes) or offsets.shape[2:] != torch.Size(output):
         raise ShapeError(
-            f"deform_conv: offset is {tuple(offset.shape)}; expected (n, g · {taps * axes}, {', '.join(map(str, output))}): "
-            f"{axes} for each of {taps} kernel elements and each of g groups of channels."
+            f"deform_conv: offset is {tuple(offset.shape)}; expected "
+            f"(n, g · {taps * axes}, {', '.join(map(str, output))}): {axes} for each of "
+            f"{taps} kernel elements and each of g groups of channels."
         )
     parts = offsets.shape[1] // (taps * axes)
     check_factor("deform_conv", channels, parts, "the number of groups of offsets")
@@ -89,8 +90,8 @@ def deform_conv(
         masks = as_batch(mask, axes)[0]
         if masks.shape != (n, parts * taps, *output):
             raise ShapeError(
-                f"deform_conv: mask is {tuple(mask.shape)}; expected {(n, parts * taps, *output)}, one for each pair of "
-                "kernel element and output."
+                f"deform_conv: mask is {tuple(mask.shape)}; expected {(n, parts * taps, *output)}, one for each pair "
+                "of kernel element and output."
             )
         weights = masks.reshape(n, parts, taps, *output)
     columns = _sample(batch, where, weights)  # (n, g, taps, pixels, c / g)

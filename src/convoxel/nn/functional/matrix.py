@@ -275,8 +275,8 @@ def _check(name: str, form: str, order: str, padding_mode: str) -> None:
         )
     if padding_mode == "constant":
         raise ConfigError(
-            f"{name}: padding_mode 'constant' adds a value whatever x is, which is not linear. Use 'zeros' and add what "
-            "the layer makes of zeros."
+            f"{name}: padding_mode 'constant' adds a value whatever x is, which is not linear. Use 'zeros' and add "
+            "what the layer makes of zeros."
         )
 
 

@@ -236,9 +236,11 @@ def _sum_windows(x: Tensor, axis: int, windows: _Windows) -> Tensor:
     """Sums along one axis: a window is the product of its axes, so the axes are summed one after the other."""
     s, d, last = windows.stride[axis], windows.dilation[axis], (windows.output[axis] - 1) * windows.stride[axis] + 1
     front = (slice(None),) * (axis + 2)
-    total = x[(*front, slice(0, last, s))]
+    start: tuple[slice, ...] = (*front, slice(0, last, s))
+    total = x[start]
     for tap in range(1, windows.kernel[axis]):
-        total = total + x[(*front, slice(tap * d, tap * d + last, s))]
+        moved: tuple[slice, ...] = (*front, slice(tap * d, tap * d + last, s))
+        total = total + x[moved]
     return total
 
 

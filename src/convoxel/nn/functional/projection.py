@@ -74,8 +74,8 @@ def project_to_convolution(
     elements, positions, taps = math.prod(sizes), math.prod(pattern.output), math.prod(kernel)
     if dense.dim() != 2 or dense.shape[0] % positions or dense.shape[1] % elements or not dense.numel():
         raise ShapeError(
-            f"{name}: the matrix is {tuple(dense.shape)}; expected (o · {positions}, c · {elements}) for inputs of {sizes}, "
-            f"which this kernel maps to {pattern.output}."
+            f"{name}: the matrix is {tuple(dense.shape)}; expected (o · {positions}, c · {elements}) for inputs of "
+            f"{sizes}, which this kernel maps to {pattern.output}."
         )
     rows = np.repeat(np.arange(positions), np.diff(pattern.start))
     places = torch.from_numpy(rows * elements + pattern.columns).to(dense.device)

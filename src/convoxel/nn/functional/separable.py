@@ -45,6 +45,7 @@ def separable(
         ShapeError: not one kernel for each axis, or a kernel that does not fit the channels.
         ConfigError: an argument is unknown.
 
+    >>> import torch
     >>> x = torch.arange(9.0).reshape(1, 1, 3, 3)
     >>> sobel = torch.tensor([1.0, 2.0, 1.0]), torch.tensor([1.0, 0.0, -1.0])
     >>> separable(x, sobel), correlate(x, torch.outer(*sobel)[None, None])
@@ -53,8 +54,8 @@ def separable(
     axes = count_axes(x, dims, "separable")
     if len(kernels) != axes or any(kernel.dim() not in (1, 2, 3) for kernel in kernels):
         raise ShapeError(
-            f"separable: kernels are {[tuple(kernel.shape) for kernel in kernels]}, but x has {axes} spatial axes. Give "
-            "one kernel for each, (k,), (c, k) or (o, c, k)."
+            f"separable: kernels are {[tuple(kernel.shape) for kernel in kernels]}, but x has {axes} spatial axes. "
+            "Give one kernel for each, (k,), (c, k) or (o, c, k)."
         )
     strides = check_sizes("separable", "stride", stride, axes)
     dilations = check_sizes("separable", "dilation", dilation, axes)
@@ -119,6 +120,7 @@ def depthwise_separable(
     Raises:
         ShapeError: channels or axes do not fit. ConfigError: an argument is unknown.
 
+    >>> import torch
     >>> depthwise_separable(torch.ones(1, 3, 5, 5), torch.ones(3, 1, 3, 3), torch.ones(5, 3)).shape
     torch.Size([1, 5, 3, 3])
     """
@@ -126,8 +128,8 @@ def depthwise_separable(
     channels = x.shape[-axes - 1]
     if depthwise.shape[1] != 1 or depthwise.shape[0] % channels or pointwise.numel() % depthwise.shape[0]:
         raise ShapeError(
-            f"depthwise_separable: depthwise is {tuple(depthwise.shape)} and pointwise {tuple(pointwise.shape)}, but x has "
-            f"{channels} channels. Give ({channels} m, 1, *kernel) and (o, {channels} m)."
+            f"depthwise_separable: depthwise is {tuple(depthwise.shape)} and pointwise {tuple(pointwise.shape)}, but x "
+            f"has {channels} channels. Give ({channels} m, 1, *kernel) and (o, {channels} m)."
         )
     y = correlate(
         x,

@@ -89,8 +89,9 @@ def toeplitz_structure(
     blocks = entries.shape[0] // math.prod(outputs), entries.shape[1] // math.prod(sizes)
     if entries.shape != (blocks[0] * math.prod(outputs), blocks[1] * math.prod(sizes)) or 0 in blocks:
         raise ShapeError(
-            f"{name}: the matrix is {entries.shape}, which is not made of blocks of {math.prod(outputs)}×{math.prod(sizes)} "
-            f"(output_size {outputs}, size {sizes}). Give the sizes it was made for."
+            f"{name}: the matrix is {entries.shape}, which is not made of blocks of "
+            f"{math.prod(outputs)}×{math.prod(sizes)} (output_size {outputs}, size {sizes}). Give the sizes "
+            "it was made for."
         )
     flag: Any = "C" if order == "row" else "F"
     o, *p = np.unravel_index(entries.row, (blocks[0], *outputs), order=flag)

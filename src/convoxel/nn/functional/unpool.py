@@ -93,7 +93,8 @@ def _window(mode: str, kernel: Sequence[int], position: Sizes, x: Tensor) -> Ten
     if any(place >= k for place, k in zip(places, kernel, strict=True)):
         raise ConfigError(f"unpool: position {places} lies outside of the window {tuple(kernel)}. Count from 0.")
     window = x.new_zeros((1, 1, *kernel))
-    window[(0, 0, *places)] = 1.0
+    place: tuple[int, ...] = (0, 0, *places)
+    window[place] = 1.0
     return window
 
 
@@ -111,8 +112,8 @@ def _sizes(
         # With `ceil` a pooling makes one more of the same size.
         if i not in (pool_size(o, k, s, p), pool_size(o, k, s, p, ceil=True)):
             raise ShapeError(
-                f"unpool: output_size is {tuple(wanted)}, but the pooling makes {pool_size(o, k, s, p)} of {o} elements "
-                f"(k={k}, s={s}, p={p}) and x has {i}. Give the size that was pooled."
+                f"unpool: output_size is {tuple(wanted)}, but the pooling makes {pool_size(o, k, s, p)} of {o} "
+                f"elements (k={k}, s={s}, p={p}) and x has {i}. Give the size that was pooled."
             )
     return list(wanted)
 
