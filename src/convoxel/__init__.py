@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from convoxel.graph.compile import compile
     from convoxel.graph.load import load
     from convoxel.graph.program import Program
-    from convoxel.inspect import describe
+    from convoxel.inspect.describe import describe
     from convoxel.native import algorithms, build_info, conv, conv_transpose
 
 __version__ = "0.1.0"
