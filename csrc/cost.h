@@ -20,12 +20,12 @@ constexpr double kDepthwise = 1.7;      // a multiply-add of the depthwise kerne
 constexpr double kInputPoint = 9.0;     // one vector of one pass of the input transform: load, arithmetic, store
 constexpr double kOutputPoint = 5.0;    // the same of the output transform, per vector loaded or stored
 
-constexpr double kFft = 1.0;          // a vector computed, loaded or stored by a Fourier transform
-constexpr double kFftMove = 6.0;      // a number brought to a transform and away again, in those
-constexpr double kFftProduct = 10.0;  // a number times the spectrum, in those
+constexpr double kFft = 1.5;          // a vector computed, loaded or stored by a Fourier transform
+constexpr double kFftMove = 9.0;      // a number brought to a transform and away again, in those
+constexpr double kFftProduct = 15.0;  // a number times the spectrum, in those
 
 inline double weight_byte() { return 0.3 * rates().near; }  // of the direct algorithms, once
-inline double fft_byte() { return 0.25 * rates().near; }    // of tiles and spectra beyond L2
+inline double fft_byte() { return 0.37 * rates().near; }    // of tiles and spectra beyond L2
 inline double image_byte() { return 0.09 * rates().near; }  // of input and output, mostly hidden behind products
 
 // Of Winograd's products, in rows of tiles that one thread multiplies at full speed.
