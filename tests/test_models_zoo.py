@@ -437,3 +437,9 @@ def test_the_checks_can_fail() -> None:
 def test_documented_examples(module: str) -> None:
     name = "convoxel.models" + ("" if module == "__init__" else f".{module}")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_a_u_net_over_a_densenet_keeps_its_sizes_open() -> None:
+    """Its skips and what meets them are equal in size by arithmetic that PyTorch's graphs cannot follow."""
+    assert zoo.check_export("unet_densenet121", 1) == "96, 96 px"
+    assert zoo.check_compile("unet_densenet121", 1) == "all native"

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from convoxel.errors import ConfigError
 from convoxel.models.network import Backbone, Network, check_choice, check_count, scale_channels
@@ -119,7 +120,7 @@ class DenseUNet(Network):
             place = level - (len(self.up) - len(maps))
             if place >= 0:
                 self._check_fit(maps[place], x)
-                x = torch.cat([maps[place], x], dim=1)
+                x = torch.cat([maps[place], _fitted(x, maps[place])], dim=1)
             x = self.decoder[level](x)
         logits: Tensor = self.head(x)
         return crop(logits, spatial) if self.sizes == "pad" else logits
@@ -131,6 +132,17 @@ class DenseUNet(Network):
                 f"{tuple(x.shape[2:])} is needed: it loses borders. Take a backbone whose convolutions are padded, "
                 f"such as {', '.join(BACKBONES[:3])}."
             )
+
+
+def _fitted(x: Tensor, skip: Tensor) -> Tensor:
+    """``x``, of ``skip``'s sizes. They are equal; but of a graph with open sizes PyTorch cannot always prove it."""
+    if torch.compiler.is_compiling() and not all(map(_known_equal, x.shape[2:], skip.shape[2:])):
+        return crop(x, skip.shape[2:])
+    return x
+
+
+def _known_equal(a: int, b: int) -> bool:
+    return bool(statically_known_true(a == b))
 
 
 def build_dense_unet(
