@@ -70,9 +70,14 @@ class Worker:
 
     def _ask(self, question: Any) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
-        timer = threading.Timer(self._limit_s, self._process.kill)
+        late = threading.Event()  # the clock cannot say who ended the process: it may be read before the limit
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(self._limit_s, give_up)
         timer.start()
-        begun = time.monotonic()
         try:
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
@@ -82,8 +87,7 @@ class Worker:
         finally:
             timer.cancel()
         if not line:
-            late = time.monotonic() - begun >= self._limit_s
-            raise WorkerFailed(f"no answer within {self._limit_s:.0f} s" if late else self._last_words())
+            raise WorkerFailed(f"no answer within {self._limit_s:.0f} s" if late.is_set() else self._last_words())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerFailed(answer["error"])
