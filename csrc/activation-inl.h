@@ -148,7 +148,7 @@ void activate(float* p, int64_t count, Activation act) {
 }
 
 // The same for rows of channels.
-void activate(float* p, int64_t step, int64_t rows, int64_t channels, Activation act) {
+[[maybe_unused]] void activate(float* p, int64_t step, int64_t rows, int64_t channels, Activation act) {
   if (step == channels) return activate(p, rows * channels, act);
   for (int64_t i = 0; i < rows; ++i) activate(p + i * step, channels, act);
 }

@@ -149,21 +149,10 @@ nb::list list_algorithms() {
     row["name"] = a.name;
     row["summary"] = a.summary;
     row["exact"] = a.exact;
+    row["matrix_unit"] = a.needs_matrix_unit;
     out.append(row);
   }
   return out;
-}
-
-// The reason why an algorithm cannot run a problem, or "".
-std::string unsupported(const std::string& name, Axes kernel, Axes stride, Axes dilation, Axes padding_low,
-                        int64_t groups, bool transposed, int64_t batch, Axes in_size, Axes out_size,
-                        int64_t in_channels, int64_t out_channels) {
-  const Window window{kernel, stride, dilation, padding_low, groups, transposed};
-  const ConvProblem problem{window, batch, in_size, out_size, in_channels, out_channels};
-  for (const Algorithm& a : algorithms()) {
-    if (name == a.name) return a.unsupported(problem);
-  }
-  throw std::invalid_argument("there is no algorithm '" + name + "'");
 }
 
 // Seconds that this thread has run: what else the processor does meanwhile does not count.
@@ -411,8 +400,6 @@ NB_MODULE(_core, m) {
           "buffers"_a, "arena"_a.none(), "first"_a, "last"_a, "timed"_a);
 
   m.def("list_algorithms", &list_algorithms);
-  m.def("unsupported", &unsupported, "name"_a, "kernel"_a, "stride"_a, "dilation"_a, "padding_low"_a, "groups"_a,
-        "transposed"_a, "batch"_a, "in_size"_a, "out_size"_a, "in_channels"_a, "out_channels"_a);
   m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a,
         nb::call_guard<nb::gil_scoped_release>());
   m.def("measure_reading", &measure_reading, "threads"_a, "bytes"_a, nb::call_guard<nb::gil_scoped_release>());
@@ -429,6 +416,7 @@ NB_MODULE(_core, m) {
       row["vector_floats"] = set.vector_floats;
       row["registers"] = set.registers;
       row["tile"] = std::to_string(set.tile_rows) + "x" + std::to_string(set.panel_vectors * set.vector_floats);
+      row["matrix_unit"] = set.matrix_unit != nullptr;
       out.append(row);
     }
     return out;

@@ -111,6 +111,7 @@ const std::vector<Algorithm>& algorithms() {
     for (const Algorithm& algorithm : depthwise_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : winograd_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : fft_algorithms()) all.push_back(algorithm);
+    for (const Algorithm& algorithm : bfloat_algorithms()) all.push_back(algorithm);
     return all;
   }();
   return table;
@@ -133,11 +134,14 @@ bool is_asked_for(const std::string& name, const Algorithm& algorithm, int64_t* 
   return true;
 }
 
-std::string why_not(const Algorithm& algorithm, const ConvProblem& problem, int64_t kernel) {
+std::string why_not(const Algorithm& algorithm, const ConvProblem& problem, const KernelSet& set, int64_t kernel) {
   for (const int64_t k : problem.window.kernel) {
     if (kernel > 0 && k != 1 && k != kernel) return "each axis of the kernel must be 1 or " + std::to_string(kernel);
   }
   if (problem.gated && !algorithm.gates) return "it applies no gate";
+  if (algorithm.needs_matrix_unit && set.matrix_unit == nullptr) {
+    return std::string("the instruction set '") + set.name + "' has no matrix unit";
+  }
   return algorithm.unsupported(problem);
 }
 
@@ -149,7 +153,7 @@ std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProble
   for (const Algorithm& algorithm : algorithms()) {
     int64_t kernel = 0;
     if (!is_asked_for(name, algorithm, &kernel)) continue;
-    const std::string reason = why_not(algorithm, problem, kernel);
+    const std::string reason = why_not(algorithm, problem, set, kernel);
     if (reason.empty()) {
       found.push_back({&algorithm, algorithm.cost(problem, set)});
     } else if (refusal.empty()) {

@@ -108,6 +108,7 @@ struct Algorithm {
   bool gates = false;  // runs gated problems, too
   // What of the problem the packed weights depend on, as text; null if on nothing.
   std::string (*packing)(const ConvProblem&, const KernelSet&) = nullptr;
+  bool needs_matrix_unit = false;
 };
 
 const std::vector<Algorithm>& algorithms();
@@ -115,6 +116,7 @@ std::vector<Algorithm> product_algorithms();
 std::vector<Algorithm> depthwise_algorithms();
 std::vector<Algorithm> winograd_algorithms();
 std::vector<Algorithm> fft_algorithms();
+std::vector<Algorithm> bfloat_algorithms();
 
 struct Candidate {
   const Algorithm* algorithm;

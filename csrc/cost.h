@@ -33,13 +33,23 @@ constexpr double kStageRows = 2.0;  // two more barriers
 // writing and reading a row's points beyond L2: times (C + K) / (C K)
 inline double point_rows() { return 28.0 * rates().near; }
 
-// What reading the weights of all points takes: from L3, or from memory where there are too many to stay in it from one
-// run of the network to the next.
-inline double weight_rows(double bytes) {
+// What takes `from_l3` where weights of so many bytes stay in L3 from one run of the network to the next, and
+// `from_memory` where there are too many.
+inline double read_again(double bytes, double from_l3, double from_memory) {
   constexpr double kStay = 4e6, kGone = 32e6;
-  const double from_l3 = 10.0 * rates().near, from_memory = 25.0 * rates().far;
   const double share = (bytes - kStay) / (kGone - kStay);
   return from_l3 + (from_memory - from_l3) * (share < 0 ? 0 : share > 1 ? 1 : share);
 }
+
+// Reading the weights of all points.
+inline double weight_rows(double bytes) { return read_again(bytes, 10.0 * rates().near, 25.0 * rates().far); }
+
+// On a matrix unit, in multiply-adds of one core's vectors (of 16 floats) by that core.
+inline double bfloat_pair(int parts) { return parts == 3 ? 1120.0 : 560.0; }   // a step of 2 x 2 tiles
+inline double bfloat_single(int parts) { return parts == 3 ? 680.0 : 345.0; }  // of 1 x 2
+inline double bfloat_split(int parts) { return parts == 3 ? 26.0 : 16.0; }     // 32 floats into parts
+constexpr double kBfloatStore = 280.0;  // a block's sums: stored, finished, stored again
+inline double bfloat_weight_byte(double bytes) { return read_again(bytes, 0.09 * rates().near, 0.45 * rates().far); }
+inline double bfloat_image_byte() { return 0.235 * rates().near; }  // splitting waits for its input: of all cores
 
 }  // namespace convoxel::cost

@@ -1,7 +1,39 @@
 // Which kernel sets this processor can run. Compiled for the plainest machine: it runs before the choice is made.
 #include "kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace convoxel {
+namespace {
+
+#if defined(__x86_64__)
+// Matrix registers, products of bfloat16 in them, and conversions to bfloat16: compilers before g++ 11 have no names
+// for the first two.
+bool has_amx() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  const bool registers = (d >> 24 & 1) != 0, products = (d >> 22 & 1) != 0;
+  if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return false;
+  return registers && products && (a >> 5 & 1) != 0;
+}
+
+// AVX-512's kernels beside the matrix unit; null if there is none.
+const KernelSet* amx_kernels() {
+  static const MatrixUnit* const unit = has_amx() ? amx_unit() : nullptr;
+  if (unit == nullptr) return nullptr;
+  static const KernelSet set = [] {
+    KernelSet all = *avx512_kernels();
+    all.name = "amx";
+    all.matrix_unit = unit;
+    return all;
+  }();
+  return &set;
+}
+#endif
+
+}  // namespace
 
 KernelSetList available_kernels() {
   KernelSetList list{};
@@ -9,6 +41,7 @@ KernelSetList available_kernels() {
   __builtin_cpu_init();
   if (avx512_kernels() != nullptr && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
+    if (amx_kernels() != nullptr) list.sets[list.count++] = amx_kernels();
     list.sets[list.count++] = avx512_kernels();
   }
   if (avx2_kernels() != nullptr && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {

@@ -147,6 +147,56 @@ struct FftDepthwise {
   float* scratch = nullptr;  // shape->scratch_vectors() vectors
 };
 
+// C[row, n] = activation(sum over steps s and elements e < 32 of A[row][s][e] * B[s, e, n] + bias[n] +
+// residual[row][n]) on a matrix unit, whose tiles are 16 rows of A (or 16 columns of B) times 32 elements.
+//
+// The unit multiplies bfloat16, of 8 digits, exactly, and adds up in float32. So a float is a sum of parts, each the
+// bfloat16 nearest to what those before it leave:
+//   3 parts: all 24 digits. Six of the nine products of two such sums count; the others are below 2**-26 of the whole.
+//   2 parts: but for 2**-18. Three of the four products count; the other is as small as what the parts leave.
+struct BfloatProduct {
+  int parts = 3;
+  const uint16_t* a = nullptr;     // element 0 of the first parts
+  int64_t a_part = 0;              // from one part to the next, in elements, as all of these
+  int64_t a_row = 0;               // from one row of a tile to the next
+  const int64_t* tiles = nullptr;  // where the first row of each tile lies
+  int64_t tile_count = 0;
+  const int64_t* steps = nullptr;  // where the 32 elements of each step lie in a row
+  int64_t step_count = 0;          // may be 0: then C = activation(bias + residual)
+  const uint16_t* b = nullptr;  // strips of 32 columns; in a strip: step, part, tile of 16 columns, pair of elements,
+                                // column, element. The last strip may have one tile.
+  int64_t columns = 0;          // of the whole product
+  int64_t column_begin = 0;     // this call computes [column_begin, column_end); both on strips' boundaries
+  int64_t column_end = 0;
+  float* const* c = nullptr;  // column n of a row is at c[16 * tile + row][c_offset + n]; null: nobody wants it
+  int64_t c_offset = 0;
+  const float* const* residual = nullptr;  // like c, or null
+  const float* bias = nullptr;             // `columns` floats, or null
+  Activation activation;
+};
+
+// Rows of floats that become parts.
+struct BfloatRows {
+  int parts = 3;
+  uint16_t* dst = nullptr;  // part p of number j of row i goes to dst[p * dst_part + i * dst_step + j]
+  int64_t dst_part = 0;
+  int64_t dst_step = 0;
+  const float* src = nullptr;  // row i begins at src + i * src_step
+  int64_t src_step = 0;
+  const float* factors = nullptr;  // number j of each row is first multiplied by factors[j]; or null
+  int64_t rows = 0;
+  int64_t floats = 0;  // of a row
+};
+
+// What a processor with such a unit does on it.
+struct MatrixUnit {
+  static constexpr int64_t kRows = 16;      // of a tile
+  static constexpr int64_t kElements = 32;  // of a step
+  static constexpr int64_t kColumns = 32;   // of a strip
+  void (*split)(const BfloatRows&);
+  void (*product)(const BfloatProduct&);
+};
+
 struct KernelSet {
   const char* name;   // as in CONVOXEL_ISA
   int vector_floats;  // V
@@ -209,15 +259,18 @@ struct KernelSet {
   void (*fft_depthwise)(const FftDepthwise&);
   // Independent fused multiply-adds in registers, `rounds` times; returns the number of floating-point operations.
   double (*fma_burst)(int64_t rounds);
+
+  const MatrixUnit* matrix_unit = nullptr;  // or null: most processors have none
 };
 
 // Null where this build or this processor lacks the set.
 const KernelSet* portable_kernels();
 const KernelSet* avx2_kernels();
 const KernelSet* avx512_kernels();
+const MatrixUnit* amx_unit();  // asks the operating system for its registers: call it on such a processor only
 
 struct KernelSetList {
-  const KernelSet* sets[3];
+  const KernelSet* sets[4];
   int count;
 };
 

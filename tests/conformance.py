@@ -26,6 +26,14 @@ from convoxel.native import _core, algorithms, conv, conv_transpose, instruction
 SHARED_PROBLEMS = Path(__file__).resolve().parents[2] / "shared" / "reference" / "conv_problems.txt"
 INSTRUCTION_SETS = [row["name"] for row in _core.instruction_sets()]
 ALGORITHMS = {row["name"]: row["exact"] for row in algorithms()}  # name: exact on integers
+MATRIX_UNIT = {row["name"] for row in _core.instruction_sets() if row["matrix_unit"]}
+
+
+def algorithms_of(isa: str) -> list[str]:
+    """The algorithms that an instruction set can run."""
+    return [row["name"] for row in algorithms() if isa in MATRIX_UNIT or not row["matrix_unit"]]
+
+
 L2_BOUND = 2e-5  # relative, of the algorithms that are not exact
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conformance import ALGORITHMS, INSTRUCTION_SETS
+from conformance import INSTRUCTION_SETS, algorithms_of
 from convoxel import UnsupportedError
 from convoxel.native import ACTIVATIONS, Convolution, Plan, View
 
@@ -44,20 +44,22 @@ def run(algorithm: str, isa: str, name: str, x: np.ndarray, activation: str, fus
     return y
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize(("isa", "algorithm"), [(isa, name) for isa in INSTRUCTION_SETS for name in algorithms_of(isa)])
 def test_every_activation(isa: str, algorithm: str) -> None:
     ran = 0
     for name, (_, src, _) in LAYERS.items():
         x = RNG.standard_normal(src).astype(np.float32)
+        try:
+            scale = max(1, np.abs(run(algorithm, isa, name, x, "none", True)).max())
+        except UnsupportedError:
+            continue
         for activation in ACTIVATIONS:
-            try:
-                fused = run(algorithm, isa, name, x, activation, True)
-            except UnsupportedError:
-                break
+            fused = run(algorithm, isa, name, x, activation, True)
             ran += 1
             apart = run(algorithm, isa, name, x, activation, False)
-            np.testing.assert_allclose(fused, apart, rtol=2e-6, atol=2e-6, err_msg=f"{name}, {activation}")
+            # A few roundings of sums as large as the largest before the activation.
+            tolerance = 8 * np.finfo(np.float32).eps * scale
+            np.testing.assert_allclose(fused, apart, rtol=2e-6, atol=tolerance, err_msg=f"{name}, {activation}")
             if activation == "clip":
                 assert fused.min() == np.float32(-0.5)
                 assert fused.max() == np.float32(0.75)

@@ -186,20 +186,6 @@ class Plan:
     ) -> list[float]: ...
 
 def list_algorithms() -> list: ...
-def unsupported(
-    name: str,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    padding_low: Sequence[int],
-    groups: int,
-    transposed: bool,
-    batch: int,
-    in_size: Sequence[int],
-    out_size: Sequence[int],
-    in_channels: int,
-    out_channels: int,
-) -> str: ...
 def measure_ceiling(isa: str, threads: int, rounds: int) -> float: ...
 def measure_reading(threads: int, bytes: int) -> float: ...
 def l2_bytes() -> int: ...

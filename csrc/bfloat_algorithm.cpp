@@ -1,0 +1,527 @@
+// Convolutions on a matrix unit, of floats that are sums of bfloat16 (see BfloatProduct).
+//
+// A chunk splits what its outputs read of the input into parts, in a region of its own that stays in L2, and multiplies
+// from there. A tile's rows must lie equally far apart. So the region holds
+//
+//   rows     the pixels of a 1x1 window, one after another, whatever line or image they are from; or
+//   windows  lines with their padding. Tiles either stay within a line, or run on across lines and compute outputs
+//            between them that nobody wants - whichever needs fewer. So that a tile can run on, line h + stride follows
+//            line h (lines of one phase lie together), and a line is as long as all steps along it.
+//
+// All walks of a transposed convolution read the same region. Where the channels do not fill steps of 32, the taps
+// along w are one long row: what a step reads beyond them meets weights of zero.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "convolution.h"
+#include "cost.h"
+#include "machine.h"
+#include "rows.h"
+#include "threads.h"
+
+namespace convoxel {
+namespace {
+
+constexpr int64_t kRows = MatrixUnit::kRows, kElements = MatrixUnit::kElements, kColumns = MatrixUnit::kColumns;
+constexpr int64_t kTile = kRows * kElements;  // elements of a tile, of A and of B
+constexpr int64_t kCrowdedChannels = 128;     // from here on pixels lie whole pages of L1 apart
+
+// What does not depend on sizes: how the channels of a tap, or of all taps along w, become steps.
+struct Depth {
+  int64_t channels = 0;  // of a group
+  int64_t pitch = 0;     // elements from one pixel to the next
+  bool merged = false;   // the taps along w are one row
+
+  explicit Depth(const Window& window, int64_t in_channels)
+      : channels(in_channels / window.groups),
+        pitch(in_channels),
+        merged(channels % kElements != 0 && window.groups == 1 && window.dilation[2] == 1 && !window.transposed) {
+    if (channels % kElements == 0 && in_channels >= kCrowdedChannels && in_channels % kCrowdedChannels == 0) {
+      pitch += kElements;
+    }
+  }
+  int64_t steps(const Walk& walk) const {
+    const int64_t width = static_cast<int64_t>(walk.axis[2].index.size());
+    const int64_t lines = walk.taps() / std::max<int64_t>(width, 1);
+    return lines * (merged ? ceil_div(width * channels, kElements) : width * ceil_div(channels, kElements));
+  }
+};
+
+// How a problem is cut up.
+struct Cut {
+  int64_t depth = 1, lines = 1;  // outputs of a block along d and h; of rows, depth is 1 and lines counts pixels
+  int64_t splits = 1;            // of the columns
+  double time = HUGE_VAL;        // of one thread, in units of its own vector multiply-adds
+};
+
+// What all walks of a problem have in common, and where things lie in the region of a block.
+struct Geometry {
+  int parts = 3;
+  std::vector<Walk> walks;
+  Depth depth;
+  bool rows = false;
+  int64_t batch = 1;
+  Axes count{0, 0, 0};                // of outputs, the most of any walk
+  Axes step{1, 1, 1}, low{}, high{};  // of the inputs that an output reads
+  int64_t columns = 0, strips = 0;    // of a group
+  int64_t groups = 1;
+  bool across = false;          // tiles run on across lines
+  std::vector<int64_t> phases;  // of h that are read: place of each, or -1
+
+  Geometry(const ConvProblem& p, int parts)
+      : parts(parts),
+        walks(plan_walks(p.window, p.out_size)),
+        depth(p.window, p.in_channels),
+        batch(p.batch),
+        columns(p.out_channels / p.window.groups),
+        strips(ceil_div(columns, kColumns)),
+        groups(p.window.groups) {
+    bool single = true, inside = true;
+    for (int i = 0; i < kSpatialAxes; ++i) {
+      bool first = true;
+      for (const Walk& walk : walks) {
+        const AxisWalk& a = walk.axis[i];
+        single = single && a.offset.size() == 1 && a.count == walks.front().axis[i].count &&
+                 a.offset == walks.front().axis[i].offset;
+        count[i] = std::max(count[i], a.count);
+        step[i] = a.in_step;
+        for (const int64_t offset : a.offset) {
+          low[i] = first ? offset : std::min(low[i], offset);
+          high[i] = first ? offset : std::max(high[i], offset);
+          first = false;
+        }
+      }
+      inside = inside && low[i] >= 0 && (count[i] - 1) * step[i] + high[i] < p.in_size[i];
+    }
+    rows = single && inside;
+    phases.assign(static_cast<size_t>(step[1]), -1);
+    for (const Walk& walk : walks) {
+      for (const int64_t offset : walk.axis[1].offset) phases[static_cast<size_t>((offset - low[1]) % step[1])] = 0;
+    }
+    int64_t place = 0;
+    for (int64_t& phase : phases) phase = phase == 0 ? place++ : -1;
+    // All along one slice: the tiles that each way needs.
+    across = ceil_div((count[1] - 1) * slots() + count[2], kRows) < count[1] * ceil_div(count[2], kRows);
+  }
+
+  int64_t pixels() const { return batch * count[0] * count[1] * count[2]; }
+  int64_t span(int axis, int64_t outputs) const { return (outputs - 1) * step[axis] + high[axis] - low[axis] + 1; }
+  // Outputs from one line's first to the next one's, where tiles run on.
+  int64_t slots() const { return ceil_div(span(2, count[2]), step[2]); }
+  int64_t line_pixels() const { return across ? slots() * step[2] : span(2, count[2]); }
+  int64_t lines_of_phase(const Cut& cut) const { return ceil_div(span(1, cut.lines), step[1]); }
+  int64_t used_phases() const {
+    return std::count_if(phases.begin(), phases.end(), [](int64_t phase) { return phase >= 0; });
+  }
+  // Elements from one slice of the region to the next.
+  int64_t slice(const Cut& cut) const { return used_phases() * lines_of_phase(cut) * line_pixels() * depth.pitch; }
+  int64_t row_step() const { return rows ? depth.pitch : step[2] * depth.pitch; }
+  // Elements of each part; the last tile's last rows and last step read beyond what is there.
+  int64_t region(const Cut& cut) const {
+    const int64_t inner = rows ? cut.lines * depth.pitch : span(0, cut.depth) * slice(cut);
+    return round_up(inner + 2 * kRows * row_step() + 2 * kElements, kElements);
+  }
+  int64_t tiles_of_slice(int64_t lines) const {
+    return across ? ceil_div((lines - 1) * slots() + count[2], kRows) : lines * ceil_div(count[2], kRows);
+  }
+  int64_t tiles(const Cut& cut) const {
+    return rows ? ceil_div(cut.lines, kRows) : cut.depth * tiles_of_slice(cut.lines);
+  }
+  int64_t blocks(const Cut& cut) const {
+    if (rows) return ceil_div(pixels(), cut.lines);
+    return batch * ceil_div(count[0], cut.depth) * ceil_div(count[1], cut.lines);
+  }
+};
+
+// What one thread takes for all that falls to it.
+double time_of(const Geometry& g, const Cut& cut, int threads) {
+  double steps = 0;
+  for (const Walk& walk : g.walks) steps += static_cast<double>(g.depth.steps(walk));
+  const double strips = static_cast<double>(ceil_div(g.strips, cut.splits));
+  const int64_t tiles = g.tiles(cut);
+  const double pairs = static_cast<double>(tiles / 2), odd = static_cast<double>(tiles % 2);
+  const double walks = static_cast<double>(g.walks.size()), groups = static_cast<double>(g.groups);
+  const double products = groups * strips *
+                          (steps * (pairs * cost::bfloat_pair(g.parts) + odd * cost::bfloat_single(g.parts)) +
+                           (pairs + odd / 2) * walks * cost::kBfloatStore);
+  const double pixels =
+      g.rows ? static_cast<double>(cut.lines)
+             : static_cast<double>(g.span(0, cut.depth) * g.used_phases() * g.lines_of_phase(cut) * g.line_pixels());
+  const double split = pixels * (static_cast<double>(g.depth.pitch) / kElements * cost::bfloat_split(g.parts) + 1);
+  const double strip_bytes = groups * steps * g.parts * 4 * kTile;
+  const double weights = strips * strip_bytes * cost::bfloat_weight_byte(static_cast<double>(g.strips) * strip_bytes);
+  const double rounds = std::ceil(static_cast<double>(g.blocks(cut) * cut.splits) / threads);
+  return rounds * (products + weights + split);
+}
+
+// The blocks that are expected to be fastest, of those whose region leaves half of L2 to weights and outputs.
+Cut cut_of(const Geometry& g, int threads) {
+  Cut best;
+  if (g.pixels() == 0) return best;
+  const int64_t most_lines = g.rows ? g.pixels() : g.count[1];
+  const auto consider = [&](int64_t depth, int64_t lines) {
+    Cut cut;
+    cut.depth = depth;
+    cut.lines = lines;
+    const bool fits = 2 * g.parts * g.region(cut) <= l2_bytes() / 2;
+    if (!fits && (depth > 1 || lines > (g.rows ? 2 * kRows : 1))) return;
+    for (int64_t splits = 1; splits <= std::min<int64_t>(g.strips, 2 * threads); ++splits) {
+      cut.splits = splits;
+      cut.time = time_of(g, cut, threads);
+      if (cut.time < best.time) best = cut;
+    }
+  };
+  // Equal parts of all lines, or of all pixels: 100 lines are 2 x 50, not 96 + 4.
+  int64_t last = 0;
+  for (int64_t parts = 1; parts <= most_lines; parts = parts < 64 ? parts + 1 : parts * 9 / 8) {
+    int64_t lines = ceil_div(most_lines, parts);
+    if (g.rows) lines = round_up(lines, kRows);
+    if (lines == last) continue;
+    last = lines;
+    for (int64_t depth = 1; depth <= (g.rows ? 1 : g.count[0]); depth = depth < 4 ? depth + 1 : depth * 3 / 2) {
+      consider(depth, lines);
+    }
+  }
+  consider(1, g.rows ? 2 * kRows : 1);
+  return best;
+}
+
+class BfloatRun final : public ConvRun {
+ public:
+  BfloatRun(int parts, const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
+            const KernelSet& set, Activation activation, int threads)
+      : problem_(problem),
+        conv_(conv),
+        weights_(weights),
+        unit_(*set.matrix_unit),
+        activation_(activation),
+        g_(problem, parts) {
+    cut_ = cut_of(g_, threads);
+    region_ = g_.region(cut_);
+    tiles_ = g_.tiles(cut_);
+    for (const Walk& walk : g_.walks) steps_.push_back(steps_of(walk));
+  }
+
+  int64_t chunks(int) const override { return g_.pixels() > 0 ? g_.blocks(cut_) * cut_.splits : 0; }
+  int64_t own_bytes() const override { return g_.parts * part_bytes() + table_bytes(); }
+
+  void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
+    const int64_t split = chunk % cut_.splits, block = chunk / cut_.splits;
+    uint16_t* region = static_cast<uint16_t*>(scratch.own);
+    Tables tables;
+    tables.tiles = reinterpret_cast<int64_t*>(static_cast<char*>(scratch.own) + g_.parts * part_bytes());
+    tables.outputs = reinterpret_cast<float**>(tables.tiles + tiles_);
+    tables.residuals = const_cast<const float**>(tables.outputs + tiles_ * kRows);
+    if (g_.rows) {
+      const int64_t begin = block * cut_.lines, rows = std::min(cut_.lines, g_.pixels() - begin);
+      split_pixels(begin, rows, p, region);
+      const int64_t tiles = ceil_div(rows, kRows);
+      for (int64_t t = 0; t < tiles; ++t) tables.tiles[t] = t * kRows * g_.depth.pitch;
+      for (size_t i = 0; i < g_.walks.size(); ++i) {
+        const Walk& walk = g_.walks[i];
+        fill_outputs(walk, *p.dst_view, p.dst, begin, rows, tables.outputs);
+        if (p.residual != nullptr) fill_outputs(walk, *p.residual_view, p.residual, begin, rows, tables.residuals);
+        std::fill(tables.outputs + rows, tables.outputs + tiles * kRows, nullptr);
+        multiply(i, tiles, split, p, region, tables);
+      }
+      return;
+    }
+    const int64_t h_blocks = ceil_div(g_.count[1], cut_.lines), d_blocks = ceil_div(g_.count[0], cut_.depth);
+    Block at;
+    at.h = block % h_blocks * cut_.lines;
+    at.d = block / h_blocks % d_blocks * cut_.depth;
+    at.n = block / h_blocks / d_blocks;
+    at.lines = std::min(cut_.lines, g_.count[1] - at.h);
+    at.depth = std::min(cut_.depth, g_.count[0] - at.d);
+    split_lines(at, p, region);
+    const int64_t tiles = place_tiles(at, tables.tiles);
+    for (size_t i = 0; i < g_.walks.size(); ++i) {
+      place_rows(g_.walks[i], at, *p.dst_view, p.dst, tiles, tables.outputs);
+      if (p.residual != nullptr) {
+        place_rows(g_.walks[i], at, *p.residual_view, p.residual, tiles, tables.residuals);
+      }
+      multiply(i, tiles, split, p, region, tables);
+    }
+  }
+
+ private:
+  // Outputs [d, d + depth) x [h, h + lines) of image n, all along w.
+  struct Block {
+    int64_t n = 0, d = 0, h = 0, depth = 0, lines = 0;
+  };
+  struct Tables {
+    int64_t* tiles;
+    float** outputs;
+    const float** residuals;
+  };
+
+  int64_t part_bytes() const { return round_up(region_ * 2, kAlignBytes); }
+  int64_t part_elements() const { return part_bytes() / 2; }
+  int64_t table_bytes() const { return round_up(tiles_ * (1 + 2 * kRows) * 8, kAlignBytes); }
+  const float* gate_of(int64_t n, const ConvPointers& p) const {
+    return p.gate != nullptr ? p.gate + n * p.gate_step : nullptr;
+  }
+
+  // Where each step's elements lie, from an output's first input on.
+  std::vector<int64_t> steps_of(const Walk& walk) const {
+    std::vector<int64_t> steps;
+    const int64_t line = g_.line_pixels() * g_.depth.pitch;
+    const AxisWalk& ww = walk.axis[2];
+    const int64_t width = static_cast<int64_t>(ww.offset.size());
+    const auto along = [&](int64_t begin, int64_t elements) {
+      for (int64_t e = 0; e < elements; e += kElements) steps.push_back(begin + e);
+    };
+    for (const int64_t d : walk.axis[0].offset) {
+      for (const int64_t h : walk.axis[1].offset) {
+        const int64_t from = h - g_.low[1], phase = g_.phases[static_cast<size_t>(from % g_.step[1])];
+        const int64_t begin =
+            g_.rows ? 0
+                    : (d - g_.low[0]) * g_.slice(cut_) + (phase * g_.lines_of_phase(cut_) + from / g_.step[1]) * line;
+        if (g_.depth.merged && width > 0) {
+          along(begin + (ww.offset.front() - g_.low[2]) * g_.depth.pitch, width * g_.depth.channels);
+          continue;
+        }
+        for (const int64_t w : ww.offset) along(begin + (w - g_.low[2]) * g_.depth.pitch, g_.depth.channels);
+      }
+    }
+    return steps;
+  }
+
+  void split_pixels(int64_t begin, int64_t rows, const ConvPointers& p, uint16_t* region) const {
+    const Walk& walk = g_.walks.front();
+    const View& view = *p.src_view;
+    for_runs(walk, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
+      const float* src = p.src + n * view.batch_stride + (qd * g_.step[0] + g_.low[0]) * view.stride[0] +
+                         (qh * g_.step[1] + g_.low[1]) * view.stride[1] +
+                         (qw * g_.step[2] + g_.low[2]) * view.stride[2];
+      split(src, g_.step[2] * view.stride[2], gate_of(n, p), length, region + m * g_.depth.pitch);
+    });
+    clear(region + rows * g_.depth.pitch, kElements);
+  }
+
+  // The lines that a block reads, in the order in which they lie, so that what is cleared behind one is written over.
+  void split_lines(const Block& at, const ConvPointers& p, uint16_t* region) const {
+    const View& view = *p.src_view;
+    const int64_t line = g_.line_pixels() * g_.depth.pitch, rows = g_.lines_of_phase(cut_);
+    const int64_t span_h = g_.span(1, at.lines);
+    const int64_t first = std::clamp<int64_t>(-g_.low[2], 0, g_.line_pixels());
+    const int64_t last = std::clamp<int64_t>(view.size[2] - g_.low[2], first, g_.line_pixels());
+    const int64_t reach = g_.high[0] - g_.low[0];
+    for (int64_t id = 0; id < g_.span(0, at.depth); ++id) {
+      if (id % g_.step[0] > reach) continue;  // between two outputs' inputs
+      for (int64_t phase = 0; phase < g_.step[1]; ++phase) {
+        const int64_t place = g_.phases[static_cast<size_t>(phase)];
+        if (place < 0) continue;
+        for (int64_t j = 0; j * g_.step[1] + phase < span_h; ++j) {
+          uint16_t* to = region + id * g_.slice(cut_) + (place * rows + j) * line;
+          const int64_t d = at.d * g_.step[0] + g_.low[0] + id;
+          const int64_t h = at.h * g_.step[1] + g_.low[1] + j * g_.step[1] + phase;
+          if (d < 0 || d >= view.size[0] || h < 0 || h >= view.size[1]) {
+            clear(to, line + kElements);
+            continue;
+          }
+          const float* src = p.src + at.n * view.batch_stride + d * view.stride[0] + h * view.stride[1] +
+                             (first + g_.low[2]) * view.stride[2];
+          clear(to, first * g_.depth.pitch);
+          split(src, view.stride[2], gate_of(at.n, p), last - first, to + first * g_.depth.pitch);
+          clear(to + last * g_.depth.pitch, line - last * g_.depth.pitch + kElements);
+        }
+      }
+    }
+  }
+
+  void split(const float* src, int64_t src_step, const float* gate, int64_t pixels, uint16_t* to) const {
+    BfloatRows rows;
+    rows.parts = g_.parts;
+    rows.dst = to;
+    rows.dst_part = part_elements();
+    rows.dst_step = g_.depth.pitch;
+    rows.src = src;
+    rows.src_step = src_step;
+    rows.factors = gate;
+    rows.rows = pixels;
+    rows.floats = problem_.in_channels;
+    unit_.split(rows);
+  }
+
+  void clear(uint16_t* to, int64_t elements) const {
+    for (int i = 0; i < g_.parts; ++i) {
+      std::memset(to + i * part_elements(), 0, static_cast<size_t>(elements) * sizeof(uint16_t));
+    }
+  }
+
+  // The output of line q_h at w stands at slot line_slot(q_h) + w of its slice.
+  int64_t line_slot(int64_t q_h) const { return q_h * (g_.across ? g_.slots() : round_up(g_.count[2], kRows)); }
+
+  int64_t place_tiles(const Block& at, int64_t* tiles) const {
+    const int64_t of_slice = g_.tiles_of_slice(at.lines), of_line = ceil_div(g_.count[2], kRows);
+    int64_t* out = tiles;
+    for (int64_t d = 0; d < at.depth; ++d) {
+      const int64_t slice = d * g_.step[0] * g_.slice(cut_);
+      for (int64_t t = 0; t < of_slice; ++t) {
+        *out++ =
+            slice + (g_.across ? t * kRows * g_.row_step()
+                               : t / of_line * g_.line_pixels() * g_.depth.pitch + t % of_line * kRows * g_.row_step());
+      }
+    }
+    return out - tiles;
+  }
+
+  // table[16 * tile + row] = the output's (or residual's) row, or null between lines and beyond the walk.
+  template <class Float>
+  void place_rows(const Walk& walk, const Block& at, const View& view, Float* base, int64_t tiles,
+                  Float** table) const {
+    std::fill(table, table + tiles * kRows, nullptr);
+    const int64_t slice = g_.tiles_of_slice(at.lines) * kRows;
+    const int64_t depth = std::min(at.depth, walk.axis[0].count - at.d);
+    const int64_t lines = std::min(at.lines, walk.axis[1].count - at.h);
+    const AxisWalk& ww = walk.axis[2];
+    for (int64_t d = 0; d < depth; ++d) {
+      for (int64_t h = 0; h < lines; ++h) {
+        Float* row = base + at.n * view.batch_stride +
+                     (walk.axis[0].out_begin + (at.d + d) * walk.axis[0].out_step) * view.stride[0] +
+                     (walk.axis[1].out_begin + (at.h + h) * walk.axis[1].out_step) * view.stride[1] +
+                     ww.out_begin * view.stride[2];
+        Float** out = table + d * slice + line_slot(h);
+        for (int64_t w = 0; w < ww.count; ++w) out[w] = row + w * ww.out_step * view.stride[2];
+      }
+    }
+  }
+
+  void multiply(size_t walk, int64_t tiles, int64_t split, const ConvPointers& p, const uint16_t* region,
+                const Tables& tables) const {
+    const int64_t split_columns = ceil_div(g_.strips, cut_.splits) * kColumns;
+    BfloatProduct product;
+    product.parts = g_.parts;
+    product.a_part = part_elements();
+    product.a_row = g_.row_step();
+    product.tiles = tables.tiles;
+    product.tile_count = tiles;
+    product.steps = steps_[walk].data();
+    product.step_count = static_cast<int64_t>(steps_[walk].size());
+    product.columns = g_.columns;
+    product.column_begin = std::min(g_.columns, split * split_columns);
+    product.column_end = std::min(g_.columns, product.column_begin + split_columns);
+    product.activation = activation_;
+    for (int64_t group = 0; group < g_.groups; ++group) {
+      product.a = region + group * g_.depth.channels;
+      product.b = reinterpret_cast<const uint16_t*>(weights_.data.get()) + weights_.walk_offset[walk] +
+                  group * weights_.group_step[walk];
+      product.c = tables.outputs;
+      product.c_offset = group * g_.columns;
+      product.residual = p.residual != nullptr ? tables.residuals : nullptr;
+      product.bias = conv_.bias() != nullptr ? conv_.bias() + group * g_.columns : nullptr;
+      unit_.product(product);
+    }
+  }
+
+  ConvProblem problem_;
+  const Convolution& conv_;
+  const PackedWeights& weights_;
+  const MatrixUnit& unit_;
+  Activation activation_;
+  Geometry g_;
+  Cut cut_;
+  int64_t region_ = 0;                       // elements of each part
+  int64_t tiles_ = 0;                        // of a block, at most
+  std::vector<std::vector<int64_t>> steps_;  // of each walk
+};
+
+// x rounded to bfloat16, ties to even; NaN stays NaN.
+uint16_t bfloat_of(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  if ((bits & 0x7FFFFFFF) > 0x7F800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+float float_of(uint16_t part) {
+  const uint32_t bits = static_cast<uint32_t>(part) << 16;
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// Weights by walk, group, strip, step, part, tile of columns, pair of elements, column, element; zeros where a step has
+// more elements than the taps, or a tile more columns than there are.
+template <int kParts>
+PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet&, int threads) {
+  const Window& window = conv.window();
+  const std::vector<Walk> walks = plan_walks(window, Axes{1, 1, 1});
+  const Depth depth(window, conv.in_channels());
+  const int64_t columns = conv.out_channels() / window.groups;
+  const int64_t column_tiles = ceil_div(columns, kRows), strips = ceil_div(columns, kColumns);
+  PackedWeights packed;
+  int64_t size = 0;  // in bfloat16
+  for (const Walk& walk : walks) {
+    packed.walk_offset.push_back(size);
+    packed.group_step.push_back(depth.steps(walk) * column_tiles * kParts * kTile);
+    size += window.groups * packed.group_step.back();
+  }
+  packed.size = (size + 1) / 2;
+  packed.data = allocate_floats(packed.size);
+  uint16_t* const base = reinterpret_cast<uint16_t*>(packed.data.get());
+  std::memset(base, 0, static_cast<size_t>(packed.size) * sizeof(float));
+  for (size_t index = 0; index < walks.size(); ++index) {
+    const Walk& walk = walks[index];
+    const int64_t steps = depth.steps(walk), width = static_cast<int64_t>(walk.axis[2].index.size());
+    const int64_t run = depth.merged ? width : 1;  // taps of one row of steps
+    const int64_t run_steps = ceil_div(run * depth.channels, kElements);
+    parallel_for(threads, window.groups * strips, [&](int64_t chunk, int) {
+      const int64_t group = chunk / strips, strip = chunk % strips, begin = strip * kColumns;
+      const int64_t tiles = std::min<int64_t>(2, column_tiles - 2 * strip);
+      uint16_t* const to =
+          base + packed.walk_offset[index] + group * packed.group_step[index] + strip * steps * kParts * 2 * kTile;
+      int64_t t = 0;
+      for_taps(walk, window, [&](int64_t tap) {
+        for (int64_t c = 0; c < depth.channels; ++c) {
+          const int64_t element = t % run * depth.channels + c;
+          uint16_t* const at = to + (t / run * run_steps + element / kElements) * kParts * tiles * kTile;
+          const int64_t pair = element % kElements / 2 * kElements + element % 2;
+          for (int64_t k = begin; k < std::min(begin + kColumns, columns); ++k) {
+            uint16_t* const place = at + (k - begin) / kRows * kTile + pair + (k - begin) % kRows * 2;
+            float rest = conv.weight(group * columns + k, c, tap);
+            for (int part = 0; part < kParts; ++part) {
+              const uint16_t nearest = bfloat_of(rest);
+              place[part * tiles * kTile] = nearest;
+              rest -= float_of(nearest);
+            }
+          }
+        }
+        ++t;
+      });
+    });
+  }
+  return packed;
+}
+
+std::string unsupported(const ConvProblem&) { return ""; }
+
+// Two parts are there for those who ask: by itself the engine keeps all digits.
+double no_cost(const ConvProblem&, const KernelSet&) { return HUGE_VAL; }
+
+double cost_of(const ConvProblem& p, const KernelSet&) {
+  const int threads = processors();
+  const Geometry g(p, 3);
+  return cut_of(g, threads).time * threads + image_bytes(p) * cost::bfloat_image_byte();
+}
+
+template <int kParts>
+std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
+                              const KernelSet& set, Activation activation, int threads) {
+  return std::make_unique<BfloatRun>(kParts, problem, conv, weights, set, activation, threads);
+}
+
+}  // namespace
+
+std::vector<Algorithm> bfloat_algorithms() {
+  return {
+      {"bf16x6", "on a matrix unit (AMX): floats as sums of three bfloat16, six of their products; any window", true,
+       unsupported, cost_of, pack<3>, plan<3>, true, nullptr, true},
+      {"bf16x3", "on a matrix unit (AMX): floats as sums of two bfloat16, three of their products; any window", false,
+       unsupported, no_cost, pack<2>, plan<2>, true, nullptr, true},
+  };
+}
+
+}  // namespace convoxel
