@@ -91,8 +91,8 @@ void multiply_block(const BfloatProduct& p, const uint16_t* first, const uint16_
       if (R == 2) _tile_loadd(5, lower + part * p.a_part, row);
     };
     const auto columns = [&](int part) CVX_LAMBDA {
-      _tile_loadd(6, b + part * N * kTileElements, kLineBytes);
-      if (N == 2) _tile_loadd(7, b + (part * N + 1) * kTileElements, kLineBytes);
+      _tile_loadd(6, b + (kParts - 1 - part) * N * kTileElements, kLineBytes);
+      if (N == 2) _tile_loadd(7, b + ((kParts - 1 - part) * N + 1) * kTileElements, kLineBytes);
     };
     const auto multiply = [&]() CVX_LAMBDA {
       _tile_dpbf16ps(0, 4, 6);

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "bfloat.h"
 #include "convolution.h"
 #include "cost.h"
 #include "machine.h"
@@ -484,7 +485,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet&
             float rest = conv.weight(group * columns + k, c, tap);
             for (int part = 0; part < kParts; ++part) {
               const uint16_t nearest = bfloat_of(rest);
-              place[part * tiles * kTile] = nearest;
+              place[(kParts - 1 - part) * tiles * kTile] = nearest;
               rest -= float_of(nearest);
             }
           }
@@ -498,12 +499,10 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet&
 
 std::string unsupported(const ConvProblem&) { return ""; }
 
-// Two parts are there for those who ask: by itself the engine keeps all digits.
-double no_cost(const ConvProblem&, const KernelSet&) { return HUGE_VAL; }
-
+template <int kParts>
 double cost_of(const ConvProblem& p, const KernelSet&) {
   const int threads = processors();
-  const Geometry g(p, 3);
+  const Geometry g(p, kParts);
   return cut_of(g, threads).time * threads + image_bytes(p) * cost::bfloat_image_byte();
 }
 
@@ -515,12 +514,71 @@ std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& con
 
 }  // namespace
 
+BfloatPixels::BfloatPixels(int parts, const Convolution& conv, const PackedWeights& weights, const KernelSet& set,
+                           Activation activation, int64_t rows)
+    : parts_(parts),
+      conv_(conv),
+      weights_(weights),
+      unit_(*set.matrix_unit),
+      activation_(activation),
+      rows_(round_up(rows, kRows)) {
+  const Depth depth(conv.window(), conv.in_channels());
+  for (int64_t m = 0; m < rows_; m += kRows) tiles_.push_back(m * depth.pitch);
+  for (int64_t e = 0; e < conv.in_channels(); e += kElements) steps_.push_back(e);
+}
+
+// The last row's last step reads beyond the row.
+int64_t BfloatPixels::part_elements() const {
+  return round_up(rows_ * Depth(conv_.window(), conv_.in_channels()).pitch + kElements, kElements);
+}
+
+int64_t BfloatPixels::scratch_bytes() const { return parts_ * part_elements() * 2; }
+
+void BfloatPixels::run(const float* src, int64_t rows, float** outputs, const float* const* residuals,
+                       void* scratch) const {
+  const int64_t channels = conv_.in_channels(), pitch = Depth(conv_.window(), channels).pitch;
+  BfloatRows split;
+  split.parts = parts_;
+  split.dst = static_cast<uint16_t*>(scratch);
+  split.dst_part = part_elements();
+  split.dst_step = pitch;
+  split.src = src;
+  split.src_step = channels;
+  split.rows = rows;
+  split.floats = channels;
+  unit_.split(split);
+  for (int i = 0; i < parts_; ++i) {
+    std::memset(split.dst + i * split.dst_part + rows * pitch, 0, static_cast<size_t>(kElements) * sizeof(uint16_t));
+  }
+  std::fill(outputs + rows, outputs + round_up(rows, kRows), nullptr);
+  BfloatProduct product;
+  product.parts = parts_;
+  product.a = split.dst;
+  product.a_part = split.dst_part;
+  product.a_row = pitch;
+  product.tiles = tiles_.data();
+  product.tile_count = ceil_div(rows, kRows);
+  product.steps = steps_.data();
+  product.step_count = static_cast<int64_t>(steps_.size());
+  product.b = reinterpret_cast<const uint16_t*>(weights_.data.get());
+  product.columns = product.column_end = conv_.out_channels();
+  product.c = outputs;
+  product.residual = residuals;
+  product.bias = conv_.bias();
+  product.activation = activation_;
+  unit_.product(product);
+}
+
+int bfloat_parts(const Algorithm& algorithm) {
+  return !algorithm.needs_matrix_unit ? 0 : algorithm.digits == 24 ? 3 : 2;
+}
+
 std::vector<Algorithm> bfloat_algorithms() {
   return {
       {"bf16x6", "on a matrix unit (AMX): floats as sums of three bfloat16, six of their products; any window", true,
-       unsupported, cost_of, pack<3>, plan<3>, true, nullptr, true},
+       unsupported, cost_of<3>, pack<3>, plan<3>, true, nullptr, true},
       {"bf16x3", "on a matrix unit (AMX): floats as sums of two bfloat16, three of their products; any window", false,
-       unsupported, no_cost, pack<2>, plan<2>, true, nullptr, true},
+       unsupported, cost_of<2>, pack<2>, plan<2>, true, nullptr, true, 16},
   };
 }
 

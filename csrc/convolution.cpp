@@ -119,11 +119,12 @@ const std::vector<Algorithm>& algorithms() {
 
 namespace {
 
-// "auto", a family ("direct": as exact as a direct sum; "winograd"), a name of the table, or "winograd(m,r)", which
-// asks for kernels of 1 or r besides.
+// "auto", "fast", a family ("direct": as exact as a direct sum; "winograd"), a name of the table, or "winograd(m,r)",
+// which asks for kernels of 1 or r besides.
 bool is_asked_for(const std::string& name, const Algorithm& algorithm, int64_t* kernel) {
   *kernel = 0;
-  if (name == "auto" || name == algorithm.name) return true;
+  if (name == "auto") return algorithm.digits == 24;
+  if (name == "fast" || name == algorithm.name) return true;
   if (name == "direct") return algorithm.exact;
   if (name == "winograd") return std::strncmp(algorithm.name, "winograd", 8) == 0;
   const size_t comma = name.find(',');

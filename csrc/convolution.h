@@ -109,6 +109,7 @@ struct Algorithm {
   // What of the problem the packed weights depend on, as text; null if on nothing.
   std::string (*packing)(const ConvProblem&, const KernelSet&) = nullptr;
   bool needs_matrix_unit = false;
+  int digits = 24;  // of the numbers it multiplies; with fewer than float32 has, it is for "fast" only
 };
 
 const std::vector<Algorithm>& algorithms();
@@ -123,9 +124,9 @@ struct Candidate {
   double cost;
 };
 
-// The algorithms that `name` stands for and that support the problem, cheapest first: all of them ("auto"), a family
-// ("direct", "winograd") or one; a name may carry the kernel, as in "winograd(4,3)". Throws std::invalid_argument with
-// the reason if there is none.
+// The algorithms that `name` stands for and that support the problem, cheapest first: those that multiply float32
+// ("auto"), all of them ("fast"), a family ("direct", "winograd") or one; a name may carry the kernel, as in
+// "winograd(4,3)". Throws std::invalid_argument with the reason if there is none.
 std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProblem& problem, const KernelSet& set);
 
 // A layer: window, weights and bias. Immutable; packs its weights once for each algorithm (and packing) that asks.

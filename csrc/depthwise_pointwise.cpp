@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "bfloat.h"
 #include "depthwise.h"
 #include "machine.h"
 #include "pair.h"
@@ -16,6 +17,7 @@ namespace {
 
 constexpr int64_t kMostRows = 96;   // of a block, as in product_algorithms.cpp
 constexpr int64_t kLeastRows = 24;  // two register tiles for each panel
+constexpr int64_t kTileRows = MatrixUnit::kRows;
 constexpr int64_t kBlockChannels = 256;
 
 const Algorithm& algorithm_called(const std::string& name) {
@@ -27,7 +29,7 @@ const Algorithm& algorithm_called(const std::string& name) {
 
 class BlockedPair final : public ConvRun {
  public:
-  BlockedPair(const ConvPair& pair, const KernelSet& set, int threads, int64_t rows)
+  BlockedPair(const std::string& algorithm, const ConvPair& pair, const KernelSet& set, int threads, int64_t rows)
       : channels_(pair.first_problem.out_channels),
         columns_(pair.second_problem.out_channels),
         pixels_(pair.second_problem.batch * pair.second_problem.out_size[0] * pair.second_problem.out_size[1] *
@@ -37,20 +39,25 @@ class BlockedPair final : public ConvRun {
         lines_(pair.first_problem, *pair.first, packed(pair.first, "depthwise", pair.first_problem, set, threads), set,
                pair.first_activation),
         second_(*pair.second),
-        weights_(packed(pair.second, "pointwise", pair.second_problem, set, threads)),
         activation_(pair.activation),
-        walk_(plan_walks(pair.second_problem.window, pair.second_problem.out_size).front()) {}
+        walk_(plan_walks(pair.second_problem.window, pair.second_problem.out_size).front()) {
+    const Algorithm& cheapest = *rank_algorithms(algorithm, pair.second_problem, set).front().algorithm;
+    const int parts = bfloat_parts(cheapest);
+    const char* name = parts > 0 ? cheapest.name : "pointwise";
+    weights_ = &packed(pair.second, name, pair.second_problem, set, threads);
+    if (parts > 0) pixels_times_ = std::make_unique<BfloatPixels>(parts, second_, *weights_, set, activation_, rows);
+  }
 
   int64_t chunks(int) const override { return ceil_div(pixels_, rows_); }
   int64_t own_bytes() const override {
-    return pointer_bytes() + rows_ * channels_ * static_cast<int64_t>(sizeof(float));
+    return pointer_bytes() + block_bytes() + (pixels_times_ ? pixels_times_->scratch_bytes() : 0);
   }
 
   void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
     float** between = static_cast<float**>(scratch.own);
-    float** outputs = between + rows_;
-    const float** residuals = const_cast<const float**>(outputs + rows_);
-    void* own = residuals + rows_;
+    float** outputs = between + table_rows();
+    const float** residuals = const_cast<const float**>(outputs + table_rows());
+    void* own = residuals + table_rows();
     float* block = reinterpret_cast<float*>(static_cast<char*>(scratch.own) + pointer_bytes());
 
     const int64_t begin = chunk * rows_, rows = std::min(rows_, pixels_ - begin);
@@ -61,6 +68,10 @@ class BlockedPair final : public ConvRun {
 
     fill_outputs(walk_, *p.dst_view, p.dst, begin, rows, outputs);
     if (p.residual != nullptr) fill_outputs(walk_, *p.residual_view, p.residual, begin, rows, residuals);
+    if (pixels_times_) {
+      void* parts = static_cast<char*>(scratch.own) + pointer_bytes() + block_bytes();
+      return pixels_times_->run(block, rows, outputs, p.residual != nullptr ? residuals : nullptr, parts);
+    }
     Product product;
     product.a = between;
     product.a_step = 1;
@@ -68,7 +79,7 @@ class BlockedPair final : public ConvRun {
     product.rows = rows;
     product.taps = 1;
     product.channels = channels_;
-    product.b = weights_.data.get();
+    product.b = weights_->data.get();
     product.columns = product.column_end = columns_;
     product.c = outputs;
     product.residual = p.residual != nullptr ? residuals : nullptr;
@@ -83,9 +94,11 @@ class BlockedPair final : public ConvRun {
                                      const ConvProblem& problem, const KernelSet& set, int threads) {
     return conv->packed(algorithm_called(name), problem, set, threads);
   }
+  int64_t table_rows() const { return round_up(rows_, kTileRows); }
   int64_t pointer_bytes() const {
-    return round_up(3 * rows_ * static_cast<int64_t>(sizeof(float*)) + lines_.scratch_bytes(), kAlignBytes);
+    return round_up(3 * table_rows() * static_cast<int64_t>(sizeof(float*)) + lines_.scratch_bytes(), kAlignBytes);
   }
+  int64_t block_bytes() const { return round_up(rows_ * channels_ * static_cast<int64_t>(sizeof(float)), kAlignBytes); }
 
   int64_t channels_;  // between the two
   int64_t columns_;
@@ -94,7 +107,8 @@ class BlockedPair final : public ConvRun {
   const KernelSet& set_;
   DepthwiseLines lines_;
   const Convolution& second_;
-  const PackedWeights& weights_;
+  const PackedWeights* weights_ = nullptr;
+  std::unique_ptr<BfloatPixels> pixels_times_;  // if the product runs on a matrix unit
   Activation activation_;
   Walk walk_;
 };
@@ -178,8 +192,9 @@ PairPlan plan_pair(const std::string& algorithm, const ConvPair& pair, const Ker
   const int64_t most = std::clamp<int64_t>(fits, 1, kMostRows);
   const int64_t blocks = std::max<int64_t>(threads > 1 ? 2 * threads : 1, ceil_div(pixels, most));
   const int64_t rows = std::max<int64_t>(1, ceil_div(pixels, blocks));
-  if (algorithm == "blocked" || ((algorithm == "auto" || algorithm == "direct") && rows >= kLeastRows)) {
-    return {std::make_unique<BlockedPair>(pair, set, threads, rows), "blocked"};
+  const bool chosen = algorithm == "auto" || algorithm == "fast" || algorithm == "direct";
+  if (algorithm == "blocked" || (chosen && rows >= kLeastRows)) {
+    return {std::make_unique<BlockedPair>(chosen ? algorithm : "auto", pair, set, threads, rows), "blocked"};
   }
   const std::string parts = algorithm == "staged" ? "auto" : algorithm;
   return {std::make_unique<StagedPair>(pair, parts, set, threads), "staged"};

@@ -101,5 +101,5 @@ def test_what_is_no_pair_is_refused() -> None:
     ):
         with pytest.raises((ShapeError, UnsupportedError), match=message):
             plan.convolve_pair(first, second, src, dst)
-    with pytest.raises(ConfigError, match="there is no algorithm 'fast'"):
-        plan.convolve_pair(depthwise, pointwise, src, dst, algorithm="fast")
+    with pytest.raises(ConfigError, match="there is no algorithm 'fastest'"):
+        plan.convolve_pair(depthwise, pointwise, src, dst, algorithm="fastest")

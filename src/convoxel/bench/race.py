@@ -104,6 +104,7 @@ def measure_network(
     threads: int,
     rounds: int = 7,
     tune: bool = False,
+    algorithm: str = "auto",
     engines: Sequence[str] = tuple(ENGINES),
     on_step: Callable[[str], None] = lambda text: None,
 ) -> Race:
@@ -115,6 +116,7 @@ def measure_network(
         threads: of every engine.
         rounds: timed runs of each.
         tune: let ours measure its algorithms first.
+        algorithm: of ours, as in ``convoxel.compile``.
         engines: who takes part, of those that are installed and know so many axes.
         on_step: told what is done next.
     """
@@ -123,7 +125,7 @@ def measure_network(
         task = Task(network, Path(folder), threads)
         on_step("compiling and exporting")
         failed: dict[str, str] = {}
-        compile_s, macs, truth = _write_files(task, batch, tune, failed)
+        compile_s, macs, truth = _write_files(task, batch, tune, algorithm, failed)
         workers: dict[str, Worker] = {}
         errors: dict[str, float] = {}
         for name in chosen:
@@ -172,7 +174,7 @@ def _take_turns(workers: Mapping[str, Worker], rounds: int) -> tuple[dict[str, d
     return {name: time for name, time in times.items() if name not in lost}, lost
 
 
-def _write_files(task: Task, batch: int, tune: bool, failed: dict[str, str]) -> tuple[float, int, Any]:
+def _write_files(task: Task, batch: int, tune: bool, algorithm: str, failed: dict[str, str]) -> tuple[float, int, Any]:
     """Write input, program and ONNX model; return our compile time, the multiply-accumulates, PyTorch's result."""
     import torch
 
@@ -185,7 +187,7 @@ def _write_files(task: Task, batch: int, tune: bool, failed: dict[str, str]) -> 
     with torch.inference_mode():
         truth = model(tensor).numpy()
     begun = time.perf_counter()
-    program = compile_model(model, tensor, threads=task.threads, tune=tune)
+    program = compile_model(model, tensor, threads=task.threads, tune=tune, algorithm=algorithm)
     compile_s = time.perf_counter() - begun
     program.save(task.folder / "net.cvx")
     try:

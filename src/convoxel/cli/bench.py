@@ -87,6 +87,7 @@ def networks(
     threads: Annotated[str | None, typer.Option(help="CPU threads, such as 1,2 (all).")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each contender.")] = 7,
     tune: Annotated[bool, typer.Option("--tune", help="Ours measures its algorithms first.")] = False,
+    algorithm: Annotated[str, typer.Option(help="Of our convolutions: auto, fast, direct, ….")] = "auto",
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures and the machine.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.svg|png", help="Draw the ratios as bars.")] = None,
 ) -> None:
@@ -120,11 +121,18 @@ def networks(
             def show(step: str, done: int = done, what: str = f"{network.name}, batch {b}") -> None:
                 counter(done, len(plans), f"{what}: {step}")
 
-            races.append(measure_network(network, b, count, rounds, tune, on_step=show))
+            races.append(measure_network(network, b, count, rounds, tune, algorithm, on_step=show))
             for line in _race_lines(races[-1]):
                 say(screen, line)
             if json is not None:  # whatever was measured is kept, should the next one be interrupted
-                write_json([race.to_dict() for race in races], json, rounds=rounds, tune=tune, missing=absent)
+                write_json(
+                    [race.to_dict() for race in races],
+                    json,
+                    rounds=rounds,
+                    tune=tune,
+                    algorithm=algorithm,
+                    missing=absent,
+                )
     means = geometric_means([(group, race) for race in races for group in ("all", race.group)])
     say(screen)
     rows = [(mean.name, f"{mean.ratio:.2f}×", f"{mean.smallest:.2f}×", mean.count) for mean in means]

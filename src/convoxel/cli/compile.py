@@ -52,7 +52,7 @@ def compile_network(
     begun = time.perf_counter()
     with limit_threads(threads), Counter("tuning") as counter:
         if network.endswith((".onnx", ".cvx")):
-            chosen = _from_file(network, shape, threads, assign, tune or verify or algorithm != "auto")
+            chosen = _from_file(network, shape, threads, assign, algorithm, tune or verify)
         else:
             options = {"threads": threads, "tune": tune, "algorithm": algorithm, "verify": verify}
             chosen = _from_model(network, shape, assign, {**options, "on_progress": counter})
@@ -100,17 +100,15 @@ def _from_model(
 
 
 def _from_file(
-    path: str, shape: str | None, threads: int | None, assign: list[str] | None, forced: bool
+    path: str, shape: str | None, threads: int | None, assign: list[str] | None, algorithm: str, measured: bool
 ) -> tuple[str, tuple[int, ...], Any]:
     """Return name, input shape and program of an ONNX file or a saved program."""
     from convoxel.graph.load import load
     from convoxel.graph.program import Program
 
-    if assign or forced:
-        raise ConfigError(
-            f"set, tune, verify, algorithm: they do not go with {Path(path).suffix} files. Leave them out."
-        )
-    program = load(path, threads)
+    if assign or measured:
+        raise ConfigError(f"set, tune, verify: they do not go with {Path(path).suffix} files. Leave them out.")
+    program = load(path, threads, algorithm)
     if not isinstance(program, Program) or len(program.graph.inputs) != 1:
         raise ConfigError(f"network: {path} takes several inputs; use convoxel.load in Python.")
     (value,) = program.graph.inputs
@@ -127,7 +125,7 @@ def _check_algorithm(name: str) -> None:
     """Refuse an unknown name before the network is built, which may take a while."""
     from convoxel.native import algorithms
 
-    known = ["auto", "direct", "winograd", *(row["name"] for row in algorithms())]
+    known = ["auto", "fast", "direct", "winograd", *(row["name"] for row in algorithms())]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

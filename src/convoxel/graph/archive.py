@@ -100,8 +100,8 @@ def write_program(
     _write(target, safetensors.numpy.save(tensors, metadata))
 
 
-def read_program(path: Path, threads: int | None) -> Program:
-    """Return the program in a file that ``write_program`` made.
+def read_program(path: Path, threads: int | None, algorithm: str = "auto") -> Program:
+    """Return the program in a file that ``write_program`` made; ``algorithm`` replaces the saved one unless "auto".
 
     Raises ``GraphError`` if the file is broken, of another kind, or of a newer version.
     """
@@ -125,9 +125,10 @@ def read_program(path: Path, threads: int | None) -> Program:
         structure = _structure(content["structure"], len(graph.outputs))
         verify(graph)
         check_layouts(graph)
-        algorithm, winners = str(content["algorithm"]), {str(k): str(v) for k, v in content["winners"].items()}
+        saved, winners = str(content["algorithm"]), {str(k): str(v) for k, v in content["winners"].items()}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as reason:
         raise GraphError(f"load: {path} holds no valid program ({reason}). Save the program again.") from reason
+    algorithm = saved if algorithm == "auto" else algorithm
     return Program(graph, structure, threads=threads, algorithm=algorithm, winners=winners)
 
 

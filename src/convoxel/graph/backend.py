@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from convoxel.errors import ConvoxelError
+from convoxel.graph.compile import allowed
 from convoxel.graph.from_torch import read
 from convoxel.graph.passes import optimise
 from convoxel.graph.program import Program
@@ -132,7 +133,9 @@ class _Piece:
                     x if weight else slot for x, weight, slot in zip(inputs, self._weights, self._slots, strict=True)
                 ]
                 imported = read(_Frozen(self._piece, slots), [x.detach() for x in tensors])
-                self._program = Program(optimise(imported.graph), imported.structure, threads=self._threads)
+                self._program = Program(
+                    optimise(imported.graph), imported.structure, threads=self._threads, algorithm=allowed("auto")
+                )
                 self._stamp = stamp
             return self._program
 

@@ -32,19 +32,23 @@ def compile(
 
     Args:
         model: a ``torch.nn.Module`` of float32 on the CPU. It is not changed, and not needed afterwards.
-        example_inputs: arrays or tensors, float32, (n, c, w), (n, c, h, w) or (n, c, d, h, w), on which the model
-            runs. Their values do not matter; a spatial size of 1 is taken for fixed.
+        example_inputs: arrays or tensors on which the model runs: float32, (n, c, w), (n, c, h, w) or (n, c, d, h, w),
+            or whole numbers (indices). Their values do not matter; a spatial size of 1, and that of a tensor with one
+            axis alone, is taken for fixed.
         threads: how many threads a call uses; all that the process may use by default.
         tune: for every convolution of the example's sizes, measure the three algorithms of least expected cost and
             keep the fastest; remembered in the cache folder (``CONVOXEL_CACHE``), so that the next time is free.
-        algorithm: one of ``convoxel.algorithms()`` for every convolution, or ``"auto"``.
+        algorithm: ``"auto"``; ``"fast"``, which also takes products of numbers with 16 binary digits where the
+            processor has a unit for them (AMX: relative errors of some 1e-5 instead of 1e-6); ``"direct"``, no more
+            rounding than direct sums; or one of ``convoxel.algorithms()`` for every convolution. ``"auto"`` means
+            ``"fast"`` where ``torch.set_float32_matmul_precision("high")`` has allowed as much.
         verify: run program and model on random input of the example's sizes and compare; the figures are then in
             ``program.verification``. Takes a few runs of the model, in float64 where that is affordable.
         on_progress: for ``tune``: called with (convolutions done, convolutions to measure, the next one).
 
     Raises:
         GraphError: the model is no module, or ``torch.export`` cannot record it.
-        ShapeError: an example has no batch axis, or is not float32.
+        ShapeError: an example holds fractions of another type than float32, or has an axis of size 0 besides the batch.
         ConfigError: ``threads`` is below 1, or ``tune`` and ``algorithm`` contradict each other.
         UnsupportedError: the forced ``algorithm`` cannot run some convolution, or a size depends on values.
         AccuracyError: with ``verify``: program and model differ by more than rounding explains.
@@ -64,6 +68,7 @@ def compile(
         raise ConfigError(
             f"compile: tune=True chooses algorithms, but algorithm={algorithm!r} forces one; give one of both"
         )
+    algorithm = allowed(algorithm)
     if not isinstance(model, torch.nn.Module):
         raise GraphError(
             f"compile: model is a {type(model).__name__}, expected a torch.nn.Module; wrap a function in a module"
@@ -91,6 +96,13 @@ def compile(
     return program
 
 
+def allowed(algorithm: str) -> str:
+    """Return ``algorithm``, or ``"fast"`` for ``"auto"`` where PyTorch's precision of float32 products is lowered."""
+    import torch
+
+    return "fast" if algorithm == "auto" and torch.get_float32_matmul_precision() != "highest" else algorithm
+
+
 def _as_tensor(example: Any, index: int, torch: Any) -> Any:
     where = f"compile: example_inputs[{index}]"
     if isinstance(example, np.ndarray):
@@ -98,11 +110,11 @@ def _as_tensor(example: Any, index: int, torch: Any) -> Any:
     if not isinstance(example, torch.Tensor):
         raise GraphError(f"{where} is a {type(example).__name__}, expected a tensor or array")
     example = example.detach().cpu()
-    if example.dtype != torch.float32:
+    if example.dtype not in (torch.float32, torch.int64, torch.int32, torch.uint8, torch.bool):
         raise ShapeError(f"{where} is {example.dtype}, expected float32; convert it (x.float())")
-    if example.ndim < 2 or 0 in example.shape:
+    if 0 in example.shape[1:]:
         raise ShapeError(
-            f"{where} has shape {tuple(example.shape)}, expected (n, c, …) with a batch axis and no axis of size 0"
+            f"{where} has shape {tuple(example.shape)}, expected (n, c, …) with no axis of size 0 behind the batch"
         )
     return example
 

@@ -17,7 +17,7 @@ from convoxel.graph.specialised import Specialised
 __all__ = ["load"]
 
 
-def load(path: str | Path, threads: int | None = None) -> Program | Specialised:
+def load(path: str | Path, threads: int | None = None, algorithm: str = "auto") -> Program | Specialised:
     """Return the network in a file as a program of native steps.
 
     An ``.onnx`` file is read, rewritten and planned as ``compile`` does with a module; a ``.cvx`` file, which
@@ -26,6 +26,7 @@ def load(path: str | Path, threads: int | None = None) -> Program | Specialised:
     Args:
         path: ``.onnx`` (operator sets 6 and later; external data inside the file's folder) or ``.cvx``.
         threads: how many threads a call uses; all that the process may use by default.
+        algorithm: of every convolution, as in ``compile``; ``"auto"`` for a ``.cvx`` file is what it was saved with.
 
     Returns:
         A program; where the values of some inputs decide sizes, one that makes a program for each value.
@@ -46,13 +47,13 @@ def load(path: str | Path, threads: int | None = None) -> Program | Specialised:
     if source.suffix == ".cvx":
         from convoxel.graph.archive import read_program
 
-        return read_program(source, threads)
+        return read_program(source, threads, algorithm)
     if source.suffix != ".onnx":
         raise ConfigError(f"load: {source} ends in {source.suffix!r}; expected .onnx or .cvx")
-    return from_onnx(source, threads)
+    return from_onnx(source, threads, algorithm)
 
 
-def from_onnx(source: Any, threads: int | None = None) -> Program | Specialised:
+def from_onnx(source: Any, threads: int | None = None, algorithm: str = "auto") -> Program | Specialised:
     """Return the program of an ONNX file (a path) or model (``onnx.ModelProto``)."""
     try:
         from convoxel.graph.from_onnx import explained, open_model, read
@@ -63,7 +64,7 @@ def from_onnx(source: Any, threads: int | None = None) -> Program | Specialised:
     def make(values: Mapping[str, NDArray[Any]]) -> Program:
         graph, structure = read(model, values)
         with explained(lambda: "the model"):
-            return Program(optimise(graph), structure, threads=threads, source=str(graph))
+            return Program(optimise(graph), structure, threads=threads, algorithm=algorithm, source=str(graph))
 
     try:
         return make({})

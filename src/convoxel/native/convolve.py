@@ -43,9 +43,9 @@ def conv(
         padding: an int, one per axis, ``(low, high)`` per axis (negative crops), or "none", "half", "full",
             "same", "causal".
         groups: channel groups.
-        algorithm: "auto"; "direct" (no more rounding than a direct sum, and NaN stays where it belongs) or
-            "winograd", the cheapest of that kind; or a name from ``algorithms()``, as in "winograd(4)" or
-            "winograd(4,3)".
+        algorithm: "auto"; "fast" (the cheapest, be it on numbers of 16 binary digits); "direct" (no more rounding
+            than a direct sum) or "winograd", the cheapest of that kind; or a name from ``algorithms()``, as in
+            "indirect" (NaN and infinity stay where they belong), "winograd(4)" or "winograd(4,3)".
         threads: None for all that the process may use; the result does not depend on it.
         isa: instruction set; by default the best one (``build_info()``).
 

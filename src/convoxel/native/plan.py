@@ -396,7 +396,7 @@ class Plan:
             getattr(self._core, method)(*arguments)
         except ValueError as error:
             if str(error).startswith("there is no algorithm"):
-                names = ", ".join(["auto", "direct", "winograd", *(str(row["name"]) for row in algorithms())])
+                names = ", ".join(["auto", "fast", "direct", "winograd", *(str(row["name"]) for row in algorithms())])
                 raise ConfigError(f"{method}: {error}; give one of {names}.") from None
             if what != "auto" and str(error).startswith("algorithm"):
                 raise UnsupportedError(f"{method}: {error}.") from None

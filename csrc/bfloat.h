@@ -1,0 +1,34 @@
+// Pixels times the weights of a 1x1 convolution on a matrix unit, for steps that have the pixels in memory of their
+// own.
+#pragma once
+
+#include "convolution.h"
+
+namespace convoxel {
+
+class BfloatPixels {
+ public:
+  // weights: packed by the algorithm of so many parts. rows: the most that a run has.
+  BfloatPixels(int parts, const Convolution& conv, const PackedWeights& weights, const KernelSet& set,
+               Activation activation, int64_t rows);
+  int64_t scratch_bytes() const;
+
+  // Row m of src, dense, becomes outputs[m]. outputs has room for rows, rounded up to whole tiles.
+  void run(const float* src, int64_t rows, float** outputs, const float* const* residuals, void* scratch) const;
+
+ private:
+  int64_t part_elements() const;
+
+  int parts_;
+  const Convolution& conv_;
+  const PackedWeights& weights_;
+  const MatrixUnit& unit_;
+  Activation activation_;
+  int64_t rows_;
+  std::vector<int64_t> tiles_, steps_;
+};
+
+// The parts that an algorithm multiplies, 0 if it does not run on a matrix unit.
+int bfloat_parts(const Algorithm& algorithm);
+
+}  // namespace convoxel
