@@ -62,6 +62,15 @@ def test_a_loaded_program_gives_the_same_numbers(program: cx.Program, saved: Pat
             np.testing.assert_array_equal(a, b)
 
 
+def test_the_engine_shares_the_weights_of_a_file(saved: Path) -> None:
+    """It copies what somebody could write to; of a file's weights there would be two copies for nothing."""
+    for name, array in cx.load(saved).graph.constants.items():
+        part: Any = array
+        while isinstance(part, np.ndarray):
+            assert not part.flags.writeable, name
+            part = part.base
+
+
 def test_loading_needs_no_pytorch(saved: Path) -> None:
     code = (
         "import sys, numpy as np, convoxel as cx; "

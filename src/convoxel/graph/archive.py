@@ -135,7 +135,13 @@ def read_program(path: Path, threads: int | None, algorithm: str = "auto") -> Pr
 def _read(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            for array in tensors.values():  # what nobody can change the engine shares instead of copying
+                part: Any = array
+                while isinstance(part, np.ndarray):
+                    part.setflags(write=False)
+                    part = part.base
+            return dict(file.metadata() or {}), tensors
     except OSError as reason:
         raise GraphError(f"load: {path} cannot be read ({reason}); expected a .cvx file.") from None
     except Exception as reason:  # safetensors raises a kind of its own
