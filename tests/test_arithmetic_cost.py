@@ -82,7 +82,7 @@ def test_groups_must_divide() -> None:
         conv_params(4, 6, (3,), groups=3)
 
 
-def test_a_small_image_three_ways() -> None:
+def test_B2_a_small_image_three_ways() -> None:
     """3 × 3 pixels and a 2 × 2 kernel: as a convolution, locally connected, fully connected."""
     counts = conv_matrix((3, 3), 1, 1, (2, 2))
     assert (counts.shared, counts.nonzeros, counts.dense) == (4, 16, 36)
@@ -93,7 +93,7 @@ def test_a_small_image_three_ways() -> None:
 
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(st.data())
-def test_matrix_counts_are_those_of_the_matrix(data: st.DataObject) -> None:
+def test_B3_matrix_counts_are_those_of_the_matrix(data: st.DataObject) -> None:
     """The matrix itself: a column is what PyTorch makes of an image with a single one."""
     dims = data.draw(st.integers(1, 3))
     groups, c, k = (data.draw(st.integers(1, 2)) for _ in range(3))

@@ -146,7 +146,7 @@ def check_matrix(matrix: torch.Tensor, field: Field) -> None:
     assert checked >= outputs // 2
 
 
-def test_published_chains() -> None:
+def test_D2_published_chains() -> None:
     """VGG-16 and AlexNet of Araujo, Norris & Sim 2019: field, stride and effective padding."""
     field, pools = Field.window(), []
     for convolutions in (2, 2, 3, 3, 3):

@@ -63,7 +63,7 @@ def test_repeats_and_axes() -> None:
     ("down0", "»down0«", "a factor above 0"),
     ("unpool2@2", "»unpool2@2«", "position is 2, but a window of 2"),
     ("k3x0", "k3»x0«", "a repetition of x1 to x1024"),
-    ("k3,3", "»k3,3«", "one number, or 1 of them, for 1 axes; got 2"),
+    ("k3,3", "»k3,3«", "one number for the one axis; got 2"),
     ("k3 pool2x9999", "k3 pool2»x9999«", "a repetition of x1 to x1024"),
     ("k3s99999", "k3s»99999«", "a number of at most 65536"),
     ("3x3", "»3«x3", "a kind of layer"),

@@ -56,6 +56,7 @@ def check_inputs(graph: Graph) -> None:
     assert answer.smallest == min(tried, default=answer.smallest)
     for o in {*list(tried.values())[:4], 1, 7}:
         giving = solve_inputs(graph, o)
+        assert answer.giving(o).sizes == giving.sizes
         assert [i for i in range(1, UPPER + 1) if i in giving.sizes] == [i for i, own in tried.items() if own == o]
 
 

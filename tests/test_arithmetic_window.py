@@ -94,7 +94,7 @@ def test_ceil_mode_keeps_only_windows_that_see_something(i: int, k: int, s: int,
     (4, 3, 1, 0, 2), (5, 4, 1, 2, 6), (5, 3, 1, 1, 5), (5, 3, 1, 2, 7), (5, 3, 2, 0, 2), (5, 3, 2, 1, 3),
     (6, 3, 2, 1, 3),
 ])  # fmt: skip
-def test_worked_examples_of_the_guide(i: int, k: int, s: int, p: int, o: int) -> None:
+def test_D8_worked_examples_of_the_guide(i: int, k: int, s: int, p: int, o: int) -> None:
     assert window.conv_size(i, k, s, p) == o
     assert window.transposed_size(o, k, s, p, a=window.output_padding(i, k, s, p)) == i
 
@@ -116,7 +116,7 @@ def test_padding_words(i: int, k: int, d: int) -> None:
 
 @drawn
 @given(st.integers(1, 60), kernels, strides, dilations)
-def test_same_with_stride(i: int, k: int, s: int, d: int) -> None:
+def test_D8_same_with_stride(i: int, k: int, s: int, d: int) -> None:
     ((before, after),) = window.resolve_padding("same", (k,), s, d, size=(i,))
     assert 0 <= after - before <= 1
     assert window.conv_size(i, k, s, (before, after), d) == -(-i // s)

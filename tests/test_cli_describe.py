@@ -62,7 +62,8 @@ def test_onnx_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = network(tmp_path / "net.onnx")
     told = json.loads(output(capsys, path, "--shape", "1,1,8,8,8", "--json"))
     assert (told["name"], told["total"]["macs"], told["total"]["field"]) == ("net.onnx", 54 * 216, [3, 3, 3])
-    assert told["sizes"] == {"smallest": [3, 3, 3], "step": [1, 1, 1]}
+    assert (told["sizes"]["smallest"], told["sizes"]["step"]) == ([3, 3, 3], [1, 1, 1])
+    assert told["sizes"]["axes"][0] == {"few": [], "starts": [3], "text": "every size from 3", "equation": "o = i − 2"}
     assert {"live_bytes", "intensity", "moved_bytes"} <= set(told["rows"][0])
 
 
@@ -70,7 +71,7 @@ def test_refusals(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = network(tmp_path / "net.onnx")
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     cases: list[tuple[list[object], str]] = [
-        ([path], "needs the shape of every input, x (n, 1, d, h, w)"),
+        ([path], f"shape: {path} takes x (n, 1, d, h, w), and leaves sizes open. Say which with --shape"),
         ([path, "--shape", "1,2,8,8,8"], "takes x (n, 1, d, h, w)"),
         ([path, "--shape", "1,1,2,8,8"], "does not accept (1, 1, 2, 8, 8)"),
         ([path, "--shape", "1,1,8,8,8", "--set", "levels=2"], "the network of a file is fixed"),

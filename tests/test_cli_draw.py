@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
+import convoxel as cx
 from convoxel.cli import main
 from refusal import refused_command
 
@@ -30,6 +33,9 @@ def run(capsys: pytest.CaptureFixture[str], line: str) -> str:
     ("conv --size 6 --kernel 3 --padding 1:0 --numbers --kind convolution", "conv"),
     ("conv --size 3x3x3 --kernel 2 --kind transposed", "conv"),
     ("conv --size 5x5 --padding 1x0 --step 2", "conv"),
+    ("conv --size 5x4 --padding 2 --border reflect --numbers", "conv"),
+    ("conv --size 4 --kind transposed --stride 2 --view scatter", "conv"),
+    ("overlap --kernel 3 --size 3x3x3", "overlap"),
     ("conv --size 5x5 --padding -1:2 --strip 4", "conv"),
     ("matrix --size 3x3 --kernel 2 --sharing all --columns-first", "matrix"),
     ("matrix --size 6 --channels 2x4 --groups 2", "matrix"),
@@ -101,6 +107,13 @@ def test_fields_over_an_image_with_their_influence(capsys: pytest.CaptureFixture
 ])  # fmt: skip
 def test_mistakes(capsys: pytest.CaptureFixture[str], line: str, match: str) -> None:
     assert match in refused_command(capsys, "draw", *line.split())
+
+
+def test_files_that_leave_sizes_open_are_told_a_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    cx.compile(nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU()), torch.zeros(1, 1, 16)).save("net.cvx")
+    refused = refused_command(capsys, "draw", "network", "net.cvx")
+    assert "net.cvx takes input (n, 1, w), and leaves sizes open. Say which with --shape" in refused
+    assert "written: network.svg" in run(capsys, "network net.cvx --shape 1,1,16")
 
 
 def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+import convoxel as cx
 from convoxel.cli import main
 from refusal import refused_command
 
@@ -96,7 +100,47 @@ def test_depth_and_tiles(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a halo of 4 before and 4 after" in shown and "86:150 → out 58:75" in shown
 
 
+def test_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert output(capsys, 572, "unet_ronneberger").splitlines() == [
+        "unet_ronneberger takes 188 + 16 n (n ≥ 0): o = i − 184",
+        "smallest: 1×1×188×188 → 1×2×4×4",
+        "1×1×572×572 → 1×2×388×388",
+    ]
+    assert output(capsys, "unet_ronneberger", "--output", 388) == "Input sizes: 572: o = i − 184\n"
+    none = output(capsys, "unet_ronneberger", "--output", 390, "--set", "dims=1")
+    assert none == "No input size gives 390. Outputs near it that some input gives: 388 and 404.\n"
+    cicek = answer(capsys, "unet_cicek", "--output", "44x44x28")
+    assert [axis["few"] for axis in cicek["accepted"]] == [[132], [132], [116]]
+    uneven = answer(capsys, "8x16", "unet", "--set", "strides=[(1,2),2]", "--set", "levels=2")
+    assert (uneven["smallest"], uneven["step"], uneven["output"]) == ([2, 4], [2, 4], [[1, 2, 8, 16]])
+    classes = output(capsys, "alexnet").splitlines()
+    assert classes == ["alexnet takes 63 and more", "smallest: 1×3×63×63 → 1×1000"]
+    tiles = output(capsys, 200, "unet", "--set", "levels=2", "--tile", 100).splitlines()
+    assert len(tiles) == 2 and "a halo of 22 before and 22 after" in tiles[0] and tiles[1].startswith("200 in 3: in 0:")
+
+
+def test_networks_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(2, 3, 3))
+    path = tmp_path / "net.cvx"
+    cx.compile(net, torch.zeros(1, 1, 16, 16)).save(path)
+    shown = output(capsys, path, "--shape", "1,1,16,16")
+    assert shown.splitlines() == [f"{path} takes every size from 6: o = ⌊(i − 4) / 2⌋", "smallest: 1×1×6×6 → 1×3×1×1"]
+    refused = refused_command(capsys, "size", path)
+    assert "and leaves sizes open. Say which with --shape, such as --shape 1,3,224,224; once for each" in refused
+    refused = refused_command(capsys, "size", path, "--set", "levels=2")
+    assert "set: 'levels=2' given, but the network of a file is fixed" in refused
+
+
 @pytest.mark.parametrize("words, part", [
+    (["570", "unet_ronneberger"], "does not take 570×570, but: 188, 204, 220, … (188 + 16 n). The nearest: 556 or 572"),
+    (["unett"], "there is no model 'unett'; did you mean 'unet'?"),
+    (["alexnet", "--output", "9"], "alexnet makes 1×1000 of 1×3×224×224; no output along the image's axes follows"),
+    (["alexnet", "--tile", "64"], "alexnet cannot be tiled: its output has no image axes that can be followed"),
+    (["unet", "--tile", "64"], "Use tiles of at least 208"),
+    (["unet", "--field", "9"], "--field repeats layers, but unet is a network. Leave --field out"),
+    (["8x8x8", "unet", "--set", "dims=2"], "size: got 3 sizes, but the network has 2 image axes. Give one an axis"),
+    (["9", "k3", "--set", "levels=2"], "--set and --shape belong to a network, but none is given"),
+    (["missing.onnx"], "missing.onnx cannot be read (No such file or directory)"),
     (["224", "k7s2q3", "pool3"], "layer 1 is not understood at the mark: k7s2»q3« pool3. Expected one of 'p', 'd'."),
     (["224", "k7", "foo3"], "k7 »foo«3. Expected a kind of layer: k, pool, t,"),
     (["224x224", "k3,3,3"], "one number, or 2 of them, for 2 axes; got 3"),

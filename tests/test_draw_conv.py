@@ -55,7 +55,7 @@ def numbers(key: str | None) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_step_covers_what_its_row_of_the_matrix_reads(case: dict[str, Any]) -> None:
+def test_A5_every_step_covers_what_its_row_of_the_matrix_reads(case: dict[str, Any]) -> None:
     figure, scan, matrix = draw.conv(**case), Scan.of(**case), layer_matrix(case)
     assert figure.frames == len(matrix) == scan.steps()
     for step, row in enumerate(matrix):
@@ -68,6 +68,69 @@ def test_every_step_covers_what_its_row_of_the_matrix_reads(case: dict[str, Any]
                 place = np.ravel_multi_index(cells[slot.spot], scan.size)
                 shown[place] = 1 + np.ravel_multi_index(numbers(slot.data("slot")), scan.kernel)
         np.testing.assert_array_equal(shown, row)
+
+
+@pytest.mark.parametrize("border", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("case", [
+    {"size": 5, "kernel": 5, "padding": (2,)},
+    {"size": (4, 5), "kernel": 3, "stride": 2, "padding": ((1, 2), (2, 0)), "kind": "convolution"},
+    {"size": (3, 3, 3), "kernel": 3, "stride": 2, "padding": 1},
+], ids=str)  # fmt: skip
+def test_D8_borders_repeat_what_the_layer_pads_with(case: dict[str, Any], border: str) -> None:
+    figure, scan = draw.conv(**case, border=border), Scan.of(**case, border=border)
+    units = torch.eye(int(np.prod(scan.size))).double().reshape(-1, 1, *scan.size)
+    pads = [p for track in reversed(scan.tracks) for p in track.p]
+    units = torch.nn.functional.pad(units, pads, mode=border)
+    weight = torch.arange(1.0, 1 + np.prod(scan.kernel)).reshape(1, 1, *scan.kernel).double()
+    weight = weight.flip(tuple(range(2, weight.dim()))) if scan.kind == "convolution" else weight
+    function = (torch.conv1d, torch.conv2d, torch.conv3d)[len(scan.size) - 1]
+    matrix = function(units, weight, None, [track.s for track in scan.tracks]).flatten(1).T.numpy()
+    assert figure.frames == len(matrix)
+    for step, row in enumerate(matrix):
+        placed = list(elements(parsed(figure.still(step))))
+        cells = {
+            p.spot: numbers(p.data("input") or p.data("copy")) for p in placed if p.data("input") or p.data("copy")
+        }
+        shown = np.zeros_like(row)
+        for slot in (p for p in placed if p.data("slot")):
+            place = np.ravel_multi_index(cells[slot.spot], scan.size)
+            shown[place] += 1 + np.ravel_multi_index(numbers(slot.data("slot")), scan.kernel)
+        np.testing.assert_array_equal(shown, row)
+    assert f"({border})" in figure.title and check_texts(figure) > 3
+
+
+@pytest.mark.parametrize("case", [
+    {"size": (3, 3), "kernel": 3, "stride": 2, "padding": 1, "output_padding": 1},
+    {"size": 4, "kernel": 2, "stride": 3, "dilation": 2, "output_padding": 2},
+    {"size": 3, "kernel": 4, "stride": 1, "padding": 2},
+    {"size": (2, 3, 2), "kernel": (2, 1, 3), "stride": (2, 1, 1)},
+], ids=str)  # fmt: skip
+def test_scattered_each_input_covers_what_its_column_of_the_matrix_writes(case: dict[str, Any]) -> None:
+    case = {**case, "kind": "transposed"}
+    figure, scan, matrix = draw.conv(**case, view="scatter"), Scan.of(**case), layer_matrix(case)
+    assert figure.frames == matrix.shape[1]
+    for step, column in enumerate(matrix.T):
+        placed = list(elements(parsed(figure.still(step))))
+        cells = {p.spot: numbers(p.data("output")) for p in placed if p.data("output")}
+        assert len(cells) == len(column)
+        shown = np.zeros_like(column)
+        for slot in (p for p in placed if p.data("slot")):
+            if slot.spot in cells:
+                place = np.ravel_multi_index(cells[slot.spot], scan.output)
+                shown[place] = 1 + np.ravel_multi_index(numbers(slot.data("slot")), scan.kernel)
+        np.testing.assert_array_equal(shown, column)
+    assert check_texts(figure) > 3
+
+
+def test_scattered_sums_grow_to_the_layers_result() -> None:
+    x, w = np.arange(9).reshape(3, 3) * 100, np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    figure = draw.conv((3, 3), 3, 2, 1, kind="transposed", view="scatter", x=x, w=w)
+    expected = torch.conv_transpose2d(torch.tensor(x)[None, None], torch.tensor(w)[None, None], None, 2, 1)
+    texts = [element.text for element in parsed(figure.still(8)).iter(f"{SVG}text")]
+    assert {f"{int(v):.3g}" for v in expected.ravel()} <= set(texts)
+    assert any("input (2, 2) = 800 is added to 4 outputs, 5 of 9 products are cut off" in (t or "") for t in texts)
+    first = [element.text for element in parsed(figure.still(1)).iter(f"{SVG}text")]
+    assert "400" in first and "5.6e+03" not in first
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -88,7 +151,7 @@ def test_matrix_pictures_show_the_matrix(case: dict[str, Any]) -> None:
     assert f"{matrix.size} entries, {np.count_nonzero(matrix)} not zero" in figure.text
 
 
-def test_matrix_of_the_lecture() -> None:
+def test_A3_matrix_of_the_lecture_is_drawn() -> None:
     """A 3×3 image, column by column, under a 2×2 kernel."""
     root = parsed(draw.matrix((3, 3), 2, order="F"))
     low = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -102,7 +165,7 @@ def test_matrix_of_the_lecture() -> None:
     ]
 
 
-def test_sharing_counts_weights_as_the_lecture_does() -> None:
+def test_B2_sharing_counts_weights_as_the_lecture_does() -> None:
     for sharing, weights in (("shared", 4), ("sparse", 16), ("dense", 36)):
         assert draw.matrix((3, 3), 2, sharing=sharing).text.endswith(f" {weights} weights.")
     three = draw.matrix((3, 3), 2, sharing=("dense", "sparse", "shared"))
@@ -217,7 +280,14 @@ def test_tracks_read_what_the_equations_say(data: st.DataObject) -> None:
     (lambda: draw.matrix((3, 3), 2, order="K"), "order: got 'K'"),
     (lambda: draw.matrix((3, 3), 2, in_channels=3, groups=2), "groups: got 2"),
     (lambda: draw.overlap((), 2), "at least one kernel"),
-    (lambda: draw.overlap(3, 2, size=(2, 2, 2)), "one or two axes"),
+    (lambda: draw.overlap(3, 2, size=(2, 2, 2, 2)), "expected 1 to 3 sizes"),
+    (lambda: draw.conv((5, 5), border="mirror"), "border: got 'mirror'; expected 'zeros', 'reflect'"),
+    (lambda: draw.conv((3, 3), kind="transposed", border="reflect"), "has a border of zeros alone"),
+    (lambda: draw.conv((9, 3), 7, padding="half", border="reflect"),
+     "axis 1 of 2: a border of 3 is more than reflect padding makes of 3 inputs: at most 2"),
+    (lambda: draw.conv(2, 6, padding=3, border="circular"), "at most 2. Use a larger size or less padding"),
+    (lambda: draw.conv((3, 3), view="scatter"), "view: got 'scatter' with kind 'correlation'; expected 'gather', or"),
+    (lambda: draw.conv((3, 3), kind="transposed", view="above"), "view: got 'above'"),
     (lambda: draw.overlap(3, 2, size=(99, 99)), "too many to draw"),
 ])  # fmt: skip
 def test_refusals(call: Any, match: str) -> None:
@@ -226,12 +296,12 @@ def test_refusals(call: Any, match: str) -> None:
 
 
 @pytest.mark.parametrize("k, s, even", [(3, 2, False), (4, 2, True), (2, 2, True), (5, 3, False), (6, 3, True)])
-@pytest.mark.parametrize("size", [(9,), (9, 8)])
-def test_overlap_counts_what_a_transposed_layer_of_ones_gives(
+@pytest.mark.parametrize("size", [(9,), (9, 8), (3, 4, 2)])
+def test_C7_overlap_counts_what_a_transposed_layer_of_ones_gives(
     k: int, s: int, even: bool, size: tuple[int, ...]
 ) -> None:
     figure = draw.overlap(k, s, size=size)
-    function = torch.conv_transpose1d if len(size) == 1 else torch.conv_transpose2d
+    function = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)[len(size) - 1]
     counts = function(torch.ones(1, 1, *size), torch.ones(1, 1, *(k,) * len(size)), stride=s)[0, 0].numpy()
     shown = {
         numbers(p.data("output")): int(p.data("reached") or 0) for p in elements(parsed(figure)) if p.data("reached")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from torch import nn
 
+from convoxel import models
 from convoxel.inspect import describe
+from convoxel.native import calibration
 
 
 def told(net: nn.Module, shape: tuple[int, ...], word: str, **options: object) -> list[str]:
@@ -64,12 +69,38 @@ def test_borders_that_are_not_read() -> None:
     assert told(nn.Sequential(nn.Conv1d(1, 1, 1, 2)), (1, 1, 8), "never reads") == []  # gaps are the stride's sense
 
 
+def test_sizes_that_fail() -> None:
+    """Where branches meet, and where a linear layer ends a network; not where the network pads by itself."""
+    unet = models.unet(2, 1, 2, levels=2, width=2).eval()
+    assert told(unet, (1, 1, 32, 32), "fails at") == [
+        "an input of 33 along axis 0 fails at cat:2: branches of sizes 33, 32 cannot be joined; "
+        "what works: multiples of 4"
+    ]
+    flat = nn.Sequential(nn.Conv1d(1, 1, 3), nn.Flatten(), nn.Linear(30, 2))
+    assert told(flat, (1, 1, 32), "fails at") == [
+        "an input of 33 along axis 0 fails at 1: exact30 takes the size 30 only, but got 31; what works: 32 alone"
+    ]
+    assert told(models.unet(2, 1, 2, levels=2, width=2, sizes="pad").eval(), (1, 1, 32, 32), "fails at") == []
+    assert told(nn.Conv1d(1, 1, 3), (1, 1, 32), "fails at") == []
+
+
 def test_layers_bound_by_memory() -> None:
     depthwise = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1, groups=64), nn.Conv2d(64, 256, 1))
     assert told(depthwise, (1, 64, 32, 32), "memory") == [
-        "0 is bound by memory (below 10 FLOPs a byte): 3.4 % of the MACs, 28 % of the bytes"
+        "0 is bound by memory (below the 14 FLOPs a byte of this machine): 3.4 % of the MACs, 28 % of the bytes"
     ]
     assert told(nn.Conv2d(64, 64, 3), (1, 64, 32, 32), "memory") == []
+
+
+def test_a_machine_that_was_calibrated_says_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its arithmetic is faster against its memory: more layers wait for bytes."""
+    monkeypatch.setenv("CONVOXEL_CACHE", str(tmp_path))
+    net = nn.Sequential(nn.Conv2d(64, 64, 1))
+    assert told(net, (1, 64, 32, 32), "memory") == []
+    key = calibration._key()
+    (tmp_path / calibration.CALIBRATION_FILE).write_text(json.dumps({key: {"near": 1.0, "far": 4.0}}))
+    (sentence,) = told(net, (1, 64, 32, 32), "memory")
+    assert sentence.startswith("0 is bound by memory (below the 57 FLOPs a byte of this machine): 100 % of the MACs")
 
 
 def test_warnings_are_printed_and_in_the_dict() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import resource
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from convoxel import models
 from convoxel.errors import ConfigError, DataError, GraphError, ShapeError
@@ -54,6 +57,19 @@ def test_macs_of_one_layer(layer: nn.Module, shape: tuple[int, ...], macs: int) 
     assert row.macs == summary.macs == macs
     assert row.output_shape == tuple(layer(torch.zeros(shape)).shape)
     assert row.params == sum(p.numel() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("name", [
+    "alexnet", "vgg11_bn", "googlenet", "inception_v3", "resnet50", "densenet121", "mobilenet_v1", "mobilenet_v3_small",
+    "efficientnet_b7", "unet", "unet_ronneberger", "unet_cicek", "unet_resnet18",
+])  # fmt: skip
+def test_macs_are_those_of_pytorchs_own_counter(name: str) -> None:
+    summary = describe(name)
+    with torch.device("meta"):
+        net, x = models.build(name).eval(), torch.empty(summary.input_shapes[0])
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(x)
+    assert 2 * summary.macs == counter.get_total_flops()
 
 
 def test_rows_name_the_layers() -> None:
@@ -261,3 +277,22 @@ def test_documented_examples() -> None:
     for name in ("admission", "describe", "influence", "shift", "summary", "superposition", "table"):
         result = doctest.testmod(importlib.import_module(f"convoxel.inspect.{name}"))
         assert result.failed == 0 and result.attempted > 0
+
+
+@pytest.mark.parametrize("width, headings", [
+    (120, "layer operator output kernel params MACs bytes field/stride"),
+    (76, "layer output params MACs bytes field/stride"), (50, "layer params MACs field/stride"),
+    (30, "layer field/stride"), (10, "layer field/stride"),
+])  # fmt: skip
+def test_narrow_terminals_lose_columns_not_letters(width: int, headings: str) -> None:
+    file = io.StringIO()
+    summary = describe(models.unet(2, 1, 2, levels=1, width=4), (1, 1, 64, 64))
+    Console(file=file, width=width, color_system=None).print(summary)
+    text = file.getvalue()
+    if width > 10:
+        assert text.splitlines()[1].split() == headings.split() and "encoder.0.conv1" in text
+    missing = len(headings.split()) < 8
+    assert missing == ("no room for:" in " ".join(text.split()))
+    file.truncate(0)
+    Console(file=file, width=width, color_system=None).print(summary.view(columns=["layer", "operator", "live"]))
+    assert "no room" not in file.getvalue()

@@ -16,11 +16,16 @@ from convoxel.inspect.trace import trace_module
 
 PLANNED: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("resnet18", (1, 3, 96, 96), {"width": 0.25}),
-    ("mobilenet_v2", (1, 3, 64, 64), {"width": 0.5}),
-    ("efficientnet_b0", (1, 3, 64, 64), {"width": 0.5}),
+    ("mobilenet_v2", (1, 3, 64, 64), {"width": 0.5, "depth": 0.5}),
+    ("efficientnet_b0", (1, 3, 64, 64), {"width": 0.5, "depth": 0.4}),
     ("vgg11", (1, 3, 64, 64), {"width": 0.125}),
     ("unet", (1, 1, 32, 32, 32), {"levels": 2, "width": 8}),
     ("unet", (1, 1, 128), {"levels": 3, "width": 8, "norm": "none", "up": "resize"}),
+    ("alexnet", (1, 3, 96), {"width": 0.25}),
+    ("densenet121", (1, 3, 64), {"width": 0.25, "depth": 0.1}),
+    ("mobilenet_v1", (1, 3, 64, 64), {"width": 0.5}),
+    ("resnet50", (1, 3, 64, 64), {"width": 0.25, "depth": 0.3}),
+    ("unet_ronneberger", (1, 1, 60), {"width": 8, "levels": 2}),
 ]
 
 

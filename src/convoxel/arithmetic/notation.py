@@ -152,7 +152,8 @@ def parse_chains(words: Sequence[str], axes: int) -> tuple[Graph, ...]:
                 layer = KINDS[kind].build(_of_axis(number, axis, axes), chosen)
                 layer.taps(1 << 10)  # raises where a number is out of range
             except _Miscount as count:
-                raise fail(0, len(word), f"one number, or {axes} of them, for {axes} axes; got {count}") from None
+                several = f", or {axes} of them, for {axes} axes" if axes > 1 else " for the one axis"
+                raise fail(0, len(word), f"one number{several}; got {count}") from None
             except (ConvoxelError, ZeroDivisionError) as error:
                 reason = str(error) if isinstance(error, ConvoxelError) else "a factor above 0"
                 raise fail(0, len(word), f"other numbers: {reason.rstrip('.')}") from None

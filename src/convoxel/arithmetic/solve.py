@@ -26,6 +26,7 @@ __all__ = [
     "Depth",
     "Inputs",
     "Windows",
+    "say_output",
     "solve_alignment",
     "solve_depth",
     "solve_inputs",
@@ -70,6 +71,10 @@ class Inputs:
             raise ShapeError(f"the input size {i} is not one of: {self.sizes}. The nearest: {near}.")
         return self.output.at(i)
 
+    def giving(self, output: int) -> Inputs:
+        """Return those of the input sizes that give the size ``output``."""
+        return Inputs(self.sizes.where(self.output.plus(-output)), self.output, self.equation)
+
     def __str__(self) -> str:
         """Return the sizes and the equation."""
         return f"{self.sizes}: {self.equation}" if self.sizes else str(self.sizes)
@@ -96,11 +101,15 @@ def solve_inputs(graph: Graph, output: int | None = None) -> Inputs:
     if output is not None:
         zero = [*zero, climbs[-1].plus(-output)]
     sizes = solve_conditions(positive, zero)
-    return Inputs(sizes, climbs[-1], _equation(climbs[-1], sizes))
+    return Inputs(sizes, climbs[-1], say_output(climbs[-1], sizes))
 
 
-def _equation(output: Staircase, sizes: Sizes) -> str:
-    """Say ``output`` as an equation that holds for ``sizes``."""
+def say_output(output: Staircase, sizes: Sizes) -> str:
+    """Return ``output`` as an equation that holds for ``sizes``.
+
+    >>> say_output(Staircase((0, 0), 1), Sizes(starts=(2,)))
+    'o = ⌊i / 2⌋'
+    """
     period, climb = output.period, output.climb
     if climb == 0 and period == 1:
         return f"o = {output.values[0]}"

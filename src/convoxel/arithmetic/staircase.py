@@ -138,6 +138,25 @@ class Sizes:
         above += [max(start, size + (start - size) % self.step) for start in self.starts]
         return (*([max(below)] if below else []), *([min(above)] if above else []))
 
+    def where(self, level: Staircase) -> Sizes:
+        """Return those of them at which ``level`` is 0.
+
+        >>> print(Sizes(starts=(188,), step=16).where(Staircase((-184 - 388,), 1)))  # i − 184 = 388
+        572
+        """
+        few = [size for size in self.few if level.at(size) == 0]
+        starts: list[int] = []
+        period = math.lcm(self.step, level.period)
+        check_period(period)
+        climb = level.climb * (period // level.period)
+        for size in (start + turn * self.step for start in self.starts for turn in range(period // self.step)):
+            value = level.at(size)
+            if climb == 0 and value == 0:
+                starts.append(size)
+            elif climb != 0 and value % climb == 0 and value // climb <= 0:
+                few.append(size - value // climb * period)
+        return _merged(few, starts, period)
+
     def __str__(self) -> str:
         """Return for instance ``188 + 16 n (n ≥ 0)``, ``221 … 224``, ``every size from 63`` or ``no size``."""
         parts = []

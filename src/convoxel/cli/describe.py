@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convoxel.cli.network import choose_network, parse_shape
+from convoxel.cli.network import choose_network, is_file, open_file
 from convoxel.cli.screen import console, emit, say
 from convoxel.errors import ConfigError
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from convoxel.inspect import Summary
 
 __all__ = ["describe"]
-
-_FILES = (".onnx", ".cvx")
 
 
 def describe(
@@ -69,13 +67,13 @@ def describe(
 def _look(network: str, shapes: list[str], assign: list[str] | None, object_size: tuple[int, ...]) -> Summary:
     import dataclasses
 
-    from convoxel.inspect import describe as look
+    from convoxel.inspect.describe import describe as look
+    from convoxel.inspect.describe import summarise
 
     objects: Any = object_size[0] if len(object_size) == 1 else object_size or None
-    if network.endswith(_FILES) and not (Path(network) / "checkpoints").is_dir():
-        if assign:
-            raise ConfigError(f"set: {assign[0]!r} given, but the network of a file is fixed. Leave --set out.")
-        return look(network, *map(parse_shape, shapes), object_size=objects)
+    if is_file(network):
+        source, known = open_file(network, shapes, assign)
+        return summarise(source, known, object_size=objects)
     if len(shapes) > 1:
         raise ConfigError(f"shape: {len(shapes)} given, but {network} has one input. Give --shape once.")
     chosen = choose_network(network, shapes[0] if shapes else None, assign, weights=False)

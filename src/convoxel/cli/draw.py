@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convoxel.cli.network import choose_network, parse_shape
+from convoxel.cli.network import choose_network, is_file, open_file
 from convoxel.cli.screen import console, emit, say
 from convoxel.errors import ConfigError
 
@@ -23,8 +23,6 @@ app = typer.Typer(
     help="Draw layers and networks: what slides, what is read, what is seen, what is held.",
 )
 
-_FILES = (".onnx", ".cvx")
-
 
 class Kind(str, Enum):
     """What a layer computes."""
@@ -32,6 +30,22 @@ class Kind(str, Enum):
     correlation = "correlation"
     convolution = "convolution"
     transposed = "transposed"
+
+
+class Border(str, Enum):
+    """What lies on the padding."""
+
+    zeros = "zeros"
+    reflect = "reflect"
+    replicate = "replicate"
+    circular = "circular"
+
+
+class View(str, Enum):
+    """From where a transposed convolution is seen."""
+
+    gather = "gather"
+    scatter = "scatter"
 
 
 class Sharing(str, Enum):
@@ -95,6 +109,10 @@ def conv(
     dilation: Dilation = "1",
     kind: KindOption = Kind.correlation,
     output_padding: OutputPadding = "0",
+    border: Annotated[Border, typer.Option(help="What lies on the padding.")] = Border.zeros,
+    view: Annotated[
+        View, typer.Option(help="Transposed: what an output gathers, or where an input scatters to.")
+    ] = View.gather,
     numbers: Annotated[bool, typer.Option("--numbers", help="Show values in the cells.")] = False,
     step: Annotated[int | None, typer.Option(help="One step as a still, counted from 1.")] = None,
     strip: Annotated[int | None, typer.Option(help="So many steps side by side as a still.")] = None,
@@ -108,12 +126,13 @@ def conv(
 ) -> None:
     """Show a kernel sliding over its input, step by step, in 1-D, 2-D or 3-D.
 
-    A transposed convolution is shown as a window over its stretched input.
+    A transposed convolution is shown as a window over its stretched input, or with --view scatter as what each input
+    adds to the output.
     """
     from convoxel import draw
 
     layer = _layer(size, kernel, stride, padding, dilation, kind, output_padding)
-    figure = draw.conv(**layer, numbers=numbers, step_s=step_s)
+    figure = draw.conv(**layer, border=border.value, view=view.value, numbers=numbers, step_s=step_s)
     steps = figure.frames
     if step is not None and strip is not None:
         raise ConfigError("step: given together with strip; expected one of them. Leave the other out.")
@@ -323,10 +342,9 @@ def _subject(model: str, shape: str | None, assign: list[str] | None) -> Any:
 
     from convoxel.draw.outline import subject
 
-    if model.endswith(_FILES) and not (Path(model) / "checkpoints").is_dir():
-        if assign:
-            raise ConfigError(f"set: {assign[0]!r} given, but the network of a file is fixed. Leave --set out.")
-        return subject(model, None if shape is None else parse_shape(shape))
+    if is_file(model):
+        _, (known, *_) = open_file(model, [] if shape is None else [shape], assign)
+        return subject(model, known)
     chosen = choose_network(model, shape, assign, weights=False)
     return dataclasses.replace(subject(chosen.model, chosen.shape), name=chosen.name)
 
@@ -337,7 +355,7 @@ def _influence(
     """Return the measured influence on the output that is drawn; zoo networks have the weights they start with."""
     from convoxel.inspect import effective_field
 
-    if model.endswith(_FILES):
+    if is_file(model):
         raise ConfigError(f"effective: {model} is a file, which has no gradients. Give a run, or a name of the zoo.")
     chosen = choose_network(model, shape, assign, weights=True)
     seen = of.map(layer)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from convoxel.errors import ConfigError
 
-__all__ = ["Choice", "choose_network", "parse_options", "parse_shape"]
+__all__ = ["Choice", "choose_network", "is_file", "open_file", "parse_options", "parse_shape"]
 
 
 class Choice(NamedTuple):
@@ -56,6 +56,30 @@ def choose_network(target: str, shape: str | None, options: list[str] | None, *,
         )
     models.entry(target)  # raises with the nearest name
     raise AssertionError(target)
+
+
+def is_file(network: str) -> bool:
+    """Whether the word means a file of a network, not a name or a run's folder."""
+    return network.endswith((".onnx", ".cvx")) and not (Path(network) / "checkpoints").is_dir()
+
+
+def open_file(network: str, shapes: list[str], options: list[str] | None) -> tuple[Any, tuple[tuple[int, ...], ...]]:
+    """Return the network in a file as ``describe`` reads it, and the shapes of its inputs.
+
+    Raises:
+        ConfigError: an option came, or the file leaves sizes open and no shape came.
+    """
+    from convoxel.inspect.describe import open_source
+
+    if options:
+        raise ConfigError(f"set: {options[0]!r} given, but the network of a file is fixed. Leave --set out.")
+    source, found, _ = open_source(Path(network), tuple(map(parse_shape, shapes)))
+    if not found:
+        raise ConfigError(
+            f"shape: {network} takes {source.signature}, and leaves sizes open. "  # type: ignore[attr-defined]
+            "Say which with --shape, such as --shape 1,3,224,224; once for each input."
+        )
+    return source, found
 
 
 def _from_zoo(name: str, sizes: tuple[int, ...] | None, options: dict[str, Any], weights: bool) -> Choice:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from convoxel.cli.network import choose_network, is_file, open_file
 from convoxel.cli.screen import console, emit, say, table
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
     from convoxel.arithmetic import Field, Graph, Inputs, Sizes
@@ -25,7 +26,9 @@ def size(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SIZE] [LAYER]...", help="Size such as 224 or 128x128x64, then layers.", show_default=False
+            metavar="[SIZE] [LAYER|NETWORK]...",
+            help="Size such as 224 or 128x128x64, then layers, or one network.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[str | None, typer.Option(help="Backwards: the output size that is wanted.")] = None,
@@ -37,16 +40,23 @@ def size(
     dilation: Annotated[str | None, typer.Option(help="Dilations to try; 1.")] = None,
     field: Annotated[int | None, typer.Option(help="Receptive field that is wanted.")] = None,
     tile: Annotated[int | None, typer.Option(help="Halo of tiles of this size that give exactly the whole.")] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option of the network, such as levels=3.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="A shape that the network takes, n,channels,*sizes; a usual one.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Tell sizes, receptive fields, strides and offsets through layers, in 1-D, 2-D and 3-D, and solve for them.
 
     A layer is k3 (convolution), pool2, t2s2 (transposed), up2, down2, unpool2, pad1, adaptive7, exact5, followed by s
     stride, p padding (p1, p1:2 before and after, psame, phalf, pfull, pcausal), d dilation, a rows that a transposed
-    convolution adds, c rounding up; x4 repeats it. Numbers by axis: k3,3,1. Without a size: which sizes fit.
+    convolution adds, c rounding up; x4 repeats it. Numbers by axis: k3,3,1. Without a size: which sizes fit. Instead of
+    layers, a network: a name of `convoxel models`, a run's folder, an .onnx or .cvx file.
 
-    Backwards: --output with layers gives every input size; with a size or --kernel, every layer that leads there.
-    --field with layers tells how often they must be repeated.
+    Backwards: --output with layers or a network gives every input size; with a size or --kernel, every layer that
+    leads there. --field with layers tells how often they must be repeated.
     """
     given = list(words or [])
     sizes = _sizes("size", given.pop(0)) if given and re.match(r"\d+([x×,.]|$)", given[0]) else None
@@ -58,15 +68,35 @@ def size(
         "dilation": _choices("dilation", dilation) or [1],
     }
     _check(given, sizes, wanted, field, tile, any((kernel, stride, padding, dilation)))
-    if not given:
-        assert wanted is not None
-        answer = _layers(sizes, wanted, tried, field) if sizes else _inputs_of_layers(wanted, tried)
-    else:
-        answer = _chain(given, sizes, wanted, field, tile)
+    answer = _answer(given, sizes, wanted, tried, field, tile, assign, shape or [])
     if json:
         emit(answer.report)
     else:
         answer.show()
+
+
+def _answer(
+    words: list[str],
+    sizes: Any,
+    wanted: Any,
+    tried: dict[str, Any],
+    field: int | None,
+    tile: int | None,
+    assign: list[str] | None,
+    shape: list[str],
+) -> _Answer:
+    """Choose by what is given which question it is."""
+    network = _network_of(words)
+    if network is None and (assign or shape):
+        raise ConfigError("size: --set and --shape belong to a network, but none is given. Name one of them.")
+    if network is not None:
+        if field is not None:
+            raise ConfigError(f"size: --field repeats layers, but {network} is a network. Leave --field out.")
+        return _network(_Chosen.open(network, sizes or wanted or (), assign, shape), sizes, wanted, tile)
+    if words:
+        return _chain(words, sizes, wanted, field, tile)
+    assert wanted is not None
+    return _layers(sizes, wanted, tried, field) if sizes else _inputs_of_layers(wanted, tried)
 
 
 class _Answer:
@@ -121,7 +151,9 @@ def _chain(layers: list[str], sizes: Any, wanted: Any, field: int | None, tile: 
         return _depth(graphs, field)
     if tile is not None:
         return _tiles(graphs, tile, sizes)
-    return _accepted(graphs, wanted)
+    from convoxel.arithmetic import solve_inputs
+
+    return _accepted([solve_inputs(graph) for graph in graphs], wanted)
 
 
 def _forwards(graphs: Sequence[Graph], sizes: tuple[int, ...]) -> _Answer:
@@ -146,29 +178,122 @@ def _forwards(graphs: Sequence[Graph], sizes: tuple[int, ...]) -> _Answer:
     return _Answer({**report, "accepted": [_known(each) for each in accepted]}, shown, *remarks)
 
 
-def _accepted(graphs: Sequence[Graph], wanted: tuple[int, ...] | None) -> _Answer:
-    """The input sizes that fit, or that give the wanted output."""
-    from convoxel.arithmetic import solve_inputs
-
-    found = [solve_inputs(graph, None if wanted is None else wanted[axis]) for axis, graph in enumerate(graphs)]
-    report: dict[str, Any] = {"accepted": [_known(each) for each in found]}
+def _accepted(found: Sequence[Inputs], wanted: tuple[int, ...] | None) -> _Answer:
+    """The input sizes that fit, of ``found``, or those of them that give the wanted output."""
+    given = found if wanted is None else [each.giving(o) for each, o in zip(found, wanted, strict=True)]
+    report: dict[str, Any] = {"accepted": [_known(each) for each in given]}
     if wanted is not None:
         report["output"] = list(wanted)
-        if not all(each.sizes for each in found):
-            axis = next(axis for axis, each in enumerate(found) if not each.sizes)
-            reachable = _reachable(graphs[axis], wanted[axis])
+        if not all(each.sizes for each in given):
+            axis = next(axis for axis, each in enumerate(given) if not each.sizes)
+            reachable = _reachable(found[axis], wanted[axis])
             return _Answer(report, f"No input size gives {_times(wanted, full=True)}. {reachable}")
-    return _Answer(report, f"Input sizes: {_alike(found)}")
+    return _Answer(report, f"Input sizes: {_alike(given)}")
 
 
-def _reachable(graph: Graph, wanted: int) -> str:
+def _reachable(inputs: Inputs, wanted: int) -> str:
     """Say which outputs near the wanted one some input gives."""
-    from convoxel.arithmetic import solve_inputs
-
-    near = [o for o in range(max(1, wanted - 64), wanted + 65) if solve_inputs(graph, o).sizes]
+    near = [o for o in range(max(1, wanted - 64), wanted + 65) if inputs.giving(o).sizes]
     below, above = [o for o in near if o < wanted], [o for o in near if o > wanted]
     found = [str(o) for o in (*below[-1:], *above[:1])]
     return f"Outputs near it that some input gives: {' and '.join(found) or 'none'}."
+
+
+class _Chosen(NamedTuple):
+    """A network, opened: what it accepts, how its axes go, and a shape that it takes."""
+
+    name: str
+    source: Any
+    shapes: tuple[tuple[int, ...], ...]
+    routes: Any
+    admission: Any
+
+    @classmethod
+    def open(cls, network: str, sizes: tuple[int, ...], assign: list[str] | None, shape: list[str]) -> _Chosen:
+        """Open the network; ``sizes`` tell its number of axes unless there is one of them or a shape."""
+        from convoxel.inspect.admission import find_sizes
+        from convoxel.inspect.describe import open_source
+        from convoxel.inspect.route import follow_axes
+
+        if is_file(network):
+            source, shapes = open_file(network, shape, assign)
+        else:
+            told = any(option.partition("=")[0].strip() == "dims" for option in assign or [])
+            dims = [f"dims={len(sizes)}"] if len(sizes) > 1 and not told and not shape else []
+            one = shape[0] if shape else None
+            model, _, usual = choose_network(network, one, [*(assign or []), *dims] or None, weights=False)
+            source, shapes, _ = open_source(model, (usual,))
+        routes = follow_axes(source.trace(shapes))
+        admission = find_sizes(source.accepts, shapes, routes)
+        if admission is None:
+            raise ConfigError(f"size: {network} takes {_times(shapes[0], full=True)}, which has no image axes.")
+        return cls(network, source, shapes, routes, admission)
+
+
+def _network_of(words: list[str]) -> str | None:
+    """Return the word that names a network, if there is one word and it cannot be a layer."""
+    from convoxel.arithmetic.notation import KINDS
+
+    if len(words) != 1 or (re.match(rf"({'|'.join(KINDS)})-?\d", words[0]) and not is_file(words[0])):
+        return None
+    return words[0]
+
+
+def _network(chosen: _Chosen, sizes: Any, wanted: Any, tile: int | None) -> _Answer:
+    """What a network accepts, what comes out, the inputs for an output, or its tiles."""
+    axes = len(chosen.shapes[0]) - 2
+    sizes, wanted = (_broadcast(name, given, axes) for name, given in (("size", sizes), ("output", wanted)))
+    inputs = chosen.admission.inputs
+    if tile is not None:
+        if chosen.routes is None or inputs is None:
+            raise ConfigError(
+                f"size: {chosen.name} cannot be tiled: its output has no image axes that can be followed."
+            )
+        return _tiles([route.graph for route in chosen.routes], tile, sizes)
+    if wanted is not None:
+        if inputs is None:
+            results = chosen.source.accepts(chosen.shapes)
+            raise ConfigError(
+                f"size: {chosen.name} makes {_times(results[0], full=True)} of {_times(chosen.shapes[0], full=True)}; "
+                "no output along the image's axes follows from the size. Leave --output out."
+            )
+        return _accepted(inputs, wanted)
+    report: dict[str, Any] = {"network": chosen.name, **chosen.admission.to_dict()}
+    lines = []
+    for spatial in (chosen.admission.smallest, *([sizes] if sizes else [])):
+        shapes, results = _run(chosen, spatial)
+        lines.append(f"{_times(shapes, full=True)} → {', '.join(_times(result, full=True) for result in results)}")
+        report["output"] = [list(result) for result in results]
+    report["input"] = list(sizes or chosen.admission.smallest)
+    what = _alike(inputs) if inputs else str(chosen.admission)
+    lines = [f"{chosen.name} takes {what}", f"smallest: {lines[0]}", *lines[1:]]
+    return _Answer(report, *lines)
+
+
+def _run(chosen: _Chosen, spatial: Sequence[int]) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """Return the shape of the first input of these sizes, and what comes out of it."""
+    first, *more = chosen.shapes
+    shape = (*first[:2], *spatial)
+    alike = [(*each[:2], *spatial) if each[2:] == first[2:] else each for each in more]
+    results = chosen.source.accepts((shape, *alike))
+    if results is None:
+        near = [
+            " or ".join(map(str, known.nearest(i))) for known, i in zip(chosen.admission.sizes, spatial, strict=True)
+        ]
+        raise ShapeError(
+            f"size: {chosen.name} does not take {_times(spatial, full=True)}, but: {chosen.admission}. "
+            f"The nearest: {_times(near)}."
+        )
+    return shape, results
+
+
+def _broadcast(name: str, sizes: tuple[int, ...] | None, axes: int) -> tuple[int, ...] | None:
+    """One size is the same along every axis."""
+    if sizes is None or len(sizes) == axes:
+        return sizes
+    if len(sizes) > 1:
+        raise ConfigError(f"{name}: got {len(sizes)} sizes, but the network has {axes} image axes. Give one an axis.")
+    return sizes * axes
 
 
 def _depth(graphs: Sequence[Graph], field: int) -> _Answer:
@@ -199,7 +324,8 @@ def _tiles(graphs: Sequence[Graph], tile: int, sizes: tuple[int, ...] | None) ->
     if sizes:
         covers = [each.cover(i) for each, i in zip(found, sizes, strict=True)]
         report["parts"] = [[{"input": p.input, "output": p.output, "crop": p.crop} for p in cover] for cover in covers]
-        lines += [f"{i} in {len(cover)}: {'; '.join(map(str, cover))}" for i, cover in zip(sizes, covers, strict=True)]
+        told = (f"{i} in {len(cover)}: {'; '.join(map(str, cover))}" for i, cover in zip(sizes, covers, strict=True))
+        lines += dict.fromkeys(told)
     return _Answer(report, *lines)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from convoxel.draw.figure import Figure
 from convoxel.draw.legend import EDGE, heading, legend
-from convoxel.draw.scan import Position, Scan
+from convoxel.draw.scan import Position, Scan, Track
 from convoxel.draw.shape import Box, Group, Line, Look, Point, Shape, Words
 from convoxel.errors import ConfigError, ShapeError
 
@@ -31,6 +31,7 @@ _INPUT = Look(fill="c2", opacity=0.3)
 _UNREAD = Look(fill="c2", opacity=0.1)
 _PADDING = Look(stroke="faint", dash=(3, 3), opacity=0.55)
 _BETWEEN = Look(fill="grid")
+_COPY = Look(fill="c2", stroke="faint", dash=(3, 3), opacity=0.18)
 _CUT = Look(stroke="c2", opacity=0.3, dash=(2, 3))
 _TAP = Look(fill="c1", opacity=0.42)
 _WINDOW = Look(stroke="c1", weight=2.5)
@@ -49,6 +50,8 @@ def conv(
     *,
     kind: str = "correlation",
     output_padding: int | Sequence[int] = 0,
+    border: str = "zeros",
+    view: str = "gather",
     x: ArrayLike | None = None,
     w: ArrayLike | None = None,
     numbers: bool = False,
@@ -65,6 +68,9 @@ def conv(
         kind: "correlation" (what networks compute), "convolution" (the kernel read backwards) or
             "transposed" (drawn as a window over the stretched input).
         output_padding: outputs added at the end, for "transposed".
+        border: what lies on the padding: "zeros", "reflect", "replicate" or "circular".
+        view: "gather" (a frame an output: what it reads), or for "transposed" also "scatter" (a frame an input: the
+            kernel, times the input, is added to the outputs).
         x: values of the input, shaped ``size``; numbers are then shown.
         w: values of the kernel, shaped ``kernel``.
         numbers: show numbers without giving any; small whole ones are taken.
@@ -81,7 +87,7 @@ def conv(
     >>> figure.frames, figure.title
     (9, 'Correlation, kernel 3 × 3, stride 2, padding 1')
     """
-    scan = Scan.of(size, kernel, stride, padding, dilation, kind=kind, output_padding=output_padding)
+    scan = Scan.of(size, kernel, stride, padding, dilation, kind=kind, output_padding=output_padding, border=border)
     cells = int(np.prod([track.length + max(track.around[0], 0) + max(track.around[1], 0) for track in scan.tracks]))
     if scan.steps() > _MOST_STEPS or cells > _MOST_CELLS:
         raise ConfigError(
@@ -90,7 +96,10 @@ def conv(
         )
     if not step_s > 0:
         raise ConfigError(f"step_s: got {step_s:g}; expected seconds above 0.")
-    return _Stage(scan, _Values.of(scan, x, w) if numbers or x is not None or w is not None else None).figure(step_s)
+    if view not in ("gather", "scatter") or (view == "scatter" and kind != "transposed"):
+        raise ConfigError(f"view: got {view!r} with kind {kind!r}; expected 'gather', or 'scatter' with 'transposed'.")
+    values = _Values.of(scan, x, w) if numbers or x is not None or w is not None else None
+    return (_Scatter.of(scan, values) if view == "scatter" else _Stage(scan, values)).figure(step_s)
 
 
 @dataclass(frozen=True)
@@ -130,8 +139,10 @@ def _spelled(value: Any) -> str:
 class _Stage:
     """Where input, kernel and output stand, and what moves between them."""
 
-    def __init__(self, scan: Scan, values: _Values | None) -> None:
-        self.scan, self.values = scan, values
+    names = ("input", "kernel", "output")
+
+    def __init__(self, scan: Scan, values: _Values | None, layer: Scan | None = None) -> None:
+        self.scan, self.values, self.layer = scan, values, layer or scan
         self.axes = len(scan.tracks)
         # Columns and rows that the canvas takes, padding included and cropped cells too.
         self.low = [min(0, -track.around[0]) for track in scan.tracks]
@@ -139,14 +150,17 @@ class _Stage:
         spans = [high - low for low, high in zip(self.low, self.high, strict=True)]
         widest = max(spans[-1], spans[-2] if self.axes > 1 else 0)
         self.pitch = 40.0 if widest <= 9 and self.axes < 3 else 32.0 if widest <= 14 else 24.0
-        title = scan.sentence()
+        if layer is not None:  # outputs that are added at the end lie behind what is written
+            self.high = [max(high, track.o) for high, track in zip(self.high, layer.tracks, strict=True)]
+            spans = [high - low for low, high in zip(self.low, self.high, strict=True)]
+        title = self.layer.sentence()
         self.title = title[0].upper() + title[1:]
         self.head, self.width, self.top = heading(self.title, self._equations())
         self._place(spans)
 
     def _equations(self) -> list[str]:
         names = ("depth", "height", "width")[3 - self.axes :] if self.axes > 1 else ("length",)
-        texts = [f"{track.i} → {track.o}:  {track.equation()}" for track in self.scan.tracks]
+        texts = [f"{track.i} → {track.o}:  {track.equation()}" for track in self.layer.tracks]
         if len(set(texts)) == 1:
             return [texts[0] + (f"  on each of {self.axes} axes" if self.axes > 1 else "")]
         return [f"{name} {text}" for name, text in zip(names, texts, strict=True)]
@@ -207,24 +221,23 @@ class _Stage:
         shapes += [*cells, *self._kernel(), *self._outputs(), self._window(), *texts, self._current()]
         told, wide, end = legend(self._legend(), self.bottom + 46, max(self.width, 460.0))
         shapes += [*self._statuses(), *told]
-        text = (
-            f"The window slides over an input of {_times(scan.size)} and gives an output of "
-            f"{_times(scan.output)} in {scan.steps()} steps."
-        )
+        text = f"{self._sentence()} in {scan.steps()} steps."
         rest = scan.steps() // 2
         return Figure(
             self.title, text, max(self.width, wide), end + EDGE - 8, tuple(shapes), scan.steps(), step_s, rest
         )
 
+    def _sentence(self) -> str:
+        sizes = self.scan.size, self.scan.output
+        return "The window slides over an input of {} and gives an output of {}".format(*map(_times, sizes))
+
     def _names(self) -> Iterator[Shape]:
         """Yield the names of the three grids, above them."""
         look = Look(fill="ink", size=12, bold=True)
-        for corner, name, sizes in (
-            (self.canvas, "input", self.scan.size),
-            (self.kernel, "kernel", self.scan.kernel),
-            (self.output, "output", self.scan.output),
-        ):
-            if self.axes == 1 and name == "output":  # above it the wedge ends
+        large, small = (self.layer.size, self.layer.output)[:: 1 if self.layer is self.scan else -1]
+        corners = (self.canvas, self.kernel, self.output)
+        for corner, name, sizes in zip(corners, self.names, (large, self.scan.kernel, small), strict=True):
+            if self.axes == 1 and corner is self.output:  # above it the wedge ends
                 yield Words(corner[0], corner[1] + self.pitch + 14, f"{name} {_times(sizes)}", look=look)
             else:
                 yield Words(corner[0], corner[1] - 9, f"{name} {_times(sizes)}", look=look)
@@ -239,8 +252,13 @@ class _Stage:
             at = self.on_canvas(cell)
             own = list(zip(tracks, cell, strict=True))
             if not all(0 <= c < track.length for track, c in own):
-                cells.append(self.box(at, _PADDING, data={"padding": _key(cell)}))
-                texts.append(self._number(at, 0, "faint", high=True))
+                copied = [track.source(c) for track, c in own]
+                copy = tuple(source for source in copied if source is not None)
+                whole = len(copy) == self.axes
+                more = {"copy": _key(copy)} if whole else {}
+                cells.append(self.box(at, _COPY if whole else _PADDING, data={"padding": _key(cell), **more}))
+                if self.values is not None:
+                    texts.append(self._number(at, self.values.x[copy] if whole else 0, "faint", high=True))
             elif any(c % track.stretch for track, c in own):
                 cells.append(self.box(at, _BETWEEN, data={"between": _key(cell)}))
             else:
@@ -251,7 +269,7 @@ class _Stage:
                 cells.append(self.box(at, look, data={"input": _key(place)}))
                 if self.values is not None:
                     texts.append(self._number(at, self.values.x[place], "ink" if seen else "soft", high=True))
-        return cells, texts if self.values is not None else []
+        return cells, texts
 
     def _number(self, at: Point, value: Any, role: str, *, high: bool = False, **more: Any) -> Words:
         """Return a value in its cell, a little higher where a weight may lie below it."""
@@ -350,7 +368,8 @@ class _Stage:
         tracks = self.scan.tracks
         entries = [(_INPUT, "input")]
         if any(before > 0 or after > 0 for before, after in (track.around for track in tracks)):
-            entries.append((_PADDING, "padding"))
+            border = tracks[0].border
+            entries.append((_PADDING, "padding") if border == "zeros" else (_COPY, f"padding: {border}"))
         if any(before < 0 or after < 0 for before, after in (track.around for track in tracks)):
             entries.append((_CUT, "cut off"))
         if any(track.stretch > 1 and track.i > 1 for track in tracks):
@@ -359,6 +378,72 @@ class _Stage:
             entries.append((_UNREAD, "never read"))
         what = "weights" if self.values is not None else "weights, numbered"
         return [*entries, (_TAP, what), (_DONE, "computed")]
+
+
+class _Scatter(_Stage):
+    """A transposed convolution as what its inputs write: the kernel lies on the outputs that one input is added to.
+
+    It is the convolution that is turned round, read from its output to its input: the window slides over the outputs.
+    """
+
+    names = ("output", "kernel", "input")
+
+    @classmethod
+    def of(cls, layer: Scan, values: _Values | None) -> _Scatter:
+        """Return the stage of a transposed ``layer``."""
+        turned = tuple(Track(t.o - t.a, t.k, t.s, t.p, t.d) for t in layer.tracks)
+        return cls(Scan(turned, "correlation"), values, layer)
+
+    def _sentence(self) -> str:
+        sizes = self.layer.size, self.layer.output
+        return "Each input of {} adds the kernel, times its value, to the output of {}".format(*map(_times, sizes))
+
+    def _inputs(self) -> tuple[list[Shape], list[Shape]]:
+        """Return the cells of the output, filled from the step on that first writes them, and their sums."""
+        cells: list[Shape] = []
+        texts: list[Shape] = []
+        steps = self.scan.steps()
+        for cell in itertools.product(*(range(a, b) for a, b in zip(self.low, self.high, strict=True))):
+            at = self.on_canvas(cell)
+            if not all(0 <= c < track.o for c, track in zip(cell, self.layer.tracks, strict=True)):
+                cells.append(self.box(at, _CUT, data={"cut": _key(cell)}))
+                continue
+            cells.append(self.box(at, _EMPTY, data={"output": _key(cell)}))
+            written = sorted((int(np.ravel_multi_index(j, self.layer.size)), w, j) for w, j in self.layer.reads(cell))
+            if written:
+                cells.append(self.box(at, _DONE, when=tuple(range(written[0][0], steps))))
+            total, ends = 0, [*(step for step, _, _ in written[1:]), steps]
+            for (step, weight, source), end in zip(written, ends, strict=False):
+                if self.values is not None:
+                    total = total + self.values.x[source] * self.values.w[weight]
+                    texts.append(self._number(at, total, "ink", high=True, when=tuple(range(step, end))))
+        return cells, texts
+
+    def _outputs(self) -> Iterator[Shape]:
+        """Yield the inputs."""
+        for source in self.scan.outputs():
+            at = self.spot(self.output, source, self.scan.output[-1])
+            yield self.box(at, _INPUT, data={"input": _key(source)})
+            if self.values is not None:
+                yield self._number(at, self.values.x[source], "ink")
+
+    def _statuses(self) -> Iterator[Shape]:
+        """Yield a line a step that says what is written."""
+        look, total = Look(fill="soft", size=12), int(np.prod(self.scan.kernel))
+        for step, source in enumerate(self.scan.outputs()):
+            count = len(self.scan.reads(source))
+            value = "" if self.values is None else f" = {_spelled(self.values.x[source])}"
+            place = str(source[0]) if self.axes == 1 else f"({_key(source).replace(',', ', ')})"
+            cut = "" if count == total else f", {total - count} of {total} products are cut off"
+            text = f"step {step + 1} of {self.scan.steps()}:  input {place}{value} is added to {count} outputs{cut}"
+            yield Words(EDGE, self.bottom + 30, text, look=look, when=(step,))
+
+    def _legend(self) -> list[tuple[Look, str]]:
+        """Return the entries for what occurs in this picture."""
+        entries = [(_INPUT, "input"), (_TAP, "weights" if self.values is not None else "weights, numbered")]
+        if any(max(track.p) > 0 for track in self.scan.tracks):
+            entries.append((_CUT, "cut off"))
+        return [*entries, (_EMPTY, "nothing yet"), (_DONE, "written")]
 
 
 def _key(position: Sequence[int]) -> str:

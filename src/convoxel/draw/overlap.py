@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from convoxel.draw.figure import Figure, beside
 from convoxel.draw.legend import EDGE, heading, legend
@@ -20,6 +21,8 @@ __all__ = ["overlap"]
 
 _MOST_CELLS = 4096
 _BAR = 110.0
+_WIDE = 520.0
+_SLICE = 18.0  # between the slices of a volume
 
 
 def overlap(
@@ -37,12 +40,12 @@ def overlap(
         kernel: kernel size; several of them are drawn side by side.
         stride: stride.
         padding: as ``arithmetic.resolve_padding`` takes it.
-        size: input size, one or two axes.
+        size: input size, one to three axes; a volume is shown as its slices.
         dilation: dilation.
         output_padding: outputs added at the end.
 
     Raises:
-        ConfigError: three axes (the count is the product of those along each), or too many outputs.
+        ConfigError: more axes, no kernel, or too many outputs.
         ShapeError: the layer does not take the size.
 
     >>> overlap(3).text, overlap(4).text
@@ -50,11 +53,8 @@ def overlap(
     """
     sizes = (size,) if isinstance(size, int) else tuple(size)
     kernels = (kernel,) if isinstance(kernel, int) else tuple(kernel)
-    if len(sizes) not in (1, 2) or not kernels:
-        raise ConfigError(
-            f"overlap: size {sizes}, kernel {kernels}; expected one or two axes and at least one kernel. "
-            "Along more axes the numbers multiply."
-        )
+    if not kernels:
+        raise ConfigError("overlap: kernel is empty; expected at least one kernel size, such as (3, 4).")
     drawn = []
     for k in kernels:
         options = {"kind": "transposed", "output_padding": output_padding}
@@ -84,20 +84,50 @@ def _figure(scan: Scan) -> Figure:
     sizes = f"{' × '.join(map(str, scan.size))} → {' × '.join(map(str, scan.output))}"
     shapes, width, top = heading(title, [sizes, text])
     most = max(counts.values())
-    draw = _cells if len(scan.tracks) == 2 else _bars
+    draw = _bars if len(scan.tracks) == 1 else _cells
     shapes += draw(scan, counts, most, top + 6)
-    columns = scan.output[-1]
-    cell = _cell(scan)
-    right = EDGE + columns * cell + EDGE
-    bottom = top + 6 + (scan.output[0] * cell if len(scan.tracks) == 2 else _BAR + 20)
+    grid = _Grid.of(scan)
+    right = EDGE + grid.width + EDGE
+    bottom = top + 6 + (_BAR + 20 if len(scan.tracks) == 1 else grid.height)
     entries = [(Look(fill=_role(n, most)), f"{n}") for n in sorted(set(counts.values()))]
     entries = [(look, f"{word} input" + ("" if word == "1" else "s")) for look, word in entries]
     told, least, end = legend(entries[:8], bottom + 14, max(width, right))
     return Figure(title, text, max(width, right, least), end + EDGE - 8, (*shapes, *told))
 
 
-def _cell(scan: Scan) -> float:
-    return min(30.0, 520.0 / max(scan.output))
+class _Grid(NamedTuple):
+    """Where the outputs stand: slices of a volume beside each other, as many as fit, then below."""
+
+    cell: float
+    rows: int
+    columns: int
+    slices: int
+    across: int
+
+    @classmethod
+    def of(cls, scan: Scan) -> _Grid:
+        """Lay out the outputs of ``scan``."""
+        slices, rows, columns = (*(1,) * (3 - len(scan.output)), *scan.output)
+        cell = min(30.0, _WIDE / max(rows, columns)) if slices == 1 else min(22.0, _WIDE / (2 * columns))
+        across = min(slices, max(1, int((_WIDE + _SLICE) // (columns * cell + _SLICE))))
+        return cls(cell, rows, columns, slices, across)
+
+    @property
+    def width(self) -> float:
+        """Of all slices that are beside each other."""
+        return self.across * (self.columns * self.cell + _SLICE) - _SLICE
+
+    @property
+    def height(self) -> float:
+        """Of all rows of slices."""
+        return -(-self.slices // self.across) * (self.rows * self.cell + _SLICE) - _SLICE
+
+    def spot(self, output: tuple[int, ...], top: float) -> tuple[float, float]:
+        """Return the corner of an output's cell."""
+        number, row, column = (*(0,) * (3 - len(output)), *output)
+        below, beside = divmod(number, self.across)
+        left = EDGE + beside * (self.columns * self.cell + _SLICE)
+        return left + column * self.cell, top + below * (self.rows * self.cell + _SLICE) + row * self.cell
 
 
 def _role(number: int, most: int) -> str:
@@ -105,19 +135,20 @@ def _role(number: int, most: int) -> str:
 
 
 def _cells(scan: Scan, counts: dict[tuple[int, ...], int], most: int, top: float) -> Iterator[Shape]:
-    cell = _cell(scan)
-    side = cell - (2 if cell > 12 else 0)
-    for (row, column), number in counts.items():
-        x, y = EDGE + column * cell, top + row * cell
+    grid = _Grid.of(scan)
+    side = grid.cell - (2 if grid.cell > 12 else 0)
+    for output, number in counts.items():
+        x, y = grid.spot(output, top)
         role = _role(number, most)
-        yield Box(x, y, side, side, 3, look=Look(fill=role), data={"output": f"{row},{column}", "reached": str(number)})
-        if cell >= 20:
+        fact = {"output": ",".join(map(str, output)), "reached": str(number)}
+        yield Box(x, y, side, side, 3, look=Look(fill=role), data=fact)
+        if grid.cell >= 20:
             look = Look(fill=f"on:{role}", size=12, align="middle")
             yield Words(x + side / 2, y + side / 2 + 4.3, str(number), look=look)
 
 
 def _bars(scan: Scan, counts: dict[tuple[int, ...], int], most: int, top: float) -> Iterator[Shape]:
-    cell = _cell(scan)
+    cell = _Grid.of(scan).cell
     side = cell - (3 if cell > 12 else 0)
     for (place,), number in counts.items():
         tall = _BAR * number / max(most, 1)

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from convoxel.arithmetic import conv_size, resolve_padding, transposed_padding, transposed_size
-from convoxel.errors import ConfigError, ConvoxelError
+from convoxel.errors import ConfigError, ConvoxelError, ShapeError
 
-__all__ = ["KINDS", "Scan", "Track"]
+__all__ = ["BORDERS", "KINDS", "Scan", "Track"]
 
 KINDS = ("correlation", "convolution", "transposed")
+# What lies on the padding: nothing, or copies of inputs; in PyTorch's words.
+BORDERS = ("zeros", "reflect", "replicate", "circular")
 
 Pair = tuple[int, int]
 Position = tuple[int, ...]
@@ -38,11 +40,14 @@ class Track:
         a: outputs that a transposed convolution adds at the end.
         transposed: whether it is one.
         flipped: whether the kernel is read backwards, as a convolution in the mathematical sense does.
+        border: what lies on the padding, a word of ``BORDERS``.
 
     >>> Track(5, 3, 2, (1, 1)).reads(0)  # (weight, input): the first slot lies on the padding
     [(1, 0), (2, 1)]
     >>> Track(2, 3, 2, (0, 0), transposed=True).reads(2)
     [(2, 0), (0, 1)]
+    >>> Track(5, 3, 2, (1, 1), border="reflect").reads(0)
+    [(0, 1), (1, 0), (2, 1)]
     """
 
     i: int
@@ -53,6 +58,7 @@ class Track:
     a: int = 0
     transposed: bool = False
     flipped: bool = False
+    border: str = "zeros"
 
     @property
     def o(self) -> int:
@@ -92,10 +98,12 @@ class Track:
         return self.k - 1 - slot if self.transposed != self.flipped else slot
 
     def source(self, cell: int) -> int | None:
-        """Return the input that lies on a cell of the canvas, or None."""
-        inside = 0 <= cell < self.length and cell % self.stretch == 0
-        kept = -self.around[0] <= cell < self.length + self.around[1]
-        return cell // self.stretch if inside and kept else None
+        """Return the input, or the copy of one, that lies on a cell of the canvas, or None."""
+        if not -self.around[0] <= cell < self.length + self.around[1]:
+            return None
+        if not 0 <= cell < self.length:
+            return _COPIES[self.border](cell, self.i)
+        return cell // self.stretch if cell % self.stretch == 0 else None
 
     def reads(self, output: int) -> list[Pair]:
         """Return (weight, input) of every slot that lies on an input, from the first slot to the last."""
@@ -112,6 +120,15 @@ class Track:
             return f"{self.s}·({self.i} − 1) + {e} − {p}{plus} = {self.o}"
         room = f"{self.i} + {p} − {e}"
         return f"⌊({room}) / {self.s}⌋ + 1 = {self.o}" if self.s > 1 else f"{room} + 1 = {self.o}"
+
+
+# Which input a cell of the padding repeats, of i of them.
+_COPIES: Mapping[str, Callable[[int, int], int | None]] = {
+    "zeros": lambda cell, i: None,
+    "reflect": lambda cell, i: -cell if cell < 0 else 2 * (i - 1) - cell,
+    "replicate": lambda cell, i: 0 if cell < 0 else i - 1,
+    "circular": lambda cell, i: cell % i,
+}
 
 
 @dataclass(frozen=True)
@@ -132,6 +149,7 @@ class Scan:
         *,
         kind: str = "correlation",
         output_padding: int | Sequence[int] = 0,
+        border: str = "zeros",
     ) -> Scan:
         """Return the scan of a layer over an input of ``size``.
 
@@ -144,10 +162,11 @@ class Scan:
             kind: "correlation" (what networks compute), "convolution" (the kernel read backwards) or
                 "transposed" (of the correlation with these numbers).
             output_padding: outputs added at the end, for "transposed".
+            border: what lies on the padding, a word of ``BORDERS``.
 
         Raises:
             ConfigError: a number of axes, a kind or a word that is not known.
-            ShapeError: the kernel does not fit.
+            ShapeError: the kernel does not fit, or the border repeats more than there is.
 
         >>> Scan.of((5, 5), 3, 2, "same").output
         (3, 3)
@@ -167,17 +186,27 @@ class Scan:
         )  # fmt: skip
         if any(a) and kind != "transposed":
             raise ConfigError(f"output_padding: got {output_padding}; only kind='transposed' has it.")
+        if border not in BORDERS:
+            raise ConfigError(f"border: got {border!r}; expected {', '.join(map(repr, BORDERS))}.")
+        if border != "zeros" and kind == "transposed":
+            raise ConfigError(f"border: got {border!r}; a transposed convolution has a border of zeros alone.")
         # "same" of a transposed convolution: the padding of the convolution that leads back to this size.
         whole = tuple(n * step for n, step in zip(sizes, s, strict=True)) if kind == "transposed" else sizes
         pairs = resolve_padding(padding, k, s, d, whole)
         tracks = tuple(
-            Track(i, wide, step, pair, apart, more, kind == "transposed", kind == "convolution")
+            Track(i, wide, step, pair, apart, more, kind == "transposed", kind == "convolution", border)
             for i, wide, step, pair, apart, more in zip(sizes, k, s, pairs, d, a, strict=True)
         )
         scan = cls(tracks, kind)
         for axis, track in enumerate(tracks):
             try:
                 _ = track.o
+                most = {"reflect": track.i - 1, "circular": track.i}.get(border, max(track.p))
+                if max(track.p) > most:
+                    raise ShapeError(
+                        f"a border of {max(track.p)} is more than {border} padding makes of {track.i} inputs: at "
+                        f"most {most}. Use a larger size or less padding."
+                    )
             except ConvoxelError as error:
                 raise type(error)(f"axis {axis} of {axes}: {error}") from None
         return scan
@@ -220,6 +249,8 @@ class Scan:
         parts.append(f"stride {_short([track.s for track in self.tracks])}")
         pads = [str(t.p[0]) if t.p[0] == t.p[1] else f"({t.p[0]}, {t.p[1]})" for t in self.tracks]
         parts.append("no padding" if set(pads) == {"0"} else f"padding {_short(pads)}")
+        if self.tracks[0].border != "zeros" and any(max(track.p) > 0 for track in self.tracks):
+            parts[-1] += f" ({self.tracks[0].border})"
         if any(track.d > 1 for track in self.tracks):
             parts.append(f"dilation {_short([track.d for track in self.tracks])}")
         if any(track.a for track in self.tracks):

@@ -6,18 +6,20 @@ people look: the field, then layers that cannot work as meant, then cost.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from convoxel.arithmetic import span
+from convoxel.arithmetic import solve_inputs, span
+from convoxel.errors import ConvoxelError, ShapeError
+from convoxel.inspect.admission import Accepts, say_sizes
+from convoxel.inspect.route import follow_axes
 from convoxel.inspect.sight import Sight
 from convoxel.inspect.step import Trace
 from convoxel.inspect.summary import Row
 
 __all__ = ["advise"]
 
-# FLOPs that a processor core does in the time in which memory brings a byte: some 10 to 50 today.
-_BALANCE = 10
 _SHOWN = 3
 
 
@@ -27,15 +29,31 @@ class _Evidence(NamedTuple):
     rows: Sequence[Row]
     image: tuple[int, ...]
     object_size: tuple[int, ...]
+    balance: float
+    accepts: Accepts
 
 
 def advise(
-    trace: Trace, sights: Mapping[int, Sight], rows: Sequence[Row], object_size: tuple[int, ...] = ()
+    trace: Trace,
+    sights: Mapping[int, Sight],
+    rows: Sequence[Row],
+    object_size: tuple[int, ...],
+    balance: float,
+    accepts: Accepts,
 ) -> tuple[str, ...]:
-    """Return the warnings; ``object_size`` is the size of what is to be seen, along each image axis, if known."""
+    """Return the warnings.
+
+    Args:
+        trace: the network's steps.
+        sights: what each value sees.
+        rows: what each step costs.
+        object_size: the size of what is to be seen, along each image axis, or () where it is not known.
+        balance: FLOPs that the machine does in the time in which its memory brings a byte.
+        accepts: returns None for shapes of inputs that the network refuses.
+    """
     if not trace.inputs or not trace.outputs:
         return ()
-    evidence = _Evidence(trace, sights, rows, trace.inputs[0].shape[2:], object_size)
+    evidence = _Evidence(trace, sights, rows, trace.inputs[0].shape[2:], object_size, balance, accepts)
     return tuple(sentence for check in _CHECKS for sentence in check(evidence))
 
 
@@ -127,10 +145,32 @@ def _unread_borders(evidence: _Evidence) -> list[str]:
     return [f"{name} never reads the last {last} of {_times(sizes)}{more}"]
 
 
+def _failing_sizes(evidence: _Evidence) -> list[str]:
+    """Sizes beside the given one at which the network fails, and where."""
+    shapes = [value.shape for value in evidence.trace.inputs]
+    routes = follow_axes(evidence.trace) if len(shapes) == 1 else None
+    for axis, route in enumerate(routes or ()):
+        odd = evidence.image[axis] + 1
+        try:
+            sizes = solve_inputs(route.graph).sizes
+            route.graph.sizes(odd)
+        except ShapeError as error:
+            beside = [*shapes[0]]
+            beside[2 + axis] = odd
+            told = re.match(r"layer \d+ \((.*)\), input size \d+: (.*?)\. ", f"{error} ")
+            # The network itself has the last word: some pad what does not fit.
+            if told and evidence.accepts([tuple(beside)]) is None:
+                where = f"an input of {odd} along axis {axis} fails at {told[1]}"
+                return [f"{where}: {told[2]}; what works: {say_sizes(sizes)}"]
+        except ConvoxelError:
+            continue
+    return []
+
+
 def _bound_by_memory(evidence: _Evidence) -> list[str]:
     """Layers that move more bytes than their arithmetic hides."""
     working = [row for row in evidence.rows if row.macs]
-    bound = [row for row in working if row.intensity < _BALANCE]
+    bound = [row for row in working if row.intensity < evidence.balance]
     if not bound:
         return []
     macs, moved = sum(row.macs for row in working), sum(row.moved_bytes for row in working)
@@ -138,7 +178,8 @@ def _bound_by_memory(evidence: _Evidence) -> list[str]:
     bytes_share = 100 * sum(row.moved_bytes for row in bound) / moved
     return [
         f"{_listed([row.name for row in bound])} {'is' if len(bound) == 1 else 'are'} bound by memory "
-        f"(below {_BALANCE} FLOPs a byte): {_percent(share)} of the MACs, {_percent(bytes_share)} of the bytes"
+        f"(below the {evidence.balance:.0f} FLOPs a byte of this machine): {_percent(share)} of the MACs, "
+        f"{_percent(bytes_share)} of the bytes"
     ]
 
 
@@ -146,6 +187,7 @@ _CHECKS: tuple[Callable[[_Evidence], list[str]], ...] = (
     _fields_too_small,
     _saturated_layers,
     _uneven_overlap,
+    _failing_sizes,
     _unread_borders,
     _bound_by_memory,
 )

@@ -13,6 +13,7 @@ from convoxel.errors import ConfigError, UnsupportedError
 from convoxel.inspect.admission import find_sizes
 from convoxel.inspect.advice import advise
 from convoxel.inspect.memory import live_bytes, saved_bytes
+from convoxel.inspect.route import follow_axes
 from convoxel.inspect.sight import Sight, look
 from convoxel.inspect.step import Step, Trace
 from convoxel.inspect.summary import Reach, Row, Summary
@@ -20,7 +21,7 @@ from convoxel.inspect.summary import Reach, Row, Summary
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["describe", "open_source"]
+__all__ = ["describe", "open_source", "summarise"]
 
 Shape = tuple[int, ...]
 
@@ -80,7 +81,7 @@ def describe(
             f"describe: {name} needs the shape of every input, {signature}. "
             "Give it after the model: describe(model, (1, 3, 224, 224))."
         )
-    return _summary(name, source, shapes, object_size)
+    return summarise(source, shapes, name, object_size)
 
 
 def _checked(shape: Any) -> Shape:
@@ -164,7 +165,12 @@ def _from_zoo(name: str, shapes: tuple[Shape, ...], options: dict[str, Any]) -> 
     return network, shapes or ((1, channels, *(entry.size[dims - 1],) * dims),)
 
 
-def _summary(name: str, source: _Source, shapes: tuple[Shape, ...], object_size: int | Sequence[int] | None) -> Summary:
+def summarise(
+    source: _Source, shapes: Sequence[Shape], name: str = "", object_size: int | Sequence[int] | None = None
+) -> Summary:
+    """Return the summary of a network that ``open_source`` opened; see :func:`describe`."""
+    from convoxel.native.calibration import known_balance
+
     trace = source.trace(shapes)
     sights, remarks = look(trace)
     alive = live_bytes(trace)
@@ -191,7 +197,7 @@ def _summary(name: str, source: _Source, shapes: tuple[Shape, ...], object_size:
     dims = len(shapes[0]) - 2
     objects = (object_size,) * dims if isinstance(object_size, int) else tuple(object_size or ())
     return Summary(
-        name=name,
+        name=name or source.name,
         input_shapes=tuple(value.shape for value in trace.inputs),
         output_shapes=tuple(value.shape for value in trace.outputs),
         rows=tuple(rows),
@@ -200,16 +206,9 @@ def _summary(name: str, source: _Source, shapes: tuple[Shape, ...], object_size:
         field=_reach(sights[trace.outputs[0].key]) if trace.outputs else None,
         remarks=tuple(remarks),
         saved_bytes=saved_bytes(trace),
-        warnings=advise(trace, sights, rows, objects),
-        find_sizes=lambda: find_sizes(source.accepts, shapes, _treats_axes_alike(trace)),
+        warnings=advise(trace, sights, rows, objects, known_balance(), source.accepts),
+        find_sizes=lambda: find_sizes(source.accepts, shapes, follow_axes(trace)),
     )
-
-
-def _treats_axes_alike(trace: Trace) -> bool:
-    """Whether every window is the same along every axis."""
-    words = ("kernel", "stride", "padding", "dilation", "output_padding", "scale")
-    windows = (step.attributes.get(word, ()) for step in trace.steps for word in words)
-    return all(len(set(window)) <= 1 for window in windows)
 
 
 def _moved(step: Step) -> int:

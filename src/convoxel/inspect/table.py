@@ -90,6 +90,8 @@ COLUMNS: Mapping[str, Column] = {
 """What a table can show; ``Column.meaning`` says what."""
 
 _USUAL = ("layer", "operator", "output", "kernel", "params", "macs", "bytes", "field")
+# What a narrow terminal does without, in this order.
+_SPARED = ("operator", "kernel", "bytes", "output", "params", "macs")
 
 
 class View:
@@ -107,11 +109,25 @@ class View:
         self._summary = summary
         self._rows = tuple(rows)
         self._columns = [COLUMNS[name] for name in names]
+        self._chosen = columns is not None
 
     def lines(self) -> Iterator[list[str]]:
         """Yield the cells of every row."""
         for row in self._rows:
             yield [column.cell(row) for column in self._columns]
+
+    def _fitting(self, width: int) -> View:
+        """Return the view with as many columns as fit, unless they were chosen."""
+        names = [*_USUAL]
+        for spared in (None, *_SPARED):
+            names = [name for name in names if name != spared]
+            view = View(self._summary, self._rows, names)
+            columns = zip(*([column.heading for column in view._columns], *view.lines()), strict=True)
+            # The operators' names are words, which may stand below each other.
+            widths = [min(max(map(len, cells)), 22 if cells[0] == "operator" else width) for cells in columns]
+            if self._chosen or sum(widths) + 3 * len(widths) - 2 <= width:
+                break
+        return self if self._chosen else view
 
     def totals(self) -> list[tuple[str, str]]:
         """Return the totals as (what, figure) to print."""
@@ -138,7 +154,9 @@ class View:
         return (*self._summary.remarks, *self._summary.warnings)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw the table for rich."""
+        """Draw the table for rich, without the columns for which there is no room."""
+        view = self._fitting(options.max_width)
+        missing = [column.heading for column in self._columns if column not in view._columns]
         table = Table(
             title=Text(self._summary.title),
             title_justify="left",
@@ -147,16 +165,18 @@ class View:
             pad_edge=False,
             show_edge=False,
         )
-        for column in self._columns:
+        for column in view._columns:
             table.add_column(
                 column.heading,
                 justify="right" if column.right else "left",
                 no_wrap=column.heading in ("layer", "output"),
                 overflow="fold",
             )
-        for cells in self.lines():
+        for cells in view.lines():
             table.add_row(*map(Text, cells))
         yield table
+        if missing:
+            yield Text(f"no room for: {', '.join(missing)}", style="dim")
         yield Text()
         width = max(len(what) for what, _ in self.totals())
         for what, figure in self.totals():
@@ -195,10 +215,12 @@ class View:
             ":root{color-scheme:light dark}body{font:14px/1.4 system-ui,sans-serif;margin:2em}"
             "table{border-collapse:collapse}caption{font-weight:600;text-align:left;padding:.4em}"
             "td,th{padding:.15em .8em;border-bottom:1px solid #8884;font-variant-numeric:tabular-nums}"
+            "th{position:sticky;top:0;background:Canvas}"
         )
         title = html.escape(self._summary.title)
         return (
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
             f"<style>{style}</style></head><body>{self.html()}</body></html>\n"
         )
 

@@ -130,7 +130,8 @@ def _pad(function: Any, arguments: Sequence[Any], options: Mapping[str, Any], re
     pairs = [(0, 0)] * rank
     for number in range(len(flat) // 2):  # the last axis comes first
         pairs[rank - 1 - number] = (flat[2 * number], flat[2 * number + 1])
-    return "pad", {"padding": tuple(pairs)}
+    mode = given.get("mode", "constant")
+    return "pad", {"padding": tuple(pairs), "mode": "zeros" if mode == "constant" else mode}
 
 
 def _batch_norm(function: Any, arguments: Sequence[Any], options: Mapping[str, Any], result: Any) -> Call:

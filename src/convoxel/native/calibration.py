@@ -15,7 +15,7 @@ from convoxel.native import _core
 from convoxel.native.cache import cache_folder, read_cache, write_cache
 from convoxel.native.machine import default_threads, instruction_set, measure_ceiling, processor
 
-__all__ = ["CALIBRATION_FILE", "Rates", "calibrate", "measure_rates"]
+__all__ = ["CALIBRATION_FILE", "Rates", "calibrate", "known_balance", "measure_rates"]
 
 CALIBRATION_FILE = "calibration.json"
 # Floating-point operations in the time of a byte, where the costs were fitted: 430 GFLOP/s on two threads against
@@ -51,8 +51,7 @@ def calibrate() -> Rates:
     >>> calibrate() == Rates(*_core.rates())
     True
     """
-    key = f"{processor()}, {instruction_set()}, {default_threads()} threads"
-    known = read_cache(CALIBRATION_FILE)
+    key, known = _key(), read_cache(CALIBRATION_FILE)
     rates = _rates(known.get(key))
     if rates is None and cache_folder() is not None:
         measured = measure_rates()
@@ -61,6 +60,19 @@ def calibrate() -> Rates:
     rates = rates or Rates(1.0, 1.0)
     _core.set_rates(*rates)
     return rates
+
+
+def known_balance() -> float:
+    """Floating-point operations of this machine in the time in which memory brings a byte, if it was ever calibrated.
+
+    Measures nothing: of a machine that was not, the figure of the one that the costs were fitted on.
+    """
+    rates = _rates(read_cache(CALIBRATION_FILE).get(_key())) or Rates(1.0, 1.0)
+    return _FITTED_FAR * rates.far
+
+
+def _key() -> str:
+    return f"{processor()}, {instruction_set()}, {default_threads()} threads"
 
 
 def _rates(entry: object) -> Rates | None:
