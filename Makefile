@@ -39,7 +39,7 @@ bench: setup ## the register tile and the U-Nets against PyTorch, on an otherwis
 	$(BIN)/python bench/tile.py
 	$(BIN)/python bench/unet.py
 
-conformance: setup ## published convolution problems through every algorithm, ONNX's node tests, the whole zoo, drawn networks
+conformance: setup ## published problems through every algorithm, ONNX's and PyTorch's samples, the whole zoo, drawn layers
 	$(BIN)/python tests/conformance.py --isa all
 	$(BIN)/python tests/onnx_nodes.py
 	$(BIN)/python tests/onnx_nodes.py --fixed
@@ -47,6 +47,9 @@ conformance: setup ## published convolution problems through every algorithm, ON
 	$(BIN)/python tests/identity.py
 	$(BIN)/python tests/zoo.py
 	$(BIN)/python tests/axes.py
+	$(BIN)/python tests/operator_info.py
+	CONVOXEL_DRAWN=1000 $(BIN)/python -m pytest tests/test_nn_functional_matrix.py
+	CONVOXEL_DRAWN=500 $(BIN)/python -m pytest tests/test_nn_functional_convolve.py tests/test_nn_functional_sampling.py
 
 sanitize: ## the kernel tests under AddressSanitizer and UndefinedBehaviourSanitizer
 	bash tests/sanitize.sh

@@ -145,9 +145,10 @@ def unknown_words(command: Any, words: list[str]) -> list[str]:
         if not words or words[0].startswith(("-", "…")):
             return []
         name = words.pop(0)
-        if name not in command.commands:
+        other = getattr(command, "default", None)  # a group that takes words of another kind, such as networks
+        if name not in command.commands and other is None:
             return [name]
-        command = command.commands[name]
+        command = command.commands[name if name in command.commands else other]
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     return [word for word in words if word.startswith("-") and word.partition("=")[0] not in known]
 

@@ -215,7 +215,7 @@ def test_what_was_measured_can_be_handed_over() -> None:
     )
 
 
-def test_influence_is_shown_with_its_spread() -> None:
+def test_D3_influence_is_shown_with_its_spread() -> None:
     net = nn.Conv2d(1, 1, 9, padding=4)
     measured = np.zeros((16, 16))
     measured[6:10, 5:12] = 1.0

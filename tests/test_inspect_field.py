@@ -76,7 +76,7 @@ UNETS: list[tuple[int, tuple[int, ...], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("dims, size, options", UNETS)
-def test_unet(dims: int, size: tuple[int, ...], options: dict[str, Any]) -> None:
+def test_D2_unet(dims: int, size: tuple[int, ...], options: dict[str, Any]) -> None:
     net = positive(models.unet(dims, 1, 1, width=1, **options))
     assert_support(net, (1, 1, *size), positions=2 if dims == 3 else 9)
 
@@ -152,7 +152,7 @@ layers = st.one_of(
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.lists(layers, min_size=1, max_size=4))
-def test_drawn_graphs(chain: list[nn.Module]) -> None:
+def test_D2_drawn_graphs(chain: list[nn.Module]) -> None:
     assert_support(positive(nn.Sequential(*chain)), (1, 1, 400), positions=7)
 
 
@@ -165,7 +165,7 @@ def test_axes_differ() -> None:
     assert_support(positive(net), (1, 1, 16, 24, 32), positions=1)
 
 
-def test_squeeze_and_excite_is_local_and_whole() -> None:
+def test_D2_squeeze_and_excite_is_local_and_whole() -> None:
     class Squeeze(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -187,7 +187,7 @@ def test_normalisation_over_the_image_sees_it_whole() -> None:
         assert summary.field is not None and summary.field.whole == (whole,)
 
 
-def test_fully_connected_sees_the_whole_image() -> None:
+def test_D2_fully_connected_sees_the_whole_image() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 5))
     rows = describe(net, (1, 1, 8, 8)).rows
     assert rows[1].field is not None and rows[1].field.whole == (False, False)
@@ -214,7 +214,7 @@ def test_axes_are_followed_through_permutations_and_views() -> None:
     assert summary.field.size == (3, 5) and summary.field.whole == (False, False)
 
 
-def test_misaligned_branches_are_named() -> None:
+def test_D2_misaligned_branches_are_named() -> None:
     class Shifted(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x[:, :, 1:] + x[:, :, :-1]

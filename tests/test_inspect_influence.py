@@ -20,7 +20,7 @@ def ones(net: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_one_kernel_of_ones(dims: int) -> None:
+def test_D3_one_kernel_of_ones(dims: int) -> None:
     found = inspect.effective_field(ones(CONV[dims](1, 1, 3, padding=1, bias=False)), (1, 1, *(9,) * dims), samples=1)
     expected = np.zeros((9,) * dims)
     expected[(slice(3, 6),) * dims] = 1
@@ -29,7 +29,7 @@ def test_one_kernel_of_ones(dims: int) -> None:
     assert found.side == pytest.approx(3) and found.ratio == (1.0,) * dims
 
 
-def test_a_stack_is_a_binomial() -> None:
+def test_D3_a_stack_is_a_binomial() -> None:
     """k layers of [1, 1, 1] have the gradient of the k-fold convolution, here 1 4 10 16 19 16 10 4 1."""
     net = ones(nn.Sequential(*[nn.Conv1d(1, 1, 3, padding=1, bias=False) for _ in range(4)]))
     found = inspect.effective_field(net, (1, 1, 21), samples=2)
@@ -38,7 +38,7 @@ def test_a_stack_is_a_binomial() -> None:
     assert inspect.effective_field(net, (1, 1, 21), samples=1, threshold=0.5).size == (5,)
 
 
-def test_depth_grows_with_its_root() -> None:
+def test_D3_depth_grows_with_its_root() -> None:
     sides = []
     for depth in (4, 16):
         net = ones(nn.Sequential(*[nn.Conv1d(1, 1, 3, padding=1, bias=False) for _ in range(depth)]))

@@ -19,7 +19,7 @@ def noise(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_circular_convolution_is_equivariant(dims: int) -> None:
+def test_B1_circular_convolution_is_equivariant(dims: int) -> None:
     layer = CONV[dims](1, 3, 3, padding=1, padding_mode="circular")
     x = noise(2, 1, *(12,) * dims)
     report = inspect.equivariance(layer, x, [1, 2, tuple(range(dims))], borders=True)
@@ -28,7 +28,7 @@ def test_circular_convolution_is_equivariant(dims: int) -> None:
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_pooling_by_two_knows_even_shifts_only(dims: int) -> None:
+def test_B1_pooling_by_two_knows_even_shifts_only(dims: int) -> None:
     report = inspect.equivariance(POOL[dims](2), noise(1, 1, *(24,) * dims), range(1, 7))
     assert [row.exact for row in report.rows] == [False, True] * 3
     assert report.period == 2 and report.stride == (2,) * dims and report.interior
@@ -58,7 +58,7 @@ def test_upsampling_moves_twice_as_far() -> None:
     assert [row.output_shift for row in report.rows] == [(2,), (4,)] and report.period == 1
 
 
-def test_global_pooling_is_invariance() -> None:
+def test_B1_global_pooling_is_invariance() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
     report = inspect.equivariance(nn.Sequential(net, nn.Flatten()), noise(1, 1, 16, 16), [1, 5])
     assert report.stride == () and all(row.error < 1e-5 for row in report.rows)

@@ -37,7 +37,9 @@ def resized(mode: str) -> Callable[[Tensor], Tensor]:
     (nn.LeakyReLU(), (1, 1, 8), "neither"), (lambda x: x * x, (1, 1, 8), "neither"),
     (lambda x: x.abs(), (1, 1, 8), "neither"), (nn.Softmax(1), (1, 4, 8), "neither"),
 ])  # fmt: skip
-def test_operators(operator: Callable[[Any], Any], shape: tuple[int, ...], kind: str) -> None:
+def test_C4_linear_affine_and_other_operators(
+    operator: Callable[[Any], Any], shape: tuple[int, ...], kind: str
+) -> None:
     report = inspect.linearity(operator, noise(*shape))
     assert (report.linear, report.affine) == (kind == "linear", kind != "neither")
     assert bool(report.breaks) == (kind != "linear")

@@ -38,11 +38,12 @@ LAYERS: dict[str, Make] = {
     "average dilated": lambda d: cnn.AvgPool(d, 2, stride=1, dilation=2),
     "average uncounted": lambda d: cnn.AvgPool(d, 3, stride=2, padding=((1, 0),) * d, count_include_pad=False),
     "blur": lambda d: cnn.BlurPool(d, 4),
-    "bed of nails": lambda d: cnn.Unpool(d, 2, mode="corner"),
+    "bed of nails": lambda d: cnn.Unpool(d, 2, mode="fixed"),
     "nearest": lambda d: cnn.Unpool(d, 2, mode="nearest"),
     "resize": lambda d: cnn.Resize(d, 1.5),
     "up transposed": lambda d: cnn.Upsample(d, 4, 3, 2, "transposed"),
     "up resize": lambda d: cnn.Upsample(d, 4, 3, 2, "resize"),
+    "up unpool": lambda d: cnn.Upsample(d, 4, 3, 2, "unpool"),
     "up shuffle": lambda d: cnn.Upsample(d, 4, 3, 2, "shuffle"),
     "local": lambda d: cnn.LocallyConnected(d, 4, 3, SIZES[:d], 3, padding=1),
 }
@@ -73,7 +74,7 @@ def test_layers_train_and_compile(name: str, dims: int) -> None:
         for word in ("einsum", "unfold", "ones_like", "pad")
         if f"aten.{word}" in str(warning.message)
     }
-    expected = {"pad"} if (name, dims) == ("bed of nails", 3) else PARTITIONED.get(name, set())  # of six axes
+    expected = PARTITIONED.get(name, set())
     assert foreign == expected and len(told) == bool(foreign), [str(w.message) for w in told]
     found = program(x.detach().numpy())
     assert found.shape == tuple(y.shape)
@@ -138,6 +139,60 @@ def test_C6_transposed_with_asymmetric_padding_is_the_adjoint(dims: int, padding
     assert float((down(x) * y).sum().detach()) == pytest.approx(float((x * back).sum().detach()), rel=1e-10)
     with pytest.raises(ShapeError, match=r"ConvTranspose: output_size is .* can give .* Give sizes among these"):
         up(y, tuple(size + 9 for size in x.shape[2:]))
+
+
+# ---- D4: kernel shapes -----------------------------------------------------------------------------------
+
+
+def field_of(net: nn.Module, dims: int, channels: int) -> tuple[int, ...]:
+    """The receptive field, by the support of the gradient of the middle output."""
+    x = torch.rand(1, channels, *(15,) * dims, requires_grad=True)
+    y = net(x)
+    y[(0, 0, *(size // 2 for size in y.shape[2:]))].backward()
+    places = x.grad[0].abs().sum(0).nonzero()
+    return tuple((places.max(0).values - places.min(0).values + 1).tolist())
+
+
+@pytest.mark.parametrize("dims", DIMS)
+def test_D4_two_kernels_of_3_see_what_one_of_5_does_and_cost_less(dims: int) -> None:
+    torch.manual_seed(0)
+    channels = 3
+    stack = nn.Sequential(*[cnn.Conv(dims, channels, channels, 3, bias=False) for _ in range(2)])
+    large = cnn.Conv(dims, channels, channels, 5, bias=False)
+    assert field_of(stack, dims, channels) == field_of(large, dims, channels) == (5,) * dims
+    counts = [sum(p.numel() for p in net.parameters()) for net in (stack, large)]
+    assert counts == [2 * 3**dims * channels**2, 5**dims * channels**2]  # 2-D: 18 C² and 25 C²
+    for net, size in ((stack, "k3 k3"), (large, "k5")):
+        shape = (1, channels, *(15,) * dims)
+        described = cx.describe(net, shape)
+        assert described.field.size == (5,) * dims and described.params in counts, size
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("kernel, dilation", [(1, 1), (2, 1), (4, 1), (3, 2), (2, 3), ("uneven", 1)])
+def test_D4_kernels_of_any_shape(dims: int, kernel: Any, dilation: int) -> None:
+    torch.manual_seed(0)
+    sizes = (1, 4, 3)[:dims] if kernel == "uneven" else (kernel,) * dims
+    layer = cnn.Conv(dims, 2, 2, sizes, dilation=dilation)
+    assert field_of(layer, dims, 2) == tuple(dilation * (k - 1) + 1 for k in sizes)
+    assert cx.describe(layer, (1, 2, *(15,) * dims)).field.size == field_of(layer, dims, 2)
+
+
+@pytest.mark.parametrize("dims", DIMS)
+def test_D4_bottleneck_projects_channels_down_and_up(dims: int) -> None:
+    torch.manual_seed(0)
+    wide, narrow = 16, 4
+    block = nn.Sequential(cnn.Conv(dims, wide, narrow, 1), cnn.Conv(dims, narrow, narrow, 3, padding="same"),
+                          cnn.Conv(dims, narrow, wide, 1))  # fmt: skip
+    plain = cnn.Conv(dims, wide, wide, 3, padding="same")
+    x = torch.randn(1, wide, *SIZES[:dims])
+    assert block(x).shape == plain(x).shape == x.shape
+    assert field_of(block, dims, wide) == (3,) * dims
+    small, large = (sum(p.numel() for p in net.parameters() if p.dim() > 1) for net in (block, plain))
+    assert small == 2 * wide * narrow + 3**dims * narrow**2 and large == 3**dims * wide**2 and small < large
+    # A 1×1 convolution is one matrix for all positions.
+    mixed = torch.einsum("oc,nc...->no...", block[0].weight.flatten(1), x) + block[0].bias.view(-1, *(1,) * dims)
+    assert torch.allclose(block[0](x), mixed, atol=1e-5)
 
 
 # ---- D5, D9, D12: blocks ---------------------------------------------------------------------------------
@@ -269,13 +324,13 @@ def test_C5_unpooling_round_trips(dims: int) -> None:
     torch.manual_seed(0)
     x = torch.rand(2, 3, *(8,) * dims)
     y, places = cnn.MaxPool(dims, 2, return_indices=True)(x)
-    for layer, arguments in ((cnn.Unpool(dims, 2), (places,)), (cnn.Unpool(dims, 2, mode="corner"), ()),
+    for layer, arguments in ((cnn.Unpool(dims, 2), (places,)), (cnn.Unpool(dims, 2, mode="fixed"), ()),
                              (cnn.Unpool(dims, 2, mode="nearest"), ())):  # fmt: skip
         up = layer(y, *arguments)
         assert up.shape == x.shape and torch.equal(cnn.MaxPool(dims, 2)(up), y)
     theirs = (nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d)[dims - 1](2)
     assert torch.equal(cnn.Unpool(dims, 2)(y, places), theirs(y, places))
-    corner = cnn.Unpool(dims, 2, mode="corner")(y)
+    corner = cnn.Unpool(dims, 2, mode="fixed")(y)
     assert torch.equal(corner[(..., *(slice(None, None, 2),) * dims)], y)
     assert int((corner != 0).sum()) == int((y != 0).sum())
     average = cnn.Unpool(dims, 2, mode="average")(y)
@@ -329,6 +384,34 @@ def test_D6_deformable_layer_starts_plain_and_learns_to_move(dims: int, modulate
 
 
 @pytest.mark.parametrize("dims", DIMS)
+def test_D6_dynamic_layer_mixes_its_kernels(dims: int) -> None:
+    torch.manual_seed(0)
+    layer = cnn.DynamicConv(dims, 4, 6, 3, experts=3, padding=1, stride=2, groups=2)
+    x = torch.randn(3, 4, *SIZES[:dims])
+    plain = cnn.conv(dims, 4, 6, 3, padding=1, stride=2, groups=2)
+    with torch.no_grad():
+        plain.weight.copy_(layer.weight.mean(0))
+        plain.bias.copy_(layer.bias.mean(0))
+    assert torch.allclose(layer(x), plain(x), atol=1e-5), "it starts with the mean of its kernels"
+    with torch.no_grad():
+        layer.router.bias.copy_(torch.tensor([0.0, 100.0, 0.0]))
+        plain.weight.copy_(layer.weight[1])
+        plain.bias.copy_(layer.bias[1])
+    assert torch.allclose(layer(x), plain(x), atol=1e-5)
+    with torch.no_grad():
+        layer.router.bias.zero_()
+        nn.init.normal_(layer.router.weight)
+    together, alone = layer(x), torch.cat([layer(one) for one in x.split(1)])
+    assert torch.allclose(together, alone, atol=1e-5), "each sample has its own kernel"
+    together.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in layer.parameters())
+    assert "experts=3" in repr(layer)
+    with pytest.warns(UserWarning, match="weight is computed by the network"):
+        program = cx.compile(layer.eval(), x)
+    assert np.allclose(program(x.numpy()), layer(x).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", DIMS)
 def test_C3_resize_modes(dims: int) -> None:
     x = torch.randn(1, 2, *SIZES[:dims])
     for mode in cnn.Resize.MODES:
@@ -345,22 +428,22 @@ def test_C3_resize_modes(dims: int) -> None:
     (lambda: cnn.Conv(2, 1, 1, 3, padding_mode="zero"), ConfigError, "padding_mode is 'zero', but it can be 'zeros'"),
     (lambda: cnn.ConvTranspose(2, 1, 1, 3, padding="same"), ConfigError, "padding is 'same', which does not say"),
     (lambda: cnn.ConvTranspose(1, 1, 1, 3, padding=((-1, 0),)), ConfigError, "this layer only crops: give at least 0"),
-    (lambda: cnn.MaxPool(2, 3, padding=((1, 0), (1, 0)), return_indices=True), ConfigError, "would count padded"),
     (lambda: cnn.MaxPool(2, 3, padding="same"), ConfigError, "a pooling with a stride cannot have"),
     (lambda: cnn.MaxPool(1, 3, padding=((-1, 0),)), ConfigError, "a pooling pads by at least 0"),
-    (lambda: cnn.AvgPool(2, 3, dilation=2, ceil_mode=True), ConfigError, "ceil_mode is given with dilation"),
+    (lambda: cnn.AvgPool(2, 3, padding=3), ConfigError, "AvgPool: padding .* nothing but padding"),
     (lambda: cnn.BlurPool(2, 1, 0), ConfigError, "kernel_size is 0"),
     (lambda: cnn.BlurPool(2, 1, padding_mode="same"), ConfigError, "padding_mode is 'same'"),
-    (lambda: cnn.Unpool(2, 2, mode="mean"), ConfigError, "mode is 'mean', but it can be 'max', 'corner'"),
-    (lambda: cnn.Unpool(2, 3, stride=2, mode="corner"), ConfigError, "'corner' needs the kernel's"),
-    (lambda: cnn.Unpool(2, 2)(torch.zeros(1, 1, 2, 2)), ConfigError, "mode 'max' needs indices"),
+    (lambda: cnn.Unpool(2, 2, mode="mean"), ConfigError, "mode is 'mean', but it can be 'indices', 'fixed'"),
+    (lambda: cnn.Unpool(2, 3, stride=2, mode="nearest"), ConfigError, "'nearest' needs the kernel's"),
+    (lambda: cnn.Unpool(2, 2)(torch.zeros(1, 1, 2, 2)), ShapeError, "unpool: indices are None"),
     (lambda: cnn.Resize(2, 2, mode="lanczos"), ConfigError, "mode is 'lanczos', but it can be 'nearest'"),
     (lambda: cnn.Resize(2), ConfigError, "give one of scale and size"),
     (lambda: cnn.Resize(2, (2.0,)), ConfigError, "needs one factor above 0, or 2"),
-    (lambda: cnn.PixelShuffle(2, 2)(torch.zeros(1, 3, 2, 2)), ShapeError, "x has 3 channels, but .* a multiple of 4"),
+    (lambda: cnn.PixelShuffle(2, 2)(torch.zeros(1, 3, 2, 2)), ShapeError, "x has 3 channels, .* 4 does not divide"),
     (lambda: cnn.Upsample(2, 1, 1, 2, "deconv"), ConfigError, "kind is 'deconv', but it can be 'transposed'"),
     (lambda: cnn.Upsample(2, 1, 1, 2, "resize", kernel_size=2), ConfigError, "needs odd sizes"),
     (lambda: cnn.Upsample(2, 1, 1, 3, "transposed", kernel_size=2), ConfigError, "would leave holes"),
+    (lambda: cnn.DynamicConv(2, 1, 1, 3, experts=0), ConfigError, "experts is 0 and temperature 1.0; expected"),
     (lambda: cnn.SqueezeExcite(2, 4, gate="tanh"), ConfigError, "gate is 'tanh', but it can be 'sigmoid'"),
     (lambda: cnn.SliceStack(nn.Identity(), -1), ConfigError, "reach is -1"),
     (lambda: cnn.SliceStack(nn.Identity())(torch.zeros(1, 1, 2, 2)), ShapeError, "SliceStack: x has 4 axes"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
 
 from convoxel.errors import ShapeError
 from convoxel.nn import functional as cf
@@ -121,25 +121,25 @@ def test_D6_far_and_undefined_offsets() -> None:
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
-def test_D6_gradients(dims: int) -> None:
-    x, w = normal(1, 1, *[3] * dims), normal(1, 1, *[2] * dims, seed=1)
-    output = [2] * dims
-    offset = 0.2 + 0.3 * torch.rand(1, dims * 2**dims, *output, dtype=x.dtype, generator=torch.manual_seed(2))
-    mask = normal(1, 2**dims, *output, seed=3)
-    leaves = [leaf.requires_grad_() for leaf in (x, offset, w, mask)]
-    layer = lambda x, offset, w, mask: cf.deform_conv(x, offset, w, mask=mask)  # noqa: E731
-    assert gradcheck(layer, leaves, fast_mode=True) and gradgradcheck(layer, leaves, fast_mode=True)
-
-
-@pytest.mark.parametrize("dims", [1, 2, 3])
-def test_gradients_of_factors(dims: int) -> None:
-    x, kernels = normal(1, 2, *[3] * dims), [normal(2, seed=axis) for axis in range(dims)]
-    leaves = [leaf.requires_grad_() for leaf in (x, *kernels)]
-    layer = lambda x, *kernels: cf.separable(x, kernels)  # noqa: E731
-    assert gradcheck(layer, leaves, fast_mode=True) and gradgradcheck(layer, leaves, fast_mode=True)
-    factors = [normal(2, 1, *[2] * dims).requires_grad_(), normal(3, 2).requires_grad_()]
-    assert gradcheck(cf.depthwise_separable, (x, *factors), fast_mode=True)
-    assert gradgradcheck(cf.depthwise_separable, (x, *factors), fast_mode=True)
+def test_D6_dynamic_kernels_equal_a_loop(dims: int) -> None:
+    x = normal(3, 4, *[5] * dims)
+    options = {"stride": 2, "padding": [(1, 0)] * dims, "dilation": 2, "groups": 2, "padding_mode": "replicate"}
+    w, bias = normal(3, 6, 2, *[2] * dims, seed=1), normal(3, 6, seed=2)
+    found = cf.dynamic_conv(x, w, bias, **options)
+    for sample in range(3):
+        expected = cf.correlate(x[sample : sample + 1], w[sample], bias[sample], **options)[0]
+        torch.testing.assert_close(found[sample], expected, rtol=0, atol=1e-12)
+        single = cf.dynamic_conv(x[sample], w[sample], bias[sample], dims=dims, **options)
+        torch.testing.assert_close(single, expected, rtol=0, atol=1e-12)
+    # A kernel for each output: the same everywhere is one for the sample; each by itself gives its own place.
+    output = found.shape[2:]
+    everywhere = w.reshape(*w.shape, *[1] * dims).expand(*w.shape, *output)
+    torch.testing.assert_close(cf.dynamic_conv(x, everywhere, bias, **options), found, rtol=0, atol=1e-12)
+    each = normal(*everywhere.shape, seed=3)
+    local = cf.dynamic_conv(x, each, **options)
+    for place in np.ndindex(*output):
+        own = cf.dynamic_conv(x, each[(..., *place)], **options)
+        torch.testing.assert_close(local[(..., *place)], own[(..., *place)], rtol=0, atol=1e-12)
 
 
 def test_kernels_refuse() -> None:
@@ -152,6 +152,10 @@ def test_kernels_refuse() -> None:
         cf.depthwise_separable(x, w, torch.ones(5, 2))
     with pytest.raises(ShapeError, match=r"deform_conv: offset is .* expected \(n, g · 18, 3, 3\)"):
         cf.deform_conv(x, torch.zeros(1, 9, 3, 3), w)
+    with pytest.raises(ShapeError, match=r"dynamic_conv: w is \(3, 2, 3, 3\), but x is .* Give a kernel for each"):
+        cf.dynamic_conv(x, w)
+    with pytest.raises(ShapeError, match=r"kernels for outputs of \(4, 4\), but x gives \(3, 3\)"):
+        cf.dynamic_conv(x, torch.zeros(1, 1, 2, 3, 3, 4, 4))
     with pytest.raises(ShapeError, match="deform_conv: mask is"):
         cf.deform_conv(x, torch.zeros(1, 18, 3, 3), w, mask=torch.zeros(1, 18, 3, 3))
     with pytest.raises(ShapeError, match="x has 2 channels but w expects 4"):

@@ -11,7 +11,6 @@ import scipy.ndimage
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
 from convoxel.arithmetic import pool_size
@@ -224,43 +223,6 @@ def test_pixel_shuffle(dims: int) -> None:
         assert torch.equal(y, F.pixel_shuffle(x, 2)) and torch.equal(cf.pixel_unshuffle(y, 3), F.pixel_unshuffle(y, 3))
     uneven = cf.pixel_shuffle(x, (2**dims, *[1] * (dims - 1)))
     assert uneven.shape == (2, 3, 3 * 2**dims, *[3] * (dims - 1))
-
-
-SMOOTH = {
-    "average": lambda x: cf.average_pool(x, 2, stride=1, dilation=2, padding=1, count_include_pad=False),
-    "average as PyTorch": lambda x: cf.average_pool(x, 2),
-    "adaptive average": lambda x: cf.adaptive_average_pool(x, 2),
-    "global average": cf.global_average_pool,
-    "max": lambda x: cf.max_pool(x, 2, stride=1, padding=[(1, 0)] * (x.dim() - 2)),
-    "adaptive max": lambda x: cf.adaptive_max_pool(x, 2),
-    "global max": cf.global_max_pool,
-    "blur": cf.blur_pool,
-    "linear": lambda x: cf.resize(x, 4),
-    "cubic": lambda x: cf.resize(x, 4, mode="cubic"),
-    "nearest": lambda x: cf.resize(x, 4, mode="nearest"),
-    "area": lambda x: cf.resize(x, 2, mode="area"),
-    "spline": lambda x: cf.resize(x, 4, mode="spline"),
-    "antialias": lambda x: cf.resize(x, 2, mode="cubic", antialias=True),
-    "fixed": lambda x: cf.unpool(x, 2, mode="fixed"),
-    "unpool average": lambda x: cf.unpool(x, 2, mode="average"),
-    "unpool nearest": lambda x: cf.unpool(x, 2),
-    "shuffle": lambda x: cf.pixel_shuffle(cf.pixel_unshuffle(x, 3), 3),
-}
-
-
-@pytest.mark.parametrize("dims", [1, 2, 3])
-@pytest.mark.parametrize("name", SMOOTH)
-def test_gradients_of_sampling(name: str, dims: int) -> None:
-    x = distinct(1, 1, *[3] * dims).requires_grad_()
-    layer = lambda x: SMOOTH[name](x).square()  # noqa: E731 so that the second derivative is not 0
-    assert gradcheck(layer, x, fast_mode=True) and gradgradcheck(layer, x, fast_mode=True)
-
-
-@pytest.mark.parametrize("dims", [1, 2, 3])
-def test_gradients_of_unpooling_to_indices(dims: int) -> None:
-    y, index = cf.max_pool(distinct(1, 1, *[4] * dims), 2, return_indices=True)
-    layer = lambda y: cf.unpool(y, 2, mode="indices", indices=index).square()  # noqa: E731
-    assert gradcheck(layer, y.requires_grad_()) and gradgradcheck(layer, y)
 
 
 def test_sampling_refuses() -> None:

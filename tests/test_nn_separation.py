@@ -250,7 +250,7 @@ def test_D11_separate_command(
     from convoxel.train import TrainConfig, fit, separation
 
     run, output = tmp_path / "run", tmp_path / "smaller"
-    fit(TrainConfig.build(task="classify", data="digits", output=str(run), model="course_vgg", width=0.25, epochs=1,
+    fit(TrainConfig.build(task="classify", data="digits", output=str(run), model="course_vgg", width=0.125, epochs=1,
                           steps_per_epoch=2, batch_size=4, tensorboard=False))  # fmt: skip
     monkeypatch.setitem(separation._CLOCKS, "convoxel", weights_as_time)
     assert main(["separate", str(run), "--max-error", "0.5", "--output", str(output), "--json"]) == 0
@@ -259,8 +259,15 @@ def test_D11_separate_command(
     model = separation.load_separated(output)
     x = torch.randn(3, 1, 8, 8)
     assert np.allclose(cx.load(output / "network.cvx")(x.numpy()), model(x).detach().numpy(), atol=1e-4)
-    assert main(["separate", str(run), "--max-accuracy-loss", "1.0", "--fine-tune", "1"]) == 0
-    assert "× as fast on engine convoxel" in capsys.readouterr().out
+    plot = tmp_path / "trials.svg"
+    assert main(["separate", str(run), "--max-accuracy-loss", "1.0", "--fine-tune", "1", "--plot", str(plot)]) == 0
+    shown = capsys.readouterr().out
+    assert "× as fast on engine convoxel" in shown and f"Figure: {plot}" in shown
+    assert "validation score" in plot.read_text(encoding="utf-8") and "trained" in plot.read_text(encoding="utf-8")
+    line = refused_command(capsys, "separate", run, "--plot", plot)
+    assert "plot: given without max_accuracy_loss; expected both" in line
+    line = refused_command(capsys, "separate", run, "--max-accuracy-loss", "1", "--plot", tmp_path / "no" / "a.svg")
+    assert "plot: the folder of" in line
     line = refused_command(capsys, "separate", run, "--max-error", "0.1", "--max-accuracy-loss", "0.1")
     assert "max_error: given with max_accuracy_loss; expected one limit" in line
     assert "fine_tune: given without max_accuracy_loss" in refused_command(capsys, "separate", run, "--fine-tune", "3")

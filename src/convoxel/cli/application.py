@@ -81,7 +81,7 @@ _add(separate.separate, "convoxel separate run --max-error 0.05 --output smaller
 _add(models.models, "convoxel models --task segment")
 _add(describe.describe, "convoxel describe unet --shape 1,1,64,64,64 --set levels=2")
 _add(size.size, "convoxel size 224 k7s2p3 pool3s2p1 k3x4 · convoxel size 224 --output 56 --kernel 3,5 --padding same")
-_add(compare.compare, "convoxel compare unet --levels 3 4 5 --output levels")
+app.add_typer(compare.app, name="compare")
 _add(compile.compile_network, "convoxel compile resnet18 --shape 1,3,224,224", name="compile")
 _add(run.run_program, "convoxel run net.cvx --input x.npy --output y.npy", name="run")
 app.add_typer(data.app, name="data")

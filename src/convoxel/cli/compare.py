@@ -1,4 +1,4 @@
-"""``convoxel compare``: networks of the zoo and trained runs side by side: cost, field, speed, quality."""
+"""``convoxel compare``: networks of the zoo and trained runs side by side: cost, field, speed, quality; and studies."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from convoxel.cli.network import Choice, choose_network, parse_options
 from convoxel.cli.screen import console, duration, emit, limit_threads, number, say, table
+from convoxel.cli.sharing import sharing
+from convoxel.cli.upsampling import upsampling
 from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,14 +23,36 @@ if TYPE_CHECKING:
     from convoxel.draw.comparison import Contender
     from convoxel.inspect import Summary
 
-__all__ = ["compare"]
+__all__ = ["app"]
 
 # Each network runs at least so often, and until all together have run so long.
 _ROUNDS, _MEASURE_S = 5, 2.0
 
 
-def compare(
-    networks: Annotated[
+class _Commands(typer.core.TyperGroup):
+    """Words that are no command of this group are networks: `convoxel compare unet resnet18`."""
+
+    default = "networks"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {*self.commands, *ctx.help_option_names}
+        return super().parse_args(ctx, args if not args or args[0] in known else [self.default, *args])
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    help="Compare networks and runs, or ways to build a layer. Names of networks and folders of runs need no command: "
+    "`convoxel compare unet resnet18 --json` is `convoxel compare networks unet resnet18 --json`.",
+    epilog="Example: convoxel compare unet --levels 3 4 5 --output levels",
+)
+app.command(epilog="Example: convoxel compare upsampling --dims 3 --output upsampling.png")(upsampling)
+app.command(epilog="Example: convoxel compare sharing --samples 60 --output sharing.png")(sharing)
+
+
+@app.command(epilog="Example: convoxel compare networks unet --levels 3 4 5 --output levels")
+def networks(
+    names: Annotated[
         list[str], typer.Argument(metavar="MODEL|RUN", help="Names of `convoxel models`, folders of runs, or both.")
     ],
     levels: Annotated[
@@ -50,8 +75,8 @@ def compare(
     screen = console(json)
     if output is not None and not output.absolute().parent.is_dir():
         raise ConfigError(f"output: the folder of {output} is not there. Create it first, or give another --output.")
-    names, counts = _split(networks, levels)
-    chosen = _choose(names, counts, shape, assign or [], weights=timed)
+    zoo, counts = _split(names, levels)
+    chosen = _choose(zoo, counts, shape, assign or [], weights=timed)
     summaries = [describe(choice.model, choice.shape) for _, choice in chosen]  # says which sizes fit
     with limit_threads(threads):
         seconds: list[float] | list[None] = _measure(chosen, threads, screen) if timed else [None] * len(chosen)

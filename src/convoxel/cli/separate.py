@@ -31,6 +31,9 @@ def separate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="New folder: network.cvx, its weights, all figures.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw every trial, quality over time: .svg, .png or .html.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
 ) -> None:
     """Replace convolutions of a trained network by smaller ones, where that is measured to be faster.
@@ -46,6 +49,12 @@ def separate(
         max_error = 0.05
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"output: {output} exists and is not empty. Give another --output.")
+    if plot is not None and max_accuracy_loss is None:
+        raise ConfigError(
+            "plot: given without max_accuracy_loss; expected both. Only its trials have a quality to draw."
+        )
+    if plot is not None and not plot.absolute().parent.is_dir():
+        raise ConfigError(f"plot: the folder of {plot} is not there. Create it first, or give another --plot.")
     screen = console(json)
     with limit_threads(threads), screen.status("reading the run") as status:
         found = separate_run(
@@ -65,10 +74,27 @@ def separate(
             _, config, meta = load_model(run, which.value)
             shape = (1, int(meta["channels"]), *(config.patch or ()))
             figures["output"] = str(save_separated(found, run, output, shape))
+    if plot is not None:
+        _draw(figures, plot)
     if json:
-        emit(figures)
+        emit({**figures, "plot": plot})
         return
     _print(screen, figures)
+    if plot is not None:
+        say(screen, f"Figure: {plot}")
+
+
+def _draw(figures: dict[str, Any], path: Path) -> None:
+    """Quality over time of the network as it was and of every trial."""
+    from convoxel.draw import Entry, pareto
+
+    entries = [Entry("trained", 1e3 * figures["time_s"][0], figures["score"][0])]
+    entries += [
+        Entry(f"≤ {row['max_error']:g}, {row['layers']} layers", 1e3 * row["time_s"], row["score"])
+        for row in figures["trials"]
+    ]
+    title = "Separated networks, by output error and layers replaced"
+    pareto(entries, x=f"ms on {figures['engine']}", y="validation score", title=title).save(path)
 
 
 def _print(screen: Console, figures: dict[str, Any]) -> None:

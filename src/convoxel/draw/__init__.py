@@ -4,7 +4,7 @@ Pictures of layers and networks are figures: shapes that are written as SVG, PNG
 files in this order: ``palette``, ``theme`` (colours of roles, light and dark) → ``shape``, ``letter`` (what figures
 are made of) → ``vector``, ``raster`` (the two ways to write them) → ``figure``, ``legend``, ``tick`` → ``scan`` (which
 inputs an output reads), ``conv``, ``matrix``, ``overlap`` → ``outline`` (a network as nodes), ``layout``,
-``network``, ``field``, ``funnel``, ``memory`` → ``pareto``, ``comparison``.
+``network``, ``field``, ``funnel``, ``memory`` → ``pareto``, ``comparison`` → ``panel``, ``upsampling``, ``sharing``.
 
 Pictures of runs: ``slices`` (a volume's slice, the head upwards) → ``overlay`` (image, label, prediction,
 difference) → ``quantity``, ``markup``, ``style`` (numbers, HTML, the style sheet) → ``chart`` (curves) → ``folder``
@@ -27,7 +27,9 @@ from convoxel.draw.overlay import overlay, panels, png, save_overlay
 from convoxel.draw.palette import CLASS_COLOURS, ERROR_COLOURS, class_colour
 from convoxel.draw.pareto import Entry, pareto
 from convoxel.draw.report import write_report
+from convoxel.draw.sharing import sharing
 from convoxel.draw.slices import PLANES, Slice, oriented_slice, plane_axis
+from convoxel.draw.upsampling import upsampling
 
 __all__ = [
     "CLASS_COLOURS",
@@ -54,5 +56,7 @@ __all__ = [
     "plane_axis",
     "png",
     "save_overlay",
+    "sharing",
+    "upsampling",
     "write_report",
 ]

@@ -9,7 +9,8 @@ Read in this order:
 ``graph``       an ONNX file or a saved program becomes steps
 ``sight``       what every step sees of the image
 ``memory``      what is alive at every step, and what training keeps
-``admission``   which input sizes work
+``route``       a network along one axis, as a graph that arithmetic solves
+``admission``   which input sizes work, and what comes out
 ``advice``      what a designer should know, in sentences
 ``summary``     rows and totals as data
 ``table``       the same, printed
@@ -22,6 +23,7 @@ and of networks that have values:
 ``superposition``  linearity, and which step breaks it
 ``factorisation``  a kernel as smaller ones
 ``rank``           ranks, errors and what separation would save
+``upsampling``     ways of up-sampling: overlap, checkerboard, cost
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from convoxel.inspect.rank import separability, time_engine
     from convoxel.inspect.shift import Equivariance, equivariance
     from convoxel.inspect.superposition import Linearity, linearity
+    from convoxel.inspect.upsampling import Upsampling, checkerboard, upsampling
 
 __all__ = [
     "COLUMNS",
@@ -49,12 +52,15 @@ __all__ = [
     "Reach",
     "Row",
     "Summary",
+    "Upsampling",
+    "checkerboard",
     "describe",
     "effective_field",
     "equivariance",
     "linearity",
     "separability",
     "time_engine",
+    "upsampling",
 ]
 
 # What measures needs PyTorch; a description of a file does not.
@@ -62,11 +68,14 @@ _LAZY = {
     "EffectiveField": "influence",
     "Equivariance": "shift",
     "Linearity": "superposition",
+    "Upsampling": "upsampling",
+    "checkerboard": "upsampling",
     "effective_field": "influence",
     "equivariance": "shift",
     "linearity": "superposition",
     "separability": "rank",
     "time_engine": "rank",
+    "upsampling": "upsampling",
 }
 
 

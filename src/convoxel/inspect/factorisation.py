@@ -161,7 +161,7 @@ def _channel(weight: Tensor, error: float) -> Factorisation | None:
         return Factorisation("channel", (rank,), pair, _distance(weight.flatten(1), last @ first))
     share = error * float(weight.norm()) / math.sqrt(2)
     cube = weight.flatten(2)
-    ranks = [_rank(torch.linalg.svdvals(cube.movedim(mode, 0).flatten(1)), share) for mode in (0, 1)]
+    ranks = [_rank(_values(cube.movedim(mode, 0).flatten(1), share), share) for mode in (0, 1)]
     core, (into, out_of) = _channels_of(cube, ranks[0], ranks[1])
     total = torch.einsum("oa,abk,ib->oik", into, core, out_of)
     factors = (
@@ -174,8 +174,7 @@ def _channel(weight: Tensor, error: float) -> Factorisation | None:
 
 def _channels_of(cube: Tensor, outputs: int, inputs: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Core and bases of the best Tucker-2 approximation of (out, in, positions) that alternation finds."""
-    bases = [torch.linalg.svd(cube.movedim(mode, 0).flatten(1), full_matrices=False)[0] for mode in (0, 1)]
-    left, right = bases[0][:, :outputs], bases[1][:, :inputs]
+    left, right = _leading(cube.flatten(1), outputs), _leading(cube.movedim(1, 0).flatten(1), inputs)
     for _ in range(_TURNS):
         left = _leading(torch.einsum("oik,ib->okb", cube, right).flatten(1), outputs)
         right = _leading(torch.einsum("oik,oa->ika", cube, left).flatten(1), inputs)
@@ -188,9 +187,22 @@ _TURNS = 3
 
 
 def _leading(matrix: Tensor, count: int) -> Tensor:
-    """The first left singular vectors."""
-    basis: Tensor = torch.linalg.svd(matrix, full_matrices=False)[0][:, :count]
-    return basis
+    """The first left singular vectors: of a wide matrix M those of the small M Mᵀ, thirty times as fast.
+
+    Their values are squared there, so what lies below 1e-8 of the largest is noise; ranks are counted elsewhere.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        basis: Tensor = torch.linalg.svd(matrix, full_matrices=False)[0]
+    else:
+        basis = torch.linalg.eigh(matrix @ matrix.T)[1].flip(1)
+    return basis[:, :count]
+
+
+def _values(matrix: Tensor, share: float) -> Tensor:
+    """Singular values, of a wide M by M Mᵀ if a ``share`` of 1e-6 may be lost, which is far above their noise there."""
+    if matrix.shape[0] > matrix.shape[1] or share < 1e-6 * float(matrix.norm()):
+        return torch.linalg.svdvals(matrix)
+    return torch.linalg.eigvalsh(matrix @ matrix.T).flip(0).clamp_min(0.0).sqrt()
 
 
 # ---- each input channel by itself ------------------------------------------------------------------------

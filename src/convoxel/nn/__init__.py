@@ -8,6 +8,7 @@ Read in this order:
 ``convolution``  PyTorch's convolutions with every padding
 ``block``        separable, depthwise-separable and 2.5-D convolutions, squeeze-and-excite
 ``deform``       a convolution whose kernel moves with the input
+``dynamic``      a convolution whose kernel is mixed for every sample
 ``pooling``      poolings with every padding, blur pooling, un-pooling
 ``sampling``     resizing, up-sampling by word, pixel shuffle
 ``local``        a convolution that shares no weights
@@ -44,6 +45,7 @@ from convoxel.nn.convolution import (
     ConvTranspose3d,
 )
 from convoxel.nn.deform import DeformConv
+from convoxel.nn.dynamic import DynamicConv
 from convoxel.nn.initial import start_network, start_weights
 from convoxel.nn.kind import KINDS
 from convoxel.nn.layer import (
@@ -67,7 +69,7 @@ from convoxel.nn.layer import (
 )
 from convoxel.nn.local import LocallyConnected
 from convoxel.nn.pooling import AvgPool, BlurPool, MaxPool, Unpool
-from convoxel.nn.sampling import Norm, PixelShuffle, Resize, Upsample
+from convoxel.nn.sampling import Norm, PixelShuffle, Resize, Upsample, upsamplers
 from convoxel.nn.separation import Separation, restore_separated, separate, time_torch
 
 __all__ = [
@@ -90,6 +92,7 @@ __all__ = [
     "ConvTranspose3d",
     "DeformConv",
     "DepthwiseSeparableConv",
+    "DynamicConv",
     "FullyConvolutional",
     "InflatedConv",
     "LocallyConnected",
@@ -135,4 +138,5 @@ __all__ = [
     "start_network",
     "start_weights",
     "time_torch",
+    "upsamplers",
 ]

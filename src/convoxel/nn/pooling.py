@@ -1,26 +1,21 @@
-"""Poolings with every padding, and down-sampling that does not fold high frequencies onto low ones."""
+"""Poolings as layers, with every padding, and the ways back; they compute as :mod:`convoxel.nn.functional` does."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from convoxel.arithmetic.window import resolve_padding
 from convoxel.errors import ConfigError
 from convoxel.nn.convolution import BORDERS, Padding
+from convoxel.nn.functional.pooling import Window, binomial, blur, find_largest, find_mean
+from convoxel.nn.functional.unpool import UNPOOL_MODES, unpool
 from convoxel.nn.layer import check_dims, sizes_of
 
 __all__ = ["AvgPool", "BlurPool", "MaxPool", "Unpool"]
 
 Sizes = int | Sequence[int]
-
-_MAX = (nn.functional.max_pool1d, nn.functional.max_pool2d, nn.functional.max_pool3d)
-_CONV = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)
-_AVERAGE = (nn.functional.avg_pool1d, nn.functional.avg_pool2d, nn.functional.avg_pool3d)
-_UNPOOL = (nn.functional.max_unpool1d, nn.functional.max_unpool2d, nn.functional.max_unpool3d)
 
 
 class _Pool(nn.Module):
@@ -31,37 +26,23 @@ class _Pool(nn.Module):
     ) -> None:
         super().__init__()
         self.dims = check_dims(dims)
-        self.kernel_size = sizes_of(dims, kernel_size)
-        self.stride = self.kernel_size if stride is None else sizes_of(dims, stride)
-        self.dilation = sizes_of(dims, dilation)
-        if padding == "same" and max(self.stride) > 1:
+        if padding == "same" and max(sizes_of(dims, kernel_size if stride is None else stride)) > 1:
             raise ConfigError("padding is 'same', which a pooling with a stride cannot have. Give 'half' or numbers.")
-        self.padding = resolve_padding(padding, self.kernel_size, self.stride, self.dilation)
-        if min(side for pair in self.padding for side in pair) < 0:
+        name = type(self).__name__
+        self.window = Window.of(name, dims, kernel_size, stride, padding, dilation, ceil_mode)
+        if min(side for pair in self.window.pairs for side in pair) < 0:
             raise ConfigError(f"padding is {padding!r}, but a pooling pads by at least 0. Crop x itself.")
-        self.ceil_mode = ceil_mode
-
-    @property
-    def sides(self) -> list[int]:
-        """The padding in the order of ``torch.nn.functional.pad``."""
-        return [side for pair in reversed(self.padding) for side in pair]
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether PyTorch's own pooling can pad so: alike on both sides, by half a kernel at most."""
-        pairs = zip(self.padding, self.kernel_size, strict=True)
-        return all(before == after <= kernel // 2 for (before, after), kernel in pairs)
 
     def extra_repr(self) -> str:
         """Return what the layer was made with."""
         return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+            f"kernel_size={self.window.kernel}, stride={self.window.stride}, padding={self.window.pairs}, "
+            f"dilation={self.window.dilation}, ceil_mode={self.window.ceil}"
         )
 
 
 class MaxPool(_Pool):
-    """The largest value of each window; what is padded never wins.
+    """The largest value of each window; what is padded never wins. See :func:`convoxel.nn.functional.max_pool`.
 
     Args:
         dims: spatial axes, 1, 2 or 3.
@@ -76,7 +57,7 @@ class MaxPool(_Pool):
     Takes ``(n, c, *spatial)``.
 
     Raises:
-        ConfigError: an argument is unknown, or indices are asked for with asymmetric padding.
+        ConfigError: an argument is unknown.
 
     >>> x = torch.tensor([[12.0, 20, 30, 0], [8, 12, 2, 0], [34, 70, 37, 4], [112, 100, 25, 12]])
     >>> MaxPool(2, 2)(x[None, None])[0, 0].tolist()
@@ -96,23 +77,15 @@ class MaxPool(_Pool):
     ) -> None:
         super().__init__(dims, kernel_size, stride, padding, dilation, ceil_mode)
         self.return_indices = return_indices
-        if return_indices and not self.symmetric:
-            raise ConfigError(
-                f"padding is {padding!r}, with which indices would count padded pixels. Give the same on both sides."
-            )
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return the maxima, with ``return_indices`` their places too."""
-        pads = tuple(before for before, _ in self.padding)
-        if not self.symmetric:
-            x, pads = nn.functional.pad(x, self.sides, value=-math.inf), (0,) * self.dims
-        window = (self.kernel_size, self.stride, pads, self.dilation, self.ceil_mode)
-        found: Tensor | tuple[Tensor, Tensor] = _MAX[self.dims - 1](x, *window, return_indices=self.return_indices)
-        return found
+        y, index = find_largest(x, self.window, self.return_indices)
+        return y if index is None else (y, index)
 
 
 class AvgPool(_Pool):
-    """The mean of each window, dilated and padded as wanted.
+    """The mean of each window, dilated and padded as wanted. See :func:`convoxel.nn.functional.average_pool`.
 
     Args:
         dims: spatial axes, 1, 2 or 3.
@@ -120,13 +93,13 @@ class AvgPool(_Pool):
         stride: the kernel's size unless given.
         padding: as of :class:`MaxPool`.
         dilation: an int or one for each axis; above 1 the pooling is a convolution with equal weights.
-        ceil_mode: whether the last window may hang over the end; not with dilation.
+        ceil_mode: whether the last window may hang over the end.
         count_include_pad: whether padded zeros count as pixels.
 
     Takes ``(n, c, *spatial)``.
 
     Raises:
-        ConfigError: an argument is unknown, or ``ceil_mode`` meets dilation or asymmetric padding.
+        ConfigError: an argument is unknown.
 
     >>> AvgPool(1, 2, stride=1, dilation=2)(torch.tensor([[[1.0, 2, 3, 6]]])).tolist()
     [[[2.0, 4.0]]]
@@ -149,36 +122,19 @@ class AvgPool(_Pool):
     ) -> None:
         super().__init__(dims, kernel_size, stride, padding, dilation, ceil_mode)
         self.count_include_pad = count_include_pad
-        if ceil_mode and (not self.symmetric or max(self.dilation) > 1):
-            raise ConfigError("ceil_mode is given with dilation or asymmetric padding. Pad at the end instead.")
-        self.register_buffer("ones", torch.ones(1, 1, *self.kernel_size), persistent=False)
+        self.register_buffer("ones", torch.ones(1, 1, *self.window.kernel), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the means."""
-        if max(self.dilation) > 1 or not (self.symmetric or self.count_include_pad):
-            total = self._sum(x)
-            if self.count_include_pad:
-                return total / math.prod(self.kernel_size)
-            return total / self._sum(torch.ones_like(x[:1, :1]))
-        pads = tuple(before for before, _ in self.padding)
-        if not self.symmetric:
-            x, pads = nn.functional.pad(x, self.sides), (0,) * self.dims
-        window = (self.kernel_size, self.stride, pads, self.ceil_mode, self.count_include_pad)
-        found: Tensor = _AVERAGE[self.dims - 1](x, *window)
-        return found
-
-    def _sum(self, x: Tensor) -> Tensor:
-        """Sums of windows, each channel as an image of its own: one kernel of ones serves any number of them."""
-        images = nn.functional.pad(x.flatten(0, 1).unsqueeze(1), self.sides)
-        total: Tensor = _CONV[self.dims - 1](images, self.ones.to(x.dtype), None, self.stride, 0, self.dilation)
-        return total.squeeze(1).unflatten(0, (-1, x.shape[1]))
+        return find_mean(x, self.window, self.ones, self.count_include_pad)
 
 
 class BlurPool(nn.Module):
     """Down-sampling without aliasing: a binomial low-pass filter, then every stride-th pixel.
 
     The filter is the outer product of rows of Pascal's triangle (Zhang 2019, arXiv 1904.11486, §3.2): 2 is the box,
-    3 is [1, 2, 1] / 4, 5 is [1, 4, 6, 4, 1] / 16. It is a buffer that no state dict holds.
+    3 is [1, 2, 1] / 4, 5 is [1, 4, 6, 4, 1] / 16. It is a buffer that no state dict holds. See
+    :func:`convoxel.nn.functional.blur_pool`.
 
     Args:
         dims: spatial axes, 1, 2 or 3.
@@ -208,20 +164,12 @@ class BlurPool(nn.Module):
             raise ConfigError(f"padding_mode is {padding_mode!r}, but it can be {', '.join(map(repr, BORDERS))}.")
         self.dims, self.channels = check_dims(dims), channels
         self.kernel_size, self.stride, self.padding_mode = kernel_size, sizes_of(dims, stride), padding_mode
-        row = torch.tensor([math.comb(kernel_size - 1, place) for place in range(kernel_size)], dtype=torch.float64)
-        kernel = row / row.sum()
-        for _ in range(dims - 1):
-            kernel = kernel[..., None] * row / row.sum()
-        weight = kernel.float().expand(channels, 1, *kernel.shape).clone()
-        self.register_buffer("weight", weight, persistent=False)
+        kernel = binomial(kernel_size, dims).float()
+        self.register_buffer("weight", kernel.expand(channels, 1, *kernel.shape).clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the blurred and thinned ``x``."""
-        before, after = (self.kernel_size - 1) // 2, self.kernel_size // 2
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        padded = nn.functional.pad(x, (before, after) * self.dims, mode=mode)
-        found: Tensor = _CONV[self.dims - 1](padded, self.weight.to(x.dtype), None, self.stride, 0, 1, self.channels)
-        return found
+        return blur(x, self.weight.to(x.dtype), self.stride, self.padding_mode)
 
     def extra_repr(self) -> str:
         """Return what the layer was made with."""
@@ -229,54 +177,52 @@ class BlurPool(nn.Module):
 
 
 class Unpool(nn.Module):
-    """The way back from a pooling.
+    """The way back from a pooling; see :func:`convoxel.nn.functional.unpool`.
 
     Args:
         dims: spatial axes, 1, 2 or 3.
         kernel_size: of the pooling that is undone.
         stride: of that pooling; its kernel's size unless given.
-        mode: ``"max"``: each value goes where its maximum was, zeros elsewhere (takes the indices of a
-            :class:`MaxPool`); ``"corner"``: to the first pixel of its window ("bed of nails"); ``"nearest"``: to all
+        mode: ``"indices"``: each value goes where its maximum was, zeros elsewhere (takes the indices of a
+            :class:`MaxPool`); ``"fixed"``: to ``position`` in its window ("bed of nails"); ``"nearest"``: to all
             pixels; ``"average"``: to all, divided by their number, so that sums stay.
+        position: place in the window, an int or one for each axis, for ``"fixed"``.
 
-    Takes ``(n, c, *spatial)``, for ``"max"`` also the indices. All but ``"max"`` need windows side by side (stride =
-    kernel).
+    Takes ``(n, c, *spatial)``, for ``"indices"`` also the indices.
 
     Raises:
-        ConfigError: ``mode`` is unknown, or windows overlap.
+        ConfigError: ``mode`` is unknown, or windows overlap for ``"nearest"``.
 
-    >>> Unpool(1, 2, mode="corner")(torch.tensor([[[1.0, 2.0]]])).tolist()
+    >>> Unpool(1, 2, mode="fixed")(torch.tensor([[[1.0, 2.0]]])).tolist()
     [[[1.0, 0.0, 2.0, 0.0]]]
     """
 
-    MODES = ("max", "corner", "nearest", "average")
+    MODES = UNPOOL_MODES
 
-    def __init__(self, dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, mode: str = "max") -> None:
+    def __init__(
+        self, dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, mode: str = "indices", position: Sizes = 0
+    ) -> None:
         super().__init__()
         if mode not in self.MODES:
             raise ConfigError(f"mode is {mode!r}, but it can be {', '.join(map(repr, self.MODES))}.")
-        self.dims, self.mode = check_dims(dims), mode
+        self.dims, self.mode, self.position = check_dims(dims), mode, position
         self.kernel_size = sizes_of(dims, kernel_size)
         self.stride = self.kernel_size if stride is None else sizes_of(dims, stride)
-        if mode != "max" and self.stride != self.kernel_size:
+        if mode == "nearest" and self.stride != self.kernel_size:
             raise ConfigError(f"stride is {self.stride}, but {mode!r} needs the kernel's: {self.kernel_size}.")
 
     def forward(self, x: Tensor, indices: Tensor | None = None, output_size: Sequence[int] | None = None) -> Tensor:
-        """Return ``x`` spread out; ``output_size`` where a pooling did not come out even, for ``"max"``."""
-        if self.mode == "max":
-            if indices is None:
-                raise ConfigError("Unpool: mode 'max' needs indices. Take them from MaxPool(…, return_indices=True).")
-            wanted = None if output_size is None else list(output_size)
-            found: Tensor = _UNPOOL[self.dims - 1](x, indices, list(self.kernel_size), list(self.stride), 0, wanted)
-            return found
-        if self.mode == "corner":
-            for axis, size in enumerate(self.kernel_size, 2):
-                x = nn.functional.pad(x.unsqueeze(axis + 1), (0, 0) * (x.dim() - axis - 1) + (0, size - 1))
-                x = x.flatten(axis, axis + 1)
-            return x
-        share = math.prod(self.kernel_size) if self.mode == "average" else 1
-        factors = [float(size) for size in self.kernel_size]
-        return nn.functional.interpolate(x / share if share > 1 else x, scale_factor=factors, mode="nearest")
+        """Return ``x`` spread out; ``output_size`` where a pooling did not come out even."""
+        return unpool(
+            x,
+            self.kernel_size,
+            mode=self.mode,
+            indices=indices,
+            position=self.position,
+            stride=self.stride,
+            output_size=None if output_size is None else tuple(output_size)[-self.dims :],
+            dims=self.dims,
+        )
 
     def extra_repr(self) -> str:
         """Return what the layer was made with."""

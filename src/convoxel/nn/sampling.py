@@ -1,23 +1,23 @@
-"""More pixels: resizing, and the three ways of up-sampling with weights."""
+"""More pixels: resizing, and the ways of up-sampling with weights."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ConfigError
 from convoxel.nn.convolution import Conv, ConvTranspose
-from convoxel.nn.functional.resize import resize
+from convoxel.nn.functional.resize import RESIZE_MODES, resize
+from convoxel.nn.functional.shuffle import pixel_shuffle
 from convoxel.nn.layer import check_dims, norm, sizes_of
+from convoxel.nn.pooling import Unpool
 
-__all__ = ["Norm", "PixelShuffle", "Resize", "Upsample"]
+__all__ = ["Norm", "PixelShuffle", "Resize", "Upsample", "upsamplers"]
 
 Sizes = int | Sequence[int]
-
-_LINEAR = ("linear", "bilinear", "trilinear")
 
 
 def Norm(kind: str, dims: int, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
@@ -51,11 +51,12 @@ class Resize(nn.Module):
     Raises:
         ConfigError: ``mode`` is unknown, or not one of ``scale`` and ``size`` is given.
 
+    >>> import torch
     >>> Resize(1, 2)(torch.tensor([[[0.0, 4.0]]])).tolist()
     [[[0.0, 1.0, 3.0, 4.0]]]
     """
 
-    MODES = ("nearest", "nearest-exact", "linear", "cubic", "area", "spline")
+    MODES = RESIZE_MODES
 
     def __init__(
         self,
@@ -80,16 +81,16 @@ class Resize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` at its new size."""
-        # What PyTorch has is called by its name, which exports and our engine know.
-        if self.mode == "spline" or (self.dims != 2 and (self.mode == "cubic" or self.antialias)):
-            how = {"mode": self.mode, "order": self.order, "antialias": self.antialias}
-            return resize(x, self.size, scale=self.scale, align_corners=self.align_corners, dims=self.dims, **how)  # type: ignore[arg-type]
-        word = {"linear": _LINEAR[self.dims - 1], "cubic": "bicubic"}.get(self.mode, self.mode)
-        more: dict[str, Any] = {"align_corners": self.align_corners} if self.mode in ("linear", "cubic") else {}
-        if self.antialias:
-            more["antialias"] = True
-        found: Tensor = nn.functional.interpolate(x, self.size, self.scale, word, **more)  # type: ignore[arg-type]
-        return found
+        return resize(
+            x,
+            self.size,
+            scale=self.scale,
+            mode=self.mode,
+            order=self.order,
+            align_corners=self.align_corners,
+            antialias=self.antialias,
+            dims=self.dims,
+        )
 
     def extra_repr(self) -> str:
         """Return what the layer was made with."""
@@ -116,6 +117,7 @@ class PixelShuffle(nn.Module):
     Raises:
         ShapeError: the channels are no multiple of ∏s.
 
+    >>> import torch
     >>> PixelShuffle(1, 2)(torch.tensor([[[1.0, 3.0], [2.0, 4.0]]])).tolist()
     [[[1.0, 2.0, 3.0, 4.0]]]
     """
@@ -126,22 +128,7 @@ class PixelShuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` with fewer channels and more pixels."""
-        count = 1
-        for factor in self.scale:
-            count *= factor
-        if x.shape[1] % count:
-            raise ShapeError(
-                f"PixelShuffle: x has {x.shape[1]} channels, but scale={self.scale} needs a multiple of {count}."
-            )
-        if self.dims == 2 and self.scale[0] == self.scale[1]:
-            return nn.functional.pixel_shuffle(x, self.scale[0])
-        blocks = x.unflatten(1, (-1, *self.scale))
-        # (n, c, s…, *spatial) → (n, c, i, s, j, s, …): each axis next to its factor.
-        order = [0, 1, *(place for axis in range(self.dims) for place in (2 + self.dims + axis, 2 + axis))]
-        y = blocks.permute(order)
-        for axis in range(self.dims):
-            y = y.flatten(2 + axis, 3 + axis)
-        return y
+        return pixel_shuffle(x, self.scale, dims=self.dims)
 
     def extra_repr(self) -> str:
         """Return what the layer was made with."""
@@ -149,20 +136,22 @@ class PixelShuffle(nn.Module):
 
 
 class Upsample(nn.Sequential):
-    """Up-sampling with weights, in one of three ways.
+    """Up-sampling with weights, in one of four ways.
 
-    ``"transposed"``: a transposed convolution. Where the stride does not divide the kernel, neighbouring outputs sums
-    of different numbers of products, which shows as a checkerboard (Odena, Dumoulin & Olah 2016). ``"resize"``:
+    ``"transposed"``: a transposed convolution. Where the stride does not divide the kernel, neighbouring outputs sum
+    different numbers of products, which shows as a checkerboard (Odena, Dumoulin & Olah 2016). ``"resize"``:
     interpolation, then a convolution, which cannot. ``"shuffle"``: a convolution to ∏s times the channels, then
-    :class:`PixelShuffle`.
+    :class:`PixelShuffle`. ``"unpool"``: each value to the first pixel of its window, zeros elsewhere, then a
+    convolution. :func:`convoxel.inspect.upsampling` measures them.
 
     Args:
         dims: spatial axes, 1, 2 or 3.
         in_channels: channels of the input.
         out_channels: channels of the output.
         scale: an int or one for each axis.
-        kind: ``"transposed"``, ``"resize"`` or ``"shuffle"``.
-        kernel_size: 2 · scale for ``"transposed"`` (even overlap), else 3; odd for ``"resize"`` and ``"shuffle"``.
+        kind: ``"transposed"``, ``"resize"``, ``"shuffle"`` or ``"unpool"``.
+        kernel_size: 2 · scale for ``"transposed"`` (even overlap), the next odd number from the scale on for
+            ``"unpool"`` (no holes), at least 3; else 3. Odd for all but ``"transposed"``.
         mode: of the interpolation, ``"linear"`` or ``"nearest"``.
         bias: of the convolution.
 
@@ -171,11 +160,12 @@ class Upsample(nn.Sequential):
     Raises:
         ConfigError: ``kind`` is unknown, or a kernel does not bring the size out even.
 
-    >>> [Upsample(2, 4, 2, 2, kind)(torch.zeros(1, 4, 5, 6)).shape[2:] for kind in ("transposed", "resize", "shuffle")]
-    [torch.Size([10, 12]), torch.Size([10, 12]), torch.Size([10, 12])]
+    >>> import torch
+    >>> {Upsample(2, 4, 2, 2, kind)(torch.zeros(1, 4, 5, 6)).shape[2:] for kind in Upsample.KINDS}
+    {torch.Size([10, 12])}
     """
 
-    KINDS = ("transposed", "resize", "shuffle")
+    KINDS = ("transposed", "resize", "shuffle", "unpool")
 
     def __init__(
         self,
@@ -192,20 +182,27 @@ class Upsample(nn.Sequential):
         if kind not in self.KINDS:
             raise ConfigError(f"kind is {kind!r}, but it can be {', '.join(map(repr, self.KINDS))}.")
         factors = sizes_of(check_dims(dims), scale)
-        usual = tuple(2 * factor for factor in factors) if kind == "transposed" else (3,) * dims
-        kernel = usual if kernel_size is None else sizes_of(dims, kernel_size)
+        kernel = _usual(kind, factors) if kernel_size is None else sizes_of(dims, kernel_size)
         if kind == "transposed":
-            layers = [_even(dims, in_channels, out_channels, kernel, factors, bias)]
-        elif any(size % 2 == 0 for size in kernel):
+            super().__init__(_even(dims, in_channels, out_channels, kernel, factors, bias))
+            return
+        if any(size % 2 == 0 for size in kernel):
             raise ConfigError(f"kernel_size is {kernel}, but kind {kind!r} needs odd sizes, which keep the size.")
-        elif kind == "resize":
-            conv = Conv(dims, in_channels, out_channels, kernel, padding="same", bias=bias)
-            layers = [Resize(dims, [float(factor) for factor in factors], mode=mode), conv]
+        made = out_channels * (math.prod(factors) if kind == "shuffle" else 1)
+        conv = Conv(dims, in_channels, made, kernel, padding="same", bias=bias)
+        if kind == "shuffle":
+            super().__init__(conv, PixelShuffle(dims, factors))
+        elif kind == "unpool":
+            super().__init__(Unpool(dims, factors, mode="fixed"), conv)
         else:
-            count = int(torch.tensor(factors).prod())
-            conv = Conv(dims, in_channels, out_channels * count, kernel, padding="same", bias=bias)
-            layers = [conv, PixelShuffle(dims, factors)]
-        super().__init__(*layers)
+            super().__init__(Resize(dims, [float(factor) for factor in factors], mode=mode), conv)
+
+
+def _usual(kind: str, scale: tuple[int, ...]) -> tuple[int, ...]:
+    """The kernel of an up-sampling unless one is given."""
+    if kind == "transposed":
+        return tuple(2 * factor for factor in scale)
+    return tuple(max(3, factor | 1) if kind == "unpool" else 3 for factor in scale)
 
 
 def _even(
@@ -218,3 +215,36 @@ def _even(
     spare = [size - factor for size, factor in zip(kernel, stride, strict=True)]
     pads, extra = tuple((rest + 1) // 2 for rest in spare), tuple(rest % 2 for rest in spare)
     return ConvTranspose(dims, inputs, outputs, kernel, stride=stride, padding=pads, output_padding=extra, bias=bias)
+
+
+def upsamplers(dims: int, in_channels: int, out_channels: int, scale: int = 2) -> dict[str, nn.Module]:
+    """Return every way of up-sampling with weights by its name, to be compared.
+
+    Transposed convolutions with kernels of scale, scale + 1 and 2 · scale; interpolation and a convolution; a pixel
+    shuffle; un-pooling and a convolution.
+
+    Args:
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        scale: outputs for one input along each axis, at least 2.
+
+    Raises:
+        ConfigError: ``dims`` or ``scale`` is out of range.
+
+    >>> list(upsamplers(2, 4, 4))[:2]
+    ['transposed, kernel 2', 'transposed, kernel 3']
+    """
+    if isinstance(scale, bool) or not isinstance(scale, int) or scale < 2:
+        raise ConfigError(f"upsamplers: scale is {scale!r}, but it must be a whole number of at least 2.")
+    ways: dict[str, tuple[str, dict[str, Any]]] = {
+        f"transposed, kernel {kernel}": ("transposed", {"kernel_size": kernel})
+        for kernel in (scale, scale + 1, 2 * scale)
+    }
+    ways |= {
+        "nearest + convolution": ("resize", {"mode": "nearest"}),
+        "linear + convolution": ("resize", {"mode": "linear"}),
+        "convolution + pixel shuffle": ("shuffle", {}),
+        "un-pooling + convolution": ("unpool", {}),
+    }
+    return {name: Upsample(dims, in_channels, out_channels, scale, kind, **more) for name, (kind, more) in ways.items()}

@@ -25,7 +25,7 @@ __all__ = ["Replacement", "Separation", "Trial", "restore_separated", "separate"
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Relative errors of kernels at which alternatives are made: the network's own error decides among them.
-_KERNEL_ERRORS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+_KERNEL_ERRORS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Output errors that a search under a limit of accuracy tries, from cautious to bold.
 _BUDGETS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 # Less than this is within what two measurements of the same layer differ by.

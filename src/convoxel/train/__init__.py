@@ -5,7 +5,7 @@ Read the files in this order: ``config`` (what the user states), ``plan`` (the r
 ``schedule``, ``norm`` → ``lock``, ``checkpoint``, ``state`` (what survives a crash), ``record`` (what people read) →
 ``interrupt``, ``progress``, ``setup``, ``loop``.
 With a trained network: ``network`` (a run folder becomes a model again), ``window``, ``inference``; then
-``prediction``, ``evaluation`` and ``examples``.
+``prediction``, ``evaluation`` and ``examples``. A study of its own: ``sharing`` (what shared weights buy).
 
 Invariant: everything random is a function of the seed and the number of the sample or step, never of
 what happened before; so a run that was cut off continues bit for bit.
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from convoxel.train.network import load_model
     from convoxel.train.prediction import predict
     from convoxel.train.progress import Progress
+    from convoxel.train.sharing import study_sharing
     from convoxel.train.window import sliding_window
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "load_model",
     "predict",
     "sliding_window",
+    "study_sharing",
 ]
 
 _HOME = {
@@ -49,6 +51,7 @@ _HOME = {
     "load_model": "network",
     "predict": "prediction",
     "sliding_window": "window",
+    "study_sharing": "sharing",
 }
 
 

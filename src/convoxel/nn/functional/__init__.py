@@ -9,7 +9,7 @@ Gradients go through everything, twice. Read in this order:
 ``separable``   convolutions in factors
 ``pooling``     largest, mean, blurred; ``unpool`` the ways back
 ``resize``      interpolation; ``spline`` the B-splines
-``deform``      kernels that move
+``deform``      kernels that move; ``dynamic`` kernels that each sample or position has to itself
 ``shuffle``     channels as pixels
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 from convoxel.nn.functional.border import PADDING_MODES, pad
 from convoxel.nn.functional.convolve import conv_transpose, convolve, correlate
 from convoxel.nn.functional.deform import deform_conv
+from convoxel.nn.functional.dynamic import dynamic_conv
 from convoxel.nn.functional.matrix import convolution_matrix, resize_matrix, transposed_matrix
 from convoxel.nn.functional.pooling import (
     adaptive_average_pool,
@@ -51,6 +52,7 @@ __all__ = [
     "correlate",
     "deform_conv",
     "depthwise_separable",
+    "dynamic_conv",
     "global_average_pool",
     "global_max_pool",
     "max_pool",

@@ -80,8 +80,19 @@ def pad(x: Tensor, pairs: Sequence[Pair], padding_mode: str = "zeros", value: fl
             if any(part):  # first what is added: a crop on one side may reach into it
                 x = F.pad(x, part, value=outside)
         return x
+    if _native(x, pairs, padding_mode):
+        return F.pad(x, [side for pair in reversed(pairs) for side in pair], mode=padding_mode)
     for axis, pair in enumerate(pairs, start=x.dim() - len(pairs)):
         if any(pair):
             index = torch.from_numpy(border_index(x.shape[axis], pair, padding_mode)).to(x.device)
             x = x.index_select(axis, index)
     return x
+
+
+def _native(x: Tensor, pairs: Sequence[Pair], padding_mode: str) -> bool:
+    """Whether PyTorch repeats so: all axes but batch and channels, no crop, each element at most once a side."""
+    if x.dim() - len(pairs) not in (1, 2) or len(pairs) > 3 or min(min(pair) for pair in pairs) < 0:
+        return False
+    most = {"reflect": -1, "circular": 0}.get(padding_mode)
+    sizes = x.shape[x.dim() - len(pairs) :]
+    return most is None or all(max(pair) <= size + most for size, pair in zip(sizes, pairs, strict=True))

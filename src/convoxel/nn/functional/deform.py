@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from convoxel.arithmetic.window import conv_size, resolve_padding
 from convoxel.errors import ShapeError
@@ -118,7 +120,7 @@ def _sample(x: Tensor, where: list[Tensor], mask: Tensor | None) -> Tensor:
         lows.append(low.nan_to_num(0.0).long())
         shares.append(held - low)
     owner = torch.arange(n * parts, device=x.device).reshape(n, parts, *(1,) * (where[0].dim() - 2))
-    total: Tensor | None = None
+    indices, weights = [], []
     for corner in itertools.product((0, 1), repeat=len(where)):
         index, weight = owner, mask
         for axis, side in enumerate(corner):
@@ -128,7 +130,57 @@ def _sample(x: Tensor, where: list[Tensor], mask: Tensor | None) -> Tensor:
             weight = share if weight is None else weight * share
             index = index * size[axis] + place.clamp(0, size[axis] - 1)
         assert weight is not None
-        part = rows.index_select(0, index.reshape(-1)) * weight.reshape(-1, 1)
-        total = part if total is None else total + part
-    assert total is not None
-    return total.reshape(n, parts, where[0].shape[2], -1, rows.shape[1])
+        indices.append(index.reshape(-1))
+        weights.append(weight.reshape(-1))
+    sampled: Tensor = _Mixture.apply(rows, torch.stack(indices, 1), torch.stack(weights, 1))
+    return sampled.reshape(n, parts, where[0].shape[2], -1, rows.shape[1])
+
+
+class _Mixture(torch.autograd.Function):
+    """Σ_j weight(i, j) · rows(index(i, j)): embedding bags, which PyTorch sums without keeping their parts.
+
+    The gradient to rows is the transposed sum: bags again, of all places that read a row, found by one sort; PyTorch's
+    own way back sorts and then adds row by row, which takes three times as long. A second derivative is asked for
+    rarely, and the sum is written out for it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, index, weight)
+        return F.embedding_bag(index, rows, per_sample_weights=weight, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        rows, index, weight = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        if torch.is_grad_enabled():
+            spread = torch.cat([grad * share[:, None] for share in weight.unbind(1)])
+            back = torch.zeros_like(rows).index_add(0, index.T.reshape(-1), spread)
+            shares = [(rows.index_select(0, one) * grad).sum(1) for one in index.unbind(1)]
+            return back, None, torch.stack(shares, 1)
+        wanted = ctx.needs_input_grad
+        return (
+            _transposed(grad, index, weight, len(rows)) if wanted[0] else None,
+            None,
+            _shares(grad, index, rows) if wanted[2] else None,
+        )
+
+
+def _transposed(grad: Tensor, index: Tensor, weight: Tensor, count: int) -> Tensor:
+    flat = index.reshape(-1)
+    flat = flat.int() if count < 1 << 31 else flat  # half as long to sort
+    order = flat.argsort(stable=True)
+    starts = torch.bincount(flat, minlength=count).cumsum(0).roll(1)
+    starts[0] = 0
+    read, share = order // index.shape[1], weight.reshape(-1)[order]
+    return F.embedding_bag(read, grad, starts, per_sample_weights=share, mode="sum")
+
+
+def _shares(grad: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """⟨rows(index(i, j)), grad(i)⟩ by the operator behind the gradient of bags: it gathers and multiplies at once."""
+    count, width = index.shape
+    bags = torch.arange(count, device=index.device)
+    found: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        grad, rows, index.reshape(-1), bags * width, bags.repeat_interleave(width), 0
+    )
+    return found.reshape(count, width)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,15 +13,19 @@ from torch.nn import functional as F
 from convoxel.arithmetic.window import pool_size, resolve_padding, span
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn.functional.batch import as_batch, check_sizes, count_axes
-from convoxel.nn.functional.border import pad
+from convoxel.nn.functional.border import check_mode, pad
 from convoxel.nn.functional.convolve import Padding, Sizes
-from convoxel.nn.functional.separable import separable
 
 __all__ = [
+    "Window",
     "adaptive_average_pool",
     "adaptive_max_pool",
     "average_pool",
+    "binomial",
+    "blur",
     "blur_pool",
+    "find_largest",
+    "find_mean",
     "global_average_pool",
     "global_max_pool",
     "max_pool",
@@ -28,6 +33,7 @@ __all__ = [
 
 Pair = tuple[int, int]
 
+_CONV: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
 _MAX: tuple[Callable[..., tuple[Tensor, Tensor]], ...] = (
     F.max_pool1d_with_indices,
     F.max_pool2d_with_indices,
@@ -47,65 +53,83 @@ _ADAPTIVE_MAX: tuple[Callable[..., tuple[Tensor, Tensor]], ...] = (
 )
 
 
-class _Windows:
-    """Where the windows of a pooling lie along every axis."""
+@dataclass(frozen=True)
+class Window:
+    """The window of a pooling, in numbers for each axis; the layers keep one, the functions make one at every call.
 
-    def __init__(
-        self,
+    Attributes:
+        kernel, stride, dilation: sizes.
+        pairs: padding (before, after).
+        ceil: whether a last window may hang over the end.
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    pairs: tuple[Pair, ...]
+    dilation: tuple[int, ...]
+    ceil: bool = False
+
+    @classmethod
+    def of(
+        cls,
         name: str,
-        size: Sequence[int],
+        dims: int,
         kernel_size: Sizes,
         stride: Sizes | None,
         padding: Padding,
         dilation: Sizes,
         ceil: bool,
-    ) -> None:
-        dims = len(size)
-        self.size = tuple(size)
-        self.kernel = check_sizes(name, "kernel_size", kernel_size, dims)
-        self.stride = self.kernel if stride is None else check_sizes(name, "stride", stride, dims)
-        self.dilation = check_sizes(name, "dilation", dilation, dims)
-        self.pairs = resolve_padding(padding, self.kernel, self.stride, self.dilation, self.size)
-        for pair, k, d in zip(self.pairs, self.kernel, self.dilation, strict=True):
+        size: Sequence[int] | None = None,
+    ) -> Window:
+        """Return the window that the arguments of a pooling describe, checked against the ``size`` of an input.
+
+        Raises:
+            ConfigError: an argument is unknown, or the padding is as wide as the kernel's span.
+            ShapeError: the padded input is smaller than the kernel's span.
+        """
+        kernel = check_sizes(name, "kernel_size", kernel_size, dims)
+        strides = kernel if stride is None else check_sizes(name, "stride", stride, dims)
+        dilations = check_sizes(name, "dilation", dilation, dims)
+        pairs = resolve_padding(padding, kernel, strides, dilations, size)
+        for pair, k, d in zip(pairs, kernel, dilations, strict=True):
             if max(pair) >= span(k, d):
                 raise ConfigError(
                     f"{name}: padding {pair} reaches the kernel's span {span(k, d)}, so that a window would hold "
                     "nothing but padding. Use less padding."
                 )
+        window = cls(kernel, strides, pairs, dilations, ceil)
         try:
-            self.output = tuple(
-                pool_size(i, k, s, p, d, ceil)
-                for i, k, s, p, d in zip(self.size, self.kernel, self.stride, self.pairs, self.dilation, strict=True)
-            )
+            if size is not None:
+                window.sizes(size)
         except ShapeError as fault:
             raise ShapeError(f"{name}: {fault}") from None
+        return window
 
-    def reach(self) -> list[Pair]:
-        """The padding with which the windows end where the padded input does."""
-        return [
-            (before, (o - 1) * s + span(k, d) - i - before)
-            for o, s, k, d, i, (before, _) in zip(
-                self.output, self.stride, self.kernel, self.dilation, self.size, self.pairs, strict=True
-            )
-        ]
+    def sizes(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the output's size.
 
-    def alike(self, least: int = 2) -> bool:
-        """Whether PyTorch takes the padding: the same on both sides, at most a ``least``-th of the kernel."""
-        return all(0 <= b == a <= k // least for (b, a), k in zip(self.pairs, self.kernel, strict=True))
+        Raises:
+            ShapeError: the padded input is smaller than the kernel's span.
+        """
+        axes = zip(size, self.kernel, self.stride, self.pairs, self.dilation, strict=True)
+        return tuple(pool_size(*axis, self.ceil) for axis in axes)
 
-    def counts(self, axis: int, inside: bool) -> list[int]:
-        """How many elements each window has along an axis: of the input, or of the input with its padding."""
-        (before, after), size = self.pairs[axis], self.size[axis]
-        low, high = (0, size) if inside else (-before, size + after)
-        places = (
-            range(o * self.stride[axis] - before, o * self.stride[axis] - before + self.span(axis), self.dilation[axis])
-            for o in range(self.output[axis])
-        )
-        return [sum(low <= place < high for place in window) for window in places]
+    @property
+    def alike(self) -> bool:
+        """Whether PyTorch's poolings take the padding: the same on both sides, at most half of the kernel."""
+        return all(0 <= b == a <= k // 2 for (b, a), k in zip(self.pairs, self.kernel, strict=True))
 
-    def span(self, axis: int) -> int:
-        """Elements that a window covers along an axis."""
-        return span(self.kernel[axis], self.dilation[axis])
+    @property
+    def before(self) -> list[int]:
+        """The padding before the first element of each axis."""
+        return [pair[0] for pair in self.pairs]
+
+    def reach(self, size: Sequence[int]) -> Sequence[Pair]:
+        """Return the padding with which no window hangs over the end."""
+        if not self.ceil:
+            return self.pairs
+        axes = zip(self.sizes(size), self.stride, self.kernel, self.dilation, size, self.before, strict=True)
+        return [(before, (o - 1) * s + span(k, d) - i - before) for o, s, k, d, i, before in axes]
 
 
 def max_pool(
@@ -145,30 +169,34 @@ def max_pool(
     """
     axes = count_axes(x, dims, "max_pool")
     batch, batched = as_batch(x, axes)
-    windows = _Windows("max_pool", batch.shape[2:], kernel_size, stride, padding, dilation, ceil)
-    plain = windows.alike()
-    pads = [before for before, _ in windows.pairs] if plain else [0] * axes
-    if not plain:
-        batch = pad(batch, windows.reach(), "constant", -math.inf)
-    arguments = (batch, windows.kernel, windows.stride, pads, windows.dilation, ceil and plain)
-    if not return_indices:
-        y = _MAX_ONLY[axes - 1](*arguments)
+    window = Window.of("max_pool", axes, kernel_size, stride, padding, dilation, ceil, batch.shape[2:])
+    y, index = find_largest(batch, window, return_indices)
+    if index is None:
         return y if batched else y[0]
-    y, index = _MAX[axes - 1](*arguments)
-    if not plain:
-        index = _move(index, tuple(batch.shape[2:]), windows)
     return (y, index) if batched else (y[0], index[0])
 
 
-def _move(index: Tensor, padded: Sequence[int], windows: _Windows) -> Tensor:
+def find_largest(x: Tensor, window: Window, indices: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Return the largest values of ``(n, c, *spatial)`` and, if wanted, where each lay in ``x.flatten(2)``."""
+    axes, size, pads, ceil = x.dim() - 2, tuple(x.shape[2:]), window.before, window.ceil
+    if not window.alike:
+        x, pads, ceil = pad(x, window.reach(size), "constant", -math.inf), [0] * axes, False
+    arguments = (x, window.kernel, window.stride, pads, window.dilation, ceil)
+    if not indices:
+        return _MAX_ONLY[axes - 1](*arguments), None
+    y, index = _MAX[axes - 1](*arguments)
+    return y, index if window.alike else _move(index, x.shape[2:], size, window.before)
+
+
+def _move(index: Tensor, padded: Sequence[int], size: Sequence[int], before: Sequence[int]) -> Tensor:
     """Flat places in a padded tensor, as flat places in the tensor itself."""
     places, rest = [], index
-    for size, (before, _) in zip(reversed(padded), reversed(windows.pairs), strict=True):
-        places.append(rest % size - before)
-        rest = rest // size
+    for whole, first in zip(reversed(padded), reversed(before), strict=True):
+        places.append(rest % whole - first)
+        rest = rest // whole
     flat = torch.zeros_like(index)
-    for place, size in zip(reversed(places), windows.size, strict=True):
-        flat = flat * size + place.clamp(0, size - 1)
+    for place, inner in zip(reversed(places), size, strict=True):
+        flat = flat * inner + place.clamp(0, inner - 1)
     return flat
 
 
@@ -214,34 +242,36 @@ def average_pool(
     if divisor == 0:
         raise ConfigError("average_pool: divisor is 0. Give another number, or None to divide by the count.")
     batch, batched = as_batch(x, axes)
-    windows = _Windows("average_pool", batch.shape[2:], kernel_size, stride, padding, dilation, ceil)
-    # PyTorch refuses an axis shorter than the kernel in 3-D, and knows no divisor in 1-D.
-    fits = all(i >= k for i, k in zip(windows.size, windows.kernel, strict=True)) and (axes > 1 or divisor is None)
-    if fits and windows.alike() and max(windows.dilation) == 1:
-        pads = [before for before, _ in windows.pairs]
-        own = () if axes == 1 else (divisor,)
-        y = _AVERAGE[axes - 1](batch, windows.kernel, windows.stride, pads, ceil, count_include_pad, *own)
-        return y if batched else y[0]
-    y = pad(batch, windows.reach())
-    for axis in range(axes):
-        y = _sum_windows(y, axis, windows)
-        if divisor is None:
-            counts = torch.tensor(windows.counts(axis, not count_include_pad), dtype=y.dtype, device=y.device)
-            y = y / counts.reshape(-1, *(1,) * (axes - 1 - axis))
-    y = y if divisor is None else y / divisor
+    window = Window.of("average_pool", axes, kernel_size, stride, padding, dilation, ceil, batch.shape[2:])
+    y = find_mean(batch, window, batch.new_ones(1, 1, *window.kernel), count_include_pad, divisor)
     return y if batched else y[0]
 
 
-def _sum_windows(x: Tensor, axis: int, windows: _Windows) -> Tensor:
-    """Sums along one axis: a window is the product of its axes, so the axes are summed one after the other."""
-    s, d, last = windows.stride[axis], windows.dilation[axis], (windows.output[axis] - 1) * windows.stride[axis] + 1
-    front = (slice(None),) * (axis + 2)
-    start: tuple[slice, ...] = (*front, slice(0, last, s))
-    total = x[start]
-    for tap in range(1, windows.kernel[axis]):
-        moved: tuple[slice, ...] = (*front, slice(tap * d, tap * d + last, s))
-        total = total + x[moved]
-    return total
+def find_mean(x: Tensor, window: Window, ones: Tensor, count_include_pad: bool, divisor: int | None = None) -> Tensor:
+    """Return the means of ``(n, c, *spatial)``; ``ones`` ``(1, 1, *kernel)`` sums where PyTorch's poolings cannot."""
+    axes, size = x.dim() - 2, tuple(x.shape[2:])
+    # PyTorch refuses an axis shorter than the kernel in 3-D, and knows no divisor in 1-D.
+    fits = divisor is None if axes == 1 else axes == 2 or all(i >= k for i, k in zip(size, window.kernel, strict=True))
+    if fits and window.alike and max(window.dilation) == 1:
+        own = () if axes == 1 else (divisor,)
+        return _AVERAGE[axes - 1](x, window.kernel, window.stride, window.before, window.ceil, count_include_pad, *own)
+    reach = window.reach(size)
+    total = _sum_windows(pad(x, reach), window, ones)
+    if divisor is not None:
+        return total / divisor
+    if count_include_pad and not window.ceil:
+        return total / math.prod(window.kernel)
+    # What a window sees counts: the input, the padding or not, never what hangs over the padded end.
+    held = pad(torch.ones_like(x[:1, :1]), window.pairs, "constant", float(count_include_pad))
+    over = [(0, wide[1] - given[1]) for wide, given in zip(reach, window.pairs, strict=True)]
+    return total / _sum_windows(pad(held, over), window, ones)
+
+
+def _sum_windows(x: Tensor, window: Window, ones: Tensor) -> Tensor:
+    """Sums of windows, each channel as an image of its own: one kernel of ones serves any number of them."""
+    images = x.flatten(0, 1).unsqueeze(1)
+    total = _CONV[x.dim() - 3](images, ones.to(x.dtype), None, window.stride, 0, window.dilation)
+    return total.squeeze(1).unflatten(0, (-1, x.shape[1]))
 
 
 def adaptive_average_pool(x: Tensor, output_size: Sizes, *, dims: int | None = None) -> Tensor:
@@ -339,14 +369,36 @@ def blur_pool(
         ``(n, c, *⌈spatial / stride⌉)``.
 
     Raises:
-        ShapeError: x has a wrong number of axes. ConfigError: ``kernel_size`` or ``stride`` is below 1.
+        ShapeError: x has a wrong number of axes. ConfigError: ``kernel_size`` or ``stride`` is below 1, or
+            ``padding_mode`` is unknown.
 
     >>> blur_pool(torch.tensor([[[0.0, 4.0, 0.0, 4.0]]])).tolist()  # the fastest wave becomes its mean
     [[[2.0, 2.0]]]
     """
     axes = count_axes(x, dims, "blur_pool")
     (k,) = check_sizes("blur_pool", "kernel_size", kernel_size, 1)
-    weights = torch.tensor([math.comb(k - 1, j) / 2 ** (k - 1) for j in range(k)], dtype=x.dtype, device=x.device)
-    # Centred, so that the first output is the first element with its neighbours, whatever the stride.
-    half = ((k - 1) // 2, k // 2)
-    return separable(x, [weights] * axes, stride=stride, padding=[half] * axes, padding_mode=padding_mode, dims=axes)
+    strides = check_sizes("blur_pool", "stride", stride, axes)
+    check_mode(padding_mode)
+    batch, batched = as_batch(x, axes)
+    weight = binomial(k, axes).to(x.device, x.dtype).expand(batch.shape[1], 1, *(k,) * axes)
+    y = blur(batch, weight, strides, padding_mode)
+    return y if batched else y[0]
+
+
+def binomial(k: int, dims: int) -> Tensor:
+    """Return the filter of :func:`blur_pool`, in float64: the outer product of rows of Pascal's triangle, of sum 1.
+
+    >>> binomial(3, 1).tolist(), binomial(2, 2).tolist()
+    ([0.25, 0.5, 0.25], [[0.25, 0.25], [0.25, 0.25]])
+    """
+    row = torch.tensor([math.comb(k - 1, j) / 2 ** (k - 1) for j in range(k)], dtype=torch.float64)
+    kernel = row
+    for _ in range(dims - 1):
+        kernel = kernel[..., None] * row
+    return kernel
+
+
+def blur(x: Tensor, weight: Tensor, stride: Sequence[int], padding_mode: str) -> Tensor:
+    """Return ``(n, c, *spatial)`` filtered by ``(c, 1, *kernel)``; the first output lies on the first element."""
+    padded = pad(x, [((k - 1) // 2, k // 2) for k in weight.shape[2:]], padding_mode)
+    return _CONV[x.dim() - 3](padded, weight, None, stride, 0, 1, x.shape[1])

@@ -1,4 +1,4 @@
-"""Resizing: along each axis one matrix, whatever the interpolation."""
+"""Resizing: along each axis one matrix, whatever the interpolation; PyTorch's own where it has one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ __all__ = ["RESIZE_MODES", "axis_taps", "resize"]
 
 RESIZE_MODES = ("nearest", "nearest-exact", "linear", "cubic", "spline", "area")
 
-_NATIVE_LINEAR = ("linear", "bilinear", "trilinear")
+# PyTorch's words in 1-D, 2-D and 3-D; where there is none, an axis is a matrix.
+_NATIVE = {
+    "nearest": ("nearest",) * 3,
+    "nearest-exact": ("nearest-exact",) * 3,
+    "linear": ("linear", "bilinear", "trilinear"),
+    "cubic": ("", "bicubic", ""),
+    "area": ("area",) * 3,
+}
 # Up to this size an axis is a dense matrix: 32 MB in float64, and products that run at the speed of BLAS.
 _DENSE = 1 << 22
 
@@ -72,21 +79,24 @@ def resize(
     """
     axes = count_axes(x, dims, "resize")
     check_options(mode, order, align_corners, antialias)
-    sizes, steps = _sizes(x, axes, size, scale)
+    wanted, factors = _wanted(axes, size, scale)
     batch, batched = as_batch(x, axes)
-    if min(batch.shape[2:]) < 1:
+    if any(i < 1 for i in batch.shape[2:]):
         raise ShapeError(f"resize: x is {tuple(x.shape)}, which has an empty axis. Give at least one element.")
-    if mode == "linear" and not antialias:
-        factors = None if steps[0] is None else [1 / step for step in steps if step]
-        wanted = sizes if factors is None else None
-        y = F.interpolate(batch, wanted, factors, _NATIVE_LINEAR[axes - 1], align_corners)
-    elif mode == "area":
-        y = F.interpolate(batch, sizes, mode="area")
+    if factors and any(factor < 1 and i * factor < 1 for i, factor in zip(batch.shape[2:], factors, strict=True)):
+        raise ShapeError(f"resize: scale {scale!r} leaves nothing of x {tuple(x.shape)}. Give a larger one.")
+    word = _NATIVE.get(mode, ("",) * 3)[axes - 1]
+    if word and (axes == 2 or not antialias):
+        # What PyTorch has is called by its name, which exports, descriptions and our engine know.
+        corners = align_corners if mode in ("linear", "cubic") else None
+        y = F.interpolate(batch, wanted, factors, word, corners, antialias=antialias)
     else:
         y = batch
+        sizes = wanted or [math.floor(i * factor) for i, factor in zip(batch.shape[2:], factors or (), strict=True)]
         # What shrinks most comes first, so that the others have less to do.
         for axis in sorted(range(axes), key=lambda a: sizes[a] / batch.shape[2 + a]):
-            taps = axis_taps(batch.shape[2 + axis], sizes[axis], mode, order, align_corners, antialias, steps[axis])
+            step = 1 / factors[axis] if factors else None
+            taps = axis_taps(batch.shape[2 + axis], sizes[axis], mode, order, align_corners, antialias, step)
             y = _apply(taps, y, 2 + axis)
     return y if batched else y[0]
 
@@ -103,23 +113,21 @@ def check_options(mode: str, order: int, align_corners: bool, antialias: bool) -
         raise ConfigError("resize: antialias goes with mode 'linear' or 'cubic' and without align_corners.")
 
 
-def _sizes(
-    x: Tensor, axes: int, size: Sizes | None, scale: float | Sequence[float] | None
-) -> tuple[list[int], list[float | None]]:
+def _wanted(
+    axes: int, size: Sizes | None, scale: float | Sequence[float] | None
+) -> tuple[list[int] | None, list[float] | None]:
+    """The sizes or the factors of all axes, whichever is given."""
     if (size is None) == (scale is None):
         raise ConfigError(f"resize: size is {size} and scale {scale}. Give one of them.")
     if size is not None:
-        return list(check_sizes("resize", "size", size, axes)), [None] * axes
+        return list(check_sizes("resize", "size", size, axes)), None
     assert scale is not None
     factors = [float(scale)] * axes if isinstance(scale, (int, float)) else list(map(float, scale))
     if len(factors) != axes or not all(math.isfinite(factor) and factor > 0 for factor in factors):
         raise ConfigError(
             f"resize: scale is {scale!r}, but it must be one number above 0, or one for each of {axes} axes."
         )
-    sizes = [math.floor(i * factor) for i, factor in zip(x.shape[x.dim() - axes :], factors, strict=True)]
-    if min(sizes) < 1:
-        raise ShapeError(f"resize: scale {scale!r} leaves nothing of x {tuple(x.shape)}. Give a larger one.")
-    return sizes, [1 / factor for factor in factors]
+    return None, factors
 
 
 @lru_cache(maxsize=64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from convoxel.errors import ShapeError
 from convoxel.nn.functional.batch import as_batch, check_factor, check_sizes, count_axes
@@ -34,9 +35,14 @@ def pixel_shuffle(x: Tensor, factor: Sizes, *, dims: int | None = None) -> Tenso
     factors = check_sizes("pixel_shuffle", "factor", factor, axes)
     x, batched = as_batch(x, axes)
     channels = check_factor("pixel_shuffle", x.shape[1], math.prod(factors), "the product of factors")
-    apart = x.reshape(x.shape[0], channels, *factors, *x.shape[2:])
-    order = [0, 1, *(place for axis in range(axes) for place in (2 + axes + axis, 2 + axis))]
-    y = apart.permute(order).reshape(x.shape[0], channels, *(i * r for i, r in zip(x.shape[2:], factors, strict=True)))
+    if axes == 2 and factors[0] == factors[1]:  # PyTorch's own, which exports and our engine know by its name
+        y = F.pixel_shuffle(x, factors[0])
+    else:
+        blocks = x.unflatten(1, (channels, *factors))
+        # (n, c, r…, *spatial) → (n, c, i, r, j, r, …): each axis next to its factor.
+        y = blocks.permute([0, 1, *(place for axis in range(axes) for place in (2 + axes + axis, 2 + axis))])
+        for axis in range(axes):
+            y = y.flatten(2 + axis, 3 + axis)
     return y if batched else y[0]
 
 

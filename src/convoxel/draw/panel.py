@@ -1,0 +1,83 @@
+"""What rows of a comparison have in common: columns of bars from zero, and small maps of values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.draw.letter import text_width
+from convoxel.draw.shape import Box, Look, Shape, Squares, Words
+
+__all__ = ["HEAD", "Measure", "draw_bars", "draw_map"]
+
+HEAD = Look(fill="ink", size=12, bold=True)
+_BAR, _GAP, _VALUE = 92.0, 30.0, 56.0
+_SHADES = 12
+_TRACK, _FILL, _SOFT = Look(fill="grid"), Look(fill="c7"), Look(fill="soft", size=12)
+
+
+class Measure(NamedTuple):
+    """A column: which figure of a row, how it is written, and whether it is a share of 1."""
+
+    title: str
+    value: Callable[[Any], float | None]
+    text: Callable[[float], str]
+    share: bool = False
+
+
+def draw_bars(
+    rows: Sequence[Any], measures: Sequence[Measure], corner: tuple[float, float], middles: Sequence[float]
+) -> tuple[list[Shape], float]:
+    """Return a column of bars for each measure that some row has, and where the last column ends.
+
+    Args:
+        rows: what the measures read.
+        measures: the columns.
+        corner: left end of the first column, and where headings stand.
+        middles: height of each row's middle.
+    """
+    shapes: list[Shape] = []
+    left, top = corner
+    for measure in measures:
+        values = [measure.value(row) for row in rows]
+        known = [value for value in values if value is not None]
+        if not known:
+            continue
+        most = 1.0 if measure.share else max(known) or 1.0
+        shapes.append(Words(left, top, measure.title, look=HEAD))
+        for value, middle in zip(values, middles, strict=True):
+            shapes += _bar(measure, value, most, left, middle)
+        left += max(_BAR + _VALUE, text_width(measure.title, 12, bold=True)) + _GAP
+    return shapes, left - _GAP
+
+
+def _bar(measure: Measure, value: float | None, most: float, left: float, middle: float) -> Iterator[Shape]:
+    if value is None:
+        yield Words(left, middle + 4, "–", look=_SOFT)
+        return
+    if measure.share:
+        yield Box(left, middle - 6, _BAR, 12, 1.5, look=_TRACK)
+    wide = _BAR * value / most
+    if wide > 0.4:
+        yield Box(left, middle - 6, max(wide, 1.5), 12, 1.5, look=_FILL, data={"bar": measure.title})
+    yield Words(left + (_BAR if measure.share else wide) + 7, middle + 4, measure.text(value), look=_SOFT)
+
+
+def draw_map(
+    tone: NDArray[Any], corner: tuple[float, float], side: float, *, hidden: NDArray[np.bool_] | None = None
+) -> Iterator[Shape]:
+    """Yield a matrix of values between 0 and 1 as squares of ``side``, those of one shade as one shape.
+
+    ``hidden`` cells are left out.
+    """
+    shades = np.rint(np.clip(tone, 0.0, 1.0) * _SHADES).astype(int)
+    if hidden is not None:
+        shades[hidden] = -1
+    for shade in np.unique(shades[shades >= 0]).tolist():
+        places = np.argwhere(shades == shade).tolist()
+        corners = tuple((corner[0] + x * side, corner[1] + y * side) for y, x in places)
+        # Squares overlap by a little, so that no line of the page shows between them.
+        yield Squares(corners, side + 0.3, look=Look(fill=f"ramp:{shade / _SHADES:.3g}"), data={"shade": str(shade)})

@@ -1,0 +1,200 @@
+"""Ways of up-sampling beside each other: how evenly inputs reach outputs, how strong a checkerboard is, what it costs.
+
+Odena, Dumoulin & Olah 2016, "Deconvolution and checkerboard artifacts": a transposed convolution whose stride does not
+divide its kernel covers some outputs more often than others. That is only half of it: where each of the s positions
+between two inputs has weights of its own, random weights make a checkerboard even if the overlap is even. So both are
+measured: with equal weights, which shows the overlap, and with those that training starts from.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convoxel.errors import ConfigError, ShapeError
+from convoxel.inspect.describe import describe
+from convoxel.inspect.rank import time_engine
+
+__all__ = ["Upsampling", "checkerboard", "upsampling"]
+
+_CELLS = 9  # of the constant image, along an axis: the middle ones are far from the border
+_BLOCKS = 4  # of the picture, along an axis
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """One way of up-sampling, measured by :func:`upsampling`.
+
+    Attributes:
+        name: what it was called.
+        scale: outputs for one input along each axis.
+        params: parameters.
+        macs: multiply-accumulates for the input that was asked for.
+        overlaps: how often inputs are counted in an output, for each of the ∏scale outputs of an input, row by row:
+            what a constant image of ones becomes, for each input channel, if all weights are 1.
+        checkerboard: share of the energy that is checkerboard if all weights are equal.
+        checkerboard_start: the same with the weights that training starts from, over several starts.
+        time_s: of a run on our engine; None if not measured.
+        response: what a constant image becomes with equal weights, 4 inputs along each axis, of mean 1.
+        response_start: the same with one of the starts, its first channel, as it is.
+    """
+
+    name: str
+    scale: tuple[int, ...]
+    params: int
+    macs: int
+    overlaps: tuple[float, ...]
+    checkerboard: float
+    checkerboard_start: float
+    time_s: float | None
+    response: NDArray[np.float32]
+    response_start: NDArray[np.float32]
+
+    @property
+    def even(self) -> bool:
+        """Whether all outputs count as many inputs."""
+        return len(set(self.overlaps)) == 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers as JSON knows them."""
+        kept = {name: value for name, value in vars(self).items() if not name.startswith("response")}
+        return {**kept, "even": self.even}
+
+
+def upsampling(
+    models: Mapping[str, nn.Module],
+    shape: Sequence[int],
+    *,
+    starts: int = 16,
+    seed: int = 0,
+    timed: bool = True,
+) -> tuple[Upsampling, ...]:
+    """Return for each of ``models`` its overlap, its checkerboard, its parameters, its cost and its time.
+
+    A constant image shows them: away from the border an ideal up-sampling gives a constant, and what differs between
+    the s outputs of one input is checkerboard (see :func:`checkerboard`).
+
+    Args:
+        models: name → module from ``(n, c, *spatial)`` to ``(n, o, *spatial · scale)``, such as those of
+            :func:`convoxel.nn.upsamplers`. They are copied, not changed.
+        shape: ``(n, c, *spatial)`` for which cost and time are meant.
+        starts: random starts, made by each layer's ``reset_parameters``.
+        seed: of the starts.
+        timed: whether each runs on our engine to be timed.
+
+    Raises:
+        ConfigError: no model, or fewer than one start. ShapeError: an output is no whole multiple of its input.
+
+    >>> double = nn.ConvTranspose1d(1, 1, 3, stride=2, padding=1, output_padding=1)
+    >>> found = upsampling({"kernel 3": double}, (1, 1, 8), timed=False)[0]
+    >>> found.overlaps, found.even, round(found.checkerboard, 3), found.params
+    ((1.0, 2.0), False, 0.1, 4)
+    """
+    if not models or starts < 1:
+        raise ConfigError(f"upsampling: got {len(models)} models and starts={starts}; expected at least one of each.")
+    return tuple(_measure(name, model, tuple(shape), starts, seed, timed) for name, model in models.items())
+
+
+def checkerboard(y: Tensor, scale: Sequence[int]) -> float:
+    """Return the share of the energy of ``y`` that repeats with period ``scale`` and is not constant.
+
+    1 − Σ_c m̄_c² / Σ_c mean_p m²_cp, where m_cp is the mean of channel c over all blocks at place p of a block. By
+    Parseval this is the energy at the non-zero multiples of the frequencies 1 / scale, divided by that at all of them.
+
+    Args:
+        y: ``(c, *spatial)`` of whole blocks.
+        scale: size of a block along each axis.
+
+    Returns:
+        0: no checkerboard, 1: nothing else. 0 for an image of zeros.
+
+    Raises:
+        ShapeError: ``y`` does not consist of whole blocks.
+
+    >>> round(checkerboard(torch.tensor([[1.0, 2.0, 1.0, 2.0]]), (2,)), 3), checkerboard(torch.ones(3, 4, 4), (2, 2))
+    (0.1, 0.0)
+    """
+    if y.dim() != len(scale) + 1 or any(size % s for size, s in zip(y.shape[1:], scale, strict=False)):
+        raise ShapeError(
+            f"checkerboard: y is {tuple(y.shape)}; expected (c, *spatial) in blocks of {tuple(scale)}. Crop y."
+        )
+    parts = [part for size, s in zip(y.shape[1:], scale, strict=True) for part in (size // s, s)]
+    blocks = y.double().reshape(y.shape[0], *parts)
+    means = blocks.mean(dim=tuple(range(1, 2 * len(scale), 2))).flatten(1)
+    total = float(means.square().mean(1).sum())
+    return 1.0 - float(means.mean(1).square().sum()) / total if total else 0.0
+
+
+def _measure(name: str, model: nn.Module, shape: tuple[int, ...], starts: int, seed: int, timed: bool) -> Upsampling:
+    model = copy.deepcopy(model).cpu().float().eval()
+    scale = _scale(name, model, shape)
+    summary = describe(model, shape)
+    time_s = time_engine(model, shape) if timed else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        middles = [_middle(_restarted(model), shape[1], scale) for _ in range(starts)]
+    # Starts differ in their energy; so they are weighed by it, as one image with all their channels would be.
+    start_share = checkerboard(torch.cat(middles), scale)
+    middle = _middle(_levelled(model), shape[1], scale)
+    one: tuple[int | slice, ...] = (0, *(slice(0, s) for s in scale))
+    return Upsampling(
+        name=name,
+        scale=scale,
+        params=summary.params,
+        macs=summary.macs,
+        overlaps=tuple(round(float(value), 4) for value in middle[one].flatten() / shape[1]),
+        checkerboard=checkerboard(middle, scale),
+        checkerboard_start=start_share,
+        time_s=time_s,
+        response=(middle[0] / middle[0].mean()).numpy(),
+        response_start=middles[0][0].numpy(),
+    )
+
+
+def _scale(name: str, model: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    with torch.no_grad():
+        made = tuple(model(torch.zeros(shape)).shape)
+    if len(made) != len(shape) or any(o % i or o < i for o, i in zip(made[2:], shape[2:], strict=False)):
+        raise ShapeError(
+            f"upsampling: {name} makes {made} of {shape}; expected (n, o, *spatial) with whole multiples of the "
+            "input's sizes. Pad or crop inside of the module."
+        )
+    return tuple(o // i for o, i in zip(made[2:], shape[2:], strict=True))
+
+
+def _levelled(model: nn.Module) -> nn.Module:
+    """A copy whose weights are all 1 and whose constants are 0: sums of it count."""
+    made = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.fill_(1.0 if parameter.dim() > 1 else 0.0)
+    return made
+
+
+def _restarted(model: nn.Module) -> nn.Module:
+    """A copy with new weights and constants of 0, which a constant image would hide behind."""
+    made = copy.deepcopy(model)
+    for layer in made.modules():
+        if callable(reset := getattr(layer, "reset_parameters", None)):
+            reset()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() == 1:
+                parameter.zero_()
+    return made
+
+
+def _middle(model: nn.Module, channels: int, scale: Sequence[int]) -> Tensor:
+    """What becomes of the middle inputs of a constant image: ``(o, *(4 · scale))``."""
+    begin = (_CELLS - _BLOCKS + 1) // 2
+    with torch.no_grad():
+        y: Tensor = model(torch.ones(1, channels, *(_CELLS,) * len(scale)))[0]
+    inner: tuple[slice, ...] = (slice(None), *(slice(begin * s, (begin + _BLOCKS) * s) for s in scale))
+    return y[inner]
