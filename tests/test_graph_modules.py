@@ -28,7 +28,7 @@ def test_a_wrong_module_is_wrong_and_an_odd_one_is_named() -> None:
 
     assert module_info.judge(module_info.Sample("double", Double(), (x,)))[0] == "wrong"
     assert module_info.judge(module_info.Sample("sum", torch.nn.Conv2d(3, 2, 3).eval(), (x,)))[0] == "right"
-    kind, detail = module_info.judge(module_info.Sample("text", torch.nn.Identity(), (x.long(),)))
+    kind, detail = module_info.judge(module_info.Sample("text", torch.nn.Identity(), (x.double(),)))
     assert kind == "refused" and "expected float32" in detail
 
 
@@ -40,4 +40,4 @@ def test_samples_of_pytorch(options: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     counts = done.stdout.split("\nall ")[1].splitlines()[0].split()
-    assert int(counts[0]) >= 4 and int(counts[1]) >= 0.5 * int(counts[0]), counts
+    assert int(counts[0]) >= 4 and int(counts[1]) >= 0.9 * int(counts[0]), counts

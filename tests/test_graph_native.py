@@ -80,6 +80,7 @@ ACTIVATIONS: list[tuple[str, dict[str, Any], str]] = [
     ("elu", {"alpha": 0.7}, "elu"),
     ("mish", {}, "mish"),
     ("softplus", {}, "softplus"),
+    ("thresholded_relu", {"alpha": 0.5, "value": 0.5}, "clip"),
     ("celu", {"alpha": 0.7}, "celu"),
     ("selu", {}, "selu"),
     ("gelu", {"approximate": "none"}, "gelu"),
@@ -155,7 +156,7 @@ def test_combinations_of_tensors_that_stretch_each_other() -> None:
         np.testing.assert_allclose(Program(graph, Leaf(0), threads=1)(array), wanted, rtol=1e-5)
 
 
-@pytest.mark.parametrize("function", ["mean", "max", "sum", "sum_square"])
+@pytest.mark.parametrize("function", ["mean", "max", "min", "sum", "sum_square"])
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("axes", [(1,), (2,), (3,), (2, 3), (1, 2, 3), (1, 3)])
 def test_reductions(function: str, keep: bool, axes: tuple[int, ...]) -> None:
@@ -226,11 +227,46 @@ def test_pad(mode: str) -> None:
     compare(single("array.pad", 2, {}, True, padding=padding, mode=mode), "pad")
 
 
-def test_a_padding_of_channels_or_of_other_numbers_stays() -> None:
-    channels = ((0, 0), (1, 0), (0, 0), (0, 0))
-    compare(single("array.pad", 2, {}, True, padding=channels), "array.pad")
-    space = ((0, 0), (0, 0), (1, 0), (0, 0))
-    compare(single("array.pad", 2, {"value": np.array(2.0, np.float32)}, True, padding=space), "array.pad")
+TWO = {"value": np.array(2.0, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("dims", "constants", "padding"),
+    [
+        (0, {}, ((0, 0), (1, 9))),  # nine: more than x has
+        (1, TWO, ((0, 0), (3, 0), (0, 0))),
+        (2, {}, ((0, 0), (0, 2), (1, 0), (0, 1))),
+    ],
+)
+def test_a_padding_of_channels_is_a_concatenation(dims: int, constants: dict[str, Any], padding: Any) -> None:
+    compare(single("array.pad", dims, constants, True, padding=padding), "blank", "concat")
+
+
+def test_padded_channels_are_numbers_whatever_the_others_are() -> None:
+    program = Program(optimise(single("array.pad", 0, {}, True, padding=((0, 0), (1, 0)))), Leaf(0), threads=1)
+    found = program(np.full((1, CHANNELS), np.nan, np.float32))
+    np.testing.assert_array_equal(found, [[0.0, *[np.nan] * CHANNELS]])
+
+
+def test_a_padding_of_positions_with_other_numbers_stays() -> None:
+    for padding in (((0, 0), (0, 0), (1, 0), (0, 0)), ((0, 0), (1, 0), (1, 0), (0, 0))):
+        compare(single("array.pad", 2, TWO, True, padding=padding), "array.pad")
+
+
+@pytest.mark.parametrize("dims", [0, 1, 2, 3])
+def test_tile(dims: int) -> None:
+    repeats = (2, 3, 1, 2, 2)[: dims + 2]
+    compare(single("array.tile", dims, {}, True, repeats=repeats), "tile")
+
+
+def test_many_repetitions_stay() -> None:
+    compare(single("array.tile", 0, {}, True, repeats=(1, 65)), "array.tile")
+
+
+@pytest.mark.parametrize("constants", [{}, {"weight": np.array([0.5, -1, 2, 3], np.float32)}])
+def test_rms_norm(constants: dict[str, Any]) -> None:
+    compare(single("array.rms_norm", 0, constants, True, axis=1, epsilon=1e-5), "channel_norm")
+    compare(single("array.rms_norm", 2, {}, True, axis=1, epsilon=1e-5), "array.rms_norm")
 
 
 @pytest.mark.parametrize("outside", [True, False])
@@ -263,6 +299,15 @@ def test_others() -> None:
     compare(single("array.matmul", 0, {"w": generator.normal(size=(CHANNELS, 7)).astype(np.float32)}, True), "dense")
     with np.errstate(divide="ignore"):
         compare(single("array.reciprocal", 2, {}, True), "divide")
+
+
+def test_a_steeper_softplus() -> None:
+    compare(single("array.softplus", 2, {}, True, beta=2.0, threshold=20.0), "affine")
+
+
+def test_functions_with_a_jump_stay() -> None:
+    compare(single("array.softplus", 2, {}, True, beta=1.0, threshold=2.0), "array.softplus")
+    compare(single("array.thresholded_relu", 2, {}, True, alpha=0.5, value=0.0), "array.thresholded_relu")
 
 
 def test_concatenation() -> None:

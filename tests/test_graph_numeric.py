@@ -128,6 +128,73 @@ def test_same_numbers_as_pytorch(group: dict[str, Callable[..., Any]]) -> None:
                 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}")
 
 
+def test_tensors_are_repeated_natively() -> None:
+    """Along axes of any length, the batch too."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            y = self.body(x)
+            means = y.mean((2, 3), keepdim=True)
+            repeated = self.body(x[:, :1].repeat(1, 3, 1, 1))
+            return means.expand(-1, -1, *x.shape[2:]), y[:1].expand(5, -1, -1, -1), y[:, :1].expand_as(y), repeated
+
+    net = Net().eval()
+    program = compile(net, torch.randn(1, 3, 8, 8))
+    assert not [node.name for node in program.graph.nodes if node.operator.startswith("array.")]
+    x = torch.randn(2, 3, 5, 7)
+    with torch.no_grad():
+        expected = net(x)
+    for ours, theirs in zip(program(x), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_channels_along_a_line_stay_native(dims: int) -> None:
+    """Efficient channel attention: a convolution over the means of the channels."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1](2, 6, 3)
+            self.line = nn.Conv1d(1, 1, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.body(x)
+            means = y.mean(tuple(range(2, dims + 2))).view(x.shape[0], 1, -1)
+            return y * self.line(means).sigmoid().view(x.shape[0], -1, *(1,) * dims)
+
+    net = Net().eval()
+    program = compile(net, torch.randn(1, 2, *(6,) * dims))
+    assert not [node.name for node in program.graph.nodes if node.operator.startswith("array.")]
+    x = torch.randn(3, 2, *(5, 7, 6)[:dims])
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_padding_that_no_maximum_sees_moves_into_the_pooling() -> None:
+    class Net(nn.Module):
+        def __init__(self, ceil: bool, value: float) -> None:
+            super().__init__()
+            self.body, self.ceil, self.value = nn.Conv2d(3, 4, 1), ceil, value
+
+        def forward(self, x: torch.Tensor) -> Any:
+            y = F.pad(self.body(x), (0, 1, 2, 1), value=self.value)
+            return F.max_pool2d(y, 3, 2, ceil_mode=self.ceil)
+
+    for ceil, value, left in ((False, -torch.inf, 0), (True, -torch.inf, 1), (False, -3.0, 1)):
+        net = Net(ceil, value).eval()
+        program = compile(net, torch.randn(1, 3, 8, 8))
+        assert sum(node.operator == "array.pad" for node in program.graph.nodes) == left
+        for shape in ((1, 3, 8, 8), (2, 3, 9, 7)):
+            x = torch.randn(shape)
+            with torch.no_grad():
+                torch.testing.assert_close(program(x), net(x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_shuffles_and_norms_in_all_dimensions(dims: int) -> None:
     """Strided copies of the engine: a crop's rows do not follow each other evenly."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from convoxel.errors import GraphError
+from convoxel.graph.rules import pool_length
 from convoxel.graph.size import Size, evaluate, evaluate_shape
 
 pytestmark = pytest.mark.smoke
@@ -37,6 +40,26 @@ def test_value(text: str, value: int) -> None:
 def test_agrees_with_python(h: int, kernel: int, stride: int) -> None:
     text = f"(h + 2 - {kernel}) // {stride} + 1"
     assert Size(text).value({"h": h}) == (h + 2 - kernel) // stride + 1
+
+
+@given(
+    st.integers(1, 60), st.integers(1, 7), st.integers(1, 4), st.integers(0, 4), st.integers(0, 9), st.integers(1, 2)
+)
+def test_open_lengths_of_poolings_that_round_up(i: int, k: int, s: int, low: int, high: int, d: int) -> None:
+    """The same as for a known length, wherever the window fits into the padded axis."""
+    assume(i + low + high >= d * (k - 1) + 1)
+    for ceil in (False, True):
+        extent: Any = pool_length(Size("h"), k, s, (low, high), d, ceil)  # type: ignore[arg-type]
+        assert evaluate(extent, {"h": i}) == pool_length(i, k, s, (low, high), d, ceil)
+
+
+def test_a_chain_of_poolings_that_round_up_stays_short() -> None:
+    extent: Any = Size("h")
+    length = 1000
+    for _ in range(8):
+        extent, length = (pool_length(size, 3, 2, (0, 0), 1, True) for size in (extent, length))
+    assert len(str(extent)) < 20
+    assert evaluate(extent, {"h": 1000}) == length
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from convoxel.errors import UnsupportedError
 from convoxel.graph import taps
 from convoxel.graph.ir import Node
 from convoxel.graph.size import Shape
-from convoxel.graph.view import row_views, spatial
+from convoxel.graph.view import channels_as_positions, full_axis, joined_batch, narrow_view, row_views, spatial
 from convoxel.native import View
 
 __all__ = ["Kernels", "Step", "copy"]
@@ -210,6 +210,21 @@ def normalise(step: Step) -> None:
     )
 
 
+def batch_normalise(step: Step) -> None:
+    """Normalisation by the statistics of the whole batch: its images one behind the other are one long image."""
+    channels, name = step.out.shape[4], step.node.name
+    joined = joined_batch(step.x, step.out)
+    if joined is None:  # a crop
+        copy(step.plan, step.x, step.out, f"{name}.copy")
+        joined = joined_batch(step.out, step.out)
+    if joined is None:
+        raise UnsupportedError("a batch cannot be normalised into a crop of a larger tensor")
+    source, target = joined
+    weight, bias = step.vector(1, channels, 1.0), step.vector(2, channels, 0.0)
+    epsilon = float(step.node["epsilon"])
+    step.plan.normalise(source, target, channels, weight, bias, epsilon, name=name, **step.epilogue)
+
+
 def max_pool(step: Step) -> None:
     """Maximum over windows; the result's size says how far they go."""
     node = step.node
@@ -370,6 +385,38 @@ def _resample(step: Step, axes: Sequence[taps.Taps]) -> None:
     for axis, out in zip(axes, step.out.shape[1:4], strict=True):
         assert len(axis.source) == out
     step.plan.resample(step.x, step.out, tuple(axes), name=step.node.name)
+
+
+def lay(step: Step) -> None:
+    """Channels of one position become positions of one channel, or the other way round."""
+    copy(step.plan, channels_as_positions(step.x), channels_as_positions(step.out), step.node.name)
+
+
+def expand(step: Step) -> None:
+    """Repeated along axes of size 1: the larger of each number and itself."""
+    step.plan.combine("maximum", step.x, step.x, step.out, name=step.node.name)
+
+
+def tile(step: Step) -> None:
+    """Each repetition is a copy to its place in the result."""
+    rank, repeats = len(step.node["repeats"]), step.node["repeats"]
+    for place in np.ndindex(*repeats):
+        target = step.out
+        for axis, number in enumerate(place):
+            whole = full_axis(axis, rank)
+            length = step.x.shape[whole]
+            target = narrow_view(target, whole, number * length, length)
+        copy(step.plan, step.x, target, step.node.name)
+
+
+def blank(step: Step) -> None:
+    """Zeros, whatever the operand holds: sums of no taps. As many channels at a time as it has."""
+    none = [taps.Taps(np.full((size, 1), -1, np.int32), np.ones((size, 1), np.float32)) for size in step.out.shape[1:4]]
+    channels, at_once = step.out.shape[4], step.x.shape[4]
+    for start in range(0, channels, at_once):
+        count = min(at_once, channels - start)
+        source, target = narrow_view(step.x, 4, 0, count), narrow_view(step.out, 4, start, count)
+        step.plan.resample(source, target, tuple(none), name=step.node.name)
 
 
 def combine(step: Step) -> None:

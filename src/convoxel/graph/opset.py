@@ -120,6 +120,13 @@ ROWS = (
         lower=lowering.no_lowering,  # fold_batch_norm leaves none
     ),
     Operator(
+        "batch_normalise",
+        (X, OPTIONAL_WEIGHT, BIAS),
+        rules.same,
+        {"epsilon": REQUIRED, **EPILOGUE},
+        lower=lowering.batch_normalise,
+    ),
+    Operator(
         "normalise",
         (X, OPTIONAL_WEIGHT, BIAS),
         rules.same,
@@ -232,6 +239,10 @@ ROWS = (
         {"axis": REQUIRED, "start": 0, "stop": None, "step": 1},
         alias=view.alias_narrow,
     ),
+    Operator("lay", (X,), rules.reshape, {"shape": REQUIRED}, lower=lowering.lay),
+    Operator("expand", (X,), rules.expand, {"shape": REQUIRED}, lower=lowering.expand),
+    Operator("tile", (X,), shapes.tile, {"repeats": REQUIRED}, lower=lowering.tile),
+    Operator("blank", (X,), rules.blank, {"channels": REQUIRED}, lower=lowering.blank),
     Operator("squeeze", (X,), rules.reshape, {"shape": REQUIRED}, alias=view.alias_squeeze),
     Operator(
         "foreign",

@@ -44,10 +44,12 @@ def multiply(a: str | int, b: str | int) -> str:
 
 
 def floor_divide(a: str | int, b: str | int) -> str:
-    """Return ⌊a / b⌋ in normal form: whole multiples of b leave the quotient.
+    """Return ⌊a / b⌋ in normal form: whole multiples of b leave the quotient, and negatives are rounded up instead.
 
     >>> floor_divide("2*h + 3", 2), floor_divide("n*h*64", "n*64"), floor_divide("(h + 1)//2", 2)
     ('h + 1', 'h', '(h + 1) // 4')
+    >>> floor_divide("3 - h", 2)  # ⌊−x / b⌋ = −⌊(x + b − 1) / b⌋
+    '-(h // 2) + 1'
     """
     dividend, divisor = _terms(a), _terms(b)
     if len(divisor) != 1:
@@ -55,6 +57,9 @@ def floor_divide(a: str | int, b: str | int) -> str:
     ((factors, number),) = divisor.items()
     if number <= 0:
         return f"({_text(dividend)}) // ({_text(divisor)})"
+    if not factors and next((dividend[product] for product in _ordered(dividend) if product), 1) < 0:
+        negative = add(multiply(_text(dividend), -1), number - 1)
+        return multiply(floor_divide(negative, number), -1)
     whole: Terms = {}
     rest: Terms = {}
     for product, coefficient in dividend.items():
@@ -125,12 +130,15 @@ def _read(node: ast.expr) -> Terms:
     return {(ast.unparse(node),): 1}
 
 
+def _ordered(terms: Terms) -> list[tuple[str, ...]]:
+    """Return the products that occur, those of many factors first."""
+    return [product for product in sorted(terms, key=lambda p: (-len(p), p)) if terms[product]]
+
+
 def _text(terms: Terms) -> str:
     parts: list[str] = []
-    for product in sorted(terms, key=lambda p: (-len(p), p)):
+    for product in _ordered(terms):
         coefficient = terms[product]
-        if not coefficient:
-            continue
         factors = [f if f.isidentifier() else f"({f})" for f in product]
         if abs(coefficient) != 1 or not factors:
             factors.insert(0, str(abs(coefficient)))

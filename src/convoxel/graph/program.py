@@ -24,7 +24,7 @@ from convoxel.graph.lowering import Kernels
 from convoxel.graph.opset import OPERATORS, infer_shapes
 from convoxel.graph.plan import Execution, HostCall, Memory, NativeRun, plan_execution
 from convoxel.graph.recent import Recent
-from convoxel.graph.size import Shape, Size, evaluate, measure
+from convoxel.graph.size import Shape, Size, evaluate, evaluate_shape, measure
 from convoxel.graph.structure import Structure, assemble
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Program:
 
         Args:
             inputs: float32, (n, c, …), arrays or PyTorch tensors on the CPU; in the number of axes, the channels and
-                the fixed sizes of the examples that the network was compiled with.
+                the fixed sizes of the examples that the network was compiled with. A batch may be empty.
 
         Returns:
             Results nested as the model's; PyTorch tensors if the first input is one.
@@ -94,16 +94,22 @@ class Program:
                 does not accept.
         """
         arrays = self._check(inputs)
-        execution = self._execution(arrays)
-        outputs = self._run(execution, arrays)
+        if self._is_empty(arrays):
+            sizes = self._sizes(arrays)
+            outputs = [_nothing(self._graph.values[name], sizes) for name in self._graph.outputs]
+        else:
+            execution = self._execution(arrays)
+            sizes, outputs = dict(execution.sizes), self._run(execution, arrays)
         if any(_is_tensor(x) for x in inputs):
             torch = sys.modules["torch"]
             outputs = [torch.from_numpy(array) for array in outputs]
-        return assemble(self._structure, outputs, execution.sizes)
+        return assemble(self._structure, outputs, sizes)
 
     def prepare(self, *inputs: Any) -> None:
         """Plan the steps for inputs of these sizes, so that the first call with them need not."""
-        self._execution(self._check(inputs))
+        arrays = self._check(inputs)
+        if not self._is_empty(arrays):
+            self._execution(arrays)
 
     def _check(self, inputs: Sequence[Any]) -> list[NDArray[Any]]:
         """Return ``inputs`` as contiguous arrays of the right type and number of axes."""
@@ -112,6 +118,11 @@ class Program:
             names = ", ".join(value.name for value in values)
             raise ShapeError(f"program: {len(inputs)} inputs came, expected {len(values)} ({names})")
         return [_as_array(x, value) for x, value in zip(inputs, values, strict=True)]
+
+    def _is_empty(self, arrays: Sequence[NDArray[Any]]) -> bool:
+        """Whether a batch has no images, so that nothing is planned and nothing runs."""
+        pairs = zip(arrays, self._graph.inputs, strict=True)
+        return any(array.shape[:1] == (0,) and isinstance(value.shape[0], Size) for array, value in pairs)
 
     def _sizes(self, arrays: Sequence[NDArray[Any]]) -> dict[str, int]:
         """Return the numbers of all open sizes, or raise if the arrays do not fit them."""
@@ -297,6 +308,14 @@ def _call_host(part: HostCall, values: Mapping[str, Any], execution: Execution) 
     return [(value.name, result) for value, result in zip(node.outputs, results, strict=True)]
 
 
+def _nothing(value: Value, sizes: Mapping[str, int]) -> NDArray[Any]:
+    """Return the result for a batch of no images."""
+    shape = evaluate_shape(value.shape, sizes)
+    if 0 not in shape:
+        raise ShapeError(f"program: an empty batch leaves nothing to compute {value.name} {shape} from; give an image")
+    return np.empty(shape, value.dtype)
+
+
 def _own(array: NDArray[Any], given: set[int]) -> NDArray[Any]:
     """Return an array that nobody else writes to: a copy of what came from the caller or from the network."""
     fresh = id(array) not in given and array.flags.owndata and array.flags.writeable
@@ -316,7 +335,8 @@ def _as_array(x: Any, value: Value) -> NDArray[Any]:
         if x.device.type != "cpu":
             raise UnsupportedError(f"{where} is on {x.device}; Convoxel runs on the CPU: pass x.cpu()")
         if str(x.dtype) != f"torch.{value.dtype}":
-            raise ShapeError(f"{where} is {x.dtype}, expected torch.{value.dtype}; convert it (x.float())")
+            how = "x.float()" if value.dtype == "float32" else f"x.to(torch.{value.dtype})"
+            raise ShapeError(f"{where} is {x.dtype}, expected torch.{value.dtype}; convert it ({how})")
         array = x.detach().numpy()
     elif isinstance(x, np.ndarray):
         array = x
@@ -331,7 +351,7 @@ def _as_array(x: Any, value: Value) -> NDArray[Any]:
             f"{where} has {array.ndim} axes {array.shape}, expected {len(value.shape)}: {axes}, "
             f"here {_expected(value)}.{hint}"
         )
-    if any(length == 0 != extent for length, extent in zip(array.shape, value.shape, strict=True)):
+    if any(length == 0 != extent for length, extent in zip(array.shape[1:], value.shape[1:], strict=True)):
         raise ShapeError(f"{where} has shape {array.shape}, expected {_expected(value)} with every size at least 1")
     return np.asarray(array, order="C")
 

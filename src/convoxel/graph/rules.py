@@ -155,13 +155,19 @@ def _pooled(node: Node, x: Shape, dilation: Sequence[int]) -> Shape:
 
 
 def pool_length(i: int, k: int, s: int, p: tuple[int, int], d: int, ceil: bool) -> int:
-    """Return the length of an axis after pooling; the axis may be open."""
+    """Return the length of an axis after pooling; the axis may be open.
+
+    Rounded up, there are ⌈(i + p₀ + p₁ − span) / s⌉ + 1 windows, or one less if the last of them begins behind x, at
+    i + p₀ or later. That is ⌈(i + p₀ − max(span − p₁, s)) / s⌉ + 1 as long as p₁ ≤ span.
+    """
     if not ceil:
         return conv_length(i, k, s, p, d)
     if not isinstance(i, Size):
         return window.pool_size(i, k, s, p, d, ceil)
-    room = i + p[0] + p[1] - window.span(k, d)
-    last = -(-room // s)  # an open size decides only later whether the last window is dropped
+    span = window.span(k, d)
+    if not isinstance(p[1], Size) and p[1] <= span:
+        return -(-(i + p[0] - max(span - p[1], s)) // s) + 1
+    last = -(-(i + p[0] + p[1] - span) // s)
     dropped: Any = Size(f"({last} > 0) & ({last * s} >= {i + p[0]})")
     return last + 1 - dropped
 
@@ -247,6 +253,17 @@ def broadcast(node: Node, shapes: Shapes) -> list[Shape]:
 def reduce(node: Node, shapes: Shapes) -> list[Shape]:
     """The axes stay with size 1."""
     return [tuple(1 if axis in node["axes"] else size for axis, size in enumerate(operand(shapes, 0)))]
+
+
+def expand(node: Node, shapes: Shapes) -> list[Shape]:
+    """Repeated along axes of size 1."""
+    return [stretch([operand(shapes, 0), tuple(node["shape"])])]
+
+
+def blank(node: Node, shapes: Shapes) -> list[Shape]:
+    """Other channels at the same positions."""
+    x = operand(shapes, 0)
+    return [(x[0], node["channels"], *x[2:])]
 
 
 def pick_channels(node: Node, shapes: Shapes) -> list[Shape]:

@@ -15,7 +15,18 @@ from convoxel.graph.ir import Node
 from convoxel.graph.size import Shape
 from convoxel.native import View
 
-__all__ = ["NATIVE_RANKS", "alias_narrow", "alias_squeeze", "full", "full_axis", "narrow_view", "row_views", "spatial"]
+__all__ = [
+    "NATIVE_RANKS",
+    "alias_narrow",
+    "alias_squeeze",
+    "channels_as_positions",
+    "full",
+    "full_axis",
+    "joined_batch",
+    "narrow_view",
+    "row_views",
+    "spatial",
+]
 
 NATIVE_RANKS = range(2, 6)
 """(n, c) to (n, c, d, h, w): how many axes native steps can take."""
@@ -62,6 +73,46 @@ def alias_squeeze(node: Node, shape: Shape, source: View) -> View:
     """Axes of size 1 come and go without moving a number."""
     assert full(shape) == full(tuple(node["shape"]))
     return source
+
+
+def channels_as_positions(view: View) -> View:
+    """Return (n, 1, 1, w, 1) of a view that has more than one position, or more than one channel, but not both."""
+    n, d, h, w, c = view.shape
+    assert c == 1 or d * h * w == 1
+    length, stride = max(((d, view.strides[1]), (h, view.strides[2]), (w, view.strides[3]), (c, 1)))
+    return View(
+        view.buffer, view.offset, (n, 1, 1, length, 1), (view.strides[0], stride * length, stride * length, stride)
+    )
+
+
+def joined_batch(*views: View) -> list[View] | None:
+    """Return views of one shape with the images of the batch as one, longer along an axis.
+
+    None if they are such crops that no single axis leads from the last row of an image to the first of the next.
+    """
+    if all(view.shape[0] == 1 for view in views):
+        return list(views)
+    for join in (_images_in_depth, _images_as_slices):
+        joined = [join(view) for view in views]
+        if all(joined):
+            return [view for view in joined if view is not None]
+    return None
+
+
+def _images_in_depth(view: View) -> View | None:
+    """(1, n · d, h, w, c)"""
+    n, d, h, w, c = view.shape
+    sn, sd, sh, sw = view.strides
+    distance = sn if d == 1 else sd
+    return View(view.buffer, view.offset, (1, n * d, h, w, c), (sn, distance, sh, sw)) if sn == d * distance else None
+
+
+def _images_as_slices(view: View) -> View | None:
+    """(1, n, d · h, w, c)"""
+    n, d, h, w, c = view.shape
+    sn, sd, sh, sw = view.strides
+    distance = sd if h == 1 else sh
+    return View(view.buffer, view.offset, (1, n, d * h, w, c), (sn, sn, distance, sw)) if sd == h * distance else None
 
 
 def row_views(source: View, target: View) -> Iterator[tuple[View, View]]:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from convoxel.graph.arrays.sampling import bilinear
 
 __all__ = [
+    "adaptive_max_pool",
     "columns_to_image",
     "convolution",
     "deformable_convolution",
+    "fractional_max_pool",
     "lp_pool",
     "max_pool",
     "max_unpool",
@@ -134,6 +136,56 @@ def max_pool(
     where = _windows(np.ascontiguousarray(places), kernel, stride, dilation, padding, -1, ceil)
     where = where.reshape(*where.shape[: x.ndim], -1)
     return np.take_along_axis(flat, best, -1)[..., 0], np.take_along_axis(where, best, -1)[..., 0]
+
+
+def adaptive_max_pool(x: Array, size: Ints) -> tuple[Array, Array]:
+    """Return the largest element of each of ``size`` windows of nearly equal length, and its place in the channel.
+
+    Window i of o begins at ⌊i · n / o⌋ and ends before ⌈(i + 1) · n / o⌉; a size of 0 keeps the axis. A window with NaN
+    gives NaN.
+    """
+    space = x.shape[2:]
+    out = tuple(new or old for new, old in zip(size, space, strict=True))
+    numbers = np.arange(math.prod(space)).reshape(space)
+    values, places = np.empty((*x.shape[:2], *out), x.dtype), np.empty((*x.shape[:2], *out), np.int64)
+    for place in np.ndindex(*out):
+        window = tuple(slice(i * n // o, -(-(i + 1) * n // o)) for i, n, o in zip(place, space, out, strict=True))
+        seen = x[_behind_channels(*window)].reshape(*x.shape[:2], -1)
+        best = np.argmax(seen, axis=-1)
+        values[_behind_channels(*place)] = np.take_along_axis(seen, best[..., None], -1)[..., 0]
+        places[_behind_channels(*place)] = numbers[window].reshape(-1)[best]
+    return values, places
+
+
+def fractional_max_pool(x: Array, samples: Array, kernel: Ints, size: Ints, width_first: bool) -> tuple[Array, Array]:
+    """Return the largest element of each of ``size`` windows at steps of uneven length, and its place in the channel.
+
+    Window i of an axis with n elements begins at ⌊(i + u) α⌋ − ⌊u α⌋, α = (n − k) / (out − 1), the last one at n − k; u
+    is in ``samples`` (n, c, dims), that of the last axis first if ``width_first`` (Graham 2014, "Fractional
+    max-pooling").
+    """
+    space = x.shape[2:]
+    values, places = np.empty((*x.shape[:2], *size), x.dtype), np.empty((*x.shape[:2], *size), np.int64)
+    numbers = np.arange(math.prod(space)).reshape(space)
+    for image, channel in np.ndindex(*x.shape[:2]):
+        shares = samples[image, channel][:: -1 if width_first else 1]
+        axes = [_uneven(float(u), n, o, k) for u, n, o, k in zip(shares, space, size, kernel, strict=True)]
+        index = np.ix_(*axes)
+        seen = np.lib.stride_tricks.sliding_window_view(x[image, channel], kernel)[index].reshape(*size, -1)
+        where = np.lib.stride_tricks.sliding_window_view(numbers, kernel)[index].reshape(*size, -1)
+        best = np.argmax(seen, axis=-1)[..., None]
+        values[image, channel] = np.take_along_axis(seen, best, -1)[..., 0]
+        places[image, channel] = np.take_along_axis(where, best, -1)[..., 0]
+    return values, places
+
+
+def _uneven(share: float, size: int, out: int, kernel: int) -> Array:
+    """Return where each window of an axis begins; float32, as in PyTorch: another rounding would move windows."""
+    if out == 1:
+        return np.array([size - kernel])
+    alpha, u = np.float32(size - kernel) / np.float32(out - 1), np.float32(share)
+    begin = ((np.arange(out, dtype=np.float32) + u) * alpha).astype(np.int64) - int(u * alpha)
+    return np.append(begin[:-1], size - kernel)
 
 
 def max_unpool(x: Array, index: Array, shape: Ints, order: str) -> Array:

@@ -23,8 +23,9 @@ def _sigmoid(x: Array) -> Array:
     return np.where(x >= 0, 1, small) / (1 + small)
 
 
-def _softplus(x: Array) -> Array:
-    return np.logaddexp(x, np.zeros_like(x))
+def _softplus(x: Array, beta: float = 1.0, threshold: float = math.inf) -> Array:
+    scaled = beta * x
+    return np.where(scaled > threshold, x, np.logaddexp(scaled, np.zeros_like(x)) / beta)
 
 
 def _gelu(x: Array, approximate: str = "none") -> Array:
@@ -69,8 +70,8 @@ def _mish(x: Array) -> Array:
     return x * np.tanh(_softplus(x))
 
 
-def _thresholded_relu(x: Array, alpha: float = 1.0) -> Array:
-    return np.where(x > alpha, x, 0)
+def _thresholded_relu(x: Array, alpha: float = 1.0, value: float = 0.0) -> Array:
+    return np.where((x > alpha) | np.isnan(x), x, value)
 
 
 def _nearest_even(x: Array) -> Array:
@@ -102,12 +103,12 @@ UNARY: Mapping[str, tuple[Callable[..., Array], Mapping[str, Any]]] = {
     "sigmoid": (_sigmoid, {}),
     "sign": (np.sign, {}),
     "sin": (np.sin, {}),
-    "softplus": (_softplus, {}),
+    "softplus": (_softplus, {"beta": 1.0, "threshold": math.inf}),
     "softsign": (lambda x: x / (1 + np.abs(x)), {}),
     "sqrt": (np.sqrt, {}),
     "swish": (_swish, {"alpha": 1.0}),
     "tanh": (np.tanh, {}),
-    "thresholded_relu": (_thresholded_relu, {"alpha": 1.0}),
+    "thresholded_relu": (_thresholded_relu, {"alpha": 1.0, "value": 0.0}),
 }
 """Name, function, and its attributes at their usual values. The result has the operand's type."""
 
@@ -116,7 +117,7 @@ def _divide(a: Array, b: Array) -> Array:
     """Whole numbers are divided towards zero, as in C."""
     if object in (a.dtype, b.dtype):
         return a // b  # sizes, which are never negative
-    if a.dtype.kind not in "iu":
+    if a.dtype.kind not in "iu" or b.dtype.kind not in "iu":
         return a / b
     quotient = np.floor_divide(a, b)
     return quotient + ((quotient < 0) & (quotient * b != a)) if a.dtype.kind == "i" else quotient

@@ -172,6 +172,19 @@ def pool(node: Node, shapes: Shapes) -> list[Shape]:
     return [_pooled(node, operand(shapes, 0))]
 
 
+def adaptive_pool_with_places(node: Node, shapes: Shapes) -> list[Shape]:
+    """The maxima and where they are; a size of 0 keeps the axis."""
+    return rules.adaptive_pool(node, shapes) * 2
+
+
+def fractional_pool(node: Node, shapes: Shapes) -> list[Shape]:
+    """The maxima and where they are: (n, c, *size)."""
+    x = operand(shapes, 0)
+    if any(old < new + k - 1 for old, new, k in zip(x[2:], node["size"], node["kernel"], strict=True)):
+        raise ShapeError(f"x {x} is too small for {node['size']} windows of {node['kernel']}")
+    return [(*x[:2], *node["size"])] * 2
+
+
 def pool_with_places(node: Node, shapes: Shapes) -> list[Shape]:
     """The maxima and where they are."""
     return [_pooled(node, operand(shapes, 0))] * 2

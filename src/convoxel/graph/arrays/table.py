@@ -48,6 +48,7 @@ ARRAY_ROWS = (
         for name, f in reduction.REDUCTIONS.items()
     ),
     _array("accumulate", movement.accumulate, axis=REQUIRED, exclusive=False, reverse=False),
+    _array("adaptive_max_pool", neighbourhood.adaptive_max_pool, shapes.adaptive_pool_with_places, size=REQUIRED),
     _array("affine_grid", sampling.affine_grid, shapes.affine_grid, "theta", size=REQUIRED, align_corners=False),
     _array(
         "arg_extreme",
@@ -111,6 +112,15 @@ ARRAY_ROWS = (
     _array("einsum", product.einsum, shapes.einsum, "terms*", equation=REQUIRED),
     _array("expand", movement.expand, shapes.expand, shape=REQUIRED),
     _array("fill", movement.fill, shapes.given, "value", shape=REQUIRED),
+    _array(
+        "fractional_max_pool",
+        neighbourhood.fractional_max_pool,
+        shapes.fractional_pool,
+        "x samples",
+        kernel=REQUIRED,
+        size=REQUIRED,
+        width_first=REQUIRED,
+    ),
     _array("gather", movement.gather, shapes.gather, "x index", axis=REQUIRED),
     _array(
         "grid_sample",

@@ -102,6 +102,7 @@ class _Walk:
         self._needed: dict[str, None] = {}
         self._parameters: dict[str, str] = {}
         self._budget = Budget()
+        self._read = _names_read(source.model.graph)
         self._version = max((e.version for e in source.model.opset_import if e.domain in DOMAINS), default=1)
         self.where = "the model"
 
@@ -251,7 +252,7 @@ class _Walk:
             inputs,
             {attribute.name: self._attribute(attribute) for attribute in node.attribute},
             self._version,
-            [bool(name) for name in node.output],
+            [name in self._read for name in node.output],
             self._budget,
             lambda value: self._origins.get(value.name, frozenset()),
             self._branch,
@@ -275,6 +276,17 @@ class _Walk:
                 raise NeedsValue(frozenset(self._needed), "a size in a branch")
             raise NotNative("a branch that is not supported")
         return [result for result in results if result is not None]
+
+
+def _names_read(onnx_graph: onnx.GraphProto) -> set[str]:
+    """Return the names that a node reads, here or in a branch, or that are results."""
+    names = {info.name for info in onnx_graph.output}
+    for node in onnx_graph.node:
+        names.update(filter(None, node.input))
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                names |= _names_read(inner)
+    return names
 
 
 def _said(tensor: Tensor | None) -> str | None:

@@ -1,7 +1,7 @@
 """From a PyTorch module to a graph.
 
-``export`` records the module, ``call`` holds the table of rules, ``layers`` and ``tensors`` fill it,
-``foreign`` calls back what has no rule. This file walks PyTorch's graph from node to node.
+``export`` records the module, ``call`` holds the table of rules; ``layers``, ``normalisation``, ``numeric`` and
+``tensors`` fill it, ``foreign`` calls back what has no rule. This file walks PyTorch's graph from node to node.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from convoxel.errors import GraphError, UnsupportedError
-from convoxel.graph.from_torch import layers, numeric, tensors
+from convoxel.graph.from_torch import layers, normalisation, numeric, tensors
 from convoxel.graph.from_torch.call import RULES, Call
 from convoxel.graph.from_torch.export import Exported, NotOpen, exports
 from convoxel.graph.from_torch.foreign import Slot, TorchCall, map_nested
@@ -22,7 +22,7 @@ from convoxel.graph.reader import NotNative, Reader
 from convoxel.graph.size import Size, measure
 from convoxel.graph.structure import Branch, Fixed, Leaf, Structure
 
-__all__ = ["Imported", "layers", "numeric", "read", "tensors"]
+__all__ = ["Imported", "layers", "normalisation", "numeric", "read", "tensors"]
 
 _STRETCHING = {f"aten.{name}{write}.Tensor" for name in ("add", "sub", "mul", "div") for write in ("", "_")}
 _WRAPPERS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")

@@ -7,6 +7,8 @@ that the row cannot say is ``NotNative``.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,7 @@ from convoxel.graph.ir import Value
 from convoxel.graph.reader import NotNative, Reader
 from convoxel.graph.size import Extents
 
-__all__ = ["RANKS", "RULES", "Call", "Rule", "as_native", "rule"]
+__all__ = ["RANKS", "RULES", "Call", "Rule", "as_native", "elementwise", "rule"]
 
 RANKS = range(2, 6)  # (n, c) to (n, c, d, h, w)
 
@@ -102,6 +104,24 @@ class Call:
         part = self.reader.add("array.slice", self.name, (x.name,), [one], (x.dtype,), **bounds)[0]
         return self.reader.add("array.reshape", self.name, (part.name,), [shape], (x.dtype,), shape=shape)[0]
 
+    def reshaped(self, value: Value, shape: Extents) -> Value:
+        """Add the node that gives a value another shape."""
+        return self.reader.add("array.reshape", self.name, (value.name,), [shape], (value.dtype,), shape=shape)[0]
+
+    def around(self, key: str, shape: Extents, shapes: tuple[Extents, ...], function: Rule) -> Any:
+        """Return what ``function`` makes of the call with its argument ``key`` in another shape.
+
+        Its results have the ``shapes`` that belong to that one, and get those of the call.
+        """
+        lifted = self.reshaped(self.arguments[key], shape)
+        found = function(dataclasses.replace(self, arguments={**self.arguments, key: lifted}, shapes=shapes))
+        results = found if isinstance(found, list | tuple) else [found]
+        back = [
+            self.reshaped(result, shape) if isinstance(result, Value) else result
+            for result, shape in zip(results, self.shapes, strict=False)
+        ]
+        return back if isinstance(found, list | tuple) else back[0]
+
     def add(self, operator: str, *inputs: str, result: Extents | None = None, **attributes: Any) -> Value:
         """Add a node with one float32 result, by default of the call's shape."""
         shape = self.shape if result is None else result
@@ -124,6 +144,26 @@ RULES: dict[str, Rule] = {}
 def rule(*targets: str) -> Callable[[Rule], Rule]:
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(targets, function))
+        return function
+
+    return register
+
+
+def elementwise(*targets: str) -> Callable[[Rule], Rule]:
+    """Register a rule for a function of each element of ``self``: of tensors with any number of axes.
+
+    Those that native steps cannot take become one row, and the result gets its shape back.
+    """
+
+    def register(function: Rule) -> Rule:
+        def any_rank(call: Call) -> Any:
+            x = call.arguments["self"]
+            if not isinstance(x, Value) or len(x.shape) in RANKS or x.dtype != "float32":
+                return function(call)
+            row: Extents = (1, math.prod(x.shape))
+            return call.around("self", row, (row,), function)
+
+        rule(*targets)(any_rank)
         return function
 
     return register

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from convoxel.errors import GraphError
 from convoxel.graph.from_torch.pool1d import open_max_pool1d
@@ -31,6 +32,7 @@ __all__ = ["Exported", "NotOpen", "Symbols", "exports"]
 _SPATIAL_LETTERS = "dhw"
 _EXPORTING = threading.Lock()  # what an export switches (warnings, modes) is global
 _CHATTY = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
+_LONGEST = 200  # operations; sizes of networks that can be left open have up to 75
 _WIDE = 128  # six halvings leave 2 positions
 
 
@@ -80,9 +82,12 @@ def exports(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Iterato
 
     Raises ``GraphError`` if the model does not run on the examples, or not in a way that PyTorch can record.
     """
+    long: list[int] = []
     for wide, spatial in ((_WIDE, True), (1, True), (1, False)):
+        if spatial and long:
+            continue
         try:
-            with _EXPORTING, _evaluating(model), open_max_pool1d(), _quiet(), torch.no_grad():
+            with _EXPORTING, _evaluating(model), open_max_pool1d(), _short_sizes(long), _quiet(), torch.no_grad():
                 exported = _export_open(model, _enlarged(examples, wide), examples, spatial)
         except Exception:  # PyTorch raises many kinds; the fixed export below says whether it matters
             continue
@@ -103,16 +108,20 @@ def exports(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Iterato
 def _enlarged(examples: Sequence[torch.Tensor], wide: int) -> list[torch.Tensor]:
     """Return tensors of at least two images and, if there is room, ``wide``; their values do not matter.
 
+    A tensor of one axis, or none, has no batch and stays as it is.
+
     Axes are repeated a whole number of times, which keeps every divisibility; those of several inputs by the
     same number, which keeps their proportions. The memory is asked for but never touched.
     """
     widest = max((size for x in examples for size in x.shape[2:]), default=1)
 
     def repeated(size: int) -> int:
-        return size if size == 1 else size * -(-wide // (size if len(examples) == 1 else widest))
+        return size if size < 2 else size * -(-wide // (size if len(examples) == 1 else widest))
 
-    shapes = [(max(len(x), 2), *x.shape[1:2], *map(repeated, x.shape[2:])) for x in examples]
-    return [torch.empty(shape) for shape in shapes]
+    def shape(x: torch.Tensor) -> tuple[int, ...]:
+        return (max(len(x), 2), *x.shape[1:2], *map(repeated, x.shape[2:])) if x.ndim > 1 else tuple(x.shape)
+
+    return [torch.empty(shape(x), dtype=x.dtype) for x in examples]
 
 
 def _export_open(
@@ -122,7 +131,7 @@ def _export_open(
     auto = torch.export.Dim.AUTO
     # Axis 1 holds channels, which weights fix.
     open_axes: list[Any] = [
-        {axis: auto for axis in range(x.ndim) if axis == 0 or (spatial and axis > 1)} for x in shown
+        {axis: auto for axis in range(x.ndim) if x.ndim > 1 and (axis == 0 or (spatial and axis > 1))} for x in shown
     ]
     named = _named_parameters(model)
     dynamic = (*open_axes[:named], tuple(open_axes[named:])) if len(shown) > named else tuple(open_axes)
@@ -275,6 +284,30 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def _short_sizes(found: list[int]) -> Iterator[None]:
+    """Raise ``NotOpen`` once PyTorch compares sizes that have become long; their lengths are added to ``found``.
+
+    Padding that is computed from the size, with a maximum for each axis ("same" padding of strided convolutions),
+    makes every layer's size several times as long as the last one's; PyTorch would be busy with them for minutes.
+    """
+    # Not around what notes a condition: a frame of ours there would look as if a network had asked (_torch_module).
+    original = ShapeEnv.simplify
+
+    def bounded(self: Any, expression: Any, *arguments: Any, **options: Any) -> Any:
+        length = expression.count_ops() if hasattr(expression, "count_ops") else 0
+        if length > _LONGEST:
+            found.append(length)
+            raise NotOpen(f"a size of {length} operations")
+        return original(self, expression, *arguments, **options)
+
+    ShapeEnv.simplify = bounded
+    try:
+        yield
+    finally:
+        ShapeEnv.simplify = original
 
 
 @contextmanager

@@ -1,17 +1,14 @@
-"""Rules of the operators that see neighbourhoods: convolutions, normalisations, activations, poolings,
-resizes."""
+"""Rules of the operators that see neighbourhoods: convolutions, activations, poolings, resizes."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from convoxel.arithmetic.window import resolve_padding
-from convoxel.graph.from_torch.call import Call, Rule, rule
+from convoxel.graph.from_torch.call import Call, Rule, elementwise, rule
 from convoxel.graph.ir import Value
 from convoxel.graph.reader import NotNative
-from convoxel.graph.size import Extents
 
 
 class _Unbatched(Exception):
@@ -30,29 +27,13 @@ def _layer(*targets: str) -> Callable[[Rule], Rule]:
             try:
                 return function(call)
             except _Unbatched as image:
-                return _of_one(call, image.key, function)
+                shapes = tuple((1, *shape) for shape in call.shapes)
+                return call.around(image.key, (1, *call.arguments[image.key].shape), shapes, function)
 
         rule(*targets)(either)
         return function
 
     return register
-
-
-def _of_one(call: Call, key: str, function: Rule) -> Any:
-    image = call.arguments[key]
-    (batch,) = _reshaped(call, image, (1, *image.shape))
-    shapes = tuple((1, *shape) for shape in call.shapes)
-    found = function(dataclasses.replace(call, arguments={**call.arguments, key: batch}, shapes=shapes))
-    results = found if isinstance(found, list | tuple) else [found]
-    singles = [
-        _reshaped(call, result, shape)[0] if isinstance(result, Value) else result
-        for result, shape in zip(results, call.shapes, strict=False)
-    ]
-    return singles if isinstance(found, list | tuple) else singles[0]
-
-
-def _reshaped(call: Call, value: Value, shape: Extents) -> tuple[Value, ...]:
-    return call.reader.add("array.reshape", call.name, [value.name], [shape], [value.dtype], shape=shape)
 
 
 def _each(value: Any, dims: int) -> tuple[Any, ...]:
@@ -136,52 +117,6 @@ def _transposed_convolution(call: Call) -> Value:
     )
 
 
-# ---- normalisation ---------------------------------------------------------------------------------------
-
-
-@rule("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
-def _batch_norm(call: Call) -> Any:
-    if call.arguments.get("training", False) or call["running_mean"] is None:
-        raise NotNative("statistics of the batch")
-    value = _running_norm(call)
-    return value if len(call.shapes) == 1 else [value, None, None]
-
-
-def _running_norm(call: Call) -> Value:
-    return call.add(
-        "batch_norm",
-        call.tensor("input").name,
-        call.constant("weight"),
-        call.constant("bias"),
-        call.constant("running_mean"),
-        call.constant("running_var"),
-        epsilon=call["eps"],
-    )
-
-
-@rule("aten.instance_norm.default")
-def _instance_norm(call: Call) -> Value:
-    if not call["use_input_stats"]:
-        return _running_norm(call)
-    x = call.tensor("input")
-    if len(x.shape) < 3:
-        raise NotNative("no spatial axis")
-    return call.add("normalise", x.name, call.constant("weight"), call.constant("bias"), groups=0, epsilon=call["eps"])
-
-
-@rule("aten.group_norm.default")
-def _group_norm(call: Call) -> Value:
-    x = call.tensor("input")
-    return call.add(
-        "normalise",
-        x.name,
-        call.constant("weight"),
-        call.constant("bias"),
-        groups=call["num_groups"],
-        epsilon=call["eps"],
-    )
-
-
 # ---- activations -----------------------------------------------------------------------------------------
 
 
@@ -199,17 +134,17 @@ _ACTIVATIONS = {
 }
 
 
-@rule(*(f"aten.{name}{write}.default" for name in _ACTIVATIONS for write in ("", "_")))
+@elementwise(*(f"aten.{name}{write}.default" for name in _ACTIVATIONS for write in ("", "_")))
 def _plain_activation(call: Call) -> Value:
     return _activation(call, _ACTIVATIONS[call.function])
 
 
-@rule("aten.leaky_relu.default", "aten.leaky_relu_.default")
+@elementwise("aten.leaky_relu.default", "aten.leaky_relu_.default")
 def _leaky_relu(call: Call) -> Value:
     return _activation(call, "leaky_relu", call["negative_slope"])
 
 
-@rule("aten.elu.default", "aten.elu_.default")
+@elementwise("aten.elu.default", "aten.elu_.default")
 def _elu(call: Call) -> Value:
     if call["scale"] != 1 or call["input_scale"] != 1:
         raise NotNative("a scaled ELU")
@@ -257,17 +192,30 @@ def _average_pool(call: Call) -> Value:
 def _adaptive_average_pool(call: Call) -> Value:
     dims = _dims(call)
     x = _spatial(call, "self", dims)
-    return call.add("adaptive_average_pool", x.name, size=_each(call["output_size"], dims))
+    return call.add("adaptive_average_pool", x.name, size=_adaptive_size(call, dims))
+
+
+def _adaptive_size(call: Call, dims: int) -> tuple[int, ...]:
+    """Return the lengths asked for; 0 keeps an axis, which PyTorch says by None."""
+    return tuple(extent or 0 for extent in _each(call["output_size"], dims))
 
 
 @_layer(*(f"aten.adaptive_max_pool{n}d.default" for n in (1, 2, 3)))
 def _adaptive_max_pool(call: Call) -> list[Any]:
     dims = _dims(call)
     x = _spatial(call, "self", dims)
-    size = _each(call["output_size"], dims)
-    if any(extent != 1 for extent in size) or 1 in call.used:
-        raise NotNative("an adaptive maximum to more than one position, or with indices")
-    return [call.add("global_max_pool", x.name, size=size), None]
+    size = _adaptive_size(call, dims)
+    if all(extent == 1 for extent in size) and 1 not in call.used:
+        return [call.add("global_max_pool", x.name, size=size), None]
+    return call.array("adaptive_max_pool", x.name, size=size)
+
+
+@_layer("aten.fractional_max_pool2d.default", "aten.fractional_max_pool3d.default")
+def _fractional_max_pool(call: Call) -> Any:
+    dims = _dims(call)
+    x = _spatial(call, "self", dims)
+    how = {"kernel": _each(call["kernel_size"], dims), "size": _each(call["output_size"], dims)}
+    return call.array("fractional_max_pool", x.name, call.any("random_samples"), **how, width_first=dims == 2)
 
 
 @_layer(*(f"aten.max_pool{n}d_with_indices.default" for n in (1, 2, 3)))

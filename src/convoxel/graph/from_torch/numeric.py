@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 
-from convoxel.graph.from_torch.call import Call, as_native, rule
+from convoxel.graph.from_torch.call import Call, as_native, elementwise, rule
 from convoxel.graph.from_torch.parts import sum_of_parts
 from convoxel.graph.ir import Value
 from convoxel.graph.reader import NotNative
@@ -22,6 +24,13 @@ def affine(call: Call, x: Value, scale: Any, shift: Any, activation: str = "none
     return call.add("affine", x.name, *names, result=x.shape, activation=activation, slope=slope)
 
 
+def _keeps_type(call: Call) -> None:
+    """Raise if the result has another type than ``self``: whole numbers become fractions."""
+    x = call["self"]
+    if getattr(x, "dtype", None) is not None and str(x.dtype).removeprefix("torch.") != call.dtypes[0]:
+        raise NotNative("a result of another type")
+
+
 def _native(call: Call, key: str) -> Value | None:
     """Return an argument if native steps can read it, else None."""
     try:
@@ -30,7 +39,7 @@ def _native(call: Call, key: str) -> Value | None:
         return None
 
 
-@rule("aten.hardsigmoid.default", "aten.hardsigmoid_.default")
+@elementwise("aten.hardsigmoid.default", "aten.hardsigmoid_.default")
 def _hard_sigmoid(call: Call) -> Any:
     x = _native(call, "self")
     if x is None:
@@ -38,7 +47,7 @@ def _hard_sigmoid(call: Call) -> Any:
     return affine(call, affine(call, x, 1.0, 3.0, "relu6"), 1 / 6, 0.0)
 
 
-@rule("aten.selu.default", "aten.selu_.default")
+@elementwise("aten.selu.default", "aten.selu_.default")
 def _selu(call: Call) -> Any:
     x = _native(call, "self")
     if x is None:
@@ -47,7 +56,7 @@ def _selu(call: Call) -> Any:
     return affine(call, curved, 1.0507009873554805, 0.0)
 
 
-@rule("aten.celu.default", "aten.celu_.default")
+@elementwise("aten.celu.default", "aten.celu_.default")
 def _celu(call: Call) -> Any:
     x, alpha = _native(call, "self"), float(call["alpha"])
     if x is None:
@@ -55,7 +64,7 @@ def _celu(call: Call) -> Any:
     return affine(call, affine(call, x, 1 / alpha, 0.0, "elu", 1.0), alpha, 0.0)
 
 
-@rule("aten.prelu.default")
+@elementwise("aten.prelu.default")
 def _prelu(call: Call) -> Any:
     slope, x = call.numbers("weight"), _native(call, "self")
     if slope is None or x is None:
@@ -65,12 +74,12 @@ def _prelu(call: Call) -> Any:
     return call.add("prelu", x.name, call.constant("weight"))
 
 
-@rule("aten.hardtanh.default", "aten.hardtanh_.default")
+@elementwise("aten.hardtanh.default", "aten.hardtanh_.default")
 def _hardtanh(call: Call) -> Any:
     return _clipped(call, call["min_val"], call["max_val"])
 
 
-@rule(
+@elementwise(
     "aten.clamp.default", "aten.clamp_.default", "aten.clamp_min.default", "aten.clamp_max.default", "aten.clip.default"
 )
 def _clamp(call: Call) -> Any:
@@ -78,6 +87,7 @@ def _clamp(call: Call) -> Any:
 
 
 def _clipped(call: Call, low: Any, high: Any) -> Any:
+    _keeps_type(call)
     if any(isinstance(bound, Size | Value) for bound in (low, high)):
         raise NotNative("bounds that the network computes")
     x = _native(call, "self")
@@ -92,7 +102,7 @@ def _clipped(call: Call, low: Any, high: Any) -> Any:
     return call.array("clip", call.any("self"), *bounds)
 
 
-@rule("aten.gelu.default", "aten.gelu_.default")
+@elementwise("aten.gelu.default", "aten.gelu_.default")
 def _gelu(call: Call) -> Any:
     x = _native(call, "self")
     if x is not None and call["approximate"] == "none":
@@ -100,14 +110,26 @@ def _gelu(call: Call) -> Any:
     return call.array("gelu", call.any("self"), approximate=call["approximate"])
 
 
-@rule("aten.softplus.default")
+@elementwise("aten.softplus.default")
 def _softplus(call: Call) -> Any:
-    if call["beta"] != 1:
-        raise NotNative("a softplus with another slope than 1")
-    return call.array("softplus", call.any("self"))
+    beta, threshold = float(call["beta"]), float(call["threshold"])
+    return call.array("softplus", call.any("self"), beta=beta, threshold=threshold)
 
 
-@rule("aten.hardshrink.default", "aten.softshrink.default")
+@elementwise("aten.log_sigmoid.default")
+def _log_sigmoid(call: Call) -> Any:
+    """−softplus(−x)."""
+    x = call.tensor("self")
+    return affine(call, call.array("softplus", affine(call, x, -1.0, 0.0).name), -1.0, 0.0)
+
+
+@elementwise("aten.threshold.default", "aten.threshold_.default")
+def _threshold(call: Call) -> Any:
+    alpha, value = float(call["threshold"]), float(call["value"])
+    return call.array("thresholded_relu", call.any("self"), alpha=alpha, value=value)
+
+
+@elementwise("aten.hardshrink.default", "aten.softshrink.default")
 def _shrink(call: Call) -> Any:
     number = float(call["lambd"])
     return call.array("shrink", call.any("self"), lambd=number, bias=number if "soft" in call.target else 0.0)
@@ -115,6 +137,10 @@ def _shrink(call: Call) -> Any:
 
 @rule("aten.glu.default")
 def _gated(call: Call) -> Any:
+    x = call["self"]
+    if isinstance(x, Value) and len(x.shape) == 1:
+        inner = dataclasses.replace(call, arguments={**call.arguments, "dim": -1})
+        return inner.around("self", (1, *x.shape), ((1, *call.shape),), _gated)
     x = call.tensor("self")
     axis = call["dim"] % len(x.shape)
     half = call.shape[axis]
@@ -143,12 +169,13 @@ _UNARY = {
 }
 
 
-@rule(*(f"aten.{name}{write}.default" for name in _UNARY for write in ("", "_")))
+@elementwise(*(f"aten.{name}{write}.default" for name in _UNARY for write in ("", "_")))
 def _unary(call: Call) -> Any:
+    _keeps_type(call)
     return call.array(_UNARY[call.function], call.any("self"))
 
 
-@rule("aten.neg.default", "aten.neg_.default")
+@elementwise("aten.neg.default", "aten.neg_.default")
 def _negate(call: Call) -> Any:
     x = _native(call, "self")
     return call.array("negate", call.any("self")) if x is None else affine(call, x, -1.0, 0.0)
@@ -181,7 +208,7 @@ def _extreme(call: Call) -> Any:
 
 def _axes(call: Call, rank: int, key: str = "dim") -> tuple[int, ...]:
     given = call.arguments.get(key)
-    if given is None or given == []:
+    if given is None or given == [] or rank == 0:
         return tuple(range(rank))
     return tuple(sorted(axis % rank for axis in (given if isinstance(given, list | tuple) else [given])))
 
@@ -227,10 +254,25 @@ def _reduce(call: Call) -> Any:
 
 @rule("aten.linalg_vector_norm.default")
 def _vector_norm(call: Call) -> Any:
-    x, power = call["self"], {1: "l1", 2: "l2"}.get(call["ord"])
-    if not isinstance(x, Value) or power is None or x.dtype != call.dtypes[0]:
-        raise NotNative("a norm other than 1 and 2, or that changes the type")
-    return call.array(f"reduce_{power}", x.name, axes=_axes(call, len(x.shape)), keep=bool(call["keepdim"]))
+    """(Σ |x|^p)^(1/p), the largest |x| for p = ∞, the smallest for p = −∞, how many are not 0 for p = 0."""
+    x, power = call["self"], float(call["ord"])
+    if not isinstance(x, Value) or x.dtype != call.dtypes[0]:
+        raise NotNative("a norm that changes the type")
+    how: dict[str, Any] = {"axes": _axes(call, len(x.shape)), "keep": bool(call["keepdim"])}
+    if power in (1, 2):
+        return call.array(f"reduce_l{power:.0f}", x.name, **how)
+    size = call.reader.add("array.abs", call.name, (x.name,), [x.shape])[0].name
+    if math.isinf(power):
+        return call.array("reduce_max" if power > 0 else "reduce_min", size, **how)
+    if power == 0:
+        size = call.reader.add("array.sign", call.name, (size,), [x.shape])[0].name
+        return call.array("reduce_sum", size, **how)
+    exponents = [
+        call.reader.constant(np.array(number, np.float32), f"{call.name}.power") for number in (power, 1 / power)
+    ]
+    raised = call.reader.add("array.power", call.name, (size, exponents[0]), [x.shape])[0].name
+    total = call.reader.add("array.reduce_sum", call.name, (raised,), [call.shape], **how)[0].name
+    return call.array("power", total, exponents[1])
 
 
 @rule("aten.argmax.default", "aten.argmin.default")
@@ -247,27 +289,8 @@ def _softmax(call: Call) -> Any:
     x = call["self"]
     if not isinstance(x, Value) or x.dtype != call.dtypes[0]:
         raise NotNative("a softmax that changes the type")
-    return call.array("softmax", x.name, axes=(call["dim"] % len(x.shape),), log="log" in call.target)
-
-
-@rule("aten.layer_norm.default")
-def _layer_norm(call: Call) -> Any:
-    x = call["input"]
-    if not isinstance(x, Value):
-        raise NotNative("input is a constant")
-    axis, epsilon = len(x.shape) - len(call["normalized_shape"]), float(call["eps"])
-    if len(x.shape) == 2 and axis == 1 and x.dtype == "float32":
-        return call.add("channel_norm", x.name, call.constant("weight"), call.constant("bias"), epsilon=epsilon)
-    return call.array("layer_norm", x.name, call.constant("weight"), call.constant("bias"), axis=axis, epsilon=epsilon)
-
-
-@rule("aten.rms_norm.default")
-def _rms_norm(call: Call) -> Any:
-    x = call["input"]
-    if not isinstance(x, Value) or call["eps"] is None:
-        raise NotNative("an RMS norm without epsilon")
-    axis = len(x.shape) - len(call["normalized_shape"])
-    return call.array("rms_norm", x.name, call.constant("weight"), axis=axis, epsilon=float(call["eps"]))
+    axes = (call["dim"] % len(x.shape),) if x.shape else ()  # a number by itself is all there is
+    return call.array("softmax", x.name, axes=axes, log="log" in call.target)
 
 
 # ---- products --------------------------------------------------------------------------------------------
@@ -285,6 +308,16 @@ def _linear(call: Call) -> Any:
     product = call.reader.add("array.matmul", call.name, (x.name, transposed), [call.shape], call.dtypes)[0]
     bias = call.constant("bias")
     return product if not bias else call.array("add", product.name, bias)
+
+
+@rule("aten.bilinear.default")
+def _bilinear(call: Call) -> Any:
+    """xᵀ W y for every matrix of the weights."""
+    names = (call.any("input1"), call.any("weight"), call.any("input2"))
+    product = call.reader.add(
+        "array.einsum", call.name, names, [call.shape], call.dtypes, equation="...i,oij,...j->...o"
+    )[0]
+    return product if call["bias"] is None else call.array("add", product.name, call.any("bias"))
 
 
 @rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default")

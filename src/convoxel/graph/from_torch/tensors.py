@@ -60,13 +60,15 @@ def _narrow(call: Call) -> Value:
 
 
 def _narrowed(call: Call, axis: int, start: Any, stop: Any, step: int) -> Value:
-    x = call.tensor("self")
+    x = call["self"]
+    if not isinstance(x, Value):
+        raise NotNative("self is a constant")
     axis %= len(x.shape)
-    if axis == 1 and step != 1:
+    if not _fits(x) or (axis == 1 and step != 1):
         rank = len(x.shape)
         starts, steps = [0] * rank, [1] * rank
         stops: list[Any] = [None] * rank
-        starts[1], stops[1], steps[1] = start, stop, step
+        starts[axis], stops[axis], steps[axis] = start, stop, step
         return call.array("slice", x.name, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
     return call.add("narrow", x.name, axis=axis, start=start, stop=stop, step=step)
 
@@ -237,6 +239,37 @@ def _flip(call: Call) -> Any:
     return call.array("slice", x.name, starts=starts, stops=(None,) * rank, steps=steps)
 
 
+@rule("aten.embedding.default")
+def _embedding(call: Call) -> Any:
+    """The row of the weights that each index names."""
+    return call.array("gather", call.any("weight"), call.any("indices"), axis=0)
+
+
+@rule("aten.zeros.default", "aten.ones.default", "aten.full.default")
+def _filled(call: Call) -> Any:
+    """One number everywhere, in a shape that follows the input's."""
+    number = call.arguments.get("fill_value", 1 if call.function == "ones" else 0)
+    if isinstance(number, Size):
+        raise NotNative("a tensor of sizes")
+    value = call.reader.constant(np.array(number, call.dtypes[0]), f"{call.name}.value")
+    return call.array("fill", value, shape=call.shape)
+
+
+@rule("aten.cumsum.default")
+def _running_sum(call: Call) -> Any:
+    x = call["self"]
+    if not isinstance(x, Value) or not x.shape:
+        raise NotNative("self is a constant, or a number")
+    return call.array("accumulate", _cast(call, x.name, x), axis=call["dim"] % len(x.shape))
+
+
+@rule("aten.bitwise_not.default", "aten.logical_not.default")
+def _not(call: Call) -> Any:
+    if getattr(call["self"], "dtype", "") != "bool":
+        raise NotNative("bits of whole numbers")
+    return call.array("not", call.any("self"))
+
+
 @rule("aten.index_select.default")
 def _index_select(call: Call) -> Any:
     return call.array("gather", call.any("self"), call.constant("index"), axis=call["dim"] % len(call.shape))
@@ -260,13 +293,18 @@ def _subtract(call: Call) -> Value:
             if alpha != 1:
                 raise
             return call.array("subtract", call.any("self"), call.any("other"))
-    return _sum(call, call["self"], other, -alpha)
+    x = call["self"]
+    if alpha == 1 and isinstance(x, Value) and not _fits(x) and not isinstance(other, Size):
+        return call.array("subtract", x.name, _named(call, other))
+    return _sum(call, x, other, -alpha)
 
 
 @rule("aten.rsub.Scalar")
 def _subtract_from(call: Call) -> Any:
     if call["alpha"] != 1 or isinstance(call["other"], Size):
         raise NotNative("a weighted difference")
+    if not _fits(call["self"]):
+        return call.array("subtract", _named(call, call["other"]), call["self"].name)
     return affine(call, call.tensor("self"), -1.0, float(call["other"]))
 
 
@@ -324,14 +362,23 @@ def _divide(call: Call) -> Value:
     if number is None or not np.all(number):
         if isinstance(call["other"], Size):
             raise NotNative("a quotient by a size")
-        return call.array("divide", call.any("self"), call.any("other"))
+        operands = [_cast(call, call.any(key), call[key]) for key in ("self", "other")]
+        return call.array("divide", *operands)
     return _scaled(call, call["self"], 1.0 / number, np.zeros(1))
+
+
+def _cast(call: Call, name: str, term: Any) -> str:
+    """Return the name of an operand in the result's type: whole numbers are divided as fractions."""
+    if not isinstance(term, Value) or term.dtype == call.dtypes[0]:
+        return name
+    to = call.dtypes[0]
+    return call.reader.add("array.cast", call.name, (name,), [term.shape], (to,), to=to)[0].name
 
 
 def _per_channel(call: Call, term: Any) -> NDArray[np.float64] | None:
     """Return a number, or one number per channel, if that is what ``term`` is, and nothing is stretched by it."""
     x = call.arguments["self"]
-    if isinstance(term, bool | Size | Value) or (isinstance(x, Value) and x.shape != call.shape):
+    if isinstance(term, bool | Size | Value) or (isinstance(x, Value) and (x.shape != call.shape or not _fits(x))):
         return None
     if isinstance(term, int | float):
         return np.array([term], np.float64)
@@ -340,6 +387,11 @@ def _per_channel(call: Call, term: Any) -> NDArray[np.float64] | None:
     if len(padded) < 2 or array.size not in (1, padded[1]):
         return None
     return array.reshape(-1)
+
+
+def _fits(x: Value) -> bool:
+    """Whether native steps can read a value."""
+    return x.dtype == "float32" and len(x.shape) in RANKS
 
 
 def _scaled(call: Call, a: Any, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> Value:
@@ -351,6 +403,8 @@ def _scaled(call: Call, a: Any, scale: NDArray[np.float64], shift: NDArray[np.fl
 
 def _combined(call: Call, operator: str, a: Any, b: Any) -> Value:
     """Sum or product; the operand that has the result's shape comes first."""
+    if isinstance(a, Value):
+        as_native(a)
     if _stretched(call, a) and not _stretched(call, b):
         a, b = b, a
     if _stretched(call, a) or not isinstance(a, Value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,24 +42,47 @@ def check_no_dead(graph: Graph) -> None:
 
 
 def fold_padding(graph: Graph) -> Graph:
-    """Return the graph with zero padding before a convolution made part of it.
+    """Return the graph with padding made part of what reads it: of zeros by a convolution, of −∞ by a maximum.
 
     The padding itself stays for its other readers, if any; else it is dead.
     """
     nodes: list[Node] = []
     for node in graph.nodes:
-        padding = graph.producers.get(node.inputs[0]) if node.operator == "convolution" else None
-        if padding is not None and padding.operator == "pad" and padding["mode"] == "zero":
+        maker = graph.producers.get(node.inputs[0]) if node.operator in _PADDED else None
+        more = _PADDED[node.operator](graph, maker, node) if maker is not None else None
+        if maker is not None and more is not None:
             total = tuple(
                 (low + more_low, high + more_high)
-                for (low, high), (more_low, more_high) in zip(node["padding"], padding["padding"], strict=True)
+                for (low, high), (more_low, more_high) in zip(node["padding"], more, strict=True)
             )
-            # A crop then padded is not a crop less deep: the cropped numbers must not come back.
-            if all(side >= 0 for pair in padding["padding"] for side in pair):
-                node = dataclasses.replace(node, inputs=(padding.inputs[0], *node.inputs[1:]))
-                node = node.with_attributes(padding=total)
+            node = dataclasses.replace(node, inputs=(maker.inputs[0], *node.inputs[1:])).with_attributes(padding=total)
         nodes.append(node)
     return remove_dead(graph.replace(nodes=tuple(nodes)))
+
+
+def _zeros(graph: Graph, padding: Node, node: Node) -> Any:
+    """Return the zeros added to each spatial axis."""
+    if padding.operator != "pad" or padding["mode"] != "zero":
+        return None
+    # A crop then padded is not a crop less deep: the cropped numbers must not come back.
+    return padding["padding"] if all(side >= 0 for pair in padding["padding"] for side in pair) else None
+
+
+def _nothing(graph: Graph, padding: Node, node: Node) -> Any:
+    """Return how far each spatial axis is made longer by what no maximum sees.
+
+    Where a length is rounded up, windows that begin in such numbers count, but not those that begin in padding.
+    """
+    if padding.operator != "array.pad" or padding["mode"] != "constant" or node["ceil"]:
+        return None
+    value = graph.constants.get(padding.inputs[1])
+    if value is None or not np.all(value == -np.inf) or padding["padding"][:2] != ((0, 0), (0, 0)):
+        return None
+    plain = all(pair == (0, 0) for pair in node["padding"])
+    return padding["padding"][2:] if plain else None
+
+
+_PADDED: dict[str, Callable[[Graph, Node, Node], Any]] = {"convolution": _zeros, "max_pool": _nothing}
 
 
 def fold_batch_norm(graph: Graph) -> Graph:

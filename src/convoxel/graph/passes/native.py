@@ -1,7 +1,7 @@
 """The pass that hands operators on arrays to native steps, wherever those compute the same.
 
 A reader that finds no native step for an operator, or does not look for one, adds an ``array.`` node. Here is the one
-place that says which of these the engine can do, and on which operands.
+place that says which of these the engine can do, and on which operands: ``movement`` for those that compute nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.graph.ir import CHANNELS_FIRST, Graph, Node, Value
-from convoxel.graph.opset import OPERATORS, make_node
-from convoxel.graph.passes.constant import add_constant
-from convoxel.graph.size import Extents, Size
+from convoxel.graph.ir import CHANNELS_FIRST, Graph, Node
+from convoxel.graph.opset import OPERATORS
+from convoxel.graph.passes.movement import MOVEMENTS
+from convoxel.graph.passes.site import Site
+from convoxel.graph.size import Size
 from convoxel.graph.view import NATIVE_RANKS
 
 __all__ = ["clipping", "use_native"]
@@ -24,109 +25,63 @@ __all__ = ["clipping", "use_native"]
 _SELU = {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}
 
 
-class _Site:
-    """A node that may be replaced, and the nodes that replace it."""
-
-    def __init__(self, graph: Graph, node: Node, constants: dict[str, NDArray[Any]], made: set[str]) -> None:
-        self.node, self.constants, self.graph, self._made = node, constants, graph, made
-        self.nodes: list[Node] = []
-
-    @property
-    def x(self) -> Value:
-        """The first operand."""
-        return self.graph.values[self.node.inputs[0]]
-
-    @property
-    def shape(self) -> Extents:
-        """The result's shape."""
-        return self.node.outputs[0].shape
-
-    def constant(self, index: int) -> NDArray[Any] | None:
-        """Return an operand's numbers if they are known."""
-        return self.constants.get(self.node.inputs[index])
-
-    def is_native(self, name: str) -> bool:
-        """Whether native steps can take the value or constant ``name``."""
-        value = self.graph.values.get(name)
-        if value is not None:
-            return _fits(value.shape, value.dtype)
-        array = self.constants.get(name)
-        return array is not None and _fits(array.shape, array.dtype.name)
-
-    def is_made_natively(self) -> bool:
-        """Whether an operand is a native step's result: an operator that only moves numbers is not worth a detour."""
-        return any(name in self._made for name in self.node.inputs)
-
-    def add(self, array: Any, part: str) -> str:
-        """Add a constant and return its name."""
-        return add_constant(self.constants, f"{self.node.name}.{part}", np.asarray(array))
-
-    def between(self, operator: str, *inputs: str, shape: Extents, **attributes: Any) -> str:
-        """Add a node before the last one and return its result's name."""
-        name = f"{self.node.name}.{operator}"
-        while any(node.name == name for node in self.nodes):
-            name += "'"
-        self.nodes.append(make_node(operator, name, inputs, (Value(name, shape),), **attributes))
-        return name
-
-    def last(self, operator: str, *inputs: str, **attributes: Any) -> bool:
-        """Add the node that makes the result."""
-        self.nodes.append(make_node(operator, self.node.name, inputs, self.node.outputs[:1], **attributes))
-        return True
-
-    def activation(self, kind: str, slope: Any = 0.0) -> bool:
-        """Replace the node by an activation of its first operand."""
-        return self.last("activation", self.x.name, activation=kind, slope=slope)
-
-    def affine(self, scale: Any, shift: Any, **epilogue: Any) -> bool:
-        """Replace the node by activation(x · scale + shift)."""
-        names = [self.add(np.atleast_1d(np.asarray(v, np.float64)), part) for part, v in
-                 (("scale", scale), ("shift", shift))]  # fmt: skip
-        return self.last("affine", self.x.name, *names, **epilogue)
-
-
-def _fits(shape: Extents, dtype: str) -> bool:
-    return dtype == "float32" and len(shape) in NATIVE_RANKS and 0 not in shape
-
-
 # ---- element by element ----------------------------------------------------------------------------------
 
 
-def _plain(kind: str, parameter: str = "") -> Callable[[_Site], bool]:
+def _plain(kind: str, parameter: str = "") -> Callable[[Site], bool]:
     """Return the rule of an activation whose ``parameter`` is the engine's slope."""
 
-    def rule(site: _Site) -> bool:
+    def rule(site: Site) -> bool:
         return site.activation(kind, float(site.node[parameter]) if parameter else 0.0)
 
     return rule
 
 
-def _celu(site: _Site) -> bool:
+def _celu(site: Site) -> bool:
     alpha = float(site.node["alpha"])
     return alpha > 0 and site.activation("celu", alpha)
 
 
-def _selu(site: _Site) -> bool:
+def _softplus(site: Site) -> bool:
+    """softplus(βx) / β; beyond a threshold of 15 or more float32 cannot tell it from x."""
+    beta, threshold = float(site.node["beta"]), float(site.node["threshold"])
+    if threshold < 15 or beta <= 0:
+        return False
+    if beta == 1:
+        return site.activation("softplus")
+    scale, none, back = (site.add(np.array([v]), part) for v, part in
+                         ((beta, "scale"), (0.0, "shift"), (1 / beta, "back")))  # fmt: skip
+    curved = site.between("affine", site.x.name, scale, none, shape=site.shape, activation="softplus")
+    return site.last("affine", curved, back, none)
+
+
+def _thresholded_relu(site: Site) -> bool:
+    """What is not above a bound becomes the bound."""
+    bound = float(site.node["alpha"])
+    return bound == float(site.node["value"]) and site.activation(*clipping(bound, math.inf))
+
+
+def _selu(site: Site) -> bool:
     usual = all(math.isclose(site.node[key], number, rel_tol=1e-6) for key, number in _SELU.items())
     return usual and site.activation("selu")
 
 
-def _gelu(site: _Site) -> bool:
+def _gelu(site: Site) -> bool:
     return site.activation("gelu_tanh" if site.node["approximate"] == "tanh" else "gelu")
 
 
-def _hard_sigmoid(site: _Site) -> bool:
+def _hard_sigmoid(site: Site) -> bool:
     alpha, beta = float(site.node["alpha"]), float(site.node["beta"])
     if math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
         return site.activation("hard_sigmoid")
     return site.affine(alpha, beta, activation="clip", slope=(0.0, 1.0))
 
 
-def _swish(site: _Site) -> bool:
+def _swish(site: Site) -> bool:
     return site.node["alpha"] == 1 and site.activation("silu")
 
 
-def _clip(site: _Site) -> bool:
+def _clip(site: Site) -> bool:
     bounds = []
     for index, usual in ((1, -math.inf), (2, math.inf)):
         array = site.constant(index)
@@ -142,7 +97,7 @@ def clipping(low: float, high: float) -> tuple[str, Any]:
     return (known, 0.0) if known else ("clip", (low, high))
 
 
-def _prelu(site: _Site) -> bool:
+def _prelu(site: Site) -> bool:
     slope = site.constant(1)
     if slope is None:
         return False
@@ -168,7 +123,7 @@ _SCALINGS: dict[str, Callable[[NDArray[np.float64], bool], tuple[Any, Any] | Non
 """Scale and shift of x ∘ number, or of number ∘ x if the number comes ``first``."""
 
 
-def _combination(site: _Site) -> bool:
+def _combination(site: Site) -> bool:
     """Two tensors, or a tensor and numbers for its channels."""
     operator, rank = site.node.operator.removeprefix("array."), len(site.shape)
     operands = list(site.node.inputs)
@@ -187,7 +142,7 @@ def _combination(site: _Site) -> bool:
     return whole and site.last(operator, *operands)
 
 
-def _scaled(site: _Site, operator: str, number: NDArray[Any], first: bool) -> bool:
+def _scaled(site: Site, operator: str, number: NDArray[Any], first: bool) -> bool:
     """Replace the node by a scaling or a cut-off if ``number`` holds one number for each channel, or one for all."""
     name = site.node.inputs[1 if first else 0]
     per_channel = number.ndim >= 2 and number.size == number.shape[1] == site.shape[1]
@@ -210,30 +165,32 @@ def _scaled(site: _Site, operator: str, number: NDArray[Any], first: bool) -> bo
     return site.last("affine", name, *parts)
 
 
-def _rank(site: _Site, name: str) -> int:
+def _rank(site: Site, name: str) -> int:
     value = site.graph.values.get(name)
     return len(value.shape) if value is not None else site.constants[name].ndim
 
 
-def _power(site: _Site) -> bool:
+def _power(site: Site) -> bool:
     exponent = site.constant(1)
     if exponent is None or exponent.size != 1 or exponent.ndim > len(site.shape) or exponent.reshape(-1)[0] != 2:
         return False
     return site.is_native(site.x.name) and site.last("multiply", site.x.name, site.x.name)
 
 
-def _reciprocal(site: _Site) -> bool:
+def _reciprocal(site: Site) -> bool:
     return site.last("divide", site.add(np.ones((1,) * len(site.shape), np.float32), "one"), site.x.name)
 
 
 # ---- along axes ------------------------------------------------------------------------------------------
 
 
-def _reduction(site: _Site) -> bool:
+def _reduction(site: Site) -> bool:
     function, axes = site.node.operator.removeprefix("array.reduce_"), tuple(site.node["axes"])
     source = site.x.name
     if 0 in axes or not axes:
         return False
+    if function == "min":
+        return _smallest(site, axes)
     if function == "sum_square":
         source, function = site.between("multiply", source, source, shape=site.x.shape), "sum"
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(site.x.shape))
@@ -243,22 +200,64 @@ def _reduction(site: _Site) -> bool:
     return site.last("array.reshape", whole, shape=site.shape)
 
 
-def _softmax(site: _Site) -> bool:
+def _smallest(site: Site, axes: tuple[int, ...]) -> bool:
+    """min x = −max(−x)"""
+    turn = site.add(np.array([-1.0]), "turn"), site.add(np.zeros(1), "shift")
+    source = site.between("affine", site.x.name, *turn, shape=site.x.shape)
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(site.x.shape))
+    largest = site.between("reduce", source, shape=kept, function="max", axes=axes)
+    if site.node["keep"]:
+        return site.last("affine", largest, *turn)
+    whole = site.between("affine", largest, *turn, shape=kept)
+    return site.last("array.reshape", whole, shape=site.shape)
+
+
+def _rms_norm(site: Site) -> bool:
+    """The layer norm of x beside −x: their mean is 0, and their variance the mean square of x."""
+    channels = site.shape[1]
+    if len(site.shape) != 2 or site.node["axis"] % 2 != 1 or not isinstance(channels, int):
+        return False
+    weight = site.constant(1)
+    if weight is None and site.node.inputs[1]:
+        return False
+    turn = site.add(np.array([-1.0]), "turn"), site.add(np.zeros(1), "shift")
+    both = (site.shape[0], 2 * channels)
+    mirrored = site.between("affine", site.x.name, *turn, shape=site.shape)
+    beside = site.between("concat", site.x.name, mirrored, shape=both, axis=1)
+    weights = np.ones(channels) if weight is None else weight.reshape(-1)
+    scale = site.add(np.concatenate([weights, np.ones(channels)]).astype(np.float32), "weights")
+    whole = site.between("channel_norm", beside, scale, "", shape=both, epsilon=float(site.node["epsilon"]))
+    return site.last("narrow", whole, axis=1, start=0, stop=channels)
+
+
+def _adaptive_max_pool(site: Site) -> bool:
+    """Windows of equal length, or the whole axis."""
+    lengths = []
+    for old, new in zip(site.x.shape[2:], site.node["size"], strict=True):
+        if new and (isinstance(old, Size) or old % new):
+            return False
+        lengths.append(old // new if new else 1)
+    none = ((0, 0),) * len(lengths)
+    window = {"kernel": tuple(lengths), "stride": tuple(lengths), "padding": none, "dilation": (1,) * len(lengths)}
+    return site.last("max_pool", site.x.name, **window)
+
+
+def _softmax(site: Site) -> bool:
     return tuple(site.node["axes"]) == (1,) and site.last("softmax", site.x.name, log=site.node["log"])
 
 
-def _response_norm(site: _Site) -> bool:
+def _response_norm(site: Site) -> bool:
     # An even window begins elsewhere in the native step.
     usual = {key: site.node[key] for key in ("size", "alpha", "beta", "bias")}
     fits = usual["size"] % 2 == 1 and usual["alpha"] >= 0 and usual["bias"] > 0
     return fits and site.last("local_response_norm", site.x.name, **usual)
 
 
-def _layer_norm(site: _Site) -> bool:
+def _layer_norm(site: Site) -> bool:
     rank = len(site.shape)
     weights = [site.constants.get(name) if name else None for name in site.node.inputs[1:]]
     known = all(not name or name in site.constants for name in site.node.inputs[1:])
-    if site.node["axis"] % rank != 1 or len(site.node.outputs) != 1 or not known:
+    if site.node["axis"] % rank != 1 or not known:
         return False
     epsilon = float(site.node["epsilon"])
     if rank == 2:
@@ -274,71 +273,15 @@ def _layer_norm(site: _Site) -> bool:
     return site.last(operator, result, *inputs, **attributes)
 
 
-# ---- moving numbers --------------------------------------------------------------------------------------
-
-
-def _concat(site: _Site) -> bool:
-    native = all(map(site.is_native, site.node.inputs)) and len(site.node.inputs) > 1
-    return native and site.is_made_natively() and site.last("concat", *site.node.inputs, axis=site.node["axis"])
-
-
-def _slice(site: _Site) -> bool:
-    """One range after another; those of channels must be whole, or of known numbers."""
-    ranges = list(zip(site.node["starts"], site.node["stops"], site.node["steps"], strict=True))
-    used = [axis for axis, bounds in enumerate(ranges) if bounds not in ((0, None, 1), (0, site.x.shape[axis], 1))]
-    if not used or not site.is_made_natively() or any(ranges[axis][2] < 1 for axis in used if axis != 1):
-        return False
-    source, shape = site.x.name, list(site.x.shape)
-    for axis in used:
-        start, stop, step = ranges[axis]
-        shape[axis] = site.shape[axis]
-        index: list[int] | None = None
-        if axis == 1 and step != 1:
-            channels = site.x.shape[1]
-            if isinstance(channels, Size) or any(isinstance(bound, Size) for bound in (start, stop)):
-                return False
-            index = list(range(*slice(start, stop, step).indices(channels)))
-        add: Any = site.last if axis == used[-1] else site.between
-        more: dict[str, Any] = {} if axis == used[-1] else {"shape": tuple(shape)}
-        if index is not None:
-            source = add("pick_channels", source, site.add(np.array(index, np.int32), "index"), **more)
-        else:
-            source = add("narrow", source, axis=axis, start=start, stop=stop, step=step, **more)
-    return True
-
-
-def _gather(site: _Site) -> bool:
-    index, channels = site.constant(1), site.x.shape[1]
-    if index is None or index.ndim != 1 or site.node["axis"] != 1 or not isinstance(channels, int):
-        return False
-    picked = np.where(index < 0, index + channels, index)
-    if not site.is_made_natively() or picked.size == 0 or picked.min() < 0 or picked.max() >= channels:
-        return False
-    return site.last("pick_channels", site.x.name, site.add(picked.astype(np.int32), "index"))
-
-
-def _pad(site: _Site) -> bool:
-    padding, value, mode = tuple(site.node["padding"]), site.constant(1), site.node["mode"]
-    zero = not site.node.inputs[1] or (value is not None and not value.any())
-    if padding[:2] != ((0, 0), (0, 0)) or len(padding) < 3 or not (zero or mode != "constant"):
-        return False
-    mode = "zero" if mode == "constant" else mode
-    return site.is_made_natively() and site.last("pad", site.x.name, padding=padding[2:], mode=mode)
-
-
-def _blocks(site: _Site) -> bool:
-    how = {key: site.node[key] for key in ("block", "channels_outside")}
-    return len(site.shape) > 2 and site.last(site.node.operator.removeprefix("array."), site.x.name, **how)
-
-
-def _matmul(site: _Site) -> bool:
+def _matmul(site: Site) -> bool:
     weight = site.constant(1)
     if weight is None or weight.ndim != 2 or len(site.x.shape) != 2 or weight.dtype != np.float32:
         return False
     return site.last("dense", site.x.name, site.add(np.ascontiguousarray(weight.T), "weight"))
 
 
-_RULES: dict[str, Callable[[_Site], bool]] = {
+_RULES: dict[str, Callable[[Site], bool]] = {
+    **MOVEMENTS,
     "relu": _plain("relu"),
     "sigmoid": _plain("sigmoid"),
     "tanh": _plain("tanh"),
@@ -346,7 +289,8 @@ _RULES: dict[str, Callable[[_Site], bool]] = {
     "leaky_relu": _plain("leaky_relu", "slope"),
     "elu": _plain("elu", "alpha"),
     "mish": _plain("mish"),
-    "softplus": _plain("softplus"),
+    "softplus": _softplus,
+    "thresholded_relu": _thresholded_relu,
     "celu": _celu,
     "selu": _selu,
     "gelu": _gelu,
@@ -358,18 +302,14 @@ _RULES: dict[str, Callable[[_Site], bool]] = {
     "negate": lambda site: site.affine(-1.0, 0.0),
     "reciprocal": _reciprocal,
     "power": _power,
+    "adaptive_max_pool": _adaptive_max_pool,
+    "rms_norm": _rms_norm,
     "softmax": _softmax,
     "local_response_norm": _response_norm,
     "layer_norm": _layer_norm,
-    "concat": _concat,
-    "slice": _slice,
-    "gather": _gather,
-    "pad": _pad,
-    "depth_to_space": _blocks,
-    "space_to_depth": _blocks,
     "matmul": _matmul,
     **dict.fromkeys(("add", "subtract", "multiply", "divide", "maximum", "minimum"), _combination),
-    **dict.fromkeys(("reduce_mean", "reduce_max", "reduce_sum", "reduce_sum_square"), _reduction),
+    **dict.fromkeys(("reduce_mean", "reduce_max", "reduce_min", "reduce_sum", "reduce_sum_square"), _reduction),
 }
 _TWO_SIDED = {"array.add", "array.subtract", "array.multiply", "array.divide", "array.maximum", "array.minimum"}
 
@@ -382,17 +322,17 @@ def use_native(graph: Graph) -> Graph:
     made: set[str] = set()
     nodes: list[Node] = []
     for node in graph.nodes:
-        replaced = _replaced(_Site(graph, node, constants, made)) or [node]
+        replaced = _replaced(Site(graph, node, constants, made)) or [node]
         nodes += replaced
         made.update(v.name for n in replaced if OPERATORS[n.operator].layout != CHANNELS_FIRST for v in n.outputs)
     return graph.replace(nodes=tuple(nodes), constants=constants)
 
 
-def _replaced(site: _Site) -> list[Node]:
+def _replaced(site: Site) -> list[Node]:
     """Return the nodes that make what the site's node made; none if it must stay."""
     node = site.node
     rule = _RULES.get(node.operator.removeprefix("array.")) if node.operator.startswith("array.") else None
-    if rule is None or any(value.dtype != "float32" or 0 in value.shape for value in node.outputs):
+    if rule is None or node.outputs[0].dtype != "float32" or 0 in node.outputs[0].shape or site.needs_all():
         return []
     two_sided = node.operator in _TWO_SIDED
     if not two_sided and (node.inputs[0] not in site.graph.values or not site.is_native(node.inputs[0])):

@@ -102,6 +102,7 @@ class _Sinking:
             "affine": self._affine,
             "array.concat": self._concat,
             "concat": self._concat,
+            "narrow": self._narrow,
         }.get(node.operator)
         if node.operator in _POINTWISE:
             rule = self._pointwise
@@ -191,6 +192,23 @@ class _Sinking:
         if not fits or whole.dtype != "float32" or parts.inputs[0] in self.turned:
             return False
         self.nodes.append(make_node("shuffle", node.name, (whole.name,), node.outputs, groups=groups))
+        return True
+
+    def _narrow(self, node: Node, x: _Turned) -> bool:
+        """A range of an axis, wherever that lies."""
+        axis, channels = x.axes[node["axis"]], x.source.shape[1]
+        if x.source.dtype != "float32" or len(x.source.shape) not in _NATIVE_RANKS:
+            return False
+        length = node.output.shape[node["axis"]]
+        shape = tuple(length if i == axis else extent for i, extent in enumerate(x.source.shape))
+        if axis == 1 and node["step"] != 1:
+            if not isinstance(channels, int):
+                return False
+            index = np.arange(channels, dtype=np.int32)[node["start"] : node["stop"] : node["step"]]
+            names = (x.source.name, self._constant(index, f"{node.name}.index"))
+            self._emit(node, "pick_channels", names, shape, x.axes)
+            return True
+        self._emit(node, "narrow", (x.source.name,), shape, x.axes, **{**node.attributes, "axis": axis})
         return True
 
     def _concat(self, node: Node, x: _Turned) -> bool:
