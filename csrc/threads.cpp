@@ -5,6 +5,7 @@
 #include <sched.h>
 #endif
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -91,22 +92,39 @@ class Seats {
 #endif
 };
 
-// One call of parallel_for.
+// One call of parallel_for. Every worker begins with a share of its own, the same of every call, and then helps with
+// the others': what it computed of a layer it reads for the next one, and finds in its own L2.
 struct Job {
-  const Chunk* run = nullptr;
-  int64_t chunks = 0;
-  int max_workers = 0;
-  int joined = 1;  // workers that took part, the caller being worker 0; guarded by Pool::mutex_
-  std::atomic<int64_t> next{0};
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  static constexpr int kShares = 16;
+
+  const Chunk& run;
+  const int workers;  // the caller is worker 0
+  const int shares;
+  Share share[kShares];
   std::atomic<int> active{0};  // workers other than the caller that are still inside
   std::mutex error_mutex;
   std::exception_ptr error;
 
+  Job(const Chunk& chunk, int64_t chunks, int most)
+      : run(chunk), workers(static_cast<int>(most < chunks ? most : chunks)), shares(std::min(workers, kShares)) {
+    for (int i = 0; i < shares; ++i) {
+      share[i].next.store(chunks * i / shares, std::memory_order_relaxed);
+      share[i].end = chunks * (i + 1) / shares;
+    }
+  }
+
   void work(int worker) {
     try {
-      for (int64_t chunk; (chunk = next.fetch_add(1, std::memory_order_relaxed)) < chunks;) (*run)(chunk, worker);
+      for (int i = 0; i < shares; ++i) {
+        Share& some = share[(worker + i) % shares];
+        for (int64_t at; (at = some.next.fetch_add(1, std::memory_order_relaxed)) < some.end;) run(at, worker);
+      }
     } catch (...) {
-      next.store(chunks, std::memory_order_relaxed);
+      for (int i = 0; i < shares; ++i) share[i].next.store(share[i].end, std::memory_order_relaxed);
       std::lock_guard<std::mutex> lock(error_mutex);
       if (!error) error = std::current_exception();
     }
@@ -123,8 +141,9 @@ class Pool {
     if (!turn.owns_lock()) return false;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      while (static_cast<int>(threads_.size()) < job.max_workers - 1) {
-        threads_.emplace_back([this] { wait_for_jobs(); });
+      while (static_cast<int>(threads_.size()) < job.workers - 1) {
+        const int worker = static_cast<int>(threads_.size()) + 1;
+        threads_.emplace_back([this, worker] { wait_for_jobs(worker); });
         seats_.add(threads_.back());
         threads_.back().detach();  // lives as long as the process; the pool is never destroyed
       }
@@ -145,21 +164,19 @@ class Pool {
   }
 
  private:
-  void wait_for_jobs() {
+  void wait_for_jobs(int worker) {
     inside_work = true;
     uint64_t seen = 0;
     for (;;) {
       const auto sleep = std::chrono::steady_clock::now() + kSpin;
       while (generation_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < sleep) relax();
       Job* job = nullptr;
-      int worker = 0;
       {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
         seen = generation_.load(std::memory_order_relaxed);
-        if (job_ != nullptr && job_->joined < job_->max_workers) {
+        if (job_ != nullptr && worker < job_->workers) {
           job = job_;
-          worker = job->joined++;
           job->active.fetch_add(1, std::memory_order_relaxed);
         }
       }
@@ -199,11 +216,8 @@ Pool& pool() {
 
 void parallel_for(int threads, int64_t chunks, const Chunk& run) {
   if (chunks <= 0) return;
-  Job job;
-  job.run = &run;
-  job.chunks = chunks;
-  job.max_workers = static_cast<int>(threads < chunks ? threads : chunks);
-  if (job.max_workers <= 1 || inside_work || !pool().try_run(job)) job.work(0);
+  Job job(run, chunks, threads);
+  if (job.workers <= 1 || inside_work || !pool().try_run(job)) job.work(0);
   if (job.error) std::rethrow_exception(job.error);
 }
 

@@ -1,8 +1,9 @@
 // A small pool of threads that share the chunks of one piece of work.
 //
-// Chunks are handed out by an atomic counter, so the result must not depend on which thread takes which chunk: every
-// chunk writes its own part of the output. A call from inside a chunk, or while another thread's work is running,
-// is done by the calling thread alone. Exceptions come back to the caller. A forked child starts its own pool.
+// Every thread begins with a share of the chunks, the same of every call, and then helps with the others'. The result
+// must not depend on which thread takes which chunk: every chunk writes its own part of the output. A call from inside
+// a chunk, or while another thread's work is running, is done by the calling thread alone. Exceptions come back to the
+// caller. A forked child starts its own pool.
 #pragma once
 
 #include <cstdint>

@@ -376,7 +376,7 @@ class TestMistakes:
 
     def test_unknown_and_unsupported_algorithm(self) -> None:
         plan, src, dst, layer = self.plan()
-        with pytest.raises(ConfigError, match=r"there is no algorithm 'magic'; give one of auto, direct"):
+        with pytest.raises(ConfigError, match=r"there is no algorithm 'magic'; give one of auto, fast, direct"):
             plan.convolve(layer, src, dst, algorithm="magic")
         with pytest.raises(UnsupportedError, match=r"'phases' does not support .*: it runs only transposed"):
             plan.convolve(layer, src, dst, algorithm="phases")
