@@ -26,6 +26,7 @@ PLANNED: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("mobilenet_v1", (1, 3, 64, 64), {"width": 0.5}),
     ("resnet50", (1, 3, 64, 64), {"width": 0.25, "depth": 0.3}),
     ("unet_ronneberger", (1, 1, 60), {"width": 8, "levels": 2}),
+    ("inception_v3", (1, 3, 96, 96), {"width": 0.25}),
 ]
 
 
