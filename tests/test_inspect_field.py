@@ -214,6 +214,39 @@ def test_axes_are_followed_through_permutations_and_views() -> None:
     assert summary.field.size == (3, 5) and summary.field.whole == (False, False)
 
 
+class Nails(nn.Module):
+    """Un-pools by 2: zeros beside every position, on an axis of their own, which is then merged with the image's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x.unsqueeze(-1), (0, 1)).flatten(-2)
+
+
+def test_an_axis_merged_with_other_values_is_not_known() -> None:
+    """Neither its stride nor what a later kernel sees are those of the image axis: 1/2, not 1, behind the zeros."""
+    for net in (Nails(), nn.Sequential(Nails(), nn.Conv1d(1, 1, 3))):
+        summary = describe(net, (1, 1, 12))
+        assert summary.field is None
+        (remark,) = summary.remarks
+        assert "an image axis is merged with other values; the receptive field is not known from here on" in remark
+
+
+def test_the_axis_of_features_is_known_and_no_axis_of_the_image() -> None:
+    class Features(nn.Module):
+        """Channels and positions in one row: a fully-connected layer sees all, a kernel over them something else."""
+
+        def __init__(self, last: nn.Module) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv1d(1, 2, 3), last
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x).flatten(1))
+
+    dense = describe(Features(nn.Linear(20, 3)), (1, 1, 12)).field
+    assert dense is not None and dense.size == (3,) and dense.whole == (True,)
+    kernel = nn.Sequential(nn.Unflatten(1, (1, 20)), nn.Conv1d(1, 1, 3))
+    assert describe(Features(kernel), (1, 1, 12)).field is None
+
+
 def test_D2_misaligned_branches_are_named() -> None:
     class Shifted(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,13 @@ from torch import nn
 from convoxel import inspect, models
 from convoxel.errors import ConfigError, ShapeError
 
+
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """An effective field depends on the weights: a test that does not set them draws the same ones every time."""
+    torch.manual_seed(0)
+
+
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import math
+import pkgutil
+import types
 from pathlib import Path
 
 import pytest
@@ -101,3 +104,12 @@ def test_refusals(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "output: the folder of" in line
     line = refused_command(capsys, "compare", "upsampling", "--no-time", "--size", "4", "--output", tmp_path / "a.bmp")
     assert "ends in '.bmp'" in line
+
+
+def test_a_name_loaded_late_is_no_modules_name() -> None:
+    """Else importing the module would put it where the function is expected."""
+    importlib.import_module("convoxel.inspect.upsampler")
+    for name in inspect.__all__:
+        assert not isinstance(getattr(inspect, name), types.ModuleType), name
+    modules = {module.name for module in pkgutil.iter_modules(inspect.__path__)}
+    assert not set(inspect._LAZY) & modules

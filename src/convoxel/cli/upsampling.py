@@ -33,7 +33,7 @@ def upsampling(
     The checkerboard is the share of energy that alternates where a constant image should stay constant: with equal
     weights, which shows uneven overlap, and with weights that training starts from.
     """
-    from convoxel.inspect.upsampling import upsampling as measure
+    from convoxel.inspect.upsampler import upsampling as measure
     from convoxel.nn.sampling import upsamplers
 
     screen = console(json)

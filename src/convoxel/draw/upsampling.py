@@ -18,7 +18,7 @@ from convoxel.draw.shape import Look, Shape, Words
 from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from convoxel.inspect.upsampling import Upsampling
+    from convoxel.inspect.upsampler import Upsampling
 
 __all__ = ["upsampling"]
 

@@ -23,7 +23,7 @@ and of networks that have values:
 ``superposition``  linearity, and which step breaks it
 ``factorisation``  a kernel as smaller ones
 ``rank``           ranks, errors and what separation would save
-``upsampling``     ways of up-sampling: overlap, checkerboard, cost
+``upsampler``      ways of up-sampling: overlap, checkerboard, cost
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from convoxel.inspect.rank import separability, time_engine
     from convoxel.inspect.shift import Equivariance, equivariance
     from convoxel.inspect.superposition import Linearity, linearity
-    from convoxel.inspect.upsampling import Upsampling, checkerboard, upsampling
+    from convoxel.inspect.upsampler import Upsampling, checkerboard, upsampling
 
 __all__ = [
     "COLUMNS",
@@ -68,14 +68,14 @@ _LAZY = {
     "EffectiveField": "influence",
     "Equivariance": "shift",
     "Linearity": "superposition",
-    "Upsampling": "upsampling",
-    "checkerboard": "upsampling",
+    "Upsampling": "upsampler",
+    "checkerboard": "upsampler",
     "effective_field": "influence",
     "equivariance": "shift",
     "linearity": "superposition",
     "separability": "rank",
     "time_engine": "rank",
-    "upsampling": "upsampling",
+    "upsampling": "upsampler",
 }
 
 

@@ -25,13 +25,16 @@ from convoxel.inspect.step import Step, Trace
 
 __all__ = ["Sight", "look"]
 
+_FEATURES = -1  # stands, in a tensor's axis, for values that lie between the positions of its image axes
+
 
 @dataclass(frozen=True)
 class Sight:
     """What the values of one tensor see.
 
     Attributes:
-        axes: for each axis of the tensor, the image axes whose positions it runs over.
+        axes: for each axis of the tensor, the image axes whose positions it runs over; −1 is among them where it
+            runs over other values as well, as behind a flatten of channels and positions.
         fields: for each image axis, the field; of an axis that was summed over, the field before that.
         whole: image axes of which every position has an influence.
         known: whether every operator on the way had a rule.
@@ -50,7 +53,7 @@ class Sight:
 
     def seeing_all(self, axes: Sequence[int]) -> Sight:
         """Return the sight when all positions along the tensor's ``axes`` are combined."""
-        image = {image for axis in axes for image in self.axes[axis]}
+        image = {image for axis in axes for image in self.axes[axis] if image != _FEATURES}
         return dataclasses.replace(self, whole=self.whole | image)
 
     def through(self, axis: int, change: Callable[[Field], Field]) -> Sight:
@@ -202,10 +205,19 @@ def _reshape(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
     known = True
     for source, target in _segments(before, after):
         image = tuple(number for axis in source for number in sight.axes[axis])
+        kinds = {bool(sight.axes[axis]) for axis in source if before[axis] > 1}
+        if len(kinds) > 1 and _FEATURES not in image:
+            image = (*image, _FEATURES)
         large = [axis for axis in target if after[axis] > 1]
         if len(large) > 1 and any(before[axis] > 1 and sight.axes[axis] for axis in source):
             known = False  # an image axis is cut into several
         place = large[0] if large else (target[-1] if target else -1)
+        if sight.known and place > 1 and _FEATURES in image:
+            # Such an axis is no longer one of the image: its stride depends on what lies between the positions.
+            remarks.append(
+                f"{step.name}: an image axis is merged with other values; the receptive field is not known from here on"
+            )
+            known = False
         axes += [image if axis == place else () for axis in target]
     return dataclasses.replace(sight, axes=tuple(axes), known=sight.known and known)
 
@@ -253,11 +265,11 @@ def _join(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
         for axis, images in enumerate(sight.axes, start=rank - len(sight.axes)):
             size = value.shape[axis - rank]
             if images and size == 1 and shape[axis] > 1:  # broadcast: every position sees the same
-                whole |= frozenset(images)
+                whole |= frozenset(images) - {_FEATURES}
                 continue
             if not axes[axis]:
                 axes[axis] = images
-            for image in images:
+            for image in set(images) - {_FEATURES}:
                 branches.setdefault(image, []).append((sight.fields[image], shape[axis]))
     known = True
     for image, entries in branches.items():
