@@ -83,10 +83,10 @@ ROWS = (
     Row("D10", "Rank by singular values", "inspect.separability"),
     Row("D11", "A trained network with separable layers", "nn.separate | convoxel separate"),
     Row("D12", "Depthwise-separable convolution", "nn.functional.depthwise_separable nn.DepthwiseSeparableConv"),
-    Row("D13", "Model scaling", "models.build models.mobilenet_v1 models.efficientnet_b0",
-        "test_narrow_mobilenets_cost_what_their_paper_says test_published_figures",
-        "quality against scale on a data set"),
-    Row("D14", "Architecture search under budgets", "", missing="the search"),
+    Row("D13", "Model scaling",
+        "search.scales search.compound train.scaling.study_scaling draw.scaling.scaling | convoxel scale",
+        "test_narrow_mobilenets_cost_what_their_paper_says test_published_figures"),
+    Row("D14", "Architecture search under budgets", "search.find search.Budget draw.pareto | convoxel search"),
     Row("E1", "Sizes of all layers", "arithmetic.conv_sizes arithmetic.pool_sizes arithmetic.transposed_sizes "
         "| convoxel size", "test_conv_size_counts_windows "
         "test_transposed_size_counts_what_is_spread"),

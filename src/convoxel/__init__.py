@@ -27,7 +27,7 @@ from convoxel.errors import (
 )
 
 if TYPE_CHECKING:
-    from convoxel import arithmetic, data, draw, inspect, models, native, nn, train
+    from convoxel import arithmetic, data, draw, inspect, models, native, nn, search, train
     from convoxel.graph.compile import compile
     from convoxel.graph.load import load
     from convoxel.graph.program import Program
@@ -53,6 +53,7 @@ _LAZY = {
     "native": "convoxel.native",
     "nn": "convoxel.nn",
     "Program": "convoxel.graph.program:Program",
+    "search": "convoxel.search",
     "train": "convoxel.train",
 }
 
@@ -80,6 +81,7 @@ __all__ = [
     "models",
     "native",
     "nn",
+    "search",
     "train",
 ]
 

@@ -26,6 +26,8 @@ from convoxel.cli import (
     models,
     predict,
     run,
+    scale,
+    search,
     separate,
     size,
     train,
@@ -80,6 +82,8 @@ _add(predict.predict, "convoxel predict run --input scans --output labels")
 _add(separate.separate, "convoxel separate run --max-error 0.05 --output smaller")
 _add(models.models, "convoxel models --task segment")
 _add(describe.describe, "convoxel describe unet --shape 1,1,64,64,64 --set levels=2")
+_add(scale.scale, "convoxel scale mobilenet_v2 --width 0.25,0.5,1 --data digits --plot scale.png")
+_add(search.search, "convoxel search unet --max-parameters 1M --max-macs 2G --min-field 64 --plot front.png")
 _add(size.size, "convoxel size 224 k7s2p3 pool3s2p1 k3x4 · convoxel size 224 --output 56 --kernel 3,5 --padding same")
 app.add_typer(compare.app, name="compare")
 _add(compile.compile_network, "convoxel compile resnet18 --shape 1,3,224,224", name="compile")

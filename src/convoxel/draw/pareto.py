@@ -26,11 +26,12 @@ _LABEL = 11.5
 
 @dataclass(frozen=True)
 class Entry:
-    """A point: what it is called, what it costs, how good it is."""
+    """A point: what it is called, what it costs, how good it is; a quiet one says its name only when pointed at."""
 
     name: str
     x: float
     y: float
+    quiet: bool = False
 
 
 def front(entries: Sequence[Entry], *, low_x: bool = True, high_y: bool = True) -> list[Entry]:
@@ -120,7 +121,7 @@ def scatter(
     grades = [e.y for e in entries]
     room = (max(grades) - min(grades)) * 0.08 or abs(grades[0]) * 0.05 or 1.0
     levels = ticks(min(grades) - room, max(grades) + room, 5)
-    labels = [f"{level:g}" for level in levels]
+    labels = [count(level) if max(grades) >= 1000 else f"{level:g}" for level in levels]
     left = corner[0] + max(text_width(label, 11) for label in labels) + 10
     top = corner[1] + 20
     base = top + _TALL
@@ -146,7 +147,7 @@ def scatter(
     for entry, (cx, cy) in zip(entries, spots, strict=True):
         note = f"{entry.name}: {x} {entry.x:.4g}, {y} {entry.y:.4g}"
         shapes.append(Disc(cx, cy, 5.5, look=_ON if entry in best else _OFF, note=note, data={"entry": entry.name}))
-    shapes += _names([entry.name for entry in entries], spots, (left - 40, left + SCATTER + 24))
+    shapes += _names(["" if entry.quiet else entry.name for entry in entries], spots, (left - 40, left + SCATTER + 24))
     return shapes, left, base + 44
 
 
@@ -155,6 +156,8 @@ def _names(names: Sequence[str], spots: Sequence[tuple[float, float]], limits: t
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots]
     shapes: list[Shape] = []
     for name, (x, y) in zip(names, spots, strict=True):
+        if not name:
+            continue
         text = fit(name, _NAME, _LABEL)
         wide = text_width(text, _LABEL)
         at = min(max(x - wide / 2, limits[0]), limits[1] - wide)

@@ -1,0 +1,31 @@
+"""Quality against scale: what more parameters and more multiply–adds have brought."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from convoxel.draw.figure import Figure, beside
+from convoxel.draw.pareto import Entry, pareto
+
+if TYPE_CHECKING:
+    from convoxel.train.scaling import ScalingStudy
+
+__all__ = ["scaling"]
+
+
+def scaling(study: ScalingStudy) -> Figure:
+    """Return quality over parameters and, beside it, over multiply–adds.
+
+    Args:
+        study: of :func:`convoxel.train.scaling.study_scaling`.
+
+    >>> from convoxel.train.scaling import Scaled, ScalingStudy
+    >>> rows = [Scaled(f"width={w}", {"width": w}, (1, 1, 8, 8), w * 10, w * 99, w / 9, 1.0, 5) for w in (1, 2)]
+    >>> scaling(ScalingStudy(tuple(rows), "resnet18", "digits", "accuracy")).title
+    'resnet18 on digits: accuracy against scale'
+    """
+    panels = [
+        pareto([Entry(row.name, getattr(row, figure), row.quality) for row in study.rows], x=word, y=study.metric_name)
+        for figure, word in (("params", "parameters"), ("macs", "multiply–adds"))
+    ]
+    return beside(panels, f"{study.network} on {study.data}: {study.metric_name} against scale", gap=12)

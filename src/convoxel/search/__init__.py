@@ -1,0 +1,31 @@
+"""Which network of a family: scaled by rule, or searched for under budgets. Nothing here is trained.
+
+Read the files in this order: ``space`` (which networks there are) → ``candidate`` (what one costs, as ``describe``
+counts) → ``budget`` (what it may cost) → ``rank`` (which ones no other beats) → ``evolution`` (a large space, sampled)
+→ ``find`` (the search); and ``scale`` (width, depth and resolution by rule).
+
+>>> found = find("unet", (1, 1, 64, 64), vary={"levels": (2, 3), "width": (8, 16)}, budget=Budget(min_field=64))
+>>> [candidate.options for candidate in found.front]
+[{'levels': 3, 'width': 8}, {'levels': 3, 'width': 16}]
+"""
+
+from __future__ import annotations
+
+from convoxel.search.budget import Budget
+from convoxel.search.candidate import Candidate, measure
+from convoxel.search.find import Findings, find
+from convoxel.search.scale import Scale, compound, scales
+from convoxel.search.space import Space, usual_options
+
+__all__ = [
+    "Budget",
+    "Candidate",
+    "Findings",
+    "Scale",
+    "Space",
+    "compound",
+    "find",
+    "measure",
+    "scales",
+    "usual_options",
+]

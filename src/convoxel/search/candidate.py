@@ -1,0 +1,113 @@
+"""One network of a search: what it is and what it costs, counted without computing anything."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from convoxel.inspect import describe
+from convoxel.inspect.meta import shapes_only
+from convoxel.models import build
+from convoxel.search.space import SIZE
+
+__all__ = ["Candidate", "measure"]
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network and what it costs for one input.
+
+    Attributes:
+        network: a name of the zoo.
+        options: those that a search varied, or a rule scaled.
+        fixed: those that all networks beside it have too.
+        shape: the input (n, channels, *spatial) that the figures are for.
+        params: parameters.
+        macs: multiply-accumulates.
+        memory_bytes: what a run needs: live activations at their peak, and weights, in float32.
+        field: receptive field by axis; empty if unknown.
+        time_s: of one run on our engine; None if not measured.
+        quality: on labelled data; None if not trained.
+    """
+
+    network: str
+    options: Mapping[str, Any]
+    fixed: Mapping[str, Any]
+    shape: tuple[int, ...]
+    params: int
+    macs: int
+    memory_bytes: int
+    field: tuple[int, ...]
+    time_s: float | None = None
+    quality: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The options as text; the network's name where there are none."""
+        return " ".join(f"{key}={value}" for key, value in self.options.items()) or self.network
+
+    @property
+    def reach(self) -> int:
+        """The receptive field along the axis where it is smallest; 0 if unknown."""
+        return min(self.field, default=0)
+
+    @property
+    def costs(self) -> tuple[Any, ...]:
+        """What is counted: networks that agree in all of it are the same network under two names."""
+        return (self.params, self.macs, self.memory_bytes, self.field)
+
+    def build(self) -> nn.Module:
+        """Return the network with fresh weights, in eval mode."""
+        return _build(self.network, self.shape, {**self.fixed, **self.options}).eval()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON knows it."""
+        return {**dataclasses.asdict(self), "name": self.name}
+
+
+def measure(
+    network: str, shape: tuple[int, ...], options: Mapping[str, Any], fixed: Mapping[str, Any] | None = None
+) -> Candidate:
+    """Return what a network of the zoo costs; it is built and run on shapes alone, as ``describe`` does.
+
+    Args:
+        network: a name of ``convoxel.models.names()``.
+        shape: input (n, channels, *spatial).
+        options: of the network; ``size`` replaces the spatial sizes.
+        fixed: more options.
+
+    Raises:
+        ConfigError: an option is not known or out of range.
+        ShapeError: the network does not accept the input.
+
+    >>> measure("mobilenet_v1", (1, 3, 224, 224), {"width": 0.5}).params
+    1331592
+    """
+    given = {**(fixed or {}), **options}
+    if SIZE in given:
+        shape = (*shape[:2], *(given[SIZE],) * (len(shape) - 2))
+    with torch.device("meta"), shapes_only():
+        module = _build(network, shape, given)
+    summary = describe(module, shape)
+    return Candidate(
+        network=network,
+        options=dict(options),
+        fixed=dict(fixed or {}),
+        shape=shape,
+        params=summary.params,
+        macs=summary.macs,
+        memory_bytes=summary.peak_bytes + _FLOAT_BYTES * summary.params,
+        field=summary.field.size if summary.field else (),
+    )
+
+
+def _build(network: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> nn.Module:
+    known = {key: value for key, value in options.items() if key != SIZE}
+    return build(network, len(shape) - 2, shape[1], **known)

@@ -1,0 +1,89 @@
+"""A network made larger or smaller by rule: width, depth and resolution, one at a time or together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from convoxel.errors import ConfigError
+from convoxel.models import entry
+from convoxel.search.candidate import Candidate, measure
+from convoxel.search.space import SIZE
+
+__all__ = ["Scale", "compound", "scales"]
+
+
+class Scale(NamedTuple):
+    """Factors on a network's channels, on its blocks, and on the image's size."""
+
+    width: float = 1.0
+    depth: float = 1.0
+    resolution: float = 1.0
+
+
+def compound(phi: float, *, depth: float = 1.2, width: float = 1.1, resolution: float = 1.15) -> Scale:
+    """Return the factors of compound scaling: each is its base to the power of φ.
+
+    Tan & Le 2019, arXiv 1905.11946, eq. 3: d = α^φ, w = β^φ, r = γ^φ with α·β²·γ² ≈ 2, so that multiply-accumulates
+    grow by about 2^φ in 2-D. Their bases for EfficientNet-B0 are the defaults.
+
+    Args:
+        phi: φ; 0 leaves a network alone.
+        depth: α. width: β. resolution: γ.
+
+    Raises:
+        ConfigError: a base is not above 0.
+
+    >>> [round(factor, 3) for factor in compound(2)]
+    [1.21, 1.44, 1.322]
+    """
+    if min(depth, width, resolution) <= 0:
+        raise ConfigError(f"compound: bases are {depth}, {width} and {resolution}; expected numbers above 0.")
+    return Scale(width**phi, depth**phi, resolution**phi)
+
+
+def scales(network: str, shape: Sequence[int] | None = None, factors: Sequence[Scale] = ()) -> list[Candidate]:
+    """Return what a network costs at each scale.
+
+    Args:
+        network: a name of ``convoxel.models.names()``.
+        shape: input (n, channels, *spatial) at resolution 1; a usual one unless given.
+        factors: the scales. Channel counts of U-Nets, which state them, are rounded; so are sizes, to what the network
+            takes.
+
+    Raises:
+        ConfigError: there is no scale, or the network has no option for one of the factors.
+
+    >>> [row.params for row in scales("mobilenet_v1", factors=[Scale(0.25), Scale(0.5), Scale(1.0)])]
+    [470072, 1331592, 4231976]
+    """
+    if not factors:
+        raise ConfigError("factors: got none; expected at least one scale, such as Scale(width=0.5).")
+    row = entry(network)
+    sizes = tuple(shape) if shape is not None else (1, row.default("in_channels"), *(row.size[1],) * 2)
+    return [measure(network, sizes, scaled_options(network, factor, sizes)) for factor in factors]
+
+
+def scaled_options(network: str, factor: Scale, shape: Sequence[int]) -> dict[str, int | float]:
+    """Return the options of ``network`` that a scale stands for; those that stay at 1 are left out.
+
+    >>> scaled_options("unet", Scale(0.5, resolution=1.5), (1, 1, 64, 64))
+    {'width': 16, 'size': 96}
+    """
+    known = entry(network).options
+    found: dict[str, int | float] = {}
+    for name in ("width", "depth"):
+        value = round(getattr(factor, name), 6)
+        if value == 1.0:
+            continue
+        if name not in known:
+            raise ConfigError(f"{name}: {network} has no option for it; it has {', '.join(known)}. Scale another.")
+        default = known[name]
+        found[name] = max(1, round(default * value)) if isinstance(default, int) else value
+    if factor.resolution != 1.0:
+        if len(set(shape[2:])) > 1:
+            raise ConfigError(f"shape: sizes {tuple(shape[2:])} differ; expected one size to scale along all axes.")
+        size = shape[2] * factor.resolution
+        # A multiple of 16 suits every U-Net of up to four levels; other networks take any size.
+        found[SIZE] = max(16, round(size / 16) * 16) if "levels" in known else max(1, round(size))
+    return found

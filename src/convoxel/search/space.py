@@ -1,0 +1,113 @@
+"""The networks that a search may choose from: a name of the zoo, and the values of some of its options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convoxel.errors import ConfigError
+from convoxel.models import entry
+
+__all__ = ["SIZE", "Space", "usual_options"]
+
+# Beside the network's options: the image's size along every axis, in pixels.
+SIZE = "size"
+
+# What is varied unless told, where a network has the option; counts and factors differ by the type of the default.
+_USUAL: dict[str, tuple[Any, ...]] = {"levels": (1, 2, 3, 4, 5), "blocks": (1, 2), "kernels": (3, 5)}
+_FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5)
+_CHANNELS = (8, 16, 24, 32, 48, 64)
+
+
+def usual_options(network: str) -> dict[str, tuple[Any, ...]]:
+    """Return the options of a network that are varied unless told, with their values.
+
+    Args:
+        network: a name of ``convoxel.models.names()``.
+
+    Raises:
+        ConfigError: no network has this name.
+
+    >>> usual_options("mobilenet_v2")
+    {'width': (0.25, 0.5, 0.75, 1.0, 1.5), 'depth': (0.25, 0.5, 0.75, 1.0, 1.5)}
+    >>> usual_options("unet_ronneberger")
+    {'levels': (1, 2, 3, 4, 5), 'width': (8, 16, 24, 32, 48, 64)}
+    """
+    known = entry(network).options
+    found = {}
+    for name, default in known.items():
+        if name in _USUAL:
+            found[name] = _USUAL[name]
+        elif name in ("width", "depth"):
+            found[name] = _CHANNELS if isinstance(default, int) else _FACTORS
+    return found
+
+
+@dataclass(frozen=True)
+class Space:
+    """Every combination of the values of some options, numbered from 0; the last option changes first.
+
+    Attributes:
+        network: a name of ``convoxel.models.names()``.
+        shape: input (n, channels, *spatial).
+        vary: option → its values; ``size`` stands for the image's size along every axis.
+        fixed: options that all have in common.
+
+    Raises:
+        ConfigError: an option is not known, has no values or has one twice, or is both varied and fixed.
+
+    >>> space = Space("unet", (1, 1, 64, 64), {"levels": (2, 3), "width": (8, 16)})
+    >>> len(space), space.options(2)
+    (4, {'levels': 3, 'width': 8})
+    """
+
+    network: str
+    shape: tuple[int, ...]
+    vary: Mapping[str, Sequence[Any]]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = {*entry(self.network).options, "num_classes", SIZE}
+        for name in (*self.vary, *self.fixed):
+            if name not in known:
+                raise ConfigError(
+                    f"vary: {self.network} has no option {name!r}; it has {', '.join(sorted(known))}. Choose of these."
+                )
+        for name, values in self.vary.items():
+            if not values or len({repr(value) for value in values}) < len(values):
+                raise ConfigError(f"vary: {name} has the values {tuple(values)}; expected at least one, each once.")
+            if name in self.fixed:
+                raise ConfigError(f"vary: {name} is fixed to {self.fixed[name]!r} as well. Give it once.")
+        for size in (*self.vary.get(SIZE, ()), *([self.fixed[SIZE]] if SIZE in self.fixed else ())):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ConfigError(f"vary: size is {size!r}; expected whole numbers of pixels, such as 128.")
+        if not 3 <= len(self.shape) <= 5:
+            raise ConfigError(
+                f"shape: {tuple(self.shape)} has {len(self.shape)} axes; expected (n, channels, *spatial) with 1, 2 or "
+                "3 spatial ones, such as (1, 3, 224, 224)."
+            )
+
+    def __len__(self) -> int:
+        """How many combinations there are."""
+        return math.prod(len(values) for values in self.vary.values())
+
+    def options(self, number: int) -> dict[str, Any]:
+        """Return the varied options of combination ``number``."""
+        return {name: self.vary[name][place] for name, place in zip(self.vary, self.places(number), strict=True)}
+
+    def places(self, number: int) -> tuple[int, ...]:
+        """Return which value each option has in combination ``number``."""
+        found = []
+        for values in reversed(list(self.vary.values())):
+            number, place = divmod(number, len(values))
+            found.append(place)
+        return tuple(reversed(found))
+
+    def number(self, places: Sequence[int]) -> int:
+        """Return the combination whose options have the values at ``places``."""
+        number = 0
+        for values, place in zip(self.vary.values(), places, strict=True):
+            number = number * len(values) + place
+        return number
