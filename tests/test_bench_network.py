@@ -31,7 +31,7 @@ SMALL = Network("tiny", "unet", 1, (16, 16), {"levels": 1, "width": 4, "num_clas
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     monkeypatch.setattr(network, "NETWORKS", (SMALL,))
     made = Task(SMALL, tmp_path, 1)
-    race._write_files(made, 1, False, {})
+    race._write_files(made, 1, tune=False, algorithm="auto", failed={})
     return made
 
 

@@ -137,10 +137,13 @@ def _draw(found: Findings, plot: Path) -> None:
 
     trained = [each for each in found.inside if each.quality is not None]
     shown = trained or found.inside
-    entries = [
-        Entry(each.name, each.macs, each.params if each.quality is None else each.quality, index >= len(found.front))
-        for index, each in enumerate(shown)
-    ]
+    # What all of them have says nothing about a point.
+    alike = [name for name in found.space.vary if len({str(each.options[name]) for each in shown}) == 1]
+    entries = []
+    for index, each in enumerate(shown):
+        told = " ".join(f"{name}={value}" for name, value in each.options.items() if name not in alike) or each.name
+        grade = each.params if each.quality is None else each.quality
+        entries.append(Entry(told, each.macs, grade, quiet=index >= len(found.front)))
     title = f"{len(shown)} networks inside the budgets: {found.space.network}"
     pareto(entries, x="multiply–adds", y="quality" if trained else "parameters", title=title).save(plot)
 

@@ -120,7 +120,9 @@ def scatter(
         low, high = marks[0], marks[-1]
     grades = [e.y for e in entries]
     room = (max(grades) - min(grades)) * 0.08 or abs(grades[0]) * 0.05 or 1.0
-    levels = ticks(min(grades) - room, max(grades) + room, 5)
+    lowest = min(grades) - room
+    # No room below zero for what is never negative.
+    levels = ticks(max(lowest, 0.0) if min(grades) >= 0 else lowest, max(grades) + room, 5)
     labels = [count(level) if max(grades) >= 1000 else f"{level:g}" for level in levels]
     left = corner[0] + max(text_width(label, 11) for label in labels) + 10
     top = corner[1] + 20
