@@ -492,6 +492,8 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet&
         }
         ++t;
       });
+      if (walks.size() == 1)
+        conv.give_back(group * columns + begin, group * columns + std::min(begin + kColumns, columns));
     });
   }
   return packed;

@@ -80,7 +80,7 @@ Reduce to_reduce(const std::string& name) {
 using Weight = nb::ndarray<const float, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
 
 std::shared_ptr<Convolution> make_convolution(Weight w, std::optional<Array> bias, Axes stride, Axes padding_low,
-                                              Axes dilation, int64_t groups, bool transposed) {
+                                              Axes dilation, int64_t groups, bool transposed, bool from_file) {
   Window window;
   window.kernel = {static_cast<int64_t>(w.shape(2)), static_cast<int64_t>(w.shape(3)),
                    static_cast<int64_t>(w.shape(4))};
@@ -103,7 +103,7 @@ std::shared_ptr<Convolution> make_convolution(Weight w, std::optional<Array> bia
   // The array lives as long as its floats are needed; its last reference may go on any thread.
   const auto kept = std::make_shared<Weight>(w);
   return std::make_shared<Convolution>(window, in_channels, out_channels, std::shared_ptr<const float>(kept, w.data()),
-                                       bias ? bias->data() : nullptr);
+                                       bias ? bias->data() : nullptr, from_file);
 }
 
 std::vector<float*> to_pointers(const Plan& plan, const std::vector<Array>& buffers, std::optional<Array> arena) {
@@ -221,7 +221,7 @@ NB_MODULE(_core, m) {
       .def_prop_ro("out_channels", &Convolution::out_channels)
       .def_prop_ro("packed_bytes", &Convolution::packed_bytes);
   m.def("make_convolution", &make_convolution, "weight"_a, "bias"_a.none(), "stride"_a, "padding_low"_a, "dilation"_a,
-        "groups"_a, "transposed"_a);
+        "groups"_a, "transposed"_a, "from_file"_a);
 
   nb::class_<Plan>(m, "Plan")
       .def(

@@ -1,5 +1,10 @@
 #include "convolution.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
@@ -71,8 +76,12 @@ std::vector<Walk> plan_walks(const Window& window, const Axes& out_size) {
 }
 
 Convolution::Convolution(Window window, int64_t in_channels, int64_t out_channels, std::shared_ptr<const float> weight,
-                         const float* bias)
-    : window_(window), in_channels_(in_channels), out_channels_(out_channels), weight_(std::move(weight)) {
+                         const float* bias, bool from_file)
+    : window_(window),
+      in_channels_(in_channels),
+      out_channels_(out_channels),
+      weight_(std::move(weight)),
+      from_file_(from_file) {
   if (bias != nullptr) {
     bias_ = allocate_floats(out_channels);
     std::copy(bias, bias + out_channels, bias_.get());
@@ -89,12 +98,29 @@ float Convolution::weight(int64_t k, int64_t c, int64_t tap) const {
   return weight_.get()[row * window_.taps() + tap];
 }
 
+void Convolution::give_back(int64_t begin, int64_t end) const {
+#if defined(__linux__)
+  // A transposed convolution's output channels lie apart: only all of them together are a stretch.
+  if (!from_file_ || (window_.transposed && end - begin < out_channels_)) return;
+  const int64_t row = window_.taps() * in_channels_ / window_.groups;
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(weight_.get() + begin * row) + page - 1) / page * page;
+  const uintptr_t last = reinterpret_cast<uintptr_t>(weight_.get() + end * row) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+#else
+  (void)begin, (void)end;
+#endif
+}
+
 const PackedWeights& Convolution::packed(const Algorithm& algorithm, const ConvProblem& problem, const KernelSet& set,
                                          int threads) const {
   const std::string packing = algorithm.packing != nullptr ? algorithm.packing(problem, set) : "";
   std::lock_guard<std::mutex> lock(mutex_);
   std::unique_ptr<PackedWeights>& slot = packed_[std::string(algorithm.name) + "/" + set.name + "/" + packing];
-  if (!slot) slot = std::make_unique<PackedWeights>(algorithm.pack(*this, problem, set, threads));
+  if (!slot) {
+    slot = std::make_unique<PackedWeights>(algorithm.pack(*this, problem, set, threads));
+    give_back(0, out_channels_);
+  }
   return *slot;
 }
 

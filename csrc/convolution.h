@@ -133,9 +133,10 @@ std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProble
 class Convolution {
  public:
   // weight: (out_channels, in_channels / groups, kernel), or transposed (in_channels, out_channels / groups, kernel);
-  // kept, not copied, since a network's weights are most of its memory.
+  // kept, not copied, since a network's weights are most of its memory. If they are a file's, their pages are given
+  // back as they are packed; the system reads them again should another algorithm ask.
   Convolution(Window window, int64_t in_channels, int64_t out_channels, std::shared_ptr<const float> weight,
-              const float* bias);
+              const float* bias, bool from_file = false);
   Convolution(const Convolution&) = delete;
   Convolution& operator=(const Convolution&) = delete;
 
@@ -146,6 +147,8 @@ class Convolution {
   const float* zeros() const { return zeros_.get(); }  // in_channels of them: what padding reads
   // of output channel k, input channel c of k's group, kernel tap (flat index)
   float weight(int64_t k, int64_t c, int64_t tap) const;
+  // The weights of output channels [begin, end) have been packed.
+  void give_back(int64_t begin, int64_t end) const;
 
   const PackedWeights& packed(const Algorithm& algorithm, const ConvProblem& problem, const KernelSet& set,
                               int threads) const;
@@ -156,6 +159,7 @@ class Convolution {
   int64_t in_channels_;
   int64_t out_channels_;
   std::shared_ptr<const float> weight_;
+  bool from_file_;
   FloatBuffer bias_;
   FloatBuffer zeros_;
   mutable std::mutex mutex_;

@@ -15,6 +15,7 @@
 #include "convolution.h"
 #include "cost.h"
 #include "rows.h"
+#include "threads.h"
 
 namespace convoxel {
 namespace {
@@ -309,7 +310,7 @@ class ProductRun final : public ConvRun {
 };
 
 // Weights by walk, group, panel, tap, channel, column; the columns of the last panel filled up with zeros.
-PackedWeights pack_panels(const Convolution& conv, const ConvProblem&, const KernelSet& set, int) {
+PackedWeights pack_panels(const Convolution& conv, const ConvProblem&, const KernelSet& set, int threads) {
   const Window& window = conv.window();
   const std::vector<Walk> walks = plan_walks(window, Axes{1, 1, 1});
   const int64_t channels = conv.in_channels() / window.groups;
@@ -324,21 +325,23 @@ PackedWeights pack_panels(const Convolution& conv, const ConvProblem&, const Ker
     packed.size += window.groups * packed.group_step.back();
   }
   packed.data = allocate_floats(packed.size);
-  float* out = packed.data.get();
-  for (const Walk& walk : walks) {
-    for (int64_t g = 0; g < window.groups; ++g) {
-      for (int64_t begin = 0; begin < columns; begin += panel) {
-        const int64_t end = std::min(begin + panel, padded);
-        for_taps(walk, window, [&](int64_t tap) {
-          for (int64_t c = 0; c < channels; ++c) {
-            for (int64_t k = begin; k < end; ++k) {
-              *out++ = k < columns ? conv.weight(g * columns + k, c, tap) : 0.0f;
-            }
+  const int64_t panels = ceil_div(padded, panel);
+  parallel_for(threads, window.groups * panels, [&](int64_t chunk, int) {
+    const int64_t g = chunk / panels, begin = chunk % panels * panel, end = std::min(begin + panel, padded);
+    for (size_t index = 0; index < walks.size(); ++index) {
+      const Walk& walk = walks[index];
+      float* out =
+          packed.data.get() + packed.walk_offset[index] + g * packed.group_step[index] + begin * walk.taps() * channels;
+      for_taps(walk, window, [&](int64_t tap) {
+        for (int64_t c = 0; c < channels; ++c) {
+          for (int64_t k = begin; k < end; ++k) {
+            *out++ = k < columns ? conv.weight(g * columns + k, c, tap) : 0.0f;
           }
-        });
-      }
+        }
+      });
     }
-  }
+    conv.give_back(g * columns + begin, g * columns + std::min(end, columns));
+  });
   return packed;
 }
 

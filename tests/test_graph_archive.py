@@ -71,6 +71,63 @@ def test_the_engine_shares_the_weights_of_a_file(saved: Path) -> None:
             part = part.base
 
 
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A network of 16 MiB, the most of it in one layer."""
+    torch.manual_seed(0)
+    path = tmp_path / "large.cvx"
+    net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(4096, 1024))
+    compile(net, torch.zeros(1, 3, 16, 16)).save(path)
+    return path
+
+
+MEASURE = """
+import sys
+import numpy as np
+from convoxel.graph.load import load
+
+def kilobytes(kind):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(kind))
+
+load(sys.argv[1])(np.ones((1, 3, 16, 16), np.float32))  # what modules and the engine need, whatever the network
+begun = kilobytes("VmRSS")
+program = load(sys.argv[2])
+program(np.ones((1, 3, 16, 16), np.float32))
+print(kilobytes("VmHWM") - begun)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what memory is used")
+def test_a_loaded_program_holds_its_weights_once(large: Path, saved: Path) -> None:
+    words = [sys.executable, "-c", MEASURE, str(saved), str(large)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    weights = large.stat().st_size / 1024
+    # In three parts (bf16x6) they take half as much again; with the file's own beside them, twice as much or more.
+    assert 0.9 * weights < int(done.stdout) < 1.8 * weights
+
+
+def test_a_file_may_be_replaced_but_not_overwritten(large: Path, tmp_path: Path) -> None:
+    program = cx.load(large)
+    small, wide = (np.random.default_rng(0).standard_normal((1, 3, n, n), np.float32) for n in (16, 24))
+    expected = [program(small), program(wide)]
+    again = cx.load(large)
+    (tmp_path / "other").write_bytes(b"another program")
+    (tmp_path / "other").replace(large)
+    for x, y in zip((small, wide), expected, strict=True):
+        np.testing.assert_array_equal(again(x), y)
+    large.write_bytes(b"short")  # the new file: nobody reads it
+    again(np.concatenate([small, small]))
+
+
+def test_an_overwritten_file_is_refused(large: Path) -> None:
+    program = cx.load(large)
+    with large.open("r+b") as file:
+        file.truncate(5000)
+    for act in (lambda: program(np.ones((1, 3, 16, 16), np.float32)), lambda: program.save(large.with_name("b.cvx"))):
+        with pytest.raises(GraphError, match="was overwritten while a program of it was in use; expected the file"):
+            act()
+
+
 def test_loading_needs_no_pytorch(saved: Path) -> None:
     code = (
         "import sys, numpy as np, convoxel as cx; "
@@ -141,7 +198,7 @@ def test_a_graph_that_makes_no_sense_is_refused(saved: Path, change: Any, monkey
     with safetensors.safe_open(saved, framework="numpy") as file:
         content = json.loads(file.metadata()["program"])
     change(content)
-    monkeypatch.setattr("convoxel.graph.archive._digest", lambda text, tensors: "same")
+    monkeypatch.setattr("convoxel.graph.archive._digest", lambda text, tensors, after_each=None: "same")
     changed(saved, program=json.dumps(content), sha256="same")
     with pytest.raises(GraphError):
         cx.load(saved)
@@ -153,7 +210,7 @@ def test_a_file_from_before_an_operator_gained_operands(saved: Path, monkeypatch
     node = next(node for node in content["graph"]["nodes"] if node[0] == "convolution")
     assert node[2][-1] == ""
     del node[2][-1], node[4]["slope"]
-    monkeypatch.setattr("convoxel.graph.archive._digest", lambda text, tensors: "same")
+    monkeypatch.setattr("convoxel.graph.archive._digest", lambda text, tensors, after_each=None: "same")
     changed(saved, program=json.dumps(content), sha256="same")
     assert cx.load(saved)(np.zeros((1, 3, 16, 16), np.float32))["height"] == 8
 

@@ -27,12 +27,11 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -42,6 +41,7 @@ from convoxel.graph.opset import OPERATORS, make_node, verify
 from convoxel.graph.passes import check_layouts
 from convoxel.graph.size import Size
 from convoxel.graph.structure import Branch, Fixed, Leaf, Structure
+from convoxel.graph.tensors import TensorFile
 
 if TYPE_CHECKING:
     from convoxel.graph.program import Program
@@ -107,7 +107,8 @@ def read_program(path: Path, threads: int | None, algorithm: str = "auto") -> Pr
     """
     from convoxel.graph.program import Program
 
-    metadata, tensors = _read(path)
+    file = TensorFile(path)
+    metadata, tensors = file.metadata, file.tensors
     if metadata.get("format") != FORMAT:
         raise GraphError(f"load: {path} is no saved program; expected a file that program.save(…) wrote.")
     version = metadata.get("version", "")
@@ -117,7 +118,7 @@ def read_program(path: Path, threads: int | None, algorithm: str = "auto") -> Pr
             "Install the newer Convoxel that wrote it."
         )
     text = metadata.get("program", "")
-    if _digest(text, tensors) != metadata.get("sha256"):
+    if _digest(text, tensors, file.give_back) != metadata.get("sha256"):
         raise GraphError(f"load: {path} is damaged: its checksum is another. Save or copy the program again.")
     try:
         content = json.loads(text)
@@ -129,33 +130,16 @@ def read_program(path: Path, threads: int | None, algorithm: str = "auto") -> Pr
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as reason:
         raise GraphError(f"load: {path} holds no valid program ({reason}). Save the program again.") from reason
     algorithm = saved if algorithm == "auto" else algorithm
-    return Program(graph, structure, threads=threads, algorithm=algorithm, winners=winners)
+    return Program(graph, structure, threads=threads, algorithm=algorithm, winners=winners, file=file)
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            for array in tensors.values():  # what nobody can change the engine shares instead of copying
-                part: Any = array
-                while isinstance(part, np.ndarray):
-                    part.setflags(write=False)
-                    part = part.base
-            return dict(file.metadata() or {}), tensors
-    except OSError as reason:
-        raise GraphError(f"load: {path} cannot be read ({reason}); expected a .cvx file.") from None
-    except Exception as reason:  # safetensors raises a kind of its own
-        raise GraphError(
-            f"load: {path} is broken or no saved program ({reason}); expected a file that program.save(…) wrote."
-        ) from None
-
-
-def _digest(text: str, tensors: Mapping[str, NDArray[Any]]) -> str:
+def _digest(text: str, tensors: Mapping[str, NDArray[Any]], after_each: Callable[[], None] = lambda: None) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         array = tensors[name]
         digest.update(f"{name}\n{array.dtype}\n{list(array.shape)}\n".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        after_each()
     return digest.hexdigest()
 
 

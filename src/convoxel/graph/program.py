@@ -28,6 +28,7 @@ from convoxel.graph.size import Shape, Size, evaluate, evaluate_shape, measure
 from convoxel.graph.structure import Structure, assemble
 
 if TYPE_CHECKING:
+    from convoxel.graph.tensors import TensorFile
     from convoxel.graph.verification import Verification
 
 __all__ = ["Program"]
@@ -59,9 +60,11 @@ class Program:
         algorithm: str = "auto",
         winners: Mapping[str, str] | None = None,
         source: str = "",
+        file: TensorFile | None = None,
     ) -> None:
         self._graph = graph
         self._source = source
+        self._file = file
         self._structure = structure
         self._threads = threads
         self._algorithm = algorithm
@@ -146,6 +149,7 @@ class Program:
 
     def _plan(self, arrays: Sequence[NDArray[Any]]) -> Execution:
         sizes = self._sizes(arrays)
+        self._check_file()
         try:
             broken = broken_condition(self._graph, sizes)
             if broken is not None:
@@ -212,7 +216,13 @@ class Program:
         """
         from convoxel.graph.archive import write_program
 
+        self._check_file()
         write_program(path, self._graph, self._structure, self._algorithm, self._winners)
+
+    def _check_file(self) -> None:
+        """Raise if the constants are no longer what was loaded."""
+        if self._file is not None:
+            self._file.check()
 
     # ---- looking inside ----------------------------------------------------------------------------------
 

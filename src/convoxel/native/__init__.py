@@ -7,6 +7,7 @@ measured here, kept on disk).
 
 from convoxel.native.cache import cache_folder
 from convoxel.native.convolve import conv, conv_transpose
+from convoxel.native.file import FileMemory
 from convoxel.native.machine import (
     algorithms,
     build_info,
@@ -23,6 +24,7 @@ from convoxel.native.tuning import known_winners, remembered_count, time_candida
 __all__ = [
     "ACTIVATIONS",
     "Convolution",
+    "FileMemory",
     "Plan",
     "Problem",
     "View",

@@ -26,6 +26,7 @@ def make_convolution(
     dilation: Sequence[int],
     groups: int,
     transposed: bool,
+    from_file: bool,
 ) -> Convolution: ...
 
 class Plan:

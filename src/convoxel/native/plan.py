@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from convoxel.errors import ConfigError, ShapeError, UnsupportedError
 from convoxel.native import _core
 from convoxel.native.calibration import calibrate
+from convoxel.native.file import is_of_file
 from convoxel.native.machine import algorithms, instruction_set, resolve_threads
 
 Floats = NDArray[np.float32]
@@ -54,7 +55,7 @@ class Convolution:
     Args:
         weight: ``(out_channels, in_channels/groups, kd, kh, kw)``; transposed: ``(in_channels,
             out_channels/groups, kd, kh, kw)``. Kept if neither it nor an array that it is a part of can be
-            written to; else copied.
+            written to; else copied. What lies in a ``FileMemory`` is given back as it is packed.
         bias: ``(out_channels,)`` or None.
         stride, dilation: per axis (d, h, w).
         padding_low: padding before the first input of each axis; negative crops. The padding at the other end
@@ -85,7 +86,9 @@ class Convolution:
         self.stride, self.padding_low, self.dilation = stride, padding_low, dilation
         self.groups, self.transposed = groups, transposed
         try:
-            self._core = _core.make_convolution(weight, bias, stride, padding_low, dilation, groups, transposed)
+            self._core = _core.make_convolution(
+                weight, bias, stride, padding_low, dilation, groups, transposed, is_of_file(weight)
+            )
         except ValueError as error:
             raise ShapeError(f"Convolution: {error}.") from None
 

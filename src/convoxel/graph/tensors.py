@@ -1,0 +1,101 @@
+"""The tensors of a safetensors file, of which the large ones stay in the file until the engine packs them.
+
+A network's weights are most of its memory, and the engine keeps a packed copy of them. What it packs from is therefore
+mapped: pages come as they are read and go as they are packed, so that a loaded network holds its weights once.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+
+from convoxel.errors import GraphError
+from convoxel.native import FileMemory
+
+__all__ = ["TensorFile"]
+
+_SMALLEST = 1 << 16  # bytes of a tensor that is worth a mapping
+# Where pages cannot be given back, tensors are copied.
+_MAPS = hasattr(mmap, "MADV_DONTNEED")
+
+
+class TensorFile:
+    """An open file: ``tensors`` by name, which nobody can write to, and ``metadata``.
+
+    Raises:
+        GraphError: the file cannot be read, or is none of safetensors'.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._memory: FileMemory | None = None
+        try:
+            # What the file says of its tensors is checked here, before any of it is believed.
+            with safetensors.safe_open(path, framework="numpy") as file:
+                self.metadata: dict[str, str] = dict(file.metadata() or {})
+                names = list(file.keys())
+                mapped = self._map() if _MAPS else {}
+                self.tensors = {n: mapped[n] if n in mapped else _frozen(file.get_tensor(n)) for n in names}
+        except OSError as reason:
+            raise GraphError(f"load: {path} cannot be read ({reason}); expected a .cvx file.") from None
+        except Exception as reason:  # safetensors raises a kind of its own
+            raise GraphError(
+                f"load: {path} is broken or no saved program ({reason}); expected a file that program.save(…) wrote."
+            ) from None
+
+    def give_back(self) -> None:
+        """Give back the memory of what has been read; it is read again when it is looked at."""
+        if self._memory is not None:
+            self._memory.madvise(mmap.MADV_DONTNEED)
+
+    def check(self) -> None:
+        """Raise ``GraphError`` if the file was written to since it was opened; to replace or delete it is fine."""
+        if self._memory is not None and _state(self._file) != self._opened:
+            raise GraphError(
+                f"load: {self._path} was overwritten while a program of it was in use; expected the file as it was, or "
+                "a new one in its place. Load the program again."
+            )
+
+    def _map(self) -> dict[str, NDArray[Any]]:
+        """Return the large float32 tensors as parts of the mapped file."""
+        with self._path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+            large = {
+                name: (entry["shape"], entry["data_offsets"][0])
+                for name, entry in header.items()
+                if entry.get("dtype") == "F32" and entry["data_offsets"][1] - entry["data_offsets"][0] >= _SMALLEST
+            }
+            # Numbers lie at multiples of their size; should a foreign writer have put them elsewhere, they are copied.
+            if not large or any((8 + length + begin) % 4 for _, begin in large.values()):
+                return {}
+            self._memory = FileMemory(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            self._file = os.dup(stream.fileno())
+        weakref.finalize(self, os.close, self._file)
+        self._opened = _state(self._file)
+        return {
+            name: np.frombuffer(self._memory, np.float32, int(np.prod(shape)), 8 + length + begin).reshape(shape)
+            for name, (shape, begin) in large.items()
+        }
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array that nobody can change, nor what it is a part of: the engine shares such a one."""
+    part: Any = array
+    while isinstance(part, np.ndarray):
+        part.setflags(write=False)
+        part = part.base
+    return array
+
+
+def _state(file: int) -> tuple[int, int]:
+    now = os.fstat(file)
+    return now.st_size, now.st_mtime_ns
