@@ -2,21 +2,24 @@
 
 Run by hand, with the packages installed::
 
-    .venv/bin/python tests/packages.py                      everything, on small inputs
+    .venv/bin/python tests/packages.py                      everything, on small inputs: is it right?
     .venv/bin/python tests/packages.py 'monai/*' '*resnet*'  some of it
-    .venv/bin/python tests/packages.py --speed              on inputs of the usual sizes, timed beside PyTorch
+    .venv/bin/python tests/packages.py --speed --sample     on inputs of the usual sizes: how fast beside other engines?
     .venv/bin/python tests/packages.py --json FILE          add the figures to FILE, which may hold those of other runs
 
 Weights are random and such that every layer matters: scales around 1, statistics as a training step leaves them.
 A network is wrong if its error, at the example's size or at another, is outside the tolerance of
 ``convoxel.graph.verification``; refusing another size is not. Packages that are not installed are left out.
+
+Speed is measured as by ``convoxel bench networks``: every engine in a process of its own, in turn. A network that
+some engine cannot run is compared with the others. Figures are written after every network, and a network whose speed
+FILE holds, measured with the same engines, algorithm, threads and rounds, is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import fnmatch
 import functools
 import importlib
@@ -37,9 +40,15 @@ import torch
 from torch import nn
 
 import convoxel as cx
-from convoxel.bench.clock import interleave
+from convoxel.bench.clock import write_json
+from convoxel.bench.engine import ENGINES
+from convoxel.bench.network import Network
+from convoxel.bench.race import measure_network, missing_engines
+from convoxel.bench.standing import OURS, Standing
+from convoxel.bench.verdict import geometric_means
 from convoxel.errors import ShapeError
 from convoxel.graph.verification import verify_program
+from convoxel.native import default_threads
 
 Make = Callable[[], nn.Module]
 
@@ -133,6 +142,24 @@ MONAI: dict[str, tuple[int, str, dict[str, Any]]] = {
                                                         "num_layers_d": 3}),
 }  # fmt: skip
 
+# One of each family, so that measuring their speed takes a quarter of an hour on two processors.
+SAMPLE = frozenset(
+    f"{package}/{name}"
+    for package, names in {
+        "timm": "resnet18 resnext50_32x4d seresnet33ts skresnet18 resnest14d res2net50_26w_4s resnetv2_50 densenet121 "
+        "vgg11_bn inception_v3 inception_next_atto xception41 dpn68b dla34 hrnet_w18_small ese_vovnet19b_dw "
+        "cspresnet50 darknet53 regnetx_002 regnety_002 efficientnet_b0 efficientnetv2_rw_t mixnet_s mobilenetv2_100 "
+        "mobilenetv3_small_100 mobilenetv4_conv_small lcnet_050 ghostnet_100 rexnet_100 repvgg_a0 mobileone_s0 "
+        "repvit_m0_9 convnext_atto convmixer_1024_20_ks9_p14 gernet_s hgnetv2_b0 poolformer_s12 efficientvit_b0 "
+        "mambaout_femto fasternet_t0",
+        "monai": "unet-3d basicunet-3d dynunet-3d segresnet-3d attentionunet-2d densenet121-2d resnet-3d resnet-1d "
+        "vnet-2d mednext-s-3d",
+        "smp": "unet-resnet18 unetplusplus-resnet18 fpn-resnet34 pspnet-resnet18 deeplabv3plus-mobilenet_v2 "
+        "linknet-resnet18 manet-resnet18 upernet-resnet18",
+    }.items()
+    for name in names.split()
+)
+
 LOOSE = 0.1  # a tolerance beyond which nothing is judged
 LEAST = {"hovernet-2d": 256}
 SMALL = {1: 96, 2: 96, 3: 32}
@@ -156,21 +183,34 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """Every network of the packages that are installed."""
-    declare_operators()
+    for listed in PACKAGES.values():
+        yield from listed()
+
+
+def timm_cases() -> Iterator[Case]:
     if (timm := package("timm")) is not None:
         for entry in TIMM:
             name, _, least = entry.partition(":")
             yield Case(f"timm/{name}", functools.partial(timm.create_model, name), least=int(least or 1))
+
+
+def monai_cases() -> Iterator[Case]:
     if (monai := package("monai.networks.nets")) is not None:
         for name, (dims, kind, options) in MONAI.items():
             channels = options.get("in_channels", options.get("n_input_channels", 1))
             make = functools.partial(getattr(monai, kind), **options)
             yield Case(f"monai/{name}", make, dims, channels, LEAST.get(name, 1))
+
+
+def smp_cases() -> Iterator[Case]:
     if (smp := package("segmentation_models_pytorch")) is not None:
         for kind, encoders in SMP.items():
             for encoder in encoders:
                 make = functools.partial(getattr(smp, kind), encoder, encoder_weights=None, classes=3)
                 yield Case(f"smp/{kind.lower()}-{encoder}", make, least=128)
+
+
+PACKAGES: dict[str, Callable[[], Iterator[Case]]] = {"timm": timm_cases, "monai": monai_cases, "smp": smp_cases}
 
 
 def declare_operators() -> None:
@@ -183,6 +223,7 @@ def declare_operators() -> None:
 @functools.cache
 def package(name: str) -> Any:
     """A module, or None if it is not installed."""
+    declare_operators()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -209,19 +250,14 @@ class Row:
     foreign: list[str] = field(default_factory=list)
     arrays: list[str] = field(default_factory=list)
     compile_s: float = 0.0
-    ms: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        times = "  ".join(f"{name} {value:.1f}" for name, value in self.ms.items())
-        peers = [value for name, value in self.ms.items() if name != "convoxel"]
-        ratio = f" {min(peers) / self.ms['convoxel']:.2f}x" if peers else ""
         notes = [f"PyTorch: {', '.join(self.foreign)}"] if self.foreign else []
         notes += [f"NumPy: {', '.join(self.arrays)}"] if self.arrays else []
         notes += [self.reason] if self.reason else []
         error = f"{self.l2_error:.1e} of {self.tolerance:.1e}"
         return (
-            f"{self.state:<9}{self.name:<38}{error:<22}{self.other_size:<8}{self.compile_s:5.1f} s  {times}{ratio}"
-            f"  {' | '.join(notes)}"
+            f"{self.state:<9}{self.name:<38}{error:<22}{self.other_size:<8}{self.compile_s:5.1f} s  {' | '.join(notes)}"
         )
 
 
@@ -246,14 +282,14 @@ def settle(model: nn.Module, case: Case) -> nn.Module:
     return model.eval()
 
 
-def judge(case: Case, speed: bool, rounds: int) -> Row:
+def judge(case: Case) -> Row:
     """Build, compile and compare one network."""
     row = Row(case.name)
     try:
         model = settle(case.make(), case)
     except Exception as error:  # of another package, of any kind
         return Row(case.name, "absent", first_line(error))
-    row.shape = case.shape((REAL if speed else SMALL)[case.dims])
+    row.shape = case.shape(SMALL[case.dims])
     x = torch.randn(row.shape, generator=torch.Generator().manual_seed(1))
     try:
         begun = time.perf_counter()
@@ -269,12 +305,10 @@ def judge(case: Case, speed: bool, rounds: int) -> Row:
         row.state = "wrong" if not found.passed else "fallback" if row.foreign else "ok"
         if found.passed and found.tolerance > LOOSE:
             row.state, row.reason = "unclear", "float32 itself is that far off with these weights"
-        if not speed:
-            row.other_size = other_size(program, model, case)
-            row.state = "wrong" if row.other_size.startswith("WRONG") else row.state
+        row.other_size = other_size(program, model, case)
+        row.state = "wrong" if row.other_size.startswith("WRONG") else row.state
     except Exception as error:  # a matrix shows every failure, of whatever kind
         return Row(case.name, "refused", f"{type(error).__name__}: {first_line(error)}", row.shape)
-    row.ms = timed(program, model, x, rounds) if rounds else {}
     return row
 
 
@@ -291,53 +325,173 @@ def other_size(program: Any, model: nn.Module, case: Case) -> str:
     return "ok" if found.passed else f"WRONG {found.l2_error:.0e}"
 
 
-def timed(program: Any, model: nn.Module, x: torch.Tensor, rounds: int) -> dict[str, float]:
-    """Milliseconds of our program and of PyTorch with channels first and last, in turn."""
-    formats: dict[int, Any] = {4: torch.channels_last, 5: torch.channels_last_3d}
-    runs: dict[str, Callable[[], Any]] = {"convoxel": lambda: program(x), "pytorch": lambda: model(x)}
-    if x.ndim in formats:
-        last = copy.deepcopy(model).to(memory_format=formats[x.ndim])
-        laid_out = x.contiguous(memory_format=formats[x.ndim])
-        runs["pytorch-cl"] = lambda: last(laid_out)
-    with torch.inference_mode():
-        times = interleave(runs, rounds)
-    return {name: 1e3 * time["median_s"] for name, time in times.items()}
-
-
 def first_line(error: BaseException) -> str:
     """The message in one line."""
     return " ".join(str(error).split())[:240]
 
 
-def keep(rows: list[Row], path: Path) -> None:
-    """Write the rows into the file, beside those of other networks that it holds."""
-    kept = {row["name"]: row for row in json.loads(path.read_text())} if path.exists() else {}
-    kept.update((row.name, asdict(row)) for row in rows)
-    path.write_text(json.dumps(list(kept.values()), indent=1) + "\n")
+# ---- how fast it is --------------------------------------------------------------------------------------
+
+
+def build(name: str) -> nn.Module:
+    """The network with the same weights every time; the engines' processes call this, by its name."""
+    listed = PACKAGES[name.partition("/")[0]]()
+    case = next(case for case in listed if case.name == name)
+    return settle(case.make(), case)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How speed is measured; figures of other settings are not comparable."""
+
+    engines: list[str]
+    algorithm: str
+    threads: int
+    rounds: int
+
+    def measure(self, case: Case) -> dict[str, Any]:
+        """The figures of a network, as JSON knows them; memory and readiness of PyTorch include the package."""
+        size = case.shape(REAL[case.dims])[2:]
+        network = Network(case.name, "packages:build", case.channels, size, {"name": case.name}, tolerance=LOOSE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = measure_network(network, batch=1, **asdict(self))
+        return {**found.to_dict(), "settings": asdict(self)}
+
+
+class Kept(Standing):
+    """A comparison whose figures come from a file."""
+
+    def __init__(self, speed: dict[str, Any]) -> None:
+        self.name, self.times, self.failed = speed["network"], speed["times"], speed["failed"]
+        self.peers = tuple(name for name in self.times if name != OURS)
+
+    def __str__(self) -> str:
+        if self.ratio is None or self.best_peer is None:
+            return f"{self.name:<38}no comparison"
+        times = "  ".join(f"{name} {1e3 * self.times[name]['median_s']:.4g}" for name in (OURS, *self.peers))
+        return f"{self.name:<38}{self.ratio:5.2f}x{'!' if self.ratio < 1 else ' '} {self.best_peer:<12} {times} ms"
+
+
+def race(chosen: list[Case], settings: Settings, path: Path | None) -> int:
+    """Measure the networks that the file does not hold yet, say how each went and what all of them say together."""
+    known = read(path)
+    standings: list[Kept] = []
+    unmeasured = 0
+    for number, case in enumerate(chosen, 1):
+        head, begun = f"{number:>3}/{len(chosen)}  ", time.perf_counter()
+        speed = known.get(case.name, {}).get("speed")
+        measured = speed is None or speed["settings"] != asdict(settings)
+        if measured:
+            try:
+                speed = settings.measure(case)
+            except KeyboardInterrupt:
+                unmeasured += 1
+                print(f"{head}{case.name:<38}interrupted", flush=True)
+                break
+            except Exception as error:  # of another package, or of ours, of any kind
+                unmeasured += 1
+                print(f"{head}{case.name:<38}not measured: {type(error).__name__}: {first_line(error)}", flush=True)
+                continue
+        standings.append(Kept(speed))
+        note = f"{time.perf_counter() - begun:.0f} s" if measured else "from the file"
+        print(f"{head}{standings[-1]}  ({note})", flush=True)
+        for name, reason in standings[-1].failed.items():
+            print(f"{'':>9}{name} failed: {reason}", flush=True)
+        if OURS not in speed["times"]:
+            unmeasured += 1
+        elif measured and path is not None:
+            keep({"name": case.name, "speed": speed}, path)
+    summarise(standings)
+    return 1 if unmeasured else 0
+
+
+def summarise(standings: list[Kept]) -> None:
+    """Print geometric means by package and the smallest ratios."""
+    groups = [(group, each) for each in standings for group in ("all", each.name.partition("/")[0])]
+    print(f"\n{'speed by the best peer':<26}{'geometric mean':>15}{'smallest':>10}{'networks':>10}")
+    for mean in geometric_means(groups):
+        print(f"{mean.name:<26}{mean.ratio:14.2f}x{mean.smallest:9.2f}x{mean.count:>10}")
+    compared = sorted((each for each in standings if each.ratio is not None), key=lambda each: each.ratio or 0.0)
+    print("\nsmallest ratios")
+    for each in compared[:5]:
+        print(f"{each.ratio:8.2f}x  {each.name} ({each.best_peer})")
+
+
+# ---- the command -----------------------------------------------------------------------------------------
+
+
+def read(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The figures of a file by network, none without a file."""
+    if path is None or not path.exists():
+        return {}
+    return {row["name"]: row for row in json.loads(path.read_text())["rows"]}
+
+
+def keep(row: dict[str, Any], path: Path) -> None:
+    """Add figures of a network to the file, which is whole at any moment."""
+    rows = read(path)
+    rows[row["name"]] = {**rows.get(row["name"], {}), **row}
+    partial = path.with_name(f"{path.name}.partial")
+    write_json(list(rows.values()), partial)
+    partial.replace(path)
+
+
+def check(chosen: list[Case], path: Path | None) -> int:
+    """Compile and compare the networks, and say how each went."""
+    states: list[str] = []
+    for case in chosen:
+        row = judge(case)
+        states.append(row.state)
+        print(row, flush=True)
+        if path is not None:
+            keep(asdict(row), path)
+    print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    return 1 if {"wrong", "refused"} & set(states) else 0
+
+
+def parse_engines(text: str) -> list[str]:
+    """The names of engines, separated by commas; ours takes part in any case."""
+    names = text.split(",")
+    if unknown := set(names) - set(ENGINES):
+        raise argparse.ArgumentTypeError(f"got {', '.join(sorted(unknown))}; expected some of {', '.join(ENGINES)}")
+    return [name for name in ENGINES if name in (OURS, *names)]
 
 
 def main() -> int:
+    usual = ",".join(name for name in ENGINES if name != "torch.compile")
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("patterns", nargs="*", default=["*"], help="names such as 'timm/resnet*'")
-    parser.add_argument("--speed", action="store_true", help="inputs of the usual sizes")
-    parser.add_argument("--rounds", type=int, default=3, help="timed runs of each contender, 0 for none (3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="add the figures to a file")
+    parser.add_argument("--sample", action="store_true", help="of those names, the ones that stand for their families")
     parser.add_argument("--list", action="store_true", help="print the names and end")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add the figures to a file")
+    parser.add_argument("--speed", action="store_true", help="measure speed, on inputs of the usual sizes")
+    parser.add_argument("--engines", type=parse_engines, default=usual, metavar="A,B", help=f"with --speed ({usual})")
+    parser.add_argument("--algorithm", choices=("auto", "fast"), default="auto", help="with --speed: of ours (auto)")
+    parser.add_argument("--threads", type=int, default=default_threads(), help="with --speed: of every engine (all)")
+    parser.add_argument("--rounds", type=int, default=7, help="with --speed: timed runs of every engine (7)")
     options = parser.parse_args()
+    if options.rounds < 1 or options.threads < 1:
+        parser.error(f"got --rounds {options.rounds} and --threads {options.threads}; expected 1 or more of each")
+    try:
+        read(options.json)
+    except (OSError, ValueError, TypeError, KeyError):
+        parser.error(f"{options.json}: does not hold figures that --json wrote; name another file")
+    if options.json is not None and not options.json.parent.is_dir():
+        parser.error(f"{options.json}: there is no folder {options.json.parent}; make it first")
     logging.getLogger("torch").setLevel(logging.ERROR)  # the solver of sizes reports what it cannot simplify
     chosen = [case for case in cases() if any(fnmatch.fnmatch(case.name, p) for p in options.patterns)]
+    chosen = [case for case in chosen if case.name in SAMPLE or not options.sample]
+    if not chosen:
+        parser.error(f"no network is called {' or '.join(options.patterns)}; --list shows the names")
     if options.list:
         print("\n".join(case.name for case in chosen))
         return 0
-    rows: list[Row] = []
-    for case in chosen:
-        rows.append(judge(case, options.speed, options.rounds))
-        print(rows[-1], flush=True)
-        if options.json is not None:
-            keep(rows[-1:], options.json)
-    states = [row.state for row in rows]
-    print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
-    return 1 if {"wrong", "refused"} & set(states) else 0
+    if not options.speed:
+        return check(chosen, options.json)
+    if absent := missing_engines():
+        print(f"Without {', '.join(absent)}, which are not installed.")
+    return race(chosen, Settings(options.engines, options.algorithm, options.threads, options.rounds), options.json)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 import torch
 
 import convoxel as cx
+import packages
 from convoxel import ConfigError, models
 from convoxel.bench import engine, network, race, worker
-from convoxel.bench.engine import ENGINES, Engine, Task
+from convoxel.bench.engine import ENGINES, Engine, Task, first_output
 from convoxel.bench.network import NETWORKS, Network, select_networks
 from convoxel.bench.plot import plot_results
 from convoxel.bench.race import Race, measure_network
@@ -28,8 +30,7 @@ SMALL = Network("tiny", "unet", 1, (16, 16), {"levels": 1, "width": 4, "num_clas
 
 
 @pytest.fixture
-def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
-    monkeypatch.setattr(network, "NETWORKS", (SMALL,))
+def task(tmp_path: Path) -> Task:
     made = Task(SMALL, tmp_path, 1)
     race._write_files(made, 1, tune=False, algorithm="auto", failed={})
     return made
@@ -51,6 +52,14 @@ def test_a_network_has_the_same_weights_every_time() -> None:
     first, second = SMALL.build(), SMALL.build()
     assert not first.training
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_a_network_may_be_built_by_any_function() -> None:
+    net = Network("pool", "torch.nn:MaxPool2d", 3, (8, 8), {"kernel_size": 2})
+    module = net.build()
+    assert isinstance(module, torch.nn.MaxPool2d) and module.kernel_size == 2 and not module.training
+    with pytest.raises(ModuleNotFoundError, match="No module named 'nowhere'"):
+        replace(net, model="nowhere:build").build()
 
 
 def test_networks_are_chosen() -> None:
@@ -92,7 +101,7 @@ def test_a_worker_answers_in_lines(task: Task, monkeypatch: pytest.MonkeyPatch) 
         return lambda: calls.append(1) or np.ones(3, np.float32)
 
     monkeypatch.setattr(worker, "ENGINES", {"mine": Engine(prepare, ("json",))})
-    words = {"engine": "mine", "network": "tiny", "folder": str(task.folder), "threads": 1}
+    words = {"engine": "mine", "network": asdict(SMALL), "folder": str(task.folder), "threads": 1}
     answers = io.StringIO()
     worker.serve(io.StringIO("\n".join(map(json.dumps, [words, "sample", "memory"])) + "\n"), answers)
     ready, sample, memory = map(json.loads, answers.getvalue().splitlines())
@@ -107,10 +116,10 @@ def test_a_worker_answers_in_lines(task: Task, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_process_runs_times_and_measures_memory(tmp_path: Path) -> None:
-    """The real thing, with our engine; its process knows only the real list."""
-    net = next(net for net in NETWORKS if net.name == "resnet18_1d")
+    """The real thing, with our engine and a network of no list."""
+    net = Network("conv", "torch.nn:Conv1d", 12, (64,), {"in_channels": 12, "out_channels": 4, "kernel_size": 3})
     made = Task(net, tmp_path, 1)
-    program = cx.compile(torch.nn.Conv1d(12, 4, 3), torch.zeros(1, 12, 64))
+    program = cx.compile(net.build(), torch.zeros(1, 12, 64))
     program.save(tmp_path / "net.cvx")
     x = np.ones((1, 12, 64), np.float32)
     np.save(tmp_path / "x.npy", x)
@@ -118,6 +127,9 @@ def test_a_process_runs_times_and_measures_memory(tmp_path: Path) -> None:
     try:
         assert 0 < started() < 5 and 0 < started.ready_s < 60 and started.peak_bytes() > 0
         np.testing.assert_array_equal(np.load(tmp_path / "convoxel.npy"), program(x))
+        theirs = Worker("pytorch", made)
+        theirs.close()
+        np.testing.assert_allclose(np.load(tmp_path / "pytorch.npy"), program(x), atol=1e-5)
     finally:
         started.close()
     assert started._process.returncode is not None
@@ -126,6 +138,23 @@ def test_a_process_runs_times_and_measures_memory(tmp_path: Path) -> None:
         Worker("convoxel", made)
     with pytest.raises(WorkerFailed, match="no answer within 0 s"):
         Worker("convoxel", made, limit_s=0.01)
+
+
+def test_a_process_finds_a_function_where_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And several results: the first is compared."""
+    (tmp_path / "invented.py").write_text(
+        "import torch\n\nclass Two(torch.nn.Module):\n    def forward(self, x):\n"
+        "        return {'sum': [x + 1, x], 'twice': 2 * x}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    x = np.ones((1, 2, 3), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    Worker("pytorch", Task(Network("two", "invented:Two", 2, (3,)), tmp_path, 1)).close()
+    np.testing.assert_array_equal(np.load(tmp_path / "pytorch.npy"), x + 1)
+
+
+def test_the_first_output_is_found() -> None:
+    assert first_output(3) == 3 and first_output(([4, 5], 6)) == 4 and first_output({"b": (7,), "a": 8}) == 7
 
 
 def test_a_process_that_dies_leaves_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +185,7 @@ class Fake:
         self.samples += 1
         if self.name == "pytorch-cl" and self.samples > 1:
             raise WorkerFailed("out of memory")
-        return {"convoxel": 1.0, "pytorch": 4.0, "onnxruntime": 2.0}[self.name] if self.name != "pytorch-cl" else 0.1
+        return {"convoxel": 1.0, "pytorch": 4.0, "onnxruntime": 2.0, "pytorch-cl": 0.1, "openvino": 3.0}[self.name]
 
     def peak_bytes(self) -> int:
         return {"convoxel": 3, "pytorch": 9}.get(self.name, 5) << 20
@@ -185,6 +214,15 @@ def test_failures_are_named_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch
     row = json.loads(json.dumps(found.to_dict()))
     assert row["ms"] == {"convoxel": 1000, "pytorch": 4000, "onnxruntime": 2000} and row["ratio"] == 2
     assert row["peak_bytes"]["convoxel"] == 3 << 20 and row["shape"] == [2, 1, 16, 16]
+
+
+def test_a_network_has_its_own_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "Worker", Fake)
+    monkeypatch.setattr(race, "lacking", lambda needs: ())
+    engines = ["convoxel", "openvino"]  # the latter is off by one
+    strict = measure_network(SMALL, 1, 1, rounds=1, engines=engines)
+    loose = measure_network(replace(SMALL, tolerance=1e3), 1, 1, rounds=1, engines=engines)
+    assert "openvino" in strict.failed and "openvino" in loose.times and not loose.failed
 
 
 def standing(name: str, ratio: float, batch: int = 1, ours: bool = True) -> Race:
@@ -283,3 +321,94 @@ def test_the_script_is_the_command() -> None:
     done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
     assert "Example: convoxel bench networks" in done.stdout
     assert engine.ENGINES.keys() >= {"convoxel", "torch.compile"}
+
+
+# ---- networks of other packages --------------------------------------------------------------------------
+
+
+def test_the_sample_is_of_the_lists() -> None:
+    names = {f"timm/{entry.partition(':')[0]}" for entry in packages.TIMM}
+    names |= {f"monai/{name}" for name in packages.MONAI}
+    names |= {f"smp/{kind.lower()}-{encoder}" for kind, encoders in packages.SMP.items() for encoder in encoders}
+    assert names > packages.SAMPLE
+    counts = [sum(name.startswith(f"{package}/") for name in packages.SAMPLE) for package in packages.PACKAGES]
+    assert counts == [40, 10, 8]
+
+
+def test_a_network_of_a_package_is_built_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = packages.Case("mine/conv", lambda: torch.nn.Conv2d(3, 4, 3))
+    monkeypatch.setitem(packages.PACKAGES, "mine", lambda: iter([case]))
+    net = Network("mine/conv", "packages:build", 3, (8, 8), {"name": "mine/conv"})
+    first, second = net.build(), net.build()
+    assert not first.training and torch.equal(first.weight, second.weight)
+
+
+def test_speed_is_kept_after_every_network(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios = {"timm/a": 2.0, "timm/b": 0.5, "smp/c": 3.0}
+    measured = []
+
+    def measure(net: Network, batch: int, **settings: Any) -> Race:
+        measured.append(net.name)
+        assert (net.model, net.options, net.size, batch) == ("packages:build", {"name": net.name}, (224, 224), 1)
+        assert settings["rounds"] == 5 and settings["engines"] == ["convoxel", "openvino"]
+        if net.name == "smp/stop":
+            raise KeyboardInterrupt
+        if net.name not in ratios:
+            raise ValueError("no\nsuch layer")
+        times = {"convoxel": {"median_s": 1.0}, "openvino": {"median_s": ratios[net.name]}}
+        return Race(net, 1, 2, 10, times, {"onnxruntime": "no export"}, 1.0, {}, {}, {}, 1e9)
+
+    monkeypatch.setattr(packages, "measure_network", measure)
+    cases = [packages.Case(name, torch.nn.Identity) for name in (*ratios, "timm/odd")]
+    settings = packages.Settings(["convoxel", "openvino"], "auto", 2, 5)
+    path = tmp_path / "a.json"
+    packages.keep({"name": "timm/b", "state": "ok"}, path)
+    assert packages.race(cases[:2], settings, path) == 0
+    assert packages.race(cases, settings, path) == 1
+    assert measured == ["timm/a", "timm/b", "smp/c", "timm/odd"], "none of them twice"
+    rows = packages.read(path)
+    assert list(rows) == ["timm/b", "timm/a", "smp/c"] and rows["timm/b"]["state"] == "ok"
+    assert rows["smp/c"]["speed"]["ratio"] == 3 and json.loads(path.read_text())["machine"]["processor"]
+    lines = capsys.readouterr().out.splitlines()[-17:]
+    assert "2.00x  openvino" in lines[0] and lines[0].endswith("(from the file)")
+    assert lines[1].strip() == "onnxruntime failed: no export" and "0.50x! openvino" in lines[2]
+    assert "timm/odd" in lines[6] and lines[6].endswith("not measured: ValueError: no such layer")
+    assert [line.split() for line in lines[9:12]] == [
+        ["all", "1.44x", "0.50x", "3"], ["timm", "1.00x", "0.50x", "2"], ["smp", "3.00x", "3.00x", "1"],
+    ]  # fmt: skip
+    assert lines[-1].split() == ["3.00x", "smp/c", "(openvino)"]
+    stopping = [packages.Case(name, torch.nn.Identity) for name in ("timm/a", "smp/stop", "smp/c")]
+    assert packages.race(stopping, settings, path) == 1
+    shown = capsys.readouterr().out
+    assert "smp/stop" in shown and "interrupted" in shown and "smp/c" not in shown and "geometric mean" in shown
+    other = packages.Settings(["convoxel", "openvino"], "fast", 2, 5)
+    packages.race(cases[:1], other, path)
+    assert measured[-1] == "timm/a" and packages.read(path)["timm/a"]["speed"]["settings"]["algorithm"] == "fast"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("--speed --engines ort", "got ort; expected some of convoxel, pytorch"),
+        ("--speed --algorithm direct", "invalid choice: 'direct'"),
+        ("--speed --rounds 0", "got --rounds 0 and --threads 3; expected 1 or more"),
+        ("nothing*", "no network is called nothing*; --list shows"),
+        ("--json {}/no/a.json", "there is no folder"),
+        ("--json {}/list.json", "does not hold figures that --json wrote"),
+    ],
+)
+def test_wrong_options_are_refused(
+    words: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    monkeypatch.setattr(packages, "PACKAGES", {"mine": lambda: iter([packages.Case("mine/a", torch.nn.Identity)])})
+    monkeypatch.setattr(sys, "argv", ["packages.py", "--threads", "3", *words.format(tmp_path).split()])
+    with pytest.raises(SystemExit, match="2"):
+        packages.main()
+    assert part in capsys.readouterr().err
+
+
+def test_engines_are_chosen() -> None:
+    assert packages.parse_engines("openvino,torch.compile") == ["convoxel", "torch.compile", "openvino"]

@@ -1,7 +1,7 @@
 """The engines that run whole networks, each as its users would: how it is given one, and how it is called.
 
 A network lies in a folder: ``net.cvx`` for ours, ``net.onnx`` for those that read ONNX, ``x.npy`` the input. PyTorch
-builds the network from the zoo.
+builds the network anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from convoxel.bench.network import Network
 from convoxel.bench.peer import open_onnxruntime, open_openvino
 from convoxel.bench.standing import OURS
 
-__all__ = ["ENGINES", "Engine", "Task"]
+__all__ = ["ENGINES", "Engine", "Task", "first_output"]
 
 Floats = NDArray[np.float32]
 Run = Callable[[], Any]
@@ -43,7 +43,7 @@ class Engine:
     """One engine.
 
     Attributes:
-        prepare: returns a call that runs the task and returns an array or a tensor.
+        prepare: returns a call that runs the task and returns what the network does: see ``first_output``.
         needs: the packages that it is made of; they are imported before memory and time are counted.
         dims: the numbers of spatial axes that it knows.
     """
@@ -51,6 +51,17 @@ class Engine:
     prepare: Callable[[Task], Run]
     needs: tuple[str, ...]
     dims: tuple[int, ...] = (1, 2, 3)
+
+
+def first_output(y: Any) -> Any:
+    """Return the first array or tensor of a network's result, which may be a list or a dictionary of them.
+
+    >>> first_output({"mask": [1.5, 2.5], "edge": 3.5})
+    1.5
+    """
+    while isinstance(y, (Mapping, list, tuple)):
+        y = next(iter(y.values() if isinstance(y, Mapping) else y))
+    return y
 
 
 def _convoxel(task: Task) -> Run:

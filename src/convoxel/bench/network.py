@@ -1,8 +1,12 @@
-"""The networks that are compared: the zoo's definitions on inputs of the usual sizes."""
+"""The networks that are compared: the zoo's definitions on inputs of the usual sizes, or anybody's.
+
+A network is data, down to the name of the function that builds it: another process needs no more to build it, too.
+"""
 
 from __future__ import annotations
 
 import fnmatch
+import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +18,16 @@ __all__ = ["NETWORKS", "Network", "select_networks"]
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the zoo and its input.
+    """A network and its input.
 
     Attributes:
         name: what it is called here.
-        model: its name in the zoo.
+        model: its name in the zoo; or a function, such as ``package.module:function``, that returns any network.
         channels, size: of the input.
-        options: of the zoo's function.
+        options: of the zoo's function, beside ``dims`` and ``in_channels``; or all arguments of the other function,
+            of types that JSON knows.
         quick: whether it belongs to the short list.
+        tolerance: ‖y − y₀‖ / ‖y₀‖ beyond which an engine did not compute this network.
     """
 
     name: str
@@ -30,6 +36,7 @@ class Network:
     size: tuple[int, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     quick: bool = False
+    tolerance: float = 1e-3
 
     @property
     def dims(self) -> int:
@@ -47,6 +54,8 @@ class Network:
         from convoxel import models
 
         torch.manual_seed(0)
+        if ":" in self.model:
+            return pkgutil.resolve_name(self.model)(**self.options).eval()
         return models.build(self.model, dims=self.dims, in_channels=self.channels, **self.options).eval()
 
     def __str__(self) -> str:

@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 
 from convoxel.bench.clock import interleave, measure_ceilings
-from convoxel.bench.engine import ENGINES, Task
+from convoxel.bench.engine import ENGINES, Task, first_output
 from convoxel.bench.network import Network
 from convoxel.bench.peer import lacking
 from convoxel.bench.standing import OURS, Standing
 from convoxel.bench.worker import Worker, WorkerFailed
 
 __all__ = ["Race", "measure_network", "missing_engines"]
-
-_FAR = 1e-3  # ‖y − y₀‖ / ‖y₀‖ beyond which an engine did not compute this network
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,10 @@ class Race(Standing):
         times: median_s, min_s and max_s of all contenders.
         failed: why the others did not run, by name.
         compile_s: ours, from the PyTorch module to a program.
-        ready_s: from a file (PyTorch: from the zoo) to the first result, by name; packages were imported before.
+        ready_s: from a file (PyTorch: from the network's code) to the first result, by name; packages were imported
+            before.
         peak_bytes: the most memory of each process, beyond that of the imported engine.
-        l2_errors: ‖y − y₀‖ / ‖y₀‖, where y₀ is PyTorch's result.
+        l2_errors: ‖y − y₀‖ / ‖y₀‖, where y₀ is PyTorch's result; of several arrays, the first.
         ceiling: operations per second that registers allow on these threads, the largest of several measurements.
     """
 
@@ -134,7 +133,7 @@ def measure_network(
                 worker = Worker(name, task)
                 open_workers.callback(worker.close)
                 errors[name] = _distance(np.load(task.folder / f"{name}.npy"), truth)
-                if not errors[name] <= _FAR:
+                if not errors[name] <= network.tolerance:
                     raise WorkerFailed(f"its result is off by {errors[name]:.1e}")
                 workers[name] = worker
             except WorkerFailed as reason:
@@ -182,10 +181,10 @@ def _write_files(task: Task, batch: int, tune: bool, algorithm: str, failed: dic
 
     x = np.random.default_rng(0).standard_normal(task.network.shape(batch), np.float32)
     np.save(task.folder / "x.npy", x)
-    model, tensor = task.network.build(), torch.from_numpy(x)
     torch.set_num_threads(task.threads)
+    model, tensor = task.network.build(), torch.from_numpy(x)
     with torch.inference_mode():
-        truth = model(tensor).numpy()
+        truth = first_output(model(tensor)).numpy()
     begun = time.perf_counter()
     program = compile_model(model, tensor, threads=task.threads, tune=tune, algorithm=algorithm)
     compile_s = time.perf_counter() - begun

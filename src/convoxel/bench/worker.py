@@ -14,10 +14,12 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from convoxel.bench.engine import ENGINES, Task
+from convoxel.bench.engine import ENGINES, Task, first_output
+from convoxel.bench.network import Network
 
 __all__ = ["Worker", "WorkerFailed"]
 
@@ -44,8 +46,9 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # it finds a network's function where we do
         )
-        words = {"engine": engine, "network": task.network.name, "folder": str(task.folder), "threads": task.threads}
+        words = {"engine": engine, "network": asdict(task.network), "folder": str(task.folder), "threads": task.threads}
         try:
             self.ready_s = float(self._ask(words)["ready_s"])
         except WorkerFailed:
@@ -131,16 +134,14 @@ def _prepare(words: dict[str, Any]) -> tuple[Any, float, int]:
     """Return the call, the seconds up to its first result (which is saved), and the memory before."""
     import numpy as np
 
-    from convoxel.bench.network import select_networks
-
     engine = ENGINES[words["engine"]]
     for name in engine.needs:
         importlib.import_module(name)
-    (network,) = select_networks([words["network"]])
-    task = Task(network, Path(words["folder"]), words["threads"])
+    given = words["network"]
+    task = Task(Network(**{**given, "size": tuple(given["size"])}), Path(words["folder"]), words["threads"])
     before, begun = _resident_bytes("VmRSS"), time.perf_counter()
     run = engine.prepare(task)
-    y = run()
+    y = first_output(run())
     ready_s = time.perf_counter() - begun
     np.save(task.folder / f"{words['engine']}.npy", np.asarray(y))
     return run, ready_s, before
