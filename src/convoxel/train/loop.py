@@ -24,8 +24,9 @@ from convoxel.train.constraint import add_penalty, hold_constraints
 from convoxel.train.evaluation import score_samples
 from convoxel.train.inference import build_predictor
 from convoxel.train.interrupt import Interrupt
-from convoxel.train.network import arrange_images, autocast
+from convoxel.train.network import arrange_images
 from convoxel.train.norm import set_mode
+from convoxel.train.precision import autocast
 from convoxel.train.progress import Progress
 from convoxel.train.schedule import learning_rate, measure_fraction, steps_total
 from convoxel.train.setup import Run, finish_run, open_run, resume_run

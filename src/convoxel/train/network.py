@@ -15,8 +15,9 @@ from convoxel import models
 from convoxel.errors import CheckpointError, ConfigError
 from convoxel.train.checkpoint import Checkpoint, Store
 from convoxel.train.config import TrainConfig
+from convoxel.train.precision import autocast
 
-__all__ = ["arrange", "autocast", "build_network", "check_model", "load_model", "model_tensors", "torch_call"]
+__all__ = ["arrange", "build_network", "check_model", "load_model", "model_tensors", "torch_call"]
 
 PREFIX = "model."
 
@@ -76,11 +77,6 @@ def arrange_images(images: torch.Tensor) -> torch.Tensor:
 
 def _layout(dims: int) -> torch.memory_format | None:
     return {2: torch.channels_last, 3: torch.channels_last_3d}.get(dims)
-
-
-def autocast(precision: str | None) -> torch.autocast:
-    """Return the context in which a network runs in the run's precision; weights stay float32."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def torch_call(model: nn.Module, precision: str | None = "float32") -> Any:

@@ -1,0 +1,57 @@
+"""The numbers that a network computes with while it trains."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["autocast"]
+
+
+@contextlib.contextmanager
+def autocast(precision: str | None) -> Iterator[None]:
+    """Run a network in the run's precision: products in bfloat16 if it is "bfloat16"; weights stay float32."""
+    if precision != "bfloat16":
+        yield
+        return
+    with torch.autocast("cpu", dtype=torch.bfloat16), _SmallMaps():
+        yield
+
+
+class _SmallMaps(TorchFunctionMode):
+    """Convolutions whose window is longer than the map run in float32.
+
+    For them PyTorch 2.13 takes part of the weights' gradient in bfloat16 from memory that nobody has written to: of a
+    3×3 kernel of stride 2 on a map one pixel wide it is garbage, most of the time not even finite.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in _CONVOLUTIONS and _is_small(*args, **given):
+            with torch.autocast("cpu", enabled=False):
+                return func(*map(_as_float, args), **{name: _as_float(value) for name, value in given.items()})
+        return func(*args, **given)
+
+
+_CONVOLUTIONS = (
+    torch.conv1d, torch.conv2d, torch.conv3d,
+    torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
+)  # fmt: skip
+
+
+def _is_small(input: torch.Tensor, weight: torch.Tensor, *more: Any, **named: Any) -> bool:
+    return any(size < taps for size, taps in zip(input.shape[2:], weight.shape[2:], strict=True))
+
+
+def _as_float(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) else value
