@@ -289,6 +289,8 @@ def test_D13_command_shows_what_each_scale_costs(capsys: pytest.CaptureFixture[s
     assert rows[3]["shape"] == [1, 3, 112, 112] and rows[4]["resolution"] == 1.15
     assert main(words) == 0
     assert "470,072" in capsys.readouterr().out
+    assert main(["scale", "mobilenet_v1", "--width", "0.25", "--set", "num_classes=10", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scales"][0]["params"] == 470_072 - 990 * 257
 
 
 @pytest.mark.parametrize("words, message", [

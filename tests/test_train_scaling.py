@@ -30,7 +30,7 @@ def test_D13_quality_grows_with_scale_on_digits(tmp_path: Path) -> None:
     def tell(number: int, name: str, progress: Progress) -> None:
         told.append((number, name, progress.fraction))
 
-    widths = [{"width": width} for width in (0.03125, 0.125)]
+    widths = [{"width": width, "features_only": False} for width in (0.03125, 0.125)]
     study = study_scaling("digits", "course_vgg", widths, epochs=3, threads=1, settings=SHORT, on_progress=tell)
     small, large = study.rows
     assert (small.name, small.shape, small.steps) == ("width=0.03125", (1, 1, 8, 8), 120)
@@ -46,6 +46,7 @@ def test_D13_quality_grows_with_scale_on_digits(tmp_path: Path) -> None:
 def test_D13_command_trains_and_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path, short: None) -> None:
     picture = tmp_path / "scale.svg"
     words = ["scale", "resnet18", "--width", "0.0625,0.125", "--compound", "0", "--data", "digits", "--epochs", "1"]
+    words += ["--set", "stem=small"]
     assert main([*words, "--threads", "1", "--plot", str(picture), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in found["rows"]] == ["width=0.0625", "width=0.125", "resnet18"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convoxel.cli.amount import parse_numbers
-from convoxel.cli.network import parse_shape
+from convoxel.cli.network import parse_options, parse_shape
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import console, duration, emit, limit_threads, number, say, table
 from convoxel.errors import ConfigError
@@ -29,6 +29,9 @@ def scale(
     resolution: Annotated[str | None, typer.Option(metavar="F,F", help="Factors on the image's size.")] = None,
     compound: Annotated[
         str | None, typer.Option(metavar="PHI,PHI", help="All three together: 1.1^phi, 1.2^phi and 1.15^phi.")
+    ] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option at every scale, such as stem=small.")
     ] = None,
     shape: Annotated[str | None, typer.Option(help="Input as n,channels,*sizes; else a usual one.")] = None,
     data: Annotated[
@@ -58,14 +61,15 @@ def scale(
         raise ConfigError(f"{wrong}: given with --data, whose images keep their size. Leave --{wrong} out.")
     factors = _factors(network, width, depth, resolution, compound, fixed_size=data is not None)
     sizes = None if shape is None else parse_shape(shape)
+    fixed = parse_options(assign or [])
     if data is None:
-        rows = scales(network, sizes, factors)
+        rows = scales(network, sizes, factors, fixed=fixed)
         if json:
             emit({"network": network, "scales": [{**f._asdict(), **row.to_dict()} for f, row in _pairs(factors, rows)]})
             return
         _print_costs(screen, network, _pairs(factors, rows))
         return
-    options = [scaled_options(network, factor, (1, 1, 1)) for factor in factors]
+    options = [{**scaled_options(network, factor, (1, 1, 1)), **fixed} for factor in factors]
     study = train_scales(data, network, options, epochs=epochs, seed=seed, threads=threads)
     if plot is not None:
         from convoxel.draw.scaling import scaling

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from convoxel.errors import ConfigError
 from convoxel.models import entry
@@ -42,7 +42,13 @@ def compound(phi: float, *, depth: float = 1.2, width: float = 1.1, resolution: 
     return Scale(width**phi, depth**phi, resolution**phi)
 
 
-def scales(network: str, shape: Sequence[int] | None = None, factors: Sequence[Scale] = ()) -> list[Candidate]:
+def scales(
+    network: str,
+    shape: Sequence[int] | None = None,
+    factors: Sequence[Scale] = (),
+    *,
+    fixed: Mapping[str, Any] | None = None,
+) -> list[Candidate]:
     """Return what a network costs at each scale.
 
     Args:
@@ -50,6 +56,7 @@ def scales(network: str, shape: Sequence[int] | None = None, factors: Sequence[S
         shape: input (n, channels, *spatial) at resolution 1; a usual one unless given.
         factors: the scales. Channel counts of U-Nets, which state them, are rounded; so are sizes, to what the network
             takes.
+        fixed: options that the network has at every scale.
 
     Raises:
         ConfigError: there is no scale, or the network has no option for one of the factors.
@@ -61,7 +68,7 @@ def scales(network: str, shape: Sequence[int] | None = None, factors: Sequence[S
         raise ConfigError("factors: got none; expected at least one scale, such as Scale(width=0.5).")
     row = entry(network)
     sizes = tuple(shape) if shape is not None else (1, row.default("in_channels"), *(row.size[1],) * 2)
-    return [measure(network, sizes, scaled_options(network, factor, sizes)) for factor in factors]
+    return [measure(network, sizes, scaled_options(network, factor, sizes), fixed) for factor in factors]
 
 
 def scaled_options(network: str, factor: Scale, shape: Sequence[int]) -> dict[str, int | float]:

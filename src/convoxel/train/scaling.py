@@ -110,10 +110,13 @@ def study_scaling(
         "task": known.task, "data": str(data), "model": network, "epochs": epochs, "seed": seed,
         "threads": threads, **_SETTINGS, **(settings or {}),
     }  # fmt: skip
+    # What all of them have says nothing about one.
+    alike = {key for key, value in variants[0].items() if all(each.get(key) == value for each in variants[1:])}
+    alike = alike if len(variants) > 1 else set()
     rows = []
     with tempfile.TemporaryDirectory(prefix="convoxel-") as folder:
         for number, options in enumerate(variants):
-            name = " ".join(f"{key}={value}" for key, value in options.items()) or network
+            name = " ".join(f"{key}={value}" for key, value in options.items() if key not in alike) or network
             config = _configure(base, options, Path(folder) / str(number))
             rows.append(_train(config, options, name, functools.partial(tell, number, name)))
     return ScalingStudy(tuple(rows), network, str(data), _METRIC[known.task])
