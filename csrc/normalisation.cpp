@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "fold.h"
+#include "rows.h"
 #include "steps.h"
 
 namespace convoxel {
@@ -97,11 +98,73 @@ class NormaliseStep final : public Step {
   Fold fold_;
 };
 
+// The same for samples of one pixel, normalised over all their channels: layer normalisation of every position. A
+// sample is so small that all passes over it are made by one thread, from L1.
+class NormaliseRowsStep final : public Step {
+ public:
+  NormaliseRowsStep(const KernelSet& set, View src, View dst, std::vector<float> weight, std::vector<float> bias,
+                    float eps, Activation activation)
+      : set_(set),
+        src_(src),
+        dst_(dst),
+        weight_(std::move(weight)),
+        bias_(std::move(bias)),
+        eps_(eps),
+        activation_(activation) {}
+
+  const char* op() const override { return "normalise"; }
+
+  void run(const RunContext& context) const override {
+    const int64_t channels = src_.channels, rows = std::max<int64_t>(1, kPartFloats / channels);
+    parallel_for(context.threads, ceil_div(src_.batch, rows), [&](int64_t chunk, int) {
+      std::vector<float> scale(static_cast<size_t>(channels)), shift(scale.size());
+      for (int64_t n = chunk * rows; n < std::min(src_.batch, (chunk + 1) * rows); ++n) {
+        const float* x = context.at(src_) + n * src_.batch_stride;
+        const double mean = sum_of(x, [](double value) { return value; }) / channels;
+        const double variance = sum_of(x, [&](double value) { return (value - mean) * (value - mean); }) / channels;
+        const double inverse = 1.0 / std::sqrt(variance + static_cast<double>(eps_));
+        for (int64_t c = 0; c < channels; ++c) {
+          const double factor = inverse * weight_[c];
+          scale[c] = static_cast<float>(factor);
+          shift[c] = static_cast<float>(bias_[c] - mean * factor);
+        }
+        set_.affine(context.at(dst_) + n * dst_.batch_stride, 0, x, 0, scale.data(), shift.data(), 1, channels,
+                    activation_);
+      }
+    });
+  }
+
+ private:
+  // Eight sums at a time, always the same ones, which the compiler keeps in registers.
+  template <class Of>
+  double sum_of(const float* x, const Of& of) const {
+    constexpr int64_t kLanes = 8;
+    double sums[kLanes] = {};
+    int64_t c = 0;
+    for (; c + kLanes <= src_.channels; c += kLanes) {
+      for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += of(static_cast<double>(x[c + lane]));
+    }
+    for (; c < src_.channels; ++c) sums[0] += of(static_cast<double>(x[c]));
+    double total = 0;
+    for (const double sum : sums) total += sum;
+    return total;
+  }
+
+  const KernelSet& set_;
+  View src_, dst_;
+  std::vector<float> weight_, bias_;
+  float eps_;
+  Activation activation_;
+};
+
 }  // namespace
 
 std::unique_ptr<Step> make_normalise(const KernelSet& set, View src, View dst, int64_t groups,
                                      std::vector<float> weight, std::vector<float> bias, float eps,
                                      Activation activation) {
+  if (groups == 1 && src.pixels() == 1) {
+    return std::make_unique<NormaliseRowsStep>(set, src, dst, std::move(weight), std::move(bias), eps, activation);
+  }
   return std::make_unique<NormaliseStep>(set, src, dst, groups, std::move(weight), std::move(bias), eps, activation);
 }
 

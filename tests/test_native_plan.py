@@ -133,6 +133,19 @@ class TestSteps:
         # float32 cannot hold x more exactly than 1000 · eps, and the affine form scale · x + shift rounds twice more
         assert np.abs(y - truth).max() < 3 * 1000 * np.finfo(np.float32).eps * np.abs(weight).max()
 
+    @pytest.mark.parametrize("channels", [1, 7, 8, 40, 403])
+    def test_normalise_rows(self, isa: str, channels: int) -> None:
+        """Samples of one pixel: layer normalisation over channels, as many as fill many chunks."""
+        x = (1000 + rng.standard_normal((300, channels, 1, 1, 1))).astype(np.float32)
+        weight, bias = rng.standard_normal((2, channels)).astype(np.float32)
+        rows = x.reshape(300, channels).astype(np.float64)
+        spread = np.sqrt(rows.var(axis=1, keepdims=True) + 1e-5)
+        truth = (rows - rows.mean(axis=1, keepdims=True)) / spread * weight + bias
+        memory = Poisoned((300, 1, 1, 1, channels), (300, 1, 1, 1, channels))
+        y = memory.run(lambda p, s, d: p.normalise(s, d, 1, weight, bias, 1e-5, activation="relu"), x, isa)
+        bound = 3 * 1000 * np.finfo(np.float32).eps * np.abs(weight).max() / spread.min()
+        assert np.abs(y.reshape(300, channels) - np.maximum(truth, 0)).max() < bound
+
     @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 19), (1, 3, 4, 5, 19), (2, 1, 1, 1, 19), (2, 3, 4, 5, 1), (1,) * 5])
     def test_combine_broadcasts(self, isa: str, shape: tuple[int, ...]) -> None:
         full = (2, 3, 4, 5, 19)
