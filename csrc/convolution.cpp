@@ -134,6 +134,7 @@ int64_t Convolution::packed_bytes() const {
 const std::vector<Algorithm>& algorithms() {
   static const std::vector<Algorithm> table = [] {
     std::vector<Algorithm> all = product_algorithms();
+    for (const Algorithm& algorithm : fixed24_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : depthwise_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : winograd_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : fft_algorithms()) all.push_back(algorithm);

@@ -114,6 +114,7 @@ struct Algorithm {
 
 const std::vector<Algorithm>& algorithms();
 std::vector<Algorithm> product_algorithms();
+std::vector<Algorithm> fixed24_algorithms();
 std::vector<Algorithm> depthwise_algorithms();
 std::vector<Algorithm> winograd_algorithms();
 std::vector<Algorithm> fft_algorithms();

@@ -16,6 +16,7 @@ constexpr double kPackedProduct = 1.2;  // the same over Winograd's short, dense
 constexpr double kTileStart = 12.0;     // entering and leaving a tap of a register tile, in channels
 constexpr double kRow = 10.0;           // a row of A for one tap and one panel: its pointer, the tile's loop
 constexpr double kStretch = 13.0;       // copying the taps along w of one output where they do not lie side by side
+constexpr double kUnpack = 2.0;         // weights of 24 bits becoming floats, per vector
 constexpr double kDepthwise = 1.7;      // a multiply-add of the depthwise kernel
 constexpr double kInputPoint = 9.0;     // one vector of one pass of the input transform: load, arithmetic, store
 constexpr double kOutputPoint = 5.0;    // the same of the output transform, per vector loaded or stored
@@ -43,6 +44,9 @@ inline double read_again(double bytes, double from_l3, double from_memory) {
 
 // Reading the weights of all points.
 inline double weight_rows(double bytes) { return read_again(bytes, 10.0 * rates().near, 25.0 * rates().far); }
+
+// Of weights of 24 bits.
+inline double fixed24_byte(double bytes) { return read_again(bytes, 0.14 * rates().near, 0.33 * rates().far); }
 
 // On a matrix unit, in multiply-adds of one core's vectors (of 16 floats) by that core.
 inline double bfloat_pair(int parts) { return parts == 3 ? 1120.0 : 560.0; }   // a step of 2 x 2 tiles

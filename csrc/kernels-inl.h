@@ -18,6 +18,7 @@ namespace {
 #include "vec-inl.h"
 #include "activation-inl.h"
 #include "product-inl.h"
+#include "fixed24-inl.h"
 #include "depthwise-inl.h"
 #include "winograd-inl.h"
 #include "fft-inl.h"
@@ -41,19 +42,19 @@ double fma_burst(int64_t rounds) {
 }
 
 const KernelSet kSet = {
-    CVX_SET_NAME,     kV,
-    kPanelVectors,    tile_rows(kPanelVectors),
-    CVX_REGISTERS,    product,
-    depthwise,        copy_rows,
-    scale_rows,       gather_max,
-    gather_sum,       blend_rows,
-    combine,          affine,
-    moment,           largest,
-    reduce_channels,  softmax,
-    permute_channels, response_norm,
-    transpose,        winograd_input,
-    winograd_output,  fft_depthwise,
-    fma_burst,
+    CVX_SET_NAME,    kV,
+    kPanelVectors,   tile_rows(kPanelVectors),
+    CVX_REGISTERS,   product,
+    fixed24_product, depthwise,
+    copy_rows,       scale_rows,
+    gather_max,      gather_sum,
+    blend_rows,      combine,
+    affine,          moment,
+    largest,         reduce_channels,
+    softmax,         permute_channels,
+    response_norm,   transpose,
+    winograd_input,  winograd_output,
+    fft_depthwise,   fma_burst,
 };
 
 }  // namespace

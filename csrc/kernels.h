@@ -66,6 +66,28 @@ struct Depthwise {
   Activation activation;
 };
 
+// C[m, n] = activation(scale[n] * sum over taps t and channels k of A[t][m][k] * B[t, k, n] + bias[n] + residual[m][n])
+// for a few rows, B whole numbers of 24 bits. B is packed in panels of two vectors of columns, the last one of what is
+// left over, filled with zeros to whole vectors. A panel begins with its scales. Then, tap after tap, for four channels
+// each, filled with zeros too, and each vector of columns: three vectors of words. Bits 31 .. 8 of word i are channel
+// i's number; below them lies a byte of the fourth's, the highest in word 0. The scales are those of numbers times
+// 2**8, as they stand in a word.
+struct Fixed24Product {
+  const float* const* a = nullptr;  // a[t * a_step + m] points at K floats
+  int64_t a_step = 0;
+  int64_t rows = 0;
+  int64_t taps = 0;
+  int64_t channels = 0;  // K
+  const float* b = nullptr;
+  int64_t columns = 0;       // of the whole product
+  int64_t column_begin = 0;  // this call computes [column_begin, column_end); both on panel boundaries
+  int64_t column_end = 0;
+  float* const* c = nullptr;
+  const float* const* residual = nullptr;  // like c, or null
+  const float* bias = nullptr;             // `columns` floats, or null
+  Activation activation;
+};
+
 // F(m, r) along each axis; r = 1 (and m = 1) on an axis that is not transformed. The points of a tile are those of the
 // three axes' products, the last axis fastest.
 struct WinogradShape {
@@ -205,6 +227,8 @@ struct KernelSet {
   int registers;
 
   void (*product)(const Product&);
+
+  void (*fixed24_product)(const Fixed24Product&);
 
   void (*depthwise)(const Depthwise&);
 

@@ -30,38 +30,6 @@ constexpr int64_t kStretchedChannels = 8;  // with more, a pixel's channels are 
 // What a row of A is: the channels of one pixel, or of the pixels of all taps along w.
 enum class Rows { kIndirect, kStretches };
 
-// table[t * step + m] = the input row that tap t of output m reads.
-void fill_inputs(const Walk& walk, const View& view, const float* src, const float* zeros, int64_t begin, int64_t rows,
-                 const float** table, int64_t step) {
-  const AxisWalk& wd = walk.axis[0];
-  const AxisWalk& wh = walk.axis[1];
-  const AxisWalk& ww = walk.axis[2];
-  for_runs(walk, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
-    const float** out = table + m;
-    for (const int64_t offset_d : wd.offset) {
-      const int64_t d = qd * wd.in_step + offset_d;
-      for (const int64_t offset_h : wh.offset) {
-        const int64_t h = qh * wh.in_step + offset_h;
-        const bool line_inside = d >= 0 && d < view.size[0] && h >= 0 && h < view.size[1];
-        for (const int64_t offset_w : ww.offset) {
-          int64_t first = 0, last = 0;
-          if (line_inside) inside(qw, length, ww.in_step, offset_w, view.size[2], &first, &last);
-          for (int64_t i = 0; i < first; ++i) out[i] = zeros;
-          if (first < last) {
-            // Only now is the address known to lie inside the tensor.
-            const int64_t stride = ww.in_step * view.stride[2];
-            const float* row = src + n * view.batch_stride + d * view.stride[0] + h * view.stride[1] +
-                               ((qw + first) * ww.in_step + offset_w) * view.stride[2];
-            for (int64_t i = first; i < last; ++i) out[i] = row + (i - first) * stride;
-          }
-          for (int64_t i = last; i < length; ++i) out[i] = zeros;
-          out += step;
-        }
-      }
-    }
-  });
-}
-
 class ProductRun final : public ConvRun {
  public:
   ProductRun(Rows source, const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
