@@ -1,6 +1,10 @@
 // What activations compute; see activation.h for their names.
 
-CVX_INLINE Vec sigmoid(Vec x) { return splat(1.0f) / (splat(1.0f) + exp(-x)); }
+// numerator / (1 + e**-x)
+CVX_INLINE Vec sigmoid_times(Vec numerator, Vec x) {
+  return numerator / (splat(1.0f) + exp_inside(-max(splat(-89.0f), min(splat(87.0f), x))));
+}
+CVX_INLINE Vec sigmoid(Vec x) { return sigmoid_times(splat(1.0f), x); }
 
 CVX_INLINE Vec tanh(Vec x) {
   // Near zero (1 - e) / (1 + e) cancels; x - x**3/3 + 2x**5/15 - 17x**7/315 errs below 2e-8 relative for |x| < 0.15.
@@ -32,7 +36,7 @@ CVX_INLINE Vec gelu(Vec x) {
 // The usual approximation of gelu: x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))) = x sigmoid(twice that).
 CVX_INLINE Vec gelu_tanh(Vec x) {
   const Vec inner = splat(1.5957691216057308f) * (x + splat(0.044715f) * x * x * x);
-  return x < splat(-14.0f) ? Vec{} - splat(0.0f) : x * sigmoid(inner);
+  return x < splat(-14.0f) ? Vec{} - splat(0.0f) : sigmoid_times(x, inner);
 }
 
 // log(1 + e**x) = max(x, 0) + log(1 + e**-|x|)
@@ -66,7 +70,7 @@ CVX_INLINE Vec apply_any(Vec x, ActivationKind kind, Vec slope, Vec high) {
     case ActivationKind::kSigmoid:
       return sigmoid(x);
     case ActivationKind::kSilu:
-      return x * sigmoid(x);
+      return sigmoid_times(x, x);
     case ActivationKind::kHardSwish:
       return x * (min(splat(6.0f), max(Vec{}, x + splat(3.0f))) * splat(1.0f / 6));
     case ActivationKind::kTanh:
