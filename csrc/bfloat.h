@@ -13,8 +13,9 @@ class BfloatPixels {
                Activation activation, int64_t rows);
   int64_t scratch_bytes() const;
 
-  // Row m of src, dense, becomes outputs[m]. outputs has room for rows, rounded up to whole tiles.
-  void run(const float* src, int64_t rows, float** outputs, const float* const* residuals, void* scratch) const;
+  // Row m, at src + m * step, becomes outputs[m]. outputs has room for rows, rounded up to whole tiles.
+  void run(const float* src, int64_t step, int64_t rows, float** outputs, const float* const* residuals,
+           void* scratch) const;
 
  private:
   int64_t part_elements() const;

@@ -536,7 +536,7 @@ int64_t BfloatPixels::part_elements() const {
 
 int64_t BfloatPixels::scratch_bytes() const { return parts_ * part_elements() * 2; }
 
-void BfloatPixels::run(const float* src, int64_t rows, float** outputs, const float* const* residuals,
+void BfloatPixels::run(const float* src, int64_t step, int64_t rows, float** outputs, const float* const* residuals,
                        void* scratch) const {
   const int64_t channels = conv_.in_channels(), pitch = Depth(conv_.window(), channels).pitch;
   BfloatRows split;
@@ -545,7 +545,7 @@ void BfloatPixels::run(const float* src, int64_t rows, float** outputs, const fl
   split.dst_part = part_elements();
   split.dst_step = pitch;
   split.src = src;
-  split.src_step = channels;
+  split.src_step = step;
   split.rows = rows;
   split.floats = channels;
   unit_.split(split);

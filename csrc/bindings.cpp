@@ -246,20 +246,21 @@ NB_MODULE(_core, m) {
           "convolution"_a, "src"_a, "dst"_a, "residual"_a.none(), "gate"_a.none(), "activation"_a, "slope"_a,
           "algorithm"_a, "name"_a)
       .def(
-          "convolve_pair",
-          [](Plan& self, std::shared_ptr<Convolution> first, std::shared_ptr<Convolution> second, const ViewTuple& src,
-             const ViewTuple& dst, const std::optional<ViewTuple>& residual, const std::string& first_activation,
-             const Slope& first_slope, const std::string& activation, const Slope& slope, const std::string& algorithm,
+          "convolve_block",
+          [](Plan& self, std::vector<std::shared_ptr<Convolution>> convolutions, size_t depthwise, const ViewTuple& src,
+             const ViewTuple& dst, const std::optional<ViewTuple>& residual,
+             const std::vector<std::pair<std::string, Slope>>& activations, const std::string& algorithm,
              std::string name) {
             View view;
             if (residual) view = to_view(*residual);
+            std::vector<Activation> made;
+            for (const auto& [kind, slope] : activations) made.push_back(to_activation(kind, slope));
             nb::gil_scoped_release release;  // packing weights takes a while
-            self.add_pair(std::move(first), std::move(second), to_view(src), to_view(dst), residual ? &view : nullptr,
-                          to_activation(first_activation, first_slope), to_activation(activation, slope), algorithm,
-                          std::move(name));
+            self.add_depthwise_block({convolutions.begin(), convolutions.end()}, depthwise, to_view(src), to_view(dst),
+                                     residual ? &view : nullptr, made, algorithm, std::move(name));
           },
-          "first"_a, "second"_a, "src"_a, "dst"_a, "residual"_a.none(), "first_activation"_a, "first_slope"_a,
-          "activation"_a, "slope"_a, "algorithm"_a, "name"_a)
+          "convolutions"_a, "depthwise"_a, "src"_a, "dst"_a, "residual"_a.none(), "activations"_a, "algorithm"_a,
+          "name"_a)
       .def(
           "candidates",
           [](const Plan& self, const Convolution& conv, const ViewTuple& src, const ViewTuple& dst, bool gated,

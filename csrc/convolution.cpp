@@ -144,6 +144,13 @@ const std::vector<Algorithm>& algorithms() {
   return table;
 }
 
+const Algorithm& algorithm_called(const std::string& name) {
+  for (const Algorithm& algorithm : algorithms()) {
+    if (name == algorithm.name) return algorithm;
+  }
+  throw std::logic_error("there is no algorithm " + name);
+}
+
 namespace {
 
 // "auto", "fast", a family ("direct": as exact as a direct sum; "winograd"), a name of the table, or "winograd(m,r)",

@@ -113,6 +113,7 @@ struct Algorithm {
 };
 
 const std::vector<Algorithm>& algorithms();
+const Algorithm& algorithm_called(const std::string& name);  // which must be in the table
 std::vector<Algorithm> product_algorithms();
 std::vector<Algorithm> fixed24_algorithms();
 std::vector<Algorithm> depthwise_algorithms();

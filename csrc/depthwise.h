@@ -31,9 +31,10 @@ class DepthwiseLines {
     return lines_ * static_cast<int64_t>(sizeof(float*)) + (lines_ + taps_) * static_cast<int64_t>(sizeof(int64_t));
   }
 
-  // Outputs [first, first + rows), at most kMostOutputs and all of one line, of the list of all outputs of a walk.
-  void run(size_t index, int64_t first, int64_t rows, const float* src, const View& src_view, float* const* outputs,
-           const float* const* residuals, void* scratch) const {
+  // Outputs [first, first + rows), at most kMostOutputs and all of one line, of the list of all outputs of a walk. Of
+  // the image, src holds what begins at position `origin`, and all that these outputs read.
+  void run(size_t index, int64_t first, int64_t rows, const float* src, const View& src_view, const Axes& origin,
+           float* const* outputs, const float* const* residuals, void* scratch) const {
     const Walk& walk = walks_[index];
     const AxisWalk& ww = walk.axis[2];
     const float** lines = static_cast<const float**>(scratch);
@@ -62,7 +63,7 @@ class DepthwiseLines {
       const int64_t position = qw * ww.in_step + base;
       work.begin = -position;
       work.end = src_view.size[2] - position;
-      fill_lines(walk, src_view, src + n * src_view.batch_stride, qd, qh, position, lines, steps);
+      fill_lines(walk, src_view, src + n * src_view.batch_stride, origin, qd, qh, position, lines, steps);
     });
     set_.depthwise(work);
   }
@@ -72,15 +73,17 @@ class DepthwiseLines {
     return static_cast<int64_t>(walk.axis[0].offset.size() * walk.axis[1].offset.size());
   }
   // The lines that the outputs at (qd, qh) read; one outside of the image is a row of zeros, repeated.
-  void fill_lines(const Walk& walk, const View& view, const float* image, int64_t qd, int64_t qh, int64_t position,
-                  const float** lines, int64_t* steps) const {
+  void fill_lines(const Walk& walk, const View& view, const float* image, const Axes& origin, int64_t qd, int64_t qh,
+                  int64_t position, const float** lines, int64_t* steps) const {
     for (const int64_t offset_d : walk.axis[0].offset) {
       const int64_t d = qd * walk.axis[0].in_step + offset_d;
       for (const int64_t offset_h : walk.axis[1].offset) {
         const int64_t h = qh * walk.axis[1].in_step + offset_h;
         const bool inside = d >= 0 && d < view.size[0] && h >= 0 && h < view.size[1];
         *steps++ = inside ? view.stride[2] : 0;
-        *lines++ = inside ? image + d * view.stride[0] + h * view.stride[1] + position * view.stride[2] : conv_.zeros();
+        *lines++ = inside ? image + (d - origin[0]) * view.stride[0] + (h - origin[1]) * view.stride[1] +
+                                (position - origin[2]) * view.stride[2]
+                          : conv_.zeros();
       }
     }
   }

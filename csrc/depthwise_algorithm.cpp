@@ -51,7 +51,7 @@ class DepthwiseRun final : public ConvRun {
       const int64_t first = i / parts * width + q;
       fill_outputs(walk, *p.dst_view, p.dst, first, rows, outputs);
       if (p.residual != nullptr) fill_outputs(walk, *p.residual_view, p.residual, first, rows, residuals);
-      lines_.run(index, first, rows, p.src, *p.src_view, outputs, p.residual != nullptr ? residuals : nullptr, own);
+      lines_.run(index, first, rows, p.src, *p.src_view, {}, outputs, p.residual != nullptr ? residuals : nullptr, own);
     }
   }
 

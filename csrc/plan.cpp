@@ -5,7 +5,7 @@
 #include <mutex>
 #include <stdexcept>
 
-#include "pair.h"
+#include "depthwise_block.h"
 #include "steps.h"
 #include "threads.h"
 
@@ -184,27 +184,38 @@ void Plan::add_convolution(std::shared_ptr<const Convolution> conv, View src, Vi
       std::move(name));
 }
 
-void Plan::add_pair(std::shared_ptr<const Convolution> first, std::shared_ptr<const Convolution> second, View src,
-                    View dst, const View* residual, Activation first_activation, Activation activation,
-                    const std::string& algorithm, std::string name) {
+void Plan::add_depthwise_block(std::vector<std::shared_ptr<const Convolution>> convs, size_t depthwise, View src,
+                               View dst, const View* residual, const std::vector<Activation>& activations,
+                               const std::string& algorithm, std::string name) {
   use(src, "src", false);
   use(dst, "dst", true);
   if (residual != nullptr) {
     use(*residual, "residual", false);
     require_same_shape(dst, *residual, "dst and residual");
   }
-  View between = dst;  // its size and channels
-  between.channels = first->out_channels();
-  const ConvPair pair{first,
-                      second,
-                      problem_of(*first, src, between, false),
-                      problem_of(*second, between, dst, false),
-                      first_activation,
-                      activation};
-  PairPlan planned = plan_pair(algorithm, pair, set_, threads_);
-  const double macs = pair.first_problem.macs() + pair.second_problem.macs();
-  add(std::make_unique<ConvolveStep>(ConvolveStep::Kept{std::move(first), std::move(second)}, std::move(planned.run),
-                                     "conv_pair", planned.algorithm, macs, src, dst, residual, nullptr),
+  require(convs.size() == activations.size() && depthwise < convs.size() && convs.size() <= 3 && depthwise <= 1 &&
+              convs.size() - depthwise <= 2,
+          "a depthwise block has one activation for each convolution, one of them in front and behind at most");
+  // In front of the depthwise convolution all is of src's size, from there on of dst's.
+  View before = src, after = dst;
+  double macs = 0;
+  const auto part = [&](size_t i) {
+    const View from = i <= depthwise ? before : after;
+    View to = i < depthwise ? src : dst;
+    to.channels = convs[i]->out_channels();
+    before = after = to;
+    const BlockPart made{convs[i], problem_of(*convs[i], from, to, false), activations[i]};
+    macs += made.problem.macs();
+    return made;
+  };
+  DepthwiseBlock block;
+  if (depthwise > 0) block.expand = part(0);
+  block.depthwise = part(depthwise);
+  if (depthwise + 1 < convs.size()) block.project = part(depthwise + 1);
+  require(after.channels == dst.channels, "dst " + show(dst) + " has not the channels of the last convolution");
+  BlockPlan planned = plan_block(algorithm, block, set_, threads_);
+  add(std::make_unique<ConvolveStep>(std::move(convs), std::move(planned.run), "depthwise_block", planned.algorithm,
+                                     macs, src, dst, residual, nullptr),
       std::move(name));
 }
 

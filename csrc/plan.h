@@ -59,10 +59,10 @@ class Plan {
   // What add_convolution could choose among, cheapest first.
   std::vector<Candidate> candidates(const Convolution& conv, const View& src, const View& dst, bool gated,
                                     const std::string& algorithm) const;
-  // A depthwise convolution and the 1x1 convolution that follows; algorithm as in pair.h.
-  void add_pair(std::shared_ptr<const Convolution> first, std::shared_ptr<const Convolution> second, View src, View dst,
-                const View* residual, Activation first_activation, Activation activation, const std::string& algorithm,
-                std::string name);
+  // Convolutions one after another, one of them depthwise, the others 1x1; algorithm as in depthwise_block.h.
+  void add_depthwise_block(std::vector<std::shared_ptr<const Convolution>> convs, size_t depthwise, View src, View dst,
+                           const View* residual, const std::vector<Activation>& activations,
+                           const std::string& algorithm, std::string name);
   void add_max_pool(View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low, std::string name);
   void add_resample(View src, View dst, std::vector<ResampleAxis> axes, std::string name);
   void add_combine(Combine op, View a, View b, View dst, Activation activation, std::string name);

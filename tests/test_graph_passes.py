@@ -16,7 +16,7 @@ from convoxel.graph.from_torch import read
 from convoxel.graph.ir import Graph, Node, Value
 from convoxel.graph.lowering import Kernels
 from convoxel.graph.opset import OPERATORS, infer_shapes, make_node, verify
-from convoxel.graph.passes import PASSES, Pass, fold, fuse, layout, optimise, pair, run_pass
+from convoxel.graph.passes import PASSES, Pass, block, fold, fuse, layout, optimise, run_pass
 from convoxel.graph.plan import plan_execution
 from convoxel.graph.size import Size
 
@@ -302,15 +302,62 @@ def depthwise_pair(activation: str = "relu", **more: Any) -> list[Node]:
     return [first, make_node("convolution", "d", ("c", "one"), (value("d"),), **pointwise)]
 
 
-def test_pair_depthwise() -> None:
+def test_join_depthwise() -> None:
     constants = {**DEPTHWISE, **ONE, "b": [1.0, 2.0]}
     before = graph(*depthwise_pair(), **constants)
-    (joined,) = run_pass(Pass(pair.pair_depthwise, pair.check_no_pairs), before).nodes
-    assert joined.inputs == ("x", "own", "b", "", "one", "")
-    assert (joined["first_activation"], joined["activation"], joined["groups"]) == ("relu", "none", 2)
-    shapes = [(1, 2, 8), (2, 1, 3), (2,), None, (2, 2, 1), None]
-    assert OPERATORS["convolution_pair"].shape(joined, shapes) == [(1, 2, 8)]
-    assert OPERATORS["convolution_pair"].macs(joined, shapes, [(1, 2, 8)]) == 8 * 2 * 3 + 8 * 2 * 2
+    (joined,) = run_pass(Pass(block.join_depthwise, block.check_no_neighbours), before).nodes
+    assert joined.inputs == ("x", "own", "b", "", "", "", "one", "")
+    assert (joined["depthwise_activation"], joined["activation"], joined["groups"]) == ("relu", "none", 2)
+    shapes = [(1, 2, 8), (2, 1, 3), (2,), None, None, None, (2, 2, 1), None]
+    assert OPERATORS["depthwise_block"].shape(joined, shapes) == [(1, 2, 8)]
+    assert OPERATORS["depthwise_block"].macs(joined, shapes, [(1, 2, 8)]) == 8 * 2 * 3 + 8 * 2 * 2
+
+
+def expanded(source: str = "x", **more: Any) -> list[Node]:
+    """A convolution over one pixel to more channels, and a depthwise convolution of stride 2."""
+    pointwise = {**CONVOLUTION, "padding": ((0, 0),), "activation": "relu6", **more}
+    first = make_node("convolution", "e", (source, "wide"), (Value("e", (Size("n"), 4, Size("w"))),), **pointwise)
+    attributes = {**CONVOLUTION, "stride": (2,), "groups": 4, "activation": "silu"}
+    after = Value("c", (Size("n"), 4, (Size("w") + 1) // 2))
+    return [first, make_node("convolution", "c", ("e", "four", "b"), (after,), **attributes)]
+
+
+EXPANDED = {
+    "wide": np.ones((4, 2, 1), np.float32),
+    "four": np.ones((4, 1, 3), np.float32),
+    "narrow": np.ones((2, 4, 1), np.float32),
+    "b": np.ones(4, np.float32),
+}
+
+
+def test_join_depthwise_with_its_expansion() -> None:
+    (joined,) = run_pass(Pass(block.join_depthwise, block.check_no_neighbours), graph(*expanded(), **EXPANDED)).nodes
+    assert joined.inputs == ("x", "four", "b", "", "wide", "", "", "")
+    assert (joined["expand_activation"], joined["activation"], joined["stride"]) == ("relu6", "silu", (2,))
+    shapes = [(3, 2, 9), (4, 1, 3), (4,), None, (4, 2, 1), None, None, None]
+    assert OPERATORS["depthwise_block"].shape(joined, shapes) == [(3, 4, 5)]
+    assert OPERATORS["depthwise_block"].macs(joined, shapes, [(3, 4, 5)]) == 3 * (9 * 8 + 5 * 12)
+    with pytest.raises(ShapeError, match="x .3, 5, 9. has 5 channels but the weights expect 2"):
+        OPERATORS["depthwise_block"].shape(joined, [(3, 5, 9), *shapes[1:]])
+
+
+def test_join_depthwise_with_both() -> None:
+    out = Value("d", (Size("n"), 2, (Size("w") + 1) // 2))
+    last = make_node("convolution", "d", ("c", "narrow"), (out,), **{**CONVOLUTION, "padding": ((0, 0),)})
+    run = Pass(block.join_depthwise, block.check_no_neighbours)
+    (joined,) = run_pass(run, graph(*expanded(), last, **EXPANDED)).nodes
+    assert joined.inputs == ("x", "four", "b", "", "wide", "", "narrow", "")
+    names = ("expand_activation", "depthwise_activation", "activation")
+    assert [joined[name] for name in names] == ["relu6", "silu", "none"]
+
+
+def test_a_convolution_between_two_depthwise_ones_belongs_to_the_first() -> None:
+    nodes = [
+        convolution("a", "x", "own", groups=2),
+        *expanded("a"),
+    ]
+    joined = run_pass(Pass(block.join_depthwise, block.check_no_neighbours), graph(*nodes, **DEPTHWISE, **EXPANDED))
+    assert [(node.name, node.operator) for node in joined.nodes] == [("e", "depthwise_block"), ("c", "convolution")]
 
 
 @pytest.mark.parametrize(
@@ -321,15 +368,17 @@ def test_pair_depthwise() -> None:
         (depthwise_pair(padding=((1, 1),)), ()),
         ([convolution("c", "x"), *depthwise_pair()[1:]], ()),  # not depthwise
         ([depthwise_pair()[0], convolution("d", "c")], ()),  # a kernel of 3
+        (expanded(), ("e", "c")),  # read elsewhere
+        (expanded(padding=((1, 1),))[:1], ()),
         (
             [depthwise_pair()[0], make_node("convolution", "d", ("c", "own"), (value("d"),), **CONVOLUTION, groups=2)],
             (),
         ),
     ],
 )
-def test_convolutions_that_are_no_pair_stay(nodes: list[Node], outputs: tuple[str, ...]) -> None:
-    before = graph(*nodes, outputs=outputs, **DEPTHWISE, **ONE, b=[1.0, 2.0])
-    assert pair.pair_depthwise(before).nodes == before.nodes
+def test_convolutions_that_are_no_block_stay(nodes: list[Node], outputs: tuple[str, ...]) -> None:
+    before = graph(*nodes, outputs=outputs, **{**DEPTHWISE, **ONE, **EXPANDED, "b": [1.0, 2.0]})
+    assert block.join_depthwise(before).nodes == before.nodes
 
 
 def test_multiplications_that_are_no_gate_stay() -> None:

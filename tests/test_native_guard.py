@@ -253,20 +253,27 @@ def convolution_cases(algorithm: str, number: int, problem: Problem, made: Convo
     yield Case(f"{name}, in the arena", dense(*flat), inside, arena=math.prod(src) + math.prod(dst))
 
 
-def pair_cases(number: int, problem: Problem, made: Convolution) -> Iterator[Case]:
-    """A depthwise convolution with a 1×1 convolution behind it, both ways."""
+def block_cases(number: int, problem: Problem, made: Convolution) -> Iterator[Case]:
+    """A depthwise convolution with a 1×1 convolution in front of it, behind it, or both, every way."""
     rng = np.random.default_rng(3)
-    columns = CHANNELS[number % len(CHANNELS)]
-    weight = rng.integers(-4, 5, (columns, problem.out_channels, 1, 1, 1)).astype(np.float32)
-    pointwise = Convolution(weight, weight[:, 0, 0, 0, 0])
-    src = (problem.batch, *triple(problem.size, 1), problem.in_channels)
-    dst = (problem.batch, *triple(out_size(problem), 1), columns)
-    for algorithm in ("blocked", "staged"):
+    few, columns = CHANNELS[(number + 1) % len(CHANNELS)], CHANNELS[number % len(CHANNELS)]
+    front = rng.integers(-4, 5, (problem.in_channels, few, 1, 1, 1)).astype(np.float32)
+    behind = rng.integers(-4, 5, (columns, problem.out_channels, 1, 1, 1)).astype(np.float32)
+    expand, project = Convolution(front, front[:, 0, 0, 0, 0]), Convolution(behind, behind[:, 0, 0, 0, 0])
+    for chain, algorithms in (
+        ((made, project), ("blocked", "staged")),
+        ((expand, made), ("banded", "staged")),
+        ((expand, made, project), ("banded", "blocked", "staged")),
+    ):
+        src = (problem.batch, *triple(problem.size, 1), chain[0].in_channels)
+        dst = (problem.batch, *triple(out_size(problem), 1), chain[-1].out_channels)
+        for algorithm in algorithms:
 
-        def add(plan: Plan, x: View, residual: View, y: View, algorithm: str = algorithm) -> None:
-            plan.convolve_pair(made, pointwise, x, y, residual, "gelu", activation="relu", algorithm=algorithm)
+            def add(plan: Plan, x: View, residual: View, y: View, chain: Any = chain, how: str = algorithm) -> None:
+                at, acts = chain.index(made), [("gelu", 0.0), ("relu", 0.0), ("relu", 0.0)][-len(chain) :]
+                plan.convolve_block(chain, at, x, y, residual, activations=acts, algorithm=how)
 
-        yield Case(f"{algorithm} pair, {columns} columns, {problem}", slices(src, dst, dst), add)
+            yield Case(f"{algorithm}, {len(chain)} of a block, {columns} columns, {problem}", slices(src, dst, dst), add)
 
 
 def step_cases() -> Iterator[Case]:
@@ -341,7 +348,7 @@ def all_cases(memories: Sequence[Heap]) -> Iterator[tuple[str, Case]]:
             for case in convolution_cases(algorithm, number, problem, made):
                 yield algorithm, case
         if problem.groups == problem.in_channels == problem.out_channels and not problem.transposed:
-            for case in pair_cases(number, problem, made):
+            for case in block_cases(number, problem, made):
                 yield "pair", case
 
 

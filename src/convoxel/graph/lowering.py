@@ -92,10 +92,33 @@ def transposed_convolution(step: Step) -> None:
     _convolve(step, _convolution_kernel(step, transposed=True), residual=step.inputs[3])
 
 
-def convolution_pair(step: Step) -> None:
-    """A depthwise convolution and the 1×1 convolution behind it."""
-    node, weight, bias = step.node, step.constants[4], step.constants[5]
-    assert weight is not None
+def depthwise_block(step: Step) -> None:
+    """A depthwise convolution and the 1×1 convolutions in front of it and behind it."""
+    node = step.node
+    expand, project = (_pointwise_kernel(step, index) for index in (4, 6))
+    last = (node["activation"], node["slope"])
+    middle = last if project is None else (node["depthwise_activation"], node["depthwise_slope"])
+    chain = (
+        (expand, (node["expand_activation"], node["expand_slope"])),
+        (_convolution_kernel(step, transposed=False), middle),
+        (project, last),
+    )
+    step.plan.convolve_block(
+        [kernel for kernel, _ in chain if kernel is not None],
+        0 if expand is None else 1,
+        step.x,
+        step.out,
+        residual=step.inputs[3],
+        activations=[activation for kernel, activation in chain if kernel is not None],
+        algorithm=step.algorithm,
+        name=node.name,
+    )
+
+
+def _pointwise_kernel(step: Step, index: int) -> native.Convolution | None:
+    weight, bias = step.constants[index : index + 2]
+    if weight is None:
+        return None
 
     def make() -> native.Convolution:
         return native.Convolution(
@@ -103,18 +126,7 @@ def convolution_pair(step: Step) -> None:
             None if bias is None else np.ascontiguousarray(bias, np.float32),
         )
 
-    step.plan.convolve_pair(
-        _convolution_kernel(step, transposed=False),
-        step.kernels.get((node.name, "pointwise"), make),
-        step.x,
-        step.out,
-        residual=step.inputs[3],
-        first_activation=node["first_activation"],
-        first_slope=node["first_slope"],
-        algorithm=step.algorithm,
-        name=node.name,
-        **step.epilogue,
-    )
+    return step.kernels.get((step.node.name, "expand" if index == 4 else "project"), make)
 
 
 def _convolution_kernel(step: Step, transposed: bool) -> native.Convolution:

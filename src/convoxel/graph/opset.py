@@ -50,29 +50,34 @@ ROWS = (
         window=_convolution_window,
         lower=lowering.convolution,
     ),
-    # A depthwise convolution and a 1x1 convolution behind it: what lies between them has no place in memory.
+    # A depthwise convolution with a 1x1 convolution in front of it, behind it, or both: what lies between them has no
+    # place in memory. `activation` is the last one's.
     Operator(
-        "convolution_pair",
+        "depthwise_block",
         (
             X,
             WEIGHT,
             BIAS,
             RESIDUAL,
-            Operand("pointwise_weight", constant=True),
-            Operand("pointwise_bias", constant=True, optional=True),
+            Operand("expand_weight", constant=True, optional=True),
+            Operand("expand_bias", constant=True, optional=True),
+            Operand("project_weight", constant=True, optional=True),
+            Operand("project_bias", constant=True, optional=True),
         ),
-        rules.convolution_pair,
+        rules.depthwise_block,
         {
             "stride": REQUIRED,
             "padding": REQUIRED,
             "dilation": REQUIRED,
             "groups": 1,
-            "first_activation": "none",
-            "first_slope": 0.0,
+            "expand_activation": "none",
+            "expand_slope": 0.0,
+            "depthwise_activation": "none",
+            "depthwise_slope": 0.0,
             **EPILOGUE,
         },
-        macs=rules.convolution_pair_macs,
-        lower=lowering.convolution_pair,
+        macs=rules.depthwise_block_macs,
+        lower=lowering.depthwise_block,
     ),
     Operator(
         "transposed_convolution",

@@ -62,12 +62,12 @@ def convolution(node: Node, shapes: Shapes) -> list[Shape]:
     return [_with_residual(_convolved(node, x, w), shapes)]
 
 
-def convolution_pair(node: Node, shapes: Shapes) -> list[Shape]:
-    """(n, c, …) with weights (c, 1, …) and (k, c, 1, …) → (n, k, …)."""
-    x, w, pointwise = operand(shapes, 0), operand(shapes, 1), operand(shapes, 4)
-    _channels(x, w[1] * node["groups"])
-    n, _, *spatial = _convolved(node, x, w)
-    return [_with_residual((n, pointwise[0], *spatial), shapes)]
+def depthwise_block(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) with weights (e, c, 1, …)?, (e, 1, …) and (k, e, 1, …)? → (n, k, …); e is c, k is e without them."""
+    x, w, expand, project = operand(shapes, 0), operand(shapes, 1), shapes[4], shapes[6]
+    _channels(x, w[1] * node["groups"] if expand is None else expand[1])
+    n, channels, *spatial = _convolved(node, x, w)
+    return [_with_residual((n, channels if project is None else project[0], *spatial), shapes)]
 
 
 def _convolved(node: Node, x: Shape, w: Shape) -> Shape:
@@ -326,10 +326,11 @@ def convolution_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
     return math.prod(out[0]) * math.prod(operand(shapes, 1)[1:])
 
 
-def convolution_pair_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
-    """Pixels × (c × kernel + c × k)."""
-    pixels = out[0][0] * math.prod(out[0][2:])
-    return pixels * (math.prod(operand(shapes, 1)) + math.prod(operand(shapes, 4)))
+def depthwise_block_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Inputs' pixels × expansion + outputs' pixels × (kernels + projection)."""
+    expand, kernels, project = (math.prod(w) if (w := shapes[i]) is not None else 0 for i in (4, 1, 6))
+    x, y = operand(shapes, 0), out[0]
+    return x[0] * math.prod(x[2:]) * expand + y[0] * math.prod(y[2:]) * (kernels + project)
 
 
 def transposed_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:

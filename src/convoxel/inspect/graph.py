@@ -169,9 +169,16 @@ def _parts(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Ite
         flat = (shapes[0][0], math.prod(shapes[0][1:]))
         yield _Part("reshape", {"function": "flatten"}, inputs[:1], f"{name}:flat", flat)
         inputs = (f"{name}:flat", *inputs[1:])
-    if node.operator == "convolution_pair":
-        yield from _first_of_pair(node, shapes, result)
-        inputs = (f"{name}:first",)
+    if node.operator == "depthwise_block":
+        *before, (attributes, _, _) = _chain(node, shapes, result)
+        inputs = inputs[:1]
+        for number, (told, activation, shape) in enumerate(before):
+            part = f"{name}:between{number}"
+            written = part if activation == "none" else f"{part}:0"
+            yield _Part("convolution", told, inputs, written, shape)
+            if activation != "none":
+                yield _Part("activation", {"function": activation}, (written,), part, shape)
+            inputs = (part,)
     gate, residual = operands.get("gate", ""), operands.get("residual", "")
     if gate:
         yield _Part("multiply", {"function": "gate"}, (inputs[0], gate), f"{name}:gated", shapes[0])
@@ -190,15 +197,24 @@ def _parts(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Ite
         yield _Part(word, told, (read, *more), written, result)
 
 
-def _first_of_pair(node: Node, shapes: Sequence[Shape], result: Shape) -> Iterator[_Part]:
-    """The depthwise convolution of a pair, and its activation."""
-    name, between = f"{node.outputs[0].name}:first", (*shapes[0][:2], *result[2:])
-    activation = node["first_activation"]
-    written = name if activation == "none" else f"{name}:0"
-    _, attributes = _window(node, shapes, [between])
-    yield _Part("convolution", {**attributes, "function": "convolution"}, node.inputs[:1], written, between)
-    if activation != "none":
-        yield _Part("activation", {"function": activation}, (written,), name, between)
+def _chain(
+    node: Node, shapes: Sequence[Shape], result: Shape
+) -> list[tuple[Mapping[str, Any], str, Shape]]:
+    """The convolutions of a depthwise block: attributes, activation before the next one, shape."""
+    x, weight = shapes[0], shapes[1]
+    expand, project = (bool(node.inputs[i]) for i in (4, 6))
+    ones = (1,) * len(x[2:])
+    pointwise = {"kernel": ones, "stride": ones, "padding": ((0, 0),) * len(ones), "dilation": ones, "groups": 1}
+    pointwise["function"] = "convolution"
+    _, middle = _window(node, shapes, [result])
+    parts: list[tuple[Mapping[str, Any], str, Shape]] = []
+    if expand:
+        parts.append((pointwise, node["expand_activation"], (x[0], weight[0], *x[2:])))
+    between = (x[0], weight[0], *result[2:])
+    parts.append(({**middle, "function": "convolution"}, node["depthwise_activation"], between))
+    if project:
+        parts.append((pointwise, node["activation"], result))
+    return parts
 
 
 def _describe(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Described:
@@ -235,11 +251,8 @@ def _window(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> De
     }
 
 
-def _pointwise(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Described:
-    """The 1×1 convolution of a pair."""
-    ones = (1,) * len(results[0][2:])
-    nothing = ((0, 0),) * len(ones)
-    return "convolution", {"kernel": ones, "stride": ones, "padding": nothing, "dilation": ones, "groups": 1}
+def _last_of_block(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Described:
+    return "convolution", dict(_chain(node, shapes, results[0])[-1][0])
 
 
 def _activation(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Described:
@@ -375,7 +388,7 @@ _RULES: Mapping[str, Rule] = {
     "hardmax": _over("softmax"),
     "arg_extreme": _over("reduce"),
     "convolution": _window,
-    "convolution_pair": _pointwise,
+    "depthwise_block": _last_of_block,
     "transposed_convolution": _window,
     "max_pool": _window,
     "lp_pool": _window,

@@ -43,17 +43,14 @@ class Plan:
         algorithm: str,
         name: str,
     ) -> None: ...
-    def convolve_pair(
+    def convolve_block(
         self,
-        first: Convolution,
-        second: Convolution,
+        convolutions: Sequence[Convolution],
+        depthwise: int,
         src: tuple[int, int, Sequence[int], Sequence[int]],
         dst: tuple[int, int, Sequence[int], Sequence[int]],
         residual: tuple[int, int, Sequence[int], Sequence[int]] | None,
-        first_activation: str,
-        first_slope: Sequence[float],
-        activation: str,
-        slope: Sequence[float],
+        activations: Sequence[tuple[str, Sequence[float]]],
         algorithm: str,
         name: str,
     ) -> None: ...

@@ -242,37 +242,34 @@ class Plan:
         )
         self._problems.append(problem)
 
-    def convolve_pair(
+    def convolve_block(
         self,
-        first: Convolution,
-        second: Convolution,
+        convolutions: Sequence[Convolution],
+        depthwise: int,
         src: View,
         dst: View,
         residual: View | None = None,
-        first_activation: str = "none",
-        first_slope: Slope = 0.0,
-        activation: str = "none",
-        slope: Slope = 0.0,
+        activations: Sequence[tuple[str, Slope]] = (),
         algorithm: str = "auto",
         name: str = "",
     ) -> None:
-        """dst = activation(second(first_activation(first(src))) + residual) without memory for what lies between.
+        """dst = src through convolutions one after another, plus residual, without memory for what lies between.
 
-        first: depthwise. second: 1x1, stride 1, no groups. algorithm: "auto"; "blocked" (each thread multiplies what
-        it has just computed); "staged" (one after the other); or what both are to run with, one after the other.
+        convolutions: one is depthwise; at most one lies in front of it and one behind, 1x1, stride 1, no groups.
+        depthwise: the place of that one. activations: of each; the last one comes after the residual. algorithm:
+        "auto"; "banded" (each thread expands the lines that a band of outputs needs, and goes on with them); "blocked"
+        (each thread projects what it has just computed; an expansion comes before); "staged" (one after the other); or
+        what all are to run with, one after the other.
         """
         self._add(
-            "convolve_pair",
+            "convolve_block",
             dst,
-            first._core,
-            second._core,
+            [convolution._core for convolution in convolutions],
+            depthwise,
             src,
             dst,
             residual,
-            first_activation,
-            _pair(first_slope),
-            activation,
-            _pair(slope),
+            [(kind, _pair(slope)) for kind, slope in activations or [("none", 0.0)] * len(convolutions)],
             algorithm,
             name,
             what=algorithm,

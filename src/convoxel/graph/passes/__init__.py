@@ -19,7 +19,7 @@
 15. ``fuse_activation``: an activation moves into what makes its operand.
 16. ``fold_permutations``: another order of channels moves into the weights before it.
 17. ``fuse_gate``: a squeeze-and-excite scaling moves into the 1×1 convolution behind it.
-18. ``pair_depthwise``: a depthwise convolution and the 1×1 convolution behind it become one step.
+18. ``join_depthwise``: a depthwise convolution and the 1×1 convolutions around it become one step.
 19. ``merge_branches``: 1×1 convolutions of one input become one.
 20. ``round_constants``: what was folded in double precision becomes float32.
 21. ``assign_layouts``: conversions appear where channels-last meets channels-first.
@@ -34,6 +34,7 @@ from convoxel.errors import GraphError
 from convoxel.graph.ir import Graph
 from convoxel.graph.opset import verify
 from convoxel.graph.passes import (
+    block,
     branch,
     chain,
     compose,
@@ -43,7 +44,6 @@ from convoxel.graph.passes import (
     fuse,
     layout,
     native,
-    pair,
     permutation,
     reshape,
     transpose,
@@ -85,7 +85,7 @@ PASSES = (
     Pass(fuse.fuse_activation),
     Pass(permutation.fold_permutations),
     Pass(fuse.fuse_gate),
-    Pass(pair.pair_depthwise, pair.check_no_pairs),
+    Pass(block.join_depthwise, block.check_no_neighbours),
     Pass(branch.merge_branches),
     Pass(fold.remove_dead, fold.check_no_dead),
     Pass(fold.round_constants),

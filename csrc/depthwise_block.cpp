@@ -1,0 +1,337 @@
+// A depthwise convolution and its 1x1 neighbours as one step. What lies between them is the widest tensor of a network
+// of such blocks, and reading and writing it takes longer than the arithmetic.
+//
+//   banded   a thread expands the lines that a band of outputs needs into memory of its own, which stays in its L2, and
+//            goes on from there as in `blocked`. Lines that two bands need are computed twice.
+//   blocked  a thread computes a block of the depthwise outputs into memory of its own and projects them at once. An
+//            expansion comes before that, through memory that the threads share.
+//   staged   one after the other through shared memory: where the outputs are so few that blocks would leave the
+//            projection with too few rows for each panel of weights.
+#include "depthwise_block.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <vector>
+
+#include "depthwise.h"
+#include "machine.h"
+#include "pixels.h"
+
+namespace convoxel {
+namespace {
+
+constexpr int64_t kMostRows = 96;      // of a block, as in product_algorithms.cpp
+constexpr int64_t kLeastRows = 24;     // two register tiles for each panel
+constexpr int64_t kExpandRows = 128;   // that are expanded at a time: both their parts and results stay in L1 and L2
+constexpr double kMostRepeated = 1.4;  // lines that bands expand, over lines that there are
+
+int64_t bytes_of(int64_t floats) { return floats * static_cast<int64_t>(sizeof(float)); }
+
+// Outputs along the outermost axis that are computed together, and the inputs that they read.
+struct Band {
+  int axis = 1;
+  int64_t lines = 0;  // of outputs; 0: there are no bands
+  int64_t count = 0;  // of all outputs
+  int64_t size = 0;   // of all inputs
+  int64_t step = 1, low = 0, high = 0;
+
+  explicit Band(const ConvProblem& p) {
+    const Walk walk = plan_walks(p.window, p.out_size).front();
+    axis = p.out_size[0] > 1 || p.in_size[0] > 1 ? 0 : 1;
+    const AxisWalk& along = walk.axis[axis];
+    count = along.count;
+    size = p.in_size[static_cast<size_t>(axis)];
+    step = along.in_step;
+    low = along.offset.front();
+    high = along.offset.back();
+  }
+  int64_t span(int64_t outputs) const { return std::min(size, (outputs - 1) * step + high - low + 1); }
+  int64_t bands() const { return ceil_div(count, lines); }
+};
+
+class BlockedRun final : public ConvRun {
+ public:
+  // rows: of a block. band: lines is 0 if the block has no expansion, or that has been computed.
+  BlockedRun(const std::string& algorithm, const DepthwiseBlock& block, const KernelSet& set, int threads, int64_t rows,
+             const Band& band)
+      : problem_(block.depthwise.problem),
+        rows_(rows),
+        band_(band),
+        lines_(problem_, *block.depthwise.conv, packed(block.depthwise, set, threads), set, block.depthwise.activation),
+        walk_(lines_.walks().front()) {
+    const auto product = [&](const BlockPart& part, int64_t most) {
+      return std::make_unique<PixelProduct>(algorithm, part.problem, *part.conv, set, part.activation, threads, most);
+    };
+    if (block.project) project_ = product(*block.project, rows);
+    if (band.lines == 0) return;
+    expand_ = product(*block.expand, kExpandRows);
+    expanded_.size = problem_.in_size;
+    expanded_.channels = problem_.in_channels;
+    expanded_.stride[2] = expanded_.channels;
+    expanded_.stride[1] = expanded_.size[2] * expanded_.stride[2];
+    expanded_.stride[0] = expanded_.size[1] * expanded_.stride[1];
+  }
+
+  int64_t chunks(int) const override { return expand_ ? problem_.batch * band_.bands() : ceil_div(pixels(), rows_); }
+  int64_t own_bytes() const override { return table_bytes() + band_bytes() + block_bytes() + parts_bytes(); }
+
+  void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
+    Scratch own = place(scratch.own);
+    if (!expand_) {
+      const int64_t begin = chunk * rows_;
+      return run_block(begin, std::min(rows_, pixels() - begin), p.src, *p.src_view, {}, p, own);
+    }
+    const int64_t n = chunk / band_.bands(), first = chunk % band_.bands() * band_.lines;
+    const int64_t last = std::min(first + band_.lines, band_.count);
+    const int64_t in_first = std::clamp<int64_t>(first * band_.step + band_.low, 0, band_.size);
+    const int64_t in_last = std::clamp<int64_t>((last - 1) * band_.step + band_.high + 1, in_first, band_.size);
+    expand(n, in_first, in_last, p, own);
+    Axes origin{};
+    origin[static_cast<size_t>(band_.axis)] = in_first;
+    const int64_t line = ceil_div(pixels(), problem_.batch * band_.count);  // outputs of one
+    const int64_t begin = (n * band_.count + first) * line, end = (n * band_.count + last) * line;
+    for (int64_t m = begin; m < end; m += rows_) {
+      run_block(m, std::min(rows_, end - m), own.band, expanded_, origin, p, own);
+    }
+  }
+
+ private:
+  struct Scratch {
+    float** between;  // rows of the depthwise convolution's results
+    float** outputs;
+    const float** residuals;
+    void* lines;
+    float* band;   // what was expanded
+    float* block;  // the depthwise convolution's results, if they are to be projected
+    void* parts;
+  };
+
+  static const PackedWeights& packed(const BlockPart& part, const KernelSet& set, int threads) {
+    return part.conv->packed(algorithm_called("depthwise"), part.problem, set, threads);
+  }
+  int64_t pixels() const { return problem_.batch * problem_.out_size[0] * problem_.out_size[1] * problem_.out_size[2]; }
+  int64_t table_rows() const { return round_up(std::max(rows_, expand_ ? kExpandRows : 0), MatrixUnit::kRows); }
+  int64_t table_bytes() const {
+    return round_up(3 * table_rows() * static_cast<int64_t>(sizeof(float*)) + lines_.scratch_bytes(), kAlignBytes);
+  }
+  int64_t line_floats() const { return expanded_.stride[static_cast<size_t>(band_.axis)]; }
+  int64_t band_bytes() const {
+    return expand_ ? round_up(bytes_of(band_.span(band_.lines) * line_floats()), kAlignBytes) : 0;
+  }
+  int64_t block_bytes() const { return project_ ? round_up(bytes_of(rows_ * problem_.out_channels), kAlignBytes) : 0; }
+  int64_t parts_bytes() const {
+    return std::max(expand_ ? expand_->scratch_bytes() : 0, project_ ? project_->scratch_bytes() : 0);
+  }
+  Scratch place(void* own) const {
+    char* const at = static_cast<char*>(own);
+    Scratch s;
+    s.between = static_cast<float**>(own);
+    s.outputs = s.between + table_rows();
+    s.residuals = const_cast<const float**>(s.outputs + table_rows());
+    s.lines = s.residuals + table_rows();
+    s.band = reinterpret_cast<float*>(at + table_bytes());
+    s.block = reinterpret_cast<float*>(at + table_bytes() + band_bytes());
+    s.parts = at + table_bytes() + band_bytes() + block_bytes();
+    return s;
+  }
+
+  // Lines [first, last) of image n, or slices of a volume.
+  void expand(int64_t n, int64_t first, int64_t last, const ConvPointers& p, const Scratch& own) const {
+    const View& view = *p.src_view;
+    const int64_t width = view.size[2], height = band_.axis == 0 ? view.size[1] : 1;
+    const bool dense = view.stride[1] == width * view.stride[2] &&
+                       (band_.axis == 1 || view.stride[0] == view.size[1] * view.stride[1]);
+    const float* const src = p.src + n * view.batch_stride + first * view.stride[static_cast<size_t>(band_.axis)];
+    const int64_t rows = (last - first) * height * width, run = dense ? rows : width;
+    for (int64_t begin = 0; begin < rows; begin += run) {
+      const int64_t line = begin / width;
+      const float* const from = src + (band_.axis == 0 ? line / height * view.stride[0] + line % height * view.stride[1]
+                                                       : line * view.stride[1]);
+      for (int64_t i = 0; i < run; i += kExpandRows) {
+        const int64_t some = std::min(kExpandRows, run - i);
+        for (int64_t j = 0; j < some; ++j) own.outputs[j] = own.band + (begin + i + j) * expanded_.channels;
+        expand_->run(from + i * view.stride[2], view.stride[2], some, own.outputs, nullptr, own.parts);
+      }
+    }
+  }
+
+  // Outputs [begin, begin + rows) of the list of all; src: the depthwise convolution's, whose position `origin` it is.
+  void run_block(int64_t begin, int64_t rows, const float* src, const View& view, const Axes& origin,
+                 const ConvPointers& p, const Scratch& own) const {
+    fill_outputs(walk_, *p.dst_view, p.dst, begin, rows, own.outputs);
+    const bool adds = p.residual != nullptr;
+    if (adds) fill_outputs(walk_, *p.residual_view, p.residual, begin, rows, own.residuals);
+    float** results = own.outputs;
+    if (project_) {
+      for (int64_t m = 0; m < rows; ++m) own.between[m] = own.block + m * problem_.out_channels;
+      results = own.between;
+    }
+    for_runs(walk_, begin, rows, [&](int64_t m, int64_t, int64_t, int64_t, int64_t, int64_t length) {
+      for (int64_t i = 0; i < length; i += DepthwiseLines::kMostOutputs) {
+        const int64_t some = std::min(DepthwiseLines::kMostOutputs, length - i);
+        lines_.run(0, begin + m + i, some, src, view, origin, results + m + i,
+                   adds && !project_ ? own.residuals + m + i : nullptr, own.lines);
+      }
+    });
+    if (!project_) return;
+    project_->run(own.block, problem_.out_channels, rows, own.outputs, adds ? own.residuals : nullptr, own.parts);
+  }
+
+  ConvProblem problem_;  // the depthwise convolution's
+  int64_t rows_;         // of a block
+  Band band_;
+  DepthwiseLines lines_;
+  Walk walk_;
+  View expanded_;  // the whole image, were it in memory
+  std::unique_ptr<PixelProduct> expand_, project_;
+};
+
+// Runs one after the other, each reading from shared memory what the one before it wrote there.
+class Sequence final : public ConvRun {
+ public:
+  // problem: of which `run` computes the output.
+  void add(std::unique_ptr<ConvRun> run, const ConvProblem& problem) {
+    View out;
+    out.batch = problem.batch;
+    out.size = problem.out_size;
+    out.channels = problem.out_channels;
+    out.stride[2] = out.channels;
+    out.stride[1] = out.size[2] * out.stride[2];
+    out.stride[0] = out.size[1] * out.stride[1];
+    out.batch_stride = out.size[0] * out.stride[0];
+    runs_.push_back(std::move(run));
+    outs_.push_back(out);
+  }
+
+  int stages() const override {
+    int sum = 0;
+    for (const auto& run : runs_) sum += run->stages();
+    return sum;
+  }
+  int64_t chunks(int stage) const override { return runs_[find(&stage)]->chunks(stage); }
+  int64_t own_bytes() const override {
+    int64_t most = 0;
+    for (const auto& run : runs_) most = std::max(most, run->own_bytes());
+    return most;
+  }
+  int64_t shared_bytes() const override {
+    int64_t most = 0;
+    for (const auto& run : runs_) most = std::max(most, run->shared_bytes());
+    return between(runs_.size() - 1) + most;
+  }
+
+  void run(int stage, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
+    const size_t i = find(&stage);
+    char* const shared = static_cast<char*>(scratch.shared);
+    ConvPointers own = p;
+    if (i > 0) {
+      own.src = reinterpret_cast<const float*>(shared + between(i - 1));
+      own.src_view = &outs_[i - 1];
+    }
+    if (i + 1 < runs_.size()) {
+      own.dst = reinterpret_cast<float*>(shared + between(i));
+      own.dst_view = &outs_[i];
+      own.residual = nullptr;
+    }
+    scratch.shared = shared + between(runs_.size() - 1);
+    runs_[i]->run(stage, chunk, own, scratch);
+  }
+
+ private:
+  // Which run a stage belongs to; leaves the stage of that run.
+  size_t find(int* stage) const {
+    size_t i = 0;
+    for (; *stage >= runs_[i]->stages(); ++i) *stage -= runs_[i]->stages();
+    return i;
+  }
+  // Where the output of run i lies in shared memory.
+  int64_t between(size_t i) const {
+    int64_t at = 0;
+    for (size_t j = 0; j < i; ++j) at += round_up(bytes_of(outs_[j].rows() * outs_[j].channels), kAlignBytes);
+    return at;
+  }
+
+  std::vector<std::unique_ptr<ConvRun>> runs_;
+  std::vector<View> outs_;
+};
+
+bool is_pointwise(const BlockPart& part) {
+  const Window& w = part.conv->window();
+  return w.taps() == 1 && w.groups == 1 && !w.transposed && w.stride == Axes{1, 1, 1} && w.padding_low == Axes{0, 0, 0};
+}
+
+std::string why_no_block(const DepthwiseBlock& block) {
+  const Convolution& middle = *block.depthwise.conv;
+  const int64_t groups = middle.window().groups;
+  if (groups != middle.in_channels() || groups != middle.out_channels() || middle.window().transposed) {
+    return "the convolution in the middle is not depthwise";
+  }
+  if ((block.expand && !is_pointwise(*block.expand)) || (block.project && !is_pointwise(*block.project))) {
+    return "its neighbour is not 1x1 of stride 1 without padding and groups";
+  }
+  return block.expand || block.project ? "" : "the depthwise convolution has no neighbour";
+}
+
+// As many lines as are expected to be fastest, of those whose inputs take up half of L2; none if bands do not pay:
+// where each thread's share of what they would not write stays in its cache anyway.
+Band bands_of(const DepthwiseBlock& block, int threads, bool forced) {
+  const ConvProblem& p = block.depthwise.problem;
+  Band best(p);
+  const int64_t line = p.in_size[2] * p.in_channels * (best.axis == 0 ? p.in_size[1] : 1);
+  if (!forced && bytes_of(best.size * line) / threads < l2_bytes() / 4) return best;
+  int64_t least = INT64_MAX;
+  for (int64_t lines = 1; lines <= best.count; ++lines) {
+    const int64_t span = best.span(lines), bands = ceil_div(best.count, lines);
+    if (lines > 1 && bytes_of(span * line) > l2_bytes() / 2) break;
+    const bool repeats = static_cast<double>(bands * span) > kMostRepeated * static_cast<double>(best.size);
+    if (!forced && (repeats || bytes_of(span * line) > l2_bytes() / 2)) continue;
+    const int64_t time = ceil_div(p.batch * bands, threads) * (span + lines * best.step);
+    if (time > least) continue;
+    least = time;
+    best.lines = lines;
+  }
+  if (!forced && best.lines > 0 && p.batch * best.bands() < threads) best.lines = 0;
+  return best;
+}
+
+}  // namespace
+
+BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, const KernelSet& set, int threads) {
+  const std::string reason = why_no_block(block);
+  if (!reason.empty()) throw std::invalid_argument("depthwise block: " + reason);
+  const bool banded = algorithm == "banded", blocked = algorithm == "blocked", staged = algorithm == "staged";
+  const bool chosen = algorithm == "auto" || algorithm == "fast" || algorithm == "direct";
+  const std::string parts = banded || blocked || staged ? "auto" : algorithm;
+  if (banded && !block.expand) throw std::invalid_argument("banded: there is no 1x1 convolution in front");
+  if (blocked && !block.project) throw std::invalid_argument("blocked: there is no 1x1 convolution behind");
+
+  const ConvProblem& problem = block.depthwise.problem;
+  const int64_t pixels = problem.batch * problem.out_size[0] * problem.out_size[1] * problem.out_size[2];
+  // A block's numbers take up a quarter of L2; all blocks are of about one height, two or more for each thread.
+  const int64_t fits = l2_bytes() / 4 / bytes_of(problem.out_channels);
+  const int64_t most = std::clamp<int64_t>(fits, 1, kMostRows);
+  const int64_t blocks = std::max<int64_t>(threads > 1 ? 2 * threads : 1, ceil_div(pixels, most));
+  const int64_t rows = std::max<int64_t>(1, ceil_div(pixels, blocks));
+
+  if (block.expand && (banded || chosen)) {
+    const Band band = bands_of(block, threads, banded);
+    if (band.lines > 0) return {std::make_unique<BlockedRun>(parts, block, set, threads, most, band), "banded"};
+  }
+  auto sequence = std::make_unique<Sequence>();
+  const auto add = [&](const BlockPart& part) {
+    const Algorithm& best = *rank_algorithms(parts, part.problem, set).front().algorithm;
+    const PackedWeights& weights = part.conv->packed(best, part.problem, set, threads);
+    sequence->add(best.plan(part.problem, *part.conv, weights, set, part.activation, threads), part.problem);
+  };
+  if (block.expand) add(*block.expand);
+  if (block.project && (blocked || (chosen && rows >= kLeastRows))) {
+    Band none(problem);
+    sequence->add(std::make_unique<BlockedRun>(parts, block, set, threads, rows, none), block.project->problem);
+    return {std::move(sequence), "blocked"};
+  }
+  add(block.depthwise);
+  if (block.project) add(*block.project);
+  return {std::move(sequence), "staged"};
+}
+
+}  // namespace convoxel

@@ -1,0 +1,44 @@
+#include "pixels.h"
+
+#include <stdexcept>
+
+namespace convoxel {
+namespace {
+
+constexpr int64_t kBlockChannels = 256;  // as in product_algorithms.cpp
+
+}  // namespace
+
+PixelProduct::PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv,
+                           const KernelSet& set, Activation activation, int threads, int64_t rows)
+    : conv_(conv), set_(set), activation_(activation), rows_(rows) {
+  const Algorithm& cheapest = *rank_algorithms(algorithm, problem, set).front().algorithm;
+  const int parts = bfloat_parts(cheapest);
+  const Algorithm& chosen = parts > 0 ? cheapest : algorithm_called("pointwise");
+  weights_ = &conv.packed(chosen, problem, set, threads);
+  if (parts > 0) unit_ = std::make_unique<BfloatPixels>(parts, conv, *weights_, set, activation, rows);
+}
+
+int64_t PixelProduct::table_rows() const { return round_up(rows_, MatrixUnit::kRows); }
+
+void PixelProduct::run(const float* src, int64_t step, int64_t rows, float** outputs, const float* const* residuals,
+                       void* scratch) const {
+  if (unit_) return unit_->run(src, step, rows, outputs, residuals, scratch);
+  Product product;
+  product.a = &src;
+  product.a_step = 1;
+  product.a_row = step;
+  product.rows = rows;
+  product.taps = 1;
+  product.channels = conv_.in_channels();
+  product.b = weights_->data.get();
+  product.columns = product.column_end = conv_.out_channels();
+  product.c = outputs;
+  product.residual = residuals;
+  product.bias = conv_.bias();
+  product.activation = activation_;
+  product.block_channels = kBlockChannels;
+  set_.product(product);
+}
+
+}  // namespace convoxel

@@ -1,0 +1,34 @@
+// A 1x1 convolution of pixels that a step has in memory of its own.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bfloat.h"
+#include "convolution.h"
+
+namespace convoxel {
+
+class PixelProduct {
+ public:
+  // algorithm: as of rank_algorithms; what comes out runs on a matrix unit or as "pointwise". rows: the most of a run.
+  PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv, const KernelSet& set,
+               Activation activation, int threads, int64_t rows);
+  int64_t scratch_bytes() const { return unit_ ? unit_->scratch_bytes() : 0; }
+  int64_t table_rows() const;  // that `outputs` has room for
+
+  // Row m, at src + m * step, becomes outputs[m].
+  void run(const float* src, int64_t step, int64_t rows, float** outputs, const float* const* residuals,
+           void* scratch) const;
+
+ private:
+  const Convolution& conv_;
+  const KernelSet& set_;
+  Activation activation_;
+  int64_t rows_;
+  const PackedWeights* weights_ = nullptr;
+  std::unique_ptr<BfloatPixels> unit_;  // if the product runs on a matrix unit
+};
+
+}  // namespace convoxel
