@@ -96,6 +96,23 @@ CVX_INLINE Vec apply_any(Vec x, ActivationKind kind, Vec slope, Vec high) {
   }
 }
 
+// Calls f(Index<kind>()): what f does for each of many vectors is then chosen once.
+template <class F>
+CVX_INLINE void with_cheap(ActivationKind kind, const F& f) {
+  switch (kind) {
+    case ActivationKind::kRelu:
+      return f(Index<static_cast<int>(ActivationKind::kRelu)>());
+    case ActivationKind::kRelu6:
+      return f(Index<static_cast<int>(ActivationKind::kRelu6)>());
+    case ActivationKind::kLeakyRelu:
+      return f(Index<static_cast<int>(ActivationKind::kLeakyRelu)>());
+    case ActivationKind::kHardSigmoid:
+      return f(Index<static_cast<int>(ActivationKind::kHardSigmoid)>());
+    default:
+      return f(Index<static_cast<int>(ActivationKind::kNone)>());
+  }
+}
+
 template <class F>
 CVX_INLINE void map_floats(float* p, int64_t count, const F& f) {
   for_blocks(count, [&](auto n, int64_t i, int64_t lanes) CVX_LAMBDA {

@@ -132,36 +132,52 @@ void multiply_block(const BfloatProduct& p, const uint16_t* first, const uint16_
 }
 
 // Adds bias and residual to rows of sums, activates and stores those that are wanted.
-template <int N>
-CVX_INLINE void finish_rows(const BfloatProduct& p, int64_t row, int64_t rows, int64_t column, const float* sums) {
-  const int64_t left = p.columns - column, rest = left - (N - 1) * kV;  // of the last vector
-  const bool whole = rest >= kV;
+template <int N, bool Whole, class Activate>
+CVX_INLINE void finish_rows(const BfloatProduct& p, int64_t row, int64_t rows, int64_t column, const float* sums,
+                            const Activate& activate) {
+  // Copies, since for all that the compiler knows a store might change what p says.
+  const int64_t rest = p.columns - column - (N - 1) * kV, offset = p.c_offset + column;  // rest: of the last vector
+  float* const* const c = p.c + row;
+  const float* const* const residual = p.residual != nullptr ? p.residual + row : nullptr;
+  const auto load_at = [rest](const float* from, auto j) CVX_LAMBDA {
+    return Whole || j.value < N - 1 ? load(from + j.value * kV) : load_part(from + j.value * kV, rest);
+  };
   Vec bias[N] = {};
-  if (p.bias != nullptr) {
+  if (p.bias != nullptr) each<N>([&](auto j) CVX_LAMBDA { bias[j.value] = load_at(p.bias + column, j); });
+  for (int64_t i = 0; i < rows; ++i) {
+    if (c[i] == nullptr) continue;
     each<N>([&](auto j) CVX_LAMBDA {
-      const float* at = p.bias + column + j.value * kV;
-      bias[j.value] = whole || j.value < N - 1 ? load(at) : load_part(at, rest);
+      Vec value = load(sums + i * 2 * kV + j.value * kV) + bias[j.value];
+      if (residual != nullptr) value += load_at(residual[i] + offset, j);
+      value = activate(value);
+      if (Whole || j.value < N - 1) {
+        store(c[i] + offset + j.value * kV, value);
+      } else {
+        store_part(c[i] + offset + j.value * kV, value, rest);
+      }
     });
   }
-  const Vec slope = splat(p.activation.slope), high = splat(p.activation.high);
-  const bool cheap = p.activation.is_cheap();
-  for (int64_t i = 0; i < rows; ++i) {
-    if (p.c[row + i] == nullptr) continue;
-    float* c = p.c[row + i] + p.c_offset + column;
-    const float* residual = p.residual != nullptr ? p.residual[row + i] + p.c_offset + column : nullptr;
-    each<N>([&](auto j) CVX_LAMBDA {
-      const bool all = whole || j.value < N - 1;
-      Vec value = load(sums + i * 2 * kV + j.value * kV) + bias[j.value];
-      if (residual != nullptr) {
-        value += all ? load(residual + j.value * kV) : load_part(residual + j.value * kV, rest);
-      }
-      value = cheap ? apply_cheap(value, p.activation.kind, slope) : apply_any(value, p.activation.kind, slope, high);
-      if (all) {
-        store(c + j.value * kV, value);
-      } else {
-        store_part(c + j.value * kV, value, rest);
-      }
+}
+
+template <int N>
+CVX_INLINE void finish_block(const BfloatProduct& p, int64_t row, int64_t rows, int64_t column, const float* sums) {
+  const Activation act = p.activation;
+  const Vec slope = splat(act.slope), high = splat(act.high);
+  const auto finish = [&](const auto& activate) CVX_LAMBDA {
+    if (p.columns - column >= N * kV) {
+      finish_rows<N, true>(p, row, rows, column, sums, activate);
+    } else {
+      finish_rows<N, false>(p, row, rows, column, sums, activate);
+    }
+  };
+  if (act.kind == ActivationKind::kSilu) {
+    finish([&](Vec x) CVX_LAMBDA { return apply_any(x, ActivationKind::kSilu, slope, high); });
+  } else if (act.is_cheap()) {
+    with_cheap(act.kind, [&](auto kind) CVX_LAMBDA {
+      finish([&](Vec x) CVX_LAMBDA { return apply_cheap(x, static_cast<ActivationKind>(kind.value), slope); });
     });
+  } else {
+    finish([&](Vec x) CVX_LAMBDA { return apply_any(x, act.kind, slope, high); });
   }
 }
 
@@ -171,12 +187,12 @@ CVX_INLINE void multiply_strip(const BfloatProduct& p, int64_t column, const uin
   int64_t tile = 0;
   for (; tile + 2 <= p.tile_count; tile += 2) {
     multiply_block<kParts, 2, N>(p, p.a + p.tiles[tile], p.a + p.tiles[tile + 1], b, sums);
-    finish_rows<N>(p, tile * MatrixUnit::kRows, 2 * MatrixUnit::kRows, column, sums);
+    finish_block<N>(p, tile * MatrixUnit::kRows, 2 * MatrixUnit::kRows, column, sums);
   }
   if (tile < p.tile_count) {
     const uint16_t* const only = p.a + p.tiles[tile];
     multiply_block<kParts, 1, N>(p, only, only, b, sums);
-    finish_rows<N>(p, tile * MatrixUnit::kRows, MatrixUnit::kRows, column, sums);
+    finish_block<N>(p, tile * MatrixUnit::kRows, MatrixUnit::kRows, column, sums);
   }
 }
 

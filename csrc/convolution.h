@@ -33,6 +33,7 @@ struct ConvProblem {
   int64_t in_channels = 1;
   int64_t out_channels = 1;
   bool gated = false;   // the input is multiplied by a vector of channels, one for each image (squeeze-excite)
+  bool near = false;    // input and output stay in the thread's cache: reading and writing them costs nothing
   double macs() const;  // multiply-adds that meet a weight, padding included
 };
 

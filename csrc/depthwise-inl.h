@@ -68,21 +68,28 @@ CVX_INLINE void add_segment(const Positions<Inside>& positions, const float* b, 
 // What the sums become: plus residual, activated, stored.
 template <int R, int N, bool Whole>
 CVX_INLINE void store_depthwise(const Depthwise& p, int64_t m, int64_t k, int64_t lanes, Vec (&sum)[R][N]) {
-  const ActivationKind kind = p.activation.is_cheap() ? p.activation.kind : ActivationKind::kNone;
   const Vec slope = splat(p.activation.slope);
-  CVX_UNROLL for (int r = 0; r < R; ++r) {
-    CVX_UNROLL for (int j = 0; j < N; ++j) {
-      Vec value = sum[r][j];
-      if (p.residual != nullptr) value += load_lanes<Whole>(p.residual[m + r] + k + j * kV, lanes);
-      value = apply_cheap(value, kind, slope);
-      float* c = p.c[m + r] + k + j * kV;
-      if constexpr (Whole) {
-        store(c, value);
-      } else {
-        store_part(c, value, lanes);
-      }
+  // Copies, since for all that the compiler knows a store might change what p says.
+  float* const* const c = p.c + m;
+  if (p.residual != nullptr) {
+    const float* const* const residual = p.residual + m;
+    CVX_UNROLL for (int r = 0; r < R; ++r) {
+      CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] += load_lanes<Whole>(residual[r] + k + j * kV, lanes); }
     }
   }
+  with_cheap(p.activation.is_cheap() ? p.activation.kind : ActivationKind::kNone, [&](auto kind) CVX_LAMBDA {
+    CVX_UNROLL for (int r = 0; r < R; ++r) {
+      CVX_UNROLL for (int j = 0; j < N; ++j) {
+        const Vec value = apply_cheap(sum[r][j], static_cast<ActivationKind>(kind.value), slope);
+        float* const to = c[r] + k + j * kV;
+        if constexpr (Whole) {
+          store(to, value);
+        } else {
+          store_part(to, value, lanes);
+        }
+      }
+    }
+  });
 }
 
 template <int R, int N, bool Whole>

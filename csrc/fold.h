@@ -19,10 +19,18 @@ class Fold {
     for (int i = 0; i < kSpatialAxes; ++i) {
       goes_[i] = out_size[i] == 1;
       (goes_[i] ? pixels_ : outputs_) *= src.size[i];
-      if (goes_[i] && src.size[i] > 1) run_axis_ = i;
+    }
+    // Axes that go and follow one another without a gap are one.
+    for (int i = 1; i >= 0; --i) {
+      if (!goes_[i] || !goes_[2] || src_.stride[i] != src_.size[2] * src_.stride[2]) continue;
+      src_.size[2] *= src_.size[i];
+      src_.size[i] = 1;
+    }
+    for (int i = 0; i < kSpatialAxes; ++i) {
+      if (goes_[i] && src_.size[i] > 1) run_axis_ = i;
     }
     const int64_t c = src.channels;
-    block_ = std::clamp<int64_t>(kPartFloats / c, kShortest, std::max(kShortest, pixels_));
+    block_ = std::clamp<int64_t>(kBlockFloats / c, kShortest, std::max(kShortest, pixels_));
     blocks_ = (pixels_ + block_ - 1) / block_;
     const int64_t row = std::min(block_, std::max<int64_t>(1, pixels_));
     channels_ = std::min(c, round_up(std::max<int64_t>(1, kPartFloats / row), kPartChannels));
@@ -58,8 +66,9 @@ class Fold {
   }
 
  private:
-  // Blocks are no shorter than the runs that kernels add in float.
-  static constexpr int64_t kShortest = 64;
+  // Blocks are cut by pixels rather than by channels, as is what wrote them: then a thread finds most of them in its
+  // own cache. They are no shorter than pays for joining their results.
+  static constexpr int64_t kShortest = 16, kBlockFloats = 16384;
 
   template <class Add>
   void fold_slot(int64_t slot, int64_t c, int64_t channels, const Add& add) const {

@@ -12,7 +12,9 @@ constexpr int64_t kBlockChannels = 256;  // as in product_algorithms.cpp
 PixelProduct::PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv,
                            const KernelSet& set, Activation activation, int threads, int64_t rows)
     : conv_(conv), set_(set), activation_(activation), rows_(rows) {
-  const Algorithm& cheapest = *rank_algorithms(algorithm, problem, set).front().algorithm;
+  ConvProblem inside = problem;
+  inside.near = true;
+  const Algorithm& cheapest = *rank_algorithms(algorithm, inside, set).front().algorithm;
   const int parts = bfloat_parts(cheapest);
   const Algorithm& chosen = parts > 0 ? cheapest : algorithm_called("pointwise");
   weights_ = &conv.packed(chosen, problem, set, threads);

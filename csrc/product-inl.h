@@ -115,9 +115,13 @@ void run_tile(const Tile& t) {
       }
     }
     if (t.kind != ActivationKind::kNone) {
-      CVX_UNROLL for (int r = 0; r < R; ++r) {
-        CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] = apply_cheap(sum[r][j], t.kind, slope); }
-      }
+      with_cheap(t.kind, [&](auto kind) CVX_LAMBDA {
+        CVX_UNROLL for (int r = 0; r < R; ++r) {
+          CVX_UNROLL for (int j = 0; j < N; ++j) {
+            sum[r][j] = apply_cheap(sum[r][j], static_cast<ActivationKind>(kind.value), slope);
+          }
+        }
+      });
     }
   }
   CVX_UNROLL for (int r = 0; r < R; ++r) {
@@ -163,7 +167,13 @@ constexpr Tiles kTiles;
 
 // Activations that need more than a comparison run over the rows just stored, which are still in L1.
 void activate_rows(float* const* rows, int64_t row_count, int64_t begin, int64_t count, Activation act) {
-  for (int64_t m = 0; m < row_count; ++m) activate(rows[m] + begin, count, act);
+  for (int64_t m = 0; m < row_count;) {
+    // Rows that follow one another without a gap are one: a loop over 32 channels is not worth its start.
+    int64_t together = 1;
+    while (m + together < row_count && rows[m + together] == rows[m] + together * count) ++together;
+    activate(rows[m] + begin, together * count, act);
+    m += together;
+  }
 }
 
 void product(const Product& p) {

@@ -100,8 +100,9 @@ void for_taps(const Walk& walk, const Window& window, const Visit& visit) {
   }
 }
 
-// Bytes of input and output together.
+// Bytes of input and output together, if they come from beyond the thread's cache.
 inline double image_bytes(const ConvProblem& p) {
+  if (p.near) return 0;
   const double in = static_cast<double>(p.in_size[0]) * p.in_size[1] * p.in_size[2] * p.in_channels;
   const double out = static_cast<double>(p.out_size[0]) * p.out_size[1] * p.out_size[2] * p.out_channels;
   return 4.0 * p.batch * (in + out);
