@@ -152,8 +152,9 @@ std::string unsupported(const ConvProblem& p) {
 
 double cost_of(const ConvProblem& p, const KernelSet& set) {
   const double rows = tap_rows(p) / p.window.taps(), passes = std::ceil(4 * rows / set.registers);
-  const double words = static_cast<double>(panel_words(p.window, p.in_channels, p.out_channels));
-  const double vectors = std::ceil(words / set.vector_floats) * kGroup / kGroupWords;
+  const double words =
+      static_cast<double>(panel_words(p.window, p.in_channels, round_up(p.out_channels, set.vector_floats)));
+  const double vectors = words / set.vector_floats * kGroup / kGroupWords;
   return vectors * (rows * cost::kProduct + passes * cost::kUnpack) +
          4 * words * passes * cost::fixed24_byte(4 * words) + image_bytes(p) * cost::image_byte();
 }
