@@ -27,7 +27,7 @@ def last(x: np.ndarray) -> np.ndarray:
 
 
 class Block:
-    """Small integers, so that sums in any order are equal. ``channels``: of the input or None, in the middle, or None."""
+    """Small integers, so that sums in any order are equal. ``channels``: in front or None, in the middle, or None."""
 
     def __init__(
         self,

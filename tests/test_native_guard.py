@@ -267,13 +267,22 @@ def block_cases(number: int, problem: Problem, made: Convolution) -> Iterator[Ca
     ):
         src = (problem.batch, *triple(problem.size, 1), chain[0].in_channels)
         dst = (problem.batch, *triple(out_size(problem), 1), chain[-1].out_channels)
+        activations = [("gelu", 0.0), ("relu", 0.0), ("relu", 0.0)][-len(chain) :]
         for algorithm in algorithms:
+            name = f"{algorithm}, {len(chain)} of a block, {columns} columns, {problem}"
 
-            def add(plan: Plan, x: View, residual: View, y: View, chain: Any = chain, how: str = algorithm) -> None:
-                at, acts = chain.index(made), [("gelu", 0.0), ("relu", 0.0), ("relu", 0.0)][-len(chain) :]
-                plan.convolve_block(chain, at, x, y, residual, activations=acts, algorithm=how)
+            def add(
+                plan: Plan,
+                x: View,
+                residual: View,
+                y: View,
+                chain: Sequence[Convolution] = chain,
+                activations: Sequence[tuple[str, float]] = activations,
+                how: str = algorithm,
+            ) -> None:
+                plan.convolve_block(chain, chain.index(made), x, y, residual, activations, how)
 
-            yield Case(f"{algorithm}, {len(chain)} of a block, {columns} columns, {problem}", slices(src, dst, dst), add)
+            yield Case(name, slices(src, dst, dst), add)
 
 
 def step_cases() -> Iterator[Case]:

@@ -170,7 +170,7 @@ def _parts(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Ite
         yield _Part("reshape", {"function": "flatten"}, inputs[:1], f"{name}:flat", flat)
         inputs = (f"{name}:flat", *inputs[1:])
     if node.operator == "depthwise_block":
-        *before, (attributes, _, _) = _chain(node, shapes, result)
+        *before, _ = _chain(node, shapes, result)
         inputs = inputs[:1]
         for number, (told, activation, shape) in enumerate(before):
             part = f"{name}:between{number}"
@@ -197,9 +197,7 @@ def _parts(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Ite
         yield _Part(word, told, (read, *more), written, result)
 
 
-def _chain(
-    node: Node, shapes: Sequence[Shape], result: Shape
-) -> list[tuple[Mapping[str, Any], str, Shape]]:
+def _chain(node: Node, shapes: Sequence[Shape], result: Shape) -> list[tuple[Mapping[str, Any], str, Shape]]:
     """The convolutions of a depthwise block: attributes, activation before the next one, shape."""
     x, weight = shapes[0], shapes[1]
     expand, project = (bool(node.inputs[i]) for i in (4, 6))
