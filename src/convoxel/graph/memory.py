@@ -1,13 +1,14 @@
 """Where each buffer lies in the arena: best fit by lifetime.
 
 Buffers are placed one after another. Each goes into the smallest gap, among the buffers that live at the same time,
-that holds it, or behind them all. No one order is always best: from the largest to the smallest is exact when one
-buffer dominates, the order of the run where sizes grow along a chain (Inception-v3's first layers: 79 % of the other's
-arena). So orders are tried until one needs no more than what is alive at once, and the smallest arena is kept.
+that holds it, or behind them all. Those that live where most is alive come first, since nothing can be done there but
+to fill it; that is nearly always exact. No one order always is, so others are tried until one needs no more than what is
+alive at once, and the smallest arena is kept.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 from typing import NamedTuple
@@ -33,8 +34,10 @@ def place_blocks(blocks: Mapping[str, Block]) -> tuple[dict[str, int], int]:
     """
     needed = _alive(blocks.values())
     best: tuple[dict[str, int], int] | None = None
+    crowds = _crowds(blocks)
     for order in _ORDERS:
-        found = _place({name: blocks[name] for name in sorted(blocks, key=lambda name: order(blocks[name]))})
+        ordered = sorted(blocks, key=lambda name: order(blocks[name], crowds[name]))
+        found = _place({name: blocks[name] for name in ordered})
         if best is None or found[1] < best[1]:
             best = found
         if best[1] <= needed:
@@ -43,12 +46,23 @@ def place_blocks(blocks: Mapping[str, Block]) -> tuple[dict[str, int], int]:
     return best
 
 
-# Largest first; as they come to life; as they die, from the end.
-_ORDERS: tuple[Callable[[Block], tuple[int, ...]], ...] = (
-    lambda block: (-block.size,),
-    lambda block: (block.first, -block.size),
-    lambda block: (-block.last, -block.size),
+# Where most lives at once first, and there the largest; the largest of all; as they come to life; as they die, from the
+# end.
+_ORDERS: tuple[Callable[[Block, int], tuple[int, ...]], ...] = (
+    lambda block, crowd: (-crowd, -block.size),
+    lambda block, crowd: (-block.size,),
+    lambda block, crowd: (block.first, -block.size),
+    lambda block, crowd: (-block.last, -block.size),
 )
+
+
+def _crowds(blocks: Mapping[str, Block]) -> dict[str, int]:
+    """Return, for every block, the most elements that live at any time of its life."""
+    alive: Counter[int] = Counter()
+    for block in blocks.values():
+        for step in range(block.first, block.last + 1):
+            alive[step] += _aligned(block.size)
+    return {name: max(alive[step] for step in range(b.first, b.last + 1)) for name, b in blocks.items()}
 
 
 def _alive(blocks: Iterable[Block]) -> int:

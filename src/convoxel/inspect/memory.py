@@ -1,8 +1,9 @@
 """How much memory a network's values take: alive at every step, and kept for the backward pass.
 
 Running, values share memory as they do in a compiled program: norms, activations and sums behind a convolution work
-in place, parts of a concatenation are written where the whole will lie, reshapes and crops are views. What is
-left lives from the step that writes it to the last step that reads it.
+in place, parts of a concatenation are written where the whole will lie, reshapes and crops are views. What lies between
+a depthwise convolution and the 1×1 convolutions around it has no place at all: they are one step, which works in the
+cache. What is left lives from the step that writes it to the last step that reads it.
 
 Training, PyTorch keeps what the gradients need: the input of a convolution, of a norm or of an average, the result of a
 rectifier, both factors of a product, and the places of maxima (64 bits each).
@@ -40,6 +41,8 @@ def spans(trace: Trace) -> list[Span]:
     sharing = _Sharing(trace)
     sharing.concatenate()
     sharing.work_in_place()
+    joined = sharing.joined()
+    nowhere = {sharing.root(step.inputs[0].storage) for step, _ in joined}
     size: dict[int, int] = {}
     first: dict[int, int] = {}
     last: dict[int, int] = {}
@@ -51,9 +54,16 @@ def spans(trace: Trace) -> list[Span]:
     for moment, values in moments:
         for value in values:
             root = sharing.root(value.storage)
+            if root in nowhere:
+                continue
             size[root] = max(size.get(root, 0), value.size_bytes)
             first.setdefault(root, moment)
             last[root] = moment
+    numbers = {id(step): number for number, step in enumerate(trace.steps)}
+    for step, first_of_all in joined:  # whose input is still read while this one writes
+        root = sharing.root(first_of_all.inputs[0].storage)
+        if root not in nowhere:
+            last[root] = max(last[root], numbers[id(step)])
     return [Span(size[root], first[root], last[root]) for root in size]
 
 
@@ -64,6 +74,20 @@ def live_bytes(trace: Trace) -> list[int]:
         for number in range(max(span.first, 0), min(span.last + 1, len(alive))):
             alive[number] += span.size_bytes
     return alive
+
+
+def _is_depthwise(step: Step) -> bool:
+    return step.operator == "convolution" and step.attributes["groups"] == step.outputs[0].shape[1] > 1
+
+
+def _is_pointwise(step: Step) -> bool:
+    places = {side for pair in step.attributes["padding"] for side in pair}
+    ones = {*step.attributes["kernel"], *step.attributes["stride"]}
+    return step.operator == "convolution" and step.attributes["groups"] == 1 and places <= {0} and ones == {1}
+
+
+def _expands(step: Step) -> bool:
+    return _is_pointwise(step) and step.outputs[0].shape[1] > step.inputs[0].shape[1]
 
 
 class _Sharing:
@@ -119,6 +143,34 @@ class _Sharing:
             operand = self._overwritten(step)
             if operand is not None:
                 self._join(operand, step.outputs[0])
+
+    def joined(self) -> list[tuple[Step, Step]]:
+        """Return the convolutions that run as one step with those before them, each with the first of these."""
+        read = [(step, self._source(step)) for step in self._trace.steps if step.operator == "convolution"]
+        firsts: dict[int, Step] = {}
+        found = []
+        for step, source in read:
+            if source is None:
+                continue
+            projects = _is_pointwise(step) and _is_depthwise(source)
+            # A projection is not the next one's expansion, too.
+            expands = _is_depthwise(step) and _expands(source) and id(source) not in firsts
+            if projects or expands:
+                firsts[id(step)] = firsts.get(id(source), source)
+                found.append((step, firsts[id(step)]))
+        return found
+
+    def _source(self, step: Step) -> Step | None:
+        """Return the convolution whose result a convolution alone reads, normalised and activated at most."""
+        value = step.inputs[0]
+        while len(self._readers[value.key]) == 1 and value.key not in self._kept:
+            maker = self._makers.get(value.key)
+            if maker is None or maker.operator == "convolution":
+                return maker
+            if maker.operator not in ("batch_norm", "activation"):
+                return None
+            value = maker.inputs[0]
+        return None
 
     def _overwritten(self, step: Step) -> Value | None:
         if step.operator == "batch_norm":
