@@ -1,9 +1,9 @@
 """Where each buffer lies in the arena: best fit by lifetime.
 
 Buffers are placed one after another. Each goes into the smallest gap, among the buffers that live at the same time,
-that holds it, or behind them all. Those that live where most is alive come first, since nothing can be done there but
-to fill it; that is nearly always exact. No one order always is, so others are tried until one needs no more than what is
-alive at once, and the smallest arena is kept.
+that holds it, or behind them all. Those that live where most is alive come first, since there is least room; that is
+nearly always exact. No one order always is, so others are tried until one needs no more than what is alive at once, and
+the smallest arena is kept.
 """
 
 from __future__ import annotations
