@@ -13,6 +13,7 @@ namespace convoxel::cost {
 
 constexpr double kProduct = 1.25;       // a multiply-add of the register tile over rows in place (80 % of the ceiling)
 constexpr double kPackedProduct = 1.2;  // the same over Winograd's short, dense rows
+constexpr double kNarrowProduct = 3.0;  // the same where a group has one vector of columns: a load for each of them
 constexpr double kTileStart = 12.0;     // entering and leaving a tap of a register tile, in channels
 constexpr double kRow = 10.0;           // a row of A for one tap and one panel: its pointer, the tile's loop
 constexpr double kStretch = 13.0;       // copying the taps along w of one output where they do not lie side by side

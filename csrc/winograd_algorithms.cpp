@@ -603,7 +603,8 @@ double cost_of(const Scheme& scheme, const ConvProblem& p, const KernelSet& set)
       (static_cast<double>(tiling.slices_in) + parts * static_cast<double>((tiling.taps - 1) * tiling.dilation));
   const double row_in = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
   const double image = 4.0 * tiles * (shape.m[0] * shape.m[1] * shape.m[2]) * (p.in_channels + p.out_channels);
-  return products * cost::kPackedProduct + in_tiles * row_in * input * cost::kInputPoint +
+  const double product = vectors > groups || groups == 1 ? cost::kPackedProduct : cost::kNarrowProduct;
+  return products * product + in_tiles * row_in * input * cost::kInputPoint +
          tiles * vectors * output * cost::kOutputPoint + image * cost::image_byte();
 }
 
