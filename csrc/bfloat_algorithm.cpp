@@ -139,7 +139,8 @@ struct Geometry {
 double time_of(const Geometry& g, const Cut& cut, int threads) {
   double steps = 0;
   for (const Walk& walk : g.walks) steps += static_cast<double>(g.depth.steps(walk));
-  const double strips = static_cast<double>(ceil_div(g.strips, cut.splits));
+  const bool half = g.groups == 1 && (g.columns - 1) % kColumns < kRows;  // the last strip is one tile wide
+  const double strips = static_cast<double>(ceil_div(g.strips, cut.splits)) - (half ? 1 - cost::kBfloatHalf : 0);
   const int64_t tiles = g.tiles(cut);
   const double pairs = static_cast<double>(tiles / 2), odd = static_cast<double>(tiles % 2);
   const double walks = static_cast<double>(g.walks.size()), groups = static_cast<double>(g.groups);

@@ -13,8 +13,8 @@ namespace convoxel::cost {
 
 constexpr double kProduct = 1.25;       // a multiply-add of the register tile over rows in place (80 % of the ceiling)
 constexpr double kPackedProduct = 1.2;  // the same over Winograd's short, dense rows
-constexpr double kNarrowProduct = 3.0;  // the same where a group has one vector of columns: a load for each of them
 constexpr double kTileStart = 12.0;     // entering and leaving a tap of a register tile, in channels
+constexpr double kNarrowStart = 36.0;   // the same where a group has one vector of columns
 constexpr double kRow = 10.0;           // a row of A for one tap and one panel: its pointer, the tile's loop
 constexpr double kStretch = 13.0;       // copying the taps along w of one output where they do not lie side by side
 constexpr double kUnpack = 2.0;         // weights of 24 bits becoming floats, per vector
@@ -53,6 +53,7 @@ inline double fixed24_byte(double bytes) { return read_again(bytes, 0.14 * rates
 inline double bfloat_pair(int parts) { return parts == 3 ? 1120.0 : 560.0; }   // a step of 2 x 2 tiles
 inline double bfloat_single(int parts) { return parts == 3 ? 680.0 : 345.0; }  // of 1 x 2
 inline double bfloat_split(int parts) { return parts == 3 ? 26.0 : 16.0; }     // 32 floats into parts
+constexpr double kBfloatHalf = 0.6;                                            // of a strip: one tile of columns
 constexpr double kBfloatStore = 280.0;  // a block's sums: stored, finished, stored again
 inline double bfloat_weight_byte(double bytes) { return read_again(bytes, 0.09 * rates().near, 0.45 * rates().far); }
 inline double bfloat_image_byte() { return 0.235 * rates().near; }  // splitting waits for its input: of all cores

@@ -587,7 +587,8 @@ double cost_of(const Scheme& scheme, const ConvProblem& p, const KernelSet& set)
   const double groups = static_cast<double>(p.window.groups);
   const double depth = static_cast<double>(tiling.taps * p.in_channels) / groups;
   const double vectors = groups * std::ceil(p.out_channels / groups / set.vector_floats);
-  const double products = cut.rows * processors() * cut.points * (depth + tiling.taps * cost::kTileStart) * vectors;
+  const double start = vectors > groups ? cost::kTileStart : cost::kNarrowStart;
+  const double products = cut.rows * processors() * cut.points * (depth + tiling.taps * start) * vectors;
   // Vectors that the passes load or store, per tile and vector of channels.
   double input = 0, output = 0, lines = static_cast<double>(cut.points);
   for (int i = 0; i < kSpatialAxes; ++i) {
@@ -603,8 +604,7 @@ double cost_of(const Scheme& scheme, const ConvProblem& p, const KernelSet& set)
       (static_cast<double>(tiling.slices_in) + parts * static_cast<double>((tiling.taps - 1) * tiling.dilation));
   const double row_in = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
   const double image = 4.0 * tiles * (shape.m[0] * shape.m[1] * shape.m[2]) * (p.in_channels + p.out_channels);
-  const double product = vectors > groups || groups == 1 ? cost::kPackedProduct : cost::kNarrowProduct;
-  return products * product + in_tiles * row_in * input * cost::kInputPoint +
+  return products * cost::kPackedProduct + in_tiles * row_in * input * cost::kInputPoint +
          tiles * vectors * output * cost::kOutputPoint + image * cost::image_byte();
 }
 
