@@ -65,11 +65,8 @@ class BlockedRun final : public ConvRun {
     if (block.project) project_ = product(*block.project, rows);
     if (band.lines == 0) return;
     expand_ = product(*block.expand, kExpandRows);
-    expanded_.size = problem_.in_size;
-    expanded_.channels = problem_.in_channels;
-    expanded_.stride[2] = expanded_.channels;
-    expanded_.stride[1] = expanded_.size[2] * expanded_.stride[2];
-    expanded_.stride[0] = expanded_.size[1] * expanded_.stride[1];
+    expanded_ = View::dense(1, problem_.in_size, problem_.in_channels);
+    expanded_.batch_stride = 0;  // every image's lines come to the same place
   }
 
   int64_t chunks(int) const override { return expand_ ? problem_.batch * band_.bands() : ceil_div(pixels(), rows_); }
@@ -191,16 +188,8 @@ class Sequence final : public ConvRun {
  public:
   // problem: of which `run` computes the output.
   void add(std::unique_ptr<ConvRun> run, const ConvProblem& problem) {
-    View out;
-    out.batch = problem.batch;
-    out.size = problem.out_size;
-    out.channels = problem.out_channels;
-    out.stride[2] = out.channels;
-    out.stride[1] = out.size[2] * out.stride[2];
-    out.stride[0] = out.size[1] * out.stride[1];
-    out.batch_stride = out.size[0] * out.stride[0];
     runs_.push_back(std::move(run));
-    outs_.push_back(out);
+    outs_.push_back(View::dense(problem.batch, problem.out_size, problem.out_channels));
   }
 
   int stages() const override {

@@ -6,8 +6,7 @@
 // vectors of columns, and unpacking costs no loads: twelve operations for four weights.
 
 constexpr int kFixed24Rows = CVX_REGISTERS / 4;  // of a tile
-constexpr int kFixed24Vectors = 2;               // of a panel
-constexpr int64_t kGroup = 4;                    // channels whose weights lie in three vectors
+constexpr int64_t kGroup = Fixed24Product::kGroup, kGroupWords = Fixed24Product::kWords;
 constexpr int64_t kSumChannels = 512;
 
 // The weights of four channels, times 2**8, for one vector of columns.
@@ -28,19 +27,19 @@ void run_fixed24_tile(const Fixed24Product& p, int64_t row, int64_t column) {
   const auto part = [&](const float* from, int j)
                         CVX_LAMBDA { return whole(j) ? load(from + j * kV) : load_part(from + j * kV, rest); };
   // Panels before this one are full.
-  const float* const scales = p.b + column * (1 + p.taps * ((p.channels + kGroup - 1) / kGroup * 3));
+  const float* const scales = p.b + column * (1 + p.taps * ((p.channels + kGroup - 1) / kGroup * kGroupWords));
   const float* b = scales + N * kV;
   Vec sum[R][N];
   const auto add = [&](const auto& value) CVX_LAMBDA {
     Vec weights[N][kGroup];
-    each<N>([&](auto j) CVX_LAMBDA { unpack(b + j.value * 3 * kV, weights[j.value]); });
+    each<N>([&](auto j) CVX_LAMBDA { unpack(b + j.value * kGroupWords * kV, weights[j.value]); });
     each<kGroup>([&](auto i) CVX_LAMBDA {
       CVX_UNROLL for (int r = 0; r < R; ++r) {
         const Vec factor = splat(value(r, i.value));
         CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] += factor * weights[j][i.value]; }
       }
     });
-    b += N * 3 * kV;
+    b += N * kGroupWords * kV;
   };
   // Rounding errors grow with the length of a sum, so there is one for each block of channels, and one of those.
   Vec total[R][N] = {};
@@ -92,7 +91,7 @@ CVX_INLINE void run_fixed24_rows(const Fixed24Product& p, int64_t row, int64_t c
 }
 
 void fixed24_product(const Fixed24Product& p) {
-  for (int64_t column = p.column_begin; column < p.column_end; column += kFixed24Vectors * kV) {
+  for (int64_t column = p.column_begin; column < p.column_end; column += Fixed24Product::kPanelVectors * kV) {
     if (p.columns - column > kV) {
       run_fixed24_rows<2>(p, 0, column);
     } else {

@@ -1,6 +1,6 @@
 // A convolution of a few outputs, such as a fully connected layer, with weights as whole numbers of 24 bits times a
 // power of two for each output. Such a layer takes as long as its weights take to come from memory, and there are a
-// quarter fewer bytes. A weight is off by at most 2**-24 of its output's largest.
+// quarter fewer bytes. A weight is off by at most 2**-23 of its output's largest.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -15,11 +15,10 @@
 namespace convoxel {
 namespace {
 
-constexpr int64_t kGroup = 4, kGroupWords = 3;  // channels, and the words that hold their weights
-constexpr int64_t kPanelVectors = 2;
+constexpr int64_t kGroup = Fixed24Product::kGroup, kGroupWords = Fixed24Product::kWords;
 constexpr int64_t kChunkBytes = 32768;  // of weights: taking a chunk costs nothing beside it
 
-int64_t panel_columns(const KernelSet& set) { return kPanelVectors * set.vector_floats; }
+int64_t panel_columns(const KernelSet& set) { return Fixed24Product::kPanelVectors * set.vector_floats; }
 
 // Of so many columns: scales, and weights with the channels of each tap filled up.
 int64_t panel_words(const Window& window, int64_t channels, int64_t columns) {
@@ -87,7 +86,7 @@ class Fixed24Run final : public ConvRun {
 
 // The power of two by which an output's weights become whole numbers of 24 bits; none if not all are finite.
 std::optional<int> power_of(const Convolution& conv, int64_t column) {
-  constexpr int kBits = 23, kMost = 110;  // beside the sign; so that the scale is a normal number
+  constexpr int kBits = 23, kMost = 118;  // beside the sign; so that the scale, 8 bits less, is a normal number
   float largest = 0;
   for (int64_t k = 0; k < conv.in_channels(); ++k) {
     for (int64_t tap = 0; tap < conv.window().taps(); ++tap) {

@@ -71,8 +71,10 @@ struct Depthwise {
 // left over, filled with zeros to whole vectors. A panel begins with its scales. Then, tap after tap, for four channels
 // each, filled with zeros too, and each vector of columns: three vectors of words. Bits 31 .. 8 of word i are channel
 // i's number; below them lies a byte of the fourth's, the highest in word 0. The scales are those of numbers times
-// 2**8, as they stand in a word.
+// 2**8, as they stand in a word, so what reads inputs beyond 2**96 may be infinite.
 struct Fixed24Product {
+  static constexpr int64_t kGroup = 4, kWords = 3;  // channels, and the words that hold their weights
+  static constexpr int kPanelVectors = 2;
   const float* const* a = nullptr;  // a[t * a_step + m] points at K floats
   int64_t a_step = 0;
   int64_t rows = 0;

@@ -1,7 +1,5 @@
 #include "pixels.h"
 
-#include <stdexcept>
-
 namespace convoxel {
 namespace {
 
@@ -11,7 +9,7 @@ constexpr int64_t kBlockChannels = 256;  // as in product_algorithms.cpp
 
 PixelProduct::PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv,
                            const KernelSet& set, Activation activation, int threads, int64_t rows)
-    : conv_(conv), set_(set), activation_(activation), rows_(rows) {
+    : conv_(conv), set_(set), activation_(activation) {
   ConvProblem inside = problem;
   inside.near = true;
   const Algorithm& cheapest = *rank_algorithms(algorithm, inside, set).front().algorithm;
@@ -20,8 +18,6 @@ PixelProduct::PixelProduct(const std::string& algorithm, const ConvProblem& prob
   weights_ = &conv.packed(chosen, problem, set, threads);
   if (parts > 0) unit_ = std::make_unique<BfloatPixels>(parts, conv, *weights_, set, activation, rows);
 }
-
-int64_t PixelProduct::table_rows() const { return round_up(rows_, MatrixUnit::kRows); }
 
 void PixelProduct::run(const float* src, int64_t step, int64_t rows, float** outputs, const float* const* residuals,
                        void* scratch) const {

@@ -3,7 +3,6 @@
 
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "bfloat.h"
 #include "convolution.h"
@@ -16,9 +15,8 @@ class PixelProduct {
   PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv, const KernelSet& set,
                Activation activation, int threads, int64_t rows);
   int64_t scratch_bytes() const { return unit_ ? unit_->scratch_bytes() : 0; }
-  int64_t table_rows() const;  // that `outputs` has room for
 
-  // Row m, at src + m * step, becomes outputs[m].
+  // Row m, at src + m * step, becomes outputs[m]. outputs has room for rows, rounded up to whole tiles of a unit.
   void run(const float* src, int64_t step, int64_t rows, float** outputs, const float* const* residuals,
            void* scratch) const;
 
@@ -26,7 +24,6 @@ class PixelProduct {
   const Convolution& conv_;
   const KernelSet& set_;
   Activation activation_;
-  int64_t rows_;
   const PackedWeights* weights_ = nullptr;
   std::unique_ptr<BfloatPixels> unit_;  // if the product runs on a matrix unit
 };

@@ -22,6 +22,17 @@ struct View {
   int64_t channels = 1;      // c
   int64_t batch_stride = 0;  // in floats
   Axes stride{0, 0, 0};      // in floats
+  // Rows one after another from the buffer's first float on.
+  static View dense(int64_t batch, const Axes& size, int64_t channels) {
+    View v;
+    v.batch = batch;
+    v.size = size;
+    v.channels = channels;
+    v.stride = {size[1] * size[2] * channels, size[2] * channels, channels};
+    v.batch_stride = size[0] * v.stride[0];
+    return v;
+  }
+
   int64_t pixels() const { return size[0] * size[1] * size[2]; }
   int64_t rows() const { return batch * pixels(); }
 
