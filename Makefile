@@ -40,19 +40,19 @@ bench: setup ## the register tile and the U-Nets against PyTorch, on an otherwis
 	$(BIN)/python bench/unet.py
 
 conformance: setup ## published problems through every algorithm, ONNX's and PyTorch's samples, the whole zoo, drawn layers
-	$(BIN)/python tests/conformance.py --isa all
-	$(BIN)/python tests/onnx_nodes.py
-	$(BIN)/python tests/onnx_nodes.py --fixed
-	$(BIN)/python tests/onnx_nodes.py --models
-	$(BIN)/python tests/identity.py
-	$(BIN)/python tests/zoo.py
-	$(BIN)/python tests/axes.py
-	$(BIN)/python tests/operator_info.py
-	CONVOXEL_DRAWN=1000 $(BIN)/python -m pytest tests/test_nn_functional_matrix.py
-	CONVOXEL_DRAWN=500 $(BIN)/python -m pytest tests/test_nn_functional_convolve.py tests/test_nn_functional_sampling.py
+	$(BIN)/python -m tools.conformance --isa all
+	$(BIN)/python -m tools.onnx_nodes
+	$(BIN)/python -m tools.onnx_nodes --fixed
+	$(BIN)/python -m tools.onnx_nodes --models
+	$(BIN)/python -m tools.identity
+	$(BIN)/python -m tools.zoo
+	$(BIN)/python -m tools.axes
+	$(BIN)/python -m tools.operator_info
+	CONVOXEL_DRAWN=1000 $(BIN)/python -m pytest tests/nn/test_functional_matrix.py
+	CONVOXEL_DRAWN=500 $(BIN)/python -m pytest tests/nn/test_functional_convolve.py tests/nn/test_functional_sampling.py
 
 sanitize: ## the kernel tests under AddressSanitizer and UndefinedBehaviourSanitizer
-	bash tests/sanitize.sh
+	bash tools/sanitize.sh
 
 docs: setup ## the API reference as HTML in build/docs
 	$(PIP) install "pdoc>=14"
@@ -80,7 +80,7 @@ $(VENV)/.packages: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing packages into $(VENV) (a minute or two the first time) ..."
 	@$(PIP) install -c constraints.txt torch
 	@$(PIP) install -c constraints.txt "scikit-build-core>=0.10" "nanobind>=2.4" "cmake>=3.18" ninja \
-	  $$($(BIN)/python tests/requirements.py train onnx dev)
+	  $$($(BIN)/python -m tools.requirements train onnx dev)
 	@touch $@
 
 # An editable install maps the modules that exist when it is made: a new one needs another.

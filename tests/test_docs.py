@@ -109,7 +109,7 @@ def test_code_map_is_true() -> None:
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", TEXTS)
 def test_paths_from_the_root_and_links_exist(name: str) -> None:
-    folders = ("src/", "csrc/", "tests/", "bench/", ".ci/")
+    folders = ("src/", "csrc/", "tests/", "tools/", "bench/", ".ci/")
     wanted = [span for span in spans(TEXTS[name]) if span.startswith(folders) and " " not in span]
     wanted += [link for link in re.findall(r"\]\(([^)#\s]+)", TEXTS[name]) if "://" not in link]
     missing = [path for path in wanted if not _PATTERN.search(path) and not (ROOT / path).exists()]

@@ -10,14 +10,14 @@ import pytest
 import typer
 
 import convoxel
-import lecture
+from tools import lecture
 
 SIZES = {"A": 5, "B": 5, "C": 7, "D": 14, "E": 3, "F": 1, "G": 2, "H": 6}
 
 
 def test_the_table_is_up_to_date() -> None:
     written = lecture.FILE.read_text(encoding="utf-8")
-    assert written == lecture.render(), "run: python tests/lecture.py"
+    assert written == lecture.render(), "run: python -m tools.lecture"
 
 
 def test_every_row_is_there_once() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convoxel.bench.standing import Standing
+from convoxel.bench.comparison import Standing
 from convoxel.draw.palette import CLASS_COLOURS, hexadecimal
 from convoxel.errors import ConfigError
 

@@ -12,9 +12,9 @@ from convoxel.cli.screen import console, emit, say, table
 from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from convoxel.bench.contest import Result
-    from convoxel.bench.race import Race
-    from convoxel.bench.verdict import Mean, Verdict
+    from convoxel.bench.layer_bench import Result
+    from convoxel.bench.network_bench import Race
+    from convoxel.bench.summary_table import Mean, Verdict
 
 __all__ = ["app"]
 
@@ -49,9 +49,9 @@ def layers(
 
     quieten_threads()
     from convoxel.bench.clock import write_json
-    from convoxel.bench.contest import measure_layer
     from convoxel.bench.layer import LIST, read_layers, select_layers
-    from convoxel.bench.verdict import judge
+    from convoxel.bench.layer_bench import measure_layer
+    from convoxel.bench.summary_table import judge
     from convoxel.native import default_threads
 
     chosen = select_layers(read_layers(file or LIST), _words([*(nets or []), *(more or [])]), _dims(dims), all_lines)
@@ -101,8 +101,8 @@ def networks(
     quieten_threads()
     from convoxel.bench.clock import write_json
     from convoxel.bench.network import select_networks
-    from convoxel.bench.race import measure_network, missing_engines
-    from convoxel.bench.verdict import geometric_means
+    from convoxel.bench.network_bench import measure_network, missing_engines
+    from convoxel.bench.summary_table import geometric_means
     from convoxel.native import default_threads
 
     chosen = select_networks(_words(names or []), _dims(dims), every)

@@ -71,8 +71,8 @@ def compare(model: Any, config: Any, meta: dict[str, Any], sample: Sample, tell:
     import torch
 
     from convoxel.graph.compile import compile as compile_model
+    from convoxel.train.defaults import plan_tile
     from convoxel.train.inference import build_predictor
-    from convoxel.train.plan import plan_tile
 
     reference = build_predictor(model, config, meta, engine="torch")
     tile = plan_tile(sample.image.shape[1:], config.patch, reference.fit)
@@ -126,7 +126,7 @@ class _Counter:
 
 
 def _dice(label: Any, found: Any, classes: list[str]) -> dict[str, float]:
-    from convoxel.train.score import confusion, dice
+    from convoxel.train.metrics import confusion, dice
 
     values = dice(confusion(label, found, len(classes)))
     return {name: float(value) for name, value in list(zip(classes, values, strict=True))[1:]}

@@ -209,9 +209,9 @@ def _draw(output: Path, dataset: DataSet, sample: Sample, found: Comparison) -> 
     """Write one picture a plane: image, label, prediction and their difference; return the files."""
     import numpy as np
 
-    from convoxel.data.atomic import write_bytes
     from convoxel.draw.overlay import overlay, png
     from convoxel.draw.slices import oriented_slice
+    from convoxel.files.atomic import write_bytes
 
     (output / "pictures").mkdir(exist_ok=True)
     dice = ", ".join(f"{name} {value:.3f}" for name, value in found.dice["convoxel"].items())
@@ -261,7 +261,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _write(output: Path, figures: dict[str, Any]) -> None:
-    from convoxel.data.atomic import write_bytes
+    from convoxel.files.atomic import write_bytes
 
     write_bytes(output / _MARK, (json_text.dumps(figures, indent=1) + "\n").encode())
 

@@ -90,6 +90,6 @@ def _sizes(text: str | None) -> tuple[int, ...]:
 
 
 def _write(path: Path, text: str) -> None:
-    from convoxel.data.atomic import write_bytes
+    from convoxel.files.atomic import write_bytes
 
     write_bytes(path, text.encode())

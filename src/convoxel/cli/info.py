@@ -97,8 +97,8 @@ def _gather(threads: int | None) -> dict[str, Any]:
 
 def _choices(threads: int) -> list[dict[str, Any]]:
     """What the engine would choose for each typical layer, and what it would try next."""
-    from convoxel.bench.contest import find_candidates
     from convoxel.bench.layer import parse_layer
+    from convoxel.bench.layer_bench import find_candidates
 
     rows = []
     for name, line in _TYPICAL:

@@ -26,7 +26,7 @@ def run_program(
     """Run a compiled network on arrays; PyTorch is not needed."""
     import numpy as np
 
-    from convoxel.graph.load import load
+    from convoxel.graph.store.load import load
 
     begun = time.perf_counter()
     loaded = load(program, threads)
@@ -78,7 +78,7 @@ def _write(path: Path, result: Any) -> None:
 
     import numpy as np
 
-    from convoxel.data.atomic import write_bytes
+    from convoxel.files.atomic import write_bytes
 
     buffer = io.BytesIO()
     np.save(buffer, result, allow_pickle=False)

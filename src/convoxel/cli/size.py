@@ -211,9 +211,9 @@ class _Chosen(NamedTuple):
     @classmethod
     def open(cls, network: str, sizes: tuple[int, ...], assign: list[str] | None, shape: list[str]) -> _Chosen:
         """Open the network; ``sizes`` tell its number of axes unless there is one of them or a shape."""
-        from convoxel.inspect.admission import find_sizes
+        from convoxel.inspect.axis_graph import follow_axes
         from convoxel.inspect.describe import open_source
-        from convoxel.inspect.route import follow_axes
+        from convoxel.inspect.valid_sizes import find_sizes
 
         if is_file(network):
             source, shapes = open_file(network, shape, assign)

@@ -8,11 +8,11 @@ Read the files in this order: ``fault`` (messages), ``stream`` (bounded bytes), 
 Nothing is resampled, reoriented or resized here; nothing is read through pickle.
 """
 
-from convoxel.data.fault import Problem
 from convoxel.data.image import read_image
 from convoxel.data.output import write_image, write_label
 from convoxel.data.sample import DataSet, Entry, Intensity, Sample, Split
 from convoxel.data.source import check, load
+from convoxel.files.fault import Problem
 
 __all__ = [
     "DataSet",

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from convoxel.data import array
 from convoxel.data.division import divide_last, divide_stratified
-from convoxel.data.fault import Ledger, fault, shown
 from convoxel.data.image import check_finite
 from convoxel.data.label import MOST_UNNAMED, check_labels, class_count, to_classes, values_of
 from convoxel.data.part import honour_parts
 from convoxel.data.sample import Cache, DataSet, Entry, Sample, Split
+from convoxel.files.fault import Ledger, fault, shown
 
 __all__ = ["open_archive_set"]
 

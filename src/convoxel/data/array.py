@@ -11,9 +11,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.fault import fault, shown
-from convoxel.data.stream import check_inflation, file_size
 from convoxel.errors import DataError
+from convoxel.files.fault import fault, shown
+from convoxel.files.stream import check_inflation, file_size
 
 __all__ = ["array_claims", "open_archive", "read_array", "read_member"]
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from convoxel.data import nifti
 from convoxel.data.division import DEFAULT, count_validation, divide_stratified
-from convoxel.data.fault import fault
 from convoxel.data.sample import Cache, DataSet, Entry, Sample, Split
 from convoxel.errors import ConfigError, UnsupportedError
+from convoxel.files.fault import fault
 
 __all__ = ["BUNDLED", "open_digits", "open_mni152"]
 

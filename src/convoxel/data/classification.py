@@ -12,11 +12,11 @@ from pathlib import Path
 
 from convoxel.data import image
 from convoxel.data.division import divide_stratified
-from convoxel.data.fault import Ledger, fault, shown
 from convoxel.data.header import Header, agree
 from convoxel.data.part import find_parts, honour_parts, subfolders
 from convoxel.data.sample import Cache, DataSet, Entry, Sample, Split
 from convoxel.errors import DataError
+from convoxel.files.fault import Ledger, fault, shown
 
 __all__ = ["open_classes"]
 

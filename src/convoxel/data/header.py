@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.fault import Ledger, fault
 from convoxel.errors import DataError
+from convoxel.files.fault import Ledger, fault
 
 __all__ = ["Header", "agree", "check_dims", "fit_channels"]
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from convoxel.data import array as arrays
 from convoxel.data import nifti, picture
-from convoxel.data.fault import Ledger, fault, plural
 from convoxel.data.header import Header, check_dims, fit_channels
 from convoxel.data.sample import Sample
+from convoxel.files.fault import Ledger, fault, plural
 
 __all__ = [
     "ENDINGS",

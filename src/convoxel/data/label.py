@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import image
-from convoxel.data.fault import fault, plural, shown
 from convoxel.data.header import Header
-from convoxel.data.stream import file_size, read_bytes
+from convoxel.files.fault import fault, plural, shown
+from convoxel.files.stream import file_size, read_bytes
 
 __all__ = ["check_labels", "class_count", "class_names", "read_label", "to_classes", "values_of"]
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.fault import fault
 from convoxel.data.header import Header
-from convoxel.data.stream import check_inflation, file_size, inflate, read_bytes
 from convoxel.errors import UnsupportedError
+from convoxel.files.fault import fault
+from convoxel.files.stream import check_inflation, file_size, inflate, read_bytes
 
 __all__ = ["pack_volume", "read_header", "read_voxels"]
 

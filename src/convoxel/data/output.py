@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import nifti, picture
-from convoxel.data.atomic import write_bytes
-from convoxel.data.fault import fault
 from convoxel.data.image import split_ending
+from convoxel.files.atomic import write_bytes
+from convoxel.files.fault import fault
 
 __all__ = ["write_image", "write_label"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from convoxel.data.fault import fault
 from convoxel.data.sample import Entry
 from convoxel.errors import ConfigError
+from convoxel.files.fault import fault
 
 __all__ = ["find_parts", "honour_parts", "subfolders"]
 

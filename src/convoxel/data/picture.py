@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.fault import fault
 from convoxel.data.header import Header
-from convoxel.data.stream import MOST_DEFLATE_RATIO, file_size, read_bytes
 from convoxel.errors import DataError, UnsupportedError
+from convoxel.files.fault import fault
+from convoxel.files.stream import MOST_DEFLATE_RATIO, file_size, read_bytes
 
 __all__ = ["pack_picture", "read_header", "read_indices", "read_pixels"]
 

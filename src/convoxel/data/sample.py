@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.fault import Problem, fault
 from convoxel.errors import DataError
+from convoxel.files.fault import Problem, fault
 
 __all__ = ["Cache", "DataSet", "Entry", "Intensity", "Sample", "Split"]
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from convoxel.data import image
 from convoxel.data.division import divide_last
-from convoxel.data.fault import Ledger, fault, shown
 from convoxel.data.header import Header, agree
 from convoxel.data.label import MOST_UNNAMED, class_count, class_names, read_label, to_classes, values_of
 from convoxel.data.part import find_parts, honour_parts
 from convoxel.data.sample import Cache, DataSet, Entry, Sample, Split
 from convoxel.errors import DataError
+from convoxel.files.fault import Ledger, fault, shown
 
 __all__ = ["open_segmentation"]
 

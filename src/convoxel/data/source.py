@@ -10,10 +10,10 @@ from pathlib import Path
 from convoxel.data.archive import open_archive_set
 from convoxel.data.bundled import BUNDLED, open_digits, open_mni152
 from convoxel.data.classification import open_classes
-from convoxel.data.fault import Ledger, Problem, fault, shown
 from convoxel.data.sample import DataSet, Split
 from convoxel.data.segmentation import open_segmentation
 from convoxel.errors import ConfigError, DataError
+from convoxel.files.fault import Ledger, Problem, fault, shown
 
 __all__ = ["check", "load"]
 

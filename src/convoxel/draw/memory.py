@@ -14,7 +14,7 @@ from convoxel.draw.letter import fit, text_width
 from convoxel.draw.outline import Model, Subject, subject
 from convoxel.draw.shape import Box, Line, Look, Shape, Words
 from convoxel.draw.tick import ticks
-from convoxel.graph.memory import Block, place_blocks
+from convoxel.graph.run.arena import Block, place_blocks
 from convoxel.inspect.memory import Span, live_bytes, spans
 
 __all__ = ["memory"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from convoxel.arithmetic import Field
 from convoxel.errors import ConfigError
 from convoxel.inspect.describe import open_source
-from convoxel.inspect.sight import Sight, look
+from convoxel.inspect.receptive_field import Sight, look
 from convoxel.inspect.step import Step, Trace, Value
 
 if TYPE_CHECKING:

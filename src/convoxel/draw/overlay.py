@@ -100,7 +100,7 @@ def save_overlay(path: str | os.PathLike[str], image: Array, *arguments: Any, **
         ConfigError: the name does not end in .png.
         DataError: the file cannot be written.
     """
-    from convoxel.data.atomic import write_bytes
+    from convoxel.files.atomic import write_bytes
 
     target = Path(path)
     if target.suffix.lower() != ".png":

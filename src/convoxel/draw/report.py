@@ -38,7 +38,7 @@ def write_report(run_dir: str | os.PathLike[str]) -> Path:
         CheckpointError: the folder does not exist or holds no run.
         DataError: the report cannot be written (no space, no permission).
     """
-    from convoxel.data.atomic import write_bytes
+    from convoxel.files.atomic import write_bytes
 
     folder = Path(run_dir)
     return write_bytes(folder / "report.html", render_report(read_run(folder)).encode("utf-8", "replace"))

@@ -16,9 +16,9 @@ import torch
 
 from convoxel.errors import ConvoxelError
 from convoxel.graph.compile import allowed
-from convoxel.graph.from_torch import read
 from convoxel.graph.passes import optimise
-from convoxel.graph.program import Program
+from convoxel.graph.read.torch import read
+from convoxel.graph.run.program import Program
 
 __all__ = ["convoxel_backend"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from convoxel.errors import ConfigError, GraphError, ShapeError
 from convoxel.graph.passes import optimise
-from convoxel.graph.program import Program
+from convoxel.graph.run.program import Program
 
 __all__ = ["compile"]
 
@@ -60,7 +60,7 @@ def compile(
     """
     import torch
 
-    from convoxel.graph.from_torch import read
+    from convoxel.graph.read.torch import read
 
     if threads is not None and threads < 1:
         raise ConfigError(f"compile: threads is {threads}, expected at least 1, or None for all")
@@ -90,7 +90,7 @@ def compile(
     if tune:
         program = program.tuned(*arrays, on_progress=on_progress)
     if verify:
-        from convoxel.graph.verification import check_program
+        from convoxel.graph.run.verification import check_program
 
         program.verification = check_program(program, model, examples)
     return program

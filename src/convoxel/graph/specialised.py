@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.errors import ShapeError, UnsupportedError
-from convoxel.graph.plan import Memory
-from convoxel.graph.program import Program
-from convoxel.graph.reader import NeedsValue
-from convoxel.graph.recent import Recent
+from convoxel.graph.read.reader import NeedsValue
+from convoxel.graph.run.execution import Memory
+from convoxel.graph.run.program import Program
+from convoxel.graph.run.recent import Recent
 
 __all__ = ["Specialised"]
 

@@ -31,16 +31,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from convoxel.inspect.admission import Admission
 from convoxel.inspect.describe import describe
 from convoxel.inspect.summary import Reach, Row, Summary
 from convoxel.inspect.table import COLUMNS
+from convoxel.inspect.valid_sizes import Admission
 
 if TYPE_CHECKING:
-    from convoxel.inspect.influence import EffectiveField, effective_field
+    from convoxel.inspect.effective_receptive_field import EffectiveField, effective_field
+    from convoxel.inspect.linearity_check import Linearity, linearity
     from convoxel.inspect.rank import separability, time_engine
-    from convoxel.inspect.shift import Equivariance, equivariance
-    from convoxel.inspect.superposition import Linearity, linearity
+    from convoxel.inspect.shift_equivariance import Equivariance, equivariance
     from convoxel.inspect.upsampler import Upsampling, checkerboard, upsampling
 
 __all__ = [
@@ -65,14 +65,14 @@ __all__ = [
 
 # What measures needs PyTorch; a description of a file does not.
 _LAZY = {
-    "EffectiveField": "influence",
-    "Equivariance": "shift",
-    "Linearity": "superposition",
+    "EffectiveField": "effective_receptive_field",
+    "Equivariance": "shift_equivariance",
+    "Linearity": "linearity_check",
     "Upsampling": "upsampler",
     "checkerboard": "upsampler",
-    "effective_field": "influence",
-    "equivariance": "shift",
-    "linearity": "superposition",
+    "effective_field": "effective_receptive_field",
+    "equivariance": "shift_equivariance",
+    "linearity": "linearity_check",
     "separability": "rank",
     "time_engine": "rank",
     "upsampling": "upsampler",

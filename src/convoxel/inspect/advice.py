@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from convoxel.arithmetic import solve_inputs, span
 from convoxel.errors import ConvoxelError, ShapeError
-from convoxel.inspect.admission import Accepts, say_sizes
-from convoxel.inspect.route import follow_axes
-from convoxel.inspect.sight import Sight
+from convoxel.inspect.axis_graph import follow_axes
+from convoxel.inspect.receptive_field import Sight
 from convoxel.inspect.step import Trace
 from convoxel.inspect.summary import Row
+from convoxel.inspect.valid_sizes import Accepts, say_sizes
 
 __all__ = ["advise"]
 

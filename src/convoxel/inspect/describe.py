@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from convoxel.arithmetic import conv_macs, linear_macs, transposed_macs
 from convoxel.errors import ConfigError, UnsupportedError
-from convoxel.inspect.admission import find_sizes
 from convoxel.inspect.advice import advise
+from convoxel.inspect.axis_graph import follow_axes
 from convoxel.inspect.memory import live_bytes, saved_bytes
-from convoxel.inspect.route import follow_axes
-from convoxel.inspect.sight import Sight, look
+from convoxel.inspect.receptive_field import Sight, look
 from convoxel.inspect.step import Step, Trace
 from convoxel.inspect.summary import Reach, Row, Summary
+from convoxel.inspect.valid_sizes import find_sizes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -122,7 +122,7 @@ def open_source(
 
 
 def _is_program(model: Any) -> bool:
-    from convoxel.graph.ir import Graph
+    from convoxel.graph.ir.graph import Graph
 
     return isinstance(getattr(model, "graph", None), Graph)
 
@@ -130,11 +130,11 @@ def _is_program(model: Any) -> bool:
 def _read_graph(path: Path) -> Any:
     """Return the graph in a file: of an ONNX file as it is written, before any pass."""
     if path.suffix != ".onnx":
-        from convoxel.graph.load import load
+        from convoxel.graph.store.load import load
 
         return load(path).graph  # type: ignore[union-attr]  # a saved program is never specialised
-    from convoxel.graph.from_onnx import open_model, read
-    from convoxel.graph.reader import NeedsValue
+    from convoxel.graph.read.onnx import open_model, read
+    from convoxel.graph.read.reader import NeedsValue
 
     try:
         return read(open_model(path))[0]

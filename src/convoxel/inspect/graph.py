@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from convoxel.errors import ConvoxelError, ShapeError
-from convoxel.graph.ir import Graph, Node
-from convoxel.graph.opset import OPERATORS, infer_shapes
-from convoxel.graph.size import Size, evaluate_shape, measure
+from convoxel.graph.ir.graph import Graph, Node
+from convoxel.graph.ir.size import Size, evaluate_shape, measure
+from convoxel.graph.operators.table import OPERATORS, infer_shapes
 from convoxel.inspect.step import Step, Trace, Value
 
 __all__ = ["GraphSource"]

@@ -15,8 +15,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 
 from convoxel.arithmetic import flops
 from convoxel.errors import ConfigError, DataError
-from convoxel.inspect.admission import Admission
 from convoxel.inspect.table import View, count_text, times
+from convoxel.inspect.valid_sizes import Admission
 
 __all__ = ["Reach", "Row", "Summary", "merge_rows"]
 

@@ -21,7 +21,6 @@ and one file for each family.
 from __future__ import annotations
 
 from convoxel.models.alexnet import AlexNet
-from convoxel.models.dense import DenseUNet
 from convoxel.models.densenet import DenseNet
 from convoxel.models.efficientnet import EfficientNet
 from convoxel.models.googlenet import GoogLeNet
@@ -32,6 +31,7 @@ from convoxel.models.pyramid import Pyramid
 from convoxel.models.registry import Entry, Info, build, entry, info, names
 from convoxel.models.resnet import ResNet
 from convoxel.models.unet import UNet
+from convoxel.models.unet_backbone import DenseUNet
 from convoxel.models.vgg import VGG
 from convoxel.models.weights import WeightReport, load_weights
 

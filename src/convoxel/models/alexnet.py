@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from convoxel.models.layer_factory import Style
 from convoxel.models.network import (
     Backbone,
     Published,
@@ -25,7 +26,6 @@ from convoxel.models.network import (
     smallest_size,
 )
 from convoxel.models.pyramid import Pyramid
-from convoxel.models.style import Style
 from convoxel.nn import adaptive_average_pool, max_pool, start_network
 
 __all__ = ["VARIANTS", "AlexNet", "Variant", "build_alexnet"]

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from convoxel.models.layer_factory import Style
 from convoxel.models.network import Published, Window, check_choice, scale_channels, smallest_size
 from convoxel.models.pyramid import Trunk
-from convoxel.models.style import Style
 from convoxel.nn import adaptive_average_pool, global_average_pool, max_pool, start_network
 
 __all__ = ["VARIANTS", "GoogLeNet", "Variant", "build_googlenet"]

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from convoxel.models.layer_factory import Style
 from convoxel.models.network import Backbone, Published, check_choice, scale_channels, scale_count
 from convoxel.models.pyramid import Pyramid
 from convoxel.models.residual import InvertedResidual, Squeeze
-from convoxel.models.style import Style
 from convoxel.nn import global_average_pool, start_network
 
 __all__ = ["VARIANTS", "MobileNet", "Variant", "build_mobilenet"]

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from convoxel.errors import ConfigError
 from convoxel.models import alexnet, densenet, efficientnet, googlenet, inception, mobilenet, resnet, vgg
-from convoxel.models.dense import BACKBONES, build_dense_unet
 from convoxel.models.network import Network, Published
 from convoxel.models.unet import unet, unet_cicek, unet_ronneberger
+from convoxel.models.unet_backbone import BACKBONES, build_dense_unet
 
 __all__ = ["Entry", "Info", "build", "entry", "info", "names"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.style import Style
+from convoxel.models.layer_factory import Style
 from convoxel.nn import global_average_pool
 
 __all__ = ["InvertedResidual", "Squeeze"]

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from convoxel.models.layer_factory import Style
 from convoxel.models.network import Published, check_choice, scale_channels, scale_count
 from convoxel.models.pyramid import Trunk
-from convoxel.models.style import Style
 from convoxel.nn import global_average_pool, max_pool, start_network
 
 __all__ = ["VARIANTS", "ResNet", "Variant", "build_resnet"]

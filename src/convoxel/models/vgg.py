@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from convoxel.models.layer_factory import Style
 from convoxel.models.network import (
     Backbone,
     Published,
@@ -26,7 +27,6 @@ from convoxel.models.network import (
     smallest_size,
 )
 from convoxel.models.pyramid import Pyramid
-from convoxel.models.style import Style
 from convoxel.nn import adaptive_average_pool, max_pool, start_weights
 
 __all__ = ["VARIANTS", "VGG", "Variant", "build_vgg", "course_vgg"]

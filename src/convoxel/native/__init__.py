@@ -5,9 +5,9 @@ NumPy only: nothing here knows PyTorch or graphs. Read ``machine`` (threads and 
 measured here, kept on disk).
 """
 
-from convoxel.native.cache import cache_folder
+from convoxel.files.cache import cache_folder
+from convoxel.files.mapping import FileMemory
 from convoxel.native.convolve import conv, conv_transpose
-from convoxel.native.file import FileMemory
 from convoxel.native.machine import (
     algorithms,
     build_info,

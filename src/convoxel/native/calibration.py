@@ -11,8 +11,8 @@ import functools
 import math
 from typing import NamedTuple
 
+from convoxel.files.cache import cache_folder, read_cache, write_cache
 from convoxel.native import _core
-from convoxel.native.cache import cache_folder, read_cache, write_cache
 from convoxel.native.machine import default_threads, instruction_set, measure_ceiling, processor
 
 __all__ = ["CALIBRATION_FILE", "Rates", "calibrate", "known_balance", "measure_rates"]

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError, ShapeError, UnsupportedError
+from convoxel.files.mapping import is_of_file
 from convoxel.native import _core
 from convoxel.native.calibration import calibrate
-from convoxel.native.file import is_of_file
 from convoxel.native.machine import algorithms, instruction_set, resolve_threads
 
 Floats = NDArray[np.float32]

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from convoxel.files.cache import read_cache, write_cache
 from convoxel.native import _core
-from convoxel.native.cache import read_cache, write_cache
 from convoxel.native.machine import algorithms, caches, instruction_set, processor, resolve_threads
 from convoxel.native.plan import Convolution, Floats, Plan, Problem, View
 

@@ -25,8 +25,8 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from convoxel.data.atomic import write_bytes
 from convoxel.errors import CheckpointError, ConvoxelError
+from convoxel.files.atomic import write_bytes
 
 __all__ = ["Checkpoint", "Store"]
 

@@ -1,7 +1,7 @@
 """What a training run is told: one frozen record, from flags or from one YAML file.
 
 Here are names, types and limits only. Whatever depends on the data or the machine (patch, width, batch
-size, precision …) may stay unset and is decided once by :mod:`convoxel.train.plan`. Reading a
+size, precision …) may stay unset and is decided once by :mod:`convoxel.train.defaults`. Reading a
 configuration needs neither PyTorch nor the data.
 """
 

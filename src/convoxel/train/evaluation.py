@@ -14,9 +14,9 @@ from convoxel import data
 from convoxel.errors import ConfigError, DataError
 from convoxel.train.config import TrainConfig
 from convoxel.train.inference import Predictor, build_predictor
+from convoxel.train.loss import combine_segmentation_loss, overlap_sums
+from convoxel.train.metrics import Tally, confusion
 from convoxel.train.network import load_model
-from convoxel.train.score import Tally, confusion
-from convoxel.train.task import combine_segmentation_loss, overlap_sums
 
 __all__ = ["evaluate", "load_data", "score_samples"]
 

@@ -15,9 +15,9 @@ from torch import nn
 from convoxel.errors import ConfigError
 from convoxel.train.batch import resize
 from convoxel.train.config import TrainConfig
+from convoxel.train.defaults import Fit, input_fit, plan_tile
 from convoxel.train.intensity import Intensity
 from convoxel.train.network import load_model, torch_call
-from convoxel.train.plan import Fit, input_fit, plan_tile
 from convoxel.train.window import blend_slabs, label_map, sliding_window
 
 __all__ = ["Predictor", "build_predictor", "load_predictor"]

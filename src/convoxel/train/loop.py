@@ -24,13 +24,13 @@ from convoxel.train.constraint import add_penalty, hold_constraints
 from convoxel.train.evaluation import score_samples
 from convoxel.train.inference import build_predictor
 from convoxel.train.interrupt import Interrupt
+from convoxel.train.loss import build_loss, measure_loss
 from convoxel.train.network import arrange_images
 from convoxel.train.norm import set_mode
 from convoxel.train.precision import autocast
 from convoxel.train.progress import Progress
+from convoxel.train.run import Run, finish_run, open_run, resume_run
 from convoxel.train.schedule import learning_rate, measure_fraction, steps_total
-from convoxel.train.setup import Run, finish_run, open_run, resume_run
-from convoxel.train.task import build_loss, measure_loss
 
 __all__ = ["RunResult", "fit"]
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from convoxel import data
-from convoxel.data.atomic import write_bytes
-from convoxel.data.fault import Ledger
 from convoxel.data.header import fit_channels
 from convoxel.data.image import list_images, read_header, split_ending, with_dims
 from convoxel.errors import ConfigError, DataError
+from convoxel.files.atomic import write_bytes
+from convoxel.files.fault import Ledger
 from convoxel.train.inference import Predictor, load_predictor
 from convoxel.train.progress import Progress
 

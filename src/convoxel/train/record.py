@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.atomic import write_bytes
+from convoxel.files.atomic import write_bytes
 from convoxel.train.config import TrainConfig
 
 __all__ = ["Record"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from convoxel.data.atomic import write_bytes
 from convoxel.errors import ConfigError, DataError
+from convoxel.files.atomic import write_bytes
 from convoxel.inspect.rank import time_engine
 from convoxel.nn.constraint import decay_groups
 from convoxel.nn.separation import Separation, restore_separated, separate, time_torch
@@ -20,10 +20,10 @@ from convoxel.train.config import TrainConfig
 from convoxel.train.evaluation import load_data, score_samples
 from convoxel.train.inference import build_predictor
 from convoxel.train.intensity import Intensity
+from convoxel.train.loss import build_loss, measure_loss
 from convoxel.train.network import arrange_images, load_model
 from convoxel.train.norm import set_mode
 from convoxel.train.schedule import learning_rate
-from convoxel.train.task import build_loss, measure_loss
 
 __all__ = ["load_separated", "save_separated", "separate_run"]
 

@@ -31,8 +31,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from convoxel.errors import GraphError
-from convoxel.graph.ir import Graph
-from convoxel.graph.opset import verify
+from convoxel.graph.ir.graph import Graph
+from convoxel.graph.operators.table import verify
 from convoxel.graph.passes import (
     block,
     branch,

@@ -7,8 +7,8 @@ one step it stays in the cache.
 from __future__ import annotations
 
 from convoxel.errors import GraphError
-from convoxel.graph.ir import Graph, Node
-from convoxel.graph.opset import make_node
+from convoxel.graph.ir.graph import Graph, Node
+from convoxel.graph.operators.table import make_node
 
 __all__ = ["check_no_neighbours", "join_depthwise"]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convoxel.graph.ir import Graph, Node, Value
-from convoxel.graph.opset import make_node
+from convoxel.graph.ir.graph import Graph, Node, Value
+from convoxel.graph.operators.table import make_node
 
 __all__ = ["merge_branches"]
 

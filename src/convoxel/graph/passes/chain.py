@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convoxel.graph.ir import Graph, Node, Value, rename
-from convoxel.graph.opset import make_node
+from convoxel.graph.ir.graph import Graph, Node, Value, rename
+from convoxel.graph.operators.table import make_node
 from convoxel.graph.passes.constant import add_constant
 from convoxel.graph.passes.native import clipping
 

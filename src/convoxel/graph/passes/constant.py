@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.graph.ir import Graph, Node
-from convoxel.graph.opset import OPERATORS
+from convoxel.graph.ir.graph import Graph, Node
+from convoxel.graph.operators.table import OPERATORS
 
 __all__ = ["add_constant", "fold_constants"]
 

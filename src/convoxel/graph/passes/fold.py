@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.errors import GraphError
-from convoxel.graph.ir import Graph, Node, rename
-from convoxel.graph.opset import make_node
+from convoxel.graph.ir.graph import Graph, Node, rename
+from convoxel.graph.operators.table import make_node
 from convoxel.graph.passes.constant import add_constant
 
 __all__ = ["check_no_batch_norm", "check_no_dead", "fold_batch_norm", "fold_padding", "remove_dead", "round_constants"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.graph.ir import Graph, Node
+from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.passes.constant import add_constant
 
 __all__ = ["fold_forward"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from convoxel.graph.ir import Graph, Node
-from convoxel.graph.opset import OPERATORS
+from convoxel.graph.ir.graph import Graph, Node
+from convoxel.graph.operators.table import OPERATORS
 
 __all__ = ["fuse_activation", "fuse_difference", "fuse_flatten", "fuse_gate", "fuse_residual"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from convoxel.errors import GraphError
-from convoxel.graph.ir import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
-from convoxel.graph.opset import OPERATORS, make_node
+from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
+from convoxel.graph.operators.table import OPERATORS, make_node
 
 __all__ = ["assign_layouts", "check_layouts"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from convoxel.graph.passes.site import Site
-from convoxel.graph.size import Size
+from convoxel.graph.ir.size import Size
+from convoxel.graph.passes.rewrite import Site
 
 __all__ = ["MOVEMENTS"]
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.graph.ir import CHANNELS_FIRST, Graph, Node
-from convoxel.graph.opset import OPERATORS
+from convoxel.graph.ir.graph import CHANNELS_FIRST, Graph, Node
+from convoxel.graph.ir.size import Size
+from convoxel.graph.operators.table import OPERATORS
+from convoxel.graph.operators.view import NATIVE_RANKS
 from convoxel.graph.passes.movement import MOVEMENTS
-from convoxel.graph.passes.site import Site
-from convoxel.graph.size import Size
-from convoxel.graph.view import NATIVE_RANKS
+from convoxel.graph.passes.rewrite import Site
 
 __all__ = ["clipping", "use_native"]
 

@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from convoxel.errors import GraphError
-from convoxel.graph.ir import Graph, Node, Value
-from convoxel.graph.opset import make_node
+from convoxel.graph.ir.graph import Graph, Node, Value
+from convoxel.graph.operators.table import make_node
 from convoxel.graph.passes.constant import add_constant
 
 __all__ = ["check_no_outside", "fold_permutations", "order_blocks"]

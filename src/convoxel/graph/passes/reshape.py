@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any
 
 from convoxel.errors import GraphError
-from convoxel.graph.ir import Graph, Node, Value, rename
-from convoxel.graph.opset import make_node
-from convoxel.graph.size import Extents
-from convoxel.graph.view import NATIVE_RANKS
+from convoxel.graph.ir.graph import Graph, Node, Value, rename
+from convoxel.graph.ir.size import Extents
+from convoxel.graph.operators.table import make_node
+from convoxel.graph.operators.view import NATIVE_RANKS
 
 __all__ = ["check_no_reshape_chain", "simplify_reshapes"]
 

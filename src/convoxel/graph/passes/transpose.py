@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.errors import GraphError
-from convoxel.graph.arrays.pointwise import UNARY
-from convoxel.graph.ir import Graph, Node, Value
-from convoxel.graph.opset import make_node
-from convoxel.graph.size import Extents
+from convoxel.graph.ir.graph import Graph, Node, Value
+from convoxel.graph.ir.size import Extents
+from convoxel.graph.operators.arrays.pointwise import UNARY
+from convoxel.graph.operators.table import make_node
 
 __all__ = ["check_no_opposites", "sink_transposes"]
 

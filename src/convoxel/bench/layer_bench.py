@@ -1,0 +1,164 @@
+"""One layer measured: ours, by the automatic choice and by each algorithm if wanted, in turn with the peers."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel import native
+from convoxel.bench.clock import interleave, measure_ceilings
+from convoxel.bench.comparison import OURS, Standing
+from convoxel.bench.exact import relative_error
+from convoxel.bench.layer import Layer
+from convoxel.bench.peer import prepare_peers
+from convoxel.errors import UnsupportedError
+from convoxel.native import Convolution, Plan, View
+
+__all__ = ["Result", "find_candidates", "measure_layer"]
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Result(Standing):
+    """What was measured of one layer.
+
+    Attributes:
+        layer: which.
+        algorithm: the one chosen.
+        times: median_s, min_s and max_s of all contenders: OURS, single algorithms, peers.
+        peers: the names among ``times`` that are not ours.
+        ceiling: operations per second that registers allow on these threads, the largest of several measurements.
+        l2_error: ‖y − truth‖ / ‖truth‖ at sampled outputs.
+        workspace_bytes: scratch memory of all threads together.
+        largest_bytes: of input, output and packed weights.
+    """
+
+    layer: Layer
+    algorithm: str
+    times: Mapping[str, Mapping[str, float]]
+    peers: tuple[str, ...]
+    ceiling: float
+    l2_error: float
+    workspace_bytes: int
+    largest_bytes: int
+
+    @property
+    def gflop(self) -> float:
+        """Billions of multiplications and additions of the direct algorithm."""
+        return self.layer.gflop
+
+    @property
+    def group(self) -> str:
+        """The net that the layer comes from."""
+        return self.layer.net
+
+    @property
+    def label(self) -> str:
+        """The layer without its net."""
+        return " ".join(str(self.layer).split()[1:])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON knows it."""
+        return {
+            "layer": str(self.layer),
+            "net": self.layer.net,
+            "kind": self.layer.kind,
+            "algorithm": self.algorithm,
+            **self.timing(),
+            "ceiling_gflops": self.ceiling / 1e9,
+            "ceiling_share": self.flops / self.ceiling,
+            "l2_error": self.l2_error,
+            "workspace_bytes": self.workspace_bytes,
+            "workspace_share": self.workspace_bytes / self.largest_bytes,
+        }
+
+
+def measure_layer(layer: Layer, threads: int, rounds: int = 9, every_algorithm: bool = False) -> Result:
+    """Return what was measured of a layer, on random data.
+
+    Args:
+        layer: which.
+        threads: of ours and of each peer.
+        rounds: timed runs of each contender.
+        every_algorithm: besides the automatic choice, all algorithms that support the layer.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, layer.in_channels, *layer.size), np.float32)
+    w = rng.standard_normal(layer.weight_shape, np.float32)
+    w /= np.float32(layer.fan_in**0.5)
+    bias = rng.standard_normal(layer.out_channels, np.float32)
+    x_last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    y_last = np.empty((1, *layer.out_size, layer.out_channels), np.float32)
+
+    convolution, plan = _plan(layer, w, bias, threads, "auto")
+    plan.run([x_last, y_last])
+    error = relative_error(layer, x, w, bias, np.moveaxis(y_last, -1, 1))
+    (step,) = plan.steps
+    plans = {OURS: plan}
+    for name in (row["name"] for row in native.algorithms() if every_algorithm):
+        try:
+            plans[name] = _plan(layer, w, bias, threads, name)[1]
+        except UnsupportedError:
+            continue
+    runs: dict[str, Callable[[], object]] = {
+        name: functools.partial(plan.run, [x_last, y_last]) for name, plan in plans.items()
+    }
+    peers = prepare_peers(layer, x, w, bias, threads)
+    ceilings = measure_ceilings(threads)
+    times = interleave({**runs, **peers}, rounds)
+    return Result(
+        layer=layer,
+        algorithm=step["algorithm"],
+        times=times,
+        peers=tuple(peers),
+        ceiling=max(ceilings + measure_ceilings(threads)),
+        l2_error=error,
+        workspace_bytes=plan.workspace_bytes,
+        largest_bytes=max(x.nbytes, y_last.nbytes, convolution.packed_bytes),
+    )
+
+
+def find_candidates(layer: Layer, threads: int) -> list[tuple[str, float]]:
+    """Return the algorithms that the automatic choice has for a layer and their expected costs, cheapest first.
+
+    >>> from convoxel.bench.layer import parse_layer
+    >>> "indirect" in dict(find_candidates(parse_layer("resnet18 2 64x56 128 k3 s2"), 1))
+    True
+    """
+    convolution, src, dst = _place(layer, np.zeros(layer.weight_shape, np.float32), None)
+    return [each for each in Plan(0, 2, threads).candidates(convolution, src, dst) if math.isfinite(each[1])]
+
+
+def _plan(layer: Layer, w: Floats, bias: Floats, threads: int, algorithm: str) -> tuple[Convolution, Plan]:
+    convolution, src, dst = _place(layer, w, bias)
+    plan = Plan(0, 2, threads)
+    plan.convolve(convolution, src, dst, algorithm=algorithm)
+    return convolution, plan
+
+
+def _place(layer: Layer, w: Floats, bias: Floats | None) -> tuple[Convolution, View, View]:
+    """The layer between buffer 1 and buffer 2, channels last; absent axes have size 1."""
+
+    def axes(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
+        d, h, w = (fill,) * (3 - layer.dims) + values
+        return d, h, w
+
+    convolution = Convolution(
+        w.reshape(*w.shape[:2], *axes(layer.kernel, 1)),
+        bias,
+        stride=axes(layer.stride, 1),
+        padding_low=axes(layer.padding, 0),
+        dilation=axes(layer.dilation, 1),
+        groups=layer.groups,
+        transposed=layer.transposed,
+    )
+    src = View.dense(1, 0, (1, *axes(layer.size, 1), layer.in_channels))
+    dst = View.dense(2, 0, (1, *axes(layer.out_size, 1), layer.out_channels))
+    return convolution, src, dst

@@ -1,0 +1,74 @@
+"""What many measured layers say together: geometric means by net and by kind, and where a peer was faster."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convoxel.bench.comparison import Standing
+from convoxel.bench.layer import KINDS
+from convoxel.bench.layer_bench import Result
+
+__all__ = ["Mean", "Verdict", "geometric_means", "judge"]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The geometric mean of our speed by the best peer's, over some comparisons."""
+
+    name: str
+    ratio: float
+    smallest: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Means of layers that had a peer, and those in which a peer was faster, the worst first."""
+
+    nets: tuple[Mean, ...]
+    kinds: tuple[Mean, ...]
+    slower: tuple[Result, ...]
+    ceiling: float
+    largest_error: float
+    largest_workspace_share: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON knows it."""
+
+        def rows(means: tuple[Mean, ...]) -> dict[str, Any]:
+            return {m.name: {"ratio": m.ratio, "smallest": m.smallest, "layers": m.count} for m in means}
+
+        return {
+            "nets": rows(self.nets),
+            "kinds": rows(self.kinds),
+            "slower": [{"layer": str(result.layer), "ratio": result.ratio} for result in self.slower],
+            "ceiling_gflops": self.ceiling / 1e9,
+            "largest_l2_error": self.largest_error,
+            "largest_workspace_share": self.largest_workspace_share,
+        }
+
+
+def geometric_means(standings: Sequence[tuple[str, Standing]]) -> tuple[Mean, ...]:
+    """Return the mean of each name's comparisons, in the names' order; those without a peer are left out."""
+    ratios: dict[str, list[float]] = {}
+    for name, standing in standings:
+        if standing.ratio is not None:
+            ratios.setdefault(name, []).append(standing.ratio)
+    return tuple(Mean(name, statistics.geometric_mean(r), min(r), len(r)) for name, r in ratios.items())
+
+
+def judge(results: Sequence[Result]) -> Verdict:
+    """Return what the results say together; at least one is needed."""
+    kinds = sorted(results, key=lambda result: list(KINDS).index(result.layer.kind))
+    slower = [(result.ratio, index) for index, result in enumerate(results) if result.ratio is not None]
+    return Verdict(
+        nets=geometric_means([(result.group, result) for result in results]),
+        kinds=geometric_means([(result.layer.kind, result) for result in kinds]),
+        slower=tuple(results[index] for ratio, index in sorted(slower) if ratio < 1),
+        ceiling=max(result.ceiling for result in results),
+        largest_error=max(result.l2_error for result in results),
+        largest_workspace_share=max(result.workspace_bytes / result.largest_bytes for result in results),
+    )

@@ -1,0 +1,146 @@
+"""Bounded reading: bytes of a regular file, plain or gzip, never more than the caller allows.
+
+No format is known here beyond gzip's framing. Everything is counted before it is kept: a reader says how
+many bytes it can use, and a file that inflates to more than that is cut off there.
+"""
+
+from __future__ import annotations
+
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from convoxel.files.fault import fault
+
+__all__ = ["check_inflation", "file_size", "inflate", "read_bytes"]
+
+# Deflate codes at best 258 bytes in 2 bits, so no honest stream inflates by more than 1032 : 1.
+MOST_DEFLATE_RATIO = 1032
+# Below this many bytes any ratio that deflate can reach is accepted: an empty label volume inflates 1000 : 1.
+FREE_BYTES = 256 * 2**20
+# Above it, this ratio: CT and MR images inflate 2…6 : 1, sparse label volumes 50…200 : 1.
+MOST_RATIO = 200
+_CHUNK = 256 * 2**10
+
+
+def file_size(path: Path) -> int:
+    """Return the size in bytes of the regular file ``path``; DataError if it is missing or something else."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise fault(path, f"cannot be opened ({reason})", "a readable file", "Check the path and its rights") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file (pipe, socket or device)"
+        raise fault(path, f"this is {kind}", "a regular file", "Name the file itself, or remove this entry")
+    if status.st_size == 0:
+        raise fault(path, "the file is empty (0 bytes)", "an image or array", "Copy it again from its source")
+    return status.st_size
+
+
+def read_bytes(path: Path, count: int = -1) -> bytes:
+    """Return the first ``count`` bytes of a regular file (all of them by default)."""
+    file_size(path)
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise fault(
+            path,
+            f"cannot be read ({error.strerror or error})",
+            "a readable file",
+            "Check its rights and the disk",
+        ) from None
+
+
+def check_inflation(path: object, packed: int, declared: int) -> None:
+    """Raise DataError where ``packed`` compressed bytes cannot, or should not, become ``declared`` bytes."""
+    if declared > packed * MOST_DEFLATE_RATIO + 1024:
+        raise fault(
+            path,
+            f"{packed} compressed bytes claim to hold {declared}",
+            f"at most {MOST_DEFLATE_RATIO} times the compressed size",
+            "The file is truncated or its header is false: copy it again from its source",
+        )
+    if declared > FREE_BYTES and declared > packed * MOST_RATIO:
+        raise fault(
+            path,
+            f"it would inflate {declared // packed}-fold to {declared / 2**20:.0f} MiB",
+            f"at most {MOST_RATIO}-fold above {FREE_BYTES // 2**20} MiB, against decompression bombs",
+            "If you trust the file, unpack it yourself and give the uncompressed one",
+        )
+
+
+def inflate(path: Path, count: int, *, whole: bool) -> bytearray:
+    """Return ``count`` bytes inflated from a gzip file.
+
+    ``whole`` says that the stream should end there (its checksum is then verified, and more than 64 KiB
+    beyond ``count`` is a fault); otherwise reading stops as soon as ``count`` bytes have come, and fewer
+    are returned if the file holds fewer.
+    """
+    bound = count + 64 * 2**10 if whole else count
+    result = bytearray()
+    try:
+        for piece in _members(path, bound):
+            result += piece[: max(count - len(result), 0)] if whole else piece
+    except _ExcessError:
+        if whole:
+            raise fault(
+                path,
+                f"it inflates to more than the {count} bytes its header declares",
+                "as many bytes as declared",
+                "The header is false: write the file again from its source",
+            ) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise fault(path, f"cannot be read ({reason})", "a readable file", "Check its rights and the disk") from None
+    except (zlib.error, EOFError) as error:
+        if not whole and len(result) >= count:
+            return result[:count]
+        raise fault(
+            path,
+            f"the gzip stream is damaged or truncated ({error})",
+            f"{count} bytes of image",
+            "Copy the file again from its source",
+        ) from None
+    if whole and len(result) < count:
+        raise fault(
+            path,
+            f"it is truncated: it inflates to {len(result)} bytes",
+            f"the {count} bytes its header declares",
+            "Copy the file again from its source",
+        )
+    return result[:count]
+
+
+class _ExcessError(Exception):
+    """More bytes than the bound: internal signal between _members and inflate."""
+
+
+def _members(path: Path, bound: int) -> Iterator[bytes]:
+    """Yield inflated pieces; _ExcessError after ``bound`` bytes, EOFError where the stream has no end."""
+    total = 0
+    unpacker = zlib.decompressobj(31)
+    fresh = True  # nothing of the current member has been read yet
+    with path.open("rb") as file:
+        while packed := file.read(_CHUNK):
+            while packed:
+                if fresh:
+                    packed = packed.lstrip(b"\0")  # padding between or after members is allowed
+                    if not packed:
+                        break
+                piece = unpacker.decompress(packed, min(bound - total + 1, 4 * 2**20))
+                fresh = False
+                total += len(piece)
+                if piece:
+                    yield piece
+                if total > bound:
+                    raise _ExcessError
+                if unpacker.eof:
+                    packed = unpacker.unused_data
+                    unpacker, fresh = zlib.decompressobj(31), True
+                else:
+                    packed = unpacker.unconsumed_tail
+    if not fresh:
+        raise EOFError("the stream ends too early")

@@ -1,0 +1,202 @@
+"""The graph: values, nodes and constants, all frozen.
+
+A pass never changes a graph; it makes another. Nodes are listed in an order in which they can run. What an
+operator means is not said here but in ``opset``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.errors import GraphError
+from convoxel.graph.ir.size import Extents, Size, evaluate
+
+__all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "Graph", "Node", "Value", "rename", "verify_structure"]
+
+CHANNELS_FIRST = "first"
+CHANNELS_LAST = "last"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor that flows through the graph.
+
+    ``shape`` is channels first whatever the memory layout: (n, c, d, h, w), (n, c, h, w), (n, c, w), (n, c).
+    ``layout`` says where the numbers lie: ``"first"`` in an array of the caller or of a foreign operator,
+    ``"last"`` in the arena of the engine.
+    """
+
+    name: str
+    shape: Extents
+    dtype: str = "float32"
+    layout: str = CHANNELS_FIRST
+
+    def __str__(self) -> str:
+        layout = " last" if self.layout == CHANNELS_LAST else ""
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]{layout}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator applied to named values.
+
+    ``inputs`` are names of values or constants, ``""`` where an optional operand is absent.
+    """
+
+    operator: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[Value, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Value:
+        """The only output."""
+        (value,) = self.outputs
+        return value
+
+    def __getitem__(self, attribute: str) -> Any:
+        return self.attributes[attribute]
+
+    def with_attributes(self, **changes: Any) -> Node:
+        """Return the node with some attributes changed or added."""
+        return dataclasses.replace(self, attributes={**self.attributes, **changes})
+
+    def resolved(self, sizes: Mapping[str, int]) -> Node:
+        """Return the node with every size expression among its attributes replaced by its number."""
+        if not self.is_open:
+            return self
+        attributes = {key: _resolve(value, sizes) for key, value in self.attributes.items()}
+        return dataclasses.replace(self, attributes=attributes)
+
+    @cached_property
+    def is_open(self) -> bool:
+        """Whether an attribute has a size that only an input decides; planning asks again and again."""
+        return any(map(_has_size, self.attributes.values()))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network: inputs, nodes in running order, constants, and conditions on the input sizes.
+
+    The graph is what its reader saw if the ``guards`` hold; sizes that were computed from input sizes are
+    right if the ``assumptions`` hold too.
+    """
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    guards: tuple[Size, ...] = ()
+    assumptions: tuple[Size, ...] = ()
+
+    def replace(self, **changes: Any) -> Graph:
+        """Return the graph with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    @cached_property
+    def values(self) -> Mapping[str, Value]:
+        """Every value by name."""
+        values = {value.name: value for value in self.inputs}
+        values.update((value.name, value) for node in self.nodes for value in node.outputs)
+        return values
+
+    @cached_property
+    def producers(self) -> Mapping[str, Node]:
+        """For each value that a node makes, that node."""
+        return {value.name: node for node in self.nodes for value in node.outputs}
+
+    @cached_property
+    def users(self) -> Mapping[str, tuple[Node, ...]]:
+        """For each value, the nodes that read it; a node that reads it twice is listed twice."""
+        users: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in node.inputs:
+                users.setdefault(name, []).append(node)
+        return {name: tuple(nodes) for name, nodes in users.items()}
+
+    @cached_property
+    def computes_sizes(self) -> bool:
+        """Whether an attribute is computed from input sizes, beyond being the length of an axis."""
+        return any(_is_computed(value) for node in self.nodes for value in node.attributes.values())
+
+    def only_user(self, name: str) -> Node | None:
+        """Return the one node that reads ``name``, or None if it is read elsewhere or is an output."""
+        users = self.users.get(name, ())
+        return users[0] if len(users) == 1 and name not in self.outputs else None
+
+    def __str__(self) -> str:
+        from convoxel.graph.ir.printer import draw
+
+        return draw(self)
+
+
+def rename(nodes: Iterable[Node], names: Mapping[str, str]) -> tuple[Node, ...]:
+    """Return ``nodes`` reading ``names[old]`` wherever they read ``old``, through chains of renamings."""
+
+    def final(name: str) -> str:
+        while name in names:
+            name = names[name]
+        return name
+
+    return tuple(dataclasses.replace(node, inputs=tuple(map(final, node.inputs))) for node in nodes)
+
+
+def verify_structure(graph: Graph) -> None:
+    """Raise ``GraphError`` unless every name is defined once and before it is used."""
+    defined: set[str] = set()
+
+    def define(name: str, where: str) -> None:
+        if not name or name in defined:
+            raise GraphError(f"{where} defines {name!r} a second time" if name else f"{where} has no name")
+        defined.add(name)
+
+    for name, array in graph.constants.items():
+        define(name, "constant")
+        if not isinstance(array, np.ndarray):
+            raise GraphError(f"constant {name} is a {type(array).__name__}, not an array")
+    for value in graph.inputs:
+        define(value.name, "input")
+    names: set[str] = set()
+    for node in graph.nodes:
+        if node.name in names:
+            raise GraphError(f"two nodes are named {node.name!r}")
+        names.add(node.name)
+        for name in node.inputs:
+            if name and name not in defined:
+                raise GraphError(f"node {node.name} reads {name!r}, which nothing before it defines")
+        for value in node.outputs:
+            define(value.name, f"node {node.name}")
+    for name in graph.outputs:
+        if name not in defined:
+            raise GraphError(f"output {name!r} is defined by no node")
+    known = set().union(*(e.names() for v in graph.inputs for e in v.shape if isinstance(e, Size)))
+    for guard in (*graph.guards, *graph.assumptions):
+        if not guard.names() <= known:
+            raise GraphError(f"condition {guard} speaks of sizes other than the inputs' {sorted(known)}")
+
+
+def _is_computed(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(map(_is_computed, value))
+    return isinstance(value, Size) and not value.is_axis
+
+
+def _has_size(value: Any) -> bool:
+    return isinstance(value, Size) or (isinstance(value, tuple) and any(map(_has_size, value)))
+
+
+def _resolve(value: Any, sizes: Mapping[str, int]) -> Any:
+    if isinstance(value, Size):
+        return evaluate(value, sizes)
+    if isinstance(value, tuple):
+        return tuple(_resolve(element, sizes) for element in value)
+    return value

@@ -1,0 +1,1 @@
+"""Operators: everything that is known of each, by family."""

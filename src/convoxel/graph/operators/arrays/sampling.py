@@ -1,0 +1,174 @@
+"""Values between grid points: sampling grids, resizing in every coordinate mode, regions of interest."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.graph.operators import index_tables as taps
+
+__all__ = ["affine_grid", "bilinear", "grid_sample", "region_align", "resample"]
+
+Array = NDArray[Any]
+Ints = tuple[int, ...]
+
+
+def bilinear(x: Array, rows: Array, columns: Array) -> Array:
+    """Return (c, *points): x (c, h, w) between its points at (rows, columns), 0 outside."""
+    grid = np.stack([rows, columns], axis=-1)
+    return _interpolated(x, grid, "zeros")
+
+
+def _interpolated(x: Array, position: Array, outside: str) -> Array:
+    """Return (c, *points) for x (c, *space) and positions (*points, dims), linear along every axis."""
+    low = np.floor(position)
+    fraction = position - low
+    result: Any = 0.0
+    for corner in itertools.product((0, 1), repeat=position.shape[-1]):
+        weight = np.prod(np.where(np.array(corner) == 1, fraction, 1 - fraction), axis=-1)
+        result = result + _fetched(x, low + corner, outside) * weight
+    return result
+
+
+def _fetched(x: Array, index: Array, outside: str) -> Array:
+    """Return (c, *points), the elements at whole positions; 0 outside unless they were folded before."""
+    sizes = np.array(x.shape[1:])
+    finite = np.where(np.isfinite(index), index, -1)
+    inside = np.all((finite >= 0) & (finite < sizes), axis=-1)
+    place = np.clip(finite, 0, sizes - 1).astype(np.int64)
+    where: tuple[Any, ...] = (slice(None), *np.moveaxis(place, -1, 0))
+    values = x[where]
+    return np.where(inside, values, 0.0) if outside == "zeros" else values
+
+
+def grid_sample(x: Array, grid: Array, mode: str, padding: str, align_corners: bool) -> Array:
+    """Return (n, c, *out): x (n, c, *space) at the points of ``grid`` (n, *out, dims), which run from −1 to 1.
+
+    The grid's last axis lists the last spatial axis first (x, y, z). ``mode`` is ``"nearest"``, ``"linear"`` or
+    ``"cubic"``; ``padding``, beyond the borders, ``"zeros"``, ``"border"`` or ``"reflection"``. Jaderberg et al. 2015.
+    """
+    sizes = np.array(x.shape[2:])
+    points = np.flip(grid.astype(np.float64), -1)
+    position = (points + 1) / 2 * (sizes - 1) if align_corners else ((points + 1) * sizes - 1) / 2
+    results = []
+    for image, where in zip(x.astype(np.float64), position, strict=True):
+        if mode == "cubic":
+            results.append(_cubic(image, where, padding, align_corners))
+            continue
+        folded = _folded(where, sizes, padding, align_corners)
+        results.append(
+            _fetched(image, np.rint(folded), padding) if mode == "nearest" else _interpolated(image, folded, padding)
+        )
+    return np.stack(results) if results else np.zeros((0, x.shape[1], *grid.shape[1:-1]))
+
+
+def _folded(position: Array, sizes: Array, padding: str, align_corners: bool) -> Array:
+    """Return positions moved back inside, as the padding says; ``"zeros"`` leaves them."""
+    if padding == "border":
+        return np.clip(position, 0, sizes - 1)
+    if padding == "reflection":
+        low, high = (np.zeros_like(sizes), sizes - 1.0) if align_corners else (sizes * 0 - 0.5, sizes - 0.5)
+        span = np.maximum(high - low, 1e-9)
+        turned = np.abs(position - low) % (2 * span)
+        return np.clip(np.minimum(turned, 2 * span - turned) + low, 0, sizes - 1)
+    return position
+
+
+def _cubic(x: Array, position: Array, padding: str, align_corners: bool) -> Array:
+    """Keys' cubic kernel along every axis; each of the taps is folded back by itself."""
+    sizes, low = np.array(x.shape[1:]), np.floor(position)
+    fraction = position - low
+    result: Any = 0.0
+    for offset in itertools.product(range(-1, 3), repeat=len(sizes)):
+        weight = np.prod(taps.cubic_kernel(np.abs(fraction - offset)), axis=-1)
+        place = low + offset
+        inside = place if padding == "zeros" else np.rint(_folded(place, sizes, padding, align_corners))
+        result = result + _fetched(x, inside, padding) * weight
+    return result
+
+
+def affine_grid(theta: Array, size: Ints, align_corners: bool) -> Array:
+    """Return the grid (n, *space, dims) of points that the matrices (n, dims, dims + 1) map the output's points to."""
+    axes = [
+        (2 * np.arange(s) + 1) / s - 1 if not align_corners else np.linspace(-1, 1, s) if s > 1 else -np.ones(1)
+        for s in size[2:]
+    ]
+    points = np.stack([*reversed(np.meshgrid(*axes, indexing="ij")), np.ones(size[2:])], axis=-1)
+    return np.einsum("...k,njk->n...j", points, theta.astype(np.float64))
+
+
+def resample(
+    x: Array,
+    size: Ints,
+    scale: tuple[float | None, ...],
+    region: tuple[tuple[float, float], ...],
+    coordinate: str,
+    extrapolation: float,
+    **how: Any,
+) -> Array:
+    """Return x with every axis that has a length in ``size`` replaced by weighted sums of its elements.
+
+    ``how`` are the arguments of ``taps.axis``; ``region`` is the part of each axis that ``"tf_crop_and_resize"`` takes,
+    and positions beyond it get ``extrapolation``.
+    """
+    result = x.astype(np.float64)
+    for axis, (old, new, factor, part) in enumerate(zip(x.shape, size, scale, region, strict=True)):
+        if not new:
+            continue
+        table = taps.axis(old, new, factor, coordinate=coordinate, region=part, **how)
+        moved = np.moveaxis(result, axis, -1)
+        seen = np.where(table.source >= 0, moved[..., np.maximum(table.source, 0)], 0)
+        result = np.moveaxis(np.einsum("...ot,ot->...o", seen, table.weight.astype(np.float64)), -1, axis)
+        if coordinate == "tf_crop_and_resize":
+            position = taps.coordinates(old, new, factor or new / old, coordinate, part)
+            outside = (position < 0) | (position > old - 1)
+            result[(slice(None),) * axis + (outside,)] = extrapolation
+    return result
+
+
+def region_align(
+    x: Array,
+    regions: Array,
+    batch: Array,
+    size: tuple[int, int],
+    ratio: int,
+    scale: float,
+    mode: str,
+    half_pixel: bool,
+) -> Array:
+    """Return (regions, c, *size): every region (x1, y1, x2, y2) of its image sampled on a grid (He et al. 2017)."""
+    shift = 0.5 if half_pixel else 0.0
+    results = np.zeros((len(regions), x.shape[1], *size))
+    for number, (region, image) in enumerate(zip(regions.astype(np.float64), batch, strict=True)):
+        x1, y1, x2, y2 = region * scale - shift
+        height, width = (y2 - y1, x2 - x1) if half_pixel else (max(y2 - y1, 1.0), max(x2 - x1, 1.0))
+        cells = (height / size[0], width / size[1])
+        counts = [ratio or max(math.ceil(length), 1) for length in cells]
+        axes = [
+            begin + (np.arange(out)[:, None] + (np.arange(count)[None, :] + 0.5) / count) * cell
+            for begin, out, count, cell in zip((y1, x1), size, counts, cells, strict=True)
+        ]
+        results[number] = _pooled(x[image].astype(np.float64), axes[0], axes[1], mode)
+    return results
+
+
+def _pooled(image: Array, rows: Array, columns: Array, mode: str) -> Array:
+    """Return (c, oh, ow): the mean, or the largest, of the samples at (oh, taps) × (ow, taps)."""
+    (h, w), (oh, ty), (ow, tx) = image.shape[1:], rows.shape, columns.shape
+    y, x = np.broadcast_arrays(rows.reshape(-1, 1), columns.reshape(1, -1))
+    outside = (y < -1) | (y > h) | (x < -1) | (x > w)
+    position = np.stack([np.clip(y, 0, h - 1), np.clip(x, 0, w - 1)], axis=-1)
+    if mode == "average":
+        samples = np.where(outside, 0.0, _interpolated(image, position, "border"))
+        return samples.reshape(-1, oh, ty, ow, tx).mean(axis=(2, 4))
+    low, fraction = np.floor(position), position - np.floor(position)
+    corners = [  # the largest weighted corner, not the largest interpolated value
+        _fetched(image, low + corner, "zeros") * np.prod(np.where(np.array(corner) == 1, fraction, 1 - fraction), -1)
+        for corner in itertools.product((0, 1), repeat=2)
+    ]
+    samples = np.where(outside, 0.0, np.max(corners, axis=0))
+    return samples.reshape(-1, oh, ty, ow, tx).max(axis=(2, 4))

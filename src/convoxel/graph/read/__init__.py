@@ -1,0 +1,1 @@
+"""Readers: networks from PyTorch and ONNX become graphs of the same operators."""

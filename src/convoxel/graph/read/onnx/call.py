@@ -1,0 +1,273 @@
+"""The table of rules: one for each ONNX operator.
+
+A rule gets a ``Call`` and returns its results, adding nodes or computing them at once. A tensor of the network is a
+``Value``; one that is known is an array, whose elements may be open sizes (an array of objects). What a rule cannot
+express is ``NotNative``; the model is then refused, with every such node in the message.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.errors import ConfigError, GraphError, ShapeError
+from convoxel.graph.ir.graph import Value
+from convoxel.graph.ir.size import Extents, Size
+from convoxel.graph.operators.table import OPERATORS, REQUIRED, make_node
+from convoxel.graph.read.reader import NeedsValue, NotNative, Reader
+
+__all__ = ["RULES", "Budget", "Call", "Tensor", "dtype_of", "least", "rank", "rule"]
+
+Tensor = Value | NDArray[Any]
+
+_NATIVE_RANKS = range(2, 6)
+# Functions that serve open sizes as they serve numbers.
+_SIZE_FUNCTIONS = {
+    *("add", "subtract", "multiply", "divide", "concat", "gather", "slice", "reshape", "transpose", "tile"),
+    *("reduce_product", "expand", "equal", "select", "fill", "cast"),
+}
+# A file of a few bytes must not ask for gigabytes: elements that are free, and how often what is held may be repeated.
+_FREE_RESULT, _RESULT_GROWTH = 2**27, 2**12
+_FREE_CONSTANTS, _CONSTANT_GROWTH = 2**28, 16
+
+
+@dataclass
+class Budget:
+    """What a model may make out of what it holds: each result, and all that is computed while it is read.
+
+    ``held`` and ``made`` are elements: of inputs (an open size counts as 1) and the file's tensors, and of constants
+    that were computed from them.
+    """
+
+    held: int = 0
+    made: int = 0
+
+    def hold(self, shape: Extents) -> None:
+        """Count an input, or a tensor of the file."""
+        self.held += least(shape)
+
+    def make(self, shape: Extents) -> None:
+        """Count a constant that is about to be computed, or raise ``NotNative``."""
+        self.made += least(shape)
+        if self.made > max(_FREE_CONSTANTS, _CONSTANT_GROWTH * self.held):
+            raise NotNative(f"a constant of shape {_written(shape)}: more than a file of {self.held} elements may make")
+
+    def allow(self, shape: Extents) -> None:
+        """Raise ``NotNative`` if one result is out of all proportion to the network."""
+        if least(shape) > max(_FREE_RESULT, _RESULT_GROWTH * self.held):
+            raise NotNative(
+                f"a result of shape {_written(shape)}: more than a network of {self.held} elements may make"
+            )
+
+
+def least(shape: Extents) -> int:
+    """Return how many elements a shape has where every open size is 1."""
+    return math.prod(max(_at_one(extent), 1) for extent in shape)
+
+
+def _at_one(extent: Any) -> int:
+    if not isinstance(extent, Size):
+        return int(extent)
+    try:
+        return extent.value(dict.fromkeys(extent.names(), 1))
+    except GraphError:  # no whole number there
+        return 1
+
+
+def _written(shape: Extents) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+@dataclass
+class Call:
+    """One node of an ONNX graph.
+
+    ``inputs`` are its tensors (None where absent), ``attributes`` Python values, ``version`` the operator set's number,
+    ``used`` says which results are read, ``budget`` how much may be made. ``decisive`` returns the inputs that a value
+    is computed from.
+    """
+
+    reader: Reader
+    operator: str
+    name: str
+    inputs: Sequence[Tensor | None]
+    attributes: Mapping[str, Any]
+    version: int
+    used: Sequence[bool]
+    budget: Budget
+    decisive: Callable[[Value], frozenset[str]]
+    branch: Callable[[Any], list[Tensor]] = field(default=lambda graph: [])
+
+    def get(self, attribute: str, default: Any = None) -> Any:
+        """Return an attribute, or ``default``."""
+        return self.attributes.get(attribute, default)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def tensor(self, index: int) -> Tensor:
+        """Return an operand that must be there."""
+        found = self.maybe(index)
+        if found is None:
+            raise NotNative(f"operand {index} is missing")
+        return found
+
+    def maybe(self, index: int) -> Tensor | None:
+        """Return an operand, None if it is absent."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def known(self, index: int, what: str) -> NDArray[Any]:
+        """Return an operand whose value must be known now, because sizes or axes depend on it."""
+        found = self.tensor(index)
+        if isinstance(found, Value):
+            raise NeedsValue(self.decisive(found), what)
+        return found
+
+    def extents(self, index: int, what: str) -> tuple[Any, ...]:
+        """Return a known operand as numbers and open sizes."""
+        return tuple(x if isinstance(x, Size) else int(x) for x in self.known(index, what).reshape(-1))
+
+    def require(self, condition: bool, fact: str) -> None:
+        """Raise ``GraphError`` with this node and ``fact`` unless ``condition``."""
+        if not condition:
+            raise GraphError(f"load: {self.operator} {self.name}: {fact}. Check the model with onnx.checker.")
+
+    def axis(self, number: Any, count: int) -> int:
+        """Return which of ``count`` axes a number means; negative ones count from the end."""
+        if isinstance(number, Size):
+            raise NotNative("an axis that is open")
+        self.require(-count <= number < count, f"there is no axis {number}; expected {-count} to {count - 1}")
+        return int(number) % count
+
+    def constant(self, index: int) -> NDArray[Any] | None:
+        """Return an operand if its value is known as plain numbers, else None."""
+        found = self.maybe(index)
+        return found if isinstance(found, np.ndarray) and found.dtype != object else None
+
+    def known_weights(self, weight: int, bias: int) -> bool:
+        """Whether weights, and the bias if there is one, are known float32 numbers."""
+        w, b = self.constant(weight), self.constant(bias)
+        return w is not None and w.dtype == np.float32 and (b is not None or self.maybe(bias) is None)
+
+    def add(self, operator: str, *operands: Tensor | None, dtype: str | None = None, **attributes: Any) -> Any:
+        """Return the result of an operator of ours: computed at once if all operands are known, else a new node's.
+
+        ``dtype`` is the result's type, that of the first operand unless given. Of several results the first.
+        """
+        return self.results(operator, *operands, dtypes=(dtype,), **attributes)[0]
+
+    def results(
+        self, operator: str, *operands: Tensor | None, dtypes: Sequence[str | None], **attributes: Any
+    ) -> list[Any]:
+        """Return as many results as there are ``dtypes``."""
+        present = [operand for operand in operands if operand is not None]
+        types = [d or (dtype_of(present[0]) if present else "float32") for d in dtypes]
+        row = OPERATORS[operator]
+        if row.host is not None and not any(isinstance(operand, Value) for operand in present):
+            return self._computed(operator, operands, types, attributes)
+        names = tuple(self._name(operand) for operand in operands)
+        shapes: list[Any] = [None if operand is None else tuple(operand.shape) for operand in operands]
+        while not row.variadic and len(shapes) < len(row.operands):
+            shapes.append(None)
+        missing = [key for key, value in {**row.attributes, **attributes}.items() if value is REQUIRED]
+        assert not missing, f"{operator} needs {missing}"
+        node = make_node(operator, self.name, names, (), **attributes)
+        try:
+            found: Sequence[Extents] = row.shape(node, shapes)
+        except ShapeError as reason:
+            raise ShapeError(f"{self.operator} {self.name}: {reason}") from None
+        except ConfigError as reason:  # the attributes of a file are not the caller's options
+            raise GraphError(f"load: {self.operator} {self.name}: {reason}") from None
+        for shape in found[: len(types)]:
+            self.budget.allow(shape)
+        return list(self.reader.add(operator, self.name, names, found[: len(types)], types, **attributes))
+
+    def _computed(
+        self, operator: str, operands: Sequence[Any], types: Sequence[str], attributes: Mapping[str, Any]
+    ) -> list[Any]:
+        sized = any(operand is not None and operand.dtype == object for operand in operands)
+        sized = sized or any(isinstance(leaf, Size) for value in attributes.values() for leaf in _leaves(value))
+        if sized and operator.removeprefix("array.") not in _SIZE_FUNCTIONS:
+            raise NotNative("arithmetic with sizes that are open")
+        outputs = [Value(str(i), (), "object" if sized else dtype) for i, dtype in enumerate(types)]
+        node = make_node(operator, self.name, [], outputs, **attributes)
+        host = OPERATORS[operator].host
+        assert host is not None
+        given = [*operands, *(None,) * (len(OPERATORS[operator].operands) - len(operands))]
+        if any(isinstance(leaf, Size) for value in attributes.values() for leaf in _leaves(value)):
+            raise NotNative("a constant whose shape is open")
+        for shape in OPERATORS[operator].shape(node, [None if g is None else g.shape for g in given]):
+            self.budget.make(shape)
+        return [_settled(result) for result in host(node, given, {})]
+
+    def _name(self, operand: Tensor | None) -> str:
+        if operand is None:
+            return ""
+        if isinstance(operand, Value):
+            return operand.name
+        return self.reader.constant(operand, f"{self.name}.constant", owner=operand) if operand.dtype != object else (
+            self.materialise(operand).name
+        )  # fmt: skip
+
+    def materialise(self, sizes: NDArray[Any]) -> Value:
+        """Return open sizes as a value of the graph."""
+        values = tuple(x if isinstance(x, Size) else int(x) for x in sizes.reshape(-1))
+        (value,) = self.reader.add(
+            "array.sizes", f"{self.name}.sizes", (), [sizes.shape], ("int64",), values=values, shape=sizes.shape
+        )  # fmt: skip
+        return value
+
+    def native(self, *operands: Tensor | None) -> bool:
+        """Whether native steps can take these operands: float32, (n, c) to (n, c, d, h, w), the first from the network.
+
+        Empty tensors are for NumPy.
+        """
+        if not operands or not isinstance(operands[0], Value):
+            return False
+        return all(
+            dtype_of(operand) == "float32" and len(operand.shape) in _NATIVE_RANKS and 0 not in operand.shape
+            for operand in operands
+            if operand is not None
+        )
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for element in value for leaf in _leaves(element)] if isinstance(value, list | tuple) else [value]
+
+
+def _settled(result: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of objects as plain numbers if no size among them is open."""
+    if result.dtype == object and not any(isinstance(x, Size) for x in result.reshape(-1)):
+        return result.astype(np.bool_ if all(isinstance(x, bool) for x in result.reshape(-1)) else np.int64)
+    return result
+
+
+def dtype_of(tensor: Tensor) -> str:
+    """Return the name of a tensor's type; open sizes are int64."""
+    if isinstance(tensor, Value):
+        return tensor.dtype
+    return "int64" if tensor.dtype == object else str(tensor.dtype)
+
+
+def rank(tensor: Tensor) -> int:
+    """Return the number of axes."""
+    return len(tensor.shape)
+
+
+Rule = Callable[[Call], Any]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*operators: str) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of ONNX operators."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(operators, function))
+        return function
+
+    return register

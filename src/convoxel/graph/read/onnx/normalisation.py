@@ -1,0 +1,141 @@
+"""Rules of normalisations: by batches, images, groups of channels, last axes, and neighbouring channels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from convoxel.graph.ir.size import Size, differ
+from convoxel.graph.read.onnx.call import Call, Tensor, dtype_of, rank, rule
+from convoxel.graph.read.onnx.numeric import combine
+from convoxel.graph.read.reader import NotNative
+
+
+@rule("BatchNormalization")
+def _batch_norm(call: Call) -> Any:
+    x, parameters = call.tensor(0), [call.tensor(index) for index in range(1, 5)]
+    _check_parameters(call, x.shape[1], *parameters)
+    epsilon = call.get("epsilon", 1e-5)
+    if call.get("training_mode", 0) if call.version >= 14 else (call.version < 7 and not call.get("is_test", 0)):
+        momentum = call.get("momentum", 0.9)
+        return call.results("array.batch_norm", x, *parameters, dtypes=(None,) * 3, epsilon=epsilon, momentum=momentum)
+    if call.native(x) and all(call.constant(index) is not None for index in range(1, 5)):
+        return call.add("batch_norm", x, *parameters, epsilon=epsilon)
+    over = tuple(range(1, rank(x) - 1))
+    weight, bias, mean, variance = (
+        call.add("array.reshape", p, shape=(*p.shape, *(1 for _ in over))) for p in parameters
+    )
+    deviation = call.add("array.sqrt", combine(call, "add", variance, np.array(epsilon, dtype_of(variance))))
+    scaled = call.add("array.divide", call.add("array.subtract", x, mean), deviation)
+    return call.add("array.add", call.add("array.multiply", scaled, weight), bias)
+
+
+def _check_parameters(call: Call, count: Any, *parameters: Tensor) -> None:
+    """Raise unless there is one number for each of ``count`` channels."""
+    for parameter in parameters:
+        fits = rank(parameter) == 1 and not differ(parameter.shape[0], count)
+        call.require(fits, f"a parameter has shape {list(parameter.shape)}; expected [{count}]")
+
+
+@rule("InstanceNormalization")
+def _instance_norm(call: Call) -> Any:
+    return _grouped_norm(call, 0, call.get("epsilon", 1e-5))
+
+
+@rule("GroupNormalization")
+def _group_norm(call: Call) -> Any:
+    groups = call.get("num_groups")
+    call.require(groups > 0, f"num_groups is {groups}; expected at least 1")
+    return _grouped_norm(call, groups, call.get("epsilon", 1e-5))
+
+
+def _grouped_norm(call: Call, groups: int, epsilon: float) -> Any:
+    """Normalise each group of channels of each image; 0 groups are as many as channels."""
+    x, weight, bias = call.tensor(0), call.tensor(1), call.tensor(2)
+    constant = call.constant(1) is not None and call.constant(2) is not None
+    channels = x.shape[1]
+    count = groups or channels
+    per_group = groups and call.version < 21 and weight.shape[0] != channels  # early sets have one number a group
+    _check_parameters(call, count if per_group else channels, weight, bias)
+    divides = isinstance(channels, Size) or isinstance(count, Size) or channels % count == 0
+    call.require(divides, f"{count} groups do not divide {channels} channels")
+    if call.native(x) and rank(x) > 2 and constant and not per_group:
+        return call.add("normalise", x, weight, bias, groups=groups, epsilon=epsilon)
+    parts = call.add("array.reshape", x, shape=(x.shape[0], count, channels // count * math.prod(x.shape[2:])))
+    normal = call.results("array.layer_norm", parts, dtypes=(None,), axis=2, epsilon=epsilon)[0]
+    ones = (1,) * (rank(x) - 2)
+    if per_group:
+        over: tuple[Any, ...] = (count, 1)
+    else:
+        normal, over = call.add("array.reshape", normal, shape=tuple(x.shape)), (channels, *ones)
+    scaled = call.add("array.multiply", normal, call.add("array.reshape", weight, shape=over))
+    result = call.add("array.add", scaled, call.add("array.reshape", bias, shape=over))
+    return call.add("array.reshape", result, shape=tuple(x.shape))
+
+
+@rule("LayerNormalization")
+def _layer_norm(call: Call) -> Any:
+    if call.get("stash_type", 1) != 1:
+        raise NotNative("statistics in another type than float32")
+    operands = (call.tensor(0), call.maybe(1), call.maybe(2))
+    last = rank(operands[0]) == 2 and call.get("axis", -1) in (-1, 1) and len(call.used) == 1
+    if last and call.native(operands[0]) and call.known_weights(1, 2):
+        return call.add("channel_norm", *operands, epsilon=call.get("epsilon", 1e-5))
+    return call.results(
+        "array.layer_norm",
+        *operands,
+        dtypes=(None, "float32", "float32")[: max(len(call.used), 1)],
+        axis=call.get("axis", -1),
+        epsilon=call.get("epsilon", 1e-5),
+    )
+
+
+@rule("RMSNormalization")
+def _rms_norm(call: Call) -> Any:
+    if call.get("stash_type", 1) != 1:
+        raise NotNative("statistics in another type than float32")
+    return call.add(
+        "array.rms_norm",
+        call.tensor(0),
+        call.maybe(1),
+        axis=call.get("axis", -1),
+        epsilon=call.get("epsilon", 1e-5),
+    )
+
+
+@rule("LRN")
+def _local_response_norm(call: Call) -> Any:
+    call.require(call.get("size") > 0, f"size is {call.get('size')}; expected at least 1")
+    return call.add(
+        "array.local_response_norm",
+        call.tensor(0),
+        size=call.get("size"),
+        alpha=call.get("alpha", 1e-4),
+        beta=call.get("beta", 0.75),
+        bias=call.get("bias", 1.0),
+    )
+
+
+@rule("LpNormalization")
+def _lp_normalise(call: Call) -> Any:
+    x = call.tensor(0)
+    return call.add("array.lp_normalise", x, axis=call.axis(call.get("axis", -1), rank(x)), p=call.get("p", 2))
+
+
+@rule("MeanVarianceNormalization")
+def _mean_variance(call: Call) -> Any:
+    return call.add("array.mean_variance_normalise", call.tensor(0), axes=tuple(call.get("axes", (0, 2, 3))))
+
+
+@rule("Dropout")
+def _dropout(call: Call) -> Any:
+    x = call.tensor(0)
+    training = call.version >= 12 and call.maybe(2) is not None and bool(call.known(2, "training_mode").reshape(-1)[0])
+    if training and (call.maybe(1) is None or float(call.known(1, "ratio").reshape(-1)[0]) != 0):
+        raise NotNative("dropout while training")
+    if not any(call.used[1:]):
+        return x
+    shape: Any = tuple(x.shape)
+    return [x, call.add("array.expand", np.array(True), shape=shape)]

@@ -1,0 +1,422 @@
+"""Rules of the operators that see neighbourhoods: convolutions, poolings, resizing, sampling."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from convoxel.graph.ir.size import Size, larger
+from convoxel.graph.read.onnx.call import Call, Tensor, dtype_of, rank, rule
+from convoxel.graph.read.onnx.numeric import dequantised, requantised
+from convoxel.graph.read.reader import NotNative
+
+Pairs = tuple[tuple[Any, Any], ...]
+
+
+_AUTOMATIC = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+
+
+def _axes(call: Call, attribute: str, dims: int, default: int = 1) -> tuple[int, ...]:
+    """Return one number for each spatial axis, each at least ``default``."""
+    given = tuple(call.get(attribute) or (default,) * dims)
+    call.require(len(given) == dims, f"{attribute} {list(given)} are {len(given)} numbers; expected {dims}")
+    call.require(min(given, default=default) >= default, f"{attribute} are {list(given)}; expected at least {default}")
+    return given
+
+
+def _padding(
+    call: Call, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> Pairs:
+    """Return the padding before and after each axis, by numbers or by ``auto_pad``; of an open size, open itself."""
+    dims, automatic = len(kernel), call.get("auto_pad", "NOTSET")
+    call.require(automatic in _AUTOMATIC, f"auto_pad is {automatic!r}; expected one of {', '.join(_AUTOMATIC)}")
+    if automatic in ("SAME_UPPER", "SAME_LOWER"):
+        pairs = []
+        for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True):
+            total: Any = larger((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0) if s > 1 else d * (k - 1)
+            small = total // 2
+            pairs.append((small, total - small) if automatic == "SAME_UPPER" else (total - small, small))
+        return tuple(pairs)
+    given = (call.get("pads") or (0,) * (2 * dims)) if automatic == "NOTSET" else (0,) * (2 * dims)
+    call.require(len(given) == 2 * dims, f"pads {list(given)} are {len(given)} numbers; expected {2 * dims}")
+    return tuple((given[i], given[i + dims]) for i in range(dims))
+
+
+# ---- convolutions ----------------------------------------------------------------------------------------
+
+
+def _window(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> dict[str, Any]:
+    """Return what a convolution's attributes say, if operands fit them."""
+    kernel: Any = _kernel(call, x, weight, bias, weight.shape[0])
+    dims = len(kernel)
+    stride, dilation = _axes(call, "strides", dims), _axes(call, "dilations", dims)
+    padding = _padding(call, x, kernel, stride, dilation)
+    return {"stride": stride, "padding": padding, "dilation": dilation, "groups": call.get("group", 1)}
+
+
+def _kernel(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, results: Any) -> tuple[Any, ...]:
+    """Return the sizes of a convolution's kernel, if weights and bias fit its input and attributes."""
+    kernel, said, groups = tuple(weight.shape[2:]), call.get("kernel_shape"), call.get("group", 1)
+    call.require(rank(weight) == rank(x), f"weights have {rank(weight)} axes, x has {rank(x)}")
+    call.require(not said or tuple(said) == kernel, f"kernel_shape is {said}, but the weights have {list(kernel)}")
+    call.require(0 not in weight.shape, f"weights have shape {list(weight.shape)}; expected sizes of at least 1")
+    call.require(groups > 0, f"groups are {groups}; expected at least 1")
+    if bias is not None and not isinstance(results, Size):
+        call.require(tuple(bias.shape) == (results,), f"the bias has shape {list(bias.shape)}; expected [{results}]")
+    return kernel
+
+
+@rule("Conv")
+def _convolution(call: Call) -> Any:
+    x, weight, bias = call.tensor(0), call.tensor(1), call.maybe(2)
+    window = _window(call, x, weight, bias)
+    if call.native(x) and rank(x) > 2 and call.known_weights(1, 2):
+        return call.add("convolution", x, weight, bias, **window)
+    return call.add("array.convolution", x, weight, bias, **window)
+
+
+@rule("CausalConvWithState")
+def _causal_convolution(call: Call) -> Any:
+    """Each output sees the present and the past; what lies before the first is the state, or 0."""
+    x, weight, bias, past = call.tensor(0), call.tensor(1), call.maybe(2), call.maybe(3)
+    channels, behind = x.shape[1], weight.shape[2] - 1
+    if past is None:
+        whole = call.add("array.pad", x, None, padding=((0, 0), (0, 0), (behind, 0)), mode="constant")
+    else:
+        whole = call.add("array.concat", past, x, axis=2)
+    window: dict[str, Any] = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,), "groups": channels}
+    native = call.native(whole) and call.known_weights(1, 2)
+    y = call.add("convolution" if native else "array.convolution", whole, weight, bias, **window)
+    if call.get("activation", "none") in ("silu", "swish"):
+        y = call.add("activation", y, activation="silu") if call.native(y) else call.add("array.swish", y, alpha=1.0)
+    length = whole.shape[2]
+    bounds: dict[str, Any] = {"starts": (0, 0, length - behind), "stops": (None, None, length), "steps": (1, 1, 1)}
+    return [y, call.add("array.slice", whole, **bounds)]
+
+
+@rule("ConvInteger")
+def _integer_convolution(call: Call) -> Any:
+    x, weight = _shifted(call, 0, 2), _shifted(call, 1, 3)
+    return call.add("array.convolution", x, weight, **_window(call, x, weight))
+
+
+def _shifted(call: Call, index: int, zero: int) -> Any:
+    """Return an operand as int32 minus its zero point, one for all or one per output channel."""
+    wide, point = call.add("array.cast", call.tensor(index), dtype="int32", to="int32"), call.maybe(zero)
+    if point is None:
+        return wide
+    shift = call.add("array.cast", point, dtype="int32", to="int32")
+    if rank(shift) == 1:
+        shift = call.add("array.reshape", shift, shape=(*shift.shape, *(1,) * (rank(wide) - 1)))
+    return call.add("array.subtract", wide, shift)
+
+
+@rule("QLinearConv")
+def _quantised_convolution(call: Call) -> Any:
+    x, weight = dequantised(call, 0, 1, 2, 1), dequantised(call, 3, 4, 5, 0)
+    result = call.add("array.convolution", x, weight, **_window(call, x, weight))
+    bias = call.maybe(8)
+    if bias is not None:  # counted in units of both scales
+        scale = call.add("array.multiply", call.tensor(1), call.tensor(4))
+        real = call.add("array.multiply", call.add("array.cast", bias, dtype="float32", to="float32"), scale)
+        over = (1, *real.shape, *(1,) * (rank(x) - 2))
+        result = call.add("array.add", result, call.add("array.reshape", real, shape=over))
+    return requantised(call, result, 6, 7)
+
+
+@rule("ConvTranspose")
+def _transposed_convolution(call: Call) -> Any:
+    x, weight, bias = call.tensor(0), call.tensor(1), call.maybe(2)
+    groups = call.get("group", 1)
+    kernel: Any = _kernel(call, x, weight, bias, weight.shape[1] * groups)
+    dims = len(kernel)
+    stride, dilation = _axes(call, "strides", dims), _axes(call, "dilations", dims)
+    extra = list(_axes(call, "output_padding", dims, 0))
+    fits = all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True))
+    call.require(fits, f"output_padding {extra} is not below the stride {list(stride)} or dilation {list(dilation)}")
+    padding = _transposed_padding(call, x, kernel, stride, dilation, extra)
+    attributes = {
+        "stride": stride,
+        "padding": padding,
+        "output_padding": tuple(extra),
+        "dilation": dilation,
+        "groups": groups,
+    }
+    native = call.native(x) and rank(x) > 2 and call.known_weights(1, 2)
+    return call.add(
+        "transposed_convolution" if native else "array.transposed_convolution", x, weight, bias, **attributes
+    )
+
+
+def _transposed_padding(
+    call: Call, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], extra: list[int]
+) -> Pairs:
+    dims, automatic, asked = len(kernel), call.get("auto_pad", "NOTSET"), call.get("output_shape")
+    if automatic in ("NOTSET", "VALID") and not asked:
+        return _padding(call, x, kernel, stride, dilation)
+    pairs = []
+    for axis in range(dims):
+        size, span = x.shape[2 + axis], dilation[axis] * (kernel[axis] - 1) + 1
+        wanted = asked[axis - dims] if asked else size * stride[axis]
+        total: Any = stride[axis] * (size - 1) + extra[axis] + span - wanted
+        if not isinstance(total, Size) and total < 0:
+            extra[axis] -= total
+            total = 0
+        small = total // 2
+        pairs.append((small, total - small) if automatic == "SAME_UPPER" else (total - small, small))
+    return tuple(pairs)
+
+
+@rule("DeformConv")
+def _deformable(call: Call) -> Any:
+    x, weight = call.tensor(0), call.tensor(1)
+    if rank(x) != 4:
+        raise NotNative(f"a deformable convolution of {rank(x) - 2} spatial axes")
+    operands = (x, weight, call.tensor(2), call.maybe(3), call.maybe(4))
+    window = _window(call, x, weight)
+    return call.add("array.deformable_convolution", *operands, **window, offset_groups=call.get("offset_group", 1))
+
+
+@rule("Col2Im")
+def _columns_to_image(call: Call) -> Any:
+    shape, kernel = call.extents(1, "image_shape"), call.extents(2, "block_shape")
+    dims = len(kernel)
+    pads = call.get("pads") or (0,) * (2 * dims)
+    return call.add(
+        "array.columns_to_image",
+        call.tensor(0),
+        shape=shape,
+        kernel=kernel,
+        stride=_axes(call, "strides", dims),
+        padding=tuple((pads[i], pads[i + dims]) for i in range(dims)),
+        dilation=_axes(call, "dilations", dims),
+    )
+
+
+# ---- pooling ---------------------------------------------------------------------------------------------
+
+
+def _pool_window(call: Call, x: Tensor) -> dict[str, Any]:
+    kernel = _axes(call, "kernel_shape", rank(x) - 2)
+    stride, dilation = _axes(call, "strides", len(kernel)), _axes(call, "dilations", len(kernel))
+    padding = _padding(call, x, kernel, stride, dilation)
+    if call.get("auto_pad", "NOTSET") == "NOTSET":
+        spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+        inside = all(0 <= p < span for pair, span in zip(padding, spans, strict=True) for p in pair)
+        call.require(inside, f"pads {call.get('pads')} are not within 0 and the window {list(kernel)}")
+    ceil = bool(call.get("ceil_mode", 0))
+    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil": ceil}
+
+
+@rule("MaxPool")
+def _max_pool(call: Call) -> Any:
+    x = call.tensor(0)
+    window = _pool_window(call, x)
+    if call.native(x) and not any(call.used[1:]):
+        return call.add("max_pool", x, **window)
+    order = "column" if call.get("storage_order", 0) else "row"
+    return call.results("array.max_pool", x, dtypes=(None, "int64"), **window, order=order)
+
+
+@rule("AveragePool")
+def _average_pool(call: Call) -> Any:
+    x = call.tensor(0)
+    if not call.native(x):
+        raise NotNative(f"average pooling of {dtype_of(x)} with {rank(x)} axes")
+    return call.add("average_pool", x, **_pool_window(call, x), count_padding=bool(call.get("count_include_pad", 0)))
+
+
+@rule("LpPool")
+def _lp_pool(call: Call) -> Any:
+    x = call.tensor(0)
+    return call.add("array.lp_pool", x, **_pool_window(call, x), p=call.get("p", 2))
+
+
+@rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+def _global_pool(call: Call) -> Any:
+    x = call.tensor(0)
+    axes = tuple(range(2, rank(x)))
+    if call.operator == "GlobalLpPool":
+        powers = call.add("array.power", call.add("array.abs", x), np.array(call.get("p", 2), np.float32))
+        total = call.add("array.reduce_sum", powers, axes=axes, keep=True)
+        return call.add("array.power", total, np.array(1 / call.get("p", 2), np.float32))
+    largest = call.operator == "GlobalMaxPool"
+    if call.native(x):
+        return call.add("global_max_pool" if largest else "adaptive_average_pool", x, size=(1,) * len(axes))
+    return call.add(f"array.reduce_{'max' if largest else 'mean'}", x, axes=axes, keep=True)
+
+
+@rule("MaxUnpool")
+def _max_unpool(call: Call) -> Any:
+    x, index = call.tensor(0), call.tensor(1)
+    kernel = tuple(call.get("kernel_shape"))
+    stride = _axes(call, "strides", len(kernel))
+    pads = call.get("pads") or (0,) * (2 * len(kernel))
+    spatial = tuple(
+        (size - 1) * s + k - pads[i] - pads[i + len(kernel)]
+        for i, (size, s, k) in enumerate(zip(x.shape[2:], stride, kernel, strict=True))
+    )
+    inner = (*x.shape[:2], *spatial)
+    result = call.add("array.max_unpool", x, index, shape=inner, order="row")
+    if call.maybe(2) is None:
+        return result
+    # Places count in the pooled tensor's own size; a larger result holds them at its front.
+    more = tuple((0, new - old) for new, old in zip(call.extents(2, "output_shape"), inner, strict=True))
+    return call.add("array.pad", result, None, padding=more, mode="constant")
+
+
+@rule("RoiAlign")
+def _region_align(call: Call) -> Any:
+    half = call.get("coordinate_transformation_mode", "half_pixel" if call.version >= 16 else "output_half_pixel")
+    return call.add(
+        "array.region_align",
+        *(call.tensor(index) for index in range(3)),
+        size=(call.get("output_height", 1), call.get("output_width", 1)),
+        ratio=call.get("sampling_ratio", 0),
+        scale=call.get("spatial_scale", 1.0),
+        mode={"avg": "average"}.get(call.get("mode", "avg"), "max"),
+        half_pixel=half == "half_pixel",
+    )
+
+
+# ---- resizing and sampling -------------------------------------------------------------------------------
+
+
+@rule("Upsample")
+def _upsample(call: Call) -> Any:
+    x = call.tensor(0)
+    scales = call.get("scales") if call.version < 9 else [float(s) for s in call.known(1, "scales").reshape(-1)]
+    if scales is None:
+        raise NotNative("no scales")
+    return _upsampled(call, x, scales)
+
+
+def _upsampled(call: Call, x: Tensor, scales: list[float]) -> Any:
+    """Resize as operator sets before 11 do."""
+    mode = "nearest" if call.get("mode", "nearest") == "nearest" else "linear"
+    how = {"mode": mode, "coordinate": "asymmetric", "rounding": "floor"}
+    sizes = [_scaled(size, factor) for size, factor in zip(x.shape, _finite(call, scales), strict=True)]
+    return _resampled(call, x, list(range(rank(x))), sizes, scales, how)
+
+
+def _finite(call: Call, scales: list[float]) -> list[float]:
+    """Return scales, which must be numbers above 0."""
+    call.require(all(0 < scale < math.inf for scale in scales), f"scales are {scales}; expected finite ones above 0")
+    return scales
+
+
+def _scaled(size: Any, factor: float) -> Any:
+    if isinstance(size, Size):
+        return size * int(factor) if float(factor).is_integer() else Size(f"floor({size} * {factor})")
+    return math.floor(size * factor)
+
+
+@rule("Resize")
+def _resize(call: Call) -> Any:
+    x = call.tensor(0)
+    if call.version < 11:
+        scales = [float(s) for s in call.known(1, "scales").reshape(-1)]
+        return _upsampled(call, x, scales)
+    axes = [call.axis(axis, rank(x)) for axis in call.get("axes") or range(rank(x))]
+    old = [x.shape[axis] for axis in axes]
+    factors: list[float | None]
+    if call.maybe(3) is not None and call.tensor(3).shape[0] != 0:
+        sizes, factors = _asked_sizes(call, old)
+    else:
+        factors = [*_finite(call, [float(s) for s in call.known(2, "scales").reshape(-1)])]
+        sizes = [_scaled(size, factor or 1.0) for size, factor in zip(old, factors, strict=True)]
+    how: dict[str, Any] = {
+        "mode": call.get("mode", "nearest"),
+        "coordinate": call.get("coordinate_transformation_mode", "half_pixel"),
+        "rounding": call.get("nearest_mode", "round_prefer_floor"),
+        "cubic": call.get("cubic_coeff_a", -0.75),
+        "exclude_outside": bool(call.get("exclude_outside", 0)),
+        "antialias": bool(call.get("antialias", 0)),
+    }
+    return _resampled(call, x, axes, sizes, factors, how)
+
+
+def _asked_sizes(call: Call, old: list[Any]) -> tuple[list[Any], list[float | None]]:
+    """Return the lengths asked for, and the factors, where a policy keeps the proportions."""
+    sizes = list(call.extents(3, "sizes"))
+    call.require(all(size >= 1 for size in sizes), f"sizes are {sizes}; expected at least 1")
+    policy = call.get("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch":
+        return sizes, [None] * len(sizes)
+    if any(isinstance(size, Size) for size in (*sizes, *old)):
+        raise NotNative("proportions of an open size")
+    choose = min if policy == "not_larger" else max
+    factor = choose(new / size for new, size in zip(sizes, old, strict=True))
+    return [math.floor(size * factor + 0.5) for size in old], [factor] * len(sizes)
+
+
+def _resampled(call: Call, x: Tensor, axes: list[int], sizes: list[Any], factors: Any, how: dict[str, Any]) -> Any:
+    """Resize natively over the spatial axes, else over any."""
+    changed = {
+        axis: (size, factor)
+        for axis, size, factor in zip(axes, sizes, factors, strict=True)
+        if size != x.shape[axis] or (factor or 1.0) != 1.0 or how["coordinate"] == "tf_crop_and_resize"
+    }
+    if not changed:
+        return x
+    if call.native(x) and min(changed) >= 2 and how["coordinate"] != "tf_crop_and_resize":
+        pairs = [changed.get(axis, (x.shape[axis], 1.0)) for axis in range(2, rank(x))]
+        size, scale = (tuple(column) for column in zip(*pairs, strict=True))
+        return call.add("interpolate", x, size=size, scale=scale, **how)
+    region = [(0.0, 1.0)] * rank(x)
+    if how["coordinate"] == "tf_crop_and_resize":
+        corners = [float(r) for r in call.known(1, "roi").reshape(-1)]
+        for place, axis in enumerate(axes):
+            region[axis] = (corners[place], corners[place + len(axes)])
+    return call.add(
+        "array.resample",
+        x,
+        size=tuple(changed[axis][0] if axis in changed else 0 for axis in range(rank(x))),
+        scale=tuple(changed[axis][1] if axis in changed else None for axis in range(rank(x))),
+        region=tuple(region),
+        extrapolation=call.get("extrapolation_value", 0.0),
+        **how,
+    )
+
+
+_GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
+
+
+@rule("GridSample")
+def _grid_sample(call: Call) -> Any:
+    mode = call.get("mode", "linear" if call.version >= 20 else "bilinear")
+    return call.add(
+        "array.grid_sample",
+        call.tensor(0),
+        call.tensor(1),
+        mode=_GRID_MODES.get(mode, mode),
+        padding=call.get("padding_mode", "zeros"),
+        align_corners=bool(call.get("align_corners", 0)),
+    )
+
+
+@rule("AffineGrid")
+def _affine_grid(call: Call) -> Any:
+    size = call.extents(1, "size")
+    return call.add("array.affine_grid", call.tensor(0), size=size, align_corners=bool(call.get("align_corners", 0)))
+
+
+@rule("DepthToSpace")
+def _depth_to_space(call: Call) -> Any:
+    x, outside = call.tensor(0), call.get("mode", "DCR") == "CRD"
+    operator = "depth_to_space" if call.native(x) and rank(x) == 4 else "array.depth_to_space"
+    return call.add(operator, x, block=_block(call), channels_outside=outside)
+
+
+@rule("SpaceToDepth")
+def _space_to_depth(call: Call) -> Any:
+    outside = call.get("mode", "DCR") == "CRD"
+    return call.add("array.space_to_depth", call.tensor(0), block=_block(call), channels_outside=outside)
+
+
+def _block(call: Call) -> int:
+    block: int = call.get("blocksize")
+    call.require(block > 0, f"blocksize is {block}; expected at least 1")
+    return block

@@ -1,0 +1,345 @@
+"""Rules of the operators that move, join, cut and make tensors, and of those that compute with sizes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from convoxel.graph.ir.graph import Value
+from convoxel.graph.ir.size import Size, differ
+from convoxel.graph.operators.arrays.quantisation import limits
+from convoxel.graph.read.onnx.call import Call, Tensor, dtype_of, rank, rule
+from convoxel.graph.read.onnx.file import working_dtype
+from convoxel.graph.read.reader import NotNative
+
+_END = 2**31  # exporters write "to the end" as a large number
+
+
+# ---- what is known -----------------------------------------------------------------------------------------
+
+
+@rule("Constant")
+def _constant(call: Call) -> Any:
+    for name, dtype in (("value_int", np.int64), ("value_float", np.float32)):
+        if name in call.attributes:
+            return np.array(call.attributes[name], dtype)
+    for name, dtype in (("value_ints", np.int64), ("value_floats", np.float32)):
+        if name in call.attributes:
+            return np.array(list(call.attributes[name]), dtype)
+    if "value" not in call.attributes:
+        raise NotNative("a constant that is no dense tensor of numbers")
+    return call.attributes["value"]
+
+
+@rule("ConstantOfShape")
+def _fill(call: Call) -> Any:
+    shape, value = call.extents(0, "shape"), call.get("value")
+    if value is None:
+        value = np.zeros(1, np.float32)
+    if not any(isinstance(extent, Size) for extent in shape):
+        call.require(min(shape, default=1) >= 0, f"the shape asked for is {list(shape)}; expected sizes of at least 0")
+        call.budget.make(shape)
+        return np.broadcast_to(value.reshape(-1)[0], shape)  # takes no memory until something else is made of it
+    raise NotNative("a constant whose shape is open")
+
+
+@rule("Shape")
+def _shape(call: Call) -> Any:
+    shape = np.array(call.tensor(0).shape, object)
+    begin, end = call.get("start", 0), call.get("end")
+    return settled(shape[slice(begin, end)])
+
+
+@rule("Size")
+def _size(call: Call) -> Any:
+    return settled(np.array(math.prod(call.tensor(0).shape), object))
+
+
+def settled(values: Any) -> Any:
+    """Return sizes as plain numbers if none is open."""
+    if any(isinstance(value, Size) for value in values.reshape(-1)):
+        return values
+    return values.astype(np.int64)
+
+
+@rule("Range")
+def _range(call: Call) -> Any:
+    begin, end, step = (call.known(index, "a bound") for index in range(3))
+    if object in (begin.dtype, end.dtype, step.dtype):
+        raise NotNative("a range whose length is open")
+    call.require(step != 0, "steps of 0")
+    if (end - begin) / step > _END // 16:
+        raise NotNative("a range of that length")
+    bounds: list[Any] = [begin.item(), end.item(), step.item()]
+    return np.arange(*bounds, dtype=begin.dtype)
+
+
+@rule("Identity")
+def _identity(call: Call) -> Any:
+    return call.tensor(0)
+
+
+@rule("Cast", "CastLike")
+def _cast(call: Call) -> Any:
+    x = call.tensor(0)
+    to = dtype_of(call.tensor(1)) if call.operator == "CastLike" else working_dtype(call.get("to"))
+    if to == dtype_of(x):
+        return x
+    if isinstance(x, np.ndarray) and x.dtype == object:
+        if not np.issubdtype(np.dtype(to), np.integer):
+            raise NotNative(f"an open size as {to}")
+        return x
+    if to.startswith("float8") and call.get("saturate", 1):
+        limit = np.array(limits(to)[1], np.float32)
+        wide = call.add("array.cast", x, dtype="float32", to="float32")
+        x = call.add("array.clip", wide, -limit, limit)
+    return call.add("array.cast", x, dtype=to, to=to)
+
+
+# ---- shapes ------------------------------------------------------------------------------------------------
+
+
+def reshaped(call: Call, x: Tensor, shape: tuple[Any, ...]) -> Any:
+    """Return x in another shape: as it is, as a view where only axes of size 1 come and go, else in NumPy."""
+    if shape == tuple(x.shape):
+        return x
+    if call.native(x) and 2 <= len(shape) <= 5 and _core(tuple(x.shape)) == _core(shape):
+        return call.add("squeeze", x, shape=shape)
+    return call.add("array.reshape", x, shape=shape)
+
+
+def _core(shape: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*shape[:2], *(1,) * (5 - len(shape)), *shape[2:])
+
+
+@rule("Reshape")
+def _reshape(call: Call) -> Any:
+    x = call.tensor(0)
+    wanted = list(call.extents(1, "shape")) if call.version >= 5 else list(call.get("shape"))
+    if not call.get("allowzero", 0):
+        wanted = [x.shape[i] if isinstance(s, int) and s == 0 else s for i, s in enumerate(wanted)]
+    call.require(all(s >= -1 for s in wanted) and wanted.count(-1) < 2, f"the shape asked for is {wanted}")
+    if -1 in wanted:
+        rest = math.prod(s for s in wanted if s != -1)
+        wanted[wanted.index(-1)] = math.prod(x.shape) // rest if rest != 0 else 0
+    return reshaped(call, x, tuple(wanted))
+
+
+@rule("Flatten")
+def _flatten(call: Call) -> Any:
+    x, axis = call.tensor(0), call.get("axis", 1)
+    axis = axis + rank(x) if axis < 0 else axis
+    return reshaped(call, x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
+
+
+def _given_axes(call: Call) -> tuple[int, ...] | None:
+    if call.version >= 13 and call.maybe(1) is not None:
+        return call.extents(1, "axes")
+    return tuple(call.get("axes")) if call.get("axes") is not None else None
+
+
+@rule("Squeeze")
+def _squeeze(call: Call) -> Any:
+    x, axes = call.tensor(0), _given_axes(call)
+    given = [i for i, s in enumerate(x.shape) if s == 1] if axes is None else axes
+    gone = {call.axis(axis, rank(x)) for axis in given}
+    call.require(all(x.shape[axis] == 1 for axis in gone), f"axes {sorted(gone)} of {x.shape} are not all of size 1")
+    return reshaped(call, x, tuple(s for i, s in enumerate(x.shape) if i not in gone))
+
+
+@rule("Unsqueeze")
+def _unsqueeze(call: Call) -> Any:
+    x, axes = call.tensor(0), _given_axes(call) or ()
+    total = rank(x) + len(axes)
+    ones, rest = {call.axis(axis, total) for axis in axes}, iter(x.shape)
+    return reshaped(call, x, tuple(1 if i in ones else next(rest) for i in range(total)))
+
+
+@rule("Transpose")
+def _transpose(call: Call) -> Any:
+    x = call.tensor(0)
+    axes = tuple(call.get("perm") or reversed(range(rank(x))))
+    return x if axes == tuple(range(rank(x))) else call.add("array.transpose", x, axes=axes)
+
+
+@rule("Expand")
+def _expand(call: Call) -> Any:
+    return call.add("array.expand", call.tensor(0), shape=call.extents(1, "shape"))
+
+
+@rule("Tile")
+def _tile(call: Call) -> Any:
+    return call.add("array.tile", call.tensor(0), repeats=call.extents(1, "repeats"))
+
+
+# ---- joining and cutting -----------------------------------------------------------------------------------
+
+
+@rule("Concat")
+def _concat(call: Call) -> Any:
+    parts = [call.tensor(index) for index in range(len(call))]
+    axis = call.axis(call.get("axis", 1), rank(parts[0]))
+    if len(parts) == 1:
+        return parts[0]
+    values = [part for part in parts if isinstance(part, Value)]
+    if values and call.native(values[0], *parts):
+        return call.add("concat", *parts, axis=axis)
+    return call.add("array.concat", *parts, axis=axis)
+
+
+def narrowed(call: Call, x: Tensor, bounds: dict[int, tuple[Any, Any, int]]) -> Any:
+    """Return a range start:stop:step of some axes, as views where the engine can."""
+    if call.native(x) and all(step > 0 and (step == 1 or axis != 1) for axis, (_, _, step) in bounds.items()):
+        for axis, (start, stop, step) in sorted(bounds.items()):
+            if (start, stop, step) != (0, None, 1):
+                x = call.add("narrow", x, axis=axis, start=start, stop=stop, step=step)
+        return x
+    full = [bounds.get(axis, (0, None, 1)) for axis in range(rank(x))]
+    starts, stops, steps = (tuple(column) for column in zip(*full, strict=True))
+    return call.add("array.slice", x, starts=starts, stops=stops, steps=steps)
+
+
+@rule("Slice")
+def _slice(call: Call) -> Any:
+    x = call.tensor(0)
+    if call.version < 10:
+        starts, stops = tuple(call.get("starts")), tuple(call.get("ends"))
+        axes, steps = call.get("axes"), None
+    else:
+        starts, stops = call.extents(1, "starts"), call.extents(2, "ends")
+        axes = call.extents(3, "axes") if call.maybe(3) is not None else None
+        steps = call.extents(4, "steps") if call.maybe(4) is not None else None
+    axes = tuple(call.axis(axis, rank(x)) for axis in axes) if axes else tuple(range(len(starts)))
+    steps = steps or (1,) * len(starts)
+    call.require(0 not in steps, "steps of 0")
+    bounds = {
+        axis: (start, _stop(stop, step), step)
+        for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True)
+    }
+    if any(_is_empty(x.shape[axis], *bound) for axis, bound in bounds.items()):
+        full = [bounds.get(axis, (0, None, 1)) for axis in range(rank(x))]
+        columns = [tuple(column) for column in zip(*full, strict=True)]
+        return call.add("array.slice", x, starts=columns[0], stops=columns[1], steps=columns[2])
+    return narrowed(call, x, bounds)
+
+
+def _is_empty(size: Any, start: Any, stop: Any, step: int) -> bool:
+    if any(isinstance(value, Size) for value in (size, start, stop)):
+        return False
+    return not len(range(*slice(start, stop, step).indices(size)))
+
+
+def _stop(stop: Any, step: int) -> Any:
+    """Return where a range ends as Python writes it: None for the end in either direction."""
+    if isinstance(stop, Size):
+        return stop
+    if step > 0:
+        return None if stop >= _END else stop
+    return None if stop <= -_END else stop
+
+
+@rule("Split")
+def _split(call: Call) -> Any:
+    x = call.tensor(0)
+    axis = call.axis(call.get("axis", 0), rank(x))
+    length = x.shape[axis]
+    if call.version >= 13 and call.maybe(1) is not None:
+        lengths = list(call.extents(1, "split"))
+    elif call.get("split"):
+        lengths = list(call.get("split"))
+    else:
+        count = call.get("num_outputs") or len(call.used)
+        part = -(-length // count)
+        lengths = [part] * (count - 1) + [length - part * (count - 1)]
+    total = sum(lengths)
+    call.require(min(lengths) >= 0 and not differ(total, length), f"parts of {lengths} do not make up {length}")
+    parts, start = [], 0
+    for number, size in enumerate(lengths):
+        last = number == len(lengths) - 1
+        bounds = {axis: (start, None if last and size != 0 else start + size, 1)}
+        if size == 0:
+            full = [bounds.get(i, (0, None, 1)) for i in range(rank(x))]
+            starts, stops, steps = (tuple(column) for column in zip(*full, strict=True))
+            parts.append(call.add("array.slice", x, starts=starts, stops=stops, steps=steps))
+        else:
+            parts.append(narrowed(call, x, bounds))
+        start = start + size
+    return parts
+
+
+@rule("Gather")
+def _gather(call: Call) -> Any:
+    x, index = call.tensor(0), call.tensor(1)
+    axis = call.axis(call.get("axis", 0), rank(x))
+    number = call.constant(1)
+    if number is not None and call.native(x) and number.ndim == 1 and len(number) == 1 and int(number[0]) >= 0:
+        return narrowed(call, x, {axis: (int(number[0]), int(number[0]) + 1, 1)})
+    return call.add("array.gather", x, index, axis=axis)
+
+
+@rule("GatherElements")
+def _take_along(call: Call) -> Any:
+    x = call.tensor(0)
+    return call.add("array.take_along", x, call.tensor(1), axis=call.axis(call.get("axis", 0), rank(x)))
+
+
+@rule("ScatterElements")
+def _scatter(call: Call) -> Any:
+    x = call.tensor(0)
+    if call.get("reduction", "none") != "none":
+        raise NotNative("a scatter that adds up")
+    return call.add("array.scatter", x, call.tensor(1), call.tensor(2), axis=call.axis(call.get("axis", 0), rank(x)))
+
+
+_PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+
+
+@rule("Pad")
+def _pad(call: Call) -> Any:
+    x, mode = call.tensor(0), call.get("mode", "constant")
+    if mode not in _PAD_MODES:
+        raise NotNative(f"padding mode {mode!r}")
+    if call.version < 11:
+        flat: tuple[Any, ...] = tuple(call.get("pads") or call.get("paddings"))
+        value: Tensor | None = np.array(call.get("value", 0.0), dtype_of(x))
+        axes = tuple(range(rank(x)))
+    else:
+        flat, value = call.extents(1, "pads"), call.maybe(2)
+        given = call.extents(3, "axes") if call.maybe(3) is not None else range(rank(x))
+        axes = tuple(call.axis(axis, rank(x)) for axis in given)
+    pairs: list[tuple[Any, Any]] = [(0, 0)] * rank(x)
+    for place, axis in enumerate(axes):
+        pairs[axis] = (flat[place], flat[place + len(axes)])
+    zero = value is None or (isinstance(value, np.ndarray) and not np.any(value))
+    if call.native(x) and pairs[:2] == [(0, 0), (0, 0)] and (mode != "constant" or zero) and rank(x) > 2:
+        kind = "zero" if mode == "constant" else _PAD_MODES[mode]
+        fits = mode != "reflect" or all(_reflects(s, pair) for s, pair in zip(x.shape[2:], pairs[2:], strict=True))
+        if fits:
+            return call.add("pad", x, padding=tuple(pairs[2:]), mode=kind)
+    return call.add("array.pad", x, value, padding=tuple(pairs), mode=_PAD_MODES[mode])
+
+
+def _reflects(size: Any, pair: tuple[Any, Any]) -> bool:
+    return isinstance(size, Size) or max(pair) < size
+
+
+@rule("CenterCropPad")
+def _centre(call: Call) -> Any:
+    x = call.tensor(0)
+    shape = call.extents(1, "shape")
+    axes = [call.axis(axis, rank(x)) for axis in call.get("axes") or range(rank(x))]
+    starts, stops = [0] * rank(x), [None] * rank(x)
+    padding = [(0, 0)] * rank(x)
+    for axis, wanted in zip(axes, shape, strict=True):
+        size = x.shape[axis]
+        if isinstance(size, Size) or isinstance(wanted, Size):
+            raise NotNative("a crop of an open size")
+        if wanted < size:
+            starts[axis] = (size - wanted) // 2
+            stops[axis] = starts[axis] + wanted
+        else:
+            padding[axis] = ((wanted - size) // 2, wanted - size - (wanted - size) // 2)
+    x = call.add("array.slice", x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * rank(x))
+    return call.add("array.pad", x, None, padding=tuple(padding), mode="constant")

@@ -1,0 +1,335 @@
+"""From a PyTorch module to a graph.
+
+``export`` records the module, ``call`` holds the table of rules; ``layers``, ``normalisation``, ``numeric`` and
+``tensors`` fill it, ``foreign`` calls back what has no rule. This file walks PyTorch's graph from node to node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from convoxel.errors import GraphError, UnsupportedError
+from convoxel.graph.ir.graph import Graph, Value
+from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
+from convoxel.graph.ir.size import Size, measure
+from convoxel.graph.read.reader import NotNative, Reader
+from convoxel.graph.read.torch import layers, normalisation, numeric, tensors
+from convoxel.graph.read.torch.call import RULES, Call
+from convoxel.graph.read.torch.export import Exported, NotOpen, exports
+from convoxel.graph.read.torch.foreign import Slot, TorchCall, map_nested
+
+__all__ = ["Imported", "layers", "normalisation", "numeric", "read", "tensors"]
+
+_STRETCHING = {f"aten.{name}{write}.Tensor" for name in ("add", "sub", "mul", "div") for write in ("", "_")}
+_WRAPPERS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
+_PLAIN_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A graph, how its results are nested, and the operators that have no rule with the reason."""
+
+    graph: Graph
+    structure: Structure
+    foreign: dict[str, str]
+
+
+def read(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Imported:
+    """Return the graph of ``model``, which must run on ``examples``.
+
+    Raises ``GraphError`` if PyTorch cannot export the model, ``ShapeError`` for examples without a batch
+    axis, ``UnsupportedError`` if a result's size depends on values.
+    """
+    shapes = [tuple(example.shape) for example in examples]
+    for exported in exports(model, examples):
+        try:
+            imported = _Walk(exported, type(model).__name__).imported()
+        except NotOpen:
+            continue
+        graph = imported.graph
+        sizes = measure([value.shape for value in graph.inputs], shapes)
+        if not graph.computes_sizes or all(assumption.value(sizes) for assumption in graph.assumptions):
+            return imported
+    raise AssertionError("the export with fixed sizes assumes nothing")
+
+
+class _Walk:
+    """One pass over PyTorch's graph; ``_results`` holds what each of its nodes became."""
+
+    def __init__(self, exported: Exported, name: str) -> None:
+        self._program = exported.program
+        self._symbols = exported.symbols
+        self._exported = exported
+        self._reader = Reader(name)
+        self._results: dict[Any, Any] = {}
+        self._foreign: dict[str, str] = {}
+
+    def imported(self) -> Imported:
+        """Return the whole graph."""
+        constants = _constants_by_placeholder(self._program)
+        wanted = set(self._program.graph_signature.user_inputs)
+        given = {
+            node: self._input(node) if node.name in wanted else constants[node.name]
+            for node in self._program.graph.nodes
+            if node.op == "placeholder"
+        }
+        return self._output(self._run(self._program.graph_module, given))
+
+    def _run(self, module: Any, given: Mapping[Any, Any]) -> Any:
+        """Read the nodes of a graph whose placeholders are ``given``, and return its output node."""
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                self._results[node] = given[node]
+            elif node.op == "get_attr":
+                self._results[node] = getattr(module, node.target)
+            elif node.op == "call_function" and str(node.target) in _WRAPPERS:
+                self._results[node] = self._inline(node)
+            elif node.op == "call_function":
+                self._results[node] = self._call(node)
+            elif node.op == "output":
+                return node
+            else:
+                raise GraphError(f"compile: cannot read {node.op} {node.name} of PyTorch's graph")
+        raise AssertionError("PyTorch's graph has no output")
+
+    def _inline(self, node: Any) -> Any:
+        """Read a part that PyTorch runs with other settings: without gradients, or with other types."""
+        at = next(index for index, argument in enumerate(node.args) if hasattr(argument, "op"))
+        if "autocast" in str(node.target) and node.args[2]:
+            raise UnsupportedError(
+                f"compile: the model switches to {_dtype_name(node.args[1])} (torch.autocast) in {node.name}; the "
+                "engine computes in float32: leave that out of the model that is compiled"
+            )
+        part = self._results[node.args[at]]
+        inner = [each for each in part.graph.nodes if each.op == "placeholder"]
+        output = self._run(part, dict(zip(inner, self._operands(node.args[at + 1 :]), strict=True)))
+        results = self._operands(output.args[0])
+        return list(results) if isinstance(results, list | tuple) else results
+
+    def _input(self, node: Any) -> Any:
+        tensor = node.meta.get("val")
+        if not isinstance(tensor, torch.Tensor):
+            return tensor
+        value = Value(self._reader.unique(node.name), self._symbols.extents(tensor.shape), _dtype_name(tensor.dtype))
+        self._reader.inputs.append(value)
+        return value
+
+    def _output(self, node: Any) -> Imported:
+        names: list[str] = []
+        spec = self._program.call_spec.out_spec
+        leaves = [self._leaf(argument, names) for argument in node.args[0][-spec.num_leaves or len(node.args[0]) :]]
+        structure = _structure(spec, iter(leaves))
+        graph = self._reader.graph(names, self._exported.guards, self._exported.assumptions)
+        return Imported(graph, structure, self._foreign)
+
+    def _leaf(self, argument: Any, names: list[str]) -> Structure:
+        result = self._results[argument] if isinstance(argument, torch.fx.Node) else argument
+        if isinstance(result, torch.Tensor):
+            result_name = self._reader.constant(result.detach().cpu().numpy().copy(), str(argument))
+        elif isinstance(result, Value):
+            result_name = result.name
+        else:
+            return Fixed(result)
+        names.append(result_name)
+        return Leaf(len(names) - 1)
+
+    def _call(self, node: Any) -> Any:
+        """Return what one operator becomes: a value, a list of values, a constant, a size."""
+        meta = node.meta.get("val")
+        if isinstance(meta, int | float | bool):
+            return meta
+        if isinstance(meta, torch.SymInt):
+            return self._symbols.extent(meta)
+        if isinstance(meta, torch.SymFloat | torch.SymBool):
+            raise NotOpen(f"{node.name} computes a fraction or a choice from the input's size")
+        target, args, kwargs = str(node.target), self._operands(node.args), self._operands(node.kwargs)
+        if "getitem" in target and isinstance(args[0], list | tuple):
+            return args[0][args[1]]
+        if meta is None:
+            return None  # assertions about sizes; ours are made when a program is called
+        leaves: list[Any] = []
+        map_nested(leaves.append, [args, kwargs])
+        dynamic = any(isinstance(leaf, Value | Size) for leaf in leaves)
+        seeded = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and "dropout" not in target
+        mutates = node.target._schema.is_mutable
+        if not dynamic and not seeded:  # all of it is known: weight normalisation and the like
+            result = _compute(node.target, args, kwargs, mutates)
+        else:
+            call = self._describe(node, args, kwargs, meta)
+            try:
+                if target not in RULES:
+                    raise NotNative("no rule")
+                result = RULES[target](call)
+            except NotNative as reason:
+                self._foreign.setdefault(target, str(reason))
+                result = self._call_torch(node, args, kwargs, call, isinstance(meta, list | tuple))
+        if mutates and isinstance(node.args[0], torch.fx.Node):
+            self._rebind(node.args[0], result)
+        return result
+
+    def _rebind(self, written: Any, result: Any) -> None:
+        """Whoever reads the memory that was written, by whatever name, reads the new contents."""
+        old = self._results[written]
+        for node, value in self._results.items():
+            if value is old:
+                self._results[node] = result
+
+    def _operands(self, arguments: Any) -> Any:
+        def look(leaf: Any) -> Any:
+            return self._results[leaf] if isinstance(leaf, torch.fx.Node) else leaf
+
+        return map_nested(look, _plain(arguments))
+
+    def _describe(self, node: Any, args: Any, kwargs: Any, meta: Any) -> Call:
+        metas = meta if isinstance(meta, list | tuple) else [meta]
+        tensors_only = [m for m in metas if isinstance(m, torch.Tensor)]
+        arguments = {}
+        for index, argument in enumerate(node.target._schema.arguments):
+            default = argument.default_value if argument.has_default_value() else None
+            arguments[argument.name] = args[index] if index < len(args) else kwargs.get(argument.name, default)
+        used = {u.args[1] for u in node.users if "getitem" in str(u.target) and u.users}
+        return Call(
+            self._reader,
+            str(node.target),
+            _readable_name(node),
+            arguments,
+            tuple(self._symbols.extents(m.shape) for m in tensors_only),
+            tuple(_dtype_name(m.dtype) for m in tensors_only),
+            frozenset(used),
+            _stretches_later(node),
+        )
+
+    def _call_torch(self, node: Any, args: Any, kwargs: Any, call: Call, several: bool) -> Any:
+        """Add a node that calls PyTorch."""
+        known = set().union(*(s.names() for v in self._reader.inputs for s in v.shape if isinstance(s, Size)))
+        for shape in call.shapes:
+            if any(isinstance(extent, Size) and not extent.names() <= known for extent in shape):
+                raise UnsupportedError(
+                    f"compile: the size of {call.target} {call.name} depends on values, not only on "
+                    "input sizes. "
+                    "Leave such operators out of the model that is compiled."
+                )
+        inputs: list[str] = []
+        sizes: list[Size] = []
+
+        def slot(leaf: Any) -> Any:
+            if isinstance(leaf, Size):
+                sizes.append(leaf)
+            if isinstance(leaf, Value):
+                inputs.append(leaf.name)
+                return Slot(len(inputs) - 1)
+            return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
+
+        target = TorchCall(
+            node.target,
+            map_nested(slot, tuple(args)),
+            map_nested(slot, dict(kwargs)),
+            node.target._schema.is_mutable,
+        )
+        values = self._reader.add(
+            "foreign",
+            call.name,
+            inputs,
+            call.shapes,
+            call.dtypes,
+            label=call.target,
+            call=target,
+            shapes=call.shapes,
+            sizes=tuple(sizes),
+        )
+        return list(values) if several else values[0]
+
+
+def _compute(target: Any, args: Any, kwargs: Any, mutates: bool) -> Any:
+    """Return an operator's result on constants, which are the model's own and must not change."""
+
+    def own(leaf: Any) -> Any:
+        return leaf.clone() if mutates and isinstance(leaf, torch.Tensor) else leaf
+
+    with torch.no_grad():
+        return target(*map_nested(own, args), **map_nested(own, kwargs))
+
+
+def _constants_by_placeholder(program: Any) -> dict[str, Any]:
+    """Return the parameters, buffers and literal tensors by the names under which the graph reads them."""
+    signature, constants = program.graph_signature, {}
+    state = {**program.constants, **program.state_dict}
+    for table in (
+        signature.inputs_to_parameters,
+        signature.inputs_to_buffers,
+        signature.inputs_to_lifted_tensor_constants,
+    ):
+        for placeholder, target in table.items():
+            constants[placeholder] = state[target].detach()
+    return constants
+
+
+def _structure(spec: Any, leaves: Any) -> Structure:
+    """Return PyTorch's description of nested results in our terms."""
+    kind = spec.type
+    if kind is None or spec.is_leaf():
+        return next(leaves)
+    if kind is type(None):
+        return Fixed(None)
+    children = tuple(_structure(child, leaves) for child in spec.children())
+    name = kind.__name__
+    if name in ("dict", "OrderedDict", "defaultdict"):
+        keys = spec.context[1] if name == "defaultdict" else spec.context
+        return Branch("dict", children, tuple(keys))
+    if name in ("tuple", "list"):
+        return Branch(name, children)
+    raise UnsupportedError(f"compile: the model returns a {name}; expected tensors in tuples, lists or dictionaries")
+
+
+def _plain(arguments: Any) -> Any:
+    """Return torch.fx's immutable containers as tuples, lists and dictionaries."""
+    if isinstance(arguments, tuple):
+        return tuple(_plain(a) for a in arguments)
+    if isinstance(arguments, list):
+        return [_plain(a) for a in arguments]
+    if isinstance(arguments, dict):
+        return {key: _plain(a) for key, a in arguments.items()}
+    return arguments
+
+
+def _stretches_later(node: Any) -> bool:
+    """Whether everything that reads the node combines it with a tensor of its shape."""
+
+    def shape(other: Any) -> list[str]:
+        return [str(size) for size in getattr(other.meta.get("val"), "shape", ())]
+
+    def stretches(user: Any) -> bool:
+        others = [operand for operand in user.args[:2] if operand is not node]
+        return (
+            str(user.target) in _STRETCHING
+            and len(others) == 1
+            and isinstance(others[0], torch.fx.Node)
+            and shape(others[0]) == shape(node)
+        )
+
+    return bool(node.users) and all(map(stretches, node.users))
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _readable_name(node: Any) -> str:
+    """Return the path of the layer that the operator came from, or its own name outside of layers.
+
+    A layer's own operator has the layer's path; an operator that a larger module calls directly has that
+    module's path and PyTorch's name for it.
+    """
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    for path, kind in reversed(stack):
+        kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+        if not path:
+            break
+        if kind.startswith("torch.nn.modules.") and kind.rsplit(".", 1)[-1] not in _PLAIN_CONTAINERS:
+            return str(path)
+        return f"{path}.{str(node.target).split('.')[1].strip('_')}"
+    return str(node.name)

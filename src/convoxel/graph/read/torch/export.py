@@ -1,0 +1,334 @@
+"""From a module to PyTorch's own graph, with sizes left open.
+
+``torch.export`` is asked to leave the batch and the spatial sizes open. It takes every size of 1 for a
+constant, at the input and inside the network, so it is shown a larger example first: two images, and wide
+enough that deep layers see more than one position. If the network refuses that, the example's own width is
+tried; if its spatial sizes cannot be left open, only the batch is; and if not even that, it is exported with the
+example's sizes, and its program then takes no others.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from convoxel.errors import GraphError
+from convoxel.graph.ir.size import Extent, Extents, Size, evaluate_shape, measure
+from convoxel.graph.read.torch.pool1d import open_max_pool1d
+
+__all__ = ["Exported", "NotOpen", "Symbols", "exports"]
+
+_SPATIAL_LETTERS = "dhw"
+_EXPORTING = threading.Lock()  # what an export switches (warnings, modes) is global
+_CHATTY = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
+_LONGEST = 200  # operations; sizes of networks that can be left open have up to 75
+_WIDE = 128  # six halvings leave 2 positions
+
+
+class NotOpen(Exception):
+    """The sizes cannot be left open."""
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """PyTorch's names of open sizes (``s77``) and ours (``h``)."""
+
+    names: dict[str, str]
+
+    def extent(self, size: Any) -> Extent:
+        """Return one axis length: a number, or an expression over our names."""
+        if isinstance(size, int):
+            return size
+        try:
+            expression = Size(str(size)).renamed(self.names)
+        except GraphError as reason:
+            raise NotOpen(str(reason)) from None
+        return expression if expression.names() else expression.value({})
+
+    def condition(self, expression: Any) -> Size:
+        """Return a condition on sizes."""
+        extent = self.extent(expression)
+        return extent if isinstance(extent, Size) else Size(str(extent))
+
+    def extents(self, shape: Sequence[Any]) -> Extents:
+        """Return a shape."""
+        return tuple(self.extent(size) for size in shape)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """PyTorch's program, its open sizes, and the conditions under which it and its sizes hold."""
+
+    program: Any
+    symbols: Symbols
+    guards: tuple[Size, ...] = ()
+    assumptions: tuple[Size, ...] = ()
+
+
+def exports(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Iterator[Exported]:
+    """Yield ``model``, in evaluation mode, as exported by PyTorch: with open sizes where that can be, then
+    fixed.
+
+    Raises ``GraphError`` if the model does not run on the examples, or not in a way that PyTorch can record.
+    """
+    long: list[int] = []
+    for wide, spatial in ((_WIDE, True), (1, True), (1, False)):
+        if spatial and long:
+            continue
+        try:
+            with _EXPORTING, _evaluating(model), open_max_pool1d(), _short_sizes(long), _quiet(), torch.no_grad():
+                exported = _export_open(model, _enlarged(examples, wide), examples, spatial)
+        except Exception:  # PyTorch raises many kinds; the fixed export below says whether it matters
+            continue
+        yield exported
+    try:
+        with _EXPORTING, _evaluating(model), open_max_pool1d(), _quiet(), torch.no_grad():
+            fixed = Exported(_functional(torch.export.export(model, tuple(examples))), Symbols({}))
+    except Exception as reason:
+        shapes = ", ".join(str(tuple(example.shape)) for example in examples)
+        raise GraphError(
+            f"compile: the model cannot be read by torch.export with example_inputs {shapes}: "
+            f"{type(reason).__name__}: {_first_line(reason)}. "
+            "Give inputs that model(*example_inputs) accepts and a model without control flow on values."
+        ) from reason
+    yield fixed
+
+
+def _enlarged(examples: Sequence[torch.Tensor], wide: int) -> list[torch.Tensor]:
+    """Return tensors of at least two images and, if there is room, ``wide``; their values do not matter.
+
+    A tensor of one axis, or none, has no batch and stays as it is.
+
+    Axes are repeated a whole number of times, which keeps every divisibility; those of several inputs by the
+    same number, which keeps their proportions. The memory is asked for but never touched.
+    """
+    widest = max((size for x in examples for size in x.shape[2:]), default=1)
+
+    def repeated(size: int) -> int:
+        return size if size < 2 else size * -(-wide // (size if len(examples) == 1 else widest))
+
+    def shape(x: torch.Tensor) -> tuple[int, ...]:
+        return (max(len(x), 2), *x.shape[1:2], *map(repeated, x.shape[2:])) if x.ndim > 1 else tuple(x.shape)
+
+    return [torch.empty(shape(x), dtype=x.dtype) for x in examples]
+
+
+def _export_open(
+    model: torch.nn.Module, shown: Sequence[torch.Tensor], examples: Sequence[torch.Tensor], spatial: bool
+) -> Exported:
+    """Export with open batch, and ``spatial`` sizes, on the tensors ``shown``, such that it holds for the examples."""
+    auto = torch.export.Dim.AUTO
+    # Axis 1 holds channels, which weights fix.
+    open_axes: list[Any] = [
+        {axis: auto for axis in range(x.ndim) if x.ndim > 1 and (axis == 0 or (spatial and axis > 1))} for x in shown
+    ]
+    named = _named_parameters(model)
+    dynamic = (*open_axes[:named], tuple(open_axes[named:])) if len(shown) > named else tuple(open_axes)
+    program = _functional(torch.export.export(model, tuple(shown), dynamic_shapes=dynamic))
+    symbols = _name_symbols(program)
+    exported = Exported(program, symbols, *_conditions(program, symbols))
+    _check_accepts(exported, examples)
+    return exported
+
+
+def _named_parameters(model: torch.nn.Module) -> int:
+    """Return how many inputs ``forward`` names; PyTorch wants those of ``*inputs`` as one group."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    starred = [i for i, p in enumerate(parameters) if p.kind is inspect.Parameter.VAR_POSITIONAL]
+    return starred[0] if starred else len(parameters)
+
+
+def _user_inputs(program: Any) -> list[Any]:
+    wanted = list(program.graph_signature.user_inputs)
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    return [nodes[name] for name in wanted]
+
+
+def _name_symbols(program: Any) -> Symbols:
+    """Name the open sizes after their axis: n, d, h, w; with a number from the second input on."""
+    names: dict[str, str] = {}
+    others: list[str] = []
+    for index, node in enumerate(_user_inputs(program)):
+        shape = node.meta["val"].shape
+        for size, letter in zip(map(str, shape), _axis_letters(len(shape)), strict=True):
+            if size.isidentifier():
+                names.setdefault(size, letter if index == 0 else f"{letter}{index + 1}")
+            else:
+                others.append(size)  # a number, or twice the size of another input
+    for other in others:
+        if not Size(other).names() <= names.keys():
+            raise NotOpen(f"an input size is {other}")
+    return Symbols(names)
+
+
+def _axis_letters(rank: int) -> list[str]:
+    spatial = rank - 2
+    if 0 <= spatial <= len(_SPATIAL_LETTERS):
+        return ["n", "c", *_SPATIAL_LETTERS[len(_SPATIAL_LETTERS) - spatial :]]
+    return [f"a{axis}" for axis in range(rank)]
+
+
+def _conditions(program: Any, symbols: Symbols) -> tuple[tuple[Size, ...], tuple[Size, ...]]:
+    """Return the conditions on input sizes under which PyTorch recorded this very graph: guards, assumptions.
+
+    Guards come from Python code, the user's and that of PyTorch's layers: another size may take another
+    branch. Assumptions are what PyTorch noted while it computed an operator's output size; the shape rules
+    decide that anew for every size, so they matter only where the network computes with sizes. Conditions
+    "≠ 1" and "≠ 0", noted of every open size, and those about strides are left out.
+    """
+    inputs = [node.meta["val"] for node in _user_inputs(program)]
+    environments = [x.fake_mode.shape_env for x in inputs if getattr(x, "fake_mode", None)]
+    if not environments or environments[0] is None:
+        raise NotOpen("PyTorch kept no conditions")
+    guards: dict[Size, None] = {}
+    assumptions: dict[Size, None] = {}
+    for guard in environments[0].guards:
+        module = _torch_module(guard)
+        condition = symbols.condition(guard.expr.xreplace(environments[0].replacements))
+        if not condition.names() or _is_harmless(condition) or module == "_prims_common":
+            continue
+        # Rules for output sizes live in private modules: _meta_registrations, _refs, _subclasses, …
+        (assumptions if module.startswith(("_", "fx")) else guards).setdefault(condition)
+    return tuple(guards), tuple(assumptions)
+
+
+def _torch_module(guard: Any) -> str:
+    """Return the module below ``torch`` whose code noted the condition; "" if it was other code."""
+    frame = getattr(getattr(guard, "sloc", None), "framework_loc", None)
+    path = Path(getattr(frame, "filename", ""))
+    package = Path(torch.__file__).parent
+    return Path(path.relative_to(package).parts[0]).stem if path.is_relative_to(package) else ""
+
+
+def _is_harmless(condition: Size) -> bool:
+    tree = ast.parse(condition.text, mode="eval").body
+    if not isinstance(tree, ast.Compare) or not isinstance(tree.ops[0], ast.NotEq):
+        return False
+    return any(isinstance(side, ast.Constant) and side.value in (0, 1) for side in (tree.left, *tree.comparators))
+
+
+def _check_accepts(exported: Exported, examples: Sequence[torch.Tensor]) -> None:
+    """Raise unless the examples themselves are among the inputs for which the export holds."""
+    nodes = _user_inputs(exported.program)
+    extents = [exported.symbols.extents(node.meta["val"].shape) for node in nodes]
+    sizes = measure(extents, [tuple(example.shape) for example in examples])
+    for row, example in zip(extents, examples, strict=True):
+        if evaluate_shape(row, sizes) != tuple(example.shape):
+            raise NotOpen(f"the example {tuple(example.shape)} is not {row}")
+    for guard in exported.guards:
+        if not guard.value(sizes):
+            raise NotOpen(f"the example does not meet {guard}")
+
+
+def _functional(program: Any) -> Any:
+    """Return ``program`` free of writes whose effect reaches beyond their own result.
+
+    ``relu_(x)`` where x is used nowhere through another view is as good as ``relu(x)``; the rest is left to
+    PyTorch's functionalisation, which changes other operators too.
+    """
+    for node in program.graph.nodes:
+        if _mutates(node) and not _is_simple_write(node):
+            return program.run_decompositions({})
+    return program
+
+
+def _schema(node: Any) -> Any:
+    return getattr(node.target, "_schema", None) if node.op == "call_function" else None
+
+
+def _mutates(node: Any) -> bool:
+    schema = _schema(node)
+    return schema is not None and schema.is_mutable
+
+
+def _may_alias(node: Any) -> bool:
+    """Whether the node's result may be (a view of) its operand."""
+    schema = _schema(node)
+    if schema is None:
+        return node.op == "call_function" and "getitem" in str(node.target)
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
+
+
+def _is_simple_write(node: Any) -> bool:
+    """Whether the node writes to its first operand alone, fresh memory that no view shows."""
+    writes = [argument.alias_info is not None and argument.alias_info.is_write for argument in _schema(node).arguments]
+    if not writes[0] or any(writes[1:]):
+        return False
+    target = node.args[0]
+    while _mutates(target) or "dropout" in str(target.target):  # relu_(add_(x)): the memory is x's
+        if any(_may_alias(user) for user in target.users):
+            return False
+        target = target.args[0]
+    fresh = target.op == "call_function" and not _may_alias(target)
+    return fresh and not any(_may_alias(user) for user in target.users)
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode, and every module back to its own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _short_sizes(found: list[int]) -> Iterator[None]:
+    """Raise ``NotOpen`` once PyTorch compares sizes that have become long; their lengths are added to ``found``.
+
+    Padding that is computed from the size, with a maximum for each axis ("same" padding of strided convolutions),
+    makes every layer's size several times as long as the last one's; PyTorch would be busy with them for minutes.
+    """
+    # Not around what notes a condition: a frame of ours there would look as if a network had asked (_torch_module).
+    original = ShapeEnv.simplify
+
+    def bounded(self: Any, expression: Any, *arguments: Any, **options: Any) -> Any:
+        length = expression.count_ops() if hasattr(expression, "count_ops") else 0
+        if length > _LONGEST:
+            found.append(length)
+            raise NotOpen(f"a size of {length} operations")
+        return original(self, expression, *arguments, **options)
+
+    ShapeEnv.simplify = bounded
+    try:
+        yield
+    finally:
+        ShapeEnv.simplify = original
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep PyTorch's warnings about itself, and its log of attempts that failed, from the user."""
+
+    def silent(record: logging.LogRecord) -> bool:
+        return False
+
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    for logger in loggers:
+        logger.addFilter(silent)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(silent)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300].rstrip(".") if lines else "no message"

@@ -1,0 +1,199 @@
+"""The native steps of a graph for given input sizes, and the runs of them between foreign operators."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel import native
+from convoxel.errors import ConvoxelError, ShapeError
+from convoxel.graph.ir.graph import CHANNELS_LAST, Graph, Node
+from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators.lowering import Kernels, Step, copy
+from convoxel.graph.operators.table import OPERATORS, infer_shapes
+from convoxel.graph.operators.view import full, full_axis, narrow_view
+from convoxel.graph.run.placement import Places, converts_freely, place
+
+__all__ = ["Execution", "HostCall", "Memory", "NativeRun", "plan_execution"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one run needs, in bytes.
+
+    ``arena_bytes`` is planned; ``activation_bytes`` is what the results of all native steps would take if
+    each had its own place; ``weight_bytes`` are the constants.
+    """
+
+    arena_bytes: int
+    activation_bytes: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class NativeRun:
+    """The native steps ``first`` to ``last`` (excluded)."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """An operator on arrays."""
+
+    node: Node
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Everything that a run needs, for one set of input sizes."""
+
+    sizes: Mapping[str, int]
+    shapes: Mapping[str, Shape]
+    plan: native.Plan
+    parts: tuple[NativeRun | HostCall, ...]
+    buffers: Mapping[str, int]
+    packed: Mapping[str, NDArray[np.float32]]
+    memory: Memory
+    macs: Mapping[str, int]
+
+
+def plan_execution(
+    graph: Graph,
+    sizes: Mapping[str, int],
+    kernels: Kernels,
+    *,
+    threads: int | None = None,
+    algorithm: str = "auto",
+    winners: Mapping[str, str] | None = None,
+) -> Execution:
+    """Return the plan of a graph whose layouts are assigned.
+
+    ``algorithm`` is that of every convolution; ``winners`` are the measured choices that "auto" follows, as in
+    ``native.Plan``.
+    """
+    shapes = infer_shapes(graph, sizes)
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    _check_memory(graph, shapes, installed)
+    places = place(graph, shapes, sizes)
+    if 4 * places.arena_size > installed:
+        raise ShapeError(
+            f"its results need {places.arena_size / 2**28:.0f} GiB, this machine has {installed / 2**30:.0f}"
+        )
+    plan = native.Plan(places.arena_size, len(places.buffers), threads, winners=winners)
+    parts: list[NativeRun | HostCall] = []
+    begun = 0
+    for node in graph.nodes:
+        if OPERATORS[node.operator].host is not None:
+            if len(plan) > begun:
+                parts.append(NativeRun(begun, len(plan)))
+                begun = len(plan)
+            parts.append(HostCall(node.resolved(sizes)))
+            continue
+        try:
+            _add_steps(graph, places, plan, node.resolved(sizes), kernels, algorithm)
+        except ConvoxelError as error:
+            raise type(error)(f"{node.operator} {node.name}: {error}") from None
+    if len(plan) > begun:
+        parts.append(NativeRun(begun, len(plan)))
+    return Execution(
+        sizes=dict(sizes),
+        shapes=shapes,
+        plan=plan,
+        parts=tuple(parts),
+        buffers=places.buffers,
+        packed=_pack_constants(graph, places),
+        memory=_memory(graph, places),
+        macs=_macs(graph, sizes, shapes),
+    )
+
+
+def _check_memory(graph: Graph, shapes: Mapping[str, Shape], installed: int) -> None:
+    """Raise if one result alone is larger than this machine's memory, before any of it is asked for."""
+    for node in graph.nodes:
+        for value in node.outputs:
+            size = 4 * math.prod(shapes.get(value.name, ()))
+            if size > installed:
+                raise ShapeError(
+                    f"{node.operator} {node.name}: a result of shape {shapes[value.name]} takes "
+                    f"{size / 2**30:.0f} GiB, this machine has {installed / 2**30:.0f}"
+                )
+
+
+def _add_steps(graph: Graph, places: Places, plan: native.Plan, node: Node, kernels: Kernels, algorithm: str) -> None:
+    row = OPERATORS[node.operator]
+    source = node.inputs[0]
+    if row.alias is not None:
+        return
+    if node.operator == "channels_last":
+        if not converts_freely(places.shapes[source]):
+            plan.import_channels_first(places.buffers[source], places.view(node.output.name), name=node.name)
+    elif node.operator == "channels_first":
+        target = node.output.name
+        if not places.fills(source, target):
+            plan.export_channels_first(places.view(source), places.buffers[target], name=node.name)
+    elif node.operator == "concat":
+        _copy_parts(places, plan, node)
+    else:
+        assert row.lower is not None
+        constant = [bool(name) and row.operand(i).constant for i, name in enumerate(node.inputs)]
+        row.lower(
+            Step(
+                node=node,
+                inputs=[places.view(name) if name and not constant[i] else None for i, name in enumerate(node.inputs)],
+                outputs=[places.view(value.name) for value in node.outputs],
+                shapes=[places.shapes[name] if name else None for name in node.inputs],
+                constants=[graph.constants[n] if constant[i] else None for i, n in enumerate(node.inputs)],
+                plan=plan,
+                kernels=kernels,
+                algorithm=algorithm,
+            )
+        )
+
+
+def _copy_parts(places: Places, plan: native.Plan, node: Node) -> None:
+    """Copy the parts of a concatenation that could not be written in place."""
+    whole = places.view(node.output.name)
+    rank = len(places.shapes[node.output.name])
+    axis, start = full_axis(node["axis"] % rank, rank), 0
+    for name in node.inputs:
+        part = places.view(name)
+        length = part.shape[axis]
+        target = narrow_view(whole, axis, start, length)
+        if part != target:
+            copy(plan, part, target, f"{node.name}.copy")
+        start += length
+
+
+def _pack_constants(graph: Graph, places: Places) -> dict[str, NDArray[np.float32]]:
+    """Return the constants that steps read as tensors, channels last."""
+    packed = {}
+    for name in places.buffers:
+        if name in graph.constants:
+            array = graph.constants[name]
+            n, d, h, w, c = full(array.shape)
+            last = array.reshape(n, c, d, h, w).transpose(0, 2, 3, 4, 1)
+            packed[name] = np.ascontiguousarray(last, np.float32)
+    return packed
+
+
+def _memory(graph: Graph, places: Places) -> Memory:
+    values = (v.name for v in graph.values.values() if v.layout == CHANNELS_LAST)
+    weights = sum(array.size * 4 for array in graph.constants.values())
+    return Memory(4 * places.arena_size, 4 * sum(math.prod(places.shapes[name]) for name in values), weights)
+
+
+def _macs(graph: Graph, sizes: Mapping[str, int], shapes: Mapping[str, Shape]) -> dict[str, int]:
+    macs = {}
+    for node in graph.nodes:
+        operands: Sequence[Any] = [shapes[name] if name else None for name in node.inputs]
+        results = [shapes[value.name] for value in node.outputs]
+        macs[node.name] = OPERATORS[node.operator].macs(node.resolved(sizes), operands, results)
+    return macs

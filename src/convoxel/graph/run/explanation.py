@@ -1,0 +1,88 @@
+"""What a planned program does, step by step, as rows and as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from convoxel.graph.ir.graph import Graph
+from convoxel.graph.run.execution import Execution, HostCall
+
+__all__ = ["draw_steps", "draw_table", "step_rows"]
+
+_UNITS = ("B", "KiB", "MiB", "GiB")
+
+
+def step_rows(graph: Graph, execution: Execution) -> list[tuple[str, dict[str, Any]]]:
+    """Return (key into measured times, description) of every native step and call of an array operator, in order.
+
+    A description has name, operator, algorithm, shape, macs, and bytes: those of the step's result.
+    """
+    nodes = {node.name: node for node in graph.nodes}
+    rows: list[tuple[str, dict[str, Any]]] = []
+    steps = execution.plan.steps
+    for part in execution.parts:
+        if isinstance(part, HostCall):
+            node = part.node
+            label = node.attributes.get("label")
+            shape = execution.shapes[node.outputs[0].name]
+            kind, what = ("pytorch", str(label)) if label else ("numpy", node.operator)
+            rows.append((node.name, _row(node.name, kind, what, shape, 0, 4 * math.prod(shape))))
+            continue
+        for index in range(part.first, part.last):
+            step = steps[index]
+            found = nodes.get(step["name"])
+            shape = execution.shapes[found.outputs[0].name] if found else ()
+            macs = execution.macs.get(step["name"], 0)
+            row = _row(step["name"], step["operator"], step["algorithm"], shape, macs, step["bytes"])
+            rows.append((str(index), row))
+    return rows
+
+
+def _row(name: str, operator: str, algorithm: str, shape: Sequence[int], macs: int, size: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "operator": operator,
+        "algorithm": algorithm,
+        "shape": tuple(shape),
+        "macs": macs,
+        "bytes": size,
+    }
+
+
+def draw_steps(graph: Graph, execution: Execution) -> str:
+    """Return the steps as text, one a line, below what they need together."""
+    rows = [row for _, row in step_rows(graph, execution)]
+    memory, macs = execution.memory, sum(row["macs"] for row in rows)
+    lines = [
+        f"{graph.name}: {len(rows)} steps, {macs / 1e9:.3f} GMAC",
+        f"activations {binary(memory.arena_bytes)} instead of {binary(memory.activation_bytes)}, "
+        f"weights {binary(memory.weight_bytes)}",
+    ]
+    cells = [
+        (row["name"], row["operator"], row["algorithm"], str(row["shape"] or ""), binary(row["bytes"])) for row in rows
+    ]
+    return "\n".join([*lines, *draw_table(cells)])
+
+
+def draw_table(cells: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return rows of text as lines with aligned columns, the last column to the right.
+
+    >>> draw_table([("a", "conv", "8 B"), ("long", "add", "16 B")])
+    ['  a     conv   8 B', '  long  add   16 B']
+    """
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  " + "  ".join([*map(str.ljust, row[:-1], widths), row[-1].rjust(widths[-1])]).rstrip() for row in cells]
+
+
+def binary(size: int) -> str:
+    """Return a number of bytes in the unit that leaves it below 1024.
+
+    >>> binary(512), binary(43_000_000)
+    ('512 B', '41.0 MiB')
+    """
+    amount, unit = float(size), 0
+    while amount >= 1024 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{amount:.1f} {_UNITS[unit]}" if unit else f"{size} B"

@@ -1,0 +1,189 @@
+"""Which values share memory, for given input sizes: concatenations and crops as views.
+
+Every channels-last value is *fresh* (a native step writes it) or an *alias* (a range or a reshaping of
+another value). A fresh value may be placed inside a wider one: the parts of a concatenation are written
+straight into their slices of the result, and a result that needs no conversion straight into the caller's
+array.
+
+A value has at most one place. Places of fresh values point to values made later, aliases to values made
+before them, and an alias is never placed, so following places always ends at a root that owns its memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node
+from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators.table import OPERATORS
+from convoxel.graph.operators.view import full, full_axis, narrow_view
+from convoxel.graph.run.arena import Block, place_blocks
+from convoxel.native import View
+
+__all__ = ["Places", "converts_freely", "place"]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A value's view is ``transform`` of the view of ``parent``."""
+
+    parent: str
+    transform: Callable[[View], View]
+
+
+@dataclass
+class Places:
+    """Where every channels-last value lies. ``buffers`` numbers the arrays that steps address, from 1."""
+
+    shapes: Mapping[str, Shape]
+    buffers: dict[str, int]
+    offsets: dict[str, int] = field(default_factory=dict)
+    arena_size: int = 0
+    _places: dict[str, _Place] = field(default_factory=dict)
+
+    def root(self, name: str) -> str:
+        """Return the value that owns the memory of ``name``."""
+        while name in self._places:
+            name = self._places[name].parent
+        return name
+
+    def view(self, name: str) -> View:
+        """Return where the numbers of ``name`` lie."""
+        place = self._places.get(name)
+        if place is not None:
+            return place.transform(self.view(place.parent))
+        shape = full(self.shapes[name])
+        if name in self.buffers:
+            return View.dense(self.buffers[name], 0, shape)
+        return View.dense(0, self.offsets[name], shape)
+
+    def is_placed(self, name: str, inside: str) -> bool:
+        """Whether ``name`` was given a place in ``inside`` itself."""
+        return name in self._places and self._places[name].parent == inside
+
+    def fills(self, name: str, whole: str) -> bool:
+        """Whether the numbers of ``name`` lie where those of the array ``whole`` do, all of them."""
+        return self.root(name) == whole and self.view(name).offset == 0
+
+    def is_root(self, name: str) -> bool:
+        """Whether ``name`` has no place within another value yet."""
+        return name not in self._places
+
+
+def converts_freely(shape: Shape) -> bool:
+    """Whether channels first and channels last are the same order: one channel, or one position.
+
+    >>> converts_freely((2, 1, 64, 64)), converts_freely((2, 64, 1, 1)), converts_freely((2, 3, 4, 4))
+    (True, True, False)
+    """
+    return len(shape) < 3 or shape[1] == 1 or math.prod(shape[2:]) == 1
+
+
+def place(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Places:
+    """Return the places of all values of a graph whose layouts are assigned."""
+    places = Places(shapes, _number_buffers(graph))
+    for node in graph.nodes:
+        _place_alias(places, node, sizes)
+    # From the last concatenation to the first: a short one that is part of a long one finds its parts placed.
+    for node in reversed(graph.nodes):
+        if node.operator == "concat":
+            _place_parts(places, graph, node)
+    for node in graph.nodes:
+        if node.operator == "channels_first" and converts_freely(shapes[node.output.name]):
+            source = node.inputs[0]
+            while source in graph.producers and graph.producers[source].operator == "squeeze":
+                source = graph.producers[source].inputs[0]  # moves no number either
+            if _is_fresh(graph, places, source):
+                places._places[source] = _Place(node.output.name, _dense_as(full(shapes[source])))
+    places.offsets, places.arena_size = place_blocks(_lifetimes(graph, places))
+    return places
+
+
+def _number_buffers(graph: Graph) -> dict[str, int]:
+    """Number the arrays that native steps read or write: inputs, results, foreign values, constants."""
+    names: dict[str, None] = {}
+    for node in graph.nodes:
+        if node.operator == "channels_last":
+            names.setdefault(node.inputs[0])
+        elif node.operator == "channels_first":
+            names.setdefault(node.output.name)
+        elif OPERATORS[node.operator].layout == CHANNELS_LAST:
+            row = OPERATORS[node.operator]
+            for index, name in enumerate(node.inputs):
+                if name in graph.constants and not row.operand(index).constant:
+                    names.setdefault(name)
+    return {name: index for index, name in enumerate(names, start=1)}
+
+
+def _dense_as(shape: tuple[int, int, int, int, int]) -> Callable[[View], View]:
+    return lambda parent: View.dense(parent.buffer, parent.offset, shape)
+
+
+def _place_alias(places: Places, node: Node, sizes: Mapping[str, int]) -> None:
+    row, source = OPERATORS[node.operator], node.inputs[0] if node.inputs else ""
+    if row.alias is not None:
+        alias, resolved, shape = row.alias, node.resolved(sizes), places.shapes[source]
+        places._places[node.output.name] = _Place(source, lambda view: alias(resolved, shape, view))
+    elif node.operator == "channels_last" and converts_freely(places.shapes[source]):
+        places._places[node.output.name] = _Place(source, _dense_as(full(places.shapes[source])))
+
+
+def _is_fresh(graph: Graph, places: Places, name: str) -> bool:
+    """Whether a native step writes ``name`` and it may still be told where to."""
+    value, maker = graph.values.get(name), graph.producers.get(name)
+    return value is not None and maker is not None and value.layout == CHANNELS_LAST and places.is_root(name)
+
+
+def _place_parts(places: Places, graph: Graph, node: Node) -> None:
+    """Place the parts of a concatenation inside its result, or its result inside a longer one."""
+    shape = places.shapes[node.output.name]
+    axis, start = full_axis(node["axis"] % len(shape), len(shape)), 0
+    if places.is_root(node.output.name) and _place_in_longer(places, graph, node, axis):
+        return
+    for name in node.inputs:
+        length = full(places.shapes[name])[axis]
+        if _is_fresh(graph, places, name) and node.inputs.count(name) == 1:
+            places._places[name] = _Place(node.output.name, _slice(axis, start, length))
+        start += length
+
+
+def _slice(axis: int, start: int, length: int) -> Callable[[View], View]:
+    return lambda view: narrow_view(view, axis, start, length)
+
+
+def _place_in_longer(places: Places, graph: Graph, node: Node, axis: int) -> bool:
+    """Make the result a view of a longer concatenation that holds the same parts in the same order.
+
+    Densely connected networks join the same features again and again, each time with one more.
+    """
+    for user in graph.users.get(node.inputs[0], ()):
+        count = len(node.inputs)
+        if user is node or user.operator != "concat" or user["axis"] != node["axis"] or len(user.inputs) <= count:
+            continue
+        start = 0
+        for index, name in enumerate(user.inputs):
+            if user.inputs[index : index + count] == node.inputs:
+                if all(places.is_placed(part, user.output.name) for part in node.inputs):
+                    length = full(places.shapes[node.output.name])[axis]
+                    places._places[node.output.name] = _Place(user.output.name, _slice(axis, start, length))
+                    return True
+                break
+            start += full(places.shapes[name])[axis]
+    return False
+
+
+def _lifetimes(graph: Graph, places: Places) -> dict[str, Block]:
+    """Return, for every root in the arena, its size and the first and last node that touch it."""
+    spans: dict[str, tuple[int, int]] = {}
+    for index, node in enumerate(graph.nodes):
+        for name in (*node.inputs, *(value.name for value in node.outputs)):
+            value = graph.values.get(name)
+            if value is None or value.layout == CHANNELS_FIRST:
+                continue
+            root = places.root(name)
+            spans[root] = (spans.get(root, (index, index))[0], index)
+    return {
+        root: Block(math.prod(places.shapes[root]), *span) for root, span in spans.items() if root not in places.buffers
+    }

@@ -1,0 +1,201 @@
+"""A program against its source on random input: how far apart they are, and how far apart rounding may bring them.
+
+The reference is the source in float64 where that is affordable, else in float32. It needs PyTorch, as the source does.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.arithmetic.winograd import TABLED, error_factor, winograd
+from convoxel.errors import AccuracyError
+from convoxel.graph.run.program import Program
+
+__all__ = ["Verification", "check_program", "error_growth", "verify_program"]
+
+Array = NDArray[Any]
+
+_EPSILON = 2.0**-23
+_ORDER = 8.0  # other orders of summation, and folded weights are rounded anew: whole networks differ by up to 3
+_FOURIER = 4.0  # rounding grows with the logarithm of a tile's size, at most 64 × 64 × 64
+_SIXTEEN = 2.0**6  # 2**-18 is left of a number of 16 digits, 2**-24 of float32's
+_MOST_LABELS = 1e-3  # whole numbers that may differ: scores that rounding cannot tell apart
+_MOST_MACS = 2.5e10  # about five seconds in float64
+_MOST_COLUMNS = 2**27  # numbers; PyTorch lays every window out in memory for a convolution in float64
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far a program's results are from its source's; of several results, those of the one nearest to its tolerance.
+
+    Attributes:
+        reference: the type in which the source was computed, ``"float64"`` or ``"float32"``.
+        max_error: the largest |y − y₀|.
+        l2_error: ‖y − y₀‖ / ‖y₀‖; infinite if y is not finite where y₀ is. For whole numbers (labels), the share that
+            differs.
+        tolerance: what ``l2_error`` may be: 8 κ times the source's own error, where κ is how much the chosen
+            algorithms multiply the rounding of direct sums (see ``error_growth``).
+        source_error: the source's own ‖y − y₀‖ / ‖y₀‖ in float32; without a float64 reference its estimate
+            2⁻²⁴ √ΣK, over all layers with sums of K products.
+    """
+
+    reference: str
+    max_error: float
+    l2_error: float
+    tolerance: float
+    source_error: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance."""
+        return self.l2_error <= self.tolerance
+
+    def __str__(self) -> str:
+        return (
+            f"relative L2 error {self.l2_error:.1e}, tolerance {self.tolerance:.1e}, largest difference "
+            f"{self.max_error:.1e} ({self.reference} reference; the model itself errs by {self.source_error:.1e})"
+        )
+
+
+def check_program(program: Program, model: Any, examples: Sequence[Any]) -> Verification:
+    """Return ``verify_program`` if it passed.
+
+    Raises:
+        AccuracyError: the program's error is outside the tolerance; the message names both.
+    """
+    found = verify_program(program, model, examples)
+    if not found.passed:
+        raise AccuracyError(
+            f"compile: the program and the model differ on random input of shape "
+            f"{', '.join(str(tuple(x.shape)) for x in examples)}: {found}. "
+            'Rounding does not explain this: try algorithm="direct", run the model itself, and report the network.'
+        )
+    return found
+
+
+def verify_program(program: Program, model: Any, examples: Sequence[Any]) -> Verification:
+    """Return how far ``program`` is from ``model`` on random numbers.
+
+    Args:
+        program: what ``compile`` returned for ``model``.
+        model: a ``torch.nn.Module``; evaluated in evaluation mode and left as it was.
+        examples: tensors with the shapes of the inputs; only the values of whole numbers matter.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    # Whole numbers are indices, of which only the example's are known to exist.
+    inputs = [torch.randn(x.shape, generator=generator) if x.is_floating_point() else x for x in examples]
+    rows = program.profile(*inputs)
+    ours = _leaves(program(*inputs))
+    source = _evaluate(model, inputs)
+    exact = _exact(model, inputs) if _affordable(rows) else None
+    growth = error_growth(rows, program.graph.constants, {node.name: node.inputs for node in program.graph.nodes})
+    results = []
+    for index, y in enumerate(ours):
+        truth = source[index] if exact is None else exact[index]
+        own = _estimate(rows) if exact is None else _distance(source[index], truth)[1]
+        tolerance = _ORDER * growth * max(own, _EPSILON) if truth.dtype.kind == "f" else _MOST_LABELS
+        reference = "float32" if exact is None else "float64"
+        results.append(Verification(reference, *_distance(y, truth), tolerance, own))
+    return max(results, key=lambda result: result.l2_error / result.tolerance)
+
+
+def error_growth(
+    rows: Sequence[Mapping[str, Any]], constants: Mapping[str, Array], operands: Mapping[str, Sequence[str]]
+) -> float:
+    """Return κ, how much the least exact algorithm among a program's steps multiplies the rounding of direct sums.
+
+    For Winograd's algorithms it is the product over the axes of ``arithmetic.winograd.error_factor``, 1 for those that
+    sum directly. Rounding errors pass through a network linearly, so κ bounds its result's as it bounds one layer's.
+
+    Args:
+        rows: of ``Program.profile``.
+        constants: the graph's, by name.
+        operands: the names of every node's operands; the second is a convolution's weight.
+    """
+    growth = 1.0
+    for row in rows:
+        tiles = re.fullmatch(r"winograd\(([\dx]+)\)", row["algorithm"])
+        if row["algorithm"] == "fft":
+            growth = max(growth, _FOURIER)
+        elif row["algorithm"] == "bf16x3":
+            growth = max(growth, _SIXTEEN)
+        elif tiles is not None:
+            names = operands.get(row["name"], ())
+            weight = constants.get(names[1]) if len(names) > 1 else None
+            kernel = (3, 3, 3) if weight is None else weight.shape[2:]
+            growth = max(growth, _winograd_growth([int(m) for m in tiles[1].split("x")], kernel))
+    return growth
+
+
+def _winograd_growth(tiles: Sequence[int], kernel: Sequence[int]) -> float:
+    """Return the product of the axes' factors; axes with an untabled tile or kernel are summed directly."""
+    tiles = [*tiles] * len(kernel) if len(tiles) == 1 else tiles[3 - len(kernel) :]
+    factors = (error_factor(winograd(m, r)) for m, r in zip(tiles, kernel, strict=True) if (m, r) in TABLED)
+    return math.prod(factors)
+
+
+def _affordable(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether PyTorch computes the network in float64 within seconds and without gigabytes."""
+    columns = max((row["macs"] / row["shape"][1] for row in rows if row["macs"]), default=0)
+    return bool(sum(row["macs"] for row in rows) <= _MOST_MACS and columns <= _MOST_COLUMNS)
+
+
+def _estimate(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return 2⁻²⁴ √ΣK: rounding as a random walk, over the layers with K products for each of their results."""
+    products = sum(row["macs"] / math.prod(row["shape"]) for row in rows if row["macs"])
+    return _EPSILON / 2 * math.sqrt(max(products, 1.0))
+
+
+def _evaluate(model: Any, inputs: Sequence[Any]) -> list[Array]:
+    """Return the results of ``model`` in evaluation mode, every module back in its own mode afterwards."""
+    import torch
+
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            return _leaves(model(*inputs))
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _exact(model: Any, inputs: Sequence[Any]) -> list[Array] | None:
+    """Return the results in float64, None if the model insists on float32 somewhere."""
+    try:
+        results = _evaluate(copy.deepcopy(model).double(), [x.double() if x.is_floating_point() else x for x in inputs])
+    except (RuntimeError, TypeError, ValueError):  # a constant or cast of its own meets float64
+        return None
+    return None if any(y.dtype == np.float32 for y in results) else results
+
+
+def _leaves(results: Any) -> list[Array]:
+    from torch.utils._pytree import tree_leaves
+
+    return [leaf.detach().numpy() for leaf in tree_leaves(results) if hasattr(leaf, "detach")]
+
+
+def _distance(y: Array, truth: Array) -> tuple[float, float]:
+    """Return max |y − truth| and ‖y − truth‖ / ‖truth‖; of whole numbers, the share that differs."""
+    if y.shape != truth.shape:
+        return math.inf, math.inf
+    if truth.dtype.kind != "f":
+        wrong = y != truth
+        return float(wrong.any()), float(wrong.mean()) if wrong.size else 0.0
+    finite = np.isfinite(truth)
+    if not np.array_equal(finite, np.isfinite(y)):
+        return math.inf, math.inf
+    expected = np.where(finite, truth, 0).astype(np.float64)
+    difference = np.where(finite, y, 0).astype(np.float64) - expected
+    scale = float(np.linalg.norm(expected)) or 1.0
+    return float(np.abs(difference).max(initial=0.0)), float(np.linalg.norm(difference)) / scale

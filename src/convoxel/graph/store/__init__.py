@@ -1,0 +1,1 @@
+"""Files of compiled programs, written and read."""

@@ -1,0 +1,231 @@
+"""What an output really looks at: the gradient of one output position with respect to the image.
+
+The theoretical receptive field counts which inputs *can* matter; most of them hardly do. The gradient of a position,
+averaged over inputs, falls off like a Gaussian, so that the effective field is a fraction of the theoretical one and
+grows with the root of the depth (Luo, Li, Urtasun & Zemel 2016, arXiv 1701.04128).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.errors import ConfigError, ConvoxelError, ShapeError
+from convoxel.inspect.receptive_field import look
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["EffectiveField", "effective_field"]
+
+_TWO_SIGMA = 0.0455  # 1 − 95.45 %: what Luo et al. count as part of the field
+
+
+@dataclass(frozen=True)
+class EffectiveField:
+    """What ``effective_field`` measured.
+
+    Attributes:
+        array: (*spatial) mean of |gradient| over inputs and channels, the largest scaled to 1.
+        position: of the output, along each axis.
+        layer: whose output it is; "" for the network's own.
+        size: along each axis, how far from the first to the last input above the threshold.
+        side: the side of a cube that holds as many inputs as lie above the threshold.
+        theoretical: size of the field that the arithmetic gives, () where it is not known.
+        threshold: share of the largest value from which on an input counts.
+    """
+
+    array: NDArray[np.float64] = field(repr=False)
+    position: tuple[int, ...]
+    layer: str
+    size: tuple[int, ...]
+    side: float
+    theoretical: tuple[int, ...]
+    threshold: float
+
+    @property
+    def ratio(self) -> tuple[float, ...]:
+        """Effective by theoretical size along each axis."""
+        return tuple(a / b for a, b in zip(self.size, self.theoretical, strict=False))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers, without the array."""
+        return {
+            "layer": self.layer,
+            "position": list(self.position),
+            "size": list(self.size),
+            "side": self.side,
+            "theoretical": list(self.theoretical),
+            "ratio": list(self.ratio),
+            "threshold": self.threshold,
+        }
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        sizes, theory = ("×".join(map(str, values)) for values in (self.size, self.theoretical))
+        known = f" of {theory} in theory" if theory else ""
+        return f"effective field {sizes}{known}, as many inputs as a side of {self.side:.1f} holds"
+
+
+def effective_field(
+    model: nn.Module,
+    x: Any,
+    *,
+    layer: str | None = None,
+    position: Sequence[int] | None = None,
+    threshold: float = _TWO_SIGMA,
+    samples: int = 16,
+    seed: int = 0,
+) -> EffectiveField:
+    """Return how strongly each input position moves one output position: |∂ Σ_c y_c(position) / ∂x|, averaged.
+
+    Args:
+        model: a PyTorch module; it runs in eval mode and stays as it is.
+        x: images (n, c, *spatial), array or tensor, or such a shape, which stands for ``samples`` images of noise.
+        layer: name of the module whose output is looked at; the network's own unless given, or, where that has no
+            image axes, the last layer that has.
+        position: of the output; the middle unless given.
+        threshold: share of the largest gradient from which on an input belongs to the field.
+        samples: images of noise, where a shape is given.
+        seed: of the noise.
+
+    Raises:
+        ShapeError: ``x`` has no spatial axes, or ``position`` lies outside the output.
+        ConfigError: there is no such layer, or its output is no map of the image.
+
+    >>> import torch
+    >>> net = torch.nn.Sequential(*[torch.nn.Conv2d(1, 1, 3, padding=1, bias=False) for _ in range(8)])
+    >>> for parameter in net.parameters():
+    ...     _ = torch.nn.init.ones_(parameter)
+    >>> field = effective_field(net, (1, 1, 33, 33))
+    >>> field.theoretical, field.size  # 17 wide, but its rim hardly counts
+    ((17, 17), (11, 11))
+    """
+    import torch
+
+    images = _images(x, samples, seed)
+    shape = (1, *images.shape[1:])
+    name = _last_map(model, shape) if layer is None else layer
+    modes = [(child, child.training) for child in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval()
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
+        total = torch.zeros(images.shape[2:], dtype=torch.float64)
+        for image in images:
+            gradient, place = _gradient(model, image[None], name, position)
+            total += gradient[0].abs().sum(0).double()
+    finally:
+        for child, mode in modes:
+            child.training = mode
+        for parameter, needs in wanted:
+            parameter.requires_grad_(needs)
+    array = total.numpy() / max(float(total.max()), np.finfo(np.float64).tiny)
+    above = array >= threshold
+    size = tuple(
+        _extent(above.any(axis=tuple(a for a in range(above.ndim) if a != axis))) for axis in range(above.ndim)
+    )
+    side = float(np.count_nonzero(above)) ** (1 / above.ndim)
+    return EffectiveField(array, place, name, size, side, _theoretical(model, shape, name), threshold)
+
+
+def _images(x: Any, samples: int, seed: int) -> Tensor:
+    import torch
+
+    if isinstance(x, Sequence) and all(isinstance(size, int) for size in x):
+        if samples < 1:
+            raise ConfigError(f"effective_field: samples is {samples}; expected at least 1.")
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn((samples, *x[1:]), generator=generator)
+    images = torch.as_tensor(x)
+    if images.dim() < 3:
+        raise ShapeError(
+            f"effective_field: x has shape {tuple(images.shape)}, expected (n, c, *spatial). Add the missing axes."
+        )
+    return images.detach() if images.is_floating_point() else images.float()
+
+
+def _last_map(model: nn.Module, shape: tuple[int, ...]) -> str:
+    """Return the last layer whose output is a map of the image, "" for the network itself."""
+    from convoxel.inspect.trace import trace_module
+
+    try:
+        trace = trace_module(model, [shape])
+    except ConvoxelError:
+        return ""
+    sights, _ = look(trace)
+    if len(trace.outputs) == 1 and len(trace.outputs[0].shape) == len(shape):
+        return ""
+    names = {name for name, child in model.named_modules() if name and not child._modules}
+    for step in reversed(trace.steps):
+        sight = sights[step.outputs[0].key]
+        if step.name in names and len(step.outputs[0].shape) == len(shape) and sight.known and not sight.whole:
+            return step.name
+    return ""
+
+
+def _gradient(
+    model: nn.Module, image: Tensor, layer: str, position: Sequence[int] | None
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Return the gradient of one position of a layer's output, summed over channels, and the position."""
+    import torch
+
+    image = image.clone().requires_grad_(True)
+    found: list[Any] = []
+    handle = _module(model, layer).register_forward_hook(lambda module, inputs, output: found.append(output))
+    try:
+        with torch.enable_grad():
+            model(image)
+    finally:
+        handle.remove()
+    y = found[0] if found else None
+    if not isinstance(y, torch.Tensor) or y.dim() != image.dim():
+        came = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
+        raise ConfigError(
+            f"effective_field: the output of {layer or 'the network'} is {came}, expected a map of the image. "
+            "Name a layer whose output has as many axes as the input."
+        )
+    place = tuple(size // 2 for size in y.shape[2:]) if position is None else tuple(position)
+    if len(place) != y.dim() - 2 or any(not 0 <= p < size for p, size in zip(place, y.shape[2:], strict=False)):
+        raise ShapeError(f"effective_field: position {place} does not lie in the output {tuple(y.shape[2:])}.")
+    index = (slice(None), slice(None), *place)
+    (gradient,) = torch.autograd.grad(y[index].sum(), image, allow_unused=True)
+    return torch.zeros_like(image) if gradient is None else gradient, place
+
+
+def _module(model: nn.Module, name: str) -> nn.Module:
+    modules = dict(model.named_modules())
+    if name not in modules:
+        import difflib
+
+        near = difflib.get_close_matches(name, modules, n=1, cutoff=0)
+        raise ConfigError(f"effective_field: there is no layer {name!r}; did you mean {near[0]!r}?")
+    return modules[name]
+
+
+def _theoretical(model: nn.Module, shape: tuple[int, ...], layer: str) -> tuple[int, ...]:
+    """Return the size of the field by arithmetic, () where it is not known."""
+    from convoxel.inspect.trace import trace_module
+
+    try:
+        trace = trace_module(model, [shape])
+    except ConvoxelError:
+        return ()
+    sights, _ = look(trace)
+    steps = [step for step in trace.steps if step.name == layer or step.name.startswith(f"{layer}.")]
+    if layer and not steps:
+        return ()
+    sight = sights[steps[-1].outputs[0].key if layer else trace.outputs[0].key]
+    if not sight.known:
+        return ()
+    return tuple(sight.fields[axis].size for axis in sorted(sight.fields))
+
+
+def _extent(marked: NDArray[np.bool_]) -> int:
+    places = np.flatnonzero(marked)
+    return int(places[-1] - places[0] + 1) if len(places) else 0

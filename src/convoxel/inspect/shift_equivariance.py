@@ -1,0 +1,294 @@
+"""Does a network commute with shifts? Measured: the network of a shifted image beside the shifted result.
+
+A convolution with stride 1 does, a stride or a pooling window breaks it (Azulay & Weiss 2019, arXiv 1805.12177; Zhang
+2019, arXiv 1904.11486), global pooling turns it into invariance. Borders break it too; they are left out where the
+receptive field tells how far they reach.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from convoxel.arithmetic import Field
+from convoxel.errors import ConfigError, ConvoxelError, ShapeError
+from convoxel.inspect.receptive_field import Sight, look
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Equivariance", "ShiftError", "equivariance"]
+
+_TOLERANCE = 1e-4  # float32 sums of a few thousand terms, in another order at every position
+
+
+@dataclass(frozen=True)
+class ShiftError:
+    """What one shift of the input does to the output.
+
+    Attributes:
+        shift: positions along each image axis.
+        output_shift: positions by which the output was shifted for comparison: the shift divided by the network's
+            stride, rounded to what fits best where that is no whole number. () where the output has no image axes.
+        error: root mean square of f(shift x) − shift f(x), divided by that of f(x).
+        invariance: the same of f(shift x) − f(x): 0 where the output does not move at all.
+        positions: output positions compared, of each channel.
+        exact: whether ``error`` is within the tolerance.
+    """
+
+    shift: tuple[int, ...]
+    output_shift: tuple[int, ...]
+    error: float
+    invariance: float
+    positions: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Equivariance:
+    """What ``equivariance`` measured.
+
+    Attributes:
+        rows: one for each shift.
+        stride: of the network, inputs an output, along each image axis; () where the output has no image axes.
+        interior: whether only outputs that no border reaches were compared; False where there are none, or where the
+            receptive field is not known.
+    """
+
+    rows: tuple[ShiftError, ...]
+    stride: tuple[Fraction | int, ...]
+    interior: bool
+
+    @property
+    def period(self) -> int | None:
+        """The smallest p so that every measured shift by multiples of p, on all axes, is exact; None if there is none.
+
+        A network of stride 1 has period 1; pooling by 2 gives 2; a U-Net of four poolings 16.
+        """
+        moved = [row for row in self.rows if any(row.shift)]
+        for period in range(1, max((abs(s) for row in moved for s in row.shift), default=0) + 1):
+            regular = [row for row in moved if all(s % period == 0 for s in row.shift)]
+            if regular and all(row.exact for row in regular):
+                return period
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain lists and numbers."""
+        return {
+            "stride": [float(s) for s in self.stride],
+            "interior": self.interior,
+            "period": self.period,
+            "rows": [
+                {
+                    "shift": list(row.shift),
+                    "output_shift": list(row.output_shift),
+                    "error": row.error,
+                    "invariance": row.invariance,
+                    "positions": row.positions,
+                    "exact": row.exact,
+                }
+                for row in self.rows
+            ],
+        }
+
+    def __str__(self) -> str:
+        """Return a line for each shift."""
+        lines = [
+            f"shift {'×'.join(map(str, row.shift)):>9}   equivariance error {row.error:9.2e}   "
+            f"invariance error {row.invariance:9.2e}{'' if row.exact else '   broken'}"
+            for row in self.rows
+        ]
+        where = "where no border reaches" if self.interior else "borders included"
+        told = "no period found" if self.period is None else f"exact for shifts by multiples of {self.period}"
+        return "\n".join([*lines, f"{told} ({where})"])
+
+
+def equivariance(
+    model: Callable[[Any], Any],
+    x: Any,
+    shifts: Iterable[int | Sequence[int]] = range(1, 9),
+    *,
+    borders: bool = False,
+    tolerance: float = _TOLERANCE,
+) -> Equivariance:
+    """Return how far f(shift x) is from shift f(x), shift by shift.
+
+    The image is shifted circularly; the output is shifted by shift / stride, and where that is not whole by whichever
+    whole number is closer to what came out. Only outputs whose receptive field touches neither the image's border nor
+    its seam are compared, if there are any.
+
+    Args:
+        model: a PyTorch module of one input and one output; it runs in eval mode and stays as it is.
+        x: images (n, c, *spatial), array or tensor; noise shows most.
+        shifts: each a number of positions along every axis, or one number an axis.
+        borders: compare all outputs, as is right for a network that pads circularly.
+        tolerance: relative error that still counts as none.
+
+    Raises:
+        ShapeError: ``x`` has no spatial axes, or a shift has another number of axes.
+        ConfigError: there are no shifts, or the model returns something other than a tensor.
+
+    >>> import torch
+    >>> layer = torch.nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular")
+    >>> equivariance(layer, torch.randn(1, 1, 16, 16), [1, (3, 5)]).period
+    1
+    >>> report = equivariance(torch.nn.MaxPool2d(2), torch.randn(1, 1, 32, 32), range(1, 5))
+    >>> [row.exact for row in report.rows], report.period
+    ([False, True, False, True], 2)
+    """
+    import torch
+
+    x = torch.as_tensor(x)
+    dims = x.dim() - 2
+    if dims < 1:
+        raise ShapeError(
+            f"equivariance: x has shape {tuple(x.shape)}, expected (n, c, *spatial). Add the missing axes."
+        )
+    wanted = [_each(shift, dims) for shift in shifts]
+    if not wanted:
+        raise ConfigError("equivariance: there are no shifts. Give some, such as range(1, 9).")
+    run = _runner(model)
+    plain = run(x)
+    fields = _fields(model, tuple(x.shape), plain.dim())
+    spatial = plain.dim() == x.dim()
+    stride = tuple(field.stride for field in fields) if fields else _measured_stride(x, plain) if spatial else ()
+    margins = fields if fields and not borders and spatial else None
+    if margins and not all(_interior(margins, x.shape[2:], plain.shape[2:], shift, stride) for shift in wanted):
+        margins = None
+    rows = tuple(_compare(run, x, plain, shift, stride, margins, tolerance) for shift in wanted)
+    return Equivariance(rows, stride, margins is not None)
+
+
+def _each(shift: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    values = (int(shift),) * dims if isinstance(shift, int) else tuple(int(s) for s in shift)
+    if len(values) != dims:
+        raise ShapeError(f"equivariance: shift {values} has {len(values)} numbers, but x has {dims} spatial axes.")
+    return values
+
+
+def _runner(model: Callable[[Any], Any]) -> Callable[[Tensor], Tensor]:
+    """Return ``model`` in eval mode for the time of a call, without gradients."""
+    import torch
+
+    def run(x: Tensor) -> Tensor:
+        modes = [(child, child.training) for child in model.modules()] if isinstance(model, torch.nn.Module) else []
+        try:
+            for child, _ in modes:
+                child.training = False
+            with torch.no_grad():
+                y = model(x)
+        finally:
+            for child, mode in modes:
+                child.training = mode
+        if not isinstance(y, torch.Tensor):
+            raise ConfigError(
+                f"equivariance: the model returned a {type(y).__name__}, expected a tensor. "
+                "Wrap it to return one of its outputs."
+            )
+        return y
+
+    return run
+
+
+def _fields(model: Any, shape: tuple[int, ...], rank: int) -> list[Field] | None:
+    """Return the receptive field along each axis of the output, or None where it is not known or has no end."""
+    import torch
+
+    from convoxel.inspect.trace import trace_module
+
+    if not isinstance(model, torch.nn.Module) or rank != len(shape):
+        return None
+    try:
+        trace = trace_module(model, [shape])
+    except ConvoxelError:
+        return None
+    sights, _ = look(trace)
+    sight: Sight | None = sights.get(trace.outputs[0].key) if len(trace.outputs) == 1 else None
+    if sight is None or not sight.known or len(sight.fields) != rank - 2 or _drifts(trace.outputs[0].shape, sight):
+        return None
+    return [sight.fields[axis] for axis in range(rank - 2)]
+
+
+def _drifts(shape: Sequence[int], sight: Sight) -> bool:
+    return any(axes != (axis,) for axis, axes in enumerate(sight.axes[2:])) or len(sight.axes) != len(shape)
+
+
+def _measured_stride(x: Tensor, y: Tensor) -> tuple[Fraction | int, ...]:
+    """Return input over output positions, where no field tells the stride."""
+    return tuple(
+        Fraction(round(a / b)) if a >= b else Fraction(1, round(b / a))
+        for a, b in zip(x.shape[2:], y.shape[2:], strict=True)
+    )
+
+
+def _interior(
+    fields: Sequence[Field], sizes: Sequence[int], outputs: Sequence[int], shift: Sequence[int], stride: Sequence[Any]
+) -> list[list[int]]:
+    """Return, along each axis, the positions of f(shift x) that see neither border nor seam, nor do their sources.
+
+    Empty if there is an axis without any.
+    """
+    found = []
+    for field, size, count, s, step in zip(fields, sizes, outputs, shift, stride, strict=True):
+        moves = {math.floor(Fraction(s) / step), math.ceil(Fraction(s) / step)}
+        inside = []
+        for position in range(count):
+            seen = field.at(position)
+            sources = [field.at(position - move) for move in moves]
+            clear = seen is not None and seen[0] >= max(0, s) and seen[1] < size + min(0, s)
+            reachable = all(0 <= position - move < count for move in moves)
+            if clear and reachable and all(seen and seen[0] >= 0 and seen[1] < size for seen in sources):
+                inside.append(position)
+        if not inside:
+            return []
+        found.append(inside)
+    return found
+
+
+def _compare(
+    run: Callable[[Tensor], Tensor],
+    x: Tensor,
+    plain: Tensor,
+    shift: tuple[int, ...],
+    stride: Sequence[Any],
+    fields: Sequence[Field] | None,
+    tolerance: float,
+) -> ShiftError:
+    import itertools
+
+    import torch
+
+    axes = tuple(range(2, x.dim()))
+    moved = run(torch.roll(x, shift, axes))
+    if not stride:
+        error = _relative(moved - plain, plain)
+        return ShiftError(shift, (), error, error, 1, error <= tolerance)
+    kept = _interior(fields, x.shape[2:], plain.shape[2:], shift, stride) if fields else None
+    choices = [
+        sorted({math.floor(Fraction(s) / t), math.ceil(Fraction(s) / t)}) for s, t in zip(shift, stride, strict=True)
+    ]
+    scale = _cut(plain, kept)
+    errors = {
+        output_shift: _relative(_cut(moved, kept) - _cut(torch.roll(plain, output_shift, axes), kept), scale)
+        for output_shift in itertools.product(*choices)
+    }
+    best = min(errors, key=lambda output_shift: errors[output_shift])
+    invariance = _relative(_cut(moved, kept) - scale, scale)
+    return ShiftError(shift, best, errors[best], invariance, math.prod(scale.shape[2:]), errors[best] <= tolerance)
+
+
+def _cut(y: Tensor, kept: list[list[int]] | None) -> Tensor:
+    import torch
+
+    for axis, positions in enumerate(kept or (), start=2):
+        y = y.index_select(axis, torch.tensor(positions))
+    return y
+
+
+def _relative(difference: Tensor, reference: Tensor) -> float:
+    norm = float(reference.double().square().mean().sqrt())
+    error = float(difference.double().square().mean().sqrt())
+    return error / norm if norm else error

@@ -1,0 +1,1 @@
+"""The suite: a folder for each package, ``support`` for what tests share."""

@@ -1,0 +1,415 @@
+"""Whole networks beside other engines: the list, the engines, their processes, the race and its command."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import convoxel as cx
+from convoxel import ConfigError, models
+from convoxel.bench import engine, network, worker
+from convoxel.bench import network_bench as race
+from convoxel.bench.engine import ENGINES, Engine, Task, first_output
+from convoxel.bench.network import NETWORKS, Network, select_networks
+from convoxel.bench.network_bench import Race, measure_network
+from convoxel.bench.plot import plot_results
+from convoxel.bench.summary_table import geometric_means
+from convoxel.bench.worker import Worker, WorkerFailed
+from convoxel.cli import main
+from tools import packages
+
+SMALL = Network("tiny", "unet", 1, (16, 16), {"levels": 1, "width": 4, "num_classes": 2}, quick=True)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    made = Task(SMALL, tmp_path, 1)
+    race._write_files(made, 1, tune=False, algorithm="auto", failed={})
+    return made
+
+
+# ---- the list --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.smoke
+def test_the_networks_are_the_zoos() -> None:
+    assert len({net.name for net in NETWORKS}) == len(NETWORKS) and {net.dims for net in NETWORKS} == {1, 2, 3}
+    for net in NETWORKS:
+        assert net.model in models.names()
+        assert net.shape(8) == (8, net.channels, *net.size)
+    assert str(NETWORKS[0]) == "alexnet 2-D 3x224"
+
+
+def test_a_network_has_the_same_weights_every_time() -> None:
+    first, second = SMALL.build(), SMALL.build()
+    assert not first.training
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_a_network_may_be_built_by_any_function() -> None:
+    net = Network("pool", "torch.nn:MaxPool2d", 3, (8, 8), {"kernel_size": 2})
+    module = net.build()
+    assert isinstance(module, torch.nn.MaxPool2d) and module.kernel_size == 2 and not module.training
+    with pytest.raises(ModuleNotFoundError, match="No module named 'nowhere'"):
+        replace(net, model="nowhere:build").build()
+
+
+def test_networks_are_chosen() -> None:
+    names = [net.name for net in select_networks()]
+    assert names == [net.name for net in NETWORKS if net.quick] and {"resnet50", "unet2d"} <= set(names)
+    assert len(select_networks(every=True)) == len(NETWORKS)
+    assert [net.name for net in select_networks(["unet*", "vgg16"])] == ["vgg16", "unet2d", "unet3d"]
+    assert {net.dims for net in select_networks(dims=[1, 3])} == {1}, "no quick one has three"
+    assert {net.name for net in select_networks(dims=[3])} == {"unet3d", "resnet18_3d"}
+    with pytest.raises(ConfigError, match=r"networks: got 'vgg17'; expected some of alexnet, vgg16"):
+        select_networks(["vgg17"])
+    with pytest.raises(ConfigError, match="dims: got 3; these networks have 2"):
+        select_networks(["vgg16"], [3])
+
+
+# ---- engines and processes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in ENGINES if name != "torch.compile"])
+def test_every_engine_computes_the_network(name: str, task: Task) -> None:
+    """torch.compile calls a C++ compiler for half a minute; its worker is the same."""
+    for package in ENGINES[name].needs:
+        pytest.importorskip(package)
+    with torch.inference_mode():
+        expected = SMALL.build()(torch.from_numpy(task.x)).numpy()
+    threads = torch.get_num_threads()
+    try:
+        found = np.asarray(ENGINES[name].prepare(task)())
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_worker_answers_in_lines(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def prepare(given: Task) -> Any:
+        assert given == task
+        return lambda: calls.append(1) or np.ones(3, np.float32)
+
+    monkeypatch.setattr(worker, "ENGINES", {"mine": Engine(prepare, ("json",))})
+    words = {"engine": "mine", "network": asdict(SMALL), "folder": str(task.folder), "threads": 1}
+    answers = io.StringIO()
+    worker.serve(io.StringIO("\n".join(map(json.dumps, [words, "sample", "memory"])) + "\n"), answers)
+    ready, sample, memory = map(json.loads, answers.getvalue().splitlines())
+    assert ready["ready_s"] > 0 and sample["time_s"] > 0 and "peak_bytes" in memory
+    assert len(calls) == 4, "the first result, two untimed runs, a timed one"
+    assert np.load(task.folder / "mine.npy").shape == (3,)
+
+    monkeypatch.setattr(worker, "ENGINES", {"mine": Engine(lambda _: 1 / 0, ())})
+    answers = io.StringIO()
+    worker.serve(io.StringIO(json.dumps(words) + "\n"), answers)
+    assert json.loads(answers.getvalue()) == {"error": "ZeroDivisionError: division by zero"}
+
+
+def test_a_process_runs_times_and_measures_memory(tmp_path: Path) -> None:
+    """The real thing, with our engine and a network of no list."""
+    net = Network("conv", "torch.nn:Conv1d", 12, (64,), {"in_channels": 12, "out_channels": 4, "kernel_size": 3})
+    made = Task(net, tmp_path, 1)
+    program = cx.compile(net.build(), torch.zeros(1, 12, 64))
+    program.save(tmp_path / "net.cvx")
+    x = np.ones((1, 12, 64), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    started = Worker("convoxel", made)
+    try:
+        assert 0 < started() < 5 and 0 < started.ready_s < 60 and started.peak_bytes() > 0
+        np.testing.assert_array_equal(np.load(tmp_path / "convoxel.npy"), program(x))
+        theirs = Worker("pytorch", made)
+        theirs.close()
+        np.testing.assert_allclose(np.load(tmp_path / "pytorch.npy"), program(x), atol=1e-5)
+    finally:
+        started.close()
+    assert started._process.returncode is not None
+    (tmp_path / "net.cvx").unlink()
+    with pytest.raises(WorkerFailed, match=r"GraphError: .*net\.cvx"):
+        Worker("convoxel", made)
+    with pytest.raises(WorkerFailed, match="no answer within 0 s"):
+        Worker("convoxel", made, limit_s=0.01)
+
+
+def test_a_process_finds_a_function_where_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And several results: the first is compared."""
+    (tmp_path / "invented.py").write_text(
+        "import torch\n\nclass Two(torch.nn.Module):\n    def forward(self, x):\n"
+        "        return {'sum': [x + 1, x], 'twice': 2 * x}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    x = np.ones((1, 2, 3), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    Worker("pytorch", Task(Network("two", "invented:Two", 2, (3,)), tmp_path, 1)).close()
+    np.testing.assert_array_equal(np.load(tmp_path / "pytorch.npy"), x + 1)
+
+
+def test_the_first_output_is_found() -> None:
+    assert first_output(3) == 3 and first_output(([4, 5], 6)) == 4 and first_output({"b": (7,), "a": 8}) == 7
+
+
+def test_a_process_that_dies_leaves_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys; print('Killed by a bug', file=sys.stderr); sys.exit(3)"
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **more: real([sys.executable, "-c", code], **more))
+    with pytest.raises(WorkerFailed, match="its process ended with 3: Killed by a bug"):
+        Worker("convoxel", Task(SMALL, tmp_path, 1))
+
+
+# ---- the race --------------------------------------------------------------------------------------------
+
+
+class Fake:
+    """A worker without a process: every engine takes its own time; some fail at once, late, or compute nonsense."""
+
+    def __init__(self, name: str, task: Task) -> None:
+        self.name, self.ready_s, self.samples = name, 0.5, 0
+        y = np.load(task.folder / "y.npy") if (task.folder / "y.npy").exists() else None
+        if name == "torch.compile":
+            raise WorkerFailed("no compiler")
+        if y is None:
+            with torch.inference_mode():
+                y = SMALL.build()(torch.from_numpy(task.x)).numpy()
+        np.save(task.folder / f"{name}.npy", y + 1 if name == "openvino" else y)
+
+    def __call__(self) -> float:
+        self.samples += 1
+        if self.name == "pytorch-cl" and self.samples > 1:
+            raise WorkerFailed("out of memory")
+        return {"convoxel": 1.0, "pytorch": 4.0, "onnxruntime": 2.0, "pytorch-cl": 0.1, "openvino": 3.0}[self.name]
+
+    def peak_bytes(self) -> int:
+        return {"convoxel": 3, "pytorch": 9}.get(self.name, 5) << 20
+
+    def close(self) -> None:
+        closed.append(self.name)
+
+
+closed: list[str] = []
+
+
+def test_failures_are_named_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "Worker", Fake)
+    monkeypatch.setattr(race, "lacking", lambda needs: ())
+    closed.clear()
+    steps: list[str] = []
+    found = measure_network(SMALL, 2, 1, rounds=3, on_step=steps.append)
+    assert steps[0] == "compiling and exporting" and steps[-1] == "measuring" and "preparing openvino" in steps
+    assert set(found.times) == {"convoxel", "pytorch", "onnxruntime"} and found.peers == ("pytorch", "onnxruntime")
+    assert found.best_peer == "onnxruntime" and found.ratio == 2
+    assert found.failed["torch.compile"] == "no compiler" and found.failed["pytorch-cl"] == "out of memory"
+    assert "its result is off by" in found.failed["openvino"]
+    assert set(closed) == {"convoxel", "pytorch", "pytorch-cl", "onnxruntime", "openvino"}
+    assert found.macs > 0 and found.flops == pytest.approx(2 * found.macs) and found.compile_s > 0
+    assert (found.group, found.label) == ("batch 2, 1 thread", "tiny 2-D 1x16")
+    row = json.loads(json.dumps(found.to_dict()))
+    assert row["ms"] == {"convoxel": 1000, "pytorch": 4000, "onnxruntime": 2000} and row["ratio"] == 2
+    assert row["peak_bytes"]["convoxel"] == 3 << 20 and row["shape"] == [2, 1, 16, 16]
+
+
+def test_a_network_has_its_own_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "Worker", Fake)
+    monkeypatch.setattr(race, "lacking", lambda needs: ())
+    engines = ["convoxel", "openvino"]  # the latter is off by one
+    strict = measure_network(SMALL, 1, 1, rounds=1, engines=engines)
+    loose = measure_network(replace(SMALL, tolerance=1e3), 1, 1, rounds=1, engines=engines)
+    assert "openvino" in strict.failed and "openvino" in loose.times and not loose.failed
+
+
+def standing(name: str, ratio: float, batch: int = 1, ours: bool = True) -> Race:
+    net = next(net for net in NETWORKS if net.name == name)
+    times = {"convoxel": {"median_s": 1.0}} if ours else {}
+    times["openvino"] = {"median_s": ratio}
+    return Race(net, batch, 2, 10, times, {}, 1.0, {}, dict.fromkeys(times, 1), {}, 1e9)
+
+
+def test_means_leave_out_what_we_could_not_run() -> None:
+    races = [
+        standing("vgg16", 2.0),
+        standing("unet3d", 8.0),
+        standing("vgg16", 0.5, 8),
+        standing("unet2d", 9, ours=False),
+    ]
+    means = geometric_means([(each.group, each) for each in races])
+    assert [(mean.name, mean.ratio, mean.count) for mean in means] == [
+        ("batch 1, 2 threads", pytest.approx(4), 2),
+        ("batch 8, 2 threads", 0.5, 1),
+    ]
+    assert races[-1].ratio is None and races[-1].to_dict()["gflops"] is None
+
+
+def test_a_picture_shows_every_network(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plot_results([standing("vgg16", 2.0), standing("unet3d", 8.0)], tmp_path / "a.svg", "Networks")
+    text = (tmp_path / "a.svg").read_text()
+    assert "unet3d 3-D 1x64" in text and "batch 1, 2 threads   4.00×" in text
+
+
+# ---- the command -----------------------------------------------------------------------------------------
+
+
+def test_bench_networks_measures_and_writes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(network, "NETWORKS", (SMALL,))
+    monkeypatch.setattr(race, "Worker", Fake)
+    monkeypatch.setattr(race, "lacking", lambda needs: ())
+    words = ["bench", "networks", "tiny", "--batch", "1,2", "--threads", "1", "--rounds", "2"]
+    assert main([*words, "--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.svg")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["network", "batch", "threads"]
+    assert lines[1].startswith("tiny 2-D 1x16") and "2.00x" in lines[1] and "torch 4e+03" in lines[1]
+    assert "  compiled failed: no compiler" in lines
+    assert any(line.split()[:1] == ["all"] and "2.00×" in line for line in lines)
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert [row["batch"] for row in written["rows"]] == [1, 2] and written["machine"]["processor"]
+    assert (tmp_path / "a.svg").exists()
+
+
+def test_bench_networks_shows_when_ours_failed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = Race(
+        SMALL, 1, 1, 10, {"pytorch": {"median_s": 1.0}}, {"convoxel": "a bug"}, 1.0, {}, {"pytorch": 1}, {}, 1e9
+    )
+    monkeypatch.setattr(race, "measure_network", lambda *_, **__: failed)
+    monkeypatch.setattr(network, "NETWORKS", (SMALL,))
+    assert main(["bench", "networks"]) == 0
+    shown = capsys.readouterr().out
+    assert "failed" in shown.splitlines()[1] and "  ours failed: a bug" in shown
+
+
+def test_bench_networks_refuses_before_it_measures(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object, **more: object) -> Race:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(race, "measure_network", never)
+    cases = {
+        ("vgg17",): "networks: got 'vgg17'; expected some of",
+        ("--dims", "4"): "dims: got '4'; expected 1, 2 or 3",
+        ("--batch", "0"): "batch: got '0'; expected a number from 1 up",
+        ("--batch", ","): "batch: got ','; expected a number",
+        ("--threads", "two"): "threads: got 'two'; expected a number",
+        ("--plot", str(tmp_path / "a.pdf")): "ends in .png or .svg",
+        ("--json", str(tmp_path / "no" / "a.json")): "there is no folder",
+    }
+    for words, part in cases.items():
+        assert main(["bench", "networks", *words]) == 2
+        line = capsys.readouterr().err
+        assert part in line and line.count("\n") == 1, line
+
+
+def test_absent_engines_are_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "lacking", lambda needs: tuple(name for name in needs if name in ("openvino", "onnx")))
+    assert race.missing_engines() == ["openvino", "onnx"]
+
+
+def test_the_script_is_the_command() -> None:
+    script = Path(__file__).resolve().parents[2] / "bench" / "networks.py"
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
+    assert "Example: convoxel bench networks" in done.stdout
+    assert engine.ENGINES.keys() >= {"convoxel", "torch.compile"}
+
+
+# ---- networks of other packages --------------------------------------------------------------------------
+
+
+def test_the_sample_is_of_the_lists() -> None:
+    names = {f"timm/{entry.partition(':')[0]}" for entry in packages.TIMM}
+    names |= {f"monai/{name}" for name in packages.MONAI}
+    names |= {f"smp/{kind.lower()}-{encoder}" for kind, encoders in packages.SMP.items() for encoder in encoders}
+    assert names > packages.SAMPLE
+    counts = [sum(name.startswith(f"{package}/") for name in packages.SAMPLE) for package in packages.PACKAGES]
+    assert counts == [40, 10, 8]
+
+
+def test_a_network_of_a_package_is_built_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = packages.Case("mine/conv", lambda: torch.nn.Conv2d(3, 4, 3))
+    monkeypatch.setitem(packages.PACKAGES, "mine", lambda: iter([case]))
+    net = Network("mine/conv", "packages:build", 3, (8, 8), {"name": "mine/conv"})
+    first, second = net.build(), net.build()
+    assert not first.training and torch.equal(first.weight, second.weight)
+
+
+def test_speed_is_kept_after_every_network(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios = {"timm/a": 2.0, "timm/b": 0.5, "smp/c": 3.0}
+    measured = []
+
+    def measure(net: Network, batch: int, **settings: Any) -> Race:
+        measured.append(net.name)
+        assert (net.model, net.options, net.size, batch) == ("packages:build", {"name": net.name}, (224, 224), 1)
+        assert settings["rounds"] == 5 and settings["engines"] == ["convoxel", "openvino"]
+        if net.name == "smp/stop":
+            raise KeyboardInterrupt
+        if net.name not in ratios:
+            raise ValueError("no\nsuch layer")
+        times = {"convoxel": {"median_s": 1.0}, "openvino": {"median_s": ratios[net.name]}}
+        return Race(net, 1, 2, 10, times, {"onnxruntime": "no export"}, 1.0, {}, {}, {}, 1e9)
+
+    monkeypatch.setattr(packages, "measure_network", measure)
+    cases = [packages.Case(name, torch.nn.Identity) for name in (*ratios, "timm/odd")]
+    settings = packages.Settings(["convoxel", "openvino"], "auto", 2, 5)
+    path = tmp_path / "a.json"
+    packages.keep({"name": "timm/b", "state": "ok"}, path)
+    assert packages.race(cases[:2], settings, path) == 0
+    assert packages.race(cases, settings, path) == 1
+    assert measured == ["timm/a", "timm/b", "smp/c", "timm/odd"], "none of them twice"
+    rows = packages.read(path)
+    assert list(rows) == ["timm/b", "timm/a", "smp/c"] and rows["timm/b"]["state"] == "ok"
+    assert rows["smp/c"]["speed"]["ratio"] == 3 and json.loads(path.read_text())["machine"]["processor"]
+    lines = capsys.readouterr().out.splitlines()[-17:]
+    assert "2.00x  openvino" in lines[0] and lines[0].endswith("(from the file)")
+    assert lines[1].strip() == "onnxruntime failed: no export" and "0.50x! openvino" in lines[2]
+    assert "timm/odd" in lines[6] and lines[6].endswith("not measured: ValueError: no such layer")
+    assert [line.split() for line in lines[9:12]] == [
+        ["all", "1.44x", "0.50x", "3"], ["timm", "1.00x", "0.50x", "2"], ["smp", "3.00x", "3.00x", "1"],
+    ]  # fmt: skip
+    assert lines[-1].split() == ["3.00x", "smp/c", "(openvino)"]
+    stopping = [packages.Case(name, torch.nn.Identity) for name in ("timm/a", "smp/stop", "smp/c")]
+    assert packages.race(stopping, settings, path) == 1
+    shown = capsys.readouterr().out
+    assert "smp/stop" in shown and "interrupted" in shown and "smp/c" not in shown and "geometric mean" in shown
+    other = packages.Settings(["convoxel", "openvino"], "fast", 2, 5)
+    packages.race(cases[:1], other, path)
+    assert measured[-1] == "timm/a" and packages.read(path)["timm/a"]["speed"]["settings"]["algorithm"] == "fast"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("--speed --engines ort", "got ort; expected some of convoxel, pytorch"),
+        ("--speed --algorithm direct", "invalid choice: 'direct'"),
+        ("--speed --rounds 0", "got --rounds 0 and --threads 3; expected 1 or more"),
+        ("nothing*", "no network is called nothing*; --list shows"),
+        ("--json {}/no/a.json", "there is no folder"),
+        ("--json {}/list.json", "does not hold figures that --json wrote"),
+    ],
+)
+def test_wrong_options_are_refused(
+    words: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    monkeypatch.setattr(packages, "PACKAGES", {"mine": lambda: iter([packages.Case("mine/a", torch.nn.Identity)])})
+    monkeypatch.setattr(sys, "argv", ["packages.py", "--threads", "3", *words.format(tmp_path).split()])
+    with pytest.raises(SystemExit, match="2"):
+        packages.main()
+    assert part in capsys.readouterr().err
+
+
+def test_engines_are_chosen() -> None:
+    assert packages.parse_engines("openvino,torch.compile") == ["convoxel", "torch.compile", "openvino"]

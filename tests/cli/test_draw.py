@@ -1,0 +1,121 @@
+"""``convoxel draw``: every picture from the command line, and its mistakes."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import convoxel as cx
+from convoxel.cli import main
+from tests.support.refusal import refused_command
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys: pytest.CaptureFixture[str], line: str) -> str:
+    capsys.readouterr()
+    assert main(["draw", *line.split()]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line, name", [
+    ("conv --size 5x5 --kernel 3 --stride 2 --padding same", "conv"),
+    ("conv --size 6 --kernel 3 --padding 1:0 --numbers --kind convolution", "conv"),
+    ("conv --size 3x3x3 --kernel 2 --kind transposed", "conv"),
+    ("conv --size 5x5 --padding 1x0 --step 2", "conv"),
+    ("conv --size 5x4 --padding 2 --border reflect --numbers", "conv"),
+    ("conv --size 4 --kind transposed --stride 2 --view scatter", "conv"),
+    ("overlap --kernel 3 --size 3x3x3", "overlap"),
+    ("conv --size 5x5 --padding -1:2 --strip 4", "conv"),
+    ("matrix --size 3x3 --kernel 2 --sharing all --columns-first", "matrix"),
+    ("matrix --size 6 --channels 2x4 --groups 2", "matrix"),
+    ("overlap --kernel 3,4 --size 7", "overlap"),
+    ("network unet --shape 1,1,32,32 --set levels=2", "network"),
+    ("network resnet18 --shape 1,3,32 --depth 1", "network"),
+    ("field resnet18 --shape 1,3,64,64 --layer layer2 --at 3x4", "field"),
+    ("funnel resnet18 --shape 1,3,64,64 --axis 0 --depth 1", "funnel"),
+    ("memory unet --shape 1,1,32,32", "memory"),
+])  # fmt: skip
+def test_each_picture_is_written(capsys: pytest.CaptureFixture[str], line: str, name: str) -> None:
+    shown = run(capsys, line)
+    assert shown.splitlines()[-1] == f"written: {name}.svg"
+    assert ElementTree.parse(f"{name}.svg").getroot().tag.endswith("svg")
+
+
+def test_all_kinds_of_files_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(
+        run(capsys, "conv --size 4 --kernel 2 --svg a.svg --png a.png --gif a.gif --html a.html --theme dark --json")
+    )
+    assert found["files"] == ["a.svg", "a.png", "a.gif", "a.html"] and found["steps"] == found["frames"] == 3
+    assert found["title"] == "Correlation, kernel 2, stride 1, no padding"
+    with Image.open("a.png") as png, Image.open("a.gif") as gif:
+        assert np.asarray(png)[0, 0].tolist() == [24, 28, 33] and getattr(gif, "n_frames", 1) == 3
+    assert not Path("conv.svg").exists()
+
+
+def test_a_chain_of_layers_has_a_funnel(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["draw", "funnel", "k3 k3 pool2", "--shape", "12", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "k3 k3 pool2 on 12 inputs"
+    assert main(["draw", "funnel", "k3x2"]) == 0
+
+
+def test_fields_over_an_image_with_their_influence(capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.arange(48 * 64, dtype=np.uint8).reshape(48, 64)).save("photo.png")
+    line = "field unet --set levels=1 --image photo.png --effective --at 20,30"
+    assert "sees rows" in run(capsys, line) and "of 48 × 64" in capsys.readouterr().out + run(capsys, line)
+    text = Path("field.svg").read_text()
+    assert text.count("<image") == 2 and "data-influence" in text
+
+
+@pytest.mark.parametrize("line, match", [
+    ("conv --size 5x", "size: got '5x'; expected whole numbers"),
+    ("conv --size 0", "size: got '0'"),
+    ("conv --padding most", "'most'"),
+    ("conv --padding 1:2:3", "padding: got '1:2:3'"),
+    ("conv --padding 1x2x3", "padding"),
+    ("conv --kernel 3x3x3", "kernel: got"),
+    ("conv --step 10", "step: got 10; this layer has the steps 1 to 9"),
+    ("conv --strip 0", "strip: got 0"),
+    ("conv --step 1 --strip 2", "step: given together with strip"),
+    ("conv --size 99x99", "too many to watch"),
+    ("conv --size 2x2 --kernel 3", "axis 0 of 2"),
+    ("conv --kind deep", "kind"),
+    ("conv --svg a.png", "svg: got a.png; expected a file that ends in .svg"),
+    ("conv --svg no/a.svg", "output: cannot write"),
+    ("matrix --channels 3", "channels: got '3'"),
+    ("network resnet1", "resnet1"),
+    ("network resnet18 --shape 1,3", "shape: got '1,3'"),
+    ("network net.onnx --set a=1", "the network of a file is fixed"),
+    ("network missing.onnx", "missing.onnx"),
+    ("field resnet18 --layer nothing", "no layer 'nothing'"),
+    ("field resnet18 --at 1,-2", "at: got '1,-2'"),
+    ("field resnet18 --image missing.png", "missing.png"),
+    ("field net.onnx --effective", "net.onnx"),
+    ("funnel k3x2 --shape 3,3", "a chain of layers takes one size"),
+    ("funnel resnet18 --axis 4", "axis: got 4"),
+    ("overlap --kernel 3, ", "kernel: got '3,'"),
+])  # fmt: skip
+def test_mistakes(capsys: pytest.CaptureFixture[str], line: str, match: str) -> None:
+    assert match in refused_command(capsys, "draw", *line.split())
+
+
+def test_files_that_leave_sizes_open_are_told_a_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    cx.compile(nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU()), torch.zeros(1, 1, 16)).save("net.cvx")
+    refused = refused_command(capsys, "draw", "network", "net.cvx")
+    assert "net.cvx takes input (n, 1, w), and leaves sizes open. Say which with --shape" in refused
+    assert "written: network.svg" in run(capsys, "network net.cvx --shape 1,1,16")
+
+
+def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("conv", "matrix", "overlap", "network", "field", "funnel", "memory"):
+        assert f"Example: convoxel draw {name}" in " ".join(run(capsys, f"{name} --help").split())

@@ -1,0 +1,203 @@
+"""Pictures: every common kind is read on the scale 0…255, and none claims more than it holds."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convoxel import data
+from convoxel.data import picture
+from convoxel.data.label import read_label
+from convoxel.errors import DataError
+from tests.support.refusal import refused
+
+RNG = np.random.default_rng(11)
+GREY = RNG.integers(0, 256, (6, 9), np.uint8)
+COLOUR = RNG.integers(0, 256, (6, 9, 3), np.uint8)
+
+
+def save(path: Path, image: Image.Image, **options: Any) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".tiff", ".PNG", ".Tif"])
+def test_grey_and_colour(tmp_path: Path, ending: str) -> None:
+    for name, array in (("grey", GREY), ("colour", COLOUR)):
+        sample = data.read_image(save(tmp_path / (name + ending), Image.fromarray(array)))
+        expected = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+        assert sample.image.dtype == np.float32 and np.array_equal(sample.image, expected)
+        assert sample.name == name and sample.affine is None and sample.spacing_mm is None
+
+
+def test_jpeg_under_any_name(tmp_path: Path) -> None:
+    smooth = np.broadcast_to(np.arange(0, 240, 10, dtype=np.uint8), (24, 24))
+    path = save(tmp_path / "a.jpg", Image.fromarray(np.ascontiguousarray(smooth)), quality=95)
+    assert np.abs(data.read_image(path).image[0] - smooth).max() < 6
+    renamed = path.rename(tmp_path / "b.png")
+    assert data.read_image(renamed).image.shape == (1, 24, 24)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_sixteen_bits_come_on_the_same_scale(tmp_path: Path, ending: str) -> None:
+    array = np.array([[0, 257, 514], [65535, 1, 40000]], np.uint16)
+    image = data.read_image(save(tmp_path / f"a{ending}", Image.fromarray(array))).image
+    assert np.allclose(image[0], array / 257.0) and image.max() == 255
+
+
+def test_one_bit_palette_and_transparency(tmp_path: Path) -> None:
+    bits = Image.fromarray(GREY > 127)
+    assert set(np.unique(data.read_image(save(tmp_path / "bits.png", bits)).image)) <= {0.0, 255.0}
+    palette = Image.fromarray(COLOUR).quantize(256)
+    expected = np.moveaxis(np.asarray(palette.convert("RGB")), -1, 0)
+    assert np.array_equal(data.read_image(save(tmp_path / "palette.png", palette)).image, expected)
+    opaque = np.dstack([COLOUR, np.full((6, 9), 255, np.uint8)])
+    assert np.array_equal(
+        data.read_image(save(tmp_path / "opaque.png", Image.fromarray(opaque))).image,
+        np.moveaxis(COLOUR, -1, 0),
+    )
+    opaque[..., 3] = 0
+    assert (data.read_image(save(tmp_path / "clear.png", Image.fromarray(opaque))).image == 255).all()
+    grey_alpha = np.dstack([GREY, np.full((6, 9), 255, np.uint8)])
+    assert np.array_equal(data.read_image(save(tmp_path / "la.png", Image.fromarray(grey_alpha))).image, GREY[None])
+    marked = save(tmp_path / "trns.png", Image.fromarray(np.zeros((4, 4), np.uint8)), transparency=0)
+    assert (data.read_image(marked).image == 255).all()
+
+
+def test_cmyk_and_float_and_stack(tmp_path: Path) -> None:
+    path = save(tmp_path / "cmyk.jpg", Image.fromarray(COLOUR).convert("CMYK"))
+    assert data.read_image(path).image.shape == (3, 6, 9)
+    values = RNG.normal(size=(6, 9)).astype(np.float32) * 1000
+    assert np.array_equal(data.read_image(save(tmp_path / "f.tif", Image.fromarray(values))).image[0], values)
+    values[0, 0] = np.inf
+    path = save(tmp_path / "inf.tif", Image.fromarray(values))
+    refused(lambda: data.read_image(path), path, "NaN or infinite")
+    pages = [Image.fromarray(GREY + np.uint8(i)) for i in range(5)]
+    path = save(tmp_path / "stack.tif", pages[0], save_all=True, append_images=pages[1:])
+    stack = data.read_image(path)
+    assert stack.image.shape == (1, 5, 6, 9) and np.array_equal(stack.image[0, 3], np.asarray(pages[3]))
+
+
+def test_orientation_of_a_photograph(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "a.jpg", Image.fromarray(COLOUR), exif=exif)
+    assert picture.read_header(path).shape == (9, 6) and data.read_image(path).image.shape == (3, 9, 6)
+
+
+def test_grey_in_a_colour_set_and_the_reverse(tmp_path: Path) -> None:
+    grey = save(tmp_path / "g.png", Image.fromarray(GREY))
+    assert np.array_equal(data.read_image(grey, channels=3).image, np.stack([GREY] * 3))
+    colour = save(tmp_path / "c.png", Image.fromarray(COLOUR))
+    refused(lambda: data.read_image(colour, channels=1), colour, "3 channels", "Convert it to grey")
+    refused(lambda: data.read_image(colour, dims=3), colour, "2-D", "3-D")
+
+
+def png(width: int, height: int, bits: int = 8, colour: int = 0, body: bytes = b"") -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+
+
+def tiff(*entries: tuple[int, int], following: int = 0) -> bytes:
+    body = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0" + struct.pack("<I", 8) + body + struct.pack("<I", following)
+
+
+HOSTILE = {
+    "a PNG of 100 000 squared": (png(100_000, 100_000), "100000 × 100000"),
+    "a PNG of 9 000 squared in 74 bytes": (png(9000, 9000), "at least 78488 bytes"),
+    "a PNG of width 0": (png(0, 5), "0 × 5"),
+    "a PNG of 3 bits": (png(5, 5, 3), "header is damaged"),
+    "a PNG without pixels": (png(50, 50), "cannot be decoded"),
+    "a PNG cut in its header": (png(5, 5)[:25], "header is damaged"),
+    "a PNG signature alone": (b"\x89PNG\r\n\x1a\n", "header is damaged"),
+    "a JPEG of 60 000 squared": (
+        b"\xff\xd8\xff\xc0\0\x0b\x08" + struct.pack(">HH", 60000, 60000) + bytes(60),
+        "60000",
+    ),
+    "a JPEG of 9 000 squared": (
+        b"\xff\xd8\xff\xc0\0\x0b\x08" + struct.pack(">HH", 9000, 9000) + bytes(60),
+        "at least",
+    ),
+    "a JPEG start alone": (b"\xff\xd8\xff\xe0", "header is damaged"),
+    "a JPEG of fill bytes": (b"\xff\xd8" + b"\xff" * 100, "header is damaged"),
+    "a TIFF of 100 000 squared": (tiff((256, 100_000), (257, 100_000)), "100000 × 100000"),
+    "a TIFF of 5 000 squared": (tiff((256, 5000), (257, 5000)), "at least"),
+    "a TIFF whose pages form a ring": (tiff((256, 5), (257, 5), following=8), "header is damaged"),
+    "a TIFF without sizes": (tiff((258, 8)), "0 × 0"),
+    "a TIFF cut": (b"II*\0\x08\0\0\0\xff", "header is damaged"),
+    "text": (b"this is no picture", "no PNG, JPEG or TIFF"),
+    "a GIF": (b"GIF89a" + bytes(40), "no PNG, JPEG or TIFF"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_false_pictures_are_refused(tmp_path: Path, kind: str) -> None:
+    content, word = HOSTILE[kind]
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    tracemalloc.start()
+    refused(lambda: data.read_image(path), path, word)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * 2**20
+
+
+def test_animation_is_refused(tmp_path: Path) -> None:
+    frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    path = save(tmp_path / "a.png", frames[0], save_all=True, append_images=frames[1:])
+    refused(lambda: data.read_image(path), path, "animation of 2 frames")
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("seed", range(30))
+def test_random_damage_never_gets_out(tmp_path: Path, ending: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    stream = io.BytesIO()
+    Image.fromarray(COLOUR).save(stream, {".png": "PNG", ".jpg": "JPEG", ".tif": "TIFF"}[ending])
+    content = bytearray(stream.getvalue())
+    for place in rng.integers(0, len(content), rng.integers(1, 9)):
+        content[place] = rng.integers(256)
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(content[: rng.integers(len(content) // 2, len(content) + 1)])
+    try:
+        assert data.read_image(path).image.ndim in (3, 4)
+    except DataError as error:
+        assert str(path) in str(error)
+
+
+def test_labels_keep_their_numbers(tmp_path: Path) -> None:
+    numbers = RNG.integers(0, 4, (6, 9)).astype(np.uint8)
+    indexed = Image.fromarray(numbers).convert("P")
+    indexed = Image.frombytes("P", (9, 6), numbers.tobytes())
+    indexed.putpalette(bytes(range(255, -1, -1)) * 3)
+    three = Image.fromarray(np.dstack([numbers] * 3))
+    for name, image in (
+        ("l", Image.fromarray(numbers)),
+        ("p", indexed),
+        ("rgb", three),
+        ("i16", Image.fromarray(numbers.astype(np.uint16))),
+    ):
+        assert np.array_equal(read_label(save(tmp_path / f"{name}.png", image))[1], numbers), name
+    bits = save(tmp_path / "bits.png", Image.fromarray(numbers > 1))
+    assert np.array_equal(read_label(bits)[1], (numbers > 1).astype(np.uint8))
+
+
+def test_labels_that_cannot_be_class_numbers(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(COLOUR))
+    refused(lambda: read_label(path), path, "in colours", "class number")
+    path = save(tmp_path / "a.jpg", Image.fromarray(GREY))
+    refused(lambda: read_label(path), path, "JPEG", "PNG")
+    path = save(tmp_path / "b.png", Image.fromarray(np.array([[0, 1], [2, 700]], np.uint16)))
+    refused(lambda: read_label(path), path, "0 to 700", "0 to 255")

@@ -1,0 +1,20 @@
+"""How many cases Hypothesis draws: a sample in the suite, all of them where CONVOXEL_DRAWN says how many."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+__all__ = ["drawn"]
+
+
+def drawn(sample: int) -> settings:
+    """Settings for a test that runs ``sample`` examples in the suite.
+
+    ``CONVOXEL_DRAWN=1000 python -m pytest tests/nn/test_functional_matrix.py`` runs 1 000.
+    """
+    wanted = int(os.environ.get("CONVOXEL_DRAWN", "0"))
+    return settings(
+        max_examples=max(sample, wanted), deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    )

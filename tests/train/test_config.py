@@ -1,0 +1,193 @@
+"""The configuration: what it accepts, what it says about mistakes, and how it compares and plans."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convoxel.errors import ConfigError
+from convoxel.train.config import TrainConfig
+from convoxel.train.defaults import plan_patch, plan_run, plan_tile
+from convoxel.train.schedule import learning_rate, measure_fraction
+
+pytestmark = pytest.mark.smoke
+
+BASIC: dict[str, Any] = {"task": "segment", "data": "folder", "output": "run"}
+
+
+def build(**entries: Any) -> TrainConfig:
+    return TrainConfig.build(**{**BASIC, **entries})
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"levles": 3}, ["no entry 'levles'", "did you mean 'levels'?"]),
+        ({"zzzzzz": 3}, ["no entry 'zzzzzz'", "names: task, data"]),
+        ({"levels": 0}, ["levels=0", "greater than or equal to 1"]),
+        ({"levels": "many"}, ["levels='many'", "integer"]),
+        ({"minutes": 1, "epochs": 2}, ["give minutes or epochs, not both"]),
+        ({"minutes": float("nan")}, ["minutes=nan", "finite"]),
+        ({"task": "detect"}, ["task='detect'", "'segment' or 'classify'"]),
+        ({"task": "segmnt"}, ["task='segmnt'", "did you mean 'segment'?"]),
+        ({"precision": "bfloat"}, ["precision='bfloat'", "did you mean 'bfloat16'?"]),
+        ({"patch": (8, 8, 8, 8)}, ["patch=", "one to three sizes"]),
+        ({"flip_axes": (3,)}, ["flip_axes=", "axes are counted 0, 1, 2"]),
+        ({"validation": 1.5}, ["validation=1.5", "between 0 and 1"]),
+        ({"validation": 0}, ["validation=0", "at least one sample"]),
+        ({"data": None}, ["data=None"]),
+    ],
+)
+def test_config_names_each_mistake_in_one_line(entries: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(**entries)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+def test_config_names_all_mistakes_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"levels=0.*; .*batch_size=0"):
+        build(levels=0, batch_size=0)
+
+
+def test_missing_entry_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"data is missing; give data=…"):
+        TrainConfig.build(task="segment", output="run")
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    config = build(levels=2, patch=(8, 16, 8), model_options={"norm": "instance"}, learning_rate=1e-3)
+    path = tmp_path / "run.yaml"
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    assert TrainConfig.from_yaml(path) == config
+    assert TrainConfig.from_yaml(path, levels=3, seed=None).levels == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- a\n", "must hold `name: value` lines, got list"),
+        ("a: [", r"is not YAML: line 1: .*\. Expected `name: value` lines\."),
+        ("task: segment\n", r"data is missing.*\(in .*run.yaml\)"),
+        ("!!python/object/apply:os.system ['true']", "is not YAML"),
+    ],
+)
+def test_bad_yaml_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=words):
+        TrainConfig.from_yaml(path)
+
+
+def test_missing_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*none.yaml: No such file"):
+        TrainConfig.from_yaml(tmp_path / "none.yaml")
+
+
+def test_override_reads_yaml_values() -> None:
+    config = build(minutes=3).override(
+        ["epochs=4", "patch=[8, 8, 8]", "learning_rate=1e-4", "model_options.norm=instance", "augment=false"]
+    )
+    assert (config.epochs, config.minutes, config.patch) == (4, None, (8, 8, 8))
+    assert config.learning_rate == pytest.approx(1e-4)
+    assert config.model_options == {"norm": "instance"}
+    assert config.augment is False
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("levels", "expected name=value"),
+        ("=3", "expected name=value"),
+        ("levels=[", "is not YAML"),
+        ("levels.x=1", "has no entries of its own"),
+        ("levles=1", "did you mean 'levels'"),
+    ],
+)
+def test_bad_override_is_refused(assignment: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build(levels=3).override([assignment])
+
+
+def test_difference_counts_only_what_was_stated() -> None:
+    stored = plan_run(build(seed=7, epochs=2), dims=3, channels=1, sizes=[(32, 32, 32)])
+    assert build().difference(stored) == []
+    assert build(output="elsewhere", seed=7, epochs=2).difference(stored) == []
+    assert build(epochs=3, levels=stored.levels).difference(stored) == ["epochs: 2 → 3"]
+    assert build(minutes=3).difference(stored) == ["minutes: unset → 3.0"]
+    merged = build(minutes=3).merged(stored)
+    assert (merged.minutes, merged.epochs, merged.seed) == (3.0, None, 7)
+
+
+def test_plan_decides_everything_and_keeps_what_is_stated() -> None:
+    sizes = [(36, 50, 36)] * 5
+    config = plan_run(build(width=8), dims=3, channels=1, sizes=sizes)
+    assert (config.model, config.levels, config.width, config.patch) == ("unet", 3, 8, (40, 56, 40))
+    assert (config.normalise, config.flip_axes, config.minutes) == ("sample", (0,), 10.0)
+    undecided = {name for name, value in config.to_dict().items() if value is None}
+    assert undecided <= {"epochs", "validate_every", "validation", "weights"}
+    again = plan_run(config, dims=3, channels=1, sizes=sizes)
+    assert again == config
+
+
+def test_plan_for_classes() -> None:
+    config = plan_run(build(task="classify", epochs=100), dims=2, channels=3, sizes=[(32, 32)] * 50)
+    assert (config.model, config.levels, config.patch, config.flip_axes) == (
+        "course_vgg",
+        None,
+        (32, 32),
+        (1,),
+    )
+    assert (config.batch_size, config.steps_per_epoch, config.validate_every) == (32, 2, 4)
+    grey = plan_run(build(task="classify"), dims=2, channels=1, sizes=[(8, 8)] * 5)
+    assert grey.flip_axes == () and grey.batch_size == 5
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"patch": (8, 8)}, r"patch: got 2 sizes \(8, 8\), the images have 3 axes; give 3"),
+        ({"patch": (8, 12, 8), "levels": 3}, r"patch: 12 is not a multiple of 8.*give 8 or 16"),
+        ({"patch": (4, 8, 8), "levels": 3}, r"patch: 4 is not a multiple of 8.*give 8"),
+        ({"model": "resnet18", "levels": 2}, r"levels: 2 given, but 'resnet18' has none"),
+    ],
+)
+def test_plan_refuses_what_does_not_fit(entries: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        plan_run(build(**entries), dims=3, channels=1, sizes=[(32, 32, 32)])
+
+
+def test_plan_refuses_flips_of_missing_axes() -> None:
+    with pytest.raises(ConfigError, match=r"flip_axes: \(2,\) given, but the images have axes 0 … 1"):
+        plan_run(build(flip_axes=(2,)), dims=2, channels=1, sizes=[(32, 32)])
+
+
+def test_tile_covers_small_images_and_bounds_large_ones() -> None:
+    assert plan_tile((35, 51, 36), (40, 56, 40), 8) == (40, 56, 40)
+    assert plan_tile((20, 60, 20), (40, 56, 40), 8) == (24, 64, 24)
+    large = plan_tile((512, 512, 512), (40, 40, 40), 8)
+    assert max(large) <= 96 and all(side % 8 == 0 and side >= 40 for side in large)
+    assert plan_patch((5, 5), 16, 100) == (16, 16)
+
+
+def test_schedule_rises_falls_and_ends_low() -> None:
+    config = build(epochs=10, steps_per_epoch=10, learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(config, step / 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.05) and rates[10] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.01)
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+    assert learning_rate(config.override(["schedule=constant"]), 0.9) == 1.0
+
+
+def test_fraction_counts_steps_or_the_clock() -> None:
+    assert measure_fraction(build(epochs=2, steps_per_epoch=5), 5, 1e9) == 0.5
+    timed = build(minutes=1)
+    assert measure_fraction(timed, 5, 30) == 0.5
+    assert measure_fraction(timed, 5, 25, reserve_s=10) == 0.5
+    assert measure_fraction(timed, 5, 20, reserve_s=1000) == 0.5  # the reserve takes a third at most
+    assert measure_fraction(timed, 5, 99) == 1.0

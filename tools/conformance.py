@@ -1,0 +1,198 @@
+"""Convolution problems, and the check that an algorithm solves one exactly.
+
+The list of algorithms and instruction sets comes from the engine's own table: a new kernel is tested here with no
+other edit. As a program it runs a whole file of problems:
+
+    python -m tools.conformance FILE [--sample N] [--isa NAME …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from convoxel import UnsupportedError, reference
+from convoxel.native import _core, algorithms, conv, conv_transpose, instruction_set
+
+SHARED_PROBLEMS = Path(__file__).resolve().parents[2] / "shared" / "reference" / "conv_problems.txt"
+INSTRUCTION_SETS = [row["name"] for row in _core.instruction_sets()]
+ALGORITHMS = {row["name"]: row["exact"] for row in algorithms()}  # name: exact on integers
+MATRIX_UNIT = {row["name"] for row in _core.instruction_sets() if row["matrix_unit"]}
+
+
+def algorithms_of(isa: str) -> list[str]:
+    """The algorithms that an instruction set can run."""
+    return [row["name"] for row in algorithms() if isa in MATRIX_UNIT or not row["matrix_unit"]]
+
+
+L2_BOUND = 2e-5  # relative, of the algorithms that are not exact
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One convolution: sizes per axis, padding (low, high) per axis; output_padding only when transposed."""
+
+    batch: int
+    groups: int
+    in_channels: int
+    out_channels: int
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    out: tuple[int, ...] | None = None
+    transposed: bool = False
+    output_padding: tuple[int, ...] = ()
+
+    @property
+    def seed(self) -> int:
+        return abs(hash((self.size, self.kernel, self.stride, self.pads, self.in_channels, self.out_channels))) % 2**32
+
+
+def parse(line: str) -> Problem:
+    """A line such as ``2d n1 g1 ic3 oc8 i5,5 o5,5 k3,3 s1,1 pl1,1 pr1,1 d1,1 # where it is from``."""
+    fields = dict(re.findall(r"\b([a-z]+)(-?\d[-\d,]*)", line.split("#")[0].split(" ", 1)[1]))
+    axes = {name: tuple(int(v) for v in value.split(",")) for name, value in fields.items()}
+    return Problem(
+        batch=axes["n"][0],
+        groups=axes["g"][0],
+        in_channels=axes["ic"][0],
+        out_channels=axes["oc"][0],
+        size=axes["i"],
+        out=axes["o"],
+        kernel=axes["k"],
+        stride=axes["s"],
+        pads=tuple(zip(axes["pl"], axes["pr"], strict=True)),
+        dilation=axes["d"],
+    )
+
+
+def read_problems(path: Path) -> list[Problem]:
+    return [parse(line) for line in path.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def integers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Small integers: every product and sum of a problem is below 2**24, so float32 has no rounding to excuse."""
+    return rng.integers(-4, 5, shape).astype(np.float32)
+
+
+def arguments(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(problem.seed)
+    first, second = problem.out_channels, problem.in_channels
+    if problem.transposed:
+        first, second = second, first
+    x = integers(rng, (problem.batch, problem.in_channels, *problem.size))
+    w = integers(rng, (first, second // problem.groups, *problem.kernel))
+    return x, w, integers(rng, (problem.out_channels,))
+
+
+def expected(problem: Problem, x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    if problem.transposed:
+        return reference.conv_transpose(
+            x, w, bias, problem.stride, problem.pads, problem.output_padding, problem.dilation, problem.groups
+        )
+    return reference.conv(x, w, bias, problem.stride, problem.pads, problem.dilation, problem.groups)
+
+
+def solve(
+    problem: Problem,
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray,
+    algorithm: str,
+    isa: str,
+    threads: int | None = None,
+) -> np.ndarray | None:
+    """What the engine computes, or None if the algorithm says that it does not support the problem."""
+    shared = {"groups": problem.groups, "algorithm": algorithm, "isa": isa, "threads": threads}
+    stride, dilation, pads = problem.stride, problem.dilation, problem.pads
+    try:
+        if problem.transposed:
+            return conv_transpose(
+                x, w, bias, stride, pads, output_padding=problem.output_padding, dilation=dilation, **shared
+            )
+        return conv(x, w, bias, stride, pads, dilation, **shared)
+    except UnsupportedError:
+        return None
+
+
+def check_exact(result: np.ndarray, truth: np.ndarray) -> None:
+    """Raises AssertionError unless every element is equal; NaN equals nothing."""
+    assert result.shape == truth.shape, f"shape {result.shape}, expected {truth.shape}"
+    wrong = ~(result == truth)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise AssertionError(
+            f"{int(wrong.sum())} of {wrong.size} elements differ; first at {where}: "
+            f"{result[where]} instead of {truth[where]}"
+        )
+
+
+def check_close(result: np.ndarray, truth: np.ndarray) -> None:
+    """Raises AssertionError unless the relative L2 error is at most L2_BOUND; NaN and infinity never pass."""
+    assert result.shape == truth.shape, f"shape {result.shape}, expected {truth.shape}"
+    assert np.isfinite(result).all(), "an element is not finite"
+    size = float(np.sqrt((truth**2).sum()))
+    error = float(np.sqrt(((result - truth) ** 2).sum()))
+    assert error <= L2_BOUND * size, f"relative L2 error {error / size if size else error:.1e}"
+
+
+def check_problem(problem: Problem, isas: list[str]) -> Iterator[tuple[str, str]]:
+    """Runs every algorithm on every instruction set; yields what was run and found right."""
+    x, w, bias = arguments(problem)
+    truth = expected(problem, x, w, bias)
+    if problem.out is not None:
+        assert truth.shape[2:] == problem.out, f"size {truth.shape[2:]}, the problem says {problem.out}"
+    assert np.abs(truth).max(initial=0) < 2**24
+    ran = 0
+    for isa in isas:
+        for algorithm, exact in ALGORITHMS.items():
+            result = solve(problem, x, w, bias, algorithm, isa)
+            if result is not None:
+                (check_exact if exact else check_close)(result, truth)
+                ran += 1
+                yield algorithm, isa
+    assert ran > 0, "no algorithm supports this problem"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Solve convolution problems with every algorithm that supports each.")
+    parser.add_argument("file", type=Path, nargs="?", default=SHARED_PROBLEMS)
+    parser.add_argument("--sample", type=int, help="only this many, drawn at random with a fixed seed")
+    parser.add_argument("--isa", nargs="+", default=[instruction_set()], choices=[*INSTRUCTION_SETS, "all"])
+    options = parser.parse_args()
+    if not options.file.exists():
+        print(f"There is no {options.file}: nothing was run. Give a file of problems.", file=sys.stderr)
+        return 2
+    problems = read_problems(options.file)
+    if options.sample:
+        problems = random.Random(0).sample(problems, options.sample)
+    isas = INSTRUCTION_SETS if "all" in options.isa else options.isa
+    counts: Counter[tuple[str, str]] = Counter()
+    failures = 0
+    start = time.perf_counter()
+    for number, problem in enumerate(problems, start=1):
+        try:
+            counts.update(check_problem(problem, isas))
+        except AssertionError as error:
+            failures += 1
+            print(f"FAILED {problem}: {error}")
+        if number % 2000 == 0 or number == len(problems):
+            print(f"{number} of {len(problems)} problems, {failures} failed, {time.perf_counter() - start:.0f} s")
+    for (algorithm, isa), count in sorted(counts.items()):
+        print(f"{algorithm:12s} {isa:9s} {count:6d} {'exact' if ALGORITHMS[algorithm] else 'within 2e-5'}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Builds the engine with AddressSanitizer and UndefinedBehaviourSanitizer beside the normal one (which stays as it is),
+# and runs its tests: the cases of the guard pages from the allocator, the steps, and every algorithm's problems.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=build/sanitize
+python=.venv/bin/python
+# RelWithDebInfo, because nanobind strips a release of the names and lines that a finding is reported with.
+cmake -S . -B "$root" -G Ninja -DCONVOXEL_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+  -DPython_EXECUTABLE="$PWD/$python" -Dnanobind_DIR="$($python -m nanobind --cmake_dir)" >/dev/null
+cmake --build "$root"
+rm -rf "$root/package" && mkdir -p "$root/package"
+cp -r src/convoxel "$root/package/convoxel"
+cp "$root"/_core*.so "$root/package/convoxel/native/"
+# Every process that Python starts finds this package first: without the finder of the editable install.
+cat >"$root/package/sitecustomize.py" <<'PYTHON'
+import sys
+
+sys.meta_path = [f for f in sys.meta_path if "scikit" not in type(f).__module__ and "editable" not in repr(f)]
+PYTHON
+export LD_PRELOAD PYTHONPATH="$root/package:."
+LD_PRELOAD="$(${CXX:-g++} -print-file-name=libasan.so):$(${CXX:-g++} -print-file-name=libubsan.so)"
+# Python itself leaks by design; a report of anything else ends the run.
+export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+$python -c 'from convoxel.native import _core; assert "sanitize" in _core.__file__, _core.__file__'
+log="$root/guard.log"
+$python -m tests.native.test_guard all --memory heap >"$log" || { tail -n 3 "$log" >&2; exit 1; }
+grep '^ran' "$log"
+exec $python -m pytest -p no:cacheprovider "$@" tests/native/test_plan.py tests/native/test_conformance.py
