@@ -16,8 +16,8 @@ from convoxel.arithmetic import (
     Join,
     Layer,
     Node,
-    Sizes,
-    Staircase,
+    PeriodicAffine,
+    SizeSet,
     Window,
     compose,
     conv_size,
@@ -29,7 +29,7 @@ from convoxel.arithmetic import (
     solve_windows,
     span,
 )
-from convoxel.arithmetic.staircase import solve_conditions
+from convoxel.arithmetic.size_set import solve_conditions
 from convoxel.errors import ConfigError, ShapeError, UnsupportedError
 from tools.axes import Net, layers_of, networks
 
@@ -76,12 +76,12 @@ def test_inputs_where_branches_must_be_of_one_size(left: list[list[Layer]], righ
     check_inputs(Graph((*nodes, Node(Join(), (end, len(nodes))))))
 
 
-stairs = st.builds(Staircase, st.lists(st.integers(-9, 9), min_size=1, max_size=4).map(tuple), st.integers(-2, 2))
+stairs = st.builds(PeriodicAffine, st.lists(st.integers(-9, 9), min_size=1, max_size=4).map(tuple), st.integers(-2, 2))
 
 
 @settings(drawn, max_examples=200)
 @given(st.lists(stairs, max_size=3), st.lists(stairs, max_size=2))
-def test_conditions_on_any_staircases(positive: list[Staircase], zero: list[Staircase]) -> None:
+def test_conditions_on_any_staircases(positive: list[PeriodicAffine], zero: list[PeriodicAffine]) -> None:
     """Also on those that climb down."""
     sizes = solve_conditions(positive, zero)
     for i in range(1, 120):
@@ -97,7 +97,7 @@ def test_conditions_on_any_staircases(positive: list[Staircase], zero: list[Stai
 
 @settings(drawn, max_examples=60)
 @given(stairs, stairs)
-def test_staircases_compose(outer: Staircase, inner: Staircase) -> None:
+def test_staircases_compose(outer: PeriodicAffine, inner: PeriodicAffine) -> None:
     for i in range(-20, 40):
         assert outer.after(inner).at(i) == outer.at(inner.at(i))
         assert outer.minus(inner).at(i) == outer.at(i) - inner.at(i)
@@ -105,10 +105,10 @@ def test_staircases_compose(outer: Staircase, inner: Staircase) -> None:
 
 
 def test_sizes_print() -> None:
-    assert str(Sizes()) == "no size"
-    assert str(Sizes((4, 5, 6))) == "4 … 6" and str(Sizes((4, 6))) == "4, 6"
-    assert str(Sizes(starts=(5, 7), step=8)) == "{5, 7} + 8 n (n ≥ 0)"
-    assert str(Sizes((3,), (8,), 4)) == "3 and 8 + 4 n (n ≥ 0)"
+    assert str(SizeSet()) == "no size"
+    assert str(SizeSet((4, 5, 6))) == "4 … 6" and str(SizeSet((4, 6))) == "4, 6"
+    assert str(SizeSet(starts=(5, 7), step=8)) == "{5, 7} + 8 n (n ≥ 0)"
+    assert str(SizeSet((3,), (8,), 4)) == "3 and 8 + 4 n (n ≥ 0)"
 
 
 @settings(drawn, max_examples=40)

@@ -1,4 +1,4 @@
-"""Sizes against counting: every formula is compared with the windows that really fit."""
+"""SizeSet against counting: every formula is compared with the windows that really fit."""
 
 from __future__ import annotations
 

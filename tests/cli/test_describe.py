@@ -63,7 +63,12 @@ def test_onnx_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     told = json.loads(output(capsys, path, "--shape", "1,1,8,8,8", "--json"))
     assert (told["name"], told["total"]["macs"], told["total"]["field"]) == ("net.onnx", 54 * 216, [3, 3, 3])
     assert (told["sizes"]["smallest"], told["sizes"]["step"]) == ([3, 3, 3], [1, 1, 1])
-    assert told["sizes"]["axes"][0] == {"few": [], "starts": [3], "text": "every size from 3", "equation": "o = i − 2"}
+    assert told["sizes"]["axes"][0] == {
+        "exceptions": [],
+        "starts": [3],
+        "text": "every size from 3",
+        "equation": "o = i − 2",
+    }
     assert {"live_bytes", "intensity", "moved_bytes"} <= set(told["rows"][0])
 
 

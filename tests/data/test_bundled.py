@@ -9,7 +9,7 @@ import pytest
 
 from convoxel import data
 from convoxel.data import bundled
-from convoxel.data.division import divide_stratified
+from convoxel.data.split import divide_stratified
 from convoxel.errors import ConfigError, UnsupportedError
 
 

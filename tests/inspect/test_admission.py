@@ -11,9 +11,9 @@ from torch.nn import functional
 
 import convoxel as cx
 from convoxel import models
-from convoxel.arithmetic import Sizes, Staircase, solve_inputs
+from convoxel.arithmetic import PeriodicAffine, SizeSet, solve_inputs
 from convoxel.errors import ShapeError
-from convoxel.inspect import Admission
+from convoxel.inspect import ValidSizes
 from convoxel.inspect.axis_graph import follow_axes
 from convoxel.inspect.trace import ModuleSource
 from convoxel.inspect.valid_sizes import find_sizes
@@ -78,15 +78,15 @@ def test_inputs_change_together() -> None:
             return torch.cat([x, y], 1)
 
     sizes = cx.describe(Both(), (1, 1, 20), (1, 2, 20)).sizes
-    assert str(sizes) == "any" and sizes.outputs == (Staircase.identity(),)
+    assert str(sizes) == "any" and sizes.outputs == (PeriodicAffine.identity(),)
 
 
 def test_several_sizes_of_one_result() -> None:
     """Strides round: of a stride of 3, three sizes give what the linear layer takes."""
     net = nn.Sequential(nn.Conv1d(1, 1, 3, 3), nn.Flatten(), nn.Linear(8, 2))
     sizes = cx.describe(net, (1, 1, 24)).sizes
-    assert sizes.sizes == (Sizes((24, 25, 26)),) and str(sizes) == "24 … 26" and sizes.step == (0,)
-    assert sizes.to_dict()["axes"] == [{"few": [24, 25, 26], "starts": [], "text": "24 … 26", "equation": None}]
+    assert sizes.sizes == (SizeSet((24, 25, 26)),) and str(sizes) == "24 … 26" and sizes.step == (0,)
+    assert sizes.to_dict()["axes"] == [{"exceptions": [24, 25, 26], "starts": [], "text": "24 … 26", "equation": None}]
 
 
 class Padding(nn.Module):
@@ -111,7 +111,7 @@ def test_networks_that_choose_by_the_size_are_asked() -> None:
     (route,) = follow_axes(source.trace([(1, 1, 20)]))
     assert str(solve_inputs(route.graph)) == "every size from 2: o = 2 ⌊i / 2⌋"
     sizes = cx.describe(Padding(3), (1, 1, 20)).sizes
-    assert str(sizes) == "3 and more" and sizes.outputs == (Staircase.identity(),)
+    assert str(sizes) == "3 and more" and sizes.outputs == (PeriodicAffine.identity(),)
     assert str(sizes.inputs[0].giving(31)) == "31: o = i"
 
 
@@ -126,16 +126,16 @@ def test_outputs_that_follow_no_line_are_not_claimed() -> None:
 
 def test_steps_of_three_and_what_is_not_asked() -> None:
     threes = find_sizes(lambda shapes: tuple(shapes) if shapes[0][2] % 3 == 2 else None, [(1, 1, 20)])
-    assert threes == Admission((Sizes(starts=(2,), step=3),), (Staircase((0, 1, 2), 3),))
+    assert threes == ValidSizes((SizeSet(starts=(2,), step=3),), (PeriodicAffine((0, 1, 2), 3),))
     assert find_sizes(lambda shapes: tuple(shapes), [(1, 8)]) is None
     assert find_sizes(lambda shapes: None, [(1, 1, 8)]) is None
     assert cx.describe(nn.Linear(8, 2), (1, 8)).sizes is None
 
 
 @pytest.mark.parametrize("sizes, text", [
-    ([Sizes(starts=(1,))] * 2, "any"), ([Sizes(starts=(32,), step=32)], "multiples of 32"),
-    ([Sizes(starts=(4,)), Sizes(starts=(16,), step=16)], "4 and more × multiples of 16"),
-    ([Sizes((3,), (8, 9), 4)], "3 and {8, 9} + 4 n (n ≥ 0)"),
+    ([SizeSet(starts=(1,))] * 2, "any"), ([SizeSet(starts=(32,), step=32)], "multiples of 32"),
+    ([SizeSet(starts=(4,)), SizeSet(starts=(16,), step=16)], "4 and more × multiples of 16"),
+    ([SizeSet((3,), (8, 9), 4)], "3 and {8, 9} + 4 n (n ≥ 0)"),
 ])  # fmt: skip
-def test_words(sizes: list[Sizes], text: str) -> None:
-    assert str(Admission(tuple(sizes), (None,) * len(sizes))) == text
+def test_words(sizes: list[SizeSet], text: str) -> None:
+    assert str(ValidSizes(tuple(sizes), (None,) * len(sizes))) == text

@@ -83,7 +83,7 @@ def test_u_net_of_ronneberger() -> None:
     assert str(answer) == "188 + 16 n (n ≥ 0): o = i − 184"
     assert answer.output_size(572) == 388
     check_against(net, graph, 1, [172, 187, 188, 189, 204, 560, 572, 580])
-    assert solve_inputs(graph, 388).sizes.few == (572,) and not solve_inputs(graph, 390).sizes
+    assert solve_inputs(graph, 388).sizes.exceptions == (572,) and not solve_inputs(graph, 390).sizes
     tile = solve_tile(graph, 572)  # without padding every output is right: the halo is the border that is lost
     assert (tile.multiple, tile.advance, tile.halo, tile.inside) == (16, 384, (92, 92), (0, 388))
 

@@ -63,6 +63,7 @@ from convoxel.arithmetic.layer import (
     Window,
 )
 from convoxel.arithmetic.notation import parse_chain, parse_chains
+from convoxel.arithmetic.size_set import PeriodicAffine, SizeSet
 from convoxel.arithmetic.solve import (
     Alignment,
     Depth,
@@ -74,7 +75,6 @@ from convoxel.arithmetic.solve import (
     solve_inputs,
     solve_windows,
 )
-from convoxel.arithmetic.staircase import Sizes, Staircase
 from convoxel.arithmetic.taps import (
     Taps,
     adaptive_taps,
@@ -117,11 +117,11 @@ __all__ = [
     "Node",
     "Pad",
     "Part",
+    "PeriodicAffine",
     "Repeat",
     "Resize",
     "ResizeLike",
-    "Sizes",
-    "Staircase",
+    "SizeSet",
     "Taps",
     "Tile",
     "Transposed",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from convoxel.arithmetic.field import Field, join, through
 from convoxel.arithmetic.layer import Layer
-from convoxel.arithmetic.staircase import Staircase
+from convoxel.arithmetic.size_set import PeriodicAffine
 from convoxel.errors import ShapeError
 
 __all__ = ["Graph", "Node"]
@@ -91,15 +91,15 @@ class Graph:
         """
         return self.sizes(i)[-1]
 
-    def climbs(self) -> tuple[tuple[Staircase, ...], list[Staircase], list[Staircase]]:
+    def climbs(self) -> tuple[tuple[PeriodicAffine, ...], list[PeriodicAffine], list[PeriodicAffine]]:
         """Return the size of every value as a function of the input size, and what it requires.
 
         The functions hold where all of the first list are at least 1 and all of the second are 0; elsewhere some
         layer refuses its input.
         """
-        climbs = [Staircase.identity()]
-        positive: list[Staircase] = [climbs[0]]
-        zero: list[Staircase] = []
+        climbs = [PeriodicAffine.identity()]
+        positive: list[PeriodicAffine] = [climbs[0]]
+        zero: list[PeriodicAffine] = []
         for node in self.nodes:
             given = [climbs[value] for value in node.inputs]
             more, equal = node.layer.conditions(*given)

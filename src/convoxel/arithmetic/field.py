@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from convoxel.arithmetic.staircase import check_period
+from convoxel.arithmetic.size_set import check_period
 from convoxel.arithmetic.taps import Taps, adaptive_taps, conv_taps, resize_taps, slice_taps, transposed_taps
 from convoxel.arithmetic.window import Pair
 from convoxel.errors import ShapeError

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from convoxel.arithmetic.staircase import Staircase
+from convoxel.arithmetic.size_set import PeriodicAffine
 from convoxel.arithmetic.taps import (
     Taps,
     adaptive_taps,
@@ -57,11 +57,11 @@ class Layer:
         """Return (P, c): an input longer by P makes an output longer by c."""
         return 1, 1
 
-    def climbs(self, *sizes: Staircase) -> Staircase:
+    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return the output size as a function of the network's input size."""
-        return Staircase.sample(self.size, *self.period()).after(sizes[0])
+        return PeriodicAffine.sample(self.size, *self.period()).after(sizes[0])
 
-    def conditions(self, *sizes: Staircase) -> tuple[list[Staircase], list[Staircase]]:
+    def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
         """Return what must be at least 1, and what must be 0, for the layer to take its inputs."""
         return [], []
 
@@ -210,7 +210,7 @@ class Pad(Layer):
         # What is cropped must be there, and something must be left or added.
         return max(mode, -min(self.before, 0) - min(self.after, 0), 1 - self.before - self.after, 1)
 
-    def conditions(self, *sizes: Staircase) -> tuple[list[Staircase], list[Staircase]]:
+    def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
         """Return i − (the smallest size that the mode takes) + 1 ≥ 1."""
         return [sizes[0].plus(1 - self._least())], []
 
@@ -276,9 +276,9 @@ class Adaptive(Layer):
         """Return o."""
         return self.o
 
-    def climbs(self, *sizes: Staircase) -> Staircase:
+    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return o."""
-        return Staircase((self.o,), 0)
+        return PeriodicAffine((self.o,), 0)
 
     def taps(self, *sizes: int) -> tuple[Taps | None, ...]:
         """Return ⌊o′ i / o⌋ … ⌈(o′ + 1) i / o⌉ − 1."""
@@ -305,11 +305,11 @@ class Exact(Layer):
             raise ShapeError(f"{self} takes the size {self.i} only, but got {sizes[0]}.")
         return self.i
 
-    def climbs(self, *sizes: Staircase) -> Staircase:
+    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return i unchanged."""
         return sizes[0]
 
-    def conditions(self, *sizes: Staircase) -> tuple[list[Staircase], list[Staircase]]:
+    def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
         """Return that the size is the one."""
         return [], [sizes[0].plus(-self.i)]
 
@@ -338,11 +338,11 @@ class Join(Layer):
             )
         return sizes[0]
 
-    def climbs(self, *sizes: Staircase) -> Staircase:
+    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return the size of the first branch."""
         return sizes[0]
 
-    def conditions(self, *sizes: Staircase) -> tuple[list[Staircase], list[Staircase]]:
+    def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
         """Return that the branches' sizes differ by 0."""
         return [], [size.minus(sizes[0]) for size in sizes[1:] if size != sizes[0]]
 
@@ -371,11 +371,11 @@ class Repeat(Layer):
             raise ShapeError(f"a size of {sizes[0]} cannot be repeated, only 1. Pool the branch to one position.")
         return sizes[1]
 
-    def climbs(self, *sizes: Staircase) -> Staircase:
+    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return the size of the second input."""
         return sizes[1]
 
-    def conditions(self, *sizes: Staircase) -> tuple[list[Staircase], list[Staircase]]:
+    def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
         """Return that the first size is 1."""
         return [], [sizes[0].plus(-1)]
 
@@ -403,11 +403,11 @@ class Crop(Layer):
             raise ShapeError(f"{o} rows cannot be cut out of {i}. Use the longer branch as the first input.")
         return o
 
-    def climbs(self, *sizes: Staircase) -> Staircase:
+    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return the size of the second input."""
         return sizes[1]
 
-    def conditions(self, *sizes: Staircase) -> tuple[list[Staircase], list[Staircase]]:
+    def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
         """Return i − o + 1 ≥ 1."""
         return [sizes[0].minus(sizes[1]).plus(1)], []
 
@@ -435,7 +435,7 @@ class ResizeLike(Layer):
         """Return the size of the second input."""
         return sizes[1]
 
-    def climbs(self, *sizes: Staircase) -> Staircase:
+    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return the size of the second input."""
         return sizes[1]
 

@@ -1,6 +1,6 @@
 """Convolution arithmetic backwards: which inputs, which layers, which padding, how deep.
 
-Every answer is complete (all solutions, not one), exact, and says by which equation it was found. Sizes are solved
+Every answer is complete (all solutions, not one), exact, and says by which equation it was found. SizeSet are solved
 through staircases, so an answer covers all of the infinitely many sizes; the others are finite because their
 domain is, which each function states. Tiles are in ``tile``.
 """
@@ -16,7 +16,7 @@ from fractions import Fraction
 from convoxel.arithmetic.axis import Graph
 from convoxel.arithmetic.field import Field, misalignment, through
 from convoxel.arithmetic.layer import Pad, Window
-from convoxel.arithmetic.staircase import Sizes, Staircase, solve_conditions
+from convoxel.arithmetic.size_set import PeriodicAffine, SizeSet, solve_conditions
 from convoxel.arithmetic.taps import Taps, conv_taps
 from convoxel.arithmetic.window import Pair, resolve_padding, span
 from convoxel.errors import ConfigError, ShapeError, UnsupportedError
@@ -51,8 +51,8 @@ class Inputs:
         equation: the same in words.
     """
 
-    sizes: Sizes
-    output: Staircase
+    sizes: SizeSet
+    output: PeriodicAffine
     equation: str
 
     @property
@@ -104,16 +104,16 @@ def solve_inputs(graph: Graph, output: int | None = None) -> Inputs:
     return Inputs(sizes, climbs[-1], say_output(climbs[-1], sizes))
 
 
-def say_output(output: Staircase, sizes: Sizes) -> str:
+def say_output(output: PeriodicAffine, sizes: SizeSet) -> str:
     """Return ``output`` as an equation that holds for ``sizes``.
 
-    >>> say_output(Staircase((0, 0), 1), Sizes(starts=(2,)))
+    >>> say_output(PeriodicAffine((0, 0), 1), SizeSet(starts=(2,)))
     'o = ⌊i / 2⌋'
     """
-    period, climb = output.period, output.climb
+    period, climb = output.period, output.slope
     if climb == 0 and period == 1:
         return f"o = {output.values[0]}"
-    straight = len(sizes.starts) == 1 and not sizes.few and sizes.step % period == 0 and climb % period == 0
+    straight = len(sizes.starts) == 1 and not sizes.exceptions and sizes.step % period == 0 and climb % period == 0
     if straight or period == 1:
         at = sizes.starts[0] if straight else 0
         slope = climb // period

@@ -1,4 +1,4 @@
-"""Sizes along one axis, and the meaning of paddings.
+"""SizeSet along one axis, and the meaning of paddings.
 
 The relationships are those of Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning"
 (arXiv 1603.07285), cited as DV 1 … DV 15, extended by what the guide leaves out: different padding before and

@@ -14,7 +14,7 @@ from convoxel.cli.screen import console, emit, say, table
 from convoxel.errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
-    from convoxel.arithmetic import Field, Graph, Inputs, Sizes
+    from convoxel.arithmetic import Field, Graph, Inputs, SizeSet
 
 __all__ = ["size"]
 
@@ -441,8 +441,13 @@ def _plain(fields: Sequence[Field]) -> dict[str, list[Any]]:
 
 def _known(inputs: Inputs) -> dict[str, Any]:
     """Input sizes for programs: single ones, and progressions start + step · n."""
-    sizes: Sizes = inputs.sizes
-    found = {"few": list(sizes.few), "starts": list(sizes.starts), "step": sizes.step, "smallest": sizes.smallest}
+    sizes: SizeSet = inputs.sizes
+    found = {
+        "exceptions": list(sizes.exceptions),
+        "starts": list(sizes.starts),
+        "step": sizes.step,
+        "smallest": sizes.smallest,
+    }
     return {**found, "text": str(sizes), "equation": inputs.equation}
 
 

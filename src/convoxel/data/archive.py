@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import array
-from convoxel.data.division import divide_last, divide_stratified
 from convoxel.data.image import check_finite
 from convoxel.data.label import MOST_UNNAMED, check_labels, class_count, to_classes, values_of
 from convoxel.data.part import honour_parts
 from convoxel.data.sample import Cache, DataSet, Entry, Sample, Split
-from convoxel.files.fault import Ledger, fault, shown
+from convoxel.data.split import divide_last, divide_stratified
+from convoxel.files.fault import ErrorCollector, fault, shown
 
 __all__ = ["open_archive_set"]
 
@@ -46,7 +46,9 @@ class _Part:
         return f"{self.name}/{position:06d}" if self.name else f"{position:06d}"
 
 
-def open_archive_set(path: Path, task: str, validation: int | float | None, seed: int, ledger: Ledger) -> DataSet:
+def open_archive_set(
+    path: Path, task: str, validation: int | float | None, seed: int, errors: ErrorCollector
+) -> DataSet:
     """Return the data set in a .npz file."""
     claims = {name: shape for name, (shape, _) in array.open_archive(path).items()}
     keys = {part: key for part, key in _KEYS.items() if f"{key}images" in claims}
@@ -60,9 +62,9 @@ def open_archive_set(path: Path, task: str, validation: int | float | None, seed
     if len(forms) > 1:
         came = f"parts of different form (dims, channels): {sorted(forms)}"
         raise fault(path, came, "the same in every part", "Save all parts alike")
-    classes = _name_classes(path, claims, _count_classes(path, task, parts, ledger), task)
+    classes = _name_classes(path, claims, _count_classes(path, task, parts, errors), task)
     chosen = {
-        part.name: tuple(e for e in _entries(path, part, task, len(classes)) if e.name not in ledger.names)
+        part.name: tuple(e for e in _entries(path, part, task, len(classes)) if e.name not in errors.names)
         for part in parts
     }
 
@@ -127,7 +129,7 @@ def _read_part(path: Path, name: str, key: str, claims: dict[str, tuple[int, ...
     return _Part(name, key, dims, 3 if colour else 1, images[1 : dims + 1], labels)
 
 
-def _count_classes(path: Path, task: str, parts: list[_Part], ledger: Ledger) -> int:
+def _count_classes(path: Path, task: str, parts: list[_Part], errors: ErrorCollector) -> int:
     """Return the number of classes: no number is left out, and to classify training shows them all."""
     mend = "Renumber the labels"
     if task == "segment":
@@ -135,7 +137,7 @@ def _count_classes(path: Path, task: str, parts: list[_Part], ledger: Ledger) ->
         count, complaints = class_count(values)
         for name, came in complaints.items():
             expected = f"class numbers 0, 1, 2, … without a gap, at most {MOST_UNNAMED}"
-            ledger.note(name, fault(f"{path}[{name}]", came, expected, mend))
+            errors.note(name, fault(f"{path}[{name}]", came, expected, mend))
     else:
         found = [int(v) for v in np.unique(parts[0].labels)]
         count = len(found)

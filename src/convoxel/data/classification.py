@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convoxel.data import image
-from convoxel.data.division import divide_stratified
 from convoxel.data.header import Header, agree
 from convoxel.data.part import find_parts, honour_parts, subfolders
 from convoxel.data.sample import Cache, DataSet, Entry, Sample, Split
+from convoxel.data.split import divide_stratified
 from convoxel.errors import DataError
-from convoxel.files.fault import Ledger, fault, shown
+from convoxel.files.fault import ErrorCollector, fault, shown
 
 __all__ = ["open_classes"]
 
@@ -29,7 +29,7 @@ class _File:
     label: int
 
 
-def open_classes(folder: Path, validation: int | float | None, seed: int, ledger: Ledger) -> DataSet:
+def open_classes(folder: Path, validation: int | float | None, seed: int, errors: ErrorCollector) -> DataSet:
     """Return the data set of a class folder; only headers are read now."""
     parts = find_parts(folder)
     first = parts.get("train", folder)
@@ -41,17 +41,17 @@ def open_classes(folder: Path, validation: int | float | None, seed: int, ledger
             "at least two, one a class",
             "Put the images of each class into a folder named after it",
         )
-    files = [file for part, place in parts.items() for file in _list_part(part, place, classes, ledger)]
+    files = [file for part, place in parts.items() for file in _list_part(part, place, classes, errors)]
     headers: dict[str, Header] = {}
     for file in files:
         try:
             headers[file.name] = image.read_header(file.path)
         except DataError as error:
-            ledger.note(file.name, error)
+            errors.note(file.name, error)
     if not headers:
         raise fault(folder, "no usable image", "images in one folder a class", "Check that the images can be opened")
-    dims, channels = agree({f.name: (f.path, headers[f.name]) for f in files if f.name in headers}, ledger)
-    usable = [f for f in files if f.name not in ledger.names]
+    dims, channels = agree({f.name: (f.path, headers[f.name]) for f in files if f.name in headers}, errors)
+    usable = [f for f in files if f.name not in errors.names]
     entries = {f.name: _entry(f, headers[f.name], dims, channels) for f in usable}
     chosen = {part: tuple(entries[f.name] for f in usable if f.part == part) for part in parts}
 
@@ -75,13 +75,13 @@ def open_classes(folder: Path, validation: int | float | None, seed: int, ledger
     )
 
 
-def _list_part(part: str, folder: Path, classes: list[str], ledger: Ledger) -> list[_File]:
+def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollector) -> list[_File]:
     found = []
     present = subfolders(folder)
     for place in present:
         prefix = f"{part}/{place.name}" if part else place.name
         if place.name not in classes:
-            ledger.note(
+            errors.note(
                 prefix,
                 fault(
                     place,
@@ -91,9 +91,9 @@ def _list_part(part: str, folder: Path, classes: list[str], ledger: Ledger) -> l
                 ),
             )
             continue
-        images = image.list_images(place, ledger)
+        images = image.list_images(place, errors)
         if not images:
-            ledger.note(
+            errors.note(
                 prefix,
                 fault(
                     place,
@@ -106,7 +106,7 @@ def _list_part(part: str, folder: Path, classes: list[str], ledger: Ledger) -> l
         found += [_File(part, shown(f"{prefix}/{path.name}"), path, label) for path in images]
     for path in sorted(folder.iterdir()):
         if not path.is_dir() and not image.is_clutter(path) and image.split_ending(path)[1]:
-            ledger.note(
+            errors.note(
                 path.name,
                 fault(
                     path,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.errors import DataError
-from convoxel.files.fault import Ledger, fault
+from convoxel.files.fault import ErrorCollector, fault
 
 __all__ = ["Header", "agree", "check_dims", "fit_channels"]
 
@@ -66,7 +66,7 @@ def fit_channels(path: str | Path, header: Header, channels: int | None) -> int:
     raise fault(path, f"the image has {came}", f"{channels}, as in the rest of the data set", hint)
 
 
-def agree(images: dict[str, tuple[Path, Header]], ledger: Ledger) -> tuple[int, int]:
+def agree(images: dict[str, tuple[Path, Header]], errors: ErrorCollector) -> tuple[int, int]:
     """Return the (dims, channels) of a data set: those of most images; every image that differs is noted.
 
     One colour picture makes it a colour set, since the grey ones can follow and the colour one cannot.
@@ -80,5 +80,5 @@ def agree(images: dict[str, tuple[Path, Header]], ledger: Ledger) -> tuple[int, 
             check_dims(path, header, dims)
             fit_channels(path, header, channels)
         except DataError as error:
-            ledger.note(name, error)
+            errors.note(name, error)
     return dims, channels

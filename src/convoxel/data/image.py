@@ -13,7 +13,7 @@ from convoxel.data import array as arrays
 from convoxel.data import nifti, picture
 from convoxel.data.header import Header, check_dims, fit_channels
 from convoxel.data.sample import Sample
-from convoxel.files.fault import Ledger, fault, plural
+from convoxel.files.fault import ErrorCollector, fault, plural
 
 __all__ = [
     "ENDINGS",
@@ -65,12 +65,12 @@ def is_clutter(path: Path) -> bool:
     return path.name.startswith(".") or path.suffix.lower() in _CLUTTER
 
 
-def list_images(folder: Path, ledger: Ledger | None = None) -> list[Path]:
+def list_images(folder: Path, errors: ErrorCollector | None = None) -> list[Path]:
     """Return a folder's image files sorted by name; what is neither image nor clutter is a DataError.
 
-    With a ``ledger`` the error goes there; a lenient one notes it and the file is passed over.
+    With a ``errors`` the error goes there; a lenient one notes it and the file is passed over.
     """
-    ledger = ledger or Ledger()
+    errors = errors or ErrorCollector()
     try:
         found = sorted(folder.iterdir(), key=lambda p: os.fsencode(p.name))
     except OSError as error:
@@ -83,7 +83,7 @@ def list_images(folder: Path, ledger: Ledger | None = None) -> list[Path]:
             images.append(path)
             continue
         came = "a folder among the images" if path.is_dir() else "no image format is known by this ending"
-        ledger.note(path.name, fault(path, came, _EXPECTED, "Convert it, or move it out of the folder"))
+        errors.note(path.name, fault(path, came, _EXPECTED, "Convert it, or move it out of the folder"))
     return images
 
 

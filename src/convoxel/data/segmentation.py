@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from convoxel.data import image
-from convoxel.data.division import divide_last
 from convoxel.data.header import Header, agree
 from convoxel.data.label import MOST_UNNAMED, class_count, class_names, read_label, to_classes, values_of
 from convoxel.data.part import find_parts, honour_parts
 from convoxel.data.sample import Cache, DataSet, Entry, Sample, Split
+from convoxel.data.split import divide_last
 from convoxel.errors import DataError
-from convoxel.files.fault import Ledger, fault, shown
+from convoxel.files.fault import ErrorCollector, fault, shown
 
 __all__ = ["open_segmentation"]
 
@@ -36,11 +36,11 @@ class _Pair:
     label: Path
 
 
-def open_segmentation(folder: Path, validation: int | float | None, ledger: Ledger) -> DataSet:
+def open_segmentation(folder: Path, validation: int | float | None, errors: ErrorCollector) -> DataSet:
     """Return the data set of a segmentation folder; pixels are read later, class numbers are found now."""
     parts = find_parts(folder)
-    pairs = [pair for part, place in parts.items() for pair in _pair_files(part, place, ledger)]
-    headers = _read_headers(pairs, ledger)
+    pairs = [pair for part, place in parts.items() for pair in _pair_files(part, place, errors)]
+    headers = _read_headers(pairs, errors)
     pairs = [pair for pair in pairs if pair.name in headers]
     if not pairs:
         raise fault(
@@ -49,13 +49,13 @@ def open_segmentation(folder: Path, validation: int | float | None, ledger: Ledg
             "images/NAME and labels/NAME",
             "Put images into images/ and labels of the same name into labels/",
         )
-    dims, channels = agree({p.name: (p.image, headers[p.name]) for p in pairs}, ledger)
+    dims, channels = agree({p.name: (p.image, headers[p.name]) for p in pairs}, errors)
     names = class_names(folder)
     if names is None:
-        count = _find_classes(folder, pairs, ledger)
+        count = _find_classes(folder, pairs, errors)
         names = ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
     entries = {
-        p.name: _entry(p, headers[p.name], dims, channels, len(names)) for p in pairs if p.name not in ledger.names
+        p.name: _entry(p, headers[p.name], dims, channels, len(names)) for p in pairs if p.name not in errors.names
     }
     chosen = {part: tuple(entries[p.name] for p in pairs if p.part == part and p.name in entries) for part in parts}
     train, held, test = honour_parts(chosen, validation, lambda found: divide_last(found, validation))
@@ -79,7 +79,7 @@ def open_segmentation(folder: Path, validation: int | float | None, ledger: Ledg
     )
 
 
-def _pair_files(part: str, folder: Path, ledger: Ledger) -> list[_Pair]:
+def _pair_files(part: str, folder: Path, errors: ErrorCollector) -> list[_Pair]:
     """Return the images that have a label, sorted by name; each one without its partner is noted."""
     for first, second in _PAIRS:
         if (folder / first).is_dir() and (folder / second).is_dir():
@@ -93,9 +93,9 @@ def _pair_files(part: str, folder: Path, ledger: Ledger) -> list[_Pair]:
             "Put images into images/ and labels of the same name into labels/",
         )
     prefix = f"{part}/" if part else ""
-    images, labels = (_by_stem(folder / kind, prefix, ledger) for kind in (first, second))
+    images, labels = (_by_stem(folder / kind, prefix, errors) for kind in (first, second))
     for stem in sorted(images.keys() - labels.keys()):
-        ledger.note(
+        errors.note(
             prefix + stem,
             fault(
                 images[stem],
@@ -105,7 +105,7 @@ def _pair_files(part: str, folder: Path, ledger: Ledger) -> list[_Pair]:
             ),
         )
     for stem in sorted(labels.keys() - images.keys()):
-        ledger.note(
+        errors.note(
             prefix + stem,
             fault(
                 labels[stem],
@@ -121,12 +121,12 @@ def _pair_files(part: str, folder: Path, ledger: Ledger) -> list[_Pair]:
     return [_Pair(part, shown(prefix + stem), images[stem], labels[stem]) for stem in both]
 
 
-def _by_stem(folder: Path, prefix: str, ledger: Ledger) -> dict[str, Path]:
+def _by_stem(folder: Path, prefix: str, errors: ErrorCollector) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in image.list_images(folder, ledger):
+    for path in image.list_images(folder, errors):
         stem = image.split_ending(path)[0]
         if stem in found:
-            ledger.note(
+            errors.note(
                 prefix + stem,
                 fault(
                     path,
@@ -140,7 +140,7 @@ def _by_stem(folder: Path, prefix: str, ledger: Ledger) -> dict[str, Path]:
     return found
 
 
-def _read_headers(pairs: list[_Pair], ledger: Ledger) -> dict[str, Header]:
+def _read_headers(pairs: list[_Pair], errors: ErrorCollector) -> dict[str, Header]:
     """Return the headers of the images whose label has the same shape and lies in the same place."""
     headers = {}
     for pair in pairs:
@@ -160,7 +160,7 @@ def _read_headers(pairs: list[_Pair], ledger: Ledger) -> dict[str, Header]:
             label = image.with_dims(pair.label, label, found.dims)
             _check_match(pair, found, label)
         except DataError as error:
-            ledger.note(pair.name, error)
+            errors.note(pair.name, error)
         else:
             headers[pair.name] = found
     return headers
@@ -192,19 +192,19 @@ def _sizes(header: Header) -> str:
     return " × ".join(map(str, header.shape))
 
 
-def _find_classes(folder: Path, pairs: list[_Pair], ledger: Ledger) -> int:
+def _find_classes(folder: Path, pairs: list[_Pair], errors: ErrorCollector) -> int:
     """Return the number of classes found by reading every label."""
     values: dict[str, frozenset[int]] = {}
     where = {pair.name: pair.label for pair in pairs}
     for pair in pairs:
-        if pair.name not in ledger.names:
+        if pair.name not in errors.names:
             try:
                 values[pair.name] = values_of(read_label(pair.label)[1])
             except DataError as error:
-                ledger.note(pair.name, error)
+                errors.note(pair.name, error)
     count, complaints = class_count(values)
     for name, came in complaints.items():
-        ledger.note(
+        errors.note(
             name,
             fault(
                 where[name],
@@ -213,7 +213,7 @@ def _find_classes(folder: Path, pairs: list[_Pair], ledger: Ledger) -> int:
                 "Renumber the labels, or name every class in classes.txt",
             ),
         )
-    if count < 2 and complaints:  # a lenient ledger goes on to here
+    if count < 2 and complaints:  # a lenient errors goes on to here
         raise fault(
             folder,
             "no label is usable",

@@ -13,7 +13,7 @@ from convoxel.data.classification import open_classes
 from convoxel.data.sample import DataSet, Split
 from convoxel.data.segmentation import open_segmentation
 from convoxel.errors import ConfigError, DataError
-from convoxel.files.fault import Ledger, Problem, fault, shown
+from convoxel.files.fault import ErrorCollector, Problem, fault, shown
 
 __all__ = ["check", "load"]
 
@@ -56,9 +56,9 @@ def load(
     """
     if bad not in ("stop", "skip"):
         raise ConfigError(f"bad is {bad!r}; expected 'stop' or 'skip'.")
-    ledger = Ledger(strict=bad == "stop")
-    found = _open(source, task, validation, gap, seed, ledger)
-    return found if bad == "stop" else _without_broken(found, ledger)
+    errors = ErrorCollector(strict=bad == "stop")
+    found = _open(source, task, validation, gap, seed, errors)
+    return found if bad == "stop" else _without_broken(found, errors)
 
 
 def check(source: str | os.PathLike[str], task: str) -> list[Problem]:
@@ -66,12 +66,12 @@ def check(source: str | os.PathLike[str], task: str) -> list[Problem]:
 
     Raises ConfigError for a wrong task or a source that does not fit it.
     """
-    ledger = Ledger(strict=False)
+    errors = ErrorCollector(strict=False)
     try:
-        found = _open(source, task, None, 0, 0, ledger)
+        found = _open(source, task, None, 0, 0, errors)
     except DataError as error:
-        return [*ledger.problems, Problem(shown(source), str(error))]
-    return [*ledger.problems, *found.problems()]
+        return [*errors.problems, Problem(shown(source), str(error))]
+    return [*errors.problems, *found.problems()]
 
 
 def _open(
@@ -80,7 +80,7 @@ def _open(
     validation: int | float | None,
     gap: int,
     seed: int,
-    ledger: Ledger,
+    errors: ErrorCollector,
 ) -> DataSet:
     if task not in TASKS:
         near = difflib.get_close_matches(str(task), TASKS, 1, 0.3)
@@ -108,21 +108,21 @@ def _open(
         is_folder = is_file = False
     if is_folder:
         return (
-            open_segmentation(path, validation, ledger)
+            open_segmentation(path, validation, errors)
             if task == "segment"
-            else open_classes(path, validation, seed, ledger)
+            else open_classes(path, validation, seed, errors)
         )
     if is_file and path.name.lower().endswith(".npz"):
-        return open_archive_set(path, task, validation, seed, ledger)
+        return open_archive_set(path, task, validation, seed, errors)
     came = "this is a file, not a data set" if is_file else "there is no such folder or file"
     near = difflib.get_close_matches(str(source), BUNDLED, 1)
     mend = f"Did you mean {near[0]!r}?" if near else "Check the path"
     raise fault(path, came, f"a folder, a .npz file, or one of {', '.join(BUNDLED)}", mend)
 
 
-def _without_broken(found: DataSet, ledger: Ledger) -> DataSet:
+def _without_broken(found: DataSet, errors: ErrorCollector) -> DataSet:
     """Return the data set without the samples that cannot be read; DataError if a part ends up empty."""
-    problems = [*ledger.problems, *found.problems()]
+    problems = [*errors.problems, *found.problems()]
     broken = {problem.name for problem in problems}
 
     def sound(part: Split) -> Split:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from convoxel.errors import DataError
 
-__all__ = ["Ledger", "Problem", "fault", "plural", "shown"]
+__all__ = ["ErrorCollector", "Problem", "fault", "plural", "shown"]
 
 
 def shown(name: object) -> str:
@@ -51,8 +51,8 @@ class Problem:
 
 
 @dataclass
-class Ledger:
-    """Where readers report faults: a strict ledger raises the first one, any other notes them all."""
+class ErrorCollector:
+    """Where readers report faults: a strict errors raises the first one, any other notes them all."""
 
     strict: bool = True
     problems: list[Problem] = field(default_factory=list)

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from convoxel.inspect.describe import describe
 from convoxel.inspect.summary import Reach, Row, Summary
 from convoxel.inspect.table import COLUMNS
-from convoxel.inspect.valid_sizes import Admission
+from convoxel.inspect.valid_sizes import ValidSizes
 
 if TYPE_CHECKING:
     from convoxel.inspect.effective_receptive_field import EffectiveField, effective_field
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
-    "Admission",
     "EffectiveField",
     "Equivariance",
     "Linearity",
@@ -53,6 +52,7 @@ __all__ = [
     "Row",
     "Summary",
     "Upsampling",
+    "ValidSizes",
     "checkerboard",
     "describe",
     "effective_field",

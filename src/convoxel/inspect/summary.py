@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from convoxel.arithmetic import flops
 from convoxel.errors import ConfigError, DataError
 from convoxel.inspect.table import View, count_text, times
-from convoxel.inspect.valid_sizes import Admission
+from convoxel.inspect.valid_sizes import ValidSizes
 
 __all__ = ["Reach", "Row", "Summary", "merge_rows"]
 
@@ -172,7 +172,7 @@ class Summary:
     remarks: tuple[str, ...] = ()
     saved_bytes: int = 0
     warnings: tuple[str, ...] = ()
-    find_sizes: Callable[[], Admission | None] | None = dataclasses.field(default=None, repr=False, compare=False)
+    find_sizes: Callable[[], ValidSizes | None] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def macs(self) -> int:
@@ -193,7 +193,7 @@ class Summary:
         return self.saved_bytes + 4 * _ADAM_COPIES * self.params
 
     @cached_property
-    def sizes(self) -> Admission | None:
+    def sizes(self) -> ValidSizes | None:
         """The input sizes that work; None where the input has no spatial axes."""
         return self.find_sizes() if self.find_sizes else None
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convoxel.arithmetic import Inputs, Sizes, Staircase, say_output, solve_inputs
+from convoxel.arithmetic import Inputs, PeriodicAffine, SizeSet, say_output, solve_inputs
 from convoxel.errors import ConvoxelError
 from convoxel.inspect.axis_graph import Route
 
-__all__ = ["Accepts", "Admission", "find_sizes", "say_sizes"]
+__all__ = ["Accepts", "ValidSizes", "find_sizes", "say_sizes"]
 
 Shape = tuple[int, ...]
 Accepts = Callable[[Sequence[Shape]], "tuple[Shape, ...] | None"]
@@ -27,7 +27,7 @@ _CONFIRMATIONS = 3
 
 
 @dataclass(frozen=True)
-class Admission:
+class ValidSizes:
     """The input sizes that work along each image axis, for the first input.
 
     Attributes:
@@ -36,8 +36,8 @@ class Admission:
             axis, or none that is known.
     """
 
-    sizes: tuple[Sizes, ...]
-    outputs: tuple[Staircase | None, ...]
+    sizes: tuple[SizeSet, ...]
+    outputs: tuple[PeriodicAffine | None, ...]
 
     @property
     def smallest(self) -> tuple[int, ...]:
@@ -53,7 +53,7 @@ class Admission:
     def inputs(self) -> tuple[Inputs, ...] | None:
         """The same with the equation of what comes out, an entry an axis; None where that is not known.
 
-        >>> (even,) = Admission((Sizes(starts=(2,), step=2),), (Staircase((0, 0), 1),)).inputs
+        >>> (even,) = ValidSizes((SizeSet(starts=(2,), step=2),), (PeriodicAffine((0, 0), 1),)).inputs
         >>> str(even), str(even.giving(8).sizes)
         ('2 + 2 n (n ≥ 0): o = ⌊i / 2⌋', '16')
         """
@@ -70,14 +70,19 @@ class Admission:
         for sizes, climb in zip(self.sizes, self.outputs, strict=True):
             equation = None if climb is None else say_output(climb, sizes)
             axes.append(
-                {"few": list(sizes.few), "starts": list(sizes.starts), "text": str(sizes), "equation": equation}
+                {
+                    "exceptions": list(sizes.exceptions),
+                    "starts": list(sizes.starts),
+                    "text": str(sizes),
+                    "equation": equation,
+                }
             )
         return {"smallest": list(self.smallest), "step": list(self.step), "axes": axes}
 
     def admits(self, sizes: Sequence[int]) -> bool:
         """Whether an input of these spatial sizes works.
 
-        >>> Admission((Sizes(starts=(16,), step=16), Sizes((32,))), (None, None)).admits((48, 32))
+        >>> ValidSizes((SizeSet(starts=(16,), step=16), SizeSet((32,))), (None, None)).admits((48, 32))
         True
         """
         return len(sizes) == len(self.sizes) and all(
@@ -87,26 +92,26 @@ class Admission:
     def __str__(self) -> str:
         """Say it for people.
 
-        >>> print(Admission((Sizes(starts=(63,)), Sizes(starts=(63,))), (None, None)))
+        >>> print(ValidSizes((SizeSet(starts=(63,)), SizeSet(starts=(63,))), (None, None)))
         63 and more
-        >>> print(Admission((Sizes(starts=(188,), step=16),), (None,)))
+        >>> print(ValidSizes((SizeSet(starts=(188,), step=16),), (None,)))
         188, 204, 220, … (188 + 16 n)
-        >>> print(Admission((Sizes(starts=(16,), step=16), Sizes(starts=(8,), step=8)), (None, None)))
+        >>> print(ValidSizes((SizeSet(starts=(16,), step=16), SizeSet(starts=(8,), step=8)), (None, None)))
         multiples of 16 × multiples of 8
         """
         axes = [say_sizes(sizes) for sizes in self.sizes]
         return axes[0] if len(set(axes)) == 1 else " × ".join(axes)
 
 
-def say_sizes(sizes: Sizes) -> str:
+def say_sizes(sizes: SizeSet) -> str:
     """Return the sizes in words.
 
-    >>> say_sizes(Sizes(starts=(16,), step=16)), say_sizes(Sizes((32,)))
+    >>> say_sizes(SizeSet(starts=(16,), step=16)), say_sizes(SizeSet((32,)))
     ('multiples of 16', '32 alone')
     """
     if not sizes.endless:
-        return f"{sizes} alone" if len(sizes.few) == 1 else str(sizes)
-    if sizes.few or len(sizes.starts) > 1:
+        return f"{sizes} alone" if len(sizes.exceptions) == 1 else str(sizes)
+    if sizes.exceptions or len(sizes.starts) > 1:
         return str(sizes)
     smallest, step = sizes.starts[0], sizes.step
     if step == 1:
@@ -116,7 +121,7 @@ def say_sizes(sizes: Sizes) -> str:
     return f"{smallest}, {smallest + step}, {smallest + 2 * step}, … ({smallest} + {step} n)"
 
 
-def find_sizes(accepts: Accepts, shapes: Sequence[Shape], routes: Sequence[Route] | None = None) -> Admission | None:
+def find_sizes(accepts: Accepts, shapes: Sequence[Shape], routes: Sequence[Route] | None = None) -> ValidSizes | None:
     """Return the sizes that ``accepts`` takes along every spatial axis, the others kept as in ``shapes``.
 
     Args:
@@ -128,21 +133,21 @@ def find_sizes(accepts: Accepts, shapes: Sequence[Shape], routes: Sequence[Route
         None for inputs without spatial axes, or if ``shapes`` themselves do not work.
 
     >>> find_sizes(lambda shapes: shapes if shapes[0][2] % 4 == 0 else None, [(1, 1, 40)]).sizes
-    (Sizes(few=(), starts=(4,), step=4),)
+    (SizeSet(exceptions=(), starts=(4,), step=4),)
     """
     spatial = shapes[0][2:]
     if not spatial or accepts(shapes) is None:
         return None
     alike = routes is not None and len(set(zip(routes, spatial, strict=True))) == 1
     groups = [range(len(spatial))] if alike else [[axis] for axis in range(len(spatial))]
-    found: dict[int, tuple[Sizes, Staircase | None]] = {}
+    found: dict[int, tuple[SizeSet, PeriodicAffine | None]] = {}
     for group in groups:
         ask = _Question(accepts, shapes, group)
         route = None if routes is None else routes[group[0]]
         known = ask.confirm(route) or ask.search(route)
         found.update(dict.fromkeys(group, known))
     sizes, outputs = zip(*(found[axis] for axis in range(len(spatial))), strict=True)
-    return Admission(sizes, outputs)
+    return ValidSizes(sizes, outputs)
 
 
 class _Question:
@@ -180,7 +185,7 @@ class _Question:
         same = shape is not None and len(shape) == len(self.shapes[0])
         return shape[2 + self.axes[0]] if same and shape is not None else None
 
-    def confirm(self, route: Route | None) -> tuple[Sizes, Staircase | None] | None:
+    def confirm(self, route: Route | None) -> tuple[SizeSet, PeriodicAffine | None] | None:
         """Return what the route says if the network says the same around the smallest size and the given one."""
         if route is None:
             return None
@@ -191,7 +196,7 @@ class _Question:
         sizes, step = answer.sizes, answer.sizes.step
         if self.given not in sizes:
             return None
-        starts = {size + shift for size in (*sizes.few, *sizes.starts) for shift in (-step, -1, 0, 1, step)}
+        starts = {size + shift for size in (*sizes.exceptions, *sizes.starts) for shift in (-step, -1, 0, 1, step)}
         near = sorted(starts)[: 4 * _CONFIRMATIONS]
         far = self.given + step * (self.given // step + 1)  # twice as large
         for size in (*near, self.given - 1, self.given + 1, self.given + step, far, far + 1):
@@ -199,18 +204,18 @@ class _Question:
                 return None
         return sizes, self._agreeing(None if route.ends else answer.output)
 
-    def search(self, route: Route | None) -> tuple[Sizes, Staircase | None]:
+    def search(self, route: Route | None) -> tuple[SizeSet, PeriodicAffine | None]:
         """Return the progression through the given size that works, and what it makes if that is even simple."""
         least, step = _progression(lambda size: self.shape(size) is not None, self.given)
-        sizes = Sizes(starts=(least,), step=step) if step else Sizes((least,))
+        sizes = SizeSet(starts=(least,), step=step) if step else SizeSet((least,))
         first, second = self.output(least), self.output(least + step)
         if first is None or second is None:
             return sizes, None
         period, climb = max(step, 1), second - first
-        line = Staircase.sample(lambda i: first + (i - least) * climb // period, period, climb)
+        line = PeriodicAffine.sample(lambda i: first + (i - least) * climb // period, period, climb)
         return sizes, self._agreeing(line)
 
-    def _agreeing(self, climb: Staircase | None) -> Staircase | None:
+    def _agreeing(self, climb: PeriodicAffine | None) -> PeriodicAffine | None:
         """Return the function if all that was asked agrees with it."""
         agreed = climb is not None and all(
             self.output(size) == climb.at(size) for size, shape in self.answers.items() if shape is not None

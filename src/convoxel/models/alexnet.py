@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import (
     Backbone,
     Published,
@@ -83,7 +83,7 @@ class AlexNet(Backbone):
             features_only=features_only,
             input_minimum=smallest_size([window, *poolings]),
         )
-        style = Style(dims, norm, activation)
+        style = LayerFactory(dims, norm, activation)
         channels = [scale_channels(count, width) for count in variant.channels]
         kernels = [window, Window(5, 1, 2), *[Window(3, 1, 1)] * 3]
         body = Pyramid()

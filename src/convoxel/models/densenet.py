@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import (
     Backbone,
     Published,
@@ -66,7 +66,7 @@ _BOTTLENECK = 4
 class DenseLayer(nn.Module):
     """Normalisation, activation, 1-wide convolution, and the same with a 3-wide one."""
 
-    def __init__(self, style: Style, inputs: int, growth: int) -> None:
+    def __init__(self, style: LayerFactory, inputs: int, growth: int) -> None:
         super().__init__()
         middle = _BOTTLENECK * growth
         self.norm1 = style.normalise(inputs)
@@ -87,7 +87,7 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.Module):
     """Layers that each read what came in and what all earlier layers made."""
 
-    def __init__(self, style: Style, inputs: int, count: int, growth: int) -> None:
+    def __init__(self, style: LayerFactory, inputs: int, count: int, growth: int) -> None:
         super().__init__()
         for number in range(count):
             self.add_module(f"denselayer{number + 1}", DenseLayer(style, inputs + number * growth, growth))
@@ -128,7 +128,7 @@ class DenseNet(Backbone):
             features_only=features_only,
             input_minimum=smallest_size([*(_STEM if image else ()), *[_HALVE] * (len(variant.blocks) - 1)]),
         )
-        style = Style(dims, norm, activation)
+        style = LayerFactory(dims, norm, activation)
         growth, channels = scale_channels(variant.growth, width), scale_channels(variant.first, width)
         body = Pyramid()
         reach = 2 if image else 1
@@ -160,7 +160,7 @@ class DenseNet(Backbone):
         return logits
 
 
-def _transition(style: Style, inputs: int) -> nn.Module:
+def _transition(style: LayerFactory, inputs: int) -> nn.Module:
     layers = {
         "norm": style.normalise(inputs),
         "relu": style.activate(inplace=style.norm != "none"),

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import Backbone, Published, check_choice, scale_channels, scale_count
 from convoxel.models.pyramid import Pyramid
 from convoxel.models.residual import InvertedResidual, Squeeze
@@ -105,7 +105,7 @@ class EfficientNet(Backbone):
     ) -> None:
         super().__init__(dims, in_channels, num_classes, features_only=features_only)
         reach = 2 if check_choice("stem", stem, ("image", "small")) == "image" else 1
-        style = Style(dims, norm, activation, variant.eps, variant.momentum)
+        style = LayerFactory(dims, norm, activation, variant.eps, variant.momentum)
         wider, deeper = variant.width * width, variant.depth * depth
         counts = [scale_count(stage.blocks, deeper) for stage in _STAGES]
         inputs = scale_channels(_FIRST, wider)
@@ -138,7 +138,7 @@ class EfficientNet(Backbone):
         return logits
 
 
-def _block(style: Style, inputs: int, outputs: int, stage: Stage, stride: int, drop: float) -> InvertedResidual:
+def _block(style: LayerFactory, inputs: int, outputs: int, stage: Stage, stride: int, drop: float) -> InvertedResidual:
     expanded = inputs * stage.expansion
     # A quarter of the block's input, not of the expanded channels.
     squeeze = Squeeze(style, expanded, max(1, inputs // 4), style.activate(), nn.Sigmoid())

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import Published, Window, check_choice, scale_channels, smallest_size
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import adaptive_average_pool, global_average_pool, max_pool, start_network
@@ -67,7 +67,7 @@ _HEADS = {"aux1": "inception4a", "aux2": "inception4d"}
 class Inception(nn.Module):
     """Four branches of one input, concatenated."""
 
-    def __init__(self, style: Style, inputs: int, channels: tuple[int, ...], kernel: int) -> None:
+    def __init__(self, style: LayerFactory, inputs: int, channels: tuple[int, ...], kernel: int) -> None:
         super().__init__()
         one, reduce3, three, reduce5, five, pool = channels
         self.branch1 = style.unit(inputs, one, 1, names=_UNIT)
@@ -90,7 +90,7 @@ class Inception(nn.Module):
 class Head(nn.Module):
     """An auxiliary classifier: average over a 4-wide grid, 1-wide convolution, two linear layers."""
 
-    def __init__(self, style: Style, inputs: int, num_classes: int, width: float) -> None:
+    def __init__(self, style: LayerFactory, inputs: int, num_classes: int, width: float) -> None:
         super().__init__()
         channels, hidden = scale_channels(128, width), scale_channels(1024, width)
         self.pool = adaptive_average_pool(style.dims, 4)
@@ -136,7 +136,7 @@ class GoogLeNet(Trunk):
             features_only=features_only,
             input_minimum=smallest_size([first, *[_POOL] * (2 if image else 1), *poolings]),
         )
-        style = Style(dims, norm, activation, eps=1e-3)
+        style = LayerFactory(dims, norm, activation, eps=1e-3)
         narrow, wide = scale_channels(64, width), scale_channels(192, width)
         unit = style.unit(in_channels, narrow, first.kernel, stride=first.stride, names=_UNIT)
         self.append("conv1", unit, narrow, first.stride)

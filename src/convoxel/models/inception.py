@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import Published, Window, check_choice, scale_channels, smallest_size
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import average_pool, global_average_pool, max_pool, start_network
@@ -153,7 +153,7 @@ def _blocks(dims: int) -> dict[str, dict[str, Branch]]:
 class Mixed(nn.Module):
     """Branches of one input, concatenated; ``branch_pool`` begins with a pooling, the maximum where the size halves."""
 
-    def __init__(self, style: Style, inputs: int, branches: dict[str, Branch], width: float) -> None:
+    def __init__(self, style: LayerFactory, inputs: int, branches: dict[str, Branch], width: float) -> None:
         super().__init__()
         self.reduces = not branches["branch_pool"]
         self.pool = (
@@ -190,7 +190,7 @@ class Mixed(nn.Module):
         return torch.cat(found, 1)
 
 
-def _convolution(style: Style, inputs: int, outputs: int, layer: Layer) -> nn.Module:
+def _convolution(style: LayerFactory, inputs: int, outputs: int, layer: Layer) -> nn.Module:
     kernel = [layer.kernel if layer.axis in (None, axis) else 1 for axis in range(style.dims)]
     if layer.reduce:
         return style.unit(inputs, outputs, kernel, stride=_REDUCE.stride, padding=_REDUCE.padding, names=_UNIT)
@@ -200,7 +200,7 @@ def _convolution(style: Style, inputs: int, outputs: int, layer: Layer) -> nn.Mo
 class Head(nn.Module):
     """The auxiliary classifier on the 17-wide maps."""
 
-    def __init__(self, style: Style, inputs: int, num_classes: int, width: float) -> None:
+    def __init__(self, style: LayerFactory, inputs: int, num_classes: int, width: float) -> None:
         super().__init__()
         narrow, wide = scale_channels(128, width), scale_channels(768, width)
         self.pool = average_pool(style.dims, _HEAD[0].kernel, stride=_HEAD[0].stride)
@@ -238,7 +238,7 @@ class InceptionV3(Trunk):
         super().__init__(dims, in_channels, num_classes, features_only=features_only)
         self._least = smallest_size([*windows, _REDUCE, _REDUCE])
         self._least_with_head = smallest_size([*windows, _REDUCE, *_HEAD])
-        style = Style(dims, norm, activation, eps=1e-3)
+        style = LayerFactory(dims, norm, activation, eps=1e-3)
         inputs = in_channels
         for name, (channels, (kernel, stride, padding, _)) in rows.items():
             if name.startswith("maxpool"):

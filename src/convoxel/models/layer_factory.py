@@ -10,10 +10,10 @@ from torch import nn
 
 from convoxel.nn import activation, conv, norm
 
-__all__ = ["Style"]
+__all__ = ["LayerFactory"]
 
 
-class Style(NamedTuple):
+class LayerFactory(NamedTuple):
     """Makes a network's layers, so that a block takes one argument where it would take five.
 
     Attributes:
@@ -23,7 +23,7 @@ class Style(NamedTuple):
         eps: added to the variance by the normalisation.
         momentum: share of the newest batch in running statistics.
 
-    >>> Style(3).unit(8, 16, 3, stride=2)[0].weight.shape
+    >>> LayerFactory(3).unit(8, 16, 3, stride=2)[0].weight.shape
     torch.Size([16, 8, 3, 3, 3])
     """
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import Backbone, Published, check_choice, scale_channels, scale_count
 from convoxel.models.pyramid import Pyramid
 from convoxel.models.residual import InvertedResidual, Squeeze
@@ -182,7 +182,7 @@ class MobileNet(Backbone):
     ) -> None:
         super().__init__(dims, in_channels, num_classes, features_only=features_only)
         reach = 2 if check_choice("stem", stem, ("image", "small")) == "image" else 1
-        style = Style(dims, norm, activation or variant.activation, variant.eps, variant.momentum)
+        style = LayerFactory(dims, norm, activation or variant.activation, variant.eps, variant.momentum)
         inputs = scale_channels(variant.first, width)
         body = Pyramid()
         body.add(style.unit(in_channels, inputs, 3, stride=reach), inputs, reach)
@@ -219,7 +219,7 @@ def _resize_stage(stage: tuple[Row, ...], depth: float) -> tuple[Row, ...]:
     return stage[:count] + (stage[-1]._replace(stride=1),) * (count - len(stage))
 
 
-def _block(style: Style, inputs: int, row: Row, width: float, name: str) -> tuple[nn.Module, int]:
+def _block(style: LayerFactory, inputs: int, row: Row, width: float, name: str) -> tuple[nn.Module, int]:
     """Return the block of a row, and its channels."""
     outputs = scale_channels(row.outputs, width)
     if not row.factor and not row.expanded:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.nn import global_average_pool
 
 __all__ = ["InvertedResidual", "Squeeze"]
@@ -19,7 +19,7 @@ __all__ = ["InvertedResidual", "Squeeze"]
 class Squeeze(nn.Module):
     """Weighs channels by what two 1-wide convolutions make of their averages."""
 
-    def __init__(self, style: Style, channels: int, middle: int, active: nn.Module, gate: nn.Module) -> None:
+    def __init__(self, style: LayerFactory, channels: int, middle: int, active: nn.Module, gate: nn.Module) -> None:
         super().__init__()
         self.avgpool = global_average_pool(style.dims)
         self.fc1 = style.conv(channels, middle, 1, bias=True)
@@ -50,7 +50,7 @@ class InvertedResidual(nn.Module):
 
     def __init__(
         self,
-        style: Style,
+        style: LayerFactory,
         inputs: int,
         expanded: int,
         outputs: int,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import Published, check_choice, scale_channels, scale_count
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import global_average_pool, max_pool, start_network
@@ -85,7 +85,7 @@ FORMS = ("v1.5", "v1")
 class BasicBlock(nn.Module):
     """Two 3-wide convolutions and the shortcut."""
 
-    def __init__(self, style: Style, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, style: LayerFactory, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = style.conv(inputs, outputs, 3, stride=stride)
         self.bn1 = style.normalise(outputs)
@@ -110,7 +110,7 @@ class Bottleneck(nn.Module):
     """
 
     def __init__(
-        self, style: Style, inputs: int, channels: int, outputs: int, strides: tuple[int, int], groups: int
+        self, style: LayerFactory, inputs: int, channels: int, outputs: int, strides: tuple[int, int], groups: int
     ) -> None:
         super().__init__()
         self.conv1 = style.conv(inputs, channels, 1, stride=strides[0])
@@ -131,7 +131,7 @@ class Bottleneck(nn.Module):
         return out
 
 
-def _shortcut(style: Style, inputs: int, outputs: int, stride: int) -> nn.Module | None:
+def _shortcut(style: LayerFactory, inputs: int, outputs: int, stride: int) -> nn.Module | None:
     if stride == 1 and inputs == outputs:
         return None
     return style.unit(inputs, outputs, 1, stride=stride, active=False)
@@ -158,7 +158,7 @@ class ResNet(Trunk):
         super().__init__(dims, in_channels, num_classes, features_only=features_only)
         check_choice("form", form, FORMS)
         image = check_choice("stem", stem, ("image", "small")) == "image"
-        style = Style(dims, norm, activation)
+        style = LayerFactory(dims, norm, activation)
         inputs = scale_channels(64, width)
         reach = 2 if image else 1
         self.append("conv1", style.conv(in_channels, inputs, 7 if image else 3, stride=reach), inputs, reach)
@@ -183,7 +183,7 @@ class ResNet(Trunk):
 
 
 def _stage(
-    style: Style, variant: Variant, inputs: int, base: int, count: int, width: float, stride: int, form: str
+    style: LayerFactory, variant: Variant, inputs: int, base: int, count: int, width: float, stride: int, form: str
 ) -> nn.Sequential:
     """Blocks of the stage whose published width is ``base``; the first has the stride."""
     outputs = scale_channels(base, width)

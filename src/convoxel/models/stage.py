@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import check_choice
 from convoxel.nn import conv, conv_transpose, resize
 
@@ -34,7 +34,7 @@ class Residual(nn.Module):
 
     def __init__(
         self,
-        style: Style,
+        style: LayerFactory,
         inputs: int,
         middle: int,
         outputs: int,
@@ -62,7 +62,7 @@ class Residual(nn.Module):
 
 
 def build_stage(
-    style: Style,
+    style: LayerFactory,
     inputs: int,
     outputs: int,
     *,
@@ -88,7 +88,7 @@ def build_stage(
     Raises:
         ConfigError: ``block`` is neither.
 
-    >>> stage = build_stage(Style(1), 2, 4, kernel=(3,), blocks=2)
+    >>> stage = build_stage(LayerFactory(1), 2, 4, kernel=(3,), blocks=2)
     >>> [name for name, _ in stage.named_children()][:3], len(stage)
     (['conv1', 'norm1', 'act1'], 12)
     """

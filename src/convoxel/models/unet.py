@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import Network, check_choice, check_count
 from convoxel.models.stage import build_stage, build_up_sampling, crop, pad, trim
 from convoxel.nn import LEAKY_SLOPE, check_dims, conv, max_pool, start_weights
@@ -87,7 +87,9 @@ class UNet(Network):
             # Sufficient on every axis; check_input asks each axis for its own.
             self.input_multiple, self.input_minimum = math.lcm(*self.multiples), max(least)
         self.least = least
-        self._build(Style(dims, norm, activation), block, widen == "before", up, (bias, up_bias), deep_supervision)
+        self._build(
+            LayerFactory(dims, norm, activation), block, widen == "before", up, (bias, up_bias), deep_supervision
+        )
 
     def _check_options(self, up: str, deep_supervision: int) -> None:
         """Refuse what does not go together."""
@@ -147,7 +149,13 @@ class UNet(Network):
         return [*reversed(pairs), (size, size)]
 
     def _build(
-        self, style: Style, block: str, before: bool, up: str, biases: tuple[bool | None, bool], deep_supervision: int
+        self,
+        style: LayerFactory,
+        block: str,
+        before: bool,
+        up: str,
+        biases: tuple[bool | None, bool],
+        deep_supervision: int,
     ) -> None:
         channels = self.channels
 

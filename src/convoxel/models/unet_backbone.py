@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from convoxel.errors import ConfigError
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import Backbone, Network, check_choice, check_count, scale_channels
 from convoxel.models.stage import build_stage, build_up_sampling, crop, pad
 from convoxel.nn import LEAKY_SLOPE, conv, start_weights
@@ -87,7 +87,7 @@ class DenseUNet(Network):
         check_count("width", width)
         self.sizes = sizes
         self.encoder = encoder
-        dims, style = encoder.dims, Style(encoder.dims, norm, activation)
+        dims, style = encoder.dims, LayerFactory(encoder.dims, norm, activation)
         # Each level's stride and the channels of its skip.
         levels = list(zip(encoder.feature_strides, encoder.feature_channels, strict=True))
         if levels[0][0] > 1:

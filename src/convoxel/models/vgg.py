@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.layer_factory import Style
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import (
     Backbone,
     Published,
@@ -119,7 +119,7 @@ class VGG(Backbone):
             features_only=features_only,
             input_minimum=smallest_size([_POOL] * sum(pooled)),
         )
-        style = Style(dims, variant.norm if norm is None else norm, activation)
+        style = LayerFactory(dims, variant.norm if norm is None else norm, activation)
         body = Pyramid()
         inputs = in_channels
         for channels, count, pool in zip(variant.channels, variant.blocks, pooled, strict=True):

@@ -17,7 +17,7 @@ from convoxel.data.header import fit_channels
 from convoxel.data.image import list_images, read_header, split_ending, with_dims
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_bytes
-from convoxel.files.fault import Ledger
+from convoxel.files.fault import ErrorCollector
 from convoxel.train.inference import Predictor, load_predictor
 from convoxel.train.progress import Progress
 
@@ -91,7 +91,7 @@ def _list(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     folder = source / "images" if (source / "images").is_dir() else source
-    files = list_images(folder, Ledger())
+    files = list_images(folder, ErrorCollector())
     if not files:
         raise DataError(f"input: {folder} holds no image file. Give a folder of .nii.gz, .png, .npy … files.")
     return files

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from convoxel.graph.ir.size import Size
-from convoxel.graph.passes.rewrite import Site
+from convoxel.graph.passes.rewrite import Rewriter
 
 __all__ = ["MOVEMENTS"]
 
 _MOST_COPIES = 64  # repetitions of a tensor, each a step of its own
 
 
-def _concat(site: Site) -> bool:
+def _concat(site: Rewriter) -> bool:
     native = all(map(site.is_native, site.node.inputs)) and len(site.node.inputs) > 1
     return native and site.is_made_natively() and site.last("concat", *site.node.inputs, axis=site.node["axis"])
 
 
-def _slice(site: Site) -> bool:
+def _slice(site: Rewriter) -> bool:
     """One range after another; those of channels must be whole, or of known numbers."""
     ranges = list(zip(site.node["starts"], site.node["stops"], site.node["steps"], strict=True))
     used = [axis for axis, bounds in enumerate(ranges) if bounds not in ((0, None, 1), (0, site.x.shape[axis], 1))]
@@ -46,7 +46,7 @@ def _slice(site: Site) -> bool:
     return True
 
 
-def _gather(site: Site) -> bool:
+def _gather(site: Rewriter) -> bool:
     index, channels = site.constant(1), site.x.shape[1]
     if index is None or index.ndim != 1 or site.node["axis"] != 1 or not isinstance(channels, int):
         return False
@@ -56,7 +56,7 @@ def _gather(site: Site) -> bool:
     return site.last("pick_channels", site.x.name, site.add(picked.astype(np.int32), "index"))
 
 
-def _pad(site: Site) -> bool:
+def _pad(site: Rewriter) -> bool:
     padding, value, mode = tuple(site.node["padding"]), site.constant(1), site.node["mode"]
     zero = not site.node.inputs[1] or (value is not None and not value.any())
     if padding[0] != (0, 0) or not site.is_made_natively():
@@ -69,7 +69,7 @@ def _pad(site: Site) -> bool:
     return site.last("pad", site.x.name, padding=padding[2:], mode=mode)
 
 
-def _pad_channels(site: Site, padding: tuple[Any, ...], value: Any) -> bool:
+def _pad_channels(site: Rewriter, padding: tuple[Any, ...], value: Any) -> bool:
     """More channels of one number beside those of x; positions are padded with zeros only."""
     open_or_cut = any(isinstance(side, Size) or side < 0 for side in padding[1])
     around = any(pair != (0, 0) for pair in padding[2:])
@@ -92,7 +92,7 @@ def _pad_channels(site: Site, padding: tuple[Any, ...], value: Any) -> bool:
     return site.last("pad", whole, padding=padding[2:], mode="zero")
 
 
-def _reshape(site: Site) -> bool:
+def _reshape(site: Rewriter) -> bool:
     """A line of channels becomes a line of positions, or the other way round (Wang et al. 2020, "ECA-Net")."""
     before, after = site.x.shape, site.shape
     places = [[axis for axis, size in enumerate(shape) if axis and size != 1] for shape in (before, after)]
@@ -102,17 +102,17 @@ def _reshape(site: Site) -> bool:
     return 1 in (old, new) and old != new and before[old] == after[new] and site.last("lay", site.x.name, shape=after)
 
 
-def _is_worth_it(site: Site) -> bool:
+def _is_worth_it(site: Rewriter) -> bool:
     """Whether a native step is at either side: it is the smaller tensor that is converted."""
     return site.is_made_natively() or site.is_read_natively()
 
 
-def _expand(site: Site) -> bool:
+def _expand(site: Rewriter) -> bool:
     fits = len(site.x.shape) == len(site.shape)
     return fits and _is_worth_it(site) and site.last("expand", site.x.name, shape=site.shape)
 
 
-def _tile(site: Site) -> bool:
+def _tile(site: Rewriter) -> bool:
     repeats = tuple(site.node["repeats"])
     known = all(isinstance(count, int) and count > 0 for count in repeats)
     if not known or math.prod(repeats) > _MOST_COPIES or not _is_worth_it(site):
@@ -120,12 +120,12 @@ def _tile(site: Site) -> bool:
     return site.last("tile", site.x.name, repeats=repeats)
 
 
-def _blocks(site: Site) -> bool:
+def _blocks(site: Rewriter) -> bool:
     how = {key: site.node[key] for key in ("block", "channels_outside")}
     return len(site.shape) > 2 and site.last(site.node.operator.removeprefix("array."), site.x.name, **how)
 
 
-MOVEMENTS: dict[str, Callable[[Site], bool]] = {
+MOVEMENTS: dict[str, Callable[[Rewriter], bool]] = {
     "concat": _concat,
     "slice": _slice,
     "gather": _gather,

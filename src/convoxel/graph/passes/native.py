@@ -18,7 +18,7 @@ from convoxel.graph.ir.size import Size
 from convoxel.graph.operators.table import OPERATORS
 from convoxel.graph.operators.view import NATIVE_RANKS
 from convoxel.graph.passes.movement import MOVEMENTS
-from convoxel.graph.passes.rewrite import Site
+from convoxel.graph.passes.rewrite import Rewriter
 
 __all__ = ["clipping", "use_native"]
 
@@ -28,21 +28,21 @@ _SELU = {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}
 # ---- element by element ----------------------------------------------------------------------------------
 
 
-def _plain(kind: str, parameter: str = "") -> Callable[[Site], bool]:
+def _plain(kind: str, parameter: str = "") -> Callable[[Rewriter], bool]:
     """Return the rule of an activation whose ``parameter`` is the engine's slope."""
 
-    def rule(site: Site) -> bool:
+    def rule(site: Rewriter) -> bool:
         return site.activation(kind, float(site.node[parameter]) if parameter else 0.0)
 
     return rule
 
 
-def _celu(site: Site) -> bool:
+def _celu(site: Rewriter) -> bool:
     alpha = float(site.node["alpha"])
     return alpha > 0 and site.activation("celu", alpha)
 
 
-def _softplus(site: Site) -> bool:
+def _softplus(site: Rewriter) -> bool:
     """softplus(βx) / β; beyond a threshold of 15 or more float32 cannot tell it from x."""
     beta, threshold = float(site.node["beta"]), float(site.node["threshold"])
     if threshold < 15 or beta <= 0:
@@ -55,33 +55,33 @@ def _softplus(site: Site) -> bool:
     return site.last("affine", curved, back, none)
 
 
-def _thresholded_relu(site: Site) -> bool:
+def _thresholded_relu(site: Rewriter) -> bool:
     """What is not above a bound becomes the bound."""
     bound = float(site.node["alpha"])
     return bound == float(site.node["value"]) and site.activation(*clipping(bound, math.inf))
 
 
-def _selu(site: Site) -> bool:
+def _selu(site: Rewriter) -> bool:
     usual = all(math.isclose(site.node[key], number, rel_tol=1e-6) for key, number in _SELU.items())
     return usual and site.activation("selu")
 
 
-def _gelu(site: Site) -> bool:
+def _gelu(site: Rewriter) -> bool:
     return site.activation("gelu_tanh" if site.node["approximate"] == "tanh" else "gelu")
 
 
-def _hard_sigmoid(site: Site) -> bool:
+def _hard_sigmoid(site: Rewriter) -> bool:
     alpha, beta = float(site.node["alpha"]), float(site.node["beta"])
     if math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
         return site.activation("hard_sigmoid")
     return site.affine(alpha, beta, activation="clip", slope=(0.0, 1.0))
 
 
-def _swish(site: Site) -> bool:
+def _swish(site: Rewriter) -> bool:
     return site.node["alpha"] == 1 and site.activation("silu")
 
 
-def _clip(site: Site) -> bool:
+def _clip(site: Rewriter) -> bool:
     bounds = []
     for index, usual in ((1, -math.inf), (2, math.inf)):
         array = site.constant(index)
@@ -97,7 +97,7 @@ def clipping(low: float, high: float) -> tuple[str, Any]:
     return (known, 0.0) if known else ("clip", (low, high))
 
 
-def _prelu(site: Site) -> bool:
+def _prelu(site: Rewriter) -> bool:
     slope = site.constant(1)
     if slope is None:
         return False
@@ -123,7 +123,7 @@ _SCALINGS: dict[str, Callable[[NDArray[np.float64], bool], tuple[Any, Any] | Non
 """Scale and shift of x ∘ number, or of number ∘ x if the number comes ``first``."""
 
 
-def _combination(site: Site) -> bool:
+def _combination(site: Rewriter) -> bool:
     """Two tensors, or a tensor and numbers for its channels."""
     operator, rank = site.node.operator.removeprefix("array."), len(site.shape)
     operands = list(site.node.inputs)
@@ -142,7 +142,7 @@ def _combination(site: Site) -> bool:
     return whole and site.last(operator, *operands)
 
 
-def _scaled(site: Site, operator: str, number: NDArray[Any], first: bool) -> bool:
+def _scaled(site: Rewriter, operator: str, number: NDArray[Any], first: bool) -> bool:
     """Replace the node by a scaling or a cut-off if ``number`` holds one number for each channel, or one for all."""
     name = site.node.inputs[1 if first else 0]
     per_channel = number.ndim >= 2 and number.size == number.shape[1] == site.shape[1]
@@ -165,26 +165,26 @@ def _scaled(site: Site, operator: str, number: NDArray[Any], first: bool) -> boo
     return site.last("affine", name, *parts)
 
 
-def _rank(site: Site, name: str) -> int:
+def _rank(site: Rewriter, name: str) -> int:
     value = site.graph.values.get(name)
     return len(value.shape) if value is not None else site.constants[name].ndim
 
 
-def _power(site: Site) -> bool:
+def _power(site: Rewriter) -> bool:
     exponent = site.constant(1)
     if exponent is None or exponent.size != 1 or exponent.ndim > len(site.shape) or exponent.reshape(-1)[0] != 2:
         return False
     return site.is_native(site.x.name) and site.last("multiply", site.x.name, site.x.name)
 
 
-def _reciprocal(site: Site) -> bool:
+def _reciprocal(site: Rewriter) -> bool:
     return site.last("divide", site.add(np.ones((1,) * len(site.shape), np.float32), "one"), site.x.name)
 
 
 # ---- along axes ------------------------------------------------------------------------------------------
 
 
-def _reduction(site: Site) -> bool:
+def _reduction(site: Rewriter) -> bool:
     function, axes = site.node.operator.removeprefix("array.reduce_"), tuple(site.node["axes"])
     source = site.x.name
     if 0 in axes or not axes:
@@ -200,7 +200,7 @@ def _reduction(site: Site) -> bool:
     return site.last("array.reshape", whole, shape=site.shape)
 
 
-def _smallest(site: Site, axes: tuple[int, ...]) -> bool:
+def _smallest(site: Rewriter, axes: tuple[int, ...]) -> bool:
     """min x = −max(−x)"""
     turn = site.add(np.array([-1.0]), "turn"), site.add(np.zeros(1), "shift")
     source = site.between("affine", site.x.name, *turn, shape=site.x.shape)
@@ -212,7 +212,7 @@ def _smallest(site: Site, axes: tuple[int, ...]) -> bool:
     return site.last("array.reshape", whole, shape=site.shape)
 
 
-def _rms_norm(site: Site) -> bool:
+def _rms_norm(site: Rewriter) -> bool:
     """The layer norm of x beside −x: their mean is 0, and their variance the mean square of x."""
     channels = site.shape[1]
     if len(site.shape) != 2 or site.node["axis"] % 2 != 1 or not isinstance(channels, int):
@@ -230,7 +230,7 @@ def _rms_norm(site: Site) -> bool:
     return site.last("narrow", whole, axis=1, start=0, stop=channels)
 
 
-def _adaptive_max_pool(site: Site) -> bool:
+def _adaptive_max_pool(site: Rewriter) -> bool:
     """Windows of equal length, or the whole axis."""
     lengths = []
     for old, new in zip(site.x.shape[2:], site.node["size"], strict=True):
@@ -242,18 +242,18 @@ def _adaptive_max_pool(site: Site) -> bool:
     return site.last("max_pool", site.x.name, **window)
 
 
-def _softmax(site: Site) -> bool:
+def _softmax(site: Rewriter) -> bool:
     return tuple(site.node["axes"]) == (1,) and site.last("softmax", site.x.name, log=site.node["log"])
 
 
-def _response_norm(site: Site) -> bool:
+def _response_norm(site: Rewriter) -> bool:
     # An even window begins elsewhere in the native step.
     usual = {key: site.node[key] for key in ("size", "alpha", "beta", "bias")}
     fits = usual["size"] % 2 == 1 and usual["alpha"] >= 0 and usual["bias"] > 0
     return fits and site.last("local_response_norm", site.x.name, **usual)
 
 
-def _layer_norm(site: Site) -> bool:
+def _layer_norm(site: Rewriter) -> bool:
     rank = len(site.shape)
     weights = [site.constants.get(name) if name else None for name in site.node.inputs[1:]]
     known = all(not name or name in site.constants for name in site.node.inputs[1:])
@@ -273,14 +273,14 @@ def _layer_norm(site: Site) -> bool:
     return site.last(operator, result, *inputs, **attributes)
 
 
-def _matmul(site: Site) -> bool:
+def _matmul(site: Rewriter) -> bool:
     weight = site.constant(1)
     if weight is None or weight.ndim != 2 or len(site.x.shape) != 2 or weight.dtype != np.float32:
         return False
     return site.last("dense", site.x.name, site.add(np.ascontiguousarray(weight.T), "weight"))
 
 
-_RULES: dict[str, Callable[[Site], bool]] = {
+_RULES: dict[str, Callable[[Rewriter], bool]] = {
     **MOVEMENTS,
     "relu": _plain("relu"),
     "sigmoid": _plain("sigmoid"),
@@ -322,13 +322,13 @@ def use_native(graph: Graph) -> Graph:
     made: set[str] = set()
     nodes: list[Node] = []
     for node in graph.nodes:
-        replaced = _replaced(Site(graph, node, constants, made)) or [node]
+        replaced = _replaced(Rewriter(graph, node, constants, made)) or [node]
         nodes += replaced
         made.update(v.name for n in replaced if OPERATORS[n.operator].layout != CHANNELS_FIRST for v in n.outputs)
     return graph.replace(nodes=tuple(nodes), constants=constants)
 
 
-def _replaced(site: Site) -> list[Node]:
+def _replaced(site: Rewriter) -> list[Node]:
     """Return the nodes that make what the site's node made; none if it must stay."""
     node = site.node
     rule = _RULES.get(node.operator.removeprefix("array.")) if node.operator.startswith("array.") else None

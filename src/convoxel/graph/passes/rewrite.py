@@ -13,10 +13,10 @@ from convoxel.graph.operators.table import OPERATORS, make_node
 from convoxel.graph.operators.view import NATIVE_RANKS
 from convoxel.graph.passes.constant import add_constant
 
-__all__ = ["Site"]
+__all__ = ["Rewriter"]
 
 
-class Site:
+class Rewriter:
     """A node that may be replaced, and the nodes that replace it."""
 
     def __init__(self, graph: Graph, node: Node, constants: dict[str, NDArray[Any]], made: set[str]) -> None:

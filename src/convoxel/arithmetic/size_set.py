@@ -1,9 +1,9 @@
-"""Functions of a size that climb alike in every period, and the sets of sizes at which they take given values.
+"""Functions of a size that grow alike in every period, and the sets of sizes at which they take given values.
 
-What a layer makes of a size is a staircase: ⌊(i + 2p − e) / s⌋ + 1 is one more whenever i is s more. Sums and
-compositions of staircases are staircases, so the size of every tensor of a network is one, as a function of the
+The size that a layer makes is periodic up to a slope: ⌊(i + 2p − e) / s⌋ + 1 is one more whenever i is s more. Sums and
+compositions of such functions are such functions, so the size of every tensor of a network is one, as a function of the
 input's. The sizes that meet a condition on such functions are therefore a few single ones and a few endless
-progressions start + step · n, which ``Sizes`` holds: a complete answer for all of the infinitely many sizes.
+progressions start + step · n, which ``SizeSet`` holds: a complete answer for all of the infinitely many sizes.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from dataclasses import dataclass
 
 from convoxel.errors import UnsupportedError
 
-__all__ = ["Sizes", "Staircase", "check_period", "solve_conditions"]
+__all__ = ["PeriodicAffine", "SizeSet", "check_period", "solve_conditions"]
 
 # The zoo's longest pattern is 64; at this one a layer still takes a tenth of a second.
 _LONGEST = 1 << 16
 
 
 @dataclass(frozen=True)
-class Staircase:
-    """The function f with f(q · period + r) = ``values[r]`` + q · ``climb``, for every integer.
+class PeriodicAffine:
+    """The function f with f(q · period + r) = ``values[r]`` + q · ``slope``, for every integer.
 
-    >>> halve = Staircase((0, 0), 1)  # ⌊i / 2⌋
+    >>> halve = PeriodicAffine((0, 0), 1)  # ⌊i / 2⌋
     >>> [halve.at(i) for i in (0, 5, 64)]
     [0, 2, 32]
     """
 
     values: tuple[int, ...]
-    climb: int
+    slope: int
 
     @classmethod
-    def identity(cls) -> Staircase:
+    def identity(cls) -> PeriodicAffine:
         """Return f(i) = i."""
         return cls((0,), 1)
 
     @classmethod
-    def sample(cls, function: Callable[[int], int], period: int, climb: int) -> Staircase:
+    def sample(cls, function: Callable[[int], int], period: int, slope: int) -> PeriodicAffine:
         """Return the staircase that ``function`` is for large arguments.
 
-        >>> Staircase.sample(lambda i: (i - 3) // 2 + 1, 2, 1)  # negative results for arguments too small
-        Staircase(values=(-1, 0), climb=1)
+        >>> PeriodicAffine.sample(lambda i: (i - 3) // 2 + 1, 2, 1)  # negative results for arguments too small
+        PeriodicAffine(values=(-1, 0), slope=1)
         """
         far = 1 << 40
-        return cls(tuple(function(far * period + r) - far * climb for r in range(period)), climb)
+        return cls(tuple(function(far * period + r) - far * slope for r in range(period)), slope)
 
     @property
     def period(self) -> int:
@@ -55,49 +55,49 @@ class Staircase:
     def at(self, i: int) -> int:
         """Return f(i)."""
         turn, rest = divmod(i, len(self.values))
-        return self.values[rest] + turn * self.climb
+        return self.values[rest] + turn * self.slope
 
-    def after(self, inner: Staircase) -> Staircase:
+    def after(self, inner: PeriodicAffine) -> PeriodicAffine:
         """Return i ↦ f(inner(i)).
 
-        >>> Staircase((0, 0), 1).after(Staircase((0, 0), 1))  # halve twice
-        Staircase(values=(0, 0, 0, 0), climb=1)
+        >>> PeriodicAffine((0, 0), 1).after(PeriodicAffine((0, 0), 1))  # halve twice
+        PeriodicAffine(values=(0, 0, 0, 0), slope=1)
         """
-        turns = self.period // math.gcd(inner.climb, self.period)
+        turns = self.period // math.gcd(inner.slope, self.period)
         check_period(turns * inner.period)
         reached = (inner.at(i) for i in range(turns * inner.period))
-        return _reduced([self.at(value) for value in reached], turns * inner.climb // self.period * self.climb)
+        return _reduced([self.at(value) for value in reached], turns * inner.slope // self.period * self.slope)
 
-    def minus(self, other: Staircase) -> Staircase:
+    def minus(self, other: PeriodicAffine) -> PeriodicAffine:
         """Return i ↦ f(i) − other(i)."""
         period = math.lcm(self.period, other.period)
         check_period(period)
-        climb = self.climb * (period // self.period) - other.climb * (period // other.period)
-        return _reduced([self.at(i) - other.at(i) for i in range(period)], climb)
+        slope = self.slope * (period // self.period) - other.slope * (period // other.period)
+        return _reduced([self.at(i) - other.at(i) for i in range(period)], slope)
 
-    def plus(self, amount: int) -> Staircase:
+    def plus(self, amount: int) -> PeriodicAffine:
         """Return i ↦ f(i) + amount."""
-        return Staircase(tuple(value + amount for value in self.values), self.climb)
+        return PeriodicAffine(tuple(value + amount for value in self.values), self.slope)
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """A set of sizes: ``few`` single ones, and start + step · n for every n ≥ 0 and each of ``starts``.
+class SizeSet:
+    """A set of sizes: single ``exceptions``, and start + step · n for every n ≥ 0 and each of ``starts``.
 
-    >>> valid = Sizes(step=16, starts=(188,))
+    >>> valid = SizeSet(step=16, starts=(188,))
     >>> print(valid), 572 in valid, 573 in valid, valid.nearest(573)
     188 + 16 n (n ≥ 0)
     (None, True, False, (572, 588))
     """
 
-    few: tuple[int, ...] = ()
+    exceptions: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
     step: int = 1
 
     @property
     def smallest(self) -> int | None:
         """The smallest size, or None where there is none."""
-        return min((*self.few, *self.starts), default=None)
+        return min((*self.exceptions, *self.starts), default=None)
 
     @property
     def endless(self) -> bool:
@@ -107,17 +107,17 @@ class Sizes:
     def __contains__(self, size: object) -> bool:
         """Whether ``size`` is one of them."""
         return isinstance(size, int) and (
-            size in self.few or any(size >= start and (size - start) % self.step == 0 for start in self.starts)
+            size in self.exceptions or any(size >= start and (size - start) % self.step == 0 for start in self.starts)
         )
 
     def __iter__(self) -> Iterator[int]:
         """Yield them in ascending order; endlessly where there are infinitely many.
 
         >>> import itertools
-        >>> list(itertools.islice(Sizes(step=16, starts=(188,)), 3))
+        >>> list(itertools.islice(SizeSet(step=16, starts=(188,)), 3))
         [188, 204, 220]
         """
-        last = max((*self.few, *self.starts), default=-1)
+        last = max((*self.exceptions, *self.starts), default=-1)
         size = self.smallest or 0
         while size <= last or self.starts:
             if size in self:
@@ -126,43 +126,45 @@ class Sizes:
 
     def __bool__(self) -> bool:
         """Whether there is any."""
-        return bool(self.few or self.starts)
+        return bool(self.exceptions or self.starts)
 
     def nearest(self, size: int) -> tuple[int, ...]:
         """Return ``size`` if it is one of them, else the next below and the next above, as far as they exist."""
         if size in self:
             return (size,)
-        below = [few for few in self.few if few < size]
+        below = [single for single in self.exceptions if single < size]
         below += [size - (size - start) % self.step for start in self.starts if start < size]
-        above = [few for few in self.few if few > size]
+        above = [single for single in self.exceptions if single > size]
         above += [max(start, size + (start - size) % self.step) for start in self.starts]
         return (*([max(below)] if below else []), *([min(above)] if above else []))
 
-    def where(self, level: Staircase) -> Sizes:
+    def where(self, level: PeriodicAffine) -> SizeSet:
         """Return those of them at which ``level`` is 0.
 
-        >>> print(Sizes(starts=(188,), step=16).where(Staircase((-184 - 388,), 1)))  # i − 184 = 388
+        >>> print(SizeSet(starts=(188,), step=16).where(PeriodicAffine((-184 - 388,), 1)))  # i − 184 = 388
         572
         """
-        few = [size for size in self.few if level.at(size) == 0]
+        exceptions = [size for size in self.exceptions if level.at(size) == 0]
         starts: list[int] = []
         period = math.lcm(self.step, level.period)
         check_period(period)
-        climb = level.climb * (period // level.period)
+        slope = level.slope * (period // level.period)
         for size in (start + turn * self.step for start in self.starts for turn in range(period // self.step)):
             value = level.at(size)
-            if climb == 0 and value == 0:
+            if slope == 0 and value == 0:
                 starts.append(size)
-            elif climb != 0 and value % climb == 0 and value // climb <= 0:
-                few.append(size - value // climb * period)
-        return _merged(few, starts, period)
+            elif slope != 0 and value % slope == 0 and value // slope <= 0:
+                exceptions.append(size - value // slope * period)
+        return _merged(exceptions, starts, period)
 
     def __str__(self) -> str:
         """Return for instance ``188 + 16 n (n ≥ 0)``, ``221 … 224``, ``every size from 63`` or ``no size``."""
         parts = []
-        if self.few:
-            run = len(self.few) > 2 and self.few[-1] - self.few[0] == len(self.few) - 1
-            parts.append(f"{self.few[0]} … {self.few[-1]}" if run else ", ".join(map(str, self.few)))
+        if self.exceptions:
+            run = len(self.exceptions) > 2 and self.exceptions[-1] - self.exceptions[0] == len(self.exceptions) - 1
+            parts.append(
+                f"{self.exceptions[0]} … {self.exceptions[-1]}" if run else ", ".join(map(str, self.exceptions))
+            )
         if self.starts and self.step == 1:
             parts.append(f"every size from {self.starts[0]}")
         elif self.starts:
@@ -171,34 +173,34 @@ class Sizes:
         return " and ".join(parts) or "no size"
 
 
-def solve_conditions(positive: Sequence[Staircase], zero: Sequence[Staircase]) -> Sizes:
+def solve_conditions(positive: Sequence[PeriodicAffine], zero: Sequence[PeriodicAffine]) -> SizeSet:
     """Return every i ≥ 1 at which all of ``positive`` are at least 1 and all of ``zero`` are 0.
 
-    On one residue class r + P · q, with P a common period, each condition is linear in q: values[r] + q · climb.
+    On one residue class r + P · q, with P a common period, each condition is linear in q: values[r] + q · slope.
     It holds from some q on, up to some q, at one q, always or never.
 
-    >>> even = Staircase((0, 1), 0)  # i mod 2
-    >>> print(solve_conditions([Staircase.identity().plus(-6)], [even]))
+    >>> even = PeriodicAffine((0, 1), 0)  # i mod 2
+    >>> print(solve_conditions([PeriodicAffine.identity().plus(-6)], [even]))
     8 + 2 n (n ≥ 0)
     """
     positive, zero = list(dict.fromkeys(positive)), list(dict.fromkeys(zero))
     period = math.lcm(*(each.period for each in (*positive, *zero)))
     check_period(period)
-    few: list[int] = []
+    exceptions: list[int] = []
     starts: list[int] = []
     for rest in range(1, period + 1):  # sizes of at least 1
         low, high = 0, None
         for conditions, least, most in ((positive, 1, None), (zero, 0, 0)):
             for condition in conditions:
-                value, climb = condition.at(rest), condition.climb * (period // condition.period)
-                low, high = _narrowed(low, high, value - least, climb)
+                value, slope = condition.at(rest), condition.slope * (period // condition.period)
+                low, high = _narrowed(low, high, value - least, slope)
                 if most is not None:
-                    low, high = _narrowed(low, high, most - value, -climb)
+                    low, high = _narrowed(low, high, most - value, -slope)
         if high is None:
             starts.append(rest + low * period)
         else:
-            few += [rest + turn * period for turn in range(low, high + 1)]
-    return _merged(few, starts, period)
+            exceptions += [rest + turn * period for turn in range(low, high + 1)]
+    return _merged(exceptions, starts, period)
 
 
 def check_period(period: int) -> None:
@@ -210,17 +212,17 @@ def check_period(period: int) -> None:
         )
 
 
-def _narrowed(low: int, high: int | None, value: int, climb: int) -> tuple[int, int | None]:
-    """Return the range of q, within low … high, in which value + q · climb ≥ 0."""
-    if climb > 0:
-        return max(low, -(value // climb)), high
-    if climb == 0:
+def _narrowed(low: int, high: int | None, value: int, slope: int) -> tuple[int, int | None]:
+    """Return the range of q, within low … high, in which value + q · slope ≥ 0."""
+    if slope > 0:
+        return max(low, -(value // slope)), high
+    if slope == 0:
         return (low, high) if value >= 0 else (low, low - 1)
-    last = value // -climb
+    last = value // -slope
     return low, last if high is None else min(high, last)
 
 
-def _merged(few: Sequence[int], starts: Sequence[int], period: int) -> Sizes:
+def _merged(exceptions: Sequence[int], starts: Sequence[int], period: int) -> SizeSet:
     """Return the set with the shortest step that says the same."""
     for step in range(1, period):
         if period % step or not starts:
@@ -230,7 +232,7 @@ def _merged(few: Sequence[int], starts: Sequence[int], period: int) -> Sizes:
             classes.setdefault(start % step, []).append(start)
         if any(len(found) != period // step for found in classes.values()):
             continue
-        single = list(few)
+        single = list(exceptions)
         begins = []
         for found in classes.values():
             # From the largest start less a period on, every step is met; below, only some are.
@@ -238,26 +240,26 @@ def _merged(few: Sequence[int], starts: Sequence[int], period: int) -> Sizes:
             begins.append(begin)
             single += [size for start in found for size in range(start, begin, period)]
         return _trimmed(single, begins, step)
-    return _trimmed(few, starts, period)
+    return _trimmed(exceptions, starts, period)
 
 
-def _trimmed(few: Sequence[int], starts: Sequence[int], step: int) -> Sizes:
+def _trimmed(exceptions: Sequence[int], starts: Sequence[int], step: int) -> SizeSet:
     """Return the set with every progression begun as early as the single sizes allow."""
-    left, begins = set(few), []
+    left, begins = set(exceptions), []
     for start in starts:
         while start - step in left:
             start -= step
             left.remove(start)
         begins.append(start)
-    return Sizes(tuple(sorted(left)), tuple(sorted(begins)), step if begins else 1)
+    return SizeSet(tuple(sorted(left)), tuple(sorted(begins)), step if begins else 1)
 
 
-def _reduced(values: Sequence[int], climb: int) -> Staircase:
-    full = Staircase(tuple(values), climb)
+def _reduced(values: Sequence[int], slope: int) -> PeriodicAffine:
+    full = PeriodicAffine(tuple(values), slope)
     for period in range(1, full.period):
-        if full.period % period or climb * period % full.period:
+        if full.period % period or slope * period % full.period:
             continue
-        short = Staircase(full.values[:period], climb * period // full.period)
+        short = PeriodicAffine(full.values[:period], slope * period // full.period)
         if all(short.at(i) == value for i, value in enumerate(full.values)):
             return short
     return full
