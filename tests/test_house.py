@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -13,63 +14,145 @@ import convoxel
 
 SOURCE = Path(convoxel.__file__).parent
 
-# Each layer may import those before it (and itself).
+# Each layer may import those before it, and itself; layers of one line do not know each other. A module that no line
+# names belongs to the longest prefix that one does.
 LAYERS = [
     ["errors"],
+    ["files"],
     ["arithmetic"],
     ["native", "reference"],
+    ["graph.ir"],
+    ["graph.operators"],
+    ["graph.read"],
+    ["graph.passes"],
+    ["graph.run"],
+    ["graph.store"],
     ["graph"],
     ["inspect"],
     ["nn"],
     ["models"],
-    ["search", "data"],
+    ["data"],
+    ["predict"],
     ["train"],
+    ["search"],
     ["draw"],
+    ["report"],
+    ["explorer"],
     ["bench"],
-    ["explorer", "cli"],
+    ["cli"],
+    ["__init__", "__main__"],
 ]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Beyond the order: who must not know whom, or which package.
 FORBIDDEN = {
-    "arithmetic": {"numpy", "torch"},
-    "native": {"torch", "onnx"},
-    "nn": {"convoxel.graph", "convoxel.native"},
-    "models": {"convoxel.graph", "convoxel.native"},
+    "arithmetic": ("numpy", "torch"),
+    "native": ("torch", "onnx"),
+    "nn": ("convoxel.graph", "convoxel.native"),
+    "models": ("convoxel.graph", "convoxel.native"),
+    "graph.run": ("torch", "onnx"),
+}
+# Imports against the order that are still to be turned: none may be added.
+PENDING: set[tuple[str, str]] = {
+    ("draw.figure", "draw.raster"),
+    ("draw.figure", "draw.vector"),
+    ("graph.ir.printer", "graph.operators.table"),
+    ("graph.run.program", "graph.store.cvx"),
+    ("graph.run.program", "graph.store.tensor_file"),
+    ("graph.run.verification", "torch"),
+    ("graph.run.verification", "torch.utils._pytree.tree_leaves"),
+    ("graph.store.load", "graph.specialised"),
+    ("inspect.describe", "models"),
 }
 
 
+def module_name(path: Path) -> str:
+    """The dotted name below the package: "graph.ir.size"."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def layer_of(module: str) -> str:
+    """The longest prefix of a module's name that is a layer."""
+    parts = module.split(".")
+    return next((p for n in range(len(parts), 0, -1) if (p := ".".join(parts[:n])) in RANK), "")
+
+
 def imports(path: Path) -> list[tuple[int, str]]:
+    """Every module that a file imports, wherever, by statement or by name; of ours the modules that names come from."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            names = [f"{module}.{alias.name}" for alias in node.names] if module == "convoxel" else [module]
-            found += [(node.lineno, name) for name in names]
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            found += [(node.lineno, text) for text in constant_prefixes(node)]
     return found
+
+
+def constant_prefixes(call: ast.Call) -> list[str]:
+    """The names, or the constant beginnings of names, that ``import_module`` gets."""
+    first = call.args[0] if call.args else None
+    if isinstance(first, ast.JoinedStr):
+        first = first.values[0]
+    return [first.value.rstrip(".")] if isinstance(first, ast.Constant) and isinstance(first.value, str) else []
+
+
+def our_module(name: str) -> str:
+    """The module of ours that an imported name belongs to, "" if it is none of ours."""
+    parts = name.split(".")
+    if parts[0] != "convoxel" or len(parts) == 1:
+        return ""
+    inner = parts[1:]
+    return next((m for n in range(len(inner), 0, -1) if (m := ".".join(inner[:n])) in MODULES), "errors")
+
+
+def against_the_order() -> set[tuple[str, str]]:
+    """Pairs of modules, the first of which imports the second against the order."""
+    wrong = set()
+    for module, path in MODULES.items():
+        layer = layer_of(module)
+        assert layer, f"{path} belongs to no layer"
+        for _, name in imports(path):
+            other = our_module(name)
+            if other and layer_of(other) != layer and RANK[layer_of(other)] >= RANK[layer]:
+                wrong.add((module, other))
+            elif any(name == f or name.startswith(f + ".") for f in FORBIDDEN.get(layer, ())):
+                wrong.add((module, name))
+    return wrong
 
 
 @pytest.mark.smoke
 def test_imports_go_up_the_layers_only() -> None:
-    rank = {name: i for i, names in enumerate(LAYERS) for name in names}
-    errors = {"__version__", *(n for n in convoxel.__all__ if n.endswith("Error"))}
-    wrong = []
-    for path in sorted(SOURCE.rglob("*.py")):
-        layer = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        if layer == "__init__":
-            continue
-        assert layer in rank, f"{path} belongs to no layer"
-        for line, name in imports(path):
-            parts = name.split(".")
-            where = f"{path.relative_to(SOURCE)}:{line} imports {name}"
-            ours = parts[0] == "convoxel" and len(parts) > 1 and parts[1] not in errors
-            if ours and rank.get(parts[1], 99) > rank[layer]:
-                wrong.append(where)
-            if any(name == f or name.startswith(f + ".") for f in FORBIDDEN.get(layer, ())):
-                wrong.append(where)
-            if path.relative_to(SOURCE).as_posix() == "graph/program.py" and parts[0] == "torch":
-                wrong.append(where)
-    assert wrong == []
+    wrong = against_the_order()
+    assert sorted(wrong - PENDING) == []
+    circles = {("draw.figure", "draw.raster"), ("draw.figure", "draw.vector")}
+    assert sorted(PENDING - wrong - circles) == [], "these are turned: take them off the list"
+
+
+@pytest.mark.smoke
+def test_no_circle_of_imports() -> None:
+    """Also not one of imports inside functions, or for types alone."""
+    edges = {module: {our_module(name) for _, name in imports(path)} - {"", module} for module, path in MODULES.items()}
+    state: dict[str, int] = {}
+
+    def visit(module: str, way: list[str]) -> None:
+        state[module] = 1
+        for other in sorted(edges[module]):
+            if state.get(other) == 1:
+                circle = [*way[way.index(other) :], other]
+                if not any(pair in PENDING for pair in itertools.pairwise(circle)):
+                    raise AssertionError(" → ".join(circle))
+            elif other not in state:
+                visit(other, [*way, other])
+        state[module] = 2
+
+    for module in edges:
+        if module not in state:
+            visit(module, [module])
 
 
 @pytest.mark.smoke
