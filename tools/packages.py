@@ -352,7 +352,7 @@ class Settings:
     def measure(self, case: Case) -> dict[str, Any]:
         """The figures of a network, as JSON knows them; memory and readiness of PyTorch include the package."""
         size = case.shape(REAL[case.dims])[2:]
-        network = Network(case.name, "packages:build", case.channels, size, {"name": case.name}, tolerance=LOOSE)
+        network = Network(case.name, "tools.packages:build", case.channels, size, {"name": case.name}, tolerance=LOOSE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = measure_network(network, batch=1, **asdict(self))

@@ -339,7 +339,7 @@ def test_the_sample_is_of_the_lists() -> None:
 def test_a_network_of_a_package_is_built_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     case = packages.Case("mine/conv", lambda: torch.nn.Conv2d(3, 4, 3))
     monkeypatch.setitem(packages.PACKAGES, "mine", lambda: iter([case]))
-    net = Network("mine/conv", "packages:build", 3, (8, 8), {"name": "mine/conv"})
+    net = Network("mine/conv", "tools.packages:build", 3, (8, 8), {"name": "mine/conv"})
     first, second = net.build(), net.build()
     assert not first.training and torch.equal(first.weight, second.weight)
 
@@ -352,7 +352,7 @@ def test_speed_is_kept_after_every_network(
 
     def measure(net: Network, batch: int, **settings: Any) -> Race:
         measured.append(net.name)
-        assert (net.model, net.options, net.size, batch) == ("packages:build", {"name": net.name}, (224, 224), 1)
+        assert (net.model, net.options, net.size, batch) == ("tools.packages:build", {"name": net.name}, (224, 224), 1)
         assert settings["rounds"] == 5 and settings["engines"] == ["convoxel", "openvino"]
         if net.name == "smp/stop":
             raise KeyboardInterrupt

@@ -270,15 +270,6 @@ def test_a_network_that_looks_at_values() -> None:
         describe(Looks(), (1, 1, 4))
 
 
-def test_documented_examples() -> None:
-    import doctest
-    import importlib
-
-    for name in ("admission", "describe", "influence", "shift", "summary", "superposition", "table"):
-        result = doctest.testmod(importlib.import_module(f"convoxel.inspect.{name}"))
-        assert result.failed == 0 and result.attempted > 0
-
-
 @pytest.mark.parametrize("width, headings", [
     (120, "layer operator output kernel params MACs bytes field/stride"),
     (76, "layer output params MACs bytes field/stride"), (50, "layer params MACs field/stride"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -319,8 +317,3 @@ def test_one_position_has_no_variance() -> None:
         batch.train()(one)
     assert batch.eval()(one).shape == (1, 2, 4, 4) and batch.train()(one.expand(2, 1, 4, 4)).shape == (2, 2, 4, 4)
     assert models.unet(2, levels=2, width=4, norm="group")(one).shape == (1, 2, 4, 4)
-
-
-@pytest.mark.parametrize("module", ["stage", "unet", "dense"])
-def test_documented_examples(module: str) -> None:
-    assert doctest.testmod(importlib.import_module(f"convoxel.models.{module}")).failed == 0
