@@ -74,5 +74,5 @@ def test_the_checks_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lecture, "ROWS", (*lecture.ROWS[:-1], lecture.Row("H6", "x", "train.fit")))
     with pytest.raises(AssertionError, match="H6"):
         test_every_row_has_tests_named_after_it()
-    with pytest.raises(AssertionError, match="run: python -m tools.lecture"):
+    with pytest.raises(AssertionError, match=r"run: python -m tools\.lecture"):
         test_the_table_is_up_to_date()
