@@ -41,7 +41,7 @@ from torch import nn
 
 import convoxel as cx
 from convoxel.bench.clock import write_json
-from convoxel.bench.comparison import OURS, Standing
+from convoxel.bench.comparison import OURS, Comparison
 from convoxel.bench.engine import ENGINES
 from convoxel.bench.network import Network
 from convoxel.bench.network_bench import measure_network, missing_engines
@@ -359,7 +359,7 @@ class Settings:
         return {**found.to_dict(), "settings": asdict(self)}
 
 
-class Kept(Standing):
+class Kept(Comparison):
     """A comparison whose figures come from a file."""
 
     def __init__(self, speed: dict[str, Any]) -> None:
@@ -373,10 +373,10 @@ class Kept(Standing):
         return f"{self.name:<38}{self.ratio:5.2f}x{'!' if self.ratio < 1 else ' '} {self.best_peer:<12} {times} ms"
 
 
-def race(chosen: list[Case], settings: Settings, path: Path | None) -> int:
+def measure_all(chosen: list[Case], settings: Settings, path: Path | None) -> int:
     """Measure the networks that the file does not hold yet, say how each went and what all of them say together."""
     known = read(path)
-    standings: list[Kept] = []
+    comparisons: list[Kept] = []
     unmeasured = 0
     for number, case in enumerate(chosen, 1):
         head, begun = f"{number:>3}/{len(chosen)}  ", time.perf_counter()
@@ -393,26 +393,26 @@ def race(chosen: list[Case], settings: Settings, path: Path | None) -> int:
                 unmeasured += 1
                 print(f"{head}{case.name:<38}not measured: {type(error).__name__}: {first_line(error)}", flush=True)
                 continue
-        standings.append(Kept(speed))
+        comparisons.append(Kept(speed))
         note = f"{time.perf_counter() - begun:.0f} s" if measured else "from the file"
-        print(f"{head}{standings[-1]}  ({note})", flush=True)
-        for name, reason in standings[-1].failed.items():
+        print(f"{head}{comparisons[-1]}  ({note})", flush=True)
+        for name, reason in comparisons[-1].failed.items():
             print(f"{'':>9}{name} failed: {reason}", flush=True)
         if OURS not in speed["times"]:
             unmeasured += 1
         elif measured and path is not None:
             keep({"name": case.name, "speed": speed}, path)
-    summarise(standings)
+    summarise(comparisons)
     return 1 if unmeasured else 0
 
 
-def summarise(standings: list[Kept]) -> None:
+def summarise(comparisons: list[Kept]) -> None:
     """Print geometric means by package and the smallest ratios."""
-    groups = [(group, each) for each in standings for group in ("all", each.name.partition("/")[0])]
+    groups = [(group, each) for each in comparisons for group in ("all", each.name.partition("/")[0])]
     print(f"\n{'speed by the best peer':<26}{'geometric mean':>15}{'smallest':>10}{'networks':>10}")
     for mean in geometric_means(groups):
         print(f"{mean.name:<26}{mean.ratio:14.2f}x{mean.smallest:9.2f}x{mean.count:>10}")
-    compared = sorted((each for each in standings if each.ratio is not None), key=lambda each: each.ratio or 0.0)
+    compared = sorted((each for each in comparisons if each.ratio is not None), key=lambda each: each.ratio or 0.0)
     print("\nsmallest ratios")
     for each in compared[:5]:
         print(f"{each.ratio:8.2f}x  {each.name} ({each.best_peer})")
@@ -491,7 +491,9 @@ def main() -> int:
         return check(chosen, options.json)
     if absent := missing_engines():
         print(f"Without {', '.join(absent)}, which are not installed.")
-    return race(chosen, Settings(options.engines, options.algorithm, options.threads, options.rounds), options.json)
+    return measure_all(
+        chosen, Settings(options.engines, options.algorithm, options.threads, options.rounds), options.json
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whole networks beside other engines: the list, the engines, their processes, the race and its command."""
+"""Whole networks beside other engines: the list, the engines and their processes, measurements, and the command."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ import torch
 
 import convoxel as cx
 from convoxel import ConfigError, models
-from convoxel.bench import engine, network, worker
-from convoxel.bench import network_bench as race
+from convoxel.bench import engine, network, network_bench, worker
 from convoxel.bench.engine import ENGINES, Engine, Task, first_output
 from convoxel.bench.network import NETWORKS, Network, select_networks
-from convoxel.bench.network_bench import Race, measure_network
+from convoxel.bench.network_bench import NetworkResult, measure_network
 from convoxel.bench.plot import plot_results
 from convoxel.bench.summary_table import geometric_means
 from convoxel.bench.worker import Worker, WorkerFailed
@@ -33,7 +32,7 @@ SMALL = Network("tiny", "unet", 1, (16, 16), {"levels": 1, "width": 4, "num_clas
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
     made = Task(SMALL, tmp_path, 1)
-    race._write_files(made, 1, tune=False, algorithm="auto", failed={})
+    network_bench._write_files(made, 1, tune=False, algorithm="auto", failed={})
     return made
 
 
@@ -166,7 +165,7 @@ def test_a_process_that_dies_leaves_its_last_words(tmp_path: Path, monkeypatch: 
         Worker("convoxel", Task(SMALL, tmp_path, 1))
 
 
-# ---- the race --------------------------------------------------------------------------------------------
+# ---- one network --------------------------------------------------------------------------------------------
 
 
 class Fake:
@@ -199,8 +198,8 @@ closed: list[str] = []
 
 
 def test_failures_are_named_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(race, "Worker", Fake)
-    monkeypatch.setattr(race, "lacking", lambda needs: ())
+    monkeypatch.setattr(network_bench, "Worker", Fake)
+    monkeypatch.setattr(network_bench, "lacking", lambda needs: ())
     closed.clear()
     steps: list[str] = []
     found = measure_network(SMALL, 2, 1, rounds=3, on_step=steps.append)
@@ -218,39 +217,39 @@ def test_failures_are_named_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_network_has_its_own_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(race, "Worker", Fake)
-    monkeypatch.setattr(race, "lacking", lambda needs: ())
+    monkeypatch.setattr(network_bench, "Worker", Fake)
+    monkeypatch.setattr(network_bench, "lacking", lambda needs: ())
     engines = ["convoxel", "openvino"]  # the latter is off by one
     strict = measure_network(SMALL, 1, 1, rounds=1, engines=engines)
     loose = measure_network(replace(SMALL, tolerance=1e3), 1, 1, rounds=1, engines=engines)
     assert "openvino" in strict.failed and "openvino" in loose.times and not loose.failed
 
 
-def standing(name: str, ratio: float, batch: int = 1, ours: bool = True) -> Race:
+def comparison(name: str, ratio: float, batch: int = 1, ours: bool = True) -> NetworkResult:
     net = next(net for net in NETWORKS if net.name == name)
     times = {"convoxel": {"median_s": 1.0}} if ours else {}
     times["openvino"] = {"median_s": ratio}
-    return Race(net, batch, 2, 10, times, {}, 1.0, {}, dict.fromkeys(times, 1), {}, 1e9)
+    return NetworkResult(net, batch, 2, 10, times, {}, 1.0, {}, dict.fromkeys(times, 1), {}, 1e9)
 
 
 def test_means_leave_out_what_we_could_not_run() -> None:
-    races = [
-        standing("vgg16", 2.0),
-        standing("unet3d", 8.0),
-        standing("vgg16", 0.5, 8),
-        standing("unet2d", 9, ours=False),
+    results = [
+        comparison("vgg16", 2.0),
+        comparison("unet3d", 8.0),
+        comparison("vgg16", 0.5, 8),
+        comparison("unet2d", 9, ours=False),
     ]
-    means = geometric_means([(each.group, each) for each in races])
+    means = geometric_means([(each.group, each) for each in results])
     assert [(mean.name, mean.ratio, mean.count) for mean in means] == [
         ("batch 1, 2 threads", pytest.approx(4), 2),
         ("batch 8, 2 threads", 0.5, 1),
     ]
-    assert races[-1].ratio is None and races[-1].to_dict()["gflops"] is None
+    assert results[-1].ratio is None and results[-1].to_dict()["gflops"] is None
 
 
 def test_a_picture_shows_every_network(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    plot_results([standing("vgg16", 2.0), standing("unet3d", 8.0)], tmp_path / "a.svg", "Networks")
+    plot_results([comparison("vgg16", 2.0), comparison("unet3d", 8.0)], tmp_path / "a.svg", "Networks")
     text = (tmp_path / "a.svg").read_text()
     assert "unet3d 3-D 1x64" in text and "batch 1, 2 threads   4.00×" in text
 
@@ -263,8 +262,8 @@ def test_bench_networks_measures_and_writes(
 ) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(network, "NETWORKS", (SMALL,))
-    monkeypatch.setattr(race, "Worker", Fake)
-    monkeypatch.setattr(race, "lacking", lambda needs: ())
+    monkeypatch.setattr(network_bench, "Worker", Fake)
+    monkeypatch.setattr(network_bench, "lacking", lambda needs: ())
     words = ["bench", "networks", "tiny", "--batch", "1,2", "--threads", "1", "--rounds", "2"]
     assert main([*words, "--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.svg")]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -280,10 +279,10 @@ def test_bench_networks_measures_and_writes(
 def test_bench_networks_shows_when_ours_failed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed = Race(
+    failed = NetworkResult(
         SMALL, 1, 1, 10, {"pytorch": {"median_s": 1.0}}, {"convoxel": "a bug"}, 1.0, {}, {"pytorch": 1}, {}, 1e9
     )
-    monkeypatch.setattr(race, "measure_network", lambda *_, **__: failed)
+    monkeypatch.setattr(network_bench, "measure_network", lambda *_, **__: failed)
     monkeypatch.setattr(network, "NETWORKS", (SMALL,))
     assert main(["bench", "networks"]) == 0
     shown = capsys.readouterr().out
@@ -293,10 +292,10 @@ def test_bench_networks_shows_when_ours_failed(
 def test_bench_networks_refuses_before_it_measures(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*arguments: object, **more: object) -> Race:
+    def never(*arguments: object, **more: object) -> NetworkResult:
         raise AssertionError("measured")
 
-    monkeypatch.setattr(race, "measure_network", never)
+    monkeypatch.setattr(network_bench, "measure_network", never)
     cases = {
         ("vgg17",): "networks: got 'vgg17'; expected some of",
         ("--dims", "4"): "dims: got '4'; expected 1, 2 or 3",
@@ -313,8 +312,10 @@ def test_bench_networks_refuses_before_it_measures(
 
 
 def test_absent_engines_are_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(race, "lacking", lambda needs: tuple(name for name in needs if name in ("openvino", "onnx")))
-    assert race.missing_engines() == ["openvino", "onnx"]
+    monkeypatch.setattr(
+        network_bench, "lacking", lambda needs: tuple(name for name in needs if name in ("openvino", "onnx"))
+    )
+    assert network_bench.missing_engines() == ["openvino", "onnx"]
 
 
 def test_the_script_is_the_command() -> None:
@@ -350,7 +351,7 @@ def test_speed_is_kept_after_every_network(
     ratios = {"timm/a": 2.0, "timm/b": 0.5, "smp/c": 3.0}
     measured = []
 
-    def measure(net: Network, batch: int, **settings: Any) -> Race:
+    def measure(net: Network, batch: int, **settings: Any) -> NetworkResult:
         measured.append(net.name)
         assert (net.model, net.options, net.size, batch) == ("tools.packages:build", {"name": net.name}, (224, 224), 1)
         assert settings["rounds"] == 5 and settings["engines"] == ["convoxel", "openvino"]
@@ -359,15 +360,15 @@ def test_speed_is_kept_after_every_network(
         if net.name not in ratios:
             raise ValueError("no\nsuch layer")
         times = {"convoxel": {"median_s": 1.0}, "openvino": {"median_s": ratios[net.name]}}
-        return Race(net, 1, 2, 10, times, {"onnxruntime": "no export"}, 1.0, {}, {}, {}, 1e9)
+        return NetworkResult(net, 1, 2, 10, times, {"onnxruntime": "no export"}, 1.0, {}, {}, {}, 1e9)
 
     monkeypatch.setattr(packages, "measure_network", measure)
     cases = [packages.Case(name, torch.nn.Identity) for name in (*ratios, "timm/odd")]
     settings = packages.Settings(["convoxel", "openvino"], "auto", 2, 5)
     path = tmp_path / "a.json"
     packages.keep({"name": "timm/b", "state": "ok"}, path)
-    assert packages.race(cases[:2], settings, path) == 0
-    assert packages.race(cases, settings, path) == 1
+    assert packages.measure_all(cases[:2], settings, path) == 0
+    assert packages.measure_all(cases, settings, path) == 1
     assert measured == ["timm/a", "timm/b", "smp/c", "timm/odd"], "none of them twice"
     rows = packages.read(path)
     assert list(rows) == ["timm/b", "timm/a", "smp/c"] and rows["timm/b"]["state"] == "ok"
@@ -381,11 +382,11 @@ def test_speed_is_kept_after_every_network(
     ]  # fmt: skip
     assert lines[-1].split() == ["3.00x", "smp/c", "(openvino)"]
     stopping = [packages.Case(name, torch.nn.Identity) for name in ("timm/a", "smp/stop", "smp/c")]
-    assert packages.race(stopping, settings, path) == 1
+    assert packages.measure_all(stopping, settings, path) == 1
     shown = capsys.readouterr().out
     assert "smp/stop" in shown and "interrupted" in shown and "smp/c" not in shown and "geometric mean" in shown
     other = packages.Settings(["convoxel", "openvino"], "fast", 2, 5)
-    packages.race(cases[:1], other, path)
+    packages.measure_all(cases[:1], other, path)
     assert measured[-1] == "timm/a" and packages.read(path)["timm/a"]["speed"]["settings"]["algorithm"] == "fast"
 
 

@@ -1,4 +1,4 @@
-"""Layers beside other engines: the list, the exact results, the contest, its verdict and its picture."""
+"""Layers beside other engines: the list, the exact results, one layer measured, the summary and its picture."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ import numpy as np
 import pytest
 
 from convoxel import ConfigError, UnsupportedError, native, reference
-from convoxel.bench import clock, peer
-from convoxel.bench import exact as truth
-from convoxel.bench import layer_bench as contest
+from convoxel.bench import clock, exact, layer_bench, peer
 from convoxel.bench.layer import KINDS, Layer, parse_layer, read_layers, select_layers
-from convoxel.bench.layer_bench import Result
+from convoxel.bench.layer_bench import LayerResult
 from convoxel.bench.plot import plot_results
-from convoxel.bench.summary_table import judge
+from convoxel.bench.summary_table import summarise
 from convoxel.cli import main
 
 # One of every kind, small.
@@ -51,7 +49,7 @@ def data(layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, rng.standard_normal(layer.weight_shape, np.float32), rng.standard_normal(layer.out_channels, np.float32)
 
 
-def whole_truth(layer: Layer, x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def whole_result(layer: Layer, x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
     pads = [(p, p) for p in layer.padding]
     if layer.transposed:
         zeros = (0,) * layer.dims
@@ -186,59 +184,59 @@ def test_lists_and_choices_are_checked(tmp_path: Path) -> None:
         select_layers(layers, ["a"], [1])
 
 
-# ---- the truth -------------------------------------------------------------------------------------------
+# ---- exact results -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=IDS)
-def test_the_truth_at_some_outputs_is_the_whole_one(layer: Layer) -> None:
+def test_exact_results_at_some_outputs_are_those_of_the_whole(layer: Layer) -> None:
     x, w, bias = data(layer)
-    whole = whole_truth(layer, x, w, bias)
+    whole = whole_result(layer, x, w, bias)
     assert whole.shape == (1, layer.out_channels, *layer.out_size)
     pixels = np.stack(np.unravel_index(np.arange(math.prod(layer.out_size)), layer.out_size), axis=1)
     channels = np.arange(layer.out_channels)[::-2]
-    found = truth.true_values(layer, x, w, bias, pixels, channels)
+    found = exact.exact_values(layer, x, w, bias, pixels, channels)
     np.testing.assert_allclose(found.reshape(-1, *layer.out_size), whole[0, channels], rtol=1e-12, atol=1e-12)
 
 
 def test_errors_are_seen_wherever_the_layer_is_large() -> None:
     layer = parse_layer("a 2 4x90x80 300 k3")
-    pixels, channels = truth.sample_outputs(layer)
+    pixels, channels = exact.sample_outputs(layer)
     assert pixels.shape == (256, 2) and channels.shape == (256,) and len(set(channels)) == 256
     assert {(0, 0), (89, 79)} <= set(map(tuple, pixels.tolist()))
     x, w, bias = data(layer)
-    y = whole_truth(layer, x, w, bias).astype(np.float32)
-    assert truth.relative_error(layer, x, w, bias, y) < 1e-7
-    assert truth.relative_error(layer, x, w, bias, np.roll(y, 1, axis=3)) > 0.5, "a shift of one pixel"
-    assert truth.relative_error(layer, x, w, bias, np.roll(y, 1, axis=1)) > 0.5, "a shift of one channel"
+    y = whole_result(layer, x, w, bias).astype(np.float32)
+    assert exact.relative_error(layer, x, w, bias, y) < 1e-7
+    assert exact.relative_error(layer, x, w, bias, np.roll(y, 1, axis=3)) > 0.5, "a shift of one pixel"
+    assert exact.relative_error(layer, x, w, bias, np.roll(y, 1, axis=1)) > 0.5, "a shift of one channel"
     y[0, :, 89, 79] += 9
-    assert truth.relative_error(layer, x, w, bias, y) > 0.01, "one wrong pixel, at the end"
+    assert exact.relative_error(layer, x, w, bias, y) > 0.01, "one wrong pixel, at the end"
     y[...] = np.nan
-    assert math.isnan(truth.relative_error(layer, x, w, bias, y))
+    assert math.isnan(exact.relative_error(layer, x, w, bias, y))
 
 
-# ---- the contest -----------------------------------------------------------------------------------------
+# ---- one layer -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=IDS)
 def test_all_contenders_run_the_same_layer(layer: Layer) -> None:
     x, w, bias = data(layer)
     w /= np.float32(layer.fan_in**0.5)
-    whole = whole_truth(layer, x, w, bias)
+    whole = whole_result(layer, x, w, bias)
     runs = peer.prepare_peers(layer, x, w, bias, 1)
     if peer.missing_peers() == []:
         assert {"pytorch", "onnxruntime", "openvino"} <= set(runs)
     for name, run in runs.items():
         np.testing.assert_allclose(np.asarray(run()), whole, atol=1e-5, err_msg=name)
-    _, plan = contest._plan(layer, w, bias, 1, "auto")
+    _, plan = layer_bench._plan(layer, w, bias, 1, "auto")
     y = np.full((1, *layer.out_size, layer.out_channels), np.nan, np.float32)
     plan.run([np.ascontiguousarray(np.moveaxis(x, 1, -1)), y])
     np.testing.assert_allclose(np.moveaxis(y, -1, 1), whole, atol=1e-4)
 
 
 def test_a_result_holds_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contest, "prepare_peers", lambda *_: {"one": lambda: None})
+    monkeypatch.setattr(layer_bench, "prepare_peers", lambda *_: {"one": lambda: None})
     layer = parse_layer("a 2 16x12 24 k3")
-    result = contest.measure_layer(layer, 1, rounds=1, every_algorithm=True)
+    result = layer_bench.measure_layer(layer, 1, rounds=1, every_algorithm=True)
     assert {"convoxel", "indirect", "winograd(2)", "one"} <= set(result.times) and "depthwise" not in result.times
     assert result.peers == ("one",) and result.best_peer == "one" and result.ratio is not None
     assert 0 < result.l2_error < 1e-5 and result.ceiling > 1e9
@@ -274,26 +272,26 @@ def test_absent_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         peer.lacking.cache_clear()
 
 
-def result(line: str, ratio: float | None, error: float = 1e-7) -> Result:
+def result(line: str, ratio: float | None, error: float = 1e-7) -> LayerResult:
     times = {"convoxel": {"median_s": 2.0, "min_s": 1.0, "max_s": 3.0}}
     if ratio is not None:
         times |= {"x": {"median_s": 2 * ratio}, "y": {"median_s": 2 * ratio + 1}}
-    return Result(parse_layer(line), "indirect", times, tuple(times)[1:], 5e9, error, 300, 100)
+    return LayerResult(parse_layer(line), "indirect", times, tuple(times)[1:], 5e9, error, 300, 100)
 
 
-def test_a_verdict_is_the_geometric_mean() -> None:
-    verdict = judge([
+def test_a_summary_is_the_geometric_mean() -> None:
+    summary = summarise([
         result("a 2 8x9 8 k3", 4.0), result("a 2 8x9 8 k1", 1.0, 3e-6), result("b 2 9x9 8 k1", 0.25),
         result("b 2 9x9 9 k1", 0.5), result("c 2 8x8 8 k3", None),
     ])  # fmt: skip
-    assert [(mean.name, mean.ratio, mean.smallest, mean.count) for mean in verdict.nets] == [
+    assert [(mean.name, mean.ratio, mean.smallest, mean.count) for mean in summary.nets] == [
         ("a", pytest.approx(2), 1, 2),
         ("b", pytest.approx(8**-0.5), 0.25, 2),
     ]
-    assert {mean.name: mean.count for mean in verdict.kinds} == {"3x3 s1": 1, "1x1": 3}
-    assert [slow.ratio for slow in verdict.slower] == [0.25, 0.5]
-    assert (verdict.largest_error, verdict.largest_workspace_share, verdict.ceiling) == (3e-6, 3, 5e9)
-    assert json.loads(json.dumps(verdict.to_dict()))["slower"][0]["ratio"] == 0.25
+    assert {mean.name: mean.count for mean in summary.kinds} == {"3x3 s1": 1, "1x1": 3}
+    assert [slow.ratio for slow in summary.slower] == [0.25, 0.5]
+    assert (summary.largest_error, summary.largest_workspace_share, summary.ceiling) == (3e-6, 3, 5e9)
+    assert json.loads(json.dumps(summary.to_dict()))["slower"][0]["ratio"] == 0.25
 
 
 def test_a_picture_shows_every_layer_once(tmp_path: Path) -> None:
@@ -327,7 +325,7 @@ def test_bench_layers_measures_and_writes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, short_list: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(contest, "prepare_peers", lambda *_: {"pytorch": lambda: sum(range(100)), "openvino": list})
+    monkeypatch.setattr(layer_bench, "prepare_peers", lambda *_: {"pytorch": lambda: sum(range(100)), "openvino": list})
     words = ["bench", "layers", "--file", str(short_list), "--rounds", "1", "--threads", "1"]
     assert main([*words, "--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.svg")]) == 0
     shown = capsys.readouterr()
@@ -338,7 +336,7 @@ def test_bench_layers_measures_and_writes(
     written = json.loads((tmp_path / "a.json").read_text())
     assert len(written["rows"]) == 3 and written["threads"] == written["rounds"] == 1
     assert written["machine"]["processor"] and written["machine"]["caches"] == native.caches()
-    assert set(written["verdict"]["nets"]) == {"a", "b"} and (tmp_path / "a.svg").exists()
+    assert set(written["summary"]["nets"]) == {"a", "b"} and (tmp_path / "a.svg").exists()
     assert main([*words, "b", "--dims", "1,2", "--algorithms"]) == 0
     only = [line for line in capsys.readouterr().out.splitlines() if " -> " in line and "x!" in line]
     assert len(only) == 1 and only[0].startswith("b           1-D") and "indirect" in only[0].split("ours")[1]
@@ -347,7 +345,7 @@ def test_bench_layers_measures_and_writes(
 def test_bench_layers_without_peers(
     capsys: pytest.CaptureFixture[str], short_list: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contest, "prepare_peers", lambda *_: {})
+    monkeypatch.setattr(layer_bench, "prepare_peers", lambda *_: {})
     monkeypatch.setattr(peer, "missing_peers", lambda: ["torch", "openvino"])
     assert main(["bench", "layers", "--file", str(short_list), "--nets", "a", "--rounds", "1"]) == 0
     shown = capsys.readouterr()
@@ -358,10 +356,10 @@ def test_bench_layers_without_peers(
 def test_bench_layers_refuses_before_it_measures(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, short_list: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*arguments: object) -> Result:
+    def never(*arguments: object) -> LayerResult:
         raise AssertionError("measured")
 
-    monkeypatch.setattr(contest, "measure_layer", never)
+    monkeypatch.setattr(layer_bench, "measure_layer", never)
     cases = {
         ("--nets", "vgg17"): "nets: got 'vgg17'; expected some of",
         ("--dims", "4"): "dims: got '4'; expected 1, 2 or 3",
@@ -414,10 +412,10 @@ def test_help_of_bench_imports_nothing_heavy() -> None:
 
 def test_an_algorithm_is_found_for_every_layer_of_the_list() -> None:
     for layer in select_layers(read_layers(), dims=[1]):
-        candidates = contest.find_candidates(layer, 1)
+        candidates = layer_bench.find_candidates(layer, 1)
         assert candidates == sorted(candidates, key=lambda each: each[1]) and math.isfinite(candidates[-1][1])
     with pytest.raises(UnsupportedError):
-        contest._plan(LAYERS[2], *data(LAYERS[2])[1:], 1, "phases")
+        layer_bench._plan(LAYERS[2], *data(LAYERS[2])[1:], 1, "phases")
 
 
 # ---- what the machine offers, and tuning at the command line ------------------------------------------------

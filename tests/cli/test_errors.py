@@ -128,6 +128,17 @@ def test_warnings_are_notes(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert capsys.readouterr().err == "convoxel: note: two operators run in PyTorch\nconvoxel: end.\n"
 
 
+@pytest.mark.parametrize(("words", "code", "shown"), [
+    (["--version"], 0, "convoxel 0."),
+    (["evalute"], 2, "did you mean 'evaluate'"),
+    ([], 2, "Usage: convoxel"),
+])  # fmt: skip
+def test_python_runs_the_package_with_the_same_exit_codes(words: list[str], code: int, shown: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "convoxel", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert shown.lower() in (done.stdout + done.stderr).lower()
+
+
 @pytest.mark.parametrize("words", [["data", "list"], ["data", "list", "digits", "--json"], ["--help"]])
 def test_closed_pipe_is_quiet(words: list[str]) -> None:
     """What `convoxel data list | true` meets: the reader is gone before the first line."""

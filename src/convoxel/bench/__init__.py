@@ -1,8 +1,9 @@
-"""Measured comparisons: single layers against other engines, the register tile against the processor's ceiling.
+"""Measured comparisons with other engines, and the register tile beside the processor's ceiling.
 
-Read ``clock`` (fair timing), ``layer`` (what is compared, from ``layers.txt``), ``peer`` (with whom), ``truth`` (the
-exact result at some outputs), ``contest`` (one layer measured), ``verdict`` (means over many), ``plot``, ``tile``.
+Read ``clock`` (fair timing) and ``comparison`` (what is derived from times) first; for layers ``layer`` (what is
+compared, from ``layers.txt``), ``peer`` (with whom), ``exact`` (the exact result at some outputs), ``layer_bench``; for
+networks ``network``, ``engine``, ``worker``, ``network_bench``; then ``summary_table`` (means over many) and ``plot``.
 
-Figures are ratios of runs that took turns in one process. Absent on purpose: whole-run times without a peer or a
-ceiling beside them, which say more about the machine's other tenants than about the program.
+Figures are ratios of runs that took turns. Absent on purpose: times of whole runs without a peer or a ceiling beside
+them, which say more about the other programs on the machine than about ours.
 """

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from convoxel import native
+from convoxel.files.atomic import write_bytes
 
 __all__ = ["describe_machine", "interleave", "measure_ceilings", "time_run", "write_json"]
 
@@ -79,4 +80,5 @@ def describe_machine() -> dict[str, Any]:
 
 def write_json(rows: list[dict[str, Any]], path: Path, **more: Any) -> None:
     """Write rows with the machine that they were measured on, and ``more`` beside them."""
-    path.write_text(json.dumps({"machine": describe_machine(), **more, "rows": rows}, indent=1) + "\n")
+    content = {"machine": describe_machine(), **more, "rows": rows}
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode("utf-8"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["OURS", "Standing"]
+__all__ = ["OURS", "Comparison"]
 
 OURS = "convoxel"
 
 
-class Standing:
+class Comparison:
     """A measured comparison.
 
     Attributes:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from convoxel.bench.layer import Layer
 
-__all__ = ["relative_error", "sample_outputs", "true_values"]
+__all__ = ["exact_values", "relative_error", "sample_outputs"]
 
 _PIXELS, _CHANNELS = 256, 256
 
@@ -36,7 +36,7 @@ def sample_outputs(layer: Layer, seed: int = 0) -> tuple[Indices, Indices]:
     return np.stack(np.unravel_index(flat, layer.out_size), axis=1), channels
 
 
-def true_values(layer: Layer, x: Floats, w: Floats, bias: Floats, pixels: Indices, channels: Indices) -> Doubles:
+def exact_values(layer: Layer, x: Floats, w: Floats, bias: Floats, pixels: Indices, channels: Indices) -> Doubles:
     """Return the layer's result ``(k, p)`` in float64.
 
     y[k, o] = bias[k] + Σ_t Σ_c w[k, c, t] · x[c, i(o, t)], where i = o·stride + t·dilation − padding; transposed:
@@ -76,11 +76,11 @@ def true_values(layer: Layer, x: Floats, w: Floats, bias: Floats, pixels: Indice
 
 
 def relative_error(layer: Layer, x: Floats, w: Floats, bias: Floats, y: Floats) -> float:
-    """Return ‖y − truth‖ / ‖truth‖ over the sampled outputs; y is ``(1, out_channels, *out_size)``."""
+    """Return ‖y − exact‖ / ‖exact‖ over the sampled outputs; y is ``(1, out_channels, *out_size)``."""
     pixels, channels = sample_outputs(layer)
-    truth = true_values(layer, x, w, bias, pixels, channels)
+    exact = exact_values(layer, x, w, bias, pixels, channels)
     seen = y[0][_behind(1, pixels.T)][channels]
-    return float(np.linalg.norm(seen - truth) / np.linalg.norm(truth))
+    return float(np.linalg.norm(seen - exact) / np.linalg.norm(exact))
 
 
 def _behind(axes: int, index: Iterable[Any]) -> tuple[Any, ...]:

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from convoxel import native
 from convoxel.bench.clock import interleave, measure_ceilings
-from convoxel.bench.comparison import OURS, Standing
+from convoxel.bench.comparison import OURS, Comparison
 from convoxel.bench.exact import relative_error
 from convoxel.bench.layer import Layer
 from convoxel.bench.peer import prepare_peers
 from convoxel.errors import UnsupportedError
 from convoxel.native import Convolution, Plan, View
 
-__all__ = ["Result", "find_candidates", "measure_layer"]
+__all__ = ["LayerResult", "find_candidates", "measure_layer"]
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Result(Standing):
+class LayerResult(Comparison):
     """What was measured of one layer.
 
     Attributes:
@@ -35,7 +35,7 @@ class Result(Standing):
         times: median_s, min_s and max_s of all contenders: OURS, single algorithms, peers.
         peers: the names among ``times`` that are not ours.
         ceiling: operations per second that registers allow on these threads, the largest of several measurements.
-        l2_error: ‖y − truth‖ / ‖truth‖ at sampled outputs.
+        l2_error: ‖y − exact‖ / ‖exact‖ at sampled outputs.
         workspace_bytes: scratch memory of all threads together.
         largest_bytes: of input, output and packed weights.
     """
@@ -80,7 +80,7 @@ class Result(Standing):
         }
 
 
-def measure_layer(layer: Layer, threads: int, rounds: int = 9, every_algorithm: bool = False) -> Result:
+def measure_layer(layer: Layer, threads: int, rounds: int = 9, every_algorithm: bool = False) -> LayerResult:
     """Return what was measured of a layer, on random data.
 
     Args:
@@ -113,7 +113,7 @@ def measure_layer(layer: Layer, threads: int, rounds: int = 9, every_algorithm: 
     peers = prepare_peers(layer, x, w, bias, threads)
     ceilings = measure_ceilings(threads)
     times = interleave({**runs, **peers}, rounds)
-    return Result(
+    return LayerResult(
         layer=layer,
         algorithm=step["algorithm"],
         times=times,

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from convoxel.bench.clock import interleave, measure_ceilings
-from convoxel.bench.comparison import OURS, Standing
+from convoxel.bench.comparison import OURS, Comparison
 from convoxel.bench.engine import ENGINES, Task, first_output
 from convoxel.bench.network import Network
 from convoxel.bench.peer import lacking
 from convoxel.bench.worker import Worker, WorkerFailed
 
-__all__ = ["Race", "measure_network", "missing_engines"]
+__all__ = ["NetworkResult", "measure_network", "missing_engines"]
 
 
 @dataclass(frozen=True)
-class Race(Standing):
+class NetworkResult(Comparison):
     """What was measured of one network.
 
     Attributes:
@@ -106,7 +106,7 @@ def measure_network(
     algorithm: str = "auto",
     engines: Sequence[str] = tuple(ENGINES),
     on_step: Callable[[str], None] = lambda text: None,
-) -> Race:
+) -> NetworkResult:
     """Return what was measured of a network, on random weights and data.
 
     Args:
@@ -124,7 +124,7 @@ def measure_network(
         task = Task(network, Path(folder), threads)
         on_step("compiling and exporting")
         failed: dict[str, str] = {}
-        compile_s, macs, truth = _write_files(task, batch, tune, algorithm, failed)
+        compile_s, macs, exact = _write_files(task, batch, tune, algorithm, failed)
         workers: dict[str, Worker] = {}
         errors: dict[str, float] = {}
         for name in chosen:
@@ -132,7 +132,7 @@ def measure_network(
             try:
                 worker = Worker(name, task)
                 open_workers.callback(worker.close)
-                errors[name] = _distance(np.load(task.folder / f"{name}.npy"), truth)
+                errors[name] = _distance(np.load(task.folder / f"{name}.npy"), exact)
                 if not errors[name] <= network.tolerance:
                     raise WorkerFailed(f"its result is off by {errors[name]:.1e}")
                 workers[name] = worker
@@ -142,7 +142,7 @@ def measure_network(
         ceilings = measure_ceilings(threads)
         times, lost = _take_turns(workers, rounds)
         failed.update(lost)
-        return Race(
+        return NetworkResult(
             network=network,
             batch=batch,
             threads=threads,
@@ -184,7 +184,7 @@ def _write_files(task: Task, batch: int, tune: bool, algorithm: str, failed: dic
     torch.set_num_threads(task.threads)
     model, tensor = task.network.build(), torch.from_numpy(x)
     with torch.inference_mode():
-        truth = first_output(model(tensor)).numpy()
+        exact = first_output(model(tensor)).numpy()
     begun = time.perf_counter()
     program = compile_model(model, tensor, threads=task.threads, tune=tune, algorithm=algorithm)
     compile_s = time.perf_counter() - begun
@@ -196,11 +196,11 @@ def _write_files(task: Task, batch: int, tune: bool, algorithm: str, failed: dic
     except Exception as error:  # PyTorch's exporter raises many kinds
         reason = f"torch.onnx.export: {' '.join(str(error).split())}"[:200]
         failed.update(dict.fromkeys(("onnxruntime", "openvino"), reason))
-    return compile_s, sum(row["macs"] for row in program.profile(x)), truth
+    return compile_s, sum(row["macs"] for row in program.profile(x)), exact
 
 
-def _distance(y: Any, truth: Any) -> float:
-    """Return ‖y − truth‖ / ‖truth‖, infinite if the shapes differ."""
-    if y.shape != truth.shape:
+def _distance(y: Any, exact: Any) -> float:
+    """Return ‖y − exact‖ / ‖exact‖, infinite if the shapes differ."""
+    if y.shape != exact.shape:
         return float("inf")
-    return float(np.linalg.norm(y - truth) / np.linalg.norm(truth))
+    return float(np.linalg.norm(y - exact) / np.linalg.norm(exact))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convoxel.bench.comparison import Standing
+from convoxel.bench.comparison import Comparison
 from convoxel.draw.palette import CLASS_COLOURS, hexadecimal
 from convoxel.errors import ConfigError
 
@@ -21,7 +21,7 @@ _ROW_INCH, _COLUMN_INCH = 0.17, 5.6
 _LABEL_PT = 7
 _LETTERS_PER_INCH = 14  # of the title
 
-Group = tuple[str, list[Standing]]  # a heading and what stands under it
+Group = tuple[str, list[Comparison]]  # a heading and what stands under it
 
 
 def check_plot(path: Path) -> None:
@@ -34,7 +34,7 @@ def check_plot(path: Path) -> None:
         raise ConfigError("plot: needs matplotlib, which is not installed; pip install 'convoxel[bench]'.") from None
 
 
-def plot_results(results: Sequence[Standing], path: Path, title: str) -> None:
+def plot_results(results: Sequence[Comparison], path: Path, title: str) -> None:
     """Write the picture; what had no peer is left out.
 
     Args:
@@ -50,7 +50,7 @@ def plot_results(results: Sequence[Standing], path: Path, title: str) -> None:
         raise ConfigError("plot: there are no ratios to draw, because no peer took part; install one of them.")
     from matplotlib.figure import Figure
 
-    groups: dict[str, list[Standing]] = {}
+    groups: dict[str, list[Comparison]] = {}
     for result in results:
         if result.ratio is not None:
             groups.setdefault(result.group, []).append(result)
@@ -71,7 +71,7 @@ def plot_results(results: Sequence[Standing], path: Path, title: str) -> None:
     figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
 
 
-def _fill_columns(groups: dict[str, list[Standing]]) -> list[list[Group]]:
+def _fill_columns(groups: dict[str, list[Comparison]]) -> list[list[Group]]:
     """Distribute groups over columns of about equal length, in order; one may go on in the next column."""
     total = sum(len(results) + 1 for results in groups.values())
     room = -(-total // -(-total // _COLUMN_ROWS)) + 1
@@ -92,7 +92,7 @@ def _fill_columns(groups: dict[str, list[Standing]]) -> list[list[Group]]:
     return columns
 
 
-def _ratios(results: Sequence[Standing]) -> list[float]:
+def _ratios(results: Sequence[Comparison]) -> list[float]:
     return [result.ratio for result in results if result.ratio is not None]
 
 

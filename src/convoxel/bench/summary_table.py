@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convoxel.bench.comparison import Standing
+from convoxel.bench.comparison import Comparison
 from convoxel.bench.layer import KINDS
-from convoxel.bench.layer_bench import Result
+from convoxel.bench.layer_bench import LayerResult
 
-__all__ = ["Mean", "Verdict", "geometric_means", "judge"]
+__all__ = ["Mean", "Summary", "geometric_means", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Summary:
     """Means of layers that had a peer, and those in which a peer was faster, the worst first."""
 
     nets: tuple[Mean, ...]
     kinds: tuple[Mean, ...]
-    slower: tuple[Result, ...]
+    slower: tuple[LayerResult, ...]
     ceiling: float
     largest_error: float
     largest_workspace_share: float
@@ -51,20 +51,20 @@ class Verdict:
         }
 
 
-def geometric_means(standings: Sequence[tuple[str, Standing]]) -> tuple[Mean, ...]:
+def geometric_means(comparisons: Sequence[tuple[str, Comparison]]) -> tuple[Mean, ...]:
     """Return the mean of each name's comparisons, in the names' order; those without a peer are left out."""
     ratios: dict[str, list[float]] = {}
-    for name, standing in standings:
-        if standing.ratio is not None:
-            ratios.setdefault(name, []).append(standing.ratio)
+    for name, comparison in comparisons:
+        if comparison.ratio is not None:
+            ratios.setdefault(name, []).append(comparison.ratio)
     return tuple(Mean(name, statistics.geometric_mean(r), min(r), len(r)) for name, r in ratios.items())
 
 
-def judge(results: Sequence[Result]) -> Verdict:
+def summarise(results: Sequence[LayerResult]) -> Summary:
     """Return what the results say together; at least one is needed."""
     kinds = sorted(results, key=lambda result: list(KINDS).index(result.layer.kind))
     slower = [(result.ratio, index) for index, result in enumerate(results) if result.ratio is not None]
-    return Verdict(
+    return Summary(
         nets=geometric_means([(result.group, result) for result in results]),
         kinds=geometric_means([(result.layer.kind, result) for result in kinds]),
         slower=tuple(results[index] for ratio, index in sorted(slower) if ratio < 1),

@@ -12,9 +12,9 @@ from convoxel.cli.screen import console, emit, say, table
 from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from convoxel.bench.layer_bench import Result
-    from convoxel.bench.network_bench import Race
-    from convoxel.bench.summary_table import Mean, Verdict
+    from convoxel.bench.layer_bench import LayerResult
+    from convoxel.bench.network_bench import NetworkResult
+    from convoxel.bench.summary_table import Mean, Summary
 
 __all__ = ["app"]
 
@@ -51,7 +51,7 @@ def layers(
     from convoxel.bench.clock import write_json
     from convoxel.bench.layer import LIST, read_layers, select_layers
     from convoxel.bench.layer_bench import measure_layer
-    from convoxel.bench.summary_table import judge
+    from convoxel.bench.summary_table import summarise
     from convoxel.native import default_threads
 
     chosen = select_layers(read_layers(file or LIST), _words([*(nets or []), *(more or [])]), _dims(dims), all_lines)
@@ -61,21 +61,21 @@ def layers(
     if absent:
         say(console(json=True), f"convoxel: note: without {', '.join(absent)}, which are not installed.")
     say(screen, _heading())
-    results: list[Result] = []
+    results: list[LayerResult] = []
     with Counter("measuring") as counter:
         for done, layer in enumerate(chosen):
             counter(done, len(chosen), str(layer))
             results.append(measure_layer(layer, count, rounds, algorithms))
             say(screen, _line(results[-1]))
-    verdict = judge(results)
-    _show_verdict(verdict, count)
+    summary = summarise(results)
+    _print_summary(summary, count)
     if json is not None:
         rows = [result.to_dict() for result in results]
-        write_json(rows, json, threads=count, rounds=rounds, missing=absent, verdict=verdict.to_dict())
+        write_json(rows, json, threads=count, rounds=rounds, missing=absent, summary=summary.to_dict())
     if plot is not None:
         from convoxel.bench.plot import plot_results
 
-        plot_results(results, plot, f"{_machine()}, {count} threads, ceiling {verdict.ceiling / 1e9:.0f} GFLOP/s")
+        plot_results(results, plot, f"{_machine()}, {count} threads, ceiling {summary.ceiling / 1e9:.0f} GFLOP/s")
 
 
 @app.command(epilog="Example: convoxel bench networks resnet50 'unet*' --batch 1,8 --threads 1,2 --json networks.json")
@@ -111,58 +111,58 @@ def networks(
     screen, absent = console(), missing_engines()
     if absent:
         say(console(json=True), f"convoxel: note: without {', '.join(absent)}, which are not installed.")
-    say(screen, _RACE_HEADING)
-    races: list[Race] = []
+    say(screen, _NETWORK_HEADING)
+    results: list[NetworkResult] = []
     plans = [(network, b, count) for count in counts for b in batches for network in chosen]
     with Counter("measuring") as counter:
         for network, b, count in plans:
-            done = len(races)
+            done = len(results)
 
             def show(step: str, done: int = done, what: str = f"{network.name}, batch {b}") -> None:
                 counter(done, len(plans), f"{what}: {step}")
 
-            races.append(measure_network(network, b, count, rounds, tune, algorithm, on_step=show))
-            for line in _race_lines(races[-1]):
+            results.append(measure_network(network, b, count, rounds, tune, algorithm, on_step=show))
+            for line in _network_lines(results[-1]):
                 say(screen, line)
             if json is not None:  # whatever was measured is kept, should the next one be interrupted
                 write_json(
-                    [race.to_dict() for race in races],
+                    [result.to_dict() for result in results],
                     json,
                     rounds=rounds,
                     tune=tune,
                     algorithm=algorithm,
                     missing=absent,
                 )
-    means = geometric_means([(group, race) for race in races for group in ("all", race.group)])
+    means = geometric_means([(group, result) for result in results for group in ("all", result.group)])
     say(screen)
     rows = [(mean.name, f"{mean.ratio:.2f}×", f"{mean.smallest:.2f}×", mean.count) for mean in means]
     screen.print(table("speed by the best peer's|>geometric mean|>smallest|>networks", rows))
     if plot is not None:
         from convoxel.bench.plot import plot_results
 
-        plot_results(races, plot, f"Whole networks: speed by the fastest of the other engines. {_machine()}")
+        plot_results(results, plot, f"Whole networks: speed by the fastest of the other engines. {_machine()}")
 
 
-_RACE_HEADING = (
+_NETWORK_HEADING = (
     f"{'network':<26}{'batch':>5}{'threads':>8}{'GFLOP':>8}{'ours':>9}{'ceiling':>8}{'ratio':>8}  {'best peer':<10}"
     f"{'MiB':>6}{'least':>7}{'compile':>8}  ms"
 )
 
 
-def _race_lines(race: Race) -> list[str]:
+def _network_lines(result: NetworkResult) -> list[str]:
     """The row, and one line more for each engine that failed."""
-    head = f"{race.label:<26}{race.batch:>5}{race.threads:>8}{race.gflop:8.2f}"
-    failures = [f"  {_SHORT.get(name, name)} failed: {reason}" for name, reason in race.failed.items()]
-    if "convoxel" not in race.times:
+    head = f"{result.label:<26}{result.batch:>5}{result.threads:>8}{result.gflop:8.2f}"
+    failures = [f"  {_SHORT.get(name, name)} failed: {reason}" for name, reason in result.failed.items()]
+    if "convoxel" not in result.times:
         return [f"{head}{'failed':>9}", *failures]
-    ratio = race.ratio
+    ratio = result.ratio
     mark = "  –     " if ratio is None else f"{ratio:6.2f}x" + ("!" if ratio < 1 else " ")
-    peaks = {name: race.peak_bytes[name] / 2**20 for name in race.times}
-    least = min((peaks[name] for name in race.peers), default=0.0)
-    times = "  ".join(f"{_SHORT.get(name, name)} {1e3 * race.times[name]['median_s']:.3g}" for name in race.peers)
-    speed = f"{1e3 * race.time_s:7.2f}ms{100 * race.flops / race.ceiling:6.0f} %{mark:>8}"
-    best = f"  {_SHORT.get(race.best_peer or '', '–'):<10}"
-    return [f"{head}{speed}{best}{peaks['convoxel']:6.0f}{least:7.0f}{race.compile_s:6.1f} s  {times}", *failures]
+    peaks = {name: result.peak_bytes[name] / 2**20 for name in result.times}
+    least = min((peaks[name] for name in result.peers), default=0.0)
+    times = "  ".join(f"{_SHORT.get(name, name)} {1e3 * result.times[name]['median_s']:.3g}" for name in result.peers)
+    speed = f"{1e3 * result.time_s:7.2f}ms{100 * result.flops / result.ceiling:6.0f} %{mark:>8}"
+    best = f"  {_SHORT.get(result.best_peer or '', '–'):<10}"
+    return [f"{head}{speed}{best}{peaks['convoxel']:6.0f}{least:7.0f}{result.compile_s:6.1f} s  {times}", *failures]
 
 
 def _words(given: list[str]) -> list[str]:
@@ -208,7 +208,7 @@ def _heading() -> str:
     )
 
 
-def _line(result: Result) -> str:
+def _line(result: LayerResult) -> str:
     ratio, layer = result.ratio, result.layer
     mark = "  –     " if ratio is None else f"{ratio:6.2f}x" + ("!" if ratio < 1 else " ")
     share = f"{100 * result.flops / result.ceiling:.0f} %"
@@ -220,7 +220,7 @@ def _line(result: Result) -> str:
     )
 
 
-def _show_verdict(verdict: Verdict, threads: int) -> None:
+def _print_summary(summary: Summary, threads: int) -> None:
     screen = console()
     headings = "|>geometric mean|>smallest|>layers"
 
@@ -228,20 +228,20 @@ def _show_verdict(verdict: Verdict, threads: int) -> None:
         return [(mean.name, f"{mean.ratio:.2f}×", f"{mean.smallest:.2f}×", mean.count) for mean in means]
 
     say(screen)
-    if verdict.nets:
-        screen.print(table("net" + headings, rows(verdict.nets)))
+    if summary.nets:
+        screen.print(table("net" + headings, rows(summary.nets)))
         say(screen)
-        screen.print(table("kind" + headings, rows(verdict.kinds)))
+        screen.print(table("kind" + headings, rows(summary.kinds)))
         say(screen)
     say(
         screen,
-        f"Ceiling {verdict.ceiling / 1e9:.0f} GFLOP/s on {threads} thread{'' if threads == 1 else 's'}; largest error "
-        f"{verdict.largest_error:.1e}; scratch memory at most {verdict.largest_workspace_share:.2f}× the largest of "
+        f"Ceiling {summary.ceiling / 1e9:.0f} GFLOP/s on {threads} thread{'' if threads == 1 else 's'}; largest error "
+        f"{summary.largest_error:.1e}; scratch memory at most {summary.largest_workspace_share:.2f}× the largest of "
         "input, output and weights.",
     )
-    if verdict.slower:
-        say(screen, f"A peer was faster in {len(verdict.slower)} layers:")
-        for result in verdict.slower:
+    if summary.slower:
+        say(screen, f"A peer was faster in {len(summary.slower)} layers:")
+        for result in summary.slower:
             say(screen, f"  {result.ratio:.2f}×  {result.layer}  ({result.algorithm}; {result.best_peer})")
 
 
