@@ -1,61 +1,98 @@
-"""Writing so that a file is either whole or absent: temporary file, fsync, rename, fsync of the folder."""
+"""The one place that writes files: a file appears whole, under its name, or not at all.
+
+Every writer of the package uses one of these functions. ``open_atomic`` is for content that is produced piece by piece;
+``write_bytes``, ``write_text`` and ``write_json`` take it whole. Files that grow while others read them (TensorBoard's
+events, locks) are the only exceptions.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from convoxel.files.fault import fault
+from convoxel.errors import ConvoxelError, DataError
+from convoxel.files.fault import fault_message
 
-__all__ = ["write_bytes"]
+__all__ = ["open_atomic", "remove_unfinished", "sync_folder", "write_bytes", "write_json", "write_text"]
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes | bytearray | memoryview) -> Path:
-    """Write ``content`` to ``path`` in one step and return the path.
+@contextlib.contextmanager
+def open_atomic(path: str | os.PathLike[str], error: type[ConvoxelError] = DataError) -> Iterator[BinaryIO]:
+    """Yield a binary file, open for writing, whose content takes the name ``path`` when the block ends.
 
-    The bytes go to a hidden temporary file in the same folder (the same file system, so the rename is
-    atomic), reach the disk, and only then take the name. If anything fails — no space left, no right to
-    write, an interrupt — the temporary file is removed and an older file of that name stays as it was.
+    The bytes go to a hidden temporary file in the same folder (the same file system, so the rename is atomic), reach
+    the disk, and only then take the name. If anything fails (no space left, no right to write, an interrupt, an
+    exception of the block itself), the temporary file is removed and an older file of that name stays as it was.
 
-    Raises DataError when the folder is missing or the file cannot be written.
+    Args:
+        path: name of the file; its folder must exist.
+        error: class of the exception that reports a file that cannot be written (default DataError).
+
+    Raises:
+        ConvoxelError: of class ``error``, when the folder is missing or the operating system refuses a step.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with open_atomic(Path(folder, "a.bin")) as file:
+    ...         _ = file.write(b"first, "), file.write(b"second")
+    ...     Path(folder, "a.bin").read_bytes()
+    b'first, second'
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise fault(path, "its folder does not exist", "an existing folder", "Create the folder first")
+        raise error(fault_message(path, "its folder does not exist", "an existing folder", "Create the folder first"))
     if path.is_dir():
-        raise fault(path, "this is a folder", "the name of a file", "Add a file name")
+        raise error(fault_message(path, "this is a folder", "the name of a file", "Add a file name"))
     part = path.with_name(f".convoxel-{secrets.token_hex(8)}.part")
     try:
-        _write_part(part, memoryview(content).cast("B"))
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise fault(
-            path,
-            f"it could not be written ({error.strerror or error})",
-            f"room for {len(content)} bytes and the right to write",
-            "Free some space or choose another folder; nothing was left half-written",
-        ) from error
+        sync_folder(path.parent)
+    except OSError as reason:
+        came = f"it could not be written ({reason.strerror or reason})"
+        mend = "Free some space or choose another folder; nothing was left half-written"
+        raise error(fault_message(path, came, "enough room and the right to write", mend)) from reason
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
-    return path
 
 
-def _write_part(part: Path, content: memoryview) -> None:
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        while content:  # a write may take only a part of what it is given
-            content = content[os.write(descriptor, content) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def write_bytes(
+    path: str | os.PathLike[str], content: bytes | bytearray | memoryview, error: type[ConvoxelError] = DataError
+) -> Path:
+    """Write ``content`` to ``path`` in one step and return the path; arguments and errors as in ``open_atomic``."""
+    with open_atomic(path, error) as file:
+        file.write(content)
+    return Path(path)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system lets a folder be opened (not on Windows)."""
+def write_text(path: str | os.PathLike[str], content: str, error: type[ConvoxelError] = DataError) -> Path:
+    """Write ``content`` as UTF-8 to ``path`` in one step and return the path; see ``open_atomic``."""
+    return write_bytes(path, content.encode("utf-8"), error)
+
+
+def write_json(path: str | os.PathLike[str], content: object, error: type[ConvoxelError] = DataError) -> Path:
+    """Write ``content`` as JSON, with one space of indentation, to ``path`` in one step; see ``open_atomic``."""
+    return write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", error)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that processes which were killed have left in ``folder``."""
+    for part in folder.glob(".convoxel-*.part"):
+        part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within ``folder`` durable, where the system lets a folder be opened (not on Windows)."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,19 +1,21 @@
 """Small JSON files that Convoxel keeps between runs and can always do without.
 
 ``CONVOXEL_CACHE`` names their folder (empty: keep nothing); otherwise it is ``convoxel`` in the user's cache folder.
-A file that is missing, broken or from elsewhere reads as empty; one that cannot be written is not. Both are told in
-one warning and nothing fails. No lock: a file is replaced as a whole, and of two writers the last one wins.
+A file that is missing, broken or from elsewhere reads as empty, and a file that cannot be written is skipped; one
+warning reports either, and nothing fails. There is no lock: a file is replaced as a whole, and of two writers the last
+one wins.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 import warnings
 from pathlib import Path
 from typing import Any
+
+from convoxel.errors import DataError
+from convoxel.files.atomic import write_json
 
 __all__ = ["cache_folder", "read_cache", "write_cache"]
 
@@ -40,7 +42,7 @@ def cache_folder() -> Path | None:
 
 
 def read_cache(name: str) -> dict[str, Any]:
-    """The object in the cache file ``name``; empty if there is none, or none that can be used."""
+    """Return the object in the cache file ``name``; empty if there is none, or none that can be used."""
     folder = cache_folder()
     if folder is None:
         return {}
@@ -60,30 +62,26 @@ def read_cache(name: str) -> dict[str, Any]:
 
 
 def write_cache(name: str, content: dict[str, Any]) -> bool:
-    """Replace the cache file ``name`` in one step; whether that worked."""
+    """Replace the cache file ``name`` in one step and return whether that worked."""
     folder = cache_folder()
     if folder is None:
         return False
-    part = folder / f".{name}-{secrets.token_hex(8)}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        part.replace(folder / name)
+        write_json(folder / name, content)
         return True
-    except OSError as error:
+    except (OSError, DataError) as error:
         _complain(folder, f"{folder / name} cannot be written ({_reason(error)}); measurements will not be remembered")
         return False
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def _reason(error: Exception) -> str:
-    return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
+    cause = error.__cause__ or error  # a DataError's message would name the file a second time
+    return str(cause.strerror if isinstance(cause, OSError) and cause.strerror else cause)
 
 
 def _complain(folder: Path, what: str) -> None:
-    """Warn, once per folder and process: what is true of one file is mostly true of the next."""
+    """Warn once per folder and process: a fault of one file is mostly one of the whole folder."""
     if folder not in _complained:
         _complained.add(folder)
         warnings.warn(

@@ -1,7 +1,7 @@
 """Faults of outside files: one sentence each, raised at once or collected for a complete list.
 
-This module knows no file format. It fixes the shape of every message of ``convoxel.data`` — which
-file, what came, what was expected, how to mend it — so that no reader can leave a part out.
+This module knows no file format. It fixes the shape of every message about a file (which file, what came, what was
+expected, how to mend it), so that no reader or writer can leave a part out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from convoxel.errors import DataError
 
-__all__ = ["ErrorCollector", "Problem", "fault", "plural", "shown"]
+__all__ = ["ErrorCollector", "Problem", "fault", "fault_message", "plural", "shown"]
 
 
 def shown(name: object) -> str:
@@ -24,10 +24,15 @@ def shown(name: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def fault(where: object, came: str, expected: str, mend: str) -> DataError:
-    """Return the DataError that says what came at ``where``, what was expected and how to mend it."""
+def fault_message(where: object, came: str, expected: str, mend: str) -> str:
+    """Return the sentence that says what came at ``where``, what was expected and how to mend it."""
     end = "" if mend.endswith(("?", ".")) else "."
-    return DataError(f"{shown(where)}: {came}; expected {expected}. {mend}{end}")
+    return f"{shown(where)}: {came}; expected {expected}. {mend}{end}"
+
+
+def fault(where: object, came: str, expected: str, mend: str) -> DataError:
+    """Return the DataError with the message of these four parts."""
+    return DataError(fault_message(where, came, expected, mend))
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
@@ -52,7 +57,7 @@ class Problem:
 
 @dataclass
 class ErrorCollector:
-    """Where readers report faults: a strict errors raises the first one, any other notes them all."""
+    """Where readers report faults: a strict collector raises the first one, any other notes them all."""
 
     strict: bool = True
     problems: list[Problem] = field(default_factory=list)

@@ -21,12 +21,9 @@ the file is code: operators are names in ``opset``, sizes are parsed by ``size``
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +33,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError, GraphError, UnsupportedError
+from convoxel.files.atomic import write_bytes
 from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
 from convoxel.graph.ir.size import Size
@@ -97,7 +95,7 @@ def write_program(
     )
     tensors = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in graph.constants.items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "program": text, "sha256": _digest(text, tensors)}
-    _write(target, safetensors.numpy.save(tensors, metadata))
+    write_bytes(target, safetensors.numpy.save(tensors, metadata), GraphError)
 
 
 def read_program(path: Path, threads: int | None, algorithm: str = "auto") -> Program:
@@ -141,24 +139,6 @@ def _digest(text: str, tensors: Mapping[str, NDArray[Any]], after_each: Callable
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         after_each()
     return digest.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".convoxel-{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as reason:
-        raise GraphError(
-            f"save: {path} could not be written ({reason.strerror or reason}); expected an existing folder with room "
-            f"for {len(content)} bytes. An older file of that name is as it was."
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 # ---- to JSON ---------------------------------------------------------------------------------------------
