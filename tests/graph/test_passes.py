@@ -14,7 +14,7 @@ from torch import nn
 from convoxel.errors import GraphError, ShapeError
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.size import Size
-from convoxel.graph.operators.lowering import Kernels
+from convoxel.graph.operators.step import PackedWeights
 from convoxel.graph.operators.table import OPERATORS, infer_shapes, make_node, verify
 from convoxel.graph.passes import PASSES, Pass, block, fold, fuse, layout, optimise, run_pass
 from convoxel.graph.read.torch import read
@@ -455,7 +455,7 @@ class DenseBlock(nn.Module):
 def steps_of(model: nn.Module, *shape: int) -> list[dict[str, Any]]:
     g = optimise(read(model.eval(), [torch.zeros(shape)]).graph)
     sizes = dict(zip("nhw", (shape[0], *shape[2:]), strict=True))
-    return plan_execution(g, sizes, Kernels(), threads=1).plan.steps
+    return plan_execution(g, sizes, PackedWeights(), threads=1).plan.steps
 
 
 def test_dense_concatenations_copy_nothing() -> None:

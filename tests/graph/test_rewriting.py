@@ -14,7 +14,7 @@ from convoxel.errors import GraphError, UnsupportedError
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.pytree import Leaf
 from convoxel.graph.ir.size import Size
-from convoxel.graph.operators.arrays.movement import depth_to_space
+from convoxel.graph.operators.movement import _depth_to_space as depth_to_space
 from convoxel.graph.operators.table import make_node
 from convoxel.graph.passes import Pass, compose, fold, forward, fuse, layout, optimise, permutation, reshape, run_pass
 from convoxel.graph.passes.chain import simplify_chains

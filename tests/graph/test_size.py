@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from convoxel.errors import GraphError
 from convoxel.graph.ir.size import Size, evaluate, evaluate_shape
-from convoxel.graph.operators.rules import pool_length
+from convoxel.graph.operators.shape import pool_length
 
 pytestmark = pytest.mark.smoke
 

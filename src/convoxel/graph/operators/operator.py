@@ -1,21 +1,48 @@
-"""What a row of ``opset`` says: operands, attributes, and the rules for shape, cost, receptive field and steps."""
+"""The row of an operator: operands, attributes, and the rules for shape, cost, receptive field and steps.
+
+A shape rule takes a node whose sizes are numbers and the shapes of its operands (None where absent) and returns the
+shapes of its results; it raises ``ShapeError`` with the bare fact, the caller adds the node's name. Shapes may hold
+open sizes too, when a reader infers shapes before any input is known: ``Size`` does arithmetic, and what only an input
+can decide is taken to fit (``differ``). A cost rule returns multiply–accumulates of the direct algorithm.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from convoxel.graph.ir.graph import CHANNELS_LAST, Node
+from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators import rules
-from convoxel.graph.operators.lowering import Step
+from convoxel.graph.operators.axis import AxisRule
+from convoxel.graph.operators.field import FieldRule
+from convoxel.graph.operators.host import Array, Host, on_arrays
+from convoxel.graph.operators.step import Step
 from convoxel.native import View
 
-__all__ = ["REQUIRED", "Operand", "Operator", "Window"]
+__all__ = [
+    "EPILOGUE",
+    "REQUIRED",
+    "Macs",
+    "Operand",
+    "Operator",
+    "ShapeRule",
+    "Shapes",
+    "Window",
+    "array_row",
+    "operands",
+]
+
+Shapes = Sequence[Shape | None]
+ShapeRule = Callable[[Node, Shapes], list[Shape]]
+Macs = Callable[[Node, Shapes, Sequence[Shape]], int]
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 """The default of an attribute that has none."""
+
+EPILOGUE: Mapping[str, Any] = {"activation": "none", "slope": 0.0}
+"""The attributes of an operator that can apply an activation to its result."""
 
 
 class Operand(NamedTuple):
@@ -25,6 +52,15 @@ class Operand(NamedTuple):
     constant: bool = False
     optional: bool = False
     variadic: bool = False
+
+
+def operands(text: str) -> tuple[Operand, ...]:
+    """Return the operands that a text declares: ``!`` a constant, ``?`` optional, ``*`` any number of them.
+
+    >>> operands("x bias?!")[1]
+    Operand(name='bias', constant=True, optional=True, variadic=False)
+    """
+    return tuple(Operand(word.rstrip("!?*"), "!" in word, "?" in word, "*" in word) for word in text.split())
 
 
 class Window(NamedTuple):
@@ -37,26 +73,33 @@ class Window(NamedTuple):
     transposed: bool = False
 
 
+def no_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Nothing is multiplied and accumulated."""
+    return 0
+
+
 @dataclass(frozen=True)
 class Operator:
     """One row.
 
     ``layout`` is where operands and results lie: ``"last"`` for native steps, ``"first"`` for operators that
     work on arrays, ``"any"`` for those that convert. A native operator has ``lower`` (adds steps to the plan)
-    or ``alias`` (its result is a view of its first operand); the others have ``host``.
-    ``epilogue`` operators take a fused activation and, if they have the operand, a residual.
+    or ``alias`` (its result is a view of its first operand); the others have ``host``. ``field`` and ``axis`` are the
+    rules for receptive fields and for sizes along an axis; without one, nothing is known behind the operator.
     """
 
     name: str
     operands: tuple[Operand, ...]
-    shape: rules.ShapeRule
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    macs: rules.Macs = rules.no_macs
+    shape: ShapeRule
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    macs: Macs = no_macs
     window: Callable[[Node, Shape], Window] | None = None
     layout: str = CHANNELS_LAST
     lower: Callable[[Step], None] | None = None
     alias: Callable[[Node, Shape, View], View] | None = None
-    host: Callable[[Node, Sequence[Any], Mapping[str, int]], list[Any]] | None = None
+    host: Host | None = None
+    field: FieldRule | None = None
+    axis: AxisRule | None = None
 
     @property
     def epilogue(self) -> bool:
@@ -71,3 +114,21 @@ class Operator:
     def operand(self, index: int) -> Operand:
         """Return the declaration of the operand at ``index``."""
         return self.operands[min(index, len(self.operands) - 1)]
+
+
+def _same(node: Node, shapes: Shapes) -> list[Shape]:
+    assert shapes[0] is not None
+    return [shapes[0]]
+
+
+def array_row(
+    name: str,
+    function: Callable[..., Array | tuple[Array, ...]],
+    shape: ShapeRule = _same,
+    declared: str = "x",
+    /,
+    **attributes: Any,
+) -> Operator:
+    """Return the row of an operator that a function computes on arrays."""
+    host = on_arrays(function)
+    return Operator(f"array.{name}", operands(declared), shape, attributes, layout=CHANNELS_FIRST, host=host)

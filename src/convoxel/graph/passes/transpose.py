@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from convoxel.errors import GraphError
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.size import Extents
-from convoxel.graph.operators.arrays.pointwise import UNARY
+from convoxel.graph.operators.elementwise import UNARY
 from convoxel.graph.operators.table import make_node
 
 __all__ = ["check_no_opposites", "sink_transposes"]

@@ -15,7 +15,7 @@ from convoxel import native
 from convoxel.errors import ConvoxelError, ShapeError
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph, Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.lowering import Kernels, Step, copy
+from convoxel.graph.operators.step import PackedWeights, Step, copy
 from convoxel.graph.operators.table import OPERATORS, infer_shapes
 from convoxel.graph.operators.view import full, full_axis, narrow_view
 from convoxel.graph.run.placement import Places, converts_freely, place
@@ -68,7 +68,7 @@ class Execution:
 def plan_execution(
     graph: Graph,
     sizes: Mapping[str, int],
-    kernels: Kernels,
+    kernels: PackedWeights,
     *,
     threads: int | None = None,
     algorithm: str = "auto",
@@ -127,7 +127,9 @@ def _check_memory(graph: Graph, shapes: Mapping[str, Shape], installed: int) -> 
                 )
 
 
-def _add_steps(graph: Graph, places: Places, plan: native.Plan, node: Node, kernels: Kernels, algorithm: str) -> None:
+def _add_steps(
+    graph: Graph, places: Places, plan: native.Plan, node: Node, kernels: PackedWeights, algorithm: str
+) -> None:
     row = OPERATORS[node.operator]
     source = node.inputs[0]
     if row.alias is not None:

@@ -20,7 +20,7 @@ from convoxel.errors import ConvoxelError, GraphError, ShapeError, UnsupportedEr
 from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.pytree import Structure, assemble
 from convoxel.graph.ir.size import Shape, Size, evaluate, evaluate_shape, measure
-from convoxel.graph.operators.lowering import Kernels
+from convoxel.graph.operators.step import PackedWeights
 from convoxel.graph.operators.table import OPERATORS, infer_shapes
 from convoxel.graph.run.execution import Execution, HostCall, Memory, NativeRun, plan_execution
 from convoxel.graph.run.explanation import draw_steps, step_rows
@@ -69,7 +69,7 @@ class Program:
         self._threads = threads
         self._algorithm = algorithm
         self._winners = dict(winners or {})
-        self._kernels = Kernels()
+        self._kernels = PackedWeights()
         self._plans: Recent[Execution] = Recent(_MAX_PLANS)
 
     @property
@@ -267,7 +267,7 @@ class Program:
         """
         problems = self._execution(self._check(inputs)).plan.problems
         winners = native.tune(problems, self._threads, on_progress=on_progress)
-        # Kernels of its own: those of this program hold weights packed for algorithms that lost.
+        # PackedWeights of its own: those of this program hold weights packed for algorithms that lost.
         return Program(self._graph, self._structure, threads=self._threads, winners=winners, source=self._source)
 
 

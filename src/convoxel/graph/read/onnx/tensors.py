@@ -9,7 +9,7 @@ import numpy as np
 
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size, differ
-from convoxel.graph.operators.arrays.quantisation import limits
+from convoxel.graph.operators.quantisation import limits
 from convoxel.graph.read.onnx.call import Call, Tensor, dtype_of, rank, rule
 from convoxel.graph.read.onnx.file import working_dtype
 from convoxel.graph.read.reader import NotNative

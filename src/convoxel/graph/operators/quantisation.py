@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["dequantise", "limits", "quantise"]
+from convoxel.graph.operators.host import Array
+from convoxel.graph.operators.operator import (
+    REQUIRED,
+    array_row,
+)
+from convoxel.graph.operators.shape import (
+    same,
+)
 
-Array = NDArray[Any]
+__all__ = ["ROWS", "limits"]
+
 
 _NARROW = {"int2": (-2, 1), "uint2": (0, 3), "int4": (-8, 7), "uint4": (0, 15)}
+
+
 _LARGEST = {
     "float8_e4m3fn": 448.0,
     "float8_e4m3fnuz": 240.0,
@@ -41,7 +48,7 @@ def _spread(parameter: Array, shape: tuple[int, ...], axis: int, block: int) -> 
     return parameter.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
 
 
-def quantise(x: Array, scale: Array, zero: Array | None, axis: int, block: int, to: str, saturate: bool) -> Array:
+def _quantise(x: Array, scale: Array, zero: Array | None, axis: int, block: int, to: str, saturate: bool) -> Array:
     """Return round(x / scale) + zero point, halves to even, cut off at the type's ends."""
     steps = x.astype(np.float32) / _spread(scale, x.shape, axis, block).astype(np.float32)
     low, high = limits(to)
@@ -52,9 +59,15 @@ def quantise(x: Array, scale: Array, zero: Array | None, axis: int, block: int, 
     return np.clip(np.rint(steps).astype(np.float64) + shift, low, high).astype(np.dtype(to))
 
 
-def dequantise(x: Array, scale: Array, zero: Array | None, axis: int, block: int) -> Array:
+def _dequantise(x: Array, scale: Array, zero: Array | None, axis: int, block: int) -> Array:
     """Return (x − zero point) · scale."""
     wide = x.astype(np.float32)
     if zero is not None:
         wide = wide - _spread(zero, x.shape, axis, block).astype(np.float32)
     return (wide * _spread(scale, x.shape, axis, block).astype(np.float32)).astype(scale.dtype)
+
+
+ROWS = (
+    array_row("dequantise", _dequantise, same, "x scale zero?", axis=1, block=0),
+    array_row("quantise", _quantise, same, "x scale zero?", axis=1, block=0, to=REQUIRED, saturate=True),
+)

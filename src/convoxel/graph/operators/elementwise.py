@@ -1,4 +1,4 @@
-"""Functions of each element alone: activations, arithmetic with stretched operands, comparisons, changes of type."""
+"""Functions of each element: activations, scalings, arithmetic, comparisons, changes of type."""
 
 from __future__ import annotations
 
@@ -9,9 +9,57 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BINARY", "COMPARISONS", "UNARY", "cast", "clip", "prelu", "select"]
+from convoxel.graph.operators.host import Array
+from convoxel.graph.operators.operator import (
+    EPILOGUE,
+    REQUIRED,
+    Operator,
+    array_row,
+    operands,
+)
+from convoxel.graph.operators.shape import (
+    broadcast,
+    onto,
+    same,
+    stretched,
+)
+from convoxel.graph.operators.step import Step
 
-Array = NDArray[Any]
+__all__ = ["ROWS", "UNARY"]
+
+
+# ---- native steps
+
+
+def _lower_activation(step: Step) -> None:
+    """An activation that nothing could take in."""
+    _affine(step, None, None)
+
+
+def _lower_affine(step: Step) -> None:
+    """Per channel x · scale + shift."""
+    channels = step.out.shape[4]
+    _affine(step, step.vector(1, channels, 1.0), step.vector(2, channels, 0.0))
+
+
+def _affine(step: Step, scale: NDArray[np.float32] | None, shift: NDArray[np.float32] | None) -> None:
+    channels = step.out.shape[4]
+    scale = np.ones(channels, np.float32) if scale is None else np.broadcast_to(scale, channels).copy()
+    shift = np.zeros(channels, np.float32) if shift is None else np.broadcast_to(shift, channels).copy()
+    step.plan.affine(step.x, step.out, scale, shift, name=step.node.name, **step.epilogue)
+
+
+def _lower_prelu(step: Step) -> None:
+    """A leaky ReLU with a slope for each channel."""
+    step.plan.prelu(step.x, step.out, step.vector(1, step.out.shape[4], 0.0), name=step.node.name)
+
+
+def _lower_combine(step: Step) -> None:
+    """Two tensors, element by element, both stretched along their axes of size 1."""
+    step.plan.combine(step.node.operator, step.x, step.view(1), step.out, name=step.node.name, **step.epilogue)
+
+
+# ---- on arrays
 
 
 def _erf(x: Array) -> Array:
@@ -142,6 +190,7 @@ BINARY: Mapping[str, Callable[[Array, Array], Array]] = {
 }
 """Both operands are stretched along axes of size 1; the result has the first one's type."""
 
+
 COMPARISONS: Mapping[str, Callable[[Array, Array], Array]] = {
     "and": np.logical_and,
     "equal": np.equal,
@@ -155,23 +204,40 @@ COMPARISONS: Mapping[str, Callable[[Array, Array], Array]] = {
 """As ``BINARY``; the result is boolean."""
 
 
-def select(condition: Array, x: Array, y: Array) -> Array:
+def _select(condition: Array, x: Array, y: Array) -> Array:
     """Return x where the condition holds, else y; all three are stretched."""
     return np.where(condition, x, y)
 
 
-def prelu(x: Array, slope: Array) -> Array:
+def _prelu(x: Array, slope: Array) -> Array:
     """Return x where it is not negative, else slope · x with the slope stretched to x."""
     return np.where(x >= 0, x, slope * x)
 
 
-def clip(x: Array, low: Array | None, high: Array | None) -> Array:
+def _clip(x: Array, low: Array | None, high: Array | None) -> Array:
     """Return min(max(x, low), high); a bound that is absent does not bind."""
     if low is not None:
         x = np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
 
 
-def cast(x: Array, to: str) -> Array:
+def _cast(x: Array, to: str) -> Array:
     """Return x in another type; fractions are cut off, numbers beyond a float's range become infinite."""
     return x if x.dtype == object else x.astype(np.dtype(to))
+
+
+ROWS = (
+    Operator("activation", operands("x"), same, {"activation": REQUIRED, "slope": 0.0}, lower=_lower_activation),
+    Operator("affine", operands("x scale! shift!"), same, EPILOGUE, lower=_lower_affine),
+    Operator("prelu", operands("x slope!"), same, lower=_lower_prelu),
+    *(
+        Operator(name, operands("x y"), broadcast, EPILOGUE, lower=_lower_combine)
+        for name in ("add", "divide", "maximum", "minimum", "multiply", "subtract")
+    ),
+    *(array_row(name, function, **usual) for name, (function, usual) in UNARY.items()),
+    *(array_row(name, f, stretched, "x y") for name, f in (*BINARY.items(), *COMPARISONS.items())),
+    array_row("cast", _cast, to=REQUIRED),
+    array_row("clip", _clip, onto, "x low? high?"),
+    array_row("prelu", _prelu, onto, "x slope"),
+    array_row("select", _select, stretched, "condition x y"),
+)

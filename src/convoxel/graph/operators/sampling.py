@@ -1,20 +1,63 @@
-"""Values between grid points: sampling grids, resizing in every coordinate mode, regions of interest."""
+"""Values between grid points: sampling grids, regions of interest, deformable convolutions."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from convoxel.errors import ShapeError
+from convoxel.graph.ir.graph import Node
+from convoxel.graph.ir.size import Shape, differ
 from convoxel.graph.operators import index_tables as taps
+from convoxel.graph.operators.host import Array, Ints, Pairs
+from convoxel.graph.operators.operator import (
+    REQUIRED,
+    Shapes,
+    array_row,
+)
+from convoxel.graph.operators.shape import (
+    conv_length,
+    operand,
+)
 
-__all__ = ["affine_grid", "bilinear", "grid_sample", "region_align", "resample"]
+__all__ = ["ROWS"]
 
-Array = NDArray[Any]
-Ints = tuple[int, ...]
+
+def _grid_sample_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) at (n, *out, dims) → (n, c, *out)."""
+    x, grid = operand(shapes, 0), operand(shapes, 1)
+    if differ(grid[-1], len(x) - 2):
+        raise ShapeError(f"the grid {grid} has points of {grid[-1]} coordinates, x {x} has {len(x) - 2} spatial axes")
+    return [(*x[:2], *grid[1:-1])]
+
+
+def _affine_grid_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, dims, dims + 1) → (n, *space, dims)."""
+    size: Any = tuple(node["size"])
+    return [(size[0], *size[2:], len(size) - 2)]
+
+
+def _region_align_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, h, w) with (regions, 4) → (regions, c, *size)."""
+    return [(operand(shapes, 1)[0], operand(shapes, 0)[1], *node["size"])]
+
+
+def _deformable_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """As a convolution; the offsets must lie on its result's grid."""
+    x, w, offset = operand(shapes, 0), operand(shapes, 1), operand(shapes, 2)
+    spatial = tuple(
+        conv_length(*axis) for axis in zip(x[2:], w[2:], node["stride"], node["padding"], node["dilation"], strict=True)
+    )
+    if any(map(differ, offset[2:], spatial)):
+        raise ShapeError(f"the offsets {offset} do not lie on the result's grid {spatial}")
+    return [(x[0], w[0], *spatial)]
+
+
+# ---- on arrays
 
 
 def bilinear(x: Array, rows: Array, columns: Array) -> Array:
@@ -45,7 +88,7 @@ def _fetched(x: Array, index: Array, outside: str) -> Array:
     return np.where(inside, values, 0.0) if outside == "zeros" else values
 
 
-def grid_sample(x: Array, grid: Array, mode: str, padding: str, align_corners: bool) -> Array:
+def _grid_sample(x: Array, grid: Array, mode: str, padding: str, align_corners: bool) -> Array:
     """Return (n, c, *out): x (n, c, *space) at the points of ``grid`` (n, *out, dims), which run from −1 to 1.
 
     The grid's last axis lists the last spatial axis first (x, y, z). ``mode`` is ``"nearest"``, ``"linear"`` or
@@ -91,7 +134,7 @@ def _cubic(x: Array, position: Array, padding: str, align_corners: bool) -> Arra
     return result
 
 
-def affine_grid(theta: Array, size: Ints, align_corners: bool) -> Array:
+def _affine_grid(theta: Array, size: Ints, align_corners: bool) -> Array:
     """Return the grid (n, *space, dims) of points that the matrices (n, dims, dims + 1) map the output's points to."""
     axes = [
         (2 * np.arange(s) + 1) / s - 1 if not align_corners else np.linspace(-1, 1, s) if s > 1 else -np.ones(1)
@@ -101,36 +144,7 @@ def affine_grid(theta: Array, size: Ints, align_corners: bool) -> Array:
     return np.einsum("...k,njk->n...j", points, theta.astype(np.float64))
 
 
-def resample(
-    x: Array,
-    size: Ints,
-    scale: tuple[float | None, ...],
-    region: tuple[tuple[float, float], ...],
-    coordinate: str,
-    extrapolation: float,
-    **how: Any,
-) -> Array:
-    """Return x with every axis that has a length in ``size`` replaced by weighted sums of its elements.
-
-    ``how`` are the arguments of ``taps.axis``; ``region`` is the part of each axis that ``"tf_crop_and_resize"`` takes,
-    and positions beyond it get ``extrapolation``.
-    """
-    result = x.astype(np.float64)
-    for axis, (old, new, factor, part) in enumerate(zip(x.shape, size, scale, region, strict=True)):
-        if not new:
-            continue
-        table = taps.axis(old, new, factor, coordinate=coordinate, region=part, **how)
-        moved = np.moveaxis(result, axis, -1)
-        seen = np.where(table.source >= 0, moved[..., np.maximum(table.source, 0)], 0)
-        result = np.moveaxis(np.einsum("...ot,ot->...o", seen, table.weight.astype(np.float64)), -1, axis)
-        if coordinate == "tf_crop_and_resize":
-            position = taps.coordinates(old, new, factor or new / old, coordinate, part)
-            outside = (position < 0) | (position > old - 1)
-            result[(slice(None),) * axis + (outside,)] = extrapolation
-    return result
-
-
-def region_align(
+def _region_align(
     x: Array,
     regions: Array,
     batch: Array,
@@ -152,11 +166,11 @@ def region_align(
             begin + (np.arange(out)[:, None] + (np.arange(count)[None, :] + 0.5) / count) * cell
             for begin, out, count, cell in zip((y1, x1), size, counts, cells, strict=True)
         ]
-        results[number] = _pooled(x[image].astype(np.float64), axes[0], axes[1], mode)
+        results[number] = _pooled_region(x[image].astype(np.float64), axes[0], axes[1], mode)
     return results
 
 
-def _pooled(image: Array, rows: Array, columns: Array, mode: str) -> Array:
+def _pooled_region(image: Array, rows: Array, columns: Array, mode: str) -> Array:
     """Return (c, oh, ow): the mean, or the largest, of the samples at (oh, taps) × (ow, taps)."""
     (h, w), (oh, ty), (ow, tx) = image.shape[1:], rows.shape, columns.shape
     y, x = np.broadcast_arrays(rows.reshape(-1, 1), columns.reshape(1, -1))
@@ -172,3 +186,85 @@ def _pooled(image: Array, rows: Array, columns: Array, mode: str) -> Array:
     ]
     samples = np.where(outside, 0.0, np.max(corners, axis=0))
     return samples.reshape(-1, oh, ty, ow, tx).max(axis=(2, 4))
+
+
+def _deformable_convolution(
+    x: Array,
+    weight: Array,
+    offset: Array,
+    bias: Array | None,
+    mask: Array | None,
+    stride: Ints,
+    padding: Pairs,
+    dilation: Ints,
+    groups: int,
+    offset_groups: int,
+) -> Array:
+    """Return the convolution whose taps are moved by ``offset`` and weighted by ``mask`` (Dai et al. 2017; Zhu et
+    al. 2019).
+
+    x (n, c, h, w), weight (k, c/groups, kh, kw), offset (n, offset_groups · kh · kw · 2, oh, ow) in pairs (y, x),
+    mask (n, offset_groups · kh · kw, oh, ow).
+    """
+    n, c = x.shape[:2]
+    kernel, out = weight.shape[2:], offset.shape[2:]
+    taps = math.prod(kernel)
+    moved = offset.reshape(n, offset_groups, taps, 2, *out)
+    weights = None if mask is None else mask.reshape(n, offset_groups, taps, *out)
+    rows, columns = ((np.arange(size) * s - low) for size, s, (low, _) in zip(out, stride, padding, strict=True))
+    seen = np.empty((n, c, taps, *out), np.float64)
+    per = c // offset_groups
+    for image, group, tap in itertools.product(range(n), range(offset_groups), range(taps)):
+        ky, kx = divmod(tap, kernel[1])
+        y = moved[image, group, tap, 0] + (rows + ky * dilation[0])[:, None]
+        xs = moved[image, group, tap, 1] + (columns + kx * dilation[1])[None, :]
+        part = slice(group * per, (group + 1) * per)
+        values = bilinear(x[image, part], y, xs)
+        seen[image, part, tap] = values if weights is None else values * weights[image, group, tap]
+    return _grouped_product(seen, weight, bias, groups)
+
+
+def _grouped_product(seen: Array, weight: Array, bias: Array | None, groups: int) -> Array:
+    flat = weight.reshape(*weight.shape[:2], -1)
+    parts: Sequence[Array] = [
+        np.einsum("nctyx,kct->nkyx", part, rows)
+        for part, rows in zip(np.split(seen, groups, axis=1), np.split(flat, groups), strict=True)
+    ]
+    result = np.concatenate(parts, axis=1)
+    return result if bias is None else result + bias.reshape(-1, 1, 1)
+
+
+ROWS = (
+    array_row("affine_grid", _affine_grid, _affine_grid_shape, "theta", size=REQUIRED, align_corners=False),
+    array_row(
+        "deformable_convolution",
+        _deformable_convolution,
+        _deformable_shape,
+        "x weight offset bias? mask?",
+        stride=REQUIRED,
+        padding=REQUIRED,
+        dilation=REQUIRED,
+        groups=1,
+        offset_groups=1,
+    ),
+    array_row(
+        "grid_sample",
+        _grid_sample,
+        _grid_sample_shape,
+        "x grid",
+        mode=REQUIRED,
+        padding=REQUIRED,
+        align_corners=REQUIRED,
+    ),
+    array_row(
+        "region_align",
+        _region_align,
+        _region_align_shape,
+        "x regions batch",
+        size=REQUIRED,
+        ratio=0,
+        scale=1.0,
+        mode="average",
+        half_pixel=True,
+    ),
+)

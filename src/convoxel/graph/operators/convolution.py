@@ -1,0 +1,335 @@
+"""Convolutions, transposed or not, and the blocks that passes make of several."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from convoxel import native
+from convoxel.arithmetic import window
+from convoxel.errors import ShapeError
+from convoxel.graph.ir.graph import Node
+from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, windows
+from convoxel.graph.operators.operator import (
+    EPILOGUE,
+    REQUIRED,
+    Operator,
+    Shapes,
+    Window,
+    array_row,
+    operands,
+)
+from convoxel.graph.operators.shape import (
+    check_channels,
+    conv_length,
+    length,
+    operand,
+    positive,
+    with_residual,
+)
+from convoxel.graph.operators.step import Step, bias, convolve
+from convoxel.graph.operators.view import (
+    spatial,
+)
+
+__all__ = ["ROWS"]
+
+
+# ---- shapes and costs
+
+
+def _convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) with weights (k, c/groups, …) → (n, k, …)."""
+    x, w = operand(shapes, 0), operand(shapes, 1)
+    if len(x) != len(w):
+        raise ShapeError(f"x {x} has {len(x)} axes but the weights {w} expect {len(w)} (batch and channels included)")
+    check_channels(x, w[1] * node["groups"])
+    gate = shapes[4]
+    if gate is not None and gate != (*x[:2], *(1,) * len(x[2:])):
+        raise ShapeError(f"the gate {gate} does not hold one factor for each image and channel of x {x}")
+    return [with_residual(_convolved(node, x, w), shapes)]
+
+
+def _depthwise_block_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) with weights (e, c, 1, …)?, (e, 1, …) and (k, e, 1, …)? → (n, k, …); e is c, k is e without them."""
+    x, w, expand, project = operand(shapes, 0), operand(shapes, 1), shapes[4], shapes[6]
+    check_channels(x, w[1] * node["groups"] if expand is None else expand[1])
+    n, channels, *spatial = _convolved(node, x, w)
+    return [with_residual((n, channels if project is None else project[0], *spatial), shapes)]
+
+
+def _convolved(node: Node, x: Shape, w: Shape) -> Shape:
+    spatial = tuple(
+        length(conv_length, *axis)
+        for axis in zip(x[2:], w[2:], node["stride"], node["padding"], node["dilation"], strict=True)
+    )
+    return positive((x[0], w[0], *spatial), f"{x}")
+
+
+def _transposed_convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) with weights (c, k/groups, …) → (n, k, …)."""
+    x, w = operand(shapes, 0), operand(shapes, 1)
+    if len(x) != len(w):
+        raise ShapeError(f"x {x} has {len(x)} axes but the weights {w} expect {len(w)} (batch and channels included)")
+    check_channels(x, w[0])
+    spatial = tuple(
+        length(window.transposed_size, *axis)
+        for axis in zip(
+            x[2:],
+            w[2:],
+            node["stride"],
+            node["padding"],
+            node["dilation"],
+            node["output_padding"],
+            strict=True,
+        )
+    )
+    return [with_residual(positive((x[0], w[1] * node["groups"], *spatial), f"{x}"), shapes)]
+
+
+def _array_convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """As the native operator, without a residual."""
+    return _convolution_shape(node, [*shapes[:3], None, None])
+
+
+def _array_transposed_convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """As the native operator, without a residual."""
+    return _transposed_convolution_shape(node, [*shapes[:3], None])
+
+
+def _columns_to_image_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c · kernel, windows) → (n, c, *shape)."""
+    x = operand(shapes, 0)
+    return [(x[0], x[1] // math.prod(node["kernel"]), *node["shape"])]
+
+
+def convolution_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Outputs × (c/groups) × kernel."""
+    return math.prod(out[0]) * math.prod(operand(shapes, 1)[1:])
+
+
+def depthwise_block_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Inputs' pixels × expansion + outputs' pixels × (kernels + projection)."""
+    expand, kernels, project = (math.prod(w) if (w := shapes[i]) is not None else 0 for i in (4, 1, 6))
+    x, y = operand(shapes, 0), out[0]
+    return x[0] * math.prod(x[2:]) * expand + y[0] * math.prod(y[2:]) * (kernels + project)
+
+
+def transposed_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Inputs × (k/groups) × kernel: every input reaches the whole kernel."""
+    return math.prod(operand(shapes, 0)) * math.prod(operand(shapes, 1)[1:])
+
+
+def _convolution_window(node: Node, weight: Shape) -> Window:
+    transposed = node.operator == "transposed_convolution"
+    return Window(weight[2:], node["stride"], node["padding"], node["dilation"], transposed)
+
+
+# ---- native steps
+
+
+def _lower_convolution(step: Step) -> None:
+    """Convolution with its bias, residual and activation."""
+    convolve(step, _convolution_kernel(step, transposed=False), residual=step.inputs[3], gate=step.inputs[4])
+
+
+def _lower_transposed_convolution(step: Step) -> None:
+    """Transposed convolution with its bias, residual and activation."""
+    convolve(step, _convolution_kernel(step, transposed=True), residual=step.inputs[3])
+
+
+def _lower_depthwise_block(step: Step) -> None:
+    """A depthwise convolution and the 1×1 convolutions in front of it and behind it."""
+    node = step.node
+    expand, project = (_pointwise_kernel(step, index) for index in (4, 6))
+    last = (node["activation"], node["slope"])
+    middle = last if project is None else (node["depthwise_activation"], node["depthwise_slope"])
+    chain = (
+        (expand, (node["expand_activation"], node["expand_slope"])),
+        (_convolution_kernel(step, transposed=False), middle),
+        (project, last),
+    )
+    step.plan.convolve_block(
+        [kernel for kernel, _ in chain if kernel is not None],
+        0 if expand is None else 1,
+        step.x,
+        step.out,
+        residual=step.inputs[3],
+        activations=[activation for kernel, activation in chain if kernel is not None],
+        algorithm=step.algorithm,
+        name=node.name,
+    )
+
+
+def _pointwise_kernel(step: Step, index: int) -> native.Convolution | None:
+    weight, bias = step.constants[index : index + 2]
+    if weight is None:
+        return None
+
+    def make() -> native.Convolution:
+        return native.Convolution(
+            np.ascontiguousarray(weight.reshape(*weight.shape[:2], 1, 1, 1), np.float32),
+            None if bias is None else np.ascontiguousarray(bias, np.float32),
+        )
+
+    return step.kernels.get((step.node.name, "expand" if index == 4 else "project"), make)
+
+
+def _convolution_kernel(step: Step, transposed: bool) -> native.Convolution:
+    node, weight = step.node, step.constants[1]
+    assert weight is not None
+    padding = spatial([low for low, _ in node["padding"]], 0)
+
+    def make() -> native.Convolution:
+        return native.Convolution(
+            np.ascontiguousarray(weight.reshape(*weight.shape[:2], *spatial(weight.shape[2:], 1)), np.float32),
+            bias(step),
+            stride=spatial(node["stride"], 1),
+            padding_low=padding,
+            dilation=spatial(node["dilation"], 1),
+            groups=node["groups"],
+            transposed=transposed,
+        )
+
+    # "Same" with a stride pads each input size in its own way, and a kernel knows its padding.
+    return step.kernels.get((node.name, padding), make)
+
+
+# ---- on arrays
+
+
+def _convolution(
+    x: Array, weight: Array, bias: Array | None, stride: Ints, padding: Pairs, dilation: Ints, groups: int
+) -> Array:
+    """Return the convolution of (n, c, …) with (k, c/groups, …), whole numbers summed as int32."""
+    dims = x.ndim - 2
+    if x.dtype.kind in "iu":
+        x, weight = x.astype(np.int32), weight.astype(np.int32)
+    elif x.dtype.itemsize < 4:
+        x, weight = x.astype(np.float32), weight.astype(np.float32)
+    seen_by = windows(x, weight.shape[2:], stride, dilation, padding, 0, False)
+    over = list(range(2 + dims, 2 + 2 * dims))
+    parts = []
+    for seen, rows in zip(np.split(seen_by, groups, axis=1), np.split(weight, groups), strict=True):
+        product = np.tensordot(seen, rows, axes=([1, *over], list(range(1, 2 + dims))))
+        parts.append(np.moveaxis(product, -1, 1))
+    result = np.concatenate(parts, axis=1)
+    return result if bias is None else result + bias.reshape(-1, *(1,) * dims)
+
+
+def _transposed_convolution(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    stride: Ints,
+    padding: Pairs,
+    output_padding: Ints,
+    dilation: Ints,
+    groups: int,
+) -> Array:
+    """Return the transposed convolution of (n, c, …) with (c, k/groups, …)."""
+    dims, kernel = x.ndim - 2, weight.shape[2:]
+    spans = [
+        (size - 1) * s + (k - 1) * d + 1 + extra
+        for size, s, k, d, extra in zip(x.shape[2:], stride, kernel, dilation, output_padding, strict=True)
+    ]
+    columns = weight.shape[1]
+    canvas = np.zeros((x.shape[0], groups * columns, *(max(s, 1) for s in spans)), np.result_type(x, np.float32))
+    for g, (part, rows) in enumerate(zip(np.split(x, groups, axis=1), np.split(weight, groups), strict=True)):
+        target = canvas[:, g * columns : (g + 1) * columns]
+        for offset in itertools.product(*map(range, kernel)):
+            spread = np.moveaxis(np.tensordot(part, rows[behind_channels(*offset)], axes=(1, 0)), -1, 1)
+            place = tuple(
+                slice(o * d, o * d + (size - 1) * s + 1, s)
+                for o, d, s, size in zip(offset, dilation, stride, x.shape[2:], strict=True)
+            )
+            target[behind_channels(*place)] += spread
+    # Negative padding adds rows of zeros.
+    result = np.pad(canvas, [(0, 0), (0, 0), *((max(-low, 0), max(-high, 0)) for low, high in padding)])
+    crop = tuple(
+        slice(max(low, 0), size - max(high, 0)) for (low, high), size in zip(padding, result.shape[2:], strict=True)
+    )
+    result = result[behind_channels(*crop)]
+    return result if bias is None else result + bias.reshape(-1, *(1,) * dims)
+
+
+def _columns_to_image(x: Array, shape: Ints, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Array:
+    """Return (n, c, *shape): the windows in the columns of (n, c · kernel, windows), added where they overlap."""
+    n, channels = x.shape[0], x.shape[1] // math.prod(kernel)
+    spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    padded = [size + low + high for size, (low, high) in zip(shape, padding, strict=True)]
+    counts = [(size - span) // s + 1 for size, span, s in zip(padded, spans, stride, strict=True)]
+    parts = x.reshape(n, channels, *kernel, *counts)
+    canvas = np.zeros((n, channels, *padded), x.dtype)
+    for offset in itertools.product(*map(range, kernel)):
+        place = [
+            slice(o * d, o * d + (count - 1) * s + 1, s)
+            for o, d, count, s in zip(offset, dilation, counts, stride, strict=True)
+        ]
+        canvas[behind_channels(*place)] += parts[behind_channels(*offset)]
+    crop = [slice(low, low + size) for (low, _), size in zip(padding, shape, strict=True)]
+    return canvas[behind_channels(*crop)]
+
+
+_PLACES = {"stride": REQUIRED, "padding": REQUIRED, "dilation": REQUIRED, "groups": 1}
+
+ROWS = (
+    Operator(
+        "convolution",
+        operands("x weight! bias?! residual? gate?"),
+        _convolution_shape,
+        {**_PLACES, **EPILOGUE},
+        macs=convolution_macs,
+        window=_convolution_window,
+        lower=_lower_convolution,
+    ),
+    # A depthwise convolution with a 1x1 convolution in front of it, behind it, or both: what lies between them has no
+    # place in memory. `activation` is the last one's.
+    Operator(
+        "depthwise_block",
+        operands("x weight! bias?! residual? expand_weight?! expand_bias?! project_weight?! project_bias?!"),
+        _depthwise_block_shape,
+        {
+            **_PLACES,
+            "expand_activation": "none",
+            "expand_slope": 0.0,
+            "depthwise_activation": "none",
+            "depthwise_slope": 0.0,
+            **EPILOGUE,
+        },
+        macs=depthwise_block_macs,
+        lower=_lower_depthwise_block,
+    ),
+    Operator(
+        "transposed_convolution",
+        operands("x weight! bias?! residual?"),
+        _transposed_convolution_shape,
+        {**_PLACES, "output_padding": REQUIRED, **EPILOGUE},
+        macs=transposed_macs,
+        window=_convolution_window,
+        lower=_lower_transposed_convolution,
+    ),
+    array_row("convolution", _convolution, _array_convolution_shape, "x weight bias?", **_PLACES),
+    array_row(
+        "transposed_convolution",
+        _transposed_convolution,
+        _array_transposed_convolution_shape,
+        "x weight bias?",
+        **_PLACES,
+        output_padding=REQUIRED,
+    ),
+    array_row(
+        "columns_to_image",
+        _columns_to_image,
+        _columns_to_image_shape,
+        shape=REQUIRED,
+        kernel=REQUIRED,
+        stride=REQUIRED,
+        padding=REQUIRED,
+        dilation=REQUIRED,
+    ),
+)

@@ -1,0 +1,123 @@
+"""Products of matrices: linear layers, and products of any type and number of axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from convoxel import native
+from convoxel.errors import ShapeError
+from convoxel.graph.ir.graph import Node
+from convoxel.graph.ir.size import Shape, differ
+from convoxel.graph.operators.host import Array
+from convoxel.graph.operators.operator import (
+    EPILOGUE,
+    REQUIRED,
+    Operator,
+    Shapes,
+    array_row,
+    operands,
+)
+from convoxel.graph.operators.shape import (
+    operand,
+    stretch,
+    with_residual,
+)
+from convoxel.graph.operators.step import Step, bias, convolve
+
+__all__ = ["ROWS"]
+
+
+def _linear_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) with weights (k, c·…) → (n, k)."""
+    x, w = operand(shapes, 0), operand(shapes, 1)
+    features = math.prod(x[1:])
+    if differ(features, w[1]):
+        raise ShapeError(
+            f"x {x} has {features} features but the linear layer expects {w[1]}; "
+            "the input's spatial size must be the one that the network was made for"
+        )
+    return [with_residual((x[0], w[0]), shapes)]
+
+
+def linear_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Batch × inputs × outputs."""
+    return out[0][0] * math.prod(operand(shapes, 1))
+
+
+def _lower_dense(step: Step) -> None:
+    """A linear layer is a convolution whose kernel is as large as its input, whatever was flattened before
+    it.
+
+    The weights' columns run over (c, d, h, w), which is the order of a convolution's weights too.
+    """
+    weight = step.constants[1]
+    assert weight is not None
+    _, d, h, w, c = step.x.shape
+
+    def make() -> native.Convolution:
+        return native.Convolution(np.ascontiguousarray(weight.reshape(-1, c, d, h, w), np.float32), bias(step))
+
+    convolve(step, step.kernels.get((step.node.name, (d, h, w)), make), residual=step.inputs[3])
+
+
+def _matmul_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """NumPy's rule: an operand of one axis is a row on the left and a column on the right."""
+    a, b = operand(shapes, 0), operand(shapes, 1)
+    left = (1, *a) if len(a) == 1 else a
+    right = (*b, 1) if len(b) == 1 else b
+    if differ(left[-1], right[-2]):
+        raise ShapeError(f"cannot multiply {a} with {b}: {left[-1]} columns meet {right[-2]} rows")
+    batch = stretch([left[:-2], right[:-2]]) if len(left) > 2 or len(right) > 2 else ()
+    rows = () if len(a) == 1 else (left[-2],)
+    return [(*batch, *rows, *(() if len(b) == 1 else (right[-1],)))]
+
+
+def _einsum_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The axes of the equation's right-hand side; an ellipsis is stretched."""
+    terms, _, result = node["equation"].replace(" ", "").partition("->")
+    names: dict[str, int] = {}
+    rest: list[Shape] = []
+    for term, shape in zip(terms.split(","), shapes, strict=True):
+        assert shape is not None
+        front, dots, back = term.partition("...")
+        names.update(zip(front, shape, strict=False))
+        names.update(zip(back, shape[len(shape) - len(back) :], strict=True) if back else ())
+        if dots:
+            rest.append(shape[len(front) : len(shape) - len(back)])
+    if "->" not in node["equation"]:
+        letters = sorted(set(terms) - set(",."))
+        result = ("..." if rest else "") + "".join(letter for letter in letters if terms.count(letter) == 1)
+    front, dots, back = result.partition("...")
+    middle = stretch(rest) if dots and rest else ()
+    return [(*(names[letter] for letter in front), *middle, *(names[letter] for letter in back))]
+
+
+def _wide(x: Array) -> Array:
+    return x if (x.dtype.kind != "f" and x.dtype.kind in "iub") or x.dtype.itemsize >= 4 else x.astype(np.float32)
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    """Return the matrix product over the last two axes; the others are stretched."""
+    return np.matmul(_wide(a), _wide(b))
+
+
+def _einsum(*operands: Array, equation: str) -> Array:
+    """Return the sum of products that the equation spells (Einstein's convention)."""
+    return np.einsum(equation, *map(_wide, operands))
+
+
+ROWS = (
+    Operator(
+        "dense",
+        operands("x weight! bias?! residual?"),
+        _linear_shape,
+        EPILOGUE,
+        macs=linear_macs,
+        lower=_lower_dense,
+    ),
+    array_row("einsum", _einsum, _einsum_shape, "terms*", equation=REQUIRED),
+    array_row("matmul", _matmul, _matmul_shape, "a b"),
+)

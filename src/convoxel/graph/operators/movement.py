@@ -1,0 +1,395 @@
+"""Operators that move, repeat or drop numbers without computing any."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from convoxel.errors import ShapeError
+from convoxel.graph.ir.graph import Node
+from convoxel.graph.ir.size import Shape, Size, differ
+from convoxel.graph.operators import index_tables as taps
+from convoxel.graph.operators.host import Array, Ints
+from convoxel.graph.operators.operator import (
+    REQUIRED,
+    Operator,
+    Shapes,
+    array_row,
+    operands,
+)
+from convoxel.graph.operators.shape import (
+    given,
+    operand,
+    positive,
+    range_length,
+    same,
+    stretch,
+)
+from convoxel.graph.operators.step import Step, copy, refuse, resample
+from convoxel.graph.operators.view import (
+    alias_narrow,
+    alias_squeeze,
+    channels_as_positions,
+    full_axis,
+    narrow_view,
+    spatial,
+)
+from convoxel.native import View
+
+__all__ = ["ROWS"]
+
+
+# ---- shapes
+
+
+def _concat_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """Joined along one axis; the others must agree."""
+    first, axis = operand(shapes, 0), node["axis"]
+    parts = [operand(shapes, i) for i in range(len(shapes))]
+    for part in parts:
+        if len(part) != len(first) or any(differ(a, b) for i, (a, b) in enumerate(zip(part, first)) if i != axis):  # noqa: B905
+            raise ShapeError(f"cannot join {' and '.join(map(str, parts))} along axis {axis}: the other axes differ")
+    return [tuple(sum(p[i] for p in parts) if i == axis else size for i, size in enumerate(first))]
+
+
+def _narrow_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """A range along one axis, with a step; bounds are cut off as Python's slices are."""
+    x = operand(shapes, 0)
+    length = range_length(x[node["axis"]], node["start"], node["stop"], node["step"])
+    return [positive(tuple(length if i == node["axis"] else s for i, s in enumerate(x)), f"{x}")]
+
+
+def _reshape_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The same number of elements in another shape."""
+    x, shape = operand(shapes, 0), tuple(node["shape"])
+    if differ(math.prod(x), math.prod(shape)):
+        raise ShapeError(f"cannot reshape {x} to {shape}")
+    return [shape]
+
+
+def _pad_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, …) longer by the padding."""
+    x, mode = operand(shapes, 0), node["mode"]
+    for size, (low, high) in zip(x[2:], node["padding"], strict=True):
+        limit = {"reflect": size - 1, "circular": size}.get(mode)
+        if limit is not None and max(low, high) > limit:
+            raise ShapeError(f"{mode} padding of {max(low, high)} needs an axis longer than the {size} of x {x}")
+    spatial = tuple(size + low + high for size, (low, high) in zip(x[2:], node["padding"], strict=True))
+    return [positive((*x[:2], *spatial), f"{x}")]
+
+
+def _expand_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """Repeated along axes of size 1."""
+    return [stretch([operand(shapes, 0), tuple(node["shape"])])]
+
+
+def _zeros_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """Other channels at the same positions."""
+    x = operand(shapes, 0)
+    return [(x[0], node["channels"], *x[2:])]
+
+
+def _pick_channels_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """One channel for each number of the index."""
+    x, (count,) = operand(shapes, 0), operand(shapes, 1)
+    return [(x[0], count, *x[2:])]
+
+
+def _transpose_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """Axis i of the result is axis axes[i] of the operand."""
+    x = operand(shapes, 0)
+    if sorted(node["axes"]) != list(range(len(x))):
+        raise ShapeError(f"cannot order the axes of {x} as {node['axes']}")
+    return [tuple(x[axis] for axis in node["axes"])]
+
+
+def _slice_axes_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """A range of every axis."""
+    x = operand(shapes, 0)
+    return [
+        tuple(range_length(*bounds) for bounds in zip(x, node["starts"], node["stops"], node["steps"], strict=True))
+    ]
+
+
+def _gather_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The index's axes take the place of one axis."""
+    x, index, axis = operand(shapes, 0), operand(shapes, 1), node["axis"]
+    return [(*x[:axis], *index, *x[axis + 1 :])]
+
+
+def _indexed_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The result has the shape of the index."""
+    return [operand(shapes, 1)]
+
+
+def _array_expand_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """Stretched with the shape asked for."""
+    return [stretch([operand(shapes, 0), tuple(node["shape"])])]
+
+
+def _tile_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """Every axis repeated."""
+    return [tuple(size * count for size, count in zip(operand(shapes, 0), node["repeats"], strict=True))]
+
+
+def _array_pad_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """Every axis longer by its padding."""
+    x = operand(shapes, 0)
+    return [tuple(size + low + high for size, (low, high) in zip(x, node["padding"], strict=True))]
+
+
+def _depth_to_space_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c / block^dims, … · block)."""
+    n, c, *space = operand(shapes, 0)
+    volume = node["block"] ** len(space)
+    if c % volume:
+        raise ShapeError(f"{c} channels cannot be spread over blocks of {volume}: expected a multiple")
+    return [(n, c // volume, *(size * node["block"] for size in space))]
+
+
+def _space_to_depth_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c · block^dims, … / block)."""
+    n, c, *space = operand(shapes, 0)
+    block = node["block"]
+    for size in space:
+        if not isinstance(size, Size) and size % block:
+            raise ShapeError(f"an axis of {size} cannot be cut into blocks of {block}: expected a multiple")
+    return [(n, c * block ** len(space), *(size // block for size in space))]
+
+
+# ---- native steps
+
+
+def _lower_shuffle(step: Step) -> None:
+    """Channel (g, i) goes to (i, g)."""
+    channels = np.arange(step.x.shape[4]).reshape(step.node["groups"], -1)
+    step.plan.permute_channels(step.x, step.out, channels.T.reshape(-1).tolist(), name=step.node.name)
+
+
+def _lower_pick_channels(step: Step) -> None:
+    """The channels that an index names."""
+    index = step.constants[1]
+    assert index is not None
+    step.plan.permute_channels(step.x, step.out, index.reshape(-1).tolist(), name=step.node.name)
+
+
+def _lower_depth_to_space(step: Step) -> None:
+    """Each position of a block is one strided copy, of a run of channels for each pixel."""
+    for fine, coarse in _blocks(step, step.out, step.x):
+        copy(step.plan, coarse, fine, step.node.name)
+
+
+def _lower_space_to_depth(step: Step) -> None:
+    """The inverse of ``depth_to_space``."""
+    for fine, coarse in _blocks(step, step.x, step.out):
+        copy(step.plan, fine, coarse, step.node.name)
+
+
+def _blocks(step: Step, fine: View, coarse: View) -> Iterator[tuple[View, View]]:
+    """Yield, for each position of a block, the pixels there and the channels that hold them."""
+    if step.node["channels_outside"]:
+        refuse(step)  # order_blocks leaves none
+    dims, block = len(step.shapes[0] or ()) - 2, step.node["block"]
+    blocks = (1,) * (3 - dims) + (block,) * dims
+    channels = fine.shape[4]
+    shape = (*coarse.shape[:4], channels)
+    n, d, h, w = (stride * size for stride, size in zip(fine.strides, (1, *blocks), strict=True))
+    for number, place in enumerate(np.ndindex(*blocks)):
+        start = fine.offset + sum(p * s for p, s in zip(place, fine.strides[1:], strict=True))
+        yield (
+            View(fine.buffer, start, shape, (n, d, h, w)),
+            View(coarse.buffer, coarse.offset + number * channels, shape, coarse.strides),
+        )
+
+
+def _lower_pad(step: Step) -> None:
+    """Padding that no convolution could take in."""
+    padding = spatial(step.node["padding"], (0, 0))
+    resample(
+        step,
+        [
+            taps.pad(size, low, high, step.node["mode"])
+            for size, (low, high) in zip(step.x.shape[1:4], padding, strict=True)
+        ],
+    )
+
+
+def _lower_lay(step: Step) -> None:
+    """Channels of one position become positions of one channel, or the other way round."""
+    copy(step.plan, channels_as_positions(step.x), channels_as_positions(step.out), step.node.name)
+
+
+def _lower_expand(step: Step) -> None:
+    """Repeated along axes of size 1: the larger of each number and itself."""
+    step.plan.combine("maximum", step.x, step.x, step.out, name=step.node.name)
+
+
+def _lower_tile(step: Step) -> None:
+    """Each repetition is a copy to its place in the result."""
+    rank, repeats = len(step.node["repeats"]), step.node["repeats"]
+    for place in np.ndindex(*repeats):
+        target = step.out
+        for axis, number in enumerate(place):
+            whole = full_axis(axis, rank)
+            length = step.x.shape[whole]
+            target = narrow_view(target, whole, number * length, length)
+        copy(step.plan, step.x, target, step.node.name)
+
+
+def _lower_blank(step: Step) -> None:
+    """Zeros, whatever the operand holds: sums of no taps. As many channels at a time as it has."""
+    none = [taps.Taps(np.full((size, 1), -1, np.int32), np.ones((size, 1), np.float32)) for size in step.out.shape[1:4]]
+    channels, at_once = step.out.shape[4], step.x.shape[4]
+    for start in range(0, channels, at_once):
+        count = min(at_once, channels - start)
+        source, target = narrow_view(step.x, 4, 0, count), narrow_view(step.out, 4, start, count)
+        step.plan.resample(source, target, tuple(none), name=step.node.name)
+
+
+# ---- on arrays
+
+
+def _reshape(x: Array, shape: Ints) -> Array:
+    """Return the same elements, in channels-first order, in another shape."""
+    return np.ascontiguousarray(x).reshape(shape)
+
+
+def _transpose(x: Array, axes: Ints) -> Array:
+    """Return x with its axes in another order."""
+    return np.array(x.transpose(axes))
+
+
+def _slice_axes(x: Array, starts: Ints, stops: tuple[int | None, ...], steps: Ints) -> Array:
+    """Return the ranges start:stop:step, one for each axis."""
+    return np.array(x[tuple(slice(*bounds) for bounds in zip(starts, stops, steps, strict=True))])
+
+
+def _gather(x: Array, index: Array, axis: int) -> Array:
+    """Return the elements of ``axis`` that ``index`` names; its axes take the place of that axis."""
+    return np.take(x, np.asarray(index, np.int64), axis=axis)
+
+
+def _take_along(x: Array, index: Array, axis: int) -> Array:
+    """Return, at each position of ``index``, the element that it names along ``axis``."""
+    return np.take_along_axis(x, np.where(index < 0, index + x.shape[axis], index), axis)
+
+
+def _scatter(x: Array, index: Array, update: Array, axis: int) -> Array:
+    """Return x with the elements that ``index`` names along ``axis`` replaced."""
+    result = np.array(x)
+    np.put_along_axis(result, np.where(index < 0, index + x.shape[axis], index), update, axis)
+    return result
+
+
+def _concat(*parts: Array, axis: int) -> Array:
+    """Return the parts joined along an axis."""
+    return np.concatenate(parts, axis)
+
+
+def _expand(x: Array, shape: Ints) -> Array:
+    """Return x repeated along its axes of size 1, and along new ones in front, to the stretched shape."""
+    return np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, shape)))
+
+
+def _tile(x: Array, repeats: Ints) -> Array:
+    """Return x repeated as a whole, so many times along each axis."""
+    return np.tile(x, repeats)
+
+
+def _fill(value: Array, shape: Ints) -> Array:
+    """Return an array of one value."""
+    return np.full(shape, value.reshape(-1)[0], value.dtype)
+
+
+def _sizes(values: Ints, shape: Ints) -> Array:
+    """Return sizes of axes as an array."""
+    return np.array(values, np.int64).reshape(shape)
+
+
+def _pad(x: Array, value: Array | None, padding: tuple[tuple[int, int], ...], mode: str) -> Array:
+    """Return x longer (or, where negative, shorter) at both ends of every axis.
+
+    ``mode`` is ``"constant"`` (with ``value``, or 0), ``"replicate"``, ``"reflect"`` or ``"circular"``.
+    """
+    inner = tuple(slice(max(-low, 0), size - max(-high, 0)) for (low, high), size in zip(padding, x.shape, strict=True))
+    pairs = [(max(low, 0), max(high, 0)) for low, high in padding]
+    if mode == "constant":
+        filler = x.dtype.type(0) if value is None else value.reshape(-1)[0]
+        return np.pad(x[inner], pairs, constant_values=filler)
+    kind = {"replicate": "edge", "reflect": "reflect", "circular": "wrap"}[mode]
+    return np.array(np.pad(x, pairs, mode=kind)[tuple(  # type: ignore[call-overload]
+        slice(max(-low, 0), size + max(low, 0) + max(high, 0) - max(-high, 0))
+        for (low, high), size in zip(padding, x.shape, strict=True)
+    )])  # fmt: skip
+
+
+def _depth_to_space(x: Array, block: int, channels_outside: bool) -> Array:
+    """Return (n, c, …) with blocks of channels spread over space: (n, c / block^dims, … · block).
+
+    The channels of one block are the fastest-running part of the axis if ``channels_outside`` (PyTorch's
+    ``pixel_shuffle``), else the slowest.
+    """
+    n, c, *space = x.shape
+    dims = len(space)
+    inner = c // block**dims
+    if channels_outside:
+        parts = x.reshape(n, inner, *(block,) * dims, *space)
+        order = [0, 1, *(axis for i in range(dims) for axis in (2 + dims + i, 2 + i))]
+    else:
+        parts = x.reshape(n, *(block,) * dims, inner, *space)
+        order = [0, 1 + dims, *(axis for i in range(dims) for axis in (2 + dims + i, 1 + i))]
+    return parts.transpose(order).reshape(n, inner, *(size * block for size in space))
+
+
+def _space_to_depth(x: Array, block: int, channels_outside: bool) -> Array:
+    """Return the inverse of ``depth_to_space``."""
+    n, c, *space = x.shape
+    dims = len(space)
+    parts = x.reshape(n, c, *(part for size in space for part in (size // block, block)))
+    outer, inner = [2 + 2 * i for i in range(dims)], [3 + 2 * i for i in range(dims)]
+    order = [0, 1, *inner, *outer] if channels_outside else [0, *inner, 1, *outer]
+    return parts.transpose(order).reshape(n, c * block**dims, *(size // block for size in space))
+
+
+_BLOCK = {"block": REQUIRED, "channels_outside": REQUIRED}
+
+ROWS = (
+    # The plan gives every part its place, or copies it there.
+    Operator("concat", operands("parts*"), _concat_shape, {"axis": REQUIRED}, lower=refuse),
+    Operator(
+        "narrow",
+        operands("x"),
+        _narrow_shape,
+        {"axis": REQUIRED, "start": 0, "stop": None, "step": 1},
+        alias=alias_narrow,
+    ),
+    Operator("squeeze", operands("x"), _reshape_shape, {"shape": REQUIRED}, alias=alias_squeeze),
+    Operator("lay", operands("x"), _reshape_shape, {"shape": REQUIRED}, lower=_lower_lay),
+    Operator("expand", operands("x"), _expand_shape, {"shape": REQUIRED}, lower=_lower_expand),
+    Operator("tile", operands("x"), _tile_shape, {"repeats": REQUIRED}, lower=_lower_tile),
+    Operator("blank", operands("x"), _zeros_shape, {"channels": REQUIRED}, lower=_lower_blank),
+    Operator("pad", operands("x"), _pad_shape, {"padding": REQUIRED, "mode": "zero"}, lower=_lower_pad),
+    Operator("shuffle", operands("x"), same, {"groups": REQUIRED}, lower=_lower_shuffle),
+    Operator("pick_channels", operands("x index!"), _pick_channels_shape, lower=_lower_pick_channels),
+    Operator("depth_to_space", operands("x"), _depth_to_space_shape, _BLOCK, lower=_lower_depth_to_space),
+    Operator("space_to_depth", operands("x"), _space_to_depth_shape, _BLOCK, lower=_lower_space_to_depth),
+    # The two conversions; the plan adds their steps, or finds that none is needed.
+    Operator("channels_last", operands("x"), same, layout="any"),
+    Operator("channels_first", operands("x"), same, layout="any"),
+    array_row("concat", _concat, _concat_shape, "parts*", axis=REQUIRED),
+    array_row("depth_to_space", _depth_to_space, _depth_to_space_shape, **_BLOCK),
+    array_row("expand", _expand, _array_expand_shape, shape=REQUIRED),
+    array_row("fill", _fill, given, "value", shape=REQUIRED),
+    array_row("gather", _gather, _gather_shape, "x index", axis=REQUIRED),
+    array_row("pad", _pad, _array_pad_shape, "x value?", padding=REQUIRED, mode="constant"),
+    array_row("reshape", _reshape, _reshape_shape, shape=REQUIRED),
+    array_row("scatter", _scatter, same, "x index update", axis=REQUIRED),
+    array_row("sizes", _sizes, given, "", values=REQUIRED, shape=REQUIRED),
+    array_row("slice", _slice_axes, _slice_axes_shape, starts=REQUIRED, stops=REQUIRED, steps=REQUIRED),
+    array_row("space_to_depth", _space_to_depth, _space_to_depth_shape, **_BLOCK),
+    array_row("take_along", _take_along, _indexed_shape, "x index", axis=REQUIRED),
+    array_row("tile", _tile, _tile_shape, repeats=REQUIRED),
+    array_row("transpose", _transpose, _transpose_shape, axes=REQUIRED),
+)

@@ -1,0 +1,281 @@
+"""Pooling: maxima and means over windows, and the way back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from convoxel.errors import ShapeError
+from convoxel.graph.ir.graph import Node
+from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators import index_tables as taps
+from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, windows
+from convoxel.graph.operators.operator import (
+    REQUIRED,
+    Operator,
+    Shapes,
+    Window,
+    array_row,
+    operands,
+)
+from convoxel.graph.operators.shape import (
+    given,
+    length,
+    operand,
+    pool_length,
+    positive,
+)
+from convoxel.graph.operators.step import Step, resample
+from convoxel.graph.operators.view import (
+    spatial,
+)
+
+__all__ = ["ROWS"]
+
+
+_WINDOW = {"kernel": REQUIRED, "stride": REQUIRED, "padding": REQUIRED, "dilation": REQUIRED, "ceil": False}
+
+
+# ---- shapes
+
+
+def _max_pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, …) with windows that may be dilated."""
+    return [_pooled(node, operand(shapes, 0), node["dilation"])]
+
+
+def _average_pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, …)."""
+    return [_pooled(node, operand(shapes, 0), node["dilation"])]
+
+
+def _pooled(node: Node, x: Shape, dilation: Sequence[int]) -> Shape:
+    spatial = tuple(
+        length(pool_length, *axis, node["ceil"])
+        for axis in zip(x[2:], node["kernel"], node["stride"], node["padding"], dilation, strict=True)
+    )
+    return positive((*x[:2], *spatial), f"{x}")
+
+
+def _adaptive_pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, *size); a size of 0 keeps the axis."""
+    x = operand(shapes, 0)
+    spatial = tuple(new or old for new, old in zip(node["size"], x[2:], strict=True))
+    return [(*x[:2], *spatial)]
+
+
+def _pooled_size(node: Node, x: Shape) -> Shape:
+    spatial = tuple(
+        pool_length(*axis, node["ceil"])
+        for axis in zip(x[2:], node["kernel"], node["stride"], node["padding"], node["dilation"], strict=True)
+    )
+    return (*x[:2], *spatial)
+
+
+def _pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, …)."""
+    return [_pooled_size(node, operand(shapes, 0))]
+
+
+def _pool_with_places_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The maxima and where they are."""
+    return [_pooled_size(node, operand(shapes, 0))] * 2
+
+
+def _adaptive_pool_with_places_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The maxima and where they are; a size of 0 keeps the axis."""
+    return _adaptive_pool_shape(node, shapes) * 2
+
+
+def _fractional_pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The maxima and where they are: (n, c, *size)."""
+    x = operand(shapes, 0)
+    if any(old < new + k - 1 for old, new, k in zip(x[2:], node["size"], node["kernel"], strict=True)):
+        raise ShapeError(f"x {x} is too small for {node['size']} windows of {node['kernel']}")
+    return [(*x[:2], *node["size"])] * 2
+
+
+def _pool_window(node: Node, weight: Shape) -> Window:
+    dilation = node.attributes.get("dilation", (1,) * len(node["kernel"]))
+    return Window(node["kernel"], node["stride"], node["padding"], dilation)
+
+
+# ---- native steps
+
+
+def _lower_max_pool(step: Step) -> None:
+    """Maximum over windows; the result's size says how far they go."""
+    node = step.node
+    step.plan.max_pool(
+        step.x,
+        step.out,
+        spatial(node["kernel"], 1),
+        spatial(node["stride"], 1),
+        spatial(node["dilation"], 1),
+        spatial([low for low, _ in node["padding"]], 0),
+        name=node.name,
+    )
+
+
+def _lower_global_max_pool(step: Step) -> None:
+    """Maximum over all positions."""
+    step.plan.reduce("max", step.x, step.out, name=step.node.name)
+
+
+def _lower_average_pool(step: Step) -> None:
+    """Mean over windows; the divisor is a product over axes, so each axis has its own table."""
+    node, divisor = step.node, step.node["divisor"]
+    axes = [
+        taps.average(size, out, k, s, low, high, node["count_padding"], divided=not divisor, dilation=d)
+        for size, out, k, s, d, (low, high) in zip(
+            step.x.shape[1:4],
+            step.out.shape[1:4],
+            spatial(node["kernel"], 1),
+            spatial(node["stride"], 1),
+            spatial(node["dilation"], 1),
+            spatial(node["padding"], (0, 0)),
+            strict=True,
+        )
+    ]
+    if divisor:
+        axes[2] = taps.Taps(axes[2].source, axes[2].weight / np.float32(divisor))
+    resample(step, axes)
+
+
+def _lower_adaptive_average_pool(step: Step) -> None:
+    """Mean over windows of nearly equal length: the whole axis where one is left."""
+    sizes = list(zip(step.x.shape[1:4], step.out.shape[1:4], strict=True))
+    if all(out in (1, size) for size, out in sizes):
+        step.plan.reduce("mean", step.x, step.out, name=step.node.name)
+    else:
+        resample(step, [taps.adaptive_average(size, out) for size, out in sizes])
+
+
+# ---- on arrays
+
+
+def _max_pool(
+    x: Array, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints, ceil: bool, order: str
+) -> tuple[Array, Array]:
+    """Return the largest element of each window, and where it is.
+
+    Places count in the channel's own space (``order="channel"``), or in the whole tensor, with the last axis running
+    fastest (``"row"``) or the first spatial one (``"column"``).
+    """
+    lowest = np.iinfo(x.dtype).min if x.dtype.kind in "iu" else -np.inf
+    seen = windows(x, kernel, stride, dilation, padding, lowest, ceil)
+    flat = seen.reshape(*seen.shape[: x.ndim], -1)
+    best = np.argmax(flat, axis=-1)[..., None]
+    space = x.shape[2:]
+    numbers = np.arange(math.prod(space)).reshape(space, order="F" if order == "column" else "C")
+    if order == "channel":
+        places = np.broadcast_to(numbers, x.shape)
+    else:
+        first = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *(1,) * len(space)) * numbers.size
+        places = first + numbers
+    where = windows(np.ascontiguousarray(places), kernel, stride, dilation, padding, -1, ceil)
+    where = where.reshape(*where.shape[: x.ndim], -1)
+    return np.take_along_axis(flat, best, -1)[..., 0], np.take_along_axis(where, best, -1)[..., 0]
+
+
+def _adaptive_max_pool(x: Array, size: Ints) -> tuple[Array, Array]:
+    """Return the largest element of each of ``size`` windows of nearly equal length, and its place in the channel.
+
+    Window i of o begins at ⌊i · n / o⌋ and ends before ⌈(i + 1) · n / o⌉; a size of 0 keeps the axis. A window with NaN
+    gives NaN.
+    """
+    space = x.shape[2:]
+    out = tuple(new or old for new, old in zip(size, space, strict=True))
+    numbers = np.arange(math.prod(space)).reshape(space)
+    values, places = np.empty((*x.shape[:2], *out), x.dtype), np.empty((*x.shape[:2], *out), np.int64)
+    for place in np.ndindex(*out):
+        window = tuple(slice(i * n // o, -(-(i + 1) * n // o)) for i, n, o in zip(place, space, out, strict=True))
+        seen = x[behind_channels(*window)].reshape(*x.shape[:2], -1)
+        best = np.argmax(seen, axis=-1)
+        values[behind_channels(*place)] = np.take_along_axis(seen, best[..., None], -1)[..., 0]
+        places[behind_channels(*place)] = numbers[window].reshape(-1)[best]
+    return values, places
+
+
+def _fractional_max_pool(x: Array, samples: Array, kernel: Ints, size: Ints, width_first: bool) -> tuple[Array, Array]:
+    """Return the largest element of each of ``size`` windows at steps of uneven length, and its place in the channel.
+
+    Window i of an axis with n elements begins at ⌊(i + u) α⌋ − ⌊u α⌋, α = (n − k) / (out − 1), the last one at n − k; u
+    is in ``samples`` (n, c, dims), that of the last axis first if ``width_first`` (Graham 2014, "Fractional
+    max-pooling").
+    """
+    space = x.shape[2:]
+    values, places = np.empty((*x.shape[:2], *size), x.dtype), np.empty((*x.shape[:2], *size), np.int64)
+    numbers = np.arange(math.prod(space)).reshape(space)
+    for image, channel in np.ndindex(*x.shape[:2]):
+        shares = samples[image, channel][:: -1 if width_first else 1]
+        axes = [_uneven(float(u), n, o, k) for u, n, o, k in zip(shares, space, size, kernel, strict=True)]
+        index = np.ix_(*axes)
+        seen = np.lib.stride_tricks.sliding_window_view(x[image, channel], kernel)[index].reshape(*size, -1)
+        where = np.lib.stride_tricks.sliding_window_view(numbers, kernel)[index].reshape(*size, -1)
+        best = np.argmax(seen, axis=-1)[..., None]
+        values[image, channel] = np.take_along_axis(seen, best, -1)[..., 0]
+        places[image, channel] = np.take_along_axis(where, best, -1)[..., 0]
+    return values, places
+
+
+def _uneven(share: float, size: int, out: int, kernel: int) -> Array:
+    """Return where each window of an axis begins; float32, as in PyTorch: another rounding would move windows."""
+    if out == 1:
+        return np.array([size - kernel])
+    alpha, u = np.float32(size - kernel) / np.float32(out - 1), np.float32(share)
+    begin = ((np.arange(out, dtype=np.float32) + u) * alpha).astype(np.int64) - int(u * alpha)
+    return np.append(begin[:-1], size - kernel)
+
+
+def _max_unpool(x: Array, index: Array, shape: Ints, order: str) -> Array:
+    """Return zeros of ``shape`` with each element of x put where ``index`` says (see ``max_pool``)."""
+    if order == "channel":
+        result = np.zeros((math.prod(x.shape[:2]), math.prod(shape[2:])), x.dtype)
+        np.put_along_axis(result, index.reshape(len(result), -1), x.reshape(len(result), -1), 1)
+        return result.reshape(shape)
+    flat = np.zeros(math.prod(shape), x.dtype)
+    flat[index.reshape(-1)] = x.reshape(-1)
+    return flat.reshape(shape)
+
+
+def _lp_pool(x: Array, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints, ceil: bool, p: int) -> Array:
+    """Return (Σ |x|^p)^(1/p) over each window."""
+    seen = windows(np.abs(x) ** p, kernel, stride, dilation, padding, 0, ceil)
+    return np.sum(seen, axis=tuple(range(x.ndim, seen.ndim))) ** (1.0 / p)
+
+
+ROWS = (
+    Operator("max_pool", operands("x"), _max_pool_shape, _WINDOW, window=_pool_window, lower=_lower_max_pool),
+    Operator(
+        "average_pool",
+        operands("x"),
+        _average_pool_shape,
+        {**_WINDOW, "count_padding": True, "divisor": 0},
+        window=_pool_window,
+        lower=_lower_average_pool,
+    ),
+    Operator(
+        "adaptive_average_pool",
+        operands("x"),
+        _adaptive_pool_shape,
+        {"size": REQUIRED},
+        lower=_lower_adaptive_average_pool,
+    ),
+    Operator("global_max_pool", operands("x"), _adaptive_pool_shape, {"size": REQUIRED}, lower=_lower_global_max_pool),
+    array_row("adaptive_max_pool", _adaptive_max_pool, _adaptive_pool_with_places_shape, size=REQUIRED),
+    array_row(
+        "fractional_max_pool",
+        _fractional_max_pool,
+        _fractional_pool_shape,
+        "x samples",
+        kernel=REQUIRED,
+        size=REQUIRED,
+        width_first=REQUIRED,
+    ),
+    array_row("lp_pool", _lp_pool, _pool_shape, **_WINDOW, p=2),
+    array_row("max_pool", _max_pool, _pool_with_places_shape, **_WINDOW, order="channel"),
+    array_row("max_unpool", _max_unpool, given, "x index", shape=REQUIRED, order="channel"),
+)

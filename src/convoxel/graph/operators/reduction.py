@@ -1,0 +1,128 @@
+"""Sums, means and extremes along axes, running sums, and the largest elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from convoxel.graph.ir.graph import Node
+from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators.host import Array, Ints, wide
+from convoxel.graph.operators.operator import (
+    REQUIRED,
+    Operator,
+    Shapes,
+    array_row,
+    operands,
+)
+from convoxel.graph.operators.shape import (
+    operand,
+)
+from convoxel.graph.operators.step import Step
+
+__all__ = ["ROWS"]
+
+
+def _reduce_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The axes stay with size 1."""
+    return [tuple(1 if axis in node["axes"] else size for axis, size in enumerate(operand(shapes, 0)))]
+
+
+def _reduced_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The axes go, or stay with size 1."""
+    x, axes = operand(shapes, 0), node["axes"]
+    if node["keep"]:
+        return [tuple(1 if axis in axes else size for axis, size in enumerate(x))]
+    return [tuple(size for axis, size in enumerate(x) if axis not in axes)]
+
+
+def _arg_reduced_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """One axis goes, or stays with size 1."""
+    x, one = operand(shapes, 0), node["axis"]
+    return [tuple(1 if i == one else s for i, s in enumerate(x) if node["keep"] or i != one)]
+
+
+def _top_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """Values and indices with ``count`` along one axis."""
+    shape = tuple(node["count"] if i == node["axis"] else size for i, size in enumerate(operand(shapes, 0)))
+    return [shape, shape]
+
+
+def _lower_reduce(step: Step) -> None:
+    """Mean, maximum or sum over the axes along which the result has size 1."""
+    step.plan.reduce(step.node["function"], step.x, step.out, name=step.node.name)
+
+
+# ---- on arrays
+
+
+def _log_sum_exp(x: Array, axes: Ints, keep: bool) -> Array:
+    x = x.astype(np.float64)
+    top = np.max(x, axis=axes, keepdims=True, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, 0)
+    result = np.log(np.sum(np.exp(x - top), axis=axes, keepdims=True)) + top
+    return result if keep else np.squeeze(result, axes)
+
+
+def _extreme(function: Any, sign: int) -> Callable[[Array, Ints, bool], Array]:
+    def reduced(x: Array, axes: Ints, keep: bool) -> Array:
+        if x.dtype.kind in "iu":
+            limits = np.iinfo(x.dtype)
+            start: Any = limits.min if sign > 0 else limits.max
+        elif x.dtype.kind == "b":
+            start = sign < 0
+        else:
+            start = x.dtype.type(-np.inf if sign > 0 else np.inf)
+        return function(x, axis=axes, keepdims=keep, initial=start)
+
+    return reduced
+
+
+REDUCTIONS: Mapping[str, Callable[[Array, Ints, bool], Array]] = {
+    "l1": lambda x, axes, keep: np.sum(np.abs(wide(x)), axis=axes, keepdims=keep),
+    "l2": lambda x, axes, keep: np.sqrt(np.sum(np.square(wide(x)), axis=axes, keepdims=keep)),
+    "log_sum": lambda x, axes, keep: np.log(np.sum(wide(x), axis=axes, keepdims=keep)),
+    "log_sum_exp": _log_sum_exp,
+    "max": _extreme(np.max, 1),
+    "mean": lambda x, axes, keep: np.mean(wide(x), axis=axes, keepdims=keep),
+    "min": _extreme(np.min, -1),
+    "product": lambda x, axes, keep: np.prod(wide(x), axis=axes, keepdims=keep),
+    "sum": lambda x, axes, keep: np.sum(wide(x), axis=axes, keepdims=keep),
+    "sum_square": lambda x, axes, keep: np.sum(np.square(wide(x)), axis=axes, keepdims=keep),
+}
+"""Name and function of (x, axes, whether the axes stay with size 1). The result has the operand's type."""
+
+
+def _arg_extreme(x: Array, axis: int, keep: bool, last: bool, largest: bool) -> Array:
+    """Return where the largest (or smallest) element of an axis is, the first of equals or the ``last``."""
+    find = np.argmax if largest else np.argmin
+    found = x.shape[axis] - 1 - find(np.flip(x, axis), axis=axis) if last else find(x, axis=axis)
+    return np.expand_dims(found, axis) if keep else np.asarray(found)
+
+
+def _accumulate(x: Array, axis: int, exclusive: bool, reverse: bool) -> Array:
+    """Return running sums along an axis."""
+    flipped = np.flip(x, axis) if reverse else x
+    total = np.cumsum(flipped, axis=axis, dtype=x.dtype)
+    total = total - flipped if exclusive else total
+    return np.flip(total, axis) if reverse else total
+
+
+def _top(x: Array, count: int, axis: int, largest: bool) -> tuple[Array, Array]:
+    """Return the ``count`` largest (or smallest) elements of an axis in order, and where they are."""
+    order = np.argsort(-x if largest and x.dtype.kind == "f" else x, axis=axis, kind="stable")
+    if largest and x.dtype.kind != "f":  # the negative of a whole number may not exist
+        order = np.flip(x.shape[axis] - 1 - np.argsort(np.flip(x, axis), axis=axis, kind="stable"), axis)
+    index = np.take(order, range(count), axis=axis)
+    return np.take_along_axis(x, index, axis), index
+
+
+ROWS = (
+    Operator("reduce", operands("x"), _reduce_shape, {"function": REQUIRED, "axes": REQUIRED}, lower=_lower_reduce),
+    *(array_row(f"reduce_{name}", f, _reduced_shape, axes=REQUIRED, keep=REQUIRED) for name, f in REDUCTIONS.items()),
+    array_row("accumulate", _accumulate, axis=REQUIRED, exclusive=False, reverse=False),
+    array_row("arg_extreme", _arg_extreme, _arg_reduced_shape, axis=REQUIRED, keep=REQUIRED, last=False, largest=True),
+    array_row("top", _top, _top_shape, count=REQUIRED, axis=REQUIRED, largest=True),
+)

@@ -1,0 +1,147 @@
+"""Resizing: every axis by itself, as weighted sums of its elements."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from convoxel.graph.ir.graph import Node
+from convoxel.graph.ir.size import Shape, Size
+from convoxel.graph.operators import index_tables as taps
+from convoxel.graph.operators.host import Array, Ints
+from convoxel.graph.operators.operator import (
+    REQUIRED,
+    Operator,
+    Shapes,
+    array_row,
+    operands,
+)
+from convoxel.graph.operators.shape import (
+    operand,
+    positive,
+)
+from convoxel.graph.operators.step import Step, resample
+from convoxel.graph.operators.view import (
+    spatial,
+)
+
+__all__ = ["ROWS"]
+
+
+def _resize_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, *size), or scaled where no size is given."""
+    x = operand(shapes, 0)
+    if node["size"]:
+        spatial = tuple(node["size"])
+    else:
+        spatial = tuple(_scaled_length(old, scale) for old, scale in zip(x[2:], node["scale"], strict=True))
+    return [positive((*x[:2], *spatial), f"{x}")]
+
+
+def _scaled_length(old: int, scale: float) -> int:
+    if isinstance(old, Size):
+        whole: Any = old * int(scale) if float(scale).is_integer() else Size(f"floor({old} * {scale})")
+        return whole
+    return math.floor(old * scale)
+
+
+def _interpolate_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, *size)."""
+    x = operand(shapes, 0)
+    return [positive((*x[:2], *node["size"]), f"{x}")]
+
+
+def _resample_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """Axes with a length of 0 in ``size`` stay."""
+    return [tuple(new or old for new, old in zip(node["size"], operand(shapes, 0), strict=True))]
+
+
+def _lower_resize(step: Step) -> None:
+    """Nearest, linear or cubic resizing."""
+    node = step.node
+    scales = spatial(node["scale"] or (None,) * (len(step.shapes[0] or ()) - 2), None)
+    resample(
+        step,
+        [
+            # An absent axis has size 1 and keeps it, in every mode.
+            taps.resize(size, out, node["mode"], node["align_corners"], scale)
+            for size, out, scale in zip(step.x.shape[1:4], step.out.shape[1:4], scales, strict=True)
+        ],
+    )
+
+
+def _lower_interpolate(step: Step) -> None:
+    """Resizing in any of ONNX's coordinate modes."""
+    how = {key: value for key, value in step.node.attributes.items() if key not in ("size", "scale")}
+    # An absent axis has size 1 and keeps it.
+    scales: tuple[float | None, ...] = spatial(step.node["scale"], None)
+    sizes = zip(step.x.shape[1:4], step.out.shape[1:4], scales, strict=True)
+    resample(step, [taps.axis(size, out, scale, **how) for size, out, scale in sizes])
+
+
+def _resample(
+    x: Array,
+    size: Ints,
+    scale: tuple[float | None, ...],
+    region: tuple[tuple[float, float], ...],
+    coordinate: str,
+    extrapolation: float,
+    **how: Any,
+) -> Array:
+    """Return x with every axis that has a length in ``size`` replaced by weighted sums of its elements.
+
+    ``how`` are the arguments of ``taps.axis``; ``region`` is the part of each axis that ``"tf_crop_and_resize"`` takes,
+    and positions beyond it get ``extrapolation``.
+    """
+    result = x.astype(np.float64)
+    for axis, (old, new, factor, part) in enumerate(zip(x.shape, size, scale, region, strict=True)):
+        if not new:
+            continue
+        table = taps.axis(old, new, factor, coordinate=coordinate, region=part, **how)
+        moved = np.moveaxis(result, axis, -1)
+        seen = np.where(table.source >= 0, moved[..., np.maximum(table.source, 0)], 0)
+        result = np.moveaxis(np.einsum("...ot,ot->...o", seen, table.weight.astype(np.float64)), -1, axis)
+        if coordinate == "tf_crop_and_resize":
+            position = taps.coordinates(old, new, factor or new / old, coordinate, part)
+            outside = (position < 0) | (position > old - 1)
+            result[(slice(None),) * axis + (outside,)] = extrapolation
+    return result
+
+
+_HOW = {
+    "mode": REQUIRED,
+    "coordinate": "half_pixel",
+    "rounding": "round_prefer_floor",
+    "cubic": -0.75,
+    "exclude_outside": False,
+    "antialias": False,
+}
+
+ROWS = (
+    Operator(
+        "resize",
+        operands("x"),
+        _resize_shape,
+        {"size": (), "scale": (), "mode": REQUIRED, "align_corners": False},
+        lower=_lower_resize,
+    ),
+    Operator(
+        "interpolate",
+        operands("x"),
+        _interpolate_shape,
+        {"size": REQUIRED, "scale": REQUIRED, **_HOW},
+        lower=_lower_interpolate,
+    ),
+    array_row(
+        "resample",
+        _resample,
+        _resample_shape,
+        size=REQUIRED,
+        scale=REQUIRED,
+        region=REQUIRED,
+        **_HOW,
+        extrapolation=0.0,
+    ),
+)

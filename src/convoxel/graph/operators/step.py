@@ -1,0 +1,113 @@
+"""Native steps: what a lowering sees of one node, and what several families add to a plan."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel import native
+from convoxel.errors import UnsupportedError
+from convoxel.graph.ir.graph import Node
+from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators import index_tables as taps
+from convoxel.native import View
+
+__all__ = ["PackedWeights", "Step", "bias", "convolve", "copy", "refuse", "resample"]
+
+
+class PackedWeights:
+    """The packed weights of a program, made on first use and shared by the plans for all input sizes."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, native.Convolution] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], native.Convolution]) -> native.Convolution:
+        """Return the weights called ``key``, made by ``make`` the first time."""
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make()
+            return self._made[key]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a lowering sees of one node: numbers instead of sizes, views instead of names."""
+
+    node: Node
+    inputs: Sequence[View | None]
+    outputs: Sequence[View]
+    shapes: Sequence[Shape | None]
+    constants: Sequence[NDArray[Any] | None]
+    plan: native.Plan
+    kernels: PackedWeights
+    algorithm: str
+
+    @property
+    def x(self) -> View:
+        """The first operand."""
+        return self.view(0)
+
+    @property
+    def out(self) -> View:
+        """The only result."""
+        (view,) = self.outputs
+        return view
+
+    def view(self, index: int) -> View:
+        """Return the view of an operand that must be there."""
+        view = self.inputs[index]
+        assert view is not None
+        return view
+
+    def vector(self, index: int, length: int, default: float) -> NDArray[np.float32]:
+        """Return a constant operand of one number per channel, or ``default`` everywhere."""
+        array = self.constants[index]
+        if array is None:
+            return np.full(length, default, np.float32)
+        return np.ascontiguousarray(array.reshape(-1), np.float32)
+
+    @property
+    def epilogue(self) -> Mapping[str, Any]:
+        """The arguments of a fused activation."""
+        return {"activation": self.node["activation"], "slope": self.node["slope"]}
+
+
+def bias(step: Step) -> NDArray[np.float32] | None:
+    bias = step.constants[2]
+    return None if bias is None else np.ascontiguousarray(bias, np.float32)
+
+
+def convolve(step: Step, kernel: native.Convolution, residual: View | None, gate: View | None = None) -> None:
+    step.plan.convolve(
+        kernel,
+        step.x,
+        step.out,
+        residual=residual,
+        gate=gate,
+        algorithm=step.algorithm,
+        name=step.node.name,
+        **step.epilogue,
+    )
+
+
+def copy(plan: native.Plan, source: View, target: View, name: str) -> None:
+    """Add a step that copies one view to another."""
+    channels = source.shape[4]
+    plan.affine(source, target, np.ones(channels, np.float32), np.zeros(channels, np.float32), name=name)
+
+
+def resample(step: Step, axes: Sequence[taps.Taps]) -> None:
+    for axis, out in zip(axes, step.out.shape[1:4], strict=True):
+        assert len(axis.source) == out
+    step.plan.resample(step.x, step.out, tuple(axes), name=step.node.name)
+
+
+def refuse(step: Step) -> None:
+    """Refuse: a pass should have removed the operator."""
+    raise UnsupportedError(f"{step.node.operator} has no native step (node {step.node.name})")

@@ -1,0 +1,39 @@
+"""Operators that run in PyTorch: calls of the framework that the network came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convoxel.graph.ir.graph import CHANNELS_FIRST, Node
+from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators.operator import (
+    REQUIRED,
+    Operator,
+    Shapes,
+    operands,
+)
+
+__all__ = ["ROWS"]
+
+
+def _torch_call_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The shapes that were recorded when the network was read."""
+    return list(node["shapes"])
+
+
+def _call_torch(node: Node, arrays: Sequence[Any], sizes: Mapping[str, int]) -> list[Any]:
+    """Call the framework that the network came from."""
+    return list(node["call"](arrays, sizes))
+
+
+ROWS = (
+    Operator(
+        "foreign",
+        operands("operands?*"),
+        _torch_call_shape,
+        {"label": REQUIRED, "call": REQUIRED, "shapes": REQUIRED, "sizes": ()},
+        layout=CHANNELS_FIRST,
+        host=_call_torch,
+    ),
+)
