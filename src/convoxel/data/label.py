@@ -78,7 +78,7 @@ def to_classes(path: object, label: NDArray[np.uint8], count: int) -> NDArray[np
     """Return class numbers below ``count`` from label values; DataError for any value that is none."""
     found = _raw_values(label)
     if count == 2 and found <= {0, 255}:
-        return np.minimum(label, np.uint8(1))
+        return np.asarray(np.minimum(label, np.uint8(1)))
     wrong = sorted(v for v in found if v >= count)
     if wrong:
         raise fault(

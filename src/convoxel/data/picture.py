@@ -204,7 +204,8 @@ def _grey_or_colour(image: Any) -> NDArray[np.float32]:
     """Return float32 (1 or 3, height, width), transparency laid over white."""
     grey = image.mode in _GREY
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        return (np.asarray(image, np.float32) / np.float32(257))[None]
+        scaled: NDArray[np.float32] = np.asarray(image, np.float32) / np.float32(257)
+        return scaled[None]
     if image.mode in ("I", "F"):
         return np.asarray(image, np.float32)[None]
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:

@@ -159,7 +159,7 @@ class _Scene:
         index: list[Any] = [slice(None)] * array.ndim
         for axis in set(range(len(self.size))) - set(shown):
             index[axis] = self._middle(axis)
-        return array[tuple(index)]
+        return np.asarray(array[tuple(index)])
 
     def _spread(self) -> list[tuple[int, int]]:
         """Return along each axis where the middle 95 % of the influence lie."""

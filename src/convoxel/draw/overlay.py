@@ -263,7 +263,7 @@ def _enlarge(labels: Array, size: tuple[int, int]) -> Array:
     """Return ``labels`` at ``size`` (width, height): the nearest pixel, nothing in between."""
     rows = (np.arange(size[1]) * labels.shape[0]) // size[1]
     columns = (np.arange(size[0]) * labels.shape[1]) // size[0]
-    return np.asarray(labels)[rows[:, None], columns[None, :]]
+    return np.asarray(labels[rows[:, None], columns[None, :]])
 
 
 def _edges(labels: Array, thickness: int) -> npt.NDArray[np.bool_]:

@@ -193,13 +193,13 @@ def _gradient(
     place = tuple(size // 2 for size in y.shape[2:]) if position is None else tuple(position)
     if len(place) != y.dim() - 2 or any(not 0 <= p < size for p, size in zip(place, y.shape[2:], strict=False)):
         raise ShapeError(f"effective_field: position {place} does not lie in the output {tuple(y.shape[2:])}.")
-    index = (slice(None), slice(None), *place)
+    index: tuple[slice | int, ...] = (slice(None), slice(None), *place)
     (gradient,) = torch.autograd.grad(y[index].sum(), image, allow_unused=True)
     return torch.zeros_like(image) if gradient is None else gradient, place
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     if name not in modules:
         import difflib
 

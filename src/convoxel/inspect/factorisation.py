@@ -201,8 +201,10 @@ def _leading(matrix: Tensor, count: int) -> Tensor:
 def _values(matrix: Tensor, share: float) -> Tensor:
     """Singular values, of a wide M by M Mᵀ if a ``share`` of 1e-6 may be lost, which is far above their noise there."""
     if matrix.shape[0] > matrix.shape[1] or share < 1e-6 * float(matrix.norm()):
-        return torch.linalg.svdvals(matrix)
-    return torch.linalg.eigvalsh(matrix @ matrix.T).flip(0).clamp_min(0.0).sqrt()
+        values: Tensor = torch.linalg.svdvals(matrix)
+    else:
+        values = torch.linalg.eigvalsh(matrix @ matrix.T).flip(0).clamp_min(0.0).sqrt()
+    return values
 
 
 # ---- each input channel by itself ------------------------------------------------------------------------
@@ -262,7 +264,8 @@ def tucker(kernel: Tensor, ranks: Sequence[int]) -> Tensor:
 
 def _along(cube: Tensor, matrix: Tensor, mode: int) -> Tensor:
     """Multiply one mode of ``cube`` by ``matrix``."""
-    return torch.tensordot(matrix, cube, dims=([1], [mode])).movedim(0, mode)
+    product: Tensor = torch.tensordot(matrix, cube, dims=([1], [mode]))
+    return product.movedim(0, mode)
 
 
 def canonical(kernel: Tensor, rank: int, turns: int = 200) -> Tensor:

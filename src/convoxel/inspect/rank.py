@@ -112,7 +112,8 @@ class KernelSeparability:
             return canonical(self.kernel, rank)
         matrix = self.kernel if self.kernel.ndim == 2 else self.kernel[None]
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        return ((left[:, :rank] * values[:rank]) @ right[:rank]).reshape(self.kernel.shape)
+        product: Tensor = (left[:, :rank] * values[:rank]) @ right[:rank]
+        return product.reshape(self.kernel.shape)
 
     def error(self, rank: int | Sequence[int]) -> float:
         """Return the Frobenius distance ‖K − best(rank)‖."""

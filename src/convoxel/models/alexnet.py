@@ -59,6 +59,8 @@ class AlexNet(Backbone):
     See :func:`build_alexnet`.
     """
 
+    features: Pyramid
+
     def __init__(
         self,
         dims: int,
@@ -122,9 +124,10 @@ def _start(net: AlexNet) -> None:
     """Krizhevsky et al. 2012, §5: N(0, 0.01²); biases 1 in the layers named there, "by providing the ReLUs with
     positive inputs", and 0 elsewhere."""
     start_network(net, conv=0.01, linear=0.01)
-    convolutions = [layer for layer in net.features if hasattr(layer, "kernel_size") and hasattr(layer, "weight")]
+    convolutions = [layer for layer in net.features if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d))]
     hidden = [] if net.features_only else [net.classifier[1], net.classifier[4]]
     for layer in (convolutions[1], convolutions[3], convolutions[4], *hidden):
+        assert isinstance(layer.bias, Tensor)
         nn.init.ones_(layer.bias)
 
 

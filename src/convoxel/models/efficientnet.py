@@ -150,9 +150,10 @@ def _block(style: LayerFactory, inputs: int, outputs: int, stage: Stage, stride:
 def _start(net: EfficientNet) -> None:
     """The authors' released code: N(0, 2 / fan-out) for convolutions, uniform in ±1/√outputs for the linear layer."""
     start_network(net, conv="fan_out")
-    if not net.features_only and not net.classifier[1].weight.is_meta:
+    linear = None if net.features_only else net.classifier[1]
+    if isinstance(linear, nn.Linear) and not linear.weight.is_meta:
         bound = 1 / math.sqrt(net.num_classes)
-        nn.init.uniform_(net.classifier[1].weight, -bound, bound)
+        nn.init.uniform_(linear.weight, -bound, bound)
 
 
 def build_efficientnet(

@@ -110,6 +110,9 @@ class Head(nn.Module):
 class GoogLeNet(Trunk):
     """A stem, nine blocks of branches with poolings between, global average, linear; see :func:`build_googlenet`."""
 
+    aux1: nn.Module
+    aux2: nn.Module
+
     def __init__(
         self,
         dims: int,

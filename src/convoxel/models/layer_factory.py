@@ -66,7 +66,7 @@ class LayerFactory(NamedTuple):
         """Return the activation; with ``inplace`` it may write over its input."""
         made = activation(self.activation)
         if not inplace and hasattr(made, "inplace"):
-            made.inplace = False
+            made.inplace = False  # type: ignore[assignment]
         return made
 
     def unit(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -151,6 +151,7 @@ class Backbone(Network):
 
     feature_channels: tuple[int, ...]
     feature_strides: tuple[int, ...]
+    features: Callable[[Tensor], list[Tensor]]
 
     def __init__(
         self, dims: int, in_channels: int, num_classes: int, *, features_only: bool = False, input_minimum: int = 1

@@ -64,7 +64,7 @@ class DenseUNet(Network):
 
     def __init__(
         self,
-        encoder: Backbone,
+        encoder: Network,
         num_classes: int,
         *,
         width: int = _WIDTH,
@@ -146,7 +146,7 @@ def _known_equal(a: int, b: int) -> bool:
 
 
 def build_dense_unet(
-    backbone: Callable[..., Backbone],
+    backbone: Callable[..., Network],
     dims: int = 2,
     in_channels: int = 3,
     num_classes: int = 2,

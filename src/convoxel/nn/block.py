@@ -231,8 +231,8 @@ class SliceStack(nn.Module):
         padded = nn.functional.pad(x, (0, 0, 0, 0, self.reach, self.reach), mode="replicate")
         slices = [padded[:, :, start : start + depth] for start in range(2 * self.reach + 1)]
         images = torch.cat(slices, dim=1).transpose(1, 2).flatten(0, 1)
-        found: Tensor = self.model(images)
-        return found.unflatten(0, (-1, depth)).transpose(1, 2)
+        found: Tensor = self.model(images).unflatten(0, (-1, depth))
+        return found.transpose(1, 2)
 
 
 class SqueezeExcite(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -147,7 +147,7 @@ def fully_convolutional(model: nn.Module, size: int | Sequence[int]) -> FullyCon
     with torch.no_grad():
         body.eval()
         weight = next(model.parameters())
-        blank = torch.zeros(1, model.in_channels, *image, device=weight.device, dtype=weight.dtype)  # type: ignore[arg-type]
+        blank = weight.new_zeros(1, model.in_channels, *image)  # type: ignore[call-overload]
         grid = tuple(body.features(blank)[-1].shape[2:])  # type: ignore[operator]
         cells = tuple(pool(torch.zeros(1, 1, *grid)).shape[2:])
     layers: list[nn.Module] = []
@@ -381,5 +381,5 @@ def change_layout(x: _T, source: str, target: str) -> _T:
     if x.ndim != len(have):
         raise ShapeError(f"x is {tuple(x.shape)}, but {source} names {len(have)} axes. Give the layout that x has.")
     order = tuple(have.index(letter) for letter in want)
-    moved: _T = x.permute(order) if isinstance(x, Tensor) else x.transpose(order)
-    return moved
+    moved: Any = x.permute(order) if isinstance(x, Tensor) else x.transpose(order)
+    return cast(_T, moved)

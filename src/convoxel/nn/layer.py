@@ -268,8 +268,8 @@ def average_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, 
     strides = kernel if stride is None else sizes_of(dims, stride)
     pads = sizes_of(dims, padding)
     if dims == 3 and any(pads):
-        both = tuple(pad for pad in reversed(pads) for _ in range(2))  # the last axis comes first
-        return nn.Sequential(nn.ConstantPad3d(both, 0.0), nn.AvgPool3d(kernel, stride=strides))
+        both: Any = tuple(pad for pad in reversed(pads) for _ in range(2))  # the last axis comes first
+        return nn.Sequential(nn.ConstantPad3d(both, 0.0), nn.AvgPool3d(kernel, stride=strides))  # type: ignore[arg-type]
     return _AVERAGE_POOL[dims - 1](
         kernel,  # type: ignore[arg-type]
         stride=strides,  # type: ignore[arg-type]

@@ -77,7 +77,7 @@ def cut(image: NDArray[Any], start: Sequence[int], size: Sequence[int], fill: An
         target.append(slice(low - first, high - first))
         whole = whole and high - low == want
     if whole:
-        return image[tuple(inside)].copy()
+        return np.array(image[tuple(inside)])
     result = np.empty(shape, image.dtype)
     result[...] = np.asarray(fill, image.dtype).reshape(-1, *(1 for _ in size)) if lead else fill
     result[tuple(target)] = image[tuple(inside)]

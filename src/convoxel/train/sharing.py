@@ -202,7 +202,8 @@ class _Full(nn.Linear):
         self.outputs = tuple(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(1)).unflatten(1, self.outputs)
+        y: Tensor = super().forward(x.flatten(1)).unflatten(1, self.outputs)
+        return y
 
 
 def _layer(kind: str, shape: Sequence[int], window: Sequence[int], channels: int) -> nn.Module:

@@ -179,7 +179,7 @@ def _single(reader: _Reader) -> Array:
     start = [-((want - have) // 2) for have, want in zip(size, reader.patch, strict=True)]
     logits = reader.logits([start])[0]
     inside = (slice(None), *(slice(-s, -s + have) for s, have in zip(start, size, strict=True)))
-    return logits[inside]
+    return np.asarray(logits[inside])
 
 
 def _shift(corner: Sequence[int], padded: Sequence[int], size: Sequence[int]) -> list[int]:

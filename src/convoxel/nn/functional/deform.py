@@ -132,7 +132,7 @@ def _sample(x: Tensor, where: list[Tensor], mask: Tensor | None) -> Tensor:
         assert weight is not None
         indices.append(index.reshape(-1))
         weights.append(weight.reshape(-1))
-    sampled: Tensor = _Mixture.apply(rows, torch.stack(indices, 1), torch.stack(weights, 1))
+    sampled: Tensor = _Mixture.apply(rows, torch.stack(indices, 1), torch.stack(weights, 1))  # type: ignore[no-untyped-call]
     return sampled.reshape(n, parts, where[0].shape[2], -1, rows.shape[1])
 
 

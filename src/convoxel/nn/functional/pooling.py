@@ -271,7 +271,8 @@ def _sum_windows(x: Tensor, window: Window, ones: Tensor) -> Tensor:
     """Sums of windows, each channel as an image of its own: one kernel of ones serves any number of them."""
     images = x.flatten(0, 1).unsqueeze(1)
     total = _CONV[x.dim() - 3](images, ones.to(x.dtype), None, window.stride, 0, window.dilation)
-    return total.squeeze(1).unflatten(0, (-1, x.shape[1]))
+    sums: Tensor = total.squeeze(1).unflatten(0, (-1, x.shape[1]))
+    return sums
 
 
 def adaptive_average_pool(x: Tensor, output_size: Sizes, *, dims: int | None = None) -> Tensor:

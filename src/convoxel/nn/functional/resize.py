@@ -226,5 +226,5 @@ def _apply(taps: Taps, x: Tensor, axis: int) -> Tensor:
     where = torch.from_numpy(np.stack([rows, place.reshape(-1)]))
     sparse = torch.sparse_coo_tensor(where, torch.from_numpy(weight.reshape(-1)), (o, i), check_invariants=False)
     front = x.movedim(axis, 0)
-    y = torch.sparse.mm(sparse.to(x.device, x.dtype).coalesce(), front.reshape(i, -1))
-    return y.reshape(o, *front.shape[1:]).movedim(0, axis)
+    mixed: Tensor = torch.sparse.mm(sparse.to(x.device, x.dtype).coalesce(), front.reshape(i, -1))
+    return mixed.reshape(o, *front.shape[1:]).movedim(0, axis)

@@ -93,7 +93,8 @@ def _nail(x: Tensor, kernel: Sequence[int], places: Sequence[int]) -> Tensor:
     for axis, (k, place) in enumerate(zip(kernel, places, strict=True), 1):
         apart = F.pad(y.unsqueeze(axis + 1), (0, 0) * (y.dim() - axis - 1) + (place, k - 1 - place))
         y = apart.flatten(axis, axis + 1)
-    return y.unflatten(0, (-1, x.shape[1]))
+    nailed: Tensor = y.unflatten(0, (-1, x.shape[1]))
+    return nailed
 
 
 def _spread(

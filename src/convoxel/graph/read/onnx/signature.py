@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import onnx
@@ -50,7 +51,7 @@ def _check_attributes(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None:
     for attribute in node.attribute:
         if attribute.name not in known:
             raise GraphError(f"there is no attribute {attribute.name!r}; expected {', '.join(sorted(known)) or 'none'}")
-        expected = known[attribute.name].type
+        expected: Any = known[attribute.name].type  # an enumeration, which onnx leaves untyped
         if attribute.ref_attr_name or attribute.type != expected.value:
             kind = onnx.AttributeProto.AttributeType.Name(attribute.type)
             raise GraphError(f"attribute {attribute.name!r} is {kind}; expected {expected.name}")

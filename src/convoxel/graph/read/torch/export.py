@@ -303,11 +303,11 @@ def _short_sizes(found: list[int]) -> Iterator[None]:
             raise NotOpen(f"a size of {length} operations")
         return original(self, expression, *arguments, **options)
 
-    ShapeEnv.simplify = bounded
+    ShapeEnv.simplify = bounded  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        ShapeEnv.simplify = original
+        ShapeEnv.simplify = original  # type: ignore[method-assign]
 
 
 @contextmanager
