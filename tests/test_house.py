@@ -62,8 +62,6 @@ PENDING: set[tuple[str, str]] = {
 }
 
 CIRCLES: set[tuple[str, str]] = {
-    ("draw.raster", "draw.figure"),
-    ("draw.vector", "draw.figure"),
     ("graph.ir.printer", "graph.ir.graph"),
     ("graph.run.verification", "graph.run.program"),
     ("inspect.table", "inspect.summary"),

@@ -12,12 +12,12 @@ from PIL import Image
 from convoxel import draw
 from convoxel.draw.figure import Figure, beside
 from convoxel.draw.letter import fit, text_width
-from convoxel.draw.pareto import Entry, front, pareto
+from convoxel.draw.pareto_chart import Entry, front, pareto
 from convoxel.draw.shape import Bitmap, Box, Disc, Group, Line, Look, Squares, Words, arrow
 from convoxel.draw.theme import DARK, LIGHT, colour, contrast
 from convoxel.draw.tick import power_ticks, ticks
 from convoxel.errors import ConfigError
-from tests.support.drawing import SVG, check_texts, elements, parsed
+from tests.support.drawing import SVG, check_texts, elements, needs_pixels, parsed
 
 RED = Image.new("RGB", (2, 2), (250, 10, 10))
 SAMPLE = Figure(
@@ -50,6 +50,7 @@ def test_svg_escapes_and_names_itself() -> None:
     assert SAMPLE._repr_svg_() == SAMPLE.svg() and repr(SAMPLE) == "Figure('a <sample>', 100 × 60, 3 frames)"
 
 
+@needs_pixels
 @pytest.mark.parametrize("dark", [False, True])
 def test_pixels_show_the_shapes_of_the_frame(dark: bool) -> None:
     theme = "dark" if dark else "light"
@@ -63,6 +64,7 @@ def test_pixels_show_the_shapes_of_the_frame(dark: bool) -> None:
         assert pixel(picture, 15, 30) == colour("ink", dark)
 
 
+@needs_pixels
 def test_files(tmp_path: Path) -> None:
     for name in ("a.svg", "a.png", "a.gif", "a.html"):
         assert SAMPLE.save(tmp_path / name) == tmp_path / name
@@ -73,6 +75,34 @@ def test_files(tmp_path: Path) -> None:
     page = (tmp_path / "a.html").read_text()
     assert page.startswith("<!doctype html>") and page.count("<svg") == 1 and "a &lt;sample&gt;" in page
     assert "prefers-color-scheme" not in SAMPLE.svg("dark") and "#181c21" in SAMPLE.svg("dark")
+
+
+@needs_pixels
+@pytest.mark.parametrize("ending", ["svg", "png", "html"])
+def test_a_file_that_cannot_be_written_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    path = SAMPLE.save(tmp_path / f"a.{ending}")
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        SAMPLE.still(2).save(path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@needs_pixels
+@pytest.mark.parametrize("bold", [False, True])
+def test_letters_are_painted_as_wide_as_they_were_taken_to_be(bold: bool) -> None:
+    """With the font that comes along, whatever fonts the machine has."""
+    for text in ("Größe 3 × 3, ½ ≤ ⌊x⌋ → k₁|", "|mmmmmmmmmmm iiiiiiii|", "|Ωμέγα, Кириллица|"):
+        words = Words(5, 20, text, look=Look(fill="ink", size=12, bold=bold))
+        ink = np.asarray(Figure("a", "", 300, 30, (words,)).picture("light", 4.0)).min(axis=2) < 128
+        last = int(np.flatnonzero(ink.any(axis=0))[-1]) / 4 - 5
+        assert 0 <= text_width(text, 12, bold) - last < 3, text
 
 
 def test_strips_and_rows_of_figures() -> None:
@@ -91,7 +121,7 @@ def test_refusals(tmp_path: Path) -> None:
         SAMPLE.save(tmp_path / "a.pdf")
     with pytest.raises(ConfigError, match="theme: got 'pink'"):
         SAMPLE.svg("pink")
-    with pytest.raises(ConfigError, match="cannot write"):
+    with pytest.raises(ConfigError, match="its folder does not exist"):
         SAMPLE.save(tmp_path / "none" / "a.svg")
     for scale in (0.0, float("nan"), 1e4):
         with pytest.raises(ConfigError, match="scale: got"):
@@ -163,6 +193,7 @@ def test_public_names_are_documented() -> None:
         assert getattr(draw, name).__doc__, name
 
 
+@needs_pixels
 def test_lines_with_dashes_are_painted() -> None:
     line = Line(((5, 10), (95, 10)), look=Look(stroke="ink", weight=2, dash=(10, 10)))
     row = np.asarray(Figure("dashes", "", 100, 20, (line,)).picture())[20]

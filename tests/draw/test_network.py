@@ -15,11 +15,11 @@ from torch import nn
 
 from convoxel import draw
 from convoxel.arithmetic import Field, parse_chain
-from convoxel.draw.layout import layered
-from convoxel.draw.outline import Outline, outline, subject
+from convoxel.draw.layered_layout import layered
+from convoxel.draw.network_outline import Outline, outline, subject
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.inspect import describe, effective_field
-from tests.support.drawing import SVG, Placed, check_texts, elements, parsed
+from tests.support.drawing import SVG, Placed, check_texts, elements, needs_pixels, parsed
 
 
 class Branches(nn.Module):
@@ -215,6 +215,7 @@ def test_what_was_measured_can_be_handed_over() -> None:
     )
 
 
+@needs_pixels
 def test_D3_influence_is_shown_with_its_spread() -> None:
     net = nn.Conv2d(1, 1, 9, padding=4)
     measured = np.zeros((16, 16))

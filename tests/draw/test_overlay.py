@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from convoxel import draw
-from convoxel.draw.overlay import errors, grey_window
+from convoxel.draw.image_overlay import errors, grey_window
 from convoxel.errors import ConfigError, DataError, ShapeError
 
 RNG = np.random.default_rng(0)

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from convoxel.cli import main
-from convoxel.draw.scaling import scaling
+from convoxel.draw.scaling_chart import scaling
 from convoxel.errors import ConfigError
 from convoxel.train import Progress
 from convoxel.train.scaling import study_scaling
+from tests.support.drawing import needs_pixels
 
 SHORT = {"steps_per_epoch": 40, "batch_size": 32, "precision": "float32", "validation": 200}
 
@@ -24,6 +25,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convoxel.train.scaling._SETTINGS", quick)
 
 
+@needs_pixels
 def test_D13_quality_grows_with_scale_on_digits(tmp_path: Path) -> None:
     told: list[tuple[int, str, float]] = []
 

@@ -13,7 +13,7 @@ import torch
 from convoxel.arithmetic import conv_matrix
 from convoxel.cli import main
 from convoxel.data import load
-from convoxel.draw.sharing import sharing
+from convoxel.draw.sharing_chart import sharing
 from convoxel.errors import ConfigError, DataError
 from convoxel.nn import functional as cf
 from convoxel.train.sharing import SHARING, read_arrays, study_sharing

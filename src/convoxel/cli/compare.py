@@ -20,7 +20,7 @@ from convoxel.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convoxel.draw.comparison import Contender
+    from convoxel.draw.comparison_chart import Contender
     from convoxel.inspect import Summary
 
 __all__ = ["app"]
@@ -86,7 +86,7 @@ def networks(
     ]
     files: tuple[Path, ...] = ()
     if output is not None:
-        from convoxel.draw.comparison import save_comparison
+        from convoxel.draw.comparison_chart import save_comparison
 
         files = save_comparison(rows, output)
     if json:
@@ -190,7 +190,7 @@ def _measure(chosen: list[tuple[str, Choice]], threads: int | None, screen: Cons
 def _contender(target: str, choice: Choice, summary: Summary, latency_s: float | None) -> Contender:
     """Return a row: the costs in ``summary``, and what the run's folder tells."""
     from convoxel.draw.chart import number as finite
-    from convoxel.draw.comparison import Contender
+    from convoxel.draw.comparison_chart import Contender
     from convoxel.draw.folder import mapping, read_run
 
     found: dict[str, Any] = {}

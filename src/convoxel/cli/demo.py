@@ -209,8 +209,8 @@ def _draw(output: Path, dataset: DataSet, sample: Sample, found: Comparison) -> 
     """Write one picture a plane: image, label, prediction and their difference; return the files."""
     import numpy as np
 
-    from convoxel.draw.overlay import overlay, png
-    from convoxel.draw.slices import oriented_slice
+    from convoxel.draw.image_overlay import overlay, png
+    from convoxel.draw.volume_slice import oriented_slice
     from convoxel.files.atomic import write_bytes
 
     (output / "pictures").mkdir(exist_ok=True)

@@ -340,7 +340,7 @@ def _subject(model: str, shape: str | None, assign: list[str] | None) -> Any:
     """Return the network that the command is told to draw, traced."""
     import dataclasses
 
-    from convoxel.draw.outline import subject
+    from convoxel.draw.network_outline import subject
 
     if is_file(model):
         _, (known, *_) = open_file(model, [] if shape is None else [shape], assign)

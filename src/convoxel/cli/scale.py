@@ -72,7 +72,7 @@ def scale(
     options = [{**scaled_options(network, factor, (1, 1, 1)), **fixed} for factor in factors]
     study = train_scales(data, network, options, epochs=epochs, seed=seed, threads=threads)
     if plot is not None:
-        from convoxel.draw.scaling import scaling
+        from convoxel.draw.scaling_chart import scaling
 
         scaling(study).save(plot)
     if json:

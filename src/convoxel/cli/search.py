@@ -133,7 +133,7 @@ def _train(found: Findings, data: str, epochs: int, seed: int, threads: int | No
 
 def _draw(found: Findings, plot: Path) -> None:
     """Draw quality where it is known, else parameters, over multiply-accumulates."""
-    from convoxel.draw.pareto import Entry, pareto
+    from convoxel.draw.pareto_chart import Entry, pareto
 
     trained = [each for each in found.inside if each.quality is not None]
     shown = trained or found.inside

@@ -48,7 +48,7 @@ def sharing(
     with limit_threads(threads):
         study = study_sharing(train, test, kernel=kernel, channels=channels, steps=steps, starts=starts, seed=seed)
     if output is not None:
-        from convoxel.draw.sharing import sharing as draw
+        from convoxel.draw.sharing_chart import sharing as draw
 
         draw(study).save(output)
     if json:

@@ -43,7 +43,7 @@ def upsampling(
     with limit_threads(threads):
         rows = measure(upsamplers(dims, channels, channels, scale), shape, starts=starts, timed=timed)
     if output is not None:
-        from convoxel.draw.upsampling import upsampling as draw
+        from convoxel.draw.upsampling_chart import upsampling as draw
 
         draw(rows).save(output)
     if json:

@@ -15,21 +15,21 @@ and PyTorch only where a figure is made of a module.
 """
 
 from convoxel.draw.chart import curves
-from convoxel.draw.conv import conv
-from convoxel.draw.field import field
+from convoxel.draw.field_funnel import funnel, funnel_of_chain
+from convoxel.draw.field_picture import field
 from convoxel.draw.figure import Figure, beside
-from convoxel.draw.funnel import funnel, funnel_of_chain
-from convoxel.draw.matrix import matrix
-from convoxel.draw.memory import memory
-from convoxel.draw.network import network
-from convoxel.draw.overlap import overlap
-from convoxel.draw.overlay import overlay, panels, png, save_overlay
+from convoxel.draw.image_overlay import overlay, panels, png, save_overlay
+from convoxel.draw.layer_matrix import matrix
+from convoxel.draw.memory_chart import memory
+from convoxel.draw.network_diagram import network
+from convoxel.draw.overlap_grid import overlap
 from convoxel.draw.palette import CLASS_COLOURS, ERROR_COLOURS, class_colour
-from convoxel.draw.pareto import Entry, pareto
+from convoxel.draw.pareto_chart import Entry, pareto
 from convoxel.draw.report import write_report
-from convoxel.draw.sharing import sharing
-from convoxel.draw.slices import PLANES, Slice, oriented_slice, plane_axis
-from convoxel.draw.upsampling import upsampling
+from convoxel.draw.sharing_chart import sharing
+from convoxel.draw.sliding_kernel import conv
+from convoxel.draw.upsampling_chart import upsampling
+from convoxel.draw.volume_slice import PLANES, Slice, oriented_slice, plane_axis
 
 __all__ = [
     "CLASS_COLOURS",

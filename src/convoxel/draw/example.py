@@ -11,8 +11,8 @@ from PIL import Image
 
 from convoxel.draw.chart import number
 from convoxel.draw.folder import RunFolder, mapping
+from convoxel.draw.image_overlay import errors, filled_box, panels, png
 from convoxel.draw.markup import Child, Markup, join, tag
-from convoxel.draw.overlay import errors, filled_box, panels, png
 from convoxel.draw.quantity import percent
 
 __all__ = ["show_examples"]

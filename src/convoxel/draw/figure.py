@@ -9,51 +9,50 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from convoxel.draw.letter import text_width
-from convoxel.draw.markup import Markup, tag
-from convoxel.draw.raster import paint
-from convoxel.draw.shape import Group, Look, Point, Shape, Words
-from convoxel.draw.vector import write
+from convoxel.draw.pixels import render
+from convoxel.draw.shape import Group, Look, Point, Scene, Words
+from convoxel.draw.svg import write
 from convoxel.errors import ConfigError
+from convoxel.files.atomic import write_bytes
 
 __all__ = ["Figure", "beside"]
 
-_THEMES = ("auto", "light", "dark")
+_THEMES = {"auto": "light dark", "light": "light", "dark": "dark"}
 _ENDINGS = (".svg", ".png", ".gif", ".html")
+_MOST_PIXELS = 100_000_000
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>:root{{color-scheme:{theme}}}
+body{{margin:0;min-height:100vh;display:grid;place-items:center}}svg{{max-width:100%;height:auto}}</style></head>
+<body>{svg}</body></html>
+"""
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(Scene):
     """A picture of ``width`` × ``height`` pixels.
 
     Attributes:
         title: its name, read out by screen readers.
         text: what it shows, in words.
+        width: of the page.
+        height: of the page.
         shapes: from the back to the front.
-        frames: how many; 1 for a still.
-        frame_s: seconds of one frame.
-        rest: the frame that is shown where nothing moves.
+        frames: number of frames (default 1, a still).
+        frame_s: seconds of one frame (default 0.9).
+        rest: the frame that is shown where nothing moves (default 0).
 
     >>> from convoxel.draw.shape import Box
     >>> Figure("square", "One square.", 20, 20, (Box(5, 5, 10, 10, look=Look(fill="c1")),)).svg()[:4]
     '<svg'
     """
-
-    title: str
-    text: str
-    width: float
-    height: float
-    shapes: tuple[Shape, ...]
-    frames: int = 1
-    frame_s: float = 0.9
-    rest: int = 0
 
     def still(self, frame: int | None = None) -> Figure:
         """Return one frame as a figure of its own; the frame of rest unless told.
@@ -105,22 +104,29 @@ class Figure:
         return write(self, _known_theme(theme))
 
     def picture(self, theme: str = "light", scale: float = 2.0) -> Image.Image:
-        """Return the figure, at rest, as pixels: ``scale`` of them a unit."""
-        return paint(self.still(), dark=_known_theme(theme) == "dark", scale=scale)
+        """Return the figure, at rest, as pixels: ``scale`` of them a unit.
+
+        Raises:
+            ConfigError: ``scale`` is not positive, or so large that the picture has over 100 million pixels; the theme
+                is not known; or resvg is not installed.
+        """
+        return Image.open(io.BytesIO(self._png(theme, scale)), formats=["PNG"]).convert("RGB")
+
+    def _png(self, theme: str, scale: float) -> bytes:
+        area = self.width * self.height
+        if not scale > 0 or area * scale**2 > _MOST_PIXELS:
+            raise ConfigError(
+                f"scale: got {scale:g}; a picture of {self.width:.0f} × {self.height:.0f} can be enlarged by up to "
+                f"{math.sqrt(_MOST_PIXELS / area):.3g}."
+            )
+        return render(self.still().svg("dark" if _known_theme(theme) == "dark" else "light"), scale)
 
     def html(self, theme: str = "auto") -> str:
         """Return a web page that holds the figure and nothing else."""
-        page = {"auto": "light dark", "light": "light", "dark": "dark"}[_known_theme(theme)]
-        style = Markup(
-            f":root{{color-scheme:{page}}}body{{margin:0;min-height:100vh;display:grid;place-items:center}}"
-            "svg{max-width:100%;height:auto}"
-        )
-        head = tag("head", tag("meta", charset="utf-8"), tag("title", self.title), tag("style", style))
-        body = tag("body", Markup(self.svg(theme)))
-        return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+        return _PAGE.format(title=escape(self.title), theme=_THEMES[_known_theme(theme)], svg=self.svg(theme))
 
     def save(self, path: str | Path, theme: str | None = None, scale: float = 2.0) -> Path:
-        """Write the figure into a file and return its path; the ending says as what.
+        """Write the figure into a file, whole or not at all, and return its path; the ending chooses the format.
 
         Args:
             path: ends in .svg, .html, .png (a moving figure at rest) or .gif (it moves).
@@ -140,21 +146,14 @@ class Figure:
         elif ending == ".html":
             content = self.html(theme or "auto").encode("utf-8")
         else:
-            content = self._pixels(ending, _known_theme(theme or "light"), scale)
-        try:
-            file.write_bytes(content)
-        except OSError as error:
-            raise ConfigError(
-                f"output: cannot write {file} ({error.strerror or error}). Give another --output or path."
-            ) from None
-        return file
+            content = self._pixels(ending, theme or "light", scale)
+        return write_bytes(file, content, ConfigError)
 
     def _pixels(self, ending: str, theme: str, scale: float) -> bytes:
-        buffer = io.BytesIO()
         if ending == ".png":
-            self.picture(theme, scale).save(buffer, format="PNG")
-            return buffer.getvalue()
-        frames = [paint(self.still(i), dark=theme == "dark", scale=scale) for i in range(self.frames)]
+            return self._png(theme, scale)
+        buffer = io.BytesIO()
+        frames = [self.still(index).picture(theme, scale) for index in range(self.frames)]
         # One palette for all frames, so that what stands still does not flicker.
         first = frames[0].quantize(256)
         flat = [frame.quantize(palette=first, dither=Image.Dither.NONE) for frame in frames]

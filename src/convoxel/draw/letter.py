@@ -1,40 +1,48 @@
-"""How wide a text will be, before there is a font: pictures leave room by it and cut what would not fit.
+"""The font of pictures, and the width of a text in it: pictures leave room by it and cut what would not fit.
 
-The widths are those of DejaVu Sans in thousandths of the letter's size, rounded up; the fonts that pages
-prefer are narrower. A text that fits here therefore fits everywhere.
+The font is DejaVu Sans (Latin, Greek, Cyrillic and signs), which lies beside this file. Pictures made of pixels are
+painted with it. Web pages prefer narrower fonts, so a text that fits here fits there as well.
 """
 
 from __future__ import annotations
 
-__all__ = ["fit", "text_width"]
+from functools import cache
+from pathlib import Path
 
-_NARROW = {
-    " ": 318, "'": 275, "i": 278, "l": 278, "j": 278, "I": 295, "J": 295, ".": 318, ",": 318, ":": 337, ";": 337,
-    "|": 337, "!": 401, "f": 352, "t": 393, "r": 412, "-": 361, "(": 391, ")": 391, "[": 391, "]": 391, "/": 337,
-    "·": 318, "⌊": 391, "⌋": 391, "⌈": 391, "⌉": 391, "\u00a0": 318, "\u202f": 200, "–": 500, "_": 500, "s": 521,
-    "z": 525, "c": 550, "k": 579, "v": 592, "x": 592, "y": 592, "²": 401, "³": 401, "°": 500, '"': 460,
-}  # fmt: skip
-_WIDE = {"m": 975, "w": 818, "M": 906, "W": 989, "×": 838, "→": 838, "=": 838, "+": 838, "−": 838, "<": 838,
-         ">": 838, "≤": 838, "≥": 838, "…": 1000, "%": 951, "@": 1000, "Q": 788, "O": 788, "G": 775,
-         "D": 771, "#": 838, "&": 780}  # fmt: skip
-_WIDTHS = {**_NARROW, **_WIDE}
-_BOLD = 0.09  # of the size: how much wider a bold letter is, at most
+from PIL import ImageFont
+
+__all__ = ["FONT_FILES", "fit", "is_covered", "text_width"]
+
+FONT_FILES = tuple(str(Path(__file__).with_name("fonts") / f"DejaVuSans{kind}.ttf") for kind in ("", "-Bold"))
+_FINE = 1000  # size at which widths are measured: units of a thousandth of the letter's size
+_EM = 1.0  # of the size: width of a letter that the font lacks, such as a Chinese one
+
+
+@cache
+def _font(bold: bool) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(FONT_FILES[bold], _FINE, layout_engine=ImageFont.Layout.BASIC)
+
+
+def is_covered(text: str) -> bool:
+    """Return whether the font has the letters of ``text``, as far as their blocks tell."""
+    return all(letter < "\u0530" or "\u2000" <= letter < "\u2600" for letter in text)
 
 
 def text_width(text: str, size: float = 12.0, bold: bool = False) -> float:
-    """Return at most how wide ``text`` is in letters of ``size``.
+    """Return the width of ``text`` in letters of ``size``.
 
     >>> text_width("ill") < text_width("mmm"), round(text_width("field 435 × 435"))
     (True, 94)
     """
-    units = sum(_WIDTHS.get(letter, 752 if letter.isupper() else 637) for letter in text)
-    return (units / 1000 + (_BOLD * len(text) if bold else 0.0)) * size
+    if is_covered(text):
+        return _font(bold).getlength(text) / _FINE * size
+    return sum(text_width(letter, size, bold) if is_covered(letter) else _EM * size for letter in text)
 
 
 def fit(text: str, width: float, size: float = 12.0, bold: bool = False) -> str:
     """Return ``text``, cut with an ellipsis in its middle where it is wider than ``width``.
 
-    Names of layers differ at both ends, so the middle is what can be spared.
+    Names of layers differ at both ends, so the middle is left out.
 
     >>> fit("layer1.0.downsample.0", 80)
     'layer…ple.0'

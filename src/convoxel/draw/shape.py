@@ -1,7 +1,7 @@
 """What pictures are made of: boxes, discs, lines, words, bitmaps, and groups that move from frame to frame.
 
-Shapes are data. They name roles instead of colours (``theme``), and ``vector`` and ``raster`` are the two ways
-to write them. Coordinates are in pixels, y downwards.
+Shapes are data. They name roles instead of colours (``theme``), and ``svg`` writes them. Coordinates are in pixels, y
+downwards.
 """
 
 from __future__ import annotations
@@ -14,7 +14,21 @@ from typing import TypeAlias
 
 from PIL import Image
 
-__all__ = ["Bitmap", "Box", "Disc", "Group", "Line", "Look", "Point", "Shape", "Squares", "Words", "arrow", "bend"]
+__all__ = [
+    "Bitmap",
+    "Box",
+    "Disc",
+    "Group",
+    "Line",
+    "Look",
+    "Point",
+    "Scene",
+    "Shape",
+    "Squares",
+    "Words",
+    "arrow",
+    "bend",
+]
 
 Point = tuple[float, float]
 
@@ -129,6 +143,31 @@ class Group(_Drawn):
 
 
 Shape: TypeAlias = Box | Squares | Disc | Line | Words | Bitmap | Group
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Shapes on a page of ``width`` × ``height`` pixels.
+
+    Attributes:
+        title: its name, read out by screen readers.
+        text: what it shows, in words.
+        width: of the page.
+        height: of the page.
+        shapes: from the back to the front.
+        frames: number of frames (default 1, a still).
+        frame_s: seconds of one frame (default 0.9).
+        rest: the frame that is shown where nothing moves (default 0).
+    """
+
+    title: str
+    text: str
+    width: float
+    height: float
+    shapes: tuple[Shape, ...]
+    frames: int = 1
+    frame_s: float = 0.9
+    rest: int = 0
 
 
 def seen(shapes: Iterable[Shape], frame: int) -> list[Shape]:

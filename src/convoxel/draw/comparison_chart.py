@@ -16,7 +16,7 @@ from PIL import Image
 
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import fit, text_width
-from convoxel.draw.pareto import SCATTER, Entry, scatter
+from convoxel.draw.pareto_chart import SCATTER, Entry, scatter
 from convoxel.draw.quantity import count, duration
 from convoxel.draw.shape import Box, Disc, Look, Shape, Words
 from convoxel.errors import ConfigError

@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
-from convoxel.draw.layout import layered
-from convoxel.draw.legend import EDGE, heading, legend
+from convoxel.draw.layered_layout import layered
 from convoxel.draw.letter import fit, text_width
-from convoxel.draw.outline import Model, Node, Outline, outline, subject
+from convoxel.draw.network_outline import Model, Node, Outline, outline, subject
 from convoxel.draw.quantity import count
 from convoxel.draw.shape import Box, Group, Look, Point, Shape, Words, arrow, bend
 

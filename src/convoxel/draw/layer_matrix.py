@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure, beside
-from convoxel.draw.legend import EDGE, heading, legend
 from convoxel.draw.scan import Position, Scan
 from convoxel.draw.shape import Box, Line, Look, Point, Shape, Squares, Words
 from convoxel.errors import ConfigError

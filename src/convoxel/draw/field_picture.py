@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
-from convoxel.draw.legend import EDGE, heading, legend
-from convoxel.draw.outline import Map, Model, subject
-from convoxel.draw.overlay import image_pixels
+from convoxel.draw.image_overlay import image_pixels
+from convoxel.draw.network_outline import Map, Model, subject
 from convoxel.draw.shape import Bitmap, Box, Disc, Group, Line, Look, Point, Shape, Words
 from convoxel.draw.theme import colour
 from convoxel.errors import ShapeError

@@ -1,8 +1,8 @@
 """Shapes as SVG text: one class for each look, colours for light and dark, motion by style sheet.
 
-Colours stand in the style sheet as plain values, twice: readers that know no ``prefers-color-scheme`` show
-the light ones. All names begin with one that is made from the content, so that figures do not disturb each
-other, or their page, when they are put into it as they are.
+Colours stand in the style sheet as plain values, twice: readers that know no ``prefers-color-scheme`` show the light
+ones. All names begin with one that is made from the content, so that figures do not disturb each other, or their page,
+when they are put into it as they are.
 """
 
 from __future__ import annotations
@@ -10,47 +10,47 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element, SubElement, tostring
 
-from convoxel.draw.markup import Markup, tag
 from convoxel.draw.palette import hexadecimal
-from convoxel.draw.shape import Bitmap, Box, Disc, Group, Line, Look, Point, Shape, Squares, Words
+from convoxel.draw.shape import Bitmap, Box, Disc, Group, Line, Look, Point, Scene, Shape, Squares, Words
 from convoxel.draw.theme import colour
-
-if TYPE_CHECKING:
-    from convoxel.draw.figure import Figure
 
 __all__ = ["write"]
 
 _FONT = 'system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif'
 _GLIDE = 0.3  # of a frame: how long what moves takes to its next place
-# The name that the figure gets once its content is known; no text of a user can hold it.
+# The name that the figure gets once its content is known; texts lose such signs, which XML does not know.
 _NAME = "\x00"
+_UNKNOWN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
-def write(figure: Figure, theme: str = "auto") -> str:
-    """Return ``figure`` as an SVG document; ``theme`` is "auto", "light" or "dark"."""
-    writer = _Writer(figure.frames, figure.frame_s, figure.rest)
-    ground = Box(0, 0, figure.width, figure.height, look=Look(fill="card"))
-    body = [writer.element(shape) for shape in (ground, *figure.shapes)]
-    content = tag(
+def write(scene: Scene, theme: str = "auto") -> str:
+    """Return ``scene`` as an SVG document; ``theme`` is "auto", "light" or "dark"."""
+    size = {"width": f"{scene.width:g}", "height": f"{scene.height:g}"}
+    root = Element(
         "svg",
-        tag("title", figure.title, id=f"{_NAME}t"),
-        tag("desc", figure.text, id=f"{_NAME}d"),
-        tag("style", Markup(writer.style(theme))),
-        *body,
-        xmlns="http://www.w3.org/2000/svg",
-        class_=_NAME,
-        viewBox=f"0 0 {figure.width:g} {figure.height:g}",
-        width=f"{figure.width:g}",
-        height=f"{figure.height:g}",
-        role="img",
-        aria_labelledby=f"{_NAME}t {_NAME}d",
+        {
+            "xmlns": "http://www.w3.org/2000/svg",
+            "class": _NAME,
+            "viewBox": f"0 0 {scene.width:g} {scene.height:g}",
+            **size,
+            "role": "img",
+            "aria-labelledby": f"{_NAME}t {_NAME}d",
+        },
     )
-    name = "f" + hashlib.sha256(content.encode()).hexdigest()[:7]
-    return content.replace(_NAME, name)
+    SubElement(root, "title", {"id": f"{_NAME}t"}).text = _known(scene.title)
+    SubElement(root, "desc", {"id": f"{_NAME}d"}).text = _known(scene.text)
+    style = SubElement(root, "style")
+    writer = _Writer(scene.frames, scene.frame_s, scene.rest)
+    for shape in (Box(0, 0, scene.width, scene.height, look=Look(fill="card")), *scene.shapes):
+        writer.add(root, shape)
+    style.text = writer.style(theme)
+    content = tostring(root, encoding="unicode")
+    return content.replace(_NAME, "f" + hashlib.sha256(content.encode()).hexdigest()[:7])
 
 
 class _Writer:
@@ -62,16 +62,26 @@ class _Writer:
         self.times: dict[tuple[int, ...], str] = {}
         self.paths: dict[tuple[Point, ...], str] = {}
 
-    def element(self, shape: Shape) -> Markup:
-        """Return the element of one shape."""
-        write, text = _WRITERS[type(shape)], isinstance(shape, Words)
+    def add(self, parent: Element, shape: Shape) -> None:
+        """Add the element of one shape to ``parent``."""
+        name, attributes = _element(shape)
+        text = isinstance(shape, Words)
         names = [] if shape.look == Look() else [self.looks.setdefault((text, shape.look), f"l{len(self.looks)}")]
         if shape.when is not None:
             names.append(self.times.setdefault(tuple(sorted(shape.when)), f"w{len(self.times)}"))
         if isinstance(shape, Group) and len(shape.moves) > 1:
             names.append(self.paths.setdefault(shape.moves, f"m{len(self.paths)}"))
-        facts: dict[str, object] = {f"data_{key}": value for key, value in shape.data.items()}
-        return write(self, shape, {"class_": " ".join(names) or None, **facts})
+        if names:
+            attributes["class"] = " ".join(names)
+        attributes.update((f"data-{key}", _known(value)) for key, value in shape.data.items())
+        element = SubElement(parent, name, attributes)
+        if isinstance(shape, Words):
+            element.text = _known(shape.text)
+        if shape.note:
+            SubElement(element, "title").text = _known(shape.note)
+        if isinstance(shape, Group):
+            for part in shape.shapes:
+                self.add(element, part)
 
     def style(self, theme: str) -> str:
         """Return the style sheet of everything that was written."""
@@ -137,6 +147,8 @@ def _form(text: bool, look: Look) -> str:
         parts.append(f"opacity:{look.opacity:g}")
     if text:
         parts.append(f"font-size:{look.size:g}px")
+        if look.stroke:  # a rim behind the letters, so that they can be read over lines
+            parts.append(f"paint-order:stroke;stroke-width:{look.weight:g};stroke-linejoin:round")
         if look.bold:
             parts.append("font-weight:600")
         if look.align != "start":
@@ -156,55 +168,39 @@ def _number(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-Attributes = dict[str, object]
+def _known(text: str) -> str:
+    """Return ``text`` without the signs that XML does not know."""
+    return _UNKNOWN.sub("\ufffd", text)
 
 
-def _with_note(shape: Shape, element: str, attributes: Attributes, **geometry: object) -> Markup:
-    return tag(element, tag("title", shape.note) if shape.note else None, **geometry, **attributes)
+def _element(shape: Shape) -> tuple[str, dict[str, str]]:
+    """Return the name and the geometry of a shape's element."""
+    match shape:
+        case Box(x=x, y=y, width=width, height=height, radius=radius):
+            place = _numbers(x=x, y=y, width=width, height=height)
+            return "rect", place | (_numbers(rx=radius) if radius else {})
+        case Disc(x=x, y=y, radius=radius):
+            return "circle", _numbers(cx=x, cy=y, r=radius)
+        case Line(points=points, closed=closed):
+            way = " ".join(f"{_number(x)},{_number(y)}" for x, y in points)
+            return "polygon" if closed else "polyline", {"points": way}
+        case Squares(corners=corners, side=length):
+            side = _number(length)
+            return "path", {"d": "".join(f"M{_number(x)} {_number(y)}h{side}v{side}h-{side}z" for x, y in corners)}
+        case Words(x=x, y=y):
+            return "text", _numbers(x=x, y=y)
+        case Bitmap(x=x, y=y, width=width, height=height, image=image, smooth=smooth):
+            buffer = io.BytesIO()
+            image.save(buffer, format="PNG", optimize=True)
+            content = base64.b64encode(buffer.getvalue()).decode("ascii")
+            rest = {"preserveAspectRatio": "none", "href": f"data:image/png;base64,{content}"}
+            rest |= {} if smooth else {"style": "image-rendering:pixelated"}
+            return "image", _numbers(x=x, y=y, width=width, height=height) | rest
+        case Group(moves=moves):
+            (x, y), *more = moves
+            still = not more and (x or y)
+            return "g", {"transform": f"translate({_number(x)} {_number(y)})"} if still else {}
 
 
-def _box(_: _Writer, shape: Box, more: Attributes) -> Markup:
-    place = {"x": float(shape.x), "y": float(shape.y), "width": float(shape.width), "height": float(shape.height)}
-    return _with_note(shape, "rect", more, **place, rx=float(shape.radius) if shape.radius else None)
-
-
-def _disc(_: _Writer, shape: Disc, more: Attributes) -> Markup:
-    return _with_note(shape, "circle", more, cx=float(shape.x), cy=float(shape.y), r=float(shape.radius))
-
-
-def _line(_: _Writer, shape: Line, more: Attributes) -> Markup:
-    points = " ".join(f"{_number(x)},{_number(y)}" for x, y in shape.points)
-    return _with_note(shape, "polygon" if shape.closed else "polyline", more, points=points)
-
-
-def _squares(_: _Writer, shape: Squares, more: Attributes) -> Markup:
-    side = _number(shape.side)
-    path = "".join(f"M{_number(x)} {_number(y)}h{side}v{side}h-{side}z" for x, y in shape.corners)
-    return _with_note(shape, "path", more, d=path)
-
-
-def _words(_: _Writer, shape: Words, more: Attributes) -> Markup:
-    note = tag("title", shape.note) if shape.note else None
-    return tag("text", shape.text, note, x=float(shape.x), y=float(shape.y), **more)
-
-
-def _bitmap(_: _Writer, shape: Bitmap, more: Attributes) -> Markup:
-    buffer = io.BytesIO()
-    shape.image.save(buffer, format="PNG", optimize=True)
-    content = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return _with_note(
-        shape, "image", more, x=float(shape.x), y=float(shape.y), width=float(shape.width),
-        height=float(shape.height), preserveAspectRatio="none", href=f"data:image/png;base64,{content}",
-        style=None if shape.smooth else "image-rendering:pixelated",
-    )  # fmt: skip
-
-
-def _group(writer: _Writer, shape: Group, more: Attributes) -> Markup:
-    x, y = shape.moves[0]
-    moved = f"translate({_number(x)} {_number(y)})" if len(shape.moves) == 1 and (x or y) else None
-    return tag("g", *(writer.element(part) for part in shape.shapes), transform=moved, **more)
-
-
-_WRITERS: dict[type, Callable[..., Markup]] = {
-    Box: _box, Disc: _disc, Line: _line, Squares: _squares, Words: _words, Bitmap: _bitmap, Group: _group,
-}  # fmt: skip
+def _numbers(**values: float) -> dict[str, str]:
+    return {key: _number(value) for key, value in values.items()}

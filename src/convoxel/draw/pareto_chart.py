@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
-from convoxel.draw.legend import EDGE, heading, legend
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.quantity import count
 from convoxel.draw.shape import Disc, Line, Look, Shape, Words

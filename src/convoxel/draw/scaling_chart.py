@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convoxel.draw.figure import Figure, beside
-from convoxel.draw.pareto import Entry, pareto
+from convoxel.draw.pareto_chart import Entry, pareto
 
 if TYPE_CHECKING:
     from convoxel.train.scaling import ScalingStudy

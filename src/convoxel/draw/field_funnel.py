@@ -12,10 +12,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from convoxel.arithmetic import Field, parse_chain
+from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
-from convoxel.draw.legend import EDGE, heading, legend
 from convoxel.draw.letter import fit, text_width
-from convoxel.draw.outline import Model, outline, subject
+from convoxel.draw.network_outline import Model, outline, subject
 from convoxel.draw.shape import Box, Disc, Line, Look, Shape, Words
 from convoxel.errors import ConfigError
 

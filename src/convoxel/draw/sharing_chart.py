@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from convoxel.draw.bars import HEAD, Measure, draw_bars, draw_map
+from convoxel.draw.caption import EDGE, heading
 from convoxel.draw.figure import Figure
-from convoxel.draw.legend import EDGE, heading
 from convoxel.draw.letter import text_width
-from convoxel.draw.panel import HEAD, Measure, draw_bars, draw_map
 from convoxel.draw.quantity import count, percent
 from convoxel.draw.shape import Box, Look, Shape, Words
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
-from convoxel.draw.legend import EDGE, heading, legend
 from convoxel.draw.scan import Position, Scan, Track
 from convoxel.draw.shape import Box, Group, Line, Look, Point, Shape, Words
 from convoxel.errors import ConfigError, ShapeError

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
-from convoxel.draw.legend import EDGE, heading, legend
 from convoxel.draw.letter import fit, text_width
-from convoxel.draw.outline import Model, Subject, subject
+from convoxel.draw.network_outline import Model, Subject, subject
 from convoxel.draw.shape import Box, Line, Look, Shape, Words
 from convoxel.draw.tick import ticks
 from convoxel.graph.run.arena import Block, place_blocks

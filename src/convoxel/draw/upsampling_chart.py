@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.draw.bars import HEAD, Measure, draw_bars, draw_map
+from convoxel.draw.caption import EDGE, heading
 from convoxel.draw.figure import Figure
-from convoxel.draw.legend import EDGE, heading
 from convoxel.draw.letter import text_width
-from convoxel.draw.panel import HEAD, Measure, draw_bars, draw_map
 from convoxel.draw.quantity import count, percent
 from convoxel.draw.shape import Look, Shape, Words
 from convoxel.errors import ConfigError

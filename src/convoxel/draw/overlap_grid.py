@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure, beside
-from convoxel.draw.legend import EDGE, heading, legend
 from convoxel.draw.scan import Scan, Track
 from convoxel.draw.shape import Box, Look, Shape, Words
 from convoxel.errors import ConfigError
