@@ -87,7 +87,8 @@ class Graph:
     """A network: inputs, nodes in running order, constants, and conditions on the input sizes.
 
     The graph is what its reader saw if the ``guards`` hold; sizes that were computed from input sizes are
-    right if the ``assumptions`` hold too.
+    right if the ``assumptions`` hold too. ``parameters`` counts the trained parameters that each constant holds, or
+    each node that holds some as an attribute, every one once; None if the reader cannot tell them from other numbers.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Graph:
     constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     guards: tuple[Size, ...] = ()
     assumptions: tuple[Size, ...] = ()
+    parameters: Mapping[str, int] | None = None
 
     def replace(self, **changes: Any) -> Graph:
         """Return the graph with some fields changed."""

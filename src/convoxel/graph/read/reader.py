@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.size import Extents, Size
-from convoxel.graph.operators.table import make_node
+from convoxel.graph.operators.table import OPERATORS, make_node
 
 __all__ = ["NeedsValue", "NotNative", "Reader"]
 
@@ -37,6 +37,9 @@ class Reader:
         self._producers: dict[str, Node] = {}
         self._names: set[str] = set()
         self._shared: dict[int, tuple[object, str]] = {}
+        self.parameters: dict[str, int] = {}
+        self._trained: dict[int, tuple[object, Mapping[int, int]]] = {}
+        self._counted: set[int] = set()
 
     def unique(self, name: str) -> str:
         """Return ``name``, numbered if it is taken, and take it."""
@@ -47,15 +50,43 @@ class Reader:
         self._names.add(candidate)
         return candidate
 
-    def constant(self, array: NDArray[Any], name: str, owner: object | None = None) -> str:
-        """Add a constant and return its name; the same ``owner`` is added once."""
+    def constant(
+        self, array: NDArray[Any], name: str, owner: object | None = None, source: object | None = None
+    ) -> str:
+        """Add a constant and return its name.
+
+        Args:
+            array: its numbers.
+            name: the name that it gets if that is free.
+            owner: the framework's tensor that it is; one owner is added once.
+            source: the framework's tensor that it was computed from.
+        """
         if owner is not None and id(owner) in self._shared:
             return self._shared[id(owner)][1]
         unique = self.unique(name)
         self.constants[unique] = array
+        self.count(unique, source if owner is None else owner)
         if owner is not None:
             self._shared[id(owner)] = (owner, unique)  # keeps the owner alive, so its id stays its own
         return unique
+
+    def train(self, tensor: object, size: int) -> None:
+        """Note that ``tensor`` is a parameter of ``size`` numbers."""
+        self._trained[id(tensor)] = (tensor, {id(tensor): size})
+
+    def derive(self, result: object, sources: Iterable[object]) -> None:
+        """Note that ``result`` was computed from ``sources`` alone: their parameters are counted where it is used."""
+        found = {key: size for source in sources for key, size in self._trained.get(id(source), (None, {}))[1].items()}
+        if found:
+            self._trained[id(result)] = (result, found)
+
+    def count(self, name: str, tensor: object | None) -> None:
+        """Note that the constant or node ``name`` holds the parameters behind ``tensor`` that no earlier one holds."""
+        found = self._trained.get(id(tensor), (None, {}))[1]
+        fresh = {key: size for key, size in found.items() if key not in self._counted}
+        self._counted |= fresh.keys()
+        if fresh:
+            self.parameters[name] = sum(fresh.values())
 
     def add(
         self,
@@ -77,6 +108,25 @@ class Reader:
         self._producers.update(dict.fromkeys((value.name for value in values), node))
         return tuple(values)
 
+    def infer(self, operator: str, name: str, inputs: Sequence[str], **attributes: Any) -> Sequence[Extents]:
+        """Return the shapes of what a node would make, by its operator's rule.
+
+        Raises ``ShapeError`` if the operands do not fit.
+        """
+        node = make_node(operator, name, inputs, (), **attributes)
+        # A shape rule takes open sizes, too.
+        shapes: list[Any] = [self.extents(operand) if operand else None for operand in node.inputs]
+        return OPERATORS[operator].shape(node, shapes)
+
+    def extents(self, name: str) -> Extents:
+        """Return the shape of a value or constant."""
+        array = self.constants.get(name)
+        if array is not None:
+            return tuple(array.shape)
+        value = self.value(name)
+        assert value is not None
+        return value.shape
+
     def producer(self, name: str) -> Node | None:
         """Return the node that makes a value; None for inputs and constants."""
         return self._producers.get(name)
@@ -97,4 +147,5 @@ class Reader:
             dict(self.constants),
             tuple(guards),
             tuple(assumptions),
+            dict(self.parameters) if self._trained else None,
         )

@@ -18,7 +18,7 @@ from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
 from convoxel.graph.ir.size import Size, measure
 from convoxel.graph.read.reader import NotNative, Reader
 from convoxel.graph.read.torch import layers, normalisation, numeric, tensors
-from convoxel.graph.read.torch.call import RULES, Call
+from convoxel.graph.read.torch.call import RULES, Call, Recorded, array_of
 from convoxel.graph.read.torch.export import Exported, NotOpen, exports
 from convoxel.graph.read.torch.foreign import Slot, TorchCall, map_nested
 
@@ -71,6 +71,8 @@ class _Walk:
     def imported(self) -> Imported:
         """Return the whole graph."""
         constants = _constants_by_placeholder(self._program)
+        for placeholder in self._program.graph_signature.inputs_to_parameters:
+            self._reader.train(constants[placeholder], constants[placeholder].numel())
         wanted = set(self._program.graph_signature.user_inputs)
         given = {
             node: self._input(node) if node.name in wanted else constants[node.name]
@@ -129,7 +131,7 @@ class _Walk:
     def _leaf(self, argument: Any, names: list[str]) -> Structure:
         result = self._results[argument] if isinstance(argument, torch.fx.Node) else argument
         if isinstance(result, torch.Tensor):
-            result_name = self._reader.constant(result.detach().cpu().numpy().copy(), str(argument))
+            result_name = self._reader.constant(array_of(result).copy(), str(argument))
         elif isinstance(result, Value):
             result_name = result.name
         else:
@@ -158,6 +160,8 @@ class _Walk:
         mutates = node.target._schema.is_mutable
         if not dynamic and not seeded:  # all of it is known: weight normalisation and the like
             result = _compute(node.target, args, kwargs, mutates)
+            for tensor in result if isinstance(result, list | tuple) else (result,):
+                self._reader.derive(tensor, leaves)
         else:
             call = self._describe(node, args, kwargs, meta)
             try:
@@ -197,8 +201,10 @@ class _Walk:
             str(node.target),
             _readable_name(node),
             arguments,
-            tuple(self._symbols.extents(m.shape) for m in tensors_only),
-            tuple(_dtype_name(m.dtype) for m in tensors_only),
+            Recorded(
+                tuple(self._symbols.extents(m.shape) for m in tensors_only),
+                tuple(_dtype_name(m.dtype) for m in tensors_only),
+            ),
             frozenset(used),
             _stretches_later(node),
         )

@@ -11,18 +11,42 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from convoxel.graph.ir.graph import Value
+from convoxel.graph.ir.shape_only import ShapeOnly
 from convoxel.graph.ir.size import Extents
 from convoxel.graph.read.reader import NotNative, Reader
 
-__all__ = ["RANKS", "RULES", "Call", "Rule", "as_native", "elementwise", "rule"]
+__all__ = ["RANKS", "RULES", "Call", "Recorded", "Results", "Rule", "array_of", "as_native", "elementwise", "rule"]
 
 RANKS = range(2, 6)  # (n, c) to (n, c, d, h, w)
+
+
+class Results(Protocol):
+    """The shapes and types of what a call returns; ``recorded`` unless finding them out takes time."""
+
+    @property
+    def shapes(self) -> tuple[Extents, ...]: ...
+
+    @property
+    def dtypes(self) -> tuple[str, ...]: ...
+
+    @property
+    def recorded(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Results as PyTorch recorded them, or as a rule knows them."""
+
+    shapes: tuple[Extents, ...]
+    dtypes: tuple[str, ...]
+    recorded: bool = True
 
 
 @dataclass(frozen=True)
@@ -30,7 +54,7 @@ class Call:
     """One call of a PyTorch operator.
 
     ``arguments`` holds values of the graph, constants (``torch.Tensor``), sizes, numbers, and lists of them.
-    ``shapes`` and ``dtypes`` are those of its results; ``used`` says which of several results are read;
+    ``results`` has the shapes and types of what it returns; ``used`` says which of several results are read;
     ``stretches_later``, that all who read the result would stretch a smaller one to its shape by themselves.
     """
 
@@ -38,10 +62,19 @@ class Call:
     target: str
     name: str
     arguments: Mapping[str, Any]
-    shapes: tuple[Extents, ...]
-    dtypes: tuple[str, ...]
+    results: Results
     used: frozenset[int]
     stretches_later: bool = False
+
+    @property
+    def shapes(self) -> tuple[Extents, ...]:
+        """The shapes of the results."""
+        return self.results.shapes
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The types of the results."""
+        return self.results.dtypes
 
     def __getitem__(self, key: str) -> Any:
         return self.arguments[key]
@@ -70,7 +103,7 @@ class Call:
             return None
         if isinstance(tensor, Value) or not hasattr(tensor, "detach"):
             raise NotNative(f"{key} is computed by the network")
-        return np.array(tensor.detach().cpu().numpy())  # a copy: the program outlives the next training step
+        return array_of(tensor).copy()  # the program outlives the next training step
 
     def constant(self, key: str) -> str:
         """Add a constant argument to the graph and return its name, "" if it is absent."""
@@ -114,7 +147,8 @@ class Call:
         Its results have the ``shapes`` that belong to that one, and get those of the call.
         """
         lifted = self.reshaped(self.arguments[key], shape)
-        found = function(dataclasses.replace(self, arguments={**self.arguments, key: lifted}, shapes=shapes))
+        arguments = {**self.arguments, key: lifted}
+        found = function(dataclasses.replace(self, arguments=arguments, results=Recorded(shapes, self.dtypes)))
         results = found if isinstance(found, list | tuple) else [found]
         back = [
             self.reshaped(result, shape) if isinstance(result, Value) else result
@@ -124,11 +158,21 @@ class Call:
 
     def add(self, operator: str, *inputs: str, result: Extents | None = None, **attributes: Any) -> Value:
         """Add a node with one float32 result, by default of the call's shape."""
+        if result is None and not self.results.recorded:
+            (result, *_) = self.reader.infer(operator, self.name, inputs, **attributes)
         shape = self.shape if result is None else result
-        if self.dtypes[0] != "float32" or len(shape) not in RANKS:
+        if (self.results.recorded and self.dtypes[0] != "float32") or len(shape) not in RANKS:
             raise NotNative(f"the result is {self.dtypes[0]} with {len(shape)} axes")
         (value,) = self.reader.add(operator, self.name, inputs, [shape], **attributes)
         return value
+
+
+def array_of(tensor: torch.Tensor) -> NDArray[Any]:
+    """Return the numbers of a constant, which must not be changed; without data, its shape alone."""
+    if tensor.is_meta:
+        return ShapeOnly(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+    array: NDArray[Any] = tensor.detach().cpu().numpy()
+    return array
 
 
 def as_native(value: Value) -> Value:

@@ -31,7 +31,7 @@ def _batch_statistics(call: Call) -> bool:
 @rule("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
 def _batch_norm(call: Call) -> Any:
     result = _of_batch(call) if _batch_statistics(call) else _running_norm(call)
-    return result if len(call.shapes) == 1 else [result, None, None]
+    return result if call.function == "batch_norm" else [result, None, None]
 
 
 def _of_batch(call: Call) -> Value:

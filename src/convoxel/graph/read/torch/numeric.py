@@ -70,6 +70,7 @@ def _prelu(call: Call) -> Any:
     if slope is None or x is None:
         raise NotNative("slopes that the network computes")
     if slope.size == 1:
+        call.reader.count(call.name, call["weight"])
         return call.add("activation", x.name, activation="leaky_relu", slope=float(slope.reshape(-1)[0]))
     return call.add("prelu", x.name, call.constant("weight"))
 
@@ -304,7 +305,7 @@ def _linear(call: Call) -> Any:
     weight = call.numbers("weight")
     if weight is None or not isinstance(x, Value):
         raise NotNative("weights that the network computes")
-    transposed = call.reader.constant(np.ascontiguousarray(weight.T), f"{call.name}.weight")
+    transposed = call.reader.constant(weight.T.copy(), f"{call.name}.weight", source=call["weight"])
     product = call.reader.add("array.matmul", call.name, (x.name, transposed), [call.shape], call.dtypes)[0]
     bias = call.constant("bias")
     return product if not bias else call.array("add", product.name, bias)

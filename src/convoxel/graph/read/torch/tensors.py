@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Extents, Size
 from convoxel.graph.read.reader import NotNative
-from convoxel.graph.read.torch.call import RANKS, Call, as_native, rule
+from convoxel.graph.read.torch.call import RANKS, Call, array_of, as_native, rule
 from convoxel.graph.read.torch.numeric import affine
 
 # ---- padding, slicing, joining ---------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def _index(call: Call) -> Any:
     axis, index = given[0]
     if len(given) > 1 or isinstance(index, Value) or index.dtype not in (torch.int64, torch.int32) or index.ndim > 1:
         raise NotNative("several indices, or one that the network computes")
-    places = call.reader.constant(index.detach().cpu().numpy().astype(np.int64), f"{call.name}.index")
+    places = call.reader.constant(array_of(index).astype(np.int64), f"{call.name}.index")
     return call.array("gather", call.any("self"), places, axis=axis)
 
 
@@ -139,16 +139,16 @@ def _concat(call: Call) -> Value:
     parts = []
     for index, part in enumerate(call["tensors"]):
         if not isinstance(part, Value):
-            constant = np.array(part.detach().cpu().numpy())
+            constant = array_of(part).copy()
             if constant.dtype != np.float32 or constant.ndim not in RANKS:
                 raise NotNative(f"part {index} is {constant.dtype} with {constant.ndim} axes")
             parts.append(call.reader.constant(constant, f"{call.name}.{index}", owner=part))
         else:
             parts.append(as_native(part).name)
-    axis = call.arguments.get("dim", 0)
+    rank = max(len(part.shape) for part in call["tensors"])
     if len(parts) == 1:
         return call.add("narrow", parts[0], axis=0)
-    return call.add("concat", *parts, axis=axis % len(call.shape))
+    return call.add("concat", *parts, axis=call.arguments.get("dim", 0) % rank)
 
 
 def _reshape(call: Call) -> Any:
@@ -313,7 +313,7 @@ def _sum(call: Call, a: Any, b: Any, alpha: Any) -> Value:
     if not isinstance(alpha, int | float):
         raise NotNative("a weight that is a size")
     if number is not None:
-        return _scaled(call, a, np.ones(1), number * alpha)
+        return _scaled(call, a, np.ones(1), number * alpha, b)
     if alpha != 1:
         b = affine(call, as_native(b), alpha, 0.0) if isinstance(b, Value) else b * alpha
     return _combined_or_array(call, "add", a, b)
@@ -335,7 +335,7 @@ def _multiply(call: Call) -> Value:
     number = _per_channel(call, b)
     if number is None:
         return _combined_or_array(call, "multiply", a, b)
-    return _scaled(call, a, number, np.zeros(1))
+    return _scaled(call, a, number, np.zeros(1), b)
 
 
 def _combined_or_array(call: Call, operator: str, a: Any, b: Any) -> Any:
@@ -352,8 +352,8 @@ def _named(call: Call, term: Any) -> str:
     """Return the name of a value, or of a constant that is added to the graph."""
     if isinstance(term, Value):
         return term.name
-    array = np.array(term.detach().cpu().numpy() if isinstance(term, torch.Tensor) else term, call.dtypes[0])
-    return call.reader.constant(array, f"{call.name}.other")
+    array = array_of(term).astype(call.dtypes[0]) if isinstance(term, torch.Tensor) else np.array(term, call.dtypes[0])
+    return call.reader.constant(array, f"{call.name}.other", source=term)
 
 
 @rule("aten.div.Tensor", "aten.div_.Tensor", "aten.div.Scalar")
@@ -364,7 +364,7 @@ def _divide(call: Call) -> Value:
             raise NotNative("a quotient by a size")
         operands = [_cast(call, call.any(key), call[key]) for key in ("self", "other")]
         return call.array("divide", *operands)
-    return _scaled(call, call["self"], 1.0 / number, np.zeros(1))
+    return _scaled(call, call["self"], 1.0 / number, np.zeros(1), call["other"])
 
 
 def _cast(call: Call, name: str, term: Any) -> str:
@@ -382,7 +382,7 @@ def _per_channel(call: Call, term: Any) -> NDArray[np.float64] | None:
         return None
     if isinstance(term, int | float):
         return np.array([term], np.float64)
-    array = np.asarray(term.detach().cpu().numpy(), np.float64)
+    array = array_of(term).astype(np.float64)
     padded = (1,) * (len(call.shape) - array.ndim) + array.shape
     if len(padded) < 2 or array.size not in (1, padded[1]):
         return None
@@ -394,10 +394,11 @@ def _fits(x: Value) -> bool:
     return x.dtype == "float32" and len(x.shape) in RANKS
 
 
-def _scaled(call: Call, a: Any, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> Value:
+def _scaled(call: Call, a: Any, scale: NDArray[np.float64], shift: NDArray[np.float64], source: Any) -> Value:
     if not isinstance(a, Value) or as_native(a).shape != call.shape:
         raise NotNative("a constant stretched to a tensor's shape")
-    names = [call.reader.constant(array, f"{call.name}.{part}") for part, array in (("scale", scale), ("shift", shift))]
+    parts = (("scale", scale), ("shift", shift))
+    names = [call.reader.constant(array, f"{call.name}.{part}", source=source) for part, array in parts]
     return call.add("affine", a.name, *names)
 
 
@@ -415,7 +416,7 @@ def _combined(call: Call, operator: str, a: Any, b: Any) -> Value:
         return call.add(operator, as_native(a).name, b.name)
     if isinstance(b, Size):
         raise NotNative("arithmetic with the input's size")
-    array = np.array(b.detach().cpu().numpy())
+    array = array_of(b).copy()
     if array.dtype != np.float32:
         raise NotNative(f"a constant that is {array.dtype}")
     array = array.reshape((1,) * (len(call.shape) - array.ndim) + array.shape)
