@@ -22,7 +22,7 @@ def render(svg: str, scale: float) -> bytes:
         from resvg_py import svg_to_bytes
     except ImportError:
         raise ConfigError("save: a picture of pixels needs resvg; pip install 'convoxel[train]'.") from None
-    return svg_to_bytes(
+    image: bytes = svg_to_bytes(
         svg_string=svg,
         zoom=scale,
         font_files=list(FONT_FILES),
@@ -30,3 +30,4 @@ def render(svg: str, scale: float) -> bytes:
         sans_serif_family="DejaVu Sans",
         skip_system_fonts=is_covered(svg),
     )
+    return image
