@@ -12,7 +12,7 @@ from torch import nn
 
 from convoxel import models
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.models.stage import Shuffle, crop, pad, trim
+from convoxel.models.stage import crop, pad, trim
 from convoxel.models.unet_backbone import BACKBONES, DenseUNet
 from tools.zoo import agreeing
 
@@ -177,14 +177,6 @@ def test_uneven_strides_in_every_dimension(dims: int) -> None:
     net = small(dims, {"strides": (3, 2), "kernels": (5, 3, 1), "up": "nearest"})
     assert net(torch.randn(2, 2, *(6, 12, 6)[:dims])).shape == (2, 3, *(6, 12, 6)[:dims])
     agreeing(net, (1, 2, *(12, 6, 12)[:dims]))
-
-
-def test_shuffle_is_pixel_shuffle_and_keeps_thin_axes() -> None:
-    x = torch.randn(2, 12, 3, 5)
-    assert torch.equal(Shuffle((2, 2))(x), nn.PixelShuffle(2)(x))
-    assert torch.equal(Shuffle((1, 3))(x)[:, :, :, 1::3], x[:, 1::3])
-    volume = torch.arange(8.0).reshape(1, 8, 1, 1, 1)
-    assert torch.equal(Shuffle((2, 2, 2))(volume).flatten(), torch.arange(8.0))
 
 
 @pytest.mark.parametrize("levels, blocks, kernels", [(1, 1, 3), (2, 2, 3), (2, 1, (5, 3, 1)), (3, 1, 2)])

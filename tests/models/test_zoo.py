@@ -201,7 +201,7 @@ def test_names() -> None:
 def test_every_name_is_a_function() -> None:
     assert set(models.names()) <= set(dir(models)) and set(models.names()) <= set(models.__all__)
     assert all(getattr(models, name).__name__ == name for name in models.names())
-    assert models.resnet50.__doc__.startswith("resnet50: Return the ResNet called")
+    assert models.resnet50.__doc__.startswith("resnet50: A residual network")
     net = models.vgg11_bn(1, 2, 3, width=0.125)
     assert isinstance(net, models.VGG) and (net.dims, net.in_channels, net.num_classes) == (1, 2, 3)
 

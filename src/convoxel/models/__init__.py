@@ -4,7 +4,7 @@ Every name of ``names()`` is also a function of this module: ``resnet50(dims=3)`
 
 ``network``   what they have in common: the check of the input, published figures, sizes
 ``pyramid``   networks as a row of layers that know where each resolution ends
-``style``     what the layers of one network have in common
+``layer_factory``  layers that share number of axes, normalisation and activation
 ``residual``  the block that MobileNet and EfficientNet share
 ``stage``     what encoder–decoder networks are put together from
 ``registry``  the names

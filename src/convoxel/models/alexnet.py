@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from convoxel.models.layer_factory import LayerFactory
@@ -28,7 +27,7 @@ from convoxel.models.network import (
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import adaptive_average_pool, max_pool, start_network
 
-__all__ = ["VARIANTS", "AlexNet", "Variant", "build_alexnet"]
+__all__ = ["VARIANTS", "AlexNet", "Variant"]
 
 
 class Variant(NamedTuple):
@@ -54,28 +53,54 @@ _GRID = 6
 
 
 class AlexNet(Backbone):
-    """Convolutions with max poolings after the first, second and fifth, then a grid average and three linear layers.
+    """AlexNet: five convolutions, max pooling after the first, second and fifth, a grid average, three linear layers.
 
-    See :func:`build_alexnet`.
+    Weights start as in the paper (2012, §5): N(0, 0.01²), with biases 1 in some layers and 0 elsewhere.
+
+    Args:
+        name: ``"alexnet"``.
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of classes, which is the number of logits.
+        width: factor on all channel counts, which are rounded to multiples of 8.
+        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``, after every convolution.
+        stem: ``"image"`` (11-wide with stride 4 and a pooling) or ``"small"`` (3-wide with stride 1, no pooling).
+        dropout: probability with which training drops a value of the classifier.
+        grid: positions along each axis that the classifier sees; 6 in 3-D makes 217 million parameters.
+        features_only: build no head and return the feature maps at strides 4, 8, 16 and 32.
+
+    Takes ``(n, in_channels, *spatial)``, every size at least 63 (``"small"``: 7).
+    Returns logits ``(n, num_classes)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
+
+    >>> net = AlexNet(dims=1, in_channels=1, width=0.125, features_only=True)
+    >>> net.feature_strides, net.feature_channels, net.input_minimum
+    ((4, 8, 16, 32), (8, 24, 32, 32), 63)
     """
 
     features: Pyramid
+    classifier: nn.Sequential
 
     def __init__(
         self,
-        dims: int,
-        in_channels: int,
-        num_classes: int,
+        name: str = "alexnet",
+        dims: int = 2,
+        in_channels: int = 3,
+        num_classes: int = 1000,
         *,
-        variant: Variant,
-        width: float,
-        activation: str,
-        norm: str,
-        stem: str,
-        dropout: float,
-        grid: int,
-        features_only: bool,
+        width: float = 1.0,
+        activation: str = "relu",
+        norm: str = "none",
+        stem: str = "image",
+        dropout: float = 0.5,
+        grid: int = 6,
+        features_only: bool = False,
     ) -> None:
+        variant = VARIANTS[name]
+        check_count("grid", grid)
         window, pooled = _STEMS[check_choice("stem", stem, tuple(_STEMS))]
         poolings = [_POOL] * (2 + pooled)
         super().__init__(
@@ -85,16 +110,16 @@ class AlexNet(Backbone):
             features_only=features_only,
             input_minimum=smallest_size([window, *poolings]),
         )
-        style = LayerFactory(dims, norm, activation)
+        factory = LayerFactory(dims, norm, activation)
         channels = [scale_channels(count, width) for count in variant.channels]
         kernels = [window, Window(5, 1, 2), *[Window(3, 1, 1)] * 3]
         body = Pyramid()
         inputs = in_channels
         for number, (outputs, (kernel, stride, padding, _)) in enumerate(zip(channels, kernels, strict=True)):
-            body.add(style.conv(inputs, outputs, kernel, stride=stride, padding=padding, bias=True), outputs, stride)
+            body.add(factory.conv(inputs, outputs, kernel, stride=stride, padding=padding, bias=True), outputs, stride)
             if norm != "none":
-                body.add(style.normalise(outputs), outputs)
-            body.add(style.activate(), outputs)
+                body.add(factory.normalise(outputs), outputs)
+            body.add(factory.activate(), outputs)
             if (number == 0 and pooled) or number in (1, 4):
                 body.add(max_pool(dims, _POOL.kernel, stride=_POOL.stride), outputs, _POOL.stride)
             inputs = outputs
@@ -106,18 +131,13 @@ class AlexNet(Backbone):
             self.classifier = nn.Sequential(
                 nn.Dropout(dropout),
                 nn.Linear(inputs * grid**dims, hidden),
-                style.activate(),
+                factory.activate(),
                 nn.Dropout(dropout),
                 nn.Linear(hidden, hidden),
-                style.activate(),
+                factory.activate(),
                 nn.Linear(hidden, num_classes),
             )
         _start(self)
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, num_classes)`` from the last feature map."""
-        logits: Tensor = self.classifier(torch.flatten(self.avgpool(x), 1))
-        return logits
 
 
 def _start(net: AlexNet) -> None:
@@ -129,58 +149,3 @@ def _start(net: AlexNet) -> None:
     for layer in (convolutions[1], convolutions[3], convolutions[4], *hidden):
         assert isinstance(layer.bias, Tensor)
         nn.init.ones_(layer.bias)
-
-
-def build_alexnet(
-    name: str = "alexnet",
-    dims: int = 2,
-    in_channels: int = 3,
-    num_classes: int = 1000,
-    *,
-    width: float = 1.0,
-    activation: str = "relu",
-    norm: str = "none",
-    stem: str = "image",
-    dropout: float = 0.5,
-    grid: int = 6,
-    features_only: bool = False,
-) -> AlexNet:
-    """Return AlexNet with the weights that its paper starts from: N(0, 0.01²), some biases 1.
-
-    Args:
-        name: ``"alexnet"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        num_classes: number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8.
-        activation: a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: a key of ``convoxel.nn.NORMS``, after every convolution.
-        stem: ``"image"`` (11-wide with stride 4 and a pooling) or ``"small"`` (3-wide with stride 1, no pooling).
-        dropout: share of the classifier's values that training drops.
-        grid: positions along each axis that the classifier sees; 6 in 3-D makes 217 million parameters.
-        features_only: return the feature maps at strides 4, 8, 16 and 32, and build no head.
-
-    Returns:
-        A module from ``(n, in_channels, *spatial)``, every size at least 63 (``"small"``: 7), to logits
-        ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
-
-    >>> net = build_alexnet(dims=1, in_channels=1, width=0.125, features_only=True)
-    >>> net.feature_strides, net.feature_channels, net.input_minimum
-    ((4, 8, 16, 32), (8, 24, 32, 32), 63)
-    """
-    return AlexNet(
-        dims,
-        in_channels,
-        num_classes,
-        variant=VARIANTS[name],
-        width=width,
-        activation=activation,
-        norm=norm,
-        stem=stem,
-        dropout=dropout,
-        grid=check_count("grid", grid),
-        features_only=features_only,
-    )

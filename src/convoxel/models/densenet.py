@@ -28,7 +28,7 @@ from convoxel.models.network import (
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import average_pool, global_average_pool, max_pool, start_network
 
-__all__ = ["VARIANTS", "DenseNet", "Variant", "build_densenet"]
+__all__ = ["VARIANTS", "DenseNet", "Variant"]
 
 
 class Variant(NamedTuple):
@@ -66,16 +66,16 @@ _BOTTLENECK = 4
 class DenseLayer(nn.Module):
     """Normalisation, activation, 1-wide convolution, and the same with a 3-wide one."""
 
-    def __init__(self, style: LayerFactory, inputs: int, growth: int) -> None:
+    def __init__(self, factory: LayerFactory, inputs: int, growth: int) -> None:
         super().__init__()
         middle = _BOTTLENECK * growth
-        self.norm1 = style.normalise(inputs)
+        self.norm1 = factory.normalise(inputs)
         # The input is shared with later layers: without a normalisation in between nothing may change it in place.
-        self.relu1 = style.activate(inplace=style.norm != "none")
-        self.conv1 = style.conv(inputs, middle, 1)
-        self.norm2 = style.normalise(middle)
-        self.relu2 = style.activate()
-        self.conv2 = style.conv(middle, growth, 3)
+        self.relu1 = factory.activate(inplace=factory.norm != "none")
+        self.conv1 = factory.conv(inputs, middle, 1)
+        self.norm2 = factory.normalise(middle)
+        self.relu2 = factory.activate()
+        self.conv2 = factory.conv(middle, growth, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the ``growth`` new channels."""
@@ -87,10 +87,10 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.Module):
     """Layers that each read what came in and what all earlier layers made."""
 
-    def __init__(self, style: LayerFactory, inputs: int, count: int, growth: int) -> None:
+    def __init__(self, factory: LayerFactory, inputs: int, count: int, growth: int) -> None:
         super().__init__()
         for number in range(count):
-            self.add_module(f"denselayer{number + 1}", DenseLayer(style, inputs + number * growth, growth))
+            self.add_module(f"denselayer{number + 1}", DenseLayer(factory, inputs + number * growth, growth))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, inputs + layers × growth, *spatial)``."""
@@ -101,25 +101,50 @@ class DenseBlock(nn.Module):
 
 
 class DenseNet(Backbone):
-    """A stem, four dense blocks with transitions that halve channels and size, global average, linear.
+    """A DenseNet: a stem, four dense blocks with transitions that halve channels and size, average, linear layer.
 
-    See :func:`build_densenet`.
+    Convolutions start at N(0, 2 / fan-in) (the paper's §4.2: He et al. 2015, arXiv 1502.01852, eq. 10); the linear
+    layer starts uniformly in ±1/√inputs.
+
+    Args:
+        name: ``"densenet121"``, 161, 169 or 201.
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of classes, which is the number of logits.
+        width: factor on the growth and the first channels, which are rounded to multiples of 8.
+        depth: factor on the number of layers of each block, rounded up.
+        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
+        stem: ``"image"`` (7-wide with stride 2, pooling with stride 2) or ``"small"`` (3-wide with stride 1, no
+            pooling: the paper's for 32 × 32 inputs).
+        features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
+
+    Takes ``(n, in_channels, *spatial)``, every size at least 29 (``"small"``: 8).
+    Returns logits ``(n, num_classes)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
+
+    >>> net = DenseNet("densenet121", 1, width=0.25, features_only=True)
+    >>> net.feature_channels, net.input_minimum
+    ((16, 64, 128, 256, 256), 29)
     """
 
     def __init__(
         self,
-        dims: int,
-        in_channels: int,
-        num_classes: int,
+        name: str,
+        dims: int = 2,
+        in_channels: int = 3,
+        num_classes: int = 1000,
         *,
-        variant: Variant,
-        width: float,
-        depth: float,
-        activation: str,
-        norm: str,
-        stem: str,
-        features_only: bool,
+        width: float = 1.0,
+        depth: float = 1.0,
+        activation: str = "relu",
+        norm: str = "batch",
+        stem: str = "image",
+        features_only: bool = False,
     ) -> None:
+        variant = VARIANTS[name]
         image = check_choice("stem", stem, ("image", "small")) == "image"
         super().__init__(
             dims,
@@ -128,25 +153,25 @@ class DenseNet(Backbone):
             features_only=features_only,
             input_minimum=smallest_size([*(_STEM if image else ()), *[_HALVE] * (len(variant.blocks) - 1)]),
         )
-        style = LayerFactory(dims, norm, activation)
+        factory = LayerFactory(dims, norm, activation)
         growth, channels = scale_channels(variant.growth, width), scale_channels(variant.first, width)
         body = Pyramid()
         reach = 2 if image else 1
-        body.add(style.conv(in_channels, channels, 7 if image else 3, stride=reach), channels, reach, "conv0")
-        body.add(style.normalise(channels), channels, name="norm0")
-        body.add(style.activate(), channels, name="relu0")
+        body.add(factory.conv(in_channels, channels, 7 if image else 3, stride=reach), channels, reach, "conv0")
+        body.add(factory.normalise(channels), channels, name="norm0")
+        body.add(factory.activate(), channels, name="relu0")
         if image:
             body.add(max_pool(dims, 3, stride=2, padding=1), channels, 2, "pool0")
         for number, published in enumerate(variant.blocks, 1):
             count = scale_count(published, depth)
-            block = DenseBlock(style, channels, count, growth)
+            block = DenseBlock(factory, channels, count, growth)
             channels += count * growth
             body.add(block, channels, name=f"denseblock{number}")
             if number < len(variant.blocks):
-                body.add(_transition(style, channels), channels // 2, _HALVE.stride, f"transition{number}")
+                body.add(_transition(factory, channels), channels // 2, _HALVE.stride, f"transition{number}")
                 channels //= 2
-        body.add(style.normalise(channels), channels, name="norm5")
-        body.add(style.activate(inplace=norm != "none"), channels, name="relu5")
+        body.add(factory.normalise(channels), channels, name="norm5")
+        body.add(factory.activate(inplace=norm != "none"), channels, name="relu5")
         self.features = body
         self.feature_strides, self.feature_channels = body.levels.strides, body.levels.channels
         if not features_only:
@@ -154,73 +179,12 @@ class DenseNet(Backbone):
             self.classifier = nn.Linear(channels, num_classes)
         start_network(self, conv="fan_in")
 
-    def classify(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, num_classes)`` from the last feature map."""
-        logits: Tensor = self.classifier(torch.flatten(self.avgpool(x), 1))
-        return logits
 
-
-def _transition(style: LayerFactory, inputs: int) -> nn.Module:
+def _transition(factory: LayerFactory, inputs: int) -> nn.Module:
     layers = {
-        "norm": style.normalise(inputs),
-        "relu": style.activate(inplace=style.norm != "none"),
-        "conv": style.conv(inputs, inputs // 2, 1),
-        "pool": average_pool(style.dims, _HALVE.kernel),
+        "norm": factory.normalise(inputs),
+        "relu": factory.activate(inplace=factory.norm != "none"),
+        "conv": factory.conv(inputs, inputs // 2, 1),
+        "pool": average_pool(factory.dims, _HALVE.kernel),
     }
     return nn.Sequential(OrderedDict(layers))
-
-
-def build_densenet(
-    name: str,
-    dims: int = 2,
-    in_channels: int = 3,
-    num_classes: int = 1000,
-    *,
-    width: float = 1.0,
-    depth: float = 1.0,
-    activation: str = "relu",
-    norm: str = "batch",
-    stem: str = "image",
-    features_only: bool = False,
-) -> DenseNet:
-    """Return the DenseNet called ``name``, a key of ``VARIANTS``, with weights N(0, 2 / fan-in).
-
-    The start is the paper's (§4.2: He et al. 2015, arXiv 1502.01852, eq. 10); the linear layer starts uniform in
-    ±1/√inputs.
-
-    Args:
-        name: ``"densenet121"``, 161, 169 or 201.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        num_classes: number of logits.
-        width: factor on the growth and the first channels, which are rounded to multiples of 8.
-        depth: factor on the number of layers of each block, rounded up.
-        activation: a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: a key of ``convoxel.nn.NORMS``.
-        stem: ``"image"`` (7-wide with stride 2, pooling with stride 2) or ``"small"`` (3-wide with stride 1, no
-            pooling: the paper's for 32 × 32 inputs).
-        features_only: return the feature maps at strides 2, 4, 8, 16 and 32, and build no head.
-
-    Returns:
-        A module from ``(n, in_channels, *spatial)``, every size at least 29 (``"small"``: 8), to logits
-        ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
-
-    >>> net = build_densenet("densenet121", 1, width=0.25, features_only=True)
-    >>> net.feature_channels, net.input_minimum
-    ((16, 64, 128, 256, 256), 29)
-    """
-    return DenseNet(
-        dims,
-        in_channels,
-        num_classes,
-        variant=VARIANTS[name],
-        width=width,
-        depth=depth,
-        activation=activation,
-        norm=norm,
-        stem=stem,
-        features_only=features_only,
-    )

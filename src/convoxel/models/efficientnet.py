@@ -12,16 +12,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import Backbone, Published, check_choice, scale_channels, scale_count
 from convoxel.models.pyramid import Pyramid
-from convoxel.models.residual import InvertedResidual, Squeeze
-from convoxel.nn import global_average_pool, start_network
+from convoxel.models.residual import InvertedResidual
+from convoxel.nn import SqueezeExcite, global_average_pool, start_network
 
-__all__ = ["VARIANTS", "EfficientNet", "Variant", "build_efficientnet"]
+__all__ = ["VARIANTS", "EfficientNet", "Variant"]
 
 
 class Variant(NamedTuple):
@@ -82,35 +81,62 @@ _LAST = 4
 
 
 class EfficientNet(Backbone):
-    """A 3-wide stem, seven stages of inverted residual blocks with squeeze-and-excitation, global average, linear.
+    """An EfficientNet: a 3-wide stem, seven stages of inverted residuals with squeeze-and-excitation, global average.
 
-    See :func:`build_efficientnet`.
+    A linear layer follows. Weights start as in the authors' released code: convolutions at N(0, 2 / fan-out), the
+    linear layer uniformly in ±1/√num_classes, biases at 0.
+
+    Args:
+        name: ``"efficientnet_b0"`` to ``"efficientnet_b7"``.
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of classes, which is the number of logits.
+        width: factor on all channel counts beside the variant's; they are rounded to multiples of 8.
+        depth: factor on the number of blocks of each stage beside the variant's, rounded up.
+        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
+        stem: ``"image"`` (stride 2) or ``"small"`` (stride 1).
+        dropout: probability with which training drops a value of the classifier; None: as published.
+        drop_path: probability with which training leaves out the last block of a sample; earlier ones less.
+        features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
+
+    Takes ``(n, in_channels, *spatial)`` of any size.
+    Returns logits ``(n, num_classes)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
+
+    >>> sum(p.numel() for p in EfficientNet("efficientnet_b0").parameters())
+    5288548
     """
+
+    classifier: nn.Sequential
 
     def __init__(
         self,
-        dims: int,
-        in_channels: int,
-        num_classes: int,
+        name: str,
+        dims: int = 2,
+        in_channels: int = 3,
+        num_classes: int = 1000,
         *,
-        variant: Variant,
-        width: float,
-        depth: float,
-        activation: str,
-        norm: str,
-        stem: str,
-        dropout: float | None,
-        drop_path: float,
-        features_only: bool,
+        width: float = 1.0,
+        depth: float = 1.0,
+        activation: str = "silu",
+        norm: str = "batch",
+        stem: str = "image",
+        dropout: float | None = None,
+        drop_path: float = 0.2,
+        features_only: bool = False,
     ) -> None:
+        variant = VARIANTS[name]
         super().__init__(dims, in_channels, num_classes, features_only=features_only)
         reach = 2 if check_choice("stem", stem, ("image", "small")) == "image" else 1
-        style = LayerFactory(dims, norm, activation, variant.eps, variant.momentum)
+        factory = LayerFactory(dims, norm, activation, variant.eps, variant.momentum)
         wider, deeper = variant.width * width, variant.depth * depth
         counts = [scale_count(stage.blocks, deeper) for stage in _STAGES]
         inputs = scale_channels(_FIRST, wider)
         body = Pyramid()
-        body.add(style.unit(in_channels, inputs, 3, stride=reach), inputs, reach)
+        body.add(factory.unit(in_channels, inputs, 3, stride=reach), inputs, reach)
         done = 0
         for stage, count in zip(_STAGES, counts, strict=True):
             outputs = scale_channels(stage.channels, wider)
@@ -118,11 +144,11 @@ class EfficientNet(Backbone):
             for number in range(count):
                 # Blocks are left out the more often the deeper they are.
                 drop = drop_path * done / sum(counts)
-                blocks.append(_block(style, inputs, outputs, stage, 1 if number else stage.stride, drop))
+                blocks.append(_block(factory, inputs, outputs, stage, 1 if number else stage.stride, drop))
                 inputs = outputs
                 done += 1
             body.add(nn.Sequential(*blocks), outputs, stage.stride)
-        body.add(style.unit(inputs, _LAST * inputs, 1), _LAST * inputs)
+        body.add(factory.unit(inputs, _LAST * inputs, 1), _LAST * inputs)
         self.features = body
         self.feature_strides, self.feature_channels = body.levels.strides, body.levels.channels
         if not features_only:
@@ -132,18 +158,15 @@ class EfficientNet(Backbone):
             )
         _start(self)
 
-    def classify(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, num_classes)`` from the last feature map."""
-        logits: Tensor = self.classifier(torch.flatten(self.avgpool(x), 1))
-        return logits
 
-
-def _block(style: LayerFactory, inputs: int, outputs: int, stage: Stage, stride: int, drop: float) -> InvertedResidual:
+def _block(
+    factory: LayerFactory, inputs: int, outputs: int, stage: Stage, stride: int, drop: float
+) -> InvertedResidual:
     expanded = inputs * stage.expansion
     # A quarter of the block's input, not of the expanded channels.
-    squeeze = Squeeze(style, expanded, max(1, inputs // 4), style.activate(), nn.Sigmoid())
+    squeeze = SqueezeExcite(factory.dims, expanded, max(1, inputs // 4), activation=factory.activation)
     return InvertedResidual(
-        style, inputs, expanded, outputs, kernel=stage.kernel, stride=stride, squeeze=squeeze, drop=drop
+        factory, inputs, expanded, outputs, kernel=stage.kernel, stride=stride, squeeze=squeeze, drop=drop
     )
 
 
@@ -154,61 +177,3 @@ def _start(net: EfficientNet) -> None:
     if isinstance(linear, nn.Linear) and not linear.weight.is_meta:
         bound = 1 / math.sqrt(net.num_classes)
         nn.init.uniform_(linear.weight, -bound, bound)
-
-
-def build_efficientnet(
-    name: str,
-    dims: int = 2,
-    in_channels: int = 3,
-    num_classes: int = 1000,
-    *,
-    width: float = 1.0,
-    depth: float = 1.0,
-    activation: str = "silu",
-    norm: str = "batch",
-    stem: str = "image",
-    dropout: float | None = None,
-    drop_path: float = 0.2,
-    features_only: bool = False,
-) -> EfficientNet:
-    """Return the EfficientNet called ``name``, a key of ``VARIANTS``, started as the authors' released code does.
-
-    Convolutions are N(0, 2 / fan-out), the linear layer uniform in ±1/√num_classes, biases 0.
-
-    Args:
-        name: ``"efficientnet_b0"`` to ``"efficientnet_b7"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        num_classes: number of logits.
-        width: factor on all channel counts beside the variant's; they are rounded to multiples of 8.
-        depth: factor on the number of blocks of each stage beside the variant's, rounded up.
-        activation: a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: a key of ``convoxel.nn.NORMS``.
-        stem: ``"image"`` (stride 2) or ``"small"`` (stride 1).
-        dropout: share of the classifier's values that training drops; None: as published.
-        drop_path: probability with which training leaves out the last block of a sample; earlier ones less.
-        features_only: return the feature maps at strides 2, 4, 8, 16 and 32, and build no head.
-
-    Returns:
-        A module from ``(n, in_channels, *spatial)`` of any size to logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
-
-    >>> sum(p.numel() for p in build_efficientnet("efficientnet_b0").parameters())
-    5288548
-    """
-    return EfficientNet(
-        dims,
-        in_channels,
-        num_classes,
-        variant=VARIANTS[name],
-        width=width,
-        depth=depth,
-        activation=activation,
-        norm=norm,
-        stem=stem,
-        dropout=dropout,
-        drop_path=drop_path,
-        features_only=features_only,
-    )

@@ -21,7 +21,7 @@ from convoxel.models.network import Published, Window, check_choice, scale_chann
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import adaptive_average_pool, global_average_pool, max_pool, start_network
 
-__all__ = ["VARIANTS", "GoogLeNet", "Variant", "build_googlenet"]
+__all__ = ["VARIANTS", "GoogLeNet", "Variant"]
 
 
 class Variant(NamedTuple):
@@ -67,18 +67,18 @@ _HEADS = {"aux1": "inception4a", "aux2": "inception4d"}
 class Inception(nn.Module):
     """Four branches of one input, concatenated."""
 
-    def __init__(self, style: LayerFactory, inputs: int, channels: tuple[int, ...], kernel: int) -> None:
+    def __init__(self, factory: LayerFactory, inputs: int, channels: tuple[int, ...], kernel: int) -> None:
         super().__init__()
         one, reduce3, three, reduce5, five, pool = channels
-        self.branch1 = style.unit(inputs, one, 1, names=_UNIT)
+        self.branch1 = factory.unit(inputs, one, 1, names=_UNIT)
         self.branch2 = nn.Sequential(
-            style.unit(inputs, reduce3, 1, names=_UNIT), style.unit(reduce3, three, 3, names=_UNIT)
+            factory.unit(inputs, reduce3, 1, names=_UNIT), factory.unit(reduce3, three, 3, names=_UNIT)
         )
         self.branch3 = nn.Sequential(
-            style.unit(inputs, reduce5, 1, names=_UNIT), style.unit(reduce5, five, kernel, names=_UNIT)
+            factory.unit(inputs, reduce5, 1, names=_UNIT), factory.unit(reduce5, five, kernel, names=_UNIT)
         )
         self.branch4 = nn.Sequential(
-            max_pool(style.dims, 3, stride=1, padding=1), style.unit(inputs, pool, 1, names=_UNIT)
+            max_pool(factory.dims, 3, stride=1, padding=1), factory.unit(inputs, pool, 1, names=_UNIT)
         )
         self.outputs = one + three + five + pool
 
@@ -90,13 +90,13 @@ class Inception(nn.Module):
 class Head(nn.Module):
     """An auxiliary classifier: average over a 4-wide grid, 1-wide convolution, two linear layers."""
 
-    def __init__(self, style: LayerFactory, inputs: int, num_classes: int, width: float) -> None:
+    def __init__(self, factory: LayerFactory, inputs: int, num_classes: int, width: float) -> None:
         super().__init__()
         channels, hidden = scale_channels(128, width), scale_channels(1024, width)
-        self.pool = adaptive_average_pool(style.dims, 4)
-        self.conv = style.unit(inputs, channels, 1, names=_UNIT)
-        self.fc1 = nn.Linear(channels * 4**style.dims, hidden)
-        self.relu = style.activate()
+        self.pool = adaptive_average_pool(factory.dims, 4)
+        self.conv = factory.unit(inputs, channels, 1, names=_UNIT)
+        self.fc1 = nn.Linear(channels * 4**factory.dims, hidden)
+        self.relu = factory.activate()
         self.dropout = nn.Dropout(0.7)
         self.fc2 = nn.Linear(hidden, num_classes)
 
@@ -108,26 +108,55 @@ class Head(nn.Module):
 
 
 class GoogLeNet(Trunk):
-    """A stem, nine blocks of branches with poolings between, global average, linear; see :func:`build_googlenet`."""
+    """A GoogLeNet: a stem, nine blocks of parallel branches with pooling between them, global average, linear layer.
+
+    The paper does not state its initial weights. Convolutions start at N(0, 2 / fan-in) (He et al. 2015, arXiv
+    1502.01852, eq. 10), linear layers uniformly in ±1/√inputs.
+
+    Args:
+        name: ``"googlenet"`` or ``"googlenet_5x5"``.
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of classes, which is the number of logits.
+        width: factor on all channel counts, which are rounded to multiples of 8.
+        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
+        stem: ``"image"`` (7-wide with stride 2, pooling with stride 2) or ``"small"`` (3-wide with stride 1, no
+            first pooling).
+        auxiliary: build the two auxiliary heads. In training the module then returns a tuple (logits, those of
+            the later head, those of the earlier), whose losses the paper weighs 1, 0.3 and 0.3.
+        dropout: probability with which training drops a value of the classifier.
+        features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
+
+    Takes ``(n, in_channels, *spatial)``, every size at least 15 (``"small"``: 8).
+    Returns logits ``(n, num_classes)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
+
+    >>> GoogLeNet("googlenet", 3, in_channels=1, width=0.25).input_minimum
+    15
+    """
 
     aux1: nn.Module
     aux2: nn.Module
 
     def __init__(
         self,
-        dims: int,
-        in_channels: int,
-        num_classes: int,
+        name: str,
+        dims: int = 2,
+        in_channels: int = 3,
+        num_classes: int = 1000,
         *,
-        variant: Variant,
-        width: float,
-        activation: str,
-        norm: str,
-        stem: str,
-        auxiliary: bool,
-        dropout: float,
-        features_only: bool,
+        width: float = 1.0,
+        activation: str = "relu",
+        norm: str = "batch",
+        stem: str = "image",
+        auxiliary: bool = False,
+        dropout: float = 0.2,
+        features_only: bool = False,
     ) -> None:
+        variant = VARIANTS[name]
         image = check_choice("stem", stem, ("image", "small")) == "image"
         first = Window(7, 2, 3) if image else Window(3, 1, 1)
         blocks = {**_BLOCKS, "maxpool4": Window(variant.last_pool, 2, ceil=True)}
@@ -139,14 +168,14 @@ class GoogLeNet(Trunk):
             features_only=features_only,
             input_minimum=smallest_size([first, *[_POOL] * (2 if image else 1), *poolings]),
         )
-        style = LayerFactory(dims, norm, activation, eps=1e-3)
+        factory = LayerFactory(dims, norm, activation, eps=1e-3)
         narrow, wide = scale_channels(64, width), scale_channels(192, width)
-        unit = style.unit(in_channels, narrow, first.kernel, stride=first.stride, names=_UNIT)
+        unit = factory.unit(in_channels, narrow, first.kernel, stride=first.stride, names=_UNIT)
         self.append("conv1", unit, narrow, first.stride)
         if image:
             self.append("maxpool1", _max_pool(dims, _POOL), narrow, _POOL.stride)
-        self.append("conv2", style.unit(narrow, narrow, 1, names=_UNIT), narrow)
-        self.append("conv3", style.unit(narrow, wide, 3, names=_UNIT), wide)
+        self.append("conv2", factory.unit(narrow, narrow, 1, names=_UNIT), narrow)
+        self.append("conv3", factory.unit(narrow, wide, 3, names=_UNIT), wide)
         self.append("maxpool2", _max_pool(dims, _POOL), wide, _POOL.stride)
         channels = {"maxpool2": wide}
         inputs = wide
@@ -154,13 +183,13 @@ class GoogLeNet(Trunk):
             if isinstance(row, Window):
                 self.append(name, _max_pool(dims, row), inputs, row.stride)
             else:
-                block = Inception(style, inputs, tuple(scale_channels(c, width) for c in row), variant.kernel)
+                block = Inception(factory, inputs, tuple(scale_channels(c, width) for c in row), variant.kernel)
                 inputs = channels[name] = block.outputs
                 self.append(name, block, inputs)
         self.auxiliary = auxiliary and not features_only
         if self.auxiliary:
             for head, source in _HEADS.items():
-                self.add_module(head, Head(style, channels[source], num_classes, width))
+                self.add_module(head, Head(factory, channels[source], num_classes, width))
         if not features_only:
             self.avgpool = global_average_pool(dims)
             self.dropout = nn.Dropout(dropout)
@@ -174,71 +203,6 @@ class GoogLeNet(Trunk):
         early, late, last = self.collect(x, (*_HEADS.values(), self.levels.names[-1]))
         return self.classify(last), self.aux2(late), self.aux1(early)
 
-    def classify(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, num_classes)`` from the last feature map."""
-        logits: Tensor = self.fc(self.dropout(torch.flatten(self.avgpool(x), 1)))
-        return logits
-
 
 def _max_pool(dims: int, window: Window) -> nn.Module:
     return max_pool(dims, window.kernel, stride=window.stride, padding=window.padding, ceil=window.ceil)
-
-
-def build_googlenet(
-    name: str,
-    dims: int = 2,
-    in_channels: int = 3,
-    num_classes: int = 1000,
-    *,
-    width: float = 1.0,
-    activation: str = "relu",
-    norm: str = "batch",
-    stem: str = "image",
-    auxiliary: bool = False,
-    dropout: float = 0.2,
-    features_only: bool = False,
-) -> GoogLeNet:
-    """Return the GoogLeNet called ``name``, a key of ``VARIANTS``, with weights N(0, 2 / fan-in).
-
-    The paper does not say how it starts; with a normalisation after every convolution the scale of its weights
-    does not matter. The start is He et al. 2015 (arXiv 1502.01852, eq. 10); linear layers start uniform in
-    ±1/√inputs.
-
-    Args:
-        name: ``"googlenet"`` or ``"googlenet_5x5"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        num_classes: number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8.
-        activation: a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: a key of ``convoxel.nn.NORMS``.
-        stem: ``"image"`` (7-wide with stride 2, pooling with stride 2) or ``"small"`` (3-wide with stride 1, no
-            first pooling).
-        auxiliary: build the two auxiliary heads. In training the module then returns a tuple (logits, those of
-            the later head, those of the earlier), whose losses the paper weighs 1, 0.3 and 0.3.
-        dropout: share of the classifier's values that training drops.
-        features_only: return the feature maps at strides 2, 4, 8, 16 and 32, and build no head.
-
-    Returns:
-        A module from ``(n, in_channels, *spatial)``, every size at least 15 (``"small"``: 8), to logits
-        ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
-
-    >>> build_googlenet("googlenet", 3, in_channels=1, width=0.25).input_minimum
-    15
-    """
-    return GoogLeNet(
-        dims,
-        in_channels,
-        num_classes,
-        variant=VARIANTS[name],
-        width=width,
-        activation=activation,
-        norm=norm,
-        stem=stem,
-        auxiliary=auxiliary,
-        dropout=dropout,
-        features_only=features_only,
-    )

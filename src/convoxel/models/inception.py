@@ -22,7 +22,7 @@ from convoxel.models.network import Published, Window, check_choice, scale_chann
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import average_pool, global_average_pool, max_pool, start_network
 
-__all__ = ["VARIANTS", "InceptionV3", "Variant", "build_inception"]
+__all__ = ["VARIANTS", "InceptionV3", "Variant"]
 
 
 class Variant(NamedTuple):
@@ -153,13 +153,13 @@ def _blocks(dims: int) -> dict[str, dict[str, Branch]]:
 class Mixed(nn.Module):
     """Branches of one input, concatenated; ``branch_pool`` begins with a pooling, the maximum where the size halves."""
 
-    def __init__(self, style: LayerFactory, inputs: int, branches: dict[str, Branch], width: float) -> None:
+    def __init__(self, factory: LayerFactory, inputs: int, branches: dict[str, Branch], width: float) -> None:
         super().__init__()
         self.reduces = not branches["branch_pool"]
         self.pool = (
-            max_pool(style.dims, _REDUCE.kernel, stride=_REDUCE.stride)
+            max_pool(factory.dims, _REDUCE.kernel, stride=_REDUCE.stride)
             if self.reduces
-            else average_pool(style.dims, 3, stride=1, padding=1)
+            else average_pool(factory.dims, 3, stride=1, padding=1)
         )
         self.branches: list[tuple[str, list[list[str]]]] = []
         self.outputs = 0
@@ -172,7 +172,7 @@ class Mixed(nn.Module):
                 keys = [stem + (chr(ord("a") + place) if isinstance(step, list) else "") for place in range(len(fork))]
                 counts = [scale_channels(layer.outputs, width) for layer in fork]
                 for key, layer, outputs in zip(keys, fork, counts, strict=True):
-                    self.add_module(key, _convolution(style, channels, outputs, layer))
+                    self.add_module(key, _convolution(factory, channels, outputs, layer))
                 channels = sum(counts)
                 names.append(keys)
             self.branches.append((branch, names))
@@ -190,23 +190,23 @@ class Mixed(nn.Module):
         return torch.cat(found, 1)
 
 
-def _convolution(style: LayerFactory, inputs: int, outputs: int, layer: Layer) -> nn.Module:
-    kernel = [layer.kernel if layer.axis in (None, axis) else 1 for axis in range(style.dims)]
+def _convolution(factory: LayerFactory, inputs: int, outputs: int, layer: Layer) -> nn.Module:
+    kernel = [layer.kernel if layer.axis in (None, axis) else 1 for axis in range(factory.dims)]
     if layer.reduce:
-        return style.unit(inputs, outputs, kernel, stride=_REDUCE.stride, padding=_REDUCE.padding, names=_UNIT)
-    return style.unit(inputs, outputs, kernel, names=_UNIT)
+        return factory.unit(inputs, outputs, kernel, stride=_REDUCE.stride, padding=_REDUCE.padding, names=_UNIT)
+    return factory.unit(inputs, outputs, kernel, names=_UNIT)
 
 
 class Head(nn.Module):
     """The auxiliary classifier on the 17-wide maps."""
 
-    def __init__(self, style: LayerFactory, inputs: int, num_classes: int, width: float) -> None:
+    def __init__(self, factory: LayerFactory, inputs: int, num_classes: int, width: float) -> None:
         super().__init__()
         narrow, wide = scale_channels(128, width), scale_channels(768, width)
-        self.pool = average_pool(style.dims, _HEAD[0].kernel, stride=_HEAD[0].stride)
-        self.conv0 = style.unit(inputs, narrow, 1, names=_UNIT)
-        self.conv1 = style.unit(narrow, wide, _HEAD[1].kernel, padding=0, names=_UNIT)
-        self.average = global_average_pool(style.dims)
+        self.pool = average_pool(factory.dims, _HEAD[0].kernel, stride=_HEAD[0].stride)
+        self.conv0 = factory.unit(inputs, narrow, 1, names=_UNIT)
+        self.conv1 = factory.unit(narrow, wide, _HEAD[1].kernel, padding=0, names=_UNIT)
+        self.average = global_average_pool(factory.dims)
         self.fc = nn.Linear(wide, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -217,44 +217,75 @@ class Head(nn.Module):
 
 
 class InceptionV3(Trunk):
-    """A stem, eleven blocks of branches, global average, linear; see :func:`build_inception`."""
+    """Inception-v3: a stem, eleven blocks of parallel branches, global average, linear layer.
+
+    The paper does not state its initial weights. As in its authors' later code, convolutions start at N(0, 2 / fan-in)
+    (He et al. 2015, arXiv 1502.01852, eq. 10); linear layers start uniformly in ±1/√inputs.
+
+    Args:
+        name: ``"inception_v3"``.
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of classes, which is the number of logits.
+        width: factor on all channel counts, which are rounded to multiples of 8.
+        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
+        stem: ``"image"``, or ``"small"``: stride 1, padded, without the first pooling.
+        auxiliary: build the auxiliary head. In training the module then returns a pair (logits, those of the
+            head), whose losses the paper weighs 1 and 0.4, and needs larger inputs.
+        dropout: probability with which training drops a value of the classifier.
+        features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32. Without padding
+            they are a little smaller than size / stride.
+
+    Takes ``(n, in_channels, *spatial)``, every size at least 75 (``"small"``: 15).
+    Returns logits ``(n, num_classes)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
+
+    >>> net = InceptionV3(dims=3, in_channels=1, width=0.25, features_only=True)
+    >>> net.input_minimum, net.feature_strides, net.feature_channels
+    (75, (2, 4, 8, 16, 32), (16, 48, 72, 192, 512))
+    """
 
     def __init__(
         self,
-        dims: int,
-        in_channels: int,
-        num_classes: int,
+        name: str = "inception_v3",
+        dims: int = 2,
+        in_channels: int = 3,
+        num_classes: int = 1000,
         *,
-        width: float,
-        activation: str,
-        norm: str,
-        stem: str,
-        auxiliary: bool,
-        dropout: float,
-        features_only: bool,
+        width: float = 1.0,
+        activation: str = "relu",
+        norm: str = "batch",
+        stem: str = "image",
+        auxiliary: bool = False,
+        dropout: float = 0.5,
+        features_only: bool = False,
     ) -> None:
+        del name  # one variant
         rows = _STEMS[check_choice("stem", stem, tuple(_STEMS))]
         windows = [window for _, window in rows.values()]
         super().__init__(dims, in_channels, num_classes, features_only=features_only)
         self._least = smallest_size([*windows, _REDUCE, _REDUCE])
         self._least_with_head = smallest_size([*windows, _REDUCE, *_HEAD])
-        style = LayerFactory(dims, norm, activation, eps=1e-3)
+        factory = LayerFactory(dims, norm, activation, eps=1e-3)
         inputs = in_channels
         for name, (channels, (kernel, stride, padding, _)) in rows.items():
             if name.startswith("maxpool"):
                 self.append(name, max_pool(dims, kernel, stride=stride), inputs, stride)
                 continue
             outputs = scale_channels(channels, width)
-            unit = style.unit(inputs, outputs, kernel, stride=stride, padding=padding, names=_UNIT)
+            unit = factory.unit(inputs, outputs, kernel, stride=stride, padding=padding, names=_UNIT)
             self.append(name, unit, outputs, stride)
             inputs = outputs
         self.auxiliary = auxiliary and not features_only
         for name, branches in _blocks(dims).items():
-            block = Mixed(style, inputs, branches, width)
+            block = Mixed(factory, inputs, branches, width)
             inputs = block.outputs
             self.append(name, block, inputs, 2 if block.reduces else 1)
             if name == "Mixed_6e" and self.auxiliary:
-                self.AuxLogits = Head(style, inputs, num_classes, width)
+                self.AuxLogits = Head(factory, inputs, num_classes, width)
         if not features_only:
             self.avgpool = global_average_pool(dims)
             self.dropout = nn.Dropout(dropout)
@@ -274,68 +305,3 @@ class InceptionV3(Trunk):
             return super().compute(x)
         middle, last = self.collect(x, ("Mixed_6e", "Mixed_7c"))
         return self.classify(last), self.AuxLogits(middle)
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, num_classes)`` from the last feature map."""
-        logits: Tensor = self.fc(torch.flatten(self.dropout(self.avgpool(x)), 1))
-        return logits
-
-
-def build_inception(
-    name: str = "inception_v3",
-    dims: int = 2,
-    in_channels: int = 3,
-    num_classes: int = 1000,
-    *,
-    width: float = 1.0,
-    activation: str = "relu",
-    norm: str = "batch",
-    stem: str = "image",
-    auxiliary: bool = False,
-    dropout: float = 0.5,
-    features_only: bool = False,
-) -> InceptionV3:
-    """Return Inception-v3 with weights N(0, 2 / fan-in).
-
-    The paper does not say how it starts; its authors' later code starts convolutions as He et al. 2015 (arXiv
-    1502.01852, eq. 10), and so does this. Linear layers start uniform in ±1/√inputs.
-
-    Args:
-        name: ``"inception_v3"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        num_classes: number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8.
-        activation: a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: a key of ``convoxel.nn.NORMS``.
-        stem: ``"image"``, or ``"small"``: stride 1, padded, without the first pooling.
-        auxiliary: build the auxiliary head. In training the module then returns a pair (logits, those of the
-            head), whose losses the paper weighs 1 and 0.4, and needs larger inputs.
-        dropout: share of the classifier's values that training drops.
-        features_only: return the feature maps at strides 2, 4, 8, 16 and 32, and build no head. Without padding
-            they are a little smaller than size / stride.
-
-    Returns:
-        A module from ``(n, in_channels, *spatial)``, every size at least 75 (``"small"``: 15), to logits
-        ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
-
-    >>> net = build_inception(dims=3, in_channels=1, width=0.25, features_only=True)
-    >>> net.input_minimum, net.feature_strides, net.feature_channels
-    (75, (2, 4, 8, 16, 32), (16, 48, 72, 192, 512))
-    """
-    del name  # one variant
-    return InceptionV3(
-        dims,
-        in_channels,
-        num_classes,
-        width=width,
-        activation=activation,
-        norm=norm,
-        stem=stem,
-        auxiliary=auxiliary,
-        dropout=dropout,
-        features_only=features_only,
-    )

@@ -1,4 +1,4 @@
-"""What the layers of one network have in common: number of axes, normalisation and activation."""
+"""A factory for the layers of one network, which share number of axes, normalisation and activation."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class LayerFactory(NamedTuple):
 
     Attributes:
         dims: number of spatial axes.
-        norm: a key of ``convoxel.nn.NORMS``; ``"none"`` leaves an identity and gives convolutions a bias.
-        activation: a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``; with ``"none"`` it is an identity and
+            convolutions have a bias.
+        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
         eps: added to the variance by the normalisation.
         momentum: share of the newest batch in running statistics.
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import Backbone, Published, check_choice, scale_channels, scale_count
 from convoxel.models.pyramid import Pyramid
-from convoxel.models.residual import InvertedResidual, Squeeze
-from convoxel.nn import global_average_pool, start_network
+from convoxel.models.residual import InvertedResidual
+from convoxel.nn import SqueezeExcite, global_average_pool, start_network
 
-__all__ = ["VARIANTS", "MobileNet", "Variant", "build_mobilenet"]
+__all__ = ["VARIANTS", "MobileNet", "Variant"]
 
 
 class Row(NamedTuple):
@@ -56,7 +55,7 @@ class Variant(NamedTuple):
         hidden: width of the linear layer before the last; 0: there is none.
         activation: of the stem and of what follows the stages.
         eps, momentum: of the normalisation.
-        dropout: share of the classifier's values that training drops.
+        dropout: probability with which training drops a value of the classifier.
         name: the name of a block's layers in state dicts.
     """
 
@@ -163,39 +162,66 @@ VARIANTS = {
 
 
 class MobileNet(Backbone):
-    """A 3-wide stem, blocks around depthwise convolutions, global average, linear; see :func:`build_mobilenet`."""
+    """A MobileNet: a 3-wide stem, blocks around depthwise convolutions, global average, linear layers.
+
+    The papers do not state their initial weights. As in torchvision, convolutions start at N(0, 2 / fan-out) (He et al.
+    2015, arXiv 1502.01852, eq. 14) and linear layers at N(0, 0.01²).
+
+    Args:
+        name: ``"mobilenet_v1"``, ``"mobilenet_v2"``, ``"mobilenet_v3_small"`` or ``"mobilenet_v3_large"``.
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of classes, which is the number of logits.
+        width: factor on all channel counts, which are rounded to multiples of 8: the papers' width multiplier.
+        depth: factor on the number of blocks of each stage, rounded up.
+        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS`` for all layers; None: as published.
+        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
+        stem: ``"image"`` (stride 2) or ``"small"`` (stride 1).
+        dropout: probability with which training drops a value of the classifier; None: as published.
+        features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
+
+    Takes ``(n, in_channels, *spatial)`` of any size.
+    Returns logits ``(n, num_classes)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
+
+    >>> sum(p.numel() for p in MobileNet("mobilenet_v2").parameters())
+    3504872
+    """
 
     def __init__(
         self,
-        dims: int,
-        in_channels: int,
-        num_classes: int,
+        name: str,
+        dims: int = 2,
+        in_channels: int = 3,
+        num_classes: int = 1000,
         *,
-        variant: Variant,
-        width: float,
-        depth: float,
-        activation: str | None,
-        norm: str,
-        stem: str,
-        dropout: float | None,
-        features_only: bool,
+        width: float = 1.0,
+        depth: float = 1.0,
+        activation: str | None = None,
+        norm: str = "batch",
+        stem: str = "image",
+        dropout: float | None = None,
+        features_only: bool = False,
     ) -> None:
+        variant = VARIANTS[name]
         super().__init__(dims, in_channels, num_classes, features_only=features_only)
         reach = 2 if check_choice("stem", stem, ("image", "small")) == "image" else 1
-        style = LayerFactory(dims, norm, activation or variant.activation, variant.eps, variant.momentum)
+        factory = LayerFactory(dims, norm, activation or variant.activation, variant.eps, variant.momentum)
         inputs = scale_channels(variant.first, width)
         body = Pyramid()
-        body.add(style.unit(in_channels, inputs, 3, stride=reach), inputs, reach)
+        body.add(factory.unit(in_channels, inputs, 3, stride=reach), inputs, reach)
         for stage in variant.stages:
             for row in _resize_stage(stage, depth):
-                own = style._replace(activation=activation or row.activation)
+                own = factory._replace(activation=activation or row.activation)
                 block, outputs = _block(own, inputs, row, width, variant.name)
                 body.add(block, outputs, row.stride)
                 inputs = outputs
         if variant.last:
             # The paper of V2, §5: a factor below 1 leaves the last convolution alone. V3's is 6 times its input.
             last = inputs * 6 if variant.hidden else scale_channels(variant.last, max(1.0, width))
-            body.add(style.unit(inputs, last, 1), last)
+            body.add(factory.unit(inputs, last, 1), last)
             inputs = last
         self.features = body
         self.feature_strides, self.feature_channels = body.levels.strides, body.levels.channels
@@ -203,14 +229,9 @@ class MobileNet(Backbone):
             self.avgpool = global_average_pool(dims)
             drop = nn.Dropout(variant.dropout if dropout is None else dropout)
             hidden = scale_channels(variant.hidden, width) if variant.hidden else 0
-            before = [nn.Linear(inputs, hidden), style.activate()] if hidden else []
+            before = [nn.Linear(inputs, hidden), factory.activate()] if hidden else []
             self.classifier = nn.Sequential(*before, drop, nn.Linear(hidden or inputs, num_classes))
         start_network(self, conv="fan_out", linear=0.01)
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, num_classes)`` from the last feature map."""
-        logits: Tensor = self.classifier(torch.flatten(self.avgpool(x), 1))
-        return logits
 
 
 def _resize_stage(stage: tuple[Row, ...], depth: float) -> tuple[Row, ...]:
@@ -219,74 +240,18 @@ def _resize_stage(stage: tuple[Row, ...], depth: float) -> tuple[Row, ...]:
     return stage[:count] + (stage[-1]._replace(stride=1),) * (count - len(stage))
 
 
-def _block(style: LayerFactory, inputs: int, row: Row, width: float, name: str) -> tuple[nn.Module, int]:
+def _block(factory: LayerFactory, inputs: int, row: Row, width: float, name: str) -> tuple[nn.Module, int]:
     """Return the block of a row, and its channels."""
     outputs = scale_channels(row.outputs, width)
     if not row.factor and not row.expanded:
-        depthwise = style.unit(inputs, inputs, row.kernel, stride=row.stride, groups=inputs)
-        return nn.Sequential(depthwise, style.unit(inputs, outputs, 1)), outputs
+        depthwise = factory.unit(inputs, inputs, row.kernel, stride=row.stride, groups=inputs)
+        return nn.Sequential(depthwise, factory.unit(inputs, outputs, 1)), outputs
     expanded = scale_channels(row.expanded, width) if row.expanded else inputs * row.factor
     squeeze = None
     if row.squeeze:
         middle = scale_channels(expanded, 0.25)
-        squeeze = Squeeze(style, expanded, middle, nn.ReLU(inplace=True), nn.Hardsigmoid(inplace=True))
+        squeeze = SqueezeExcite(factory.dims, expanded, middle, gate="hard_sigmoid")
     block = InvertedResidual(
-        style, inputs, expanded, outputs, kernel=row.kernel, stride=row.stride, squeeze=squeeze, name=name
+        factory, inputs, expanded, outputs, kernel=row.kernel, stride=row.stride, squeeze=squeeze, name=name
     )
     return block, outputs
-
-
-def build_mobilenet(
-    name: str,
-    dims: int = 2,
-    in_channels: int = 3,
-    num_classes: int = 1000,
-    *,
-    width: float = 1.0,
-    depth: float = 1.0,
-    activation: str | None = None,
-    norm: str = "batch",
-    stem: str = "image",
-    dropout: float | None = None,
-    features_only: bool = False,
-) -> MobileNet:
-    """Return the MobileNet called ``name``, a key of ``VARIANTS``.
-
-    The papers do not say how they start. Convolutions are N(0, 2 / fan-out) (He et al. 2015, arXiv 1502.01852, eq.
-    14) and linear layers N(0, 0.01²), as torchvision's.
-
-    Args:
-        name: ``"mobilenet_v1"``, ``"mobilenet_v2"``, ``"mobilenet_v3_small"`` or ``"mobilenet_v3_large"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        num_classes: number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8: the papers' width multiplier.
-        depth: factor on the number of blocks of each stage, rounded up.
-        activation: a key of ``convoxel.nn.ACTIVATIONS`` for all layers; None: as published.
-        norm: a key of ``convoxel.nn.NORMS``.
-        stem: ``"image"`` (stride 2) or ``"small"`` (stride 1).
-        dropout: share of the classifier's values that training drops; None: as published.
-        features_only: return the feature maps at strides 2, 4, 8, 16 and 32, and build no head.
-
-    Returns:
-        A module from ``(n, in_channels, *spatial)`` of any size to logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
-
-    >>> sum(p.numel() for p in build_mobilenet("mobilenet_v2").parameters())
-    3504872
-    """
-    return MobileNet(
-        dims,
-        in_channels,
-        num_classes,
-        variant=VARIANTS[name],
-        width=width,
-        depth=depth,
-        activation=activation,
-        norm=norm,
-        stem=stem,
-        dropout=dropout,
-        features_only=features_only,
-    )

@@ -138,9 +138,9 @@ class Published(NamedTuple):
 class Backbone(Network):
     """A classification network, or with ``features_only`` the pyramid of its feature maps.
 
-    Subclasses have ``features(x)``, a method or a module, which returns the last feature map at each stride,
-    finest first; and ``classify(x)``, from the last of them to logits. With ``features_only`` they
-    build no head, and ``forward`` returns the list.
+    Subclasses have ``features(x)``, a method or a module, which returns the last feature map at each stride, finest
+    first; and a head: ``avgpool`` and ``classifier``. With ``features_only`` they build no head, and ``forward``
+    returns the list.
 
     Attributes:
         feature_channels: channels of each feature map.
@@ -152,6 +152,8 @@ class Backbone(Network):
     feature_channels: tuple[int, ...]
     feature_strides: tuple[int, ...]
     features: Callable[[Tensor], list[Tensor]]
+    avgpool: nn.Module
+    classifier: nn.Module
 
     def __init__(
         self, dims: int, in_channels: int, num_classes: int, *, features_only: bool = False, input_minimum: int = 1
@@ -166,7 +168,8 @@ class Backbone(Network):
 
     def classify(self, x: Tensor) -> Tensor:
         """Return logits ``(n, num_classes)`` from the last feature map."""
-        raise NotImplementedError
+        logits: Tensor = self.classifier(torch.flatten(self.avgpool(x), 1))
+        return logits
 
 
 class Window(NamedTuple):

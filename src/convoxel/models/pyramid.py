@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from convoxel.models.network import Backbone
@@ -82,7 +83,13 @@ class Pyramid(nn.Sequential):
 
 
 class Trunk(Backbone):
-    """A network whose layers up to the head are its own children, run in the order of :meth:`append`."""
+    """A network whose layers up to the head are its own children, run in the order of :meth:`append`.
+
+    Its head is ``avgpool``, perhaps ``dropout``, and ``fc``.
+    """
+
+    dropout: nn.Module | None = None
+    fc: nn.Module
 
     def __init__(
         self, dims: int, in_channels: int, num_classes: int, *, features_only: bool = False, input_minimum: int = 1
@@ -110,3 +117,9 @@ class Trunk(Backbone):
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the last feature map at each of ``feature_strides``."""
         return self.collect(x, self.levels.names)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return logits ``(n, num_classes)`` from the last feature map."""
+        values = torch.flatten(self.avgpool(x), 1)
+        logits: Tensor = self.fc(values if self.dropout is None else self.dropout(values))
+        return logits

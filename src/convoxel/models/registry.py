@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from convoxel.errors import ConfigError
 from convoxel.models import alexnet, densenet, efficientnet, googlenet, inception, mobilenet, resnet, vgg
 from convoxel.models.network import Network, Published
-from convoxel.models.unet import unet, unet_cicek, unet_ronneberger
+from convoxel.models.unet import UNet, unet_cicek, unet_ronneberger
 from convoxel.models.unet_backbone import BACKBONES, build_dense_unet
 
 __all__ = ["Entry", "Info", "build", "entry", "info", "names"]
@@ -90,24 +90,24 @@ def _family(
     return rows
 
 
-_VGG = "Simonyan & Zisserman 2015, arXiv 1409.1556"
 _UNET = "Ronneberger et al. 2015, arXiv 1505.04597; Çiçek et al. 2016, arXiv 1606.06650"
 
 _ENTRIES: dict[str, Entry] = {
-    **_family(alexnet.build_alexnet, alexnet.VARIANTS, "Krizhevsky et al. 2012; Krizhevsky 2014, arXiv 1404.5997"),
-    "course_vgg": Entry(vgg.course_vgg, "classify", (224, 224, 64), _VGG, vgg.COURSE.published),
-    **_family(vgg.build_vgg, vgg.VARIANTS, _VGG),
-    **_family(googlenet.build_googlenet, googlenet.VARIANTS, "Szegedy et al. 2015, arXiv 1409.4842"),
-    **_family(inception.build_inception, inception.VARIANTS, "Szegedy et al. 2016, arXiv 1512.00567", volume=96),
-    **_family(resnet.build_resnet, resnet.VARIANTS, "He et al. 2016, arXiv 1512.03385"),
-    **_family(densenet.build_densenet, densenet.VARIANTS, "Huang et al. 2017, arXiv 1608.06993"),
-    **_family(mobilenet.build_mobilenet, mobilenet.VARIANTS, "Howard et al. 2019, arXiv 1905.02244"),
-    **_family(efficientnet.build_efficientnet, efficientnet.VARIANTS, "Tan & Le 2019, arXiv 1905.11946"),
-    "unet": Entry(unet, "segment", (256, 256, 64), _UNET),
+    **_family(alexnet.AlexNet, alexnet.VARIANTS, "Krizhevsky et al. 2012; Krizhevsky 2014, arXiv 1404.5997"),
+    **_family(vgg.VGG, vgg.VARIANTS, "Simonyan & Zisserman 2015, arXiv 1409.1556"),
+    **_family(googlenet.GoogLeNet, googlenet.VARIANTS, "Szegedy et al. 2015, arXiv 1409.4842"),
+    **_family(inception.InceptionV3, inception.VARIANTS, "Szegedy et al. 2016, arXiv 1512.00567", volume=96),
+    **_family(resnet.ResNet, resnet.VARIANTS, "He et al. 2016, arXiv 1512.03385"),
+    **_family(densenet.DenseNet, densenet.VARIANTS, "Huang et al. 2017, arXiv 1608.06993"),
+    **_family(mobilenet.MobileNet, mobilenet.VARIANTS, "Howard et al. 2019, arXiv 1905.02244"),
+    **_family(efficientnet.EfficientNet, efficientnet.VARIANTS, "Tan & Le 2019, arXiv 1905.11946"),
+    "unet": Entry(functools.partial(UNet), "segment", (256, 256, 64), _UNET),
     # Sizes of the papers' figures: 572 pixels, and in volumes the longest axis.
     "unet_ronneberger": Entry(unet_ronneberger, "segment", (572, 572, 188), _UNET),
     "unet_cicek": Entry(unet_cicek, "segment", (132, 132, 132), _UNET),
 }
+# The network of the course has fewer options than its family and 10 classes.
+_ENTRIES["course_vgg"] = _ENTRIES["course_vgg"]._replace(build=vgg.course_vgg)
 
 
 def _dense(name: str) -> Entry:

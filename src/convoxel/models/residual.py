@@ -11,33 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from convoxel.models.layer_factory import LayerFactory
-from convoxel.nn import global_average_pool
+from convoxel.nn import SqueezeExcite
 
-__all__ = ["InvertedResidual", "Squeeze"]
-
-
-class Squeeze(nn.Module):
-    """Weighs channels by what two 1-wide convolutions make of their averages."""
-
-    def __init__(self, style: LayerFactory, channels: int, middle: int, active: nn.Module, gate: nn.Module) -> None:
-        super().__init__()
-        self.avgpool = global_average_pool(style.dims)
-        self.fc1 = style.conv(channels, middle, 1, bias=True)
-        self.activation = active
-        self.fc2 = style.conv(middle, channels, 1, bias=True)
-        self.gate = gate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` with each channel multiplied by a number from 0 to 1."""
-        weights: Tensor = self.gate(self.fc2(self.activation(self.fc1(self.avgpool(x)))))
-        return x * weights
+__all__ = ["InvertedResidual"]
 
 
 class InvertedResidual(nn.Module):
     """1-wide convolution up, depthwise convolution, perhaps a squeeze, 1-wide convolution down, perhaps a shortcut.
 
     Args:
-        style: dims, norm and activation.
+        factory: maker of the layers: number of axes, normalisation and activation.
         inputs: channels that come in.
         expanded: channels of the depthwise convolution; there is no convolution up if they are ``inputs``.
         outputs: channels that go out; if they are ``inputs`` and the stride is 1, the input is added to them.
@@ -50,23 +33,23 @@ class InvertedResidual(nn.Module):
 
     def __init__(
         self,
-        style: LayerFactory,
+        factory: LayerFactory,
         inputs: int,
         expanded: int,
         outputs: int,
         *,
         kernel: int,
         stride: int,
-        squeeze: Squeeze | None = None,
+        squeeze: SqueezeExcite | None = None,
         drop: float = 0.0,
         name: str = "block",
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [] if expanded == inputs else [style.unit(inputs, expanded, 1)]
-        layers.append(style.unit(expanded, expanded, kernel, stride=stride, groups=expanded))
+        layers: list[nn.Module] = [] if expanded == inputs else [factory.unit(inputs, expanded, 1)]
+        layers.append(factory.unit(expanded, expanded, kernel, stride=stride, groups=expanded))
         if squeeze is not None:
             layers.append(squeeze)
-        down = style.unit(expanded, outputs, 1, active=False)
+        down = factory.unit(expanded, outputs, 1, active=False)
         layers += down if name == "conv" else [down]
         self.add_module(name, nn.Sequential(*layers))
         self.name = name

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from convoxel.models.layer_factory import LayerFactory
@@ -20,7 +19,7 @@ from convoxel.models.network import Published, check_choice, scale_channels, sca
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import global_average_pool, max_pool, start_network
 
-__all__ = ["VARIANTS", "ResNet", "Variant", "build_resnet"]
+__all__ = ["VARIANTS", "ResNet", "Variant"]
 
 
 class Variant(NamedTuple):
@@ -85,14 +84,14 @@ FORMS = ("v1.5", "v1")
 class BasicBlock(nn.Module):
     """Two 3-wide convolutions and the shortcut."""
 
-    def __init__(self, style: LayerFactory, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, factory: LayerFactory, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = style.conv(inputs, outputs, 3, stride=stride)
-        self.bn1 = style.normalise(outputs)
-        self.relu = style.activate()
-        self.conv2 = style.conv(outputs, outputs, 3)
-        self.bn2 = style.normalise(outputs)
-        self.downsample = _shortcut(style, inputs, outputs, stride)
+        self.conv1 = factory.conv(inputs, outputs, 3, stride=stride)
+        self.bn1 = factory.normalise(outputs)
+        self.relu = factory.activate()
+        self.conv2 = factory.conv(outputs, outputs, 3)
+        self.bn2 = factory.normalise(outputs)
+        self.downsample = _shortcut(factory, inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, *spatial / stride)``."""
@@ -110,17 +109,17 @@ class Bottleneck(nn.Module):
     """
 
     def __init__(
-        self, style: LayerFactory, inputs: int, channels: int, outputs: int, strides: tuple[int, int], groups: int
+        self, factory: LayerFactory, inputs: int, channels: int, outputs: int, strides: tuple[int, int], groups: int
     ) -> None:
         super().__init__()
-        self.conv1 = style.conv(inputs, channels, 1, stride=strides[0])
-        self.bn1 = style.normalise(channels)
-        self.conv2 = style.conv(channels, channels, 3, stride=strides[1], groups=groups)
-        self.bn2 = style.normalise(channels)
-        self.conv3 = style.conv(channels, outputs, 1)
-        self.bn3 = style.normalise(outputs)
-        self.relu = style.activate()
-        self.downsample = _shortcut(style, inputs, outputs, max(strides))
+        self.conv1 = factory.conv(inputs, channels, 1, stride=strides[0])
+        self.bn1 = factory.normalise(channels)
+        self.conv2 = factory.conv(channels, channels, 3, stride=strides[1], groups=groups)
+        self.bn2 = factory.normalise(channels)
+        self.conv3 = factory.conv(channels, outputs, 1)
+        self.bn3 = factory.normalise(outputs)
+        self.relu = factory.activate()
+        self.downsample = _shortcut(factory, inputs, outputs, max(strides))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, *spatial / stride)``."""
@@ -131,44 +130,78 @@ class Bottleneck(nn.Module):
         return out
 
 
-def _shortcut(style: LayerFactory, inputs: int, outputs: int, stride: int) -> nn.Module | None:
+def _shortcut(factory: LayerFactory, inputs: int, outputs: int, stride: int) -> nn.Module | None:
     if stride == 1 and inputs == outputs:
         return None
-    return style.unit(inputs, outputs, 1, stride=stride, active=False)
+    return factory.unit(inputs, outputs, 1, stride=stride, active=False)
 
 
 class ResNet(Trunk):
-    """A stem, four stages of residual blocks, global average, linear; see :func:`build_resnet`."""
+    """A residual network: a stem, four stages of residual blocks, global average, linear layer.
+
+    Convolutions start at N(0, 2 / fan-out), which keeps the variance of gradients (the paper's reference 13: He et al.
+    2015, arXiv 1502.01852, eq. 14); the linear layer starts uniformly in ±1/√inputs.
+
+    Args:
+        name: ``"resnet18"``, 34, 50, 101, 152, ``"resnext50_32x4d"``, ``"resnext101_32x8d"`` or
+            ``"wide_resnet50_2"``.
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of classes, which is the number of logits.
+        width: factor on all channel counts, which are rounded to multiples of 8.
+        depth: factor on the number of blocks of each stage, rounded up.
+        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
+        stem: ``"image"`` (7-wide with stride 2, pooling with stride 2) or ``"small"`` (3-wide with stride 1,
+            no pooling: the paper's for 32 × 32 inputs).
+        form: ``"v1.5"`` puts a bottleneck's stride into its 3-wide convolution, which reads every pixel (as
+            torchvision); ``"v1"`` into its first 1-wide one, as the paper. The others have no choice.
+        features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
+
+    Takes ``(n, in_channels, *spatial)`` of any size.
+    Returns logits ``(n, num_classes)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
+
+    >>> sum(p.numel() for p in ResNet("resnet18").parameters())
+    11689512
+    >>> import torch
+    >>> net = ResNet("resnet18", 1, width=0.125, features_only=True)
+    >>> [tuple(x.shape) for x in net(torch.zeros(2, 3, 64))]
+    [(2, 8, 32), (2, 8, 16), (2, 16, 8), (2, 32, 4), (2, 64, 2)]
+    """
 
     def __init__(
         self,
-        dims: int,
-        in_channels: int,
-        num_classes: int,
+        name: str,
+        dims: int = 2,
+        in_channels: int = 3,
+        num_classes: int = 1000,
         *,
-        variant: Variant,
-        width: float,
-        depth: float,
-        activation: str,
-        norm: str,
-        stem: str,
-        form: str,
-        features_only: bool,
+        width: float = 1.0,
+        depth: float = 1.0,
+        activation: str = "relu",
+        norm: str = "batch",
+        stem: str = "image",
+        form: str = "v1.5",
+        features_only: bool = False,
     ) -> None:
+        variant = VARIANTS[name]
         super().__init__(dims, in_channels, num_classes, features_only=features_only)
         check_choice("form", form, FORMS)
         image = check_choice("stem", stem, ("image", "small")) == "image"
-        style = LayerFactory(dims, norm, activation)
+        factory = LayerFactory(dims, norm, activation)
         inputs = scale_channels(64, width)
         reach = 2 if image else 1
-        self.append("conv1", style.conv(in_channels, inputs, 7 if image else 3, stride=reach), inputs, reach)
-        self.append("bn1", style.normalise(inputs), inputs)
-        self.append("relu", style.activate(), inputs)
+        self.append("conv1", factory.conv(in_channels, inputs, 7 if image else 3, stride=reach), inputs, reach)
+        self.append("bn1", factory.normalise(inputs), inputs)
+        self.append("relu", factory.activate(), inputs)
         if image:
             self.append("maxpool", max_pool(dims, 3, stride=2, padding=1), inputs, 2)
         for number, (base, count) in enumerate(zip(_WIDTHS, variant.blocks, strict=True), 1):
             stride = 1 if number == 1 else 2
-            stage = _stage(style, variant, inputs, base, scale_count(count, depth), width, stride, form)
+            stage = _stage(factory, variant, inputs, base, scale_count(count, depth), width, stride, form)
             inputs = scale_channels(base, width) * (_EXPANSION if variant.bottleneck else 1)
             self.append(f"layer{number}", stage, inputs, stride)
         if not features_only:
@@ -176,14 +209,9 @@ class ResNet(Trunk):
             self.fc = nn.Linear(inputs, num_classes)
         start_network(self, conv="fan_out")
 
-    def classify(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, num_classes)`` from the last feature map."""
-        logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
-        return logits
-
 
 def _stage(
-    style: LayerFactory, variant: Variant, inputs: int, base: int, count: int, width: float, stride: int, form: str
+    factory: LayerFactory, variant: Variant, inputs: int, base: int, count: int, width: float, stride: int, form: str
 ) -> nn.Sequential:
     """Blocks of the stage whose published width is ``base``; the first has the stride."""
     outputs = scale_channels(base, width)
@@ -195,71 +223,9 @@ def _stage(
             per_group = scale_channels(base, width) * variant.group_channels / 64
             channels = variant.groups * max(1, round(per_group))
             strides = (step, 1) if form == "v1" else (1, step)
-            blocks.append(Bottleneck(style, inputs, channels, outputs * _EXPANSION, strides, variant.groups))
+            blocks.append(Bottleneck(factory, inputs, channels, outputs * _EXPANSION, strides, variant.groups))
             inputs = outputs * _EXPANSION
         else:
-            blocks.append(BasicBlock(style, inputs, outputs, step))
+            blocks.append(BasicBlock(factory, inputs, outputs, step))
             inputs = outputs
     return nn.Sequential(*blocks)
-
-
-def build_resnet(
-    name: str,
-    dims: int = 2,
-    in_channels: int = 3,
-    num_classes: int = 1000,
-    *,
-    width: float = 1.0,
-    depth: float = 1.0,
-    activation: str = "relu",
-    norm: str = "batch",
-    stem: str = "image",
-    form: str = "v1.5",
-    features_only: bool = False,
-) -> ResNet:
-    """Return the ResNet called ``name``, a key of ``VARIANTS``, with weights N(0, 2 / fan-out).
-
-    The start is that of the paper's reference 13 (He et al. 2015, arXiv 1502.01852, eq. 14: the variance of
-    gradients is kept); the linear layer starts uniform in ±1/√inputs.
-
-    Args:
-        name: ``"resnet18"``, 34, 50, 101, 152, ``"resnext50_32x4d"``, ``"resnext101_32x8d"`` or
-            ``"wide_resnet50_2"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        num_classes: number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8.
-        depth: factor on the number of blocks of each stage, rounded up.
-        activation: a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: a key of ``convoxel.nn.NORMS``.
-        stem: ``"image"`` (7-wide with stride 2, pooling with stride 2) or ``"small"`` (3-wide with stride 1,
-            no pooling: the paper's for 32 × 32 inputs).
-        form: ``"v1.5"`` puts a bottleneck's stride into its 3-wide convolution, which reads every pixel (as
-            torchvision); ``"v1"`` into its first 1-wide one, as the paper. The others have no choice.
-        features_only: return the feature maps at strides 2, 4, 8, 16 and 32, and build no head.
-
-    Returns:
-        A module from ``(n, in_channels, *spatial)`` of any size to logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
-
-    >>> sum(p.numel() for p in build_resnet("resnet18").parameters())
-    11689512
-    >>> net = build_resnet("resnet18", 1, width=0.125, features_only=True)
-    >>> [tuple(x.shape) for x in net(torch.zeros(2, 3, 64))]
-    [(2, 8, 32), (2, 8, 16), (2, 16, 8), (2, 32, 4), (2, 64, 2)]
-    """
-    return ResNet(
-        dims,
-        in_channels,
-        num_classes,
-        variant=VARIANTS[name],
-        width=width,
-        depth=depth,
-        activation=activation,
-        norm=norm,
-        stem=stem,
-        form=form,
-        features_only=features_only,
-    )

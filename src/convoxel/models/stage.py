@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import check_choice
-from convoxel.nn import conv, conv_transpose, resize
+from convoxel.nn import PixelShuffle, conv, conv_transpose, resize
 
-__all__ = ["BLOCKS", "UP_SAMPLINGS", "Residual", "Shuffle", "build_stage", "build_up_sampling", "crop", "pad", "trim"]
+__all__ = ["BLOCKS", "UP_SAMPLINGS", "Residual", "build_stage", "build_up_sampling", "crop", "pad", "trim"]
 
 #: What a stage is a row of.
 BLOCKS = ("plain", "residual")
@@ -34,7 +34,7 @@ class Residual(nn.Module):
 
     def __init__(
         self,
-        style: LayerFactory,
+        factory: LayerFactory,
         inputs: int,
         middle: int,
         outputs: int,
@@ -45,13 +45,13 @@ class Residual(nn.Module):
         super().__init__()
         padding = None if padded else 0
         self.margins = tuple(0 if padded else size - 1 for size in kernel)
-        self.conv1 = style.conv(inputs, middle, kernel, padding=padding, bias=bias)
-        self.norm1 = style.normalise(middle)
-        self.act1 = style.activate()
-        self.conv2 = style.conv(middle, outputs, kernel, padding=padding, bias=bias)
-        self.norm2 = style.normalise(outputs)
-        self.act2 = style.activate()
-        self.shortcut = None if inputs == outputs else style.unit(inputs, outputs, 1, active=False)
+        self.conv1 = factory.conv(inputs, middle, kernel, padding=padding, bias=bias)
+        self.norm1 = factory.normalise(middle)
+        self.act1 = factory.activate()
+        self.conv2 = factory.conv(middle, outputs, kernel, padding=padding, bias=bias)
+        self.norm2 = factory.normalise(outputs)
+        self.act2 = factory.activate()
+        self.shortcut = None if inputs == outputs else factory.unit(inputs, outputs, 1, active=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, *spatial)``."""
@@ -62,7 +62,7 @@ class Residual(nn.Module):
 
 
 def build_stage(
-    style: LayerFactory,
+    factory: LayerFactory,
     inputs: int,
     outputs: int,
     *,
@@ -76,7 +76,7 @@ def build_stage(
     """Return ``blocks`` blocks of two convolutions, each with normalisation and activation.
 
     Args:
-        style: number of axes, normalisation and activation.
+        factory: maker of the layers: number of axes, normalisation and activation.
         inputs, outputs: channels of the first block's input, and of every block's output.
         kernel: size of the convolutions along each axis.
         blocks: how many.
@@ -98,50 +98,15 @@ def build_stage(
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if block == "residual":
         for step, (first, second) in enumerate(zip(sources, between, strict=True), 1):
-            layers[f"block{step}"] = Residual(style, first, second, outputs, kernel, padded, bias)
+            layers[f"block{step}"] = Residual(factory, first, second, outputs, kernel, padded, bias)
         return nn.Sequential(layers)
     channels = [inputs, *(count for second in between for count in (second, outputs))]
     for step, (first, second) in enumerate(itertools.pairwise(channels), 1):
-        layers[f"conv{step}"] = style.conv(first, second, kernel, padding=None if padded else 0, bias=bias)
-        if style.norm != "none":
-            layers[f"norm{step}"] = style.normalise(second)
-        layers[f"act{step}"] = style.activate()
+        layers[f"conv{step}"] = factory.conv(first, second, kernel, padding=None if padded else 0, bias=bias)
+        if factory.norm != "none":
+            layers[f"norm{step}"] = factory.normalise(second)
+        layers[f"act{step}"] = factory.activate()
     return nn.Sequential(layers)
-
-
-class Shuffle(nn.Module):
-    """Channels become pixels: ``(n, c · Πs, *spatial)`` → ``(n, c, *(s · spatial))``.
-
-    Output pixel s·i + j of an axis comes from input pixel i; the channels of one output channel run over j, the
-    last axis fastest (Shi et al. 2016, arXiv 1609.05158, eq. 4; in 2-D the order of ``nn.PixelShuffle``). One
-    axis after the other, so that no step has more than five axes.
-
-    >>> x = torch.arange(8.0).reshape(1, 8, 1, 1)
-    >>> bool(torch.equal(Shuffle((2, 2))(x), nn.PixelShuffle(2)(x)))
-    True
-    """
-
-    def __init__(self, scale: Sequence[int]) -> None:
-        super().__init__()
-        self.scale = tuple(scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the finer tensor."""
-        for axis in reversed(range(len(self.scale))):
-            factor = self.scale[axis]
-            if factor == 1:
-                continue
-            n, channels, *sizes = x.shape
-            rows, columns = math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :])
-            kept = channels // factor
-            # (n c, s, rows, size, columns) → (n c, rows, size, s, columns): the factor's channels step along the axis.
-            parts = x.reshape(n * kept, factor, rows, sizes[axis], columns).permute(0, 2, 3, 1, 4)
-            x = parts.reshape(n, kept, *sizes[:axis], sizes[axis] * factor, *sizes[axis + 1 :])
-        return x
-
-    def extra_repr(self) -> str:
-        """Return the scale, for printing."""
-        return f"scale={self.scale}"
 
 
 def build_up_sampling(
@@ -169,7 +134,7 @@ def build_up_sampling(
         return conv_transpose(dims, inputs, outputs, scale, stride=scale, bias=bias)
     if kind == "shuffle":
         wide = conv(dims, inputs, outputs * math.prod(scale), 3, padding=1, bias=bias)
-        return nn.Sequential(OrderedDict(conv=wide, shuffle=Shuffle(scale)))
+        return nn.Sequential(OrderedDict(conv=wide, shuffle=PixelShuffle(dims, scale)))
     # The 1×1 convolution commutes with the resize (both are linear, the weights of a resize sum to one), and
     # costs Πscale times less when it comes first.
     mode = "nearest" if kind == "nearest" else "linear"

@@ -21,7 +21,7 @@ from convoxel.models.network import Network, check_choice, check_count
 from convoxel.models.stage import build_stage, build_up_sampling, crop, pad, trim
 from convoxel.nn import LEAKY_SLOPE, check_dims, conv, max_pool, start_weights
 
-__all__ = ["UNet", "unet", "unet_cicek", "unet_ronneberger"]
+__all__ = ["UNet", "unet_cicek", "unet_ronneberger"]
 
 _MOST_LEVELS = 16  # whose smallest size, 65536, is more than any axis of an image has
 
@@ -30,24 +30,70 @@ PerLevel = int | Sequence[int | Sequence[int]]
 
 
 class UNet(Network):
-    """Encoder and decoder with a skip connection at every resolution; see :func:`unet`.
+    """A U-Net: an encoder and a decoder with a skip connection at every resolution.
 
-    ``encoder[l]`` works at level l (0: full resolution, the last: the bottom), ``decoder[l]`` and ``up[l]``
-    produce level l. Skips come first in the concatenation: ``cat(skip, up)``.
+    By default it is the padded form of the course (Ronneberger et al. 2015, Çiçek et al. 2016): two 3-wide convolutions
+    a level, each with normalisation and activation; ``levels`` halvings by max pooling; ``width`` channels at full
+    resolution and twice as many after each halving; up-sampling by transposed convolutions; concatenation with the
+    encoder's output of equal size, which comes first; and a 1-wide convolution to logits. The papers' own networks are
+    :func:`unet_ronneberger` and :func:`unet_cicek`.
+
+    Weights start at N(0, 2 / inputs), the papers' √(2/N) (He et al. 2015, arXiv 1502.01852).
+
+    ``encoder[l]`` works at level l (0: full resolution, the last: the bottom); ``decoder[l]`` and ``up[l]`` produce
+    level l.
+
+    Args:
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: channels of the output.
+        levels: number of poolings.
+        width: channels at full resolution, doubled at each level; or the channels of each level and the bottom.
+        blocks: blocks of two convolutions in each stage; one number, or one for each level and the bottom.
+        block: ``"plain"``, or ``"residual"``: every block is added to its input.
+        kernels: size of the convolutions; one number, or for each level and the bottom a number or one an axis.
+        strides: factors between levels; one number, or for each pooling a number or one an axis: for volumes
+            of thick slices ``[(1, 2, 2), (2, 2, 2)]``.
+        up: ``"transposed"``, ``"linear"`` or ``"nearest"`` (1-wide convolution, then a resize), or ``"shuffle"``
+            (3-wide convolution whose channels become pixels).
+        norm: ``"batch"``, ``"instance"``, ``"group"`` or ``"none"``; convolutions have a bias only with ``"none"``.
+        activation: a key of ``convoxel.nn.ACTIVATIONS``, such as ``"relu"`` or ``"leaky_relu"``.
+        padding: ``"same"`` keeps the spatial size; ``"none"`` loses borders, and skips are cropped.
+        sizes: ``"check"`` refuses a size that is no multiple of the strides' product, naming those that fit;
+            ``"pad"`` takes any size, with zeros after the end that are cut off again. The first is the default
+            because zeros are part of what a network sees: normalisation and the last pixels feel them, and who
+            cuts tiles of a large image does better to cut tiles that fit.
+        deep_supervision: number of coarser levels that give logits too, in training mode: then the result is a
+            list, the full resolution first (Dou et al. 2017).
+        widen: ``"after"`` doubles the channels after each pooling, ``"before"`` in the convolution before it.
+        up_bias: whether up-samplings have a bias.
+        bias: whether convolutions have a bias; None: where no normalisation follows.
 
     Attributes:
-        levels: number of poolings.
-        channels, kernels, strides, blocks: of each level; ``strides[l]`` lies between levels l and l + 1.
-        margins: what is cut off each side of a level's skip; 0 where convolutions are padded.
-        borders: what the output lacks at each side of the input, by axis.
-        multiples: of each axis, the product of its strides.
+        channels, kernels, strides, blocks: numbers of each level; ``strides[l]`` lies between levels l and l + 1.
+        margins: pixels cut off each side of a level's skip; 0 where convolutions are padded.
+        borders: pixels that the output lacks at each side of the input, by axis.
+        multiples: product of the strides of each axis.
+
+    Takes ``(n, in_channels, *spatial)`` and returns logits ``(n, num_classes, *spatial)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for a size that does not fit.
+
+    >>> net = UNet(3, in_channels=1, num_classes=3, levels=2, width=4)
+    >>> net(torch.zeros(1, 1, 8, 12, 16)).shape
+    torch.Size([1, 3, 8, 12, 16])
+    >>> net.input_multiple
+    4
+    >>> UNet(2, levels=2, width=4, sizes="pad")(torch.zeros(1, 1, 5, 7)).shape
+    torch.Size([1, 2, 5, 7])
     """
 
     def __init__(
         self,
-        dims: int,
-        in_channels: int,
-        num_classes: int,
+        dims: int = 2,
+        in_channels: int = 1,
+        num_classes: int = 2,
         *,
         levels: int = 4,
         width: int | Sequence[int] = 32,
@@ -55,15 +101,15 @@ class UNet(Network):
         block: str = "plain",
         kernels: PerLevel = 3,
         strides: PerLevel = 2,
-        widen: str = "after",
         up: str = "transposed",
-        up_bias: bool = True,
-        bias: bool | None = None,
         norm: str = "batch",
         activation: str = "relu",
         padding: str = "same",
         sizes: str = "check",
         deep_supervision: int = 0,
+        widen: str = "after",
+        up_bias: bool = True,
+        bias: bool | None = None,
     ) -> None:
         check_dims(dims)
         check_count("levels", levels, least=0)
@@ -150,7 +196,7 @@ class UNet(Network):
 
     def _build(
         self,
-        style: LayerFactory,
+        factory: LayerFactory,
         block: str,
         before: bool,
         up: str,
@@ -161,7 +207,7 @@ class UNet(Network):
 
         def stage(level: int, inputs: int, middle: int | None = None) -> nn.Sequential:
             return build_stage(
-                style,
+                factory,
                 inputs,
                 channels[level],
                 kernel=self.kernels[level],
@@ -176,19 +222,19 @@ class UNet(Network):
             stage(level, inputs, max(channels[level] // 2, 1) if before else None)
             for level, inputs in enumerate([self.in_channels, *channels[:-1]])
         )
-        self.pools = nn.ModuleList(max_pool(style.dims, stride) for stride in self.strides)
+        self.pools = nn.ModuleList(max_pool(factory.dims, stride) for stride in self.strides)
         # Çiçek et al.: up-samplings keep their channels, "to avoid bottlenecks".
         fine = channels[1:] if before else channels[:-1]
         self.up = nn.ModuleList(
-            build_up_sampling(style.dims, channels[level + 1], fine[level], self.strides[level], up, biases[1])
+            build_up_sampling(factory.dims, channels[level + 1], fine[level], self.strides[level], up, biases[1])
             for level in range(self.levels)
         )
         self.decoder = nn.ModuleList(stage(level, channels[level] + fine[level]) for level in range(self.levels))
-        self.head = conv(style.dims, channels[0], self.num_classes, 1)
+        self.head = conv(factory.dims, channels[0], self.num_classes, 1)
         self.extra_heads = nn.ModuleList(
-            conv(style.dims, channels[level + 1], self.num_classes, 1) for level in range(deep_supervision)
+            conv(factory.dims, channels[level + 1], self.num_classes, 1) for level in range(deep_supervision)
         )
-        slope = LEAKY_SLOPE if style.activation == "leaky_relu" else 0.0
+        slope = LEAKY_SLOPE if factory.activation == "leaky_relu" else 0.0
         start_weights(self, negative_slope=slope, linear=(*self.up.modules(), self.head, *self.extra_heads))
 
     def compute(self, x: Tensor) -> Any:
@@ -293,89 +339,6 @@ def _wrong_length(name: str, came: int, count: int) -> str:
     return f"{name} has {came} entries, but levels={levels} needs {count}: {which}. Or give one number for all."
 
 
-def unet(
-    dims: int = 2,
-    in_channels: int = 1,
-    num_classes: int = 2,
-    *,
-    levels: int = 4,
-    width: int | Sequence[int] = 32,
-    blocks: int | Sequence[int] = 1,
-    block: str = "plain",
-    kernels: PerLevel = 3,
-    strides: PerLevel = 2,
-    up: str = "transposed",
-    norm: str = "batch",
-    activation: str = "relu",
-    padding: str = "same",
-    sizes: str = "check",
-    deep_supervision: int = 0,
-) -> UNet:
-    """Return a U-Net: per level two 3-wide convolutions, each with normalisation and activation.
-
-    Ronneberger et al. 2015 and Çiçek et al. 2016, in the padded form of the course: ``levels`` halvings by
-    max pooling, ``width`` channels at full resolution and twice as many after each halving, up-sampling by
-    transposed convolutions, concatenation with the encoder's output of equal size, and a 1-wide convolution to
-    logits. The papers' own networks are :func:`unet_ronneberger` and :func:`unet_cicek`.
-
-    Weights start from N(0, 2 / inputs), the papers' √(2/N) (He et al. 2015, arXiv 1502.01852).
-
-    Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        num_classes: channels of the output.
-        levels: number of poolings.
-        width: channels at full resolution, doubled at each level; or the channels of each level and the bottom.
-        blocks: blocks of two convolutions in each stage; one number, or one for each level and the bottom.
-        block: ``"plain"``, or ``"residual"``: every block is added to its input.
-        kernels: size of the convolutions; one number, or for each level and the bottom a number or one an axis.
-        strides: factors between levels; one number, or for each pooling a number or one an axis: for volumes
-            of thick slices ``[(1, 2, 2), (2, 2, 2)]``.
-        up: ``"transposed"``, ``"linear"`` or ``"nearest"`` (1-wide convolution, then a resize), or ``"shuffle"``
-            (3-wide convolution whose channels become pixels).
-        norm: ``"batch"``, ``"instance"``, ``"group"`` or ``"none"``; convolutions have a bias only with ``"none"``.
-        activation: a key of ``convoxel.nn.ACTIVATIONS``, such as ``"relu"`` or ``"leaky_relu"``.
-        padding: ``"same"`` keeps the spatial size; ``"none"`` loses borders, and skips are cropped.
-        sizes: ``"check"`` refuses a size that is no multiple of the strides' product, naming those that fit;
-            ``"pad"`` takes any size, with zeros after the end that are cut off again. The first is the default
-            because zeros are part of what a network sees: normalisation and the last pixels feel them, and who
-            cuts tiles of a large image does better to cut tiles that fit.
-        deep_supervision: number of coarser levels that give logits too, in training mode: then the result is a
-            list, the full resolution first (Dou et al. 2017).
-
-    Returns:
-        A module from ``(n, in_channels, *spatial)`` to logits ``(n, num_classes, *spatial)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for a size that does not fit.
-
-    >>> net = unet(3, in_channels=1, num_classes=3, levels=2, width=4)
-    >>> net(torch.zeros(1, 1, 8, 12, 16)).shape
-    torch.Size([1, 3, 8, 12, 16])
-    >>> net.input_multiple
-    4
-    >>> unet(2, levels=2, width=4, sizes="pad")(torch.zeros(1, 1, 5, 7)).shape
-    torch.Size([1, 2, 5, 7])
-    """
-    return UNet(
-        dims,
-        in_channels,
-        num_classes,
-        levels=levels,
-        width=width,
-        blocks=blocks,
-        block=block,
-        kernels=kernels,
-        strides=strides,
-        up=up,
-        norm=norm,
-        activation=activation,
-        padding=padding,
-        sizes=sizes,
-        deep_supervision=deep_supervision,
-    )
-
-
 def unet_ronneberger(
     dims: int = 2, in_channels: int = 1, num_classes: int = 2, *, levels: int = 4, width: int = 64
 ) -> UNet:
@@ -418,7 +381,7 @@ def unet_cicek(
         num_classes: channels of the output.
         levels: number of poolings.
         width: channels at full resolution, after the second convolution; the first has half.
-        norm: as for :func:`unet`.
+        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
 
     Returns:
         A module from ``(n, in_channels, *spatial)`` to logits ``(n, num_classes, *smaller)``.

@@ -56,8 +56,8 @@ class DenseUNet(Network):
     Raises:
         ConfigError: the encoder returns logits, or another argument is out of range.
 
-    >>> from convoxel.models.resnet import build_resnet
-    >>> net = DenseUNet(build_resnet("resnet18", 1, 1, width=0.125, features_only=True), 3, width=4)
+    >>> from convoxel.models.resnet import ResNet
+    >>> net = DenseUNet(ResNet("resnet18", 1, 1, width=0.125, features_only=True), 3, width=4)
     >>> net(torch.zeros(2, 1, 45)).shape
     torch.Size([2, 3, 45])
     """
@@ -87,7 +87,7 @@ class DenseUNet(Network):
         check_count("width", width)
         self.sizes = sizes
         self.encoder = encoder
-        dims, style = encoder.dims, LayerFactory(encoder.dims, norm, activation)
+        dims, factory = encoder.dims, LayerFactory(encoder.dims, norm, activation)
         # Each level's stride and the channels of its skip.
         levels = list(zip(encoder.feature_strides, encoder.feature_channels, strict=True))
         if levels[0][0] > 1:
@@ -100,7 +100,7 @@ class DenseUNet(Network):
             for level, outputs in enumerate(channels)
         )
         self.decoder = nn.ModuleList(
-            build_stage(style, skips[level] + outputs, outputs, kernel=(3,) * dims)
+            build_stage(factory, skips[level] + outputs, outputs, kernel=(3,) * dims)
             for level, outputs in enumerate(channels)
         )
         self.head = conv(dims, width, num_classes, 1)

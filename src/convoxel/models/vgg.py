@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.network import (
@@ -29,7 +28,7 @@ from convoxel.models.network import (
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import adaptive_average_pool, max_pool, start_weights
 
-__all__ = ["VARIANTS", "VGG", "Variant", "build_vgg", "course_vgg"]
+__all__ = ["VARIANTS", "VGG", "Variant", "course_vgg"]
 
 
 class Variant(NamedTuple):
@@ -61,6 +60,17 @@ _DOCS = "torchvision, IMAGENET1K_V1, 1 crop"
 _A, _B, _D, _E = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 
 VARIANTS = {
+    # The network of the course: no hidden linear layers, no bias that a normalisation would subtract again.
+    "course_vgg": Variant(
+        (2, 2, 3, 3),
+        Published(224, 7_643_082, 13_959_369_728, 92),
+        "batch",
+        channels=(64, 128, 256, 512),
+        hidden=(),
+        grid=1,
+        bias=False,
+        last_pool=False,
+    ),
     "vgg11": Variant(_A, Published(224, 132_863_336, 7_609_090_048, 150, 70.4, _SINGLE)),
     "vgg11_bn": Variant(_A, Published(224, 132_868_840, 7_609_090_048, 150, 70.370, _DOCS), "batch"),
     "vgg13": Variant(_B, Published(224, 133_047_848, 11_308_466_176, 156, 71.3, _SINGLE)),
@@ -71,36 +81,51 @@ VARIANTS = {
     "vgg19_bn": Variant(_E, Published(224, 143_678_248, 19_632_062_464, 268, 74.218, _DOCS), "batch"),
 }
 
-# The course's: no hidden linear layers, no bias that a normalisation would subtract again.
-COURSE = Variant(
-    (2, 2, 3, 3),
-    Published(224, 7_643_082, 13_959_369_728, 92),
-    "batch",
-    channels=(64, 128, 256, 512),
-    hidden=(),
-    grid=1,
-    bias=False,
-    last_pool=False,
-)
-
 _CONV = Window(3, 1, 1)
 _POOL = Window(2, 2)
 
 
 class VGG(Backbone):
-    """Stages of 3-wide convolutions with 2-wide max poolings between, a grid average, linear layers.
+    """A VGG network: stages of 3-wide convolutions with max pooling between them, a grid average, linear layers.
 
-    See :func:`build_vgg`.
+    Weights start at N(0, 2 / fan-in) and biases at 0 (He et al. 2015, arXiv 1502.01852, eq. 10, derived for these
+    networks). The paper itself copied the first and last layers from trained shallower networks.
+
+    Args:
+        name: ``"vgg11"``, 13, 16 or 19, or one of these with ``"_bn"``.
+        dims: spatial axes, 1, 2 or 3.
+        in_channels: channels of the input.
+        num_classes: number of classes, which is the number of logits.
+        width: factor on all channel counts, which are rounded to multiples of 8.
+        depth: factor on the number of convolutions of each stage, rounded up.
+        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
+        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``; None: ``"batch"`` for the names with
+            ``_bn``, else ``"none"``.
+        stem: ``"image"``, or ``"small"``: without the first pooling, and the classifier sees one position.
+        dropout: probability with which training drops a value of the classifier.
+        grid: positions along each axis that the classifier sees; None: 7, or 1 with the small stem. 7 in 3-D
+            makes 720 million parameters.
+        features_only: build no head and return the feature maps at strides 1, 2, 4, 8, 16 and 32.
+
+    Takes ``(n, in_channels, *spatial)``, every size at least 32 (``"small"``: 16).
+    Returns logits ``(n, num_classes)``.
+
+    Raises:
+        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
+
+    >>> net = VGG("vgg11", 3, in_channels=1, width=0.125, stem="small", num_classes=2)
+    >>> net.feature_strides, net.input_minimum
+    ((1, 2, 4, 8, 16), 16)
     """
 
     def __init__(
         self,
-        dims: int,
-        in_channels: int,
-        num_classes: int,
+        name: str,
+        dims: int = 2,
+        in_channels: int = 3,
+        num_classes: int = 1000,
         *,
-        variant: Variant,
-        width: float,
+        width: float = 1.0,
         depth: float = 1.0,
         activation: str = "relu",
         norm: str | None = None,
@@ -109,6 +134,7 @@ class VGG(Backbone):
         grid: int | None = None,
         features_only: bool = False,
     ) -> None:
+        variant = VARIANTS[name]
         small = check_choice("stem", stem, ("image", "small")) == "small"
         last = len(variant.channels) - 1
         pooled = [(stage < last or variant.last_pool) and not (small and stage == 0) for stage in range(last + 1)]
@@ -119,16 +145,16 @@ class VGG(Backbone):
             features_only=features_only,
             input_minimum=smallest_size([_POOL] * sum(pooled)),
         )
-        style = LayerFactory(dims, variant.norm if norm is None else norm, activation)
+        factory = LayerFactory(dims, variant.norm if norm is None else norm, activation)
         body = Pyramid()
         inputs = in_channels
         for channels, count, pool in zip(variant.channels, variant.blocks, pooled, strict=True):
             outputs = scale_channels(channels, width)
             for _ in range(scale_count(count, depth)):
-                body.add(style.conv(inputs, outputs, 3, bias=variant.bias or style.norm == "none"), outputs)
-                if style.norm != "none":
-                    body.add(style.normalise(outputs), outputs)
-                body.add(style.activate(), outputs)
+                body.add(factory.conv(inputs, outputs, 3, bias=variant.bias or factory.norm == "none"), outputs)
+                if factory.norm != "none":
+                    body.add(factory.normalise(outputs), outputs)
+                body.add(factory.activate(), outputs)
                 inputs = outputs
             if pool:
                 body.add(max_pool(dims, _POOL.kernel), outputs, _POOL.stride)
@@ -143,79 +169,12 @@ class VGG(Backbone):
             inputs *= cells**dims
             for hidden in variant.hidden:
                 outputs = scale_channels(hidden, width)
-                layers += [nn.Linear(inputs, outputs), style.activate(), nn.Dropout(dropout)]
+                layers += [nn.Linear(inputs, outputs), factory.activate(), nn.Dropout(dropout)]
                 inputs = outputs
             layers.append(nn.Linear(inputs, num_classes))
             self.classifier = nn.Sequential(*layers) if variant.hidden else layers[0]
             final = (layers[-1],)
         start_weights(self, linear=final)
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Return logits ``(n, num_classes)`` from the last feature map."""
-        logits: Tensor = self.classifier(torch.flatten(self.avgpool(x), 1))
-        return logits
-
-
-def build_vgg(
-    name: str,
-    dims: int = 2,
-    in_channels: int = 3,
-    num_classes: int = 1000,
-    *,
-    width: float = 1.0,
-    depth: float = 1.0,
-    activation: str = "relu",
-    norm: str | None = None,
-    stem: str = "image",
-    dropout: float = 0.5,
-    grid: int | None = None,
-    features_only: bool = False,
-) -> VGG:
-    """Return the VGG called ``name``, a key of ``VARIANTS``, with weights N(0, 2 / fan-in) and biases 0.
-
-    That start is He et al. 2015 (arXiv 1502.01852, eq. 10), which was made for these networks; the paper itself
-    copied the first and last layers from trained shallower networks.
-
-    Args:
-        name: ``"vgg11"``, 13, 16 or 19, or one of these with ``"_bn"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        num_classes: number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8.
-        depth: factor on the number of convolutions of each stage, rounded up.
-        activation: a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: a key of ``convoxel.nn.NORMS``; None: ``"batch"`` for the names with ``_bn``, else ``"none"``.
-        stem: ``"image"``, or ``"small"``: without the first pooling, and the classifier sees one position.
-        dropout: share of the classifier's values that training drops.
-        grid: positions along each axis that the classifier sees; None: 7, or 1 with the small stem. 7 in 3-D
-            makes 720 million parameters.
-        features_only: return the feature maps at strides 1, 2, 4, 8, 16 and 32, and build no head.
-
-    Returns:
-        A module from ``(n, in_channels, *spatial)``, every size at least 32 (``"small"``: 16), to logits
-        ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
-
-    >>> net = build_vgg("vgg11", 3, in_channels=1, width=0.125, stem="small", num_classes=2)
-    >>> net.feature_strides, net.input_minimum
-    ((1, 2, 4, 8, 16), 16)
-    """
-    return VGG(
-        dims,
-        in_channels,
-        num_classes,
-        variant=VARIANTS[name],
-        width=width,
-        depth=depth,
-        activation=activation,
-        norm=norm,
-        stem=stem,
-        dropout=dropout,
-        grid=grid,
-        features_only=features_only,
-    )
 
 
 def course_vgg(
@@ -228,9 +187,9 @@ def course_vgg(
     Args:
         dims: spatial axes, 1, 2 or 3.
         in_channels: channels of the input.
-        num_classes: number of logits.
+        num_classes: number of classes, which is the number of logits.
         width: factor on all channel counts, which are rounded to multiples of 8.
-        features_only: return the feature maps at strides 1, 2, 4 and 8, and build no head.
+        features_only: build no head and return the feature maps at strides 1, 2, 4 and 8.
 
     Returns:
         A module from ``(n, in_channels, *spatial)``, every size at least 8, to logits ``(n, num_classes)``.
@@ -238,7 +197,8 @@ def course_vgg(
     Raises:
         ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
 
+    >>> import torch
     >>> course_vgg(2, in_channels=1, num_classes=10, width=0.125).eval()(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 10])
     """
-    return VGG(dims, in_channels, num_classes, variant=COURSE, width=width, features_only=features_only)
+    return VGG("course_vgg", dims, in_channels, num_classes, width=width, features_only=features_only)

@@ -16,7 +16,7 @@ from convoxel.arithmetic.window import resolve_padding
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn.convolution import Conv, Padding
 from convoxel.nn.layer import activation as activate
-from convoxel.nn.layer import check_dims, sizes_of
+from convoxel.nn.layer import check_dims, conv, global_average_pool, sizes_of
 
 __all__ = ["DepthwiseSeparableConv", "InflatedConv", "SeparableConv", "SliceStack", "SqueezeExcite"]
 
@@ -260,17 +260,17 @@ class SqueezeExcite(nn.Module):
         self, dims: int, channels: int, squeezed: int | None = None, *, activation: str = "relu", gate: str = "sigmoid"
     ) -> None:
         super().__init__()
-        gates = {"sigmoid": nn.Sigmoid, "hard_sigmoid": nn.Hardsigmoid}
+        gates = {"sigmoid": nn.Sigmoid(), "hard_sigmoid": nn.Hardsigmoid(inplace=True)}
         if gate not in gates:
             raise ConfigError(f"gate is {gate!r}, but it can be {', '.join(map(repr, gates))}.")
         inner = max(1, channels // 4) if squeezed is None else squeezed
-        self.dims = check_dims(dims)
-        self.fc1 = Conv(dims, channels, inner, 1)
-        self.fc2 = Conv(dims, inner, channels, 1)
-        self.activation, self.gate = activate(activation), gates[gate]()
+        self.avgpool = global_average_pool(dims)
+        self.fc1 = conv(dims, channels, inner, 1)
+        self.activation = activate(activation)
+        self.fc2 = conv(dims, inner, channels, 1)
+        self.gate = gates[gate]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` with its channels weighted."""
-        mean = x.mean(dim=tuple(range(2, 2 + self.dims)), keepdim=True)
-        weight: Tensor = self.gate(self.fc2(self.activation(self.fc1(mean))))
-        return x * weight
+        weights: Tensor = self.gate(self.fc2(self.activation(self.fc1(self.avgpool(x)))))
+        return x * weights

@@ -33,17 +33,22 @@ def pixel_shuffle(x: Tensor, factor: Sizes, *, dims: int | None = None) -> Tenso
     """
     axes = count_axes(x, dims, "pixel_shuffle")
     factors = check_sizes("pixel_shuffle", "factor", factor, axes)
-    x, batched = as_batch(x, axes)
-    channels = check_factor("pixel_shuffle", x.shape[1], math.prod(factors), "the product of factors")
+    y, batched = as_batch(x, axes)
+    check_factor("pixel_shuffle", y.shape[1], math.prod(factors), "the product of factors")
     if axes == 2 and factors[0] == factors[1]:  # PyTorch's own, which exports and our engine know by its name
-        y = F.pixel_shuffle(x, factors[0])
-    else:
-        blocks = x.unflatten(1, (channels, *factors))
-        # (n, c, r…, *spatial) → (n, c, i, r, j, r, …): each axis next to its factor.
-        y = blocks.permute([0, 1, *(place for axis in range(axes) for place in (2 + axes + axis, 2 + axis))])
-        for axis in range(axes):
-            y = y.flatten(2 + axis, 3 + axis)
+        y = F.pixel_shuffle(y, factors[0])
+    else:  # one axis after the other, so that no step has more than five axes
+        for axis, r in reversed(list(enumerate(factors))):
+            y = _shuffle_axis(y, axis, r) if r > 1 else y
     return y if batched else y[0]
+
+
+def _shuffle_axis(x: Tensor, axis: int, factor: int) -> Tensor:
+    n, channels, *sizes = x.shape
+    kept, rows, columns = channels // factor, math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :])
+    # (n c, r, rows, size, columns) → (n c, rows, size, r, columns): the factor's channels step along the axis.
+    parts = x.reshape(n * kept, factor, rows, sizes[axis], columns).permute(0, 2, 3, 1, 4)
+    return parts.reshape(n, kept, *sizes[:axis], sizes[axis] * factor, *sizes[axis + 1 :])
 
 
 def pixel_unshuffle(x: Tensor, factor: Sizes, *, dims: int | None = None) -> Tensor:
