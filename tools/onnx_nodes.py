@@ -68,7 +68,7 @@ def fixed(model: Any, inputs: Sequence[Any]) -> tuple[Any, list[Any]]:
 
 def run(case: Any, constant: bool = False) -> str:
     """ "" if the case is right, else what is wrong; raises what refuses it."""
-    from convoxel.graph.store.load import from_onnx
+    from convoxel.graph.load import from_onnx
 
     for given, wanted_results in case.data_sets:
         inputs, expected = ([_array(x) for x in row] for row in (given, wanted_results))
@@ -143,7 +143,7 @@ def exported() -> Iterator[tuple[str, str, str]]:
 
 
 def _stored_case(case: Any) -> str:
-    from convoxel.graph.store.load import load
+    from convoxel.graph.load import load
 
     folder, wrong = Path(case.model_dir), ""
     program = load(folder / "model.onnx")
@@ -159,7 +159,7 @@ def _real(case: Any) -> str:
     """A network whose weights are all one number; ONNX's runner gives it numbers that rise from 0 to 1."""
     import onnx
 
-    from convoxel.graph.store.load import load
+    from convoxel.graph.load import load
 
     path = Path(onnx.__file__).parents[1] / case.url
     program = load(path)

@@ -9,7 +9,7 @@ Run by hand, with the packages installed::
 
 Weights are random and such that every layer matters: scales around 1, statistics as a training step leaves them.
 A network is wrong if its error, at the example's size or at another, is outside the tolerance of
-``convoxel.graph.run.verification``; refusing another size is not. Packages that are not installed are left out.
+``convoxel.graph.verification``; refusing another size is not. Packages that are not installed are left out.
 
 Speed is measured as by ``convoxel bench networks``: every engine in a process of its own, in turn. A network that
 some engine cannot run is compared with the others. Figures are written after every network, and a network whose speed
@@ -47,7 +47,7 @@ from convoxel.bench.network import Network
 from convoxel.bench.network_bench import measure_network, missing_engines
 from convoxel.bench.summary_table import geometric_means
 from convoxel.errors import ShapeError
-from convoxel.graph.run.verification import verify_program
+from convoxel.graph.verification import verify_program
 from convoxel.native import default_threads
 
 Make = Callable[[], nn.Module]

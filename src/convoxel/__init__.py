@@ -29,8 +29,8 @@ from convoxel.errors import (
 if TYPE_CHECKING:
     from convoxel import arithmetic, data, draw, inspect, models, native, nn, search, train
     from convoxel.graph.compile import compile
+    from convoxel.graph.load import load
     from convoxel.graph.run.program import Program
-    from convoxel.graph.store.load import load
     from convoxel.inspect.describe import describe
     from convoxel.native import algorithms, build_info, conv, conv_transpose
 
@@ -48,7 +48,7 @@ _LAZY = {
     "describe": "convoxel.inspect:describe",
     "draw": "convoxel.draw",
     "inspect": "convoxel.inspect",
-    "load": "convoxel.graph.store.load:load",
+    "load": "convoxel.graph.load:load",
     "models": "convoxel.models",
     "native": "convoxel.native",
     "nn": "convoxel.nn",

@@ -21,6 +21,7 @@ from convoxel.graph.compile import compile
 from convoxel.graph.ir.graph import Graph
 from convoxel.graph.ir.pytree import Leaf
 from convoxel.graph.store.cvx import VERSION, write_program
+from convoxel.graph.store.record import ProgramRecord
 
 
 class Branches(nn.Module):
@@ -84,7 +85,7 @@ def large(tmp_path: Path) -> Path:
 MEASURE = """
 import sys
 import numpy as np
-from convoxel.graph.store.load import load
+from convoxel.graph.load import load
 
 def kilobytes(kind):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(kind))
@@ -235,7 +236,7 @@ def test_an_attribute_that_no_file_can_hold(tmp_path: Path, program: cx.Program)
     odd = program.graph.nodes[0].with_attributes(what=object())
     graph: Graph = program.graph.replace(nodes=(odd,))
     with pytest.raises(UnsupportedError, match="an attribute is a object"):
-        write_program(tmp_path / "net.cvx", graph, Leaf(0), "auto", {})
+        write_program(tmp_path / "net.cvx", ProgramRecord(graph, Leaf(0)))
 
 
 # ---- command line ----------------------------------------------------------------------------------------

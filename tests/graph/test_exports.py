@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from convoxel.graph.store.load import from_onnx, load
+from convoxel.graph.load import from_onnx, load
 from tests.support.onnx_model import ints, model, node, numbers, tensor
 
 RNG = np.random.default_rng(0)

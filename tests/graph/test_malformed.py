@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from convoxel.errors import ConvoxelError
-from convoxel.graph.store.load import load
+from convoxel.graph.load import load
 from tests.support import malformed_files
 
 SECONDS = 2.0

@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import convoxel as cx
 from convoxel.errors import ConfigError, GraphError, ShapeError, UnsupportedError
+from convoxel.graph.load import from_onnx, load
 from convoxel.graph.run.program import Program
 from convoxel.graph.specialised import Specialised
-from convoxel.graph.store.load import from_onnx, load
 from tests.support.onnx_model import convolution, ints, model, node, tensor
 from tools import onnx_nodes
 

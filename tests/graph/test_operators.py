@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from convoxel.graph.compile import compile
-from convoxel.graph.run import program as program_module
+from convoxel.graph.run import execution
 from convoxel.graph.run.program import Program
 
 # Of the root mean square: Winograd's rounding lies below, and a graph that is wrong far above.
@@ -50,16 +50,16 @@ class Parallel(nn.Module):
 @pytest.fixture(autouse=True)
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill arenas and outputs with NaN before every run."""
-    monkeypatch.setattr(program_module, "_is_native", lambda execution: False)
-    monkeypatch.setattr(program_module, "_room", lambda shape: np.full(shape, np.nan, np.float32))
-    new_arena = program_module.native.Plan.new_arena
+    monkeypatch.setattr(execution.Execution, "is_native", False)
+    monkeypatch.setattr(execution, "_allocate", lambda shape: np.full(shape, np.nan, np.float32))
+    new_arena = execution.native.Plan.new_arena
 
     def poisoned(plan: Any) -> Any:
         arena = new_arena(plan)
         arena[:] = np.nan
         return arena
 
-    monkeypatch.setattr(program_module.native.Plan, "new_arena", poisoned)
+    monkeypatch.setattr(execution.native.Plan, "new_arena", poisoned)
 
 
 def assert_same(actual: Any, expected: torch.Tensor, name: str = "") -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from convoxel.graph.compile import compile
+from convoxel.graph.load import load
 from convoxel.graph.run.program import Program
-from convoxel.graph.store.load import load
 from convoxel.native import instruction_set
 from tools.conformance import MATRIX_UNIT
 
@@ -57,8 +57,8 @@ def test_auto_keeps_all_digits() -> None:
     assert "bf16x3" not in used(program) and distance(program) < 1e-6
 
 
-def test_fast_takes_sixteen_where_there_is_a_unit() -> None:
-    program = compile(network(), image(), algorithm="fast", verify=True)
+def test_high_precision_takes_sixteen_where_there_is_a_unit() -> None:
+    program = compile(network(), image(), precision="high", verify=True)
     assert ("bf16x3" in used(program)) == HAS_UNIT
     assert distance(program) < 2e-5
     assert (distance(program) > 1e-6) == HAS_UNIT
@@ -74,10 +74,10 @@ def test_pytorchs_setting_is_followed() -> None:
 
 
 def test_files_keep_the_choice_unless_told_otherwise(tmp_path: Path) -> None:
-    compile(network(), image(), algorithm="fast").save(tmp_path / "net.cvx")
+    compile(network(), image(), precision="high").save(tmp_path / "net.cvx")
     assert ("bf16x3" in used(load(tmp_path / "net.cvx"))) == HAS_UNIT  # type: ignore[arg-type]
-    direct = load(tmp_path / "net.cvx", algorithm="direct")
-    assert isinstance(direct, Program) and "bf16x3" not in used(direct) and distance(direct) < 1e-6
+    for other in (load(tmp_path / "net.cvx", algorithm="direct"), load(tmp_path / "net.cvx", precision="float32")):
+        assert isinstance(other, Program) and "bf16x3" not in used(other) and distance(other) < 1e-6
 
 
 @pytest.mark.skipif(not HAS_UNIT, reason="this processor has no matrix unit")

@@ -14,10 +14,13 @@ import convoxel as cx
 from convoxel import models
 from convoxel.arithmetic.winograd import error_factor, winograd
 from convoxel.errors import AccuracyError
+from convoxel.graph import verification
 from convoxel.graph.read.torch import numeric
 from convoxel.graph.read.torch.call import RULES, Call
-from convoxel.graph.run import verification
-from convoxel.graph.run.verification import error_growth, verify_program
+from convoxel.graph.run import accuracy
+from convoxel.graph.run.accuracy import error_growth
+from convoxel.graph.run.step_table import StepRow
+from convoxel.graph.verification import verify_program
 
 
 def network(dims: int = 2) -> nn.Module:
@@ -76,15 +79,15 @@ def test_labels_and_results_that_are_not_finite() -> None:
     program = cx.compile(Several(), torch.zeros(1, 3, 5, 5), verify=True)
     assert program.verification is not None and program.verification.max_error < 1e-6
     x = np.ones((1, 2, 3), np.float32)
-    assert verification._distance(x, x) == (0, 0)
-    assert verification._distance(x[:, :1], x) == (math.inf, math.inf)
+    assert accuracy._distance(x, x) == (0, 0)
+    assert accuracy._distance(x[:, :1], x) == (math.inf, math.inf)
     broken = x.copy()
     broken[0, 0, 0] = np.nan
-    assert verification._distance(broken, x) == (math.inf, math.inf)
-    assert verification._distance(broken, broken) == (0, 0)
+    assert accuracy._distance(broken, x) == (math.inf, math.inf)
+    assert accuracy._distance(broken, broken) == (0, 0)
     labels = np.arange(8)
-    assert verification._distance(labels[::-1], labels) == (1, 1)
-    assert verification._distance(np.where(labels == 3, 9, labels), labels) == (1, 1 / 8)
+    assert accuracy._distance(labels[::-1], labels) == (1, 1)
+    assert accuracy._distance(np.where(labels == 3, 9, labels), labels) == (1, 1 / 8)
 
 
 class Insisting(nn.Module):
@@ -113,7 +116,10 @@ def test_a_large_network_is_compared_in_float32(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_growth_of_errors_is_that_of_the_algorithms() -> None:
     def growth(algorithm: str, kernel: tuple[int, ...]) -> float:
-        rows = [{"name": "a", "algorithm": algorithm}, {"name": "b", "algorithm": "indirect"}]
+        rows = [
+            StepRow(name=name, operator="conv", algorithm=chosen, shape=(1, 1, *kernel), macs=1, bytes=4)
+            for name, chosen in (("a", algorithm), ("b", "indirect"))
+        ]
         return error_growth(rows, {"w": np.zeros((1, 1, *kernel))}, {"a": ("x", "w")})
 
     four, six = error_factor(winograd(4, 3)), error_factor(winograd(6, 3))

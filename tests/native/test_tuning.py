@@ -32,9 +32,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
     found: list[Problem] = []
     measure = tuning.time_candidates
 
-    def count(problem: Problem, *arguments: object) -> dict[str, float]:
+    def count(problem: Problem, *arguments: object, **more: object) -> dict[str, float]:
         found.append(problem)
-        return measure(problem, *arguments)
+        return measure(problem, *arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tuning, "time_candidates", count)
     return found

@@ -135,7 +135,7 @@ EXTERNAL: dict[str, tuple[str, dict[str, Any], str]] = {
 
 def saved(folder: Path) -> Path:
     """A .cvx file that is as it should be."""
-    from convoxel.graph.store.load import load
+    from convoxel.graph.load import load
 
     (folder / "source.onnx").write_bytes(valid())
     path = folder / "net.cvx"
@@ -305,7 +305,7 @@ _add_cases()
 def outcomes(folder: Path) -> Iterator[dict[str, Any]]:
     """Load and run every case; yield what became of it."""
     from convoxel.errors import ConvoxelError
-    from convoxel.graph.store.load import load
+    from convoxel.graph.load import load
 
     x = np.ones((1, 3, 8, 8), np.float32)
     saved(folder)

@@ -65,7 +65,7 @@ def first_output(y: Any) -> Any:
 
 
 def _convoxel(task: Task) -> Run:
-    from convoxel.graph.store.load import load
+    from convoxel.graph.load import load
 
     program, x = load(task.folder / "net.cvx", task.threads), task.x
     return lambda: program(x)
@@ -111,7 +111,7 @@ def _openvino(task: Task) -> Run:
 
 
 ENGINES: Mapping[str, Engine] = {
-    OURS: Engine(_convoxel, ("convoxel.graph.store.load",)),
+    OURS: Engine(_convoxel, ("convoxel.graph.load",)),
     "pytorch": Engine(_pytorch, ("torch",)),
     "pytorch-cl": Engine(_pytorch_channels_last, ("torch",), (2, 3)),
     "torch.compile": Engine(_torch_compile, ("torch",)),

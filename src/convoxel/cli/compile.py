@@ -103,8 +103,8 @@ def _from_file(
     path: str, shape: str | None, threads: int | None, assign: list[str] | None, algorithm: str, measured: bool
 ) -> tuple[str, tuple[int, ...], Any]:
     """Return name, input shape and program of an ONNX file or a saved program."""
+    from convoxel.graph.load import load
     from convoxel.graph.run.program import Program
-    from convoxel.graph.store.load import load
 
     if assign or measured:
         raise ConfigError(f"set, tune, verify: they do not go with {Path(path).suffix} files. Leave them out.")

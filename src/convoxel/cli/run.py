@@ -26,7 +26,7 @@ def run_program(
     """Run a compiled network on arrays; PyTorch is not needed."""
     import numpy as np
 
-    from convoxel.graph.store.load import load
+    from convoxel.graph.load import load
 
     begun = time.perf_counter()
     loaded = load(program, threads)

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from convoxel.errors import ConvoxelError
-from convoxel.graph.compile import allowed
-from convoxel.graph.passes import optimise
+from convoxel.graph.compile import matmul_precision
 from convoxel.graph.read.torch import read
 from convoxel.graph.run.program import Program
 
@@ -133,8 +132,8 @@ class _Piece:
                     x if weight else slot for x, weight, slot in zip(inputs, self._weights, self._slots, strict=True)
                 ]
                 imported = read(_Frozen(self._piece, slots), [x.detach() for x in tensors])
-                self._program = Program(
-                    optimise(imported.graph), imported.structure, threads=self._threads, algorithm=allowed("auto")
+                self._program = Program.from_graph(
+                    imported.graph, imported.structure, threads=self._threads, precision=matmul_precision()
                 )
                 self._stamp = stamp
             return self._program

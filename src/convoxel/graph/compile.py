@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from convoxel.errors import ConfigError, GraphError, ShapeError
-from convoxel.graph.passes import optimise
 from convoxel.graph.run.program import Program
+from convoxel.graph.store.record import check_settings
 
 __all__ = ["compile"]
 
@@ -21,6 +21,7 @@ def compile(
     threads: int | None = None,
     tune: bool = False,
     algorithm: str = "auto",
+    precision: str | None = None,
     verify: bool = False,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> Program:
@@ -38,10 +39,11 @@ def compile(
         threads: how many threads a call uses; all that the process may use by default.
         tune: for every convolution of the example's sizes, measure the three algorithms of least expected cost and
             keep the fastest; remembered in the cache folder (``CONVOXEL_CACHE``), so that the next time is free.
-        algorithm: ``"auto"``; ``"fast"``, which also takes products of numbers with 16 binary digits where the
-            processor has a unit for them (AMX: relative errors of some 1e-5 instead of 1e-6); ``"direct"``, no more
-            rounding than direct sums; or one of ``convoxel.algorithms()`` for every convolution. ``"auto"`` means
-            ``"fast"`` where ``torch.set_float32_matmul_precision("high")`` has allowed as much.
+        algorithm: ``"auto"``, the one of least expected cost; ``"direct"``, no more rounding than direct sums; or one
+            of ``convoxel.algorithms()`` for every convolution.
+        precision: ``"float32"``; or ``"high"``, which lets ``"auto"`` multiply numbers of 16 binary digits where the
+            processor has a unit for them (AMX: relative errors of some 1e-5 instead of 1e-6). By default what
+            ``torch.set_float32_matmul_precision`` says, which is ``"float32"`` unless somebody lowered it.
         verify: run program and model on random input of the example's sizes and compare; the figures are then in
             ``program.verification``. Takes a few runs of the model, in float64 where that is affordable.
         on_progress: for ``tune``: called with (convolutions done, convolutions to measure, the next one).
@@ -49,7 +51,8 @@ def compile(
     Raises:
         GraphError: the model is no module, or ``torch.export`` cannot record it.
         ShapeError: an example holds fractions of another type than float32, or has an axis of size 0 besides the batch.
-        ConfigError: ``threads`` is below 1, or ``tune`` and ``algorithm`` contradict each other.
+        ConfigError: ``threads`` is below 1, there is no such ``precision``, or ``tune`` and ``algorithm`` contradict
+            each other.
         UnsupportedError: the forced ``algorithm`` cannot run some convolution, or a size depends on values.
         AccuracyError: with ``verify``: program and model differ by more than rounding explains.
 
@@ -62,13 +65,11 @@ def compile(
 
     from convoxel.graph.read.torch import read
 
-    if threads is not None and threads < 1:
-        raise ConfigError(f"compile: threads is {threads}, expected at least 1, or None for all")
+    check_settings("compile", threads, precision)
     if tune and algorithm != "auto":
         raise ConfigError(
             f"compile: tune=True chooses algorithms, but algorithm={algorithm!r} forces one; give one of both"
         )
-    algorithm = allowed(algorithm)
     if not isinstance(model, torch.nn.Module):
         raise GraphError(
             f"compile: model is a {type(model).__name__}, expected a torch.nn.Module; wrap a function in a module"
@@ -78,29 +79,29 @@ def compile(
         raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
     imported = read(model, examples)
     _warn(imported.foreign)
-    program = Program(
-        optimise(imported.graph),
+    program = Program.from_graph(
+        imported.graph,
         imported.structure,
         threads=threads,
         algorithm=algorithm,
-        source=str(imported.graph),
+        precision=precision or matmul_precision(),
     )
     arrays = [example.numpy() for example in examples]
     program.prepare(*arrays)  # whatever does not fit is refused here, not at the first call
     if tune:
         program = program.tuned(*arrays, on_progress=on_progress)
     if verify:
-        from convoxel.graph.run.verification import check_program
+        from convoxel.graph.verification import check_program
 
-        program.verification = check_program(program, model, examples)
+        program = program.replace(verification=check_program(program, model, examples))
     return program
 
 
-def allowed(algorithm: str) -> str:
-    """Return ``algorithm``, or ``"fast"`` for ``"auto"`` where PyTorch's precision of float32 products is lowered."""
+def matmul_precision() -> str:
+    """Return ``"high"`` where PyTorch's precision of float32 products is lowered, else ``"float32"``."""
     import torch
 
-    return "fast" if algorithm == "auto" and torch.get_float32_matmul_precision() != "highest" else algorithm
+    return "float32" if torch.get_float32_matmul_precision() == "highest" else "high"
 
 
 def _as_tensor(example: Any, index: int, torch: Any) -> Any:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from convoxel.errors import ShapeError, UnsupportedError
 from convoxel.graph.read.reader import NeedsValue
 from convoxel.graph.run.execution import Memory
+from convoxel.graph.run.lru_cache import LruCache
 from convoxel.graph.run.program import Program
-from convoxel.graph.run.recent import Recent
+from convoxel.graph.run.step_table import ProfileRow
 
 __all__ = ["Specialised"]
 
@@ -35,7 +36,7 @@ class Specialised:
         self._inputs = tuple(inputs)
         self._decisive = decisive
         self._make = make
-        self._programs: Recent[Program] = Recent(_MAX_PROGRAMS)
+        self._programs: LruCache[Program] = LruCache(_MAX_PROGRAMS)
 
     def __repr__(self) -> str:
         return f"Specialised({', '.join(self._inputs)}; sizes depend on {', '.join(sorted(self._decisive))})"
@@ -50,7 +51,7 @@ class Specialised:
         program, rest = self._chosen(inputs)
         program.prepare(*rest)
 
-    def profile(self, *inputs: Any) -> list[dict[str, Any]]:
+    def profile(self, *inputs: Any) -> list[ProfileRow]:
         """Return one row per step; see ``Program``."""
         program, rest = self._chosen(inputs)
         return program.profile(*rest)

@@ -130,7 +130,7 @@ def _is_program(model: Any) -> bool:
 def _read_graph(path: Path) -> Any:
     """Return the graph in a file: of an ONNX file as it is written, before any pass."""
     if path.suffix != ".onnx":
-        from convoxel.graph.store.load import load
+        from convoxel.graph.load import load
 
         return load(path).graph  # type: ignore[union-attr]  # a saved program is never specialised
     from convoxel.graph.read.onnx import open_model, read

@@ -6,6 +6,7 @@ arena (buffer 0) or in one of the caller's buffers (1, 2, …). An absent spatia
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -182,8 +183,8 @@ class Plan:
         threads: how many threads a run uses; None for all that the process may use. The result is the same,
             bit by bit, for any number.
         isa: instruction set, by default the one in use (``build_info()["instruction_set"]``).
-        winners: the algorithm that "auto" stands for, by the text of a ``Problem``; where it names none that can
-            run, the expected cost decides.
+        winners: measured choices: an algorithm by the text of a ``Problem``; where the family of a step ("auto")
+            lacks it or it cannot run, the expected cost decides.
 
     Each method that adds a step raises ``ShapeError`` if its views do not fit.
     """
@@ -220,12 +221,11 @@ class Plan:
         gate: ``(n, 1, 1, 1, c)``, one factor for each image and channel of src (squeeze-and-excite).
         """
         problem = Problem.of(convolution, src, dst, activation, residual is not None, gate is not None)
-        if algorithm == "auto" and self._winners:
-            winner = self._winners.get(str(problem), "auto")
-            if math.isfinite(
-                dict(self.candidates(convolution, src, dst, gated=gate is not None)).get(winner, math.inf)
-            ):
-                algorithm = winner
+        winner = self._winners.get(str(problem)) if self._winners else None
+        if winner is not None:
+            with contextlib.suppress(ValueError):  # nothing of the family can run: adding the step says why
+                costs = dict(self.candidates(convolution, src, dst, algorithm, gate is not None))
+                algorithm = winner if math.isfinite(costs.get(winner, math.inf)) else algorithm
         self._add(
             "convolve",
             dst,

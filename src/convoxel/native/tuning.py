@@ -34,7 +34,11 @@ Progress = Callable[[int, int, str], None]
 
 
 def time_candidates(
-    problem: Problem, threads: int | None = None, isa: str | None = None, count: int = _CANDIDATES
+    problem: Problem,
+    threads: int | None = None,
+    isa: str | None = None,
+    count: int = _CANDIDATES,
+    algorithm: str = "auto",
 ) -> dict[str, float]:
     """Seconds that the ``count`` algorithms of least expected cost take for one run of a problem.
 
@@ -45,6 +49,7 @@ def time_candidates(
         problem: what to run.
         threads, isa: as in ``Plan``.
         count: at most how many candidates.
+        algorithm: the family that they are of, as in ``Plan.candidates``.
 
     >>> problem = Problem((1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 0, 0), 1, False, (1, 1, 4, 4, 8), (1, 1, 4, 4, 8))
     >>> "pointwise" in time_candidates(problem, threads=1)
@@ -55,7 +60,7 @@ def time_candidates(
     shapes = (problem.in_shape, problem.out_shape, problem.out_shape, gates)
     views = [View.dense(i, 0, shape) for i, shape in enumerate(shapes, start=1)]
     src, dst, residual, gate = views
-    ranked = Plan(0, 4, threads, isa=isa).candidates(layer, src, dst, gated=problem.gated)
+    ranked = Plan(0, 4, threads, isa=isa).candidates(layer, src, dst, algorithm, problem.gated)
     names = [name for name, cost in ranked if math.isfinite(cost)][:count]
     if len(names) < 2:
         return dict.fromkeys(names, 0.0)
@@ -109,6 +114,7 @@ def tune(
     threads: int | None = None,
     isa: str | None = None,
     on_progress: Progress | None = None,
+    algorithm: str = "auto",
 ) -> dict[str, str]:
     """The fastest algorithm of each problem on this machine, by the problem's text; for ``Plan(winners=…)``.
 
@@ -119,27 +125,28 @@ def tune(
         problems: repeated ones are measured once.
         threads, isa: as in ``Plan``; they belong to the key.
         on_progress: called with (problems done, problems to measure, the next one) before each and at the end.
+        algorithm: the family to choose from, as in ``Plan.candidates``; each has winners of its own.
     """
-    known = known_winners(threads, isa)
+    known = known_winners(threads, isa, algorithm)
     missing = [problem for problem in dict.fromkeys(problems) if str(problem) not in known]
     found: dict[str, str] = {}
     report = on_progress or (lambda done, total, problem: None)
     try:
         for done, problem in enumerate(missing):
             report(done, len(missing), str(problem))
-            times = time_candidates(problem, threads, isa)
+            times = time_candidates(problem, threads, isa, algorithm=algorithm)
             found[str(problem)] = min(times, key=times.__getitem__)
     finally:
         if found:
-            _remember(_machine(threads, isa), found)
+            _remember(_machine(threads, isa, algorithm), found)
     if missing:
         report(len(missing), len(missing), "")
     return {**known, **found}
 
 
-def known_winners(threads: int | None = None, isa: str | None = None) -> dict[str, str]:
-    """The remembered winners of this machine for this number of threads: problem as text → algorithm."""
-    return _read().get(_machine(threads, isa), {})
+def known_winners(threads: int | None = None, isa: str | None = None, algorithm: str = "auto") -> dict[str, str]:
+    """The remembered winners of this machine for this number of threads and family: problem as text → algorithm."""
+    return _read().get(_machine(threads, isa, algorithm), {})
 
 
 def remembered_count() -> int:
@@ -175,13 +182,14 @@ def _remember(machine: str, found: Mapping[str, str]) -> None:
     write_cache(TUNING_FILE, {"winners": {name: winners for name, winners in machines.items() if winners}})
 
 
-def _machine(threads: int | None, isa: str | None) -> str:
+def _machine(threads: int | None, isa: str | None, algorithm: str) -> str:
     """The text under which winners are kept: all that makes the same algorithm faster or slower."""
     from convoxel import __version__
 
     held = " ".join(f"{cache['name']} {cache['size_bytes']}" for cache in caches())
     set_ = isa or instruction_set()
-    return f"{processor()}, {held}; {set_}; threads {resolve_threads(threads)}; engine {__version__}-{_build()}"
+    family = "" if algorithm == "auto" else f"; of {algorithm}"
+    return f"{processor()}, {held}; {set_}; threads {resolve_threads(threads)}; engine {__version__}-{_build()}{family}"
 
 
 @functools.cache

@@ -1,12 +1,13 @@
-"""The native steps of a graph for given input sizes, and the runs of them between foreign operators."""
+"""A graph planned for given input sizes: native steps in runs, and the operators on arrays between them."""
 
 from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,16 @@ from convoxel import native
 from convoxel.errors import ConvoxelError, ShapeError
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph, Node
 from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.step import PackedWeights, Step, copy
 from convoxel.graph.operators.table import OPERATORS, infer_shapes
 from convoxel.graph.operators.view import full, full_axis, narrow_view
 from convoxel.graph.run.placement import Places, converts_freely, place
 
-__all__ = ["Execution", "HostCall", "Memory", "NativeRun", "plan_execution"]
+__all__ = ["CONTRADICTIONS", "Execution", "HostCall", "Memory", "NativeRun", "plan_execution"]
+
+# What NumPy and the engine raise where the graph of a file asks for the impossible.
+CONTRADICTIONS = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class HostCall:
 class Execution:
     """Everything that a run needs, for one set of input sizes."""
 
+    graph: Graph
     sizes: Mapping[str, int]
     shapes: Mapping[str, Shape]
     plan: native.Plan
@@ -64,11 +70,92 @@ class Execution:
     memory: Memory
     macs: Mapping[str, int]
 
+    @cached_property
+    def is_native(self) -> bool:
+        """Whether one run of native steps is everything, so that nothing must survive in the arena between runs."""
+        return len(self.parts) == 1 and isinstance(self.parts[0], NativeRun)
+
+    def run(self, arrays: Sequence[Array], times: dict[str, float] | None = None) -> list[Array]:
+        """Return the outputs for contiguous inputs; ``times`` takes the seconds of every native step and host call."""
+        values = self._known_arrays(arrays)
+        buffers = [self.packed[n] if n in self.packed else values[n] for n in self.buffers]
+        arena = None if self.is_native else self.plan.new_arena()
+        for part in self.parts:
+            if isinstance(part, NativeRun):
+                _run_steps(self.plan, buffers, part, arena, times)
+                continue
+            begun = time.perf_counter()
+            for name, array in _call_host(part.node, values, self):
+                values[name] = array
+                if name in self.buffers:
+                    buffers[self.buffers[name] - 1] = np.ascontiguousarray(array)
+            if times is not None:
+                times[part.node.name] = time.perf_counter() - begun
+        given = {id(array) for array in (*arrays, *self.graph.constants.values())}
+        return [_own(values[name], given) for name in self.graph.outputs]
+
+    def _known_arrays(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        """Return the arrays that exist before the first step: inputs, constants, and memory for results."""
+        values = dict(self.graph.constants)
+        for value, array in zip(self.graph.inputs, arrays, strict=True):
+            values[value.name] = array
+        for name in self.buffers:
+            if name not in values:
+                values[name] = _allocate(self.shapes[name])
+        return values
+
+
+def _allocate(shape: Shape) -> NDArray[np.float32]:
+    """Return memory for a result that native steps will write."""
+    return np.empty(shape, np.float32)
+
+
+def _run_steps(
+    plan: native.Plan,
+    buffers: list[Array],
+    part: NativeRun,
+    arena: NDArray[np.float32] | None,
+    times: dict[str, float] | None,
+) -> None:
+    if times is None:
+        plan.run(buffers, part.first, part.last, arena=arena)
+    elif arena is None:
+        times.update((str(i), row["time_s"]) for i, row in enumerate(plan.profile(buffers)))
+    else:
+        for index in range(part.first, part.last):
+            begun = time.perf_counter()
+            plan.run(buffers, index, index + 1, arena=arena)
+            times[str(index)] = time.perf_counter() - begun
+
+
+def _call_host(node: Node, values: Mapping[str, Array], execution: Execution) -> Sequence[tuple[str, Array]]:
+    """Run an operator on arrays and return its results by name."""
+    host = OPERATORS[node.operator].host
+    assert host is not None
+    try:
+        results = host(node, [values[name] if name else None for name in node.inputs], execution.sizes)
+    except CONTRADICTIONS as reason:  # such as an index, computed by the network, that lies outside
+        raise ShapeError(f"program: {node.operator} {node.name} cannot run on these values: {reason}") from reason
+    for value, result in zip(node.outputs, results, strict=True):
+        expected = execution.shapes[value.name]
+        if result is not None and tuple(result.shape) != expected:
+            raise ShapeError(
+                f"program: {node.name} returned {tuple(result.shape)}, but {expected} was planned; "
+                "compile again with an example of this size"
+            )
+    return [(value.name, result) for value, result in zip(node.outputs, results, strict=True)]
+
+
+def _own(array: Array, given: set[int]) -> Array:
+    """Return an array that nobody else writes to: a copy of what came from the caller or from the network."""
+    fresh = id(array) not in given and array.flags.owndata and array.flags.writeable
+    return np.asarray(array, order="C") if fresh else np.array(array, order="C")
+
 
 def plan_execution(
     graph: Graph,
     sizes: Mapping[str, int],
-    kernels: PackedWeights,
+    packed_weights: PackedWeights,
     *,
     threads: int | None = None,
     algorithm: str = "auto",
@@ -98,12 +185,13 @@ def plan_execution(
             parts.append(HostCall(node.resolved(sizes)))
             continue
         try:
-            _add_steps(graph, places, plan, node.resolved(sizes), kernels, algorithm)
+            _add_steps(graph, places, plan, node.resolved(sizes), packed_weights, algorithm)
         except ConvoxelError as error:
             raise type(error)(f"{node.operator} {node.name}: {error}") from None
     if len(plan) > begun:
         parts.append(NativeRun(begun, len(plan)))
     return Execution(
+        graph=graph,
         sizes=dict(sizes),
         shapes=shapes,
         plan=plan,
@@ -128,7 +216,7 @@ def _check_memory(graph: Graph, shapes: Mapping[str, Shape], installed: int) -> 
 
 
 def _add_steps(
-    graph: Graph, places: Places, plan: native.Plan, node: Node, kernels: PackedWeights, algorithm: str
+    graph: Graph, places: Places, plan: native.Plan, node: Node, packed_weights: PackedWeights, algorithm: str
 ) -> None:
     row = OPERATORS[node.operator]
     source = node.inputs[0]
@@ -154,7 +242,7 @@ def _add_steps(
                 shapes=[places.shapes[name] if name else None for name in node.inputs],
                 constants=[graph.constants[n] if constant[i] else None for i, n in enumerate(node.inputs)],
                 plan=plan,
-                kernels=kernels,
+                kernels=packed_weights,
                 algorithm=algorithm,
             )
         )
@@ -195,7 +283,7 @@ def _memory(graph: Graph, places: Places) -> Memory:
 def _macs(graph: Graph, sizes: Mapping[str, int], shapes: Mapping[str, Shape]) -> dict[str, int]:
     macs = {}
     for node in graph.nodes:
-        operands: Sequence[Any] = [shapes[name] if name else None for name in node.inputs]
+        operands = [shapes[name] if name else None for name in node.inputs]
         results = [shapes[value.name] for value in node.outputs]
         macs[node.name] = OPERATORS[node.operator].macs(node.resolved(sizes), operands, results)
     return macs

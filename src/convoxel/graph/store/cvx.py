@@ -1,22 +1,27 @@
-"""Programs in files: ``.cvx``, a safetensors file whose metadata holds the graph as JSON.
+"""Programs in files: ``.cvx``, a safetensors file whose metadata holds the graphs as JSON.
 
-Format, version 1. The file is a safetensors file (an 8-byte length, a JSON header, the tensors' bytes). Its tensors are
-the graph's constants, under their names. Its metadata, all texts:
+Format, version 2. The file is a safetensors file (an 8-byte length, a JSON header, the tensors' bytes). Its tensors are
+the constants of the graph, under their names, and those of the recorded graph alone. Its metadata, all texts:
 
 ``format``
     ``"convoxel-program"``
 ``version``
-    ``"1"``; a reader refuses a later one. Anything that an older reader would misunderstand makes a new version.
+    ``"2"``; a reader refuses a later one. Anything that an older reader would misunderstand makes a new version.
 ``program``
-    JSON: ``graph`` (``name``, ``inputs``, ``outputs``, ``nodes``, ``guards``, ``assumptions``), ``structure`` (how
-    results are nested), ``algorithm`` and ``winners`` (measured choices). A value is
-    ``[name, shape, type, layout]``, a node ``[operator, name, inputs, outputs, attributes]``; a size that follows from
-    the input's is ``{"size": "h // 2"}``, an infinite number ``{"number": "inf"}``; lists stand for tuples.
+    JSON: ``graph`` (``name``, ``inputs``, ``outputs``, ``nodes``, ``guards``, ``assumptions``), ``structure`` (nesting
+    of the results), ``algorithm``, ``precision``, ``winners`` (measured choices) and ``recorded`` (the graph before all
+    passes, or null). A value is ``[name, shape, type, layout]``, a node
+    ``[operator, name, inputs, outputs, attributes]``; a size that follows from the input's is ``{"size": "h // 2"}``,
+    an infinite number ``{"number": "inf"}``; lists stand for tuples. ``recorded`` has ``constants`` besides: by name,
+    ``[type, shape]`` of one whose numbers nobody needs, or the name of a tensor of the file; ``tensors`` names those
+    that are no constants of ``graph``.
 ``sha256``
     of the text ``program``, then of every tensor in order of names: name, type, shape and bytes.
 
+Version 1 lacks ``precision`` (``algorithm`` is ``"fast"`` for ``"high"``) and ``recorded``.
+
 The graph is stored after all passes, so loading reads, checks and plans, and needs neither PyTorch nor onnx. Nothing in
-the file is code: operators are names in ``opset``, sizes are parsed by ``size``.
+the file is code: operators are names of rows, sizes are parsed by ``size``.
 """
 
 from __future__ import annotations
@@ -25,30 +30,30 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError, GraphError, UnsupportedError
-from convoxel.files.atomic import write_bytes
 from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
+from convoxel.graph.ir.shape_only import ShapeOnly
 from convoxel.graph.ir.size import Size
 from convoxel.graph.operators.table import OPERATORS, make_node, verify
 from convoxel.graph.passes import check_layouts
-from convoxel.graph.store.tensor_file import TensorFile
-
-if TYPE_CHECKING:
-    from convoxel.graph.run.program import Program
+from convoxel.graph.store.record import ProgramRecord, check_settings
+from convoxel.graph.store.tensor_file import TensorFile, write_tensors
 
 __all__ = ["FORMAT", "VERSION", "check_target", "read_program", "write_program"]
 
 FORMAT = "convoxel-program"
-VERSION = 1
+VERSION = 2
 _KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
+
+Tensors = dict[str, NDArray[Any]]
 
 
 def check_target(path: str | Path) -> Path:
@@ -61,52 +66,44 @@ def check_target(path: str | Path) -> Path:
     return target
 
 
-def write_program(
-    path: str | Path, graph: Graph, structure: Structure, algorithm: str, winners: Mapping[str, str]
-) -> None:
+def write_program(path: str | Path, program: ProgramRecord) -> None:
     """Write a program; an older file of that name is replaced only by a whole one.
 
-    Raises ``UnsupportedError`` if parts of it run in PyTorch, ``GraphError`` if the file cannot be written,
-    ``ConfigError`` if its name does not end in .cvx.
+    Raises:
+        UnsupportedError: parts of it run in PyTorch.
+        GraphError: the file cannot be written.
+        ConfigError: the file's name does not end in .cvx.
     """
     target = check_target(path)
-    foreign = [f"{node.name} ({node['label']})" for node in graph.nodes if node.operator == "foreign"]
+    foreign = _foreign(program.graph)
     if foreign:
         raise UnsupportedError(
             f"save: {len(foreign)} node(s) run in PyTorch and cannot be saved: {', '.join(foreign)}. "
             "Leave them out of the model, or keep the model itself and compile it where it runs."
         )
-    text = json.dumps(
-        {
-            "graph": {
-                "name": graph.name,
-                "inputs": [_value(value) for value in graph.inputs],
-                "outputs": list(graph.outputs),
-                "nodes": [_node(node) for node in graph.nodes],
-                "guards": [guard.text for guard in graph.guards],
-                "assumptions": [assumption.text for assumption in graph.assumptions],
-            },
-            "structure": _nested(structure),
-            "algorithm": algorithm,
-            "winners": dict(winners),
-        },
-        allow_nan=False,
-        separators=(",", ":"),
-    )
-    tensors = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in graph.constants.items()}
+    tensors = dict(program.graph.constants)
+    recorded = program.recorded
+    content = {
+        "graph": _graph(program.graph),
+        "structure": _nested(program.structure),
+        "algorithm": program.algorithm,
+        "precision": program.precision,
+        "winners": dict(program.winners),
+        # Nodes that ran in PyTorch and that the passes removed leave a record that no file can hold.
+        "recorded": None if recorded is None or _foreign(recorded) else _recorded(recorded, tensors),
+    }
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     metadata = {"format": FORMAT, "version": str(VERSION), "program": text, "sha256": _digest(text, tensors)}
-    write_bytes(target, safetensors.numpy.save(tensors, metadata), GraphError)
+    write_tensors(target, tensors, metadata)
 
 
-def read_program(path: Path, threads: int | None, algorithm: str = "auto") -> Program:
-    """Return the program in a file that ``write_program`` made; ``algorithm`` replaces the saved one unless "auto".
+def read_program(path: Path) -> ProgramRecord:
+    """Return the program in a file that ``write_program`` made.
 
     Raises ``GraphError`` if the file is broken, of another kind, or of a newer version.
     """
-    from convoxel.graph.run.program import Program
-
     file = TensorFile(path)
-    metadata, tensors = file.metadata, file.tensors
+    metadata, tensors = file.metadata, dict(file.tensors)
     if metadata.get("format") != FORMAT:
         raise GraphError(f"load: {path} is no saved program; expected a file that program.save(…) wrote.")
     version = metadata.get("version", "")
@@ -120,15 +117,24 @@ def read_program(path: Path, threads: int | None, algorithm: str = "auto") -> Pr
         raise GraphError(f"load: {path} is damaged: its checksum is another. Save or copy the program again.")
     try:
         content = json.loads(text)
-        graph = _graph(content["graph"], tensors)
+        recorded = _read_recorded(content.get("recorded"), tensors)
+        graph = _read_graph(content["graph"], tensors)
         structure = _structure(content["structure"], len(graph.outputs))
         verify(graph)
         check_layouts(graph)
-        saved, winners = str(content["algorithm"]), {str(k): str(v) for k, v in content["winners"].items()}
+        algorithm, precision = str(content["algorithm"]), str(content.get("precision", "float32"))
+        if int(version) == 1 and algorithm == "fast":
+            algorithm, precision = "auto", "high"
+        check_settings("load", precision=precision)
+        winners = {str(problem): str(name) for problem, name in content["winners"].items()}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as reason:
         raise GraphError(f"load: {path} holds no valid program ({reason}). Save the program again.") from reason
-    algorithm = saved if algorithm == "auto" else algorithm
-    return Program(graph, structure, threads=threads, algorithm=algorithm, winners=winners, file=file)
+    return ProgramRecord(graph, structure, recorded, algorithm, precision, winners, file)
+
+
+def _foreign(graph: Graph) -> list[str]:
+    """Return the nodes that call PyTorch."""
+    return [f"{node.name} ({node['label']})" for node in graph.nodes if node.operator == "foreign"]
 
 
 def _digest(text: str, tensors: Mapping[str, NDArray[Any]], after_each: Callable[[], None] = lambda: None) -> str:
@@ -142,6 +148,33 @@ def _digest(text: str, tensors: Mapping[str, NDArray[Any]], after_each: Callable
 
 
 # ---- to JSON ---------------------------------------------------------------------------------------------
+
+
+def _graph(graph: Graph) -> dict[str, Any]:
+    return {
+        "name": graph.name,
+        "inputs": [_value(value) for value in graph.inputs],
+        "outputs": list(graph.outputs),
+        "nodes": [_node(node) for node in graph.nodes],
+        "guards": [guard.text for guard in graph.guards],
+        "assumptions": [assumption.text for assumption in graph.assumptions],
+    }
+
+
+def _recorded(graph: Graph, tensors: Tensors) -> dict[str, Any]:
+    """Return the recorded graph; constants that it has alone, and whose numbers count, are added to ``tensors``."""
+    constants: dict[str, Any] = {}
+    added = []
+    for name, array in graph.constants.items():
+        if isinstance(array, ShapeOnly):
+            constants[name] = [str(array.dtype), list(array.shape)]
+        elif tensors.get(name) is array:
+            constants[name] = name
+        else:
+            constants[name] = unused = next(n for i in count() if (n := f"recorded/{i}") not in tensors)
+            tensors[unused] = array
+            added.append(unused)
+    return {**_graph(graph), "constants": constants, "tensors": added}
 
 
 def _value(value: Value) -> list[Any]:
@@ -179,16 +212,37 @@ def _nested(structure: Structure) -> Any:
 # ---- from JSON -------------------------------------------------------------------------------------------
 
 
-def _graph(content: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Graph:
+def _read_graph(content: Mapping[str, Any], constants: Tensors) -> Graph:
     return Graph(
         str(content["name"]),
         tuple(_read_value(value) for value in content["inputs"]),
         tuple(map(str, content["outputs"])),
         tuple(_read_node(*node) for node in content["nodes"]),
-        dict(tensors),
+        constants,
         tuple(Size(guard) for guard in content["guards"]),
         tuple(Size(assumption) for assumption in content["assumptions"]),
     )
+
+
+def _read_recorded(content: Mapping[str, Any] | None, tensors: Tensors) -> Graph | None:
+    """Return the recorded graph, if there is one; tensors that it has alone are taken out of ``tensors``."""
+    if content is None:
+        return None
+    constants = {name: _read_constant(known, tensors) for name, known in content["constants"].items()}
+    for name in content["tensors"]:
+        del tensors[name]
+    graph = _read_graph(content, constants)
+    verify(graph)
+    return graph
+
+
+def _read_constant(content: Any, tensors: Tensors) -> NDArray[Any]:
+    if isinstance(content, str):
+        return tensors[content]
+    dtype, shape = content
+    if np.dtype(dtype).kind not in _KINDS:
+        raise ValueError(f"a constant has type {dtype}")
+    return ShapeOnly(shape, dtype)
 
 
 def _read_value(content: Any) -> Value:

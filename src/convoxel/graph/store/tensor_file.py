@@ -1,7 +1,7 @@
-"""The tensors of a safetensors file, of which the large ones stay in the file until the engine packs them.
+"""Safetensors files: written tensor by tensor, read so that large tensors stay in the file until the engine packs them.
 
-A network's weights are most of its memory, and the engine keeps a packed copy of them. What it packs from is therefore
-mapped: pages come as they are read and go as they are packed, so that a loaded network holds its weights once.
+A network's weights are most of its memory, and the engine keeps a packed copy of them. The file is therefore mapped:
+pages come when they are read and go when they are packed, so that a loaded network holds its weights once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,46 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from convoxel.errors import GraphError
-from convoxel.native import FileMemory
+from convoxel.errors import GraphError, UnsupportedError
+from convoxel.files.atomic import open_atomic
+from convoxel.files.mapping import FileMemory
 
-__all__ = ["TensorFile"]
+__all__ = ["TensorFile", "write_tensors"]
 
+_TYPES = {"bool": "BOOL", "bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"} | {
+    f"{sign}int{bits}": f"{sign or 'i'}{bits}".upper() for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
 _SMALLEST = 1 << 16  # bytes of a tensor that is worth a mapping
 # Where pages cannot be given back, tensors are copied.
 _MAPS = hasattr(mmap, "MADV_DONTNEED")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file in one step, without a second copy of the tensors in memory.
+
+    The file is the header's length in 8 bytes, the header (JSON, filled up with blanks to a multiple of 8 bytes), and
+    the tensors' bytes in the header's order: those of the largest numbers first, so that all are aligned.
+
+    Raises:
+        UnsupportedError: the format has no such type.
+        GraphError: the file cannot be written.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    begin = 0
+    for name, array in ordered:
+        if array.dtype.name not in _TYPES:
+            raise UnsupportedError(f"save: constant {name} is {array.dtype}, which the format cannot hold")
+        end = begin + array.nbytes
+        header[name] = {"dtype": _TYPES[array.dtype.name], "shape": array.shape, "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open_atomic(path, GraphError) as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for _, array in ordered:
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 class TensorFile:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError, GraphError
-from convoxel.graph.passes import optimise
 from convoxel.graph.read.reader import NeedsValue
 from convoxel.graph.run.program import Program
 from convoxel.graph.specialised import Specialised
+from convoxel.graph.store.cvx import read_program
+from convoxel.graph.store.record import check_settings
 
-__all__ = ["load"]
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["from_onnx", "load"]
 
 
-def load(path: str | Path, threads: int | None = None, algorithm: str = "auto") -> Program | Specialised:
+def load(
+    path: str | Path, threads: int | None = None, algorithm: str = "auto", precision: str | None = None
+) -> Program | Specialised:
     """Return the network in a file as a program of native steps.
 
     An ``.onnx`` file is read, rewritten and planned as ``compile`` does with a module; a ``.cvx`` file, which
@@ -27,6 +33,7 @@ def load(path: str | Path, threads: int | None = None, algorithm: str = "auto") 
         path: ``.onnx`` (operator sets 6 and later; external data inside the file's folder) or ``.cvx``.
         threads: how many threads a call uses; all that the process may use by default.
         algorithm: of every convolution, as in ``compile``; ``"auto"`` for a ``.cvx`` file is what it was saved with.
+        precision: as in ``compile``; by default what a ``.cvx`` file was saved with, and ``"float32"`` for ``.onnx``.
 
     Returns:
         A program; where the values of some inputs decide sizes, one that makes a program for each value.
@@ -35,26 +42,28 @@ def load(path: str | Path, threads: int | None = None, algorithm: str = "auto") 
         GraphError: the file cannot be read, is damaged, or contradicts itself.
         UnsupportedError: nodes have no counterpart here; the message lists all of them.
         ShapeError: sizes within the network do not fit.
-        ConfigError: ``threads`` is below 1, or the file has another ending.
+        ConfigError: ``threads`` is below 1, there is no such ``precision``, or the file has another ending.
 
     >>> load("net.txt")
     Traceback (most recent call last):
     convoxel.errors.ConfigError: load: net.txt ends in '.txt'; expected .onnx or .cvx
     """
     source = Path(path)
-    if threads is not None and threads < 1:
-        raise ConfigError(f"load: threads is {threads}, expected at least 1, or None for all")
+    check_settings("load", threads, precision)
     if source.suffix == ".cvx":
-        from convoxel.graph.store.cvx import read_program
-
-        return read_program(source, threads, algorithm)
+        saved = Program(**vars(read_program(source)), threads=threads)
+        return saved.replace(
+            algorithm=saved.algorithm if algorithm == "auto" else algorithm, precision=precision or saved.precision
+        )
     if source.suffix != ".onnx":
         raise ConfigError(f"load: {source} ends in {source.suffix!r}; expected .onnx or .cvx")
-    return from_onnx(source, threads, algorithm)
+    return from_onnx(source, threads, algorithm, precision or "float32")
 
 
-def from_onnx(source: Any, threads: int | None = None, algorithm: str = "auto") -> Program | Specialised:
-    """Return the program of an ONNX file (a path) or model (``onnx.ModelProto``)."""
+def from_onnx(
+    source: Path | onnx.ModelProto, threads: int | None = None, algorithm: str = "auto", precision: str = "float32"
+) -> Program | Specialised:
+    """Return the program of an ONNX file or model."""
     try:
         from convoxel.graph.read.onnx import explained, open_model, read
     except ImportError as reason:
@@ -64,7 +73,7 @@ def from_onnx(source: Any, threads: int | None = None, algorithm: str = "auto") 
     def make(values: Mapping[str, NDArray[Any]]) -> Program:
         graph, structure = read(model, values)
         with explained(lambda: "the model"):
-            return Program(optimise(graph), structure, threads=threads, algorithm=algorithm, source=str(graph))
+            return Program.from_graph(graph, structure, threads=threads, algorithm=algorithm, precision=precision)
 
     try:
         return make({})

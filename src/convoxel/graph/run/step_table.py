@@ -1,26 +1,41 @@
-"""What a planned program does, step by step, as rows and as text."""
+"""The steps of a planned program, as rows and as text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
-from convoxel.graph.ir.graph import Graph
+from convoxel.graph.ir.size import Shape
 from convoxel.graph.run.execution import Execution, HostCall
 
-__all__ = ["draw_steps", "draw_table", "step_rows"]
+__all__ = ["ProfileRow", "StepRow", "draw_steps", "draw_table", "step_rows"]
 
 _UNITS = ("B", "KiB", "MiB", "GiB")
 
 
-def step_rows(graph: Graph, execution: Execution) -> list[tuple[str, dict[str, Any]]]:
-    """Return (key into measured times, description) of every native step and call of an array operator, in order.
+class StepRow(TypedDict):
+    """One native step or call of an operator on arrays; ``bytes`` are those of its result."""
 
-    A description has name, operator, algorithm, shape, macs, and bytes: those of the step's result.
-    """
-    nodes = {node.name: node for node in graph.nodes}
-    rows: list[tuple[str, dict[str, Any]]] = []
+    name: str
+    operator: str
+    algorithm: str
+    shape: tuple[int, ...]
+    macs: int
+    bytes: int
+
+
+class ProfileRow(StepRow):
+    """A step that was measured."""
+
+    time_s: float
+    gflops: float
+
+
+def step_rows(execution: Execution) -> list[tuple[str, StepRow]]:
+    """Return (key into measured times, row) of every native step and call of an operator on arrays, in order."""
+    nodes = {node.name: node for node in execution.graph.nodes}
+    rows: list[tuple[str, StepRow]] = []
     steps = execution.plan.steps
     for part in execution.parts:
         if isinstance(part, HostCall):
@@ -40,23 +55,16 @@ def step_rows(graph: Graph, execution: Execution) -> list[tuple[str, dict[str, A
     return rows
 
 
-def _row(name: str, operator: str, algorithm: str, shape: Sequence[int], macs: int, size: int) -> dict[str, Any]:
-    return {
-        "name": name,
-        "operator": operator,
-        "algorithm": algorithm,
-        "shape": tuple(shape),
-        "macs": macs,
-        "bytes": size,
-    }
+def _row(name: str, operator: str, algorithm: str, shape: Shape, macs: int, size: int) -> StepRow:
+    return {"name": name, "operator": operator, "algorithm": algorithm, "shape": shape, "macs": macs, "bytes": size}
 
 
-def draw_steps(graph: Graph, execution: Execution) -> str:
-    """Return the steps as text, one a line, below what they need together."""
-    rows = [row for _, row in step_rows(graph, execution)]
+def draw_steps(execution: Execution) -> str:
+    """Return the steps as text, one a line, below the memory and work of all together."""
+    rows = [row for _, row in step_rows(execution)]
     memory, macs = execution.memory, sum(row["macs"] for row in rows)
     lines = [
-        f"{graph.name}: {len(rows)} steps, {macs / 1e9:.3f} GMAC",
+        f"{execution.graph.name}: {len(rows)} steps, {macs / 1e9:.3f} GMAC",
         f"activations {binary(memory.arena_bytes)} instead of {binary(memory.activation_bytes)}, "
         f"weights {binary(memory.weight_bytes)}",
     ]

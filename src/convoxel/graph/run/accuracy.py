@@ -1,35 +1,25 @@
-"""A program against its source on random input: how far apart they are, and how far apart rounding may bring them.
-
-The reference is the source in float64 where that is affordable, else in float32. It needs PyTorch, as the source does.
-"""
+"""The accuracy of a program: how far its results are from a reference, and how far rounding alone may bring them."""
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convoxel.arithmetic.winograd import TABLED, error_factor, winograd
-from convoxel.errors import AccuracyError
-from convoxel.graph.run.program import Program
+from convoxel.graph.operators.host import Array
+from convoxel.graph.run.step_table import StepRow
 
-__all__ = ["Verification", "check_program", "error_growth", "verify_program"]
-
-Array = NDArray[Any]
+__all__ = ["Verification", "compare_results", "error_growth"]
 
 _EPSILON = 2.0**-23
 _ORDER = 8.0  # other orders of summation, and folded weights are rounded anew: whole networks differ by up to 3
 _FOURIER = 4.0  # rounding grows with the logarithm of a tile's size, at most 64 × 64 × 64
 _SIXTEEN = 2.0**6  # 2**-18 is left of a number of 16 digits, 2**-24 of float32's
 _MOST_LABELS = 1e-3  # whole numbers that may differ: scores that rounding cannot tell apart
-_MOST_MACS = 2.5e10  # about five seconds in float64
-_MOST_COLUMNS = 2**27  # numbers; PyTorch lays every window out in memory for a convolution in float64
 
 
 @dataclass(frozen=True)
@@ -65,52 +55,34 @@ class Verification:
         )
 
 
-def check_program(program: Program, model: Any, examples: Sequence[Any]) -> Verification:
-    """Return ``verify_program`` if it passed.
-
-    Raises:
-        AccuracyError: the program's error is outside the tolerance; the message names both.
-    """
-    found = verify_program(program, model, examples)
-    if not found.passed:
-        raise AccuracyError(
-            f"compile: the program and the model differ on random input of shape "
-            f"{', '.join(str(tuple(x.shape)) for x in examples)}: {found}. "
-            'Rounding does not explain this: try algorithm="direct", run the model itself, and report the network.'
-        )
-    return found
-
-
-def verify_program(program: Program, model: Any, examples: Sequence[Any]) -> Verification:
-    """Return how far ``program`` is from ``model`` on random numbers.
+def compare_results(
+    results: Sequence[Array],
+    source: Sequence[Array],
+    exact: Sequence[Array] | None,
+    rows: Sequence[StepRow],
+    growth: float,
+) -> Verification:
+    """Return the comparison of a program's results with its source's, that of the result nearest to its tolerance.
 
     Args:
-        program: what ``compile`` returned for ``model``.
-        model: a ``torch.nn.Module``; evaluated in evaluation mode and left as it was.
-        examples: tensors with the shapes of the inputs; only the values of whole numbers matter.
+        results: of the program.
+        source: of the source in float32.
+        exact: of the source in float64; None if nobody has computed them.
+        rows: steps of the program, as ``Program.profile`` returns them.
+        growth: ``error_growth`` of the program.
     """
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    # Whole numbers are indices, of which only the example's are known to exist.
-    inputs = [torch.randn(x.shape, generator=generator) if x.is_floating_point() else x for x in examples]
-    rows = program.profile(*inputs)
-    ours = _leaves(program(*inputs))
-    source = _evaluate(model, inputs)
-    exact = _exact(model, inputs) if _affordable(rows) else None
-    growth = error_growth(rows, program.graph.constants, {node.name: node.inputs for node in program.graph.nodes})
-    results = []
-    for index, y in enumerate(ours):
+    found = []
+    for index, result in enumerate(results):
         truth = source[index] if exact is None else exact[index]
         own = _estimate(rows) if exact is None else _distance(source[index], truth)[1]
         tolerance = _ORDER * growth * max(own, _EPSILON) if truth.dtype.kind == "f" else _MOST_LABELS
         reference = "float32" if exact is None else "float64"
-        results.append(Verification(reference, *_distance(y, truth), tolerance, own))
-    return max(results, key=lambda result: result.l2_error / result.tolerance)
+        found.append(Verification(reference, *_distance(result, truth), tolerance, own))
+    return max(found, key=lambda comparison: comparison.l2_error / comparison.tolerance)
 
 
 def error_growth(
-    rows: Sequence[Mapping[str, Any]], constants: Mapping[str, Array], operands: Mapping[str, Sequence[str]]
+    rows: Sequence[StepRow], constants: Mapping[str, Array], operands: Mapping[str, Sequence[str]]
 ) -> float:
     """Return κ, how much the least exact algorithm among a program's steps multiplies the rounding of direct sums.
 
@@ -144,45 +116,10 @@ def _winograd_growth(tiles: Sequence[int], kernel: Sequence[int]) -> float:
     return math.prod(factors)
 
 
-def _affordable(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether PyTorch computes the network in float64 within seconds and without gigabytes."""
-    columns = max((row["macs"] / row["shape"][1] for row in rows if row["macs"]), default=0)
-    return bool(sum(row["macs"] for row in rows) <= _MOST_MACS and columns <= _MOST_COLUMNS)
-
-
-def _estimate(rows: Sequence[Mapping[str, Any]]) -> float:
+def _estimate(rows: Sequence[StepRow]) -> float:
     """Return 2⁻²⁴ √ΣK: rounding as a random walk, over the layers with K products for each of their results."""
     products = sum(row["macs"] / math.prod(row["shape"]) for row in rows if row["macs"])
     return _EPSILON / 2 * math.sqrt(max(products, 1.0))
-
-
-def _evaluate(model: Any, inputs: Sequence[Any]) -> list[Array]:
-    """Return the results of ``model`` in evaluation mode, every module back in its own mode afterwards."""
-    import torch
-
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            return _leaves(model(*inputs))
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _exact(model: Any, inputs: Sequence[Any]) -> list[Array] | None:
-    """Return the results in float64, None if the model insists on float32 somewhere."""
-    try:
-        results = _evaluate(copy.deepcopy(model).double(), [x.double() if x.is_floating_point() else x for x in inputs])
-    except (RuntimeError, TypeError, ValueError):  # a constant or cast of its own meets float64
-        return None
-    return None if any(y.dtype == np.float32 for y in results) else results
-
-
-def _leaves(results: Any) -> list[Array]:
-    from torch.utils._pytree import tree_leaves
-
-    return [leaf.detach().numpy() for leaf in tree_leaves(results) if hasattr(leaf, "detach")]
 
 
 def _distance(y: Array, truth: Array) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from torch import nn
 
 import convoxel as cx
 from convoxel.graph.compile import compile
-from convoxel.graph.run.explanation import binary, draw_table
+from convoxel.graph.run.step_table import binary, draw_table
 
 ALGORITHM = re.compile(r"\b(" + "|".join(map(re.escape, (str(row["name"]) for row in cx.algorithms()))) + r")( *)")
 
@@ -121,12 +121,12 @@ def test_two_branches_joined() -> None:
 
 
 def test_a_program_from_a_file_tells_what_runs(tmp_path: Path) -> None:
-    """How the network was read is not kept."""
+    """The graph as it was read is kept, too."""
     torch.manual_seed(0)
     compile(Joined().eval(), torch.zeros(1, 2, 32), threads=1).save(tmp_path / "net.cvx")
     program = cx.load(tmp_path / "net.cvx", threads=1)
-    assert program.explain() == JOINED
-    assert normal(program.explain(np.zeros((1, 2, 32), np.float32))) == JOINED_STEPS
+    assert program.explain() == JOINED_READ + JOINED
+    assert normal(program.explain(np.zeros((1, 2, 32), np.float32))) == JOINED_READ + JOINED_STEPS
 
 
 def test_operators_on_arrays_are_steps_too() -> None:

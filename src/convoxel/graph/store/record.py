@@ -1,0 +1,56 @@
+"""All that makes up a compiled network, as one frozen record: what ``Program`` runs and a ``.cvx`` file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from convoxel.errors import ConfigError
+from convoxel.graph.ir.graph import Graph
+from convoxel.graph.ir.pytree import Structure
+
+if TYPE_CHECKING:
+    from convoxel.graph.store.tensor_file import TensorFile
+
+__all__ = ["PRECISIONS", "ProgramRecord", "check_settings"]
+
+PRECISIONS = ("float32", "high")
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramRecord:
+    """A compiled network and the choices it was compiled with.
+
+    Attributes:
+        graph: the graph that runs, after all passes.
+        structure: nesting of the results.
+        recorded: the graph as it was read, before all passes, its weights as shapes alone (``outline``); None where
+            it is not known, as in files of format version 1.
+        algorithm: ``"auto"``, or what every convolution is to run with.
+        precision: ``"float32"``, or ``"high"``, which lets ``"auto"`` multiply numbers of 16 binary digits.
+        winners: the measured algorithm by the text of a convolution's problem; ``algorithm`` must allow it.
+        file: the file in which large constants lie, None if all are in memory.
+    """
+
+    graph: Graph
+    structure: Structure
+    recorded: Graph | None = None
+    algorithm: str = "auto"
+    precision: str = "float32"
+    winners: Mapping[str, str] = field(default_factory=dict)
+    file: TensorFile | None = None
+
+    @property
+    def family(self) -> str:
+        """The algorithms that may run, by the engine's name: ``algorithm``, or ``"fast"`` for ``"auto"`` with
+        precision ``"high"``."""
+        return "fast" if self.algorithm == "auto" and self.precision == "high" else self.algorithm
+
+
+def check_settings(where: str, threads: int | None = None, precision: str | None = None) -> None:
+    """Raise ``ConfigError`` unless ``threads`` is None or at least 1, and there is such a ``precision``."""
+    if threads is not None and threads < 1:
+        raise ConfigError(f"{where}: threads is {threads}, expected at least 1, or None for all")
+    if precision is not None and precision not in PRECISIONS:
+        raise ConfigError(f"{where}: precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
