@@ -49,7 +49,7 @@ conformance: setup ## published problems through every algorithm, ONNX's and PyT
 	$(BIN)/python -m tools.axes
 	$(BIN)/python -m tools.operator_info
 	CONVOXEL_DRAWN=1000 $(BIN)/python -m pytest tests/nn/test_functional_matrix.py
-	CONVOXEL_DRAWN=500 $(BIN)/python -m pytest tests/nn/test_functional_convolve.py tests/nn/test_functional_sampling.py
+	CONVOXEL_DRAWN=500 $(BIN)/python -m pytest tests/nn/test_functional_correlation.py tests/nn/test_functional_sampling.py
 
 sanitize: ## the kernel tests under AddressSanitizer and UndefinedBehaviourSanitizer
 	bash tools/sanitize.sh

@@ -17,7 +17,7 @@ from torch import nn
 import convoxel as cx
 from convoxel import models
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.models.network import Window, smallest_size
+from convoxel.models.backbone import Window, smallest_size
 from convoxel.models.residual import drop_samples
 from tools import zoo
 

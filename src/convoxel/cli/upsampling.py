@@ -34,7 +34,7 @@ def upsampling(
     weights, which shows uneven overlap, and with weights that training starts from.
     """
     from convoxel.inspect.upsampler import upsampling as measure
-    from convoxel.nn.sampling import upsamplers
+    from convoxel.nn.upsampling import upsamplers
 
     screen = console(json)
     if output is not None and not output.absolute().parent.is_dir():

@@ -21,12 +21,12 @@ and one file for each family.
 from __future__ import annotations
 
 from convoxel.models.alexnet import AlexNet
+from convoxel.models.backbone import Backbone, Network, Published
 from convoxel.models.densenet import DenseNet
 from convoxel.models.efficientnet import EfficientNet
 from convoxel.models.googlenet import GoogLeNet
 from convoxel.models.inception import InceptionV3
 from convoxel.models.mobilenet import MobileNet
-from convoxel.models.network import Backbone, Network, Published
 from convoxel.models.pyramid import Pyramid
 from convoxel.models.registry import Entry, Info, build, entry, info, names
 from convoxel.models.resnet import ResNet

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from convoxel.models.layer_factory import LayerFactory
-from convoxel.models.network import (
+from convoxel.models.backbone import (
     Backbone,
     Published,
     Window,
@@ -24,6 +23,7 @@ from convoxel.models.network import (
     scale_channels,
     smallest_size,
 )
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import adaptive_average_pool, max_pool, start_network
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from torch import nn
 
+from convoxel.models.backbone import Backbone, Published, check_choice, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
-from convoxel.models.network import Backbone, Published, check_choice, scale_channels, scale_count
 from convoxel.models.pyramid import Pyramid
 from convoxel.models.residual import InvertedResidual
 from convoxel.nn import SqueezeExcite, global_average_pool, start_network

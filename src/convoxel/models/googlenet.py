@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from convoxel.models.backbone import Published, Window, check_choice, scale_channels, smallest_size
 from convoxel.models.layer_factory import LayerFactory
-from convoxel.models.network import Published, Window, check_choice, scale_channels, smallest_size
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import adaptive_average_pool, global_average_pool, max_pool, start_network
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.network import Backbone
+from convoxel.models.backbone import Backbone
 
 __all__ = ["Levels", "Pyramid", "Trunk"]
 

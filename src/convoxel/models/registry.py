@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from convoxel.errors import ConfigError
 from convoxel.models import alexnet, densenet, efficientnet, googlenet, inception, mobilenet, resnet, vgg
-from convoxel.models.network import Network, Published
+from convoxel.models.backbone import Network, Published
 from convoxel.models.unet import UNet, unet_cicek, unet_ronneberger
 from convoxel.models.unet_backbone import BACKBONES, build_dense_unet
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from convoxel.models.backbone import Published, check_choice, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
-from convoxel.models.network import Published, check_choice, scale_channels, scale_count
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import global_average_pool, max_pool, start_network
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from convoxel.models.backbone import check_choice
 from convoxel.models.layer_factory import LayerFactory
-from convoxel.models.network import check_choice
 from convoxel.nn import PixelShuffle, conv, conv_transpose, resize
 
 __all__ = ["BLOCKS", "UP_SAMPLINGS", "Residual", "build_stage", "build_up_sampling", "crop", "pad", "trim"]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from convoxel.errors import ConfigError
+from convoxel.models.backbone import Backbone, Network, check_choice, check_count, scale_channels
 from convoxel.models.layer_factory import LayerFactory
-from convoxel.models.network import Backbone, Network, check_choice, check_count, scale_channels
 from convoxel.models.stage import build_stage, build_up_sampling, crop, pad
 from convoxel.nn import LEAKY_SLOPE, conv, start_weights
 

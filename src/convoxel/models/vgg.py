@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from convoxel.models.layer_factory import LayerFactory
-from convoxel.models.network import (
+from convoxel.models.backbone import (
     Backbone,
     Published,
     Window,
@@ -25,6 +24,7 @@ from convoxel.models.network import (
     scale_count,
     smallest_size,
 )
+from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import adaptive_average_pool, max_pool, start_weights
 

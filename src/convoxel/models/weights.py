@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from convoxel.errors import CheckpointError, ConfigError, DataError
-from convoxel.models.network import Backbone, check_choice
+from convoxel.models.backbone import Backbone, check_choice
 from convoxel.nn.conversion import inflate_kernel
 
 __all__ = ["WeightReport", "load_weights"]

@@ -2,27 +2,26 @@
 
 Read in this order:
 
-``layer``        the layers of ``torch.nn`` chosen by ``dims``; state-dict names stay as they are there
-``functional``   the operators as functions
-``initial``      starting weights that keep the variance of the activations
-``convolution``  PyTorch's convolutions with every padding
-``block``        separable, depthwise-separable and 2.5-D convolutions, squeeze-and-excite
-``deform``       a convolution whose kernel moves with the input
-``dynamic``      a convolution whose kernel is mixed for every sample
-``pooling``      poolings with every padding, blur pooling, un-pooling
-``sampling``     resizing, up-sampling by word, pixel shuffle
-``local``        a convolution that shares no weights
-``kind``         which layers have kernels, and which of their axes belong to one output unit
-``constraint``   bounds on kernels, held after every step or added to the loss
-``conversion``   linear as convolution, images as volumes, one memory layout as another
-``separation``   a trained network with smaller convolutions, where they are faster
+``torch_layers``          layers of ``torch.nn`` chosen by ``dims``; state-dict names stay as they are there
+``functional``            the operators as functions
+``initialisation``        initial weights that keep the variance of activations
+``padded_convolution``    PyTorch's convolutions with every padding
+``conv_blocks``           separable, depthwise-separable and 2.5-D convolutions, squeeze-and-excitation
+``adaptive_convolution``  convolutions whose kernel depends on the input
+``locally_connected``     a convolution that shares no weights
+``pooling_layers``        pooling with every padding, blur pooling, un-pooling
+``upsampling``            resizing, up-sampling by word, pixel shuffle
+``kind``                  layers that have kernels, and the axes of a kernel that belong to one output unit
+``weight_constraint``     bounds on kernels, held after every step or added to the loss
+``conversion``            linear layers as convolutions, images as volumes, one memory layout as another
+``separation``            a trained network with smaller convolutions, where they are faster
 """
 
 from __future__ import annotations
 
 from convoxel.nn import functional
-from convoxel.nn.block import DepthwiseSeparableConv, InflatedConv, SeparableConv, SliceStack, SqueezeExcite
-from convoxel.nn.constraint import Constraint, MaxNorm, NonNegative, UnitNorm, constrain, decay_groups, l2_penalty
+from convoxel.nn.adaptive_convolution import DeformConv, DynamicConv
+from convoxel.nn.conv_blocks import DepthwiseSeparableConv, InflatedConv, SeparableConv, SliceStack, SqueezeExcite
 from convoxel.nn.conversion import (
     LAYOUTS,
     FullyConvolutional,
@@ -33,7 +32,10 @@ from convoxel.nn.conversion import (
     inflate_kernel,
     linear_to_conv,
 )
-from convoxel.nn.convolution import (
+from convoxel.nn.initialisation import start_network, start_weights
+from convoxel.nn.kind import KINDS
+from convoxel.nn.locally_connected import LocallyConnected
+from convoxel.nn.padded_convolution import (
     BORDERS,
     Conv,
     Conv1d,
@@ -44,11 +46,9 @@ from convoxel.nn.convolution import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
-from convoxel.nn.deform import DeformConv
-from convoxel.nn.dynamic import DynamicConv
-from convoxel.nn.initial import start_network, start_weights
-from convoxel.nn.kind import KINDS
-from convoxel.nn.layer import (
+from convoxel.nn.pooling_layers import AvgPool, BlurPool, MaxPool, Unpool
+from convoxel.nn.separation import Separation, restore_separated, separate, time_torch
+from convoxel.nn.torch_layers import (
     ACTIVATIONS,
     LEAKY_SLOPE,
     NORMS,
@@ -67,10 +67,16 @@ from convoxel.nn.layer import (
     resize,
     sizes_of,
 )
-from convoxel.nn.local import LocallyConnected
-from convoxel.nn.pooling import AvgPool, BlurPool, MaxPool, Unpool
-from convoxel.nn.sampling import Norm, PixelShuffle, Resize, Upsample, upsamplers
-from convoxel.nn.separation import Separation, restore_separated, separate, time_torch
+from convoxel.nn.upsampling import Norm, PixelShuffle, Resize, Upsample, upsamplers
+from convoxel.nn.weight_constraint import (
+    Constraint,
+    MaxNorm,
+    NonNegative,
+    UnitNorm,
+    constrain,
+    decay_groups,
+    l2_penalty,
+)
 
 __all__ = [
     "ACTIVATIONS",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.layer import average_pool, check_dims, conv, sizes_of
+from convoxel.nn.torch_layers import average_pool, check_dims, conv, sizes_of
 
 __all__ = [
     "LAYOUTS",

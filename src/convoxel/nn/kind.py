@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError
-from convoxel.nn.local import LocallyConnected
+from convoxel.nn.locally_connected import LocallyConnected
 
 __all__ = ["KINDS", "Kernel", "check_kinds", "kernels"]
 

@@ -27,7 +27,7 @@ Kind = Literal["conv", "conv_transpose", "linear", "local"]
 
 
 class ConstraintConfig(BaseModel):
-    """What kernels must fulfil during training; see ``convoxel.nn.constraint``.
+    """What kernels must fulfil during training; see ``convoxel.nn.weight_constraint``.
 
     ``max_norm`` (a bound), ``unit_norm`` and ``non_negative`` are restored after every step; ``l2`` adds λ‖K‖² to
     the loss, with λ for each kind of layer. ``kinds`` says which layers the first three are for.

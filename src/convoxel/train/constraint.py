@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from convoxel.nn.constraint import Constraint, MaxNorm, NonNegative, UnitNorm, constrain, l2_penalty
+from convoxel.nn.weight_constraint import Constraint, MaxNorm, NonNegative, UnitNorm, constrain, l2_penalty
 from convoxel.train.config import TrainConfig
 
 __all__ = ["add_penalty", "hold_constraints"]

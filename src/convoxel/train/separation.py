@@ -13,8 +13,8 @@ from torch import nn
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_bytes
 from convoxel.inspect.rank import time_engine
-from convoxel.nn.constraint import decay_groups
 from convoxel.nn.separation import Separation, restore_separated, separate, time_torch
+from convoxel.nn.weight_constraint import decay_groups
 from convoxel.train.batch import Batches
 from convoxel.train.config import TrainConfig
 from convoxel.train.evaluation import load_data, score_samples

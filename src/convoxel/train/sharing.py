@@ -22,8 +22,8 @@ from convoxel.arithmetic import conv_matrix, conv_sizes
 from convoxel.data.sample import Split
 from convoxel.errors import ConfigError, DataError
 from convoxel.nn.functional import pad, project_to_convolution
-from convoxel.nn.layer import conv, max_pool
-from convoxel.nn.local import LocallyConnected
+from convoxel.nn.locally_connected import LocallyConnected
+from convoxel.nn.torch_layers import conv, max_pool
 
 __all__ = ["SHARING", "Sharing", "SharingStudy", "read_arrays", "study_sharing"]
 

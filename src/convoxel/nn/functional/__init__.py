@@ -16,7 +16,7 @@ Gradients go through everything, twice. Read in this order:
 from __future__ import annotations
 
 from convoxel.nn.functional.border import PADDING_MODES, pad
-from convoxel.nn.functional.convolve import conv_transpose, convolve, correlate
+from convoxel.nn.functional.correlation import conv_transpose, convolve, correlate
 from convoxel.nn.functional.deform import deform_conv
 from convoxel.nn.functional.dynamic import dynamic_conv
 from convoxel.nn.functional.matrix import convolution_matrix, resize_matrix, transposed_matrix

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from convoxel.arithmetic.window import conv_size, resolve_padding
 from convoxel.errors import ShapeError
-from convoxel.nn.functional.batch import as_batch, check_factor, check_sizes, count_axes
-from convoxel.nn.functional.convolve import Padding, Sizes
+from convoxel.nn.functional.arguments import as_batch, check_factor, check_sizes, count_axes
+from convoxel.nn.functional.correlation import Padding, Sizes
 
 __all__ = ["deform_conv"]
 

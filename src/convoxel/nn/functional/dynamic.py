@@ -10,9 +10,9 @@ from torch import Tensor
 
 from convoxel.arithmetic.window import conv_size, resolve_padding
 from convoxel.errors import ShapeError
-from convoxel.nn.functional.batch import as_batch, check_sizes, count_axes
+from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import check_mode, pad
-from convoxel.nn.functional.convolve import Padding, Sizes, correlate
+from convoxel.nn.functional.correlation import Padding, Sizes, correlate
 
 __all__ = ["dynamic_conv"]
 

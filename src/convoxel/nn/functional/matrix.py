@@ -15,9 +15,9 @@ from torch import Tensor
 
 from convoxel.arithmetic.window import Pair, conv_size, resolve_padding, span, transposed_size
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.functional.batch import check_sizes
+from convoxel.nn.functional.arguments import check_sizes
 from convoxel.nn.functional.border import border_index, check_mode
-from convoxel.nn.functional.convolve import Padding, Sizes, correlate
+from convoxel.nn.functional.correlation import Padding, Sizes, correlate
 from convoxel.nn.functional.resize import axis_taps, check_options, resize
 
 __all__ = ["FORMS", "ORDERS", "Pattern", "convolution_matrix", "resize_matrix", "transposed_matrix"]

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from convoxel.arithmetic.window import pool_size, resolve_padding, span
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.functional.batch import as_batch, check_sizes, count_axes
+from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import check_mode, pad
-from convoxel.nn.functional.convolve import Padding, Sizes
+from convoxel.nn.functional.correlation import Padding, Sizes
 
 __all__ = [
     "Window",

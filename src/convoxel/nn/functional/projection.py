@@ -11,8 +11,8 @@ from torch import Tensor
 
 from convoxel.arithmetic.window import resolve_padding
 from convoxel.errors import ShapeError
-from convoxel.nn.functional.batch import check_sizes
-from convoxel.nn.functional.convolve import Padding, Sizes
+from convoxel.nn.functional.arguments import check_sizes
+from convoxel.nn.functional.correlation import Padding, Sizes
 from convoxel.nn.functional.matrix import find_pattern
 
 __all__ = ["Projection", "project_to_convolution"]

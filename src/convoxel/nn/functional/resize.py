@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from convoxel.arithmetic.taps import adaptive_taps
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.functional.batch import as_batch, check_sizes, count_axes
+from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import border_index
-from convoxel.nn.functional.convolve import Sizes
+from convoxel.nn.functional.correlation import Sizes
 from convoxel.nn.functional.spline import prefilter, spline_taps
 
 __all__ = ["RESIZE_MODES", "axis_taps", "resize"]

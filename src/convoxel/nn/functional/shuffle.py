@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convoxel.errors import ShapeError
-from convoxel.nn.functional.batch import as_batch, check_factor, check_sizes, count_axes
-from convoxel.nn.functional.convolve import Sizes
+from convoxel.nn.functional.arguments import as_batch, check_factor, check_sizes, count_axes
+from convoxel.nn.functional.correlation import Sizes
 
 __all__ = ["pixel_shuffle", "pixel_unshuffle"]
 

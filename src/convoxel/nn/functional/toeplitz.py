@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.functional.batch import check_sizes
-from convoxel.nn.functional.convolve import Sizes
+from convoxel.nn.functional.arguments import check_sizes
+from convoxel.nn.functional.correlation import Sizes
 
 __all__ = ["ToeplitzStructure", "toeplitz_structure"]
 

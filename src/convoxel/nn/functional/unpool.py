@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from convoxel.arithmetic.window import Pair, pool_size, resolve_padding, transposed_size
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.functional.batch import as_batch, check_sizes, count_axes
-from convoxel.nn.functional.convolve import Padding, Sizes, conv_transpose
+from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
+from convoxel.nn.functional.correlation import Padding, Sizes, conv_transpose
 
 __all__ = ["UNPOOL_MODES", "unpool"]
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from convoxel.arithmetic.window import conv_size
 from convoxel.errors import ShapeError
-from convoxel.nn.layer import check_dims, sizes_of
+from convoxel.nn.initialisation import start_uniform
+from convoxel.nn.torch_layers import check_dims, sizes_of
 
 __all__ = ["LocallyConnected"]
 
@@ -68,10 +69,7 @@ class LocallyConnected(nn.Module):
         )
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *self.output_size, *self.kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels, *self.output_size)) if bias else None
-        # PyTorch's start of a convolution: uniform within ±1 / √(products behind one output).
-        limit = 1.0 / math.sqrt(in_channels * math.prod(self.kernel_size))
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -limit, limit)
+        start_uniform(self, in_channels * math.prod(self.kernel_size))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, out_channels, *output_size)``."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError
-from convoxel.nn.convolution import BORDERS, Padding
 from convoxel.nn.functional.pooling import Window, binomial, blur, find_largest, find_mean
 from convoxel.nn.functional.unpool import UNPOOL_MODES, unpool
-from convoxel.nn.layer import check_dims, sizes_of
+from convoxel.nn.padded_convolution import BORDERS, Padding
+from convoxel.nn.torch_layers import check_dims, sizes_of
 
 __all__ = ["AvgPool", "BlurPool", "MaxPool", "Unpool"]
 

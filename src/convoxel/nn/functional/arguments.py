@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.layer import check_dims
+from convoxel.nn.torch_layers import check_dims
 
 __all__ = ["as_batch", "check_factor", "check_sizes", "count_axes"]
 

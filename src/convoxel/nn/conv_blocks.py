@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from convoxel.arithmetic.window import resolve_padding
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.convolution import Conv, Padding
-from convoxel.nn.layer import activation as activate
-from convoxel.nn.layer import check_dims, conv, global_average_pool, sizes_of
+from convoxel.nn.padded_convolution import Conv, Padding
+from convoxel.nn.torch_layers import activation as activate
+from convoxel.nn.torch_layers import check_dims, conv, global_average_pool, sizes_of
 
 __all__ = ["DepthwiseSeparableConv", "InflatedConv", "SeparableConv", "SliceStack", "SqueezeExcite"]
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from convoxel import nn as cnn
 from convoxel.errors import ConfigError
-from convoxel.nn import initial, layer
+from convoxel.nn import initialisation, torch_layers
 
 DIMS = (1, 2, 3)
 
@@ -115,6 +115,6 @@ def test_start_network_draws_what_the_papers_say(conv: str | float, linear: floa
     assert not net[0].bias.any() and not net[2].bias.any() and bool((net[1].weight == 1).all())
 
 
-@pytest.mark.parametrize("module", [layer, initial])
+@pytest.mark.parametrize("module", [torch_layers, initialisation])
 def test_documented_examples(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

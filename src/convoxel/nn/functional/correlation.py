@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from convoxel.arithmetic.window import conv_size, resolve_padding, transposed_size
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.functional.batch import as_batch, check_sizes, count_axes
+from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import check_mode, pad
-from convoxel.nn.layer import check_dims
+from convoxel.nn.torch_layers import check_dims
 
 __all__ = ["Padding", "Sizes", "conv_transpose", "convolve", "correlate"]
 

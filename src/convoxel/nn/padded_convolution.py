@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convoxel.arithmetic.window import resolve_padding, span, transposed_size
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.layer import check_dims, sizes_of
+from convoxel.nn.torch_layers import check_dims, sizes_of
 
 __all__ = [
     "BORDERS",

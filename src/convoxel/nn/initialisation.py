@@ -1,4 +1,4 @@
-"""Starting weights that keep the variance of the activations from layer to layer."""
+"""Initial weights that keep the variance of activations from layer to layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-__all__ = ["start_network", "start_weights"]
+__all__ = ["start_network", "start_uniform", "start_weights"]
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -69,3 +69,15 @@ def start_network(module: nn.Module, *, conv: str | float = "fan_out", linear: f
             nn.init.normal_(layer.weight, 0.0, conv)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def start_uniform(module: nn.Module, products: int) -> None:
+    """Draw all parameters of ``module`` as PyTorch draws those of a convolution: uniformly within ±1 / √products.
+
+    Args:
+        module: layer whose parameters are drawn.
+        products: number of products behind one output value.
+    """
+    limit = 1.0 / math.sqrt(products)
+    for parameter in module.parameters():
+        nn.init.uniform_(parameter, -limit, limit)

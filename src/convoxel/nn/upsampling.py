@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError
-from convoxel.nn.convolution import Conv, ConvTranspose
 from convoxel.nn.functional.resize import RESIZE_MODES, resize
 from convoxel.nn.functional.shuffle import pixel_shuffle
-from convoxel.nn.layer import check_dims, norm, sizes_of
-from convoxel.nn.pooling import Unpool
+from convoxel.nn.padded_convolution import Conv, ConvTranspose
+from convoxel.nn.pooling_layers import Unpool
+from convoxel.nn.torch_layers import check_dims, norm, sizes_of
 
 __all__ = ["Norm", "PixelShuffle", "Resize", "Upsample", "upsamplers"]
 
