@@ -1,8 +1,8 @@
-// Floats as sums of bfloat16, and their products on a matrix unit; see kernels.h for what each promises.
+// Floats as sums of bfloat16, and their products on a matrix unit; see microkernels.h for what each promises.
 //
 // A block is 2 tiles of rows by 2 of columns: 4 of the 8 registers hold its sums, 2 a part of the rows, 2 a part of the
-// columns. Parts are loaded in an order in which every load meets two others: with three parts a step takes 14 loads
-// for its 24 products, with two 8 for 12.
+// columns. Partition are loaded in an order in which every load meets two others: with three parts a step takes 14
+// loads for its 24 products, with two 8 for 12.
 
 constexpr int64_t kTileElements = MatrixUnit::kRows * MatrixUnit::kElements;  // of A, and of B
 constexpr int64_t kLineBytes = 64;

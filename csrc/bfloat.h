@@ -9,7 +9,7 @@ namespace convoxel {
 class BfloatPixels {
  public:
   // weights: packed by the algorithm of so many parts. rows: the most that a run has.
-  BfloatPixels(int parts, const Convolution& conv, const PackedWeights& weights, const KernelSet& set,
+  BfloatPixels(int parts, const Convolution& conv, const PackedWeights& weights, const MicrokernelSet& set,
                Activation activation, int64_t rows);
   int64_t scratch_bytes() const;
 

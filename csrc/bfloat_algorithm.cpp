@@ -6,9 +6,9 @@
 //   rows     the pixels of a 1x1 window, one after another, whatever line or image they are from; or
 //   windows  lines with their padding. Tiles either stay within a line, or run on across lines and compute outputs
 //            between them that nobody wants - whichever needs fewer. So that a tile can run on, line h + stride follows
-//            line h (lines of one phase lie together), and a line is as long as all steps along it.
+//            line h (lines of one residue lie together), and a line is as long as all steps along it.
 //
-// All walks of a transposed convolution read the same region. Where the channels do not fill steps of 32, the taps
+// All phases of a transposed convolution read the same region. Where the channels do not fill steps of 32, the taps
 // along w are one long row: what a step reads beyond them meets weights of zero.
 #include <algorithm>
 #include <cmath>
@@ -42,37 +42,37 @@ struct Depth {
       pitch += kElements;
     }
   }
-  int64_t steps(const Walk& walk) const {
-    const int64_t width = static_cast<int64_t>(walk.axis[2].index.size());
-    const int64_t lines = walk.taps() / std::max<int64_t>(width, 1);
+  int64_t steps(const TapPhase& phase) const {
+    const int64_t width = static_cast<int64_t>(phase.axis[2].index.size());
+    const int64_t lines = phase.taps() / std::max<int64_t>(width, 1);
     return lines * (merged ? ceil_div(width * channels, kElements) : width * ceil_div(channels, kElements));
   }
 };
 
 // How a problem is cut up.
-struct Cut {
+struct Blocking {
   int64_t depth = 1, lines = 1;  // outputs of a block along d and h; of rows, depth is 1 and lines counts pixels
   int64_t splits = 1;            // of the columns
   double time = HUGE_VAL;        // of one thread, in units of its own vector multiply-adds
 };
 
-// What all walks of a problem have in common, and where things lie in the region of a block.
+// What all phases of a problem have in common, and where things lie in the region of a block.
 struct Geometry {
   int parts = 3;
-  std::vector<Walk> walks;
+  std::vector<TapPhase> phases;
   Depth depth;
   bool rows = false;
   int64_t batch = 1;
-  Axes count{0, 0, 0};                // of outputs, the most of any walk
+  Axes count{0, 0, 0};                // of outputs, the most of any phase
   Axes step{1, 1, 1}, low{}, high{};  // of the inputs that an output reads
   int64_t columns = 0, strips = 0;    // of a group
   int64_t groups = 1;
-  bool across = false;          // tiles run on across lines
-  std::vector<int64_t> phases;  // of h that are read: place of each, or -1
+  bool across = false;            // tiles run on across lines
+  std::vector<int64_t> residues;  // of h that are read: place of each, or -1
 
   Geometry(const ConvProblem& p, int parts)
       : parts(parts),
-        walks(plan_walks(p.window, p.out_size)),
+        phases(plan_phases(p.window, p.out_size)),
         depth(p.window, p.in_channels),
         batch(p.batch),
         columns(p.out_channels / p.window.groups),
@@ -81,10 +81,10 @@ struct Geometry {
     bool single = true, inside = true;
     for (int i = 0; i < kSpatialAxes; ++i) {
       bool first = true;
-      for (const Walk& walk : walks) {
-        const AxisWalk& a = walk.axis[i];
-        single = single && a.offset.size() == 1 && a.count == walks.front().axis[i].count &&
-                 a.offset == walks.front().axis[i].offset;
+      for (const TapPhase& phase : phases) {
+        const AxisPhase& a = phase.axis[i];
+        single = single && a.offset.size() == 1 && a.count == phases.front().axis[i].count &&
+                 a.offset == phases.front().axis[i].offset;
         count[i] = std::max(count[i], a.count);
         step[i] = a.in_step;
         for (const int64_t offset : a.offset) {
@@ -96,12 +96,12 @@ struct Geometry {
       inside = inside && low[i] >= 0 && (count[i] - 1) * step[i] + high[i] < p.in_size[i];
     }
     rows = single && inside;
-    phases.assign(static_cast<size_t>(step[1]), -1);
-    for (const Walk& walk : walks) {
-      for (const int64_t offset : walk.axis[1].offset) phases[static_cast<size_t>((offset - low[1]) % step[1])] = 0;
+    residues.assign(static_cast<size_t>(step[1]), -1);
+    for (const TapPhase& phase : phases) {
+      for (const int64_t offset : phase.axis[1].offset) residues[static_cast<size_t>((offset - low[1]) % step[1])] = 0;
     }
     int64_t place = 0;
-    for (int64_t& phase : phases) phase = phase == 0 ? place++ : -1;
+    for (int64_t& residue : residues) residue = residue == 0 ? place++ : -1;
     // All along one slice: the tiles that each way needs.
     across = ceil_div((count[1] - 1) * slots() + count[2], kRows) < count[1] * ceil_div(count[2], kRows);
   }
@@ -111,67 +111,69 @@ struct Geometry {
   // Outputs from one line's first to the next one's, where tiles run on.
   int64_t slots() const { return ceil_div(span(2, count[2]), step[2]); }
   int64_t line_pixels() const { return across ? slots() * step[2] : span(2, count[2]); }
-  int64_t lines_of_phase(const Cut& cut) const { return ceil_div(span(1, cut.lines), step[1]); }
-  int64_t used_phases() const {
-    return std::count_if(phases.begin(), phases.end(), [](int64_t phase) { return phase >= 0; });
+  int64_t lines_of_residue(const Blocking& blocking) const { return ceil_div(span(1, blocking.lines), step[1]); }
+  int64_t used_residues() const {
+    return std::count_if(residues.begin(), residues.end(), [](int64_t residue) { return residue >= 0; });
   }
   // Elements from one slice of the region to the next.
-  int64_t slice(const Cut& cut) const { return used_phases() * lines_of_phase(cut) * line_pixels() * depth.pitch; }
+  int64_t slice(const Blocking& blocking) const {
+    return used_residues() * lines_of_residue(blocking) * line_pixels() * depth.pitch;
+  }
   int64_t row_step() const { return rows ? depth.pitch : step[2] * depth.pitch; }
   // Elements of each part; the last tile's last rows and last step read beyond what is there.
-  int64_t region(const Cut& cut) const {
-    const int64_t inner = rows ? cut.lines * depth.pitch : span(0, cut.depth) * slice(cut);
+  int64_t region(const Blocking& blocking) const {
+    const int64_t inner = rows ? blocking.lines * depth.pitch : span(0, blocking.depth) * slice(blocking);
     return round_up(inner + 2 * kRows * row_step() + 2 * kElements, kElements);
   }
   int64_t tiles_of_slice(int64_t lines) const {
     return across ? ceil_div((lines - 1) * slots() + count[2], kRows) : lines * ceil_div(count[2], kRows);
   }
-  int64_t tiles(const Cut& cut) const {
-    return rows ? ceil_div(cut.lines, kRows) : cut.depth * tiles_of_slice(cut.lines);
+  int64_t tiles(const Blocking& blocking) const {
+    return rows ? ceil_div(blocking.lines, kRows) : blocking.depth * tiles_of_slice(blocking.lines);
   }
-  int64_t blocks(const Cut& cut) const {
-    if (rows) return ceil_div(pixels(), cut.lines);
-    return batch * ceil_div(count[0], cut.depth) * ceil_div(count[1], cut.lines);
+  int64_t blocks(const Blocking& blocking) const {
+    if (rows) return ceil_div(pixels(), blocking.lines);
+    return batch * ceil_div(count[0], blocking.depth) * ceil_div(count[1], blocking.lines);
   }
 };
 
 // What one thread takes for all that falls to it.
-double time_of(const Geometry& g, const Cut& cut, int threads) {
+double time_of(const Geometry& g, const Blocking& blocking, int threads) {
   double steps = 0;
-  for (const Walk& walk : g.walks) steps += static_cast<double>(g.depth.steps(walk));
+  for (const TapPhase& phase : g.phases) steps += static_cast<double>(g.depth.steps(phase));
   const bool half = g.groups == 1 && (g.columns - 1) % kColumns < kRows;  // the last strip is one tile wide
-  const double strips = static_cast<double>(ceil_div(g.strips, cut.splits)) - (half ? 1 - cost::kBfloatHalf : 0);
-  const int64_t tiles = g.tiles(cut);
+  const double strips = static_cast<double>(ceil_div(g.strips, blocking.splits)) - (half ? 1 - cost::kBfloatHalf : 0);
+  const int64_t tiles = g.tiles(blocking);
   const double pairs = static_cast<double>(tiles / 2), odd = static_cast<double>(tiles % 2);
-  const double walks = static_cast<double>(g.walks.size()), groups = static_cast<double>(g.groups);
+  const double phases = static_cast<double>(g.phases.size()), groups = static_cast<double>(g.groups);
   const double products = groups * strips *
                           (steps * (pairs * cost::bfloat_pair(g.parts) + odd * cost::bfloat_single(g.parts)) +
-                           (pairs + odd / 2) * walks * cost::kBfloatStore);
-  const double pixels =
-      g.rows ? static_cast<double>(cut.lines)
-             : static_cast<double>(g.span(0, cut.depth) * g.used_phases() * g.lines_of_phase(cut) * g.line_pixels());
+                           (pairs + odd / 2) * phases * cost::kBfloatStore);
+  const double pixels = g.rows ? static_cast<double>(blocking.lines)
+                               : static_cast<double>(g.span(0, blocking.depth) * g.used_residues() *
+                                                     g.lines_of_residue(blocking) * g.line_pixels());
   const double split = pixels * (static_cast<double>(g.depth.pitch) / kElements * cost::bfloat_split(g.parts) + 1);
   const double strip_bytes = groups * steps * g.parts * 4 * kTile;
   const double weights = strips * strip_bytes * cost::bfloat_weight_byte(static_cast<double>(g.strips) * strip_bytes);
-  const double rounds = std::ceil(static_cast<double>(g.blocks(cut) * cut.splits) / threads);
+  const double rounds = std::ceil(static_cast<double>(g.blocks(blocking) * blocking.splits) / threads);
   return rounds * (products + weights + split);
 }
 
 // The blocks that are expected to be fastest, of those whose region leaves half of L2 to weights and outputs.
-Cut cut_of(const Geometry& g, int threads) {
-  Cut best;
+Blocking blocking_of(const Geometry& g, int threads) {
+  Blocking best;
   if (g.pixels() == 0) return best;
   const int64_t most_lines = g.rows ? g.pixels() : g.count[1];
   const auto consider = [&](int64_t depth, int64_t lines) {
-    Cut cut;
-    cut.depth = depth;
-    cut.lines = lines;
-    const bool fits = 2 * g.parts * g.region(cut) <= l2_bytes() / 2;
+    Blocking blocking;
+    blocking.depth = depth;
+    blocking.lines = lines;
+    const bool fits = 2 * g.parts * g.region(blocking) <= l2_bytes() / 2;
     if (!fits && (depth > 1 || lines > (g.rows ? 2 * kRows : 1))) return;
     for (int64_t splits = 1; splits <= std::min<int64_t>(g.strips, 2 * threads); ++splits) {
-      cut.splits = splits;
-      cut.time = time_of(g, cut, threads);
-      if (cut.time < best.time) best = cut;
+      blocking.splits = splits;
+      blocking.time = time_of(g, blocking, threads);
+      if (blocking.time < best.time) best = blocking;
     }
   };
   // Equal parts of all lines, or of all pixels: 100 lines are 2 x 50, not 96 + 4.
@@ -192,56 +194,56 @@ Cut cut_of(const Geometry& g, int threads) {
 class BfloatRun final : public ConvRun {
  public:
   BfloatRun(int parts, const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-            const KernelSet& set, Activation activation, int threads)
+            const MicrokernelSet& set, Activation activation, int threads)
       : problem_(problem),
         conv_(conv),
         weights_(weights),
         unit_(*set.matrix_unit),
         activation_(activation),
         g_(problem, parts) {
-    cut_ = cut_of(g_, threads);
-    region_ = g_.region(cut_);
-    tiles_ = g_.tiles(cut_);
-    for (const Walk& walk : g_.walks) steps_.push_back(steps_of(walk));
+    blocking_ = blocking_of(g_, threads);
+    region_ = g_.region(blocking_);
+    tiles_ = g_.tiles(blocking_);
+    for (const TapPhase& phase : g_.phases) steps_.push_back(steps_of(phase));
   }
 
-  int64_t chunks(int) const override { return g_.pixels() > 0 ? g_.blocks(cut_) * cut_.splits : 0; }
+  int64_t chunks(int) const override { return g_.pixels() > 0 ? g_.blocks(blocking_) * blocking_.splits : 0; }
   int64_t own_bytes() const override { return g_.parts * part_bytes() + table_bytes(); }
 
   void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
-    const int64_t split = chunk % cut_.splits, block = chunk / cut_.splits;
+    const int64_t split = chunk % blocking_.splits, block = chunk / blocking_.splits;
     uint16_t* region = static_cast<uint16_t*>(scratch.own);
     Tables tables;
     tables.tiles = reinterpret_cast<int64_t*>(static_cast<char*>(scratch.own) + g_.parts * part_bytes());
     tables.outputs = reinterpret_cast<float**>(tables.tiles + tiles_);
     tables.residuals = const_cast<const float**>(tables.outputs + tiles_ * kRows);
     if (g_.rows) {
-      const int64_t begin = block * cut_.lines, rows = std::min(cut_.lines, g_.pixels() - begin);
+      const int64_t begin = block * blocking_.lines, rows = std::min(blocking_.lines, g_.pixels() - begin);
       split_pixels(begin, rows, p, region);
       const int64_t tiles = ceil_div(rows, kRows);
       for (int64_t t = 0; t < tiles; ++t) tables.tiles[t] = t * kRows * g_.depth.pitch;
-      for (size_t i = 0; i < g_.walks.size(); ++i) {
-        const Walk& walk = g_.walks[i];
-        fill_outputs(walk, *p.dst_view, p.dst, begin, rows, tables.outputs);
-        if (p.residual != nullptr) fill_outputs(walk, *p.residual_view, p.residual, begin, rows, tables.residuals);
+      for (size_t i = 0; i < g_.phases.size(); ++i) {
+        const TapPhase& phase = g_.phases[i];
+        fill_outputs(phase, *p.dst_view, p.dst, begin, rows, tables.outputs);
+        if (p.residual != nullptr) fill_outputs(phase, *p.residual_view, p.residual, begin, rows, tables.residuals);
         std::fill(tables.outputs + rows, tables.outputs + tiles * kRows, nullptr);
         multiply(i, tiles, split, p, region, tables);
       }
       return;
     }
-    const int64_t h_blocks = ceil_div(g_.count[1], cut_.lines), d_blocks = ceil_div(g_.count[0], cut_.depth);
+    const int64_t h_blocks = ceil_div(g_.count[1], blocking_.lines), d_blocks = ceil_div(g_.count[0], blocking_.depth);
     Block at;
-    at.h = block % h_blocks * cut_.lines;
-    at.d = block / h_blocks % d_blocks * cut_.depth;
+    at.h = block % h_blocks * blocking_.lines;
+    at.d = block / h_blocks % d_blocks * blocking_.depth;
     at.n = block / h_blocks / d_blocks;
-    at.lines = std::min(cut_.lines, g_.count[1] - at.h);
-    at.depth = std::min(cut_.depth, g_.count[0] - at.d);
+    at.lines = std::min(blocking_.lines, g_.count[1] - at.h);
+    at.depth = std::min(blocking_.depth, g_.count[0] - at.d);
     split_lines(at, p, region);
     const int64_t tiles = place_tiles(at, tables.tiles);
-    for (size_t i = 0; i < g_.walks.size(); ++i) {
-      place_rows(g_.walks[i], at, *p.dst_view, p.dst, tiles, tables.outputs);
+    for (size_t i = 0; i < g_.phases.size(); ++i) {
+      place_rows(g_.phases[i], at, *p.dst_view, p.dst, tiles, tables.outputs);
       if (p.residual != nullptr) {
-        place_rows(g_.walks[i], at, *p.residual_view, p.residual, tiles, tables.residuals);
+        place_rows(g_.phases[i], at, *p.residual_view, p.residual, tiles, tables.residuals);
       }
       multiply(i, tiles, split, p, region, tables);
     }
@@ -266,20 +268,20 @@ class BfloatRun final : public ConvRun {
   }
 
   // Where each step's elements lie, from an output's first input on.
-  std::vector<int64_t> steps_of(const Walk& walk) const {
+  std::vector<int64_t> steps_of(const TapPhase& phase) const {
     std::vector<int64_t> steps;
     const int64_t line = g_.line_pixels() * g_.depth.pitch;
-    const AxisWalk& ww = walk.axis[2];
+    const AxisPhase& ww = phase.axis[2];
     const int64_t width = static_cast<int64_t>(ww.offset.size());
     const auto along = [&](int64_t begin, int64_t elements) {
       for (int64_t e = 0; e < elements; e += kElements) steps.push_back(begin + e);
     };
-    for (const int64_t d : walk.axis[0].offset) {
-      for (const int64_t h : walk.axis[1].offset) {
-        const int64_t from = h - g_.low[1], phase = g_.phases[static_cast<size_t>(from % g_.step[1])];
-        const int64_t begin =
-            g_.rows ? 0
-                    : (d - g_.low[0]) * g_.slice(cut_) + (phase * g_.lines_of_phase(cut_) + from / g_.step[1]) * line;
+    for (const int64_t d : phase.axis[0].offset) {
+      for (const int64_t h : phase.axis[1].offset) {
+        const int64_t from = h - g_.low[1], residue = g_.residues[static_cast<size_t>(from % g_.step[1])];
+        const int64_t begin = g_.rows ? 0
+                                      : (d - g_.low[0]) * g_.slice(blocking_) +
+                                            (residue * g_.lines_of_residue(blocking_) + from / g_.step[1]) * line;
         if (g_.depth.merged && width > 0) {
           along(begin + (ww.offset.front() - g_.low[2]) * g_.depth.pitch, width * g_.depth.channels);
           continue;
@@ -291,9 +293,9 @@ class BfloatRun final : public ConvRun {
   }
 
   void split_pixels(int64_t begin, int64_t rows, const ConvPointers& p, uint16_t* region) const {
-    const Walk& walk = g_.walks.front();
+    const TapPhase& phase = g_.phases.front();
     const View& view = *p.src_view;
-    for_runs(walk, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
+    for_runs(phase, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
       const float* src = p.src + n * view.batch_stride + (qd * g_.step[0] + g_.low[0]) * view.stride[0] +
                          (qh * g_.step[1] + g_.low[1]) * view.stride[1] +
                          (qw * g_.step[2] + g_.low[2]) * view.stride[2];
@@ -305,20 +307,20 @@ class BfloatRun final : public ConvRun {
   // The lines that a block reads, in the order in which they lie, so that what is cleared behind one is written over.
   void split_lines(const Block& at, const ConvPointers& p, uint16_t* region) const {
     const View& view = *p.src_view;
-    const int64_t line = g_.line_pixels() * g_.depth.pitch, rows = g_.lines_of_phase(cut_);
+    const int64_t line = g_.line_pixels() * g_.depth.pitch, rows = g_.lines_of_residue(blocking_);
     const int64_t span_h = g_.span(1, at.lines);
     const int64_t first = std::clamp<int64_t>(-g_.low[2], 0, g_.line_pixels());
     const int64_t last = std::clamp<int64_t>(view.size[2] - g_.low[2], first, g_.line_pixels());
     const int64_t reach = g_.high[0] - g_.low[0];
     for (int64_t id = 0; id < g_.span(0, at.depth); ++id) {
       if (id % g_.step[0] > reach) continue;  // between two outputs' inputs
-      for (int64_t phase = 0; phase < g_.step[1]; ++phase) {
-        const int64_t place = g_.phases[static_cast<size_t>(phase)];
+      for (int64_t residue = 0; residue < g_.step[1]; ++residue) {
+        const int64_t place = g_.residues[static_cast<size_t>(residue)];
         if (place < 0) continue;
-        for (int64_t j = 0; j * g_.step[1] + phase < span_h; ++j) {
-          uint16_t* to = region + id * g_.slice(cut_) + (place * rows + j) * line;
+        for (int64_t j = 0; j * g_.step[1] + residue < span_h; ++j) {
+          uint16_t* to = region + id * g_.slice(blocking_) + (place * rows + j) * line;
           const int64_t d = at.d * g_.step[0] + g_.low[0] + id;
-          const int64_t h = at.h * g_.step[1] + g_.low[1] + j * g_.step[1] + phase;
+          const int64_t h = at.h * g_.step[1] + g_.low[1] + j * g_.step[1] + residue;
           if (d < 0 || d >= view.size[0] || h < 0 || h >= view.size[1]) {
             clear(to, line + kElements);
             continue;
@@ -360,7 +362,7 @@ class BfloatRun final : public ConvRun {
     const int64_t of_slice = g_.tiles_of_slice(at.lines), of_line = ceil_div(g_.count[2], kRows);
     int64_t* out = tiles;
     for (int64_t d = 0; d < at.depth; ++d) {
-      const int64_t slice = d * g_.step[0] * g_.slice(cut_);
+      const int64_t slice = d * g_.step[0] * g_.slice(blocking_);
       for (int64_t t = 0; t < of_slice; ++t) {
         *out++ =
             slice + (g_.across ? t * kRows * g_.row_step()
@@ -370,20 +372,20 @@ class BfloatRun final : public ConvRun {
     return out - tiles;
   }
 
-  // table[16 * tile + row] = the output's (or residual's) row, or null between lines and beyond the walk.
+  // table[16 * tile + row] = the output's (or residual's) row, or null between lines and beyond the phase.
   template <class Float>
-  void place_rows(const Walk& walk, const Block& at, const View& view, Float* base, int64_t tiles,
+  void place_rows(const TapPhase& phase, const Block& at, const View& view, Float* base, int64_t tiles,
                   Float** table) const {
     std::fill(table, table + tiles * kRows, nullptr);
     const int64_t slice = g_.tiles_of_slice(at.lines) * kRows;
-    const int64_t depth = std::min(at.depth, walk.axis[0].count - at.d);
-    const int64_t lines = std::min(at.lines, walk.axis[1].count - at.h);
-    const AxisWalk& ww = walk.axis[2];
+    const int64_t depth = std::min(at.depth, phase.axis[0].count - at.d);
+    const int64_t lines = std::min(at.lines, phase.axis[1].count - at.h);
+    const AxisPhase& ww = phase.axis[2];
     for (int64_t d = 0; d < depth; ++d) {
       for (int64_t h = 0; h < lines; ++h) {
         Float* row = base + at.n * view.batch_stride +
-                     (walk.axis[0].out_begin + (at.d + d) * walk.axis[0].out_step) * view.stride[0] +
-                     (walk.axis[1].out_begin + (at.h + h) * walk.axis[1].out_step) * view.stride[1] +
+                     (phase.axis[0].out_begin + (at.d + d) * phase.axis[0].out_step) * view.stride[0] +
+                     (phase.axis[1].out_begin + (at.h + h) * phase.axis[1].out_step) * view.stride[1] +
                      ww.out_begin * view.stride[2];
         Float** out = table + d * slice + line_slot(h);
         for (int64_t w = 0; w < ww.count; ++w) out[w] = row + w * ww.out_step * view.stride[2];
@@ -391,25 +393,25 @@ class BfloatRun final : public ConvRun {
     }
   }
 
-  void multiply(size_t walk, int64_t tiles, int64_t split, const ConvPointers& p, const uint16_t* region,
+  void multiply(size_t phase, int64_t tiles, int64_t split, const ConvPointers& p, const uint16_t* region,
                 const Tables& tables) const {
-    const int64_t split_columns = ceil_div(g_.strips, cut_.splits) * kColumns;
+    const int64_t split_columns = ceil_div(g_.strips, blocking_.splits) * kColumns;
     BfloatProduct product;
     product.parts = g_.parts;
     product.a_part = part_elements();
     product.a_row = g_.row_step();
     product.tiles = tables.tiles;
     product.tile_count = tiles;
-    product.steps = steps_[walk].data();
-    product.step_count = static_cast<int64_t>(steps_[walk].size());
+    product.steps = steps_[phase].data();
+    product.step_count = static_cast<int64_t>(steps_[phase].size());
     product.columns = g_.columns;
     product.column_begin = std::min(g_.columns, split * split_columns);
     product.column_end = std::min(g_.columns, product.column_begin + split_columns);
     product.activation = activation_;
     for (int64_t group = 0; group < g_.groups; ++group) {
       product.a = region + group * g_.depth.channels;
-      product.b = reinterpret_cast<const uint16_t*>(weights_.data.get()) + weights_.walk_offset[walk] +
-                  group * weights_.group_step[walk];
+      product.b = reinterpret_cast<const uint16_t*>(weights_.data.get()) + weights_.phase_offset[phase] +
+                  group * weights_.group_step[phase];
       product.c = tables.outputs;
       product.c_offset = group * g_.columns;
       product.residual = p.residual != nullptr ? tables.residuals : nullptr;
@@ -424,10 +426,10 @@ class BfloatRun final : public ConvRun {
   const MatrixUnit& unit_;
   Activation activation_;
   Geometry g_;
-  Cut cut_;
+  Blocking blocking_;
   int64_t region_ = 0;                       // elements of each part
   int64_t tiles_ = 0;                        // of a block, at most
-  std::vector<std::vector<int64_t>> steps_;  // of each walk
+  std::vector<std::vector<int64_t>> steps_;  // of each phase
 };
 
 // x rounded to bfloat16, ties to even; NaN stays NaN.
@@ -445,38 +447,38 @@ float float_of(uint16_t part) {
   return x;
 }
 
-// Weights by walk, group, strip, step, part, tile of columns, pair of elements, column, element; zeros where a step has
-// more elements than the taps, or a tile more columns than there are.
+// Weights by phase, group, strip, step, part, tile of columns, pair of elements, column, element; zeros where a step
+// has more elements than the taps, or a tile more columns than there are.
 template <int kParts>
-PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet&, int threads) {
+PackedWeights pack(const Convolution& conv, const ConvProblem&, const MicrokernelSet&, int threads) {
   const Window& window = conv.window();
-  const std::vector<Walk> walks = plan_walks(window, Axes{1, 1, 1});
+  const std::vector<TapPhase> phases = plan_phases(window, Axes{1, 1, 1});
   const Depth depth(window, conv.in_channels());
   const int64_t columns = conv.out_channels() / window.groups;
   const int64_t column_tiles = ceil_div(columns, kRows), strips = ceil_div(columns, kColumns);
   PackedWeights packed;
   int64_t size = 0;  // in bfloat16
-  for (const Walk& walk : walks) {
-    packed.walk_offset.push_back(size);
-    packed.group_step.push_back(depth.steps(walk) * column_tiles * kParts * kTile);
+  for (const TapPhase& phase : phases) {
+    packed.phase_offset.push_back(size);
+    packed.group_step.push_back(depth.steps(phase) * column_tiles * kParts * kTile);
     size += window.groups * packed.group_step.back();
   }
   packed.size = (size + 1) / 2;
   packed.data = allocate_floats(packed.size);
   uint16_t* const base = reinterpret_cast<uint16_t*>(packed.data.get());
   std::memset(base, 0, static_cast<size_t>(packed.size) * sizeof(float));
-  for (size_t index = 0; index < walks.size(); ++index) {
-    const Walk& walk = walks[index];
-    const int64_t steps = depth.steps(walk), width = static_cast<int64_t>(walk.axis[2].index.size());
+  for (size_t index = 0; index < phases.size(); ++index) {
+    const TapPhase& phase = phases[index];
+    const int64_t steps = depth.steps(phase), width = static_cast<int64_t>(phase.axis[2].index.size());
     const int64_t run = depth.merged ? width : 1;  // taps of one row of steps
     const int64_t run_steps = ceil_div(run * depth.channels, kElements);
     parallel_for(threads, window.groups * strips, [&](int64_t chunk, int) {
       const int64_t group = chunk / strips, strip = chunk % strips, begin = strip * kColumns;
       const int64_t tiles = std::min<int64_t>(2, column_tiles - 2 * strip);
       uint16_t* const to =
-          base + packed.walk_offset[index] + group * packed.group_step[index] + strip * steps * kParts * 2 * kTile;
+          base + packed.phase_offset[index] + group * packed.group_step[index] + strip * steps * kParts * 2 * kTile;
       int64_t t = 0;
-      for_taps(walk, window, [&](int64_t tap) {
+      for_taps(phase, window, [&](int64_t tap) {
         for (int64_t c = 0; c < depth.channels; ++c) {
           const int64_t element = t % run * depth.channels + c;
           uint16_t* const at = to + (t / run * run_steps + element / kElements) * kParts * tiles * kTile;
@@ -493,7 +495,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet&
         }
         ++t;
       });
-      if (walks.size() == 1)
+      if (phases.size() == 1)
         conv.give_back(group * columns + begin, group * columns + std::min(begin + kColumns, columns));
     });
   }
@@ -503,21 +505,21 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet&
 std::string unsupported(const ConvProblem&) { return ""; }
 
 template <int kParts>
-double cost_of(const ConvProblem& p, const KernelSet&) {
+double cost_of(const ConvProblem& p, const MicrokernelSet&) {
   const int threads = processors();
   const Geometry g(p, kParts);
-  return cut_of(g, threads).time * threads + image_bytes(p) * cost::bfloat_image_byte();
+  return blocking_of(g, threads).time * threads + image_bytes(p) * cost::bfloat_image_byte();
 }
 
 template <int kParts>
 std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                              const KernelSet& set, Activation activation, int threads) {
+                              const MicrokernelSet& set, Activation activation, int threads) {
   return std::make_unique<BfloatRun>(kParts, problem, conv, weights, set, activation, threads);
 }
 
 }  // namespace
 
-BfloatPixels::BfloatPixels(int parts, const Convolution& conv, const PackedWeights& weights, const KernelSet& set,
+BfloatPixels::BfloatPixels(int parts, const Convolution& conv, const PackedWeights& weights, const MicrokernelSet& set,
                            Activation activation, int64_t rows)
     : parts_(parts),
       conv_(conv),

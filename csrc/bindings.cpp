@@ -7,6 +7,7 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 #include <time.h>
 
@@ -14,9 +15,8 @@
 #include <chrono>
 #include <cstring>
 #include <optional>
-#include <stdexcept>
-#include <thread>
 #include <tuple>
+#include <variant>
 
 #include "machine.h"
 #include "plan.h"
@@ -28,12 +28,16 @@ using namespace nb::literals;
 namespace convoxel {
 namespace {
 
-using Array = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
-// (buffer, offset, (n, d, h, w, c), (n, d, h, w strides))
+// (buffer, offset, (n, d, h, w, c), (n, d, h, w strides)), as native.View.
 using ViewTuple = std::tuple<int, int64_t, std::array<int64_t, 5>, std::array<int64_t, 4>>;
+using SlopeVariant = std::variant<float, std::array<float, 2>>;
+using Array = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+template <class Number>
+using Table = nb::ndarray<const Number, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using AxisTuple = std::tuple<Table<int32_t>, Table<float>>;  // index, weight
 
-View to_view(const ViewTuple& t) {
-  const auto& [buffer, offset, shape, strides] = t;
+View from(const ViewTuple& tuple) {
+  const auto& [buffer, offset, shape, strides] = tuple;
   View v;
   v.buffer = buffer;
   v.offset = offset;
@@ -45,42 +49,69 @@ View to_view(const ViewTuple& t) {
   return v;
 }
 
-// The parameter of an activation, or the two of clip.
-using Slope = std::array<float, 2>;
-
-Activation to_activation(const std::string& name, const Slope& slope) {
-  for (int i = 0; i < kActivationCount; ++i) {
-    if (name == kActivationNames[i]) return {static_cast<ActivationKind>(i), slope[0], slope[1]};
-  }
-  throw std::invalid_argument("there is no activation '" + name + "'");
+Slope from(const SlopeVariant& slope) {
+  if (const float* single = std::get_if<float>(&slope)) return {*single};
+  const auto& [low, high] = std::get<1>(slope);
+  return {low, high};
 }
 
-const KernelSet& kernel_set(const std::string& name) {
-  const KernelSetList list = available_kernels();
+ResampleAxis from(const AxisTuple& axis) {
+  const auto& [index, weight] = axis;
+  return {static_cast<int64_t>(index.shape(1)),
+          {index.data(), index.data() + index.size()},
+          {weight.data(), weight.data() + weight.size()}};
+}
+
+std::vector<float> from(const Array& array) { return {array.data(), array.data() + array.size()}; }
+
+}  // namespace
+}  // namespace convoxel
+
+namespace nanobind::detail {
+
+// A Python object that nanobind takes for a Source becomes a Type of the core by `from`.
+template <class Type, class Source>
+struct caster_from {
+  NB_TYPE_CASTER(Type, make_caster<Source>::Name)
+
+  bool from_python(handle object, uint32_t flags, cleanup_list* cleanup) noexcept {
+    make_caster<Source> source;
+    if (!source.from_python(object, flags, cleanup) || !source.template can_cast<Source>()) return false;
+    value = convoxel::from(source.operator cast_t<Source>());
+    return true;
+  }
+};
+
+template <>
+struct type_caster<convoxel::View> : caster_from<convoxel::View, convoxel::ViewTuple> {
+  static constexpr auto Name = const_name("convoxel.native.plan.View");
+};
+template <>
+struct type_caster<convoxel::Slope> : caster_from<convoxel::Slope, convoxel::SlopeVariant> {
+  static constexpr auto Name = const_name("float | tuple[float, float]");
+};
+template <>
+struct type_caster<convoxel::ResampleAxis> : caster_from<convoxel::ResampleAxis, convoxel::AxisTuple> {};
+template <>
+struct type_caster<std::vector<float>> : caster_from<std::vector<float>, convoxel::Array> {};
+
+}  // namespace nanobind::detail
+
+namespace convoxel {
+namespace {
+
+const MicrokernelSet& microkernel_set(const std::string& name) {
+  const MicrokernelSetList list = available_microkernels();
   for (int i = 0; i < list.count; ++i) {
     if (name == list.sets[i]->name) return *list.sets[i];
   }
-  throw std::invalid_argument("this processor has no instruction set '" + name + "'");
-}
-
-Combine to_combine(const std::string& name) {
-  for (int i = 0; i < kCombineCount; ++i) {
-    if (name == kCombineNames[i]) return static_cast<Combine>(i);
-  }
-  throw std::invalid_argument("there is no '" + name + "'");
-}
-
-Reduce to_reduce(const std::string& name) {
-  for (int i = 0; i < kReduceCount; ++i) {
-    if (name == kReduceNames[i]) return static_cast<Reduce>(i);
-  }
-  throw std::invalid_argument("there is no '" + name + "'");
+  throw Mistake("ConfigError", "this processor has no instruction set '" + name + "'");
 }
 
 using Weight = nb::ndarray<const float, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
 
-std::shared_ptr<Convolution> make_convolution(Weight w, std::optional<Array> bias, Axes stride, Axes padding_low,
-                                              Axes dilation, int64_t groups, bool transposed, bool from_file) {
+void make_convolution(Convolution* self, Weight w, std::optional<Array> bias, Axes stride, Axes padding_low,
+                      Axes dilation, int64_t groups, bool transposed, bool from_file) {
   Window window;
   window.kernel = {static_cast<int64_t>(w.shape(2)), static_cast<int64_t>(w.shape(3)),
                    static_cast<int64_t>(w.shape(4))};
@@ -93,53 +124,69 @@ std::shared_ptr<Convolution> make_convolution(Weight w, std::optional<Array> bia
   const int64_t in_channels = transposed ? first : second * groups;
   const int64_t out_channels = transposed ? second * groups : first;
   for (int i = 0; i < kSpatialAxes; ++i) {
-    if (stride[i] < 1 || dilation[i] < 1) throw std::invalid_argument("stride and dilation must be at least 1");
+    require(stride[i] >= 1 && dilation[i] >= 1, "Convolution: stride and dilation must be at least 1.");
   }
-  if (w.size() == 0) throw std::invalid_argument("the weight is empty");
-  if (groups < 1 || first % groups != 0) throw std::invalid_argument("groups must divide the weight's first axis");
-  if (bias && static_cast<int64_t>(bias->size()) != out_channels) {
-    throw std::invalid_argument("the bias must have one number per output channel");
-  }
+  require(w.size() > 0, "Convolution: the weight is empty.");
+  require(groups >= 1 && first % groups == 0, "Convolution: groups must divide the weight's first axis.");
+  require(!bias || static_cast<int64_t>(bias->size()) == out_channels,
+          "Convolution: the bias must have one number per output channel.");
   // The array lives as long as its floats are needed; its last reference may go on any thread.
   const auto kept = std::make_shared<Weight>(w);
-  return std::make_shared<Convolution>(window, in_channels, out_channels, std::shared_ptr<const float>(kept, w.data()),
-                                       bias ? bias->data() : nullptr, from_file);
+  new (self) Convolution(window, in_channels, out_channels, std::shared_ptr<const float>(kept, w.data()),
+                         bias ? bias->data() : nullptr, from_file);
 }
 
-std::vector<float*> to_pointers(const Plan& plan, const std::vector<Array>& buffers, std::optional<Array> arena) {
-  if (static_cast<int>(buffers.size()) + 1 != plan.buffer_count()) {
-    throw std::invalid_argument("the plan needs " + std::to_string(plan.buffer_count() - 1) + " buffers, not " +
-                                std::to_string(buffers.size()));
-  }
-  if (arena && static_cast<int64_t>(arena->size()) < plan.arena_size()) {
-    throw std::invalid_argument("the arena is too small");
-  }
+// Runs steps and returns their seconds.
+std::vector<double> run_steps(const Plan& plan, const std::vector<Array>& buffers, std::optional<Array> arena,
+                              size_t first, size_t last, bool timed) {
+  require(first <= last && last <= plan.steps().size(), "run: there are no such steps.");
+  const size_t count = plan.needed().size() - 1;
+  require(buffers.size() == count,
+          "run: the plan needs " + std::to_string(count) + " buffers, not " + std::to_string(buffers.size()) + ".");
+  require(!arena || static_cast<int64_t>(arena->size()) >= plan.arena_size(), "run: the arena is too small.");
   std::vector<float*> pointers = {arena ? const_cast<float*>(arena->data()) : nullptr};
-  for (size_t i = 0; i < buffers.size(); ++i) {
-    if (static_cast<int64_t>(buffers[i].size()) < plan.needed(static_cast<int>(i) + 1)) {
-      throw std::invalid_argument("buffer " + std::to_string(i + 1) + " has " + std::to_string(buffers[i].size()) +
-                                  " floats; the plan touches " + std::to_string(plan.needed(static_cast<int>(i) + 1)));
-    }
+  for (size_t i = 0; i < count; ++i) {
+    const int64_t floats = static_cast<int64_t>(buffers[i].size()), needed = plan.needed()[i + 1];
+    require(floats >= needed, "run: buffer " + std::to_string(i + 1) + " has " + std::to_string(floats) +
+                                  " floats; the plan touches " + std::to_string(needed) + ".");
     pointers.push_back(const_cast<float*>(buffers[i].data()));
   }
-  return pointers;
+  std::vector<double> seconds;
+  nb::gil_scoped_release release;
+  plan.run(std::move(pointers), first, last, timed ? &seconds : nullptr);
+  return seconds;
 }
 
-std::vector<float> to_floats(const Array& a) { return std::vector<float>(a.data(), a.data() + a.size()); }
-
-using Int32Array = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using AxisTuple = std::tuple<Int32Array, nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>>;
-
-ResampleAxis to_axis(const AxisTuple& t) {
-  const auto& [index, weight] = t;
-  if (index.shape(0) != weight.shape(0) || index.shape(1) != weight.shape(1)) {
-    throw std::invalid_argument("resample: index and weight differ in shape");
+nb::list list_steps(const Plan& plan) {
+  nb::list out;
+  for (const Step& step : plan.steps()) {
+    nb::dict row;
+    row["name"] = step.name;
+    row["operator"] = step.op;
+    row["algorithm"] = step.algorithm;
+    row["macs"] = step.macs;
+    row["workspace_bytes"] = step.workspace_bytes * plan.threads() + step.shared_bytes;
+    row["bytes"] = step.result_floats * static_cast<int64_t>(sizeof(float));
+    out.append(row);
   }
-  ResampleAxis axis;
-  axis.taps = static_cast<int64_t>(index.shape(1));
-  axis.index.assign(index.data(), index.data() + index.size());
-  axis.weight.assign(weight.data(), weight.data() + weight.size());
-  return axis;
+  return out;
+}
+
+// Python's Plan gets a method that adds a step, called as the step is. The global lock is open meanwhile: packing
+// weights takes a while.
+template <class... Args, class... Extra>
+void bind_step(nb::class_<Plan>& plan, const char* step, void (Plan::*add)(Args...), const Extra&... extra) {
+  plan.def(
+      step,
+      [step, add](Plan& self, Args... args, std::string name) {
+        try {
+          (self.*add)(std::move(args)...);
+        } catch (const Mistake& mistake) {
+          throw Mistake(mistake.kind, std::string(step) + ": " + mistake.what() + ".");
+        }
+        self.name_last(std::move(name));
+      },
+      extra..., "name"_a = "", nb::call_guard<nb::gil_scoped_release>());
 }
 
 nb::list list_algorithms() {
@@ -176,7 +223,7 @@ double longest_run(int threads, const Work& work) {
 
 // Operations per second of independent fused multiply-adds on this many threads.
 double measure_ceiling(const std::string& isa, int threads, int64_t rounds) {
-  const KernelSet& set = kernel_set(isa);
+  const MicrokernelSet& set = microkernel_set(isa);
   std::vector<double> done(static_cast<size_t>(threads), 0.0);
   const double seconds = longest_run(threads, [&](size_t thread) { done[thread] = set.fma_burst(rounds); });
   double total = 0;
@@ -215,203 +262,77 @@ double measure_reading(int threads, int64_t bytes) {
 NB_MODULE(_core, m) {
   using namespace convoxel;
   m.doc() = "The C++ core of Convoxel. Use convoxel.native, which checks and documents.";
+  nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const Mistake& mistake) {
+      PyErr_SetString(nb::module_::import_("convoxel.errors").attr(mistake.kind).ptr(), mistake.what());
+    }
+  });
 
   nb::class_<Convolution>(m, "Convolution")
+      .def("__init__", &make_convolution, "weight"_a, "bias"_a.none(), "stride"_a, "padding_low"_a, "dilation"_a,
+           "groups"_a, "transposed"_a, "from_file"_a)
+      .def_prop_ro(
+          "window",
+          [](const Convolution& self) {
+            const auto triple = [](const Axes& axes) { return std::make_tuple(axes[0], axes[1], axes[2]); };
+            const Window& w = self.window();
+            return std::make_tuple(triple(w.kernel), triple(w.stride), triple(w.dilation), triple(w.padding_low),
+                                   w.groups, w.transposed);
+          },
+          "kernel, stride, dilation, padding_low, groups, transposed.")
       .def_prop_ro("in_channels", &Convolution::in_channels)
       .def_prop_ro("out_channels", &Convolution::out_channels)
-      .def_prop_ro("packed_bytes", &Convolution::packed_bytes);
-  m.def("make_convolution", &make_convolution, "weight"_a, "bias"_a.none(), "stride"_a, "padding_low"_a, "dilation"_a,
-        "groups"_a, "transposed"_a, "from_file"_a);
+      .def_prop_ro("packed_bytes", &Convolution::packed_bytes,
+                   "Bytes of weights packed so far, over all algorithms that asked for them.");
 
-  nb::class_<Plan>(m, "Plan")
-      .def(
+  nb::class_<Plan> plan(m, "Plan");
+  plan.def(
           "__init__",
           [](Plan* self, int64_t arena_size, int buffers, int threads, const std::string& isa) {
-            new (self) Plan(arena_size, buffers, threads, kernel_set(isa));
+            new (self) Plan(arena_size, buffers, threads, microkernel_set(isa));
           },
           "arena_size"_a, "buffers"_a, "threads"_a, "isa"_a)
       .def(
-          "convolve",
-          [](Plan& self, std::shared_ptr<Convolution> conv, const ViewTuple& src, const ViewTuple& dst,
-             const std::optional<ViewTuple>& residual, const std::optional<ViewTuple>& gate,
-             const std::string& activation, const Slope& slope, const std::string& algorithm, std::string name) {
-            View view, gate_view;
-            if (residual) view = to_view(*residual);
-            if (gate) gate_view = to_view(*gate);
-            nb::gil_scoped_release release;  // packing weights takes a while
-            self.add_convolution(std::move(conv), to_view(src), to_view(dst), residual ? &view : nullptr,
-                                 gate ? &gate_view : nullptr, to_activation(activation, slope), algorithm,
-                                 std::move(name));
-          },
-          "convolution"_a, "src"_a, "dst"_a, "residual"_a.none(), "gate"_a.none(), "activation"_a, "slope"_a,
-          "algorithm"_a, "name"_a)
-      .def(
-          "convolve_block",
-          [](Plan& self, std::vector<std::shared_ptr<Convolution>> convolutions, size_t depthwise, const ViewTuple& src,
-             const ViewTuple& dst, const std::optional<ViewTuple>& residual,
-             const std::vector<std::pair<std::string, Slope>>& activations, const std::string& algorithm,
-             std::string name) {
-            View view;
-            if (residual) view = to_view(*residual);
-            std::vector<Activation> made;
-            for (const auto& [kind, slope] : activations) made.push_back(to_activation(kind, slope));
-            nb::gil_scoped_release release;  // packing weights takes a while
-            self.add_depthwise_block({convolutions.begin(), convolutions.end()}, depthwise, to_view(src), to_view(dst),
-                                     residual ? &view : nullptr, made, algorithm, std::move(name));
-          },
-          "convolutions"_a, "depthwise"_a, "src"_a, "dst"_a, "residual"_a.none(), "activations"_a, "algorithm"_a,
-          "name"_a)
-      .def(
           "candidates",
-          [](const Plan& self, const Convolution& conv, const ViewTuple& src, const ViewTuple& dst, bool gated,
-             const std::string& algorithm) {
+          [](const Plan& self, const Convolution& conv, View src, View dst, const std::string& algorithm, bool gated) {
             std::vector<std::pair<std::string, double>> out;
-            for (const Candidate& c : self.candidates(conv, to_view(src), to_view(dst), gated, algorithm)) {
+            for (const Candidate& c : self.candidates(conv, src, dst, algorithm, gated)) {
               out.emplace_back(c.algorithm->name, c.cost);
             }
             return out;
           },
-          "convolution"_a, "src"_a, "dst"_a, "gated"_a, "algorithm"_a)
-      .def(
-          "max_pool",
-          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, Axes kernel, Axes stride, Axes dilation,
-             Axes padding_low, std::string name) {
-            self.add_max_pool(to_view(src), to_view(dst), kernel, stride, dilation, padding_low, std::move(name));
-          },
-          "src"_a, "dst"_a, "kernel"_a, "stride"_a, "dilation"_a, "padding_low"_a, "name"_a)
-      .def(
-          "resample",
-          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, const std::vector<AxisTuple>& axes,
-             std::string name) {
-            std::vector<ResampleAxis> tables;
-            for (const AxisTuple& axis : axes) tables.push_back(to_axis(axis));
-            self.add_resample(to_view(src), to_view(dst), std::move(tables), std::move(name));
-          },
-          "src"_a, "dst"_a, "axes"_a, "name"_a)
-      .def(
-          "combine",
-          [](Plan& self, const std::string& op, const ViewTuple& a, const ViewTuple& b, const ViewTuple& dst,
-             const std::string& activation, const Slope& slope, std::string name) {
-            self.add_combine(to_combine(op), to_view(a), to_view(b), to_view(dst), to_activation(activation, slope),
-                             std::move(name));
-          },
-          "op"_a, "a"_a, "b"_a, "dst"_a, "activation"_a, "slope"_a, "name"_a)
-      .def(
-          "reduce",
-          [](Plan& self, const std::string& op, const ViewTuple& src, const ViewTuple& dst, std::string name) {
-            self.add_reduce(to_reduce(op), to_view(src), to_view(dst), std::move(name));
-          },
-          "op"_a, "src"_a, "dst"_a, "name"_a)
-      .def(
-          "softmax",
-          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, bool log, std::string name) {
-            self.add_softmax(to_view(src), to_view(dst), log, std::move(name));
-          },
-          "src"_a, "dst"_a, "log"_a, "name"_a)
-      .def(
-          "permute_channels",
-          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, std::vector<int32_t> index, std::string name) {
-            self.add_permute_channels(to_view(src), to_view(dst), std::move(index), std::move(name));
-          },
-          "src"_a, "dst"_a, "index"_a, "name"_a)
-      .def(
-          "local_response_norm",
-          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, int64_t size, float alpha, float beta, float bias,
-             std::string name) {
-            self.add_response_norm(to_view(src), to_view(dst), size, alpha, beta, bias, std::move(name));
-          },
-          "src"_a, "dst"_a, "size"_a, "alpha"_a, "beta"_a, "bias"_a, "name"_a)
-      .def(
-          "prelu",
-          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, const Array& slope, std::string name) {
-            self.add_prelu(to_view(src), to_view(dst), to_floats(slope), std::move(name));
-          },
-          "src"_a, "dst"_a, "slope"_a, "name"_a)
-      .def(
-          "affine",
-          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, const Array& scale, const Array& shift,
-             const std::string& activation, const Slope& slope, std::string name) {
-            self.add_affine(to_view(src), to_view(dst), to_floats(scale), to_floats(shift),
-                            to_activation(activation, slope), std::move(name));
-          },
-          "src"_a, "dst"_a, "scale"_a, "shift"_a, "activation"_a, "slope"_a, "name"_a)
-      .def(
-          "normalise",
-          [](Plan& self, const ViewTuple& src, const ViewTuple& dst, int64_t groups, const Array& weight,
-             const Array& bias, float eps, const std::string& activation, const Slope& slope, std::string name) {
-            self.add_normalise(to_view(src), to_view(dst), groups, to_floats(weight), to_floats(bias), eps,
-                               to_activation(activation, slope), std::move(name));
-          },
-          "src"_a, "dst"_a, "groups"_a, "weight"_a, "bias"_a, "eps"_a, "activation"_a, "slope"_a, "name"_a)
-      .def(
-          "import_channels_first",
-          [](Plan& self, int buffer, const ViewTuple& dst, std::string name) {
-            self.add_import(buffer, to_view(dst), std::move(name));
-          },
-          "buffer"_a, "dst"_a, "name"_a)
-      .def(
-          "export_channels_first",
-          [](Plan& self, const ViewTuple& src, int buffer, std::string name) {
-            self.add_export(to_view(src), buffer, std::move(name));
-          },
-          "src"_a, "buffer"_a, "name"_a)
+          "The algorithms that ``convolve`` could choose among and their expected cost, cheapest first.\n\n"
+          "A unit of cost is one vector's multiply-add at full speed on all cores. An infinite one says that the\n"
+          "algorithm can run but loses more accuracy than it may unasked.",
+          "convolution"_a, "src"_a, "dst"_a, "algorithm"_a = "auto", "gated"_a = false)
       .def_prop_ro("arena_size", &Plan::arena_size)
-      .def_prop_ro("workspace_bytes", &Plan::workspace_bytes)
+      .def_prop_ro("workspace_bytes", &Plan::workspace_bytes,
+                   "Scratch bytes that the steps' threads need together, beside the arena.")
       .def_prop_ro("threads", &Plan::threads)
-      .def_prop_ro("isa", [](const Plan& self) { return self.kernels().name; })
-      .def_prop_ro("written",
-                   [](const Plan& self) {
-                     std::vector<bool> out;
-                     for (int i = 0; i < self.buffer_count(); ++i) out.push_back(self.written(i));
-                     return out;
-                   })
-      .def_prop_ro("needed",
-                   [](const Plan& self) {
-                     std::vector<int64_t> out;
-                     for (int i = 0; i < self.buffer_count(); ++i) out.push_back(self.needed(i));
-                     return out;
-                   })
-      .def_prop_ro("steps",
-                   [](const Plan& self) {
-                     nb::list out;
-                     for (const auto& step : self.steps()) {
-                       nb::dict row;
-                       row["name"] = step->name;
-                       row["operator"] = step->op();
-                       row["algorithm"] = step->algorithm();
-                       row["macs"] = step->macs();
-                       row["workspace_bytes"] = step->workspace_bytes() * self.threads() + step->shared_bytes();
-                       out.append(row);
-                     }
-                     return out;
-                   })
-      .def(
-          "run",
-          [](const Plan& self, const std::vector<Array>& buffers, std::optional<Array> arena, size_t first, size_t last,
-             bool timed) {
-            if (first > last || last > self.steps().size()) throw std::invalid_argument("there are no such steps");
-            std::vector<float*> pointers = to_pointers(self, buffers, arena);
-            std::vector<double> seconds;
-            {
-              nb::gil_scoped_release release;
-              self.run(std::move(pointers), first, last, timed ? &seconds : nullptr);
-            }
-            return seconds;
-          },
-          "buffers"_a, "arena"_a.none(), "first"_a, "last"_a, "timed"_a);
+      .def_prop_ro("isa", [](const Plan& self) { return self.microkernels().name; })
+      .def_prop_ro("written", &Plan::written)
+      .def_prop_ro("steps", &list_steps,
+                   "The steps so far: name, operator, algorithm, macs, workspace_bytes (of all threads), bytes (of the "
+                   "result).")
+      .def("__len__", [](const Plan& self) { return self.steps().size(); })
+      .def("run_steps", &run_steps, "buffers"_a, "arena"_a.none(), "first"_a, "last"_a, "timed"_a);
+#define STEP(name, parameters, ...) bind_step(plan, #name, &Plan::name, __VA_ARGS__);
+#include "steps.h"
 
   m.def("list_algorithms", &list_algorithms);
   m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a,
         nb::call_guard<nb::gil_scoped_release>());
   m.def("measure_reading", &measure_reading, "threads"_a, "bytes"_a, nb::call_guard<nb::gil_scoped_release>());
   m.def("l2_bytes", &l2_bytes);
-  m.def("set_rates", [](double near, double far) { set_rates({near, far}); }, "near"_a, "far"_a);
-  m.def("rates", [] { return std::make_pair(rates().near, rates().far); });
+  m.def("set_rates", [](double cache, double memory) { set_rates({cache, memory}); }, "cache"_a, "memory"_a);
+  m.def("rates", [] { return std::make_pair(rates().cache, rates().memory); });
   m.def("instruction_sets", [] {
     nb::list out;
-    const KernelSetList list = available_kernels();
+    const MicrokernelSetList list = available_microkernels();
     for (int i = 0; i < list.count; ++i) {
-      const KernelSet& set = *list.sets[i];
+      const MicrokernelSet& set = *list.sets[i];
       nb::dict row;
       row["name"] = set.name;
       row["vector_floats"] = set.vector_floats;

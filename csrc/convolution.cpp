@@ -9,6 +9,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "mistake.h"
+
 namespace convoxel {
 
 double ConvProblem::macs() const {
@@ -17,59 +19,60 @@ double ConvProblem::macs() const {
   return pixels * window.taps() * in_channels * out_channels / window.groups;
 }
 
-int64_t Walk::taps() const {
+int64_t TapPhase::taps() const {
   int64_t n = 1;
-  for (const AxisWalk& a : axis) n *= static_cast<int64_t>(a.index.size());
+  for (const AxisPhase& a : axis) n *= static_cast<int64_t>(a.index.size());
   return n;
 }
 
 namespace {
 
 // out = o reads in = o * s + k * d - p for every tap k.
-std::vector<AxisWalk> convolution_walks(int64_t kernel, int64_t stride, int64_t dilation, int64_t padding,
-                                        int64_t out) {
-  AxisWalk walk;
-  walk.count = out;
-  walk.in_step = stride;
+std::vector<AxisPhase> convolution_phases(int64_t kernel, int64_t stride, int64_t dilation, int64_t padding,
+                                          int64_t out) {
+  AxisPhase phase;
+  phase.count = out;
+  phase.in_step = stride;
   for (int64_t k = 0; k < kernel; ++k) {
-    walk.index.push_back(k);
-    walk.offset.push_back(k * dilation - padding);
+    phase.index.push_back(k);
+    phase.offset.push_back(k * dilation - padding);
   }
-  return {walk};
+  return {phase};
 }
 
 // in = i reaches out = i * s + k * d - p. So out = r + s * q is reached by the taps k with s | r + p - k * d, from
 // in = q + (r + p - k * d) / s. A phase without taps remains: its outputs are the bias alone.
-std::vector<AxisWalk> transposed_walks(int64_t kernel, int64_t stride, int64_t dilation, int64_t padding, int64_t out) {
-  std::vector<AxisWalk> walks;
+std::vector<AxisPhase> transposed_phases(int64_t kernel, int64_t stride, int64_t dilation, int64_t padding,
+                                         int64_t out) {
+  std::vector<AxisPhase> phases;
   for (int64_t r = 0; r < stride; ++r) {
-    AxisWalk walk;
-    walk.count = r < out ? (out - r + stride - 1) / stride : 0;
-    walk.out_begin = r;
-    walk.out_step = stride;
+    AxisPhase phase;
+    phase.count = r < out ? (out - r + stride - 1) / stride : 0;
+    phase.out_begin = r;
+    phase.out_step = stride;
     for (int64_t k = 0; k < kernel; ++k) {
       const int64_t distance = r + padding - k * dilation;
       if (distance % stride != 0) continue;
-      walk.index.push_back(k);
-      walk.offset.push_back(distance / stride);
+      phase.index.push_back(k);
+      phase.offset.push_back(distance / stride);
     }
-    walks.push_back(walk);
+    phases.push_back(phase);
   }
-  return walks;
+  return phases;
 }
 
 }  // namespace
 
-std::vector<Walk> plan_walks(const Window& window, const Axes& out_size) {
-  std::vector<AxisWalk> axes[kSpatialAxes];
+std::vector<TapPhase> plan_phases(const Window& window, const Axes& out_size) {
+  std::vector<AxisPhase> axes[kSpatialAxes];
   for (int i = 0; i < kSpatialAxes; ++i) {
-    const auto walks = window.transposed ? transposed_walks : convolution_walks;
-    axes[i] = walks(window.kernel[i], window.stride[i], window.dilation[i], window.padding_low[i], out_size[i]);
+    const auto phases = window.transposed ? transposed_phases : convolution_phases;
+    axes[i] = phases(window.kernel[i], window.stride[i], window.dilation[i], window.padding_low[i], out_size[i]);
   }
-  std::vector<Walk> all;
-  for (const AxisWalk& d : axes[0]) {
-    for (const AxisWalk& h : axes[1]) {
-      for (const AxisWalk& w : axes[2]) all.push_back(Walk{{d, h, w}});
+  std::vector<TapPhase> all;
+  for (const AxisPhase& d : axes[0]) {
+    for (const AxisPhase& h : axes[1]) {
+      for (const AxisPhase& w : axes[2]) all.push_back(TapPhase{{d, h, w}});
     }
   }
   return all;
@@ -112,8 +115,8 @@ void Convolution::give_back(int64_t begin, int64_t end) const {
 #endif
 }
 
-const PackedWeights& Convolution::packed(const Algorithm& algorithm, const ConvProblem& problem, const KernelSet& set,
-                                         int threads) const {
+const PackedWeights& Convolution::packed(const Algorithm& algorithm, const ConvProblem& problem,
+                                         const MicrokernelSet& set, int threads) const {
   const std::string packing = algorithm.packing != nullptr ? algorithm.packing(problem, set) : "";
   std::lock_guard<std::mutex> lock(mutex_);
   std::unique_ptr<PackedWeights>& slot = packed_[std::string(algorithm.name) + "/" + set.name + "/" + packing];
@@ -169,7 +172,7 @@ bool is_asked_for(const std::string& name, const Algorithm& algorithm, int64_t* 
   return true;
 }
 
-std::string why_not(const Algorithm& algorithm, const ConvProblem& problem, const KernelSet& set, int64_t kernel) {
+std::string why_not(const Algorithm& algorithm, const ConvProblem& problem, const MicrokernelSet& set, int64_t kernel) {
   for (const int64_t k : problem.window.kernel) {
     if (kernel > 0 && k != 1 && k != kernel) return "each axis of the kernel must be 1 or " + std::to_string(kernel);
   }
@@ -182,7 +185,7 @@ std::string why_not(const Algorithm& algorithm, const ConvProblem& problem, cons
 
 }  // namespace
 
-std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProblem& problem, const KernelSet& set) {
+std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProblem& problem, const MicrokernelSet& set) {
   std::vector<Candidate> found;
   std::string refusal;
   for (const Algorithm& algorithm : algorithms()) {
@@ -195,7 +198,12 @@ std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProble
       refusal = "algorithm '" + name + "' does not support this problem: " + reason;
     }
   }
-  if (found.empty()) throw std::invalid_argument(refusal.empty() ? "there is no algorithm '" + name + "'" : refusal);
+  if (!refusal.empty() && found.empty()) throw Mistake("UnsupportedError", refusal);
+  if (found.empty()) {
+    std::string names = "auto, fast, direct, winograd";
+    for (const Algorithm& algorithm : algorithms()) names += std::string(", ") + algorithm.name;
+    throw Mistake("ConfigError", "there is no algorithm '" + name + "'; give one of " + names);
+  }
   std::stable_sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) { return a.cost < b.cost; });
   return found;
 }

@@ -8,12 +8,12 @@
 #include <vector>
 
 #include "buffer.h"
-#include "kernels.h"
+#include "microkernels.h"
 #include "view.h"
 
 namespace convoxel {
 
-// A layer's window. Padding at the high end is not stored: the output's size decides how far the window walks.
+// A layer's window. Padding at the high end is not stored: the output's size decides how far the window goes.
 struct Window {
   Axes kernel{1, 1, 1};
   Axes stride{1, 1, 1};
@@ -32,15 +32,15 @@ struct ConvProblem {
   Axes out_size{1, 1, 1};
   int64_t in_channels = 1;
   int64_t out_channels = 1;
-  bool gated = false;   // the input is multiplied by a vector of channels, one for each image (squeeze-excite)
-  bool near = false;    // input and output stay in the thread's cache: reading and writing them costs nothing
-  double macs() const;  // multiply-adds that meet a weight, padding included
+  bool gated = false;     // the input is multiplied by a vector of channels, one for each image (squeeze-excite)
+  bool in_cache = false;  // input and output stay in the thread's cache: reading and writing them costs nothing
+  double macs() const;    // multiply-adds that meet a weight, padding included
 };
 
-// The walk along one axis: output out_begin + q * out_step, q in [0, count), reads the input at
-// q * in_step + offset[t], times kernel tap index[t]. A convolution is one walk; a transposed convolution of stride
-// s is s walks, one for each phase of the output, each an ordinary stride-1 convolution with its share of the taps.
-struct AxisWalk {
+// The phase along one axis: output out_begin + q * out_step, q in [0, count), reads the input at
+// q * in_step + offset[t], times kernel tap index[t]. A convolution is one phase; a transposed convolution of stride
+// s is s phases, one for each phase of the output, each an ordinary stride-1 convolution with its share of the taps.
+struct AxisPhase {
   int64_t count = 0;
   int64_t out_begin = 0;
   int64_t out_step = 1;
@@ -49,22 +49,22 @@ struct AxisWalk {
   std::vector<int64_t> offset;
 };
 
-struct Walk {
-  AxisWalk axis[kSpatialAxes];
+struct TapPhase {
+  AxisPhase axis[kSpatialAxes];
   int64_t taps() const;
   int64_t pixels() const { return axis[0].count * axis[1].count * axis[2].count; }
 };
 
-// All walks of a window over outputs of this size. Which taps a walk has does not depend on the size.
-std::vector<Walk> plan_walks(const Window& window, const Axes& out_size);
+// All phases of a window over outputs of this size. Which taps a phase has does not depend on the size.
+std::vector<TapPhase> plan_phases(const Window& window, const Axes& out_size);
 
 class Convolution;
 
 // Weights in the order in which one algorithm reads them.
 struct PackedWeights {
   FloatBuffer data;
-  std::vector<int64_t> walk_offset;  // where each walk's weights begin; groups follow one another within a walk
-  std::vector<int64_t> group_step;   // floats per group, of each walk
+  std::vector<int64_t> phase_offset;  // where each phase's weights begin; groups follow one another within a phase
+  std::vector<int64_t> group_step;    // floats per group, of each phase
   int64_t size = 0;
 };
 
@@ -99,16 +99,16 @@ class ConvRun {
 
 struct Algorithm {
   const char* name;
-  const char* summary;                                   // what it does and for which problems, one line
-  bool exact;                                            // on small integers: no more rounding than a direct sum
-  std::string (*unsupported)(const ConvProblem&);        // the reason, or ""
-  double (*cost)(const ConvProblem&, const KernelSet&);  // comparable among algorithms; smaller is better
-  PackedWeights (*pack)(const Convolution&, const ConvProblem&, const KernelSet&, int threads);
-  std::unique_ptr<ConvRun> (*plan)(const ConvProblem&, const Convolution&, const PackedWeights&, const KernelSet&,
+  const char* summary;                                        // what it does and for which problems, one line
+  bool exact;                                                 // on small integers: no more rounding than a direct sum
+  std::string (*unsupported)(const ConvProblem&);             // the reason, or ""
+  double (*cost)(const ConvProblem&, const MicrokernelSet&);  // comparable among algorithms; smaller is better
+  PackedWeights (*pack)(const Convolution&, const ConvProblem&, const MicrokernelSet&, int threads);
+  std::unique_ptr<ConvRun> (*plan)(const ConvProblem&, const Convolution&, const PackedWeights&, const MicrokernelSet&,
                                    Activation, int threads);
   bool gates = false;  // runs gated problems, too
   // What of the problem the packed weights depend on, as text; null if on nothing.
-  std::string (*packing)(const ConvProblem&, const KernelSet&) = nullptr;
+  std::string (*packing)(const ConvProblem&, const MicrokernelSet&) = nullptr;
   bool needs_matrix_unit = false;
   int digits = 24;  // of the numbers it multiplies; with fewer than float32 has, it is for "fast" only
 };
@@ -129,8 +129,8 @@ struct Candidate {
 
 // The algorithms that `name` stands for and that support the problem, cheapest first: those that multiply float32
 // ("auto"), all of them ("fast"), a family ("direct", "winograd") or one; a name may carry the kernel, as in
-// "winograd(4,3)". Throws std::invalid_argument with the reason if there is none.
-std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProblem& problem, const KernelSet& set);
+// "winograd(4,3)". Throws Mistake with the reason if there is none.
+std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProblem& problem, const MicrokernelSet& set);
 
 // A layer: window, weights and bias. Immutable; packs its weights once for each algorithm (and packing) that asks.
 class Convolution {
@@ -153,7 +153,7 @@ class Convolution {
   // The weights of output channels [begin, end) have been packed.
   void give_back(int64_t begin, int64_t end) const;
 
-  const PackedWeights& packed(const Algorithm& algorithm, const ConvProblem& problem, const KernelSet& set,
+  const PackedWeights& packed(const Algorithm& algorithm, const ConvProblem& problem, const MicrokernelSet& set,
                               int threads) const;
   int64_t packed_bytes() const;
 

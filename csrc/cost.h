@@ -26,14 +26,14 @@ constexpr double kFft = 1.5;          // a vector computed, loaded or stored by 
 constexpr double kFftMove = 9.0;      // a number brought to a transform and away again, in those
 constexpr double kFftProduct = 15.0;  // a number times the spectrum, in those
 
-inline double weight_byte() { return 0.3 * rates().near; }  // of the direct algorithms, once
-inline double fft_byte() { return 0.37 * rates().near; }    // of tiles and spectra beyond L2
-inline double image_byte() { return 0.09 * rates().near; }  // of input and output, mostly hidden behind products
+inline double weight_byte() { return 0.3 * rates().cache; }  // of the direct algorithms, once
+inline double fft_byte() { return 0.37 * rates().cache; }    // of tiles and spectra beyond L2
+inline double image_byte() { return 0.09 * rates().cache; }  // of input and output, mostly hidden behind products
 
 // Of Winograd's products, in rows of tiles that one thread multiplies at full speed.
 constexpr double kStageRows = 2.0;  // two more barriers
 // writing and reading a row's points beyond L2: times (C + K) / (C K)
-inline double point_rows() { return 28.0 * rates().near; }
+inline double point_rows() { return 28.0 * rates().cache; }
 
 // What takes `from_l3` where weights of so many bytes stay in L3 from one run of the network to the next, and
 // `from_memory` where there are too many.
@@ -44,10 +44,10 @@ inline double read_again(double bytes, double from_l3, double from_memory) {
 }
 
 // Reading the weights of all points.
-inline double weight_rows(double bytes) { return read_again(bytes, 10.0 * rates().near, 25.0 * rates().far); }
+inline double weight_rows(double bytes) { return read_again(bytes, 10.0 * rates().cache, 25.0 * rates().memory); }
 
 // Of weights of 24 bits.
-inline double fixed24_byte(double bytes) { return read_again(bytes, 0.14 * rates().near, 0.33 * rates().far); }
+inline double fixed24_byte(double bytes) { return read_again(bytes, 0.14 * rates().cache, 0.33 * rates().memory); }
 
 // On a matrix unit, in multiply-adds of one core's vectors (of 16 floats) by that core.
 inline double bfloat_pair(int parts) { return parts == 3 ? 1120.0 : 560.0; }   // a step of 2 x 2 tiles
@@ -55,7 +55,9 @@ inline double bfloat_single(int parts) { return parts == 3 ? 680.0 : 345.0; }  /
 inline double bfloat_split(int parts) { return parts == 3 ? 26.0 : 16.0; }     // 32 floats into parts
 constexpr double kBfloatHalf = 0.6;                                            // of a strip: one tile of columns
 constexpr double kBfloatStore = 280.0;  // a block's sums: stored, finished, stored again
-inline double bfloat_weight_byte(double bytes) { return read_again(bytes, 0.09 * rates().near, 0.45 * rates().far); }
-inline double bfloat_image_byte() { return 0.235 * rates().near; }  // splitting waits for its input: of all cores
+inline double bfloat_weight_byte(double bytes) {
+  return read_again(bytes, 0.09 * rates().cache, 0.45 * rates().memory);
+}
+inline double bfloat_image_byte() { return 0.235 * rates().cache; }  // splitting waits for its input: of all cores
 
 }  // namespace convoxel::cost

@@ -1,6 +1,6 @@
 // The depthwise kernel: vectors over channels, eight (or four) neighbouring outputs at a time.
 //
-// Included inside the anonymous namespace of one instruction set's file (see kernels-inl.h).
+// Included inside the anonymous namespace of one instruction set's file (see microkernels-inl.h).
 //
 // The outputs of a block share positions: with 3 taps and stride 1, eight outputs read ten positions, so 10 N loads of
 // pixels serve 24 N multiply-adds. Registers, for N vectors of channels:

@@ -17,26 +17,26 @@ class DepthwiseLines {
   static constexpr int64_t kMostOutputs = 128;  // of a run: longer lines (1-D) are cut
 
   DepthwiseLines(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                 const KernelSet& set, Activation activation)
+                 const MicrokernelSet& set, Activation activation)
       : channels_(problem.in_channels), conv_(conv), weights_(weights), set_(set), activation_(activation) {
-    walks_ = plan_walks(problem.window, problem.out_size);
-    for (const Walk& walk : walks_) {
-      lines_ = std::max(lines_, lines_of(walk));
-      taps_ = std::max(taps_, static_cast<int64_t>(walk.axis[2].offset.size()));
+    phases_ = plan_phases(problem.window, problem.out_size);
+    for (const TapPhase& phase : phases_) {
+      lines_ = std::max(lines_, lines_of(phase));
+      taps_ = std::max(taps_, static_cast<int64_t>(phase.axis[2].offset.size()));
     }
   }
 
-  const std::vector<Walk>& walks() const { return walks_; }
+  const std::vector<TapPhase>& phases() const { return phases_; }
   int64_t scratch_bytes() const {
     return lines_ * static_cast<int64_t>(sizeof(float*)) + (lines_ + taps_) * static_cast<int64_t>(sizeof(int64_t));
   }
 
-  // Outputs [first, first + rows), at most kMostOutputs and all of one line, of the list of all outputs of a walk. Of
+  // Outputs [first, first + rows), at most kMostOutputs and all of one line, of the list of all outputs of a phase. Of
   // the image, src holds what begins at position `origin`, and all that these outputs read.
   void run(size_t index, int64_t first, int64_t rows, const float* src, const View& src_view, const Axes& origin,
            float* const* outputs, const float* const* residuals, void* scratch) const {
-    const Walk& walk = walks_[index];
-    const AxisWalk& ww = walk.axis[2];
+    const TapPhase& phase = phases_[index];
+    const AxisPhase& ww = phase.axis[2];
     const float** lines = static_cast<const float**>(scratch);
     int64_t* steps = reinterpret_cast<int64_t*>(lines + lines_);
     int64_t* taps = steps + lines_;
@@ -46,12 +46,12 @@ class DepthwiseLines {
     work.a = lines;
     work.a_step = steps;
     work.zeros = conv_.zeros();
-    work.lines = lines_of(walk);
+    work.lines = lines_of(phase);
     work.taps = taps;
     work.width = static_cast<int64_t>(ww.offset.size());
     work.stride = ww.in_step;
     work.channels = channels_;
-    work.b = weights_.data.get() + weights_.walk_offset[index];
+    work.b = weights_.data.get() + weights_.phase_offset[index];
     work.b_step = round_up(channels_, set_.vector_floats);
     work.rows = rows;
     work.c = outputs;
@@ -59,26 +59,26 @@ class DepthwiseLines {
     work.bias = conv_.bias();
     work.activation = activation_;
     for (int64_t t = 0; t < work.width; ++t) taps[t] = ww.offset[t] - base;
-    for_runs(walk, first, rows, [&](int64_t, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t) {
+    for_runs(phase, first, rows, [&](int64_t, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t) {
       const int64_t position = qw * ww.in_step + base;
       work.begin = -position;
       work.end = src_view.size[2] - position;
-      fill_lines(walk, src_view, src + n * src_view.batch_stride, origin, qd, qh, position, lines, steps);
+      fill_lines(phase, src_view, src + n * src_view.batch_stride, origin, qd, qh, position, lines, steps);
     });
     set_.depthwise(work);
   }
 
  private:
-  static int64_t lines_of(const Walk& walk) {
-    return static_cast<int64_t>(walk.axis[0].offset.size() * walk.axis[1].offset.size());
+  static int64_t lines_of(const TapPhase& phase) {
+    return static_cast<int64_t>(phase.axis[0].offset.size() * phase.axis[1].offset.size());
   }
   // The lines that the outputs at (qd, qh) read; one outside of the image is a row of zeros, repeated.
-  void fill_lines(const Walk& walk, const View& view, const float* image, const Axes& origin, int64_t qd, int64_t qh,
-                  int64_t position, const float** lines, int64_t* steps) const {
-    for (const int64_t offset_d : walk.axis[0].offset) {
-      const int64_t d = qd * walk.axis[0].in_step + offset_d;
-      for (const int64_t offset_h : walk.axis[1].offset) {
-        const int64_t h = qh * walk.axis[1].in_step + offset_h;
+  void fill_lines(const TapPhase& phase, const View& view, const float* image, const Axes& origin, int64_t qd,
+                  int64_t qh, int64_t position, const float** lines, int64_t* steps) const {
+    for (const int64_t offset_d : phase.axis[0].offset) {
+      const int64_t d = qd * phase.axis[0].in_step + offset_d;
+      for (const int64_t offset_h : phase.axis[1].offset) {
+        const int64_t h = qh * phase.axis[1].in_step + offset_h;
         const bool inside = d >= 0 && d < view.size[0] && h >= 0 && h < view.size[1];
         *steps++ = inside ? view.stride[2] : 0;
         *lines++ = inside ? image + (d - origin[0]) * view.stride[0] + (h - origin[1]) * view.stride[1] +
@@ -91,9 +91,9 @@ class DepthwiseLines {
   int64_t channels_;
   const Convolution& conv_;
   const PackedWeights& weights_;
-  const KernelSet& set_;
+  const MicrokernelSet& set_;
   Activation activation_;
-  std::vector<Walk> walks_;
+  std::vector<TapPhase> phases_;
   int64_t lines_ = 1;  // of a run
   int64_t taps_ = 1;   // of a line
 };

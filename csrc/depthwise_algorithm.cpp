@@ -16,15 +16,15 @@ constexpr int64_t kChunkFloats = 16384;  // of output: taking a chunk costs noth
 
 class DepthwiseRun final : public ConvRun {
  public:
-  DepthwiseRun(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights, const KernelSet& set,
-               Activation activation, int threads)
+  DepthwiseRun(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
+               const MicrokernelSet& set, Activation activation, int threads)
       : problem_(problem), lines_(problem, conv, weights, set, activation) {
     int64_t most_runs = 0;
-    for (const Walk& walk : lines_.walks()) most_runs = std::max(most_runs, runs_of(walk));
+    for (const TapPhase& phase : lines_.phases()) most_runs = std::max(most_runs, runs_of(phase));
     const int64_t floats = std::min(problem.out_size[2], DepthwiseLines::kMostOutputs) * problem.out_channels;
     const int64_t fair = ceil_div(most_runs, 4 * threads);  // fewer would leave threads without work
     step_ = std::clamp<int64_t>(kChunkFloats / std::max<int64_t>(floats, 1), 1, std::max<int64_t>(fair, 1));
-    chunks_ = ceil_div(most_runs, step_) * static_cast<int64_t>(lines_.walks().size());
+    chunks_ = ceil_div(most_runs, step_) * static_cast<int64_t>(lines_.phases().size());
   }
 
   int64_t chunks(int) const override { return chunks_; }
@@ -33,32 +33,32 @@ class DepthwiseRun final : public ConvRun {
   }
 
   void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
-    const int64_t walks = static_cast<int64_t>(lines_.walks().size());
-    const size_t index = static_cast<size_t>(chunk % walks);
-    const Walk& walk = lines_.walks()[index];
+    const int64_t phases = static_cast<int64_t>(lines_.phases().size());
+    const size_t index = static_cast<size_t>(chunk % phases);
+    const TapPhase& phase = lines_.phases()[index];
     float** outputs = static_cast<float**>(scratch.own);
     const float** residuals = const_cast<const float**>(outputs + DepthwiseLines::kMostOutputs);
     void* own = residuals + DepthwiseLines::kMostOutputs;
 
-    const int64_t begin = chunk / walks * step_;
-    const int64_t end = std::min(begin + step_, runs_of(walk));
-    const int64_t width = walk.axis[2].count;
+    const int64_t begin = chunk / phases * step_;
+    const int64_t end = std::min(begin + step_, runs_of(phase));
+    const int64_t width = phase.axis[2].count;
     for (int64_t i = begin; i < end; ++i) {
       // Run i is a part of line i / parts of all outputs.
       const int64_t parts = ceil_div(width, DepthwiseLines::kMostOutputs);
       const int64_t q = i % parts * DepthwiseLines::kMostOutputs;
       const int64_t rows = std::min(DepthwiseLines::kMostOutputs, width - q);
       const int64_t first = i / parts * width + q;
-      fill_outputs(walk, *p.dst_view, p.dst, first, rows, outputs);
-      if (p.residual != nullptr) fill_outputs(walk, *p.residual_view, p.residual, first, rows, residuals);
+      fill_outputs(phase, *p.dst_view, p.dst, first, rows, outputs);
+      if (p.residual != nullptr) fill_outputs(phase, *p.residual_view, p.residual, first, rows, residuals);
       lines_.run(index, first, rows, p.src, *p.src_view, {}, outputs, p.residual != nullptr ? residuals : nullptr, own);
     }
   }
 
  private:
-  int64_t runs_of(const Walk& walk) const {
-    return problem_.batch * walk.axis[0].count * walk.axis[1].count *
-           ceil_div(walk.axis[2].count, DepthwiseLines::kMostOutputs);
+  int64_t runs_of(const TapPhase& phase) const {
+    return problem_.batch * phase.axis[0].count * phase.axis[1].count *
+           ceil_div(phase.axis[2].count, DepthwiseLines::kMostOutputs);
   }
 
   ConvProblem problem_;
@@ -67,22 +67,22 @@ class DepthwiseRun final : public ConvRun {
   int64_t chunks_ = 0;
 };
 
-// Weights by walk, tap, channel, each tap's channels rounded up to whole vectors.
-PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet& set, int) {
+// Weights by phase, tap, channel, each tap's channels rounded up to whole vectors.
+PackedWeights pack(const Convolution& conv, const ConvProblem&, const MicrokernelSet& set, int) {
   const Window& window = conv.window();
   const int64_t channels = conv.in_channels();
   const int64_t padded = round_up(channels, set.vector_floats);
   PackedWeights packed;
-  const std::vector<Walk> walks = plan_walks(window, Axes{1, 1, 1});
-  for (const Walk& walk : walks) {
-    packed.walk_offset.push_back(packed.size);
+  const std::vector<TapPhase> phases = plan_phases(window, Axes{1, 1, 1});
+  for (const TapPhase& phase : phases) {
+    packed.phase_offset.push_back(packed.size);
     packed.group_step.push_back(0);
-    packed.size += walk.taps() * padded;
+    packed.size += phase.taps() * padded;
   }
   packed.data = allocate_floats(packed.size);
   float* out = packed.data.get();
-  for (const Walk& walk : walks) {
-    for_taps(walk, window, [&](int64_t tap) {
+  for (const TapPhase& phase : phases) {
+    for_taps(phase, window, [&](int64_t tap) {
       for (int64_t c = 0; c < padded; ++c) *out++ = c < channels ? conv.weight(c, 0, tap) : 0.0f;
     });
   }
@@ -96,13 +96,13 @@ std::string unsupported(const ConvProblem& p) {
   return "";
 }
 
-double cost_of(const ConvProblem& p, const KernelSet& set) {
+double cost_of(const ConvProblem& p, const MicrokernelSet& set) {
   const double vectors = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
   return tap_rows(p) * vectors * cost::kDepthwise + image_bytes(p) * cost::image_byte();
 }
 
 std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                              const KernelSet& set, Activation activation, int threads) {
+                              const MicrokernelSet& set, Activation activation, int threads) {
   return std::make_unique<DepthwiseRun>(problem, conv, weights, set, activation, threads);
 }
 

@@ -10,11 +10,11 @@
 #include "depthwise_block.h"
 
 #include <algorithm>
-#include <stdexcept>
 #include <vector>
 
 #include "depthwise.h"
 #include "machine.h"
+#include "mistake.h"
 #include "pixels.h"
 
 namespace convoxel {
@@ -36,9 +36,9 @@ struct Band {
   int64_t step = 1, low = 0, high = 0;
 
   explicit Band(const ConvProblem& p) {
-    const Walk walk = plan_walks(p.window, p.out_size).front();
+    const TapPhase phase = plan_phases(p.window, p.out_size).front();
     axis = p.out_size[0] > 1 || p.in_size[0] > 1 ? 0 : 1;
-    const AxisWalk& along = walk.axis[axis];
+    const AxisPhase& along = phase.axis[axis];
     count = along.count;
     size = p.in_size[static_cast<size_t>(axis)];
     step = along.in_step;
@@ -52,13 +52,13 @@ struct Band {
 class BlockedRun final : public ConvRun {
  public:
   // rows: of a block. band: lines is 0 if the block has no expansion, or that has been computed.
-  BlockedRun(const std::string& algorithm, const DepthwiseBlock& block, const KernelSet& set, int threads, int64_t rows,
-             const Band& band)
+  BlockedRun(const std::string& algorithm, const DepthwiseBlock& block, const MicrokernelSet& set, int threads,
+             int64_t rows, const Band& band)
       : problem_(block.depthwise.problem),
         rows_(rows),
         band_(band),
         lines_(problem_, *block.depthwise.conv, packed(block.depthwise, set, threads), set, block.depthwise.activation),
-        walk_(lines_.walks().front()) {
+        phase_(lines_.phases().front()) {
     const auto product = [&](const BlockPart& part, int64_t most) {
       return std::make_unique<PixelProduct>(algorithm, part.problem, *part.conv, set, part.activation, threads, most);
     };
@@ -103,7 +103,7 @@ class BlockedRun final : public ConvRun {
     void* parts;
   };
 
-  static const PackedWeights& packed(const BlockPart& part, const KernelSet& set, int threads) {
+  static const PackedWeights& packed(const BlockPart& part, const MicrokernelSet& set, int threads) {
     return part.conv->packed(algorithm_called("depthwise"), part.problem, set, threads);
   }
   int64_t pixels() const { return problem_.batch * problem_.out_size[0] * problem_.out_size[1] * problem_.out_size[2]; }
@@ -155,15 +155,15 @@ class BlockedRun final : public ConvRun {
   // Outputs [begin, begin + rows) of the list of all; src: the depthwise convolution's, whose position `origin` it is.
   void run_block(int64_t begin, int64_t rows, const float* src, const View& view, const Axes& origin,
                  const ConvPointers& p, const Scratch& own) const {
-    fill_outputs(walk_, *p.dst_view, p.dst, begin, rows, own.outputs);
+    fill_outputs(phase_, *p.dst_view, p.dst, begin, rows, own.outputs);
     const bool adds = p.residual != nullptr;
-    if (adds) fill_outputs(walk_, *p.residual_view, p.residual, begin, rows, own.residuals);
+    if (adds) fill_outputs(phase_, *p.residual_view, p.residual, begin, rows, own.residuals);
     float** results = own.outputs;
     if (project_) {
       for (int64_t m = 0; m < rows; ++m) own.between[m] = own.block + m * problem_.out_channels;
       results = own.between;
     }
-    for_runs(walk_, begin, rows, [&](int64_t m, int64_t, int64_t, int64_t, int64_t, int64_t length) {
+    for_runs(phase_, begin, rows, [&](int64_t m, int64_t, int64_t, int64_t, int64_t, int64_t length) {
       for (int64_t i = 0; i < length; i += DepthwiseLines::kMostOutputs) {
         const int64_t some = std::min(DepthwiseLines::kMostOutputs, length - i);
         lines_.run(0, begin + m + i, some, src, view, origin, results + m + i,
@@ -178,7 +178,7 @@ class BlockedRun final : public ConvRun {
   int64_t rows_;         // of a block
   Band band_;
   DepthwiseLines lines_;
-  Walk walk_;
+  TapPhase phase_;
   View expanded_;  // the whole image, were it in memory
   std::unique_ptr<PixelProduct> expand_, project_;
 };
@@ -285,14 +285,15 @@ Band bands_of(const DepthwiseBlock& block, int threads, bool forced) {
 
 }  // namespace
 
-BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, const KernelSet& set, int threads) {
+BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, const MicrokernelSet& set,
+                     int threads) {
   const std::string reason = why_no_block(block);
-  if (!reason.empty()) throw std::invalid_argument("depthwise block: " + reason);
+  require(reason.empty(), reason);
   const bool banded = algorithm == "banded", blocked = algorithm == "blocked", staged = algorithm == "staged";
   const bool chosen = algorithm == "auto" || algorithm == "fast" || algorithm == "direct";
   const std::string parts = banded || blocked || staged ? "auto" : algorithm;
-  if (banded && !block.expand) throw std::invalid_argument("banded: there is no 1x1 convolution in front");
-  if (blocked && !block.project) throw std::invalid_argument("blocked: there is no 1x1 convolution behind");
+  require(!banded || block.expand, "banded: there is no 1x1 convolution in front");
+  require(!blocked || block.project, "blocked: there is no 1x1 convolution behind");
 
   const ConvProblem& problem = block.depthwise.problem;
   const int64_t pixels = problem.batch * problem.out_size[0] * problem.out_size[1] * problem.out_size[2];

@@ -28,8 +28,8 @@ struct BlockPlan {
 };
 
 // algorithm: "auto", "banded", "blocked", "staged" (see depthwise_block.cpp), or what all of them are to run with, one
-// after the other. Throws std::invalid_argument with the reason if the convolutions are no such block, or the algorithm
+// after the other. Throws Mistake with the reason if the convolutions are no such block, or the algorithm
 // does not fit.
-BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, const KernelSet& set, int threads);
+BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, const MicrokernelSet& set, int threads);
 
 }  // namespace convoxel

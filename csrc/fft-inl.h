@@ -1,6 +1,6 @@
-// Depthwise convolution through the discrete Fourier transform (the contract is in kernels.h).
+// Depthwise convolution through the discrete Fourier transform (the contract is in microkernels.h).
 //
-// Included inside the anonymous namespace of one instruction set's file (see kernels-inl.h).
+// Included inside the anonymous namespace of one instruction set's file (see microkernels-inl.h).
 //
 // A number is a pair of vectors over channels, (re, im), so a transform is the textbook's scalar algorithm. Forward
 // passes decimate in frequency, backward passes in time: the spectrum stays in the order that the forward passes leave
@@ -205,7 +205,7 @@ void read_plane_line(const FftDepthwise& p, const float* lines, int64_t k, int64
   for (int64_t h = 2 * end; h < n; ++h) store_number(out + h * kNumber, Complex{});
 }
 
-// The way back: Z = A + i B and Z' = conj A + i conj B. Parts stand swapped on both sides.
+// The way back: Z = A + i B and Z' = conj A + i conj B. Partition stand swapped on both sides.
 void write_plane_line(const FftDepthwise& p, const float* in, int64_t k, int64_t minus_k, float* lines) {
   const int64_t row = p.shape->row() * kNumber, n = p.shape->axis[1].n;
   for (int64_t r = 0; 2 * r < p.outputs[1]; ++r) {

@@ -97,39 +97,39 @@ double work_of(int n) {
 }
 
 // How one axis is cut: `tiles` tiles of m outputs, each by way of n inputs.
-struct AxisCut {
+struct AxisBlocking {
   int n = 1;
   int64_t m = 1;
   int64_t tiles = 1;
   int64_t reach = 1;  // inputs of a tile that exist, at most
 };
 
-std::vector<AxisCut> cuts_of(const ConvProblem& p, int axis) {
+std::vector<AxisBlocking> blockings_of(const ConvProblem& p, int axis) {
   const int64_t kernel = p.window.kernel[axis], out = p.out_size[axis], in = p.in_size[axis];
   if (kernel == 1) return {{1, 1, out, 1}};
   const int64_t padding = std::max<int64_t>(p.window.padding_low[axis], 0);
   const int64_t all = out + kernel - 1;  // inputs, with the padding
   const int64_t folded = std::max(std::min(in + p.window.padding_low[axis], all), all - padding);
-  std::vector<AxisCut> cuts;
+  std::vector<AxisBlocking> found;
   for (const int n : kLengths) {
     if (n < kernel) continue;
     const bool one = n >= folded;
     const int64_t most = n - kernel + 1;
     const int64_t tiles = one ? 1 : (out + most - 1) / most;
-    cuts.push_back({n, one ? out : (out + tiles - 1) / tiles, tiles, std::min<int64_t>(n, in)});
+    found.push_back({n, one ? out : (out + tiles - 1) / tiles, tiles, std::min<int64_t>(n, in)});
     if (one) break;
   }
-  return cuts;
+  return found;
 }
 
-struct Cut {
-  AxisCut axis[kSpatialAxes];
+struct Blocking {
+  AxisBlocking axis[kSpatialAxes];
   double cost = HUGE_VAL;  // of one image and one vector of channels
   int64_t tiles() const { return axis[0].tiles * axis[1].tiles * axis[2].tiles; }
 };
 
-double cost_of(const Cut& cut, int64_t vectors, int vector_floats) {
-  const AxisCut &d = cut.axis[0], &h = cut.axis[1], &w = cut.axis[2];
+double cost_of(const Blocking& blocking, int64_t vectors, int vector_floats) {
+  const AxisBlocking &d = blocking.axis[0], &h = blocking.axis[1], &w = blocking.axis[2];
   const double planes = w.n / 2 + 1, plane = static_cast<double>(d.n) * h.n;
   const double lines = static_cast<double>(d.reach * ((h.reach + 1) / 2) + d.m * ((h.m + 1) / 2));
   const double numbers = lines * w.n + planes * static_cast<double>(d.reach + d.m) * h.n;  // that are moved
@@ -142,7 +142,7 @@ double cost_of(const Cut& cut, int64_t vectors, int vector_floats) {
   const double tile = static_cast<double>(d.n) * (h.n + 1) / 2 * w.n * number_bytes;
   const double filled = (spectrum + tile) / static_cast<double>(l2_bytes());
   const double misses = std::clamp(2 * filled - 1, 0.0, 1.0);
-  const double tiles = static_cast<double>(cut.tiles());
+  const double tiles = static_cast<double>(blocking.tiles());
   const double far = misses * (3 * tile + spectrum) + (1 - misses) * spectrum / tiles;
   // Tiles of one vector of channels are few: a thread without one waits.
   const double chunks = tiles * static_cast<double>(vectors), threads = processors();
@@ -150,15 +150,15 @@ double cost_of(const Cut& cut, int64_t vectors, int vector_floats) {
   return tiles * (work * cost::kFft + far * cost::fft_byte()) * waiting;
 }
 
-Cut cut_of(const ConvProblem& p, const KernelSet& set) {
+Blocking blocking_of(const ConvProblem& p, const MicrokernelSet& set) {
   const int64_t vectors = (p.in_channels + set.vector_floats - 1) / set.vector_floats;
-  Cut best;
-  for (const AxisCut& d : cuts_of(p, 0)) {
-    for (const AxisCut& h : cuts_of(p, 1)) {
-      for (const AxisCut& w : cuts_of(p, 2)) {
-        Cut cut{{d, h, w}};
-        cut.cost = cost_of(cut, vectors, set.vector_floats);
-        if (!(best.cost <= cut.cost)) best = cut;
+  Blocking best;
+  for (const AxisBlocking& d : blockings_of(p, 0)) {
+    for (const AxisBlocking& h : blockings_of(p, 1)) {
+      for (const AxisBlocking& w : blockings_of(p, 2)) {
+        Blocking blocking{{d, h, w}};
+        blocking.cost = cost_of(blocking, vectors, set.vector_floats);
+        if (!(best.cost <= blocking.cost)) best = blocking;
       }
     }
   }
@@ -167,13 +167,13 @@ Cut cut_of(const ConvProblem& p, const KernelSet& set) {
 
 class FftRun final : public ConvRun {
  public:
-  FftRun(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights, const KernelSet& set,
+  FftRun(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights, const MicrokernelSet& set,
          Activation activation)
       : problem_(problem), conv_(conv), weights_(weights), set_(set), activation_(activation) {
-    cut_ = cut_of(problem, set);
+    blocking_ = blocking_of(problem, set);
     for (int i = 0; i < kSpatialAxes; ++i) {
       int64_t offset[FftAxis::kMostPasses] = {};
-      shape_.axis[i] = axis_of(cut_.axis[i].n);
+      shape_.axis[i] = axis_of(blocking_.axis[i].n);
       twiddles_[i] = twiddles_of(shape_.axis[i], offset);
       for (int k = 0; k < shape_.axis[i].passes; ++k) shape_.axis[i].twiddles[k] = twiddles_[i].data() + offset[k];
     }
@@ -189,7 +189,7 @@ class FftRun final : public ConvRun {
     const int64_t vectors = (problem_.in_channels + set_.vector_floats - 1) / set_.vector_floats;
     return problem_.out_size[0] * problem_.out_size[1] * problem_.out_size[2] == 0
                ? 0
-               : vectors * problem_.batch * cut_.tiles();
+               : vectors * problem_.batch * blocking_.tiles();
   }
   int64_t own_bytes() const override {
     return shape_.scratch_vectors() * set_.vector_floats * static_cast<int64_t>(sizeof(float));
@@ -198,8 +198,8 @@ class FftRun final : public ConvRun {
   void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
     Axes first;
     for (int i = kSpatialAxes - 1; i >= 0; --i) {
-      first[i] = chunk % cut_.axis[i].tiles * cut_.axis[i].m;
-      chunk /= cut_.axis[i].tiles;
+      first[i] = chunk % blocking_.axis[i].tiles * blocking_.axis[i].m;
+      chunk /= blocking_.axis[i].tiles;
     }
     const int64_t n = chunk % problem_.batch, vector = chunk / problem_.batch;
     const int64_t channel = vector * set_.vector_floats;
@@ -209,10 +209,10 @@ class FftRun final : public ConvRun {
     work.dst = p.dst + n * p.dst_view->batch_stride + channel;
     if (p.residual != nullptr) work.residual = p.residual + n * p.residual_view->batch_stride + channel;
     for (int i = 0; i < kSpatialAxes; ++i) {
-      const int64_t position = first[i] - problem_.window.padding_low[i], inputs = cut_.axis[i].n;
+      const int64_t position = first[i] - problem_.window.padding_low[i], inputs = blocking_.axis[i].n;
       work.begin[i] = std::clamp<int64_t>(-position, 0, inputs);
       work.end[i] = std::clamp<int64_t>(p.src_view->size[i] - position, work.begin[i], inputs);
-      work.outputs[i] = std::min(cut_.axis[i].m, problem_.out_size[i] - first[i]);
+      work.outputs[i] = std::min(blocking_.axis[i].m, problem_.out_size[i] - first[i]);
       work.src += position * p.src_view->stride[i];
       work.src_step[i] = p.src_view->stride[i];
       work.dst += first[i] * p.dst_view->stride[i];
@@ -233,9 +233,9 @@ class FftRun final : public ConvRun {
   ConvProblem problem_;
   const Convolution& conv_;
   const PackedWeights& weights_;
-  const KernelSet& set_;
+  const MicrokernelSet& set_;
   Activation activation_;
-  Cut cut_;
+  Blocking blocking_;
   FftShape shape_;
   std::vector<float> twiddles_[kSpatialAxes];
   std::vector<int32_t> columns_;
@@ -267,13 +267,13 @@ std::vector<double> spectrum_along(const std::vector<double>& values, int64_t be
 }
 
 // Spectra by vector of channels, frequency along w, along d, along h: the order in which the kernel reads them.
-PackedWeights pack(const Convolution& conv, const ConvProblem& problem, const KernelSet& set, int threads) {
-  const Cut cut = cut_of(problem, set);
+PackedWeights pack(const Convolution& conv, const ConvProblem& problem, const MicrokernelSet& set, int threads) {
+  const Blocking blocking = blocking_of(problem, set);
   const Axes& kernel = conv.window().kernel;
   FftAxis axis[kSpatialAxes];
   std::vector<int> frequencies[kSpatialAxes];
   for (int i = 0; i < kSpatialAxes; ++i) {
-    axis[i] = axis_of(cut.axis[i].n);
+    axis[i] = axis_of(blocking.axis[i].n);
     const int count = i == 2 ? axis[i].n / 2 + 1 : axis[i].n;
     for (int k = 0; k < count; ++k) frequencies[i].push_back(i == 2 ? k : frequency_at(axis[i], k));
   }
@@ -282,7 +282,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem& problem, const Ke
   const int64_t planes = static_cast<int64_t>(frequencies[2].size());
   PackedWeights packed;
   packed.group_step = {planes * plane * 2 * lanes};
-  packed.walk_offset = {0};
+  packed.phase_offset = {0};
   packed.size = vectors * packed.group_step[0];
   packed.data = allocate_floats(packed.size);
   // The transforms' factors, and the half of what read_plane_line leaves out.
@@ -308,9 +308,10 @@ PackedWeights pack(const Convolution& conv, const ConvProblem& problem, const Ke
   return packed;
 }
 
-std::string packing(const ConvProblem& p, const KernelSet& set) {
-  const Cut cut = cut_of(p, set);
-  return std::to_string(cut.axis[0].n) + "x" + std::to_string(cut.axis[1].n) + "x" + std::to_string(cut.axis[2].n);
+std::string packing(const ConvProblem& p, const MicrokernelSet& set) {
+  const Blocking blocking = blocking_of(p, set);
+  return std::to_string(blocking.axis[0].n) + "x" + std::to_string(blocking.axis[1].n) + "x" +
+         std::to_string(blocking.axis[2].n);
 }
 
 std::string unsupported(const ConvProblem& p) {
@@ -329,13 +330,13 @@ std::string unsupported(const ConvProblem& p) {
   return "";
 }
 
-double cost_of(const ConvProblem& p, const KernelSet& set) {
+double cost_of(const ConvProblem& p, const MicrokernelSet& set) {
   const double vectors = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
-  return cut_of(p, set).cost * vectors * static_cast<double>(p.batch);
+  return blocking_of(p, set).cost * vectors * static_cast<double>(p.batch);
 }
 
 std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                              const KernelSet& set, Activation activation, int) {
+                              const MicrokernelSet& set, Activation activation, int) {
   return std::make_unique<FftRun>(problem, conv, weights, set, activation);
 }
 

@@ -1,6 +1,6 @@
-// A few rows times weights of 24 bits; see Fixed24Product in kernels.h.
+// A few rows times weights of 24 bits; see Fixed24Product in microkernels.h.
 //
-// Included inside the anonymous namespace of one instruction set's file (see kernels-inl.h).
+// Included inside the anonymous namespace of one instruction set's file (see microkernels-inl.h).
 //
 // What takes time is reading the weights, once and from far away. So a tile is all rows, as far as registers go, by two
 // vectors of columns, and unpacking costs no loads: twelve operations for four weights.

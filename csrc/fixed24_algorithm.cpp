@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kGroup = Fixed24Product::kGroup, kGroupWords = Fixed24Product::kWords;
 constexpr int64_t kChunkBytes = 32768;  // of weights: taking a chunk costs nothing beside it
 
-int64_t panel_columns(const KernelSet& set) { return Fixed24Product::kPanelVectors * set.vector_floats; }
+int64_t panel_columns(const MicrokernelSet& set) { return Fixed24Product::kPanelVectors * set.vector_floats; }
 
 // Of so many columns: scales, and weights with the channels of each tap filled up.
 int64_t panel_words(const Window& window, int64_t channels, int64_t columns) {
@@ -27,15 +27,15 @@ int64_t panel_words(const Window& window, int64_t channels, int64_t columns) {
 
 class Fixed24Run final : public ConvRun {
  public:
-  Fixed24Run(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights, const KernelSet& set,
-             Activation activation, int threads)
+  Fixed24Run(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
+             const MicrokernelSet& set, Activation activation, int threads)
       : problem_(problem),
         conv_(conv),
         weights_(weights),
         set_(set),
         activation_(activation),
-        walk_(plan_walks(problem.window, problem.out_size).front()),
-        rows_(problem.batch * walk_.pixels()) {
+        phase_(plan_phases(problem.window, problem.out_size).front()),
+        rows_(problem.batch * phase_.pixels()) {
     const int64_t panels = ceil_div(problem.out_channels, panel_columns(set));
     const int64_t bytes = 4 * panel_words(problem.window, problem.in_channels, panel_columns(set));
     const int64_t least = ceil_div(kChunkBytes, std::max<int64_t>(bytes, 1));
@@ -45,22 +45,22 @@ class Fixed24Run final : public ConvRun {
 
   int64_t chunks(int) const override { return rows_ > 0 ? ceil_div(problem_.out_channels, columns_) : 0; }
   int64_t own_bytes() const override {
-    return round_up((walk_.taps() + 2) * rows_ * static_cast<int64_t>(sizeof(float*)), kAlignBytes);
+    return round_up((phase_.taps() + 2) * rows_ * static_cast<int64_t>(sizeof(float*)), kAlignBytes);
   }
 
   void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
     const float** inputs = static_cast<const float**>(scratch.own);
-    const float** residuals = inputs + walk_.taps() * rows_;
+    const float** residuals = inputs + phase_.taps() * rows_;
     float** outputs = const_cast<float**>(residuals + rows_);
-    fill_inputs(walk_, *p.src_view, p.src, conv_.zeros(), 0, rows_, inputs, rows_);
-    fill_outputs(walk_, *p.dst_view, p.dst, 0, rows_, outputs);
-    if (p.residual != nullptr) fill_outputs(walk_, *p.residual_view, p.residual, 0, rows_, residuals);
+    fill_inputs(phase_, *p.src_view, p.src, conv_.zeros(), 0, rows_, inputs, rows_);
+    fill_outputs(phase_, *p.dst_view, p.dst, 0, rows_, outputs);
+    if (p.residual != nullptr) fill_outputs(phase_, *p.residual_view, p.residual, 0, rows_, residuals);
 
     Fixed24Product product;
     product.a = inputs;
     product.a_step = rows_;
     product.rows = rows_;
-    product.taps = walk_.taps();
+    product.taps = phase_.taps();
     product.channels = problem_.in_channels;
     product.b = weights_.data.get();
     product.columns = problem_.out_channels;
@@ -77,9 +77,9 @@ class Fixed24Run final : public ConvRun {
   ConvProblem problem_;
   const Convolution& conv_;
   const PackedWeights& weights_;
-  const KernelSet& set_;
+  const MicrokernelSet& set_;
   Activation activation_;
-  Walk walk_;
+  TapPhase phase_;
   int64_t rows_;
   int64_t columns_ = 0;  // of a chunk
 };
@@ -103,12 +103,12 @@ std::optional<int> power_of(const Convolution& conv, int64_t column) {
 
 // By panel: scales, then by four channels, vector of columns, word, column; see Fixed24Product. What an output with a
 // weight that is not finite computes is NaN.
-PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet& set, int threads) {
+PackedWeights pack(const Convolution& conv, const ConvProblem&, const MicrokernelSet& set, int threads) {
   const int64_t channels = conv.in_channels(), columns = conv.out_channels(), v = set.vector_floats;
   const int64_t panel = panel_columns(set);
-  const Walk walk = plan_walks(conv.window(), Axes{1, 1, 1}).front();
+  const TapPhase phase = plan_phases(conv.window(), Axes{1, 1, 1}).front();
   PackedWeights packed;
-  packed.walk_offset = {0};
+  packed.phase_offset = {0};
   packed.group_step = {0};
   packed.size = panel_words(conv.window(), channels, round_up(columns, v));
   packed.data = allocate_floats(packed.size);
@@ -127,7 +127,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet&
       if (begin + j >= end || k >= channels || factor == 0) return 0;
       return static_cast<uint32_t>(static_cast<int32_t>(std::nearbyint(conv.weight(begin + j, k, tap) * factor)));
     };
-    for_taps(walk, conv.window(), [&](int64_t tap) {
+    for_taps(phase, conv.window(), [&](int64_t tap) {
       for (int64_t k = 0; k < channels; k += kGroup) {
         for (int64_t j = 0; j < width; ++j) {
           uint32_t* const at = out + j / v * kGroupWords * v + j % v;
@@ -149,7 +149,7 @@ std::string unsupported(const ConvProblem& p) {
   return p.window.groups == 1 ? "" : "groups must be 1";
 }
 
-double cost_of(const ConvProblem& p, const KernelSet& set) {
+double cost_of(const ConvProblem& p, const MicrokernelSet& set) {
   const double rows = tap_rows(p) / p.window.taps(), passes = std::ceil(4 * rows / set.registers);
   const double words =
       static_cast<double>(panel_words(p.window, p.in_channels, round_up(p.out_channels, set.vector_floats)));
@@ -159,7 +159,7 @@ double cost_of(const ConvProblem& p, const KernelSet& set) {
 }
 
 std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                              const KernelSet& set, Activation activation, int threads) {
+                              const MicrokernelSet& set, Activation activation, int threads) {
   return std::make_unique<Fixed24Run>(problem, conv, weights, set, activation, threads);
 }
 

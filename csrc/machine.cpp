@@ -35,14 +35,14 @@ int64_t l2_bytes() {
 }
 
 namespace {
-std::atomic<double> near_rate{1}, far_rate{1};
+std::atomic<double> cache_rate{1}, memory_rate{1};
 }
 
-Rates rates() { return {near_rate.load(std::memory_order_relaxed), far_rate.load(std::memory_order_relaxed)}; }
+Rates rates() { return {cache_rate.load(std::memory_order_relaxed), memory_rate.load(std::memory_order_relaxed)}; }
 
 void set_rates(Rates rates) {
-  near_rate.store(rates.near, std::memory_order_relaxed);
-  far_rate.store(rates.far, std::memory_order_relaxed);
+  cache_rate.store(rates.cache, std::memory_order_relaxed);
+  memory_rate.store(rates.memory, std::memory_order_relaxed);
 }
 
 }  // namespace convoxel

@@ -12,8 +12,8 @@ int64_t l2_bytes();  // of one core
 // How much longer reading a byte takes here, against a multiply-add, than where the costs (cost.h) were fitted: from
 // the next cache beyond L2, and from memory. 1 unless somebody measured and said so; set before plans are made.
 struct Rates {
-  double near = 1;
-  double far = 1;
+  double cache = 1;
+  double memory = 1;
 };
 Rates rates();
 void set_rates(Rates rates);

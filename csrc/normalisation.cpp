@@ -2,9 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "fold.h"
+#include "reduction.h"
 #include "rows.h"
-#include "steps.h"
 
 namespace convoxel {
 namespace {
@@ -12,10 +11,10 @@ namespace {
 // (x - mean) / sqrt(variance + eps) * weight + bias, mean and variance of each sample over space and the channels of
 // a group. Three passes over the input: mean, then variance about it (exact where E[x^2] - E[x]^2 cancels), then the
 // result.
-class NormaliseStep final : public Step {
+class Normalise {
  public:
-  NormaliseStep(const KernelSet& set, View src, View dst, int64_t groups, std::vector<float> weight,
-                std::vector<float> bias, float eps, Activation activation)
+  Normalise(const MicrokernelSet& set, View src, View dst, int64_t groups, std::vector<float> weight,
+            std::vector<float> bias, float eps, Activation activation)
       : set_(set),
         src_(src),
         dst_(dst),
@@ -24,12 +23,10 @@ class NormaliseStep final : public Step {
         bias_(std::move(bias)),
         eps_(eps),
         activation_(activation),
-        parts_((join_lines({&src_, &dst_}), dst_)),
-        fold_(src_, {1, 1, 1}) {}
+        partition_((join_lines({&src_, &dst_}), dst_)),
+        reduction_(src_, {1, 1, 1}) {}
 
-  const char* op() const override { return "normalise"; }
-
-  void run(const RunContext& context) const override {
+  void operator()(const RunContext& context) const {
     const int64_t channels = src_.channels;
     const size_t total = static_cast<size_t>(src_.batch * channels);
     std::vector<float> mean(total, 0.0f), scale(total), shift(total);
@@ -56,10 +53,9 @@ class NormaliseStep final : public Step {
         shift[first + i] = static_cast<float>(bias_[c] - exact[first] * inverse * weight_[c]);
       }
     });
-    parts_.each(context, [&](const Part& part) {
+    partition_.each(context, [&](const Part& part) {
       const int64_t first = part.line.n * channels;
-      set_.affine(context.at(dst_) + at(dst_, part.line, part.w_begin), dst_.stride[2],
-                  context.at(src_) + at(src_, part.line, part.w_begin), src_.stride[2], scale.data() + first,
+      set_.affine(part.of(dst_, context), dst_.stride[2], part.of(src_, context), src_.stride[2], scale.data() + first,
                   shift.data() + first, part.width(), channels, activation_);
     });
   }
@@ -74,36 +70,37 @@ class NormaliseStep final : public Step {
   // Per sample and channel, the sum over pixels of (x - centre) ** power.
   std::vector<double> moments(const RunContext& context, const std::vector<float>& centre, int power) const {
     const int64_t channels = src_.channels;
-    std::vector<double> parts(static_cast<size_t>(fold_.slots() * channels), 0.0);
-    fold_.each(
+    std::vector<double> parts(static_cast<size_t>(reduction_.slots() * channels), 0.0);
+    reduction_.each(
         context, [](int64_t, int64_t, int64_t) {},
         [&](int64_t slot, int64_t c, int64_t count, int64_t offset, int64_t rows, int64_t step) {
           set_.moment(parts.data() + slot * channels + c, context.at(src_) + offset, rows, step, count,
-                      centre.data() + slot / fold_.blocks() * channels + c, power);
+                      centre.data() + slot / reduction_.blocks() * channels + c, power);
         });
     std::vector<double> total(static_cast<size_t>(src_.batch * channels), 0.0);
-    for (int64_t slot = 0; slot < fold_.slots(); ++slot) {
-      for (int64_t c = 0; c < channels; ++c) total[slot / fold_.blocks() * channels + c] += parts[slot * channels + c];
+    for (int64_t slot = 0; slot < reduction_.slots(); ++slot) {
+      for (int64_t c = 0; c < channels; ++c)
+        total[slot / reduction_.blocks() * channels + c] += parts[slot * channels + c];
     }
     return total;
   }
 
-  const KernelSet& set_;
+  const MicrokernelSet& set_;
   View src_, dst_;
   int64_t groups_;
   std::vector<float> weight_, bias_;
   float eps_;
   Activation activation_;
-  Parts parts_;
-  Fold fold_;
+  Partition partition_;
+  Reduction reduction_;
 };
 
 // The same for samples of one pixel, normalised over all their channels: layer normalisation of every position. A
 // sample is so small that all passes over it are made by one thread, from L1.
-class NormaliseRowsStep final : public Step {
+class NormaliseRows {
  public:
-  NormaliseRowsStep(const KernelSet& set, View src, View dst, std::vector<float> weight, std::vector<float> bias,
-                    float eps, Activation activation)
+  NormaliseRows(const MicrokernelSet& set, View src, View dst, std::vector<float> weight, std::vector<float> bias,
+                float eps, Activation activation)
       : set_(set),
         src_(src),
         dst_(dst),
@@ -112,9 +109,7 @@ class NormaliseRowsStep final : public Step {
         eps_(eps),
         activation_(activation) {}
 
-  const char* op() const override { return "normalise"; }
-
-  void run(const RunContext& context) const override {
+  void operator()(const RunContext& context) const {
     const int64_t channels = src_.channels, rows = std::max<int64_t>(1, kPartFloats / channels);
     parallel_for(context.threads, ceil_div(src_.batch, rows), [&](int64_t chunk, int) {
       std::vector<float> scale(static_cast<size_t>(channels)), shift(scale.size());
@@ -150,7 +145,7 @@ class NormaliseRowsStep final : public Step {
     return total;
   }
 
-  const KernelSet& set_;
+  const MicrokernelSet& set_;
   View src_, dst_;
   std::vector<float> weight_, bias_;
   float eps_;
@@ -159,13 +154,19 @@ class NormaliseRowsStep final : public Step {
 
 }  // namespace
 
-std::unique_ptr<Step> make_normalise(const KernelSet& set, View src, View dst, int64_t groups,
-                                     std::vector<float> weight, std::vector<float> bias, float eps,
-                                     Activation activation) {
+void Plan::normalise(View src, View dst, int64_t groups, std::vector<float> weight, std::vector<float> bias, float eps,
+                     std::string activation, Slope slope) {
+  use_alike(src, dst);
+  require(groups >= 1 && src.channels % groups == 0,
+          std::to_string(groups) + " groups do not divide the channels of " + show(src));
+  require(static_cast<int64_t>(weight.size()) == src.channels && static_cast<int64_t>(bias.size()) == src.channels,
+          "weight and bias need one number per channel of " + show(src));
+  const Activation act = activation_of(activation, slope);
   if (groups == 1 && src.pixels() == 1) {
-    return std::make_unique<NormaliseRowsStep>(set, src, dst, std::move(weight), std::move(bias), eps, activation);
+    add({"normalise", NormaliseRows(set_, src, dst, std::move(weight), std::move(bias), eps, act)});
+  } else {
+    add({"normalise", Normalise(set_, src, dst, groups, std::move(weight), std::move(bias), eps, act)});
   }
-  return std::make_unique<NormaliseStep>(set, src, dst, groups, std::move(weight), std::move(bias), eps, activation);
 }
 
 }  // namespace convoxel

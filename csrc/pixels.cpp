@@ -8,10 +8,10 @@ constexpr int64_t kBlockChannels = 256;  // as in product_algorithms.cpp
 }  // namespace
 
 PixelProduct::PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv,
-                           const KernelSet& set, Activation activation, int threads, int64_t rows)
+                           const MicrokernelSet& set, Activation activation, int threads, int64_t rows)
     : conv_(conv), set_(set), activation_(activation) {
   ConvProblem inside = problem;
-  inside.near = true;
+  inside.in_cache = true;
   const Algorithm& cheapest = *rank_algorithms(algorithm, inside, set).front().algorithm;
   const int parts = bfloat_parts(cheapest);
   const Algorithm& chosen = parts > 0 ? cheapest : algorithm_called("pointwise");

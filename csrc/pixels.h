@@ -12,8 +12,8 @@ namespace convoxel {
 class PixelProduct {
  public:
   // algorithm: as of rank_algorithms; what comes out runs on a matrix unit or as "pointwise". rows: the most of a run.
-  PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv, const KernelSet& set,
-               Activation activation, int threads, int64_t rows);
+  PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv,
+               const MicrokernelSet& set, Activation activation, int threads, int64_t rows);
   int64_t scratch_bytes() const { return unit_ ? unit_->scratch_bytes() : 0; }
 
   // Row m, at src + m * step, becomes outputs[m]. outputs has room for rows, rounded up to whole tiles of a unit.
@@ -22,7 +22,7 @@ class PixelProduct {
 
  private:
   const Convolution& conv_;
-  const KernelSet& set_;
+  const MicrokernelSet& set_;
   Activation activation_;
   const PackedWeights* weights_ = nullptr;
   std::unique_ptr<BfloatPixels> unit_;  // if the product runs on a matrix unit

@@ -4,11 +4,14 @@
 // own arena. Steps check their views when they are added, so that running checks nothing.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "convolution.h"
+#include "mistake.h"
 
 namespace convoxel {
 
@@ -24,17 +27,20 @@ struct RunContext {
   void* worker_space(int worker) const { return workspace + worker * workspace_step; }
 };
 
-class Step {
- public:
-  virtual ~Step() = default;
-  virtual void run(const RunContext& context) const = 0;
-  virtual int64_t workspace_bytes() const { return 0; }  // per worker
-  virtual int64_t shared_bytes() const { return 0; }     // of all workers together
-  virtual const char* op() const = 0;
-  virtual const char* algorithm() const { return ""; }
-  virtual double macs() const { return 0; }
+struct Step {
+  const char* op;
+  std::function<void(const RunContext&)> run;
+  int64_t workspace_bytes = 0;  // per worker
+  int64_t shared_bytes = 0;     // of all workers together
+  const char* algorithm = "";
+  double macs = 0;
+  int64_t result_floats = 0;
+  std::string name = {};  // of the layer
+};
 
-  std::string name;
+// The parameter of an activation; clip has two.
+struct Slope {
+  float low = 0, high = 0;
 };
 
 // One axis of a resampling: output o = sum over t of weight[o * taps + t] * input[index[o * taps + t]]; an index
@@ -48,53 +54,39 @@ struct ResampleAxis {
 class Plan {
  public:
   // buffers: the arena and the caller's, whose sizes follow from the steps that are added.
-  Plan(int64_t arena_size, int buffers, int threads, const KernelSet& set);
+  Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set);
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
-  // Every `add` throws std::invalid_argument if the views do not fit one another or their buffers.
-  // gate: (n, 1, 1, 1, c), what the input is multiplied by; or null.
-  void add_convolution(std::shared_ptr<const Convolution> conv, View src, View dst, const View* residual,
-                       const View* gate, Activation activation, const std::string& algorithm, std::string name);
-  // What add_convolution could choose among, cheapest first.
-  std::vector<Candidate> candidates(const Convolution& conv, const View& src, const View& dst, bool gated,
-                                    const std::string& algorithm) const;
-  // Convolutions one after another, one of them depthwise, the others 1x1; algorithm as in depthwise_block.h.
-  void add_depthwise_block(std::vector<std::shared_ptr<const Convolution>> convs, size_t depthwise, View src, View dst,
-                           const View* residual, const std::vector<Activation>& activations,
-                           const std::string& algorithm, std::string name);
-  void add_max_pool(View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low, std::string name);
-  void add_resample(View src, View dst, std::vector<ResampleAxis> axes, std::string name);
-  void add_combine(Combine op, View a, View b, View dst, Activation activation, std::string name);
-  // Reduces every axis along which dst has size 1.
-  void add_reduce(Reduce op, View src, View dst, std::string name);
-  void add_softmax(View src, View dst, bool log_of, std::string name);
-  void add_permute_channels(View src, View dst, std::vector<int32_t> index, std::string name);
-  void add_response_norm(View src, View dst, int64_t size, float alpha, float beta, float bias, std::string name);
-  void add_prelu(View src, View dst, std::vector<float> slope, std::string name);
-  void add_affine(View src, View dst, std::vector<float> scale, std::vector<float> shift, Activation activation,
-                  std::string name);
-  void add_normalise(View src, View dst, int64_t groups, std::vector<float> weight, std::vector<float> bias, float eps,
-                     Activation activation, std::string name);
-  void add_import(int buffer, View dst, std::string name);
-  void add_export(View src, int buffer, std::string name);
+  // Every step throws Mistake if the views do not fit one another or their buffers.
+#define STEP(name, parameters, ...) void name parameters;
+#include "steps.h"
+
+  void name_last(std::string name) { steps_.back().name = std::move(name); }
+  // What `convolve` could choose among, cheapest first.
+  std::vector<Candidate> candidates(const Convolution& conv, const View& src, const View& dst,
+                                    const std::string& algorithm, bool gated) const;
 
   int64_t arena_size() const { return arena_size_; }
-  int buffer_count() const { return static_cast<int>(needed_.size()); }
-  int64_t needed(int buffer) const { return needed_[buffer]; }  // floats that the steps touch
-  bool written(int buffer) const { return written_[buffer]; }
-  const KernelSet& kernels() const { return set_; }
-  int64_t workspace_bytes() const;  // of all workers
+  const std::vector<int64_t>& needed() const { return needed_; }  // floats of each buffer that the steps touch
+  const std::vector<bool>& written() const { return written_; }   // whether a step writes to it
+  const MicrokernelSet& microkernels() const { return set_; }
+  int64_t workspace_bytes() const { return workspace_step_ * threads_ + shared_bytes_; }  // of all workers
   int threads() const { return threads_; }
-  const std::vector<std::unique_ptr<Step>>& steps() const { return steps_; }
+  const std::vector<Step>& steps() const { return steps_; }
 
   // Runs steps [first, last). buffers[0] is an arena of arena_size() floats, or null to take one from the plan's own
   // store. seconds, if not null, receives the time of each step run.
   void run(std::vector<float*> buffers, size_t first, size_t last, std::vector<double>* seconds) const;
 
  private:
-  void add(std::unique_ptr<Step> step, std::string name);
+  void add(Step step);
+  void read(const View& view, const char* what) { use(view, what, false); }
+  void write(const View& view, const char* what) { use(view, what, true); }
+  // What a step reads and what it writes have the same shape.
+  void use_alike(const View& src, const View& dst);
   void use(const View& view, const char* what, bool written);
+  // The buffer holds the view's numbers one after another.
   void use_dense(int buffer, const View& view, const char* what, bool written);
   struct Store;  // arenas and workspaces between runs
 
@@ -102,11 +94,27 @@ class Plan {
   std::vector<int64_t> needed_;
   std::vector<bool> written_;
   int threads_;
-  const KernelSet& set_;
-  std::vector<std::unique_ptr<Step>> steps_;
+  const MicrokernelSet& set_;
+  std::vector<Step> steps_;
+  int64_t result_floats_ = 0;  // of the step that is being added
   int64_t workspace_step_ = 0;
   int64_t shared_bytes_ = 0;
   std::shared_ptr<Store> store_;
 };
+
+std::string show(const View& view);
+void require_same_shape(const View& a, const View& b, const char* what);
+// Every axis of `narrow` must be as long as that of `wide`, or 1.
+void require_broadcast(const View& narrow, const View& wide, const char* what);
+Activation activation_of(const std::string& name, Slope slope);
+
+// The place of a name in a list of them.
+template <size_t kCount>
+int find_name(const char* const (&names)[kCount], const std::string& name) {
+  for (size_t i = 0; i < kCount; ++i) {
+    if (name == names[i]) return static_cast<int>(i);
+  }
+  throw Mistake("ConfigError", "there is no '" + name + "'");
+}
 
 }  // namespace convoxel

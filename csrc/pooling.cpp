@@ -2,9 +2,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "parts.h"
+#include "partition.h"
 #include "rows.h"
-#include "steps.h"
 
 namespace convoxel {
 namespace {
@@ -13,9 +12,9 @@ namespace {
 //
 // Where windows overlap along w, the largest of those lines is taken first, pixel by pixel, and then the largest along
 // w: a window of 5 x 5 reads 5 + 5 values instead of 25. Where they do not, that would only move data.
-class MaxPoolStep final : public Step {
+class MaxPool {
  public:
-  MaxPoolStep(const KernelSet& set, View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding)
+  MaxPool(const MicrokernelSet& set, View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding)
       : set_(set),
         src_(src),
         dst_(dst),
@@ -23,7 +22,7 @@ class MaxPoolStep final : public Step {
         stride_(stride),
         dilation_(dilation),
         padding_(padding),
-        parts_(dst, std::max<int64_t>(1, src.pixels() / std::max<int64_t>(1, dst.pixels())), true) {
+        partition_(dst, std::max<int64_t>(1, src.pixels() / std::max<int64_t>(1, dst.pixels())), true) {
     const int64_t lines = kernel[0] * kernel[1];
     by_axis_ = lines * (kernel[2] - stride[2]) > kernel[2];
     // Outputs of which every tap along w exists.
@@ -31,21 +30,20 @@ class MaxPoolStep final : public Step {
     const int64_t last = src.size[2] - 1 + padding[2] - (kernel[2] - 1) * dilation[2];
     inside_end_ = std::clamp(floor_div(last, stride[2]) + 1, inside_begin_, dst.size[2]);
     taps_ = lines + kernel[2] * (by_axis_ ? 1 : lines);
-    span_ = (parts_.width() - 1) * stride[2] + (kernel[2] - 1) * dilation[2] + 1;
+    span_ = (partition_.width() - 1) * stride[2] + (kernel[2] - 1) * dilation[2] + 1;
   }
 
-  const char* op() const override { return "max_pool"; }
-  int64_t workspace_bytes() const override {
+  int64_t workspace_bytes() const {
     return round_up(taps_ * static_cast<int64_t>(sizeof(float*)), kAlignBytes) +
            (by_axis_ ? span_ * src_.channels * static_cast<int64_t>(sizeof(float)) : 0);
   }
 
-  void run(const RunContext& context) const override {
-    parts_.each(context, [&](const Part& part) {
+  void operator()(const RunContext& context) const {
+    partition_.each(context, [&](const Part& part) {
       const float** lines = static_cast<const float**>(context.worker_space(part.worker));
       const int64_t count = find_lines(context.at(src_) + part.c_begin, part.line, lines);
-      float* dst = context.at(dst_) + at(dst_, part.line, 0) + part.c_begin;
-      if (count == 0) {  // the windows lie in the padding altogether
+      float* dst = part.of(dst_, context) - part.w_begin * dst_.stride[2];  // where pixel 0 is
+      if (count == 0) {                                                     // the windows lie in the padding altogether
         for (int64_t w = part.w_begin; w < part.w_end; ++w) fill_lowest(dst + w * dst_.stride[2], part.channels());
         return;
       }
@@ -105,10 +103,10 @@ class MaxPoolStep final : public Step {
     std::fill(out, out + channels, -std::numeric_limits<float>::infinity());
   }
 
-  const KernelSet& set_;
+  const MicrokernelSet& set_;
   View src_, dst_;
   Axes kernel_, stride_, dilation_, padding_;
-  Parts parts_;
+  Partition partition_;
   bool by_axis_;
   int64_t inside_begin_, inside_end_;
   int64_t taps_, span_;
@@ -116,9 +114,13 @@ class MaxPoolStep final : public Step {
 
 }  // namespace
 
-std::unique_ptr<Step> make_max_pool(const KernelSet& set, View src, View dst, Axes kernel, Axes stride, Axes dilation,
-                                    Axes padding_low) {
-  return std::make_unique<MaxPoolStep>(set, src, dst, kernel, stride, dilation, padding_low);
+void Plan::max_pool(View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low) {
+  read(src, "src");
+  write(dst, "dst");
+  require(src.batch == dst.batch && src.channels == dst.channels,
+          "batch or channels of src " + show(src) + " and dst " + show(dst) + " differ");
+  const MaxPool pool(set_, src, dst, kernel, stride, dilation, padding_low);
+  add({"max_pool", pool, pool.workspace_bytes()});
 }
 
 }  // namespace convoxel

@@ -1,6 +1,6 @@
 // The register tile and the loops around it: rows of A, taken through pointers, times packed panels of B.
 //
-// Included inside the anonymous namespace of one instruction set's file (see kernels-inl.h).
+// Included inside the anonymous namespace of one instruction set's file (see microkernels-inl.h).
 //
 // A tile of R rows by N vectors keeps R * N accumulators, N vectors of B and one broadcast of A in registers:
 //   AVX2 (16 registers):     6 x 2 -> 12 + 2 + 1 = 15        12 x 1 -> 12 + 1 + 1 = 14

@@ -7,7 +7,7 @@
 //   phases     transposed: one indirect convolution for each phase of the output.
 //
 // All of them cut the output pixels (of all images, taken as one list) into blocks of rows, and wide outputs into
-// groups of panels; one chunk is one block of one walk times one group of panels.
+// groups of panels; one chunk is one block of one phase times one group of panels.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -33,13 +33,13 @@ enum class Rows { kIndirect, kStretches };
 class ProductRun final : public ConvRun {
  public:
   ProductRun(Rows source, const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-             const KernelSet& set, Activation activation, int threads)
+             const MicrokernelSet& set, Activation activation, int threads)
       : source_(source), problem_(problem), conv_(conv), weights_(weights), set_(set), activation_(activation) {
-    walks_ = plan_walks(problem.window, problem.out_size);
+    phases_ = plan_phases(problem.window, problem.out_size);
     int64_t most_taps = 1, most_rows = 1;
-    for (const Walk& walk : walks_) {
-      most_taps = std::max(most_taps, walk.taps());
-      most_rows = std::max(most_rows, problem.batch * walk.pixels());
+    for (const TapPhase& phase : phases_) {
+      most_taps = std::max(most_taps, phase.taps());
+      most_rows = std::max(most_rows, problem.batch * phase.pixels());
     }
 
     const int64_t groups = problem.window.groups;
@@ -55,9 +55,9 @@ class ProductRun final : public ConvRun {
     // Few blocks (a deep layer): the columns are shared out too, and each thread streams its part of the weights.
     const int64_t wanted = 4 * threads;
     int64_t blocks = ceil_div(most_rows, rows_);
-    // All walks (phases of a transposed convolution) of a block by one thread: their outputs are neighbours.
-    together_ = blocks >= wanted ? static_cast<int64_t>(walks_.size()) : 1;
-    blocks *= static_cast<int64_t>(walks_.size()) / together_;
+    // All phases (phases of a transposed convolution) of a block by one thread: their outputs are neighbours.
+    together_ = blocks >= wanted ? static_cast<int64_t>(phases_.size()) : 1;
+    blocks *= static_cast<int64_t>(phases_.size()) / together_;
     splits_ = threads > 1 && blocks < wanted ? std::min(panels, ceil_div(wanted, std::max<int64_t>(blocks, 1))) : 1;
     split_columns_ = ceil_div(panels, splits_) * panel;
     splits_ = ceil_div(group_columns, split_columns_);
@@ -83,16 +83,16 @@ class ProductRun final : public ConvRun {
 
   void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
     const int64_t split = chunk % splits_;
-    const int64_t first = chunk / splits_ * together_, walks = static_cast<int64_t>(walks_.size());
+    const int64_t first = chunk / splits_ * together_, phases = static_cast<int64_t>(phases_.size());
     for (int64_t i = first; i < first + together_; ++i) {
-      run_walk(static_cast<size_t>(i % walks), i / walks * rows_, split, p, scratch);
+      run_phase(static_cast<size_t>(i % phases), i / phases * rows_, split, p, scratch);
     }
   }
 
  private:
-  void run_walk(size_t index, int64_t begin, int64_t split, const ConvPointers& p, ConvScratch scratch) const {
-    const Walk& walk = walks_[index];
-    const int64_t rows = std::min(rows_, problem_.batch * walk.pixels() - begin);
+  void run_phase(size_t index, int64_t begin, int64_t split, const ConvPointers& p, ConvScratch scratch) const {
+    const TapPhase& phase = phases_[index];
+    const int64_t rows = std::min(rows_, problem_.batch * phase.pixels() - begin);
     if (rows <= 0) return;
 
     const float** inputs = static_cast<const float**>(scratch.own);
@@ -101,8 +101,8 @@ class ProductRun final : public ConvRun {
     float* copies = reinterpret_cast<float*>(static_cast<char*>(scratch.own) + pointer_bytes());
     float* scaled = copies + copied_;
 
-    fill_outputs(walk, *p.dst_view, p.dst, begin, rows, outputs);
-    if (p.residual != nullptr) fill_outputs(walk, *p.residual_view, p.residual, begin, rows, residuals);
+    fill_outputs(phase, *p.dst_view, p.dst, begin, rows, outputs);
+    if (p.residual != nullptr) fill_outputs(phase, *p.residual_view, p.residual, begin, rows, residuals);
 
     const int64_t groups = problem_.window.groups;
     Product product;
@@ -113,22 +113,22 @@ class ProductRun final : public ConvRun {
     product.residual = p.residual != nullptr ? residuals : nullptr;
     product.activation = activation_;
     product.block_channels = kBlockChannels;
-    if (source_ == Rows::kStretches) return run_stretches(walk, p, index, begin, rows, split, inputs, product, copies);
-    fill_inputs(walk, *p.src_view, p.src, conv_.zeros(), begin, rows, inputs, rows_);
-    product.taps = walk.taps();
+    if (source_ == Rows::kStretches) return run_stretches(phase, p, index, begin, rows, split, inputs, product, copies);
+    fill_inputs(phase, *p.src_view, p.src, conv_.zeros(), begin, rows, inputs, rows_);
+    product.taps = phase.taps();
     product.channels = problem_.in_channels / groups;
     product.columns = problem_.out_channels / groups;
     product.column_begin = split * split_columns_;
     product.column_end = std::min(product.columns, product.column_begin + split_columns_);
     for (int64_t g = 0; g < groups; ++g) {
       product.a_offset = g * (problem_.in_channels / groups);
-      product.b = weights_.data.get() + weights_.walk_offset[index] + g * weights_.group_step[index];
+      product.b = weights_.data.get() + weights_.phase_offset[index] + g * weights_.group_step[index];
       product.c_offset = g * product.columns;
       product.bias = conv_.bias() != nullptr ? conv_.bias() + g * product.columns : nullptr;
       if (p.gate == nullptr) {
         set_.product(product);
       } else {
-        const int64_t image = problem_.batch > 0 ? walk.pixels() : 1;
+        const int64_t image = problem_.batch > 0 ? phase.pixels() : 1;
         for (int64_t m = 0; m < rows;) {
           const int64_t n = (begin + m) / image;
           const int64_t end = std::min(rows, (n + 1) * image - begin);
@@ -168,19 +168,19 @@ class ProductRun final : public ConvRun {
   // The taps along w of an output read one stretch of width * channels floats for each tap of the other axes. Where the
   // image is dense along w it lies there already, and neighbours' stretches lie a fixed step apart: a run of them needs
   // one pointer for each tap. What crosses the border, or is not dense, is copied, with zeros for the padding.
-  void run_stretches(const Walk& walk, const ConvPointers& p, size_t index, int64_t begin, int64_t rows, int64_t split,
-                     const float** table, Product product, float* copies) const {
+  void run_stretches(const TapPhase& phase, const ConvPointers& p, size_t index, int64_t begin, int64_t rows,
+                     int64_t split, const float** table, Product product, float* copies) const {
     const View& view = *p.src_view;
-    const AxisWalk& ww = walk.axis[2];
+    const AxisPhase& ww = phase.axis[2];
     const int64_t channels = problem_.in_channels;
     const int64_t width = static_cast<int64_t>(ww.offset.size());
     const bool dense = problem_.window.dilation[2] == 1 && view.stride[2] == channels;
-    product.taps = walk.taps() / width;
+    product.taps = phase.taps() / width;
     product.channels = width * channels;
     product.columns = problem_.out_channels;
     product.column_begin = split * split_columns_;
     product.column_end = std::min(product.columns, product.column_begin + split_columns_);
-    product.b = weights_.data.get() + weights_.walk_offset[index];
+    product.b = weights_.data.get() + weights_.phase_offset[index];
     product.bias = conv_.bias();
     float* const* const outputs = product.c;
     const float* const* const residuals = product.residual;
@@ -193,7 +193,7 @@ class ProductRun final : public ConvRun {
     float** const copied_outputs = const_cast<float**>(run + product.taps);
     const float** const copied_residuals = run + product.taps + rows_;
     int64_t copied = 0;
-    for_runs(walk, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
+    for_runs(phase, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
       // Outputs all of whose taps along w lie inside.
       int64_t first = 0, last = 0, ignored;
       if (dense) {
@@ -202,10 +202,10 @@ class ProductRun final : public ConvRun {
         first = std::min(first, last);
       }
       int64_t tap = 0;
-      for (const int64_t offset_d : walk.axis[0].offset) {
-        const int64_t d = qd * walk.axis[0].in_step + offset_d;
-        for (const int64_t offset_h : walk.axis[1].offset) {
-          const int64_t h = qh * walk.axis[1].in_step + offset_h;
+      for (const int64_t offset_d : phase.axis[0].offset) {
+        const int64_t d = qd * phase.axis[0].in_step + offset_d;
+        for (const int64_t offset_h : phase.axis[1].offset) {
+          const int64_t h = qh * phase.axis[1].in_step + offset_h;
           const bool there = d >= 0 && d < view.size[0] && h >= 0 && h < view.size[1];
           const float* line = there ? p.src + n * view.batch_stride + d * view.stride[0] + h * view.stride[1] : nullptr;
           run[tap] = there ? line + ((qw + first) * ww.in_step + ww.offset.front()) * channels : copies;
@@ -241,7 +241,7 @@ class ProductRun final : public ConvRun {
   }
 
   // Copies the stretches of outputs [q, q + count) of one line, or zeros if there is no line, and points at them.
-  float* copy_stretches(const AxisWalk& ww, const View& view, const float* line, int64_t q, int64_t count,
+  float* copy_stretches(const AxisPhase& ww, const View& view, const float* line, int64_t q, int64_t count,
                         const float** table, float* copy) const {
     for (int64_t i = 0; i < count; ++i) {
       table[i] = copy;
@@ -264,11 +264,11 @@ class ProductRun final : public ConvRun {
   ConvProblem problem_;
   const Convolution& conv_;
   const PackedWeights& weights_;
-  const KernelSet& set_;
+  const MicrokernelSet& set_;
   Activation activation_;
-  std::vector<Walk> walks_;
+  std::vector<TapPhase> phases_;
   int64_t rows_ = 0;      // of a block
-  int64_t together_ = 1;  // walks of a chunk
+  int64_t together_ = 1;  // phases of a chunk
   int64_t splits_ = 1;    // of the columns
   int64_t split_columns_ = 0;
   int64_t chunks_ = 0;
@@ -277,30 +277,30 @@ class ProductRun final : public ConvRun {
   int64_t scaled_ = 0;  // floats of a panel
 };
 
-// Weights by walk, group, panel, tap, channel, column; the columns of the last panel filled up with zeros.
-PackedWeights pack_panels(const Convolution& conv, const ConvProblem&, const KernelSet& set, int threads) {
+// Weights by phase, group, panel, tap, channel, column; the columns of the last panel filled up with zeros.
+PackedWeights pack_panels(const Convolution& conv, const ConvProblem&, const MicrokernelSet& set, int threads) {
   const Window& window = conv.window();
-  const std::vector<Walk> walks = plan_walks(window, Axes{1, 1, 1});
+  const std::vector<TapPhase> phases = plan_phases(window, Axes{1, 1, 1});
   const int64_t channels = conv.in_channels() / window.groups;
   const int64_t columns = conv.out_channels() / window.groups;
   const int64_t panel = set.panel_vectors * set.vector_floats;
   const int64_t padded = round_up(columns, set.vector_floats);
 
   PackedWeights packed;
-  for (const Walk& walk : walks) {
-    packed.walk_offset.push_back(packed.size);
-    packed.group_step.push_back(walk.taps() * channels * padded);
+  for (const TapPhase& phase : phases) {
+    packed.phase_offset.push_back(packed.size);
+    packed.group_step.push_back(phase.taps() * channels * padded);
     packed.size += window.groups * packed.group_step.back();
   }
   packed.data = allocate_floats(packed.size);
   const int64_t panels = ceil_div(padded, panel);
   parallel_for(threads, window.groups * panels, [&](int64_t chunk, int) {
     const int64_t g = chunk / panels, begin = chunk % panels * panel, end = std::min(begin + panel, padded);
-    for (size_t index = 0; index < walks.size(); ++index) {
-      const Walk& walk = walks[index];
-      float* out =
-          packed.data.get() + packed.walk_offset[index] + g * packed.group_step[index] + begin * walk.taps() * channels;
-      for_taps(walk, window, [&](int64_t tap) {
+    for (size_t index = 0; index < phases.size(); ++index) {
+      const TapPhase& phase = phases[index];
+      float* out = packed.data.get() + packed.phase_offset[index] + g * packed.group_step[index] +
+                   begin * phase.taps() * channels;
+      for_taps(phase, window, [&](int64_t tap) {
         for (int64_t c = 0; c < channels; ++c) {
           for (int64_t k = begin; k < end; ++k) {
             *out++ = k < columns ? conv.weight(g * columns + k, c, tap) : 0.0f;
@@ -315,11 +315,11 @@ PackedWeights pack_panels(const Convolution& conv, const ConvProblem&, const Ker
 
 template <Rows source>
 std::unique_ptr<ConvRun> plan_product(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                                      const KernelSet& set, Activation activation, int threads) {
+                                      const MicrokernelSet& set, Activation activation, int threads) {
   return std::make_unique<ProductRun>(source, problem, conv, weights, set, activation, threads);
 }
 
-double product_cost(const ConvProblem& p, const KernelSet& set) {
+double product_cost(const ConvProblem& p, const MicrokernelSet& set) {
   const double groups = static_cast<double>(p.window.groups);
   const double vectors = std::ceil(p.out_channels / groups / set.vector_floats);
   const double panels = std::ceil(vectors / set.panel_vectors);
@@ -341,13 +341,13 @@ std::string pointwise_unsupported(const ConvProblem& p) {
 }
 
 // Slightly below indirect's, which would do the same with a table for taps that do not exist.
-double pointwise_cost(const ConvProblem& p, const KernelSet& set) { return 0.99 * product_cost(p, set); }
+double pointwise_cost(const ConvProblem& p, const MicrokernelSet& set) { return 0.99 * product_cost(p, set); }
 
 std::string indirect_unsupported(const ConvProblem& p) {
   return p.window.transposed ? "it runs no transposed convolution" : "";
 }
 
-double indirect_cost(const ConvProblem& p, const KernelSet& set) { return product_cost(p, set); }
+double indirect_cost(const ConvProblem& p, const MicrokernelSet& set) { return product_cost(p, set); }
 
 std::string stretched_unsupported(const ConvProblem& p) {
   if (p.window.transposed) return "it runs no transposed convolution";
@@ -358,7 +358,7 @@ std::string stretched_unsupported(const ConvProblem& p) {
   return "";
 }
 
-double stretched_cost(const ConvProblem& p, const KernelSet& set) {
+double stretched_cost(const ConvProblem& p, const MicrokernelSet& set) {
   const double lines = tap_rows(p) / p.window.kernel[2];
   const double vectors = std::ceil(static_cast<double>(p.out_channels) / set.vector_floats);
   const double panels = std::ceil(vectors / set.panel_vectors);

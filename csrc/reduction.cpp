@@ -2,42 +2,41 @@
 #include <algorithm>
 #include <limits>
 
-#include "fold.h"
-#include "steps.h"
+#include "reduction.h"
 
 namespace convoxel {
 namespace {
 
 // Over space, and perhaps channels as well. Blocks are folded by kernels, their results here: sums in double.
 template <class Total>
-class ReduceStep final : public Step {
+class Reducer {
  public:
-  ReduceStep(const KernelSet& set, Reduce op, View src, View dst)
+  Reducer(const MicrokernelSet& set, Reduce op, View src, View dst)
       : set_(set),
-        op_(op),
         src_(src),
         dst_(dst),
-        fold_(src, dst.size),
+        reduction_(src, dst.size),
         centre_(static_cast<size_t>(src.channels), 0.0f),
-        factor_(op == Reduce::kMean ? 1.0 / static_cast<double>(fold_.pixels() * src.channels / dst.channels) : 1.0) {}
+        factor_(op == Reduce::kMean ? 1.0 / static_cast<double>(reduction_.pixels() * src.channels / dst.channels)
+                                    : 1.0) {}
 
-  const char* op() const override { return kReduceNames[static_cast<int>(op_)]; }
-  int64_t shared_bytes() const override { return fold_.slots() * src_.channels * static_cast<int64_t>(sizeof(Total)); }
+  int64_t shared_bytes() const { return reduction_.slots() * src_.channels * static_cast<int64_t>(sizeof(Total)); }
 
-  void run(const RunContext& context) const override {
+  void operator()(const RunContext& context) const {
     Total* totals = reinterpret_cast<Total*>(context.shared);
     const float* src = context.at(src_);
     const int64_t all = src_.channels;
-    fold_.each(
+    reduction_.each(
         context,
         [&](int64_t slot, int64_t c, int64_t channels) { std::fill_n(totals + slot * all + c, channels, kStart); },
         [&](int64_t slot, int64_t c, int64_t channels, int64_t offset, int64_t rows, int64_t step) {
           add(totals + slot * all + c, src + offset, rows, step, channels);
         });
-    const int64_t together = std::max<int64_t>(1, kPartFloats / (fold_.blocks() * all));
-    parallel_for(context.threads, (fold_.outputs() + together - 1) / together, [&](int64_t chunk, int) {
-      const int64_t end = std::min(fold_.outputs(), (chunk + 1) * together);
-      for (int64_t o = chunk * together; o < end; ++o) finish(totals + o * fold_.blocks() * all, context.at(dst_), o);
+    const int64_t together = std::max<int64_t>(1, kPartFloats / (reduction_.blocks() * all));
+    parallel_for(context.threads, (reduction_.outputs() + together - 1) / together, [&](int64_t chunk, int) {
+      const int64_t end = std::min(reduction_.outputs(), (chunk + 1) * together);
+      for (int64_t o = chunk * together; o < end; ++o)
+        finish(totals + o * reduction_.blocks() * all, context.at(dst_), o);
     });
   }
 
@@ -59,7 +58,7 @@ class ReduceStep final : public Step {
   // Joins the blocks of an output, then its channels if they go.
   void finish(Total* totals, float* dst, int64_t output) const {
     const int64_t all = src_.channels;
-    for (int64_t b = 1; b < fold_.blocks(); ++b) {
+    for (int64_t b = 1; b < reduction_.blocks(); ++b) {
       for (int64_t c = 0; c < all; ++c) totals[c] = join(totals[c], totals[b * all + c]);
     }
     if (dst_.channels < all) {
@@ -70,45 +69,36 @@ class ReduceStep final : public Step {
     for (int64_t c = 0; c < dst_.channels; ++c) out[c] = static_cast<float>(totals[c] * static_cast<Total>(factor_));
   }
 
-  const KernelSet& set_;
-  Reduce op_;
+  const MicrokernelSet& set_;
   View src_, dst_;
-  Fold fold_;
+  Reduction reduction_;
   std::vector<float> centre_;
   double factor_;
 };
 
-// Over the channels of each pixel.
-class ReduceChannelsStep final : public Step {
- public:
-  ReduceChannelsStep(const KernelSet& set, Reduce op, View src, View dst)
-      : set_(set), op_(op), src_(src), dst_(dst), parts_((join_lines({&src_, &dst_}), src_)) {}
-
-  const char* op() const override { return kReduceNames[static_cast<int>(op_)]; }
-
-  void run(const RunContext& context) const override {
-    parts_.each(context, [&](const Part& part) {
-      set_.reduce_channels(op_, context.at(dst_) + at(dst_, part.line, part.w_begin), dst_.stride[2],
-                           context.at(src_) + at(src_, part.line, part.w_begin), src_.stride[2], part.width(),
-                           src_.channels);
-    });
-  }
-
- private:
-  const KernelSet& set_;
-  Reduce op_;
-  View src_, dst_;
-  Parts parts_;
-};
-
 }  // namespace
 
-std::unique_ptr<Step> make_reduce(const KernelSet& set, Reduce op, View src, View dst) {
+void Plan::reduce(std::string op, View src, View dst) {
+  read(src, "src");
+  write(dst, "dst");
+  require(src.batch == dst.batch, "src " + show(src) + " and dst " + show(dst) + " differ in batch");
+  require_broadcast(dst, src, "dst");
+  require(src.pixels() > 0, "src " + show(src) + " has no pixel to reduce");
+  const Reduce kind = static_cast<Reduce>(find_name(kReduceNames, op));
+  const char* name = kReduceNames[static_cast<int>(kind)];
   if (src.size == dst.size && dst.channels < src.channels) {
-    return std::make_unique<ReduceChannelsStep>(set, op, src, dst);
+    join_lines({&src, &dst});
+    add({name, by_parts(src, [=, &set = set_](const RunContext& context, const Part& part) {
+           set.reduce_channels(kind, part.of(dst, context), dst.stride[2], part.of(src, context), src.stride[2],
+                               part.width(), src.channels);
+         })});
+  } else if (kind == Reduce::kMax) {
+    const Reducer<float> reducer(set_, kind, src, dst);
+    add({name, reducer, 0, reducer.shared_bytes()});
+  } else {
+    const Reducer<double> reducer(set_, kind, src, dst);
+    add({name, reducer, 0, reducer.shared_bytes()});
   }
-  if (op == Reduce::kMax) return std::make_unique<ReduceStep<float>>(set, op, src, dst);
-  return std::make_unique<ReduceStep<double>>(set, op, src, dst);
 }
 
 }  // namespace convoxel

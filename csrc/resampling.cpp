@@ -1,8 +1,7 @@
 // Outputs that are weighted sums along each axis: resizing, average pooling, adaptive pooling.
 #include <algorithm>
 
-#include "parts.h"
-#include "steps.h"
+#include "partition.h"
 
 namespace convoxel {
 namespace {
@@ -32,9 +31,9 @@ struct AxisTaps {
 
 // The lines that an output line needs are summed first, then pixels along w: the 2 x 2 x 2 neighbours of a linear
 // resize cost 2 * 2 / 2 + 2 multiply-adds instead of 8, since twice as many outputs share the summed line.
-class ResampleStep final : public Step {
+class Resample {
  public:
-  ResampleStep(const KernelSet& set, View src, View dst, const std::vector<ResampleAxis>& axes)
+  Resample(const MicrokernelSet& set, View src, View dst, const std::vector<ResampleAxis>& axes)
       : set_(set),
         src_(src),
         dst_(dst),
@@ -42,11 +41,11 @@ class ResampleStep final : public Step {
         h_(axes[1], dst.size[1]),
         w_(axes[2], dst.size[2]),
         lines_(d_.most() * h_.most()),
-        parts_(dst, std::max<int64_t>(1, src.pixels() / std::max<int64_t>(1, dst.pixels())), true) {
+        partition_(dst, std::max<int64_t>(1, src.pixels() / std::max<int64_t>(1, dst.pixels())), true) {
     int64_t widest = 0;
-    for (int64_t w = 0; w < dst.size[2]; w += parts_.width()) {
+    for (int64_t w = 0; w < dst.size[2]; w += partition_.width()) {
       const auto first = w_.index.begin() + w_.begin[w];
-      const auto last = w_.index.begin() + w_.begin[std::min(dst.size[2], w + parts_.width())];
+      const auto last = w_.index.begin() + w_.begin[std::min(dst.size[2], w + partition_.width())];
       spans_.push_back(first == last
                            ? Span{0, 0}
                            : Span{*std::min_element(first, last), *std::max_element(first, last) + int64_t{1}});
@@ -55,17 +54,14 @@ class ResampleStep final : public Step {
     line_floats_ = widest * src.channels;
   }
 
-  const char* op() const override { return "resample"; }
-  int64_t workspace_bytes() const override {
-    return line_offset() + line_floats_ * static_cast<int64_t>(sizeof(float));
-  }
+  int64_t workspace_bytes() const { return line_offset() + line_floats_ * static_cast<int64_t>(sizeof(float)); }
 
-  void run(const RunContext& context) const override {
-    parts_.each(context, [&](const Part& part) {
+  void operator()(const RunContext& context) const {
+    partition_.each(context, [&](const Part& part) {
       char* space = static_cast<char*>(context.worker_space(part.worker));
       const float** lines = reinterpret_cast<const float**>(space);
       float* weights = reinterpret_cast<float*>(lines + lines_);
-      const Span span = spans_[static_cast<size_t>(part.w_begin / parts_.width())];
+      const Span span = spans_[static_cast<size_t>(part.w_begin / partition_.width())];
       const int64_t count = find_lines(context.at(src_) + part.c_begin, part.line, lines, weights);
       const float* line = lines[0];
       int64_t pixel = src_.stride[2];
@@ -76,8 +72,8 @@ class ResampleStep final : public Step {
         pixel = part.channels();
         line = sum - span.begin * pixel;  // where pixel 0 would be
       }
-      set_.blend_rows(context.at(dst_) + at(dst_, part.line, part.w_begin) + part.c_begin, dst_.stride[2], line, pixel,
-                      w_.begin.data() + part.w_begin, w_.index.data(), w_.weight.data(), part.width(), part.channels());
+      set_.blend_rows(part.of(dst_, context), dst_.stride[2], line, pixel, w_.begin.data() + part.w_begin,
+                      w_.index.data(), w_.weight.data(), part.width(), part.channels());
     });
   }
 
@@ -101,19 +97,33 @@ class ResampleStep final : public Step {
     return count;
   }
 
-  const KernelSet& set_;
+  const MicrokernelSet& set_;
   View src_, dst_;
   AxisTaps d_, h_, w_;
   int64_t lines_;
-  Parts parts_;
+  Partition partition_;
   std::vector<Span> spans_;
   int64_t line_floats_;
 };
 
 }  // namespace
 
-std::unique_ptr<Step> make_resample(const KernelSet& set, View src, View dst, std::vector<ResampleAxis> axes) {
-  return std::make_unique<ResampleStep>(set, src, dst, axes);
+void Plan::resample(View src, View dst, std::vector<ResampleAxis> axes) {
+  read(src, "src");
+  write(dst, "dst");
+  require(src.batch == dst.batch && src.channels == dst.channels,
+          "batch or channels of src " + show(src) + " and dst " + show(dst) + " differ");
+  require(axes.size() == kSpatialAxes, "one table for each of the 3 spatial axes");
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    const size_t count = static_cast<size_t>(dst.size[i] * axes[i].taps);
+    require(axes[i].index.size() == count && axes[i].weight.size() == count,
+            "axis " + std::to_string(i) + " needs one index and one weight per output and tap");
+    for (const int32_t index : axes[i].index) {
+      require(index < src.size[i], "index " + std::to_string(index) + " is outside of src " + show(src));
+    }
+  }
+  const Resample resample(set_, src, dst, axes);
+  add({"resample", resample, resample.workspace_bytes()});
 }
 
 }  // namespace convoxel

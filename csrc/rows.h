@@ -8,10 +8,10 @@
 namespace convoxel {
 
 // Calls visit(m, n, q_d, q_h, q_w, length) for each run of outputs along w in [begin, begin + rows) of the list of
-// all outputs of the walk, n-major.
+// all outputs of the phase, n-major.
 template <class Visit>
-void for_runs(const Walk& walk, int64_t begin, int64_t rows, const Visit& visit) {
-  const int64_t size_d = walk.axis[0].count, size_h = walk.axis[1].count, size_w = walk.axis[2].count;
+void for_runs(const TapPhase& phase, int64_t begin, int64_t rows, const Visit& visit) {
+  const int64_t size_d = phase.axis[0].count, size_h = phase.axis[1].count, size_w = phase.axis[2].count;
   int64_t w = begin % size_w;
   int64_t rest = begin / size_w;
   int64_t h = rest % size_h;
@@ -45,11 +45,11 @@ inline void inside(int64_t q, int64_t length, int64_t step, int64_t offset, int6
 
 // table[m] = the output's (or residual's) row m.
 template <class Float>
-void fill_outputs(const Walk& walk, const View& view, Float* base, int64_t begin, int64_t rows, Float** table) {
-  const AxisWalk& wd = walk.axis[0];
-  const AxisWalk& wh = walk.axis[1];
-  const AxisWalk& ww = walk.axis[2];
-  for_runs(walk, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
+void fill_outputs(const TapPhase& phase, const View& view, Float* base, int64_t begin, int64_t rows, Float** table) {
+  const AxisPhase& wd = phase.axis[0];
+  const AxisPhase& wh = phase.axis[1];
+  const AxisPhase& ww = phase.axis[2];
+  for_runs(phase, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
     Float* row = base + n * view.batch_stride + (wd.out_begin + qd * wd.out_step) * view.stride[0] +
                  (wh.out_begin + qh * wh.out_step) * view.stride[1] +
                  (ww.out_begin + qw * ww.out_step) * view.stride[2];
@@ -59,12 +59,12 @@ void fill_outputs(const Walk& walk, const View& view, Float* base, int64_t begin
 }
 
 // table[t * step + m] = the input row that tap t of output m reads.
-inline void fill_inputs(const Walk& walk, const View& view, const float* src, const float* zeros, int64_t begin,
+inline void fill_inputs(const TapPhase& phase, const View& view, const float* src, const float* zeros, int64_t begin,
                         int64_t rows, const float** table, int64_t step) {
-  const AxisWalk& wd = walk.axis[0];
-  const AxisWalk& wh = walk.axis[1];
-  const AxisWalk& ww = walk.axis[2];
-  for_runs(walk, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
+  const AxisPhase& wd = phase.axis[0];
+  const AxisPhase& wh = phase.axis[1];
+  const AxisPhase& ww = phase.axis[2];
+  for_runs(phase, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
     const float** out = table + m;
     for (const int64_t offset_d : wd.offset) {
       const int64_t d = qd * wd.in_step + offset_d;
@@ -90,19 +90,19 @@ inline void fill_inputs(const Walk& walk, const View& view, const float* src, co
   });
 }
 
-// Calls visit(flat index of the tap) for each tap of the walk, in the order in which rows are read.
+// Calls visit(flat index of the tap) for each tap of the phase, in the order in which rows are read.
 template <class Visit>
-void for_taps(const Walk& walk, const Window& window, const Visit& visit) {
-  for (const int64_t d : walk.axis[0].index) {
-    for (const int64_t h : walk.axis[1].index) {
-      for (const int64_t w : walk.axis[2].index) visit((d * window.kernel[1] + h) * window.kernel[2] + w);
+void for_taps(const TapPhase& phase, const Window& window, const Visit& visit) {
+  for (const int64_t d : phase.axis[0].index) {
+    for (const int64_t h : phase.axis[1].index) {
+      for (const int64_t w : phase.axis[2].index) visit((d * window.kernel[1] + h) * window.kernel[2] + w);
     }
   }
 }
 
 // Bytes of input and output together, if they come from beyond the thread's cache.
 inline double image_bytes(const ConvProblem& p) {
-  if (p.near) return 0;
+  if (p.in_cache) return 0;
   const double in = static_cast<double>(p.in_size[0]) * p.in_size[1] * p.in_size[2] * p.in_channels;
   const double out = static_cast<double>(p.out_size[0]) * p.out_size[1] * p.out_size[2] * p.out_channels;
   return 4.0 * p.batch * (in + out);

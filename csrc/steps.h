@@ -1,27 +1,64 @@
-// The steps of a plan other than convolution. Each is made with views that fit (Plan checks them); how their work is
-// shared among the threads is in parts.h and fold.h.
-#pragma once
+// The steps of a plan: a row STEP(name, (parameters), documentation, Python arguments...) for each.
+//
+// Who includes this defines STEP first, as what becomes of each row: a member function of Plan (plan.h), or its binding
+// (bindings.cpp), which adds the argument `name`. The functions check the views and add what runs.
 
-#include "plan.h"
+STEP(convolve,
+     (std::shared_ptr<const Convolution> convolution, View src, View dst, std::optional<View> residual,
+      std::string activation, Slope slope, std::string algorithm, std::optional<View> gate),
+     "dst = activation(convolution(src * gate) + bias + residual).\n\n"
+     "gate: (n, 1, 1, 1, c), one factor for each image and channel of src (squeeze-and-excite).",
+     "convolution"_a, "src"_a, "dst"_a, "residual"_a = nb::none(), "activation"_a = "none", "slope"_a = 0.0,
+     "algorithm"_a = "auto", "gate"_a = nb::none())
+STEP(convolve_block,
+     (std::vector<std::shared_ptr<const Convolution>> convolutions, size_t depthwise, View src, View dst,
+      std::optional<View> residual, std::vector<std::pair<std::string, Slope>> activations, std::string algorithm),
+     "dst = src through convolutions one after another, plus residual, without memory for what lies between.\n\n"
+     "convolutions: one is depthwise; at most one lies in front of it and one behind, 1x1, stride 1, no groups.\n"
+     "depthwise: the index of that one.\n"
+     "activations: one for each convolution, or none at all; the last one is applied after the residual is added.\n"
+     "algorithm: \"auto\"; \"banded\" (each thread expands the lines that a band of outputs needs, and goes on with "
+     "them);\n\"blocked\" (each thread projects what it has just computed; an expansion comes before); \"staged\" (one "
+     "after the\nother); or the name of an algorithm that runs all of them, one after the other.",
+     "convolutions"_a, "depthwise"_a, "src"_a, "dst"_a, "residual"_a = nb::none(), "activations"_a = nb::make_tuple(),
+     "algorithm"_a = "auto")
+STEP(max_pool, (View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low),
+     "Largest value of each window; positions outside of src do not count.", "src"_a, "dst"_a, "kernel"_a, "stride"_a,
+     "dilation"_a = nb::make_tuple(1, 1, 1), "padding_low"_a = nb::make_tuple(0, 0, 0))
+STEP(resample, (View src, View dst, std::vector<ResampleAxis> axes),
+     "dst[o] = sum of weight * src[index] over the taps of three axes, each (index, weight) of shape (out, taps).\n\n"
+     "An index of -1 is no tap. Average pooling, adaptive pooling and every linear resize are of this form.",
+     "src"_a, "dst"_a, "axes"_a)
+STEP(combine, (std::string op, View a, View b, View dst, std::string activation, Slope slope),
+     "dst = activation(a op b); axes of size 1 of a and b are repeated.\n\n"
+     "op: \"add\", \"subtract\", \"multiply\", \"divide\", \"maximum\" or \"minimum\".",
+     "op"_a, "a"_a, "b"_a, "dst"_a, "activation"_a = "none", "slope"_a = 0.0)
+STEP(reduce, (std::string op, View src, View dst),
+     "Mean, max or sum (op) over every axis along which dst has size 1: space, channels or both.", "op"_a, "src"_a,
+     "dst"_a)
+STEP(softmax, (View src, View dst, bool log), "Softmax over the channels of each pixel, or its logarithm.", "src"_a,
+     "dst"_a, "log"_a = false)
+STEP(permute_channels, (View src, View dst, std::vector<int32_t> index), "Channel c of dst = channel index[c] of src.",
+     "src"_a, "dst"_a, "index"_a)
+STEP(local_response_norm, (View src, View dst, int64_t size, float alpha, float beta, float bias),
+     "dst = src / (bias + alpha * m) ** beta, m the mean of src**2 over size channels, as in PyTorch.\n\n"
+     "The window of channel c begins at c - size // 2; channels that do not exist count as 0.",
+     "src"_a, "dst"_a, "size"_a, "alpha"_a = 1e-4, "beta"_a = 0.75, "bias"_a = 1.0)
+STEP(prelu, (View src, View dst, std::vector<float> slope),
+     "dst = src where that is not negative, src * slope elsewhere; one slope per channel.", "src"_a, "dst"_a, "slope"_a)
+STEP(affine,
+     (View src, View dst, std::vector<float> scale, std::vector<float> shift, std::string activation, Slope slope),
+     "dst = activation(src * scale + shift), one scale and shift per channel.", "src"_a, "dst"_a, "scale"_a, "shift"_a,
+     "activation"_a = "none", "slope"_a = 0.0)
+STEP(normalise,
+     (View src, View dst, int64_t groups, std::vector<float> weight, std::vector<float> bias, float eps,
+      std::string activation, Slope slope),
+     "Each sample minus its mean, over its standard deviation, per group of channels; then * weight + bias.\n\n"
+     "groups = channels is instance normalisation, 1 is layer normalisation over channels and space.",
+     "src"_a, "dst"_a, "groups"_a, "weight"_a, "bias"_a, "eps"_a, "activation"_a = "none", "slope"_a = 0.0)
+STEP(import_channels_first, (int buffer, View dst), "Copy a dense (n, c, d, h, w) buffer into a view.", "buffer"_a,
+     "dst"_a)
+STEP(export_channels_first, (View src, int buffer), "Copy a view into a dense (n, c, d, h, w) buffer.", "src"_a,
+     "buffer"_a)
 
-namespace convoxel {
-
-std::unique_ptr<Step> make_max_pool(const KernelSet& set, View src, View dst, Axes kernel, Axes stride, Axes dilation,
-                                    Axes padding_low);
-std::unique_ptr<Step> make_resample(const KernelSet& set, View src, View dst, std::vector<ResampleAxis> axes);
-std::unique_ptr<Step> make_reduce(const KernelSet& set, Reduce op, View src, View dst);
-std::unique_ptr<Step> make_combine(const KernelSet& set, Combine op, View a, View b, View dst, Activation activation);
-std::unique_ptr<Step> make_affine(const KernelSet& set, View src, View dst, std::vector<float> scale,
-                                  std::vector<float> shift, Activation activation);
-std::unique_ptr<Step> make_prelu(const KernelSet& set, View src, View dst, std::vector<float> slope);
-std::unique_ptr<Step> make_normalise(const KernelSet& set, View src, View dst, int64_t groups,
-                                     std::vector<float> weight, std::vector<float> bias, float eps,
-                                     Activation activation);
-std::unique_ptr<Step> make_softmax(const KernelSet& set, View src, View dst, bool log_of);
-std::unique_ptr<Step> make_permute_channels(const KernelSet& set, View src, View dst, std::vector<int32_t> index);
-std::unique_ptr<Step> make_response_norm(const KernelSet& set, View src, View dst, int64_t size, float alpha,
-                                         float beta, float bias);
-std::unique_ptr<Step> make_import(const KernelSet& set, int buffer, View dst);
-std::unique_ptr<Step> make_export(const KernelSet& set, View src, int buffer);
-
-}  // namespace convoxel
+#undef STEP

@@ -1,7 +1,7 @@
 // Winograd transforms: one pass per axis, written once for every F(m, r) over vectors of channels.
 //
-// Included inside the anonymous namespace of one instruction set's file (see kernels-inl.h). The matrices come from
-// winograd_table.h, which the build writes from exact fractions.
+// Included inside the anonymous namespace of one instruction set's file (see microkernels-inl.h). The matrices come
+// from winograd_table.h, which the build writes from exact fractions.
 //
 // The points are 0 (if their number is even), pairs +-p, and infinity. The rows of a pair in the input's matrix agree
 // on the columns of one parity (the even ones if 0 is a point) and differ in sign on the others; so do the columns of a

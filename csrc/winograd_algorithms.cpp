@@ -132,7 +132,7 @@ int64_t slot_floats(int64_t points, int64_t row) {
 }
 
 // How a problem is cut up.
-struct Cut {
+struct Blocking {
   int64_t points = 0;
   int64_t row = 0;      // floats of a tile's channels at one point, rounded up to whole vectors
   int64_t panel = 0;    // columns of a panel
@@ -153,63 +153,65 @@ int64_t pixels(const Axes& size) { return size[0] * size[1] * size[2]; }
 
 // Blocks of about `rows` tiles: whole columns if one fits, else parts of a column, which read the slices at their ends
 // twice. Blocks of equal size: 100 columns are 2 x 50, not 96 + 4.
-void divide(const Tiling& tiling, int64_t rows, Cut* cut) {
+void divide(const Tiling& tiling, int64_t rows, Blocking* blocking) {
   const int64_t slices = std::max<int64_t>(tiling.slices_out, 1), columns = std::max<int64_t>(tiling.columns, 1);
   const int64_t parts = (slices + rows - 1) / rows;
-  cut->slices = (slices + parts - 1) / parts;
-  const int64_t wanted = std::clamp<int64_t>(rows / cut->slices, 1, columns);
+  blocking->slices = (slices + parts - 1) / parts;
+  const int64_t wanted = std::clamp<int64_t>(rows / blocking->slices, 1, columns);
   const int64_t blocks = (columns + wanted - 1) / wanted;
-  cut->columns = (columns + blocks - 1) / blocks;
+  blocking->columns = (columns + blocks - 1) / blocks;
 }
 
 // The blocks, or stages, that are expected to be fastest. Per thread, in rows: a block takes as long as its products or
 // as reading its weights, which come while it multiplies; its points cost more the more of L2 they fill. In stages all
 // points are written to and read from beyond L2, but each weight is read by one thread only.
-Cut cut_of(const ConvProblem& p, const Scheme& scheme, const KernelSet& set, int threads) {
-  Cut cut;
+Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const MicrokernelSet& set, int threads) {
+  Blocking blocking;
   const Tiling tiling = tiling_of(p, scheme);
   const int64_t groups = p.window.groups;
   const int64_t group_columns = p.out_channels / groups;
-  cut.points = scheme.shape.points();
-  cut.row = round_up(p.in_channels, set.vector_floats);
-  cut.panel = std::min<int64_t>(set.panel_vectors * set.vector_floats, round_up(group_columns, set.vector_floats));
-  cut.panels = (group_columns + cut.panel - 1) / cut.panel;
-  cut.slot_in = slot_floats(cut.points, cut.row);
-  cut.slot_out = slot_floats(cut.points, cut.panel);
+  blocking.points = scheme.shape.points();
+  blocking.row = round_up(p.in_channels, set.vector_floats);
+  blocking.panel = std::min<int64_t>(set.panel_vectors * set.vector_floats, round_up(group_columns, set.vector_floats));
+  blocking.panels = (group_columns + blocking.panel - 1) / blocking.panel;
+  blocking.slot_in = slot_floats(blocking.points, blocking.row);
+  blocking.slot_out = slot_floats(blocking.points, blocking.panel);
 
-  const double spill = cost::point_rows() * static_cast<double>((cut.row + p.out_channels) * groups) /
+  const double spill = cost::point_rows() * static_cast<double>((blocking.row + p.out_channels) * groups) /
                        static_cast<double>(tiling.taps * p.in_channels * p.out_channels);
   const double tiles = static_cast<double>(tiling.tiles());
   const double weight_rows =
-      cost::weight_rows(4.0 * cut.points * tiling.taps * p.in_channels * static_cast<double>(group_columns));
-  cut.rows = std::max(tiles / threads * (1 + spill), weight_rows / threads) + cost::kStageRows;
-  cut.staged = true;
+      cost::weight_rows(4.0 * blocking.points * tiling.taps * p.in_channels * static_cast<double>(group_columns));
+  blocking.rows = std::max(tiles / threads * (1 + spill), weight_rows / threads) + cost::kStageRows;
+  blocking.staged = true;
   // Scratch memory stays within three times the largest of input, output and weights.
   const double image =
       static_cast<double>(p.batch) * std::max(static_cast<double>(pixels(p.in_size) * p.in_channels),
                                               static_cast<double>(pixels(p.out_size) * p.out_channels));
-  const double most = 3 * std::max(image, static_cast<double>(cut.points * tiling.taps * cut.row * group_columns));
+  const double most =
+      3 * std::max(image, static_cast<double>(blocking.points * tiling.taps * blocking.row * group_columns));
   const double in_tiles = static_cast<double>(tiling.columns * tiling.slices_in);
-  if (in_tiles * cut.slot_in + tiles * cut.slot_out * cut.panels * groups > most) cut.rows = HUGE_VAL;
+  if (in_tiles * blocking.slot_in + tiles * blocking.slot_out * blocking.panels * groups > most)
+    blocking.rows = HUGE_VAL;
   for (double wanted = 4; wanted <= kMostRows; wanted *= 1.1) {
-    Cut trial = cut;
+    Blocking trial = blocking;
     divide(tiling, static_cast<int64_t>(wanted), &trial);
     const double rows = static_cast<double>(trial.columns * trial.slices);
-    const double bytes = rows * static_cast<double>((cut.slot_in + cut.slot_out) * 4);
+    const double bytes = rows * static_cast<double>((blocking.slot_in + blocking.slot_out) * 4);
     const double filled = bytes / static_cast<double>(l2_bytes());
     if (wanted > 4 && (filled > 0.9 || threads * bytes / 4 > most)) break;
     const double rounds = std::ceil(static_cast<double>(trial.blocks(tiling)) / threads);
     trial.rows = rounds * (std::max(rows, weight_rows) + rows * spill * filled * filled * filled);
     trial.staged = false;
-    if (trial.rows < cut.rows) cut = trial;
+    if (trial.rows < blocking.rows) blocking = trial;
   }
-  return cut;
+  return blocking;
 }
 
 class WinogradRun final : public ConvRun {
  public:
   WinogradRun(const Scheme& scheme, const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-              const KernelSet& set, Activation activation, int threads)
+              const MicrokernelSet& set, Activation activation, int threads)
       : scheme_(scheme),
         shape_(scheme.shape),
         problem_(problem),
@@ -218,76 +220,77 @@ class WinogradRun final : public ConvRun {
         set_(set),
         activation_(activation) {
     tiling_ = tiling_of(problem, scheme);
-    cut_ = cut_of(problem, scheme, set, threads);
-    all_panels_ = cut_.panels * problem.window.groups;
-    if (cut_.staged) {
-      cut_.columns = tiling_.columns;
-      cut_.slices = tiling_.slices_out;
+    blocking_ = blocking_of(problem, scheme, set, threads);
+    all_panels_ = blocking_.panels * problem.window.groups;
+    if (blocking_.staged) {
+      blocking_.columns = tiling_.columns;
+      blocking_.slices = tiling_.slices_out;
     }
-    column_blocks_ = (tiling_.columns + cut_.columns - 1) / std::max<int64_t>(cut_.columns, 1);
-    slice_blocks_ = (tiling_.slices_out + cut_.slices - 1) / std::max<int64_t>(cut_.slices, 1);
-    in_slices_ =
-        std::min(tiling_.slices_in, (cut_.slices - 1) * tiling_.stride + (tiling_.taps - 1) * tiling_.dilation + 1);
-    rows_ = cut_.staged ? std::min(kStageRows, tiling_.tiles()) : cut_.columns * cut_.slices;
+    column_blocks_ = (tiling_.columns + blocking_.columns - 1) / std::max<int64_t>(blocking_.columns, 1);
+    slice_blocks_ = (tiling_.slices_out + blocking_.slices - 1) / std::max<int64_t>(blocking_.slices, 1);
+    in_slices_ = std::min(tiling_.slices_in,
+                          (blocking_.slices - 1) * tiling_.stride + (tiling_.taps - 1) * tiling_.dilation + 1);
+    rows_ = blocking_.staged ? std::min(kStageRows, tiling_.tiles()) : blocking_.columns * blocking_.slices;
     row_blocks_ = rows_ > 0 ? (tiling_.tiles() + rows_ - 1) / rows_ : 0;
     // A stage's chunk takes all panels of one point, whose weights follow one another, unless that leaves too few.
-    const int64_t units = cut_.points * row_blocks_;
+    const int64_t units = blocking_.points * row_blocks_;
     splits_ = units > 0 ? std::clamp<int64_t>(4 * threads / units, 1, all_panels_) : 1;
     split_panels_ = (all_panels_ + splits_ - 1) / splits_;
     splits_ = (all_panels_ + split_panels_ - 1) / split_panels_;
   }
 
-  int stages() const override { return cut_.staged ? 3 : 1; }
+  int stages() const override { return blocking_.staged ? 3 : 1; }
 
   int64_t chunks(int stage) const override {
     if (tiling_.tiles() == 0) return 0;
-    if (!cut_.staged) return column_blocks_ * slice_blocks_;
+    if (!blocking_.staged) return column_blocks_ * slice_blocks_;
     if (stage == 0) return tiling_.columns * tiling_.slices_in;
-    return stage == 1 ? cut_.points * row_blocks_ * splits_ : tiling_.tiles();
+    return stage == 1 ? blocking_.points * row_blocks_ * splits_ : tiling_.tiles();
   }
 
   int64_t own_bytes() const override {
     return bytes(lattice_floats()) + pointer_bytes() + bytes(zero_floats()) +
-           (cut_.staged ? 0 : bytes(in_floats()) + bytes(rows_ * cut_.slot_out));
+           (blocking_.staged ? 0 : bytes(in_floats()) + bytes(rows_ * blocking_.slot_out));
   }
   int64_t shared_bytes() const override {
-    return cut_.staged ? bytes(in_floats()) + bytes(all_panels_ * tiling_.tiles() * cut_.slot_out) : 0;
+    return blocking_.staged ? bytes(in_floats()) + bytes(all_panels_ * tiling_.tiles() * blocking_.slot_out) : 0;
   }
 
-  void run(int stage, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
-    char* at = static_cast<char*>(scratch.own);
+  void run(int stage, int64_t chunk, const ConvPointers& p, ConvScratch memory) const override {
+    char* at = static_cast<char*>(memory.own);
     const auto take = [&at](int64_t size) {
       char* begin = at;
       at += size;
       return begin;
     };
-    Room room;
-    room.lattice = reinterpret_cast<float*>(take(bytes(lattice_floats())));
-    room.inputs = reinterpret_cast<const float**>(take(pointer_bytes()));
-    room.outputs = const_cast<float**>(room.inputs + rows_ * tiling_.taps);
-    room.zeros = reinterpret_cast<float*>(take(bytes(zero_floats())));
-    if (!cut_.staged) {
-      room.points_in = reinterpret_cast<float*>(take(bytes(in_floats())));
-      room.points_out = reinterpret_cast<float*>(at);
-      return run_block(chunk, p, room);
+    Scratch scratch;
+    scratch.lattice = reinterpret_cast<float*>(take(bytes(lattice_floats())));
+    scratch.inputs = reinterpret_cast<const float**>(take(pointer_bytes()));
+    scratch.outputs = const_cast<float**>(scratch.inputs + rows_ * tiling_.taps);
+    scratch.zeros = reinterpret_cast<float*>(take(bytes(zero_floats())));
+    if (!blocking_.staged) {
+      scratch.points_in = reinterpret_cast<float*>(take(bytes(in_floats())));
+      scratch.points_out = reinterpret_cast<float*>(at);
+      return run_block(chunk, p, scratch);
     }
-    room.points_in = static_cast<float*>(scratch.shared);
-    room.points_out = reinterpret_cast<float*>(static_cast<char*>(scratch.shared) + bytes(in_floats()));
+    scratch.points_in = static_cast<float*>(memory.shared);
+    scratch.points_out = reinterpret_cast<float*>(static_cast<char*>(memory.shared) + bytes(in_floats()));
     if (stage == 0) {
-      read_tile(chunk / tiling_.slices_in, chunk % tiling_.slices_in, p, room.points_in + chunk * cut_.slot_in, room);
+      read_tile(chunk / tiling_.slices_in, chunk % tiling_.slices_in, p, scratch.points_in + chunk * blocking_.slot_in,
+                scratch);
     } else if (stage == 1) {
-      run_products(chunk, room);
+      run_products(chunk, scratch);
     } else {
       for (int64_t panel = 0; panel < all_panels_; ++panel) {
         write_tile(chunk / tiling_.slices_out, chunk % tiling_.slices_out, panel, p,
-                   room.points_out + (panel * tiling_.tiles() + chunk) * cut_.slot_out, room);
+                   scratch.points_out + (panel * tiling_.tiles() + chunk) * blocking_.slot_out, scratch);
       }
     }
   }
 
  private:
   // Where a chunk works: its worker's memory, and points that in the staged form belong to all.
-  struct Room {
+  struct Scratch {
     float* lattice;
     const float** inputs;
     float** outputs;
@@ -297,100 +300,102 @@ class WinogradRun final : public ConvRun {
   };
 
   static int64_t bytes(int64_t floats) { return round_up(floats * static_cast<int64_t>(sizeof(float)), kAlignBytes); }
-  int64_t lattice_floats() const { return 4 * cut_.points * set_.vector_floats; }
+  int64_t lattice_floats() const { return 4 * blocking_.points * set_.vector_floats; }
   int64_t pointer_bytes() const {
     return round_up(rows_ * (tiling_.taps + 1) * static_cast<int64_t>(sizeof(float*)), kAlignBytes);
   }
-  int64_t zero_floats() const { return tiling_.taps > 1 ? cut_.slot_in : 0; }
-  int64_t in_floats() const { return cut_.columns * in_slices_ * cut_.slot_in; }
+  int64_t zero_floats() const { return tiling_.taps > 1 ? blocking_.slot_in : 0; }
+  int64_t in_floats() const { return blocking_.columns * in_slices_ * blocking_.slot_in; }
 
-  void run_block(int64_t chunk, const ConvPointers& p, const Room& room) const {
-    const int64_t column = chunk / slice_blocks_ * cut_.columns;
-    const int64_t slice = chunk % slice_blocks_ * cut_.slices;
-    const int64_t columns = std::min(cut_.columns, tiling_.columns - column);
-    const int64_t slices = std::min(cut_.slices, tiling_.slices_out - slice);
+  void run_block(int64_t chunk, const ConvPointers& p, const Scratch& scratch) const {
+    const int64_t column = chunk / slice_blocks_ * blocking_.columns;
+    const int64_t slice = chunk % slice_blocks_ * blocking_.slices;
+    const int64_t columns = std::min(blocking_.columns, tiling_.columns - column);
+    const int64_t slices = std::min(blocking_.slices, tiling_.slices_out - slice);
     const int64_t in_begin = tiling_.in_begin(slice), in_end = tiling_.in_end(slice + slices);
     const int64_t thick = std::max<int64_t>(0, in_end - in_begin);
     for (int64_t c = 0; c < columns; ++c) {
       for (int64_t s = 0; s < thick; ++s) {
-        read_tile(column + c, in_begin + s, p, room.points_in + (c * thick + s) * cut_.slot_in, room);
+        read_tile(column + c, in_begin + s, p, scratch.points_in + (c * thick + s) * blocking_.slot_in, scratch);
       }
     }
-    if (zero_floats() > 0) std::fill(room.zeros, room.zeros + zero_floats(), 0.0f);
+    if (zero_floats() > 0) std::fill(scratch.zeros, scratch.zeros + zero_floats(), 0.0f);
     const int64_t rows = columns * slices;
     for (int64_t m = 0; m < rows; ++m) {
-      point_at(m, rows, m / slices * thick - in_begin, slice + m % slices, in_begin, in_end, room);
-      room.outputs[m] = room.points_out + m * cut_.slot_out;
+      point_at(m, rows, m / slices * thick - in_begin, slice + m % slices, in_begin, in_end, scratch);
+      scratch.outputs[m] = scratch.points_out + m * blocking_.slot_out;
     }
     for (int64_t panel = 0; panel < all_panels_; ++panel) {
-      for (int64_t point = 0; point < cut_.points; ++point) {
-        const bool last = point + 1 == cut_.points;
-        multiply(point, panel, rows, last ? weights_of(0, panel + 1) : weights_of(point + 1, panel), room);
+      for (int64_t point = 0; point < blocking_.points; ++point) {
+        const bool last = point + 1 == blocking_.points;
+        multiply(point, panel, rows, last ? weights_of(0, panel + 1) : weights_of(point + 1, panel), scratch);
       }
       for (int64_t m = 0; m < rows; ++m) {
-        write_tile(column + m / slices, slice + m % slices, panel, p, room.points_out + m * cut_.slot_out, room);
+        write_tile(column + m / slices, slice + m % slices, panel, p, scratch.points_out + m * blocking_.slot_out,
+                   scratch);
       }
     }
   }
 
   // The second stage: one point, some tiles, some panels.
-  void run_products(int64_t chunk, const Room& room) const {
+  void run_products(int64_t chunk, const Scratch& scratch) const {
     const int64_t split = chunk % splits_;
     const int64_t begin = chunk / splits_ % row_blocks_ * rows_;
     const int64_t point = chunk / splits_ / row_blocks_;
     const int64_t rows = std::min(rows_, tiling_.tiles() - begin);
-    float* zeros = room.zeros + point * cut_.row;
-    if (zero_floats() > 0) std::fill(zeros, zeros + cut_.row, 0.0f);
+    float* zeros = scratch.zeros + point * blocking_.row;
+    if (zero_floats() > 0) std::fill(zeros, zeros + blocking_.row, 0.0f);
     for (int64_t m = 0; m < rows; ++m) {
       const int64_t tile = begin + m;
       point_at(m, rows, tile / tiling_.slices_out * tiling_.slices_in, tile % tiling_.slices_out, 0, tiling_.slices_in,
-               room);
+               scratch);
     }
     const int64_t end = std::min(all_panels_, (split + 1) * split_panels_);
     for (int64_t panel = split * split_panels_; panel < end; ++panel) {
       for (int64_t m = 0; m < rows; ++m) {
-        room.outputs[m] = room.points_out + (panel * tiling_.tiles() + begin + m) * cut_.slot_out;
+        scratch.outputs[m] = scratch.points_out + (panel * tiling_.tiles() + begin + m) * blocking_.slot_out;
       }
-      multiply(point, panel, rows, weights_of(point, panel + 1), room);
+      multiply(point, panel, rows, weights_of(point, panel + 1), scratch);
     }
   }
 
   // Row m of the products reads, for each tap of the sliced axis, the slot `first` + input slice, or zeros.
   void point_at(int64_t m, int64_t rows, int64_t first, int64_t slice, int64_t in_begin, int64_t in_end,
-                const Room& room) const {
+                const Scratch& scratch) const {
     for (int64_t t = 0; t < tiling_.taps; ++t) {
       const int64_t in = slice * tiling_.stride - tiling_.padding + t * tiling_.dilation;
       const bool there = in >= in_begin && in < in_end;
-      room.inputs[t * rows + m] = there ? room.points_in + (first + in) * cut_.slot_in : room.zeros;
+      scratch.inputs[t * rows + m] = there ? scratch.points_in + (first + in) * blocking_.slot_in : scratch.zeros;
     }
   }
 
   // Points and groups of panels follow one another; past the last panel the next point's weights begin.
   const float* weights_of(int64_t point, int64_t panel) const {
-    const int64_t group = panel / cut_.panels;
+    const int64_t group = panel / blocking_.panels;
     const int64_t depth = tiling_.taps * problem_.in_channels / problem_.window.groups;
-    return weights_.data.get() + weights_.walk_offset[point] + group * weights_.group_step[point] +
-           panel % cut_.panels * cut_.panel * depth;
+    return weights_.data.get() + weights_.phase_offset[point] + group * weights_.group_step[point] +
+           panel % blocking_.panels * blocking_.panel * depth;
   }
 
   int64_t width_of(int64_t panel) const {
-    return std::min(cut_.panel, problem_.out_channels / problem_.window.groups - panel % cut_.panels * cut_.panel);
+    return std::min(blocking_.panel,
+                    problem_.out_channels / problem_.window.groups - panel % blocking_.panels * blocking_.panel);
   }
 
   // The products of one point and one panel; `next` are the weights that will be read after these.
-  void multiply(int64_t point, int64_t panel, int64_t rows, const float* next, const Room& room) const {
+  void multiply(int64_t point, int64_t panel, int64_t rows, const float* next, const Scratch& scratch) const {
     Product product;
-    product.a = room.inputs;
+    product.a = scratch.inputs;
     product.a_step = rows;
-    product.c = room.outputs;
+    product.c = scratch.outputs;
     product.rows = rows;
     product.taps = tiling_.taps;
     product.channels = problem_.in_channels / problem_.window.groups;
     product.columns = width_of(panel);
     product.column_end = product.columns;
     product.block_channels = 512;
-    product.a_offset = point * cut_.row + panel / cut_.panels * product.channels;
-    product.c_offset = point * cut_.panel;
+    product.a_offset = point * blocking_.row + panel / blocking_.panels * product.channels;
+    product.c_offset = point * blocking_.panel;
     product.b = weights_of(point, panel);
     product.b_next = next;
     set_.product(product);
@@ -405,7 +410,7 @@ class WinogradRun final : public ConvRun {
     return column;
   }
 
-  void read_tile(int64_t column, int64_t slice, const ConvPointers& p, float* points, const Room& room) const {
+  void read_tile(int64_t column, int64_t slice, const ConvPointers& p, float* points, const Scratch& scratch) const {
     Axes first;
     const int64_t n = origin(column, &first);
     const View& view = *p.src_view;
@@ -419,16 +424,17 @@ class WinogradRun final : public ConvRun {
       part.end[i] = std::clamp<int64_t>(view.size[i] - begin, part.begin[i], inputs);
       src += begin * view.stride[i];
     }
-    set_.winograd_input(shape_, part, src, view.stride.data(), problem_.in_channels, points, cut_.row, room.lattice);
+    set_.winograd_input(shape_, part, src, view.stride.data(), problem_.in_channels, points, blocking_.row,
+                        scratch.lattice);
   }
 
   void write_tile(int64_t column, int64_t slice, int64_t panel, const ConvPointers& p, const float* points,
-                  const Room& room) const {
+                  const Scratch& scratch) const {
     Axes first;
     const int64_t n = origin(column, &first);
     if (scheme_.sliced >= 0) first[scheme_.sliced] = slice;
-    const int64_t channel =
-        panel / cut_.panels * (problem_.out_channels / problem_.window.groups) + panel % cut_.panels * cut_.panel;
+    const int64_t channel = panel / blocking_.panels * (problem_.out_channels / problem_.window.groups) +
+                            panel % blocking_.panels * blocking_.panel;
     WinogradTile part;
     if (conv_.bias() != nullptr) part.bias = conv_.bias() + channel;
     part.activation = activation_;
@@ -442,8 +448,8 @@ class WinogradRun final : public ConvRun {
         part.residual_step[i] = p.residual_view->stride[i];
       }
     }
-    set_.winograd_output(shape_, part, points, cut_.panel, width_of(panel), dst, p.dst_view->stride.data(),
-                         room.lattice);
+    set_.winograd_output(shape_, part, points, blocking_.panel, width_of(panel), dst, p.dst_view->stride.data(),
+                         scratch.lattice);
   }
 
   Scheme scheme_;
@@ -451,10 +457,10 @@ class WinogradRun final : public ConvRun {
   ConvProblem problem_;
   const Convolution& conv_;
   const PackedWeights& weights_;
-  const KernelSet& set_;
+  const MicrokernelSet& set_;
   Activation activation_;
   Tiling tiling_;
-  Cut cut_;
+  Blocking blocking_;
   int64_t all_panels_ = 1;  // of all groups
   int64_t column_blocks_ = 0, slice_blocks_ = 0;
   int64_t in_slices_ = 1;  // of a block
@@ -521,7 +527,7 @@ void transform_kernels(const std::vector<std::vector<double>> (&matrix)[3], int6
 // Weights by point, group, panel, tap of the sliced axis, channel, column; the columns of the last panel filled up with
 // zeros.
 template <int M0, int M1, int M2>
-PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet& set, int threads) {
+PackedWeights pack(const Convolution& conv, const ConvProblem&, const MicrokernelSet& set, int threads) {
   const Window& window = conv.window();
   const Scheme scheme = scheme_of<M0, M1, M2>(window);
   std::vector<std::vector<double>> matrix[3];
@@ -540,7 +546,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet&
   const int64_t padded = round_up(columns, set.vector_floats);
   PackedWeights packed;
   packed.group_step.assign(static_cast<size_t>(points), taps * channels * padded);
-  for (int64_t p = 0; p < points; ++p) packed.walk_offset.push_back(p * window.groups * taps * channels * padded);
+  for (int64_t p = 0; p < points; ++p) packed.phase_offset.push_back(p * window.groups * taps * channels * padded);
   packed.size = points * window.groups * taps * channels * padded;
   packed.data = allocate_floats(packed.size);
 
@@ -569,7 +575,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet&
             int64_t point = 0;
             for (int i = 0; i < 3; ++i) point = i == scheme.sliced ? point : point * size[i] + at[i];
             const int64_t tap = scheme.sliced >= 0 ? at[scheme.sliced] : 0;
-            float* to = base + packed.walk_offset[point] + (tap * channels + c) * width;
+            float* to = base + packed.phase_offset[point] + (tap * channels + c) * width;
             for (int64_t i = 0; i < lanes; ++i) to[i] = static_cast<float>(*value++);
           }
         }
@@ -579,26 +585,26 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const KernelSet&
   return packed;
 }
 
-double cost_of(const Scheme& scheme, const ConvProblem& p, const KernelSet& set) {
+double cost_of(const Scheme& scheme, const ConvProblem& p, const MicrokernelSet& set) {
   const WinogradShape& shape = scheme.shape;
   const Tiling tiling = tiling_of(p, scheme);
-  const Cut cut = cut_of(p, scheme, set, processors());
+  const Blocking blocking = blocking_of(p, scheme, set, processors());
   const double tiles = static_cast<double>(tiling.tiles());
   const double groups = static_cast<double>(p.window.groups);
   const double depth = static_cast<double>(tiling.taps * p.in_channels) / groups;
   const double vectors = groups * std::ceil(p.out_channels / groups / set.vector_floats);
   const double start = vectors > groups ? cost::kTileStart : cost::kNarrowStart;
-  const double products = cut.rows * processors() * cut.points * (depth + tiling.taps * start) * vectors;
+  const double products = blocking.rows * processors() * blocking.points * (depth + tiling.taps * start) * vectors;
   // Vectors that the passes load or store, per tile and vector of channels.
-  double input = 0, output = 0, lines = static_cast<double>(cut.points);
+  double input = 0, output = 0, lines = static_cast<double>(blocking.points);
   for (int i = 0; i < kSpatialAxes; ++i) {
     if (shape.r[i] == 1) continue;
     const double a = shape.m[i] + shape.r[i] - 1;
-    input += cut.points;
+    input += blocking.points;
     output += lines / a * (a + shape.m[i]);
     lines *= shape.m[i] / a;
   }
-  const double parts = cut.staged ? 0 : std::ceil(static_cast<double>(tiling.slices_out) / cut.slices) - 1;
+  const double parts = blocking.staged ? 0 : std::ceil(static_cast<double>(tiling.slices_out) / blocking.slices) - 1;
   const double in_tiles =
       static_cast<double>(tiling.columns) *
       (static_cast<double>(tiling.slices_in) + parts * static_cast<double>((tiling.taps - 1) * tiling.dilation));
@@ -609,7 +615,7 @@ double cost_of(const Scheme& scheme, const ConvProblem& p, const KernelSet& set)
 }
 
 template <int M0, int M1, int M2>
-double cost(const ConvProblem& p, const KernelSet& set) {
+double cost(const ConvProblem& p, const MicrokernelSet& set) {
   const Scheme scheme = scheme_of<M0, M1, M2>(p.window);
   // Eight points on three axes, or ten on one of two, are there for those who ask: by itself the engine keeps more
   // digits.
@@ -626,7 +632,7 @@ double cost(const ConvProblem& p, const KernelSet& set) {
 
 template <int M0, int M1, int M2>
 std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                              const KernelSet& set, Activation activation, int threads) {
+                              const MicrokernelSet& set, Activation activation, int threads) {
   return std::make_unique<WinogradRun>(scheme_of<M0, M1, M2>(problem.window), problem, conv, weights, set, activation,
                                        threads);
 }

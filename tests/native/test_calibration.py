@@ -32,7 +32,7 @@ def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CONVOXEL_CACHE", str(tmp_path))
     monkeypatch.setattr(calibration, "measure_rates", lambda: Rates(2.0, 0.5))
     assert calibrate() == Rates(2.0, 0.5) == Rates(*_core.rates())
-    assert list(json.loads((tmp_path / CALIBRATION_FILE).read_text()).values()) == [{"near": 2.0, "far": 0.5}]
+    assert list(json.loads((tmp_path / CALIBRATION_FILE).read_text()).values()) == [{"cache": 2.0, "memory": 0.5}]
 
     calibrate.cache_clear()
     monkeypatch.setattr(calibration, "measure_rates", lambda: pytest.fail("measured again"))
@@ -53,7 +53,7 @@ def test_a_cache_that_cannot_be_written_counts_as_none(tmp_path: Path, monkeypat
         assert calibrate() == Rates(1.0, 1.0)
 
 
-@pytest.mark.parametrize("entry", [None, [], {}, {"near": 1.0}, {"near": "1", "far": 1.0}, {"near": 99.0, "far": 1.0}])
+@pytest.mark.parametrize("entry", [None, [], {}, {"cache": 1.0}, {"cache": "1", "memory": 1.0}, {"cache": 99.0, "memory": 1.0}])
 def test_a_spoilt_entry_is_measured_again(entry: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOXEL_CACHE", str(tmp_path))
     monkeypatch.setattr(calibration, "measure_rates", lambda: Rates(1.0, 1.0))

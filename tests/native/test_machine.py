@@ -61,9 +61,9 @@ def test_algorithms_are_listed_with_their_limits() -> None:
 
 
 @pytest.mark.skipif(not (ROOT / "build").is_dir(), reason="needs the build folder")
-def test_kernel_objects_define_no_weak_symbols() -> None:
+def test_microkernel_objects_define_no_weak_symbols() -> None:
     """A weak symbol compiled for AVX-512 could be the one the linker keeps for every machine."""
-    objects = list(ROOT.glob("build/cp*/CMakeFiles/kernels_*.dir/csrc/*.o"))
+    objects = list(ROOT.glob("build/cp*/CMakeFiles/microkernels_*.dir/csrc/*.o"))
     assert len(objects) >= 3
     for path in objects:
         symbols = subprocess.run(["nm", "-C", str(path)], capture_output=True, text=True, check=True).stdout

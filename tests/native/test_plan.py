@@ -415,9 +415,9 @@ class TestMistakes:
 
     def test_operations_that_do_not_exist(self) -> None:
         plan, src, _, _ = self.plan()
-        with pytest.raises(ShapeError, match=r"combine: there is no 'modulo'"):
+        with pytest.raises(ConfigError, match=r"combine: .*'modulo'"):
             plan.combine("modulo", src, src, src)
-        with pytest.raises(ShapeError, match=r"reduce: there is no 'median'"):
+        with pytest.raises(ConfigError, match=r"reduce: .*'median'"):
             plan.reduce("median", src, src)
 
     def test_reductions_that_do_not_fit(self) -> None:

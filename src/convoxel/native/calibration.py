@@ -20,16 +20,16 @@ __all__ = ["CALIBRATION_FILE", "Rates", "calibrate", "known_balance", "measure_r
 CALIBRATION_FILE = "calibration.json"
 # Floating-point operations in the time of a byte, where the costs were fitted: 430 GFLOP/s on two threads against
 # 56 GB/s from L3 and 30 GB/s from memory.
-_FITTED_NEAR, _FITTED_FAR = 7.7, 14.3
-_NEAR_BYTES, _FAR_BYTES = 4, 64  # times L2 that each thread reads: past it, and past what it has of L3
+_FITTED_CACHE, _FITTED_MEMORY = 7.7, 14.3
+_CACHE_BYTES, _MEMORY_BYTES = 4, 64  # times L2 that each thread reads: past it, and past what it has of L3
 _MOST_BYTES = 512 * 2**20  # of all threads together
 
 
 class Rates(NamedTuple):
     """How much longer a byte takes here against a multiply-add than where the costs were fitted."""
 
-    near: float
-    far: float
+    cache: float
+    memory: float
 
 
 def measure_rates() -> Rates:
@@ -37,7 +37,7 @@ def measure_rates() -> Rates:
     threads = default_threads()
     ceiling = max(measure_ceiling(threads, rounds=100_000) for _ in range(5))
     found = []
-    for multiple, fitted in ((_NEAR_BYTES, _FITTED_NEAR), (_FAR_BYTES, _FITTED_FAR)):
+    for multiple, fitted in ((_CACHE_BYTES, _FITTED_CACHE), (_MEMORY_BYTES, _FITTED_MEMORY)):
         size_bytes = min(multiple * _core.l2_bytes(), _MOST_BYTES // threads)
         rate = ceiling / _core.measure_reading(threads, size_bytes) / fitted
         found.append(2.0 ** max(-2, min(2, round(math.log2(rate)))))
@@ -68,7 +68,7 @@ def known_balance() -> float:
     Measures nothing: of a machine that was not, the figure of the one that the costs were fitted on.
     """
     rates = _rates(read_cache(CALIBRATION_FILE).get(_key())) or Rates(1.0, 1.0)
-    return _FITTED_FAR * rates.far
+    return _FITTED_MEMORY * rates.memory
 
 
 def _key() -> str:

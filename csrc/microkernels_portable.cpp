@@ -6,8 +6,8 @@
 #else
 #define CVX_SET_NAME "portable"
 #endif
-#include "kernels-inl.h"
+#include "microkernels-inl.h"
 
 namespace convoxel {
-const KernelSet* portable_kernels() { return &kSet; }
+const MicrokernelSet* portable_microkernels() { return &kSet; }
 }  // namespace convoxel

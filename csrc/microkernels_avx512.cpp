@@ -3,14 +3,14 @@
 #define CVX_VECTOR_BYTES 64
 #define CVX_REGISTERS 32
 #define CVX_SET_NAME "avx512"
-#include "kernels-inl.h"
+#include "microkernels-inl.h"
 
 namespace convoxel {
-const KernelSet* avx512_kernels() { return &kSet; }
+const MicrokernelSet* avx512_microkernels() { return &kSet; }
 }  // namespace convoxel
 #else
-#include "kernels.h"
+#include "microkernels.h"
 namespace convoxel {
-const KernelSet* avx512_kernels() { return nullptr; }
+const MicrokernelSet* avx512_microkernels() { return nullptr; }
 }  // namespace convoxel
 #endif

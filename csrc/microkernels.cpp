@@ -1,5 +1,5 @@
 // Which kernel sets this processor can run. Compiled for the plainest machine: it runs before the choice is made.
-#include "kernels.h"
+#include "microkernels.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -20,11 +20,11 @@ bool has_amx() {
 }
 
 // AVX-512's kernels beside the matrix unit; null if there is none.
-const KernelSet* amx_kernels() {
+const MicrokernelSet* amx_microkernels() {
   static const MatrixUnit* const unit = has_amx() ? amx_unit() : nullptr;
   if (unit == nullptr) return nullptr;
-  static const KernelSet set = [] {
-    KernelSet all = *avx512_kernels();
+  static const MicrokernelSet set = [] {
+    MicrokernelSet all = *avx512_microkernels();
     all.name = "amx";
     all.matrix_unit = unit;
     return all;
@@ -35,20 +35,20 @@ const KernelSet* amx_kernels() {
 
 }  // namespace
 
-KernelSetList available_kernels() {
-  KernelSetList list{};
+MicrokernelSetList available_microkernels() {
+  MicrokernelSetList list{};
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (avx512_kernels() != nullptr && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+  if (avx512_microkernels() != nullptr && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
-    if (amx_kernels() != nullptr) list.sets[list.count++] = amx_kernels();
-    list.sets[list.count++] = avx512_kernels();
+    if (amx_microkernels() != nullptr) list.sets[list.count++] = amx_microkernels();
+    list.sets[list.count++] = avx512_microkernels();
   }
-  if (avx2_kernels() != nullptr && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    list.sets[list.count++] = avx2_kernels();
+  if (avx2_microkernels() != nullptr && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    list.sets[list.count++] = avx2_microkernels();
   }
 #endif
-  list.sets[list.count++] = portable_kernels();
+  list.sets[list.count++] = portable_microkernels();
   return list;
 }
 

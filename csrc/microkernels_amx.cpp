@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "kernels.h"
+#include "microkernels.h"
 
 namespace convoxel {
 namespace {
@@ -29,7 +29,7 @@ const MatrixUnit* amx_unit() {
 
 }  // namespace convoxel
 #else
-#include "kernels.h"
+#include "microkernels.h"
 namespace convoxel {
 const MatrixUnit* amx_unit() { return nullptr; }
 }  // namespace convoxel

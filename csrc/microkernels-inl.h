@@ -1,5 +1,5 @@
 // All kernels of one instruction set. A file that includes this defines CVX_VECTOR_BYTES and CVX_SET_NAME, and is
-// compiled with the set's flags; see kernels.h for what each kernel promises.
+// compiled with the set's flags; see microkernels.h for what each kernel promises.
 //
 // Nothing from the standard library's templates is used below: their instantiations have external (weak) linkage, and
 // the linker could keep the copy that this machine cannot run.
@@ -10,7 +10,7 @@
 #include <immintrin.h>
 #endif
 
-#include "kernels.h"
+#include "microkernels.h"
 
 namespace convoxel {
 namespace {
@@ -41,21 +41,19 @@ double fma_burst(int64_t rounds) {
   return 2.0 * kChains * kV * static_cast<double>(rounds);
 }
 
-const KernelSet kSet = {
-    CVX_SET_NAME,    kV,
-    kPanelVectors,   tile_rows(kPanelVectors),
-    CVX_REGISTERS,   product,
-    fixed24_product, depthwise,
-    copy_rows,       scale_rows,
-    gather_max,      gather_sum,
-    blend_rows,      combine,
-    affine,          moment,
-    largest,         reduce_channels,
-    softmax,         permute_channels,
-    response_norm,   transpose,
-    winograd_input,  winograd_output,
-    fft_depthwise,   fma_burst,
-};
+constexpr MicrokernelSet make_set() {
+  MicrokernelSet set{};
+  set.name = CVX_SET_NAME;
+  set.vector_floats = kV;
+  set.panel_vectors = kPanelVectors;
+  set.tile_rows = tile_rows(kPanelVectors);
+  set.registers = CVX_REGISTERS;
+#define MICROKERNEL(result, microkernel, ...) set.microkernel = microkernel;
+#include "microkernel_list.h"
+  return set;
+}
+
+constexpr MicrokernelSet kSet = make_set();
 
 }  // namespace
 }  // namespace convoxel

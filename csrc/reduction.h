@@ -5,16 +5,16 @@
 
 #include <algorithm>
 
-#include "parts.h"
+#include "partition.h"
 
 namespace convoxel {
 
 // Some outputs (samples and the positions along the axes that stay), each from the pixels along the axes that go. The
 // pixels of an output are cut into blocks, each with a result of its own: slot output * blocks() + block.
-class Fold {
+class Reduction {
  public:
   // An axis goes where the result has size 1.
-  Fold(const View& src, const Axes& out_size) : src_(src) {
+  Reduction(const View& src, const Axes& out_size) : src_(src) {
     outputs_ = src.batch;
     for (int i = 0; i < kSpatialAxes; ++i) {
       goes_[i] = out_size[i] == 1;
@@ -60,7 +60,7 @@ class Fold {
         const int64_t c = i % splits_ * channels_;
         const int64_t channels = std::min(channels_, src_.channels - c);
         begin(slot, c, channels);
-        fold_slot(slot, c, channels, add);
+        reduce_slot(slot, c, channels, add);
       }
     });
   }
@@ -71,7 +71,7 @@ class Fold {
   static constexpr int64_t kShortest = 16, kBlockFloats = 16384;
 
   template <class Add>
-  void fold_slot(int64_t slot, int64_t c, int64_t channels, const Add& add) const {
+  void reduce_slot(int64_t slot, int64_t c, int64_t channels, const Add& add) const {
     const int64_t first = slot % blocks_ * block_;
     const int64_t last = std::min(pixels_, first + block_);
     const int64_t base = offset(slot / blocks_) + c;

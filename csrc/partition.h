@@ -41,7 +41,7 @@ inline void join_lines(std::initializer_list<View*> views) {
   }
 }
 
-// Parts are of about this many floats: then taking one costs nothing beside working on it, and it stays in L1.
+// Floats of a part, about: then taking one costs nothing beside working on it, and it stays in L1.
 constexpr int64_t kPartFloats = 8192;
 
 constexpr int64_t kPartChannels = 64;
@@ -54,13 +54,17 @@ struct Part {
 
   int64_t width() const { return w_end - w_begin; }
   int64_t channels() const { return c_end - c_begin; }
+  // The part's first float in a view of the same lines.
+  float* of(const View& view, const RunContext& context) const {
+    return context.at(view) + at(view, line, w_begin) + c_begin;
+  }
 };
 
-class Parts {
+class Partition {
  public:
   // work: floats that are read for one that is written. split_channels: few outputs of many channels may be shared by
   // channels as well.
-  explicit Parts(const View& view, int64_t work = 1, bool split_channels = false) : view_(view) {
+  explicit Partition(const View& view, int64_t work = 1, bool split_channels = false) : view_(view) {
     const int64_t floats = std::max<int64_t>(1, kPartFloats / std::max<int64_t>(1, work));
     channels_ = split_channels && view.rows() < 16 ? std::min(kPartChannels, view.channels) : view.channels;
     // Whole cache lines on the side where w is contiguous, if there is one.
@@ -95,5 +99,13 @@ class Parts {
   View view_;
   int64_t channels_, width_, lines_, splits_, segments_;
 };
+
+// What a step runs that calls run(context, part) for each part of a view's lines.
+template <class Run>
+auto by_parts(const View& view, Run run) {
+  return [partition = Partition(view), run = std::move(run)](const RunContext& context) {
+    partition.each(context, [&](const Part& part) { run(context, part); });
+  };
+}
 
 }  // namespace convoxel

@@ -3,14 +3,14 @@
 #define CVX_VECTOR_BYTES 32
 #define CVX_REGISTERS 16
 #define CVX_SET_NAME "avx2"
-#include "kernels-inl.h"
+#include "microkernels-inl.h"
 
 namespace convoxel {
-const KernelSet* avx2_kernels() { return &kSet; }
+const MicrokernelSet* avx2_microkernels() { return &kSet; }
 }  // namespace convoxel
 #else
-#include "kernels.h"
+#include "microkernels.h"
 namespace convoxel {
-const KernelSet* avx2_kernels() { return nullptr; }
+const MicrokernelSet* avx2_microkernels() { return nullptr; }
 }  // namespace convoxel
 #endif

@@ -1,0 +1,110 @@
+// Convolutions as steps, alone or as a block.
+#include "depthwise_block.h"
+#include "plan.h"
+#include "threads.h"
+
+namespace convoxel {
+namespace {
+
+ConvProblem problem_of(const Convolution& conv, const View& src, const View& dst, bool gated) {
+  require(src.batch == dst.batch, "src and dst differ in batch: " + show(src) + " and " + show(dst));
+  require(src.channels == conv.in_channels() && dst.channels == conv.out_channels(),
+          "the convolution maps " + std::to_string(conv.in_channels()) + " to " + std::to_string(conv.out_channels()) +
+              " channels, not " + show(src) + " to " + show(dst));
+  return {conv.window(), src.batch, src.size, dst.size, src.channels, dst.channels, gated};
+}
+
+// kept: the convolutions whose weights the run reads.
+Step convolution_step(const char* op, const char* algorithm, double macs, std::unique_ptr<ConvRun> made,
+                      std::vector<std::shared_ptr<const Convolution>> kept, const View& src, const View& dst,
+                      const std::optional<View>& residual, const std::optional<View>& gate) {
+  Step step;
+  step.op = op;
+  step.workspace_bytes = made->own_bytes();
+  step.shared_bytes = made->shared_bytes();
+  step.algorithm = algorithm;
+  step.macs = macs;
+  step.run = [run = std::shared_ptr<const ConvRun>(std::move(made)), kept = std::move(kept), src, dst, residual,
+              gate](const RunContext& context) {
+    const ConvPointers p{context.at(src),
+                         context.at(dst),
+                         residual ? context.at(*residual) : nullptr,
+                         &src,
+                         &dst,
+                         residual ? &*residual : nullptr,
+                         gate ? context.at(*gate) : nullptr,
+                         gate ? gate->batch_stride : 0};
+    for (int stage = 0; stage < run->stages(); ++stage) {
+      parallel_for(context.threads, run->chunks(stage), [&](int64_t chunk, int worker) {
+        run->run(stage, chunk, p, {context.worker_space(worker), context.shared});
+      });
+    }
+  };
+  return step;
+}
+
+}  // namespace
+
+std::vector<Candidate> Plan::candidates(const Convolution& conv, const View& src, const View& dst,
+                                        const std::string& algorithm, bool gated) const {
+  return rank_algorithms(algorithm, problem_of(conv, src, dst, gated), set_);
+}
+
+void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst, std::optional<View> residual,
+                    std::string activation, Slope slope, std::string algorithm, std::optional<View> gate) {
+  read(src, "src");
+  write(dst, "dst");
+  if (gate) {
+    read(*gate, "gate");
+    require(gate->batch == src.batch && gate->pixels() == 1 && gate->channels == src.channels,
+            "gate " + show(*gate) + " is not one vector of channels for each image of src " + show(src));
+  }
+  if (residual) {
+    read(*residual, "residual");
+    require_same_shape(dst, *residual, "dst and residual");
+  }
+  const ConvProblem problem = problem_of(*conv, src, dst, gate.has_value());
+  const Algorithm& chosen = *rank_algorithms(algorithm, problem, set_).front().algorithm;
+  const PackedWeights& weights = conv->packed(chosen, problem, set_, threads_);
+  auto run = chosen.plan(problem, *conv, weights, set_, activation_of(activation, slope), threads_);
+  const char* op = conv->window().transposed ? "conv_transpose" : "conv";
+  add(convolution_step(op, chosen.name, problem.macs(), std::move(run), {conv}, src, dst, residual, gate));
+}
+
+void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs, size_t depthwise, View src, View dst,
+                          std::optional<View> residual, std::vector<std::pair<std::string, Slope>> activations,
+                          std::string algorithm) {
+  read(src, "src");
+  write(dst, "dst");
+  if (residual) {
+    read(*residual, "residual");
+    require_same_shape(dst, *residual, "dst and residual");
+  }
+  if (activations.empty()) activations.assign(convs.size(), {"none", {}});
+  require(convs.size() == activations.size() && depthwise < convs.size() && convs.size() <= 3 && depthwise <= 1 &&
+              convs.size() - depthwise <= 2,
+          "a depthwise block has one activation for each convolution, one of them in front and behind at most");
+  // In front of the depthwise convolution all is of src's size, from there on of dst's.
+  View before = src, after = dst;
+  double macs = 0;
+  const auto part = [&](size_t i) {
+    const View from = i <= depthwise ? before : after;
+    View to = i < depthwise ? src : dst;
+    to.channels = convs[i]->out_channels();
+    before = after = to;
+    const auto& [kind, slope] = activations[i];
+    const BlockPart made{convs[i], problem_of(*convs[i], from, to, false), activation_of(kind, slope)};
+    macs += made.problem.macs();
+    return made;
+  };
+  DepthwiseBlock block;
+  if (depthwise > 0) block.expand = part(0);
+  block.depthwise = part(depthwise);
+  if (depthwise + 1 < convs.size()) block.project = part(depthwise + 1);
+  require(after.channels == dst.channels, "dst " + show(dst) + " has not the channels of the last convolution");
+  BlockPlan planned = plan_block(algorithm, block, set_, threads_);
+  add(convolution_step("depthwise_block", planned.algorithm, macs, std::move(planned.run), std::move(convs), src, dst,
+                       residual, {}));
+}
+
+}  // namespace convoxel
