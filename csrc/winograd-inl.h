@@ -291,21 +291,15 @@ struct AxisPasses {
   PassFunction read, input, output, write;
 };
 
-template <int M, int R>
-constexpr AxisPasses axis_passes() {
-  return {M,
-          R,
-          read_pass<InputTransform<M, R>>,
-          run_pass<InputTransform<M, R>>,
-          run_pass<OutputTransform<M, R>>,
-          write_pass<OutputTransform<M, R>>};
-}
-
 constexpr AxisPasses kAxisPasses[] = {
-    axis_passes<2, 2>(), axis_passes<2, 3>(), axis_passes<2, 5>(), axis_passes<4, 2>(),
-    axis_passes<4, 3>(), axis_passes<4, 5>(), axis_passes<6, 2>(), axis_passes<6, 3>(),
-    axis_passes<6, 5>(), axis_passes<2, 7>(), axis_passes<4, 7>(),
-};
+#define CVX_PASSES(M, R)            \
+  {M,                               \
+   R,                               \
+   read_pass<InputTransform<M, R>>, \
+   run_pass<InputTransform<M, R>>,  \
+   run_pass<OutputTransform<M, R>>, \
+   write_pass<OutputTransform<M, R>>},
+    WINOGRAD_PAIRS(CVX_PASSES)};
 
 const AxisPasses& passes_of(int m, int r) {
   int i = 0;

@@ -23,12 +23,9 @@
 #include "threads.h"
 
 namespace convoxel {
-
 namespace {
+
 #include "winograd_table.h"
-}  // namespace
-
-namespace {
 
 constexpr int64_t kStageRows = 96;  // rows of one product in the staged form
 constexpr int64_t kMostRows = 192;  // of a block
@@ -40,7 +37,12 @@ struct Scheme {
   int sliced = -1;  // the axis that keeps its taps
 };
 
-// The scheme with m[i] on every axis whose kernel is 2, 3, 5 or 7; the reason if there is none.
+bool is_tabled(int m, int64_t r) {
+#define CVX_EQUALS(M, R) (m == M && r == R) ||
+  return WINOGRAD_PAIRS(CVX_EQUALS) false;
+}
+
+// The scheme with m[i] on every axis whose kernel is not 1; the reason if there is none.
 std::string scheme_for(const Window& w, const int (&m)[3], Scheme* scheme) {
   bool any = false;
   for (int i = 0; i < kSpatialAxes; ++i) {
@@ -55,7 +57,7 @@ std::string scheme_for(const Window& w, const int (&m)[3], Scheme* scheme) {
       scheme->sliced = i;
       continue;
     }
-    if (r != 2 && r != 3 && r != 5 && r != 7) return "each axis of the kernel must be 1, 2, 3, 5 or 7";
+    if (!is_tabled(m[i], r)) return "there is no F(" + std::to_string(m[i]) + ", " + std::to_string(r) + ")";
     if (w.stride[i] != 1 || w.dilation[i] != 1) return "stride and dilation must be 1";
     scheme->shape.m[i] = m[i];
     scheme->shape.r[i] = static_cast<int>(r);
@@ -81,7 +83,6 @@ std::string unsupported(const ConvProblem& p) {
   int axes = 0, tens = 0;
   for (int i = 0; i < kSpatialAxes; ++i) {
     const int count = scheme.shape.m[i] + scheme.shape.r[i] - 1;
-    if (count > 10) return "F(6, 7) has no good points";
     axes += scheme.shape.r[i] > 1 ? 1 : 0;
     tens += count == 10 ? 1 : 0;
   }
@@ -481,17 +482,9 @@ std::vector<std::vector<double>> kernel_matrix(int m, int r) {
       rows.back()[static_cast<size_t>(i)] = 1.0;
     }
   }
-  if (m == 2 && r == 2) copy(WinogradTable<2, 2>::kKernel);
-  if (m == 2 && r == 3) copy(WinogradTable<2, 3>::kKernel);
-  if (m == 2 && r == 5) copy(WinogradTable<2, 5>::kKernel);
-  if (m == 4 && r == 2) copy(WinogradTable<4, 2>::kKernel);
-  if (m == 4 && r == 3) copy(WinogradTable<4, 3>::kKernel);
-  if (m == 4 && r == 5) copy(WinogradTable<4, 5>::kKernel);
-  if (m == 6 && r == 2) copy(WinogradTable<6, 2>::kKernel);
-  if (m == 6 && r == 3) copy(WinogradTable<6, 3>::kKernel);
-  if (m == 6 && r == 5) copy(WinogradTable<6, 5>::kKernel);
-  if (m == 2 && r == 7) copy(WinogradTable<2, 7>::kKernel);
-  if (m == 4 && r == 7) copy(WinogradTable<4, 7>::kKernel);
+#define CVX_COPY(M, R) \
+  if (m == M && r == R) copy(WinogradTable<M, R>::kKernel);
+  WINOGRAD_PAIRS(CVX_COPY)
   return rows;
 }
 

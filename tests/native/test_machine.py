@@ -140,7 +140,7 @@ def test_other_types_and_layouts_are_converted() -> None:
 
 
 def test_the_stub_of_the_core_is_current() -> None:
-    """`python -m nanobind.stubgen -m convoxel.native._core -o src/convoxel/native/_core.pyi` writes it."""
+    """`python -m nanobind.stubgen -D -m convoxel.native._core -o src/convoxel/native/_core.pyi` writes it."""
     stubgen = pytest.importorskip("nanobind.stubgen")
     generator = stubgen.StubGen(native._core, quiet=True)
     generator.put(native._core)

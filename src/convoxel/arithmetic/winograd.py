@@ -116,7 +116,9 @@ def cpp_table() -> str:
     """Returns the C++ table of all F(m, r), for the engine's build."""
     lines = [
         "// Written by convoxel/arithmetic/winograd.py at build time: the matrices of F(m, r), from exact fractions.",
-        "// Included inside a namespace.",
+        "// Included inside a namespace. WINOGRAD_PAIRS(PAIR) is PAIR(m, r) for each of them.",
+        "",
+        f"#define WINOGRAD_PAIRS(PAIR) {' '.join(f'PAIR({m}, {r})' for m, r in TABLED)}",
         "",
         "template <int M, int R>",
         "struct WinogradTable;",
