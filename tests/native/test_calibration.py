@@ -53,7 +53,9 @@ def test_a_cache_that_cannot_be_written_counts_as_none(tmp_path: Path, monkeypat
         assert calibrate() == Rates(1.0, 1.0)
 
 
-@pytest.mark.parametrize("entry", [None, [], {}, {"cache": 1.0}, {"cache": "1", "memory": 1.0}, {"cache": 99.0, "memory": 1.0}])
+@pytest.mark.parametrize(
+    "entry", [None, [], {}, {"cache": 1.0}, {"cache": "1", "memory": 1.0}, {"cache": 99.0, "memory": 1.0}]
+)
 def test_a_spoilt_entry_is_measured_again(entry: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOXEL_CACHE", str(tmp_path))
     monkeypatch.setattr(calibration, "measure_rates", lambda: Rates(1.0, 1.0))
