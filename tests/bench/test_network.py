@@ -248,7 +248,6 @@ def test_means_leave_out_what_we_could_not_run() -> None:
 
 
 def test_a_picture_shows_every_network(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     plot_results([comparison("vgg16", 2.0), comparison("unet3d", 8.0)], tmp_path / "a.svg", "Networks")
     text = (tmp_path / "a.svg").read_text()
     assert "unet3d 3-D 1x64" in text and "batch 1, 2 threads   4.00×" in text
@@ -260,7 +259,6 @@ def test_a_picture_shows_every_network(tmp_path: Path) -> None:
 def test_bench_networks_measures_and_writes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib")
     monkeypatch.setattr(network, "NETWORKS", (SMALL,))
     monkeypatch.setattr(network_bench, "Worker", Fake)
     monkeypatch.setattr(network_bench, "lacking", lambda needs: ())

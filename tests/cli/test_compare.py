@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from convoxel.cli import main
-from convoxel.draw.comparison_chart import Contender, comparison, comparison_picture, save_comparison
+from convoxel.draw.comparison_chart import Contender, comparison, save_comparison
 from convoxel.draw.letter import text_width
-from convoxel.draw.style import light_colour
+from convoxel.draw.theme import colour
 from convoxel.errors import ConfigError
 from convoxel.inspect import describe
 from convoxel.models import build
@@ -140,9 +140,9 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], words: list[str], match: s
 
 
 def test_figure_holds_every_figure() -> None:
-    root = ElementTree.fromstring(comparison(ROWS))
+    root = ElementTree.fromstring(comparison(ROWS).svg())
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    for text in ("unet levels=2", "unet <levels=3>", "a name that is much to…o be read in a figure", "4.00\xa0k",
+    for text in ("unet levels=2", "unet <levels=3>", "a name that is much to…to be read in a figure", "4.00\xa0k",
                  "64.0\xa0k", "2 ms", "1.5 s", "0.810", "0.830", "1 min", "Dice over multiply–adds",
                  "3 networks on an input of 1 × 1 × 8 × 8"):  # fmt: skip
         assert text in texts, (text, texts)
@@ -152,7 +152,7 @@ def test_figure_holds_every_figure() -> None:
 
 def test_bars_are_as_long_as_their_values() -> None:
     rows = [Contender(str(macs), (1, 1, 8), 10, macs) for macs in (100, 200, 400)]
-    root = ElementTree.fromstring(comparison(rows))
+    root = ElementTree.fromstring(comparison(rows).svg())
     bars = [float(rect.get("width", 0)) for rect in root.iter("{http://www.w3.org/2000/svg}rect")
             if rect.get("data-bar")]  # fmt: skip
     assert bars[3:] == pytest.approx([bars[5] / 4, bars[5] / 2, bars[5]], abs=0.02) and bars[0] == bars[1]
@@ -160,16 +160,16 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 @needs_pixels
 def test_picture_shows_what_the_drawing_shows() -> None:
-    picture = np.asarray(comparison_picture(ROWS))
-    assert picture[0, 0].tolist() == list(light_colour("card"))
+    picture = np.asarray(comparison(ROWS).picture())
+    assert picture[0, 0].tolist() == list(colour("card"))
     for name in ("c7", "c5"):  # bars and dots
-        assert (picture == np.array(light_colour(name), np.uint8)).all(axis=2).sum() > 100
+        assert (picture == np.array(colour(name), np.uint8)).all(axis=2).sum() > 100
 
 
 def test_names_of_near_dots_do_not_overlap() -> None:
     rows = [Contender(f"network number {i}", (1, 1, 8), 10, 1000 + i, (), False, None, "accuracy", 0.7 + i / 1000)
             for i in range(4)]  # fmt: skip
-    root = ElementTree.fromstring(comparison(rows))
+    root = ElementTree.fromstring(comparison(rows).svg())
     labels = [element for element in root.iter("{http://www.w3.org/2000/svg}text")
               if (element.text or "").startswith("network")][4:]  # fmt: skip
     assert len(labels) == 4
@@ -181,7 +181,8 @@ def test_names_of_near_dots_do_not_overlap() -> None:
 def test_costs_far_apart_have_a_logarithmic_axis() -> None:
     rows = [Contender(str(macs), (1, 1, 8), 10, macs, (), False, None, "Dice", 0.5) for macs in (10**6, 10**9)]
     texts = [
-        element.text for element in ElementTree.fromstring(comparison(rows)).iter("{http://www.w3.org/2000/svg}text")
+        element.text
+        for element in ElementTree.fromstring(comparison(rows).svg()).iter("{http://www.w3.org/2000/svg}text")
     ]
     assert {"1.00\xa0M", "10.0\xa0M", "100\xa0M", "1.00\xa0G"} <= set(texts)
 

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from convoxel import draw
+from convoxel.draw.chart import power_ticks, ticks
 from convoxel.draw.figure import Figure, beside
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.pareto_chart import Entry, front, pareto
 from convoxel.draw.shape import Bitmap, Box, Disc, Group, Line, Look, Squares, Words, arrow
 from convoxel.draw.theme import DARK, LIGHT, colour, contrast
-from convoxel.draw.tick import power_ticks, ticks
 from convoxel.errors import ConfigError
 from tests.support.drawing import SVG, check_texts, elements, needs_pixels, parsed
 
@@ -150,8 +150,8 @@ def test_texts_are_cut_in_their_middle() -> None:
 
 
 def test_axes_have_round_numbers() -> None:
-    assert ticks(0, 97, 5) == [0, 20, 40, 60, 80, 100] and ticks(-1, 1, 4) == [-1, -0.5, 0, 0.5, 1]
-    assert power_ticks(1e3, 1e12)[:2] == [1e3, 1e4]
+    assert ticks(0, 97, 5) == (0, 20, 40, 60, 80, 100) and ticks(-1, 1, 4) == (-1, -0.5, 0, 0.5, 1)
+    assert power_ticks(1e3, 1e12)[:2] == (1e3, 1e4)
 
 
 def test_front_holds_what_nothing_beats() -> None:

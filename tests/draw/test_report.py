@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,13 @@ import numpy as np
 import pytest
 
 from convoxel.draw import curves, write_report
-from convoxel.draw.chart import Line, chart, charts
 from convoxel.draw.folder import read_run
 from convoxel.draw.markup import join, tag
 from convoxel.draw.report import render_report
+from convoxel.draw.shape import Look
+from convoxel.draw.training_curves import Curve, charts, line_chart
 from convoxel.errors import CheckpointError, ConfigError
+from tests.support.drawing import SVG, check_texts, parsed
 
 EVIL = '<script>alert("x")</script>&\'"'
 
@@ -128,8 +129,8 @@ def read(run: Path) -> Page:
         if name == "img":
             assert attributes["alt"]
         if name == "svg":
-            assert attributes["aria-label"]
-    assert not re.search(r"url\(|@import|https?://", text)
+            assert attributes.get("aria-label") or attributes["aria-labelledby"]
+    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     targets = {a["href"] for n, a in page.elements if n == "a"}
@@ -284,44 +285,48 @@ def test_refusals(tmp_path: Path) -> None:
         curves(history([]), over="epoch")
 
 
-def test_curves_are_svg_with_every_point() -> None:
+def test_curves_show_every_point() -> None:
     for over in ("time", "step"):
-        svg = ElementTree.fromstring(curves(history(["a", "b"]), over=over, metric_name="mean Dice"))
-        space = "{http://www.w3.org/2000/svg}"
-        assert svg.tag == f"{space}svg"
-        notes = [e.text or "" for e in svg.iter(f"{space}title")]
+        figure = curves(history(["a", "b"]), over=over, metric_name="mean Dice")
+        svg = parsed(figure)
+        notes = [e.text or "" for e in svg.iter(f"{SVG}title")][1:]
         assert len(notes) == 5 * 7 and any("step 30" in note and "mean Dice 0.900" in note for note in notes)
-        texts = [e.text for e in svg.iter(f"{space}text")]
+        texts = [e.text for e in svg.iter(f"{SVG}text")]
         assert {"Loss", "Mean Dice on the validation part", "Learning rate", "best 0.900"} <= set(texts)
+        assert check_texts(figure) > 40
+
+
+RATE = Look(stroke="c3", weight=2)
+
+
+def points(lines: list[Curve], **options: bool) -> list[tuple[float, ...]]:
+    """The places of the curve's points on its chart: of the last line with more than two points."""
+    figure = line_chart("T", lines, "x", **options)
+    assert check_texts(figure) > 4
+    drawn = [e.attrib["points"].split() for e in parsed(figure).iter(f"{SVG}polyline")]
+    return [tuple(map(float, pair.split(","))) for pair in drawn[-1]]
 
 
 def test_chart_places_points_and_chooses_the_axis() -> None:
-    drawn = ElementTree.fromstring(chart("T", [Line("", [(0.0, 0.1), (5.0, 1.0), (10.0, 10.0)], "rate")], "x",
-                                         logarithmic=True))  # fmt: skip
-    points = [tuple(map(float, p.split(","))) for p in next(drawn.iter("polyline")).attrib["points"].split()]
-    (x0, y0), (x1, y1), (x2, y2) = points
+    (x0, y0), (x1, y1), (x2, y2) = points([Curve("", [(0.0, 0.1), (5.0, 1.0), (10.0, 10.0)], RATE)], logarithmic=True)
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2) and y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
     assert 0 < y2 < y0 < 290 and 0 < x0 < x2 < 480
-    flat = ElementTree.fromstring(chart("T", [Line("", [(0.0, 0.0)], "rate")], "x"))
-    assert "nan" not in ElementTree.tostring(flat, encoding="unicode")
+    assert "nan" not in line_chart("T", [Curve("", [(0.0, 0.0)], RATE)], "x").svg()
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e6])
 def test_chart_stays_inside_its_frame(scale: float) -> None:
     rng = np.random.default_rng(1)
     for share in (False, True):
-        line = Line("a", [(scale * i, scale * float(v)) for i, v in enumerate(rng.random(50))], "rate")
+        line = Curve("a", [(scale * i, scale * float(v)) for i, v in enumerate(rng.random(50))], RATE)
         for logarithmic in (False, True):
-            text = chart("T", [line], "x", share=share, logarithmic=logarithmic)
-            drawn = ElementTree.fromstring(text)
-            for pair in next(drawn.iter("polyline")).attrib["points"].split():
-                x, y = map(float, pair.split(","))
+            for x, y in points([line], share=share, logarithmic=logarithmic):
                 assert 50 <= x <= 467 and 36 <= y <= 249, (scale, share, logarithmic, x, y)
 
 
 def test_hundred_classes_make_one_legend_entry() -> None:
     drawn = charts(history([f"c{i}" for i in range(100)]))
-    assert drawn[1].count(">single classes<") == 1
+    assert drawn[1].svg().count(">single classes<") == 1
 
 
 @pytest.mark.smoke

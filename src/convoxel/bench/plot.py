@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import statistics
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from convoxel.bench.comparison import Comparison
-from convoxel.draw.palette import CLASS_COLOURS, hexadecimal
+from convoxel.draw.caption import EDGE
+from convoxel.draw.chart import Axis, mark_below
+from convoxel.draw.figure import Figure
+from convoxel.draw.letter import fit, text_width
+from convoxel.draw.pixels import load_renderer
+from convoxel.draw.shape import Box, Line, Look, Shape, Words
 from convoxel.errors import ConfigError
 
-__all__ = ["check_plot", "plot_results"]
+__all__ = ["check_plot", "draw_results", "plot_results"]
 
-_FASTER, _SLOWER = hexadecimal(CLASS_COLOURS[6]), hexadecimal(CLASS_COLOURS[4])
 _ENDINGS = (".png", ".svg")
 _COLUMN_ROWS = 64  # rows of one column of the page; longer lists take more columns
-_ROW_INCH, _COLUMN_INCH = 0.17, 5.6
-_LABEL_PT = 7
-_LETTERS_PER_INCH = 14  # of the title
+_ROW, _BAR, _WIDE = 16.0, 12.0, 260.0  # height of a row and of its bar, width of the bars' area
+_LABEL, _HEADING, _NUMBER = Look(fill="ink", size=10.5, align="end"), Look(fill="ink", size=11.5, bold=True), 10.0
+_NAME = 300.0  # room for a label; a longer one loses its middle
+_FASTER, _SLOWER = Look(fill="c7"), Look(fill="c5")
+_GRID, _EVEN = Look(stroke="grid"), Look(stroke="ink")
 
 Group = tuple[str, list[Comparison]]  # a heading and what stands under it
 
@@ -28,14 +32,12 @@ def check_plot(path: Path) -> None:
     """Raise ConfigError unless a picture can be made for ``path``; worth asking before minutes of measuring."""
     if path.suffix.lower() not in _ENDINGS:
         raise ConfigError(f"plot: got {path}; expected a name that ends in {' or '.join(_ENDINGS)}.")
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise ConfigError("plot: needs matplotlib, which is not installed; pip install 'convoxel[bench]'.") from None
+    if path.suffix.lower() == ".png":
+        load_renderer()
 
 
 def plot_results(results: Sequence[Comparison], path: Path, title: str) -> None:
-    """Write the picture; what had no peer is left out.
+    """Write the picture of :func:`draw_results`.
 
     Args:
         results: in the order in which they are drawn.
@@ -43,32 +45,56 @@ def plot_results(results: Sequence[Comparison], path: Path, title: str) -> None:
         title: what was compared where.
 
     Raises:
-        ConfigError: another ending, matplotlib is not installed, or nothing had a peer.
+        ConfigError: another ending, or nothing had a peer.
     """
     check_plot(path)
-    if not _ratios(results):
-        raise ConfigError("plot: there are no ratios to draw, because no peer took part; install one of them.")
-    from matplotlib.figure import Figure
+    draw_results(results, title).save(path)
 
+
+def draw_results(results: Sequence[Comparison], title: str) -> Figure:
+    """Return a bar for each comparison, by its group, over a logarithmic axis; what had no peer is left out.
+
+    Raises:
+        ConfigError: nothing had a peer.
+    """
+    ratios = _ratios(results)
+    if not ratios:
+        raise ConfigError("plot: there are no ratios to draw, because no peer took part; install one of them.")
     groups: dict[str, list[Comparison]] = {}
     for result in results:
         if result.ratio is not None:
             groups.setdefault(result.group, []).append(result)
     columns = _fill_columns(groups)
+    low, high = min([0.8, *ratios]) * 0.75, max([2.0, *ratios]) * 1.35  # room for the numbers
+    marks = tuple(2.0**power for power in range(-3, 6) if low <= 2.0**power <= high)
+    axis = Axis(low, high, marks, "{:g}×".format, logarithmic=True)
+    labels = [fit(r.label, _NAME, _LABEL.size) for r in results if r.ratio is not None]
+    room = max(text_width(label, _LABEL.size) for label in labels) + 10
+    step = room + _WIDE + 2 * EDGE
+    width = len(columns) * step
+    lines = _wrapped(title, width - 2 * EDGE)
+    top = 14 + 17.0 * len(lines)
     rows = max(sum(len(group) + 1 for _, group in column) for column in columns)
-    width = _COLUMN_INCH * len(columns)
-    lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * width))
-    head = 0.15 + 0.17 * len(lines)  # inches above the bars
-    height = head + 0.6 + _ROW_INCH * rows
-    figure = Figure(figsize=(width, height))
-    axes = figure.subplots(1, len(columns), squeeze=False)[0]
-    ratios = _ratios(results)
-    limits = min([0.8, *ratios]) * 0.75, max([2.0, *ratios]) * 1.35  # room for the numbers
-    for axis, column in zip(axes, columns, strict=False):
-        _draw_column(axis, column, rows, limits)
-    figure.text(0.1 / width, 1 - 0.1 / height, "\n".join(lines), ha="left", va="top", fontsize=9)
-    figure.tight_layout(rect=(0, 0, 1, 1 - head / height))
-    figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+    base = top + rows * _ROW + 6
+    shapes: list[Shape] = [
+        Words(EDGE, 22 + 17 * index, line, look=Look(fill="soft", size=12)) for index, line in enumerate(lines)
+    ]
+    for number, column in enumerate(columns):
+        shapes += _draw_column(column, number * step + EDGE, room, (top + 6, base), axis)
+    text = "; ".join(f"{name}: {statistics.geometric_mean(_ratios(group)):.2f}×" for name, group in groups.items())
+    return Figure(title, f"Speed by the best peer's. {text}.", width, base + 44, tuple(shapes))
+
+
+def _wrapped(text: str, width: float) -> list[str]:
+    """Return ``text`` in lines of at most ``width``, broken between words."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and text_width(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _fill_columns(groups: dict[str, list[Comparison]]) -> list[list[Group]]:
@@ -96,31 +122,31 @@ def _ratios(results: Sequence[Comparison]) -> list[float]:
     return [result.ratio for result in results if result.ratio is not None]
 
 
-def _draw_column(axis: Any, column: Sequence[Group], rows: int, limits: tuple[float, float]) -> None:
-    row, places, labels = 0, [], []
+def _draw_column(
+    column: Sequence[Group], left: float, room: float, span: tuple[float, float], axis: Axis
+) -> Iterator[Shape]:
+    """Yield one column: labels in ``room`` from ``left`` on, bars beside them, between the heights of ``span``."""
+    begin, (top, base) = left + room, span
+
+    def x(ratio: float) -> float:
+        return begin + axis.share(ratio) * _WIDE
+
+    for mark in axis.marks:
+        yield Line(((x(mark), top), (x(mark), base)), look=_EVEN if mark == 1 else _GRID)
+    y = top
     for heading, group in column:
-        axis.text(-0.01, row, heading, transform=axis.get_yaxis_transform(), ha="right", va="center", fontsize=8,
-                  fontweight="bold")  # fmt: skip
-        row += 1
+        yield Words(left, y + 12, heading, look=_HEADING)
         for result, ratio in zip(group, _ratios(group), strict=True):
-            colour = _FASTER if ratio >= 1 else _SLOWER
-            axis.barh(row, ratio - 1, left=1.0, height=0.74, color=colour, hatch="" if ratio >= 1 else "////",
-                      edgecolor="white", linewidth=0)  # fmt: skip
-            side, shift = ("left", 1.02) if ratio >= 1 else ("right", 1 / 1.02)
-            axis.text(ratio * shift, row, f"{ratio:.2f}", va="center", ha=side, fontsize=_LABEL_PT - 1)
-            places.append(row)
-            labels.append(result.label)
-            row += 1
-    axis.set_yticks(places, labels, fontsize=_LABEL_PT)
-    axis.set_ylim(rows - 0.4, -0.6)
-    axis.set_xscale("log", base=2)
-    axis.set_xlim(*limits)
-    ticks = [2.0**power for power in range(-3, 6) if limits[0] <= 2.0**power <= limits[1]]
-    axis.set_xticks(ticks, [f"{tick:g}×" for tick in ticks], fontsize=_LABEL_PT)
-    axis.minorticks_off()
-    axis.axvline(1.0, color="black", linewidth=0.8)
-    axis.grid(axis="x", color="0.9", linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.tick_params(axis="y", length=0)
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.set_xlabel("speed by the best peer's", fontsize=_LABEL_PT + 1)
+            y += _ROW
+            faster = ratio >= 1
+            yield Words(begin - 8, y + 11.5, fit(result.label, room - 10, _LABEL.size), look=_LABEL)
+            bar = sorted((x(1), x(ratio)))
+            look = _FASTER if faster else _SLOWER
+            yield Box(bar[0], y + 2, bar[1] - bar[0], _BAR, look=look, data={"ratio": f"{ratio:.2f}"})
+            number = Look(fill="soft", size=_NUMBER, align="start" if faster else "end")
+            yield Words(x(ratio) + (4 if faster else -4), y + 11.5, f"{ratio:.2f}", look=number)
+        y += _ROW
+    yield Line(((begin, base), (begin + _WIDE, base)), look=Look(stroke="faint"))
+    yield from mark_below(axis, begin, _WIDE, base)
+    name = Look(fill="soft", size=11, align="middle")
+    yield Words(begin + _WIDE / 2, base + 34, "speed by the best peer's", look=name)

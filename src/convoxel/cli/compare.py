@@ -189,9 +189,9 @@ def _measure(chosen: list[tuple[str, Choice]], threads: int | None, screen: Cons
 
 def _contender(target: str, choice: Choice, summary: Summary, latency_s: float | None) -> Contender:
     """Return a row: the costs in ``summary``, and what the run's folder tells."""
-    from convoxel.draw.chart import number as finite
     from convoxel.draw.comparison_chart import Contender
     from convoxel.draw.folder import mapping, read_run
+    from convoxel.draw.quantity import number as finite
 
     found: dict[str, Any] = {}
     if (Path(target) / "checkpoints").is_dir():

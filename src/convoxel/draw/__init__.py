@@ -14,7 +14,6 @@ Nothing here trains, predicts or measures: pictures show what they are given. No
 and PyTorch only where a figure is made of a module.
 """
 
-from convoxel.draw.chart import curves
 from convoxel.draw.field_funnel import funnel, funnel_of_chain
 from convoxel.draw.field_picture import field
 from convoxel.draw.figure import Figure, beside
@@ -28,6 +27,7 @@ from convoxel.draw.pareto_chart import Entry, pareto
 from convoxel.draw.report import write_report
 from convoxel.draw.sharing_chart import sharing
 from convoxel.draw.sliding_kernel import conv
+from convoxel.draw.training_curves import curves
 from convoxel.draw.upsampling_chart import upsampling
 from convoxel.draw.volume_slice import PLANES, Slice, oriented_slice, plane_axis
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.draw.chart import Axis, mark_below
 from convoxel.draw.letter import text_width
-from convoxel.draw.shape import Box, Look, Shape, Squares, Words
+from convoxel.draw.shape import Box, Disc, Look, Shape, Squares, Words
 
 __all__ = ["HEAD", "Measure", "draw_bars", "draw_map"]
 
@@ -17,15 +18,26 @@ HEAD = Look(fill="ink", size=12, bold=True)
 _BAR, _GAP, _VALUE = 92.0, 30.0, 56.0
 _SHADES = 12
 _TRACK, _FILL, _SOFT = Look(fill="grid"), Look(fill="c7"), Look(fill="soft", size=12)
+_DOT = Look(fill="c5")
 
 
 class Measure(NamedTuple):
-    """A column: which figure of a row, how it is written, and whether it is a share of 1."""
+    """A column: which figure of a row, and how it is written and drawn.
+
+    Attributes:
+        title: heading of the column.
+        value: the figure of a row; None where it is not known.
+        text: the figure as it is written.
+        share: the figure is a share of 1, drawn as a part of a full bar (default False).
+        grade: the figure is a share that is best near 1, drawn as a dot on an axis that begins below all of them
+            (default False).
+    """
 
     title: str
     value: Callable[[Any], float | None]
     text: Callable[[float], str]
     share: bool = False
+    grade: bool = False
 
 
 def draw_bars(
@@ -46,10 +58,13 @@ def draw_bars(
         known = [value for value in values if value is not None]
         if not known:
             continue
-        most = 1.0 if measure.share else max(known) or 1.0
         shapes.append(Words(left, top, measure.title, look=HEAD))
-        for value, middle in zip(values, middles, strict=True):
-            shapes += _bar(measure, value, most, left, middle)
+        if measure.grade:
+            shapes += _dots(measure, values, min(known), (left, top + 10), middles)
+        else:
+            most = 1.0 if measure.share else max(known) or 1.0
+            for value, middle in zip(values, middles, strict=True):
+                shapes += _bar(measure, value, most, left, middle)
         left += max(_BAR + _VALUE, text_width(measure.title, 12, bold=True)) + _GAP
     return shapes, left - _GAP
 
@@ -61,9 +76,29 @@ def _bar(measure: Measure, value: float | None, most: float, left: float, middle
     if measure.share:
         yield Box(left, middle - 6, _BAR, 12, 1.5, look=_TRACK)
     wide = _BAR * value / most
-    if wide > 0.4:
+    if wide > 0.02:  # more than what rounding leaves of nothing
         yield Box(left, middle - 6, max(wide, 1.5), 12, 1.5, look=_FILL, data={"bar": measure.title})
     yield Words(left + (_BAR if measure.share else wide) + 7, middle + 4, measure.text(value), look=_SOFT)
+
+
+def _dots(
+    measure: Measure,
+    values: Sequence[float | None],
+    least: float,
+    corner: tuple[float, float],
+    middles: Sequence[float],
+) -> Iterator[Shape]:
+    floor = next(floor for floor in (0.9, 0.8, 0.5, 0.0, least) if least >= floor)
+    axis, (left, top) = Axis(floor, 1.0, (floor, 1.0)), corner
+    bottom = middles[-1] + middles[0] - top
+    for share in (0, 0.5, 1):
+        yield Box(left + share * _BAR - 0.5, top, 1, bottom - top, look=_TRACK)
+    yield from mark_below(axis, left, _BAR, bottom)
+    for value, middle in zip(values, middles, strict=True):
+        if value is not None:
+            yield Disc(left + axis.share(value) * _BAR, middle, 5, look=_DOT)
+        text = "–" if value is None else measure.text(value)
+        yield Words(left + (0 if value is None else _BAR + 11), middle + 4, text, look=_SOFT)
 
 
 def draw_map(

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from convoxel.draw.chart import number
 from convoxel.draw.folder import RunFolder, mapping
 from convoxel.draw.image_overlay import errors, filled_box, panels, png
 from convoxel.draw.markup import Child, Markup, join, tag
-from convoxel.draw.quantity import percent
+from convoxel.draw.quantity import number, percent
 
 __all__ = ["show_examples"]
 

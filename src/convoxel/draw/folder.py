@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convoxel.draw.chart import number
+from convoxel.draw.quantity import number
 from convoxel.errors import CheckpointError
 
 __all__ = ["RunFolder", "read_run"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convoxel.draw.caption import EDGE, heading, legend
+from convoxel.draw.chart import Axis, Plot, ticks
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.network_outline import Model, Subject, subject
-from convoxel.draw.shape import Box, Line, Look, Shape, Words
-from convoxel.draw.tick import ticks
+from convoxel.draw.shape import Box, Line, Look, Words
 from convoxel.graph.run.arena import Block, place_blocks
 from convoxel.inspect.memory import Span, live_bytes, spans
 
@@ -24,7 +24,6 @@ _UNITS = (("B", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9))
 _BLOCK = Look(fill="c2", stroke="card", weight=0.75, opacity=0.75)
 _PEAK = Look(fill="c1", stroke="card", weight=0.75, opacity=0.85)
 _MOMENT = Look(stroke="ink", weight=1.2, dash=(4, 3))
-_GRID = Look(stroke="grid", weight=1)
 
 
 def memory(model: Model, shape: Sequence[int] | None = None) -> Figure:
@@ -60,63 +59,48 @@ class _Chart:
         self.offsets = [4 * offsets[str(n)] for n in range(len(self.spans))]
         self.arena = 4 * arena
         self.moment = max(range(len(alive)), key=alive.__getitem__, default=0)
-        self.left = EDGE + 66.0
 
     def figure(self) -> Figure:
         """Return the picture."""
-        steps, of = len(self.of.trace.steps), self.of
+        of, peak, name = self.of, self.alive[self.moment], self.of.trace.steps[self.moment].name
         spoken = " × ".join(map(str, of.trace.inputs[0].shape))
         title = f"{of.name} on {spoken}: memory over time"
-        peak, name = self.alive[self.moment], of.trace.steps[self.moment].name
         text = f"At most {_spoken(peak)} are alive, in {name}; placed, they take {_spoken(self.arena)}."
         shapes, width, top = heading(title, [text])
-        top += 30
-        base = top + _TALL
-        # From before the first step, where the input is, to behind the last.
-        across, up = _WIDE / (steps + 2), _TALL / self.arena
-        unit, scale = next((u, s) for u, s in reversed(_UNITS) if self.arena >= s)
-        for value in ticks(0, self.arena / scale, 5):
-            y = base - value * scale * up
-            if y >= top - 1:
-                shapes.append(Line(((self.left, y), (self.left + _WIDE, y)), look=_GRID))
-                look = Look(fill="soft", size=11, align="end")
-                shapes.append(Words(self.left - 8, y + 4, f"{value:g} {unit}", look=look))
+        plot = Plot(EDGE + 66.0, top + 30, _WIDE, _TALL, *self._axes())
+        shapes += plot.axes(f"step (1 to {len(of.trace.steps)})")
         for number, (span, offset) in enumerate(zip(self.spans, self.offsets, strict=True)):
-            shapes.append(self._block(number, span, offset, base, across, up))
-        x = self.left + (self.moment + 1.5) * across
-        shapes.append(Line(((x, top - 8), (x, base)), look=_MOMENT))
+            shapes.append(self._block(number, span, offset, plot))
+        x, _ = plot.at(self.moment + 1, 0)
+        shapes.append(Line(((x, plot.top - 8), (x, plot.base)), look=_MOMENT))
         says = fit(f"peak: {name}", 300, 11, bold=True)
-        room = text_width(says, 11, bold=True)
-        align = "end" if x + room > self.left + _WIDE else "start"
-        shapes.append(Words(x, top - 13, says, look=Look(fill="ink", size=11, bold=True, align=align)))
-        shapes += self._steps(base, across)
+        right = plot.left + _WIDE
+        align = "end" if x + text_width(says, 11, bold=True) > right else "start"
+        shapes.append(Words(x, plot.top - 13, says, look=Look(fill="ink", size=11, bold=True, align=align)))
         entries = [
             (_BLOCK, "a value, from the step that writes it to the last that reads it"),
             (_PEAK, "alive at the peak"),
         ]
-        right = self.left + _WIDE + EDGE
-        told, least, end = legend(entries, base + 52, max(width, right))
-        return Figure(title, text, max(width, right, least), end + EDGE - 8, (*shapes, *told))
+        told, least, end = legend(entries, plot.base + 52, max(width, right + EDGE))
+        return Figure(title, text, max(width, right + EDGE, least), end + EDGE - 8, (*shapes, *told))
 
-    def _block(self, number: int, span: Span, offset: int, base: float, across: float, up: float) -> Box:
-        at_peak = span.first <= self.moment <= span.last
-        maker = "input" if span.first < 0 else self.of.trace.steps[span.first].name
-        last = min(span.last, len(self.of.trace.steps))
-        x = self.left + (span.first + 1) * across
-        y = base - (offset + span.size_bytes) * up
-        note = f"{maker}: {_spoken(span.size_bytes)}, steps {span.first + 1} to {last + 1}"
-        wide, tall = (last - span.first + 1) * across, span.size_bytes * up
-        fact = {"block": str(number), "bytes": str(span.size_bytes)}
-        return Box(x, y, wide, max(tall, 0.6), 1, look=_PEAK if at_peak else _BLOCK, note=note, data=fact)
-
-    def _steps(self, base: float, across: float) -> list[Shape]:
-        """Return the axis of steps."""
+    def _axes(self) -> tuple[Axis, Axis]:
+        """Return steps, numbered from 1, from before the first, where the input is, to behind the last; and bytes."""
         steps = len(self.of.trace.steps)
-        shapes: list[Shape] = [Line(((self.left, base), (self.left + _WIDE, base)), look=Look(stroke="faint"))]
-        for value in ticks(0, steps, 8):
-            if 0 < value <= steps and value == int(value):
-                x = self.left + (value + 0.5) * across
-                shapes.append(Words(x, base + 16, f"{value:g}", look=Look(fill="soft", size=11, align="middle")))
-        middle = Look(fill="soft", size=12, align="middle")
-        shapes.append(Words(self.left + _WIDE / 2, base + 36, f"step (1 to {steps})", look=middle))
-        return shapes
+        unit, scale = next((u, s) for u, s in reversed(_UNITS) if self.arena >= s)
+        sizes = tuple(value * scale for value in ticks(0, self.arena / scale, 5) if value * scale <= self.arena)
+        numbers = tuple(value for value in ticks(0, steps, 8) if 0 < value <= steps and value == int(value))
+        return (
+            Axis(-0.5, steps + 1.5, numbers),
+            Axis(0.0, self.arena, sizes, lambda size: f"{size / scale:g} {unit}"),
+        )
+
+    def _block(self, number: int, span: Span, offset: int, plot: Plot) -> Box:
+        steps = self.of.trace.steps
+        maker, last = "input" if span.first < 0 else steps[span.first].name, min(span.last, len(steps))
+        x, y = plot.at(span.first + 0.5, offset + span.size_bytes)
+        end, below = plot.at(last + 1.5, offset)
+        note = f"{maker}: {_spoken(span.size_bytes)}, steps {span.first + 1} to {last + 1}"
+        look = _PEAK if span.first <= self.moment <= span.last else _BLOCK
+        fact = {"block": str(number), "bytes": str(span.size_bytes)}
+        return Box(x, y, end - x, max(below - y, 0.6), 1, look=look, note=note, data=fact)

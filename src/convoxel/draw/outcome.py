@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from convoxel.draw.chart import charts, number
 from convoxel.draw.folder import RunFolder, mapping
 from convoxel.draw.markup import Child, Markup, join, table, tag
-from convoxel.draw.quantity import count, duration, figure, percent, sizes
+from convoxel.draw.quantity import count, duration, figure, number, percent, sizes
+from convoxel.draw.training_curves import charts
 
 __all__ = ["show_classes", "show_confusion", "show_curves", "show_headline"]
 
@@ -82,7 +82,9 @@ def show_curves(run: RunFolder) -> Markup:
         parts.append(tag("label", words, for_=name))
     for over in ("time", "step"):
         drawn = charts(run.metrics, over=over, metric_name=run.metric_name)
-        parts.append(tag("div", *(tag("div", svg, class_="card") for svg in drawn), class_=f"charts over-{over}"))
+        parts.append(
+            tag("div", *(tag("div", Markup(each.svg()), class_="card") for each in drawn), class_=f"charts over-{over}")
+        )
     columns = ("step", "epoch", "time", "training loss", "validation loss", run.metric_name, "learning rate")
     rows = [
         (

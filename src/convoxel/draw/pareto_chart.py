@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convoxel.draw.caption import EDGE, heading, legend
+from convoxel.draw.chart import Axis, Plot, power_ticks, round_axis
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.quantity import count
 from convoxel.draw.shape import Disc, Line, Look, Shape, Words
-from convoxel.draw.tick import power_ticks, ticks
 from convoxel.errors import ConfigError
 
 __all__ = ["SCATTER", "Entry", "front", "pareto", "scatter"]
@@ -20,8 +20,8 @@ SCATTER, _TALL = 560.0, 300.0  # width and height of the plot's area
 _NAME = 220.0
 _ON, _OFF = Look(fill="c5", stroke="card", weight=1.5), Look(fill="c2", stroke="card", weight=1.5)
 _FRONT = Look(stroke="c5", weight=1.5, opacity=0.7)
-_GRID = Look(stroke="grid")
 _LABEL = 11.5
+_SAID = Look(fill="ink", stroke="card", weight=3, size=_LABEL)
 
 
 @dataclass(frozen=True)
@@ -107,50 +107,43 @@ def scatter(
     logarithmic: bool | None = None,
 ) -> tuple[list[Shape], float, float]:
     """Return the points with axes, where the plot's area begins, and where everything ends."""
-    costs = [e.x for e in entries]
-    wide = logarithmic if logarithmic is not None else min(costs) > 0 and max(costs) > 8 * min(costs)
-    if wide and min(costs) <= 0:
-        raise ConfigError(f"pareto: {x} of {min(costs):g} has no place on a logarithmic axis. Give logarithmic=False.")
-    scale: Callable[[float], float] = math.log if wide else float
-    if wide:
-        low, high = min(costs) / 1.5, max(costs) * 1.5
-        marks = power_ticks(low, high)
-    else:
-        marks = ticks(min(0.0, *costs), max(costs) * 1.05 or 1.0, 6)
-        low, high = marks[0], marks[-1]
-    grades = [e.y for e in entries]
-    room = (max(grades) - min(grades)) * 0.08 or abs(grades[0]) * 0.05 or 1.0
-    lowest = min(grades) - room
-    # No room below zero for what is never negative.
-    levels = ticks(max(lowest, 0.0) if min(grades) >= 0 else lowest, max(grades) + room, 5)
-    labels = [count(level) if max(grades) >= 1000 else f"{level:g}" for level in levels]
-    left = corner[0] + max(text_width(label, 11) for label in labels) + 10
-    top = corner[1] + 20
-    base = top + _TALL
-
-    def place(entry: Entry) -> tuple[float, float]:
-        share = (scale(entry.x) - scale(low)) / (scale(high) - scale(low))
-        return left + share * SCATTER, base - (entry.y - levels[0]) / (levels[-1] - levels[0]) * _TALL
-
-    shapes: list[Shape] = [Words(corner[0], corner[1] + 4, y, look=Look(fill="soft", size=12))]
-    for level, label in zip(levels, labels, strict=True):
-        height = place(Entry("", low, level))[1]
-        shapes.append(Line(((left, height), (left + SCATTER, height)), look=_GRID))
-        shapes.append(Words(left - 8, height + 4, label, look=Look(fill="soft", size=11, align="end")))
-    for mark in marks:
-        at = place(Entry("", mark, levels[0]))[0]
-        said = count(mark) if max(costs) >= 1000 else f"{mark:g}"
-        shapes.append(Words(at, base + 17, said, look=Look(fill="soft", size=11, align="middle")))
-    shapes.append(Words(left + SCATTER / 2, base + 38, x, look=Look(fill="soft", size=12, align="middle")))
+    across = _cost_axis([entry.x for entry in entries], x, logarithmic)
+    up = _grade_axis([entry.y for entry in entries])
+    plot = Plot(corner[0] + Plot.room(up), corner[1] + 20, SCATTER, _TALL, across, up)
+    shapes: list[Shape] = [Words(corner[0], corner[1] + 4, y, look=Look(fill="soft", size=12)), *plot.axes(x)]
     best = front(entries, low_x=low_x, high_y=high_y)
     if len(best) > 1:
-        shapes.append(Line(tuple(place(entry) for entry in best), look=_FRONT))
-    spots = [place(entry) for entry in entries]
+        shapes.append(Line(tuple(plot.at(entry.x, entry.y) for entry in best), look=_FRONT))
+    spots = [plot.at(entry.x, entry.y) for entry in entries]
     for entry, (cx, cy) in zip(entries, spots, strict=True):
         note = f"{entry.name}: {x} {entry.x:.4g}, {y} {entry.y:.4g}"
         shapes.append(Disc(cx, cy, 5.5, look=_ON if entry in best else _OFF, note=note, data={"entry": entry.name}))
-    shapes += _names(["" if entry.quiet else entry.name for entry in entries], spots, (left - 40, left + SCATTER + 24))
-    return shapes, left, base + 44
+    limits = (plot.left - 40, plot.left + SCATTER + 24)
+    shapes += _names(["" if entry.quiet else entry.name for entry in entries], spots, limits)
+    return shapes, plot.left, plot.base + 44
+
+
+def _cost_axis(costs: Sequence[float], name: str, logarithmic: bool | None) -> Axis:
+    """Return the horizontal axis: logarithmic where costs differ by more than a factor of eight, unless told."""
+    label = count if max(costs) >= 1000 else "{:g}".format
+    if logarithmic is None:
+        logarithmic = min(costs) > 0 and max(costs) > 8 * min(costs)
+    if not logarithmic:
+        return round_axis(min(0.0, *costs), max(costs) * 1.05 or 1.0, 6, label)
+    if min(costs) <= 0:
+        raise ConfigError(
+            f"pareto: {name} of {min(costs):g} has no place on a logarithmic axis. Give logarithmic=False."
+        )
+    low, high = min(costs) / 1.5, max(costs) * 1.5
+    return Axis(low, high, power_ticks(low, high), label, logarithmic=True)
+
+
+def _grade_axis(grades: Sequence[float]) -> Axis:
+    """Return the vertical axis, with some room around the points, but none below zero for what is never negative."""
+    room = (max(grades) - min(grades)) * 0.08 or abs(grades[0]) * 0.05 or 1.0
+    lowest = min(grades) - room
+    label = count if max(grades) >= 1000 else "{:g}".format
+    return round_axis(max(lowest, 0.0) if min(grades) >= 0 else lowest, max(grades) + room, 5, label)
 
 
 def _names(names: Sequence[str], spots: Sequence[tuple[float, float]], limits: tuple[float, float]) -> list[Shape]:
@@ -170,7 +163,7 @@ def _names(names: Sequence[str], spots: Sequence[tuple[float, float]], limits: t
         free = (box for box in boxes if not any(_meet(box, other) for other in taken))
         box = next(free, boxes[0])
         taken.append(box)
-        shapes.append(Words(box[0], box[3] - 4, text, look=Look(fill="ink", size=_LABEL)))
+        shapes.append(Words(box[0], box[3] - 4, text, look=_SAID))
     return shapes
 
 

@@ -6,10 +6,26 @@ this font lacks is completed from the fonts of the system.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from convoxel.draw.letter import FONT_FILES, is_covered
 from convoxel.errors import ConfigError
 
-__all__ = ["render"]
+__all__ = ["load_renderer", "render"]
+
+
+def load_renderer() -> Callable[..., bytes]:
+    """Return resvg's function from SVG text to the bytes of a PNG file.
+
+    Raises:
+        ConfigError: resvg is not installed.
+    """
+    try:
+        from resvg_py import svg_to_bytes
+    except ImportError:
+        raise ConfigError("png: needs resvg, which is not installed; pip install 'convoxel[train]'.") from None
+    function: Callable[..., bytes] = svg_to_bytes  # untyped where resvg is not installed
+    return function
 
 
 def render(svg: str, scale: float) -> bytes:
@@ -18,11 +34,7 @@ def render(svg: str, scale: float) -> bytes:
     Raises:
         ConfigError: resvg is not installed.
     """
-    try:
-        from resvg_py import svg_to_bytes
-    except ImportError:
-        raise ConfigError("save: a picture of pixels needs resvg; pip install 'convoxel[train]'.") from None
-    image: bytes = svg_to_bytes(
+    return load_renderer()(
         svg_string=svg,
         zoom=scale,
         font_files=list(FONT_FILES),
@@ -30,4 +42,3 @@ def render(svg: str, scale: float) -> bytes:
         sans_serif_family="DejaVu Sans",
         skip_system_fonts=is_covered(svg),
     )
-    return image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["count", "duration", "figure", "percent", "sizes"]
+__all__ = ["count", "duration", "figure", "number", "percent", "sizes"]
 
 
 def duration(seconds: float) -> str:
@@ -71,3 +71,14 @@ def sizes(numbers: object) -> str:
     '40 × 40 × 40'
     """
     return " × ".join(str(n) for n in numbers) if isinstance(numbers, (list, tuple)) and numbers else "–"
+
+
+def number(value: object) -> float | None:
+    """Return a finite number as a float; None for anything else (also NaN, which JSON of old runs may hold).
+
+    >>> number(3), number(float("nan")), number("3")
+    (3.0, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)

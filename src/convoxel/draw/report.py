@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from convoxel.draw.chart import number
 from convoxel.draw.example import show_examples
 from convoxel.draw.folder import RunFolder, read_run
 from convoxel.draw.markup import Child, Markup, join, tag
 from convoxel.draw.outcome import show_classes, show_confusion, show_curves, show_headline
-from convoxel.draw.quantity import duration, percent
+from convoxel.draw.quantity import duration, number, percent
 from convoxel.draw.setting import resume_command, show_commands, show_config, show_network
 from convoxel.draw.style import PAGE_STYLE
 

@@ -7,10 +7,9 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from convoxel.draw.chart import number
 from convoxel.draw.folder import RunFolder, mapping
 from convoxel.draw.markup import Child, Markup, join, table, tag
-from convoxel.draw.quantity import count, percent, sizes
+from convoxel.draw.quantity import count, number, percent, sizes
 
 __all__ = ["resume_command", "show_commands", "show_config", "show_network"]
 
