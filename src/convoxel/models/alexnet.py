@@ -26,6 +26,7 @@ from convoxel.models.backbone import (
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import adaptive_average_pool, max_pool, start_network
+from convoxel.nn.torch_layers import CONV
 
 __all__ = ["VARIANTS", "AlexNet", "Variant"]
 
@@ -144,7 +145,7 @@ def _start(net: AlexNet) -> None:
     """Krizhevsky et al. 2012, §5: N(0, 0.01²); biases 1 in the layers named there, "by providing the ReLUs with
     positive inputs", and 0 elsewhere."""
     start_network(net, conv=0.01, linear=0.01)
-    convolutions = [layer for layer in net.features if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d))]
+    convolutions = [layer for layer in net.features if isinstance(layer, CONV)]
     hidden = [] if net.features_only else [net.classifier[1], net.classifier[4]]
     for layer in (convolutions[1], convolutions[3], convolutions[4], *hidden):
         assert isinstance(layer.bias, Tensor)

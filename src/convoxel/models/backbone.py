@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from convoxel.nn import check_dims
 __all__ = [
     "Backbone",
     "Network",
+    "Output",
     "Published",
     "Window",
     "check_choice",
@@ -26,6 +27,10 @@ __all__ = [
     "scale_count",
     "smallest_size",
 ]
+
+
+#: Logits; or feature maps, or logits of several heads.
+Output = Tensor | list[Tensor] | tuple[Tensor, ...]
 
 
 class Network(nn.Module):
@@ -59,13 +64,13 @@ class Network(nn.Module):
         self.input_multiple = input_multiple
         self.input_minimum = input_minimum
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor) -> Output:
         """Return what :meth:`compute` makes of ``x`` ``(n, in_channels, *spatial)``; ShapeError if it does not fit."""
         if isinstance(x, Tensor) and not torch.compiler.is_compiling():
             self.check_input(tuple(x.shape))
         return self.compute(x)
 
-    def compute(self, x: Tensor) -> Any:
+    def compute(self, x: Tensor) -> Output:
         """Return logits for an input that has been checked."""
         raise NotImplementedError
 
@@ -161,7 +166,7 @@ class Backbone(Network):
         super().__init__(dims, in_channels, num_classes, input_minimum=input_minimum)
         self.features_only = features_only
 
-    def compute(self, x: Tensor) -> Any:
+    def compute(self, x: Tensor) -> Output:
         """Return logits ``(n, num_classes)``, or with ``features_only`` the feature maps."""
         maps = self.features(x)
         return maps if self.features_only else self.classify(maps[-1])

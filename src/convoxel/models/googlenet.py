@@ -11,12 +11,12 @@ State-dict names and shapes in 2-D are those of torchvision (its checkpoints hol
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.backbone import Published, Window, check_choice, scale_channels, smallest_size
+from convoxel.models.backbone import Output, Published, Window, check_choice, scale_channels, smallest_size
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import adaptive_average_pool, global_average_pool, max_pool, start_network
@@ -196,7 +196,7 @@ class GoogLeNet(Trunk):
             self.fc = nn.Linear(inputs, num_classes)
         start_network(self, conv="fan_in")
 
-    def compute(self, x: Tensor) -> Any:
+    def compute(self, x: Tensor) -> Output:
         """Return logits, feature maps, or in training with auxiliary heads a tuple (logits, aux2's, aux1's)."""
         if not (self.auxiliary and self.training):
             return super().compute(x)

@@ -12,12 +12,12 @@ the axes share the channels equally. So the feature maps have the same channels 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.backbone import Published, Window, check_choice, scale_channels, smallest_size
+from convoxel.models.backbone import Output, Published, Window, check_choice, scale_channels, smallest_size
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import average_pool, global_average_pool, max_pool, start_network
@@ -299,7 +299,7 @@ class InceptionV3(Trunk):
         self.input_minimum = self._least_with_head if mode and self.auxiliary else self._least
         return self
 
-    def compute(self, x: Tensor) -> Any:
+    def compute(self, x: Tensor) -> Output:
         """Return logits, feature maps, or in training with an auxiliary head a pair (logits, the head's)."""
         if not (self.auxiliary and self.training):
             return super().compute(x)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +66,7 @@ class Pyramid(nn.Sequential):
         self.levels.add(key, channels, stride)
         self.add_module(key, layer)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: slice | int) -> nn.Module:  # type: ignore[override]
         """Return a layer, or the layers of a slice as a plain ``nn.Sequential``."""
         return nn.Sequential(*list(self)[index]) if isinstance(index, slice) else super().__getitem__(index)
 

@@ -45,9 +45,10 @@ class Entry(NamedTuple):
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
-    def default(self, name: str) -> Any:
+    def default(self, name: str) -> int:
         """The default of ``in_channels`` or ``num_classes``."""
-        return inspect.signature(self.build).parameters[name].default
+        value: int = inspect.signature(self.build).parameters[name].default
+        return value
 
 
 class Info(NamedTuple):

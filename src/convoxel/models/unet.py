@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.models.backbone import Network, check_choice, check_count
+from convoxel.models.backbone import Network, Output, check_choice, check_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.stage import build_stage, build_up_sampling, crop, pad, trim
 from convoxel.nn import LEAKY_SLOPE, check_dims, conv, max_pool, start_weights
@@ -25,6 +25,7 @@ __all__ = ["UNet", "unet_cicek", "unet_ronneberger"]
 
 _MOST_LEVELS = 16  # whose smallest size, 65536, is more than any axis of an image has
 
+_T = TypeVar("_T")
 #: One number for all levels, or one entry a level, itself a number or one number an axis.
 PerLevel = int | Sequence[int | Sequence[int]]
 
@@ -120,8 +121,8 @@ class UNet(Network):
         check_choice("widen", widen, ("after", "before"))
         super().__init__(dims, in_channels, num_classes)
         self.levels, self.padding, self.sizes, self.norm = levels, padding, sizes, norm
-        if _is_count(width):
-            width = [check_count("width", width) * 2**level for level in range(levels + 1)]  # type: ignore[arg-type]
+        if not isinstance(width, Sequence):
+            width = [check_count("width", width) * 2**level for level in range(levels + 1)]
         self.channels = _per_level("width", width, levels + 1)
         self.blocks = _per_level("blocks", blocks, levels + 1)
         self.kernels = _per_axis("kernels", kernels, levels + 1, dims)
@@ -237,7 +238,7 @@ class UNet(Network):
         slope = LEAKY_SLOPE if factory.activation == "leaky_relu" else 0.0
         start_weights(self, negative_slope=slope, linear=(*self.up.modules(), self.head, *self.extra_heads))
 
-    def compute(self, x: Tensor) -> Any:
+    def compute(self, x: Tensor) -> Output:
         """Return logits ``(n, num_classes, *spatial)``; in training with ``deep_supervision`` a list of them.
 
         The list holds the logits and then those of coarser levels, the finest first; level l has
@@ -307,26 +308,26 @@ class UNet(Network):
         return f"every size must be a multiple of {multiple} ({why}) unless sizes='pad'"
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) or not isinstance(value, Sequence)
-
-
 def _per_level(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
     """Return one number a level; ``value`` may be one for all."""
-    values = [value] * count if _is_count(value) else list(value)  # type: ignore[arg-type]
-    if len(values) != count:
-        raise ConfigError(_wrong_length(name, len(values), count))
-    return tuple(check_count(name, entry) for entry in values)  # type: ignore[arg-type]
+    return tuple(check_count(name, entry) for entry in _repeated(name, value, count))
+
+
+def _repeated(name: str, value: _T | Sequence[_T], count: int) -> Sequence[_T]:
+    """Return ``value`` if it is a sequence of ``count`` entries, or the one value ``count`` times."""
+    if not isinstance(value, Sequence):
+        return [value] * count
+    if len(value) != count:
+        raise ConfigError(_wrong_length(name, len(value), count))
+    return value
 
 
 def _per_axis(name: str, value: PerLevel, count: int, dims: int) -> tuple[tuple[int, ...], ...]:
     """Return one number an axis for each level."""
-    values: list[Any] = [value] * count if _is_count(value) else list(value)  # type: ignore[arg-type]
-    if len(values) != count:
-        raise ConfigError(_wrong_length(name, len(values), count))
     found = []
-    for entry in values:
-        sizes = (entry,) * dims if _is_count(entry) else tuple(entry)
+    entries: Sequence[int | Sequence[int]] = _repeated(name, value, count)  # type: ignore[arg-type]
+    for entry in entries:
+        sizes = tuple(entry) if isinstance(entry, Sequence) else (entry,) * dims
         if len(sizes) != dims:
             raise ConfigError(f"{name} holds {sizes}, but dims={dims} needs {dims} numbers there, or one for all axes.")
         found.append(tuple(check_count(name, size) for size in sizes))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -190,7 +189,7 @@ def build_dense_unet(
     >>> net.eval()(torch.zeros(1, 1, 20, 33, 17)).shape
     torch.Size([1, 2, 20, 33, 17])
     """
-    given: dict[str, Any] = {"depth": depth, "activation": activation, "norm": norm, "stem": stem}
+    given: dict[str, object] = {"depth": depth, "activation": activation, "norm": norm, "stem": stem}
     options = {name: value for name, value in given.items() if value is not None}
     known = inspect.signature(backbone).parameters
     for name in options:

@@ -81,7 +81,6 @@ VARIANTS = {
     "vgg19_bn": Variant(_E, Published(224, 143_678_248, 19_632_062_464, 268, 74.218, _DOCS), "batch"),
 }
 
-_CONV = Window(3, 1, 1)
 _POOL = Window(2, 2)
 
 

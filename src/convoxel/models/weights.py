@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +20,11 @@ from torch import Tensor, nn
 from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.models.backbone import Backbone, check_choice
 from convoxel.nn.conversion import inflate_kernel
+from convoxel.nn.torch_layers import CONV, CONV_TRANSPOSE
 
 __all__ = ["WeightReport", "load_weights"]
 
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+_CONV = (*CONV, *CONV_TRANSPOSE)
 
 # Where other tools put the tensors inside a file, and what they write before names.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -56,7 +55,7 @@ class WeightReport:
     fresh: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the report as JSON knows it."""
         return dataclasses.asdict(self)
 
@@ -130,7 +129,7 @@ def load_weights(
 # ---- files -----------------------------------------------------------------------------------------------
 
 
-def _find(path: Any) -> Path:
+def _find(path: object) -> Path:
     """Return the file meant by ``path``, which may be the folder of a run."""
     if not isinstance(path, (str, os.PathLike)):
         raise ConfigError(f"path is {path!r}, but it must name a file. Give the path as text.")
@@ -177,13 +176,13 @@ def _read(file: Path) -> dict[str, Tensor]:
     return _check_tensors(file, content)
 
 
-def _read_safetensors(file: Path) -> Any:
+def _read_safetensors(file: Path) -> object:
     from safetensors.torch import load_file
 
     return load_file(file)
 
 
-def _read_torch(file: Path) -> Any:
+def _read_torch(file: Path) -> object:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -199,7 +198,7 @@ def _read_torch(file: Path) -> Any:
     return content
 
 
-def _check_tensors(file: Path, content: Any) -> dict[str, Tensor]:
+def _check_tensors(file: Path, content: object) -> dict[str, Tensor]:
     """Return ``content`` if it is a mapping from names to finite tensors."""
     if not isinstance(content, Mapping):
         raise DataError(
@@ -324,7 +323,7 @@ class _Plan:
         if isinstance(module, nn.Linear):
             return self._fit_linear(value, target)
         if value.ndim != target.ndim and min(value.ndim, target.ndim) >= 3:
-            strides = module.stride if isinstance(module, _TRANSPOSED) else None
+            strides = module.stride if isinstance(module, CONV_TRANSPOSE) else None
             changes.append(f"{value.ndim - 2}-D → {target.ndim - 2}-D")
             value = inflate_kernel(value, tuple(target.shape[2:]), self.inflate, strides)
         inputs = getattr(self.part, "in_channels", target.shape[1])

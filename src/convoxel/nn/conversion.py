@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.torch_layers import average_pool, check_dims, conv, sizes_of
+from convoxel.nn.torch_layers import CONV, ConvLayer, TransposedLayer, average_pool, check_dims, conv, sizes_of
 
 __all__ = [
     "LAYOUTS",
@@ -24,7 +26,8 @@ __all__ = [
     "linear_to_conv",
 ]
 
-_T = TypeVar("_T", bound=Any)
+_Weighted = ConvLayer | TransposedLayer | nn.Linear
+_Array = TypeVar("_Array", Tensor, NDArray[Any])
 
 
 # ---- dense layers and convolutions -----------------------------------------------------------------------
@@ -60,12 +63,8 @@ def linear_to_conv(linear: nn.Linear, dims: int, size: int | Sequence[int] = 1) 
             f"of size={grid}. Give the size of the feature map that is flattened before it."
         )
     made = conv(dims, linear.in_features // positions, linear.out_features, grid, bias=linear.bias is not None)
-    made = made.to(linear.weight.device, linear.weight.dtype)
-    with torch.no_grad():
-        made.weight.copy_(linear.weight.reshape(made.weight.shape))  # type: ignore[operator, union-attr, arg-type]
-        if linear.bias is not None:
-            made.bias.copy_(linear.bias)  # type: ignore[operator, union-attr]
-    return made.train(linear.training)
+    _take_weights(made, linear, linear.weight.reshape(made.weight.shape))
+    return made
 
 
 def conv_to_linear(layer: nn.Module) -> nn.Linear:
@@ -80,16 +79,22 @@ def conv_to_linear(layer: nn.Module) -> nn.Linear:
     >>> conv_to_linear(layer).weight.equal(layer.weight.flatten(1))
     True
     """
-    if not isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) or layer.groups != 1:
+    if not isinstance(layer, CONV) or layer.groups != 1:
         came = f"a convolution with groups={layer.groups}" if hasattr(layer, "groups") else f"a {type(layer).__name__}"
         raise ConfigError(f"conv_to_linear: layer is {came}; expected a convolution without groups.")
     made = nn.Linear(layer.weight[0].numel(), layer.out_channels, layer.bias is not None)
-    made = made.to(layer.weight.device, layer.weight.dtype)
+    _take_weights(made, layer, layer.weight.flatten(1))
+    return made
+
+
+def _take_weights(made: _Weighted, source: _Weighted, weight: Tensor) -> None:
+    """Give ``made`` the weights ``weight`` and the bias, device, type and mode of ``source``."""
+    made.to(weight.device, weight.dtype)
     with torch.no_grad():
-        made.weight.copy_(layer.weight.flatten(1))
-        if layer.bias is not None:
-            made.bias.copy_(layer.bias)
-    return made.train(layer.training)
+        made.weight.copy_(weight)
+        if made.bias is not None and source.bias is not None:
+            made.bias.copy_(source.bias)
+    made.train(source.training)
 
 
 class FullyConvolutional(nn.Module):
@@ -275,7 +280,7 @@ def _deepen(value: Any, in_depth: int | None) -> Any:
     return (both[0] if in_depth is None else in_depth, *both)
 
 
-def _inflate_conv(layer: Any, depth: int | None, how: str) -> nn.Module:
+def _inflate_conv(layer: nn.Conv2d | nn.ConvTranspose2d, depth: int | None, how: str) -> nn.Module:
     transposed = isinstance(layer, nn.ConvTranspose2d)
     in_depth = depth if depth is None or max(layer.kernel_size) > 1 else 1
     one = None if depth is None else 1
@@ -291,24 +296,22 @@ def _inflate_conv(layer: Any, depth: int | None, how: str) -> nn.Module:
         entries["output_padding"] = _deepen(layer.output_padding, None if depth is None else 0)
     kind = nn.ConvTranspose3d if transposed else nn.Conv3d
     kernel = _deepen(layer.kernel_size, in_depth)
-    made = kind(layer.in_channels, layer.out_channels, kernel, **entries).to(layer.weight.device, layer.weight.dtype)
+    made = kind(layer.in_channels, layer.out_channels, kernel, **entries)
+    # A transposed convolution with stride 1 in depth sees whole kernels there, as a plain one does.
+    strides = made.stride if transposed and made.stride[0] > 1 else None
     with torch.no_grad():
-        # A transposed convolution with stride 1 in depth sees whole kernels there, as a plain one does.
-        strides = made.stride if transposed and made.stride[0] > 1 else None
-        made.weight.copy_(inflate_kernel(layer.weight, kernel, how, strides))
-        if layer.bias is not None and made.bias is not None:
-            made.bias.copy_(layer.bias)
+        _take_weights(made, layer, inflate_kernel(layer.weight, kernel, how, strides))
     return made
 
 
-def _inflate_norm(layer: Any, depth: int | None, how: str) -> nn.Module:
-    kind = nn.BatchNorm3d if isinstance(layer, nn.BatchNorm2d) else nn.InstanceNorm3d
+def _inflate_norm(layer: nn.BatchNorm2d | nn.InstanceNorm2d, depth: int | None, how: str) -> nn.Module:
+    kind: Callable[..., nn.Module] = nn.BatchNorm3d if isinstance(layer, nn.BatchNorm2d) else nn.InstanceNorm3d
     made = kind(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
     made.load_state_dict(layer.state_dict())
     return made
 
 
-def _inflate_pool(layer: Any, depth: int | None, how: str) -> nn.Module:
+def _inflate_pool(layer: nn.MaxPool2d | nn.AvgPool2d, depth: int | None, how: str) -> nn.Module:
     one = None if depth is None else 1
     kernel, stride = _deepen(layer.kernel_size, one), _deepen(layer.stride, one)
     padding = _deepen(layer.padding, None if depth is None else 0)
@@ -319,7 +322,7 @@ def _inflate_pool(layer: Any, depth: int | None, how: str) -> nn.Module:
     return nn.AvgPool3d(kernel, stride, padding, layer.ceil_mode, layer.count_include_pad, override)
 
 
-def _inflate_adaptive(layer: Any, depth: int | None, how: str) -> nn.Module:
+def _inflate_adaptive(layer: nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d, depth: int | None, how: str) -> nn.Module:
     kind = nn.AdaptiveAvgPool3d if isinstance(layer, nn.AdaptiveAvgPool2d) else nn.AdaptiveMaxPool3d
     return kind(_deepen(layer.output_size, None))
 
@@ -351,7 +354,7 @@ _INFLATED: dict[type[nn.Module], Callable[[Any, int | None, str], nn.Module]] = 
 LAYOUTS = ("NCL", "NLC", "NCW", "NWC", "NCHW", "NHWC", "NCDHW", "NDHWC")
 
 
-def change_layout(x: _T, source: str, target: str) -> _T:
+def change_layout(x: _Array, source: str, target: str) -> _Array:
     """Return ``x`` with its axes in another order, both named: N batch, C channels, D H W (or L) space.
 
     No value moves: the result is a view with other strides. PyTorch and our engine take either (channels last is
@@ -381,5 +384,4 @@ def change_layout(x: _T, source: str, target: str) -> _T:
     if x.ndim != len(have):
         raise ShapeError(f"x is {tuple(x.shape)}, but {source} names {len(have)} axes. Give the layout that x has.")
     order = tuple(have.index(letter) for letter in want)
-    moved: Any = x.permute(order) if isinstance(x, Tensor) else x.transpose(order)
-    return cast(_T, moved)
+    return x.permute(order) if isinstance(x, Tensor) else np.transpose(x, order)

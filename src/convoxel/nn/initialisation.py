@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import nn
 
-__all__ = ["start_network", "start_uniform", "start_weights"]
+from convoxel.nn.torch_layers import CONV, CONV_TRANSPOSE
 
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+__all__ = ["start_network", "start_uniform", "start_weights"]
 
 
 def start_weights(module: nn.Module, *, negative_slope: float = 0.0, linear: tuple[nn.Module, ...] = ()) -> None:
@@ -25,9 +25,9 @@ def start_weights(module: nn.Module, *, negative_slope: float = 0.0, linear: tup
     element meets an output value (PyTorch's own fan-in would take out_channels × kernel).
     """
     for layer in module.modules():
-        if isinstance(layer, _CONV):
+        if isinstance(layer, CONV):
             inputs = float(layer.weight[0].numel())
-        elif isinstance(layer, _CONV_TRANSPOSE):
+        elif isinstance(layer, CONV_TRANSPOSE):
             overlap = math.prod(k / s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
             inputs = max(1.0, layer.in_channels / layer.groups * overlap)
         elif isinstance(layer, nn.Linear):
@@ -41,7 +41,9 @@ def start_weights(module: nn.Module, *, negative_slope: float = 0.0, linear: tup
                 layer.bias.zero_()
 
 
-def start_network(module: nn.Module, *, conv: str | float = "fan_out", linear: float | None = None) -> None:
+def start_network(
+    module: nn.Module, *, conv: Literal["fan_in", "fan_out"] | float = "fan_out", linear: float | None = None
+) -> None:
     """Draw the weights of every convolution and linear layer inside ``module`` as a paper prescribes.
 
     Biases start at 0; normalisation layers keep scale 1 and shift 0. Nothing is drawn on the meta device.
@@ -58,13 +60,13 @@ def start_network(module: nn.Module, *, conv: str | float = "fan_out", linear: f
     (1.0, 0.0)
     """
     for layer in module.modules():
-        if not isinstance(layer, (*_CONV, nn.Linear)) or layer.weight.is_meta:
+        if not isinstance(layer, (*CONV, nn.Linear)) or layer.weight.is_meta:
             continue
         if isinstance(layer, nn.Linear):
             if linear is not None:
                 nn.init.normal_(layer.weight, 0.0, linear)
         elif isinstance(conv, str):
-            nn.init.kaiming_normal_(layer.weight, mode=conv, nonlinearity="relu")  # type: ignore[arg-type]
+            nn.init.kaiming_normal_(layer.weight, mode=conv, nonlinearity="relu")
         else:
             nn.init.normal_(layer.weight, 0.0, conv)
         if layer.bias is not None:

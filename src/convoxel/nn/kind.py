@@ -9,15 +9,13 @@ from torch import Tensor, nn
 
 from convoxel.errors import ConfigError
 from convoxel.nn.locally_connected import LocallyConnected
+from convoxel.nn.torch_layers import CONV, CONV_TRANSPOSE
 
 __all__ = ["KINDS", "Kernel", "check_kinds", "kernels"]
 
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
-    "conv": _CONV,
-    "conv_transpose": _CONV_TRANSPOSE,
+    "conv": CONV,
+    "conv_transpose": CONV_TRANSPOSE,
     "linear": (nn.Linear,),
     "local": (LocallyConnected,),
 }
@@ -79,14 +77,12 @@ def kernels(model: nn.Module, kinds: Iterable[str] = tuple(KINDS)) -> Iterator[K
 def _see(name: str, kind: str, layer: nn.Module) -> Kernel:
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    if kind == "local":
-        assert isinstance(layer, LocallyConnected)
+    if isinstance(layer, LocallyConnected):
         first = 2 + layer.dims  # (out, in, *positions, *kernel): each position has units of its own
         return Kernel(name, kind, layer, weight, (1, *range(first, weight.dim())))
-    if kind == "linear":
+    if not isinstance(layer, (*CONV, *CONV_TRANSPOSE)):
         return Kernel(name, kind, layer, weight, (1,))
-    groups: int = layer.groups  # type: ignore[assignment]
-    view = weight.unflatten(0, (groups, -1))
+    view: Tensor = weight.unflatten(0, (layer.groups, -1))
     if kind == "conv_transpose":
         view = view.transpose(1, 2)
     return Kernel(name, kind, layer, view, tuple(range(2, view.dim())))

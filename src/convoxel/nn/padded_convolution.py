@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convoxel.arithmetic.window import resolve_padding, span, transposed_size
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.nn.torch_layers import check_dims, sizes_of
+from convoxel.nn.torch_layers import ConvLayer, TransposedLayer, check_dims, sizes_of
 
 __all__ = [
     "BORDERS",
@@ -36,6 +35,10 @@ class _Padded:
     """What the three convolutions add to PyTorch's: see :func:`Conv`."""
 
     dims: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: str | tuple[int, ...]
+    dilation: tuple[int, ...]
 
     def __init__(
         self,
@@ -48,8 +51,8 @@ class _Padded:
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
-        device: Any = None,
-        dtype: Any = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if padding_mode not in BORDERS:
             raise ConfigError(f"padding_mode is {padding_mode!r}, but it can be {', '.join(map(repr, BORDERS))}.")
@@ -83,7 +86,7 @@ class _Padded:
         y: Tensor = super().forward(x)  # type: ignore[misc]
         return y
 
-    def _fit(self: Any, x: Tensor) -> Sequence[tuple[Any, Any]]:
+    def _fit(self, x: Tensor) -> Sequence[tuple[int, int]]:
         """The padding of "same" with a stride, also where the input's size is a symbol."""
         pairs = []
         for i, k, s, d in zip(x.shape[-self.dims :], self.kernel_size, self.stride, self.dilation, strict=True):
@@ -119,6 +122,9 @@ class Conv3d(_Padded, nn.Conv3d):
     dims = 3
 
 
+_CONV: tuple[type[Conv1d] | type[Conv2d] | type[Conv3d], ...] = (Conv1d, Conv2d, Conv3d)
+
+
 def Conv(
     dims: int,
     in_channels: int,
@@ -131,7 +137,7 @@ def Conv(
     groups: int = 1,
     bias: bool = True,
     padding_mode: str = "zeros",
-) -> nn.Module:
+) -> ConvLayer:
     """Return :class:`Conv1d`, ``2d`` or ``3d``: PyTorch's layer, its parameters under its names, with every padding.
 
     Args:
@@ -161,16 +167,19 @@ def Conv(
     >>> Conv(2, 1, 4, 2, padding=((1, 0), (0, 1)))(torch.zeros(1, 1, 5, 5)).shape
     torch.Size([1, 4, 5, 5])
     """
-    made: nn.Module = (Conv1d, Conv2d, Conv3d)[check_dims(dims) - 1](
+    return _CONV[check_dims(dims) - 1](
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
     )
-    return made
 
 
 class _Reaching:
     """What the three transposed convolutions add to PyTorch's: see :func:`ConvTranspose`."""
 
     dims: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: str | tuple[int, ...]
+    dilation: tuple[int, ...]
 
     def __init__(
         self,
@@ -183,8 +192,8 @@ class _Reaching:
         groups: int = 1,
         bias: bool = True,
         dilation: Sizes = 1,
-        device: Any = None,
-        dtype: Any = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         kernel, strides, dilations = (sizes_of(self.dims, value) for value in (kernel_size, stride, dilation))
         if padding == "same":
@@ -213,7 +222,7 @@ class _Reaching:
         # PyTorch crops alike on both sides; otherwise the whole result is made and cropped here.
         self.pairs = None if plain else pairs
 
-    def forward(self: Any, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """Return ``(n, out_channels, *output_size)``; ``output_size`` chooses among the sizes that fit."""
         pairs = self.pairs or ((0, 0),) * self.dims
         wanted = None if output_size is None else tuple(output_size)[-self.dims :]
@@ -226,10 +235,10 @@ class _Reaching:
             raise ShapeError(self._explain(x, wanted)) from None
         return y if self.pairs is None else nn.functional.pad(y, [-side for pair in reversed(pairs) for side in pair])
 
-    def _explain(self: Any, x: Tensor, wanted: Sequence[int]) -> str:
+    def _explain(self, x: Tensor, wanted: Sequence[int]) -> str:
         ranges = []
         for axis, i in enumerate(x.shape[-self.dims :]):
-            pad = (self.padding[axis],) * 2 if self.pairs is None else self.pairs[axis]
+            pad = int(self.padding[axis]) if self.pairs is None else self.pairs[axis]
             least = transposed_size(i, self.kernel_size[axis], self.stride[axis], pad, self.dilation[axis])
             ranges.append(f"{least} … {least + self.stride[axis] - 1}")
         return (
@@ -261,6 +270,11 @@ class ConvTranspose3d(_Reaching, nn.ConvTranspose3d):
     dims = 3
 
 
+_CONV_TRANSPOSE: tuple[type[ConvTranspose1d] | type[ConvTranspose2d] | type[ConvTranspose3d], ...] = (
+    ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+)  # fmt: skip
+
+
 def ConvTranspose(
     dims: int,
     in_channels: int,
@@ -273,7 +287,7 @@ def ConvTranspose(
     dilation: Sizes = 1,
     groups: int = 1,
     bias: bool = True,
-) -> nn.Module:
+) -> TransposedLayer:
     """Return :class:`ConvTranspose1d`, ``2d`` or ``3d``: the transpose of the convolution with these numbers.
 
     Args:
@@ -298,7 +312,6 @@ def ConvTranspose(
     >>> ConvTranspose(2, 4, 1, 3, stride=2, padding=((1, 0), (0, 1)))(torch.zeros(1, 4, 4, 4)).shape
     torch.Size([1, 1, 8, 8])
     """
-    made: nn.Module = (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)[check_dims(dims) - 1](
+    return _CONV_TRANSPOSE[check_dims(dims) - 1](
         in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation
     )
-    return made

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.inspect.factorisation import SCHEMES, Factor, Factorisation, factorise
 from convoxel.inspect.rank import count_macs, factor_layers, input_shapes
+from convoxel.nn.torch_layers import CONV, ConvLayer
 
 __all__ = ["Replacement", "Separation", "Trial", "restore_separated", "separate", "time_torch"]
 
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Relative errors of kernels at which alternatives are made: the network's own error decides among them.
 _KERNEL_ERRORS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Output errors that a search under a limit of accuracy tries, from cautious to bold.
@@ -32,6 +32,7 @@ _BUDGETS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 _LEAST_SAVING = 0.05
 
 Measure = Callable[[nn.Module, tuple[int, ...]], float]
+JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Replacement:
     params: tuple[int, int]
     macs: tuple[int, int]
     time_s: tuple[float, float]
-    factors: tuple[dict[str, Any], ...]
+    factors: tuple[JsonObject, ...]
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,11 @@ class Separation:
         """Measured time before, divided by that after."""
         return self.time_s[0] / self.time_s[1]
 
-    def structure(self) -> list[dict[str, Any]]:
+    def structure(self) -> list[JsonObject]:
         """Return, as JSON knows it, what :func:`restore_separated` needs beside the weights."""
         return [{"name": row.name, "factors": list(row.factors)} for row in self.replacements]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return everything but the network as JSON knows it."""
         found = {name: value for name, value in vars(self).items() if name not in ("model", "replacements", "trials")}
         rows = [asdict(row) for row in self.replacements]
@@ -193,7 +194,7 @@ def separate(
     (['0'], True, True)
     """
     _check_limits(max_error, max_accuracy_loss, score, schemes)
-    if isinstance(model, _CONV):
+    if isinstance(model, CONV):
         raise ConfigError("separate: model is a single convolution. Put it into nn.Sequential to have it replaced.")
     measure = measure or time_torch
     tell = on_progress or (lambda line: None)
@@ -214,7 +215,9 @@ def separate(
     return _search(work, model, places, (example, exact), max_accuracy_loss, score, fine_tune, measure, before, tell)
 
 
-def _check_limits(max_error: float | None, max_accuracy_loss: float | None, score: Any, schemes: Iterable[str]) -> None:
+def _check_limits(
+    max_error: float | None, max_accuracy_loss: float | None, score: object, schemes: Iterable[str]
+) -> None:
     if (max_error is None) == (max_accuracy_loss is None):
         raise ConfigError("separate: give one limit, max_error or max_accuracy_loss.")
     for name, value in (("max_error", max_error), ("max_accuracy_loss", max_accuracy_loss)):
@@ -240,10 +243,10 @@ def _find_options(
 ) -> list[_Place]:
     shapes = input_shapes(work, tuple(example.shape))
     layers = [(name, layer) for name, layer in work.named_modules()
-              if isinstance(layer, _CONV) and layer.groups == 1 and name in shapes]  # fmt: skip
-    times: dict[tuple[Any, ...], float] = {}
+              if isinstance(layer, CONV) and layer.groups == 1 and name in shapes]  # fmt: skip
+    times: dict[tuple[object, ...], float] = {}
 
-    def timed(layers: nn.Module, key: tuple[Any, ...], shape: tuple[int, ...]) -> float:
+    def timed(layers: nn.Module, key: tuple[object, ...], shape: tuple[int, ...]) -> float:
         if key not in times:
             times[key] = measure(layers, shape)
         return times[key]
@@ -270,13 +273,13 @@ def _find_options(
     return places
 
 
-def _sort(layer: Any) -> tuple[Any, ...]:
+def _sort(layer: ConvLayer) -> tuple[object, ...]:
     """What the time of a layer depends on, beside the shape of its input."""
     return (tuple(layer.weight.shape), layer.stride, layer.padding, layer.dilation, layer.bias is None)
 
 
-def _factorisations(layer: Any, schemes: Sequence[str]) -> list[Factorisation]:
-    found: dict[tuple[Any, ...], Factorisation] = {}
+def _factorisations(layer: ConvLayer, schemes: Sequence[str]) -> list[Factorisation]:
+    found: dict[tuple[object, ...], Factorisation] = {}
     for scheme in schemes:
         for error in _KERNEL_ERRORS:
             made = factorise(layer.weight, scheme, error)
@@ -418,7 +421,7 @@ def restore_separated(model: nn.Module, structure: Sequence[Mapping[str, Any]]) 
     layers = dict(made.named_modules())
     for row in structure:
         layer = layers.get(row["name"])
-        if not isinstance(layer, _CONV):
+        if not isinstance(layer, CONV):
             came = "is not in the model" if layer is None else f"is a {type(layer).__name__}"
             raise ConfigError(f"structure: {row['name']!r} {came}; expected a convolution there. "
                               "Give the model that was separated.")  # fmt: skip

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import nn
 
@@ -17,8 +16,12 @@ from convoxel.errors import ConfigError
 
 __all__ = [
     "ACTIVATIONS",
+    "CONV",
+    "CONV_TRANSPOSE",
     "LEAKY_SLOPE",
     "NORMS",
+    "ConvLayer",
+    "TransposedLayer",
     "activation",
     "adaptive_average_pool",
     "average_pool",
@@ -37,13 +40,22 @@ __all__ = [
 
 Sizes = int | Sequence[int]
 
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+ConvLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d
+TransposedLayer = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+
+#: PyTorch's convolutions, for ``isinstance``.
+CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONV_TRANSPOSE = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+# One class a number of axes. PyTorch declares their sizes as tuples of just so many numbers.
+_CONV: tuple[Callable[..., ConvLayer], ...] = CONV
+_CONV_TRANSPOSE: tuple[Callable[..., TransposedLayer], ...] = CONV_TRANSPOSE
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _INSTANCE_NORM = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-_MAX_POOL = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-_AVERAGE_POOL = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+_MAX_POOL: tuple[Callable[..., nn.Module], ...] = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+_AVERAGE_POOL: tuple[Callable[..., nn.Module], ...] = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _ADAPTIVE_AVERAGE_POOL = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+_ZERO_PAD: tuple[Callable[..., nn.Module], ...] = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 _LINEAR_MODE = ("linear", "bilinear", "trilinear")
 
 
@@ -93,7 +105,7 @@ def conv(
     dilation: Sizes = 1,
     groups: int = 1,
     bias: bool = True,
-) -> nn.Module:
+) -> ConvLayer:
     """Return ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d``.
 
     Takes ``(n, in_channels, *spatial)``. Raises ConfigError when ``dims`` is not 1, 2 or 3.
@@ -104,10 +116,10 @@ def conv(
     return _CONV[check_dims(dims) - 1](
         in_channels,
         out_channels,
-        sizes_of(dims, kernel_size),  # type: ignore[arg-type]
-        stride=sizes_of(dims, stride),  # type: ignore[arg-type]
-        padding=padding if isinstance(padding, str) else sizes_of(dims, padding),  # type: ignore[arg-type]
-        dilation=sizes_of(dims, dilation),  # type: ignore[arg-type]
+        sizes_of(dims, kernel_size),
+        stride=sizes_of(dims, stride),
+        padding=padding if isinstance(padding, str) else sizes_of(dims, padding),
+        dilation=sizes_of(dims, dilation),
         groups=groups,
         bias=bias,
     )
@@ -125,7 +137,7 @@ def conv_transpose(
     dilation: Sizes = 1,
     groups: int = 1,
     bias: bool = True,
-) -> nn.Module:
+) -> TransposedLayer:
     """Return ``nn.ConvTranspose1d``, ``2d`` or ``3d``.
 
     Takes ``(n, in_channels, *spatial)``. Raises ConfigError when ``dims`` is not 1, 2 or 3.
@@ -136,13 +148,13 @@ def conv_transpose(
     return _CONV_TRANSPOSE[check_dims(dims) - 1](
         in_channels,
         out_channels,
-        sizes_of(dims, kernel_size),  # type: ignore[arg-type]
-        stride=sizes_of(dims, stride),  # type: ignore[arg-type]
-        padding=sizes_of(dims, padding),  # type: ignore[arg-type]
-        output_padding=sizes_of(dims, output_padding),  # type: ignore[arg-type]
+        sizes_of(dims, kernel_size),
+        stride=sizes_of(dims, stride),
+        padding=sizes_of(dims, padding),
+        output_padding=sizes_of(dims, output_padding),
         groups=groups,
         bias=bias,
-        dilation=sizes_of(dims, dilation),  # type: ignore[arg-type]
+        dilation=sizes_of(dims, dilation),
     )
 
 
@@ -268,12 +280,12 @@ def average_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, 
     strides = kernel if stride is None else sizes_of(dims, stride)
     pads = sizes_of(dims, padding)
     if dims == 3 and any(pads):
-        both: Any = tuple(pad for pad in reversed(pads) for _ in range(2))  # the last axis comes first
-        return nn.Sequential(nn.ConstantPad3d(both, 0.0), nn.AvgPool3d(kernel, stride=strides))  # type: ignore[arg-type]
+        both = tuple(pad for pad in reversed(pads) for _ in range(2))  # the last axis comes first
+        return nn.Sequential(_ZERO_PAD[dims - 1](both, 0.0), _AVERAGE_POOL[dims - 1](kernel, stride=strides))
     return _AVERAGE_POOL[dims - 1](
-        kernel,  # type: ignore[arg-type]
-        stride=strides,  # type: ignore[arg-type]
-        padding=pads,  # type: ignore[arg-type]
+        kernel,
+        stride=strides,
+        padding=pads,
     )
 
 
@@ -314,7 +326,7 @@ def resize(dims: int, scale: Sizes, mode: str = "linear") -> nn.Module:
     """
     if mode not in ("linear", "nearest"):
         raise ConfigError(f"mode is {mode!r}, but it can be 'linear' or 'nearest'.")
-    factor: Any = scale if isinstance(scale, int) else tuple(map(float, sizes_of(dims, scale)))
+    factor = float(scale) if isinstance(scale, int) else tuple(map(float, sizes_of(dims, scale)))
     if mode == "nearest":
         return nn.Upsample(scale_factor=factor, mode="nearest")
     return nn.Upsample(scale_factor=factor, mode=_LINEAR_MODE[check_dims(dims) - 1], align_corners=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -237,14 +237,13 @@ def upsamplers(dims: int, in_channels: int, out_channels: int, scale: int = 2) -
     """
     if isinstance(scale, bool) or not isinstance(scale, int) or scale < 2:
         raise ConfigError(f"upsamplers: scale is {scale!r}, but it must be a whole number of at least 2.")
-    ways: dict[str, tuple[str, dict[str, Any]]] = {
-        f"transposed, kernel {kernel}": ("transposed", {"kernel_size": kernel})
-        for kernel in (scale, scale + 1, 2 * scale)
+    of = partial(Upsample, dims, in_channels, out_channels, scale)
+    transposed: dict[str, nn.Module] = {
+        f"transposed, kernel {kernel}": of("transposed", kernel_size=kernel) for kernel in (scale, scale + 1, 2 * scale)
     }
-    ways |= {
-        "nearest + convolution": ("resize", {"mode": "nearest"}),
-        "linear + convolution": ("resize", {"mode": "linear"}),
-        "convolution + pixel shuffle": ("shuffle", {}),
-        "un-pooling + convolution": ("unpool", {}),
+    return transposed | {
+        "nearest + convolution": of("resize", mode="nearest"),
+        "linear + convolution": of("resize", mode="linear"),
+        "convolution + pixel shuffle": of("shuffle"),
+        "un-pooling + convolution": of("unpool"),
     }
-    return {name: Upsample(dims, in_channels, out_channels, scale, kind, **more) for name, (kind, more) in ways.items()}

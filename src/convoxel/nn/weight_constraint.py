@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from convoxel.errors import ConfigError
 from convoxel.nn.kind import KINDS, Kernel, check_kinds, kernels
@@ -106,7 +107,7 @@ def constrain(
     *,
     kinds: Iterable[str] = _USUAL,
     optimiser: torch.optim.Optimizer | None = None,
-) -> Any:
+) -> RemovableHandle | None:
     """Project the kernels of ``model`` now, and with ``optimiser`` after each of its steps too.
 
     Constraints are applied in the order given. That of ``[NonNegative(), MaxNorm(3.0)]`` is the projection onto
@@ -137,7 +138,11 @@ def constrain(
             constraint.project(kernel)
     if optimiser is None:
         return None
-    return optimiser.register_step_post_hook(lambda *step: constrain(model, constraints, kinds=kinds))
+
+    def project(*step: object) -> None:
+        constrain(model, constraints, kinds=kinds)
+
+    return optimiser.register_step_post_hook(project)
 
 
 def l2_penalty(model: nn.Module, kinds: Iterable[str] | Mapping[str, float] = _USUAL) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,15 @@ from convoxel.nn.functional.border import border_index, check_mode
 from convoxel.nn.functional.correlation import Padding, Sizes, correlate
 from convoxel.nn.functional.resize import axis_taps, check_options, resize
 
-__all__ = ["FORMS", "ORDERS", "Pattern", "convolution_matrix", "resize_matrix", "transposed_matrix"]
+__all__ = ["FORMS", "ORDERS", "Matrix", "Pattern", "convolution_matrix", "resize_matrix", "transposed_matrix"]
 
 FORMS = ("scipy", "torch", "dense", "operator")
 ORDERS = ("row", "column")
 
-Ints = NDArray[Any]
+Array = NDArray[Any]
+# A tensor or array of weights; the matrix in one of ``FORMS``. SciPy, which holds two of them, has no types.
+Weights = Any
+Matrix = Any
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class Pattern:
     nothing repeats, and in ``taps`` which weight stands there, counted through channels and kernel.
     """
 
-    start: Ints
-    columns: Ints
-    taps: Ints
+    start: Array
+    columns: Array
+    taps: Array
     output: tuple[int, ...]
 
 
@@ -72,7 +75,7 @@ def find_pattern(
 
 
 def convolution_matrix(
-    w: Any,
+    w: Weights,
     size: Sizes,
     *,
     stride: Sizes = 1,
@@ -82,7 +85,7 @@ def convolution_matrix(
     padding_mode: str = "zeros",
     form: str = "scipy",
     order: str = "row",
-) -> Any:
+) -> Matrix:
     """Return the matrix M of a correlation: ``M @ x.ravel() == correlate(x, w, …).ravel()`` for x without a batch.
 
     M[(o, p), (c, q)] = Σ of w[o, c, m] over all m with s p + d m − p_before = q (Goodfellow et al. 2016, §9.1).
@@ -122,9 +125,12 @@ def convolution_matrix(
     pairs = resolve_padding(padding, kernel, strides, dilations, sizes)
     into, out = (w.shape[1] * groups, *sizes), w.shape[0]
     if form == "operator":
-        window: dict[str, Any] = {"stride": strides, "padding": pairs, "dilation": dilations, "groups": groups}
         weights = torch.as_tensor(w).detach()
-        return _operator(lambda x: correlate(x, weights, **window, padding_mode=padding_mode), into, weights, order)
+        layer = partial(
+            correlate, w=weights, stride=strides, padding=pairs, dilation=dilations, groups=groups,
+            padding_mode=padding_mode,
+        )  # fmt: skip
+        return _operator(layer, into, weights, order)
     pattern = find_pattern(sizes, kernel, strides, pairs, dilations, padding_mode, w.shape[1])
     shapes = (out, *pattern.output), into
     if form == "scipy":
@@ -142,7 +148,7 @@ def convolution_matrix(
 
 
 def transposed_matrix(
-    w: Any,
+    w: Weights,
     size: Sizes,
     *,
     stride: Sizes = 1,
@@ -153,7 +159,7 @@ def transposed_matrix(
     groups: int = 1,
     form: str = "scipy",
     order: str = "row",
-) -> Any:
+) -> Matrix:
     """Return the matrix of a transposed convolution: exactly the transpose of the convolution's (DV §4).
 
     ``M @ x.ravel() == conv_transpose(x, w, …).ravel()`` for x without a batch.
@@ -213,7 +219,7 @@ def resize_matrix(
     form: str = "scipy",
     order: str = "row",
     dims: int | None = None,
-) -> Any:
+) -> Matrix:
     """Return the matrix of a resize of one channel: ``M @ x.ravel() == resize(x, output_size, …).ravel()``.
 
     An interpolation is linear in the values, and along each axis for itself: M is the Kronecker product of its axes.
@@ -242,11 +248,11 @@ def resize_matrix(
     axes = dims or (1 if isinstance(size, int) else len(size))
     sizes, outputs = check_sizes(name, "size", size, axes), check_sizes(name, "output_size", output_size, axes)
     if form == "operator":
-        options: dict[str, Any] = {"mode": mode, "order": order_of_spline, "align_corners": align_corners}
-        one = torch.zeros((), dtype=torch.float64)
-        # A channel of its own, which resize keeps.
-        make = lambda x: resize(x[:, None], outputs, **options, antialias=antialias)[:, 0]  # noqa: E731
-        return _operator(make, sizes, one, order)
+        plain = partial(
+            resize, size=outputs, mode=mode, order=order_of_spline, align_corners=align_corners, antialias=antialias
+        )
+        # The one channel that resize keeps.
+        return _operator(lambda x: plain(x[:, None])[:, 0], sizes, torch.zeros((), dtype=torch.float64), order)
     factors = []
     for i, o in zip(sizes, outputs, strict=True):
         place, weight = axis_taps(i, o, mode, order_of_spline, align_corners, antialias)
@@ -281,8 +287,13 @@ def _check(name: str, form: str, order: str, padding_mode: str) -> None:
 
 
 def _csr(
-    w: Any, pattern: Pattern, groups: int, shapes: tuple[Sequence[int], Sequence[int]], order: str, padding_mode: str
-) -> Any:
+    w: Weights,
+    pattern: Pattern,
+    groups: int,
+    shapes: tuple[Sequence[int], Sequence[int]],
+    order: str,
+    padding_mode: str,
+) -> Matrix:
     from scipy import sparse
 
     values = w.detach().cpu().numpy() if isinstance(w, Tensor) else np.asarray(w)
@@ -306,8 +317,8 @@ def _csr(
 
 
 def _assemble(
-    w: Any, triplets: tuple[Ints, Ints, Ints], shapes: tuple[Sequence[int], Sequence[int]], form: str, order: str
-) -> Any:
+    w: Weights, triplets: tuple[Array, Array, Array], shapes: tuple[Sequence[int], Sequence[int]], form: str, order: str
+) -> Matrix:
     """A tensor whose element (row, column) sums the weights that belong there."""
     rows, columns, taps = triplets
     if order == "column":  # element k of the row-major order comes at place moved[k]
@@ -327,7 +338,7 @@ def _assemble(
     return flat.index_add(0, place[0] * shape[1] + place[1], values).reshape(shape)
 
 
-def _operator(layer: Callable[[Tensor], Tensor], into: Sequence[int], like: Tensor, order: str) -> Any:
+def _operator(layer: Callable[[Tensor], Tensor], into: Sequence[int], like: Tensor, order: str) -> Matrix:
     """A linear function of ``(n, *into)`` as an operator; its adjoint is its gradient, whatever the function is."""
     from scipy.sparse.linalg import LinearOperator
 
@@ -335,17 +346,17 @@ def _operator(layer: Callable[[Tensor], Tensor], into: Sequence[int], like: Tens
     empty = torch.zeros((1, *into), dtype=like.dtype, device=like.device)
     output = tuple(layer(empty).shape[1:])
 
-    def unravel(columns: NDArray[Any], shape: Sequence[int]) -> Tensor:
+    def unravel(columns: Array, shape: Sequence[int]) -> Tensor:
         each = [column.reshape(shape, order=flag) for column in np.asarray(columns).T]
         return torch.tensor(np.stack(each), dtype=like.dtype, device=like.device)
 
-    def ravel(results: Tensor) -> NDArray[Any]:
+    def ravel(results: Tensor) -> Array:
         return np.stack([result.ravel(order=flag) for result in results.detach().cpu().numpy()], axis=1)
 
-    def forward(columns: NDArray[Any]) -> NDArray[Any]:
+    def forward(columns: Array) -> Array:
         return ravel(layer(unravel(columns, into)))
 
-    def adjoint(columns: NDArray[Any]) -> NDArray[Any]:
+    def adjoint(columns: Array) -> Array:
         seeds = unravel(columns, output)
         with torch.enable_grad():
             x = empty.expand(len(seeds), *into).clone().requires_grad_()

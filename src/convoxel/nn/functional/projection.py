@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from convoxel.arithmetic.window import resolve_padding
 from convoxel.errors import ShapeError
 from convoxel.nn.functional.arguments import check_sizes
 from convoxel.nn.functional.correlation import Padding, Sizes
-from convoxel.nn.functional.matrix import find_pattern
+from convoxel.nn.functional.matrix import Matrix, find_pattern
 
 __all__ = ["Projection", "project_to_convolution"]
 
@@ -28,7 +28,7 @@ class Projection(NamedTuple):
 
 
 def project_to_convolution(
-    matrix: Any,
+    matrix: Matrix,
     size: Sizes,
     kernel_size: Sizes,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn.functional.arguments import check_sizes
 from convoxel.nn.functional.correlation import Sizes
+from convoxel.nn.functional.matrix import Array, Matrix
 
 __all__ = ["ToeplitzStructure", "toeplitz_structure"]
 
@@ -51,7 +52,7 @@ class ToeplitzStructure:
 
 
 def toeplitz_structure(
-    matrix: Any, size: Sizes, output_size: Sizes, *, stride: Sizes = 1, order: str = "row", tolerance: float = 0.0
+    matrix: Matrix, size: Sizes, output_size: Sizes, *, stride: Sizes = 1, order: str = "row", tolerance: float = 0.0
 ) -> ToeplitzStructure:
     """Return whether ``matrix`` is constant along diagonals, and how it is built.
 
@@ -93,7 +94,7 @@ def toeplitz_structure(
             f"{math.prod(outputs)}×{math.prod(sizes)} (output_size {outputs}, size {sizes}). Give the sizes "
             "it was made for."
         )
-    flag: Any = "C" if order == "row" else "F"
+    flag: Literal["C", "F"] = "C" if order == "row" else "F"
     o, *p = np.unravel_index(entries.row, (blocks[0], *outputs), order=flag)
     c, *q = np.unravel_index(entries.col, (blocks[1], *sizes), order=flag)
     steps = [b - s * a for a, b, s in zip(p, q, strides, strict=True)]
@@ -111,9 +112,9 @@ def toeplitz_structure(
 
 
 def _deviation(
-    values: Any,
-    channels: tuple[Any, Any],
-    steps: Sequence[Any],
+    values: Array,
+    channels: tuple[Array, Array],
+    steps: Sequence[Array],
     sizes: Sequence[int],
     outputs: Sequence[int],
     strides: Sequence[int],
