@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import convoxel as cx
@@ -214,6 +215,55 @@ def test_a_file_from_before_an_operator_gained_operands(saved: Path, monkeypatch
     monkeypatch.setattr("convoxel.graph.store.cvx._digest", lambda text, tensors, after_each=None: "same")
     changed(saved, program=json.dumps(content), sha256="same")
     assert cx.load(saved)(np.zeros((1, 3, 16, 16), np.float32))["height"] == 8
+
+
+class FirstVersion(nn.Module):
+    """The network of ``version1.cvx``: operators that have other names today, settings of today's names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.group = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.head = nn.Linear(8, 5)
+        for index, parameter in enumerate(self.parameters()):
+            numbers = torch.sin(torch.arange(parameter.numel()) * 0.7 + index) * 0.3
+            parameter.data = numbers.reshape(parameter.shape)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = torch.relu(self.stem(x))
+        pooled, places = F.max_pool2d(x, 2, return_indices=True)
+        z = F.channel_shuffle(self.group(F.max_unpool2d(pooled, places, 2)), 2)
+        z = F.pad(z, (1, 1, 0, 0), value=0.5)
+        w = F.pixel_shuffle(z, 2)
+        means = z.mean((2, 3))
+        return {
+            "scores": torch.log_softmax(self.head(means), 1),
+            "map": w,
+            "best": z.argmax(1),
+            "wide": F.relu(F.pad(self.stem.weight.mean() * x, (0, 0, 0, 0, 1, 2))),
+            "attention": torch.sigmoid(F.conv1d(means[:, None], self.head.weight[:1, None, :3], padding=1)),
+            "shape": F.pixel_unshuffle(w, 2).flatten(2).softmax(2),
+            "z": torch.cat([F.interpolate(pooled, scale_factor=2), x], 1)[:, ::3],
+        }
+
+
+def test_a_file_of_version_1_still_loads(tmp_path: Path) -> None:
+    path = Path(__file__).with_name("version1.cvx")
+    with safetensors.safe_open(path, framework="numpy") as file:
+        assert file.metadata()["version"] == "1" and json.loads(file.metadata()["program"])["algorithm"] == "fast"
+    loaded = cx.load(path)
+    assert isinstance(loaded, cx.Program)
+    assert (loaded.algorithm, loaded.precision, loaded.recorded) == ("auto", "high", None)
+    loaded.save(tmp_path / "net.cvx")
+    for program in (loaded, cx.load(tmp_path / "net.cvx")):
+        for sizes in ((8, 8), (10, 12)):
+            x = torch.randn(2, 3, *sizes, generator=torch.Generator().manual_seed(0))
+            with torch.no_grad():
+                expected = FirstVersion()(x)
+            found = program(x)
+            assert list(found) == list(expected)
+            for name, y in expected.items():
+                torch.testing.assert_close(found[name], y, atol=1e-4, rtol=1e-4, msg=name)
 
 
 def test_a_failed_write_leaves_the_old_file(saved: Path, program: cx.Program, monkeypatch: pytest.MonkeyPatch) -> None:
