@@ -241,8 +241,9 @@ class Plan(_core.Plan):
 
 def is_frozen(array: Any) -> bool:
     """Return whether nobody can write to an array any more: not through it, nor through what it is a view of."""
-    while isinstance(array, np.ndarray):
-        if array.flags.writeable:
+    base = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
             return False
-        array = array.base
-    return array is None
+        base = base.base
+    return base is None or is_of_file(array)
