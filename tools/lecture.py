@@ -84,7 +84,7 @@ ROWS = (
     Row("D11", "A trained network with separable layers", "nn.separate | convoxel separate"),
     Row("D12", "Depthwise-separable convolution", "nn.functional.depthwise_separable nn.DepthwiseSeparableConv"),
     Row("D13", "Model scaling",
-        "search.scales search.compound train.scaling.study_scaling draw.scaling.scaling | convoxel scale",
+        "search.scales search.compound train.study_scaling draw.scaling_chart.scaling | convoxel scale",
         "test_narrow_mobilenets_cost_what_their_paper_says test_published_figures"),
     Row("D14", "Architecture search under budgets", "search.find search.Budget draw.pareto | convoxel search"),
     Row("E1", "Sizes of all layers", "arithmetic.conv_sizes arithmetic.pool_sizes arithmetic.transposed_sizes "

@@ -32,7 +32,7 @@ def small_set(validation: object, gap: int) -> DataSet:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convoxel.data.source.open_mni152", small_set)
+    monkeypatch.setattr("convoxel.data.data_source.open_mni152", small_set)
     monkeypatch.setattr(demo, "_MODEL", {"levels": 2, "width": 4})
     monkeypatch.setattr(demo, "_TRAINING", {"steps_per_epoch": 4, "tensorboard": False})
 

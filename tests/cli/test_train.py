@@ -200,7 +200,7 @@ def test_reading_is_announced_only_if_it_takes_long(
     assert capsys.readouterr().out == ""
     monkeypatch.setattr("convoxel.cli.meter._PATIENCE_S", 0.01)
     with Meter(console()) as meter:
-        meter(Progress(0, 0, None, 0.0, None, None, None, None, "prepare"))
+        meter(Progress(phase="prepare"))
         time.sleep(0.3)
     assert capsys.readouterr().out == "reading data    0 %\n"
 

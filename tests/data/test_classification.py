@@ -142,7 +142,7 @@ def test_fingerprint_sees_every_change(tmp_path: Path) -> None:
 
 
 def test_cache_keeps_what_fits(tmp_path: Path) -> None:
-    from convoxel.data.sample import Cache
+    from convoxel.data.data_set import Cache
 
     found = data.load(volumes(tmp_path, 5), "segment")
     assert found.train[0] is found.train[0] and found.train[0] is next(iter(found.train))

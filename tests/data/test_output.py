@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from convoxel import data
-from convoxel.data.label import read_label
+from convoxel.data.label_file import read_label
 from convoxel.files import atomic
 from tests.support.refusal import refused
 

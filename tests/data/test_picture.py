@@ -15,7 +15,7 @@ from PIL import Image
 
 from convoxel import data
 from convoxel.data import picture
-from convoxel.data.label import read_label
+from convoxel.data.label_file import read_label
 from convoxel.errors import DataError
 from tests.support.refusal import refused
 

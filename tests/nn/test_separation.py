@@ -247,16 +247,16 @@ def test_refusals_of_networks() -> None:
 def test_D11_separate_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convoxel.train import TrainConfig, fit, separation
+    from convoxel.train import TrainConfig, fit, run_separation
 
     run, output = tmp_path / "run", tmp_path / "smaller"
     fit(TrainConfig.build(task="classify", data="digits", output=str(run), model="course_vgg", width=0.125, epochs=1,
                           steps_per_epoch=2, batch_size=4, tensorboard=False))  # fmt: skip
-    monkeypatch.setitem(separation._CLOCKS, "convoxel", weights_as_time)
+    monkeypatch.setitem(run_separation._CLOCKS, "convoxel", weights_as_time)
     assert main(["separate", str(run), "--max-error", "0.5", "--output", str(output), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["error"] <= 0.5 and figures["replacements"] and figures["output"] == str(output)
-    model = separation.load_separated(output)
+    model = run_separation.load_separated(output)
     x = torch.randn(3, 1, 8, 8)
     assert np.allclose(cx.load(output / "network.cvx")(x.numpy()), model(x).detach().numpy(), atol=1e-4)
     plot = tmp_path / "trials.svg"
@@ -276,4 +276,4 @@ def test_D11_separate_command(
     assert "batch: got 0; expected" in refused_command(capsys, "separate", run, "--batch", "0")
     (output / "separation.json").write_text("{")
     with pytest.raises(cx.DataError, match="expected the file that `convoxel separate --output` wrote"):
-        separation.load_separated(output)
+        run_separation.load_separated(output)

@@ -169,21 +169,21 @@ def configure(folder: Path, **entries: Any) -> TrainConfig:
 
 
 def test_D7_norms_never_exceed_the_bound_during_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from convoxel.train import constraint, loop
+    from convoxel.train import loop, optimisation
 
     largest: list[float] = []
 
     def watched(config: TrainConfig, model: nn.Module) -> None:
-        constraint.hold_constraints(config, model)
+        optimisation.hold_constraints(config, model)
         largest.append(max(norm for kernel in kernels(model) for norm in unit_norms(kernel.layer)))
 
     monkeypatch.setattr(loop, "hold_constraints", watched)
     config = configure(tmp_path / "run").override(["constraints.max_norm=0.4", "constraints.l2.linear=0.01"])
     fit(config)
     assert len(largest) == 3 and max(largest) <= 0.4 < 1.01 * max(largest), "the bound is met, and reached"
-    model, stored, _ = load_model(tmp_path / "run", "last")
-    assert stored.constraints.max_norm == 0.4
-    assert max(norm for kernel in kernels(model) for norm in unit_norms(kernel.layer)) <= 0.4
+    run = load_model(tmp_path / "run", "last")
+    assert run.config.constraints.max_norm == 0.4
+    assert max(norm for kernel in kernels(run.network) for norm in unit_norms(kernel.layer)) <= 0.4
 
 
 def test_configuration_of_constraints() -> None:

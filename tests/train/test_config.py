@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from convoxel.errors import ConfigError
+from convoxel.predict.tile_size import InputSizes, plan_patch, plan_tile
 from convoxel.train.config import TrainConfig
-from convoxel.train.defaults import plan_patch, plan_run, plan_tile
+from convoxel.train.defaults import plan_run
 from convoxel.train.schedule import learning_rate, measure_fraction
 
 pytestmark = pytest.mark.smoke
@@ -168,11 +169,11 @@ def test_plan_refuses_flips_of_missing_axes() -> None:
 
 
 def test_tile_covers_small_images_and_bounds_large_ones() -> None:
-    assert plan_tile((35, 51, 36), (40, 56, 40), 8) == (40, 56, 40)
-    assert plan_tile((20, 60, 20), (40, 56, 40), 8) == (24, 64, 24)
-    large = plan_tile((512, 512, 512), (40, 40, 40), 8)
+    assert plan_tile((35, 51, 36), (40, 56, 40), InputSizes(8, 8)) == (40, 56, 40)
+    assert plan_tile((20, 60, 20), (40, 56, 40), InputSizes(8, 8)) == (24, 64, 24)
+    large = plan_tile((512, 512, 512), (40, 40, 40), InputSizes(8, 8))
     assert max(large) <= 96 and all(side % 8 == 0 and side >= 40 for side in large)
-    assert plan_patch((5, 5), 16, 100) == (16, 16)
+    assert plan_patch((5, 5), InputSizes(16, 16), 100) == (16, 16)
 
 
 def test_schedule_rises_falls_and_ends_low() -> None:

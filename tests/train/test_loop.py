@@ -208,20 +208,20 @@ def test_tensorboard_events_are_written(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_costs_the_events_not_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from convoxel.train import record
+    from convoxel.train import run_record
 
     def fail(self: Any, event: Any) -> None:
         raise OSError(28, "No space left on device")
 
     row = {"step": 1, "train_loss": 1.0, "validation_loss": 1.0, "metric": 0.5, "per_class": {}, "learning_rate": 0.1}
-    kept = record.Record(tmp_path / "a")
-    monkeypatch.setattr(record._Events, "_write", fail)
+    kept = run_record.RunRecord(tmp_path / "a")
+    monkeypatch.setattr(run_record._Events, "_write", fail)
     with pytest.warns(RuntimeWarning, match=r"tensorboard: no more events are written \(No space left"):
         kept.write_metrics([row])
     kept.write_metrics([row])
     assert (tmp_path / "a/metrics.jsonl").is_file()
     with pytest.warns(RuntimeWarning, match=r"tensorboard: no events are written \(No space left"):
-        record.Record(tmp_path / "b")
+        run_record.RunRecord(tmp_path / "b")
 
 
 def test_a_model_of_the_other_task_is_refused_before_the_data_are_read(tmp_path: Path) -> None:

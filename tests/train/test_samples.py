@@ -1,49 +1,41 @@
-"""Samples on their way into a batch: normalised, cut, changed at random but reproducibly; losses and figures."""
+"""Samples in batches: normalised, cut, changed at random but reproducibly."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from monai.losses import DiceCELoss
-from numpy.typing import NDArray
 
+from convoxel.data import Sample
 from convoxel.errors import DataError
+from convoxel.predict.intensity import Intensity
+from convoxel.predict.network_call import resize
+from convoxel.predict.trained_run import DataFacts
 from convoxel.train.augment import Augmentation
-from convoxel.train.batch import Batches, resize
+from convoxel.train.batch_norm import set_mode, slow_statistics
 from convoxel.train.config import TrainConfig
 from convoxel.train.defaults import plan_run
-from convoxel.train.examples import Examples
-from convoxel.train.intensity import Intensity
-from convoxel.train.loss import build_loss, combine_segmentation_loss, overlap_sums
-from convoxel.train.metrics import Tally, confusion, dice
-from convoxel.train.norm import set_mode, slow_statistics
+from convoxel.train.training_batch import Batches
 
 pytestmark = pytest.mark.smoke
 
 
-@dataclass(frozen=True)
-class Piece:
-    name: str
-    image: NDArray[np.float32]
-    label: Any
-    affine: Any = None
-    spacing_mm: Any = None
-
-
-def pieces(count: int = 5, size: tuple[int, ...] = (9, 10, 11), classify: bool = False) -> list[Piece]:
+def pieces(count: int = 5, size: tuple[int, ...] = (9, 10, 11), classify: bool = False) -> list[Sample]:
     rng = np.random.default_rng(0)
     found = []
     for index in range(count):
         image = rng.normal(10 * index, 2, (1, *size)).astype(np.float32)
         label = index % 2 if classify else rng.integers(0, 3, size).astype(np.uint8)
         image.flags.writeable = False
-        found.append(Piece(f"p{index}", image, label))
+        found.append(Sample(f"p{index}", image, label))
     return found
+
+
+def facts(classes: int, intensity: Intensity | None = None) -> DataFacts:
+    return DataFacts(tuple(map(str, range(classes))), 3, 1, intensity or Intensity("sample"), None, "", "pieces")
 
 
 def planned(**entries: Any) -> TrainConfig:
@@ -56,7 +48,7 @@ def planned(**entries: Any) -> TrainConfig:
 
 def test_batches_are_functions_of_their_number() -> None:
     config = planned()
-    one, two = (Batches(pieces(), config, Intensity("sample"), 3) for _ in range(2))
+    one, two = (Batches(pieces(), config, facts(3)) for _ in range(2))
     later = [one.batch(step) for step in (0, 7, 3)]
     for step, batch in zip((0, 7, 3), later, strict=True):
         again = two.batch(step)
@@ -64,12 +56,12 @@ def test_batches_are_functions_of_their_number() -> None:
         assert batch.names == again.names
     assert later[0].images.shape == (2, 1, 8, 8, 8) and later[0].images.dtype == torch.float32
     assert later[0].targets.shape == (2, 8, 8, 8) and later[0].targets.dtype == torch.int64
-    other = Batches(pieces(), planned(seed=1), Intensity("sample"), 3).batch(0)
+    other = Batches(pieces(), planned(seed=1), facts(3)).batch(0)
     assert not torch.equal(other.images, later[0].images)
 
 
 def test_every_sample_comes_once_per_round() -> None:
-    batches = Batches(pieces(), planned(augment=False), Intensity("sample"), 3)
+    batches = Batches(pieces(), planned(augment=False), facts(3))
     names = [name for step in range(5) for name in batches.batch(step).names]
     assert sorted(names[:5]) == sorted(names[5:]) == [f"p{index}" for index in range(5)]
     assert names[:5] != names[5:]
@@ -77,7 +69,7 @@ def test_every_sample_comes_once_per_round() -> None:
 
 @pytest.mark.parametrize("workers", [0, 3])
 def test_iterate_goes_on_from_any_step(workers: int) -> None:
-    batches = Batches(pieces(), planned(num_workers=workers), Intensity("sample"), 3)
+    batches = Batches(pieces(), planned(num_workers=workers), facts(3))
     sequence = batches.iterate(4)
     try:
         for step in range(4, 9):
@@ -87,7 +79,7 @@ def test_iterate_goes_on_from_any_step(workers: int) -> None:
 
 
 def test_a_sample_without_label_is_named() -> None:
-    batches = Batches([Piece("odd", np.zeros((1, 8, 8, 8), np.float32), None)], planned(), Intensity("sample"), 3)
+    batches = Batches([Sample("odd", np.zeros((1, 8, 8, 8), np.float32), None)], planned(), facts(3))
     with pytest.raises(DataError, match="odd has no label"):
         batches.batch(0)
 
@@ -95,7 +87,7 @@ def test_a_sample_without_label_is_named() -> None:
 def test_classes_are_resized_and_normalised() -> None:
     config = planned(task="classify", levels=None, patch=(8, 8), augment=False)
     intensity = Intensity("dataset", (20.0,), (2.0,))
-    batch = Batches(pieces(size=(9, 7), classify=True), config, intensity, 2).batch(0)
+    batch = Batches(pieces(size=(9, 7), classify=True), config, facts(2, intensity)).batch(0)
     assert batch.images.shape == (2, 1, 8, 8) and batch.targets.shape == (2,)
     same = np.ones((1, 8, 8), np.float32)
     assert resize(same, (8, 8)) is same
@@ -163,58 +155,6 @@ def test_thick_slices_are_turned_in_their_plane_only() -> None:
         assert mask is not None and (mask == mask[:1, :1]).all()
 
 
-def test_normalisation_ignores_padding_and_survives_constants() -> None:
-    image = np.zeros((2, 4, 5), np.float32)
-    image[0, 1:3] = np.array([1, 3, 1, 3, 1], np.float32)
-    found = Intensity("sample").statistics(image)
-    assert found.mean.tolist() == pytest.approx([1.8, 0.0]) and found.floor.tolist() == [0, 0]
-    assert found.std[0] == pytest.approx(np.std([1, 3, 1, 3, 1])) and found.std[1] == 1
-    normal = found.normalise(image)
-    assert normal.dtype == np.float32 and np.isfinite(normal).all()
-    assert Intensity.from_dict(Intensity("dataset", (1.0,), (0.0,)).to_dict()) == Intensity("dataset", (1.0,), (0.0,))
-    assert np.isfinite(Intensity("dataset", (1.0,), (0.0,)).statistics(image[:1]).normalise(image[:1])).all()
-
-
-def test_scored_loss_equals_the_training_loss() -> None:
-    torch.manual_seed(0)
-    logits, target = torch.randn(1, 3, 4, 5, 6), torch.randint(0, 3, (1, 4, 5, 6))
-    wanted = build_loss("segment")(logits, target).item()
-    entropy, sums = 0.0, torch.zeros(3, 3, dtype=torch.float64)
-    for part in (slice(0, 1), slice(1, 4)):
-        more = overlap_sums(logits[0, :, part], target[0, part])
-        entropy, sums = entropy + more[0], sums + more[1]
-    assert combine_segmentation_loss(entropy, sums, 120) == pytest.approx(wanted, rel=1e-5)
-    reference = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-    assert reference(logits, target[:, None]).item() == pytest.approx(wanted)
-
-
-def test_dice_by_hand() -> None:
-    truth, predicted = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 0])
-    counts = confusion(truth, predicted, 4)
-    assert counts.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
-    found = dice(counts)
-    assert found[:3].tolist() == pytest.approx([0.5, 0.8, 0.0]) and np.isnan(found[3])
-
-
-def test_tally_of_volumes_skips_absent_classes() -> None:
-    tally = Tally("segment", ("air", "a", "b"))
-    tally.add_volume("one", np.array([[5, 0, 0], [0, 4, 0], [0, 0, 0]]), 0.5)
-    tally.add_volume("two", np.array([[5, 0, 0], [2, 2, 0], [0, 0, 3]]), 1.5)
-    figures = tally.figures()
-    assert figures["per_class"] == pytest.approx({"a": (1 + 4 / 6) / 2, "b": 1.0})
-    assert figures["metric"] == pytest.approx(((1 + 4 / 6) / 2 + 1) / 2) and figures["loss"] == 1.0
-    assert figures["samples"][0] == {"name": "one", "dice": {"air": 1.0, "a": 1.0, "b": None}, "metric": 1.0}
-
-
-def test_tally_of_classes() -> None:
-    tally = Tally("classify", ("cat", "dog", "owl"))
-    for truth, predicted in ((0, 0), (0, 1), (1, 1)):
-        tally.add_class("x", truth, predicted, 0.9, 0.1)
-    figures = tally.figures()
-    assert figures["metric"] == pytest.approx(2 / 3)
-    assert figures["per_class"] == {"cat": 0.5, "dog": 1.0, "owl": None}
-
-
 def test_statistics_are_fixed_in_the_last_phase() -> None:
     model = torch.nn.Sequential(torch.nn.Conv1d(1, 2, 1), torch.nn.BatchNorm1d(2), torch.nn.Dropout(0.5))
     slow_statistics(model)
@@ -223,53 +163,6 @@ def test_statistics_are_fixed_in_the_last_phase() -> None:
     assert all(layer.training for layer in model)
     set_mode(model, 0.8)
     assert [layer.training for layer in model] == [True, False, True]
-
-
-def test_examples_are_upright_slices_of_the_labelled_part() -> None:
-    image = np.arange(4 * 5 * 3, dtype=np.float32).reshape(1, 4, 5, 3)
-    label = np.zeros((4, 5, 3), np.uint8)
-    label[:, :, 2] = 1
-    examples = Examples(1)
-    examples.offer(0, Piece("head", image, label, np.diag([1.0, 2.0, 3.0, 1.0])), label)
-    arrays = examples.arrays()
-    assert arrays["images"].shape == (6, 5, 4) and arrays["labels"].min() == 1
-    assert arrays["names"][0] == "head, slice 2"
-    assert arrays["images"][0, 0, 0] == image[0, 3, 4, 2]  # top left: front, patient's right
-    assert arrays["marks"][0].tolist() == ["A", "P", "R", "L"]
-    assert arrays["spacing"][0].tolist() == [2, 1]
-    flipped = Examples(1)
-    flipped.offer(0, Piece("head", image[:, ::-1], label, np.diag([-1.0, 2.0, 3.0, 1.0])), label)
-    assert (flipped.arrays()["images"] == arrays["images"]).all()
-
-
-@pytest.mark.parametrize(("across", "letters"), [(0, "SIAP"), (1, "SIRL"), (2, "APRL")])
-def test_examples_are_cut_across_the_shortest_axis(across: int, letters: str) -> None:
-    size = [6, 7, 8]
-    size[across] = 3
-    label = np.zeros(size, np.uint8)
-    label[-1, -1, -1] = 1  # right, front, top
-    examples = Examples(1)
-    examples.offer(0, Piece("v", label[None].astype(np.float32), label, np.eye(4)), label)
-    arrays = examples.arrays()
-    assert arrays["labels"].shape[1:] == tuple(size[axis] for axis in (2, 1, 0) if axis != across)
-    assert arrays["labels"][0, 0, 0] == 1
-    assert "".join(arrays["marks"][0]) == letters
-
-
-def test_examples_of_planes_colours_and_classes() -> None:
-    planes = Examples(10)
-    for index in range(10):
-        size = (4, 4) if index else (6, 2)
-        planes.offer(index, Piece(str(index), np.ones((1, *size), np.float32), np.ones(size, np.uint8)),
-                     np.ones(size, np.uint8))  # fmt: skip
-    assert planes.arrays()["images"].shape == (6, 6, 4)
-    colours = Examples(2)
-    for index in range(2):
-        colours.offer(index, Piece("c", np.ones((3, 4, 5), np.float32), index), 1 - index)
-    arrays = colours.arrays()
-    assert arrays["images"].shape == (2, 4, 5, 3)
-    assert (arrays["labels"].tolist(), arrays["predictions"].tolist()) == ([0, 1], [1, 0])
-    assert Examples(3).arrays() == {}
 
 
 def test_source_uses_no_unsafe_reader() -> None:

@@ -12,7 +12,7 @@ from convoxel.cli import main
 from convoxel.draw.scaling_chart import scaling
 from convoxel.errors import ConfigError
 from convoxel.train import Progress
-from convoxel.train.scaling import study_scaling
+from convoxel.train.scaling_study import study_scaling
 from tests.support.drawing import needs_pixels
 
 SHORT = {"steps_per_epoch": 40, "batch_size": 32, "precision": "float32", "validation": 200}
@@ -22,7 +22,7 @@ SHORT = {"steps_per_epoch": 40, "batch_size": 32, "precision": "float32", "valid
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of the commands take two steps."""
     quick = {**SHORT, "steps_per_epoch": 2}
-    monkeypatch.setattr("convoxel.train.scaling._SETTINGS", quick)
+    monkeypatch.setattr("convoxel.train.scaling_study._SETTINGS", quick)
 
 
 @needs_pixels

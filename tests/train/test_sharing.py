@@ -16,7 +16,7 @@ from convoxel.data import load
 from convoxel.draw.sharing_chart import sharing
 from convoxel.errors import ConfigError, DataError
 from convoxel.nn import functional as cf
-from convoxel.train.sharing import SHARING, read_arrays, study_sharing
+from convoxel.train.sharing_study import SHARING, read_arrays, study_sharing
 from tests.support.refusal import refused_command
 
 

@@ -16,10 +16,11 @@ from torch.nn.functional import cross_entropy
 from convoxel import models
 from convoxel.cli import main
 from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.predict.tile_size import InputSizes, plan_patch, plan_tile
 from convoxel.train import TrainConfig, evaluate, fit, load_model
-from convoxel.train.defaults import Fit, plan_patch, plan_run, plan_tile
-from convoxel.train.inference import load_predictor
+from convoxel.train.defaults import plan_run
 from convoxel.train.loss import measure_loss
+from convoxel.train.run_folder import load_predictor
 
 SHORT: dict[str, Any] = {
     "epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "threads": 1, "tensorboard": False, "precision": "float32",
@@ -72,11 +73,11 @@ def test_borders_are_seen_and_not_lost(tmp_path: Path, pictures: Path) -> None:
     run = tmp_path / "run"
     fit(segment(pictures, run, model="unet_ronneberger", levels=1, width=4))
     predictor = load_predictor(run, engine="torch")
-    assert predictor.fit == Fit(multiple=2, least=18, border=(8, 8))
+    assert predictor.sizes == InputSizes(multiple=2, least=18, border=(8, 8))
     image = np.random.default_rng(1).normal(100, 20, (1, 30, 26)).astype(np.float32)
     whole = predictor.logits(image)
-    model, _, _ = load_model(run)
-    statistics = predictor.intensity.statistics(image)
+    model = load_model(run).network
+    statistics = predictor.run.data.intensity.statistics(image)
     padded = np.pad(statistics.normalise(image), ((0, 0), (8, 8), (8, 8)), constant_values=0.0)
     with torch.no_grad():
         inner = model(torch.from_numpy(padded[None]))[0].numpy()
@@ -85,7 +86,7 @@ def test_borders_are_seen_and_not_lost(tmp_path: Path, pictures: Path) -> None:
 
 
 def test_sizes_of_networks_with_borders() -> None:
-    fit = Fit(multiple=16, least=188, border=(92, 92))
+    fit = InputSizes(multiple=16, least=188, border=(92, 92))
     assert fit.inner((572, 572)) == (388, 388) and fit.around((388, 388)) == (572, 572)
     assert [fit.above(side) for side in (1, 188, 189, 572)] == [188, 188, 204, 572]
     assert plan_patch(fit.around((300, 100)), fit, 1 << 40) == (492, 284)
@@ -166,9 +167,9 @@ def test_train_starts_from_weights(tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"Started from {len(source.state_dict()) - 2} tensors from " in capsys.readouterr().out
     report = json.loads((tmp_path / "run" / "weights.json").read_text())
     assert report["adapted"] == ["conv1.weight (3 → 1 channels)"] and report["fresh"] == ["fc.weight", "fc.bias"]
-    model, config, _ = load_model(tmp_path / "run")
-    torch.testing.assert_close(model.layer4[1].conv2.weight, source.layer4[1].conv2.weight, rtol=0, atol=1e-6)
-    assert config.weights == str(tmp_path / "start.safetensors")
+    loaded = load_model(tmp_path / "run")
+    torch.testing.assert_close(loaded.network.layer4[1].conv2.weight, source.layer4[1].conv2.weight, rtol=0, atol=1e-6)
+    assert loaded.config.weights == str(tmp_path / "start.safetensors")
     again = tmp_path / "again"
     fit(TrainConfig.build(**{**SHORT, "task": "classify", "data": "digits", "model": "resnet18", "width": 0.125,
                              "model_options": {"stem": "small"}, "output": str(again),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from convoxel.data import Sample
+    from convoxel.predict.trained_run import AnyRun
 
 __all__ = ["Comparison", "compare"]
 
@@ -56,14 +57,14 @@ class Comparison:
         return {**entries, "tile": list(self.tile), "speed_up": self.speed_up}
 
 
-def compare(model: Any, config: Any, meta: dict[str, Any], sample: Sample, tell: Callable[[str], None]) -> Comparison:
+def compare(run: AnyRun, sample: Sample, tell: Callable[[str], None]) -> Comparison:
     """Return how our engine and PyTorch predict ``sample`` through the same sliding window.
 
     Either engine runs one window unmeasured, then the whole volume twice, alternating, on as many threads;
     the better time counts.
 
     Args:
-        model, config, meta: as :func:`convoxel.train.load_model` returns them.
+        run: trained network.
         sample: an image with its label.
         tell: called with a line before each part.
     """
@@ -71,15 +72,15 @@ def compare(model: Any, config: Any, meta: dict[str, Any], sample: Sample, tell:
     import torch
 
     from convoxel.graph.compile import compile as compile_model
-    from convoxel.train.defaults import plan_tile
-    from convoxel.train.inference import build_predictor
+    from convoxel.predict.inference import build_predictor
+    from convoxel.predict.tile_size import plan_tile
 
-    reference = build_predictor(model, config, meta, engine="torch")
-    tile = plan_tile(sample.image.shape[1:], config.patch, reference.fit)
+    reference = build_predictor(run, engine="torch")
+    tile = plan_tile(sample.image.shape[1:], run.config.patch or (), reference.sizes)
     window = np.zeros((1, sample.image.shape[0], *tile), np.float32)
     tell("Compiling the network …")
     begun = time.perf_counter()
-    program = compile_model(model, torch.from_numpy(window), threads=torch.get_num_threads())
+    program = compile_model(run.network, torch.from_numpy(window), threads=torch.get_num_threads())
     compile_s = time.perf_counter() - begun
     calls: dict[str, Callable[[Any], Any]] = {"convoxel": program, "torch": reference.call}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -100,7 +101,7 @@ def compare(model: Any, config: Any, meta: dict[str, Any], sample: Sample, tell:
     maps = {name: values.argmax(axis=0).astype(np.uint8) for name, values in logits.items()}
     rms = float(np.sqrt(np.mean(np.square(logits["torch"], dtype=np.float64))))
     return Comparison(
-        dice={name: _dice(sample.label, found, meta["classes"]) for name, found in maps.items()},
+        dice={name: _dice(sample.label, found, run.data.classes) for name, found in maps.items()},
         difference=float(np.abs(logits["convoxel"] - logits["torch"]).max()) / rms,
         equal=float(np.mean(maps["convoxel"] == maps["torch"])),
         seconds={name: min(times) for name, times in seconds.items()},
@@ -125,8 +126,8 @@ class _Counter:
         return self.call(windows)
 
 
-def _dice(label: Any, found: Any, classes: list[str]) -> dict[str, float]:
-    from convoxel.train.metrics import confusion, dice
+def _dice(label: Any, found: Any, classes: Sequence[str]) -> dict[str, float]:
+    from convoxel.predict.metrics import confusion, dice
 
     values = dice(confusion(label, found, len(classes)))
     return {name: float(value) for name, value in list(zip(classes, values, strict=True))[1:]}

@@ -155,11 +155,11 @@ def _stop(result: RunResult, output: Path, minutes: float, screen: Console) -> N
 def _measure(output: Path, result: RunResult, field: list[int], screen: Console) -> dict[str, Any]:
     """Predict the held-out part with both engines, draw it, and return every figure."""
     from convoxel.train import load_model
-    from convoxel.train.evaluation import load_data
+    from convoxel.train.run_folder import load_data
 
     say(screen, f"Trained {duration(result.seconds)}, {result.steps} steps.")
-    model, config, meta = load_model(result.path)
-    dataset = load_data(config)
+    run = load_model(result.path)
+    dataset = load_data(run.config)
     sample = dataset.validation[0]
     status = screen.status("") if screen.is_terminal else None
 
@@ -170,7 +170,7 @@ def _measure(output: Path, result: RunResult, field: list[int], screen: Console)
             say(screen, text)
 
     with status or contextlib.nullcontext():
-        found = compare(model, config, meta, sample, tell)
+        found = compare(run, sample, tell)
     _print_table(screen, sample, found)
     pictures = _draw(output, dataset, sample, found)
     report = _report(result.path)
@@ -184,10 +184,10 @@ def _measure(output: Path, result: RunResult, field: list[int], screen: Console)
             "name": dataset.name,
             "train_shape": list(dataset.train.shapes[0]),
             "held_out_shape": list(sample.image.shape[1:]),
-            "gap": config.gap,
+            "gap": run.config.gap,
         },
         "training": {
-            "minutes": config.minutes,
+            "minutes": run.config.minutes,
             "seconds": result.seconds,
             "steps": result.steps,
             "best_metric": result.best_metric,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,7 +67,7 @@ def evaluate(
     _print(screen, figures, run)
 
 
-def _print(screen: Console, figures: dict[str, Any], run: Path) -> None:
+def _print(screen: Console, figures: Mapping[str, Any], run: Path) -> None:
     segment = "dice" in (figures["samples"] or [{}])[0]
     name = "Dice" if segment else "accuracy"
     rows = [(label, number(value)) for label, value in figures["per_class"].items()]

@@ -103,8 +103,8 @@ def _from_zoo(name: str, sizes: tuple[int, ...] | None, options: dict[str, Any],
 def _from_run(target: str, sizes: tuple[int, ...] | None) -> Choice:
     from convoxel.train import load_model
 
-    model, config, meta = load_model(target)
-    return Choice(model, f"{config.model} of {target}", sizes or (1, int(meta["channels"]), *(config.patch or ())))
+    run = load_model(target)
+    return Choice(run.network, f"{run.config.model} of {target}", sizes or run.input_shape)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -15,9 +15,9 @@ from convoxel.cli.screen import console, duration, emit, limit_threads, number, 
 from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
+    from convoxel.predict.run_progress import Progress
     from convoxel.search import Candidate, Scale
-    from convoxel.train.progress import Progress
-    from convoxel.train.scaling import ScalingStudy
+    from convoxel.train.scaling_study import ScalingStudy
 
 __all__ = ["check_plot", "scale", "train_scales"]
 
@@ -103,7 +103,7 @@ def train_scales(
     threads: int | None,
 ) -> ScalingStudy:
     """Return the networks trained, with a counter on stderr."""
-    from convoxel.train.scaling import study_scaling
+    from convoxel.train.scaling_study import study_scaling
 
     with limit_threads(threads), Counter("training") as counter:
 

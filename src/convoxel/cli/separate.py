@@ -41,7 +41,7 @@ def separate(
     Each layer is tried along space (k×1 then 1×k), along channels and each channel by itself, within a limit of
     error, or of accuracy on the validation part. The new network goes to --output.
     """
-    from convoxel.train.separation import save_separated, separate_run
+    from convoxel.train.run_separation import save_separated, separate_run
 
     if max_error is not None and max_accuracy_loss is not None:
         raise ConfigError("max_error: given with max_accuracy_loss; expected one limit. Leave one of them out.")
@@ -71,8 +71,7 @@ def separate(
         if output is not None:
             from convoxel.train import load_model
 
-            _, config, meta = load_model(run, which.value)
-            shape = (1, int(meta["channels"]), *(config.patch or ()))
+            shape = load_model(run, which.value).input_shape
             figures["output"] = str(save_separated(found, run, output, shape))
     if plot is not None:
         _draw(figures, plot)

@@ -38,7 +38,7 @@ def sharing(
     bears images that are moved. The distance says how far a trained layer is from being a convolution.
     """
     from convoxel.data import load
-    from convoxel.train.sharing import read_arrays, study_sharing
+    from convoxel.train.sharing_study import read_arrays, study_sharing
 
     screen = console(json)
     if output is not None and not output.absolute().parent.is_dir():

@@ -188,7 +188,7 @@ def _stored(run: Path) -> dict[str, Any]:
     except ConfigError:  # the file is for people; the checkpoint knows it too
         from convoxel.train import load_model
 
-        stored = load_model(run, "last")[1]
+        stored = load_model(run, "last").config
     return {"task": stored.task, "data": stored.data}
 
 

@@ -8,10 +8,10 @@ Read the files in this order: ``fault`` (messages), ``stream`` (bounded bytes), 
 Nothing is resampled, reoriented or resized here; nothing is read through pickle.
 """
 
-from convoxel.data.image import read_image
-from convoxel.data.output import write_image, write_label
-from convoxel.data.sample import DataSet, Entry, Intensity, Sample, Split
-from convoxel.data.source import check, load
+from convoxel.data.data_set import DataSet, Entry, Intensity, Sample, Split
+from convoxel.data.data_source import check, load
+from convoxel.data.image_file import read_image
+from convoxel.data.image_output import write_image, write_label
 from convoxel.files.fault import Problem
 
 __all__ = [

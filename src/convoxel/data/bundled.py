@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import nifti
-from convoxel.data.sample import Cache, DataSet, Entry, Sample, Split
+from convoxel.data.data_set import Cache, DataSet, Entry, Sample, Split
 from convoxel.data.split import DEFAULT, count_validation, divide_stratified
 from convoxel.errors import ConfigError, UnsupportedError
 from convoxel.files.fault import fault

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convoxel.data import image
-from convoxel.data.header import Header, agree
-from convoxel.data.part import find_parts, honour_parts, subfolders
-from convoxel.data.sample import Cache, DataSet, Entry, Sample, Split
+from convoxel.data import image_file
+from convoxel.data.data_set import Cache, DataSet, Entry, Sample, Split
+from convoxel.data.folder_parts import find_parts, honour_parts, subfolders
+from convoxel.data.image_header import Header, agree
 from convoxel.data.split import divide_stratified
 from convoxel.errors import DataError
 from convoxel.files.fault import ErrorCollector, fault, shown
@@ -45,7 +45,7 @@ def open_classes(folder: Path, validation: int | float | None, seed: int, errors
     headers: dict[str, Header] = {}
     for file in files:
         try:
-            headers[file.name] = image.read_header(file.path)
+            headers[file.name] = image_file.read_header(file.path)
         except DataError as error:
             errors.note(file.name, error)
     if not headers:
@@ -91,7 +91,7 @@ def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollect
                 ),
             )
             continue
-        images = image.list_images(place, errors)
+        images = image_file.list_images(place, errors)
         if not images:
             errors.note(
                 prefix,
@@ -105,7 +105,7 @@ def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollect
         label = classes.index(place.name)
         found += [_File(part, shown(f"{prefix}/{path.name}"), path, label) for path in images]
     for path in sorted(folder.iterdir()):
-        if not path.is_dir() and not image.is_clutter(path) and image.split_ending(path)[1]:
+        if not path.is_dir() and not image_file.is_clutter(path) and image_file.split_ending(path)[1]:
             errors.note(
                 path.name,
                 fault(
@@ -120,6 +120,6 @@ def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollect
 
 def _entry(file: _File, header: Header, dims: int, channels: int) -> Entry:
     def read() -> Sample:
-        return replace(image.read_image(file.path, dims, channels), name=file.name, label=file.label)
+        return replace(image_file.read_image(file.path, dims, channels), name=file.name, label=file.label)
 
     return Entry(file.name, header.shape, header.spacing_mm, read, file.label)

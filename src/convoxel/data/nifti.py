@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.header import Header
+from convoxel.data.image_header import Header
 from convoxel.errors import UnsupportedError
 from convoxel.files.fault import fault
 from convoxel.files.stream import check_inflation, file_size, inflate, read_bytes

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.header import Header
+from convoxel.data.image_header import Header
 from convoxel.errors import DataError, UnsupportedError
 from convoxel.files.fault import fault
 from convoxel.files.stream import MOST_DEFLATE_RATIO, file_size, read_bytes

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from convoxel.data import image
-from convoxel.data.header import Header, agree
-from convoxel.data.label import MOST_UNNAMED, class_count, class_names, read_label, to_classes, values_of
-from convoxel.data.part import find_parts, honour_parts
-from convoxel.data.sample import Cache, DataSet, Entry, Sample, Split
+from convoxel.data import image_file
+from convoxel.data.data_set import Cache, DataSet, Entry, Sample, Split
+from convoxel.data.folder_parts import find_parts, honour_parts
+from convoxel.data.image_header import Header, agree
+from convoxel.data.label_file import MOST_UNNAMED, class_count, class_names, read_label, to_classes, values_of
 from convoxel.data.split import divide_last
 from convoxel.errors import DataError
 from convoxel.files.fault import ErrorCollector, fault, shown
@@ -123,8 +123,8 @@ def _pair_files(part: str, folder: Path, errors: ErrorCollector) -> list[_Pair]:
 
 def _by_stem(folder: Path, prefix: str, errors: ErrorCollector) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in image.list_images(folder, errors):
-        stem = image.split_ending(path)[0]
+    for path in image_file.list_images(folder, errors):
+        stem = image_file.split_ending(path)[0]
         if stem in found:
             errors.note(
                 prefix + stem,
@@ -145,10 +145,10 @@ def _read_headers(pairs: list[_Pair], errors: ErrorCollector) -> dict[str, Heade
     headers = {}
     for pair in pairs:
         try:
-            found, label = image.read_header(pair.image), image.read_header(pair.label)
+            found, label = image_file.read_header(pair.image), image_file.read_header(pair.label)
             if label.dims == found.dims - 1 and found.affine is None:
                 # an array of three axes whose label has two: channels first
-                found = image.with_dims(pair.image, found, label.dims)
+                found = image_file.with_dims(pair.image, found, label.dims)
             if label.dims > found.dims:
                 # a flat image among volumes: the image is the odd one out, or both are; say both
                 raise fault(
@@ -157,7 +157,7 @@ def _read_headers(pairs: list[_Pair], errors: ErrorCollector) -> dict[str, Heade
                     "the same axes in both",
                     "Check that the two files belong together",
                 )
-            label = image.with_dims(pair.label, label, found.dims)
+            label = image_file.with_dims(pair.label, label, found.dims)
             _check_match(pair, found, label)
         except DataError as error:
             errors.note(pair.name, error)
@@ -232,7 +232,7 @@ def _find_classes(folder: Path, pairs: list[_Pair], errors: ErrorCollector) -> i
 
 def _entry(pair: _Pair, header: Header, dims: int, channels: int, count: int) -> Entry:
     def read() -> Sample:
-        sample = image.read_image(pair.image, dims, channels)
+        sample = image_file.read_image(pair.image, dims, channels)
         label_header, values = read_label(pair.label, dims)
         _check_match(pair, Header(sample.image.shape[1:], channels, sample.spacing_mm, sample.affine), label_header)
         label = np.ascontiguousarray(to_classes(pair.label, values, count))

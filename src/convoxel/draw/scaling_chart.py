@@ -8,7 +8,7 @@ from convoxel.draw.figure import Figure, beside
 from convoxel.draw.pareto_chart import Entry, pareto
 
 if TYPE_CHECKING:
-    from convoxel.train.scaling import ScalingStudy
+    from convoxel.train.scaling_study import ScalingStudy
 
 __all__ = ["scaling"]
 
@@ -17,9 +17,9 @@ def scaling(study: ScalingStudy) -> Figure:
     """Return quality over parameters and, beside it, over multiply–adds.
 
     Args:
-        study: of :func:`convoxel.train.scaling.study_scaling`.
+        study: of :func:`convoxel.train.scaling_study.study_scaling`.
 
-    >>> from convoxel.train.scaling import Scaled, ScalingStudy
+    >>> from convoxel.train.scaling_study import Scaled, ScalingStudy
     >>> rows = [Scaled(f"width={w}", {"width": w}, (1, 1, 8, 8), w * 10, w * 99, w / 9, 1.0, 5) for w in (1, 2)]
     >>> scaling(ScalingStudy(tuple(rows), "resnet18", "digits", "accuracy")).title
     'resnet18 on digits: accuracy against scale'

@@ -127,7 +127,7 @@ def show_commands(run: RunFolder) -> Markup:
          resume_command(run) + ("" if not run.finished else _longer(run))),
         ("From Python", "from convoxel.train import evaluate, load_model, predict\n\n"
          f"predict({str(run.path.resolve())!r}, \"image{suffix}\", \"{output}\")\n"
-         f"model, config, about = load_model({str(run.path.resolve())!r})"),
+         f"run = load_model({str(run.path.resolve())!r})  # run.network, run.config, run.data"),
     ]  # fmt: skip
     for title, text in steps:
         parts += [tag("h3", title), tag("pre", tag("code", text), tabindex="0")]

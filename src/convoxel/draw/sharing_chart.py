@@ -14,7 +14,7 @@ from convoxel.draw.quantity import count, percent
 from convoxel.draw.shape import Box, Look, Shape, Words
 
 if TYPE_CHECKING:
-    from convoxel.train.sharing import SharingStudy
+    from convoxel.train.sharing_study import SharingStudy
 
 __all__ = ["sharing"]
 
@@ -39,9 +39,9 @@ def sharing(study: SharingStudy) -> Figure:
     that is nearest to it; zeros are left white. Bars show accuracies and costs.
 
     Args:
-        study: of :func:`convoxel.train.sharing.study_sharing`.
+        study: of :func:`convoxel.train.sharing_study.study_sharing`.
 
-    >>> from convoxel.train.sharing import study_sharing
+    >>> from convoxel.train.sharing_study import study_sharing
     >>> some = np.random.default_rng(0).random((8, 1, 3, 3), np.float32), np.arange(8) % 2
     >>> sharing(study_sharing(some, some, kernel=2, steps=1, starts=1)).title
     'One map, three priors: trained on 8 samples'

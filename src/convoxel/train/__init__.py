@@ -1,14 +1,13 @@
-"""Training on images: configuration, the loop, checkpoints, prediction and evaluation.
+"""Training on images: configuration, the loop, checkpoints, and trained networks from run folders.
 
-Read the files in this order: ``config`` (what the user states), ``plan`` (the rest, from the data) →
-``intensity``, ``patch``, ``augment``, ``batch`` (samples become batches) → ``task``, ``score`` (losses and figures),
-``schedule``, ``norm`` → ``lock``, ``checkpoint``, ``state`` (what survives a crash), ``record`` (what people read) →
-``interrupt``, ``progress``, ``setup``, ``loop``.
-With a trained network: ``network`` (a run folder becomes a model again), ``window``, ``inference``; then
-``prediction``, ``evaluation`` and ``examples``. A study of its own: ``sharing`` (what shared weights buy).
+Read the files in this order: ``config`` (what the user states), ``defaults`` (the rest, from the data) →
+``training_patch``, ``augment``, ``training_batch`` (samples become batches) → ``loss``, ``schedule``,
+``optimisation``, ``batch_norm`` → ``checkpoint``, ``run_network``, ``training_state`` (what survives a crash),
+``run_record`` (what people read) → ``interrupt``, ``training_run``, ``loop``. With a run folder: ``run_folder`` (load,
+evaluate, predict) and ``run_separation``. Studies of their own: ``sharing_study`` and ``scaling_study``.
 
-Invariant: everything random is a function of the seed and the number of the sample or step, never of
-what happened before; so a run that was cut off continues bit for bit.
+Invariant: everything random is a function of the seed and the number of the sample or step, and of nothing that
+happened before, so a run that was interrupted continues bit for bit.
 
 The names below load on first use, so reading a configuration does not import PyTorch.
 """
@@ -21,37 +20,41 @@ from typing import TYPE_CHECKING, Any
 from convoxel.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from convoxel.predict.run_progress import Progress
+    from convoxel.predict.sliding_window import sliding_window
+    from convoxel.predict.trained_run import TrainedRun
     from convoxel.train.config import TrainConfig
-    from convoxel.train.evaluation import evaluate
     from convoxel.train.loop import RunResult, fit
-    from convoxel.train.network import load_model
-    from convoxel.train.prediction import predict
-    from convoxel.train.progress import Progress
-    from convoxel.train.sharing import study_sharing
-    from convoxel.train.window import sliding_window
+    from convoxel.train.run_folder import evaluate, load_model, predict
+    from convoxel.train.scaling_study import study_scaling
+    from convoxel.train.sharing_study import study_sharing
 
 __all__ = [
     "Progress",
     "RunResult",
     "TrainConfig",
+    "TrainedRun",
     "evaluate",
     "fit",
     "load_model",
     "predict",
     "sliding_window",
+    "study_scaling",
     "study_sharing",
 ]
 
 _HOME = {
-    "Progress": "progress",
-    "RunResult": "loop",
-    "TrainConfig": "config",
-    "evaluate": "evaluation",
-    "fit": "loop",
-    "load_model": "network",
-    "predict": "prediction",
-    "sliding_window": "window",
-    "study_sharing": "sharing",
+    "Progress": "predict.run_progress",
+    "RunResult": "train.loop",
+    "TrainConfig": "train.config",
+    "TrainedRun": "predict.trained_run",
+    "evaluate": "train.run_folder",
+    "fit": "train.loop",
+    "load_model": "train.run_folder",
+    "predict": "train.run_folder",
+    "sliding_window": "predict.sliding_window",
+    "study_scaling": "train.scaling_study",
+    "study_sharing": "train.sharing_study",
 }
 
 
@@ -59,7 +62,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'convoxel.train' has no attribute {name!r}")
     try:
-        value = getattr(import_module(f"convoxel.train.{_HOME[name]}"), name)
+        value = getattr(import_module(f"convoxel.{_HOME[name]}"), name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("convoxel"):
             raise

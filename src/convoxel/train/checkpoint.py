@@ -1,11 +1,11 @@
 """Checkpoints that survive a crash at any instant: tensors in safetensors, everything else in JSON.
 
-A checkpoint is a pair, ``NAME.safetensors`` and ``NAME.json``. The JSON holds the SHA-256 of the tensor file
-and of its own content, so a pair is either proven whole or not used. A new pair is written beside the old
-ones, read back and proven, and only then are the names passed on: next → last → previous. Names may be
-interrupted half way; the reader therefore matches files by their hashes, not by their names.
+A checkpoint is a pair, ``NAME.safetensors`` and ``NAME.json``. The JSON holds the SHA-256 of the tensor file and of its
+own content, so a pair is either proven whole or not used. A new pair is written beside the old ones, read back and
+proven, and only then are the names passed on: next → last → previous. A crash may interrupt the renaming half way; the
+reader therefore matches files by their hashes, not by their names.
 
-What this file does not know: models, optimisers, data. It stores named tensors and one JSON object.
+This file knows no models, optimisers or data. It stores named tensors and one JSON object.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +26,33 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from convoxel.errors import CheckpointError, ConvoxelError
-from convoxel.files.atomic import write_bytes
+from convoxel.files.atomic import remove_unfinished, sync_folder, write_bytes
 
-__all__ = ["Checkpoint", "Store"]
+__all__ = ["Body", "Checkpoint", "Store"]
+
+Body = dict[str, Any]  # a JSON object
 
 _FORMAT = 1
+_MOST_MANIFEST_BYTES = 256 * 2**20  # a validation adds about a kilobyte
+_SUFFIXES = (".safetensors", ".json")
+# A pair is written under the first name of its row; each save passes every pair on to the following name.
 _GENERATIONS = ("next", "last", "previous")
 _BEST = ("best-next", "best")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one checkpoint holds: named tensors and one JSON object, which has at least ``step``."""
+    """Content of a checkpoint: named tensors and one JSON object, which has at least ``step``."""
 
     tensors: dict[str, torch.Tensor]
-    body: dict[str, Any]
+    body: Body
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """A manifest and the bytes it vouches for, with the names of their files."""
+    """A manifest and the tensor file whose hash it holds, with the names of the two files."""
 
-    body: dict[str, Any]
+    body: Body
     data: bytes
     manifest: str
     file: str
@@ -63,37 +68,17 @@ class Store:
         self.folder = run / "checkpoints"
 
     def save(self, tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> None:
-        """Add a generation; the one before the last goes.
+        """Add a generation and remove the one before the last.
 
         Raises:
             CheckpointError: it could not be written (no space, no permission) or what was read back
                 differs. The generations that were there are intact.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._write("next", tensors, body)
-            for old, new in (("last", "previous"), ("next", "last")):
-                for suffix in (".safetensors", ".json"):
-                    source = self.folder / (old + suffix)
-                    if source.exists():
-                        source.replace(self.folder / (new + suffix))
-            _sync(self.folder)
-        except (OSError, ConvoxelError) as error:
-            self._drop("next")
-            raise CheckpointError(self._explain(error)) from error
+        self._save(_GENERATIONS, tensors, body)
 
     def save_best(self, tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> None:
         """Replace the best checkpoint. Raises CheckpointError as :meth:`save` does."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._write("best-next", tensors, body)
-            # Between these two renames the pair does not match; load_best then takes "best-next.json".
-            for suffix in (".safetensors", ".json"):
-                (self.folder / ("best-next" + suffix)).replace(self.folder / ("best" + suffix))
-            _sync(self.folder)
-        except (OSError, ConvoxelError) as error:
-            self._drop("best-next")
-            raise CheckpointError(self._explain(error)) from error
+        self._save(_BEST, tensors, body)
 
     def load(self) -> Checkpoint:
         """Return the newest whole generation; a warning tells if a newer one is damaged.
@@ -108,7 +93,7 @@ class Store:
         return self._search(_BEST, []).checkpoint()
 
     def settle(self) -> None:
-        """Bring the newest generation under the name "last" and remove what an interrupted save has left.
+        """Give the newest generation the name "last" and remove what an interrupted save has left.
 
         Call it with the lock held before training goes on: the next save begins by writing "next".
 
@@ -121,10 +106,24 @@ class Store:
                 # Copied, not renamed: until both files are in place the pair is whole where it was.
                 write_bytes(self.folder / "last.safetensors", found.data)
                 write_bytes(self.folder / "last.json", _encode(found.body))
-            self._drop("next")
-            for path in self.folder.glob(".convoxel-*.part"):
-                path.unlink(missing_ok=True)
+            self._drop(_GENERATIONS)
+            remove_unfinished(self.folder)
         except (OSError, ConvoxelError) as error:
+            raise CheckpointError(self._explain(error)) from error
+
+    def _save(self, names: tuple[str, ...], tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write(names[0], tensors, body)
+            # Between the renames of a pair its names do not match; the reader then finds it by its hashes.
+            for old, new in reversed(list(pairwise(names))):
+                for suffix in _SUFFIXES:
+                    source = self.folder / (old + suffix)
+                    if source.exists():
+                        source.replace(self.folder / (new + suffix))
+            sync_folder(self.folder)
+        except (OSError, ConvoxelError) as error:
+            self._drop(names)
             raise CheckpointError(self._explain(error)) from error
 
     def _write(self, name: str, tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> None:
@@ -145,7 +144,7 @@ class Store:
     def _newest(self) -> _Pair:
         problems: list[str] = []
         found = self._search(_GENERATIONS, problems)
-        # However a save is cut off, a whole pair is called "next" or "last": this one stands in for a damaged one.
+        # However a save is interrupted, a whole pair is called "next" or "last": this one replaces a damaged one.
         if found.manifest == "previous":
             warnings.warn(
                 f"checkpoint: in {self.folder}, {'; '.join(problems) or 'the last one is missing'}; "
@@ -156,7 +155,7 @@ class Store:
         return found
 
     def _search(self, names: tuple[str, ...], problems: list[str]) -> _Pair:
-        """The newest pair among the files of these names whose hashes agree; notes what is wrong with others."""
+        """Return the newest pair of these names whose hashes agree; add to ``problems`` what is wrong with others."""
         newest: _Pair | None = None
         for name in names:
             body = self._read_manifest(name, problems)
@@ -170,10 +169,11 @@ class Store:
             )
         return newest
 
-    def _read_manifest(self, name: str, problems: list[str]) -> dict[str, Any] | None:
+    def _read_manifest(self, name: str, problems: list[str]) -> Body | None:
         path = self.folder / f"{name}.json"
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                content = file.read(_MOST_MANIFEST_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -187,8 +187,8 @@ class Store:
             return None
         return body
 
-    def _match(self, body: dict[str, Any], name: str, names: tuple[str, ...], problems: list[str]) -> _Pair | None:
-        """The pair of a manifest and its tensor file, under whichever of the names that lies."""
+    def _match(self, body: Body, name: str, names: tuple[str, ...], problems: list[str]) -> _Pair | None:
+        """Return the pair of a manifest and its tensor file, which may have any of the names."""
         for other in (name, *(n for n in names if n != name)):
             path = self.folder / f"{other}.safetensors"
             try:
@@ -202,8 +202,8 @@ class Store:
         problems.append(f"{name}.safetensors is damaged or missing{self._blame(name, body)}")
         return None
 
-    def _blame(self, name: str, body: dict[str, Any]) -> str:
-        """Which tensors of a damaged file differ, if it can still be taken apart."""
+    def _blame(self, name: str, body: Body) -> str:
+        """Return in words which tensors of a damaged file differ; empty if that cannot be told."""
         try:
             contents = dict(_contents((self.folder / f"{name}.safetensors").read_bytes()))
         except (OSError, ValueError, KeyError, TypeError, struct.error):
@@ -214,18 +214,20 @@ class Store:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         return f" (tensor {wrong[0]}{more})"
 
-    def _drop(self, name: str) -> None:
-        """Remove a pair that did not come to be, unless its renaming had begun: then it is needed."""
-        group, kept = (_BEST, "best") if name in _BEST else (_GENERATIONS, "last")
-        with contextlib.suppress(OSError):
-            if self._whole(kept, (kept,)) or not self._whole(name, group):
-                for suffix in (".json", ".safetensors"):
-                    (self.folder / (name + suffix)).unlink(missing_ok=True)
+    def _drop(self, names: tuple[str, ...]) -> None:
+        """Remove the pair of the first name if it is incomplete, or if that of the second is whole.
 
-    def _whole(self, name: str, group: tuple[str, ...]) -> bool:
-        """Whether the manifest ``name`` has its tensor file among ``group``."""
+        Where neither holds, its renaming had begun, and it is still needed.
+        """
+        with contextlib.suppress(OSError):
+            if self._is_whole(names[1], names[1:2]) or not self._is_whole(names[0], names):
+                for suffix in reversed(_SUFFIXES):
+                    (self.folder / (names[0] + suffix)).unlink(missing_ok=True)
+
+    def _is_whole(self, name: str, names: tuple[str, ...]) -> bool:
+        """Return whether the manifest ``name`` has its tensor file under one of ``names``."""
         body = self._read_manifest(name, [])
-        return body is not None and self._match(body, name, group, []) is not None
+        return body is not None and self._match(body, name, names, []) is not None
 
     def _explain(self, error: Exception) -> str:
         text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
@@ -243,7 +245,7 @@ def _digest(content: bytes | memoryview) -> str:
 
 
 def _contents(data: bytes) -> list[tuple[str, memoryview]]:
-    """The bytes of each tensor in a safetensors file: 8 bytes of header length, JSON header, data."""
+    """Return the bytes of each tensor in a safetensors file: 8 bytes of header length, JSON header, data."""
     (length,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + length])
     view = memoryview(data)[8 + length :]
@@ -259,8 +261,8 @@ def _encode(body: Mapping[str, Any]) -> bytes:
     return b'{"sha256":"%s","body":%s}\n' % (_digest(inner).encode("ascii"), inner)
 
 
-def _decode(content: bytes) -> dict[str, Any] | None:
-    """The body of a manifest, or None unless every byte is as :func:`_encode` wrote it."""
+def _decode(content: bytes) -> Body | None:
+    """Return the body of a manifest, or None unless every byte is as :func:`_encode` wrote it."""
     try:
         outer = json.loads(content)
         body, digest = outer["body"], outer["sha256"]
@@ -271,17 +273,6 @@ def _decode(content: bytes) -> dict[str, Any] | None:
     return body if whole else None
 
 
-def _canonical(body: Any) -> bytes:
+def _canonical(body: Mapping[str, Any]) -> bytes:
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.encode("ascii")
-
-
-def _sync(folder: Path) -> None:
-    """Make renames durable, where the system lets a folder be opened (not on Windows)."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

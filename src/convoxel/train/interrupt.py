@@ -1,25 +1,27 @@
-"""Turns SIGINT and SIGTERM into a wish that the training loop grants at its next step."""
+"""SIGINT and SIGTERM as a request that the training loop fulfils at its next step."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
 
 __all__ = ["Interrupt"]
 
+_Handler = Callable[[int, FrameType | None], object] | int | None
+
 
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM is only noted; a second SIGINT acts as usual.
+    """A context in which the first SIGINT or SIGTERM is only recorded; a second SIGINT acts as usual.
 
-    ``received`` is the signal's number or None. Outside the main thread, where Python allows no handlers,
-    nothing is caught.
+    ``received`` is the number of the signal or None. Outside the main thread, where Python allows no handlers, signals
+    act as usual.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._previous: dict[int, Any] = {}
+        self._previous: dict[int, _Handler] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
@@ -36,6 +38,6 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        # Somebody who presses Ctrl-C twice wants out now; the checkpoint on disk stays whole anyway.
+        # Pressing Ctrl-C twice ends the process at once; the checkpoint on disk stays whole anyway.
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)

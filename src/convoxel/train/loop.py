@@ -1,7 +1,7 @@
-"""The training loop: step, validate, save, stop when asked to; resumes where a run was cut off.
+"""The training loop: step, validate, save, stop on a signal; resumes where a run was interrupted.
 
-What a step computes follows from the configuration, the data and the step's number. The loop adds only
-time: when to save, and in runs limited by minutes how far the schedule has come.
+The result of a step follows from the configuration, the data and the step's number. The loop adds only time: when to
+save, and in runs limited by minutes how far the schedule has come.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,24 @@ import numpy as np
 import torch
 
 from convoxel.errors import ConvoxelError
-from convoxel.train.batch import Batch, Batches
+from convoxel.predict.evaluation import evaluate_samples
+from convoxel.predict.inference import build_predictor
+from convoxel.predict.network_call import arrange_images
+from convoxel.predict.precision import autocast
+from convoxel.predict.run_progress import OnProgress, Progress
+from convoxel.train.batch_norm import set_mode
 from convoxel.train.config import TrainConfig
-from convoxel.train.constraint import add_penalty, hold_constraints
-from convoxel.train.evaluation import score_samples
-from convoxel.train.inference import build_predictor
 from convoxel.train.interrupt import Interrupt
-from convoxel.train.loss import build_loss, measure_loss
-from convoxel.train.network import arrange_images
-from convoxel.train.norm import set_mode
-from convoxel.train.precision import autocast
-from convoxel.train.progress import Progress
-from convoxel.train.run import Run, finish_run, open_run, resume_run
+from convoxel.train.loss import Loss, build_loss, measure_loss
+from convoxel.train.optimisation import add_penalty, hold_constraints
+from convoxel.train.run_network import model_tensors
 from convoxel.train.schedule import learning_rate, measure_fraction, steps_total
+from convoxel.train.training_batch import Batch, Batches
+from convoxel.train.training_run import TrainingRun, finish_run, open_run, resume_run
 
 __all__ = ["RunResult", "fit"]
 
-OnProgress = Callable[[Progress], None]
-
-# A validation may take a tenth of the time, and a run of minutes is drawn with at most about 60 points.
+# Validations may take a tenth of the time, and the curve of a run limited by minutes has at most about 60 points.
 _VALIDATION_SHARE = 0.1
 _POINTS = 60
 _VALIDATION_OVERLAP = 0.25
@@ -44,22 +43,22 @@ _VALIDATION_OVERLAP = 0.25
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
         path: the run folder.
-        metrics: figures of the best checkpoint on the validation part, as
+        metrics: metrics of the best checkpoint on the validation part, as
             :func:`convoxel.train.evaluate` returns them; of an interrupted run the last validation's
             row, empty before the first.
         best_metric: best mean validation metric seen; None before the first validation.
-        seconds: training time of all resumptions together, validation included.
+        seconds: training time before and after resuming, validation included.
         steps: optimiser steps taken.
-        interrupted: whether a signal ended it; ``resume=True`` goes on.
-        signal: that signal's number, else None.
+        interrupted: True if a signal ended it; ``resume=True`` goes on.
+        signal: number of that signal, else None.
     """
 
     path: Path
-    metrics: dict[str, Any]
+    metrics: Mapping[str, Any]
     best_metric: float | None
     seconds: float
     steps: int
@@ -70,17 +69,17 @@ class RunResult:
 def fit(
     config: TrainConfig, *, resume: bool = False, force: bool = False, on_progress: OnProgress | None = None
 ) -> RunResult:
-    """Train a network as configured and return how it went; everything else is in ``config.output``.
+    """Train a network as configured and return the result; everything else is in ``config.output``.
 
     The folder receives ``config.yaml`` (with every decision), ``metrics.jsonl``, ``tensorboard/``,
     ``checkpoints/``, ``evaluation.json``, ``examples.npz`` and ``describe.json``. Runs with equal
-    configuration, data, threads and ``epochs`` are bit-equal, also when cut off and resumed; ``minutes``
+    configuration, data, threads and ``epochs`` are bit-equal, also when interrupted and resumed; ``minutes``
     ties the schedule to the clock. SIGINT and SIGTERM save a checkpoint and end the run.
 
     Args:
-        config: what to train; unset entries are chosen from the data.
-        resume: go on with the run in ``config.output``. Entries stated anew must equal the run's.
-        force: resume even if configuration or data differ.
+        config: configuration of the run; unset entries are chosen from the data.
+        resume: go on with the run in ``config.output``, whose entries those of ``config`` must equal (default False).
+        force: resume even if configuration or data differ (default False).
         on_progress: called with a :class:`Progress` after every step.
 
     Raises:
@@ -90,39 +89,24 @@ def fit(
             folder, or a checkpoint that cannot be written. Earlier checkpoints stay intact.
         ConvoxelError: the loss became NaN or infinite; names the step and its samples.
     """
-    folder = Path(config.output)
     tell = on_progress or (lambda progress: None)
-    tell(Progress(0, 0, None, 0.0, None, None, None, None, "prepare"))
+    tell(Progress(phase="prepare"))
     with _machine(config), contextlib.ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
-        if resume:
-            run = resume_run(config, force, stack)
-        else:
-            run = open_run(config, stack)
+        run = resume_run(config, force, stack) if resume else open_run(config, stack)
         torch.set_num_threads(run.config.threads or torch.get_num_threads())
         clock = Clock(run, tell)
-        batches = stack.enter_context(contextlib.closing(_batches(run).iterate(run.state.step)))
-        _train(run, batches, clock, interrupt)
-        row = run.state.history[-1] if run.state.history else {}
-        if interrupt.received is not None:
-            return _result(run, folder, row, interrupt.received)
-        clock.tell("evaluate")
-        metrics = finish_run(run)
-        clock.tell("done")
-        return _result(run, folder, metrics, None)
-
-
-def _result(run: Run, folder: Path, metrics: dict[str, Any], signal: int | None) -> RunResult:
-    state = run.state
-    return RunResult(
-        path=folder,
-        metrics=metrics,
-        best_metric=state.best_metric,
-        seconds=state.elapsed_s,
-        steps=state.step,
-        interrupted=signal is not None,
-        signal=signal,
-    )
+        batches = Batches(run.dataset.train, run.config, run.facts)
+        _train(run, stack.enter_context(contextlib.closing(batches.iterate(run.state.step))), clock, interrupt)
+        metrics: Mapping[str, Any] = run.state.history[-1] if run.state.history else {}
+        if interrupt.received is None:
+            clock.tell("evaluate")
+            metrics = finish_run(run)
+            clock.tell("done")
+        state, signal = run.state, interrupt.received
+        return RunResult(
+            run.folder, metrics, state.best_metric, state.elapsed_s, state.step, signal is not None, signal
+        )
 
 
 @contextlib.contextmanager
@@ -138,16 +122,11 @@ def _machine(config: TrainConfig) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _batches(run: Run) -> Batches:
-    dataset = run.dataset
-    return Batches(dataset.train, run.config, run.intensity, len(dataset.classes), dataset.spacing_mm)
-
-
 @dataclass
 class Clock:
     """Time and speed of a run, and the reports made of them."""
 
-    run: Run
+    run: TrainingRun
     on_progress: OnProgress
     begun: float = field(default_factory=time.perf_counter)
     offset_s: float = 0.0
@@ -172,7 +151,7 @@ class Clock:
         self.epoch_begun, self.epoch_samples = time.perf_counter(), 0
 
     def tell(self, phase: str) -> None:
-        """Report where the run is."""
+        """Report the progress of the run."""
         config, state = self.run.config, self.run.state
         total = steps_total(config)
         if total is None and state.fraction > 0:
@@ -189,8 +168,8 @@ class Clock:
                 step=state.step,
                 steps_total=total,
                 fraction=state.fraction,
-                loss=state.loss_sum / state.loss_count if state.loss_count else None,
-                metric=state.history[-1]["metric"] if state.history else None,
+                loss=state.mean_loss,
+                metric=state.metric,
                 samples_per_s=self.epoch_samples / spent if self.epoch_samples and spent > 0 else None,
                 time_left_s=0.0 if phase in ("evaluate", "done") else left_s,
                 phase=phase,
@@ -202,7 +181,7 @@ class _Stopped(Exception):
     """A signal arrived during validation."""
 
 
-def _train(run: Run, batches: Iterator[Batch], clock: Clock, interrupt: Interrupt) -> None:
+def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: Interrupt) -> None:
     """Train until the run is complete or a signal arrives; either way the last step is saved."""
     config, state = run.config, run.state
     criterion = build_loss(config.task)
@@ -225,10 +204,10 @@ def _train(run: Run, batches: Iterator[Batch], clock: Clock, interrupt: Interrup
     _save(run, clock)
 
 
-def _step(run: Run, batch: Batch, criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
-    """One update of the weights, with the learning rate of the run's fraction."""
+def _step(run: TrainingRun, batch: Batch, criterion: Loss) -> None:
+    """Update the weights once, with the learning rate of the run's fraction."""
     config, state = run.config, run.state
-    # Dropout and the like draw from this; seeding every step makes it a function of the step's number.
+    # Dropout and the like draw from this generator; seeding it here makes them functions of the step's number.
     words = np.random.SeedSequence([config.seed, 3, state.step]).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0]))
     set_mode(run.model, state.fraction)
@@ -251,17 +230,17 @@ def _step(run: Run, batch: Batch, criterion: Callable[[torch.Tensor, torch.Tenso
             state.loss_sum += value
             state.loss_count += 1
             return
-    what = f"the loss is {value}" if not math.isfinite(value) else "the gradient is not finite"
+    came = f"the loss is {value}" if not math.isfinite(value) else "the gradient is not finite"
     rate = learning_rate(config, state.fraction)
     raise ConvoxelError(
-        f"train: {what} at step {state.step + 1} (samples: {', '.join(dict.fromkeys(batch.names))}). "
+        f"train: {came} at step {state.step + 1} (samples: {', '.join(dict.fromkeys(batch.names))}). "
         f"Lower learning_rate (it was {rate:.3g}) and start anew; "
         f"the last checkpoint in {run.folder} is intact."
     )
 
 
-def _validation_due(run: Run, clock: Clock, done: bool) -> bool:
-    """At the end, and at the end of those epochs that the configuration or the clock allows."""
+def _validation_due(run: TrainingRun, clock: Clock, done: bool) -> bool:
+    """Return True at the end, and after those epochs that the configuration or the clock allows."""
     config, state = run.config, run.state
     if state.history and state.history[-1]["step"] == state.step:
         return False
@@ -275,7 +254,7 @@ def _validation_due(run: Run, clock: Clock, done: bool) -> bool:
     return state.elapsed_s - clock.validated_s >= wait_s
 
 
-def _validate(run: Run, clock: Clock, interrupt: Interrupt) -> None:
+def _validate(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> None:
     """Measure the validation part, write the row, keep the best weights and a checkpoint."""
     config, state = run.config, run.state
     clock.tell("validate")
@@ -288,9 +267,8 @@ def _validate(run: Run, clock: Clock, interrupt: Interrupt) -> None:
             raise _Stopped
 
     overlap = min(config.overlap, _VALIDATION_OVERLAP)
-    run.model.eval()
-    predictor = build_predictor(run.model, config, run.meta, precision=config.precision, overlap=overlap)
-    figures = score_samples(predictor, run.dataset.validation, on_tick=check).figures()
+    predictor = build_predictor(run.trained(), precision=config.precision, overlap=overlap)
+    found = evaluate_samples(predictor, run.dataset.validation, on_tick=check).metrics()
     clock.validation_s = time.perf_counter() - start
     clock.advance()
     clock.validated_s = state.elapsed_s
@@ -299,24 +277,24 @@ def _validate(run: Run, clock: Clock, interrupt: Interrupt) -> None:
             "step": state.step,
             "epoch": -(-state.step // (config.steps_per_epoch or 1)),
             "time_s": round(state.elapsed_s, 3),
-            "train_loss": state.loss_sum / state.loss_count if state.loss_count else None,
-            "validation_loss": figures["loss"],
-            "metric": figures["metric"],
-            "per_class": figures["per_class"],
+            "train_loss": state.mean_loss,
+            "validation_loss": found["loss"],
+            "metric": found["metric"],
+            "per_class": found["per_class"],
             "learning_rate": learning_rate(config, state.fraction),
             "samples_per_s": round(speed, 3),
         }
     )
     state.loss_sum, state.loss_count = 0.0, 0
-    if state.best_metric is None or figures["metric"] > state.best_metric:
-        state.best_metric = figures["metric"]
-        run.store.save_best(state.model_tensors(), state.body(config, run.meta))
+    if state.best_metric is None or found["metric"] > state.best_metric:
+        state.best_metric = found["metric"]
+        run.store.save_best(model_tensors(run.model), state.body(config, run.facts))
     _save(run, clock)
     run.record.write_metrics(state.history)
     clock.begin_epoch()
     clock.tell("train")
 
 
-def _save(run: Run, clock: Clock) -> None:
-    run.store.save(run.state.tensors(), run.state.body(run.config, run.meta))
+def _save(run: TrainingRun, clock: Clock) -> None:
+    run.save()
     clock.saved = time.perf_counter()

@@ -1,17 +1,16 @@
-"""What is learned: the loss of classification and of segmentation, for training batches and for scoring."""
+"""Losses of classification and segmentation on training batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import torch
-from torch.nn import functional
 
-__all__ = ["build_loss", "combine_segmentation_loss", "measure_loss", "overlap_sums"]
+__all__ = ["Loss", "build_loss", "measure_loss"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-# Szegedy et al. 2015, section 5: what the losses of auxiliary classifiers count.
+# Szegedy et al. 2015, section 5: the weight of the losses of auxiliary classifiers.
 _AUXILIARY = 0.3
 
 
@@ -37,14 +36,14 @@ def build_loss(task: str) -> Loss:
 
 
 def measure_loss(criterion: Loss, found: torch.Tensor | Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
-    """Return the loss of what a network gives in training.
+    """Return the loss of a network's output in training.
 
     Args:
-        criterion: as :func:`build_loss` returns it.
-        found: logits (n, classes, *spatial), or several: the first are the network's answer. Further ones are
-            of auxiliary classifiers, which count 0.3 each, or of coarser levels, the l-th of which counts 2⁻ˡ
-            against every so-many-th target (Isensee et al. 2021); the weights of levels sum to one.
-        targets: (n,) or (n, *spatial) int64; where logits lack a border, the middle counts.
+        criterion: loss that :func:`build_loss` returned.
+        found: logits (n, classes, *spatial), or several tensors: the first is the network's answer. Further ones
+            come from auxiliary classifiers, with a weight of 0.3 each, or from coarser levels: the l-th has the weight
+            2⁻ˡ and is compared with equally spaced targets (Isensee et al. 2021); the weights of levels sum to one.
+        targets: (n,) or (n, *spatial) int64; where logits lack a border, those in the middle are used.
 
     >>> measure_loss(torch.nn.CrossEntropyLoss(), torch.zeros(1, 2, 3), torch.zeros(1, 5, dtype=torch.long)).item()
     0.6931471824645996
@@ -63,35 +62,7 @@ def measure_loss(criterion: Loss, found: torch.Tensor | Sequence[torch.Tensor], 
 
 
 def _coarsen(targets: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-    """Return every so-many-th target along each axis, of ``sizes``."""
+    """Return equally spaced targets, ``sizes`` along the axes."""
     steps = [-(-have // size) for have, size in zip(targets.shape[1:], sizes, strict=True)]
     places = (slice(None), *(slice(None, None, step) for step in steps))
     return targets[places]
-
-
-def overlap_sums(logits: torch.Tensor, target: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Return the summed cross-entropy and the soft Dice sums of one piece of an image.
-
-    Args:
-        logits: (classes, *spatial) float32.
-        target: (*spatial) int64.
-
-    Returns:
-        The sum of −log p(target) over voxels, and (3, classes) float64: Σ p·y, Σ p, Σ y.
-    """
-    log_p = functional.log_softmax(logits, dim=0)
-    entropy = functional.nll_loss(log_p[None], target[None], reduction="sum").item()
-    p = log_p.exp_().flatten(1)
-    classes, flat = p.shape[0], target.flatten()
-    hits = p.gather(0, flat[None])[0].double()
-    product = torch.zeros(classes, dtype=torch.float64).index_add_(0, flat, hits)
-    truth = torch.bincount(flat, minlength=classes).double()
-    return entropy, torch.stack([product, p.sum(dim=1, dtype=torch.float64), truth])
-
-
-def combine_segmentation_loss(entropy: float, sums: torch.Tensor, voxels: int) -> float:
-    """Return the training loss of an image from the sums of its pieces (see :func:`overlap_sums`)."""
-    product, predicted, truth = sums[:, 1:] if sums.shape[1] > 1 else sums
-    # The same 1e-5 as the training loss adds, so an absent and unpredicted class costs nothing.
-    dice = (2 * product + 1e-5) / (predicted + truth + 1e-5)
-    return entropy / max(voxels, 1) + 1.0 - float(dice.mean())

@@ -1,4 +1,4 @@
-"""How far a run has come, by steps or by the clock, and the learning rate that belongs there."""
+"""Progress of a run, by steps or by the clock, and the learning rate that belongs to it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def steps_total(config: TrainConfig) -> int | None:
 
 
 def measure_fraction(config: TrainConfig, step: int, elapsed_s: float, reserve_s: float = 0.0) -> float:
-    """Return how much of the run is done, 0 … 1.
+    """Return the share of the run that is done, 0 … 1.
 
     Args:
         config: planned configuration with ``epochs`` or ``minutes``.
         step: steps taken.
         elapsed_s: training time spent, validation included.
-        reserve_s: time to keep for the last validation, so that the whole stays within ``minutes``.
+        reserve_s: time kept for the last validation, so that the run stays within ``minutes`` (default 0).
     """
     total = steps_total(config)
     if total is not None:
@@ -36,8 +36,8 @@ def measure_fraction(config: TrainConfig, step: int, elapsed_s: float, reserve_s
 def learning_rate(config: TrainConfig, fraction: float) -> float:
     """Return the learning rate at ``fraction`` of the run.
 
-    A linear rise over the first ``warmup`` share, then constant or half a cosine period down to 1 % of
-    the top (Loshchilov and Hutter 2017, SGDR, without restarts).
+    It rises linearly over the first ``warmup`` share, then stays constant or falls along half a cosine period to 1 % of
+    the maximum (Loshchilov and Hutter 2017, SGDR, without restarts).
     """
     top = config.learning_rate or 1e-3
     if fraction < config.warmup:

@@ -1,0 +1,245 @@
+"""What training sees: samples, the parts of a data set that hold them, and the data set itself.
+
+Samples are read when asked for, checked then, and kept in memory while there is room. Nothing here knows a
+file format; readers hand in entries that can read themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.errors import DataError
+from convoxel.files.fault import Problem, fault
+
+__all__ = ["Cache", "DataSet", "Entry", "Intensity", "Sample", "Split"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image with what belongs to it.
+
+    Attributes:
+        name: file name without ending, unique in its data set.
+        image: float32 (channels, *spatial), values as stored (pictures: 0…255).
+        label: class number (classify), uint8 class numbers (*spatial) (segment), or None.
+        affine: 4×4 matrix from voxel index to mm, or None.
+        spacing_mm: distance between voxels along each spatial axis in mm, or None.
+        source: the image's file, or None.
+
+    The arrays of a sample that a Split returns are read-only, since they are kept for the next epoch: copy
+    before changing them.
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    label: int | NDArray[np.uint8] | None = None
+    affine: NDArray[np.float64] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    source: Path | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of image and label."""
+        return self.image.nbytes + (self.label.nbytes if isinstance(self.label, np.ndarray) else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A sample that can be read: what its header says, and the function that reads and checks it."""
+
+    name: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None
+    read: Callable[[], Sample]
+    label: int | None = None
+
+
+class Cache:
+    """Memory for samples, shared by the parts of a data set.
+
+    What came first stays: an epoch visits every sample once, so with a set larger than the bound, discarding
+    the oldest would discard each sample just before its next use.
+    """
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        self.limit_bytes = _default_limit() if limit_bytes is None else limit_bytes
+        self.used_bytes = 0
+        self._samples: dict[int, Sample] = {}
+        self._lock = threading.Lock()
+
+    def get(self, entry: Entry) -> Sample:
+        """Return the entry's sample, read at most once while there is room."""
+        key = id(entry)
+        sample = self._samples.get(key)
+        if sample is None:
+            sample = entry.read()
+            sample.image.flags.writeable = False
+            if isinstance(sample.label, np.ndarray):
+                sample.label.flags.writeable = False
+            with self._lock:
+                if key not in self._samples and self.used_bytes + sample.size_bytes <= self.limit_bytes:
+                    self._samples[key] = sample
+                    self.used_bytes += sample.size_bytes
+        return sample
+
+
+def _default_limit() -> int:
+    """A quarter of the machine's memory, at most 4 GiB."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        memory = 4 * 2**30
+    return min(memory // 4, 4 * 2**30)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A part of a data set: ``split[i]`` reads, checks and keeps sample i; ``len`` and iteration too."""
+
+    entries: tuple[Entry, ...]
+    cache: Cache = field(default_factory=Cache, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.cache.get(self.entries[index])
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(len(self)):
+            yield self[index]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the samples, in order."""
+        return tuple(entry.name for entry in self.entries)
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Spatial sizes of the samples, in order, without reading them."""
+        return tuple(entry.shape for entry in self.entries)
+
+    @cached_property
+    def labels(self) -> tuple[int | None, ...]:
+        """Class numbers of the samples (classify), without reading them; None for segmentation."""
+        return tuple(entry.label for entry in self.entries)
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """Mean, standard deviation, least and largest value of the training images, per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A checked data set, divided for training.
+
+    Attributes:
+        name: of the folder, file or bundled set.
+        task: "segment" or "classify".
+        dims: number of spatial axes; channels: of every image; classes: names, class number = position.
+        train, validation: the two parts; test: a third one where the source has it, else None.
+        sources: (name, file) of everything that was read, for the fingerprint.
+        skipped: what was left out as broken (only with ``load(..., bad="skip")``).
+    """
+
+    name: str
+    task: str
+    dims: int
+    channels: int
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split | None = None
+    sources: tuple[tuple[str, Path], ...] = field(default=(), repr=False)
+    skipped: tuple[Problem, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over task, class names, and every file's name, size and content: equal means equal data.
+
+        Where the folder lies and how it is divided does not enter.
+        """
+        digest = hashlib.sha256(repr(("convoxel data 1", self.task, self.classes)).encode())
+        for name, path in sorted(self.sources, key=lambda item: os.fsencode(item[0])):
+            try:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
+                size = path.stat().st_size
+            except OSError as error:
+                raise fault(
+                    path,
+                    f"cannot be read ({error.strerror})",
+                    "the file that was there when the set was opened",
+                    "Load the data set again",
+                ) from None
+            digest.update(repr((os.fsencode(name), size, content.hexdigest())).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def spacing_mm(self) -> tuple[float, ...] | None:
+        """Median voxel spacing along each axis in mm; None where the format has none."""
+        known = [e.spacing_mm for e in self.split("all").entries if e.spacing_mm is not None]
+        return tuple(float(v) for v in np.median(np.array(known), axis=0)) if known else None
+
+    @cached_property
+    def intensity(self) -> Intensity:
+        """Statistics of the training images, per channel (sums in double precision; reads every one)."""
+        count = 0
+        total, squares = np.zeros(self.channels), np.zeros(self.channels)
+        low, high = np.full(self.channels, np.inf), np.full(self.channels, -np.inf)
+        for sample in self.train:
+            values = sample.image.reshape(self.channels, -1).astype(np.float64)
+            count += values.shape[1]
+            total += values.sum(axis=1)
+            squares += np.square(values).sum(axis=1)
+            low, high = np.minimum(low, values.min(axis=1)), np.maximum(high, values.max(axis=1))
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+        return Intensity(*(tuple(float(v) for v in row) for row in (mean, std, low, high)))
+
+    def split(self, name: str) -> Split:
+        """Return the samples of "train", "validation" or "test", or of "all" of them together.
+
+        Raises:
+            DataError: the data set has no such part.
+        """
+        parts = {"train": self.train, "validation": self.validation, **({"test": self.test} if self.test else {})}
+        if name == "all":
+            return Split(tuple(entry for part in parts.values() for entry in part.entries), self.train.cache)
+        if not parts.get(name):
+            there = ", ".join(part for part, samples in parts.items() if samples)
+            raise DataError(f"split: {self.name} has no {name} part; it has {there}.")
+        return parts[name]
+
+    def problems(self) -> list[Problem]:
+        """Read every sample once and return what is wrong with any of them."""
+        found, samples = [], self.split("all")
+        for index, entry in enumerate(samples.entries):
+            try:
+                samples[index]
+            except DataError as error:
+                found.append(Problem(entry.name, str(error)))
+        return found
+
+
+def _digest(file: object) -> hashlib._Hash:
+    """hashlib.file_digest for Python 3.10."""
+    digest = hashlib.sha256()
+    while block := file.read(2**20):  # type: ignore[attr-defined]
+        digest.update(block)
+    return digest

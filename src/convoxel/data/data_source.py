@@ -1,0 +1,143 @@
+"""``load`` and ``check``: from a folder, file or name to a data set, or to all that is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from convoxel.data.bundled import BUNDLED, open_digits, open_mni152
+from convoxel.data.classification import open_classes
+from convoxel.data.data_set import DataSet, Split
+from convoxel.data.npz_set import open_archive_set
+from convoxel.data.segmentation import open_segmentation
+from convoxel.errors import ConfigError, DataError
+from convoxel.files.fault import ErrorCollector, Problem, fault, shown
+
+__all__ = ["check", "load"]
+
+TASKS = ("segment", "classify")
+
+
+def load(
+    source: str | os.PathLike[str],
+    task: str,
+    *,
+    validation: int | float | None = None,
+    gap: int = 0,
+    seed: int = 0,
+    bad: str = "stop",
+) -> DataSet:
+    """Return the data set of a folder, a .npz file or a name, divided into training and validation.
+
+    Folders to segment hold images/ and labels/ with equal names, folders to classify one folder a class; both
+    may be under train/ and validation/ or test/, which are then honoured. Headers, pairs, ranks, channels and
+    label values are checked now; pixels when a sample is read (``check`` reads all of them).
+
+    Args:
+        source: a folder, a .npz file, "mni152" (segment) or "digits" (classify).
+        task: "segment" or "classify".
+        validation: how much validates: a count (int), a fraction (float), or 20 % (None). To segment, the
+            last ones by name validate; to classify, every class in proportion, drawn by ``seed``.
+        gap: voxels left unused between the two parts of "mni152"; 0 for every other source.
+        seed: of the drawing.
+        bad: "stop" at the first broken sample, or "skip" them all (reads everything once; see ``skipped``).
+
+    Raises:
+        DataError: for a source that is missing or broken, saying where, what, and how to mend it.
+        ConfigError: for a wrong argument.
+
+    >>> digits = load("digits", "classify", validation=0.25, seed=1)
+    >>> digits.dims, digits.channels, len(digits.classes), len(digits.train), len(digits.validation)
+    (2, 1, 10, 1348, 449)
+    >>> digits.train[0].image.shape
+    (1, 8, 8)
+    """
+    if bad not in ("stop", "skip"):
+        raise ConfigError(f"bad is {bad!r}; expected 'stop' or 'skip'.")
+    errors = ErrorCollector(strict=bad == "stop")
+    found = _open(source, task, validation, gap, seed, errors)
+    return found if bad == "stop" else _without_broken(found, errors)
+
+
+def check(source: str | os.PathLike[str], task: str) -> list[Problem]:
+    """Return everything that is wrong with a source, reading every sample once; an empty list if nothing is.
+
+    Raises ConfigError for a wrong task or a source that does not fit it.
+    """
+    errors = ErrorCollector(strict=False)
+    try:
+        found = _open(source, task, None, 0, 0, errors)
+    except DataError as error:
+        return [*errors.problems, Problem(shown(source), str(error))]
+    return [*errors.problems, *found.problems()]
+
+
+def _open(
+    source: str | os.PathLike[str],
+    task: str,
+    validation: int | float | None,
+    gap: int,
+    seed: int,
+    errors: ErrorCollector,
+) -> DataSet:
+    if task not in TASKS:
+        near = difflib.get_close_matches(str(task), TASKS, 1, 0.3)
+        raise ConfigError(
+            f"task is {task!r}; expected 'segment' or 'classify'." + (f" Did you mean {near[0]!r}?" if near else "")
+        )
+    if source in BUNDLED:
+        if BUNDLED[str(source)] != task:
+            raise ConfigError(
+                f"task is {task!r} but the data {str(source)!r} serve the task {BUNDLED[str(source)]!r}. "
+                "Change one of the two."
+            )
+        if source == "mni152":
+            return open_mni152(validation, gap)
+    elif not isinstance(source, (str, os.PathLike)):
+        raise ConfigError(f"source is {source!r}; expected a folder, a .npz file, or one of {', '.join(BUNDLED)}.")
+    if gap != 0:
+        raise ConfigError(f"gap is {gap}; expected 0 for this source: only mni152 is one volume that is cut in two.")
+    if source == "digits":
+        return open_digits(validation, seed)
+    path = Path(source)
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a NUL
+        is_folder = is_file = False
+    if is_folder:
+        return (
+            open_segmentation(path, validation, errors)
+            if task == "segment"
+            else open_classes(path, validation, seed, errors)
+        )
+    if is_file and path.name.lower().endswith(".npz"):
+        return open_archive_set(path, task, validation, seed, errors)
+    came = "this is a file, not a data set" if is_file else "there is no such folder or file"
+    near = difflib.get_close_matches(str(source), BUNDLED, 1)
+    mend = f"Did you mean {near[0]!r}?" if near else "Check the path"
+    raise fault(path, came, f"a folder, a .npz file, or one of {', '.join(BUNDLED)}", mend)
+
+
+def _without_broken(found: DataSet, errors: ErrorCollector) -> DataSet:
+    """Return the data set without the samples that cannot be read; DataError if a part ends up empty."""
+    problems = [*errors.problems, *found.problems()]
+    broken = {problem.name for problem in problems}
+
+    def sound(part: Split) -> Split:
+        kept = tuple(entry for entry in part.entries if shown(entry.name) not in broken)
+        if not kept:
+            raise DataError(
+                f"{found.name}: all {len(part)} samples of a part are broken; expected at least one whole. "
+                f"The first: {problems[0]}"
+            )
+        return Split(kept, part.cache)
+
+    return replace(
+        found,
+        train=sound(found.train),
+        validation=sound(found.validation),
+        test=sound(found.test) if found.test else None,
+        skipped=tuple(problems),
+    )

@@ -1,0 +1,201 @@
+"""One image file in, one Sample out: the name's ending tells the format, the content is checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.data import nifti, numpy_file, picture
+from convoxel.data.data_set import Sample
+from convoxel.data.image_header import Header, check_dims, fit_channels
+from convoxel.files.fault import ErrorCollector, fault, plural
+
+__all__ = [
+    "ENDINGS",
+    "check_finite",
+    "is_clutter",
+    "list_images",
+    "read_header",
+    "read_image",
+    "read_stored",
+    "split_ending",
+    "with_dims",
+]
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+ENDINGS = (".nii.gz", ".nii", *_PICTURES, ".npy", ".npz")
+_EXPECTED = "a name ending in " + ", ".join(ENDINGS)
+# What people and systems leave in image folders; anything else that is no image is reported.
+_CLUTTER = {
+    ".txt",
+    ".md",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".xml",
+    ".html",
+    ".yaml",
+    ".yml",
+    ".db",
+    ".ini",
+    ".log",
+    ".pdf",
+}
+
+
+def split_ending(path: Path) -> tuple[str, str]:
+    """Return (stem, ending) of an image's file name; the ending is "" where no format is known.
+
+    >>> split_ending(Path("a/case.1.nii.gz"))
+    ('case.1', '.nii.gz')
+    """
+    for ending in ENDINGS:
+        if path.name.lower().endswith(ending) and len(path.name) > len(ending):
+            return path.name[: -len(ending)], ending
+    return path.name, ""
+
+
+def is_clutter(path: Path) -> bool:
+    """True for hidden files and the usual notes beside images, which are passed over."""
+    return path.name.startswith(".") or path.suffix.lower() in _CLUTTER
+
+
+def list_images(folder: Path, errors: ErrorCollector | None = None) -> list[Path]:
+    """Return a folder's image files sorted by name; what is neither image nor clutter is a DataError.
+
+    With a ``errors`` the error goes there; a lenient one notes it and the file is passed over.
+    """
+    errors = errors or ErrorCollector()
+    try:
+        found = sorted(folder.iterdir(), key=lambda p: os.fsencode(p.name))
+    except OSError as error:
+        raise fault(folder, f"cannot be listed ({error.strerror})", "a folder of images", "Check the path") from None
+    images = []
+    for path in found:
+        if is_clutter(path):
+            continue
+        if split_ending(path)[1] and not path.is_dir():
+            images.append(path)
+            continue
+        came = "a folder among the images" if path.is_dir() else "no image format is known by this ending"
+        errors.note(path.name, fault(path, came, _EXPECTED, "Convert it, or move it out of the folder"))
+    return images
+
+
+def read_header(path: Path) -> Header:
+    """Return the checked header of an image file of any known format."""
+    ending = split_ending(path)[1]
+    if ending in (".nii", ".nii.gz"):
+        return nifti.read_header(path)
+    if ending in _PICTURES:
+        return picture.read_header(path)
+    if ending == ".npy":
+        return _array_header(path, numpy_file.array_claims(path)[0])
+    if ending == ".npz":
+        return _array_header(path, numpy_file.open_archive(path)[_only(path)][0])
+    raise fault(path, "no image format is known by this ending", _EXPECTED, "Convert the image")
+
+
+def read_stored(path: Path, *, label: bool = False) -> tuple[Header, NDArray[Any]]:
+    """Return header and values (channels, *shape): float32 for images, as stored for labels."""
+    ending = split_ending(path)[1]
+    if ending in (".nii", ".nii.gz"):
+        return nifti.read_voxels(path, scaled=not label)
+    if ending in _PICTURES:
+        return picture.read_indices(path) if label else picture.read_pixels(path)
+    header = read_header(path)  # also refuses an unknown ending
+    values = numpy_file.read_array(path) if ending == ".npy" else numpy_file.read_member(path, _only(path))
+    with np.errstate(all="ignore"):
+        return header, values.reshape(header.channels, *header.shape).astype(values.dtype if label else np.float32)
+
+
+def _only(path: Path) -> str:
+    names = sorted(numpy_file.open_archive(path))
+    if len(names) == 1 or "image" in names:
+        return "image" if "image" in names else names[0]
+    raise fault(
+        path,
+        f"{len(names)} arrays ({', '.join(names[:4])}, …)",
+        "one array, or one named 'image'",
+        "Save one image a file; a whole data set in one .npz is given to load()",
+    )
+
+
+def _array_header(path: Path, shape: tuple[int, ...]) -> Header:
+    if len(shape) > 4:
+        raise fault(
+            path,
+            f"an array of {len(shape)} axes",
+            "(*spatial) or (channels, *spatial), at most 4 axes",
+            "Save one image a file",
+        )
+    if len(shape) == 4:
+        return Header(shape[1:], shape[0])
+    return Header(shape, 1)
+
+
+def with_dims(path: Path, header: Header, dims: int | None) -> Header:
+    """Return the header read as ``dims`` axes: arrays (C, H, W) and flat volumes leave two ways."""
+    if dims is None or header.dims == dims:
+        return header
+    ending = split_ending(path)[1]
+    if ending in (".npy", ".npz") and header.channels == 1 and header.dims == dims + 1:
+        return Header(header.shape[1:], header.shape[0])
+    if ending in (".nii", ".nii.gz") and header.dims < dims:
+        extra = dims - header.dims
+        spacing = (*(header.spacing_mm or (1.0,) * header.dims), *(1.0,) * extra)
+        return Header((*header.shape, *(1,) * extra), header.channels, spacing, header.affine)
+    check_dims(path, header, dims)
+    raise AssertionError("unreachable: check_dims refuses")
+
+
+def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: int | None = None) -> Sample:
+    """Return one image file as a Sample without label.
+
+    The file's claims are checked before memory is asked for them, its values must be finite.
+
+    Args:
+        path: .nii, .nii.gz, .png, .jpg, .tif, .npy or a .npz with one array.
+        dims: number of spatial axes that the image must have; decides between (channels, H, W) and
+            (D, H, W) for arrays of three axes, which without it are volumes.
+        channels: number of channels that the image must have; grey pictures become three equal channels
+            where 3 is asked.
+
+    Returns:
+        Sample with image float32 (channels, *spatial); affine 4×4 and spacing in mm if the format has them.
+
+    Raises:
+        DataError: for a file that is missing, damaged, false or of another rank or channel count.
+    """
+    path = Path(path)
+    header, values = read_stored(path)
+    header = with_dims(path, header, dims)
+    values = values.reshape(header.channels, *header.shape)
+    check_finite(path, values)
+    wanted = fit_channels(path, header, channels)
+    if wanted != header.channels:
+        values = np.repeat(values, wanted, axis=0)
+    return Sample(split_ending(path)[0], values, None, header.affine, header.spacing_mm, path)
+
+
+def check_finite(path: object, values: NDArray[Any]) -> None:
+    """Raise DataError if it holds NaN or infinity, saying how many and where the first is."""
+    if values.dtype.kind != "f":
+        return
+    with np.errstate(all="ignore"):
+        if np.isfinite(values.sum(dtype=np.float64)):
+            return  # a finite sum has finite terms
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        count = int(wrong.sum())
+        first = tuple(int(v) for v in np.unravel_index(int(wrong.argmax()), values.shape)[1:])
+        raise fault(
+            path,
+            f"{plural(count, 'value is', 'values are')} NaN or infinite (the first at {first})",
+            "finite numbers",
+            "Replace them (for example by the background's value) or leave the sample out",
+        )

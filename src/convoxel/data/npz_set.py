@@ -1,0 +1,187 @@
+"""Whole data sets in one .npz: train_images, train_labels, val_images, … (as MedMNIST), or images, labels.
+
+Images are (count, H, W) or (count, D, H, W), with a last axis of 3 for colours. Labels are class numbers:
+(count,) or (count, 1) to classify, (count, *spatial) to segment; an array ``classes`` of strings may name
+them. Labels are read at once, images when the first one is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.data import numpy_file
+from convoxel.data.data_set import Cache, DataSet, Entry, Sample, Split
+from convoxel.data.folder_parts import honour_parts
+from convoxel.data.image_file import check_finite
+from convoxel.data.label_file import MOST_UNNAMED, check_labels, class_count, to_classes, values_of
+from convoxel.data.split import divide_last, divide_stratified
+from convoxel.files.fault import ErrorCollector, fault, shown
+
+__all__ = ["open_archive_set"]
+
+_KEYS = {"train": "train_", "validation": "val_", "test": "test_"}
+_MOST_CLASSES = 65_536
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One part of the archive: where its images are, what they look like, and their labels."""
+
+    name: str
+    key: str
+    dims: int
+    channels: int
+    shape: tuple[int, ...]
+    labels: NDArray[Any]
+
+    def sample_name(self, position: int) -> str:
+        return f"{self.name}/{position:06d}" if self.name else f"{position:06d}"
+
+
+def open_archive_set(
+    path: Path, task: str, validation: int | float | None, seed: int, errors: ErrorCollector
+) -> DataSet:
+    """Return the data set in a .npz file."""
+    claims = {name: shape for name, (shape, _) in numpy_file.open_archive(path).items()}
+    keys = {part: key for part, key in _KEYS.items() if f"{key}images" in claims}
+    if "train" not in keys:
+        keys = {"": ""}
+    if f"{keys.get('train', '')}images" not in claims:
+        came = f"it holds the arrays {', '.join(map(shown, sorted(claims)[:8]))}"
+        raise fault(path, came, "train_images and train_labels (or images and labels)", "Rename the arrays")
+    parts = [_read_part(path, part, key, claims, task) for part, key in keys.items()]
+    forms = {(part.dims, part.channels) for part in parts}
+    if len(forms) > 1:
+        came = f"parts of different form (dims, channels): {sorted(forms)}"
+        raise fault(path, came, "the same in every part", "Save all parts alike")
+    classes = _name_classes(path, claims, _count_classes(path, task, parts, errors), task)
+    chosen = {
+        part.name: tuple(e for e in _entries(path, part, task, len(classes)) if e.name not in errors.names)
+        for part in parts
+    }
+
+    def divide(found: tuple[Entry, ...]) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+        if task == "segment":
+            return divide_last(found, validation)
+        train, held = divide_stratified([e.name for e in found], [e.label or 0 for e in found], validation, seed)
+        return tuple(found[i] for i in train), tuple(found[i] for i in held)
+
+    train, held, test = honour_parts(chosen, validation, divide)
+    store = Cache(0)  # the arrays are in memory already: keep no second copy in float32
+    return DataSet(
+        name=shown(path.stem),
+        task=task,
+        dims=parts[0].dims,
+        channels=parts[0].channels,
+        classes=classes,
+        train=Split(train, store),
+        validation=Split(held, store),
+        test=Split(test, store) if test else None,
+        sources=((path.name, path),),
+    )
+
+
+def _read_part(path: Path, name: str, key: str, claims: dict[str, tuple[int, ...]], task: str) -> _Part:
+    """Return a part with its labels; only the headers of its images are read.
+
+    (count, a, b, 3) holds colour pictures, unless labels of the same shape say that it holds volumes.
+    """
+    images = claims[f"{key}images"]
+    shape = claims.get(f"{key}labels")
+    where = f"{path}[{key}labels]"
+    if shape is None:
+        raise fault(path, f"{key}images without {key}labels", "an array of labels", f"Add {key}labels")
+    if task == "classify" and math.prod(shape) != images[0]:
+        raise fault(
+            where,
+            f"labels of shape {shape} for {images[0]} images",
+            "one class number an image, (count,)",
+            "Give one class an image (several at once are not supported), or choose the task segment",
+        )
+    colour = images[-1] == 3 and len(images) in (4, 5) and not (task == "segment" and shape == images)
+    dims = len(images) - 1 - colour
+    if dims not in (1, 2, 3):
+        raise fault(
+            f"{path}[{key}images]",
+            f"shape {images}",
+            "(count, H, W), (count, H, W, 3), (count, D, H, W) or (count, D, H, W, 3)",
+            "Save the images in one of these shapes",
+        )
+    if task == "segment" and shape != images[: dims + 1]:
+        raise fault(
+            where,
+            f"labels of shape {shape} for images of shape {images}",
+            f"{images[: dims + 1]}",
+            "Give one class number a pixel, or choose the task classify",
+        )
+    stored = numpy_file.read_member(path, f"{key}labels")
+    labels = (
+        check_labels(where, stored.reshape(-1), _MOST_CLASSES) if task == "classify" else check_labels(where, stored)
+    )
+    return _Part(name, key, dims, 3 if colour else 1, images[1 : dims + 1], labels)
+
+
+def _count_classes(path: Path, task: str, parts: list[_Part], errors: ErrorCollector) -> int:
+    """Return the number of classes: no number is left out, and to classify training shows them all."""
+    mend = "Renumber the labels"
+    if task == "segment":
+        values = {p.sample_name(i): values_of(label) for p in parts for i, label in enumerate(p.labels)}
+        count, complaints = class_count(values)
+        for name, came in complaints.items():
+            expected = f"class numbers 0, 1, 2, … without a gap, at most {MOST_UNNAMED}"
+            errors.note(name, fault(f"{path}[{name}]", came, expected, mend))
+    else:
+        found = [int(v) for v in np.unique(parts[0].labels)]
+        count = len(found)
+        if found != list(range(count)):
+            came = f"{count} different labels from {found[0]} to {found[-1]}"
+            raise fault(f"{path}[{parts[0].key}labels]", came, "class numbers 0, 1, 2, … without a gap", mend)
+        for part in parts[1:]:
+            if part.labels.max() >= count:
+                came = f"class {part.labels.max()}, which does not occur in training"
+                raise fault(f"{path}[{part.key}labels]", came, f"0 to {count - 1}", mend)
+    if count < 2:
+        raise fault(path, "all labels are 0", "at least two classes", "Check that the labels are the right ones")
+    return count
+
+
+def _name_classes(path: Path, claims: dict[str, tuple[int, ...]], count: int, task: str) -> tuple[str, ...]:
+    if "classes" in claims:
+        names = tuple(shown(name) for name in numpy_file.read_member(path, "classes").reshape(-1))
+        if len(names) < count or len(set(names)) < len(names):
+            came = f"{len(set(names))} different names in the array classes"
+            raise fault(path, came, f"at least {count}, one a class", "Name every class once")
+        return names
+    if task == "classify":
+        return tuple(str(i) for i in range(count))
+    return ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
+
+
+def _entries(path: Path, part: _Part, task: str, count: int) -> tuple[Entry, ...]:
+    @cache
+    def images() -> NDArray[Any]:
+        return numpy_file.read_member(path, f"{part.key}images")
+
+    def reader(position: int) -> Callable[[], Sample]:
+        def read() -> Sample:
+            where = f"{path}[{part.key}images][{position}]"
+            with np.errstate(all="ignore"):
+                stored = images()[position].astype(np.float32)
+            pixels = np.ascontiguousarray(np.moveaxis(stored, -1, 0) if part.channels > 1 else stored[None])
+            check_finite(where, pixels)
+            label = part.labels[position]
+            label = int(label) if task == "classify" else np.array(to_classes(where, label, count))
+            return Sample(part.sample_name(position), pixels, label, source=path)
+
+        return read
+
+    classes = [int(v) for v in part.labels] if task == "classify" else [None] * len(part.labels)
+    return tuple(Entry(part.sample_name(i), part.shape, None, reader(i), c) for i, c in enumerate(classes))

@@ -1,0 +1,145 @@
+"""Prediction of image files: label maps with the images' affine, or a table of classes."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from convoxel import data
+from convoxel.data.image_file import list_images, read_header, split_ending, with_dims
+from convoxel.data.image_header import fit_channels
+from convoxel.errors import ConfigError, DataError
+from convoxel.files.atomic import write_json, write_text
+from convoxel.predict.inference import Predictor
+from convoxel.predict.run_progress import OnProgress, Progress
+
+__all__ = ["list_inputs", "predict_files"]
+
+_CLASSIFY_BATCH = 32
+
+
+def list_inputs(source: Path) -> list[Path]:
+    """Return the image files that ``source`` names: itself, those in it, or those in its folder ``images``.
+
+    Raises:
+        DataError: it is missing, or a folder without images.
+    """
+    if not source.exists():
+        raise DataError(f"input: {source} does not exist. Give an image file or a folder of images.")
+    if source.is_file():
+        return [source]
+    folder = source / "images" if (source / "images").is_dir() else source
+    files = list_images(folder)
+    if not files:
+        raise DataError(f"input: {folder} holds no image file. Give a folder of .nii.gz, .png, .npy … files.")
+    return files
+
+
+def predict_files(
+    predictor: Predictor, source: Path, target: Path, on_progress: OnProgress | None = None
+) -> list[Path]:
+    """Predict the images of ``source``, write the results to ``target`` and return the files written.
+
+    See :func:`convoxel.train.predict`, which does this with the network of a run folder.
+    """
+    files = list_inputs(source)
+    segment = predictor.run.config.task == "segment"
+    targets = _name_maps(files, source, target, predictor.run.data.dims) if segment else [_name_table(target)]
+    taken = {path.resolve() for path in files}
+    for path in targets:
+        if path.resolve() in taken:
+            raise ConfigError(f"output: {path} is an input image. Give another --output.")
+        if path.is_dir():
+            raise ConfigError(f"output: {path} is a folder, a file is needed there. Give another --output.")
+    for path in files:
+        _check_header(predictor, path)  # a folder with a wrong image is refused before the first prediction
+    made = _make_folder(targets[0].parent)
+    try:
+        if segment:
+            _write_maps(predictor, files, targets, on_progress)
+        else:
+            _write_table(predictor, files, targets[0], on_progress)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty: what was written is whole and stays
+                folder.rmdir()
+        raise
+    return targets
+
+
+def _name_maps(files: list[Path], source: Path, target: Path, dims: int) -> list[Path]:
+    if split_ending(target)[1] and not target.is_dir():
+        if source.is_file():
+            return [target]
+        raise ConfigError(f"output: {target} names one file, but {source} is a folder. Give a folder.")
+    ending = {1: ".npy", 2: ".png", 3: ".nii.gz"}[dims]
+    return [target / (split_ending(path)[0] + ending) for path in files]
+
+
+def _name_table(target: Path) -> Path:
+    return target if target.suffix.lower() in (".csv", ".json") else target / "predictions.csv"
+
+
+def _check_header(predictor: Predictor, path: Path) -> None:
+    facts = predictor.run.data
+    fit_channels(path, with_dims(path, read_header(path), facts.dims), facts.channels)
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and return those that were missing, the innermost first."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"output: cannot make the folder {folder} ({error.strerror or error}). Give another --output."
+        ) from None
+    return made
+
+
+def _read(predictor: Predictor, path: Path) -> data.Sample:
+    return data.read_image(path, dims=predictor.run.data.dims, channels=predictor.run.data.channels)
+
+
+def _write_maps(predictor: Predictor, files: list[Path], targets: list[Path], on_progress: OnProgress | None) -> None:
+    for done, (path, target) in enumerate(zip(files, targets, strict=True)):
+        try:
+            sample = _read(predictor, path)
+            data.write_label(target, predictor.label_map(sample.image), sample.affine, sample.spacing_mm)
+        except DataError as error:
+            if done == 0:
+                raise
+            raise DataError(f"{error} {done} of {len(files)} label maps are written in {target.parent}.") from None
+        _report(on_progress, done + 1, len(files))
+
+
+def _write_table(predictor: Predictor, files: list[Path], target: Path, on_progress: OnProgress | None) -> None:
+    rows: list[dict[str, str | float]] = []
+    for first in range(0, len(files), _CLASSIFY_BATCH):
+        group = files[first : first + _CLASSIFY_BATCH]
+        logits = predictor.class_logits([_read(predictor, path).image for path in group]).astype(np.float64)
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        for path, share in zip(group, shares, strict=True):
+            best = int(share.argmax())
+            rounded = [round(float(p), 6) for p in share]
+            named = {f"p_{name}": p for name, p in zip(predictor.classes, rounded, strict=True)}
+            rows.append({"file": path.name, "class": predictor.classes[best], "probability": rounded[best], **named})
+        _report(on_progress, first + len(group), len(files))
+    if target.suffix.lower() == ".json":
+        write_json(target, rows)
+        return
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(target, text.getvalue())
+
+
+def _report(on_progress: OnProgress | None, done: int, total: int) -> None:
+    if on_progress is not None:
+        on_progress(Progress(phase="predict", epoch=1, step=done, steps_total=total, fraction=done / total))

@@ -1,0 +1,98 @@
+"""A trained network as a function of whole images: normalise, tile, blend; on our engine or PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.errors import ConfigError
+from convoxel.predict.network_call import Array, Call, compiled_call, resize, torch_call
+from convoxel.predict.sliding_window import blend_slabs, join_slabs
+from convoxel.predict.tile_size import InputSizes, input_sizes, plan_tile
+from convoxel.predict.trained_run import AnyRun
+
+__all__ = ["Predictor", "build_predictor", "check_engine"]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Classes of whole images from a network that sees tiles.
+
+    Attributes:
+        run: the trained network and the facts of its data.
+        call: normalised tiles (n, channels, *tile) float32 → logits; NumPy both ways.
+        sizes: the sizes of tiles that the network takes.
+        overlap: least share of a tile that its neighbour covers too.
+        engine: "convoxel" or "torch", which computes ``call``.
+    """
+
+    run: AnyRun
+    call: Call
+    sizes: InputSizes
+    overlap: float
+    engine: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, class number = position."""
+        return self.run.data.classes
+
+    def slabs(self, image: Array) -> Iterator[tuple[int, Array]]:
+        """Yield (first slice, logits (classes, slices, *rest)) of an image (channels, *spatial) as stored."""
+        statistics = self.run.data.intensity.statistics(image)
+
+        def call(tiles: Array) -> Array:
+            return self.call(np.stack([statistics.normalise(tile) for tile in tiles]))
+
+        size = image.shape[1:]
+        tile = plan_tile(size, self.run.config.patch or size, self.sizes)
+        inner, border = self.sizes.inner(tile), self.sizes.border
+        return blend_slabs(call, image, inner, self.overlap, fill=statistics.floor, border=border)
+
+    def logits(self, image: Array) -> Array:
+        """Return logits (classes, *spatial) of an image (channels, *spatial)."""
+        return join_slabs(self.slabs(image), image.shape[1])
+
+    def label_map(self, image: Array) -> NDArray[np.uint8]:
+        """Return the class of each voxel, (*spatial) uint8; memory: one layer of tiles and the map."""
+        parts = ((start, slab.argmax(axis=0)[None].astype(np.uint8)) for start, slab in self.slabs(image))
+        return np.asarray(join_slabs(parts, image.shape[1])[0])
+
+    def class_logits(self, images: list[Array]) -> Array:
+        """Return logits (n, classes) of images (channels, *spatial) to classify, computed as one batch."""
+        size = self.run.config.patch or images[0].shape[1:]
+        statistics = self.run.data.intensity.statistics
+        return self.call(np.stack([resize(statistics(image).normalise(image), size) for image in images]))
+
+
+def check_engine(engine: str) -> None:
+    """Raise ConfigError unless ``engine`` is "convoxel" or "torch"."""
+    if engine not in ("convoxel", "torch"):
+        raise ConfigError(f"engine: got {engine!r}; expected 'convoxel' or 'torch'.")
+
+
+def build_predictor(
+    run: AnyRun, *, engine: str = "torch", precision: str | None = "float32", overlap: float | None = None
+) -> Predictor:
+    """Return the predictor of a trained network.
+
+    Args:
+        run: trained network with its configuration and the facts of its data.
+        engine: "torch", or "convoxel" (compiled for our CPU engine) (default "torch").
+        precision: precision of PyTorch's products, "float32" or "bfloat16" (default "float32").
+        overlap: least share of a tile that its neighbour covers too (default: the configuration's).
+
+    Raises:
+        ConfigError: the engine is unknown.
+    """
+    check_engine(engine)
+    sizes = input_sizes(run.network)
+    if engine == "torch":
+        call = torch_call(run.network, precision)
+    else:
+        size = run.config.patch or (sizes.least + 3 * sizes.multiple,) * run.data.dims
+        call = compiled_call(run.network, (1, run.data.channels, *size))
+    return Predictor(run, call, sizes, run.config.overlap if overlap is None else overlap, engine)

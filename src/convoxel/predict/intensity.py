@@ -1,0 +1,83 @@
+"""Normalisation of image intensities to mean 0 and standard deviation 1, the same in training and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Intensity", "IntensityEntries", "Statistics"]
+
+Array = NDArray[np.float32]
+
+
+class IntensityEntries(TypedDict):
+    """An :class:`Intensity` as JSON holds it."""
+
+    kind: str
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean, standard deviation and smallest value of each channel; arrays (channels,) float32."""
+
+    mean: Array
+    std: Array
+    floor: Array
+
+    def normalise(self, image: Array) -> Array:
+        """Return ``(image − mean) / std`` of an image (channels, *spatial) or of any part of one."""
+        shape = (-1, *(1 for _ in image.shape[1:]))
+        return (image - self.mean.reshape(shape)) / self.std.reshape(shape)
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """The normalisation of a run.
+
+    Attributes:
+        kind: "sample" measures each image, "dataset" uses the statistics of the training images.
+        mean, std: those statistics, one value per channel; empty for "sample".
+    """
+
+    kind: str
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def statistics(self, image: Array) -> Statistics:
+        """Return the statistics that normalise ``image`` (channels, *spatial)."""
+        flat = image.reshape(image.shape[0], -1)
+        floor = flat.min(axis=1)
+        if self.kind == "dataset":
+            std = np.asarray([value or 1.0 for value in self.std], np.float32)
+            return Statistics(np.asarray(self.mean, np.float32), std, floor)
+        pairs = [_measure_body(channel, low) for channel, low in zip(flat, floor, strict=True)]
+        mean, std = np.asarray(pairs, np.float32).T
+        return Statistics(mean, std, floor)
+
+    def to_dict(self) -> IntensityEntries:
+        """Return the entries as JSON holds them."""
+        return {"kind": self.kind, "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, entries: IntensityEntries) -> Intensity:
+        """Return the normalisation that :meth:`to_dict` described."""
+        return cls(str(entries["kind"]), tuple(entries["mean"]), tuple(entries["std"]))
+
+
+def _measure_body(channel: Array, floor: np.float32) -> tuple[float, float]:
+    """Mean and standard deviation of the voxels above the smallest value.
+
+    Air, a stripped skull and padding share the smallest value. With them, the share of background, which differs from
+    one cut of the same head to the next, would move the intensities of the tissue.
+    """
+    body = channel[channel > floor]
+    if body.size == 0:
+        return float(floor), 1.0
+    std = float(body.std(dtype=np.float64))
+    return float(body.mean(dtype=np.float64)), std if std > 0 else 1.0

@@ -1,0 +1,237 @@
+"""Prediction of an image of any size, tile by tile; memory for one layer of tiles, not for the image.
+
+NumPy only: a function computes the tiles. Finished slices are yielded as soon as no later tile overlaps them, so the
+label map of a volume larger than memory needs one layer of tiles and the map itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.errors import ShapeError
+
+__all__ = ["blend_slabs", "cut", "join_slabs", "sliding_window", "tile_starts"]
+
+Array = NDArray[np.float32]
+Call = Callable[[Array], Array]
+Fill = float | Sequence[float] | Array
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+def tile_starts(size: int, tile: int, overlap: float) -> list[int]:
+    """Return the starts of the fewest tiles of length ``tile`` that cover ``size`` and overlap by at least ``overlap``.
+
+    >>> tile_starts(10, 4, 0.5)
+    [0, 2, 4, 6]
+    >>> tile_starts(3, 4, 0.5)
+    [0]
+    """
+    if size <= tile:
+        return [0]
+    step = max(1, math.floor(tile * (1.0 - overlap) + 1e-9))
+    count = -(-(size - tile) // step) + 1
+    return [round(index * (size - tile) / (count - 1)) for index in range(count)]
+
+
+def cut(image: NDArray[Scalar], start: Sequence[int], size: Sequence[int], fill: Fill = 0) -> NDArray[Scalar]:
+    """Return a copy of the box of ``size`` at ``start`` from the last axes of ``image``.
+
+    Parts outside the image hold ``fill``, a number or one per leading index (channels,).
+    """
+    lead = image.ndim - len(size)
+    inside, target = [slice(None)] * lead, [slice(None)] * lead
+    whole = True
+    for first, want, have in zip(start, size, image.shape[lead:], strict=True):
+        low, high = max(first, 0), min(first + want, have)
+        inside.append(slice(low, high))
+        target.append(slice(low - first, high - first))
+        whole = whole and high - low == want
+    if whole:
+        return np.array(image[tuple(inside)])
+    result = np.empty((*image.shape[:lead], *size), image.dtype)
+    result[...] = np.asarray(fill, image.dtype).reshape(-1, *(1 for _ in size)) if lead else fill
+    result[tuple(target)] = image[tuple(inside)]
+    return result
+
+
+def sliding_window(
+    call: Call,
+    image: Array,
+    patch: Sequence[int],
+    overlap: float = 0.5,
+    batch: int = 1,
+    fill: Fill = 0.0,
+    border: Sequence[int] = (),
+) -> Array:
+    """Return the blended logits of an image, (classes, *spatial) float32.
+
+    Tiles are weighted by a Gaussian with σ = tile/8 per axis and the sum is divided by the summed weights:
+    the middle of a tile, which saw the most context, counts most.
+
+    Args:
+        call: maps tiles (n, channels, *(patch + 2 border)) to logits (n, classes, *patch); NumPy float32 both
+            ways.
+        image: (channels, *spatial) float32.
+        patch: tile size in voxels, one per spatial axis; a shorter image is padded with ``fill``, centred.
+        overlap: least share of a tile that its neighbour covers too, 0 … <1 (default 0.5).
+        batch: number of tiles that one ``call`` gets (default 1).
+        fill: value of the padding, a number or one per channel (default 0).
+        border: pixels of context that ``call`` sees at each side of a tile and gives no logits for, by axis (default
+            none).
+
+    Raises:
+        ShapeError: ``patch`` has another rank than the image, or ``call`` returns another size.
+
+    >>> image = np.arange(30, dtype=np.float32).reshape(1, 5, 6)
+    >>> bool(np.allclose(sliding_window(lambda x: x, image, (4, 4)), image))
+    True
+    """
+    return join_slabs(blend_slabs(call, image, patch, overlap, batch, fill, border), image.shape[1])
+
+
+def join_slabs(slabs: Iterable[tuple[int, NDArray[Scalar]]], length: int) -> NDArray[Scalar]:
+    """Return (classes, length, *rest), filled slab by slab from (first slice, (classes, slices, *rest))."""
+    result: NDArray[Scalar] | None = None
+    for start, slab in slabs:
+        if result is None:
+            result = np.empty((slab.shape[0], length, *slab.shape[2:]), slab.dtype)
+        result[:, start : start + slab.shape[1]] = slab
+    assert result is not None
+    return result
+
+
+def blend_slabs(
+    call: Call,
+    image: Array,
+    patch: Sequence[int],
+    overlap: float = 0.5,
+    batch: int = 1,
+    fill: Fill = 0.0,
+    border: Sequence[int] = (),
+) -> Iterator[tuple[int, Array]]:
+    """Yield (first slice, logits (classes, slices, *rest)) along the first spatial axis, in order.
+
+    Arguments as :func:`sliding_window`. A slab may be overwritten once the next one is asked for.
+    """
+    size, patch = image.shape[1:], tuple(int(side) for side in patch)
+    if len(patch) != len(size):
+        raise ShapeError(
+            f"sliding_window: patch {patch} has {len(patch)} sizes but the image {image.shape} has "
+            f"{len(size)} spatial axes. Give one size per axis."
+        )
+    reader = _Reader(call, image, patch, tuple(border) or (0,) * len(patch), fill)
+    starts = [tile_starts(have, want, overlap) for have, want in zip(size, patch, strict=True)]
+    if all(len(axis) == 1 for axis in starts):
+        yield 0, _single(reader)
+        return
+    weight = [
+        _bell(side) if len(axis) > 1 else np.ones(side, np.float32) for side, axis in zip(patch, starts, strict=True)
+    ]
+    padded = [max(have, want) for have, want in zip(size, patch, strict=True)]
+    total = [_sums(axis, w, side) for axis, w, side in zip(starts, weight, padded, strict=True)]
+    inner = _outer(weight)
+    crop = tuple(slice((p - s) // 2, (p - s) // 2 + s) for p, s in zip(padded, size, strict=True))
+    store: Array | None = None
+    base = 0
+    for first in starts[0]:
+        if store is not None and first > base:
+            yield from _finish(store, base, first - base, total, crop, size[0])
+            store[:, : patch[0] - (first - base)] = store[:, first - base :].copy()
+            store[:, patch[0] - (first - base) :] = 0
+        base = first
+        corners = list(itertools.product(*starts[1:]))
+        for group in range(0, len(corners), batch):
+            chosen = corners[group : group + batch]
+            places = [_shift((first, *corner), padded, size) for corner in chosen]
+            logits = reader.logits(places)
+            if store is None:
+                store = np.zeros((logits.shape[1], patch[0], *padded[1:]), np.float32)
+            for corner, values in zip(chosen, logits, strict=True):
+                sides = zip(corner, patch[1:], strict=True)
+                box = (slice(None), slice(None), *(slice(c, c + side) for c, side in sides))
+                store[box] += values * inner
+    assert store is not None
+    yield from _finish(store, base, padded[0] - base, total, crop, size[0])
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Tiles of the image with their border, and the logits of their inner parts."""
+
+    call: Call
+    image: Array
+    patch: tuple[int, ...]
+    border: tuple[int, ...]
+    fill: Fill
+
+    def logits(self, places: Sequence[Sequence[int]]) -> Array:
+        """Return (n, classes, *patch) of the tiles whose inner part begins at ``places``."""
+        wide = [side + 2 * edge for side, edge in zip(self.patch, self.border, strict=True)]
+        outer = [[start - edge for start, edge in zip(place, self.border, strict=True)] for place in places]
+        tiles = np.stack([cut(self.image, place, wide, self.fill) for place in outer])
+        logits = np.asarray(self.call(tiles))
+        if logits.shape[:1] != tiles.shape[:1] or logits.shape[2:] != self.patch:
+            raise ShapeError(
+                f"sliding_window: call returned {logits.shape} for tiles {tiles.shape}; expected "
+                f"({tiles.shape[0]}, classes, {', '.join(map(str, self.patch))})."
+            )
+        return logits
+
+
+def _single(reader: _Reader) -> Array:
+    """The logits of an image that fits into one tile: the network's own numbers, not blended."""
+    size = reader.image.shape[1:]
+    start = [-((want - have) // 2) for have, want in zip(size, reader.patch, strict=True)]
+    logits = reader.logits([start])[0]
+    inside = (slice(None), *(slice(-s, -s + have) for s, have in zip(start, size, strict=True)))
+    return np.asarray(logits[inside])
+
+
+def _shift(corner: Sequence[int], padded: Sequence[int], size: Sequence[int]) -> list[int]:
+    """Coordinates in the image of a corner given in the padded image."""
+    return [c - (p - s) // 2 for c, p, s in zip(corner, padded, size, strict=True)]
+
+
+def _finish(
+    store: Array, base: int, count: int, total: list[Array], crop: tuple[slice, ...], size: int
+) -> Iterator[tuple[int, Array]]:
+    """Divide the first ``count`` slices by their weights, crop the padding and yield them.
+
+    Tiles lie on a grid and their weights are products over axes, so the sum of weights is a product too and needs no
+    second volume.
+    """
+    low, high = max(base, crop[0].start), min(base + count, crop[0].start + size)
+    if low >= high:
+        return
+    slab = store[:, low - base : high - base]
+    for axis, sums in enumerate([total[0][low:high], *total[1:]]):
+        slab /= sums.reshape(-1, *(1 for _ in range(slab.ndim - 2 - axis)))
+    inside = (slice(None), slice(None), *crop[1:])
+    yield low - crop[0].start, slab[inside]
+
+
+def _bell(side: int) -> Array:
+    """Gaussian weights along one axis of a tile; at least 1e-3, so that lone corners keep float32 accuracy."""
+    place = (np.arange(side) - (side - 1) / 2) / (side / 8)
+    return np.maximum(np.exp(-0.5 * place * place), 1e-3).astype(np.float32)
+
+
+def _sums(starts: list[int], weight: Array, size: int) -> Array:
+    total = np.zeros(size, np.float64)
+    for start in starts:
+        total[start : start + len(weight)] += weight
+    return total.astype(np.float32)
+
+
+def _outer(weights: list[Array]) -> Array:
+    result = weights[0]
+    for weight in weights[1:]:
+        result = result[..., None] * weight
+    return result

@@ -1,0 +1,82 @@
+"""Sizes of patches and tiles: those that a network takes, as large as memory and the image allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import nn
+
+__all__ = ["InputSizes", "input_sizes", "plan_patch", "plan_tile"]
+
+# One tile of a prediction: larger than a patch because nothing is kept for a backward pass, and larger
+# tiles overlap less. 96³ voxels × 48 float32 channels ≈ 170 MB at the widest place of a 16-wide U-Net.
+_TILE_VOXELS = {1: 1 << 20, 2: 1024 * 1024, 3: 96 * 96 * 96}
+_UNBOUNDED = 1 << 62
+
+
+class InputSizes(NamedTuple):
+    """The sizes that a network takes: ``least + n · multiple`` along each axis.
+
+    Attributes:
+        multiple, least: numbers of pixels, for every axis (default 1).
+        border: pixels at each side of the input for which there is no output, by axis; empty: none.
+    """
+
+    multiple: int = 1
+    least: int = 1
+    border: tuple[int, ...] = ()
+
+    def inner(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the size of the output for an input of ``size``."""
+        return tuple(side - 2 * edge for side, edge in zip(size, self.border or (0,) * len(size), strict=True))
+
+    def around(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the size of the input for an output of ``size``."""
+        return tuple(side + 2 * edge for side, edge in zip(size, self.border or (0,) * len(size), strict=True))
+
+    def above(self, side: int) -> int:
+        """Return the smallest size of an axis that the network takes and that is not below ``side``."""
+        return self.least + max(0, -(-(side - self.least) // self.multiple)) * self.multiple
+
+
+def input_sizes(model: nn.Module) -> InputSizes:
+    """Return the sizes that ``model`` takes; any size if it does not say."""
+    multiple, least = (int(getattr(model, name, 1) or 1) for name in ("input_multiple", "input_minimum"))
+    border = tuple(getattr(model, "borders", ()))
+    return InputSizes(multiple, max(least, multiple), border if any(border) else ())
+
+
+def plan_patch(size: Sequence[int], sizes: InputSizes, voxels: int = _UNBOUNDED) -> tuple[int, ...]:
+    """Return a patch that covers ``size`` if ``voxels`` allow, else one as near to a cube as fits.
+
+    Args:
+        size: spatial size of the image, in voxels.
+        sizes: the sizes that the network takes.
+        voxels: most voxels of the patch, borders not counted (default unbounded); the longest side is shortened first.
+
+    >>> plan_patch((36, 50, 36), InputSizes(8, 8), 48**3)
+    (40, 56, 40)
+    >>> plan_patch((197, 140, 189), InputSizes(4, 4), 48**3)
+    (48, 48, 48)
+    """
+    patch = [sizes.above(side) for side in size]
+    while math.prod(sizes.inner(patch)) > voxels and max(patch) > sizes.least:
+        longest = max(range(len(patch)), key=lambda axis: patch[axis])
+        patch[longest] -= sizes.multiple
+    return tuple(patch)
+
+
+def plan_tile(size: Sequence[int], patch: Sequence[int], sizes: InputSizes) -> tuple[int, ...]:
+    """Return the tile in which an image of ``size`` is predicted: the whole image, or as much as memory allows.
+
+    Args:
+        size: spatial size of the image, in voxels.
+        patch: training patch; a tile is never smaller, or the network would miss context that it has learned.
+        sizes: the sizes that the network takes.
+    """
+    limit = max(_TILE_VOXELS[len(size)], math.prod(patch))
+    wanted = sizes.around(size)
+    whole, tile = plan_patch(wanted, sizes), plan_patch(wanted, sizes, limit)
+    return tuple(max(side, min(sizes.above(want), full)) for side, want, full in zip(tile, patch, whole, strict=True))

@@ -1,0 +1,132 @@
+"""A trained network with everything that is known about it: its configuration and the facts of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from torch import nn
+
+from convoxel.data import DataSet
+from convoxel.errors import CheckpointError, DataError
+from convoxel.predict.intensity import Intensity
+
+__all__ = ["AnyRun", "DataFacts", "PredictionConfig", "TrainedRun"]
+
+
+class PredictionConfig(Protocol):
+    """The entries of a run's configuration that prediction uses; ``convoxel.train.TrainConfig`` has them."""
+
+    task: Literal["segment", "classify"]
+    patch: tuple[int, ...] | None
+    overlap: float
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The facts of the data that a network was trained on.
+
+    Attributes:
+        classes: names, class number = position.
+        dims: number of spatial axes.
+        channels: channels of every image.
+        intensity: normalisation of the images.
+        spacing_mm: median voxel spacing along each axis; None where the format has none.
+        fingerprint: SHA-256 over names and contents of all files.
+        name: name of the data set.
+    """
+
+    classes: tuple[str, ...]
+    dims: int
+    channels: int
+    intensity: Intensity
+    spacing_mm: tuple[float, ...] | None
+    fingerprint: str
+    name: str
+
+    @classmethod
+    def from_data_set(cls, dataset: DataSet, intensity: Intensity) -> DataFacts:
+        """Return the facts of a data set whose images ``intensity`` normalises."""
+        facts = (dataset.classes, dataset.dims, dataset.channels, intensity)
+        return cls(*facts, dataset.spacing_mm, dataset.fingerprint, dataset.name)
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> DataFacts:
+        """Return the facts that a checkpoint's JSON holds.
+
+        Raises:
+            CheckpointError: one is missing or of another kind.
+        """
+        try:
+            spacing = entries["spacing_mm"]
+            return cls(
+                classes=tuple(map(str, entries["classes"])),
+                dims=int(entries["dims"]),
+                channels=int(entries["channels"]),
+                intensity=Intensity.from_dict(entries["intensity"]),
+                spacing_mm=None if spacing is None else tuple(map(float, spacing)),
+                fingerprint=str(entries["fingerprint"]),
+                name=str(entries["data_name"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"checkpoint: the facts of its data are incomplete or wrong ({type(error).__name__}: {error}); "
+                "expected those that training wrote. Train the run anew."
+            ) from None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the entries as a checkpoint's JSON holds them."""
+        spacing = None if self.spacing_mm is None else list(self.spacing_mm)
+        return {"classes": list(self.classes), "dims": self.dims, "channels": self.channels,
+                "intensity": self.intensity.to_dict(), "spacing_mm": spacing, "fingerprint": self.fingerprint,
+                "data_name": self.name}  # fmt: skip
+
+    def check(self, dataset: DataSet) -> None:
+        """Raise DataError unless ``dataset`` has the axes, channels and classes that the run was trained on."""
+        for noun, have, want in (
+            ("spatial axes", dataset.dims, self.dims),
+            ("channels", dataset.channels, self.channels),
+            ("classes", len(dataset.classes), len(self.classes)),
+        ):
+            if have != want:
+                raise DataError(
+                    f"data: {dataset.name} has {have} {noun}, the run was trained on {want}. "
+                    "Give data of the same kind, or train a run on these."
+                )
+        if dataset.task == "classify" and dataset.classes != self.classes:
+            names = [", ".join(classes) for classes in (dataset.classes, self.classes)]
+            raise DataError(
+                f"data: {dataset.name} has the classes {names[0]}, the run was trained on {names[1]}. "
+                "Name them alike, or train a run on these."
+            )
+
+
+Config_co = TypeVar("Config_co", bound=PredictionConfig, covariant=True)
+
+
+@dataclass(frozen=True)
+class TrainedRun(Generic[Config_co]):
+    """A trained network and what it was trained with.
+
+    Attributes:
+        network: PyTorch module in eval mode.
+        config: complete configuration of the run.
+        data: facts of its data.
+        step: optimiser steps that the weights have seen.
+        metric: mean validation metric (Dice or accuracy, 0 … 1) of the last validation; None before the first.
+    """
+
+    network: nn.Module
+    config: Config_co
+    data: DataFacts
+    step: int
+    metric: float | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape (1, channels, *patch) of an input as the network saw it in training."""
+        return (1, self.data.channels, *(self.config.patch or ()))
+
+
+AnyRun = TrainedRun[PredictionConfig]

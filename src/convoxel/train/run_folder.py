@@ -1,0 +1,170 @@
+"""Run folders as trained networks: load one, measure it on labelled images, predict images with it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+
+from convoxel import data
+from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.predict.evaluation import OnSample, TimedEvaluation, evaluate_split
+from convoxel.predict.file_prediction import list_inputs, predict_files
+from convoxel.predict.inference import Predictor, build_predictor, check_engine
+from convoxel.predict.network_call import arrange
+from convoxel.predict.run_progress import OnProgress
+from convoxel.predict.trained_run import DataFacts, TrainedRun
+from convoxel.train.checkpoint import Checkpoint, Store
+from convoxel.train.config import TrainConfig
+from convoxel.train.run_network import build_network, load_weights
+
+__all__ = ["evaluate", "load_data", "load_model", "load_predictor", "predict"]
+
+_SPLITS = ("validation", "train", "test", "all")
+
+
+def load_model(run_dir: str | Path, which: str = "best") -> TrainedRun[TrainConfig]:
+    """Return the trained network of a run folder in eval mode, with its configuration and the facts of its data.
+
+    Args:
+        run_dir: folder that :func:`convoxel.train.fit` wrote.
+        which: "best" by the validation metric, or "last" (default "best").
+
+    Returns:
+        ``network``, ``config``, ``data`` (``classes``, ``dims``, ``channels``, ``spacing_mm`` …), ``step``, ``metric``.
+
+    Raises:
+        CheckpointError: the folder is no run, or no checkpoint in it is whole. A damaged best checkpoint
+            is replaced by the last one, with a warning.
+        ConfigError: ``which`` is neither word.
+    """
+    run = Path(run_dir)
+    body = (checkpoint := _read_checkpoint(run, which)).body
+    config, facts = TrainConfig.build(**body["config"]), DataFacts.from_dict(body["data"])
+    network = build_network(config, facts.dims, facts.channels, len(facts.classes))
+    load_weights(network, checkpoint, run)
+    return TrainedRun(arrange(network.eval(), facts.dims), config, facts, int(body["step"]), body.get("metric"))
+
+
+def _read_checkpoint(run: Path, which: str) -> Checkpoint:
+    if which not in ("best", "last"):
+        raise ConfigError(f"which: got {which!r}; expected 'best' or 'last'.")
+    store = Store(run)
+    if not store.folder.is_dir():
+        came = "is not a training run (it has no checkpoints folder)" if run.exists() else "does not exist"
+        raise CheckpointError(
+            f"the run {run} {came}; expected the folder of a training run. "
+            "Give the one that `convoxel train --output` named."
+        )
+    if which == "last":
+        return store.load()
+    try:
+        return store.load_best()
+    except CheckpointError as error:
+        checkpoint = store.load()
+        if any(store.folder.glob("best*")):
+            reason = str(error).partition("(")[2].rpartition(")")[0]
+            warnings.warn(
+                f"checkpoint: the best one in {run} cannot be used ({reason}); the last one, of step "
+                f"{checkpoint.body['step']}, is used instead.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return checkpoint
+
+
+def load_predictor(run_dir: str | Path, *, engine: str = "convoxel", which: str = "best") -> Predictor:
+    """Return the predictor of a run folder; arguments and errors as of :func:`load_model` and :func:`predict`."""
+    check_engine(engine)
+    return build_predictor(load_model(run_dir, which), engine=engine)
+
+
+def load_data(config: TrainConfig, source: str | Path | None = None) -> data.DataSet:
+    """Return the data set of a configuration, or another ``source`` read in the same way."""
+    try:
+        return data.load(
+            str(source) if source is not None else config.data,
+            config.task,
+            validation=config.validation,
+            gap=config.gap,
+            seed=config.seed,
+            bad=config.on_bad_sample,
+        )
+    except DataError as error:
+        raise DataError(f"data: {error}") from None
+
+
+def evaluate(
+    run_dir: str | Path,
+    source: str | Path | None = None,
+    *,
+    engine: str = "convoxel",
+    split: str = "validation",
+    which: str = "best",
+    on_sample: OnSample | None = None,
+) -> TimedEvaluation:
+    """Return the metrics of a run's network on labelled images.
+
+    Args:
+        run_dir: folder that :func:`convoxel.train.fit` wrote.
+        source: data set as for training (default: the run's own).
+        engine: "convoxel" or "torch" (default "convoxel").
+        split: "validation", "train", "test" or "all" (default "validation"). Of data that the run was not trained on,
+            "validation" means all: the network has seen none of it.
+        which: checkpoint, "best" or "last" (default "best").
+        on_sample: called with (index, sample, prediction) after each sample.
+
+    Returns:
+        ``metric_name``, ``metric`` (mean Dice without background, or accuracy), ``per_class``,
+        ``confusion`` (rows: true classes), ``loss``, ``samples`` (one dict each), ``count``, ``seconds``,
+        ``engine``, ``split``, ``step``, ``data``.
+
+    Raises:
+        CheckpointError: the folder is no run.
+        DataError: the data do not fit the run, or have no such split.
+        ConfigError: ``split`` or ``engine`` is unknown.
+    """
+    if split not in _SPLITS:
+        raise ConfigError(f"split: got {split!r}; expected one of {', '.join(_SPLITS)}.")
+    check_engine(engine)
+    run = load_model(run_dir, which)
+    dataset = load_data(run.config, source)
+    run.data.check(dataset)
+    if split == "validation" and source is not None and dataset.fingerprint != run.data.fingerprint:
+        split = "all"
+    dataset.split(split)  # a missing one is reported before the network is compiled
+    predictor = build_predictor(run, engine=engine)
+    begun = time.perf_counter()
+    found = evaluate_split(predictor, dataset, split, on_sample)
+    return {**found, "seconds": time.perf_counter() - begun}
+
+
+def predict(
+    run_dir: str | Path,
+    input: str | Path,
+    output: str | Path,
+    *,
+    engine: str = "convoxel",
+    on_progress: OnProgress | None = None,
+) -> list[Path]:
+    """Predict one image file or a folder of them and return the files written.
+
+    Segmentation writes one label map per image, with the image's affine: NIfTI for volumes, PNG for planes.
+    An ``output`` that ends like an image file is that file, else a folder of files named as the images.
+    Classification writes one table: ``output`` itself if it ends in ``.csv`` or ``.json``, else
+    ``predictions.csv`` in that folder; each row has file, class, probability and all probabilities.
+
+    Args:
+        run_dir: folder that :func:`convoxel.train.fit` wrote.
+        input: image file, or folder of image files (or with an ``images`` folder).
+        output: file or folder, see above. No file is half-written, and no input is overwritten.
+        engine: "convoxel" or "torch" (default "convoxel").
+        on_progress: called after each image; ``step`` of ``steps_total`` images.
+
+    Raises:
+        DataError: the input is missing, empty, unreadable or does not fit the network.
+        ConfigError: the output is the input, or a file where a folder is needed; the engine is unknown.
+        CheckpointError: ``run_dir`` is no run.
+    """
+    list_inputs(Path(input))  # a missing input is reported before the network is compiled
+    return predict_files(load_predictor(run_dir, engine=engine), Path(input), Path(output), on_progress)

@@ -1,0 +1,77 @@
+"""Networks of runs: built from a configuration, and their weights in checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from convoxel import models
+from convoxel.errors import CheckpointError, ConfigError
+from convoxel.train.checkpoint import Checkpoint
+from convoxel.train.config import TrainConfig
+
+__all__ = ["build_network", "check_model", "load_weights", "model_tensors"]
+
+_PREFIX = "model."
+
+
+def check_model(config: TrainConfig) -> None:
+    """Refuse a model that does not exist or serves another task, before the data are read.
+
+    Raises:
+        ConfigError: no network has this name, or it is not for ``config.task``.
+    """
+    if config.model is None:
+        return
+    task = models.entry(config.model).task
+    if task != config.task:
+        raise ConfigError(
+            f"model: {config.model!r} is made to {task}, but the task is {config.task!r}; "
+            f"expected one of {', '.join(models.names(task=config.task))}. Change the model or the task."
+        )
+
+
+def build_network(config: TrainConfig, dims: int, channels: int, classes: int) -> models.Network:
+    """Return the untrained network of a planned configuration.
+
+    Raises:
+        ConfigError: the model is unknown, or does not have one of the options.
+    """
+    name = config.model or "unet"
+    known = models.entry(name).options
+    options = dict(config.model_options)
+    if config.levels is not None:
+        options["levels"] = config.levels
+    if config.width is not None:
+        options["width"] = _as_width(name, config.width, known.get("width"))
+    return models.build(name, dims=dims, in_channels=channels, num_classes=classes, **options)
+
+
+def _as_width(name: str, width: float, default: object) -> int | float:
+    """A number of channels where the model counts them (its default is an int), else a factor."""
+    if isinstance(default, int) and not isinstance(default, bool):
+        if width != int(width):
+            raise ConfigError(f"width: got {width:g}, but {name!r} takes a whole number of channels: 16.")
+        return int(width)
+    return width
+
+
+def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return weights and buffers by the names that they have in checkpoints."""
+    return {_PREFIX + name: tensor for name, tensor in model.state_dict().items()}
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint, where: Path) -> None:
+    """Copy a checkpoint's weights into ``model``.
+
+    Raises:
+        CheckpointError: names or shapes differ from the model's.
+    """
+    state = {key[len(_PREFIX) :]: value for key, value in checkpoint.tensors.items() if key.startswith(_PREFIX)}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"checkpoint: the weights in {where} do not fit the model: {reason}") from None

@@ -1,0 +1,142 @@
+"""The files of a run folder that people read: configuration, metrics, TensorBoard events, the closing files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convoxel.files.atomic import open_atomic, write_json, write_text
+from convoxel.predict.example_pictures import Pixels
+from convoxel.train.config import TrainConfig
+from convoxel.train.training_state import ValidationRow
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+__all__ = ["RunRecord"]
+
+
+class RunRecord:
+    """Writes the files of a run that people read; only checkpoints decide how it goes on.
+
+    Args:
+        run: the run folder.
+        tensorboard: write TensorBoard events (default True).
+        step: TensorBoard hides older events from this step on; a resumed run writes them again (default 0).
+    """
+
+    def __init__(self, run: Path, *, tensorboard: bool = True, step: int = 0) -> None:
+        self.run = run
+        self._events = _open_events(run / "tensorboard", step) if tensorboard else None
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write ``config.yaml``."""
+        write_text(self.run / "config.yaml", config.to_yaml())
+
+    def write_metrics(self, history: Sequence[ValidationRow]) -> None:
+        """Write the whole ``metrics.jsonl``, so that it never holds half a line, and the newest line's events."""
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in history]
+        write_text(self.run / "metrics.jsonl", "".join(lines))
+        if history and self._events is not None:
+            self._add_events(self._events, history[-1])
+
+    def write_json(self, name: str, content: object) -> None:
+        """Write ``content`` as the JSON file ``name``."""
+        write_json(self.run / name, content)
+
+    def write_arrays(self, name: str, arrays: Mapping[str, Pixels]) -> None:
+        """Write ``arrays`` as the compressed archive ``name``."""
+        with open_atomic(self.run / name) as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # names of arrays are no options
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _add_events(self, events: _Events, row: ValidationRow) -> None:
+        values = {
+            "loss/train": row["train_loss"],
+            "loss/validation": row["validation_loss"],
+            "metric/mean": row["metric"],
+            "learning_rate": row["learning_rate"],
+            **{f"metric/{name}": value for name, value in row["per_class"].items()},
+        }
+        try:
+            events.add({name: value for name, value in values.items() if value is not None}, row["step"])
+        except OSError as error:
+            # Events are a convenience: their loss is reported but must not end the training.
+            self.close()
+            warnings.warn(
+                f"tensorboard: no more events are written ({error.strerror or error}).", RuntimeWarning, stacklevel=3
+            )
+
+
+class _Events:
+    """A TensorBoard event file, written without delay and in this thread, so that a full disk raises OSError here.
+
+    Args:
+        folder: folder of the file; made if it is missing.
+        step: TensorBoard hides older events from this step on; 0 hides none.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._event, self._summary = Event, Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
+        self._file = (folder / name).open("xb", buffering=0)
+        self._size = 0
+        try:
+            self._write(Event(wall_time=now, file_version="brain.Event:2"))
+            if step:
+                self._write(Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START)))
+        except OSError:
+            self.close()
+            raise
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Append one event that holds all ``values`` of a step."""
+        rows = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(self._event(wall_time=time.time(), step=step, summary=self._summary(value=rows)))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        buffer = io.BytesIO()
+        RecordWriter(buffer).write(event.SerializeToString())
+        content = buffer.getvalue()
+        try:
+            rest = memoryview(content)
+            while rest:  # a write may take only a part of what it is given
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError:
+            self._file.truncate(self._size)  # no half event
+            raise
+        self._size += len(content)
+
+
+def _open_events(folder: Path, step: int) -> _Events | None:
+    try:
+        return _Events(folder, step)
+    except ImportError:
+        reason = "not installed, so no events are written: pip install tensorboard."
+    except OSError as error:
+        reason = f"no events are written ({error.strerror or error})."
+    warnings.warn(f"tensorboard: {reason}", RuntimeWarning, stacklevel=3)
+    return None

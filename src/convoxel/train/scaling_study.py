@@ -1,0 +1,152 @@
+"""Quality against scale: one network at several widths and depths, each trained alike on the same data.
+
+Howard et al. 2017 (MobileNet, arXiv 1704.04861, §4) and Tan & Le 2019 (EfficientNet, arXiv 1905.11946, §3) draw such
+curves for ImageNet; here the user chooses the data and the length of the training.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from convoxel.errors import ConfigError, ConvoxelError
+from convoxel.models import entry
+from convoxel.predict.run_progress import Progress
+from convoxel.train.config import TrainConfig
+from convoxel.train.loop import fit
+
+__all__ = ["Scaled", "ScalingStudy", "study_scaling"]
+
+_METRIC = {"classify": "accuracy", "segment": "Dice"}
+# The runs are temporary, so nothing is written for other tools.
+_SETTINGS: dict[str, Any] = {"tensorboard": False}
+_CONFIGURED = ("width", "levels")  # entries of the configuration; the others are options of the model
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """One network of :func:`study_scaling`.
+
+    Attributes:
+        name: its options as text.
+        options: its options.
+        shape: input (n, channels, *spatial) that ``macs`` refers to.
+        params: number of parameters.
+        macs: multiply-accumulates for one input.
+        quality: accuracy or Dice of the best checkpoint on the validation part.
+        train_s: training time in seconds.
+        steps: optimiser steps.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    shape: tuple[int, ...]
+    params: int
+    macs: int
+    quality: float
+    train_s: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class ScalingStudy:
+    """Result of :func:`study_scaling`: a row for each network, and what all have in common."""
+
+    rows: tuple[Scaled, ...]
+    network: str
+    data: str
+    metric_name: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers as JSON holds them."""
+        return asdict(self)
+
+
+def study_scaling(
+    data: str | Path,
+    network: str,
+    variants: Sequence[Mapping[str, Any]],
+    *,
+    epochs: int = 10,
+    seed: int = 0,
+    threads: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    on_progress: Callable[[int, str, Progress], None] | None = None,
+) -> ScalingStudy:
+    """Return a network at several scales, each trained on the same data with the same seed and number of epochs.
+
+    The runs are written to a temporary folder, which is removed at the end.
+
+    Args:
+        data: source that ``convoxel.data.load`` takes.
+        network: a name of ``convoxel.models.names()``.
+        variants: options of each network, such as ``{"width": 0.5}``.
+        epochs: epochs of each training (default 10).
+        seed: random seed of each training (default 0).
+        threads: number of CPU threads (default: all).
+        settings: more entries of ``TrainConfig``, such as ``{"steps_per_epoch": 20}``.
+        on_progress: called with the number of the network, its name, and the progress of its training.
+
+    Raises:
+        ConfigError: there is no variant, or an option is not one of the network's.
+        DataError: the data cannot be read.
+    """
+    if not variants:
+        raise ConfigError("variants: got none; expected at least one set of options, such as {'width': 0.5}.")
+    known = entry(network)
+    for options in variants:
+        for option in options:
+            if option not in known.options:
+                raise ConfigError(
+                    f"scale: {option!r} cannot be trained at; {network} has {', '.join(known.options)}. "
+                    "Images keep their size. Leave it out."
+                )
+    tell = on_progress or (lambda number, name, progress: None)
+    base = {
+        "task": known.task, "data": str(data), "model": network, "epochs": epochs, "seed": seed,
+        "threads": threads, **_SETTINGS, **(settings or {}),
+    }  # fmt: skip
+    # Options that all of them share do not belong to the name of one.
+    alike = {key for key, value in variants[0].items() if all(each.get(key) == value for each in variants[1:])}
+    alike = alike if len(variants) > 1 else set()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="convoxel-") as folder:
+        for number, options in enumerate(variants):
+            name = " ".join(f"{key}={value}" for key, value in options.items() if key not in alike) or network
+            config = _configure(base, options, Path(folder) / str(number))
+            rows.append(_train(config, options, name, functools.partial(tell, number, name)))
+    return ScalingStudy(tuple(rows), network, str(data), _METRIC[known.task])
+
+
+def _configure(base: Mapping[str, Any], options: Mapping[str, Any], output: Path) -> TrainConfig:
+    stated = {key: options[key] for key in _CONFIGURED if key in options}
+    more = {key: value for key, value in options.items() if key not in _CONFIGURED}
+    # Without an entry the width would follow from the size of the data: a scale of 1 is the network as published.
+    if "width" not in stated:
+        stated["width"] = entry(base["model"]).options["width"]
+    more = {**dict(base.get("model_options", {})), **more}
+    return TrainConfig.build(**{**base, **stated, "model_options": more, "output": str(output)})
+
+
+def _train(config: TrainConfig, options: Mapping[str, Any], name: str, tell: Callable[[Progress], None]) -> Scaled:
+    result = fit(config, on_progress=tell)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    if result.best_metric is None:
+        raise ConvoxelError(f"scale: {name} was never validated; expected a metric. Train for more epochs.")
+    found = json.loads((result.path / "describe.json").read_text(encoding="utf-8"))
+    return Scaled(
+        name=name,
+        options=dict(options),
+        shape=tuple(found["input_shapes"][0]),
+        params=int(found["total"]["params"]),
+        macs=int(found["total"]["macs"]),
+        quality=float(result.best_metric),
+        train_s=result.seconds,
+        steps=result.steps,
+    )

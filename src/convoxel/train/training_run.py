@@ -1,0 +1,231 @@
+"""Beginning, resuming and closing a run: everything around the loop that touches data, folder and checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from convoxel import models
+from convoxel.data import DataSet
+from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.files.fault import plural
+from convoxel.files.lock import hold_lock
+from convoxel.inspect import describe
+from convoxel.predict.evaluation import Evaluation, evaluate_split
+from convoxel.predict.example_pictures import Examples
+from convoxel.predict.inference import build_predictor
+from convoxel.predict.intensity import Intensity
+from convoxel.predict.network_call import arrange
+from convoxel.predict.trained_run import DataFacts, TrainedRun
+from convoxel.train.batch_norm import slow_statistics
+from convoxel.train.checkpoint import Store
+from convoxel.train.config import TrainConfig
+from convoxel.train.defaults import plan_run
+from convoxel.train.optimisation import build_optimiser, hold_constraints
+from convoxel.train.run_folder import load_data, load_model
+from convoxel.train.run_network import build_network, check_model
+from convoxel.train.run_record import RunRecord
+from convoxel.train.training_state import TrainingState
+
+__all__ = ["TrainingRun", "check_free", "finish_run", "open_run", "resume_run"]
+
+
+@dataclass
+class TrainingRun:
+    """A run that is being trained.
+
+    Attributes:
+        folder: folder that it writes.
+        config: complete configuration.
+        dataset: data that it trains on.
+        facts: facts of these data, as checkpoints hold them.
+        state: everything that changes.
+        store: its checkpoints.
+        record: its files for people.
+    """
+
+    folder: Path
+    config: TrainConfig
+    dataset: DataSet
+    facts: DataFacts
+    state: TrainingState
+    store: Store
+    record: RunRecord
+
+    @property
+    def model(self) -> nn.Module:
+        """The network that is being trained."""
+        return self.state.model
+
+    def trained(self) -> TrainedRun[TrainConfig]:
+        """Return the network as trained so far."""
+        return TrainedRun(self.model.eval(), self.config, self.facts, self.state.step, self.state.metric)
+
+    def save(self) -> None:
+        """Write a checkpoint of the state."""
+        self.store.save(self.state.tensors(), self.state.body(self.config, self.facts))
+
+
+def open_run(config: TrainConfig, stack: contextlib.ExitStack) -> TrainingRun:
+    """Begin a run: check everything first, then make its folder with a checkpoint of step 0.
+
+    Raises:
+        ConfigError: the folder exists and is not empty, or the configuration does not fit the data.
+        DataError, CheckpointError: the file of weights cannot be used, or does not fit the network.
+    """
+    folder = Path(config.output)
+    check_free(folder)
+    check_model(config)
+    dataset = _load(config)
+    config = plan_run(config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes)
+    intensity = _measure_intensity(config, dataset)
+    state = _build_state(config, dataset)
+    taken = None if config.weights is None else models.load_weights(state.model, config.weights)
+    hold_constraints(config, state.model)
+    existed = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"output: cannot make the folder {folder} ({error.strerror or error}). Give another --output."
+        ) from None
+    try:
+        stack.enter_context(hold_lock(folder))
+        run = _assemble(folder, config, dataset, intensity, state, stack)
+        if taken is not None:
+            run.record.write_json("weights.json", {**taken.to_dict(), "summary": str(taken)})
+        run.save()
+    except BaseException:
+        # Nothing was trained yet, so a folder without a checkpoint must not stay in the way of a new try.
+        stack.close()
+        _empty(folder, existed)
+        raise
+    return run
+
+
+def resume_run(config: TrainConfig, force: bool, stack: contextlib.ExitStack) -> TrainingRun:
+    """Go on with the run in ``config.output``.
+
+    Raises:
+        CheckpointError: there is no run, no checkpoint is whole, or configuration or data differ and
+            ``force`` is not given; the message lists the differences.
+    """
+    folder = Path(config.output)
+    store = Store(folder)
+    if not store.folder.is_dir():
+        raise CheckpointError(f"resume: {folder} holds no run. Leave --resume out to start one there.")
+    stack.enter_context(hold_lock(folder))
+    store.settle()
+    checkpoint = store.load()
+    stored, facts = TrainConfig.build(**checkpoint.body["config"]), DataFacts.from_dict(checkpoint.body["data"])
+    changes = config.difference(stored)
+    config = config.merged(stored)
+    dataset = _load(config)
+    if dataset.fingerprint != facts.fingerprint:
+        changes.append(f"data: {facts.name} → {dataset.name} (its files differ)")
+    if changes and not force:
+        raise CheckpointError(
+            f"resume: the run in {folder} was made otherwise: {'; '.join(changes)}. "
+            "Leave these out to go on with it, give another --output, or --force to change it on the way."
+        )
+    state = _build_state(config, dataset)
+    state.restore(checkpoint, folder)
+    if (config.minutes, config.epochs) != (stored.minutes, stored.epochs):
+        state.fraction = 0.0  # measured anew against the new length
+    return _assemble(folder, config, dataset, facts.intensity, state, stack)
+
+
+def finish_run(run: TrainingRun) -> Evaluation:
+    """Measure the best weights on the validation part, write the closing files and return the metrics."""
+    best = load_model(run.folder, "best")
+    examples = Examples(len(run.dataset.validation))
+    found = evaluate_split(build_predictor(best, engine="torch"), run.dataset, "validation", examples.offer)
+    run.record.write_json("evaluation.json", found)
+    run.record.write_arrays("examples.npz", examples.arrays())
+    run.record.write_json("describe.json", describe(best.network, best.input_shape).to_dict())
+    return found
+
+
+def check_free(folder: Path) -> None:
+    """Raise ConfigError unless ``folder`` is missing or empty."""
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise ConfigError(
+            f"output: cannot look into {folder} ({error.strerror or error}). Give another --output."
+        ) from None
+    if taken:
+        mend = "Give another --output"
+        if (folder / "checkpoints").is_dir():
+            mend += ", or --resume to go on with the run there"
+        raise ConfigError(f"output: {folder} exists and is not empty. {mend}.")
+
+
+def _load(config: TrainConfig) -> DataSet:
+    """Return the data after every sample has been read once and found whole."""
+    dataset = load_data(config)
+    problems = dataset.problems()
+    if problems:
+        listed = " ".join(problem.message for problem in problems[:3])
+        more = f" … and {len(problems) - 3} more." if len(problems) > 3 else ""
+        raise DataError(
+            f"data: {plural(len(problems), 'sample')} cannot be used: {listed}{more} `convoxel data check` "
+            "lists all; --set on_bad_sample=skip leaves them out."
+        )
+    if len(dataset.train) == 0:
+        raise DataError(f"data: {dataset.name} has no training samples left; hold out fewer for validation.")
+    return dataset
+
+
+def _measure_intensity(config: TrainConfig, dataset: DataSet) -> Intensity:
+    if config.normalise == "sample":
+        return Intensity("sample")
+    if dataset.dims == 3:
+        # Of each volume's body, as for single volumes: with the air included, tissues would lie close together.
+        measures = [Intensity("sample").statistics(sample.image) for sample in dataset.train]
+        mean, std = (np.mean([getattr(m, name) for m in measures], axis=0) for name in ("mean", "std"))
+        return Intensity("dataset", tuple(map(float, mean)), tuple(map(float, std)))
+    measured = dataset.intensity
+    return Intensity("dataset", measured.mean, measured.std)
+
+
+def _build_state(config: TrainConfig, dataset: DataSet) -> TrainingState:
+    torch.manual_seed(config.seed)
+    network = build_network(config, dataset.dims, dataset.channels, len(dataset.classes))
+    slow_statistics(network)
+    model = arrange(network, dataset.dims)
+    return TrainingState(model, build_optimiser(config, model))
+
+
+def _assemble(
+    folder: Path,
+    config: TrainConfig,
+    dataset: DataSet,
+    intensity: Intensity,
+    state: TrainingState,
+    stack: contextlib.ExitStack,
+) -> TrainingRun:
+    record = RunRecord(folder, tensorboard=config.tensorboard, step=state.step)
+    stack.callback(record.close)
+    record.write_config(config)
+    record.write_metrics(state.history)
+    facts = DataFacts.from_data_set(dataset, intensity)
+    return TrainingRun(folder, config, dataset, facts, state, Store(folder), record)
+
+
+def _empty(folder: Path, existed: bool) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    if not existed:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,135 @@
+"""Everything that changes while a run trains, written to a checkpoint and restored from it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from torch import nn
+
+from convoxel.errors import CheckpointError
+from convoxel.predict.metrics import Scores
+from convoxel.predict.trained_run import DataFacts
+from convoxel.train.checkpoint import Body, Checkpoint
+from convoxel.train.config import TrainConfig
+from convoxel.train.run_network import load_weights, model_tensors
+
+__all__ = ["TrainingState", "ValidationRow"]
+
+_OPTIMISER = "optimiser."
+
+
+class ValidationRow(TypedDict):
+    """One validation, as a line of ``metrics.jsonl`` holds it."""
+
+    step: int
+    epoch: int
+    time_s: float
+    train_loss: float | None
+    validation_loss: float
+    metric: float
+    per_class: Scores
+    learning_rate: float
+    samples_per_s: float
+
+
+@dataclass
+class TrainingState:
+    """Model, optimiser and counters of a run.
+
+    A generator or the position of a sampler need no saving: both are functions of ``seed`` and ``step``
+    (see :mod:`convoxel.train.training_batch`).
+    """
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    elapsed_s: float = 0.0
+    fraction: float = 0.0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    best_metric: float | None = None
+    history: list[ValidationRow] = field(default_factory=list)
+
+    @property
+    def metric(self) -> float | None:
+        """Metric of the last validation; None before the first."""
+        return self.history[-1]["metric"] if self.history else None
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean training loss since the last validation; None before the first step after it."""
+        return self.loss_sum / self.loss_count if self.loss_count else None
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return weights, buffers and the optimiser's tensors, by name."""
+        found = model_tensors(self.model)
+        for index, entries in self.optimiser.state_dict()["state"].items():
+            for key, value in entries.items():
+                if isinstance(value, torch.Tensor):
+                    found[f"{_OPTIMISER}{index}.{key}"] = value
+        return found
+
+    def body(self, config: TrainConfig, data: DataFacts) -> Body:
+        """Return the JSON part of a checkpoint: counters, history, configuration, data, versions."""
+        return {
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "fraction": self.fraction,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+            "best_metric": self.best_metric,
+            "metric": self.metric,
+            "history": self.history,
+            "config": config.to_dict(),
+            "data": data.to_dict(),
+            "versions": _versions(),
+        }
+
+    def restore(self, checkpoint: Checkpoint, where: Path) -> None:
+        """Take over the content of a checkpoint.
+
+        Raises:
+            CheckpointError: weights or optimiser do not fit.
+        """
+        load_weights(self.model, checkpoint, where)
+        self._restore_optimiser(checkpoint.tensors)
+        body = checkpoint.body
+        self.step, self.elapsed_s = int(body["step"]), float(body["elapsed_s"])
+        self.fraction = float(body["fraction"])
+        self.loss_sum, self.loss_count = float(body["loss_sum"]), int(body["loss_count"])
+        self.best_metric = body["best_metric"]
+        self.history = list(body["history"])
+
+    @torch.no_grad()
+    def _restore_optimiser(self, tensors: dict[str, torch.Tensor]) -> None:
+        stored: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith(_OPTIMISER):
+                number, key = name[len(_OPTIMISER) :].split(".", 1)
+                stored.setdefault(int(number), {})[key] = value
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        if any(place >= len(parameters) for place in stored):
+            raise CheckpointError("checkpoint: the optimiser's state belongs to a larger model.")
+        for place, entries in stored.items():
+            parameter = parameters[place]
+            # Moments take the parameter's memory layout: an update that walks both in memory order must
+            # find the same element in each.
+            self.optimiser.state[parameter] = {
+                key: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+                for key, value in entries.items()
+            }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    for name in ("convoxel", "monai", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found

@@ -1,0 +1,280 @@
+"""After training: run folders load, figures are measured, images are predicted with their affine."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.predict.trained_run import DataFacts
+from convoxel.train import Progress, TrainConfig, evaluate, fit, load_model, predict
+from convoxel.train.run_folder import load_predictor
+
+
+def write_volumes(folder: Path, count: int = 5, shift: float = 0.0) -> Path:
+    """Volumes whose bright half is class 1; 1 × 1 × 2 mm, an affine worth keeping."""
+    affine = np.diag([-1.0, 1.0, 2.0, 1.0])
+    affine[:3, 3] = (-3, 5, 7)
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        label = np.zeros((9, 10, 7), np.uint8)
+        label[:, : 3 + index % 4] = 1
+        image = (label * 100 + rng.normal(shift, 3, label.shape)).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(image, affine), folder / f"images/v{index}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(label, affine), folder / f"labels/v{index}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_volumes(tmp_path_factory.mktemp("volumes"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("segmenter") / "run"
+    config = TrainConfig.build(
+        task="segment", data=str(volumes), output=str(output), levels=1, width=4, patch=(8, 8, 8), epochs=3,
+        steps_per_epoch=10, validation=2, threads=1, learning_rate=0.02, tensorboard=False,
+    )  # fmt: skip
+    result = fit(config)
+    assert result.metrics["metric"] > 0.9
+    return output
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dark against bright pictures."""
+    folder, rng = tmp_path_factory.mktemp("classifier"), np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        (folder / "data" / name).mkdir(parents=True)
+        for index in range(8):
+            pixels = rng.normal(level, 10, (12, 12)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "data" / name / f"{name}{index}.png")
+    config = TrainConfig.build(
+        task="classify", data=str(folder / "data"), output=str(folder / "run"), width=0.1, epochs=8, threads=1,
+        batch_size=4, validation=0.25, tensorboard=False,
+    )  # fmt: skip
+    assert fit(config).metrics["metric"] == 1.0
+    return folder / "run"
+
+
+def test_a_run_loads_with_its_configuration_and_data(segmenter: Path) -> None:
+    run = load_model(segmenter)
+    assert not run.network.training and run.config.levels == 1 and run.input_shape == (1, 1, 8, 8, 8)
+    assert run.data.dims == 3 and len(run.data.classes) == 2 and run.data.spacing_mm == (1.0, 1.0, 2.0)
+    assert run.metric is not None and run.metric > 0.9 and run.step % 10 == 0
+    assert load_model(segmenter, "last").step == 30
+
+
+def test_missing_facts_of_the_data_are_named(segmenter: Path) -> None:
+    facts = load_model(segmenter).data
+    assert DataFacts.from_dict(facts.to_dict()) == facts
+    for name in ("classes", "dims", "intensity", "data_name"):
+        entries = {key: value for key, value in facts.to_dict().items() if key != name}
+        with pytest.raises(CheckpointError, match=name):
+            DataFacts.from_dict(entries)
+    with pytest.raises(CheckpointError, match="TypeError"):
+        DataFacts.from_dict({**facts.to_dict(), "dims": None})
+
+
+def test_loading_says_what_is_wrong(segmenter: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="which: got 'worst'; expected 'best' or 'last'"):
+        load_model(segmenter, "worst")
+    with pytest.raises(CheckpointError, match=r"is not a training run .*Give the one that `convoxel train"):
+        load_model(tmp_path)
+    with pytest.raises(CheckpointError, match=r"^the run .*none does not exist; expected the folder of a training run"):
+        load_model(tmp_path / "none")
+    with pytest.raises(ConfigError, match="engine: got 'gpu'; expected 'convoxel' or 'torch'"):
+        load_predictor(segmenter, engine="gpu")
+    with pytest.raises(ConfigError, match="split: got 'half'; expected one of validation"):
+        evaluate(segmenter, split="half", engine="torch")
+
+
+def test_a_damaged_best_checkpoint_is_replaced_with_a_warning(segmenter: Path, tmp_path: Path) -> None:
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(segmenter, run)
+    path = run / "checkpoints/best.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content)
+    with pytest.warns(RuntimeWarning, match=r"best.safetensors is damaged.*the last one, of step 30"):
+        assert load_model(run).step == 30
+
+
+def test_evaluation_repeats_the_figures_of_training(segmenter: Path) -> None:
+    before = sorted(path.name for path in segmenter.rglob("*"))
+    figures = evaluate(segmenter, engine="torch")
+    stored = json.loads((segmenter / "evaluation.json").read_text())
+    assert figures["metric"] == pytest.approx(stored["metric"], abs=1e-12)
+    assert figures["confusion"] == stored["confusion"] and np.sum(figures["confusion"]) == 2 * 9 * 10 * 7
+    assert [case["name"] for case in figures["samples"]] == ["v3", "v4"]
+    assert figures["count"] == 2 and figures["split"] == "validation" and figures["seconds"] > 0
+    assert sorted(path.name for path in segmenter.rglob("*")) == before  # it writes nothing
+
+
+def test_other_data_are_evaluated_whole(segmenter: Path, tmp_path: Path, volumes: Path) -> None:
+    other = write_volumes(tmp_path / "other", count=3, shift=1.0)
+    figures = evaluate(segmenter, other, engine="torch")
+    assert figures["split"] == "all" and figures["count"] == 3
+    assert evaluate(segmenter, volumes, engine="torch")["count"] == 2  # the same files: only what was held out
+    assert evaluate(segmenter, split="train", engine="torch")["count"] == 3
+    assert evaluate(segmenter, split="all", engine="torch")["count"] == 5
+    with pytest.raises(DataError, match=r"split: volumes\d* has no test part; it has train, validation"):
+        evaluate(segmenter, split="test", engine="torch")
+
+
+def test_data_of_another_kind_are_refused(classifier: Path, segmenter: Path) -> None:
+    with pytest.raises(DataError, match="digits has 10 classes, the run was trained on 2"):
+        evaluate(classifier, "digits", engine="torch")
+
+
+def test_label_maps_keep_affine_size_and_name(segmenter: Path, volumes: Path, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    files = predict(segmenter, volumes / "images", tmp_path / "out", engine="torch", on_progress=seen.append)
+    assert [path.name for path in files] == [f"v{index}.nii.gz" for index in range(5)]
+    assert [(p.step, p.steps_total, p.phase) for p in seen] == [(n, 5, "predict") for n in range(1, 6)]
+    for path in files:
+        image, label = (nibabel.load(folder / path.name) for folder in (volumes / "images", volumes / "labels"))
+        found = nibabel.load(path)
+        assert found.shape == image.shape and np.allclose(found.affine, image.affine)
+        assert found.header.get_zooms() == image.header.get_zooms() and found.get_data_dtype() == np.uint8
+        assert (np.asarray(found.dataobj) == np.asarray(label.dataobj)).mean() > 0.8
+    single = predict(segmenter, volumes / "images/v0.nii.gz", tmp_path / "deep" / "one.nii", engine="torch")
+    assert single == [tmp_path / "deep" / "one.nii"]
+    assert (np.asarray(nibabel.load(single[0]).dataobj) == np.asarray(nibabel.load(files[0]).dataobj)).all()
+    named = predict(segmenter, volumes / "images/v0.nii.gz", tmp_path / "folder", engine="torch")
+    assert named == [tmp_path / "folder" / "v0.nii.gz"]
+    assert predict(segmenter, volumes, tmp_path / "whole", engine="torch")[0].parent == tmp_path / "whole"
+
+
+def test_maps_and_logits_agree(segmenter: Path) -> None:
+    predictor = load_predictor(segmenter, engine="torch")
+    image = np.random.default_rng(0).normal(50, 40, (1, 21, 9, 8)).astype(np.float32)
+    logits = predictor.logits(image)
+    assert logits.shape == (2, 21, 9, 8) and (predictor.label_map(image) == logits.argmax(axis=0)).all()
+
+
+def test_both_engines_agree(segmenter: Path, classifier: Path) -> None:
+    ours, torchs = (load_predictor(segmenter, engine=engine) for engine in ("convoxel", "torch"))
+    image = np.random.default_rng(0).normal(50, 40, (1, 11, 9, 8)).astype(np.float32)
+    found, wanted = ours.logits(image), torchs.logits(image)
+    assert np.isfinite(found).all()
+    assert np.abs(found - wanted).max() <= 1e-4 * np.sqrt(np.mean(wanted**2))
+    assert evaluate(segmenter)["confusion"] == evaluate(segmenter, engine="torch")["confusion"]
+    assert evaluate(classifier)["confusion"] == evaluate(classifier, engine="torch")["confusion"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "error", "words"),
+    [
+        ("nowhere", "out", DataError, "nowhere does not exist. Give an image file or a folder"),
+        ("empty", "out", DataError, "empty holds no image file"),
+        ("images", "out.nii.gz", ConfigError, "names one file, but .*images is a folder. Give a folder"),
+        ("images", "images", ConfigError, "v0.nii.gz is an input image. Give another --output"),
+        ("images/v0.nii.gz", "images/v0.nii.gz", ConfigError, "is an input image"),
+        ("images", "note.txt/out", ConfigError, "cannot make the folder .*note.txt/out"),
+        ("plane.png", "out", DataError, "plane.png"),
+    ],
+)
+def test_prediction_refuses(
+    segmenter: Path, volumes: Path, tmp_path: Path, source: str, target: str, error: Any, words: str
+) -> None:
+    import shutil
+
+    shutil.copytree(volumes / "images", tmp_path / "images")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "note.txt").write_text("")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "plane.png")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(error, match=words):
+        predict(segmenter, tmp_path / source, tmp_path / target, engine="torch")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_in_the_place_of_a_map_is_named(segmenter: Path, volumes: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "v0.nii.gz").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"v0.nii.gz is a folder, a file is needed there"):
+        predict(segmenter, volumes / "images/v0.nii.gz", tmp_path / "out", engine="torch")
+
+
+def test_classes_are_written_as_a_table(classifier: Path, tmp_path: Path) -> None:
+    data = classifier.parent / "data"
+    (table,) = predict(classifier, data / "dark", tmp_path / "out", engine="torch")
+    assert table == tmp_path / "out" / "predictions.csv"
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [f"dark{index}.png" for index in range(8)]
+    assert all(row["class"] == "dark" for row in rows)
+    assert all(abs(float(row["p_dark"]) + float(row["p_light"]) - 1) < 1e-5 for row in rows)
+    (listing,) = predict(classifier, data / "light/light0.png", tmp_path / "one.json", engine="torch")
+    assert json.loads(listing.read_text())[0]["class"] == "light"
+
+
+def test_a_label_beyond_the_runs_classes_is_named(segmenter: Path, tmp_path: Path) -> None:
+    from convoxel.predict.evaluation import evaluate_samples
+
+    predictor = load_predictor(segmenter, engine="torch")
+    with warnings.catch_warnings():
+        from convoxel.data import Sample
+
+        image = np.zeros((1, 8, 8, 8), np.float32)
+        wrong = Sample("odd", image, np.full((8, 8, 8), 7, np.uint8))
+    with pytest.raises(DataError, match=r"the label of odd holds class 7, the run knows 0 … 1"):
+        evaluate_samples(predictor, [wrong])
+    with pytest.raises(DataError, match=r"odd has no label"):
+        evaluate_samples(predictor, [Sample("odd", image)])
+
+
+def test_prediction_needs_one_layer_of_tiles(segmenter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole logits of a long image never exist: what is alive while predicting does not grow with it."""
+    import tracemalloc
+
+    monkeypatch.setattr("convoxel.predict.tile_size._TILE_VOXELS", {3: 16**3})
+    predictor = load_predictor(segmenter, engine="torch")
+    peaks = []
+    for length in (64, 512):
+        image = np.zeros((1, length, 16, 16), np.float32)
+        torch.manual_seed(0)
+        tracemalloc.start()
+        predictor.label_map(image)
+        peaks.append(tracemalloc.get_traced_memory()[1] - length * 16 * 16)
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] * 1.3 + 20_000
+
+
+def test_a_wrong_image_is_refused_before_anything_is_written(segmenter: Path, volumes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.nii.gz").write_bytes((volumes / "images/v0.nii.gz").read_bytes())
+    np.save(folder / "b.npy", np.zeros((3, 9, 10, 7), np.float32))
+    with pytest.raises(DataError, match=r"b.npy: the image has 3 channels; expected 1"):
+        predict(segmenter, folder, tmp_path / "new/labels", engine="torch")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_broken_image_amid_a_folder_says_how_far_it_went(segmenter: Path, volumes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    whole = (volumes / "images/v0.nii.gz").read_bytes()
+    (folder / "b.nii.gz").write_bytes(whole[: len(whole) // 2])  # the header is whole, the voxels are not
+    with pytest.raises(DataError, match=r"b.nii.gz: the gzip stream is damaged or truncated"):
+        predict(segmenter, folder, tmp_path / "new/labels", engine="torch")
+    assert not (tmp_path / "new").exists()
+    (folder / "a.nii.gz").write_bytes(whole)
+    with pytest.raises(DataError, match=r"b.nii.gz: .* 1 of 2 label maps are written in .*labels\.$"):
+        predict(segmenter, folder, tmp_path / "new/labels", engine="torch")
+    assert [path.name for path in (tmp_path / "new/labels").iterdir()] == ["a.nii.gz"]
