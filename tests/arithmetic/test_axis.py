@@ -155,7 +155,7 @@ def test_transposed_words_see_what_their_convolution_is_seen_by() -> None:
     (lambda: Graph.chain(Window(3)).size(0), "input size is 0, but it must be at least 1"),
     (lambda: Join().size(4, 5), "branches of sizes 4, 5 cannot be joined. Pad or crop"),
     (lambda: Repeat().size(4, 5), "a size of 4 cannot be repeated, only 1. Pool the branch"),
-    (lambda: Crop().size(4, 5), "5 rows cannot be cut out of 4. Use the longer branch"),
+    (lambda: Crop().size(4, 5), "5 positions .* out of 4"),
     (lambda: Exact(4).size(5), "exact4 takes the size 4 only, but got 5"),
     (lambda: Pad(3, 3, "reflect").size(3), "pad3:reflect takes sizes from 4, but i is 3. Use a larger"),
     (lambda: Pad(3, 3, "circular").size(2), "takes sizes from 3"),
@@ -166,7 +166,7 @@ def test_transposed_words_see_what_their_convolution_is_seen_by() -> None:
     (lambda: solve_tile(parse_chain("k3 adaptive1"), 16), "adaptive1 depends on where the whole input ends"),
     (lambda: solve_tile(parse_chain("k3 pad1:circular"), 16), "pad1:circular depends on where"),
     (lambda: solve_tile(parse_chain("k3 exact14"), 16), "takes inputs of 16 but not of 17; it cannot be tiled"),
-    (lambda: solve_tile(parse_chain("k3s2psame"), 16).cover(33), "padded otherwise than the whole of 33.*of 2"),
+    (lambda: solve_tile(parse_chain("k3s2psame"), 16).cover(33), "padded differently .* 33.*of 2"),
 ])  # fmt: skip
 def test_errors_say_how_to_mend(call: object, match: str) -> None:
     with pytest.raises(ShapeError, match=match):

@@ -53,10 +53,10 @@ def test_repeats_and_axes() -> None:
 @pytest.mark.parametrize("text, marked, expected", [
     ("k7s2q3 pool3", "k7s2»q3« pool3", "one of 'p', 'd'"),
     ("k7 foo3", "k7 »foo«3", "a kind of layer: k, pool, t, "),
-    ("pool", "pool»«", "a number behind 'pool', such as pool2"),
-    ("k7s", "k7»s«", "a number behind 's'"),
+    ("pool", "pool»«", "a number after 'pool', such as pool2"),
+    ("k7s", "k7»s«", "a number after 's'"),
     ("k7s2s3", "k7s2»s3«", "one of 'p', 'd'"),
-    ("k3psme", "k3»psme«", "a number behind 'p'"),
+    ("k3psme", "k3»psme«", "a number after 'p'"),
     ("adaptive7s2", "adaptive7»s2«", "nothing more"),
     ("k0", "»k0«", "kernel size k is 0"),
     ("k3s0", "»k3s0«", "stride s is 0"),

@@ -165,7 +165,7 @@ def test_networks_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (["9", "--output", "4", "--stride", "0"], "stride: got '0'"),
     (["9", "--output", "4", "--padding", "smae"], "padding: got 'smae'; expected a number, 1:2 (before, after)"),
     (["16", "--tile", "16", "k3p1x9"], "Use tiles of at least"),
-    (["--field", "9", "k1"], "the field stays at 1 inputs however often k1 is repeated"),
+    (["--field", "9", "k1"], "target is 9, but the field stays at 1 inputs"),
 ])  # fmt: skip
 def test_refusals(capsys: pytest.CaptureFixture[str], words: list[str], part: str) -> None:
     assert part in refused_command(capsys, "size", *words)

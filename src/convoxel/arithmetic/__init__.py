@@ -2,19 +2,20 @@
 
 Read in this order:
 
-``window``     sizes: what goes in, what comes out, which padding (Dumoulin & Visin's relationships)
-``taps``       which inputs a layer reads
-``field``      receptive fields: which inputs an output position sees, through all layers
+``window``     sizes: input, output and padding (Dumoulin & Visin's relationships)
+``taps``       the inputs that a layer reads
+``size_set``   periodic affine functions of a size, sets of sizes
+``field``      receptive fields: the inputs that an output position sees through all layers
 ``cost``       parameters, multiply-accumulates, bytes
-``staircase``  functions of a size that climb alike in every period; sets of sizes
-``layer``      what a layer does to one axis, as a record
+``layer``      layers along one axis, as records
 ``axis``       a network along one axis, as a graph of them
 ``notation``   a chain of layers as text
-``solve``      all of it backwards: input sizes, layers, padding, depth
-``tile``       inputs in parts that give exactly what the whole gives
+``solve``      the inverse: input sizes, layers, padding, depth
+``tile``       inputs in parts whose outputs equal those of the whole
+``winograd``   the matrices of F(m, r)
 
 The letters are the papers', per axis: i input size, o output size, k kernel size, s stride, p padding (one
-number, or a pair for before and after), d dilation (1: dense), a extra output rows of a transposed
+number, or a pair for before and after), d dilation (1: dense), a extra output positions of a transposed
 convolution, e = d (k − 1) + 1 the inputs that a kernel spans.
 """
 
@@ -69,7 +70,7 @@ from convoxel.arithmetic.solve import (
     Depth,
     Inputs,
     Windows,
-    say_output,
+    output_equation,
     solve_alignment,
     solve_depth,
     solve_inputs,
@@ -147,6 +148,7 @@ __all__ = [
     "linear_params",
     "misalignment",
     "norm_params",
+    "output_equation",
     "output_padding",
     "parse_chain",
     "parse_chains",
@@ -156,7 +158,6 @@ __all__ = [
     "resize_taps",
     "resolve_padding",
     "resolve_transposed",
-    "say_output",
     "size_bytes",
     "slice_taps",
     "solve_alignment",

@@ -1,7 +1,7 @@
-"""A network along one axis: which layer takes what, and what follows for sizes and receptive fields.
+"""A network along one axis: a graph of layers, with its sizes and receptive fields.
 
-An N-D network is one graph an axis. Layers that change no size and read one position (activations, normalisations,
-1-wide kernels) may be left out. Nothing here inverts these functions: that is ``solve``.
+An N-D network is one graph for each axis. Layers that change no size and read one position (activations,
+normalisations, 1-wide kernels) may be left out. Nothing here inverts these functions: that is ``solve``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ __all__ = ["Graph", "Node"]
 
 @dataclass(frozen=True)
 class Node:
-    """A layer and the values that it takes: 0 is the network's input, j is what node j − 1 makes."""
+    """A layer and the values that it takes: 0 is the network's input, j the output of node j − 1."""
 
     layer: Layer
     inputs: tuple[int, ...]
     name: str = ""
 
     def __str__(self) -> str:
-        """Return the name, or the layer where it has none."""
         return self.name or str(self.layer)
 
 
@@ -45,7 +44,7 @@ class Graph:
 
     @classmethod
     def chain(cls, *layers: Layer) -> Graph:
-        """Return the graph of layers one behind the other.
+        """Return the graph of ``layers`` in sequence.
 
         >>> from convoxel.arithmetic.layer import Window
         >>> print(Graph.chain(Window(7, 2, 3), Window(3, 2, 1)))
@@ -54,7 +53,7 @@ class Graph:
         return cls(tuple(Node(layer, (place,)) for place, layer in enumerate(layers)))
 
     def then(self, *more: Graph) -> Graph:
-        """Return this graph with ``more`` behind it, one behind the other.
+        """Return this graph followed by ``more`` in sequence.
 
         >>> from convoxel.arithmetic.layer import Window
         >>> print(Graph.chain(Window(3)).then(Graph.chain(Window(2, 2))))
@@ -91,22 +90,22 @@ class Graph:
         """
         return self.sizes(i)[-1]
 
-    def climbs(self) -> tuple[tuple[PeriodicAffine, ...], list[PeriodicAffine], list[PeriodicAffine]]:
-        """Return the size of every value as a function of the input size, and what it requires.
+    def size_functions(self) -> tuple[tuple[PeriodicAffine, ...], list[PeriodicAffine], list[PeriodicAffine]]:
+        """Return the size of every value as a function of the input size, and the conditions under which it holds.
 
         The functions hold where all of the first list are at least 1 and all of the second are 0; elsewhere some
         layer refuses its input.
         """
-        climbs = [PeriodicAffine.identity()]
-        positive: list[PeriodicAffine] = [climbs[0]]
+        functions = [PeriodicAffine.identity()]
+        positive: list[PeriodicAffine] = [functions[0]]
         zero: list[PeriodicAffine] = []
         for node in self.nodes:
-            given = [climbs[value] for value in node.inputs]
+            given = [functions[value] for value in node.inputs]
             more, equal = node.layer.conditions(*given)
-            climbs.append(node.layer.climbs(*given))
-            positive += [climbs[-1], *more]
+            functions.append(node.layer.size_function(*given))
+            positive += [functions[-1], *more]
             zero += equal
-        return tuple(climbs), positive, zero
+        return tuple(functions), positive, zero
 
     def fields(self, i: int) -> tuple[Field, ...]:
         """Return the receptive field of every value for the input size ``i``.
@@ -134,5 +133,4 @@ class Graph:
         return self.fields(i)[-1]
 
     def __str__(self) -> str:
-        """Return the layers in order."""
         return " ".join(map(str, self.nodes))

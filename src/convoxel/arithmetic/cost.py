@@ -1,4 +1,4 @@
-"""What a layer costs: parameters, multiply-accumulates and bytes, as exact integers; and what as a matrix.
+"""The cost of layers as exact integers: parameters, multiply-accumulates and bytes, also of the layer as a matrix.
 
 1 MAC (multiply-accumulate) = 2 FLOPs. MACs are counted for layers with weights, at every position of the
 window, padding included; bias, normalisation, activation, pooling and resizing count no MACs.
@@ -68,7 +68,7 @@ def conv_macs(
         out_channels: K.
         kernel: kernel size of every axis.
         groups: g.
-        batch: samples.
+        batch: number of samples (default 1).
 
     Raises:
         ConfigError: ``groups`` does not divide the channels.
@@ -150,7 +150,7 @@ def size_bytes(shape: Sequence[int], item: int = 4) -> int:
 
 
 def peak_bytes(values: Iterable[tuple[int, int, int]]) -> int:
-    """Return the most bytes that live at the same time: max over steps t of Σ size of the values alive at t.
+    """Return the largest number of bytes alive at the same time: max over steps t of Σ size of the values alive at t.
 
     Args:
         values: (size, first, last) of every value: it is written in step ``first`` and read for the last time
@@ -174,7 +174,7 @@ def training_bytes(params: int, activation_bytes: int, optimiser: str = "adam", 
     """Return the bytes that a training step holds: (2 + m) · parameters · item + all activations.
 
     A parameter, its gradient and the m numbers that the optimiser keeps of it; and the results of all layers, which
-    wait for the way back. Scratch memory of kernels and the input's copies are left out.
+    wait for the backward pass. Scratch memory of kernels and the input's copies are left out.
 
     Args:
         params: trained parameters.
@@ -200,8 +200,8 @@ def intensity(macs: int, *sizes_bytes: int) -> Fraction:
     machine's own ratio of MACs to bytes a second, a layer waits for memory and fewer MACs do not make it faster.
 
     Args:
-        macs: of the layer.
-        *sizes_bytes: of what it reads and writes.
+        macs: multiply-accumulates of the layer.
+        *sizes_bytes: bytes of each tensor that it reads or writes.
 
     Raises:
         ConfigError: nothing is moved.
@@ -212,13 +212,15 @@ def intensity(macs: int, *sizes_bytes: int) -> Fraction:
     """
     total = sum(sizes_bytes)
     if total < 1:
-        raise ConfigError("the arithmetic intensity needs the bytes that are moved. Give those of input and output.")
+        raise ConfigError(
+            "sizes_bytes are 0, but an intensity needs the bytes that are moved. Give those of input and output."
+        )
     return Fraction(macs, total)
 
 
 @dataclass(frozen=True)
 class MatrixCounts:
-    """What a layer is as a matrix from its input to its output, counted without building it.
+    """Counts of the matrix that a layer is, from its input to its output, without building it.
 
     Attributes:
         rows: outputs, channels included.
@@ -252,7 +254,7 @@ class MatrixCounts:
         return self.dense * item
 
     def sparse_bytes(self, item: int = 4, index: int = 4) -> int:
-        """Return the bytes of the matrix by compressed rows: a value and a column an entry, a place a row."""
+        """Return the bytes of the matrix by compressed rows: value and column of each entry, offset of each row."""
         return self.nonzeros * (item + index) + (self.rows + 1) * index
 
     def shared_bytes(self, item: int = 4) -> int:
@@ -260,7 +262,6 @@ class MatrixCounts:
         return self.shared * item
 
     def __str__(self) -> str:
-        """Return the three counts of parameters beside each other."""
         return (
             f"{self.rows} × {self.columns}: {self.shared} parameters as a convolution, "
             f"{self.nonzeros} locally connected, {self.dense} fully connected"
@@ -317,7 +318,7 @@ def conv_matrix(
 
 
 def _met(i: int, o: int, taps: Taps) -> int:
-    """Return how many pairs of an output and a tap of a convolution fall on one of ``i`` inputs."""
+    """Return the number of pairs of an output and a tap of a convolution that fall on one of ``i`` inputs."""
     count = 0
     for tap in taps.phases[0]:
         first = max(0, -(tap // taps.step))  # the first output that reads at 0 or behind

@@ -1,13 +1,13 @@
-"""Receptive fields along one axis, exact: which input positions an output position sees.
+"""Exact receptive fields along one axis: the input positions that an output position sees.
 
 For layers that keep or reduce the size, output o sees inputs among s·o + p₀ … s·o + p₀ + r − 1 with one size r,
-stride s and offset p₀ (Araujo, Norris & Sim 2019, "Computing receptive fields", ANS). Behind a transposed
-convolution or a resize that no longer holds: which inputs are seen depends on the phase of o as well (in a
+stride s and offset p₀ (Araujo, Norris & Sim 2019, "Computing receptive fields", ANS). After a transposed
+convolution or a resize that no longer holds: the inputs that are seen depend on the phase of o as well (in a
 U-Net, on o mod 2^levels). A ``Field`` therefore keeps the inputs of every phase of one period, each of them: the
 holes that dilation leaves are known too. Nothing is rounded.
 
 Positions below 0 or beyond the input are padding. Nothing here knows networks; ``join`` and ``through`` (with the
-layer's taps, or in the words of ``compose``) are what a walk over a network's graph needs.
+layer's taps, or in the words of ``compose``) are all that a walk over a network's graph needs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Field:
 
     @property
     def period(self) -> int:
-        """After how many positions the pattern repeats."""
+        """The number of positions after which the pattern repeats."""
         return len(self.seen)
 
     @property
@@ -79,7 +79,7 @@ class Field:
 
     @property
     def holes(self) -> int:
-        """How many inputs between the first and the last are not seen; the most where positions differ.
+        """The number of inputs between the first and the last that are not seen; the largest where positions differ.
 
         >>> gridded = compose(compose(Field.window(), 3, d=2), 3, d=2)  # the gridding of equal dilations
         >>> gridded.size, gridded.holes
@@ -89,7 +89,7 @@ class Field:
 
     @property
     def stride(self) -> int | Fraction:
-        """How far the field moves a position, on average; a fraction where the axis is finer."""
+        """The inputs by which the field moves from one position to the next, on average; a fraction on a finer axis."""
         return _whole(Fraction(self.advance, self.period))
 
     @property
@@ -128,12 +128,11 @@ class Field:
         return start + turn * self.advance, bits
 
     def __str__(self) -> str:
-        """Return the size, with the stride where it is not 1."""
         return f"{self.size}" if self.stride == 1 else f"{self.size}/{self.stride}"
 
 
 def through(field: Field, taps: Taps) -> Field:
-    """Return the field behind a layer that reads ``taps`` of an axis with ``field``.
+    """Return the field after a layer that reads ``taps`` of an axis with ``field``.
 
     Output o sees what the positions that it reads see. With the layer's n phases and step, the pattern repeats
     after lcm(period, step) positions of the axis.
@@ -157,16 +156,16 @@ def through(field: Field, taps: Taps) -> Field:
 
 
 def compose(field: Field, k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> Field:
-    """Return the field behind a convolution or pooling over an axis with ``field``.
+    """Return the field after a convolution or pooling over an axis with ``field``.
 
     Output o reads the positions s·o − p_before + d·m, 0 ≤ m < k, hence size r + (e − 1) · S for an incoming
     field of size r and stride S, and stride s · S (ANS, eq. 2).
 
     Args:
-        field: of the layer's input.
+        field: field of the layer's input.
         k: kernel size.
         s: stride.
-        p: padding on both sides, or (before, after); only what comes before matters.
+        p: padding on both sides, or (before, after); only the padding before matters.
         d: dilation.
 
     Raises:
@@ -182,7 +181,7 @@ def compose(field: Field, k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> 
 
 
 def compose_transposed(field: Field, k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> Field:
-    """Return the field behind a transposed convolution: output o reads every j with s·j + d·m − p_before = o.
+    """Return the field after a transposed convolution: output o reads every j with s·j + d·m − p_before = o.
 
     >>> up = compose_transposed(Field.window(), 2, s=2)
     >>> [up.at(o) for o in range(4)], up.stride
@@ -201,9 +200,9 @@ def compose_resize(
     align_corners: bool = False,
     scale: float | Fraction | None = None,
 ) -> Field:
-    """Return the field behind a resize of an axis from ``i`` to ``o`` positions, away from the borders.
+    """Return the field after a resize of an axis from ``i`` to ``o`` positions, away from the borders.
 
-    The arguments are those of :func:`resize_taps`, which says what is read.
+    The arguments are those of :func:`resize_taps`.
 
     Raises:
         ConfigError: ``mode`` is not known.
@@ -217,7 +216,7 @@ def compose_resize(
 
 
 def compose_adaptive(field: Field, i: int, o: int) -> Field:
-    """Return the field behind adaptive pooling: output o′ covers ⌊o′ i / o⌋ … ⌈(o′ + 1) i / o⌉ − 1.
+    """Return the field after adaptive pooling: output o′ covers ⌊o′ i / o⌋ … ⌈(o′ + 1) i / o⌉ − 1.
 
     >>> compose_adaptive(Field.window(), 6, 1).size
     6
@@ -235,10 +234,10 @@ def compose_slice(field: Field, start: int, step: int = 1) -> Field:
 
 
 def join(*fields: Field, size: int | None = None) -> Field:
-    """Return the field of a sum or concatenation: what any of ``fields`` sees, position by position.
+    """Return the field of a sum or concatenation: the union of ``fields``, position by position.
 
     Args:
-        *fields: of the branches.
+        *fields: fields of the branches.
         size: length of the axis. With it, branches of different strides are united too; the result is then
             right for the positions 0 … size − 1 and repeats no further.
 
@@ -265,9 +264,10 @@ def join(*fields: Field, size: int | None = None) -> Field:
 
 
 def misalignment(*fields: Field) -> Fraction | None:
-    """Return how far apart, in inputs, the centres of branches lie that are added or concatenated.
+    """Return the distance, in inputs, of the centres of branches that are added or concatenated.
 
-    None where their strides differ: such branches drift apart along the axis. 0 where they look at the same place.
+    It is 0 where they look at the same place, and None where their strides differ: such branches drift apart along the
+    axis.
 
     >>> misalignment(compose(Field.window(), 3, p=1), compose(Field.window(), 2, p=(1, 0)))
     Fraction(1, 2)
@@ -295,7 +295,7 @@ def _ends(seen: Seen) -> Interval:
 
 
 def _reduced(phases: Sequence[Seen], advance: int) -> Field:
-    """Return the field with the shortest period that says the same."""
+    """Return the equal field with the shortest period."""
     full = Field(tuple(phases), advance)
     for period in range(1, full.period):
         if full.period % period or advance * period % full.period:

@@ -1,14 +1,16 @@
-"""What layers do to one axis, as small records.
+"""Layers along one axis, as small records.
 
-Each layer says which size it makes of which (``size``), what that is as a function of all sizes (``climbs``), what
-it reads (``taps``), and what sizes must fulfil beside being at least 1 (``conditions``). An N-D layer is one record
-an axis. Channels, weights and values do not occur. Nothing here knows how layers are connected: that is ``axis``.
+A layer states its output size for an input size (``size``) and as a function of the network's input size
+(``size_function``), the positions that it reads (``taps``), and the conditions on its input sizes beside being at least
+1 (``conditions``). An N-D layer is one record for each axis. Channels, weights and values do not occur. Nothing here
+knows how layers are connected: that is ``axis``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 from convoxel.arithmetic.size_set import PeriodicAffine
 from convoxel.arithmetic.taps import (
@@ -43,7 +45,10 @@ _HERE = slice_taps(0)
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer along one axis; the sizes are those of its inputs, of which most layers have one."""
+    """One layer along one axis; ``sizes`` are those of its inputs, of which most layers have one.
+
+    ``str(layer)`` is its word in the notation of ``convoxel size``.
+    """
 
     def size(self, *sizes: int) -> int:
         """Return the output size.
@@ -57,22 +62,22 @@ class Layer:
         """Return (P, c): an input longer by P makes an output longer by c."""
         return 1, 1
 
-    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
+    def size_function(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return the output size as a function of the network's input size."""
         return PeriodicAffine.sample(self.size, *self.period()).after(sizes[0])
 
     def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
-        """Return what must be at least 1, and what must be 0, for the layer to take its inputs."""
+        """Return the functions that must be at least 1, and those that must be 0, for the layer to take its inputs."""
         return [], []
 
     def taps(self, *sizes: int) -> tuple[Taps | None, ...]:
-        """Return what the outputs read of each input; None: nothing of it, or all alike."""
+        """Return the taps of each input; None where an output reads nothing of it, or all of it."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Window(Layer):
-    """A convolution or pooling: kernel k, stride s, padding p (numbers or a word), dilation d, or rounded up.
+    """A convolution or pooling: kernel k, stride s, padding p (numbers or a word), dilation d; ``ceil`` rounds up.
 
     >>> str(Window(7, 2, 3)), Window(7, 2, 3).size(224), Window(3, 2, "same").size(7)
     ('k7s2p3', 112, 4)
@@ -107,13 +112,12 @@ class Window(Layer):
         return (conv_taps(self.k, self.s, self.padding(sizes[0]), self.d),)
 
     def __str__(self) -> str:
-        """Return the layer in the notation of ``convoxel size``."""
         return f"{'pool' if self.ceil else 'k'}{self.k}{_suffix(self)}{'c' if self.ceil else ''}"
 
 
 @dataclass(frozen=True)
 class Transposed(Layer):
-    """A transposed convolution; a: rows added after the end. "same" means s times as many outputs as inputs.
+    """A transposed convolution; a: positions added after the end. "same" gives s times as many outputs as inputs.
 
     >>> str(Transposed(3, 2, 1, a=1)), Transposed(3, 2, 1, a=1).size(112), Transposed(3, 2, "same").size(112)
     ('t3s2p1a1', 224, 224)
@@ -126,7 +130,7 @@ class Transposed(Layer):
     a: int = 0
 
     def padding(self) -> tuple[Pair, int]:
-        """Return the padding (before, after) of the transposed convolution, and the rows that it adds."""
+        """Return the padding (before, after) of the transposed convolution, and the positions that it adds."""
         given = self.p if isinstance(self.p, int | str) else (self.p,)
         (pair,), (missing,) = resolve_transposed(given, (self.k,), self.s, self.d)
         return pair, self.a + missing
@@ -145,7 +149,6 @@ class Transposed(Layer):
         return (transposed_taps(self.k, self.s, self.padding()[0], self.d),)
 
     def __str__(self) -> str:
-        """Return the layer in the notation of ``convoxel size``."""
         return f"t{self.k}{_suffix(self)}{f'a{self.a}' if self.a else ''}"
 
 
@@ -175,7 +178,6 @@ class Unpool(Layer):
         return (unpool_taps(self.k, self.s, self.p, self.position),)
 
     def __str__(self) -> str:
-        """Return the layer in the notation of ``convoxel size``."""
         stride = "" if self.s in (None, self.k) else f"s{self.s}"
         at = "" if self.position is None else f"@{self.position}"
         return f"unpool{self.k}{stride}{f'p{self.p}' if self.p else ''}{at}"
@@ -183,7 +185,7 @@ class Unpool(Layer):
 
 @dataclass(frozen=True)
 class Pad(Layer):
-    """Rows added before and after; negative numbers crop. ``mode`` tells what the rows are made of.
+    """Positions added before and after, filled by ``mode``; negative numbers crop.
 
     "reflect" needs an input longer than the padding, "circular" one at least as long.
 
@@ -207,7 +209,7 @@ class Pad(Layer):
     def _least(self) -> int:
         widest = max(self.before, self.after)
         mode = {"reflect": widest + 1, "circular": widest}.get(self.mode, 1)
-        # What is cropped must be there, and something must be left or added.
+        # There must be as many positions as are cropped, and at least one position must remain.
         return max(mode, -min(self.before, 0) - min(self.after, 0), 1 - self.before - self.after, 1)
 
     def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
@@ -219,7 +221,6 @@ class Pad(Layer):
         return (slice_taps(-self.before),)
 
     def __str__(self) -> str:
-        """Return the layer in the notation of ``convoxel size``."""
         after = "" if self.before == self.after else f":{self.after}"
         return f"pad{self.before}{after}{'' if self.mode == 'zeros' else f':{self.mode}'}"
 
@@ -256,7 +257,6 @@ class Resize(Layer):
         return (resize_taps(i, self.size(i), self.mode, self.align_corners, Fraction(self.factor)),)
 
     def __str__(self) -> str:
-        """Return the layer in the notation of ``convoxel size``."""
         factor = Fraction(self.factor)
         text = f"up{factor}" if factor >= 1 else f"down{1 / factor}"
         return text if self.mode == "nearest" else f"{text}:{self.mode}"
@@ -276,7 +276,7 @@ class Adaptive(Layer):
         """Return o."""
         return self.o
 
-    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
+    def size_function(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return o."""
         return PeriodicAffine((self.o,), 0)
 
@@ -285,13 +285,23 @@ class Adaptive(Layer):
         return (adaptive_taps(sizes[0], self.o),)
 
     def __str__(self) -> str:
-        """Return the layer in the notation of ``convoxel size``."""
         return f"adaptive{self.o}"
 
 
 @dataclass(frozen=True)
-class Exact(Layer):
-    """A layer that takes one size and no other, such as the fully-connected one behind a flattening.
+class _Follower(Layer):
+    """A layer whose output is as long as one of its inputs, which ``follows`` counts from 0."""
+
+    follows: ClassVar[int] = 0
+
+    def size_function(self, *sizes: PeriodicAffine) -> PeriodicAffine:
+        """Return the function of that input."""
+        return sizes[self.follows]
+
+
+@dataclass(frozen=True)
+class Exact(_Follower):
+    """A layer that takes one size and no other, such as a fully connected layer after a flattening.
 
     >>> print(Exact(5))
     exact5
@@ -305,12 +315,8 @@ class Exact(Layer):
             raise ShapeError(f"{self} takes the size {self.i} only, but got {sizes[0]}.")
         return self.i
 
-    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
-        """Return i unchanged."""
-        return sizes[0]
-
     def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
-        """Return that the size is the one."""
+        """Return i − (the size that it takes) = 0."""
         return [], [sizes[0].plus(-self.i)]
 
     def taps(self, *sizes: int) -> tuple[Taps | None, ...]:
@@ -318,12 +324,11 @@ class Exact(Layer):
         return (_HERE,)
 
     def __str__(self) -> str:
-        """Return the layer in the notation of ``convoxel size``."""
         return f"exact{self.i}"
 
 
 @dataclass(frozen=True)
-class Join(Layer):
+class Join(_Follower):
     """A sum, product or concatenation of channels: all sizes are equal.
 
     >>> Join().size(28, 28)
@@ -338,12 +343,12 @@ class Join(Layer):
             )
         return sizes[0]
 
-    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
+    def size_function(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return the size of the first branch."""
         return sizes[0]
 
     def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
-        """Return that the branches' sizes differ by 0."""
+        """Return the differences of the branches' sizes = 0."""
         return [], [size.minus(sizes[0]) for size in sizes[1:] if size != sizes[0]]
 
     def taps(self, *sizes: int) -> tuple[Taps | None, ...]:
@@ -351,19 +356,20 @@ class Join(Layer):
         return (_HERE,) * len(sizes)
 
     def __str__(self) -> str:
-        """Return the layer's name."""
         return "join"
 
 
 @dataclass(frozen=True)
-class Repeat(Layer):
-    """The first input, of size 1, repeated along the second, as a gate behind global pooling is (squeeze-and-excite).
+class Repeat(_Follower):
+    """The first input, of size 1, repeated along the second, as the gate of a squeeze-and-excitation is.
 
-    What it sees besides is the whole axis; its field is the local one of the second input.
+    The gate sees the whole axis; the field is the local one, that of the second input.
 
     >>> Repeat().size(1, 28)
     28
     """
+
+    follows: ClassVar[int] = 1
 
     def size(self, *sizes: int) -> int:
         """Return the size of the second input."""
@@ -371,12 +377,12 @@ class Repeat(Layer):
             raise ShapeError(f"a size of {sizes[0]} cannot be repeated, only 1. Pool the branch to one position.")
         return sizes[1]
 
-    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
+    def size_function(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return the size of the second input."""
         return sizes[1]
 
     def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
-        """Return that the first size is 1."""
+        """Return (the first size) − 1 = 0."""
         return [], [sizes[0].plus(-1)]
 
     def taps(self, *sizes: int) -> tuple[Taps | None, ...]:
@@ -384,26 +390,27 @@ class Repeat(Layer):
         return None, _HERE
 
     def __str__(self) -> str:
-        """Return the layer's name."""
         return "repeat"
 
 
 @dataclass(frozen=True)
-class Crop(Layer):
-    """The middle of the first input, as long as the second: ⌊(i − o) / 2⌋ rows fall off before.
+class Crop(_Follower):
+    """The middle of the first input, as long as the second: ⌊(i − o) / 2⌋ positions before it are dropped.
 
     >>> Crop().size(64, 56)
     56
     """
 
+    follows: ClassVar[int] = 1
+
     def size(self, *sizes: int) -> int:
         """Return the size of the second input."""
         i, o = sizes
         if i < o:
-            raise ShapeError(f"{o} rows cannot be cut out of {i}. Use the longer branch as the first input.")
+            raise ShapeError(f"{o} positions cannot be cropped out of {i}. Use the longer branch as the first input.")
         return o
 
-    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
+    def size_function(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return the size of the second input."""
         return sizes[1]
 
@@ -416,17 +423,18 @@ class Crop(Layer):
         return slice_taps((sizes[0] - sizes[1]) // 2), None
 
     def __str__(self) -> str:
-        """Return the layer's name."""
         return "crop"
 
 
 @dataclass(frozen=True)
-class ResizeLike(Layer):
+class ResizeLike(_Follower):
     """A resize of the first input to the size of the second, as many decoders do it.
 
     >>> ResizeLike("linear").size(7, 15)
     15
     """
+
+    follows: ClassVar[int] = 1
 
     mode: str = "nearest"
     align_corners: bool = False
@@ -435,7 +443,7 @@ class ResizeLike(Layer):
         """Return the size of the second input."""
         return sizes[1]
 
-    def climbs(self, *sizes: PeriodicAffine) -> PeriodicAffine:
+    def size_function(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return the size of the second input."""
         return sizes[1]
 
@@ -444,7 +452,6 @@ class ResizeLike(Layer):
         return resize_taps(sizes[0], sizes[1], self.mode, self.align_corners), None
 
     def __str__(self) -> str:
-        """Return the layer's name."""
         return f"resize:{self.mode}"
 
 

@@ -1,8 +1,9 @@
-"""A chain of layers as text, one word a layer: ``k7s2p3 pool3s2p1 k3x4 t2s2``.
+"""A chain of layers as text, one word for each layer: ``k7s2p3 pool3s2p1 k3x4 t2s2``.
 
 A word is a kind with its number, then letters with theirs: s stride, p padding (``p1``, ``p1:2`` before and after,
-``p-1`` crops, or a word of ``PADDING_WORDS`` such as ``psame``), d dilation, a rows added by a transposed
-convolution, c rounding up; ``x4`` at the end repeats the layer. A number may differ by axis: ``k3,3,1s2,2,1``.
+``p-1`` crops, or a word of ``PADDING_WORDS`` such as ``psame``), d dilation, a positions added by a
+transposed convolution, c rounding up; ``x4`` at the end repeats the layer. A number may differ by axis:
+``k3,3,1s2,2,1``.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ _RATIO = r"\d+(?:\.\d+|/\d+)?"
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of layer in the notation: how its number looks, which letters may follow, what it makes.
+    """One kind of layer in the notation: the pattern of its number, the letters that may follow, its layer.
 
     Attributes:
-        summary: what it is, for people.
-        number: pattern of what follows the kind.
-        letters: name → pattern of what follows it; an empty pattern is a letter alone.
-        build: from the number and the letters, in text, for one axis.
+        summary: description for people.
+        number: pattern of the number after the kind.
+        letters: name of each letter → pattern of its value; an empty pattern means that it has none.
+        build: function from the number and the letters, as text, to the layer along one axis.
     """
 
     summary: str
@@ -90,7 +91,7 @@ _MODES = {f":{mode}": "" for mode in RESIZE_MODES}
 KINDS: dict[str, Kind] = {
     "k": Kind("convolution with a kernel of 3", _NUMBER, _SLIDING, _window(False)),
     "pool": Kind("pooling; stride as kernel unless given; c rounds up", _NUMBER, {**_SLIDING, "c": ""}, _window(True)),
-    "t": Kind("transposed convolution; a adds rows", _NUMBER, {**_SLIDING, "a": _NUMBER}, _transposed),
+    "t": Kind("transposed convolution; a adds positions", _NUMBER, {**_SLIDING, "a": _NUMBER}, _transposed),
     "unpool": Kind(
         "un-pooling to remembered places, or to place @0", _NUMBER, {"s": _NUMBER, "p": _NUMBER, "@": _NUMBER}, _unpool
     ),
@@ -185,13 +186,13 @@ def _read(word: str, fail: Callable[[int, int, str], ConfigError]) -> tuple[str,
     row = KINDS[kind]
     found = _match(row.number, word, len(name))
     if found is None:
-        raise fail(len(name), len(word), f"a number behind {name!r}, such as {name}2")
+        raise fail(len(name), len(word), f"a number after {name!r}, such as {name}2")
     end = found.end()
     given: dict[str, str] = {}
     for letter, value, begin, stop in _letters(word, end, row.letters):
         if value is None or letter in given:
             known = ", ".join(f"{each!r}" for each in row.letters if each not in given) or "nothing more"
-            wanted = f"a number behind {letter!r}" if letter and letter not in given else f"one of {known}"
+            wanted = f"a number after {letter!r}" if letter and letter not in given else f"one of {known}"
             raise fail(begin, stop, wanted if row.letters else "nothing more")
         given[letter] = value
     return kind, found[0], given
@@ -212,5 +213,5 @@ def _letters(word: str, end: int, letters: dict[str, str]) -> Iterator[tuple[str
 
 
 def _match(pattern: str, word: str, start: int) -> re.Match[str] | None:
-    """Match one value, or one an axis with commas between."""
+    """Match one value, or one for each axis with commas between them."""
     return re.compile(rf"(?:{pattern})(?:,(?:{pattern}))*" if pattern else "").match(word, start)

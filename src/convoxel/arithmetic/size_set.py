@@ -1,9 +1,9 @@
-"""Functions of a size that grow alike in every period, and the sets of sizes at which they take given values.
+"""Periodic affine functions of a size, and the sets of sizes at which they take given values.
 
 The size that a layer makes is periodic up to a slope: ⌊(i + 2p − e) / s⌋ + 1 is one more whenever i is s more. Sums and
 compositions of such functions are such functions, so the size of every tensor of a network is one, as a function of the
-input's. The sizes that meet a condition on such functions are therefore a few single ones and a few endless
-progressions start + step · n, which ``SizeSet`` holds: a complete answer for all of the infinitely many sizes.
+input's. The sizes that meet a condition on such functions are therefore a finite set of exceptions and a finite number
+of endless progressions start + step · n, which ``SizeSet`` holds: a complete answer for all sizes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PeriodicAffine:
 
     @classmethod
     def sample(cls, function: Callable[[int], int], period: int, slope: int) -> PeriodicAffine:
-        """Return the staircase that ``function`` is for large arguments.
+        """Return the function that ``function`` is for large arguments.
 
         >>> PeriodicAffine.sample(lambda i: (i - 3) // 2 + 1, 2, 1)  # negative results for arguments too small
         PeriodicAffine(values=(-1, 0), slope=1)
@@ -49,7 +49,7 @@ class PeriodicAffine:
 
     @property
     def period(self) -> int:
-        """How much longer the argument is when the same step comes again."""
+        """The distance of arguments after which the steps repeat."""
         return len(self.values)
 
     def at(self, i: int) -> int:
@@ -101,17 +101,16 @@ class SizeSet:
 
     @property
     def endless(self) -> bool:
-        """Whether there are infinitely many."""
+        """True if there are infinitely many sizes."""
         return bool(self.starts)
 
     def __contains__(self, size: object) -> bool:
-        """Whether ``size`` is one of them."""
         return isinstance(size, int) and (
             size in self.exceptions or any(size >= start and (size - start) % self.step == 0 for start in self.starts)
         )
 
     def __iter__(self) -> Iterator[int]:
-        """Yield them in ascending order; endlessly where there are infinitely many.
+        """Yield the sizes in ascending order; endlessly where there are infinitely many.
 
         >>> import itertools
         >>> list(itertools.islice(SizeSet(step=16, starts=(188,)), 3))
@@ -125,11 +124,10 @@ class SizeSet:
             size += 1
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
         return bool(self.exceptions or self.starts)
 
     def nearest(self, size: int) -> tuple[int, ...]:
-        """Return ``size`` if it is one of them, else the next below and the next above, as far as they exist."""
+        """Return ``size`` if it is in the set, else the next smaller and the next larger one, as far as they exist."""
         if size in self:
             return (size,)
         below = [single for single in self.exceptions if single < size]
@@ -139,7 +137,7 @@ class SizeSet:
         return (*([max(below)] if below else []), *([min(above)] if above else []))
 
     def where(self, level: PeriodicAffine) -> SizeSet:
-        """Return those of them at which ``level`` is 0.
+        """Return the sizes of this set at which ``level`` is 0.
 
         >>> print(SizeSet(starts=(188,), step=16).where(PeriodicAffine((-184 - 388,), 1)))  # i − 184 = 388
         572
@@ -204,7 +202,7 @@ def solve_conditions(positive: Sequence[PeriodicAffine], zero: Sequence[Periodic
 
 
 def check_period(period: int) -> None:
-    """Raise UnsupportedError if a pattern is too long to be written down, as behind sixteen layers of stride 7."""
+    """Raise UnsupportedError if a pattern is too long to be followed, as after sixteen layers of stride 7."""
     if period > _LONGEST:
         raise UnsupportedError(
             f"the layers' strides repeat only after {period} positions, and patterns are followed up to {_LONGEST}. "
@@ -223,7 +221,7 @@ def _narrowed(low: int, high: int | None, value: int, slope: int) -> tuple[int, 
 
 
 def _merged(exceptions: Sequence[int], starts: Sequence[int], period: int) -> SizeSet:
-    """Return the set with the shortest step that says the same."""
+    """Return the equal set with the shortest step."""
     for step in range(1, period):
         if period % step or not starts:
             continue
@@ -244,7 +242,7 @@ def _merged(exceptions: Sequence[int], starts: Sequence[int], period: int) -> Si
 
 
 def _trimmed(exceptions: Sequence[int], starts: Sequence[int], step: int) -> SizeSet:
-    """Return the set with every progression begun as early as the single sizes allow."""
+    """Return the equal set whose progressions begin as early as its exceptions allow."""
     left, begins = set(exceptions), []
     for start in starts:
         while start - step in left:

@@ -1,8 +1,8 @@
-"""Convolution arithmetic backwards: which inputs, which layers, which padding, how deep.
+"""Inverse convolution arithmetic: input sizes, layers, padding and depth that give what is wanted.
 
-Every answer is complete (all solutions, not one), exact, and says by which equation it was found. SizeSet are solved
-through staircases, so an answer covers all of the infinitely many sizes; the others are finite because their
-domain is, which each function states. Tiles are in ``tile``.
+Every answer is complete (all solutions, not one), exact, and holds the equation by which it was found. Sizes are solved
+with periodic affine functions, so an answer covers all of the infinitely many sizes; the other answers are finite
+because their domain is, which each function states. Tiles are in ``tile``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
     "Depth",
     "Inputs",
     "Windows",
-    "say_output",
+    "output_equation",
     "solve_alignment",
     "solve_depth",
     "solve_inputs",
@@ -35,15 +35,15 @@ __all__ = [
 
 # A size at which no window depends on where the input ends.
 _FAR = 1 << 20
-# Repetitions after which a field that has not got there is given up.
+# Repetitions after which a search for a field is given up.
 _MOST = 1 << 16
-# Kernels times strides that are tried, in some seconds.
+# Kernels times strides that are tried, which takes some seconds.
 _MOST_WINDOWS = 1 << 21
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The input sizes that a network takes, and what comes out of each.
+    """The input sizes that a network takes, and the output size of each.
 
     Attributes:
         sizes: all input sizes.
@@ -61,7 +61,7 @@ class Inputs:
         return self.sizes.smallest
 
     def output_size(self, i: int) -> int:
-        """Return what comes out of the input size ``i``.
+        """Return the output size for the input size ``i``.
 
         Raises:
             ShapeError: the network does not take it; the message names the nearest that it takes.
@@ -72,24 +72,24 @@ class Inputs:
         return self.output.at(i)
 
     def giving(self, output: int) -> Inputs:
-        """Return those of the input sizes that give the size ``output``."""
+        """Return the input sizes that give the size ``output``."""
         return Inputs(self.sizes.where(self.output.plus(-output)), self.output, self.equation)
 
     def __str__(self) -> str:
-        """Return the sizes and the equation."""
         return f"{self.sizes}: {self.equation}" if self.sizes else str(self.sizes)
 
 
 def solve_inputs(graph: Graph, output: int | None = None) -> Inputs:
-    """Return every input size that ``graph`` takes, and what comes out; with ``output``, those that give it.
+    """Return every input size that ``graph`` takes, with its output size; with ``output``, only those that give it.
 
-    A layer's size is a staircase of its input's (DV 6: o = ⌊(i + 2p − e) / s⌋ + 1 climbs by 1 every s), hence so is
-    that of every tensor of the input's. Each must be at least 1, and where branches meet they must be equal: both
-    are linear in n on every residue class i = r + P n, with P the period of the whole network.
+    A layer's output size is a periodic affine function of its input size (DV 6: o = ⌊(i + 2p − e) / s⌋ + 1 grows by 1
+    every s), hence so is the size of every tensor as a function of the network's input size. Each must be at least 1,
+    and equal where branches meet: both are linear in n on every residue class i = r + P n, with P the period of the
+    whole network.
 
     Args:
-        graph: of the network along one axis.
-        output: the output size that is wanted.
+        graph: network along one axis.
+        output: wanted output size (default: any).
 
     >>> from convoxel.arithmetic.notation import parse_chain
     >>> print(solve_inputs(parse_chain("k7s2p3 pool3s2p1"), output=56))
@@ -97,37 +97,37 @@ def solve_inputs(graph: Graph, output: int | None = None) -> Inputs:
     >>> print(solve_inputs(parse_chain("k11s4p2 pool3s2 k5p2 pool3s2 k3p1x3 pool3s2")))  # AlexNet
     every size from 63: o = ⌊(i − 31) / 32⌋
     """
-    climbs, positive, zero = graph.climbs()
+    functions, positive, zero = graph.size_functions()
     if output is not None:
-        zero = [*zero, climbs[-1].plus(-output)]
+        zero = [*zero, functions[-1].plus(-output)]
     sizes = solve_conditions(positive, zero)
-    return Inputs(sizes, climbs[-1], say_output(climbs[-1], sizes))
+    return Inputs(sizes, functions[-1], output_equation(functions[-1], sizes))
 
 
-def say_output(output: PeriodicAffine, sizes: SizeSet) -> str:
+def output_equation(output: PeriodicAffine, sizes: SizeSet) -> str:
     """Return ``output`` as an equation that holds for ``sizes``.
 
-    >>> say_output(PeriodicAffine((0, 0), 1), SizeSet(starts=(2,)))
+    >>> output_equation(PeriodicAffine((0, 0), 1), SizeSet(starts=(2,)))
     'o = ⌊i / 2⌋'
     """
-    period, climb = output.period, output.slope
-    if climb == 0 and period == 1:
+    period, slope = output.period, output.slope
+    if slope == 0 and period == 1:
         return f"o = {output.values[0]}"
-    straight = len(sizes.starts) == 1 and not sizes.exceptions and sizes.step % period == 0 and climb % period == 0
+    straight = len(sizes.starts) == 1 and not sizes.exceptions and sizes.step % period == 0 and slope % period == 0
     if straight or period == 1:
         at = sizes.starts[0] if straight else 0
-        slope = climb // period
-        return f"o = {'' if slope == 1 else f'{slope} '}i{_signed(output.at(at) - slope * at)}"
+        rate = slope // period
+        return f"o = {'' if rate == 1 else f'{rate} '}i{_signed(output.at(at) - rate * at)}"
     # ⌊(c i + b) / P⌋ has the value v at r if and only if P v − c r ≤ b ≤ P v − c r + P − 1.
-    bounds = [period * value - climb * rest for rest, value in enumerate(output.values)]
+    bounds = [period * value - slope * rest for rest, value in enumerate(output.values)]
     if max(bounds) <= min(bounds) + period - 1:
-        return f"o = {_floor(max(bounds), period, climb)}"
+        return f"o = {_floor(max(bounds), period, slope)}"
     low = output.values[0]
-    jump = next(rest for rest, value in enumerate((*output.values, low + climb)) if value != low)
-    if output.values == (low,) * jump + (low + climb,) * (period - jump):  # one jump a period
-        return f"o = {'' if climb == 1 else f'{climb} '}{_floor(period - jump, period)}{_signed(low)}"
+    jump = next(rest for rest, value in enumerate((*output.values, low + slope)) if value != low)
+    if output.values == (low,) * jump + (low + slope,) * (period - jump):  # one jump a period
+        return f"o = {'' if slope == 1 else f'{slope} '}{_floor(period - jump, period)}{_signed(low)}"
     start = sizes.smallest or 0
-    return f"o climbs by {climb} whenever i does by {period}, from o({start}) = {output.at(start)}"
+    return f"o grows by {slope} whenever i does by {period}, from o({start}) = {output.at(start)}"
 
 
 def _floor(shift: int, period: int, factor: int = 1) -> str:
@@ -141,12 +141,12 @@ def _signed(number: int) -> str:
 
 @dataclass(frozen=True)
 class Windows:
-    """All windows of a domain that make one size of another.
+    """All windows of a domain that map one size to another.
 
     Attributes:
-        found: the windows, by kernel, stride, dilation and padding.
-        domain: which windows were looked at.
-        equation: which they fulfil.
+        found: windows, sorted by kernel, stride, dilation and padding.
+        domain: the windows that were tried, in words.
+        equation: the condition that they fulfil.
     """
 
     found: tuple[Window, ...]
@@ -154,15 +154,12 @@ class Windows:
     equation: str
 
     def __iter__(self) -> Iterator[Window]:
-        """Yield the windows."""
         return iter(self.found)
 
     def __len__(self) -> int:
-        """Return how many there are."""
         return len(self.found)
 
     def __str__(self) -> str:
-        """Return the windows, the equation and the domain."""
         listed = ", ".join(map(str, self.found)) or "no window"
         return f"{listed}: {self.equation} ({self.domain})"
 
@@ -180,12 +177,12 @@ def solve_windows(
     field: int | None = None,
     before: Field | None = None,
 ) -> Windows:
-    """Return every window (kernel, stride, padding, dilation) that makes the size ``o`` of ``i``.
+    """Return every window (kernel, stride, padding, dilation) that maps the size ``i`` to ``o``.
 
     DV 6 and 15 hold if and only if s (o − 1) + e − i ≤ p_before + p_after ≤ s (o − 1) + e − i + s − 1, with the
-    kernel's span e = d (k − 1) + 1; the field behind the window is r + (e − 1) S (ANS, eq. 2). What is not given runs
-    over all windows that a layer would have: 1 ≤ e ≤ i, no gaps between windows (s ≤ e), the same padding on both
-    sides, and at most half of the window in it (p ≤ ⌊e / 2⌋).
+    kernel's span e = d (k − 1) + 1; the field after the window is r + (e − 1) S (ANS, eq. 2). An argument that is
+    not given runs over all values that a layer would have: 1 ≤ e ≤ i, no gaps between windows (s ≤ e), the same padding
+    on both sides, and at most half of the window in it (p ≤ ⌊e / 2⌋).
 
     Args:
         i: input size.
@@ -194,8 +191,8 @@ def solve_windows(
         stride: one s, several, or None for all.
         padding: one p on both sides, several, a pair (before, after), a word, or None for all.
         dilation: one d, several, or None for all.
-        field: receptive field that must result.
-        before: field of the window's input; that of the network's input unless given.
+        field: wanted receptive field after the window (default: any).
+        before: field of the window's input (default: the network's input).
 
     Raises:
         ShapeError: a size is below 1.
@@ -238,7 +235,7 @@ def solve_windows(
 
 
 def _paddings(i: int, o: int, k: int, s: int, d: int, padding: Choice | str | Pair) -> Iterator[int | Pair | str]:
-    """Yield the paddings, of those that are asked for, with which a window makes ``o`` of ``i``."""
+    """Yield those of the given paddings with which a window maps ``i`` to ``o``."""
     e = span(k, d)
     least = s * (o - 1) + e - i
     most = least + s - 1
@@ -281,12 +278,12 @@ def _times(factor: int) -> str:
 
 @dataclass(frozen=True)
 class Depth:
-    """How many layers (or blocks, or levels) a receptive field needs.
+    """The number of layers (or blocks, or levels) that a receptive field needs.
 
     Attributes:
-        count: the smallest number.
-        field: what they reach.
-        equation: how the field grows.
+        count: smallest number of layers.
+        field: receptive field of that many layers.
+        equation: growth of the field.
     """
 
     count: int
@@ -294,23 +291,22 @@ class Depth:
     equation: str
 
     def __str__(self) -> str:
-        """Return the number, the field and the equation."""
         return f"{self.count} (field {self.field}): {self.equation}"
 
 
 def solve_depth(target: int, block: Graph | Callable[[int], Graph], before: Field | None = None) -> Depth:
-    """Return how often ``block`` must be repeated so that the receptive field has at least ``target`` inputs.
+    """Return the number of repetitions of ``block`` with which the receptive field has at least ``target`` inputs.
 
     A block that adds g inputs at stride 1 reaches r + n g; one that strides by S adds S times as much each time:
     r + g (Sⁿ − 1) / (S − 1) (ANS, eq. 2, summed).
 
     Args:
         target: inputs to be seen, first to last.
-        block: what is repeated; or a function from n to the whole network, such as a U-Net of n levels.
-        before: field of the first block's input; that of the network's input unless given.
+        block: layers to be repeated; or a function from n to the whole network, such as a U-Net of n levels.
+        before: field of the first block's input (default: the network's input).
 
     Raises:
-        ConfigError: the field does not get there, however often.
+        ConfigError: the field does not reach ``target`` with any number.
 
     >>> from convoxel.arithmetic.notation import parse_chain
     >>> print(solve_depth(224, parse_chain("k3p1")))
@@ -326,19 +322,19 @@ def solve_depth(target: int, block: Graph | Callable[[int], Graph], before: Fiel
     field, count = start, 0
     grown: list[int] = []
     while field.size < target:
-        more = _behind(block, field)
+        more = _after(block, field)
         grown.append(more.size - field.size)
         if grown[-1] <= 0 or count >= _MOST:
             raise ConfigError(
-                f"the field stays at {field.size} inputs however often {block} is repeated, but {target} are wanted. "
-                "Use kernels above 1, strides or dilation."
+                f"target is {target}, but the field stays at {field.size} inputs with any number of {block}. Use "
+                "kernels above 1, strides or dilation."
             )
         field, count = more, count + 1
     return Depth(count, field, f"r = {start.size} {_growth(grown, field, start)} ≥ {target}")
 
 
 def _growth(grown: list[int], field: Field, start: Field) -> str:
-    """Say how a field grows by ``grown`` each time: alike, by a factor, or listed."""
+    """Return in words how a field grows by ``grown``: by equal steps, by a factor, or as listed."""
     if len(set(grown)) == 1 and field.stride == start.stride:
         return f"+ {grown[0]} n"
     factor = Fraction(grown[-1], grown[-2]) if len(grown) > 1 else Fraction(0)
@@ -350,14 +346,14 @@ def _growth(grown: list[int], field: Field, start: Field) -> str:
 
 def _depth_of_family(target: int, build: Callable[[int], Graph]) -> Depth:
     for count in range(65):
-        field = _behind(build(count), Field.window())
+        field = _after(build(count), Field.window())
         if field.size >= target:
             return Depth(count, field, f"r({count}) = {field.size} ≥ {target}, the first of r(0), r(1), …")
     raise ConfigError(f"the field does not reach {target} inputs with 64 levels; it has {field.size}.")
 
 
-def _behind(graph: Graph, field: Field) -> Field:
-    """Return the field behind ``graph`` on an axis with ``field``, far from the ends of the axis."""
+def _after(graph: Graph, field: Field) -> Field:
+    """Return the field after ``graph`` on an axis with ``field``, far from the ends of the axis."""
     own = _far_field(graph)
     reading = Taps(tuple(own.inputs(phase) for phase in range(own.period)), own.advance)
     return through(field, reading)
@@ -365,14 +361,14 @@ def _behind(graph: Graph, field: Field) -> Field:
 
 @dataclass(frozen=True)
 class Alignment:
-    """The padding that makes one branch fit another, or how near it gets.
+    """The padding that makes one branch fit another, or the nearest one.
 
     Attributes:
         paddings: every padding (before, after) after which sizes and centres agree for all input sizes; negative
             numbers crop. Empty where there is none.
         nearest: the padding that brings sizes and centres nearest, if the sizes can be made equal at all.
-        apart: how far apart, in inputs, the centres lie with ``nearest``; None where the strides differ.
-        equation: from which they follow.
+        apart: distance of the centres with ``nearest``, in inputs; None where the strides differ.
+        equation: the equation from which they follow.
     """
 
     paddings: tuple[Pair, ...]
@@ -381,11 +377,9 @@ class Alignment:
     equation: str
 
     def __bool__(self) -> bool:
-        """Whether the branches can be aligned."""
         return bool(self.paddings)
 
     def __str__(self) -> str:
-        """Return the paddings and the equation."""
         if self.paddings:
             return f"padding {' or '.join(f'({a}, {b})' for a, b in self.paddings)}: {self.equation}"
         near = f"; ({self.nearest[0]}, {self.nearest[1]}) leaves them {self.apart} apart" if self.nearest else ""
@@ -395,14 +389,14 @@ class Alignment:
 def solve_alignment(first: Graph, second: Graph, layer: int = 0) -> Alignment:
     """Return the padding in front of a layer of ``second`` that makes it fit ``first``, where both are joined.
 
-    Padding before moves every centre behind the layer by S inputs a row, with S the stride in front of it, so
-    before = (centre of second − centre of first) / S; padding after then makes up for the sizes. Where the layer
-    is a window, its own padding may be increased instead.
+    One position of padding before the layer moves every later centre by S inputs, with S the stride in front of it, so
+    before = (centre of second − centre of first) / S; padding after then makes the sizes equal. Where the
+    layer is a window, its own padding may be increased instead.
 
     Args:
         first: one branch.
-        second: the other, a chain, of the same input.
-        layer: which layer of ``second`` is padded, counted from 0; the number of layers pads the output.
+        second: the other branch of the same input, a chain of layers.
+        layer: index of the layer of ``second`` that is padded (default 0); the number of layers pads the output.
 
     Raises:
         ConfigError: ``second`` has no such layer.
@@ -431,10 +425,10 @@ def solve_alignment(first: Graph, second: Graph, layer: int = 0) -> Alignment:
 
 
 def _far_field(graph: Graph) -> Field:
-    """Return the field behind ``graph``, far from the ends of the axis."""
+    """Return the field after ``graph``, far from the ends of the axis."""
     near = solve_inputs(graph).sizes.nearest(_FAR)
     if not near:
-        raise ShapeError(f"{graph} takes no input size at all. Look at it with solve_inputs of its first layers.")
+        raise ShapeError(f"{graph} takes no input size. Call solve_inputs for its first layers to find the cause.")
     return graph.field(near[-1])
 
 
@@ -446,16 +440,16 @@ def _padded(graph: Graph, layer: int, before: int, after: int) -> Graph:
 
 
 def _afters(first: Graph, second: Graph, layer: int, before: int) -> list[int]:
-    """Return every padding after with which both branches have one size for every input size that both take.
+    """Return every padding after with which both branches have equal sizes for every input size that both take.
 
-    The size grows with the padding after, by 1 every few rows; candidates are those with equal sizes far out.
+    The size grows with the padding after; candidates are those with equal sizes for a large input.
     """
-    climbs, *needs = first.climbs()
+    functions, *needs = first.size_functions()
     far = solve_inputs(first).sizes.nearest(_FAR)[-1]
-    wanted = climbs[-1].at(far)
+    wanted = functions[-1].at(far)
 
     def size(after: int) -> int:
-        return _padded(second, layer, before, after).climbs()[0][-1].at(far)
+        return _padded(second, layer, before, after).size_functions()[0][-1].at(far)
 
     low, high = -1, 1
     while size(low) >= wanted:
@@ -465,8 +459,8 @@ def _afters(first: Graph, second: Graph, layer: int, before: int) -> list[int]:
     found = []
     for after in range(low, high + 1):
         if size(after) == wanted:
-            more, *conditions = _padded(second, layer, before, after).climbs()
+            more, *conditions = _padded(second, layer, before, after).size_functions()
             positive, zero = (ours + theirs for ours, theirs in zip(needs, conditions, strict=True))
-            if solve_conditions(positive, zero) == solve_conditions(positive, [*zero, more[-1].minus(climbs[-1])]):
+            if solve_conditions(positive, zero) == solve_conditions(positive, [*zero, more[-1].minus(functions[-1])]):
                 found.append(after)
     return found

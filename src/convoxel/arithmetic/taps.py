@@ -1,4 +1,4 @@
-"""Which positions of its input a layer reads, along one axis: every layer as one kind of data.
+"""The positions of its input that a layer reads, along one axis, as one kind of data for every layer.
 
 Output o = q · n + phase reads the input positions ``phases[phase]``, each moved by q · ``step``. A convolution
 with stride s has one phase and moves by s; a transposed convolution has s phases and moves by 1; a resize by a
@@ -31,7 +31,7 @@ RESIZE_MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
 
 @dataclass(frozen=True)
 class Taps:
-    """What every output position of a layer reads.
+    """The positions that every output of a layer reads.
 
     >>> Taps(((-1, 0, 1),), 2).at(3)  # a 3-wide kernel, stride 2, half padding
     (5, 6, 7)

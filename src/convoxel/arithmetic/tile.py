@@ -1,7 +1,7 @@
-"""Exact tiling along one axis: a large input in parts, whose outputs together equal those of the whole.
+"""Exact tiling along one axis: a large input in parts whose outputs together equal those of the whole.
 
-A tile is right where nothing that an output depends on, in any layer, lies beyond the tile's ends: not only inputs,
-but also what inner layers pad. And tiles must begin where the pattern of strides repeats, so that every layer of a
+An output of a tile is right if all positions that it depends on, in any layer, lie within the tile: inputs, and also
+the padding of inner layers. Tiles must begin where the pattern of strides repeats, so that every layer of a
 tile sees what it sees in the whole, moved. Both follow from taps, with no estimate. Nothing here runs a network.
 """
 
@@ -25,9 +25,9 @@ class Part:
     """One tile of a whole.
 
     Attributes:
-        input: range (first, stop) of the whole input that the tile is.
+        input: range (first, stop) of the whole input that the tile holds.
         output: range (first, stop) of the whole output that the tile gives.
-        crop: where that range lies in the tile's own output.
+        crop: position of that range in the tile's own output.
     """
 
     input: tuple[int, int]
@@ -35,22 +35,21 @@ class Part:
     crop: tuple[int, int]
 
     def __str__(self) -> str:
-        """Return both ranges."""
         return f"in {self.input[0]}:{self.input[1]} → out {self.output[0]}:{self.output[1]}"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """How an axis can be cut so that nothing changes.
+    """A way to cut an axis into tiles so that nothing changes.
 
     Attributes:
         graph: the network along the axis.
         size: inputs of a tile.
-        multiple: tiles begin at multiples of this many inputs.
+        multiple: inputs of which the beginnings of tiles are multiples.
         stride: inputs from one output to the next.
-        shift: where the inputs begin that output 0 stands for: stride many around the centre of its field.
+        shift: first of the inputs that output 0 stands for: as many as the stride, around the centre of its field.
         inside: range (first, stop) of the tile's outputs that are right when both its ends are cuts.
-        equation: how far apart tiles begin.
+        equation: distance of the beginnings of tiles, in words.
     """
 
     graph: Graph
@@ -63,7 +62,7 @@ class Tile:
 
     @property
     def halo(self) -> tuple[Fraction, Fraction]:
-        """Inputs before and after that a tile needs beside those that its right outputs stand for."""
+        """Inputs before and after those that its right outputs stand for, which a tile needs as well."""
         first, stop = self.inside
         return first * self.stride + self.shift, self.size - stop * self.stride - self.shift
 
@@ -77,7 +76,7 @@ class Tile:
         """Return tiles that give every output of an input of ``size`` once; the last may be shorter by less than M.
 
         Raises:
-            ShapeError: the network does not take ``size``, or not the last tile's, or pads it otherwise than a tile.
+            ShapeError: the network does not take ``size``, or not the last tile's, or pads it differently from a tile.
         """
         whole = self.graph.size(size)
         parts: list[Part] = []
@@ -92,23 +91,23 @@ class Tile:
         for length in {size - begin, *(part.input[1] - part.input[0] for part in parts)}:
             if _readings(self.graph, length) != _readings(self.graph, size):
                 raise ShapeError(
-                    f"a tile of {length} is padded otherwise than the whole of {size}: some layer's padding depends on "
-                    f"the size. Use tiles that differ from the whole by a multiple of {self.multiple}."
+                    f"a tile of {length} is padded differently from the whole of {size}, as the padding of "
+                    "some layer depends on the size. Use tiles that differ from the whole by a multiple of "
+                    f"{self.multiple}."
                 )
         shift = int(begin / self.stride)
         return (*parts, Part((begin, size), (done, whole), (done - shift, whole - shift)))
 
     def __str__(self) -> str:
-        """Return the tile, its halo and the equation."""
         before, after = self.halo
         return f"tiles of {self.size} with a halo of {before} before and {after} after: {self.equation}"
 
 
 def solve_tile(graph: Graph, size: int) -> Tile:
-    """Return how an input can be cut into tiles of ``size`` that give exactly what the whole gives.
+    """Return the way to cut an input into tiles of ``size`` that together give exactly the output of the whole.
 
-    Tiles begin at multiples of M, the inputs after which the strides of all layers are at the same phase. From the
-    tile's ends, what is not right spreads: an output of a layer is right if all the positions that it reads are.
+    Tiles begin at multiples of M, the inputs after which the strides of all layers are at the same phase. An output
+    of a layer is right if all the positions that it reads are, so errors spread inwards from a tile's ends.
 
     Args:
         graph: the network along one axis.
@@ -138,8 +137,8 @@ def solve_tile(graph: Graph, size: int) -> Tile:
         first, stop = _inside(graph, far)
         spare = math.floor((stop - first) * stride / multiple) - 1
         raise ShapeError(
-            f"tiles of {size} are too small: what is wrong at their ends covers all that begins at multiples of "
-            f"{multiple}. Use tiles of at least {far[0] - spare * multiple}."
+            f"tiles of {size} are too small: no right output is left between their wrong ends, as tiles begin at "
+            f"multiples of {multiple}. Use tiles of at least {far[0] - spare * multiple}."
         )
     shift = graph.field(size).centre - (stride - 1) / 2
     equation = f"tiles begin {advance} inputs apart, a multiple of {multiple}"
@@ -147,7 +146,7 @@ def solve_tile(graph: Graph, size: int) -> Tile:
 
 
 def _rates(graph: Graph, size: int) -> tuple[list[Fraction], list[Fraction]]:
-    """Return the positions an input of every value, and for every reading how many of its steps an input makes."""
+    """Return the positions per input of every value, and for every reading its steps per input."""
     rates, grains = [Fraction(1)], [Fraction(1)]
     for node, readings in zip(graph.nodes, _readings(graph, size), strict=True):
         found = []
@@ -167,7 +166,7 @@ def _readings(graph: Graph, size: int) -> tuple[tuple[Taps | None, ...], ...]:
 
 
 def _check_independence(graph: Graph, size: int, multiple: int) -> None:
-    """Raise ShapeError if some layer reads otherwise in a larger input."""
+    """Raise ShapeError if some layer reads differently in a larger input."""
     if size + multiple not in solve_inputs(graph).sizes:
         raise ShapeError(
             f"the network takes inputs of {size} but not of {size + multiple}; it cannot be tiled. "

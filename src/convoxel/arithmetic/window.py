@@ -1,10 +1,10 @@
-"""SizeSet along one axis, and the meaning of paddings.
+"""Sizes along one axis, and the meaning of paddings.
 
 The relationships are those of Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning"
 (arXiv 1603.07285), cited as DV 1 … DV 15, extended by what the guide leaves out: different padding before and
 after, negative padding (a crop), dilation with transposition, ceil mode, and "same" with a stride. An N-D
-layer is N independent axes: ``conv_sizes`` and its neighbours take an entry an axis, and the words. Nothing here
-inverts these functions.
+layer is N independent axes: ``conv_sizes``, ``pool_sizes`` and ``transposed_sizes`` take an entry for each axis, or a
+padding word. Nothing here inverts these functions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PADDING_WORDS = ("none", "half", "full", "same", "causal")
 
 
 def span(k: int, d: int = 1) -> int:
-    """Return how many inputs a dilated kernel covers: e = d (k − 1) + 1.
+    """Return the number of inputs that a dilated kernel spans: e = d (k − 1) + 1.
 
     Raises:
         ConfigError: ``k`` or ``d`` is below 1.
@@ -95,7 +95,7 @@ def pool_size(i: int, k: int, s: int | None = None, p: int | Pair = 0, d: int = 
         s: stride; the kernel size unless given.
         p: padding on both sides, or (before, after).
         d: dilation.
-        ceil: round up.
+        ceil: whether the division rounds up (default: down).
 
     Raises:
         ShapeError: the padded input is smaller than the kernel's span (with ``ceil``: by a stride or more).
@@ -138,7 +138,7 @@ def transposed_size(i: int, k: int, s: int = 1, p: int | Pair = 0, d: int = 1, a
         s: stride of the convolution that is transposed.
         p: its padding, on both sides or (before, after).
         d: its dilation.
-        a: rows added after the end (PyTorch's ``output_padding``).
+        a: positions added after the end (PyTorch's ``output_padding``).
 
     Raises:
         ShapeError: nothing would be left.
@@ -168,7 +168,7 @@ def transposed_size(i: int, k: int, s: int = 1, p: int | Pair = 0, d: int = 1, a
 
 
 def output_padding(i: int, k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> int:
-    """Return a = (i + p_before + p_after − e) mod s, DV 14: how many inputs at the end stay unread.
+    """Return a = (i + p_before + p_after − e) mod s, DV 14: the number of inputs at the end that stay unread.
 
     A convolution maps s different sizes onto one; the transposed convolution with this a returns to the size
     i.
@@ -211,7 +211,7 @@ def resolve_padding(
     - ``"causal"``: (e − 1, 0): an output never sees inputs after its own position
 
     Args:
-        padding: a word, one int for all axes, one int an axis, or one pair (before, after) an axis.
+        padding: a word, one int for all axes, one int for each axis, or one pair (before, after) for each axis.
         kernel: kernel size of every axis; its length is the number of axes.
         stride: stride, of all axes or of every axis.
         dilation: dilation, of all axes or of every axis.
@@ -234,10 +234,10 @@ def resolve_padding(
     if padding not in PADDING_WORDS:
         raise ConfigError(
             f"padding is {padding!r}, but the words are {', '.join(map(repr, PADDING_WORDS))}. "
-            "Or give numbers: an int, one int an axis, or one (before, after) an axis."
+            "Or give numbers: an int, one int for each axis, or one (before, after) for each axis."
         )
     if size is not None and len(size) != axes:
-        raise ConfigError(f"size has {len(size)} entries, but kernel has {axes}. Give one size an axis.")
+        raise ConfigError(f"size has {len(size)} entries, but kernel has {axes}. Give one size for each axis.")
     spans = [span(k, d) for k, d in zip(kernel, dilations, strict=True)]
     if padding == "none":
         return ((0, 0),) * axes
@@ -272,7 +272,7 @@ def conv_sizes(
         size: input size of every axis.
         kernel: kernel size, of all axes or of every axis; the other numbers likewise.
         stride: stride.
-        padding: a word, one int for all axes, one int an axis, or one pair (before, after) an axis.
+        padding: a word, one int for all axes, one int for each axis, or one pair (before, after) for each axis.
         dilation: dilation.
 
     Raises:
@@ -333,7 +333,7 @@ def transposed_sizes(
         stride: stride of the convolution that is transposed.
         padding: its padding.
         dilation: its dilation.
-        added: a, rows added after the end.
+        added: a, positions added after the end.
 
     Raises:
         ShapeError: along some axis nothing would be left.
@@ -346,7 +346,9 @@ def transposed_sizes(
     kernels, strides, dilations = _numbers(axes, kernel=kernel, stride=stride, dilation=dilation)
     rows = (added,) * axes if isinstance(added, int) else tuple(added)
     if len(rows) != axes:
-        raise ConfigError(f"added has {len(rows)} entries, but there are {axes} axes. Give one int, or one an axis.")
+        raise ConfigError(
+            f"added has {len(rows)} entries, but there are {axes} axes. Give one int, or one for each axis."
+        )
     pairs, missing = resolve_transposed(padding, kernels, strides, dilations)
     rows = tuple(a + more for a, more in zip(rows, missing, strict=True))
     return tuple(map(transposed_size, size, kernels, strides, pairs, dilations, rows))
@@ -380,11 +382,13 @@ def resolve_transposed(
 
 
 def _numbers(axes: int, **values: int | Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Give each of ``values`` an entry an axis."""
+    """Give each of ``values`` an entry for each axis."""
     for name, value in values.items():
         entries = (value,) * axes if isinstance(value, int) else tuple(value)
         if len(entries) != axes:
-            raise ConfigError(f"{name} has {len(entries)} entries, but size has {axes}. Give one int, or one an axis.")
+            raise ConfigError(
+                f"{name} has {len(entries)} entries, but size has {axes}. Give an int or one for each axis."
+            )
         yield entries
 
 
@@ -394,7 +398,7 @@ def _given_padding(padding: int | Sequence[int] | Sequence[Pair], axes: int) -> 
     if len(padding) != axes:
         raise ConfigError(
             f"padding {tuple(padding)} has {len(padding)} entries, but there are {axes} axes. "
-            "Give one int for all axes, one int an axis, or one (before, after) an axis."
+            "Give one int for all axes, one int for each axis, or one (before, after) for each axis."
         )
     return tuple(_pair(entry) for entry in padding)
 
@@ -410,7 +414,7 @@ def _pair(p: int | Pair) -> Pair:
 def _per_axis(name: str, value: int | Sequence[int], axes: int) -> tuple[int, ...]:
     values = (value,) * axes if isinstance(value, int) else tuple(value)
     if len(values) != axes:
-        raise ConfigError(f"{name} has {len(values)} entries, but kernel has {axes}. Give one int, or one an axis.")
+        raise ConfigError(f"{name} has {len(values)} entries, but kernel has {axes}. Give an int or one for each axis.")
     return tuple(_natural(name, entry) for entry in values)
 
 
@@ -421,7 +425,7 @@ def _natural(name: str, value: int) -> int:
 
 
 def _room(i: int, k: int, p: int | Pair, d: int, slack: int = 0) -> int:
-    """Return how far the kernel can move over the padded input; it may hang over the end by ``slack``."""
+    """Return the distance that the kernel can move over the padded input; it may hang over the end by ``slack``."""
     before, after = _pair(p)
     room = i + before + after - span(k, d)
     if i < 0 or room < -slack:

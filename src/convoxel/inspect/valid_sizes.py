@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convoxel.arithmetic import Inputs, PeriodicAffine, SizeSet, say_output, solve_inputs
+from convoxel.arithmetic import Inputs, PeriodicAffine, SizeSet, output_equation, solve_inputs
 from convoxel.errors import ConvoxelError
 from convoxel.inspect.axis_graph import Route
 
@@ -61,14 +61,14 @@ class ValidSizes:
         for sizes, climb in zip(self.sizes, self.outputs, strict=True):
             if climb is None:
                 return None
-            found.append(Inputs(sizes, climb, say_output(climb, sizes)))
+            found.append(Inputs(sizes, climb, output_equation(climb, sizes)))
         return tuple(found)
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Return everything as lists, an entry an axis."""
         axes = []
         for sizes, climb in zip(self.sizes, self.outputs, strict=True):
-            equation = None if climb is None else say_output(climb, sizes)
+            equation = None if climb is None else output_equation(climb, sizes)
             axes.append(
                 {
                     "exceptions": list(sizes.exceptions),
