@@ -169,7 +169,7 @@ def test_depth_says_how_the_field_grows() -> None:
         100, lambda n: parse_chain(" ".join(f"k3d{2**level}" for level in range(n))) if n else Graph(())
     )
     assert family.count == 6 and family.field.size == 127  # WaveNet: 1 + 2 (2ⁿ − 1)
-    with pytest.raises(ConfigError, match="target is 5, .* stays at 1 inputs .* k1"):
+    with pytest.raises(ConfigError, match=r"target is 5, .* stays at 1 inputs .* k1"):
         solve_depth(5, parse_chain("k1"))
     with pytest.raises(ConfigError, match="does not reach 5 inputs with 64 levels; it has 3"):
         solve_depth(5, lambda n: parse_chain("k3"))
@@ -239,7 +239,7 @@ def test_equations() -> None:
 
 
 def test_a_field_that_converges_is_given_up() -> None:
-    with pytest.raises(ConfigError, match="target is 9, .* stays at 7 inputs .* k4 t2s2"):
+    with pytest.raises(ConfigError, match=r"target is 9, .* stays at 7 inputs .* k4 t2s2"):
         solve_depth(9, parse_chain("k4 t2s2"))
 
 
