@@ -34,6 +34,7 @@ LAYERS = [
     ["predict"],
     ["train"],
     ["search"],
+    ["lookup"],
     ["draw"],
     ["report"],
     ["explorer"],

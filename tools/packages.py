@@ -13,7 +13,7 @@ A network is wrong if its error, at the example's size or at another, is outside
 
 Speed is measured as by ``convoxel bench networks``: every engine in a process of its own, in turn. A network that
 some engine cannot run is compared with the others. Figures are written after every network, and a network whose speed
-FILE holds, measured with the same engines, algorithm, threads and rounds, is not measured again.
+FILE holds, measured with the same engines, precision, threads and rounds, is not measured again.
 """
 
 from __future__ import annotations
@@ -345,7 +345,7 @@ class Settings:
     """How speed is measured; figures of other settings are not comparable."""
 
     engines: list[str]
-    algorithm: str
+    precision: str
     threads: int
     rounds: int
 
@@ -467,7 +467,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the figures to a file")
     parser.add_argument("--speed", action="store_true", help="measure speed, on inputs of the usual sizes")
     parser.add_argument("--engines", type=parse_engines, default=usual, metavar="A,B", help=f"with --speed ({usual})")
-    parser.add_argument("--algorithm", choices=("auto", "fast"), default="auto", help="with --speed: of ours (auto)")
+    parser.add_argument("--precision", choices=("float32", "high"), default="float32", help="with --speed: of ours")
     parser.add_argument("--threads", type=int, default=default_threads(), help="with --speed: of every engine (all)")
     parser.add_argument("--rounds", type=int, default=7, help="with --speed: timed runs of every engine (7)")
     options = parser.parse_args()
@@ -492,7 +492,7 @@ def main() -> int:
     if absent := missing_engines():
         print(f"Without {', '.join(absent)}, which are not installed.")
     return measure_all(
-        chosen, Settings(options.engines, options.algorithm, options.threads, options.rounds), options.json
+        chosen, Settings(options.engines, options.precision, options.threads, options.rounds), options.json
     )
 
 

@@ -32,7 +32,7 @@ SMALL = Network("tiny", "unet", 1, (16, 16), {"levels": 1, "width": 4, "num_clas
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
     made = Task(SMALL, tmp_path, 1)
-    network_bench._write_files(made, 1, tune=False, algorithm="auto", failed={})
+    network_bench._write_files(made, 1, {}, precision="float32")
     return made
 
 
@@ -296,10 +296,10 @@ def test_bench_networks_refuses_before_it_measures(
     monkeypatch.setattr(network_bench, "measure_network", never)
     cases = {
         ("vgg17",): "networks: got 'vgg17'; expected some of",
-        ("--dims", "4"): "dims: got '4'; expected 1, 2 or 3",
-        ("--batch", "0"): "batch: got '0'; expected a number from 1 up",
-        ("--batch", ","): "batch: got ','; expected a number",
-        ("--threads", "two"): "threads: got 'two'; expected a number",
+        ("--dims", "4"): "dims: got '4'; expected whole numbers from 1 to 3",
+        ("--batch", "0"): "batch: got '0'; expected whole numbers from 1 on",
+        ("--batch", ","): "batch: got ','; expected whole numbers",
+        ("--threads", "two"): "threads: got 'two'; expected whole numbers",
         ("--plot", str(tmp_path / "a.pdf")): "ends in .png or .svg",
         ("--json", str(tmp_path / "no" / "a.json")): "there is no folder",
     }
@@ -362,7 +362,7 @@ def test_speed_is_kept_after_every_network(
 
     monkeypatch.setattr(packages, "measure_network", measure)
     cases = [packages.Case(name, torch.nn.Identity) for name in (*ratios, "timm/odd")]
-    settings = packages.Settings(["convoxel", "openvino"], "auto", 2, 5)
+    settings = packages.Settings(["convoxel", "openvino"], "float32", 2, 5)
     path = tmp_path / "a.json"
     packages.keep({"name": "timm/b", "state": "ok"}, path)
     assert packages.measure_all(cases[:2], settings, path) == 0
@@ -383,16 +383,16 @@ def test_speed_is_kept_after_every_network(
     assert packages.measure_all(stopping, settings, path) == 1
     shown = capsys.readouterr().out
     assert "smp/stop" in shown and "interrupted" in shown and "smp/c" not in shown and "geometric mean" in shown
-    other = packages.Settings(["convoxel", "openvino"], "fast", 2, 5)
+    other = packages.Settings(["convoxel", "openvino"], "high", 2, 5)
     packages.measure_all(cases[:1], other, path)
-    assert measured[-1] == "timm/a" and packages.read(path)["timm/a"]["speed"]["settings"]["algorithm"] == "fast"
+    assert measured[-1] == "timm/a" and packages.read(path)["timm/a"]["speed"]["settings"]["precision"] == "high"
 
 
 @pytest.mark.parametrize(
     ("words", "part"),
     [
         ("--speed --engines ort", "got ort; expected some of convoxel, pytorch"),
-        ("--speed --algorithm direct", "invalid choice: 'direct'"),
+        ("--speed --precision low", "invalid choice: 'low'"),
         ("--speed --rounds 0", "got --rounds 0 and --threads 3; expected 1 or more"),
         ("nothing*", "no network is called nothing*; --list shows"),
         ("--json {}/no/a.json", "there is no folder"),

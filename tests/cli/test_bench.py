@@ -360,7 +360,7 @@ def test_bench_layers_refuses_before_it_measures(
     monkeypatch.setattr(layer_bench, "measure_layer", never)
     cases = {
         ("--nets", "vgg17"): "nets: got 'vgg17'; expected some of",
-        ("--dims", "4"): "dims: got '4'; expected 1, 2 or 3",
+        ("--dims", "4"): "dims: got '4'; expected whole numbers from 1 to 3",
         ("--file", str(short_list), "--nets", "a", "--dims", "3"): "these layers have 2",
         ("--file", str(tmp_path / "none")): "cannot be read",
         ("--plot", str(tmp_path / "a.pdf")): "ends in .png or .svg",

@@ -32,7 +32,7 @@ ROWS = [
 
 @pytest.fixture(autouse=True)
 def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convoxel.cli.compare._MEASURE_S", 0.0)
+    monkeypatch.setattr("convoxel.bench.network_comparison._MEASURE_S", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -100,23 +100,23 @@ def test_runs_and_networks_mix(capsys: pytest.CaptureFixture[str], runs: list[Pa
 def test_runs_are_compared_on_an_input_for_all(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convoxel.cli import compare
-    from convoxel.cli.network import Choice
 
-    def choose(target: str, *_: Any, **__: Any) -> Choice:
-        levels = int(target[-1])
-        size = 2**levels * 3
-        return Choice(build("unet", 1, levels=levels, width=2).eval(), f"unet of {target}", (1, 1, size))
+    from convoxel.bench import network_comparison
+    from convoxel.lookup import NamedNetwork
 
-    monkeypatch.setattr(compare, "choose_network", choose)
+    sizes = {"run2": 12, "run3": 24}
+
+    def choose(target: str, *_: Any, **__: Any) -> NamedNetwork:
+        module = build("unet", 1, levels=int(target[-1]), width=2).eval()
+        return NamedNetwork(f"unet of {target}", module, ((1, 1, sizes[target]),))
+
+    monkeypatch.setattr(network_comparison, "find_network", choose)
     found = json.loads(output(capsys, "compare", "run2", "run3", "--no-time", "--json"))["networks"]
     assert [row["shape"] for row in found] == [[1, 1, 24]] * 2 and found[0]["name"] == "run2 (unet)"
-    monkeypatch.setattr(compare, "choose_network", lambda target, *_, **__: choose(target)._replace(
-        shape=(1, 1, {"run1": 6, "run2": 8, "run3": 8}[target])))  # fmt: skip
+    sizes.update(run1=6, run2=8, run3=8)
     found = json.loads(output(capsys, "compare", "run1", "run3", "--no-time", "--json"))["networks"]
     assert [row["shape"] for row in found] == [[1, 1, 8]] * 2
-    monkeypatch.setattr(compare, "choose_network", lambda target, *_, **__: choose(target)._replace(
-        shape=(1, 1, {"run1": 10, "run3": 8}[target])))  # fmt: skip
+    sizes.update(run1=10)
     found = json.loads(output(capsys, "compare", "run1", "run3", "--no-time", "--json"))["networks"]
     assert [row["shape"] for row in found] == [[1, 1, 16]] * 2
 

@@ -85,7 +85,7 @@ def test_refusals(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         ([tmp_path / "junk.onnx"], "is no ONNX model"),
         (["resnet18", "--columns", "flops"], "there is no 'flops'; choose from layer"),
         (["resnet18", "--depth", 0], "--depth"),
-        (["resnet18", "--object", "4x"], "object: got '4x'; expected a size"),
+        (["resnet18", "--object", "4x"], "object: got '4x'; expected whole numbers"),
         (["resnet18", "--shape", "1,3,64,64", "--shape", "1,3,64,64"], "resnet18 has one input"),
         (["resnet18", "--csv", tmp_path / "none" / "a.csv"], "its folder does not exist"),
     ]

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from convoxel.cli import main
-from convoxel.cli.meter import Meter
-from convoxel.cli.screen import console
+from convoxel.cli.progress import Meter
+from convoxel.cli.screen import Screen
 from convoxel.train import Progress
 from tests.support.refusal import refused_command
 
@@ -198,8 +198,8 @@ def test_reading_is_announced_only_if_it_takes_long(
 ) -> None:
     assert main(["train", "classify", "--data", str(tmp_path / "none"), "--output", str(tmp_path / "new")]) == 2
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr("convoxel.cli.meter._PATIENCE_S", 0.01)
-    with Meter(console()) as meter:
+    monkeypatch.setattr("convoxel.cli.progress._PATIENCE_S", 0.01)
+    with Meter(Screen()) as meter:
         meter(Progress(phase="prepare"))
         time.sleep(0.3)
     assert capsys.readouterr().out == "reading data    0 %\n"

@@ -276,7 +276,7 @@ def test_D14_command_finds_and_draws(capsys: pytest.CaptureFixture[str], tmp_pat
     (["--set", "colour=1"], "vary: unet has no option 'colour'"),
     (["--low", "beauty"], "goals: got"),
     (["--plot", "front.tiff"], "plot: 'front.tiff' ends in '.tiff'; expected .svg, .png or .html."),
-    (["--plot", "nowhere/front.svg"], "plot: the folder of nowhere/front.svg is not there."),
+    (["--plot", "nowhere/front.svg"], "plot: the folder of nowhere/front.svg does not exist."),
     (["--max-parameters", "10"], "budget: none of 4 networks lies inside parameters ≤ 10. The nearest, unet"),
 ])  # fmt: skip
 def test_search_refuses_in_one_line(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:

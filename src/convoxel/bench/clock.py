@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from convoxel import native
-from convoxel.files.atomic import write_bytes
+from convoxel.files import atomic
 
 __all__ = ["describe_machine", "interleave", "measure_ceilings", "time_run", "write_json"]
+
+_Result = TypeVar("_Result")
 
 # Long enough for the other contenders' threads to stop spinning, given KMP_BLOCKTIME=5 (see ``peer``).
 _PAUSE_S = 0.03
@@ -34,10 +35,10 @@ def time_run(run: Callable[[], object]) -> float:
 
 
 def interleave(
-    contenders: Mapping[str, Callable[[], Any]],
+    contenders: Mapping[str, Callable[[], _Result]],
     rounds: int = 9,
     pause_s: float = _PAUSE_S,
-    sample: Callable[[Callable[[], Any]], float] = time_run,
+    sample: Callable[[Callable[[], _Result]], float] = time_run,
 ) -> dict[str, dict[str, float]]:
     """Run all contenders in turn and return, for each, ``median_s``, ``min_s`` and ``max_s`` over the rounds.
 
@@ -72,13 +73,12 @@ def measure_ceilings(threads: int, count: int = 4, isa: str | None = None) -> li
     return [native.measure_ceiling(threads, isa, rounds=200_000) for _ in range(count)]
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return what a figure is worth nothing without: the build, the caches, and how busy the machine was."""
+def describe_machine() -> dict[str, object]:
+    """Return what a figure needs beside it: the build, the caches, and how busy the machine was."""
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
     return {**native.build_info(), "caches": native.caches(), "load_average": load, "argv": sys.argv}
 
 
-def write_json(rows: list[dict[str, Any]], path: Path, **more: Any) -> None:
+def write_json(rows: Sequence[Mapping[str, object]], path: Path, **more: object) -> None:
     """Write rows with the machine that they were measured on, and ``more`` beside them."""
-    content = {"machine": describe_machine(), **more, "rows": rows}
-    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode("utf-8"))
+    atomic.write_json(path, {"machine": describe_machine(), **more, "rows": rows})

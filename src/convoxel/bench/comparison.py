@@ -1,27 +1,32 @@
-"""How we stand against the peers: what every comparison derives from the contenders' times."""
+"""Our engine beside its peers: what follows from the times of all contenders."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-__all__ = ["OURS", "Comparison"]
+__all__ = ["OURS", "Comparison", "Times"]
 
 OURS = "convoxel"
+
+# By contender: median_s, min_s and max_s.
+Times = Mapping[str, Mapping[str, float]]
 
 
 class Comparison:
     """A measured comparison.
 
     Attributes:
-        times: median_s, min_s and max_s of all contenders: OURS, variants of ours, peers.
+        times: times of all contenders: OURS, variants of ours, peers.
         peers: the names among ``times`` that are not ours.
         gflop: billions of multiplications and additions of one run by direct convolution.
-        group, label: what means are taken over, and what tells the comparison from others of its group.
+        ceiling: operations per second that registers allow on these threads, the largest of several measurements.
+        group: what means are taken over.
+        label: what tells the comparison from others of its group.
     """
 
-    times: Mapping[str, Mapping[str, float]]
+    times: Times
     peers: tuple[str, ...]
+    ceiling: float
 
     @property
     def gflop(self) -> float:
@@ -39,6 +44,11 @@ class Comparison:
         raise NotImplementedError
 
     @property
+    def ran(self) -> bool:
+        """Whether our engine ran."""
+        return OURS in self.times
+
+    @property
     def time_s(self) -> float:
         """Our median time."""
         return self.times[OURS]["median_s"]
@@ -49,6 +59,11 @@ class Comparison:
         return 1e9 * self.gflop / self.time_s
 
     @property
+    def ceiling_share(self) -> float:
+        """Effective operations per second by the ceiling."""
+        return self.flops / self.ceiling
+
+    @property
     def best_peer(self) -> str | None:
         """The fastest peer, if there is any."""
         return min(self.peers, key=lambda name: self.times[name]["median_s"], default=None)
@@ -57,15 +72,17 @@ class Comparison:
     def ratio(self) -> float | None:
         """Our speed by the best peer's; None without a peer, or without us."""
         best = self.best_peer
-        return self.times[best]["median_s"] / self.time_s if best and OURS in self.times else None
+        return self.times[best]["median_s"] / self.time_s if best and self.ran else None
 
-    def timing(self) -> dict[str, Any]:
+    def timing(self) -> dict[str, object]:
         """Return the times and what follows from them as JSON knows it."""
         return {
             "ms": {name: 1e3 * time["median_s"] for name, time in self.times.items()},
             "times": {name: dict(time) for name, time in self.times.items()},
             "gflop": self.gflop,
-            "gflops": self.flops / 1e9 if OURS in self.times else None,
+            "gflops": self.flops / 1e9 if self.ran else None,
             "best_peer": self.best_peer,
             "ratio": self.ratio,
+            "ceiling_gflops": self.ceiling / 1e9,
+            "ceiling_share": self.ceiling_share if self.ran else None,
         }

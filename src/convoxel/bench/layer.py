@@ -85,6 +85,11 @@ class Layer:
         """The first of ``KINDS`` that it belongs to."""
         return next(name for name, belongs in KINDS.items() if belongs(self))
 
+    @property
+    def text(self) -> str:
+        """The layer without its net."""
+        return " ".join(str(self).split()[1:])
+
     def __str__(self) -> str:
         marks = f"k{_short(self.kernel)}"
         marks += f" s{_short(self.stride)}" if max(self.stride) > 1 else ""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel import native
 from convoxel.bench.clock import interleave, measure_ceilings
-from convoxel.bench.comparison import OURS, Comparison
+from convoxel.bench.comparison import OURS, Comparison, Times
 from convoxel.bench.exact import relative_error
 from convoxel.bench.layer import Layer
 from convoxel.bench.peer import prepare_peers
@@ -32,9 +31,7 @@ class LayerResult(Comparison):
     Attributes:
         layer: which.
         algorithm: the one chosen.
-        times: median_s, min_s and max_s of all contenders: OURS, single algorithms, peers.
-        peers: the names among ``times`` that are not ours.
-        ceiling: operations per second that registers allow on these threads, the largest of several measurements.
+        times, peers, ceiling: as of every comparison; ``times`` also has single algorithms.
         l2_error: ‖y − exact‖ / ‖exact‖ at sampled outputs.
         workspace_bytes: scratch memory of all threads together.
         largest_bytes: of input, output and packed weights.
@@ -42,7 +39,7 @@ class LayerResult(Comparison):
 
     layer: Layer
     algorithm: str
-    times: Mapping[str, Mapping[str, float]]
+    times: Times
     peers: tuple[str, ...]
     ceiling: float
     l2_error: float
@@ -62,9 +59,14 @@ class LayerResult(Comparison):
     @property
     def label(self) -> str:
         """The layer without its net."""
-        return " ".join(str(self.layer).split()[1:])
+        return self.layer.text
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def workspace_share(self) -> float:
+        """Scratch memory by the largest of input, output and packed weights."""
+        return self.workspace_bytes / self.largest_bytes
+
+    def to_dict(self) -> dict[str, object]:
         """Return everything as JSON knows it."""
         return {
             "layer": str(self.layer),
@@ -72,11 +74,9 @@ class LayerResult(Comparison):
             "kind": self.layer.kind,
             "algorithm": self.algorithm,
             **self.timing(),
-            "ceiling_gflops": self.ceiling / 1e9,
-            "ceiling_share": self.flops / self.ceiling,
             "l2_error": self.l2_error,
             "workspace_bytes": self.workspace_bytes,
-            "workspace_share": self.workspace_bytes / self.largest_bytes,
+            "workspace_share": self.workspace_share,
         }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from convoxel.bench.clock import interleave, measure_ceilings
-from convoxel.bench.comparison import OURS, Comparison
+from convoxel.bench.comparison import OURS, Comparison, Times
 from convoxel.bench.engine import ENGINES, Task, first_output
 from convoxel.bench.network import Network
 from convoxel.bench.peer import lacking
@@ -45,7 +45,7 @@ class NetworkResult(Comparison):
     batch: int
     threads: int
     macs: int
-    times: Mapping[str, Mapping[str, float]]
+    times: Times
     failed: Mapping[str, str]
     compile_s: float
     ready_s: Mapping[str, float]
@@ -73,7 +73,17 @@ class NetworkResult(Comparison):
         """The network and its input."""
         return str(self.network)
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def own_peak_bytes(self) -> int:
+        """The most memory of our process."""
+        return self.peak_bytes[OURS]
+
+    @property
+    def least_peak_bytes(self) -> int:
+        """The most memory of the peer that needed least; 0 without peers."""
+        return min((self.peak_bytes[name] for name in self.peers), default=0)
+
+    def to_dict(self) -> dict[str, object]:
         """Return everything as JSON knows it."""
         return {
             "network": self.network.name,
@@ -81,8 +91,6 @@ class NetworkResult(Comparison):
             "batch": self.batch,
             "threads": self.threads,
             **self.timing(),
-            "ceiling_gflops": self.ceiling / 1e9,
-            "ceiling_share": self.flops / self.ceiling if OURS in self.times else None,
             "failed": dict(self.failed),
             "compile_s": self.compile_s,
             "ready_s": dict(self.ready_s),
@@ -104,6 +112,7 @@ def measure_network(
     rounds: int = 7,
     tune: bool = False,
     algorithm: str = "auto",
+    precision: str = "float32",
     engines: Sequence[str] = tuple(ENGINES),
     on_step: Callable[[str], None] = lambda text: None,
 ) -> NetworkResult:
@@ -115,7 +124,7 @@ def measure_network(
         threads: of every engine.
         rounds: timed runs of each.
         tune: let ours measure its algorithms first.
-        algorithm: of ours, as in ``convoxel.compile``.
+        algorithm, precision: of ours, as in ``convoxel.compile``.
         engines: who takes part, of those that are installed and know so many axes.
         on_step: told what is done next.
     """
@@ -124,7 +133,7 @@ def measure_network(
         task = Task(network, Path(folder), threads)
         on_step("compiling and exporting")
         failed: dict[str, str] = {}
-        compile_s, macs, exact = _write_files(task, batch, tune, algorithm, failed)
+        compile_s, macs, exact = _write_files(task, batch, failed, tune=tune, algorithm=algorithm, precision=precision)
         workers: dict[str, Worker] = {}
         errors: dict[str, float] = {}
         for name in chosen:
@@ -169,11 +178,11 @@ def _take_turns(workers: Mapping[str, Worker], rounds: int) -> tuple[dict[str, d
             return float("nan")
 
     contenders = {name: functools.partial(sample, name, worker) for name, worker in workers.items()}
-    times = interleave(contenders, rounds, sample=lambda contender: float(contender()))
+    times = interleave(contenders, rounds, sample=lambda contender: contender())
     return {name: time for name, time in times.items() if name not in lost}, lost
 
 
-def _write_files(task: Task, batch: int, tune: bool, algorithm: str, failed: dict[str, str]) -> tuple[float, int, Any]:
+def _write_files(task: Task, batch: int, failed: dict[str, str], **settings: Any) -> tuple[float, int, Any]:
     """Write input, program and ONNX model; return our compile time, the multiply-accumulates, PyTorch's result."""
     import torch
 
@@ -186,7 +195,7 @@ def _write_files(task: Task, batch: int, tune: bool, algorithm: str, failed: dic
     with torch.inference_mode():
         exact = first_output(model(tensor)).numpy()
     begun = time.perf_counter()
-    program = compile_model(model, tensor, threads=task.threads, tune=tune, algorithm=algorithm)
+    program = compile_model(model, tensor, threads=task.threads, **settings)
     compile_s = time.perf_counter() - begun
     program.save(task.folder / "net.cvx")
     try:

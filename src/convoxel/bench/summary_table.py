@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from convoxel.bench.comparison import Comparison
 from convoxel.bench.layer import KINDS
@@ -35,10 +34,10 @@ class Summary:
     largest_error: float
     largest_workspace_share: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return everything as JSON knows it."""
 
-        def rows(means: tuple[Mean, ...]) -> dict[str, Any]:
+        def rows(means: tuple[Mean, ...]) -> dict[str, object]:
             return {m.name: {"ratio": m.ratio, "smallest": m.smallest, "layers": m.count} for m in means}
 
         return {
@@ -70,5 +69,5 @@ def summarise(results: Sequence[LayerResult]) -> Summary:
         slower=tuple(results[index] for ratio, index in sorted(slower) if ratio < 1),
         ceiling=max(result.ceiling for result in results),
         largest_error=max(result.l2_error for result in results),
-        largest_workspace_share=max(result.workspace_bytes / result.largest_bytes for result in results),
+        largest_workspace_share=max(result.workspace_share for result in results),
     )

@@ -5,16 +5,19 @@ M × K × N is a pointwise convolution of M pixels from K to N channels.
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from convoxel import native
+from convoxel.bench.clock import describe_machine
 from convoxel.native import Convolution, Plan, View
 
-__all__ = ["PRODUCTS", "TileResult", "measure_product"]
+__all__ = ["PRODUCTS", "TileResult", "measure_product", "report_tiles"]
 
 PRODUCTS = ((3136, 576, 64), (3136, 256, 256), (3136, 576, 32), (784, 1152, 128), (196, 2304, 256))
 
@@ -56,3 +59,8 @@ def measure_product(m: int, k: int, n: int, threads: int, isa: str | None = None
         m, k, n, statistics.median(speeds), statistics.median(ceilings), statistics.median(shares), min(shares),
         max(shares),
     )  # fmt: skip
+
+
+def report_tiles(results: Sequence[TileResult]) -> dict[str, object]:
+    """Return the results with the machine that they were measured on."""
+    return {"machine": describe_machine(), "rows": [dataclasses.asdict(result) for result in results]}

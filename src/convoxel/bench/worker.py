@@ -6,6 +6,7 @@ the process runs: ``python -m convoxel.bench.worker``.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -67,7 +68,8 @@ class Worker:
         """End the process."""
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None and not stream.closed:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):  # a question that a dead process did not read
+                    stream.close()
         self._process.kill()
         self._process.wait()
 

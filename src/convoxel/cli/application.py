@@ -32,6 +32,7 @@ from convoxel.cli import (
     size,
     train,
 )
+from convoxel.cli.options import command
 from convoxel.errors import ConvoxelError
 
 __all__ = ["main"]
@@ -69,29 +70,23 @@ def _options(
     """Convolutional networks in 1-D, 2-D and 3-D: train on your images, run at the full speed of your CPU."""
 
 
-def _add(function: Any, example: str, name: str | None = None) -> None:
-    # Lines of a docstring end where the source's do, not where the terminal's do.
-    paragraphs = [" ".join(text.split()) for text in (function.__doc__ or "").split("\n\n")]
-    app.command(name=name, help="\n\n".join(paragraphs), epilog=f"Example: {example}")(function)
-
-
-_add(demo.demo, "convoxel demo --output demo")
-_add(train.train, "convoxel train segment --data hippocampus --minutes 20 --output run")
-_add(evaluate.evaluate, "convoxel evaluate run --data hippocampus")
-_add(predict.predict, "convoxel predict run --input scans --output labels")
-_add(separate.separate, "convoxel separate run --max-error 0.05 --output smaller")
-_add(models.models, "convoxel models --task segment")
-_add(describe.describe, "convoxel describe unet --shape 1,1,64,64,64 --set levels=2")
-_add(scale.scale, "convoxel scale mobilenet_v2 --width 0.1,0.25,0.5 --set stem=small --data digits --plot scale.png")
-_add(search.search, "convoxel search unet --max-parameters 1M --max-macs 2G --min-field 64 --plot front.png")
-_add(size.size, "convoxel size 224 k7s2p3 pool3s2p1 k3x4 · convoxel size 224 --output 56 --kernel 3,5 --padding same")
-app.add_typer(compare.app, name="compare")
-_add(compile.compile_network, "convoxel compile resnet18 --shape 1,3,224,224", name="compile")
-_add(run.run_program, "convoxel run net.cvx --input x.npy --output y.npy", name="run")
-app.add_typer(data.app, name="data")
-app.add_typer(draw.app, name="draw")
-app.add_typer(bench.app, name="bench")
-_add(info.info, "convoxel info --json")
+for _function, _name, _example in (
+    (demo.demo, "demo", "demo --output demo"),
+    (train.train, "train", "train segment --data hippocampus --minutes 20 --output run"),
+    (evaluate.evaluate, "evaluate", "evaluate run --data hippocampus"),
+    (predict.predict, "predict", "predict run --input scans --output labels"),
+    (separate.separate, "separate", "separate run --max-error 0.05 --output smaller"),
+    (models.models, "models", "models --task segment"),
+    (describe.describe, "describe", "describe unet --shape 1,1,64,64,64 --set levels=2"),
+    (scale.scale, "scale", "scale mobilenet_v2 --width 0.1,0.25,0.5 --set stem=small --data digits --plot scale.png"),
+    (search.search, "search", "search unet --max-parameters 1M --max-macs 2G --min-field 64 --plot front.png"),
+    (compile.compile_network, "compile", "compile resnet18 --shape 1,3,224,224"),
+    (run.run_program, "run", "run net.cvx --input x.npy --output y.npy"),
+    (info.info, "info", "info --json"),
+):
+    command(app, f"convoxel {_example}", _name)(_function)
+for _name, _group in {"size": size, "compare": compare, "data": data, "draw": draw, "bench": bench}.items():
+    app.add_typer(_group.app, name=_name)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convoxel.cli.options import Algorithm, Json, Precision, PrecisionOption, command
+from convoxel.cli.parsing import parse_sizes, split_words
 from convoxel.cli.progress import Counter
-from convoxel.cli.screen import console, emit, say, table
+from convoxel.cli.screen import Screen, emit, percent, plural
 from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,27 +21,44 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Measure speed beside other engines; wants an idle machine.",
+app = typer.Typer(no_args_is_help=True, help="Measure speed beside other engines; needs an idle machine.",
                   epilog="Example: convoxel bench layers --nets vgg16")  # fmt: skip
 
-_Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (all).")]
+Dims = Annotated[str | None, typer.Option(help="Numbers of spatial axes, such as 3 or 1,3 (default: all).")]
+Rounds = Annotated[int, typer.Option(min=1, help="Timed runs of each contender.")]
+Results = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures and the machine.")]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE.svg|png", help="Draw the ratios as bars.")]
+BenchThreads = Annotated[int | None, typer.Option("--threads", min=1, help="Number of CPU threads (default: all).")]
+
 _SHORT = {
     "convoxel": "ours", "pytorch": "torch", "pytorch-cl": "torch-cl", "torch.compile": "compiled", "onnxruntime": "ort",
     "openvino": "ov",
 }  # fmt: skip
+_LAYER_HEADING = (
+    f"{'layer':<46}{'GFLOP':>8} {'algorithm':<13}{'GFLOP/s':>8}{'ceiling':>8}{'ratio':>8}  {'best peer':<10}"
+    f"{'error':>8}{'scratch':>9}  ms"
+)
+_NETWORK_HEADING = (
+    f"{'network':<26}{'batch':>5}{'threads':>8}{'GFLOP':>8}{'ours':>9}{'ceiling':>8}{'ratio':>8}  {'best peer':<10}"
+    f"{'MiB':>6}{'least':>7}{'compile':>8}  ms"
+)
 
 
-@app.command(epilog="Example: convoxel bench layers --nets vgg16,unet3d --json layers.json --plot layers.png")
+@command(app, "convoxel bench layers --nets vgg16,unet3d --json layers.json --plot layers.png")
 def layers(
-    more: Annotated[list[str] | None, typer.Argument(metavar="NET", help="The same as --nets.")] = None,
-    nets: Annotated[list[str] | None, typer.Option(help="Only these nets' layers, separated by commas.")] = None,
-    dims: Annotated[str | None, typer.Option(help="Only layers of so many axes, such as 3 or 1,3.")] = None,
-    all_lines: Annotated[bool, typer.Option("--all", help="Every layer of the list, not the short list.")] = False,
-    algorithms: Annotated[bool, typer.Option("--algorithms", help="Every algorithm of ours, too.")] = False,
-    threads: _Threads = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each contender.")] = 9,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures and the machine.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg|png", help="Draw the ratios as bars.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="NET", help="Same as --nets.")] = None,
+    nets: Annotated[
+        list[str] | None, typer.Option(help="Nets whose layers are measured, separated by commas (default: all).")
+    ] = None,
+    dims: Dims = None,
+    all_lines: Annotated[bool, typer.Option("--all", help="Measure every layer of the list, not the short list.")] = (
+        False
+    ),
+    algorithms: Annotated[bool, typer.Option("--algorithms", help="Measure every algorithm of ours, too.")] = False,
+    threads: BenchThreads = None,
+    rounds: Rounds = 9,
+    json: Results = None,
+    plot: Plot = None,
     file: Annotated[Path | None, typer.Option(metavar="LIST", help="Another list of layers.")] = None,
 ) -> None:
     """Measure single convolutions beside PyTorch, ONNX Runtime and OpenVINO, in turn in one process.
@@ -54,42 +74,46 @@ def layers(
     from convoxel.bench.summary_table import summarise
     from convoxel.native import default_threads
 
-    chosen = select_layers(read_layers(file or LIST), _words([*(nets or []), *(more or [])]), _dims(dims), all_lines)
+    chosen = select_layers(
+        read_layers(file or LIST), split_words([*(nets or []), *(more or [])]), _dims(dims), all_lines
+    )
     _check_targets(json, plot)
-    count = threads or default_threads()
-    screen, absent = console(), missing_peers()
-    if absent:
-        say(console(json=True), f"convoxel: note: without {', '.join(absent)}, which are not installed.")
-    say(screen, _heading())
+    count, absent, screen = threads or default_threads(), missing_peers(), Screen()
+    _name_missing(absent)
+    screen.say(_LAYER_HEADING)
     results: list[LayerResult] = []
     with Counter("measuring") as counter:
         for done, layer in enumerate(chosen):
             counter(done, len(chosen), str(layer))
             results.append(measure_layer(layer, count, rounds, algorithms))
-            say(screen, _line(results[-1]))
+            screen.say(_layer_line(results[-1]))
     summary = summarise(results)
-    _print_summary(summary, count)
+    _print_summary(screen, summary, count)
     if json is not None:
         rows = [result.to_dict() for result in results]
         write_json(rows, json, threads=count, rounds=rounds, missing=absent, summary=summary.to_dict())
     if plot is not None:
         from convoxel.bench.plot import plot_results
 
-        plot_results(results, plot, f"{_machine()}, {count} threads, ceiling {summary.ceiling / 1e9:.0f} GFLOP/s")
+        ceiling = f"ceiling {summary.ceiling / 1e9:.0f} GFLOP/s"
+        plot_results(results, plot, f"{_machine()}, {plural(count, 'thread')}, {ceiling}")
 
 
-@app.command(epilog="Example: convoxel bench networks resnet50 'unet*' --batch 1,8 --threads 1,2 --json networks.json")
+@command(app, "convoxel bench networks resnet50 'unet*' --batch 1,8 --threads 1,2 --json networks.json")
 def networks(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these networks; * and ?.")] = None,
-    dims: Annotated[str | None, typer.Option(help="Only networks of so many axes, such as 3 or 1,3.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every network, not the short list.")] = False,
-    batch: Annotated[str, typer.Option(help="Images in the input, such as 1,8.")] = "1",
-    threads: Annotated[str | None, typer.Option(help="CPU threads, such as 1,2 (all).")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each contender.")] = 7,
-    tune: Annotated[bool, typer.Option("--tune", help="Ours measures its algorithms first.")] = False,
-    algorithm: Annotated[str, typer.Option(help="Of our convolutions: auto, fast, direct, ….")] = "auto",
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures and the machine.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg|png", help="Draw the ratios as bars.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Networks; * and ? stand for letters (default: all).")
+    ] = None,
+    dims: Dims = None,
+    every: Annotated[bool, typer.Option("--all", help="Measure every network, not the short list.")] = False,
+    batch: Annotated[str, typer.Option(help="Numbers of images in the input, such as 1,8.")] = "1",
+    threads: Annotated[str | None, typer.Option(help="Numbers of CPU threads, such as 1,2 (default: all).")] = None,
+    rounds: Rounds = 7,
+    tune: Annotated[bool, typer.Option("--tune", help="Let ours measure its algorithms first.")] = False,
+    algorithm: Algorithm = "auto",
+    precision: PrecisionOption = Precision.float32,
+    json: Results = None,
+    plot: Plot = None,
 ) -> None:
     """Measure whole networks beside PyTorch (three ways), ONNX Runtime and OpenVINO, in turn, each in its own process.
 
@@ -105,82 +129,69 @@ def networks(
     from convoxel.bench.summary_table import geometric_means
     from convoxel.native import default_threads
 
-    chosen = select_networks(_words(names or []), _dims(dims), every)
-    batches, counts = _numbers("batch", batch), _numbers("threads", threads or str(default_threads()))
+    chosen = select_networks(split_words(names), _dims(dims), every)
+    batches, counts = parse_sizes("batch", batch), parse_sizes("threads", threads or str(default_threads()))
     _check_targets(json, plot)
-    screen, absent = console(), missing_engines()
-    if absent:
-        say(console(json=True), f"convoxel: note: without {', '.join(absent)}, which are not installed.")
-    say(screen, _NETWORK_HEADING)
+    absent, screen = missing_engines(), Screen()
+    _name_missing(absent)
+    screen.say(_NETWORK_HEADING)
     results: list[NetworkResult] = []
     plans = [(network, b, count) for count in counts for b in batches for network in chosen]
+    settings: dict[str, Any] = {"tune": tune, "algorithm": algorithm, "precision": precision.value}
     with Counter("measuring") as counter:
-        for network, b, count in plans:
-            done = len(results)
+        for done, (network, b, count) in enumerate(plans):
 
             def show(step: str, done: int = done, what: str = f"{network.name}, batch {b}") -> None:
                 counter(done, len(plans), f"{what}: {step}")
 
-            results.append(measure_network(network, b, count, rounds, tune, algorithm, on_step=show))
+            results.append(measure_network(network, b, count, rounds, on_step=show, **settings))
             for line in _network_lines(results[-1]):
-                say(screen, line)
-            if json is not None:  # whatever was measured is kept, should the next one be interrupted
-                write_json(
-                    [result.to_dict() for result in results],
-                    json,
-                    rounds=rounds,
-                    tune=tune,
-                    algorithm=algorithm,
-                    missing=absent,
-                )
+                screen.say(line)
+            if json is not None:  # what was measured is kept, should the next one be interrupted
+                rows = [result.to_dict() for result in results]
+                write_json(rows, json, rounds=rounds, missing=absent, **settings)
     means = geometric_means([(group, result) for result in results for group in ("all", result.group)])
-    say(screen)
-    rows = [(mean.name, f"{mean.ratio:.2f}×", f"{mean.smallest:.2f}×", mean.count) for mean in means]
-    screen.print(table("speed by the best peer's|>geometric mean|>smallest|>networks", rows))
+    screen.say()
+    screen.table("speed by the best peer's|>geometric mean|>smallest|>networks", _mean_rows(means))
     if plot is not None:
         from convoxel.bench.plot import plot_results
 
         plot_results(results, plot, f"Whole networks: speed by the fastest of the other engines. {_machine()}")
 
 
-_NETWORK_HEADING = (
-    f"{'network':<26}{'batch':>5}{'threads':>8}{'GFLOP':>8}{'ours':>9}{'ceiling':>8}{'ratio':>8}  {'best peer':<10}"
-    f"{'MiB':>6}{'least':>7}{'compile':>8}  ms"
-)
+@command(app, "convoxel bench tile --json")
+def tile(
+    threads: BenchThreads = None,
+    isa: Annotated[str | None, typer.Option(help="Instruction set of `convoxel info` (default: the best).")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each product.")] = 15,
+    json: Json = False,
+) -> None:
+    """Measure matrix products M×K×N against the ceiling of fused multiply-adds, in turn."""
+    from convoxel.bench.tile import PRODUCTS, measure_product, report_tiles
+    from convoxel.native import default_threads, instruction_set, instruction_sets
+
+    count, chosen = threads or default_threads(), isa or instruction_set()
+    if chosen not in instruction_sets():
+        raise ConfigError(f"isa: got {chosen!r}; this processor offers {', '.join(instruction_sets())}.")
+    results = []
+    with Counter("measuring") as counter:
+        for done, (m, k, n) in enumerate(PRODUCTS):
+            counter(done, len(PRODUCTS), f"{m}×{k}×{n}")
+            results.append(measure_product(m, k, n, count, chosen, rounds))
+    if json:
+        return emit(report_tiles(results))
+    screen = Screen()
+    screen.say(f"{chosen}, {plural(count, 'thread')}, median of {rounds}", "bold")
+    rows = (
+        (f"{r.m}×{r.k}×{r.n}", f"{r.flops / 1e9:.1f}", f"{r.ceiling / 1e9:.1f}", percent(r.share, 1),
+         f"{100 * r.share_min:.0f} … {percent(r.share_max)}")
+        for r in results
+    )  # fmt: skip
+    screen.table("M×K×N|>GFLOP/s|>ceiling|>share|>spread", rows)
 
 
-def _network_lines(result: NetworkResult) -> list[str]:
-    """The row, and one line more for each engine that failed."""
-    head = f"{result.label:<26}{result.batch:>5}{result.threads:>8}{result.gflop:8.2f}"
-    failures = [f"  {_SHORT.get(name, name)} failed: {reason}" for name, reason in result.failed.items()]
-    if "convoxel" not in result.times:
-        return [f"{head}{'failed':>9}", *failures]
-    ratio = result.ratio
-    mark = "  –     " if ratio is None else f"{ratio:6.2f}x" + ("!" if ratio < 1 else " ")
-    peaks = {name: result.peak_bytes[name] / 2**20 for name in result.times}
-    least = min((peaks[name] for name in result.peers), default=0.0)
-    times = "  ".join(f"{_SHORT.get(name, name)} {1e3 * result.times[name]['median_s']:.3g}" for name in result.peers)
-    speed = f"{1e3 * result.time_s:7.2f}ms{100 * result.flops / result.ceiling:6.0f} %{mark:>8}"
-    best = f"  {_SHORT.get(result.best_peer or '', '–'):<10}"
-    return [f"{head}{speed}{best}{peaks['convoxel']:6.0f}{least:7.0f}{result.compile_s:6.1f} s  {times}", *failures]
-
-
-def _words(given: list[str]) -> list[str]:
-    return [name for words in given for name in words.split(",") if name]
-
-
-def _dims(dims: str | None) -> list[int]:
-    words = (dims or "").replace(",", " ").split()
-    if not set(words) <= {"1", "2", "3"}:
-        raise ConfigError(f"dims: got {dims!r}; expected 1, 2 or 3, or several separated by commas.")
-    return [int(word) for word in words]
-
-
-def _numbers(name: str, text: str) -> list[int]:
-    words = text.replace(",", " ").split()
-    if not words or not all(word.isdigit() and int(word) for word in words):
-        raise ConfigError(f"{name}: got {text!r}; expected a number from 1 up, or several separated by commas.")
-    return [int(word) for word in words]
+def _dims(text: str | None) -> tuple[int, ...]:
+    return () if text is None else parse_sizes("dims", text, 1, 3)
 
 
 def _check_targets(json: Path | None, plot: Path | None) -> None:
@@ -194,6 +205,11 @@ def _check_targets(json: Path | None, plot: Path | None) -> None:
         check_plot(plot)
 
 
+def _name_missing(absent: Sequence[str]) -> None:
+    if absent:
+        Screen(json=True).say(f"convoxel: note: without {', '.join(absent)}, which are not installed.")
+
+
 def _machine() -> str:
     from convoxel.native import build_info
 
@@ -201,80 +217,56 @@ def _machine() -> str:
     return f"Convoxel {build['version']}, {build['processor']}, {build['instruction_set']}"
 
 
-def _heading() -> str:
+def _layer_line(result: LayerResult) -> str:
+    layer, scratch = result.layer, f"{result.workspace_share:.2f}x"
+    speed = f"{result.flops / 1e9:8.0f}{percent(result.ceiling_share):>8}{_ratio(result):>8}"
     return (
-        f"{'layer':<46}{'GFLOP':>8} {'algorithm':<13}{'GFLOP/s':>8}{'ceiling':>8}{'ratio':>8}  {'best peer':<10}"
-        f"{'error':>8}{'scratch':>9}  ms"
+        f"{layer!s:<46}{layer.gflop:8.3f} {result.algorithm:<13}{speed}  {_best(result)}{result.l2_error:8.0e}"
+        f"{scratch:>9}  {_times(result, result.times)}"
     )
 
 
-def _line(result: LayerResult) -> str:
-    ratio, layer = result.ratio, result.layer
-    mark = "  –     " if ratio is None else f"{ratio:6.2f}x" + ("!" if ratio < 1 else " ")
-    share = f"{100 * result.flops / result.ceiling:.0f} %"
-    scratch = f"{result.workspace_bytes / result.largest_bytes:.2f}x"
-    times = "  ".join(f"{_SHORT.get(name, name)} {1e3 * t['median_s']:.3g}" for name, t in result.times.items())
-    return (
-        f"{layer!s:<46}{layer.gflop:8.3f} {result.algorithm:<13}{result.flops / 1e9:8.0f}{share:>8}{mark:>8}"
-        f"  {_SHORT.get(result.best_peer or '', '–'):<10}{result.l2_error:8.0e}{scratch:>9}  {times}"
-    )
+def _network_lines(result: NetworkResult) -> list[str]:
+    """Return the row, and one line more for each engine that failed."""
+    head = f"{result.label:<26}{result.batch:>5}{result.threads:>8}{result.gflop:8.2f}"
+    failures = [f"  {_SHORT.get(name, name)} failed: {reason}" for name, reason in result.failed.items()]
+    if not result.ran:
+        return [f"{head}{'failed':>9}", *failures]
+    own, least = (size / 2**20 for size in (result.own_peak_bytes, result.least_peak_bytes))
+    speed = f"{1e3 * result.time_s:7.2f}ms{percent(result.ceiling_share):>8}{_ratio(result):>8}"
+    memory = f"{own:6.0f}{least:7.0f}{result.compile_s:6.1f} s"
+    return [f"{head}{speed}  {_best(result)}{memory}  {_times(result, result.peers)}", *failures]
 
 
-def _print_summary(summary: Summary, threads: int) -> None:
-    screen = console()
-    headings = "|>geometric mean|>smallest|>layers"
+def _ratio(result: LayerResult | NetworkResult) -> str:
+    ratio = result.ratio
+    return "  –     " if ratio is None else f"{ratio:6.2f}x" + ("!" if ratio < 1 else " ")
 
-    def rows(means: tuple[Mean, ...]) -> list[tuple[Any, ...]]:
-        return [(mean.name, f"{mean.ratio:.2f}×", f"{mean.smallest:.2f}×", mean.count) for mean in means]
 
-    say(screen)
+def _best(result: LayerResult | NetworkResult) -> str:
+    return f"{_SHORT.get(result.best_peer or '', '–'):<10}"
+
+
+def _times(result: LayerResult | NetworkResult, names: Iterable[str]) -> str:
+    return "  ".join(f"{_SHORT.get(name, name)} {1e3 * result.times[name]['median_s']:.3g}" for name in names)
+
+
+def _mean_rows(means: Iterable[Mean]) -> list[tuple[object, ...]]:
+    return [(mean.name, f"{mean.ratio:.2f}×", f"{mean.smallest:.2f}×", mean.count) for mean in means]
+
+
+def _print_summary(screen: Screen, summary: Summary, threads: int) -> None:
+    screen.say()
     if summary.nets:
-        screen.print(table("net" + headings, rows(summary.nets)))
-        say(screen)
-        screen.print(table("kind" + headings, rows(summary.kinds)))
-        say(screen)
-    say(
-        screen,
-        f"Ceiling {summary.ceiling / 1e9:.0f} GFLOP/s on {threads} thread{'' if threads == 1 else 's'}; largest error "
+        for name, means in (("net", summary.nets), ("kind", summary.kinds)):
+            screen.table(f"{name}|>geometric mean|>smallest|>layers", _mean_rows(means))
+            screen.say()
+    screen.say(
+        f"Ceiling {summary.ceiling / 1e9:.0f} GFLOP/s on {plural(threads, 'thread')}; largest error "
         f"{summary.largest_error:.1e}; scratch memory at most {summary.largest_workspace_share:.2f}× the largest of "
-        "input, output and weights.",
+        "input, output and weights."
     )
     if summary.slower:
-        say(screen, f"A peer was faster in {len(summary.slower)} layers:")
+        screen.say(f"A peer was faster in {plural(len(summary.slower), 'layer')}:")
         for result in summary.slower:
-            say(screen, f"  {result.ratio:.2f}×  {result.layer}  ({result.algorithm}; {result.best_peer})")
-
-
-@app.command(epilog="Example: convoxel bench tile --json")
-def tile(
-    threads: _Threads = None,
-    isa: Annotated[str | None, typer.Option(help="Instruction set; `convoxel info` lists them (the best).")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each product.")] = 15,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
-) -> None:
-    """Measure matrix products M×K×N against the ceiling of fused multiply-adds, in turn."""
-    import dataclasses
-
-    from convoxel.bench.clock import describe_machine
-    from convoxel.bench.tile import PRODUCTS, measure_product
-    from convoxel.native import default_threads, instruction_set, instruction_sets
-
-    count, chosen = threads or default_threads(), isa or instruction_set()
-    if chosen not in instruction_sets():
-        raise ConfigError(f"isa: got {chosen!r}; this processor offers {', '.join(instruction_sets())}.")
-    results = []
-    with Counter("measuring") as counter:
-        for done, (m, k, n) in enumerate(PRODUCTS):
-            counter(done, len(PRODUCTS), f"{m}×{k}×{n}")
-            results.append(measure_product(m, k, n, count, chosen, rounds))
-    if json:
-        emit({"machine": describe_machine(), "rows": [dataclasses.asdict(result) for result in results]})
-        return
-    screen = console()
-    say(screen, f"{chosen}, {count} thread{'' if count == 1 else 's'}, median of {rounds}", "bold")
-    cells = [
-        (f"{r.m}×{r.k}×{r.n}", f"{r.flops / 1e9:.1f}", f"{r.ceiling / 1e9:.1f}", f"{100 * r.share:.1f} %",
-         f"{100 * r.share_min:.0f} … {100 * r.share_max:.0f} %")
-        for r in results
-    ]  # fmt: skip
-    screen.print(table("M×K×N|>GFLOP/s|>ceiling|>share|>spread", cells))
+            screen.say(f"  {result.ratio:.2f}×  {result.layer}  ({result.algorithm}; {result.best_peer})")

@@ -1,32 +1,26 @@
-"""``convoxel compare``: networks of the zoo and trained runs side by side: cost, field, speed, quality; and studies."""
+"""``convoxel compare``: networks of the zoo and trained runs side by side; ways to up-sample; ways to share weights."""
 
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
 
-from convoxel.cli.network import Choice, choose_network, parse_options
-from convoxel.cli.screen import console, duration, emit, limit_threads, number, say, table
-from convoxel.cli.sharing import sharing
-from convoxel.cli.upsampling import upsampling
+from convoxel.cli.options import Assign, Json, Shape, Threads, Timed, check_figure, command
+from convoxel.cli.parsing import parse_options, parse_shape, parse_sizes
+from convoxel.cli.screen import Screen, duration, emit, milliseconds, number, times
 from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from convoxel.draw.comparison_chart import Contender
-    from convoxel.inspect import Summary
 
 __all__ = ["app"]
 
-# Each network runs at least so often, and until all together have run so long.
-_ROUNDS, _MEASURE_S = 5, 2.0
+# Input size along each axis, by the number of axes, with which ways to up-sample are compared.
+_UPSAMPLED_SIZE = {1: 4096, 2: 64, 3: 24}
 
 
 class _Commands(typer.core.TyperGroup):
@@ -46,178 +40,65 @@ app = typer.Typer(
     "`convoxel compare unet resnet18 --json` is `convoxel compare networks unet resnet18 --json`.",
     epilog="Example: convoxel compare unet --levels 3 4 5 --output levels",
 )
-app.command(epilog="Example: convoxel compare upsampling --dims 3 --output upsampling.png")(upsampling)
-app.command(epilog="Example: convoxel compare sharing --samples 60 --output sharing.png")(sharing)
+
+Figure = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Draw a figure into this .svg, .png or .html file too."),
+]
 
 
-@app.command(epilog="Example: convoxel compare networks unet --levels 3 4 5 --output levels")
+@command(app, "convoxel compare networks unet --levels 3 4 5 --output levels")
 def networks(
     names: Annotated[
         list[str], typer.Argument(metavar="MODEL|RUN", help="Names of `convoxel models`, folders of runs, or both.")
     ],
     levels: Annotated[
-        str | None, typer.Option(metavar="N …", help="U-Nets with each of these numbers of poolings: --levels 3 4 5.")
+        str | None, typer.Option(metavar="N …", help="Numbers of poolings of U-Nets to compare: --levels 3 4 5.")
     ] = None,
-    shape: Annotated[str | None, typer.Option(help="Input for all, as n,channels,*sizes; else usual ones.")] = None,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option of those networks that have it.")
-    ] = None,
-    timed: Annotated[bool, typer.Option("--time/--no-time", help="Measure how long a run takes on our engine.")] = True,
-    threads: Annotated[int | None, typer.Option(help="CPU threads (all).")] = None,
+    shape: Shape = None,
+    assign: Assign = None,
+    timed: Timed = True,
+    threads: Threads = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Also draw a figure: FILE.svg and FILE.png.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Draw a figure too: FILE.svg and FILE.png."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    json: Json = False,
 ) -> None:
     """Compare networks: parameters, multiply-adds, receptive field and time; of trained runs also their quality."""
-    from convoxel.inspect import describe
+    from convoxel.bench.network_comparison import compare_networks
 
-    screen = console(json)
+    screen = Screen(json)
     if output is not None and not output.absolute().parent.is_dir():
-        raise ConfigError(f"output: the folder of {output} is not there. Create it first, or give another --output.")
-    zoo, counts = _split(names, levels)
-    chosen = _choose(zoo, counts, shape, assign or [], weights=timed)
-    summaries = [describe(choice.model, choice.shape) for _, choice in chosen]  # says which sizes fit
-    with limit_threads(threads):
-        seconds: list[float] | list[None] = _measure(chosen, threads, screen) if timed else [None] * len(chosen)
-    rows = [
-        _contender(target, choice, summary, latency_s)
-        for (target, choice), summary, latency_s in zip(chosen, summaries, seconds, strict=True)
-    ]
+        raise ConfigError(f"output: the folder of {output} does not exist. Create it first, or give another --output.")
+    words, counts = _split(names, levels)
+    rows = compare_networks(
+        words, levels=counts, shape=parse_shape(shape), options=parse_options(assign), timed=timed, threads=threads,
+        on_step=lambda text: screen.say(text, "dim"),
+    )  # fmt: skip
     files: tuple[Path, ...] = ()
     if output is not None:
         from convoxel.draw.comparison_chart import save_comparison
 
         files = save_comparison(rows, output)
     if json:
-        emit({"networks": [dataclasses.asdict(row) for row in rows], "figure": list(files)})
-        return
-    _print(screen, rows)
+        return emit({"networks": [dataclasses.asdict(row) for row in rows], "figure": files})
+    _print_networks(screen, rows)
     if files:
-        say(screen, f"Figure: {files[0]} and {files[1].name}")
+        screen.say(f"Figure: {files[0]} and {files[1].name}")
 
 
-def _split(networks: list[str], levels: str | None) -> tuple[list[str], list[int]]:
+def _split(words: list[str], levels: str | None) -> tuple[list[str], tuple[int, ...]]:
     """Return names and numbers of levels; `--levels 3 4 5` leaves 4 and 5 among the names."""
     if levels is None:
-        return networks, []
-    names = [name for name in networks if not name.isdigit()]
-    words = [*levels.replace(",", " ").split(), *(name for name in networks if name.isdigit())]
-    if not all(word.isdigit() for word in words) or not words:
-        raise ConfigError(f"levels: got {levels!r}; expected whole numbers, such as --levels 3 4 5.")
+        return words, ()
+    names = [word for word in words if not word.isdigit()]
     if not names:
         raise ConfigError("compare: no network given. For example: convoxel compare unet --levels 3 4 5")
-    return names, [int(word) for word in words]
+    return names, parse_sizes("levels", ",".join([levels, *(word for word in words if word.isdigit())]))
 
 
-def _choose(
-    names: list[str], levels: list[int], shape: str | None, assign: list[str], weights: bool
-) -> list[tuple[str, Choice]]:
-    """Return each network with what was asked for; runs get an input that suits all of them, if there is one."""
-    from convoxel import models
-
-    used: set[str] = set()
-    chosen = []
-    for target in names:
-        zoo = target in models.names()
-        known = ({"dims", "in_channels", "num_classes"} | models.entry(target).options.keys()) if zoo else set()
-        suited = [text for text in assign if text.partition("=")[0].strip() in known]
-        used.update(suited)
-        variants = [[f"levels={count}"] for count in levels] if "levels" in known and levels else [[]]
-        used.update("levels" for _ in variants if levels and "levels" in known)
-        for extra in variants:
-            choice = choose_network(target, shape, [*suited, *extra] if zoo else None, weights=weights)
-            label = " ".join([target, *suited, *extra])
-            chosen.append((target, choice._replace(name=label if zoo else _label(target, choice.name))))
-    unused = [text for text in assign if text not in used]
-    if unused:
-        parse_options(unused)
-        raise ConfigError(f"set: {unused[0]!r} given, but none of {', '.join(names)} has that option. Leave it out.")
-    if levels and "levels" not in used:
-        raise ConfigError(f"levels: given, but none of {', '.join(names)} has levels. Leave --levels out, or add unet.")
-    return chosen if shape is not None else _align(chosen)
-
-
-def _label(target: str, name: str) -> str:
-    """A run is called by its folder, with its network in brackets."""
-    return f"{Path(target).resolve().name} ({name.partition(' of ')[0]})"
-
-
-def _align(chosen: list[tuple[str, Choice]]) -> list[tuple[str, Choice]]:
-    """Give runs one input, so that costs compare: the smallest that holds each one's patch and that all take."""
-    from convoxel import models
-
-    runs = [choice for target, choice in chosen if target not in models.names()]
-    if len({(*choice.shape[:2], len(choice.shape)) for choice in runs}) != 1:
-        return chosen
-    sizes = [max(axis) for axis in zip(*(choice.shape[2:] for choice in runs), strict=True)]
-    # Each network may ask for more, which the others must take in turn; networks that never agree keep their own.
-    for _ in range(8):
-        wanted = [
-            max(max(choice.model.nearest_sizes(size, axis)) for choice in runs) for axis, size in enumerate(sizes)
-        ]
-        if wanted == sizes:
-            shape = (*runs[0].shape[:2], *sizes)
-            return [(t, choice if t in models.names() else choice._replace(shape=shape)) for t, choice in chosen]
-        sizes = wanted
-    return chosen
-
-
-def _measure(chosen: list[tuple[str, Choice]], threads: int | None, screen: Console) -> list[float]:
-    """Return the median time of each network; they take turns, so that whatever else runs meets all alike."""
-    import numpy as np
-    import torch
-
-    from convoxel.graph.compile import compile as compile_model
-
-    programs: list[tuple[Any, Any]] = []
-    times: list[list[float]] = [[] for _ in chosen]
-    for _, choice in chosen:
-        say(screen, f"Compiling {choice.name} …", "dim")
-        x = np.random.default_rng(0).standard_normal(choice.shape, np.float32)
-        program = compile_model(choice.model, torch.from_numpy(x), threads=threads)
-        program(x)
-        programs.append((program, x))
-    begun = time.perf_counter()
-    while len(times[0]) < _ROUNDS or time.perf_counter() - begun < _MEASURE_S:
-        for (program, x), taken in zip(programs, times, strict=True):
-            start = time.perf_counter()
-            program(x)
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in times]
-
-
-def _contender(target: str, choice: Choice, summary: Summary, latency_s: float | None) -> Contender:
-    """Return a row: the costs in ``summary``, and what the run's folder tells."""
-    from convoxel.draw.comparison_chart import Contender
-    from convoxel.draw.folder import mapping, read_run
-    from convoxel.draw.quantity import number as finite
-
-    found: dict[str, Any] = {}
-    if (Path(target) / "checkpoints").is_dir():
-        run = read_run(target)
-        steps, seconds = finite(run.last.get("step")), finite(run.last.get("elapsed_s"))
-        metric = finite(run.evaluation.get("metric"))
-        found = {
-            "metric_name": "accuracy" if run.task == "classify" else "Dice",
-            "metric": metric if metric is not None else finite(run.best_row.get("metric")),
-            "per_class": mapping(run.evaluation.get("per_class")),
-            "train_s": seconds,
-            "steps": None if steps is None else int(steps),
-        }
-    return Contender(
-        name=choice.name,
-        shape=choice.shape,
-        params=summary.params,
-        macs=summary.macs,
-        field=summary.field.size if summary.field else (),
-        whole=bool(summary.field and any(summary.field.whole)),
-        latency_s=latency_s,
-        **found,
-    )
-
-
-def _print(screen: Console, rows: list[Contender]) -> None:
+def _print_networks(screen: Screen, rows: list[Contender]) -> None:
     from convoxel.draw.quantity import count
 
     metric = next((row.metric_name for row in rows if row.metric_name), "")
@@ -227,12 +108,111 @@ def _print(screen: Console, rows: list[Contender]) -> None:
     headings = "network|input|>parameters|>MACs|receptive field"
     headings += ("|>ms" if timed else "") + (f"|>{metric}|>trained" if metric else "")
     headings += "".join(f"|>{name}" for name in classes)
-    cells = []
-    for row in rows:
-        line: list[Any] = [row.name, "×".join(map(str, row.shape)), f"{row.params:,}", count(row.macs), row.sight]
-        if timed:
-            line.append(number(None if row.latency_s is None else 1e3 * row.latency_s, 2))
-        if metric:
-            line += [number(row.metric), duration(row.train_s)]
-        cells.append((*line, *(number(row.per_class.get(name)) for name in classes)))
-    screen.print(table(headings, cells))
+    cells = (
+        (
+            row.name, times(row.shape), f"{row.params:,}", count(row.macs), row.sight,
+            *([milliseconds(row.latency_s)] if timed else []),
+            *([number(row.metric), duration(row.train_s)] if metric else []),
+            *(number(row.per_class.get(name)) for name in classes),
+        )
+        for row in rows
+    )  # fmt: skip
+    screen.table(headings, cells)
+
+
+@command(app, "convoxel compare upsampling --dims 3 --output upsampling.png")
+def upsampling(
+    dims: Annotated[int, typer.Option(min=1, max=3, help="Number of spatial axes.")] = 2,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the input and of the output.")] = 16,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Input size along each axis (default: 4096, 64 or 24 in 1-D to 3-D).")
+    ] = None,
+    scale: Annotated[int, typer.Option(min=2, help="Outputs for one input along each axis.")] = 2,
+    starts: Annotated[int, typer.Option(min=1, help="Random starts over which the checkerboard is measured.")] = 16,
+    timed: Timed = True,
+    threads: Threads = None,
+    output: Figure = None,
+    json: Json = False,
+) -> None:
+    """Compare ways of up-sampling: how many products make each output, how strong a checkerboard is, what each costs.
+
+    The checkerboard is the share of energy that alternates where a constant image should stay constant: with equal
+    weights, which shows uneven overlap, and with weights that training starts from.
+    """
+    from convoxel.draw.quantity import count
+    from convoxel.graph.threads import limit_threads
+    from convoxel.inspect.upsampler import upsampling as measure
+    from convoxel.nn.upsampling import upsamplers
+
+    check_figure("output", output)
+    shape = (1, channels, *(size or _UPSAMPLED_SIZE[dims],) * dims)
+    with limit_threads(threads):
+        rows = measure(upsamplers(dims, channels, channels, scale), shape, starts=starts, timed=timed)
+    if output is not None:
+        from convoxel.draw.upsampling_chart import upsampling as draw
+
+        draw(rows).save(output)
+    if json:
+        return emit({"shape": shape, "ways": [row.to_dict() for row in rows], "figure": output})
+    screen = Screen()
+    screen.say(f"From {times(shape, ' × ')} to {scale} times as many along each axis:", "bold")
+    cells = (
+        (
+            row.name, " or ".join(f"{value:g}" for value in sorted(set(row.overlaps))), number(row.checkerboard),
+            number(row.checkerboard_start), f"{row.params:,}", count(row.macs), milliseconds(row.time_s, 3),
+        )
+        for row in rows
+    )  # fmt: skip
+    screen.table("way|>products an output|>checkerboard|>at the start|>parameters|>MACs|>ms", cells)
+    if output is not None:
+        screen.say(f"Figure: {output}")
+
+
+@command(app, "convoxel compare sharing --samples 60 --output sharing.png")
+def sharing(
+    data: Annotated[str, typer.Option(metavar="DIR|NAME", help="Labelled images, as `convoxel data` names them.")] = (
+        "digits"
+    ),
+    samples: Annotated[int, typer.Option(min=1, help="Samples to train on; few, for the prior to matter.")] = 100,
+    kernel: Annotated[int, typer.Option(min=1, help="Kernel size along each axis.")] = 3,
+    channels: Annotated[int, typer.Option(min=1, help="Output channels of the layer.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 100,
+    starts: Annotated[int, typer.Option(min=1, help="Random starts over which accuracies are averaged.")] = 3,
+    seed: Annotated[int, typer.Option(help="Random seed of the samples and of the first start.")] = 0,
+    threads: Threads = None,
+    output: Figure = None,
+    json: Json = False,
+) -> None:
+    """Train a convolution, a locally and a fully connected layer on the same few samples, and compare them.
+
+    They are the same map with ever weaker priors: parameters, non-zeros and multiplications grow, and so does the gap
+    between known samples and new ones. A convolution also tolerates shifted images. The distance says how far a
+    trained layer is from being a convolution.
+    """
+    from convoxel.data import load
+    from convoxel.graph.threads import limit_threads
+    from convoxel.train.sharing_study import read_arrays, study_sharing
+
+    check_figure("output", output)
+    dataset = load(data, "classify", seed=seed)
+    train, test = read_arrays(dataset.train, samples, seed), read_arrays(dataset.validation)
+    with limit_threads(threads):
+        study = study_sharing(train, test, kernel=kernel, channels=channels, steps=steps, starts=starts, seed=seed)
+    if output is not None:
+        from convoxel.draw.sharing_chart import sharing as draw
+
+        draw(study).save(output)
+    if json:
+        return emit({"data": dataset.name, **study.to_dict(), "figure": output})
+    screen = Screen()
+    screen.say(f"{dataset.name}: {study.samples} samples to train on, {len(test[0])} new ones:", "bold")
+    rows = (
+        (row.kind, f"{row.params:,}", f"{row.nonzeros:,}", f"{row.size_bytes:,}", f"{row.multiplications:,}",
+         number(row.train_accuracy, 3), f"{number(row.test_accuracy, 3)} ± {number(row.test_deviation, 3)}",
+         number(row.moved_accuracy, 3), number(row.gap, 3), number(row.distance, 3))
+        for row in study.rows
+    )  # fmt: skip
+    headings = "layer|>parameters|>non-zeros|>bytes|>products|>trained|>new|>new, moved|>gap|>distance"
+    screen.table(headings, rows)
+    if output is not None:
+        screen.say(f"Figure: {output}")

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convoxel.cli.comparison import Comparison, compare
-from convoxel.cli.screen import command_line, console, duration, emit, limit_threads, number, say, table
+from convoxel.cli.screen import Screen, command_line, duration, emit, number
 from convoxel.cli.train import run as run_training
 from convoxel.errors import ConfigError, ConvoxelError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from convoxel.data import DataSet, Sample
     from convoxel.train import RunResult, TrainConfig
 
@@ -49,15 +47,17 @@ def demo(
     lies between. A folder that holds a demo is used again: training goes on, or is skipped if it is
     complete. No other folder is touched.
     """
-    screen = console(json)
+    from convoxel.graph.threads import limit_threads
+
+    screen = Screen(json)
     begun = time.perf_counter()
     with limit_threads(threads):
         field = _receptive_field()
         config = _configure(output / "run", minutes, max(field), threads)
         resume = _prepare(output, config, force, screen)
-        say(screen, f"A 3-D U-Net ({_MODEL['levels']} levels, {_MODEL['width']} channels) learns grey and white matter "
+        screen.say(f"A 3-D U-Net ({_MODEL['levels']} levels, {_MODEL['width']} channels) learns grey and white matter "
                     "from the front of the MNI152 template.", "bold")  # fmt: skip
-        say(screen, f"Its receptive field is {'×'.join(map(str, field))} voxels, so {config.gap} voxels before the "
+        screen.say(f"Its receptive field is {'×'.join(map(str, field))} voxels, so {config.gap} voxels before the "
                     "held-out back stay unused.")  # fmt: skip
         result = run_training(config, screen, resume=resume)
         if result.interrupted:
@@ -99,7 +99,7 @@ def _configure(run: Path, minutes: float, gap: int, threads: int | None) -> Trai
     )
 
 
-def _prepare(output: Path, config: TrainConfig, force: bool, screen: Console) -> bool:
+def _prepare(output: Path, config: TrainConfig, force: bool, screen: Screen) -> bool:
     """Make the folder ready; return whether the run in it is to be used again.
 
     Raises:
@@ -118,7 +118,7 @@ def _prepare(output: Path, config: TrainConfig, force: bool, screen: Console) ->
         if (run / "checkpoints").is_dir() and not force:
             resume = not _changes(run, config)
             why = "its training is used again (--force trains anew)" if resume else "its settings differ: trained anew"
-            say(screen, f"{output} holds a demo; {why}.")
+            screen.say(f"{output} holds a demo; {why}.")
         if not resume and run.exists():
             shutil.rmtree(run)
     except OSError as error:
@@ -145,19 +145,19 @@ def _changes(run: Path, config: TrainConfig) -> list[str]:
     return ["unreadable"]
 
 
-def _stop(result: RunResult, output: Path, minutes: float, screen: Console) -> None:
+def _stop(result: RunResult, output: Path, minutes: float, screen: Screen) -> None:
     again = command_line("convoxel", "demo", "--output", output, "--minutes", f"{minutes:g}")
-    say(screen, f"Stopped after {result.steps} steps; a checkpoint was saved in {result.path}.")
-    say(screen, f"Go on with: {again}")
+    screen.say(f"Stopped after {result.steps} steps; a checkpoint was saved in {result.path}.")
+    screen.say(f"Go on with: {again}")
     raise typer.Exit(128 + (result.signal or 2))
 
 
-def _measure(output: Path, result: RunResult, field: list[int], screen: Console) -> dict[str, Any]:
+def _measure(output: Path, result: RunResult, field: list[int], screen: Screen) -> dict[str, Any]:
     """Predict the held-out part with both engines, draw it, and return every figure."""
     from convoxel.train import load_model
     from convoxel.train.run_folder import load_data
 
-    say(screen, f"Trained {duration(result.seconds)}, {result.steps} steps.")
+    screen.say(f"Trained {duration(result.seconds)}, {result.steps} steps.")
     run = load_model(result.path)
     dataset = load_data(run.config)
     sample = dataset.validation[0]
@@ -167,7 +167,7 @@ def _measure(output: Path, result: RunResult, field: list[int], screen: Console)
         if status is not None:
             status.update(text)
         else:
-            say(screen, text)
+            screen.say(text)
 
     with status or contextlib.nullcontext():
         found = compare(run, sample, tell)
@@ -236,20 +236,20 @@ def _draw(output: Path, dataset: DataSet, sample: Sample, found: Comparison) -> 
     return files
 
 
-def _print_table(screen: Console, sample: Sample, found: Comparison) -> None:
+def _print_table(screen: Screen, sample: Sample, found: Comparison) -> None:
     ours, theirs = found.dice["convoxel"], found.dice["torch"]
     rows = [(f"Dice {name}", number(ours[name]), number(theirs[name])) for name in ours]
     rows.append(("seconds", f"{found.seconds['convoxel']:.2f}", f"{found.seconds['torch']:.2f}"))
     size = "×".join(map(str, sample.image.shape[1:]))
     tile = "×".join(map(str, found.tile))
-    say(screen)
-    say(screen, f"The held-out back of the head, {size} voxels in {found.tiles} windows of {tile}", "bold")
-    screen.print(table("|>Convoxel|>PyTorch", rows))
+    screen.say()
+    screen.say(f"The held-out back of the head, {size} voxels in {found.tiles} windows of {tile}", "bold")
+    screen.table("|>Convoxel|>PyTorch", rows)
     thread = "thread" if found.threads == 1 else "threads"
-    say(screen, f"Speed-up                         {found.speed_up:.2f}× on {found.threads} {thread}")
-    say(screen, f"Largest |difference| of logits   {found.difference:.1e} of their RMS")
-    say(screen, f"Voxels of equal class            {100 * found.equal:.4f} %")
-    say(screen)
+    screen.say(f"Speed-up                         {found.speed_up:.2f}× on {found.threads} {thread}")
+    screen.say(f"Largest |difference| of logits   {found.difference:.1e} of their RMS")
+    screen.say(f"Voxels of equal class            {100 * found.equal:.4f} %")
+    screen.say()
 
 
 def _machine() -> dict[str, Any]:
@@ -266,12 +266,12 @@ def _write(output: Path, figures: dict[str, Any]) -> None:
     write_bytes(output / _MARK, (json_text.dumps(figures, indent=1) + "\n").encode())
 
 
-def _tell_what_next(screen: Console, output: Path, figures: dict[str, Any]) -> None:
+def _tell_what_next(screen: Screen, output: Path, figures: dict[str, Any]) -> None:
     run = figures["run"]
-    say(screen, f"Report     {figures['report']}")
-    say(screen, f"Pictures   {', '.join(figures['pictures'])}")
-    say(screen, f"Figures    {output / _MARK}")
-    say(screen, f"Done in {duration(figures['total_s'])}. Next, try:")
+    screen.say(f"Report     {figures['report']}")
+    screen.say(f"Pictures   {', '.join(figures['pictures'])}")
+    screen.say(f"Figures    {output / _MARK}")
+    screen.say(f"Done in {duration(figures['total_s'])}. Next, try:")
     for words in (
         f"{command_line('convoxel', 'predict', run)} --input T1.nii.gz --output labels.nii.gz",
         command_line("convoxel", "compile", run),
@@ -279,4 +279,4 @@ def _tell_what_next(screen: Console, output: Path, figures: dict[str, Any]) -> N
         f"{command_line('tensorboard', '--logdir', run)}",
         "convoxel train segment --data YOUR_FOLDER --minutes 20 --output my-run",
     ):
-        say(screen, f"  {words}")
+        screen.say(f"  {words}")

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convoxel.cli.network import choose_network, is_file, open_file
-from convoxel.cli.screen import console, emit, say
+from convoxel.cli.options import Assign, Json, Network, Shape, command
+from convoxel.cli.parsing import parse_options, parse_padding, parse_shape, parse_sizes
+from convoxel.cli.screen import Screen, emit
 from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
     from convoxel.draw import Figure
+    from convoxel.draw.network_outline import Subject
+    from convoxel.lookup import NamedNetwork
 
 __all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Draw layers and networks: what slides, what is read, what is seen, what is held.",
+    epilog="Example: convoxel draw conv --size 5x5 --kernel 3 --stride 2 --padding same --svg conv.svg",
 )
 
 
 class Kind(str, Enum):
-    """What a layer computes."""
+    """The operation of a layer."""
 
     correlation = "correlation"
     convolution = "convolution"
@@ -33,7 +39,7 @@ class Kind(str, Enum):
 
 
 class Border(str, Enum):
-    """What lies on the padding."""
+    """The values on the padding."""
 
     zeros = "zeros"
     reflect = "reflect"
@@ -42,14 +48,14 @@ class Border(str, Enum):
 
 
 class View(str, Enum):
-    """From where a transposed convolution is seen."""
+    """The direction in which a transposed convolution is read."""
 
     gather = "gather"
     scatter = "scatter"
 
 
 class Sharing(str, Enum):
-    """Which entries of a matrix are the same weight."""
+    """The constraint on the weights of a matrix."""
 
     shared = "shared"
     sparse = "sparse"
@@ -58,7 +64,7 @@ class Sharing(str, Enum):
 
 
 class Theme(str, Enum):
-    """Which page a picture is for."""
+    """The background that a picture is made for."""
 
     auto = "auto"
     light = "light"
@@ -72,35 +78,76 @@ Padding = Annotated[
     str, typer.Option(help="none, half, full, same or causal; or numbers: 1, 1x2, before:after as in 1:0.")
 ]
 Dilation = Annotated[str, typer.Option(help="Dilation, likewise.")]
-OutputPadding = Annotated[str, typer.Option(help="Outputs added at the end (transposed).")]
-KindOption = Annotated[Kind, typer.Option(help="What is computed; networks compute the correlation.")]
-Network = Annotated[
-    str, typer.Argument(metavar="MODEL|RUN|FILE", help="Name of `convoxel models`, a run's folder, or an .onnx file.")
-]
-Shape = Annotated[str | None, typer.Option(help="Input as n,channels,*sizes; a usual one unless given.")]
-Assign = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option of the network, such as levels=2.")
-]
-Depth = Annotated[int | None, typer.Option(help="Parts of a module's path that make a node.", min=1)]
-Svg = Annotated[Path | None, typer.Option(help="Write SVG to this file; NAME.svg here if no file is named.")]
-Png = Annotated[Path | None, typer.Option(help="Write PNG to this file.")]
-Gif = Annotated[Path | None, typer.Option(help="Write GIF to this file.")]
-Html = Annotated[Path | None, typer.Option(help="Write a web page to this file.")]
-ThemeOption = Annotated[Theme, typer.Option(help="Light or dark; auto follows the reader (PNG, GIF: light).")]
-Json = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
+OutputPadding = Annotated[str, typer.Option(help="Outputs added at the end of a transposed convolution.")]
+KindOption = Annotated[Kind, typer.Option(help="Operation; networks compute the correlation.")]
+Depth = Annotated[int | None, typer.Option(help="Parts of a module's path that make a node (default: all).", min=1)]
+
+# The files that every picture can be written into, with the help of their options.
+_FILES = {
+    "svg": "Write SVG into this file (default: NAME.svg, if no file is named).",
+    "png": "Write PNG into this file.",
+    "gif": "Write GIF into this file.",
+    "html": "Write a web page into this file.",
+}
+_THEME = Annotated[Theme, typer.Option(help="Light or dark; auto follows the reader (PNG, GIF: light).")]
+
+Picture = Callable[..., "Figure | tuple[Figure, dict[str, object]]"]
 
 
-def _add(example: str) -> Any:
-    """Register a command with its example; lines of a docstring end where the terminal's do."""
+def _picture(example: str, moving: bool = False) -> Callable[[Picture], Picture]:
+    """Register a function that returns a figure, and further facts for --json, as a command that writes it.
 
-    def register(function: Any) -> Any:
-        paragraphs = [" ".join(text.split()) for text in (function.__doc__ or "").split("\n\n")]
-        return app.command(help="\n\n".join(paragraphs), epilog=f"Example: {example}")(function)
+    The command has the function's options and those of files; ``moving`` pictures can be GIFs too.
+    """
+
+    def register(function: Picture) -> Picture:
+        formats = {name: help for name, help in _FILES.items() if moving or name != "gif"}
+        function.__annotations__.pop("return", None)  # it names a class that only type checkers import
+        own = inspect.signature(function, eval_str=True).parameters.values()
+
+        def run(**given: Any) -> None:
+            files = {name: given.pop(name) for name in formats}
+            theme, json = given.pop("theme"), given.pop("json")
+            for name, file in files.items():
+                if file is not None and file.suffix.lower() != f".{name}":
+                    raise ConfigError(f"{name}: got {file}; expected a file that ends in .{name}.")
+            made = function(**given)
+            _save(*(made if isinstance(made, tuple) else (made, {})), function.__name__, files, theme, json)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        common = [
+            *(
+                inspect.Parameter(n, keyword, default=None, annotation=Annotated[Path | None, typer.Option(help=text)])
+                for n, text in formats.items()
+            ),
+            inspect.Parameter("theme", keyword, default=Theme.auto, annotation=_THEME),
+            inspect.Parameter("json", keyword, default=False, annotation=Json),
+        ]
+        parameters = [parameter.replace(kind=keyword) for parameter in own] + common
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__doc__ = function.__doc__
+        command(app, example, function.__name__)(run)
+        return function
 
     return register
 
 
-@_add("convoxel draw conv --size 5x5 --kernel 3 --stride 2 --padding same --svg conv.svg")
+def _save(
+    figure: Figure, facts: dict[str, object], name: str, files: dict[str, Path | None], theme: Theme, json: bool
+) -> None:
+    """Write the figure into the files that were named, or NAME.svg, and say so."""
+    named = [file for file in files.values() if file is not None] or [Path(f"{name}.svg")]
+    written = [figure.save(file, None if theme is Theme.auto else theme.value) for file in named]
+    if json:
+        size = {"width": round(figure.width), "height": round(figure.height), "frames": figure.frames}
+        return emit({"title": figure.title, "text": figure.text, **size, **facts, "files": written})
+    screen = Screen()
+    for line in (figure.title, figure.text, *(f"written: {file}" for file in written)):
+        screen.say(line)
+
+
+@_picture("convoxel draw conv --size 5x5 --kernel 3 --stride 2 --padding same --svg conv.svg", moving=True)
 def conv(
     size: Size = "5x5",
     kernel: Kernel = "3",
@@ -109,21 +156,15 @@ def conv(
     dilation: Dilation = "1",
     kind: KindOption = Kind.correlation,
     output_padding: OutputPadding = "0",
-    border: Annotated[Border, typer.Option(help="What lies on the padding.")] = Border.zeros,
+    border: Annotated[Border, typer.Option(help="Values on the padding.")] = Border.zeros,
     view: Annotated[
         View, typer.Option(help="Transposed: what an output gathers, or where an input scatters to.")
     ] = View.gather,
     numbers: Annotated[bool, typer.Option("--numbers", help="Show values in the cells.")] = False,
-    step: Annotated[int | None, typer.Option(help="One step as a still, counted from 1.")] = None,
-    strip: Annotated[int | None, typer.Option(help="So many steps side by side as a still.")] = None,
-    step_s: Annotated[float, typer.Option(help="Seconds of one step.")] = 0.9,
-    svg: Svg = None,
-    png: Png = None,
-    gif: Gif = None,
-    html: Html = None,
-    theme: ThemeOption = Theme.auto,
-    json: Json = False,
-) -> None:
+    step: Annotated[int | None, typer.Option(help="Draw one step as a still, counted from 1.")] = None,
+    strip: Annotated[int | None, typer.Option(help="Draw this many steps side by side as a still.")] = None,
+    step_s: Annotated[float, typer.Option(help="Duration of one step in seconds.")] = 0.9,
+) -> tuple[Figure, dict[str, object]]:
     """Show a kernel sliding over its input, step by step, in 1-D, 2-D or 3-D.
 
     A transposed convolution is shown as a window over its stretched input, or with --view scatter as what each input
@@ -143,11 +184,11 @@ def conv(
     if strip is not None:
         if not 1 <= strip <= steps:
             raise ConfigError(f"strip: got {strip}; this layer has {steps} steps. Give 1 to {steps}.")
-        figure = figure.strip([round(i * (steps - 1) / max(strip - 1, 1)) for i in range(strip)])
-    _save(figure, "conv", (svg, png, gif, html), theme, json, steps=steps)
+        figure = figure.strip(strip)
+    return figure, {"steps": steps}
 
 
-@_add("convoxel draw matrix --size 3x3 --kernel 2 --sharing all --svg matrix.svg")
+@_picture("convoxel draw matrix --size 3x3 --kernel 2 --sharing all --svg matrix.svg")
 def matrix(
     size: Size = "4x4",
     kernel: Kernel = "3",
@@ -162,81 +203,58 @@ def matrix(
         Sharing, typer.Option(help="Convolution, locally connected, fully connected, or all.")
     ] = Sharing.shared,
     columns: Annotated[bool, typer.Option("--columns-first", help="Number pixels column by column.")] = False,
-    svg: Svg = None,
-    png: Png = None,
-    html: Html = None,
-    theme: ThemeOption = Theme.auto,
-    json: Json = False,
-) -> None:
+) -> Figure:
     """Show a layer as a matrix: what is not zero, which entries are the same weight, its Toeplitz blocks."""
     from convoxel import draw
 
-    both = _numbers("channels", channels)
+    both = parse_sizes("channels", channels)
     if len(both) != 2:
         raise ConfigError(f"channels: got {channels!r}; expected channels in and out, such as 2x4.")
     layer = _layer(size, kernel, stride, padding, dilation, kind, output_padding)
     ways = ["dense", "sparse", "shared"] if sharing is Sharing.all else sharing.value
     order = "F" if columns else "C"
-    figure = draw.matrix(**layer, in_channels=both[0], out_channels=both[1], groups=groups, sharing=ways, order=order)
-    _save(figure, "matrix", (svg, png, None, html), theme, json)
+    return draw.matrix(**layer, in_channels=both[0], out_channels=both[1], groups=groups, sharing=ways, order=order)
 
 
-@_add("convoxel draw overlap --kernel 3,4 --stride 2 --svg overlap.svg")
+@_picture("convoxel draw overlap --kernel 3,4 --stride 2 --svg overlap.svg")
 def overlap(
     kernel: Annotated[str, typer.Option(help="Kernel sizes, each drawn by itself.")] = "3,4",
     stride: Annotated[int, typer.Option(help="Stride.", min=1)] = 2,
     size: Size = "6x6",
     padding: Padding = "none",
-    svg: Svg = None,
-    png: Png = None,
-    html: Html = None,
-    theme: ThemeOption = Theme.auto,
-    json: Json = False,
-) -> None:
+) -> Figure:
     """Show how many inputs reach each output of a transposed convolution: uneven ones make checkerboards."""
     from convoxel import draw
 
-    sizes = _numbers("size", size)
-    figure = draw.overlap(_numbers("kernel", kernel), stride, _padding(padding, len(sizes)), size=sizes)
-    _save(figure, "overlap", (svg, png, None, html), theme, json)
+    sizes = parse_sizes("size", size)
+    return draw.overlap(parse_sizes("kernel", kernel), stride, parse_padding(padding, len(sizes)), size=sizes)
 
 
-@_add("convoxel draw network unet --shape 1,1,256,256 --svg unet.svg")
+@_picture("convoxel draw network unet --shape 1,1,256,256 --svg unet.svg")
 def network(
     model: Network,
     shape: Shape = None,
     assign: Assign = None,
     depth: Depth = None,
-    svg: Svg = None,
-    png: Png = None,
-    html: Html = None,
-    theme: ThemeOption = Theme.auto,
-    json: Json = False,
-) -> None:
+) -> Figure:
     """Show a network as a graph with shapes, parameters and receptive fields; U-Nets as a U."""
     from convoxel import draw
 
-    figure = draw.network(_subject(model, shape, assign), depth=depth)
-    _save(figure, "network", (svg, png, None, html), theme, json)
+    return draw.network(_subject(model, shape, assign), depth=depth)
 
 
-@_add("convoxel draw field resnet18 --layer layer2 --at 14,14 --image photo.png --svg field.svg")
+@_picture("convoxel draw field resnet18 --layer layer2 --at 14,14 --image photo.png --svg field.svg")
 def field(
     model: Network,
     shape: Shape = None,
     assign: Assign = None,
-    layer: Annotated[str | None, typer.Option(help="Whose output; the last one with positions unless given.")] = None,
-    at: Annotated[str | None, typer.Option(help="Position of the output in its map; the middle unless given.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Image or volume to draw over; its size is the input's.")] = None,
-    effective: Annotated[
-        bool, typer.Option("--effective", help="Measure what the output really looks at too.")
-    ] = False,
-    svg: Svg = None,
-    png: Png = None,
-    html: Html = None,
-    theme: ThemeOption = Theme.auto,
-    json: Json = False,
-) -> None:
+    layer: Annotated[
+        str | None, typer.Option(help="Layer whose output is meant (default: the last one with positions).")
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="Position of the output in its map (default: the middle).")] = None,
+    image: Annotated[Path | None, typer.Option(help="Image or volume to draw over; the network sees its size.")] = None,
+    effective: Annotated[bool, typer.Option("--effective", help="Measure the influence of each pixel too.")] = False,
+) -> Figure:
     """Show what one output sees of the image: its exact receptive field, and its measured influence."""
     from convoxel import draw
 
@@ -246,146 +264,83 @@ def field(
 
         pixels = read_image(image).image
         shape = shape or ",".join(map(str, (1, *pixels.shape)))
-    place = None if at is None else _numbers("at", at, least=0)
+    place = None if at is None else parse_sizes("at", at, least=0)
     of = _subject(model, shape, assign)
-    measured = _influence(of, model, shape, assign, layer, place, pixels) if effective else None
-    figure = draw.field(of, at=place, layer=layer, image=_shown(pixels), effective=measured)
-    _save(figure, "field", (svg, png, None, html), theme, json)
+    measured = None
+    if effective:  # zoo networks have the weights they start with
+        from convoxel.inspect import effective_field
+
+        found = _find(model, shape, assign, weights=True)
+        x = found.shape if pixels is None else pixels[None]
+        measured = effective_field(found.module, x, layer=layer, position=of.map(layer).place(place)).array
+    # Of an image with neither one nor three channels, the first is drawn.
+    shown = pixels if pixels is None or pixels.shape[0] in (1, 3) else pixels[0]
+    return draw.field(of, at=place, layer=layer, image=shown, effective=measured)
 
 
-@_add("convoxel draw funnel resnet18 --svg funnel.svg")
+@_picture("convoxel draw funnel resnet18 --svg funnel.svg")
 def funnel(
     model: Annotated[
         str,
         typer.Argument(metavar="MODEL|RUN|FILE|CHAIN", help="A network, or layers such as 'k3 k3 pool2 k3'."),
     ],
     shape: Annotated[
-        str | None, typer.Option(help="Input as n,channels,*sizes; of a chain one number, such as 16.")
+        str | None, typer.Option(help="Input shape, such as 1,3,224,224; of a chain one number, such as 16.")
     ] = None,
     assign: Assign = None,
-    axis: Annotated[int, typer.Option(help="Axis of the image; the last unless given.")] = -1,
+    axis: Annotated[int, typer.Option(help="Axis of the image (default: the last).")] = -1,
     depth: Depth = None,
-    svg: Svg = None,
-    png: Png = None,
-    html: Html = None,
-    theme: ThemeOption = Theme.auto,
-    json: Json = False,
-) -> None:
+) -> Figure:
     """Show how the receptive field grows from layer to layer, along one axis."""
     from convoxel import draw
 
     if re.search(r"\s", model.strip()) or re.fullmatch(r"(k|pool|t|conv)\d\S*", model):
-        sizes = _numbers("shape", shape or "16")
+        sizes = parse_sizes("shape", shape or "16")
         if len(sizes) != 1:
             raise ConfigError(f"shape: got {shape!r}; a chain of layers takes one size, such as 16.")
-        figure = draw.funnel_of_chain(model, sizes[0])
-    else:
-        figure = draw.funnel(_subject(model, shape, assign), axis=axis, depth=depth)
-    _save(figure, "funnel", (svg, png, None, html), theme, json)
+        return draw.funnel_of_chain(model, sizes[0])
+    return draw.funnel(_subject(model, shape, assign), axis=axis, depth=depth)
 
 
-@_add("convoxel draw memory unet --svg memory.svg")
+@_picture("convoxel draw memory unet --svg memory.svg")
 def memory(
     model: Network,
     shape: Shape = None,
     assign: Assign = None,
-    svg: Svg = None,
-    png: Png = None,
-    html: Html = None,
-    theme: ThemeOption = Theme.auto,
-    json: Json = False,
-) -> None:
+) -> Figure:
     """Show which values a network holds at which step, and where most are alive."""
     from convoxel import draw
 
-    _save(draw.memory(_subject(model, shape, assign)), "memory", (svg, png, None, html), theme, json)
-
-
-def _numbers(name: str, text: str, least: int = 1) -> tuple[int, ...]:
-    words = re.split(r"[,x×]", text.strip())
-    if not all(word.isdecimal() and int(word) >= least for word in words):
-        raise ConfigError(f"{name}: got {text!r}; expected whole numbers from {least} on, such as 3 or 3x5.")
-    return tuple(map(int, words))
-
-
-def _padding(text: str, axes: int) -> Any:
-    """Return a word, or a pair (before, after) for each axis."""
-    if re.fullmatch(r"[a-z]+", text):
-        return text  # the layer says which words there are
-    pairs = []
-    for word in re.split(r"[,x×]", text.strip()):
-        found = re.fullmatch(r"(-?\d+)(?::(-?\d+))?", word)
-        if not found:
-            raise ConfigError(f"padding: got {text!r}; expected a word such as same, or numbers: 1, 1x2, 1:0.")
-        pairs.append((int(found[1]), int(found[2] or found[1])))
-    return tuple(pairs * axes if len(pairs) == 1 else pairs)
+    return draw.memory(_subject(model, shape, assign))
 
 
 def _layer(
     size: str, kernel: str, stride: str, padding: str, dilation: str, kind: Kind, output_padding: str
 ) -> dict[str, Any]:
-    sizes = _numbers("size", size)
+    sizes = parse_sizes("size", size)
     return {
         "size": sizes,
-        "kernel": _numbers("kernel", kernel),
-        "stride": _numbers("stride", stride),
-        "padding": _padding(padding, len(sizes)),
-        "dilation": _numbers("dilation", dilation),
+        "kernel": parse_sizes("kernel", kernel),
+        "stride": parse_sizes("stride", stride),
+        "padding": parse_padding(padding, len(sizes)),
+        "dilation": parse_sizes("dilation", dilation),
         "kind": kind.value,
-        "output_padding": _numbers("output_padding", output_padding, least=0),
+        "output_padding": parse_sizes("output_padding", output_padding, least=0),
     }
 
 
-def _subject(model: str, shape: str | None, assign: list[str] | None) -> Any:
+def _find(model: str, shape: str | None, assign: list[str] | None, weights: bool = False) -> NamedNetwork:
+    from convoxel.lookup import find_network
+
+    known = parse_shape(shape)
+    return find_network(model, () if known is None else [known], parse_options(assign), weights=weights)
+
+
+def _subject(model: str, shape: str | None, assign: list[str] | None) -> Subject:
     """Return the network that the command is told to draw, traced."""
     import dataclasses
 
     from convoxel.draw.network_outline import subject
 
-    if is_file(model):
-        _, (known, *_) = open_file(model, [] if shape is None else [shape], assign)
-        return subject(model, known)
-    chosen = choose_network(model, shape, assign, weights=False)
-    return dataclasses.replace(subject(chosen.model, chosen.shape), name=chosen.name)
-
-
-def _influence(
-    of: Any, model: str, shape: str | None, assign: list[str] | None, layer: str | None, place: Any, pixels: Any
-) -> Any:
-    """Return the measured influence on the output that is drawn; zoo networks have the weights they start with."""
-    from convoxel.inspect import effective_field
-
-    if is_file(model):
-        raise ConfigError(f"effective: {model} is a file, which has no gradients. Give a run, or a name of the zoo.")
-    chosen = choose_network(model, shape, assign, weights=True)
-    seen = of.map(layer)
-    x = chosen.shape if pixels is None else pixels[None]
-    return effective_field(chosen.model, x, layer=layer, position=seen.place(place)).array
-
-
-def _shown(pixels: Any) -> Any:
-    """Return the image as it can be drawn: with more than one and other than three channels, the first."""
-    return pixels if pixels is None or pixels.shape[0] in (1, 3) else pixels[0]
-
-
-def _save(figure: Figure, name: str, files: tuple[Path | None, ...], theme: Theme, json: bool, **facts: object) -> None:
-    """Write the figure into the files that were named, or NAME.svg, and say so."""
-    wanted = list(zip((".svg", ".png", ".gif", ".html"), files, strict=True))
-    written = []
-    for ending, file in wanted:
-        if file is not None and file.suffix.lower() != ending:
-            raise ConfigError(f"{ending[1:]}: got {file}; expected a file that ends in {ending}.")
-    if not any(files):
-        wanted = [(".svg", Path(f"{name}.svg"))]
-    for _, file in wanted:
-        if file is not None:
-            written.append(figure.save(file, None if theme is Theme.auto else theme.value))
-    if json:
-        size = {"width": round(figure.width), "height": round(figure.height), "frames": figure.frames}
-        emit({"title": figure.title, "text": figure.text, **size, **facts, "files": written})
-        return
-    screen = console()
-    say(screen, figure.title)
-    say(screen, figure.text)
-    for file in written:
-        say(screen, f"written: {file}")
+    found = _find(model, shape, assign)
+    return dataclasses.replace(subject(found.source, found.shape), name=found.name)

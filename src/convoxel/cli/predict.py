@@ -8,31 +8,31 @@ from typing import Annotated
 
 import typer
 
-from convoxel.cli.evaluate import Engine
-from convoxel.cli.meter import Meter
-from convoxel.cli.screen import console, duration, emit, limit_threads, say
+from convoxel.cli.options import Engine, EngineOption, Json, Run, Threads
+from convoxel.cli.progress import Meter
+from convoxel.cli.screen import Screen, duration, emit
 
 __all__ = ["predict"]
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
+    run: Run,
     input: Annotated[Path, typer.Option(help="Image file, or folder of images.")],
     output: Annotated[Path, typer.Option(help="File or folder to write: label maps, or a .csv/.json of classes.")],
-    engine: Annotated[Engine, typer.Option(help="What computes: our engine or PyTorch.")] = Engine.convoxel,
-    threads: Annotated[int | None, typer.Option(help="CPU threads (all).")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the files written as one JSON object.")] = False,
+    engine: EngineOption = Engine.convoxel,
+    threads: Threads = None,
+    json: Json = False,
 ) -> None:
     """Predict images with a trained network: label maps with the images' affine, or a table of classes."""
+    from convoxel.graph.threads import limit_threads
     from convoxel.train import predict as run_network
 
-    screen = console(json)
+    screen = Screen(json)
     begun = time.perf_counter()
     with limit_threads(threads), Meter(screen) as meter:
         files = run_network(run, input, output, engine=engine.value, on_progress=meter)
     seconds = time.perf_counter() - begun
     if json:
-        emit({"files": files, "seconds": seconds, "engine": engine.value})
-        return
+        return emit({"files": files, "seconds": seconds, "engine": engine.value})
     where = str(files[0]) if len(files) == 1 else f"{len(files)} files in {files[0].parent}"
-    say(screen, f"Wrote {where} in {duration(seconds)}.")
+    screen.say(f"Wrote {where} in {duration(seconds)}.")

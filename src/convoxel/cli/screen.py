@@ -2,65 +2,61 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["command_line", "console", "duration", "emit", "limit_threads", "number", "say", "table"]
+__all__ = ["Screen", "command_line", "duration", "emit", "milliseconds", "number", "percent", "plural", "times"]
 
 # Pipes and files have no width; 120 columns hold every table of ours uncut.
 _PLAIN_WIDTH = 120
 
 
-def console(json: bool = False) -> Console:
-    """Return the console for people: stdout, or stderr where stdout carries the JSON object."""
-    stream = sys.stderr if json else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else _PLAIN_WIDTH
-    return Console(file=stream, width=width, highlight=False)
+class Screen(Console):
+    """The console for people: stdout, or stderr where stdout carries the JSON object."""
+
+    def __init__(self, json: bool = False) -> None:
+        stream = sys.stderr if json else sys.stdout
+        width = None if stream.isatty() or "COLUMNS" in os.environ else _PLAIN_WIDTH
+        super().__init__(file=stream, width=width, highlight=False)
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """Print a line as it is: no markup in paths, no line breaks that a pipe did not ask for."""
+        self.print(Text(text, style=style), soft_wrap=True)
+
+    def table(self, headings: str, rows: Iterable[Sequence[object]]) -> None:
+        """Print a table; ``headings`` are separated by ``|``, those that start with ``>`` are right-aligned."""
+        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for heading in headings.split("|"):
+            right = heading.startswith(">")
+            drawn.add_column(heading.lstrip(">"), justify="right" if right else "left", overflow="fold")
+        for row in rows:
+            drawn.add_row(*(Text(str(cell)) for cell in row))
+        self.print(drawn)
 
 
-def say(screen: Console, text: str = "", style: str = "") -> None:
-    """Print a line as it is: no markup in paths, no line breaks that a pipe did not ask for."""
-    screen.print(Text(text, style=style), soft_wrap=True)
-
-
-def table(headings: str, rows: list[tuple[Any, ...]]) -> Table:
-    """Return a table; ``headings`` are separated by ``|``, those that start with ``>`` are right-aligned."""
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in headings.split("|"):
-        right = heading.startswith(">")
-        drawn.add_column(heading.lstrip(">"), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(str(cell)) for cell in row))
-    return drawn
-
-
-def emit(value: Any) -> None:
+def emit(value: object) -> None:
     """Print ``value`` as one JSON object on stdout; numbers that JSON does not know become null."""
     sys.stdout.write(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -70,6 +66,42 @@ def number(value: float | None, digits: int = 4) -> str:
     ('0.9123', '–')
     """
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def milliseconds(seconds: float | None, digits: int = 2) -> str:
+    """Return seconds as milliseconds with fixed digits, or a dash where there are none.
+
+    >>> milliseconds(0.0123), milliseconds(None)
+    ('12.30', '–')
+    """
+    return number(None if seconds is None else 1e3 * seconds, digits)
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Return a share in percent.
+
+    >>> percent(0.5), percent(0.1234, 1)
+    ('50 %', '12.3 %')
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def plural(count: int, word: str) -> str:
+    """Return a count with its word.
+
+    >>> plural(1, "thread"), plural(2, "thread")
+    ('1 thread', '2 threads')
+    """
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def times(sizes: Iterable[object], sign: str = "×") -> str:
+    """Return sizes as people write them.
+
+    >>> times((1, 3, 224, 224))
+    '1×3×224×224'
+    """
+    return sign.join(map(str, sizes))
 
 
 def duration(seconds: float | None) -> str:
@@ -96,32 +128,3 @@ def command_line(*words: object) -> str:
     "convoxel train --resume 'my run'"
     """
     return shlex.join(str(word) for word in words)
-
-
-@contextlib.contextmanager
-def limit_threads(threads: int | None) -> Iterator[None]:
-    """Let our engine and PyTorch use ``threads`` threads inside the block.
-
-    Raises:
-        ConfigError: ``threads`` is below 1.
-    """
-    if threads is None:
-        yield
-        return
-    if threads < 1:
-        from convoxel.errors import ConfigError
-
-        raise ConfigError(f"threads: got {threads}; expected at least 1. Leave --threads out to use all.")
-    import torch
-
-    engine, framework = os.environ.get("CONVOXEL_THREADS"), torch.get_num_threads()
-    os.environ["CONVOXEL_THREADS"] = str(threads)
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(framework)
-        if engine is None:
-            del os.environ["CONVOXEL_THREADS"]
-        else:
-            os.environ["CONVOXEL_THREADS"] = engine

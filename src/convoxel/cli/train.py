@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convoxel.cli.meter import Meter
-from convoxel.cli.screen import command_line, console, duration, emit, number, say, table
+from convoxel.cli.progress import Meter
+from convoxel.cli.screen import Screen, command_line, duration, emit, number
 from convoxel.errors import CheckpointError, ConfigError, ConvoxelError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from convoxel.train import RunResult, TrainConfig
 
 __all__ = ["finish", "train"]
@@ -79,12 +77,12 @@ def train(
     if force and resume is None:
         raise ConfigError("force: given without --resume; expected both. A new run needs a new --output.")
     made = _configure(entries, length, assign or [], config, output, resume)
-    screen = console(json)
+    screen = Screen(json)
     result = run(made, screen, resume=resume is not None, force=force)
     finish(made, result, screen, json)
 
 
-def run(config: TrainConfig, screen: Console, *, resume: bool, force: bool = False) -> RunResult:
+def run(config: TrainConfig, screen: Screen, *, resume: bool, force: bool = False) -> RunResult:
     """Train with a progress bar and return how it went."""
     from convoxel.train import fit
 
@@ -92,7 +90,7 @@ def run(config: TrainConfig, screen: Console, *, resume: bool, force: bool = Fal
         return fit(config, resume=resume, force=force, on_progress=meter)
 
 
-def finish(config: TrainConfig, result: RunResult, screen: Console, json: bool) -> None:
+def finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) -> None:
     """Print how a run went, write its report, and leave with the signal's code if one ended it."""
     metric = _METRIC[config.task]
     summary: dict[str, Any] = {
@@ -109,26 +107,26 @@ def finish(config: TrainConfig, result: RunResult, screen: Console, json: bool) 
     from convoxel.draw.report import write_report
 
     if result.interrupted:
-        say(screen, f"Stopped after {result.steps} steps; a checkpoint was saved in {result.path}.")
+        screen.say(f"Stopped after {result.steps} steps; a checkpoint was saved in {result.path}.")
         # The curves so far; what matters is saved already, so a report that fails must not hide how to go on.
         with contextlib.suppress(ConvoxelError):
             summary["report"] = str(write_report(result.path))
-            say(screen, f"Report so far: {summary['report']}")
-        say(screen, f"Go on with: {again}")
+            screen.say(f"Report so far: {summary['report']}")
+        screen.say(f"Go on with: {again}")
         if json:
             emit({**summary, "resume": again})
         raise typer.Exit(128 + (result.signal or 2))
     with contextlib.suppress(OSError, ValueError, KeyError):
         summary["weights"] = read_json((result.path / "weights.json").read_text(encoding="utf-8"))["summary"]
-        say(screen, f"Started from {summary['weights']}.")
+        screen.say(f"Started from {summary['weights']}.")
     rows = [(name, number(value)) for name, value in summary["per_class"].items()]
-    say(screen, f"Best on the validation part: {metric} {number(result.best_metric)}", "bold")
-    screen.print(table(f"class|>{metric}", rows))
-    say(screen, f"Trained {duration(result.seconds)}, {result.steps} steps. The run lies in {result.path}")
+    screen.say(f"Best on the validation part: {metric} {number(result.best_metric)}", "bold")
+    screen.table(f"class|>{metric}", rows)
+    screen.say(f"Trained {duration(result.seconds)}, {result.steps} steps. The run lies in {result.path}")
     summary["report"] = str(write_report(result.path))
-    say(screen, f"Report: {summary['report']}")
+    screen.say(f"Report: {summary['report']}")
     target = "labels" if config.task == "segment" else "classes.csv"
-    say(screen, f"Predict: {command_line('convoxel', 'predict', result.path, '--input')} IMAGES --output {target}")
+    screen.say(f"Predict: {command_line('convoxel', 'predict', result.path, '--input')} IMAGES --output {target}")
     if json:
         emit(summary)
 

@@ -9,7 +9,7 @@ Nothing is resampled, reoriented or resized here; nothing is read through pickle
 """
 
 from convoxel.data.data_set import DataSet, Entry, Intensity, Sample, Split
-from convoxel.data.data_source import check, load
+from convoxel.data.data_source import check, guess_task, load
 from convoxel.data.image_file import read_image
 from convoxel.data.image_output import write_image, write_label
 from convoxel.files.fault import Problem
@@ -22,6 +22,7 @@ __all__ = [
     "Sample",
     "Split",
     "check",
+    "guess_task",
     "load",
     "read_image",
     "write_image",

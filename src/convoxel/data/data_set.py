@@ -190,6 +190,32 @@ class DataSet:
             digest.update(repr((os.fsencode(name), size, content.hexdigest())).encode())
         return digest.hexdigest()
 
+    @property
+    def parts(self) -> dict[str, Split]:
+        """The parts by name: train, validation, and test where the source has it."""
+        parts = {"train": self.train, "validation": self.validation}
+        return parts if self.test is None else {**parts, "test": self.test}
+
+    def class_of(self, entry: Entry) -> str | None:
+        """Return the name of a sample's class; None where a label map has several."""
+        return None if entry.label is None else self.classes[entry.label]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything but the pixels: classes, spacing, fingerprint, and the samples of every part."""
+        return {
+            **{name: getattr(self, name) for name in ("name", "task", "dims", "channels")},
+            "classes": list(self.classes),
+            "spacing_mm": self.spacing_mm,
+            "fingerprint": self.fingerprint,
+            "parts": {
+                name: [
+                    {"name": e.name, "shape": list(e.shape), "spacing_mm": e.spacing_mm, "class": self.class_of(e)}
+                    for e in part.entries
+                ]
+                for name, part in self.parts.items()
+            },
+        }
+
     @cached_property
     def spacing_mm(self) -> tuple[float, ...] | None:
         """Median voxel spacing along each axis in mm; None where the format has none."""
@@ -218,7 +244,7 @@ class DataSet:
         Raises:
             DataError: the data set has no such part.
         """
-        parts = {"train": self.train, "validation": self.validation, **({"test": self.test} if self.test else {})}
+        parts = self.parts
         if name == "all":
             return Split(tuple(entry for part in parts.values() for entry in part.entries), self.train.cache)
         if not parts.get(name):

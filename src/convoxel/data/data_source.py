@@ -15,7 +15,7 @@ from convoxel.data.segmentation import open_segmentation
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import ErrorCollector, Problem, fault, shown
 
-__all__ = ["check", "load"]
+__all__ = ["check", "guess_task", "load"]
 
 TASKS = ("segment", "classify")
 
@@ -59,6 +59,15 @@ def load(
     errors = ErrorCollector(strict=bad == "stop")
     found = _open(source, task, validation, gap, seed, errors)
     return found if bad == "stop" else _without_broken(found, errors)
+
+
+def guess_task(source: str | os.PathLike[str]) -> str:
+    """Return "segment" where there are images/ and labels/ or a bundled set says so, else "classify"."""
+    if source in BUNDLED:
+        return BUNDLED[str(source)]
+    folders = [Path(source), *(Path(source) / name for name in ("train", "training"))]
+    paired = any((folder / "images").is_dir() or (folder / "labels").is_dir() for folder in folders)
+    return "segment" if paired else "classify"
 
 
 def check(source: str | os.PathLike[str], task: str) -> list[Problem]:

@@ -67,18 +67,18 @@ class Figure(Scene):
             return self
         return dataclasses.replace(self, shapes=(Group(self.shapes).at(frame),), frames=1, rest=0)
 
-    def strip(self, frames: Sequence[int] | None = None, columns: int | None = None) -> Figure:
-        """Return frames side by side as one still figure; six of them, evenly spread, unless told.
+    def strip(self, frames: Sequence[int] | int = 6, columns: int | None = None) -> Figure:
+        """Return frames side by side as one still figure.
 
         Args:
-            frames: which.
+            frames: numbers of the frames, or how many, evenly spread (default 6).
             columns: how many in a row; up to three unless told.
 
         Raises:
             ConfigError: there is no such frame, or none is asked for.
         """
-        if frames is None:
-            few = min(self.frames, 6)
+        if isinstance(frames, int):
+            few = min(self.frames, frames)
             frames = [round(index * (self.frames - 1) / max(few - 1, 1)) for index in range(few)]
         if not frames:
             raise ConfigError("frames is empty; give at least one number of a frame.")

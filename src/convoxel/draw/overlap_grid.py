@@ -28,7 +28,7 @@ _SLICE = 18.0  # between the slices of a volume
 def overlap(
     kernel: int | Sequence[int],
     stride: int = 2,
-    padding: str | int = "none",
+    padding: str | int | Sequence[tuple[int, int]] = "none",
     *,
     size: int | Sequence[int] = (6, 6),
     dilation: int = 1,

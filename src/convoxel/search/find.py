@@ -53,6 +53,23 @@ class Findings:
         return self.measured + self.refused == len(self.space)
 
     @property
+    def trained(self) -> bool:
+        """Whether the quality of the front is known."""
+        return any(each.quality is not None for each in self.front)
+
+    @property
+    def front_options(self) -> list[dict[str, Any]]:
+        """All options of each network on the front."""
+        return [{**each.fixed, **each.options} for each in self.front]
+
+    def with_quality(self, qualities: Sequence[float]) -> Findings:
+        """Return the findings with the quality of each network on the front, in its order."""
+        front = tuple(
+            dataclasses.replace(each, quality=quality) for each, quality in zip(self.front, qualities, strict=True)
+        )
+        return dataclasses.replace(self, front=front, inside=(*front, *self.inside[len(front) :]))
+
+    @property
     def best(self) -> Candidate:
         """The best of the front: by quality where it is known, else the one with the most parameters."""
         return max(self.front, key=lambda each: (each.quality or 0.0, each.params))

@@ -10,7 +10,7 @@ from convoxel.models import entry
 from convoxel.search.candidate import Candidate, measure
 from convoxel.search.space import SIZE
 
-__all__ = ["Scale", "compound", "scales"]
+__all__ = ["Scale", "compound", "list_scales", "scaled_options", "scales"]
 
 
 class Scale(NamedTuple):
@@ -40,6 +40,39 @@ def compound(phi: float, *, depth: float = 1.2, width: float = 1.1, resolution: 
     if min(depth, width, resolution) <= 0:
         raise ConfigError(f"compound: bases are {depth}, {width} and {resolution}; expected numbers above 0.")
     return Scale(width**phi, depth**phi, resolution**phi)
+
+
+def list_scales(
+    *,
+    width: Sequence[float] = (),
+    depth: Sequence[float] = (),
+    resolution: Sequence[float] = (),
+    phi: Sequence[float] = (),
+    fixed_size: bool = False,
+) -> list[Scale]:
+    """Return scales by one factor at a time, and compound scales, each once; a usual row of widths without any.
+
+    Args:
+        width, depth, resolution: factors.
+        phi: exponents of :func:`compound`.
+        fixed_size: whether images keep their size, so that compound scales leave the resolution at 1.
+
+    Raises:
+        ConfigError: a factor is not above 0 or is beyond 1000.
+
+    >>> list_scales(width=(0.5,), phi=(0, 0))
+    [Scale(width=0.5, depth=1.0, resolution=1.0), Scale(width=1.0, depth=1.0, resolution=1.0)]
+    """
+    found = [Scale(width=value) for value in width]
+    found += [Scale(depth=value) for value in depth]
+    found += [Scale(resolution=value) for value in resolution]
+    together = map(compound, phi)
+    found += [scale._replace(resolution=1.0) if fixed_size else scale for scale in together]
+    for scale in found:
+        for name, value in scale._asdict().items():
+            if not 0 < value <= 1000:
+                raise ConfigError(f"{name}: got {value:g}; expected a factor above 0 and up to 1000, such as 0.5.")
+    return list(dict.fromkeys(found)) or [Scale(width=value) for value in (0.25, 0.5, 1.0)]
 
 
 def scales(

@@ -1,0 +1,82 @@
+"""This machine and the engine on it: measured limits, caches, algorithms, and the choice for typical layers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+from convoxel import native
+from convoxel.bench.layer import parse_layer
+from convoxel.bench.layer_bench import find_candidates
+
+__all__ = ["describe_engine"]
+
+_PACKAGES = ("numpy", "torch", "monai", "onnx", "onnxruntime", "openvino")
+# A layer of every kind that networks are made of, as `convoxel bench layers` writes them.
+_TYPICAL = (
+    ("first layer", "– 2 3x224 64 k7 s2"),
+    ("first layer in 3-D", "– 3 1x64 32 k3"),
+    ("3×3, large map", "– 2 64x224 64 k3"),
+    ("3×3", "– 2 128x56 128 k3"),
+    ("3×3, deep", "– 2 512x14 512 k3"),
+    ("3×3, stride 2", "– 2 128x56 256 k3 s2"),
+    ("1×7", "– 2 192x17 192 k1x7"),
+    ("1×1", "– 2 256x28 512 k1"),
+    ("3×3 depthwise", "– 2 192x28 192 k3 g192"),
+    ("7×7 depthwise", "– 2 96x56 96 k7 g96"),
+    ("3×3×3", "– 3 32x64 32 k3"),
+    ("3×3×3, deep", "– 3 256x8 256 k3"),
+    ("3×3×3 depthwise", "– 3 32x32 32 k3 g32"),
+    ("2×2×2 transposed", "– 3 64x32 32 k2 s2 t"),
+    ("1-D", "– 1 64x4096 64 k3"),
+    ("fully connected", "– 2 4096x1 1000 k1"),
+)
+
+
+def describe_engine(threads: int | None = None) -> dict[str, Any]:
+    """Return the build, the processor and its measured limits, algorithms, choices, and the tuning cache.
+
+    Args:
+        threads: number of CPU threads (default: all).
+    """
+    build = native.build_info()
+    count = build["threads"] if threads is None else threads
+    # The largest of three: other programs only ever take away.
+    ceiling = {str(n): max(native.measure_ceiling(n, rounds=500_000) for _ in range(3)) for n in sorted({1, count})}
+    return {
+        **build,
+        "threads": count,
+        "caches": native.caches(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "ceiling_flops": ceiling,
+        "bandwidth_bytes_per_s": native.measure_bandwidth(count),
+        "algorithms": native.algorithms(),
+        "choices": [_choice(name, line, count) for name, line in _TYPICAL],
+        "tuning": {
+            "folder": native.cache_folder(),
+            "winners": native.remembered_count(),
+            "winners_here": len(native.known_winners(count)),
+        },
+    }
+
+
+def _choice(name: str, line: str, threads: int) -> dict[str, Any]:
+    """Return the algorithms for one layer, the chosen one first, with their costs relative to it."""
+    layer = parse_layer(line)
+    found = find_candidates(layer, threads)
+    return {
+        "name": name,
+        "layer": layer.text,
+        "gflop": layer.gflop,
+        "algorithm": found[0][0],
+        "candidates": [{"name": each, "cost": cost / found[0][1]} for each, cost in found],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

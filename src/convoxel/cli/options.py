@@ -1,0 +1,121 @@
+"""What commands share: how one is registered, and the arguments and options that several have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from convoxel.errors import ConfigError
+
+__all__ = [
+    "Algorithm",
+    "Assign",
+    "Data",
+    "Engine",
+    "EngineOption",
+    "Epochs",
+    "Json",
+    "Network",
+    "Plot",
+    "Precision",
+    "PrecisionOption",
+    "Run",
+    "Shape",
+    "Task",
+    "Threads",
+    "Timed",
+    "Which",
+    "WhichOption",
+    "check_figure",
+    "command",
+]
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+def command(app: typer.Typer, example: str, name: str | None = None) -> Callable[[_Function], _Function]:
+    """Register a function as a command of ``app`` whose help shows an example.
+
+    Paragraphs of the docstring become single lines, so that the terminal breaks them and not the source.
+    """
+
+    def register(function: _Function) -> _Function:
+        paragraphs = [" ".join(text.split()) for text in (function.__doc__ or "").split("\n\n")]
+        app.command(name=name, help="\n\n".join(paragraphs), epilog=f"Example: {example}")(function)
+        return function
+
+    return register
+
+
+class Engine(str, Enum):
+    """The engine that computes."""
+
+    convoxel = "convoxel"
+    torch = "torch"
+
+
+class Which(str, Enum):
+    """A checkpoint of a run."""
+
+    best = "best"
+    last = "last"
+
+
+class Precision(str, Enum):
+    """The digits of products."""
+
+    float32 = "float32"
+    high = "high"
+
+
+class Task(str, Enum):
+    """The task of a network."""
+
+    segment = "segment"
+    classify = "classify"
+
+
+Network = Annotated[
+    str,
+    typer.Argument(metavar="NETWORK", help="Name of `convoxel models`, folder of a run, or .onnx or .cvx file."),
+]
+Algorithm = Annotated[str, typer.Option(help="Algorithm of every convolution; `convoxel info` lists them.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="float32, or high: products of 16 binary digits where they are faster.")
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")]
+Shape = Annotated[str | None, typer.Option(help="Input shape, such as 1,3,224,224 (default: a usual one).")]
+Assign = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Option of the network, such as levels=2; may be repeated."),
+]
+Data = Annotated[
+    str | None, typer.Option(metavar="DIR|NAME", help="Labelled images to train on, as `convoxel data` names them.")
+]
+Epochs = Annotated[int, typer.Option(min=1, help="Epochs of each training, with --data.")]
+EngineOption = Annotated[Engine, typer.Option("--engine", help="Engine that computes the network.")]
+WhichOption = Annotated[Which, typer.Option("--which", help="Checkpoint of the run.")]
+Threads = Annotated[int | None, typer.Option(help="Number of CPU threads (default: all).")]
+Timed = Annotated[bool, typer.Option("--time/--no-time", help="Measure the time of a run on our engine.")]
+Plot = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Draw a figure into this .svg, .png or .html file too.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def check_figure(name: str, path: Path | None) -> None:
+    """Refuse a figure that could not be written, before anything is computed for it.
+
+    Raises:
+        ConfigError: its ending is none of a figure's, or its folder does not exist.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in (".svg", ".png", ".html"):
+        raise ConfigError(f"{name}: {path.name!r} ends in {path.suffix!r}; expected .svg, .png or .html.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{name}: the folder of {path} does not exist. Create it first, or give another --{name}.")

@@ -1,0 +1,237 @@
+"""Values as people type them: shapes, sizes, amounts, ranges, paddings, and lists of options."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+from collections.abc import Iterable, Sequence
+
+from convoxel.errors import ConfigError
+
+__all__ = [
+    "Value",
+    "parse_amount",
+    "parse_factors",
+    "parse_options",
+    "parse_padding",
+    "parse_paddings",
+    "parse_range",
+    "parse_shape",
+    "parse_sizes",
+    "parse_values",
+    "split_words",
+]
+
+Value = int | float | str | bool | None | list[object] | tuple[object, ...]
+Pair = tuple[int, int]
+
+_POWERS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_WORDS = {"true": True, "false": False, "null": None}
+_MOST = 1 << 16
+
+
+def split_words(given: Iterable[str] | None) -> list[str]:
+    """Return words that are separated by commas or given one by one.
+
+    >>> split_words(["vgg16,unet2d", "alexnet"])
+    ['vgg16', 'unet2d', 'alexnet']
+    """
+    return [word.strip() for words in given or () for word in words.split(",") if word.strip()]
+
+
+def parse_sizes(
+    name: str, text: str, least: int = 1, most: int | None = None, count: tuple[int, int] | None = None
+) -> tuple[int, ...]:
+    """Return whole numbers that are separated by commas, × or spaces.
+
+    Args:
+        name: the option, for the message.
+        text: what was typed.
+        least, most: bounds of each number.
+        count: bounds of how many there may be.
+
+    Raises:
+        ConfigError: a word is no such number, or there are too few or too many.
+
+    >>> parse_sizes("size", "128x128x64"), parse_sizes("at", "(0, 7)", least=0)
+    ((128, 128, 64), (0, 7))
+    """
+    words = re.split(r"[,x×\s]+", text.strip("() "))
+    sizes = tuple(int(word) for word in words if word.isascii() and word.isdecimal())
+    fits = len(sizes) == len(words) and all(least <= size <= (most or size) for size in sizes)
+    if not fits or (count is not None and not count[0] <= len(sizes) <= count[1]):
+        many = "" if count is None else f"{count[0]} to {count[1]} " if count[0] < count[1] else f"{count[0]} "
+        bounds = f"from {least} on" if most is None else f"from {least} to {most}"
+        raise ConfigError(f"{name}: got {text!r}; expected {many}whole numbers {bounds}, such as {_example(count)}.")
+    return sizes
+
+
+def _example(count: tuple[int, int] | None) -> str:
+    return "3 or 3,5" if count is None or count[0] < 2 else "x".join(["4"] * count[0])
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """Return the shape of an input; None for None.
+
+    Raises:
+        ConfigError: it is no list of three to five sizes.
+
+    >>> parse_shape("1,3,224,224"), parse_shape("1x1x64x64x64")
+    ((1, 3, 224, 224), (1, 1, 64, 64, 64))
+    """
+    if text is None:
+        return None
+    with contextlib.suppress(ConfigError):
+        return parse_sizes("shape", text, count=(3, 5))
+    raise ConfigError(f"shape: got {text!r}; expected n,channels,*sizes, such as 1,3,224,224.")
+
+
+def parse_range(name: str, text: str | None) -> list[int] | None:
+    """Return the numbers of ``3``, ``1,3,5`` or ``1..7``; None for None.
+
+    Raises:
+        ConfigError: it is none of these, or a number is below 1.
+
+    >>> parse_range("kernel", "1..4"), parse_range("kernel", "3,5")
+    ([1, 2, 3, 4], [3, 5])
+    """
+    if text is None:
+        return None
+    first, dots, last = text.partition("..")
+    found: list[int] = []
+    with contextlib.suppress(ValueError):
+        found = list(range(int(first), int(last) + 1)) if dots else [int(part) for part in text.split(",")]
+    if not found or min(found) < 1 or max(found) > _MOST:
+        raise ConfigError(f"{name}: got {text!r}; expected numbers of at least 1, such as 3, 1,3,5 or 1..7.")
+    return found
+
+
+def parse_padding(text: str, axes: int) -> str | tuple[Pair, ...]:
+    """Return a word, which the layer must know, or a pair (before, after) for each axis.
+
+    Raises:
+        ConfigError: it is no word, and not ``1``, ``1x2`` or ``1:0``.
+
+    >>> parse_padding("same", 2), parse_padding("1x0:2", 2)
+    ('same', ((1, 1), (0, 2)))
+    """
+    if re.fullmatch(r"[a-z]+", text):
+        return text
+    found = [re.fullmatch(r"(-?\d+)(?::(-?\d+))?", word) for word in re.split(r"[,x×]", text.strip())]
+    pairs = [(int(each[1]), int(each[2] or each[1])) for each in found if each]
+    if len(pairs) < len(found):
+        raise ConfigError(f"padding: got {text!r}; expected a word such as same, or numbers: 1, 1x2, 1:0.")
+    return tuple(pairs * axes if len(pairs) == 1 else pairs)
+
+
+def parse_paddings(text: str | None, known: Sequence[str]) -> list[str | Pair | list[int] | None]:
+    """Return paddings to try: words of ``known``, pairs, and all single numbers together; [None] for None.
+
+    Raises:
+        ConfigError: a part is none of these.
+
+    >>> parse_paddings("same,0..2,1:2", ["same"])
+    ['same', (1, 2), [0, 1, 2]]
+    """
+    if text is None:
+        return [None]
+    found: list[str | Pair | list[int] | None] = []
+    numbers: list[int] = []
+    for part in text.split(","):
+        if part in known:
+            found.append(part)
+        elif match := re.fullmatch(r"(-?\d+):(-?\d+)", part):
+            found.append((int(match[1]), int(match[2])))
+        elif match := re.fullmatch(r"(-?\d+)(?:\.\.(\d+))?", part):
+            numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+        else:
+            expected = f"a number, 1:2 (before, after), 0..3 or one of {', '.join(known)}"
+            raise ConfigError(f"padding: got {part!r}; expected {expected}.")
+    return [*found, *([numbers] if numbers else [])]
+
+
+def parse_amount(name: str, text: str | None) -> float | None:
+    """Return a count or a number of bytes; None for None.
+
+    Raises:
+        ConfigError: it is no such number, or not above 0.
+
+    >>> [parse_amount("max-memory", text) for text in ("1.5M", "64 MiB", "100kB")]
+    [1500000.0, 67108864.0, 100000.0]
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*(|k|m|g|t|ki|mi|gi)b?\s*", text.lower())
+    value = float(found[1]) * _POWERS[found[2]] if found else 0.0
+    if value <= 0:
+        raise ConfigError(f"{name}: got {text!r}; expected a number above 0, such as 500k, 1.5M or 64MiB.")
+    return value
+
+
+def parse_factors(name: str, text: str | None) -> tuple[float, ...]:
+    """Return numbers with fractions; () for None.
+
+    Raises:
+        ConfigError: one is no number.
+
+    >>> parse_factors("width", "0.25, 1")
+    (0.25, 1.0)
+    """
+    try:
+        return () if text is None else tuple(float(word) for word in re.split(r"[,\s]+", text.strip()))
+    except ValueError:
+        raise ConfigError(f"{name}: got {text!r}; expected numbers, such as 0.25,0.5,1.") from None
+
+
+def parse_options(assignments: Iterable[str] | None) -> dict[str, Value]:
+    """Return the options that ``name=value`` texts state; numbers become numbers.
+
+    Raises:
+        ConfigError: an entry has no name or no ``=``.
+
+    >>> parse_options(["levels=2", "norm=none", "width=0.5", "strides=[(1, 2, 2), 2]"])
+    {'levels': 2, 'norm': 'none', 'width': 0.5, 'strides': [(1, 2, 2), 2]}
+    """
+    found: dict[str, Value] = {}
+    for assignment in assignments or ():
+        name, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals or not name:
+            raise ConfigError(f"set: got {assignment!r}; expected name=value, such as levels=2.")
+        found[name] = _parse_value(text)
+    return found
+
+
+def parse_values(assignments: Iterable[str] | None) -> dict[str, tuple[Value, ...]]:
+    """Return the values that ``name=value,value`` texts list; numbers become numbers.
+
+    Raises:
+        ConfigError: an entry has no name or no values, or a name comes twice.
+
+    >>> parse_values(["levels=2,3", "norm=batch,none"])
+    {'levels': (2, 3), 'norm': ('batch', 'none')}
+    """
+    found: dict[str, tuple[Value, ...]] = {}
+    for assignment in assignments or ():
+        name, _, text = (part.strip() for part in assignment.partition("="))
+        # A comma within brackets belongs to one value: strides=(1, 2, 2),2.
+        words = [word.strip() for word in re.split(r",(?![^(\[]*[)\]])", text)]
+        if not name or not all(words):
+            raise ConfigError(f"vary: got {assignment!r}; expected name=value,value, such as levels=2,3,4.")
+        if name in found:
+            raise ConfigError(f"vary: {name} came twice; expected all its values at once: --vary {name}={text},….")
+        found[name] = tuple(map(_parse_value, words))
+    return found
+
+
+def _parse_value(text: str) -> Value:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if text.startswith(("[", "(")):
+        with contextlib.suppress(ValueError, SyntaxError):
+            found: list[object] | tuple[object, ...] = ast.literal_eval(text)
+            return found
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
