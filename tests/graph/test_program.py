@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from convoxel.arithmetic.size_search import nearest_sizes
 from convoxel.errors import ConfigError, GraphError, ShapeError, UnsupportedError
 from convoxel.graph.compile import compile
-from convoxel.graph.run.nearest_sizes import nearest_sizes
 from convoxel.graph.run.program import Program
 
 

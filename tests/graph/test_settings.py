@@ -203,6 +203,9 @@ def test_the_recorded_graph_takes_no_second_copy_of_the_weights(program: Program
         assert [node.operator for node in recorded.nodes].count("batch_norm") == 1
         large = [array for array in recorded.constants.values() if array.size > 16]
         assert large and all(isinstance(array, ShapeOnly) for array in large)
+        assert recorded.parameters == {
+            "0.weight": 128 * 16 * 9, "0.bias": 128, "1.weight": 128, "1.bias": 128, "3.weight": 16 * 128, "3.bias": 16,
+        }  # fmt: skip
     assert str(fresh.recorded) == str(program.recorded)
 
 

@@ -1,8 +1,8 @@
 """``torch.compile(model, backend="convoxel")``: each piece that PyTorch records becomes a program.
 
-PyTorch calls ``convoxel_backend`` for every piece between graph breaks, and again when sizes or modes change. Where
-gradients are recorded, or the piece changes its own state (training), the piece runs in PyTorch as it is. A program
-keeps its own copy of the weights; when the weights have changed since, it is made anew.
+PyTorch calls ``convoxel_backend`` for every piece between graph breaks, and again when sizes or modes change. A piece
+that records gradients or changes its own state (training) runs in PyTorch. A program keeps its own copy of the weights
+and is made again when the weights have changed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,10 +21,21 @@ from convoxel.graph.run.program import Program
 
 __all__ = ["convoxel_backend"]
 
+
+class _Axis(NamedTuple):
+    """The length of an axis of one of the tensors."""
+
+    tensor: int
+    axis: int
+
+
+_Slot = torch.Tensor | int | _Axis
+"""The source of an input's value: a weight, the number of a tensor, or an axis of one."""
+
 _SHORT = 65536  # elements of a buffer that is compared by its contents
 
 
-def convoxel_backend(piece: torch.fx.GraphModule, examples: Sequence[Any], **options: Any) -> Callable[..., Any]:
+def convoxel_backend(piece: torch.fx.GraphModule, examples: Sequence[object], **options: Any) -> Callable[..., Any]:
     """Return a function that runs ``piece``, for ``torch.compile``; found by its entry point ``convoxel``.
 
     Args:
@@ -50,18 +61,18 @@ def convoxel_backend(piece: torch.fx.GraphModule, examples: Sequence[Any], **opt
     # What the placeholders stand for has symbols as sizes; the examples have this call's numbers.
     symbolic = [node.meta.get("example_value", x) for node, x in zip(placeholders, examples, strict=True)]
     slots = _slots(weights, symbolic)
-    return piece.forward if slots is None else _Piece(piece, weights, slots, given.get("threads"))
+    return piece.forward if slots is None else _Piece(piece, slots, given.get("threads"))
 
 
-def _is_weight(node: Any, example: Any) -> bool:
-    """Whether an input is a parameter or buffer, which stays from call to call."""
+def _is_weight(node: torch.fx.Node, example: object) -> bool:
+    """Return whether an input is a parameter or buffer, which stays from call to call."""
     if isinstance(example, torch.nn.Parameter):
         return True
     return bool(node.meta.get("tensor_dict", {}).get("_dynamo_static_input_type"))
 
 
 def _changes_state(piece: torch.fx.GraphModule) -> bool:
-    """Whether the piece draws random numbers or updates statistics: whatever is called with training=True."""
+    """Return whether the piece draws random numbers or updates statistics: calls with ``training=True``."""
     for node in piece.graph.nodes:
         if node.op != "call_function":
             continue
@@ -80,57 +91,53 @@ def _changes_state(piece: torch.fx.GraphModule) -> bool:
 class _Frozen(torch.nn.Module):
     """A piece with its weights inside, whose only inputs are tensors."""
 
-    def __init__(self, piece: torch.fx.GraphModule, slots: Sequence[Any]) -> None:
+    def __init__(self, piece: torch.fx.GraphModule, slots: Sequence[_Slot]) -> None:
         super().__init__()
         self.piece = piece
-        self.slots = slots  # per input: ("tensor", index), ("size", index, axis), or a weight's name
+        self.slots = slots
         for number, slot in enumerate(slots):
             if isinstance(slot, torch.Tensor):
                 self.register_buffer(f"weight_{number}", slot.detach())
 
     def forward(self, *tensors: torch.Tensor) -> Any:
-        arguments = []
+        arguments: list[object] = []
         for number, slot in enumerate(self.slots):
             if isinstance(slot, torch.Tensor):
                 arguments.append(getattr(self, f"weight_{number}"))
-            elif slot[0] == "size":
-                arguments.append(tensors[slot[1]].shape[slot[2]])
+            elif isinstance(slot, _Axis):
+                arguments.append(tensors[slot.tensor].shape[slot.axis])
             else:
-                arguments.append(tensors[slot[1]])
+                arguments.append(tensors[slot])
         return self.piece(*arguments)
 
 
 class _Piece:
     """Runs a piece as a program, made at the first call and whenever its weights have changed."""
 
-    def __init__(self, piece: torch.fx.GraphModule, weights: list[bool], slots: list[Any], threads: int | None) -> None:
-        self._piece, self._weights, self._slots, self._threads = piece, weights, slots, threads
+    def __init__(self, piece: torch.fx.GraphModule, slots: Sequence[int | _Axis | None], threads: int | None) -> None:
+        self._piece, self._slots, self._threads = piece, slots, threads  # a weight's slot is None
         self._lock = threading.Lock()
         self._program: Program | None = None
-        self._stamp: tuple[Any, ...] = ()
+        self._stamp: tuple[object, ...] = ()
         self._fallen = False
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: torch.Tensor | int) -> Any:
         if self._fallen:
             return self._piece.forward(*inputs)
-        tensors = [
-            x for x, weight in zip(inputs, self._weights, strict=True) if isinstance(x, torch.Tensor) and not weight
-        ]
+        pairs = list(zip(inputs, self._slots, strict=True))
+        tensors = [x for x, slot in pairs if isinstance(x, torch.Tensor) and slot is not None]
         try:
-            return self._ready(inputs, tensors)(*tensors)
+            return self._ready([x if slot is None else slot for x, slot in pairs], tensors)(*tensors)
         except ConvoxelError as reason:
             self._fallen = True
             warnings.warn(f"torch.compile: a piece of the model runs in PyTorch: {reason}", UserWarning, stacklevel=2)
             return self._piece.forward(*inputs)
 
-    def _ready(self, inputs: Sequence[Any], tensors: list[torch.Tensor]) -> Program:
-        held = [x for x, weight in zip(inputs, self._weights, strict=True) if weight]
-        stamp = tuple(map(_state, held))
+    def _ready(self, slots: Sequence[_Slot], tensors: list[torch.Tensor]) -> Program:
+        """Return the program for the present weights among ``slots``."""
+        stamp = tuple(_state(slot) for slot in slots if isinstance(slot, torch.Tensor))
         with self._lock:
             if self._program is None or stamp != self._stamp:
-                slots = [
-                    x if weight else slot for x, weight, slot in zip(inputs, self._weights, self._slots, strict=True)
-                ]
                 imported = read(_Frozen(self._piece, slots), [x.detach() for x in tensors])
                 self._program = Program.from_graph(
                     imported.graph, imported.structure, threads=self._threads, precision=matmul_precision()
@@ -139,8 +146,8 @@ class _Piece:
             return self._program
 
 
-def _state(weight: torch.Tensor) -> tuple[Any, ...]:
-    """Return what tells whether a weight has changed.
+def _state(weight: torch.Tensor) -> tuple[object, ...]:
+    """Return a value that differs once a weight has changed.
 
     Training updates running statistics without counting it as a write, so buffers, which are short, are compared.
     """
@@ -150,22 +157,22 @@ def _state(weight: torch.Tensor) -> tuple[Any, ...]:
     return (*known, hash(weight.detach().contiguous().numpy().tobytes()))
 
 
-def _slots(weights: list[bool], examples: list[Any]) -> list[Any] | None:
-    """Return for each input where its value comes from, None if a size is no tensor's axis."""
+def _slots(weights: Sequence[bool], examples: Sequence[object]) -> list[int | _Axis | None] | None:
+    """Return the slot of every input, None for weights; None altogether if a size is no tensor's axis."""
     tensors = [x for x, weight in zip(examples, weights, strict=True) if isinstance(x, torch.Tensor) and not weight]
     places = {
-        str(size): ("size", number, axis)
+        str(size): _Axis(number, axis)
         for number, tensor in reversed(list(enumerate(tensors)))
         for axis, size in enumerate(tensor.shape)
         if isinstance(size, torch.SymInt)
     }
-    slots: list[Any] = []
+    slots: list[int | _Axis | None] = []
     count = 0
     for x, weight in zip(examples, weights, strict=True):
         if weight:
-            slots.append("weight")
+            slots.append(None)
         elif isinstance(x, torch.Tensor):
-            slots.append(("tensor", count))
+            slots.append(count)
             count += 1
         elif str(x) in places:
             slots.append(places[str(x)])

@@ -1,4 +1,4 @@
-"""The way from a PyTorch module to a program, in one call."""
+"""From a PyTorch module to a program, in one call."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def compile(
         precision=precision or matmul_precision(),
     )
     arrays = [example.numpy() for example in examples]
-    program.prepare(*arrays)  # whatever does not fit is refused here, not at the first call
+    program.prepare(*arrays)  # sizes that do not fit are refused here, not at the first call
     if tune:
         program = program.tuned(*arrays, on_progress=on_progress)
     if verify:

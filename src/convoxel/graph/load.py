@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from convoxel.errors import ConfigError, GraphError
+from convoxel.graph.operators.host import Array
 from convoxel.graph.read.reader import NeedsValue
 from convoxel.graph.run.program import Program
 from convoxel.graph.specialised import Specialised
@@ -70,7 +69,7 @@ def from_onnx(
         raise GraphError(f"load: reading ONNX needs the onnx package ({reason}); pip install convoxel[onnx]") from None
     model = open_model(source)
 
-    def make(values: Mapping[str, NDArray[Any]]) -> Program:
+    def make(values: Mapping[str, Array]) -> Program:
         graph, structure = read(model, values)
         with explained(lambda: "the model"):
             return Program.from_graph(graph, structure, threads=threads, algorithm=algorithm, precision=precision)

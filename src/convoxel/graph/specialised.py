@@ -1,4 +1,4 @@
-"""Networks some of whose inputs are sizes: ``Reshape`` to a shape that the caller gives, ``Resize`` to sizes.
+"""Networks with sizes among their inputs: ``Reshape`` to a shape that the caller gives, ``Resize`` to sizes.
 
 Such a network is a different graph for every value of those inputs. One program for each value is kept.
 """
@@ -6,12 +6,13 @@ Such a network is a different graph for every value of those inputs. One program
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convoxel.errors import ShapeError, UnsupportedError
+from convoxel.graph.operators.host import Array
 from convoxel.graph.read.reader import NeedsValue
 from convoxel.graph.run.execution import Memory
 from convoxel.graph.run.lru_cache import LruCache
@@ -31,7 +32,7 @@ class Specialised:
         self,
         inputs: Sequence[str],
         decisive: frozenset[str],
-        make: Callable[[Mapping[str, NDArray[Any]]], Program],
+        make: Callable[[Mapping[str, Array]], Program],
     ) -> None:
         self._inputs = tuple(inputs)
         self._decisive = decisive
@@ -41,39 +42,39 @@ class Specialised:
     def __repr__(self) -> str:
         return f"Specialised({', '.join(self._inputs)}; sizes depend on {', '.join(sorted(self._decisive))})"
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: object) -> Any:
         """Return the network's results; see ``Program``."""
         program, rest = self._chosen(inputs)
         return program(*rest)
 
-    def prepare(self, *inputs: Any) -> None:
+    def prepare(self, *inputs: object) -> None:
         """Make and plan the program for these values and sizes."""
         program, rest = self._chosen(inputs)
         program.prepare(*rest)
 
-    def profile(self, *inputs: Any) -> list[ProfileRow]:
+    def profile(self, *inputs: object) -> list[ProfileRow]:
         """Return one row per step; see ``Program``."""
         program, rest = self._chosen(inputs)
         return program.profile(*rest)
 
-    def explain(self, *inputs: Any) -> str:
+    def explain(self, *inputs: object) -> str:
         """Return as text what runs for these inputs; see ``Program``."""
         program, rest = self._chosen(inputs)
         return program.explain(*rest)
 
-    def memory(self, *inputs: Any) -> Memory:
+    def memory(self, *inputs: object) -> Memory:
         """Return the bytes that a call with these inputs needs."""
         program, rest = self._chosen(inputs)
         return program.memory(*rest)
 
-    def save(self, path: Any) -> None:
+    def save(self, path: str | Path) -> None:
         """Refuse: each value of the inputs makes another program."""
         raise UnsupportedError(
             f"save: the sizes of this network depend on the values of {', '.join(sorted(self._decisive))}; "
             "only a network whose sizes follow from its inputs' sizes can be saved. Export it with those values fixed."
         )
 
-    def _chosen(self, inputs: Sequence[Any]) -> tuple[Program, list[Any]]:
+    def _chosen(self, inputs: Sequence[object]) -> tuple[Program, list[object]]:
         """Return the program for the values among ``inputs``, and the other inputs."""
         if len(inputs) != len(self._inputs):
             raise ShapeError(
@@ -83,12 +84,12 @@ class Specialised:
         while True:
             try:
                 program = self._program(named)
-            except NeedsValue as reason:  # behind the sizes that are now known, others depend on more inputs
+            except NeedsValue as reason:  # sizes behind those that are now known depend on more inputs
                 self._decisive |= reason.names
             else:
                 return program, [x for name, x in named.items() if name not in self._decisive]
 
-    def _program(self, named: Mapping[str, Any]) -> Program:
+    def _program(self, named: Mapping[str, object]) -> Program:
         values = {name: np.array(named[name]) for name in self._inputs if name in self._decisive}
         for name, value in values.items():
             if value.size > _LARGEST:

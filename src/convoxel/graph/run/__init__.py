@@ -1,1 +1,1 @@
-"""Runs: a graph becomes native steps for given input sizes, and a program that calls them."""
+"""Programs at work: input checks, plans for input sizes, memory, execution, and what they report."""

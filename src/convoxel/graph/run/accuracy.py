@@ -18,13 +18,13 @@ __all__ = ["Verification", "compare_results", "error_growth"]
 _EPSILON = 2.0**-23
 _ORDER = 8.0  # other orders of summation, and folded weights are rounded anew: whole networks differ by up to 3
 _FOURIER = 4.0  # rounding grows with the logarithm of a tile's size, at most 64 × 64 × 64
-_SIXTEEN = 2.0**6  # 2**-18 is left of a number of 16 digits, 2**-24 of float32's
-_MOST_LABELS = 1e-3  # whole numbers that may differ: scores that rounding cannot tell apart
+_SIXTEEN = 2.0**6  # a number of 16 digits errs by 2**-18, one of float32 by 2**-24
+_MOST_LABELS = 1e-3  # share of whole numbers that may differ, where rounding cannot tell scores apart
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How far a program's results are from its source's; of several results, those of the one nearest to its tolerance.
+    """The distance of a program's results from its source's; of several, that of the one nearest to its tolerance.
 
     Attributes:
         reference: the type in which the source was computed, ``"float64"`` or ``"float32"``.

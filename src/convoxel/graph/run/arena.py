@@ -1,9 +1,9 @@
-"""Where each buffer lies in the arena: best fit by lifetime.
+"""Offsets of buffers in the arena: best fit by lifetime.
 
-Buffers are placed one after another. Each goes into the smallest gap, among the buffers that live at the same time,
-that holds it, or behind them all. Those that live where most is alive come first, since there is least room; that is
-nearly always exact. No one order always is, so others are tried until one needs no more than what is alive at once, and
-the smallest arena is kept.
+Buffers are placed one after another. Each goes into the smallest gap that holds it among the buffers that live at the
+same time, or behind them all. Buffers that live when most memory is in use come first, since there is least room; the
+result is nearly always the smallest arena possible. No single order always gives that, so others are tried until one
+needs no more than is in use at once, and the smallest arena is kept.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ def place_blocks(blocks: Mapping[str, Block]) -> tuple[dict[str, int], int]:
     return best
 
 
-# Where most lives at once first, and there the largest; the largest of all; as they come to life; as they die, from the
-# end.
+# By the most memory in use during a buffer's life, then by size; by size; by birth; by death, from the last.
 _ORDERS: tuple[Callable[[Block, int], tuple[int, ...]], ...] = (
     lambda block, crowd: (-crowd, -block.size),
     lambda block, crowd: (-block.size,),

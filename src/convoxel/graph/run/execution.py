@@ -30,10 +30,10 @@ CONTRADICTIONS = (ArithmeticError, AttributeError, LookupError, MemoryError, Typ
 
 @dataclass(frozen=True)
 class Memory:
-    """What one run needs, in bytes.
+    """The memory of one run, in bytes.
 
-    ``arena_bytes`` is planned; ``activation_bytes`` is what the results of all native steps would take if
-    each had its own place; ``weight_bytes`` are the constants.
+    ``arena_bytes`` is planned; ``activation_bytes`` is what the results of all native steps would take if each had a
+    place of its own; ``weight_bytes`` are the constants.
     """
 
     arena_bytes: int
@@ -58,7 +58,7 @@ class HostCall:
 
 @dataclass(frozen=True)
 class Execution:
-    """Everything that a run needs, for one set of input sizes."""
+    """A graph planned for one set of input sizes: all that a run needs."""
 
     graph: Graph
     sizes: Mapping[str, int]
@@ -163,8 +163,8 @@ def plan_execution(
 ) -> Execution:
     """Return the plan of a graph whose layouts are assigned.
 
-    ``algorithm`` is that of every convolution; ``winners`` are the measured choices that "auto" follows, as in
-    ``native.Plan``.
+    ``algorithm`` is the algorithm or family of every convolution; ``winners`` are measured choices within the family,
+    as in ``native.Plan``.
     """
     shapes = infer_shapes(graph, sizes)
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""Which values share memory, for given input sizes: concatenations and crops as views.
+"""Values that share memory, for given input sizes: concatenations and crops as views.
 
 Every channels-last value is *fresh* (a native step writes it) or an *alias* (a range or a reshaping of
 another value). A fresh value may be placed inside a wider one: the parts of a concatenation are written
@@ -35,7 +35,7 @@ class _Place:
 
 @dataclass
 class Places:
-    """Where every channels-last value lies. ``buffers`` numbers the arrays that steps address, from 1."""
+    """The memory of every channels-last value. ``buffers`` numbers the arrays that steps address, from 1."""
 
     shapes: Mapping[str, Shape]
     buffers: dict[str, int]
@@ -50,7 +50,7 @@ class Places:
         return name
 
     def view(self, name: str) -> View:
-        """Return where the numbers of ``name`` lie."""
+        """Return the view of the memory in which ``name`` lies."""
         place = self._places.get(name)
         if place is not None:
             return place.transform(self.view(place.parent))
@@ -60,20 +60,20 @@ class Places:
         return View.dense(0, self.offsets[name], shape)
 
     def is_placed(self, name: str, inside: str) -> bool:
-        """Whether ``name`` was given a place in ``inside`` itself."""
+        """Return whether ``name`` was given a place in ``inside`` itself."""
         return name in self._places and self._places[name].parent == inside
 
     def fills(self, name: str, whole: str) -> bool:
-        """Whether the numbers of ``name`` lie where those of the array ``whole`` do, all of them."""
+        """Return whether ``name`` lies in the memory of the array ``whole``, from its beginning."""
         return self.root(name) == whole and self.view(name).offset == 0
 
     def is_root(self, name: str) -> bool:
-        """Whether ``name`` has no place within another value yet."""
+        """Return whether ``name`` has no place within another value yet."""
         return name not in self._places
 
 
 def converts_freely(shape: Shape) -> bool:
-    """Whether channels first and channels last are the same order: one channel, or one position.
+    """Return whether channels first and channels last are the same order: one channel, or one position.
 
     >>> converts_freely((2, 1, 64, 64)), converts_freely((2, 64, 1, 1)), converts_freely((2, 3, 4, 4))
     (True, True, False)
@@ -86,7 +86,7 @@ def place(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -
     places = Places(shapes, _number_buffers(graph))
     for node in graph.nodes:
         _place_alias(places, node, sizes)
-    # From the last concatenation to the first: a short one that is part of a long one finds its parts placed.
+    # From the last concatenation to the first, so that a short one that is part of a long one finds its parts placed.
     for node in reversed(graph.nodes):
         if node.operator == "concat":
             _place_parts(places, graph, node)
@@ -94,7 +94,7 @@ def place(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -
         if node.operator == "channels_first" and converts_freely(shapes[node.output.name]):
             source = node.inputs[0]
             while source in graph.producers and graph.producers[source].operator == "squeeze":
-                source = graph.producers[source].inputs[0]  # moves no number either
+                source = graph.producers[source].inputs[0]  # moves no numbers either
             if _is_fresh(graph, places, source):
                 places._places[source] = _Place(node.output.name, _dense_as(full(shapes[source])))
     places.offsets, places.arena_size = place_blocks(_lifetimes(graph, places))
@@ -131,7 +131,7 @@ def _place_alias(places: Places, node: Node, sizes: Mapping[str, int]) -> None:
 
 
 def _is_fresh(graph: Graph, places: Places, name: str) -> bool:
-    """Whether a native step writes ``name`` and it may still be told where to."""
+    """Return whether a native step writes ``name`` and its place is still free to choose."""
     value, maker = graph.values.get(name), graph.producers.get(name)
     return value is not None and maker is not None and value.layout == CHANNELS_LAST and places.is_root(name)
 

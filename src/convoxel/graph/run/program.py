@@ -13,22 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from convoxel import native
-from convoxel.errors import ConvoxelError, GraphError, ShapeError, UnsupportedError
-from convoxel.graph.ir.graph import Graph, Value
+from convoxel.errors import ConvoxelError, GraphError, ShapeError
+from convoxel.graph.ir.graph import Graph
 from convoxel.graph.ir.pytree import Structure, assemble
 from convoxel.graph.ir.shape_only import outline
-from convoxel.graph.ir.size import Shape, Size, evaluate, evaluate_shape, measure
+from convoxel.graph.ir.size import Shape, Size, measure
 from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.step import PackedWeights
 from convoxel.graph.operators.table import infer_shapes
 from convoxel.graph.passes import optimise
 from convoxel.graph.run.accuracy import Verification
 from convoxel.graph.run.execution import CONTRADICTIONS, Execution, Memory, plan_execution
+from convoxel.graph.run.input_check import check_inputs, empty_result, is_empty, is_tensor, measure_inputs
 from convoxel.graph.run.lru_cache import LruCache
-from convoxel.graph.run.nearest_sizes import advise, broken_condition
+from convoxel.graph.run.size_check import broken_condition, say_nearest_sizes
 from convoxel.graph.run.step_table import ProfileRow, draw_steps, step_rows
 from convoxel.graph.store.cvx import write_program
 from convoxel.graph.store.record import ProgramRecord, check_settings
@@ -36,7 +35,6 @@ from convoxel.graph.store.record import ProgramRecord, check_settings
 __all__ = ["Program"]
 
 _MAX_PLANS = 16  # input sizes kept planned; a plan is small, its arena may be hundreds of megabytes
-_AXIS_NAMES = {2: "(n, c)", 3: "(n, c, w)", 4: "(n, c, h, w)", 5: "(n, c, d, h, w)"}
 _ANOTHER_EXAMPLE = "compile again with an example of this size"
 
 
@@ -77,8 +75,8 @@ class Program(ProgramRecord):
     def replace(self, **changes: Any) -> Program:
         """Return the program with some fields changed and all others kept.
 
-        What was planned and packed is kept only where nothing but ``verification`` or ``recorded`` changes; a
-        verification goes where other numbers may come out.
+        Plans and packed weights are shared where only ``verification`` or ``recorded`` changes. The verification is
+        dropped where the results may differ.
         """
         if changes.keys() & {"graph", "algorithm", "precision", "winners"}:
             changes.setdefault("verification", None)
@@ -93,7 +91,7 @@ class Program(ProgramRecord):
 
     # ---- calling -----------------------------------------------------------------------------------------
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: object) -> Any:
         """Return the network's results for ``inputs``.
 
         Args:
@@ -107,59 +105,29 @@ class Program(ProgramRecord):
             ShapeError: wrong number of inputs or axes, wrong channels or data type, or sizes that the network
                 does not accept.
         """
-        arrays = self._check(inputs)
-        if self._is_empty(arrays):
-            sizes = self._sizes(arrays)
-            outputs = [_nothing(self.graph.values[name], sizes) for name in self.graph.outputs]
+        arrays = check_inputs(inputs, self.graph.inputs)
+        if is_empty(arrays, self.graph.inputs):
+            sizes = measure_inputs(arrays, self.graph.inputs)
+            outputs = [empty_result(self.graph.values[name], sizes) for name in self.graph.outputs]
         else:
             execution = self._execution(arrays)
             sizes, outputs = dict(execution.sizes), execution.run(arrays)
-        if any(_is_tensor(x) for x in inputs):
+        if any(map(is_tensor, inputs)):
             torch = sys.modules["torch"]
             outputs = [torch.from_numpy(array) for array in outputs]
         return assemble(self.structure, outputs, sizes)
 
-    def prepare(self, *inputs: Any) -> None:
-        """Plan the steps for inputs of these sizes, so that the first call with them need not."""
-        arrays = self._check(inputs)
-        if not self._is_empty(arrays):
+    def prepare(self, *inputs: object) -> None:
+        """Plan the steps for inputs of these sizes ahead of the first call."""
+        arrays = check_inputs(inputs, self.graph.inputs)
+        if not is_empty(arrays, self.graph.inputs):
             self._execution(arrays)
-
-    def _check(self, inputs: Sequence[Any]) -> list[Array]:
-        """Return ``inputs`` as contiguous arrays of the right type and number of axes."""
-        values = self.graph.inputs
-        if len(inputs) != len(values):
-            names = ", ".join(value.name for value in values)
-            raise ShapeError(f"program: {len(inputs)} inputs came, expected {len(values)} ({names})")
-        return [_as_array(x, value) for x, value in zip(inputs, values, strict=True)]
-
-    def _is_empty(self, arrays: Sequence[Array]) -> bool:
-        """Whether a batch has no images, so that nothing is planned and nothing runs."""
-        pairs = zip(arrays, self.graph.inputs, strict=True)
-        return any(array.shape[:1] == (0,) and isinstance(value.shape[0], Size) for array, value in pairs)
-
-    def _sizes(self, arrays: Sequence[Array]) -> dict[str, int]:
-        """Return the numbers of all open sizes, or raise if the arrays do not fit them."""
-        sizes = measure([value.shape for value in self.graph.inputs], [array.shape for array in arrays])
-        for array, value in zip(arrays, self.graph.inputs, strict=True):
-            for axis, (extent, length) in enumerate(zip(value.shape, array.shape, strict=True)):
-                expected = evaluate(extent, sizes)
-                if length == expected:
-                    continue
-                came = f"program: {value.name} has shape {array.shape}, expected {_expected(value)}"
-                if axis == 1:
-                    raise ShapeError(f"{came}: {length} channels came, the network takes {expected}")
-                raise ShapeError(
-                    f"{came}: axis {axis} is {length}, but must be {expected}; if the network takes other "
-                    "sizes, compile again with an example of the size that you need"
-                )
-        return sizes
 
     def _execution(self, arrays: Sequence[Array]) -> Execution:
         return self._plans.get(tuple(array.shape for array in arrays), lambda: self._plan(arrays))
 
     def _plan(self, arrays: Sequence[Array]) -> Execution:
-        sizes = self._sizes(arrays)
+        sizes = measure_inputs(arrays, self.graph.inputs)
         self._check_file()
         try:
             broken = broken_condition(self.graph, sizes)
@@ -176,7 +144,7 @@ class Program(ProgramRecord):
                 winners=self.winners,
             )
         except ConvoxelError as error:
-            advice = advise(self.graph, sizes, self._known()) if isinstance(error, ShapeError) else ""
+            advice = say_nearest_sizes(self.graph, sizes, self._known()) if isinstance(error, ShapeError) else ""
             raise type(error)(f"program: inputs {_shapes(arrays)}: {error}{advice}") from None
         except CONTRADICTIONS as reason:
             raise GraphError(
@@ -184,7 +152,7 @@ class Program(ProgramRecord):
             ) from reason
 
     def _known(self) -> list[dict[str, int]]:
-        """Return the sizes that are planned, the last one first."""
+        """Return the sizes that are planned, the most recent ones first."""
         extents = [value.shape for value in self.graph.inputs]
         return [measure(extents, cast(tuple[Shape, ...], shapes)) for shapes in reversed(self._plans.keys())]
 
@@ -197,19 +165,19 @@ class Program(ProgramRecord):
         write_program(path, self)
 
     def _check_file(self) -> None:
-        """Raise if the constants are no longer what was loaded."""
+        """Raise if the file that holds the constants has changed since it was loaded."""
         if self.file is not None:
             self.file.check()
 
     # ---- looking inside ----------------------------------------------------------------------------------
 
-    def profile(self, *inputs: Any) -> list[ProfileRow]:
+    def profile(self, *inputs: object) -> list[ProfileRow]:
         """Return one row per step: name, operator, algorithm, output shape, bytes, macs, time_s, gflops.
 
-        ``gflops`` is the effective rate: two operations per multiply–accumulate of the direct algorithm,
-        however many the chosen algorithm does.
+        ``gflops`` is the effective rate: two operations per multiply–accumulate of the direct algorithm, even where
+        the chosen algorithm does fewer or more.
         """
-        arrays = self._check(inputs)
+        arrays = check_inputs(inputs, self.graph.inputs)
         execution = self._execution(arrays)
         execution.run(arrays)  # touches new memory and packs weights
         times: dict[str, float] = {}
@@ -219,7 +187,7 @@ class Program(ProgramRecord):
             for key, row in step_rows(execution)
         ]
 
-    def explain(self, *inputs: Any) -> str:
+    def explain(self, *inputs: object) -> str:
         """Return what runs, and why, as text: the steps for these inputs, their algorithms, the memory.
 
         The graph as it was read comes first, where it is known. Then follow, without inputs, the graph after all
@@ -228,76 +196,24 @@ class Program(ProgramRecord):
         before = f"before:\n{self.recorded}\nafter:\n" if self.recorded is not None else ""
         if not inputs:
             return f"{before}{self.graph}"
-        return before + draw_steps(self._execution(self._check(inputs)))
+        return before + draw_steps(self._execution(check_inputs(inputs, self.graph.inputs)))
 
-    def memory(self, *inputs: Any) -> Memory:
+    def memory(self, *inputs: object) -> Memory:
         """Return the bytes that a call with these inputs needs."""
-        return self._execution(self._check(inputs)).memory
+        return self._execution(check_inputs(inputs, self.graph.inputs)).memory
 
     # ---- choosing algorithms -----------------------------------------------------------------------------
 
-    def tuned(self, *inputs: Any, on_progress: Callable[[int, int, str], None] | None = None) -> Program:
+    def tuned(self, *inputs: object, on_progress: Callable[[int, int, str], None] | None = None) -> Program:
         """Return the program with the algorithms that are measured to be fastest here for these inputs.
 
         Only algorithms that ``algorithm`` and ``precision`` allow are measured, and what the tuning cache remembers is
         not measured again; see ``native.tune``, also for ``on_progress``. Where other input sizes make convolutions
         that nobody measured, their expected cost decides.
         """
-        problems = self._execution(self._check(inputs)).plan.problems
+        problems = self._execution(check_inputs(inputs, self.graph.inputs)).plan.problems
         winners = native.tune(problems, self.threads, algorithm=self.family, on_progress=on_progress)
         return self.replace(winners=winners)
-
-
-def _nothing(value: Value, sizes: Mapping[str, int]) -> Array:
-    """Return the result for a batch of no images."""
-    shape = evaluate_shape(value.shape, sizes)
-    if 0 not in shape:
-        raise ShapeError(f"program: an empty batch leaves nothing to compute {value.name} {shape} from; give an image")
-    return np.empty(shape, value.dtype)
-
-
-def _own(array: Array, given: set[int]) -> Array:
-    """Return an array that nobody else writes to: a copy of what came from the caller or from the network."""
-    fresh = id(array) not in given and array.flags.owndata and array.flags.writeable
-    return np.asarray(array, order="C") if fresh else np.array(array, order="C")
-
-
-def _is_tensor(x: Any) -> bool:
-    """Whether ``x`` is a PyTorch tensor; if PyTorch was never imported, nothing is."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.Tensor)
-
-
-def _as_array(x: Any, value: Value) -> Array:
-    """Return an input as a contiguous array, or raise if its type or number of axes is wrong."""
-    where = f"program: {value.name}"
-    if _is_tensor(x):
-        if x.device.type != "cpu":
-            raise UnsupportedError(f"{where} is on {x.device}; Convoxel runs on the CPU: pass x.cpu()")
-        if str(x.dtype) != f"torch.{value.dtype}":
-            how = "x.float()" if value.dtype == "float32" else f"x.to(torch.{value.dtype})"
-            raise ShapeError(f"{where} is {x.dtype}, expected torch.{value.dtype}; convert it ({how})")
-        array = x.detach().numpy()
-    elif isinstance(x, np.ndarray):
-        array = x
-    else:
-        raise ShapeError(f"{where} is a {type(x).__name__}, expected a NumPy array or a PyTorch tensor")
-    if array.dtype != value.dtype:
-        raise ShapeError(f"{where} is {array.dtype}, expected {value.dtype}; convert it (x.astype(np.{value.dtype}))")
-    if array.ndim != len(value.shape):
-        axes = _AXIS_NAMES.get(len(value.shape), f"{len(value.shape)} axes")
-        hint = " Add the batch axis: x[None]." if array.ndim == len(value.shape) - 1 else ""
-        raise ShapeError(
-            f"{where} has {array.ndim} axes {array.shape}, expected {len(value.shape)}: {axes}, "
-            f"here {_expected(value)}.{hint}"
-        )
-    if any(length == 0 != extent for length, extent in zip(array.shape[1:], value.shape[1:], strict=True)):
-        raise ShapeError(f"{where} has shape {array.shape}, expected {_expected(value)} with every size at least 1")
-    return np.asarray(array, order="C")
-
-
-def _expected(value: Value) -> str:
-    return f"({', '.join(map(str, value.shape))})"
 
 
 def _shapes(arrays: Sequence[Array]) -> str:

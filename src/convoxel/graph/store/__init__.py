@@ -1,1 +1,1 @@
-"""Files of compiled programs, written and read."""
+"""Programs as records, and in files."""

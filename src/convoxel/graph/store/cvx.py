@@ -13,8 +13,8 @@ the constants of the graph, under their names, and those of the recorded graph a
     passes, or null). A value is ``[name, shape, type, layout]``, a node
     ``[operator, name, inputs, outputs, attributes]``; a size that follows from the input's is ``{"size": "h // 2"}``,
     an infinite number ``{"number": "inf"}``; lists stand for tuples. ``recorded`` has ``constants`` besides: by name,
-    ``[type, shape]`` of one whose numbers nobody needs, or the name of a tensor of the file; ``tensors`` names those
-    that are no constants of ``graph``.
+    ``[type, shape]`` of one whose numbers nobody needs, or the name of a tensor of the file; ``tensors``, the names of
+    those that are no constants of ``graph``; and ``parameters``, how many trained parameters a constant or node holds.
 ``sha256``
     of the text ``program``, then of every tensor in order of names: name, type, shape and bytes.
 
@@ -174,7 +174,8 @@ def _recorded(graph: Graph, tensors: Tensors) -> dict[str, Any]:
             constants[name] = unused = next(n for i in count() if (n := f"recorded/{i}") not in tensors)
             tensors[unused] = array
             added.append(unused)
-    return {**_graph(graph), "constants": constants, "tensors": added}
+    parameters = None if graph.parameters is None else dict(graph.parameters)
+    return {**_graph(graph), "constants": constants, "tensors": added, "parameters": parameters}
 
 
 def _value(value: Value) -> list[Any]:
@@ -231,7 +232,9 @@ def _read_recorded(content: Mapping[str, Any] | None, tensors: Tensors) -> Graph
     constants = {name: _read_constant(known, tensors) for name, known in content["constants"].items()}
     for name in content["tensors"]:
         del tensors[name]
-    graph = _read_graph(content, constants)
+    parameters = content["parameters"]
+    counts = None if parameters is None else {str(name): int(count) for name, count in parameters.items()}
+    graph = _read_graph(content, constants).replace(parameters=counts)
     verify(graph)
     return graph
 

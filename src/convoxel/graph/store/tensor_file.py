@@ -71,7 +71,7 @@ class TensorFile:
         self._path = path
         self._memory: FileMemory | None = None
         try:
-            # What the file says of its tensors is checked here, before any of it is believed.
+            # safetensors checks what the file says of its tensors before any of it is used here.
             with safetensors.safe_open(path, framework="numpy") as file:
                 self.metadata: dict[str, str] = dict(file.metadata() or {})
                 names = list(file.keys())
@@ -85,12 +85,12 @@ class TensorFile:
             ) from None
 
     def give_back(self) -> None:
-        """Give back the memory of what has been read; it is read again when it is looked at."""
+        """Give back the memory of the pages that were read; they are read again on the next access."""
         if self._memory is not None:
             self._memory.madvise(mmap.MADV_DONTNEED)
 
     def check(self) -> None:
-        """Raise ``GraphError`` if the file was written to since it was opened; to replace or delete it is fine."""
+        """Raise ``GraphError`` if the file was written to since it was opened; it may be replaced or deleted."""
         if self._memory is not None and _state(self._file) != self._opened:
             raise GraphError(
                 f"load: {self._path} was overwritten while a program of it was in use; expected the file as it was, or "
@@ -107,7 +107,7 @@ class TensorFile:
                 for name, entry in header.items()
                 if entry.get("dtype") == "F32" and entry["data_offsets"][1] - entry["data_offsets"][0] >= _SMALLEST
             }
-            # Numbers lie at multiples of their size; should a foreign writer have put them elsewhere, they are copied.
+            # Numbers must lie at multiples of their size; files of other writers that put them elsewhere are copied.
             if not large or any((8 + length + begin) % 4 for _, begin in large.values()):
                 return {}
             self._memory = FileMemory(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -121,7 +121,7 @@ class TensorFile:
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array that nobody can change, nor what it is a part of: the engine shares such a one."""
+    """Return the array after it and all that it is a part of were made read-only, so that the engine may share it."""
     part: Any = array
     while isinstance(part, np.ndarray):
         part.setflags(write=False)

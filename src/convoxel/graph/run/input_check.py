@@ -1,0 +1,96 @@
+"""Inputs of a call: checked against the values that a graph declares, and measured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from convoxel.errors import ShapeError, UnsupportedError
+from convoxel.graph.ir.graph import Value
+from convoxel.graph.ir.size import Size, evaluate, evaluate_shape, measure
+from convoxel.graph.operators.host import Array
+
+__all__ = ["check_inputs", "empty_result", "is_empty", "is_tensor", "measure_inputs"]
+
+_AXIS_NAMES = {2: "(n, c)", 3: "(n, c, w)", 4: "(n, c, h, w)", 5: "(n, c, d, h, w)"}
+
+
+def check_inputs(inputs: Sequence[object], values: Sequence[Value]) -> list[Array]:
+    """Return ``inputs`` as contiguous arrays of the right type and number of axes."""
+    if len(inputs) != len(values):
+        names = ", ".join(value.name for value in values)
+        raise ShapeError(f"program: {len(inputs)} inputs came, expected {len(values)} ({names})")
+    return [_as_array(x, value) for x, value in zip(inputs, values, strict=True)]
+
+
+def is_empty(arrays: Sequence[Array], values: Sequence[Value]) -> bool:
+    """Return whether a batch has no images, so that nothing is planned and nothing runs."""
+    pairs = zip(arrays, values, strict=True)
+    return any(array.shape[:1] == (0,) and isinstance(value.shape[0], Size) for array, value in pairs)
+
+
+def measure_inputs(arrays: Sequence[Array], values: Sequence[Value]) -> dict[str, int]:
+    """Return the numbers of all open sizes; raises ``ShapeError`` if the arrays do not fit them."""
+    sizes = measure([value.shape for value in values], [array.shape for array in arrays])
+    for array, value in zip(arrays, values, strict=True):
+        for axis, (extent, length) in enumerate(zip(value.shape, array.shape, strict=True)):
+            expected = evaluate(extent, sizes)
+            if length == expected:
+                continue
+            came = f"program: {value.name} has shape {array.shape}, expected {_expected(value)}"
+            if axis == 1:
+                raise ShapeError(f"{came}: {length} channels came, the network takes {expected}")
+            raise ShapeError(
+                f"{came}: axis {axis} is {length}, but must be {expected}; if the network takes other "
+                "sizes, compile again with an example of the size that you need"
+            )
+    return sizes
+
+
+def empty_result(value: Value, sizes: Mapping[str, int]) -> Array:
+    """Return the result for a batch of no images."""
+    shape = evaluate_shape(value.shape, sizes)
+    if 0 not in shape:
+        raise ShapeError(f"program: an empty batch leaves nothing to compute {value.name} {shape} from; give an image")
+    return np.empty(shape, value.dtype)
+
+
+def is_tensor(x: Any) -> bool:
+    """Return whether ``x`` is a PyTorch tensor; if PyTorch was never imported, nothing is."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _as_array(x: Any, value: Value) -> Array:
+    """Return an input as a contiguous array, or raise if its type or number of axes is wrong."""
+    where = f"program: {value.name}"
+    if is_tensor(x):
+        if x.device.type != "cpu":
+            raise UnsupportedError(f"{where} is on {x.device}; Convoxel runs on the CPU: pass x.cpu()")
+        if str(x.dtype) != f"torch.{value.dtype}":
+            how = "x.float()" if value.dtype == "float32" else f"x.to(torch.{value.dtype})"
+            raise ShapeError(f"{where} is {x.dtype}, expected torch.{value.dtype}; convert it ({how})")
+        array = x.detach().numpy()
+    elif isinstance(x, np.ndarray):
+        array = x
+    else:
+        raise ShapeError(f"{where} is a {type(x).__name__}, expected a NumPy array or a PyTorch tensor")
+    if array.dtype != value.dtype:
+        raise ShapeError(f"{where} is {array.dtype}, expected {value.dtype}; convert it (x.astype(np.{value.dtype}))")
+    if array.ndim != len(value.shape):
+        axes = _AXIS_NAMES.get(len(value.shape), f"{len(value.shape)} axes")
+        hint = " Add the batch axis: x[None]." if array.ndim == len(value.shape) - 1 else ""
+        raise ShapeError(
+            f"{where} has {array.ndim} axes {array.shape}, expected {len(value.shape)}: {axes}, "
+            f"here {_expected(value)}.{hint}"
+        )
+    if any(length == 0 != extent for length, extent in zip(array.shape[1:], value.shape[1:], strict=True)):
+        raise ShapeError(f"{where} has shape {array.shape}, expected {_expected(value)} with every size at least 1")
+    return np.asarray(array, order="C")
+
+
+def _expected(value: Value) -> str:
+    return f"({', '.join(map(str, value.shape))})"
