@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -201,6 +202,66 @@ def test_no_file_can_run_code() -> None:
             if keywords.get("allow_pickle") == "True" or keywords.get("weights_only") == "False":
                 wrong.append(f"{path.relative_to(SOURCE)}:{node.lineno} unpickles")
     assert wrong == []
+
+
+WRITERS = {"write_text", "write_bytes", "savefig", "save_file", "tofile", "to_filename", "imwrite", "mkstemp"}
+OPENERS = {"open", "ZipFile", "GzipFile", "TarFile", "File"}
+# Who may write by itself, and why.
+OWN_FILES = {
+    "inspect.summary": "to be turned",
+    "train.run_record": "TensorBoard reads events while they are added",
+}
+
+
+def writes_a_file(call: ast.Call) -> bool:
+    """Whether a call opens or writes a file by its path; functions of ``files`` are called by their bare names."""
+    method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    if method in WRITERS or ast.unparse(call.func) == "json.dump":
+        return True
+    first = call.args[0] if call.args else None
+    if isinstance(first, ast.Name) and first.id in ("buffer", "file", "stream"):
+        return False
+    if re.fullmatch(r"np\.save(z|z_compressed|txt)?", ast.unparse(call.func)):
+        return True
+    texts = [*call.args[:2], *(k.value for k in call.keywords if k.arg == "mode")]
+    modes = [t.value for t in texts if isinstance(t, ast.Constant) and isinstance(t.value, str)]
+    opens = ast.unparse(call.func).split(".")[-1] in OPENERS
+    return opens and any(re.fullmatch(r"[wax][bt+]*|r[bt]*\+[bt]*", mode) for mode in modes)
+
+
+@pytest.mark.smoke
+def test_files_are_written_in_one_place() -> None:
+    wrong = {
+        module: f"{path.relative_to(SOURCE)}:{node.lineno} {ast.unparse(node)[:60]}"
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and layer_of(module) != "files" and writes_a_file(node)
+    }
+    assert [where for module, where in wrong.items() if module not in OWN_FILES] == [], "use convoxel.files.atomic"
+    assert set(OWN_FILES) <= set(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("path.write_text('a')", True),
+        ("write_text(path, 'a')", False),
+        ("open(path, 'w')", True),
+        ("path.open('xb')", True),
+        ("path.open('r+b')", True),
+        ("open(path)", False),
+        ("path.open('rb')", False),
+        ("zipfile.ZipFile(path, 'w')", True),
+        ("zipfile.ZipFile(buffer, 'w')", False),
+        ("gzip.open(path, mode='at')", True),
+        ("np.savez(path, a=a)", True),
+        ("np.save(file, a)", False),
+        ("Image.open(path, 'r')", False),
+    ],
+)
+def test_the_check_of_writers_knows_them(text: str, expected: bool) -> None:
+    (call,) = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+    assert writes_a_file(call) == expected
 
 
 def test_package_parts_are_named_by_one_noun() -> None:

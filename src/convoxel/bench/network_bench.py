@@ -20,6 +20,7 @@ from convoxel.bench.engine import ENGINES, Task, first_output
 from convoxel.bench.network import Network
 from convoxel.bench.peer import lacking
 from convoxel.bench.worker import Worker, WorkerFailed
+from convoxel.files.atomic import open_atomic
 
 __all__ = ["NetworkResult", "measure_network", "missing_engines"]
 
@@ -189,7 +190,8 @@ def _write_files(task: Task, batch: int, failed: dict[str, str], **settings: Any
     from convoxel.graph.compile import compile as compile_model
 
     x = np.random.default_rng(0).standard_normal(task.network.shape(batch), np.float32)
-    np.save(task.folder / "x.npy", x)
+    with open_atomic(task.folder / "x.npy") as file:
+        np.save(file, x)
     torch.set_num_threads(task.threads)
     model, tensor = task.network.build(), torch.from_numpy(x)
     with torch.inference_mode():

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from convoxel.bench.engine import ENGINES, Task, first_output
 from convoxel.bench.network import Network
+from convoxel.files.atomic import open_atomic
 
 __all__ = ["Worker", "WorkerFailed"]
 
@@ -145,7 +146,8 @@ def _prepare(words: dict[str, Any]) -> tuple[Any, float, int]:
     run = engine.prepare(task)
     y = first_output(run())
     ready_s = time.perf_counter() - begun
-    np.save(task.folder / f"{words['engine']}.npy", np.asarray(y))
+    with open_atomic(task.folder / f"{words['engine']}.npy") as file:
+        np.save(file, np.asarray(y))
     return run, ready_s, before
 
 
