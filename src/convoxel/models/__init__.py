@@ -2,11 +2,11 @@
 
 Every name of ``names()`` is also a function of this module: ``resnet50(dims=3)`` is ``build("resnet50", 3)``.
 
-``network``   what they have in common: the check of the input, published figures, sizes
+``backbone``  the common base: check of the input, published figures, sizes
 ``pyramid``   networks as a row of layers that know where each resolution ends
 ``layer_factory``  layers that share number of axes, normalisation and activation
 ``residual``  the block that MobileNet and EfficientNet share
-``stage``     what encoder–decoder networks are put together from
+``stage``     the parts of encoder–decoder networks
 ``registry``  the names
 ``weights``   weights from files, fitted to another number of channels, classes or axes
 and one file for each family.

@@ -1,6 +1,6 @@
-"""What every network of the zoo has in common: its attributes and the check of what comes in.
+"""The common base of the zoo's networks: attributes and the check of the input.
 
-``Network`` checks its input. ``Backbone`` is a network for classification whose feature maps can be had one by one.
+``Network`` checks its input. ``Backbone`` is a network for classification that can also return its feature maps.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Output = Tensor | list[Tensor] | tuple[Tensor, ...]
 
 
 class Network(nn.Module):
-    """A network over ``dims`` spatial axes that checks its input and says what would fit.
+    """A network over ``dims`` spatial axes that checks its input and names the nearest valid sizes.
 
     Subclasses define ``compute(x)``, the network proper. The check reads sizes only, and is skipped while the
     network is traced or exported: there sizes may be symbols, and a comparison would bake them into the
@@ -42,7 +42,7 @@ class Network(nn.Module):
 
     Attributes:
         dims: number of spatial axes.
-        in_channels: channels of the input.
+        in_channels: number of channels of the input.
         num_classes: channels of the output (logits).
         input_multiple: every spatial size must be a multiple of this (1: any size).
         input_minimum: the smallest spatial size that gives an output.
@@ -65,7 +65,7 @@ class Network(nn.Module):
         self.input_minimum = input_minimum
 
     def forward(self, x: Tensor) -> Output:
-        """Return what :meth:`compute` makes of ``x`` ``(n, in_channels, *spatial)``; ShapeError if it does not fit."""
+        """Return the output of :meth:`compute` for ``(n, in_channels, *spatial)``; ShapeError if ``x`` does not fit."""
         if isinstance(x, Tensor) and not torch.compiler.is_compiling():
             self.check_input(tuple(x.shape))
         return self.compute(x)
@@ -119,7 +119,7 @@ class Network(nn.Module):
 
 
 class Published(NamedTuple):
-    """What is known of a network as published: in 2-D, with the channels and classes that it has unless told.
+    """Figures of a network as published: in 2-D, with its default channels and classes.
 
     Attributes:
         size: spatial size of the input.
@@ -127,8 +127,8 @@ class Published(NamedTuple):
         macs: multiply-accumulates for one input.
         field: receptive field of the last feature map, squeeze-and-excitation and global pooling left out.
         top1: ImageNet validation accuracy in percent, or None.
-        source: where ``top1`` comes from.
-        paper: the paper, where it is not that of the whole family.
+        source: source of ``top1``.
+        paper: paper, where it is not that of the whole family.
     """
 
     size: int
@@ -178,7 +178,7 @@ class Backbone(Network):
 
 
 class Window(NamedTuple):
-    """What a convolution or pooling does to the size of an axis."""
+    """The numbers of a convolution or pooling that determine the size of an axis."""
 
     kernel: int
     stride: int = 1

@@ -108,8 +108,8 @@ class DenseNet(Backbone):
 
     Args:
         name: ``"densenet121"``, 161, 169 or 201.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
         num_classes: number of classes, which is the number of logits.
         width: factor on the growth and the first channels, which are rounded to multiples of 8.
         depth: factor on the number of layers of each block, rounded up.

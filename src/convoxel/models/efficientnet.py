@@ -88,8 +88,8 @@ class EfficientNet(Backbone):
 
     Args:
         name: ``"efficientnet_b0"`` to ``"efficientnet_b7"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
         num_classes: number of classes, which is the number of logits.
         width: factor on all channel counts beside the variant's; they are rounded to multiples of 8.
         depth: factor on the number of blocks of each stage beside the variant's, rounded up.

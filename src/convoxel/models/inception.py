@@ -224,8 +224,8 @@ class InceptionV3(Trunk):
 
     Args:
         name: ``"inception_v3"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
         num_classes: number of classes, which is the number of logits.
         width: factor on all channel counts, which are rounded to multiples of 8.
         activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.

@@ -32,7 +32,7 @@ class Row(NamedTuple):
         expanded: channels of the depthwise convolution; 0: ``factor`` times those that come in.
         factor: see ``expanded``; 0: a separable convolution without residual (V1).
         squeeze: whether the block has squeeze-and-excitation.
-        activation: its activation.
+        activation: activation of the block.
     """
 
     kernel: int
@@ -169,8 +169,8 @@ class MobileNet(Backbone):
 
     Args:
         name: ``"mobilenet_v1"``, ``"mobilenet_v2"``, ``"mobilenet_v3_small"`` or ``"mobilenet_v3_large"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
         num_classes: number of classes, which is the number of logits.
         width: factor on all channel counts, which are rounded to multiples of 8: the papers' width multiplier.
         depth: factor on the number of blocks of each stage, rounded up.

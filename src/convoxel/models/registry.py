@@ -1,4 +1,4 @@
-"""The names of the networks, and how to build one by name.
+"""The names of the networks, and the function that builds one by name.
 
 A family of variants is one more line of ``_ENTRIES`` (its builder and its ``VARIANTS``); a network by itself is
 one more row.
@@ -28,9 +28,9 @@ class Entry(NamedTuple):
     Attributes:
         build: function of ``(dims, in_channels, num_classes, **options)``.
         task: ``"classify"`` or ``"segment"``.
-        size: a usual spatial size along each axis, by ``dims``: what ``describe`` shows unless told.
-        paper: where the network comes from.
-        published: its figures, where they are recorded.
+        size: usual spatial size along each axis for 1, 2 and 3 ``dims``; the default of ``describe``.
+        paper: paper that describes the network.
+        published: figures of the published network, where they are recorded.
     """
 
     build: Callable[..., Network]
@@ -52,19 +52,19 @@ class Entry(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What is known of a network without building it: as published, in 2-D; None where nothing is recorded.
+    """Figures of a network that is not built: as published, in 2-D; None where nothing is recorded.
 
     Attributes:
-        name: what ``build`` calls it.
+        name: name for ``build``.
         task: ``"classify"`` or ``"segment"``.
         params: parameters.
         macs: multiply-accumulates for one input.
         field: receptive field of the last feature map, in pixels.
         shape: the input (channels, height, width) that ``macs`` is for.
         top1: ImageNet validation accuracy in percent.
-        source: where ``top1`` comes from.
-        paper: where the network comes from.
-        options: what ``build`` takes beside dims, in_channels and num_classes, with defaults.
+        source: source of ``top1``.
+        paper: paper that describes the network.
+        options: options of ``build`` beside dims, in_channels and num_classes, with their defaults.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Info(NamedTuple):
 def _family(
     make: Callable[..., Network], variants: Mapping[str, Any], paper: str, *, volume: int = 64
 ) -> dict[str, Entry]:
-    """The rows of a family: ``make`` takes a key of ``variants``; volumes are shown with ``volume`` voxels an axis."""
+    """Return the rows of a family; ``make`` takes a key of ``variants``; ``volume`` is the usual size of volumes."""
     rows = {}
     for name, variant in variants.items():
         known = variant.published
@@ -129,8 +129,8 @@ def names(pattern: str = "*", task: str | None = None) -> tuple[str, ...]:
     """Return the names that ``build`` knows.
 
     Args:
-        pattern: which names: ``*`` stands for anything, ``?`` for one character.
-        task: ``"classify"`` or ``"segment"``; both unless given.
+        pattern: pattern of the names, where ``*`` stands for anything and ``?`` for one character (default ``"*"``).
+        task: ``"classify"`` or ``"segment"`` (default: both).
 
     Raises:
         ConfigError: ``task`` is not known.
@@ -194,9 +194,9 @@ def build(
 
     Args:
         name: one of ``names()``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input (unless given: as published).
-        num_classes: classes (unless given: as published).
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input (default: as published).
+        num_classes: number of classes (default: as published).
         **options: the network's own, such as ``width`` or, for ``"unet"``, ``levels``; see
             ``entry(name).options``.
 

@@ -145,8 +145,8 @@ class ResNet(Trunk):
     Args:
         name: ``"resnet18"``, 34, 50, 101, 152, ``"resnext50_32x4d"``, ``"resnext101_32x8d"`` or
             ``"wide_resnet50_2"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
         num_classes: number of classes, which is the number of logits.
         width: factor on all channel counts, which are rounded to multiples of 8.
         depth: factor on the number of blocks of each stage, rounded up.

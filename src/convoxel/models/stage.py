@@ -1,4 +1,4 @@
-"""The parts that encoder–decoder networks are put together from: stages, up-sampling, and room for any size.
+"""The parts of encoder–decoder networks: stages, up-sampling, and padding to any size.
 
 A stage is the convolutions at one resolution. Nothing here knows how many resolutions there are.
 """
@@ -19,9 +19,9 @@ from convoxel.nn import PixelShuffle, conv, conv_transpose, resize
 
 __all__ = ["BLOCKS", "UP_SAMPLINGS", "Residual", "build_stage", "build_up_sampling", "crop", "pad", "trim"]
 
-#: What a stage is a row of.
+#: Blocks of a stage.
 BLOCKS = ("plain", "residual")
-#: How a decoder gets finer; ``"resize"`` is the older name of ``"linear"``, which stored runs hold.
+#: Ways of up-sampling; ``"resize"`` is the older name of ``"linear"``, which stored runs hold.
 UP_SAMPLINGS = ("transposed", "linear", "nearest", "shuffle", "resize")
 
 
@@ -79,11 +79,11 @@ def build_stage(
         factory: maker of the layers: number of axes, normalisation and activation.
         inputs, outputs: channels of the first block's input, and of every block's output.
         kernel: size of the convolutions along each axis.
-        blocks: how many.
+        blocks: number of blocks.
         block: ``"plain"`` or ``"residual"``.
-        middle: channels between the two convolutions of the first block; ``outputs`` unless given.
+        middle: channels between the two convolutions of the first block (default: ``outputs``).
         padded: whether sizes stay; otherwise every convolution takes kernel − 1 off each axis.
-        bias: of the convolutions; unless given they have one where no normalisation follows.
+        bias: whether convolutions have a bias (default: where no normalisation follows).
 
     Raises:
         ConfigError: ``block`` is neither.
@@ -112,7 +112,7 @@ def build_stage(
 def build_up_sampling(
     dims: int, inputs: int, outputs: int, scale: Sequence[int], kind: str, bias: bool = True
 ) -> nn.Module:
-    """Return what makes ``(n, outputs, *(scale · spatial))`` of ``(n, inputs, *spatial)``.
+    """Return the up-sampling from ``(n, inputs, *spatial)`` to ``(n, outputs, *(scale · spatial))``.
 
     Args:
         dims: number of spatial axes.
@@ -121,7 +121,7 @@ def build_up_sampling(
         kind: ``"transposed"``: a transposed convolution whose kernel is its stride; ``"linear"`` or
             ``"nearest"``: a 1-wide convolution, then a resize; ``"shuffle"``: a 3-wide convolution to
             outputs · Πscale channels, which become pixels.
-        bias: whether its convolution has one.
+        bias: whether the convolution has a bias (default True).
 
     Raises:
         ConfigError: ``kind`` is none of these.
@@ -157,7 +157,7 @@ def pad(x: Tensor, multiples: Sequence[int]) -> Tensor:
 
 
 def crop(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Return the beginning of ``x`` along each axis, of the spatial ``sizes``: what undoes :func:`pad`.
+    """Return the beginning of ``x`` along each axis, of the spatial ``sizes``: the inverse of :func:`pad`.
 
     >>> crop(torch.arange(5).reshape(1, 1, 5), (3,)).tolist()
     [[[0, 1, 2]]]

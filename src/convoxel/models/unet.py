@@ -45,8 +45,8 @@ class UNet(Network):
     level l.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
         num_classes: channels of the output.
         levels: number of poolings.
         width: channels at full resolution, doubled at each level; or the channels of each level and the bottom.
@@ -349,8 +349,8 @@ def unet_ronneberger(
     large images are computed in tiles that overlap by these.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
         num_classes: channels of the output.
         levels: number of poolings.
         width: channels at full resolution.
@@ -377,8 +377,8 @@ def unet_cicek(
     normalisation too.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
         num_classes: channels of the output.
         levels: number of poolings.
         width: channels at full resolution, after the second convolution; the first has half.

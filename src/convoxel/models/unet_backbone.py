@@ -48,8 +48,8 @@ class DenseUNet(Network):
             largest stride divides the size.
         num_classes: channels of the output.
         width: channels of the decoder at full resolution, doubled at each level.
-        up: how the decoder gets finer, as for ``unet``.
-        norm, activation: of the decoder.
+        up: way of up-sampling, as for ``unet``.
+        norm, activation: normalisation and activation of the decoder.
         sizes: ``"pad"`` takes any size, ``"check"`` multiples of the largest stride.
 
     Raises:
@@ -164,14 +164,14 @@ def build_dense_unet(
     (arXiv 1801.05746) did with VGG. The decoder has 16 channels at full resolution, doubled at each level.
 
     Args:
-        backbone: what builds the encoder, as of ``entry("resnet34").build``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
+        backbone: function that builds the encoder, such as ``entry("resnet34").build``.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
         num_classes: channels of the output.
-        width: factor on all channel counts, of encoder and decoder.
-        depth: factor on the encoder's number of blocks.
-        activation, norm: of encoder and decoder; unless given the encoder's own, and the decoder's are ReLU
-            and batch normalisation.
+        width: factor on all channel counts of encoder and decoder (default 1).
+        depth: factor on the encoder's number of blocks (default: the encoder's own).
+        activation, norm: names for encoder and decoder; by default the encoder has its own, and the decoder ReLU and
+            batch normalisation.
         stem: ``"small"`` for inputs of few pixels: the encoder then begins with stride 1.
         up: ``"transposed"``, ``"linear"``, ``"nearest"`` or ``"shuffle"``, as for ``unet``.
         sizes: ``"pad"`` takes any size, with zeros after the end that are cut off again; ``"check"`` refuses

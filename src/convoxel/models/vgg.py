@@ -92,8 +92,8 @@ class VGG(Backbone):
 
     Args:
         name: ``"vgg11"``, 13, 16 or 19, or one of these with ``"_bn"``.
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
         num_classes: number of classes, which is the number of logits.
         width: factor on all channel counts, which are rounded to multiples of 8.
         depth: factor on the number of convolutions of each stage, rounded up.
@@ -184,8 +184,8 @@ def course_vgg(
     Every convolution is 3 wide, padded, without bias, and followed by batch normalisation and ReLU.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
         num_classes: number of classes, which is the number of logits.
         width: factor on all channel counts, which are rounded to multiples of 8.
         features_only: build no head and return the feature maps at strides 1, 2, 4 and 8.

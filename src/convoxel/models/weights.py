@@ -1,8 +1,8 @@
 """Weights from files: read without running code, and fitted to another number of channels, classes or axes.
 
 Files are safetensors or PyTorch's, told apart by their first bytes. Nothing in the model changes until every
-tensor of the file has found its place. What a file was trained on, and how images were normalised for it, it
-does not say; that stays with the caller.
+tensor of the file has a place. A file does not say on which images, or with which normalisation, it was trained; the
+caller has to know.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class WeightReport:
-    """What :func:`load_weights` did.
+    """The report of :func:`load_weights`.
 
     Attributes:
-        file: what was read.
+        file: file that was read.
         loaded: number of tensors taken from it, adapted ones included.
-        adapted: what was changed to fit, in words.
+        adapted: changes made to fit, in words.
         fresh: names in the model that keep the weights they had: heads of another number of classes, and
             what the file's network does not have.
         unused: names in the file that the model has no place for: heads, auxiliary classifiers.
@@ -56,7 +56,7 @@ class WeightReport:
     unused: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
-        """Return the report as JSON knows it."""
+        """Return the report as JSON values."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
@@ -261,7 +261,7 @@ def _rename(stored: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
 
 
 class _Plan:
-    """Which tensor of the file goes where, after which change; and what does not fit."""
+    """The place of each tensor of the file and its change to fit, and the tensors that do not fit."""
 
     def __init__(self, part: nn.Module, stored: Mapping[str, Tensor], channels: str, inflate: str) -> None:
         self.part, self.stored = part, stored
@@ -306,7 +306,7 @@ class _Plan:
         return values
 
     def is_head(self, name: str) -> bool:
-        """Whether ``name`` belongs to a layer that gives one value a class."""
+        """Return True if ``name`` belongs to a layer with one output for each class."""
         layer = self.layers[name.rpartition(".")[0]]
         classes = getattr(self.part, "num_classes", None)
         if isinstance(layer, nn.Linear):
@@ -358,7 +358,7 @@ def _change_channels(value: Tensor, inputs: int, channels: str) -> Tensor:
 
 
 def _is_auxiliary(name: str) -> bool:
-    """Whether the tensor belongs to a classifier that only training uses."""
+    """Return True if the tensor belongs to a classifier that only training uses."""
     return name.lower().startswith("aux")
 
 

@@ -68,19 +68,19 @@ class DeformConv(_Convolution):
     layer starts as a plain convolution with the parameters ``weight`` and ``bias`` of ``torch.nn``.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: an int or one for each axis.
-        stride: an int or one for each axis.
-        padding: as of :func:`convoxel.nn.Conv`.
-        dilation: an int or one for each axis.
-        groups: of channels.
-        offset_groups: how many groups of input channels move by themselves.
-        modulated: whether kernel elements are weighted too (v2).
-        bias: whether each output channel has a constant.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
+        out_channels: number of channels of the output.
+        kernel_size: size of the kernel, an int or one for each axis.
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding: as for :func:`convoxel.nn.Conv`.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        groups: number of groups of channels (default 1).
+        offset_groups: number of groups of input channels with offsets of their own (default 1).
+        modulated: whether kernel elements are weighted too, as in v2 (default True).
+        bias: whether each output channel has a bias (default True).
 
-    Takes ``(n, in_channels, *spatial)``. The engine computes the offsets; the gathering runs in PyTorch.
+    Takes ``(n, in_channels, *spatial)``. Compiled programs call PyTorch for the gathering.
 
     Raises:
         ConfigError: ``dims`` or ``padding`` is unknown.
@@ -126,26 +126,26 @@ class DeformConv(_Convolution):
 
 
 class DynamicConv(_Convolution):
-    """A convolution with a kernel of each sample's own: a mixture of a few, by what the sample looks like.
+    """A convolution whose kernel is, for each sample, a mixture of ``experts`` kernels with shares that depend on it.
 
     K = Σₑ αₑ Kₑ with α = softmax(R · mean(x) / T) (Yang et al. 2019, arXiv 1904.04971; Chen et al. 2020, arXiv
     1912.03458). R starts at 0, so that the layer starts as a convolution with the mean of its kernels. It costs one
-    convolution for a sample, whatever the number of kernels.
+    convolution for each sample, with any number of kernels.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: an int or one for each axis.
-        experts: kernels that are mixed.
-        temperature: T; large ones mix evenly, which helps at the beginning of training.
-        stride: an int or one for each axis.
-        padding: as of :func:`convoxel.nn.Conv`.
-        dilation: an int or one for each axis.
-        groups: of channels.
-        bias: whether each kernel comes with constants of the output channels, mixed alike.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
+        out_channels: number of channels of the output.
+        kernel_size: size of the kernel, an int or one for each axis.
+        experts: number of kernels that are mixed (default 4).
+        temperature: T (default 1); large values mix evenly, which helps at the beginning of training.
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding: as for :func:`convoxel.nn.Conv`.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        groups: number of groups of channels (default 1).
+        bias: whether each kernel has a bias, mixed with the same shares (default True).
 
-    Takes ``(n, in_channels, *spatial)``. The engine has no kernels that change: the layer runs in PyTorch there.
+    Takes ``(n, in_channels, *spatial)``. The engine has no such kernels: compiled programs call PyTorch for this layer.
 
     Raises:
         ConfigError: ``dims``, ``experts`` or ``temperature`` is out of range.

@@ -1,4 +1,4 @@
-"""Blocks of a few convolutions that stand for one: separable, depthwise-separable, 2.5-D; and squeeze-and-excite.
+"""Blocks of several layers: separable, depthwise-separable and 2.5-D convolutions, squeeze-and-excitation.
 
 Their parts are convolutions of ``torch.nn``. A block's name in a state dict comes before those of its parts.
 """
@@ -26,19 +26,19 @@ Sizes = int | Sequence[int]
 class SeparableConv(nn.Sequential):
     """A convolution written as one along each axis: k×1×1, then 1×k×1, then 1×1×k.
 
-    What costs ∏kₐ products for each pair of channels costs Σkₐ (K = u vᵀ, I * K = (I * u) * v). Channels change in
-    the first part. An axis on which the kernel is 1 has no part, unless all are 1.
+    It costs Σkₐ products for each pair of channels instead of ∏kₐ (K = u vᵀ, I * K = (I * u) * v). Channels change
+    in the first part. An axis on which the kernel is 1 has no part, unless all are 1.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: an int or one for each axis.
-        rank: channels between the parts; ``out_channels`` unless given.
-        stride: an int or one for each axis.
-        padding: as of :class:`convoxel.nn.Conv`.
-        dilation: an int or one for each axis.
-        bias: of the last part.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
+        out_channels: number of channels of the output.
+        kernel_size: size of the kernel, an int or one for each axis.
+        rank: channels between the parts (default: ``out_channels``).
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding: as for :class:`convoxel.nn.Conv`.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        bias: whether the last part has a bias (default True).
 
     Takes ``(n, in_channels, *spatial)``. The parts are called ``0``, ``1``, … in the order of the axes.
 
@@ -87,7 +87,7 @@ def _part(
     dilation: Sizes,
     bias: bool,
 ) -> nn.Module:
-    """The convolution along ``axes``: kernel, stride, padding and dilation there, 1 and none elsewhere."""
+    """Return the convolution along ``axes``: kernel, stride, padding and dilation there, 1 and none elsewhere."""
 
     def own(values: Sequence[int], other: int) -> tuple[int, ...]:
         return tuple(values[axis] if axis in axes else other for axis in range(dims))
@@ -114,15 +114,15 @@ class DepthwiseSeparableConv(nn.Sequential):
     C · ∏k + C · K weights where a convolution has C · K · ∏k (arXiv 1704.04861, §3.1).
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
+        dims: number of spatial axes, 1, 2 or 3.
         in_channels: channels of the input, C.
         out_channels: channels of the output, K.
-        kernel_size: an int or one for each axis.
-        multiplier: kernels for each input channel.
-        stride: an int or one for each axis.
-        padding: as of :class:`convoxel.nn.Conv`.
-        dilation: an int or one for each axis.
-        bias: of the pointwise part.
+        kernel_size: size of the kernel, an int or one for each axis.
+        multiplier: kernels for each input channel (default 1).
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding: as for :class:`convoxel.nn.Conv`.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        bias: whether the pointwise part has a bias (default True).
 
     Takes ``(n, in_channels, *spatial)``.
 
@@ -157,15 +157,15 @@ class InflatedConv(nn.Sequential):
     Tran et al. 2018 (arXiv 1711.11248) call it (2+1)D, Qiu et al. 2017 (arXiv 1711.10305) pseudo-3D.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: k, and d unless ``depth_size`` is given.
-        depth_size: d.
-        rank: channels between the parts; ``out_channels`` unless given.
-        stride: an int or one for each of (D, H, W).
-        padding: as of :class:`convoxel.nn.Conv`.
+        in_channels: number of channels of the input.
+        out_channels: number of channels of the output.
+        kernel_size: k.
+        depth_size: d (default: k).
+        rank: channels between the parts (default: ``out_channels``).
+        stride: an int or one for each of (D, H, W) (default 1).
+        padding: as for :class:`convoxel.nn.Conv`.
         activation: a key of ``convoxel.nn.ACTIVATIONS`` between the parts, or None.
-        bias: of both parts if an activation lies between them, else of the last.
+        bias: whether parts have a bias (default True): both if an activation lies between them, else the last.
 
     Takes ``(n, in_channels, depth, height, width)``.
 
@@ -202,7 +202,7 @@ class SliceStack(nn.Module):
 
     Args:
         model: a 2-D network with ``(2 r + 1) · channels`` input channels.
-        reach: r, slices on each side.
+        reach: r, number of slices on each side (default 1).
 
     Takes ``(n, channels, depth, height, width)``; returns the results of ``model`` stacked along depth:
     ``(n, classes, depth, *rest)``.
@@ -236,16 +236,18 @@ class SliceStack(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels weighted by what the whole image holds: x · σ(W₂ δ(W₁ mean(x))) (Hu et al. 2018, arXiv 1709.01507).
+    """Squeeze-and-excitation: channels weighted by the whole image (Hu et al. 2018, arXiv 1709.01507).
+
+    y = x · σ(W₂ δ(W₁ mean(x))).
 
     State-dict names and shapes in 2-D are those of ``torchvision.ops.SqueezeExcitation`` (``fc1``, ``fc2``).
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        channels: of the input.
-        squeezed: channels between W₁ and W₂; a quarter unless given.
-        activation: δ, a key of ``convoxel.nn.ACTIVATIONS``.
-        gate: σ, ``"sigmoid"`` or ``"hard_sigmoid"``.
+        dims: number of spatial axes, 1, 2 or 3.
+        channels: number of channels of the input.
+        squeezed: channels between W₁ and W₂ (default: a quarter).
+        activation: δ, a key of ``convoxel.nn.ACTIVATIONS`` (default ``"relu"``).
+        gate: σ, ``"sigmoid"`` (default) or ``"hard_sigmoid"``.
 
     Takes and returns ``(n, channels, *spatial)``.
 

@@ -1,4 +1,4 @@
-"""The same map written another way: linear as convolution, images as volumes, one memory layout as another."""
+"""Conversions that keep the function: linear layers as convolutions, images as volumes, memory layouts."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _Weighted = ConvLayer | TransposedLayer | nn.Linear
 _Array = TypeVar("_Array", Tensor, NDArray[Any])
 
 
-# ---- dense layers and convolutions -----------------------------------------------------------------------
+# ---- linear layers and convolutions ----------------------------------------------------------------------
 
 
 def linear_to_conv(linear: nn.Linear, dims: int, size: int | Sequence[int] = 1) -> nn.Module:
-    """Return the convolution that does at every position what ``linear`` does to a flattened grid.
+    """Return the convolution that applies ``linear`` to the flattened grid at every position.
 
     y[o] = Σ_c Σ_j W[o, (c, j)] x[c, j] is a convolution whose kernel is as large as the grid j; for a grid of one
     position it is a 1×1 convolution (Long, Shelhamer & Darrell 2015, arXiv 1411.4038, §3.1).
 
     Args:
         linear: a layer on c · ∏ size values, flattened from ``(c, *size)``.
-        dims: spatial axes, 1, 2 or 3.
-        size: of the grid, an int or one for each axis.
+        dims: number of spatial axes, 1, 2 or 3.
+        size: size of the grid, an int or one for each axis (default 1).
 
     Returns:
         ``nn.Conv1d``, 2d or 3d with copies of the weights: ``(n, c, *size)`` → ``(n, out_features, 1, …)``.
@@ -68,7 +68,7 @@ def linear_to_conv(linear: nn.Linear, dims: int, size: int | Sequence[int] = 1) 
 
 
 def conv_to_linear(layer: nn.Module) -> nn.Linear:
-    """Return the linear layer that does to a flattened grid what ``layer`` does where its kernel just fits.
+    """Return the linear layer that applies ``layer`` to a flattened grid of the kernel's size.
 
     The inverse of :func:`linear_to_conv`: takes ``(n, in_channels · ∏ kernel_size)``, returns ``(n, out_channels)``.
 
@@ -189,16 +189,16 @@ def inflate_kernel(
 
     Args:
         kernel: weights ``(a, b, *old_size)``, of fewer or more axes than ``size``.
-        size: new kernel size of every axis; entries of axes that ``kernel`` has are not looked at.
-        how: ``"average"`` or ``"centre"``.
-        strides: of a transposed convolution: along an axis each output meets k / stride weights. Such kernels are
-            always averaged, since each output pixel sees a part of the kernel only.
+        size: new kernel size of every axis; entries of axes that ``kernel`` has are ignored.
+        how: ``"average"`` (default) or ``"centre"``.
+        strides: strides of a transposed convolution, where each output meets k / stride weights along an axis.
+            Such kernels are always averaged, since each output pixel sees only a part of the kernel.
 
     Returns:
         Weights ``(a, b, *new_size)``.
 
     Raises:
-        ConfigError: ``how`` is neither word.
+        ConfigError: ``how`` is another word.
 
     >>> inflate_kernel(torch.ones(1, 1, 3), (2, 3)).tolist()
     [[[[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]]]
@@ -227,7 +227,7 @@ def inflate_kernel(
 
 
 def inflate(model: nn.Module, depth: int | None = None, how: str = "centre") -> nn.Module:
-    """Return a copy of a 2-D network as a 3-D one with the same weights, its layers of ``torch.nn`` replaced.
+    """Return a copy of a 2-D network as a 3-D one with the same weights: its layers of ``torch.nn`` are replaced.
 
     A volume that is constant in depth gives in every slice what ``model`` gives for that slice: with ``"centre"``
     or ``depth=1`` everywhere, with ``"average"`` where no depth padding is seen. Kernels of 1 stay 1 in depth.
@@ -350,15 +350,15 @@ _INFLATED: dict[type[nn.Module], Callable[[Any, int | None, str], nn.Module]] = 
 
 # ---- memory layouts --------------------------------------------------------------------------------------
 
-# L is TensorFlow's and PyTorch's word for the one axis of a sequence, W is ours: they are the same axis.
+# L is TensorFlow's and PyTorch's letter for the axis of a sequence, W is ours: they are the same axis.
 LAYOUTS = ("NCL", "NLC", "NCW", "NWC", "NCHW", "NHWC", "NCDHW", "NDHWC")
 
 
 def change_layout(x: _Array, source: str, target: str) -> _Array:
     """Return ``x`` with its axes in another order, both named: N batch, C channels, D H W (or L) space.
 
-    No value moves: the result is a view with other strides. PyTorch and our engine take either (channels last is
-    what the engine computes in, so a view of it costs no copy there).
+    No value moves: the result is a view with other strides. PyTorch and our engine take either; the engine computes in
+    channels last, so a view of it needs no copy there.
 
     Args:
         x: a tensor or NumPy array with one axis for each letter of ``source``.

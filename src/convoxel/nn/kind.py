@@ -1,4 +1,4 @@
-"""Kinds of layers that have a kernel, and which of a kernel's axes belong to one output unit."""
+"""Kinds of layers that have a kernel, and the axes of a kernel that belong to one output unit."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
 
 
 class Kernel(NamedTuple):
-    """A layer's kernel, seen so that output units can be told apart.
+    """A layer's kernel, in a view that separates output units.
 
     Attributes:
-        name: of the layer in its model.
+        name: name of the layer in its model.
         kind: a key of ``KINDS``.
         layer: the layer.
-        view: a view of ``layer.weight``: what is written there is written into the layer.
-        axes: the axes of ``view`` over which the weights of one output unit lie.
+        view: view of ``layer.weight``; writing into it changes the layer.
+        axes: axes of ``view`` that hold the weights of one output unit.
     """
 
     name: str

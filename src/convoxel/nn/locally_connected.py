@@ -1,4 +1,4 @@
-"""A layer that sees neighbourhoods as a convolution does, but shares no weights between positions."""
+"""A layer that reads neighbourhoods as a convolution does but shares no weights between positions."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class LocallyConnected(nn.Module):
     """A convolution without parameter sharing: each output position has its own kernel.
 
     y[o, p] = b[o, p] + Σ_{c, j} K[o, c, p, j] · x[c, p·s + j − padding]. Between a convolution, which has one K for
-    all p, and a fully-connected layer, which sees all of x from every p. It is the one layer that holds spatial
-    sizes, since its parameters are as many as its positions.
+    all p, and a fully-connected layer, which sees all of x from every p. It is the only layer that holds spatial
+    sizes, since it has as many kernels as positions.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
+        out_channels: number of channels of the output.
         input_size: spatial size of the input, an int or one for each axis.
-        kernel_size: positions that one output sees.
-        stride: input pixels from one output to the next.
-        padding: zeros on both sides of every axis.
-        bias: whether every output has a constant of its own.
+        kernel_size: size of the kernel, an int or one for each axis.
+        stride: input pixels from one output to the next (default 1).
+        padding: zeros on both sides of every axis (default 0).
+        bias: whether every output has a bias of its own (default True).
 
     Takes ``(n, in_channels, *input_size)``, returns ``(n, out_channels, *output_size)``.
 
@@ -92,7 +92,7 @@ class LocallyConnected(nn.Module):
         return torch.einsum(f"nc{positions}{kernel},oc{positions}{kernel}->no{positions}", windows, self.weight)
 
     def extra_repr(self) -> str:
-        """Return what the layer was made with."""
+        """Return the arguments that the layer was made with."""
         return (
             f"{self.in_channels}, {self.out_channels}, input_size={self.input_size}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, bias={self.bias is not None}"

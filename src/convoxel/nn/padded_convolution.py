@@ -1,4 +1,4 @@
-"""Convolutions that are PyTorch's, with every padding: by word, asymmetric, strided "same", causal, any border."""
+"""PyTorch's convolutions with every padding: by word, asymmetric, "same" with a stride, causal, any border."""
 
 from __future__ import annotations
 
@@ -27,18 +27,22 @@ __all__ = [
 Sizes = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
-# What lies outside of the input, in PyTorch's words.
+# Values outside of the input, in PyTorch's words.
 BORDERS = ("zeros", "reflect", "replicate", "circular")
 
 
-class _Padded:
-    """What the three convolutions add to PyTorch's: see :func:`Conv`."""
+class _Window:
+    """The numbers of a convolution of ``torch.nn``, one for each axis."""
 
     dims: int
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     padding: str | tuple[int, ...]
     dilation: tuple[int, ...]
+
+
+class _Padded(_Window):
+    """Additions of the three convolutions to PyTorch's; see :func:`Conv`."""
 
     def __init__(
         self,
@@ -97,7 +101,7 @@ class _Padded:
         return pairs
 
     def extra_repr(self) -> str:
-        """Return what the layer was made with."""
+        """Return the arguments that the layer was made with."""
         text: str = super().extra_repr()  # type: ignore[misc]
         if self.fitted:
             return f"{text}, padding='same'"
@@ -141,18 +145,18 @@ def Conv(
     """Return :class:`Conv1d`, ``2d`` or ``3d``: PyTorch's layer, its parameters under its names, with every padding.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: an int or one for each axis.
-        stride: an int or one for each axis.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
+        out_channels: number of channels of the output.
+        kernel_size: size of the kernel, an int or one for each axis.
+        stride: distance of windows, an int or one for each axis (default 1).
         padding: an int, one for each axis, a pair (before, after) for each axis (negative numbers crop), or a word:
             ``"none"``, ``"half"``, ``"full"``, ``"same"`` (output ⌈i / s⌉, also with a stride, as TensorFlow pads),
             ``"causal"``; see :func:`convoxel.arithmetic.resolve_padding`.
-        dilation: an int or one for each axis.
-        groups: of channels.
-        bias: whether each output channel has a constant.
-        padding_mode: what lies outside: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        groups: number of groups of channels (default 1).
+        bias: whether each output channel has a bias (default True).
+        padding_mode: values outside of the input: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
 
     Returns:
         An instance of ``nn.Conv1d``, ``2d`` or ``3d``: ``(n, in_channels, *spatial)`` → ``(n, out_channels, *o)``.
@@ -172,14 +176,8 @@ def Conv(
     )
 
 
-class _Reaching:
-    """What the three transposed convolutions add to PyTorch's: see :func:`ConvTranspose`."""
-
-    dims: int
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: str | tuple[int, ...]
-    dilation: tuple[int, ...]
+class _Reaching(_Window):
+    """Additions of the three transposed convolutions to PyTorch's; see :func:`ConvTranspose`."""
 
     def __init__(
         self,
@@ -247,7 +245,7 @@ class _Reaching:
         )
 
     def extra_repr(self) -> str:
-        """Return what the layer was made with."""
+        """Return the arguments that the layer was made with."""
         text: str = super().extra_repr()  # type: ignore[misc]
         return text if self.pairs is None else f"{text}, padding={self.pairs}"
 
@@ -291,23 +289,23 @@ def ConvTranspose(
     """Return :class:`ConvTranspose1d`, ``2d`` or ``3d``: the transpose of the convolution with these numbers.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: an int or one for each axis.
-        stride: pixels of the output for one of the input.
-        padding: of the convolution that this transposes, so it crops: an int, one for each axis, a pair for each
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
+        out_channels: number of channels of the output.
+        kernel_size: size of the kernel, an int or one for each axis.
+        stride: pixels of the output for each of the input (default 1).
+        padding: padding of the convolution that is transposed, so it crops: an int, one for each axis, a pair for each
             axis, or ``"none"``, ``"half"``, ``"full"``, ``"causal"``.
-        output_padding: pixels added at the end of every axis, which a convolution of this stride does not see.
-        dilation: an int or one for each axis.
-        groups: of channels.
-        bias: whether each output channel has a constant.
+        output_padding: pixels added at the end of every axis, which the convolution does not read (default 0).
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        groups: number of groups of channels (default 1).
+        bias: whether each output channel has a bias (default True).
 
     Returns:
         An instance of ``nn.ConvTranspose1d``, ``2d`` or ``3d``, called as ``layer(x)`` or ``layer(x, output_size)``.
 
     Raises:
-        ConfigError: an argument is unknown. ShapeError: an ``output_size`` cannot be had.
+        ConfigError: an argument is unknown. ShapeError: no such ``output_size`` is possible.
 
     >>> ConvTranspose(2, 4, 1, 3, stride=2, padding=((1, 0), (0, 1)))(torch.zeros(1, 4, 4, 4)).shape
     torch.Size([1, 1, 8, 8])

@@ -1,4 +1,4 @@
-"""Poolings as layers, with every padding, and the ways back; they compute as :mod:`convoxel.nn.functional` does."""
+"""Pooling layers with every padding, and un-pooling, computed by :mod:`convoxel.nn.functional`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sizes = int | Sequence[int]
 
 
 class _Pool(nn.Module):
-    """The window that poolings have in common."""
+    """A pooling layer's window."""
 
     def __init__(
         self, dims: int, kernel_size: Sizes, stride: Sizes | None, padding: Padding, dilation: Sizes, ceil_mode: bool
@@ -34,7 +34,7 @@ class _Pool(nn.Module):
             raise ConfigError(f"padding is {padding!r}, but a pooling pads by at least 0. Crop x itself.")
 
     def extra_repr(self) -> str:
-        """Return what the layer was made with."""
+        """Return the arguments that the layer was made with."""
         return (
             f"kernel_size={self.window.kernel}, stride={self.window.stride}, padding={self.window.pairs}, "
             f"dilation={self.window.dilation}, ceil_mode={self.window.ceil}"
@@ -42,17 +42,17 @@ class _Pool(nn.Module):
 
 
 class MaxPool(_Pool):
-    """The largest value of each window; what is padded never wins. See :func:`convoxel.nn.functional.max_pool`.
+    """The largest value of each window; padding is never the largest. See :func:`convoxel.nn.functional.max_pool`.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        kernel_size: an int or one for each axis.
-        stride: the kernel's size unless given.
+        dims: number of spatial axes, 1, 2 or 3.
+        kernel_size: size of the kernel, an int or one for each axis.
+        stride: distance of windows, an int or one for each axis (default: ``kernel_size``).
         padding: an int, one for each axis, a pair (before, after) for each axis, or ``"none"``, ``"half"``, ``"full"``,
             ``"causal"``.
-        dilation: an int or one for each axis.
-        ceil_mode: whether the last window may hang over the end.
-        return_indices: also return where each maximum was, as :class:`Unpool` takes it.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        ceil_mode: whether the last window may reach beyond the end (default False).
+        return_indices: whether to return the index of each maximum too, as :class:`Unpool` takes it (default False).
 
     Takes ``(n, c, *spatial)``.
 
@@ -79,22 +79,22 @@ class MaxPool(_Pool):
         self.return_indices = return_indices
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the maxima, with ``return_indices`` their places too."""
+        """Return the maxima, with ``return_indices`` their indices too."""
         y, index = find_largest(x, self.window, self.return_indices)
         return y if index is None else (y, index)
 
 
 class AvgPool(_Pool):
-    """The mean of each window, dilated and padded as wanted. See :func:`convoxel.nn.functional.average_pool`.
+    """The mean of each window, with any dilation and padding. See :func:`convoxel.nn.functional.average_pool`.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        kernel_size: an int or one for each axis.
-        stride: the kernel's size unless given.
-        padding: as of :class:`MaxPool`.
+        dims: number of spatial axes, 1, 2 or 3.
+        kernel_size: size of the kernel, an int or one for each axis.
+        stride: distance of windows, an int or one for each axis (default: ``kernel_size``).
+        padding: as for :class:`MaxPool`.
         dilation: an int or one for each axis; above 1 the pooling is a convolution with equal weights.
-        ceil_mode: whether the last window may hang over the end.
-        count_include_pad: whether padded zeros count as pixels.
+        ceil_mode: whether the last window may reach beyond the end (default False).
+        count_include_pad: whether padded zeros count as pixels (default True).
 
     Takes ``(n, c, *spatial)``.
 
@@ -137,11 +137,11 @@ class BlurPool(nn.Module):
     :func:`convoxel.nn.functional.blur_pool`.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        channels: of the input.
-        kernel_size: of the filter along every axis, at least 1.
-        stride: an int or one for each axis.
-        padding_mode: what lies outside: ``"reflect"``, ``"replicate"``, ``"zeros"`` or ``"circular"``.
+        dims: number of spatial axes, 1, 2 or 3.
+        channels: number of channels of the input.
+        kernel_size: size of the filter along every axis, at least 1 (default 3).
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding_mode: values outside of the input: ``"reflect"``, ``"replicate"``, ``"zeros"`` or ``"circular"``.
 
     Takes ``(n, channels, *spatial)``, returns ⌈size / stride⌉ pixels along each axis.
 
@@ -168,25 +168,25 @@ class BlurPool(nn.Module):
         self.register_buffer("weight", kernel.expand(channels, 1, *kernel.shape).clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the blurred and thinned ``x``."""
+        """Return ``x`` blurred and down-sampled."""
         return blur(x, self.weight.to(x.dtype), self.stride, self.padding_mode)
 
     def extra_repr(self) -> str:
-        """Return what the layer was made with."""
+        """Return the arguments that the layer was made with."""
         return f"{self.channels}, kernel_size={self.kernel_size}, stride={self.stride}"
 
 
 class Unpool(nn.Module):
-    """The way back from a pooling; see :func:`convoxel.nn.functional.unpool`.
+    """The inverse of a pooling; see :func:`convoxel.nn.functional.unpool`.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        kernel_size: of the pooling that is undone.
-        stride: of that pooling; its kernel's size unless given.
+        dims: number of spatial axes, 1, 2 or 3.
+        kernel_size: kernel size of the pooling that is undone.
+        stride: stride of that pooling (default: ``kernel_size``).
         mode: ``"indices"``: each value goes where its maximum was, zeros elsewhere (takes the indices of a
             :class:`MaxPool`); ``"fixed"``: to ``position`` in its window ("bed of nails"); ``"nearest"``: to all
             pixels; ``"average"``: to all, divided by their number, so that sums stay.
-        position: place in the window, an int or one for each axis, for ``"fixed"``.
+        position: place in the window for ``"fixed"``, an int or one for each axis (default 0).
 
     Takes ``(n, c, *spatial)``, for ``"indices"`` also the indices.
 
@@ -225,5 +225,5 @@ class Unpool(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Return what the layer was made with."""
+        """Return the arguments that the layer was made with."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}, mode={self.mode!r}"

@@ -1,8 +1,8 @@
-"""A trained network with some of its convolutions written as smaller ones, where that is measured to be faster.
+"""A trained network with some convolutions replaced by smaller ones, where that is measured to be faster.
 
-Which layers, by which scheme and with how many channels follows from three measurements: how long each alternative
-takes, how far each alone moves the network's output, and how far all together do. What measures time is an argument,
-so nothing here depends on an engine.
+Layers, schemes and channel counts follow from three measurements: the time of each alternative, the error that each
+alone causes in the network's output, and the error of all together. The function that measures time is an argument, so
+nothing here depends on an engine.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Replacement:
     """A convolution that was replaced.
 
     Attributes:
-        name: of the layer in the network.
+        name: name of the layer in the network.
         scheme: a key of ``convoxel.inspect.SCHEMES``.
         ranks: channels between the new layers.
         kernel_error: ‖W − Ŵ‖ / ‖W‖.
@@ -65,11 +65,11 @@ class Trial:
     """One point between fast and accurate that the search under ``max_accuracy_loss`` tried.
 
     Attributes:
-        max_error: the limit of the output error before fine-tuning.
-        layers: how many were replaced.
-        time_s: measured, of the whole network.
-        params: of the whole network.
-        score: what ``score`` said.
+        max_error: limit of the output error before fine-tuning.
+        layers: number of layers replaced.
+        time_s: measured time of the whole network.
+        params: parameters of the whole network.
+        score: result of ``score``.
     """
 
     max_error: float
@@ -81,7 +81,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Separation:
-    """What :func:`separate` returns.
+    """The result of :func:`separate`.
 
     Attributes:
         model: the new network, in eval mode.
@@ -89,7 +89,7 @@ class Separation:
         error: ‖f̂(x) − f(x)‖ / ‖f(x)‖ on the example, before fine-tuning.
         params, macs, time_s: of the whole network, before and after; macs of its convolutions.
         score: before and after, where a score was asked for.
-        trials: what the search tried.
+        trials: points that the search tried.
     """
 
     model: nn.Module
@@ -107,11 +107,11 @@ class Separation:
         return self.time_s[0] / self.time_s[1]
 
     def structure(self) -> list[JsonObject]:
-        """Return, as JSON knows it, what :func:`restore_separated` needs beside the weights."""
+        """Return, as JSON values, all that :func:`restore_separated` needs beside the weights."""
         return [{"name": row.name, "factors": list(row.factors)} for row in self.replacements]
 
     def to_dict(self) -> JsonObject:
-        """Return everything but the network as JSON knows it."""
+        """Return everything but the network as JSON values."""
         found = {name: value for name, value in vars(self).items() if name not in ("model", "replacements", "trials")}
         rows = [asdict(row) for row in self.replacements]
         return {**found, "speedup": self.speedup, "replacements": rows, "trials": [asdict(row) for row in self.trials]}
@@ -119,7 +119,7 @@ class Separation:
 
 @dataclass
 class _Option:
-    """A way to write one layer, with what is known about it."""
+    """One factorisation of a layer, with its costs."""
 
     made: Factorisation
     layers: nn.Sequential
@@ -141,7 +141,7 @@ class _Place:
     chosen: int = -1
 
     def state(self, index: int) -> tuple[float, float]:
-        """Time and output error of an option; of the layer as it is for −1."""
+        """Return time and output error of an option; −1 is the layer as it is."""
         return (self.time_s, 0.0) if index < 0 else (self.options[index].time_s, self.options[index].output_error)
 
 
@@ -274,7 +274,7 @@ def _find_options(
 
 
 def _sort(layer: ConvLayer) -> tuple[object, ...]:
-    """What the time of a layer depends on, beside the shape of its input."""
+    """Return everything that the time of a layer depends on, beside the shape of its input."""
     return (tuple(layer.weight.shape), layer.stride, layer.padding, layer.dilation, layer.bias is None)
 
 
@@ -289,7 +289,7 @@ def _factorisations(layer: ConvLayer, schemes: Sequence[str]) -> list[Factorisat
 
 
 def _front(options: list[_Option]) -> list[_Option]:
-    """Those for which no other is faster with no more error, from slow and exact to fast and coarse."""
+    """Return the options than which no other is faster with no more error, from slow and exact to fast and coarse."""
     kept: list[_Option] = []
     for option in sorted(options, key=lambda option: (option.output_error, option.time_s)):
         if math.isfinite(option.output_error) and (not kept or option.time_s < kept[-1].time_s):
@@ -339,7 +339,7 @@ def _search(
     before: float,
     tell: Callable[[str], None],
 ) -> Separation:
-    """The fastest network whose score has not fallen by more than ``limit``, over errors from cautious to bold."""
+    """Return the fastest network whose score has not fallen by more than ``limit``; errors grow step by step."""
     example, exact = sight
     shape = tuple(example.shape)
     start = score(copy.deepcopy(model).eval())
@@ -369,7 +369,7 @@ def _search(
 def _result(
     work: nn.Module, model: nn.Module, places: list[_Place], error: float, before: float, after: float
 ) -> Separation:
-    """What was done; nothing, if the whole network did not become faster."""
+    """Return the result; without replacements if the whole network did not become faster."""
     if after >= before or all(place.chosen < 0 for place in places):
         work, error, after = copy.deepcopy(model).eval(), 0.0, before
         done = []

@@ -170,7 +170,7 @@ def batch_norm(dims: int, channels: int, *, eps: float = 1e-5, momentum: float =
 def instance_norm(dims: int, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
     """Return ``nn.InstanceNorm1d``, ``2d`` or ``3d`` with affine parameters.
 
-    ``momentum`` is taken and unused, as nothing is averaged over batches: all of ``NORMS`` are called alike.
+    ``momentum`` is accepted and ignored, so that all of ``NORMS`` are called alike.
 
     >>> instance_norm(3, 4).affine
     True
@@ -185,7 +185,7 @@ _GROUPS = 8
 def group_norm(dims: int, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
     """Return ``nn.GroupNorm`` with 8 groups, or as many below that as divide ``channels``.
 
-    PyTorch's layer is the same for every ``dims``; ``momentum`` is taken and unused, as with instances.
+    PyTorch's layer is the same for every ``dims``; ``momentum`` is accepted and ignored.
 
     >>> group_norm(3, 12).num_groups
     4
@@ -206,11 +206,11 @@ def norm(kind: str, dims: int, channels: int, *, eps: float = 1e-5, momentum: fl
     """Return the normalisation called ``kind`` (a key of ``NORMS``), or None for ``"none"``.
 
     Args:
-        kind: which.
-        dims: spatial axes, 1, 2 or 3.
-        channels: channels of its input.
-        eps: added to the variance before the root.
-        momentum: share of the newest batch in the running statistics of ``"batch"``.
+        kind: name of the normalisation.
+        dims: number of spatial axes, 1, 2 or 3.
+        channels: number of channels of its input.
+        eps: number added to the variance before the root (default 1e-5).
+        momentum: share of the newest batch in the running statistics of ``"batch"`` (default 0.1).
 
     Raises:
         ConfigError: ``kind`` is not known.
@@ -255,9 +255,9 @@ def activation(kind: str) -> nn.Module:
 def max_pool(
     dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0, ceil: bool = False
 ) -> nn.Module:
-    """Return ``nn.MaxPool1d``, ``2d`` or ``3d``; ``stride`` is the kernel's size unless given.
+    """Return ``nn.MaxPool1d``, ``2d`` or ``3d``; ``stride`` is ``kernel_size`` by default.
 
-    With ``ceil`` the last window may hang over the end.
+    With ``ceil`` the last window may reach beyond the end.
 
     >>> max_pool(2, 2)
     MaxPool2d(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0), dilation=1, ceil_mode=False)
@@ -268,10 +268,10 @@ def max_pool(
 
 
 def average_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0) -> nn.Module:
-    """Return ``nn.AvgPool1d``, ``2d`` or ``3d``; ``stride`` is the kernel's size unless given.
+    """Return ``nn.AvgPool1d``, ``2d`` or ``3d``; ``stride`` is ``kernel_size`` by default.
 
-    Padding is zeros, which count. In 3-D it is a layer of its own: PyTorch's pooling there refuses an axis that
-    is shorter than the kernel, even where the padding makes room.
+    Padding is zeros, which count. In 3-D it is a separate layer, as PyTorch's pooling refuses an axis that is shorter
+    than the kernel even where the padded axis is not.
 
     >>> average_pool(1, 3, stride=2).stride
     (2,)

@@ -1,4 +1,4 @@
-"""More pixels: resizing, and the ways of up-sampling with weights."""
+"""Up-sampling: resizing, pixel shuffle, and up-sampling with weights."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Resize(nn.Module):
     """Images of another size by interpolation, up or down.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        scale: factor, of all axes or of each; or give ``size``.
-        size: the wanted size, of all axes or of each.
+        dims: number of spatial axes, 1, 2 or 3.
+        scale: factor, one for all axes or one for each; or give ``size``.
+        size: wanted size, an int or one for each axis.
         mode: ``"nearest"``, ``"nearest-exact"``, ``"linear"``, ``"cubic"``, ``"area"`` or ``"spline"`` (a B-spline
             through all pixels).
-        align_corners: whether the centres of the corner pixels stay in place (linear and cubic); else pixels are
-            areas and borders stay in place.
-        antialias: whether to average over what a smaller image cannot hold (linear and cubic).
-        order: of the spline, 0 to 5.
+        align_corners: whether the centres of the corner pixels stay in place (linear and cubic); by default pixels
+            are areas and borders stay in place.
+        antialias: whether kernels widen when the image shrinks, so that no pixel is skipped (linear and cubic).
+        order: order of the spline, 0 to 5 (default 3).
 
     Takes ``(n, c, *spatial)``.
 
@@ -93,7 +93,7 @@ class Resize(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Return what the layer was made with."""
+        """Return the arguments that the layer was made with."""
         what = f"size={self.size}" if self.scale is None else f"scale={self.scale}"
         return f"{what}, mode={self.mode!r}, align_corners={self.align_corners}"
 
@@ -111,7 +111,7 @@ class PixelShuffle(nn.Module):
     Channel c · ∏s + j goes to channel c, at position j (row by row) of each block; in 2-D as ``nn.PixelShuffle``.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
+        dims: number of spatial axes, 1, 2 or 3.
         scale: s, an int or one for each axis.
 
     Raises:
@@ -131,7 +131,7 @@ class PixelShuffle(nn.Module):
         return pixel_shuffle(x, self.scale, dims=self.dims)
 
     def extra_repr(self) -> str:
-        """Return what the layer was made with."""
+        """Return the arguments that the layer was made with."""
         return f"scale={self.scale}"
 
 
@@ -145,15 +145,15 @@ class Upsample(nn.Sequential):
     convolution. :func:`convoxel.inspect.upsampling` measures them.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
+        out_channels: number of channels of the output.
         scale: an int or one for each axis.
         kind: ``"transposed"``, ``"resize"``, ``"shuffle"`` or ``"unpool"``.
         kernel_size: 2 · scale for ``"transposed"`` (even overlap), the next odd number from the scale on for
             ``"unpool"`` (no holes), at least 3; else 3. Odd for all but ``"transposed"``.
-        mode: of the interpolation, ``"linear"`` or ``"nearest"``.
-        bias: of the convolution.
+        mode: interpolation of ``"resize"``, ``"linear"`` (default) or ``"nearest"``.
+        bias: whether the convolution has a bias (default True).
 
     Takes ``(n, in_channels, *spatial)``, returns ``(n, out_channels, *spatial · scale)``.
 
@@ -199,7 +199,7 @@ class Upsample(nn.Sequential):
 
 
 def _usual(kind: str, scale: tuple[int, ...]) -> tuple[int, ...]:
-    """The kernel of an up-sampling unless one is given."""
+    """Return the default kernel of an up-sampling."""
     if kind == "transposed":
         return tuple(2 * factor for factor in scale)
     return tuple(max(3, factor | 1) if kind == "unpool" else 3 for factor in scale)
@@ -208,7 +208,7 @@ def _usual(kind: str, scale: tuple[int, ...]) -> tuple[int, ...]:
 def _even(
     dims: int, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...], bias: bool
 ) -> nn.Module:
-    """The transposed convolution whose output has exactly stride times as many pixels: p₁ + p₂ − a = k − s."""
+    """Return the transposed convolution with exactly stride times as many output pixels: p₁ + p₂ − a = k − s."""
     if any(size < factor for size, factor in zip(kernel, stride, strict=True)):
         raise ConfigError(f"kernel_size is {kernel}, but a stride of {stride} would leave holes. Give at least that.")
     # An odd surplus is made even by one pixel more at the end, which PyTorch calls output_padding.
@@ -218,16 +218,16 @@ def _even(
 
 
 def upsamplers(dims: int, in_channels: int, out_channels: int, scale: int = 2) -> dict[str, nn.Module]:
-    """Return every way of up-sampling with weights by its name, to be compared.
+    """Return all ways of up-sampling with weights, by name, for comparison.
 
     Transposed convolutions with kernels of scale, scale + 1 and 2 · scale; interpolation and a convolution; a pixel
     shuffle; un-pooling and a convolution.
 
     Args:
-        dims: spatial axes, 1, 2 or 3.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        scale: outputs for one input along each axis, at least 2.
+        dims: number of spatial axes, 1, 2 or 3.
+        in_channels: number of channels of the input.
+        out_channels: number of channels of the output.
+        scale: outputs for one input along each axis, at least 2 (default 2).
 
     Raises:
         ConfigError: ``dims`` or ``scale`` is out of range.

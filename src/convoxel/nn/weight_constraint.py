@@ -26,7 +26,7 @@ _USUAL = ("conv", "conv_transpose", "linear", "local")
 
 
 class Constraint(Protocol):
-    """What brings a kernel back to the nearest one that is allowed."""
+    """A projection of a kernel to the nearest one that is allowed."""
 
     def project(self, kernel: Kernel) -> None:
         """Change the kernel in place."""
@@ -115,12 +115,12 @@ def constrain(
 
     Args:
         model: changed in place; biases and normalisations are left alone.
-        constraints: any of :class:`MaxNorm`, :class:`UnitNorm`, :class:`NonNegative`, or your own.
-        kinds: which layers, keys of ``KINDS``.
-        optimiser: whose steps are followed by a projection.
+        constraints: instances of :class:`MaxNorm`, :class:`UnitNorm`, :class:`NonNegative` or your own classes.
+        kinds: kinds of layers, keys of ``KINDS``.
+        optimiser: optimiser whose steps are each followed by a projection (default None).
 
     Returns:
-        None, or with ``optimiser`` a handle whose ``remove()`` ends it.
+        None, or with ``optimiser`` a handle whose ``remove()`` ends the projections.
 
     Raises:
         ConfigError: a kind is unknown.
@@ -153,7 +153,7 @@ def l2_penalty(model: nn.Module, kinds: Iterable[str] | Mapping[str, float] = _U
         kinds: the kinds of layers, keys of ``KINDS``, with λ = 1; or λ for each.
 
     Returns:
-        A tensor of no axes with a gradient; of no layers, 0.
+        A tensor without axes, with a gradient; 0 if there are no such layers.
 
     Raises:
         ConfigError: a kind is unknown, or its λ is negative.
@@ -172,7 +172,7 @@ def decay_groups(model: nn.Module, kinds: float | Mapping[str, float]) -> list[d
     """Return parameter groups for an optimiser of ``torch.optim`` in which only kernels decay.
 
     Args:
-        model: whose trainable parameters are grouped.
+        model: network whose trainable parameters are grouped.
         kinds: ``weight_decay`` of all kernels, or of each kind of layer (a key of ``KINDS``; others do not decay).
 
     Returns:

@@ -3,13 +3,13 @@
 Tensors are ``(n, c, *spatial)``, or ``(c, *spatial)`` where a kernel or ``dims`` says how many axes are spatial.
 Gradients go through everything, twice. Read in this order:
 
-``border``      what lies outside of a tensor
-``convolve``    convolution, correlation, transposed convolution
-``matrix``      each of them as a matrix; ``toeplitz`` checks its structure, ``projection`` finds the nearest one
+``border``      padding
+``correlation`` convolution, correlation, transposed convolution
+``matrix``      each of them as a matrix; ``toeplitz`` finds its structure, ``projection`` the nearest one
 ``separable``   convolutions in factors
-``pooling``     largest, mean, blurred; ``unpool`` the ways back
+``pooling``     largest value, mean, blur; ``unpool`` the inverses
 ``resize``      interpolation; ``spline`` the B-splines
-``deform``      kernels that move; ``dynamic`` kernels that each sample or position has to itself
+``deform``      kernels that move; ``dynamic`` kernels of each sample or position
 ``shuffle``     channels as pixels
 """
 

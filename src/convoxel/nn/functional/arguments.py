@@ -1,4 +1,4 @@
-"""Tensors with or without a batch, brought to ``(n, c, *spatial)`` and back."""
+"""Checks of arguments: number of axes, sizes for each axis, tensors with or without a batch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def count_axes(x: Tensor, dims: int | None, function: str) -> int:
 
 
 def as_batch(x: Tensor, dims: int) -> tuple[Tensor, bool]:
-    """Return ``x`` as ``(n, c, *spatial)`` and whether it came so."""
+    """Return ``x`` as ``(n, c, *spatial)``, and True if it had a batch."""
     return (x, True) if x.dim() == dims + 2 else (x[None], False)
 
 

@@ -1,4 +1,4 @@
-"""What lies outside of a tensor: any number of elements, each side its own, negative numbers crop."""
+"""Padding of tensors: any number of elements at each side, any border values; negative numbers crop."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def border_index(size: int, pair: Pair, padding_mode: str) -> NDArray[np.int64]:
 
 
 def pad(x: Tensor, pairs: Sequence[Pair], padding_mode: str = "zeros", value: float = 0.0) -> Tensor:
-    """Return ``x`` with ``pairs[a]`` = (before, after) elements more along its last ``len(pairs)`` axes.
+    """Return ``x`` with ``pairs[a]`` = (before, after) more elements along its last ``len(pairs)`` axes.
 
-    Unlike PyTorch's, every mode takes any number of axes, any width (a reflection goes on and on) and crops where
-    a number is negative.
+    Unlike in PyTorch, every mode takes any number of axes and any width (reflections repeat), and crops where a number
+    is negative.
 
     Args:
         x: any tensor with at least ``len(pairs)`` axes.
         pairs: (before, after) for each of the last axes, in their order.
         padding_mode: ``"zeros"``, ``"constant"`` (``value``), ``"reflect"``, ``"replicate"`` or ``"circular"``.
-        value: what ``"constant"`` puts outside.
+        value: value outside for ``"constant"`` (default 0).
 
     Raises:
         ConfigError: ``padding_mode`` is not known.
@@ -90,7 +90,7 @@ def pad(x: Tensor, pairs: Sequence[Pair], padding_mode: str = "zeros", value: fl
 
 
 def _native(x: Tensor, pairs: Sequence[Pair], padding_mode: str) -> bool:
-    """Whether PyTorch repeats so: all axes but batch and channels, no crop, each element at most once a side."""
+    """Return True if PyTorch pads so: all axes but batch and channels, no crop, each element at most once a side."""
     if x.dim() - len(pairs) not in (1, 2) or len(pairs) > 3 or min(min(pair) for pair in pairs) < 0:
         return False
     most = {"reflect": -1, "circular": 0}.get(padding_mode)

@@ -36,7 +36,7 @@ def correlate(
     value: float = 0.0,
     dims: int | None = None,
 ) -> Tensor:
-    """Return what a layer of a CNN computes: S(i) = Σ_m I(s i + d m − p) K(m), the kernel not flipped.
+    """Return the cross-correlation that layers of CNNs compute: S(i) = Σ_m I(s i + d m − p) K(m), K not flipped.
 
     Goodfellow et al. 2016, eq. 9.6; sizes by Dumoulin & Visin 2016 (:func:`convoxel.arithmetic.conv_size`).
 
@@ -44,18 +44,18 @@ def correlate(
         x: ``(n, c, *spatial)`` or ``(c, *spatial)``.
         w: ``(o, c / groups, *kernel)``. With ``dims`` axes it is a plain kernel, and so must be x.
         bias: ``(o,)``.
-        stride: an int or one for each axis.
+        stride: distance of windows, an int or one for each axis (default 1).
         padding: an int, one for each axis, a pair (before, after) for each axis, or ``"none"``, ``"half"``,
             ``"full"``, ``"same"`` or ``"causal"``; see :func:`convoxel.arithmetic.resolve_padding`.
-        dilation: an int or one for each axis.
-        groups: of channels.
-        padding_mode: what lies outside: ``"zeros"``, ``"constant"`` (``value``), ``"reflect"``, ``"replicate"``,
-            ``"circular"``; of any width.
-        value: outside, for ``"constant"``.
-        dims: spatial axes; as many as w has beyond two unless given.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        groups: number of groups of channels (default 1).
+        padding_mode: values outside of x: ``"zeros"``, ``"constant"`` (``value``), ``"reflect"``, ``"replicate"`` or
+            ``"circular"``, of any width.
+        value: value outside for ``"constant"`` (default 0).
+        dims: number of spatial axes (default: all axes of w but two).
 
     Returns:
-        ``(n, o, *output)``, without what x lacks.
+        ``(n, o, *output)``, without the axes that x lacks.
 
     Raises:
         ShapeError: axes, channels or bias do not fit, or the kernel is larger than the padded x.
@@ -69,27 +69,18 @@ def correlate(
 
 
 def convolve(
-    x: Tensor,
-    w: Tensor,
-    bias: Tensor | None = None,
-    *,
-    stride: Sizes = 1,
-    padding: Padding = "none",
-    dilation: Sizes = 1,
-    groups: int = 1,
-    padding_mode: str = "zeros",
-    value: float = 0.0,
-    dims: int | None = None,
-) -> Tensor:
+    x: Tensor, w: Tensor, bias: Tensor | None = None, *, stride: Sizes = 1, padding: Padding = "none",
+    dilation: Sizes = 1, groups: int = 1, padding_mode: str = "zeros", value: float = 0.0, dims: int | None = None,
+) -> Tensor:  # fmt: skip
     """Return the convolution of signal processing: S(i) = Σ_m I(m) K(i − m), a correlation with K flipped.
 
-    Goodfellow et al. 2016, eq. 9.4. Flipped is every spatial axis of w, the channels are not. With
-    ``padding="full"`` it commutes; ``"same"`` puts the odd element before x, as ``scipy.signal.convolve`` does.
+    Goodfellow et al. 2016, eq. 9.4. All spatial axes of w are flipped, its channels are not. With ``padding="full"``
+    it commutes; ``"same"`` puts the odd element before x, as ``scipy.signal.convolve`` does.
 
-    Args, Raises: as of :func:`correlate`.
+    Args, Raises: as for :func:`correlate`.
 
     Returns:
-        ``(n, o, *output)``, without what x lacks.
+        ``(n, o, *output)``, without the axes that x lacks.
 
     >>> import torch
     >>> convolve(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 10.0]), padding="full", dims=1)
@@ -117,7 +108,7 @@ def conv_transpose(
     groups: int = 1,
     dims: int | None = None,
 ) -> Tensor:
-    """Return the transpose of a correlation: what ⟨correlate(z, w), x⟩ = ⟨z, conv_transpose(x, w)⟩ says.
+    """Return the transpose of a correlation: ⟨correlate(z, w), x⟩ = ⟨z, conv_transpose(x, w)⟩.
 
     o = s (i − 1) + e + a − p_before − p_after with e = d (k − 1) + 1 (DV 8-14). ``stride``, ``padding`` and
     ``dilation`` are those of the correlation that is transposed, so padding crops.
@@ -126,16 +117,16 @@ def conv_transpose(
         x: ``(n, c, *spatial)`` or ``(c, *spatial)``.
         w: ``(c, o / groups, *kernel)``, the weights of the correlation.
         bias: ``(o,)``.
-        stride: an int or one for each axis.
-        padding: as of :func:`correlate`; ``"same"`` with a stride needs ``output_size``.
-        output_padding: a, elements after the end which the correlation does not see.
-        output_size: the wanted spatial size instead of ``output_padding``.
-        dilation: an int or one for each axis.
-        groups: of channels.
-        dims: spatial axes; as many as w has beyond two unless given.
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding: as for :func:`correlate`; ``"same"`` with a stride needs ``output_size``.
+        output_padding: a, elements after the end that the correlation does not read (default 0).
+        output_size: wanted spatial size, instead of ``output_padding``.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        groups: number of groups of channels (default 1).
+        dims: number of spatial axes (default: all axes of w but two).
 
     Returns:
-        ``(n, o, *output)``, without what x lacks.
+        ``(n, o, *output)``, without the axes that x lacks.
 
     Raises:
         ShapeError: axes, channels or bias do not fit; no such ``output_size``; nothing would be left.
@@ -167,7 +158,7 @@ def conv_transpose(
                     f"{name}: output_size is {wanted}, but a convolution makes {conv_size(o, k, s, p, d)} of {o} "
                     f"elements (k={k}, s={s}, p={p}, d={d}) and x has {i} there. Give a size that it maps onto {i}."
                 )
-    # Where the kernel's last element falls beyond the output; PyTorch crops alike on both sides, and the rest is here.
+    # Elements that fall beyond the output; PyTorch crops alike on both sides, and the rest is cropped here.
     ends = [(p[0], (i - 1) * s + d * (k - 1) + 1 - o - p[0]) for o, (i, k, s, p, d) in zip(sizes, window, strict=True)]
     crop = [max(min(end), 0) for end in ends]
     y = _TRANSPOSED[axes - 1](x, w, None, strides, crop, 0, groups, dilations)
@@ -223,7 +214,7 @@ def _kernel_axes(name: str, w: Tensor, dims: int | None) -> int:
 
 
 def _plain(name: str, x: Tensor, w: Tensor, axes: int) -> tuple[Tensor, Tensor, int]:
-    """x and w with batch and channels, and how many of those the result loses again."""
+    """Return x and w with batch and channels, and the number of these axes that the result loses again."""
     if w.dim() == axes:
         if x.dim() != axes:
             raise ShapeError(

@@ -42,9 +42,9 @@ def deform_conv(
         w: ``(o, c / groups, *kernel)``.
         bias: ``(o,)``.
         mask: ``(n, g · ∏k, *output)``.
-        stride: an int or one for each axis.
-        padding: as of :func:`correlate`.
-        dilation: an int or one for each axis.
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding: as for :func:`correlate`.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
         groups: of channels, for w.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Dynamic convolution: kernels that are made for each sample, or for each position of its output."""
+"""Dynamic convolution: a kernel for each sample, or for each position of its output."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def dynamic_conv(
     padding_mode: str = "zeros",
     dims: int | None = None,
 ) -> Tensor:
-    """Return x correlated with kernels of its own, y(i) = Σ_m I(s i + d m − p) K_i(m), as another network made them.
+    """Return each sample of x correlated with its own kernel, y(i) = Σ_m I(s i + d m − p) K_i(m).
 
-    Jia et al. 2016, "Dynamic filter networks" (arXiv 1605.09673): one K for a sample (their dynamic convolution), or
-    one for every position (their dynamic local filtering).
+    Jia et al. 2016, "Dynamic filter networks" (arXiv 1605.09673), where another network makes the kernels: one K for a
+    sample (their dynamic convolution), or one for every position (their dynamic local filtering).
 
     Args:
         x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         w: ``(n, o, c / groups, *kernel)``, or ``(n, o, c / groups, *kernel, *output)`` with a kernel for each output;
             without n where x has none.
         bias: ``(o,)``, or ``(n, o)`` for each sample.
-        stride: an int or one for each axis.
-        padding: as of :func:`correlate`.
-        dilation: an int or one for each axis.
-        groups: of channels.
-        padding_mode: what lies outside; as of :func:`correlate`.
-        dims: spatial axes; all but two of x unless given.
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding: as for :func:`correlate`.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        groups: number of groups of channels (default 1).
+        padding_mode: values outside of x, as for :func:`correlate`.
+        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, o, *output)``, without n where x has none.

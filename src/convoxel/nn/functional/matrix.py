@@ -1,4 +1,4 @@
-"""Linear layers as matrices: ``matrix @ x.ravel()`` is what the layer makes of x."""
+"""Linear layers as matrices: ``matrix @ x.ravel()`` is the output of the layer for x."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Matrix = Any
 
 @dataclass(frozen=True)
 class Pattern:
-    """Where the weights of one kernel stand in its rows of the matrix, for one group of channels.
+    """The places of the weights of one kernel in its rows of the matrix, for one group of channels.
 
     Row p (an output position) holds in ``columns[start[p] : start[p + 1]]`` the inputs that it reads, ascending where
-    nothing repeats, and in ``taps`` which weight stands there, counted through channels and kernel.
+    nothing repeats, and in ``taps`` the index of the weight there, counted through channels and kernel.
     """
 
     start: Array
@@ -92,12 +92,12 @@ def convolution_matrix(
 
     Args:
         w: ``(o, c / groups, *kernel)``, a tensor or an array; for ``form="dense"`` of symbols too (dtype object).
-        size: of x, one for each axis (an int only for 1-D).
-        stride: an int or one for each axis.
-        padding: as of :func:`correlate`.
-        dilation: an int or one for each axis.
-        groups: of channels.
-        padding_mode: as of :func:`correlate`, without ``"constant"``, which adds what no matrix adds.
+        size: spatial size of x, one for each axis (an int only for 1-D).
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding: as for :func:`correlate`.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        groups: number of groups of channels (default 1).
+        padding_mode: as for :func:`correlate`, without ``"constant"``, which no matrix expresses.
         form: ``"scipy"`` (``csr_array``), ``"torch"`` (sparse COO) or ``"dense"`` (a tensor), both with gradients to w,
             or ``"operator"``: a ``scipy.sparse.linalg.LinearOperator`` that convolves and builds nothing.
         order: ``"row"`` (the last axis fastest) or ``"column"`` (as ``x.ravel(order="F")``, for x and the result).
@@ -166,9 +166,9 @@ def transposed_matrix(
 
     Args:
         w: ``(c, o / groups, *kernel)``, the weights of the convolution that is transposed.
-        size: of x, one for each axis (an int only for 1-D).
-        stride, padding, output_padding, output_size, dilation, groups: as of :func:`conv_transpose`.
-        form, order: as of :func:`convolution_matrix`.
+        size: spatial size of x, one for each axis (an int only for 1-D).
+        stride, padding, output_padding, output_size, dilation, groups: as for :func:`conv_transpose`.
+        form, order: as for :func:`convolution_matrix`.
 
     Returns:
         ``(o · ∏output, c · ∏size)``.
@@ -225,11 +225,11 @@ def resize_matrix(
     An interpolation is linear in the values, and along each axis for itself: M is the Kronecker product of its axes.
 
     Args:
-        size: of x, one for each axis (an int for 1-D, or with ``dims``).
-        output_size: wanted.
-        mode, align_corners, antialias: as of :func:`resize`; ``order_of_spline`` is its ``order``.
-        form, order: as of :func:`convolution_matrix`.
-        dims: spatial axes, where both sizes are an int.
+        size: spatial size of x, one for each axis (an int for 1-D, or with ``dims``).
+        output_size: wanted size, likewise.
+        mode, align_corners, antialias: as for :func:`resize`; ``order_of_spline`` is its ``order``.
+        form, order: as for :func:`convolution_matrix`.
+        dims: number of spatial axes, where both sizes are an int.
 
     Returns:
         ``(∏output_size, ∏size)``, float64.
@@ -319,7 +319,7 @@ def _csr(
 def _assemble(
     w: Weights, triplets: tuple[Array, Array, Array], shapes: tuple[Sequence[int], Sequence[int]], form: str, order: str
 ) -> Matrix:
-    """A tensor whose element (row, column) sums the weights that belong there."""
+    """Return a tensor whose element (row, column) is the sum of the weights that belong there."""
     rows, columns, taps = triplets
     if order == "column":  # element k of the row-major order comes at place moved[k]
         moved = [np.argsort(np.arange(math.prod(shape)).reshape(shape).ravel("F")) for shape in shapes]
@@ -339,7 +339,7 @@ def _assemble(
 
 
 def _operator(layer: Callable[[Tensor], Tensor], into: Sequence[int], like: Tensor, order: str) -> Matrix:
-    """A linear function of ``(n, *into)`` as an operator; its adjoint is its gradient, whatever the function is."""
+    """Return a linear function of ``(n, *into)`` as an operator, whose adjoint is the function's gradient."""
     from scipy.sparse.linalg import LinearOperator
 
     flag = "C" if order == "row" else "F"

@@ -1,4 +1,4 @@
-"""Pooling: the largest or the mean of each window, of a grid of cells, of everything; and blurred down-sampling."""
+"""Pooling: the largest value or the mean of each window, of a grid of cells or of all positions; blur pooling."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ _ADAPTIVE_MAX: tuple[Callable[..., tuple[Tensor, Tensor]], ...] = (
 
 @dataclass(frozen=True)
 class Window:
-    """The window of a pooling, in numbers for each axis; the layers keep one, the functions make one at every call.
+    """The window of a pooling, in numbers for each axis. Layers keep one; functions make one at every call.
 
     Attributes:
-        kernel, stride, dilation: sizes.
-        pairs: padding (before, after).
-        ceil: whether a last window may hang over the end.
+        kernel, stride, dilation: numbers of each axis.
+        pairs: padding (before, after) of each axis.
+        ceil: whether the last window may reach beyond the end.
     """
 
     kernel: tuple[int, ...]
@@ -116,7 +116,7 @@ class Window:
 
     @property
     def alike(self) -> bool:
-        """Whether PyTorch's poolings take the padding: the same on both sides, at most half of the kernel."""
+        """True if PyTorch's poolings take the padding: the same on both sides, at most half of the kernel."""
         return all(0 <= b == a <= k // 2 for (b, a), k in zip(self.pairs, self.kernel, strict=True))
 
     @property
@@ -125,7 +125,7 @@ class Window:
         return [pair[0] for pair in self.pairs]
 
     def reach(self, size: Sequence[int]) -> Sequence[Pair]:
-        """Return the padding with which no window hangs over the end."""
+        """Return the padding with which no window reaches beyond the end."""
         if not self.ceil:
             return self.pairs
         axes = zip(self.sizes(size), self.stride, self.kernel, self.dilation, size, self.before, strict=True)
@@ -147,13 +147,13 @@ def max_pool(
 
     Args:
         x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
-        kernel_size: an int or one for each axis.
-        stride: an int or one for each axis; ``kernel_size`` unless given.
-        padding: as of :func:`correlate`, smaller than the kernel's span.
-        dilation: an int or one for each axis.
-        ceil: whether a last window may hang over the end (:func:`convoxel.arithmetic.pool_size`).
-        return_indices: whether to return also where each value lay in ``x.flatten(-dims)``, as :func:`unpool` takes.
-        dims: spatial axes; all but two of x unless given.
+        kernel_size: size of the kernel, an int or one for each axis.
+        stride: distance of windows, an int or one for each axis (default: ``kernel_size``).
+        padding: as for :func:`correlate`, smaller than the kernel's span.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        ceil: whether the last window may reach beyond the end (:func:`convoxel.arithmetic.pool_size`).
+        return_indices: whether to return indices into ``x.flatten(-dims)`` too, as :func:`unpool` takes them.
+        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output)``, or that and int64 indices of the same shape. A dilated window may still see nothing but
@@ -177,7 +177,7 @@ def max_pool(
 
 
 def find_largest(x: Tensor, window: Window, indices: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Return the largest values of ``(n, c, *spatial)`` and, if wanted, where each lay in ``x.flatten(2)``."""
+    """Return the largest values of ``(n, c, *spatial)``, with ``indices`` also their indices in ``x.flatten(2)``."""
     axes, size, pads, ceil = x.dim() - 2, tuple(x.shape[2:]), window.before, window.ceil
     if not window.alike:
         x, pads, ceil = pad(x, window.reach(size), "constant", -math.inf), [0] * axes, False
@@ -189,7 +189,7 @@ def find_largest(x: Tensor, window: Window, indices: bool = False) -> tuple[Tens
 
 
 def _move(index: Tensor, padded: Sequence[int], size: Sequence[int], before: Sequence[int]) -> Tensor:
-    """Flat places in a padded tensor, as flat places in the tensor itself."""
+    """Return flat indices into a padded tensor as flat indices into the tensor itself."""
     places, rest = [], index
     for whole, first in zip(reversed(padded), reversed(before), strict=True):
         places.append(rest % whole - first)
@@ -214,18 +214,18 @@ def average_pool(
 ) -> Tensor:
     """Return the mean of each window, y(o) = Σ_m x(s o + d m − p) / count.
 
-    The count holds the padding, or not; what hangs over the padded end (``ceil``) never counts.
+    The count includes the padding if asked for, and never what lies beyond the padded end (``ceil``).
 
     Args:
         x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
-        kernel_size: an int or one for each axis.
-        stride: an int or one for each axis; ``kernel_size`` unless given.
-        padding: as of :func:`correlate`, smaller than the kernel's span.
-        dilation: an int or one for each axis.
-        ceil: whether a last window may hang over the end.
+        kernel_size: size of the kernel, an int or one for each axis.
+        stride: distance of windows, an int or one for each axis (default: ``kernel_size``).
+        padding: as for :func:`correlate`, smaller than the kernel's span.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        ceil: whether the last window may reach beyond the end.
         count_include_pad: whether padding counts as elements that are 0.
-        divisor: to divide by instead of the count.
-        dims: spatial axes; all but two of x unless given.
+        divisor: number to divide by instead of the count (default None).
+        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output)``. A dilated window that sees nothing but padding is 0 / 0, which is NaN, where padding does
@@ -261,14 +261,14 @@ def find_mean(x: Tensor, window: Window, ones: Tensor, count_include_pad: bool, 
         return total / divisor
     if count_include_pad and not window.ceil:
         return total / math.prod(window.kernel)
-    # What a window sees counts: the input, the padding or not, never what hangs over the padded end.
+    # The input counts, the padding if asked for, and never what lies beyond the padded end.
     held = pad(torch.ones_like(x[:1, :1]), window.pairs, "constant", float(count_include_pad))
     over = [(0, wide[1] - given[1]) for wide, given in zip(reach, window.pairs, strict=True)]
     return total / _sum_windows(pad(held, over), window, ones)
 
 
 def _sum_windows(x: Tensor, window: Window, ones: Tensor) -> Tensor:
-    """Sums of windows, each channel as an image of its own: one kernel of ones serves any number of them."""
+    """Return the sums of windows; each channel is a separate image, so that one kernel of ones serves all."""
     images = x.flatten(0, 1).unsqueeze(1)
     total = _CONV[x.dim() - 3](images, ones.to(x.dtype), None, window.stride, 0, window.dilation)
     sums: Tensor = total.squeeze(1).unflatten(0, (-1, x.shape[1]))
@@ -281,7 +281,7 @@ def adaptive_average_pool(x: Tensor, output_size: Sizes, *, dims: int | None = N
     Args:
         x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         output_size: cells, an int or one for each axis.
-        dims: spatial axes; all but two of x unless given.
+        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output_size)``.
@@ -304,8 +304,8 @@ def adaptive_max_pool(
     Args:
         x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         output_size: cells, an int or one for each axis.
-        return_indices: whether to return also where each value lay in ``x.flatten(-dims)``.
-        dims: spatial axes; all but two of x unless given.
+        return_indices: whether to return the index of each value in ``x.flatten(-dims)`` too.
+        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output_size)``, or that and int64 indices.
@@ -357,14 +357,14 @@ def blur_pool(
 ) -> Tensor:
     """Return every ``stride``-th element of x, blurred before with binomial weights (Zhang 2019, arXiv 1904.11486).
 
-    Along each axis w(j) = C(k − 1, j) / 2^(k − 1): what a stride would fold onto lower frequencies is damped first.
+    Along each axis w(j) = C(k − 1, j) / 2^(k − 1), which damps frequencies that the stride would fold onto lower ones.
 
     Args:
         x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         kernel_size: k; 3 is [1, 2, 1] / 4.
-        stride: an int or one for each axis.
-        padding_mode: what lies outside; as of :func:`correlate`.
-        dims: spatial axes; all but two of x unless given.
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding_mode: values outside of x, as for :func:`correlate`.
+        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *⌈spatial / stride⌉)``.
@@ -400,6 +400,6 @@ def binomial(k: int, dims: int) -> Tensor:
 
 
 def blur(x: Tensor, weight: Tensor, stride: Sequence[int], padding_mode: str) -> Tensor:
-    """Return ``(n, c, *spatial)`` filtered by ``(c, 1, *kernel)``; the first output lies on the first element."""
+    """Return ``(n, c, *spatial)`` filtered by ``(c, 1, *kernel)``, its first output centred on the first element."""
     padded = pad(x, [((k - 1) // 2, k // 2) for k in weight.shape[2:]], padding_mode)
     return _CONV[x.dim() - 3](padded, weight, None, stride, 0, 1, x.shape[1])

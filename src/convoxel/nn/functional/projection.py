@@ -1,4 +1,4 @@
-"""The nearest convolution to any matrix: the prior that a convolution is, as a projection."""
+"""The convolution nearest to a matrix: the prior of convolutional layers as a projection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Projection", "project_to_convolution"]
 
 
 class Projection(NamedTuple):
-    """A convolution and how far it is from the matrix that it stands for."""
+    """A convolution and its distance from the matrix that it approximates."""
 
     weight: Tensor
     """``(o, c, *kernel)``: the kernel of the nearest convolution."""
@@ -44,13 +44,13 @@ def project_to_convolution(
     w is the mean of M over the places of that weight; where borders add several, it solves the normal equations.
 
     Args:
-        matrix: ``(o · ∏output, c · ∏size)``, dense or sparse; rows and columns as of :func:`convolution_matrix`.
-        size: of the input, one for each axis (an int for 1-D).
-        kernel_size: an int or one for each axis.
-        stride: an int or one for each axis.
-        padding: as of :func:`correlate`.
-        dilation: an int or one for each axis.
-        padding_mode: as of :func:`convolution_matrix`.
+        matrix: ``(o · ∏output, c · ∏size)``, dense or sparse; rows and columns as for :func:`convolution_matrix`.
+        size: spatial size of the input, one for each axis (an int for 1-D).
+        kernel_size: size of the kernel, an int or one for each axis.
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding: as for :func:`correlate`.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        padding_mode: as for :func:`convolution_matrix`.
 
     Returns:
         The kernel and its distance. A weight that stands nowhere in the matrix (only ever on padding) is 0.

@@ -1,4 +1,4 @@
-"""Resizing: along each axis one matrix, whatever the interpolation; PyTorch's own where it has one."""
+"""Resizing: one matrix for each axis and any interpolation; PyTorch's own function where there is one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def resize(
     antialias: bool = False,
     dims: int | None = None,
 ) -> Tensor:
-    """Return x at other positions: output o lies at (o + ½) c − ½ with c = i / o, or at o (i − 1) / (o − 1).
+    """Return x resampled: output o lies at (o + ½) c − ½ with c = i / o, or at o (i − 1) / (o − 1).
 
     - ``"nearest"`` ⌊o c⌋, ``"nearest-exact"`` ⌊(o + ½) c⌋
     - ``"linear"``; ``"cubic"`` (Keys 1981, a = −¾ as PyTorch, −½ with ``antialias``): beyond the ends the last repeats
@@ -59,13 +59,13 @@ def resize(
 
     Args:
         x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
-        size: wanted, an int or one for each axis.
-        scale: instead of ``size``: ⌊i · scale⌋ elements, 1 / scale apart.
-        mode: which.
-        order: of the spline, 0 to 5.
-        align_corners: whether the outermost elements stay where they are; for linear, cubic and spline.
-        antialias: whether linear and cubic widen with the step when it is above 1, so that nothing is skipped.
-        dims: spatial axes; all but two of x unless given.
+        size: wanted size, an int or one for each axis.
+        scale: factor instead of ``size``: ⌊i · scale⌋ elements at a distance of 1 / scale.
+        mode: one of the words above (default ``"linear"``).
+        order: order of the spline, 0 to 5 (default 3).
+        align_corners: whether the outermost elements keep their positions (default False); linear, cubic and spline.
+        antialias: whether the kernels of linear and cubic widen with a step above 1, so that no element is skipped.
+        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *size)``, without n where x has none.
@@ -116,7 +116,7 @@ def check_options(mode: str, order: int, align_corners: bool, antialias: bool) -
 def _wanted(
     axes: int, size: Sizes | None, scale: float | Sequence[float] | None
 ) -> tuple[list[int] | None, list[float] | None]:
-    """The sizes or the factors of all axes, whichever is given."""
+    """Return the sizes and the factors of all axes; the one that is not given is None."""
     if (size is None) == (scale is None):
         raise ConfigError(f"resize: size is {size} and scale {scale}. Give one of them.")
     if size is not None:
@@ -140,7 +140,7 @@ def axis_taps(
     antialias: bool = False,
     step: float | None = None,
 ) -> Taps:
-    """Return which of i elements each of o outputs reads along an axis, and with what weight: ``(o, taps)`` each.
+    """Return the elements, of i along an axis, that each of o outputs reads, and their weights: ``(o, taps)`` each.
 
     >>> axis_taps(2, 4, "linear")[1].tolist()
     [[0.25, 0.75], [0.75, 0.25], [0.25, 0.75], [0.75, 0.25]]
@@ -172,7 +172,7 @@ def axis_taps(
 
 
 def _mirror(place: NDArray[np.int64], i: int, about_elements: bool) -> NDArray[np.int64]:
-    """Places of an endless signal as places of the one that is mirrored, about its outermost elements or edges."""
+    """Return places of the endless mirrored signal as places of the signal; it is mirrored about elements or edges."""
     low, high = int(place.min()), int(place.max())
     if about_elements:
         return border_index(i, (-low, high - i + 1), "reflect")[place - low]

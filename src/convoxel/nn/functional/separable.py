@@ -1,4 +1,4 @@
-"""Convolutions in factors: one kernel along each axis; one kernel for each channel and a mixture of channels."""
+"""Factorised convolutions: one kernel along each axis, or one kernel for each channel and a mixture of channels."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def separable(
 ) -> Tensor:
     """Return x correlated with one kernel along each axis in turn: x * (u ⊗ v) = (x * u) * v.
 
-    What costs ∏kₐ products for each output costs Σkₐ.
+    It costs Σkₐ products for each output instead of ∏kₐ.
 
     Args:
         x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
-        kernels: one for each axis: ``(k,)`` for every channel alike, ``(c, k)`` for each channel its own, or
+        kernels: one for each axis: ``(k,)`` for all channels, ``(c, k)`` with one for each channel, or
             ``(o, c, k)`` which mixes channels.
-        stride: an int or one for each axis.
-        padding: as of :func:`correlate`.
-        dilation: an int or one for each axis.
-        padding_mode: what lies outside; as of :func:`correlate`.
-        dims: spatial axes; all but two of x unless given.
+        stride: distance of windows, an int or one for each axis (default 1).
+        padding: as for :func:`correlate`.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        padding_mode: values outside of x, as for :func:`correlate`.
+        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output)``, or with the channels of the last kernel that mixes them.
@@ -108,14 +108,14 @@ def depthwise_separable(
         depthwise: ``(c · m, 1, *kernel)``, m kernels for each channel.
         pointwise: ``(o, c · m)``, or that with an axis of 1 for each spatial axis.
         bias: ``(o,)``.
-        stride: an int or one for each axis, of the depthwise part.
-        padding: as of :func:`correlate`.
-        dilation: an int or one for each axis.
-        padding_mode: what lies outside; as of :func:`correlate`.
-        dims: spatial axes; as many as ``depthwise`` has beyond two unless given.
+        stride: stride of the depthwise part, an int or one for each axis (default 1).
+        padding: as for :func:`correlate`.
+        dilation: distance of kernel elements, an int or one for each axis (default 1).
+        padding_mode: values outside of x, as for :func:`correlate`.
+        dims: number of spatial axes (default: all axes of ``depthwise`` but two).
 
     Returns:
-        ``(n, o, *output)``, without what x lacks.
+        ``(n, o, *output)``, without the axes that x lacks.
 
     Raises:
         ShapeError: channels or axes do not fit. ConfigError: an argument is unknown.

@@ -22,7 +22,7 @@ def pixel_shuffle(x: Tensor, factor: Sizes, *, dims: int | None = None) -> Tenso
     Args:
         x: ``(n, c ∏r, *spatial)``, or without n with ``dims``.
         factor: r, an int or one for each axis.
-        dims: spatial axes; all but two of x unless given.
+        dims: number of spatial axes (default: all axes of x but two).
 
     Raises:
         ShapeError: ∏r does not divide the channels. ConfigError: a factor is below 1.
@@ -57,7 +57,7 @@ def pixel_unshuffle(x: Tensor, factor: Sizes, *, dims: int | None = None) -> Ten
     Args:
         x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         factor: r, an int or one for each axis.
-        dims: spatial axes; all but two of x unless given.
+        dims: number of spatial axes (default: all axes of x but two).
 
     Raises:
         ShapeError: r does not divide the size of its axis. ConfigError: a factor is below 1.

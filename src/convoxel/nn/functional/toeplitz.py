@@ -1,4 +1,4 @@
-"""Whether a matrix is that of a convolution: constant along its diagonals, on every level of its blocks."""
+"""The structure of a convolution's matrix: constant along its diagonals, on every level of its blocks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LEVELS = ("", "", "doubly block ", "triply block ")
 
 @dataclass(frozen=True)
 class ToeplitzStructure:
-    """What :func:`toeplitz_structure` found.
+    """The result of :func:`toeplitz_structure`.
 
     Attributes:
         kind: ``"Toeplitz"``, ``"circulant"`` (its diagonals go on at the other side), or ``"none"``.
@@ -54,18 +54,18 @@ class ToeplitzStructure:
 def toeplitz_structure(
     matrix: Matrix, size: Sizes, output_size: Sizes, *, stride: Sizes = 1, order: str = "row", tolerance: float = 0.0
 ) -> ToeplitzStructure:
-    """Return whether ``matrix`` is constant along diagonals, and how it is built.
+    """Return the structure of ``matrix``: whether it is constant along diagonals, its blocks and its diagonals.
 
     M[(o, p), (c, q)] may depend on o, c and q − s p alone; circulant: on that modulo the size of the axis. A matrix
     of a convolution is Toeplitz for one spatial axis, doubly block Toeplitz for two.
 
     Args:
         matrix: ``(o · ∏output_size, c · ∏size)``, sparse (SciPy) or dense (NumPy or PyTorch).
-        size: of the input, one for each axis (an int for 1-D).
-        output_size: of the output.
-        stride: s; diagonals then go s columns to the right for each row.
-        order: of the elements, ``"row"`` or ``"column"``.
-        tolerance: by how much elements of a diagonal may differ.
+        size: spatial size of the input, one for each axis (an int for 1-D).
+        output_size: spatial size of the output, likewise.
+        stride: s, by which diagonals move to the right for each row (default 1).
+        order: order of the elements, ``"row"`` (default) or ``"column"``.
+        tolerance: largest difference of the elements of a diagonal (default 0).
 
     Raises:
         ShapeError: the matrix is not made of blocks of these sizes. ConfigError: an argument is unknown.
@@ -120,7 +120,7 @@ def _deviation(
     strides: Sequence[int],
     wraps: bool,
 ) -> tuple[float, tuple[int, list[tuple[int, int]]]]:
-    """The largest difference within a diagonal; how many diagonals there are, and from where to where."""
+    """Return the largest difference within a diagonal, the number of diagonals and the range of their offsets."""
     steps = [step % i if wraps else step for step, i in zip(steps, sizes, strict=True)]
     keys = np.stack([*channels, *steps], axis=1)[values != 0]
     values = values[values != 0]

@@ -1,4 +1,4 @@
-"""Un-pooling: every element goes back to a window, to where it came from or after a rule."""
+"""Un-pooling: every element returns to its window, to the place that it came from or to one given by a rule."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def unpool(
 
     Args:
         x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
-        kernel_size: of the pooling, an int or one for each axis.
-        mode: which.
-        indices: of :func:`max_pool`, the shape of x; for ``"indices"``.
+        kernel_size: kernel size of the pooling, an int or one for each axis.
+        mode: one of the words above (default ``"nearest"``).
+        indices: indices that :func:`max_pool` returned, of the shape of x; for ``"indices"``.
         position: place in the window, an int or one for each axis, for ``"fixed"``.
-        stride: of the pooling; ``kernel_size`` unless given, and nothing else for ``"nearest"``.
-        padding: of the pooling.
-        output_size: the wanted size; s (i − 1) + k − p_before − p_after unless given.
-        dims: spatial axes; all but two of x unless given.
+        stride: stride of the pooling (default: ``kernel_size``, the only choice for ``"nearest"``).
+        padding: padding of the pooling (default 0).
+        output_size: wanted size (default: s (i − 1) + k − p_before − p_after).
+        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output_size)``.
@@ -88,7 +88,7 @@ def unpool(
 
 
 def _nail(x: Tensor, kernel: Sequence[int], places: Sequence[int]) -> Tensor:
-    """Each element between zeros, one axis after the other."""
+    """Return each element between zeros, spread along one axis after the other."""
     y = x.flatten(0, 1)  # with one axis more than that, padding still is of five axes, which our engine knows
     for axis, (k, place) in enumerate(zip(kernel, places, strict=True), 1):
         apart = F.pad(y.unsqueeze(axis + 1), (0, 0) * (y.dim() - axis - 1) + (place, k - 1 - place))
@@ -100,7 +100,7 @@ def _nail(x: Tensor, kernel: Sequence[int], places: Sequence[int]) -> Tensor:
 def _spread(
     x: Tensor, window: Tensor, stride: Sequence[int], pairs: Sequence[Pair], wanted: Sequence[int] | None
 ) -> Tensor:
-    """Each element as a window; windows may overlap, hang over the borders, or leave a rest at the end."""
+    """Return each element as a window; windows may overlap, reach beyond the borders or leave a rest at the end."""
     size, kernel = tuple(x.shape[2:]), tuple(window.shape[2:])
     sizes = _sizes(size, kernel, stride, pairs, wanted)
     single = x.reshape(-1, 1, *size)  # every channel goes the same way
@@ -111,7 +111,7 @@ def _spread(
 
 
 def _window(mode: str, kernel: Sequence[int], position: Sizes, x: Tensor) -> Tensor:
-    """What one element becomes: ``(1, 1, *kernel)``."""
+    """Return the window that one element becomes: ``(1, 1, *kernel)``."""
     if mode != "fixed":
         return x.new_full((1, 1, *kernel), 1.0 if mode == "nearest" else 1.0 / math.prod(kernel))
     window = x.new_zeros((1, 1, *kernel))
