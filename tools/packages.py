@@ -298,8 +298,8 @@ def judge(case: Case) -> Row:
             program = cx.compile(model, x)
         row.compile_s = time.perf_counter() - begun
         nodes = program.graph.nodes
-        row.foreign = sorted({node["label"] for node in nodes if node.operator == "foreign"})
-        row.arrays = sorted({node.operator.removeprefix("array.") for node in nodes if "array." in node.operator})
+        row.foreign = sorted({node["label"] for node in nodes if node.operator == "torch_call"})
+        row.arrays = sorted({node.operator for node in nodes if not node.native and node.operator != "torch_call"})
         found = verify_program(program, model, [x])
         row.l2_error, row.tolerance = found.l2_error, found.tolerance
         row.state = "wrong" if not found.passed else "fallback" if row.foreign else "ok"

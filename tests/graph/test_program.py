@@ -435,10 +435,10 @@ UNFIT: list[tuple[str, tuple[int, int], str]] = [
     (
         "head",
         (16, 16),
-        r"dense 3: x \(1, 4, 4, 4\) has 64 features but the linear layer expects 256.* fit: h = 31, w = 31; or",
+        r"linear 3: x \(1, 4, 4, 4\) has 64 features but the linear layer expects 256.* fit: h = 31, w = 31; or",
     ),
-    ("head", (32, 40), r"dense 3: .* has 320 features .* fit: h = 32, w = 34\. Pad"),
-    ("head", (400, 300), r"dense 3: .* fit: h = 32, w = 32\. Pad"),  # far away: what was planned before
+    ("head", (32, 40), r"linear 3: .* has 320 features .* fit: h = 32, w = 34\. Pad"),
+    ("head", (400, 300), r"linear 3: .* fit: h = 32, w = 32\. Pad"),  # far away: what was planned before
 ]
 
 

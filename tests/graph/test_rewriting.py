@@ -15,7 +15,7 @@ from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.pytree import Leaf
 from convoxel.graph.ir.size import Size
 from convoxel.graph.operators.movement import _depth_to_space as depth_to_space
-from convoxel.graph.operators.table import make_node
+from convoxel.graph.operators.table import OPERATORS, make_node
 from convoxel.graph.passes import Pass, compose, fold, forward, fuse, layout, optimise, permutation, reshape, run_pass
 from convoxel.graph.passes.chain import simplify_chains
 from convoxel.graph.run.program import Program
@@ -44,7 +44,8 @@ class Builder:
         name = f"v{len(self.nodes)}"
         value = Value(name, self.values[next(n for n in inputs if n in self.values)].shape if shape is None else shape)
         self.values[name] = value
-        self.nodes.append(make_node(operator, name, inputs, (value,), **attributes))
+        native = operator != "reshape" and OPERATORS[operator].has_steps
+        self.nodes.append(make_node(operator, name, inputs, (value,), native=native, **attributes))
         return name
 
     def affine(self, x: str, scale: Any, shift: Any, **epilogue: Any) -> str:
@@ -66,7 +67,7 @@ class Builder:
 
     def dense(self, x: str, out: int, columns: int) -> str:
         weight, bias = self.constant(GENERATOR.normal(size=(out, columns))), self.constant(GENERATOR.normal(size=out))
-        return self.add("dense", x, weight, bias, shape=(Size("n"), out))
+        return self.add("linear", x, weight, bias, shape=(Size("n"), out), flatten=True)
 
     def graph(self, *outputs: str) -> Graph:
         return Graph("g", (self.x,), outputs or (self.nodes[-1].output.name,), tuple(self.nodes), dict(self.constants))
@@ -125,13 +126,13 @@ CHAINS: list[tuple[Callable[[Builder], str], list[str]]] = [
     (lambda b: b.add("multiply", "x", b.act(b.act("x", "softplus"), "tanh")), ["mish"]),
     (
         lambda b: b.affine(
-            b.add("multiply", "x", b.affine(b.add("array.erf", b.affine("x", 1 / math.sqrt(2), 0)), 1, 1)), 0.5, 0
+            b.add("multiply", "x", b.affine(b.add("erf", b.affine("x", 1 / math.sqrt(2), 0)), 1, 1)), 0.5, 0
         ),
         ["gelu"],
     ),
     (
         lambda b: b.add(
-            "multiply", b.affine("x", 0.5, 0), b.affine(b.add("array.erf", b.affine("x", math.sqrt(0.5), 0)), 1, 1)
+            "multiply", b.affine("x", 0.5, 0), b.affine(b.add("erf", b.affine("x", math.sqrt(0.5), 0)), 1, 1)
         ),
         ["gelu"],
     ),
@@ -224,7 +225,7 @@ def test_a_transposed_convolution_and_a_linear_layer_take_a_scaling() -> None:
     for scale, shift in ((SCALE, SHIFT), (2.0, 1.0), (SCALE, 1.0)):
         builder = Builder()
         builder.dense(builder.affine("x", scale, shift), 5, CHANNELS * 6)
-        assert names(same(forward.fold_forward, builder.graph(), CHANNELS, 2, 3)) == ["dense"]
+        assert names(same(forward.fold_forward, builder.graph(), CHANNELS, 2, 3)) == ["linear"]
 
 
 def test_scalings_with_another_use_stay() -> None:
@@ -264,7 +265,7 @@ def test_two_convolutions_become_one(first: dict[str, Any], second: dict[str, An
 def test_two_linear_layers_become_one() -> None:
     builder = Builder((Size("n"), CHANNELS))
     builder.dense(builder.dense("x", 30, CHANNELS), 5, 30)
-    assert names(same(compose.compose_linear, builder.graph())) == ["dense"]
+    assert names(same(compose.compose_linear, builder.graph())) == ["linear"]
 
 
 @pytest.mark.parametrize(
@@ -301,7 +302,7 @@ def test_reshapings_become_one_or_none() -> None:
         builder = Builder((n, 4, 2, 3))
         source = builder.act("x", "relu")
         for shape in chosen:
-            source = builder.add("array.reshape", source, shape=shape)
+            source = builder.add("reshape", source, shape=shape)
             builder.nodes[-1] = builder.nodes[-1].with_attributes(shape=shape)
         graph = same(reshape.simplify_reshapes, builder.graph(), 4, 2, 3)
         assert len(graph.nodes) == (1 if chosen[-1] == (n, 4, 2, 3) else 2)
@@ -311,14 +312,14 @@ def test_reshapings_become_one_or_none() -> None:
 def test_axes_of_size_1_come_and_go_as_views() -> None:
     n = Size("n")
     builder = Builder((n, 4, 1, 6))
-    flat = builder.add("array.reshape", builder.act("x", "relu"), shape=(n, 24))
+    flat = builder.add("reshape", builder.act("x", "relu"), shape=(n, 24))
     builder.nodes[-1] = builder.nodes[-1].with_attributes(shape=(n, 24))
-    builder.add("array.reshape", flat, shape=(n, 4, 6))
+    builder.add("reshape", flat, shape=(n, 4, 6))
     builder.nodes[-1] = builder.nodes[-1].with_attributes(shape=(n, 4, 6))
     graph = builder.graph()
     with pytest.raises(GraphError, match="v2 reshapes what v1 has reshaped"):
         reshape.check_no_reshape_chain(graph)
-    assert names(same(reshape.simplify_reshapes, graph, 4, 1, 6)) == ["relu", "squeeze"]
+    assert names(same(reshape.simplify_reshapes, graph, 4, 1, 6)) == ["relu", "reshape"]
 
 
 # ---- orders of channels ----------------------------------------------------------------------------------
@@ -331,7 +332,7 @@ def test_picked_channels_are_picked_among_the_weights() -> None:
         builder.nodes.pop()  # a convolution whose activation is its own
         builder.nodes[-1] = builder.nodes[-1].with_attributes(activation="tanh")
         shape = (Size("n"), len(index), Size("h"), Size("w"))
-        builder.add("pick_channels", "v0", builder.constant(np.array(index)), shape=shape)
+        builder.add("gather_channels", "v0", builder.constant(np.array(index)), shape=shape)
         assert source == "v1"
         assert names(same(permutation.fold_permutations, builder.graph(), CHANNELS, 6, 7)) == ["convolution"]
 
@@ -345,7 +346,7 @@ def test_channels_that_cannot_be_picked_before_stay() -> None:
     for options, index, outputs in cases:
         builder = Builder()
         shape = (Size("n"), len(index), Size("h"), Size("w"))
-        builder.add("pick_channels", builder.conv("x", 6, **options), builder.constant(np.array(index)), shape=shape)
+        builder.add("gather_channels", builder.conv("x", 6, **options), builder.constant(np.array(index)), shape=shape)
         assert len(run_pass(Pass(permutation.fold_permutations), builder.graph(*outputs)).nodes) == 2
 
 
@@ -371,4 +372,4 @@ def test_a_pixel_shuffle_behind_a_convolution_costs_its_copies_alone() -> None:
 def test_a_pixel_shuffle_of_channels_that_a_reader_could_not_count_runs_in_numpy() -> None:
     builder = Builder((Size("n"), Size("4 * (w // w)"), Size("h"), Size("w")))
     builder.add("depth_to_space", "x", block=2, channels_outside=True)
-    assert names(run_pass(Pass(permutation.order_blocks), builder.graph())) == ["array.depth_to_space"]
+    assert names(run_pass(Pass(permutation.order_blocks), builder.graph())) == ["depth_to_space"]

@@ -97,15 +97,15 @@ class Last(nn.Module):
 )
 def test_transposes_sink_and_keep_values(function: Any, left: int) -> None:
     program = checked(Last(function), (1, 3, 4, 5))
-    assert operators(program)["array.transpose"] <= left
+    assert operators(program)["transpose"] <= left
     check_no_opposites(program.graph)
 
 
 def test_opposite_transposes_are_found() -> None:
     axes = {"axes": (0, 2, 1)}
     one, two = Value("one", (1, 3, 2)), Value("two", (1, 2, 3))
-    nodes = (make_node("array.transpose", "one", ("x",), (one,), **axes),
-             make_node("array.transpose", "two", ("one",), (two,), **axes))  # fmt: skip
+    nodes = (make_node("transpose", "one", ("x",), (one,), **axes),
+             make_node("transpose", "two", ("one",), (two,), **axes))  # fmt: skip
     graph = Graph("g", (Value("x", (1, 2, 3)),), ("two",), nodes)
     with pytest.raises(GraphError, match="two turns what one has turned"):
         check_no_opposites(graph)
@@ -125,7 +125,7 @@ def test_branches_that_read_one_input_are_merged() -> None:
     program = checked(Inception(), (2, 8, 9, 7))
     names = [node.name for node in program.graph.nodes if node.name.endswith(".merged")]
     assert names == ["a.merged"]
-    assert operators(program)["convolution"] == 4 and operators(program)["narrow"] == 2
+    assert operators(program)["convolution"] == 4 and operators(program)["slice"] == 2
     # The branch that a concatenation reads is written where it belongs.
     assert not [step for step in program.profile(np.zeros((1, 8, 9, 7), np.float32)) if step["name"].endswith("copy")]
     assert operators(checked(Inception(3), (1, 8, 9, 7)))["convolution"] == 5
@@ -135,14 +135,14 @@ def test_explain_shows_the_graph_before_and_after() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
     program = checked(net, (1, 2, 4, 4))
-    window = "stride=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1)"
+    window = "stride=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1"
     assert program.explain() == (
         "before:\n"
         "graph Sequential(input: float32[n, 2, h, w])\n"
         f"  0: float32[n, 4, h, w] = convolution(input, 0.weight[4, 2, 3, 3], {window})\n"
         "  1: float32[n, 4, h, w] = batch_norm(0, 1.weight[4], 1.bias[4], 1.running_mean[4], 1.running_var[4], "
         "epsilon=1e-05)\n"
-        "  2: float32[n, 4, h, w] = activation(1, activation=relu)\n"
+        "  2: float32[n, 4, h, w] = relu(1)\n"
         "  return 2\n"
         "after:\n"
         "graph Sequential(input: float32[n, 2, h, w])\n"

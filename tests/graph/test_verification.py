@@ -15,7 +15,6 @@ from convoxel import models
 from convoxel.arithmetic.winograd import error_factor, winograd
 from convoxel.errors import AccuracyError
 from convoxel.graph import verification
-from convoxel.graph.read.torch import numeric
 from convoxel.graph.read.torch.call import RULES, Call
 from convoxel.graph.run import accuracy
 from convoxel.graph.run.accuracy import error_growth
@@ -49,7 +48,9 @@ def test_without_verify_there_are_no_figures() -> None:
     "wrong",
     [
         lambda call: call.add("activation", call.tensor("self").name, activation="leaky_relu", slope=0.01),
-        lambda call: numeric.affine(call, call.tensor("self"), 1.0, 1e-3, "relu"),
+        lambda call: call.add(
+            "relu", call.add("add", call.tensor("self").name, call.reader.constant(np.array(1e-3), "shift")).name
+        ),
     ],
     ids=["a slope of 0.01", "a shift of 0.001"],
 )

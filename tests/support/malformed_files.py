@@ -194,7 +194,7 @@ PROGRAMS: dict[str, tuple[Callable[[Content], Any], str]] = {
     "results nested deeply": (lambda content: _chain(content, 100_000), "no valid program"),
     "no nodes": (lambda content: content["graph"].pop("nodes"), "no valid program"),
     "an unknown operator": (lambda c: _node(c, "convolution").__setitem__(0, "magic"), "no operator 'magic'"),
-    "an operator of PyTorch": (lambda c: _node(c, "convolution").__setitem__(0, "foreign"), "foreign"),
+    "an operator of PyTorch": (lambda c: _node(c, "convolution").__setitem__(0, "torch_call"), "torch_call"),
     "a node without operands": (lambda c: _node(c, "convolution").__setitem__(2, []), "needs its operand x"),
     "a node with other operands": (
         lambda c: _node(c, "convolution").__setitem__(2, ["x", "x", "", "", ""]),

@@ -165,7 +165,7 @@ def _parts(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Ite
     name, result = node.outputs[0].name, results[0]
     operands = dict(zip((o.name for o in OPERATORS[node.operator].operands), node.inputs, strict=False))
     inputs = tuple(filter(None, node.inputs))
-    if operator == "dense" and len(shapes[0]) > 2:
+    if operator == "dense" and node.attributes.get("flatten") and len(shapes[0]) > 2:
         flat = (shapes[0][0], math.prod(shapes[0][1:]))
         yield _Part("reshape", {"function": "flatten"}, inputs[:1], f"{name}:flat", flat)
         inputs = (f"{name}:flat", *inputs[1:])
@@ -216,7 +216,7 @@ def _chain(node: Node, shapes: Sequence[Shape], result: Shape) -> list[tuple[Map
 
 
 def _describe(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Described:
-    bare = node.operator.removeprefix("array.")
+    bare = node.operator
     rule = _RULES.get(bare)
     if rule is None and OPERATORS[node.operator].window is not None:
         rule = _window
@@ -236,7 +236,7 @@ def _plain(operator: str) -> Rule:
 
 def _window(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Described:
     attributes = dict(node.attributes)
-    word = node.operator.removeprefix("array.")
+    word = node.operator
     kernel = tuple(attributes.get("kernel") or shapes[1][2:])
     return {"lp_pool": "average_pool"}.get(word, word), {
         "kernel": kernel,
@@ -254,7 +254,7 @@ def _last_of_block(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]
 
 
 def _activation(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Described:
-    return "activation", {"function": node.attributes.get("activation", node.operator.removeprefix("array."))}
+    return "activation", {"function": node.attributes.get("activation", node.operator)}
 
 
 def _normalise(first: int | None) -> Rule:
@@ -311,7 +311,7 @@ def _interpolate(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) 
     if how not in known or node["antialias"] or node["exclude_outside"]:
         return "unknown", {"function": f"{how[0]} interpolation with {how[1]} coordinates"}
     mode, align = known[how]
-    return "resize", {"mode": mode, "align_corners": align, "scale": tuple(node["scale"])}
+    return "resize", {"mode": mode, "align_corners": align, "scale": tuple(node["scale"][2:])}
 
 
 def _pad(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Described:
@@ -321,12 +321,6 @@ def _pad(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Descr
 
 def _concat(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Described:
     return "concat", {"axis": node["axis"] % len(results[0])}
-
-
-def _narrow(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Described:
-    axis = node["axis"] % len(shapes[0])
-    start, _, step = slice(node["start"], node["stop"], node["step"]).indices(shapes[0][axis])
-    return "narrow", {"slices": {axis: (start, step)}}
 
 
 def _slice(node: Node, shapes: Sequence[Shape], results: Sequence[Shape]) -> Described:
@@ -371,8 +365,8 @@ _RULES: Mapping[str, Rule] = {
     **{name: _plain("combine") for name in _COMBINES.split()},
     **{name: _plain("identity") for name in ("cast", "channels_last", "channels_first", "shuffle")},
     **{name: _plain("batch_norm") for name in ("batch_norm", "affine")},
-    **{name.removeprefix("array."): _over("reduce") for name in OPERATORS if name.startswith("array.reduce_")},
-    "dense": _plain("dense"),
+    "reduce": _over("reduce"),
+    "linear": _plain("dense"),
     "add": _plain("add"),
     "multiply": _plain("multiply"),
     "normalise": _normalise(2),
@@ -391,17 +385,15 @@ _RULES: Mapping[str, Rule] = {
     "max_pool": _window,
     "lp_pool": _window,
     "adaptive_average_pool": _adaptive,
-    "global_max_pool": _adaptive,
+    "adaptive_max_pool": _adaptive,
     "resize": _resize,
     "interpolate": _interpolate,
     "pad": _pad,
     "concat": _concat,
-    "narrow": _narrow,
     "slice": _slice,
     "matmul": _matmul,
     "transpose": _transpose,
     "reshape": _plain("reshape"),
-    "squeeze": _plain("reshape"),
     "depth_to_space": _blocks("depth_to_space"),
     "space_to_depth": _blocks("space_to_depth"),
 }

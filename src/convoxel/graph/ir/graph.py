@@ -1,7 +1,7 @@
 """The graph: values, nodes and constants, all frozen.
 
 A pass never changes a graph; it makes another. Nodes are listed in an order in which they can run. What an
-operator means is not said here but in ``opset``.
+operator means is not said here but in ``operators``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Value:
 class Node:
     """One operator applied to named values.
 
-    ``inputs`` are names of values or constants, ``""`` where an optional operand is absent.
+    ``inputs`` are names of values or constants, ``""`` where an optional operand is absent. ``native`` tells which of
+    an operator's implementations computes the node: steps of the engine, or a function on arrays.
     """
 
     operator: str
@@ -55,6 +56,11 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[Value, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    native: bool = False
+
+    def runs(self, *operators: str) -> bool:
+        """Return whether the node is one of ``operators`` and native steps compute it."""
+        return self.native and self.operator in operators
 
     @property
     def output(self) -> Value:
@@ -136,9 +142,28 @@ class Graph:
         return users[0] if len(users) == 1 and name not in self.outputs else None
 
     def __str__(self) -> str:
-        from convoxel.graph.ir.printer import draw
+        """Return the graph as text, one node a line; attributes that are off, empty or zero are left out."""
+        lines = [f"graph {self.name}({', '.join(map(str, self.inputs))})", *map(self._line, self.nodes)]
+        lines.append(f"  return {', '.join(self.outputs)}")
+        return "\n".join([*lines, *(f"  where {guard}" for guard in self.guards)])
 
-        return draw(self)
+    def _line(self, node: Node) -> str:
+        operands = [f"{n}{list(self.constants[n].shape)}" if n in self.constants else n or "-" for n in node.inputs]
+        while operands and operands[-1] == "-":
+            operands.pop()
+        attributes = [f"{key}={_written(value)}" for key, value in node.attributes.items() if _is_told(value)]
+        return f"  {', '.join(map(str, node.outputs))} = {node.operator}({', '.join(operands + attributes)})"
+
+
+def _is_told(value: Any) -> bool:
+    zero = isinstance(value, float) and value == 0
+    return not (zero or callable(value) or value is None or value is False or value in ("none", ()))
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_written, value)) + ("," if len(value) == 1 else "") + ")"
+    return str(value)
 
 
 def rename(nodes: Iterable[Node], names: Mapping[str, str]) -> tuple[Node, ...]:

@@ -13,16 +13,17 @@ from convoxel.arithmetic import window
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, windows
+from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, host, windows
 from convoxel.graph.operators.operator import (
     EPILOGUE,
     REQUIRED,
     Operator,
     Shapes,
     Window,
-    array_row,
+    on_arrays,
     operands,
 )
+from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import (
     check_channels,
     conv_length,
@@ -89,16 +90,6 @@ def _transposed_convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
         )
     )
     return [with_residual(positive((x[0], w[1] * node["groups"], *spatial), f"{x}"), shapes)]
-
-
-def _array_convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """As the native operator, without a residual."""
-    return _convolution_shape(node, [*shapes[:3], None, None])
-
-
-def _array_transposed_convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """As the native operator, without a residual."""
-    return _transposed_convolution_shape(node, [*shapes[:3], None])
 
 
 def _columns_to_image_shape(node: Node, shapes: Shapes) -> list[Shape]:
@@ -203,7 +194,15 @@ def _convolution_kernel(step: Step, transposed: bool) -> native.Convolution:
 
 
 def _convolution(
-    x: Array, weight: Array, bias: Array | None, stride: Ints, padding: Pairs, dilation: Ints, groups: int
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    *fused: None,
+    stride: Ints,
+    padding: Pairs,
+    dilation: Ints,
+    groups: int,
+    **epilogue: object,
 ) -> Array:
     """Return the convolution of (n, c, …) with (k, c/groups, …), whole numbers summed as int32."""
     dims = x.ndim - 2
@@ -225,11 +224,13 @@ def _transposed_convolution(
     x: Array,
     weight: Array,
     bias: Array | None,
+    *fused: None,
     stride: Ints,
     padding: Pairs,
     output_padding: Ints,
     dilation: Ints,
     groups: int,
+    **epilogue: object,
 ) -> Array:
     """Return the transposed convolution of (n, c, …) with (c, k/groups, …)."""
     dims, kernel = x.ndim - 2, weight.shape[2:]
@@ -275,6 +276,10 @@ def _columns_to_image(x: Array, shape: Ints, kernel: Ints, stride: Ints, padding
     return canvas[behind_channels(*crop)]
 
 
+def _has_space(site: Rewriter) -> bool:
+    return len(site.shape) > 2
+
+
 _PLACES = {"stride": REQUIRED, "padding": REQUIRED, "dilation": REQUIRED, "groups": 1}
 
 ROWS = (
@@ -286,6 +291,8 @@ ROWS = (
         macs=convolution_macs,
         window=_convolution_window,
         lower=_lower_convolution,
+        host=host(_convolution),
+        fits=_has_space,
     ),
     # A depthwise convolution with a 1x1 convolution in front of it, behind it, or both: what lies between them has no
     # place in memory. `activation` is the last one's.
@@ -312,24 +319,14 @@ ROWS = (
         macs=transposed_macs,
         window=_convolution_window,
         lower=_lower_transposed_convolution,
+        host=host(_transposed_convolution),
+        fits=_has_space,
     ),
-    array_row("convolution", _convolution, _array_convolution_shape, "x weight bias?", **_PLACES),
-    array_row(
-        "transposed_convolution",
-        _transposed_convolution,
-        _array_transposed_convolution_shape,
-        "x weight bias?",
-        **_PLACES,
-        output_padding=REQUIRED,
-    ),
-    array_row(
+    on_arrays(
         "columns_to_image",
         _columns_to_image,
         _columns_to_image_shape,
-        shape=REQUIRED,
-        kernel=REQUIRED,
-        stride=REQUIRED,
-        padding=REQUIRED,
-        dilation=REQUIRED,
+        "x",
+        dict.fromkeys(("shape", "kernel", "stride", "padding", "dilation"), REQUIRED),
     ),
 )

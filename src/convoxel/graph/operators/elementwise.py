@@ -9,23 +9,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.graph.ir.graph import Node
+from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.operator import (
     EPILOGUE,
     REQUIRED,
     Operator,
-    array_row,
+    Shapes,
+    on_arrays,
     operands,
 )
+from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import (
-    broadcast,
     onto,
     same,
     stretched,
 )
 from convoxel.graph.operators.step import Step
 
-__all__ = ["ROWS", "UNARY"]
+__all__ = ["ROWS", "UNARY", "clipping"]
+
+Rule = Callable[[Rewriter], bool]
+
+_SELU_ALPHA, _SELU_GAMMA = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017
 
 
 # ---- native steps
@@ -86,7 +93,7 @@ def _shrink(x: Array, lambd: float = 0.5, bias: float = 0.0) -> Array:
     return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0))
 
 
-def _selu(x: Array, alpha: float = 1.6732632423543772, gamma: float = 1.0507009873554805) -> Array:
+def _selu(x: Array, alpha: float, gamma: float) -> Array:
     return gamma * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
@@ -122,10 +129,6 @@ def _thresholded_relu(x: Array, alpha: float = 1.0, value: float = 0.0) -> Array
     return np.where((x > alpha) | np.isnan(x), x, value)
 
 
-def _nearest_even(x: Array) -> Array:
-    return np.round(x)
-
-
 UNARY: Mapping[str, tuple[Callable[..., Array], Mapping[str, Any]]] = {
     "abs": (np.abs, {}),
     "ceil": (np.ceil, {}),
@@ -145,8 +148,8 @@ UNARY: Mapping[str, tuple[Callable[..., Array], Mapping[str, Any]]] = {
     "not": (np.logical_not, {}),
     "reciprocal": (np.reciprocal, {}),
     "relu": (lambda x: np.maximum(x, 0), {}),
-    "round": (_nearest_even, {}),
-    "selu": (_selu, {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}),
+    "round": (np.round, {}),
+    "selu": (_selu, {"alpha": _SELU_ALPHA, "gamma": _SELU_GAMMA}),
     "shrink": (_shrink, {"lambd": 0.5, "bias": 0.0}),
     "sigmoid": (_sigmoid, {}),
     "sign": (np.sign, {}),
@@ -177,21 +180,21 @@ def _power(a: Array, b: Array) -> Array:
     return np.power(a.astype(np.int64), b.astype(np.int64))
 
 
-BINARY: Mapping[str, Callable[[Array, Array], Array]] = {
+COMBINATIONS: Mapping[str, Callable[[Array, Array], Array]] = {
     "add": np.add,
     "divide": _divide,
     "maximum": np.maximum,
     "minimum": np.minimum,
-    "modulo": np.mod,
     "multiply": np.multiply,
-    "power": _power,
-    "remainder": np.fmod,
     "subtract": np.subtract,
 }
 """Both operands are stretched along axes of size 1; the result has the first one's type."""
 
 
-COMPARISONS: Mapping[str, Callable[[Array, Array], Array]] = {
+BINARY: Mapping[str, Callable[[Array, Array], Array]] = {
+    "modulo": np.mod,
+    "power": _power,
+    "remainder": np.fmod,
     "and": np.logical_and,
     "equal": np.equal,
     "greater": np.greater,
@@ -201,7 +204,7 @@ COMPARISONS: Mapping[str, Callable[[Array, Array], Array]] = {
     "or": np.logical_or,
     "xor": np.logical_xor,
 }
-"""As ``BINARY``; the result is boolean."""
+"""As ``COMBINATIONS``; the results of comparisons are boolean."""
 
 
 def _select(condition: Array, x: Array, y: Array) -> Array:
@@ -226,18 +229,204 @@ def _cast(x: Array, to: str) -> Array:
     return x if x.dtype == object else x.astype(np.dtype(to))
 
 
+# ---- from arrays to native steps --------------------------------------------------------------------------
+
+
+def clipping(low: float, high: float) -> tuple[str, Any]:
+    """Return the activation, and its parameter, that cuts numbers off at ``low`` and ``high``."""
+    known = {(0.0, math.inf): "relu", (0.0, 6.0): "relu6"}.get((low, high))
+    return (known, 0.0) if known else ("clip", (low, high))
+
+
+def _activation(kind: str, parameter: str = "") -> Rule:
+    """Return the rule of an activation whose ``parameter`` is the engine's slope."""
+    return lambda site: site.activation(kind, float(site.node[parameter]) if parameter else 0.0)
+
+
+def _native_celu(site: Rewriter) -> bool:
+    alpha = float(site.node["alpha"])
+    return alpha > 0 and site.activation("celu", alpha)
+
+
+def _native_softplus(site: Rewriter) -> bool:
+    """softplus(βx) / β; beyond a threshold of 15 or more float32 cannot tell it from x."""
+    beta, threshold = float(site.node["beta"]), float(site.node["threshold"])
+    if threshold < 15 or beta <= 0:
+        return False
+    if beta == 1:
+        return site.activation("softplus")
+    curved = site.between("affine", site.x.name, *site.scaling(beta, 0.0), shape=site.shape, activation="softplus")
+    return site.last("affine", curved, *site.scaling(1 / beta, 0.0))
+
+
+def _native_threshold(site: Rewriter) -> bool:
+    """What is not above a bound becomes the bound."""
+    bound = float(site.node["alpha"])
+    return bound == float(site.node["value"]) and site.activation(*clipping(bound, math.inf))
+
+
+def _native_selu(site: Rewriter) -> bool:
+    """With another α or γ than usual, a scaled ELU."""
+    alpha, gamma = float(site.node["alpha"]), float(site.node["gamma"])
+    if math.isclose(alpha, _SELU_ALPHA, rel_tol=1e-6) and math.isclose(gamma, _SELU_GAMMA, rel_tol=1e-6):
+        return site.activation("selu")
+    curved = site.between("activation", site.x.name, shape=site.shape, activation="elu", slope=alpha)
+    return site.last("affine", curved, *site.scaling(gamma, 0.0))
+
+
+def _native_gelu(site: Rewriter) -> bool:
+    return site.activation("gelu_tanh" if site.node["approximate"] == "tanh" else "gelu")
+
+
+def _native_hard_sigmoid(site: Rewriter) -> bool:
+    alpha, beta = float(site.node["alpha"]), float(site.node["beta"])
+    if math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
+        return site.activation("hard_sigmoid")
+    return site.affine(alpha, beta, activation="clip", slope=(0.0, 1.0))
+
+
+def _native_swish(site: Rewriter) -> bool:
+    return site.node["alpha"] == 1 and site.activation("silu")
+
+
+def _native_clip(site: Rewriter) -> bool:
+    bounds = []
+    for index, usual in ((1, -math.inf), (2, math.inf)):
+        array = site.constant(index)
+        if site.node.inputs[index] and (array is None or array.size != 1 or np.isnan(array).any()):
+            return False
+        bounds.append(usual if array is None else float(array.reshape(-1)[0]))
+    return site.activation(*clipping(*bounds))
+
+
+def _prelu_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The slope is stretched to x; native steps take a plain list of one for each channel as well."""
+    return same(node, shapes) if node.native else onto(node, shapes)
+
+
+def _one_slope(site: Rewriter) -> bool:
+    slope = site.constant(1)
+    return slope is not None and slope.size == 1 and site.activation("leaky_relu", float(slope.reshape(-1)[0]))
+
+
+def _slope_per_channel(site: Rewriter) -> bool:
+    slope = site.constant(1)
+    return slope is not None and _lifted(slope, len(site.shape)) == (1, site.shape[1], *(1,) * (len(site.shape) - 2))
+
+
+def _lifted(array: Array, rank: int) -> Shape:
+    """Return the shape with axes of size 1 in front, as many as stretching to ``rank`` would add."""
+    return (1,) * (rank - array.ndim) + array.shape
+
+
+_SCALINGS: dict[str, Callable[[NDArray[np.float64], bool], tuple[Any, Any] | None]] = {
+    "add": lambda number, first: (1.0, number),
+    "subtract": lambda number, first: (-1.0, number) if first else (1.0, -number),
+    "multiply": lambda number, first: (number, 0.0),
+    "divide": lambda number, first: None if first or not np.all(np.isfinite(1 / number)) else (1 / number, 0.0),
+}
+"""Scale and shift of x ∘ number, or of number ∘ x if the number comes ``first``."""
+
+
+def _native_combination(site: Rewriter) -> bool:
+    """Two tensors, or a tensor and numbers for its channels."""
+    names, rank = list(site.node.inputs), len(site.shape)
+    for index in range(2):
+        array = site.constant(index)
+        if array is None:
+            continue
+        shape = _lifted(array, rank)
+        if array.dtype not in (np.float32, np.float64):
+            return False
+        if _native_scaling(site, array.reshape(shape), first=index == 0):
+            return True
+        if shape != array.shape or array.dtype != np.float32:
+            names[index] = site.add(array.reshape(shape).astype(np.float32), "other")
+    if not all(map(site.is_native, names)) or len({len(site.extents(name)) for name in names}) != 1:
+        return False
+    operator, repeated = site.node.operator, [_is_stretched(site, name) for name in names]
+    if operator == "subtract":  # the sign may move into a convolution
+        operator, whole = "add", site.extents(names[1])
+        names[1] = site.between("affine", names[1], *site.scaling(-1.0, 0.0), shape=whole)
+    if operator in ("add", "multiply") and repeated == [True, False]:
+        names.reverse()
+    return site.last(operator, *names)
+
+
+def _is_stretched(site: Rewriter, name: str) -> bool:
+    """Whether an operand is repeated along an axis of the result. Axes that are not literally 1 are equal."""
+    return any((p == 1) != (q == 1) for p, q in zip(site.extents(name), site.shape, strict=True))
+
+
+def _native_scaling(site: Rewriter, number: Array, first: bool) -> bool:
+    """Replace the node by a scaling or a cut-off if ``number`` holds one number for each channel, or one for all."""
+    name, operator = site.node.inputs[1 if first else 0], site.node.operator
+    per_channel = number.ndim >= 2 and number.size == number.shape[1] == site.shape[1]
+    x = site.graph.values.get(name)
+    if x is None or x.shape != site.shape or not site.is_native(name) or not (per_channel or number.size == 1):
+        return False
+    numbers = number.reshape(-1).astype(np.float64)
+    if operator in ("maximum", "minimum"):
+        if numbers.size != 1 or np.isnan(numbers).any():
+            return False
+        bound = float(numbers[0])
+        kind, slope = clipping(bound, math.inf) if operator == "maximum" else clipping(-math.inf, bound)
+        return site.last("activation", name, activation=kind, slope=slope)
+    with np.errstate(all="ignore"):
+        found = _SCALINGS[operator](numbers, first)
+    return found is not None and site.last("affine", name, *site.scaling(*found))
+
+
+def _native_square(site: Rewriter) -> bool:
+    exponent = site.constant(1)
+    square = exponent is not None and exponent.size == 1 and exponent.reshape(-1)[0] == 2
+    return square and site.is_native(site.x.name) and site.last("multiply", site.x.name, site.x.name)
+
+
+def _native_reciprocal(site: Rewriter) -> bool:
+    return site.last("divide", site.add(np.ones((1,) * len(site.shape), np.float32), "one"), site.x.name)
+
+
+_RULES: Mapping[str, Rule] = {
+    "abs": lambda site: site.activation("leaky_relu", -1.0),
+    "celu": _native_celu,
+    "elu": _activation("elu", "alpha"),
+    "gelu": _native_gelu,
+    "hard_sigmoid": _native_hard_sigmoid,
+    "hard_swish": _activation("hard_swish"),
+    "leaky_relu": _activation("leaky_relu", "slope"),
+    "mish": _activation("mish"),
+    "negate": lambda site: site.affine(-1.0, 0.0),
+    "power": _native_square,
+    "reciprocal": _native_reciprocal,
+    "relu": _activation("relu"),
+    "selu": _native_selu,
+    "sigmoid": _activation("sigmoid"),
+    "softplus": _native_softplus,
+    "swish": _native_swish,
+    "tanh": _activation("tanh"),
+    "thresholded_relu": _native_threshold,
+}
+
+
+def _bare(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+    """Return a combination as the row has it: nothing is fused on arrays."""
+    return lambda x, y, activation, slope: function(x, y)
+
+
 ROWS = (
     Operator("activation", operands("x"), same, {"activation": REQUIRED, "slope": 0.0}, lower=_lower_activation),
     Operator("affine", operands("x scale! shift!"), same, EPILOGUE, lower=_lower_affine),
-    Operator("prelu", operands("x slope!"), same, lower=_lower_prelu),
+    *(on_arrays(name, f, same, "x", attributes, to_native=_RULES.get(name)) for name, (f, attributes) in UNARY.items()),
     *(
-        Operator(name, operands("x y"), broadcast, EPILOGUE, lower=_lower_combine)
-        for name in ("add", "divide", "maximum", "minimum", "multiply", "subtract")
+        on_arrays(name, _bare(f), stretched, "x y", EPILOGUE, lower=_lower_combine, to_native=_native_combination)
+        for name, f in COMBINATIONS.items()
     ),
-    *(array_row(name, function, **usual) for name, (function, usual) in UNARY.items()),
-    *(array_row(name, f, stretched, "x y") for name, f in (*BINARY.items(), *COMPARISONS.items())),
-    array_row("cast", _cast, to=REQUIRED),
-    array_row("clip", _clip, onto, "x low? high?"),
-    array_row("prelu", _prelu, onto, "x slope"),
-    array_row("select", _select, stretched, "condition x y"),
+    *(on_arrays(name, f, stretched, "x y", to_native=_RULES.get(name)) for name, f in BINARY.items()),
+    on_arrays("cast", _cast, same, "x", {"to": REQUIRED}),
+    on_arrays("clip", _clip, onto, "x low? high?", to_native=_native_clip),
+    on_arrays(
+        "prelu", _prelu, _prelu_shape, "x slope!", lower=_lower_prelu, fits=_slope_per_channel, to_native=_one_slope
+    ),
+    on_arrays("select", _select, stretched, "condition x y"),
 )

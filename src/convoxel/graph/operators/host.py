@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from convoxel.graph.ir.graph import Node
 
-__all__ = ["Array", "Host", "Ints", "Pairs", "behind_channels", "on_arrays", "wide", "windows"]
+__all__ = ["Array", "Host", "Ints", "Pairs", "behind_channels", "host", "wide", "windows"]
 
 Array = NDArray[Any]
 Ints = tuple[int, ...]
@@ -23,16 +23,16 @@ Host = Callable[[Node, Sequence[Array | None], Mapping[str, int]], list[Array]]
 """An implementation on arrays: a resolved node, its operands, the input's sizes; the results in order."""
 
 
-def on_arrays(function: Callable[..., Array | tuple[Array, ...]]) -> Host:
+def host(function: Callable[..., Array | tuple[Array, ...]]) -> Host:
     """Return the implementation of a node by a function of its operands and, by name, its attributes."""
 
-    def host(node: Node, arrays: Sequence[Array | None], sizes: Mapping[str, int]) -> list[Array]:
+    def computed(node: Node, arrays: Sequence[Array | None], sizes: Mapping[str, int]) -> list[Array]:
         with np.errstate(all="ignore"):  # NaN and infinity are results, as in the native steps
             result = function(*arrays, **node.attributes)
         results = result if isinstance(result, tuple) else (result,)
         return [np.asarray(r, value.dtype) for r, value in zip(results, node.outputs, strict=False)]
 
-    return host
+    return computed
 
 
 def behind_channels(*places: Any) -> tuple[Any, ...]:

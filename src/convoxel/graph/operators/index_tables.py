@@ -215,10 +215,10 @@ def axis(
 def pad(size: int, low: int, high: int, mode: str) -> Taps:
     """Return the table that pads (or, where negative, crops) an axis.
 
-    ``mode`` is ``"zero"``, ``"replicate"``, ``"reflect"`` (the edge is not repeated) or ``"circular"``.
+    ``mode`` is ``"constant"`` (0), ``"replicate"``, ``"reflect"`` (the edge is not repeated) or ``"circular"``.
     """
     index = np.arange(-low, size + high)
-    if mode == "zero":
+    if mode == "constant":
         index = np.where((index >= 0) & (index < size), index, -1)
     elif mode == "replicate":
         index = np.clip(index, 0, size - 1)

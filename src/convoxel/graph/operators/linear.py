@@ -11,15 +11,16 @@ from convoxel import native
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, differ
-from convoxel.graph.operators.host import Array
+from convoxel.graph.operators.host import Array, host
 from convoxel.graph.operators.operator import (
     EPILOGUE,
     REQUIRED,
     Operator,
     Shapes,
-    array_row,
+    on_arrays,
     operands,
 )
+from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import (
     operand,
     stretch,
@@ -31,25 +32,24 @@ __all__ = ["ROWS"]
 
 
 def _linear_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """(n, c, …) with weights (k, c·…) → (n, k)."""
+    """(…, c) with weights (k, c) → (…, k), or (n, c, …) with weights (k, c·…) → (n, k) where x is flattened."""
     x, w = operand(shapes, 0), operand(shapes, 1)
-    features = math.prod(x[1:])
+    features = math.prod(x[1:]) if node["flatten"] else x[-1]
     if differ(features, w[1]):
         raise ShapeError(
             f"x {x} has {features} features but the linear layer expects {w[1]}; "
             "the input's spatial size must be the one that the network was made for"
         )
-    return [with_residual((x[0], w[0]), shapes)]
+    return [with_residual((*(x[:1] if node["flatten"] else x[:-1]), w[0]), shapes)]
 
 
 def linear_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
-    """Batch × inputs × outputs."""
-    return out[0][0] * math.prod(operand(shapes, 1))
+    """Results × inputs of each."""
+    return math.prod(out[0]) * operand(shapes, 1)[1]
 
 
-def _lower_dense(step: Step) -> None:
-    """A linear layer is a convolution whose kernel is as large as its input, whatever was flattened before
-    it.
+def _lower_linear(step: Step) -> None:
+    """A linear layer is a convolution whose kernel is as large as its input, whatever was flattened before it.
 
     The weights' columns run over (c, d, h, w), which is the order of a convolution's weights too.
     """
@@ -109,15 +109,35 @@ def _einsum(*operands: Array, equation: str) -> Array:
     return np.einsum(equation, *map(_wide, operands))
 
 
+def _linear(x: Array, weight: Array, bias: Array | None, residual: None, flatten: bool, **epilogue: object) -> Array:
+    """Return x · weightᵀ + bias over the last axis, or over all but the first."""
+    product = _matmul(x.reshape(len(x), -1) if flatten else x, weight.T)
+    return product if bias is None else product + bias
+
+
+def _has_rows(site: Rewriter) -> bool:
+    return len(site.x.shape) == 2 or site.node["flatten"]
+
+
+def _native_product(site: Rewriter) -> bool:
+    """A product with known weights is a linear layer."""
+    weight = site.constant(1)
+    if weight is None or weight.ndim != 2 or len(site.x.shape) != 2 or weight.dtype != np.float32:
+        return False
+    return site.last("linear", site.x.name, site.add(np.ascontiguousarray(weight.T), "weight"))
+
+
 ROWS = (
     Operator(
-        "dense",
+        "linear",
         operands("x weight! bias?! residual?"),
         _linear_shape,
-        EPILOGUE,
+        {"flatten": False, **EPILOGUE},
         macs=linear_macs,
-        lower=_lower_dense,
+        lower=_lower_linear,
+        host=host(_linear),
+        fits=_has_rows,
     ),
-    array_row("einsum", _einsum, _einsum_shape, "terms*", equation=REQUIRED),
-    array_row("matmul", _matmul, _matmul_shape, "a b"),
+    on_arrays("einsum", _einsum, _einsum_shape, "terms*", {"equation": REQUIRED}),
+    on_arrays("matmul", _matmul, _matmul_shape, "a b", to_native=_native_product),
 )

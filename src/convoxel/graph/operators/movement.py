@@ -9,16 +9,17 @@ import numpy as np
 
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
-from convoxel.graph.ir.size import Shape, Size, differ
+from convoxel.graph.ir.size import Extents, Shape, Size, differ
 from convoxel.graph.operators import index_tables as taps
-from convoxel.graph.operators.host import Array, Ints
+from convoxel.graph.operators.host import Array, Ints, host
 from convoxel.graph.operators.operator import (
     REQUIRED,
     Operator,
     Shapes,
-    array_row,
+    on_arrays,
     operands,
 )
+from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import (
     given,
     operand,
@@ -29,8 +30,8 @@ from convoxel.graph.operators.shape import (
 )
 from convoxel.graph.operators.step import Step, copy, refuse, resample
 from convoxel.graph.operators.view import (
-    alias_narrow,
-    alias_squeeze,
+    alias_reshape,
+    alias_slice,
     channels_as_positions,
     full_axis,
     narrow_view,
@@ -38,7 +39,7 @@ from convoxel.graph.operators.view import (
 )
 from convoxel.native import View
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "core"]
 
 
 # ---- shapes
@@ -54,11 +55,17 @@ def _concat_shape(node: Node, shapes: Shapes) -> list[Shape]:
     return [tuple(sum(p[i] for p in parts) if i == axis else size for i, size in enumerate(first))]
 
 
-def _narrow_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """A range along one axis, with a step; bounds are cut off as Python's slices are."""
+def _not_empty(node: Node, shape: Shape, x: Shape) -> list[Shape]:
+    """Return the shape of a result; empty ones must have been recorded as such."""
+    recorded = node.outputs[0].shape if node.outputs else (0,)
+    return [shape if 0 in recorded else positive(shape, f"{x}")]
+
+
+def _slice_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """A range of every axis, with a step; bounds are cut off as Python's slices are."""
     x = operand(shapes, 0)
-    length = range_length(x[node["axis"]], node["start"], node["stop"], node["step"])
-    return [positive(tuple(length if i == node["axis"] else s for i, s in enumerate(x)), f"{x}")]
+    bounds = zip(x, node["starts"], node["stops"], node["steps"], strict=True)
+    return _not_empty(node, tuple(range_length(*bound) for bound in bounds), x)
 
 
 def _reshape_shape(node: Node, shapes: Shapes) -> list[Shape]:
@@ -70,14 +77,13 @@ def _reshape_shape(node: Node, shapes: Shapes) -> list[Shape]:
 
 
 def _pad_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """(n, c, …) → (n, c, …) longer by the padding."""
+    """Every axis longer by its padding."""
     x, mode = operand(shapes, 0), node["mode"]
-    for size, (low, high) in zip(x[2:], node["padding"], strict=True):
-        limit = {"reflect": size - 1, "circular": size}.get(mode)
+    for size, (low, high) in zip(x, node["padding"], strict=True):
+        limit = {"reflect": size - 1, "circular": size}.get(mode) if node.native else None
         if limit is not None and max(low, high) > limit:
             raise ShapeError(f"{mode} padding of {max(low, high)} needs an axis longer than the {size} of x {x}")
-    spatial = tuple(size + low + high for size, (low, high) in zip(x[2:], node["padding"], strict=True))
-    return [positive((*x[:2], *spatial), f"{x}")]
+    return _not_empty(node, tuple(size + low + high for size, (low, high) in zip(x, node["padding"], strict=True)), x)
 
 
 def _expand_shape(node: Node, shapes: Shapes) -> list[Shape]:
@@ -91,7 +97,7 @@ def _zeros_shape(node: Node, shapes: Shapes) -> list[Shape]:
     return [(x[0], node["channels"], *x[2:])]
 
 
-def _pick_channels_shape(node: Node, shapes: Shapes) -> list[Shape]:
+def _gather_channels_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """One channel for each number of the index."""
     x, (count,) = operand(shapes, 0), operand(shapes, 1)
     return [(x[0], count, *x[2:])]
@@ -105,14 +111,6 @@ def _transpose_shape(node: Node, shapes: Shapes) -> list[Shape]:
     return [tuple(x[axis] for axis in node["axes"])]
 
 
-def _slice_axes_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """A range of every axis."""
-    x = operand(shapes, 0)
-    return [
-        tuple(range_length(*bounds) for bounds in zip(x, node["starts"], node["stops"], node["steps"], strict=True))
-    ]
-
-
 def _gather_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """The index's axes take the place of one axis."""
     x, index, axis = operand(shapes, 0), operand(shapes, 1), node["axis"]
@@ -124,20 +122,9 @@ def _indexed_shape(node: Node, shapes: Shapes) -> list[Shape]:
     return [operand(shapes, 1)]
 
 
-def _array_expand_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """Stretched with the shape asked for."""
-    return [stretch([operand(shapes, 0), tuple(node["shape"])])]
-
-
 def _tile_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """Every axis repeated."""
     return [tuple(size * count for size, count in zip(operand(shapes, 0), node["repeats"], strict=True))]
-
-
-def _array_pad_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """Every axis longer by its padding."""
-    x = operand(shapes, 0)
-    return [tuple(size + low + high for size, (low, high) in zip(x, node["padding"], strict=True))]
 
 
 def _depth_to_space_shape(node: Node, shapes: Shapes) -> list[Shape]:
@@ -168,7 +155,7 @@ def _lower_shuffle(step: Step) -> None:
     step.plan.permute_channels(step.x, step.out, channels.T.reshape(-1).tolist(), name=step.node.name)
 
 
-def _lower_pick_channels(step: Step) -> None:
+def _lower_gather_channels(step: Step) -> None:
     """The channels that an index names."""
     index = step.constants[1]
     assert index is not None
@@ -206,17 +193,11 @@ def _blocks(step: Step, fine: View, coarse: View) -> Iterator[tuple[View, View]]
 
 def _lower_pad(step: Step) -> None:
     """Padding that no convolution could take in."""
-    padding = spatial(step.node["padding"], (0, 0))
-    resample(
-        step,
-        [
-            taps.pad(size, low, high, step.node["mode"])
-            for size, (low, high) in zip(step.x.shape[1:4], padding, strict=True)
-        ],
-    )
+    pairs = zip(step.x.shape[1:4], spatial(step.node["padding"][2:], (0, 0)), strict=True)
+    resample(step, [taps.pad(size, low, high, step.node["mode"]) for size, (low, high) in pairs])
 
 
-def _lower_lay(step: Step) -> None:
+def _lower_swap(step: Step) -> None:
     """Channels of one position become positions of one channel, or the other way round."""
     copy(step.plan, channels_as_positions(step.x), channels_as_positions(step.out), step.node.name)
 
@@ -238,7 +219,7 @@ def _lower_tile(step: Step) -> None:
         copy(step.plan, step.x, target, step.node.name)
 
 
-def _lower_blank(step: Step) -> None:
+def _lower_zeros(step: Step) -> None:
     """Zeros, whatever the operand holds: sums of no taps. As many channels at a time as it has."""
     none = [taps.Taps(np.full((size, 1), -1, np.int32), np.ones((size, 1), np.float32)) for size in step.out.shape[1:4]]
     channels, at_once = step.out.shape[4], step.x.shape[4]
@@ -261,7 +242,7 @@ def _transpose(x: Array, axes: Ints) -> Array:
     return np.array(x.transpose(axes))
 
 
-def _slice_axes(x: Array, starts: Ints, stops: tuple[int | None, ...], steps: Ints) -> Array:
+def _slice(x: Array, starts: Ints, stops: tuple[int | None, ...], steps: Ints) -> Array:
     """Return the ranges start:stop:step, one for each axis."""
     return np.array(x[tuple(slice(*bounds) for bounds in zip(starts, stops, steps, strict=True))])
 
@@ -353,43 +334,228 @@ def _space_to_depth(x: Array, block: int, channels_outside: bool) -> Array:
     return parts.transpose(order).reshape(n, c * block**dims, *(size // block for size in space))
 
 
+def _shuffle(x: Array, groups: int) -> Array:
+    """Return x with channel (g, i) at (i, g): the shuffle of ShuffleNet (Zhang et al. 2018)."""
+    n, c, *space = x.shape
+    return np.swapaxes(x.reshape(n, groups, c // groups, *space), 1, 2).reshape(x.shape)
+
+
+# ---- from arrays to native steps --------------------------------------------------------------------------
+
+_MOST_COPIES = 64  # repetitions of a tensor, each a step of its own
+
+
+def _joins_native(site: Rewriter) -> bool:
+    return len(site.node.inputs) > 1 and site.is_beside_native()
+
+
+def _is_view(site: Rewriter) -> bool:
+    """Whether the engine can address the ranges where they lie: channels stay contiguous."""
+    steps = site.node["steps"]
+    return min(steps) > 0 and steps[1] == 1 and site.is_beside_native()
+
+
+def _native_slice(site: Rewriter) -> bool:
+    """A range of channels with a step names them one by one."""
+    channels, starts, stops, steps = site.x.shape[1], *(list(site.node[key]) for key in ("starts", "stops", "steps"))
+    bounds = (starts[1], stops[1], steps[1])
+    known = not any(isinstance(bound, Size) for bound in bounds)
+    if (
+        not isinstance(channels, int)
+        or not known
+        or steps[1] == 1
+        or min(steps[:1] + steps[2:]) < 1
+        or not site.is_beside_native()
+    ):
+        return False
+    starts[1], stops[1], steps[1] = 0, None, 1
+    index = site.add(np.arange(channels, dtype=np.int32)[slice(*bounds)], "index")
+    rest = any(b != (0, None, 1) for b in zip(starts, stops, steps, strict=True))
+    if not rest:
+        return site.last("gather_channels", site.x.name, index)
+    shape = (site.x.shape[0], site.shape[1], *site.x.shape[2:])
+    picked = site.between("gather_channels", site.x.name, index, shape=shape)
+    return site.last("slice", picked, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
+
+
+def _native_gather(site: Rewriter) -> bool:
+    """A single position, which is a range, or channels in any order."""
+    index, axis, size = site.constant(1), site.node["axis"], site.x.shape[site.node["axis"]]
+    if index is None or index.ndim != 1 or index.size == 0 or not site.is_beside_native():
+        return False
+    if index.size == 1 and int(index[0]) >= 0:
+        bounds: list[tuple[int, int | None, int]] = [(0, None, 1)] * len(site.shape)
+        bounds[axis] = (int(index[0]), int(index[0]) + 1, 1)
+        starts, stops, steps = zip(*bounds, strict=True)
+        return site.last("slice", site.x.name, starts=starts, stops=stops, steps=steps)
+    if axis != 1 or not isinstance(size, int):
+        return False
+    places = np.where(index < 0, index + size, index)
+    if places.min() < 0 or places.max() >= size:
+        return False
+    return site.last("gather_channels", site.x.name, site.add(places.astype(np.int32), "index"))
+
+
+def _pads_space(site: Rewriter) -> bool:
+    padding, value, mode = site.node["padding"], site.constant(1), site.node["mode"]
+    zero = not site.node.inputs[1] or (value is not None and not value.any())
+    if len(padding) < 3 or padding[:2] != ((0, 0), (0, 0)) or not (zero or mode != "constant"):
+        return False
+    sizes = zip(site.x.shape, padding, strict=True)
+    fits = mode != "reflect" or all(isinstance(size, Size) or max(pair) < size for size, pair in sizes)
+    return fits and site.is_beside_native()
+
+
+def _native_pad(site: Rewriter) -> bool:
+    """More channels of one number beside those of x; positions are padded with zeros only."""
+    padding, value = site.node["padding"], site.constant(1) if site.node.inputs[1] else np.zeros(1)
+    open_or_cut = any(isinstance(side, Size) or side < 0 for side in padding[1])
+    around = any(pair != (0, 0) for pair in padding[2:])
+    if value is None or padding[0] != (0, 0) or padding[1] == (0, 0) or site.node["mode"] != "constant":
+        return _pads_space(site) and site.last("pad", site.x.name, padding=padding, mode=site.node["mode"])
+    if open_or_cut or (around and np.any(value)) or not site.is_made_natively():
+        return False
+    n, _, *space = site.x.shape
+    parts = [site.x.name]
+    for side, place in zip(padding[1], (0, 2), strict=True):
+        if not side:
+            continue
+        made = (n, side, *space)
+        name = site.between("zeros", site.x.name, shape=made, channels=side)
+        if np.any(value):
+            name = site.between("affine", name, *site.scaling(1.0, value.reshape(-1)), shape=made)
+        parts.insert(place, name)
+    if not around:
+        return site.last("concat", *parts, axis=1)
+    whole = site.between("concat", *parts, shape=(n, site.shape[1], *space), axis=1)
+    return site.last("pad", whole, padding=((0, 0), (0, 0), *padding[2:]))
+
+
+def _keeps_places(site: Rewriter) -> bool:
+    """Whether axes of size 1 come and go alone, so that no number moves."""
+    return core(site.x.shape) == core(site.shape)
+
+
+def core(shape: Extents) -> Extents:
+    """Return (n, c) and the spatial axes right-aligned to three."""
+    return (*shape[:2], *(1,) * (5 - len(shape)), *shape[2:])
+
+
+def _native_reshape(site: Rewriter) -> bool:
+    """A line of channels becomes a line of positions, or the other way round (Wang et al. 2020, "ECA-Net")."""
+    before, after = site.x.shape, site.shape
+    places = [[axis for axis, size in enumerate(shape) if axis and size != 1] for shape in (before, after)]
+    if before[0] != after[0] or [len(found) for found in places] != [1, 1] or not site.is_made_natively():
+        return False
+    (old,), (new,) = places
+    swaps = 1 in (old, new) and old != new and before[old] == after[new]
+    return swaps and site.last("swap_channels_space", site.x.name, shape=after)
+
+
+def _stretches_native(site: Rewriter) -> bool:
+    return len(site.x.shape) == len(site.shape) and site.is_beside_native()
+
+
+def _is_few_copies(site: Rewriter) -> bool:
+    repeats = site.node["repeats"]
+    known = all(isinstance(count, int) and count > 0 for count in repeats)
+    return known and math.prod(repeats) <= _MOST_COPIES and site.is_beside_native()
+
+
+def _has_known_channels(site: Rewriter) -> bool:
+    """Whether the order of channels can be told, where it matters."""
+    return len(site.shape) > 2 and (isinstance(site.x.shape[1], int) or not site.node["channels_outside"])
+
+
 _BLOCK = {"block": REQUIRED, "channels_outside": REQUIRED}
 
 ROWS = (
-    # The plan gives every part its place, or copies it there.
-    Operator("concat", operands("parts*"), _concat_shape, {"axis": REQUIRED}, lower=refuse),
     Operator(
-        "narrow",
-        operands("x"),
-        _narrow_shape,
-        {"axis": REQUIRED, "start": 0, "stop": None, "step": 1},
-        alias=alias_narrow,
+        "concat",
+        operands("parts*"),
+        _concat_shape,
+        {"axis": REQUIRED},
+        lower=refuse,  # the plan gives every part its place, or copies it there
+        host=host(_concat),
+        fits=_joins_native,
     ),
-    Operator("squeeze", operands("x"), _reshape_shape, {"shape": REQUIRED}, alias=alias_squeeze),
-    Operator("lay", operands("x"), _reshape_shape, {"shape": REQUIRED}, lower=_lower_lay),
-    Operator("expand", operands("x"), _expand_shape, {"shape": REQUIRED}, lower=_lower_expand),
-    Operator("tile", operands("x"), _tile_shape, {"repeats": REQUIRED}, lower=_lower_tile),
-    Operator("blank", operands("x"), _zeros_shape, {"channels": REQUIRED}, lower=_lower_blank),
-    Operator("pad", operands("x"), _pad_shape, {"padding": REQUIRED, "mode": "zero"}, lower=_lower_pad),
-    Operator("shuffle", operands("x"), same, {"groups": REQUIRED}, lower=_lower_shuffle),
-    Operator("pick_channels", operands("x index!"), _pick_channels_shape, lower=_lower_pick_channels),
-    Operator("depth_to_space", operands("x"), _depth_to_space_shape, _BLOCK, lower=_lower_depth_to_space),
-    Operator("space_to_depth", operands("x"), _space_to_depth_shape, _BLOCK, lower=_lower_space_to_depth),
-    # The two conversions; the plan adds their steps, or finds that none is needed.
-    Operator("channels_last", operands("x"), same, layout="any"),
-    Operator("channels_first", operands("x"), same, layout="any"),
-    array_row("concat", _concat, _concat_shape, "parts*", axis=REQUIRED),
-    array_row("depth_to_space", _depth_to_space, _depth_to_space_shape, **_BLOCK),
-    array_row("expand", _expand, _array_expand_shape, shape=REQUIRED),
-    array_row("fill", _fill, given, "value", shape=REQUIRED),
-    array_row("gather", _gather, _gather_shape, "x index", axis=REQUIRED),
-    array_row("pad", _pad, _array_pad_shape, "x value?", padding=REQUIRED, mode="constant"),
-    array_row("reshape", _reshape, _reshape_shape, shape=REQUIRED),
-    array_row("scatter", _scatter, same, "x index update", axis=REQUIRED),
-    array_row("sizes", _sizes, given, "", values=REQUIRED, shape=REQUIRED),
-    array_row("slice", _slice_axes, _slice_axes_shape, starts=REQUIRED, stops=REQUIRED, steps=REQUIRED),
-    array_row("space_to_depth", _space_to_depth, _space_to_depth_shape, **_BLOCK),
-    array_row("take_along", _take_along, _indexed_shape, "x index", axis=REQUIRED),
-    array_row("tile", _tile, _tile_shape, repeats=REQUIRED),
-    array_row("transpose", _transpose, _transpose_shape, axes=REQUIRED),
+    Operator(
+        "slice",
+        operands("x"),
+        _slice_shape,
+        dict.fromkeys(("starts", "stops", "steps"), REQUIRED),
+        alias=alias_slice,
+        host=host(_slice),
+        fits=_is_view,
+        to_native=_native_slice,
+    ),
+    Operator(
+        "reshape",
+        operands("x"),
+        _reshape_shape,
+        {"shape": REQUIRED},
+        alias=alias_reshape,
+        host=host(_reshape),
+        fits=_keeps_places,
+        to_native=_native_reshape,
+    ),
+    Operator("swap_channels_space", operands("x"), _reshape_shape, {"shape": REQUIRED}, lower=_lower_swap),
+    Operator(
+        "expand",
+        operands("x"),
+        _expand_shape,
+        {"shape": REQUIRED},
+        lower=_lower_expand,
+        host=host(_expand),
+        fits=_stretches_native,
+    ),
+    Operator(
+        "tile",
+        operands("x"),
+        _tile_shape,
+        {"repeats": REQUIRED},
+        lower=_lower_tile,
+        host=host(_tile),
+        fits=_is_few_copies,
+    ),
+    Operator("zeros", operands("x"), _zeros_shape, {"channels": REQUIRED}, lower=_lower_zeros),
+    Operator(
+        "pad",
+        operands("x value?"),
+        _pad_shape,
+        {"padding": REQUIRED, "mode": "constant"},
+        lower=_lower_pad,
+        host=host(_pad),
+        fits=_pads_space,
+        to_native=_native_pad,
+    ),
+    Operator("shuffle", operands("x"), same, {"groups": REQUIRED}, lower=_lower_shuffle, host=host(_shuffle)),
+    Operator("gather_channels", operands("x index!"), _gather_channels_shape, lower=_lower_gather_channels),
+    Operator(
+        "depth_to_space",
+        operands("x"),
+        _depth_to_space_shape,
+        _BLOCK,
+        lower=_lower_depth_to_space,
+        host=host(_depth_to_space),
+        fits=_has_known_channels,
+    ),
+    Operator(
+        "space_to_depth",
+        operands("x"),
+        _space_to_depth_shape,
+        _BLOCK,
+        lower=_lower_space_to_depth,
+        host=host(_space_to_depth),
+        fits=_has_known_channels,
+    ),
+    on_arrays("fill", _fill, given, "value", {"shape": REQUIRED}),
+    on_arrays("gather", _gather, _gather_shape, "x index", {"axis": REQUIRED}, to_native=_native_gather),
+    on_arrays("scatter", _scatter, same, "x index update", {"axis": REQUIRED}),
+    on_arrays("sizes", _sizes, given, "", {"values": REQUIRED, "shape": REQUIRED}),
+    on_arrays("take_along", _take_along, _indexed_shape, "x index", {"axis": REQUIRED}),
+    on_arrays("transpose", _transpose, _transpose_shape, "x", {"axes": REQUIRED}),
+    # The two conversions between arrays and native steps; the plan adds their steps, or finds that none is needed.
+    Operator("channels_last", operands("x"), same),
+    Operator("channels_first", operands("x"), same),
 )

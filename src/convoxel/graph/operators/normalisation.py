@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 from convoxel.errors import UnsupportedError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.host import Array, Ints, wide
+from convoxel.graph.operators.host import Array, Ints, host, wide
 from convoxel.graph.operators.operator import (
     EPILOGUE,
     REQUIRED,
     Operator,
     Shapes,
-    array_row,
+    on_arrays,
     operands,
 )
+from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import (
     operand,
     same,
@@ -29,7 +33,7 @@ from convoxel.graph.operators.view import (
 __all__ = ["ROWS"]
 
 
-def _batch_norm_shape(node: Node, shapes: Shapes) -> list[Shape]:
+def _batch_norm_training_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """The result, and one mean and variance for each channel."""
     return [operand(shapes, 0), operand(shapes, 3), operand(shapes, 4)]
 
@@ -99,7 +103,7 @@ def _lower_local_response_norm(step: Step) -> None:
 # ---- on arrays
 
 
-def _batch_norm(
+def _batch_norm_training(
     x: Array, weight: Array, bias: Array, mean: Array, variance: Array, epsilon: float, momentum: float
 ) -> tuple[Array, Array, Array]:
     """Return the batch normalised by its own statistics, and the running mean and variance after it."""
@@ -173,7 +177,86 @@ def _hardmax(x: Array, axes: Ints) -> Array:
     return ones.reshape(moved.shape).transpose(np.argsort(order))
 
 
-_NEIGHBOURS = {"size": REQUIRED, "alpha": REQUIRED, "beta": REQUIRED, "bias": REQUIRED}
+def _shaped(parameter: Array, rank: int) -> Array:
+    """Return one number for each channel in a shape that stretches to a tensor of ``rank`` axes."""
+    return parameter.reshape(1, -1, *(1,) * (rank - 2))
+
+
+def _scaled(x: Array, weight: Array | None, bias: Array | None) -> Array:
+    """Return x · weight + bias with one of each for every channel."""
+    x = x if weight is None else x * _shaped(weight, x.ndim)
+    return x if bias is None else x + _shaped(bias, x.ndim)
+
+
+def _batch_norm(
+    x: Array, weight: Array | None, bias: Array | None, mean: Array, variance: Array, epsilon: float
+) -> Array:
+    """Return (x − mean) / √(variance + ε) · weight + bias, one of each for every channel (Ioffe & Szegedy 2015)."""
+    deviation = np.sqrt(wide(variance) + variance.dtype.type(epsilon))
+    return _scaled((wide(x) - _shaped(mean, x.ndim)) / _shaped(deviation, x.ndim), weight, bias)
+
+
+def _normalise(
+    x: Array, weight: Array | None, bias: Array | None, groups: int, epsilon: float, **epilogue: object
+) -> Array:
+    """Return x normalised by mean and variance of each image's groups of channels (Wu & He 2018)."""
+    count = groups or x.shape[1]
+    parts = wide(x).reshape(len(x), count, math.prod(x.shape[1:]) // count)
+    return _scaled(_layer_norm(parts, None, None, 2, epsilon)[0].reshape(x.shape), weight, bias)
+
+
+# ---- from arrays to native steps --------------------------------------------------------------------------
+
+
+def _has_space(site: Rewriter) -> bool:
+    return len(site.shape) > 2
+
+
+def _over_channels(site: Rewriter) -> bool:
+    return tuple(site.node["axes"]) == (1,)
+
+
+def _has_middle(site: Rewriter) -> bool:
+    """An even window begins elsewhere in the native step."""
+    return site.node["size"] % 2 == 1 and site.node["alpha"] >= 0 and site.node["bias"] > 0
+
+
+def _native_layer_norm(site: Rewriter) -> bool:
+    """Over channels alone, or over all that one image has, with a number for each place."""
+    rank, epsilon = len(site.shape), float(site.node["epsilon"])
+    known = all(not name or name in site.constants for name in site.node.inputs[1:])
+    if site.node["axis"] % rank != 1 or not known:
+        return False
+    if rank == 2:
+        return site.last("channel_norm", *site.node.inputs, epsilon=epsilon)
+    result = site.x.name
+    steps: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [("normalise", (), {"groups": 1, "epsilon": epsilon})]
+    for operator, part, index in (("multiply", "weight", 1), ("add", "bias", 2)):
+        array = site.constant(index)
+        if array is not None:
+            steps.append((operator, (site.add(array[None].astype(np.float32), part),), {}))
+    for operator, inputs, attributes in steps[:-1]:
+        result = site.between(operator, result, *inputs, shape=site.shape, **attributes)
+    operator, inputs, attributes = steps[-1]
+    return site.last(operator, result, *inputs, **attributes)
+
+
+def _native_rms_norm(site: Rewriter) -> bool:
+    """The layer norm of x beside −x: their mean is 0, and their variance the mean square of x."""
+    channels, weight = site.shape[1], site.constant(1)
+    rows = len(site.shape) == 2 and site.node["axis"] % 2 == 1 and isinstance(channels, int)
+    if not rows or not isinstance(channels, int) or (weight is None and site.node.inputs[1]):
+        return False
+    both = (site.shape[0], 2 * channels)
+    mirrored = site.between("affine", site.x.name, *site.scaling(-1.0, 0.0), shape=site.shape)
+    beside = site.between("concat", site.x.name, mirrored, shape=both, axis=1)
+    weights = np.ones(channels) if weight is None else weight.reshape(-1)
+    scale = site.add(np.concatenate([weights, np.ones(channels)]).astype(np.float32), "weights")
+    whole = site.between("channel_norm", beside, scale, "", shape=both, epsilon=float(site.node["epsilon"]))
+    return site.last("slice", whole, starts=(0, 0), stops=(None, channels), steps=(1, 1))
+
+
+_NEIGHBOURS = dict.fromkeys(("size", "alpha", "beta", "bias"), REQUIRED)
 
 ROWS = (
     Operator(
@@ -182,6 +265,7 @@ ROWS = (
         same,
         {"epsilon": REQUIRED},
         lower=refuse,  # fold_batch_norm leaves none
+        host=host(_batch_norm),
     ),
     Operator(
         "batch_normalise",
@@ -196,6 +280,8 @@ ROWS = (
         same,
         {"groups": REQUIRED, "epsilon": REQUIRED, **EPILOGUE},
         lower=_lower_normalise,
+        host=host(_normalise),
+        fits=_has_space,
     ),
     Operator(
         "channel_norm",
@@ -204,21 +290,43 @@ ROWS = (
         {"epsilon": REQUIRED, **EPILOGUE},
         lower=_lower_channel_norm,
     ),
-    Operator("softmax", operands("x"), same, {"log": False}, lower=_lower_softmax),
-    Operator("local_response_norm", operands("x"), same, _NEIGHBOURS, lower=_lower_local_response_norm),
-    array_row(
-        "batch_norm",
-        _batch_norm,
-        _batch_norm_shape,
-        "x weight bias mean variance",
-        epsilon=REQUIRED,
-        momentum=REQUIRED,
+    Operator(
+        "softmax",
+        operands("x"),
+        same,
+        {"axes": REQUIRED, "log": False},
+        lower=_lower_softmax,
+        host=host(_softmax),
+        fits=_over_channels,
     ),
-    array_row("layer_norm", _layer_norm, _layer_norm_shape, "x weight? bias?", axis=REQUIRED, epsilon=REQUIRED),
-    array_row("rms_norm", _rms_norm, same, "x weight?", axis=REQUIRED, epsilon=REQUIRED),
-    array_row("local_response_norm", _local_response_norm, **_NEIGHBOURS),
-    array_row("lp_normalise", _lp_normalise, axis=REQUIRED, p=REQUIRED),
-    array_row("mean_variance_normalise", _mean_variance_normalise, axes=REQUIRED, epsilon=1e-9),
-    array_row("softmax", _softmax, axes=REQUIRED, log=False),
-    array_row("hardmax", _hardmax, axes=REQUIRED),
+    Operator(
+        "local_response_norm",
+        operands("x"),
+        same,
+        _NEIGHBOURS,
+        lower=_lower_local_response_norm,
+        host=host(_local_response_norm),
+        fits=_has_middle,
+    ),
+    on_arrays(
+        "batch_norm_training",
+        _batch_norm_training,
+        _batch_norm_training_shape,
+        "x weight bias mean variance",
+        {"epsilon": REQUIRED, "momentum": REQUIRED},
+    ),
+    on_arrays(
+        "layer_norm",
+        _layer_norm,
+        _layer_norm_shape,
+        "x weight? bias?",
+        {"axis": REQUIRED, "epsilon": REQUIRED},
+        to_native=_native_layer_norm,
+    ),
+    on_arrays(
+        "rms_norm", _rms_norm, same, "x weight?", {"axis": REQUIRED, "epsilon": REQUIRED}, to_native=_native_rms_norm
+    ),
+    on_arrays("lp_normalise", _lp_normalise, same, "x", {"axis": REQUIRED, "p": REQUIRED}),
+    on_arrays("mean_variance_normalise", _mean_variance_normalise, same, "x", {"axes": REQUIRED, "epsilon": 1e-9}),
+    on_arrays("hardmax", _hardmax, same, "x", {"axes": REQUIRED}),
 )

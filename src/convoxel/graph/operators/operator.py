@@ -11,13 +11,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Node
+from convoxel.graph.ir.graph import Node, Value
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.axis import AxisRule
 from convoxel.graph.operators.field import FieldRule
-from convoxel.graph.operators.host import Array, Host, on_arrays
+from convoxel.graph.operators.host import Array, Host, host
+from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.step import Step
 from convoxel.native import View
 
@@ -30,7 +32,7 @@ __all__ = [
     "ShapeRule",
     "Shapes",
     "Window",
-    "array_row",
+    "on_arrays",
     "operands",
 ]
 
@@ -82,10 +84,11 @@ def no_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
 class Operator:
     """One row.
 
-    ``layout`` is where operands and results lie: ``"last"`` for native steps, ``"first"`` for operators that
-    work on arrays, ``"any"`` for those that convert. A native operator has ``lower`` (adds steps to the plan)
-    or ``alias`` (its result is a view of its first operand); the others have ``host``. ``field`` and ``axis`` are the
-    rules for receptive fields and for sizes along an axis; without one, nothing is known behind the operator.
+    An operator has native steps (``lower`` adds them to the plan, or ``alias`` makes the result a view of the first
+    operand), a function on arrays (``host``), or both. ``fits`` says whether the native steps compute a node, and are
+    worth it, once its tensors are such as the engine takes; ``to_native`` replaces a node by native nodes of other
+    operators. ``field`` and ``axis`` are the rules for receptive fields and for sizes along an axis; without one,
+    nothing is known behind the operator.
     """
 
     name: str
@@ -94,12 +97,18 @@ class Operator:
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     macs: Macs = no_macs
     window: Callable[[Node, Shape], Window] | None = None
-    layout: str = CHANNELS_LAST
     lower: Callable[[Step], None] | None = None
     alias: Callable[[Node, Shape, View], View] | None = None
     host: Host | None = None
+    fits: Callable[[Rewriter], bool] | None = None
+    to_native: Callable[[Rewriter], bool] | None = None
     field: FieldRule | None = None
     axis: AxisRule | None = None
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether native steps can compute the operator at all."""
+        return self.lower is not None or self.alias is not None or self.host is None
 
     @property
     def epilogue(self) -> bool:
@@ -115,20 +124,23 @@ class Operator:
         """Return the declaration of the operand at ``index``."""
         return self.operands[min(index, len(self.operands) - 1)]
 
+    def node(
+        self, name: str, inputs: Sequence[str], outputs: Sequence[Value], native: bool | None, **attributes: Any
+    ) -> Node:
+        """Return a node with absent operands and usual attributes filled in; native unless arrays will do."""
+        absent = () if self.variadic else ("",) * (len(self.operands) - len(inputs))
+        native = self.host is None if native is None else native
+        return Node(self.name, name, (*inputs, *absent), tuple(outputs), {**self.attributes, **attributes}, native)
 
-def _same(node: Node, shapes: Shapes) -> list[Shape]:
-    assert shapes[0] is not None
-    return [shapes[0]]
 
-
-def array_row(
+def on_arrays(
     name: str,
     function: Callable[..., Array | tuple[Array, ...]],
-    shape: ShapeRule = _same,
+    shape: ShapeRule,
     declared: str = "x",
     /,
-    **attributes: Any,
+    attributes: Mapping[str, Any] = MappingProxyType({}),
+    **more: Any,
 ) -> Operator:
-    """Return the row of an operator that a function computes on arrays."""
-    host = on_arrays(function)
-    return Operator(f"array.{name}", operands(declared), shape, attributes, layout=CHANNELS_FIRST, host=host)
+    """Return the row of an operator that a function computes on arrays; ``more`` are other fields of the row."""
+    return Operator(name, operands(declared), shape, attributes, host=host(function), **more)

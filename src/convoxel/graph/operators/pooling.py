@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
-from convoxel.graph.ir.size import Shape
+from convoxel.graph.ir.size import Shape, Size
 from convoxel.graph.operators import index_tables as taps
-from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, windows
+from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, host, wide, windows
 from convoxel.graph.operators.operator import (
     REQUIRED,
     Operator,
     Shapes,
     Window,
-    array_row,
+    on_arrays,
     operands,
 )
+from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import (
     given,
     length,
@@ -41,52 +41,21 @@ _WINDOW = {"kernel": REQUIRED, "stride": REQUIRED, "padding": REQUIRED, "dilatio
 # ---- shapes
 
 
-def _max_pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """(n, c, …) → (n, c, …) with windows that may be dilated."""
-    return [_pooled(node, operand(shapes, 0), node["dilation"])]
-
-
-def _average_pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """(n, c, …) → (n, c, …)."""
-    return [_pooled(node, operand(shapes, 0), node["dilation"])]
-
-
-def _pooled(node: Node, x: Shape, dilation: Sequence[int]) -> Shape:
+def _pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, …), and the places of maxima in the same shape."""
+    x = operand(shapes, 0)
     spatial = tuple(
         length(pool_length, *axis, node["ceil"])
-        for axis in zip(x[2:], node["kernel"], node["stride"], node["padding"], dilation, strict=True)
+        for axis in zip(x[2:], node["kernel"], node["stride"], node["padding"], node["dilation"], strict=True)
     )
-    return positive((*x[:2], *spatial), f"{x}")
+    return [positive((*x[:2], *spatial), f"{x}")] * 2
 
 
 def _adaptive_pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """(n, c, …) → (n, c, *size); a size of 0 keeps the axis."""
+    """(n, c, …) → (n, c, *size), and the places of maxima in the same shape; a size of 0 keeps the axis."""
     x = operand(shapes, 0)
     spatial = tuple(new or old for new, old in zip(node["size"], x[2:], strict=True))
-    return [(*x[:2], *spatial)]
-
-
-def _pooled_size(node: Node, x: Shape) -> Shape:
-    spatial = tuple(
-        pool_length(*axis, node["ceil"])
-        for axis in zip(x[2:], node["kernel"], node["stride"], node["padding"], node["dilation"], strict=True)
-    )
-    return (*x[:2], *spatial)
-
-
-def _pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """(n, c, …) → (n, c, …)."""
-    return [_pooled_size(node, operand(shapes, 0))]
-
-
-def _pool_with_places_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """The maxima and where they are."""
-    return [_pooled_size(node, operand(shapes, 0))] * 2
-
-
-def _adaptive_pool_with_places_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """The maxima and where they are; a size of 0 keeps the axis."""
-    return _adaptive_pool_shape(node, shapes) * 2
+    return [(*x[:2], *spatial)] * 2
 
 
 def _fractional_pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
@@ -98,8 +67,7 @@ def _fractional_pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
 
 
 def _pool_window(node: Node, weight: Shape) -> Window:
-    dilation = node.attributes.get("dilation", (1,) * len(node["kernel"]))
-    return Window(node["kernel"], node["stride"], node["padding"], dilation)
+    return Window(node["kernel"], node["stride"], node["padding"], node["dilation"])
 
 
 # ---- native steps
@@ -119,7 +87,7 @@ def _lower_max_pool(step: Step) -> None:
     )
 
 
-def _lower_global_max_pool(step: Step) -> None:
+def _lower_adaptive_max_pool(step: Step) -> None:
     """Maximum over all positions."""
     step.plan.reduce("max", step.x, step.out, name=step.node.name)
 
@@ -247,15 +215,71 @@ def _lp_pool(x: Array, kernel: Ints, stride: Ints, padding: Pairs, dilation: Int
     return np.sum(seen, axis=tuple(range(x.ndim, seen.ndim))) ** (1.0 / p)
 
 
+def _average_pool(
+    x: Array, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints, ceil: bool, count_padding: bool, divisor: int
+) -> Array:
+    """Return the mean of each window, over what lies in x, in x and its padding, or over a given number."""
+    over = tuple(range(x.ndim, 2 * x.ndim - 2))
+    total = np.sum(windows(wide(x), kernel, stride, dilation, padding, 0, ceil), axis=over)
+    if divisor:
+        return total / divisor
+    ones = np.ones((1, 1, *x.shape[2:]), np.float32)
+    if count_padding:
+        ones = np.pad(ones, [(0, 0), (0, 0), *padding], constant_values=1)
+        padding = ((0, 0),) * len(kernel)
+    return total / np.sum(windows(ones, kernel, stride, dilation, padding, 0, ceil), axis=over)
+
+
+def _adaptive_average_pool(x: Array, size: Ints) -> Array:
+    """Return the mean of each of ``size`` windows of nearly equal length; a size of 0 keeps the axis."""
+    result = wide(x)
+    for axis, (old, new) in enumerate(zip(x.shape[2:], size, strict=True), start=2):
+        parts = [
+            np.mean(np.take(result, range(i * old // new, -(-(i + 1) * old // new)), axis), axis, keepdims=True)
+            for i in range(new)
+        ]
+        result = np.concatenate(parts, axis) if new else result
+    return result
+
+
+# ---- from arrays to native steps --------------------------------------------------------------------------
+
+
+def _is_global(site: Rewriter) -> bool:
+    return all(new == 1 for new in site.node["size"])
+
+
+def _equal_windows(site: Rewriter) -> bool:
+    """Windows of equal length are those of a plain pooling."""
+    if _is_global(site):
+        return False
+    lengths = []
+    for old, new in zip(site.x.shape[2:], site.node["size"], strict=True):
+        if new and (isinstance(old, Size) or old % new):
+            return False
+        lengths.append(old // new if new else 1)
+    ones, none = (1,) * len(lengths), ((0, 0),) * len(lengths)
+    return site.last("max_pool", site.x.name, kernel=tuple(lengths), stride=tuple(lengths), padding=none, dilation=ones)
+
+
 ROWS = (
-    Operator("max_pool", operands("x"), _max_pool_shape, _WINDOW, window=_pool_window, lower=_lower_max_pool),
+    Operator(
+        "max_pool",
+        operands("x"),
+        _pool_shape,
+        {**_WINDOW, "order": "channel"},
+        window=_pool_window,
+        lower=_lower_max_pool,
+        host=host(_max_pool),
+    ),
     Operator(
         "average_pool",
         operands("x"),
-        _average_pool_shape,
+        _pool_shape,
         {**_WINDOW, "count_padding": True, "divisor": 0},
         window=_pool_window,
         lower=_lower_average_pool,
+        host=host(_average_pool),
     ),
     Operator(
         "adaptive_average_pool",
@@ -263,19 +287,25 @@ ROWS = (
         _adaptive_pool_shape,
         {"size": REQUIRED},
         lower=_lower_adaptive_average_pool,
+        host=host(_adaptive_average_pool),
     ),
-    Operator("global_max_pool", operands("x"), _adaptive_pool_shape, {"size": REQUIRED}, lower=_lower_global_max_pool),
-    array_row("adaptive_max_pool", _adaptive_max_pool, _adaptive_pool_with_places_shape, size=REQUIRED),
-    array_row(
+    Operator(
+        "adaptive_max_pool",
+        operands("x"),
+        _adaptive_pool_shape,
+        {"size": REQUIRED},
+        lower=_lower_adaptive_max_pool,
+        host=host(_adaptive_max_pool),
+        fits=_is_global,
+        to_native=_equal_windows,
+    ),
+    on_arrays(
         "fractional_max_pool",
         _fractional_max_pool,
         _fractional_pool_shape,
         "x samples",
-        kernel=REQUIRED,
-        size=REQUIRED,
-        width_first=REQUIRED,
+        dict.fromkeys(("kernel", "size", "width_first"), REQUIRED),
     ),
-    array_row("lp_pool", _lp_pool, _pool_shape, **_WINDOW, p=2),
-    array_row("max_pool", _max_pool, _pool_with_places_shape, **_WINDOW, order="channel"),
-    array_row("max_unpool", _max_unpool, given, "x index", shape=REQUIRED, order="channel"),
+    on_arrays("lp_pool", _lp_pool, _pool_shape, "x", {**_WINDOW, "p": 2}),
+    on_arrays("max_unpool", _max_unpool, given, "x index", {"shape": REQUIRED, "order": "channel"}),
 )

@@ -7,7 +7,7 @@ import numpy as np
 from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.operator import (
     REQUIRED,
-    array_row,
+    on_arrays,
 )
 from convoxel.graph.operators.shape import (
     same,
@@ -68,6 +68,6 @@ def _dequantise(x: Array, scale: Array, zero: Array | None, axis: int, block: in
 
 
 ROWS = (
-    array_row("dequantise", _dequantise, same, "x scale zero?", axis=1, block=0),
-    array_row("quantise", _quantise, same, "x scale zero?", axis=1, block=0, to=REQUIRED, saturate=True),
+    on_arrays("dequantise", _dequantise, same, "x scale zero?", {"axis": 1, "block": 0}),
+    on_arrays("quantise", _quantise, same, "x scale zero?", {"axis": 1, "block": 0, "to": REQUIRED, "saturate": True}),
 )

@@ -9,28 +9,22 @@ import numpy as np
 
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.host import Array, Ints, wide
+from convoxel.graph.operators.host import Array, Ints, host, wide
 from convoxel.graph.operators.operator import (
     REQUIRED,
     Operator,
     Shapes,
-    array_row,
+    on_arrays,
     operands,
 )
-from convoxel.graph.operators.shape import (
-    operand,
-)
+from convoxel.graph.operators.rewriter import Rewriter
+from convoxel.graph.operators.shape import operand, same
 from convoxel.graph.operators.step import Step
 
 __all__ = ["ROWS"]
 
 
 def _reduce_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """The axes stay with size 1."""
-    return [tuple(1 if axis in node["axes"] else size for axis, size in enumerate(operand(shapes, 0)))]
-
-
-def _reduced_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """The axes go, or stay with size 1."""
     x, axes = operand(shapes, 0), node["axes"]
     if node["keep"]:
@@ -119,10 +113,56 @@ def _top(x: Array, count: int, axis: int, largest: bool) -> tuple[Array, Array]:
     return np.take_along_axis(x, index, axis), index
 
 
+def _reduce(x: Array, function: str, axes: Ints, keep: bool) -> Array:
+    """Return a function of the elements along ``axes``, which go, or stay with size 1."""
+    return REDUCTIONS[function](x, axes, keep)
+
+
+def _stays(site: Rewriter) -> bool:
+    return site.node["keep"] and site.node["function"] in ("mean", "max", "sum") and 0 not in site.node["axes"]
+
+
+def _native_reduction(site: Rewriter) -> bool:
+    """In parts: what comes before the sum or maximum, the reduction, what comes behind it."""
+    function, axes, keep, source = (*(site.node[key] for key in ("function", "axes", "keep")), site.x.name)
+    if _stays(site) or function not in ("mean", "max", "sum", "min", "sum_square") or 0 in axes or not axes:
+        return False
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(site.x.shape))
+    how = {"function": {"min": "max", "sum_square": "sum"}.get(function, function), "axes": axes, "keep": True}
+    if function == "sum_square":
+        source = site.between("multiply", source, source, shape=site.x.shape)
+    if function == "min":  # −max(−x)
+        turn = site.scaling(-1.0, 0.0)
+        source = site.between("affine", source, *turn, shape=site.x.shape)
+        largest = site.between("reduce", source, shape=kept, **how)
+        if keep:
+            return site.last("affine", largest, *turn)
+        whole = site.between("affine", largest, *turn, shape=kept)
+    elif keep:
+        return site.last("reduce", source, **how)
+    else:
+        whole = site.between("reduce", source, shape=kept, **how)
+    return site.on_arrays("reshape", whole, shape=site.shape)
+
+
 ROWS = (
-    Operator("reduce", operands("x"), _reduce_shape, {"function": REQUIRED, "axes": REQUIRED}, lower=_lower_reduce),
-    *(array_row(f"reduce_{name}", f, _reduced_shape, axes=REQUIRED, keep=REQUIRED) for name, f in REDUCTIONS.items()),
-    array_row("accumulate", _accumulate, axis=REQUIRED, exclusive=False, reverse=False),
-    array_row("arg_extreme", _arg_extreme, _arg_reduced_shape, axis=REQUIRED, keep=REQUIRED, last=False, largest=True),
-    array_row("top", _top, _top_shape, count=REQUIRED, axis=REQUIRED, largest=True),
+    Operator(
+        "reduce",
+        operands("x"),
+        _reduce_shape,
+        {"function": REQUIRED, "axes": REQUIRED, "keep": REQUIRED},
+        lower=_lower_reduce,
+        host=host(_reduce),
+        fits=_stays,
+        to_native=_native_reduction,
+    ),
+    on_arrays("accumulate", _accumulate, same, "x", {"axis": REQUIRED, "exclusive": False, "reverse": False}),
+    on_arrays(
+        "arg_extreme",
+        _arg_extreme,
+        _arg_reduced_shape,
+        "x",
+        {"axis": REQUIRED, "keep": REQUIRED, "last": False, "largest": True},
+    ),
+    on_arrays("top", _top, _top_shape, "x", {"count": REQUIRED, "axis": REQUIRED, "largest": True}),
 )

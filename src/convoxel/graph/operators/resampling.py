@@ -10,14 +10,14 @@ import numpy as np
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, Size
 from convoxel.graph.operators import index_tables as taps
-from convoxel.graph.operators.host import Array, Ints
+from convoxel.graph.operators.host import Array, Ints, host
 from convoxel.graph.operators.operator import (
     REQUIRED,
     Operator,
     Shapes,
-    array_row,
     operands,
 )
+from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import (
     operand,
     positive,
@@ -48,12 +48,6 @@ def _scaled_length(old: int, scale: float) -> int:
 
 
 def _interpolate_shape(node: Node, shapes: Shapes) -> list[Shape]:
-    """(n, c, …) → (n, c, *size)."""
-    x = operand(shapes, 0)
-    return [positive((*x[:2], *node["size"]), f"{x}")]
-
-
-def _resample_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """Axes with a length of 0 in ``size`` stay."""
     return [tuple(new or old for new, old in zip(node["size"], operand(shapes, 0), strict=True))]
 
@@ -73,15 +67,14 @@ def _lower_resize(step: Step) -> None:
 
 
 def _lower_interpolate(step: Step) -> None:
-    """Resizing in any of ONNX's coordinate modes."""
-    how = {key: value for key, value in step.node.attributes.items() if key not in ("size", "scale")}
-    # An absent axis has size 1 and keeps it.
-    scales: tuple[float | None, ...] = spatial(step.node["scale"], None)
+    """Resizing in any of ONNX's coordinate modes; an absent axis has size 1 and keeps it."""
+    how = {key: step.node[key] for key in _HOW}
+    scales: tuple[float | None, ...] = spatial(step.node["scale"][2:], None)
     sizes = zip(step.x.shape[1:4], step.out.shape[1:4], scales, strict=True)
     resample(step, [taps.axis(size, out, scale, **how) for size, out, scale in sizes])
 
 
-def _resample(
+def _interpolate(
     x: Array,
     size: Ints,
     scale: tuple[float | None, ...],
@@ -119,6 +112,11 @@ _HOW = {
     "antialias": False,
 }
 
+
+def _over_space(site: Rewriter) -> bool:
+    return len(site.shape) > 2 and not any(site.node["size"][:2]) and site.node["coordinate"] != "tf_crop_and_resize"
+
+
 ROWS = (
     Operator(
         "resize",
@@ -131,17 +129,9 @@ ROWS = (
         "interpolate",
         operands("x"),
         _interpolate_shape,
-        {"size": REQUIRED, "scale": REQUIRED, **_HOW},
+        {"size": REQUIRED, "scale": REQUIRED, "region": REQUIRED, **_HOW, "extrapolation": 0.0},
         lower=_lower_interpolate,
-    ),
-    array_row(
-        "resample",
-        _resample,
-        _resample_shape,
-        size=REQUIRED,
-        scale=REQUIRED,
-        region=REQUIRED,
-        **_HOW,
-        extrapolation=0.0,
+        host=host(_interpolate),
+        fits=_over_space,
     ),
 )

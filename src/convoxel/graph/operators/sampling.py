@@ -17,7 +17,7 @@ from convoxel.graph.operators.host import Array, Ints, Pairs
 from convoxel.graph.operators.operator import (
     REQUIRED,
     Shapes,
-    array_row,
+    on_arrays,
 )
 from convoxel.graph.operators.shape import (
     conv_length,
@@ -235,36 +235,26 @@ def _grouped_product(seen: Array, weight: Array, bias: Array | None, groups: int
 
 
 ROWS = (
-    array_row("affine_grid", _affine_grid, _affine_grid_shape, "theta", size=REQUIRED, align_corners=False),
-    array_row(
+    on_arrays("affine_grid", _affine_grid, _affine_grid_shape, "theta", {"size": REQUIRED, "align_corners": False}),
+    on_arrays(
         "deformable_convolution",
         _deformable_convolution,
         _deformable_shape,
         "x weight offset bias? mask?",
-        stride=REQUIRED,
-        padding=REQUIRED,
-        dilation=REQUIRED,
-        groups=1,
-        offset_groups=1,
+        {**dict.fromkeys(("stride", "padding", "dilation"), REQUIRED), "groups": 1, "offset_groups": 1},
     ),
-    array_row(
+    on_arrays(
         "grid_sample",
         _grid_sample,
         _grid_sample_shape,
         "x grid",
-        mode=REQUIRED,
-        padding=REQUIRED,
-        align_corners=REQUIRED,
+        dict.fromkeys(("mode", "padding", "align_corners"), REQUIRED),
     ),
-    array_row(
+    on_arrays(
         "region_align",
         _region_align,
         _region_align_shape,
         "x regions batch",
-        size=REQUIRED,
-        ratio=0,
-        scale=1.0,
-        mode="average",
-        half_pixel=True,
+        {"size": REQUIRED, "ratio": 0, "scale": 1.0, "mode": "average", "half_pixel": True},
     ),
 )

@@ -1,8 +1,7 @@
 """All operators by name, and what is the same for each: making nodes, checking graphs, inferring shapes.
 
 To add an operator, add its row, with its rules, to the file of its family, and a rule that makes it to each reader. No
-other file knows operators by name, save the passes that rewrite them. An operator without native steps has a function
-on arrays; its name begins with ``array.``.
+other file knows operators by name, save the passes that rewrite them.
 """
 
 from __future__ import annotations
@@ -47,13 +46,20 @@ _FAMILIES = (
 OPERATORS: Mapping[str, Operator] = {row.name: row for family in _FAMILIES for row in family.ROWS}
 
 
-def make_node(operator: str, name: str, inputs: Sequence[str], outputs: Sequence[Value], **attributes: Any) -> Node:
-    """Return a node with absent operands and usual attributes filled in."""
-    row = OPERATORS[operator]
-    operands = tuple(inputs)
-    if not row.variadic:
-        operands += ("",) * (len(row.operands) - len(operands))
-    return Node(operator, name, operands, tuple(outputs), {**row.attributes, **attributes})
+def make_node(
+    operator: str,
+    name: str,
+    inputs: Sequence[str],
+    outputs: Sequence[Value],
+    *,
+    native: bool | None = None,
+    **attributes: Any,
+) -> Node:
+    """Return a node with absent operands and usual attributes filled in.
+
+    It is native if nothing else can compute it; a pass decides where there is a choice.
+    """
+    return OPERATORS[operator].node(name, inputs, outputs, native, **attributes)
 
 
 def verify(graph: Graph) -> None:
@@ -69,13 +75,17 @@ def verify(graph: Graph) -> None:
         missing = [key for key, value in node.attributes.items() if value is REQUIRED]
         if missing:
             raise GraphError(f"node {node.name}: {node.operator} needs {', '.join(missing)}")
+        if not (row.has_steps if node.native else row.host):
+            raise GraphError(
+                f"node {node.name}: {node.operator} has no {'native steps' if node.native else 'function'}"
+            )
         if len(node.inputs) != len(row.operands) and not row.variadic:
             raise GraphError(f"node {node.name}: {len(node.inputs)} operands, not {len(row.operands)}")
         for index, name in enumerate(node.inputs):
             operand = row.operand(index)
             if not name and not operand.optional:
                 raise GraphError(f"node {node.name}: {node.operator} needs its operand {operand.name}")
-            if name and operand.constant and name not in graph.constants:
+            if name and operand.constant and node.native and name not in graph.constants:
                 raise GraphError(f"node {node.name}: operand {operand.name} ({name}) must be a constant")
 
 

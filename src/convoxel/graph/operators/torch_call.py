@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convoxel.graph.ir.graph import CHANNELS_FIRST, Node
+from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.operator import (
     REQUIRED,
@@ -29,11 +29,10 @@ def _call_torch(node: Node, arrays: Sequence[Any], sizes: Mapping[str, int]) -> 
 
 ROWS = (
     Operator(
-        "foreign",
+        "torch_call",
         operands("operands?*"),
         _torch_call_shape,
         {"label": REQUIRED, "call": REQUIRED, "shapes": REQUIRED, "sizes": ()},
-        layout=CHANNELS_FIRST,
         host=_call_torch,
     ),
 )

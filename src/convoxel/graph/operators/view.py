@@ -17,8 +17,8 @@ from convoxel.native import View
 
 __all__ = [
     "NATIVE_RANKS",
-    "alias_narrow",
-    "alias_squeeze",
+    "alias_reshape",
+    "alias_slice",
     "channels_as_positions",
     "full",
     "full_axis",
@@ -62,14 +62,16 @@ def full_axis(axis: int, rank: int) -> int:
     return (0, 4)[axis] if axis < 2 else axis + 4 - rank
 
 
-def alias_narrow(node: Node, shape: Shape, source: View) -> View:
-    """A range of the operand is a view of it."""
-    axis = node["axis"]
-    start, stop, step = slice(node["start"], node["stop"], node["step"]).indices(shape[axis])
-    return narrow_view(source, full_axis(axis, len(shape)), start, len(range(start, stop, step)), step)
+def alias_slice(node: Node, shape: Shape, source: View) -> View:
+    """Ranges of the operand's axes are a view of it."""
+    for axis, bounds in enumerate(zip(node["starts"], node["stops"], node["steps"], strict=True)):
+        start, stop, step = slice(*bounds).indices(shape[axis])
+        if (start, stop, step) != (0, shape[axis], 1):
+            source = narrow_view(source, full_axis(axis, len(shape)), start, len(range(start, stop, step)), step)
+    return source
 
 
-def alias_squeeze(node: Node, shape: Shape, source: View) -> View:
+def alias_reshape(node: Node, shape: Shape, source: View) -> View:
     """Axes of size 1 come and go without moving a number."""
     assert full(shape) == full(tuple(node["shape"]))
     return source

@@ -5,7 +5,7 @@
 1. ``remove_dead``: what nothing reads goes.
 2. ``sink_transposes``: transposes move behind what does not mind them, and vanish where they meet their opposite.
 3. ``fold_constants``: what depends on constants alone is computed.
-4. ``use_native``: operators on arrays go to native steps that compute the same.
+4. ``use_native``: native steps compute what they can; this pass alone chooses between an operator's implementations.
 5. ``simplify_reshapes``: one reshaping instead of several.
 6. ``order_blocks``: pixel shuffles move runs of channels, in another order.
 7. ``simplify_chains``: chains of scalings and cut-offs get short, and become the activations that they spell.

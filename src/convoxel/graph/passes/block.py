@@ -58,14 +58,14 @@ def _projected(graph: Graph, node: Node) -> Node | None:
 
 
 def _is_depthwise(graph: Graph, node: Node) -> bool:
-    if node.operator != "convolution" or node.inputs[4]:
+    if not node.runs("convolution") or node.inputs[4]:
         return False
     channels, per_group = graph.constants[node.inputs[1]].shape[:2]
     return bool(per_group == 1 and node["groups"] == channels > 1)
 
 
 def _is_pointwise(graph: Graph, node: Node) -> bool:
-    if node.operator != "convolution" or node["groups"] != 1:
+    if not node.runs("convolution") or node["groups"] != 1:
         return False
     places = {side for pair in node["padding"] for side in pair} | {step - 1 for step in node["stride"]}
     return places == {0} and set(graph.constants[node.inputs[1]].shape[2:]) == {1}

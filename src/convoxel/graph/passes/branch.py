@@ -45,11 +45,11 @@ def merge_branches(graph: Graph) -> Graph:
 
 
 def _can_merge(graph: Graph, node: Node) -> bool:
-    if node.operator != "convolution" or node["groups"] != 1 or any(node.inputs[3:]):
+    if not node.runs("convolution") or node["groups"] != 1 or any(node.inputs[3:]):
         return False
     kernel = graph.constants[node.inputs[1]].shape[2:]
     readers = graph.users.get(node.output.name, ())
-    free = all(reader.operator in ("convolution", "max_pool", "average_pool") for reader in readers)
+    free = all(reader.runs("convolution", "max_pool", "average_pool") for reader in readers)
     return set(kernel) == {1} and free and node.output.name not in graph.outputs
 
 
@@ -67,9 +67,18 @@ def _joined(nodes: Sequence[Node], constants: dict[str, np.ndarray]) -> list[Nod
     n, _, *space = first.output.shape
     value = Value(name, (n, sum(lengths), *space))
     whole = dataclasses.replace(first, name=name, inputs=(*operands, *first.inputs[len(operands) :]), outputs=(value,))
-    starts = np.cumsum([0, *lengths]).tolist()
+    rest, ends = len(space), np.cumsum(lengths).tolist()
     parts = [
-        make_node("narrow", node.name, (name,), node.outputs, axis=1, start=start, stop=start + length)
-        for node, start, length in zip(nodes, starts, lengths, strict=False)
+        make_node(
+            "slice",
+            node.name,
+            (name,),
+            node.outputs,
+            native=True,
+            starts=(0, end - length, *(0,) * rest),
+            stops=(None, end, *(None,) * rest),
+            steps=(1,) * (2 + rest),
+        )
+        for node, end, length in zip(nodes, ends, lengths, strict=True)
     ]
     return [whole, *parts]

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from convoxel.graph.ir.graph import Graph, Node, Value, rename
+from convoxel.graph.operators.elementwise import clipping
+from convoxel.graph.operators.rewriter import add_constant
 from convoxel.graph.operators.table import make_node
-from convoxel.graph.passes.constant import add_constant
-from convoxel.graph.passes.native import clipping
 
 __all__ = ["simplify_chains"]
 
@@ -32,7 +32,6 @@ class _Function(NamedTuple):
 _Chain = tuple[_Function, ...]
 _IDENTITY = _Function("affine", 1.0, 0.0)
 _CLIPS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
-_ARRAYS = {"array.erf": "erf"}
 _SELU = (_Function("elu", 1.6732632423543772), _Function("affine", 1.0507009873554805))
 _HARD_SIGMOID = (_Function("affine", 1 / 6, 0.5), _Function("clip", 0.0, 1.0))
 
@@ -108,8 +107,8 @@ def _functions(graph: Graph, node: Node | None) -> _Chain | None:
     """Return what a node does to each number, None if that is not known or not the same for all."""
     if node is None:
         return None
-    if node.operator in _ARRAYS:
-        return (_Function(_ARRAYS[node.operator]),)
+    if node.operator == "erf":
+        return (_Function("erf"),)
     scaling: _Chain = ()
     if node.operator == "affine":
         numbers = [graph.constants[name] for name in node.inputs[1:]]
@@ -138,7 +137,7 @@ def _nodes(chain: _Chain, source: str, last: Node, constants: dict[str, np.ndarr
                      for part, number in (("scale", a), ("shift", b))]  # fmt: skip
             nodes.append(make_node("affine", name, (source, *names), outputs))
         elif kind == "erf":
-            nodes.append(make_node("array.erf", name, (source,), outputs))
+            nodes.append(make_node("erf", name, (source,), outputs))
         else:
             activation, slope = clipping(a, b) if kind == "clip" else (kind, a)
             nodes.append(make_node("activation", name, (source,), outputs, activation=activation, slope=slope))
@@ -224,7 +223,7 @@ def _known_product(gate: _Chain) -> _Chain | None:
 
 def _gate(graph: Graph, node: Node) -> tuple[str, _Chain, set[str]] | None:
     """Return a product of x with a function of x as a chain on x."""
-    if node.operator != "multiply" or node["activation"] != "none" or node.inputs[0] == node.inputs[1]:
+    if not node.runs("multiply") or node["activation"] != "none" or node.inputs[0] == node.inputs[1]:
         return None
     ways = [_back(graph, name) for name in node.inputs[:2]]
     for plain, curved in (ways, ways[::-1]):

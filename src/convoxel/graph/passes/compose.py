@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.graph.ir.graph import Graph, Node
-from convoxel.graph.passes.constant import add_constant
+from convoxel.graph.operators.rewriter import add_constant
 
 __all__ = ["compose_linear"]
 
@@ -34,7 +34,7 @@ def compose_linear(graph: Graph) -> Graph:
 
 
 def _composes(first: Node, second: Node, constants: dict[str, NDArray[Any]]) -> bool:
-    if first.operator != second.operator or first.operator not in ("convolution", "dense"):
+    if first.operator != second.operator or not first.runs("convolution", "linear") or not second.native:
         return False
     if first["activation"] != "none" or any(first.inputs[3:]) or any(second.inputs[4:]):
         return False

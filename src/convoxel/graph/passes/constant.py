@@ -1,4 +1,4 @@
-"""The pass that computes what depends on constants alone, and the naming of new constants."""
+"""The pass that computes what depends on constants alone."""
 
 from __future__ import annotations
 
@@ -11,22 +11,9 @@ from numpy.typing import NDArray
 from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.table import OPERATORS
 
-__all__ = ["add_constant", "fold_constants"]
+__all__ = ["fold_constants"]
 
 _MOST_BYTES = 1 << 26  # a small constant may be tiled to any size; such a result is better computed when needed
-
-
-def add_constant(constants: dict[str, NDArray[Any]], name: str, array: NDArray[Any]) -> str:
-    """Add an array under ``name``, primed as often as needed to be new, and return the name it got.
-
-    >>> names = {"w": np.zeros(1)}
-    >>> add_constant(names, "w", np.ones(1)), list(names)
-    ("w'", ['w', "w'"])
-    """
-    while name in constants:
-        name += "'"
-    constants[name] = array
-    return name
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -44,7 +31,7 @@ def fold_constants(graph: Graph) -> Graph:
 
 def _is_known(node: Node, constants: Mapping[str, NDArray[Any]]) -> bool:
     operands = [name for name in node.inputs if name]
-    known = node.operator.startswith("array.") and operands and all(name in constants for name in operands)
+    known = not node.native and operands and all(name in constants for name in operands)
     return bool(known) and not node.is_open
 
 

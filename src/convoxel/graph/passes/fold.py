@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from convoxel.errors import GraphError
 from convoxel.graph.ir.graph import Graph, Node, rename
+from convoxel.graph.operators.rewriter import add_constant
 from convoxel.graph.operators.table import make_node
-from convoxel.graph.passes.constant import add_constant
 
 __all__ = ["check_no_batch_norm", "check_no_dead", "fold_batch_norm", "fold_padding", "remove_dead", "round_constants"]
 
@@ -48,7 +48,7 @@ def fold_padding(graph: Graph) -> Graph:
     """
     nodes: list[Node] = []
     for node in graph.nodes:
-        maker = graph.producers.get(node.inputs[0]) if node.operator in _PADDED else None
+        maker = graph.producers.get(node.inputs[0]) if node.runs(*_PADDED) else None
         more = _PADDED[node.operator](graph, maker, node) if maker is not None else None
         if maker is not None and more is not None:
             total = tuple(
@@ -62,10 +62,10 @@ def fold_padding(graph: Graph) -> Graph:
 
 def _zeros(graph: Graph, padding: Node, node: Node) -> Any:
     """Return the zeros added to each spatial axis."""
-    if padding.operator != "pad" or padding["mode"] != "zero":
+    if not padding.runs("pad") or padding["mode"] != "constant" or padding["padding"][:2] != ((0, 0), (0, 0)):
         return None
     # A crop then padded is not a crop less deep: the cropped numbers must not come back.
-    return padding["padding"] if all(side >= 0 for pair in padding["padding"] for side in pair) else None
+    return padding["padding"][2:] if all(side >= 0 for pair in padding["padding"] for side in pair) else None
 
 
 def _nothing(graph: Graph, padding: Node, node: Node) -> Any:
@@ -73,7 +73,7 @@ def _nothing(graph: Graph, padding: Node, node: Node) -> Any:
 
     Where a length is rounded up, windows that begin in such numbers count, but not those that begin in padding.
     """
-    if padding.operator != "array.pad" or padding["mode"] != "constant" or node["ceil"]:
+    if padding.operator != "pad" or padding["mode"] != "constant" or node["ceil"]:
         return None
     value = graph.constants.get(padding.inputs[1])
     if value is None or not np.all(value == -np.inf) or padding["padding"][:2] != ((0, 0), (0, 0)):
@@ -96,7 +96,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
     renamed: dict[str, str] = {}
     maker_of: dict[str, str] = {}
     for node in graph.nodes:
-        if node.operator not in ("batch_norm", "affine"):
+        if not node.runs("batch_norm", "affine"):
             nodes[node.name] = node
             maker_of.update((value.name, node.name) for value in node.outputs)
             continue
@@ -126,7 +126,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
 def check_no_batch_norm(graph: Graph) -> None:
     """Raise if a batch normalisation is left."""
     for node in graph.nodes:
-        if node.operator == "batch_norm":
+        if node.runs("batch_norm"):
             raise GraphError(f"{node.name} is still a batch_norm")
 
 
@@ -164,7 +164,7 @@ def _scale_and_shift(graph: Graph, node: Node) -> tuple[Float64, Float64]:
 
 def _absorbs(graph: Graph, maker: Node, node: Node) -> bool:
     """Whether the scaling ``node`` may move into ``maker``: nobody else sees what lies between."""
-    if maker.operator not in ("convolution", "transposed_convolution", "dense"):
+    if not maker.runs("convolution", "transposed_convolution", "linear"):
         return False
     between = node.inputs[0]
     plain = maker["activation"] == "none" and not maker.inputs[3]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.graph.ir.graph import Graph, Node
-from convoxel.graph.passes.constant import add_constant
+from convoxel.graph.operators.rewriter import add_constant
 
 __all__ = ["fold_forward"]
 
@@ -43,10 +43,12 @@ def _takes(reader: Node, name: str, plain: bool) -> bool:
     """Whether ``reader`` can take in the scaling that makes ``name``; ``plain`` means that it shifts nothing."""
     if reader.inputs.count(name) != 1 or reader.inputs[0] != name:
         return False
+    if not reader.native:
+        return False
     if reader.operator == "convolution":
         padded = any(side > 0 for pair in reader["padding"] for side in pair)
         return not reader.inputs[4] and (plain or not padded)
-    return reader.operator == "dense" or (reader.operator == "transposed_convolution" and plain)
+    return reader.operator == "linear" or (reader.operator == "transposed_convolution" and plain)
 
 
 def _scaled(reader: Node, source: str, scale: Float64, shift: Float64, constants: dict[str, NDArray[Any]]) -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from convoxel.graph.ir.graph import Graph, Node
+from convoxel.graph.operators.rewriter import is_native_type
 from convoxel.graph.operators.table import OPERATORS
 
 __all__ = ["fuse_activation", "fuse_difference", "fuse_flatten", "fuse_gate", "fuse_residual"]
@@ -14,18 +15,24 @@ _GATE = 4  # of a convolution
 
 
 def fuse_flatten(graph: Graph) -> Graph:
-    """Return the graph with (n, c, …) → (n, c·…) → dense made (n, c, …) → dense.
+    """Return the graph with (n, c, …) → (n, c·…) → linear made (n, c, …) → linear.
 
     The linear layer then reads its operand where it lies, with the weights reordered instead.
     """
     nodes: list[Node] = []
     for node in graph.nodes:
-        source = graph.producers.get(node.inputs[0]) if node.operator == "dense" else None
-        if source is not None and source.operator in ("array.reshape", "squeeze"):
+        source = graph.producers.get(node.inputs[0]) if node.runs("linear") else None
+        if source is not None and source.operator == "reshape":
             operand = graph.values.get(source.inputs[0])
-            same_batch = operand is not None and len(operand.shape) >= 2 and operand.shape[0] == source.output.shape[0]
-            if same_batch and len(source.output.shape) == 2:
+            native = operand is not None and is_native_type(operand.shape, operand.dtype)
+            if (
+                operand is not None
+                and native
+                and operand.shape[0] == source.output.shape[0]
+                and len(source.output.shape) == 2
+            ):
                 node = dataclasses.replace(node, inputs=(source.inputs[0], *node.inputs[1:]))
+                node = node.with_attributes(flatten=True)
         nodes.append(node)
     return graph.replace(nodes=tuple(nodes))
 
@@ -38,7 +45,7 @@ def fuse_residual(graph: Graph) -> Graph:
     position = {node.name: i for i, node in enumerate(graph.nodes)}
     nodes = {node.name: node for node in graph.nodes}
     for node in graph.nodes:
-        if node.operator != "add":
+        if not node.runs("add"):
             continue
         a, b = node.inputs[:2]
         makers = [(graph.producers.get(term), other) for term, other in ((a, b), (b, a))]
@@ -59,7 +66,12 @@ def fuse_residual(graph: Graph) -> Graph:
 
 def _takes_residual(graph: Graph, maker: Node, other: str) -> bool:
     operands = OPERATORS[maker.operator].operands
-    if len(operands) <= _RESIDUAL or operands[_RESIDUAL].name != "residual" or other not in graph.values:
+    if (
+        not maker.native
+        or len(operands) <= _RESIDUAL
+        or operands[_RESIDUAL].name != "residual"
+        or other not in graph.values
+    ):
         return False
     free = not maker.inputs[_RESIDUAL] and maker["activation"] == "none"
     shape, addend = maker.output.shape, graph.values[other].shape
@@ -72,7 +84,7 @@ def fuse_difference(graph: Graph) -> Graph:
     """Return the graph with a + (−b) made a − b, where the sign could not move into a convolution."""
     nodes = {node.name: node for node in graph.nodes}
     for node in graph.nodes:
-        if node.operator != "add":
+        if not node.runs("add"):
             continue
         for a, b in (node.inputs[:2], node.inputs[1::-1]):
             sign = graph.producers.get(b)
@@ -108,7 +120,7 @@ def fuse_gate(graph: Graph) -> Graph:
 
 
 def _takes_gate(graph: Graph, node: Node) -> bool:
-    if node.operator != "convolution" or node.inputs[_GATE] or node["groups"] != 1:
+    if not node.runs("convolution") or node.inputs[_GATE] or node["groups"] != 1:
         return False
     padded = any(side != 0 for pair in node["padding"] for side in pair)
     return not padded and all(size == 1 for size in graph.constants[node.inputs[1]].shape[2:])
@@ -116,7 +128,7 @@ def _takes_gate(graph: Graph, node: Node) -> bool:
 
 def _gated(graph: Graph, maker: Node) -> tuple[str, str] | None:
     """Return x and gate if ``maker`` multiplies them for one reader and does nothing more."""
-    if maker.operator != "multiply" or maker["activation"] != "none" or graph.only_user(maker.output.name) is None:
+    if not maker.runs("multiply") or maker["activation"] != "none" or graph.only_user(maker.output.name) is None:
         return None
     for x, gate in (maker.inputs[:2], maker.inputs[1::-1]):
         if x not in graph.values or gate not in graph.values:
@@ -145,5 +157,5 @@ def fuse_activation(graph: Graph) -> Graph:
 
 
 def _takes_activation(graph: Graph, maker: Node, node: Node) -> bool:
-    free = OPERATORS[maker.operator].epilogue and maker["activation"] == "none"
+    free = maker.native and OPERATORS[maker.operator].epilogue and maker["activation"] == "none"
     return free and graph.only_user(node.inputs[0]) is not None

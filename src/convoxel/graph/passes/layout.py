@@ -6,7 +6,7 @@ import dataclasses
 
 from convoxel.errors import GraphError
 from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
-from convoxel.graph.operators.table import OPERATORS, make_node
+from convoxel.graph.operators.table import make_node
 
 __all__ = ["assign_layouts", "check_layouts"]
 
@@ -17,14 +17,12 @@ def assign_layouts(graph: Graph) -> Graph:
     A value is converted once, as late as possible when it comes in and as early as possible when it goes
     out, so that its copy in the arena lives no longer than needed. Graph inputs and outputs are arrays.
     """
-    first_readers = {
-        name for node in graph.nodes for name in node.inputs if OPERATORS[node.operator].layout == CHANNELS_FIRST
-    } | set(graph.outputs)
+    first_readers = {name for node in graph.nodes for name in node.inputs if not node.native} | set(graph.outputs)
     converted: dict[str, str] = {}
     names: dict[str, str] = {}  # of the arrays made from native results
     nodes: list[Node] = []
     for node in graph.nodes:
-        if OPERATORS[node.operator].layout == CHANNELS_FIRST:
+        if not node.native:
             nodes.append(dataclasses.replace(node, inputs=tuple(names.get(n, n) for n in node.inputs)))
             continue
         for name in node.inputs:
@@ -46,7 +44,7 @@ def _array(graph: Graph, name: str) -> Value | None:
     """Return the value called ``name`` if it is an array: a graph input or made by an array operator."""
     value = graph.values.get(name)
     maker = graph.producers.get(name)
-    if value is None or (maker is not None and OPERATORS[maker.operator].layout != CHANNELS_FIRST):
+    if value is None or (maker is not None and maker.native):
         return None
     return value
 
@@ -58,11 +56,11 @@ def _convert(operator: str, value: Value, name: str, layout: str) -> Node:
 def check_layouts(graph: Graph) -> None:
     """Raise if a node reads or makes a value in a layout that is not its own."""
     for node in graph.nodes:
-        row = OPERATORS[node.operator]
+        layout = CHANNELS_LAST if node.native else CHANNELS_FIRST
         wanted = {
             "channels_last": (CHANNELS_FIRST, CHANNELS_LAST),
             "channels_first": (CHANNELS_LAST, CHANNELS_FIRST),
-        }.get(node.operator, (row.layout, row.layout))
+        }.get(node.operator, (layout, layout))
         for name in node.inputs:
             if name in graph.values and graph.values[name].layout != wanted[0]:
                 raise GraphError(f"{node.name} reads {graph.values[name]} but wants it channels {wanted[0]}")

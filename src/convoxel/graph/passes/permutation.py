@@ -9,8 +9,8 @@ import numpy as np
 
 from convoxel.errors import GraphError
 from convoxel.graph.ir.graph import Graph, Node, Value
+from convoxel.graph.operators.rewriter import add_constant
 from convoxel.graph.operators.table import make_node
-from convoxel.graph.passes.constant import add_constant
 
 __all__ = ["check_no_outside", "fold_permutations", "order_blocks"]
 
@@ -26,13 +26,13 @@ def order_blocks(graph: Graph) -> Graph:
     constants = dict(graph.constants)
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node.operator not in _BLOCKS or not node["channels_outside"]:
+        if not node.runs(*_BLOCKS) or not node["channels_outside"]:
             nodes.append(node)
             continue
         x, forth = graph.values[node.inputs[0]], node.operator == "depth_to_space"
         volume, channels = node["block"] ** (len(x.shape) - 2), x.shape[1]
-        if not isinstance(channels, int):  # a reader could not tell how many there are
-            nodes.append(dataclasses.replace(node, operator=f"array.{node.operator}"))
+        if not isinstance(channels, int):
+            nodes.append(dataclasses.replace(node, native=False))
             continue
         count = channels if forth else channels * volume
         deep = x.shape if forth else node.output.shape
@@ -40,11 +40,11 @@ def order_blocks(graph: Graph) -> Graph:
         index = add_constant(constants, f"{node.name}.index", np.arange(count).reshape(shape).T.reshape(-1))
         between = Value(f"{node.name}.ordered", deep)
         if forth:
-            first = make_node("pick_channels", between.name, (node.inputs[0], index), (between,))
+            first = make_node("gather_channels", between.name, (node.inputs[0], index), (between,))
             second = dataclasses.replace(node, inputs=(between.name,)).with_attributes(channels_outside=False)
         else:
             first = dataclasses.replace(node, outputs=(between,)).with_attributes(channels_outside=False)
-            second = make_node("pick_channels", between.name, (between.name, index), node.outputs)
+            second = make_node("gather_channels", between.name, (between.name, index), node.outputs)
         nodes += [first, second]
     return graph.replace(nodes=tuple(nodes), constants=constants)
 
@@ -52,7 +52,7 @@ def order_blocks(graph: Graph) -> Graph:
 def check_no_outside(graph: Graph) -> None:
     """Raise if a pixel shuffle still reads or writes single channels."""
     for node in graph.nodes:
-        if node.operator in _BLOCKS and node["channels_outside"]:
+        if node.runs(*_BLOCKS) and node["channels_outside"]:
             raise GraphError(f"{node.name} moves single channels")
 
 
@@ -61,7 +61,7 @@ def fold_permutations(graph: Graph) -> Graph:
     constants = dict(graph.constants)
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
-        maker = graph.producers.get(node.inputs[0]) if node.operator == "pick_channels" else None
+        maker = graph.producers.get(node.inputs[0]) if node.runs("gather_channels") else None
         maker = nodes.get(maker.name) if maker is not None else None
         if maker is None or not _may_reorder(graph, maker, node):
             nodes[node.name] = node
@@ -77,7 +77,7 @@ def fold_permutations(graph: Graph) -> Graph:
 
 def _may_reorder(graph: Graph, maker: Node, node: Node) -> bool:
     """Whether ``maker`` may make the picked channels at once: they are its rows, and not many more than it has."""
-    if maker.operator not in ("convolution", "dense") or maker.inputs[3] or graph.only_user(node.inputs[0]) is None:
+    if not maker.runs("convolution", "linear") or maker.inputs[3] or graph.only_user(node.inputs[0]) is None:
         return False
     rows, picked = graph.constants[maker.inputs[1]].shape[0], math.prod(graph.constants[node.inputs[1]].shape)
     return maker.attributes.get("groups", 1) == 1 and picked <= rows

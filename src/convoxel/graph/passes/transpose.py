@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from convoxel.errors import GraphError
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.size import Extents
-from convoxel.graph.operators.elementwise import UNARY
+from convoxel.graph.operators.elementwise import COMBINATIONS, UNARY
 from convoxel.graph.operators.table import make_node
 
 __all__ = ["check_no_opposites", "sink_transposes"]
 
 _NATIVE_RANKS = range(3, 6)
-_POINTWISE = {*(f"array.{name}" for name in UNARY), "activation"}
-_SUMS = {"add": "add", "array.add": "add", "multiply": "multiply", "array.multiply": "multiply"}
+_POINTWISE = {*UNARY, "clip", "power"}
 
 
 class _Turned(NamedTuple):
@@ -56,7 +55,7 @@ class _Sinking:
         for node in self.graph.nodes:
             inputs = tuple(self.renamed.get(name, name) for name in node.inputs)
             node = dataclasses.replace(node, inputs=inputs)
-            if node.operator == "array.transpose":
+            if node.operator == "transpose":
                 self._turn(node)
             elif not any(name in self.turned for name in inputs) or not self._sunk(node):
                 self._keep(node)
@@ -89,30 +88,36 @@ class _Sinking:
             self._made.add(name)
             source, axes = self.turned[name]
             node = f"{name}.transpose" if any(other.name == name for other in self.nodes) else name
-            self.nodes.append(make_node("array.transpose", node, (source.name,), (self.values[name],), axes=axes))
+            self.nodes.append(make_node("transpose", node, (source.name,), (self.values[name],), axes=axes))
 
     # ---- what does not mind ------------------------------------------------------------------------------
 
     def _sunk(self, node: Node) -> bool:
         rule: Callable[[Node, _Turned], bool] | None = {
-            "array.matmul": self._linear,
-            "array.layer_norm": self._layer_norm,
-            "array.reduce_mean": self._mean,
-            "array.reshape": self._shuffle,
-            "affine": self._affine,
-            "array.concat": self._concat,
+            "linear": self._linear,
+            "matmul": self._linear,
+            "layer_norm": self._layer_norm,
+            "reduce": self._mean,
+            "reshape": self._shuffle,
             "concat": self._concat,
-            "narrow": self._narrow,
+            "slice": self._slice,
         }.get(node.operator)
         if node.operator in _POINTWISE:
             rule = self._pointwise
-        elif node.operator in _SUMS:
+        elif node.operator in COMBINATIONS:
             return self._combined(node)
         first = self.turned.get(node.inputs[0])
         return rule is not None and first is not None and rule(node, first)
 
-    def _emit(self, node: Node, operator: str, inputs: tuple[str, ...], shape: Extents, axes: Any, **attributes: Any
-              ) -> None:  # fmt: skip
+    def _emit(
+        self,
+        node: Node,
+        operator: str,
+        inputs: tuple[str, ...],
+        shape: Extents,
+        axes: tuple[int, ...],
+        **attributes: Any,
+    ) -> None:
         """Add a node on sources whose result, with its axes turned, is ``node``'s."""
         name = f"{node.output.name}.turned"
         value = Value(name, shape, node.output.dtype)
@@ -127,16 +132,9 @@ class _Sinking:
         return name
 
     def _pointwise(self, node: Node, x: _Turned) -> bool:
-        if node.operator == "activation" and not (x.source.dtype == "float32" and 2 <= len(x.source.shape) <= 5):
+        if any(name and (name not in self.constants or self.constants[name].size != 1) for name in node.inputs[1:]):
             return False
-        self._emit(node, node.operator, (x.source.name,), x.source.shape, x.axes, **node.attributes)
-        return True
-
-    def _affine(self, node: Node, x: _Turned) -> bool:
-        """A number for all channels; one for each belongs to another axis now."""
-        if any(self.constants[name].size != 1 for name in node.inputs[1:]) or len(x.axes) not in range(2, 6):
-            return False
-        self._emit(node, "affine", (x.source.name, *node.inputs[1:]), x.source.shape, x.axes, **node.attributes)
+        self._emit(node, node.operator, (x.source.name, *node.inputs[1:]), x.source.shape, x.axes, **node.attributes)
         return True
 
     def _linear(self, node: Node, x: _Turned) -> bool:
@@ -144,10 +142,13 @@ class _Sinking:
         if weight is None or weight.ndim != 2 or weight.dtype != np.float32 or not x.channels_last:
             return False
         ones = (1,) * (len(x.source.shape) - 2)
-        name = self._constant(np.ascontiguousarray(weight.T).reshape(*weight.shape[::-1], *ones), f"{node.name}.kernel")
+        rows, bias = (weight.T, "") if node.operator == "matmul" else (weight, node.inputs[2])
+        if (bias and bias not in self.constants) or node.attributes.get("flatten"):
+            return False
+        name = self._constant(np.ascontiguousarray(rows).reshape(*rows.shape, *ones), f"{node.name}.kernel")
         n, _, *space = x.source.shape
         window = {"stride": ones, "padding": ((0, 0),) * len(ones), "dilation": ones}
-        self._emit(node, "convolution", (x.source.name, name), (n, weight.shape[1], *space), x.axes, **window)
+        self._emit(node, "convolution", (x.source.name, name, bias), (n, rows.shape[0], *space), x.axes, **window)
         return True
 
     def _layer_norm(self, node: Node, x: _Turned) -> bool:
@@ -162,7 +163,7 @@ class _Sinking:
         reduced = {x.axes[axis] for axis in node["axes"]}
         shape = x.source.shape
         native = x.source.dtype == "float32" and len(shape) in _NATIVE_RANKS
-        if not native or reduced != set(range(2, len(shape))):
+        if not native or node["function"] != "mean" or reduced != set(range(2, len(shape))):
             return False
         ones = (1,) * (len(shape) - 2)
         self._emit(node, "adaptive_average_pool", (x.source.name,), (*shape[:2], *ones), x.axes, size=ones)
@@ -172,7 +173,7 @@ class _Sinking:
         left = tuple(axis for axis in x.axes if axis not in reduced)
         flat = Value(f"{node.output.name}.flat", shape[:2])
         self.values[flat.name] = flat
-        self.nodes.append(make_node("squeeze", flat.name, (pooled.name,), (flat,), shape=flat.shape))
+        self.nodes.append(make_node("reshape", flat.name, (pooled.name,), (flat,), shape=flat.shape))
         if left == (0, 1):
             self.renamed[node.output.name] = flat.name
         else:
@@ -182,7 +183,7 @@ class _Sinking:
     def _shuffle(self, node: Node, x: _Turned) -> bool:
         """(n, g, c/g, …) turned to (n, c/g, g, …) and joined again: the channels are shuffled."""
         parts = self.graph.producers.get(x.source.name)
-        if parts is None or parts.operator != "array.reshape" or x.axes != (0, 2, 1, *range(3, len(x.axes))):
+        if parts is None or parts.operator != "reshape" or x.axes != (0, 2, 1, *range(3, len(x.axes))):
             return False
         whole = self.values.get(parts.inputs[0])
         if whole is None or whole.shape != node.output.shape or len(whole.shape) + 1 != len(x.axes):
@@ -194,21 +195,14 @@ class _Sinking:
         self.nodes.append(make_node("shuffle", node.name, (whole.name,), node.outputs, groups=groups))
         return True
 
-    def _narrow(self, node: Node, x: _Turned) -> bool:
-        """A range of an axis, wherever that lies."""
-        axis, channels = x.axes[node["axis"]], x.source.shape[1]
+    def _slice(self, node: Node, x: _Turned) -> bool:
+        """Ranges of axes, wherever these lie."""
         if x.source.dtype != "float32" or len(x.source.shape) not in _NATIVE_RANKS:
             return False
-        length = node.output.shape[node["axis"]]
-        shape = tuple(length if i == axis else extent for i, extent in enumerate(x.source.shape))
-        if axis == 1 and node["step"] != 1:
-            if not isinstance(channels, int):
-                return False
-            index = np.arange(channels, dtype=np.int32)[node["start"] : node["stop"] : node["step"]]
-            names = (x.source.name, self._constant(index, f"{node.name}.index"))
-            self._emit(node, "pick_channels", names, shape, x.axes)
-            return True
-        self._emit(node, "narrow", (x.source.name,), shape, x.axes, **{**node.attributes, "axis": axis})
+        where = [x.axes.index(axis) for axis in range(len(x.axes))]
+        bounds = {key: tuple(node[key][axis] for axis in where) for key in ("starts", "stops", "steps")}
+        shape = tuple(node.output.shape[axis] for axis in where)
+        self._emit(node, "slice", (x.source.name,), shape, x.axes, **bounds)
         return True
 
     def _concat(self, node: Node, x: _Turned) -> bool:
@@ -225,15 +219,13 @@ class _Sinking:
         return True
 
     def _combined(self, node: Node) -> bool:
-        """A sum or product of two tensors turned alike, or of one with a number for each channel."""
-        a, b = (self.turned.get(name) for name in node.inputs[:2])
-        epilogue = {key: node.attributes.get(key, usual) for key, usual in (("activation", "none"), ("slope", 0.0))}
+        """Two tensors turned alike, or one with a number for all, or for each channel."""
+        a, b = (self.turned.get(name) for name in node.inputs)
         if a is not None and b is not None:
             native = a.source.dtype == b.source.dtype == "float32" and 2 <= len(a.axes) <= 5
             if a.axes != b.axes or a.source.shape != b.source.shape or not native:
                 return False
-            inputs = (a.source.name, b.source.name)
-            self._emit(node, _SUMS[node.operator], inputs, a.source.shape, a.axes, **epilogue)
+            self._emit(node, node.operator, (a.source.name, b.source.name), a.source.shape, a.axes)
             return True
         turned, other = (a, node.inputs[1]) if a is not None else (b, node.inputs[0])
         number = self.constants.get(other)
@@ -242,17 +234,16 @@ class _Sinking:
         channels = turned.source.shape[1]
         if number.size != 1 and (number.ndim == 0 or number.shape[-1] != number.size or number.size != channels):
             return False
-        flat = number.reshape(-1).astype(np.float64)
-        product = _SUMS[node.operator] == "multiply"
-        scale = self._constant(flat if product else np.ones(1), f"{node.name}.scale")
-        shift = self._constant(np.zeros(1) if product else flat, f"{node.name}.shift")
-        self._emit(node, "affine", (turned.source.name, scale, shift), turned.source.shape, turned.axes, **epilogue)
+        ones = (1,) * (len(turned.axes) - 2)
+        name = self._constant(number.reshape(1, -1, *ones), f"{node.name}.number")
+        inputs = (turned.source.name, name) if a is not None else (name, turned.source.name)
+        self._emit(node, node.operator, inputs, turned.source.shape, turned.axes)
         return True
 
 
 def sink_transposes(graph: Graph) -> Graph:
     """Return the graph with transposes moved down and opposite ones gone; a channel shuffle becomes one node."""
-    if not any(node.operator == "array.transpose" for node in graph.nodes):
+    if not any(node.operator == "transpose" for node in graph.nodes):
         return graph
     return _Sinking(graph).run()
 
@@ -260,6 +251,6 @@ def sink_transposes(graph: Graph) -> Graph:
 def check_no_opposites(graph: Graph) -> None:
     """Raise if a transpose reads a transpose."""
     for node in graph.nodes:
-        maker = graph.producers.get(node.inputs[0]) if node.operator == "array.transpose" else None
-        if maker is not None and maker.operator == "array.transpose":
+        maker = graph.producers.get(node.inputs[0]) if node.operator == "transpose" else None
+        if maker is not None and maker.operator == "transpose":
             raise GraphError(f"{node.name} turns what {maker.name} has turned")

@@ -235,7 +235,7 @@ class _Recorder(TorchFunctionMode):
             raise _Used(value)
         if id(tensor) in self._stretched:
             call = self._stretched.pop(id(tensor))
-            value = call.array("expand", call["self"].name, shape=call.shape)
+            value = call.add("expand", call["self"].name, shape=call.shape)
             self._holds(tensor, value)
         return value
 
@@ -332,7 +332,7 @@ class _Recorder(TorchFunctionMode):
         """Add a node that calls PyTorch."""
         read = [v.name for t in tensors_in([args, options]) if (v := self.value(t)) is not None]
         made = self.reader.add(
-            "foreign",
+            "torch_call",
             call.name,
             read,
             results.shapes,

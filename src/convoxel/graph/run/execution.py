@@ -178,7 +178,7 @@ def plan_execution(
     parts: list[NativeRun | HostCall] = []
     begun = 0
     for node in graph.nodes:
-        if OPERATORS[node.operator].host is not None:
+        if not node.native:
             if len(plan) > begun:
                 parts.append(NativeRun(begun, len(plan)))
                 begun = len(plan)

@@ -88,12 +88,12 @@ def place(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -
         _place_alias(places, node, sizes)
     # From the last concatenation to the first, so that a short one that is part of a long one finds its parts placed.
     for node in reversed(graph.nodes):
-        if node.operator == "concat":
+        if node.runs("concat"):
             _place_parts(places, graph, node)
     for node in graph.nodes:
         if node.operator == "channels_first" and converts_freely(shapes[node.output.name]):
             source = node.inputs[0]
-            while source in graph.producers and graph.producers[source].operator == "squeeze":
+            while source in graph.producers and graph.producers[source].runs("reshape"):
                 source = graph.producers[source].inputs[0]  # moves no numbers either
             if _is_fresh(graph, places, source):
                 places._places[source] = _Place(node.output.name, _dense_as(full(shapes[source])))
@@ -109,7 +109,7 @@ def _number_buffers(graph: Graph) -> dict[str, int]:
             names.setdefault(node.inputs[0])
         elif node.operator == "channels_first":
             names.setdefault(node.output.name)
-        elif OPERATORS[node.operator].layout == CHANNELS_LAST:
+        elif node.native:
             row = OPERATORS[node.operator]
             for index, name in enumerate(node.inputs):
                 if name in graph.constants and not row.operand(index).constant:
@@ -123,7 +123,7 @@ def _dense_as(shape: tuple[int, int, int, int, int]) -> Callable[[View], View]:
 
 def _place_alias(places: Places, node: Node, sizes: Mapping[str, int]) -> None:
     row, source = OPERATORS[node.operator], node.inputs[0] if node.inputs else ""
-    if row.alias is not None:
+    if node.native and row.alias is not None:
         alias, resolved, shape = row.alias, node.resolved(sizes), places.shapes[source]
         places._places[node.output.name] = _Place(source, lambda view: alias(resolved, shape, view))
     elif node.operator == "channels_last" and converts_freely(places.shapes[source]):
@@ -160,7 +160,7 @@ def _place_in_longer(places: Places, graph: Graph, node: Node, axis: int) -> boo
     """
     for user in graph.users.get(node.inputs[0], ()):
         count = len(node.inputs)
-        if user is node or user.operator != "concat" or user["axis"] != node["axis"] or len(user.inputs) <= count:
+        if user is node or not user.runs("concat") or user["axis"] != node["axis"] or len(user.inputs) <= count:
             continue
         start = 0
         for index, name in enumerate(user.inputs):

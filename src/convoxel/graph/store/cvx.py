@@ -29,7 +29,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def read_program(path: Path) -> ProgramRecord:
 
 def _foreign(graph: Graph) -> list[str]:
     """Return the nodes that call PyTorch."""
-    return [f"{node.name} ({node['label']})" for node in graph.nodes if node.operator == "foreign"]
+    return [f"{node.name} ({node['label']})" for node in graph.nodes if node.operator == "torch_call"]
 
 
 def _digest(text: str, tensors: Mapping[str, NDArray[Any]], after_each: Callable[[], None] = lambda: None) -> str:
@@ -261,9 +261,54 @@ def _read_value(content: Any) -> Value:
 def _read_node(operator: str, name: str, inputs: list[str], outputs: list[Any], attributes: dict[str, Any]) -> Node:
     values = tuple(_read_value(value) for value in outputs)
     given = {key: _tupled(value) for key, value in attributes.items()}
-    if operator in OPERATORS:  # operands and attributes that it has gained since the file was written are absent
-        return make_node(operator, name, inputs, values, **given)
-    return Node(operator, name, tuple(inputs), values, given)
+    operator, given = _renamed(operator, given, values)
+    if operator not in OPERATORS:
+        return Node(operator, name, tuple(inputs), values, given)
+    # Operands and attributes that it has gained since the file was written are absent. Native steps write the
+    # layout of the engine.
+    native = OPERATORS[operator].host is None or values[0].layout == CHANNELS_LAST
+    return make_node(operator, name, inputs, values, native=native, **given)
+
+
+_OLD_NAMES = {
+    "blank": "zeros",
+    "dense": "linear",
+    "lay": "swap_channels_space",
+    "narrow": "slice",
+    "pick_channels": "gather_channels",
+    "global_max_pool": "adaptive_max_pool",
+    "resample": "interpolate",
+    "squeeze": "reshape",
+}
+
+
+def _renamed(operator: str, given: dict[str, Any], values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
+    """Return an operator and its attributes as they are called now, from the names of earlier versions of ours."""
+    value, *_ = values
+    rank, bare = len(value.shape), operator.removeprefix("array.")
+    native = bare == operator
+    if bare.startswith("reduce_"):
+        return "reduce", {**given, "function": bare.removeprefix("reduce_")}
+    if operator == "array.batch_norm":
+        return "batch_norm_training", given
+    if native and operator == "reduce":
+        given.setdefault("keep", True)
+    elif native and operator == "softmax":
+        given.setdefault("axes", (1,))
+    elif native and operator == "dense":
+        given["flatten"] = True
+    elif native and operator == "pad" and len(given["padding"]) == rank - 2:
+        mode = {"zero": "constant"}.get(given["mode"], given["mode"])
+        given.update(padding=((0, 0), (0, 0), *given["padding"]), mode=mode)
+    elif native and operator == "interpolate" and len(given["size"]) == rank - 2:
+        given.update(size=(0, 0, *given["size"]), scale=(None, None, *given["scale"]), region=((0.0, 1.0),) * rank)
+    elif operator == "narrow":
+        axis = given["axis"] % rank
+        usual = {"starts": (0, "start"), "stops": (None, "stop"), "steps": (1, "step")}
+        given = {
+            key: tuple(given[ours] if i == axis else empty for i in range(rank)) for key, (empty, ours) in usual.items()
+        }
+    return _OLD_NAMES.get(bare, bare), given
 
 
 def _tupled(value: Any) -> Any:

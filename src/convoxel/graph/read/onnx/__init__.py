@@ -167,7 +167,7 @@ class _Walk:
         return self._cast(value, working_dtype(tensor.elem_type)) if value.dtype in HALF else value
 
     def _cast(self, value: Value, dtype: str) -> Value:
-        (cast,) = self._reader.add("array.cast", f"{value.name}.cast", [value.name], [value.shape], [dtype], to=dtype)
+        (cast,) = self._reader.add("cast", f"{value.name}.cast", [value.name], [value.shape], [dtype], to=dtype)
         self._origins[cast.name] = self._origins.get(value.name, frozenset())
         return cast
 

@@ -25,11 +25,10 @@ __all__ = ["RULES", "Budget", "Call", "Tensor", "dtype_of", "least", "rank", "ru
 
 Tensor = Value | NDArray[Any]
 
-_NATIVE_RANKS = range(2, 6)
 # Functions that serve open sizes as they serve numbers.
 _SIZE_FUNCTIONS = {
     *("add", "subtract", "multiply", "divide", "concat", "gather", "slice", "reshape", "transpose", "tile"),
-    *("reduce_product", "expand", "equal", "select", "fill", "cast"),
+    *("reduce", "expand", "equal", "select", "fill", "cast"),
 }
 # A file of a few bytes must not ask for gigabytes: elements that are free, and how often what is held may be repeated.
 _FREE_RESULT, _RESULT_GROWTH = 2**27, 2**12
@@ -149,11 +148,6 @@ class Call:
         found = self.maybe(index)
         return found if isinstance(found, np.ndarray) and found.dtype != object else None
 
-    def known_weights(self, weight: int, bias: int) -> bool:
-        """Whether weights, and the bias if there is one, are known float32 numbers."""
-        w, b = self.constant(weight), self.constant(bias)
-        return w is not None and w.dtype == np.float32 and (b is not None or self.maybe(bias) is None)
-
     def add(self, operator: str, *operands: Tensor | None, dtype: str | None = None, **attributes: Any) -> Any:
         """Return the result of an operator of ours: computed at once if all operands are known, else a new node's.
 
@@ -192,7 +186,7 @@ class Call:
     ) -> list[Any]:
         sized = any(operand is not None and operand.dtype == object for operand in operands)
         sized = sized or any(isinstance(leaf, Size) for value in attributes.values() for leaf in _leaves(value))
-        if sized and operator.removeprefix("array.") not in _SIZE_FUNCTIONS:
+        if sized and operator not in _SIZE_FUNCTIONS:
             raise NotNative("arithmetic with sizes that are open")
         outputs = [Value(str(i), (), "object" if sized else dtype) for i, dtype in enumerate(types)]
         node = make_node(operator, self.name, [], outputs, **attributes)
@@ -218,22 +212,9 @@ class Call:
         """Return open sizes as a value of the graph."""
         values = tuple(x if isinstance(x, Size) else int(x) for x in sizes.reshape(-1))
         (value,) = self.reader.add(
-            "array.sizes", f"{self.name}.sizes", (), [sizes.shape], ("int64",), values=values, shape=sizes.shape
+            "sizes", f"{self.name}.sizes", (), [sizes.shape], ("int64",), values=values, shape=sizes.shape
         )  # fmt: skip
         return value
-
-    def native(self, *operands: Tensor | None) -> bool:
-        """Whether native steps can take these operands: float32, (n, c) to (n, c, d, h, w), the first from the network.
-
-        Empty tensors are for NumPy.
-        """
-        if not operands or not isinstance(operands[0], Value):
-            return False
-        return all(
-            dtype_of(operand) == "float32" and len(operand.shape) in _NATIVE_RANKS and 0 not in operand.shape
-            for operand in operands
-            if operand is not None
-        )
 
 
 def _leaves(value: Any) -> list[Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from convoxel.graph.ir.size import Size, differ
-from convoxel.graph.read.onnx.call import Call, Tensor, dtype_of, rank, rule
-from convoxel.graph.read.onnx.numeric import combine
+from convoxel.graph.ir.size import Extent, Size, differ
+from convoxel.graph.read.onnx.call import Call, Tensor, rank, rule
 from convoxel.graph.read.reader import NotNative
 
 
@@ -19,17 +17,9 @@ def _batch_norm(call: Call) -> Any:
     _check_parameters(call, x.shape[1], *parameters)
     epsilon = call.get("epsilon", 1e-5)
     if call.get("training_mode", 0) if call.version >= 14 else (call.version < 7 and not call.get("is_test", 0)):
-        momentum = call.get("momentum", 0.9)
-        return call.results("array.batch_norm", x, *parameters, dtypes=(None,) * 3, epsilon=epsilon, momentum=momentum)
-    if call.native(x) and all(call.constant(index) is not None for index in range(1, 5)):
-        return call.add("batch_norm", x, *parameters, epsilon=epsilon)
-    over = tuple(range(1, rank(x) - 1))
-    weight, bias, mean, variance = (
-        call.add("array.reshape", p, shape=(*p.shape, *(1 for _ in over))) for p in parameters
-    )
-    deviation = call.add("array.sqrt", combine(call, "add", variance, np.array(epsilon, dtype_of(variance))))
-    scaled = call.add("array.divide", call.add("array.subtract", x, mean), deviation)
-    return call.add("array.add", call.add("array.multiply", scaled, weight), bias)
+        training = {"epsilon": epsilon, "momentum": call.get("momentum", 0.9)}
+        return call.results("batch_norm_training", x, *parameters, dtypes=(None,) * 3, **training)
+    return call.add("batch_norm", x, *parameters, epsilon=epsilon)
 
 
 def _check_parameters(call: Call, count: Any, *parameters: Tensor) -> None:
@@ -54,25 +44,21 @@ def _group_norm(call: Call) -> Any:
 def _grouped_norm(call: Call, groups: int, epsilon: float) -> Any:
     """Normalise each group of channels of each image; 0 groups are as many as channels."""
     x, weight, bias = call.tensor(0), call.tensor(1), call.tensor(2)
-    constant = call.constant(1) is not None and call.constant(2) is not None
     channels = x.shape[1]
     count = groups or channels
     per_group = groups and call.version < 21 and weight.shape[0] != channels  # early sets have one number a group
     _check_parameters(call, count if per_group else channels, weight, bias)
     divides = isinstance(channels, Size) or isinstance(count, Size) or channels % count == 0
     call.require(divides, f"{count} groups do not divide {channels} channels")
-    if call.native(x) and rank(x) > 2 and constant and not per_group:
-        return call.add("normalise", x, weight, bias, groups=groups, epsilon=epsilon)
-    parts = call.add("array.reshape", x, shape=(x.shape[0], count, channels // count * math.prod(x.shape[2:])))
-    normal = call.results("array.layer_norm", parts, dtypes=(None,), axis=2, epsilon=epsilon)[0]
-    ones = (1,) * (rank(x) - 2)
     if per_group:
-        over: tuple[Any, ...] = (count, 1)
-    else:
-        normal, over = call.add("array.reshape", normal, shape=tuple(x.shape)), (channels, *ones)
-    scaled = call.add("array.multiply", normal, call.add("array.reshape", weight, shape=over))
-    result = call.add("array.add", scaled, call.add("array.reshape", bias, shape=over))
-    return call.add("array.reshape", result, shape=tuple(x.shape))
+        weight, bias = (_repeated(call, parameter, channels // count) for parameter in (weight, bias))
+    return call.add("normalise", x, weight, bias, groups=groups, epsilon=epsilon)
+
+
+def _repeated(call: Call, parameter: Tensor, times: Extent) -> Any:
+    """Return one number for each channel of every group."""
+    columns = call.add("reshape", parameter, shape=(*parameter.shape, 1))
+    return call.add("reshape", call.add("tile", columns, repeats=(1, times)), shape=(parameter.shape[0] * times,))
 
 
 @rule("LayerNormalization")
@@ -80,11 +66,8 @@ def _layer_norm(call: Call) -> Any:
     if call.get("stash_type", 1) != 1:
         raise NotNative("statistics in another type than float32")
     operands = (call.tensor(0), call.maybe(1), call.maybe(2))
-    last = rank(operands[0]) == 2 and call.get("axis", -1) in (-1, 1) and len(call.used) == 1
-    if last and call.native(operands[0]) and call.known_weights(1, 2):
-        return call.add("channel_norm", *operands, epsilon=call.get("epsilon", 1e-5))
     return call.results(
-        "array.layer_norm",
+        "layer_norm",
         *operands,
         dtypes=(None, "float32", "float32")[: max(len(call.used), 1)],
         axis=call.get("axis", -1),
@@ -97,7 +80,7 @@ def _rms_norm(call: Call) -> Any:
     if call.get("stash_type", 1) != 1:
         raise NotNative("statistics in another type than float32")
     return call.add(
-        "array.rms_norm",
+        "rms_norm",
         call.tensor(0),
         call.maybe(1),
         axis=call.get("axis", -1),
@@ -109,7 +92,7 @@ def _rms_norm(call: Call) -> Any:
 def _local_response_norm(call: Call) -> Any:
     call.require(call.get("size") > 0, f"size is {call.get('size')}; expected at least 1")
     return call.add(
-        "array.local_response_norm",
+        "local_response_norm",
         call.tensor(0),
         size=call.get("size"),
         alpha=call.get("alpha", 1e-4),
@@ -121,12 +104,12 @@ def _local_response_norm(call: Call) -> Any:
 @rule("LpNormalization")
 def _lp_normalise(call: Call) -> Any:
     x = call.tensor(0)
-    return call.add("array.lp_normalise", x, axis=call.axis(call.get("axis", -1), rank(x)), p=call.get("p", 2))
+    return call.add("lp_normalise", x, axis=call.axis(call.get("axis", -1), rank(x)), p=call.get("p", 2))
 
 
 @rule("MeanVarianceNormalization")
 def _mean_variance(call: Call) -> Any:
-    return call.add("array.mean_variance_normalise", call.tensor(0), axes=tuple(call.get("axes", (0, 2, 3))))
+    return call.add("mean_variance_normalise", call.tensor(0), axes=tuple(call.get("axes", (0, 2, 3))))
 
 
 @rule("Dropout")
@@ -138,4 +121,4 @@ def _dropout(call: Call) -> Any:
     if not any(call.used[1:]):
         return x
     shape: Any = tuple(x.shape)
-    return [x, call.add("array.expand", np.array(True), shape=shape)]
+    return [x, call.add("expand", np.array(True), shape=shape)]

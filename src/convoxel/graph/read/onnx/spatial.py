@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from convoxel.graph.ir.size import Size, larger
-from convoxel.graph.read.onnx.call import Call, Tensor, dtype_of, rank, rule
+from convoxel.graph.read.onnx.call import Call, Tensor, rank, rule
 from convoxel.graph.read.onnx.numeric import dequantised, requantised
 from convoxel.graph.read.reader import NotNative
 
@@ -71,10 +71,7 @@ def _kernel(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, results:
 @rule("Conv")
 def _convolution(call: Call) -> Any:
     x, weight, bias = call.tensor(0), call.tensor(1), call.maybe(2)
-    window = _window(call, x, weight, bias)
-    if call.native(x) and rank(x) > 2 and call.known_weights(1, 2):
-        return call.add("convolution", x, weight, bias, **window)
-    return call.add("array.convolution", x, weight, bias, **window)
+    return call.add("convolution", x, weight, bias, **_window(call, x, weight, bias))
 
 
 @rule("CausalConvWithState")
@@ -83,46 +80,45 @@ def _causal_convolution(call: Call) -> Any:
     x, weight, bias, past = call.tensor(0), call.tensor(1), call.maybe(2), call.maybe(3)
     channels, behind = x.shape[1], weight.shape[2] - 1
     if past is None:
-        whole = call.add("array.pad", x, None, padding=((0, 0), (0, 0), (behind, 0)), mode="constant")
+        whole = call.add("pad", x, None, padding=((0, 0), (0, 0), (behind, 0)), mode="constant")
     else:
-        whole = call.add("array.concat", past, x, axis=2)
+        whole = call.add("concat", past, x, axis=2)
     window: dict[str, Any] = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,), "groups": channels}
-    native = call.native(whole) and call.known_weights(1, 2)
-    y = call.add("convolution" if native else "array.convolution", whole, weight, bias, **window)
+    y = call.add("convolution", whole, weight, bias, **window)
     if call.get("activation", "none") in ("silu", "swish"):
-        y = call.add("activation", y, activation="silu") if call.native(y) else call.add("array.swish", y, alpha=1.0)
+        y = call.add("swish", y)
     length = whole.shape[2]
     bounds: dict[str, Any] = {"starts": (0, 0, length - behind), "stops": (None, None, length), "steps": (1, 1, 1)}
-    return [y, call.add("array.slice", whole, **bounds)]
+    return [y, call.add("slice", whole, **bounds)]
 
 
 @rule("ConvInteger")
 def _integer_convolution(call: Call) -> Any:
     x, weight = _shifted(call, 0, 2), _shifted(call, 1, 3)
-    return call.add("array.convolution", x, weight, **_window(call, x, weight))
+    return call.add("convolution", x, weight, **_window(call, x, weight))
 
 
 def _shifted(call: Call, index: int, zero: int) -> Any:
     """Return an operand as int32 minus its zero point, one for all or one per output channel."""
-    wide, point = call.add("array.cast", call.tensor(index), dtype="int32", to="int32"), call.maybe(zero)
+    wide, point = call.add("cast", call.tensor(index), dtype="int32", to="int32"), call.maybe(zero)
     if point is None:
         return wide
-    shift = call.add("array.cast", point, dtype="int32", to="int32")
+    shift = call.add("cast", point, dtype="int32", to="int32")
     if rank(shift) == 1:
-        shift = call.add("array.reshape", shift, shape=(*shift.shape, *(1,) * (rank(wide) - 1)))
-    return call.add("array.subtract", wide, shift)
+        shift = call.add("reshape", shift, shape=(*shift.shape, *(1,) * (rank(wide) - 1)))
+    return call.add("subtract", wide, shift)
 
 
 @rule("QLinearConv")
 def _quantised_convolution(call: Call) -> Any:
     x, weight = dequantised(call, 0, 1, 2, 1), dequantised(call, 3, 4, 5, 0)
-    result = call.add("array.convolution", x, weight, **_window(call, x, weight))
+    result = call.add("convolution", x, weight, **_window(call, x, weight))
     bias = call.maybe(8)
     if bias is not None:  # counted in units of both scales
-        scale = call.add("array.multiply", call.tensor(1), call.tensor(4))
-        real = call.add("array.multiply", call.add("array.cast", bias, dtype="float32", to="float32"), scale)
+        scale = call.add("multiply", call.tensor(1), call.tensor(4))
+        real = call.add("multiply", call.add("cast", bias, dtype="float32", to="float32"), scale)
         over = (1, *real.shape, *(1,) * (rank(x) - 2))
-        result = call.add("array.add", result, call.add("array.reshape", real, shape=over))
+        result = call.add("add", result, call.add("reshape", real, shape=over))
     return requantised(call, result, 6, 7)
 
 
@@ -144,10 +140,7 @@ def _transposed_convolution(call: Call) -> Any:
         "dilation": dilation,
         "groups": groups,
     }
-    native = call.native(x) and rank(x) > 2 and call.known_weights(1, 2)
-    return call.add(
-        "transposed_convolution" if native else "array.transposed_convolution", x, weight, bias, **attributes
-    )
+    return call.add("transposed_convolution", x, weight, bias, **attributes)
 
 
 def _transposed_padding(
@@ -176,7 +169,7 @@ def _deformable(call: Call) -> Any:
         raise NotNative(f"a deformable convolution of {rank(x) - 2} spatial axes")
     operands = (x, weight, call.tensor(2), call.maybe(3), call.maybe(4))
     window = _window(call, x, weight)
-    return call.add("array.deformable_convolution", *operands, **window, offset_groups=call.get("offset_group", 1))
+    return call.add("deformable_convolution", *operands, **window, offset_groups=call.get("offset_group", 1))
 
 
 @rule("Col2Im")
@@ -185,7 +178,7 @@ def _columns_to_image(call: Call) -> Any:
     dims = len(kernel)
     pads = call.get("pads") or (0,) * (2 * dims)
     return call.add(
-        "array.columns_to_image",
+        "columns_to_image",
         call.tensor(0),
         shape=shape,
         kernel=kernel,
@@ -212,26 +205,20 @@ def _pool_window(call: Call, x: Tensor) -> dict[str, Any]:
 
 @rule("MaxPool")
 def _max_pool(call: Call) -> Any:
-    x = call.tensor(0)
-    window = _pool_window(call, x)
-    if call.native(x) and not any(call.used[1:]):
-        return call.add("max_pool", x, **window)
-    order = "column" if call.get("storage_order", 0) else "row"
-    return call.results("array.max_pool", x, dtypes=(None, "int64"), **window, order=order)
+    x, order = call.tensor(0), "column" if call.get("storage_order", 0) else "row"
+    return call.results("max_pool", x, dtypes=(None, "int64"), **_pool_window(call, x), order=order)
 
 
 @rule("AveragePool")
 def _average_pool(call: Call) -> Any:
     x = call.tensor(0)
-    if not call.native(x):
-        raise NotNative(f"average pooling of {dtype_of(x)} with {rank(x)} axes")
     return call.add("average_pool", x, **_pool_window(call, x), count_padding=bool(call.get("count_include_pad", 0)))
 
 
 @rule("LpPool")
 def _lp_pool(call: Call) -> Any:
     x = call.tensor(0)
-    return call.add("array.lp_pool", x, **_pool_window(call, x), p=call.get("p", 2))
+    return call.add("lp_pool", x, **_pool_window(call, x), p=call.get("p", 2))
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
@@ -239,13 +226,11 @@ def _global_pool(call: Call) -> Any:
     x = call.tensor(0)
     axes = tuple(range(2, rank(x)))
     if call.operator == "GlobalLpPool":
-        powers = call.add("array.power", call.add("array.abs", x), np.array(call.get("p", 2), np.float32))
-        total = call.add("array.reduce_sum", powers, axes=axes, keep=True)
-        return call.add("array.power", total, np.array(1 / call.get("p", 2), np.float32))
-    largest = call.operator == "GlobalMaxPool"
-    if call.native(x):
-        return call.add("global_max_pool" if largest else "adaptive_average_pool", x, size=(1,) * len(axes))
-    return call.add(f"array.reduce_{'max' if largest else 'mean'}", x, axes=axes, keep=True)
+        powers = call.add("power", call.add("abs", x), np.array(call.get("p", 2), np.float32))
+        total = call.add("reduce", powers, function="sum", axes=axes, keep=True)
+        return call.add("power", total, np.array(1 / call.get("p", 2), np.float32))
+    pool = "adaptive_max_pool" if call.operator == "GlobalMaxPool" else "adaptive_average_pool"
+    return call.add(pool, x, size=(1,) * len(axes))
 
 
 @rule("MaxUnpool")
@@ -259,19 +244,19 @@ def _max_unpool(call: Call) -> Any:
         for i, (size, s, k) in enumerate(zip(x.shape[2:], stride, kernel, strict=True))
     )
     inner = (*x.shape[:2], *spatial)
-    result = call.add("array.max_unpool", x, index, shape=inner, order="row")
+    result = call.add("max_unpool", x, index, shape=inner, order="row")
     if call.maybe(2) is None:
         return result
     # Places count in the pooled tensor's own size; a larger result holds them at its front.
     more = tuple((0, new - old) for new, old in zip(call.extents(2, "output_shape"), inner, strict=True))
-    return call.add("array.pad", result, None, padding=more, mode="constant")
+    return call.add("pad", result, None, padding=more, mode="constant")
 
 
 @rule("RoiAlign")
 def _region_align(call: Call) -> Any:
     half = call.get("coordinate_transformation_mode", "half_pixel" if call.version >= 16 else "output_half_pixel")
     return call.add(
-        "array.region_align",
+        "region_align",
         *(call.tensor(index) for index in range(3)),
         size=(call.get("output_height", 1), call.get("output_width", 1)),
         ratio=call.get("sampling_ratio", 0),
@@ -353,7 +338,7 @@ def _asked_sizes(call: Call, old: list[Any]) -> tuple[list[Any], list[float | No
 
 
 def _resampled(call: Call, x: Tensor, axes: list[int], sizes: list[Any], factors: Any, how: dict[str, Any]) -> Any:
-    """Resize natively over the spatial axes, else over any."""
+    """Resize the axes whose length changes; the others have a size of 0."""
     changed = {
         axis: (size, factor)
         for axis, size, factor in zip(axes, sizes, factors, strict=True)
@@ -361,17 +346,13 @@ def _resampled(call: Call, x: Tensor, axes: list[int], sizes: list[Any], factors
     }
     if not changed:
         return x
-    if call.native(x) and min(changed) >= 2 and how["coordinate"] != "tf_crop_and_resize":
-        pairs = [changed.get(axis, (x.shape[axis], 1.0)) for axis in range(2, rank(x))]
-        size, scale = (tuple(column) for column in zip(*pairs, strict=True))
-        return call.add("interpolate", x, size=size, scale=scale, **how)
     region = [(0.0, 1.0)] * rank(x)
     if how["coordinate"] == "tf_crop_and_resize":
         corners = [float(r) for r in call.known(1, "roi").reshape(-1)]
         for place, axis in enumerate(axes):
             region[axis] = (corners[place], corners[place + len(axes)])
     return call.add(
-        "array.resample",
+        "interpolate",
         x,
         size=tuple(changed[axis][0] if axis in changed else 0 for axis in range(rank(x))),
         scale=tuple(changed[axis][1] if axis in changed else None for axis in range(rank(x))),
@@ -388,7 +369,7 @@ _GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
 def _grid_sample(call: Call) -> Any:
     mode = call.get("mode", "linear" if call.version >= 20 else "bilinear")
     return call.add(
-        "array.grid_sample",
+        "grid_sample",
         call.tensor(0),
         call.tensor(1),
         mode=_GRID_MODES.get(mode, mode),
@@ -400,20 +381,19 @@ def _grid_sample(call: Call) -> Any:
 @rule("AffineGrid")
 def _affine_grid(call: Call) -> Any:
     size = call.extents(1, "size")
-    return call.add("array.affine_grid", call.tensor(0), size=size, align_corners=bool(call.get("align_corners", 0)))
+    return call.add("affine_grid", call.tensor(0), size=size, align_corners=bool(call.get("align_corners", 0)))
 
 
 @rule("DepthToSpace")
 def _depth_to_space(call: Call) -> Any:
-    x, outside = call.tensor(0), call.get("mode", "DCR") == "CRD"
-    operator = "depth_to_space" if call.native(x) and rank(x) == 4 else "array.depth_to_space"
-    return call.add(operator, x, block=_block(call), channels_outside=outside)
+    outside = call.get("mode", "DCR") == "CRD"
+    return call.add("depth_to_space", call.tensor(0), block=_block(call), channels_outside=outside)
 
 
 @rule("SpaceToDepth")
 def _space_to_depth(call: Call) -> Any:
     outside = call.get("mode", "DCR") == "CRD"
-    return call.add("array.space_to_depth", call.tensor(0), block=_block(call), channels_outside=outside)
+    return call.add("space_to_depth", call.tensor(0), block=_block(call), channels_outside=outside)
 
 
 def _block(call: Call) -> int:

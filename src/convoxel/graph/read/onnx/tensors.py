@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from convoxel.graph.ir.graph import Value
-from convoxel.graph.ir.size import Size, differ
+from convoxel.graph.ir.size import Extents, Size, differ
 from convoxel.graph.operators.quantisation import limits
 from convoxel.graph.read.onnx.call import Call, Tensor, dtype_of, rank, rule
 from convoxel.graph.read.onnx.file import working_dtype
@@ -93,25 +93,17 @@ def _cast(call: Call) -> Any:
         return x
     if to.startswith("float8") and call.get("saturate", 1):
         limit = np.array(limits(to)[1], np.float32)
-        wide = call.add("array.cast", x, dtype="float32", to="float32")
-        x = call.add("array.clip", wide, -limit, limit)
-    return call.add("array.cast", x, dtype=to, to=to)
+        wide = call.add("cast", x, dtype="float32", to="float32")
+        x = call.add("clip", wide, -limit, limit)
+    return call.add("cast", x, dtype=to, to=to)
 
 
 # ---- shapes ------------------------------------------------------------------------------------------------
 
 
-def reshaped(call: Call, x: Tensor, shape: tuple[Any, ...]) -> Any:
-    """Return x in another shape: as it is, as a view where only axes of size 1 come and go, else in NumPy."""
-    if shape == tuple(x.shape):
-        return x
-    if call.native(x) and 2 <= len(shape) <= 5 and _core(tuple(x.shape)) == _core(shape):
-        return call.add("squeeze", x, shape=shape)
-    return call.add("array.reshape", x, shape=shape)
-
-
-def _core(shape: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (*shape[:2], *(1,) * (5 - len(shape)), *shape[2:])
+def reshaped(call: Call, x: Tensor, shape: Extents) -> Any:
+    """Return x in another shape."""
+    return x if shape == tuple(x.shape) else call.add("reshape", x, shape=shape)
 
 
 @rule("Reshape")
@@ -161,17 +153,17 @@ def _unsqueeze(call: Call) -> Any:
 def _transpose(call: Call) -> Any:
     x = call.tensor(0)
     axes = tuple(call.get("perm") or reversed(range(rank(x))))
-    return x if axes == tuple(range(rank(x))) else call.add("array.transpose", x, axes=axes)
+    return x if axes == tuple(range(rank(x))) else call.add("transpose", x, axes=axes)
 
 
 @rule("Expand")
 def _expand(call: Call) -> Any:
-    return call.add("array.expand", call.tensor(0), shape=call.extents(1, "shape"))
+    return call.add("expand", call.tensor(0), shape=call.extents(1, "shape"))
 
 
 @rule("Tile")
 def _tile(call: Call) -> Any:
-    return call.add("array.tile", call.tensor(0), repeats=call.extents(1, "repeats"))
+    return call.add("tile", call.tensor(0), repeats=call.extents(1, "repeats"))
 
 
 # ---- joining and cutting -----------------------------------------------------------------------------------
@@ -183,22 +175,16 @@ def _concat(call: Call) -> Any:
     axis = call.axis(call.get("axis", 1), rank(parts[0]))
     if len(parts) == 1:
         return parts[0]
-    values = [part for part in parts if isinstance(part, Value)]
-    if values and call.native(values[0], *parts):
-        return call.add("concat", *parts, axis=axis)
-    return call.add("array.concat", *parts, axis=axis)
+    return call.add("concat", *parts, axis=axis)
 
 
-def narrowed(call: Call, x: Tensor, bounds: dict[int, tuple[Any, Any, int]]) -> Any:
-    """Return a range start:stop:step of some axes, as views where the engine can."""
-    if call.native(x) and all(step > 0 and (step == 1 or axis != 1) for axis, (_, _, step) in bounds.items()):
-        for axis, (start, stop, step) in sorted(bounds.items()):
-            if (start, stop, step) != (0, None, 1):
-                x = call.add("narrow", x, axis=axis, start=start, stop=stop, step=step)
-        return x
+def narrowed(call: Call, x: Tensor, bounds: Mapping[int, tuple[Any, Any, int]]) -> Any:
+    """Return the range start:stop:step of some axes."""
     full = [bounds.get(axis, (0, None, 1)) for axis in range(rank(x))]
-    starts, stops, steps = (tuple(column) for column in zip(*full, strict=True))
-    return call.add("array.slice", x, starts=starts, stops=stops, steps=steps)
+    if all(bound == (0, None, 1) for bound in full):
+        return x
+    starts, stops, steps = zip(*full, strict=True)
+    return call.add("slice", x, starts=starts, stops=stops, steps=steps)
 
 
 @rule("Slice")
@@ -218,17 +204,7 @@ def _slice(call: Call) -> Any:
         axis: (start, _stop(stop, step), step)
         for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True)
     }
-    if any(_is_empty(x.shape[axis], *bound) for axis, bound in bounds.items()):
-        full = [bounds.get(axis, (0, None, 1)) for axis in range(rank(x))]
-        columns = [tuple(column) for column in zip(*full, strict=True)]
-        return call.add("array.slice", x, starts=columns[0], stops=columns[1], steps=columns[2])
     return narrowed(call, x, bounds)
-
-
-def _is_empty(size: Any, start: Any, stop: Any, step: int) -> bool:
-    if any(isinstance(value, Size) for value in (size, start, stop)):
-        return False
-    return not len(range(*slice(start, stop, step).indices(size)))
 
 
 def _stop(stop: Any, step: int) -> Any:
@@ -259,30 +235,21 @@ def _split(call: Call) -> Any:
     for number, size in enumerate(lengths):
         last = number == len(lengths) - 1
         bounds = {axis: (start, None if last and size != 0 else start + size, 1)}
-        if size == 0:
-            full = [bounds.get(i, (0, None, 1)) for i in range(rank(x))]
-            starts, stops, steps = (tuple(column) for column in zip(*full, strict=True))
-            parts.append(call.add("array.slice", x, starts=starts, stops=stops, steps=steps))
-        else:
-            parts.append(narrowed(call, x, bounds))
+        parts.append(narrowed(call, x, bounds))
         start = start + size
     return parts
 
 
 @rule("Gather")
 def _gather(call: Call) -> Any:
-    x, index = call.tensor(0), call.tensor(1)
-    axis = call.axis(call.get("axis", 0), rank(x))
-    number = call.constant(1)
-    if number is not None and call.native(x) and number.ndim == 1 and len(number) == 1 and int(number[0]) >= 0:
-        return narrowed(call, x, {axis: (int(number[0]), int(number[0]) + 1, 1)})
-    return call.add("array.gather", x, index, axis=axis)
+    x = call.tensor(0)
+    return call.add("gather", x, call.tensor(1), axis=call.axis(call.get("axis", 0), rank(x)))
 
 
 @rule("GatherElements")
 def _take_along(call: Call) -> Any:
     x = call.tensor(0)
-    return call.add("array.take_along", x, call.tensor(1), axis=call.axis(call.get("axis", 0), rank(x)))
+    return call.add("take_along", x, call.tensor(1), axis=call.axis(call.get("axis", 0), rank(x)))
 
 
 @rule("ScatterElements")
@@ -290,7 +257,7 @@ def _scatter(call: Call) -> Any:
     x = call.tensor(0)
     if call.get("reduction", "none") != "none":
         raise NotNative("a scatter that adds up")
-    return call.add("array.scatter", x, call.tensor(1), call.tensor(2), axis=call.axis(call.get("axis", 0), rank(x)))
+    return call.add("scatter", x, call.tensor(1), call.tensor(2), axis=call.axis(call.get("axis", 0), rank(x)))
 
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
@@ -312,17 +279,7 @@ def _pad(call: Call) -> Any:
     pairs: list[tuple[Any, Any]] = [(0, 0)] * rank(x)
     for place, axis in enumerate(axes):
         pairs[axis] = (flat[place], flat[place + len(axes)])
-    zero = value is None or (isinstance(value, np.ndarray) and not np.any(value))
-    if call.native(x) and pairs[:2] == [(0, 0), (0, 0)] and (mode != "constant" or zero) and rank(x) > 2:
-        kind = "zero" if mode == "constant" else _PAD_MODES[mode]
-        fits = mode != "reflect" or all(_reflects(s, pair) for s, pair in zip(x.shape[2:], pairs[2:], strict=True))
-        if fits:
-            return call.add("pad", x, padding=tuple(pairs[2:]), mode=kind)
-    return call.add("array.pad", x, value, padding=tuple(pairs), mode=_PAD_MODES[mode])
-
-
-def _reflects(size: Any, pair: tuple[Any, Any]) -> bool:
-    return isinstance(size, Size) or max(pair) < size
+    return call.add("pad", x, value, padding=tuple(pairs), mode=_PAD_MODES[mode])
 
 
 @rule("CenterCropPad")
@@ -341,5 +298,5 @@ def _centre(call: Call) -> Any:
             stops[axis] = starts[axis] + wanted
         else:
             padding[axis] = ((wanted - size) // 2, wanted - size - (wanted - size) // 2)
-    x = call.add("array.slice", x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * rank(x))
-    return call.add("array.pad", x, None, padding=tuple(padding), mode="constant")
+    x = call.add("slice", x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * rank(x))
+    return call.add("pad", x, None, padding=tuple(padding), mode="constant")

@@ -237,7 +237,7 @@ class _Walk:
             node.target._schema.is_mutable,
         )
         values = self._reader.add(
-            "foreign",
+            "torch_call",
             call.name,
             inputs,
             call.shapes,

@@ -1,4 +1,4 @@
-"""The table of rules: one for each PyTorch operator that has a counterpart in ``opset``.
+"""The table of rules: one for each PyTorch operator that has a counterpart among ours.
 
 A rule gets a ``Call`` (the operator's arguments by PyTorch's names) and returns its result, adding nodes;
 or it raises ``NotNative``, and the operator runs in PyTorch. It must not guess: whatever an argument means
@@ -8,7 +8,6 @@ that the row cannot say is ``NotNative``.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,12 +18,10 @@ from numpy.typing import NDArray
 
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.shape_only import ShapeOnly
-from convoxel.graph.ir.size import Extents
+from convoxel.graph.ir.size import Extent, Extents
 from convoxel.graph.read.reader import NotNative, Reader
 
-__all__ = ["RANKS", "RULES", "Call", "Recorded", "Results", "Rule", "array_of", "as_native", "elementwise", "rule"]
-
-RANKS = range(2, 6)  # (n, c) to (n, c, d, h, w)
+__all__ = ["RULES", "Call", "Recorded", "Results", "Rule", "array_of", "rule"]
 
 
 class Results(Protocol):
@@ -90,11 +87,11 @@ class Call:
         return self.shapes[0]
 
     def tensor(self, key: str) -> Value:
-        """Return a value of the graph that native steps can read."""
+        """Return an argument that must be a value of the graph."""
         value = self.arguments[key]
         if not isinstance(value, Value):
             raise NotNative(f"{key} is a constant")
-        return as_native(value)
+        return value
 
     def numbers(self, key: str) -> NDArray[Any] | None:
         """Return a constant argument as an array, None if it is absent."""
@@ -121,25 +118,46 @@ class Call:
             return self.reader.constant(np.array(value, self.dtypes[0]), f"{self.name}.{key}")
         return self.constant(key)
 
-    def array(self, operator: str, *inputs: str, **attributes: Any) -> Any:
-        """Add a node that runs in NumPy, with all results of the call; one is returned by itself."""
-        values = self.reader.add(f"array.{operator}", self.name, inputs, self.shapes, self.dtypes, **attributes)
+    def add(
+        self, operator: str, *inputs: str, result: Extents | None = None, dtype: str = "", **attributes: Any
+    ) -> Value:
+        """Add a node with one result, by default of the call's shape and type.
+
+        Where PyTorch has not recorded these, the operator's rule says the shape, and float32 makes float32.
+        """
+        if result is None:
+            recorded = self.results.recorded
+            result = self.shape if recorded else self.reader.infer(operator, self.name, inputs, **attributes)[0]
+        return self.reader.add(operator, self.name, inputs, [result], [dtype or self.dtype(*inputs)], **attributes)[0]
+
+    def dtype(self, *inputs: str) -> str:
+        """Return the type of the first result, which is that of the operands ``inputs`` if this is float32."""
+        values = () if self.results.recorded else tuple(map(self.reader.value, filter(None, inputs[:1])))
+        known = values and values[0] is not None and values[0].dtype == "float32"
+        return "float32" if known else self.dtypes[0]
+
+    def add_all(self, operator: str, *inputs: str, **attributes: Any) -> Any:
+        """Add a node with all results of the call; one is returned by itself."""
+        values = self.reader.add(operator, self.name, inputs, self.shapes, self.dtypes, **attributes)
         return values[0] if len(values) == 1 else list(values)
+
+    def narrowed(
+        self, x: Value, axis: int, start: Extent, stop: Extent | None, step: int = 1, result: Extents | None = None
+    ) -> Value:
+        """Add the node that takes a range of an axis."""
+        bounds: list[tuple[Extent, Extent | None, int]] = [(0, None, 1)] * len(x.shape)
+        bounds[axis] = (start, stop, step)
+        starts, stops, steps = zip(*bounds, strict=True)
+        return self.add("slice", x.name, result=result, dtype=x.dtype, starts=starts, stops=stops, steps=steps)
 
     def select(self, x: Value, axis: int, index: int, shape: Extents) -> Value:
         """Add the nodes that take the numbers at one place of an axis, which goes; ``shape`` is without it."""
-        rank = len(x.shape)
-        starts: list[int] = [0] * rank
-        stops: list[int | None] = [None] * rank
-        starts[axis], stops[axis] = index, index + 1 if index != -1 else None
         one = tuple(1 if i == axis else extent for i, extent in enumerate(x.shape))
-        bounds: dict[str, Any] = {"starts": tuple(starts), "stops": tuple(stops), "steps": (1,) * rank}
-        part = self.reader.add("array.slice", self.name, (x.name,), [one], (x.dtype,), **bounds)[0]
-        return self.reader.add("array.reshape", self.name, (part.name,), [shape], (x.dtype,), shape=shape)[0]
+        return self.reshaped(self.narrowed(x, axis, index, index + 1 if index != -1 else None, result=one), shape)
 
     def reshaped(self, value: Value, shape: Extents) -> Value:
         """Add the node that gives a value another shape."""
-        return self.reader.add("array.reshape", self.name, (value.name,), [shape], (value.dtype,), shape=shape)[0]
+        return self.add("reshape", value.name, result=shape, dtype=value.dtype, shape=shape)
 
     def around(self, key: str, shape: Extents, shapes: tuple[Extents, ...], function: Rule) -> Any:
         """Return what ``function`` makes of the call with its argument ``key`` in another shape.
@@ -156,16 +174,6 @@ class Call:
         ]
         return back if isinstance(found, list | tuple) else back[0]
 
-    def add(self, operator: str, *inputs: str, result: Extents | None = None, **attributes: Any) -> Value:
-        """Add a node with one float32 result, by default of the call's shape."""
-        if result is None and not self.results.recorded:
-            (result, *_) = self.reader.infer(operator, self.name, inputs, **attributes)
-        shape = self.shape if result is None else result
-        if (self.results.recorded and self.dtypes[0] != "float32") or len(shape) not in RANKS:
-            raise NotNative(f"the result is {self.dtypes[0]} with {len(shape)} axes")
-        (value,) = self.reader.add(operator, self.name, inputs, [shape], **attributes)
-        return value
-
 
 def array_of(tensor: torch.Tensor) -> NDArray[Any]:
     """Return the numbers of a constant, which must not be changed; without data, its shape alone."""
@@ -175,12 +183,6 @@ def array_of(tensor: torch.Tensor) -> NDArray[Any]:
     return array
 
 
-def as_native(value: Value) -> Value:
-    if value.dtype != "float32" or len(value.shape) not in RANKS:
-        raise NotNative(f"{value.name} is {value.dtype} with {len(value.shape)} axes")
-    return value
-
-
 Rule = Callable[[Call], Any]
 RULES: dict[str, Rule] = {}
 
@@ -188,26 +190,6 @@ RULES: dict[str, Rule] = {}
 def rule(*targets: str) -> Callable[[Rule], Rule]:
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(targets, function))
-        return function
-
-    return register
-
-
-def elementwise(*targets: str) -> Callable[[Rule], Rule]:
-    """Register a rule for a function of each element of ``self``: of tensors with any number of axes.
-
-    Those that native steps cannot take become one row, and the result gets its shape back.
-    """
-
-    def register(function: Rule) -> Rule:
-        def any_rank(call: Call) -> Any:
-            x = call.arguments["self"]
-            if not isinstance(x, Value) or len(x.shape) in RANKS or x.dtype != "float32":
-                return function(call)
-            row: Extents = (1, math.prod(x.shape))
-            return call.around("self", row, (row,), function)
-
-        rule(*targets)(any_rank)
         return function
 
     return register

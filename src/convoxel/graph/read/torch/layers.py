@@ -8,7 +8,7 @@ from typing import Any
 from convoxel.arithmetic.window import resolve_padding
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.read.reader import NotNative
-from convoxel.graph.read.torch.call import Call, Rule, elementwise, rule
+from convoxel.graph.read.torch.call import Call, Rule, rule
 
 
 class _Unbatched(Exception):
@@ -120,46 +120,30 @@ def _transposed_convolution(call: Call) -> Value:
 # ---- activations -----------------------------------------------------------------------------------------
 
 
-def _activation(call: Call, function: str, slope: float = 0.0) -> Value:
-    return call.add("activation", call.tensor("self").name, activation=function, slope=float(slope))
-
-
-_ACTIVATIONS = {
-    "relu": "relu",
-    "relu6": "relu6",
-    "sigmoid": "sigmoid",
-    "tanh": "tanh",
-    "silu": "silu",
-    "hardswish": "hard_swish",
-}
-
-
-@elementwise(*(f"aten.{name}{write}.default" for name in _ACTIVATIONS for write in ("", "_")))
-def _plain_activation(call: Call) -> Value:
-    return _activation(call, _ACTIVATIONS[call.function])
-
-
-@elementwise("aten.leaky_relu.default", "aten.leaky_relu_.default")
+@rule("aten.leaky_relu.default", "aten.leaky_relu_.default")
 def _leaky_relu(call: Call) -> Value:
-    return _activation(call, "leaky_relu", call["negative_slope"])
+    return call.add("leaky_relu", call.tensor("self").name, slope=float(call["negative_slope"]))
 
 
-@elementwise("aten.elu.default", "aten.elu_.default")
+@rule("aten.elu.default", "aten.elu_.default")
 def _elu(call: Call) -> Value:
     if call["scale"] != 1 or call["input_scale"] != 1:
         raise NotNative("a scaled ELU")
-    return _activation(call, "elu", call["alpha"])
+    return call.add("elu", call.tensor("self").name, alpha=float(call["alpha"]))
 
 
 # ---- pooling and resizing --------------------------------------------------------------------------------
 
 
-@_layer("convoxel.max_pool1d.default", *(f"aten.max_pool{n}d.default" for n in (1, 2, 3)))
-def _max_pool(call: Call) -> Value:
-    dims = _dims(call)
+@_layer(
+    "convoxel.max_pool1d.default",
+    *(f"aten.max_pool{n}d{indices}.default" for n in (1, 2, 3) for indices in ("", "_with_indices")),
+)
+def _max_pool(call: Call) -> Any:
+    dims = int(call.function.split("d")[0][-1])
     x = _spatial(call, "self", dims)
     kernel = _each(call["kernel_size"], dims)
-    return call.add(
+    return call.add_all(
         "max_pool",
         x.name,
         kernel=kernel,
@@ -201,13 +185,10 @@ def _adaptive_size(call: Call, dims: int) -> tuple[int, ...]:
 
 
 @_layer(*(f"aten.adaptive_max_pool{n}d.default" for n in (1, 2, 3)))
-def _adaptive_max_pool(call: Call) -> list[Any]:
+def _adaptive_max_pool(call: Call) -> Any:
     dims = _dims(call)
     x = _spatial(call, "self", dims)
-    size = _adaptive_size(call, dims)
-    if all(extent == 1 for extent in size) and 1 not in call.used:
-        return [call.add("global_max_pool", x.name, size=size), None]
-    return call.array("adaptive_max_pool", x.name, size=size)
+    return call.add_all("adaptive_max_pool", x.name, size=_adaptive_size(call, dims))
 
 
 @_layer("aten.fractional_max_pool2d.default", "aten.fractional_max_pool3d.default")
@@ -215,34 +196,17 @@ def _fractional_max_pool(call: Call) -> Any:
     dims = _dims(call)
     x = _spatial(call, "self", dims)
     how = {"kernel": _each(call["kernel_size"], dims), "size": _each(call["output_size"], dims)}
-    return call.array("fractional_max_pool", x.name, call.any("random_samples"), **how, width_first=dims == 2)
-
-
-@_layer(*(f"aten.max_pool{n}d_with_indices.default" for n in (1, 2, 3)))
-def _max_pool_with_places(call: Call) -> Any:
-    dims = int(call.target.split("d_with")[0][-1])
-    x = _spatial(call, "self", dims)
-    kernel = _each(call["kernel_size"], dims)
-    window = {
-        "kernel": kernel,
-        "stride": _each(call["stride"], dims) or kernel,
-        "padding": _pairs(call["padding"], dims),
-        "dilation": _each(call["dilation"], dims),
-        "ceil": call["ceil_mode"],
-    }
-    if 1 not in call.used:
-        return [call.add("max_pool", x.name, **window), None]
-    return call.array("max_pool", x.name, **window, order="channel")
+    return call.add_all("fractional_max_pool", x.name, call.any("random_samples"), **how, width_first=dims == 2)
 
 
 @rule(*(f"aten.max_unpool{n}d.default" for n in (2, 3)))
 def _max_unpool(call: Call) -> Any:
-    return call.array("max_unpool", call.any("self"), call.any("indices"), shape=call.shape, order="channel")
+    return call.add_all("max_unpool", call.any("self"), call.any("indices"), shape=call.shape, order="channel")
 
 
 @rule("aten.grid_sampler.default", "aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default")
 def _grid_sample(call: Call) -> Any:
-    return call.array(
+    return call.add_all(
         "grid_sample",
         call.any("input"),
         call.any("grid"),
@@ -255,7 +219,7 @@ def _grid_sample(call: Call) -> Any:
 @rule("aten.affine_grid_generator.default")
 def _affine_grid(call: Call) -> Any:
     size = tuple(call["size"])
-    return call.array("affine_grid", call.any("theta"), size=size, align_corners=bool(call["align_corners"]))
+    return call.add_all("affine_grid", call.any("theta"), size=size, align_corners=bool(call["align_corners"]))
 
 
 @rule("aten.pixel_shuffle.default")
@@ -265,7 +229,7 @@ def _pixel_shuffle(call: Call) -> Any:
 
 @rule("aten.pixel_unshuffle.default")
 def _pixel_unshuffle(call: Call) -> Any:
-    return call.array("space_to_depth", call.any("self"), block=call["downscale_factor"], channels_outside=True)
+    return call.add("space_to_depth", call.tensor("self").name, block=call["downscale_factor"], channels_outside=True)
 
 
 @rule("aten.channel_shuffle.default", "aten.native_channel_shuffle.default")

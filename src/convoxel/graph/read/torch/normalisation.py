@@ -10,8 +10,7 @@ import torch
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Extents
 from convoxel.graph.read.reader import NotNative
-from convoxel.graph.read.torch.call import RANKS, Call, rule
-from convoxel.graph.read.torch.numeric import affine
+from convoxel.graph.read.torch.call import Call, rule
 
 
 def _weights(call: Call) -> tuple[str, str]:
@@ -49,7 +48,7 @@ def _batch_norm_with_statistics(call: Call) -> Any:
     rank = len(x.shape)
     order = (1, 0, *range(2, rank))
     turned = tuple(x.shape[axis] for axis in order)
-    (rows,) = call.reader.add("array.transpose", call.name, (x.name,), [turned], axes=order)
+    rows = call.add("transpose", x.name, result=turned, axes=order)
     return [_of_batch(call), *_statistics(call, rows, 1, (x.shape[1],))]
 
 
@@ -64,7 +63,7 @@ def _statistics(call: Call, x: Value, axis: int, shape: Extents) -> list[Value]:
     small = tuple(extent if i < axis else 1 for i, extent in enumerate(x.shape))
     shapes, epsilon = [x.shape, small, small], float(call["eps"])
     types = ("float32",) * 3
-    parts = call.reader.add("array.layer_norm", call.name, (x.name,), shapes, types, axis=axis, epsilon=epsilon)
+    parts = call.reader.add("layer_norm", call.name, (x.name,), shapes, types, axis=axis, epsilon=epsilon)
     return [call.reshaped(part, shape) for part in parts[1:]]
 
 
@@ -101,18 +100,13 @@ def _group_norm_with_statistics(call: Call) -> Any:
 @rule("aten.layer_norm.default")
 def _layer_norm(call: Call) -> Any:
     x, axis = _from_axis(call)
-    if math.prod(call["normalized_shape"]) == 1 and len(x.shape) in RANKS:  # a number is its own mean
-        bias = call.numbers("bias")
-        return affine(call, x, 0.0, 0.0 if bias is None else float(bias.reshape(-1)[0]))
-    if len(x.shape) == 2 and axis == 1:
-        return call.add("channel_norm", x.name, *_weights(call), epsilon=float(call["eps"]))
-    return call.array("layer_norm", x.name, *_weights(call), axis=axis, epsilon=float(call["eps"]))
+    return call.add("layer_norm", x.name, *_weights(call), axis=axis, epsilon=float(call["eps"]))
 
 
 @rule("aten.native_layer_norm.default")
 def _layer_norm_with_statistics(call: Call) -> Any:
     x, axis = _from_axis(call)
-    return call.array("layer_norm", x.name, *_weights(call), axis=axis, epsilon=float(call["eps"]))
+    return call.add_all("layer_norm", x.name, *_weights(call), axis=axis, epsilon=float(call["eps"]))
 
 
 @rule("aten.rms_norm.default")
@@ -120,7 +114,7 @@ def _rms_norm(call: Call) -> Any:
     x, axis = _from_axis(call)
     usual = torch.finfo(torch.float32).eps
     epsilon = float(usual if call["eps"] is None else call["eps"])
-    return call.array("rms_norm", x.name, call.constant("weight"), axis=axis, epsilon=epsilon)
+    return call.add_all("rms_norm", x.name, call.constant("weight"), axis=axis, epsilon=epsilon)
 
 
 def _from_axis(call: Call) -> tuple[Value, int]:

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 
 from convoxel.graph.ir.graph import Node, Value
 from convoxel.graph.ir.size import Extents
-from convoxel.graph.read.torch.call import RANKS, Call
+from convoxel.graph.operators.rewriter import is_native_type
+from convoxel.graph.read.torch.call import Call
 
 __all__ = ["sum_of_parts"]
 
 
 def sum_of_parts(call: Call, x: Value, axis: int) -> Value | None:
-    """Return the sum of ``x`` over ``axis`` as native additions, None if the parts along it are not at hand."""
+    """Return the sum of ``x`` over ``axis`` as additions, None if the parts along it are not at hand."""
     shape = (*x.shape[:axis], *x.shape[axis + 1 :])
-    if x.dtype != "float32" or len(shape) not in RANKS:
+    if not is_native_type(shape, x.dtype):
         return None
     parts = _parts(call, x, axis, shape)
     if parts is None:
@@ -34,12 +35,12 @@ def _parts(call: Call, x: Value, axis: int, shape: Extents) -> Sequence[Value] |
     node = call.reader.producer(x.name)
     if node is None:
         return None
-    if node.operator == "array.concat" and node["axis"] == axis:
+    if node.operator == "concat" and node["axis"] == axis:
         found = [_before_reshape(call, name) for name in node.inputs]
         return [part for part in found if part is not None and part.shape == shape] if _all(found, shape) else None
-    if node.operator == "array.reshape" and axis == 1:
+    if node.operator == "reshape" and axis == 1:
         return _channel_groups(call, node, x.shape, shape)
-    if node.operator in ("array.multiply", "multiply"):
+    if node.operator == "multiply":
         return _weighted(call, node, axis, shape)
     return None
 
@@ -50,7 +51,7 @@ def _all(parts: Sequence[Value | None], shape: Extents) -> bool:
 
 def _before_reshape(call: Call, name: str) -> Value | None:
     node = call.reader.producer(name)
-    return call.reader.value(node.inputs[0]) if node is not None and node.operator == "array.reshape" else None
+    return call.reader.value(node.inputs[0]) if node is not None and node.operator == "reshape" else None
 
 
 def _channel_groups(call: Call, node: Node, split: Extents, shape: Extents) -> Sequence[Value] | None:
@@ -61,10 +62,7 @@ def _channel_groups(call: Call, node: Node, split: Extents, shape: Extents) -> S
         return None
     if whole.shape != (split[0], count * channels, *split[3:]):
         return None
-    return [
-        call.add("narrow", whole.name, result=shape, axis=1, start=i * channels, stop=(i + 1) * channels)
-        for i in range(count)
-    ]
+    return [call.narrowed(whole, 1, i * channels, (i + 1) * channels, result=shape) for i in range(count)]
 
 
 def _weighted(call: Call, node: Node, axis: int, shape: Extents) -> Sequence[Value] | None:
