@@ -40,6 +40,7 @@ LAYERS = [
     ["report"],
     ["explorer"],
     ["bench"],
+    ["demo"],
     ["cli"],
     ["__init__", "__main__"],
 ]
@@ -51,6 +52,7 @@ FORBIDDEN = {
     "nn": ("convoxel.graph", "convoxel.native"),
     "models": ("convoxel.graph", "convoxel.native"),
     "graph.run": ("torch", "onnx"),
+    "cli": ("numpy", "torch"),  # commands parse, call the library and print
 }
 # Imports against the order that are still to be turned: none may be added.
 PENDING: set[tuple[str, str]] = {

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoxel.cli import demo, main
+from convoxel import demo
+from convoxel.cli import main
 from convoxel.data import DataSet, Entry, Sample, Split
 
 
@@ -33,7 +34,7 @@ def small_set(validation: object, gap: int) -> DataSet:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convoxel.data.data_source.open_mni152", small_set)
-    monkeypatch.setattr(demo, "_MODEL", {"levels": 2, "width": 4})
+    monkeypatch.setattr(demo, "MODEL", {"levels": 2, "width": 4})
     monkeypatch.setattr(demo, "_TRAINING", {"steps_per_epoch": 4, "tensorboard": False})
 
 

@@ -4,60 +4,78 @@ from __future__ import annotations
 
 import contextlib
 import re
-from json import loads as read_json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convoxel.cli.options import Json, Threads
+from convoxel.cli.parsing import parse_sizes
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, command_line, duration, emit, number
-from convoxel.errors import CheckpointError, ConfigError, ConvoxelError
+from convoxel.errors import ConfigError, ConvoxelError
 
 if TYPE_CHECKING:
     from convoxel.train import RunResult, TrainConfig
 
-__all__ = ["finish", "train"]
+__all__ = ["run_training", "train"]
 
 _METRIC = {"segment": "Dice", "classify": "accuracy"}
 
 
 def train(
-    task: Annotated[str | None, typer.Argument(metavar="segment|classify", help="What to learn.")] = None,
+    task: Annotated[str | None, typer.Argument(metavar="segment|classify", help="Task of the network.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Folder, .npz file, or one of the bundled mni152 (segment), digits (classify).")
+        str | None,
+        typer.Option(help="Folder or .npz file of images, or a bundled set: mni152 (segment), digits (classify)."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Network; `convoxel models` lists them.")] = None,
-    levels: Annotated[int | None, typer.Option(help="2× poolings of a U-Net.")] = None,
-    width: Annotated[float | None, typer.Option(help="U-Net: channels at full size; others: a factor.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Network; `convoxel models` lists them (default: chosen from the data).")
+    ] = None,
+    levels: Annotated[int | None, typer.Option(help="Number of 2× poolings of a U-Net.")] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Channels of a U-Net at full size; of other networks, a factor.")
+    ] = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE|RUN", help="Start from these: .safetensors, .pth, or another run.")
+        Path | None,
+        typer.Option(metavar="FILE|RUN", help="Weights to start from: .safetensors, .pth, or another run."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Train so long (10 unless --epochs).")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Train so many epochs.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Training time in minutes (default: 10).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of --minutes.")] = None,
     validation: Annotated[
         str | None, typer.Option(help="Held-out samples: a count (30) or a fraction (0.2); segment: the last by name.")
     ] = None,
     gap: Annotated[int | None, typer.Option(help="mni152: voxels left unused between the parts.")] = None,
-    patch: Annotated[str | None, typer.Option(help="Size of a training patch: 48,48,48.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Patches or images a step.")] = None,
+    patch: Annotated[str | None, typer.Option(help="Size of a training patch, such as 48,48,48.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Patches or images in each step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, patches and augmentation (0).")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads (all).")] = None,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other entry, such as optimiser=sgd.")
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed of weights, patches and augmentation (default: 0).")
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Configuration; flags go before it.")] = None,
+    threads: Threads = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, such as optimiser=sgd; may be repeated."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.yaml", help="Configuration file; other options override it.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(metavar="RUN", help="New folder for the run.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with the run in this folder.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="With --resume: even if data or settings changed.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --resume: continue even if data or settings have changed.")
+    ] = False,
+    json: Json = False,
 ) -> None:
     """Train a network on images: segment them, or tell their class.
 
     What is not given is chosen from the data. The folder of the run receives checkpoints, curves, example
-    predictions and a report. Ctrl-C saves a checkpoint; --resume goes on from it.
+    predictions and a report. Ctrl-C saves a checkpoint; --resume continues from it.
     """
+    from convoxel.train import configure_run
+
+    if force and resume is None:
+        raise ConfigError("force: given without --resume; expected both. A new run needs a new --output.")
     entries = {
         "task": task,
         "data": data,
@@ -65,24 +83,24 @@ def train(
         "levels": levels,
         "width": width,
         "weights": None if weights is None else str(weights),
+        "minutes": minutes,
+        "epochs": epochs,
         "validation": None if validation is None else _parse_share(validation),
         "gap": gap,
-        "patch": None if patch is None else _parse_sizes(patch),
+        "patch": None if patch is None else parse_sizes("patch", patch),
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,
         "threads": threads,
     }
-    length = {"minutes": minutes, "epochs": epochs}
-    if force and resume is None:
-        raise ConfigError("force: given without --resume; expected both. A new run needs a new --output.")
-    made = _configure(entries, length, assign or [], config, output, resume)
+    stated = {name: value for name, value in entries.items() if value is not None}
+    made = configure_run(stated, assign or (), file=config, output=output, resume=resume)
     screen = Screen(json)
-    result = run(made, screen, resume=resume is not None, force=force)
-    finish(made, result, screen, json)
+    result = run_training(made, screen, resume=resume is not None, force=force)
+    _finish(made, result, screen, json)
 
 
-def run(config: TrainConfig, screen: Screen, *, resume: bool, force: bool = False) -> RunResult:
+def run_training(config: TrainConfig, screen: Screen, *, resume: bool, force: bool = False) -> RunResult:
     """Train with a progress bar and return how it went."""
     from convoxel.train import fit
 
@@ -90,10 +108,13 @@ def run(config: TrainConfig, screen: Screen, *, resume: bool, force: bool = Fals
         return fit(config, resume=resume, force=force, on_progress=meter)
 
 
-def finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) -> None:
+def _finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) -> None:
     """Print how a run went, write its report, and leave with the signal's code if one ended it."""
+    from convoxel.draw.report import write_report
+    from convoxel.train import started_from
+
     metric = _METRIC[config.task]
-    summary: dict[str, Any] = {
+    summary: dict[str, object] = {
         "run": str(result.path),
         "interrupted": result.interrupted,
         "metric_name": metric,
@@ -103,12 +124,10 @@ def finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) -
         "steps": result.steps,
         "report": None,
     }
-    again = command_line("convoxel", "train", "--resume", result.path)
-    from convoxel.draw.report import write_report
-
     if result.interrupted:
+        again = command_line("convoxel", "train", "--resume", result.path)
         screen.say(f"Stopped after {result.steps} steps; a checkpoint was saved in {result.path}.")
-        # The curves so far; what matters is saved already, so a report that fails must not hide how to go on.
+        # The curves so far; what matters is saved already, so a report that fails must not hide how to continue.
         with contextlib.suppress(ConvoxelError):
             summary["report"] = str(write_report(result.path))
             screen.say(f"Report so far: {summary['report']}")
@@ -116,12 +135,13 @@ def finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) -
         if json:
             emit({**summary, "resume": again})
         raise typer.Exit(128 + (result.signal or 2))
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        summary["weights"] = read_json((result.path / "weights.json").read_text(encoding="utf-8"))["summary"]
-        screen.say(f"Started from {summary['weights']}.")
-    rows = [(name, number(value)) for name, value in summary["per_class"].items()]
+    weights = started_from(result.path)
+    if weights is not None:
+        summary["weights"] = weights
+        screen.say(f"Started from {weights}.")
     screen.say(f"Best on the validation part: {metric} {number(result.best_metric)}", "bold")
-    screen.table(f"class|>{metric}", rows)
+    classes = result.metrics.get("per_class", {})
+    screen.table(f"class|>{metric}", ((name, number(value)) for name, value in classes.items()))
     screen.say(f"Trained {duration(result.seconds)}, {result.steps} steps. The run lies in {result.path}")
     summary["report"] = str(write_report(result.path))
     screen.say(f"Report: {summary['report']}")
@@ -131,74 +151,8 @@ def finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) -
         emit(summary)
 
 
-def _configure(
-    entries: dict[str, Any],
-    length: dict[str, Any],
-    assign: list[str],
-    file: Path | None,
-    output: Path | None,
-    resume: Path | None,
-) -> TrainConfig:
-    """Return the configuration that flags, file and (resumed) run state together; flags go first."""
-    from convoxel.train import TrainConfig
-
-    if resume is not None and output is not None and output.absolute() != resume.absolute():
-        raise ConfigError(
-            f"output: {output} given, but --resume {resume} goes on in its own folder. Leave --output out."
-        )
-    folder = resume or output
-    if folder is not None:
-        entries = {**entries, "output": str(folder)}
-    stated = {name: value for name, value in {**entries, **length}.items() if value is not None}
-    if resume is not None:
-        stated = {**_stored(resume), **stated}
-    if file is not None:
-        # Two limits exclude each other, so one in a flag withdraws the other in the file.
-        lengths = [f"{name}={value}" for name, value in length.items() if value is not None]
-        if len(lengths) == 1:
-            stated = {name: value for name, value in stated.items() if name not in length}
-            return TrainConfig.from_yaml(file, **stated).override([*lengths, *assign])
-        return TrainConfig.from_yaml(file, **stated).override(assign)
-    named = {assignment.partition("=")[0].strip() for assignment in assign}
-    missing = [name for name in ("task", "data", "output") if name not in stated and name not in named]
-    if missing:
-        words = {"task": "segment or classify", "data": "--data DIR", "output": "--output RUN"}
-        raise ConfigError(
-            f"train: not given: {', '.join(words[name] for name in missing)}. For example: "
-            "convoxel train segment --data DIR --minutes 20 --output run"
-        )
-    required = {name: value for name, value in stated.items() if name in ("task", "data", "output")}
-    required = {**dict.fromkeys(named & {"data", "output"}, "unset"), **required}
-    if "task" in named and "task" not in required:
-        required["task"] = "segment"
-    optional = {name: value for name, value in stated.items() if name not in required}
-    return TrainConfig.build(**required, **optional).override(assign)
-
-
-def _stored(run: Path) -> dict[str, Any]:
-    """Return task and data of a run: what a resumed run must not be asked for again."""
-    from convoxel.train import TrainConfig
-
-    if not (run / "checkpoints").is_dir():
-        raise CheckpointError(f"resume: {run} holds no run. Give the folder that --output named.")
-    try:
-        stored = TrainConfig.from_yaml(run / "config.yaml")
-    except ConfigError:  # the file is for people; the checkpoint knows it too
-        from convoxel.train import load_model
-
-        stored = load_model(run, "last").config
-    return {"task": stored.task, "data": stored.data}
-
-
 def _parse_share(text: str) -> int | float:
     try:
         return int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else float(text)
     except ValueError:
         raise ConfigError(f"validation: got {text!r}; expected a count (30) or a fraction (0.2).") from None
-
-
-def _parse_sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in re.split(r"[,x×\s]+", text.strip()))
-    except ValueError:
-        raise ConfigError(f"patch: got {text!r}; expected one whole number an axis, such as 48,48,48.") from None

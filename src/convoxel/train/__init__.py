@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from convoxel.train.config import TrainConfig
     from convoxel.train.loop import RunResult, fit
     from convoxel.train.run_folder import evaluate, load_model, predict
+    from convoxel.train.run_settings import configure_run, started_from
     from convoxel.train.scaling_study import study_scaling
     from convoxel.train.sharing_study import study_sharing
 
@@ -34,11 +35,13 @@ __all__ = [
     "RunResult",
     "TrainConfig",
     "TrainedRun",
+    "configure_run",
     "evaluate",
     "fit",
     "load_model",
     "predict",
     "sliding_window",
+    "started_from",
     "study_scaling",
     "study_sharing",
 ]
@@ -48,11 +51,13 @@ _HOME = {
     "RunResult": "train.loop",
     "TrainConfig": "train.config",
     "TrainedRun": "predict.trained_run",
+    "configure_run": "train.run_settings",
     "evaluate": "train.run_folder",
     "fit": "train.loop",
     "load_model": "train.run_folder",
     "predict": "train.run_folder",
     "sliding_window": "predict.sliding_window",
+    "started_from": "train.run_settings",
     "study_scaling": "train.scaling_study",
     "study_sharing": "train.sharing_study",
 }

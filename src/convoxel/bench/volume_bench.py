@@ -1,4 +1,4 @@
-"""One trained network on one labelled volume, by our engine and by PyTorch: do they agree, which is faster?"""
+"""One trained network on one labelled volume, by our engine and by PyTorch: whether they agree, and which is faster."""
 
 from __future__ import annotations
 
@@ -6,31 +6,39 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
-    from convoxel.data import Sample
-    from convoxel.predict.trained_run import AnyRun
+from convoxel.data import Sample
+from convoxel.graph.compile import compile as compile_model
+from convoxel.predict.inference import build_predictor
+from convoxel.predict.metrics import confusion, dice
+from convoxel.predict.tile_size import plan_tile
+from convoxel.predict.trained_run import AnyRun
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["VolumeResult", "measure_volume"]
 
 _PASSES = 2
 
+Floats = NDArray[np.float32]
+Call = Callable[[Floats], Floats]
+
 
 @dataclass(frozen=True)
-class Comparison:
-    """What :func:`compare` measured.
+class VolumeResult:
+    """A trained network on one volume, measured by :func:`measure_volume`.
 
     Attributes:
         dice: engine → class → Dice on the labelled volume.
         difference: largest |difference of logits|, divided by the root of their mean square.
         equal: share of voxels whose class is the same.
         seconds: engine → best time of a whole volume.
-        tile: size of the windows; tiles: how many were computed a pass.
-        compile_s: seconds to compile; threads: of either engine.
+        tile: size of the windows.
+        tiles: windows of one pass.
+        compile_s: seconds to compile.
+        threads: number of CPU threads of either engine.
         memory: bytes of the compiled network's arena, activations and weights, for one window.
         label_map: (*spatial) classes found by our engine.
     """
@@ -51,13 +59,13 @@ class Comparison:
         """How many times faster our engine was."""
         return self.seconds["torch"] / self.seconds["convoxel"]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return every figure as JSON knows it, without the label map."""
         entries = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "label_map"}
         return {**entries, "tile": list(self.tile), "speed_up": self.speed_up}
 
 
-def compare(run: AnyRun, sample: Sample, tell: Callable[[str], None]) -> Comparison:
+def measure_volume(run: AnyRun, sample: Sample, tell: Callable[[str], None]) -> VolumeResult:
     """Return how our engine and PyTorch predict ``sample`` through the same sliding window.
 
     Either engine runs one window unmeasured, then the whole volume twice, alternating, on as many threads;
@@ -68,13 +76,6 @@ def compare(run: AnyRun, sample: Sample, tell: Callable[[str], None]) -> Compari
         sample: an image with its label.
         tell: called with a line before each part.
     """
-    import numpy as np
-    import torch
-
-    from convoxel.graph.compile import compile as compile_model
-    from convoxel.predict.inference import build_predictor
-    from convoxel.predict.tile_size import plan_tile
-
     reference = build_predictor(run, engine="torch")
     tile = plan_tile(sample.image.shape[1:], run.config.patch or (), reference.sizes)
     window = np.zeros((1, sample.image.shape[0], *tile), np.float32)
@@ -82,9 +83,9 @@ def compare(run: AnyRun, sample: Sample, tell: Callable[[str], None]) -> Compari
     begun = time.perf_counter()
     program = compile_model(run.network, torch.from_numpy(window), threads=torch.get_num_threads())
     compile_s = time.perf_counter() - begun
-    calls: dict[str, Callable[[Any], Any]] = {"convoxel": program, "torch": reference.call}
+    calls: dict[str, Call] = {"convoxel": program, "torch": reference.call}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    logits: dict[str, Any] = {}
+    logits: dict[str, Floats] = {}
     counted = 0
     for number in range(_PASSES):
         # Alternating order: whatever else the machine does meets both alike.
@@ -100,8 +101,8 @@ def compare(run: AnyRun, sample: Sample, tell: Callable[[str], None]) -> Compari
             counted = counter.count
     maps = {name: values.argmax(axis=0).astype(np.uint8) for name, values in logits.items()}
     rms = float(np.sqrt(np.mean(np.square(logits["torch"], dtype=np.float64))))
-    return Comparison(
-        dice={name: _dice(sample.label, found, run.data.classes) for name, found in maps.items()},
+    return VolumeResult(
+        dice={name: _dice(np.asarray(sample.label), found, run.data.classes) for name, found in maps.items()},
         difference=float(np.abs(logits["convoxel"] - logits["torch"]).max()) / rms,
         equal=float(np.mean(maps["convoxel"] == maps["torch"])),
         seconds={name: min(times) for name, times in seconds.items()},
@@ -117,17 +118,15 @@ def compare(run: AnyRun, sample: Sample, tell: Callable[[str], None]) -> Compari
 class _Counter:
     """A call that counts the windows it was given."""
 
-    def __init__(self, call: Callable[[Any], Any]) -> None:
+    def __init__(self, call: Call) -> None:
         self.call = call
         self.count = 0
 
-    def __call__(self, windows: Any) -> Any:
+    def __call__(self, windows: Floats) -> Floats:
         self.count += len(windows)
         return self.call(windows)
 
 
-def _dice(label: Any, found: Any, classes: Sequence[str]) -> dict[str, float]:
-    from convoxel.predict.metrics import confusion, dice
-
+def _dice(label: NDArray[np.uint8], found: NDArray[np.uint8], classes: Sequence[str]) -> dict[str, float]:
     values = dice(confusion(label, found, len(classes)))
     return {name: float(value) for name, value in list(zip(classes, values, strict=True))[1:]}
