@@ -14,28 +14,11 @@ from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, host, windows
-from convoxel.graph.operators.operator import (
-    EPILOGUE,
-    REQUIRED,
-    Operator,
-    Shapes,
-    Window,
-    on_arrays,
-    operands,
-)
+from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, Window, on_arrays, operands
 from convoxel.graph.operators.rewriter import Rewriter
-from convoxel.graph.operators.shape import (
-    check_channels,
-    conv_length,
-    length,
-    operand,
-    positive,
-    with_residual,
-)
+from convoxel.graph.operators.shape import check_channels, conv_length, length, operand, positive, with_residual
 from convoxel.graph.operators.step import Step, bias, convolve
-from convoxel.graph.operators.view import (
-    spatial,
-)
+from convoxel.graph.operators.view import spatial
 
 __all__ = ["ROWS"]
 

@@ -12,20 +12,9 @@ from numpy.typing import NDArray
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array
-from convoxel.graph.operators.operator import (
-    EPILOGUE,
-    REQUIRED,
-    Operator,
-    Shapes,
-    on_arrays,
-    operands,
-)
+from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, on_arrays, operands
 from convoxel.graph.operators.rewriter import Rewriter
-from convoxel.graph.operators.shape import (
-    onto,
-    same,
-    stretched,
-)
+from convoxel.graph.operators.shape import onto, same, stretched
 from convoxel.graph.operators.step import Step
 
 __all__ = ["ROWS", "UNARY", "clipping"]

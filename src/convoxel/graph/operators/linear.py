@@ -12,20 +12,9 @@ from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, differ
 from convoxel.graph.operators.host import Array, host
-from convoxel.graph.operators.operator import (
-    EPILOGUE,
-    REQUIRED,
-    Operator,
-    Shapes,
-    on_arrays,
-    operands,
-)
+from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, on_arrays, operands
 from convoxel.graph.operators.rewriter import Rewriter
-from convoxel.graph.operators.shape import (
-    operand,
-    stretch,
-    with_residual,
-)
+from convoxel.graph.operators.shape import operand, stretch, with_residual
 from convoxel.graph.operators.step import Step, bias, convolve
 
 __all__ = ["ROWS"]

@@ -12,22 +12,9 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Extents, Shape, Size, differ
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints, host
-from convoxel.graph.operators.operator import (
-    REQUIRED,
-    Operator,
-    Shapes,
-    on_arrays,
-    operands,
-)
+from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, on_arrays, operands
 from convoxel.graph.operators.rewriter import Rewriter
-from convoxel.graph.operators.shape import (
-    given,
-    operand,
-    positive,
-    range_length,
-    same,
-    stretch,
-)
+from convoxel.graph.operators.shape import given, operand, positive, range_length, same, stretch
 from convoxel.graph.operators.step import Step, copy, refuse, resample
 from convoxel.graph.operators.view import (
     alias_reshape,
@@ -57,8 +44,9 @@ def _concat_shape(node: Node, shapes: Shapes) -> list[Shape]:
 
 def _not_empty(node: Node, shape: Shape, x: Shape) -> list[Shape]:
     """Return the shape of a result; empty ones must have been recorded as such."""
-    recorded = node.outputs[0].shape if node.outputs else (0,)
-    return [shape if 0 in recorded else positive(shape, f"{x}")]
+    recorded = node.outputs[0].shape if node.outputs else ()
+    known = len(recorded) == len(shape) and 0 not in recorded
+    return [positive(shape, f"{x}") if known else shape]
 
 
 def _slice_shape(node: Node, shapes: Shapes) -> list[Shape]:
@@ -445,7 +433,12 @@ def _native_reshape(site: Rewriter) -> bool:
     """A line of channels becomes a line of positions, or the other way round (Wang et al. 2020, "ECA-Net")."""
     before, after = site.x.shape, site.shape
     places = [[axis for axis, size in enumerate(shape) if axis and size != 1] for shape in (before, after)]
-    if before[0] != after[0] or [len(found) for found in places] != [1, 1] or not site.is_made_natively():
+    if (
+        len(after) > 5
+        or before[0] != after[0]
+        or [len(found) for found in places] != [1, 1]
+        or not site.is_made_natively()
+    ):
         return False
     (old,), (new,) = places
     swaps = 1 in (old, new) and old != new and before[old] == after[new]
@@ -526,7 +519,6 @@ ROWS = (
         {"padding": REQUIRED, "mode": "constant"},
         lower=_lower_pad,
         host=host(_pad),
-        fits=_pads_space,
         to_native=_native_pad,
     ),
     Operator("shuffle", operands("x"), same, {"groups": REQUIRED}, lower=_lower_shuffle, host=host(_shuffle)),

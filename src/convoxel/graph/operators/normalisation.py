@@ -11,24 +11,11 @@ from convoxel.errors import UnsupportedError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Ints, host, wide
-from convoxel.graph.operators.operator import (
-    EPILOGUE,
-    REQUIRED,
-    Operator,
-    Shapes,
-    on_arrays,
-    operands,
-)
+from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, on_arrays, operands
 from convoxel.graph.operators.rewriter import Rewriter
-from convoxel.graph.operators.shape import (
-    operand,
-    same,
-)
+from convoxel.graph.operators.shape import operand, same
 from convoxel.graph.operators.step import Step, copy, refuse
-from convoxel.graph.operators.view import (
-    joined_batch,
-    row_views,
-)
+from convoxel.graph.operators.view import joined_batch, row_views
 
 __all__ = ["ROWS"]
 

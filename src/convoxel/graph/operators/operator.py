@@ -85,10 +85,11 @@ class Operator:
     """One row.
 
     An operator has native steps (``lower`` adds them to the plan, or ``alias`` makes the result a view of the first
-    operand), a function on arrays (``host``), or both. ``fits`` says whether the native steps compute a node, and are
-    worth it, once its tensors are such as the engine takes; ``to_native`` replaces a node by native nodes of other
-    operators. ``field`` and ``axis`` are the rules for receptive fields and for sizes along an axis; without one,
-    nothing is known behind the operator.
+    operand), a function on arrays (``host``), or both. Where a node's tensors are such as the engine takes, ``fits``
+    says whether the steps compute it and are worth it (always, without such a rule), and ``to_native`` replaces it by
+    native nodes, perhaps of other operators; without ``fits`` it decides alone.
+    ``field`` and ``axis`` are the rules for receptive fields and for sizes along an axis; without one, nothing is known
+    behind the operator.
     """
 
     name: str

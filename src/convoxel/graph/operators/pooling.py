@@ -11,26 +11,11 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, Size
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, host, wide, windows
-from convoxel.graph.operators.operator import (
-    REQUIRED,
-    Operator,
-    Shapes,
-    Window,
-    on_arrays,
-    operands,
-)
+from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, Window, on_arrays, operands
 from convoxel.graph.operators.rewriter import Rewriter
-from convoxel.graph.operators.shape import (
-    given,
-    length,
-    operand,
-    pool_length,
-    positive,
-)
+from convoxel.graph.operators.shape import given, length, operand, pool_length, positive
 from convoxel.graph.operators.step import Step, resample
-from convoxel.graph.operators.view import (
-    spatial,
-)
+from convoxel.graph.operators.view import spatial
 
 __all__ = ["ROWS"]
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from convoxel.graph.operators.host import Array
-from convoxel.graph.operators.operator import (
-    REQUIRED,
-    on_arrays,
-)
-from convoxel.graph.operators.shape import (
-    same,
-)
+from convoxel.graph.operators.operator import REQUIRED, on_arrays
+from convoxel.graph.operators.shape import same
 
 __all__ = ["ROWS", "limits"]
 

@@ -10,13 +10,7 @@ import numpy as np
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Ints, host, wide
-from convoxel.graph.operators.operator import (
-    REQUIRED,
-    Operator,
-    Shapes,
-    on_arrays,
-    operands,
-)
+from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, on_arrays, operands
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, same
 from convoxel.graph.operators.step import Step

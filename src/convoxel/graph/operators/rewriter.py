@@ -6,7 +6,6 @@ class and add nodes with it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -112,11 +111,6 @@ class Rewriter:
     def on_arrays(self, operator: str, *inputs: str, **attributes: Any) -> bool:
         """Add the node that makes the result, on arrays; it may still become native."""
         self.nodes.append(self._make(operator, self.node.name, inputs, self.node.outputs[:1], **attributes))
-        return True
-
-    def keep(self) -> bool:
-        """Let native steps compute the node as it is."""
-        self.nodes.append(dataclasses.replace(self.node, outputs=self.node.outputs[:1], native=True))
         return True
 
     def activation(self, kind: str, slope: Any = 0.0) -> bool:

@@ -14,15 +14,8 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, differ
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints, Pairs
-from convoxel.graph.operators.operator import (
-    REQUIRED,
-    Shapes,
-    on_arrays,
-)
-from convoxel.graph.operators.shape import (
-    conv_length,
-    operand,
-)
+from convoxel.graph.operators.operator import REQUIRED, Shapes, on_arrays
+from convoxel.graph.operators.shape import conv_length, operand
 
 __all__ = ["ROWS"]
 

@@ -7,12 +7,7 @@ from typing import Any
 
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.operator import (
-    REQUIRED,
-    Operator,
-    Shapes,
-    operands,
-)
+from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, operands
 
 __all__ = ["ROWS"]
 

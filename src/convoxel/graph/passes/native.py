@@ -5,6 +5,8 @@ What an operator's steps can do, and what replaces it, is said beside its row.
 
 from __future__ import annotations
 
+import dataclasses
+
 from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.operator import Operator
 from convoxel.graph.operators.rewriter import Rewriter
@@ -45,15 +47,14 @@ def _chosen(site: Rewriter) -> list[Node]:
     for name in list(site.constants)[before:]:  # of a replacement that was not finished
         del site.constants[name]
     site.nodes.clear()
-    if row.has_steps and _takes_operands(site, row) and (row.fits is None or row.fits(site)):
-        site.keep()
-        return site.nodes
+    if _takes_operands(site, row) and (row.to_native is None if row.fits is None else row.fits(site)):
+        return [dataclasses.replace(node, outputs=(value,), native=True)]
     return [node]
 
 
 def _takes_operands(site: Rewriter, row: Operator) -> bool:
     """Whether the operands are known numbers where steps need these, else tensors that the engine takes."""
-    if len(site.shape) not in NATIVE_RANKS:
+    if not row.has_steps or len(site.shape) not in NATIVE_RANKS:
         return False
     for index, name in enumerate(site.node.inputs):
         if name and row.operand(index).constant:

@@ -225,7 +225,7 @@ class _Walk:
                 self._unsupported.append(f"{self.where} ({reason})")
             self._needed.update(dict.fromkeys(reason.names))
             return
-        results = list(result) if isinstance(result, list | tuple) else [result]
+        results = [result] if isinstance(result, Value | np.ndarray) else list(result)
         origins: frozenset[str] = frozenset().union(
             *(self._origins.get(t.name, frozenset()) for t in inputs if isinstance(t, Value))
         )

@@ -21,7 +21,7 @@ from convoxel.graph.ir.size import Extents, Size
 from convoxel.graph.operators.table import OPERATORS, REQUIRED, make_node
 from convoxel.graph.read.reader import NeedsValue, NotNative, Reader
 
-__all__ = ["RULES", "Budget", "Call", "Tensor", "dtype_of", "least", "rank", "rule"]
+__all__ = ["RULES", "Budget", "Call", "Result", "Tensor", "dtype_of", "least", "rank", "rule"]
 
 Tensor = Value | NDArray[Any]
 
@@ -148,7 +148,7 @@ class Call:
         found = self.maybe(index)
         return found if isinstance(found, np.ndarray) and found.dtype != object else None
 
-    def add(self, operator: str, *operands: Tensor | None, dtype: str | None = None, **attributes: Any) -> Any:
+    def add(self, operator: str, *operands: Tensor | None, dtype: str | None = None, **attributes: Any) -> Tensor:
         """Return the result of an operator of ours: computed at once if all operands are known, else a new node's.
 
         ``dtype`` is the result's type, that of the first operand unless given. Of several results the first.
@@ -240,7 +240,10 @@ def rank(tensor: Tensor) -> int:
     return len(tensor.shape)
 
 
-Rule = Callable[[Call], Any]
+Result = Tensor | Sequence[Tensor]
+"""What a rule returns: one result, or several."""
+
+Rule = Callable[[Call], Result]
 RULES: dict[str, Rule] = {}
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from convoxel.graph.ir.size import Extent, Size, differ
-from convoxel.graph.read.onnx.call import Call, Tensor, rank, rule
+from convoxel.graph.read.onnx.call import Call, Result, Tensor, rank, rule
 from convoxel.graph.read.reader import NotNative
 
 
 @rule("BatchNormalization")
-def _batch_norm(call: Call) -> Any:
+def _batch_norm(call: Call) -> Result:
     x, parameters = call.tensor(0), [call.tensor(index) for index in range(1, 5)]
     _check_parameters(call, x.shape[1], *parameters)
     epsilon = call.get("epsilon", 1e-5)
@@ -30,18 +30,18 @@ def _check_parameters(call: Call, count: Any, *parameters: Tensor) -> None:
 
 
 @rule("InstanceNormalization")
-def _instance_norm(call: Call) -> Any:
+def _instance_norm(call: Call) -> Result:
     return _grouped_norm(call, 0, call.get("epsilon", 1e-5))
 
 
 @rule("GroupNormalization")
-def _group_norm(call: Call) -> Any:
+def _group_norm(call: Call) -> Result:
     groups = call.get("num_groups")
     call.require(groups > 0, f"num_groups is {groups}; expected at least 1")
     return _grouped_norm(call, groups, call.get("epsilon", 1e-5))
 
 
-def _grouped_norm(call: Call, groups: int, epsilon: float) -> Any:
+def _grouped_norm(call: Call, groups: int, epsilon: float) -> Tensor:
     """Normalise each group of channels of each image; 0 groups are as many as channels."""
     x, weight, bias = call.tensor(0), call.tensor(1), call.tensor(2)
     channels = x.shape[1]
@@ -55,14 +55,14 @@ def _grouped_norm(call: Call, groups: int, epsilon: float) -> Any:
     return call.add("normalise", x, weight, bias, groups=groups, epsilon=epsilon)
 
 
-def _repeated(call: Call, parameter: Tensor, times: Extent) -> Any:
+def _repeated(call: Call, parameter: Tensor, times: Extent) -> Tensor:
     """Return one number for each channel of every group."""
     columns = call.add("reshape", parameter, shape=(*parameter.shape, 1))
     return call.add("reshape", call.add("tile", columns, repeats=(1, times)), shape=(parameter.shape[0] * times,))
 
 
 @rule("LayerNormalization")
-def _layer_norm(call: Call) -> Any:
+def _layer_norm(call: Call) -> Result:
     if call.get("stash_type", 1) != 1:
         raise NotNative("statistics in another type than float32")
     operands = (call.tensor(0), call.maybe(1), call.maybe(2))
@@ -76,7 +76,7 @@ def _layer_norm(call: Call) -> Any:
 
 
 @rule("RMSNormalization")
-def _rms_norm(call: Call) -> Any:
+def _rms_norm(call: Call) -> Result:
     if call.get("stash_type", 1) != 1:
         raise NotNative("statistics in another type than float32")
     return call.add(
@@ -89,7 +89,7 @@ def _rms_norm(call: Call) -> Any:
 
 
 @rule("LRN")
-def _local_response_norm(call: Call) -> Any:
+def _local_response_norm(call: Call) -> Result:
     call.require(call.get("size") > 0, f"size is {call.get('size')}; expected at least 1")
     return call.add(
         "local_response_norm",
@@ -102,18 +102,18 @@ def _local_response_norm(call: Call) -> Any:
 
 
 @rule("LpNormalization")
-def _lp_normalise(call: Call) -> Any:
+def _lp_normalise(call: Call) -> Result:
     x = call.tensor(0)
     return call.add("lp_normalise", x, axis=call.axis(call.get("axis", -1), rank(x)), p=call.get("p", 2))
 
 
 @rule("MeanVarianceNormalization")
-def _mean_variance(call: Call) -> Any:
+def _mean_variance(call: Call) -> Result:
     return call.add("mean_variance_normalise", call.tensor(0), axes=tuple(call.get("axes", (0, 2, 3))))
 
 
 @rule("Dropout")
-def _dropout(call: Call) -> Any:
+def _dropout(call: Call) -> Result:
     x = call.tensor(0)
     training = call.version >= 12 and call.maybe(2) is not None and bool(call.known(2, "training_mode").reshape(-1)[0])
     if training and (call.maybe(1) is None or float(call.known(1, "ratio").reshape(-1)[0]) != 0):

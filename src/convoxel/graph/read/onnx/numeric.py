@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from convoxel.graph.ir.graph import Value
-from convoxel.graph.read.onnx.call import Call, Tensor, dtype_of, rank, rule
+from convoxel.graph.read.onnx.call import Call, Result, Tensor, dtype_of, rank, rule
 from convoxel.graph.read.onnx.file import working_dtype
 from convoxel.graph.read.reader import NeedsValue, NotNative
 
@@ -34,14 +34,14 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, tuple[str, Any]]]] = {
 
 
 @rule(*_FUNCTIONS)
-def _function(call: Call) -> Any:
+def _function(call: Call) -> Result:
     operator, names = _FUNCTIONS[call.operator]
     given = {ours: call.get(theirs, usual) for ours, (theirs, usual) in names.items()}
     return call.add(operator, call.tensor(0), **given)
 
 
 @rule("PRelu")
-def _prelu(call: Call) -> Any:
+def _prelu(call: Call) -> Result:
     x, slope = call.tensor(0), call.tensor(1)
     if call.version < 7 and rank(slope) == 1 and rank(x) > 2:  # one slope for each channel
         slope = call.add("reshape", slope, shape=(*slope.shape, *(1,) * (rank(x) - 2)))
@@ -49,7 +49,7 @@ def _prelu(call: Call) -> Any:
 
 
 @rule("Clip")
-def _clip(call: Call) -> Any:
+def _clip(call: Call) -> Result:
     x = call.tensor(0)
     if call.version >= 11:
         return call.add("clip", x, call.maybe(1), call.maybe(2))
@@ -63,7 +63,7 @@ _BINARY = {"Add": "add", "Sub": "subtract", "Mul": "multiply", "Div": "divide", 
 
 
 @rule(*_BINARY)
-def _binary(call: Call) -> Any:
+def _binary(call: Call) -> Result:
     a, b = call.tensor(0), call.tensor(1)
     if call.version < 7 and call.get("broadcast"):  # b's axes begin at ``axis`` of a
         axis = call.get("axis", rank(a) - rank(b))
@@ -72,7 +72,7 @@ def _binary(call: Call) -> Any:
 
 
 @rule("Sum", "Mean", "Max", "Min")
-def _many(call: Call) -> Any:
+def _many(call: Call) -> Result:
     operator = {"Sum": "add", "Mean": "add", "Max": "maximum", "Min": "minimum"}[call.operator]
     result = call.tensor(0)
     for index in range(1, len(call)):
@@ -83,7 +83,7 @@ def _many(call: Call) -> Any:
 
 
 @rule("Mod")
-def _modulo(call: Call) -> Any:
+def _modulo(call: Call) -> Result:
     return call.add("remainder" if call.get("fmod") else "modulo", call.tensor(0), call.tensor(1))
 
 
@@ -100,18 +100,18 @@ _COMPARISONS = {
 
 
 @rule(*_COMPARISONS)
-def _comparison(call: Call) -> Any:
+def _comparison(call: Call) -> Result:
     return call.add(f"{_COMPARISONS[call.operator]}", call.tensor(0), call.tensor(1), dtype="bool")
 
 
 @rule("Where")
-def _select(call: Call) -> Any:
+def _select(call: Call) -> Result:
     operands = [call.tensor(index) for index in range(3)]
     return call.add("select", *operands, dtype=dtype_of(operands[1]))
 
 
 @rule("If")
-def _if(call: Call) -> Any:
+def _if(call: Call) -> Result:
     condition = call.tensor(0)
     if isinstance(condition, Value):
         names = call.decisive(condition)
@@ -139,7 +139,7 @@ _REDUCTIONS = {
 
 
 @rule(*_REDUCTIONS)
-def _reduce(call: Call) -> Any:
+def _reduce(call: Call) -> Result:
     x, function = call.tensor(0), _REDUCTIONS[call.operator]
     given = call.get("axes")
     if call.maybe(1) is not None:
@@ -151,7 +151,7 @@ def _reduce(call: Call) -> Any:
     return call.add("reduce", x, function=function, axes=axes, keep=keep)
 
 
-def _elementwise(call: Call, function: str, x: Tensor) -> Any:
+def _elementwise(call: Call, function: str, x: Tensor) -> Tensor:
     """A reduction over no axis still applies what comes before and after its sum."""
     if function in ("l1", "l2"):
         return call.add("abs", x)
@@ -161,7 +161,7 @@ def _elementwise(call: Call, function: str, x: Tensor) -> Any:
 
 
 @rule("ArgMax", "ArgMin")
-def _arg_extreme(call: Call) -> Any:
+def _arg_extreme(call: Call) -> Result:
     x = call.tensor(0)
     return call.add(
         "arg_extreme",
@@ -175,7 +175,7 @@ def _arg_extreme(call: Call) -> Any:
 
 
 @rule("TopK")
-def _top(call: Call) -> Any:
+def _top(call: Call) -> Result:
     x = call.tensor(0)
     count = call.extents(1, "k")[0] if call.version >= 10 else call.get("k")
     axis, largest = call.axis(call.get("axis", -1), rank(x)), bool(call.get("largest", 1))
@@ -183,7 +183,7 @@ def _top(call: Call) -> Any:
 
 
 @rule("CumSum")
-def _accumulate(call: Call) -> Any:
+def _accumulate(call: Call) -> Result:
     x = call.tensor(0)
     axis = call.axis(call.extents(1, "axis")[0], rank(x))
     options: dict[str, Any] = {"exclusive": bool(call.get("exclusive", 0)), "reverse": bool(call.get("reverse", 0))}
@@ -191,7 +191,7 @@ def _accumulate(call: Call) -> Any:
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax")
-def _softmax(call: Call) -> Any:
+def _softmax(call: Call) -> Result:
     x = call.tensor(0)
     axis = call.axis(call.get("axis", -1 if call.version >= 13 else 1), max(rank(x), 1))
     axes = (axis,) if call.version >= 13 else tuple(range(axis, rank(x)))
@@ -204,12 +204,12 @@ def _softmax(call: Call) -> Any:
 
 
 @rule("MatMul")
-def _matmul(call: Call) -> Any:
+def _matmul(call: Call) -> Result:
     return call.add("matmul", call.tensor(0), call.tensor(1))
 
 
 @rule("Gemm")
-def _gemm(call: Call) -> Any:
+def _gemm(call: Call) -> Result:
     a, b, c = call.tensor(0), call.tensor(1), call.maybe(2)
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
     if not call.get("transB"):
@@ -225,7 +225,7 @@ def _gemm(call: Call) -> Any:
 
 
 @rule("Einsum")
-def _einsum(call: Call) -> Any:
+def _einsum(call: Call) -> Result:
     operands = [call.tensor(index) for index in range(len(call))]
     return call.add("einsum", *operands, equation=call.get("equation"))
 
@@ -234,7 +234,7 @@ def _einsum(call: Call) -> Any:
 
 
 @rule("QuantizeLinear")
-def _quantise(call: Call) -> Any:
+def _quantise(call: Call) -> Result:
     x, scale, zero = call.tensor(0), call.tensor(1), call.maybe(2)
     chosen = call.get("output_dtype", 0)
     dtype = dtype_of(zero) if zero is not None else working_dtype(chosen) if chosen else "uint8"
@@ -252,7 +252,7 @@ def _quantise(call: Call) -> Any:
 
 
 @rule("DequantizeLinear")
-def _dequantise(call: Call) -> Any:
+def _dequantise(call: Call) -> Result:
     x, scale, zero = call.tensor(0), call.tensor(1), call.maybe(2)
     chosen = call.get("output_dtype", 0)
     dtype = working_dtype(chosen) if chosen else dtype_of(scale)
@@ -262,12 +262,12 @@ def _dequantise(call: Call) -> Any:
 
 
 @rule("MatMulInteger")
-def _matmul_integer(call: Call) -> Any:
+def _matmul_integer(call: Call) -> Result:
     a, b = _without_zero(call, 0, 2, -1), _without_zero(call, 1, 3, -2)
     return call.add("matmul", a, b)
 
 
-def _without_zero(call: Call, index: int, zero: int, axis: int) -> Any:
+def _without_zero(call: Call, index: int, zero: int, axis: int) -> Tensor:
     """Return an operand as int32 minus its zero point; a vector of those runs along the other axis than ``axis``."""
     x, point = call.tensor(index), call.maybe(zero)
     wide = call.add("cast", x, dtype="int32", to="int32")
@@ -279,7 +279,7 @@ def _without_zero(call: Call, index: int, zero: int, axis: int) -> Any:
     return call.add("subtract", wide, shift)
 
 
-def dequantised(call: Call, index: int, scale: int, zero: int, axis: int) -> Any:
+def dequantised(call: Call, index: int, scale: int, zero: int, axis: int) -> Tensor:
     """Return a quantised operand as float32."""
     return call.add(
         "dequantise",
@@ -292,7 +292,7 @@ def dequantised(call: Call, index: int, scale: int, zero: int, axis: int) -> Any
     )
 
 
-def requantised(call: Call, x: Tensor, scale: int, zero: int) -> Any:
+def requantised(call: Call, x: Tensor, scale: int, zero: int) -> Tensor:
     """Return a float32 result as the type of its zero point."""
     point = call.tensor(zero)
     wide = call.add("cast", call.tensor(scale), dtype="float32", to="float32")
@@ -300,6 +300,6 @@ def requantised(call: Call, x: Tensor, scale: int, zero: int) -> Any:
 
 
 @rule("QLinearMatMul")
-def _quantised_matmul(call: Call) -> Any:
+def _quantised_matmul(call: Call) -> Result:
     product = call.add("matmul", dequantised(call, 0, 1, 2, -2), dequantised(call, 3, 4, 5, -1))
     return requantised(call, product, 6, 7)

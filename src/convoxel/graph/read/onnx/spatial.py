@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from convoxel.graph.ir.size import Size, larger
-from convoxel.graph.read.onnx.call import Call, Tensor, rank, rule
+from convoxel.graph.read.onnx.call import Call, Result, Tensor, rank, rule
 from convoxel.graph.read.onnx.numeric import dequantised, requantised
 from convoxel.graph.read.reader import NotNative
 
@@ -69,13 +69,13 @@ def _kernel(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None, results:
 
 
 @rule("Conv")
-def _convolution(call: Call) -> Any:
+def _convolution(call: Call) -> Result:
     x, weight, bias = call.tensor(0), call.tensor(1), call.maybe(2)
     return call.add("convolution", x, weight, bias, **_window(call, x, weight, bias))
 
 
 @rule("CausalConvWithState")
-def _causal_convolution(call: Call) -> Any:
+def _causal_convolution(call: Call) -> Result:
     """Each output sees the present and the past; what lies before the first is the state, or 0."""
     x, weight, bias, past = call.tensor(0), call.tensor(1), call.maybe(2), call.maybe(3)
     channels, behind = x.shape[1], weight.shape[2] - 1
@@ -93,12 +93,12 @@ def _causal_convolution(call: Call) -> Any:
 
 
 @rule("ConvInteger")
-def _integer_convolution(call: Call) -> Any:
+def _integer_convolution(call: Call) -> Result:
     x, weight = _shifted(call, 0, 2), _shifted(call, 1, 3)
     return call.add("convolution", x, weight, **_window(call, x, weight))
 
 
-def _shifted(call: Call, index: int, zero: int) -> Any:
+def _shifted(call: Call, index: int, zero: int) -> Tensor:
     """Return an operand as int32 minus its zero point, one for all or one per output channel."""
     wide, point = call.add("cast", call.tensor(index), dtype="int32", to="int32"), call.maybe(zero)
     if point is None:
@@ -110,7 +110,7 @@ def _shifted(call: Call, index: int, zero: int) -> Any:
 
 
 @rule("QLinearConv")
-def _quantised_convolution(call: Call) -> Any:
+def _quantised_convolution(call: Call) -> Result:
     x, weight = dequantised(call, 0, 1, 2, 1), dequantised(call, 3, 4, 5, 0)
     result = call.add("convolution", x, weight, **_window(call, x, weight))
     bias = call.maybe(8)
@@ -123,7 +123,7 @@ def _quantised_convolution(call: Call) -> Any:
 
 
 @rule("ConvTranspose")
-def _transposed_convolution(call: Call) -> Any:
+def _transposed_convolution(call: Call) -> Result:
     x, weight, bias = call.tensor(0), call.tensor(1), call.maybe(2)
     groups = call.get("group", 1)
     kernel: Any = _kernel(call, x, weight, bias, weight.shape[1] * groups)
@@ -163,7 +163,7 @@ def _transposed_padding(
 
 
 @rule("DeformConv")
-def _deformable(call: Call) -> Any:
+def _deformable(call: Call) -> Result:
     x, weight = call.tensor(0), call.tensor(1)
     if rank(x) != 4:
         raise NotNative(f"a deformable convolution of {rank(x) - 2} spatial axes")
@@ -173,7 +173,7 @@ def _deformable(call: Call) -> Any:
 
 
 @rule("Col2Im")
-def _columns_to_image(call: Call) -> Any:
+def _columns_to_image(call: Call) -> Result:
     shape, kernel = call.extents(1, "image_shape"), call.extents(2, "block_shape")
     dims = len(kernel)
     pads = call.get("pads") or (0,) * (2 * dims)
@@ -204,25 +204,25 @@ def _pool_window(call: Call, x: Tensor) -> dict[str, Any]:
 
 
 @rule("MaxPool")
-def _max_pool(call: Call) -> Any:
+def _max_pool(call: Call) -> Result:
     x, order = call.tensor(0), "column" if call.get("storage_order", 0) else "row"
     return call.results("max_pool", x, dtypes=(None, "int64"), **_pool_window(call, x), order=order)
 
 
 @rule("AveragePool")
-def _average_pool(call: Call) -> Any:
+def _average_pool(call: Call) -> Result:
     x = call.tensor(0)
     return call.add("average_pool", x, **_pool_window(call, x), count_padding=bool(call.get("count_include_pad", 0)))
 
 
 @rule("LpPool")
-def _lp_pool(call: Call) -> Any:
+def _lp_pool(call: Call) -> Result:
     x = call.tensor(0)
     return call.add("lp_pool", x, **_pool_window(call, x), p=call.get("p", 2))
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
-def _global_pool(call: Call) -> Any:
+def _global_pool(call: Call) -> Result:
     x = call.tensor(0)
     axes = tuple(range(2, rank(x)))
     if call.operator == "GlobalLpPool":
@@ -234,7 +234,7 @@ def _global_pool(call: Call) -> Any:
 
 
 @rule("MaxUnpool")
-def _max_unpool(call: Call) -> Any:
+def _max_unpool(call: Call) -> Result:
     x, index = call.tensor(0), call.tensor(1)
     kernel = tuple(call.get("kernel_shape"))
     stride = _axes(call, "strides", len(kernel))
@@ -253,7 +253,7 @@ def _max_unpool(call: Call) -> Any:
 
 
 @rule("RoiAlign")
-def _region_align(call: Call) -> Any:
+def _region_align(call: Call) -> Result:
     half = call.get("coordinate_transformation_mode", "half_pixel" if call.version >= 16 else "output_half_pixel")
     return call.add(
         "region_align",
@@ -270,7 +270,7 @@ def _region_align(call: Call) -> Any:
 
 
 @rule("Upsample")
-def _upsample(call: Call) -> Any:
+def _upsample(call: Call) -> Result:
     x = call.tensor(0)
     scales = call.get("scales") if call.version < 9 else [float(s) for s in call.known(1, "scales").reshape(-1)]
     if scales is None:
@@ -278,7 +278,7 @@ def _upsample(call: Call) -> Any:
     return _upsampled(call, x, scales)
 
 
-def _upsampled(call: Call, x: Tensor, scales: list[float]) -> Any:
+def _upsampled(call: Call, x: Tensor, scales: list[float]) -> Tensor:
     """Resize as operator sets before 11 do."""
     mode = "nearest" if call.get("mode", "nearest") == "nearest" else "linear"
     how = {"mode": mode, "coordinate": "asymmetric", "rounding": "floor"}
@@ -299,7 +299,7 @@ def _scaled(size: Any, factor: float) -> Any:
 
 
 @rule("Resize")
-def _resize(call: Call) -> Any:
+def _resize(call: Call) -> Result:
     x = call.tensor(0)
     if call.version < 11:
         scales = [float(s) for s in call.known(1, "scales").reshape(-1)]
@@ -337,7 +337,7 @@ def _asked_sizes(call: Call, old: list[Any]) -> tuple[list[Any], list[float | No
     return [math.floor(size * factor + 0.5) for size in old], [factor] * len(sizes)
 
 
-def _resampled(call: Call, x: Tensor, axes: list[int], sizes: list[Any], factors: Any, how: dict[str, Any]) -> Any:
+def _resampled(call: Call, x: Tensor, axes: list[int], sizes: list[Any], factors: Any, how: dict[str, Any]) -> Tensor:
     """Resize the axes whose length changes; the others have a size of 0."""
     changed = {
         axis: (size, factor)
@@ -366,7 +366,7 @@ _GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
 
 
 @rule("GridSample")
-def _grid_sample(call: Call) -> Any:
+def _grid_sample(call: Call) -> Result:
     mode = call.get("mode", "linear" if call.version >= 20 else "bilinear")
     return call.add(
         "grid_sample",
@@ -379,19 +379,19 @@ def _grid_sample(call: Call) -> Any:
 
 
 @rule("AffineGrid")
-def _affine_grid(call: Call) -> Any:
+def _affine_grid(call: Call) -> Result:
     size = call.extents(1, "size")
     return call.add("affine_grid", call.tensor(0), size=size, align_corners=bool(call.get("align_corners", 0)))
 
 
 @rule("DepthToSpace")
-def _depth_to_space(call: Call) -> Any:
+def _depth_to_space(call: Call) -> Result:
     outside = call.get("mode", "DCR") == "CRD"
     return call.add("depth_to_space", call.tensor(0), block=_block(call), channels_outside=outside)
 
 
 @rule("SpaceToDepth")
-def _space_to_depth(call: Call) -> Any:
+def _space_to_depth(call: Call) -> Result:
     outside = call.get("mode", "DCR") == "CRD"
     return call.add("space_to_depth", call.tensor(0), block=_block(call), channels_outside=outside)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from convoxel.graph.ir.size import Extents, Size, differ
 from convoxel.graph.operators.quantisation import limits
-from convoxel.graph.read.onnx.call import Call, Tensor, dtype_of, rank, rule
+from convoxel.graph.read.onnx.call import Call, Result, Tensor, dtype_of, rank, rule
 from convoxel.graph.read.onnx.file import working_dtype
 from convoxel.graph.read.reader import NotNative
 
@@ -21,7 +21,7 @@ _END = 2**31  # exporters write "to the end" as a large number
 
 
 @rule("Constant")
-def _constant(call: Call) -> Any:
+def _constant(call: Call) -> Result:
     for name, dtype in (("value_int", np.int64), ("value_float", np.float32)):
         if name in call.attributes:
             return np.array(call.attributes[name], dtype)
@@ -34,7 +34,7 @@ def _constant(call: Call) -> Any:
 
 
 @rule("ConstantOfShape")
-def _fill(call: Call) -> Any:
+def _fill(call: Call) -> Result:
     shape, value = call.extents(0, "shape"), call.get("value")
     if value is None:
         value = np.zeros(1, np.float32)
@@ -46,14 +46,14 @@ def _fill(call: Call) -> Any:
 
 
 @rule("Shape")
-def _shape(call: Call) -> Any:
+def _shape(call: Call) -> Result:
     shape = np.array(call.tensor(0).shape, object)
     begin, end = call.get("start", 0), call.get("end")
     return settled(shape[slice(begin, end)])
 
 
 @rule("Size")
-def _size(call: Call) -> Any:
+def _size(call: Call) -> Result:
     return settled(np.array(math.prod(call.tensor(0).shape), object))
 
 
@@ -65,7 +65,7 @@ def settled(values: Any) -> Any:
 
 
 @rule("Range")
-def _range(call: Call) -> Any:
+def _range(call: Call) -> Result:
     begin, end, step = (call.known(index, "a bound") for index in range(3))
     if object in (begin.dtype, end.dtype, step.dtype):
         raise NotNative("a range whose length is open")
@@ -77,12 +77,12 @@ def _range(call: Call) -> Any:
 
 
 @rule("Identity")
-def _identity(call: Call) -> Any:
+def _identity(call: Call) -> Result:
     return call.tensor(0)
 
 
 @rule("Cast", "CastLike")
-def _cast(call: Call) -> Any:
+def _cast(call: Call) -> Result:
     x = call.tensor(0)
     to = dtype_of(call.tensor(1)) if call.operator == "CastLike" else working_dtype(call.get("to"))
     if to == dtype_of(x):
@@ -101,13 +101,13 @@ def _cast(call: Call) -> Any:
 # ---- shapes ------------------------------------------------------------------------------------------------
 
 
-def reshaped(call: Call, x: Tensor, shape: Extents) -> Any:
+def reshaped(call: Call, x: Tensor, shape: Extents) -> Tensor:
     """Return x in another shape."""
     return x if shape == tuple(x.shape) else call.add("reshape", x, shape=shape)
 
 
 @rule("Reshape")
-def _reshape(call: Call) -> Any:
+def _reshape(call: Call) -> Result:
     x = call.tensor(0)
     wanted = list(call.extents(1, "shape")) if call.version >= 5 else list(call.get("shape"))
     if not call.get("allowzero", 0):
@@ -120,7 +120,7 @@ def _reshape(call: Call) -> Any:
 
 
 @rule("Flatten")
-def _flatten(call: Call) -> Any:
+def _flatten(call: Call) -> Result:
     x, axis = call.tensor(0), call.get("axis", 1)
     axis = axis + rank(x) if axis < 0 else axis
     return reshaped(call, x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
@@ -133,7 +133,7 @@ def _given_axes(call: Call) -> tuple[int, ...] | None:
 
 
 @rule("Squeeze")
-def _squeeze(call: Call) -> Any:
+def _squeeze(call: Call) -> Result:
     x, axes = call.tensor(0), _given_axes(call)
     given = [i for i, s in enumerate(x.shape) if s == 1] if axes is None else axes
     gone = {call.axis(axis, rank(x)) for axis in given}
@@ -142,7 +142,7 @@ def _squeeze(call: Call) -> Any:
 
 
 @rule("Unsqueeze")
-def _unsqueeze(call: Call) -> Any:
+def _unsqueeze(call: Call) -> Result:
     x, axes = call.tensor(0), _given_axes(call) or ()
     total = rank(x) + len(axes)
     ones, rest = {call.axis(axis, total) for axis in axes}, iter(x.shape)
@@ -150,19 +150,19 @@ def _unsqueeze(call: Call) -> Any:
 
 
 @rule("Transpose")
-def _transpose(call: Call) -> Any:
+def _transpose(call: Call) -> Result:
     x = call.tensor(0)
     axes = tuple(call.get("perm") or reversed(range(rank(x))))
     return x if axes == tuple(range(rank(x))) else call.add("transpose", x, axes=axes)
 
 
 @rule("Expand")
-def _expand(call: Call) -> Any:
+def _expand(call: Call) -> Result:
     return call.add("expand", call.tensor(0), shape=call.extents(1, "shape"))
 
 
 @rule("Tile")
-def _tile(call: Call) -> Any:
+def _tile(call: Call) -> Result:
     return call.add("tile", call.tensor(0), repeats=call.extents(1, "repeats"))
 
 
@@ -170,7 +170,7 @@ def _tile(call: Call) -> Any:
 
 
 @rule("Concat")
-def _concat(call: Call) -> Any:
+def _concat(call: Call) -> Result:
     parts = [call.tensor(index) for index in range(len(call))]
     axis = call.axis(call.get("axis", 1), rank(parts[0]))
     if len(parts) == 1:
@@ -178,7 +178,7 @@ def _concat(call: Call) -> Any:
     return call.add("concat", *parts, axis=axis)
 
 
-def narrowed(call: Call, x: Tensor, bounds: Mapping[int, tuple[Any, Any, int]]) -> Any:
+def narrowed(call: Call, x: Tensor, bounds: Mapping[int, tuple[Any, Any, int]]) -> Tensor:
     """Return the range start:stop:step of some axes."""
     full = [bounds.get(axis, (0, None, 1)) for axis in range(rank(x))]
     if all(bound == (0, None, 1) for bound in full):
@@ -188,7 +188,7 @@ def narrowed(call: Call, x: Tensor, bounds: Mapping[int, tuple[Any, Any, int]]) 
 
 
 @rule("Slice")
-def _slice(call: Call) -> Any:
+def _slice(call: Call) -> Result:
     x = call.tensor(0)
     if call.version < 10:
         starts, stops = tuple(call.get("starts")), tuple(call.get("ends"))
@@ -217,7 +217,7 @@ def _stop(stop: Any, step: int) -> Any:
 
 
 @rule("Split")
-def _split(call: Call) -> Any:
+def _split(call: Call) -> Result:
     x = call.tensor(0)
     axis = call.axis(call.get("axis", 0), rank(x))
     length = x.shape[axis]
@@ -241,19 +241,19 @@ def _split(call: Call) -> Any:
 
 
 @rule("Gather")
-def _gather(call: Call) -> Any:
+def _gather(call: Call) -> Result:
     x = call.tensor(0)
     return call.add("gather", x, call.tensor(1), axis=call.axis(call.get("axis", 0), rank(x)))
 
 
 @rule("GatherElements")
-def _take_along(call: Call) -> Any:
+def _take_along(call: Call) -> Result:
     x = call.tensor(0)
     return call.add("take_along", x, call.tensor(1), axis=call.axis(call.get("axis", 0), rank(x)))
 
 
 @rule("ScatterElements")
-def _scatter(call: Call) -> Any:
+def _scatter(call: Call) -> Result:
     x = call.tensor(0)
     if call.get("reduction", "none") != "none":
         raise NotNative("a scatter that adds up")
@@ -264,7 +264,7 @@ _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate",
 
 
 @rule("Pad")
-def _pad(call: Call) -> Any:
+def _pad(call: Call) -> Result:
     x, mode = call.tensor(0), call.get("mode", "constant")
     if mode not in _PAD_MODES:
         raise NotNative(f"padding mode {mode!r}")
@@ -283,7 +283,7 @@ def _pad(call: Call) -> Any:
 
 
 @rule("CenterCropPad")
-def _centre(call: Call) -> Any:
+def _centre(call: Call) -> Result:
     x = call.tensor(0)
     shape = call.extents(1, "shape")
     axes = [call.axis(axis, rank(x)) for axis in call.get("axes") or range(rank(x))]

@@ -8,7 +8,7 @@ that the row cannot say is ``NotNative``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from convoxel.graph.ir.shape_only import ShapeOnly
 from convoxel.graph.ir.size import Extent, Extents
 from convoxel.graph.read.reader import NotNative, Reader
 
-__all__ = ["RULES", "Call", "Recorded", "Results", "Rule", "array_of", "rule"]
+__all__ = ["RULES", "Call", "Recorded", "Result", "Results", "Rule", "array_of", "rule"]
 
 
 class Results(Protocol):
@@ -136,7 +136,7 @@ class Call:
         known = values and values[0] is not None and values[0].dtype == "float32"
         return "float32" if known else self.dtypes[0]
 
-    def add_all(self, operator: str, *inputs: str, **attributes: Any) -> Any:
+    def add_all(self, operator: str, *inputs: str, **attributes: Any) -> Value | list[Value]:
         """Add a node with all results of the call; one is returned by itself."""
         values = self.reader.add(operator, self.name, inputs, self.shapes, self.dtypes, **attributes)
         return values[0] if len(values) == 1 else list(values)
@@ -159,7 +159,7 @@ class Call:
         """Add the node that gives a value another shape."""
         return self.add("reshape", value.name, result=shape, dtype=value.dtype, shape=shape)
 
-    def around(self, key: str, shape: Extents, shapes: tuple[Extents, ...], function: Rule) -> Any:
+    def around(self, key: str, shape: Extents, shapes: tuple[Extents, ...], function: Rule) -> Result:
         """Return what ``function`` makes of the call with its argument ``key`` in another shape.
 
         Its results have the ``shapes`` that belong to that one, and get those of the call.
@@ -183,7 +183,10 @@ def array_of(tensor: torch.Tensor) -> NDArray[Any]:
     return array
 
 
-Rule = Callable[[Call], Any]
+Result = Value | torch.Tensor | Sequence[Value | torch.Tensor | None]
+"""What a rule returns: one result, or several; None for one that nothing reads, a tensor for one that is known."""
+
+Rule = Callable[[Call], Result]
 RULES: dict[str, Rule] = {}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from convoxel.arithmetic.window import resolve_padding
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.read.reader import NotNative
-from convoxel.graph.read.torch.call import Call, Rule, rule
+from convoxel.graph.read.torch.call import Call, Result, Rule, rule
 
 
 class _Unbatched(Exception):
@@ -23,7 +23,7 @@ def _layer(*targets: str) -> Callable[[Rule], Rule]:
     """Register a rule of batches for single images too: they become a batch of one, and its results single again."""
 
     def register(function: Rule) -> Rule:
-        def either(call: Call) -> Any:
+        def either(call: Call) -> Result:
             try:
                 return function(call)
             except _Unbatched as image:
@@ -139,7 +139,7 @@ def _elu(call: Call) -> Value:
     "convoxel.max_pool1d.default",
     *(f"aten.max_pool{n}d{indices}.default" for n in (1, 2, 3) for indices in ("", "_with_indices")),
 )
-def _max_pool(call: Call) -> Any:
+def _max_pool(call: Call) -> Result:
     dims = int(call.function.split("d")[0][-1])
     x = _spatial(call, "self", dims)
     kernel = _each(call["kernel_size"], dims)
@@ -185,14 +185,14 @@ def _adaptive_size(call: Call, dims: int) -> tuple[int, ...]:
 
 
 @_layer(*(f"aten.adaptive_max_pool{n}d.default" for n in (1, 2, 3)))
-def _adaptive_max_pool(call: Call) -> Any:
+def _adaptive_max_pool(call: Call) -> Result:
     dims = _dims(call)
     x = _spatial(call, "self", dims)
     return call.add_all("adaptive_max_pool", x.name, size=_adaptive_size(call, dims))
 
 
 @_layer("aten.fractional_max_pool2d.default", "aten.fractional_max_pool3d.default")
-def _fractional_max_pool(call: Call) -> Any:
+def _fractional_max_pool(call: Call) -> Result:
     dims = _dims(call)
     x = _spatial(call, "self", dims)
     how = {"kernel": _each(call["kernel_size"], dims), "size": _each(call["output_size"], dims)}
@@ -200,12 +200,12 @@ def _fractional_max_pool(call: Call) -> Any:
 
 
 @rule(*(f"aten.max_unpool{n}d.default" for n in (2, 3)))
-def _max_unpool(call: Call) -> Any:
+def _max_unpool(call: Call) -> Result:
     return call.add_all("max_unpool", call.any("self"), call.any("indices"), shape=call.shape, order="channel")
 
 
 @rule("aten.grid_sampler.default", "aten.grid_sampler_2d.default", "aten.grid_sampler_3d.default")
-def _grid_sample(call: Call) -> Any:
+def _grid_sample(call: Call) -> Result:
     return call.add_all(
         "grid_sample",
         call.any("input"),
@@ -217,23 +217,23 @@ def _grid_sample(call: Call) -> Any:
 
 
 @rule("aten.affine_grid_generator.default")
-def _affine_grid(call: Call) -> Any:
+def _affine_grid(call: Call) -> Result:
     size = tuple(call["size"])
     return call.add_all("affine_grid", call.any("theta"), size=size, align_corners=bool(call["align_corners"]))
 
 
 @rule("aten.pixel_shuffle.default")
-def _pixel_shuffle(call: Call) -> Any:
+def _pixel_shuffle(call: Call) -> Result:
     return call.add("depth_to_space", call.tensor("self").name, block=call["upscale_factor"], channels_outside=True)
 
 
 @rule("aten.pixel_unshuffle.default")
-def _pixel_unshuffle(call: Call) -> Any:
+def _pixel_unshuffle(call: Call) -> Result:
     return call.add("space_to_depth", call.tensor("self").name, block=call["downscale_factor"], channels_outside=True)
 
 
 @rule("aten.channel_shuffle.default", "aten.native_channel_shuffle.default")
-def _channel_shuffle(call: Call) -> Any:
+def _channel_shuffle(call: Call) -> Result:
     return call.add("shuffle", call.tensor("self").name, groups=call["groups"])
 
 

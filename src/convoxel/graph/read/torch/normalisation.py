@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Extents
 from convoxel.graph.read.reader import NotNative
-from convoxel.graph.read.torch.call import Call, rule
+from convoxel.graph.read.torch.call import Call, Result, rule
 
 
 def _weights(call: Call) -> tuple[str, str]:
@@ -28,7 +27,7 @@ def _batch_statistics(call: Call) -> bool:
 
 
 @rule("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
-def _batch_norm(call: Call) -> Any:
+def _batch_norm(call: Call) -> Result:
     result = _of_batch(call) if _batch_statistics(call) else _running_norm(call)
     return result if call.function == "batch_norm" else [result, None, None]
 
@@ -38,7 +37,7 @@ def _of_batch(call: Call) -> Value:
 
 
 @rule("aten.native_batch_norm.default", "aten._native_batch_norm_legit.no_stats")
-def _batch_norm_with_statistics(call: Call) -> Any:
+def _batch_norm_with_statistics(call: Call) -> Result:
     """The result, and the mean and 1 / √(variance + ε) of every channel if they are the batch's."""
     if not _batch_statistics(call):
         return [_running_norm(call), *(_empty(shape) for shape in call.shapes[1:])]
@@ -87,7 +86,7 @@ def _of_groups(call: Call, groups: int) -> Value:
 
 
 @rule("aten.native_group_norm.default")
-def _group_norm_with_statistics(call: Call) -> Any:
+def _group_norm_with_statistics(call: Call) -> Result:
     """The result, and the mean and 1 / √(variance + ε) of every group, (n, groups)."""
     x, groups = call.tensor("input"), call["group"]
     result = _of_groups(call, groups)
@@ -98,19 +97,19 @@ def _group_norm_with_statistics(call: Call) -> Any:
 
 
 @rule("aten.layer_norm.default")
-def _layer_norm(call: Call) -> Any:
+def _layer_norm(call: Call) -> Result:
     x, axis = _from_axis(call)
     return call.add("layer_norm", x.name, *_weights(call), axis=axis, epsilon=float(call["eps"]))
 
 
 @rule("aten.native_layer_norm.default")
-def _layer_norm_with_statistics(call: Call) -> Any:
+def _layer_norm_with_statistics(call: Call) -> Result:
     x, axis = _from_axis(call)
     return call.add_all("layer_norm", x.name, *_weights(call), axis=axis, epsilon=float(call["eps"]))
 
 
 @rule("aten.rms_norm.default")
-def _rms_norm(call: Call) -> Any:
+def _rms_norm(call: Call) -> Result:
     x, axis = _from_axis(call)
     usual = torch.finfo(torch.float32).eps
     epsilon = float(usual if call["eps"] is None else call["eps"])

@@ -11,7 +11,7 @@ import numpy as np
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size
 from convoxel.graph.read.reader import NotNative
-from convoxel.graph.read.torch.call import Call, rule
+from convoxel.graph.read.torch.call import Call, Result, rule
 from convoxel.graph.read.torch.parts import sum_of_parts
 
 # ---- activations -----------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def _clip(call: Call) -> Value:
 
 
 @rule("aten.glu.default")
-def _gated(call: Call) -> Any:
+def _gated(call: Call) -> Result:
     x = call["self"]
     if isinstance(x, Value) and len(x.shape) == 1:
         inner = dataclasses.replace(call, arguments={**call.arguments, "dim": -1})
@@ -130,7 +130,7 @@ def _gated(call: Call) -> Any:
 
 
 @rule("aten.rsqrt.default")
-def _inverse_root(call: Call) -> Any:
+def _inverse_root(call: Call) -> Result:
     return call.add("power", call.any("self"), call.reader.constant(np.array(-0.5, np.float32), f"{call.name}.power"))
 
 
@@ -144,7 +144,7 @@ def _power(call: Call) -> Value:
 
 
 @rule("aten.maximum.default", "aten.minimum.default", "aten.max.other", "aten.min.other")
-def _extreme(call: Call) -> Any:
+def _extreme(call: Call) -> Result:
     name = "maximum" if "max" in call.target else "minimum"
     return call.add(name, call.any("self"), call.any("other"))
 
@@ -172,7 +172,7 @@ _REDUCTIONS = {
 
 
 @rule(*_REDUCTIONS)
-def _reduce(call: Call) -> Any:
+def _reduce(call: Call) -> Result:
     x, function = call["self"], _REDUCTIONS[call.target]
     if not isinstance(x, Value):
         raise NotNative("self is a constant")
@@ -188,7 +188,7 @@ def _reduce(call: Call) -> Any:
 
 
 @rule("aten.linalg_vector_norm.default")
-def _vector_norm(call: Call) -> Any:
+def _vector_norm(call: Call) -> Result:
     """(Σ |x|^p)^(1/p), the largest |x| for p = ∞, the smallest for p = −∞, how many are not 0 for p = 0."""
     x, power = call["self"], float(call["ord"])
     if not isinstance(x, Value) or x.dtype != call.dtypes[0]:
@@ -209,7 +209,7 @@ def _vector_norm(call: Call) -> Any:
 
 
 @rule("aten.argmax.default", "aten.argmin.default")
-def _arg_extreme(call: Call) -> Any:
+def _arg_extreme(call: Call) -> Result:
     x = call["self"]
     if call["dim"] is None or not isinstance(x, Value):
         raise NotNative("a place in the whole tensor")
@@ -218,7 +218,7 @@ def _arg_extreme(call: Call) -> Any:
 
 
 @rule("aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default")
-def _softmax(call: Call) -> Any:
+def _softmax(call: Call) -> Result:
     x = call["self"]
     if not isinstance(x, Value) or x.dtype != call.dtypes[0]:
         raise NotNative("a softmax that changes the type")
@@ -230,7 +230,7 @@ def _softmax(call: Call) -> Any:
 
 
 @rule("aten.linear.default")
-def _linear(call: Call) -> Any:
+def _linear(call: Call) -> Result:
     x = call["input"]
     if not isinstance(x, Value) or call["weight"] is None:
         raise NotNative("weights that the network computes")
@@ -238,7 +238,7 @@ def _linear(call: Call) -> Any:
 
 
 @rule("aten.bilinear.default")
-def _bilinear(call: Call) -> Any:
+def _bilinear(call: Call) -> Result:
     """xᵀ W y for every matrix of the weights."""
     names = (call.any("input1"), call.any("weight"), call.any("input2"))
     product = call.add("einsum", *names, equation="...i,oij,...j->...o")
@@ -246,13 +246,13 @@ def _bilinear(call: Call) -> Any:
 
 
 @rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
-def _matmul(call: Call) -> Any:
+def _matmul(call: Call) -> Result:
     names = [call.any(key) for key in list(call.arguments)[:2]]
     return call.add("matmul", *names)
 
 
 @rule("aten.addmm.default")
-def _add_product(call: Call) -> Any:
+def _add_product(call: Call) -> Result:
     if call["beta"] != 1 or call["alpha"] != 1:
         raise NotNative("a weighted sum with a product")
     names = [call.any("mat1"), call.any("mat2")]
@@ -260,7 +260,7 @@ def _add_product(call: Call) -> Any:
 
 
 @rule("aten.einsum.default")
-def _einsum(call: Call) -> Any:
+def _einsum(call: Call) -> Result:
     operands = call["tensors"]
     if not all(isinstance(x, Value) for x in operands):
         raise NotNative("an operand that is a constant")
@@ -268,7 +268,7 @@ def _einsum(call: Call) -> Any:
 
 
 @rule("aten.scaled_dot_product_attention.default")
-def _attention(call: Call) -> Any:
+def _attention(call: Call) -> Result:
     """softmax(q kᵀ · scale) v over the last two axes (Vaswani et al. 2017)."""
     q, k, v = (call[key] for key in ("query", "key", "value"))
     plain = call["attn_mask"] is None and not call["is_causal"] and not call["dropout_p"] and not call["enable_gqa"]

@@ -11,7 +11,7 @@ import torch
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size
 from convoxel.graph.read.reader import NotNative
-from convoxel.graph.read.torch.call import Call, array_of, rule
+from convoxel.graph.read.torch.call import Call, Result, array_of, rule
 
 # ---- padding, slicing, joining ---------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ def _narrowed(call: Call, axis: int, start: Any, stop: Any, step: int) -> Value:
 
 
 @rule("aten.slice_scatter.default")
-def _write_slice(call: Call) -> Any:
+def _write_slice(call: Call) -> Result:
     """A copy of ``self`` with a range of one axis replaced: the parts around it and the new one, joined."""
     x, source, axis = call.tensor("self"), call.tensor("src"), call["dim"] % len(call.shape)
     length, start, stop = x.shape[axis], call["start"] or 0, call["end"]
@@ -79,7 +79,7 @@ def _write_slice(call: Call) -> Any:
 
 
 @rule("aten.select.int")
-def _select(call: Call) -> Any:
+def _select(call: Call) -> Result:
     x, index = call["self"], call["index"]
     if not isinstance(x, Value) or not isinstance(index, int):
         raise NotNative("an index that depends on the input's size")
@@ -87,7 +87,7 @@ def _select(call: Call) -> Any:
 
 
 @rule("aten.unbind.int")
-def _unbind(call: Call) -> Any:
+def _unbind(call: Call) -> Result:
     x = call["self"]
     if not isinstance(x, Value):
         raise NotNative("self is a constant")
@@ -96,7 +96,7 @@ def _unbind(call: Call) -> Any:
 
 
 @rule("aten.index.Tensor")
-def _index(call: Call) -> Any:
+def _index(call: Call) -> Result:
     given = [(axis, index) for axis, index in enumerate(call["indices"]) if index is not None]
     axis, index = given[0]
     if len(given) > 1 or isinstance(index, Value) or index.dtype not in (torch.int64, torch.int32) or index.ndim > 1:
@@ -134,7 +134,7 @@ def _concat(call: Call) -> Value:
     return call.add("concat", *parts, axis=call.arguments.get("dim", 0) % rank)
 
 
-def _reshape(call: Call) -> Any:
+def _reshape(call: Call) -> Result:
     x = call["self"]
     if not isinstance(x, Value):
         raise NotNative("self is a constant")
@@ -157,7 +157,7 @@ rule(
 
 
 @rule("aten.permute.default", "aten.transpose.int", "aten.t.default", "aten.movedim.int", "aten.movedim.intlist")
-def _transpose(call: Call) -> Any:
+def _transpose(call: Call) -> Result:
     x = call["self"]
     if not isinstance(x, Value):
         raise NotNative("self is a constant")
@@ -176,7 +176,7 @@ def _transpose(call: Call) -> Any:
 
 
 @rule("aten.expand.default", "aten.expand_as.default", "aten.repeat.default", "aten.tile.default")
-def _repeat(call: Call) -> Any:
+def _repeat(call: Call) -> Result:
     x = call["self"]
     if not isinstance(x, Value):
         raise NotNative("self is a constant")
@@ -192,7 +192,7 @@ def _repeat(call: Call) -> Any:
 
 
 @rule("aten.stack.default")
-def _stack(call: Call) -> Any:
+def _stack(call: Call) -> Result:
     parts, axis = call["tensors"], call.arguments.get("dim", 0) % len(call.shape)
     if not all(isinstance(part, Value) for part in parts):
         raise NotNative("a part that is a constant")
@@ -202,7 +202,7 @@ def _stack(call: Call) -> Any:
 
 
 @rule("aten.flip.default")
-def _flip(call: Call) -> Any:
+def _flip(call: Call) -> Result:
     x = call["self"]
     rank = len(x.shape)
     turned = {axis % rank for axis in call["dims"]}
@@ -212,13 +212,13 @@ def _flip(call: Call) -> Any:
 
 
 @rule("aten.embedding.default")
-def _embedding(call: Call) -> Any:
+def _embedding(call: Call) -> Result:
     """The row of the weights that each index names."""
     return call.add("gather", call.any("weight"), call.any("indices"), axis=0)
 
 
 @rule("aten.zeros.default", "aten.ones.default", "aten.full.default")
-def _filled(call: Call) -> Any:
+def _filled(call: Call) -> Result:
     """One number everywhere, in a shape that follows the input's."""
     number = call.arguments.get("fill_value", 1 if call.function == "ones" else 0)
     if isinstance(number, Size):
@@ -228,7 +228,7 @@ def _filled(call: Call) -> Any:
 
 
 @rule("aten.cumsum.default")
-def _running_sum(call: Call) -> Any:
+def _running_sum(call: Call) -> Result:
     x = call["self"]
     if not isinstance(x, Value) or not x.shape:
         raise NotNative("self is a constant, or a number")
@@ -236,14 +236,14 @@ def _running_sum(call: Call) -> Any:
 
 
 @rule("aten.bitwise_not.default", "aten.logical_not.default")
-def _not(call: Call) -> Any:
+def _not(call: Call) -> Result:
     if getattr(call["self"], "dtype", "") != "bool":
         raise NotNative("bits of whole numbers")
     return call.add("not", call.any("self"))
 
 
 @rule("aten.index_select.default")
-def _index_select(call: Call) -> Any:
+def _index_select(call: Call) -> Result:
     return call.add("gather", call.any("self"), call.constant("index"), axis=call["dim"] % len(call.shape))
 
 
@@ -279,7 +279,7 @@ def _cast(call: Call, name: str, term: Value) -> str:
     return name if term.dtype == to else call.add("cast", name, result=term.shape, to=to).name
 
 
-def _weighted(call: Call, term: Any, weight: Any) -> Any:
+def _weighted(call: Call, term: Any, weight: Any) -> Result:
     if not isinstance(weight, int | float):
         raise NotNative("a weight that is a size")
     if weight == 1:
@@ -331,7 +331,7 @@ def _divide(call: Call) -> Value:
     "aten.detach_.default",
     "aten.lift_fresh_copy.default",
 )
-def _identity(call: Call) -> Any:
+def _identity(call: Call) -> Result:
     return next(iter(call.arguments.values()))
 
 
@@ -339,14 +339,14 @@ _DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropo
 
 
 @rule(*(f"aten.{name}{write}.default" for name in _DROPOUTS for write in ("", "_")))
-def _dropout(call: Call) -> Any:
+def _dropout(call: Call) -> Result:
     if call["train"]:
         raise NotNative("dropout while training")
     return call["input"] if "input" in call.arguments else call["self"]
 
 
 @rule("aten.to.dtype", "aten.to.device", "aten._to_copy.default", "aten.type_as.default", "aten.to.dtype_layout")
-def _to(call: Call) -> Any:
+def _to(call: Call) -> Result:
     x = call.arguments["self"]
     if isinstance(x, Value) and x.dtype == call.dtypes[0]:
         return x
