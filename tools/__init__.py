@@ -1,1 +1,1 @@
-"""Programs for developers, run from the root as ``python -m tools.NAME``; some also give tests their samples."""
+"""Programs for developers, run from the root as ``python -m tools.NAME``; tests import samples from some of them."""

@@ -1,9 +1,10 @@
-"""Drawn networks in 1-D, 2-D and 3-D, run by PyTorch and known to ``convoxel.arithmetic``: one graph an axis.
+"""Random networks in 1-D, 2-D and 3-D, run by PyTorch and described to ``convoxel.arithmetic``, one graph an axis.
 
 ``python -m tools.axes --networks 400 --layers 20000`` compares more of them than the suite does: receptive fields
 with the support of the gradient, tiles with the whole, sizes with PyTorch's.
 
-Weights and inputs are positive, so nothing cancels in a gradient; all pooling is by the mean, which sees its window.
+Weights and inputs are positive, so nothing cancels in a gradient; all pooling takes means, which depend on every
+element.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True)
 class Net:
-    """A network of one channel: the same nodes on every axis, with numbers of their own."""
+    """A network of one channel: the same nodes on every axis, with different numbers."""
 
     axes: tuple[Graph, ...]
 
@@ -63,7 +64,7 @@ class Net:
 
 
 def compute(layers: list[Any], inputs: list[Tensor], generator: torch.Generator) -> Tensor:
-    """Return what PyTorch makes of ``inputs`` with one kind of layer, whose numbers differ by axis."""
+    """Return PyTorch's output of one kind of layer, whose numbers differ by axis, for ``inputs``."""
     x, dims, first = inputs[0], len(layers), layers[0]
 
     def each(name: str) -> tuple[Any, ...]:
@@ -106,7 +107,7 @@ def compute(layers: list[Any], inputs: list[Tensor], generator: torch.Generator)
 
 
 def pad(x: Tensor, pairs: list[tuple[int, int]], mode: str = "zeros") -> Tensor:
-    """Return ``x`` with rows added before and after along each axis; negative numbers crop."""
+    """Return ``x`` with positions added before and after along each axis; negative numbers crop."""
     flat = [number for pair in reversed(pairs) for number in pair]
     return functional.pad(x, flat, {"zeros": "constant"}.get(mode, mode))
 
@@ -199,7 +200,7 @@ def fitting(net: Net) -> tuple[int, ...]:
 
 
 def check_field(net: Net) -> int:
-    """Compare fields with the support of the gradient, at outputs that see no border; return how many."""
+    """Compare fields with the support of the gradient, at outputs that see no border; return their number."""
     sizes = fitting(net)
     along = list(zip(net.axes, sizes, strict=True))
     fields = [graph.field(i) for graph, i in along]
@@ -248,7 +249,7 @@ def check_tiles(net: Net) -> int:
 
 
 def tiles(graph: Graph, size: int) -> bool:
-    """Whether ``graph`` can be computed in tiles of ``size``."""
+    """Return True if ``graph`` can be computed in tiles of ``size``."""
     try:
         solve_tile(graph, size)
     except ShapeError:
@@ -327,9 +328,9 @@ def _torch_size(kind: str, x: Tensor, layers: list[Any]) -> torch.Size:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Compare drawn networks and layers with PyTorch.")
-    parser.add_argument("--networks", type=int, default=400)
-    parser.add_argument("--layers", type=int, default=20_000)
+    parser = argparse.ArgumentParser(description="Compare random networks and layers with PyTorch.")
+    parser.add_argument("--networks", type=int, default=400, help="number of networks (default 400)")
+    parser.add_argument("--layers", type=int, default=20_000, help="number of layers (default 20000)")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", "Using padding='same' with even kernel")
     counts: Counter[str] = Counter()

@@ -30,7 +30,7 @@ MATRIX_UNIT = {row["name"] for row in _core.instruction_sets() if row["matrix_un
 
 
 def algorithms_of(isa: str) -> list[str]:
-    """The algorithms that an instruction set can run."""
+    """Return the algorithms that an instruction set can run."""
     return [row["name"] for row in algorithms() if isa in MATRIX_UNIT or not row["matrix_unit"]]
 
 
@@ -60,7 +60,7 @@ class Problem:
 
 
 def parse(line: str) -> Problem:
-    """A line such as ``2d n1 g1 ic3 oc8 i5,5 o5,5 k3,3 s1,1 pl1,1 pr1,1 d1,1 # where it is from``."""
+    """Parse a line such as ``2d n1 g1 ic3 oc8 i5,5 o5,5 k3,3 s1,1 pl1,1 pr1,1 d1,1 # where it is from``."""
     fields = dict(re.findall(r"\b([a-z]+)(-?\d[-\d,]*)", line.split("#")[0].split(" ", 1)[1]))
     axes = {name: tuple(int(v) for v in value.split(",")) for name, value in fields.items()}
     return Problem(
@@ -113,7 +113,7 @@ def solve(
     isa: str,
     threads: int | None = None,
 ) -> np.ndarray | None:
-    """What the engine computes, or None if the algorithm says that it does not support the problem."""
+    """Return the engine's result, or None if the algorithm does not support the problem."""
     shared = {"groups": problem.groups, "algorithm": algorithm, "isa": isa, "threads": threads}
     stride, dilation, pads = problem.stride, problem.dilation, problem.pads
     try:
@@ -127,7 +127,7 @@ def solve(
 
 
 def check_exact(result: np.ndarray, truth: np.ndarray) -> None:
-    """Raises AssertionError unless every element is equal; NaN equals nothing."""
+    """Raise AssertionError unless all elements are equal; NaN equals nothing."""
     assert result.shape == truth.shape, f"shape {result.shape}, expected {truth.shape}"
     wrong = ~(result == truth)
     if wrong.any():
@@ -139,7 +139,7 @@ def check_exact(result: np.ndarray, truth: np.ndarray) -> None:
 
 
 def check_close(result: np.ndarray, truth: np.ndarray) -> None:
-    """Raises AssertionError unless the relative L2 error is at most L2_BOUND; NaN and infinity never pass."""
+    """Raise AssertionError unless the relative L2 error is at most L2_BOUND; NaN and infinity never pass."""
     assert result.shape == truth.shape, f"shape {result.shape}, expected {truth.shape}"
     assert np.isfinite(result).all(), "an element is not finite"
     size = float(np.sqrt((truth**2).sum()))
@@ -148,7 +148,7 @@ def check_close(result: np.ndarray, truth: np.ndarray) -> None:
 
 
 def check_problem(problem: Problem, isas: list[str]) -> Iterator[tuple[str, str]]:
-    """Runs every algorithm on every instruction set; yields what was run and found right."""
+    """Run every algorithm on every instruction set; yield each pair that was run and found right."""
     x, w, bias = arguments(problem)
     truth = expected(problem, x, w, bias)
     if problem.out is not None:
@@ -166,9 +166,11 @@ def check_problem(problem: Problem, isas: list[str]) -> Iterator[tuple[str, str]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Solve convolution problems with every algorithm that supports each.")
+    parser = argparse.ArgumentParser(description="Solve convolution problems with every algorithm that supports them.")
     parser.add_argument("file", type=Path, nargs="?", default=SHARED_PROBLEMS)
-    parser.add_argument("--sample", type=int, help="only this many, drawn at random with a fixed seed")
+    parser.add_argument(
+        "--sample", type=int, help="number of problems, chosen at random with a fixed seed (default: all)"
+    )
     parser.add_argument("--isa", nargs="+", default=[instruction_set()], choices=[*INSTRUCTION_SETS, "all"])
     options = parser.parse_args()
     if not options.file.exists():

@@ -1,13 +1,13 @@
-"""The zoo against torchvision: the same state-dict names and shapes, and the same numbers out.
+"""Comparison of the zoo with torchvision: state-dict names and shapes, and outputs.
 
 Run by hand and by ``make conformance``::
 
     .venv/bin/python -m tools.identity            compare with torchvision, if it is installed, and with the record
-    .venv/bin/python -m tools.identity --record   compare, and write tools/identity.json anew
+    .venv/bin/python -m tools.identity --record   compare, and rewrite tools/identity.json
 
 The record holds, for every network, a digest of the names and shapes in its state dict and a fingerprint: some
-logits for weights and an input that depend on nothing but names and shapes (see ``fill``). So the suite checks the
-networks without torchvision, which is needed by this command only: ``pip install --no-deps torchvision``.
+logits for weights and an input that depend on names and shapes only (see ``fill``). So the suite checks the networks
+without torchvision, which only this command needs: ``pip install --no-deps torchvision``.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ TOLERANCE = 1e-3
 
 
 def build(name: str) -> nn.Module:
-    """Our network in eval mode, with auxiliary heads where torchvision's checkpoints hold them; not started."""
+    """Return our network in eval mode, with auxiliary heads where torchvision's checkpoints have them."""
     with torch.device("meta"):
         model = models.build(name, **({"auxiliary": True} if "auxiliary" in models.entry(name).options else {}))
     return model.to_empty(device="cpu").eval()
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the lines ``name shape``, sorted."""
+    """Return the SHA-256 of the lines ``name shape``, sorted."""
     lines = sorted(f"{name} {tuple(tensor.shape)}\n" for name, tensor in state.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def uniform(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Numbers in [−1, 1): the upper 24 bits of a Philox generator keyed by the CRC-32 of ``name``."""
+    """Return numbers in [−1, 1): the upper 24 bits of a Philox generator keyed by the CRC-32 of ``name``."""
     raw = np.random.Philox(key=zlib.crc32(name.encode())).random_raw(int(np.prod(shape)))
     return torch.from_numpy((raw >> np.uint64(40)).astype(np.float32) / 2**23 - 1).reshape(shape)
 
 
 def fill(model: nn.Module) -> nn.Module:
-    """Give every tensor numbers that depend on its name and shape alone.
+    """Fill every tensor with numbers that depend only on its name and shape.
 
     Kernels and matrices have the variance 2 / inputs; scales and variances lie in 0.5 … 1.5, shifts and means in
     −0.1 … 0.1.
@@ -91,18 +91,18 @@ def logits(model: nn.Module, name: str) -> Tensor:
 
 
 def fingerprint(values: Tensor) -> list[float]:
-    """The first logits and the root of the mean square of all."""
+    """Return the first logits and the root of the mean square of all."""
     return [float(f"{value:.6g}") for value in (*values[:LOGITS], values.square().mean().sqrt())]
 
 
 def misfit(found: list[float], recorded: list[float]) -> float:
-    """The largest difference in units of the root mean square; infinite if anything is not finite."""
+    """Return the largest difference in units of the root mean square; infinity if anything is not finite."""
     worst = float(np.abs(np.array(found) - recorded).max() / recorded[-1])
     return worst if np.isfinite(worst) else float("inf")
 
 
 def torchvision() -> Any:
-    """torchvision's models, or None. Operators that its import asks for and lacks are declared, not computed."""
+    """Return torchvision's models, or None; operators that its import requires and lacks are declared, not computed."""
     for _ in range(2):
         try:
             with warnings.catch_warnings():
@@ -117,7 +117,7 @@ def torchvision() -> Any:
 
 
 def compare(name: str, theirs: Any) -> float:
-    """Load both ways with ``strict=True`` and return the largest relative difference of the outputs."""
+    """Load weights in both directions with ``strict=True``; return the largest relative difference of the outputs."""
     ours = fill(build(name))
     options = {"transform_input": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
     other = getattr(theirs, name)(weights=None, **options, **({"aux_logits": True} if options else {})).eval()
@@ -131,8 +131,8 @@ def compare(name: str, theirs: Any) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", help="only these networks")
-    parser.add_argument("--record", action="store_true", help="write tools/identity.json")
+    parser.add_argument("names", nargs="*", help="names of networks (default: all)")
+    parser.add_argument("--record", action="store_true", help="rewrite tools/identity.json")
     options = parser.parse_args()
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     theirs = torchvision()

@@ -1,7 +1,8 @@
-"""The lecture that Convoxel implements, row by row: what computes each row and which tests accept it.
+"""The lecture that Convoxel implements, row by row, with the functions and the tests of each row.
 
 ``python -m tools.lecture`` writes ``docs/lecture.md`` from the table below and from the names of tests: a test called
-``test_A3_…`` belongs to row A3. ``test_lecture_table.py`` checks that the file is up to date and that all of it exists.
+``test_A3_…`` belongs to row A3. ``test_lecture_table.py`` checks that the file is up to date and its
+entries exist.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ SECTIONS = {
 class Row(NamedTuple):
     """A row of the lecture.
 
-    ``what`` are names in ``convoxel`` (``nn.functional.convolve``) and commands (``convoxel draw conv``); ``tests`` are
-    those whose names do not begin with the row. ``missing`` says what is not there yet.
+    ``what`` holds names in ``convoxel`` (``nn.functional.convolve``) and commands (``convoxel draw conv``); ``tests``
+    holds tests whose names do not begin with the row; ``missing`` names parts that do not exist yet.
     """
 
     id: str
@@ -117,7 +118,7 @@ ROWS = (
 
 
 def find_tests() -> dict[str, list[str]]:
-    """Return row → its tests, as ``file::name``, by their names and by the table; what is nowhere has the file "?"."""
+    """Return row → its tests, as ``file::name``, by their names and by the table; the file of unknown tests is "?"."""
     found: dict[str, list[str]] = {row.id: [] for row in ROWS}
     files: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):

@@ -1,10 +1,10 @@
-"""PyTorch's own samples of modules and operators, through ``torch.export`` and the engine.
+"""PyTorch's own samples of modules and operators, exported and run by the engine.
 
 ``python -m tools.module_info [WORD…]`` runs the inputs of PyTorch's tests of its modules (ModuleInfo: all but losses,
 recurrent networks and attention), ``--operators`` those of its convolutions, poolings and normalisations (OpInfo),
-with weights as constants of the network. ``--every N`` takes one in N. It prints a table by module: how many are right,
-right with a part that ran in PyTorch (named), refused (with the reason), or invalid (PyTorch itself refuses); it fails
-if one is wrong. PyTorch's samples need the package expecttest.
+with weights as constants of the network. ``--every N`` takes one in N. It prints a table by module of the samples that
+are right, right with a part that ran in PyTorch (named), refused (with the reason), or invalid (PyTorch itself
+refuses); it fails if one is wrong. PyTorch's samples need the package expecttest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DEVICE = {"device": "cpu", "dtype": torch.float32, "requires_grad": False}
 
 
 class Sample(NamedTuple):
-    """One module with what it is called with."""
+    """One module with the arguments of its call."""
 
     group: str
     module: torch.nn.Module
@@ -93,7 +93,7 @@ def operators(wanted: Callable[[str], bool]) -> Iterator[Sample]:
 
 
 def judge(sample: Sample) -> tuple[str, str]:
-    """How one sample goes: one of ``KINDS``, and what is to be said of it."""
+    """Return the outcome of one sample: one of ``KINDS``, and its description."""
     from convoxel.errors import ConvoxelError
     from convoxel.graph.compile import compile
 
@@ -121,7 +121,7 @@ def judge(sample: Sample) -> tuple[str, str]:
 
 
 def as_good(sample: Sample, results: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
-    """Whether the results are as near to those in float64 as PyTorch's, which may have lost digits by cancellation."""
+    """Return True if the results are as near to float64's as PyTorch's, which may have lost digits by cancellation."""
     try:
         with torch.no_grad():
             exact = _results(copy.deepcopy(sample.module).double()(*(x.double() for x in sample.inputs)))
@@ -141,7 +141,7 @@ def _results(result: Any) -> list[torch.Tensor]:
 
 
 def differs(result: torch.Tensor, expected: torch.Tensor, random: bool = False) -> str:
-    """How a result differs from PyTorch's, "" if it does not; of random numbers only type and shape count."""
+    """Return the difference of a result from PyTorch's, or ""; of random numbers only type and shape count."""
     if result.dtype != expected.dtype or result.shape != expected.shape:
         return f"{result.dtype} {tuple(result.shape)} instead of {expected.dtype} {tuple(expected.shape)}"
     if random:
@@ -158,9 +158,9 @@ def differs(result: torch.Tensor, expected: torch.Tensor, random: bool = False) 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("words", nargs="*", help="parts of names")
-    parser.add_argument("--operators", action="store_true")
-    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("words", nargs="*", help="parts of module names (default: all modules)")
+    parser.add_argument("--operators", action="store_true", help="samples of operators instead of modules")
+    parser.add_argument("--every", type=int, default=1, help="run one sample in this many (default 1)")
     options = parser.parse_args()
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     reasons: Counter[tuple[str, str, str]] = Counter()

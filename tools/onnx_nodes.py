@@ -1,11 +1,11 @@
-"""ONNX's own node tests, through the whole way: read, rewritten, planned, run.
+"""ONNX's own node tests through the whole pipeline: read, rewritten, planned, run.
 
 Imported by ``tests/graph/test_onnx.py``, which runs a sample. As a program (``python -m tools.onnx_nodes [WORD]``) it
-runs all cases of the scope and prints what passed, what was wrong, and what was refused with the reason. ``--fixed``
+runs all cases of the scope and prints those that passed, were wrong, or were refused, with the reason. ``--fixed``
 makes weights and other operands constants of the model, as exporters do, so that the native steps are used.
 ``--models`` runs the models of the package instead: the small ones that PyTorch exported and the nine real networks,
-whose weights are constants. ``onnx_nodes.txt`` lists what may be refused, with the reason; it fails if anything
-is wrong, if something else is refused, or if what is listed is right.
+whose weights are constants. ``onnx_nodes.txt`` lists the cases that may be refused, with the reason; the program fails
+if anything is wrong, if another case is refused, or if a listed case is right.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ def cases() -> dict[str, Any]:
 
 
 def scope() -> list[str]:
-    """The names of the cases that a CNN's operators are tested by."""
+    """Return the names of the cases that test the operators of CNNs."""
     groups = json.loads(SCOPE.read_text())
     return [name for group in groups.values() for names in group.values() for name in names]
 
 
 def exclusions() -> dict[str, str]:
-    """The cases that may be refused, with the reason."""
+    """Return the cases that may be refused, with the reason."""
     lines = [line for line in EXCLUSIONS.read_text().splitlines() if line and not line.startswith("#")]
     return dict(map(str.strip, line.split(":", 1)) for line in lines)  # type: ignore[arg-type, misc]
 
 
 def judged(name: str, kind: str, detail: str, excluded: dict[str, str]) -> tuple[str, str]:
-    """What a case counts as, and what is to be said of it."""
+    """Return the outcome of a case and its description."""
     if name in excluded and kind == "refused":
         return "excluded", excluded[name]
     if name in excluded and kind == "right":
@@ -55,7 +55,7 @@ def judged(name: str, kind: str, detail: str, excluded: dict[str, str]) -> tuple
 
 
 def fixed(model: Any, inputs: Sequence[Any]) -> tuple[Any, list[Any]]:
-    """The model with all inputs but the first made initialisers, and the inputs that remain."""
+    """Return the model with all inputs but the first as initialisers, and the inputs that remain."""
     import onnx
 
     changed = onnx.ModelProto()
@@ -67,7 +67,7 @@ def fixed(model: Any, inputs: Sequence[Any]) -> tuple[Any, list[Any]]:
 
 
 def run(case: Any, constant: bool = False) -> str:
-    """ "" if the case is right, else what is wrong; raises what refuses it."""
+    """Return "" if the case is right, else the difference; raise the exception of a refusal."""
     from convoxel.graph.load import from_onnx
 
     for given, wanted_results in case.data_sets:
@@ -84,14 +84,14 @@ def run(case: Any, constant: bool = False) -> str:
 
 
 def _array(x: Any) -> Any:
-    """Types that NumPy lacks come as ONNX's own tensors."""
+    """Return a tensor as an array; types that NumPy lacks come as ONNX's own tensors."""
     import onnx
 
     return onnx.numpy_helper.to_array(x) if isinstance(x, onnx.TensorProto) else x
 
 
 def differs(result: Any, wanted: Any, rtol: float, atol: float) -> str:
-    """How a result differs in type, shape or value from what was wanted, "" if it does not."""
+    """Return the difference of a result in type, shape or value from the expected one, or ""."""
     if result.dtype != wanted.dtype or result.shape != wanted.shape:
         return f"{result.dtype}{list(result.shape)} instead of {wanted.dtype}{list(wanted.shape)}"
     if wanted.dtype.kind in "biu":
@@ -156,7 +156,7 @@ def _stored_case(case: Any) -> str:
 
 
 def _real(case: Any) -> str:
-    """A network whose weights are all one number; ONNX's runner gives it numbers that rise from 0 to 1."""
+    """Return a network whose weights are all one number; ONNX's runner gives it inputs that rise from 0 to 1."""
     import onnx
 
     from convoxel.graph.load import load

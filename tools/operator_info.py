@@ -1,7 +1,7 @@
 """PyTorch's own samples of its operators (OpInfo) through the functions of ``convoxel.nn.functional``.
 
 ``python -m tools.operator_info`` runs all of them, ``--fast`` the first few of each operator, as
-``tests/nn/test_operators.py`` does. A sample that our function does not take is skipped with its reason, and counted.
+``tests/nn/test_operators.py`` does. A sample that our function does not accept is skipped and counted with its reason.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ FEW = 6  # samples of each operator in the suite
 
 
 class Skip(Exception):
-    """Our function does not take this sample, for a reason that is meant."""
+    """Our function does not accept this sample, for an intended reason."""
 
 
 class Tally(NamedTuple):
-    """What became of an operator's samples: how many passed, and how many were skipped for which reason."""
+    """The outcome of an operator's samples: the number that passed, and the numbers skipped for each reason."""
 
     passed: int
     skipped: Counter[str]
@@ -52,7 +52,7 @@ def conv_transpose(x: Tensor, w: Tensor, bias: Any = None, stride: Any = 1, padd
 
 
 def each(value: Any) -> Any:
-    """A tuple of one number stands for the number."""
+    """Return the number that a tuple of one number stands for."""
     return value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
 
 
@@ -144,7 +144,7 @@ OPERATORS: dict[str, Call] = {
 
 
 def infos(name: str) -> list[Any]:
-    """PyTorch's entries of an operator: its variants."""
+    """Return PyTorch's entries of an operator: its variants."""
     from torch.testing._internal.common_methods_invocations import op_db
 
     return [info for info in op_db if info.name == f"nn.functional.{name}"]
@@ -159,10 +159,10 @@ def samples(info: Any, few: int | None) -> Iterator[Any]:
 
 
 def compare(info: Any, ours: Call, sample: Any) -> None:
-    """Values and first gradients of one sample.
+    """Compare values and first gradients of one sample.
 
     Raises:
-        Skip: our function does not take it. AssertionError: they differ.
+        Skip: our function does not accept it. AssertionError: they differ.
     """
     expected = info.op(sample.input, *sample.args, **sample.kwargs)
     found = ours(sample.input, *sample.args, **sample.kwargs)

@@ -1,15 +1,15 @@
-"""Networks that nobody here wrote: timm's, MONAI's and segmentation-models-pytorch's, compiled and compared.
+"""Networks of other packages, timm, MONAI and segmentation-models-pytorch, compiled and compared.
 
 Run by hand, with the packages installed::
 
-    .venv/bin/python -m tools.packages                      everything, on small inputs: is it right?
-    .venv/bin/python -m tools.packages 'monai/*' '*resnet*'  some of it
-    .venv/bin/python -m tools.packages --speed --sample     on inputs of the usual sizes: how fast beside other engines?
-    .venv/bin/python -m tools.packages --json FILE          add the figures to FILE, which may hold those of other runs
+    .venv/bin/python -m tools.packages                      everything, on small inputs: correctness
+    .venv/bin/python -m tools.packages 'monai/*' '*resnet*'  a part of it
+    .venv/bin/python -m tools.packages --speed --sample     on inputs of the usual sizes: speed beside other engines
+    .venv/bin/python -m tools.packages --json FILE          add the figures to FILE, which may have those of other runs
 
-Weights are random and such that every layer matters: scales around 1, statistics as a training step leaves them.
+Weights are random and let every layer matter: scales around 1, statistics as after a training step.
 A network is wrong if its error, at the example's size or at another, is outside the tolerance of
-``convoxel.graph.verification``; refusing another size is not. Packages that are not installed are left out.
+``verify``; a refusal of another size is not an error. Packages that are not installed are left out.
 
 Speed is measured as by ``convoxel bench networks``: every engine in a process of its own, in turn. A network that
 some engine cannot run is compared with the others. Figures are written after every network, and a network whose speed
@@ -168,7 +168,7 @@ REAL = {1: 4096, 2: 224, 3: 64}
 
 @dataclass(frozen=True)
 class Case:
-    """A network by name, how to build it, its input channels, and the smallest size of an axis."""
+    """A network: its name, the function that builds it, its input channels, and the smallest size of an axis."""
 
     name: str
     make: Make
@@ -177,12 +177,12 @@ class Case:
     least: int = 1
 
     def shape(self, size: int, batch: int = 1) -> tuple[int, ...]:
-        """The shape of an input whose axes have ``size`` or, where that is too little, the least that fits."""
+        """Return the shape of an input whose axes have ``size``, or the smallest size that fits if that is larger."""
         return (batch, self.channels, *(max(size, self.least),) * self.dims)
 
 
 def cases() -> Iterator[Case]:
-    """Every network of the packages that are installed."""
+    """Return every network of the packages that are installed."""
     for listed in PACKAGES.values():
         yield from listed()
 
@@ -214,7 +214,7 @@ PACKAGES: dict[str, Callable[[], Iterator[Case]]] = {"timm": timm_cases, "monai"
 
 
 def declare_operators() -> None:
-    """Declare what torchvision's import asks for and lacks where its compiled part belongs to another PyTorch."""
+    """Declare operators that torchvision's import lacks if its compiled part belongs to another PyTorch."""
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
@@ -222,7 +222,7 @@ def declare_operators() -> None:
 
 @functools.cache
 def package(name: str) -> Any:
-    """A module, or None if it is not installed."""
+    """Return a package, or None if it is not installed."""
     declare_operators()
     try:
         with warnings.catch_warnings():
@@ -238,7 +238,7 @@ def package(name: str) -> Any:
 
 @dataclass
 class Row:
-    """What was found; ``state`` is ok, fallback (some of it runs in PyTorch), unclear, wrong, refused or absent."""
+    """The outcome; ``state`` is ok, fallback (parts run in PyTorch), unclear, wrong, refused or absent."""
 
     name: str
     state: str = "ok"
@@ -313,7 +313,7 @@ def judge(case: Case) -> Row:
 
 
 def other_size(program: Any, model: nn.Module, case: Case) -> str:
-    """Whether two larger inputs are computed as well: "ok", "fixed" where they are refused, "WRONG"."""
+    """Compute two larger inputs as well; return "ok", "fixed" where they are refused, or "WRONG"."""
     size = SMALL[case.dims]
     x = torch.randn(case.shape(max(size, case.least) + size // 3 // 32 * 32 + 32, batch=2))
     try:
@@ -326,7 +326,7 @@ def other_size(program: Any, model: nn.Module, case: Case) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The message in one line."""
+    """Return the message in one line."""
     return " ".join(str(error).split())[:240]
 
 
@@ -334,7 +334,7 @@ def first_line(error: BaseException) -> str:
 
 
 def build(name: str) -> nn.Module:
-    """The network with the same weights every time; the engines' processes call this, by its name."""
+    """Return the network, with the same weights every time; the engines' processes call this by name."""
     listed = PACKAGES[name.partition("/")[0]]()
     case = next(case for case in listed if case.name == name)
     return settle(case.make(), case)
@@ -342,7 +342,7 @@ def build(name: str) -> nn.Module:
 
 @dataclass(frozen=True)
 class Settings:
-    """How speed is measured; figures of other settings are not comparable."""
+    """Settings of the measurement of speed; figures of other settings are not comparable."""
 
     engines: list[str]
     precision: str
@@ -350,7 +350,7 @@ class Settings:
     rounds: int
 
     def measure(self, case: Case) -> dict[str, Any]:
-        """The figures of a network, as JSON knows them; memory and readiness of PyTorch include the package."""
+        """Return the figures of a network as JSON values; memory and readiness of PyTorch include the package."""
         size = case.shape(REAL[case.dims])[2:]
         network = Network(case.name, "tools.packages:build", case.channels, size, {"name": case.name}, tolerance=LOOSE)
         with warnings.catch_warnings():
@@ -374,7 +374,7 @@ class Kept(Comparison):
 
 
 def measure_all(chosen: list[Case], settings: Settings, path: Path | None) -> int:
-    """Measure the networks that the file does not hold yet, say how each went and what all of them say together."""
+    """Measure the networks that are not in the file yet; print the outcome of each and a summary."""
     known = read(path)
     comparisons: list[Kept] = []
     unmeasured = 0
@@ -422,14 +422,14 @@ def summarise(comparisons: list[Kept]) -> None:
 
 
 def read(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The figures of a file by network, none without a file."""
+    """Return the figures of a file by network; none without a file."""
     if path is None or not path.exists():
         return {}
     return {row["name"]: row for row in json.loads(path.read_text())["rows"]}
 
 
 def keep(row: dict[str, Any], path: Path) -> None:
-    """Add figures of a network to the file, which is whole at any moment."""
+    """Add figures of a network to the file, which is replaced atomically."""
     rows = read(path)
     rows[row["name"]] = {**rows.get(row["name"], {}), **row}
     partial = path.with_name(f"{path.name}.partial")
@@ -438,7 +438,7 @@ def keep(row: dict[str, Any], path: Path) -> None:
 
 
 def check(chosen: list[Case], path: Path | None) -> int:
-    """Compile and compare the networks, and say how each went."""
+    """Compile and compare the networks, and print the outcome of each."""
     states: list[str] = []
     for case in chosen:
         row = judge(case)
@@ -451,7 +451,7 @@ def check(chosen: list[Case], path: Path | None) -> int:
 
 
 def parse_engines(text: str) -> list[str]:
-    """The names of engines, separated by commas; ours takes part in any case."""
+    """Parse names of engines, separated by commas; ours always takes part."""
     names = text.split(",")
     if unknown := set(names) - set(ENGINES):
         raise argparse.ArgumentTypeError(f"got {', '.join(sorted(unknown))}; expected some of {', '.join(ENGINES)}")
@@ -462,14 +462,21 @@ def main() -> int:
     usual = ",".join(name for name in ENGINES if name != "torch.compile")
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("patterns", nargs="*", default=["*"], help="names such as 'timm/resnet*'")
-    parser.add_argument("--sample", action="store_true", help="of those names, the ones that stand for their families")
-    parser.add_argument("--list", action="store_true", help="print the names and end")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="add the figures to a file")
-    parser.add_argument("--speed", action="store_true", help="measure speed, on inputs of the usual sizes")
+    parser.add_argument("--sample", action="store_true", help="only one network of each family")
+    parser.add_argument("--list", action="store_true", help="print the names and exit")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to which the figures are added")
+    parser.add_argument("--speed", action="store_true", help="measure speed on inputs of the usual sizes")
     parser.add_argument("--engines", type=parse_engines, default=usual, metavar="A,B", help=f"with --speed ({usual})")
-    parser.add_argument("--precision", choices=("float32", "high"), default="float32", help="with --speed: of ours")
-    parser.add_argument("--threads", type=int, default=default_threads(), help="with --speed: of every engine (all)")
-    parser.add_argument("--rounds", type=int, default=7, help="with --speed: timed runs of every engine (7)")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "high"),
+        default="float32",
+        help="with --speed: precision of our engine (default float32)",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=default_threads(), help="with --speed: threads of every engine (default: all)"
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="with --speed: timed runs of every engine (default 7)")
     options = parser.parse_args()
     if options.rounds < 1 or options.threads < 1:
         parser.error(f"got --rounds {options.rounds} and --threads {options.threads}; expected 1 or more of each")

@@ -1,6 +1,6 @@
-"""Prints the requirements of pyproject.toml: the core's and those of the extras named as arguments.
+"""Print the requirements in pyproject.toml: the core's and those of the extras named as arguments.
 
-Lets the Makefile install packages before the engine is built, without saying twice what they are.
+The Makefile installs them before the engine is built, from the only list of them.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Every network of the zoo in 1-D, 2-D and 3-D: built, trained one step, refused below its smallest size, exported
-and compiled.
+"""Checks of every network of the zoo in 1-D, 2-D and 3-D: built, trained one step, exported, compiled.
+
+Each must also refuse inputs below its smallest size.
 
 Run by hand and by ``make conformance``::
 
     .venv/bin/python -m tools.zoo                          everything
-    .venv/bin/python -m tools.zoo 'resnet*' --dims 3       some of it
+    .venv/bin/python -m tools.zoo 'resnet*' --dims 3       a part of it
     .venv/bin/python -m tools.zoo --checks train export    some of the checks
 
-The suite runs a sample of it. But for ``build``, networks are narrow, so that volumes fit into memory; nothing else
+The suite runs a sample of it. Except in ``build``, networks are narrow, so that volumes fit into memory; nothing else
 depends on the width.
 """
 
@@ -34,7 +35,7 @@ TOLERANCE = 1e-4  # of the root mean square of the output
 
 
 def build(name: str, dims: int, width: float = WIDTH, **options: Any) -> nn.Module:
-    """The network, narrow: a factor, or a number of channels where its ``width`` counts them."""
+    """Return the network with few channels: a small factor, or a number where its ``width`` counts channels."""
     usual = models.entry(name).options.get("width")
     if usual is not None:
         options.setdefault("width", max(4, int(usual * width)) if isinstance(usual, int) else width)
@@ -43,7 +44,7 @@ def build(name: str, dims: int, width: float = WIDTH, **options: Any) -> nn.Modu
 
 
 def smallest(model: Any) -> int:
-    """The smallest size of an axis that the network accepts, by its own words."""
+    """Return the smallest size of an axis that the network states."""
     return model.nearest_sizes(1)[-1]
 
 
@@ -53,7 +54,7 @@ def image(model: Any, size: int, batch: int = 2) -> Tensor:
 
 
 def trained(model: nn.Module) -> nn.Module:
-    """The model with statistics and scales as training leaves them, in eval mode."""
+    """Return the model in eval mode with statistics and scales as after training."""
     generator = torch.Generator().manual_seed(0)
     for name, tensor in model.state_dict().items():
         if "running_var" in name or ("weight" in name and tensor.ndim == 1):
@@ -76,7 +77,7 @@ def check_close(actual: Any, expected: Any) -> None:
 
 
 def agreeing(model: nn.Module, *shapes: tuple[int, ...], threads: int = 2) -> cx.Program:
-    """The compiled network, after its numbers were compared with PyTorch's for every shape; made for the first."""
+    """Return the network compiled for the first shape, after comparing its results with PyTorch's for every shape."""
     program = cx.compile(trained(model), torch.zeros(shapes[0]), threads=threads)
     for shape in shapes:
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
@@ -86,7 +87,7 @@ def agreeing(model: nn.Module, *shapes: tuple[int, ...], threads: int = 2) -> cx
 
 
 def check_build(name: str, dims: int) -> str:
-    """Built at full width without memory; says how long that took."""
+    """Build the network at full width without memory; return the time in words."""
     start = time.perf_counter()
     with torch.device("meta"):
         models.build(name, dims)
@@ -94,7 +95,7 @@ def check_build(name: str, dims: int) -> str:
 
 
 def check_train(name: str, dims: int, **options: Any) -> str:
-    """A step forward and back at the smallest size; every parameter gets a finite gradient."""
+    """Run forward and backward at the smallest size; every parameter gets a finite gradient."""
     model = build(name, dims, **options)
     size = smallest(model)
     result = outputs(model(image(model, size)))
@@ -107,7 +108,7 @@ def check_train(name: str, dims: int, **options: Any) -> str:
 
 
 def check_refuse(name: str, dims: int, **options: Any) -> str:
-    """One pixel below the smallest size: a ShapeError names that size."""
+    """Check that one pixel below the smallest size raises a ShapeError that names that size."""
     model: Any = build(name, dims, **options)
     size = smallest(model)
     if size == 1:
@@ -121,13 +122,13 @@ def check_refuse(name: str, dims: int, **options: Any) -> str:
 
 
 def roomy(model: Any) -> tuple[int, int]:
-    """Two valid sizes that leave several positions in the deepest layers; PyTorch takes a size of 1 for fixed."""
+    """Return two valid sizes with several positions in the deepest layers; PyTorch treats a size of 1 as fixed."""
     least = smallest(model)
     return model.nearest_sizes(max(2 * least, 96))[-1], model.nearest_sizes(max(3 * least, 160))[-1]
 
 
 def check_export(name: str, dims: int) -> str:
-    """Exported by PyTorch with open sizes; computes the same at another size and batch.
+    """Export by PyTorch with open sizes; the result computes the same at another size and batch.
 
     PyTorch's own 1-D max pooling fixes the length when it is exported, so there only the batch stays open.
     """
@@ -145,7 +146,7 @@ def check_export(name: str, dims: int) -> str:
 
 
 def check_compile(name: str, dims: int) -> str:
-    """Compiled by the engine: the same numbers, at the example's size and at another."""
+    """Compile by the engine; results are equal at the example's size and at another."""
     model: Any = build(name, dims)
     least = smallest(model)
     size, larger = model.nearest_sizes(least + 1)[-1], model.nearest_sizes(max(2 * least, 64))[-1]
@@ -166,7 +167,7 @@ CHECKS: dict[str, Callable[..., str]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("patterns", nargs="*", default=["*"], help="names, with * and ?")
+    parser.add_argument("patterns", nargs="*", default=["*"], help="patterns of names, with * and ? (default: all)")
     parser.add_argument("--dims", type=int, nargs="+", default=[1, 2, 3], choices=[1, 2, 3])
     parser.add_argument("--checks", nargs="+", default=list(CHECKS), choices=CHECKS)
     options = parser.parse_args()

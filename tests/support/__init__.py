@@ -1,1 +1,1 @@
-"""What tests share: drawn layers and networks, malformed files and models, checks of messages."""
+"""Helpers of tests: random layers and networks, malformed files and models, checks of messages."""

@@ -1,7 +1,7 @@
 """Published networks as chains of layers along one axis.
 
-Araujo, Norris & Sim 2019, Table 1: the layouts of TF-slim, of which a unit of ResNet v1 is its 3-wide kernel, and the
-last unit of a block strides. Of Inception, the widest branch of every block.
+Araujo, Norris & Sim 2019, Table 1, with the layouts of TF-slim: a unit of ResNet v1 is represented by its 3-wide
+kernel, and the last unit of a block has the stride. A block of Inception is represented by its widest branch.
 """
 
 from __future__ import annotations

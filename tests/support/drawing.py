@@ -1,4 +1,4 @@
-"""Reads figures back: elements with their place on the page, whatever groups and motions they lie in."""
+"""Readers of figures: elements with their places on the page, in any groups and animations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Placed(NamedTuple):
-    """An element, and how far the groups around it move it."""
+    """An element and its translation by the groups around it."""
 
     element: ElementTree.Element
     dx: float
@@ -29,13 +29,13 @@ class Placed(NamedTuple):
 
     @property
     def spot(self) -> tuple[float, float]:
-        """Upper left corner of a rectangle."""
+        """Return the upper left corner of a rectangle."""
         x, y = float(self.element.get("x", 0)), float(self.element.get("y", 0))
         return round(self.dx + x, 2), round(self.dy + y, 2)
 
 
 def elements(root: ElementTree.Element, dx: float = 0.0, dy: float = 0.0) -> Iterator[Placed]:
-    """Every element below ``root``, with the sum of the translations above it."""
+    """Yield every element below ``root`` with the sum of the translations above it."""
     for child in root:
         found = re.fullmatch(r"translate\(([-\d.]+) ([-\d.]+)\)", child.get("transform", "translate(0 0)"))
         assert found, child.get("transform")
@@ -45,7 +45,7 @@ def elements(root: ElementTree.Element, dx: float = 0.0, dy: float = 0.0) -> Ite
 
 
 def parsed(figure: Figure) -> ElementTree.Element:
-    """The figure's SVG, which must be well-formed and need nothing from elsewhere."""
+    """Return the figure's SVG, which must be well-formed and self-contained."""
     text = figure.svg()
     root = ElementTree.fromstring(text)
     assert root.tag == f"{SVG}svg" and root.find(f"{SVG}title") is not None and root.find(f"{SVG}desc") is not None
@@ -54,7 +54,7 @@ def parsed(figure: Figure) -> ElementTree.Element:
 
 
 def check_texts(figure: Figure) -> int:
-    """No text leaves the page, at rest, in the font of the pictures; return the number of texts."""
+    """Check that no text leaves the page, in the font of the pictures; return the number of texts."""
     root = parsed(figure.still())
     style = root.findtext(f"{SVG}style") or ""
     count = 0

@@ -1,4 +1,4 @@
-"""How many cases Hypothesis draws: a sample in the suite, all of them where CONVOXEL_DRAWN says how many."""
+"""The number of cases that Hypothesis draws: a sample in the suite, CONVOXEL_DRAWN where it is set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["drawn"]
 
 
 def drawn(sample: int) -> settings:
-    """Settings for a test that runs ``sample`` examples in the suite.
+    """Return settings for a test that runs ``sample`` examples in the suite.
 
     ``CONVOXEL_DRAWN=1000 python -m pytest tests/nn/test_functional_matrix.py`` runs 1 000.
     """

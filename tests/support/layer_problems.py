@@ -1,4 +1,4 @@
-"""Convolution layers that Hypothesis draws: any channels, groups, stride, dilation, padding and border, in 1-3 axes."""
+"""Random convolution layers of 1 to 3 axes: any channels, groups, stride, dilation, padding and border."""
 
 from __future__ import annotations
 

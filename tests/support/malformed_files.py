@@ -1,8 +1,8 @@
-"""Malformed model files: broken bytes, external data where it must not be, and programs whose checksum is right.
+"""Malformed model files: broken bytes, forbidden external data, and wrong programs with a right checksum.
 
 As a program (``python -m tests.support.malformed_files FOLDER``) this loads and runs every case, those of
-``malformed_models`` too, in one process whose memory the system limits, and prints a line of JSON for each: its name,
-what became of it, the seconds and the bytes that it took. A case that ends the process leaves no line.
+``malformed_models`` too, in one process whose memory the system limits, and prints a line of JSON for each: its
+name, its outcome, and the seconds and bytes that it took. A case that ends the process leaves no line.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Content = dict[str, Any]
 
 
 def valid() -> bytes:
-    """An .onnx file that is as it should be."""
+    """Return a valid .onnx file."""
     nodes = [node("Conv", "x w", "c", pads=[1] * 4), node("Relu", "c", "r"), node("GlobalAveragePool", "r", "y")]
     return bytes(model(nodes, [tensor("w", 4, 3, 3, 3)]).SerializeToString())
 
@@ -59,7 +59,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 def _wrapped(depth: int) -> bytes:
-    """A graph in an attribute of a node of a graph, and so on, as bytes of the wire."""
+    """Return a graph in an attribute of a node of a graph, and so on, as serialised bytes."""
     inner = b""
     for level in range(depth):
         tag = (b"\x0a", b"\x2a", b"\x32")[level % 3]  # node, attribute, graph
@@ -134,7 +134,7 @@ EXTERNAL: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 def saved(folder: Path) -> Path:
-    """A .cvx file that is as it should be."""
+    """Return a valid .cvx file."""
     from convoxel.graph.load import load
 
     (folder / "source.onnx").write_bytes(valid())
@@ -144,7 +144,7 @@ def saved(folder: Path) -> Path:
 
 
 def forged(path: Path, change: Callable[[Content], Any]) -> None:
-    """Change the program in a file, and write it with the right checksum."""
+    """Change the program in a file and write it with the right checksum."""
     from convoxel.graph.store.cvx import _digest
 
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -174,7 +174,7 @@ def _graph(**values: Any) -> Callable[[Content], Any]:
 
 
 def _spread(shape: list[Any]) -> Callable[[Content], Any]:
-    """Another node before all others."""
+    """Insert another node before all others."""
     row = ["array.expand", "bomb", ["x"], [["bomb", shape, "float32", "first"]], {"shape": shape}]
 
     def change(content: Content) -> None:
@@ -229,7 +229,7 @@ PROGRAMS: dict[str, tuple[Callable[[Content], Any], str]] = {
 
 
 def _chain(content: Content, depth: int) -> str:
-    """The text of a program whose results are tuples in tuples."""
+    """Return the text of a program whose results are nested tuples."""
     start, end = '{"kind":"tuple","children":[', '],"keys":[]}'
     return json.dumps({**content, "structure": "HERE"}).replace('"HERE"', start * depth + '{"leaf":0}' + end * depth)
 
@@ -251,7 +251,7 @@ def _headed(folder: Path, length: int) -> Path:
 
 
 def _claimed(folder: Path, shape: list[int], end: int, kind: str = "F32") -> Path:
-    """A safetensors file whose header is not true."""
+    """Return a safetensors file with a wrong header."""
     header = json.dumps({"w": {"dtype": kind, "shape": shape, "data_offsets": [0, end]}}).encode()
     path = folder / "claimed.cvx"
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(64))
@@ -303,7 +303,7 @@ _add_cases()
 
 
 def outcomes(folder: Path) -> Iterator[dict[str, Any]]:
-    """Load and run every case; yield what became of it."""
+    """Load and run every case; yield its outcome."""
     from convoxel.errors import ConvoxelError
     from convoxel.graph.load import load
 

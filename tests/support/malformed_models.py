@@ -1,4 +1,4 @@
-"""Malformed ONNX models, one for each way of being wrong: how it is made, and what its refusal says."""
+"""Malformed ONNX models, one for each kind of mistake: the function that makes it, and words of its refusal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Change = Callable[[onnx.ModelProto], Any]
 
 
 def one(operator: str, inputs: str = "x", *constants: onnx.TensorProto, **attributes: Any) -> onnx.ModelProto:
-    """A model of one node y."""
+    """Return a model of one node y."""
     options = {name: attributes.pop(name) for name in ("shape", "opset") if name in attributes}
     return model([node(operator, inputs, "y", **attributes)], constants, **options)
 
@@ -29,7 +29,7 @@ def changed(proto: onnx.ModelProto, change: Change) -> onnx.ModelProto:
 
 
 def weight(change: Callable[[onnx.TensorProto], Any]) -> onnx.ModelProto:
-    """A convolution whose weights are not what they claim."""
+    """Return a convolution with wrong weights."""
     return changed(convolution(), lambda proto: change(proto.graph.initializer[0]))
 
 
@@ -54,7 +54,7 @@ def norm(operator: str, count: int, names: str, **attributes: Any) -> onnx.Model
 
 
 def nested(depth: int) -> onnx.ModelProto:
-    """Branches in branches."""
+    """Return nested branches."""
     inner = helper.make_graph([node("Relu", "x", "y0")], "g", [], [helper.make_empty_tensor_value_info("y0")])
     for level in range(1, depth):
         choice = helper.make_node("If", ["t"], [f"y{level}"], then_branch=inner, else_branch=onnx.GraphProto())
@@ -71,7 +71,7 @@ def functions(*bodies: tuple[str, list[onnx.NodeProto]]) -> onnx.ModelProto:
 
 
 def doubling(levels: int) -> onnx.ModelProto:
-    """Each function uses the one below twice."""
+    """Return functions of which each calls the next twice."""
     bodies = [("F0", [node("Relu", "a", "c")])]
     for level in range(1, levels):
         calls = [helper.make_node(f"F{level - 1}", [i], [o], domain="mine") for i, o in (("a", "b"), ("b", "c"))]

@@ -1,4 +1,4 @@
-"""One check of every refusal: of an outside file, with the four parts of its message, and of a command."""
+"""Checks of refusals: of files, with the four parts of the message, and of commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convoxel.errors import DataError
 
 
 def refused(call: Callable[[], object], where: object, *words: str) -> None:
-    """The call raises a DataError: where it is, what came, what was expected, how to mend it; and ``words``."""
+    """Check that the call raises a DataError that names the place, the value, the expectation and the remedy."""
     with pytest.raises(DataError) as caught:
         call()
     message = str(caught.value)
