@@ -9,7 +9,7 @@ import pytest
 
 from convoxel import data
 from convoxel.data import bundled
-from convoxel.data.split import divide_stratified
+from convoxel.data.split import split_stratified
 from convoxel.errors import ConfigError, UnsupportedError
 
 
@@ -60,11 +60,11 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stratified_division_is_stable() -> None:
     names, labels = [f"{i:03d}" for i in range(100)], [i % 3 for i in range(100)]
-    train, held = divide_stratified(names, labels, 0.3, 0)
+    train, held = split_stratified(names, labels, 0.3, 0)
     assert sorted(train + held) == list(range(100)) and len(held) == 30
     # These positions are part of the promise: the same names and seed give the same parts in every release.
     assert held[:8] == FIRST_HELD
-    grown = divide_stratified([*names, "100", "101", "102"], [*labels, 0, 1, 2], 0.3, 0)[1]
+    grown = split_stratified([*names, "100", "101", "102"], [*labels, 0, 1, 2], 0.3, 0)[1]
     assert len(set(held) & set(grown)) >= 28  # new samples do not shuffle the old ones
 
 
@@ -72,7 +72,7 @@ FIRST_HELD = [1, 4, 6, 7, 9, 11, 13, 20]
 
 
 def test_every_class_keeps_a_sample_to_train_on() -> None:
-    train, held = divide_stratified(["a", "b", "c", "d"], [0, 1, 2, 2], 3, 0)
+    train, held = split_stratified(["a", "b", "c", "d"], [0, 1, 2, 2], 3, 0)
     assert {0, 1} <= set(train) and len(held) == 1
 
 

@@ -1,9 +1,8 @@
 """Readers and data sets: every outside file enters Convoxel here, and is checked here.
 
-Read the files in this order: ``fault`` (messages), ``stream`` (bounded bytes), ``header``; the formats
-``nifti``, ``picture``, ``array``; ``sample`` (what training sees), ``image`` (one file), ``label``;
-``division`` and ``part``; the sources ``segmentation``, ``classification``, ``archive``, ``bundled``;
-``source`` (``load`` and ``check``). ``output`` and ``atomic`` write.
+Read the files in this order: ``image_header``; the formats ``nifti``, ``picture``, ``numpy_file``; ``data_set``
+(samples and splits), ``image_file`` (one file), ``label_file``; ``split`` and ``folder_parts``; the sources ``segmentation``,
+``classification``, ``npz_set``, ``bundled``; ``data_source`` (``load`` and ``check``). ``image_output`` writes.
 
 Nothing is resampled, reoriented or resized here; nothing is read through pickle.
 """

@@ -1,6 +1,6 @@
-"""Two data sets that come with installed packages: mni152 (nilearn) and digits (scikit-learn).
+"""Two data sets of installed packages: mni152 (nilearn) and digits (scikit-learn).
 
-Their files are read directly; neither package is imported, which would take seconds.
+Their files are read directly; importing the packages would take seconds.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import nifti
-from convoxel.data.data_set import Cache, DataSet, Entry, Sample, Split
-from convoxel.data.split import DEFAULT, count_validation, divide_stratified
+from convoxel.data.data_set import Cache, DataSet, Entry, Sample
+from convoxel.data.split import SplitRule, count_validation
 from convoxel.errors import ConfigError, UnsupportedError
 from convoxel.files.fault import fault
 
@@ -39,12 +39,12 @@ def open_mni152(validation: int | float | None, gap: int) -> DataSet:
     """Return the MNI ICBM152 T1 template (197×233×189 voxels of 1 mm) with background, grey and white matter.
 
     The class of a voxel is the largest of (1 − g − w, g, w) for the maps g, w of grey and white matter. The
-    template is left–right symmetric, so it is divided from front to back (axis 1): the front part trains,
-    the back part validates.
+    template is left–right symmetric, so it is split from front to back (axis 1): the front part trains, the back part
+    validates.
 
     Args:
-        validation: the part of the brain's length that validates (default 0.2), or a number of voxels.
-        gap: voxels left unused between the parts; at least the receptive field keeps them apart.
+        validation: fraction of the brain's length that validates, or a number of voxels (default 0.2).
+        gap: voxels left unused between the parts; a gap of the receptive field keeps them independent.
 
     Source: Fonov et al. (2011), Unbiased average age-appropriate atlases, NeuroImage 54.
     """
@@ -79,21 +79,20 @@ def open_mni152(validation: int | float | None, gap: int) -> DataSet:
         )
         return Entry(name, sample.image.shape[1:], header.spacing_mm, lambda: sample)
 
-    store = Cache(0)
-    return DataSet(
+    return DataSet.from_parts(
+        ([part("mni152-front", cut + gap, size)], [part("mni152-back", 0, cut)], []),
+        Cache(0),
         name="mni152",
         task="segment",
         dims=3,
         channels=1,
         classes=("background", "grey", "white"),
-        train=Split((part("mni152-front", cut + gap, size),), store),
-        validation=Split((part("mni152-back", 0, cut),), store),
-        sources=tuple((kind, path) for kind, path in files.items()),
+        sources=tuple(files.items()),
     )
 
 
-def open_digits(validation: int | float | None, seed: int) -> DataSet:
-    """Return 1797 handwritten digits, 8×8 pixels with values 0…16, divided with every digit in proportion.
+def open_digits(rule: SplitRule) -> DataSet:
+    """Return 1797 handwritten digits, 8×8 pixels with values 0…16, split with every digit in proportion.
 
     Source: Alpaydin and Kaynak (1998), Optical recognition of handwritten digits, UCI repository.
     """
@@ -105,20 +104,18 @@ def open_digits(validation: int | float | None, seed: int) -> DataSet:
         raise fault(path, f"cannot be read ({error})", "1797 rows of numbers", "Install scikit-learn again") from None
     labels = [int(v) for v in table[:, -1]]
     names = [f"{i:04d}" for i in range(len(labels))]
-    train, held = divide_stratified(names, labels, DEFAULT if validation is None else validation, seed)
 
     def reader(name: str, pixels: NDArray[np.int16], label: int) -> Callable[[], Sample]:
         return lambda: Sample(name, pixels.reshape(1, 8, 8).astype(np.float32), label, source=path)
 
     entries = [Entry(n, (8, 8), None, reader(n, table[i, :64], labels[i]), labels[i]) for i, n in enumerate(names)]
-    store = Cache()
-    return DataSet(
+    return DataSet.from_parts(
+        rule.split({"": entries}, "classify"),
+        Cache(),
         name="digits",
         task="classify",
         dims=2,
         channels=1,
         classes=tuple("0123456789"),
-        train=Split(tuple(entries[i] for i in train), store),
-        validation=Split(tuple(entries[i] for i in held), store),
         sources=(("digits.csv.gz", path),),
     )

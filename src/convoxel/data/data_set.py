@@ -1,7 +1,7 @@
-"""What training sees: samples, the parts of a data set that hold them, and the data set itself.
+"""Samples, the splits that hold them, and the data set.
 
-Samples are read when asked for, checked then, and kept in memory while there is room. Nothing here knows a
-file format; readers hand in entries that can read themselves.
+Samples are read and checked on first use, and kept in memory while there is room. Nothing here knows a file format;
+readers provide entries that can read themselves.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,23 +21,23 @@ from numpy.typing import NDArray
 from convoxel.errors import DataError
 from convoxel.files.fault import Problem, fault
 
-__all__ = ["Cache", "DataSet", "Entry", "Intensity", "Sample", "Split"]
+__all__ = ["Cache", "DataSet", "Entry", "Intensity", "Parts", "Sample", "Split"]
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image with what belongs to it.
+    """One image with its label and geometry.
 
     Attributes:
-        name: file name without ending, unique in its data set.
+        name: file name without ending, unique in the data set.
         image: float32 (channels, *spatial), values as stored (pictures: 0…255).
         label: class number (classify), uint8 class numbers (*spatial) (segment), or None.
         affine: 4×4 matrix from voxel index to mm, or None.
         spacing_mm: distance between voxels along each spatial axis in mm, or None.
         source: the image's file, or None.
 
-    The arrays of a sample that a Split returns are read-only, since they are kept for the next epoch: copy
-    before changing them.
+    The arrays of a sample that a Split returns are read-only, since they are kept for the next epoch: copy them before
+    you change them.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A sample that can be read: what its header says, and the function that reads and checks it."""
+    """A sample that can be read: the facts of its header, and the function that reads and checks it."""
 
     name: str
     shape: tuple[int, ...]
@@ -64,10 +65,10 @@ class Entry:
 
 
 class Cache:
-    """Memory for samples, shared by the parts of a data set.
+    """Memory for samples, shared by the splits of a data set.
 
-    What came first stays: an epoch visits every sample once, so with a set larger than the bound, discarding
-    the oldest would discard each sample just before its next use.
+    The samples that come first are kept: an epoch visits every sample once, so with a set larger than the bound,
+    discarding the oldest would discard each sample just before its next use.
     """
 
     def __init__(self, limit_bytes: int | None = None) -> None:
@@ -134,6 +135,9 @@ class Split:
         return tuple(entry.label for entry in self.entries)
 
 
+Parts = tuple[Sequence[Entry], Sequence[Entry], Sequence[Entry]]  # train, validation, test
+
+
 @dataclass(frozen=True)
 class Intensity:
     """Mean, standard deviation, least and largest value of the training images, per channel."""
@@ -146,15 +150,18 @@ class Intensity:
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """A checked data set, divided for training.
+    """A checked data set, split for training.
 
     Attributes:
-        name: of the folder, file or bundled set.
+        name: name of the folder, file or bundled set.
         task: "segment" or "classify".
-        dims: number of spatial axes; channels: of every image; classes: names, class number = position.
-        train, validation: the two parts; test: a third one where the source has it, else None.
+        dims: number of spatial axes.
+        channels: channels of every image.
+        classes: names, class number = position.
+        train, validation: samples to train and to validate.
+        test: samples of the source's own test part, else None.
         sources: (name, file) of everything that was read, for the fingerprint.
-        skipped: what was left out as broken (only with ``load(..., bad="skip")``).
+        skipped: broken samples that were left out (only with ``load(..., bad="skip")``).
     """
 
     name: str
@@ -168,25 +175,29 @@ class DataSet:
     sources: tuple[tuple[str, Path], ...] = field(default=(), repr=False)
     skipped: tuple[Problem, ...] = ()
 
+    @classmethod
+    def from_parts(cls, parts: Parts, cache: Cache, **facts: Any) -> DataSet:
+        """Return the data set whose (train, validation, test) have these entries; an empty test part becomes None."""
+        train, validation, test = (Split(tuple(entries), cache) for entries in parts)
+        return cls(train=train, validation=validation, test=test if test else None, **facts)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over task, class names, and every file's name, size and content: equal means equal data.
 
-        Where the folder lies and how it is divided does not enter.
+        The folder's place and its split do not count.
         """
         digest = hashlib.sha256(repr(("convoxel data 1", self.task, self.classes)).encode())
         for name, path in sorted(self.sources, key=lambda item: os.fsencode(item[0])):
+            content = hashlib.sha256()
             try:
                 with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
+                    while block := file.read(2**20):
+                        content.update(block)
                 size = path.stat().st_size
             except OSError as error:
-                raise fault(
-                    path,
-                    f"cannot be read ({error.strerror})",
-                    "the file that was there when the set was opened",
-                    "Load the data set again",
-                ) from None
+                expected = "the file that was there when the set was opened"
+                raise fault(path, f"cannot be read ({error.strerror})", expected, "Load the data set again") from None
             digest.update(repr((os.fsencode(name), size, content.hexdigest())).encode())
         return digest.hexdigest()
 
@@ -261,11 +272,3 @@ class DataSet:
             except DataError as error:
                 found.append(Problem(entry.name, str(error)))
         return found
-
-
-def _digest(file: object) -> hashlib._Hash:
-    """hashlib.file_digest for Python 3.10."""
-    digest = hashlib.sha256()
-    while block := file.read(2**20):  # type: ignore[attr-defined]
-        digest.update(block)
-    return digest

@@ -1,4 +1,4 @@
-"""``load`` and ``check``: from a folder, file or name to a data set, or to all that is wrong with it."""
+"""``load`` and ``check``: the data set of a folder, file or name, or everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from convoxel.data.bundled import BUNDLED, open_digits, open_mni152
 from convoxel.data.classification import open_classes
 from convoxel.data.data_set import DataSet, Split
-from convoxel.data.npz_set import open_archive_set
+from convoxel.data.npz_set import open_npz_set
 from convoxel.data.segmentation import open_segmentation
+from convoxel.data.split import SplitRule
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import ErrorCollector, Problem, fault, shown
 
@@ -29,7 +30,7 @@ def load(
     seed: int = 0,
     bad: str = "stop",
 ) -> DataSet:
-    """Return the data set of a folder, a .npz file or a name, divided into training and validation.
+    """Return the data set of a folder, a .npz file or a name, split into training and validation.
 
     Folders to segment hold images/ and labels/ with equal names, folders to classify one folder a class; both
     may be under train/ and validation/ or test/, which are then honoured. Headers, pairs, ranks, channels and
@@ -38,11 +39,12 @@ def load(
     Args:
         source: a folder, a .npz file, "mni152" (segment) or "digits" (classify).
         task: "segment" or "classify".
-        validation: how much validates: a count (int), a fraction (float), or 20 % (None). To segment, the
-            last ones by name validate; to classify, every class in proportion, drawn by ``seed``.
-        gap: voxels left unused between the two parts of "mni152"; 0 for every other source.
-        seed: of the drawing.
-        bad: "stop" at the first broken sample, or "skip" them all (reads everything once; see ``skipped``).
+        validation: size of the validation part, a count (int) or a fraction (float) (default 20 %). To segment, the
+            last samples by name validate; to classify, the same proportion of every class, drawn by ``seed``.
+        gap: voxels left unused between the two parts of "mni152" (default 0, as for every other source).
+        seed: random seed of that drawing (default 0).
+        bad: "stop" at the first broken sample, or "skip" all of them (reads everything once; see ``skipped``)
+            (default "stop").
 
     Raises:
         DataError: for a source that is missing or broken, saying where, what, and how to mend it.
@@ -57,7 +59,7 @@ def load(
     if bad not in ("stop", "skip"):
         raise ConfigError(f"bad is {bad!r}; expected 'stop' or 'skip'.")
     errors = ErrorCollector(strict=bad == "stop")
-    found = _open(source, task, validation, gap, seed, errors)
+    found = _open(source, task, SplitRule(validation, seed), gap, errors)
     return found if bad == "stop" else _without_broken(found, errors)
 
 
@@ -77,20 +79,13 @@ def check(source: str | os.PathLike[str], task: str) -> list[Problem]:
     """
     errors = ErrorCollector(strict=False)
     try:
-        found = _open(source, task, None, 0, 0, errors)
+        found = _open(source, task, SplitRule(), 0, errors)
     except DataError as error:
         return [*errors.problems, Problem(shown(source), str(error))]
     return [*errors.problems, *found.problems()]
 
 
-def _open(
-    source: str | os.PathLike[str],
-    task: str,
-    validation: int | float | None,
-    gap: int,
-    seed: int,
-    errors: ErrorCollector,
-) -> DataSet:
+def _open(source: str | os.PathLike[str], task: str, rule: SplitRule, gap: int, errors: ErrorCollector) -> DataSet:
     if task not in TASKS:
         near = difflib.get_close_matches(str(task), TASKS, 1, 0.3)
         raise ConfigError(
@@ -103,26 +98,22 @@ def _open(
                 "Change one of the two."
             )
         if source == "mni152":
-            return open_mni152(validation, gap)
+            return open_mni152(rule.validation, gap)
     elif not isinstance(source, (str, os.PathLike)):
         raise ConfigError(f"source is {source!r}; expected a folder, a .npz file, or one of {', '.join(BUNDLED)}.")
     if gap != 0:
         raise ConfigError(f"gap is {gap}; expected 0 for this source: only mni152 is one volume that is cut in two.")
     if source == "digits":
-        return open_digits(validation, seed)
+        return open_digits(rule)
     path = Path(source)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError):  # a name too long, or with a NUL
         is_folder = is_file = False
     if is_folder:
-        return (
-            open_segmentation(path, validation, errors)
-            if task == "segment"
-            else open_classes(path, validation, seed, errors)
-        )
+        return (open_segmentation if task == "segment" else open_classes)(path, rule, errors)
     if is_file and path.name.lower().endswith(".npz"):
-        return open_archive_set(path, task, validation, seed, errors)
+        return open_npz_set(path, task, rule, errors)
     came = "this is a file, not a data set" if is_file else "there is no such folder or file"
     near = difflib.get_close_matches(str(source), BUNDLED, 1)
     mend = f"Did you mean {near[0]!r}?" if near else "Check the path"
@@ -130,7 +121,7 @@ def _open(
 
 
 def _without_broken(found: DataSet, errors: ErrorCollector) -> DataSet:
-    """Return the data set without the samples that cannot be read; DataError if a part ends up empty."""
+    """Return the data set without the samples that cannot be read; DataError if a part is empty then."""
     problems = [*errors.problems, *found.problems()]
     broken = {problem.name for problem in problems}
 

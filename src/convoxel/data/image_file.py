@@ -1,17 +1,16 @@
-"""One image file in, one Sample out: the name's ending tells the format, the content is checked."""
+"""Image files as samples: the ending of the name tells the format, the content is checked."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from convoxel.data import nifti, numpy_file, picture
+from convoxel.data import nifti, picture
 from convoxel.data.data_set import Sample
 from convoxel.data.image_header import Header, check_dims, fit_channels
+from convoxel.data.numpy_file import Values, array_claims, open_archive, read_array, read_member
 from convoxel.files.fault import ErrorCollector, fault, plural
 
 __all__ = [
@@ -29,22 +28,8 @@ __all__ = [
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 ENDINGS = (".nii.gz", ".nii", *_PICTURES, ".npy", ".npz")
 _EXPECTED = "a name ending in " + ", ".join(ENDINGS)
-# What people and systems leave in image folders; anything else that is no image is reported.
-_CLUTTER = {
-    ".txt",
-    ".md",
-    ".json",
-    ".csv",
-    ".tsv",
-    ".xml",
-    ".html",
-    ".yaml",
-    ".yml",
-    ".db",
-    ".ini",
-    ".log",
-    ".pdf",
-}
+# Files that people and systems leave in image folders; anything else that is no image is reported.
+_CLUTTER = {".txt", ".md", ".json", ".csv", ".tsv", ".xml", ".html", ".yaml", ".yml", ".db", ".ini", ".log", ".pdf"}
 
 
 def split_ending(path: Path) -> tuple[str, str]:
@@ -60,14 +45,14 @@ def split_ending(path: Path) -> tuple[str, str]:
 
 
 def is_clutter(path: Path) -> bool:
-    """True for hidden files and the usual notes beside images, which are passed over."""
+    """Return True for hidden files and the usual notes beside images, which are ignored."""
     return path.name.startswith(".") or path.suffix.lower() in _CLUTTER
 
 
 def list_images(folder: Path, errors: ErrorCollector | None = None) -> list[Path]:
-    """Return a folder's image files sorted by name; what is neither image nor clutter is a DataError.
+    """Return a folder's image files sorted by name; other files, except clutter, are reported to ``errors``.
 
-    With a ``errors`` the error goes there; a lenient one notes it and the file is passed over.
+    Without ``errors`` the first one raises a DataError.
     """
     errors = errors or ErrorCollector()
     try:
@@ -94,13 +79,13 @@ def read_header(path: Path) -> Header:
     if ending in _PICTURES:
         return picture.read_header(path)
     if ending == ".npy":
-        return _array_header(path, numpy_file.array_claims(path)[0])
+        return _array_header(path, array_claims(path)[0])
     if ending == ".npz":
-        return _array_header(path, numpy_file.open_archive(path)[_only(path)][0])
+        return _array_header(path, open_archive(path)[_only(path)][0])
     raise fault(path, "no image format is known by this ending", _EXPECTED, "Convert the image")
 
 
-def read_stored(path: Path, *, label: bool = False) -> tuple[Header, NDArray[Any]]:
+def read_stored(path: Path, *, label: bool = False) -> tuple[Header, Values]:
     """Return header and values (channels, *shape): float32 for images, as stored for labels."""
     ending = split_ending(path)[1]
     if ending in (".nii", ".nii.gz"):
@@ -108,38 +93,30 @@ def read_stored(path: Path, *, label: bool = False) -> tuple[Header, NDArray[Any
     if ending in _PICTURES:
         return picture.read_indices(path) if label else picture.read_pixels(path)
     header = read_header(path)  # also refuses an unknown ending
-    values = numpy_file.read_array(path) if ending == ".npy" else numpy_file.read_member(path, _only(path))
+    values = read_array(path) if ending == ".npy" else read_member(path, _only(path))
     with np.errstate(all="ignore"):
         return header, values.reshape(header.channels, *header.shape).astype(values.dtype if label else np.float32)
 
 
 def _only(path: Path) -> str:
-    names = sorted(numpy_file.open_archive(path))
+    """Return the name of the one array, or of the one called ``image``, in a .npz file."""
+    names = sorted(open_archive(path))
     if len(names) == 1 or "image" in names:
         return "image" if "image" in names else names[0]
-    raise fault(
-        path,
-        f"{len(names)} arrays ({', '.join(names[:4])}, …)",
-        "one array, or one named 'image'",
-        "Save one image a file; a whole data set in one .npz is given to load()",
-    )
+    came = f"{len(names)} arrays ({', '.join(names[:4])}, …)"
+    mend = "Save one image a file; a whole data set in one .npz is given to load()"
+    raise fault(path, came, "one array, or one named 'image'", mend)
 
 
 def _array_header(path: Path, shape: tuple[int, ...]) -> Header:
     if len(shape) > 4:
-        raise fault(
-            path,
-            f"an array of {len(shape)} axes",
-            "(*spatial) or (channels, *spatial), at most 4 axes",
-            "Save one image a file",
-        )
-    if len(shape) == 4:
-        return Header(shape[1:], shape[0])
-    return Header(shape, 1)
+        expected = "(*spatial) or (channels, *spatial), at most 4 axes"
+        raise fault(path, f"an array of {len(shape)} axes", expected, "Save one image a file")
+    return Header(shape[1:], shape[0]) if len(shape) == 4 else Header(shape, 1)
 
 
 def with_dims(path: Path, header: Header, dims: int | None) -> Header:
-    """Return the header read as ``dims`` axes: arrays (C, H, W) and flat volumes leave two ways."""
+    """Return the header read as ``dims`` axes, which decides about arrays (C, H, W) and flat volumes."""
     if dims is None or header.dims == dims:
         return header
     ending = split_ending(path)[1]
@@ -156,20 +133,20 @@ def with_dims(path: Path, header: Header, dims: int | None) -> Header:
 def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: int | None = None) -> Sample:
     """Return one image file as a Sample without label.
 
-    The file's claims are checked before memory is asked for them, its values must be finite.
+    The claims of the file are checked before memory is allocated; its values must be finite.
 
     Args:
         path: .nii, .nii.gz, .png, .jpg, .tif, .npy or a .npz with one array.
-        dims: number of spatial axes that the image must have; decides between (channels, H, W) and
-            (D, H, W) for arrays of three axes, which without it are volumes.
-        channels: number of channels that the image must have; grey pictures become three equal channels
-            where 3 is asked.
+        dims: number of spatial axes that the image must have (default: any); decides between (channels, H, W) and
+            (D, H, W) for arrays of three axes, which are volumes by default.
+        channels: number of channels that the image must have (default: any); 3 turns grey pictures into three equal
+            channels.
 
     Returns:
         Sample with image float32 (channels, *spatial); affine 4×4 and spacing in mm if the format has them.
 
     Raises:
-        DataError: for a file that is missing, damaged, false or of another rank or channel count.
+        DataError: the file is missing, damaged, false or of another rank or channel count.
     """
     path = Path(path)
     header, values = read_stored(path)
@@ -182,8 +159,8 @@ def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: 
     return Sample(split_ending(path)[0], values, None, header.affine, header.spacing_mm, path)
 
 
-def check_finite(path: object, values: NDArray[Any]) -> None:
-    """Raise DataError if it holds NaN or infinity, saying how many and where the first is."""
+def check_finite(path: object, values: Values) -> None:
+    """Raise DataError if there is NaN or infinity; the message says how many and where the first is."""
     if values.dtype.kind != "f":
         return
     with np.errstate(all="ignore"):
@@ -193,9 +170,6 @@ def check_finite(path: object, values: NDArray[Any]) -> None:
     if wrong.any():
         count = int(wrong.sum())
         first = tuple(int(v) for v in np.unravel_index(int(wrong.argmax()), values.shape)[1:])
-        raise fault(
-            path,
-            f"{plural(count, 'value is', 'values are')} NaN or infinite (the first at {first})",
-            "finite numbers",
-            "Replace them (for example by the background's value) or leave the sample out",
-        )
+        came = f"{plural(count, 'value is', 'values are')} NaN or infinite (the first at {first})"
+        mend = "Replace them (for example by the background's value) or leave the sample out"
+        raise fault(path, came, "finite numbers", mend)

@@ -1,4 +1,4 @@
-"""What a file says about its image before a pixel is read, and whether that fits a data set."""
+"""Facts of an image that its file states before a pixel is read, and their fit to a data set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.errors import DataError
 from convoxel.files.fault import ErrorCollector, fault
 
 __all__ = ["Header", "agree", "check_dims", "fit_channels"]
@@ -19,9 +18,11 @@ __all__ = ["Header", "agree", "check_dims", "fit_channels"]
 class Header:
     """Shape of an image as the file declares it (checked against the file's size), with its geometry.
 
-    ``shape`` holds the spatial sizes, ``channels`` is 1 or more, ``spacing_mm`` and ``affine`` (4×4, voxel
-    index → mm) are None for formats without them. ``colour`` marks pictures, where a grey picture may stand
-    for a colour one.
+    Attributes:
+        shape: spatial sizes.
+        channels: 1 or more.
+        spacing_mm, affine: distance between voxels, and 4×4 matrix from voxel index to mm; None for formats without.
+        colour: True for pictures, of which a grey one may be read in colour.
     """
 
     shape: tuple[int, ...]
@@ -39,17 +40,13 @@ class Header:
 def check_dims(path: object, header: Header, dims: int | None) -> None:
     """Raise DataError if an image does not have ``dims`` spatial axes."""
     if dims is not None and header.dims != dims:
-        sizes = " × ".join(map(str, header.shape))
-        raise fault(
-            path,
-            f"the image is {header.dims}-D ({sizes})",
-            f"a {dims}-D image",
-            f"Give a {dims}-D image, or use a {header.dims}-D data set and network",
-        )
+        came = f"the image is {header.dims}-D ({' × '.join(map(str, header.shape))})"
+        mend = f"Give a {dims}-D image, or use a {header.dims}-D data set and network"
+        raise fault(path, came, f"a {dims}-D image", mend)
 
 
 def fit_channels(path: str | Path, header: Header, channels: int | None) -> int:
-    """Return how many channels the image will have, given the ``channels`` its data set has.
+    """Return the number of channels of an image in a data set whose images have ``channels``.
 
     A grey picture in a colour set counts as three equal channels. Anything else that differs is a DataError.
     """
@@ -67,18 +64,16 @@ def fit_channels(path: str | Path, header: Header, channels: int | None) -> int:
 
 
 def agree(images: dict[str, tuple[Path, Header]], errors: ErrorCollector) -> tuple[int, int]:
-    """Return the (dims, channels) of a data set: those of most images; every image that differs is noted.
+    """Return the (dims, channels) of a data set: those of most images; every image that differs is reported.
 
-    One colour picture makes it a colour set, since the grey ones can follow and the colour one cannot.
+    One colour picture makes it a colour set, since grey pictures can be read in colour and not the reverse.
     """
     dims = Counter(header.dims for _, header in images.values()).most_common(1)[0][0]
     same = [header for _, header in images.values() if header.dims == dims]
     colour = any(header.colour and header.channels == 3 for header in same)
     channels = 3 if colour else Counter(header.channels for header in same).most_common(1)[0][0]
     for name, (path, header) in images.items():
-        try:
+        with errors.collect(name):
             check_dims(path, header, dims)
             fit_channels(path, header, channels)
-        except DataError as error:
-            errors.note(name, error)
     return dims, channels

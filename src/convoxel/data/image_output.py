@@ -1,17 +1,17 @@
-"""One array in, one file out, whole or not at all: the name's ending tells the format."""
+"""Image and label files written whole or not at all; the ending of the name tells the format."""
 
 from __future__ import annotations
 
 import io
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import nifti, picture
 from convoxel.data.image_file import split_ending
+from convoxel.data.numpy_file import Values
 from convoxel.files.atomic import write_bytes
 from convoxel.files.fault import fault
 
@@ -22,17 +22,17 @@ _ENDINGS = (".nii.gz", ".nii", ".png", ".npy")
 
 def write_image(
     path: str | os.PathLike[str],
-    array: NDArray[Any],
+    array: Values,
     affine: NDArray[np.float64] | None = None,
     spacing_mm: tuple[float, ...] | None = None,
 ) -> Path:
     """Write an image (channels, *spatial) as NIfTI, PNG (values 0…255) or .npy and return the path.
 
-    The file appears whole or not at all. NIfTI keeps ``affine`` and ``spacing_mm``; channels become its
+    The file appears whole or not at all. NIfTI stores ``affine`` and ``spacing_mm``; channels become its
     fourth axis, and numbers other than integers of at most 32 bits and float32 are stored as float32.
 
     Raises:
-        DataError: for an unknown ending, an array that the format cannot hold, or no space on the disk.
+        DataError: the ending is unknown, the format cannot hold the array, or the disk is full.
     """
     path, array = Path(path), np.asarray(array)
     ending = _check(path, array, array.ndim - 1)
@@ -40,12 +40,9 @@ def write_image(
         return write_bytes(path, _pack_array(array))
     if ending == ".png":
         if len(array) not in (1, 3) or not (array.min() >= 0 and array.max() <= 255):
-            raise fault(
-                path,
-                f"an image of {len(array)} channels, values {array.min():g} to {array.max():g}",
-                "1 or 3 channels of values 0 to 255 for PNG",
-                "Scale it, or write .nii.gz or .npy",
-            )
+            came = f"an image of {len(array)} channels, values {array.min():g} to {array.max():g}"
+            expected = "1 or 3 channels of values 0 to 255 for PNG"
+            raise fault(path, came, expected, "Scale it, or write .nii.gz or .npy")
         pixels = np.moveaxis(np.rint(array).astype(np.uint8), 0, -1)
         pixels = pixels[..., 0] if len(array) == 1 else np.ascontiguousarray(pixels)
         return write_bytes(path, picture.pack_picture(pixels, palette=False))
@@ -61,28 +58,25 @@ def write_image(
 
 def write_label(
     path: str | os.PathLike[str],
-    array: NDArray[Any],
+    array: Values,
     affine: NDArray[np.float64] | None = None,
     spacing_mm: tuple[float, ...] | None = None,
 ) -> Path:
     """Write class numbers (*spatial) as uint8 NIfTI, palette PNG or .npy and return the path.
 
-    The file appears whole or not at all. NIfTI keeps the image's ``affine`` and ``spacing_mm``. A PNG shows
+    The file appears whole or not at all. NIfTI stores the image's ``affine`` and ``spacing_mm``. A PNG shows
     each class in its own colour, and read as a label it gives the class numbers back.
 
     Raises:
-        DataError: as ``write_image``, and for values that are no class numbers 0…255.
+        DataError: as ``write_image``, or a value is no class number 0 … 255.
     """
     path, array = Path(path), np.asarray(array)
     ending = _check(path, array, array.ndim)
     whole = array.dtype.kind != "f" or bool((np.floor(array) == array).all())  # NaN is not equal to itself
     if not (whole and array.min() >= 0 and array.max() <= 255):
-        raise fault(
-            path,
-            f"label values {array.min():g} to {array.max():g}" + ("" if whole else ", not all whole"),
-            "class numbers 0, 1, … 255",
-            "Give class numbers (the argmax over classes), not scores",
-        )
+        came = f"label values {array.min():g} to {array.max():g}" + ("" if whole else ", not all whole")
+        mend = "Give class numbers (the argmax over classes), not scores"
+        raise fault(path, came, "class numbers 0, 1, … 255", mend)
     label = np.ascontiguousarray(array, np.uint8)
     if ending == ".npy":
         return write_bytes(path, _pack_array(label))
@@ -91,7 +85,7 @@ def write_label(
     return write_bytes(path, nifti.pack_volume(label, affine, spacing_mm, packed=ending == ".nii.gz"))
 
 
-def _check(path: Path, array: NDArray[Any], dims: int) -> str:
+def _check(path: Path, array: Values, dims: int) -> str:
     """Return the ending of a file that can hold the array."""
     ending = split_ending(path)[1]
     if ending not in _ENDINGS:
@@ -107,7 +101,7 @@ def _check(path: Path, array: NDArray[Any], dims: int) -> str:
     return ending
 
 
-def _pack_array(array: NDArray[Any]) -> bytes:
+def _pack_array(array: Values) -> bytes:
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
     return stream.getvalue()

@@ -1,23 +1,23 @@
-"""Label volumes: which values they may hold, what the classes are called, and reading them checked."""
+"""Label files: reading them checked, the values that they may hold, and the names of the classes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data import image_file
+from convoxel.data.image_file import check_finite, read_stored, with_dims
 from convoxel.data.image_header import Header
+from convoxel.data.numpy_file import Values
 from convoxel.files.fault import fault, plural, shown
 from convoxel.files.stream import file_size, read_bytes
 
 __all__ = ["check_labels", "class_count", "class_names", "read_label", "to_classes", "values_of"]
 
-# More distinct values than this, without names for them, are taken for an image in the place of a label.
+# A label with more distinct values than this, without names for them, is taken for an image.
 MOST_UNNAMED = 64
 _MOST_CLASSES = 256
 _LISTED = 8
@@ -25,43 +25,32 @@ _LISTED = 8
 
 def read_label(path: Path, dims: int | None = None) -> tuple[Header, NDArray[np.uint8]]:
     """Return header and values (*spatial) of a label file: whole numbers 0…255, or DataError."""
-    header, values = image_file.read_stored(path, label=True)
-    header = image_file.with_dims(path, header, dims)
+    header, values = read_stored(path, label=True)
+    header = with_dims(path, header, dims)
     if header.channels != 1:
-        raise fault(
-            path,
-            f"the label has {header.channels} channels",
-            "one class number a voxel",
-            "Store the number of the class (argmax), not one map a class",
-        )
+        mend = "Store the number of the class (argmax), not one map a class"
+        raise fault(path, f"the label has {header.channels} channels", "one class number a voxel", mend)
     return header, check_labels(path, values.reshape(header.shape))
 
 
-def check_labels(path: object, values: NDArray[Any], most: int = _MOST_CLASSES) -> NDArray[Any]:
+def check_labels(path: object, values: Values, most: int = _MOST_CLASSES) -> Values:
     """Return the values as uint8 (int64 where ``most`` > 256); DataError unless all are whole, 0…most − 1."""
     if values.dtype == np.uint8:
         return values
-    image_file.check_finite(path, values[None])
+    check_finite(path, values[None])
     if values.dtype.kind == "f" and (broken := values[values % 1 != 0]).size:
-        raise fault(
-            path,
-            f"{plural(broken.size, 'label value')} not whole (such as {broken[0]:g})",
-            "class numbers 0, 1, 2, …",
-            "Resample labels by nearest neighbour, and store class numbers rather than probabilities",
-        )
+        came = f"{plural(broken.size, 'label value')} not whole (such as {broken[0]:g})"
+        mend = "Resample labels by nearest neighbour, and store class numbers rather than probabilities"
+        raise fault(path, came, "class numbers 0, 1, 2, …", mend)
     low, high = values.min(), values.max()
     if low < 0 or high >= most:
-        raise fault(
-            path,
-            f"label values from {low:g} to {high:g}",
-            f"class numbers 0 to {most - 1}",
-            "Number the classes 0, 1, 2, … with 0 as background",
-        )
+        mend = "Number the classes 0, 1, 2, … with 0 as background"
+        raise fault(path, f"label values from {low:g} to {high:g}", f"class numbers 0 to {most - 1}", mend)
     return values.astype(np.uint8 if most <= 256 else np.int64)
 
 
 def values_of(label: NDArray[np.uint8]) -> frozenset[int]:
-    """Return the values that occur, 255 taken as 1 where only 0 and 255 do (masks from paint programs).
+    """Return the values that occur, with 255 as 1 where only 0 and 255 occur (masks from paint programs).
 
     >>> sorted(values_of(np.array([[0, 255]], np.uint8)))
     [0, 1]
@@ -81,19 +70,15 @@ def to_classes(path: object, label: NDArray[np.uint8], count: int) -> NDArray[np
         return np.asarray(np.minimum(label, np.uint8(1)))
     wrong = sorted(v for v in found if v >= count)
     if wrong:
-        raise fault(
-            path,
-            f"unexpected label values {_listed(wrong)}",
-            f"class numbers 0 to {count - 1}",
-            "Correct the label, or name every class in classes.txt",
-        )
+        mend = "Correct the label, or name every class in classes.txt"
+        raise fault(path, f"unexpected label values {_listed(wrong)}", f"class numbers 0 to {count - 1}", mend)
     return label
 
 
 def class_count(values: dict[str, frozenset[int]]) -> tuple[int, dict[str, str]]:
-    """Return the number of classes, and a complaint per file whose values make no sense in the set.
+    """Return the number of classes, and a complaint per file whose values contradict the others.
 
-    Without names for the classes, the values of all labels together must be 0…n−1 with none missing.
+    Without names for the classes, the values of all labels together must be 0 … n − 1 without a gap.
     """
     union = frozenset().union(*values.values()) if values else frozenset({0})
     if len(union) > MOST_UNNAMED:
@@ -124,12 +109,8 @@ def class_names(folder: Path) -> tuple[str, ...] | None:
     lines = [line.strip() for line in _read_text(path).splitlines()]
     names = tuple(shown(line) for line in lines if line)
     if not 2 <= len(names) <= _MOST_CLASSES or len(set(names)) < len(names):
-        raise fault(
-            path,
-            f"{plural(len(names), 'class name')}, {len(set(names))} different",
-            "2 to 256 different names",
-            "Write one name a line, the background first",
-        )
+        came = f"{plural(len(names), 'class name')}, {len(set(names))} different"
+        raise fault(path, came, "2 to 256 different names", "Write one name a line, the background first")
     return names
 
 
@@ -142,18 +123,18 @@ def _read_text(path: Path) -> str:
         raise fault(path, "the text is not UTF-8", "UTF-8", "Save it as UTF-8") from None
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> object:
+    """Return the entry "labels" of a JSON file; None if there is none."""
     try:
         content = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
-        raise fault(
-            path, f"this is not JSON ({error})", 'JSON with an entry "labels"', "Correct or remove it"
-        ) from None
+        came, expected = f"this is not JSON ({error})", 'JSON with an entry "labels"'
+        raise fault(path, came, expected, "Correct or remove it") from None
     return content.get("labels") if isinstance(content, dict) else None
 
 
-def _numbered(path: Path, labels: Any) -> tuple[str, ...]:
-    """Class names from {"0": "background", …}, {"background": 0, …} or ["background", …]."""
+def _numbered(path: Path, labels: object) -> tuple[str, ...]:
+    """Return class names from {"0": "background", …}, {"background": 0, …} or ["background", …]."""
     pairs: dict[int, str] = {}
     if isinstance(labels, list):
         labels = {str(i): name for i, name in enumerate(labels)}
@@ -163,10 +144,6 @@ def _numbered(path: Path, labels: Any) -> tuple[str, ...]:
             pairs[int(str(number)[:4])] = shown(name)
     complete = isinstance(labels, dict) and len(pairs) == len(labels) and sorted(pairs) == list(range(len(pairs)))
     if not complete or not 2 <= len(pairs) <= _MOST_CLASSES or len(set(pairs.values())) < len(pairs):
-        raise fault(
-            path,
-            '"labels" does not number at least two different classes 0, 1, 2, …',
-            'for example {"0": "background", "1": "lesion"}',
-            "Correct or remove it",
-        )
+        came = '"labels" does not number at least two different classes 0, 1, 2, …'
+        raise fault(path, came, 'for example {"0": "background", "1": "lesion"}', "Correct or remove it")
     return tuple(pairs[i] for i in range(len(pairs)))

@@ -1,7 +1,7 @@
 """NIfTI volumes (.nii, .nii.gz): the header is checked field by field before any voxel is asked for.
 
-nibabel knows the layout of the header and computes the affine; the voxels are taken from the file by NumPy
-with the checked type, shape and offset. Nothing is resampled or reoriented: array axis i is file axis i.
+nibabel knows the layout of the header and computes the affine; NumPy reads the voxels with the checked type, shape and
+offset. Nothing is resampled or reoriented: array axis i is file axis i.
 Header/image pairs (.hdr + .img), complex and RGB volumes are refused.
 """
 
@@ -11,44 +11,27 @@ import gzip
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.image_header import Header
+from convoxel.data.numpy_file import Values
 from convoxel.errors import UnsupportedError
 from convoxel.files.fault import fault
 from convoxel.files.stream import check_inflation, file_size, inflate, read_bytes
 
 __all__ = ["pack_volume", "read_header", "read_voxels"]
 
-_TYPES = {
-    2: "u1",
-    4: "i2",
-    8: "i4",
-    16: "f4",
-    64: "f8",
-    256: "i1",
-    512: "u2",
-    768: "u4",
-    1024: "i8",
-    1280: "u8",
-}
-_REFUSED = {
-    0: "unknown",
-    1: "1-bit",
-    32: "complex",
-    1792: "complex",
-    2048: "complex",
-    128: "RGB",
-    2304: "RGBA",
-}
+_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+_REFUSED = {0: "unknown", 1: "1-bit", 32: "complex", 1792: "complex", 2048: "complex", 128: "RGB", 2304: "RGBA"}
 _TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units & 7: unknown, metre, millimetre, micrometre
 _COPY = "Copy the file again from its source, or rewrite it with the program that made it"
 
 
-def _nibabel() -> Any:
+def _nibabel() -> ModuleType:
     try:
         import nibabel
     except ImportError as error:
@@ -58,7 +41,7 @@ def _nibabel() -> Any:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where and what the voxels are: checked facts only."""
+    """Place and type of the voxels, checked."""
 
     header: Header
     dtype: np.dtype[Any]
@@ -73,7 +56,7 @@ class _Layout:
 
 
 def _is_packed(path: Path) -> bool:
-    """Whether the content is gzip, whatever the name says (renamed files are common)."""
+    """Return True if the content is gzip, whatever the name says (renamed files are common)."""
     return read_bytes(path, 2) == b"\x1f\x8b"
 
 
@@ -82,7 +65,7 @@ def read_header(path: Path) -> Header:
     return _read_layout(path).header
 
 
-def read_voxels(path: Path, *, scaled: bool = True) -> tuple[Header, NDArray[Any]]:
+def read_voxels(path: Path, *, scaled: bool = True) -> tuple[Header, Values]:
     """Return header and voxels (channels, *shape), C-contiguous.
 
     ``scaled`` applies the header's slope and intercept and gives float32; labels are read with
@@ -129,7 +112,7 @@ def _sizes(stored: tuple[int, ...]) -> str:
     return " × ".join(map(str, stored))
 
 
-def _unpack(path: Path, raw: bytes) -> tuple[Any, int]:
+def _unpack(path: Path, raw: bytes) -> tuple[np.void, int]:
     """Return the header's fields in the file's byte order, and the NIfTI version."""
     for version, size in ((1, 348), (2, 540)):
         layout = getattr(_nibabel(), f"nifti{version}").header_dtype
@@ -147,7 +130,7 @@ def _unpack(path: Path, raw: bytes) -> tuple[Any, int]:
     raise fault(path, "this is not a NIfTI file, or a truncated one", "a header of 348 or 540 bytes", _COPY)
 
 
-def _check_type(path: Path, fields: Any) -> np.dtype[Any]:
+def _check_type(path: Path, fields: np.void) -> np.dtype[Any]:
     code = int(fields["datatype"])
     if code not in _TYPES:
         kind = f" ({_REFUSED[code]})" if code in _REFUSED else ""
@@ -163,7 +146,7 @@ def _check_type(path: Path, fields: Any) -> np.dtype[Any]:
     return dtype
 
 
-def _check_sizes(path: Path, fields: Any) -> tuple[int, ...]:
+def _check_sizes(path: Path, fields: np.void) -> tuple[int, ...]:
     sizes = [int(v) for v in fields["dim"]]
     if not 1 <= sizes[0] <= 7:
         raise fault(path, f"dim[0] (the number of axes) is {sizes[0]}", "1 to 7", _COPY)
@@ -173,7 +156,7 @@ def _check_sizes(path: Path, fields: Any) -> tuple[int, ...]:
     return tuple(stored)
 
 
-def _check_offset(path: Path, fields: Any, header_size: int) -> int:
+def _check_offset(path: Path, fields: np.void, header_size: int) -> int:
     offset = float(fields["vox_offset"])
     if offset == 0:  # written by some programs for "right after the header"
         return header_size + 4
@@ -182,7 +165,7 @@ def _check_offset(path: Path, fields: Any, header_size: int) -> int:
     return int(offset)
 
 
-def _check_scale(path: Path, fields: Any) -> tuple[float, float]:
+def _check_scale(path: Path, fields: np.void) -> tuple[float, float]:
     slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
     if slope == 0:  # the standard: "not scaled"
         return 1.0, 0.0
@@ -208,7 +191,7 @@ def _split_axes(path: Path, stored: tuple[int, ...]) -> tuple[tuple[int, ...], i
 
 
 def _check_geometry(
-    path: Path, fields: Any, raw: bytes, version: int, dims: int
+    path: Path, fields: np.void, raw: bytes, version: int, dims: int
 ) -> tuple[NDArray[np.float64], tuple[float, ...]]:
     nifti = getattr(_nibabel(), f"nifti{version}")
     kind = nifti.Nifti1Header if version == 1 else _nibabel().nifti2.Nifti2Header
@@ -234,11 +217,7 @@ def _check_geometry(
 
 
 def pack_volume(
-    array: NDArray[Any],
-    affine: NDArray[np.float64] | None,
-    spacing_mm: tuple[float, ...] | None,
-    *,
-    packed: bool,
+    array: Values, affine: NDArray[np.float64] | None, spacing_mm: tuple[float, ...] | None, *, packed: bool
 ) -> bytes:
     """Return the bytes of a NIfTI file of ``array`` (*shape) or (*shape, channels after a third axis).
 

@@ -2,7 +2,7 @@
 
 Images are (count, H, W) or (count, D, H, W), with a last axis of 3 for colours. Labels are class numbers:
 (count,) or (count, 1) to classify, (count, *spatial) to segment; an array ``classes`` of strings may name
-them. Labels are read at once, images when the first one is asked for.
+them. Labels are read at once, images on first use.
 """
 
 from __future__ import annotations
@@ -12,20 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from convoxel.data import numpy_file
-from convoxel.data.data_set import Cache, DataSet, Entry, Sample, Split
-from convoxel.data.folder_parts import honour_parts
+from convoxel.data.data_set import Cache, DataSet, Entry, Sample
 from convoxel.data.image_file import check_finite
 from convoxel.data.label_file import MOST_UNNAMED, check_labels, class_count, to_classes, values_of
-from convoxel.data.split import divide_last, divide_stratified
+from convoxel.data.numpy_file import Values, open_archive, read_member
+from convoxel.data.split import SplitRule
 from convoxel.files.fault import ErrorCollector, fault, shown
 
-__all__ = ["open_archive_set"]
+__all__ = ["open_npz_set"]
 
 _KEYS = {"train": "train_", "validation": "val_", "test": "test_"}
 _MOST_CLASSES = 65_536
@@ -33,24 +30,22 @@ _MOST_CLASSES = 65_536
 
 @dataclass(frozen=True)
 class _Part:
-    """One part of the archive: where its images are, what they look like, and their labels."""
+    """One part of the archive: the key and form of its images, and their labels."""
 
     name: str
     key: str
     dims: int
     channels: int
     shape: tuple[int, ...]
-    labels: NDArray[Any]
+    labels: Values
 
     def sample_name(self, position: int) -> str:
         return f"{self.name}/{position:06d}" if self.name else f"{position:06d}"
 
 
-def open_archive_set(
-    path: Path, task: str, validation: int | float | None, seed: int, errors: ErrorCollector
-) -> DataSet:
+def open_npz_set(path: Path, task: str, rule: SplitRule, errors: ErrorCollector) -> DataSet:
     """Return the data set in a .npz file."""
-    claims = {name: shape for name, (shape, _) in numpy_file.open_archive(path).items()}
+    claims = {name: shape for name, (shape, _) in open_archive(path).items()}
     keys = {part: key for part, key in _KEYS.items() if f"{key}images" in claims}
     if "train" not in keys:
         keys = {"": ""}
@@ -63,28 +58,17 @@ def open_archive_set(
         came = f"parts of different form (dims, channels): {sorted(forms)}"
         raise fault(path, came, "the same in every part", "Save all parts alike")
     classes = _name_classes(path, claims, _count_classes(path, task, parts, errors), task)
-    chosen = {
-        part.name: tuple(e for e in _entries(path, part, task, len(classes)) if e.name not in errors.names)
-        for part in parts
+    entries = {
+        part.name: [e for e in _entries(path, part, task, len(classes)) if e.name not in errors.names] for part in parts
     }
-
-    def divide(found: tuple[Entry, ...]) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
-        if task == "segment":
-            return divide_last(found, validation)
-        train, held = divide_stratified([e.name for e in found], [e.label or 0 for e in found], validation, seed)
-        return tuple(found[i] for i in train), tuple(found[i] for i in held)
-
-    train, held, test = honour_parts(chosen, validation, divide)
-    store = Cache(0)  # the arrays are in memory already: keep no second copy in float32
-    return DataSet(
+    return DataSet.from_parts(
+        rule.split(entries, task),
+        Cache(0),  # the arrays are in memory already: keep no second copy in float32
         name=shown(path.stem),
         task=task,
         dims=parts[0].dims,
         channels=parts[0].channels,
         classes=classes,
-        train=Split(train, store),
-        validation=Split(held, store),
-        test=Split(test, store) if test else None,
         sources=((path.name, path),),
     )
 
@@ -122,7 +106,7 @@ def _read_part(path: Path, name: str, key: str, claims: dict[str, tuple[int, ...
             f"{images[: dims + 1]}",
             "Give one class number a pixel, or choose the task classify",
         )
-    stored = numpy_file.read_member(path, f"{key}labels")
+    stored = read_member(path, f"{key}labels")
     labels = (
         check_labels(where, stored.reshape(-1), _MOST_CLASSES) if task == "classify" else check_labels(where, stored)
     )
@@ -155,7 +139,7 @@ def _count_classes(path: Path, task: str, parts: list[_Part], errors: ErrorColle
 
 def _name_classes(path: Path, claims: dict[str, tuple[int, ...]], count: int, task: str) -> tuple[str, ...]:
     if "classes" in claims:
-        names = tuple(shown(name) for name in numpy_file.read_member(path, "classes").reshape(-1))
+        names = tuple(shown(name) for name in read_member(path, "classes").reshape(-1))
         if len(names) < count or len(set(names)) < len(names):
             came = f"{len(set(names))} different names in the array classes"
             raise fault(path, came, f"at least {count}, one a class", "Name every class once")
@@ -167,8 +151,8 @@ def _name_classes(path: Path, claims: dict[str, tuple[int, ...]], count: int, ta
 
 def _entries(path: Path, part: _Part, task: str, count: int) -> tuple[Entry, ...]:
     @cache
-    def images() -> NDArray[Any]:
-        return numpy_file.read_member(path, f"{part.key}images")
+    def images() -> Values:
+        return read_member(path, f"{part.key}images")
 
     def reader(position: int) -> Callable[[], Sample]:
         def read() -> Sample:

@@ -1,9 +1,9 @@
 """Pictures: PNG, JPEG and TIFF, grey, palette or colour; the header is checked before Pillow decodes.
 
-Every picture is brought to the scale 0…255 (16-bit values are divided by 257, so nothing is lost in float32);
-32-bit TIFFs keep their values. Transparency is laid over white, the orientation tag of photographs is
-applied, a TIFF with several pages of one size is a volume. Formats are told by their first bytes: a JPEG
-named .png is read. Nothing is resized.
+Every picture is scaled to 0…255 (16-bit values are divided by 257, which float32 represents without loss); 32-bit TIFFs
+keep their values. Transparent pixels are blended with white, the orientation tag of photographs is applied, and a TIFF
+with several pages of one size is a volume. The first bytes tell the format: a JPEG named .png is read. Nothing is
+resized.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.image_header import Header
+from convoxel.data.numpy_file import Values
 from convoxel.errors import DataError, UnsupportedError
 from convoxel.files.fault import fault
 from convoxel.files.stream import MOST_DEFLATE_RATIO, file_size, read_bytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["pack_picture", "read_header", "read_indices", "read_pixels"]
 
@@ -31,11 +36,11 @@ _MOST_PAGES = 65_536
 _COPY = "Copy the picture again from its source, or save it anew as PNG"
 _ORIENTATION = 0x0112
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"}
-# Eight colours that people with any colour vision tell apart (Okabe and Ito 2008), black for the background.
+# Eight colours that people with any colour vision can tell apart (Okabe and Ito 2008), black for the background.
 _PALETTE = bytes.fromhex("000000e69f0056b4e9009e73f0e4420072b2d55e00cc79a7999999")
 
 
-def _pillow() -> Any:
+def _pillow() -> ModuleType:
     try:
         from PIL import Image
     except ImportError as error:
@@ -56,20 +61,16 @@ def read_pixels(path: Path) -> tuple[Header, NDArray[np.float32]]:
     return _read(path, _grey_or_colour)
 
 
-def read_indices(path: Path) -> tuple[Header, NDArray[Any]]:
+def read_indices(path: Path) -> tuple[Header, Values]:
     """Return header and label values (1, *shape): grey values or palette indices as stored."""
     if read_bytes(path, 3) == b"\xff\xd8\xff":
-        raise fault(
-            path,
-            "a label stored as JPEG, which changes values",
-            "a PNG, TIFF, NIfTI or .npy label",
-            "Save the label again from its source as PNG",
-        )
+        came, mend = "a label stored as JPEG, which changes values", "Save the label again from its source as PNG"
+        raise fault(path, came, "a PNG, TIFF, NIfTI or .npy label", mend)
     header, values = _read(path, lambda image: _indices(path, image))
     return replace(header, channels=1), values
 
 
-def _read(path: Path, convert: Callable[[Any], NDArray[Any]]) -> tuple[Header, NDArray[Any]]:
+def _read(path: Path, convert: Callable[[Image], Values]) -> tuple[Header, Values]:
     size = file_size(path)
     content = read_bytes(path)
     with _open(path, content, size) as image:
@@ -90,7 +91,7 @@ def _read(path: Path, convert: Callable[[Any], NDArray[Any]]) -> tuple[Header, N
     return header, np.ascontiguousarray(pixels)
 
 
-def _open(path: Path, content: bytes, size: int) -> Any:
+def _open(path: Path, content: bytes, size: int) -> Image:
     """Return the opened, undecoded picture after its own claims were checked."""
     if content[:8] == b"\x89PNG\r\n\x1a\n":
         kind, claims = "PNG", _png_claims(content)
@@ -107,14 +108,11 @@ def _open(path: Path, content: bytes, size: int) -> Any:
         sizes = f"{width} × {height}" + (f" × {pages} pages" if pages > 1 else "")
         raise fault(path, f"the header claims {sizes} pixels", f"1 to {MOST_PIXELS} pixels", "Cut it into tiles")
     if least > size:
-        raise fault(
-            path,
-            f"the header claims {width} × {height} pixels but the file has only {size} bytes",
-            f"at least {least} bytes",
-            "The file is truncated or its header is false: " + _COPY[0].lower() + _COPY[1:],
-        )
+        came = f"the header claims {width} × {height} pixels but the file has only {size} bytes"
+        mend = "The file is truncated or its header is false: " + _COPY[0].lower() + _COPY[1:]
+        raise fault(path, came, f"at least {least} bytes", mend)
     try:
-        image = _pillow().open(io.BytesIO(content), formats=[kind])
+        image: Image = _pillow().open(io.BytesIO(content), formats=[kind])
     except Exception as error:  # any failure to open an outside picture is a fault of the picture
         raise fault(path, f"the {kind} header cannot be read ({error})", "a valid picture", _COPY) from None
     return image
@@ -132,7 +130,7 @@ def _png_claims(content: bytes) -> tuple[int, int, int, int] | None:
 
 
 def _jpeg_claims(content: bytes) -> tuple[int, int, int, int] | None:
-    """The same for JPEG: every 8×8 block costs at least one bit for its mean."""
+    """The same for JPEG: every 8×8 block takes at least one bit for its mean."""
     position = 2
     while position + 9 < len(content):
         if content[position] != 0xFF:
@@ -149,7 +147,7 @@ def _jpeg_claims(content: bytes) -> tuple[int, int, int, int] | None:
 
 
 def _tiff_claims(content: bytes) -> tuple[int, int, int, int] | None:
-    """The same for TIFF: the largest page counts for all; a chain of pages may not come back to itself."""
+    """The same for TIFF, with the size of the largest page; None where the chain of pages has a cycle."""
     order = "<" if content[:2] == b"II" else ">"
     width = height = least = 0
     seen: set[int] = set()
@@ -164,9 +162,8 @@ def _tiff_claims(content: bytes) -> tuple[int, int, int, int] | None:
             for entry in range(count):
                 tag, kind, _ = struct.unpack_from(order + "HHI", content, offset + 2 + 12 * entry)
                 if tag in (256, 257, 258, 259, 277):
-                    tags[tag] = struct.unpack_from(
-                        order + ("H" if kind == 3 else "I"), content, offset + 10 + 12 * entry
-                    )[0]
+                    layout = order + ("H" if kind == 3 else "I")
+                    tags[tag] = struct.unpack_from(layout, content, offset + 10 + 12 * entry)[0]
             width, height = max(width, tags.get(256, 0)), max(height, tags.get(257, 0))
             if tags.get(259, 1) == 1:  # not compressed: one bit a pixel at least
                 least += tags.get(256, 0) * tags.get(257, 0) // 8
@@ -176,7 +173,7 @@ def _tiff_claims(content: bytes) -> tuple[int, int, int, int] | None:
     return width, height, max(len(seen), 1), least
 
 
-def _header(path: Path, image: Any) -> Header:
+def _header(path: Path, image: Image) -> Header:
     try:
         width, height = image.size
         # JPEG only, and asked in this order: for a PNG, getexif would decode the pixels
@@ -191,8 +188,8 @@ def _header(path: Path, image: Any) -> Header:
     return Header(shape, 1 if image.mode in _GREY else 3, colour=True)
 
 
-def _upright(image: Any) -> Any:
-    """Apply the orientation that a camera noted (JPEG only: elsewhere the tag is left over by converters)."""
+def _upright(image: Image) -> Image:
+    """Apply the orientation that a camera recorded (JPEG only: elsewhere converters have left an outdated tag)."""
     if image.format != "JPEG" or image.getexif().get(_ORIENTATION, 1) == 1:
         return image
     from PIL import ImageOps
@@ -200,8 +197,8 @@ def _upright(image: Any) -> Any:
     return ImageOps.exif_transpose(image)
 
 
-def _grey_or_colour(image: Any) -> NDArray[np.float32]:
-    """Return float32 (1 or 3, height, width), transparency laid over white."""
+def _grey_or_colour(image: Image) -> NDArray[np.float32]:
+    """Return float32 (1 or 3, height, width), transparent pixels blended with white."""
     grey = image.mode in _GREY
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         scaled: NDArray[np.float32] = np.asarray(image, np.float32) / np.float32(257)
@@ -217,7 +214,7 @@ def _grey_or_colour(image: Any) -> NDArray[np.float32]:
     return np.moveaxis(np.asarray(image.convert("RGB"), np.float32), -1, 0)
 
 
-def _indices(path: Path, image: Any) -> NDArray[Any]:
+def _indices(path: Path, image: Image) -> Values:
     """Return label values (1, height, width); DataError for colours that cannot be class numbers."""
     if image.mode in ("P", "L") or image.mode.startswith(("I", "F")):
         return np.asarray(image)[None]
@@ -225,20 +222,16 @@ def _indices(path: Path, image: Any) -> NDArray[Any]:
         return np.asarray(image).astype(np.uint8)[None]
     values = np.asarray(image.convert("RGBA"))
     if not ((values[..., :1] == values[..., 1:3]).all() and (values[..., 3] == values[0, 0, 3]).all()):
-        raise fault(
-            path,
-            "a label picture in colours",
-            "one class number (grey value or palette index) a pixel",
-            "Convert it to class numbers 0, 1, 2, …",
-        )
+        expected = "one class number (grey value or palette index) a pixel"
+        raise fault(path, "a label picture in colours", expected, "Convert it to class numbers 0, 1, 2, …")
     return values[None, ..., 0]
 
 
 def pack_picture(array: NDArray[np.uint8], *, palette: bool) -> bytes:
     """Return the bytes of a PNG of (height, width) or (height, width, 3) uint8 values.
 
-    ``palette`` stores class numbers as indices of colours that are easy to tell apart: the picture can be
-    looked at, and reading it as a label gives the class numbers back.
+    ``palette`` stores class numbers as indices of colours that are easy to tell apart; reading the picture as a label
+    gives the class numbers back.
     """
     image = _pillow().fromarray(array)
     if palette:

@@ -1,22 +1,59 @@
-"""Dividing samples into training and validation, always in the same way for the same names.
+"""Splits of samples into training and validation, always the same for the same names.
 
-No random generator is used: where chance is wanted, samples are ordered by a hash of seed and name. That
-order does not change with NumPy's version, nor does it for the old samples when new ones are added.
+No random generator is used: where chance is wanted, samples are ordered by a hash of seed and name. That order does not
+change with NumPy's version, nor does it change for the old samples when new ones are added.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from convoxel.data.data_set import Entry, Parts
 from convoxel.errors import ConfigError, DataError
 
-__all__ = ["DEFAULT", "count_validation", "divide_last", "divide_stratified"]
+__all__ = ["SplitRule", "count_validation", "split_stratified"]
 
-DEFAULT = 0.2
+_FRACTION = 0.2
 
-_T = TypeVar("_T")
+
+@dataclass(frozen=True)
+class SplitRule:
+    """The rule that splits samples into training and validation.
+
+    Attributes:
+        validation: a count (int), a fraction (float), or 20 % (None).
+        seed: random seed of the samples that validate a classification (default 0).
+    """
+
+    validation: int | float | None = None
+    seed: int = 0
+
+    def split(self, parts: Mapping[str, Sequence[Entry]], task: str) -> Parts:
+        """Return (train, validation, test): the source's own parts, else its training part split.
+
+        To segment, the last samples by name validate; to classify, the same proportion of every class. A set with train
+        and test only validates on test, unless ``validation`` asks for a part of the training samples; the test part
+        then stays unseen.
+        """
+        train = parts.get("train", parts.get("", ()))
+        held, test = parts.get("validation", ()), parts.get("test", ())
+        if not held and test and self.validation is None:
+            held, test = test, ()
+        if held and self.validation is not None:
+            raise ConfigError(
+                f"validation is {self.validation!r} but the data bring a validation part of {len(held)} samples; "
+                "expected no value. Leave validation out, or merge the parts into one folder."
+            )
+        if held:
+            return train, held, test
+        if task == "segment":
+            count = count_validation(len(train), self.validation)
+            return train[:-count], train[-count:], test
+        labels = [entry.label or 0 for entry in train]
+        chosen = split_stratified([entry.name for entry in train], labels, self.validation, self.seed)
+        return [train[i] for i in chosen[0]], [train[i] for i in chosen[1]], test
 
 
 def count_validation(total: int, validation: int | float | None, noun: str = "samples") -> int:
@@ -32,7 +69,7 @@ def count_validation(total: int, validation: int | float | None, noun: str = "sa
     if isinstance(validation, bool) or not isinstance(validation, (int, float, type(None))):
         raise ConfigError(f"validation is {validation!r}; expected a count (such as 30) or a fraction (such as 0.2).")
     if validation is None or isinstance(validation, float):
-        fraction = DEFAULT if validation is None else validation
+        fraction = _FRACTION if validation is None else validation
         if not 0 < fraction < 1:
             raise ConfigError(f"validation is {fraction}; expected a fraction above 0 and below 1, or a whole count.")
         return min(max(round(total * fraction), 1), total - 1)
@@ -41,13 +78,7 @@ def count_validation(total: int, validation: int | float | None, noun: str = "sa
     return validation
 
 
-def divide_last(items: Sequence[_T], validation: int | float | None) -> tuple[tuple[_T, ...], tuple[_T, ...]]:
-    """Return (training, validation): the last ones by name validate. ``items`` are sorted by name."""
-    count = count_validation(len(items), validation)
-    return tuple(items[:-count]), tuple(items[-count:])
-
-
-def divide_stratified(
+def split_stratified(
     names: Sequence[str], labels: Sequence[int], validation: int | float | None, seed: int
 ) -> tuple[list[int], list[int]]:
     """Return (training, validation) positions, every class in the same proportion, drawn by ``seed``.

@@ -6,6 +6,8 @@ expected, how to mend it), so that no reader or writer can leave a part out.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +64,14 @@ class ErrorCollector:
     strict: bool = True
     problems: list[Problem] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+
+    @contextlib.contextmanager
+    def collect(self, name: str) -> Iterator[None]:
+        """Report a DataError of the block under ``name``."""
+        try:
+            yield
+        except DataError as error:
+            self.note(name, error)
 
     def note(self, name: str | Path, error: DataError) -> None:
         """Raise ``error`` (strict) or add it under ``name``; the reader then goes on without that sample."""
