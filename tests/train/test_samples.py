@@ -11,7 +11,7 @@ import torch
 
 from convoxel.data import Sample
 from convoxel.errors import DataError
-from convoxel.predict.intensity import Intensity
+from convoxel.predict.intensity import Normalisation
 from convoxel.predict.network_call import resize
 from convoxel.predict.trained_run import DataFacts
 from convoxel.train.augment import Augmentation
@@ -34,8 +34,8 @@ def pieces(count: int = 5, size: tuple[int, ...] = (9, 10, 11), classify: bool =
     return found
 
 
-def facts(classes: int, intensity: Intensity | None = None) -> DataFacts:
-    return DataFacts(tuple(map(str, range(classes))), 3, 1, intensity or Intensity("sample"), None, "", "pieces")
+def facts(classes: int, intensity: Normalisation | None = None) -> DataFacts:
+    return DataFacts(tuple(map(str, range(classes))), 3, 1, intensity or Normalisation("sample"), None, "", "pieces")
 
 
 def planned(**entries: Any) -> TrainConfig:
@@ -86,7 +86,7 @@ def test_a_sample_without_label_is_named() -> None:
 
 def test_classes_are_resized_and_normalised() -> None:
     config = planned(task="classify", levels=None, patch=(8, 8), augment=False)
-    intensity = Intensity("dataset", (20.0,), (2.0,))
+    intensity = Normalisation("dataset", (20.0,), (2.0,))
     batch = Batches(pieces(size=(9, 7), classify=True), config, facts(2, intensity)).batch(0)
     assert batch.images.shape == (2, 1, 8, 8) and batch.targets.shape == (2,)
     same = np.ones((1, 8, 8), np.float32)

@@ -1,8 +1,9 @@
 """Readers and data sets: every outside file enters Convoxel here, and is checked here.
 
 Read the files in this order: ``image_header``; the formats ``nifti``, ``picture``, ``numpy_file``; ``data_set``
-(samples and splits), ``image_file`` (one file), ``label_file``; ``split`` and ``folder_parts``; the sources ``segmentation``,
-``classification``, ``npz_set``, ``bundled``; ``data_source`` (``load`` and ``check``). ``image_output`` writes.
+(samples and splits), ``image_file`` (one file), ``label_file``; ``split`` and ``folder_parts``; the sources
+``segmentation``, ``classification``, ``npz_set``, ``bundled``; ``data_source`` (``load`` and ``check``).
+``image_output`` writes.
 
 Nothing is resampled, reoriented or resized here; nothing is read through pickle.
 """

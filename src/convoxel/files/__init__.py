@@ -1,6 +1,6 @@
 """Files: every file that Convoxel writes goes through here, and so does most of what it reads.
 
 ``atomic`` writes a file whole or not at all, ``stream`` reads no more than its caller allows, ``mapping`` reads a file
-as memory, ``lock`` reserves a folder for one process, ``cache`` keeps small files between runs, and ``fault`` words the
-messages about a file.
+as memory, ``folder`` makes folders for results, ``lock`` reserves one for one process, ``cache`` keeps small files
+between runs, and ``fault`` words the messages about a file.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 from pathlib import Path
@@ -14,6 +13,7 @@ from convoxel.data.image_file import list_images, read_header, split_ending, wit
 from convoxel.data.image_header import fit_channels
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_json, write_text
+from convoxel.files.folder import make_folder
 from convoxel.predict.inference import Predictor
 from convoxel.predict.run_progress import OnProgress, Progress
 
@@ -57,17 +57,11 @@ def predict_files(
             raise ConfigError(f"output: {path} is a folder, a file is needed there. Give another --output.")
     for path in files:
         _check_header(predictor, path)  # a folder with a wrong image is refused before the first prediction
-    made = _make_folder(targets[0].parent)
-    try:
+    with make_folder(targets[0].parent):
         if segment:
             _write_maps(predictor, files, targets, on_progress)
         else:
             _write_table(predictor, files, targets[0], on_progress)
-    except BaseException:
-        for folder in made:
-            with contextlib.suppress(OSError):  # not empty: what was written is whole and stays
-                folder.rmdir()
-        raise
     return targets
 
 
@@ -87,18 +81,6 @@ def _name_table(target: Path) -> Path:
 def _check_header(predictor: Predictor, path: Path) -> None:
     facts = predictor.run.data
     fit_channels(path, with_dims(path, read_header(path), facts.dims), facts.channels)
-
-
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder and return those that were missing, the innermost first."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"output: cannot make the folder {folder} ({error.strerror or error}). Give another --output."
-        ) from None
-    return made
 
 
 def _read(predictor: Predictor, path: Path) -> data.Sample:

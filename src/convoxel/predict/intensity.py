@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Intensity", "IntensityEntries", "Statistics"]
+__all__ = ["Normalisation", "Statistics"]
 
 Array = NDArray[np.float32]
-
-
-class IntensityEntries(TypedDict):
-    """An :class:`Intensity` as JSON holds it."""
-
-    kind: str
-    mean: Sequence[float]
-    std: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -37,7 +27,7 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Intensity:
+class Normalisation:
     """The normalisation of a run.
 
     Attributes:
@@ -59,15 +49,6 @@ class Intensity:
         pairs = [_measure_body(channel, low) for channel, low in zip(flat, floor, strict=True)]
         mean, std = np.asarray(pairs, np.float32).T
         return Statistics(mean, std, floor)
-
-    def to_dict(self) -> IntensityEntries:
-        """Return the entries as JSON holds them."""
-        return {"kind": self.kind, "mean": list(self.mean), "std": list(self.std)}
-
-    @classmethod
-    def from_dict(cls, entries: IntensityEntries) -> Intensity:
-        """Return the normalisation that :meth:`to_dict` described."""
-        return cls(str(entries["kind"]), tuple(entries["mean"]), tuple(entries["std"]))
 
 
 def _measure_body(channel: Array, floor: np.float32) -> tuple[float, float]:

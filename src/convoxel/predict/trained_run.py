@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from convoxel.data import DataSet
 from convoxel.errors import CheckpointError, DataError
-from convoxel.predict.intensity import Intensity
+from convoxel.predict.intensity import Normalisation
 
 __all__ = ["AnyRun", "DataFacts", "PredictionConfig", "TrainedRun"]
 
@@ -34,53 +34,38 @@ class DataFacts:
         intensity: normalisation of the images.
         spacing_mm: median voxel spacing along each axis; None where the format has none.
         fingerprint: SHA-256 over names and contents of all files.
-        name: name of the data set.
+        data_name: name of the data set.
     """
 
     classes: tuple[str, ...]
     dims: int
     channels: int
-    intensity: Intensity
+    intensity: Normalisation
     spacing_mm: tuple[float, ...] | None
     fingerprint: str
-    name: str
+    data_name: str
 
     @classmethod
-    def from_data_set(cls, dataset: DataSet, intensity: Intensity) -> DataFacts:
+    def from_data_set(cls, dataset: DataSet, intensity: Normalisation) -> DataFacts:
         """Return the facts of a data set whose images ``intensity`` normalises."""
         facts = (dataset.classes, dataset.dims, dataset.channels, intensity)
         return cls(*facts, dataset.spacing_mm, dataset.fingerprint, dataset.name)
 
     @classmethod
-    def from_dict(cls, entries: Mapping[str, Any]) -> DataFacts:
+    def from_dict(cls, entries: object) -> DataFacts:
         """Return the facts that a checkpoint's JSON holds.
 
         Raises:
-            CheckpointError: one is missing or of another kind.
+            CheckpointError: one is missing or of another type; the message names it.
         """
         try:
-            spacing = entries["spacing_mm"]
-            return cls(
-                classes=tuple(map(str, entries["classes"])),
-                dims=int(entries["dims"]),
-                channels=int(entries["channels"]),
-                intensity=Intensity.from_dict(entries["intensity"]),
-                spacing_mm=None if spacing is None else tuple(map(float, spacing)),
-                fingerprint=str(entries["fingerprint"]),
-                name=str(entries["data_name"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            return TypeAdapter(cls).validate_python(entries)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg'].lower()}" for item in error.errors())
             raise CheckpointError(
-                f"checkpoint: the facts of its data are incomplete or wrong ({type(error).__name__}: {error}); "
+                f"checkpoint: the facts of its data are incomplete or wrong ({wrong}); "
                 "expected those that training wrote. Train the run anew."
             ) from None
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the entries as a checkpoint's JSON holds them."""
-        spacing = None if self.spacing_mm is None else list(self.spacing_mm)
-        return {"classes": list(self.classes), "dims": self.dims, "channels": self.channels,
-                "intensity": self.intensity.to_dict(), "spacing_mm": spacing, "fingerprint": self.fingerprint,
-                "data_name": self.name}  # fmt: skip
 
     def check(self, dataset: DataSet) -> None:
         """Raise DataError unless ``dataset`` has the axes, channels and classes that the run was trained on."""

@@ -1,8 +1,8 @@
-"""What a training run is told: one frozen record, from flags or from one YAML file.
+"""The configuration of a training run: one frozen record, from flags or from one YAML file.
 
-Here are names, types and limits only. Whatever depends on the data or the machine (patch, width, batch
-size, precision …) may stay unset and is decided once by :mod:`convoxel.train.defaults`. Reading a
-configuration needs neither PyTorch nor the data.
+This file holds names, types and limits only. Entries that depend on the data or the machine (patch, width, batch size,
+precision …) may stay unset; :mod:`convoxel.train.defaults` chooses them once. Reading a configuration needs neither
+PyTorch nor the data.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from convoxel.errors import ConfigError
 
 __all__ = ["ConstraintConfig", "TrainConfig"]
 
-# Where a run is written, where its data lies and when it saves do not change its result.
+# Entries that do not change the result of a run.
 _NEUTRAL = frozenset({"output", "data", "checkpoint_seconds", "tensorboard", "num_workers"})
 
 
 Kind = Literal["conv", "conv_transpose", "linear", "local"]
+_NOUNS = {"segmentation": "segment", "classification": "classify"}
+_Name = Annotated[str, BeforeValidator(lambda name: str(name) if isinstance(name, Path) else name), Field(min_length=1)]
 
 
 class ConstraintConfig(BaseModel):
-    """What kernels must fulfil during training; see ``convoxel.nn.weight_constraint``.
+    """Constraints of kernels during training; see ``convoxel.nn.weight_constraint``.
 
     ``max_norm`` (a bound), ``unit_norm`` and ``non_negative`` are restored after every step; ``l2`` adds λ‖K‖² to
     the loss, with λ for each kind of layer. ``kinds`` says which layers the first three are for.
@@ -61,17 +64,17 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
-    task: Literal["segment", "classify"]
-    data: str = Field(min_length=1)
-    output: str = Field(min_length=1)
+    task: Annotated[Literal["segment", "classify"], BeforeValidator(lambda task: _NOUNS.get(str(task), task))]
+    data: _Name
+    output: _Name
 
     model: str | None = None
     levels: int | None = Field(default=None, ge=1, le=8)
     width: float | None = Field(default=None, gt=0, le=1024)
     model_options: dict[str, Any] = Field(default_factory=dict)
-    weights: str | None = Field(default=None, min_length=1)
+    weights: _Name | None = None
 
-    patch: tuple[int, ...] | None = None
+    patch: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=3)] | None = None
     batch_size: int | None = Field(default=None, ge=1, le=4096)
     foreground: float = Field(default=0.8, ge=0, le=1)
     normalise: Literal["sample", "dataset"] | None = None
@@ -89,7 +92,7 @@ class TrainConfig(BaseModel):
     constraints: ConstraintConfig = Field(default_factory=ConstraintConfig)
 
     augment: bool = True
-    flip_axes: tuple[int, ...] | None = None
+    flip_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] | None = None
 
     validation: int | float | None = None
     gap: int = Field(default=0, ge=0)
@@ -104,40 +107,12 @@ class TrainConfig(BaseModel):
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     tensorboard: bool = True
 
-    @field_validator("task", mode="before")
-    @classmethod
-    def _accept_nouns(cls, value: Any) -> Any:
-        return (
-            {"segmentation": "segment", "classification": "classify"}.get(value, value)
-            if isinstance(value, str)
-            else value
-        )
-
-    @field_validator("data", "output", "weights", mode="before")
-    @classmethod
-    def _accept_paths(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, Path) else value
-
     @field_validator("constraints", mode="before")
     @classmethod
     def _check_constraints(cls, value: Any) -> Any:
         if value is not None and not isinstance(value, (dict, ConstraintConfig)):
             raise ValueError("give its entries, such as constraints.max_norm=3.0")
         return {} if value is None else value
-
-    @field_validator("patch")
-    @classmethod
-    def _check_patch(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if value is not None and (not 1 <= len(value) <= 3 or min(value) < 1):
-            raise ValueError("give one to three sizes, each at least 1")
-        return value
-
-    @field_validator("flip_axes")
-    @classmethod
-    def _check_flips(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if value is not None and any(not 0 <= axis < 3 for axis in value):
-            raise ValueError("axes are counted 0, 1, 2 (channels not counted)")
-        return value
 
     @field_validator("validation")
     @classmethod
@@ -214,13 +189,13 @@ class TrainConfig(BaseModel):
                 if not isinstance(inner, dict):
                     raise ConfigError(f"set: {key!r} in {assignment!r} has no entries of its own.")
             inner[keys[-1]] = value
-            # The two limits exclude each other, so stating one withdraws the other.
+            # The two limits exclude each other, so one replaces the other.
             if name.strip() in ("minutes", "epochs") and value is not None:
                 entries["epochs" if name.strip() == "minutes" else "minutes"] = None
         return type(self).build(**entries)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entries as JSON and YAML know them (tuples become lists)."""
+        """Return the entries as JSON and YAML hold them (tuples become lists)."""
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
@@ -228,7 +203,7 @@ class TrainConfig(BaseModel):
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
     def stated(self) -> dict[str, Any]:
-        """Return the entries that were given a value, as opposed to left at their defaults."""
+        """Return the entries that were given a value and not left at their defaults."""
         entries = self.to_dict()
         return {name: entries[name] for name in TrainConfig.model_fields
                 if name in self.model_fields_set and entries[name] is not None}  # fmt: skip
@@ -248,7 +223,7 @@ class TrainConfig(BaseModel):
         ]
 
     def merged(self, stored: TrainConfig) -> TrainConfig:
-        """Return the stored configuration with what is stated here in its place."""
+        """Return the stored configuration with the entries that are stated here."""
         stated = self.stated()
         entries = {**stored.to_dict(), **stated}
         for one, other in (("minutes", "epochs"), ("epochs", "minutes")):
@@ -257,19 +232,19 @@ class TrainConfig(BaseModel):
         return TrainConfig.build(**entries)
 
 
-def _parse_value(text: str) -> Any:
-    value = yaml.safe_load(text)
+def _parse_value(text: str) -> object:
+    value: object = yaml.safe_load(text)
     if isinstance(value, str):
         try:
-            # YAML 1.1 reads 1e-3 as text (it wants 1.0e-3); everybody else means a number.
+            # YAML 1.1 reads 1e-3 as text (it requires 1.0e-3); users mean a number.
             return float(value)
         except ValueError:
             return value
     return value
 
 
-def _explain(item: Any) -> str:
-    """One mistake as `name: what came; what is expected`."""
+def _explain(item: ErrorDetails) -> str:
+    """Return one mistake as `name: what came; what is expected`."""
     name = ".".join(str(part) for part in item["loc"])
     kind, given = item["type"], item.get("input")
     if kind == "extra_forbidden":
@@ -291,8 +266,8 @@ def _explain(item: Any) -> str:
     return f"{name}={given!r}: {reason}" if name else reason
 
 
-def _plain_type(name: str) -> Any:
-    """The type of an entry, or of those of its parts that are words, without its ``| None``."""
+def _plain_type(name: str) -> object:
+    """Return the type of an entry, or of those of its parts that are words, without ``| None``."""
     first, _, rest = name.partition(".")
     fields = ConstraintConfig.model_fields if first == "constraints" else TrainConfig.model_fields
     declared = fields[rest.partition(".")[0] if first == "constraints" else first].annotation

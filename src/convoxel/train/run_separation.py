@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_bytes, write_json
+from convoxel.files.folder import new_folder
 from convoxel.inspect.rank import time_engine
 from convoxel.nn.separation import Separation, restore_separated, separate, time_torch
 from convoxel.nn.weight_constraint import decay_groups
@@ -25,7 +25,6 @@ from convoxel.train.loss import build_loss, measure_loss
 from convoxel.train.run_folder import load_data, load_model
 from convoxel.train.schedule import learning_rate
 from convoxel.train.training_batch import Batches
-from convoxel.train.training_run import check_free
 
 __all__ = ["load_separated", "save_separated", "separate_run"]
 
@@ -140,26 +139,12 @@ def save_separated(found: Separation, run_dir: str | Path, output: str | Path, s
     from convoxel.graph.compile import compile as compile_model
 
     folder = Path(output)
-    existed = folder.exists()
-    check_free(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"output: cannot make the folder {folder} ({error.strerror or error}). Give another --output."
-        ) from None
-    try:
+    with new_folder(folder):
         compile_model(found.model, torch.zeros(*shape)).save(folder / "network.cvx")
         state = {name: value.contiguous() for name, value in found.model.state_dict().items()}
         write_bytes(folder / "network.safetensors", save(state))
         content = {"run": str(run_dir), "structure": found.structure(), **found.to_dict()}
         write_json(folder / "separation.json", content)
-    except BaseException:
-        for name in ("network.cvx", "network.safetensors", "separation.json"):
-            (folder / name).unlink(missing_ok=True)
-        if not existed:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     return folder
 
 

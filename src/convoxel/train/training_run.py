@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +12,15 @@ from torch import nn
 
 from convoxel import models
 from convoxel.data import DataSet
-from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.errors import CheckpointError, DataError
 from convoxel.files.fault import plural
+from convoxel.files.folder import check_new_folder, new_folder
 from convoxel.files.lock import hold_lock
 from convoxel.inspect import describe
 from convoxel.predict.evaluation import Evaluation, evaluate_split
 from convoxel.predict.example_pictures import Examples
 from convoxel.predict.inference import build_predictor
-from convoxel.predict.intensity import Intensity
+from convoxel.predict.intensity import Normalisation
 from convoxel.predict.network_call import arrange
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train.batch_norm import slow_statistics
@@ -33,7 +33,7 @@ from convoxel.train.run_network import build_network, check_model
 from convoxel.train.run_record import RunRecord
 from convoxel.train.training_state import TrainingState
 
-__all__ = ["TrainingRun", "check_free", "finish_run", "open_run", "resume_run"]
+__all__ = ["TrainingRun", "finish_run", "open_run", "resume_run"]
 
 
 @dataclass
@@ -80,32 +80,25 @@ def open_run(config: TrainConfig, stack: contextlib.ExitStack) -> TrainingRun:
         DataError, CheckpointError: the file of weights cannot be used, or does not fit the network.
     """
     folder = Path(config.output)
-    check_free(folder)
+    mend = "Give another --output"
+    if (folder / "checkpoints").is_dir():
+        mend += ", or --resume to go on with the run there"
+    check_new_folder(folder, mend)
     check_model(config)
     dataset = _load(config)
     config = plan_run(config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes)
-    intensity = _measure_intensity(config, dataset)
+    normalisation = _measure_normalisation(config, dataset)
     state = _build_state(config, dataset)
     taken = None if config.weights is None else models.load_weights(state.model, config.weights)
     hold_constraints(config, state.model)
-    existed = folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"output: cannot make the folder {folder} ({error.strerror or error}). Give another --output."
-        ) from None
-    try:
-        stack.enter_context(hold_lock(folder))
-        run = _assemble(folder, config, dataset, intensity, state, stack)
+    # Nothing is trained yet, so if this fails, no folder without a checkpoint stays in the way of a new try.
+    with new_folder(folder, mend), contextlib.ExitStack() as begun:
+        begun.enter_context(hold_lock(folder))
+        run = _assemble(folder, config, dataset, normalisation, state, begun)
         if taken is not None:
             run.record.write_json("weights.json", {**taken.to_dict(), "summary": str(taken)})
         run.save()
-    except BaseException:
-        # Nothing was trained yet, so a folder without a checkpoint must not stay in the way of a new try.
-        stack.close()
-        _empty(folder, existed)
-        raise
+        stack.push(begun.pop_all())
     return run
 
 
@@ -128,7 +121,7 @@ def resume_run(config: TrainConfig, force: bool, stack: contextlib.ExitStack) ->
     config = config.merged(stored)
     dataset = _load(config)
     if dataset.fingerprint != facts.fingerprint:
-        changes.append(f"data: {facts.name} → {dataset.name} (its files differ)")
+        changes.append(f"data: {facts.data_name} → {dataset.name} (its files differ)")
     if changes and not force:
         raise CheckpointError(
             f"resume: the run in {folder} was made otherwise: {'; '.join(changes)}. "
@@ -152,21 +145,6 @@ def finish_run(run: TrainingRun) -> Evaluation:
     return found
 
 
-def check_free(folder: Path) -> None:
-    """Raise ConfigError unless ``folder`` is missing or empty."""
-    try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    except OSError as error:
-        raise ConfigError(
-            f"output: cannot look into {folder} ({error.strerror or error}). Give another --output."
-        ) from None
-    if taken:
-        mend = "Give another --output"
-        if (folder / "checkpoints").is_dir():
-            mend += ", or --resume to go on with the run there"
-        raise ConfigError(f"output: {folder} exists and is not empty. {mend}.")
-
-
 def _load(config: TrainConfig) -> DataSet:
     """Return the data after every sample has been read once and found whole."""
     dataset = load_data(config)
@@ -183,16 +161,15 @@ def _load(config: TrainConfig) -> DataSet:
     return dataset
 
 
-def _measure_intensity(config: TrainConfig, dataset: DataSet) -> Intensity:
+def _measure_normalisation(config: TrainConfig, dataset: DataSet) -> Normalisation:
     if config.normalise == "sample":
-        return Intensity("sample")
-    if dataset.dims == 3:
-        # Of each volume's body, as for single volumes: with the air included, tissues would lie close together.
-        measures = [Intensity("sample").statistics(sample.image) for sample in dataset.train]
-        mean, std = (np.mean([getattr(m, name) for m in measures], axis=0) for name in ("mean", "std"))
-        return Intensity("dataset", tuple(map(float, mean)), tuple(map(float, std)))
-    measured = dataset.intensity
-    return Intensity("dataset", measured.mean, measured.std)
+        return Normalisation("sample")
+    if dataset.dims != 3:
+        return Normalisation("dataset", dataset.intensity.mean, dataset.intensity.std)
+    # Of each volume's body, as for single volumes: with the air included, tissues would lie close together.
+    measures = [Normalisation("sample").statistics(sample.image) for sample in dataset.train]
+    mean, std = (np.mean([getattr(m, name) for m in measures], axis=0) for name in ("mean", "std"))
+    return Normalisation("dataset", tuple(map(float, mean)), tuple(map(float, std)))
 
 
 def _build_state(config: TrainConfig, dataset: DataSet) -> TrainingState:
@@ -207,7 +184,7 @@ def _assemble(
     folder: Path,
     config: TrainConfig,
     dataset: DataSet,
-    intensity: Intensity,
+    normalisation: Normalisation,
     state: TrainingState,
     stack: contextlib.ExitStack,
 ) -> TrainingRun:
@@ -215,17 +192,5 @@ def _assemble(
     stack.callback(record.close)
     record.write_config(config)
     record.write_metrics(state.history)
-    facts = DataFacts.from_data_set(dataset, intensity)
+    facts = DataFacts.from_data_set(dataset, normalisation)
     return TrainingRun(folder, config, dataset, facts, state, Store(folder), record)
-
-
-def _empty(folder: Path, existed: bool) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()
-    if not existed:
-        with contextlib.suppress(OSError):
-            folder.rmdir()

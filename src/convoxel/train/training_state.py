@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
@@ -86,7 +86,7 @@ class TrainingState:
             "metric": self.metric,
             "history": self.history,
             "config": config.to_dict(),
-            "data": data.to_dict(),
+            "data": asdict(data),
             "versions": _versions(),
         }
 

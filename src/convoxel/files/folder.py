@@ -1,0 +1,66 @@
+"""Folders for results: made when needed, and removed again when their content does not come to be."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from convoxel.errors import ConfigError
+
+__all__ = ["check_new_folder", "make_folder", "new_folder"]
+
+_MEND = "Give another --output"
+
+
+def check_new_folder(folder: Path, mend: str = _MEND) -> None:
+    """Raise ConfigError, which ends with ``mend``, unless ``folder`` is missing or empty."""
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise ConfigError(f"output: cannot look into {folder} ({error.strerror or error}). {_MEND}.") from None
+    if taken:
+        raise ConfigError(f"output: {folder} exists and is not empty. {mend}.")
+
+
+@contextlib.contextmanager
+def make_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents; if the block fails, remove those of them that were made and are still empty.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output: cannot make the folder {folder} ({error.strerror or error}). {_MEND}.") from None
+    try:
+        yield
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):  # not empty: what was written is whole and stays
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, mend: str = _MEND) -> Iterator[None]:
+    """Make a folder that is missing or empty; if the block fails, remove everything that it wrote there.
+
+    Raises:
+        ConfigError: the folder is not empty or cannot be made.
+    """
+    check_new_folder(folder, mend)
+    with make_folder(folder):
+        try:
+            yield
+        except BaseException:
+            for path in folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+            raise
