@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from convoxel.errors import ShapeError
-from convoxel.predict.sliding_window import blend_slabs, cut, join_slabs, sliding_window, tile_starts
+from convoxel.predict.sliding_window import Tiling, blend_slabs, cut, join_slabs, sliding_window, tile_starts
 from convoxel.train.training_patch import draw_start, find_centres
 
 pytestmark = pytest.mark.smoke
@@ -61,7 +61,7 @@ def test_blending_equals_its_definition(size: list[int], data: Any, overlap: flo
     wanted = slow_window(two_classes, image, patch, overlap)
     assert found.dtype == np.float32 and np.isfinite(found).all()
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
-    slabs = blend_slabs(two_classes, image, patch, overlap, batch)
+    slabs = blend_slabs(two_classes, image, Tiling(patch, overlap, batch))
     classes = join_slabs(((start, slab.argmax(axis=0)[None]) for start, slab in slabs), size[0])
     assert (classes[0] == found.argmax(axis=0)).all()
 
@@ -92,7 +92,7 @@ def test_slabs_leave_early_in_order_and_once() -> None:
         calls += 1
         return x
 
-    slabs = blend_slabs(call, image, (8, 4, 4), 0.5)
+    slabs = blend_slabs(call, image, Tiling((8, 4, 4), 0.5))
     start, first = next(slabs)
     assert start == 0 and first.shape[1] == 4 and calls == 4  # one layer of 2 × 2 tiles, not all nine
     covered = [start + k for k in range(first.shape[1])]

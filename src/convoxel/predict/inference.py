@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError
 from convoxel.predict.network_call import Array, Call, compiled_call, resize, torch_call
-from convoxel.predict.sliding_window import blend_slabs, join_slabs
+from convoxel.predict.sliding_window import Tiling, blend_slabs, join_slabs
 from convoxel.predict.tile_size import InputSizes, input_sizes, plan_tile
 from convoxel.predict.trained_run import AnyRun
 
@@ -49,8 +49,8 @@ class Predictor:
 
         size = image.shape[1:]
         tile = plan_tile(size, self.run.config.patch or size, self.sizes)
-        inner, border = self.sizes.inner(tile), self.sizes.border
-        return blend_slabs(call, image, inner, self.overlap, fill=statistics.floor, border=border)
+        tiling = Tiling(self.sizes.inner(tile), self.overlap, fill=statistics.floor, border=self.sizes.border)
+        return blend_slabs(call, image, tiling)
 
     def logits(self, image: Array) -> Array:
         """Return logits (classes, *spatial) of an image (channels, *spatial)."""

@@ -6,23 +6,33 @@ label map of a volume larger than memory needs one layer of tiles and the map it
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.errors import ShapeError
 
-__all__ = ["blend_slabs", "cut", "join_slabs", "sliding_window", "tile_starts"]
+__all__ = ["Tiling", "blend_slabs", "cut", "join_slabs", "sliding_window", "tile_starts"]
 
 Array = NDArray[np.float32]
 Call = Callable[[Array], Array]
 Fill = float | Sequence[float] | Array
 Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+class Tiling(NamedTuple):
+    """Tiles of a prediction; see :func:`sliding_window` for the entries."""
+
+    patch: tuple[int, ...]
+    overlap: float = 0.5
+    batch: int = 1
+    fill: Fill = 0.0
+    border: tuple[int, ...] = ()
 
 
 def tile_starts(size: int, tile: int, overlap: float) -> list[int]:
@@ -93,7 +103,8 @@ def sliding_window(
     >>> bool(np.allclose(sliding_window(lambda x: x, image, (4, 4)), image))
     True
     """
-    return join_slabs(blend_slabs(call, image, patch, overlap, batch, fill, border), image.shape[1])
+    tiling = Tiling(tuple(patch), overlap, batch, fill, tuple(border))
+    return join_slabs(blend_slabs(call, image, tiling), image.shape[1])
 
 
 def join_slabs(slabs: Iterable[tuple[int, NDArray[Scalar]]], length: int) -> NDArray[Scalar]:
@@ -107,107 +118,79 @@ def join_slabs(slabs: Iterable[tuple[int, NDArray[Scalar]]], length: int) -> NDA
     return result
 
 
-def blend_slabs(
-    call: Call,
-    image: Array,
-    patch: Sequence[int],
-    overlap: float = 0.5,
-    batch: int = 1,
-    fill: Fill = 0.0,
-    border: Sequence[int] = (),
-) -> Iterator[tuple[int, Array]]:
+def blend_slabs(call: Call, image: Array, tiling: Tiling) -> Iterator[tuple[int, Array]]:
     """Yield (first slice, logits (classes, slices, *rest)) along the first spatial axis, in order.
 
-    Arguments as :func:`sliding_window`. A slab may be overwritten once the next one is asked for.
+    Arguments and errors as of :func:`sliding_window`. A slab may be overwritten once the next one is asked for.
     """
-    size, patch = image.shape[1:], tuple(int(side) for side in patch)
+    size, patch = image.shape[1:], tiling.patch
     if len(patch) != len(size):
         raise ShapeError(
             f"sliding_window: patch {patch} has {len(patch)} sizes but the image {image.shape} has "
             f"{len(size)} spatial axes. Give one size per axis."
         )
-    reader = _Reader(call, image, patch, tuple(border) or (0,) * len(patch), fill)
-    starts = [tile_starts(have, want, overlap) for have, want in zip(size, patch, strict=True)]
-    if all(len(axis) == 1 for axis in starts):
-        yield 0, _single(reader)
+    starts = [tile_starts(have, want, tiling.overlap) for have, want in zip(size, patch, strict=True)]
+    padded = [max(have, want) for have, want in zip(size, patch, strict=True)]
+    before = [(p - s) // 2 for p, s in zip(padded, size, strict=True)]
+    crop = tuple(slice(b, b + s) for b, s in zip(before, size, strict=True))
+    if all(len(axis) == 1 for axis in starts):  # one tile: not blended, the network's own numbers
+        (logits,) = _tile_logits(call, image, tiling, before, [(0,) * len(size)])
+        inside = (slice(None), *crop)
+        yield 0, logits[inside]
         return
     weight = [
         _bell(side) if len(axis) > 1 else np.ones(side, np.float32) for side, axis in zip(patch, starts, strict=True)
     ]
-    padded = [max(have, want) for have, want in zip(size, patch, strict=True)]
     total = [_sums(axis, w, side) for axis, w, side in zip(starts, weight, padded, strict=True)]
-    inner = _outer(weight)
-    crop = tuple(slice((p - s) // 2, (p - s) // 2 + s) for p, s in zip(padded, size, strict=True))
+    inner = functools.reduce(np.multiply.outer, weight)
     store: Array | None = None
     base = 0
     for first in starts[0]:
         if store is not None and first > base:
-            yield from _finish(store, base, first - base, total, crop, size[0])
+            yield from _finish(store, base, first - base, total, crop)
             store[:, : patch[0] - (first - base)] = store[:, first - base :].copy()
             store[:, patch[0] - (first - base) :] = 0
         base = first
-        corners = list(itertools.product(*starts[1:]))
-        for group in range(0, len(corners), batch):
-            chosen = corners[group : group + batch]
-            places = [_shift((first, *corner), padded, size) for corner in chosen]
-            logits = reader.logits(places)
+        corners = [(first, *corner) for corner in itertools.product(*starts[1:])]
+        for group in range(0, len(corners), tiling.batch):
+            chosen = corners[group : group + tiling.batch]
+            logits = _tile_logits(call, image, tiling, before, chosen)
             if store is None:
                 store = np.zeros((logits.shape[1], patch[0], *padded[1:]), np.float32)
             for corner, values in zip(chosen, logits, strict=True):
-                sides = zip(corner, patch[1:], strict=True)
+                sides = zip(corner[1:], patch[1:], strict=True)
                 box = (slice(None), slice(None), *(slice(c, c + side) for c, side in sides))
                 store[box] += values * inner
     assert store is not None
-    yield from _finish(store, base, padded[0] - base, total, crop, size[0])
+    yield from _finish(store, base, padded[0] - base, total, crop)
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Tiles of the image with their border, and the logits of their inner parts."""
-
-    call: Call
-    image: Array
-    patch: tuple[int, ...]
-    border: tuple[int, ...]
-    fill: Fill
-
-    def logits(self, places: Sequence[Sequence[int]]) -> Array:
-        """Return (n, classes, *patch) of the tiles whose inner part begins at ``places``."""
-        wide = [side + 2 * edge for side, edge in zip(self.patch, self.border, strict=True)]
-        outer = [[start - edge for start, edge in zip(place, self.border, strict=True)] for place in places]
-        tiles = np.stack([cut(self.image, place, wide, self.fill) for place in outer])
-        logits = np.asarray(self.call(tiles))
-        if logits.shape[:1] != tiles.shape[:1] or logits.shape[2:] != self.patch:
-            raise ShapeError(
-                f"sliding_window: call returned {logits.shape} for tiles {tiles.shape}; expected "
-                f"({tiles.shape[0]}, classes, {', '.join(map(str, self.patch))})."
-            )
-        return logits
-
-
-def _single(reader: _Reader) -> Array:
-    """The logits of an image that fits into one tile: the network's own numbers, not blended."""
-    size = reader.image.shape[1:]
-    start = [-((want - have) // 2) for have, want in zip(size, reader.patch, strict=True)]
-    logits = reader.logits([start])[0]
-    inside = (slice(None), *(slice(-s, -s + have) for s, have in zip(start, size, strict=True)))
-    return np.asarray(logits[inside])
-
-
-def _shift(corner: Sequence[int], padded: Sequence[int], size: Sequence[int]) -> list[int]:
-    """Coordinates in the image of a corner given in the padded image."""
-    return [c - (p - s) // 2 for c, p, s in zip(corner, padded, size, strict=True)]
+def _tile_logits(
+    call: Call, image: Array, tiling: Tiling, before: Sequence[int], corners: Sequence[Sequence[int]]
+) -> Array:
+    """Return (n, classes, *patch) of tiles at ``corners`` of the image, which has ``before`` pixels of padding."""
+    border = tiling.border or (0,) * len(tiling.patch)
+    wide = [side + 2 * edge for side, edge in zip(tiling.patch, border, strict=True)]
+    places = [[c - b - edge for c, b, edge in zip(corner, before, border, strict=True)] for corner in corners]
+    tiles = np.stack([cut(image, place, wide, tiling.fill) for place in places])
+    logits = np.asarray(call(tiles))
+    if logits.shape[:1] != tiles.shape[:1] or logits.shape[2:] != tiling.patch:
+        raise ShapeError(
+            f"sliding_window: call returned {logits.shape} for tiles {tiles.shape}; expected "
+            f"({tiles.shape[0]}, classes, {', '.join(map(str, tiling.patch))})."
+        )
+    return logits
 
 
 def _finish(
-    store: Array, base: int, count: int, total: list[Array], crop: tuple[slice, ...], size: int
+    store: Array, base: int, count: int, total: list[Array], crop: tuple[slice, ...]
 ) -> Iterator[tuple[int, Array]]:
     """Divide the first ``count`` slices by their weights, crop the padding and yield them.
 
     Tiles lie on a grid and their weights are products over axes, so the sum of weights is a product too and needs no
     second volume.
     """
-    low, high = max(base, crop[0].start), min(base + count, crop[0].start + size)
+    low, high = max(base, crop[0].start), min(base + count, crop[0].stop)
     if low >= high:
         return
     slab = store[:, low - base : high - base]
@@ -228,10 +211,3 @@ def _sums(starts: list[int], weight: Array, size: int) -> Array:
     for start in starts:
         total[start : start + len(weight)] += weight
     return total.astype(np.float32)
-
-
-def _outer(weights: list[Array]) -> Array:
-    result = weights[0]
-    for weight in weights[1:]:
-        result = result[..., None] * weight
-    return result

@@ -1,7 +1,7 @@
-"""Random changes of training samples that keep their labels true; MONAI's transforms, seeded per sample.
+"""Random changes of training samples that keep their labels true: MONAI's transforms, seeded per sample.
 
-Interpolation costs most (about 7 ms for 48³ voxels, as much as a tenth of a training step), so only a
-part of the samples is turned and scaled; intensity changes are nearly free and more frequent.
+Interpolation costs most (about 7 ms for 48³ voxels, a tenth of a training step), so only some samples are rotated and
+scaled; intensity changes cost almost nothing and are more frequent.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from convoxel.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from monai.transforms import RandomizableTransform
 
 __all__ = ["Augmentation"]
 
@@ -25,8 +28,8 @@ class Augmentation:
 
     Args:
         config: planned configuration (``task``, ``flip_axes``, ``patch``).
-        spacing_mm: voxel spacing per axis; None for square pixels. Across a thick axis nothing is turned,
-            because a voxel there would be smeared over several.
+        spacing_mm: voxel spacing per axis (default None, square pixels). Planes that contain a thick axis are not
+            rotated, because a voxel there would be spread over several.
     """
 
     def __init__(self, config: TrainConfig, spacing_mm: Sequence[float] | None = None) -> None:
@@ -43,24 +46,23 @@ class Augmentation:
         self, image: NDArray[np.float32], label: NDArray[np.uint8] | None, seed: int
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
         """Return the changed image (channels, *spatial) and label (*spatial) or None."""
-        sample: dict[str, Any] = {"image": torch.from_numpy(image)}
+        sample = {"image": torch.from_numpy(image)}
         if self.labelled and label is not None:
             sample["label"] = torch.from_numpy(label)[None]
         self._generator.seed(seed)
         with _PLAIN_TENSORS:
             for change in self._changes:
                 sample = change(sample)
-        image = _as_array(sample["image"], np.float32)
-        if self.labelled and label is not None:
-            label = _as_array(sample["label"], np.uint8)[0]
-        return image, label
+        if "label" in sample:
+            label = np.ascontiguousarray(np.asarray(sample["label"]), np.uint8)[0]
+        return np.ascontiguousarray(np.asarray(sample["image"]), np.float32), label
 
 
 class _PlainTensors:
-    """Lets MONAI work on plain tensors while entered: its metadata doubles the cost of small transforms.
+    """A context in which MONAI works on plain tensors: its metadata doubles the cost of small transforms.
 
-    The switch is one for the whole process, so the first thread in turns it off and the last one out
-    puts it back; a thread that found it turned back half way would see tensors of both kinds.
+    The switch belongs to the whole process, so the first thread that enters turns the metadata off and the last one
+    that leaves restores it; a thread during which it changed would see tensors of both kinds.
     """
 
     def __init__(self) -> None:
@@ -87,17 +89,15 @@ class _PlainTensors:
 _PLAIN_TENSORS = _PlainTensors()
 
 
-def _as_array(value: Any, dtype: Any) -> Any:
-    return np.ascontiguousarray(np.asarray(value), dtype=dtype)
-
-
-def _geometry(config: TrainConfig, dims: int, spacing_mm: Sequence[float] | None) -> list[Any]:
-    """Flips, and small rotations, scalings and (for classes, which have no border) shifts."""
+def _geometry(config: TrainConfig, dims: int, spacing_mm: Sequence[float] | None) -> list[RandomizableTransform]:
+    """Return flips, and small rotations, scalings and (for classification, which has no label map) shifts."""
     from monai.transforms import RandAffined, RandFlipd
 
     labelled = config.task == "segment"
     keys = ["image", "label"] if labelled else ["image"]
-    steps: list[Any] = [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in config.flip_axes or ()]
+    steps: list[RandomizableTransform] = [
+        RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in config.flip_axes or ()
+    ]
     if dims < 2:
         return steps
     angle = math.radians(15 if labelled else 10)
@@ -116,7 +116,7 @@ def _geometry(config: TrainConfig, dims: int, spacing_mm: Sequence[float] | None
 
 
 def _angles(dims: int, angle: float, spacing_mm: Sequence[float] | None) -> list[float]:
-    """Largest rotation about each axis of a volume; one number in the plane."""
+    """Return the largest rotation about each axis of a volume, or one number in the plane."""
     if dims == 2:
         return [angle]
     if spacing_mm is None or max(spacing_mm) <= 2 * min(spacing_mm):
@@ -125,12 +125,12 @@ def _angles(dims: int, angle: float, spacing_mm: Sequence[float] | None) -> list
     return [angle if axis == thick else 0.0 for axis in range(dims)]
 
 
-def _intensities(config: TrainConfig, dims: int) -> list[Any]:
-    """Contrast, brightness, gamma, noise and blur, in units of the image's standard deviation.
+def _intensities(config: TrainConfig, dims: int) -> list[RandomizableTransform]:
+    """Return contrast, brightness, gamma, noise and blur, in units of the image's standard deviation.
 
-    Volumes that share one normalisation have comparable intensities, and these tell tissues apart: grey
-    and white matter differ by 1.3 units. Changing them as far as between scanners would teach the network
-    to go by places instead (Dice of white matter behind the seen part of a head: 0.84 instead of 0.94).
+    Volumes that share one normalisation have comparable intensities, which distinguish tissues: grey and white matter
+    differ by 1.3 units. Changes as large as those between scanners would teach the network to rely on places instead
+    (Dice of white matter behind the training part of a head: 0.84 instead of 0.94).
     """
     from monai.transforms import (
         RandAdjustContrastd,
@@ -144,7 +144,7 @@ def _intensities(config: TrainConfig, dims: int) -> list[Any]:
     comparable = labelled and dims == 3 and config.normalise == "dataset"
     strength = 0.2 if comparable else 1.0
     blur = (0.4, 0.9)
-    steps = [
+    steps: list[RandomizableTransform] = [
         RandScaleIntensityd("image", factors=0.2 * strength, prob=0.3),
         RandShiftIntensityd("image", offsets=0.2 * strength, prob=0.3),
         RandGaussianNoised("image", prob=0.15, std=0.15 * strength),
