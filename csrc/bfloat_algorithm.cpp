@@ -11,199 +11,27 @@
 // All phases of a transposed convolution read the same region. Where the channels do not fill steps of 32, the taps
 // along w are one long row: what a step reads beyond them meets weights of zero.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "bfloat.h"
-#include "convolution.h"
-#include "cost.h"
-#include "machine.h"
-#include "rows.h"
+#include "bfloat_blocking.h"
 #include "threads.h"
 
 namespace convoxel {
+
+using namespace bfloat;
+
 namespace {
 
-constexpr int64_t kRows = MatrixUnit::kRows, kElements = MatrixUnit::kElements, kColumns = MatrixUnit::kColumns;
-constexpr int64_t kTile = kRows * kElements;  // elements of a tile, of A and of B
-constexpr int64_t kCrowdedChannels = 128;     // from here on pixels lie whole pages of L1 apart
-
-// What does not depend on sizes: how the channels of a tap, or of all taps along w, become steps.
-struct Depth {
-  int64_t channels = 0;  // of a group
-  int64_t pitch = 0;     // elements from one pixel to the next
-  bool merged = false;   // the taps along w are one row
-
-  explicit Depth(const Window& window, int64_t in_channels)
-      : channels(in_channels / window.groups),
-        pitch(in_channels),
-        merged(channels % kElements != 0 && window.groups == 1 && window.dilation[2] == 1 && !window.transposed) {
-    if (channels % kElements == 0 && in_channels >= kCrowdedChannels && in_channels % kCrowdedChannels == 0) {
-      pitch += kElements;
-    }
-  }
-  int64_t steps(const TapPhase& phase) const {
-    const int64_t width = static_cast<int64_t>(phase.axis[2].index.size());
-    const int64_t lines = phase.taps() / std::max<int64_t>(width, 1);
-    return lines * (merged ? ceil_div(width * channels, kElements) : width * ceil_div(channels, kElements));
-  }
-};
-
-// How a problem is cut up.
-struct Blocking {
-  int64_t depth = 1, lines = 1;  // outputs of a block along d and h; of rows, depth is 1 and lines counts pixels
-  int64_t splits = 1;            // of the columns
-  double time = HUGE_VAL;        // of one thread, in units of its own vector multiply-adds
-};
-
-// What all phases of a problem have in common, and where things lie in the region of a block.
-struct Geometry {
-  int parts = 3;
-  std::vector<TapPhase> phases;
-  Depth depth;
-  bool rows = false;
-  int64_t batch = 1;
-  Axes count{0, 0, 0};                // of outputs, the most of any phase
-  Axes step{1, 1, 1}, low{}, high{};  // of the inputs that an output reads
-  int64_t columns = 0, strips = 0;    // of a group
-  int64_t groups = 1;
-  bool across = false;            // tiles run on across lines
-  std::vector<int64_t> residues;  // of h that are read: place of each, or -1
-
-  Geometry(const ConvProblem& p, int parts)
-      : parts(parts),
-        phases(plan_phases(p.window, p.out_size)),
-        depth(p.window, p.in_channels),
-        batch(p.batch),
-        columns(p.out_channels / p.window.groups),
-        strips(ceil_div(columns, kColumns)),
-        groups(p.window.groups) {
-    bool single = true, inside = true;
-    for (int i = 0; i < kSpatialAxes; ++i) {
-      bool first = true;
-      for (const TapPhase& phase : phases) {
-        const AxisPhase& a = phase.axis[i];
-        single = single && a.offset.size() == 1 && a.count == phases.front().axis[i].count &&
-                 a.offset == phases.front().axis[i].offset;
-        count[i] = std::max(count[i], a.count);
-        step[i] = a.in_step;
-        for (const int64_t offset : a.offset) {
-          low[i] = first ? offset : std::min(low[i], offset);
-          high[i] = first ? offset : std::max(high[i], offset);
-          first = false;
-        }
-      }
-      inside = inside && low[i] >= 0 && (count[i] - 1) * step[i] + high[i] < p.in_size[i];
-    }
-    rows = single && inside;
-    residues.assign(static_cast<size_t>(step[1]), -1);
-    for (const TapPhase& phase : phases) {
-      for (const int64_t offset : phase.axis[1].offset) residues[static_cast<size_t>((offset - low[1]) % step[1])] = 0;
-    }
-    int64_t place = 0;
-    for (int64_t& residue : residues) residue = residue == 0 ? place++ : -1;
-    // All along one slice: the tiles that each way needs.
-    across = ceil_div((count[1] - 1) * slots() + count[2], kRows) < count[1] * ceil_div(count[2], kRows);
-  }
-
-  int64_t pixels() const { return batch * count[0] * count[1] * count[2]; }
-  int64_t span(int axis, int64_t outputs) const { return (outputs - 1) * step[axis] + high[axis] - low[axis] + 1; }
-  // Outputs from one line's first to the next one's, where tiles run on.
-  int64_t slots() const { return ceil_div(span(2, count[2]), step[2]); }
-  int64_t line_pixels() const { return across ? slots() * step[2] : span(2, count[2]); }
-  int64_t lines_of_residue(const Blocking& blocking) const { return ceil_div(span(1, blocking.lines), step[1]); }
-  int64_t used_residues() const {
-    return std::count_if(residues.begin(), residues.end(), [](int64_t residue) { return residue >= 0; });
-  }
-  // Elements from one slice of the region to the next.
-  int64_t slice(const Blocking& blocking) const {
-    return used_residues() * lines_of_residue(blocking) * line_pixels() * depth.pitch;
-  }
-  int64_t row_step() const { return rows ? depth.pitch : step[2] * depth.pitch; }
-  // Elements of each part; the last tile's last rows and last step read beyond what is there.
-  int64_t region(const Blocking& blocking) const {
-    const int64_t inner = rows ? blocking.lines * depth.pitch : span(0, blocking.depth) * slice(blocking);
-    return round_up(inner + 2 * kRows * row_step() + 2 * kElements, kElements);
-  }
-  int64_t tiles_of_slice(int64_t lines) const {
-    return across ? ceil_div((lines - 1) * slots() + count[2], kRows) : lines * ceil_div(count[2], kRows);
-  }
-  int64_t tiles(const Blocking& blocking) const {
-    return rows ? ceil_div(blocking.lines, kRows) : blocking.depth * tiles_of_slice(blocking.lines);
-  }
-  int64_t blocks(const Blocking& blocking) const {
-    if (rows) return ceil_div(pixels(), blocking.lines);
-    return batch * ceil_div(count[0], blocking.depth) * ceil_div(count[1], blocking.lines);
-  }
-};
-
-// What one thread takes for all that falls to it.
-double time_of(const Geometry& g, const Blocking& blocking, int threads) {
-  double steps = 0;
-  for (const TapPhase& phase : g.phases) steps += static_cast<double>(g.depth.steps(phase));
-  const bool half = g.groups == 1 && (g.columns - 1) % kColumns < kRows;  // the last strip is one tile wide
-  const double strips = static_cast<double>(ceil_div(g.strips, blocking.splits)) - (half ? 1 - cost::kBfloatHalf : 0);
-  const int64_t tiles = g.tiles(blocking);
-  const double pairs = static_cast<double>(tiles / 2), odd = static_cast<double>(tiles % 2);
-  const double phases = static_cast<double>(g.phases.size()), groups = static_cast<double>(g.groups);
-  const double products = groups * strips *
-                          (steps * (pairs * cost::bfloat_pair(g.parts) + odd * cost::bfloat_single(g.parts)) +
-                           (pairs + odd / 2) * phases * cost::kBfloatStore);
-  const double pixels = g.rows ? static_cast<double>(blocking.lines)
-                               : static_cast<double>(g.span(0, blocking.depth) * g.used_residues() *
-                                                     g.lines_of_residue(blocking) * g.line_pixels());
-  const double split = pixels * (static_cast<double>(g.depth.pitch) / kElements * cost::bfloat_split(g.parts) + 1);
-  const double strip_bytes = groups * steps * g.parts * 4 * kTile;
-  const double weights = strips * strip_bytes * cost::bfloat_weight_byte(static_cast<double>(g.strips) * strip_bytes);
-  const double rounds = std::ceil(static_cast<double>(g.blocks(blocking) * blocking.splits) / threads);
-  return rounds * (products + weights + split);
-}
-
-// The blocks that are expected to be fastest, of those whose region leaves half of L2 to weights and outputs.
-Blocking blocking_of(const Geometry& g, int threads) {
-  Blocking best;
-  if (g.pixels() == 0) return best;
-  const int64_t most_lines = g.rows ? g.pixels() : g.count[1];
-  const auto consider = [&](int64_t depth, int64_t lines) {
-    Blocking blocking;
-    blocking.depth = depth;
-    blocking.lines = lines;
-    const bool fits = 2 * g.parts * g.region(blocking) <= l2_bytes() / 2;
-    if (!fits && (depth > 1 || lines > (g.rows ? 2 * kRows : 1))) return;
-    for (int64_t splits = 1; splits <= std::min<int64_t>(g.strips, 2 * threads); ++splits) {
-      blocking.splits = splits;
-      blocking.time = time_of(g, blocking, threads);
-      if (blocking.time < best.time) best = blocking;
-    }
-  };
-  // Equal parts of all lines, or of all pixels: 100 lines are 2 x 50, not 96 + 4.
-  int64_t last = 0;
-  for (int64_t parts = 1; parts <= most_lines; parts = parts < 64 ? parts + 1 : parts * 9 / 8) {
-    int64_t lines = ceil_div(most_lines, parts);
-    if (g.rows) lines = round_up(lines, kRows);
-    if (lines == last) continue;
-    last = lines;
-    for (int64_t depth = 1; depth <= (g.rows ? 1 : g.count[0]); depth = depth < 4 ? depth + 1 : depth * 3 / 2) {
-      consider(depth, lines);
-    }
-  }
-  consider(1, g.rows ? 2 * kRows : 1);
-  return best;
-}
-
-class BfloatRun final : public ConvRun {
+class BfloatRun final : public AlgorithmRun {
  public:
-  BfloatRun(int parts, const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-            const MicrokernelSet& set, Activation activation, int threads)
-      : problem_(problem),
-        conv_(conv),
-        weights_(weights),
-        unit_(*set.matrix_unit),
-        activation_(activation),
-        g_(problem, parts) {
-    blocking_ = blocking_of(g_, threads);
-    region_ = g_.region(blocking_);
-    tiles_ = g_.tiles(blocking_);
+  BfloatRun(int parts, const ConvSetup& setup)
+      : AlgorithmRun(setup),
+        unit_(*set_.matrix_unit),
+        g_(problem_, parts),
+        blocking_(blocking_of(g_, setup.threads)),
+        region_(g_.region(blocking_)),
+        tiles_(g_.tiles(blocking_)) {
     for (const TapPhase& phase : g_.phases) steps_.push_back(steps_of(phase));
   }
 
@@ -420,11 +248,7 @@ class BfloatRun final : public ConvRun {
     }
   }
 
-  ConvProblem problem_;
-  const Convolution& conv_;
-  const PackedWeights& weights_;
   const MatrixUnit& unit_;
-  Activation activation_;
   Geometry g_;
   Blocking blocking_;
   int64_t region_ = 0;                       // elements of each part
@@ -512,9 +336,8 @@ double cost_of(const ConvProblem& p, const MicrokernelSet&) {
 }
 
 template <int kParts>
-std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                              const MicrokernelSet& set, Activation activation, int threads) {
-  return std::make_unique<BfloatRun>(kParts, problem, conv, weights, set, activation, threads);
+std::unique_ptr<ConvRun> plan(const ConvSetup& setup) {
+  return std::make_unique<BfloatRun>(kParts, setup);
 }
 
 }  // namespace

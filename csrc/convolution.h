@@ -58,8 +58,6 @@ struct TapPhase {
 // All phases of a window over outputs of this size. Which taps a phase has does not depend on the size.
 std::vector<TapPhase> plan_phases(const Window& window, const Axes& out_size);
 
-class Convolution;
-
 // Weights in the order in which one algorithm reads them.
 struct PackedWeights {
   FloatBuffer data;
@@ -97,6 +95,40 @@ class ConvRun {
   virtual void run(int stage, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const = 0;
 };
 
+class Convolution;
+
+// What an algorithm makes a run from.
+struct ConvSetup {
+  ConvProblem problem;
+  const Convolution& conv;
+  const PackedWeights& weights;
+  const MicrokernelSet& set;
+  Activation activation;
+  int threads;
+};
+
+// A run of one convolution, that keeps what it was made from.
+class AlgorithmRun : public ConvRun {
+ protected:
+  explicit AlgorithmRun(const ConvSetup& setup)
+      : problem_(setup.problem),
+        conv_(setup.conv),
+        weights_(setup.weights),
+        set_(setup.set),
+        activation_(setup.activation) {}
+
+  const ConvProblem problem_;
+  const Convolution& conv_;
+  const PackedWeights& weights_;
+  const MicrokernelSet& set_;
+  const Activation activation_;
+};
+
+template <class Run>
+std::unique_ptr<ConvRun> make_run(const ConvSetup& setup) {
+  return std::make_unique<Run>(setup);
+}
+
 struct Algorithm {
   const char* name;
   const char* summary;                                        // what it does and for which problems, one line
@@ -104,8 +136,7 @@ struct Algorithm {
   std::string (*unsupported)(const ConvProblem&);             // the reason, or ""
   double (*cost)(const ConvProblem&, const MicrokernelSet&);  // comparable among algorithms; smaller is better
   PackedWeights (*pack)(const Convolution&, const ConvProblem&, const MicrokernelSet&, int threads);
-  std::unique_ptr<ConvRun> (*plan)(const ConvProblem&, const Convolution&, const PackedWeights&, const MicrokernelSet&,
-                                   Activation, int threads);
+  std::unique_ptr<ConvRun> (*plan)(const ConvSetup&);
   bool gates = false;  // runs gated problems, too
   // What of the problem the packed weights depend on, as text; null if on nothing.
   std::string (*packing)(const ConvProblem&, const MicrokernelSet&) = nullptr;

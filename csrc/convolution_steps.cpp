@@ -66,7 +66,7 @@ void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst,
   const ConvProblem problem = problem_of(*conv, src, dst, gate.has_value());
   const Algorithm& chosen = *rank_algorithms(algorithm, problem, set_).front().algorithm;
   const PackedWeights& weights = conv->packed(chosen, problem, set_, threads_);
-  auto run = chosen.plan(problem, *conv, weights, set_, activation_of(activation, slope), threads_);
+  auto run = chosen.plan({problem, *conv, weights, set_, activation_of(activation, slope), threads_});
   const char* op = conv->window().transposed ? "conv_transpose" : "conv";
   add(convolution_step(op, chosen.name, problem.macs(), std::move(run), {conv}, src, dst, residual, gate));
 }

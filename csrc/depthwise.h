@@ -16,10 +16,8 @@ class DepthwiseLines {
  public:
   static constexpr int64_t kMostOutputs = 128;  // of a run: longer lines (1-D) are cut
 
-  DepthwiseLines(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                 const MicrokernelSet& set, Activation activation)
-      : channels_(problem.in_channels), conv_(conv), weights_(weights), set_(set), activation_(activation) {
-    phases_ = plan_phases(problem.window, problem.out_size);
+  explicit DepthwiseLines(const ConvSetup& setup)
+      : setup_(setup), phases_(plan_phases(setup.problem.window, setup.problem.out_size)) {
     for (const TapPhase& phase : phases_) {
       lines_ = std::max(lines_, lines_of(phase));
       taps_ = std::max(taps_, static_cast<int64_t>(phase.axis[2].offset.size()));
@@ -45,19 +43,19 @@ class DepthwiseLines {
     Depthwise work;
     work.a = lines;
     work.a_step = steps;
-    work.zeros = conv_.zeros();
+    work.zeros = setup_.conv.zeros();
     work.lines = lines_of(phase);
     work.taps = taps;
     work.width = static_cast<int64_t>(ww.offset.size());
     work.stride = ww.in_step;
-    work.channels = channels_;
-    work.b = weights_.data.get() + weights_.phase_offset[index];
-    work.b_step = round_up(channels_, set_.vector_floats);
+    work.channels = setup_.problem.in_channels;
+    work.b = setup_.weights.data.get() + setup_.weights.phase_offset[index];
+    work.b_step = round_up(setup_.problem.in_channels, setup_.set.vector_floats);
     work.rows = rows;
     work.c = outputs;
     work.residual = residuals;
-    work.bias = conv_.bias();
-    work.activation = activation_;
+    work.bias = setup_.conv.bias();
+    work.activation = setup_.activation;
     for (int64_t t = 0; t < work.width; ++t) taps[t] = ww.offset[t] - base;
     for_runs(phase, first, rows, [&](int64_t, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t) {
       const int64_t position = qw * ww.in_step + base;
@@ -65,7 +63,7 @@ class DepthwiseLines {
       work.end = src_view.size[2] - position;
       fill_lines(phase, src_view, src + n * src_view.batch_stride, origin, qd, qh, position, lines, steps);
     });
-    set_.depthwise(work);
+    setup_.set.depthwise(work);
   }
 
  private:
@@ -83,16 +81,12 @@ class DepthwiseLines {
         *steps++ = inside ? view.stride[2] : 0;
         *lines++ = inside ? image + (d - origin[0]) * view.stride[0] + (h - origin[1]) * view.stride[1] +
                                 (position - origin[2]) * view.stride[2]
-                          : conv_.zeros();
+                          : setup_.conv.zeros();
       }
     }
   }
 
-  int64_t channels_;
-  const Convolution& conv_;
-  const PackedWeights& weights_;
-  const MicrokernelSet& set_;
-  Activation activation_;
+  ConvSetup setup_;
   std::vector<TapPhase> phases_;
   int64_t lines_ = 1;  // of a run
   int64_t taps_ = 1;   // of a line

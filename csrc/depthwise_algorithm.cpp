@@ -14,15 +14,13 @@ namespace {
 
 constexpr int64_t kChunkFloats = 16384;  // of output: taking a chunk costs nothing beside it
 
-class DepthwiseRun final : public ConvRun {
+class DepthwiseRun final : public AlgorithmRun {
  public:
-  DepthwiseRun(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-               const MicrokernelSet& set, Activation activation, int threads)
-      : problem_(problem), lines_(problem, conv, weights, set, activation) {
+  explicit DepthwiseRun(const ConvSetup& setup) : AlgorithmRun(setup), lines_(setup) {
     int64_t most_runs = 0;
     for (const TapPhase& phase : lines_.phases()) most_runs = std::max(most_runs, runs_of(phase));
-    const int64_t floats = std::min(problem.out_size[2], DepthwiseLines::kMostOutputs) * problem.out_channels;
-    const int64_t fair = ceil_div(most_runs, 4 * threads);  // fewer would leave threads without work
+    const int64_t floats = std::min(problem_.out_size[2], DepthwiseLines::kMostOutputs) * problem_.out_channels;
+    const int64_t fair = ceil_div(most_runs, 4 * setup.threads);  // fewer would leave threads without work
     step_ = std::clamp<int64_t>(kChunkFloats / std::max<int64_t>(floats, 1), 1, std::max<int64_t>(fair, 1));
     chunks_ = ceil_div(most_runs, step_) * static_cast<int64_t>(lines_.phases().size());
   }
@@ -61,7 +59,6 @@ class DepthwiseRun final : public ConvRun {
            ceil_div(phase.axis[2].count, DepthwiseLines::kMostOutputs);
   }
 
-  ConvProblem problem_;
   DepthwiseLines lines_;
   int64_t step_ = 1;  // runs of a chunk
   int64_t chunks_ = 0;
@@ -101,18 +98,13 @@ double cost_of(const ConvProblem& p, const MicrokernelSet& set) {
   return tap_rows(p) * vectors * cost::kDepthwise + image_bytes(p) * cost::image_byte();
 }
 
-std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                              const MicrokernelSet& set, Activation activation, int threads) {
-  return std::make_unique<DepthwiseRun>(problem, conv, weights, set, activation, threads);
-}
-
 }  // namespace
 
 std::vector<Algorithm> depthwise_algorithms() {
   return {
       {"depthwise",
        "one weight per tap and channel, vectors over channels; groups = in_channels = out_channels, any window", true,
-       unsupported, cost_of, pack, plan},
+       unsupported, cost_of, pack, make_run<DepthwiseRun>},
   };
 }
 

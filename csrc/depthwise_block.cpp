@@ -57,7 +57,8 @@ class BlockedRun final : public ConvRun {
       : problem_(block.depthwise.problem),
         rows_(rows),
         band_(band),
-        lines_(problem_, *block.depthwise.conv, packed(block.depthwise, set, threads), set, block.depthwise.activation),
+        lines_({problem_, *block.depthwise.conv, packed(block.depthwise, set, threads), set, block.depthwise.activation,
+                threads}),
         phase_(lines_.phases().front()) {
     const auto product = [&](const BlockPart& part, int64_t most) {
       return std::make_unique<PixelProduct>(algorithm, part.problem, *part.conv, set, part.activation, threads, most);
@@ -311,7 +312,7 @@ BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, 
   const auto add = [&](const BlockPart& part) {
     const Algorithm& best = *rank_algorithms(parts, part.problem, set).front().algorithm;
     const PackedWeights& weights = part.conv->packed(best, part.problem, set, threads);
-    sequence->add(best.plan(part.problem, *part.conv, weights, set, part.activation, threads), part.problem);
+    sequence->add(best.plan({part.problem, *part.conv, weights, set, part.activation, threads}), part.problem);
   };
   if (block.expand) add(*block.expand);
   if (block.project && (blocked || (chosen && rows >= kLeastRows))) {

@@ -165,12 +165,9 @@ Blocking blocking_of(const ConvProblem& p, const MicrokernelSet& set) {
   return best;
 }
 
-class FftRun final : public ConvRun {
+class FftRun final : public AlgorithmRun {
  public:
-  FftRun(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights, const MicrokernelSet& set,
-         Activation activation)
-      : problem_(problem), conv_(conv), weights_(weights), set_(set), activation_(activation) {
-    blocking_ = blocking_of(problem, set);
+  explicit FftRun(const ConvSetup& setup) : AlgorithmRun(setup), blocking_(blocking_of(problem_, set_)) {
     for (int i = 0; i < kSpatialAxes; ++i) {
       int64_t offset[FftAxis::kMostPasses] = {};
       shape_.axis[i] = axis_of(blocking_.axis[i].n);
@@ -230,11 +227,6 @@ class FftRun final : public ConvRun {
   }
 
  private:
-  ConvProblem problem_;
-  const Convolution& conv_;
-  const PackedWeights& weights_;
-  const MicrokernelSet& set_;
-  Activation activation_;
   Blocking blocking_;
   FftShape shape_;
   std::vector<float> twiddles_[kSpatialAxes];
@@ -335,17 +327,12 @@ double cost_of(const ConvProblem& p, const MicrokernelSet& set) {
   return blocking_of(p, set).cost * vectors * static_cast<double>(p.batch);
 }
 
-std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                              const MicrokernelSet& set, Activation activation, int) {
-  return std::make_unique<FftRun>(problem, conv, weights, set, activation);
-}
-
 }  // namespace
 
 std::vector<Algorithm> fft_algorithms() {
   return {
       {"fft", "Fourier transforms of tiles; groups = in_channels = out_channels, kernel 5 to 64, stride and dilation 1",
-       false, unsupported, cost_of, pack, plan, false, packing},
+       false, unsupported, cost_of, pack, make_run<FftRun>, false, packing},
   };
 }
 

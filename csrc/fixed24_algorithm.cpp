@@ -25,17 +25,13 @@ int64_t panel_words(const Window& window, int64_t channels, int64_t columns) {
   return columns * (1 + window.taps() * ceil_div(channels, kGroup) * kGroupWords);
 }
 
-class Fixed24Run final : public ConvRun {
+class Fixed24Run final : public AlgorithmRun {
  public:
-  Fixed24Run(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-             const MicrokernelSet& set, Activation activation, int threads)
-      : problem_(problem),
-        conv_(conv),
-        weights_(weights),
-        set_(set),
-        activation_(activation),
-        phase_(plan_phases(problem.window, problem.out_size).front()),
-        rows_(problem.batch * phase_.pixels()) {
+  explicit Fixed24Run(const ConvSetup& setup)
+      : AlgorithmRun(setup),
+        phase_(plan_phases(problem_.window, problem_.out_size).front()),
+        rows_(problem_.batch * phase_.pixels()) {
+    const auto& [problem, conv, weights, set, activation, threads] = setup;
     const int64_t panels = ceil_div(problem.out_channels, panel_columns(set));
     const int64_t bytes = 4 * panel_words(problem.window, problem.in_channels, panel_columns(set));
     const int64_t least = ceil_div(kChunkBytes, std::max<int64_t>(bytes, 1));
@@ -74,11 +70,6 @@ class Fixed24Run final : public ConvRun {
   }
 
  private:
-  ConvProblem problem_;
-  const Convolution& conv_;
-  const PackedWeights& weights_;
-  const MicrokernelSet& set_;
-  Activation activation_;
   TapPhase phase_;
   int64_t rows_;
   int64_t columns_ = 0;  // of a chunk
@@ -158,18 +149,13 @@ double cost_of(const ConvProblem& p, const MicrokernelSet& set) {
          4 * words * passes * cost::fixed24_byte(4 * words) + image_bytes(p) * cost::image_byte();
 }
 
-std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                              const MicrokernelSet& set, Activation activation, int threads) {
-  return std::make_unique<Fixed24Run>(problem, conv, weights, set, activation, threads);
-}
-
 }  // namespace
 
 std::vector<Algorithm> fixed24_algorithms() {
   return {
       {"fixed24",
        "a few outputs from weights as whole numbers of 24 bits; any window, stride, dilation and padding, groups 1",
-       false, unsupported, cost_of, pack, plan},
+       false, unsupported, cost_of, pack, make_run<Fixed24Run>},
   };
 }
 

@@ -30,12 +30,11 @@ constexpr int64_t kStretchedChannels = 8;  // with more, a pixel's channels are 
 // What a row of A is: the channels of one pixel, or of the pixels of all taps along w.
 enum class Rows { kIndirect, kStretches };
 
-class ProductRun final : public ConvRun {
+class ProductRun final : public AlgorithmRun {
  public:
-  ProductRun(Rows source, const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-             const MicrokernelSet& set, Activation activation, int threads)
-      : source_(source), problem_(problem), conv_(conv), weights_(weights), set_(set), activation_(activation) {
-    phases_ = plan_phases(problem.window, problem.out_size);
+  ProductRun(Rows source, const ConvSetup& setup)
+      : AlgorithmRun(setup), source_(source), phases_(plan_phases(problem_.window, problem_.out_size)) {
+    const auto& [problem, conv, weights, set, activation, threads] = setup;
     int64_t most_taps = 1, most_rows = 1;
     for (const TapPhase& phase : phases_) {
       most_taps = std::max(most_taps, phase.taps());
@@ -261,11 +260,6 @@ class ProductRun final : public ConvRun {
   }
 
   Rows source_;
-  ConvProblem problem_;
-  const Convolution& conv_;
-  const PackedWeights& weights_;
-  const MicrokernelSet& set_;
-  Activation activation_;
   std::vector<TapPhase> phases_;
   int64_t rows_ = 0;      // of a block
   int64_t together_ = 1;  // phases of a chunk
@@ -314,9 +308,8 @@ PackedWeights pack_panels(const Convolution& conv, const ConvProblem&, const Mic
 }
 
 template <Rows source>
-std::unique_ptr<ConvRun> plan_product(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                                      const MicrokernelSet& set, Activation activation, int threads) {
-  return std::make_unique<ProductRun>(source, problem, conv, weights, set, activation, threads);
+std::unique_ptr<ConvRun> plan_product(const ConvSetup& setup) {
+  return std::make_unique<ProductRun>(source, setup);
 }
 
 double product_cost(const ConvProblem& p, const MicrokernelSet& set) {

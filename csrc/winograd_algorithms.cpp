@@ -14,214 +14,28 @@
 // tiles with the points in shared memory (few tiles, heavy weights: each point's weights are read once).
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <string>
 
-#include "convolution.h"
-#include "cost.h"
-#include "machine.h"
 #include "threads.h"
+#include "winograd_blocking.h"
 
 namespace convoxel {
+
+using namespace winograd;
+
 namespace {
 
-#include "winograd_table.h"
-
 constexpr int64_t kStageRows = 96;  // rows of one product in the staged form
-constexpr int64_t kMostRows = 192;  // of a block
-constexpr int64_t kLineFloats = kAlignBytes / static_cast<int64_t>(sizeof(float));
 
-// F(m, r) along the axes that are transformed; the other axis with a kernel, if there is one, keeps its taps.
-struct Scheme {
-  WinogradShape shape;
-  int sliced = -1;  // the axis that keeps its taps
-};
-
-bool is_tabled(int m, int64_t r) {
-#define CVX_EQUALS(M, R) (m == M && r == R) ||
-  return WINOGRAD_PAIRS(CVX_EQUALS) false;
-}
-
-// The scheme with m[i] on every axis whose kernel is not 1; the reason if there is none.
-std::string scheme_for(const Window& w, const int (&m)[3], Scheme* scheme) {
-  bool any = false;
-  for (int i = 0; i < kSpatialAxes; ++i) {
-    const int64_t r = w.kernel[i];
-    if (r == 1) {
-      // Alike on every axis, or not at all: "winograd(1x4x4)" on two axes would be "winograd(4)" again.
-      if (m[i] != m[2]) return "each axis must have a kernel";
-      if (w.stride[i] != 1) return "stride and dilation must be 1";
-      continue;
-    }
-    if (m[i] == 1) {
-      scheme->sliced = i;
-      continue;
-    }
-    if (!is_tabled(m[i], r)) return "there is no F(" + std::to_string(m[i]) + ", " + std::to_string(r) + ")";
-    if (w.stride[i] != 1 || w.dilation[i] != 1) return "stride and dilation must be 1";
-    scheme->shape.m[i] = m[i];
-    scheme->shape.r[i] = static_cast<int>(r);
-    any = true;
-  }
-  return any ? "" : "one axis of the kernel must not be 1";
-}
-
-template <int M0, int M1, int M2>
-Scheme scheme_of(const Window& window) {
-  Scheme scheme;
-  scheme_for(window, {M0, M1, M2}, &scheme);
-  return scheme;
-}
-
-template <int M0, int M1, int M2>
-std::string unsupported(const ConvProblem& p) {
-  if (p.window.transposed) return "it runs no transposed convolution";
-  Scheme scheme;
-  const std::string reason = scheme_for(p.window, {M0, M1, M2}, &scheme);
-  if (!reason.empty()) return reason;
-  // Ten points, F(6, 5) and F(4, 7), err 60 times as much as direct sums, eight about 12 times; per axis.
-  int axes = 0, tens = 0;
-  for (int i = 0; i < kSpatialAxes; ++i) {
-    const int count = scheme.shape.m[i] + scheme.shape.r[i] - 1;
-    axes += scheme.shape.r[i] > 1 ? 1 : 0;
-    tens += count == 10 ? 1 : 0;
-  }
-  if (tens > 1 || (tens == 1 && axes > 2)) return "ten points on so many axes would err by more than 2e-5";
-  return "";
-}
-
-// Tiles are columns times slices: a column is a place on the transformed axes of one image.
-struct Tiling {
-  Axes count{1, 1, 1};    // of columns along each axis, 1 on the sliced one
-  int64_t columns = 1;    // of all images
-  int64_t slices_in = 1;  // of the sliced axis
-  int64_t slices_out = 1;
-  int64_t taps = 1, stride = 1, dilation = 1, padding = 0;
-  int64_t tiles() const { return columns * slices_out; }
-
-  // The input slices [begin, end) that the output slices [first, last) need and that exist.
-  int64_t in_begin(int64_t first) const { return std::clamp<int64_t>(first * stride - padding, 0, slices_in); }
-  int64_t in_end(int64_t last) const {
-    return std::clamp<int64_t>((last - 1) * stride - padding + (taps - 1) * dilation + 1, 0, slices_in);
-  }
-};
-
-Tiling tiling_of(const ConvProblem& p, const Scheme& scheme) {
-  Tiling t;
-  t.columns = p.batch;
-  for (int i = 0; i < kSpatialAxes; ++i) {
-    if (i == scheme.sliced) {
-      t.slices_in = p.in_size[i];
-      t.slices_out = p.out_size[i];
-      t.taps = p.window.kernel[i];
-      t.stride = p.window.stride[i];
-      t.dilation = p.window.dilation[i];
-      t.padding = p.window.padding_low[i];
-    } else {
-      t.count[i] = (p.out_size[i] + scheme.shape.m[i] - 1) / scheme.shape.m[i];
-      t.columns *= t.count[i];
-    }
-  }
-  return t;
-}
-
-// Floats from one tile's points to the next one's: not a multiple of the page, or all rows of a product would meet in
-// the same few lines of L1.
-int64_t slot_floats(int64_t points, int64_t row) {
-  const int64_t floats = points * row;
-  return floats % (4 * kLineFloats) == 0 ? floats + kLineFloats : floats;
-}
-
-// How a problem is cut up.
-struct Blocking {
-  int64_t points = 0;
-  int64_t row = 0;      // floats of a tile's channels at one point, rounded up to whole vectors
-  int64_t panel = 0;    // columns of a panel
-  int64_t panels = 0;   // of one group
-  int64_t slot_in = 0;  // floats of a tile's points, of the input and of one panel
-  int64_t slot_out = 0;
-  int64_t columns = 1;  // of a block
-  int64_t slices = 1;   // of a block, of the output
-  bool staged = false;
-  double rows = 0;  // what the products cost, counted in rows that one thread multiplies at full speed
-
-  int64_t blocks(const Tiling& t) const {
-    return (t.columns + columns - 1) / columns * ((t.slices_out + slices - 1) / slices);
-  }
-};
-
-int64_t pixels(const Axes& size) { return size[0] * size[1] * size[2]; }
-
-// Blocks of about `rows` tiles: whole columns if one fits, else parts of a column, which read the slices at their ends
-// twice. Blocks of equal size: 100 columns are 2 x 50, not 96 + 4.
-void divide(const Tiling& tiling, int64_t rows, Blocking* blocking) {
-  const int64_t slices = std::max<int64_t>(tiling.slices_out, 1), columns = std::max<int64_t>(tiling.columns, 1);
-  const int64_t parts = (slices + rows - 1) / rows;
-  blocking->slices = (slices + parts - 1) / parts;
-  const int64_t wanted = std::clamp<int64_t>(rows / blocking->slices, 1, columns);
-  const int64_t blocks = (columns + wanted - 1) / wanted;
-  blocking->columns = (columns + blocks - 1) / blocks;
-}
-
-// The blocks, or stages, that are expected to be fastest. Per thread, in rows: a block takes as long as its products or
-// as reading its weights, which come while it multiplies; its points cost more the more of L2 they fill. In stages all
-// points are written to and read from beyond L2, but each weight is read by one thread only.
-Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const MicrokernelSet& set, int threads) {
-  Blocking blocking;
-  const Tiling tiling = tiling_of(p, scheme);
-  const int64_t groups = p.window.groups;
-  const int64_t group_columns = p.out_channels / groups;
-  blocking.points = scheme.shape.points();
-  blocking.row = round_up(p.in_channels, set.vector_floats);
-  blocking.panel = std::min<int64_t>(set.panel_vectors * set.vector_floats, round_up(group_columns, set.vector_floats));
-  blocking.panels = (group_columns + blocking.panel - 1) / blocking.panel;
-  blocking.slot_in = slot_floats(blocking.points, blocking.row);
-  blocking.slot_out = slot_floats(blocking.points, blocking.panel);
-
-  const double spill = cost::point_rows() * static_cast<double>((blocking.row + p.out_channels) * groups) /
-                       static_cast<double>(tiling.taps * p.in_channels * p.out_channels);
-  const double tiles = static_cast<double>(tiling.tiles());
-  const double weight_rows =
-      cost::weight_rows(4.0 * blocking.points * tiling.taps * p.in_channels * static_cast<double>(group_columns));
-  blocking.rows = std::max(tiles / threads * (1 + spill), weight_rows / threads) + cost::kStageRows;
-  blocking.staged = true;
-  // Scratch memory stays within three times the largest of input, output and weights.
-  const double image =
-      static_cast<double>(p.batch) * std::max(static_cast<double>(pixels(p.in_size) * p.in_channels),
-                                              static_cast<double>(pixels(p.out_size) * p.out_channels));
-  const double most =
-      3 * std::max(image, static_cast<double>(blocking.points * tiling.taps * blocking.row * group_columns));
-  const double in_tiles = static_cast<double>(tiling.columns * tiling.slices_in);
-  if (in_tiles * blocking.slot_in + tiles * blocking.slot_out * blocking.panels * groups > most)
-    blocking.rows = HUGE_VAL;
-  for (double wanted = 4; wanted <= kMostRows; wanted *= 1.1) {
-    Blocking trial = blocking;
-    divide(tiling, static_cast<int64_t>(wanted), &trial);
-    const double rows = static_cast<double>(trial.columns * trial.slices);
-    const double bytes = rows * static_cast<double>((blocking.slot_in + blocking.slot_out) * 4);
-    const double filled = bytes / static_cast<double>(l2_bytes());
-    if (wanted > 4 && (filled > 0.9 || threads * bytes / 4 > most)) break;
-    const double rounds = std::ceil(static_cast<double>(trial.blocks(tiling)) / threads);
-    trial.rows = rounds * (std::max(rows, weight_rows) + rows * spill * filled * filled * filled);
-    trial.staged = false;
-    if (trial.rows < blocking.rows) blocking = trial;
-  }
-  return blocking;
-}
-
-class WinogradRun final : public ConvRun {
+class WinogradRun final : public AlgorithmRun {
  public:
-  WinogradRun(const Scheme& scheme, const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-              const MicrokernelSet& set, Activation activation, int threads)
-      : scheme_(scheme),
+  WinogradRun(const Scheme& scheme, const ConvSetup& setup)
+      : AlgorithmRun(setup),
+        scheme_(scheme),
         shape_(scheme.shape),
-        problem_(problem),
-        conv_(conv),
-        weights_(weights),
-        set_(set),
-        activation_(activation) {
-    tiling_ = tiling_of(problem, scheme);
-    blocking_ = blocking_of(problem, scheme, set, threads);
+        tiling_(tiling_of(problem_, scheme)),
+        blocking_(blocking_of(problem_, scheme, set_, setup.threads)) {
+    const auto& [problem, conv, weights, set, activation, threads] = setup;
     all_panels_ = blocking_.panels * problem.window.groups;
     if (blocking_.staged) {
       blocking_.columns = tiling_.columns;
@@ -455,11 +269,6 @@ class WinogradRun final : public ConvRun {
 
   Scheme scheme_;
   WinogradShape shape_;
-  ConvProblem problem_;
-  const Convolution& conv_;
-  const PackedWeights& weights_;
-  const MicrokernelSet& set_;
-  Activation activation_;
   Tiling tiling_;
   Blocking blocking_;
   int64_t all_panels_ = 1;  // of all groups
@@ -469,6 +278,30 @@ class WinogradRun final : public ConvRun {
   int64_t row_blocks_ = 0;
   int64_t splits_ = 1, split_panels_ = 1;  // of the panels of a point, in the staged form
 };
+
+template <int M0, int M1, int M2>
+Scheme scheme_of(const Window& window) {
+  Scheme scheme;
+  scheme_for(window, {M0, M1, M2}, &scheme);
+  return scheme;
+}
+
+template <int M0, int M1, int M2>
+std::string unsupported(const ConvProblem& p) {
+  if (p.window.transposed) return "it runs no transposed convolution";
+  Scheme scheme;
+  const std::string reason = scheme_for(p.window, {M0, M1, M2}, &scheme);
+  if (!reason.empty()) return reason;
+  // Ten points, F(6, 5) and F(4, 7), err 60 times as much as direct sums, eight about 12 times; per axis.
+  int axes = 0, tens = 0;
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    const int count = scheme.shape.m[i] + scheme.shape.r[i] - 1;
+    axes += scheme.shape.r[i] > 1 ? 1 : 0;
+    tens += count == 10 ? 1 : 0;
+  }
+  if (tens > 1 || (tens == 1 && axes > 2)) return "ten points on so many axes would err by more than 2e-5";
+  return "";
+}
 
 // G of F(m, r) as rows of r factors; m = 1 is the identity.
 std::vector<std::vector<double>> kernel_matrix(int m, int r) {
@@ -578,35 +411,6 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
   return packed;
 }
 
-double cost_of(const Scheme& scheme, const ConvProblem& p, const MicrokernelSet& set) {
-  const WinogradShape& shape = scheme.shape;
-  const Tiling tiling = tiling_of(p, scheme);
-  const Blocking blocking = blocking_of(p, scheme, set, processors());
-  const double tiles = static_cast<double>(tiling.tiles());
-  const double groups = static_cast<double>(p.window.groups);
-  const double depth = static_cast<double>(tiling.taps * p.in_channels) / groups;
-  const double vectors = groups * std::ceil(p.out_channels / groups / set.vector_floats);
-  const double start = vectors > groups ? cost::kTileStart : cost::kNarrowStart;
-  const double products = blocking.rows * processors() * blocking.points * (depth + tiling.taps * start) * vectors;
-  // Vectors that the passes load or store, per tile and vector of channels.
-  double input = 0, output = 0, lines = static_cast<double>(blocking.points);
-  for (int i = 0; i < kSpatialAxes; ++i) {
-    if (shape.r[i] == 1) continue;
-    const double a = shape.m[i] + shape.r[i] - 1;
-    input += blocking.points;
-    output += lines / a * (a + shape.m[i]);
-    lines *= shape.m[i] / a;
-  }
-  const double parts = blocking.staged ? 0 : std::ceil(static_cast<double>(tiling.slices_out) / blocking.slices) - 1;
-  const double in_tiles =
-      static_cast<double>(tiling.columns) *
-      (static_cast<double>(tiling.slices_in) + parts * static_cast<double>((tiling.taps - 1) * tiling.dilation));
-  const double row_in = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
-  const double image = 4.0 * tiles * (shape.m[0] * shape.m[1] * shape.m[2]) * (p.in_channels + p.out_channels);
-  return products * cost::kPackedProduct + in_tiles * row_in * input * cost::kInputPoint +
-         tiles * vectors * output * cost::kOutputPoint + image * cost::image_byte();
-}
-
 template <int M0, int M1, int M2>
 double cost(const ConvProblem& p, const MicrokernelSet& set) {
   const Scheme scheme = scheme_of<M0, M1, M2>(p.window);
@@ -624,10 +428,8 @@ double cost(const ConvProblem& p, const MicrokernelSet& set) {
 }
 
 template <int M0, int M1, int M2>
-std::unique_ptr<ConvRun> plan(const ConvProblem& problem, const Convolution& conv, const PackedWeights& weights,
-                              const MicrokernelSet& set, Activation activation, int threads) {
-  return std::make_unique<WinogradRun>(scheme_of<M0, M1, M2>(problem.window), problem, conv, weights, set, activation,
-                                       threads);
+std::unique_ptr<ConvRun> plan(const ConvSetup& setup) {
+  return std::make_unique<WinogradRun>(scheme_of<M0, M1, M2>(setup.problem.window), setup);
 }
 
 template <int M0, int M1, int M2>
