@@ -1,4 +1,4 @@
-// What activations compute; see activation.h for their names.
+// The functions of the activations; activation.h lists their names.
 
 // numerator / (1 + e**-x)
 CVX_INLINE Vec sigmoid_times(Vec numerator, Vec x) {
@@ -7,7 +7,8 @@ CVX_INLINE Vec sigmoid_times(Vec numerator, Vec x) {
 CVX_INLINE Vec sigmoid(Vec x) { return sigmoid_times(splat(1.0f), x); }
 
 CVX_INLINE Vec tanh(Vec x) {
-  // Near zero (1 - e) / (1 + e) cancels; x - x**3/3 + 2x**5/15 - 17x**7/315 errs below 2e-8 relative for |x| < 0.15.
+  // Near zero (1 - e) / (1 + e) cancels. There x - x**3/3 + 2x**5/15 - 17x**7/315 errs below 2e-8 relative, for |x| <
+  // 0.15.
   const Vec square = x * x;
   Vec series = square * splat(-17.0f / 315) + splat(2.0f / 15);
   series = series * square + splat(-1.0f / 3);
@@ -29,7 +30,7 @@ CVX_INLINE Vec gelu(Vec x) {
   sum = sum * t + splat(0.254829592f);
   const Vec tail = splat(0.5f) * sum * t * exp(-z * z);  // Phi(-|x|)
   const Vec product = x * (x < Vec{} ? tail : splat(1.0f) - tail);
-  // Far to the left the tail is 0 and x may be -infinity, whose product would be NaN.
+  // For very negative x the tail is 0 and x may be -infinity; their product would be NaN.
   return x < splat(-14.0f) ? Vec{} - splat(0.0f) : product;
 }
 
@@ -96,7 +97,7 @@ CVX_INLINE Vec apply_any(Vec x, ActivationKind kind, Vec slope, Vec high) {
   }
 }
 
-// Calls f(Index<kind>()): what f does for each of many vectors is then chosen once.
+// Calls f(Index<kind>()), so that f selects the kind once for many vectors.
 template <class F>
 CVX_INLINE void with_cheap(ActivationKind kind, const F& f) {
   switch (kind) {
@@ -128,7 +129,7 @@ void map_kind(float* p, int64_t count, Activation act) {
   map_floats(p, count, [&](Vec x) CVX_LAMBDA { return apply_any(x, kKind, slope, high); });
 }
 
-// Activates floats that were just stored. Every kind has one loop of its own, in which several vectors are under way.
+// Activates floats that were just stored. Every kind has its own loop, which keeps several vectors in flight.
 void activate(float* p, int64_t count, Activation act) {
   switch (act.kind) {
     case ActivationKind::kNone:
@@ -168,7 +169,7 @@ void activate(float* p, int64_t count, Activation act) {
   }
 }
 
-// The same for rows of channels.
+// Activates rows of channels.
 [[maybe_unused]] void activate(float* p, int64_t step, int64_t rows, int64_t channels, Activation act) {
   if (step == channels) return activate(p, rows * channels, act);
   for (int64_t i = 0; i < rows; ++i) activate(p + i * step, channels, act);

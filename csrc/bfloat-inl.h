@@ -1,14 +1,15 @@
-// Floats as sums of bfloat16, and their products on a matrix unit; see microkernels.h for what each promises.
+// Splits floats into sums of bfloat16 and multiplies those on a matrix unit; microkernels.h says what each function
+// promises.
 //
-// A block is 2 tiles of rows by 2 of columns: 4 of the 8 registers hold its sums, 2 a part of the rows, 2 a part of the
-// columns. Partition are loaded in an order in which every load meets two others: with three parts a step takes 14
-// loads for its 24 products, with two 8 for 12.
+// A block is 2 tiles of rows by 2 of columns: 4 of the 8 registers hold its sums, 2 hold a part of the rows, 2 a part
+// of the columns. The parts are loaded in an order in which every load serves two products: with three parts a step
+// takes 14 loads for its 24 products, with two parts 8 loads for 12.
 
 constexpr int64_t kTileElements = MatrixUnit::kRows * MatrixUnit::kElements;  // of A, and of B
 constexpr int64_t kLineBytes = 64;
 
-// Takes the first part of 2 * 16 floats away from them. Rounds to nearest, ties away from zero; the last part is what
-// is left, rounded once more where that is too long. NaN stays NaN in one part or the other.
+// Splits the first part off 2 * 16 floats. Rounds to nearest, ties away from zero. The last part is the remainder,
+// rounded once more where it has too many digits. NaN stays NaN in one of the parts.
 CVX_INLINE __m512i take_part(__m512* first, __m512* second) {
   const __m512i round = _mm512_set1_epi32(0x8000), keep = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));
   const auto nearest = [&](__m512 x) CVX_LAMBDA {
@@ -65,7 +66,7 @@ void split_parts(BfloatRows r) {
 
 void split(const BfloatRows& r) { r.parts == 3 ? split_parts<3>(r) : split_parts<2>(r); }
 
-// All tiles of 16 rows of 64 bytes.
+// Configures all tiles as 16 rows of 64 bytes.
 struct alignas(kLineBytes) TileConfig {
   uint8_t palette = 1;
   uint8_t start = 0;
@@ -74,7 +75,8 @@ struct alignas(kLineBytes) TileConfig {
   uint8_t rows[16] = {};
 };
 
-// The sums of R tiles of rows by N of columns over all steps, into rows of 2 * 16 floats. b: the strip's first step.
+// Writes the sums of R tiles of rows by N of columns over all steps into rows of 2 * 16 floats. b: the strip's first
+// step.
 template <int kParts, int R, int N>
 void multiply_block(const BfloatProduct& p, const uint16_t* first, const uint16_t* second, const uint16_t* b,
                     float* sums) {
@@ -100,8 +102,8 @@ void multiply_block(const BfloatProduct& p, const uint16_t* first, const uint16_
       if (R == 2) _tile_dpbf16ps(2, 5, 6);
       if (R == 2 && N == 2) _tile_dpbf16ps(3, 5, 7);
     };
-    // Small products first where that costs no load. The parts of (rows, columns): (0, 2) (0, 1) (1, 1) (1, 0) (2, 0)
-    // (0, 0) of three parts, (0, 1) (0, 0) (1, 0) of two.
+    // Small products come first where that costs no load. The pairs of parts (rows, columns) are (0, 2) (0, 1) (1, 1)
+    // (1, 0) (2, 0) (0, 0) for three parts, (0, 1) (0, 0) (1, 0) for two.
     rows(0);
     columns(kParts - 1);
     multiply();
@@ -131,11 +133,11 @@ void multiply_block(const BfloatProduct& p, const uint16_t* first, const uint16_
   if (R == 2 && N == 2) _tile_stored(3, sums + MatrixUnit::kRows * 2 * kV + kV, kStep);
 }
 
-// Adds bias and residual to rows of sums, activates and stores those that are wanted.
+// Adds bias and residual to rows of sums, applies the activation and stores the rows that have a destination.
 template <int N, bool Whole, class Activate>
 CVX_INLINE void finish_rows(const BfloatProduct& p, int64_t row, int64_t rows, int64_t column, const float* sums,
                             const Activate& activate) {
-  // Copies, since for all that the compiler knows a store might change what p says.
+  // Copies, since as far as the compiler knows a store may change p's members.
   const int64_t rest = p.columns - column - (N - 1) * kV, offset = p.c_offset + column;  // rest: of the last vector
   float* const* const c = p.c + row;
   const float* const* const residual = p.residual != nullptr ? p.residual + row : nullptr;
@@ -199,7 +201,7 @@ CVX_INLINE void multiply_strip(const BfloatProduct& p, int64_t column, const uin
 template <int kParts>
 void multiply_parts(const BfloatProduct& p) {
   for (int64_t column = p.column_begin; column < p.column_end; column += MatrixUnit::kColumns) {
-    // Strips before this one have two tiles of columns.
+    // All strips before this one have two tiles of columns.
     const uint16_t* b = p.b + column / MatrixUnit::kColumns * p.step_count * kParts * 2 * kTileElements;
     if (p.columns - column > kV) {
       multiply_strip<kParts, 2>(p, column, b);

@@ -1,5 +1,5 @@
-// Pixels times the weights of a 1x1 convolution on a matrix unit, for steps that have the pixels in memory of their
-// own.
+// Multiplies pixels by the weights of a 1x1 convolution on a matrix unit, for steps that hold the pixels in memory of
+// their own.
 #pragma once
 
 #include "convolution.h"
@@ -8,12 +8,13 @@ namespace convoxel {
 
 class BfloatPixels {
  public:
-  // weights: packed by the algorithm of so many parts. rows: the most that a run has.
+  // weights: as the algorithm with this number of parts packs them. rows: the most that one run has.
   BfloatPixels(int parts, const Convolution& conv, const PackedWeights& weights, const MicrokernelSet& set,
                Activation activation, int64_t rows);
   int64_t scratch_bytes() const;
 
-  // Row m, at src + m * step, becomes outputs[m]. outputs has room for rows, rounded up to whole tiles.
+  // Writes the result of row m, which lies at src + m * step, to outputs[m]. outputs has room for the rows, rounded up
+  // to whole tiles.
   void run(const float* src, int64_t step, int64_t rows, float** outputs, const float* const* residuals,
            void* scratch) const;
 
@@ -29,7 +30,7 @@ class BfloatPixels {
   std::vector<int64_t> tiles_, steps_;
 };
 
-// The parts that an algorithm multiplies, 0 if it does not run on a matrix unit.
+// The number of parts that an algorithm multiplies; 0 if it does not run on a matrix unit.
 int bfloat_parts(const Algorithm& algorithm);
 
 }  // namespace convoxel

@@ -1,15 +1,15 @@
-// Convolutions on a matrix unit, of floats that are sums of bfloat16 (see BfloatProduct).
+// Convolutions on a matrix unit that multiplies bfloat16: each float is a sum of them (see BfloatProduct).
 //
-// A chunk splits what its outputs read of the input into parts, in a region of its own that stays in L2, and multiplies
-// from there. A tile's rows must lie equally far apart. So the region holds
+// A chunk splits the input of its outputs into parts. They lie in a region of the worker's own, which stays in L2. The
+// rows of a tile must lie equally far apart, so the region holds
 //
-//   rows     the pixels of a 1x1 window, one after another, whatever line or image they are from; or
-//   windows  lines with their padding. Tiles either stay within a line, or run on across lines and compute outputs
-//            between them that nobody wants - whichever needs fewer. So that a tile can run on, line h + stride follows
-//            line h (lines of one residue lie together), and a line is as long as all steps along it.
+//   rows     for a 1x1 window: its pixels one after another, from any line and image; or
+//   windows  otherwise: lines with their padding. Tiles either stay within a line, or continue across lines and also
+//            compute the useless outputs between them, whichever takes fewer tiles. To let a tile continue, line
+//            h + stride follows line h (lines of one residue lie together), and a line is as long as all its steps.
 //
 // All phases of a transposed convolution read the same region. Where the channels do not fill steps of 32, the taps
-// along w are one long row: what a step reads beyond them meets weights of zero.
+// along w form one long row; what a step reads beyond them is multiplied by weights of zero.
 #include <algorithm>
 #include <cstring>
 
@@ -78,7 +78,7 @@ class BfloatRun final : public AlgorithmRun {
   }
 
  private:
-  // Outputs [d, d + depth) x [h, h + lines) of image n, all along w.
+  // The outputs [d, d + depth) x [h, h + lines) of image n, all of them along w.
   struct Block {
     int64_t n = 0, d = 0, h = 0, depth = 0, lines = 0;
   };
@@ -95,7 +95,7 @@ class BfloatRun final : public AlgorithmRun {
     return p.gate != nullptr ? p.gate + n * p.gate_step : nullptr;
   }
 
-  // Where each step's elements lie, from an output's first input on.
+  // The offset of each step's elements from an output's first input.
   std::vector<int64_t> steps_of(const TapPhase& phase) const {
     std::vector<int64_t> steps;
     const int64_t line = g_.line_pixels() * g_.depth.pitch;
@@ -132,7 +132,8 @@ class BfloatRun final : public AlgorithmRun {
     clear(region + rows * g_.depth.pitch, kElements);
   }
 
-  // The lines that a block reads, in the order in which they lie, so that what is cleared behind one is written over.
+  // Splits the lines that a block reads in the order in which they lie: what is cleared behind one line is overwritten
+  // by the next.
   void split_lines(const Block& at, const ConvPointers& p, uint16_t* region) const {
     const View& view = *p.src_view;
     const int64_t line = g_.line_pixels() * g_.depth.pitch, rows = g_.lines_of_residue(blocking_);
@@ -141,7 +142,7 @@ class BfloatRun final : public AlgorithmRun {
     const int64_t last = std::clamp<int64_t>(view.size[2] - g_.low[2], first, g_.line_pixels());
     const int64_t reach = g_.high[0] - g_.low[0];
     for (int64_t id = 0; id < g_.span(0, at.depth); ++id) {
-      if (id % g_.step[0] > reach) continue;  // between two outputs' inputs
+      if (id % g_.step[0] > reach) continue;  // no output reads this slice
       for (int64_t residue = 0; residue < g_.step[1]; ++residue) {
         const int64_t place = g_.residues[static_cast<size_t>(residue)];
         if (place < 0) continue;
@@ -183,7 +184,7 @@ class BfloatRun final : public AlgorithmRun {
     }
   }
 
-  // The output of line q_h at w stands at slot line_slot(q_h) + w of its slice.
+  // The output of line q_h at w has slot line_slot(q_h) + w of its slice.
   int64_t line_slot(int64_t q_h) const { return q_h * (g_.across ? g_.slots() : round_up(g_.count[2], kRows)); }
 
   int64_t place_tiles(const Block& at, int64_t* tiles) const {
@@ -200,7 +201,7 @@ class BfloatRun final : public AlgorithmRun {
     return out - tiles;
   }
 
-  // table[16 * tile + row] = the output's (or residual's) row, or null between lines and beyond the phase.
+  // table[16 * tile + row] = the row of the output (or residual); null between lines and beyond the phase.
   template <class Float>
   void place_rows(const TapPhase& phase, const Block& at, const View& view, Float* base, int64_t tiles,
                   Float** table) const {
@@ -271,8 +272,8 @@ float float_of(uint16_t part) {
   return x;
 }
 
-// Weights by phase, group, strip, step, part, tile of columns, pair of elements, column, element; zeros where a step
-// has more elements than the taps, or a tile more columns than there are.
+// Packs weights by phase, group, strip, step, part, tile of columns, pair of elements, column, element. Zeros fill the
+// steps that have more elements than the taps and the tiles that have more columns than the output.
 template <int kParts>
 PackedWeights pack(const Convolution& conv, const ConvProblem&, const MicrokernelSet&, int threads) {
   const Window& window = conv.window();
@@ -355,7 +356,7 @@ BfloatPixels::BfloatPixels(int parts, const Convolution& conv, const PackedWeigh
   for (int64_t e = 0; e < conv.in_channels(); e += kElements) steps_.push_back(e);
 }
 
-// The last row's last step reads beyond the row.
+// The last step of the last row reads beyond the row.
 int64_t BfloatPixels::part_elements() const {
   return round_up(rows_ * Depth(conv_.window(), conv_.in_channels()).pitch + kElements, kElements);
 }

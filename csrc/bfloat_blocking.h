@@ -1,5 +1,5 @@
-// Where a convolution's numbers lie for a matrix unit, and how its outputs are blocked; bfloat_algorithm.cpp says how
-// it runs.
+// Where the numbers of a convolution lie for a matrix unit, and how its outputs are divided into blocks.
+// bfloat_algorithm.cpp runs them.
 #pragma once
 
 #include <algorithm>
@@ -14,9 +14,9 @@ namespace convoxel::bfloat {
 
 constexpr int64_t kRows = MatrixUnit::kRows, kElements = MatrixUnit::kElements, kColumns = MatrixUnit::kColumns;
 constexpr int64_t kTile = kRows * kElements;  // elements of a tile, of A and of B
-constexpr int64_t kCrowdedChannels = 128;     // from here on pixels lie whole pages of L1 apart
+constexpr int64_t kCrowdedChannels = 128;     // multiples of it put pixels whole pages of L1 apart
 
-// What does not depend on sizes: how the channels of a tap, or of all taps along w, become steps.
+// How the channels of a tap, or of all taps along w, become steps. This does not depend on sizes.
 struct Depth {
   int64_t channels = 0;  // of a group
   int64_t pitch = 0;     // elements from one pixel to the next
@@ -37,26 +37,26 @@ struct Depth {
   }
 };
 
-// How a problem is cut up.
+// How the outputs are divided.
 struct Blocking {
-  int64_t depth = 1, lines = 1;  // outputs of a block along d and h; of rows, depth is 1 and lines counts pixels
-  int64_t splits = 1;            // of the columns
+  int64_t depth = 1, lines = 1;  // of outputs in a block; with `rows`, depth is 1 and lines counts pixels
+  int64_t splits = 1;            // shares of the columns
   double time = HUGE_VAL;        // of one thread, in units of its own vector multiply-adds
 };
 
-// What all phases of a problem have in common, and where things lie in the region of a block.
+// What all phases of a problem share, and where things lie in the region of a block.
 struct Geometry {
   int parts = 3;
   std::vector<TapPhase> phases;
   Depth depth;
   bool rows = false;
   int64_t batch = 1;
-  Axes count{0, 0, 0};                // of outputs, the most of any phase
+  Axes count{0, 0, 0};                // outputs of the largest phase
   Axes step{1, 1, 1}, low{}, high{};  // of the inputs that an output reads
   int64_t columns = 0, strips = 0;    // of a group
   int64_t groups = 1;
-  bool across = false;            // tiles run on across lines
-  std::vector<int64_t> residues;  // of h that are read: place of each, or -1
+  bool across = false;            // tiles continue across lines
+  std::vector<int64_t> residues;  // of h modulo the step: the place of each that is read, or -1
 
   Geometry(const ConvProblem& p, int parts)
       : parts(parts),
@@ -90,13 +90,13 @@ struct Geometry {
     }
     int64_t place = 0;
     for (int64_t& residue : residues) residue = residue == 0 ? place++ : -1;
-    // All along one slice: the tiles that each way needs.
+    // The tiles that each way needs for one slice.
     across = ceil_div((count[1] - 1) * slots() + count[2], kRows) < count[1] * ceil_div(count[2], kRows);
   }
 
   int64_t pixels() const { return batch * count[0] * count[1] * count[2]; }
   int64_t span(int axis, int64_t outputs) const { return (outputs - 1) * step[axis] + high[axis] - low[axis] + 1; }
-  // Outputs from one line's first to the next one's, where tiles run on.
+  // Outputs between the starts of two lines, where tiles continue across lines.
   int64_t slots() const { return ceil_div(span(2, count[2]), step[2]); }
   int64_t line_pixels() const { return across ? slots() * step[2] : span(2, count[2]); }
   int64_t lines_of_residue(const Blocking& blocking) const { return ceil_div(span(1, blocking.lines), step[1]); }
@@ -108,7 +108,7 @@ struct Geometry {
     return used_residues() * lines_of_residue(blocking) * line_pixels() * depth.pitch;
   }
   int64_t row_step() const { return rows ? depth.pitch : step[2] * depth.pitch; }
-  // Elements of each part; the last tile's last rows and last step read beyond what is there.
+  // Elements of each part. The last rows of the last tile, and its last step, read beyond the data.
   int64_t region(const Blocking& blocking) const {
     const int64_t inner = rows ? blocking.lines * depth.pitch : span(0, blocking.depth) * slice(blocking);
     return round_up(inner + 2 * kRows * row_step() + 2 * kElements, kElements);
@@ -125,7 +125,7 @@ struct Geometry {
   }
 };
 
-// What one thread takes for all that falls to it.
+// The time in which one thread computes all its blocks.
 inline double time_of(const Geometry& g, const Blocking& blocking, int threads) {
   double steps = 0;
   for (const TapPhase& phase : g.phases) steps += static_cast<double>(g.depth.steps(phase));
@@ -147,7 +147,7 @@ inline double time_of(const Geometry& g, const Blocking& blocking, int threads) 
   return rounds * (products + weights + split);
 }
 
-// The blocks that are expected to be fastest, of those whose region leaves half of L2 to weights and outputs.
+// The blocks that are expected to be fastest, among those whose region leaves half of L2 to weights and outputs.
 inline Blocking blocking_of(const Geometry& g, int threads) {
   Blocking best;
   if (g.pixels() == 0) return best;
@@ -164,7 +164,7 @@ inline Blocking blocking_of(const Geometry& g, int threads) {
       if (blocking.time < best.time) best = blocking;
     }
   };
-  // Equal parts of all lines, or of all pixels: 100 lines are 2 x 50, not 96 + 4.
+  // Blocks of equal size: 100 lines become 2 x 50, not 96 + 4.
   int64_t last = 0;
   for (int64_t parts = 1; parts <= most_lines; parts = parts < 64 ? parts + 1 : parts * 9 / 8) {
     int64_t lines = ceil_div(most_lines, parts);

@@ -1,4 +1,5 @@
-// The Python face of the core: arguments in, one call, the GIL released. No loops over data here.
+// The Python interface of the core: it converts arguments and makes one call without the GIL. It holds no loops over
+// data.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
@@ -28,7 +29,7 @@ using namespace nb::literals;
 namespace convoxel {
 namespace {
 
-// (buffer, offset, (n, d, h, w, c), (n, d, h, w strides)), as native.View.
+// (buffer, offset, (n, d, h, w, c), (n, d, h, w strides)): the fields of native.View.
 using ViewTuple = std::tuple<int, int64_t, std::array<int64_t, 5>, std::array<int64_t, 4>>;
 using SlopeVariant = std::variant<float, std::array<float, 2>>;
 using Array = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
@@ -69,7 +70,7 @@ std::vector<float> from(const Array& array) { return {array.data(), array.data()
 
 namespace nanobind::detail {
 
-// A Python object that nanobind takes for a Source becomes a Type of the core by `from`.
+// Converts a Python object to a Type of the core: nanobind makes a Source of it, and `from` a Type of that.
 template <class Type, class Source>
 struct caster_from {
   NB_TYPE_CASTER(Type, make_caster<Source>::Name)
@@ -130,13 +131,13 @@ void make_convolution(Convolution* self, Weight w, std::optional<Array> bias, Ax
   require(groups >= 1 && first % groups == 0, "Convolution: groups must divide the weight's first axis.");
   require(!bias || static_cast<int64_t>(bias->size()) == out_channels,
           "Convolution: the bias must have one number per output channel.");
-  // The array lives as long as its floats are needed; its last reference may go on any thread.
+  // The array lives as long as its floats are needed. Any thread may drop the last reference.
   const auto kept = std::make_shared<Weight>(w);
   new (self) Convolution(window, in_channels, out_channels, std::shared_ptr<const float>(kept, w.data()),
                          bias ? bias->data() : nullptr, from_file);
 }
 
-// Runs steps and returns their seconds.
+// Runs steps and returns the seconds of each.
 std::vector<double> run_steps(const Plan& plan, const std::vector<Array>& buffers, std::optional<Array> arena,
                               size_t first, size_t last, bool timed) {
   require(first <= last && last <= plan.steps().size(), "run: there are no such steps.");
@@ -172,8 +173,7 @@ nb::list list_steps(const Plan& plan) {
   return out;
 }
 
-// Python's Plan gets a method that adds a step, called as the step is. The global lock is open meanwhile: packing
-// weights takes a while.
+// Gives Python's Plan the method `step`. It releases the GIL, since packing weights takes a while.
 template <class... Args, class... Extra>
 void bind_step(nb::class_<Plan>& plan, const char* step, void (Plan::*add)(Args...), const Extra&... extra) {
   plan.def(
@@ -202,14 +202,14 @@ nb::list list_algorithms() {
   return out;
 }
 
-// Seconds that this thread has run: what else the processor does meanwhile does not count.
+// Processor time of this thread in seconds: other processes do not count.
 double thread_seconds() {
   timespec now;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-// The longest that one of these threads runs for its call of work(thread).
+// The longest time that one of the threads takes for its call of work(thread).
 template <class Work>
 double longest_run(int threads, const Work& work) {
   std::vector<double> seconds(static_cast<size_t>(threads));
@@ -236,7 +236,7 @@ double measure_reading(int threads, int64_t bytes) {
   const int64_t words = bytes / static_cast<int64_t>(sizeof(uint64_t));
   std::vector<FloatBuffer> buffers(static_cast<size_t>(threads));
   std::vector<uint64_t> found(static_cast<size_t>(threads));
-  const auto read = [&](size_t thread) {  // integers: the compiler may take several at a time
+  const auto read = [&](size_t thread) {  // integers, whose order the compiler may change
     const uint64_t* p = reinterpret_cast<const uint64_t*>(buffers[thread].get());
     uint64_t all = 0;
     for (int64_t i = 0; i < words; ++i) all ^= p[i];

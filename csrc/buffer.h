@@ -1,4 +1,4 @@
-// Memory for floats, aligned to a cache line, that is never copied by accident.
+// Memory for floats that is aligned to a cache line and cannot be copied.
 #pragma once
 
 #if defined(__linux__)
@@ -24,8 +24,8 @@ inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step 
 
 constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 
-// Uninitialised; at least one cache line, so that a pointer to it is always valid. Large buffers ask for huge pages:
-// Winograd's points are read with strides of many small pages.
+// Uninitialised memory of at least one cache line, so that the pointer is always valid. Large buffers ask for huge
+// pages, since Winograd's points are read with strides of many small pages.
 inline FloatBuffer allocate_floats(int64_t count) {
   const int64_t wanted = (count > 0 ? count : 1) * static_cast<int64_t>(sizeof(float));
   const bool huge = wanted >= kHugePageBytes / 2;
@@ -34,7 +34,7 @@ inline FloatBuffer allocate_floats(int64_t count) {
   void* p = std::aligned_alloc(static_cast<size_t>(align), static_cast<size_t>(bytes));
   if (p == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-  if (huge) madvise(p, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // a wish; refused, nothing is lost
+  if (huge) madvise(p, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // advice: refusal costs nothing
 #endif
   return FloatBuffer(static_cast<float*>(p));
 }

@@ -1,4 +1,4 @@
-// What is computed among the channels of one pixel.
+// Functions among the channels of one pixel.
 
 CVX_INLINE float sum_lanes(Vec v) {
   float lane[kV];
@@ -92,7 +92,7 @@ CVX_INLINE void softmax_columns(float* x, int64_t channels, bool log_of) {
 
 void softmax(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t channels,
              bool log_of) {
-  constexpr int64_t kFew = 4 * kV;  // from here on the lanes that a row leaves empty are fewer than transposes cost
+  constexpr int64_t kFew = 4 * kV;  // with more channels, empty lanes cost less than transposes
   if (channels > kFew) {
     for (int64_t i = 0; i < rows; ++i) softmax_row(dst + i * dst_step, src + i * src_step, channels, log_of);
     return;
@@ -116,7 +116,7 @@ void permute_channels(float* dst, int64_t dst_step, const float* src, int64_t sr
 
 void response_norm(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t channels,
                    int64_t size, float alpha, float beta, float bias, float* squares) {
-  // Zeros before and after the squares stand for the channels that do not exist.
+  // Zeros before and after the squares stand for channels that do not exist.
   const int64_t before = size / 2;
   for (int64_t c = 0; c < channels + size - 1 + kV; ++c) squares[c] = 0;
   const Vec factor = splat(alpha / static_cast<float>(size)), power = splat(-beta);

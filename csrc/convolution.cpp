@@ -40,8 +40,8 @@ std::vector<AxisPhase> convolution_phases(int64_t kernel, int64_t stride, int64_
   return {phase};
 }
 
-// in = i reaches out = i * s + k * d - p. So out = r + s * q is reached by the taps k with s | r + p - k * d, from
-// in = q + (r + p - k * d) / s. A phase without taps remains: its outputs are the bias alone.
+// in = i reaches out = i * s + k * d - p. So out = r + s * q is reached by the taps k with s | r + p - k * d, from in =
+// q + (r + p - k * d) / s. A phase without taps remains: its outputs are the bias.
 std::vector<AxisPhase> transposed_phases(int64_t kernel, int64_t stride, int64_t dilation, int64_t padding,
                                          int64_t out) {
   std::vector<AxisPhase> phases;
@@ -103,7 +103,7 @@ float Convolution::weight(int64_t k, int64_t c, int64_t tap) const {
 
 void Convolution::give_back(int64_t begin, int64_t end) const {
 #if defined(__linux__)
-  // A transposed convolution's output channels lie apart: only all of them together are a stretch.
+  // The weights of a transposed convolution's output channel are scattered: only all channels together are contiguous.
   if (!from_file_ || (window_.transposed && end - begin < out_channels_)) return;
   const int64_t row = window_.taps() * in_channels_ / window_.groups;
   const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
@@ -156,8 +156,8 @@ const Algorithm& algorithm_called(const std::string& name) {
 
 namespace {
 
-// "auto", "fast", a family ("direct": as exact as a direct sum; "winograd"), a name of the table, or "winograd(m,r)",
-// which asks for kernels of 1 or r besides.
+// Whether a name stands for the algorithm (see rank_algorithms). "winograd(m,r)" also asks for kernels of 1 or r:
+// *kernel is r, or 0.
 bool is_asked_for(const std::string& name, const Algorithm& algorithm, int64_t* kernel) {
   *kernel = 0;
   if (name == "auto") return algorithm.digits == 24;

@@ -24,7 +24,7 @@ struct Window {
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
 };
 
-// What an algorithm decides on: a window over an input and an output of known sizes.
+// The problem that an algorithm is chosen for: a window, and the sizes of input and output.
 struct ConvProblem {
   Window window;
   int64_t batch = 1;
@@ -33,13 +33,13 @@ struct ConvProblem {
   int64_t in_channels = 1;
   int64_t out_channels = 1;
   bool gated = false;     // the input is multiplied by a vector of channels, one for each image (squeeze-excite)
-  bool in_cache = false;  // input and output stay in the thread's cache: reading and writing them costs nothing
+  bool in_cache = false;  // input and output stay in the thread's cache, so moving them is free
   double macs() const;    // multiply-adds that meet a weight, padding included
 };
 
-// The phase along one axis: output out_begin + q * out_step, q in [0, count), reads the input at
-// q * in_step + offset[t], times kernel tap index[t]. A convolution is one phase; a transposed convolution of stride
-// s is s phases, one for each phase of the output, each an ordinary stride-1 convolution with its share of the taps.
+// A phase along one axis: output out_begin + q * out_step, q in [0, count), reads the input at q * in_step + offset[t],
+// times tap index[t] of the kernel. A convolution has one phase. A transposed convolution of stride s has s of them,
+// each an ordinary convolution of stride 1 with its share of the taps.
 struct AxisPhase {
   int64_t count = 0;
   int64_t out_begin = 0;
@@ -55,7 +55,7 @@ struct TapPhase {
   int64_t pixels() const { return axis[0].count * axis[1].count * axis[2].count; }
 };
 
-// All phases of a window over outputs of this size. Which taps a phase has does not depend on the size.
+// All phases of a window over outputs of this size. The taps of a phase do not depend on the size.
 std::vector<TapPhase> plan_phases(const Window& window, const Axes& out_size);
 
 // Weights in the order in which one algorithm reads them.
@@ -83,8 +83,8 @@ struct ConvScratch {
   void* shared = nullptr;
 };
 
-// One convolution with all decisions made: which blocks, which chunks. Made by an algorithm's `plan`. Its stages run
-// one after another; the chunks of a stage in any order, on any worker.
+// One convolution with all decisions made; an algorithm's `plan` makes it. Its stages run one after another, the chunks
+// of a stage in any order and on any worker.
 class ConvRun {
  public:
   virtual ~ConvRun() = default;
@@ -107,7 +107,7 @@ struct ConvSetup {
   int threads;
 };
 
-// A run of one convolution, that keeps what it was made from.
+// The run of one convolution, which keeps what it was made from.
 class AlgorithmRun : public ConvRun {
  protected:
   explicit AlgorithmRun(const ConvSetup& setup)
@@ -131,21 +131,21 @@ std::unique_ptr<ConvRun> make_run(const ConvSetup& setup) {
 
 struct Algorithm {
   const char* name;
-  const char* summary;                                        // what it does and for which problems, one line
-  bool exact;                                                 // on small integers: no more rounding than a direct sum
+  const char* summary;                                        // one line: how it works, and for which problems
+  bool exact;                                                 // on small integers, as a direct sum is
   std::string (*unsupported)(const ConvProblem&);             // the reason, or ""
-  double (*cost)(const ConvProblem&, const MicrokernelSet&);  // comparable among algorithms; smaller is better
+  double (*cost)(const ConvProblem&, const MicrokernelSet&);  // in the units of cost.h
   PackedWeights (*pack)(const Convolution&, const ConvProblem&, const MicrokernelSet&, int threads);
   std::unique_ptr<ConvRun> (*plan)(const ConvSetup&);
   bool gates = false;  // runs gated problems, too
-  // What of the problem the packed weights depend on, as text; null if on nothing.
+  // Names the properties of the problem that the packed weights depend on; null if there are none.
   std::string (*packing)(const ConvProblem&, const MicrokernelSet&) = nullptr;
   bool needs_matrix_unit = false;
-  int digits = 24;  // of the numbers it multiplies; with fewer than float32 has, it is for "fast" only
+  int digits = 24;  // binary digits of the numbers it multiplies; "fast" alone takes fewer than float32's 24
 };
 
 const std::vector<Algorithm>& algorithms();
-const Algorithm& algorithm_called(const std::string& name);  // which must be in the table
+const Algorithm& algorithm_called(const std::string& name);  // the name must be in the table
 std::vector<Algorithm> product_algorithms();
 std::vector<Algorithm> fixed24_algorithms();
 std::vector<Algorithm> depthwise_algorithms();
@@ -158,17 +158,17 @@ struct Candidate {
   double cost;
 };
 
-// The algorithms that `name` stands for and that support the problem, cheapest first: those that multiply float32
-// ("auto"), all of them ("fast"), a family ("direct", "winograd") or one; a name may carry the kernel, as in
+// The algorithms that `name` stands for and that support the problem, cheapest first. A name is that of one algorithm,
+// a family ("direct", "winograd"), "auto" (all that multiply float32) or "fast" (all). It may carry the kernel, as in
 // "winograd(4,3)". Throws Mistake with the reason if there is none.
 std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProblem& problem, const MicrokernelSet& set);
 
-// A layer: window, weights and bias. Immutable; packs its weights once for each algorithm (and packing) that asks.
+// A layer: window, weights and bias. Immutable. It packs its weights once for each algorithm (and packing) that asks.
 class Convolution {
  public:
-  // weight: (out_channels, in_channels / groups, kernel), or transposed (in_channels, out_channels / groups, kernel);
-  // kept, not copied, since a network's weights are most of its memory. If they are a file's, their pages are given
-  // back as they are packed; the system reads them again should another algorithm ask.
+  // weight: (out_channels, in_channels / groups, kernel), or transposed (in_channels, out_channels / groups, kernel).
+  // It is kept, not copied, since weights take most of a network's memory. If it lies in a file, its pages are released
+  // as they are packed; the system reads them again if another algorithm asks.
   Convolution(Window window, int64_t in_channels, int64_t out_channels, std::shared_ptr<const float> weight,
               const float* bias, bool from_file = false);
   Convolution(const Convolution&) = delete;
@@ -179,9 +179,9 @@ class Convolution {
   int64_t out_channels() const { return out_channels_; }
   const float* bias() const { return bias_.get(); }
   const float* zeros() const { return zeros_.get(); }  // in_channels of them: what padding reads
-  // of output channel k, input channel c of k's group, kernel tap (flat index)
+  // The weight of output channel k, input channel c of k's group, kernel tap (flat index).
   float weight(int64_t k, int64_t c, int64_t tap) const;
-  // The weights of output channels [begin, end) have been packed.
+  // Releases the file's pages with the weights of output channels [begin, end), which have been packed.
   void give_back(int64_t begin, int64_t end) const;
 
   const PackedWeights& packed(const Algorithm& algorithm, const ConvProblem& problem, const MicrokernelSet& set,

@@ -1,4 +1,4 @@
-// Convolutions as steps, alone or as a block.
+// Steps that run one convolution, or several as a block.
 #include "depthwise_block.h"
 #include "plan.h"
 #include "threads.h"
@@ -84,7 +84,7 @@ void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs,
   require(convs.size() == activations.size() && depthwise < convs.size() && convs.size() <= 3 && depthwise <= 1 &&
               convs.size() - depthwise <= 2,
           "a depthwise block has one activation for each convolution, one of them in front and behind at most");
-  // In front of the depthwise convolution all is of src's size, from there on of dst's.
+  // Up to the depthwise convolution tensors have src's size, after it dst's.
   View before = src, after = dst;
   double macs = 0;
   const auto part = [&](size_t i) {

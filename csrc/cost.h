@@ -1,10 +1,10 @@
-// What an algorithm is expected to cost, in units of one vector's multiply-add at full speed on all cores.
+// The expected cost of algorithms, in units of one vector's multiply-add at full speed on all cores.
 //
-// Fitted to measured times of the layers that `convoxel bench layers` runs (AVX-512, 2 cores, 2 MB of L2 each, 13 G
-// vector multiply-adds/s, 56 GB/s from L3, 30 GB/s from memory). One unit was 75 ps there. The numbers only have to
-// rank algorithms; a vector of another width changes the counts and the unit alike.
+// The numbers are fitted to measured times of the layers that `convoxel bench layers` runs (AVX-512, 2 cores, 2 MB of
+// L2 each, 13 G vector multiply-adds/s, 56 GB/s from L3, 30 GB/s from memory). One unit was 75 ps there. They only have
+// to rank algorithms; a vector of another width changes the counts and the unit alike.
 //
-// What is read from beyond L2 is scaled by rates(), which a calibration of this machine sets.
+// The calibration of this machine, rates(), scales the cost of reading from beyond L2.
 #pragma once
 
 #include "machine.h"
@@ -12,31 +12,31 @@
 namespace convoxel::cost {
 
 constexpr double kProduct = 1.25;       // a multiply-add of the register tile over rows in place (80 % of the ceiling)
-constexpr double kPackedProduct = 1.2;  // the same over Winograd's short, dense rows
+constexpr double kPackedProduct = 1.2;  // the same for Winograd's short, dense rows
 constexpr double kTileStart = 12.0;     // entering and leaving a tap of a register tile, in channels
 constexpr double kNarrowStart = 36.0;   // the same where a group has one vector of columns
 constexpr double kRow = 10.0;           // a row of A for one tap and one panel: its pointer, the tile's loop
 constexpr double kStretch = 13.0;       // copying the taps along w of one output where they do not lie side by side
-constexpr double kUnpack = 2.0;         // weights of 24 bits becoming floats, per vector
-constexpr double kDepthwise = 1.7;      // a multiply-add of the depthwise kernel
+constexpr double kUnpack = 2.0;         // converting weights of 24 bits to floats, per vector
+constexpr double kDepthwise = 1.7;      // a multiply-add of the depthwise microkernel
 constexpr double kInputPoint = 9.0;     // one vector of one pass of the input transform: load, arithmetic, store
 constexpr double kOutputPoint = 5.0;    // the same of the output transform, per vector loaded or stored
 
 constexpr double kFft = 1.5;          // a vector computed, loaded or stored by a Fourier transform
-constexpr double kFftMove = 9.0;      // a number brought to a transform and away again, in those
-constexpr double kFftProduct = 15.0;  // a number times the spectrum, in those
+constexpr double kFftMove = 9.0;      // moving a number to a transform and back, in vectors
+constexpr double kFftProduct = 15.0;  // multiplying a number by the spectrum, in vectors
 
-inline double weight_byte() { return 0.3 * rates().cache; }  // of the direct algorithms, once
+inline double weight_byte() { return 0.3 * rates().cache; }  // of a direct algorithm, read once
 inline double fft_byte() { return 0.37 * rates().cache; }    // of tiles and spectra beyond L2
-inline double image_byte() { return 0.09 * rates().cache; }  // of input and output, mostly hidden behind products
+inline double image_byte() { return 0.09 * rates().cache; }  // of input and output; products hide most of it
 
-// Of Winograd's products, in rows of tiles that one thread multiplies at full speed.
+// The following costs of Winograd's products count rows of tiles that one thread multiplies at full speed.
 constexpr double kStageRows = 2.0;  // two more barriers
-// writing and reading a row's points beyond L2: times (C + K) / (C K)
+// Writing and reading a row's points beyond L2: times (C + K) / (C K).
 inline double point_rows() { return 28.0 * rates().cache; }
 
-// What takes `from_l3` where weights of so many bytes stay in L3 from one run of the network to the next, and
-// `from_memory` where there are too many.
+// The cost of reading weights again in the next run of the network: `from_l3` where weights of so many bytes stay in
+// L3, `from_memory` where they do not.
 inline double read_again(double bytes, double from_l3, double from_memory) {
   constexpr double kStay = 4e6, kGone = 32e6;
   const double share = (bytes - kStay) / (kGone - kStay);
@@ -46,18 +46,18 @@ inline double read_again(double bytes, double from_l3, double from_memory) {
 // Reading the weights of all points.
 inline double weight_rows(double bytes) { return read_again(bytes, 10.0 * rates().cache, 25.0 * rates().memory); }
 
-// Of weights of 24 bits.
+// Reading a byte of weights of 24 bits.
 inline double fixed24_byte(double bytes) { return read_again(bytes, 0.14 * rates().cache, 0.33 * rates().memory); }
 
-// On a matrix unit, in multiply-adds of one core's vectors (of 16 floats) by that core.
+// Costs on a matrix unit, in multiply-adds of one core's vectors (of 16 floats) by that core.
 inline double bfloat_pair(int parts) { return parts == 3 ? 1120.0 : 560.0; }   // a step of 2 x 2 tiles
 inline double bfloat_single(int parts) { return parts == 3 ? 680.0 : 345.0; }  // of 1 x 2
-inline double bfloat_split(int parts) { return parts == 3 ? 26.0 : 16.0; }     // 32 floats into parts
-constexpr double kBfloatHalf = 0.6;                                            // of a strip: one tile of columns
-constexpr double kBfloatStore = 280.0;  // a block's sums: stored, finished, stored again
+inline double bfloat_split(int parts) { return parts == 3 ? 26.0 : 16.0; }     // splitting 32 floats
+constexpr double kBfloatHalf = 0.6;                                            // of a whole strip: one tile of columns
+constexpr double kBfloatStore = 280.0;  // storing a block's sums, finishing them, storing the results
 inline double bfloat_weight_byte(double bytes) {
   return read_again(bytes, 0.09 * rates().cache, 0.45 * rates().memory);
 }
-inline double bfloat_image_byte() { return 0.235 * rates().cache; }  // splitting waits for its input: of all cores
+inline double bfloat_image_byte() { return 0.235 * rates().cache; }  // by all cores: splitting waits for its input
 
 }  // namespace convoxel::cost

@@ -1,4 +1,4 @@
-// The depthwise kernel: vectors over channels, eight (or four) neighbouring outputs at a time.
+// The depthwise microkernel: vectors over channels, eight (or four) neighbouring outputs at a time.
 //
 // Included inside the anonymous namespace of one instruction set's file (see microkernels-inl.h).
 //
@@ -12,9 +12,9 @@ constexpr int kDepthwiseVectors = 2;
 #else
 constexpr int kDepthwiseVectors = 1;
 #endif
-// Outputs at a time: the weights are loaded once for all of them, and enough sums are under way to hide the latency.
+// Outputs at a time. All of them share the loaded weights, and there are enough sums in flight to hide the latency.
 constexpr int depthwise_rows_of(int width) { return width == 3 || width == 5 ? 8 : 4; }
-constexpr int kSegment = 7;  // taps along w whose weights are held in registers; wider kernels take several
+constexpr int kSegment = 7;  // taps along w whose weights stay in registers; wider kernels take several segments
 
 template <bool Whole>
 CVX_INLINE Vec load_lanes(const float* p, int64_t lanes) {
@@ -22,7 +22,7 @@ CVX_INLINE Vec load_lanes(const float* p, int64_t lanes) {
   return load_part(p, lanes);
 }
 
-// Positions of one line from `first` on. Inside: all that will be asked for exist.
+// The positions of one line from `first` on. Inside: all positions that are read exist.
 template <bool Inside>
 struct Positions {
   const float* at;
@@ -65,11 +65,11 @@ CVX_INLINE void add_segment(const Positions<Inside>& positions, const float* b, 
   });
 }
 
-// What the sums become: plus residual, activated, stored.
+// Finishes the sums: adds the residual, applies the activation, stores.
 template <int R, int N, bool Whole>
 CVX_INLINE void store_depthwise(const Depthwise& p, int64_t m, int64_t k, int64_t lanes, Vec (&sum)[R][N]) {
   const Vec slope = splat(p.activation.slope);
-  // Copies, since for all that the compiler knows a store might change what p says.
+  // Copies, since as far as the compiler knows a store may change the members.
   float* const* const c = p.c + m;
   if (p.residual != nullptr) {
     const float* const* const residual = p.residual + m;
@@ -100,7 +100,7 @@ CVX_INLINE void start_depthwise(const Depthwise& p, int64_t k, int64_t lanes, Ve
   }
 }
 
-// R neighbouring outputs whose taps stand side by side. Width is their number along w, or 0 for any.
+// R neighbouring outputs whose taps are adjacent. Width is their number along w, or 0 for any number.
 template <int Width, int Stride, int R, int N, bool Whole, bool Inside>
 void depthwise_block(const Depthwise& p, int64_t m, int64_t k, int64_t lanes) {
   Vec sum[R][N];

@@ -1,7 +1,7 @@
-// Runs of outputs along w of a depthwise convolution.
+// Computes runs of outputs along w of a depthwise convolution.
 //
-// A run's inputs are lines of positions, one for each tap of the other axes; neighbouring outputs share positions, and
-// the kernel loads each of them once. Where the outputs go is the caller's business.
+// The inputs of a run are lines of positions, one for each tap of the other axes. Neighbouring outputs share positions,
+// and the microkernel loads each position once. The caller decides where the outputs go.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace convoxel {
 
 class DepthwiseLines {
  public:
-  static constexpr int64_t kMostOutputs = 128;  // of a run: longer lines (1-D) are cut
+  static constexpr int64_t kMostOutputs = 128;  // of a run; longer lines (1-D) take several runs
 
   explicit DepthwiseLines(const ConvSetup& setup)
       : setup_(setup), phases_(plan_phases(setup.problem.window, setup.problem.out_size)) {
@@ -29,8 +29,8 @@ class DepthwiseLines {
     return lines_ * static_cast<int64_t>(sizeof(float*)) + (lines_ + taps_) * static_cast<int64_t>(sizeof(int64_t));
   }
 
-  // Outputs [first, first + rows), at most kMostOutputs and all of one line, of the list of all outputs of a phase. Of
-  // the image, src holds what begins at position `origin`, and all that these outputs read.
+  // Computes outputs [first, first + rows), at most kMostOutputs and all of one line, of the list of all outputs of a
+  // phase. src holds the part of the image that begins at position `origin` and contains all that these outputs read.
   void run(size_t index, int64_t first, int64_t rows, const float* src, const View& src_view, const Axes& origin,
            float* const* outputs, const float* const* residuals, void* scratch) const {
     const TapPhase& phase = phases_[index];
@@ -70,7 +70,7 @@ class DepthwiseLines {
   static int64_t lines_of(const TapPhase& phase) {
     return static_cast<int64_t>(phase.axis[0].offset.size() * phase.axis[1].offset.size());
   }
-  // The lines that the outputs at (qd, qh) read; one outside of the image is a row of zeros, repeated.
+  // Points at the lines that the outputs at (qd, qh) read; a line outside of the image is a repeated row of zeros.
   void fill_lines(const TapPhase& phase, const View& view, const float* image, const Axes& origin, int64_t qd,
                   int64_t qh, int64_t position, const float** lines, int64_t* steps) const {
     for (const int64_t offset_d : phase.axis[0].offset) {

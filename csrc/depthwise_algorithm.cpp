@@ -1,6 +1,6 @@
-// Depthwise convolution: every channel has its own kernel, so there is no matrix, only vectors over channels.
+// Depthwise convolution: every channel has its own kernel, so vectors over channels take the place of matrices.
 //
-// The work is cut into runs of outputs along w (depthwise.h); one chunk is some of them.
+// The work is divided into runs of outputs along w (depthwise.h); a chunk is several runs.
 #include <algorithm>
 #include <cmath>
 
@@ -12,7 +12,7 @@
 namespace convoxel {
 namespace {
 
-constexpr int64_t kChunkFloats = 16384;  // of output: taking a chunk costs nothing beside it
+constexpr int64_t kChunkFloats = 16384;  // of output: enough to hide the cost of taking a chunk
 
 class DepthwiseRun final : public AlgorithmRun {
  public:
@@ -20,7 +20,7 @@ class DepthwiseRun final : public AlgorithmRun {
     int64_t most_runs = 0;
     for (const TapPhase& phase : lines_.phases()) most_runs = std::max(most_runs, runs_of(phase));
     const int64_t floats = std::min(problem_.out_size[2], DepthwiseLines::kMostOutputs) * problem_.out_channels;
-    const int64_t fair = ceil_div(most_runs, 4 * setup.threads);  // fewer would leave threads without work
+    const int64_t fair = ceil_div(most_runs, 4 * setup.threads);  // more in a chunk would leave threads without work
     step_ = std::clamp<int64_t>(kChunkFloats / std::max<int64_t>(floats, 1), 1, std::max<int64_t>(fair, 1));
     chunks_ = ceil_div(most_runs, step_) * static_cast<int64_t>(lines_.phases().size());
   }
@@ -42,7 +42,7 @@ class DepthwiseRun final : public AlgorithmRun {
     const int64_t end = std::min(begin + step_, runs_of(phase));
     const int64_t width = phase.axis[2].count;
     for (int64_t i = begin; i < end; ++i) {
-      // Run i is a part of line i / parts of all outputs.
+      // Run i is a part of line i / parts.
       const int64_t parts = ceil_div(width, DepthwiseLines::kMostOutputs);
       const int64_t q = i % parts * DepthwiseLines::kMostOutputs;
       const int64_t rows = std::min(DepthwiseLines::kMostOutputs, width - q);
@@ -64,7 +64,7 @@ class DepthwiseRun final : public AlgorithmRun {
   int64_t chunks_ = 0;
 };
 
-// Weights by phase, tap, channel, each tap's channels rounded up to whole vectors.
+// Packs weights by phase, tap, channel; the channels of each tap are padded to whole vectors.
 PackedWeights pack(const Convolution& conv, const ConvProblem&, const MicrokernelSet& set, int) {
   const Window& window = conv.window();
   const int64_t channels = conv.in_channels();

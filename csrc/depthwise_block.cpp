@@ -1,12 +1,12 @@
-// A depthwise convolution and its 1x1 neighbours as one step. What lies between them is the widest tensor of a network
-// of such blocks, and reading and writing it takes longer than the arithmetic.
+// A depthwise convolution and its 1x1 neighbours as one step. The tensor between them is the widest of a network of
+// such blocks, and reading and writing it takes longer than the arithmetic.
 //
-//   banded   a thread expands the lines that a band of outputs needs into memory of its own, which stays in its L2, and
-//            goes on from there as in `blocked`. Lines that two bands need are computed twice.
-//   blocked  a thread computes a block of the depthwise outputs into memory of its own and projects them at once. An
-//            expansion comes before that, through memory that the threads share.
-//   staged   one after the other through shared memory: where the outputs are so few that blocks would leave the
-//            projection with too few rows for each panel of weights.
+//   banded   A thread expands the lines that a band of outputs needs. They lie in its own memory and stay in its L2.
+//            Then it continues as in `blocked`. Lines that two bands need are computed twice.
+//   blocked  A thread computes a block of the depthwise outputs into its own memory and projects them at once. An
+//            expansion runs before that, through memory that all threads share.
+//   staged   The convolutions run one after another through shared memory. This serves few outputs, where blocks would
+//            leave the projection with too few rows for each panel of weights.
 #include "depthwise_block.h"
 
 #include <algorithm>
@@ -22,15 +22,15 @@ namespace {
 
 constexpr int64_t kMostRows = 96;      // of a block, as in product_algorithms.cpp
 constexpr int64_t kLeastRows = 24;     // two register tiles for each panel
-constexpr int64_t kExpandRows = 128;   // that are expanded at a time: both their parts and results stay in L1 and L2
-constexpr double kMostRepeated = 1.4;  // lines that bands expand, over lines that there are
+constexpr int64_t kExpandRows = 128;   // expanded at a time: their parts and results stay in L1 and L2
+constexpr double kMostRepeated = 1.4;  // lines that all bands expand, over lines of the image
 
 int64_t bytes_of(int64_t floats) { return floats * static_cast<int64_t>(sizeof(float)); }
 
-// Outputs along the outermost axis that are computed together, and the inputs that they read.
+// A band: outputs along the outermost axis that are computed together, and the inputs that they read.
 struct Band {
   int axis = 1;
-  int64_t lines = 0;  // of outputs; 0: there are no bands
+  int64_t lines = 0;  // of outputs; 0 if there are no bands
   int64_t count = 0;  // of all outputs
   int64_t size = 0;   // of all inputs
   int64_t step = 1, low = 0, high = 0;
@@ -51,7 +51,7 @@ struct Band {
 
 class BlockedRun final : public ConvRun {
  public:
-  // rows: of a block. band: lines is 0 if the block has no expansion, or that has been computed.
+  // rows: outputs of a block. band: its `lines` are 0 if the block has no expansion, or a run before this one makes it.
   BlockedRun(const std::string& algorithm, const DepthwiseBlock& block, const MicrokernelSet& set, int threads,
              int64_t rows, const Band& band)
       : problem_(block.depthwise.problem),
@@ -67,7 +67,7 @@ class BlockedRun final : public ConvRun {
     if (band.lines == 0) return;
     expand_ = product(*block.expand, kExpandRows);
     expanded_ = View::dense(1, problem_.in_size, problem_.in_channels);
-    expanded_.batch_stride = 0;  // every image's lines come to the same place
+    expanded_.batch_stride = 0;  // the lines of all images use the same memory
   }
 
   int64_t chunks(int) const override { return expand_ ? problem_.batch * band_.bands() : ceil_div(pixels(), rows_); }
@@ -86,7 +86,7 @@ class BlockedRun final : public ConvRun {
     expand(n, in_first, in_last, p, own);
     Axes origin{};
     origin[static_cast<size_t>(band_.axis)] = in_first;
-    const int64_t line = ceil_div(pixels(), problem_.batch * band_.count);  // outputs of one
+    const int64_t line = ceil_div(pixels(), problem_.batch * band_.count);  // outputs of a line
     const int64_t begin = (n * band_.count + first) * line, end = (n * band_.count + last) * line;
     for (int64_t m = begin; m < end; m += rows_) {
       run_block(m, std::min(rows_, end - m), own.band, expanded_, origin, p, own);
@@ -99,8 +99,8 @@ class BlockedRun final : public ConvRun {
     float** outputs;
     const float** residuals;
     void* lines;
-    float* band;   // what was expanded
-    float* block;  // the depthwise convolution's results, if they are to be projected
+    float* band;   // the expanded lines
+    float* block;  // results of the depthwise convolution, if a projection follows
     void* parts;
   };
 
@@ -133,7 +133,7 @@ class BlockedRun final : public ConvRun {
     return s;
   }
 
-  // Lines [first, last) of image n, or slices of a volume.
+  // Expands lines [first, last) of image n, or slices of a volume.
   void expand(int64_t n, int64_t first, int64_t last, const ConvPointers& p, const Scratch& own) const {
     const View& view = *p.src_view;
     const int64_t width = view.size[2], height = band_.axis == 0 ? view.size[1] : 1;
@@ -153,7 +153,8 @@ class BlockedRun final : public ConvRun {
     }
   }
 
-  // Outputs [begin, begin + rows) of the list of all; src: the depthwise convolution's, whose position `origin` it is.
+  // Computes outputs [begin, begin + rows) of the list of all. src: the depthwise convolution's input from position
+  // `origin` on.
   void run_block(int64_t begin, int64_t rows, const float* src, const View& view, const Axes& origin,
                  const ConvPointers& p, const Scratch& own) const {
     fill_outputs(phase_, *p.dst_view, p.dst, begin, rows, own.outputs);
@@ -180,14 +181,14 @@ class BlockedRun final : public ConvRun {
   Band band_;
   DepthwiseLines lines_;
   TapPhase phase_;
-  View expanded_;  // the whole image, were it in memory
+  View expanded_;  // the whole expanded image, of which a band is in memory
   std::unique_ptr<PixelProduct> expand_, project_;
 };
 
-// Runs one after the other, each reading from shared memory what the one before it wrote there.
+// Several runs in sequence. Each reads from shared memory what the run before it wrote there.
 class Sequence final : public ConvRun {
  public:
-  // problem: of which `run` computes the output.
+  // problem: the one that `run` solves.
   void add(std::unique_ptr<ConvRun> run, const ConvProblem& problem) {
     runs_.push_back(std::move(run));
     outs_.push_back(View::dense(problem.batch, problem.out_size, problem.out_channels));
@@ -228,13 +229,13 @@ class Sequence final : public ConvRun {
   }
 
  private:
-  // Which run a stage belongs to; leaves the stage of that run.
+  // The run that a stage belongs to. *stage becomes the stage of that run.
   size_t find(int* stage) const {
     size_t i = 0;
     for (; *stage >= runs_[i]->stages(); ++i) *stage -= runs_[i]->stages();
     return i;
   }
-  // Where the output of run i lies in shared memory.
+  // The offset of run i's output in shared memory.
   int64_t between(size_t i) const {
     int64_t at = 0;
     for (size_t j = 0; j < i; ++j) at += round_up(bytes_of(outs_[j].rows() * outs_[j].channels), kAlignBytes);
@@ -262,8 +263,8 @@ std::string why_no_block(const DepthwiseBlock& block) {
   return block.expand || block.project ? "" : "the depthwise convolution has no neighbour";
 }
 
-// As many lines as are expected to be fastest, of those whose inputs take up half of L2; none if bands do not pay:
-// where each thread's share of what they would not write stays in its cache anyway.
+// The bands that are expected to be fastest, among those whose inputs take up half of L2. There are none where bands do
+// not pay: where each thread's share of the expanded image stays in its cache anyway.
 Band bands_of(const DepthwiseBlock& block, int threads, bool forced) {
   const ConvProblem& p = block.depthwise.problem;
   Band best(p);
@@ -298,7 +299,8 @@ BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, 
 
   const ConvProblem& problem = block.depthwise.problem;
   const int64_t pixels = problem.batch * problem.out_size[0] * problem.out_size[1] * problem.out_size[2];
-  // A block's numbers take up a quarter of L2; all blocks are of about one height, two or more for each thread.
+  // The numbers of a block take up a quarter of L2. All blocks have about the same height; each thread gets two or
+  // more.
   const int64_t fits = l2_bytes() / 4 / bytes_of(problem.out_channels);
   const int64_t most = std::clamp<int64_t>(fits, 1, kMostRows);
   const int64_t blocks = std::max<int64_t>(threads > 1 ? 2 * threads : 1, ceil_div(pixels, most));

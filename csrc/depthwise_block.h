@@ -1,5 +1,5 @@
-// A depthwise convolution and its 1x1 neighbours as one step: a separable convolution, an inverted residual, or what
-// of the latter comes before squeeze-and-excitation.
+// A depthwise convolution and its 1x1 neighbours as one step: a separable convolution, or an inverted residual, as a
+// whole or up to its squeeze-and-excitation.
 #pragma once
 
 #include <memory>
@@ -19,17 +19,17 @@ struct BlockPart {
 struct DepthwiseBlock {
   std::optional<BlockPart> expand;  // 1x1, in front
   BlockPart depthwise;
-  std::optional<BlockPart> project;  // 1x1, behind; there is at least one of the two
+  std::optional<BlockPart> project;  // 1x1, behind; at least one of the two is there
 };
 
 struct BlockPlan {
-  std::unique_ptr<ConvRun> run;  // from the first one's input to the last one's output
+  std::unique_ptr<ConvRun> run;  // from the first convolution's input to the last one's output
   const char* algorithm;
 };
 
-// algorithm: "auto", "banded", "blocked", "staged" (see depthwise_block.cpp), or what all of them are to run with, one
-// after the other. Throws Mistake with the reason if the convolutions are no such block, or the algorithm
-// does not fit.
+// algorithm: "auto", "banded", "blocked", "staged" (see depthwise_block.cpp), or the name of an algorithm that runs all
+// convolutions one after the other. Throws Mistake with the reason if the convolutions do not form such a block, or the
+// algorithm does not fit.
 BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, const MicrokernelSet& set, int threads);
 
 }  // namespace convoxel

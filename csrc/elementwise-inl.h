@@ -1,4 +1,4 @@
-// Output element from input elements at the same place.
+// Functions of the input elements at the output element's place.
 
 CVX_INLINE Vec combine_one(Combine op, Vec a, Vec b) {
   switch (op) {
@@ -20,7 +20,7 @@ CVX_INLINE Vec combine_one(Combine op, Vec a, Vec b) {
   return a;
 }
 
-// An operand of combine: rows of channels, or of a single number that stands for all of them.
+// An operand of combine: rows of channels, or of one number that stands for all channels.
 struct Side {
   const float* p;
   bool single;

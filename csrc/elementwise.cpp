@@ -1,4 +1,4 @@
-// Steps whose outputs depend on the inputs at the same place.
+// Steps whose outputs depend on the inputs at the same place alone.
 #include "partition.h"
 
 namespace convoxel {

@@ -3,9 +3,10 @@
 // Included inside the anonymous namespace of one instruction set's file (see microkernels-inl.h).
 //
 // A number is a pair of vectors over channels, (re, im), so a transform is the textbook's scalar algorithm. Forward
-// passes decimate in frequency, backward passes in time: the spectrum stays in the order that the forward passes leave
-// (the kernel's spectrum is packed in it), and nothing is ever permuted. Backward is forward with re and im swapped:
-// swap(DFT(swap(z))) is n times the inverse. The swaps cost nothing, they are only the order of two stores.
+// passes decimate in frequency, backward passes in time. The spectrum keeps the order that the forward passes leave,
+// and the kernel's spectrum is packed in that order, so nothing is ever permuted. A backward transform is a forward one
+// with re and im swapped: swap(DFT(swap(z))) is n times the inverse. The swaps cost nothing: they are the order of two
+// stores.
 //
 // Vectors loaded, computed and stored per number of a pass of radix R: 4 + arithmetic, which is 4 (R = 2), 5 (3),
 // 4 (4), 7 (5), 7 (8), and 4 (R - 1) / R for the twiddles.
@@ -131,7 +132,7 @@ void fft_forward(const FftAxis& axis, float* z, int64_t step) {
   }
 }
 
-// From the order that fft_forward leaves to the natural one; re and im swapped on both sides.
+// Transforms the order that fft_forward leaves back to the natural one, with re and im swapped on both sides.
 void fft_backward(const FftAxis& axis, float* z, int64_t step) {
   int64_t span = 1;
   for (int pass = axis.passes - 1; pass >= 0; --pass) {
@@ -144,7 +145,7 @@ void fft_backward(const FftAxis& axis, float* z, int64_t step) {
   }
 }
 
-// Lines 2 r and 2 r + 1 of the image become the real and imaginary parts of the numbers at z.
+// Reads lines 2 r and 2 r + 1 of the image as the real and imaginary parts of the numbers at z.
 void read_line_pair(const FftDepthwise& p, int64_t d, int64_t r, float* z) {
   const int64_t n = p.shape->axis[2].n;
   for (int64_t part = 0; part < 2; ++part) {
@@ -163,7 +164,7 @@ void read_line_pair(const FftDepthwise& p, int64_t d, int64_t r, float* z) {
   }
 }
 
-// The outputs of lines 2 r and 2 r + 1, whose parts stand swapped at z.
+// Writes the outputs of lines 2 r and 2 r + 1, whose parts lie swapped at z.
 void write_line_pair(const FftDepthwise& p, int64_t d, int64_t r, const float* z) {
   const bool whole = p.lanes == kV;
   const Activation act = p.activation;
@@ -191,8 +192,8 @@ void write_line_pair(const FftDepthwise& p, int64_t d, int64_t r, const float* z
   }
 }
 
-// A line of the plane along h, twice as large: from Z at k and Z' at -k of the pairs of lines, Z = A + i B with A, B
-// the spectra of real lines. 2 A = Z + conj Z', 2 B = -i (Z - conj Z').
+// Reads a line of the plane along h, times 2, from Z at k and Z' at -k of the pairs of lines. Z = A + i B with A, B the
+// spectra of real lines, so 2 A = Z + conj Z' and 2 B = -i (Z - conj Z').
 void read_plane_line(const FftDepthwise& p, const float* lines, int64_t k, int64_t minus_k, float* out) {
   const int64_t row = p.shape->row() * kNumber, n = p.shape->axis[1].n;
   const int64_t begin = p.begin[1] / 2, end = (p.end[1] + 1) / 2;
@@ -205,7 +206,7 @@ void read_plane_line(const FftDepthwise& p, const float* lines, int64_t k, int64
   for (int64_t h = 2 * end; h < n; ++h) store_number(out + h * kNumber, Complex{});
 }
 
-// The way back: Z = A + i B and Z' = conj A + i conj B. Partition stand swapped on both sides.
+// Writes the line back: Z = A + i B and Z' = conj A + i conj B. The parts are swapped on both sides.
 void write_plane_line(const FftDepthwise& p, const float* in, int64_t k, int64_t minus_k, float* lines) {
   const int64_t row = p.shape->row() * kNumber, n = p.shape->axis[1].n;
   for (int64_t r = 0; 2 * r < p.outputs[1]; ++r) {
@@ -216,7 +217,7 @@ void write_plane_line(const FftDepthwise& p, const float* in, int64_t k, int64_t
   }
 }
 
-// One frequency along w: forward along h and d, times the kernel's spectrum, and back.
+// Handles one frequency along w: forward along h and d, times the kernel's spectrum, and back.
 void convolve_plane(const FftDepthwise& p, const float* spectrum, float* plane) {
   const FftShape& s = *p.shape;
   const int64_t size_h = s.axis[1].n, line = size_h * kNumber;

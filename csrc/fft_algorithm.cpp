@@ -1,11 +1,11 @@
-// Depthwise convolution with large kernels through the discrete Fourier transform.
+// Depthwise convolutions with large kernels by the discrete Fourier transform.
 //
-// The output is cut into tiles of m per axis; a tile's n >= m + kernel - 1 inputs are transformed, multiplied by the
-// kernel's spectrum, and transformed back. The convolution is circular, so an axis that one tile covers lets the zeros
-// of the padding at both ends be the same ones: n >= size + padding, 72 instead of 86 for 31 taps over 56 pixels.
+// The output is divided into tiles of m per axis. The n >= m + kernel - 1 inputs of a tile are transformed, multiplied
+// by the kernel's spectrum, and transformed back. The convolution is circular. So where one tile covers an axis, the
+// padding at both ends can share its zeros: n >= size + padding suffices, 72 instead of 86 for 31 taps over 56 pixels.
 //
-// A chunk is one tile of one image and one vector of channels. How n is chosen depends on the image's size but never
-// on the number of threads or images.
+// A chunk is one tile of one image and one vector of channels. The choice of n depends on the image's size but never on
+// the number of threads or images.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -22,12 +22,12 @@ constexpr int64_t kMostTaps = 64;  // of one axis
 constexpr int64_t kLeastTaps = 5;  // of the longest axis
 constexpr double kPi = 3.14159265358979323846;
 
-// Lengths whose radices are 2, 3, 4, 5 and 8, close enough to one another that little is wasted; even, because lines
-// go in pairs.
+// Lengths with the radices 2, 3, 4, 5 and 8, so close to one another that little is wasted. They are even, because
+// lines are transformed in pairs.
 constexpr int kLengths[] = {8, 10, 12, 16, 18, 20, 24, 30, 32, 36, 40, 48, 50, 60, 64, 72, 80, 90, 96, 100, 120, 128};
 
-// Few passes: eights first, then what remains of the twos as fours, then threes and fives; a two only if nothing else
-// fits.
+// Chooses few passes: eights first, then fours for the remaining twos, then fives and threes; a two only if nothing
+// else fits.
 FftAxis axis_of(int n) {
   FftAxis axis;
   axis.n = n;
@@ -42,7 +42,7 @@ FftAxis axis_of(int n) {
   return axis;
 }
 
-// The frequency that stands at a place after the forward passes.
+// The frequency at a place after the forward passes.
 int frequency_at(const FftAxis& axis, int place) {
   int frequency = 0, weight = 1, span = axis.n;
   for (int pass = 0; pass < axis.passes; ++pass) {
@@ -84,7 +84,7 @@ std::vector<float> twiddles_of(const FftAxis& axis, int64_t (&offset)[FftAxis::k
   return all;
 }
 
-// Vectors computed, loaded and stored by one transform of n numbers: see fft-inl.h.
+// The vectors that one transform of n numbers computes, loads and stores; see fft-inl.h.
 double work_of(int n) {
   const FftAxis axis = axis_of(n);
   double work = 0;
@@ -96,12 +96,12 @@ double work_of(int n) {
   return work;
 }
 
-// How one axis is cut: `tiles` tiles of m outputs, each by way of n inputs.
+// How one axis is divided: `tiles` tiles of m outputs, each computed from n inputs.
 struct AxisBlocking {
   int n = 1;
   int64_t m = 1;
   int64_t tiles = 1;
-  int64_t reach = 1;  // inputs of a tile that exist, at most
+  int64_t reach = 1;  // at most so many inputs of a tile exist
 };
 
 std::vector<AxisBlocking> blockings_of(const ConvProblem& p, int axis) {
@@ -132,11 +132,11 @@ double cost_of(const Blocking& blocking, int64_t vectors, int vector_floats) {
   const AxisBlocking &d = blocking.axis[0], &h = blocking.axis[1], &w = blocking.axis[2];
   const double planes = w.n / 2 + 1, plane = static_cast<double>(d.n) * h.n;
   const double lines = static_cast<double>(d.reach * ((h.reach + 1) / 2) + d.m * ((h.m + 1) / 2));
-  const double numbers = lines * w.n + planes * static_cast<double>(d.reach + d.m) * h.n;  // that are moved
+  const double numbers = lines * w.n + planes * static_cast<double>(d.reach + d.m) * h.n;  // numbers that are moved
   const double work = lines * work_of(w.n) +
                       planes * (static_cast<double>(d.reach + d.m) * work_of(h.n) + 2 * h.n * work_of(d.n)) +
                       cost::kFftMove * numbers + cost::kFftProduct * planes * plane;
-  // The tile and the kernel's spectrum, of which one part more than L2 holds comes anew each time.
+  // The part of the tile and of the kernel's spectrum that exceeds L2 is read anew each time.
   const double number_bytes = 8.0 * vector_floats;
   const double spectrum = planes * plane * number_bytes;
   const double tile = static_cast<double>(d.n) * (h.n + 1) / 2 * w.n * number_bytes;
@@ -144,7 +144,7 @@ double cost_of(const Blocking& blocking, int64_t vectors, int vector_floats) {
   const double misses = std::clamp(2 * filled - 1, 0.0, 1.0);
   const double tiles = static_cast<double>(blocking.tiles());
   const double far = misses * (3 * tile + spectrum) + (1 - misses) * spectrum / tiles;
-  // Tiles of one vector of channels are few: a thread without one waits.
+  // There are few tiles for each vector of channels: threads that get none wait.
   const double chunks = tiles * static_cast<double>(vectors), threads = processors();
   const double waiting = std::ceil(chunks / threads) * threads / std::max(chunks, 1.0);
   return tiles * (work * cost::kFft + far * cost::fft_byte()) * waiting;
@@ -181,7 +181,7 @@ class FftRun final : public AlgorithmRun {
   FftRun(const FftRun&) = delete;  // shape_ points into this run
   FftRun& operator=(const FftRun&) = delete;
 
-  // Tiles of one vector of channels follow one another: they read the same spectrum.
+  // The tiles of one vector of channels follow one another, since they read the same spectrum.
   int64_t chunks(int) const override {
     const int64_t vectors = (problem_.in_channels + set_.vector_floats - 1) / set_.vector_floats;
     return problem_.out_size[0] * problem_.out_size[1] * problem_.out_size[2] == 0
@@ -233,8 +233,8 @@ class FftRun final : public AlgorithmRun {
   std::vector<int32_t> columns_;
 };
 
-// One axis of `before` x taps x `after` numbers becomes frequencies: sum over t of x[t] exp(+2 pi i f t / n). A number
-// is `lanes` real parts, then as many imaginary ones.
+// Transforms one axis of `before` x taps x `after` numbers to frequencies: sum over t of x[t] exp(+2 pi i f t / n). A
+// number is `lanes` real parts, then as many imaginary ones.
 std::vector<double> spectrum_along(const std::vector<double>& values, int64_t before, int64_t taps, int64_t after,
                                    int64_t lanes, int n, const std::vector<int>& frequencies) {
   const int64_t count = static_cast<int64_t>(frequencies.size()), number = 2 * lanes;
@@ -258,7 +258,8 @@ std::vector<double> spectrum_along(const std::vector<double>& values, int64_t be
   return result;
 }
 
-// Spectra by vector of channels, frequency along w, along d, along h: the order in which the kernel reads them.
+// Packs spectra by vector of channels, frequency along w, along d, along h: the order in which the microkernel reads
+// them.
 PackedWeights pack(const Convolution& conv, const ConvProblem& problem, const MicrokernelSet& set, int threads) {
   const Blocking blocking = blocking_of(problem, set);
   const Axes& kernel = conv.window().kernel;
@@ -277,7 +278,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem& problem, const Mi
   packed.phase_offset = {0};
   packed.size = vectors * packed.group_step[0];
   packed.data = allocate_floats(packed.size);
-  // The transforms' factors, and the half of what read_plane_line leaves out.
+  // The factor of the transforms, and the half that read_plane_line leaves out.
   const double factor = 0.5 / (static_cast<double>(plane) * axis[2].n);
   parallel_for(threads, vectors, [&](int64_t vector, int) {
     std::vector<double> values(static_cast<size_t>(conv.window().taps() * 2 * lanes), 0.0);

@@ -1,9 +1,9 @@
-// A few rows times weights of 24 bits; see Fixed24Product in microkernels.h.
+// Multiplies a few rows by weights of 24 bits; see Fixed24Product in microkernels.h.
 //
 // Included inside the anonymous namespace of one instruction set's file (see microkernels-inl.h).
 //
-// What takes time is reading the weights, once and from far away. So a tile is all rows, as far as registers go, by two
-// vectors of columns, and unpacking costs no loads: twelve operations for four weights.
+// Reading the weights takes the time: each is read once, from memory. So a tile is as many rows as registers allow by
+// two vectors of columns, and unpacking costs no loads, but twelve operations for four weights.
 
 constexpr int kFixed24Rows = CVX_REGISTERS / 4;  // of a tile
 constexpr int64_t kGroup = Fixed24Product::kGroup, kGroupWords = Fixed24Product::kWords;
@@ -19,7 +19,7 @@ CVX_INLINE void unpack(const float* b, Vec* weights) {
   weights[3] = __builtin_convertvector((x << 24) | ((y << 16) & middle) | ((z << 8) & low), Vec);
 }
 
-// R rows from `row` on by N vectors of columns from `column` on.
+// Multiplies R rows from `row` on by N vectors of columns from `column` on.
 template <int R, int N>
 void run_fixed24_tile(const Fixed24Product& p, int64_t row, int64_t column) {
   const int64_t left = p.columns - column, rest = left - (N - 1) * kV;  // of the last vector
@@ -41,7 +41,7 @@ void run_fixed24_tile(const Fixed24Product& p, int64_t row, int64_t column) {
     });
     b += N * kGroupWords * kV;
   };
-  // Rounding errors grow with the length of a sum, so there is one for each block of channels, and one of those.
+  // Rounding errors grow with the length of a sum. So each block of channels has its own sum, and these are summed.
   Vec total[R][N] = {};
   for (int64_t tap = 0; tap < p.taps; ++tap) {
     const float* a[R];
@@ -81,7 +81,7 @@ void run_fixed24_tile(const Fixed24Product& p, int64_t row, int64_t column) {
   }
 }
 
-// Tiles of R rows, and one of what is left.
+// Runs tiles of R rows, and one for the remaining rows.
 template <int N, int R = kFixed24Rows>
 CVX_INLINE void run_fixed24_rows(const Fixed24Product& p, int64_t row, int64_t column) {
   if constexpr (R > 0) {

@@ -1,6 +1,6 @@
-// A convolution of a few outputs, such as a fully connected layer, with weights as whole numbers of 24 bits times a
-// power of two for each output. Such a layer takes as long as its weights take to come from memory, and there are a
-// quarter fewer bytes. A weight is off by at most 2**-23 of its output's largest.
+// Convolutions with few outputs, such as fully connected layers, whose weights are whole numbers of 24 bits times a
+// power of two for each output. Such a layer takes as long as its weights take to come from memory, and 24 bits are a
+// quarter fewer bytes. A weight is off by at most 2**-23 of the largest one of its output.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -16,11 +16,11 @@ namespace convoxel {
 namespace {
 
 constexpr int64_t kGroup = Fixed24Product::kGroup, kGroupWords = Fixed24Product::kWords;
-constexpr int64_t kChunkBytes = 32768;  // of weights: taking a chunk costs nothing beside it
+constexpr int64_t kChunkBytes = 32768;  // of weights: enough to hide the cost of taking a chunk
 
 int64_t panel_columns(const MicrokernelSet& set) { return Fixed24Product::kPanelVectors * set.vector_floats; }
 
-// Of so many columns: scales, and weights with the channels of each tap filled up.
+// The words of so many columns: scales, and weights with the channels of each tap padded to groups.
 int64_t panel_words(const Window& window, int64_t channels, int64_t columns) {
   return columns * (1 + window.taps() * ceil_div(channels, kGroup) * kGroupWords);
 }
@@ -75,9 +75,9 @@ class Fixed24Run final : public AlgorithmRun {
   int64_t columns_ = 0;  // of a chunk
 };
 
-// The power of two by which an output's weights become whole numbers of 24 bits; none if not all are finite.
+// The power of two that makes whole numbers of 24 bits of an output's weights; none if a weight is not finite.
 std::optional<int> power_of(const Convolution& conv, int64_t column) {
-  constexpr int kBits = 23, kMost = 118;  // beside the sign; so that the scale, 8 bits less, is a normal number
+  constexpr int kBits = 23, kMost = 118;  // beside the sign; beyond kMost the scale, 8 bits less, is no normal number
   float largest = 0;
   for (int64_t k = 0; k < conv.in_channels(); ++k) {
     for (int64_t tap = 0; tap < conv.window().taps(); ++tap) {
@@ -92,8 +92,8 @@ std::optional<int> power_of(const Convolution& conv, int64_t column) {
   return std::min(kBits - exponent - (rounds_up ? 1 : 0), kMost);
 }
 
-// By panel: scales, then by four channels, vector of columns, word, column; see Fixed24Product. What an output with a
-// weight that is not finite computes is NaN.
+// Packs weights by panel: scales, then by group of four channels, vector of columns, word, column (see Fixed24Product).
+// An output with a weight that is not finite computes NaN.
 PackedWeights pack(const Convolution& conv, const ConvProblem&, const MicrokernelSet& set, int threads) {
   const int64_t channels = conv.in_channels(), columns = conv.out_channels(), v = set.vector_floats;
   const int64_t panel = panel_columns(set);

@@ -1,6 +1,6 @@
 // Output rows that are sums or maxima of other rows: pooling, resampling, reductions, moments.
 
-// Rows without a gap between them are one long row.
+// Joins rows without a gap between them to one long row.
 CVX_INLINE void join_rows(int64_t* rows, int64_t* channels, int64_t step, int64_t other_step) {
   if (step == *channels && other_step == *channels) {
     *channels *= *rows;
@@ -24,7 +24,7 @@ void gather_max(float* dst, int64_t dst_step, const float* const* taps, int64_t 
   }
 }
 
-// Sums of up to kRun terms, then the sum of those: a large window adds very many.
+// Adds up to kRun terms, then those sums: a large window has very many terms.
 constexpr int64_t kRun = 64;
 
 template <int N, class Term>
@@ -76,7 +76,7 @@ void blend_rows(float* dst, int64_t dst_step, const float* src, int64_t src_step
   }
 }
 
-// Sums of up to kRun rows stay in float; beyond that they go to the double totals, so that the error does not grow
+// Sums of up to kRun rows stay in float. Then they are added to the totals in double, so that the error does not grow
 // with the size of the image.
 void moment(double* total, const float* src, int64_t rows, int64_t step, int64_t channels, const float* centre,
             int power) {

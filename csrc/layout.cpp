@@ -1,10 +1,10 @@
-// Between the channels-first buffers of the caller and views, which are channels last.
+// Steps that convert between the caller's channels-first buffers and views, which are channels last.
 #include "partition.h"
 
 namespace convoxel {
 namespace {
 
-// Where the part's pixels of channel 0 lie in the dense channels-first buffer of what the view holds.
+// The address of the part's pixels of channel 0 in the dense channels-first buffer that corresponds to the view.
 float* first_channel(const RunContext& context, int buffer, const View& view, const Part& part) {
   return context.buffers[buffer] + part.line.n * view.channels * view.pixels() +
          (part.line.d * view.size[1] + part.line.h) * view.size[2] + part.w_begin;

@@ -1,7 +1,7 @@
 // The microkernels of an instruction set: a row MICROKERNEL(result, name, arguments) for each, under its contract.
 //
-// Who includes this defines MICROKERNEL first, as what becomes of each row: a member of MicrokernelSet
-// (microkernels.h), or that member's value (microkernels-inl.h).
+// An including file first defines MICROKERNEL as what it makes of a row: a member of MicrokernelSet (microkernels.h),
+// or the value of that member (microkernels-inl.h).
 
 MICROKERNEL(void, product, const Product&)
 MICROKERNEL(void, fixed24_product, const Fixed24Product&)
@@ -13,7 +13,7 @@ MICROKERNEL(void, copy_rows, float* dst, int64_t dst_step, const float* src, int
 // dst[k * columns + j] = src[k * columns + j] * factors[k % channels] for k < rows, j < columns
 MICROKERNEL(void, scale_rows, float* dst, const float* src, const float* factors, int64_t rows, int64_t channels,
             int64_t columns)
-// In what follows row i begins at dst + i * dst_step and is made from what begins at src + i * src_step.
+// From here on row i begins at dst + i * dst_step, and its source at src + i * src_step.
 
 // Row i = max over taps t < count of the row at taps[t] + i * tap_step; NaN spreads, as in PyTorch. count >= 1.
 MICROKERNEL(void, gather_max, float* dst, int64_t dst_step, const float* const* taps, int64_t tap_step, int64_t count,
@@ -37,7 +37,7 @@ MICROKERNEL(void, largest, float* best, const float* src, int64_t rows, int64_t 
 // dst[i * dst_step] = mean, largest or sum of src row i
 MICROKERNEL(void, reduce_channels, Reduce op, float* dst, int64_t dst_step, const float* src, int64_t src_step,
             int64_t rows, int64_t channels)
-// Row i = e ** src row i over the sum of that, or its logarithm
+// Row i = e ** src row i / sum of e ** src row i, or its logarithm
 MICROKERNEL(void, softmax, float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows,
             int64_t channels, bool log_of)
 // Channel c of row i = channel index[c] of src row i
@@ -54,11 +54,11 @@ MICROKERNEL(void, transpose, float* dst, int64_t dst_step, const float* src, int
 // whole vectors. scratch: 4 * points() vectors. Inputs outside of [begin, end) are not read and count as zero.
 MICROKERNEL(void, winograd_input, const WinogradShape&, const WinogradTile&, const float* src, const int64_t* src_step,
             int64_t channels, float* points, int64_t point_step, float* scratch)
-// The m outputs per axis from their points, plus bias and residual, activated; stores those before `end`.
+// The m outputs per axis from their points, plus bias and residual, activated. Stores those before `end`.
 MICROKERNEL(void, winograd_output, const WinogradShape&, const WinogradTile&, const float* points, int64_t point_step,
             int64_t channels, float* dst, const int64_t* dst_step, float* scratch)
 MICROKERNEL(void, fft_depthwise, const FftDepthwise&)
-// Independent fused multiply-adds in registers, `rounds` times; returns the number of floating-point operations.
+// Runs independent fused multiply-adds in registers, `rounds` times; returns the number of floating-point operations.
 MICROKERNEL(double, fma_burst, int64_t rounds)
 
 #undef MICROKERNEL

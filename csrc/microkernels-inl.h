@@ -1,8 +1,8 @@
-// All kernels of one instruction set. A file that includes this defines CVX_VECTOR_BYTES and CVX_SET_NAME, and is
-// compiled with the set's flags; see microkernels.h for what each kernel promises.
+// All microkernels of one instruction set. A file that includes this defines CVX_VECTOR_BYTES, CVX_REGISTERS and
+// CVX_SET_NAME, and is compiled with the set's flags. microkernels.h holds the contracts.
 //
-// Nothing from the standard library's templates is used below: their instantiations have external (weak) linkage, and
-// the linker could keep the copy that this machine cannot run.
+// Nothing below uses templates of the standard library: their instantiations have external (weak) linkage, and the
+// linker could keep the copy that this machine cannot run.
 
 #include <stdint.h>
 

@@ -1,4 +1,5 @@
-// Which kernel sets this processor can run. Compiled for the plainest machine: it runs before the choice is made.
+// The instruction sets that this processor can run. This file is compiled for the plainest machine, since it runs
+// before a set is chosen.
 #include "microkernels.h"
 
 #if defined(__x86_64__)
@@ -9,8 +10,8 @@ namespace convoxel {
 namespace {
 
 #if defined(__x86_64__)
-// Matrix registers, products of bfloat16 in them, and conversions to bfloat16: compilers before g++ 11 have no names
-// for the first two.
+// Whether the processor has matrix registers, products of bfloat16 in them, and conversions to bfloat16. Compilers
+// before g++ 11 have no names for the first two.
 bool has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
@@ -19,7 +20,7 @@ bool has_amx() {
   return registers && products && (a >> 5 & 1) != 0;
 }
 
-// AVX-512's kernels beside the matrix unit; null if there is none.
+// The microkernels of AVX-512 with the matrix unit; null if there is none.
 const MicrokernelSet* amx_microkernels() {
   static const MatrixUnit* const unit = has_amx() ? amx_unit() : nullptr;
   if (unit == nullptr) return nullptr;

@@ -1,10 +1,10 @@
-// The contract between the engine and its kernels: one MicrokernelSet per instruction set.
+// The contract between the engine and its microkernels, the innermost loops: one MicrokernelSet per instruction set.
 //
-// Invariant: kernels allocate nothing, throw nothing and know no threads. They see rows (runs of channels) through
-// pointers; which pixel a row belongs to, padding, strides and batches are their callers' business.
+// Invariant: microkernels allocate nothing, throw nothing and know no threads. They see rows (runs of channels) through
+// pointers; their callers know which pixel a row belongs to, and the padding, strides and batches.
 //
-// Each set is the same source (microkernels-inl.h) compiled with other flags inside an anonymous namespace, so that the
-// linker can never merge a copy compiled for AVX-512 into the path of a machine without it.
+// Each set is the same source (microkernels-inl.h), compiled with other flags inside an anonymous namespace. So the
+// linker can never take a function compiled for AVX-512 for the same one of a lesser set.
 #pragma once
 
 #include <cstdint>
@@ -23,13 +23,13 @@ namespace convoxel {
 struct Product {
   const float* const* a = nullptr;  // a[t * a_step + m] points at K floats
   int64_t a_step = 0;
-  int64_t a_row = 0;  // if not 0, rows lie this far apart and a[t * a_step] is the first: there are no other pointers
+  int64_t a_row = 0;     // if not 0: the distance between rows, of which a[t * a_step] is the first and only pointer
   int64_t a_offset = 0;  // added to every pointer of a: the first channel of a group
   int64_t rows = 0;      // m
   int64_t taps = 0;      // may be 0: then C = activation(bias + residual)
   int64_t channels = 0;  // K
   const float* b = nullptr;
-  const float* b_next = nullptr;  // what will be multiplied after this: brought closer meanwhile
+  const float* b_next = nullptr;  // what is multiplied after this: prefetched meanwhile
   int64_t columns = 0;            // of the whole product
   int64_t column_begin = 0;       // this call computes [column_begin, column_end); both on panel boundaries
   int64_t column_end = 0;
@@ -38,14 +38,14 @@ struct Product {
   const float* const* residual = nullptr;  // like c, or null
   const float* bias = nullptr;             // `columns` floats, or null
   Activation activation;
-  int64_t block_channels = 256;  // taps * channels that are multiplied before the next panel is taken
+  int64_t block_channels = 256;  // taps * channels that are multiplied before the next panel
 };
 
 // C[m, k] = activation(sum over lines l and taps t of A[l][m * stride + taps[t]][k] * B[l, t, k] + bias[k] +
 // residual[m][k]): one weight per tap and channel instead of a matrix.
 //
-//   positions of line l      | 0 | 1 | 2 | 3 | 4 | ...     an output reads `width` of them; its neighbour reads those
-//   output 0, taps 0, 1, 2     x   x   x                    that lie `stride` further on
+//   positions of line l      | 0 | 1 | 2 | 3 | 4 | ...     an output reads `width` positions; its neighbour reads the
+//   output 0, taps 0, 1, 2     x   x   x                    positions that lie `stride` further on
 //   output 1                       x   x   x
 struct Depthwise {
   const float* const* a = nullptr;  // a[l] points at the channels of position 0, which need not exist
@@ -58,7 +58,7 @@ struct Depthwise {
   int64_t stride = 1;  // positions from one output to the next
   int64_t rows = 0;    // outputs
   int64_t channels = 0;
-  const float* b = nullptr;  // b[(l * width + t) * b_step + k], channels filled up to whole vectors
+  const float* b = nullptr;  // b[(l * width + t) * b_step + k], channels padded to whole vectors
   int64_t b_step = 0;
   float* const* c = nullptr;
   const float* const* residual = nullptr;  // like c, or null
@@ -67,11 +67,12 @@ struct Depthwise {
 };
 
 // C[m, n] = activation(scale[n] * sum over taps t and channels k of A[t][m][k] * B[t, k, n] + bias[n] + residual[m][n])
-// for a few rows, B whole numbers of 24 bits. B is packed in panels of two vectors of columns, the last one of what is
-// left over, filled with zeros to whole vectors. A panel begins with its scales. Then, tap after tap, for four channels
-// each, filled with zeros too, and each vector of columns: three vectors of words. Bits 31 .. 8 of word i are channel
-// i's number; below them lies a byte of the fourth's, the highest in word 0. The scales are those of numbers times
-// 2**8, as they stand in a word, so what reads inputs beyond 2**96 may be infinite.
+// for a few rows, where B holds whole numbers of 24 bits. B is packed in panels of two vectors of columns; the last
+// panel holds the rest, padded with zeros to whole vectors. A panel begins with its scales. Then follow, tap after tap,
+// for each group of four channels (padded with zeros) and each vector of columns, three vectors of words. Bits 31 .. 8
+// of word i are the number of channel i; the lowest byte is one of the three bytes of the fourth channel's number, the
+// highest in word 0. The scales belong to numbers times 2**8, as they stand in a word, so inputs beyond 2**96 may give
+// infinity.
 struct Fixed24Product {
   static constexpr int64_t kGroup = 4, kWords = 3;  // channels, and the words that hold their weights
   static constexpr int kPanelVectors = 2;
@@ -90,8 +91,8 @@ struct Fixed24Product {
   Activation activation;
 };
 
-// F(m, r) along each axis; r = 1 (and m = 1) on an axis that is not transformed. The points of a tile are those of the
-// three axes' products, the last axis fastest.
+// F(m, r) along each axis; r = 1 (and m = 1) on an axis that is not transformed. The points of a tile are the products
+// of the three axes' points, the last axis fastest.
 struct WinogradShape {
   int m[3] = {1, 1, 1};
   int r[3] = {1, 1, 1};
@@ -108,7 +109,7 @@ struct WinogradTile {
   Activation activation;
 };
 
-// a op b; the names that the Python side uses are in the same order. prelu: a where a >= 0, a * b elsewhere.
+// a op b. Python uses the names, in the same order. prelu: a where a >= 0, a * b elsewhere.
 enum class Combine : int { kAdd, kSubtract, kMultiply, kDivide, kMaximum, kMinimum, kPrelu };
 constexpr const char* kCombineNames[] = {"add", "subtract", "multiply", "divide", "maximum", "minimum"};
 constexpr int kCombineCount = 6;  // that can be asked for by name: prelu's b is no view
@@ -128,24 +129,24 @@ enum class Reduce : int { kMean, kMax, kSum };
 constexpr const char* kReduceNames[] = {"mean", "max", "sum"};
 constexpr int kReduceCount = 3;
 
-// The discrete Fourier transform of n numbers, n a product of radices. Passes run in place and in this order; what was
-// the number at frequency k then stands at the place whose digits, in these radices, are those of k reversed.
+// The discrete Fourier transform of n numbers, n a product of radices. Passes run in place, in this order. Afterwards
+// the number of frequency k stands at the place whose digits, in these radices, are those of k reversed.
 struct FftAxis {
   static constexpr int kMostPasses = 4;
   int n = 1;
   int passes = 0;
   int radix[kMostPasses] = {};
-  // Of each pass but the last: (re, im) of exp(-2 pi i j q / (radix * span)), q in [1, radix) for each j in [0, span);
+  // For each pass but the last: (re, im) of exp(-2 pi i j q / (radix * span)), q in [1, radix) for each j in [0, span).
   // span is the product of the radices that follow.
   const float* twiddles[kMostPasses] = {};
 };
 
 // A depthwise convolution of one vector of channels over one tile of shape.axis[0..2].n inputs, through its spectrum.
-// Lines along w are transformed in pairs, one the real and one the imaginary part of the same numbers; then the planes
-// (d, h) of frequency k along w, from the numbers at k and at -k.
+// Lines along w are transformed in pairs, as the real and imaginary parts of the same numbers. Then follow the planes
+// (d, h) of each frequency k along w, from the numbers at k and at -k.
 struct FftShape {
   FftAxis axis[3];
-  const int32_t* columns = nullptr;  // the places of k and -k along w, twice the same where k = -k
+  const int32_t* columns = nullptr;  // the places of k and -k along w, the same twice where k = -k
   int64_t planes = 0;                // pairs of columns
   int64_t plane() const { return static_cast<int64_t>(axis[0].n) * axis[1].n; }
   int64_t row() const { return axis[2].n | 1; }  // numbers from one line to the next: not a power of two
@@ -162,7 +163,7 @@ struct FftDepthwise {
   const float* spectrum = nullptr;  // of the kernel: planes * plane() pairs of vectors (re, im), 1 / 2n folded in
   float* dst = nullptr;             // the tile's first output
   int64_t dst_step[3] = {0, 0, 0};
-  int64_t outputs[3] = {0, 0, 0};   // of the tile, that are stored
+  int64_t outputs[3] = {0, 0, 0};   // outputs of the tile that are stored
   const float* bias = nullptr;      // of these channels, or null
   const float* residual = nullptr;  // at the tile's first output, or null
   int64_t residual_step[3] = {0, 0, 0};
@@ -174,14 +175,14 @@ struct FftDepthwise {
 // C[row, n] = activation(sum over steps s and elements e < 32 of A[row][s][e] * B[s, e, n] + bias[n] +
 // residual[row][n]) on a matrix unit, whose tiles are 16 rows of A (or 16 columns of B) times 32 elements.
 //
-// The unit multiplies bfloat16, of 8 digits, exactly, and adds up in float32. So a float is a sum of parts, each the
-// bfloat16 nearest to what those before it leave:
-//   3 parts: all 24 digits. Six of the nine products of two such sums count; the others are below 2**-26 of the whole.
-//   2 parts: but for 2**-18. Three of the four products count; the other is as small as what the parts leave.
+// The unit multiplies bfloat16, of 8 binary digits, exactly, and adds in float32. So a float is a sum of parts, each
+// the bfloat16 nearest to the remainder that the parts before it leave:
+//   3 parts hold all 24 digits. Six of the nine products of two such sums count; the rest is below 2**-26 of the whole.
+//   2 parts leave 2**-18 of the number. Three of the four products count; the fourth is as small as that remainder.
 struct BfloatProduct {
   int parts = 3;
   const uint16_t* a = nullptr;     // element 0 of the first parts
-  int64_t a_part = 0;              // from one part to the next, in elements, as all of these
+  int64_t a_part = 0;              // from one part to the next; all distances count elements
   int64_t a_row = 0;               // from one row of a tile to the next
   const int64_t* tiles = nullptr;  // where the first row of each tile lies
   int64_t tile_count = 0;
@@ -192,14 +193,14 @@ struct BfloatProduct {
   int64_t columns = 0;          // of the whole product
   int64_t column_begin = 0;     // this call computes [column_begin, column_end); both on strips' boundaries
   int64_t column_end = 0;
-  float* const* c = nullptr;  // column n of a row is at c[16 * tile + row][c_offset + n]; null: nobody wants it
+  float* const* c = nullptr;  // column n of a row is at c[16 * tile + row][c_offset + n]; null if it is not wanted
   int64_t c_offset = 0;
   const float* const* residual = nullptr;  // like c, or null
   const float* bias = nullptr;             // `columns` floats, or null
   Activation activation;
 };
 
-// Rows of floats that become parts.
+// Splits rows of floats into parts.
 struct BfloatRows {
   int parts = 3;
   uint16_t* dst = nullptr;  // part p of number j of row i goes to dst[p * dst_part + i * dst_step + j]
@@ -212,7 +213,7 @@ struct BfloatRows {
   int64_t floats = 0;  // of a row
 };
 
-// What a processor with such a unit does on it.
+// The microkernels of a processor with such a unit.
 struct MatrixUnit {
   static constexpr int64_t kRows = 16;      // of a tile
   static constexpr int64_t kElements = 32;  // of a step
@@ -234,7 +235,7 @@ struct MicrokernelSet {
   const MatrixUnit* matrix_unit = nullptr;  // or null: most processors have none
 };
 
-// Null where this build or this processor lacks the set.
+// Null if this build or this processor lacks the set.
 const MicrokernelSet* portable_microkernels();
 const MicrokernelSet* avx2_microkernels();
 const MicrokernelSet* avx512_microkernels();

@@ -21,8 +21,8 @@ const MatrixUnit kUnit = {split, product};
 }  // namespace
 
 const MatrixUnit* amx_unit() {
-  // The registers are large, so Linux gives them to those processes only that ask. It refuses where a thread's signal
-  // stack is too small to save them.
+  // The registers are large, so Linux gives them only to processes that ask. It refuses if a thread's signal stack is
+  // too small to save them.
   constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return syscall(SYS_arch_prctl, kRequest, kTileData) == 0 ? &kUnit : nullptr;
 }

@@ -1,4 +1,4 @@
-// The exception for what a caller does wrong.
+// The exception for mistakes of the caller.
 #pragma once
 
 #include <stdexcept>
@@ -7,7 +7,7 @@
 namespace convoxel {
 
 struct Mistake : std::runtime_error {
-  // kind: the exception of convoxel.errors that Python raises for it.
+  // kind: the name of the exception of convoxel.errors that Python raises.
   Mistake(const char* kind, const std::string& message) : std::runtime_error(message), kind(kind) {}
   const char* kind;
 };

@@ -8,9 +8,9 @@
 namespace convoxel {
 namespace {
 
-// (x - mean) / sqrt(variance + eps) * weight + bias, mean and variance of each sample over space and the channels of
-// a group. Three passes over the input: mean, then variance about it (exact where E[x^2] - E[x]^2 cancels), then the
-// result.
+// (x - mean) / sqrt(variance + eps) * weight + bias, with mean and variance of each sample over space and the channels
+// of a group. Makes three passes over the input: the mean; the variance about it (exact where E[x^2] - E[x]^2 cancels);
+// the result.
 class Normalise {
  public:
   Normalise(const MicrokernelSet& set, View src, View dst, int64_t groups, std::vector<float> weight,
@@ -67,7 +67,7 @@ class Normalise {
     for (int64_t i = 0; i < src_.batch * groups_; ++i) run(i * members, members);
   }
 
-  // Per sample and channel, the sum over pixels of (x - centre) ** power.
+  // The sum over pixels of (x - centre) ** power, per sample and channel.
   std::vector<double> moments(const RunContext& context, const std::vector<float>& centre, int power) const {
     const int64_t channels = src_.channels;
     std::vector<double> parts(static_cast<size_t>(reduction_.slots() * channels), 0.0);
@@ -95,8 +95,8 @@ class Normalise {
   Reduction reduction_;
 };
 
-// The same for samples of one pixel, normalised over all their channels: layer normalisation of every position. A
-// sample is so small that all passes over it are made by one thread, from L1.
+// Normalises samples of one pixel over all their channels: layer normalisation of every position. A sample is so small
+// that one thread makes all passes over it, from L1.
 class NormaliseRows {
  public:
   NormaliseRows(const MicrokernelSet& set, View src, View dst, std::vector<float> weight, std::vector<float> bias,
@@ -130,7 +130,7 @@ class NormaliseRows {
   }
 
  private:
-  // Eight sums at a time, always the same ones, which the compiler keeps in registers.
+  // Adds eight sums side by side, always the same ones; the compiler keeps them in registers.
   template <class Of>
   double sum_of(const float* x, const Of& of) const {
     constexpr int64_t kLanes = 8;

@@ -1,5 +1,5 @@
-// How the steps that touch each float a few times share their output among the threads: by parts of lines. A line is
-// the pixels along w at one (n, d, h).
+// Divides the output of steps that touch each float a few times into parts of lines, which threads share. A line is the
+// pixels along w at one (n, d, h).
 //
 // Invariant: parts depend on the views alone, never on the number of threads, so neither do the results.
 #pragma once
@@ -23,12 +23,12 @@ inline Line line_at(const View& v, int64_t index) {
   return {index / (v.size[0] * v.size[1]), index / v.size[1] % v.size[0], index % v.size[1]};
 }
 
-// From the view's first float to pixel w of the line.
+// The distance from the view's first float to pixel w of the line.
 inline int64_t at(const View& v, const Line& line, int64_t w) {
   return line.n * v.batch_stride + line.d * v.stride[0] + line.h * v.stride[1] + w * v.stride[2];
 }
 
-// Lines that follow one another without a gap in all of these views, which are of one size, become one line.
+// Joins lines that follow one another without a gap in all of these views, which have one size.
 inline void join_lines(std::initializer_list<View*> views) {
   for (const int axis : {1, 0}) {
     for (const View* v : views) {
@@ -41,7 +41,7 @@ inline void join_lines(std::initializer_list<View*> views) {
   }
 }
 
-// Floats of a part, about: then taking one costs nothing beside working on it, and it stays in L1.
+// A part has about this many floats: enough to hide the cost of taking it, few enough to stay in L1.
 constexpr int64_t kPartFloats = 8192;
 
 constexpr int64_t kPartChannels = 64;
@@ -54,7 +54,7 @@ struct Part {
 
   int64_t width() const { return w_end - w_begin; }
   int64_t channels() const { return c_end - c_begin; }
-  // The part's first float in a view of the same lines.
+  // The part's first float in a view with the same lines.
   float* of(const View& view, const RunContext& context) const {
     return context.at(view) + at(view, line, w_begin) + c_begin;
   }
@@ -62,12 +62,12 @@ struct Part {
 
 class Partition {
  public:
-  // work: floats that are read for one that is written. split_channels: few outputs of many channels may be shared by
-  // channels as well.
+  // work: floats that are read for each one written. split_channels: share few outputs of many channels by channels,
+  // too.
   explicit Partition(const View& view, int64_t work = 1, bool split_channels = false) : view_(view) {
     const int64_t floats = std::max<int64_t>(1, kPartFloats / std::max<int64_t>(1, work));
     channels_ = split_channels && view.rows() < 16 ? std::min(kPartChannels, view.channels) : view.channels;
-    // Whole cache lines on the side where w is contiguous, if there is one.
+    // A multiple of a cache line, for a side on which w is contiguous.
     width_ = std::clamp<int64_t>(round_up(floats / channels_, 16), 16, std::max<int64_t>(16, view.size[2]));
     width_ = std::min(width_, std::max<int64_t>(1, view.size[2]));
     lines_ = std::max<int64_t>(1, floats / (width_ * channels_));
@@ -100,7 +100,7 @@ class Partition {
   int64_t channels_, width_, lines_, splits_, segments_;
 };
 
-// What a step runs that calls run(context, part) for each part of a view's lines.
+// The function of a step that calls run(context, part) for each part of a view's lines.
 template <class Run>
 auto by_parts(const View& view, Run run) {
   return [partition = Partition(view), run = std::move(run)](const RunContext& context) {

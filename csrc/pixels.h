@@ -1,4 +1,4 @@
-// A 1x1 convolution of pixels that a step has in memory of its own.
+// A 1x1 convolution of pixels that a step holds in memory of its own.
 #pragma once
 
 #include <memory>
@@ -11,12 +11,14 @@ namespace convoxel {
 
 class PixelProduct {
  public:
-  // algorithm: as of rank_algorithms; what comes out runs on a matrix unit or as "pointwise". rows: the most of a run.
+  // algorithm: a name as in rank_algorithms. The product runs on a matrix unit or as "pointwise". rows: the most of one
+  // run.
   PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv,
                const MicrokernelSet& set, Activation activation, int threads, int64_t rows);
   int64_t scratch_bytes() const { return unit_ ? unit_->scratch_bytes() : 0; }
 
-  // Row m, at src + m * step, becomes outputs[m]. outputs has room for rows, rounded up to whole tiles of a unit.
+  // Writes the result of row m, which lies at src + m * step, to outputs[m]. outputs has room for the rows, rounded up
+  // to whole tiles of a unit.
   void run(const float* src, int64_t step, int64_t rows, float** outputs, const float* const* residuals,
            void* scratch) const;
 

@@ -27,8 +27,8 @@ Activation activation_of(const std::string& name, Slope slope) {
   return {static_cast<ActivationKind>(find_name(kActivationNames, name)), slope.low, slope.high};
 }
 
-// Arenas and workspaces that no run uses at the moment. At most kKept stay, so that a burst of threads does not hold
-// memory for ever.
+// Arenas and workspaces that no run uses at the moment. The store keeps at most kKept of each, so that a burst of
+// threads does not hold memory for ever.
 struct Plan::Store {
   static constexpr size_t kKept = 4;
   std::mutex mutex;

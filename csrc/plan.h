@@ -1,7 +1,7 @@
 // A plan: a list of steps over views, made once for one set of shapes and run any number of times.
 //
-// Invariant: after the last step is added a plan does not change; any number of threads may run it, each with its
-// own arena. Steps check their views when they are added, so that running checks nothing.
+// Invariant: after its last step is added a plan does not change. Any number of threads may run it, each with its own
+// arena. Steps check their views when they are added, so that running checks nothing.
 #pragma once
 
 #include <functional>
@@ -15,12 +15,12 @@
 
 namespace convoxel {
 
-// What one run works on: where each buffer begins, and scratch memory for each worker.
+// The memory of one run: where each buffer begins, and scratch memory for each worker.
 struct RunContext {
   std::vector<float*> buffers;  // 0: the arena
   char* workspace = nullptr;
   int64_t workspace_step = 0;  // bytes per worker
-  char* shared = nullptr;      // scratch memory of all workers together
+  char* shared = nullptr;      // scratch memory that all workers share
   int threads = 1;
 
   float* at(const View& view) const { return buffers[view.buffer] + view.offset; }
@@ -31,7 +31,7 @@ struct Step {
   const char* op;
   std::function<void(const RunContext&)> run;
   int64_t workspace_bytes = 0;  // per worker
-  int64_t shared_bytes = 0;     // of all workers together
+  int64_t shared_bytes = 0;     // of all workers
   const char* algorithm = "";
   double macs = 0;
   int64_t result_floats = 0;
@@ -53,7 +53,7 @@ struct ResampleAxis {
 
 class Plan {
  public:
-  // buffers: the arena and the caller's, whose sizes follow from the steps that are added.
+  // buffers: number of buffers, the arena and the caller's. Their sizes follow from the steps that are added.
   Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set);
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
@@ -63,7 +63,7 @@ class Plan {
 #include "steps.h"
 
   void name_last(std::string name) { steps_.back().name = std::move(name); }
-  // What `convolve` could choose among, cheapest first.
+  // The algorithms that `convolve` can choose among, cheapest first.
   std::vector<Candidate> candidates(const Convolution& conv, const View& src, const View& dst,
                                     const std::string& algorithm, bool gated) const;
 
@@ -75,18 +75,18 @@ class Plan {
   int threads() const { return threads_; }
   const std::vector<Step>& steps() const { return steps_; }
 
-  // Runs steps [first, last). buffers[0] is an arena of arena_size() floats, or null to take one from the plan's own
-  // store. seconds, if not null, receives the time of each step run.
+  // Runs steps [first, last). buffers[0] is an arena of arena_size() floats, or null for one from the plan's own store.
+  // seconds, if not null, receives the time of each step.
   void run(std::vector<float*> buffers, size_t first, size_t last, std::vector<double>* seconds) const;
 
  private:
   void add(Step step);
   void read(const View& view, const char* what) { use(view, what, false); }
   void write(const View& view, const char* what) { use(view, what, true); }
-  // What a step reads and what it writes have the same shape.
+  // Registers a view that the step reads and one of the same shape that it writes.
   void use_alike(const View& src, const View& dst);
   void use(const View& view, const char* what, bool written);
-  // The buffer holds the view's numbers one after another.
+  // Registers a buffer that holds a view's numbers one after another.
   void use_dense(int buffer, const View& view, const char* what, bool written);
   struct Store;  // arenas and workspaces between runs
 
@@ -104,11 +104,11 @@ class Plan {
 
 std::string show(const View& view);
 void require_same_shape(const View& a, const View& b, const char* what);
-// Every axis of `narrow` must be as long as that of `wide`, or 1.
+// Requires every axis of `narrow` to be as long as that of `wide`, or 1.
 void require_broadcast(const View& narrow, const View& wide, const char* what);
 Activation activation_of(const std::string& name, Slope slope);
 
-// The place of a name in a list of them.
+// The index of a name in a list.
 template <size_t kCount>
 int find_name(const char* const (&names)[kCount], const std::string& name) {
   for (size_t i = 0; i < kCount; ++i) {

@@ -1,4 +1,4 @@
-// The largest value of each window.
+// Maximum pooling: the largest value of each window.
 #include <algorithm>
 #include <limits>
 
@@ -10,8 +10,8 @@ namespace {
 
 // Output w of a line reads pixels w * stride - padding + k * dilation, k < kernel, of kernel[0] * kernel[1] lines.
 //
-// Where windows overlap along w, the largest of those lines is taken first, pixel by pixel, and then the largest along
-// w: a window of 5 x 5 reads 5 + 5 values instead of 25. Where they do not, that would only move data.
+// Where windows overlap along w, the maximum over those lines is taken first, pixel by pixel, and then the maximum
+// along w: a window of 5 x 5 reads 5 + 5 values instead of 25. Elsewhere that would only move data.
 class MaxPool {
  public:
   MaxPool(const MicrokernelSet& set, View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding)
@@ -25,7 +25,7 @@ class MaxPool {
         partition_(dst, std::max<int64_t>(1, src.pixels() / std::max<int64_t>(1, dst.pixels())), true) {
     const int64_t lines = kernel[0] * kernel[1];
     by_axis_ = lines * (kernel[2] - stride[2]) > kernel[2];
-    // Outputs of which every tap along w exists.
+    // The outputs whose taps along w all exist.
     inside_begin_ = std::clamp(ceil_div(padding[2], stride[2]), int64_t{0}, dst.size[2]);
     const int64_t last = src.size[2] - 1 + padding[2] - (kernel[2] - 1) * dilation[2];
     inside_end_ = std::clamp(floor_div(last, stride[2]) + 1, inside_begin_, dst.size[2]);
@@ -43,7 +43,7 @@ class MaxPool {
       const float** lines = static_cast<const float**>(context.worker_space(part.worker));
       const int64_t count = find_lines(context.at(src_) + part.c_begin, part.line, lines);
       float* dst = part.of(dst_, context) - part.w_begin * dst_.stride[2];  // where pixel 0 is
-      if (count == 0) {                                                     // the windows lie in the padding altogether
+      if (count == 0) {                                                     // the windows lie in the padding
         for (int64_t w = part.w_begin; w < part.w_end; ++w) fill_lowest(dst + w * dst_.stride[2], part.channels());
         return;
       }
@@ -63,7 +63,7 @@ class MaxPool {
   }
 
  private:
-  // The lines of the window that exist.
+  // Finds the lines of the window that exist.
   int64_t find_lines(const float* src, const Line& out, const float** lines) const {
     int64_t count = 0;
     for (int64_t i = 0; i < kernel_[0]; ++i) {
@@ -77,7 +77,7 @@ class MaxPool {
     return count;
   }
 
-  // The outputs of the part from these lines, whose pixels lie `pixel` floats apart.
+  // Computes the outputs of the part from these lines, whose pixels lie `pixel` floats apart.
   void pool(const float* const* lines, int64_t count, const float** taps, int64_t pixel, const Part& part,
             float* dst) const {
     const auto pool_run = [&](int64_t begin, int64_t end) {

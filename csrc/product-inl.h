@@ -1,4 +1,4 @@
-// The register tile and the loops around it: rows of A, taken through pointers, times packed panels of B.
+// The register tile and the loops around it: rows of A, read through pointers, times packed panels of B.
 //
 // Included inside the anonymous namespace of one instruction set's file (see microkernels-inl.h).
 //
@@ -10,7 +10,7 @@
 
 #define CVX_UNROLL _Pragma("GCC unroll 16")
 
-// Rows of the tile that goes with N vectors of columns.
+// The rows of a tile with N vectors of columns.
 constexpr int tile_rows(int vectors) {
 #if defined(__AVX512F__)
   return vectors == 4 ? 6 : vectors == 3 ? 8 : 12;
@@ -46,7 +46,7 @@ struct Tile {
   bool finish;      // this is the last block: add the residual, apply the activation
   ActivationKind kind;
   float slope;
-  const float* prefetch;  // two cache lines of what comes after this panel are asked for with each channel
+  const float* prefetch;  // with each channel, two cache lines of what follows this panel are prefetched
   int64_t prefetch_step;  // floats per channel
 };
 
@@ -71,7 +71,8 @@ void run_tile(const Tile& t) {
   const float* b = t.b;
   const float* prefetch = t.prefetch;
   for (int64_t tap = t.tap_begin; tap < t.tap_end; ++tap) {
-    // Rows end at channel_end; the index runs from -count to 0, so that it alone ends the loop.
+    // The row pointers are moved to channel_end and the index runs from -count to 0, so that the index alone ends the
+    // loop.
     const float* a[R];
     const float* const* pointers = t.a + tap * t.a_step;
     if (t.a_row != 0) {
@@ -81,8 +82,8 @@ void run_tile(const Tile& t) {
       CVX_UNROLL for (int r = 0; r < R; ++r) { a[r] = pointers[r] + (t.a_offset + t.channel_end); }
     }
     if (tap + 1 < t.tap_end && t.a_row == 0 && count >= kLineFloats) {
-      // The hardware follows long rows, but cannot guess where the next tap's rows begin. Short ones (a first layer's)
-      // lie beside those just read.
+      // The hardware prefetches long rows, but cannot guess where the rows of the next tap begin. Short rows (a first
+      // layer's) lie beside those just read.
       const float* const* next = pointers + t.a_step;
       CVX_UNROLL for (int r = 0; r < R; ++r) {
         __builtin_prefetch(next[r] + t.a_offset);
@@ -138,7 +139,7 @@ void run_tile(const Tile& t) {
 
 typedef void (*TileFunction)(const Tile&);
 
-// The tiles of 1 .. tile_rows(N) rows, for the rows that a whole tile leaves over.
+// The tiles of 1 .. tile_rows(N) rows, for the rows that whole tiles leave over.
 template <int N, int R>
 struct TileTable {
   static constexpr void fill(TileFunction* table) {
@@ -165,10 +166,10 @@ struct Tiles {
 // A constant, not an initialiser that runs at load: this code may use instructions that the machine lacks.
 constexpr Tiles kTiles;
 
-// Activations that need more than a comparison run over the rows just stored, which are still in L1.
+// Activations that need more than a comparison run over rows that were just stored and are still in L1.
 void activate_rows(float* const* rows, int64_t row_count, int64_t begin, int64_t count, Activation act) {
   for (int64_t m = 0; m < row_count;) {
-    // Rows that follow one another without a gap are one: a loop over 32 channels is not worth its start.
+    // Joins rows that follow one another without a gap: a loop over 32 channels is too short to pay for its start.
     int64_t together = 1;
     while (m + together < row_count && rows[m + together] == rows[m] + together * count) ++together;
     activate(rows[m] + begin, together * count, act);
@@ -184,7 +185,7 @@ void product(const Product& p) {
   t.kind = p.activation.is_cheap() ? p.activation.kind : ActivationKind::kNone;
   t.slope = p.activation.slope;
 
-  // A block is some whole taps or, where one tap has more channels than a block takes, a part of one tap.
+  // A block is several whole taps or, where one tap has more channels than a block holds, a part of one tap.
   const int64_t channel_block = p.channels > p.block_channels ? p.block_channels : p.channels;
   const int64_t tap_block =
       channel_block == p.channels && p.channels > 0 ? (p.block_channels + p.channels - 1) / p.channels : 1;
@@ -213,8 +214,8 @@ void product(const Product& p) {
       t.b_tap_step = (p.channels - (t.channel_end - t.channel_begin)) * width;
       t.c_offset = p.c_offset + column;
       t.bias = p.bias != nullptr ? p.bias + column : nullptr;
-      // While this part of the panel is multiplied, the next part to be read comes into L2: the next panel of this
-      // block, else the first panel of the next block, else what follows. A prefetch never faults.
+      // While this part of the panel is multiplied, the next part comes into L2: the next panel of this block, else the
+      // first panel of the next block, else what follows the product. A prefetch never faults.
       const float* next = t.b + (t.tap_end - t.tap_begin) * (t.channel_end - t.channel_begin) * width;
       if (column + panel_columns < p.column_end) {
         next = t.b + panel_columns * p.taps * p.channels;
@@ -223,7 +224,7 @@ void product(const Product& p) {
       } else if (p.b_next != nullptr) {
         next = p.b_next;
       }
-      // Tiles of equal height: 16 rows are 8 + 8, not 12 + 4.
+      // Tiles of equal height: 16 rows become 8 + 8, not 12 + 4.
       const int64_t tiles = (p.rows + tile_rows(vectors) - 1) / tile_rows(vectors);
       const int64_t step = tiles > 0 ? (p.rows + tiles - 1) / tiles : 1;
       const int64_t count = (t.tap_end - t.tap_begin) * (t.channel_end - t.channel_begin);
@@ -238,7 +239,7 @@ void product(const Product& p) {
         t.residual = p.residual != nullptr ? p.residual + m : nullptr;
         kTiles.run[vectors][rows](t);
         t.prefetch += count * t.prefetch_step;
-        if (t.prefetch >= end) {  // all is on its way: from here on ask for what is in L1
+        if (t.prefetch >= end) {  // everything is on its way: from here on prefetch what is in L1 already
           t.prefetch = reinterpret_cast<const float*>(p.a);
           t.prefetch_step = 0;
         }

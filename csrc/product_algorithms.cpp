@@ -1,13 +1,13 @@
 // The algorithms that turn a convolution into matrix products over rows taken in place.
 //
-//   pointwise  a 1x1 kernel without padding: every output pixel is one input row.
-//   indirect   any window: a table of row pointers per tap and output pixel; padding points at a row of zeros.
-//   stretched  few input channels: the taps along w of one output are one stretch of memory, so that the product's
-//              inner loop is kernel_w * channels long instead of channels.
-//   phases     transposed: one indirect convolution for each phase of the output.
+//   pointwise  A 1x1 kernel without padding: every output pixel has one input row.
+//   indirect   Any window: a table of row pointers per tap and output pixel; padding points at a row of zeros.
+//   stretched  Few input channels: the taps along w of one output form one stretch of memory, so that the inner loop of
+//              the product has kernel_w * channels iterations instead of channels.
+//   phases     Transposed convolutions: one indirect convolution for each phase of the output.
 //
-// All of them cut the output pixels (of all images, taken as one list) into blocks of rows, and wide outputs into
-// groups of panels; one chunk is one block of one phase times one group of panels.
+// All of them divide the output pixels (of all images, as one list) into blocks of rows, and wide outputs into groups
+// of panels. A chunk is one block of one phase times one group of panels.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -20,14 +20,14 @@
 namespace convoxel {
 namespace {
 
-// Rows of a block: enough to use each panel of weights often, few enough that the block's input (96 rows of up to 512
-// channels: 192 KB) and pointers stay in L2.
+// The rows of a block: enough to use each panel of weights often, few enough that the block's input (96 rows of up to
+// 512 channels: 192 KB) and pointers stay in L2.
 constexpr int64_t kBlockRows = 96;
 constexpr int64_t kBlockPointers = 16384;  // 128 KB
 constexpr int64_t kBlockChannels = 256;
 constexpr int64_t kStretchedChannels = 8;  // with more, a pixel's channels are a long enough row
 
-// What a row of A is: the channels of one pixel, or of the pixels of all taps along w.
+// The meaning of a row of A: the channels of one pixel, or of the pixels of all taps along w.
 enum class Rows { kIndirect, kStretches };
 
 class ProductRun final : public AlgorithmRun {
@@ -48,13 +48,13 @@ class ProductRun final : public AlgorithmRun {
 
     const int64_t step = set.tile_rows * 2;  // a multiple of every tile height of the set
     rows_ = std::clamp(kBlockPointers / most_taps / step * step, step, kBlockRows);
-    // Blocks of equal height: 100 rows are 2 x 50, not 96 + 4.
+    // Blocks of equal height: 100 rows become 2 x 50, not 96 + 4.
     rows_ = std::min(rows_, round_up(ceil_div(most_rows, ceil_div(most_rows, rows_)), step));
 
-    // Few blocks (a deep layer): the columns are shared out too, and each thread streams its part of the weights.
+    // Where blocks are few (a deep layer), threads share the columns as well, and each streams its part of the weights.
     const int64_t wanted = 4 * threads;
     int64_t blocks = ceil_div(most_rows, rows_);
-    // All phases (phases of a transposed convolution) of a block by one thread: their outputs are neighbours.
+    // One thread computes all phases of a block, since their outputs are neighbours.
     together_ = blocks >= wanted ? static_cast<int64_t>(phases_.size()) : 1;
     blocks *= static_cast<int64_t>(phases_.size()) / together_;
     splits_ = threads > 1 && blocks < wanted ? std::min(panels, ceil_div(wanted, std::max<int64_t>(blocks, 1))) : 1;
@@ -75,8 +75,8 @@ class ProductRun final : public AlgorithmRun {
   int64_t chunks(int) const override { return chunks_; }
 
   int64_t own_bytes() const override {
-    // pointers of all taps, of outputs, of residuals; then the stretches that are not in the image, and a panel of
-    // weights times the gate
+    // Pointers of all taps, of outputs and of residuals; then the stretches that are copied, and a panel of weights
+    // times the gate.
     return pointer_bytes() + round_up((copied_ + scaled_) * static_cast<int64_t>(sizeof(float)), kAlignBytes);
   }
 
@@ -138,8 +138,8 @@ class ProductRun final : public AlgorithmRun {
     }
   }
 
-  // Rows [begin, end) of a product, all of one image, whose input is multiplied by the image's gate: by scaling the
-  // weights instead, panel by panel, which costs one multiplication for each of the block's rows' many.
+  // Multiplies rows [begin, end), all of one image, whose input has a gate. The gate scales the weights instead, panel
+  // by panel: that is one multiplication for the many rows of the block.
   void run_gated(const Product& whole, int64_t begin, int64_t end, const float* gate, float* scaled) const {
     const int64_t panel = set_.panel_vectors * set_.vector_floats;
     const int64_t depth = whole.taps * whole.channels;
@@ -165,8 +165,9 @@ class ProductRun final : public AlgorithmRun {
   }
 
   // The taps along w of an output read one stretch of width * channels floats for each tap of the other axes. Where the
-  // image is dense along w it lies there already, and neighbours' stretches lie a fixed step apart: a run of them needs
-  // one pointer for each tap. What crosses the border, or is not dense, is copied, with zeros for the padding.
+  // image is dense along w the stretch is there already, and the stretches of neighbours lie a fixed step apart: a run
+  // of outputs needs one pointer for each tap. Stretches that cross the border or are not dense are copied, with zeros
+  // for the padding.
   void run_stretches(const TapPhase& phase, const ConvPointers& p, size_t index, int64_t begin, int64_t rows,
                      int64_t split, const float** table, Product product, float* copies) const {
     const View& view = *p.src_view;
@@ -186,14 +187,14 @@ class ProductRun final : public AlgorithmRun {
     const int64_t row = ww.in_step * channels;
     std::fill(copies, copies + zero_floats(), 0.0f);
     float* copy = copies + zero_floats();
-    // Behind the table of copied stretches: the first row of each tap of a run; outputs and residuals of what is
-    // copied.
+    // Behind the table of copied stretches lie the first row of each tap of a run, and the outputs and residuals of the
+    // copied rows.
     const float** const run = table + product.taps * rows_;
     float** const copied_outputs = const_cast<float**>(run + product.taps);
     const float** const copied_residuals = run + product.taps + rows_;
     int64_t copied = 0;
     for_runs(phase, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
-      // Outputs all of whose taps along w lie inside.
+      // The outputs whose taps along w all lie inside.
       int64_t first = 0, last = 0, ignored;
       if (dense) {
         inside(qw, length, ww.in_step, ww.offset.front(), view.size[2], &first, &ignored);
@@ -239,7 +240,8 @@ class ProductRun final : public AlgorithmRun {
     set_.product(product);
   }
 
-  // Copies the stretches of outputs [q, q + count) of one line, or zeros if there is no line, and points at them.
+  // Copies the stretches of outputs [q, q + count) of one line, or zeros if there is no line, and stores pointers to
+  // them.
   float* copy_stretches(const AxisPhase& ww, const View& view, const float* line, int64_t q, int64_t count,
                         const float** table, float* copy) const {
     for (int64_t i = 0; i < count; ++i) {
@@ -253,7 +255,7 @@ class ProductRun final : public AlgorithmRun {
     return copy;
   }
 
-  // What the rows of a line outside of the image read.
+  // The zeros that the rows of a line outside of the image read.
   int64_t zero_floats() const {
     const Window& w = problem_.window;
     return round_up((rows_ * w.stride[2] + w.kernel[2]) * problem_.in_channels, kAlignBytes);
@@ -271,7 +273,7 @@ class ProductRun final : public AlgorithmRun {
   int64_t scaled_ = 0;  // floats of a panel
 };
 
-// Weights by phase, group, panel, tap, channel, column; the columns of the last panel filled up with zeros.
+// Packs weights by phase, group, panel, tap, channel, column. Zeros fill the columns of the last panel.
 PackedWeights pack_panels(const Convolution& conv, const ConvProblem&, const MicrokernelSet& set, int threads) {
   const Window& window = conv.window();
   const std::vector<TapPhase> phases = plan_phases(window, Axes{1, 1, 1});
@@ -333,7 +335,7 @@ std::string pointwise_unsupported(const ConvProblem& p) {
   return "";
 }
 
-// Slightly below indirect's, which would do the same with a table for taps that do not exist.
+// Slightly below the cost of `indirect`, which would do the same with a table for taps that do not exist.
 double pointwise_cost(const ConvProblem& p, const MicrokernelSet& set) { return 0.99 * product_cost(p, set); }
 
 std::string indirect_unsupported(const ConvProblem& p) {

@@ -1,4 +1,4 @@
-// Means, maxima and sums over axes that disappear.
+// Means, maxima and sums over axes.
 #include <algorithm>
 #include <limits>
 
@@ -7,7 +7,8 @@
 namespace convoxel {
 namespace {
 
-// Over space, and perhaps channels as well. Blocks are folded by kernels, their results here: sums in double.
+// Reduces space, and perhaps channels as well. Microkernels reduce blocks; their results are joined here, sums in
+// double.
 template <class Total>
 class Reducer {
  public:
@@ -55,7 +56,7 @@ class Reducer {
     return a + b;
   }
 
-  // Joins the blocks of an output, then its channels if they go.
+  // Joins the blocks of an output, then its channels if they are reduced.
   void finish(Total* totals, float* dst, int64_t output) const {
     const int64_t all = src_.channels;
     for (int64_t b = 1; b < reduction_.blocks(); ++b) {

@@ -1,4 +1,4 @@
-// Which pixels are taken together where axes disappear, and how that work is shared among the threads.
+// Divides the pixels of a reduction into blocks, which threads share.
 //
 // Invariant: blocks depend on the shapes alone, so sums are added in the same order for any number of threads.
 #pragma once
@@ -9,18 +9,18 @@
 
 namespace convoxel {
 
-// Some outputs (samples and the positions along the axes that stay), each from the pixels along the axes that go. The
-// pixels of an output are cut into blocks, each with a result of its own: slot output * blocks() + block.
+// Each output (a sample, at a position along the axes that stay) is computed from the pixels along the axes that are
+// reduced. These pixels are divided into blocks. Each block has a result of its own: slot output * blocks() + block.
 class Reduction {
  public:
-  // An axis goes where the result has size 1.
+  // An axis is reduced if the result has size 1.
   Reduction(const View& src, const Axes& out_size) : src_(src) {
     outputs_ = src.batch;
     for (int i = 0; i < kSpatialAxes; ++i) {
       goes_[i] = out_size[i] == 1;
       (goes_[i] ? pixels_ : outputs_) *= src.size[i];
     }
-    // Axes that go and follow one another without a gap are one.
+    // Joins reduced axes that follow one another without a gap.
     for (int i = 1; i >= 0; --i) {
       if (!goes_[i] || !goes_[2] || src_.stride[i] != src_.size[2] * src_.stride[2]) continue;
       src_.size[2] *= src_.size[i];
@@ -43,14 +43,14 @@ class Reduction {
   int64_t pixels() const { return pixels_; }  // of each output
   int64_t slots() const { return outputs_ * blocks_; }
 
-  // The output's first pixel, from the view's first float.
+  // The distance from the view's first float to the output's first pixel.
   int64_t offset(int64_t output) const {
     const int64_t kept = outputs_ / std::max<int64_t>(1, src_.batch);
     return output / kept * src_.batch_stride + position(output % kept, false, -1);
   }
 
-  // Calls begin(slot, first channel, channels) for each part of a slot and then, for every run of its pixels that lie
-  // `step` floats apart, add(slot, first channel, channels, offset from the view's first float, rows, step).
+  // Calls begin(slot, first channel, channels) for each part of a slot. Then, for every run of its pixels that lie
+  // `step` floats apart, calls add(slot, first channel, channels, offset from the view's first float, rows, step).
   template <class Begin, class Add>
   void each(const RunContext& context, const Begin& begin, const Add& add) const {
     const int64_t chunks = (slots() * splits_ + together_ - 1) / together_;
@@ -66,8 +66,8 @@ class Reduction {
   }
 
  private:
-  // Blocks are cut by pixels rather than by channels, as is what wrote them: then a thread finds most of them in its
-  // own cache. They are no shorter than pays for joining their results.
+  // Blocks divide pixels rather than channels, as do the steps that wrote them: then a thread finds most of its block
+  // in its own cache. They are long enough to pay for joining their results.
   static constexpr int64_t kShortest = 16, kBlockFloats = 16384;
 
   template <class Add>
@@ -84,7 +84,7 @@ class Reduction {
     }
   }
 
-  // Of the index among the positions along the axes that go (or stay), less one axis.
+  // The offset of an index among the positions along the axes that are reduced (or stay), except axis `less`.
   int64_t position(int64_t index, bool going, int less) const {
     int64_t at = 0;
     for (int i = kSpatialAxes - 1; i >= 0; --i) {
@@ -101,7 +101,7 @@ class Reduction {
   int64_t outputs_, pixels_ = 1;
   int64_t block_, blocks_;     // pixels of a block, blocks of an output
   int64_t channels_, splits_;  // channels of a chunk, chunks of a block
-  int64_t together_;           // slots of a chunk where they are small
+  int64_t together_;           // slots of a chunk, more than one where slots are small
 };
 
 }  // namespace convoxel

@@ -6,7 +6,7 @@
 namespace convoxel {
 namespace {
 
-// The taps of one axis without those that do not exist: output o has [begin[o], begin[o + 1]).
+// The existing taps of one axis: output o has [begin[o], begin[o + 1]).
 struct AxisTaps {
   explicit AxisTaps(const ResampleAxis& axis, int64_t outputs) {
     begin.push_back(0);
@@ -29,7 +29,7 @@ struct AxisTaps {
   std::vector<float> weight;
 };
 
-// The lines that an output line needs are summed first, then pixels along w: the 2 x 2 x 2 neighbours of a linear
+// First the lines that an output line needs are summed, then pixels along w. So the 2 x 2 x 2 neighbours of a linear
 // resize cost 2 * 2 / 2 + 2 multiply-adds instead of 8, since twice as many outputs share the summed line.
 class Resample {
  public:

@@ -1,4 +1,5 @@
-// The outputs of a convolution as rows: runs of neighbours along w, their places in memory, and what they read.
+// The outputs of a convolution as rows: runs of neighbours along w, their places in memory, and the rows that they
+// read.
 #pragma once
 
 #include <algorithm>
@@ -7,8 +8,8 @@
 
 namespace convoxel {
 
-// Calls visit(m, n, q_d, q_h, q_w, length) for each run of outputs along w in [begin, begin + rows) of the list of
-// all outputs of the phase, n-major.
+// Calls visit(m, n, q_d, q_h, q_w, length) for each run of outputs along w in [begin, begin + rows) of the list of all
+// outputs of the phase. The image changes slowest.
 template <class Visit>
 void for_runs(const TapPhase& phase, int64_t begin, int64_t rows, const Visit& visit) {
   const int64_t size_d = phase.axis[0].count, size_h = phase.axis[1].count, size_w = phase.axis[2].count;
@@ -36,14 +37,14 @@ void for_runs(const TapPhase& phase, int64_t begin, int64_t rows, const Visit& v
 inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0); }
 inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
-// The run [first, last) of outputs q in [q, q + length) whose input q * step + offset lies in [0, size).
+// Finds the run [first, last) of outputs q in [q, q + length) whose input q * step + offset lies in [0, size).
 inline void inside(int64_t q, int64_t length, int64_t step, int64_t offset, int64_t size, int64_t* first,
                    int64_t* last) {
   *first = std::clamp(ceil_div(-offset, step) - q, int64_t{0}, length);
   *last = std::clamp(ceil_div(size - offset, step) - q, *first, length);
 }
 
-// table[m] = the output's (or residual's) row m.
+// table[m] = row m of the output (or residual).
 template <class Float>
 void fill_outputs(const TapPhase& phase, const View& view, Float* base, int64_t begin, int64_t rows, Float** table) {
   const AxisPhase& wd = phase.axis[0];
@@ -76,7 +77,7 @@ inline void fill_inputs(const TapPhase& phase, const View& view, const float* sr
           if (line_inside) inside(qw, length, ww.in_step, offset_w, view.size[2], &first, &last);
           for (int64_t i = 0; i < first; ++i) out[i] = zeros;
           if (first < last) {
-            // Only now is the address known to lie inside the tensor.
+            // Only here is the address known to lie inside the tensor.
             const int64_t stride = ww.in_step * view.stride[2];
             const float* row = src + n * view.batch_stride + d * view.stride[0] + h * view.stride[1] +
                                ((qw + first) * ww.in_step + offset_w) * view.stride[2];
@@ -100,7 +101,7 @@ void for_taps(const TapPhase& phase, const Window& window, const Visit& visit) {
   }
 }
 
-// Bytes of input and output together, if they come from beyond the thread's cache.
+// The bytes of input and output together, if they come from beyond the thread's cache.
 inline double image_bytes(const ConvProblem& p) {
   if (p.in_cache) return 0;
   const double in = static_cast<double>(p.in_size[0]) * p.in_size[1] * p.in_size[2] * p.in_channels;
@@ -108,7 +109,7 @@ inline double image_bytes(const ConvProblem& p) {
   return 4.0 * p.batch * (in + out);
 }
 
-// Output pixels times taps: of a transposed convolution, those that a tap reaches.
+// Output pixels times taps; of a transposed convolution, the outputs that taps reach.
 inline double tap_rows(const ConvProblem& p) {
   const Axes& size = p.window.transposed ? p.in_size : p.out_size;
   return static_cast<double>(p.batch) * size[0] * size[1] * size[2] * p.window.taps();

@@ -1,6 +1,6 @@
 // The steps of a plan: a row STEP(name, (parameters), documentation, Python arguments...) for each.
 //
-// Who includes this defines STEP first, as what becomes of each row: a member function of Plan (plan.h), or its binding
+// An including file first defines STEP as what it makes of a row: a member function of Plan (plan.h), or its binding
 // (bindings.cpp), which adds the argument `name`. The functions check the views and add what runs.
 
 STEP(convolve,

@@ -18,8 +18,8 @@
 namespace convoxel {
 namespace {
 
-// A worker spins about this long before it sleeps: waking a sleeping thread costs more than most layers, and a caller
-// that runs one network after another comes back within this time.
+// How long a worker spins before it sleeps. Waking a sleeping thread costs more than most layers, and a caller that
+// runs one network after another comes back within this time.
 constexpr std::chrono::microseconds kSpin{200};
 
 void relax() {
@@ -30,9 +30,9 @@ void relax() {
 #endif
 }
 
-// Keeps each worker on a processor of its own, and all of them off the caller's. Left free, a worker that wakes is
-// often put on the caller's processor and waits there for a time slice, which is longer than most layers. With more
-// workers than processors nobody is kept anywhere.
+// Keeps each worker on a processor of its own, and all workers off the caller's processor. The system often puts a
+// worker that wakes on the caller's processor, where it waits for a time slice, which is longer than most layers. With
+// more workers than processors none is bound.
 class Seats {
  public:
   // `thread` is the newest worker.
@@ -61,7 +61,7 @@ class Seats {
 #endif
   }
 
-  // The operating system moves the caller as it likes: a worker that it has been put on top of changes places.
+  // The operating system moves the caller as it likes. A worker on the caller's new processor changes places with it.
   void make_room() {
 #if defined(__linux__)
     if (crowded_) return;
@@ -87,13 +87,13 @@ class Seats {
 
   std::vector<pthread_t> workers_;
   std::vector<int> processor_;  // of each worker
-  int caller_ = -1;             // the processor that no worker is on, as far as there is one
+  int caller_ = -1;             // the processor without a worker, if there is one
   bool crowded_ = true;
 #endif
 };
 
-// One call of parallel_for. Every worker begins with a share of its own, the same of every call, and then helps with
-// the others': what it computed of a layer it reads for the next one, and finds in its own L2.
+// One call of parallel_for. Every worker begins with its own share, the same in every call, and then helps with the
+// others: so it finds what it computed of the previous layer in its own L2.
 struct Job {
   struct alignas(64) Share {
     std::atomic<int64_t> next{0};
@@ -105,7 +105,7 @@ struct Job {
   const int workers;  // the caller is worker 0
   const int shares;
   Share share[kShares];
-  std::atomic<int> active{0};  // workers other than the caller that are still inside
+  std::atomic<int> active{0};  // workers other than the caller that are still working
   std::mutex error_mutex;
   std::exception_ptr error;
 
@@ -135,7 +135,7 @@ thread_local bool inside_work = false;
 
 class Pool {
  public:
-  // Runs the job if no other is running; false if the pool is busy.
+  // Runs the job unless another one is running; returns false if so.
   bool try_run(Job& job) {
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
     if (!turn.owns_lock()) return false;
@@ -157,7 +157,7 @@ class Pool {
     inside_work = false;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      job_ = nullptr;  // nobody joins any more; those inside are counted in active
+      job_ = nullptr;  // no worker joins any more; `active` counts those still working
     }
     while (job.active.load(std::memory_order_acquire) != 0) relax();
     return true;
@@ -196,7 +196,8 @@ class Pool {
   Seats seats_;
 };
 
-// Never destroyed: threads may outlive main's statics. Replaced in a forked child, where the threads do not exist.
+// Never destroyed, since threads may outlive main's static objects. A forked child gets a new one, since it has none of
+// the threads.
 Pool* current_pool = nullptr;
 
 Pool& pool() {

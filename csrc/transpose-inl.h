@@ -1,4 +1,4 @@
-// Channels first to channels last and back: transposes between rows of channels and rows of pixels.
+// Transposes between rows of channels (channels last) and rows of pixels (channels first).
 
 // Exchanges float i of row j with float j of row i. Each stage exchanges the halves of blocks of 2 * kHalf, between
 // rows that lie kHalf apart:   a0 a1 | b0 b1   ->   a0 b0 | a1 b1
@@ -23,7 +23,7 @@ CVX_INLINE void transpose_square(Vec (&row)[kV]) {
   if constexpr (kHalf > 1) transpose_square<kHalf / 2>(row);
 }
 
-// Up to kV x kV floats.
+// Transposes up to kV x kV floats.
 CVX_INLINE void transpose_part(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows,
                                int64_t columns) {
   Vec row[kV];
@@ -43,8 +43,8 @@ CVX_INLINE void transpose_part(float* dst, int64_t dst_step, const float* src, i
   });
 }
 
-// kRows rows of kV floats become kV pixels of kRows channels without gaps: float f of those is row f % kRows,
-// column f / kRows. Rows are woven in one after the other.
+// Interleaves kRows rows of kV floats to kV pixels of kRows channels without gaps: float f of the result is row f %
+// kRows, column f / kRows.
 template <int kRows, int kOut, int kRow>
 struct Weave {
   static constexpr int at(int i) {
@@ -53,7 +53,7 @@ struct Weave {
     return f % kRows == kRow ? kV + f / kRows : i;
   }
 };
-// The reverse: row kRow's float i is float i * kRows + kRow of the kRows vectors that hold the pixels.
+// The reverse: float i of row kRow is float i * kRows + kRow of the kRows vectors that hold the pixels.
 template <int kRows, int kRow, int kIn>
 struct Unweave {
   static constexpr int at(int i) {
@@ -72,7 +72,8 @@ CVX_INLINE void weave(const Vec (&in)[kRows], Vec (&out)[kRows]) {
   });
 }
 
-// kRows long rows to pixels of kRows channels without gaps, and back; returns the columns done.
+// Interleaves kRows long rows to pixels of kRows channels without gaps, or the reverse; returns the number of columns
+// done.
 template <int kRows>
 int64_t weave_rows(float* dst, const float* src, int64_t src_step, int64_t columns) {
   int64_t j = 0;

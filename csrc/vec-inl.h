@@ -21,11 +21,11 @@ typedef float UnalignedVec __attribute__((vector_size(CVX_VECTOR_BYTES), aligned
 #define CVX_VECTOR_REGISTER "w"
 #endif
 
-// A lambda that must not become a call: written between its parameters and its body.
+// Marks a lambda that must be inlined; it stands between parameters and body.
 #define CVX_LAMBDA __attribute__((always_inline))
 
-// Calls f(Index<0>()), ..., f(Index<N - 1>()): a loop whose counter is a constant in the body, so that coefficients
-// fold into the code and zeros out of it.
+// Calls f(Index<0>()), ..., f(Index<N - 1>()): a loop whose counter is a constant in the body, so that coefficients are
+// folded into the code and zeros vanish from it.
 template <int I>
 struct Index {
   static constexpr int value = I;
@@ -43,7 +43,7 @@ CVX_INLINE Vec splat(float x) { return x - Vec{}; }  // x - 0 keeps the sign of 
 CVX_INLINE Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 CVX_INLINE void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
 
-// Only the first n (0 < n < kV) floats exist; the others load as zero and are not stored.
+// Only the first n (0 < n < kV) floats exist: the others load as zero and are not stored.
 #if defined(__AVX512F__) && CVX_VECTOR_BYTES == 64
 CVX_INLINE __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
 CVX_INLINE Vec load_part(const float* p, int64_t n) {
@@ -76,7 +76,7 @@ CVX_INLINE void store_part(float* p, Vec v, int64_t n) {
 }
 #endif
 
-// Some vectors side by side: N whole ones, or (N = 0) a single one of which the first `lanes` floats exist.
+// Adjacent vectors: N whole ones, or (N = 0) one of which the first `lanes` floats exist.
 template <int N>
 struct Block {
   static constexpr int kVectors = N == 0 ? 1 : N;
@@ -103,8 +103,8 @@ CVX_INLINE void store_block(float* p, const Block<N>& b, int64_t lanes) {
   }
 }
 
-// Calls f(Index<N>(), i, lanes) for blocks of 4, then 1, then 0 (see Block) vectors until all of [0, count) is done:
-// four at a time share the pointers and factors that a block needs, and hide the latency of adding.
+// Calls f(Index<N>(), i, lanes) for blocks of 4, then 1, then 0 (see Block) vectors, until all of [0, count) is done.
+// Blocks of four share pointers and factors, and hide the latency of additions.
 template <class F>
 CVX_INLINE void for_blocks(int64_t count, const F& f) {
   int64_t i = 0;
@@ -132,8 +132,8 @@ CVX_INLINE Vec shuffle(Vec a, Vec b) {
 #endif
 }
 
-// In both, b is returned if either is NaN: write the constant first and NaN survives. The instructions do just that,
-// but compilers do not find them.
+// Both return b if either is NaN: with the constant as a, NaN survives. The instructions do just that, but compilers do
+// not find them.
 #if defined(__AVX512F__) && CVX_VECTOR_BYTES == 64
 CVX_INLINE Vec max(Vec a, Vec b) { return _mm512_maskz_max_ps(0xFFFF, a, b); }
 CVX_INLINE Vec min(Vec a, Vec b) { return _mm512_maskz_min_ps(0xFFFF, a, b); }
@@ -144,20 +144,20 @@ CVX_INLINE Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
 CVX_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 CVX_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
 #endif
-// NaN in x spreads (and once there, stays: every later comparison with it is false).
+// NaN in x spreads, and stays: every later comparison with it is false.
 CVX_INLINE Vec max_or_nan(Vec best, Vec x) { return (x > best) | (x != x) ? x : best; }
 
 CVX_INLINE Vec bits_to_float(IntVec bits) { return reinterpret_cast<Vec>(bits); }
 
 CVX_INLINE IntVec float_to_bits(Vec x) { return reinterpret_cast<IntVec>(x); }
 
-// x * 2**n for whole numbers n, one of them in each lane; +0 and +infinity beyond the range.
+// x * 2**n for whole numbers n, one in each lane; +0 and +infinity beyond the range.
 CVX_INLINE Vec scale_by_power(Vec x, Vec n) {
 #if defined(__AVX512F__) && CVX_VECTOR_BYTES == 64
   return reinterpret_cast<Vec>(
       _mm512_maskz_scalef_ps(0xFFFF, reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(n)));
 #else
-  // In two factors, since 2**128 has no float. n + 1.5 * 2**23 leaves n in the low bits.
+  // Multiplies in two factors, since no float is 2**128. n + 1.5 * 2**23 has n in its low bits.
   const IntVec whole = float_to_bits(n + splat(12582912.0f)) - 0x4B400000;
   const IntVec half = whole >> 1;
   return x * bits_to_float((half + 127) << 23) * bits_to_float((whole - half + 127) << 23);
@@ -210,7 +210,7 @@ CVX_INLINE Vec log(Vec x) {
   const IntVec bits = float_to_bits(x);
   const IntVec e = (bits - 0x3F400000) >> 23;  // the bits of 3/4
   const Vec m = bits_to_float(bits - (e << 23));
-  // As in exp, the other way: e in the low bits of 1.5 * 2**23 becomes a float.
+  // The reverse of exp: e in the low bits of 1.5 * 2**23 becomes a float.
   const Vec power = bits_to_float(e + 0x4B400000) - splat(12582912.0f);
   const Vec small = twice_atanh((m - splat(1.0f)) / (m + splat(1.0f)));
   const Vec sum = power * splat(0.693359375f) + (small - power * splat(2.12194440054690583e-4f));

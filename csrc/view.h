@@ -1,8 +1,8 @@
 // Where a tensor lives: a buffer, an offset, a size and a stride per axis.
 //
-// Every tensor of the engine has five axes (n, d, h, w, c). An absent spatial axis has size 1. Channels are
-// contiguous, so a *row* - the channels of one pixel - is one run of floats; all kernels work on rows. Strides
-// make a concatenation (a channel slice of a wider tensor), a crop or a strided output cost nothing.
+// Every tensor of the engine has five axes (n, d, h, w, c). An absent spatial axis has size 1. Channels are contiguous,
+// so a *row* - the channels of one pixel - is one run of floats, and all microkernels work on rows. With strides a
+// concatenation (a channel slice of a wider tensor), a crop and a strided output cost nothing.
 #pragma once
 
 #include <array>
@@ -22,7 +22,7 @@ struct View {
   int64_t channels = 1;      // c
   int64_t batch_stride = 0;  // in floats
   Axes stride{0, 0, 0};      // in floats
-  // Rows one after another from the buffer's first float on.
+  // A view whose rows follow one another from the buffer's first float on.
   static View dense(int64_t batch, const Axes& size, int64_t channels) {
     View v;
     v.batch = batch;
@@ -40,14 +40,14 @@ struct View {
     return offset + n * batch_stride + d * stride[0] + h * stride[1] + w * stride[2];
   }
 
-  // True if the rows follow one another without a gap, so that the tensor is one run of rows() * channels floats.
+  // Whether the rows follow one another without a gap, so that the tensor is one run of rows() * channels floats.
   bool is_dense() const {
     return (size[2] == 1 || stride[2] == channels) && (size[1] == 1 || stride[1] == size[2] * channels) &&
            (size[0] == 1 || stride[0] == size[1] * size[2] * channels) &&
            (batch == 1 || batch_stride == pixels() * channels);
   }
 
-  // The first and one past the last float that the view touches.
+  // The first float that the view touches, and one past the last.
   int64_t first() const { return offset; }
   int64_t last() const {
     if (rows() == 0) return offset;

@@ -1,24 +1,24 @@
-// Winograd transforms: one pass per axis, written once for every F(m, r) over vectors of channels.
+// Winograd transforms: one pass per axis over vectors of channels, written once for every F(m, r).
 //
 // Included inside the anonymous namespace of one instruction set's file (see microkernels-inl.h). The matrices come
 // from winograd_table.h, which the build writes from exact fractions.
 //
 // The points are 0 (if their number is even), pairs +-p, and infinity. The rows of a pair in the input's matrix agree
-// on the columns of one parity (the even ones if 0 is a point) and differ in sign on the others; so do the columns of a
-// pair in the output's matrix on rows. Both transforms compute the two halves once and take their sum and difference.
-// A half of the input's rows is divided by its leading coefficient (the rows are monic: one of the two is 1), which the
-// sum and difference then multiply in: of F(4, 3) 12 multiply-adds remain.
+// in the columns of one parity (the even ones if 0 is a point) and differ in sign in the others; so do the columns of a
+// pair in the output's matrix, in the rows. So both transforms compute the two halves once and take their sum and
+// difference. Half a row of the input's matrix is divided by its leading coefficient, which the sum and difference then
+// multiply in. Rows are monic, so one of the two coefficients is 1: F(4, 3) needs 12 multiply-adds.
 
 #include "winograd_table.h"
 
-// Whether the i-th of `points` points begins a pair, or ends one. The finite ones come first, 0 before the pairs.
+// Whether the i-th of `points` points begins a pair, or ends one. Finite points come first, 0 before the pairs.
 constexpr bool begins_pair(int i, int points) {
   const int zero = (points - 1) % 2;
   return i >= zero && i < points - 1 && (i - zero) % 2 == 0;
 }
 constexpr bool ends_pair(int i, int points) { return i > 0 && begins_pair(i - 1, points); }
 
-// sum += Factor * x, where Factor is a constant that is often 0 or 1; `empty` says that sum holds nothing yet.
+// sum += Factor * x, where Factor is a constant that is often 0 or 1. `empty` says that sum holds nothing yet.
 template <class Factor>
 CVX_INLINE void add_term(Vec& sum, bool& empty, Factor, Vec x) {
   constexpr float factor = Factor::value();
@@ -66,7 +66,7 @@ struct InputTransform {
     Vec sum{};
     bool empty = true;
     each<kIn>([&](auto reversed) {
-      constexpr int J = kIn - 1 - decltype(reversed)::value;  // the leading 1 first: the rest are multiply-adds
+      constexpr int J = kIn - 1 - decltype(reversed)::value;  // the leading 1 first, then multiply-adds
       if constexpr (J % 2 == Parity) add_term(sum, empty, Share<I, J>(), x[J]);
     });
     return sum;
@@ -147,14 +147,14 @@ struct Pass {
   int64_t lines[2];  // extents of the two other axes, in order
   const WinogradTile* tile;
   int64_t channel;  // where the first vector begins
-  int64_t vectors;  // that stand side by side at each point
+  int64_t vectors;  // adjacent ones at each point
   int64_t lanes;    // channels of a vector that exist; less than kV only if it is alone
 };
 
 CVX_INLINE int other_axis(int axis, int which) { return which == 0 ? (axis == 0 ? 1 : 0) : (axis == 2 ? 1 : 2); }
 
-// Calls line(in, out, i, j, channel) for each line and vector of the pass, where the line's first points are at in and
-// out, and the vector's first channel is `channel` after the pass's.
+// Calls line(in, out, i, j, channel) for each line and vector of the pass. in and out point at the line's first points;
+// the vector's first channel is `channel` after the pass's.
 template <class Line>
 CVX_INLINE void for_lines(const Pass& p, int64_t first_end, int64_t second_end, const Line& line) {
   const int first = other_axis(p.axis, 0), second = other_axis(p.axis, 1);
@@ -179,7 +179,7 @@ CVX_INLINE void for_lines(const Pass& p, int64_t first_end, int64_t second_end, 
 template <class Transform>
 CVX_INLINE void load_line(const float* in, int64_t step, Vec (&x)[Transform::kIn]) {
   CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) { x[k] = load(in + k * step); }
-  // Without this the compiler loads a vector anew for each multiply-add that uses it.
+  // Without this the compiler loads a vector again for each multiply-add that uses it.
   CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) { asm("" : "+" CVX_VECTOR_REGISTER(x[k])); }
 }
 
@@ -200,7 +200,7 @@ void run_pass(const Pass& p) {
   });
 }
 
-// The pass that reads the image: what lies outside of [begin, end) of the tile is padding, and reads as zero.
+// The pass that reads the image. What lies outside of [begin, end) of the tile is padding and reads as zero.
 template <class Transform>
 void read_pass(const Pass& p) {
   const int first = other_axis(p.axis, 0), second = other_axis(p.axis, 1);
@@ -224,12 +224,12 @@ void read_pass(const Pass& p) {
   });
 }
 
-// Not inlined: the many instructions of a transcendental activation stand once, not in every pass.
+// Not inlined, so that the many instructions of transcendental activations exist once, not in every pass.
 __attribute__((noinline)) Vec apply_transcendental(Vec x, const Activation& act) {
   return apply_any(x, act.kind, splat(act.slope), splat(act.high));
 }
 
-// The pass that writes the image: adds bias and residual, applies the activation, leaves out what is outside.
+// The pass that writes the image: it adds bias and residual, applies the activation, and leaves out what lies outside.
 template <class Transform>
 void write_pass(const Pass& p) {
   const WinogradTile& tile = *p.tile;
@@ -317,7 +317,7 @@ int transformed_axes(const WinogradShape& s, bool last_first, int* axes) {
   return count;
 }
 
-// Vectors of channels that go through all passes together, so that a pass is long: as many as leave the scratch in L1
+// Vectors of channels that go through all passes together, to make passes long: as many as leave the scratch in L1
 // beside the lines that are read and written.
 constexpr int64_t kScratchVectors = 512;
 int64_t vectors_together(int points) {
@@ -325,7 +325,7 @@ int64_t vectors_together(int points) {
   return fit > 4 ? 4 : fit < 1 ? 1 : fit;
 }
 
-// Calls run(pass) for each batch of channels, which stand at pass.channel.
+// Calls run(pass) for each batch of channels; it begins at pass.channel.
 template <class Run>
 void for_batches(const WinogradShape& s, const WinogradTile& tile, int64_t channels, const Run& run) {
   const int64_t together = vectors_together(s.points());

@@ -1,17 +1,19 @@
 // Winograd's minimal filtering F(m, r) on one, two or three axes.
 //
-// The outputs are cut into tiles of m per axis. A tile's inputs become (m + r - 1) points per axis; at every point the
-// tiles' channels meet that point's weights in one matrix product; the products become the outputs:
+// The outputs are divided into tiles of m per axis. The inputs of a tile become (m + r - 1) points per axis. At every
+// point one matrix product multiplies the channels of the tiles by that point's weights. The products become the
+// outputs:
 //
 //   inputs -> points[tile][p][channel] -> product per p -> points[tile][p][column] -> outputs
 //
-// One axis may be left as it is (m = 1): along it a tile is one pixel thick, a *slice*, and the product runs over that
-// axis' taps, taking the points of one input slice for each. F(4, 3) on two of three axes so needs 4 multiplications
+// One axis may stay as it is (m = 1). Along it a tile is one pixel thick, a *slice*, and the product runs over that
+// axis' taps and reads the points of one input slice for each. So F(4, 3) on two of three axes needs 4 multiplications
 // where F(4, 3) on all three needs 8/3 times fewer, but its points and their transforms are far smaller.
 //
-// Either one chunk takes a block of tiles through all of it, with its points in the worker's own memory (many tiles,
-// light weights: the points stay in L2, the weights are read once per block), or the three steps are stages over all
-// tiles with the points in shared memory (few tiles, heavy weights: each point's weights are read once).
+// Either a chunk takes a block of tiles through all of it, with its points in the worker's own memory. This suits many
+// tiles and light weights: the points stay in L2, and each block reads the weights once. Or the three steps are stages
+// over all tiles, with the points in shared memory. This suits few tiles and heavy weights: each point's weights are
+// read once.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -47,7 +49,7 @@ class WinogradRun final : public AlgorithmRun {
                           (blocking_.slices - 1) * tiling_.stride + (tiling_.taps - 1) * tiling_.dilation + 1);
     rows_ = blocking_.staged ? std::min(kStageRows, tiling_.tiles()) : blocking_.columns * blocking_.slices;
     row_blocks_ = rows_ > 0 ? (tiling_.tiles() + rows_ - 1) / rows_ : 0;
-    // A stage's chunk takes all panels of one point, whose weights follow one another, unless that leaves too few.
+    // A chunk of a stage takes all panels of one point, whose weights are contiguous, unless that makes too few chunks.
     const int64_t units = blocking_.points * row_blocks_;
     splits_ = units > 0 ? std::clamp<int64_t>(4 * threads / units, 1, all_panels_) : 1;
     split_panels_ = (all_panels_ + splits_ - 1) / splits_;
@@ -104,7 +106,7 @@ class WinogradRun final : public AlgorithmRun {
   }
 
  private:
-  // Where a chunk works: its worker's memory, and points that in the staged form belong to all.
+  // The memory of a chunk: its worker's, and points that all chunks share in the staged form.
   struct Scratch {
     float* lattice;
     const float** inputs;
@@ -184,7 +186,7 @@ class WinogradRun final : public AlgorithmRun {
     }
   }
 
-  // Points and groups of panels follow one another; past the last panel the next point's weights begin.
+  // The weights of points and groups of panels are contiguous: past the last panel those of the next point begin.
   const float* weights_of(int64_t point, int64_t panel) const {
     const int64_t group = panel / blocking_.panels;
     const int64_t depth = tiling_.taps * problem_.in_channels / problem_.window.groups;
@@ -197,7 +199,7 @@ class WinogradRun final : public AlgorithmRun {
                     problem_.out_channels / problem_.window.groups - panel % blocking_.panels * blocking_.panel);
   }
 
-  // The products of one point and one panel; `next` are the weights that will be read after these.
+  // Computes the products of one point and one panel. `next`: the weights that are read after these.
   void multiply(int64_t point, int64_t panel, int64_t rows, const float* next, const Scratch& scratch) const {
     Product product;
     product.a = scratch.inputs;
@@ -216,7 +218,7 @@ class WinogradRun final : public AlgorithmRun {
     set_.product(product);
   }
 
-  // Image n and first output of a column.
+  // Returns the image of a column; *first is the column's first output.
   int64_t origin(int64_t column, Axes* first) const {
     for (int i = kSpatialAxes - 1; i >= 0; --i) {
       (*first)[i] = column % tiling_.count[i] * shape_.m[i];
@@ -276,7 +278,7 @@ class WinogradRun final : public AlgorithmRun {
   int64_t in_slices_ = 1;  // of a block
   int64_t rows_ = 0;       // of one product
   int64_t row_blocks_ = 0;
-  int64_t splits_ = 1, split_panels_ = 1;  // of the panels of a point, in the staged form
+  int64_t splits_ = 1, split_panels_ = 1;  // shares of a point's panels, in the staged form
 };
 
 template <int M0, int M1, int M2>
@@ -292,7 +294,7 @@ std::string unsupported(const ConvProblem& p) {
   Scheme scheme;
   const std::string reason = scheme_for(p.window, {M0, M1, M2}, &scheme);
   if (!reason.empty()) return reason;
-  // Ten points, F(6, 5) and F(4, 7), err 60 times as much as direct sums, eight about 12 times; per axis.
+  // On each axis ten points, F(6, 5) and F(4, 7), err 60 times as much as direct sums, eight points about 12 times.
   int axes = 0, tens = 0;
   for (int i = 0; i < kSpatialAxes; ++i) {
     const int count = scheme.shape.m[i] + scheme.shape.r[i] - 1;
@@ -321,8 +323,8 @@ std::vector<std::vector<double>> kernel_matrix(int m, int r) {
   return rows;
 }
 
-// The points of `inner` kernels at once, kernel index fastest: G along each axis, in double. values and next are
-// swapped as needed; the result is in values.
+// Computes the points of `inner` kernels at once, kernel index fastest: G along each axis, in double. values and next
+// are swapped as needed; the result is in values.
 void transform_kernels(const std::vector<std::vector<double>> (&matrix)[3], int64_t inner, std::vector<double>& values,
                        std::vector<double>& next) {
   int64_t size[3] = {static_cast<int64_t>(matrix[0][0].size()), static_cast<int64_t>(matrix[1][0].size()),
@@ -350,8 +352,8 @@ void transform_kernels(const std::vector<std::vector<double>> (&matrix)[3], int6
   }
 }
 
-// Weights by point, group, panel, tap of the sliced axis, channel, column; the columns of the last panel filled up with
-// zeros.
+// Packs weights by point, group, panel, tap of the sliced axis, channel, column. Zeros fill the columns of the last
+// panel.
 template <int M0, int M1, int M2>
 PackedWeights pack(const Convolution& conv, const ConvProblem&, const MicrokernelSet& set, int threads) {
   const Window& window = conv.window();
@@ -414,7 +416,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
 template <int M0, int M1, int M2>
 double cost(const ConvProblem& p, const MicrokernelSet& set) {
   const Scheme scheme = scheme_of<M0, M1, M2>(p.window);
-  // Eight points on three axes, or ten on one of two, are there for those who ask: by itself the engine keeps more
+  // Eight points on three axes, or ten on one of two, serve those who ask for them. By itself the engine keeps more
   // digits.
   int axes = 0, eights = 0, tens = 0;
   for (int i = 0; i < kSpatialAxes; ++i) {

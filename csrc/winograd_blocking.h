@@ -16,7 +16,7 @@ namespace convoxel::winograd {
 constexpr int64_t kMostRows = 192;  // of a block
 constexpr int64_t kLineFloats = kAlignBytes / static_cast<int64_t>(sizeof(float));
 
-// F(m, r) along the axes that are transformed; the other axis with a kernel, if there is one, keeps its taps.
+// F(m, r) along the transformed axes. If another axis has a kernel, it keeps its taps.
 struct Scheme {
   WinogradShape shape;
   int sliced = -1;  // the axis that keeps its taps
@@ -27,13 +27,14 @@ inline bool is_tabled(int m, int64_t r) {
   return WINOGRAD_PAIRS(CVX_EQUALS) false;
 }
 
-// The scheme with m[i] on every axis whose kernel is not 1; the reason if there is none.
+// Finds the scheme with m[i] on every axis whose kernel is not 1; returns the reason if there is none.
 inline std::string scheme_for(const Window& w, const int (&m)[3], Scheme* scheme) {
   bool any = false;
   for (int i = 0; i < kSpatialAxes; ++i) {
     const int64_t r = w.kernel[i];
     if (r == 1) {
-      // Alike on every axis, or not at all: "winograd(1x4x4)" on two axes would be "winograd(4)" again.
+      // Axes without a kernel need an m that is equal on all axes: on two axes "winograd(1x4x4)" would be
+      // "winograd(4)".
       if (m[i] != m[2]) return "each axis must have a kernel";
       if (w.stride[i] != 1) return "stride and dilation must be 1";
       continue;
@@ -86,14 +87,14 @@ inline Tiling tiling_of(const ConvProblem& p, const Scheme& scheme) {
   return t;
 }
 
-// Floats from one tile's points to the next one's: not a multiple of the page, or all rows of a product would meet in
-// the same few lines of L1.
+// The distance from one tile's points to the next one's, in floats. It is no multiple of the page: otherwise all rows
+// of a product would share a few lines of L1.
 inline int64_t slot_floats(int64_t points, int64_t row) {
   const int64_t floats = points * row;
   return floats % (4 * kLineFloats) == 0 ? floats + kLineFloats : floats;
 }
 
-// How a problem is cut up.
+// How the tiles are divided.
 struct Blocking {
   int64_t points = 0;
   int64_t row = 0;      // floats of a tile's channels at one point, rounded up to whole vectors
@@ -113,8 +114,8 @@ struct Blocking {
 
 inline int64_t pixels(const Axes& size) { return size[0] * size[1] * size[2]; }
 
-// Blocks of about `rows` tiles: whole columns if one fits, else parts of a column, which read the slices at their ends
-// twice. Blocks of equal size: 100 columns are 2 x 50, not 96 + 4.
+// Divides into blocks of about `rows` tiles: whole columns if one fits, else parts of a column, which read the slices
+// at their ends twice. Blocks have equal size: 100 columns become 2 x 50, not 96 + 4.
 inline void divide(const Tiling& tiling, int64_t rows, Blocking* blocking) {
   const int64_t slices = std::max<int64_t>(tiling.slices_out, 1), columns = std::max<int64_t>(tiling.columns, 1);
   const int64_t parts = (slices + rows - 1) / rows;
@@ -124,9 +125,9 @@ inline void divide(const Tiling& tiling, int64_t rows, Blocking* blocking) {
   blocking->columns = (columns + blocks - 1) / blocks;
 }
 
-// The blocks, or stages, that are expected to be fastest. Per thread, in rows: a block takes as long as its products or
-// as reading its weights, which come while it multiplies; its points cost more the more of L2 they fill. In stages all
-// points are written to and read from beyond L2, but each weight is read by one thread only.
+// The blocks, or stages, that are expected to be fastest. Time is counted in rows of one thread. A block takes as long
+// as its products or as reading its weights, which overlap; its points cost more the more of L2 they fill. In stages
+// all points are written to and read from beyond L2, but only one thread reads each weight.
 inline Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const MicrokernelSet& set, int threads) {
   Blocking blocking;
   const Tiling tiling = tiling_of(p, scheme);
@@ -146,7 +147,7 @@ inline Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const Mi
       cost::weight_rows(4.0 * blocking.points * tiling.taps * p.in_channels * static_cast<double>(group_columns));
   blocking.rows = std::max(tiles / threads * (1 + spill), weight_rows / threads) + cost::kStageRows;
   blocking.staged = true;
-  // Scratch memory stays within three times the largest of input, output and weights.
+  // Scratch memory is limited to three times the largest of input, output and weights.
   const double image =
       static_cast<double>(p.batch) * std::max(static_cast<double>(pixels(p.in_size) * p.in_channels),
                                               static_cast<double>(pixels(p.out_size) * p.out_channels));
@@ -180,7 +181,7 @@ inline double cost_of(const Scheme& scheme, const ConvProblem& p, const Microker
   const double vectors = groups * std::ceil(p.out_channels / groups / set.vector_floats);
   const double start = vectors > groups ? cost::kTileStart : cost::kNarrowStart;
   const double products = blocking.rows * processors() * blocking.points * (depth + tiling.taps * start) * vectors;
-  // Vectors that the passes load or store, per tile and vector of channels.
+  // The vectors that the passes load or store, per tile and vector of channels.
   double input = 0, output = 0, lines = static_cast<double>(blocking.points);
   for (int i = 0; i < kSpatialAxes; ++i) {
     if (shape.r[i] == 1) continue;
