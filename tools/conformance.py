@@ -1,7 +1,7 @@
-"""Convolution problems, and the check that an algorithm solves one exactly.
+"""Convolution problems, and checks that an algorithm solves them exactly, or within a bound.
 
-The list of algorithms and instruction sets comes from the engine's own table: a new kernel is tested here with no
-other edit. As a program it runs a whole file of problems:
+The engine's own tables list algorithms and instruction sets, so that a new algorithm is tested here without an edit. As
+a program this solves a whole file of problems:
 
     python -m tools.conformance FILE [--sample N] [--isa NAME …]
 """
@@ -82,7 +82,7 @@ def read_problems(path: Path) -> list[Problem]:
 
 
 def integers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Small integers: every product and sum of a problem is below 2**24, so float32 has no rounding to excuse."""
+    """Draw small integers: every product and sum of a problem is below 2**24, so float32 rounds nothing."""
     return rng.integers(-4, 5, shape).astype(np.float32)
 
 

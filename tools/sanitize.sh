@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the engine with AddressSanitizer and UndefinedBehaviourSanitizer beside the normal one (which stays as it is),
-# and runs its tests: the cases of the guard pages from the allocator, the steps, and every algorithm's problems.
+# and runs its tests: the cases of test_guard.py with buffers from the allocator, the steps, and every algorithm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=build/sanitize
@@ -12,7 +12,7 @@ cmake --build "$root"
 rm -rf "$root/package" && mkdir -p "$root/package"
 cp -r src/convoxel "$root/package/convoxel"
 cp "$root"/_core*.so "$root/package/convoxel/native/"
-# Every process that Python starts finds this package first: without the finder of the editable install.
+# Without the finder of the editable install, every process that Python starts finds this package first.
 cat >"$root/package/sitecustomize.py" <<'PYTHON'
 import sys
 
@@ -20,7 +20,7 @@ sys.meta_path = [f for f in sys.meta_path if "scikit" not in type(f).__module__ 
 PYTHON
 export LD_PRELOAD PYTHONPATH="$root/package:."
 LD_PRELOAD="$(${CXX:-g++} -print-file-name=libasan.so):$(${CXX:-g++} -print-file-name=libubsan.so)"
-# Python itself leaks by design; a report of anything else ends the run.
+# Python leaks by design, so leaks are not reported; any other finding ends the run.
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 $python -c 'from convoxel.native import _core; assert "sanitize" in _core.__file__, _core.__file__'
 log="$root/guard.log"

@@ -1,4 +1,4 @@
-"""A depthwise convolution and its 1×1 neighbours as one step, against one after the other."""
+"""A depthwise convolution and its 1×1 neighbours as one step, against the convolutions one after another."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def last(x: np.ndarray) -> np.ndarray:
 
 
 class Block:
-    """Small integers, so that sums in any order are equal. ``channels``: in front or None, in the middle, or None."""
+    """A block with small integers, whose sums are equal in any order.
+
+    channels: in front of the expansion, in the middle, behind the projection; None without the convolution.
+    """
 
     def __init__(
         self,
@@ -65,7 +68,7 @@ class Block:
         self.y = (y + self.residual).clip(0)
 
     def run(self, algorithm: str, isa: str, threads: int = 2, gap: int = 0) -> np.ndarray:
-        """``gap``: channels between one pixel's and the next one's in the input."""
+        """Return what the block computes. gap: floats between the pixels of the input (default 0)."""
         wide = np.full((*last(self.x).shape[:-1], self.x.shape[1] + gap), np.nan, np.float32)
         wide[..., : self.x.shape[1]] = last(self.x)
         dst, residual = np.full(last(self.y).shape, np.nan, np.float32), last(self.residual)
@@ -79,7 +82,7 @@ class Block:
         return dst
 
 
-KINDS = {  # of channels, with the algorithms that run them
+KINDS = {  # channels of blocks with these convolutions
     "expanded": ((3, 16, None), (37, 40, None), (1, 20, None)),
     "projected": ((None, 1, 37), (None, 16, 3), (None, 37, 1)),
     "both": ((2, 12, 5), (17, 37, 16)),
@@ -111,7 +114,7 @@ def test_bands_read_what_their_outputs_need(dilation: int, stride: int, kernel: 
 
 
 def test_large_maps_are_expanded_by_bands() -> None:
-    """Where the expanded image does not stay in the cache, by lines or by slices."""
+    """Expanded images that do not stay in the cache are computed by lines or by slices."""
     for size, kernel in (((1, 160, 160), (1, 3, 3)), ((96, 10, 10), (3, 3, 3))):
         block = Block((8, 96, 8), kernel, batch=1, size=size)
         views = [View.dense(i, 0, last(a).shape) for i, a in enumerate((block.x, block.y, block.residual), start=1)]
@@ -144,14 +147,14 @@ def test_what_is_no_block_is_refused() -> None:
         with pytest.raises((ShapeError, UnsupportedError, ConfigError), match=message):
             plan.convolve_block(convolutions, depthwise, src, dst, algorithm=algorithm)
 
-    refused([Convolution(integers(4, 4, 1, 1, 3)), pointwise], "the convolution in the middle is not depthwise")
-    refused([depthwise, Convolution(integers(3, 4, 1, 1, 3))], "its neighbour is not 1x1")
-    refused([depthwise, Convolution(integers(3, 4, 1, 1, 1), stride=(1, 1, 2))], "its neighbour is not 1x1")
-    refused([depthwise, Convolution(integers(3, 5, 1, 1, 1))], "the convolution maps 5 to 3 channels")
-    refused([depthwise, pointwise, pointwise], "one of them in front and behind at most")
-    refused([depthwise, pointwise], "there is no algorithm 'fastest'", algorithm="fastest")
-    refused([depthwise, pointwise], "there is no 1x1 convolution in front", algorithm="banded")
+    refused([Convolution(integers(4, 4, 1, 1, 3)), pointwise], "not depthwise")
+    refused([depthwise, Convolution(integers(3, 4, 1, 1, 3))], "1x1")
+    refused([depthwise, Convolution(integers(3, 4, 1, 1, 1), stride=(1, 1, 2))], "1x1")
+    refused([depthwise, Convolution(integers(3, 5, 1, 1, 1))], "5 to 3 channels")
+    refused([depthwise, pointwise, pointwise], "in front and behind")
+    refused([depthwise, pointwise], "'fastest'", algorithm="fastest")
+    refused([depthwise, pointwise], "banded: .*in front", algorithm="banded")
     dst = View.dense(2, 0, (1, 1, 1, 6, 4))
-    refused([depthwise], "has no neighbour")
+    refused([depthwise], "neighbour")
     front = Convolution(integers(4, 4, 1, 1, 1))
-    refused([front, depthwise], "there is no 1x1 convolution behind", algorithm="blocked", depthwise=1)
+    refused([front, depthwise], "blocked: .*behind", algorithm="blocked", depthwise=1)

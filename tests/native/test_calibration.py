@@ -1,4 +1,4 @@
-"""What the cost model learns of the machine: plausible, rounded, remembered, and never a reason to fail."""
+"""The rates of this machine for the cost model: plausible, rounded, kept, and never a reason for a call to fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convoxel.native.calibration import CALIBRATION_FILE, Rates, calibrate, meas
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    """Each test calibrates anew, and leaves the engine as the tests expect it."""
+    """Make each test calibrate anew, and restore the engine's rates afterwards."""
     calibrate.cache_clear()
     yield
     calibrate.cache_clear()
@@ -68,7 +68,7 @@ def test_a_spoilt_entry_is_measured_again(entry: object, tmp_path: Path, monkeyp
 
 
 def test_rates_change_what_is_expected_to_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where reading is dear, an algorithm whose weights are large costs more, and others stay."""
+    """Slow reading raises the cost of an algorithm with large weights more than that of others."""
     import numpy as np
 
     from convoxel.native import Convolution, Plan, View

@@ -79,7 +79,7 @@ def test_sizes_around_the_tile_are_right() -> None:
 
 @pytest.mark.smoke
 def test_published_problems_are_right() -> None:
-    """A sample of 500 of the convolution problems of a well-known library's own tests."""
+    """500 problems drawn from the convolution tests of a well-known library."""
     if not SHARED_PROBLEMS.exists():
         pytest.skip("the list of published problems is not here")
     for problem in random.Random(1).sample(read_problems(SHARED_PROBLEMS), 500):
@@ -107,7 +107,7 @@ def test_result_is_bit_equal_for_any_number_of_threads_and_any_batch(isa: str, t
 
 
 def tile_sizes(algorithm: str, dims: int) -> tuple[int, ...]:
-    """Winograd's m along each axis, as its name says: "winograd(4)", "winograd(1x4x4)"; 1 for direct algorithms."""
+    """Winograd's m along each axis from its name, as in "winograd(4)" or "winograd(1x4x4)"; 1 for other algorithms."""
     if not algorithm.startswith("winograd"):
         return (1,) * dims
     sizes = [int(text) for text in algorithm[9:-1].split("x")]
@@ -135,7 +135,7 @@ def test_rounding_stays_within_the_derived_bound(isa: str) -> None:
             result = solve(problem, x, w, zero, algorithm, isa)
             if result is None:
                 continue
-            # Winograd: over the channels and what is not transformed, times what the transforms of the others add.
+            # Winograd sums over channels and untransformed axes; the transforms of the others multiply the error.
             tiles = tile_sizes(algorithm, dims)
             products, factor, transformed = channels, 1.0, 0
             for m, k in zip(tiles, kernel, strict=True):
@@ -182,7 +182,7 @@ def test_winograd_of_4_keeps_its_digits(dims: int, bound: float) -> None:
 
 
 class TestTheCheckerItself:
-    """What a broken kernel would produce must be refused."""
+    """The checks must refuse what a broken microkernel would produce."""
 
     problem = Problem(2, 1, 4, 6, (5, 7), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
 

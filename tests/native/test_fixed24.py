@@ -1,4 +1,4 @@
-"""Weights of 24 bits: how far off they are, and what is beyond their range."""
+"""The error of weights of 24 bits, and weights beyond their range."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def run(weight: np.ndarray, x: np.ndarray, isa: str) -> np.ndarray:
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
 def test_a_weight_is_off_by_a_part_of_its_outputs_largest(isa: str, scale: float) -> None:
-    """Each column of the identity reads one weight of every output: half a unit of 2**-23 of the largest, at most."""
+    """Each column of the identity reads one weight of every output; it is off by at most 2**-23 of the largest."""
     weight = (scale * RNG.standard_normal((37, 11)) * 10.0 ** RNG.integers(-4, 3, (37, 11))).astype(np.float32)
     held = run(weight, np.eye(11), isa).T
     largest = np.abs(weight).max(axis=1, keepdims=True)
     assert (np.abs(held.astype(np.float64) - weight) <= 2.0**-23 * largest).all()
-    assert (np.abs(held - weight).max(axis=1) > 0).any()  # rounded they are
+    assert (np.abs(held - weight).max(axis=1) > 0).any()  # some weight was rounded
 
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)

@@ -1,4 +1,4 @@
-"""Every activation behind every algorithm is the activation of what the algorithm computes without it."""
+"""Each activation fused into each algorithm equals the activation applied to the algorithm's result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def weight(*shape: int) -> np.ndarray:
     return (0.3 * RNG.standard_normal(shape)).astype(np.float32)
 
 
-# Layers of 21 channels, and of 3 for first layers, of which each algorithm runs at least one.
+# Layers of 21 channels, and of 3 for first layers. Each algorithm runs at least one of them.
 LAYERS = {
     "3x3x3": (Convolution(weight(35, 21, 3, 3, 3), padding_low=(1, 1, 1)), SRC, (1, 3, 6, 7, 35)),
     "1x1x1": (Convolution(weight(35, 21, 1, 1, 1)), SRC, (1, 3, 6, 7, 35)),
@@ -57,7 +57,7 @@ def test_every_activation(isa: str, algorithm: str) -> None:
             fused = run(algorithm, isa, name, x, activation, True)
             ran += 1
             apart = run(algorithm, isa, name, x, activation, False)
-            # A few roundings of sums as large as the largest before the activation.
+            # Several roundings of sums as large as the largest one before the activation.
             tolerance = 8 * np.finfo(np.float32).eps * scale
             np.testing.assert_allclose(fused, apart, rtol=2e-6, atol=tolerance, err_msg=f"{name}, {activation}")
             if activation == "clip":

@@ -1,13 +1,13 @@
-"""No step touches memory outside of its tensors: each buffer lies against a page that may not be touched.
+"""No step touches memory outside of its tensors: each buffer lies beside a page that may not be touched.
 
 Every buffer holds exactly the floats that its view spans. It ends where such a page begins ("end") or begins where one
-ends ("begin"); the rest of its pages is NaN. Reading or writing the page ends the process, so the cases run in one of
-their own, which names each case before it runs it:
+ends ("begin"); the rest of its pages is NaN. Reading or writing the page ends the process. So the cases run in a
+process of their own, which prints the name of each case before it runs:
 
     python -m tests.native.test_guard ISA … [--memory heap end begin]
 
-With "heap" alone the buffers come from the allocator: so the sanitizers, which know its blocks, see the same cases.
-What this does not judge: whether results are right (conformance does); only that they are the same in every place.
+With "heap" alone the buffers come from the allocator, whose blocks the sanitizers know. This file does not check that
+results are right (test_conformance.py does), only that they do not depend on where the buffers lie.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KERNELS = (
     (1, 1, 1), (2, 2, 2), (3, 3, 3), (5, 5, 5), (7, 1, 7), (1, 3, 3), (3, 3, 1), (2, 3, 3), (5, 3, 3), (3, 5, 5),
 )  # fmt: skip
 FLAVOURS = ("padded", "cropped", "strided", "dilated", "grouped", "depthwise", "strided depthwise", "transposed")
-MOST_MACS = 400_000  # of a problem: what is nasty about it does not grow with it
+MOST_MACS = 400_000  # of a problem: larger ones find no other faults
 MOST_WEIGHTS = 20_000
 MOST_FLOATS = 20_000  # of its output
 
@@ -93,7 +93,7 @@ class Guarded(Heap):
 
 @dataclass(frozen=True)
 class Case:
-    """Steps over the buffers 1 …, of which the last is written: the floats that its view spans and no others."""
+    """Steps over the buffers 1 …, which write all floats that the view of the last one spans, and no others."""
 
     name: str
     views: tuple[View, ...]
@@ -107,13 +107,13 @@ def dense(*shapes: tuple[int, ...]) -> tuple[View, ...]:
 
 
 def slices(*shapes: tuple[int, ...]) -> tuple[View, ...]:
-    """The first channels of something wider, as the parts of a concatenation are; lines have gaps, too."""
+    """Views of the first channels of wider tensors, as in a concatenation, with gaps between lines, too."""
     wide = dense(*((n, d, h, w + 1, c + 3) for n, d, h, w, c in shapes))
     return tuple(view._replace(shape=shape) for view, shape in zip(wide, shapes, strict=True))
 
 
 def span(view: View) -> int:
-    """Floats from the first to the last that a view reaches."""
+    """Return the number of floats from the first to the last that a view reaches."""
     return sum((size - 1) * stride for size, stride in zip(view.shape, (*view.strides, 1), strict=True)) + 1
 
 
@@ -122,7 +122,7 @@ def array_of(view: View, buffer: np.ndarray) -> np.ndarray:
 
 
 def run(case: Case, isa: str, memory: Heap) -> np.ndarray:
-    """What the case leaves in its last buffer; raises AssertionError if it read or wrote anything else."""
+    """Return what the case leaves in its last buffer; raise AssertionError if it read or wrote anything else."""
     plan = Plan(case.arena, len(case.views), case.threads, isa=isa)
     case.add(plan, *case.views)
     buffers = [memory.take(span(view)) for view in case.views]
@@ -144,7 +144,7 @@ def run(case: Case, isa: str, memory: Heap) -> np.ndarray:
 
 
 def layer(problem: Problem, memory: Heap) -> Convolution:
-    """The problem's convolution, its weights and bias read from this memory."""
+    """Return the problem's convolution, with weights and bias in this memory."""
     first, second = problem.out_channels, problem.in_channels
     if problem.transposed:
         first, second = second, first
@@ -181,7 +181,7 @@ def out_size(problem: Problem) -> tuple[int, ...]:
 
 
 def draw_problem(rng: random.Random, kernel: tuple[int, ...], flavour: str) -> Problem:
-    """A small problem of this kernel and flavour; what does not fit is drawn again."""
+    """Draw a small problem of this kernel and flavour, again until it fits."""
     strides = (1, 2, 3) if "strided" in flavour or flavour == "transposed" else (1,)
     dilations = (1, 2) if flavour == "dilated" else (1,)
     low = -2 if flavour == "cropped" else 0
@@ -223,7 +223,7 @@ def problems() -> Iterator[Problem]:
 
 
 def convolution_cases(algorithm: str, number: int, problem: Problem, made: Convolution) -> Iterator[Case]:
-    """Dense; between slices, with residual and activation; with a gate; through the arena from channels first."""
+    """Yield a problem dense; between slices, with residual and activation; with a gate; and in the arena."""
     src = (problem.batch, *triple(problem.size, 1), problem.in_channels)
     dst = (problem.batch, *triple(out_size(problem), 1), problem.out_channels)
     gate = (problem.batch, 1, 1, 1, problem.in_channels)
@@ -253,7 +253,7 @@ def convolution_cases(algorithm: str, number: int, problem: Problem, made: Convo
 
 
 def block_cases(number: int, problem: Problem, made: Convolution) -> Iterator[Case]:
-    """A depthwise convolution with a 1×1 convolution in front of it, behind it, or both, every way."""
+    """Yield a depthwise convolution with a 1×1 convolution in front, behind, or both, by each algorithm."""
     rng = np.random.default_rng(3)
     few, columns = CHANNELS[(number + 1) % len(CHANNELS)], CHANNELS[number % len(CHANNELS)]
     front = rng.integers(-4, 5, (problem.in_channels, few, 1, 1, 1)).astype(np.float32)
@@ -285,7 +285,7 @@ def block_cases(number: int, problem: Problem, made: Convolution) -> Iterator[Ca
 
 
 def step_cases() -> Iterator[Case]:
-    """The steps that are no convolution, for each number of channels, dense and between slices."""
+    """Yield the other steps for each number of channels, dense and between slices."""
     for channels in CHANNELS:
         shape = (2, 5, 2, 7, channels)
         for name, others, add in steps(shape):
@@ -306,7 +306,7 @@ def step_cases() -> Iterator[Case]:
 
 
 def steps(shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[tuple[int, ...], ...], Callable[..., None]]]:
-    """Name, shapes of the other buffers, and what adds the step."""
+    """Yield the name of each step, the shapes of its other buffers, and the function that adds it."""
     n, *size, c = shape
     window = ((3, 1, 2), (2, 1, 3), (1, 1, 2), (1, 0, 1))
     pooled = (conv_size(i, k, s, p, e) for i, k, s, e, p in zip(size, *window, strict=True))
@@ -338,7 +338,7 @@ def steps(shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[tuple[int, ...], 
 
 
 def linear_taps(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Index and weight of a linear resize to twice the size; the tap beyond an end does not exist."""
+    """Return index and weight of a linear resize to twice the size, without taps beyond the ends."""
     first = (np.arange(2 * size) + 1) // 2 - 1
     index = np.stack([first, np.where(first + 1 < size, first + 1, -1)], axis=1)
     weight = np.where(np.arange(2 * size) % 2, 0.75, 0.25)
@@ -346,7 +346,7 @@ def linear_taps(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def all_cases(memories: Sequence[Heap]) -> Iterator[tuple[str, Case]]:
-    """Each case with what is counted: the algorithm, "pair", or "step"."""
+    """Yield each case with the name that it is counted under: the algorithm, "pair" or "step"."""
     for case in step_cases():
         yield "step", case
     for number, problem in enumerate(problems()):
@@ -361,7 +361,7 @@ def all_cases(memories: Sequence[Heap]) -> Iterator[tuple[str, Case]]:
 
 
 def check(case: Case, isa: str, memories: dict[str, Heap]) -> bool:
-    """Runs a case in each memory, and compares; False if its algorithm does not support it."""
+    """Run a case in each memory and compare; return False if its algorithm does not support it."""
     results = []
     for place, memory in memories.items():
         print(f"{isa}, {place}: {case.name}", flush=True)
@@ -402,7 +402,7 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def verdict(done: subprocess.CompletedProcess[str]) -> str:
-    """What went wrong, or "": the cases that failed, or the one in which the process ended."""
+    """Return the cases that failed, or the one in which the process ended, or ""."""
     if done.returncode < 0:
         return f"{signal.Signals(-done.returncode).name} in {done.stdout.splitlines()[-1]}"
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
@@ -437,7 +437,7 @@ print("a case", flush=True)
 
 
 class TestTheRunnerItself:
-    """What a faulty step would do must be refused."""
+    """The runner must refuse what a faulty step would do."""
 
     line, part = (1, 1, 1, 4, 3), (1, 1, 1, 3, 3)
 

@@ -1,4 +1,4 @@
-"""Threads, instruction sets and the public calls' mistakes."""
+"""Threads, instruction sets, and mistakes in public calls."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_an_instruction_set_can_be_forced(isa: str) -> None:
 
 def test_an_unknown_instruction_set_or_thread_count_is_refused() -> None:
     done = run_python("import convoxel as cx; cx.build_info()", CONVOXEL_ISA="mmx")
-    assert "CONVOXEL_ISA is 'mmx'; this processor offers" in done.stderr
+    assert "ConfigError: CONVOXEL_ISA is 'mmx'" in done.stderr
     done = run_python("import convoxel as cx; cx.build_info()", CONVOXEL_THREADS="many")
-    assert "CONVOXEL_THREADS is 'many'" in done.stderr
+    assert "ConfigError: CONVOXEL_THREADS is 'many'" in done.stderr
     with pytest.raises(cx.ConfigError, match="threads is 0"):
         native.Plan(0, 0, 0)
 
@@ -62,7 +62,7 @@ def test_algorithms_are_listed_with_their_limits() -> None:
 
 @pytest.mark.skipif(not (ROOT / "build").is_dir(), reason="needs the build folder")
 def test_microkernel_objects_define_no_weak_symbols() -> None:
-    """A weak symbol compiled for AVX-512 could be the one the linker keeps for every machine."""
+    """The linker could keep a weak symbol that was compiled for AVX-512 for every machine."""
     objects = list(ROOT.glob("build/cp*/CMakeFiles/microkernels_*.dir/csrc/*.o"))
     assert len(objects) >= 3
     for path in objects:
@@ -81,14 +81,12 @@ def test_families_of_algorithms_can_be_forced() -> None:
     assert np.array_equal(cx.conv(x, w, algorithm="winograd(4,3)"), fourth)
     assert not np.array_equal(fourth, exact)
     assert np.abs(cx.conv(x, w, algorithm="winograd") - exact).max() < 1e-2
-    with pytest.raises(cx.UnsupportedError, match=r"winograd\(4,5\).*must be 1 or 5"):
+    with pytest.raises(cx.UnsupportedError, match=r"winograd\(4,5\).*kernel.*5"):
         cx.conv(x, w, algorithm="winograd(4,5)")
-    with pytest.raises(cx.UnsupportedError, match=r"'winograd' does not support .*stride and dilation must be 1"):
+    with pytest.raises(cx.UnsupportedError, match=r"'winograd'.*stride"):
         cx.conv(x, w, stride=2, algorithm="winograd")
     for name in ("winograd(4", "winograd(4,)", "winograd(4,33)", "winograd(5,3)", "direkt"):
-        with pytest.raises(
-            cx.ConfigError, match=r"there is no algorithm .*give one of auto, fast, direct, winograd, pointwise"
-        ):
+        with pytest.raises(cx.ConfigError, match=re.escape(name) + r"'.*auto, fast, direct, winograd, pointwise"):
             cx.conv(x, w, algorithm=name)
 
 
@@ -97,12 +95,12 @@ class TestConvMistakes:
     w = np.ones((8, 2, 3, 3), np.float32)
 
     def test_channels(self) -> None:
-        with pytest.raises(cx.ShapeError, match=r"conv: x has 3 channels but w expects 4 .*2 x 2") as error:
+        with pytest.raises(cx.ShapeError, match=r"conv: x has 3 channels.* 4 .*2 x 2") as error:
             cx.conv(self.x, self.w, groups=2)
         assert "Give x 4 channels" in str(error.value)
 
     def test_rank(self) -> None:
-        with pytest.raises(cx.ShapeError, match=r"x has shape \(3, 8, 8\) and w \(8, 2, 3, 3\)"):
+        with pytest.raises(cx.ShapeError, match=r"conv: x .*\(3, 8, 8\).*w \(8, 2, 3, 3\)"):
             cx.conv(self.x[0], self.w)
 
     def test_kernel_larger_than_input(self) -> None:
@@ -111,23 +109,23 @@ class TestConvMistakes:
 
     def test_stride_and_dilation(self) -> None:
         for option in ("stride", "dilation"):
-            with pytest.raises(cx.ConfigError, match=f"{option} is 0; give one int, or 2"):
+            with pytest.raises(cx.ConfigError, match=f"{option} is 0.* 2 "):
                 cx.conv(np.ones((1, 2, 8, 8), np.float32), self.w, **{option: 0})
 
     def test_bias(self) -> None:
-        with pytest.raises(cx.ShapeError, match="one number per output channel"):
+        with pytest.raises(cx.ShapeError, match="bias"):
             cx.conv(np.ones((1, 2, 8, 8), np.float32), self.w, np.ones(3, np.float32))
 
     def test_forced_algorithm(self) -> None:
-        with pytest.raises(cx.UnsupportedError, match=r"pointwise.*kernel must be 1"):
+        with pytest.raises(cx.UnsupportedError, match=r"'pointwise'.*kernel"):
             cx.conv(np.ones((1, 2, 8, 8), np.float32), self.w, algorithm="pointwise")
 
     def test_transposed_channels(self) -> None:
-        with pytest.raises(cx.ShapeError, match="conv_transpose: x has 3 channels but w expects 8"):
+        with pytest.raises(cx.ShapeError, match=r"conv_transpose: x has 3 channels.*8"):
             cx.conv_transpose(self.x, self.w)
 
     def test_empty_axis(self) -> None:
-        with pytest.raises(cx.ShapeError, match="has an axis of size 0"):
+        with pytest.raises(cx.ShapeError, match=r"x \(1, 2, 0, 8\).*size 0"):
             cx.conv(np.ones((1, 2, 0, 8), np.float32), self.w)
 
 

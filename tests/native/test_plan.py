@@ -1,4 +1,4 @@
-"""Steps of a plan: against the slow truth, over strided views, with poison around what they may touch."""
+"""Steps of a plan against the slow reference, over strided views, with NaN around the memory that they may touch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Poisoned:
         )
 
     def run(self, add: Callable[[Plan, View, View], None], x: np.ndarray, isa: str, threads: int = 2) -> np.ndarray:
-        """Runs one step on x (n, c, d, h, w); checks that it wrote its output, all of it and nothing else."""
+        """Run one step on x (n, c, d, h, w); check that it wrote all of its output and nothing else."""
         self.array(0)[...] = channels_last(x)
         before = self.buffer.copy()
         plan = Plan(0, 1, threads, isa=isa)
@@ -66,7 +66,7 @@ class TestSteps:
         for kernel, stride, dilation, low in (
             ((2, 2, 2), (2, 2, 2), (1, 1, 1), (0, 0, 0)),
             ((3, 2, 3), (1, 2, 2), (1, 2, 1), (1, 0, 1)),
-            ((3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1)),  # overlapping windows: axis after axis
+            ((3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1)),  # overlapping windows are pooled axis by axis
             ((2, 3, 4), (1, 1, 1), (1, 1, 2), (0, 1, 3)),
             ((1, 5, 9), (2, 3, 5), (1, 1, 1), (0, 2, 4)),
         ):
@@ -122,7 +122,7 @@ class TestSteps:
 
     @pytest.mark.parametrize("groups", [1, 3, 9])
     def test_normalise(self, isa: str, groups: int) -> None:
-        # A mean far from 0 is where the textbook formula E[x²] − E[x]² loses everything.
+        # With a mean far from 0 the textbook formula E[x²] − E[x]² loses all digits.
         x = (1000 + rng.standard_normal((2, 9, 5, 6, 7))).astype(np.float32)
         weight, bias = rng.standard_normal((2, 9)).astype(np.float32)
         folded = x.reshape(2, groups, -1, *x.shape[3:])
@@ -130,12 +130,12 @@ class TestSteps:
         truth = truth * weight.reshape(1, -1, 1, 1, 1) + bias.reshape(1, -1, 1, 1, 1)
         memory = Poisoned((2, 5, 6, 7, 9), (2, 5, 6, 7, 9))
         y = memory.run(lambda p, s, d: p.normalise(s, d, groups, weight, bias, 1e-5), x, isa)
-        # float32 cannot hold x more exactly than 1000 · eps, and the affine form scale · x + shift rounds twice more
+        # float32 holds x to 1000 · eps, and the affine form scale · x + shift rounds twice more.
         assert np.abs(y - truth).max() < 3 * 1000 * np.finfo(np.float32).eps * np.abs(weight).max()
 
     @pytest.mark.parametrize("channels", [1, 7, 8, 40, 403])
     def test_normalise_rows(self, isa: str, channels: int) -> None:
-        """Samples of one pixel: layer normalisation over channels, as many as fill many chunks."""
+        """Samples of one pixel (layer normalisation over channels), enough of them for many chunks."""
         x = (1000 + rng.standard_normal((300, channels, 1, 1, 1))).astype(np.float32)
         weight, bias = rng.standard_normal((2, channels)).astype(np.float32)
         rows = x.reshape(300, channels).astype(np.float64)
@@ -379,19 +379,19 @@ class TestMistakes:
 
     def test_view_beyond_the_arena(self) -> None:
         plan, src, dst, layer = self.plan()
-        with pytest.raises(ShapeError, match=r"convolve: dst .* reaches float 180 of the arena, which has 128"):
+        with pytest.raises(ShapeError, match=r"convolve: dst .*180.*128"):
             plan.convolve(layer, src, dst._replace(offset=100))
 
     def test_wrong_channels(self) -> None:
         plan, src, dst, layer = self.plan()
-        with pytest.raises(ShapeError, match=r"maps 3 to 5 channels"):
+        with pytest.raises(ShapeError, match=r"convolve: .*3 to 5 channels"):
             plan.convolve(layer, dst, src)
 
     def test_unknown_and_unsupported_algorithm(self) -> None:
         plan, src, dst, layer = self.plan()
-        with pytest.raises(ConfigError, match=r"there is no algorithm 'magic'; give one of auto, fast, direct"):
+        with pytest.raises(ConfigError, match=r"convolve: .*'magic'.*auto, fast, direct"):
             plan.convolve(layer, src, dst, algorithm="magic")
-        with pytest.raises(UnsupportedError, match=r"'phases' does not support .*: it runs only transposed"):
+        with pytest.raises(UnsupportedError, match=r"convolve: .*'phases'.*transposed"):
             plan.convolve(layer, src, dst, algorithm="phases")
 
     def test_buffers_that_do_not_fit(self) -> None:
@@ -399,18 +399,18 @@ class TestMistakes:
         plan.import_channels_first(1, View.dense(0, 0, (1, 1, 1, 4, 3)))
         plan.export_channels_first(View.dense(0, 0, (1, 1, 1, 4, 3)), 2)
         good = np.zeros(12, np.float32)
-        with pytest.raises(ShapeError, match=r"needs 2 buffers, not 1"):
+        with pytest.raises(ShapeError, match=r"run: .*2 buffers.*1"):
             plan.run([good])
-        with pytest.raises(ShapeError, match=r"buffer 2 has 11 floats; the plan touches 12"):
+        with pytest.raises(ShapeError, match=r"run: buffer 2 .*11.*12"):
             plan.run([good, good[:11].copy()])
-        with pytest.raises(ShapeError, match=r"buffers\[0\] is float64"):
+        with pytest.raises(ShapeError, match=r"run: buffers\[0\].*float64"):
             plan.run([good.astype(np.float64), good])
-        with pytest.raises(ShapeError, match=r"buffers\[0\] .* expected C-contiguous"):
+        with pytest.raises(ShapeError, match=r"run: buffers\[0\].*C-contiguous"):
             plan.run([np.zeros(24, np.float32)[::2], good])
         frozen = good.copy()
         frozen.flags.writeable = False
         plan.run([frozen, good])
-        with pytest.raises(ShapeError, match=r"buffers\[1\] is read-only"):
+        with pytest.raises(ShapeError, match=r"run: buffers\[1\].*read-only"):
             plan.run([good, frozen])
 
     def test_operations_that_do_not_exist(self) -> None:
@@ -422,28 +422,28 @@ class TestMistakes:
 
     def test_reductions_that_do_not_fit(self) -> None:
         plan, src, _, _ = self.plan()
-        with pytest.raises(ShapeError, match=r"dst \(1, 1, 2, 1, 3\) does not broadcast to \(1, 1, 4, 4, 3\)"):
+        with pytest.raises(ShapeError, match=r"reduce: dst \(1, 1, 2, 1, 3\).*\(1, 1, 4, 4, 3\)"):
             plan.reduce("mean", src, View.dense(0, 48, (1, 1, 2, 1, 3)))
-        with pytest.raises(ShapeError, match=r"differ in batch"):
+        with pytest.raises(ShapeError, match=r"reduce: .*src.*dst.*batch"):
             plan.reduce("mean", src._replace(shape=(2, 1, 4, 2, 3)), View.dense(0, 48, (1, 1, 1, 1, 3)))
-        with pytest.raises(ShapeError, match=r"no pixel to reduce"):
+        with pytest.raises(ShapeError, match=r"reduce: src \(1, 1, 4, 0, 3\)"):
             plan.reduce("mean", src._replace(shape=(1, 1, 4, 0, 3)), View.dense(0, 48, (1, 1, 1, 1, 3)))
 
     def test_channel_steps_that_do_not_fit(self) -> None:
         plan, src, dst, _ = self.plan()
-        with pytest.raises(ShapeError, match=r"shapes .* differ"):
+        with pytest.raises(ShapeError, match=r"softmax: src and dst"):
             plan.softmax(src, dst)
-        with pytest.raises(ShapeError, match=r"src .* has no channel 3"):
+        with pytest.raises(ShapeError, match=r"permute_channels: src.*channel 3"):
             plan.permute_channels(src, src, [0, 1, 3])
-        with pytest.raises(ShapeError, match=r"index needs one number per channel of dst"):
+        with pytest.raises(ShapeError, match=r"permute_channels: index.*dst"):
             plan.permute_channels(src, src, [0, 1])
-        with pytest.raises(ShapeError, match=r"differ in more than channels"):
+        with pytest.raises(ShapeError, match=r"permute_channels: src \(1, 1, 4, 4, 3\) and dst \(1, 1, 4, 3, 5\)"):
             plan.permute_channels(src, dst._replace(shape=(1, 1, 4, 3, 5)), [0, 1, 2, 0, 1])
-        with pytest.raises(ShapeError, match=r"size must be at least 1"):
+        with pytest.raises(ShapeError, match=r"local_response_norm: size"):
             plan.local_response_norm(src, src, 0)
-        with pytest.raises(ShapeError, match=r"bias must be positive"):
+        with pytest.raises(ShapeError, match=r"local_response_norm: .*bias"):
             plan.local_response_norm(src, src, 3, bias=0.0)
-        with pytest.raises(ShapeError, match=r"slope needs one number per channel"):
+        with pytest.raises(ShapeError, match=r"prelu: slope"):
             plan.prelu(src, src, np.ones(2, np.float32))
 
 
@@ -532,7 +532,7 @@ def test_what_takes_no_gate_says_so() -> None:
     layer = Convolution(np.ones((4, 4, 1, 3, 3), np.float32), padding_low=(0, 1, 1))
     src, dst = View.dense(1, 0, (2, 1, 5, 5, 4)), View.dense(2, 0, (2, 1, 5, 5, 4))
     plan = Plan(0, 3)
-    with pytest.raises(UnsupportedError, match="it applies no gate"):
+    with pytest.raises(UnsupportedError, match=r"convolve: .*'winograd\(2\)'.*gate"):
         plan.convolve(layer, src, dst, algorithm="winograd(2)", gate=View.dense(3, 0, (2, 1, 1, 1, 4)))
-    with pytest.raises(ShapeError, match="not one vector of channels for each image"):
+    with pytest.raises(ShapeError, match=r"convolve: gate .*src"):
         plan.convolve(layer, src, dst, gate=View.dense(3, 0, (1, 1, 1, 1, 4)))

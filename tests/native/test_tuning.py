@@ -1,4 +1,4 @@
-"""Algorithms chosen by measurement: what is measured, what is remembered, and what a broken memory does."""
+"""Algorithms chosen by measurement: what is measured and kept, and what happens if the cache is damaged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ rng = np.random.default_rng(3)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of this test's own; it does not exist yet."""
+    """Give the test a cache folder of its own, which does not exist yet."""
     path = tmp_path / "deep" / "cache"
     monkeypatch.setenv("CONVOXEL_CACHE", str(path))
     return path
@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
-    """The problems that were measured, in order."""
+    """Return the problems that are measured, in order."""
     found: list[Problem] = []
     measure = tuning.time_candidates
 
@@ -148,7 +148,7 @@ def test_a_program_uses_winners_and_keeps_its_results(folder: Path, measured: li
     assert len(measured) == 2, "four equal layers and the head"
     torch.testing.assert_close(tuned(x), truth, rtol=1e-4, atol=1e-5)
     path = folder / "tuning.json"
-    for forced in ("winograd(2)", "indirect"):  # whichever was faster: the memory decides
+    for forced in ("winograd(2)", "indirect"):  # the cache decides, whichever is faster
         content = json.loads(path.read_text())
         (machine,) = content["winners"]
         winners = {key: forced if " g1 " in key else name for key, name in content["winners"][machine].items()}
@@ -158,7 +158,7 @@ def test_a_program_uses_winners_and_keeps_its_results(folder: Path, measured: li
         used = {row["algorithm"] for row in again.profile(x) if row["operator"] == "conv"}
         assert forced in used
         torch.testing.assert_close(again(x), truth, rtol=1e-4, atol=1e-5)
-        other = torch.randn(1, 16, 31, 17)  # sizes that nobody measured
+        other = torch.randn(1, 16, 31, 17)  # sizes that were never measured
         torch.testing.assert_close(again(other), model(other).detach(), rtol=1e-4, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Scratch memory stays below three times the largest of input, output and packed weights, layer by layer."""
+"""The scratch memory of each layer stays below three times the largest of its input, output and packed weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convoxel.bench.layer import Layer, read_layers
 from convoxel.native import Convolution, Plan, View
 from tools.conformance import INSTRUCTION_SETS
 
-# The layers of the networks that are compared; a fully connected layer is a matter of its weights alone.
+# The layers of the benchmark's networks, without fully connected ones, which depend on their weights alone.
 LAYERS = [layer for layer in read_layers() if layer.quick and not layer.fully_connected]
 
 
@@ -21,7 +21,7 @@ def triple(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
 
 
 def shares(layer: Layer, threads: int, isa: str) -> tuple[int, int]:
-    """Bytes of scratch memory, and of the largest of the layer's tensors."""
+    """Return the bytes of scratch memory, and of the layer's largest tensor."""
     made = Convolution(
         np.zeros((*layer.weight_shape[:2], *triple(layer.kernel, 1)), np.float32),
         stride=triple(layer.stride, 1),

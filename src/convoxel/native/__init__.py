@@ -1,8 +1,8 @@
-"""The typed face of the C++ core: single convolutions on NumPy arrays, and plans of many steps.
+"""The Python interface of the C++ engine: single convolutions on NumPy arrays, and plans of many steps.
 
-NumPy only: nothing here knows PyTorch or graphs. Read ``machine`` (threads and instruction sets), ``plan``
-(steps over views), ``convolve`` (one convolution as a plan of one step), then ``cache`` and ``tuning`` (what was
-measured here, kept on disk).
+It uses NumPy only and knows neither PyTorch nor graphs. Read ``machine`` (threads and instruction sets), ``plan``
+(steps over views), ``convolve`` (one convolution as a plan of one step), then ``calibration`` and ``tuning``
+(measurements of this machine, kept on disk).
 """
 
 from convoxel.files.cache import cache_folder

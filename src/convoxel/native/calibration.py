@@ -1,8 +1,8 @@
-"""How fast this machine reads, against how fast it multiplies: what the cost model needs to know of it.
+"""How fast this machine reads, relative to how fast it multiplies: what the cost model needs to know of it.
 
-Measured once for each machine and remembered on disk (``cache.py``). Where nothing can be remembered nothing is
-measured either, and the figures of the machine that the costs were fitted on serve: two processes must choose the same
-algorithms, or their results would differ in the last digits. For the same reason the figures are rounded coarsely.
+The rates are measured once for each machine and kept on disk (``files.cache``). If they cannot be kept, they are not
+measured, and those of the machine that the costs were fitted on apply: two processes must choose the same algorithms,
+or their results would differ in the last digits. For the same reason the rates are rounded coarsely.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ _MOST_BYTES = 512 * 2**20  # of all threads together
 
 
 class Rates(NamedTuple):
-    """How much longer a byte takes here against a multiply-add than where the costs were fitted."""
+    """How much longer reading a byte takes here, in multiply-adds, than where the costs were fitted.
+
+    cache: from the next cache beyond L2. memory: from memory.
+    """
 
     cache: float
     memory: float
 
 
 def measure_rates() -> Rates:
-    """The rates of this machine, rounded to powers of 2 between 1/4 and 4. Takes about half a second."""
+    """Measure this machine's rates, rounded to powers of 2 between 1/4 and 4. Takes about half a second."""
     threads = default_threads()
     ceiling = max(measure_ceiling(threads, rounds=100_000) for _ in range(5))
     found = []
@@ -46,7 +49,7 @@ def measure_rates() -> Rates:
 
 @functools.cache
 def calibrate() -> Rates:
-    """Tell the engine what this machine's rates are; measured now if they are not known yet.
+    """Give the engine this machine's rates. They are measured now if they are not known yet.
 
     >>> calibrate() == Rates(*_core.rates())
     True
@@ -63,9 +66,9 @@ def calibrate() -> Rates:
 
 
 def known_balance() -> float:
-    """Floating-point operations of this machine in the time in which memory brings a byte, if it was ever calibrated.
+    """Return this machine's floating-point operations in the time that memory takes to deliver a byte.
 
-    Measures nothing: of a machine that was not, the figure of the one that the costs were fitted on.
+    Nothing is measured: without a calibration this is the figure of the machine that the costs were fitted on.
     """
     rates = _rates(read_cache(CALIBRATION_FILE).get(_key())) or Rates(1.0, 1.0)
     return _FITTED_MEMORY * rates.memory
@@ -76,7 +79,7 @@ def _key() -> str:
 
 
 def _rates(entry: object) -> Rates | None:
-    """What a cache file says, if it makes sense."""
+    """Return the rates of an entry in the cache file, or None if it is not valid."""
     if not isinstance(entry, dict):
         return None
     values = [value for value in map(entry.get, Rates._fields) if isinstance(value, float) and 0.25 <= value <= 4]

@@ -1,4 +1,4 @@
-"""One convolution of NumPy arrays on the engine: a plan of one step between two changes of layout.
+"""One convolution of NumPy arrays: a plan of one step between two changes of layout.
 
 For whole networks use ``convoxel.compile``, which keeps channels last from the first layer to the last.
 """
@@ -30,24 +30,25 @@ def conv(
     *,
     isa: str | None = None,
 ) -> Floats:
-    """The cross-correlation that CNN layers compute, in 1-D, 2-D or 3-D.
+    """Compute the cross-correlation of CNN layers, in 1-D, 2-D or 3-D.
 
-    y[n, k, o] = bias[k] + Σ_c Σ_t x[n, c, o·stride + t·dilation − padding] · w[k, c, t], o and t running over
-    all spatial axes; channels c are those of k's group (Dumoulin & Visin 2016, relationship 15).
+    y[n, k, o] = bias[k] + Σ_c Σ_t x[n, c, o·stride + t·dilation − padding] · w[k, c, t], where o and t have an index
+    for each spatial axis, and c runs over the channels of k's group (Dumoulin & Visin 2016, relationship 15).
 
     Args:
-        x: ``(batch, in_channels, *spatial)``, one to three spatial axes. Converted to float32.
+        x: ``(batch, in_channels, *spatial)`` with one to three spatial axes; converted to float32.
         w: ``(out_channels, in_channels/groups, *kernel)``.
         bias: ``(out_channels,)`` or None.
-        stride, dilation: an int for all axes or one per axis.
-        padding: an int, one per axis, ``(low, high)`` per axis (negative crops), or "none", "half", "full",
-            "same", "causal".
-        groups: channel groups.
-        algorithm: "auto"; "fast" (the cheapest, be it on numbers of 16 binary digits); "direct" (no more rounding
-            than a direct sum) or "winograd", the cheapest of that kind; or a name from ``algorithms()``, as in
-            "indirect" (NaN and infinity stay where they belong), "winograd(4)" or "winograd(4,3)".
-        threads: None for all that the process may use; the result does not depend on it.
-        isa: instruction set; by default the best one (``build_info()``).
+        stride, dilation: an int for all axes or one per axis (default 1).
+        padding: an int, one per axis, ``(low, high)`` per axis (a negative one crops), or "none", "half", "full",
+            "same", "causal" (default 0).
+        groups: number of channel groups (default 1).
+        algorithm: "auto" (default); "fast" (the cheapest of all, perhaps with numbers of 16 binary digits); "direct"
+            (no more rounding than a direct sum) or "winograd", the cheapest of that family; or a name from
+            ``algorithms()``, such as "indirect" (NaN and infinity reach only the outputs that read them),
+            "winograd(4)" or "winograd(4,3)".
+        threads: number of threads (default: all that the process may use). The result does not depend on it.
+        isa: instruction set (default: the best one, see ``build_info()``).
 
     Returns:
         ``(batch, out_channels, *out)``, float32.
@@ -94,17 +95,17 @@ def conv_transpose(
     *,
     isa: str | None = None,
 ) -> Floats:
-    """The transposed (fractionally strided) convolution: the adjoint of ``conv`` with the same weights.
+    """Compute the transposed (fractionally strided) convolution: the adjoint of ``conv`` with the same weights.
 
     ⟨conv(x, w), y⟩ = ⟨x, conv_transpose(y, w)⟩ for every x whose size gives y's (Dumoulin & Visin 2016, chapter 4).
 
     Args:
         x: ``(batch, in_channels, *spatial)``.
         w: ``(in_channels, out_channels/groups, *kernel)``.
-        output_padding: extra outputs at the high end of each axis, which choose among the sizes that the
-            convolution maps to x's.
-        bias, stride, padding, dilation, groups, algorithm, threads, isa: as in ``conv``; padding is that of
-            the convolution transposed, so it makes the output smaller.
+        output_padding: extra outputs at the high end of each axis. They select one of the sizes that the
+            convolution maps to the size of x (default 0).
+        bias, stride, padding, dilation, groups, algorithm, threads, isa: as in ``conv``. Padding is that of the
+            convolution, so it makes the output smaller.
 
     Returns:
         ``(batch, out_channels, *out)``, float32.
@@ -163,7 +164,7 @@ def _per_axis(name: str, value: Ints, dims: int, least: int = 1) -> tuple[int, .
 
 
 def _triple(values: Sequence[int], fill: int) -> Triple:
-    """The three axes (d, h, w) of one to three: absent ones come first."""
+    """Return the numbers of the axes (d, h, w); absent axes come first and get ``fill``."""
     d, h, w = (fill,) * (3 - len(values)) + tuple(values)
     return d, h, w
 

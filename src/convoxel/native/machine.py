@@ -1,4 +1,4 @@
-"""What this machine offers: how many threads, which instruction sets, which algorithms."""
+"""What this machine offers: threads, instruction sets, caches, algorithms, and its measured speeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from convoxel.native import _core
 
 
 def _cgroup_cpus() -> float:
-    """CPUs that the control group's quota allows, or infinity. Read from Linux's cgroup v2, then v1, files."""
+    """Return the CPUs that the control group's quota allows, or infinity, from the files of Linux's cgroup v2 or v1."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)
@@ -33,10 +33,10 @@ def _cgroup_cpus() -> float:
 
 
 def default_threads() -> int:
-    """Threads that Convoxel uses unless told otherwise.
+    """Return the number of threads that Convoxel uses by default.
 
-    ``CONVOXEL_THREADS`` if it is set, else as many as this process may use: the processors of its affinity
-    mask, or fewer if its control group has a quota.
+    It is ``CONVOXEL_THREADS`` if that is set, else the number that this process may use: the processors of its
+    affinity mask, or fewer if its control group has a quota.
     """
     wanted = os.environ.get("CONVOXEL_THREADS")
     if wanted:
@@ -56,13 +56,13 @@ def resolve_threads(threads: int | None) -> int:
 
 
 def instruction_sets() -> list[str]:
-    """The names of the instruction sets that this processor has and Convoxel has kernels for, the best first."""
+    """Return the instruction sets of this processor that Convoxel has microkernels for, best first."""
     return [str(row["name"]) for row in _core.instruction_sets()]
 
 
 @functools.cache
 def instruction_set() -> str:
-    """The instruction set in use: the best that the processor has, or the one named by ``CONVOXEL_ISA``."""
+    """Return the instruction set in use: the processor's best, or the one that ``CONVOXEL_ISA`` names."""
     names = instruction_sets()
     wanted = os.environ.get("CONVOXEL_ISA")
     if not wanted:
@@ -73,7 +73,7 @@ def instruction_set() -> str:
 
 
 def algorithms() -> list[dict[str, Any]]:
-    """The convolution algorithms, in the order in which they are tried: name and a line on what each supports.
+    """Return the convolution algorithms: name, a line on what each does and supports, whether it is exact on integers.
 
     >>> [row["name"] for row in algorithms()][:2]
     ['pointwise', 'indirect']
@@ -82,7 +82,7 @@ def algorithms() -> list[dict[str, Any]]:
 
 
 def build_info() -> dict[str, Any]:
-    """How the core was built and what it uses here: version, compiler, processor, instruction sets, threads."""
+    """Return the engine's version and compiler, and its processor, instruction sets and threads on this machine."""
     from convoxel import __version__
 
     return {
@@ -97,7 +97,7 @@ def build_info() -> dict[str, Any]:
 
 @functools.cache
 def processor() -> str:
-    """The processor's name, with the numbers that tell it from others of a name as vague as "Xeon Processor"."""
+    """Return the processor's name, with its family, model and stepping: names such as "Xeon Processor" are vague."""
     try:
         text = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
@@ -127,7 +127,7 @@ def _caches(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _expand(listed: str) -> list[int]:
-    """The numbers of a list as Linux writes it.
+    """Return the numbers of a list in Linux's notation.
 
     >>> _expand("0-2,8")
     [0, 1, 2, 8]
@@ -137,27 +137,27 @@ def _expand(listed: str) -> list[int]:
 
 
 def caches() -> list[dict[str, Any]]:
-    """The data caches of the first processor: name, size_bytes, and how many processors share it.
+    """Return the data caches of the first processor: name, size_bytes, and the number of processors that share each.
 
-    From Linux's /sys; elsewhere, and where the system hides them, the list is empty.
+    They come from Linux's /sys. The list is empty on other systems, and where the system hides them.
     """
     found = _caches(Path("/sys/devices/system/cpu/cpu0/cache"))
     return [{"name": name, "size_bytes": size, "processors": shared} for name, size, shared in found]
 
 
 def measure_ceiling(threads: int | None = None, isa: str | None = None, rounds: int = 2_000_000) -> float:
-    """Floating-point operations per second of independent fused multiply-adds in registers.
+    """Measure the floating-point operations per second of independent fused multiply-adds in registers.
 
-    No kernel can be faster; speeds are quoted as a share of it, measured in the same run. A multiply-add counts
-    as two operations.
+    No microkernel can be faster, so benchmarks quote speeds as a share of it, measured in the same run. A
+    multiply-add counts as two operations.
     """
     return float(_core.measure_ceiling(isa or instruction_set(), resolve_threads(threads), rounds))
 
 
 def measure_bandwidth(threads: int | None = None, size_bytes: int = 64 * 2**20) -> float:
-    """Bytes per second that this many threads read and write together when they copy memory.
+    """Measure the bytes per second that this many threads together read and write when they copy memory.
 
-    Both directions count; the copy is ``size_bytes`` long, so a larger last-level cache makes the figure its own.
+    Both directions count. The copy is ``size_bytes`` long: in a larger last-level cache this is the cache's speed.
     Takes about a tenth of a second.
     """
     count = resolve_threads(threads)

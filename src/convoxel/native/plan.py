@@ -28,7 +28,7 @@ ACTIVATIONS: tuple[str, ...] = tuple(_core.activations)
 
 
 class View(NamedTuple):
-    """Where a tensor lives. Offsets and strides count floats; the channels' stride is always 1."""
+    """The place of a tensor. Offset and strides count floats; the stride of the channels is always 1."""
 
     buffer: int
     offset: int
@@ -37,7 +37,7 @@ class View(NamedTuple):
 
     @classmethod
     def dense(cls, buffer: int, offset: int, shape: Sequence[int]) -> View:
-        """The view of a tensor that fills its memory.
+        """Return the view of a tensor without gaps.
 
         >>> View.dense(0, 0, (2, 1, 4, 4, 3)).strides
         (48, 48, 12, 3)
@@ -46,21 +46,21 @@ class View(NamedTuple):
         return cls(buffer, offset, (n, d, h, w, c), (d * h * w * c, h * w * c, w * c, c))
 
     def channels(self, begin: int, end: int) -> View:
-        """The slice of channels ``[begin, end)``: same memory, no copy."""
+        """Return the slice of channels ``[begin, end)``, of the same memory."""
         return self._replace(offset=self.offset + begin, shape=(*self.shape[:4], end - begin))
 
 
 class Convolution(_core.Convolution):
-    """A convolution's weights and window, packed once per algorithm and shared by any number of plans.
+    """The weights and the window of a convolution. Any number of plans share it; each algorithm packs it once.
 
     Args:
         weight: ``(out_channels, in_channels/groups, kd, kh, kw)``; transposed: ``(in_channels,
-            out_channels/groups, kd, kh, kw)``. Kept if neither it nor an array that it is a part of can be
-            written to; else copied. What lies in a ``FileMemory`` is given back as it is packed.
+            out_channels/groups, kd, kh, kw)``. It is copied unless it is read-only, with every array that it is a
+            view of. Pages of a ``FileMemory`` are released as they are packed.
         bias: ``(out_channels,)`` or None.
         stride, dilation: per axis (d, h, w).
-        padding_low: padding before the first input of each axis; negative crops. The padding at the other end
-            follows from the size of the output.
+        padding_low: padding before the first input of each axis; a negative one crops. The padding at the other
+            end follows from the size of the output.
         groups: number of groups.
         transposed: the transposed (fractionally strided) convolution.
     """
@@ -76,7 +76,7 @@ class Convolution(_core.Convolution):
         groups: int = 1,
         transposed: bool = False,
     ) -> None:
-        # The core keeps the array, so it must be one that nobody writes to.
+        # The engine keeps the array, so nobody may write to it.
         made = np.ascontiguousarray(weight, dtype=np.float32)
         weight = made.copy() if made is weight and not is_frozen(made) else made
         if weight.ndim != 5:
@@ -87,15 +87,15 @@ class Convolution(_core.Convolution):
 
 
 class Problem(NamedTuple):
-    """What the time of a convolution depends on, apart from the machine; weights are not among it.
+    """Everything but the machine that the time of a convolution depends on. Weights do not matter.
 
     ``str(problem)`` is its name in tables and in the tuning cache.
 
     Attributes:
         kernel, stride, dilation, padding_low, groups, transposed: as in ``Convolution``.
         in_shape, out_shape: (n, d, h, w, c).
-        activation, residual: what is done to the result.
-        gated: whether the input is multiplied by a vector of channels.
+        activation, residual: the activation, and whether a residual is added before it.
+        gated: whether a vector of channels multiplies the input.
 
     >>> str(Problem((1, 3, 3), (1, 1, 1), (1, 1, 1), (0, 1, 1), 1, False, (1, 1, 8, 9, 64), (1, 1, 8, 9, 32), "relu"))
     'conv 1x3x3 s1x1x1 p0x1x1 d1x1x1 g1 1x1x8x9x64 -> 1x1x8x9x32 relu'
@@ -123,7 +123,7 @@ class Problem(NamedTuple):
         residual: bool = False,
         gated: bool = False,
     ) -> Problem:
-        """The problem of running ``convolution`` from one view to another."""
+        """Return the problem of running ``convolution`` from one view to another."""
         return cls(*convolution.window, src.shape, dst.shape, activation, residual, gated)
 
     def __str__(self) -> str:
@@ -144,17 +144,17 @@ class Problem(NamedTuple):
 class Plan(_core.Plan):
     """A list of native steps. Add steps, then run them any number of times, from any thread.
 
-    A method of the engine adds each kind of step (``csrc/steps.h``). Each takes ``name``, the layer's name in
+    The engine has a method for each kind of step (``csrc/steps.h``). Each takes ``name``, the name of the layer for
     ``steps``, and raises ``ShapeError`` if its views do not fit.
 
     Args:
         arena_size: floats of scratch memory that views with buffer 0 live in.
         buffer_count: buffers that the caller passes to ``run`` (indices 1 … buffer_count).
-        threads: how many threads a run uses; None for all that the process may use. The result is the same,
-            bit by bit, for any number.
+        threads: number of threads of a run (default: all that the process may use). The result has the same bits
+            for any number.
         isa: instruction set, by default the one in use (``build_info()["instruction_set"]``).
-        winners: measured choices: an algorithm by the text of a ``Problem``; where the family of a step ("auto")
-            lacks it or it cannot run, the expected cost decides.
+        winners: measured choices, an algorithm by the text of a ``Problem``. The expected cost decides for problems
+            without one, and if the winner cannot run or is not in the family that a step asks for ("auto").
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Plan(_core.Plan):
         gate: View | None = None,
         name: str = "",
     ) -> None:
-        """dst = activation(convolution(src · gate) + bias + residual), by the winner that is known, if there is one.
+        """Add a step: dst = activation(convolution(src · gate) + bias + residual), by the problem's winner if known.
 
         gate: ``(n, 1, 1, 1, c)``, one factor for each image and channel of src (squeeze-and-excite).
         """
@@ -205,12 +205,12 @@ class Plan(_core.Plan):
     ) -> None:
         """Run steps ``[first, last)``. buffers[i] is buffer i + 1: float32, C-contiguous, large enough.
 
-        arena is needed only to keep what the steps left there for a later call (see ``new_arena``).
+        Give an arena (see ``new_arena``) only to keep its contents for a later call.
         """
         self._run(buffers, first, last, arena, timed=False)
 
     def profile(self, buffers: Sequence[Floats]) -> list[dict[str, Any]]:
-        """Runs all steps and returns them with ``time_s`` each."""
+        """Run all steps and return them, each with its ``time_s``."""
         times = self._run(buffers, 0, None, None, timed=True)
         return [{**row, "time_s": time} for row, time in zip(self.steps, times, strict=True)]
 
@@ -228,19 +228,19 @@ class Plan(_core.Plan):
         return self.run_steps(list(buffers), arena, first, len(self) if last is None else last, timed)
 
     def new_arena(self) -> Floats:
-        """Scratch memory for ``run``, aligned to a cache line."""
+        """Return scratch memory for ``run``, aligned to a cache line."""
         raw = np.empty(self.arena_size + 16, np.float32)
         skip = -raw.ctypes.data // 4 % 16
         return raw[skip : skip + self.arena_size]
 
     @property
     def problems(self) -> list[Problem]:
-        """The convolutions among the steps, in their order."""
+        """The problems of the convolutions among the steps, in their order."""
         return list(self._problems)
 
 
 def is_frozen(array: Any) -> bool:
-    """Return whether nobody can write to an array any more: not through it, nor through what it is a view of."""
+    """Return whether an array and every array that it is a view of are read-only, or lie in a file's memory."""
     base = array
     while isinstance(base, np.ndarray):
         if base.flags.writeable:

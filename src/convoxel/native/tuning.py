@@ -1,7 +1,7 @@
-"""The fastest algorithm of a convolution by measurement, and its memory on disk.
+"""The measured fastest algorithm of a convolution, kept on disk.
 
-A winner is remembered for one machine (processor, caches, instruction set, number of threads, build of the engine)
-and one ``Problem``, which knows sizes and no weights: the layers of all networks share what any of them learned.
+A winner belongs to one machine (processor, caches, instruction set, number of threads, build of the engine) and one
+``Problem``. A problem has sizes but no weights, so the layers of all networks share what was measured for any of them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from convoxel.native.plan import Convolution, Floats, Plan, Problem, View
 __all__ = ["TUNING_FILE", "known_winners", "remembered_count", "time_candidates", "tune"]
 
 TUNING_FILE = "tuning.json"
-_CANDIDATES = 3  # the cost model's order is rarely wrong by more than two places
+_CANDIDATES = 3  # the fastest is rarely beyond the third place of the cost model
 _MOST_WINNERS = 8192  # of all machines together: about a megabyte
 _LEAST_ROUNDS, _MOST_ROUNDS, _ENOUGH_S = 3, 40, 0.05
-_HOPELESS = 2.0  # a candidate that takes this many times the best in its first round is not tried again
+_HOPELESS = 2.0  # a candidate that takes so many times the best one's time in the first round leaves
 _RANDOM_WEIGHTS = 2**16  # repeated where a layer has more: a hundred million take a second to draw
 
 Progress = Callable[[int, int, str], None]
@@ -40,15 +40,15 @@ def time_candidates(
     count: int = _CANDIDATES,
     algorithm: str = "auto",
 ) -> dict[str, float]:
-    """Seconds that the ``count`` algorithms of least expected cost take for one run of a problem.
+    """Measure the seconds that the ``count`` algorithms of least expected cost take for one run of a problem.
 
-    The smallest of several rounds, in which the candidates take turns, on random data in dense tensors. Nothing
-    is measured where there is one candidate only: its time is then 0.
+    The time is the smallest of several rounds, in which the candidates take turns, on random data in dense tensors.
+    A single candidate is not measured: its time is 0.
 
     Args:
         problem: what to run.
         threads, isa: as in ``Plan``.
-        count: at most how many candidates.
+        count: the most candidates (default 3).
         algorithm: the family that they are of, as in ``Plan.candidates``.
 
     >>> problem = Problem((1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 0, 0), 1, False, (1, 1, 4, 4, 8), (1, 1, 4, 4, 8))
@@ -77,7 +77,7 @@ def time_candidates(
 
 
 def _take_turns(plans: Mapping[str, Plan], buffers: Sequence[Floats]) -> dict[str, float]:
-    """Return the smallest of the seconds that each plan's only step took, over enough rounds to be believed."""
+    """Return the smallest of the seconds that each plan's only step took, over several rounds."""
 
     def run(name: str) -> float:
         return float(plans[name].profile(buffers)[0]["time_s"])
@@ -94,7 +94,7 @@ def _take_turns(plans: Mapping[str, Plan], buffers: Sequence[Floats]) -> dict[st
 
 
 def _random_convolution(problem: Problem) -> Convolution:
-    """A layer with weights of no meaning: its copies packed for the candidates go when it goes."""
+    """Return a layer with random weights. The copies that candidates pack are freed with it."""
     ends = (problem.in_shape[4], problem.out_shape[4])
     first, second = ends if problem.transposed else ends[::-1]
     some = np.random.default_rng(0).standard_normal(_RANDOM_WEIGHTS, np.float32)
@@ -116,10 +116,10 @@ def tune(
     on_progress: Progress | None = None,
     algorithm: str = "auto",
 ) -> dict[str, str]:
-    """The fastest algorithm of each problem on this machine, by the problem's text; for ``Plan(winners=…)``.
+    """Return the fastest algorithm of each problem on this machine, by the problem's text; for ``Plan(winners=…)``.
 
-    Only problems that the cache does not know are measured; what is found is remembered, also if the rest is
-    interrupted. The result holds all winners of this machine, also those of other problems.
+    Only problems that the cache does not hold are measured. Their winners are kept even if the rest is interrupted. The
+    result holds all winners of this machine, including those of other problems.
 
     Args:
         problems: repeated ones are measured once.
@@ -145,17 +145,17 @@ def tune(
 
 
 def known_winners(threads: int | None = None, isa: str | None = None, algorithm: str = "auto") -> dict[str, str]:
-    """The remembered winners of this machine for this number of threads and family: problem as text → algorithm."""
+    """Return the known winners of this machine for these threads and this family: {text of a problem: algorithm}."""
     return _read().get(_machine(threads, isa, algorithm), {})
 
 
 def remembered_count() -> int:
-    """How many winners the cache holds, of all machines together."""
+    """Return the number of winners in the cache, of all machines together."""
     return sum(len(winners) for winners in _read().values())
 
 
 def _read() -> dict[str, dict[str, str]]:
-    """The cache without what cannot be used, such as algorithms that have gone since."""
+    """Return the usable entries of the cache: without algorithms that no longer exist, for example."""
     names = {row["name"] for row in algorithms()}
     machines: Any = read_cache(TUNING_FILE).get("winners")
     if not isinstance(machines, dict):
@@ -168,10 +168,10 @@ def _read() -> dict[str, dict[str, str]]:
 
 
 def _remember(machine: str, found: Mapping[str, str]) -> None:
-    """Add winners to the file as it is now, which another process may have written meanwhile."""
+    """Add winners to the file as it is now, since another process may have written to it."""
     machines = _read()
     merged = {**machines.pop(machine, {}), **found}
-    machines[machine] = merged  # last: the machines that were not tuned for longest are forgotten first
+    machines[machine] = merged  # last: the machines tuned longest ago are dropped first
     excess = sum(map(len, machines.values())) - _MOST_WINNERS
     for name in list(machines):
         if excess <= 0:
@@ -183,7 +183,7 @@ def _remember(machine: str, found: Mapping[str, str]) -> None:
 
 
 def _machine(threads: int | None, isa: str | None, algorithm: str) -> str:
-    """The text under which winners are kept: all that makes the same algorithm faster or slower."""
+    """Return the key under which winners are kept: everything that makes the same algorithm faster or slower."""
     from convoxel import __version__
 
     held = " ".join(f"{cache['name']} {cache['size_bytes']}" for cache in caches())
@@ -194,5 +194,5 @@ def _machine(threads: int | None, isa: str | None, algorithm: str) -> str:
 
 @functools.cache
 def _build() -> str:
-    """A digest of the engine's machine code: other kernels have other winners."""
+    """Return a digest of the engine's machine code, since other microkernels have other winners."""
     return hashlib.sha256(Path(_core.__file__).read_bytes()).hexdigest()[:12]
