@@ -40,7 +40,7 @@ LAYERS = [
     ["report"],
     ["explorer"],
     ["bench"],
-    ["demo"],
+    ["demonstration"],
     ["cli"],
     ["__init__", "__main__"],
 ]

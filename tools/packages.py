@@ -43,8 +43,8 @@ import convoxel as cx
 from convoxel.bench.clock import write_json
 from convoxel.bench.comparison import OURS, Comparison
 from convoxel.bench.engine import ENGINES
-from convoxel.bench.network import Network
 from convoxel.bench.network_bench import measure_network, missing_engines
+from convoxel.bench.network_list import Network
 from convoxel.bench.summary_table import geometric_means
 from convoxel.errors import ShapeError
 from convoxel.graph.verification import verify_program

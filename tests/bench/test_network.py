@@ -16,10 +16,10 @@ import torch
 
 import convoxel as cx
 from convoxel import ConfigError, models
-from convoxel.bench import engine, network, network_bench, worker
+from convoxel.bench import engine, network_bench, network_list, worker
 from convoxel.bench.engine import ENGINES, Engine, Task, first_output
-from convoxel.bench.network import NETWORKS, Network, select_networks
 from convoxel.bench.network_bench import NetworkResult, measure_network
+from convoxel.bench.network_list import NETWORKS, Network, select_networks
 from convoxel.bench.plot import plot_results
 from convoxel.bench.summary_table import geometric_means
 from convoxel.bench.worker import Worker, WorkerFailed
@@ -225,11 +225,19 @@ def test_a_network_has_its_own_tolerance(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "openvino" in strict.failed and "openvino" in loose.times and not loose.failed
 
 
+def made_result(net: Network, times: dict[str, dict[str, float]], **more: Any) -> NetworkResult:
+    settings: dict[str, Any] = {"batch": 1, "threads": 1, "failed": {}, **more}
+    return NetworkResult(
+        network=net, macs=10, times=times, compile_s=1.0, ready_s={}, peak_bytes=dict.fromkeys(times, 1), l2_errors={},
+        ceiling=1e9, **settings,
+    )  # fmt: skip
+
+
 def comparison(name: str, ratio: float, batch: int = 1, ours: bool = True) -> NetworkResult:
     net = next(net for net in NETWORKS if net.name == name)
     times = {"convoxel": {"median_s": 1.0}} if ours else {}
     times["openvino"] = {"median_s": ratio}
-    return NetworkResult(net, batch, 2, 10, times, {}, 1.0, {}, dict.fromkeys(times, 1), {}, 1e9)
+    return made_result(net, times, batch=batch, threads=2)
 
 
 def test_means_leave_out_what_we_could_not_run() -> None:
@@ -259,7 +267,7 @@ def test_a_picture_shows_every_network(tmp_path: Path) -> None:
 def test_bench_networks_measures_and_writes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "NETWORKS", (SMALL,))
+    monkeypatch.setattr(network_list, "NETWORKS", (SMALL,))
     monkeypatch.setattr(network_bench, "Worker", Fake)
     monkeypatch.setattr(network_bench, "lacking", lambda needs: ())
     words = ["bench", "networks", "tiny", "--batch", "1,2", "--threads", "1", "--rounds", "2"]
@@ -277,11 +285,9 @@ def test_bench_networks_measures_and_writes(
 def test_bench_networks_shows_when_ours_failed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed = NetworkResult(
-        SMALL, 1, 1, 10, {"pytorch": {"median_s": 1.0}}, {"convoxel": "a bug"}, 1.0, {}, {"pytorch": 1}, {}, 1e9
-    )
+    failed = made_result(SMALL, {"pytorch": {"median_s": 1.0}}, failed={"convoxel": "a bug"})
     monkeypatch.setattr(network_bench, "measure_network", lambda *_, **__: failed)
-    monkeypatch.setattr(network, "NETWORKS", (SMALL,))
+    monkeypatch.setattr(network_list, "NETWORKS", (SMALL,))
     assert main(["bench", "networks"]) == 0
     shown = capsys.readouterr().out
     assert "failed" in shown.splitlines()[1] and "  ours failed: a bug" in shown
@@ -358,7 +364,7 @@ def test_speed_is_kept_after_every_network(
         if net.name not in ratios:
             raise ValueError("no\nsuch layer")
         times = {"convoxel": {"median_s": 1.0}, "openvino": {"median_s": ratios[net.name]}}
-        return NetworkResult(net, 1, 2, 10, times, {"onnxruntime": "no export"}, 1.0, {}, {}, {}, 1e9)
+        return made_result(net, times, threads=2, failed={"onnxruntime": "no export"})
 
     monkeypatch.setattr(packages, "measure_network", measure)
     cases = [packages.Case(name, torch.nn.Identity) for name in (*ratios, "timm/odd")]

@@ -15,8 +15,8 @@ import pytest
 
 from convoxel import ConfigError, UnsupportedError, native, reference
 from convoxel.bench import clock, exact, layer_bench, peer
-from convoxel.bench.layer import KINDS, Layer, parse_layer, read_layers, select_layers
 from convoxel.bench.layer_bench import LayerResult
+from convoxel.bench.layer_list import KINDS, Layer, parse_layer, read_layers, select_layers
 from convoxel.bench.plot import plot_results
 from convoxel.bench.summary_table import summarise
 from convoxel.cli import main
@@ -276,7 +276,10 @@ def result(line: str, ratio: float | None, error: float = 1e-7) -> LayerResult:
     times = {"convoxel": {"median_s": 2.0, "min_s": 1.0, "max_s": 3.0}}
     if ratio is not None:
         times |= {"x": {"median_s": 2 * ratio}, "y": {"median_s": 2 * ratio + 1}}
-    return LayerResult(parse_layer(line), "indirect", times, tuple(times)[1:], 5e9, error, 300, 100)
+    return LayerResult(
+        layer=parse_layer(line), algorithm="indirect", times=times, peers=tuple(times)[1:], ceiling=5e9, l2_error=error,
+        workspace_bytes=300, largest_bytes=100,
+    )  # fmt: skip
 
 
 def test_a_summary_is_the_geometric_mean() -> None:
@@ -378,7 +381,7 @@ def test_bench_layers_refuses_before_it_measures(
 
 
 def test_bench_tile(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from convoxel.bench import tile
+    from convoxel.bench import register_tile as tile
 
     monkeypatch.setattr(tile, "PRODUCTS", ((64, 16, 32),))
     monkeypatch.setattr(tile, "_LEAST_MACS", 1)

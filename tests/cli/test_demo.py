@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convoxel import demo
+from convoxel import demonstration
 from convoxel.cli import main
 from convoxel.data import DataSet, Entry, Sample, Split
 
@@ -34,8 +34,8 @@ def small_set(validation: object, gap: int) -> DataSet:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convoxel.data.data_source.open_mni152", small_set)
-    monkeypatch.setattr(demo, "MODEL", {"levels": 2, "width": 4})
-    monkeypatch.setattr(demo, "_TRAINING", {"steps_per_epoch": 4, "tensorboard": False})
+    monkeypatch.setattr(demonstration, "MODEL", {"levels": 2, "width": 4})
+    monkeypatch.setattr(demonstration, "_TRAINING", {"steps_per_epoch": 4, "tensorboard": False})
 
 
 def run(folder: Path, *words: str) -> int:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from convoxel.bench.layer import Layer, read_layers
+from convoxel.bench.layer_list import Layer, read_layers
 from convoxel.native import Convolution, Plan, View
 from tools.conformance import INSTRUCTION_SETS
 

@@ -15,7 +15,7 @@ from convoxel.errors import ConfigError, ShapeError
 from convoxel.inspect import describe
 from convoxel.models import build, entry
 from convoxel.search import Budget, Candidate, Findings, Scale, Space, compound, find, measure, scales, usual_options
-from convoxel.search.rank import front
+from convoxel.search.pareto_front import front
 from tests.support.drawing import needs_pixels
 from tests.support.refusal import refused_command
 
@@ -23,7 +23,10 @@ SMALL = {"levels": (1, 2, 3), "width": (4, 8, 16), "blocks": (1, 2)}
 
 
 def costs(params: int, macs: int, field: int) -> Candidate:
-    return Candidate("unet", {"width": params}, {}, (1, 1, 8, 8), params, macs, 10 * params, (field, field))
+    return Candidate(
+        network="unet", options={"width": params}, fixed={}, shape=(1, 1, 8, 8), params=params, macs=macs,
+        memory_bytes=10 * params, field=(field, field),
+    )  # fmt: skip
 
 
 def by_hand(dims: int, budget: Budget) -> set[str]:
@@ -189,7 +192,7 @@ def test_limits_are_above_zero() -> None:
 
 
 def test_space_numbers_every_combination_once() -> None:
-    space = Space("unet", (1, 1, 16, 16), SMALL)
+    space = Space(network="unet", shape=(1, 1, 16, 16), vary=SMALL)
     assert len({str(space.options(number)) for number in range(len(space))}) == len(space) == 18
     assert [space.number(space.places(number)) for number in range(18)] == list(range(18))
 
@@ -199,7 +202,7 @@ def test_space_numbers_every_combination_once() -> None:
 
 def test_D13_published_scales() -> None:
     """MobileNet's width and resolution multipliers (Howard et al. 2017, Tables 6 and 7), in millions."""
-    widths = scales("mobilenet_v1", factors=[Scale(width) for width in (1.0, 0.75, 0.5, 0.25)])
+    widths = scales("mobilenet_v1", factors=[Scale(width=width) for width in (1.0, 0.75, 0.5, 0.25)])
     assert [(round(row.params / 1e6, 1), round(row.macs / 1e6)) for row in widths] == [
         (4.2, 569), (2.6, 325), (1.3, 149), (0.5, 41),
     ]  # fmt: skip
@@ -216,7 +219,7 @@ def test_D13_efficientnets_are_scales_of_the_first(
     number: int, width: float, depth: float, size: int, params: int
 ) -> None:
     """B1 to B7 are B0 by the factors of the authors' code, and have the counts that are published."""
-    row = scales("efficientnet_b0", factors=[Scale(width, depth, size / 224)])[0]
+    row = scales("efficientnet_b0", factors=[Scale(width=width, depth=depth, resolution=size / 224)])[0]
     named = describe(f"efficientnet_b{number}", (1, 3, size, size))
     assert row.params == named.params == params and row.macs == named.macs and row.shape == (1, 3, size, size)
 
@@ -239,7 +242,7 @@ def test_scales_that_a_network_lacks_are_refused() -> None:
         scales("alexnet")
     with pytest.raises(ConfigError, match="expected one size to scale along all axes"):
         scales("alexnet", (1, 3, 64, 96), [Scale(resolution=2.0)])
-    assert scales("unet", (1, 1, 64, 64), [Scale(0.5, resolution=0.5)])[0].options == {"width": 16, "size": 32}
+    assert scales("unet", (1, 1, 64, 64), [Scale(width=0.5, resolution=0.5)])[0].options == {"width": 16, "size": 32}
 
 
 # ---- commands ----------------------------------------------------------------------------------------------

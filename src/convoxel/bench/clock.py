@@ -1,4 +1,4 @@
-"""Timing that can be believed on a noisy machine: contenders take turns, medians and their spread are reported."""
+"""Reliable timing on a noisy machine: contenders take turns, medians and their spread are reported."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def interleave(
     """Run all contenders in turn and return, for each, ``median_s``, ``min_s`` and ``max_s`` over the rounds.
 
     Before each sample there is a pause, in which the other contenders' threads stop spinning. The order changes from
-    round to round, so that nobody always follows the same neighbour.
+    round to round, so that no contender always follows the same neighbour.
 
     Args:
-        contenders: what to run, by name.
-        rounds: samples of each.
-        pause_s: seconds before each.
-        sample: returns the seconds of one run of a contender; other than ``time_run`` for those that run elsewhere.
+        contenders: functions to run, by name.
+        rounds: samples of each (default 9).
+        pause_s: seconds before each sample.
+        sample: returns the seconds of one run of a contender (default ``time_run``).
 
     >>> sorted(interleave({"one": lambda: 1, "two": lambda: 2}, rounds=1, pause_s=0))
     ['one', 'two']
@@ -66,9 +66,9 @@ def interleave(
 
 
 def measure_ceilings(threads: int, count: int = 4, isa: str | None = None) -> list[float]:
-    """Return ``count`` short measurements of ``native.measure_ceiling``; what counts is their maximum.
+    """Return ``count`` short measurements of ``native.measure_ceiling``, of which the maximum counts.
 
-    Anything that happens on the machine only ever makes one of them smaller.
+    Other programs on the machine can only make a measurement smaller.
     """
     return [native.measure_ceiling(threads, isa, rounds=200_000) for _ in range(count)]
 

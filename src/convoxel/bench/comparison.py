@@ -1,4 +1,4 @@
-"""Our engine beside its peers: what follows from the times of all contenders."""
+"""Our engine beside its peers: figures that follow from the times of all contenders."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Comparison:
         peers: the names among ``times`` that are not ours.
         gflop: billions of multiplications and additions of one run by direct convolution.
         ceiling: operations per second that registers allow on these threads, the largest of several measurements.
-        group: what means are taken over.
-        label: what tells the comparison from others of its group.
+        group: the group whose mean it enters.
+        label: name within its group.
     """
 
     times: Times
@@ -35,17 +35,17 @@ class Comparison:
 
     @property
     def group(self) -> str:
-        """What means are taken over."""
+        """The group whose mean it enters."""
         raise NotImplementedError
 
     @property
     def label(self) -> str:
-        """What tells the comparison from others of its group."""
+        """Name within its group."""
         raise NotImplementedError
 
     @property
     def ran(self) -> bool:
-        """Whether our engine ran."""
+        """True if our engine ran."""
         return OURS in self.times
 
     @property

@@ -1,4 +1,4 @@
-"""The engines that run whole networks, each as its users would: how it is given one, and how it is called.
+"""The engines that run whole networks, each prepared and called as its users would.
 
 A network lies in a folder: ``net.cvx`` for ours, ``net.onnx`` for those that read ONNX, ``x.npy`` the input. PyTorch
 builds the network anew.
@@ -9,24 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.bench.comparison import OURS
-from convoxel.bench.network import Network
-from convoxel.bench.peer import open_onnxruntime, open_openvino
+from convoxel.bench.network_list import Network
+from convoxel.bench.peer import call_pytorch, open_onnxruntime, open_openvino
 
 __all__ = ["ENGINES", "Engine", "Task", "first_output"]
 
 Floats = NDArray[np.float32]
-Run = Callable[[], Any]
+Run = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What an engine is to run: a network, the folder with its files, and on how many threads."""
+    """A task for an engine: a network, the folder with its files, and the number of threads."""
 
     network: Network
     folder: Path
@@ -43,9 +42,9 @@ class Engine:
     """One engine.
 
     Attributes:
-        prepare: returns a call that runs the task and returns what the network does: see ``first_output``.
-        needs: the packages that it is made of; they are imported before memory and time are counted.
-        dims: the numbers of spatial axes that it knows.
+        prepare: returns a call that runs the task and returns the result of the network; see ``first_output``.
+        needs: packages of the engine; they are imported before memory and time are counted.
+        dims: numbers of spatial axes that it supports.
     """
 
     prepare: Callable[[Task], Run]
@@ -53,7 +52,7 @@ class Engine:
     dims: tuple[int, ...] = (1, 2, 3)
 
 
-def first_output(y: Any) -> Any:
+def first_output(y: object) -> object:
     """Return the first array or tensor of a network's result, which may be a list or a dictionary of them.
 
     >>> first_output({"mask": [1.5, 2.5], "edge": 3.5})
@@ -71,22 +70,15 @@ def _convoxel(task: Task) -> Run:
     return lambda: program(x)
 
 
-def _pytorch(task: Task) -> Run:
+def _pytorch(task: Task, channels_last: bool = False) -> Run:
     import torch
 
     torch.set_num_threads(task.threads)
-    model, x = task.network.build(), torch.from_numpy(task.x)
-    return torch.inference_mode()(lambda: model(x))
+    return call_pytorch(task.network.build(), task.x, channels_last)
 
 
 def _pytorch_channels_last(task: Task) -> Run:
-    import torch
-
-    torch.set_num_threads(task.threads)
-    layout: Any = torch.channels_last if task.network.dims == 2 else torch.channels_last_3d
-    model = task.network.build().to(memory_format=layout)
-    x = torch.from_numpy(task.x).contiguous(memory_format=layout)
-    return torch.inference_mode()(lambda: model(x))
+    return _pytorch(task, channels_last=True)
 
 
 def _torch_compile(task: Task) -> Run:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.bench.layer import Layer
+from convoxel.bench.layer_list import Layer
 
 __all__ = ["exact_values", "relative_error", "sample_outputs"]
 
@@ -43,11 +42,11 @@ def exact_values(layer: Layer, x: Floats, w: Floats, bias: Floats, pixels: Indic
     i = (o + padding − t·dilation) / stride where that is a whole number. Outside of x there are zeros.
 
     Args:
-        layer: whose window it is.
+        layer: the layer.
         x: ``(1, in_channels, *size)``.
         w: ``layer.weight_shape``.
         bias: ``(out_channels,)``.
-        pixels, channels: where, as from ``sample_outputs``.
+        pixels, channels: outputs to compute, as ``sample_outputs`` returns them.
     """
     groups = layer.groups
     group, member = np.divmod(channels, layer.out_channels // groups)
@@ -83,6 +82,6 @@ def relative_error(layer: Layer, x: Floats, w: Floats, bias: Floats, y: Floats) 
     return float(np.linalg.norm(seen - exact) / np.linalg.norm(exact))
 
 
-def _behind(axes: int, index: Iterable[Any]) -> tuple[Any, ...]:
-    """The index of everything on the first axes, and ``index`` on those behind them."""
+def _behind(axes: int, index: Iterable[int | Indices]) -> tuple[slice | int | Indices, ...]:
+    """Return the index of everything on the first axes, and ``index`` on those behind them."""
     return (*[slice(None)] * axes, *index)

@@ -14,7 +14,7 @@ from convoxel import native
 from convoxel.bench.clock import interleave, measure_ceilings
 from convoxel.bench.comparison import OURS, Comparison, Times
 from convoxel.bench.exact import relative_error
-from convoxel.bench.layer import Layer
+from convoxel.bench.layer_list import Layer
 from convoxel.bench.peer import prepare_peers
 from convoxel.errors import UnsupportedError
 from convoxel.native import Convolution, Plan, View
@@ -24,17 +24,17 @@ __all__ = ["LayerResult", "find_candidates", "measure_layer"]
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerResult(Comparison):
-    """What was measured of one layer.
+    """One layer, measured.
 
     Attributes:
-        layer: which.
-        algorithm: the one chosen.
+        layer: the layer.
+        algorithm: algorithm that our engine chose.
         times, peers, ceiling: as of every comparison; ``times`` also has single algorithms.
         l2_error: ‖y − exact‖ / ‖exact‖ at sampled outputs.
         workspace_bytes: scratch memory of all threads together.
-        largest_bytes: of input, output and packed weights.
+        largest_bytes: size of the largest of input, output and packed weights.
     """
 
     layer: Layer
@@ -81,13 +81,13 @@ class LayerResult(Comparison):
 
 
 def measure_layer(layer: Layer, threads: int, rounds: int = 9, every_algorithm: bool = False) -> LayerResult:
-    """Return what was measured of a layer, on random data.
+    """Measure a layer on random data.
 
     Args:
-        layer: which.
-        threads: of ours and of each peer.
-        rounds: timed runs of each contender.
-        every_algorithm: besides the automatic choice, all algorithms that support the layer.
+        layer: the layer.
+        threads: number of CPU threads of each engine.
+        rounds: timed runs of each contender (default 9).
+        every_algorithm: whether to measure all algorithms that support the layer, beside the automatic choice.
     """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, layer.in_channels, *layer.size), np.float32)
@@ -128,7 +128,7 @@ def measure_layer(layer: Layer, threads: int, rounds: int = 9, every_algorithm: 
 def find_candidates(layer: Layer, threads: int) -> list[tuple[str, float]]:
     """Return the algorithms that the automatic choice has for a layer and their expected costs, cheapest first.
 
-    >>> from convoxel.bench.layer import parse_layer
+    >>> from convoxel.bench.layer_list import parse_layer
     >>> "indirect" in dict(find_candidates(parse_layer("resnet18 2 64x56 128 k3 s2"), 1))
     True
     """
@@ -144,7 +144,7 @@ def _plan(layer: Layer, w: Floats, bias: Floats, threads: int, algorithm: str) -
 
 
 def _place(layer: Layer, w: Floats, bias: Floats | None) -> tuple[Convolution, View, View]:
-    """The layer between buffer 1 and buffer 2, channels last; absent axes have size 1."""
+    """Return the layer between buffer 1 and buffer 2, channels last; absent axes have size 1."""
 
     def axes(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
         d, h, w = (fill,) * (3 - layer.dims) + values

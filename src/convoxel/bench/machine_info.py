@@ -7,8 +7,8 @@ import platform
 from typing import Any
 
 from convoxel import native
-from convoxel.bench.layer import parse_layer
 from convoxel.bench.layer_bench import find_candidates
+from convoxel.bench.layer_list import parse_layer
 
 __all__ = ["describe_engine"]
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convoxel.bench.clock import interleave, measure_ceilings
 from convoxel.bench.comparison import OURS, Comparison, Times
 from convoxel.bench.engine import ENGINES, Task, first_output
-from convoxel.bench.network import Network
+from convoxel.bench.network_list import Network
 from convoxel.bench.peer import lacking
 from convoxel.bench.worker import Worker, WorkerFailed
 from convoxel.files.atomic import open_atomic
@@ -25,19 +26,23 @@ from convoxel.files.atomic import open_atomic
 __all__ = ["NetworkResult", "measure_network", "missing_engines"]
 
 
-@dataclass(frozen=True)
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkResult(Comparison):
-    """What was measured of one network.
+    """One network, measured.
 
     Attributes:
-        network, batch, threads: which, and how.
+        network: the network.
+        batch: images in the input.
+        threads: number of CPU threads of every engine.
         macs: multiply-accumulates of one run by direct convolution.
         times: median_s, min_s and max_s of all contenders.
-        failed: why the others did not run, by name.
-        compile_s: ours, from the PyTorch module to a program.
-        ready_s: from a file (PyTorch: from the network's code) to the first result, by name; packages were imported
-            before.
-        peak_bytes: the most memory of each process, beyond that of the imported engine.
+        failed: reasons why other engines did not run, by name.
+        compile_s: seconds of our engine from the PyTorch module to a program.
+        ready_s: seconds from a file (PyTorch: from the network's code) to the first result, by name, without imports.
+        peak_bytes: peak memory of each process, beyond that of the imported engine.
         l2_errors: ‖y − y₀‖ / ‖y₀‖, where y₀ is PyTorch's result; of several arrays, the first.
         ceiling: operations per second that registers allow on these threads, the largest of several measurements.
     """
@@ -66,7 +71,7 @@ class NetworkResult(Comparison):
 
     @property
     def group(self) -> str:
-        """The way in which it was measured."""
+        """Batch and threads."""
         return f"batch {self.batch}, {self.threads} thread{'' if self.threads == 1 else 's'}"
 
     @property
@@ -117,17 +122,17 @@ def measure_network(
     engines: Sequence[str] = tuple(ENGINES),
     on_step: Callable[[str], None] = lambda text: None,
 ) -> NetworkResult:
-    """Return what was measured of a network, on random weights and data.
+    """Measure a network on random weights and data.
 
     Args:
-        network: which.
-        batch: images in the input.
-        threads: of every engine.
-        rounds: timed runs of each.
-        tune: let ours measure its algorithms first.
-        algorithm, precision: of ours, as in ``convoxel.compile``.
-        engines: who takes part, of those that are installed and know so many axes.
-        on_step: told what is done next.
+        network: the network.
+        batch: number of images in the input.
+        threads: number of CPU threads of every engine.
+        rounds: timed runs of each engine (default 7).
+        tune: whether ours measures its algorithms first.
+        algorithm, precision: settings of ours, as in ``convoxel.compile``.
+        engines: engines to run, of those that are installed and support so many axes (default: all).
+        on_step: called with the next step.
     """
     chosen = [e for e in engines if not lacking(ENGINES[e].needs) and network.dims in ENGINES[e].dims]
     with tempfile.TemporaryDirectory(prefix="convoxel-") as folder, contextlib.ExitStack() as open_workers:
@@ -183,7 +188,7 @@ def _take_turns(workers: Mapping[str, Worker], rounds: int) -> tuple[dict[str, d
     return {name: time for name, time in times.items() if name not in lost}, lost
 
 
-def _write_files(task: Task, batch: int, failed: dict[str, str], **settings: Any) -> tuple[float, int, Any]:
+def _write_files(task: Task, batch: int, failed: dict[str, str], **settings: Any) -> tuple[float, int, Floats]:
     """Write input, program and ONNX model; return our compile time, the multiply-accumulates, PyTorch's result."""
     import torch
 
@@ -195,7 +200,7 @@ def _write_files(task: Task, batch: int, failed: dict[str, str], **settings: Any
     torch.set_num_threads(task.threads)
     model, tensor = task.network.build(), torch.from_numpy(x)
     with torch.inference_mode():
-        exact = first_output(model(tensor)).numpy()
+        exact = np.asarray(first_output(model(tensor)), np.float32)
     begun = time.perf_counter()
     program = compile_model(model, tensor, threads=task.threads, **settings)
     compile_s = time.perf_counter() - begun
@@ -210,7 +215,7 @@ def _write_files(task: Task, batch: int, failed: dict[str, str], **settings: Any
     return compile_s, sum(row["macs"] for row in program.profile(x)), exact
 
 
-def _distance(y: Any, exact: Any) -> float:
+def _distance(y: Floats, exact: Floats) -> float:
     """Return ‖y − exact‖ / ‖exact‖, infinite if the shapes differ."""
     if y.shape != exact.shape:
         return float("inf")

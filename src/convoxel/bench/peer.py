@@ -1,4 +1,4 @@
-"""The engines that ours is compared with: one layer as a network of PyTorch, ONNX Runtime and OpenVINO.
+"""The other engines on a single layer: as a network of PyTorch, ONNX Runtime and OpenVINO.
 
 Each gets its favourite input: channels last where that is a memory format of its own, channels first elsewhere. A
 peer that is not installed takes no part; ``missing_peers`` names it.
@@ -9,18 +9,29 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.bench.layer import Layer
+from convoxel.bench.layer_list import Layer
 
-__all__ = ["lacking", "missing_peers", "open_onnxruntime", "open_openvino", "prepare_peers", "quieten_threads"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = [
+    "call_pytorch",
+    "lacking",
+    "missing_peers",
+    "open_onnxruntime",
+    "open_openvino",
+    "prepare_peers",
+    "quieten_threads",
+]
 
 Floats = NDArray[np.float32]
-Run = Callable[[], Any]
+Run = Callable[[], object]
 
 
 def quieten_threads() -> None:
@@ -35,10 +46,11 @@ def prepare_peers(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int
     """Return a call for each peer that runs the layer and returns ``(1, out_channels, *out_size)``.
 
     Args:
-        layer: the window; batch 1.
+        layer: the layer, at batch 1.
         x: ``(1, in_channels, *size)``.
-        w, bias: ``layer.weight_shape`` and ``(out_channels,)``.
-        threads: how many threads each peer may use.
+        w: ``layer.weight_shape``.
+        bias: ``(out_channels,)``.
+        threads: number of threads of each peer.
     """
     found: dict[str, Run] = {}
     for prepare, needs in _PEERS:
@@ -73,7 +85,7 @@ def open_onnxruntime(model: bytes | str, threads: int) -> Any:
     return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
 
 
-def open_openvino(model: bytes | str, threads: int) -> Callable[[Any], Any]:
+def open_openvino(model: bytes | str, threads: int) -> Callable[[Floats], Sequence[Floats]]:
     """Return a function that runs a model of one input, its bytes or its file, in OpenVINO, without copies."""
     import openvino
 
@@ -88,23 +100,30 @@ def _pytorch(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> 
 
     torch.set_num_threads(threads)
 
-    def run(last: bool) -> Run:
-        net, tensor = _module(layer, w, bias), torch.from_numpy(x)
-        if last:
-            layout: Any = torch.channels_last if layer.dims == 2 else torch.channels_last_3d
-            net, tensor = net.to(memory_format=layout), tensor.contiguous(memory_format=layout)
-        return torch.inference_mode()(lambda: net(tensor))
-
-    if layer.dims == 1 or layer.fully_connected:  # no such memory format, or no difference
-        return {"pytorch": run(False)}
-    return {"pytorch": run(False), "pytorch-cl": run(True)}
+    runs = {"pytorch": call_pytorch(_module(layer, w, bias), x)}
+    if layer.dims > 1 and not layer.fully_connected:  # else there is no such memory format, or no difference
+        runs["pytorch-cl"] = call_pytorch(_module(layer, w, bias), x, channels_last=True)
+    return runs
 
 
-def _module(layer: Layer, w: Floats, bias: Floats) -> Any:
-    """The layer in PyTorch; a fully connected one as ``Linear``, which is what people write."""
+def call_pytorch(module: nn.Module, x: Floats, channels_last: bool = False) -> Run:
+    """Return a call that runs a module on ``x`` without gradients, in either memory format."""
     import torch
 
-    net: Any
+    tensor = torch.from_numpy(x)
+    if channels_last:
+        layout = torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d
+        # PyTorch's types do not know this argument of modules.
+        module = module.to(memory_format=layout)  # type: ignore[call-overload]
+        tensor = tensor.contiguous(memory_format=layout)
+    return torch.inference_mode()(lambda: module(tensor))
+
+
+def _module(layer: Layer, w: Floats, bias: Floats) -> nn.Module:
+    """Return the layer in PyTorch; a fully connected one as ``Linear``, as people write it."""
+    import torch
+
+    net: nn.Module
     if layer.fully_connected:
         linear = torch.nn.Linear(layer.in_channels, layer.out_channels)
         net = torch.nn.Sequential(torch.nn.Flatten(), linear, torch.nn.Unflatten(1, (-1, *layer.out_size)))
@@ -135,7 +154,7 @@ def _openvino(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) ->
 
 
 def _onnx_model(layer: Layer, w: Floats, bias: Floats) -> bytes:
-    """The layer as an ONNX model of one node."""
+    """Return the layer as an ONNX model of one node."""
     from onnx import TensorProto, helper, numpy_helper
 
     in_shape, out_shape = (1, layer.in_channels, *layer.size), (1, layer.out_channels, *layer.out_size)

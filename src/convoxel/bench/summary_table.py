@@ -1,4 +1,4 @@
-"""What many measured layers say together: geometric means by net and by kind, and where a peer was faster."""
+"""A summary of many measured layers: geometric means by net and by kind, and the layers where a peer was faster."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convoxel.bench.comparison import Comparison
-from convoxel.bench.layer import KINDS
 from convoxel.bench.layer_bench import LayerResult
+from convoxel.bench.layer_list import KINDS
 
 __all__ = ["Mean", "Summary", "geometric_means", "summarise"]
 
@@ -60,7 +60,7 @@ def geometric_means(comparisons: Sequence[tuple[str, Comparison]]) -> tuple[Mean
 
 
 def summarise(results: Sequence[LayerResult]) -> Summary:
-    """Return what the results say together; at least one is needed."""
+    """Return the summary of at least one result."""
     kinds = sorted(results, key=lambda result: list(KINDS).index(result.layer.kind))
     slower = [(result.ratio, index) for index, result in enumerate(results) if result.ratio is not None]
     return Summary(

@@ -1,4 +1,4 @@
-"""A process of its own for each engine, so that its memory can be told apart and its failure hurts nobody else.
+"""A process of its own for each engine, so that its memory is known and its failure hurts no other engine.
 
 The two sides exchange lines of JSON: the task, then a word for every sample. ``Worker`` is our side; ``serve`` is what
 the process runs: ``python -m convoxel.bench.worker``.
@@ -19,8 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from convoxel.bench.engine import ENGINES, Task, first_output
-from convoxel.bench.network import Network
+from convoxel.bench.engine import ENGINES, Run, Task, first_output
+from convoxel.bench.network_list import Network
 from convoxel.files.atomic import open_atomic
 
 __all__ = ["Worker", "WorkerFailed"]
@@ -74,7 +74,7 @@ class Worker:
         self._process.kill()
         self._process.wait()
 
-    def _ask(self, question: Any) -> dict[str, Any]:
+    def _ask(self, question: object) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
         late = threading.Event()  # the clock cannot say who ended the process: it may be read before the limit
 
@@ -114,7 +114,7 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
 
     quieten_threads()
 
-    def answer(**words: Any) -> None:
+    def answer(**words: object) -> None:
         answers.write(json.dumps(words) + "\n")
         answers.flush()
 
@@ -133,7 +133,7 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
         answer(error=f"{type(error).__name__}: {said}"[:200])
 
 
-def _prepare(words: dict[str, Any]) -> tuple[Any, float, int]:
+def _prepare(words: dict[str, Any]) -> tuple[Run, float, int]:
     """Return the call, the seconds up to its first result (which is saved), and the memory before."""
     import numpy as np
 

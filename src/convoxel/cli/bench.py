@@ -69,8 +69,8 @@ def layers(
 
     quieten_threads()
     from convoxel.bench.clock import write_json
-    from convoxel.bench.layer import LIST, read_layers, select_layers
     from convoxel.bench.layer_bench import measure_layer
+    from convoxel.bench.layer_list import LIST, read_layers, select_layers
     from convoxel.bench.summary_table import summarise
     from convoxel.native import default_threads
 
@@ -124,8 +124,8 @@ def networks(
 
     quieten_threads()
     from convoxel.bench.clock import write_json
-    from convoxel.bench.network import select_networks
     from convoxel.bench.network_bench import measure_network, missing_engines
+    from convoxel.bench.network_list import select_networks
     from convoxel.bench.summary_table import geometric_means
     from convoxel.native import default_threads
 
@@ -167,7 +167,7 @@ def tile(
     json: Json = False,
 ) -> None:
     """Measure matrix products M×K×N against the ceiling of fused multiply-adds, in turn."""
-    from convoxel.bench.tile import PRODUCTS, measure_product, report_tiles
+    from convoxel.bench.register_tile import PRODUCTS, measure_product, report_tiles
     from convoxel.native import default_threads, instruction_set, instruction_sets
 
     count, chosen = threads or default_threads(), isa or instruction_set()

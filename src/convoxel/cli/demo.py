@@ -30,7 +30,7 @@ def demo(
     lies between. A folder that holds a demo is used again: training goes on, or is skipped if it is
     complete. No other folder is touched.
     """
-    from convoxel.demo import MARK, MODEL, prepare_demo
+    from convoxel.demonstration import MARK, MODEL, prepare_demo
     from convoxel.graph.threads import limit_threads
 
     screen = Screen(json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,7 +44,7 @@ def scale(
     is refused and --compound scales width and depth only. --plot draws quality against scale.
     """
     from convoxel.draw.quantity import count
-    from convoxel.search.scale import list_scales, scaled_options, scales
+    from convoxel.search.scaling import list_scales, scaled_options, scales
 
     screen = Screen(json)
     check_figure("plot", plot)
@@ -61,10 +62,10 @@ def scale(
     if data is None:
         rows = list(zip(factors, scales(network, parse_shape(shape), factors, fixed=fixed), strict=True))
         if json:
-            return emit({"network": network, "scales": [{**f._asdict(), **row.to_dict()} for f, row in rows]})
+            return emit({"network": network, "scales": [{**asdict(f), **row.to_dict()} for f, row in rows]})
         screen.say(f"{network}, scaled:", "bold")
         cells = (
-            (*(f"{value:.3g}" for value in factor), times(row.shape), f"{row.params:,}", count(row.macs),
+            (*(f"{value:.3g}" for value in factor.factors), times(row.shape), f"{row.params:,}", count(row.macs),
              count(row.memory_bytes), times(sorted(set(row.field))) or "–")
             for factor, row in rows
         )  # fmt: skip

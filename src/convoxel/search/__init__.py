@@ -1,8 +1,8 @@
-"""Which network of a family: scaled by rule, or searched for under budgets. Nothing here is trained.
+"""Networks of a family, scaled by rule or searched for under budgets. Nothing here is trained.
 
-Read the files in this order: ``space`` (which networks there are) → ``candidate`` (what one costs, as ``describe``
-counts) → ``budget`` (what it may cost) → ``rank`` (which ones no other beats) → ``evolution`` (a large space, sampled)
-→ ``find`` (the search); and ``scale`` (width, depth and resolution by rule).
+Read the files in this order: ``space`` (the networks to choose from) → ``candidate`` (one network and its costs) →
+``budget`` (limits of costs) → ``pareto_front`` (networks that no other one beats) → ``evolution`` (samples of a large
+space) → ``find`` (the search); and ``scaling`` (width, depth and resolution by rule).
 
 >>> found = find("unet", (1, 1, 64, 64), vary={"levels": (2, 3), "width": (8, 16)}, budget=Budget(min_field=64))
 >>> [candidate.options for candidate in found.front]
@@ -14,7 +14,7 @@ from __future__ import annotations
 from convoxel.search.budget import Budget
 from convoxel.search.candidate import Candidate, measure
 from convoxel.search.find import Findings, find
-from convoxel.search.scale import Scale, compound, scales
+from convoxel.search.scaling import Scale, compound, scales
 from convoxel.search.space import Space, usual_options
 
 __all__ = [

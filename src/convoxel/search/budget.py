@@ -1,10 +1,9 @@
-"""What a network may cost, and by how much one breaks that."""
+"""Limits of what a network may cost, and by how much one breaks them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import NamedTuple
 
 from convoxel.errors import ConfigError
 from convoxel.search.candidate import Candidate
@@ -12,8 +11,17 @@ from convoxel.search.candidate import Candidate
 __all__ = ["LIMITS", "Budget", "Limit"]
 
 
-class Limit(NamedTuple):
-    """A figure that a budget can limit: how people call it, its value, its unit, and whether it may not be larger."""
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A figure that a budget can limit.
+
+    Attributes:
+        word: its name for people.
+        value: its value for a candidate; None if it is not known.
+        unit: its unit.
+        upper: whether the limit is the most, not the least.
+        scale: factor from the value to the unit.
+    """
 
     word: str
     value: Callable[[Candidate], float | None]
@@ -23,7 +31,7 @@ class Limit(NamedTuple):
 
     @property
     def bound(self) -> str:
-        """What the limit is: the most or the least."""
+        """The limit in a word: the most that is allowed, or the least that is asked for."""
         return "allowed" if self.upper else "asked for"
 
     def text(self, value: float) -> str:
@@ -33,24 +41,24 @@ class Limit(NamedTuple):
 
 
 LIMITS = {
-    "max_params": Limit("parameters", lambda candidate: candidate.params),
-    "max_macs": Limit("MACs", lambda candidate: candidate.macs),
-    "max_bytes": Limit("memory", lambda candidate: candidate.memory_bytes, "bytes"),
-    "min_field": Limit("receptive field", lambda candidate: candidate.reach, "pixels", upper=False),
-    "max_time_s": Limit("time", lambda candidate: candidate.time_s, "ms", scale=1e3),
+    "max_params": Limit(word="parameters", value=lambda candidate: candidate.params),
+    "max_macs": Limit(word="MACs", value=lambda candidate: candidate.macs),
+    "max_bytes": Limit(word="memory", value=lambda candidate: candidate.memory_bytes, unit="bytes"),
+    "min_field": Limit(word="receptive field", value=lambda candidate: candidate.reach, unit="pixels", upper=False),
+    "max_time_s": Limit(word="time", value=lambda candidate: candidate.time_s, unit="ms", scale=1e3),
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a network may cost; None: as much as it likes.
+    """Limits of what a network may cost; None: no limit.
 
     Attributes:
-        max_params: parameters.
-        max_macs: multiply-accumulates for one input.
-        max_bytes: live activations at their peak, and weights, in float32.
-        min_field: receptive field in pixels along every axis.
-        max_time_s: seconds of one run on our engine.
+        max_params: most parameters.
+        max_macs: most multiply-accumulates for one input.
+        max_bytes: most memory: live activations at their peak, and weights, in float32.
+        min_field: least receptive field in pixels along every axis.
+        max_time_s: most seconds of one run on our engine.
 
     Raises:
         ConfigError: a limit is not above 0.

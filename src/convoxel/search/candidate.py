@@ -1,11 +1,9 @@
-"""One network of a search: what it is and what it costs, counted without computing anything."""
+"""One network of a search and its costs, counted without computing anything."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,33 +11,33 @@ from torch import nn
 from convoxel.inspect import describe
 from convoxel.inspect.meta import shapes_only
 from convoxel.models import build
-from convoxel.search.space import SIZE
+from convoxel.search.space import SIZE, Options
 
 __all__ = ["Candidate", "measure"]
 
 _FLOAT_BYTES = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A network and what it costs for one input.
+    """A network and its costs for one input.
 
     Attributes:
         network: a name of the zoo.
-        options: those that a search varied, or a rule scaled.
-        fixed: those that all networks beside it have too.
+        options: options that a search varied, or a rule scaled.
+        fixed: options that all networks of the search share.
         shape: the input (n, channels, *spatial) that the figures are for.
         params: parameters.
         macs: multiply-accumulates.
-        memory_bytes: what a run needs: live activations at their peak, and weights, in float32.
+        memory_bytes: memory of a run: live activations at their peak, and weights, in float32.
         field: receptive field by axis; empty if unknown.
-        time_s: of one run on our engine; None if not measured.
-        quality: on labelled data; None if not trained.
+        time_s: seconds of one run on our engine; None if not measured.
+        quality: accuracy or Dice on labelled data; None if not trained.
     """
 
     network: str
-    options: Mapping[str, Any]
-    fixed: Mapping[str, Any]
+    options: Options
+    fixed: Options
     shape: tuple[int, ...]
     params: int
     macs: int
@@ -59,29 +57,27 @@ class Candidate:
         return min(self.field, default=0)
 
     @property
-    def costs(self) -> tuple[Any, ...]:
-        """What is counted: networks that agree in all of it are the same network under two names."""
+    def costs(self) -> tuple[int, int, int, tuple[int, ...]]:
+        """All counts: networks that agree in all of them are the same network under two names."""
         return (self.params, self.macs, self.memory_bytes, self.field)
 
     def build(self) -> nn.Module:
         """Return the network with fresh weights, in eval mode."""
         return _build(self.network, self.shape, {**self.fixed, **self.options}).eval()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return everything as JSON knows it."""
         return {**dataclasses.asdict(self), "name": self.name}
 
 
-def measure(
-    network: str, shape: tuple[int, ...], options: Mapping[str, Any], fixed: Mapping[str, Any] | None = None
-) -> Candidate:
-    """Return what a network of the zoo costs; it is built and run on shapes alone, as ``describe`` does.
+def measure(network: str, shape: tuple[int, ...], options: Options, fixed: Options | None = None) -> Candidate:
+    """Return a network of the zoo with its costs; it is built and run on shapes alone, as ``describe`` does.
 
     Args:
         network: a name of ``convoxel.models.names()``.
         shape: input (n, channels, *spatial).
-        options: of the network; ``size`` replaces the spatial sizes.
-        fixed: more options.
+        options: options of the network; ``size`` replaces the spatial sizes.
+        fixed: further options.
 
     Raises:
         ConfigError: an option is not known or out of range.
@@ -108,6 +104,6 @@ def measure(
     )
 
 
-def _build(network: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> nn.Module:
+def _build(network: str, shape: tuple[int, ...], options: Options) -> nn.Module:
     known = {key: value for key, value in options.items() if key != SIZE}
     return build(network, len(shape) - 2, shape[1], **known)

@@ -1,8 +1,8 @@
-"""A space too large to be measured whole, sampled by evolution: what fits better has more descendants.
+"""Samples of a space that is too large to be measured whole, by evolution: what fits better has more descendants.
 
 Selection is by constraint domination (Deb et al. 2002, "NSGA-II"): a network inside the budgets goes before one that
-breaks them, of two that break them the one that does so less, of two inside the one on the earlier front. Whoever is
-measured once is not measured again, so a search ends when its number of measurements is spent.
+breaks them; of two that break them, the one that does so less; of two inside, the one on the earlier front. No network
+is measured twice, so a search ends when its number of measurements is spent.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from convoxel.search.budget import Budget
 from convoxel.search.candidate import Candidate
-from convoxel.search.rank import rank_fronts, values
+from convoxel.search.pareto_front import rank_fronts, values
 from convoxel.search.space import Space
 
 __all__ = ["evolve"]
@@ -32,12 +32,12 @@ def evolve(
     """Call ``look`` with ``count`` different combinations of ``space``; each choice follows from what came before.
 
     Args:
-        space: what there is; larger than ``count``.
-        look: measures a combination; None where it is no network.
-        count: how many.
-        budget: what to get inside.
-        goals: what is good there.
-        seed: two searches with the same one look at the same networks.
+        space: the networks to choose from, more than ``count``.
+        look: measures a combination; returns None where it is no network.
+        count: number of measurements.
+        budget: limits of what a network may cost.
+        goals: figures that should be low or high.
+        seed: random seed; two searches with the same seed measure the same networks.
     """
     chance = random.Random(seed)
     known: dict[int, Candidate | None] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from convoxel.errors import ConfigError, ConvoxelError
 from convoxel.inspect import time_engine
@@ -13,27 +12,28 @@ from convoxel.models import entry
 from convoxel.search.budget import Budget
 from convoxel.search.candidate import Candidate, measure
 from convoxel.search.evolution import evolve
-from convoxel.search.rank import GOALS, check_goals, front
-from convoxel.search.space import Space, usual_options
+from convoxel.search.pareto_front import GOALS, check_goals, front
+from convoxel.search.space import Choices, Options, Space, usual_options
 
 __all__ = ["Findings", "find"]
 
 OnProgress = Callable[[str, int, int, str], None]
 
-# What is measured at most unless told: 30 ms each on shapes alone.
+# Networks that are measured at most by default: 30 ms each on shapes alone.
 _MOST = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What :func:`find` found.
+    """The networks that :func:`find` found.
 
     Attributes:
-        space: what was searched.
-        budget: what a network may cost.
-        goals: figure → "low" or "high": what is good inside the budgets.
-        seed: of the sample, where the space was too large to be measured whole.
-        measured: how many networks were measured; refused: how many combinations of options make none.
+        space: the networks that were searched.
+        budget: limits of what a network may cost.
+        goals: figure → "low" or "high", whichever is good.
+        seed: random seed of the sample, where the space was too large to be measured whole.
+        measured: number of networks that were measured.
+        refused: number of combinations of options that make no network.
         inside: the networks inside every budget, the front first.
         front: those that no other one beats. Each is timed if time has a budget.
     """
@@ -49,16 +49,16 @@ class Findings:
 
     @property
     def complete(self) -> bool:
-        """Whether every network of the space was measured."""
+        """True if every network of the space was measured."""
         return self.measured + self.refused == len(self.space)
 
     @property
     def trained(self) -> bool:
-        """Whether the quality of the front is known."""
+        """True if the quality of the front is known."""
         return any(each.quality is not None for each in self.front)
 
     @property
-    def front_options(self) -> list[dict[str, Any]]:
+    def front_options(self) -> list[Options]:
         """All options of each network on the front."""
         return [{**each.fixed, **each.options} for each in self.front]
 
@@ -74,7 +74,7 @@ class Findings:
         """The best of the front: by quality where it is known, else the one with the most parameters."""
         return max(self.front, key=lambda each: (each.quality or 0.0, each.params))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return everything as JSON knows it."""
         return {
             "network": self.space.network,
@@ -98,8 +98,8 @@ def find(
     network: str,
     shape: Sequence[int] | None = None,
     *,
-    vary: Mapping[str, Sequence[Any]] | None = None,
-    fixed: Mapping[str, Any] | None = None,
+    vary: Choices | None = None,
+    fixed: Options | None = None,
     budget: Budget | None = None,
     goals: Mapping[str, str] = GOALS,
     most: int = _MOST,
@@ -115,15 +115,15 @@ def find(
 
     Args:
         network: a name of ``convoxel.models.names()``.
-        shape: input (n, channels, *spatial); a usual one unless given.
-        vary: option → values; ``size`` stands for the image's size. ``usual_options(network)`` unless given.
-        fixed: options that all networks have.
-        budget: what a network may cost.
-        goals: figures ("params", "macs", "memory", "field") that shall be "low" or "high".
-        most: how many networks are measured at most.
-        seed: of the sample.
-        timed: also time the front where time has no budget.
-        on_progress: called with what is done ("counting", "timing"), how many are done, of how many, and the next.
+        shape: input (n, channels, *spatial) (default: a usual one).
+        vary: option → values; ``size`` is the image's size (default: ``usual_options(network)``).
+        fixed: options of all networks.
+        budget: limits of what a network may cost (default: none).
+        goals: figures ("params", "macs", "memory", "field"), each "low" or "high", whichever is good.
+        most: largest number of networks to measure (default 256).
+        seed: random seed of the sample (default 0).
+        timed: whether to time the front where time has no budget.
+        on_progress: called with the activity ("counting", "timing"), how many are done, of how many, and the next.
 
     Raises:
         ConfigError: no network lies inside every budget (the message names the nearest, and what it breaks), or an
@@ -140,7 +140,7 @@ def find(
     sizes = tuple(shape) if shape is not None else (1, row.default("in_channels"), *(row.size[1],) * 2)
     own = dict(fixed or {})
     usual = {name: values for name, values in usual_options(network).items() if name not in own}
-    space = Space(network, sizes, dict(vary) if vary else usual, own)
+    space = Space(network=network, shape=sizes, vary=dict(vary) if vary else usual, fixed=own)
     budget, tell = budget or Budget(), on_progress or (lambda word, done, total, what: None)
     known, refused = _count(space, budget, goals, most, seed, tell)
     inside = [candidate for candidate in known if not budget.excess(candidate)]
@@ -155,7 +155,10 @@ def find(
         inside = best if budget.max_time_s is not None else [*best, *inside]
     names = {candidate.name for candidate in best}
     ordered = [*best, *(candidate for candidate in inside if candidate.name not in names)]
-    return Findings(space, budget, dict(goals), seed, len(known), refused, tuple(ordered), tuple(best))
+    return Findings(
+        space=space, budget=budget, goals=dict(goals), seed=seed, measured=len(known), refused=refused,
+        inside=tuple(ordered), front=tuple(best),
+    )  # fmt: skip
 
 
 def _count(

@@ -10,19 +10,23 @@ from typing import Any
 from convoxel.errors import ConfigError
 from convoxel.models import entry
 
-__all__ = ["SIZE", "Space", "usual_options"]
+__all__ = ["SIZE", "Options", "Space", "usual_options"]
+
+# Options of a network by name, and the values that each may have.
+Options = Mapping[str, Any]
+Choices = Mapping[str, Sequence[Any]]
 
 # Beside the network's options: the image's size along every axis, in pixels.
 SIZE = "size"
 
-# What is varied unless told, where a network has the option; counts and factors differ by the type of the default.
-_USUAL: dict[str, tuple[Any, ...]] = {"levels": (1, 2, 3, 4, 5), "blocks": (1, 2), "kernels": (3, 5)}
+# Varied by default where a network has the option; counts and factors differ by the type of the default.
+_USUAL: Choices = {"levels": (1, 2, 3, 4, 5), "blocks": (1, 2), "kernels": (3, 5)}
 _FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5)
 _CHANNELS = (8, 16, 24, 32, 48, 64)
 
 
-def usual_options(network: str) -> dict[str, tuple[Any, ...]]:
-    """Return the options of a network that are varied unless told, with their values.
+def usual_options(network: str) -> Choices:
+    """Return the options of a network that a search varies by default, with their values.
 
     Args:
         network: a name of ``convoxel.models.names()``.
@@ -36,7 +40,7 @@ def usual_options(network: str) -> dict[str, tuple[Any, ...]]:
     {'levels': (1, 2, 3, 4, 5), 'width': (8, 16, 24, 32, 48, 64)}
     """
     known = entry(network).options
-    found = {}
+    found: dict[str, Sequence[Any]] = {}
     for name, default in known.items():
         if name in _USUAL:
             found[name] = _USUAL[name]
@@ -45,7 +49,7 @@ def usual_options(network: str) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Space:
     """Every combination of the values of some options, numbered from 0; the last option changes first.
 
@@ -53,20 +57,20 @@ class Space:
         network: a name of ``convoxel.models.names()``.
         shape: input (n, channels, *spatial).
         vary: option → its values; ``size`` stands for the image's size along every axis.
-        fixed: options that all have in common.
+        fixed: options that all networks share.
 
     Raises:
         ConfigError: an option is not known, has no values or has one twice, or is both varied and fixed.
 
-    >>> space = Space("unet", (1, 1, 64, 64), {"levels": (2, 3), "width": (8, 16)})
+    >>> space = Space(network="unet", shape=(1, 1, 64, 64), vary={"levels": (2, 3), "width": (8, 16)})
     >>> len(space), space.options(2)
     (4, {'levels': 3, 'width': 8})
     """
 
     network: str
     shape: tuple[int, ...]
-    vary: Mapping[str, Sequence[Any]]
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    vary: Choices
+    fixed: Options = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = {*entry(self.network).options, "num_classes", SIZE}
@@ -90,15 +94,15 @@ class Space:
             )
 
     def __len__(self) -> int:
-        """How many combinations there are."""
+        """Return the number of combinations."""
         return math.prod(len(values) for values in self.vary.values())
 
-    def options(self, number: int) -> dict[str, Any]:
+    def options(self, number: int) -> Options:
         """Return the varied options of combination ``number``."""
         return {name: self.vary[name][place] for name, place in zip(self.vary, self.places(number), strict=True)}
 
     def places(self, number: int) -> tuple[int, ...]:
-        """Return which value each option has in combination ``number``."""
+        """Return the place of each option's value in combination ``number``."""
         found = []
         for values in reversed(list(self.vary.values())):
             number, place = divmod(number, len(values))

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields, replace
 
 from convoxel.errors import ConfigError
 from convoxel.models import entry
 from convoxel.search.candidate import Candidate, measure
-from convoxel.search.space import SIZE
+from convoxel.search.space import SIZE, Options
 
 __all__ = ["Scale", "compound", "list_scales", "scaled_options", "scales"]
 
 
-class Scale(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Scale:
     """Factors on a network's channels, on its blocks, and on the image's size."""
 
     width: float = 1.0
     depth: float = 1.0
     resolution: float = 1.0
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """Width, depth and resolution."""
+        return astuple(self)
 
 
 def compound(phi: float, *, depth: float = 1.2, width: float = 1.1, resolution: float = 1.15) -> Scale:
@@ -28,18 +34,20 @@ def compound(phi: float, *, depth: float = 1.2, width: float = 1.1, resolution: 
     grow by about 2^φ in 2-D. Their bases for EfficientNet-B0 are the defaults.
 
     Args:
-        phi: φ; 0 leaves a network alone.
-        depth: α. width: β. resolution: γ.
+        phi: exponent φ; 0 leaves a network as it is.
+        depth: base α.
+        width: base β.
+        resolution: base γ.
 
     Raises:
         ConfigError: a base is not above 0.
 
-    >>> [round(factor, 3) for factor in compound(2)]
+    >>> [round(factor, 3) for factor in compound(2).factors]
     [1.21, 1.44, 1.322]
     """
     if min(depth, width, resolution) <= 0:
         raise ConfigError(f"compound: bases are {depth}, {width} and {resolution}; expected numbers above 0.")
-    return Scale(width**phi, depth**phi, resolution**phi)
+    return Scale(width=width**phi, depth=depth**phi, resolution=resolution**phi)
 
 
 def list_scales(
@@ -67,9 +75,9 @@ def list_scales(
     found += [Scale(depth=value) for value in depth]
     found += [Scale(resolution=value) for value in resolution]
     together = map(compound, phi)
-    found += [scale._replace(resolution=1.0) if fixed_size else scale for scale in together]
+    found += [replace(scale, resolution=1.0) if fixed_size else scale for scale in together]
     for scale in found:
-        for name, value in scale._asdict().items():
+        for name, value in zip((f.name for f in fields(scale)), scale.factors, strict=True):
             if not 0 < value <= 1000:
                 raise ConfigError(f"{name}: got {value:g}; expected a factor above 0 and up to 1000, such as 0.5.")
     return list(dict.fromkeys(found)) or [Scale(width=value) for value in (0.25, 0.5, 1.0)]
@@ -80,21 +88,21 @@ def scales(
     shape: Sequence[int] | None = None,
     factors: Sequence[Scale] = (),
     *,
-    fixed: Mapping[str, Any] | None = None,
+    fixed: Options | None = None,
 ) -> list[Candidate]:
-    """Return what a network costs at each scale.
+    """Return a network with its costs at each scale.
 
     Args:
         network: a name of ``convoxel.models.names()``.
-        shape: input (n, channels, *spatial) at resolution 1; a usual one unless given.
-        factors: the scales. Channel counts of U-Nets, which state them, are rounded; so are sizes, to what the network
-            takes.
-        fixed: options that the network has at every scale.
+        shape: input (n, channels, *spatial) at resolution 1 (default: a usual one).
+        factors: the scales. Channels of U-Nets, whose width is a count, are rounded; so are sizes, to those that the
+            network takes.
+        fixed: options of the network at every scale.
 
     Raises:
         ConfigError: there is no scale, or the network has no option for one of the factors.
 
-    >>> [row.params for row in scales("mobilenet_v1", factors=[Scale(0.25), Scale(0.5), Scale(1.0)])]
+    >>> [row.params for row in scales("mobilenet_v1", factors=[Scale(width=width) for width in (0.25, 0.5, 1.0)])]
     [470072, 1331592, 4231976]
     """
     if not factors:
@@ -107,7 +115,7 @@ def scales(
 def scaled_options(network: str, factor: Scale, shape: Sequence[int]) -> dict[str, int | float]:
     """Return the options of ``network`` that a scale stands for; those that stay at 1 are left out.
 
-    >>> scaled_options("unet", Scale(0.5, resolution=1.5), (1, 1, 64, 64))
+    >>> scaled_options("unet", Scale(width=0.5, resolution=1.5), (1, 1, 64, 64))
     {'width': 16, 'size': 96}
     """
     known = entry(network).options

@@ -1,4 +1,4 @@
-"""The layers that are compared: lines of a list such as ``layers.txt``, which says how to write them."""
+"""The layers to compare: lines of a list such as ``layers.txt``, which says how to write them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Layer:
     Attributes:
         net: the network that it comes from.
         in_channels, out_channels, groups: as in PyTorch.
-        size: of the input.
+        size: spatial sizes of the input.
         kernel, stride, padding, dilation: as in PyTorch; padding is the same at both ends.
-        transposed: a transposed convolution.
+        transposed: whether it is a transposed convolution.
         quick: whether it belongs to the short list.
     """
 
@@ -77,7 +77,7 @@ class Layer:
 
     @property
     def fully_connected(self) -> bool:
-        """Whether it is one matrix times one vector."""
+        """True if it is one matrix times one vector."""
         return self.groups == 1 and set(self.size) == set(self.out_size) == set(self.kernel) == {1}
 
     @property
@@ -102,7 +102,7 @@ class Layer:
         return f"{self.net:<12}{self.dims}-D {source:>9} -> {self.out_channels:<4} {marks}"
 
 
-# What means are taken over: name and question, in the order in which they are asked.
+# Kinds of layers for means: name and question, in the order in which they are asked.
 KINDS: dict[str, Callable[[Layer], bool]] = {
     "1-D": lambda layer: layer.dims == 1,
     "transposed": lambda layer: layer.transposed,
@@ -120,7 +120,7 @@ KINDS: dict[str, Callable[[Layer], bool]] = {
 
 
 def _usual_padding(kernel: Sequence[int], dilation: Sequence[int], transposed: bool) -> tuple[int, ...]:
-    """What a line without ``p`` means: with an odd kernel and stride 1 the size stays."""
+    """Return the padding of a line without ``p``, with which the size stays for an odd kernel and stride 1."""
     return tuple(0 if transposed else d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True))
 
 
@@ -222,12 +222,13 @@ def read_layers(path: Path = LIST) -> list[Layer]:
 def select_layers(
     layers: Sequence[Layer], nets: Sequence[str] = (), dims: Sequence[int] = (), all_lines: bool = False
 ) -> list[Layer]:
-    """Return those of some nets and numbers of axes; of these the quick ones, if there are any.
+    """Return the layers of some nets and numbers of axes; of these the quick ones, if there are any.
 
     Args:
-        layers: a list's.
-        nets, dims: all unless given.
-        all_lines: also those that are not quick.
+        layers: the layers to choose from.
+        nets: names of nets (default: all).
+        dims: numbers of axes (default: all).
+        all_lines: whether to return those that are not quick, too.
 
     Raises:
         ConfigError: a net that is not in the list, or nothing is left.

@@ -1,4 +1,4 @@
-"""Which candidates no other one beats: fronts of several goals at once (Deb et al. 2002, "NSGA-II")."""
+"""Candidates that no other one beats: fronts of several goals at once (Deb et al. 2002, "NSGA-II")."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from convoxel.search.candidate import Candidate
 
 __all__ = ["GOALS", "check_goals", "front", "rank_fronts"]
 
-# Figure → whether a small one is good. Without training, parameters and field stand for what a network can learn.
+# Figure → whether it should be low or high. Without training, parameters and field stand for what a network can learn.
 GOALS: Mapping[str, str] = {"macs": "low", "params": "high", "field": "high"}
 
 _FIGURES = ("params", "macs", "memory", "field")
@@ -53,7 +53,7 @@ def front(candidates: Sequence[Candidate], goals: Mapping[str, str] = GOALS) -> 
 
 
 def rank_fronts(points: Sequence[tuple[float, ...]]) -> list[int]:
-    """Return for each point how many fronts lie before it; 0 for those that no other one beats.
+    """Return the number of fronts before each point; 0 for points that no other one beats.
 
     >>> rank_fronts([(1, 2), (2, 1), (2, 2), (3, 3)])
     [0, 0, 1, 2]

@@ -1,6 +1,6 @@
-"""The networks that are compared: the zoo's definitions on inputs of the usual sizes, or anybody's.
+"""The networks to compare: those of the zoo on inputs of the usual sizes, or any others.
 
-A network is data, down to the name of the function that builds it: another process needs no more to build it, too.
+A network is data, down to the name of the function that builds it, so that another process can build it, too.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ import fnmatch
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convoxel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["NETWORKS", "Network", "select_networks"]
 
@@ -21,13 +24,14 @@ class Network:
     """A network and its input.
 
     Attributes:
-        name: what it is called here.
-        model: its name in the zoo; or a function, such as ``package.module:function``, that returns any network.
-        channels, size: of the input.
-        options: of the zoo's function, beside ``dims`` and ``in_channels``; or all arguments of the other function,
+        name: name in the list.
+        model: name in the zoo; or a function, such as ``package.module:function``, that returns any network.
+        channels: channels of the input.
+        size: spatial sizes of the input.
+        options: options of the zoo's network, beside ``dims`` and ``in_channels``; or all arguments of the function,
             of types that JSON knows.
-        quick: whether it belongs to the short list.
-        tolerance: ‖y − y₀‖ / ‖y₀‖ beyond which an engine did not compute this network.
+        quick: whether it belongs to the short list (default False).
+        tolerance: ‖y − y₀‖ / ‖y₀‖ beyond which an engine did not compute this network (default 1e-3).
     """
 
     name: str
@@ -47,7 +51,7 @@ class Network:
         """Return the input's shape: (batch, channels, *size)."""
         return (batch, self.channels, *self.size)
 
-    def build(self) -> Any:
+    def build(self) -> nn.Module:
         """Return the network in eval mode, with the same random weights every time."""
         import torch
 
@@ -55,7 +59,8 @@ class Network:
 
         torch.manual_seed(0)
         if ":" in self.model:
-            return pkgutil.resolve_name(self.model)(**self.options).eval()
+            module: nn.Module = pkgutil.resolve_name(self.model)(**self.options)
+            return module.eval()
         return models.build(self.model, dims=self.dims, in_channels=self.channels, **self.options).eval()
 
     def __str__(self) -> str:
@@ -83,12 +88,12 @@ NETWORKS = (
 
 
 def select_networks(names: Sequence[str] = (), dims: Sequence[int] = (), every: bool = False) -> list[Network]:
-    """Return the networks of some names and numbers of axes; of all names, the quick ones.
+    """Return the networks of some names and numbers of axes; without names, the quick ones.
 
     Args:
-        names: with ``*`` and ``?``.
-        dims: all unless given.
-        every: also those that are not quick.
+        names: patterns with ``*`` and ``?`` (default: all).
+        dims: numbers of axes (default: all).
+        every: whether to return those that are not quick, too.
 
     Raises:
         ConfigError: a name that no network has, or nothing is left.
