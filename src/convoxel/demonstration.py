@@ -13,10 +13,9 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from convoxel.draw.report import write_report
 from convoxel.draw.volume_slice import oriented_slice
 from convoxel.errors import ConfigError, ConvoxelError
 from convoxel.files.atomic import write_bytes, write_json
+from convoxel.files.values import JsonObject, Options
 from convoxel.lookup import find_network, is_run
 from convoxel.native import build_info
 from convoxel.train import RunResult, TrainConfig, load_model
@@ -35,9 +35,9 @@ from convoxel.train.run_folder import load_data
 
 __all__ = ["MARK", "MODEL", "Demo", "prepare_demo"]
 
-MODEL: Mapping[str, Any] = {"levels": 2, "width": 16}
+MODEL: Options = {"levels": 2, "width": 16}
 # The settings that differ from the defaults of training.
-_TRAINING: Mapping[str, Any] = {"learning_rate": 0.005}
+_TRAINING: Options = {"learning_rate": 0.005}
 # The file with all figures, by which the folder of a demo is known.
 MARK = "demo.json"
 # Position of the slice along each plane, as a share of the held-out part's length, so that all show the brain's middle.
@@ -64,7 +64,7 @@ class Demo:
     resume: bool
     begun_s: float = dataclasses.field(default_factory=time.perf_counter)
 
-    def measure(self, result: RunResult, tell: Callable[[str], None]) -> dict[str, Any]:
+    def measure(self, result: RunResult, tell: Callable[[str], None]) -> JsonObject:
         """Predict the held-out part with both engines, draw it, write and return every figure.
 
         Args:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convoxel import models
 from convoxel.arithmetic.image import broadcast_sizes, join_axes
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.values import JsonObject, Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,7 +83,7 @@ class NamedNetwork:
 def find_network(
     word: str,
     shapes: Sequence[Shape] = (),
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
     *,
     weights: bool = False,
 ) -> NamedNetwork:
@@ -124,7 +125,7 @@ def _only(shapes: Sequence[Shape], word: str) -> Shape | None:
     return shapes[0] if shapes else None
 
 
-def _from_zoo(name: str, shape: Shape | None, options: dict[str, Any], weights: bool) -> NamedNetwork:
+def _from_zoo(name: str, shape: Shape | None, options: JsonObject, weights: bool) -> NamedNetwork:
     import torch
 
     entry = models.entry(name)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from typing import Any
 
 from convoxel import native
 from convoxel.bench.layer_bench import find_candidates
 from convoxel.bench.layer_list import parse_layer
+from convoxel.files.values import JsonObject
 
 __all__ = ["describe_engine"]
 
@@ -34,7 +34,7 @@ _TYPICAL = (
 )
 
 
-def describe_engine(threads: int | None = None) -> dict[str, Any]:
+def describe_engine(threads: int | None = None) -> JsonObject:
     """Return the build, the processor and its measured limits, algorithms, choices, and the tuning cache.
 
     Args:
@@ -62,7 +62,7 @@ def describe_engine(threads: int | None = None) -> dict[str, Any]:
     }
 
 
-def _choice(name: str, line: str, threads: int) -> dict[str, Any]:
+def _choice(name: str, line: str, threads: int) -> JsonObject:
     """Return the algorithms for one layer, the chosen one first, with their costs relative to it."""
     layer = parse_layer(line)
     found = find_candidates(layer, threads)

@@ -15,6 +15,7 @@ from convoxel.draw.comparison_chart import Contender
 from convoxel.draw.folder import mapping, read_run
 from convoxel.draw.quantity import number as finite
 from convoxel.errors import ConfigError
+from convoxel.files.values import JsonObject
 from convoxel.graph.threads import limit_threads
 from convoxel.inspect import Summary
 from convoxel.lookup import NamedNetwork, find_network, is_run
@@ -80,7 +81,7 @@ def compare_networks(
 
 
 def _choose(
-    words: Sequence[str], levels: Sequence[int], shape: tuple[int, ...] | None, options: dict[str, Any], weights: bool
+    words: Sequence[str], levels: Sequence[int], shape: tuple[int, ...] | None, options: JsonObject, weights: bool
 ) -> list[_Chosen]:
     """Return each network with the options that it has, once for each number of levels."""
     shapes = () if shape is None else (shape,)
@@ -93,7 +94,7 @@ def _choose(
         known = _COMMON | models.entry(word).options.keys()
         suited = {name: value for name, value in options.items() if name in known}
         used.update(suited)
-        variants: list[dict[str, Any]] = [{"levels": count} for count in levels] if "levels" in known else []
+        variants: list[JsonObject] = [{"levels": count} for count in levels] if "levels" in known else []
         used.update(*variants)
         for variant in variants or [{}]:
             given = {**suited, **variant}
@@ -161,7 +162,7 @@ def _measure(chosen: Sequence[_Chosen], threads: int | None, tell: Callable[[str
 
 def _contender(each: _Chosen, summary: Summary, latency_s: float | None) -> Contender:
     """Return a row: the costs in ``summary``, and what the run's folder tells."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     if is_run(each.word):
         run = read_run(each.word)
         metric, steps = finite(run.evaluation.get("metric")), finite(run.last.get("step"))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import fnmatch
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convoxel.errors import ConfigError
+from convoxel.files.values import Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +39,7 @@ class Network:
     model: str
     channels: int
     size: tuple[int, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     quick: bool = False
     tolerance: float = 1e-3
 

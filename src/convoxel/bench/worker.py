@@ -17,11 +17,12 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from convoxel.bench.engine import ENGINES, Run, Task, first_output
 from convoxel.bench.network_list import Network
 from convoxel.files.atomic import open_atomic
+from convoxel.files.values import JsonObject
 
 __all__ = ["Worker", "WorkerFailed"]
 
@@ -74,7 +75,7 @@ class Worker:
         self._process.kill()
         self._process.wait()
 
-    def _ask(self, question: object) -> dict[str, Any]:
+    def _ask(self, question: object) -> JsonObject:
         assert self._process.stdin is not None and self._process.stdout is not None
         late = threading.Event()  # the clock cannot say who ended the process: it may be read before the limit
 
@@ -94,7 +95,7 @@ class Worker:
             timer.cancel()
         if not line:
             raise WorkerFailed(f"no answer within {self._limit_s:.0f} s" if late.is_set() else self._last_words())
-        answer: dict[str, Any] = json.loads(line)
+        answer: JsonObject = json.loads(line)
         if "error" in answer:
             raise WorkerFailed(answer["error"])
         return answer
@@ -133,7 +134,7 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
         answer(error=f"{type(error).__name__}: {said}"[:200])
 
 
-def _prepare(words: dict[str, Any]) -> tuple[Run, float, int]:
+def _prepare(words: JsonObject) -> tuple[Run, float, int]:
     """Return the call, the seconds up to its first result (which is saved), and the memory before."""
     import numpy as np
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from convoxel.cli.parsing import parse_sizes, split_words
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, emit, percent, plural
 from convoxel.errors import ConfigError
+from convoxel.files.values import JsonObject
 
 if TYPE_CHECKING:
     from convoxel.bench.layer_bench import LayerResult
@@ -137,7 +138,7 @@ def networks(
     screen.say(_NETWORK_HEADING)
     results: list[NetworkResult] = []
     plans = [(network, b, count) for count in counts for b in batches for network in chosen]
-    settings: dict[str, Any] = {"tune": tune, "algorithm": algorithm, "precision": precision.value}
+    settings: JsonObject = {"tune": tune, "algorithm": algorithm, "precision": precision.value}
     with Counter("measuring") as counter:
         for done, (network, b, count) in enumerate(plans):
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from convoxel.cli.options import Json, Threads
 from convoxel.cli.screen import Screen, command_line, duration, emit, number, percent, plural, times
 from convoxel.cli.train import run_training
+from convoxel.files.values import JsonObject
 
 __all__ = ["demo"]
 
@@ -72,7 +73,7 @@ def demo(
         screen.say(f"  {words}")
 
 
-def _print_comparison(screen: Screen, figures: dict[str, Any]) -> None:
+def _print_comparison(screen: Screen, figures: JsonObject) -> None:
     dice, seconds = figures["dice"], figures["seconds"]
     size, tile = times(figures["data"]["held_out_shape"]), times(figures["tile"])
     screen.say()

@@ -15,6 +15,7 @@ from convoxel.cli.options import Assign, Json, Network, Shape, command
 from convoxel.cli.parsing import parse_options, parse_padding, parse_shape, parse_sizes
 from convoxel.cli.screen import Screen, emit
 from convoxel.errors import ConfigError
+from convoxel.files.values import JsonObject
 
 if TYPE_CHECKING:
     from convoxel.draw import Figure
@@ -316,7 +317,7 @@ def memory(
 
 def _layer(
     size: str, kernel: str, stride: str, padding: str, dilation: str, kind: Kind, output_padding: str
-) -> dict[str, Any]:
+) -> JsonObject:
     sizes = parse_sizes("size", size)
     return {
         "size": sizes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from convoxel.cli.options import Engine, EngineOption, Json, Run, Threads, Which, WhichOption
 from convoxel.cli.screen import Screen, duration, emit, number
+from convoxel.files.values import Options
 
 __all__ = ["evaluate"]
 
@@ -46,9 +46,7 @@ def evaluate(
         def show(index: int, sample: Any, prediction: object) -> None:
             status.update(f"{index + 1} images, last {sample.name}")
 
-        figures: Mapping[str, Any] = measure(
-            run, data, engine=engine.value, split=split.value, which=which.value, on_sample=show
-        )
+        figures: Options = measure(run, data, engine=engine.value, split=split.value, which=which.value, on_sample=show)
     if json:
         return emit(figures)
     segment = "dice" in (figures["samples"] or [{}])[0]

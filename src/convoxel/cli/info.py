@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from convoxel.cli.options import Json, Threads
 from convoxel.cli.screen import Screen, emit, plural
+from convoxel.files.values import JsonObject
 
 __all__ = ["info"]
 
@@ -40,7 +39,7 @@ def info(threads: Threads = None, json: Json = False) -> None:
     screen.say("`convoxel compile --tune` measures the best three and keeps the fastest.")
 
 
-def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _lines(facts: JsonObject) -> list[tuple[str, str]]:
     """Return the head of the answer: one line a fact."""
     sets = ", ".join(row["name"] for row in facts["instruction_sets"])
     rates = ", ".join(
@@ -67,7 +66,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _cache(cache: dict[str, Any]) -> str:
+def _cache(cache: JsonObject) -> str:
     size, shared = cache["size_bytes"], cache["processors"]
     amount = f"{size / 2**20:g} MiB" if size >= 2**20 else f"{size / 2**10:g} KiB"
     return f"{cache['name']} {amount}" + (f" for {shared} processors" if shared > 1 else "")

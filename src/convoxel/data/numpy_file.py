@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convoxel.errors import DataError
 from convoxel.files.fault import fault, shown
 from convoxel.files.stream import check_inflation, file_size
+from convoxel.files.values import Array
 
 __all__ = ["Claims", "Values", "array_claims", "open_archive", "read_array", "read_member"]
 
-Values = NDArray[Any]  # of whichever type a file holds
+Values = Array  # of whichever type a file holds
 Claims = tuple[tuple[int, ...], "np.dtype[Any]"]  # shape and type, from a header
 
 _MEND = "Save it again with numpy.save from an array of numbers"

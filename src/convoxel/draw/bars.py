@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from convoxel.draw.chart import Axis, mark_below
 from convoxel.draw.letter import text_width
 from convoxel.draw.shape import Box, Disc, Look, Shape, Squares, Words
+from convoxel.files.values import Array
 
 __all__ = ["HEAD", "Measure", "draw_bars", "draw_map"]
 
@@ -102,7 +103,7 @@ def _dots(
 
 
 def draw_map(
-    tone: NDArray[Any], corner: tuple[float, float], side: float, *, hidden: NDArray[np.bool_] | None = None
+    tone: Array, corner: tuple[float, float], side: float, *, hidden: NDArray[np.bool_] | None = None
 ) -> Iterator[Shape]:
     """Yield a matrix of values between 0 and 1 as squares of ``side``, those of one shade as one shape.
 

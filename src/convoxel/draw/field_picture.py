@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from convoxel.draw.caption import EDGE, heading, legend
@@ -21,6 +21,7 @@ from convoxel.draw.network_outline import Map, Model, subject
 from convoxel.draw.shape import Bitmap, Box, Disc, Group, Line, Look, Point, Shape, Words
 from convoxel.draw.theme import colour
 from convoxel.errors import ShapeError
+from convoxel.files.values import Array
 
 if TYPE_CHECKING:
     from convoxel.inspect import EffectiveField
@@ -38,7 +39,7 @@ _FRAME = Look(stroke="faint", weight=1)
 _SHARE = Look(stroke="c6", weight=2, dash=(5, 4))
 _MOST = 0.95  # of the influence, framed
 
-Pixels = NDArray[Any]
+Pixels = Array
 
 
 def field(

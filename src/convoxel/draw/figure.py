@@ -13,7 +13,6 @@ import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -23,6 +22,7 @@ from convoxel.draw.shape import Group, Look, Point, Scene, Words
 from convoxel.draw.svg import write
 from convoxel.errors import ConfigError
 from convoxel.files.atomic import write_bytes
+from convoxel.files.values import JsonObject
 
 __all__ = ["Figure", "beside"]
 
@@ -157,7 +157,7 @@ class Figure(Scene):
         # One palette for all frames, so that what stands still does not flicker.
         first = frames[0].quantize(256)
         flat = [frame.quantize(palette=first, dither=Image.Dither.NONE) for frame in frames]
-        more: dict[str, Any] = {"save_all": True, "append_images": flat[1:]} if len(flat) > 1 else {}
+        more: JsonObject = {"save_all": True, "append_images": flat[1:]} if len(flat) > 1 else {}
         flat[0].save(buffer, format="GIF", duration=round(1000 * self.frame_s), loop=0, **more)
         return buffer.getvalue()
 

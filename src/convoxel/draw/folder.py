@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from convoxel.draw.quantity import number
 from convoxel.errors import CheckpointError
+from convoxel.files.values import Array, JsonObject
 
 __all__ = ["RunFolder", "read_run"]
 
@@ -45,17 +44,17 @@ class RunFolder:
     """
 
     path: Path
-    config: dict[str, Any] = field(default_factory=dict)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    network: dict[str, Any] = field(default_factory=dict)
-    examples: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    best: dict[str, Any] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)
+    config: JsonObject = field(default_factory=dict)
+    metrics: list[JsonObject] = field(default_factory=list)
+    evaluation: JsonObject = field(default_factory=dict)
+    network: JsonObject = field(default_factory=dict)
+    examples: dict[str, Array] = field(default_factory=dict)
+    best: JsonObject = field(default_factory=dict)
+    last: JsonObject = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
-    def data(self) -> dict[str, Any]:
+    def data(self) -> JsonObject:
         """What the checkpoints tell about the data: classes, dims, channels, data_name, …"""
         return mapping(self.best.get("data")) or mapping(self.last.get("data"))
 
@@ -88,7 +87,7 @@ class RunFolder:
         return bool(self.evaluation) and (self.fraction is None or self.fraction >= 1.0)
 
     @property
-    def best_row(self) -> dict[str, Any]:
+    def best_row(self) -> JsonObject:
         """The validation with the highest metric (the first of equals, as training keeps it); empty if none."""
         rows = [row for row in self.metrics if number(row.get("metric")) is not None]
         return max(rows, key=lambda row: row["metric"], default={})
@@ -130,7 +129,7 @@ def read_run(run_dir: str | Path) -> RunFolder:
     return run
 
 
-def mapping(value: object) -> dict[str, Any]:
+def mapping(value: object) -> JsonObject:
     """Return ``value`` if it is a mapping, else an empty one."""
     return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
 
@@ -149,7 +148,7 @@ def _read_text(run: RunFolder, name: str) -> str:
         return ""
 
 
-def _read_object(run: RunFolder, name: str) -> dict[str, Any]:
+def _read_object(run: RunFolder, name: str) -> JsonObject:
     text = _read_text(run, name)
     if not text:
         return {}
@@ -163,8 +162,8 @@ def _read_object(run: RunFolder, name: str) -> dict[str, Any]:
     return found
 
 
-def _read_metrics(run: RunFolder) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _read_metrics(run: RunFolder) -> list[JsonObject]:
+    rows: list[JsonObject] = []
     bad = 0
     for text in _read_text(run, "metrics.jsonl").splitlines():
         if not text.strip():
@@ -182,7 +181,7 @@ def _read_metrics(run: RunFolder) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_config(run: RunFolder) -> dict[str, Any]:
+def _read_config(run: RunFolder) -> JsonObject:
     text = _read_text(run, "config.yaml")
     if not text:
         return {}
@@ -199,7 +198,7 @@ def _read_config(run: RunFolder) -> dict[str, Any]:
     return mapping(found)
 
 
-def _read_examples(run: RunFolder) -> dict[str, npt.NDArray[Any]]:
+def _read_examples(run: RunFolder) -> dict[str, Array]:
     path = run.path / "examples.npz"
     if not path.exists():
         return {}
@@ -222,7 +221,7 @@ def _read_examples(run: RunFolder) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
-def _fits(arrays: Mapping[str, npt.NDArray[Any]]) -> bool:
+def _fits(arrays: Mapping[str, Array]) -> bool:
     if any(name not in arrays or arrays[name].ndim < 1 for name in ("images", "labels", "predictions", "names")):
         return False
     images, labels = arrays["images"], arrays["labels"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from convoxel.draw.folder import RunFolder, mapping
 from convoxel.draw.markup import Child, Markup, join, table, tag
 from convoxel.draw.quantity import count, duration, figure, number, percent, sizes
 from convoxel.draw.training_curves import charts
+from convoxel.files.values import JsonObject
 
 __all__ = ["show_classes", "show_confusion", "show_curves", "show_headline"]
 
@@ -124,7 +124,7 @@ def show_classes(run: RunFolder) -> Markup:
     return join([head, source, _class_table(run, per_class), _sample_table(run)])
 
 
-def _class_table(run: RunFolder, per_class: dict[str, Any]) -> Markup:
+def _class_table(run: RunFolder, per_class: JsonObject) -> Markup:
     segment = run.task == "segment"
     samples = _samples(run)
     matrix, names = _matrix(run), run.classes
@@ -174,7 +174,7 @@ def _strip(label: str, mean: float | None, dice: Sequence[float], colour: int | 
     return tag("svg", *parts, class_="strip", viewBox="0 0 240 22", role="img", aria_label=words)
 
 
-def _samples(run: RunFolder) -> list[dict[str, Any]]:
+def _samples(run: RunFolder) -> list[JsonObject]:
     listed = run.evaluation.get("samples")
     return [mapping(item) for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
 
@@ -187,7 +187,7 @@ def _sample_table(run: RunFolder) -> Markup:
         return Markup("")
     graded = list(mapping(run.evaluation.get("per_class")))[:8]
 
-    def grade(sample: dict[str, Any]) -> float:
+    def grade(sample: JsonObject) -> float:
         metric = number(sample.get("metric"))
         return 2.0 if metric is None else metric  # without a figure: last
 
@@ -203,7 +203,7 @@ def _sample_table(run: RunFolder) -> Markup:
                               else f"The hardest 200 of {len(samples)} images"), grid)  # fmt: skip
 
 
-def _mistakes(samples: list[dict[str, Any]]) -> Markup:
+def _mistakes(samples: list[JsonObject]) -> Markup:
     wrong = [s for s in samples if s.get("correct") is False]
     if not samples:
         return Markup("")

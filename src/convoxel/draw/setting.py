@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable
-from typing import Any
 
 from convoxel.draw.folder import RunFolder, mapping
 from convoxel.draw.markup import Child, Markup, join, table, tag
 from convoxel.draw.quantity import count, number, percent, sizes
+from convoxel.files.values import JsonObject
 
 __all__ = ["resume_command", "show_commands", "show_config", "show_network"]
 
@@ -41,7 +41,7 @@ def show_network(run: RunFolder) -> Markup:
     return join([head, tag("p", words), *notes, grid])
 
 
-def _layer(row: dict[str, Any], macs: float) -> list[Child]:
+def _layer(row: JsonObject, macs: float) -> list[Child]:
     cost = number(row.get("macs")) or 0.0
     field = mapping(row.get("field"))
     whole = field.get("whole")

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
 from convoxel.draw.scan import Position, Scan, Track
 from convoxel.draw.shape import Box, Group, Line, Look, Point, Shape, Words
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.values import Array
 
 __all__ = ["conv"]
 
@@ -106,9 +107,9 @@ def conv(
 class _Values:
     """Numbers of input, kernel and output."""
 
-    x: NDArray[Any]
-    w: NDArray[Any]
-    y: NDArray[Any]
+    x: Array
+    w: Array
+    y: Array
 
     @classmethod
     def of(cls, scan: Scan, x: ArrayLike | None, w: ArrayLike | None) -> _Values:
@@ -121,7 +122,7 @@ class _Values:
         return cls(inputs, weights, outputs)
 
 
-def _shaped(name: str, given: ArrayLike | None, shape: Position, pattern: tuple[int, int, int]) -> NDArray[Any]:
+def _shaped(name: str, given: ArrayLike | None, shape: Position, pattern: tuple[int, int, int]) -> Array:
     if given is None:  # small whole numbers without a pattern that would hide a flipped kernel
         step, first, turn = pattern
         return ((np.arange(int(np.prod(shape))) * step + first) % turn % 4).reshape(shape)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from convoxel.draw.caption import EDGE, legend
 from convoxel.draw.chart import Axis, Plot, power_ticks, round_axis, ticks
@@ -16,6 +15,7 @@ from convoxel.draw.letter import fit
 from convoxel.draw.quantity import duration, figure, number
 from convoxel.draw.shape import Box, Disc, Group, Line, Look, Point, Shape, Words
 from convoxel.errors import ConfigError
+from convoxel.files.values import Options
 
 __all__ = ["Curve", "charts", "curves", "line_chart"]
 
@@ -46,7 +46,7 @@ class Curve:
     marker: str = ""
 
 
-def curves(metrics: Sequence[Mapping[str, Any]], *, over: str = "time", metric_name: str = "metric") -> Figure:
+def curves(metrics: Sequence[Options], *, over: str = "time", metric_name: str = "metric") -> Figure:
     """Return the curves of loss, metric, learning rate and speed, side by side.
 
     Args:
@@ -68,7 +68,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], *, over: str = "time", metric_n
     return beside(charts(metrics, over=over, metric_name=metric_name), title)
 
 
-def charts(metrics: Sequence[Mapping[str, Any]], *, over: str = "time", metric_name: str = "metric") -> list[Figure]:
+def charts(metrics: Sequence[Options], *, over: str = "time", metric_name: str = "metric") -> list[Figure]:
     """Return the charts of :func:`curves` one by one; those without a point are left out."""
     if over not in ("time", "step"):
         raise ConfigError(f"curves: over is {over!r}; expected 'time' or 'step'.")
@@ -143,7 +143,7 @@ def line_chart(
     return Figure(title, _told(title, lines, axis), _WIDTH, _HEIGHT, tuple(shapes))
 
 
-def _class_curves(metrics: Sequence[Mapping[str, Any]], curve: Callable[..., Curve]) -> list[Curve]:
+def _class_curves(metrics: Sequence[Options], curve: Callable[..., Curve]) -> list[Curve]:
     """Return a line for each class, coloured if there are few; one class alone would only repeat the mean."""
     rows = [table if isinstance(table := row.get("per_class"), Mapping) else {} for row in metrics]
     names = list(dict.fromkeys(str(name) for row in rows for name in row))
@@ -158,12 +158,12 @@ def _class_curves(metrics: Sequence[Mapping[str, Any]], curve: Callable[..., Cur
     ]
 
 
-def _time_unit(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, float]:
+def _time_unit(metrics: Sequence[Options]) -> tuple[str, float]:
     longest = max((number(row.get("time_s")) or 0.0 for row in metrics), default=0.0)
     return next(((unit, scale) for unit, scale in (("s", 1.0), ("min", 60.0)) if longest <= 120 * scale), ("h", 3600.0))
 
 
-def _note(row: Mapping[str, Any], metric_name: str) -> str:
+def _note(row: Options, metric_name: str) -> str:
     words = [f"step {row.get('step', '?')}", f"epoch {row.get('epoch', '?')}"]
     if (time_s := number(row.get("time_s"))) is not None:
         words.append(duration(time_s))

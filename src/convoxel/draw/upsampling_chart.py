@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from convoxel.draw.letter import text_width
 from convoxel.draw.quantity import count, percent
 from convoxel.draw.shape import Look, Shape, Words
 from convoxel.errors import ConfigError
+from convoxel.files.values import Array
 
 if TYPE_CHECKING:
     from convoxel.inspect.upsampler import Upsampling
@@ -84,7 +85,7 @@ def _start_tone(response: NDArray[np.float32]) -> NDArray[np.float32]:
     return response / (2 * most) + 0.5 if most else np.full_like(response, 0.5)
 
 
-def _draw_response(tone: NDArray[Any], left: float, middle: float) -> Iterator[Shape]:
+def _draw_response(tone: Array, left: float, middle: float) -> Iterator[Shape]:
     """A response as a map; of a volume the middle slice, of a line a band of equal rows."""
     flat = tone[tone.shape[0] // 2] if tone.ndim == 3 else tone
     rows = np.broadcast_to(flat, (math.ceil(len(flat) / 4), len(flat))) if flat.ndim == 1 else flat

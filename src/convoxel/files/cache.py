@@ -12,10 +12,10 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import Any
 
 from convoxel.errors import DataError
 from convoxel.files.atomic import write_json
+from convoxel.files.values import JsonObject
 
 __all__ = ["cache_folder", "read_cache", "write_cache"]
 
@@ -41,7 +41,7 @@ def cache_folder() -> Path | None:
         return None
 
 
-def read_cache(name: str) -> dict[str, Any]:
+def read_cache(name: str) -> JsonObject:
     """Return the object in the cache file ``name``; empty if there is none, or none that can be used."""
     folder = cache_folder()
     if folder is None:
@@ -61,7 +61,7 @@ def read_cache(name: str) -> dict[str, Any]:
         return {}
 
 
-def write_cache(name: str, content: dict[str, Any]) -> bool:
+def write_cache(name: str, content: JsonObject) -> bool:
     """Replace the cache file ``name`` in one step and return whether that worked."""
     folder = cache_folder()
     if folder is None:

@@ -6,7 +6,8 @@ import mmap
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from convoxel.files.values import Array
 
 __all__ = ["FileMemory", "is_of_file"]
 
@@ -15,7 +16,7 @@ class FileMemory(mmap.mmap):
     """A file that is read like memory and never written to, so that pages can be dropped and read again."""
 
 
-def is_of_file(array: NDArray[Any]) -> bool:
+def is_of_file(array: Array) -> bool:
     """Return whether the array lies in a :class:`FileMemory`."""
     base: Any = array
     while isinstance(base, np.ndarray):

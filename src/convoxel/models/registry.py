@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from convoxel.errors import ConfigError
+from convoxel.files.values import JsonObject, Options
 from convoxel.models import alexnet, densenet, efficientnet, googlenet, inception, mobilenet, resnet, vgg
 from convoxel.models.backbone import Network, Published
 from convoxel.models.unet import UNet, unet_cicek, unet_ronneberger
@@ -40,7 +41,7 @@ class Entry(NamedTuple):
     published: Published | None = None
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> JsonObject:
         """The options of ``build`` beside dims, in_channels and num_classes, with their defaults."""
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -76,12 +77,10 @@ class Info(NamedTuple):
     top1: float | None
     source: str
     paper: str
-    options: dict[str, Any]
+    options: JsonObject
 
 
-def _family(
-    make: Callable[..., Network], variants: Mapping[str, Any], paper: str, *, volume: int = 64
-) -> dict[str, Entry]:
+def _family(make: Callable[..., Network], variants: Options, paper: str, *, volume: int = 64) -> dict[str, Entry]:
     """Return the rows of a family; ``make`` takes a key of ``variants``; ``volume`` is the usual size of volumes."""
     rows = {}
     for name, variant in variants.items():

@@ -9,11 +9,11 @@ import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from convoxel.errors import ConfigError
+from convoxel.files.values import JsonObject
 from convoxel.native import _core
 
 
@@ -72,7 +72,7 @@ def instruction_set() -> str:
     return wanted
 
 
-def algorithms() -> list[dict[str, Any]]:
+def algorithms() -> list[JsonObject]:
     """Return the convolution algorithms: name, a line on what each does and supports, whether it is exact on integers.
 
     >>> [row["name"] for row in algorithms()][:2]
@@ -81,7 +81,7 @@ def algorithms() -> list[dict[str, Any]]:
     return [dict(row) for row in _core.list_algorithms()]
 
 
-def build_info() -> dict[str, Any]:
+def build_info() -> JsonObject:
     """Return the engine's version and compiler, and its processor, instruction sets and threads on this machine."""
     from convoxel import __version__
 
@@ -136,7 +136,7 @@ def _expand(listed: str) -> list[int]:
     return [number for first, last in ranges for number in range(int(first), int(last or first) + 1)]
 
 
-def caches() -> list[dict[str, Any]]:
+def caches() -> list[JsonObject]:
     """Return the data caches of the first processor: name, size_bytes, and the number of processors that share each.
 
     They come from Linux's /sys. The list is empty on other systems, and where the system hides them.

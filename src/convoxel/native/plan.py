@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from convoxel.errors import ConvoxelError, ShapeError
 from convoxel.files.mapping import is_of_file
+from convoxel.files.values import JsonObject
 from convoxel.native import _core
 from convoxel.native.calibration import calibrate
 from convoxel.native.machine import instruction_set, resolve_threads
@@ -209,7 +210,7 @@ class Plan(_core.Plan):
         """
         self._run(buffers, first, last, arena, timed=False)
 
-    def profile(self, buffers: Sequence[Floats]) -> list[dict[str, Any]]:
+    def profile(self, buffers: Sequence[Floats]) -> list[JsonObject]:
         """Run all steps and return them, each with its ``time_s``."""
         times = self._run(buffers, 0, None, None, timed=True)
         return [{**row, "time_s": time} for row, time in zip(self.steps, times, strict=True)]

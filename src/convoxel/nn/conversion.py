@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.values import Array, JsonObject
 from convoxel.nn.torch_layers import CONV, ConvLayer, TransposedLayer, average_pool, check_dims, conv, sizes_of
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _Weighted = ConvLayer | TransposedLayer | nn.Linear
-_Array = TypeVar("_Array", Tensor, NDArray[Any])
+_Array = TypeVar("_Array", Tensor, Array)
 
 
 # ---- linear layers and convolutions ----------------------------------------------------------------------
@@ -284,7 +284,7 @@ def _inflate_conv(layer: nn.Conv2d | nn.ConvTranspose2d, depth: int | None, how:
     transposed = isinstance(layer, nn.ConvTranspose2d)
     in_depth = depth if depth is None or max(layer.kernel_size) > 1 else 1
     one = None if depth is None else 1
-    entries: dict[str, Any] = {
+    entries: JsonObject = {
         "stride": _deepen(layer.stride, one),
         "padding": _deepen(layer.padding, None if in_depth is None else in_depth // 2),
         "dilation": _deepen(layer.dilation, one),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.values import Options
 from convoxel.inspect.factorisation import SCHEMES, Factor, Factorisation, factorise
 from convoxel.inspect.rank import count_macs, factor_layers, input_shapes
 from convoxel.nn.torch_layers import CONV, ConvLayer
@@ -401,7 +402,7 @@ def _replacement(place: _Place, option: _Option) -> Replacement:
     )
 
 
-def restore_separated(model: nn.Module, structure: Sequence[Mapping[str, Any]]) -> nn.Module:
+def restore_separated(model: nn.Module, structure: Sequence[Options]) -> nn.Module:
     """Return a copy of ``model`` whose layers are those of a separated network, ready for its weights.
 
     Args:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from convoxel.errors import ConfigError
+from convoxel.files.values import JsonObject
 from convoxel.nn.kind import KINDS, Kernel, check_kinds, kernels
 
 __all__ = ["Constraint", "MaxNorm", "NonNegative", "UnitNorm", "constrain", "decay_groups", "l2_penalty"]
@@ -168,7 +169,7 @@ def l2_penalty(model: nn.Module, kinds: Iterable[str] | Mapping[str, float] = _U
     return torch.stack(parts).sum() if parts else torch.zeros(())
 
 
-def decay_groups(model: nn.Module, kinds: float | Mapping[str, float]) -> list[dict[str, Any]]:
+def decay_groups(model: nn.Module, kinds: float | Mapping[str, float]) -> list[JsonObject]:
     """Return parameter groups for an optimiser of ``torch.optim`` in which only kernels decay.
 
     Args:

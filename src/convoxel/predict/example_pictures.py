@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import Sample
+from convoxel.files.values import Array
 
 __all__ = ["Examples"]
 
-Pixels = NDArray[Any]  # float32 of images, uint8 of labels, or a class number
+Pixels = Array  # float32 of images, uint8 of labels, or a class number
 
 _COUNT = 6
 # Of the axes towards the patient's right, front and top: the letters of their high end and of their low end.

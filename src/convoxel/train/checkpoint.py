@@ -27,6 +27,7 @@ from safetensors.torch import save as save_tensors
 
 from convoxel.errors import CheckpointError, ConvoxelError
 from convoxel.files.atomic import remove_unfinished, sync_folder, write_bytes
+from convoxel.files.values import Options
 
 __all__ = ["Body", "Checkpoint", "Store"]
 
@@ -67,7 +68,7 @@ class Store:
     def __init__(self, run: Path) -> None:
         self.folder = run / "checkpoints"
 
-    def save(self, tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> None:
+    def save(self, tensors: Mapping[str, torch.Tensor], body: Options) -> None:
         """Add a generation and remove the one before the last.
 
         Raises:
@@ -76,7 +77,7 @@ class Store:
         """
         self._save(_GENERATIONS, tensors, body)
 
-    def save_best(self, tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> None:
+    def save_best(self, tensors: Mapping[str, torch.Tensor], body: Options) -> None:
         """Replace the best checkpoint. Raises CheckpointError as :meth:`save` does."""
         self._save(_BEST, tensors, body)
 
@@ -111,7 +112,7 @@ class Store:
         except (OSError, ConvoxelError) as error:
             raise CheckpointError(self._explain(error)) from error
 
-    def _save(self, names: tuple[str, ...], tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> None:
+    def _save(self, names: tuple[str, ...], tensors: Mapping[str, torch.Tensor], body: Options) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write(names[0], tensors, body)
@@ -126,7 +127,7 @@ class Store:
             self._drop(names)
             raise CheckpointError(self._explain(error)) from error
 
-    def _write(self, name: str, tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> None:
+    def _write(self, name: str, tensors: Mapping[str, torch.Tensor], body: Options) -> None:
         data = save_tensors({key: value.detach().contiguous() for key, value in tensors.items()})
         manifest = {
             **body,
@@ -256,7 +257,7 @@ def _contents(data: bytes) -> list[tuple[str, memoryview]]:
     ]
 
 
-def _encode(body: Mapping[str, Any]) -> bytes:
+def _encode(body: Options) -> bytes:
     inner = _canonical(body)
     return b'{"sha256":"%s","body":%s}\n' % (_digest(inner).encode("ascii"), inner)
 
@@ -273,6 +274,6 @@ def _decode(content: bytes) -> Body | None:
     return body if whole else None
 
 
-def _canonical(body: Mapping[str, Any]) -> bytes:
+def _canonical(body: Options) -> bytes:
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.encode("ascii")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from convoxel.errors import ConfigError
+from convoxel.files.values import JsonObject
 
 __all__ = ["ConstraintConfig", "TrainConfig"]
 
@@ -71,7 +72,7 @@ class TrainConfig(BaseModel):
     model: str | None = None
     levels: int | None = Field(default=None, ge=1, le=8)
     width: float | None = Field(default=None, gt=0, le=1024)
-    model_options: dict[str, Any] = Field(default_factory=dict)
+    model_options: JsonObject = Field(default_factory=dict)
     weights: _Name | None = None
 
     patch: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=3)] | None = None
@@ -194,7 +195,7 @@ class TrainConfig(BaseModel):
                 entries["epochs" if name.strip() == "minutes" else "minutes"] = None
         return type(self).build(**entries)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the entries as JSON and YAML hold them (tuples become lists)."""
         return self.model_dump(mode="json")
 
@@ -202,7 +203,7 @@ class TrainConfig(BaseModel):
         """Return the YAML text that :meth:`from_yaml` reads back to an equal configuration."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
-    def stated(self) -> dict[str, Any]:
+    def stated(self) -> JsonObject:
         """Return the entries that were given a value and not left at their defaults."""
         entries = self.to_dict()
         return {name: entries[name] for name in TrainConfig.model_fields

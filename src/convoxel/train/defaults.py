@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from convoxel import models
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.values import JsonObject
 from convoxel.predict.tile_size import input_sizes, plan_patch
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import build_network
@@ -75,12 +75,12 @@ def plan_run(config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[S
     return TrainConfig.build(**{**config.to_dict(), **chosen})
 
 
-def _plan_model(config: TrainConfig, dims: int, sizes: Sequence[Sequence[int]]) -> dict[str, Any]:
+def _plan_model(config: TrainConfig, dims: int, sizes: Sequence[Sequence[int]]) -> JsonObject:
     """Return name, levels, width and options of the network."""
     segment = config.task == "segment"
     name = config.model or ("unet" if segment else "course_vgg")
     known = models.entry(name).options
-    chosen: dict[str, Any] = {"model": name}
+    chosen: JsonObject = {"model": name}
     if name == "unet":
         chosen["levels"] = config.levels or _plan_levels(dims, sizes)
     elif "levels" in known:
@@ -100,7 +100,7 @@ def _plan_model(config: TrainConfig, dims: int, sizes: Sequence[Sequence[int]]) 
     return chosen
 
 
-def _sketch(config: TrainConfig, chosen: dict[str, Any], dims: int, channels: int) -> models.Network:
+def _sketch(config: TrainConfig, chosen: JsonObject, dims: int, channels: int) -> models.Network:
     """Return the network without memory for weights: it knows which sizes fit."""
     with torch.device("meta"):
         return build_network(TrainConfig.build(**{**config.to_dict(), **chosen}), dims, channels, 2)

@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from convoxel.errors import ConvoxelError
+from convoxel.files.values import Options
 from convoxel.predict.evaluation import evaluate_samples
 from convoxel.predict.inference import build_predictor
 from convoxel.predict.network_call import arrange_images
@@ -58,7 +58,7 @@ class RunResult:
     """
 
     path: Path
-    metrics: Mapping[str, Any]
+    metrics: Options
     best_metric: float | None
     seconds: float
     steps: int
@@ -98,7 +98,7 @@ def fit(
         clock = Clock(run, tell)
         batches = Batches(run.dataset.train, run.config, run.facts)
         _train(run, stack.enter_context(contextlib.closing(batches.iterate(run.state.step))), clock, interrupt)
-        metrics: Mapping[str, Any] = run.state.history[-1] if run.state.history else {}
+        metrics: Options = run.state.history[-1] if run.state.history else {}
         if interrupt.received is None:
             clock.tell("evaluate")
             metrics = finish_run(run)

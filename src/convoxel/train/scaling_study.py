@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from convoxel.errors import ConfigError, ConvoxelError
+from convoxel.files.values import JsonObject, Options
 from convoxel.models import entry
 from convoxel.predict.run_progress import Progress
 from convoxel.train.config import TrainConfig
@@ -24,7 +24,7 @@ __all__ = ["Scaled", "ScalingStudy", "study_scaling"]
 
 _METRIC = {"classify": "accuracy", "segment": "Dice"}
 # The runs are temporary, so nothing is written for other tools.
-_SETTINGS: dict[str, Any] = {"tensorboard": False}
+_SETTINGS: JsonObject = {"tensorboard": False}
 _CONFIGURED = ("width", "levels")  # entries of the configuration; the others are options of the model
 
 
@@ -44,7 +44,7 @@ class Scaled:
     """
 
     name: str
-    options: Mapping[str, Any]
+    options: Options
     shape: tuple[int, ...]
     params: int
     macs: int
@@ -62,7 +62,7 @@ class ScalingStudy:
     data: str
     metric_name: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the numbers as JSON holds them."""
         return asdict(self)
 
@@ -70,12 +70,12 @@ class ScalingStudy:
 def study_scaling(
     data: str | Path,
     network: str,
-    variants: Sequence[Mapping[str, Any]],
+    variants: Sequence[Options],
     *,
     epochs: int = 10,
     seed: int = 0,
     threads: int | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Options | None = None,
     on_progress: Callable[[int, str, Progress], None] | None = None,
 ) -> ScalingStudy:
     """Return a network at several scales, each trained on the same data with the same seed and number of epochs.
@@ -123,7 +123,7 @@ def study_scaling(
     return ScalingStudy(tuple(rows), network, str(data), _METRIC[known.task])
 
 
-def _configure(base: Mapping[str, Any], options: Mapping[str, Any], output: Path) -> TrainConfig:
+def _configure(base: Options, options: Options, output: Path) -> TrainConfig:
     stated = {key: options[key] for key in _CONFIGURED if key in options}
     more = {key: value for key, value in options.items() if key not in _CONFIGURED}
     # Without an entry the width would follow from the size of the data: a scale of 1 is the network as published.
@@ -133,7 +133,7 @@ def _configure(base: Mapping[str, Any], options: Mapping[str, Any], output: Path
     return TrainConfig.build(**{**base, **stated, "model_options": more, "output": str(output)})
 
 
-def _train(config: TrainConfig, options: Mapping[str, Any], name: str, tell: Callable[[Progress], None]) -> Scaled:
+def _train(config: TrainConfig, options: Options, name: str, tell: Callable[[Progress], None]) -> Scaled:
     result = fit(config, on_progress=tell)
     if result.interrupted:
         raise KeyboardInterrupt

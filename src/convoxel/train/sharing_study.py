@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from convoxel.arithmetic import conv_matrix, conv_sizes
 from convoxel.data.data_set import Split
 from convoxel.errors import ConfigError, DataError
+from convoxel.files.values import JsonObject
 from convoxel.nn.functional import pad, project_to_convolution
 from convoxel.nn.locally_connected import LocallyConnected
 from convoxel.nn.torch_layers import conv, max_pool
@@ -70,7 +71,7 @@ class Sharing:
         """Accuracy on the training samples minus accuracy on the others."""
         return self.train_accuracy - self.test_accuracy
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the numbers as JSON holds them."""
         kept = {name: value for name, value in vars(self).items() if name not in ("matrix", "nearest")}
         return {**kept, "gap": self.gap}
@@ -86,7 +87,7 @@ class SharingStudy:
     kernel: tuple[int, ...]
     channels: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the numbers as JSON holds them."""
         return {**vars(self), "rows": [row.to_dict() for row in self.rows]}
 

@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convoxel.errors import GraphError
+from convoxel.files.values import Array, Options
 from convoxel.graph.ir.size import Extents, Size, evaluate
 
 __all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "Graph", "Node", "Value", "rename", "verify_structure"]
@@ -55,7 +55,7 @@ class Node:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[Value, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Options = field(default_factory=dict)
     native: bool = False
 
     def runs(self, *operators: str) -> bool:
@@ -101,7 +101,7 @@ class Graph:
     inputs: tuple[Value, ...]
     outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
-    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    constants: Mapping[str, Array] = field(default_factory=dict)
     guards: tuple[Size, ...] = ()
     assumptions: tuple[Size, ...] = ()
     parameters: Mapping[str, int] | None = None

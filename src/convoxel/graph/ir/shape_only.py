@@ -13,7 +13,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
+
+from convoxel.files.values import Array
 
 if TYPE_CHECKING:
     from convoxel.graph.ir.graph import Graph
@@ -92,7 +94,7 @@ class ShapeOnly(np.ndarray[Any, Any]):
 
 
 @lru_cache
-def _number(dtype: np.dtype[Any]) -> NDArray[Any]:
+def _number(dtype: np.dtype[Any]) -> Array:
     number = np.full(1, np.nan if dtype.kind in "fc" else 0, dtype)
     number.flags.writeable = False
     return number
@@ -116,7 +118,7 @@ def _product(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return (*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
 
 
-def _joined(arrays: Sequence[NDArray[Any]], axis: int = 0) -> ShapeOnly:
+def _joined(arrays: Sequence[Array], axis: int = 0) -> ShapeOnly:
     first = arrays[0]
     sizes = list(first.shape)
     sizes[axis] = sum(array.shape[axis] for array in arrays)
@@ -135,7 +137,7 @@ def _bare(result: Any) -> Any:
 def outline(graph: Graph) -> Graph:
     """Return ``graph`` with its weights as shapes alone; small arrays and whole numbers keep their values."""
 
-    def outlined(array: NDArray[Any]) -> NDArray[Any]:
+    def outlined(array: Array) -> Array:
         heavy = array.dtype.kind == "f" and array.size > _FEW
         return ShapeOnly(array.shape, array.dtype) if heavy else array
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.rewriter import add_constant
 
@@ -33,7 +32,7 @@ def compose_linear(graph: Graph) -> Graph:
     return graph.replace(nodes=tuple(nodes.values()), constants=constants)
 
 
-def _composes(first: Node, second: Node, constants: dict[str, NDArray[Any]]) -> bool:
+def _composes(first: Node, second: Node, constants: dict[str, Array]) -> bool:
     if first.operator != second.operator or not first.runs("convolution", "linear") or not second.native:
         return False
     if first["activation"] != "none" or any(first.inputs[3:]) or any(second.inputs[4:]):
@@ -52,7 +51,7 @@ def _composes(first: Node, second: Node, constants: dict[str, NDArray[Any]]) -> 
     return two.shape[0] * one.shape[1] * window < apart
 
 
-def _follows(second: Node, weight: NDArray[Any]) -> bool:
+def _follows(second: Node, weight: Array) -> bool:
     """Whether the second convolution sees single positions, so that the window is the first one's."""
     return _is_point(weight) and not _is_padded(second)
 
@@ -65,11 +64,11 @@ def _is_plain(node: Node) -> bool:
     return not _is_padded(node) and all(step == 1 for step in node["stride"])
 
 
-def _is_point(weight: NDArray[Any]) -> bool:
+def _is_point(weight: Array) -> bool:
     return all(size == 1 for size in weight.shape[2:])
 
 
-def _composed(first: Node, second: Node, constants: dict[str, NDArray[Any]]) -> Node:
+def _composed(first: Node, second: Node, constants: dict[str, Array]) -> Node:
     one, two = (constants[node.inputs[1]].astype(np.float64) for node in (first, second))
     rows, columns, middle = two.shape[0], one.shape[1], one.shape[0]
     flat_one, flat_two = one.reshape(middle, columns, -1), two.reshape(rows, middle, -1)

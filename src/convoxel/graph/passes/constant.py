@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.table import OPERATORS
 
@@ -29,7 +28,7 @@ def fold_constants(graph: Graph) -> Graph:
     return graph.replace(nodes=tuple(nodes), constants=constants)
 
 
-def _is_known(node: Node, constants: Mapping[str, NDArray[Any]]) -> bool:
+def _is_known(node: Node, constants: Mapping[str, Array]) -> bool:
     operands = [name for name in node.inputs if name]
     known = not node.native and operands and all(name in constants for name in operands)
     return bool(known) and not node.is_open
@@ -41,7 +40,7 @@ def _size(node: Node) -> int:
     return sum(int(np.prod(shape)) * np.dtype(v.dtype).itemsize for v, shape in zip(node.outputs, lengths, strict=True))
 
 
-def _results(node: Node, constants: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]] | None:
+def _results(node: Node, constants: Mapping[str, Array]) -> list[Array] | None:
     if not _is_known(node, constants) or _size(node) > _MOST_BYTES:
         return None
     host = OPERATORS[node.operator].host

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.errors import GraphError
+from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Node, rename
 from convoxel.graph.operators.rewriter import add_constant
 from convoxel.graph.operators.table import make_node
@@ -136,7 +137,7 @@ def round_constants(graph: Graph) -> Graph:
     They are read-only from here on, so that the engine need not copy them.
     """
 
-    def rounded(array: NDArray[Any]) -> NDArray[Any]:
+    def rounded(array: Array) -> Array:
         array = array.astype(np.float32) if array.dtype == np.float64 else array.view()
         array.setflags(write=False)
         if isinstance(array.base, np.ndarray):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.rewriter import add_constant
 
@@ -51,7 +51,7 @@ def _takes(reader: Node, name: str, plain: bool) -> bool:
     return reader.operator == "linear" or (reader.operator == "transposed_convolution" and plain)
 
 
-def _scaled(reader: Node, source: str, scale: Float64, shift: Float64, constants: dict[str, NDArray[Any]]) -> Node:
+def _scaled(reader: Node, source: str, scale: Float64, shift: Float64, constants: dict[str, Array]) -> Node:
     """Return ``reader`` on ``source`` with the scaling in its weights and its bias."""
     weight = constants[reader.inputs[1]].astype(np.float64)
     bias = constants[reader.inputs[2]].astype(np.float64) if reader.inputs[2] else 0.0
@@ -71,7 +71,7 @@ def _scaled(reader: Node, source: str, scale: Float64, shift: Float64, constants
     return dataclasses.replace(reader, inputs=(*operands, *reader.inputs[3:]))
 
 
-def _channels(scale: NDArray[Any], shift: NDArray[Any], features: int) -> int:
+def _channels(scale: Array, shift: Array, features: int) -> int:
     """Return how many channels a linear layer's ``features`` columns belong to, so far as the scaling tells them."""
     counts = {array.size for array in (scale, shift)} - {1}
     return counts.pop() if counts else features

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convoxel.errors import GraphError
+from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.size import Extents
 from convoxel.graph.operators.elementwise import COMBINATIONS, UNARY
@@ -125,7 +125,7 @@ class _Sinking:
         self.nodes.append(make_node(operator, node.name, inputs, (value,), **attributes))
         self.turned[node.output.name] = _Turned(value, axes)
 
-    def _constant(self, array: NDArray[Any], name: str) -> str:
+    def _constant(self, array: Array, name: str) -> str:
         while name in self.constants or name in self.values:
             name += "'"
         self.constants[name] = array

@@ -35,9 +35,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError, GraphError, UnsupportedError
+from convoxel.files.values import Array, JsonObject, Options
 from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
 from convoxel.graph.ir.shape_only import ShapeOnly
@@ -53,7 +53,7 @@ FORMAT = "convoxel-program"
 VERSION = 2
 _KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
 
-Tensors = dict[str, NDArray[Any]]
+Tensors = dict[str, Array]
 
 
 def check_target(path: str | Path) -> Path:
@@ -137,7 +137,7 @@ def _foreign(graph: Graph) -> list[str]:
     return [f"{node.name} ({node['label']})" for node in graph.nodes if node.operator == "torch_call"]
 
 
-def _digest(text: str, tensors: Mapping[str, NDArray[Any]], after_each: Callable[[], None] = lambda: None) -> str:
+def _digest(text: str, tensors: Mapping[str, Array], after_each: Callable[[], None] = lambda: None) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         array = tensors[name]
@@ -150,7 +150,7 @@ def _digest(text: str, tensors: Mapping[str, NDArray[Any]], after_each: Callable
 # ---- to JSON ---------------------------------------------------------------------------------------------
 
 
-def _graph(graph: Graph) -> dict[str, Any]:
+def _graph(graph: Graph) -> JsonObject:
     return {
         "name": graph.name,
         "inputs": [_value(value) for value in graph.inputs],
@@ -161,9 +161,9 @@ def _graph(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _recorded(graph: Graph, tensors: Tensors) -> dict[str, Any]:
+def _recorded(graph: Graph, tensors: Tensors) -> JsonObject:
     """Return the recorded graph; constants that it has alone, and whose numbers count, are added to ``tensors``."""
-    constants: dict[str, Any] = {}
+    constants: JsonObject = {}
     added = []
     for name, array in graph.constants.items():
         if isinstance(array, ShapeOnly):
@@ -213,7 +213,7 @@ def _nested(structure: Structure) -> Any:
 # ---- from JSON -------------------------------------------------------------------------------------------
 
 
-def _read_graph(content: Mapping[str, Any], constants: Tensors) -> Graph:
+def _read_graph(content: Options, constants: Tensors) -> Graph:
     return Graph(
         str(content["name"]),
         tuple(_read_value(value) for value in content["inputs"]),
@@ -225,7 +225,7 @@ def _read_graph(content: Mapping[str, Any], constants: Tensors) -> Graph:
     )
 
 
-def _read_recorded(content: Mapping[str, Any] | None, tensors: Tensors) -> Graph | None:
+def _read_recorded(content: Options | None, tensors: Tensors) -> Graph | None:
     """Return the recorded graph, if there is one; tensors that it has alone are taken out of ``tensors``."""
     if content is None:
         return None
@@ -239,7 +239,7 @@ def _read_recorded(content: Mapping[str, Any] | None, tensors: Tensors) -> Graph
     return graph
 
 
-def _read_constant(content: Any, tensors: Tensors) -> NDArray[Any]:
+def _read_constant(content: Any, tensors: Tensors) -> Array:
     if isinstance(content, str):
         return tensors[content]
     dtype, shape = content
@@ -258,7 +258,7 @@ def _read_value(content: Any) -> Value:
     return Value(str(name), extents, str(np.dtype(dtype)), layout)
 
 
-def _read_node(operator: str, name: str, inputs: list[str], outputs: list[Any], attributes: dict[str, Any]) -> Node:
+def _read_node(operator: str, name: str, inputs: list[str], outputs: list[Any], attributes: JsonObject) -> Node:
     values = tuple(_read_value(value) for value in outputs)
     given = {key: _tupled(value) for key, value in attributes.items()}
     operator, given = _renamed(operator, given, values)
@@ -282,7 +282,7 @@ _OLD_NAMES = {
 }
 
 
-def _renamed(operator: str, given: dict[str, Any], values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
+def _renamed(operator: str, given: JsonObject, values: Sequence[Value]) -> tuple[str, JsonObject]:
     """Return an operator and its attributes as they are called now, from the names of earlier versions of ours."""
     value, *_ = values
     rank, bare = len(value.shape), operator.removeprefix("array.")
@@ -319,7 +319,7 @@ def _tupled(value: Any) -> Any:
     return value
 
 
-def _structure(content: Mapping[str, Any], outputs: int) -> Structure:
+def _structure(content: Options, outputs: int) -> Structure:
     if "leaf" in content:
         index = int(content["leaf"])
         if not 0 <= index < outputs:

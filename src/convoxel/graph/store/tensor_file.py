@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import safetensors
-from numpy.typing import NDArray
 
 from convoxel.errors import GraphError, UnsupportedError
 from convoxel.files.atomic import open_atomic
 from convoxel.files.mapping import FileMemory
+from convoxel.files.values import Array
 
 __all__ = ["TensorFile", "write_tensors"]
 
@@ -32,7 +32,7 @@ _SMALLEST = 1 << 16  # bytes of a tensor that is worth a mapping
 _MAPS = hasattr(mmap, "MADV_DONTNEED")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file in one step, without a second copy of the tensors in memory.
 
     The file is the header's length in 8 bytes, the header (JSON, filled up with blanks to a multiple of 8 bytes), and
@@ -97,7 +97,7 @@ class TensorFile:
                 "a new one in its place. Load the program again."
             )
 
-    def _map(self) -> dict[str, NDArray[Any]]:
+    def _map(self) -> dict[str, Array]:
         """Return the large float32 tensors as parts of the mapped file."""
         with self._path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -120,7 +120,7 @@ class TensorFile:
         }
 
 
-def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+def _frozen(array: Array) -> Array:
     """Return the array after it and all that it is a part of were made read-only, so that the engine may share it."""
     part: Any = array
     while isinstance(part, np.ndarray):
