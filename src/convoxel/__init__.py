@@ -28,10 +28,10 @@ from convoxel.errors import (
 
 if TYPE_CHECKING:
     from convoxel import arithmetic, data, draw, inspect, models, native, nn, search, train
+    from convoxel.face import describe
     from convoxel.graph.compile import compile
     from convoxel.graph.load import load
     from convoxel.graph.run.program import Program
-    from convoxel.inspect.describe import describe
     from convoxel.native import algorithms, build_info, conv, conv_transpose
 
 __version__ = "0.1.0"
@@ -45,7 +45,7 @@ _LAZY = {
     "conv": "convoxel.native:conv",
     "conv_transpose": "convoxel.native:conv_transpose",
     "data": "convoxel.data",
-    "describe": "convoxel.inspect:describe",
+    "describe": "convoxel.face:describe",
     "draw": "convoxel.draw",
     "inspect": "convoxel.inspect",
     "load": "convoxel.graph.load:load",

@@ -15,7 +15,7 @@ from convoxel.arithmetic import PeriodicAffine, SizeSet, solve_inputs
 from convoxel.errors import ShapeError
 from convoxel.inspect import ValidSizes
 from convoxel.inspect.axis_graph import follow_axes
-from convoxel.inspect.trace import ModuleSource
+from convoxel.inspect.record import open_source
 from convoxel.inspect.valid_sizes import find_sizes
 
 
@@ -107,8 +107,8 @@ class Padding(nn.Module):
 
 def test_networks_that_choose_by_the_size_are_asked() -> None:
     """The route of one run says: even sizes; the network takes all, and that is what is found."""
-    source = ModuleSource(Padding(3))
-    (route,) = follow_axes(source.trace([(1, 1, 20)]))
+    source = open_source(Padding(3))
+    (route,) = follow_axes(source.record([(1, 1, 20)]))
     assert str(solve_inputs(route.graph)) == "every size from 2: o = 2 ⌊i / 2⌋"
     sizes = cx.describe(Padding(3), (1, 1, 20)).sizes
     assert str(sizes) == "3 and more" and sizes.outputs == (PeriodicAffine.identity(),)

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from convoxel import models
-from convoxel.inspect import describe
+from convoxel.face import describe
 from convoxel.native import calibration
 
 
@@ -78,7 +78,7 @@ def test_sizes_that_fail() -> None:
     ]
     flat = nn.Sequential(nn.Conv1d(1, 1, 3), nn.Flatten(), nn.Linear(30, 2))
     assert told(flat, (1, 1, 32), "fails at") == [
-        "an input of 33 along axis 0 fails at 1: exact30 takes the size 30 only, but got 31; what works: 32 alone"
+        "an input of 33 along axis 0 fails at 2: exact30 takes the size 30 only, but got 31; what works: 32 alone"
     ]
     assert told(models.unet(2, 1, 2, levels=2, width=2, sizes="pad").eval(), (1, 1, 32, 32), "fails at") == []
     assert told(nn.Conv1d(1, 1, 3), (1, 1, 32), "fails at") == []

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convoxel import models
 from convoxel.errors import ConfigError, DataError, GraphError, ShapeError
-from convoxel.inspect import describe
+from convoxel.face import describe
 
 
 @pytest.mark.parametrize("name, params, gmacs, field", [

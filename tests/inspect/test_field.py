@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from convoxel import models
 from convoxel.arithmetic import Field
-from convoxel.inspect import describe
-from convoxel.inspect.receptive_field import look
-from convoxel.inspect.trace import trace_module
+from convoxel.face import describe
+from convoxel.inspect.receptive_field import trace_fields
+from convoxel.inspect.record import open_source
 
 
 def positive(net: nn.Module) -> nn.Module:
@@ -35,11 +35,10 @@ def positive(net: nn.Module) -> nn.Module:
 
 
 def fields_of(net: nn.Module, shape: tuple[int, ...]) -> list[Field]:
-    trace = trace_module(net, [shape])
-    sights, _ = look(trace)
-    sight = sights[trace.outputs[0].key]
-    assert sight.known
-    return [sight.fields[axis] for axis in range(len(shape) - 2)]
+    record = open_source(net).record([shape])
+    seen = trace_fields(record)[0][record.outputs[0]]
+    assert seen.is_clear
+    return [seen.fields[axis] for axis in range(len(shape) - 2)]
 
 
 def assert_support(

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import convoxel as cx
 from convoxel import models
-from convoxel.inspect.memory import Span, live_bytes, saved_bytes, spans
-from convoxel.inspect.trace import trace_module
+from convoxel.inspect.memory import MemoryPlan, saved_bytes
+from convoxel.inspect.record import open_source
 
 PLANNED: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("resnet18", (1, 3, 96, 96), {"width": 0.25}),
@@ -68,7 +68,7 @@ def test_training_keeps_what_autograd_keeps(name: str, shape: tuple[int, ...], o
     with torch.device("meta"):
         net = models.build(name, dims=len(shape) - 2, in_channels=shape[1], **options)
     # Dropout keeps a mask of one or four bytes an element, by device: that is the 1 %.
-    assert saved_bytes(trace_module(net, [shape])) == pytest.approx(measured(net, shape), rel=0.01)
+    assert saved_bytes(open_source(net).record([shape])) == pytest.approx(measured(net, shape), rel=0.01)
 
 
 @pytest.mark.parametrize("layers", [
@@ -80,7 +80,7 @@ def test_training_keeps_what_autograd_keeps(name: str, shape: tuple[int, ...], o
 ])  # fmt: skip
 def test_training_of_layers(layers: list[nn.Module]) -> None:
     net = nn.Sequential(*layers).to("meta")
-    assert saved_bytes(trace_module(net, [(1, 1, 10)])) == measured(net, (1, 1, 10))
+    assert saved_bytes(open_source(net).record([(1, 1, 10)])) == measured(net, (1, 1, 10))
 
 
 def test_training_bytes_by_hand() -> None:
@@ -101,11 +101,11 @@ def test_parts_lie_in_the_whole() -> None:
             a, b = self.a(x), self.b(x)
             return torch.cat([a, b, self.c(torch.cat([a, b], 1))], 1)
 
-    trace = trace_module(Dense(), [(1, 1, 10)])
+    plan = MemoryPlan(open_source(Dense()).record([(1, 1, 10)]))
     one = 40
     # image until b is made; the whole of three channels from a on
-    assert sorted(spans(trace), key=lambda span: span.first) == [Span(one, -1, 1), Span(3 * one, 0, len(trace.steps))]
-    assert live_bytes(trace) == [4 * one, 4 * one, 3 * one, 3 * one, 3 * one]
+    assert [(span.size_bytes, span.is_input) for span in plan.spans] == [(one, True), (3 * one, False)]
+    assert list(plan.live_bytes) == [4 * one, 4 * one, 3 * one, 3 * one, 3 * one]
 
 
 def test_a_value_that_is_read_again_is_not_overwritten() -> None:
@@ -118,4 +118,4 @@ def test_a_value_that_is_read_again_is_not_overwritten() -> None:
             y = self.conv(x)
             return torch.sigmoid(y) - y
 
-    assert live_bytes(trace_module(Twice(), [(1, 1, 10)])) == [80, 80, 120]
+    assert [row.live_bytes for row in cx.describe(Twice(), (1, 1, 10)).rows] == [80, 80, 120]

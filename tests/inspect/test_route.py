@@ -24,7 +24,7 @@ from convoxel.arithmetic import (
     transposed_size,
 )
 from convoxel.inspect.axis_graph import follow_axes
-from convoxel.inspect.trace import ModuleSource, trace_module
+from convoxel.inspect.record import open_source
 from tests.support.chains import SLIM
 
 
@@ -34,7 +34,7 @@ def build(name: str, **options: Any) -> nn.Module:
 
 
 def route(net: nn.Module, shape: tuple[int, ...], axis: int = 0) -> Graph:
-    routes = follow_axes(trace_module(net, [shape]))
+    routes = follow_axes(open_source(net).record([shape]))
     assert routes is not None and len(routes) == len(shape) - 2
     return routes[axis].graph
 
@@ -47,7 +47,7 @@ def field(graph: Graph, i: int) -> Field:
 
 def check_against(net: nn.Module, graph: Graph, channels: int, sizes: Sequence[int]) -> None:
     """Compare with the network itself, run on shapes alone."""
-    source, answer = ModuleSource(net), solve_inputs(graph)
+    source, answer = open_source(net), solve_inputs(graph)
     for i in sizes:
         shapes = source.accepts([(1, channels, i)])
         assert (shapes is not None and all(shapes[0])) == (i in answer.sizes), i
@@ -202,4 +202,4 @@ def test_blocks_of_positions_take_whole_blocks() -> None:
     lambda x: torch.repeat_interleave(x, 2, 2),
 ])  # fmt: skip
 def test_what_arithmetic_does_not_know_has_no_route(function: Callable[[Tensor], Tensor]) -> None:
-    assert follow_axes(trace_module(Function(function), [(1, 1, 24)])) is None
+    assert follow_axes(open_source(Function(function)).record([(1, 1, 24)])) is None

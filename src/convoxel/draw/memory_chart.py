@@ -1,7 +1,7 @@
 """Which memory a network holds at which step: a block for each value, as wide as it lives, as tall as it is large.
 
-Blocks are placed as a program places them (``graph.memory``): those that live at the same time lie above each
-other. What the values are and how long they live was found by ``inspect``.
+Blocks are placed as a program places them (``graph.run.arena``): those that live at the same time lie above each
+other. ``inspect`` finds the values of the compiled program and how long they live.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from convoxel.draw.letter import fit, text_width
 from convoxel.draw.network_outline import Model, Subject, subject
 from convoxel.draw.shape import Box, Line, Look, Words
 from convoxel.graph.run.arena import Block, place_blocks
-from convoxel.inspect.memory import Span, live_bytes, spans
+from convoxel.inspect.memory import MemoryPlan, Span
 
 __all__ = ["memory"]
 
@@ -40,7 +40,7 @@ def memory(model: Model, shape: Sequence[int] | None = None) -> Figure:
     'resnet18 on 1 × 3 × 64 × 64: memory over time'
     """
     of = subject(model, shape)
-    return _Chart(of, spans(of.trace), live_bytes(of.trace)).figure()
+    return _Chart(of, MemoryPlan(of.record)).figure()
 
 
 def _spoken(size: float) -> str:
@@ -51,24 +51,24 @@ def _spoken(size: float) -> str:
 class _Chart:
     """Steps to the right, bytes upwards."""
 
-    def __init__(self, of: Subject, stretches: Sequence[Span], alive: Sequence[int]) -> None:
-        self.of, self.alive = of, alive
-        self.spans = [span for span in stretches if span.size_bytes]
+    def __init__(self, of: Subject, plan: MemoryPlan) -> None:
+        self.of, self.alive, self.spans = of, plan.alive, plan.spans
+        self.names = [node.name for node in plan.graph.nodes]
         blocks = {str(n): Block(-(-s.size_bytes // 4), s.first, s.last) for n, s in enumerate(self.spans)}
         offsets, arena = place_blocks(blocks)
         self.offsets = [4 * offsets[str(n)] for n in range(len(self.spans))]
         self.arena = 4 * arena
-        self.moment = max(range(len(alive)), key=alive.__getitem__, default=0)
+        self.moment = max(range(len(plan.alive)), key=plan.alive.__getitem__, default=0)
 
     def figure(self) -> Figure:
         """Return the picture."""
-        of, peak, name = self.of, self.alive[self.moment], self.of.trace.steps[self.moment].name
-        spoken = " × ".join(map(str, of.trace.inputs[0].shape))
+        of, peak, name = self.of, self.alive[self.moment], self.names[self.moment]
+        spoken = " × ".join(map(str, of.record.inputs[0]))
         title = f"{of.name} on {spoken}: memory over time"
         text = f"At most {_spoken(peak)} are alive, in {name}; placed, they take {_spoken(self.arena)}."
         shapes, width, top = heading(title, [text])
         plot = Plot(EDGE + 66.0, top + 30, _WIDE, _TALL, *self._axes())
-        shapes += plot.axes(f"step (1 to {len(of.trace.steps)})")
+        shapes += plot.axes(f"step (1 to {len(self.alive)})")
         for number, (span, offset) in enumerate(zip(self.spans, self.offsets, strict=True)):
             shapes.append(self._block(number, span, offset, plot))
         x, _ = plot.at(self.moment + 1, 0)
@@ -86,7 +86,7 @@ class _Chart:
 
     def _axes(self) -> tuple[Axis, Axis]:
         """Return steps, numbered from 1, from before the first, where the input is, to behind the last; and bytes."""
-        steps = len(self.of.trace.steps)
+        steps = len(self.alive)
         unit, scale = next((u, s) for u, s in reversed(_UNITS) if self.arena >= s)
         sizes = tuple(value * scale for value in ticks(0, self.arena / scale, 5) if value * scale <= self.arena)
         numbers = tuple(value for value in ticks(0, steps, 8) if 0 < value <= steps and value == int(value))
@@ -96,11 +96,10 @@ class _Chart:
         )
 
     def _block(self, number: int, span: Span, offset: int, plot: Plot) -> Box:
-        steps = self.of.trace.steps
-        maker, last = "input" if span.first < 0 else steps[span.first].name, min(span.last, len(steps))
+        maker = "input" if span.is_input else self.names[span.first]
         x, y = plot.at(span.first + 0.5, offset + span.size_bytes)
-        end, below = plot.at(last + 1.5, offset)
-        note = f"{maker}: {_spoken(span.size_bytes)}, steps {span.first + 1} to {last + 1}"
+        end, below = plot.at(span.last + 1.5, offset)
+        note = f"{maker}: {_spoken(span.size_bytes)}, steps {span.first + 1} to {span.last + 1}"
         look = _PEAK if span.first <= self.moment <= span.last else _BLOCK
         fact = {"block": str(number), "bytes": str(span.size_bytes)}
         return Box(x, y, end - x, max(below - y, 0.6), 1, look=look, note=note, data=fact)

@@ -62,11 +62,11 @@ def network(model: Model, shape: Sequence[int] | None = None, *, depth: int | No
     found = outline(of, depth)
     levels = _levels(found, of.size)
     placed = _place_u(found, levels) if levels else _place_layers(found)
-    params = f"{of.trace.params:,}".replace(",", "\u202f")
+    params = f"{of.record.params:,}".replace(",", "\u202f")
     said = [f"{params} parameters"]
     if found.nodes[-1].fields:
         said.append(f"every output: {found.nodes[-1].sees()}")
-    spoken = " × ".join(map(str, of.trace.inputs[0].shape))
+    spoken = " × ".join(map(str, of.record.inputs[0]))
     head, wide, top = heading(f"{of.name} on {spoken}", [", ".join(said)])
     shapes, width, height = placed.shapes(found, EDGE, top + 14)
     used = dict.fromkeys(_KINDS[node.kind] for node in found.nodes if not node.joins)

@@ -1,6 +1,6 @@
 """A network in outline: its modules as nodes, with what flows between them, what each does and what it sees.
 
-The steps come from ``inspect``, which runs the network without data. Steps of one module become one node, as
+The steps come from ``inspect``, which reads the network without data. Steps of one module become one node, as
 far as they follow each other: a module that is called twice is two nodes, so that the outline never has a
 cycle. Normalisations and activations belong to the layer before them.
 """
@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from convoxel.arithmetic import Field
 from convoxel.errors import ConfigError
-from convoxel.inspect.describe import open_source
-from convoxel.inspect.receptive_field import Sight, look
-from convoxel.inspect.step import Step, Trace, Value
+from convoxel.face import open_network
+from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators.reads import Aligned, Along, Regrouped
+from convoxel.inspect.receptive_field import TensorField, trace_fields
+from convoxel.inspect.record import Record, Step
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["Map", "Model", "Node", "Outline", "Subject", "outline", "subject"]
 
-# Steps that follow a layer and change no position.
-_FOLDED = frozenset({"batch_norm", "normalise", "activation", "identity", "reshape", "softmax"})
-_JOINS = frozenset({"add", "multiply", "concat", "combine"})
 _WORDS = {
-    "convolution": "convolution", "transposed_convolution": "up-convolution", "dense": "fully connected",
-    "max_pool": "max pooling", "average_pool": "average pooling", "adaptive_pool": "adaptive pooling",
-    "resize": "resize", "concat": "concatenate", "reduce": "reduction", "batch_norm": "batch norm",
+    "convolution": "convolution", "transposed_convolution": "up-convolution", "linear": "fully connected", "max_pool": "max pooling", "average_pool": "average pooling",
+    "adaptive_average_pool": "adaptive pooling", "adaptive_max_pool": "adaptive pooling", "resize": "resize",
+    "concat": "concatenate", "reduce": "reduction", "batch_norm": "batch norm",
 }  # fmt: skip
 Model: TypeAlias = "nn.Module | str | Path | Subject"
 _FEW = 24  # nodes that a reader takes in at once
@@ -61,16 +60,16 @@ class Map(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """A network that was traced: its steps, what each value sees, its name and its input."""
+    """A network that was recorded: its name, its steps, and what each value sees."""
 
     name: str
-    trace: Trace
-    sights: dict[int, Sight]
+    record: Record
+    seen: dict[str, TensorField]
 
     @property
     def size(self) -> tuple[int, ...]:
         """Spatial size of the (first) input."""
-        return self.trace.inputs[0].shape[2:]
+        return self.record.inputs[0][2:]
 
     def map(self, layer: str | None = None) -> Map:
         """Return the last result of ``layer`` that has image axes; of the whole network unless told.
@@ -78,22 +77,21 @@ class Subject:
         Raises:
             ConfigError: there is no such layer, or none of its results has positions of the image.
         """
-        steps = [s for s in self.trace.steps if layer in (None, s.name) or s.name.startswith(f"{layer}.")]
+        steps = [s for s in self.record.steps if layer in (None, s.name) or s.name.startswith(f"{layer}.")]
         if not steps:
-            paths = [step.name.split(".") for step in self.trace.steps]
+            paths = [step.name.split(".") for step in self.record.steps]
             names = list(dict.fromkeys(".".join(path[:count]) for path in paths for count in range(1, len(path) + 1)))
             near = difflib.get_close_matches(str(layer), names, n=1, cutoff=0.3) or names[-1:]
             raise ConfigError(f"layer: {self.name} has no layer {layer!r}; did you mean {near[0]!r}?")
         for step in reversed(steps):
-            value = step.outputs[0]
-            sight = self.sights[value.key]
-            axes = {images[0]: axis for axis, images in enumerate(sight.axes) if len(images) == 1}
-            if not sight.known or len(axes) < len(self.size):
+            seen = self.seen[step.outputs[0].name]
+            axes = {image: axis for axis in range(len(seen.axes)) if (image := seen.image(axis)) is not None}
+            if not seen.is_clear or len(axes) < len(self.size):
                 continue
             order = range(len(self.size))
-            size = tuple(value.shape[axes[image]] for image in order)
-            if not (sight.whole and set(size) == {1}):  # one position that sees all is no map
-                return Map(step.name, size, tuple(sight.fields[image] for image in order))
+            size = tuple(step.shape[axes[image]] for image in order)
+            if not (seen.whole and set(size) == {1}):  # one position that sees all is no map
+                return Map(step.name, size, tuple(seen.fields[image] for image in order))
         raise ConfigError(
             f"layer: {layer or self.name} has no result whose positions are known as places of the image. "
             "Give a layer before its pooling or reshaping."
@@ -121,11 +119,11 @@ def subject(model: Model, shape: Sequence[int] | None = None) -> Subject:
     sizes = None if shape is None else tuple(int(n) for n in shape)
     if sizes is not None and (not 3 <= len(sizes) <= 5 or min(sizes) < 1):
         raise ConfigError(f"shape: got {sizes}; expected (n, channels, *spatial), such as (1, 3, 224, 224).")
-    source, shapes, name = open_source(model, (sizes,) if sizes else ())
+    source, shapes, name = open_network(model, (sizes,) if sizes else ())
     if not shapes:
         raise ConfigError(f"shape: {name} needs the shape of its input, such as shape=(1, 3, 224, 224).")
-    trace = source.trace(shapes)
-    return Subject(name, trace, look(trace)[0])
+    record = source.record(shapes)
+    return Subject(name, record, trace_fields(record)[0])
 
 
 @dataclass(frozen=True)
@@ -154,22 +152,30 @@ class Node:
     @property
     def main(self) -> Step | None:
         """The one step that is not a normalisation or an activation; None if there are several, or none."""
-        steps = [step for step in self.steps if step.operator not in _FOLDED]
+        steps = [step for step in self.steps if not _is_folded(step)]
         return steps[0] if len(steps) == 1 else None
 
     @property
     def joins(self) -> bool:
         """Whether all it does is to bring branches together."""
-        return self.main is not None and self.main.operator in _JOINS and len(self.main.inputs) > 1
+        return self.main is not None and isinstance(self.main.reads, Aligned) and len(self.main.inputs) > 1
 
     @property
     def kind(self) -> str:
         """What it is at heart: an operator, "input", or "other"."""
         found = Counter(step.operator for step in self.steps)
-        for operator in ("transposed_convolution", "convolution", "dense", "max_pool", "average_pool", "resize"):
+        for operator in (
+            "transposed_convolution",
+            "convolution",
+            "dense",
+            "linear",
+            "max_pool",
+            "average_pool",
+            "resize",
+        ):
             if found[operator]:
                 return operator
-        if found["adaptive_pool"] or found["reduce"]:
+        if any(isinstance(step.reads, Along) and step.reads.layers and step.reads.whole for step in self.steps):
             return "average_pool"
         return "other" if self.steps else "input"
 
@@ -179,13 +185,11 @@ class Node:
             return "what the network is given"
         step = self.main
         if step is not None:
-            word = _WORDS.get(step.operator, step.operator if step.operator != "unknown" else "")
-            word = word or str(step.attributes.get("function", "unknown"))
-            kernel = step.attributes.get("kernel")
-            text = f"{' × '.join(map(str, kernel))} {word}" if kernel else word
-            stride = step.attributes.get("stride", ())
+            word = _WORDS.get(step.operator, step.function)
+            text = f"{' × '.join(map(str, step.kernel))} {word}" if step.kernel else word
+            stride = [window.s for window in step.windows]
             return f"{text}, stride {_times(stride)}" if any(s != 1 for s in stride) else text
-        found = Counter(step.operator for step in self.steps if step.operator not in _FOLDED)
+        found = Counter(step.operator for step in self.steps if not _is_folded(step))
         parts = [_counted(found[operator], _WORDS[operator]) for operator in _WORDS if found[operator]]
         return ", ".join(parts[:2]) or _WORDS.get(self.steps[0].operator, self.steps[0].operator)
 
@@ -228,7 +232,7 @@ def outline(of: Subject, depth: int | None = None) -> Outline:
         if depth < 1:
             raise ConfigError(f"depth: got {depth}; expected at least 1.")
         return _folded(of, depth)
-    deepest = max((step.name.count(".") + 1 for step in of.trace.steps), default=1)
+    deepest = max((step.name.count(".") + 1 for step in of.record.steps), default=1)
     best = _folded(of, 1)
     for level in range(2, deepest + 1):
         finer = _folded(of, level)
@@ -239,16 +243,16 @@ def outline(of: Subject, depth: int | None = None) -> Outline:
 
 
 def _folded(of: Subject, depth: int) -> Outline:
-    trace = of.trace
-    groups: list[tuple[str, list[Step]]] = [("input", []) for _ in trace.inputs]
-    owner = {value.key: index for index, value in enumerate(trace.inputs)}
-    shapes = [value.shape for value in trace.inputs]
-    for step in trace.steps:
+    record = of.record
+    groups: list[tuple[str, list[Step]]] = [("input", []) for _ in record.inputs]
+    owner = {value.name: index for index, value in enumerate(record.graph.inputs)}
+    shapes: list[Shape] = list(record.inputs)
+    for step in record.steps:
         name = ".".join(step.name.partition(":")[0].split(".")[:depth])
-        sources = {owner[value.key] for value in step.inputs}
+        sources = {owner[source] for source in step.inputs}
         if name == groups[-1][0] and groups[-1][1]:
             place = len(groups) - 1
-        elif step.operator in _FOLDED and len(sources) == 1 and groups[min(sources)][1] and len(step.inputs) == 1:
+        elif _is_folded(step) and len(sources) == 1 and groups[min(sources)][1] and len(step.inputs) == 1:
             place = min(sources)
         else:
             groups.append((name, []))
@@ -256,13 +260,13 @@ def _folded(of: Subject, depth: int) -> Outline:
             place = len(groups) - 1
         groups[place][1].append(step)
         for value in step.outputs:
-            owner[value.key] = place
-            shapes[place] = value.shape
+            owner[value.name] = place
+            shapes[place] = record.shapes[value.name]
     edges: dict[tuple[int, int], None] = {}
     for place, (_, steps) in enumerate(groups):
         for step in steps:
-            edges.update({(owner[v.key], place): None for v in step.inputs if owner[v.key] != place})
-    last = {owner[v.key]: of.sights.get(v.key) for v in _results(trace)}
+            edges.update({(owner[source], place): None for source in step.inputs if owner[source] != place})
+    last = {place: of.seen.get(name) for name, place in owner.items()}
     nodes = [
         Node(name, tuple(steps), shape, *_seen(last.get(place)))
         for place, ((name, steps), shape) in enumerate(zip(groups, shapes, strict=True))
@@ -270,16 +274,15 @@ def _folded(of: Subject, depth: int) -> Outline:
     return Outline(of.name, tuple(_renamed(nodes)), tuple(edges))
 
 
-def _results(trace: Trace) -> Iterator[Value]:
-    yield from trace.inputs
-    for step in trace.steps:
-        yield from step.outputs
+def _is_folded(step: Step) -> bool:
+    """Whether a step belongs to the layer before it: it moves no position."""
+    return step.stays or isinstance(step.reads, Regrouped)
 
 
-def _seen(sight: Sight | None) -> tuple[tuple[Field, ...], bool]:
-    if sight is None or not sight.known:
+def _seen(field: TensorField | None) -> tuple[tuple[Field, ...], bool]:
+    if field is None or not field.is_clear:
         return (), False
-    return tuple(sight.fields[axis] for axis in sorted(sight.fields)), bool(sight.whole)
+    return tuple(field.fields[axis] for axis in sorted(field.fields)), bool(field.whole)
 
 
 def _renamed(nodes: Sequence[Node]) -> list[Node]:

@@ -1,4 +1,4 @@
-"""What a designer should know about a network for these input sizes, in sentences.
+"""Warnings: facts about a network at these input sizes that its designer should know, in sentences.
 
 Each check is a function of the whole evidence and returns sentences; ``advise`` collects them in the order in which
 people look: the field, then layers that cannot work as meant, then cost.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from convoxel.arithmetic import solve_inputs, span
+from convoxel.arithmetic import Transposed, Window, solve_inputs, span
 from convoxel.errors import ConvoxelError, ShapeError
 from convoxel.inspect.axis_graph import follow_axes
-from convoxel.inspect.receptive_field import Sight
-from convoxel.inspect.step import Trace
+from convoxel.inspect.receptive_field import TensorField
+from convoxel.inspect.record import Record
 from convoxel.inspect.summary import Row
 from convoxel.inspect.valid_sizes import Accepts, say_sizes
 
@@ -24,8 +24,8 @@ _SHOWN = 3
 
 
 class _Evidence(NamedTuple):
-    trace: Trace
-    sights: Mapping[int, Sight]
+    record: Record
+    fields: Mapping[str, TensorField]
     rows: Sequence[Row]
     image: tuple[int, ...]
     object_size: tuple[int, ...]
@@ -34,8 +34,8 @@ class _Evidence(NamedTuple):
 
 
 def advise(
-    trace: Trace,
-    sights: Mapping[int, Sight],
+    record: Record,
+    fields: Mapping[str, TensorField],
     rows: Sequence[Row],
     object_size: tuple[int, ...],
     balance: float,
@@ -44,25 +44,25 @@ def advise(
     """Return the warnings.
 
     Args:
-        trace: the network's steps.
-        sights: what each value sees.
+        record: the network.
+        fields: what each value sees.
         rows: what each step costs.
         object_size: the size of what is to be seen, along each image axis, or () where it is not known.
         balance: FLOPs that the machine does in the time in which its memory brings a byte.
         accepts: returns None for shapes of inputs that the network refuses.
     """
-    if not trace.inputs or not trace.outputs:
+    if not record.inputs or not record.outputs:
         return ()
-    evidence = _Evidence(trace, sights, rows, trace.inputs[0].shape[2:], object_size, balance, accepts)
+    evidence = _Evidence(record, fields, rows, record.inputs[0][2:], object_size, balance, accepts)
     return tuple(sentence for check in _CHECKS for sentence in check(evidence))
 
 
 def _fields_too_small(evidence: _Evidence) -> list[str]:
     """A field smaller than the object, or than the image."""
-    sight = evidence.sights.get(evidence.trace.outputs[0].key)
-    if sight is None or not sight.known or not sight.fields or not evidence.image:
+    seen = evidence.fields[evidence.record.outputs[0]]
+    if not seen.is_clear or not seen.fields or not evidence.image:
         return []
-    field = [sight.fields[axis].size for axis in sorted(sight.fields)]
+    field = [seen.fields[axis].size for axis in sorted(seen.fields)]
     if evidence.object_size and any(a < b for a, b in zip(field, evidence.object_size, strict=False)):
         return [
             f"the receptive field {_times(field)} is smaller than the object {_times(evidence.object_size)}: "
@@ -70,7 +70,7 @@ def _fields_too_small(evidence: _Evidence) -> list[str]:
         ]
     if evidence.object_size or all(a >= b for a, b in zip(field, evidence.image, strict=False)):
         return []
-    if sight.whole:
+    if seen.whole:
         return [
             f"the last feature map sees {_times(field)} of {_times(evidence.image)}; "
             "only global steps (pooling, fully-connected layers, norms) see more"
@@ -83,13 +83,13 @@ def _saturated_layers(evidence: _Evidence) -> list[str]:
     if not evidence.image:
         return []
     wide, beyond = 0, []
-    for step in evidence.trace.steps:
-        if step.operator != "convolution" or max(step.attributes["kernel"]) == 1:
+    for step in evidence.record.steps:
+        if not step.macs or max((w.k for w in step.windows if isinstance(w, Window)), default=1) == 1:
             continue
         wide += 1
-        sight = evidence.sights[step.inputs[0].key]
-        known = sight.known and len(sight.fields) == len(evidence.image)
-        if known and all(sight.fields[axis].size >= size for axis, size in enumerate(evidence.image)):
+        seen = evidence.fields[step.inputs[0]]
+        known = seen.known and len(seen.fields) == len(evidence.image)
+        if known and all(seen.fields[axis].size >= size for axis, size in enumerate(evidence.image)):
             beyond.append(step.name)
     if not beyond:
         return []
@@ -102,18 +102,15 @@ def _saturated_layers(evidence: _Evidence) -> list[str]:
 def _uneven_overlap(evidence: _Evidence) -> list[str]:
     """Transposed convolutions that write some positions more often than others."""
     found: dict[str, list[str]] = {}
-    for step in evidence.trace.steps:
-        if step.operator != "transposed_convolution":
-            continue
-        attributes = step.attributes
+    for step in evidence.record.steps:
+        windows = [window for window in step.windows if isinstance(window, Transposed)]
         counts = {
-            tuple(sum((phase - d * tap) % s == 0 for tap in range(k)) for phase in range(s))
-            for k, s, d in zip(attributes["kernel"], attributes["stride"], attributes["dilation"], strict=True)
+            tuple(sum((phase - w.d * tap) % w.s == 0 for tap in range(w.k)) for phase in range(w.s)) for w in windows
         }
         uneven = [count for count in counts if len(set(count)) > 1]
         if uneven:
             low, high = min(map(min, uneven)), max(map(max, uneven))
-            kernel, stride = _times(attributes["kernel"]), _times(attributes["stride"])
+            kernel, stride = _times([w.k for w in windows]), _times([w.s for w in windows])
             told = f"kernel {kernel} at stride {stride} writes positions {low} to {high} times an axis"
             found.setdefault(told, []).append(step.name)
     return [
@@ -125,15 +122,12 @@ def _uneven_overlap(evidence: _Evidence) -> list[str]:
 def _unread_borders(evidence: _Evidence) -> list[str]:
     """Windows that end before their input does."""
     unread = []
-    for step in evidence.trace.steps:
-        attributes = step.attributes
-        if step.operator not in ("convolution", "max_pool", "average_pool") or attributes.get("ceil"):
-            continue
-        sizes = step.inputs[0].shape[-len(attributes["kernel"]) :]
-        columns = (attributes[name] for name in ("kernel", "stride", "padding", "dilation"))
+    for step in evidence.record.steps:
+        windows = [window for window in step.windows if isinstance(window, Window) and not window.ceil]
+        sizes = step.applied.x[2:]
         lost = [
-            (size + low + high - span(k, d)) % s - high if span(k, d) >= s else 0
-            for size, k, s, (low, high), d in zip(sizes, *columns, strict=True)
+            (size + sum(w.padding(size)) - span(w.k, w.d)) % w.s - w.padding(size)[1] if span(w.k, w.d) >= w.s else 0
+            for size, w in zip(sizes, windows, strict=False)
         ]
         if max(lost, default=0) > 0:
             unread.append((step.name, max(lost), sizes))
@@ -147,13 +141,13 @@ def _unread_borders(evidence: _Evidence) -> list[str]:
 
 def _failing_sizes(evidence: _Evidence) -> list[str]:
     """Sizes beside the given one at which the network fails, and where."""
-    shapes = [value.shape for value in evidence.trace.inputs]
-    routes = follow_axes(evidence.trace) if len(shapes) == 1 else None
-    for axis, route in enumerate(routes or ()):
+    shapes = evidence.record.inputs
+    graphs = follow_axes(evidence.record, evidence.fields) if len(shapes) == 1 else None
+    for axis, found in enumerate(graphs or ()):
         odd = evidence.image[axis] + 1
         try:
-            sizes = solve_inputs(route.graph).sizes
-            route.graph.sizes(odd)
+            sizes = solve_inputs(found.graph).sizes
+            found.graph.sizes(odd)
         except ShapeError as error:
             beside = [*shapes[0]]
             beside[2 + axis] = odd
@@ -202,5 +196,5 @@ def _percent(share: float) -> str:
     return f"{share:.0f} %" if share >= 10 else f"{share:.2g} %"
 
 
-def _times(sizes: Sequence[Any]) -> str:
+def _times(sizes: Sequence[int]) -> str:
     return "×".join(map(str, sizes))

@@ -1,43 +1,31 @@
-"""A network's steps along one image axis, as the graph that arithmetic solves.
+"""A network along one image axis, as the graph that arithmetic solves.
 
-The steps are those of one run, so the graph is right wherever the network takes the same steps at every size. Networks
-that choose their layers by the size (padding to a multiple, say) are not: ``admission`` therefore asks the network
-itself before it believes a route. A step without a rule is taken to keep the size if it does in that run; if it does
-not, the network has no route.
+The steps are those of one record, so the graph is right wherever the network takes the same steps at every size.
+Networks that choose their layers by the size (padding to a multiple, say) are not: ``valid_sizes`` therefore asks the
+network itself before it believes a graph. A step without a rule is taken to keep the size if it does in that record; if
+it does not, the network has no such graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from convoxel.arithmetic import (
-    Adaptive,
-    Exact,
-    Graph,
-    Join,
-    Layer,
-    Node,
-    Pad,
-    Repeat,
-    Resize,
-    ResizeLike,
-    Transposed,
-    Window,
-    transposed_size,
-)
+from convoxel.arithmetic import Exact, Graph, Join, Layer, Node, Repeat, Resize, ResizeLike, Window
 from convoxel.errors import ConvoxelError
-from convoxel.inspect.step import Step, Trace
+from convoxel.graph.operators.reads import Aligned, Along, Blocks, Steps, Unknown
+from convoxel.inspect.receptive_field import TensorField, trace_fields
+from convoxel.inspect.record import Record, Step
 
-__all__ = ["Route", "follow_axes"]
+__all__ = ["AxisGraph", "follow_axes"]
 
 
-class Route(NamedTuple):
+class AxisGraph(NamedTuple):
     """A network along one image axis of its inputs.
 
     Attributes:
-        graph: of all steps that move or change the axis.
+        graph: all steps that move or change the axis.
         ends: whether the output no longer has the axis, as class scores have none.
     """
 
@@ -45,21 +33,26 @@ class Route(NamedTuple):
     ends: bool
 
 
-def follow_axes(trace: Trace) -> tuple[Route, ...] | None:
+def follow_axes(record: Record, fields: Mapping[str, TensorField] | None = None) -> tuple[AxisGraph, ...] | None:
     """Return the network along each axis of its first input, or None where a step is not known to arithmetic.
 
+    Args:
+        record: the network.
+        fields: what ``trace_fields`` found, if that is at hand.
+
     >>> from torch import nn
-    >>> from convoxel.inspect.trace import trace_module
+    >>> from convoxel.inspect.record import open_source
     >>> net = nn.Sequential(nn.Conv2d(1, 1, (3, 5), padding="same"), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(1, 1, 3))
-    >>> for route in follow_axes(trace_module(net, [(1, 1, 32, 32)])):
-    ...     print(*(f"{node.name}: {node.layer}" for node in route.graph.nodes), sep=", ")
+    >>> for axis in follow_axes(open_source(net).record([(1, 1, 32, 32)])):
+    ...     print(*(f"{node.name}: {node.layer}" for node in axis.graph.nodes), sep=", ")
     0: k3p1, 1: k2s2, 3: k3
     0: k5p2, 1: k2s2, 3: k3
     """
-    if not trace.inputs or not trace.outputs:
+    if not record.inputs or not record.outputs:
         return None
+    found = trace_fields(record)[0] if fields is None else fields
     try:
-        return tuple(_Walk(trace, axis).route() for axis in range(len(trace.inputs[0].shape) - 2))
+        return tuple(_Walk(record, found, axis).axis_graph() for axis in range(len(record.inputs[0]) - 2))
     except (_Unknown, ConvoxelError):
         return None
 
@@ -71,27 +64,31 @@ class _Unknown(Exception):
 class _Walk:
     """From step to step along one axis; ``places`` holds which value of the graph a tensor's axis is, if any."""
 
-    def __init__(self, trace: Trace, axis: int) -> None:
-        self.trace, self.axis, self.rank = trace, axis, len(trace.inputs[0].shape)
+    def __init__(self, record: Record, fields: Mapping[str, TensorField], axis: int) -> None:
+        self.record, self.fields, self.axis = record, fields, axis
         self.nodes: list[Node] = []
         self.name = ""  # of the step
-        first = trace.inputs[0].shape
+        first = record.inputs[0]
         self.lengths = [first[2 + axis]]
-        self.places: dict[int, int | None] = {}
-        for value in trace.inputs:
-            alike = len(value.shape) == self.rank and value.shape[2 + axis] == self.lengths[0]
-            self.places[value.key] = 0 if alike else None
+        self.places: dict[str, int | None] = {}
+        for value, shape in zip(record.graph.inputs, record.inputs, strict=True):
+            alike = len(shape) == len(first) and shape[2 + axis] == self.lengths[0]
+            self.places[value.name] = 0 if alike else None
 
-    def route(self) -> Route:
+    def axis_graph(self) -> AxisGraph:
         """Return the whole graph."""
-        for step in self.trace.steps:
+        for step in self.record.steps:
             self.name = step.name
-            place = self.follow(step)
-            self.places.update({value.key: place for value in step.outputs})
-        place = self.places.get(self.trace.outputs[0].key)
-        if place is not None and place != len(self.nodes):  # what makes the output comes last in a graph
+            for value in step.outputs:
+                self.places[value.name] = self.follow(step, value.name)
+        name = self.record.outputs[0]
+        place, at = self.places.get(name), self.fields[name].place(self.axis)
+        ends = place is None or at is None or self.fields[name].image(at) is None
+        if not ends and at != 2 + self.axis:
+            raise _Unknown
+        if place is not None and not ends and place != len(self.nodes):  # what makes the output comes last in a graph
             self.put(Window(1), place)
-        return Route(Graph(tuple(self.nodes)), place is None)
+        return AxisGraph(Graph(tuple(self.nodes)), ends)
 
     def put(self, layer: Layer, *inputs: int) -> int:
         """Add a layer; return its value's place."""
@@ -99,117 +96,105 @@ class _Walk:
         self.nodes.append(Node(layer, inputs, self.name))
         return len(self.nodes)
 
-    def follow(self, step: Step) -> int | None:
-        """Return where the step's result stands, or None where it does not have the axis."""
-        spatial = [place for value in step.inputs if (place := self.places[value.key]) is not None]
-        result = step.outputs[0].shape
-        if not spatial:
+    def follow(self, step: Step, name: str) -> int | None:
+        """Return where the result ``name`` of a step stands, or None where it does not have the axis."""
+        having = [operand for operand in step.inputs if self.places[operand] is not None]
+        if not having:
             return None
-        if len(result) != self.rank:
-            self.end(step, spatial[0])
+        if isinstance(step.reads, Aligned):
+            place = self.aligned(step, step.reads)
+        elif isinstance(step.reads, Along) and having[0] == step.node.inputs[0]:
+            place = self.along(step, having[0], step.reads)
+        else:
+            place = self.kept(step, having, name)
+        at = self.fields[name].place(self.axis)
+        if place is None or at is None:
+            if place is not None and not self.fields[name].known:
+                raise _Unknown
             return None
-        if step.operator == "permute" and step.attributes["order"][1:] != tuple(range(1, self.rank)):
-            raise _Unknown
-        if step.operator in ("concat", "split") and step.attributes["axis"] == 2 + self.axis:
-            raise _Unknown
-        place = _RULES.get(step.operator, _Walk.join)(self, step, spatial)
-        if self.lengths[place] != result[2 + self.axis]:
+        length = next(factor.size for factor in self.fields[name].axes[at] if factor.image == self.axis)
+        if self.lengths[place] != length:
             raise _Unknown
         return place
 
-    def end(self, step: Step, place: int) -> None:
-        """Leave the axis: averaged away, or written one position behind the other, which fixes the size."""
-        if step.operator != "reduce":
-            self.put(Exact(self.lengths[place]), place)
+    def _place(self, name: str) -> int:
+        place = self.places[name]
+        assert place is not None
+        return place
 
-    def window(self, step: Step, spatial: Sequence[int]) -> int:
-        """A convolution or pooling; one that is one wide and does not stride reads what it writes."""
-        k, s, p, d = (step.attributes[name][self.axis] for name in ("kernel", "stride", "padding", "dilation"))
-        layer = Window(k, s, _plain(p), d, bool(step.attributes.get("ceil")))
-        still = layer.k == layer.s == 1 and layer.p == 0
-        return spatial[0] if still else self.put(layer, spatial[0])
-
-    def transposed(self, step: Step, spatial: Sequence[int]) -> int:
-        """A transposed convolution; what it adds at the end follows from its sizes."""
-        k, s, p, d = (step.attributes[name][self.axis] for name in ("kernel", "stride", "padding", "dilation"))
-        added = step.outputs[0].shape[2 + self.axis] - transposed_size(self.lengths[spatial[0]], k, s, p, d)
-        return self.put(Transposed(k, s, _plain(p), d, added), spatial[0])
-
-    def adaptive(self, step: Step, spatial: Sequence[int]) -> int:
-        """Pooling to a number of positions."""
-        return self.put(Adaptive(step.outputs[0].shape[2 + self.axis]), spatial[0])
-
-    def reduce(self, step: Step, spatial: Sequence[int]) -> int:
-        """An average or maximum over axes, kept as axes of 1."""
-        reduced = 2 + self.axis in step.attributes["axes"]
-        return self.put(Adaptive(1), spatial[0]) if reduced else spatial[0]
-
-    def resize(self, step: Step, spatial: Sequence[int]) -> int:
-        """By a factor, or to a size: that of the tensor made last that is as long, as decoders do it."""
-        own, o = step.attributes, step.outputs[0].shape[2 + self.axis]
-        scale, how = own["scale"][self.axis], (own["mode"], own["align_corners"])
-        if scale is not None:
-            return self.put(Resize(Fraction(scale).limit_denominator(1 << 12), *how), spatial[0])
-        like = [place for place, length in enumerate(self.lengths) if length == o and place != spatial[0]]
-        if like:
-            return self.put(ResizeLike(*how), spatial[0], like[-1])
-        return self.put(Resize(Fraction(o, self.lengths[spatial[0]]), *how), spatial[0])
-
-    def pad(self, step: Step, spatial: Sequence[int]) -> int:
-        """Rows before and after."""
-        before, after = step.attributes["padding"][2 + self.axis]
-        mode = step.attributes.get("mode", "zeros")
-        return self.put(Pad(before, after, mode), spatial[0]) if (before, after) != (0, 0) else spatial[0]
-
-    def narrow(self, step: Step, spatial: Sequence[int]) -> int:
-        """A part of the axis: as many rows fall off at every size."""
-        start, stride = step.attributes["slices"].get(2 + self.axis, (0, 1))
-        i, o = self.lengths[spatial[0]], step.outputs[0].shape[2 + self.axis]
-        if stride != 1:
+    def kept(self, step: Step, having: Sequence[str], name: str) -> int:
+        """A reshape, or a step without a rule: it is taken to keep the axis where the result has it as long."""
+        places = list(dict.fromkeys(self._place(operand) for operand in having))
+        if isinstance(step.reads, Unknown) and len(self.fields[name].axes) != len(self.fields[having[0]].axes):
             raise _Unknown
-        return spatial[0] if i == o else self.put(Pad(-start, o - i + start), spatial[0])
-
-    def blocks(self, step: Step, spatial: Sequence[int]) -> int:
-        """Blocks of positions to channels, which takes whole blocks alone; or back."""
-        block, place = step.attributes["block"][self.axis], spatial[0]
-        if step.operator == "depth_to_space":
-            return self.put(Resize(block), place)
-        rows = self.put(Window(block, block), place)
-        self.put(Join(), place, self.put(Resize(block), rows))
-        return rows
-
-    def join(self, step: Step, spatial: Sequence[int]) -> int:
-        """Everything else: what it takes has one length, or is repeated to it."""
-        places = list(dict.fromkeys(spatial))
-        o = step.outputs[0].shape[2 + self.axis]
-        along = next((place for place in places if self.lengths[place] == o), None)
-        if along is None:
+        if self.fields[name].place(self.axis) is None:
             raise _Unknown
+        return places[0] if len(places) == 1 else self.put(Join(), *places)
+
+    def along(self, step: Step, x: str, reads: Along) -> int | None:
+        """Through the axis's layer, if it has one."""
+        place, at = self._place(x), self.fields[x].place(self.axis)
+        if at is None:
+            return None
+        layer = reads.layers.get(at)
+        if layer is None:
+            return place
+        if self.fields[x].image(at) is None or isinstance(layer, Steps):
+            raise _Unknown
+        if isinstance(layer, Window) and not isinstance(layer, Blocks) and layer.k == layer.s == 1 and layer.p == 0:
+            return place
+        if isinstance(layer, Blocks):  # whole blocks alone
+            rows = self.put(layer, place)
+            self.put(Join(), place, self.put(Resize(layer.s), rows))
+            return rows
+        if isinstance(layer, ResizeLike):  # like the tensor made last that is as long, as decoders do it
+            length = step.shape[at]
+            like = [other for other, size in enumerate(self.lengths) if size == length and other != place]
+            if like:
+                return self.put(layer, place, like[-1])
+            factor = Fraction(length, self.lengths[place])
+            return self.put(Resize(factor, layer.mode, layer.align_corners), place)
+        return self.put(layer, place)
+
+    def aligned(self, step: Step, reads: Aligned) -> int | None:
+        """Operands side by side: they have one length, or are repeated to it; what constants fix stays fixed."""
+        labels = {}
+        for name, own in zip(step.node.inputs, reads.operands, strict=False):
+            at = self.fields[name].place(self.axis) if name in self.fields else None
+            if at is not None and self.places.get(name) is not None:
+                labels[name] = own[at]
+        if reads.mixed is not None and reads.mixed in labels.values():
+            raise _Unknown
+        kept = [name for name, label in labels.items() if label in reads.result]
+        for name, label in labels.items():
+            if self.is_fixed(step, reads, label):
+                self.put(Exact(self.lengths[self._place(name)]), self._place(name))
+        if not kept:
+            return None
+        places = list(dict.fromkeys(self._place(name) for name in kept))
+        length = max(self.lengths[place] for place in places)
+        if step.shape[list(reads.result).index(labels[kept[0]])] != length and len(places) == 1:
+            return self.put(Repeat(), places[0], self._like(step, labels[kept[0]], reads))
+        along = next(place for place in places if self.lengths[place] == length)
         if len(places) == 1:
             return along
-        return self.put(Join(), *(p if self.lengths[p] == o else self.put(Repeat(), p, along) for p in places))
+        return self.put(Join(), *(p if self.lengths[p] == length else self.put(Repeat(), p, along) for p in places))
 
+    def _like(self, step: Step, label: object, reads: Aligned) -> int:
+        """Return a value as long as the result that an only position is repeated to."""
+        length = step.shape[list(reads.result).index(label)]
+        like = [place for place, size in enumerate(self.lengths) if size == length]
+        if not like:
+            raise _Unknown
+        return like[0]
 
-def _plain(padding: tuple[int, int]) -> int | tuple[int, int]:
-    """Return one number for the same padding on both sides.
-
-    >>> _plain((1, 1)), _plain((0, 1))
-    (1, (0, 1))
-    """
-    before, after = padding
-    return before if before == after else (before, after)
-
-
-_RULES: Mapping[str, Callable[[_Walk, Step, Sequence[int]], int]] = {
-    "convolution": _Walk.window,
-    "max_pool": _Walk.window,
-    "average_pool": _Walk.window,
-    "transposed_convolution": _Walk.transposed,
-    "adaptive_pool": _Walk.adaptive,
-    "reduce": _Walk.reduce,
-    "resize": _Walk.resize,
-    "pad": _Walk.pad,
-    "narrow": _Walk.narrow,
-    "depth_to_space": _Walk.blocks,
-    "space_to_depth": _Walk.blocks,
-}
+    def is_fixed(self, step: Step, reads: Aligned, label: object) -> bool:
+        """Whether a constant runs along the axis, as the weights of a fully connected layer do."""
+        rows = zip(step.node.inputs, reads.operands, step.applied.inputs, strict=False)
+        return any(
+            name in self.record.graph.constants
+            and shape is not None
+            and label in own
+            and shape[list(own).index(label)] > 1
+            for name, own, shape in rows
+        )

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
-from convoxel.inspect.receptive_field import look
+from convoxel.inspect.receptive_field import trace_fields
+from convoxel.inspect.record import open_source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -152,19 +153,17 @@ def _images(x: Any, samples: int, seed: int) -> Tensor:
 
 def _last_map(model: nn.Module, shape: tuple[int, ...]) -> str:
     """Return the last layer whose output is a map of the image, "" for the network itself."""
-    from convoxel.inspect.trace import trace_module
-
     try:
-        trace = trace_module(model, [shape])
+        record = open_source(model).record([shape])
     except ConvoxelError:
         return ""
-    sights, _ = look(trace)
-    if len(trace.outputs) == 1 and len(trace.outputs[0].shape) == len(shape):
+    fields, _ = trace_fields(record)
+    if len(record.outputs) == 1 and len(record.shapes[record.outputs[0]]) == len(shape):
         return ""
     names = {name for name, child in model.named_modules() if name and not child._modules}
-    for step in reversed(trace.steps):
-        sight = sights[step.outputs[0].key]
-        if step.name in names and len(step.outputs[0].shape) == len(shape) and sight.known and not sight.whole:
+    for step in reversed(record.steps):
+        seen = fields[step.outputs[0].name]
+        if step.name in names and len(step.shape) == len(shape) and seen.is_clear and not seen.whole:
             return step.name
     return ""
 
@@ -210,20 +209,16 @@ def _module(model: nn.Module, name: str) -> nn.Module:
 
 def _theoretical(model: nn.Module, shape: tuple[int, ...], layer: str) -> tuple[int, ...]:
     """Return the size of the field by arithmetic, () where it is not known."""
-    from convoxel.inspect.trace import trace_module
-
     try:
-        trace = trace_module(model, [shape])
+        record = open_source(model).record([shape])
     except ConvoxelError:
         return ()
-    sights, _ = look(trace)
-    steps = [step for step in trace.steps if step.name == layer or step.name.startswith(f"{layer}.")]
+    fields, _ = trace_fields(record)
+    steps = [step for step in record.steps if step.name == layer or step.name.startswith(f"{layer}.")]
     if layer and not steps:
         return ()
-    sight = sights[steps[-1].outputs[0].key if layer else trace.outputs[0].key]
-    if not sight.known:
-        return ()
-    return tuple(sight.fields[axis].size for axis in sorted(sight.fields))
+    seen = fields[steps[-1].outputs[0].name if layer else record.outputs[0]]
+    return tuple(seen.fields[axis].size for axis in sorted(seen.fields)) if seen.is_clear else ()
 
 
 def _extent(marked: NDArray[np.bool_]) -> int:

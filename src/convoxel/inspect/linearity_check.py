@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.inspect.trace import Paths, tensors_in
+from convoxel.graph.read.functions import Paths, tensors_in
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,9 +1,9 @@
-"""How much memory a network's values take: alive at every step, and kept for the backward pass.
+"""How much memory a network's values take: alive at every step of a run, and kept for the backward pass.
 
-Running, values share memory as they do in a compiled program: norms, activations and sums behind a convolution work
-in place, parts of a concatenation are written where the whole will lie, reshapes and crops are views. What lies between
-a depthwise convolution and the 1×1 convolutions around it has no place at all: they are one step, which works in the
-cache. What is left lives from the step that writes it to the last step that reads it.
+Running, the values are those of the compiled program: the same passes rewrite the graph, its weights shapes alone, and
+the same placement tells which values share memory. A value that lies in the arena, or in the caller's arrays because no
+conversion is needed, is alive from the node that writes it to the last node that reads it; an array that NumPy or
+PyTorch makes likewise. Copies that only convert the caller's arrays are counted once.
 
 Training, PyTorch keeps what the gradients need: the input of a convolution, of a norm or of an average, the result of a
 rectifier, both factors of a product, and the places of maxima (64 bits each).
@@ -12,247 +12,164 @@ rectifier, both factors of a product, and the places of maxima (64 bits each).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from convoxel.inspect.step import Step, Trace, Value
+import numpy as np
 
-__all__ = ["Span", "live_bytes", "saved_bytes", "spans"]
+from convoxel.graph.ir.graph import CHANNELS_LAST, Graph
+from convoxel.graph.operators.reads import Along
+from convoxel.graph.operators.table import OPERATORS, infer_shapes
+from convoxel.graph.passes import optimise
+from convoxel.graph.run.placement import place
+from convoxel.inspect.record import Record, Step
 
-_WINDOWED = frozenset({"convolution", "transposed_convolution", "dense"})
-# What takes an activation into its own result.
-_EPILOGUES = _WINDOWED | {"batch_norm", "normalise", "add", "multiply"}
-_VIEWS = frozenset({"reshape", "narrow", "identity", "split"})
+__all__ = ["MemoryPlan", "Span", "saved_bytes"]
 
 
 @dataclass(frozen=True)
 class Span:
-    """Memory of ``size_bytes`` that is in use from step ``first`` to step ``last``, both included.
+    """Memory of ``size_bytes`` that is in use from node ``first`` to node ``last`` of the program, both included.
 
-    ``first`` is −1 for the network's inputs.
+    ``is_input`` tells the network's inputs, in the caller's arrays.
     """
 
     size_bytes: int
     first: int
     last: int
+    is_input: bool = False
 
 
-def spans(trace: Trace) -> list[Span]:
-    """Return every stretch of memory that a run needs, inputs included."""
-    sharing = _Sharing(trace)
-    sharing.concatenate()
-    sharing.work_in_place()
-    joined = sharing.joined()
-    nowhere = {sharing.root(step.inputs[0].storage) for step, _ in joined}
-    size: dict[int, int] = {}
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    moments = [
-        (-1, trace.inputs),
-        *((number, (*step.inputs, *step.outputs)) for number, step in enumerate(trace.steps)),
-        (len(trace.steps), trace.outputs),
-    ]
-    for moment, values in moments:
-        for value in values:
-            root = sharing.root(value.storage)
-            if root in nowhere:
-                continue
-            size[root] = max(size.get(root, 0), value.size_bytes)
-            first.setdefault(root, moment)
-            last[root] = moment
-    numbers = {id(step): number for number, step in enumerate(trace.steps)}
-    for step, first_of_all in joined:  # whose input is still read while this one writes
-        root = sharing.root(first_of_all.inputs[0].storage)
-        if root not in nowhere:
-            last[root] = max(last[root], numbers[id(step)])
-    return [Span(size[root], first[root], last[root]) for root in size]
+class MemoryPlan:
+    """The memory that a program of the recorded graph holds at every step."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph after all passes."""
+        return self.record.graph if self.record.rewritten else optimise(self.record.graph)
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """Every stretch of memory, in the order in which they come into use."""
+        graph = self.graph
+        shapes = infer_shapes(graph, self.record.sizes)
+        places = place(graph, shapes, self.record.sizes)
+        ends: dict[str, list[int]] = {}
+        for number, node in enumerate(graph.nodes):
+            converts = OPERATORS[node.operator].layout == "any"
+            for name in (*node.inputs, *(value.name for value in node.outputs)):
+                value = graph.values.get(name)
+                if value is None or (converts and value.layout != CHANNELS_LAST):
+                    continue
+                root = places.root(name) if value.layout == CHANNELS_LAST else name
+                ends.setdefault(root, [number, number])[1] = number
+        sizes = {name: math.prod(shapes[name]) * np.dtype(graph.values[name].dtype).itemsize for name in ends}
+        given = {value.name for value in graph.inputs}
+        return tuple(Span(sizes[name], ends[name][0], ends[name][1], name in given) for name in ends if sizes[name])
+
+    @cached_property
+    def alive(self) -> tuple[int, ...]:
+        """The bytes in use while each node of the program runs."""
+        alive = [0] * len(self.graph.nodes)
+        for span in self.spans:
+            for number in range(span.first, span.last + 1):
+                alive[number] += span.size_bytes
+        return tuple(alive)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is in use at once."""
+        return max(self.alive, default=0)
+
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """For each step of the record, the node of the program that computes it: its own, or what it was fused into."""
+        made = {value.name: number for number, node in enumerate(self.graph.nodes) for value in node.outputs}
+        named = {node.name: number for number, node in enumerate(self.graph.nodes)}
+        readers: dict[str, list[Step]] = {}
+        for step in self.record.steps:
+            for name in step.inputs:
+                readers.setdefault(name, []).append(step)
+        found: dict[str, int] = {}
+        for step in reversed(self.record.steps):
+            names = [value.name for value in step.outputs]
+            own = [made[name] for name in names if name in made]
+            later = [found[reader.name] for name in names for reader in readers.get(name, ())]
+            found[step.name] = own[0] if own else named.get(step.name, min(later, default=len(self.graph.nodes) - 1))
+        return tuple(found[step.name] for step in self.record.steps)
+
+    @cached_property
+    def live_bytes(self) -> tuple[int, ...]:
+        """The bytes in use at each step of the record; those of the program's other nodes belong to the next step."""
+        alive, places = self.alive, self.places
+        if not alive:
+            return (0,) * len(places)
+        shown = set(places)
+        peaks: dict[int, int] = {}
+        waiting = 0
+        for number, size in enumerate(alive):
+            waiting = max(waiting, size)
+            if number in shown:
+                peaks[number], waiting = waiting, 0
+        if peaks:
+            peaks[max(peaks)] = max(peaks[max(peaks)], waiting)
+        return tuple(peaks.get(number, alive[number]) for number in places)
 
 
-def live_bytes(trace: Trace) -> list[int]:
-    """Return the bytes alive at every step."""
-    alive = [0] * len(trace.steps)
-    for span in spans(trace):
-        for number in range(max(span.first, 0), min(span.last + 1, len(alive))):
-            alive[number] += span.size_bytes
-    return alive
-
-
-def _is_depthwise(step: Step) -> bool:
-    return step.operator == "convolution" and step.attributes["groups"] == step.outputs[0].shape[1] > 1
-
-
-def _is_pointwise(step: Step) -> bool:
-    places = {side for pair in step.attributes["padding"] for side in pair}
-    ones = {*step.attributes["kernel"], *step.attributes["stride"]}
-    return step.operator == "convolution" and step.attributes["groups"] == 1 and places <= {0} and ones == {1}
-
-
-def _expands(step: Step) -> bool:
-    return _is_pointwise(step) and step.outputs[0].shape[1] > step.inputs[0].shape[1]
-
-
-class _Sharing:
-    """Which storages lie in the same memory; ``root`` names it."""
-
-    def __init__(self, trace: Trace) -> None:
-        self._trace = trace
-        self._parents: dict[int, int] = {}
-        self._makers: dict[int, Step] = {}
-        self._readers: dict[int, list[Step]] = {}
-        for step in trace.steps:
-            for value in step.inputs:
-                self._readers.setdefault(value.key, []).append(step)
-            self._makers.update((value.key, step) for value in step.outputs)
-        self._kept = {value.key for value in trace.outputs}
-        for step in trace.steps:
-            if step.operator in _VIEWS:
-                for value in step.outputs:
-                    self._join(value, step.inputs[0])
-
-    def root(self, storage: int) -> int:
-        while storage in self._parents:
-            storage = self._parents[storage]
-        return storage
-
-    def _join(self, value: Value, other: Value) -> None:
-        """Put ``value`` where ``other`` lies."""
-        a, b = self.root(value.storage), self.root(other.storage)
-        if a != b:
-            self._parents[a] = b
-
-    def concatenate(self) -> None:
-        """Place parts inside the whole, from the last concatenation to the first: a short one may lie in a long one."""
-        placed: dict[int, Value] = {}  # key of a part → the whole that it lies in
-        for step in reversed(self._trace.steps):
-            if step.operator != "concat":
-                continue
-            (whole,) = step.outputs
-            longer = placed.get(step.inputs[0].key)
-            if longer is not None and all(placed.get(part.key) is longer for part in step.inputs):
-                self._join(whole, longer)
-                placed[whole.key] = longer
-                continue
-            for part in step.inputs:
-                maker = self._makers.get(part.key)
-                if maker is not None and maker.operator not in _VIEWS and part.key not in placed:
-                    self._join(part, whole)
-                    placed[part.key] = whole
-
-    def work_in_place(self) -> None:
-        """Let steps write where one of their operands lies, where a compiled program fuses them."""
-        for step in self._trace.steps:
-            operand = self._overwritten(step)
-            if operand is not None:
-                self._join(operand, step.outputs[0])
-
-    def joined(self) -> list[tuple[Step, Step]]:
-        """Return the convolutions that run as one step with those before them, each with the first of these."""
-        read = [(step, self._source(step)) for step in self._trace.steps if step.operator == "convolution"]
-        firsts: dict[int, Step] = {}
-        found = []
-        for step, source in read:
-            if source is None:
-                continue
-            projects = _is_pointwise(step) and _is_depthwise(source)
-            # A projection is not the next one's expansion, too.
-            expands = _is_depthwise(step) and _expands(source) and id(source) not in firsts
-            if projects or expands:
-                firsts[id(step)] = firsts.get(id(source), source)
-                found.append((step, firsts[id(step)]))
-        return found
-
-    def _source(self, step: Step) -> Step | None:
-        """Return the convolution whose result a convolution alone reads, normalised and activated at most."""
-        value = step.inputs[0]
-        while len(self._readers[value.key]) == 1 and value.key not in self._kept:
-            maker = self._makers.get(value.key)
-            if maker is None or maker.operator == "convolution":
-                return maker
-            if maker.operator not in ("batch_norm", "activation"):
-                return None
-            value = maker.inputs[0]
-        return None
-
-    def _overwritten(self, step: Step) -> Value | None:
-        if step.operator == "batch_norm":
-            return self._sole(step, _WINDOWED)
-        if step.operator == "activation":
-            return self._sole(step, _EPILOGUES)
-        if step.operator == "add":
-            return self._sole(step, _WINDOWED | {"batch_norm"})
-        if step.operator == "multiply" and self._scales_convolution(step):
-            return max(step.inputs, key=lambda value: value.size_bytes)
-        return None
-
-    def _sole(self, step: Step, makers: frozenset[str]) -> Value | None:
-        """Return the operand that one of ``makers`` made and nothing but this step reads."""
-        for value in reversed(step.inputs):
-            maker = self._makers.get(value.key)
-            alone = len(self._readers[value.key]) == 1 and value.key not in self._kept
-            if maker is not None and maker.operator in makers and alone and value.shape == step.outputs[0].shape:
-                return value
-        return None
-
-    def _scales_convolution(self, step: Step) -> bool:
-        """Whether one factor a channel scales the input of a 1×1 convolution alone: its weights are scaled instead."""
-        readers = self._readers.get(step.outputs[0].key, [])
-        smallest = min(step.inputs, key=lambda value: value.size_bytes)
-        return (
-            len(readers) == 1
-            and readers[0].operator == "convolution"
-            and set(readers[0].attributes["kernel"]) == {1}
-            and readers[0].attributes["groups"] == 1
-            and set(smallest.shape[2:]) <= {1}
-        )
-
+# ---- training
 
 # Activations whose gradient needs the result; that of the others needs the operand.
-_BY_RESULT = ("relu", "sigmoid", "tanh", "exp", "sqrt", "rsqrt", "reciprocal")
-_BY_NOTHING = ("neg", "round", "floor", "ceil", "sign", "float", "half", "double", "bfloat16", "type_as")
+_BY_RESULT = frozenset({"relu", "sigmoid", "tanh", "exp", "sqrt", "reciprocal", "softmax"})
+_BY_NOTHING = frozenset({"negate", "round", "floor", "ceil", "sign", "cast", "add", "subtract"})
 
 
-def saved_bytes(trace: Trace) -> int:
+def saved_bytes(record: Record) -> int:
     """Return the bytes of activations that training keeps between the forward and the backward pass."""
-    kept: dict[int, int] = {}
+    kept: dict[str, int] = {}
     extra = 0
-    for step in trace.steps:
-        for value in _saved(step):
-            kept[value.storage] = value.size_bytes
-        extra += _beside(step)
-    return sum(kept.values()) + extra
+    for step in record.steps:
+        overwrites = step.name in record.in_place
+        for name in _saved(step, overwrites):
+            root = record.storage[name]
+            kept[root] = max(kept.get(root, 0), record.bytes_of(name))
+        extra += _beside(step, overwrites, record)
+    # What was dropped, and what is left.
+    return sum(kept.values()) + extra + 2 * sum(map(record.bytes_of, record.dropped))
 
 
-def _beside(step: Step) -> int:
-    """Return the bytes that a step keeps beside its operands and results."""
-    function = step.attributes.get("function", "")
-    result = step.outputs[0]
-    if step.operator in ("max_pool", "adaptive_pool") and "max" in (function or step.operator):
-        return 8 * math.prod(result.shape)  # where the maxima were
-    if step.operator == "batch_norm":
-        return 8 * result.shape[1]  # mean and deviation of the batch
-    if function.startswith(("dropout", "alpha_dropout")):
-        return result.size_bytes  # what was dropped
-    if step.operator == "activation" and function not in (*_BY_NOTHING, *_BY_RESULT) and _overwrites(step):
-        return result.size_bytes  # PyTorch keeps a copy
-    return 0
-
-
-def _saved(step: Step) -> tuple[Value, ...]:
+def _saved(step: Step, overwrites: bool) -> Sequence[str]:
     """Return the activations that the gradient of a step needs."""
-    function = step.attributes.get("function", "")
-    if step.operator in _WINDOWED or step.operator in ("batch_norm", "normalise", "max_pool", "average_pool"):
-        return step.inputs[:1]
-    if step.operator == "adaptive_pool":
-        return step.inputs[:1]
-    if step.operator in ("multiply", "matmul"):
+    if step.function in _BY_NOTHING or step.is_view:
+        return ()
+    if step.function in _BY_RESULT:
+        return [value.name for value in step.outputs[:1]]
+    if step.operator in ("multiply", "divide") or (step.macs and len(step.inputs) > 1):
         return step.inputs
-    if step.operator == "softmax":
-        return step.outputs[:1]
-    if step.operator == "activation":
-        if function in _BY_RESULT:
-            return step.outputs[:1]
-        return () if function in _BY_NOTHING or _overwrites(step) else step.inputs[:1]
-    return ()
+    pools = isinstance(step.reads, Along) and (step.windows or step.reads.whole)
+    if step.macs or step.params or pools or _is_norm(step):
+        return step.inputs[:1]
+    return () if overwrites or not _is_activation(step) else step.inputs[:1]
 
 
-def _overwrites(step: Step) -> bool:
-    return step.outputs[0].storage == step.inputs[0].storage
+def _is_norm(step: Step) -> bool:
+    return step.operator == "batch_norm"
+
+
+def _is_activation(step: Step) -> bool:
+    """Whether a step computes a curved function of every value."""
+    return step.stays and step.operator != "affine"
+
+
+def _beside(step: Step, overwrites: bool, record: Record) -> int:
+    """Return the bytes that a step keeps beside its operands and results."""
+    if "max_pool" in step.operator:
+        return 8 * math.prod(step.shape)  # where the maxima were
+    if _is_norm(step):
+        return 8 * step.shape[1]  # mean and deviation of the batch
+    if overwrites and _is_activation(step) and step.function not in (*_BY_NOTHING, *_BY_RESULT):
+        return record.bytes_of(step.outputs[0].name)  # PyTorch keeps a copy
+    return 0

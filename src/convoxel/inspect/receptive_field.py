@@ -1,321 +1,260 @@
-"""What a tensor sees of the image: one exact receptive field an image axis, carried along by every operator.
+"""The part of the image that a tensor sees: one exact receptive field an image axis, carried along by every operator.
 
-A tensor's axis shows positions of one image axis, of several (after a flatten), or of none (batch, channels).
-Some operators see *every* position of an image axis: global pooling, a fully-connected layer, instance
-normalisation. Such axes are remembered as ``whole``, beside the local field, which stays that of the last
-feature map. Operators without a rule make the sight unknown rather than wrong. Knows no framework.
+A tensor's axis shows positions of one image axis, of several (after a flatten), or of none (batch, channels). Some
+operators see *every* position of an image axis: global pooling, a fully connected layer, instance normalisation. Such
+axes are remembered as ``whole``, beside the local field, which stays that of the last feature map. Operators without a
+rule make the field unknown rather than wrong.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from convoxel.arithmetic import (
-    Field,
-    compose,
-    compose_adaptive,
-    compose_resize,
-    compose_slice,
-    compose_transposed,
-    join,
-)
-from convoxel.inspect.step import Step, Trace
+from convoxel.arithmetic import Field, ResizeLike, join, through
+from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators.reads import Aligned, Along, Reads, Unknown
+from convoxel.inspect.record import Record
 
-__all__ = ["Sight", "look"]
+__all__ = ["FEATURES", "Factor", "TensorField", "trace_fields"]
 
-_FEATURES = -1  # stands, in a tensor's axis, for values that lie between the positions of its image axes
+FEATURES = -1
+"""Stands for values that are no positions of an image axis: images of a batch, channels."""
+
+_BEHIND = "the receptive field is not known from here on"
+
+
+class Factor(NamedTuple):
+    """What an axis of a tensor runs over: ``size`` positions of an image axis, or other values (``FEATURES``)."""
+
+    image: int
+    size: int
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What the values of one tensor see.
+class TensorField:
+    """The part of the image that the values of one tensor see.
 
     Attributes:
-        axes: for each axis of the tensor, the image axes whose positions it runs over; −1 is among them where it
-            runs over other values as well, as behind a flatten of channels and positions.
+        axes: for each axis of the tensor what it runs over, the slowest first: several behind a flatten.
         fields: for each image axis, the field; of an axis that was summed over, the field before that.
         whole: image axes of which every position has an influence.
         known: whether every operator on the way had a rule.
     """
 
-    axes: tuple[tuple[int, ...], ...]
+    axes: tuple[tuple[Factor, ...], ...]
     fields: Mapping[int, Field]
     whole: frozenset[int] = frozenset()
     known: bool = True
 
     @classmethod
-    def of_input(cls, shape: Sequence[int]) -> Sight:
-        """Return the sight of an input (n, c, *spatial): every position sees itself."""
-        axes = ((), (), *((axis,) for axis in range(len(shape) - 2)))[: len(shape)]
+    def of_input(cls, shape: Sequence[int]) -> TensorField:
+        """Return the field of an input (n, c, *spatial): every position sees itself."""
+        axes = tuple((Factor(axis - 2 if axis > 1 else FEATURES, size),) for axis, size in enumerate(shape))
         return cls(axes, {axis: Field.window() for axis in range(len(shape) - 2)})
 
-    def seeing_all(self, axes: Sequence[int]) -> Sight:
-        """Return the sight when all positions along the tensor's ``axes`` are combined."""
-        image = {image for axis in axes for image in self.axes[axis] if image != _FEATURES}
-        return dataclasses.replace(self, whole=self.whole | image)
+    def image(self, axis: int) -> int | None:
+        """Return the image axis that the tensor's ``axis`` is; None if it is none, or several values merged."""
+        factors = [factor for factor in self.axes[axis] if factor.image != FEATURES or factor.size > 1]
+        return factors[0].image if len(factors) == 1 and factors[0].image != FEATURES else None
 
-    def through(self, axis: int, change: Callable[[Field], Field]) -> Sight:
-        """Return the sight with the field along ``axis`` changed; a merged axis becomes unknown."""
-        image = self.axes[axis]
-        if not image:
-            return self
-        if len(image) > 1:
-            return dataclasses.replace(self, known=False)
-        return dataclasses.replace(self, fields={**self.fields, image[0]: change(self.fields[image[0]])})
+    def images(self, axis: int) -> frozenset[int]:
+        """Return the image axes whose positions the tensor's ``axis`` runs over."""
+        return frozenset(factor.image for factor in self.axes[axis]) - {FEATURES}
+
+    def place(self, image: int) -> int | None:
+        """Return the first of the tensor's axes that runs over positions of an image axis."""
+        return next((axis for axis in range(len(self.axes)) if image in self.images(axis)), None)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the fields tell all: they are known, and no axis mixes positions with other values.
+
+        Values between the positions would give such an axis another stride.
+        """
+        found: list[int] = []
+        for axis in range(len(self.axes)):
+            images = self.images(axis)
+            found += images - self.whole
+            if axis > 1 and images and any(f.image == FEATURES and f.size > 1 for f in self.axes[axis]):
+                return False
+        return self.known and len(set(found)) == len(found)
+
+    def resized(self, shape: Shape) -> TensorField:
+        """Return the field of a tensor of ``shape`` whose axes run over the same."""
+        axes = tuple(
+            factors if _size(factors) == size else (Factor(_main(factors), size),)
+            for factors, size in zip(self.axes, shape, strict=True)
+        )
+        return dataclasses.replace(self, axes=axes)
 
 
-def look(trace: Trace) -> tuple[dict[int, Sight], list[str]]:
-    """Return the sight of every value by its key, and remarks on what is misaligned or unknown."""
-    sights = {value.key: Sight.of_input(value.shape) for value in trace.inputs}
+def _size(factors: Sequence[Factor]) -> int:
+    size = 1
+    for factor in factors:
+        size *= factor.size
+    return size
+
+
+def _main(factors: Sequence[Factor]) -> int:
+    return max((factor.image for factor in factors), default=FEATURES)
+
+
+def trace_fields(record: Record) -> tuple[dict[str, TensorField], list[str]]:
+    """Return the field of every value by its name, and remarks on what is misaligned or unknown."""
+    inputs = zip(record.graph.inputs, record.inputs, strict=True)
+    fields = {value.name: TensorField.of_input(shape) for value, shape in inputs}
     remarks: list[str] = []
-    for step in trace.steps:
-        seen = [sights[value.key] for value in step.inputs]
-        if step.operator == "split":
-            sights.update(_split(step, seen[0]))
-            continue
-        rule = _RULES.get(step.operator)
-        if rule is None and all(sight.known for sight in seen):
-            what = step.attributes.get("function", step.operator)
-            remarks.append(f"{step.name}: no rule for the receptive field of {what}; not known from here on")
-        for value in step.outputs:
-            if rule is None or not all(sight.known for sight in seen):
-                sight = Sight(((),) * len(value.shape), {}, known=False)
-            else:
-                sight = rule(step, seen, remarks)
-            if len(sight.axes) != len(value.shape):
-                sight = Sight(((),) * len(value.shape), {}, known=False)
-            sights[value.key] = sight
-    return sights, remarks
+    for step in record.steps:
+        seen = [fields.get(name) for name in step.node.inputs]
+        move = _Move(step.name, seen, step.applied.inputs, remarks)
+        for value, shape in zip(step.outputs, step.applied.outputs, strict=False):
+            fields[value.name] = move.through(step.reads, shape)
+    for name in record.outputs[:1]:
+        if fields[name].known and not fields[name].is_clear and name in record.graph.producers:
+            remarks.append(_merged(record.graph.producers[name].name))
+    return fields, list(dict.fromkeys(remarks))
 
 
-Rule = Callable[[Step, Sequence[Sight], list[str]], Sight]
+def _merged(name: str) -> str:
+    return f"{name}: an image axis is merged with other values; {_BEHIND}"
 
 
-def _window(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    attributes = step.attributes
-    rule = compose_transposed if step.operator == "transposed_convolution" else compose
-    sight = seen[0]
-    first = len(sight.axes) - len(attributes["kernel"])
-    columns = (attributes[name] for name in ("kernel", "stride", "padding", "dilation"))
-    for axis, (k, s, p, d) in enumerate(zip(*columns, strict=True), start=first):
-        sight = sight.through(axis, lambda field, k=k, s=s, p=p, d=d: rule(field, k, s, p, d))  # type: ignore[misc]
-    return sight
+class _Move:
+    """Fields on their way through one operator."""
 
+    def __init__(
+        self, name: str, seen: Sequence[TensorField | None], shapes: Sequence[Shape | None], remarks: list[str]
+    ) -> None:
+        self.name, self.seen, self.shapes, self.remarks = name, seen, shapes, remarks
+        self.known = all(field.known for field in seen if field is not None)
 
-def _dense(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    sight = seen[0].seeing_all([-1])
-    return dataclasses.replace(sight, axes=(*sight.axes[:-1], ()))
+    def remark(self, text: str) -> None:
+        """Say something about the operator, unless nothing is known anyway."""
+        if self.known:
+            self.remarks.append(f"{self.name}: {text}")
 
-
-def _adaptive(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    sight = seen[0]
-    before, after = step.inputs[0].shape, step.outputs[0].shape
-    for axis in range(len(after) - step.attributes["axes"], len(after)):
-        i, o = before[axis], after[axis]
-        if o == 1:
-            sight = sight.seeing_all([axis])
+    def through(self, reads: Reads, shape: Shape) -> TensorField:
+        """Return the field of a result of ``shape``."""
+        x = next(field for field in self.seen if field is not None)
+        if isinstance(reads, Along) and self.seen[0] is not None and len(x.axes) == len(shape):
+            field = self._along(x, reads, shape)
+        elif isinstance(reads, Aligned):
+            field = self._aligned(reads, shape)
+        elif isinstance(reads, Unknown | Along):
+            of = reads.of if isinstance(reads, Unknown) else "an operand"
+            self.remark(f"no rule for the receptive field of {of}; not known from here on")
+            field = _kept(x, shape)
         else:
-            sight = sight.through(axis, lambda field, i=i, o=o: compose_adaptive(field, i, o))  # type: ignore[misc]
-    return sight
+            field = self._regrouped(x, shape)
+        return field if self.known or not field.known else dataclasses.replace(field, known=False)
 
-
-def _resize(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    attributes = step.attributes
-    sight = seen[0]
-    before, after = step.inputs[0].shape, step.outputs[0].shape
-    for axis, scale in enumerate(attributes["scale"], start=2):
-        i, o = before[axis], after[axis]
-        if i == 1:  # every output is a copy of the one input
-            sight = sight.seeing_all([axis])
-            continue
-
-        def resized(field: Field, i: int = i, o: int = o, scale: float | None = scale) -> Field:
-            return compose_resize(field, i, o, attributes["mode"], attributes["align_corners"], scale)
-
-        sight = sight.through(axis, resized)
-    return sight
-
-
-def _blocks(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    """Blocks of positions become channels: a window of the block; or channels become blocks: copies of a position."""
-    sight = seen[0]
-    for axis, b in enumerate(step.attributes["block"], start=len(sight.axes) - len(step.attributes["block"])):
-        if step.operator == "space_to_depth":
-            sight = sight.through(axis, lambda field, b=b: compose(field, b, b))  # type: ignore[misc]
-        else:
-            sight = sight.through(axis, lambda field, b=b: compose_resize(field, 1, b, "nearest"))  # type: ignore[misc]
-    return sight
-
-
-def _pad(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    sight = seen[0]
-    for axis, (before, _) in enumerate(step.attributes["padding"]):
-        sight = sight.through(axis, lambda field, start=-before: compose_slice(field, start))  # type: ignore[misc]
-    return sight
-
-
-def _narrow(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    sight = seen[0]
-    for axis, (start, stride) in step.attributes["slices"].items():
-        if stride < 1:
-            return dataclasses.replace(sight, known=False)
-        sight = sight.through(axis, lambda field, a=start, s=stride: compose_slice(field, a, s))  # type: ignore[misc]
-    dropped = step.attributes.get("dropped", ())
-    kept = tuple(image for axis, image in enumerate(sight.axes) if axis not in dropped)
-    return dataclasses.replace(sight, axes=kept)
-
-
-def _split(step: Step, sight: Sight) -> dict[int, Sight]:
-    sights, start = {}, 0
-    axis = step.attributes["axis"]
-    for value in step.outputs:
-        begin = start
-        sights[value.key] = sight.through(axis, lambda field, a=begin: compose_slice(field, a))  # type: ignore[misc]
-        start += value.shape[axis]
-    return sights
-
-
-def _pointwise(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    return seen[0] if len(seen) == 1 else _join(step, seen, remarks)
-
-
-def _normalise(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    return seen[0].seeing_all(step.attributes["axes"])
-
-
-def _reduce(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    axes = step.attributes["axes"]
-    sight = seen[0].seeing_all(axes)
-    if step.attributes["keep"]:
-        return sight
-    return dataclasses.replace(sight, axes=tuple(a for n, a in enumerate(sight.axes) if n not in axes))
-
-
-def _permute(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    return dataclasses.replace(seen[0], axes=tuple(seen[0].axes[axis] for axis in step.attributes["order"]))
-
-
-def _reshape(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    """Follow the axes: those whose sizes multiply to the same number belong together."""
-    sight = seen[0]
-    before, after = step.inputs[0].shape, step.outputs[0].shape
-    axes: list[tuple[int, ...]] = []
-    known = True
-    for source, target in _segments(before, after):
-        image = tuple(number for axis in source for number in sight.axes[axis])
-        kinds = {bool(sight.axes[axis]) for axis in source if before[axis] > 1}
-        if len(kinds) > 1 and _FEATURES not in image:
-            image = (*image, _FEATURES)
-        large = [axis for axis in target if after[axis] > 1]
-        if len(large) > 1 and any(before[axis] > 1 and sight.axes[axis] for axis in source):
-            known = False  # an image axis is cut into several
-        place = large[0] if large else (target[-1] if target else -1)
-        if sight.known and place > 1 and _FEATURES in image:
-            # Such an axis is no longer one of the image: its stride depends on what lies between the positions.
-            remarks.append(
-                f"{step.name}: an image axis is merged with other values; the receptive field is not known from here on"
-            )
-            known = False
-        axes += [image if axis == place else () for axis in target]
-    return dataclasses.replace(sight, axes=tuple(axes), known=sight.known and known)
-
-
-def _segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Cut both lists of axes into the finest parts of equal product."""
-    parts: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        source, target = [], []
-        left = right = 1
-        if i < len(before):
-            source.append(i)
-            left, i = before[i], i + 1
-        if j < len(after):
-            target.append(j)
-            right, j = after[j], j + 1
-        while left != right:
-            if (left < right and i < len(before)) or j >= len(after):
-                source.append(i)
-                left, i = left * before[i], i + 1
-            else:
-                target.append(j)
-                right, j = right * after[j], j + 1
-        if parts and not (source and target):  # axes of size 1 at the end
-            parts[-1][0].extend(source)
-            parts[-1][1].extend(target)
-        else:
-            parts.append((source, target))
-    return parts
-
-
-def _join(step: Step, seen: Sequence[Sight], remarks: list[str]) -> Sight:
-    """Unite what the operands see, aligned at the last axis as broadcasting does."""
-    shape = step.outputs[0].shape
-    along = step.attributes.get("axis", -1) if step.operator == "concat" else -1
-    rank = len(shape)
-    axes: list[tuple[int, ...]] = [()] * rank
-    whole = frozenset().union(*(sight.whole for sight in seen))
-    branches: dict[int, list[tuple[Field, int]]] = {}
-    fields: dict[int, Field] = {}
-    for sight, value in zip(seen, step.inputs, strict=True):
-        for image, field in sight.fields.items():
-            fields.setdefault(image, field)
-        for axis, images in enumerate(sight.axes, start=rank - len(sight.axes)):
-            size = value.shape[axis - rank]
-            if images and size == 1 and shape[axis] > 1:  # broadcast: every position sees the same
-                whole |= frozenset(images) - {_FEATURES}
+    def _along(self, x: TensorField, reads: Along, shape: Shape) -> TensorField:
+        fields, known = dict(x.fields), x.known
+        whole = x.whole.union(*(x.images(axis) for axis in reads.whole))
+        for axis, layer in reads.layers.items():
+            if axis in reads.whole or not x.images(axis):
                 continue
-            if not axes[axis]:
-                axes[axis] = images
-            for image in set(images) - {_FEATURES}:
-                branches.setdefault(image, []).append((sight.fields[image], shape[axis]))
-    known = True
-    for image, entries in branches.items():
-        united = _united(step.name, image, [field for field, _ in entries], entries[0][1], remarks)
-        fields[image] = united
-    if along >= 0 and axes[along]:
-        remarks.append(f"{step.name}: concatenation along an image axis; the receptive field is not known from here on")
-        known = False
-    return Sight(tuple(axes), fields, whole, known)
+            image = x.image(axis)
+            if image is None:
+                self.remarks += [_merged(self.name)] if known and self.known else []
+                known = False
+                continue
+            sizes = (_size(x.axes[axis]), *([shape[axis]] if isinstance(layer, ResizeLike) else []))
+            taps = layer.taps(*sizes)[0]
+            if taps is not None:
+                fields[image] = through(fields[image], taps)
+        return dataclasses.replace(x, fields=fields, whole=whole, known=known).resized(shape)
+
+    def _aligned(self, reads: Aligned, shape: Shape) -> TensorField:
+        axes: list[tuple[Factor, ...]] = []
+        fields: dict[int, Field] = {}
+        whole: frozenset[int] = frozenset()
+        branches: dict[int, list[Field]] = {}
+        known = True
+        operands = [(x, labels) for x, labels in zip(self.seen, reads.operands, strict=False) if x is not None]
+        for x, labels in operands:
+            fields = {**x.fields, **fields}
+            summed = [axis for axis, label in enumerate(labels) if label not in reads.result and label != reads.mixed]
+            whole |= x.whole.union(*(x.images(axis) for axis in summed))
+            if reads.mixed is not None and any(
+                x.images(axis) and label == reads.mixed for axis, label in enumerate(labels)
+            ):
+                self.remark(f"{reads.mixing} along an image axis; {_BEHIND}")
+                known = False
+        for label, size in zip(reads.result, shape, strict=True):
+            factors: tuple[Factor, ...] = (Factor(FEATURES, size),)
+            for x, axis in _having(operands, label):
+                images = x.images(axis)
+                if images and _size(x.axes[axis]) == 1 < size:  # every position of the result sees the same
+                    whole |= images
+                    continue
+                if images and _main(factors) == FEATURES:
+                    factors = x.axes[axis]
+                elif images and images != {factor.image for factor in factors} - {FEATURES}:
+                    known = False
+                for image in images:
+                    branches.setdefault(image, []).append(x.fields[image])
+            axes.append(factors)
+        sizes = {factor.image: factor.size for factors in axes for factor in factors}
+        for image, found in branches.items():
+            fields[image] = self._united(image, found, sizes[image])
+        return TensorField(tuple(axes), fields, whole, known).resized(shape)
+
+    def _united(self, image: int, fields: Sequence[Field], size: int) -> Field:
+        if len(fields) == 1:
+            return fields[0]
+        strides = {field.stride for field in fields}
+        if len(strides) > 1:
+            listed = ", ".join(map(str, sorted(strides)))
+            self.remark(f"joins branches of different strides {listed} along axis {image}; they drift apart")
+            return join(*fields, size=size)
+        centres = {field.centre for field in fields}
+        if len(centres) > 1:
+            apart = max(centres) - min(centres)
+            self.remark(f"joins branches whose centres lie {float(apart):g} apart along axis {image}")
+        return join(*fields)
+
+    def _regrouped(self, x: TensorField, shape: Shape) -> TensorField:
+        """Follow the values: an axis of the result runs over as many of the operand's factors as it is long."""
+        left = [factor for factors in x.axes for factor in factors]
+        axes: list[tuple[Factor, ...]] = []
+        known = x.known
+        for size in shape:
+            taken: list[Factor] = []
+            while left and _size(taken) < size:
+                factor, missing = left.pop(0), size // _size(taken)
+                if factor.size > missing and factor.size % missing == 0 and factor.image == FEATURES:
+                    left.insert(0, Factor(FEATURES, factor.size // missing))
+                    factor = Factor(FEATURES, missing)
+                taken.append(factor)
+            if _size(taken) != size:
+                self.remark(f"an image axis is cut into several; {_BEHIND}")
+                return _kept(x, shape)
+            axes.append(tuple(taken))
+            # Axes of one position belong to what stands before them, or make an axis of their own.
+            while left and left[0].size == 1 and not (left[0].image != FEATURES and _keeps_axes(left, axes, shape)):
+                axes[-1] += (left.pop(0),)
+        if left and axes:
+            axes[-1] += tuple(left)
+        return dataclasses.replace(x, axes=tuple(axes), known=known)
 
 
-def _united(name: str, image: int, fields: Sequence[Field], size: int, remarks: list[str]) -> Field:
-    strides = {field.stride for field in fields}
-    if len(strides) > 1:
-        listed = ", ".join(map(str, sorted(strides)))
-        remarks.append(f"{name}: joins branches of different strides {listed} along axis {image}; they drift apart")
-        return join(*fields, size=size)
-    centres = {field.centre for field in fields}
-    if len(centres) > 1:
-        apart = max(centres) - min(centres)
-        remarks.append(f"{name}: joins branches whose centres lie {float(apart):g} apart along axis {image}")
-    return join(*fields)
+def _keeps_axes(left: Sequence[Factor], axes: Sequence[Sequence[Factor]], shape: Shape) -> bool:
+    """Whether the next axis of the result is as long as the next factor, so that it may be the same axis."""
+    return len(axes) < len(shape) and shape[len(axes)] == left[0].size and len(left) == len(shape) - len(axes)
 
 
-_RULES: dict[str, Rule] = {
-    "convolution": _window,
-    "transposed_convolution": _window,
-    "max_pool": _window,
-    "average_pool": _window,
-    "dense": _dense,
-    "adaptive_pool": _adaptive,
-    "resize": _resize,
-    "depth_to_space": _blocks,
-    "space_to_depth": _blocks,
-    "pad": _pad,
-    "narrow": _narrow,
-    "batch_norm": _pointwise,
-    "activation": _pointwise,
-    "identity": _pointwise,
-    "normalise": _normalise,
-    "softmax": _normalise,
-    "reduce": _reduce,
-    "permute": _permute,
-    "reshape": _reshape,
-    "add": _join,
-    "multiply": _join,
-    "combine": _join,
-    "concat": _join,
-}
+def _having(
+    operands: Sequence[tuple[TensorField, Sequence[Hashable]]], label: Hashable
+) -> list[tuple[TensorField, int]]:
+    return [(x, axis) for x, labels in operands for axis, each in enumerate(labels) if each == label]
+
+
+def _kept(x: TensorField, shape: Shape) -> TensorField:
+    """Return an unknown field whose axes are taken for those of ``x`` where there are as many."""
+    if len(x.axes) == len(shape):
+        return dataclasses.replace(x, known=False).resized(shape)
+    return TensorField(tuple((Factor(FEATURES, size),) for size in shape), {}, known=False)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from convoxel.arithmetic import Field
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
-from convoxel.inspect.receptive_field import Sight, look
+from convoxel.inspect.receptive_field import trace_fields
+from convoxel.inspect.record import open_source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -197,23 +198,20 @@ def _fields(model: Any, shape: tuple[int, ...], rank: int) -> list[Field] | None
     """Return the receptive field along each axis of the output, or None where it is not known or has no end."""
     import torch
 
-    from convoxel.inspect.trace import trace_module
-
     if not isinstance(model, torch.nn.Module) or rank != len(shape):
         return None
     try:
-        trace = trace_module(model, [shape])
+        record = open_source(model).record([shape])
     except ConvoxelError:
         return None
-    sights, _ = look(trace)
-    sight: Sight | None = sights.get(trace.outputs[0].key) if len(trace.outputs) == 1 else None
-    if sight is None or not sight.known or len(sight.fields) != rank - 2 or _drifts(trace.outputs[0].shape, sight):
+    if len(record.outputs) != 1:
         return None
-    return [sight.fields[axis] for axis in range(rank - 2)]
-
-
-def _drifts(shape: Sequence[int], sight: Sight) -> bool:
-    return any(axes != (axis,) for axis, axes in enumerate(sight.axes[2:])) or len(sight.axes) != len(shape)
+    seen = trace_fields(record)[0][record.outputs[0]]
+    if not seen.is_clear or len(seen.axes) != rank or len(seen.fields) != rank - 2:
+        return None
+    if any(seen.image(axis + 2) != axis for axis in range(rank - 2)):
+        return None
+    return [seen.fields[axis] for axis in range(rank - 2)]
 
 
 def _measured_stride(x: Tensor, y: Tensor) -> tuple[Fraction | int, ...]:

@@ -20,10 +20,6 @@ from convoxel.inspect.valid_sizes import ValidSizes
 
 __all__ = ["Reach", "Row", "Summary", "merge_rows"]
 
-# Operators of many functions: the function says more.
-_NAMED = frozenset({"activation", "combine", "normalise", "reshape", "unknown"})
-# Steps that a table need not list by themselves: they follow another step and keep its shape.
-_FOLDED = frozenset({"batch_norm", "normalise", "activation", "identity", "reshape", "softmax"})
 _ADAM_COPIES = 4  # a weight, its gradient, and Adam's two moments
 
 
@@ -70,17 +66,18 @@ class Row:
 
     Attributes:
         name: the layer's path in the module, or the path and the function.
-        operator: what it is: convolution, max_pool, activation, add, …
-        function: the function that was called: conv2d, relu, …
+        operator: the operator of the graph: convolution, max_pool, activation, add, …
+        function: the word that says most: which activation, which function of PyTorch, or the operator.
         output_shape: (n, c, *spatial).
         kernel: size of the window, or None.
         params: parameters that no earlier row has used.
         macs: multiply-accumulates (1 MAC = 2 FLOPs).
         activation_bytes: memory that the step's results take; 0 for views and steps in place.
         field: receptive field, or None where it is not known or the step does not depend on an image.
-        live_bytes: activations alive while the step runs; see ``Summary.peak_bytes``.
         moved_bytes: operands, weights and results of the step together: what memory must bring and take.
         steps: how many steps the row stands for.
+        stays: whether it changes values where they are, so that a table need not list it by itself.
+        find_live: finds ``live_bytes``.
     """
 
     name: str
@@ -92,9 +89,15 @@ class Row:
     macs: int
     activation_bytes: int
     field: Reach | None
-    live_bytes: int = 0
     moved_bytes: int = 0
     steps: int = 1
+    stays: bool = False
+    find_live: Callable[[], int] = dataclasses.field(default=lambda: 0, repr=False, compare=False)
+
+    @property
+    def live_bytes(self) -> int:
+        """Activations in use while the step runs; see ``Summary.peak_bytes``."""
+        return self.find_live()
 
     @property
     def intensity(self) -> float:
@@ -104,7 +107,7 @@ class Row:
     @property
     def word(self) -> str:
         """What the row is, for people."""
-        return (self.function if self.operator in _NAMED else self.operator).replace("_", " ")
+        return (self.function or self.operator).replace("_", " ")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain lists, numbers and strings."""
@@ -137,9 +140,10 @@ def merge_rows(rows: Sequence[Row], name: str, operator: str) -> Row:
         macs=sum(row.macs for row in rows),
         activation_bytes=sum(row.activation_bytes for row in rows),
         field=next((row.field for row in reversed(rows) if row.field is not None), None),
-        live_bytes=max(row.live_bytes for row in rows),
+        find_live=lambda: max(row.live_bytes for row in rows),
         moved_bytes=sum(row.moved_bytes for row in rows),
         steps=sum(row.steps for row in rows),
+        stays=all(row.stays for row in rows),
     )
 
 
@@ -152,13 +156,11 @@ class Summary:
         input_shapes: that the figures hold for.
         rows: the steps in running order.
         params: all parameters of the network, each counted once.
-        peak_bytes: the most activation bytes alive at one step, input included, in a compiled program: every
-            tensor is freed after its last use, norms, activations and sums behind a convolution work in place,
-            concatenations are written in place.
         field: receptive field of the (first) output.
         remarks: misaligned branches and steps whose receptive field is not known.
         saved_bytes: activations that training keeps for the backward pass.
         warnings: what a designer should know: fields too small, layers that see nothing new, checkerboards, …
+        find_peak: finds ``peak_bytes``; asked once.
         find_sizes: finds which input sizes work; asked once, when ``sizes`` is.
     """
 
@@ -167,11 +169,11 @@ class Summary:
     output_shapes: tuple[tuple[int, ...], ...]
     rows: tuple[Row, ...]
     params: int
-    peak_bytes: int
     field: Reach | None
     remarks: tuple[str, ...] = ()
     saved_bytes: int = 0
     warnings: tuple[str, ...] = ()
+    find_peak: Callable[[], int] = dataclasses.field(default=lambda: 0, repr=False, compare=False)
     find_sizes: Callable[[], ValidSizes | None] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
@@ -191,6 +193,16 @@ class Summary:
         All in float32; gradients of activations, which come and go, are not counted.
         """
         return self.saved_bytes + 4 * _ADAM_COPIES * self.params
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """The most bytes of activations in use at once in a compiled program, by the plan of its memory.
+
+        The program's passes rewrite the graph and its placement tells which values share memory. Counted are the values
+        of its steps, in the arena or in the caller's arrays, each from the step that writes it to the last that reads
+        it; copies that only convert the caller's arrays are not counted again.
+        """
+        return self.find_peak()
 
     @cached_property
     def sizes(self) -> ValidSizes | None:
@@ -232,7 +244,7 @@ class Summary:
         Raises:
             DataError: the file cannot be written.
 
-        >>> from convoxel.inspect import describe
+        >>> from convoxel import describe
         >>> print(describe("alexnet").to_csv(depth=1).splitlines()[1])
         features,13 steps,,1x256x6x6,,2469696,655566528,2293248,1376512,15030528,195x195,32x32,-66x-66,no
         """
@@ -257,7 +269,7 @@ class Summary:
         Raises:
             ConfigError: ``depth`` is below 1, or a column is not known.
 
-        >>> from convoxel.inspect import describe
+        >>> from convoxel import describe
         >>> view = describe("resnet18").view(depth=1, columns=["layer", "params", "field"])
         >>> list(view.lines())[4]
         ['layer1', '148 k', '43/4']
@@ -268,7 +280,7 @@ class Summary:
         """Return the rows with norms and activations in their layer's."""
         groups: list[list[Row]] = []
         for row in self.rows:
-            if groups and row.operator in _FOLDED and row.output_shape == groups[-1][-1].output_shape:
+            if groups and row.stays and row.output_shape == groups[-1][-1].output_shape:
                 groups[-1].append(row)
             else:
                 groups.append([row])

@@ -1,9 +1,9 @@
 """Which input sizes a network accepts, and what comes out: solved from its layers, confirmed by the network itself.
 
-The layers of one run give every size that fits and the output's size as a function of it (``route``). That is believed
-only if the network, run on shapes alone, agrees at sizes on both sides of every bound. Where it does not, as in
-networks that choose their layers by the size, the sizes that work are taken to be every ``step``-th from ``smallest``
-on, and both are found by asking, beginning with a size that is known to work. No data is needed.
+The layers of one record give every size that fits and the output's size as a function of it (``axis_graph``). That is
+believed only if the network, read on shapes alone, agrees at sizes on both sides of every bound. Where it does not, as
+in networks that choose their layers by the size, the sizes that work are taken to be every ``step``-th from
+``smallest`` on, and both are found by asking, beginning with a size that is known to work. No data is needed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from convoxel.arithmetic import Inputs, PeriodicAffine, SizeSet, output_equation, solve_inputs
 from convoxel.errors import ConvoxelError
-from convoxel.inspect.axis_graph import Route
+from convoxel.inspect.axis_graph import AxisGraph
 
 __all__ = ["Accepts", "ValidSizes", "find_sizes", "say_sizes"]
 
@@ -121,13 +121,15 @@ def say_sizes(sizes: SizeSet) -> str:
     return f"{smallest}, {smallest + step}, {smallest + 2 * step}, … ({smallest} + {step} n)"
 
 
-def find_sizes(accepts: Accepts, shapes: Sequence[Shape], routes: Sequence[Route] | None = None) -> ValidSizes | None:
+def find_sizes(
+    accepts: Accepts, shapes: Sequence[Shape], graphs: Sequence[AxisGraph] | None = None
+) -> ValidSizes | None:
     """Return the sizes that ``accepts`` takes along every spatial axis, the others kept as in ``shapes``.
 
     Args:
         accepts: returns the shapes that come out, or None for shapes that do not work.
         shapes: of the inputs, (n, c, *spatial), which work. Inputs as long as the first change with it.
-        routes: the network along each axis, if it is known; axes of equal routes are asked together.
+        graphs: the network along each axis, if it is known; axes of equal graphs are asked together.
 
     Returns:
         None for inputs without spatial axes, or if ``shapes`` themselves do not work.
@@ -138,13 +140,12 @@ def find_sizes(accepts: Accepts, shapes: Sequence[Shape], routes: Sequence[Route
     spatial = shapes[0][2:]
     if not spatial or accepts(shapes) is None:
         return None
-    alike = routes is not None and len(set(zip(routes, spatial, strict=True))) == 1
+    alike = graphs is not None and len(set(zip(graphs, spatial, strict=True))) == 1
     groups = [range(len(spatial))] if alike else [[axis] for axis in range(len(spatial))]
     found: dict[int, tuple[SizeSet, PeriodicAffine | None]] = {}
     for group in groups:
         ask = _Question(accepts, shapes, group)
-        route = None if routes is None else routes[group[0]]
-        known = ask.confirm(route) or ask.search(route)
+        known = ask.confirm(None if graphs is None else graphs[group[0]]) or ask.search()
         found.update(dict.fromkeys(group, known))
     sizes, outputs = zip(*(found[axis] for axis in range(len(spatial))), strict=True)
     return ValidSizes(sizes, outputs)
@@ -185,12 +186,12 @@ class _Question:
         same = shape is not None and len(shape) == len(self.shapes[0])
         return shape[2 + self.axes[0]] if same and shape is not None else None
 
-    def confirm(self, route: Route | None) -> tuple[SizeSet, PeriodicAffine | None] | None:
-        """Return what the route says if the network says the same around the smallest size and the given one."""
-        if route is None:
+    def confirm(self, axis: AxisGraph | None) -> tuple[SizeSet, PeriodicAffine | None] | None:
+        """Return what the graph says if the network says the same around the smallest size and the given one."""
+        if axis is None:
             return None
         try:
-            answer = solve_inputs(route.graph)
+            answer = solve_inputs(axis.graph)
         except ConvoxelError:
             return None
         sizes, step = answer.sizes, answer.sizes.step
@@ -202,9 +203,9 @@ class _Question:
         for size in (*near, self.given - 1, self.given + 1, self.given + step, far, far + 1):
             if size > 0 and (self.shape(size) is not None) != (size in sizes):
                 return None
-        return sizes, self._agreeing(None if route.ends else answer.output)
+        return sizes, self._agreeing(None if axis.ends else answer.output)
 
-    def search(self, route: Route | None) -> tuple[SizeSet, PeriodicAffine | None]:
+    def search(self) -> tuple[SizeSet, PeriodicAffine | None]:
         """Return the progression through the given size that works, and what it makes if that is even simple."""
         least, step = _progression(lambda size: self.shape(size) is not None, self.given)
         sizes = SizeSet(starts=(least,), step=step) if step else SizeSet((least,))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from convoxel.graph.read.functions import shapes_only
 from convoxel.inspect import describe
-from convoxel.inspect.meta import shapes_only
 from convoxel.models import build
 from convoxel.search.space import SIZE, Options
 

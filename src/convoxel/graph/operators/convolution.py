@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from convoxel import native
-from convoxel.arithmetic import window
+from convoxel.arithmetic import Transposed, Window, transposed_size, window
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, host, windows
-from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, Window, on_arrays, operands
+from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.reads import Along, Applied, Reads, Unknown, pair, unknown
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import check_channels, conv_length, length, operand, positive, with_residual
 from convoxel.graph.operators.step import Step, bias, convolve
@@ -96,11 +97,6 @@ def depthwise_block_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> in
 def transposed_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
     """Inputs × (k/groups) × kernel: every input reaches the whole kernel."""
     return math.prod(operand(shapes, 0)) * math.prod(operand(shapes, 1)[1:])
-
-
-def _convolution_window(node: Node, weight: Shape) -> Window:
-    transposed = node.operator == "transposed_convolution"
-    return Window(weight[2:], node["stride"], node["padding"], node["dilation"], transposed)
 
 
 # ---- native steps
@@ -265,6 +261,25 @@ def _has_space(site: Rewriter) -> bool:
 
 _PLACES = {"stride": REQUIRED, "padding": REQUIRED, "dilation": REQUIRED, "groups": 1}
 
+# ---- what is read
+
+
+def _windowed(applied: Applied) -> Reads:
+    """A window of every image axis, transposed or not."""
+    node, weight = applied.node, applied.inputs[1]
+    assert weight is not None
+    if any(shape is not None for shape in applied.inputs[3:]):
+        return Unknown("steps that were fused")
+    columns = zip(weight[2:], node["stride"], node["padding"], node["dilation"], strict=True)
+    if "output_padding" not in node.attributes:
+        return Along({axis: Window(k, s, pair(p), d) for axis, (k, s, p, d) in enumerate(columns, start=2)})
+    layers = {}
+    for axis, (k, s, p, d) in enumerate(columns, start=2):
+        added = applied.outputs[0][axis] - transposed_size(applied.x[axis], k, s, p, d)
+        layers[axis] = Transposed(k, s, pair(p), d, added)
+    return Along(layers)
+
+
 ROWS = (
     Operator(
         "convolution",
@@ -272,10 +287,10 @@ ROWS = (
         _convolution_shape,
         {**_PLACES, **EPILOGUE},
         macs=convolution_macs,
-        window=_convolution_window,
         lower=_lower_convolution,
         host=host(_convolution),
         fits=_has_space,
+        reads=_windowed,
     ),
     # A depthwise convolution with a 1x1 convolution in front of it, behind it, or both: what lies between them has no
     # place in memory. `activation` is the last one's.
@@ -293,6 +308,7 @@ ROWS = (
         },
         macs=depthwise_block_macs,
         lower=_lower_depthwise_block,
+        reads=unknown("steps that were fused"),
     ),
     Operator(
         "transposed_convolution",
@@ -300,10 +316,10 @@ ROWS = (
         _transposed_convolution_shape,
         {**_PLACES, "output_padding": REQUIRED, **EPILOGUE},
         macs=transposed_macs,
-        window=_convolution_window,
         lower=_lower_transposed_convolution,
         host=host(_transposed_convolution),
         fits=_has_space,
+        reads=_windowed,
     ),
     on_arrays(
         "columns_to_image",
@@ -311,5 +327,6 @@ ROWS = (
         _columns_to_image_shape,
         "x",
         dict.fromkeys(("shape", "kernel", "stride", "padding", "dilation"), REQUIRED),
+        reads=unknown(),
     ),
 )

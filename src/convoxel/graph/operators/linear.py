@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, differ
 from convoxel.graph.operators.host import Array, host
 from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.reads import Aligned, Applied, Reads, Unknown
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, stretch, with_residual
 from convoxel.graph.operators.step import Step, bias, convolve
@@ -116,6 +117,64 @@ def _native_product(site: Rewriter) -> bool:
     return site.last("linear", site.x.name, site.add(np.ascontiguousarray(weight.T), "weight"))
 
 
+# ---- costs, what is read
+
+
+def _matmul_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """Results × columns of the left operand."""
+    return math.prod(out[0]) * operand(shapes, 0)[-1]
+
+
+def _einsum_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
+    """The product of all letters' sizes, where several operands are multiplied."""
+    labels = _einsum_labels(node, shapes, out)
+    sizes: dict[Hashable, int] = {}
+    for letters, shape in zip(labels.operands, shapes, strict=True):
+        for letter, size in zip(letters, shape or (), strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return math.prod(sizes.values()) if len(labels.operands) > 1 else 0
+
+
+def _einsum_labels(node: Node, shapes: Shapes, out: Sequence[Shape]) -> Aligned:
+    """Return the labels of the axes: letters, and places from the last one on where dots stand for them."""
+    terms, arrow, result = node["equation"].replace(" ", "").partition("->")
+    if not arrow:
+        letters = sorted(set(terms) - set(",."))
+        result = ("..." if "..." in terms else "") + "".join(letter for letter in letters if terms.count(letter) == 1)
+
+    def labels(term: str, rank: int) -> list[Hashable]:
+        front, dots, back = term.partition("...")
+        between = rank - len(front) - len(back) if dots else 0
+        return [*front, *range(-between, 0), *back]
+
+    ranks = [len(shape or ()) for shape in shapes]
+    given = [labels(term, rank) for term, rank in zip(terms.split(","), ranks, strict=True)]
+    return Aligned(given, labels(result, len(out[0])))
+
+
+def _einsum_reads(applied: Applied) -> Reads:
+    """As the equation says."""
+    return _einsum_labels(applied.node, applied.inputs, applied.outputs)
+
+
+def _matmul_reads(applied: Applied) -> Reads:
+    """Rows of the left operand and columns of the right one."""
+    a, b = (len(shape or ()) for shape in applied.inputs[:2])
+    left: list[Hashable] = [*range(-max(a, 2), -2), *(["row"] if a > 1 else []), "inner"]
+    right: list[Hashable] = [*range(-max(b, 2), -2), "inner", *(["column"] if b > 1 else [])]
+    batch: Sequence[Hashable] = range(-max(a, b, 2), -2)
+    return Aligned([left, right], [*batch, *(["row"] if a > 1 else []), *(["column"] if b > 1 else [])])
+
+
+def _linear_reads(applied: Applied) -> Reads:
+    """All features of the last axis, or of an image."""
+    if applied.inputs[3] is not None:
+        return Unknown("steps that were fused")
+    axes = range(len(applied.x))
+    kept = axes[:1] if applied.node["flatten"] else axes[:-1]
+    return Aligned([axes, ["out", len(kept)]], [*kept, "out"])
+
+
 ROWS = (
     Operator(
         "linear",
@@ -126,7 +185,12 @@ ROWS = (
         lower=_lower_linear,
         host=host(_linear),
         fits=_has_rows,
+        reads=_linear_reads,
     ),
-    on_arrays("einsum", _einsum, _einsum_shape, "terms*", {"equation": REQUIRED}),
-    on_arrays("matmul", _matmul, _matmul_shape, "a b", to_native=_native_product),
+    on_arrays(
+        "einsum", _einsum, _einsum_shape, "terms*", {"equation": REQUIRED}, reads=_einsum_reads, macs=_einsum_macs
+    ),
+    on_arrays(
+        "matmul", _matmul, _matmul_shape, "a b", to_native=_native_product, reads=_matmul_reads, macs=_matmul_macs
+    ),
 )

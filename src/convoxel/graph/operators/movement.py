@@ -7,12 +7,24 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from convoxel.arithmetic import Pad, Resize
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Extents, Shape, Size, differ
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints, host
 from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.reads import (
+    Aligned,
+    Along,
+    Applied,
+    Blocks,
+    Reads,
+    crop,
+    pointwise,
+    regrouped,
+    unchanged,
+)
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import given, operand, positive, range_length, same, stretch
 from convoxel.graph.operators.step import Step, copy, refuse, resample
@@ -67,6 +79,9 @@ def _reshape_shape(node: Node, shapes: Shapes) -> list[Shape]:
 def _pad_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """Every axis longer by its padding."""
     x, mode = operand(shapes, 0), node["mode"]
+    for size, (low, high) in zip(x, node["padding"], strict=True):
+        if size + min(low, 0) + min(high, 0) < 0:
+            raise ShapeError(f"padding of {low} and {high} takes more than the {size} of an axis")
     for size, (low, high) in zip(x, node["padding"], strict=True):
         limit = {"reflect": size - 1, "circular": size}.get(mode) if node.native else None
         if limit is not None and max(low, high) > limit:
@@ -462,6 +477,67 @@ def _has_known_channels(site: Rewriter) -> bool:
 
 _BLOCK = {"block": REQUIRED, "channels_outside": REQUIRED}
 
+# ---- what is read
+
+
+def _padded(applied: Applied) -> Reads:
+    """Positions behind the padding."""
+    pairs = applied.node["padding"]
+    mode = {"edge": "replicate", "wrap": "circular", "constant": "zeros", "zero": "zeros"}
+    word = mode.get(applied.node["mode"], applied.node["mode"])
+    start = len(applied.x) - len(pairs)
+    return Along({axis: Pad(low, high, word) for axis, (low, high) in enumerate(pairs, start) if (low, high) != (0, 0)})
+
+
+def _joined(applied: Applied) -> Reads:
+    """One operand behind the other along an axis."""
+    axes = range(len(applied.x))
+    return Aligned([axes] * len(applied.inputs), axes, applied.node["axis"] % len(axes))
+
+
+def _sliced(applied: Applied) -> Reads:
+    """A range of every axis."""
+    node, axes = applied.node, range(len(applied.x))
+    turned = [axis for axis in axes if node["steps"][axis] < 0 and applied.x[axis] > 1]
+    if turned:
+        return Aligned([axes], axes, turned[0], "reversal")
+    parts = map(slice, node["starts"], node["stops"], node["steps"])
+    layers = {axis: crop(*each) for axis, each in enumerate(zip(applied.x, parts, applied.outputs[0], strict=True))}
+    return Along({axis: layer for axis, layer in layers.items() if layer is not None})
+
+
+def _repeated(applied: Applied) -> Reads:
+    """The same positions once more; an only position stands for all."""
+    axes = range(len(applied.x))
+    copied = [axis for axis in axes if applied.node["repeats"][axis] > 1 and applied.x[axis] > 1]
+    return Aligned([axes], axes, copied[0] if copied else None, "repetition")
+
+
+def _picked(applied: Applied) -> Reads:
+    """The positions that an index names take the place of an axis."""
+    axis, axes = applied.node["axis"] % len(applied.x), range(len(applied.x))
+    index = applied.inputs[1] or ()
+    places = [("index", place) for place in range(len(index))]
+    return Aligned([axes, places], [*axes[:axis], *places, *axes[axis + 1 :]], axis, "selection")
+
+
+def _transposed(applied: Applied) -> Reads:
+    """The axes in another order."""
+    return Aligned([range(len(applied.x))], applied.node["axes"])
+
+
+def _spread(applied: Applied) -> Reads:
+    """Channels become blocks of positions."""
+    block = applied.node["block"]
+    return Along({axis: Resize(block) for axis in range(2, len(applied.x))})
+
+
+def _gathered(applied: Applied) -> Reads:
+    """Blocks of positions become channels."""
+    block = applied.node["block"]
+    return Along({axis: Blocks(block, block) for axis in range(2, len(applied.x))})
+
+
 ROWS = (
     Operator(
         "concat",
@@ -471,6 +547,7 @@ ROWS = (
         lower=refuse,  # the plan gives every part its place, or copies it there
         host=host(_concat),
         fits=_joins_native,
+        reads=_joined,
     ),
     Operator(
         "slice",
@@ -481,6 +558,7 @@ ROWS = (
         host=host(_slice),
         fits=_is_view,
         to_native=_native_slice,
+        reads=_sliced,
     ),
     Operator(
         "reshape",
@@ -491,8 +569,11 @@ ROWS = (
         host=host(_reshape),
         fits=_keeps_places,
         to_native=_native_reshape,
+        reads=regrouped,
     ),
-    Operator("swap_channels_space", operands("x"), _reshape_shape, {"shape": REQUIRED}, lower=_lower_swap),
+    Operator(
+        "swap_channels_space", operands("x"), _reshape_shape, {"shape": REQUIRED}, lower=_lower_swap, reads=regrouped
+    ),
     Operator(
         "expand",
         operands("x"),
@@ -501,6 +582,7 @@ ROWS = (
         lower=_lower_expand,
         host=host(_expand),
         fits=_stretches_native,
+        reads=pointwise,
     ),
     Operator(
         "tile",
@@ -510,6 +592,7 @@ ROWS = (
         lower=_lower_tile,
         host=host(_tile),
         fits=_is_few_copies,
+        reads=_repeated,
     ),
     Operator("zeros", operands("x"), _zeros_shape, {"channels": REQUIRED}, lower=_lower_zeros),
     Operator(
@@ -520,9 +603,14 @@ ROWS = (
         lower=_lower_pad,
         host=host(_pad),
         to_native=_native_pad,
+        reads=_padded,
     ),
-    Operator("shuffle", operands("x"), same, {"groups": REQUIRED}, lower=_lower_shuffle, host=host(_shuffle)),
-    Operator("gather_channels", operands("x index!"), _gather_channels_shape, lower=_lower_gather_channels),
+    Operator(
+        "shuffle", operands("x"), same, {"groups": REQUIRED}, lower=_lower_shuffle, host=host(_shuffle), reads=unchanged
+    ),
+    Operator(
+        "gather_channels", operands("x index!"), _gather_channels_shape, lower=_lower_gather_channels, reads=unchanged
+    ),
     Operator(
         "depth_to_space",
         operands("x"),
@@ -531,6 +619,7 @@ ROWS = (
         lower=_lower_depth_to_space,
         host=host(_depth_to_space),
         fits=_has_known_channels,
+        reads=_spread,
     ),
     Operator(
         "space_to_depth",
@@ -540,14 +629,15 @@ ROWS = (
         lower=_lower_space_to_depth,
         host=host(_space_to_depth),
         fits=_has_known_channels,
+        reads=_gathered,
     ),
     on_arrays("fill", _fill, given, "value", {"shape": REQUIRED}),
-    on_arrays("gather", _gather, _gather_shape, "x index", {"axis": REQUIRED}, to_native=_native_gather),
+    on_arrays("gather", _gather, _gather_shape, "x index", {"axis": REQUIRED}, to_native=_native_gather, reads=_picked),
     on_arrays("scatter", _scatter, same, "x index update", {"axis": REQUIRED}),
     on_arrays("sizes", _sizes, given, "", {"values": REQUIRED, "shape": REQUIRED}),
     on_arrays("take_along", _take_along, _indexed_shape, "x index", {"axis": REQUIRED}),
-    on_arrays("transpose", _transpose, _transpose_shape, "x", {"axes": REQUIRED}),
+    on_arrays("transpose", _transpose, _transpose_shape, "x", {"axes": REQUIRED}, reads=_transposed),
     # The two conversions between arrays and native steps; the plan adds their steps, or finds that none is needed.
-    Operator("channels_last", operands("x"), same),
-    Operator("channels_first", operands("x"), same),
+    Operator("channels_last", operands("x"), same, reads=unchanged),
+    Operator("channels_first", operands("x"), same, reads=unchanged),
 )

@@ -12,8 +12,9 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Ints, host, wide
 from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.reads import Applied, Reads, ReadsRule, over, unchanged
 from convoxel.graph.operators.rewriter import Rewriter
-from convoxel.graph.operators.shape import operand, same
+from convoxel.graph.operators.shape import check_channels, operand, same
 from convoxel.graph.operators.step import Step, copy, refuse
 from convoxel.graph.operators.view import joined_batch, row_views
 
@@ -23,6 +24,15 @@ __all__ = ["ROWS"]
 def _batch_norm_training_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """The result, and one mean and variance for each channel."""
     return [operand(shapes, 0), operand(shapes, 3), operand(shapes, 4)]
+
+
+def _per_channel_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The result has the shape of x; there is a weight for each channel."""
+    x = operand(shapes, 0)
+    for weights in shapes[1:]:
+        if weights is not None:
+            check_channels(x, weights[0])
+    return [x]
 
 
 def _layer_norm_shape(node: Node, shapes: Shapes) -> list[Shape]:
@@ -245,37 +255,69 @@ def _native_rms_norm(site: Rewriter) -> bool:
 
 _NEIGHBOURS = dict.fromkeys(("size", "alpha", "beta", "bias"), REQUIRED)
 
+# ---- what is read
+
+
+def _normalised(first: int | None) -> ReadsRule:
+    """Return the rule of statistics over the axes from ``first`` on, or from the node's axis on."""
+
+    def rule(applied: Applied) -> Reads:
+        begin = applied.node["axis"] % len(applied.x) if first is None else first
+        return over(applied, range(begin, len(applied.x)))
+
+    return rule
+
+
+def _over_axes(applied: Applied) -> Reads:
+    """The axes that the node names."""
+    return over(applied, applied.node["axes"])
+
+
+def _over_axis(applied: Applied) -> Reads:
+    """The axis that the node names."""
+    return over(applied, [applied.node["axis"]])
+
+
+def _of_channels(applied: Applied) -> Reads:
+    """The channels of a position."""
+    return over(applied, [1])
+
+
 ROWS = (
     Operator(
         "batch_norm",
         operands("x weight?! bias?! mean! variance!"),
-        same,
+        _per_channel_shape,
         {"epsilon": REQUIRED},
         lower=refuse,  # fold_batch_norm leaves none
         host=host(_batch_norm),
+        reads=unchanged,
     ),
     Operator(
         "batch_normalise",
         operands("x weight?! bias?!"),
-        same,
+        _per_channel_shape,
         {"epsilon": REQUIRED, **EPILOGUE},
         lower=_lower_batch_normalise,
+        reads=_normalised(2),
     ),
     Operator(
         "normalise",
         operands("x weight?! bias?!"),
-        same,
+        _per_channel_shape,
         {"groups": REQUIRED, "epsilon": REQUIRED, **EPILOGUE},
         lower=_lower_normalise,
         host=host(_normalise),
         fits=_has_space,
+        reads=_normalised(2),
     ),
     Operator(
         "channel_norm",
         operands("x weight?! bias?!"),
-        same,
+        _per_channel_shape,
         {"epsilon": REQUIRED, **EPILOGUE},
         lower=_lower_channel_norm,
+        reads=_of_channels,
     ),
     Operator(
         "softmax",
@@ -285,6 +327,7 @@ ROWS = (
         lower=_lower_softmax,
         host=host(_softmax),
         fits=_over_channels,
+        reads=_over_axes,
     ),
     Operator(
         "local_response_norm",
@@ -294,6 +337,7 @@ ROWS = (
         lower=_lower_local_response_norm,
         host=host(_local_response_norm),
         fits=_has_middle,
+        reads=_of_channels,
     ),
     on_arrays(
         "batch_norm_training",
@@ -301,6 +345,7 @@ ROWS = (
         _batch_norm_training_shape,
         "x weight bias mean variance",
         {"epsilon": REQUIRED, "momentum": REQUIRED},
+        reads=_normalised(2),
     ),
     on_arrays(
         "layer_norm",
@@ -309,11 +354,25 @@ ROWS = (
         "x weight? bias?",
         {"axis": REQUIRED, "epsilon": REQUIRED},
         to_native=_native_layer_norm,
+        reads=_normalised(None),
     ),
     on_arrays(
-        "rms_norm", _rms_norm, same, "x weight?", {"axis": REQUIRED, "epsilon": REQUIRED}, to_native=_native_rms_norm
+        "rms_norm",
+        _rms_norm,
+        same,
+        "x weight?",
+        {"axis": REQUIRED, "epsilon": REQUIRED},
+        to_native=_native_rms_norm,
+        reads=_normalised(None),
     ),
-    on_arrays("lp_normalise", _lp_normalise, same, "x", {"axis": REQUIRED, "p": REQUIRED}),
-    on_arrays("mean_variance_normalise", _mean_variance_normalise, same, "x", {"axes": REQUIRED, "epsilon": 1e-9}),
-    on_arrays("hardmax", _hardmax, same, "x", {"axes": REQUIRED}),
+    on_arrays("lp_normalise", _lp_normalise, same, "x", {"axis": REQUIRED, "p": REQUIRED}, reads=_over_axis),
+    on_arrays(
+        "mean_variance_normalise",
+        _mean_variance_normalise,
+        same,
+        "x",
+        {"axes": REQUIRED, "epsilon": 1e-9},
+        reads=_over_axes,
+    ),
+    on_arrays("hardmax", _hardmax, same, "x", {"axes": REQUIRED}, reads=_over_axes),
 )

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 from convoxel.graph.ir.graph import Node, Value
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.axis import AxisRule
-from convoxel.graph.operators.field import FieldRule
 from convoxel.graph.operators.host import Array, Host, host
+from convoxel.graph.operators.reads import ReadsRule, unknown
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.step import Step
 from convoxel.native import View
@@ -31,7 +30,6 @@ __all__ = [
     "Operator",
     "ShapeRule",
     "Shapes",
-    "Window",
     "on_arrays",
     "operands",
 ]
@@ -65,19 +63,12 @@ def operands(text: str) -> tuple[Operand, ...]:
     return tuple(Operand(word.rstrip("!?*"), "!" in word, "?" in word, "*" in word) for word in text.split())
 
 
-class Window(NamedTuple):
-    """The window of an operator along each spatial axis: all that the receptive field needs to know."""
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
-    transposed: bool = False
-
-
 def no_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
     """Nothing is multiplied and accumulated."""
     return 0
+
+
+_unknown = unknown()
 
 
 @dataclass(frozen=True)
@@ -97,14 +88,12 @@ class Operator:
     shape: ShapeRule
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     macs: Macs = no_macs
-    window: Callable[[Node, Shape], Window] | None = None
     lower: Callable[[Step], None] | None = None
     alias: Callable[[Node, Shape, View], View] | None = None
     host: Host | None = None
     fits: Callable[[Rewriter], bool] | None = None
     to_native: Callable[[Rewriter], bool] | None = None
-    field: FieldRule | None = None
-    axis: AxisRule | None = None
+    reads: ReadsRule = _unknown
 
     @property
     def has_steps(self) -> bool:

@@ -6,12 +6,14 @@ import math
 
 import numpy as np
 
+from convoxel.arithmetic import Adaptive, Layer, Window
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, Size
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, host, wide, windows
-from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, Window, on_arrays, operands
+from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.reads import Along, Applied, Reads, pair
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import given, length, operand, pool_length, positive
 from convoxel.graph.operators.step import Step, resample
@@ -49,10 +51,6 @@ def _fractional_pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
     if any(old < new + k - 1 for old, new, k in zip(x[2:], node["size"], node["kernel"], strict=True)):
         raise ShapeError(f"x {x} is too small for {node['size']} windows of {node['kernel']}")
     return [(*x[:2], *node["size"])] * 2
-
-
-def _pool_window(node: Node, weight: Shape) -> Window:
-    return Window(node["kernel"], node["stride"], node["padding"], node["dilation"])
 
 
 # ---- native steps
@@ -247,24 +245,40 @@ def _equal_windows(site: Rewriter) -> bool:
     return site.last("max_pool", site.x.name, kernel=tuple(lengths), stride=tuple(lengths), padding=none, dilation=ones)
 
 
+# ---- what is read
+
+
+def _windowed(applied: Applied) -> Reads:
+    """A window of every image axis."""
+    node = applied.node
+    columns = zip(node["kernel"], node["stride"], node["padding"], node["dilation"], strict=True)
+    return Along({axis: Window(k, s, pair(p), d, node["ceil"]) for axis, (k, s, p, d) in enumerate(columns, start=2)})
+
+
+def _adaptive(applied: Applied) -> Reads:
+    """Equal parts of an image axis, or all of it."""
+    layers: dict[int, Layer] = {axis: Adaptive(o) for axis, o in enumerate(applied.node["size"], start=2) if o}
+    return Along(layers, frozenset(axis for axis in layers if applied.outputs[0][axis] == 1))
+
+
 ROWS = (
     Operator(
         "max_pool",
         operands("x"),
         _pool_shape,
         {**_WINDOW, "order": "channel"},
-        window=_pool_window,
         lower=_lower_max_pool,
         host=host(_max_pool),
+        reads=_windowed,
     ),
     Operator(
         "average_pool",
         operands("x"),
         _pool_shape,
         {**_WINDOW, "count_padding": True, "divisor": 0},
-        window=_pool_window,
         lower=_lower_average_pool,
         host=host(_average_pool),
+        reads=_windowed,
     ),
     Operator(
         "adaptive_average_pool",
@@ -273,6 +287,7 @@ ROWS = (
         {"size": REQUIRED},
         lower=_lower_adaptive_average_pool,
         host=host(_adaptive_average_pool),
+        reads=_adaptive,
     ),
     Operator(
         "adaptive_max_pool",
@@ -283,6 +298,7 @@ ROWS = (
         host=host(_adaptive_max_pool),
         fits=_is_global,
         to_native=_equal_windows,
+        reads=_adaptive,
     ),
     on_arrays(
         "fractional_max_pool",
@@ -291,6 +307,6 @@ ROWS = (
         "x samples",
         dict.fromkeys(("kernel", "size", "width_first"), REQUIRED),
     ),
-    on_arrays("lp_pool", _lp_pool, _pool_shape, "x", {**_WINDOW, "p": 2}),
+    on_arrays("lp_pool", _lp_pool, _pool_shape, "x", {**_WINDOW, "p": 2}, reads=_windowed),
     on_arrays("max_unpool", _max_unpool, given, "x index", {"shape": REQUIRED, "order": "channel"}),
 )

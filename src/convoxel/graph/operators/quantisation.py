@@ -6,6 +6,7 @@ import numpy as np
 
 from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.operator import REQUIRED, on_arrays
+from convoxel.graph.operators.reads import unchanged
 from convoxel.graph.operators.shape import same
 
 __all__ = ["ROWS", "limits"]
@@ -63,6 +64,13 @@ def _dequantise(x: Array, scale: Array, zero: Array | None, axis: int, block: in
 
 
 ROWS = (
-    on_arrays("dequantise", _dequantise, same, "x scale zero?", {"axis": 1, "block": 0}),
-    on_arrays("quantise", _quantise, same, "x scale zero?", {"axis": 1, "block": 0, "to": REQUIRED, "saturate": True}),
+    on_arrays("dequantise", _dequantise, same, "x scale zero?", {"axis": 1, "block": 0}, reads=unchanged),
+    on_arrays(
+        "quantise",
+        _quantise,
+        same,
+        "x scale zero?",
+        {"axis": 1, "block": 0, "to": REQUIRED, "saturate": True},
+        reads=unchanged,
+    ),
 )

@@ -11,6 +11,7 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Ints, host, wide
 from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.reads import Aligned, Applied, Reads, over
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, same
 from convoxel.graph.operators.step import Step
@@ -139,6 +140,22 @@ def _native_reduction(site: Rewriter) -> bool:
     return site.on_arrays("reshape", whole, shape=site.shape)
 
 
+# ---- what is read
+
+
+def _reduced(applied: Applied) -> Reads:
+    """All positions of the node's axes."""
+    node = applied.node
+    axes = [node["axis"]] if "axis" in node.attributes else node["axes"]
+    return over(applied, axes, keep=node.attributes.get("keep", True))
+
+
+def _top_reads(applied: Applied) -> Reads:
+    """All positions of an axis, whose results stand in the order of their values."""
+    axes = range(len(applied.x))
+    return Aligned([axes], ["rank" if axis == applied.node["axis"] % len(axes) else axis for axis in axes])
+
+
 ROWS = (
     Operator(
         "reduce",
@@ -149,6 +166,7 @@ ROWS = (
         host=host(_reduce),
         fits=_stays,
         to_native=_native_reduction,
+        reads=_reduced,
     ),
     on_arrays("accumulate", _accumulate, same, "x", {"axis": REQUIRED, "exclusive": False, "reverse": False}),
     on_arrays(
@@ -157,6 +175,7 @@ ROWS = (
         _arg_reduced_shape,
         "x",
         {"axis": REQUIRED, "keep": REQUIRED, "last": False, "largest": True},
+        reads=_reduced,
     ),
-    on_arrays("top", _top, _top_shape, "x", {"count": REQUIRED, "axis": REQUIRED, "largest": True}),
+    on_arrays("top", _top, _top_shape, "x", {"count": REQUIRED, "axis": REQUIRED, "largest": True}, reads=_top_reads),
 )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from convoxel.arithmetic import Layer, Resize, ResizeLike
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, Size
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints, host
 from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, operands
+from convoxel.graph.operators.reads import Along, Applied, Reads, Unknown
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, positive
 from convoxel.graph.operators.step import Step, resample
@@ -107,6 +111,46 @@ def _over_space(site: Rewriter) -> bool:
     return len(site.shape) > 2 and not any(site.node["size"][:2]) and site.node["coordinate"] != "tf_crop_and_resize"
 
 
+# ---- what is read
+
+
+def _resized(applied: Applied, scales: Sequence[float | None], mode: str, align_corners: bool) -> Reads:
+    layers: dict[int, Layer] = {}
+    for axis, scale in enumerate(scales, start=len(applied.x) - len(scales)):
+        if applied.x[axis] == applied.outputs[0][axis] and scale in (None, 1.0):
+            continue
+        # A user's factor such as 1.5 is exact in binary; 1/3 is meant where 0.333… came.
+        factor = None if scale is None else Fraction(scale).limit_denominator(1 << 12)
+        layers[axis] = ResizeLike(mode, align_corners) if factor is None else Resize(factor, mode, align_corners)
+    # Every result is a copy of an only position.
+    return Along(layers, frozenset(axis for axis in layers if applied.x[axis] == 1))
+
+
+def _resize_reads(applied: Applied) -> Reads:
+    """Positions around the place, as PyTorch reckons it."""
+    node = applied.node
+    scales = node["scale"] or (None,) * (len(applied.x) - 2)
+    return _resized(applied, scales, str(node["mode"]).replace("_", "-"), node["align_corners"])
+
+
+def _interpolate_reads(applied: Applied) -> Reads:
+    """Positions around the place, as ONNX reckons it, where that is one of PyTorch's ways."""
+    node = applied.node
+    sizes = list(zip(applied.x, applied.outputs[0], strict=True))
+    # A kept axis is copied whatever the way; enlarging by a whole factor puts no position half-way.
+    whole = all(new % old == 0 for old, new in sizes)
+    way = (node["mode"], node["coordinate"])
+    ways = {(mode, f"{kind}half_pixel"): (mode, False) for mode in ("linear", "cubic") for kind in ("", "pytorch_")}
+    ways |= {(mode, "align_corners"): (mode, True) for mode in ("linear", "cubic")}
+    if way == ("nearest", "asymmetric") and node["rounding"] == "floor":
+        ways[way] = ("nearest", False)
+    if way[0] == "nearest" and "half_pixel" in way[1] and (whole or node["rounding"] == "round_prefer_ceil"):
+        ways[way] = ("nearest-exact", False)
+    if way not in ways or node["antialias"] or node["exclude_outside"]:
+        return Unknown(f"{way[0]} interpolation with {way[1]} coordinates")
+    return _resized(applied, node["scale"], *ways[way])
+
+
 ROWS = (
     Operator(
         "resize",
@@ -114,6 +158,7 @@ ROWS = (
         _resize_shape,
         {"size": (), "scale": (), "mode": REQUIRED, "align_corners": False},
         lower=_lower_resize,
+        reads=_resize_reads,
     ),
     Operator(
         "interpolate",
@@ -123,5 +168,6 @@ ROWS = (
         lower=_lower_interpolate,
         host=host(_interpolate),
         fits=_over_space,
+        reads=_interpolate_reads,
     ),
 )

@@ -8,6 +8,7 @@ from typing import Any
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, operands
+from convoxel.graph.operators.reads import Applied, Reads, Unknown
 
 __all__ = ["ROWS"]
 
@@ -22,6 +23,11 @@ def _call_torch(node: Node, arrays: Sequence[Any], sizes: Mapping[str, int]) -> 
     return list(node["call"](arrays, sizes))
 
 
+def _reads(applied: Applied) -> Reads:
+    """Unknown: PyTorch computes it."""
+    return Unknown(applied.node["label"].split(".")[1].strip("_"))
+
+
 ROWS = (
     Operator(
         "torch_call",
@@ -29,5 +35,6 @@ ROWS = (
         _torch_call_shape,
         {"label": REQUIRED, "call": REQUIRED, "shapes": REQUIRED, "sizes": ()},
         host=_call_torch,
+        reads=_reads,
     ),
 )

@@ -42,11 +42,18 @@ class ModuleReader:
     def __init__(self, module: nn.Module, own: bool = False) -> None:
         """Take ``module`` as it is if it is ``own`` and has no data, else a copy without data.
 
+        Of what was read last, ``in_place`` names the nodes that write where their first operand lies, ``calls``
+        tells for each node the name of the call that it belongs to and the function's, and ``dropped`` lists the values
+        that training drops out from.
+
         Raises:
             GraphError: the module cannot be copied.
         """
         self.name = type(module).__name__
         self.parameters = sum(p.numel() for p in module.parameters())
+        self.in_place: frozenset[str] = frozenset()
+        self.calls: Mapping[str, tuple[str, str]] = {}
+        self.dropped: Sequence[str] = ()
         floating = (p.dtype for p in module.parameters() if p.is_floating_point())
         self._dtype = next(floating, torch.float32)
         try:
@@ -95,6 +102,8 @@ class ModuleReader:
             except _Used as call:
                 used.add(call.number)
                 continue
+            self.in_place, self.calls = frozenset(recorder.in_place), recorder.calls
+            self.dropped = recorder.dropped
             return recorder.reader.graph([value.name for value in outputs if value is not None])
 
 
@@ -217,6 +226,9 @@ class _Recorder(TorchFunctionMode):
             self.reader.train(parameter, parameter.numel())
         self._values: dict[int, Value | int] = {}  # the number of a call stands for a result that it did not make
         self._stretched: dict[int, Call] = {}  # tensors that are stretched once something reads them as they are
+        self.in_place: set[str] = set()
+        self.calls: dict[str, tuple[str, str]] = {}
+        self.dropped: list[str] = []
         self._alive: list[Tensor] = []  # an id stays taken only as long as its tensor lives
         self._functions: list[Any] = []  # Python's functions that are running, from the outermost
         self._calls = 0
@@ -287,11 +299,12 @@ class _Recorder(TorchFunctionMode):
         results = _Asked(lambda: run_without_data(func, args, options))
         target = str(overload) if overload is not None else f"torch.{getattr(func, '__name__', 'function')}"
         self._calls += 1
-        shown = self._functions[0] if self._functions else func
+        shown = getattr(self._functions[0] if self._functions else func, "__name__", "function").strip("_")
+        first = len(self.reader.nodes)
         call = Call(
             self.reader,
             target,
-            self.paths.name(getattr(shown, "__name__", "function")),
+            self.paths.name(shown),
             {},
             results,
             frozenset({0, 1, 2} if self._calls in self._used else ()),
@@ -310,6 +323,9 @@ class _Recorder(TorchFunctionMode):
             made = self._call_torch(args, options, call, results)
         except ConvoxelError as error:
             raise RuntimeError(str(error)) from error
+        if "dropout" in target and isinstance(made, Value):
+            self.dropped.append(made.name)
+        self.calls.update((node.name, (call.name, shown)) for node in self.reader.nodes[first:])
         mutates = overload is not None and overload._schema.is_mutable
         return self._hold(made, args[0] if mutates or _writes(func) else None, args, results)
 
@@ -350,6 +366,8 @@ class _Recorder(TorchFunctionMode):
         if written is not None:
             self._stretched.pop(id(written), None)
             self._holds(written, values[0])
+            if isinstance(values[0], Value):
+                self.in_place.add(values[0].name)
             return written
         if len(values) == 1 and not results.is_asked and isinstance(values[0], Value):
             like = tensors_in(args)[0]

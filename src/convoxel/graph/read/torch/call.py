@@ -36,6 +36,9 @@ class Results(Protocol):
     @property
     def recorded(self) -> bool: ...
 
+    @property
+    def count(self) -> int: ...
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -44,6 +47,11 @@ class Recorded:
     shapes: tuple[Extents, ...]
     dtypes: tuple[str, ...]
     recorded: bool = True
+
+    @property
+    def count(self) -> int:
+        """How many results there are."""
+        return len(self.shapes)
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,8 @@ class Call:
 
     def add_all(self, operator: str, *inputs: str, **attributes: Any) -> Value | list[Value]:
         """Add a node with all results of the call; one is returned by itself."""
+        if self.results.count == 1 and not self.results.recorded:
+            return self.add(operator, *inputs, **attributes)
         values = self.reader.add(operator, self.name, inputs, self.shapes, self.dtypes, **attributes)
         return values[0] if len(values) == 1 else list(values)
 

@@ -135,6 +135,11 @@ def _elu(call: Call) -> Value:
 # ---- pooling and resizing --------------------------------------------------------------------------------
 
 
+def _check_padding(call: Call, kernel: tuple[int, ...]) -> None:
+    if any(2 * p > k for p, k in zip(_each(call["padding"], len(kernel)), kernel, strict=True)):
+        raise NotNative("padding of more than half of the window, which PyTorch refuses")
+
+
 @_layer(
     "convoxel.max_pool1d.default",
     *(f"aten.max_pool{n}d{indices}.default" for n in (1, 2, 3) for indices in ("", "_with_indices")),
@@ -143,6 +148,7 @@ def _max_pool(call: Call) -> Result:
     dims = int(call.function.split("d")[0][-1])
     x = _spatial(call, "self", dims)
     kernel = _each(call["kernel_size"], dims)
+    _check_padding(call, kernel)
     return call.add_all(
         "max_pool",
         x.name,
@@ -159,6 +165,7 @@ def _average_pool(call: Call) -> Value:
     dims = _dims(call)
     x = _spatial(call, "self", dims)
     kernel = _each(call["kernel_size"], dims)
+    _check_padding(call, kernel)
     return call.add(
         "average_pool",
         x.name,

@@ -1,0 +1,382 @@
+"""The one record that is described: a graph as it was read, with the shapes that it has for given inputs.
+
+A PyTorch module is read on shapes alone (``graph.read.functions``), an ONNX file as it is written, and a program keeps
+what it was read from. Nothing runs and no weights are needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+from convoxel.arithmetic import Transposed, Window
+from convoxel.errors import ConfigError, ConvoxelError, ShapeError, UnsupportedError
+from convoxel.graph.ir.graph import Graph, Node, Value
+from convoxel.graph.ir.shape_only import outline
+from convoxel.graph.ir.size import Shape, Size, evaluate_shape, measure
+from convoxel.graph.operators.reads import Aligned, Along, Applied, Blocks, Reads, Regrouped, Steps
+from convoxel.graph.operators.table import OPERATORS, infer_shapes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from convoxel.graph.run.program import Program
+    from convoxel.graph.specialised import Specialised
+
+    Model: TypeAlias = "nn.Module | str | Path | Graph | Program | Specialised"
+
+__all__ = ["Record", "Source", "Step", "open_source"]
+
+_STATISTICS = ("mean", "variance")  # constants of a normalisation that are not trained
+
+
+class Step(NamedTuple):
+    """One operator of a record.
+
+    Attributes:
+        applied: the node, every size a number, with the shapes of its operands and results.
+        inputs: names of the operands that depend on the network's inputs.
+        reads: which positions of its operands it reads.
+        params: trained parameters that no earlier step uses.
+        weights: numbers that are read beside the inputs.
+    """
+
+    applied: Applied
+    inputs: tuple[str, ...]
+    reads: Reads
+    params: int
+    weights: int
+
+    @property
+    def node(self) -> Node:
+        """The node."""
+        return self.applied.node
+
+    @property
+    def name(self) -> str:
+        """The node's name: the layer's path in the module, or the path and the function."""
+        return self.applied.node.name
+
+    @property
+    def operator(self) -> str:
+        """The operator's name."""
+        return self.applied.node.operator
+
+    @property
+    def function(self) -> str:
+        """The word that says most: which activation, which function of PyTorch, or the operator."""
+        node = self.applied.node
+        if "label" in node.attributes:
+            return str(node["label"]).split(".")[1].strip("_")
+        if isinstance(self.reads, Regrouped):
+            return "reshape"
+        return str(node["activation"]) if self.operator == "activation" else self.operator
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        """The values that it makes."""
+        return self.applied.node.outputs
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the first result."""
+        return self.applied.outputs[0]
+
+    @property
+    def windows(self) -> tuple[Window | Transposed, ...]:
+        """The window along each image axis; () of an operator without one."""
+        layers = self.reads.layers.values() if isinstance(self.reads, Along) else ()
+        return tuple(
+            layer
+            for layer in layers
+            if isinstance(layer, Window | Transposed) and not isinstance(layer, Blocks | Steps)
+        )
+
+    @property
+    def kernel(self) -> tuple[int, ...] | None:
+        """The size of the window, or None."""
+        return tuple(window.k for window in self.windows) or None
+
+    @property
+    def stays(self) -> bool:
+        """Whether it changes values where they are: norms, activations, scalings."""
+        return isinstance(self.reads, Along) and not self.reads.layers and len(self.inputs) == 1 and not self.macs
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it only shows its operand in another way: reshaped, cropped, its axes in another order."""
+        reads = self.reads
+        if isinstance(reads, Along):
+            lost = [size < old for size, old in zip(self.shape, self.applied.x, strict=True)]
+            return bool(reads.layers) and not self.windows and not reads.whole and not self.macs and any(lost)
+        if isinstance(reads, Aligned):
+            alone = len(reads.operands) == 1 and reads.mixed is None
+            return alone and set(reads.operands[0]) <= set(reads.result)
+        return isinstance(reads, Regrouped)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the direct algorithm."""
+        applied = self.applied
+        return OPERATORS[applied.node.operator].macs(applied.node, applied.inputs, applied.outputs)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A graph as read, for given input sizes.
+
+    Attributes:
+        name: the network's name.
+        graph: the graph.
+        shapes: the shape of every value and constant.
+        sizes: the number of every open size.
+        in_place: names of nodes that write where their first operand lies.
+        calls: for each node, the name of the call of a function that it belongs to, and the function's; may be empty.
+        dropped: values that training drops out from.
+        all_params: trained parameters of the network, those that no step uses included; None: those of the steps.
+        rewritten: whether passes have run on the graph already: a program that does not keep what it was read from.
+    """
+
+    name: str
+    graph: Graph
+    shapes: Mapping[str, Shape]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    in_place: frozenset[str] = frozenset()
+    calls: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    dropped: Sequence[str] = ()
+    all_params: int | None = None
+    rewritten: bool = False
+
+    @property
+    def inputs(self) -> tuple[Shape, ...]:
+        """The shapes of the inputs."""
+        return tuple(self.shapes[value.name] for value in self.graph.inputs)
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs that depend on the inputs."""
+        return tuple(name for name in self.graph.outputs if name in self.graph.values)
+
+    @property
+    def params(self) -> int:
+        """Trained parameters, each counted once."""
+        return sum(step.params for step in self.steps) if self.all_params is None else self.all_params
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The nodes that depend on the inputs, in running order."""
+        return tuple(self._steps())
+
+    def _steps(self) -> Iterator[Step]:
+        graph, shapes = self.graph, self.shapes
+        known = {value.name for value in graph.inputs}
+        counted: set[str] = set()
+        for open_node in graph.nodes:
+            inputs = tuple(name for name in open_node.inputs if name in known)
+            if not inputs:  # made of constants alone
+                continue
+            node = open_node.resolved(self.sizes)
+            operands = [shapes[name] if name else None for name in node.inputs]
+            applied = Applied(node, operands, [shapes[value.name] for value in node.outputs])
+            params, weights = self._weights(node, counted)
+            yield Step(applied, inputs, OPERATORS[node.operator].reads(applied), params, weights)
+            known.update(value.name for value in node.outputs)
+
+    def _weights(self, node: Node, counted: set[str]) -> tuple[int, int]:
+        """Return the parameters that no earlier node uses, and how many numbers the node reads beside its inputs."""
+        parameters = self.graph.parameters
+        params = (parameters or {}).get(node.name, 0)
+        weights = 0
+        for index, name in enumerate(node.inputs):
+            array = self.graph.constants.get(name)
+            if array is None or not np.issubdtype(array.dtype, np.floating):
+                continue
+            weights += array.size
+            if name not in counted:
+                counted.add(name)
+                params += self._guessed(node, index, array.size) if parameters is None else parameters.get(name, 0)
+        return params, weights
+
+    def _guessed(self, node: Node, index: int, size: int) -> int:
+        """Return how many parameters a constant holds, where nobody has said it: a number by itself is a factor."""
+        operand = OPERATORS[node.operator].operand(index)
+        return 0 if operand.name in _STATISTICS or (size == 1 and operand.name not in ("weight", "slope")) else size
+
+    def bytes_of(self, name: str) -> int:
+        """Return the bytes of a value."""
+        return math.prod(self.shapes[name]) * np.dtype(self.graph.values[name].dtype).itemsize
+
+    @cached_property
+    def storage(self) -> Mapping[str, str]:
+        """For each value, the value whose memory it shows or overwrites; itself where it has its own."""
+        storage = {value.name: value.name for value in self.graph.inputs}
+        for step in self.steps:
+            shared = step.is_view or step.name in self.in_place
+            for value in step.outputs:
+                storage[value.name] = storage[step.inputs[0]] if shared else value.name
+        return storage
+
+
+class Source(Protocol):
+    """A network that can be recorded for given shapes."""
+
+    name: str
+    signature: str
+
+    def record(self, shapes: Sequence[Shape]) -> Record:
+        """Return the network for inputs of ``shapes``."""
+        ...
+
+    def accepts(self, shapes: Sequence[Shape]) -> tuple[Shape, ...] | None:
+        """Return the shapes of the outputs for inputs of ``shapes``, or None where the network refuses them."""
+        ...
+
+    def usual(self) -> tuple[Shape, ...]:
+        """Return the shapes of inputs that the network itself fixes; () if it does not."""
+        ...
+
+
+class _ModuleSource:
+    """A PyTorch module."""
+
+    signature = "(n, channels, *spatial)"
+
+    def __init__(self, module: nn.Module, own: bool) -> None:
+        from convoxel.graph.read.functions import ModuleReader
+
+        self._reader = ModuleReader(module, own)
+        self.name = self._reader.name
+        self.accepts = self._reader.accepts
+
+    def record(self, shapes: Sequence[Shape]) -> Record:
+        """Return the module for inputs of ``shapes``, in evaluation mode."""
+        graph = self._reader.read(shapes)
+        found = {name: tuple(array.shape) for name, array in graph.constants.items()}
+        found.update((name, evaluate_shape(value.shape, {})) for name, value in graph.values.items())
+        reader = self._reader
+        return Record(
+            self.name,
+            graph,
+            found,
+            in_place=reader.in_place,
+            calls=reader.calls,
+            dropped=reader.dropped,
+            all_params=reader.parameters,
+        )
+
+    def usual(self) -> tuple[Shape, ...]:
+        """Return (): a module takes what it takes."""
+        return ()
+
+
+class _GraphSource:
+    """A graph of a file or a program."""
+
+    def __init__(self, graph: Graph, name: str, rewritten: bool = False) -> None:
+        self.name = name or graph.name
+        self._graph, self._rewritten = outline(graph), rewritten
+        self.signature = ", ".join(f"{value.name} ({', '.join(map(str, value.shape))})" for value in graph.inputs)
+
+    def usual(self) -> tuple[Shape, ...]:
+        """Return the shapes of the inputs, the batch 1 where it is open; () where another axis is open."""
+        shapes = []
+        for value in self._graph.inputs:
+            batch, *rest = value.shape or (1,)
+            if any(isinstance(extent, Size) for extent in rest):
+                return ()
+            whole = [extent for extent in rest if isinstance(extent, int)]
+            shapes.append(tuple([1 if isinstance(batch, Size) else batch, *whole][: len(value.shape)]))
+        return tuple(shapes)
+
+    def record(self, shapes: Sequence[Shape]) -> Record:
+        """Return the graph for inputs of ``shapes``.
+
+        Raises:
+            ShapeError: the graph does not accept them.
+        """
+        sizes = self._measure(shapes)
+        try:
+            found = infer_shapes(self._graph, sizes)
+        except ShapeError as reason:
+            came = ", ".join(map(str, shapes))
+            raise ShapeError(f"describe: {self.name} does not accept {came}: {reason}. Give other sizes.") from None
+        return Record(self.name, self._graph, found, sizes, rewritten=self._rewritten)
+
+    def accepts(self, shapes: Sequence[Shape]) -> tuple[Shape, ...] | None:
+        """Return the shapes of the outputs for inputs of ``shapes``, or None where the graph refuses them."""
+        try:
+            found = infer_shapes(self._graph, self._measure(shapes))
+        except ConvoxelError:
+            return None
+        return tuple(found[name] for name in self._graph.outputs)
+
+    def _measure(self, shapes: Sequence[Shape]) -> dict[str, int]:
+        inputs = self._graph.inputs
+        came = ", ".join(map(str, shapes))
+        if len(shapes) != len(inputs) or any(len(s) != len(v.shape) for s, v in zip(shapes, inputs, strict=True)):
+            raise ShapeError(
+                f"describe: shape {came} came, but {self.name} takes {self.signature}. Give one shape an input."
+            )
+        sizes = measure([value.shape for value in inputs], shapes)
+        for shape, value in zip(shapes, inputs, strict=True):
+            if evaluate_shape(value.shape, sizes) != tuple(shape):
+                raise ShapeError(
+                    f"describe: shape {came} came, but {self.name} takes {self.signature}. Keep its fixed sizes."
+                )
+        if any(not guard.value(sizes) for guard in self._graph.guards):
+            raise ShapeError(f"describe: {self.name} was recorded for other sizes than {came}. Give sizes like those.")
+        return sizes
+
+
+def open_source(model: Model, own: bool = False) -> Source:
+    """Return the network that ``model`` stands for.
+
+    Args:
+        model: a PyTorch module, an ``.onnx`` or ``.cvx`` file, a program, or a graph.
+        own: whether a module without data may be used itself, not a copy (default no).
+
+    Raises:
+        ConfigError: it is none of these.
+        GraphError: a module cannot be copied, or a file cannot be read.
+        UnsupportedError: a file has operators that Convoxel does not know, or sizes that depend on values.
+    """
+    if isinstance(model, str | Path):
+        path = Path(model)
+        if path.suffix == ".onnx":
+            return _GraphSource(_read_onnx(path), path.name)
+        if path.suffix == ".cvx":
+            from convoxel.graph.load import load
+
+            return _of_program(load(path), path.name)
+        raise ConfigError(f"describe: {model} is no network; expected a module, a program, or an .onnx or .cvx file.")
+    if isinstance(model, Graph):
+        return _GraphSource(model, model.name)
+    if isinstance(getattr(model, "graph", None), Graph):
+        return _of_program(model, "")
+    return _ModuleSource(model, own)  # type: ignore[arg-type]
+
+
+def _of_program(program: object, name: str) -> Source:
+    recorded: Graph | None = getattr(program, "recorded", None)
+    graph: Graph = program.graph  # type: ignore[attr-defined]
+    return _GraphSource(graph if recorded is None else recorded, name, rewritten=recorded is None)
+
+
+def _read_onnx(path: Path) -> Graph:
+    """Return the graph of an ONNX file as it is written, before any pass."""
+    from convoxel.graph.read.onnx import open_model, read
+    from convoxel.graph.read.reader import NeedsValue
+
+    try:
+        return read(open_model(path))[0]
+    except NeedsValue as reason:
+        raise UnsupportedError(
+            f"describe: sizes in {path.name} depend on the values of {', '.join(sorted(reason.names))}. "
+            "Export the network with those values fixed."
+        ) from None
