@@ -127,7 +127,9 @@ def _row(record: Record, plan: MemoryPlan, number: int, step: Step, fields: dict
     fresh = sum(record.bytes_of(v.name) for v in step.outputs if record.storage[v.name] == v.name)
     item = record.bytes_of(step.outputs[0].name) // max(math.prod(step.shape), 1)
     touched = dict.fromkeys((*step.inputs, *(value.name for value in step.outputs)))
-    moved = 0 if step.is_view else item * (sum(math.prod(record.shapes[name]) for name in touched) + step.weights)
+    # What is shown in another way, or changed where it lies by the step before it, is not moved.
+    numbers = sum(math.prod(record.shapes[name]) for name in touched) + step.weights
+    moved = item * numbers if fresh or step.weights else 0
     return Row(
         name=step.name,
         operator=step.operator,
