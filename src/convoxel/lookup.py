@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from convoxel.arithmetic import Graph, Inputs
     from convoxel.inspect import Summary
-    from convoxel.inspect.axis_graph import Route
+    from convoxel.inspect.axis_graph import AxisGraph
     from convoxel.inspect.valid_sizes import Accepts, ValidSizes
 
 __all__ = ["NamedNetwork", "NetworkSizes", "find_models", "find_network", "is_file", "is_run", "open_sizes"]
@@ -146,17 +146,17 @@ def _from_run(word: str, shape: Shape | None) -> NamedNetwork:
 
 
 def _from_file(path: Path, shapes: tuple[Shape, ...]) -> NamedNetwork:
-    from convoxel.inspect.describe import open_source
+    from convoxel.inspect.record import open_source
 
     if shapes:
         return NamedNetwork(path.name, path, shapes)
-    source, found, name = open_source(path, ())
-    if not found:
+    source = open_source(path)
+    if not source.usual():
         raise ConfigError(
-            f"shape: {path} takes {source.signature}, and leaves sizes open. "  # type: ignore[attr-defined]
+            f"shape: {path} takes {source.signature}, and leaves sizes open. "
             "Say which with --shape, such as --shape 1,3,224,224; once for each input."
         )
-    return NamedNetwork(name, path, found)
+    return NamedNetwork(source.name, path, source.usual())
 
 
 # ---- the sizes that a network takes ------------------------------------------------------------------------
@@ -170,14 +170,14 @@ class NetworkSizes:
         name: the network.
         accepts: returns the shapes that come out of given ones, or None.
         shapes: shapes of inputs that it takes.
-        routes: the network along each axis of the image; None where it cannot be followed.
+        axes: the network along each axis of the image; None where it cannot be followed.
         valid: the sizes that it takes.
     """
 
     name: str
     accepts: Accepts
     shapes: tuple[Shape, ...]
-    routes: tuple[Route, ...] | None
+    axes: tuple[AxisGraph, ...] | None
     valid: ValidSizes
 
     def run(self, size: Sequence[int]) -> tuple[Shape, tuple[Shape, ...]]:
@@ -223,12 +223,12 @@ class NetworkSizes:
         Raises:
             ConfigError: some axis cannot be followed through the network.
         """
-        if self.routes is None or self.valid.inputs is None:
+        if self.axes is None or self.valid.inputs is None:
             raise ConfigError(
                 f"tile: {self.name} cannot be tiled: its output has no image axes that can be followed. "
                 "Tile the part of it that has them."
             )
-        return tuple(route.graph for route in self.routes)
+        return tuple(axis.graph for axis in self.axes)
 
 
 def open_sizes(network: NamedNetwork, word: str) -> NetworkSizes:
@@ -238,15 +238,15 @@ def open_sizes(network: NamedNetwork, word: str) -> NetworkSizes:
         ConfigError: its input has no axes of an image.
     """
     from convoxel.inspect.axis_graph import follow_axes
-    from convoxel.inspect.describe import open_source
+    from convoxel.inspect.record import open_source
     from convoxel.inspect.valid_sizes import find_sizes
 
-    source, shapes, _ = open_source(network.source, network.shapes)
-    routes = follow_axes(source.trace(shapes))
-    valid = find_sizes(source.accepts, shapes, routes)
+    source, shapes = open_source(network.source), network.shapes
+    axes = follow_axes(source.record(shapes))
+    valid = find_sizes(source.accepts, shapes, axes)
     if valid is None:
         raise ConfigError(f"network: {word} takes {join_axes(shapes[0], full=True)}, which has no image axes.")
-    return NetworkSizes(word, source.accepts, shapes, routes, valid)
+    return NetworkSizes(word, source.accepts, shapes, axes, valid)
 
 
 # ---- the zoo -----------------------------------------------------------------------------------------------
