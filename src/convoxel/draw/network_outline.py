@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["Map", "Model", "Node", "Outline", "Subject", "outline", "subject"]
 
 _WORDS = {
-    "convolution": "convolution", "transposed_convolution": "up-convolution", "linear": "fully connected", "max_pool": "max pooling", "average_pool": "average pooling",
-    "adaptive_average_pool": "adaptive pooling", "adaptive_max_pool": "adaptive pooling", "resize": "resize",
-    "concat": "concatenate", "reduce": "reduction", "batch_norm": "batch norm",
+    "convolution": "convolution", "transposed_convolution": "up-convolution", "linear": "fully connected",
+    "max_pool": "max pooling", "average_pool": "average pooling", "adaptive_average_pool": "adaptive pooling",
+    "adaptive_max_pool": "adaptive pooling", "resize": "resize", "concat": "concatenate", "reduce": "reduction",
+    "batch_norm": "batch norm",
 }  # fmt: skip
 Model: TypeAlias = "nn.Module | str | Path | Subject"
 _FEW = 24  # nodes that a reader takes in at once

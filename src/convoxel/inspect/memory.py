@@ -20,7 +20,7 @@ import numpy as np
 
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph
 from convoxel.graph.operators.reads import Along
-from convoxel.graph.operators.table import OPERATORS, infer_shapes
+from convoxel.graph.operators.table import infer_shapes
 from convoxel.graph.passes import optimise
 from convoxel.graph.run.placement import place
 from convoxel.inspect.record import Record, Step
@@ -60,7 +60,7 @@ class MemoryPlan:
         places = place(graph, shapes, self.record.sizes)
         ends: dict[str, list[int]] = {}
         for number, node in enumerate(graph.nodes):
-            converts = OPERATORS[node.operator].layout == "any"
+            converts = node.operator in ("channels_last", "channels_first")
             for name in (*node.inputs, *(value.name for value in node.outputs)):
                 value = graph.values.get(name)
                 if value is None or (converts and value.layout != CHANNELS_LAST):

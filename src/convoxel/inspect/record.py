@@ -281,6 +281,7 @@ class _GraphSource:
     def __init__(self, graph: Graph, name: str, rewritten: bool = False) -> None:
         self.name = name or graph.name
         self._graph, self._rewritten = outline(graph), rewritten
+        self._mirrored = [node for node in graph.nodes if node.attributes.get("mode") in ("reflect", "circular")]
         self.signature = ", ".join(f"{value.name} ({', '.join(map(str, value.shape))})" for value in graph.inputs)
 
     def usual(self) -> tuple[Shape, ...]:
@@ -302,7 +303,7 @@ class _GraphSource:
         """
         sizes = self._measure(shapes)
         try:
-            found = infer_shapes(self._graph, sizes)
+            found = self._shapes(sizes)
         except ShapeError as reason:
             came = ", ".join(map(str, shapes))
             raise ShapeError(f"describe: {self.name} does not accept {came}: {reason}. Give other sizes.") from None
@@ -311,10 +312,20 @@ class _GraphSource:
     def accepts(self, shapes: Sequence[Shape]) -> tuple[Shape, ...] | None:
         """Return the shapes of the outputs for inputs of ``shapes``, or None where the graph refuses them."""
         try:
-            found = infer_shapes(self._graph, self._measure(shapes))
+            found = self._shapes(self._measure(shapes))
         except ConvoxelError:
             return None
         return tuple(found[name] for name in self._graph.outputs)
+
+    def _shapes(self, sizes: Mapping[str, int]) -> dict[str, Shape]:
+        """Return the shapes of all values; an image too small to be mirrored is refused, as compiled programs do."""
+        found = infer_shapes(self._graph, sizes)
+        for node in self._mirrored:
+            x, result = found[node.inputs[0]], found[node.outputs[0].name]
+            reads = OPERATORS[node.operator].reads(Applied(node.resolved(sizes), [x], [result]))
+            for axis, layer in reads.layers.items() if isinstance(reads, Along) else ():
+                layer.size(x[axis])
+        return found
 
     def _measure(self, shapes: Sequence[Shape]) -> dict[str, int]:
         inputs = self._graph.inputs

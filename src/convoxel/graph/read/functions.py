@@ -194,8 +194,9 @@ class _Asked:
 
     recorded = False
 
-    def __init__(self, run: Callable[[], Any]) -> None:
+    def __init__(self, run: Callable[[], Any], count: int) -> None:
         self._run = run
+        self.count = count
         self.is_asked = False
 
     @functools.cached_property
@@ -296,7 +297,8 @@ class _Recorder(TorchFunctionMode):
 
     def _call(self, func: Any, args: Any, options: Any, overload: Any, arguments: Mapping[str, Any]) -> Any:
         """Add the nodes of one operator and return tensors that hold its results."""
-        results = _Asked(lambda: run_without_data(func, args, options))
+        count = 1 if overload is None else len(overload._schema.returns)
+        results = _Asked(lambda: run_without_data(func, args, options), count)
         target = str(overload) if overload is not None else f"torch.{getattr(func, '__name__', 'function')}"
         self._calls += 1
         shown = getattr(self._functions[0] if self._functions else func, "__name__", "function").strip("_")

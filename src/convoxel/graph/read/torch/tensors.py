@@ -34,6 +34,10 @@ def _padded(call: Call, flat: Sequence[int], mode: str, value: Any) -> Value:
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
     pairs += [(0, 0)] * (len(x.shape) - len(pairs))
     pairs.reverse()
+    shorter = {"reflect": 1, "circular": 0}.get(mode)
+    for size, pair in zip(x.shape, pairs, strict=True):
+        if shorter is not None and isinstance(size, int) and max(pair) > max(size - shorter, 0):
+            raise NotNative("more padding than the axis has, which PyTorch refuses")
     number = "" if not value else call.reader.constant(np.array(value, call.dtypes[0]), f"{call.name}.value")
     return call.add("pad", x.name, number, padding=tuple(pairs), mode=mode)
 
