@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from convoxel.arithmetic import Window
 from convoxel.errors import GraphError, ShapeError
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.size import Size
+from convoxel.graph.operators.reads import Along, Applied
 from convoxel.graph.operators.step import PackedWeights
 from convoxel.graph.operators.table import OPERATORS, infer_shapes, make_node, verify
 from convoxel.graph.passes import PASSES, Pass, block, fold, fuse, layout, optimise, run_pass
@@ -107,13 +109,12 @@ def test_every_row_is_complete() -> None:
 
 def test_windows_and_costs() -> None:
     row, shapes = OPERATORS["convolution"], [(1, 2, 8), (2, 2, 3), None, None]
-    assert row.window is not None
-    assert row.window(C, (2, 2, 3)) == ((3,), (1,), ((1, 1),), (1,), False)
+    assert row.reads(Applied(C, shapes, [(1, 2, 8)])) == Along({2: Window(3, 1, 1, 1)})
     assert row.macs(C, shapes, [(1, 2, 8)]) == 8 * 2 * 2 * 3
     pool = native_node(
         "max_pool", "p", ("x",), (value("p"),), kernel=(2,), stride=(2,), padding=((0, 0),), dilation=(1,)
     )
-    assert OPERATORS["max_pool"].window(pool, ())[:2] == ((2,), (2,))  # type: ignore[misc]
+    assert OPERATORS["max_pool"].reads(Applied(pool, [(1, 2, 8)], [(1, 2, 4)])) == Along({2: Window(2, 2)})
     assert OPERATORS["max_pool"].macs(pool, shapes, [(1, 2, 4)]) == 0
 
 
