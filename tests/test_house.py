@@ -56,7 +56,7 @@ FORBIDDEN = {
     "cli": ("numpy", "torch"),  # commands parse, call the library and print
 }
 # Imports against the order that are still to be turned: none may be added.
-PENDING: set[tuple[str, str]] = {}
+PENDING: set[tuple[str, str]] = set()
 
 CIRCLES: set[tuple[str, str]] = {
     ("inspect.table", "inspect.summary"),
