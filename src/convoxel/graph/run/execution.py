@@ -91,8 +91,7 @@ class Execution:
                     buffers[self.buffers[name] - 1] = np.ascontiguousarray(array)
             if times is not None:
                 times[part.node.name] = time.perf_counter() - begun
-        given = {id(array) for array in (*arrays, *self.graph.constants.values())}
-        return [_own(values[name], given) for name in self.graph.outputs]
+        return [self._own(values[name], arrays) for name in self.graph.outputs]
 
     def _known_arrays(self, arrays: Sequence[Array]) -> dict[str, Array]:
         """Return the arrays that exist before the first step: inputs, constants, and memory for results."""
@@ -103,6 +102,16 @@ class Execution:
             if name not in values:
                 values[name] = _allocate(self.shapes[name])
         return values
+
+    def _own(self, array: Array, given: Sequence[Array]) -> Array:
+        """Return an array that nobody else writes to: a copy of what came from the caller or from the network."""
+        foreign = id(array) in self._constant_ids or any(array is other for other in given)
+        fresh = not foreign and array.flags.owndata and array.flags.writeable
+        return np.asarray(array, order="C") if fresh else np.array(array, order="C")
+
+    @cached_property
+    def _constant_ids(self) -> frozenset[int]:
+        return frozenset(map(id, self.graph.constants.values()))
 
 
 def _allocate(shape: Shape) -> NDArray[np.float32]:
@@ -144,12 +153,6 @@ def _call_host(node: Node, values: Mapping[str, Array], execution: Execution) ->
                 "compile again with an example of this size"
             )
     return [(value.name, result) for value, result in zip(node.outputs, results, strict=True)]
-
-
-def _own(array: Array, given: set[int]) -> Array:
-    """Return an array that nobody else writes to: a copy of what came from the caller or from the network."""
-    fresh = id(array) not in given and array.flags.owndata and array.flags.writeable
-    return np.asarray(array, order="C") if fresh else np.array(array, order="C")
 
 
 def plan_execution(

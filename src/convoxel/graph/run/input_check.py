@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -28,6 +28,8 @@ def check_inputs(inputs: Sequence[object], values: Sequence[Value]) -> list[Arra
 
 def is_empty(arrays: Sequence[Array], values: Sequence[Value]) -> bool:
     """Return whether a batch has no images, so that nothing is planned and nothing runs."""
+    if all(array.size for array in arrays):
+        return False
     pairs = zip(arrays, values, strict=True)
     return any(array.shape[:1] == (0,) and isinstance(value.shape[0], Size) for array, value in pairs)
 
@@ -64,32 +66,41 @@ def is_tensor(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def _as_array(x: Any, value: Value) -> Array:
+def _as_array(x: object, value: Value) -> Array:
     """Return an input as a contiguous array, or raise if its type or number of axes is wrong."""
-    where = f"program: {value.name}"
-    if is_tensor(x):
-        if x.device.type != "cpu":
-            raise UnsupportedError(f"{where} is on {x.device}; Convoxel runs on the CPU: pass x.cpu()")
-        if str(x.dtype) != f"torch.{value.dtype}":
-            how = "x.float()" if value.dtype == "float32" else f"x.to(torch.{value.dtype})"
-            raise ShapeError(f"{where} is {x.dtype}, expected torch.{value.dtype}; convert it ({how})")
-        array = x.detach().numpy()
-    elif isinstance(x, np.ndarray):
-        array = x
-    else:
-        raise ShapeError(f"{where} is a {type(x).__name__}, expected a NumPy array or a PyTorch tensor")
+    array = x if isinstance(x, np.ndarray) else _tensor_array(x, value)
+    shape = array.shape
+    if array.dtype != value.dtype or len(shape) != len(value.shape):
+        _refuse(array, value)
+    if 0 in shape and any(n == 0 != m for n, m in zip(shape[1:], value.shape[1:], strict=True)):
+        _refuse(array, value)
+    return np.asarray(array, order="C")
+
+
+def _tensor_array(x: Any, value: Value) -> Array:
+    """Return the memory of a PyTorch tensor as an array."""
+    if not is_tensor(x):
+        raise ShapeError(f"program: {value.name} is a {type(x).__name__}, expected a NumPy array or a PyTorch tensor")
+    if x.device.type != "cpu":
+        raise UnsupportedError(f"program: {value.name} is on {x.device}; Convoxel runs on the CPU: pass x.cpu()")
+    if str(x.dtype) != f"torch.{value.dtype}":
+        how = "x.float()" if value.dtype == "float32" else f"x.to(torch.{value.dtype})"
+        raise ShapeError(f"program: {value.name} is {x.dtype}, expected torch.{value.dtype}; convert it ({how})")
+    array: Array = x.detach().numpy()
+    return array
+
+
+def _refuse(array: Array, value: Value) -> NoReturn:
+    where, expected = f"program: {value.name}", _expected(value)
     if array.dtype != value.dtype:
         raise ShapeError(f"{where} is {array.dtype}, expected {value.dtype}; convert it (x.astype(np.{value.dtype}))")
     if array.ndim != len(value.shape):
         axes = _AXIS_NAMES.get(len(value.shape), f"{len(value.shape)} axes")
         hint = " Add the batch axis: x[None]." if array.ndim == len(value.shape) - 1 else ""
         raise ShapeError(
-            f"{where} has {array.ndim} axes {array.shape}, expected {len(value.shape)}: {axes}, "
-            f"here {_expected(value)}.{hint}"
+            f"{where} has {array.ndim} axes {array.shape}, expected {len(value.shape)}: {axes}, here {expected}.{hint}"
         )
-    if any(length == 0 != extent for length, extent in zip(array.shape[1:], value.shape[1:], strict=True)):
-        raise ShapeError(f"{where} has shape {array.shape}, expected {_expected(value)} with every size at least 1")
-    return np.asarray(array, order="C")
+    raise ShapeError(f"{where} has shape {array.shape}, expected {expected} with every size at least 1")
 
 
 def _expected(value: Value) -> str:
