@@ -37,11 +37,11 @@ from typing import Any
 import numpy as np
 
 from convoxel.errors import ConfigError, GraphError, UnsupportedError
-from convoxel.files.values import Array, JsonObject, Options
 from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
 from convoxel.graph.ir.shape_only import ShapeOnly
 from convoxel.graph.ir.size import Size
+from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.table import OPERATORS, make_node, verify
 from convoxel.graph.passes import check_layouts
 from convoxel.graph.store.record import ProgramRecord, check_settings
@@ -54,6 +54,7 @@ VERSION = 2
 _KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
 
 Tensors = dict[str, Array]
+Json = Any  # parsed text that nobody has checked yet
 
 
 def check_target(path: str | Path) -> Path:
@@ -150,7 +151,7 @@ def _digest(text: str, tensors: Mapping[str, Array], after_each: Callable[[], No
 # ---- to JSON ---------------------------------------------------------------------------------------------
 
 
-def _graph(graph: Graph) -> JsonObject:
+def _graph(graph: Graph) -> dict[str, object]:
     return {
         "name": graph.name,
         "inputs": [_value(value) for value in graph.inputs],
@@ -161,9 +162,9 @@ def _graph(graph: Graph) -> JsonObject:
     }
 
 
-def _recorded(graph: Graph, tensors: Tensors) -> JsonObject:
+def _recorded(graph: Graph, tensors: Tensors) -> dict[str, object]:
     """Return the recorded graph; constants that it has alone, and whose numbers count, are added to ``tensors``."""
-    constants: JsonObject = {}
+    constants: dict[str, object] = {}
     added = []
     for name, array in graph.constants.items():
         if isinstance(array, ShapeOnly):
@@ -178,16 +179,16 @@ def _recorded(graph: Graph, tensors: Tensors) -> JsonObject:
     return {**_graph(graph), "constants": constants, "tensors": added, "parameters": parameters}
 
 
-def _value(value: Value) -> list[Any]:
+def _value(value: Value) -> list[object]:
     return [value.name, [_plain(extent) for extent in value.shape], value.dtype, value.layout]
 
 
-def _node(node: Node) -> list[Any]:
+def _node(node: Node) -> list[object]:
     attributes = {key: _plain(value) for key, value in node.attributes.items()}
     return [node.operator, node.name, list(node.inputs), [_value(value) for value in node.outputs], attributes]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Size):
         return {"size": value.text}
     if isinstance(value, list | tuple):
@@ -201,7 +202,7 @@ def _plain(value: Any) -> Any:
     raise UnsupportedError(f"save: an attribute is a {type(value).__name__}, which the format cannot hold")
 
 
-def _nested(structure: Structure) -> Any:
+def _nested(structure: Structure) -> dict[str, object]:
     if isinstance(structure, Leaf):
         return {"leaf": structure.index}
     if isinstance(structure, Fixed):
@@ -213,7 +214,7 @@ def _nested(structure: Structure) -> Any:
 # ---- from JSON -------------------------------------------------------------------------------------------
 
 
-def _read_graph(content: Options, constants: Tensors) -> Graph:
+def _read_graph(content: Json, constants: Tensors) -> Graph:
     return Graph(
         str(content["name"]),
         tuple(_read_value(value) for value in content["inputs"]),
@@ -225,7 +226,7 @@ def _read_graph(content: Options, constants: Tensors) -> Graph:
     )
 
 
-def _read_recorded(content: Options | None, tensors: Tensors) -> Graph | None:
+def _read_recorded(content: Json | None, tensors: Tensors) -> Graph | None:
     """Return the recorded graph, if there is one; tensors that it has alone are taken out of ``tensors``."""
     if content is None:
         return None
@@ -239,7 +240,7 @@ def _read_recorded(content: Options | None, tensors: Tensors) -> Graph | None:
     return graph
 
 
-def _read_constant(content: Any, tensors: Tensors) -> Array:
+def _read_constant(content: Json, tensors: Tensors) -> Array:
     if isinstance(content, str):
         return tensors[content]
     dtype, shape = content
@@ -248,7 +249,7 @@ def _read_constant(content: Any, tensors: Tensors) -> Array:
     return ShapeOnly(shape, dtype)
 
 
-def _read_value(content: Any) -> Value:
+def _read_value(content: Json) -> Value:
     name, shape, dtype, layout = content
     extents = _tupled(shape)
     if not all(isinstance(extent, Size) or (type(extent) is int and extent >= 0) for extent in extents):
@@ -258,7 +259,7 @@ def _read_value(content: Any) -> Value:
     return Value(str(name), extents, str(np.dtype(dtype)), layout)
 
 
-def _read_node(operator: str, name: str, inputs: list[str], outputs: list[Any], attributes: JsonObject) -> Node:
+def _read_node(operator: str, name: str, inputs: Json, outputs: Json, attributes: Json) -> Node:
     values = tuple(_read_value(value) for value in outputs)
     given = {key: _tupled(value) for key, value in attributes.items()}
     operator, given = _renamed(operator, given, values)
@@ -282,7 +283,7 @@ _OLD_NAMES = {
 }
 
 
-def _renamed(operator: str, given: JsonObject, values: Sequence[Value]) -> tuple[str, JsonObject]:
+def _renamed(operator: str, given: dict[str, Any], values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
     """Return an operator and its attributes as they are called now, from the names of earlier versions of ours."""
     value, *_ = values
     rank, bare = len(value.shape), operator.removeprefix("array.")
@@ -311,7 +312,7 @@ def _renamed(operator: str, given: JsonObject, values: Sequence[Value]) -> tuple
     return _OLD_NAMES.get(bare, bare), given
 
 
-def _tupled(value: Any) -> Any:
+def _tupled(value: Json) -> Any:
     if isinstance(value, list):
         return tuple(_tupled(element) for element in value)
     if isinstance(value, dict):
@@ -319,7 +320,7 @@ def _tupled(value: Any) -> Any:
     return value
 
 
-def _structure(content: Options, outputs: int) -> Structure:
+def _structure(content: Json, outputs: int) -> Structure:
     if "leaf" in content:
         index = int(content["leaf"])
         if not 0 <= index < outputs:
