@@ -18,7 +18,8 @@ the constants of the graph, under their names, and those of the recorded graph a
 ``sha256``
     of the text ``program``, then of every tensor in order of names: name, type, shape and bytes.
 
-Version 1 lacks ``precision`` (``algorithm`` is ``"fast"`` for ``"high"``) and ``recorded``.
+Version 1 lacks ``precision`` (``algorithm`` is ``"fast"`` for ``"high"``) and ``recorded``, and some of its operators
+have other names and attributes (``first_version``).
 
 The graph is stored after all passes, so loading reads, checks and plans, and needs neither PyTorch nor onnx. Nothing in
 the file is code: operators are names of rows, sizes are parsed by ``size``.
@@ -29,7 +30,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from convoxel.graph.ir.size import Size
 from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.table import OPERATORS, make_node, verify
 from convoxel.graph.passes import check_layouts
+from convoxel.graph.store.first_version import of_first_version
 from convoxel.graph.store.record import ProgramRecord, check_settings
 from convoxel.graph.store.tensor_file import TensorFile, write_tensors
 
@@ -119,7 +121,7 @@ def read_program(path: Path) -> ProgramRecord:
     try:
         content = json.loads(text)
         recorded = _read_recorded(content.get("recorded"), tensors)
-        graph = _read_graph(content["graph"], tensors)
+        graph = _read_graph(content["graph"], tensors, int(version))
         structure = _structure(content["structure"], len(graph.outputs))
         verify(graph)
         check_layouts(graph)
@@ -128,7 +130,7 @@ def read_program(path: Path) -> ProgramRecord:
             algorithm, precision = "auto", "high"
         check_settings("load", precision=precision)
         winners = {str(problem): str(name) for problem, name in content["winners"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as reason:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as reason:
         raise GraphError(f"load: {path} holds no valid program ({reason}). Save the program again.") from reason
     return ProgramRecord(graph, structure, recorded, algorithm, precision, winners, file)
 
@@ -214,12 +216,12 @@ def _nested(structure: Structure) -> dict[str, object]:
 # ---- from JSON -------------------------------------------------------------------------------------------
 
 
-def _read_graph(content: Json, constants: Tensors) -> Graph:
+def _read_graph(content: Json, constants: Tensors, version: int) -> Graph:
     return Graph(
         str(content["name"]),
         tuple(_read_value(value) for value in content["inputs"]),
         tuple(map(str, content["outputs"])),
-        tuple(_read_node(*node) for node in content["nodes"]),
+        tuple(_read_node(version, *node) for node in content["nodes"]),
         constants,
         tuple(Size(guard) for guard in content["guards"]),
         tuple(Size(assumption) for assumption in content["assumptions"]),
@@ -235,7 +237,7 @@ def _read_recorded(content: Json | None, tensors: Tensors) -> Graph | None:
         del tensors[name]
     parameters = content["parameters"]
     counts = None if parameters is None else {str(name): int(count) for name, count in parameters.items()}
-    graph = _read_graph(content, constants).replace(parameters=counts)
+    graph = _read_graph(content, constants, VERSION).replace(parameters=counts)
     verify(graph)
     return graph
 
@@ -259,57 +261,17 @@ def _read_value(content: Json) -> Value:
     return Value(str(name), extents, str(np.dtype(dtype)), layout)
 
 
-def _read_node(operator: str, name: str, inputs: Json, outputs: Json, attributes: Json) -> Node:
+def _read_node(version: int, operator: str, name: str, inputs: Json, outputs: Json, attributes: Json) -> Node:
     values = tuple(_read_value(value) for value in outputs)
     given = {key: _tupled(value) for key, value in attributes.items()}
-    operator, given = _renamed(operator, given, values)
+    if version == 1:
+        operator, given = of_first_version(operator, given, len(values[0].shape))
     if operator not in OPERATORS:
         return Node(operator, name, tuple(inputs), values, given)
     # Operands and attributes that it has gained since the file was written are absent. Native steps write the
     # layout of the engine.
     native = OPERATORS[operator].host is None or values[0].layout == CHANNELS_LAST
     return make_node(operator, name, inputs, values, native=native, **given)
-
-
-_OLD_NAMES = {
-    "blank": "zeros",
-    "dense": "linear",
-    "lay": "swap_channels_space",
-    "narrow": "slice",
-    "pick_channels": "gather_channels",
-    "global_max_pool": "adaptive_max_pool",
-    "resample": "interpolate",
-    "squeeze": "reshape",
-}
-
-
-def _renamed(operator: str, given: dict[str, Any], values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
-    """Return an operator and its attributes as they are called now, from the names of earlier versions of ours."""
-    value, *_ = values
-    rank, bare = len(value.shape), operator.removeprefix("array.")
-    native = bare == operator
-    if bare.startswith("reduce_"):
-        return "reduce", {**given, "function": bare.removeprefix("reduce_")}
-    if operator == "array.batch_norm":
-        return "batch_norm_training", given
-    if native and operator == "reduce":
-        given.setdefault("keep", True)
-    elif native and operator == "softmax":
-        given.setdefault("axes", (1,))
-    elif native and operator == "dense":
-        given["flatten"] = True
-    elif native and operator == "pad" and len(given["padding"]) == rank - 2:
-        mode = {"zero": "constant"}.get(given["mode"], given["mode"])
-        given.update(padding=((0, 0), (0, 0), *given["padding"]), mode=mode)
-    elif native and operator == "interpolate" and len(given["size"]) == rank - 2:
-        given.update(size=(0, 0, *given["size"]), scale=(None, None, *given["scale"]), region=((0.0, 1.0),) * rank)
-    elif operator == "narrow":
-        axis = given["axis"] % rank
-        usual = {"starts": (0, "start"), "stops": (None, "stop"), "steps": (1, "step")}
-        given = {
-            key: tuple(given[ours] if i == axis else empty for i in range(rank)) for key, (empty, ours) in usual.items()
-        }
-    return _OLD_NAMES.get(bare, bare), given
 
 
 def _tupled(value: Json) -> Any:
