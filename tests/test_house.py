@@ -207,7 +207,6 @@ WRITERS = {"write_text", "write_bytes", "savefig", "save_file", "tofile", "to_fi
 OPENERS = {"open", "ZipFile", "GzipFile", "TarFile", "File"}
 # Who may write by itself, and why.
 OWN_FILES = {
-    "inspect.summary": "to be turned",
     "train.run_record": "TensorBoard reads events while they are added",
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convoxel.errors import ConfigError, GraphError
-from convoxel.graph.operators.host import Array
+from convoxel.files.values import Array
 from convoxel.graph.read.reader import NeedsValue
 from convoxel.graph.run.program import Program
 from convoxel.graph.specialised import Specialised

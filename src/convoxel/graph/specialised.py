@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from convoxel.errors import ShapeError, UnsupportedError
-from convoxel.graph.operators.host import Array
+from convoxel.files.values import Array
 from convoxel.graph.read.reader import NeedsValue
 from convoxel.graph.run.execution import Memory
 from convoxel.graph.run.lru_cache import LruCache

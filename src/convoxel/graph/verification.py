@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from convoxel.errors import AccuracyError
-from convoxel.graph.operators.host import Array
+from convoxel.files.values import Array
 from convoxel.graph.run.accuracy import Verification, compare_results, error_growth
 from convoxel.graph.run.program import Program
 from convoxel.graph.run.step_table import ProfileRow

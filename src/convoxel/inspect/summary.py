@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderResult
 
 from convoxel.arithmetic import flops
-from convoxel.errors import ConfigError, DataError
+from convoxel.errors import ConfigError
+from convoxel.files.atomic import write_text
 from convoxel.inspect.table import View, count_text, times
 from convoxel.inspect.valid_sizes import ValidSizes
 
@@ -250,12 +251,7 @@ class Summary:
         """
         text = View(self, self.rows if depth is None else self.at_depth(depth)).csv()
         if path is not None:
-            try:
-                Path(path).write_text(text, encoding="utf-8")
-            except OSError as reason:
-                raise DataError(
-                    f"to_csv: {path} cannot be written ({reason.strerror}). Name a file in a folder that exists."
-                ) from None
+            write_text(path, text)
         return text
 
     def view(self, depth: int | None = None, columns: Sequence[str] | None = None) -> View:

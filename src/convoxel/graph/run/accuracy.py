@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convoxel.arithmetic.winograd import TABLED, error_factor, winograd
-from convoxel.graph.operators.host import Array
+from convoxel.files.values import Array
 from convoxel.graph.run.step_table import StepRow
 
 __all__ = ["Verification", "compare_results", "error_growth"]

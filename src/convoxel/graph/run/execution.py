@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from convoxel import native
 from convoxel.errors import ConvoxelError, ShapeError
+from convoxel.files.values import Array
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph, Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.step import PackedWeights, Step, copy
 from convoxel.graph.operators.table import OPERATORS, infer_shapes
 from convoxel.graph.operators.view import full, full_axis, narrow_view

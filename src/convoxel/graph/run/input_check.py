@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from convoxel.errors import ShapeError, UnsupportedError
+from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size, evaluate, evaluate_shape, measure
-from convoxel.graph.operators.host import Array
 
 __all__ = ["check_inputs", "empty_result", "is_empty", "is_tensor", "measure_inputs"]
 

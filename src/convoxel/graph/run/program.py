@@ -15,11 +15,11 @@ from typing import Any, cast
 
 from convoxel import native
 from convoxel.errors import ConvoxelError, GraphError, ShapeError
+from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph
 from convoxel.graph.ir.pytree import Structure, assemble
 from convoxel.graph.ir.shape_only import outline
 from convoxel.graph.ir.size import Shape, Size, measure
-from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.step import PackedWeights
 from convoxel.graph.operators.table import infer_shapes
 from convoxel.graph.passes import optimise

@@ -38,11 +38,11 @@ from typing import Any
 import numpy as np
 
 from convoxel.errors import ConfigError, GraphError, UnsupportedError
+from convoxel.files.values import Array, JsonObject
 from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
 from convoxel.graph.ir.shape_only import ShapeOnly
 from convoxel.graph.ir.size import Size
-from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.table import OPERATORS, make_node, verify
 from convoxel.graph.passes import check_layouts
 from convoxel.graph.store.first_version import of_first_version
@@ -153,7 +153,7 @@ def _digest(text: str, tensors: Mapping[str, Array], after_each: Callable[[], No
 # ---- to JSON ---------------------------------------------------------------------------------------------
 
 
-def _graph(graph: Graph) -> dict[str, object]:
+def _graph(graph: Graph) -> JsonObject:
     return {
         "name": graph.name,
         "inputs": [_value(value) for value in graph.inputs],
@@ -164,9 +164,9 @@ def _graph(graph: Graph) -> dict[str, object]:
     }
 
 
-def _recorded(graph: Graph, tensors: Tensors) -> dict[str, object]:
+def _recorded(graph: Graph, tensors: Tensors) -> JsonObject:
     """Return the recorded graph; constants that it has alone, and whose numbers count, are added to ``tensors``."""
-    constants: dict[str, object] = {}
+    constants: JsonObject = {}
     added = []
     for name, array in graph.constants.items():
         if isinstance(array, ShapeOnly):
@@ -204,7 +204,7 @@ def _plain(value: object) -> object:
     raise UnsupportedError(f"save: an attribute is a {type(value).__name__}, which the format cannot hold")
 
 
-def _nested(structure: Structure) -> dict[str, object]:
+def _nested(structure: Structure) -> JsonObject:
     if isinstance(structure, Leaf):
         return {"leaf": structure.index}
     if isinstance(structure, Fixed):

@@ -20,7 +20,7 @@ import safetensors
 from convoxel.errors import GraphError, UnsupportedError
 from convoxel.files.atomic import open_atomic
 from convoxel.files.mapping import FileMemory
-from convoxel.graph.operators.host import Array
+from convoxel.files.values import Array
 
 __all__ = ["TensorFile", "write_tensors"]
 
