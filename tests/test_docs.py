@@ -30,7 +30,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def spans(text: str) -> list[str]:
-    """What stands between backticks outside of fenced blocks."""
+    """Yield the texts between backticks outside of fenced blocks."""
     return re.findall(r"`([^`\n]+)`", _FENCE.sub("", text))
 
 

@@ -132,7 +132,7 @@ def test_imports_go_up_the_layers_only() -> None:
 
 
 def pending(module: str) -> set[str]:
-    """What a module imports in a circle that is still to be opened."""
+    """The imports of a module in a circle that is still to be opened."""
     return {other for one, other in PENDING | CIRCLES if one == module}
 
 
@@ -212,7 +212,7 @@ OWN_FILES = {
 
 
 def writes_a_file(call: ast.Call) -> bool:
-    """Whether a call opens or writes a file by its path; functions of ``files`` are called by their bare names."""
+    """True if a call opens or writes a file by its path; functions of ``files`` are called by their bare names."""
     method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
     if method in WRITERS or ast.unparse(call.func) == "json.dump":
         return True
@@ -266,6 +266,30 @@ def test_package_parts_are_named_by_one_noun() -> None:
     vague = {"utils", "util", "helpers", "helper", "misc", "common", "base", "manager", "v2", "old", "new"}
     wrong = [p for p in SOURCE.rglob("*.py") if vague & set(p.stem.split("_"))]
     assert wrong == []
+
+
+def test_no_file_name_occurs_in_more_than_two_packages() -> None:
+    """Stack traces and searches then name one place."""
+    packages: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        packages.setdefault(path.stem, set()).add(path.relative_to(SOURCE).parts[0])
+    assert {stem for stem, places in packages.items() if len(places) > 2} <= {"__init__"}
+
+
+def questions(text: str) -> list[str]:
+    """Return the docstrings of a file's ``text`` that open with a question word."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docs = [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(text)) if isinstance(node, documented)]
+    return [doc for doc in docs if re.match(r"(What|How|Whether)\b", doc)]
+
+
+@pytest.mark.smoke
+def test_no_docstring_opens_with_a_question_word() -> None:
+    """They open with a noun phrase or an imperative."""
+    root = SOURCE.parents[1]
+    files = [path for folder in ("src", "tests", "tools") for path in sorted((root / folder).rglob("*.py"))]
+    assert [f"{path.relative_to(root)}: {doc[:60]}" for path in files for doc in questions(path.read_text())] == []
+    assert questions('def f():\n    """Whether it is."""') and not questions('"""Howitzers: a list."""')
 
 
 def modules_with_examples() -> list[str]:

@@ -139,7 +139,7 @@ def prepare_demo(output: Path, minutes: float, threads: int | None = None, force
 
 
 def _is_demo(folder: Path) -> bool:
-    """Whether a folder has the file that a demo leaves."""
+    """Return True if a folder has the file that a demo leaves."""
     try:
         found = json.loads((folder / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):

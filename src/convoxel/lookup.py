@@ -32,12 +32,12 @@ Shape = tuple[int, ...]
 
 
 def is_file(word: str) -> bool:
-    """Whether a word means the file of a network, and neither a name nor the folder of a run."""
+    """Return True if a word means the file of a network, and neither a name nor the folder of a run."""
     return word.endswith((".onnx", ".cvx")) and not is_run(word)
 
 
 def is_run(word: str | Path) -> bool:
-    """Whether a word is the folder of a training run."""
+    """Return True if a word is the folder of a training run."""
     return (Path(word) / "checkpoints").is_dir()
 
 

@@ -1,4 +1,4 @@
-"""How the command line refuses: one line, the right exit code, no traceback unless asked for."""
+"""Refusals of the command line: one line, the right exit code, no traceback unless asked for."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_python_runs_the_package_with_the_same_exit_codes(words: list[str], code
 
 @pytest.mark.parametrize("words", [["data", "list"], ["data", "list", "digits", "--json"], ["--help"]])
 def test_closed_pipe_is_quiet(words: list[str]) -> None:
-    """What `convoxel data list | true` meets: the reader is gone before the first line."""
+    """`convoxel data list | true`: the reader is gone before the first line."""
     with subprocess.Popen([sys.executable, "-c", RUN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
         assert done.stdout is not None and done.stderr is not None
         done.stdout.close()

@@ -31,7 +31,7 @@ class Net(nn.Module):
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many programs were made."""
+    """Return the number of programs made."""
     torch._dynamo.reset()
     counted = [0]
     read = backend.read

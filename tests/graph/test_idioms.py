@@ -1,4 +1,4 @@
-"""How other packages write things: every idiom is compiled without PyTorch and gives PyTorch's numbers."""
+"""Idioms of other packages: each is compiled without PyTorch and gives PyTorch's numbers."""
 
 from __future__ import annotations
 

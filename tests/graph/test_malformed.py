@@ -42,7 +42,7 @@ def test_malformed_is_refused(outcomes: dict[str, Any], case: str) -> None:
 
 
 def test_the_cases_are_malformed_by_one_thing(tmp_path: Path) -> None:
-    """What the cases change is right before it is changed."""
+    """The files are valid before the cases change them."""
     program: Any = load(malformed_files.saved(tmp_path))
     expected = program(X)
     assert expected.shape == (1, 4, 1, 1) and np.isfinite(expected).all()
@@ -53,7 +53,7 @@ def test_the_cases_are_malformed_by_one_thing(tmp_path: Path) -> None:
 
 
 def answered(path: Path) -> bool:
-    """Whether a damaged file still gives a program that runs; anything but an answer or a refusal fails."""
+    """Return True if a damaged file still gives a program that runs; anything but an answer or a refusal fails."""
     try:
         program: Any = load(path, threads=1)
         program(X)

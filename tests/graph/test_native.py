@@ -45,7 +45,7 @@ def single(operator: str, dims: int, constants: dict[str, Any], first: bool, **a
 
 
 def truth(graph: Graph, x: Any) -> Any:
-    """What the last node gives by NumPy."""
+    """Return the result of the last node, computed by NumPy."""
     node = graph.nodes[-1]
     values = {**graph.constants, "y": x - np.float32(0.5)}
     host = OPERATORS[node.operator].host

@@ -1,4 +1,4 @@
-"""How many digits the products of a program have: all of float32's, unless somebody allows fewer."""
+"""Digits of the products of a program: all of float32's, unless the caller allows fewer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users meet: calls, fallback to PyTorch, nested results, threads, and every error message."""
+"""Programs as users meet them: calls, fallback to PyTorch, nested results, threads, and every error message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``Program.explain`` prints for two small networks: the graph before and after, the steps, the memory."""
+"""The text of ``Program.explain`` for two small networks: the graph before and after, the steps, the memory."""
 
 from __future__ import annotations
 

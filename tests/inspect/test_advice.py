@@ -1,4 +1,4 @@
-"""What designers are told: each sentence on a network that deserves it, and silence on one that does not."""
+"""Advice to designers: each sentence for a network that deserves it, and silence for one that does not."""
 
 from __future__ import annotations
 

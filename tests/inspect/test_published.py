@@ -214,7 +214,7 @@ RULES: dict[str, Callable[..., Any]] = {
 
 
 def compute(path: str) -> Any:
-    """What Convoxel says about the figure at ``path``."""
+    """Return Convoxel's value of the figure at ``path``."""
     found = [(rule, match.groups()) for pattern, rule in RULES.items() if (match := re.fullmatch(pattern, path))]
     assert len(found) == 1, f"{len(found)} rules compute {path}; expected one"
     rule, parts = found[0]

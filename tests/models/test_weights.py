@@ -275,7 +275,7 @@ class Payload:
 
 
 def broken_files(folder: Path) -> dict[str, tuple[Any, str]]:
-    """What is in each file, and what is said about it."""
+    """Contents of each file, and words of its refusal."""
     state = tiny().state_dict()
     save_file(state, folder / "whole.safetensors")
     torch.save(state, folder / "whole.pth")

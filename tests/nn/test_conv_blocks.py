@@ -310,7 +310,7 @@ def test_C2_blur_pooling_lowers_the_error_of_shifts() -> None:
     plain, blurred = nn.MaxPool2d(2), nn.Sequential(nn.MaxPool2d(2, 1, 1), cnn.BlurPool(2, 1, padding_mode="circular"))
 
     def drift(layer: nn.Module) -> float:
-        """How much a shift by one pixel changes what is seen of the image's mean over 4×4 cells."""
+        """Return the change of the mean over 4×4 cells caused by a shift by one pixel."""
         means = [nn.functional.avg_pool2d(layer(x.roll(step, 3))[..., 2:14, 2:14], 4) for step in (0, 1)]
         return float((means[0] - means[1]).norm() / means[0].std() / math.sqrt(means[0].numel()))
 

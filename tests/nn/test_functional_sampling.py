@@ -30,7 +30,7 @@ def distinct(*shape: int) -> torch.Tensor:
 
 
 def window_values(x: np.ndarray, position: tuple[int, ...], k: tuple, s: tuple, p: tuple, d: tuple) -> list[float]:
-    """What a window sees of x, by a loop over its elements."""
+    """Yield the elements of x that each window sees, by a loop over them."""
     seen = []
     for tap in itertools.product(*map(range, k)):
         place = [o * b - lo + t * c for o, b, (lo, _), t, c in zip(position, s, p, tap, d, strict=True)]

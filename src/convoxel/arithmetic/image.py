@@ -145,7 +145,7 @@ class ImageInputs:
 
     @property
     def solvable(self) -> bool:
-        """Whether there are sizes along every axis."""
+        """True if there are sizes along every axis."""
         return all(each.sizes for each in self.inputs)
 
     def to_dict(self) -> dict[str, object]:
@@ -184,7 +184,7 @@ def solve_image_inputs(known: Sequence[Inputs], output: Sequence[int] | None = N
 
 @dataclass(frozen=True)
 class Depths:
-    """How often layers must be repeated, along each axis."""
+    """The number of repetitions of layers that is needed along each axis."""
 
     found: tuple[Depth, ...]
     field: int

@@ -56,7 +56,7 @@ class VolumeResult:
 
     @property
     def speed_up(self) -> float:
-        """How many times faster our engine was."""
+        """The factor by which our engine was faster."""
         return self.seconds["torch"] / self.seconds["convoxel"]
 
     def to_dict(self) -> dict[str, object]:

@@ -167,7 +167,7 @@ def _report(error: Exception) -> int:
 
 
 def _explain(error: Any, context: Any) -> str:
-    """What is wrong with the command line, with the nearest name where one is near."""
+    """Return the mistake in the command line, with the nearest name where one is near."""
     message = str(error.format_message()).replace("Value error, ", "").strip()
     if type(error).__name__ == "NoSuchOption":
         wrong = str(error.option_name)

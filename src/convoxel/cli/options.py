@@ -1,4 +1,4 @@
-"""What commands share: how one is registered, and the arguments and options that several have."""
+"""The registration of commands, and the arguments and options that several share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a command is: a bar where there is a terminal, a plain line from time to time elsewhere."""
+"""Progress of a command: a bar in a terminal, a plain line from time to time elsewhere."""
 
 from __future__ import annotations
 

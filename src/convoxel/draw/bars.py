@@ -1,4 +1,4 @@
-"""What rows of a comparison have in common: columns of bars from zero, and small maps of values."""
+"""Parts of comparisons: columns of bars from zero, and small maps of values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the receptive field grows through the layers, along one axis: a funnel from one input to what the end sees.
+"""The growth of the receptive field through the layers, along one axis, as a funnel.
 
 Each row is a result of the network; its bar covers the inputs that its middle position sees, and the dots are
 the centres of its neighbours. A short chain of layers can be drawn with all its positions instead, joined by

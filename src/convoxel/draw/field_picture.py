@@ -1,4 +1,4 @@
-"""What an output sees of the image: its receptive field as a box, and what it really looks at as a tint.
+"""The receptive field of an output as a box on the image, and its effective field as a tint.
 
 The box is exact (``inspect``); the tint is an array that was measured (``inspect.effective_field``). A volume is
 shown as the three slices through the middle of the box, a signal as a line.

@@ -1,4 +1,4 @@
-"""What a run folder holds, read so that a report can be made of any run: finished, interrupted or damaged.
+"""The contents of a run folder, read so that any run has a report: finished, interrupted or damaged.
 
 A file that is missing is normal (the run has not come that far). A file that cannot be used becomes a
 problem in words, never an exception: the report then says so in its place. Sizes are checked before memory
@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def data(self) -> JsonObject:
-        """What the checkpoints tell about the data: classes, dims, channels, data_name, …"""
+        """The facts about the data in the checkpoints: classes, dims, channels, data_name, …"""
         return mapping(self.best.get("data")) or mapping(self.last.get("data"))
 
     @property
@@ -83,7 +83,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether training came to its end and was evaluated there."""
+        """True if training came to its end and was evaluated there."""
         return bool(self.evaluation) and (self.fraction is None or self.fraction >= 1.0)
 
     @property

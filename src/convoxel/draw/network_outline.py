@@ -158,12 +158,12 @@ class Node:
 
     @property
     def joins(self) -> bool:
-        """Whether all it does is to bring branches together."""
+        """True if all it does is to bring branches together."""
         return self.main is not None and isinstance(self.main.reads, Aligned) and len(self.main.inputs) > 1
 
     @property
     def kind(self) -> str:
-        """What it is at heart: an operator, "input", or "other"."""
+        """Its kind: an operator, "input", or "other"."""
         found = Counter(step.operator for step in self.steps)
         for operator in (
             "transposed_convolution",
@@ -276,7 +276,7 @@ def _folded(of: Subject, depth: int) -> Outline:
 
 
 def _is_folded(step: Step) -> bool:
-    """Whether a step belongs to the layer before it: it moves no position."""
+    """Return True if a step belongs to the layer before it: it moves no position."""
     return step.stays or isinstance(step.reads, Regrouped)
 
 

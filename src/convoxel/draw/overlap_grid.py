@@ -1,4 +1,4 @@
-"""How many inputs reach each output of a transposed convolution: where that is uneven, checkerboards appear.
+"""The number of inputs that reach each output of a transposed convolution; checkerboards appear where it is uneven.
 
 Odena, Dumoulin & Olah 2016, "Deconvolution and checkerboard artifacts": a kernel that the stride divides covers
 every output equally often, another one does not.

@@ -168,5 +168,5 @@ def _names(names: Sequence[str], spots: Sequence[tuple[float, float]], limits: t
 
 
 def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Whether two boxes (left, top, right, bottom) share a point."""
+    """Return True if two boxes (left, top, right, bottom) share a point."""
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -1,4 +1,4 @@
-"""What pictures are made of: boxes, discs, lines, words, bitmaps, and groups that move from frame to frame.
+"""The shapes of pictures: boxes, discs, lines, words, bitmaps, and groups that move from frame to frame.
 
 Shapes are data. They name roles instead of colours (``theme``), and ``svg`` writes them. Coordinates are in pixels, y
 downwards.
@@ -35,7 +35,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Look:
-    """How a shape looks.
+    """The appearance of a shape.
 
     Attributes:
         fill: role of the inside, or of letters; empty: none.
@@ -60,7 +60,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawn:
-    """What all shapes have: a look, a text when pointed at, facts for readers of the file, and frames.
+    """The base of all shapes: a look, a tooltip, facts for readers of the file, and frames.
 
     ``when`` are the frames in which the shape is seen; None: in all.
     """

@@ -1,4 +1,4 @@
-"""What sharing weights buys: trained matrices beside their nearest convolutions, accuracies and costs."""
+"""The benefit of sharing weights: trained matrices beside their nearest convolutions, accuracies and costs."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def verify_program(program: Program, model: torch.nn.Module, examples: Sequence[
 
 
 def _affordable(rows: Sequence[ProfileRow]) -> bool:
-    """Whether PyTorch computes the network in float64 within seconds and without gigabytes."""
+    """Return True if PyTorch computes the network in float64 within seconds and without gigabytes."""
     columns = max((row["macs"] / row["shape"][1] for row in rows if row["macs"]), default=0)
     return bool(sum(row["macs"] for row in rows) <= _MOST_MACS and columns <= _MOST_COLUMNS)
 

@@ -1,4 +1,4 @@
-"""What a network is, before it runs: shapes, costs and receptive fields of every step.
+"""Analysis of networks that do not run: shapes, costs and receptive fields of every step.
 
 Read in this order:
 

@@ -189,7 +189,7 @@ class _Walk:
         return like[0]
 
     def is_fixed(self, step: Step, reads: Aligned, label: object) -> bool:
-        """Whether a constant runs along the axis, as the weights of a fully connected layer do."""
+        """Return True if a constant runs along the axis, as the weights of a fully connected layer do."""
         rows = zip(step.node.inputs, reads.operands, step.applied.inputs, strict=False)
         return any(
             name in self.record.graph.constants

@@ -1,4 +1,4 @@
-"""What an output really looks at: the gradient of one output position with respect to the image.
+"""Effective receptive fields: the gradient of one output position with respect to the image.
 
 The theoretical receptive field counts which inputs *can* matter; most of them hardly do. The gradient of a position,
 averaged over inputs, falls off like a Gaussian, so that the effective field is a fraction of the theoretical one and
@@ -28,7 +28,7 @@ _TWO_SIGMA = 0.0455  # 1 − 95.45 %: what Luo et al. count as part of the field
 
 @dataclass(frozen=True)
 class EffectiveField:
-    """What ``effective_field`` measured.
+    """The result of ``effective_field``.
 
     Attributes:
         array: (*spatial) mean of |gradient| over inputs and channels, the largest scaled to 1.

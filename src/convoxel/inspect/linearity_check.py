@@ -46,7 +46,7 @@ class Break:
 
 @dataclass(frozen=True)
 class Linearity:
-    """What ``linearity`` found.
+    """The result of ``linearity``.
 
     Attributes:
         linear: whether both equations hold.

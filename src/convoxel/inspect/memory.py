@@ -160,7 +160,7 @@ def _is_norm(step: Step) -> bool:
 
 
 def _is_activation(step: Step) -> bool:
-    """Whether a step computes a curved function of every value."""
+    """Return True if a step computes a curved function of every value."""
     return step.stays and step.operator != "affine"
 
 

@@ -1,4 +1,4 @@
-"""How far kernels are products of smaller ones: singular values, ranks, errors, and what separation would save.
+"""The separability of kernels into smaller ones: singular values, ranks, errors, and savings.
 
 ``factorisation`` holds the schemes. A network is not changed here; ``convoxel.nn.separate`` does that.
 """
@@ -70,7 +70,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class KernelSeparability:
-    """What :func:`separability` finds about a single kernel of 1, 2 or 3 axes.
+    """The result of :func:`separability` for a single kernel of 1, 2 or 3 axes.
 
     Attributes:
         kernel: as given, in float64.
@@ -89,7 +89,7 @@ class KernelSeparability:
 
     @property
     def separable(self) -> bool:
-        """Whether the kernel is an outer product of one vector for each axis."""
+        """True if the kernel is an outer product of one vector for each axis."""
         return max(self.ranks, default=1) <= 1
 
     def freedom(self, rank: int | None = None) -> int:
@@ -176,7 +176,7 @@ class Alternative:
 
 @dataclass(frozen=True)
 class LayerSeparability:
-    """What :func:`separability` finds about a convolution.
+    """The result of :func:`separability` for a convolution.
 
     Attributes:
         name: of the layer in its network.
@@ -201,7 +201,7 @@ class LayerSeparability:
 
 @dataclass(frozen=True)
 class ModelSeparability:
-    """What :func:`separability` finds about a network: one row for each convolution that could be separated."""
+    """The result of :func:`separability` for a network: one row for each convolution that could be separated."""
 
     rows: tuple[LayerSeparability, ...]
 

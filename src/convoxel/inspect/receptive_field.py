@@ -70,7 +70,7 @@ class TensorField:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the fields tell all: they are known, and no axis mixes positions with other values.
+        """True if the fields tell all: they are known, and no axis mixes positions with other values.
 
         Values between the positions would give such an axis another stride.
         """
@@ -243,7 +243,7 @@ class _Move:
 
 
 def _keeps_axes(left: Sequence[Factor], axes: Sequence[Sequence[Factor]], shape: Shape) -> bool:
-    """Whether the next axis of the result is as long as the next factor, so that it may be the same axis."""
+    """Return True if the next axis of the result is as long as the next factor, so that it may be the same axis."""
     return len(axes) < len(shape) and shape[len(axes)] == left[0].size and len(left) == len(shape) - len(axes)
 
 

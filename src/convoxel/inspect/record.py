@@ -105,12 +105,12 @@ class Step(NamedTuple):
 
     @property
     def stays(self) -> bool:
-        """Whether it changes values where they are: norms, activations, scalings."""
+        """True if it changes values where they are: norms, activations, scalings."""
         return isinstance(self.reads, Along) and not self.reads.layers and len(self.inputs) == 1 and not self.macs
 
     @property
     def is_view(self) -> bool:
-        """Whether it only shows its operand in another way: reshaped, cropped, its axes in another order."""
+        """True if it only shows its operand in another way: reshaped, cropped, its axes in another order."""
         reads = self.reads
         if isinstance(reads, Along):
             lost = [size < old for size, old in zip(self.shape, self.applied.x, strict=True)]

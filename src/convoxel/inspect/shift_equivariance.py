@@ -28,7 +28,7 @@ _TOLERANCE = 1e-4  # float32 sums of a few thousand terms, in another order at e
 
 @dataclass(frozen=True)
 class ShiftError:
-    """What one shift of the input does to the output.
+    """The effect of one shift of the input on the output.
 
     Attributes:
         shift: positions along each image axis.
@@ -50,7 +50,7 @@ class ShiftError:
 
 @dataclass(frozen=True)
 class Equivariance:
-    """What ``equivariance`` measured.
+    """The result of ``equivariance``.
 
     Attributes:
         rows: one for each shift.

@@ -1,4 +1,4 @@
-"""What ``describe`` returns: rows and totals as data. How they look is in ``table``."""
+"""The result of ``describe``: rows and totals as data. ``table`` renders them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Row:
 
     @property
     def word(self) -> str:
-        """What the row is, for people."""
+        """A name of the row for people."""
         return (self.function or self.operator).replace("_", " ")
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def merge_rows(rows: Sequence[Row], name: str, operator: str) -> Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a network is, step by step and in total.
+    """A description of a network, step by step and in total.
 
     Attributes:
         name: of the network.

@@ -1,4 +1,4 @@
-"""How a summary looks: printed by rich, as HTML in notebooks, as CSV for spreadsheets."""
+"""Summaries as text: printed by rich, as HTML in notebooks, as CSV for spreadsheets."""
 
 from __future__ import annotations
 

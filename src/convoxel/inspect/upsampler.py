@@ -59,7 +59,7 @@ class Upsampling:
 
     @property
     def even(self) -> bool:
-        """Whether all outputs count as many inputs."""
+        """True if all outputs count as many inputs."""
         return len(set(self.overlaps)) == 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _restarted(model: nn.Module) -> nn.Module:
 
 
 def _middle(model: nn.Module, channels: int, scale: Sequence[int]) -> Tensor:
-    """What becomes of the middle inputs of a constant image: ``(o, *(4 · scale))``."""
+    """Return the outputs of the middle inputs of a constant image: ``(o, *(4 · scale))``."""
     begin = (_CELLS - _BLOCKS + 1) // 2
     with torch.no_grad():
         y: Tensor = model(torch.ones(1, channels, *(_CELLS,) * len(scale)))[0]

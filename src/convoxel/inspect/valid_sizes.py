@@ -80,7 +80,7 @@ class ValidSizes:
         return {"smallest": list(self.smallest), "step": list(self.step), "axes": axes}
 
     def admits(self, sizes: Sequence[int]) -> bool:
-        """Whether an input of these spatial sizes works.
+        """Return True if an input of these spatial sizes works.
 
         >>> ValidSizes((SizeSet(starts=(16,), step=16), SizeSet((32,))), (None, None)).admits((48, 32))
         True
@@ -152,7 +152,7 @@ def find_sizes(
 
 
 class _Question:
-    """What comes out for a size along some axes, the other sizes as given; every answer is kept."""
+    """Return the output for a size along some axes, the other sizes as given; every answer is kept."""
 
     def __init__(self, accepts: Accepts, shapes: Sequence[Shape], axes: Sequence[int]) -> None:
         self.accepts, self.shapes, self.axes = accepts, shapes, axes

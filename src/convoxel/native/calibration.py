@@ -1,4 +1,4 @@
-"""How fast this machine reads, relative to how fast it multiplies: what the cost model needs to know of it.
+"""The speed at which this machine reads relative to its multiplications, for the cost model.
 
 The rates are measured once for each machine and kept on disk (``files.cache``). If they cannot be kept, they are not
 measured, and those of the machine that the costs were fitted on apply: two processes must choose the same algorithms,
@@ -26,7 +26,7 @@ _MOST_BYTES = 512 * 2**20  # of all threads together
 
 
 class Rates(NamedTuple):
-    """How much longer reading a byte takes here, in multiply-adds, than where the costs were fitted.
+    """The additional time of reading a byte, in multiply-adds, compared with the machine where the costs were fitted.
 
     cache: from the next cache beyond L2. memory: from memory.
     """

@@ -1,4 +1,4 @@
-"""What this machine offers: threads, instruction sets, caches, algorithms, and its measured speeds."""
+"""Facts about this machine: threads, instruction sets, caches, algorithms, and measured speeds."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Node:
 
     @cached_property
     def is_open(self) -> bool:
-        """Whether an attribute has a size that only an input decides; planning asks again and again."""
+        """True if an attribute has a size that only an input decides; planning asks again and again."""
         return any(map(_has_size, self.attributes.values()))
 
 
@@ -133,7 +133,7 @@ class Graph:
 
     @cached_property
     def computes_sizes(self) -> bool:
-        """Whether an attribute is computed from input sizes, beyond being the length of an axis."""
+        """True if an attribute is computed from input sizes, beyond being the length of an axis."""
         return any(_is_computed(value) for node in self.nodes for value in node.attributes.values())
 
     def only_user(self, name: str) -> Node | None:

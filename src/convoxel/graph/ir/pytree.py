@@ -1,4 +1,4 @@
-"""How a network's results are nested: a tensor, or tuples, lists and dictionaries of tensors."""
+"""The nesting of a network's results: a tensor, or tuples, lists and dictionaries of tensors."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class Size:
 
     @property
     def is_axis(self) -> bool:
-        """Whether the expression is just the length of an input's axis."""
+        """True if the expression is just the length of an input's axis."""
         return self.text.isidentifier()
 
     def names(self) -> frozenset[str]:

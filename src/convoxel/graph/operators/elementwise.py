@@ -250,7 +250,7 @@ def _native_softplus(site: Rewriter) -> bool:
 
 
 def _native_threshold(site: Rewriter) -> bool:
-    """What is not above a bound becomes the bound."""
+    """Replace values that are not above a bound by the bound."""
     bound = float(site.node["alpha"])
     return bound == float(site.node["value"]) and site.activation(*clipping(bound, math.inf))
 
@@ -344,7 +344,7 @@ def _native_combination(site: Rewriter) -> bool:
 
 
 def _is_stretched(site: Rewriter, name: str) -> bool:
-    """Whether an operand is repeated along an axis of the result. Axes that are not literally 1 are equal."""
+    """Return True if an operand is repeated along an axis of the result. Axes that are not literally 1 are equal."""
     return any((p == 1) != (q == 1) for p, q in zip(site.extents(name), site.shape, strict=True))
 
 

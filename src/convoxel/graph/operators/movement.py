@@ -353,7 +353,7 @@ def _joins_native(site: Rewriter) -> bool:
 
 
 def _is_view(site: Rewriter) -> bool:
-    """Whether the engine can address the ranges where they lie: channels stay contiguous."""
+    """Return True if the engine can address the ranges where they lie: channels stay contiguous."""
     steps = site.node["steps"]
     return min(steps) > 0 and steps[1] == 1 and site.is_beside_native()
 
@@ -435,7 +435,7 @@ def _native_pad(site: Rewriter) -> bool:
 
 
 def _keeps_places(site: Rewriter) -> bool:
-    """Whether axes of size 1 come and go alone, so that no number moves."""
+    """Return True if axes of size 1 come and go alone, so that no number moves."""
     return core(site.x.shape) == core(site.shape)
 
 
@@ -471,7 +471,7 @@ def _is_few_copies(site: Rewriter) -> bool:
 
 
 def _has_known_channels(site: Rewriter) -> bool:
-    """Whether the order of channels can be told, where it matters."""
+    """Return True if the order of channels can be told, where it matters."""
     return len(site.shape) > 2 and (isinstance(site.x.shape[1], int) or not site.node["channels_outside"])
 
 

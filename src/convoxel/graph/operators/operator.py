@@ -97,17 +97,17 @@ class Operator:
 
     @property
     def has_steps(self) -> bool:
-        """Whether native steps can compute the operator at all."""
+        """True if native steps can compute the operator at all."""
         return self.lower is not None or self.alias is not None or self.host is None
 
     @property
     def epilogue(self) -> bool:
-        """Whether the operator can apply an activation to its result."""
+        """True if the operator can apply an activation to its result."""
         return "activation" in self.attributes and self.name != "activation"
 
     @property
     def variadic(self) -> bool:
-        """Whether the last operand stands for any number of them."""
+        """True if the last operand stands for any number of them."""
         return bool(self.operands) and self.operands[-1].variadic
 
     def operand(self, index: int) -> Operand:

@@ -37,7 +37,7 @@ class PackedWeights:
 
 @dataclass(frozen=True)
 class Step:
-    """What a lowering sees of one node: numbers instead of sizes, views instead of names."""
+    """One node as a lowering sees it: numbers instead of sizes, views instead of names."""
 
     node: Node
     inputs: Sequence[View | None]

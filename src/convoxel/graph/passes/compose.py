@@ -52,7 +52,7 @@ def _composes(first: Node, second: Node, constants: dict[str, Array]) -> bool:
 
 
 def _follows(second: Node, weight: Array) -> bool:
-    """Whether the second convolution sees single positions, so that the window is the first one's."""
+    """Return True if the second convolution sees single positions, so that the window is the first one's."""
     return _is_point(weight) and not _is_padded(second)
 
 

@@ -164,7 +164,7 @@ def _scale_and_shift(graph: Graph, node: Node) -> tuple[Float64, Float64]:
 
 
 def _absorbs(graph: Graph, maker: Node, node: Node) -> bool:
-    """Whether the scaling ``node`` may move into ``maker``: nobody else sees what lies between."""
+    """Return True if the scaling ``node`` may move into ``maker``: nobody else sees what lies between."""
     if not maker.runs("convolution", "transposed_convolution", "linear"):
         return False
     between = node.inputs[0]

@@ -40,7 +40,7 @@ def fold_forward(graph: Graph) -> Graph:
 
 
 def _takes(reader: Node, name: str, plain: bool) -> bool:
-    """Whether ``reader`` can take in the scaling that makes ``name``; ``plain`` means that it shifts nothing."""
+    """Return True if ``reader`` can take in the scaling that makes ``name``; ``plain`` means that it shifts nothing."""
     if reader.inputs.count(name) != 1 or reader.inputs[0] != name:
         return False
     if not reader.native:

@@ -53,7 +53,7 @@ def _chosen(site: Rewriter) -> list[Node]:
 
 
 def _takes_operands(site: Rewriter, row: Operator) -> bool:
-    """Whether the operands are known numbers where steps need these, else tensors that the engine takes."""
+    """Return True if the operands are known numbers where steps need these, else tensors that the engine takes."""
     if not row.has_steps or len(site.shape) not in NATIVE_RANKS:
         return False
     for index, name in enumerate(site.node.inputs):

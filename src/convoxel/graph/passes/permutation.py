@@ -76,7 +76,7 @@ def fold_permutations(graph: Graph) -> Graph:
 
 
 def _may_reorder(graph: Graph, maker: Node, node: Node) -> bool:
-    """Whether ``maker`` may make the picked channels at once: they are its rows, and not many more than it has."""
+    """True if ``maker`` may make the picked channels at once: they are its rows, and not many more than it has."""
     if not maker.runs("convolution", "linear") or maker.inputs[3] or graph.only_user(node.inputs[0]) is None:
         return False
     rows, picked = graph.constants[maker.inputs[1]].shape[0], math.prod(graph.constants[node.inputs[1]].shape)

@@ -34,7 +34,7 @@ class _Turned(NamedTuple):
 
     @property
     def channels_last(self) -> bool:
-        """Whether the value's last axis is the source's channels, and native steps can take the source."""
+        """True if the value's last axis is the source's channels, and native steps can take the source."""
         native = self.source.dtype == "float32" and len(self.source.shape) in _NATIVE_RANKS
         return native and self.axes[-1] == 1
 

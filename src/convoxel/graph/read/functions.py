@@ -201,7 +201,7 @@ class _Asked:
 
     @functools.cached_property
     def result(self) -> Any:
-        """What PyTorch returns on tensors without data."""
+        """Return the results that PyTorch gives on tensors without data."""
         self.is_asked = True
         return self._run()
 
@@ -390,7 +390,7 @@ def _replaced(call: Call, arguments: Mapping[str, Any], results: Results) -> Cal
 
 
 def _is_stretched(call: Call) -> bool:
-    """Whether a call stretches a value to a shape of as many axes, which arithmetic behind it would do by itself."""
+    """True if a call stretches a value to a shape of as many axes, which arithmetic behind it would do by itself."""
     x = call["self"]
     return isinstance(x, Value) and len(x.shape) == len(call.shape) and x.dtype == "float32"
 
@@ -554,7 +554,7 @@ def _fits(schema: Any, kinds: Sequence[str], options: Mapping[str, str], loose: 
 
 
 def _takes(declared: str, kind: str, loose: bool) -> bool:
-    """Whether an argument of a declared type takes a value of some kind."""
+    """Return True if an argument of a declared type takes a value of some kind."""
     if kind == "none":
         return declared.startswith("Optional")
     bare = declared.removeprefix("Optional[").removesuffix("]") if declared.startswith("Optional") else declared

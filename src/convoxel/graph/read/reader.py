@@ -1,4 +1,4 @@
-"""What every reader of networks shares: collecting nodes, constants and unused names while it reads."""
+"""The base of all readers of networks: it collects nodes, constants and unused names."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within the tolerance."""
+        """True if the error is within the tolerance."""
         return self.l2_error <= self.tolerance
 
     def __str__(self) -> str:

@@ -72,7 +72,7 @@ class Execution:
 
     @cached_property
     def is_native(self) -> bool:
-        """Whether one run of native steps is everything, so that nothing must survive in the arena between runs."""
+        """True if one run of native steps is everything, so that nothing must survive in the arena between runs."""
         return len(self.parts) == 1 and isinstance(self.parts[0], NativeRun)
 
     def run(self, arrays: Sequence[Array], times: dict[str, float] | None = None) -> list[Array]:

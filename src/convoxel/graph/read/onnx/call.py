@@ -37,7 +37,7 @@ _FREE_CONSTANTS, _CONSTANT_GROWTH = 2**28, 16
 
 @dataclass
 class Budget:
-    """What a model may make out of what it holds: each result, and all that is computed while it is read.
+    """Limits of the memory that a model may claim: of each result, and of all that is computed while it is read.
 
     ``held`` and ``made`` are elements: of inputs (an open size counts as 1) and the file's tensors, and of constants
     that were computed from them.

@@ -51,7 +51,7 @@ def expanded(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Counts:
-    """How many nodes functions become; each is counted once."""
+    """Return the number of nodes that functions expand to; each is counted once."""
 
     def __init__(self, functions: Iterable[onnx.FunctionProto]) -> None:
         self._functions = {(f.domain, f.name, f.overload): f for f in functions}

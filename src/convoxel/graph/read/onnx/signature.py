@@ -1,4 +1,4 @@
-"""What ONNX says of every operator, asked before its rule: operands, attributes, and types that must agree.
+"""Checks against ONNX's schema of an operator before its rule runs: operands, attributes, types that must agree.
 
 The rules rely on it: behind this check a required attribute is there and has its type, and operands that must share a
 type do. The text is that of the operator set which the model names.

@@ -303,7 +303,7 @@ def _plain(arguments: Any) -> Any:
 
 
 def _stretches_later(node: Any) -> bool:
-    """Whether everything that reads the node combines it with a tensor of its shape."""
+    """Return True if everything that reads the node combines it with a tensor of its shape."""
 
     def shape(other: Any) -> list[str]:
         return [str(size) for size in getattr(other.meta.get("val"), "shape", ())]

@@ -253,7 +253,7 @@ def _mutates(node: Any) -> bool:
 
 
 def _may_alias(node: Any) -> bool:
-    """Whether the node's result may be (a view of) its operand."""
+    """Return True if the node's result may be (a view of) its operand."""
     schema = _schema(node)
     if schema is None:
         return node.op == "call_function" and "getitem" in str(node.target)
@@ -261,7 +261,7 @@ def _may_alias(node: Any) -> bool:
 
 
 def _is_simple_write(node: Any) -> bool:
-    """Whether the node writes to its first operand alone, fresh memory that no view shows."""
+    """Return True if the node writes to its first operand alone, fresh memory that no view shows."""
     writes = [argument.alias_info is not None and argument.alias_info.is_write for argument in _schema(node).arguments]
     if not writes[0] or any(writes[1:]):
         return False
