@@ -1,4 +1,4 @@
-"""How much memory a network's values take: alive at every step of a run, and kept for the backward pass.
+"""The memory of a network's values: alive at every step of a run, and kept for the backward pass.
 
 Running, the values are those of the compiled program: the same passes rewrite the graph, its weights shapes alone, and
 the same placement tells which values share memory. A value that lies in the arena, or in the caller's arrays because no

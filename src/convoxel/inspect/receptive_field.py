@@ -27,7 +27,7 @@ _BEHIND = "the receptive field is not known from here on"
 
 
 class Factor(NamedTuple):
-    """What an axis of a tensor runs over: ``size`` positions of an image axis, or other values (``FEATURES``)."""
+    """The meaning of a tensor's axis: ``size`` positions of an image axis, or other values (``FEATURES``)."""
 
     image: int
     size: int

@@ -50,7 +50,7 @@ class Recorded:
 
     @property
     def count(self) -> int:
-        """How many results there are."""
+        """The number of results."""
         return len(self.shapes)
 
 
