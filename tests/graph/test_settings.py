@@ -250,7 +250,11 @@ def test_the_file_hardly_grows(tmp_path: Path) -> None:
 
 def test_settings_that_make_no_sense() -> None:
     program = compile(nn.Conv2d(1, 1, 1), np.zeros((1, 1, 2, 2), np.float32))
-    for change, said in (({"threads": 0}, "threads is 0"), ({"precision": "double"}, "precision is 'double'")):
+    for change, said in (
+        ({"threads": 0}, "threads is 0"),
+        ({"precision": "double"}, "precision is 'double'"),
+        ({"algorithm": "fast"}, "algorithm is 'fast', expected .* precision=\"high\""),
+    ):
         with pytest.raises(ConfigError, match=said):
             program.replace(**change)
         with pytest.raises(ConfigError, match=f"compile: {said}"):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convoxel.errors import ConfigError, GraphError, ShapeError
+from convoxel.files.values import Array
 from convoxel.graph.run.program import Program
 from convoxel.graph.store.record import check_settings
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["compile"]
 
 
 def compile(
-    model: Any,
-    *example_inputs: Any,
+    model: torch.nn.Module,
+    *example_inputs: torch.Tensor | Array,
     threads: int | None = None,
     tune: bool = False,
     algorithm: str = "auto",
@@ -65,7 +69,7 @@ def compile(
 
     from convoxel.graph.read.torch import read
 
-    check_settings("compile", threads, precision)
+    check_settings("compile", threads, precision, algorithm)
     if tune and algorithm != "auto":
         raise ConfigError(
             f"compile: tune=True chooses algorithms, but algorithm={algorithm!r} forces one; give one of both"
@@ -74,7 +78,7 @@ def compile(
         raise GraphError(
             f"compile: model is a {type(model).__name__}, expected a torch.nn.Module; wrap a function in a module"
         )
-    examples = [_as_tensor(example, index, torch) for index, example in enumerate(example_inputs)]
+    examples = [_as_tensor(example, index) for index, example in enumerate(example_inputs)]
     if not examples:
         raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
     imported = read(model, examples)
@@ -104,7 +108,9 @@ def matmul_precision() -> str:
     return "float32" if torch.get_float32_matmul_precision() == "highest" else "high"
 
 
-def _as_tensor(example: Any, index: int, torch: Any) -> Any:
+def _as_tensor(example: object, index: int) -> torch.Tensor:
+    import torch
+
     where = f"compile: example_inputs[{index}]"
     if isinstance(example, np.ndarray):
         example = torch.from_numpy(np.array(example))

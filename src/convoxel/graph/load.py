@@ -48,7 +48,7 @@ def load(
     convoxel.errors.ConfigError: load: net.txt ends in '.txt'; expected .onnx or .cvx
     """
     source = Path(path)
-    check_settings("load", threads, precision)
+    check_settings("load", threads, precision, algorithm)
     if source.suffix == ".cvx":
         saved = Program(**vars(read_program(source)), threads=threads)
         return saved.replace(

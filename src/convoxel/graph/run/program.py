@@ -57,7 +57,7 @@ class Program(ProgramRecord):
     _plans: LruCache[Execution] = field(default_factory=lambda: LruCache(_MAX_PLANS), init=False)
 
     def __post_init__(self) -> None:
-        check_settings("program", self.threads, self.precision)
+        check_settings("program", self.threads, self.precision, self.algorithm)
 
     @classmethod
     def from_graph(

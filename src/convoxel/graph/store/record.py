@@ -48,9 +48,16 @@ class ProgramRecord:
         return "fast" if self.algorithm == "auto" and self.precision == "high" else self.algorithm
 
 
-def check_settings(where: str, threads: int | None = None, precision: str | None = None) -> None:
-    """Raise ``ConfigError`` unless ``threads`` is None or at least 1, and there is such a ``precision``."""
+def check_settings(
+    where: str, threads: int | None = None, precision: str | None = None, algorithm: str = "auto"
+) -> None:
+    """Raise ``ConfigError`` unless ``threads`` is None or at least 1, there is such a ``precision``, and ``algorithm``
+    is none that stands for one."""
     if threads is not None and threads < 1:
         raise ConfigError(f"{where}: threads is {threads}, expected at least 1, or None for all")
     if precision is not None and precision not in PRECISIONS:
         raise ConfigError(f"{where}: precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if algorithm == "fast":
+        raise ConfigError(
+            f'{where}: algorithm is {algorithm!r}, expected "auto"; give precision="high" for products of 16 digits'
+        )
