@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convoxel.errors import ConfigError
+from convoxel.files.values import JsonObject, Options
 from convoxel.graph.ir.size import Shape
 from convoxel.inspect.describe import checked_shapes, summarise
 from convoxel.inspect.record import Source, open_source
@@ -59,7 +60,7 @@ def describe(
 
 
 def open_network(
-    model: Model, shapes: Sequence[Shape] = (), options: Mapping[str, Any] | None = None
+    model: Model, shapes: Sequence[Shape] = (), options: Options | None = None
 ) -> tuple[Source, tuple[Shape, ...], str]:
     """Return the network that ``model`` stands for, the shapes to show it for (() if unknown), and its name."""
     if isinstance(model, str) and not model.endswith((".onnx", ".cvx")):
@@ -74,7 +75,7 @@ def open_network(
     return source, tuple(shapes) or source.usual(), source.name
 
 
-def _from_zoo(name: str, shapes: tuple[Shape, ...], options: dict[str, Any]) -> tuple[nn.Module, tuple[Shape, ...]]:
+def _from_zoo(name: str, shapes: tuple[Shape, ...], options: JsonObject) -> tuple[nn.Module, tuple[Shape, ...]]:
     """Return the network called ``name``, without weights, and the shape to show it for."""
     import torch
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
+from convoxel.files.values import JsonObject
 from convoxel.inspect.receptive_field import trace_fields
 from convoxel.inspect.record import open_source
 
@@ -53,7 +54,7 @@ class EffectiveField:
         """Effective by theoretical size along each axis."""
         return tuple(a / b for a, b in zip(self.size, self.theoretical, strict=False))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the numbers, without the array."""
         return {
             "layer": self.layer,

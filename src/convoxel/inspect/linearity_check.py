@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.values import JsonObject, Options
 from convoxel.graph.read.functions import Paths, tensors_in
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Linearity:
     offset: float
     breaks: tuple[Break, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return everything as plain lists and numbers."""
         return {
             "linear": self.linear,
@@ -223,7 +224,7 @@ class _Watch(TorchFunctionMode):
         name: str,
         func: Callable[..., Any],
         args: Sequence[Any],
-        options: Mapping[str, Any],
+        options: Options,
         operands: Mapping[int, Tensor],
     ) -> None:
         def function(*tensors: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from convoxel.arithmetic.window import conv_size
 from convoxel.errors import ConfigError
+from convoxel.files.values import JsonObject
 from convoxel.inspect.factorisation import SCHEMES, Factor, Factorisation, canonical, factorise, tucker
 
 __all__ = [
@@ -141,7 +142,7 @@ class KernelSeparability:
         sign = -1.0 if float((product * near).sum()) < 0 else 1.0
         return (found[0] * sign, *found[1:])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the figures as JSON knows them."""
         return {
             "shape": list(self.kernel.shape),
@@ -194,7 +195,7 @@ class LayerSeparability:
     time_s: float | None
     alternatives: tuple[Alternative, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the figures as JSON knows them."""
         return asdict(self)
 
@@ -205,7 +206,7 @@ class ModelSeparability:
 
     rows: tuple[LayerSeparability, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the figures as JSON knows them."""
         return {"layers": [row.to_dict() for row in self.rows]}
 

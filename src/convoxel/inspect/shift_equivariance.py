@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from convoxel.arithmetic import Field
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
+from convoxel.files.values import JsonObject
 from convoxel.inspect.receptive_field import trace_fields
 from convoxel.inspect.record import open_source
 
@@ -76,7 +77,7 @@ class Equivariance:
                 return period
         return None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return everything as plain lists and numbers."""
         return {
             "stride": [float(s) for s in self.stride],

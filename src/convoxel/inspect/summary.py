@@ -16,6 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from convoxel.arithmetic import flops
 from convoxel.errors import ConfigError
 from convoxel.files.atomic import write_text
+from convoxel.files.values import JsonObject
 from convoxel.inspect.table import View, count_text, times
 from convoxel.inspect.valid_sizes import ValidSizes
 
@@ -110,7 +111,7 @@ class Row:
         """A name of the row for people."""
         return (self.function or self.operator).replace("_", " ")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the row as plain lists, numbers and strings."""
         return {
             "name": self.name,
@@ -210,7 +211,7 @@ class Summary:
         """The input sizes that work; None where the input has no spatial axes."""
         return self.find_sizes() if self.find_sizes else None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return everything as plain lists, numbers and strings (JSON)."""
         reach = self.field.to_dict() if self.field else {"size": [], "stride": [], "offset": [], "whole": []}
         return {

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.values import JsonObject
 from convoxel.inspect.describe import describe
 from convoxel.inspect.rank import time_engine
 
@@ -62,7 +62,7 @@ class Upsampling:
         """True if all outputs count as many inputs."""
         return len(set(self.overlaps)) == 1
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the numbers as JSON knows them."""
         kept = {name: value for name, value in vars(self).items() if not name.startswith("response")}
         return {**kept, "even": self.even}

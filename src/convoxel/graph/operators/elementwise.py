@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.files.values import Options
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array
@@ -119,7 +120,7 @@ def _thresholded_relu(x: Array, alpha: float = 1.0, value: float = 0.0) -> Array
     return np.where((x > alpha) | np.isnan(x), x, value)
 
 
-UNARY: Mapping[str, tuple[Callable[..., Array], Mapping[str, Any]]] = {
+UNARY: Mapping[str, tuple[Callable[..., Array], Options]] = {
     "abs": (np.abs, {}),
     "ceil": (np.ceil, {}),
     "celu": (_celu, {"alpha": 1.0}),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from convoxel.errors import UnsupportedError
+from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Ints, host, wide
@@ -227,7 +227,7 @@ def _native_layer_norm(site: Rewriter) -> bool:
     if rank == 2:
         return site.last("channel_norm", *site.node.inputs, epsilon=epsilon)
     result = site.x.name
-    steps: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [("normalise", (), {"groups": 1, "epsilon": epsilon})]
+    steps: list[tuple[str, tuple[str, ...], JsonObject]] = [("normalise", (), {"groups": 1, "epsilon": epsilon})]
     for operator, part, index in (("multiply", "weight", 1), ("add", "bias", 2)):
         array = site.constant(index)
         if array is not None:

@@ -9,11 +9,12 @@ can decide is taken to fit (``differ``). A cost rule returns multiply–accumula
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from convoxel.files.values import Options
 from convoxel.graph.ir.graph import Node, Value
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Host, host
@@ -41,7 +42,7 @@ Macs = Callable[[Node, Shapes, Sequence[Shape]], int]
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 """The default of an attribute that has none."""
 
-EPILOGUE: Mapping[str, Any] = {"activation": "none", "slope": 0.0}
+EPILOGUE: Options = {"activation": "none", "slope": 0.0}
 """The attributes of an operator that can apply an activation to its result."""
 
 
@@ -86,7 +87,7 @@ class Operator:
     name: str
     operands: tuple[Operand, ...]
     shape: ShapeRule
-    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    attributes: Options = dataclasses.field(default_factory=dict)
     macs: Macs = no_macs
     lower: Callable[[Step], None] | None = None
     alias: Callable[[Node, Shape, View], View] | None = None
@@ -129,7 +130,7 @@ def on_arrays(
     shape: ShapeRule,
     declared: str = "x",
     /,
-    attributes: Mapping[str, Any] = MappingProxyType({}),
+    attributes: Options = MappingProxyType({}),
     **more: Any,
 ) -> Operator:
     """Return the row of an operator that a function computes on arrays; ``more`` are other fields of the row."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel import native
 from convoxel.errors import UnsupportedError
+from convoxel.files.values import Array, Options
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators import index_tables as taps
@@ -43,7 +43,7 @@ class Step:
     inputs: Sequence[View | None]
     outputs: Sequence[View]
     shapes: Sequence[Shape | None]
-    constants: Sequence[NDArray[Any] | None]
+    constants: Sequence[Array | None]
     plan: native.Plan
     kernels: PackedWeights
     algorithm: str
@@ -73,7 +73,7 @@ class Step:
         return np.ascontiguousarray(array.reshape(-1), np.float32)
 
     @property
-    def epilogue(self) -> Mapping[str, Any]:
+    def epilogue(self) -> Options:
         """The arguments of a fused activation."""
         return {"activation": self.node["activation"], "slope": self.node["slope"]}
 

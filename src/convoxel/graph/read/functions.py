@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from convoxel.errors import ConvoxelError, GraphError
+from convoxel.files.values import JsonObject, Options
 from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.shape import stretch
@@ -295,7 +296,7 @@ class _Recorder(TorchFunctionMode):
         names = [argument.name for argument in overload._schema.arguments]
         return self._call(func, args, {}, overload, dict(zip(names, args, strict=False)))
 
-    def _call(self, func: Any, args: Any, options: Any, overload: Any, arguments: Mapping[str, Any]) -> Any:
+    def _call(self, func: Any, args: Any, options: Any, overload: Any, arguments: Options) -> Any:
         """Add the nodes of one operator and return tensors that hold its results."""
         count = 1 if overload is None else len(overload._schema.returns)
         results = _Asked(lambda: run_without_data(func, args, options), count)
@@ -331,7 +332,7 @@ class _Recorder(TorchFunctionMode):
         mutates = overload is not None and overload._schema.is_mutable
         return self._hold(made, args[0] if mutates or _writes(func) else None, args, results)
 
-    def _operand(self, overload: Any, arguments: Mapping[str, Any]) -> Callable[[Any], Any]:
+    def _operand(self, overload: Any, arguments: Options) -> Callable[[Any], Any]:
         """Return the function that gives a rule the values for the tensors among its arguments."""
         stretching = str(overload) in _STRETCHING
         shapes = [tuple(t.shape) for t in tensors_in(list(arguments.values()))]
@@ -385,7 +386,7 @@ class _Recorder(TorchFunctionMode):
         return result
 
 
-def _replaced(call: Call, arguments: Mapping[str, Any], results: Results) -> Call:
+def _replaced(call: Call, arguments: Options, results: Results) -> Call:
     return Call(call.reader, call.target, call.name, arguments, results, call.used)
 
 
@@ -400,7 +401,7 @@ def _writes(func: Any) -> bool:
     return name.endswith("_") and not name.startswith("__")
 
 
-def _plain_results(target: str, arguments: Mapping[str, Any]) -> Recorded | None:
+def _plain_results(target: str, arguments: Options) -> Recorded | None:
     """Return the results of arithmetic with tensors of one type, without asking PyTorch."""
     if target not in _ARITHMETIC:
         return None
@@ -429,7 +430,7 @@ _ARITHMETIC = _STRETCHING | {target.replace("Tensor", "Scalar") for target in _S
 _EXPANDING = frozenset({"aten.expand.default", "aten.expand_as.default"})
 
 
-def run_without_data(func: Callable[..., Any], args: Any, options: Mapping[str, Any]) -> Any:
+def run_without_data(func: Callable[..., Any], args: Any, options: Options) -> Any:
     """Return ``func(*args, **options)`` where some tensors have no data: then none takes part with its data.
 
     Filling such tensors is left out: PyTorch's first random number imports 800 modules. Ranges keep their numbers.
@@ -485,7 +486,7 @@ def _unguarded(func: FunctionType) -> FunctionType:
 
 
 @functools.cache
-def _namespace(module: str) -> dict[str, Any]:
+def _namespace(module: str) -> JsonObject:
     return {**vars(sys.modules[module]), **dict.fromkeys(_GUARDS, lambda *_: False)}
 
 
@@ -497,7 +498,7 @@ def _dtype_name(dtype: torch.dtype) -> str:
 _SYNONYMS = {"axis": "dim", "input": "self", "keepdims": "keepdim", "x": "self"}
 
 
-def _bind(name: str, args: Sequence[Any], options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _bind(name: str, args: Sequence[Any], options: Options) -> tuple[Any, JsonObject]:
     """Return the operator that a function calls and its arguments by name; (None, {}) if that is not clear."""
     kinds = tuple(map(_kind, args))
     overload, packed = _choose(name, kinds, tuple((key, _kind(value)) for key, value in options.items()))
@@ -599,15 +600,15 @@ def _overload(target: str) -> Any:
 # ---- what is spelt otherwise in Python ---------------------------------------------------------------------
 
 
-def _turned(x: Tensor) -> tuple[Any, dict[str, Any]]:
+def _turned(x: Tensor) -> tuple[Any, JsonObject]:
     return torch.ops.aten.permute.default, {"self": x, "dims": list(reversed(range(x.dim())))}
 
 
-def _swapped(x: Tensor) -> tuple[Any, dict[str, Any]]:
+def _swapped(x: Tensor) -> tuple[Any, JsonObject]:
     return torch.ops.aten.transpose.int, {"self": x, "dim0": -2, "dim1": -1}
 
 
-_PROPERTIES: Mapping[str, Callable[[Tensor], tuple[Any, dict[str, Any]]]] = {
+_PROPERTIES: Mapping[str, Callable[[Tensor], tuple[Any, JsonObject]]] = {
     "T": _turned,
     "mT": _swapped,
     "data": lambda x: (torch.ops.aten.alias.default, {"self": x}),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
+from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.size import Extents, Size
 from convoxel.graph.operators.table import OPERATORS, make_node
@@ -33,7 +32,7 @@ class Reader:
         self.name = name
         self.inputs: list[Value] = []
         self.nodes: list[Node] = []
-        self.constants: dict[str, NDArray[Any]] = {}
+        self.constants: dict[str, Array] = {}
         self._producers: dict[str, Node] = {}
         self._names: set[str] = set()
         self._shared: dict[int, tuple[object, str]] = {}
@@ -50,9 +49,7 @@ class Reader:
         self._names.add(candidate)
         return candidate
 
-    def constant(
-        self, array: NDArray[Any], name: str, owner: object | None = None, source: object | None = None
-    ) -> str:
+    def constant(self, array: Array, name: str, owner: object | None = None, source: object | None = None) -> str:
         """Add a constant and return its name.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from convoxel.files.values import JsonObject
 
 __all__ = ["of_first_version"]
 
@@ -18,7 +18,7 @@ _NAMES = {
 }
 
 
-def of_first_version(operator: str, given: dict[str, Any], rank: int) -> tuple[str, dict[str, Any]]:
+def of_first_version(operator: str, given: JsonObject, rank: int) -> tuple[str, JsonObject]:
     """Return the present name and attributes of an operator of version 1 whose first result has ``rank`` axes."""
     bare = operator.removeprefix("array.")
     native = bare == operator

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto
 
 from convoxel.errors import ConvoxelError, GraphError, UnsupportedError
+from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.pytree import Branch, Leaf, Structure
 from convoxel.graph.ir.size import Extent, Size
@@ -76,7 +76,7 @@ def explained(where: Callable[[], str]) -> Iterator[None]:
         ) from reason
 
 
-def read(source: OnnxModel, values: Mapping[str, NDArray[Any]] | None = None) -> tuple[Graph, Structure]:
+def read(source: OnnxModel, values: Mapping[str, Array] | None = None) -> tuple[Graph, Structure]:
     """Return the graph of a model and how its results are nested: one tensor, or a tuple of them.
 
     ``values`` fixes inputs whose values decide sizes; they are then no inputs of the graph.
@@ -92,7 +92,7 @@ def read(source: OnnxModel, values: Mapping[str, NDArray[Any]] | None = None) ->
 class _Walk:
     """One pass over an ONNX graph; ``tensors`` holds what each of its names became."""
 
-    def __init__(self, source: OnnxModel, values: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, source: OnnxModel, values: Mapping[str, Array]) -> None:
         self._source = source
         self._values = values
         self._reader = Reader(source.model.graph.name or "onnx")
@@ -142,7 +142,7 @@ class _Walk:
             array = self._tensors[tensor.name] = self._known(tensor)
             self._budget.hold(array.shape)
 
-    def _known(self, tensor: onnx.TensorProto) -> NDArray[Any]:
+    def _known(self, tensor: onnx.TensorProto) -> Array:
         array = tensor_array(tensor, self._source.folder)
         return array.astype(np.float32) if str(array.dtype) in HALF else array
 

@@ -8,14 +8,14 @@ express is ``NotNative``; the model is then refused, with every such node in the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError, GraphError, ShapeError
+from convoxel.files.values import Array, Options
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Extents, Size
 from convoxel.graph.operators.table import OPERATORS, REQUIRED, make_node
@@ -23,7 +23,7 @@ from convoxel.graph.read.reader import NeedsValue, NotNative, Reader
 
 __all__ = ["RULES", "Budget", "Call", "Result", "Tensor", "dtype_of", "least", "rank", "rule"]
 
-Tensor = Value | NDArray[Any]
+Tensor = Value | Array
 
 # Functions that serve open sizes as they serve numbers.
 _SIZE_FUNCTIONS = {
@@ -95,7 +95,7 @@ class Call:
     operator: str
     name: str
     inputs: Sequence[Tensor | None]
-    attributes: Mapping[str, Any]
+    attributes: Options
     version: int
     used: Sequence[bool]
     budget: Budget
@@ -120,7 +120,7 @@ class Call:
         """Return an operand, None if it is absent."""
         return self.inputs[index] if index < len(self.inputs) else None
 
-    def known(self, index: int, what: str) -> NDArray[Any]:
+    def known(self, index: int, what: str) -> Array:
         """Return an operand whose value must be known now, because sizes or axes depend on it."""
         found = self.tensor(index)
         if isinstance(found, Value):
@@ -143,7 +143,7 @@ class Call:
         self.require(-count <= number < count, f"there is no axis {number}; expected {-count} to {count - 1}")
         return int(number) % count
 
-    def constant(self, index: int) -> NDArray[Any] | None:
+    def constant(self, index: int) -> Array | None:
         """Return an operand if its value is known as plain numbers, else None."""
         found = self.maybe(index)
         return found if isinstance(found, np.ndarray) and found.dtype != object else None
@@ -181,9 +181,7 @@ class Call:
             self.budget.allow(shape)
         return list(self.reader.add(operator, self.name, names, found[: len(types)], types, **attributes))
 
-    def _computed(
-        self, operator: str, operands: Sequence[Any], types: Sequence[str], attributes: Mapping[str, Any]
-    ) -> list[Any]:
+    def _computed(self, operator: str, operands: Sequence[Any], types: Sequence[str], attributes: Options) -> list[Any]:
         sized = any(operand is not None and operand.dtype == object for operand in operands)
         sized = sized or any(isinstance(leaf, Size) for value in attributes.values() for leaf in _leaves(value))
         if sized and operator not in _SIZE_FUNCTIONS:
@@ -208,7 +206,7 @@ class Call:
             self.materialise(operand).name
         )  # fmt: skip
 
-    def materialise(self, sizes: NDArray[Any]) -> Value:
+    def materialise(self, sizes: Array) -> Value:
         """Return open sizes as a value of the graph."""
         values = tuple(x if isinstance(x, Size) else int(x) for x in sizes.reshape(-1))
         (value,) = self.reader.add(
@@ -221,7 +219,7 @@ def _leaves(value: Any) -> list[Any]:
     return [leaf for element in value for leaf in _leaves(element)] if isinstance(value, list | tuple) else [value]
 
 
-def _settled(result: NDArray[Any]) -> NDArray[Any]:
+def _settled(result: Array) -> Array:
     """Return an array of objects as plain numbers if no size among them is open."""
     if result.dtype == object and not any(isinstance(x, Size) for x in result.reshape(-1)):
         return result.astype(np.bool_ if all(isinstance(x, bool) for x in result.reshape(-1)) else np.int64)

@@ -10,13 +10,13 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from convoxel.errors import GraphError, UnsupportedError
+from convoxel.files.values import Array
 
 __all__ = [
     "DOMAINS",
@@ -99,7 +99,7 @@ def working_dtype(elem_type: int) -> str:
     return "float32" if dtype in HALF else dtype
 
 
-def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> NDArray[Any]:
+def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> Array:
     """Return a tensor of the file as an array, if it holds as many numbers as its shape claims."""
     dtype = dtype_name(tensor.data_type)
     shape = tuple(tensor.dims)
@@ -135,7 +135,7 @@ def _check_typed(tensor: onnx.TensorProto, count: int, dtype: str, where: str) -
 
 def _external(
     tensor: onnx.TensorProto, folder: Path | None, dtype: str, shape: tuple[int, ...], expected: int
-) -> NDArray[Any]:
+) -> Array:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location, where = entries.get("location", ""), f"load: external data of tensor {tensor.name!r}"
     if folder is None:

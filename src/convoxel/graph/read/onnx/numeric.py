@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.read.onnx.call import Call, Result, Tensor, dtype_of, rank, rule
 from convoxel.graph.read.onnx.file import working_dtype
@@ -186,7 +187,7 @@ def _top(call: Call) -> Result:
 def _accumulate(call: Call) -> Result:
     x = call.tensor(0)
     axis = call.axis(call.extents(1, "axis")[0], rank(x))
-    options: dict[str, Any] = {"exclusive": bool(call.get("exclusive", 0)), "reverse": bool(call.get("reverse", 0))}
+    options: JsonObject = {"exclusive": bool(call.get("exclusive", 0)), "reverse": bool(call.get("reverse", 0))}
     return call.add("accumulate", x, axis=axis, **options)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from convoxel.files.values import JsonObject
 from convoxel.graph.ir.size import Size, larger
 from convoxel.graph.read.onnx.call import Call, Result, Tensor, rank, rule
 from convoxel.graph.read.onnx.numeric import dequantised, requantised
@@ -47,7 +48,7 @@ def _padding(
 # ---- convolutions ----------------------------------------------------------------------------------------
 
 
-def _window(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> dict[str, Any]:
+def _window(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> JsonObject:
     """Return what a convolution's attributes say, if operands fit them."""
     kernel: Any = _kernel(call, x, weight, bias, weight.shape[0])
     dims = len(kernel)
@@ -83,12 +84,12 @@ def _causal_convolution(call: Call) -> Result:
         whole = call.add("pad", x, None, padding=((0, 0), (0, 0), (behind, 0)), mode="constant")
     else:
         whole = call.add("concat", past, x, axis=2)
-    window: dict[str, Any] = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,), "groups": channels}
+    window: JsonObject = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,), "groups": channels}
     y = call.add("convolution", whole, weight, bias, **window)
     if call.get("activation", "none") in ("silu", "swish"):
         y = call.add("swish", y)
     length = whole.shape[2]
-    bounds: dict[str, Any] = {"starts": (0, 0, length - behind), "stops": (None, None, length), "steps": (1, 1, 1)}
+    bounds: JsonObject = {"starts": (0, 0, length - behind), "stops": (None, None, length), "steps": (1, 1, 1)}
     return [y, call.add("slice", whole, **bounds)]
 
 
@@ -191,7 +192,7 @@ def _columns_to_image(call: Call) -> Result:
 # ---- pooling ---------------------------------------------------------------------------------------------
 
 
-def _pool_window(call: Call, x: Tensor) -> dict[str, Any]:
+def _pool_window(call: Call, x: Tensor) -> JsonObject:
     kernel = _axes(call, "kernel_shape", rank(x) - 2)
     stride, dilation = _axes(call, "strides", len(kernel)), _axes(call, "dilations", len(kernel))
     padding = _padding(call, x, kernel, stride, dilation)
@@ -312,7 +313,7 @@ def _resize(call: Call) -> Result:
     else:
         factors = [*_finite(call, [float(s) for s in call.known(2, "scales").reshape(-1)])]
         sizes = [_scaled(size, factor or 1.0) for size, factor in zip(old, factors, strict=True)]
-    how: dict[str, Any] = {
+    how: JsonObject = {
         "mode": call.get("mode", "nearest"),
         "coordinate": call.get("coordinate_transformation_mode", "half_pixel"),
         "rounding": call.get("nearest_mode", "round_prefer_floor"),
@@ -337,7 +338,7 @@ def _asked_sizes(call: Call, old: list[Any]) -> tuple[list[Any], list[float | No
     return [math.floor(size * factor + 0.5) for size in old], [factor] * len(sizes)
 
 
-def _resampled(call: Call, x: Tensor, axes: list[int], sizes: list[Any], factors: Any, how: dict[str, Any]) -> Tensor:
+def _resampled(call: Call, x: Tensor, axes: list[int], sizes: list[Any], factors: Any, how: JsonObject) -> Tensor:
     """Resize the axes whose length changes; the others have a size of 0."""
     changed = {
         axis: (size, factor)

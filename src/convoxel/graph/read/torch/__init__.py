@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from convoxel.errors import GraphError, UnsupportedError
+from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
 from convoxel.graph.ir.size import Size, measure
@@ -260,7 +261,7 @@ def _compute(target: Any, args: Any, kwargs: Any, mutates: bool) -> Any:
         return target(*map_nested(own, args), **map_nested(own, kwargs))
 
 
-def _constants_by_placeholder(program: Any) -> dict[str, Any]:
+def _constants_by_placeholder(program: Any) -> JsonObject:
     """Return the parameters, buffers and literal tensors by the names under which the graph reads them."""
     signature, constants = program.graph_signature, {}
     state = {**program.constants, **program.state_dict}

@@ -8,14 +8,14 @@ that the row cannot say is ``NotNative``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from convoxel.files.values import Array, Options
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.shape_only import ShapeOnly
 from convoxel.graph.ir.size import Extent, Extents
@@ -66,7 +66,7 @@ class Call:
     reader: Reader
     target: str
     name: str
-    arguments: Mapping[str, Any]
+    arguments: Options
     results: Results
     used: frozenset[int]
     stretches_later: bool = False
@@ -101,7 +101,7 @@ class Call:
             raise NotNative(f"{key} is a constant")
         return value
 
-    def numbers(self, key: str) -> NDArray[Any] | None:
+    def numbers(self, key: str) -> Array | None:
         """Return a constant argument as an array, None if it is absent."""
         tensor = self.arguments[key]
         if tensor is None:
@@ -185,11 +185,11 @@ class Call:
         return back if isinstance(found, list | tuple) else back[0]
 
 
-def array_of(tensor: torch.Tensor) -> NDArray[Any]:
+def array_of(tensor: torch.Tensor) -> Array:
     """Return the numbers of a constant, which must not be changed; without data, its shape alone."""
     if tensor.is_meta:
         return ShapeOnly(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-    array: NDArray[Any] = tensor.detach().cpu().numpy()
+    array: Array = tensor.detach().cpu().numpy()
     return array
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convoxel.files.values import Options
 from convoxel.graph.ir.size import Size
 
 __all__ = ["Slot", "TorchCall", "map_nested"]
@@ -27,7 +28,7 @@ class TorchCall:
 
     target: Callable[..., Any]
     args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    kwargs: Options
     mutates: bool
 
     def __call__(self, arrays: Sequence[Any], sizes: Mapping[str, int]) -> list[Any]:

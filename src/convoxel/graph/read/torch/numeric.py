@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size
 from convoxel.graph.read.reader import NotNative
@@ -193,7 +194,7 @@ def _vector_norm(call: Call) -> Result:
     x, power = call["self"], float(call["ord"])
     if not isinstance(x, Value) or x.dtype != call.dtypes[0]:
         raise NotNative("a norm that changes the type")
-    how: dict[str, Any] = {"axes": _axes(call, len(x.shape)), "keep": bool(call["keepdim"])}
+    how: JsonObject = {"axes": _axes(call, len(x.shape)), "keep": bool(call["keepdim"])}
     if power in (1, 2):
         return call.add("reduce", x.name, function=f"l{power:.0f}", **how)
     size = call.add("abs", x.name, result=x.shape).name
