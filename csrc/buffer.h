@@ -20,6 +20,8 @@ using FloatBuffer = std::unique_ptr<float[], FreeDeleter>;
 
 constexpr int64_t kAlignBytes = 64;
 
+inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0); }
+inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 constexpr int64_t kHugePageBytes = int64_t{2} << 20;

@@ -47,7 +47,7 @@ std::vector<AxisPhase> transposed_phases(int64_t kernel, int64_t stride, int64_t
   std::vector<AxisPhase> phases;
   for (int64_t r = 0; r < stride; ++r) {
     AxisPhase phase;
-    phase.count = r < out ? (out - r + stride - 1) / stride : 0;
+    phase.count = r < out ? ceil_div(out - r, stride) : 0;
     phase.out_begin = r;
     phase.out_step = stride;
     for (int64_t k = 0; k < kernel; ++k) {

@@ -115,8 +115,8 @@ std::vector<AxisBlocking> blockings_of(const ConvProblem& p, int axis) {
     if (n < kernel) continue;
     const bool one = n >= folded;
     const int64_t most = n - kernel + 1;
-    const int64_t tiles = one ? 1 : (out + most - 1) / most;
-    found.push_back({n, one ? out : (out + tiles - 1) / tiles, tiles, std::min<int64_t>(n, in)});
+    const int64_t tiles = one ? 1 : ceil_div(out, most);
+    found.push_back({n, one ? out : ceil_div(out, tiles), tiles, std::min<int64_t>(n, in)});
     if (one) break;
   }
   return found;
@@ -151,7 +151,7 @@ double cost_of(const Blocking& blocking, int64_t vectors, int vector_floats) {
 }
 
 Blocking blocking_of(const ConvProblem& p, const MicrokernelSet& set) {
-  const int64_t vectors = (p.in_channels + set.vector_floats - 1) / set.vector_floats;
+  const int64_t vectors = ceil_div(p.in_channels, set.vector_floats);
   Blocking best;
   for (const AxisBlocking& d : blockings_of(p, 0)) {
     for (const AxisBlocking& h : blockings_of(p, 1)) {
@@ -183,7 +183,7 @@ class FftRun final : public AlgorithmRun {
 
   // The tiles of one vector of channels follow one another, since they read the same spectrum.
   int64_t chunks(int) const override {
-    const int64_t vectors = (problem_.in_channels + set_.vector_floats - 1) / set_.vector_floats;
+    const int64_t vectors = ceil_div(problem_.in_channels, set_.vector_floats);
     return problem_.out_size[0] * problem_.out_size[1] * problem_.out_size[2] == 0
                ? 0
                : vectors * problem_.batch * blocking_.tiles();
@@ -270,7 +270,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem& problem, const Mi
     const int count = i == 2 ? axis[i].n / 2 + 1 : axis[i].n;
     for (int k = 0; k < count; ++k) frequencies[i].push_back(i == 2 ? k : frequency_at(axis[i], k));
   }
-  const int64_t lanes = set.vector_floats, vectors = (conv.in_channels() + lanes - 1) / lanes;
+  const int64_t lanes = set.vector_floats, vectors = ceil_div(conv.in_channels(), lanes);
   const int64_t plane = static_cast<int64_t>(axis[0].n) * axis[1].n;
   const int64_t planes = static_cast<int64_t>(frequencies[2].size());
   PackedWeights packed;

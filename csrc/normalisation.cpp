@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "reduction.h"
-#include "rows.h"
 
 namespace convoxel {
 namespace {

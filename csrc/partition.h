@@ -71,8 +71,8 @@ class Partition {
     width_ = std::clamp<int64_t>(round_up(floats / channels_, 16), 16, std::max<int64_t>(16, view.size[2]));
     width_ = std::min(width_, std::max<int64_t>(1, view.size[2]));
     lines_ = std::max<int64_t>(1, floats / (width_ * channels_));
-    splits_ = (view.channels + channels_ - 1) / channels_;
-    segments_ = (view.size[2] + width_ - 1) / width_;
+    splits_ = ceil_div(view.channels, channels_);
+    segments_ = ceil_div(view.size[2], width_);
     if (segments_ > 1) lines_ = 1;
   }
 
@@ -83,7 +83,7 @@ class Partition {
   template <class Run>
   void each(const RunContext& context, const Run& run) const {
     const int64_t lines = line_count(view_);
-    const int64_t groups = (lines + lines_ - 1) / lines_;
+    const int64_t groups = ceil_div(lines, lines_);
     parallel_for(context.threads, groups * segments_ * splits_, [&](int64_t chunk, int worker) {
       const int64_t c = chunk % splits_ * channels_;
       const int64_t w = chunk / splits_ % segments_ * width_;

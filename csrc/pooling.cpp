@@ -3,7 +3,6 @@
 #include <limits>
 
 #include "partition.h"
-#include "rows.h"
 
 namespace convoxel {
 namespace {

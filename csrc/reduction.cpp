@@ -34,7 +34,7 @@ class Reducer {
           add(totals + slot * all + c, src + offset, rows, step, channels);
         });
     const int64_t together = std::max<int64_t>(1, kPartFloats / (reduction_.blocks() * all));
-    parallel_for(context.threads, (reduction_.outputs() + together - 1) / together, [&](int64_t chunk, int) {
+    parallel_for(context.threads, ceil_div(reduction_.outputs(), together), [&](int64_t chunk, int) {
       const int64_t end = std::min(reduction_.outputs(), (chunk + 1) * together);
       for (int64_t o = chunk * together; o < end; ++o)
         finish(totals + o * reduction_.blocks() * all, context.at(dst_), o);

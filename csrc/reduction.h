@@ -31,10 +31,10 @@ class Reduction {
     }
     const int64_t c = src.channels;
     block_ = std::clamp<int64_t>(kBlockFloats / c, kShortest, std::max(kShortest, pixels_));
-    blocks_ = (pixels_ + block_ - 1) / block_;
+    blocks_ = ceil_div(pixels_, block_);
     const int64_t row = std::min(block_, std::max<int64_t>(1, pixels_));
     channels_ = std::min(c, round_up(std::max<int64_t>(1, kPartFloats / row), kPartChannels));
-    splits_ = (c + channels_ - 1) / channels_;
+    splits_ = ceil_div(c, channels_);
     together_ = blocks_ == 1 && splits_ == 1 ? std::max<int64_t>(1, kPartFloats / (row * c)) : 1;
   }
 
@@ -53,7 +53,7 @@ class Reduction {
   // `step` floats apart, calls add(slot, first channel, channels, offset from the view's first float, rows, step).
   template <class Begin, class Add>
   void each(const RunContext& context, const Begin& begin, const Add& add) const {
-    const int64_t chunks = (slots() * splits_ + together_ - 1) / together_;
+    const int64_t chunks = ceil_div(slots() * splits_, together_);
     parallel_for(context.threads, chunks, [&](int64_t chunk, int) {
       for (int64_t i = chunk * together_; i < std::min(slots() * splits_, (chunk + 1) * together_); ++i) {
         const int64_t slot = i / splits_;

@@ -34,9 +34,6 @@ void for_runs(const TapPhase& phase, int64_t begin, int64_t rows, const Visit& v
   }
 }
 
-inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0); }
-inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
-
 // Finds the run [first, last) of outputs q in [q, q + length) whose input q * step + offset lies in [0, size).
 inline void inside(int64_t q, int64_t length, int64_t step, int64_t offset, int64_t size, int64_t* first,
                    int64_t* last) {

@@ -43,17 +43,17 @@ class WinogradRun final : public AlgorithmRun {
       blocking_.columns = tiling_.columns;
       blocking_.slices = tiling_.slices_out;
     }
-    column_blocks_ = (tiling_.columns + blocking_.columns - 1) / std::max<int64_t>(blocking_.columns, 1);
-    slice_blocks_ = (tiling_.slices_out + blocking_.slices - 1) / std::max<int64_t>(blocking_.slices, 1);
+    column_blocks_ = ceil_div(tiling_.columns, std::max<int64_t>(blocking_.columns, 1));
+    slice_blocks_ = ceil_div(tiling_.slices_out, std::max<int64_t>(blocking_.slices, 1));
     in_slices_ = std::min(tiling_.slices_in,
                           (blocking_.slices - 1) * tiling_.stride + (tiling_.taps - 1) * tiling_.dilation + 1);
     rows_ = blocking_.staged ? std::min(kStageRows, tiling_.tiles()) : blocking_.columns * blocking_.slices;
-    row_blocks_ = rows_ > 0 ? (tiling_.tiles() + rows_ - 1) / rows_ : 0;
+    row_blocks_ = rows_ > 0 ? ceil_div(tiling_.tiles(), rows_) : 0;
     // A chunk of a stage takes all panels of one point, whose weights are contiguous, unless that makes too few chunks.
     const int64_t units = blocking_.points * row_blocks_;
     splits_ = units > 0 ? std::clamp<int64_t>(4 * threads / units, 1, all_panels_) : 1;
-    split_panels_ = (all_panels_ + splits_ - 1) / splits_;
-    splits_ = (all_panels_ + split_panels_ - 1) / split_panels_;
+    split_panels_ = ceil_div(all_panels_, splits_);
+    splits_ = ceil_div(all_panels_, split_panels_);
   }
 
   int stages() const override { return blocking_.staged ? 3 : 1; }

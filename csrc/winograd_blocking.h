@@ -80,7 +80,7 @@ inline Tiling tiling_of(const ConvProblem& p, const Scheme& scheme) {
       t.dilation = p.window.dilation[i];
       t.padding = p.window.padding_low[i];
     } else {
-      t.count[i] = (p.out_size[i] + scheme.shape.m[i] - 1) / scheme.shape.m[i];
+      t.count[i] = ceil_div(p.out_size[i], scheme.shape.m[i]);
       t.columns *= t.count[i];
     }
   }
@@ -107,9 +107,7 @@ struct Blocking {
   bool staged = false;
   double rows = 0;  // what the products cost, counted in rows that one thread multiplies at full speed
 
-  int64_t blocks(const Tiling& t) const {
-    return (t.columns + columns - 1) / columns * ((t.slices_out + slices - 1) / slices);
-  }
+  int64_t blocks(const Tiling& t) const { return ceil_div(t.columns, columns) * ceil_div(t.slices_out, slices); }
 };
 
 inline int64_t pixels(const Axes& size) { return size[0] * size[1] * size[2]; }
@@ -118,11 +116,11 @@ inline int64_t pixels(const Axes& size) { return size[0] * size[1] * size[2]; }
 // at their ends twice. Blocks have equal size: 100 columns become 2 x 50, not 96 + 4.
 inline void divide(const Tiling& tiling, int64_t rows, Blocking* blocking) {
   const int64_t slices = std::max<int64_t>(tiling.slices_out, 1), columns = std::max<int64_t>(tiling.columns, 1);
-  const int64_t parts = (slices + rows - 1) / rows;
-  blocking->slices = (slices + parts - 1) / parts;
+  const int64_t parts = ceil_div(slices, rows);
+  blocking->slices = ceil_div(slices, parts);
   const int64_t wanted = std::clamp<int64_t>(rows / blocking->slices, 1, columns);
-  const int64_t blocks = (columns + wanted - 1) / wanted;
-  blocking->columns = (columns + blocks - 1) / blocks;
+  const int64_t blocks = ceil_div(columns, wanted);
+  blocking->columns = ceil_div(columns, blocks);
 }
 
 // The blocks, or stages, that are expected to be fastest. Time is counted in rows of one thread. A block takes as long
@@ -136,7 +134,7 @@ inline Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const Mi
   blocking.points = scheme.shape.points();
   blocking.row = round_up(p.in_channels, set.vector_floats);
   blocking.panel = std::min<int64_t>(set.panel_vectors * set.vector_floats, round_up(group_columns, set.vector_floats));
-  blocking.panels = (group_columns + blocking.panel - 1) / blocking.panel;
+  blocking.panels = ceil_div(group_columns, blocking.panel);
   blocking.slot_in = slot_floats(blocking.points, blocking.row);
   blocking.slot_out = slot_floats(blocking.points, blocking.panel);
 

@@ -3,8 +3,8 @@
     y = Aᵀ [ (G g) ⊙ (Bᵀ d) ],    d: m + r − 1 inputs, g: r taps, y: m outputs
 
 (Winograd 1980; Lavin & Gray 2016, arXiv 1509.09308.) The matrices follow from Toom and Cook's multiplication of
-polynomials by evaluation at m + r − 2 points and at infinity, transposed. They are exact fractions; the engine
-gets them as a table that its build writes with this file, so that no coefficient is ever typed.
+polynomials by evaluation at m + r − 2 points and at infinity, transposed. They are exact fractions. The build
+of the engine writes them as a C++ table with this file, so that no coefficient is typed.
 
 In more than one dimension the transforms apply axis by axis, each axis with its own m and r.
 """
@@ -22,7 +22,7 @@ TILES = (2, 4, 6)  # m
 KERNELS = (2, 3, 5, 7)  # r
 
 # Finite points by their number. Every set is symmetric: ±p share their even and odd parts, which halves the work of a
-# transform. 0, ±5/8, ±3/2 errs less than half as much as the usual 0, ±1, ±2 (measured in F(4, 3)).
+# transform. 0, ±5/8, ±3/2 err less than half as much as the usual 0, ±1, ±2 (measured in F(4, 3)).
 _POINTS: dict[int, tuple[Fraction, ...]] = {
     2: (Fraction(1), Fraction(-1)),
     3: (Fraction(0), Fraction(1), Fraction(-1)),
@@ -57,7 +57,7 @@ def _times(polynomial: list[Fraction], root: Fraction) -> list[Fraction]:
 
 
 def winograd(m: int, r: int) -> Winograd:
-    """Returns the matrices of F(m, r); the input's rows are monic, which saves a multiplication each.
+    """Return the matrices of F(m, r). The rows of the input's matrix are monic, which saves a multiplication each.
 
     With finite points p_j and N_j = Π_{k≠j} (p_j − p_k): Aᵀ[i][j] = p_jⁱ, G[j][i] = p_jⁱ / N_j, and row j of Bᵀ
     holds the coefficients of Π_{k≠j} (x − p_k). The point at infinity takes the last coefficient of g and of y, and
@@ -104,7 +104,7 @@ def _freeze(rows: list[list[Fraction]]) -> Matrix:
 
 
 def error_factor(f: Winograd) -> float:
-    """Returns κ = maxᵢ √Σⱼ (|Aᵀ|ᵢⱼ ‖Gⱼ‖ ‖Bᵀⱼ‖)²: how much one axis multiplies the rounding error of direct sums."""
+    """Return κ = maxᵢ √Σⱼ (|Aᵀ|ᵢⱼ ‖Gⱼ‖ ‖Bᵀⱼ‖)²: how much one axis multiplies the rounding error of direct sums."""
     norm = [
         float(sum(v * v for v in g)) ** 0.5 * float(sum(v * v for v in b)) ** 0.5
         for g, b in zip(f.kernel, f.input, strict=True)
@@ -113,7 +113,7 @@ def error_factor(f: Winograd) -> float:
 
 
 def cpp_table() -> str:
-    """Returns the C++ table of all F(m, r), for the engine's build."""
+    """Return the C++ table of all F(m, r), for the engine's build."""
     lines = [
         "// Written by convoxel/arithmetic/winograd.py at build time: the matrices of F(m, r), from exact fractions.",
         "// Included inside a namespace. WINOGRAD_PAIRS(PAIR) is PAIR(m, r) for each of them.",
