@@ -1,7 +1,7 @@
 """A network by the word that people have for it: a name of the zoo, the folder of a trained run, or a file.
 
-Python, the command line and the explorer find networks here. Absent on purpose: parsing of text, and anything that a
-network is then used for.
+Python and the command line find networks here. Nothing heavy is imported before a network is asked for. Absent on
+purpose: parsing of text, and anything that a network is then used for.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convoxel import models
 from convoxel.arithmetic.image import broadcast_sizes, join_axes
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.files.values import JsonObject, Options
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from convoxel import models
     from convoxel.arithmetic import Graph, Inputs
+    from convoxel.files.values import JsonObject, Options
     from convoxel.inspect import Summary
     from convoxel.inspect.axis_graph import AxisGraph
     from convoxel.inspect.valid_sizes import Accepts, ValidSizes
@@ -99,6 +99,8 @@ def find_network(
     Raises:
         ConfigError: the word is none of these, or shape or options do not fit.
     """
+    from convoxel import models
+
     given = dict(options or {})
     if word in models.names():
         return _from_zoo(word, _only(shapes, word), given, weights)
@@ -127,6 +129,8 @@ def _only(shapes: Sequence[Shape], word: str) -> Shape | None:
 
 def _from_zoo(name: str, shape: Shape | None, options: JsonObject, weights: bool) -> NamedNetwork:
     import torch
+
+    from convoxel import models
 
     entry = models.entry(name)
     dims = options.pop("dims", len(shape) - 2 if shape else 2)
@@ -258,6 +262,8 @@ def find_models(pattern: str = "*", task: str | None = None) -> list[models.Info
     Raises:
         ConfigError: no network has this name or pattern, or the one of this name is for another task.
     """
+    from convoxel import models
+
     known = models.names(pattern, task)
     if not known and set("*?[") & set(pattern):
         raise ConfigError(f"models: no network is called {pattern!r}. `convoxel models` lists all.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +184,12 @@ def test_refusals(capsys: pytest.CaptureFixture[str], words: str, part: str) -> 
 def test_every_question_has_help_with_an_example(capsys: pytest.CaptureFixture[str], question: str) -> None:
     shown = " ".join(output(capsys, question, "--help").split())
     assert f"Example: convoxel size {question}" in shown and "--json" in shown
+
+
+def test_layers_need_neither_arrays_nor_networks() -> None:
+    code = (
+        "import sys; from convoxel.cli import main; main(['size', 'output', '224', 'k7s2p3', 'pool3s2p1']); "
+        "sys.exit(str({'torch', 'numpy'} & set(sys.modules) or 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() in ("", "0"), done.stderr

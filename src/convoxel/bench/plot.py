@@ -42,7 +42,7 @@ def plot_results(results: Sequence[Comparison], path: Path, title: str) -> None:
     Args:
         results: in the order in which they are drawn.
         path: ends in .png or .svg.
-        title: what was compared where.
+        title: title of the picture.
 
     Raises:
         ConfigError: another ending, or nothing had a peer.

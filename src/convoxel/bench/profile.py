@@ -85,7 +85,7 @@ def profile_network(
     """Compile a network, run it on random input and return its profile.
 
     Args:
-        word: what :func:`convoxel.lookup.find_network` takes.
+        word: name, run folder or file, as of :func:`convoxel.lookup.find_network`.
         shape: shape of the input (default: a usual one).
         options: options of a network of the zoo.
         output: ``.cvx`` file to save the program in.

@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; nothing but Ctrl-C twice leaves it as an exception.
 
     Args:
-        arguments: the words after ``convoxel``; those of the process unless given.
+        arguments: the words after ``convoxel`` (default: those of the process).
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     words, show = _without_traceback(given)
@@ -128,7 +128,7 @@ def _run(words: list[str]) -> int:
 
 
 def _without_traceback(words: list[str]) -> tuple[list[str], bool]:
-    """Take ``--traceback`` out, wherever it stands: it is wanted after the fact, at the end of the line."""
+    """Return the words without ``--traceback``, which may stand anywhere, and whether it was there."""
     end = words.index("--") if "--" in words else len(words)
     kept = [word for word in words[:end] if word != "--traceback"]
     return kept + words[end:], len(kept) < end
@@ -136,38 +136,39 @@ def _without_traceback(words: list[str]) -> tuple[list[str], bool]:
 
 def _report(error: Exception) -> int:
     """Print one line about an error on stderr and return the exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error, file=sys.stderr)
+        return 2
+    line = _line_about(error)
+    name = type(error).__name__
+    what = f"{name}: {error}" if str(error) else name
+    _print_line(line or f"this is a bug in Convoxel: {what} (add --traceback to see where, and report it).")
+    return 2 if line else 1
+
+
+def _line_about(error: Exception) -> str | None:
+    """Return what went wrong and how to mend it; None for an error that is no mistake of the user."""
     if isinstance(error, _UsageError):
         context = getattr(error, "ctx", None)
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(error, file=sys.stderr)
-            return 2
         path = context.command_path if context is not None else "convoxel"
-        _print_line(f"{_explain(error, context)} See `{path} --help`.")
-        return 2
+        return f"{_explain(error, context)} See `{path} --help`."
     if isinstance(error, _ParserError):
-        _print_line(error.format_message())
-        return 2
+        return str(error.format_message())
     if isinstance(error, ConvoxelError):
-        _print_line(str(error))
-        return 2
+        return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         extra = _EXTRAS[error.name]
-        _print_line(f"this needs {error.name}, which is not installed. Get it: pip install 'convoxel[{extra}]'.")
-        return 2
+        return f"this needs {error.name}, which is not installed. Get it: pip install 'convoxel[{extra}]'."
     if isinstance(error, MemoryError):
-        _print_line("memory is used up; give a smaller patch, batch or width, or close other programs.")
-        return 2
+        return "memory is used up; give a smaller patch, batch or width, or close other programs."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = error.filename or "the output"
-        _print_line(f"{where} cannot be written: {error.strerror}. Free some space or write elsewhere.")
-        return 2
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    _print_line(f"this is a bug in Convoxel: {what} (add --traceback to see where, and report it).")
-    return 1
+        return f"{where} cannot be written: {error.strerror}. Free some space or write elsewhere."
+    return None
 
 
 def _explain(error: Any, context: Any) -> str:
-    """Return the mistake in the command line, with the nearest name where one is near."""
+    """Return the parser's message, with the nearest name where one is near."""
     message = str(error.format_message()).replace("Value error, ", "").strip()
     if type(error).__name__ == "NoSuchOption":
         wrong = str(error.option_name)
@@ -183,13 +184,13 @@ def _print_line(text: str) -> None:
 
 
 def _show_warning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-    """One line for what a user should know; changes that other packages announce are not for them."""
+    """Print a warning in one line; announcements of other packages to developers are left out."""
     if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning, FutureWarning)):
         _print_line(f"note: {message}")
 
 
 def _quiet() -> int:
-    """The reader of our pipe has seen enough: stop, and keep Python's own shutdown from complaining."""
+    """Return the exit code for a closed pipe, and keep Python's own shutdown from complaining."""
     try:
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())

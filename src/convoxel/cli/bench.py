@@ -13,12 +13,12 @@ from convoxel.cli.parsing import parse_sizes, split_words
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, emit, percent, plural
 from convoxel.errors import ConfigError
-from convoxel.files.values import JsonObject
 
 if TYPE_CHECKING:
     from convoxel.bench.layer_bench import LayerResult
     from convoxel.bench.network_bench import NetworkResult
     from convoxel.bench.summary_table import Mean, Summary
+    from convoxel.files.values import JsonObject
 
 __all__ = ["app"]
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convoxel.cli.options import Json, Threads
 from convoxel.cli.screen import Screen, command_line, duration, emit, number, percent, plural, times
 from convoxel.cli.train import run_training
-from convoxel.files.values import JsonObject
+
+if TYPE_CHECKING:
+    from convoxel.files.values import JsonObject
 
 __all__ = ["demo"]
 

@@ -15,11 +15,11 @@ from convoxel.cli.options import Assign, Json, Network, Shape, command
 from convoxel.cli.parsing import parse_options, parse_padding, parse_shape, parse_sizes
 from convoxel.cli.screen import Screen, emit
 from convoxel.errors import ConfigError
-from convoxel.files.values import JsonObject
 
 if TYPE_CHECKING:
     from convoxel.draw import Figure
     from convoxel.draw.network_outline import Subject
+    from convoxel.files.values import JsonObject
     from convoxel.lookup import NamedNetwork
 
 __all__ = ["app"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from convoxel.cli.options import Engine, EngineOption, Json, Run, Threads, Which, WhichOption
 from convoxel.cli.screen import Screen, duration, emit, number
-from convoxel.files.values import Options
+
+if TYPE_CHECKING:
+    from convoxel.files.values import Options
 
 __all__ = ["evaluate"]
 

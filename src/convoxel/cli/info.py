@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from convoxel.cli.options import Json, Threads
 from convoxel.cli.screen import Screen, emit, plural
-from convoxel.files.values import JsonObject
+
+if TYPE_CHECKING:
+    from convoxel.files.values import JsonObject
 
 __all__ = ["info"]
 

@@ -47,7 +47,7 @@ def parse_sizes(
 
     Args:
         name: the option, for the message.
-        text: what was typed.
+        text: text of the option.
         least, most: bounds of each number.
         count: bounds of how many there may be.
 

@@ -1,4 +1,4 @@
-"""Where and how the commands print: tables for people, one JSON object for programs."""
+"""Output of the commands: tables for people, one JSON object for programs."""
 
 from __future__ import annotations
 

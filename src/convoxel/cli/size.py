@@ -252,13 +252,14 @@ def _network(chain: list[str], assign: list[str] | None, shape: list[str] | None
     """
     from convoxel.arithmetic.notation import KINDS
     from convoxel.lookup import find_network, is_file, open_sizes
-    from convoxel.models import names
 
     (word, *more) = chain
     if more or (re.match(rf"({'|'.join(KINDS)})-?\d", word) and not is_file(word)):
         if assign or shape:
             raise ConfigError("size: --set and --shape belong to a network, but layers are given. Leave them out.")
         return None
+    from convoxel.models import names
+
     options = parse_options(assign)
     if axes > 1 and not shape and word in names():
         options.setdefault("dims", axes)
