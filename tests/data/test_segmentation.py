@@ -136,7 +136,7 @@ def test_false_class_names_in_text(tmp_path: Path) -> None:
         (b"one\n", "1 class name"),
         (b"a\nb\na\n", "2 different"),
         (b"\xff\xfe\0", "UTF-8"),
-        (b"a\n" * 2**20, "1 MiB"),
+        (b"a\n" * 2**20, "1048576 bytes"),
     ):
         path.write_bytes(content)
         refused(lambda: data.load(tmp_path, "segment"), path, word)

@@ -73,6 +73,8 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("- a\n", "must hold `name: value` lines, got list"),
+        ("seed: 2001-99-99", "is not YAML"),
+        ("model_options: " + "[" * 20_000, "is not YAML"),
         ("a: [", r"is not YAML: line 1: .*\. Expected `name: value` lines\."),
         ("task: segment\n", r"data is missing.*\(in .*run.yaml\)"),
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
@@ -86,7 +88,7 @@ def test_bad_yaml_is_refused(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_missing_yaml_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot read .*none.yaml: No such file"):
+    with pytest.raises(ConfigError, match=r"^config: .*none.yaml: .*No such file"):
         TrainConfig.from_yaml(tmp_path / "none.yaml")
 
 

@@ -96,7 +96,7 @@ def test_refusals() -> None:
     with pytest.raises(ConfigError, match="steps: got 0; expected a whole number of at least 1"):
         study_sharing(some(1), some(1), steps=0)
     wide = np.zeros((2, 1, 96, 96), np.float32), np.arange(2)
-    with pytest.raises(ConfigError, match=r"images of \(96, 96\) need a fully-connected layer of [\d,]+ weights"):
+    with pytest.raises(ConfigError, match=r"images of \(96, 96\) need a fully connected layer of [\d,]+ weights"):
         study_sharing(wide, wide)
     digits = load("digits", "classify").train
     with pytest.raises(DataError, match="samples: got 0"):

@@ -22,10 +22,10 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def find_parts(folder: Path) -> dict[str, Path]:
-    """Return part → folder; {"": folder} where the folder is not divided.
+    """Return part → folder; {"": folder} where the folder has no parts.
 
-    A folder counts as divided only if *all* its subfolders are named as parts (and one is train), so a class
-    may be called "train".
+    A folder has parts only if *all* its subfolders are named as parts (and one is train), so a class may be called
+    "train".
     """
     found = subfolders(folder)
     parts = {_PARTS.get(p.name.lower(), p.name): p for p in found}

@@ -13,7 +13,7 @@ from convoxel.data.image_file import check_finite, read_stored, with_dims
 from convoxel.data.image_header import Header
 from convoxel.data.numpy_file import Values
 from convoxel.files.fault import fault, plural, shown
-from convoxel.files.stream import file_size, read_bytes
+from convoxel.files.stream import read_text
 
 __all__ = ["check_labels", "class_count", "class_names", "read_label", "to_classes", "values_of"]
 
@@ -106,7 +106,7 @@ def class_names(folder: Path) -> tuple[str, ...] | None:
     path = folder / "classes.txt"
     if not path.exists():
         return None
-    lines = [line.strip() for line in _read_text(path).splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     names = tuple(shown(line) for line in lines if line)
     if not 2 <= len(names) <= _MOST_CLASSES or len(set(names)) < len(names):
         came = f"{plural(len(names), 'class name')}, {len(set(names))} different"
@@ -114,19 +114,10 @@ def class_names(folder: Path) -> tuple[str, ...] | None:
     return names
 
 
-def _read_text(path: Path) -> str:
-    if file_size(path) > 2**20:
-        raise fault(path, "more than 1 MiB of text", "a short list of class names", "Keep only the names")
-    try:
-        return read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise fault(path, "the text is not UTF-8", "UTF-8", "Save it as UTF-8") from None
-
-
 def _read_json(path: Path) -> object:
     """Return the entry "labels" of a JSON file; None if there is none."""
     try:
-        content = json.loads(_read_text(path))
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         came, expected = f"this is not JSON ({error})", 'JSON with an entry "labels"'
         raise fault(path, came, expected, "Correct or remove it") from None

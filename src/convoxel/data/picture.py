@@ -23,7 +23,7 @@ from convoxel.data.image_header import Header
 from convoxel.data.numpy_file import Values
 from convoxel.errors import DataError, UnsupportedError
 from convoxel.files.fault import fault
-from convoxel.files.stream import MOST_DEFLATE_RATIO, file_size, read_bytes
+from convoxel.files.stream import MOST_DEFLATE_RATIO, read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,9 +50,7 @@ def _pillow() -> ModuleType:
 
 def read_header(path: Path) -> Header:
     """Return the checked header of a picture: shape (height, width) or (pages, height, width)."""
-    size = file_size(path)
-    content = read_bytes(path)
-    with _open(path, content, size) as image:
+    with _open(path) as image:
         return _header(path, image)
 
 
@@ -71,9 +69,7 @@ def read_indices(path: Path) -> tuple[Header, Values]:
 
 
 def _read(path: Path, convert: Callable[[Image], Values]) -> tuple[Header, Values]:
-    size = file_size(path)
-    content = read_bytes(path)
-    with _open(path, content, size) as image:
+    with _open(path) as image:
         header = _header(path, image)
         pages = []
         try:
@@ -91,8 +87,9 @@ def _read(path: Path, convert: Callable[[Image], Values]) -> tuple[Header, Value
     return header, np.ascontiguousarray(pixels)
 
 
-def _open(path: Path, content: bytes, size: int) -> Image:
+def _open(path: Path) -> Image:
     """Return the opened, undecoded picture after its own claims were checked."""
+    content = read_bytes(path)
     if content[:8] == b"\x89PNG\r\n\x1a\n":
         kind, claims = "PNG", _png_claims(content)
     elif content[:3] == b"\xff\xd8\xff":
@@ -107,8 +104,8 @@ def _open(path: Path, content: bytes, size: int) -> Image:
     if width < 1 or height < 1 or width * height * pages > MOST_PIXELS or pages > _MOST_PAGES:
         sizes = f"{width} × {height}" + (f" × {pages} pages" if pages > 1 else "")
         raise fault(path, f"the header claims {sizes} pixels", f"1 to {MOST_PIXELS} pixels", "Cut it into tiles")
-    if least > size:
-        came = f"the header claims {width} × {height} pixels but the file has only {size} bytes"
+    if least > len(content):
+        came = f"the header claims {width} × {height} pixels but the file has only {len(content)} bytes"
         mend = "The file is truncated or its header is false: " + _COPY[0].lower() + _COPY[1:]
         raise fault(path, came, f"at least {least} bytes", mend)
     try:

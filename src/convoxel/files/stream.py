@@ -13,7 +13,7 @@ from pathlib import Path
 
 from convoxel.files.fault import fault
 
-__all__ = ["check_inflation", "file_size", "inflate", "read_bytes"]
+__all__ = ["check_inflation", "file_size", "inflate", "read_bytes", "read_text"]
 
 # Deflate codes at best 258 bytes in 2 bits, so no honest stream inflates by more than 1032 : 1.
 MOST_DEFLATE_RATIO = 1032
@@ -46,12 +46,19 @@ def read_bytes(path: Path, count: int = -1) -> bytes:
         with path.open("rb") as file:
             return file.read(count)
     except OSError as error:
-        raise fault(
-            path,
-            f"cannot be read ({error.strerror or error})",
-            "a readable file",
-            "Check its rights and the disk",
-        ) from None
+        came = f"cannot be read ({error.strerror or error})"
+        raise fault(path, came, "a readable file", "Check its rights and the disk") from None
+
+
+def read_text(path: Path, most: int = 2**20) -> str:
+    """Return the text of a regular UTF-8 file; DataError if it has more than ``most`` bytes (default 1 MiB)."""
+    content = read_bytes(path, most + 1)
+    if len(content) > most:
+        raise fault(path, f"more than {most} bytes of text", "a short text", "Check that this is the right file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise fault(path, "the text is not UTF-8", "UTF-8", "Save it as UTF-8") from None
 
 
 def check_inflation(path: object, packed: int, declared: int) -> None:

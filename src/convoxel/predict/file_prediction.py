@@ -47,16 +47,19 @@ def predict_files(
     See :func:`convoxel.train.predict`, which does this with the network of a run folder.
     """
     files = list_inputs(source)
-    segment = predictor.run.config.task == "segment"
-    targets = _name_maps(files, source, target, predictor.run.data.dims) if segment else [_name_table(target)]
+    segment, facts = predictor.run.config.task == "segment", predictor.run.data
+    if segment:
+        targets = _name_maps(files, source, target, facts.dims)
+    else:
+        targets = [target if target.suffix.lower() in (".csv", ".json") else target / "predictions.csv"]
     taken = {path.resolve() for path in files}
     for path in targets:
         if path.resolve() in taken:
             raise ConfigError(f"output: {path} is an input image. Give another --output.")
         if path.is_dir():
             raise ConfigError(f"output: {path} is a folder, a file is needed there. Give another --output.")
-    for path in files:
-        _check_header(predictor, path)  # a folder with a wrong image is refused before the first prediction
+    for path in files:  # a folder with a wrong image is refused before the first prediction
+        fit_channels(path, with_dims(path, read_header(path), facts.dims), facts.channels)
     with make_folder(targets[0].parent):
         if segment:
             _write_maps(predictor, files, targets, on_progress)
@@ -72,15 +75,6 @@ def _name_maps(files: list[Path], source: Path, target: Path, dims: int) -> list
         raise ConfigError(f"output: {target} names one file, but {source} is a folder. Give a folder.")
     ending = {1: ".npy", 2: ".png", 3: ".nii.gz"}[dims]
     return [target / (split_ending(path)[0] + ending) for path in files]
-
-
-def _name_table(target: Path) -> Path:
-    return target if target.suffix.lower() in (".csv", ".json") else target / "predictions.csv"
-
-
-def _check_header(predictor: Predictor, path: Path) -> None:
-    facts = predictor.run.data
-    fit_channels(path, with_dims(path, read_header(path), facts.dims), facts.channels)
 
 
 def _read(predictor: Predictor, path: Path) -> data.Sample:

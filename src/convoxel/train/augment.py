@@ -132,25 +132,19 @@ def _intensities(config: TrainConfig, dims: int) -> list[RandomizableTransform]:
     differ by 1.3 units. Changes as large as those between scanners would teach the network to rely on places instead
     (Dice of white matter behind the training part of a head: 0.84 instead of 0.94).
     """
-    from monai.transforms import (
-        RandAdjustContrastd,
-        RandGaussianNoised,
-        RandGaussianSmoothd,
-        RandScaleIntensityd,
-        RandShiftIntensityd,
-    )
+    from monai import transforms
 
     labelled = config.task == "segment"
     comparable = labelled and dims == 3 and config.normalise == "dataset"
     strength = 0.2 if comparable else 1.0
     blur = (0.4, 0.9)
     steps: list[RandomizableTransform] = [
-        RandScaleIntensityd("image", factors=0.2 * strength, prob=0.3),
-        RandShiftIntensityd("image", offsets=0.2 * strength, prob=0.3),
-        RandGaussianNoised("image", prob=0.15, std=0.15 * strength),
+        transforms.RandScaleIntensityd("image", factors=0.2 * strength, prob=0.3),
+        transforms.RandShiftIntensityd("image", offsets=0.2 * strength, prob=0.3),
+        transforms.RandGaussianNoised("image", prob=0.15, std=0.15 * strength),
     ]
     if labelled and not comparable:
-        steps.append(RandAdjustContrastd("image", prob=0.2, gamma=(0.7, 1.5)))
+        steps.append(transforms.RandAdjustContrastd("image", prob=0.2, gamma=(0.7, 1.5)))
         if dims == 3:
-            steps.append(RandGaussianSmoothd("image", prob=0.1, sigma_x=blur, sigma_y=blur, sigma_z=blur))
+            steps.append(transforms.RandGaussianSmoothd("image", prob=0.1, sigma_x=blur, sigma_y=blur, sigma_z=blur))
     return steps

@@ -149,7 +149,7 @@ class Store:
         if found.manifest == "previous":
             warnings.warn(
                 f"checkpoint: in {self.folder}, {'; '.join(problems) or 'the last one is missing'}; "
-                f"the one before it, of step {found.body['step']}, is taken instead.",
+                f"the one before it, of step {found.body['step']}, is used instead.",
                 RuntimeWarning,
                 stacklevel=3,
             )

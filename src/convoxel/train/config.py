@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, DataError
+from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject
 
 __all__ = ["ConstraintConfig", "TrainConfig"]
@@ -26,6 +27,8 @@ _NEUTRAL = frozenset({"output", "data", "checkpoint_seconds", "tensorboard", "nu
 
 
 Kind = Literal["conv", "conv_transpose", "linear", "local"]
+# The two limits exclude each other, so stating one replaces the other.
+_LIMITS = {"minutes": "epochs", "epochs": "minutes"}
 _NOUNS = {"segmentation": "segment", "classification": "classify"}
 _Name = Annotated[str, BeforeValidator(lambda name: str(name) if isinstance(name, Path) else name), Field(min_length=1)]
 
@@ -150,12 +153,10 @@ class TrainConfig(BaseModel):
             ConfigError: the file cannot be read, is not a mapping, or holds a wrong entry.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            found = yaml.safe_load(text)
-        except OSError as error:
-            reason = error.strerror or error
-            raise ConfigError(f"config: cannot read {path}: {reason}. Check the path.") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            found = yaml.safe_load(read_text(Path(path)))
+        except DataError as error:
+            raise ConfigError(f"config: {error}") from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as a day that does not exist
             mark = getattr(error, "problem_mark", None)
             where = "" if mark is None else f"line {mark.line + 1}: "
             reason = where + " ".join(str(getattr(error, "problem", None) or error).split()).rstrip(".")
@@ -182,7 +183,7 @@ class TrainConfig(BaseModel):
                 raise ConfigError(f"set: got {assignment!r}; expected name=value, such as batch_size=4.")
             try:
                 value = _parse_value(text)
-            except yaml.YAMLError:
+            except (yaml.YAMLError, ValueError, RecursionError):
                 raise ConfigError(f"set: the value in {assignment!r} is not YAML; quote it.") from None
             inner = entries
             for key in keys[:-1]:
@@ -190,9 +191,8 @@ class TrainConfig(BaseModel):
                 if not isinstance(inner, dict):
                     raise ConfigError(f"set: {key!r} in {assignment!r} has no entries of its own.")
             inner[keys[-1]] = value
-            # The two limits exclude each other, so one replaces the other.
-            if name.strip() in ("minutes", "epochs") and value is not None:
-                entries["epochs" if name.strip() == "minutes" else "minutes"] = None
+            if name.strip() in _LIMITS and value is not None:
+                entries[_LIMITS[name.strip()]] = None
         return type(self).build(**entries)
 
     def to_dict(self) -> JsonObject:
@@ -227,9 +227,7 @@ class TrainConfig(BaseModel):
         """Return the stored configuration with the entries that are stated here."""
         stated = self.stated()
         entries = {**stored.to_dict(), **stated}
-        for one, other in (("minutes", "epochs"), ("epochs", "minutes")):
-            if one in stated:
-                entries[other] = None
+        entries.update({other: None for one, other in _LIMITS.items() if one in stated})
         return TrainConfig.build(**entries)
 
 

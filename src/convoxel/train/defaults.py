@@ -48,11 +48,8 @@ def plan_run(config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[S
     chosen = _plan_model(config, dims, sizes)
     chosen["patch"] = _plan_input(config, _sketch(config, chosen, dims, channels), channels, sizes)
     voxels = math.prod(chosen["patch"])
-    if config.batch_size is None:
-        batch = max(2, min(64, round(_BATCH_VOXELS[dims] / voxels))) if segment else 32
-        chosen["batch_size"] = batch if segment else max(1, min(batch, len(sizes)))
-    else:
-        chosen["batch_size"] = config.batch_size
+    batch = max(2, min(64, round(_BATCH_VOXELS[dims] / voxels))) if segment else max(1, min(32, len(sizes)))
+    chosen["batch_size"] = config.batch_size or batch
     if config.steps_per_epoch is None:
         # Volumes give many patches each; at least 32 steps keep the bookkeeping of an epoch cheap.
         steps = math.ceil(len(sizes) / chosen["batch_size"])
@@ -61,7 +58,7 @@ def plan_run(config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[S
         chosen["minutes"] = _DEFAULT_MINUTES
     if config.validate_every is None and config.epochs is not None:
         chosen["validate_every"] = max(1, config.epochs // 25)
-    chosen["learning_rate"] = config.learning_rate or _plan_learning_rate(config)
+    chosen["learning_rate"] = config.learning_rate or (0.05 if config.optimiser == "sgd" else 2e-3)
     # Scanners scale volumes differently; a single volume has no such differences, and its own statistics would
     # change with the cut (a slab of the back of a head has less air than one of the front).
     several = dims == 3 and segment and len(sizes) > 1
@@ -116,10 +113,6 @@ def _plan_levels(dims: int, sizes: Sequence[Sequence[int]]) -> int:
 def _plan_width(sizes: Sequence[Sequence[int]]) -> float:
     """Return a quarter of a classifier's published width for thumbnails, half of it for larger images."""
     return 0.25 if max(math.prod(size) for size in sizes) <= 64 * 64 else 0.5
-
-
-def _plan_learning_rate(config: TrainConfig) -> float:
-    return 0.05 if config.optimiser == "sgd" else 2e-3
 
 
 def _plan_precision(dims: int) -> str:

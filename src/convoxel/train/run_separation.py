@@ -13,6 +13,7 @@ from torch import nn
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_bytes, write_json
 from convoxel.files.folder import new_folder
+from convoxel.files.stream import read_text
 from convoxel.inspect.rank import time_engine
 from convoxel.nn.separation import Separation, restore_separated, separate, time_torch
 from convoxel.nn.weight_constraint import decay_groups
@@ -123,7 +124,7 @@ def save_separated(found: Separation, run_dir: str | Path, output: str | Path, s
     """Write a separated network into a new folder and return it.
 
     The folder receives ``network.cvx`` (for ``convoxel run`` and ``convoxel.load``), ``network.safetensors`` and
-    ``separation.json`` (all figures, and what :func:`load_separated` needs).
+    ``separation.json`` (all numbers, and the structure that :func:`load_separated` needs).
 
     Args:
         found: separation that :func:`separate_run` returned.
@@ -162,13 +163,12 @@ def load_separated(folder: str | Path, run_dir: str | Path | None = None) -> nn.
 
     path = Path(folder) / "separation.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, 2**28))
         structure, run = content["structure"], content["run"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: it cannot be read ({reason}); expected the file that `convoxel separate --output` wrote. "
-            "Give its folder, or separate the run again."
+            f"{path}: it cannot be read ({type(error).__name__}); expected the file that "
+            "`convoxel separate --output` wrote. Give its folder, or separate the run again."
         ) from None
     model = restore_separated(load_model(run_dir or run).network, structure)
     load_weights(model, Path(folder) / "network.safetensors")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from convoxel.errors import CheckpointError, ConfigError
+from convoxel.files.stream import read_text
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_folder import load_model
 
@@ -78,6 +79,6 @@ def _stored(run: Path) -> dict[str, object]:
 
 def started_from(run: Path) -> str | None:
     """Return in words the weights that a run started from; None if they were random or nothing is known."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads((run / "weights.json").read_text(encoding="utf-8"))["summary"])
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(read_text(run / "weights.json"))["summary"])
     return None

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from convoxel.errors import ConfigError, ConvoxelError
+from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject, Options
 from convoxel.models import entry
 from convoxel.predict.run_progress import Progress
@@ -139,7 +140,7 @@ def _train(config: TrainConfig, options: Options, name: str, tell: Callable[[Pro
         raise KeyboardInterrupt
     if result.best_metric is None:
         raise ConvoxelError(f"scale: {name} was never validated; expected a metric. Train for more epochs.")
-    found = json.loads((result.path / "describe.json").read_text(encoding="utf-8"))
+    found = json.loads(read_text(result.path / "describe.json", 2**28))
     return Scaled(
         name=name,
         options=dict(options),

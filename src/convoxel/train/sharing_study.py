@@ -7,6 +7,7 @@ prior, the fully connected one none. All three map the same inputs to the same o
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -194,25 +195,15 @@ class _Run(NamedTuple):
     moved: float
 
 
-class _Full(nn.Linear):
-    """A fully connected layer from images to images."""
-
-    def __init__(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        super().__init__(int(np.prod(inputs)), int(np.prod(outputs)), bias=False)
-        self.outputs = tuple(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = super().forward(x.flatten(1)).unflatten(1, self.outputs)
-        return y
-
-
 def _layer(kind: str, shape: Sequence[int], window: Sequence[int], channels: int) -> nn.Module:
     dims = len(window)
     if kind == "convolution":
         return conv(dims, shape[0], channels, window, bias=False)
     if kind == "locally connected":
         return LocallyConnected(dims, shape[0], channels, shape[1:], window, bias=False)
-    return _Full(shape, (channels, *conv_sizes(shape[1:], window)))
+    outputs = (channels, *conv_sizes(shape[1:], window))
+    linear = nn.Linear(math.prod(shape), math.prod(outputs), bias=False)
+    return nn.Sequential(nn.Flatten(), linear, nn.Unflatten(1, outputs))
 
 
 def _train(
@@ -230,7 +221,7 @@ def _train(
         layer = _layer(kind, images.shape[1:], window, channels)
         output = conv_sizes(images.shape[2:], window)
         pools = tuple(min(2, size) for size in output)
-        features = channels * int(np.prod([o // k for o, k in zip(output, pools, strict=True)]))
+        features = channels * math.prod(o // k for o, k in zip(output, pools, strict=True))
         net = nn.Sequential(layer, nn.ReLU(), max_pool(len(window), pools), nn.Flatten(), nn.Linear(features, classes))
         optimiser = torch.optim.Adam(net.parameters(), lr=_LEARNING_RATE)
         for _ in range(steps):
@@ -260,7 +251,7 @@ def _measure_prior(
     layer: nn.Module, shape: Sequence[int], window: Sequence[int]
 ) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:
     """Return the distance of the layer's matrix to the nearest convolution, and both blocks (see ``Sharing``)."""
-    inputs, pixels = int(np.prod(shape)), int(np.prod(shape[1:]))
+    inputs, pixels = math.prod(shape), math.prod(shape[1:])
     with torch.no_grad():
         # A column of the matrix is the response to one input that is 1.
         matrix = layer(torch.eye(inputs).reshape(inputs, *shape)).flatten(1).T.double()

@@ -21,6 +21,7 @@ from convoxel.train.run_network import load_weights, model_tensors
 __all__ = ["TrainingState", "ValidationRow"]
 
 _OPTIMISER = "optimiser."
+_COUNTERS = ("step", "elapsed_s", "fraction", "loss_sum", "loss_count", "best_metric", "history")
 
 
 class ValidationRow(TypedDict):
@@ -77,14 +78,8 @@ class TrainingState:
     def body(self, config: TrainConfig, data: DataFacts) -> Body:
         """Return the JSON part of a checkpoint: counters, history, configuration, data, versions."""
         return {
-            "step": self.step,
-            "elapsed_s": self.elapsed_s,
-            "fraction": self.fraction,
-            "loss_sum": self.loss_sum,
-            "loss_count": self.loss_count,
-            "best_metric": self.best_metric,
+            **{name: getattr(self, name) for name in _COUNTERS},
             "metric": self.metric,
-            "history": self.history,
             "config": config.to_dict(),
             "data": asdict(data),
             "versions": _versions(),
@@ -98,12 +93,8 @@ class TrainingState:
         """
         load_weights(self.model, checkpoint, where)
         self._restore_optimiser(checkpoint.tensors)
-        body = checkpoint.body
-        self.step, self.elapsed_s = int(body["step"]), float(body["elapsed_s"])
-        self.fraction = float(body["fraction"])
-        self.loss_sum, self.loss_count = float(body["loss_sum"]), int(body["loss_count"])
-        self.best_metric = body["best_metric"]
-        self.history = list(body["history"])
+        for name in _COUNTERS:
+            setattr(self, name, checkpoint.body[name])
 
     @torch.no_grad()
     def _restore_optimiser(self, tensors: dict[str, torch.Tensor]) -> None:
