@@ -70,7 +70,7 @@ def test_train_refuses(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: 
         ([*new, "--model", "vgg"], "there is no model 'vgg'; did you mean"),
         ([*new, "--model", "resnet19"], "there is no model 'resnet19'; did you mean 'resnet18'?"),
         ([*new, "--model", "unet"], "model: 'unet' is made to segment, but the task is 'classify'"),
-        ([*new, "--config", tmp_path / "none.yaml"], "cannot read"),
+        ([*new, "--config", tmp_path / "none.yaml"], "none.yaml: cannot be opened"),
         (["train", "classify", "--data", tmp_path / "none", "--output", tmp_path / "new"], "no such folder"),
         (["train", "--resume", tmp_path], "holds no run"),
         (["train", "--resume", run, "--output", tmp_path], "output:"),
