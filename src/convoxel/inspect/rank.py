@@ -36,6 +36,7 @@ __all__ = [
 # Of float32 weights nothing below this share of the norm is known.
 _TOLERANCE = 1e-6
 _ERRORS = (0.05, 0.1, 0.2, 0.4)
+ConvLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 Measure = Callable[[nn.Module, tuple[int, ...]], float]
@@ -302,7 +303,7 @@ def _spectrum(mode: str, matrix: Tensor) -> Spectrum:
 
 def _of_layer(
     name: str,
-    layer: Any,
+    layer: ConvLayer,
     shape: tuple[int, ...] | None,
     tolerance: float,
     errors: Sequence[float],
@@ -339,7 +340,7 @@ def _of_layer(
     )
 
 
-def factor_layers(layer: Any, made: Factorisation) -> nn.Sequential:
+def factor_layers(layer: ConvLayer, made: Factorisation) -> nn.Sequential:
     """Return the convolutions that replace ``layer``: the factor of an axis has its stride, padding and dilation.
 
     Composition is exact at the border too, as no factor but the last has a bias: what is padded with zeros stays
@@ -358,10 +359,10 @@ def factor_layers(layer: Any, made: Factorisation) -> nn.Sequential:
     )  # fmt: skip
 
 
-def _factor_layer(layer: Any, factor: Factor, bias: bool) -> nn.Module:
+def _factor_layer(layer: ConvLayer, factor: Factor, bias: bool) -> nn.Module:
     dims = factor.weight.ndim - 2
 
-    def own(values: Any, other: int) -> tuple[Any, ...]:
+    def own(values: Sequence[int], other: int) -> tuple[int, ...]:
         return tuple(values[axis] if axis in factor.axes else other for axis in range(dims))
 
     outputs, inputs, *kernel = factor.weight.shape
@@ -378,7 +379,7 @@ def _factor_layer(layer: Any, factor: Factor, bias: bool) -> nn.Module:
     ).to(layer.weight.device, layer.weight.dtype)
     with torch.no_grad():
         made.weight.copy_(factor.weight)
-        if bias and made.bias is not None:
+        if bias and made.bias is not None and layer.bias is not None:
             made.bias.copy_(layer.bias)
     return made.train(layer.training)
 

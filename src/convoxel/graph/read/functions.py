@@ -34,6 +34,9 @@ from convoxel.graph.read.torch.foreign import map_nested
 
 __all__ = ["ModuleReader", "Paths", "shapes_only", "tensors_in"]
 
+# An argument or a result of a PyTorch function: a tensor, number, text, type, function, None, or these in a nest.
+Argument = Any
+
 _FEW = 16  # numbers of a buffer that are kept: factors, limits and the like, which rules may look at
 
 
@@ -108,7 +111,7 @@ class ModuleReader:
             return recorder.reader.graph([value.name for value in outputs if value is not None])
 
 
-def _whole(extents: Sequence[Any]) -> Shape:
+def _whole(extents: Sequence[Argument]) -> Shape:
     return tuple(map(int, extents))
 
 
@@ -121,7 +124,7 @@ def _without_data(module: nn.Module) -> nn.Module:
 
     Whole numbers stay, and buffers of a few numbers: indices, factors and limits.
     """
-    replaced: dict[int, Any] = {}
+    replaced: dict[int, Argument] = {}
     for child in module.modules():
         own = [*child._parameters.values(), *child._buffers.values(), *vars(child).values()]
         for tensor in own:
@@ -134,7 +137,7 @@ def _without_data(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, replaced)
 
 
-def tensors_in(value: Any) -> list[Tensor]:
+def tensors_in(value: Argument) -> list[Tensor]:
     """Return the tensors in nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         return [value]
@@ -159,10 +162,10 @@ class Paths:
         for name, child in module.named_modules():
             layer = bool(name) and not child._modules
 
-            def enter(*_: Any, entry: tuple[str, bool] = (name, layer)) -> None:
+            def enter(*_: Argument, entry: tuple[str, bool] = (name, layer)) -> None:
                 self._path.append(entry)
 
-            def leave(*_: Any) -> None:
+            def leave(*_: Argument) -> None:
                 self._path.pop()
 
             handles += [child.register_forward_pre_hook(enter), child.register_forward_hook(leave)]
@@ -195,13 +198,13 @@ class _Asked:
 
     recorded = False
 
-    def __init__(self, run: Callable[[], Any], count: int) -> None:
+    def __init__(self, run: Callable[[], Argument], count: int) -> None:
         self._run = run
         self.count = count
         self.is_asked = False
 
     @functools.cached_property
-    def result(self) -> Any:
+    def result(self) -> Argument:
         """Return the results that PyTorch gives on tensors without data."""
         self.is_asked = True
         return self._run()
@@ -232,7 +235,7 @@ class _Recorder(TorchFunctionMode):
         self.calls: dict[str, tuple[str, str]] = {}
         self.dropped: list[str] = []
         self._alive: list[Tensor] = []  # an id stays taken only as long as its tensor lives
-        self._functions: list[Any] = []  # Python's functions that are running, from the outermost
+        self._functions: list[Argument] = []  # Python's functions that are running, from the outermost
         self._calls = 0
         self._used = used
 
@@ -258,7 +261,9 @@ class _Recorder(TorchFunctionMode):
         self._values[id(tensor)] = value
         return tensor
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Argument], types: Argument, args: Argument = (), kwargs: Argument = None
+    ) -> Argument:
         """Run ``func``, and record it if it makes tensors from tensors that depend on the inputs."""
         options = kwargs or {}
         name = getattr(func, "__name__", "")
@@ -290,13 +295,15 @@ class _Recorder(TorchFunctionMode):
         overload, arguments = _bind(name, args, options)
         return self._call(func, args, options, overload, arguments)
 
-    def apply(self, func: Any, target: str, *args: Any) -> Any:
+    def apply(self, func: Argument, target: str, *args: Argument) -> Argument:
         """Record PyTorch's operator ``target``, which ``func`` computes, called with all of its arguments in order."""
         overload = _overload(target)
         names = [argument.name for argument in overload._schema.arguments]
         return self._call(func, args, {}, overload, dict(zip(names, args, strict=False)))
 
-    def _call(self, func: Any, args: Any, options: Any, overload: Any, arguments: Options) -> Any:
+    def _call(
+        self, func: Argument, args: Argument, options: Argument, overload: Argument, arguments: Options
+    ) -> Argument:
         """Add the nodes of one operator and return tensors that hold its results."""
         count = 1 if overload is None else len(overload._schema.returns)
         results = _Asked(lambda: run_without_data(func, args, options), count)
@@ -332,12 +339,12 @@ class _Recorder(TorchFunctionMode):
         mutates = overload is not None and overload._schema.is_mutable
         return self._hold(made, args[0] if mutates or _writes(func) else None, args, results)
 
-    def _operand(self, overload: Any, arguments: Options) -> Callable[[Any], Any]:
+    def _operand(self, overload: Argument, arguments: Options) -> Callable[[Argument], Argument]:
         """Return the function that gives a rule the values for the tensors among its arguments."""
         stretching = str(overload) in _STRETCHING
         shapes = [tuple(t.shape) for t in tensors_in(list(arguments.values()))]
 
-        def operand(leaf: Any) -> Any:
+        def operand(leaf: Argument) -> Argument:
             if not isinstance(leaf, Tensor):
                 return leaf
             if stretching and id(leaf) in self._stretched and shapes == [tuple(leaf.shape)] * 2:
@@ -347,7 +354,7 @@ class _Recorder(TorchFunctionMode):
 
         return operand
 
-    def _call_torch(self, args: Any, options: Any, call: Call, results: _Asked) -> Any:
+    def _call_torch(self, args: Argument, options: Argument, call: Call, results: _Asked) -> Argument:
         """Add a node that calls PyTorch."""
         read = [v.name for t in tensors_in([args, options]) if (v := self.value(t)) is not None]
         made = self.reader.add(
@@ -363,7 +370,7 @@ class _Recorder(TorchFunctionMode):
         )
         return list(made)
 
-    def _hold(self, made: Any, written: Tensor | None, args: Any, results: _Asked) -> Any:
+    def _hold(self, made: Argument, written: Tensor | None, args: Argument, results: _Asked) -> Argument:
         """Return the tensors that hold what a rule ``made``, in the structure in which PyTorch returns them."""
         values = list(made) if isinstance(made, list | tuple) else [made]
         if written is not None:
@@ -396,7 +403,7 @@ def _is_stretched(call: Call) -> bool:
     return isinstance(x, Value) and len(x.shape) == len(call.shape) and x.dtype == "float32"
 
 
-def _writes(func: Any) -> bool:
+def _writes(func: Argument) -> bool:
     name = getattr(func, "__name__", "")
     return name.endswith("_") and not name.startswith("__")
 
@@ -430,7 +437,7 @@ _ARITHMETIC = _STRETCHING | {target.replace("Tensor", "Scalar") for target in _S
 _EXPANDING = frozenset({"aten.expand.default", "aten.expand_as.default"})
 
 
-def run_without_data(func: Callable[..., Any], args: Any, options: Options) -> Any:
+def run_without_data(func: Callable[..., Argument], args: Argument, options: Options) -> Argument:
     """Return ``func(*args, **options)`` where some tensors have no data: then none takes part with its data.
 
     Filling such tensors is left out: PyTorch's first random number imports 800 modules. Ranges keep their numbers.
@@ -441,7 +448,7 @@ def run_without_data(func: Callable[..., Any], args: Any, options: Options) -> A
         if name in _FILLS and read[0].is_meta:
             return read[0]
 
-        def bare(leaf: Any) -> Any:
+        def bare(leaf: Argument) -> Argument:
             return leaf.to("meta") if isinstance(leaf, Tensor) and leaf.dim() and not leaf.is_meta else leaf
 
         if not all(tensor.is_meta for tensor in read):
@@ -452,7 +459,9 @@ def run_without_data(func: Callable[..., Any], args: Any, options: Options) -> A
 
 
 class _Filling(TorchFunctionMode):
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Argument], types: Argument, args: Argument = (), kwargs: Argument = None
+    ) -> Argument:
         return run_without_data(func, args, kwargs or {})
 
 
@@ -473,7 +482,7 @@ def _unguarded(func: FunctionType) -> FunctionType:
     Its body then calls the functions that do the work, which are seen one by one.
     """
 
-    def cell(content: Any) -> CellType:
+    def cell(content: Argument) -> CellType:
         inner = isinstance(content, FunctionType) and content.__module__.startswith("torch.") and content is not func
         return CellType(_unguarded(content) if inner else content)
 
@@ -498,7 +507,7 @@ def _dtype_name(dtype: torch.dtype) -> str:
 _SYNONYMS = {"axis": "dim", "input": "self", "keepdims": "keepdim", "x": "self"}
 
 
-def _bind(name: str, args: Sequence[Any], options: Options) -> tuple[Any, JsonObject]:
+def _bind(name: str, args: Sequence[Argument], options: Options) -> tuple[Argument, JsonObject]:
     """Return the operator that a function calls and its arguments by name; (None, {}) if that is not clear."""
     kinds = tuple(map(_kind, args))
     overload, packed = _choose(name, kinds, tuple((key, _kind(value)) for key, value in options.items()))
@@ -516,7 +525,7 @@ def _bind(name: str, args: Sequence[Any], options: Options) -> tuple[Any, JsonOb
 
 
 @functools.lru_cache(maxsize=4096)
-def _choose(name: str, kinds: tuple[str, ...], options: tuple[tuple[str, str], ...]) -> tuple[Any, bool]:
+def _choose(name: str, kinds: tuple[str, ...], options: tuple[tuple[str, str], ...]) -> tuple[Argument, bool]:
     """Return the operator that takes arguments of these kinds, and whether it takes all but the first as a list."""
     packet = getattr(torch.ops.aten, name, None)
     if packet is None or not hasattr(packet, "overloads"):
@@ -535,7 +544,7 @@ def _choose(name: str, kinds: tuple[str, ...], options: tuple[tuple[str, str], .
     return None, False
 
 
-def _fits(schema: Any, kinds: Sequence[str], options: Mapping[str, str], loose: bool) -> bool:
+def _fits(schema: Argument, kinds: Sequence[str], options: Mapping[str, str], loose: bool) -> bool:
     names = [argument.name for argument in schema.arguments]
     named = {key if key in names else _SYNONYMS.get(key, key): kind for key, kind in options.items()}
     positional = [argument for argument in schema.arguments if not argument.kwarg_only]
@@ -576,7 +585,7 @@ def _takes(declared: str, kind: str, loose: bool) -> bool:
     return bare in allowed.get(kind, ())
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Argument) -> str:
     if isinstance(value, Tensor):
         return "tensor"
     if isinstance(value, list | tuple):
@@ -592,7 +601,7 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _overload(target: str) -> Any:
+def _overload(target: str) -> Argument:
     _, name, overload = target.split(".")
     return getattr(getattr(torch.ops.aten, name), overload)
 
@@ -600,15 +609,15 @@ def _overload(target: str) -> Any:
 # ---- what is spelt otherwise in Python ---------------------------------------------------------------------
 
 
-def _turned(x: Tensor) -> tuple[Any, JsonObject]:
+def _turned(x: Tensor) -> tuple[Argument, JsonObject]:
     return torch.ops.aten.permute.default, {"self": x, "dims": list(reversed(range(x.dim())))}
 
 
-def _swapped(x: Tensor) -> tuple[Any, JsonObject]:
+def _swapped(x: Tensor) -> tuple[Argument, JsonObject]:
     return torch.ops.aten.transpose.int, {"self": x, "dim0": -2, "dim1": -1}
 
 
-_PROPERTIES: Mapping[str, Callable[[Tensor], tuple[Any, JsonObject]]] = {
+_PROPERTIES: Mapping[str, Callable[[Tensor], tuple[Argument, JsonObject]]] = {
     "T": _turned,
     "mT": _swapped,
     "data": lambda x: (torch.ops.aten.alias.default, {"self": x}),
@@ -616,7 +625,7 @@ _PROPERTIES: Mapping[str, Callable[[Tensor], tuple[Any, JsonObject]]] = {
 """Attributes of a tensor that are tensors."""
 
 
-def _convert(recorder: _Recorder, func: Any, args: Any, options: Any) -> Any:
+def _convert(recorder: _Recorder, func: Argument, args: Argument, options: Argument) -> Argument:
     """Record another type; all devices are one."""
     name, like = func.__name__, [*args[1:], *options.values()]
     to = next((t.dtype if isinstance(t, Tensor) else t for t in like if isinstance(t, Tensor | torch.dtype)), None)
@@ -627,7 +636,7 @@ def _convert(recorder: _Recorder, func: Any, args: Any, options: Any) -> Any:
     return recorder._call(Tensor.to, (args[0],), kept, overload, {"self": args[0], "dtype": to})
 
 
-def _item(recorder: _Recorder, func: Any, args: Any, options: Any) -> Any:
+def _item(recorder: _Recorder, func: Argument, args: Argument, options: Argument) -> Argument:
     """Record indexing as PyTorch does: one operator for each part of the index."""
     x, index = args
     parts = [
@@ -668,7 +677,7 @@ def _sliced(x: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
     return x[tuple(index)]
 
 
-def _write(recorder: _Recorder, func: Any, args: Any, options: Any) -> Any:
+def _write(recorder: _Recorder, func: Argument, args: Argument, options: Argument) -> Argument:
     """Record the writing of a part: a range of one axis, else by PyTorch."""
     x, index, source = args
     parts = list(index) if isinstance(index, tuple) else [index]
@@ -688,7 +697,7 @@ def _write(recorder: _Recorder, func: Any, args: Any, options: Any) -> Any:
     return None
 
 
-_SPECIAL: Mapping[str, Callable[[_Recorder, Any, Any, Any], Any]] = {
+_SPECIAL: Mapping[str, Callable[[_Recorder, Argument, Argument, Argument], Argument]] = {
     **dict.fromkeys(["to", "float", "half", "double", "bfloat16", "type", "type_as", "cpu", "cuda"], _convert),
     "__getitem__": _item,
     "__setitem__": _write,
