@@ -23,13 +23,13 @@ import torch
 from convoxel.bench.volume_bench import VolumeResult, measure_volume
 from convoxel.data import DataSet, Sample
 from convoxel.draw.image_overlay import overlay, png
-from convoxel.draw.report import write_report
 from convoxel.draw.volume_slice import oriented_slice
 from convoxel.errors import ConfigError, ConvoxelError
 from convoxel.files.atomic import write_bytes, write_json
 from convoxel.files.values import JsonObject, Options
 from convoxel.lookup import find_network, is_run
 from convoxel.native import build_info
+from convoxel.report import write_report
 from convoxel.train import RunResult, TrainConfig, load_model
 from convoxel.train.run_folder import load_data
 

@@ -14,7 +14,7 @@ from convoxel.draw.chart import power_ticks, ticks
 from convoxel.draw.figure import Figure, beside
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.pareto_chart import Entry, front, pareto
-from convoxel.draw.shape import Bitmap, Box, Disc, Group, Line, Look, Squares, Words, arrow
+from convoxel.draw.scene import Bitmap, Box, Disc, Group, Line, Look, Squares, Words, arrow
 from convoxel.draw.theme import DARK, LIGHT, colour, contrast
 from convoxel.errors import ConfigError
 from tests.support.drawing import SVG, check_texts, elements, needs_pixels, parsed

@@ -12,13 +12,13 @@ from typing import Any
 
 from convoxel import models
 from convoxel.draw.comparison_chart import Contender
-from convoxel.draw.folder import mapping, read_run
 from convoxel.draw.quantity import number as finite
 from convoxel.errors import ConfigError
 from convoxel.files.values import JsonObject
 from convoxel.graph.threads import limit_threads
 from convoxel.inspect import Summary
 from convoxel.lookup import NamedNetwork, find_network, is_run
+from convoxel.report.run_contents import mapping, read_run
 
 __all__ = ["compare_networks"]
 

@@ -12,7 +12,7 @@ from convoxel.draw.chart import Axis, mark_below
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.pixels import load_renderer
-from convoxel.draw.shape import Box, Line, Look, Shape, Words
+from convoxel.draw.scene import Box, Line, Look, Shape, Words
 from convoxel.errors import ConfigError
 
 __all__ = ["check_plot", "draw_results", "plot_results"]

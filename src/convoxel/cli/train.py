@@ -110,7 +110,7 @@ def run_training(config: TrainConfig, screen: Screen, *, resume: bool, force: bo
 
 def _finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) -> None:
     """Print how a run went, write its report, and leave with the signal's code if one ended it."""
-    from convoxel.draw.report import write_report
+    from convoxel.report import write_report
     from convoxel.train import started_from
 
     metric = _METRIC[config.task]

@@ -1,17 +1,17 @@
-"""Pictures: of layers and networks before they run, of images and labels, of training runs and their report.
+"""Pictures: of layers and networks before they run, of images and labels, of training runs and measurements.
 
-Pictures of layers and networks are figures: shapes that are written as SVG, PNG, GIF or a web page. Read the
-files in this order: ``palette``, ``theme`` (colours of roles, light and dark) → ``shape``, ``letter`` (what figures
-are made of) → ``vector``, ``raster`` (the two ways to write them) → ``figure``, ``legend``, ``tick`` → ``scan`` (which
-inputs an output reads), ``conv``, ``matrix``, ``overlap`` → ``outline`` (a network as nodes), ``layout``,
-``network``, ``field``, ``funnel``, ``memory`` → ``pareto``, ``comparison`` → ``panel``, ``upsampling``, ``sharing``.
+A picture is a figure: shapes that are written as SVG, PNG, GIF or a web page. Read the files in this order:
+``theme`` (colours of roles, light and dark) → ``scene``, ``letter`` (what figures are made of) → ``svg``,
+``pixels`` (written as SVG, painted) → ``figure`` → ``caption`` (headings and legends), ``chart`` (axes), ``bars``.
 
-Pictures of runs: ``slices`` (a volume's slice, the head upwards) → ``overlay`` (image, label, prediction,
-difference) → ``quantity``, ``markup``, ``style`` (numbers, HTML, the style sheet) → ``chart`` (curves) → ``folder``
-(what a run holds) → ``outcome``, ``example``, ``setting`` (the report's sections) → ``report``.
+Of layers: ``scan`` (which inputs an output reads) → ``sliding_kernel``, ``layer_matrix``, ``overlap_grid``. Of
+networks: ``network_outline`` (a network as nodes) → ``layered_layout``, ``network_diagram``, ``field_picture``,
+``field_funnel``, ``memory_chart``. Of measurements: ``pareto_chart``, ``comparison_chart``, ``scaling_chart``,
+``sharing_chart``, ``upsampling_chart``, ``training_curves``. Of images: ``volume_slice`` (the head upwards) →
+``image_overlay`` (image, label, prediction, difference). ``quantity`` writes numbers.
 
-Nothing here trains, predicts or measures: pictures show what they are given. No plotting library is imported,
-and PyTorch only where a figure is made of a module.
+Nothing here trains, predicts or measures: pictures show what they are given. PyTorch is imported only where a figure is
+made of a module.
 """
 
 from convoxel.draw.field_funnel import funnel, funnel_of_chain
@@ -22,11 +22,10 @@ from convoxel.draw.layer_matrix import matrix
 from convoxel.draw.memory_chart import memory
 from convoxel.draw.network_diagram import network
 from convoxel.draw.overlap_grid import overlap
-from convoxel.draw.palette import CLASS_COLOURS, ERROR_COLOURS, class_colour
 from convoxel.draw.pareto_chart import Entry, pareto
-from convoxel.draw.report import write_report
 from convoxel.draw.sharing_chart import sharing
 from convoxel.draw.sliding_kernel import conv
+from convoxel.draw.theme import CLASS_COLOURS, ERROR_COLOURS, class_colour
 from convoxel.draw.training_curves import curves
 from convoxel.draw.upsampling_chart import upsampling
 from convoxel.draw.volume_slice import PLANES, Slice, oriented_slice, plane_axis
@@ -58,5 +57,4 @@ __all__ = [
     "save_overlay",
     "sharing",
     "upsampling",
-    "write_report",
 ]

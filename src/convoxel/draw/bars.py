@@ -1,4 +1,4 @@
-"""Parts of comparisons: columns of bars from zero, and small maps of values."""
+"""Columns of bars from zero, and small maps of values, for figures that compare things row by row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from convoxel.draw.chart import Axis, mark_below
 from convoxel.draw.letter import text_width
-from convoxel.draw.shape import Box, Disc, Look, Shape, Squares, Words
+from convoxel.draw.scene import Box, Disc, Look, Shape, Squares, Words
 from convoxel.files.values import Array
 
 __all__ = ["HEAD", "Measure", "draw_bars", "draw_map"]
@@ -77,7 +77,7 @@ def _bar(measure: Measure, value: float | None, most: float, left: float, middle
     if measure.share:
         yield Box(left, middle - 6, _BAR, 12, 1.5, look=_TRACK)
     wide = _BAR * value / most
-    if wide > 0.02:  # more than what rounding leaves of nothing
+    if wide > 0.02:  # less than that is a rounding error
         yield Box(left, middle - 6, max(wide, 1.5), 12, 1.5, look=_FILL, data={"bar": measure.title})
     yield Words(left + (_BAR if measure.share else wide) + 7, middle + 4, measure.text(value), look=_SOFT)
 
@@ -115,5 +115,5 @@ def draw_map(
     for shade in np.unique(shades[shades >= 0]).tolist():
         places = np.argwhere(shades == shade).tolist()
         corners = tuple((corner[0] + x * side, corner[1] + y * side) for y, x in places)
-        # Squares overlap by a little, so that no line of the page shows between them.
+        # Squares overlap by a little, so that the page does not show between them.
         yield Squares(corners, side + 0.3, look=Look(fill=f"ramp:{shade / _SHADES:.3g}"), data={"shade": str(shade)})

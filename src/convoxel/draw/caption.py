@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convoxel.draw.letter import text_width
-from convoxel.draw.shape import Box, Group, Look, Shape, Words
+from convoxel.draw.scene import Box, Group, Look, Shape, Words
 
-__all__ = ["EDGE", "heading", "legend"]
+__all__ = ["EDGE", "TITLE", "heading", "legend"]
 
-EDGE = 16.0  # of a picture, kept free on all sides
+EDGE = 16.0  # room kept free on all sides of a picture
 _ROW, _SWATCH, _SAMPLE, _SIZE = 21.0, 13.0, 24.0, 12.0
 TITLE = Look(fill="ink", size=15, bold=True)
 _LINE = Look(fill="soft", size=12)
@@ -33,7 +33,7 @@ def legend(entries: Sequence[tuple[Look | Group, str]], top: float, width: float
     Args:
         entries: the look of a swatch, or a group of shapes in its place, with the words beside it.
         top: height at which the first row begins.
-        width: of the picture.
+        width: width of the picture.
     """
     shapes: list[Shape] = []
     x, y, widest = EDGE, top, 0.0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from convoxel.draw.letter import text_width
-from convoxel.draw.shape import Line, Look, Point, Shape, Words
+from convoxel.draw.scene import Line, Look, Point, Shape, Words
 
 __all__ = ["Axis", "Plot", "mark_below", "power_ticks", "round_axis", "ticks"]
 

@@ -14,8 +14,8 @@ from convoxel.draw.bars import HEAD, Measure, draw_bars
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.pareto_chart import SCATTER, Entry, scatter
-from convoxel.draw.quantity import count, duration
-from convoxel.draw.shape import Look, Shape, Words
+from convoxel.draw.quantity import count, duration, sizes
+from convoxel.draw.scene import Look, Shape, Words
 from convoxel.errors import ConfigError
 
 __all__ = ["Contender", "comparison", "save_comparison"]
@@ -66,8 +66,7 @@ class Contender:
     @property
     def sight(self) -> str:
         """The receptive field in words."""
-        size = " × ".join(map(str, self.field)) if len(set(self.field)) != 1 else str(self.field[0])
-        return f"{size or '–'} + whole" if self.whole else size or "–"
+        return sizes(self.field, short=True) + (" + whole" if self.whole else "")
 
 
 def _measures(rows: Sequence[Contender]) -> list[Measure]:
@@ -123,10 +122,10 @@ def comparison(rows: Sequence[Contender]) -> Figure:
 
 
 def _heading(rows: Sequence[Contender]) -> str:
-    """Say what the figures are for, as far as it is one thing."""
+    """Say which input the figures are for."""
     if len({row.shape for row in rows}) > 1:
         return f"{len(rows)} networks, each on its own input"
-    return f"{len(rows)} network{'s' if len(rows) > 1 else ''} on an input of {' × '.join(map(str, rows[0].shape))}"
+    return f"{len(rows)} network{'s' if len(rows) > 1 else ''} on an input of {sizes(rows[0].shape)}"
 
 
 def save_comparison(rows: Sequence[Contender], path: str | Path) -> tuple[Path, Path]:

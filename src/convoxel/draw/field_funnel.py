@@ -1,8 +1,8 @@
-"""The growth of the receptive field through the layers, along one axis, as a funnel.
+"""The growth of the receptive field through the layers, along one axis of the image.
 
-Each row is a result of the network; its bar covers the inputs that its middle position sees, and the dots are
-the centres of its neighbours. A short chain of layers can be drawn with all its positions instead, joined by
-what reads what.
+Each row is a result of the network. Its bar covers the inputs that its middle position sees, and the dots are the
+centres of the neighbouring positions. A short chain of layers is drawn with all its positions instead, each joined to
+the positions that it reads.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.network_outline import Model, outline, subject
-from convoxel.draw.shape import Box, Disc, Line, Look, Shape, Words
+from convoxel.draw.scene import Box, Disc, Line, Look, Shape, Words
 from convoxel.errors import ConfigError
 
 __all__ = ["funnel", "funnel_of_chain"]
 
 _ROW, _BAR, _PLOT, _WIDEST = 27.0, 13.0, 470.0, 220.0
 _MOST_UNITS = 160
-_BEYOND = 0.6  # of the input: how far bars may reach out of it in the picture
+_BEYOND = 0.6  # share of the input by which bars may reach out of it
 _IMAGE = Look(fill="grid")
 _SIDE = Look(stroke="faint", weight=1)
 _CONE = Look(fill="c2", opacity=0.16)
@@ -37,14 +37,14 @@ _READS = Look(stroke="c7", weight=1.4)
 
 
 class _Stage(NamedTuple):
-    """A result: its name, its size along the axis, and what its positions see."""
+    """A result: its name, its size along the axis, and its receptive field."""
 
     name: str
     size: int
     field: Field
 
     def middle(self, size: int) -> tuple[int, tuple[int, int]] | None:
-        """Return the position that looks at the middle of the input, and the inputs that it sees."""
+        """Return the position that is centred on the middle of the input, and the inputs that it sees."""
         seen = [(position, ends) for position in range(self.size) if (ends := self.field.at(position))]
         return min(seen, key=lambda entry: abs(entry[1][0] + entry[1][1] + 1 - size), default=None)
 
@@ -60,9 +60,9 @@ def funnel(
 
     Args:
         model: a PyTorch module, a name of ``convoxel.models.names()``, an ``.onnx`` or ``.cvx`` file, or a program.
-        shape: (n, channels, *spatial); a network of the zoo shows a usual one unless told.
-        axis: of the image; the last unless told.
-        depth: how many parts of a module's path make a row, as in :func:`network`.
+        shape: (n, channels, *spatial) of the input (default: a usual one, for networks of the zoo).
+        axis: number of the image's axis (default: the last).
+        depth: number of parts of a module's path that make a row, as in :func:`network`.
 
     Raises:
         ConfigError: the model, the shape, the axis or the depth is wrong.
@@ -87,12 +87,12 @@ def funnel(
 def funnel_of_chain(chain: str, size: int) -> Figure:
     """Return the receptive fields through a chain of layers over an input of ``size``.
 
-    Chains with few positions are drawn with each of them, and with what the middle of the end reads, layer by
-    layer; longer ones as :func:`funnel` does.
+    A chain with few positions is drawn with all of them, and those that the middle output reads are marked, layer by
+    layer. A longer chain is drawn as by :func:`funnel`.
 
     Args:
         chain: words such as ``k3s2p1 k3 pool2``, as ``arithmetic.parse_chain`` takes them.
-        size: of the input.
+        size: size of the input.
 
     Raises:
         ConfigError: a word is not understood, or the size is below 1.
@@ -118,7 +118,7 @@ def funnel_of_chain(chain: str, size: int) -> Figure:
 
 
 def _bars(title: str, stages: Sequence[_Stage], size: int) -> Figure:
-    """Draw a row a result."""
+    """Draw a row for each result."""
     found = [(stage, middle) for stage in stages if (middle := stage.middle(size))]
     if not found:
         raise ConfigError("funnel: no receptive field is known. Describe the network to see where it is lost.")
@@ -127,9 +127,9 @@ def _bars(title: str, stages: Sequence[_Stage], size: int) -> Figure:
     scale = _PLOT / (high - low)
     last = found[-1][0].field
     lines = [
-        f"The end sees {last.size} of {size} inputs."
+        f"The last layer sees {last.size} of {size} inputs."
         if last.size <= size
-        else f"The end's field, {last.size}, is wider than the input, {size}."
+        else f"The receptive field of the last layer, {last.size}, is wider than the input, {size}."
     ]
     shapes, width, top = heading(title, lines)
     top += 8
@@ -152,7 +152,7 @@ def _bars(title: str, stages: Sequence[_Stage], size: int) -> Figure:
     dots: list[Shape] = []
     for y, name, text, (stage, (position, ends)) in zip(rows, names, numbers, found, strict=True):
         shapes.append(Words(left - 14, y + _BAR - 2, name, look=Look(fill="ink", size=12, align="end")))
-        # What lies in the padding is paler.
+        # The part in the padding is paler.
         inside = max(ends[0], 0), min(ends[1] + 1, size)
         note = f"{stage.name}: position {position} sees {ends[0]} to {ends[1]}"
         fact = {"row": stage.name, "ends": f"{ends[0]},{ends[1]}"}
@@ -193,7 +193,7 @@ def _said(field: Field) -> str:
 
 
 def _units(title: str, stages: Sequence[_Stage], reads: Sequence[Sequence[Sequence[int]]]) -> Figure:
-    """Draw every position of every layer, and what the middle of the end reads."""
+    """Draw every position of every layer, and mark those that the middle output reads."""
     last = stages[-1]
     lines = [f"Each of the {last.size} outputs sees {last.field.size} of {stages[0].size} inputs."]
     shapes, width, top = heading(title, lines)
@@ -211,7 +211,7 @@ def _units(title: str, stages: Sequence[_Stage], reads: Sequence[Sequence[Sequen
             centres.append((ends[0] + ends[1]) / 2 if ends else float(position))
         places.append([(left + (c + 0.5) * gap, low - row * deep) for c in centres])
     reach = min(0.0, *(x - left for row in places for x, _ in row))
-    if reach < 0:  # positions that look at the padding
+    if reach < 0:  # some positions lie over the padding
         places = [[(x - reach + radius, y) for x, y in row] for row in places]
     middle = last.middle(size)
     chosen = [{middle[0]} if middle else set()]

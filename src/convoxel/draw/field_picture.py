@@ -1,7 +1,7 @@
-"""The receptive field of an output as a box on the image, and its effective field as a tint.
+"""The receptive field of an output over the image: as a box, and with the measured influence as a tint.
 
-The box is exact (``inspect``); the tint is an array that was measured (``inspect.effective_field``). A volume is
-shown as the three slices through the middle of the box, a signal as a line.
+The box is exact (``inspect``). The tint is an array that was measured (``inspect.effective_field``). A volume is shown
+as the three slices through the middle of the box, a signal as a line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
 from convoxel.draw.image_overlay import image_pixels
 from convoxel.draw.network_outline import Map, Model, subject
-from convoxel.draw.shape import Bitmap, Box, Disc, Group, Line, Look, Point, Shape, Words
+from convoxel.draw.quantity import listed, sizes
+from convoxel.draw.scene import Bitmap, Box, Disc, Group, Line, Look, Point, Shape, Words
 from convoxel.draw.theme import colour
 from convoxel.errors import ShapeError
 from convoxel.files.values import Array
@@ -29,15 +30,15 @@ if TYPE_CHECKING:
 __all__ = ["field"]
 
 _PANEL, _TALLEST, _SIGNAL = 380.0, 380.0, 130.0
-_BEYOND = 0.35  # of the image: how far a box may reach out of it in the picture
-_MARGIN = 0.04  # the same, where it reaches further
+_BEYOND = 0.35  # share of the image by which a box may reach out of it in the picture
+_MARGIN = 0.04  # share that is shown where the box reaches further
 _MOST_CENTRES = 500
 _BOX = Look(stroke="c1", weight=2.5)
 _HOME = Look(fill="c1", stroke="card", weight=1.5)
 _CENTRE = Look(fill="c2", opacity=0.75)
 _FRAME = Look(stroke="faint", weight=1)
 _SHARE = Look(stroke="c6", weight=2, dash=(5, 4))
-_MOST = 0.95  # of the influence, framed
+_MOST = 0.95  # share of the influence that is framed
 
 Pixels = Array
 
@@ -55,9 +56,9 @@ def field(
 
     Args:
         model: a PyTorch module, a name of ``convoxel.models.names()``, an ``.onnx`` or ``.cvx`` file, or a program.
-        shape: (n, channels, *spatial); a network of the zoo shows a usual one unless told.
-        at: position of the output in its map, an entry an axis; the one in the middle unless told.
-        layer: whose output; the last one that has positions unless told.
+        shape: (n, channels, *spatial) of the input (default: a usual one, for networks of the zoo).
+        at: position of the output in its map, an entry for each axis (default: the middle).
+        layer: layer of the output (default: the last one that has positions).
         image: (*spatial), or with one or three channels first or last, of the size of the input.
         effective: (*spatial), the influence of each input, 0 for none; or what ``inspect.effective_field`` returned.
 
@@ -98,7 +99,7 @@ def _given(name: str, array: ArrayLike | None, size: tuple[int, ...]) -> Pixels 
 
 @dataclass(frozen=True)
 class _Scene:
-    """An output, what it sees, and what there is to be seen."""
+    """An output, its receptive field, the image and the measured influence."""
 
     size: tuple[int, ...]
     map: Map
@@ -120,7 +121,7 @@ class _Scene:
             lines.append("It covers all of the image; sides of the box that lie far outside are not drawn.")
         if self.effective is not None:
             spread = [hi - lo + 1 for lo, hi in self._spread()]
-            lines.append(f"95 % of the influence along each axis lies within {_times(spread)} inputs.")
+            lines.append(f"95 % of the influence along each axis lies within {sizes(spread)} inputs.")
         shapes, width, top = heading(f"{name}: what one output sees", lines)
         x, bottom, dotted = EDGE, top, False
         for shown in panels:
@@ -141,9 +142,8 @@ class _Scene:
             for name, seen in zip(names, self.box, strict=True)
         ]
         where = str(self.place[0]) if len(self.place) == 1 else str(self.place)
-        sees = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
         spans = [seen[1] - seen[0] + 1 if seen else 0 for seen in self.box]
-        return f"Output {where} of {self.map.layer} sees {sees} of {_times(self.size)}: {_times(spans)} inputs."
+        return f"Output {where} of {self.map.layer} sees {listed(parts)} of {sizes(self.size)}: {sizes(spans)} inputs."
 
     def _caption(self, shown: tuple[int, ...]) -> str:
         names = ("depth", "height", "width")
@@ -250,7 +250,7 @@ class _Scene:
             yield Line(points, look=Look(stroke="ink", weight=1.5))
 
     def _centres(self, shown: tuple[int, ...], corner: Point, size: Point, scale: Point) -> Iterator[Shape]:
-        """Yield a dot where each output of the map looks, if there are few enough of them."""
+        """Yield a dot at the centre of each output's field, unless there are too many."""
         centres = []
         for axis in shown:
             seen = [self.map.fields[axis].at(p) for p in range(self.map.size[axis])]
@@ -296,7 +296,7 @@ def _within(image: Image.Image, most: int = 512) -> Image.Image:
 
 def _tint(share: Pixels) -> Image.Image:
     """Return a picture of one colour that covers more where the influence is larger."""
-    cover = np.sqrt(np.clip(share, 0.0, 1.0))  # influence falls off so fast that its rim would not be seen
+    cover = np.sqrt(np.clip(share, 0.0, 1.0))  # without the root its rim would not be seen: influence falls off fast
     pixels = np.empty((*share.shape, 4), np.uint8)
     pixels[..., :3] = colour("c5")
     pixels[..., 3] = np.rint(215 * cover)
@@ -305,7 +305,3 @@ def _tint(share: Pixels) -> Image.Image:
 
 def _ends(rows: tuple[int, int], columns: tuple[int, int]) -> str:
     return f"{rows[0]},{rows[1]},{columns[0]},{columns[1]}"
-
-
-def _times(sizes: Sequence[object]) -> str:
-    return " × ".join(map(str, sizes))

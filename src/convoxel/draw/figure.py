@@ -1,8 +1,8 @@
 """A picture, still or moving: shown by notebooks, saved as SVG, PNG, GIF or a web page.
 
-A figure is shapes with a title and a text that says in words what is seen. It is written as one file that
-needs nothing else: no script, no font, no address. Moving figures move by style sheets alone, so they also do
-so as an ``<img>``; who asked the system for less motion sees one frame.
+A figure is shapes with a title and a description in words. It is written as one file that needs nothing else: no
+script, no font, no address. Moving figures move by style sheets alone, so they also move inside an ``<img>``. A reader
+who asked the system for less motion sees one frame.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 
 from convoxel.draw.letter import text_width
 from convoxel.draw.pixels import render
-from convoxel.draw.shape import Group, Look, Point, Scene, Words
+from convoxel.draw.scene import Group, Look, Point, Scene, Words
 from convoxel.draw.svg import write
 from convoxel.errors import ConfigError
 from convoxel.files.atomic import write_bytes
@@ -40,22 +40,22 @@ class Figure(Scene):
     """A picture of ``width`` × ``height`` pixels.
 
     Attributes:
-        title: its name, read out by screen readers.
-        text: what it shows, in words.
-        width: of the page.
-        height: of the page.
-        shapes: from the back to the front.
+        title: name of the figure, read out by screen readers.
+        text: description in words.
+        width: width of the page in pixels.
+        height: height of the page in pixels.
+        shapes: the parts, from the back to the front.
         frames: number of frames (default 1, a still).
         frame_s: seconds of one frame (default 0.9).
         rest: the frame that is shown where nothing moves (default 0).
 
-    >>> from convoxel.draw.shape import Box
+    >>> from convoxel.draw.scene import Box
     >>> Figure("square", "One square.", 20, 20, (Box(5, 5, 10, 10, look=Look(fill="c1")),)).svg()[:4]
     '<svg'
     """
 
     def still(self, frame: int | None = None) -> Figure:
-        """Return one frame as a figure of its own; the frame of rest unless told.
+        """Return one frame as a figure of its own (default: the frame of rest).
 
         Raises:
             ConfigError: there is no such frame.
@@ -72,7 +72,7 @@ class Figure(Scene):
 
         Args:
             frames: numbers of the frames, or how many, evenly spread (default 6).
-            columns: how many in a row; up to three unless told.
+            columns: number of frames in a row (default: up to three).
 
         Raises:
             ConfigError: there is no such frame, or none is asked for.
@@ -96,15 +96,15 @@ class Figure(Scene):
         """Return the figure as SVG text that stands alone.
 
         Args:
-            theme: "light" or "dark"; "auto" follows the reader's setting.
+            theme: "light", "dark", or "auto", which follows the reader's setting (default "auto").
 
         Raises:
-            ConfigError: it is none of these.
+            ConfigError: the theme is none of these.
         """
         return write(self, _known_theme(theme))
 
     def picture(self, theme: str = "light", scale: float = 2.0) -> Image.Image:
-        """Return the figure, at rest, as pixels: ``scale`` of them a unit.
+        """Return the figure, at rest, as a picture of ``scale`` pixels a unit (default 2).
 
         Raises:
             ConfigError: ``scale`` is not positive, or so large that the picture has over 100 million pixels; the theme
@@ -130,9 +130,8 @@ class Figure(Scene):
 
         Args:
             path: ends in .svg, .html, .png (a moving figure at rest) or .gif (it moves).
-            theme: "auto", "light" or "dark"; a picture of pixels cannot follow its reader and is light
-                unless told.
-            scale: pixels a unit, for .png and .gif.
+            theme: "auto", "light" or "dark" (default: "auto" for .svg and .html, "light" for .png and .gif).
+            scale: pixels a unit, for .png and .gif (default 2).
 
         Raises:
             ConfigError: another ending, a theme that is not known, or the file cannot be written.
@@ -154,7 +153,7 @@ class Figure(Scene):
             return self._png(theme, scale)
         buffer = io.BytesIO()
         frames = [self.still(index).picture(theme, scale) for index in range(self.frames)]
-        # One palette for all frames, so that what stands still does not flicker.
+        # One palette for all frames, so that still parts do not flicker.
         first = frames[0].quantize(256)
         flat = [frame.quantize(palette=first, dither=Image.Dither.NONE) for frame in frames]
         more: JsonObject = {"save_all": True, "append_images": flat[1:]} if len(flat) > 1 else {}
@@ -164,14 +163,18 @@ class Figure(Scene):
     def _repr_svg_(self) -> str:
         return self.svg()
 
+    def __html__(self) -> str:
+        """Return the figure as part of a web page; templates then do not escape it once more."""
+        return self.svg()
+
     def __repr__(self) -> str:
-        """Return what it is, not every shape of it."""
+        """Return title and size, not every shape."""
         moving = f", {self.frames} frames" if self.frames > 1 else ""
         return f"Figure({self.title!r}, {self.width:.0f} × {self.height:.0f}{moving})"
 
 
 def beside(figures: Sequence[Figure], title: str, *, gap: float = 0.0, below: bool = False) -> Figure:
-    """Return still figures side by side, or below each other, under a common title.
+    """Return still figures side by side, or ``below`` each other, under a common title.
 
     Raises:
         ConfigError: there is none, or one of them moves.

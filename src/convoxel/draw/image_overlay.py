@@ -8,37 +8,52 @@ This module computes no figure: captions come from the caller.
 from __future__ import annotations
 
 import io
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from convoxel.draw.palette import ERROR_COLOURS, RGB, class_colour
+from convoxel.draw.caption import EDGE, TITLE, legend
+from convoxel.draw.figure import Figure
+from convoxel.draw.letter import text_width
+from convoxel.draw.scene import Bitmap, Look, Shape, Words
+from convoxel.draw.theme import CLASS_COLOURS, ERROR_COLOURS, class_colour
 from convoxel.errors import ConfigError, DataError, ShapeError
+from convoxel.files.atomic import write_bytes
+from convoxel.files.values import Array
 
-__all__ = ["difference", "errors", "filled_box", "grey_window", "overlay", "paint", "panels", "png", "save_overlay"]
+__all__ = [
+    "difference",
+    "errors",
+    "filled_box",
+    "grey_window",
+    "overlay",
+    "overlay_legend",
+    "paint",
+    "panels",
+    "png",
+    "save_overlay",
+]
 
-Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
 
-_GROUND: RGB = (16, 18, 22)
-_INK: RGB = (232, 234, 238)
-_FAINT: RGB = (150, 156, 166)
 _FILL = 0.4  # opacity of a class's fill: below 0.3 thin structures vanish, above 0.45 the grey texture does
 _SHADE = 0.8  # brightness of the image under the classes: on tissue shown as white the fills would look pale
-_DIM = 0.55  # brightness of the image under the difference, so that the errors lead
+_DIM = 0.55  # brightness of the image under the difference, so that the errors stand out
 
 
-@dataclass(frozen=True)
-class _Panel:
-    picture: Image.Image
-    caption: str
-    note: str
+_CAPTION, _NOTE = Look(fill="ink", size=14, align="middle"), Look(fill="faint", size=12, align="middle")
+_GAP = 10  # between panels
+_WRONG = {
+    "missed": "missed (predicted as background)",
+    "extra": "extra (labelled as background)",
+    "confused": "one class for another",
+}
 
 
 def overlay(
@@ -55,7 +70,7 @@ def overlay(
     window: tuple[float, float] | None = None,
     crop: bool = False,
 ) -> Image.Image:
-    """Return one picture: image | label | prediction | difference (the panels for what is given).
+    """Return one picture: image | label | prediction | difference, as far as they are given.
 
     Args:
         image: (rows, columns), (1 or 3, rows, columns) or (rows, columns, 3); any number type.
@@ -83,14 +98,9 @@ def overlay(
     if crop:
         image, label, prediction = _crop(image, label, prediction)
     pictures = panels(image, label, prediction, spacing=spacing, height=panel_height, window=window)
-    notes = captions or {}
-    row = [_Panel(picture, name, notes.get(name, "")) for name, picture in pictures.items()]
-    entries = _class_entries(classes, [np.asarray(a) for a in (label, prediction) if a is not None])
-    if label is not None and prediction is not None:
-        entries += _error_entries(np.asarray(label), np.asarray(prediction))
-    if marks is not None:
-        _write_marks(row[0].picture, marks)
-    return _compose(row, entries, title)
+    given = [np.asarray(a) for a in (label, prediction) if a is not None]
+    entries = [(Look(fill=role), words) for role, words in overlay_legend(classes, *given)]
+    return _compose(pictures, captions or {}, marks, entries, title).picture("dark", scale=1.0)
 
 
 def save_overlay(path: str | os.PathLike[str], image: Array, *arguments: Any, **options: Any) -> Path:
@@ -100,8 +110,6 @@ def save_overlay(path: str | os.PathLike[str], image: Array, *arguments: Any, **
         ConfigError: the name does not end in .png.
         DataError: the file cannot be written.
     """
-    from convoxel.files.atomic import write_bytes
-
     target = Path(path)
     if target.suffix.lower() != ".png":
         raise ConfigError(f"save_overlay: path is {target.name!r}; pictures are written as PNG, so end it in .png.")
@@ -117,7 +125,7 @@ def panels(
     height: int = 300,
     window: tuple[float, float] | None = None,
 ) -> dict[str, Image.Image]:
-    """Return the pictures "image", "label", "prediction" and "difference" (those for what is given), all of one size.
+    """Return the pictures "image", "label", "prediction" and "difference" (those that are given), all of one size.
 
     Arguments and errors as for :func:`overlay`; ``height`` is the wanted height in pixels.
 
@@ -294,83 +302,63 @@ def errors(label: Array, prediction: Array) -> dict[str, npt.NDArray[np.bool_]]:
     }
 
 
-def _class_entries(classes: Sequence[str], labels: Sequence[Array]) -> list[tuple[RGB, str]]:
-    """Return the legend of the classes: all named ones, and any unnamed one that occurs."""
-    largest = max((int(a.max()) for a in labels if a.size), default=0)
-    names = {index: name for index, name in enumerate(classes) if index > 0}
+def overlay_legend(classes: Sequence[str], *labels: Array) -> list[tuple[str, str]]:
+    """Return the colour's role and the words for every class but the background, and for the errors that occur.
+
+    Args:
+        classes: the names, background first; a class that occurs without a name gets its number.
+        labels: the label, the prediction, or both (only then there are errors); without any the legend is empty.
+
+    >>> overlay_legend(["back", "cell"], np.array([0, 1, 2]), np.array([0, 0, 2]))
+    [('class1', 'cell'), ('class2', 'class 2'), ('missed', 'missed (predicted as background)')]
+    """
     if not labels:
         return []
-    return [(class_colour(i), names.get(i, f"class {i}")) for i in range(1, max(largest, len(classes) - 1) + 1)]
-
-
-def _error_entries(label: Array, prediction: Array) -> list[tuple[RGB, str]]:
-    words = {"missed": "missed", "extra": "extra", "confused": "other class"}
-    return [(ERROR_COLOURS[name], words[name]) for name, wrong in errors(label, prediction).items() if wrong.any()]
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)
-
-
-def _write_marks(picture: Image.Image, marks: tuple[str, str, str, str]) -> None:
-    draw, font = ImageDraw.Draw(picture), _font(13)
-    width, height = picture.size
-    places = (
-        ((width / 2, 4), "mt"),
-        ((width / 2, height - 4), "mb"),
-        ((5, height / 2), "lm"),
-        ((width - 5, height / 2), "rm"),
-    )
-    for letter, (place, anchor) in zip(marks, places, strict=True):
-        draw.text(place, letter, fill=_INK, font=font, anchor=anchor, stroke_width=2, stroke_fill=_GROUND)
-
-
-def _compose(panels: Sequence[_Panel], entries: Sequence[tuple[RGB, str]], title: str) -> Image.Image:
-    """Return the panels in a row under the title, each with its caption, the legend below."""
-    gap, margin = 10, 14
-    large, middle, small = _font(16), _font(14), _font(12)
-    top = margin + (28 if title else 0)
-    notes = 18 if any(panel.note for panel in panels) else 0
-    panel_height = max(panel.picture.height for panel in panels)
-    legend_top = top + panel_height + 26 + notes
-    # A narrow panel is centred over its caption: the cell is as wide as the wider of the two.
-    cells = [
-        max(panel.picture.width, int(middle.getlength(panel.caption)) + 4, int(small.getlength(panel.note)) + 4)
-        for panel in panels
+    highest = max(len(classes) - 1, *(int(array.max()) for array in labels if array.size))
+    entries = [
+        (f"class{(index - 1) % len(CLASS_COLOURS) + 1}", classes[index] if index < len(classes) else f"class {index}")
+        for index in range(1, highest + 1)
     ]
-    legend = [int(middle.getlength(text)) + 42 for _, text in entries]
-    title_width = int(large.getlength(title))
-    width = 2 * margin + max(sum(cells) + gap * (len(cells) - 1), title_width)
-    lines = _wrap(legend, width - 2 * margin)
-    height = legend_top + 26 * len(lines) + margin - (4 if lines else 0)
-    canvas = Image.new("RGB", (width, height), _GROUND)
-    draw = ImageDraw.Draw(canvas)
-    draw.text((margin, margin), title, fill=_INK, font=large)
-    left = margin
-    for panel, cell in zip(panels, cells, strict=True):
-        canvas.paste(panel.picture, (left + (cell - panel.picture.width) // 2, top))
-        centre = left + cell / 2
-        draw.text((centre, top + panel_height + 8), panel.caption, fill=_INK, font=middle, anchor="mt")
-        draw.text((centre, top + panel_height + 27), panel.note, fill=_FAINT, font=small, anchor="mt")
-        left += cell + gap
-    for number, line in enumerate(lines):
-        left, middle_y = margin, legend_top + 12 + 26 * number
-        for item in line:
-            colour, text = entries[item]
-            draw.rounded_rectangle((left, middle_y - 6, left + 12, middle_y + 6), radius=3, fill=colour)
-            draw.text((left + 19, middle_y), text, fill=_INK, font=middle, anchor="lm")
-            left += legend[item]
-    return canvas
+    if len(labels) == 2:
+        entries += [(kind, _WRONG[kind]) for kind, wrong in errors(*labels).items() if wrong.any()]
+    return entries
 
 
-def _wrap(widths: Sequence[int], limit: int) -> list[list[int]]:
-    """Return the items' indices in lines no wider than ``limit``."""
-    lines: list[list[int]] = []
-    used = 0
-    for index, width in enumerate(widths):
-        if not lines or used + width > limit:
-            lines.append([])
-            used = 0
-        lines[-1].append(index)
-        used += width
-    return lines
+def _compose(
+    pictures: Mapping[str, Image.Image],
+    notes: Mapping[str, str],
+    marks: tuple[str, str, str, str] | None,
+    entries: Sequence[tuple[Look, str]],
+    title: str,
+) -> Figure:
+    """Return the panels in a row under the title, each with its caption, the legend below."""
+    shapes: list[Shape] = [Words(EDGE, 24, title, look=TITLE)] if title else []
+    x, top, tall = int(EDGE), EDGE + (22 if title else 0), max(picture.height for picture in pictures.values())
+    below = top + tall
+    for index, (name, picture) in enumerate(pictures.items()):
+        note = notes.get(name, "")
+        # A narrow panel is centred over its caption: the cell is as wide as the wider of the two.
+        cell = max(picture.width, math.ceil(text_width(name, 14)), math.ceil(text_width(note, 12)))
+        left = x + (cell - picture.width) // 2
+        shapes.append(Bitmap(left, top, picture.width, picture.height, picture))
+        shapes += [
+            Words(x + cell / 2, below + 20, name, look=_CAPTION),
+            Words(x + cell / 2, below + 38, note, look=_NOTE),
+        ]
+        if marks is not None and index == 0:
+            shapes += _letters(marks, left, top, picture.size)
+        x += cell + _GAP
+    right = max(x - _GAP, EDGE + text_width(title, 15, bold=True)) + EDGE
+    told, least, end = legend(entries, below + 34 + (18 if any(notes.values()) else 0), right)
+    bottom = end - 8 + EDGE if entries else end - 21
+    return Figure(title or "overlay", ", ".join(pictures), max(right, least), bottom, (*shapes, *told))
+
+
+def _letters(marks: tuple[str, str, str, str], left: float, top: float, size: tuple[int, int]) -> Iterator[Shape]:
+    """Yield the letters on the top, bottom, left and right edge of a panel."""
+    wide, tall = size
+    places = ((wide / 2, 15, "middle"), (wide / 2, tall - 5, "middle"), (5, tall / 2 + 5, "start"),
+              (wide - 5, tall / 2 + 5, "end"))  # fmt: skip
+    for letter, (x, y, align) in zip(marks, places, strict=True):
+        look = Look(fill="ink", stroke="card", weight=3, size=13, align=align)
+        yield Words(left + x, top + y, letter, look=look)

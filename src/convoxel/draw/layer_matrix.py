@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure, beside
 from convoxel.draw.scan import Position, Scan
-from convoxel.draw.shape import Box, Line, Look, Point, Shape, Squares, Words
+from convoxel.draw.scene import Box, Line, Look, Point, Shape, Squares, Words
 from convoxel.errors import ConfigError
 
 __all__ = ["matrix"]
@@ -44,19 +44,19 @@ def matrix(
     sharing: str | Sequence[str] = "shared",
     order: str = "C",
 ) -> Figure:
-    """Return the matrix of a layer, an entry a cell, in the colour of its weight.
+    """Return the matrix of a layer, each entry in the colour of its weight.
 
     Args:
         size: input size of every axis, one to three of them.
-        kernel: kernel size, of all axes or of every axis.
-        stride: stride, likewise.
+        kernel: kernel size, of all axes or of every axis (default 3).
+        stride: stride, of all axes or of every axis (default 1).
         padding: a word of ``arithmetic.PADDING_WORDS``, or numbers as ``arithmetic.resolve_padding`` takes.
-        dilation: dilation, likewise.
+        dilation: dilation, of all axes or of every axis (default 1).
         kind: "correlation", "convolution" or "transposed".
         output_padding: outputs added at the end, for "transposed".
-        in_channels: C; the matrix has a block of columns for each.
-        out_channels: K; a block of rows for each.
-        groups: g.
+        in_channels: number of input channels (default 1); the matrix has a block of columns for each.
+        out_channels: number of output channels (default 1); the matrix has a block of rows for each.
+        groups: number of groups of channels (default 1).
         sharing: "shared" (a convolution), "sparse" (the same entries, each its own weight: locally connected)
             or "dense" (every entry: fully connected); several of them are drawn side by side.
         order: "C", pixels row by row, or "F", column by column.
@@ -90,7 +90,7 @@ def matrix(
 
 @dataclass(frozen=True)
 class _Layer:
-    """Where the matrix of a layer is not zero."""
+    """The entries of a layer's matrix that are not zero."""
 
     scan: Scan
     inputs: int
@@ -109,7 +109,7 @@ class _Layer:
         return self.outputs * (self.inputs // self.groups) * math.prod(self.scan.kernel)
 
     def count(self, sharing: str) -> int:
-        """Return how many entries are not zero."""
+        """Return the number of entries that are not zero."""
         if sharing == "dense":
             return math.prod(self.shape)
         pairs = self.outputs * (self.inputs // self.groups)
@@ -208,7 +208,7 @@ class _Sheet:
         else:
             for number, (row, column, weight) in enumerate(sorted(self.layer.entries())):
                 places[weight if self.sharing == "shared" else number].append((row, column))
-        if free > 512:  # colours that nobody tells apart need no shape of their own
+        if free > 512:  # more colours than anyone tells apart: neighbours share a shape
             merged: dict[int, list[tuple[int, int]]] = defaultdict(list)
             for weight, cells in places.items():
                 merged[weight * 256 // free * free // 256].extend(cells)

@@ -1,9 +1,9 @@
-"""Where the nodes of a directed graph without cycles go: in layers from top to bottom (Sugiyama et al. 1981).
+"""A layout of directed graphs without cycles, in layers from top to bottom (Sugiyama et al. 1981).
 
-A node's layer is its longest way from a source. Edges over several layers get a place in each, so that they
-go around nodes. Within a layer, nodes are ordered by the mean place of their neighbours; then each layer is
-put as near to its neighbours as the room between nodes allows, which is an isotonic regression. Networks are
-nearly in order from the start, and few nodes are drawn, so no finer method would be seen.
+The layer of a node is the length of its longest path from a source. An edge over several layers gets a place in each
+of them, so that it goes around nodes. Within a layer, nodes are ordered by the mean place of their neighbours. Then
+each layer is put as near to its neighbours as the room between nodes allows, which is an isotonic regression. Networks
+are nearly in order from the start and few nodes are drawn, so a finer method would make no visible difference.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from itertools import pairwise
 __all__ = ["Layout", "layered"]
 
 _SWEEPS = 12
-_STRAIGHT = 4.0  # how much harder an edge over several layers pulls: it should not zigzag
-_BEND = 26.0  # room that an edge takes in a layer which it passes
+_STRAIGHT = 4.0  # weight of an edge over several layers, which should not zigzag
+_BEND = 26.0  # room that an edge takes in a layer that it passes through
 
 Point = tuple[float, float]
 Size = tuple[float, float]
@@ -25,7 +25,7 @@ Size = tuple[float, float]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are.
+    """The places of nodes and edges.
 
     Attributes:
         places: the centre of every node.
@@ -46,7 +46,7 @@ def layered(sizes: Sequence[Size], edges: Sequence[tuple[int, int]], *, across: 
     """Return a layout of nodes of ``sizes`` (width, height); every edge goes from a lower to a higher number.
 
     Args:
-        sizes: of the nodes, in an order in which no edge goes back.
+        sizes: sizes of the nodes, in an order in which no edge goes back.
         edges: pairs of indices.
         across: room between neighbours of a layer.
         down: room between layers.

@@ -1,7 +1,7 @@
-"""Which memory a network holds at which step: a block for each value, as wide as it lives, as tall as it is large.
+"""The memory of a network over its steps: a block for each value, as wide as its lifetime and as tall as its size.
 
-Blocks are placed as a program places them (``graph.run.arena``): those that live at the same time lie above each
-other. ``inspect`` finds the values of the compiled program and how long they live.
+Blocks are placed as a program places them (``graph.run.arena``): those that are alive at the same time lie above each
+other. The values of the compiled program and their lifetimes come from ``inspect``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from convoxel.draw.chart import Axis, Plot, ticks
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.network_outline import Model, Subject, subject
-from convoxel.draw.shape import Box, Line, Look, Words
+from convoxel.draw.quantity import sizes
+from convoxel.draw.scene import Box, Line, Look, Words
 from convoxel.graph.run.arena import Block, place_blocks
 from convoxel.inspect.memory import MemoryPlan, Span
 
@@ -31,7 +32,7 @@ def memory(model: Model, shape: Sequence[int] | None = None) -> Figure:
 
     Args:
         model: a PyTorch module, a name of ``convoxel.models.names()``, an ``.onnx`` or ``.cvx`` file, or a program.
-        shape: (n, channels, *spatial); a network of the zoo shows a usual one unless told.
+        shape: (n, channels, *spatial) of the input (default: a usual one, for networks of the zoo).
 
     Raises:
         ConfigError: the model or the shape is wrong.
@@ -63,8 +64,7 @@ class _Chart:
     def figure(self) -> Figure:
         """Return the picture."""
         of, peak, name = self.of, self.alive[self.moment], self.names[self.moment]
-        spoken = " × ".join(map(str, of.record.inputs[0]))
-        title = f"{of.name} on {spoken}: memory over time"
+        title = f"{of.name} on {sizes(of.record.inputs[0])}: memory over time"
         text = f"At most {_spoken(peak)} are alive, in {name}; placed, they take {_spoken(self.arena)}."
         shapes, width, top = heading(title, [text])
         plot = Plot(EDGE + 66.0, top + 30, _WIDE, _TALL, *self._axes())
@@ -88,11 +88,11 @@ class _Chart:
         """Return steps, numbered from 1, from before the first, where the input is, to behind the last; and bytes."""
         steps = len(self.alive)
         unit, scale = next((u, s) for u, s in reversed(_UNITS) if self.arena >= s)
-        sizes = tuple(value * scale for value in ticks(0, self.arena / scale, 5) if value * scale <= self.arena)
+        levels = tuple(value * scale for value in ticks(0, self.arena / scale, 5) if value * scale <= self.arena)
         numbers = tuple(value for value in ticks(0, steps, 8) if 0 < value <= steps and value == int(value))
         return (
             Axis(-0.5, steps + 1.5, numbers),
-            Axis(0.0, self.arena, sizes, lambda size: f"{size / scale:g} {unit}"),
+            Axis(0.0, self.arena, levels, lambda size: f"{size / scale:g} {unit}"),
         )
 
     def _block(self, number: int, span: Span, offset: int, plot: Plot) -> Box:

@@ -17,22 +17,22 @@ from convoxel.draw.figure import Figure
 from convoxel.draw.layered_layout import layered
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.network_outline import Model, Node, Outline, outline, subject
-from convoxel.draw.quantity import count
-from convoxel.draw.shape import Box, Group, Look, Point, Shape, Words, arrow, bend
+from convoxel.draw.quantity import count, sizes
+from convoxel.draw.scene import Box, Group, Look, Point, Shape, Words, arrow, bend, curve
 
 __all__ = ["network"]
 
 _WIDTH, _HEIGHT, _JOIN = 262.0, 60.0, (104.0, 24.0)
 _DOWN, _ACROSS = 24.0, 18.0
-_SLOPE, _SIDE = 46.0, 56.0  # of a U: how far each row lies further in, and room at its bottom
-_COLUMN = 980.0  # how tall a column may become before another one begins
+_SLOPE, _SIDE = 46.0, 56.0  # of a U: indent of each row, and room at its bottom
+_COLUMN = 980.0  # height at which another column begins
 _KINDS = {
     "convolution": ("c7", "convolutions"),
     "transposed_convolution": ("c1", "up-convolution (transposed)"),
     "max_pool": ("c3", "pooling"),
     "average_pool": ("c3", "pooling"),
     "resize": ("c6", "resize"),
-    "dense": ("c5", "fully connected"),
+    "linear": ("c5", "fully connected"),
     "other": ("faint", "other"),
     "input": ("ink", "input"),
 }
@@ -46,9 +46,9 @@ def network(model: Model, shape: Sequence[int] | None = None, *, depth: int | No
 
     Args:
         model: a PyTorch module, a name of ``convoxel.models.names()``, an ``.onnx`` or ``.cvx`` file, or a program.
-        shape: (n, channels, *spatial); a network of the zoo shows a usual one unless told.
-        depth: how many parts of a module's path make a node (1: the network's own children); the deepest that
-            gives at most 24 nodes unless told.
+        shape: (n, channels, *spatial) of the input (default: a usual one, for networks of the zoo).
+        depth: number of parts of a module's path that make a node (1: the network's own children; default: the
+            largest that gives at most 24 nodes).
 
     Raises:
         ConfigError: the name, the shape or the depth is wrong.
@@ -66,8 +66,8 @@ def network(model: Model, shape: Sequence[int] | None = None, *, depth: int | No
     said = [f"{params} parameters"]
     if found.nodes[-1].fields:
         said.append(f"every output: {found.nodes[-1].sees()}")
-    spoken = " × ".join(map(str, of.record.inputs[0]))
-    head, wide, top = heading(f"{of.name} on {spoken}", [", ".join(said)])
+    title = f"{of.name} on {sizes(of.record.inputs[0])}"
+    head, wide, top = heading(title, [", ".join(said)])
     shapes, width, height = placed.shapes(found, EDGE, top + 14)
     used = dict.fromkeys(_KINDS[node.kind] for node in found.nodes if not node.joins)
     entries = [(Look(fill=role), word) for role, word in used if word != "input"]
@@ -76,7 +76,7 @@ def network(model: Model, shape: Sequence[int] | None = None, *, depth: int | No
     text = f"A graph of {len(found.nodes)} parts. " + " ".join(
         f"{node.name}: {node.what()}, {_shape(node)}." for node in found.nodes
     )
-    return Figure(f"{of.name} on {spoken}", text, max(width, wide, least), bottom + EDGE - 8, tuple(shapes))
+    return Figure(title, text, max(width, wide, least), bottom + EDGE - 8, tuple(shapes))
 
 
 class _Placed:
@@ -140,15 +140,7 @@ def _corner(a: Point, b: Point, corner: Point, radius: float = 18.0) -> tuple[Po
         )
         for end in (a, b)
     ]
-    (x0, y0), (x1, y1) = towards
-    curve = [
-        (
-            (1 - t) ** 2 * x0 + 2 * t * (1 - t) * corner[0] + t**2 * x1,
-            (1 - t) ** 2 * y0 + 2 * t * (1 - t) * corner[1] + t**2 * y1,
-        )
-        for t in (index / 8 for index in range(9))
-    ]
-    return (a, *curve, b)
+    return (a, *curve(towards[0], corner, towards[1], pieces=8), b)
 
 
 def _around(a: Point, b: Point, x: float) -> tuple[Point, ...]:
@@ -162,7 +154,7 @@ def _size(node: Node) -> Point:
 
 
 def _shape(node: Node) -> str:
-    return " × ".join(map(str, node.shape[1:])) if len(node.shape) > 1 else str(node.shape)
+    return sizes(node.shape[1:]) if len(node.shape) > 1 else str(node.shape)
 
 
 def _draw(node: Node, centre: Point, size: Point) -> Group:
@@ -196,7 +188,7 @@ def _draw(node: Node, centre: Point, size: Point) -> Group:
 
 
 def _place_layers(found: Outline) -> _Placed:
-    """Return nodes in layers, wrapped into columns where only one edge leads on."""
+    """Return nodes in layers, wrapped into columns at layers that a single edge leads into."""
     sizes = [_size(node) for node in found.nodes]
     laid = layered(sizes, found.edges, across=_ACROSS, down=_DOWN)
     columns = math.ceil(laid.height / _COLUMN)
@@ -267,7 +259,7 @@ def _place_u(found: Outline, levels: Sequence[int]) -> _Placed:
     middle = deepest * _SLOPE + _WIDTH + _SIDE
     y = 0.0
     for level in range(deepest + 1):
-        # Down on the left; up on the right, where what came last stands on top.
+        # The left arm goes down; the right one goes up, so its last node stands on top.
         left, right = arms[False, level], arms[True, level][::-1]
         heights = {node: sum(sizes[n][1] + _DOWN for n in arm[:place]) + sizes[node][1] / 2
                    for arm in (left, right) for place, node in enumerate(arm)}  # fmt: skip

@@ -1,4 +1,4 @@
-"""A network in outline: its modules as nodes, with what flows between them, what each does and what it sees.
+"""A network in outline: its modules as nodes with operators, shapes and receptive fields, and the edges between them.
 
 The steps come from ``inspect``, which reads the network without data. Steps of one module become one node, as
 far as they follow each other: a module that is called twice is two nodes, so that the outline never has a
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from convoxel.arithmetic import Field
+from convoxel.draw.quantity import sizes
 from convoxel.errors import ConfigError
 from convoxel.face import open_network
 from convoxel.graph.ir.size import Shape
@@ -34,11 +35,11 @@ _WORDS = {
     "batch_norm": "batch norm",
 }  # fmt: skip
 Model: TypeAlias = "nn.Module | str | Path | Subject"
-_FEW = 24  # nodes that a reader takes in at once
+_FEW = 24  # nodes that a reader can take in at once
 
 
 class Map(NamedTuple):
-    """A result with image axes: whose it is, its spatial size, and what its positions see along each axis."""
+    """A result with image axes: its layer, its spatial size, and the receptive field along each axis."""
 
     layer: str
     size: tuple[int, ...]
@@ -61,7 +62,7 @@ class Map(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """A network that was recorded: its name, its steps, and what each value sees."""
+    """A recorded network: its name, its steps, and the receptive field of each value."""
 
     name: str
     record: Record
@@ -73,7 +74,7 @@ class Subject:
         return self.record.inputs[0][2:]
 
     def map(self, layer: str | None = None) -> Map:
-        """Return the last result of ``layer`` that has image axes; of the whole network unless told.
+        """Return the last result of ``layer`` (default: of the network) that has image axes.
 
         Raises:
             ConfigError: there is no such layer, or none of its results has positions of the image.
@@ -91,7 +92,7 @@ class Subject:
                 continue
             order = range(len(self.size))
             size = tuple(step.shape[axes[image]] for image in order)
-            if not (seen.whole and set(size) == {1}):  # one position that sees all is no map
+            if not (seen.whole and set(size) == {1}):  # a single position that sees everything is no map
                 return Map(step.name, size, tuple(seen.fields[image] for image in order))
         raise ConfigError(
             f"layer: {layer or self.name} has no result whose positions are known as places of the image. "
@@ -100,12 +101,9 @@ class Subject:
 
 
 def subject(model: Model, shape: Sequence[int] | None = None) -> Subject:
-    """Return ``model`` as it runs on an input of ``shape``, without data.
+    """Return ``model``, recorded without data; arguments as of :func:`convoxel.draw.network`.
 
-    Args:
-        model: a PyTorch module, a name of ``convoxel.models.names()``, an ``.onnx`` or ``.cvx`` file, a program, or
-            a subject, which is returned as it is.
-        shape: (n, channels, *spatial); a network of the zoo shows a usual one unless told.
+    A subject is returned as it is.
 
     Raises:
         ConfigError: the name is not known, or the shape is missing or malformed.
@@ -117,10 +115,10 @@ def subject(model: Model, shape: Sequence[int] | None = None) -> Subject:
     """
     if isinstance(model, Subject):
         return model
-    sizes = None if shape is None else tuple(int(n) for n in shape)
-    if sizes is not None and (not 3 <= len(sizes) <= 5 or min(sizes) < 1):
-        raise ConfigError(f"shape: got {sizes}; expected (n, channels, *spatial), such as (1, 3, 224, 224).")
-    source, shapes, name = open_network(model, (sizes,) if sizes else ())
+    whole = None if shape is None else tuple(int(n) for n in shape)
+    if whole is not None and (not 3 <= len(whole) <= 5 or min(whole) < 1):
+        raise ConfigError(f"shape: got {whole}; expected (n, channels, *spatial), such as (1, 3, 224, 224).")
+    source, shapes, name = open_network(model, (whole,) if whole else ())
     if not shapes:
         raise ConfigError(f"shape: {name} needs the shape of its input, such as shape=(1, 3, 224, 224).")
     record = source.record(shapes)
@@ -134,9 +132,9 @@ class Node:
     Attributes:
         name: the module's path, or what the step is.
         steps: in running order; empty for an input.
-        shape: of the last result.
-        fields: receptive field of the last result, an entry an image axis; empty where it is not known.
-        whole: whether every position sees the whole image beside that.
+        shape: shape of the last result.
+        fields: receptive field of the last result, an entry for each image axis; empty where it is not known.
+        whole: every position sees the whole image beside that.
     """
 
     name: str
@@ -158,22 +156,14 @@ class Node:
 
     @property
     def joins(self) -> bool:
-        """True if all it does is to bring branches together."""
+        """True where the node does nothing but join branches."""
         return self.main is not None and isinstance(self.main.reads, Aligned) and len(self.main.inputs) > 1
 
     @property
     def kind(self) -> str:
-        """Its kind: an operator, "input", or "other"."""
+        """The operator that matters most, "input", or "other"."""
         found = Counter(step.operator for step in self.steps)
-        for operator in (
-            "transposed_convolution",
-            "convolution",
-            "dense",
-            "linear",
-            "max_pool",
-            "average_pool",
-            "resize",
-        ):
+        for operator in ("transposed_convolution", "convolution", "linear", "max_pool", "average_pool", "resize"):
             if found[operator]:
                 return operator
         if any(isinstance(step.reads, Along) and step.reads.layers and step.reads.whole for step in self.steps):
@@ -181,15 +171,15 @@ class Node:
         return "other" if self.steps else "input"
 
     def what(self) -> str:
-        """Return what it does, in words."""
+        """Return the operation in words."""
         if not self.steps:
-            return "what the network is given"
+            return "input of the network"
         step = self.main
         if step is not None:
             word = _WORDS.get(step.operator, step.function)
-            text = f"{' × '.join(map(str, step.kernel))} {word}" if step.kernel else word
+            text = f"{sizes(step.kernel)} {word}" if step.kernel else word
             stride = [window.s for window in step.windows]
-            return f"{text}, stride {_times(stride)}" if any(s != 1 for s in stride) else text
+            return f"{text}, stride {sizes(stride, short=True)}" if any(s != 1 for s in stride) else text
         found = Counter(step.operator for step in self.steps if not _is_folded(step))
         parts = [_counted(found[operator], _WORDS[operator]) for operator in _WORDS if found[operator]]
         return ", ".join(parts[:2]) or _WORDS.get(self.steps[0].operator, self.steps[0].operator)
@@ -198,16 +188,16 @@ class Node:
         """Return its receptive field in words; empty where it is not known."""
         if not self.fields:
             return ""
-        sizes, strides = [field.size for field in self.fields], [field.stride for field in self.fields]
-        text = f"field {_times(sizes)}"
+        strides = [field.stride for field in self.fields]
+        text = f"field {sizes([field.size for field in self.fields], short=True)}"
         if any(stride != 1 for stride in strides):
-            text += f", stride {_times(strides)}"
+            text += f", stride {sizes(strides, short=True)}"
         return f"{text} + whole" if self.whole else text
 
 
 @dataclass(frozen=True)
 class Outline:
-    """Nodes in running order, and who reads from whom, as pairs of indices."""
+    """Nodes in running order, and edges as pairs of indices: the reader is the second."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -215,12 +205,7 @@ class Outline:
 
 
 def outline(of: Subject, depth: int | None = None) -> Outline:
-    """Return a network's outline.
-
-    Args:
-        of: the network.
-        depth: how many parts of a module's path make a node (1: the network's own children); the deepest that
-            gives at most 24 nodes unless told.
+    """Return a network's outline; ``depth`` as of :func:`convoxel.draw.network`.
 
     Raises:
         ConfigError: ``depth`` is below 1.
@@ -287,7 +272,7 @@ def _seen(field: TensorField | None) -> tuple[tuple[Field, ...], bool]:
 
 
 def _renamed(nodes: Sequence[Node]) -> list[Node]:
-    """Give nodes that bear the same name a number."""
+    """Number the nodes that have the same name."""
     found: Counter[str] = Counter()
     renamed = []
     for node in nodes:
@@ -300,8 +285,3 @@ def _renamed(nodes: Sequence[Node]) -> list[Node]:
 def _counted(count: int, word: str) -> str:
     plural = word if word.endswith(("ing", "connected", "concatenate", "norm")) else f"{word}s"
     return word if count == 1 else f"{count} {plural}" if plural != word else f"{count} × {word}"
-
-
-def _times(sizes: Iterable[object]) -> str:
-    values = [str(size) for size in sizes]
-    return values[0] if len(set(values)) == 1 else " × ".join(values)

@@ -1,7 +1,7 @@
-"""The number of inputs that reach each output of a transposed convolution; checkerboards appear where it is uneven.
+"""The number of inputs that reach each output of a transposed convolution: uneven numbers make checkerboards.
 
-Odena, Dumoulin & Olah 2016, "Deconvolution and checkerboard artifacts": a kernel that the stride divides covers
-every output equally often, another one does not.
+A kernel whose size is a multiple of the stride covers every output equally often, any other one does not (Odena,
+Dumoulin & Olah 2016, "Deconvolution and checkerboard artifacts").
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure, beside
+from convoxel.draw.quantity import listed, sizes
 from convoxel.draw.scan import Scan, Track
-from convoxel.draw.shape import Box, Look, Shape, Words
+from convoxel.draw.scene import Box, Look, Shape, Words
 from convoxel.errors import ConfigError
 
 __all__ = ["overlap"]
@@ -34,15 +35,15 @@ def overlap(
     dilation: int = 1,
     output_padding: int = 0,
 ) -> Figure:
-    """Return how many inputs reach each output of a transposed convolution.
+    """Return the number of inputs that reach each output of a transposed convolution, as a figure.
 
     Args:
         kernel: kernel size; several of them are drawn side by side.
-        stride: stride.
-        padding: as ``arithmetic.resolve_padding`` takes it.
-        size: input size, one to three axes; a volume is shown as its slices.
-        dilation: dilation.
-        output_padding: outputs added at the end.
+        stride: stride (default 2).
+        padding: padding, as ``arithmetic.resolve_padding`` takes it (default: none).
+        size: input size, one to three axes (default 6 × 6); a volume is shown as its slices.
+        dilation: dilation (default 1).
+        output_padding: outputs added at the end (default 0).
 
     Raises:
         ConfigError: more axes, no kernel, or too many outputs.
@@ -51,14 +52,14 @@ def overlap(
     >>> overlap(3).text, overlap(4).text
     ('Uneven: 1, 2 or 4 inputs reach an output inside.', 'Even: 4 inputs reach every output inside.')
     """
-    sizes = (size,) if isinstance(size, int) else tuple(size)
+    lengths = (size,) if isinstance(size, int) else tuple(size)
     kernels = (kernel,) if isinstance(kernel, int) else tuple(kernel)
     if not kernels:
         raise ConfigError("overlap: kernel is empty; expected at least one kernel size, such as (3, 4).")
     drawn = []
     for k in kernels:
         options = {"kind": "transposed", "output_padding": output_padding}
-        scan = Scan.of(sizes, k, stride, padding, dilation, **options)  # type: ignore[arg-type]
+        scan = Scan.of(lengths, k, stride, padding, dilation, **options)  # type: ignore[arg-type]
         if scan.steps() > _MOST_CELLS:
             raise ConfigError(f"overlap: {scan.steps()} outputs are too many to draw; up to {_MOST_CELLS} are.")
         drawn.append(_figure(scan))
@@ -66,7 +67,7 @@ def overlap(
 
 
 def _inside(track: Track) -> list[int]:
-    """Return how many inputs reach each of the outputs of a period, away from the borders."""
+    """Return the number of inputs that reach each output of a period, away from the borders."""
     span = track.d * (track.k - 1) + 1
     far = Track(2 * span + 2, track.k, track.s, (0, 0), track.d, 0, True)
     return [len(far.reads(track.s * span + phase)) for phase in range(track.s)]
@@ -78,11 +79,9 @@ def _figure(scan: Scan) -> Figure:
     if len(inside) == 1:
         text = f"Even: {inside[0]} input{'s reach' if inside[0] != 1 else ' reaches'} every output inside."
     else:
-        listed = ", ".join(map(str, inside[:-1])) + f" or {inside[-1]}"
-        text = f"Uneven: {listed} inputs reach an output inside."
-    title = f"Kernel {' × '.join(map(str, scan.kernel))}, stride {scan.tracks[0].s}"
-    sizes = f"{' × '.join(map(str, scan.size))} → {' × '.join(map(str, scan.output))}"
-    shapes, width, top = heading(title, [sizes, text])
+        text = f"Uneven: {listed(list(map(str, inside)), 'or')} inputs reach an output inside."
+    title = f"Kernel {sizes(scan.kernel)}, stride {scan.tracks[0].s}"
+    shapes, width, top = heading(title, [f"{sizes(scan.size)} → {sizes(scan.output)}", text])
     most = max(counts.values())
     draw = _bars if len(scan.tracks) == 1 else _cells
     shapes += draw(scan, counts, most, top + 6)
@@ -96,7 +95,7 @@ def _figure(scan: Scan) -> Figure:
 
 
 class _Grid(NamedTuple):
-    """Where the outputs stand: slices of a volume beside each other, as many as fit, then below."""
+    """The places of the outputs: slices of a volume beside each other, as many as fit, then below."""
 
     cell: float
     rows: int

@@ -11,7 +11,7 @@ from convoxel.draw.chart import Axis, Plot, power_ticks, round_axis
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.quantity import count
-from convoxel.draw.shape import Disc, Line, Look, Shape, Words
+from convoxel.draw.scene import Disc, Line, Look, Shape, Words
 from convoxel.errors import ConfigError
 
 __all__ = ["SCATTER", "Entry", "front", "pareto", "scatter"]
@@ -26,7 +26,7 @@ _SAID = Look(fill="ink", stroke="card", weight=3, size=_LABEL)
 
 @dataclass(frozen=True)
 class Entry:
-    """A point: what it is called, what it costs, how good it is; a quiet one says its name only when pointed at."""
+    """A point: its name, its cost and its quality; a quiet one shows its name only when pointed at."""
 
     name: str
     x: float
@@ -39,8 +39,8 @@ def front(entries: Sequence[Entry], *, low_x: bool = True, high_y: bool = True) 
 
     Args:
         entries: the points.
-        low_x: a small x is good.
-        high_y: a large y is good.
+        low_x: a small x is good (default True).
+        high_y: a large y is good (default True).
 
     >>> [e.name for e in front([Entry("a", 1, 1), Entry("b", 2, 3), Entry("c", 3, 2)])]
     ['a', 'b']
@@ -64,16 +64,16 @@ def pareto(
     high_y: bool = True,
     logarithmic: bool | None = None,
 ) -> Figure:
-    """Return a plot of quality over cost, in which the front of the best is joined.
+    """Return a plot of quality over cost, with a line through the front of the best.
 
     Args:
         entries: the points.
-        x: what the horizontal axis shows.
-        y: what the vertical axis shows.
-        title: of the plot; "y over x" unless told.
-        low_x: a small x is good.
-        high_y: a large y is good.
-        logarithmic: of the horizontal axis; where costs differ by more than a factor of eight unless told.
+        x: name of the horizontal axis.
+        y: name of the vertical axis.
+        title: title of the plot (default: "y over x").
+        low_x: a small x is good (default True).
+        high_y: a large y is good (default True).
+        logarithmic: a logarithmic horizontal axis (default: where costs differ by more than a factor of eight).
 
     Raises:
         ConfigError: there is no entry, a number is not finite, or a logarithmic axis has numbers up to 0.
@@ -85,7 +85,7 @@ def pareto(
         raise ConfigError("pareto: entries need at least one point, and finite numbers. Leave out what has no figure.")
     title = title or f"{y} over {x}"
     best = front(entries, low_x=low_x, high_y=high_y)
-    says = f"Joined: the {len(best)} of {len(entries)} that no other one beats in both."
+    says = f"The line joins the {len(best)} of {len(entries)} that no other one beats in both."
     shapes, width, top = heading(title[0].upper() + title[1:], [says])
     parts, left, bottom = scatter(
         entries, x=x, y=y, corner=(EDGE, top + 12), low_x=low_x, high_y=high_y, logarithmic=logarithmic
@@ -124,7 +124,7 @@ def scatter(
 
 
 def _cost_axis(costs: Sequence[float], name: str, logarithmic: bool | None) -> Axis:
-    """Return the horizontal axis: logarithmic where costs differ by more than a factor of eight, unless told."""
+    """Return the horizontal axis, by default logarithmic where costs differ by more than a factor of eight."""
     label = count if max(costs) >= 1000 else "{:g}".format
     if logarithmic is None:
         logarithmic = min(costs) > 0 and max(costs) > 8 * min(costs)
@@ -168,5 +168,5 @@ def _names(names: Sequence[str], spots: Sequence[tuple[float, float]], limits: t
 
 
 def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Return True if two boxes (left, top, right, bottom) share a point."""
+    """Return whether two boxes (left, top, right, bottom) share a point."""
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

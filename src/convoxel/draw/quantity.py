@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-__all__ = ["count", "duration", "figure", "number", "percent", "sizes"]
+__all__ = ["count", "duration", "figure", "listed", "number", "percent", "sizes"]
 
 
 def duration(seconds: float) -> str:
@@ -64,13 +65,23 @@ def percent(share: float | None) -> str:
     return "< 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
 
 
-def sizes(numbers: object) -> str:
-    """Return a shape as it is spoken.
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """Return an enumeration in words.
 
-    >>> sizes([40, 40, 40])
-    '40 × 40 × 40'
+    >>> listed(["1", "2", "4"], "or")
+    '1, 2 or 4'
     """
-    return " × ".join(str(n) for n in numbers) if isinstance(numbers, (list, tuple)) and numbers else "–"
+    return f" {last} ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def sizes(numbers: object, *, short: bool = False) -> str:
+    """Return a shape as it is spoken, a dash for what is none; ``short`` writes equal numbers once.
+
+    >>> sizes([40, 40, 40]), sizes((2, 2), short=True)
+    ('40 × 40 × 40', '2')
+    """
+    words = list(map(str, numbers)) if isinstance(numbers, (list, tuple)) else []
+    return " × ".join(words[:1] if short and len(set(words)) == 1 else words) or "–"
 
 
 def number(value: object) -> float | None:

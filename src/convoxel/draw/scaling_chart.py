@@ -1,4 +1,4 @@
-"""Quality against scale: what more parameters and more multiply–adds have brought."""
+"""Quality against scale: over parameters and over multiply–adds."""
 
 from __future__ import annotations
 

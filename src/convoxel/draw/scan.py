@@ -1,10 +1,9 @@
-"""Which inputs each output of a convolution reads, and through which weight: whole numbers, no values.
+"""The inputs that each output of a convolution reads, and the weights through which it reads them, as indices.
 
-Every kind of layer is put as one picture: a window of k slots, d apart, slides over a *canvas*. For a
-convolution the canvas is the input, the window moves s cells a step. For a transposed convolution the canvas
-is the input stretched with s − 1 empty cells, and the window moves one cell a step (Dumoulin & Visin 2016,
-arXiv 1603.07285, section 4: p' = d (k − 1) − p). Cells before and behind the canvas are padding; a negative
-padding cuts cells off.
+All kinds of layers become one picture: a window of k slots, d cells apart, slides over a *canvas*. For a convolution
+the canvas is the input, and the window moves s cells a step. For a transposed convolution the canvas is the input with
+s − 1 empty cells between its elements, and the window moves one cell a step (Dumoulin & Visin 2016, arXiv 1603.07285,
+section 4: p' = d (k − 1) − p). Cells before and behind the canvas are padding. A negative padding cuts cells off.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from convoxel.arithmetic import conv_size, resolve_padding, transposed_padding, transposed_size
+from convoxel.draw.quantity import sizes
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
 
 __all__ = ["BORDERS", "KINDS", "Scan", "Track"]
 
 KINDS = ("correlation", "convolution", "transposed")
-# What lies on the padding: nothing, or copies of inputs; in PyTorch's words.
+# Content of the padding, in PyTorch's words: nothing, or copies of inputs.
 BORDERS = ("zeros", "reflect", "replicate", "circular")
 
 Pair = tuple[int, int]
@@ -40,7 +40,7 @@ class Track:
         a: outputs that a transposed convolution adds at the end.
         transposed: whether it is one.
         flipped: whether the kernel is read backwards, as a convolution in the mathematical sense does.
-        border: what lies on the padding, a word of ``BORDERS``.
+        border: content of the padding, a word of ``BORDERS``.
 
     >>> Track(5, 3, 2, (1, 1)).reads(0)  # (weight, input): the first slot lies on the padding
     [(1, 0), (2, 1)]
@@ -98,7 +98,7 @@ class Track:
         return self.k - 1 - slot if self.transposed != self.flipped else slot
 
     def source(self, cell: int) -> int | None:
-        """Return the input, or the copy of one, that lies on a cell of the canvas, or None."""
+        """Return the input that lies on a cell of the canvas, itself or as a copy, or None."""
         if not -self.around[0] <= cell < self.length + self.around[1]:
             return None
         if not 0 <= cell < self.length:
@@ -122,7 +122,7 @@ class Track:
         return f"⌊({room}) / {self.s}⌋ + 1 = {self.o}" if self.s > 1 else f"{room} + 1 = {self.o}"
 
 
-# Which input a cell of the padding repeats, of i of them.
+# The input that a cell of the padding repeats, where there are i inputs.
 _COPIES: Mapping[str, Callable[[int, int], int | None]] = {
     "zeros": lambda cell, i: None,
     "reflect": lambda cell, i: -cell if cell < 0 else 2 * (i - 1) - cell,
@@ -133,7 +133,7 @@ _COPIES: Mapping[str, Callable[[int, int], int | None]] = {
 
 @dataclass(frozen=True)
 class Scan:
-    """A layer's reads in all its axes; positions run row by row."""
+    """The reads of a layer along all its axes; positions run row by row."""
 
     tracks: tuple[Track, ...]
     kind: str
@@ -151,32 +151,18 @@ class Scan:
         output_padding: int | Sequence[int] = 0,
         border: str = "zeros",
     ) -> Scan:
-        """Return the scan of a layer over an input of ``size``.
-
-        Args:
-            size: input size of every axis; one number is a signal.
-            kernel: kernel size, of all axes or of every axis.
-            stride: stride, likewise.
-            padding: a word of ``arithmetic.PADDING_WORDS``, or numbers as ``arithmetic.resolve_padding`` takes.
-            dilation: dilation, likewise.
-            kind: "correlation" (what networks compute), "convolution" (the kernel read backwards) or
-                "transposed" (of the correlation with these numbers).
-            output_padding: outputs added at the end, for "transposed".
-            border: what lies on the padding, a word of ``BORDERS``.
+        """Return the scan of a layer over an input of ``size``; arguments as of :func:`convoxel.draw.conv`.
 
         Raises:
             ConfigError: a number of axes, a kind or a word that is not known.
             ShapeError: the kernel does not fit, or the border repeats more than there is.
-
-        >>> Scan.of((5, 5), 3, 2, "same").output
-        (3, 3)
         """
-        sizes = (size,) if isinstance(size, int) else tuple(size)
-        if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
-            raise ConfigError(f"size: got {sizes}; expected 1 to 3 sizes of at least 1, such as (5, 5).")
+        lengths = (size,) if isinstance(size, int) else tuple(size)
+        if not 1 <= len(lengths) <= 3 or min(lengths) < 1:
+            raise ConfigError(f"size: got {lengths}; expected 1 to 3 sizes of at least 1, such as (5, 5).")
         if kind not in KINDS:
             raise ConfigError(f"kind: got {kind!r}; expected {', '.join(map(repr, KINDS))}.")
-        axes = len(sizes)
+        axes = len(lengths)
         k, s, d, a = (
             _each(name, value, axes, least)
             for name, value, least in (
@@ -191,11 +177,11 @@ class Scan:
         if border != "zeros" and kind == "transposed":
             raise ConfigError(f"border: got {border!r}; a transposed convolution has a border of zeros alone.")
         # "same" of a transposed convolution: the padding of the convolution that leads back to this size.
-        whole = tuple(n * step for n, step in zip(sizes, s, strict=True)) if kind == "transposed" else sizes
+        whole = tuple(n * step for n, step in zip(lengths, s, strict=True)) if kind == "transposed" else lengths
         pairs = resolve_padding(padding, k, s, d, whole)
         tracks = tuple(
             Track(i, wide, step, pair, apart, more, kind == "transposed", kind == "convolution", border)
-            for i, wide, step, pair, apart, more in zip(sizes, k, s, pairs, d, a, strict=True)
+            for i, wide, step, pair, apart, more in zip(lengths, k, s, pairs, d, a, strict=True)
         )
         scan = cls(tracks, kind)
         for axis, track in enumerate(tracks):
@@ -231,7 +217,7 @@ class Scan:
         return itertools.product(*(range(track.o) for track in self.tracks))
 
     def reads(self, output: Position) -> list[tuple[Position, Position]]:
-        """Return (weight, input) of everything that ``output`` reads."""
+        """Return (weight, input) of all inputs that ``output`` reads."""
         found = [track.reads(o) for track, o in zip(self.tracks, output, strict=True)]
         return [tuple(zip(*entry, strict=True)) for entry in itertools.product(*found)]  # type: ignore[misc]
 
@@ -245,16 +231,16 @@ class Scan:
         >>> Scan.of((5, 5), 3, 2, "same").sentence()
         'correlation, kernel 3 × 3, stride 2, padding 1'
         """
-        parts = [f"{self.kind}{' convolution' * (self.kind == 'transposed')}, kernel {_times(self.kernel)}"]
-        parts.append(f"stride {_short([track.s for track in self.tracks])}")
+        parts = [f"{self.kind}{' convolution' * (self.kind == 'transposed')}, kernel {sizes(self.kernel)}"]
+        parts.append(f"stride {sizes([track.s for track in self.tracks], short=True)}")
         pads = [str(t.p[0]) if t.p[0] == t.p[1] else f"({t.p[0]}, {t.p[1]})" for t in self.tracks]
-        parts.append("no padding" if set(pads) == {"0"} else f"padding {_short(pads)}")
+        parts.append("no padding" if set(pads) == {"0"} else f"padding {sizes(pads, short=True)}")
         if self.tracks[0].border != "zeros" and any(max(track.p) > 0 for track in self.tracks):
             parts[-1] += f" ({self.tracks[0].border})"
         if any(track.d > 1 for track in self.tracks):
-            parts.append(f"dilation {_short([track.d for track in self.tracks])}")
+            parts.append(f"dilation {sizes([track.d for track in self.tracks], short=True)}")
         if any(track.a for track in self.tracks):
-            parts.append(f"output padding {_short([track.a for track in self.tracks])}")
+            parts.append(f"output padding {sizes([track.a for track in self.tracks], short=True)}")
         return ", ".join(parts)
 
 
@@ -265,11 +251,3 @@ def _each(name: str, value: int | Sequence[int], axes: int, least: int) -> Posit
     if len(values) != axes or min(values) < least:
         raise ConfigError(f"{name}: got {values}; expected one number for all axes, or {axes}, each at least {least}.")
     return values
-
-
-def _times(sizes: Sequence[int]) -> str:
-    return " × ".join(map(str, sizes))
-
-
-def _short(values: Sequence[object]) -> str:
-    return str(values[0]) if len(set(values)) == 1 else " × ".join(map(str, values))

@@ -1,4 +1,4 @@
-"""The benefit of sharing weights: trained matrices beside their nearest convolutions, accuracies and costs."""
+"""The effect of shared weights: trained matrices beside their nearest convolutions, accuracies and costs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from convoxel.draw.bars import HEAD, Measure, draw_bars, draw_map
 from convoxel.draw.caption import EDGE, heading
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import text_width
-from convoxel.draw.quantity import count, percent
-from convoxel.draw.shape import Box, Look, Shape, Words
+from convoxel.draw.quantity import count, percent, sizes
+from convoxel.draw.scene import Box, Look, Shape, Words
 
 if TYPE_CHECKING:
     from convoxel.train.sharing_study import SharingStudy
@@ -48,8 +48,9 @@ def sharing(study: SharingStudy) -> Figure:
     """
     rows = study.rows
     title = f"One map, three priors: trained on {study.samples} samples"
-    size, kernel = (" × ".join(map(str, sizes)) for sizes in (study.size, study.kernel))
-    shapes, width, top = heading(title, [f"Images of {size}, kernel {kernel}, {study.channels} channels."])
+    shapes, width, top = heading(
+        title, [f"Images of {sizes(study.size)}, kernel {sizes(study.kernel)}, {study.channels} channels."]
+    )
     left = EDGE + max(text_width(row.kind, 13) for row in rows) + _GAP
     height, columns = rows[0].matrix.shape
     side = min(_WIDE / columns, _MOST / height)

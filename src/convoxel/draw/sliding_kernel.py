@@ -1,12 +1,13 @@
 """A kernel that slides over its input, output by output: convolutions of every kind, in 1-D, 2-D and 3-D.
 
-The picture is made from a ``Scan``, so the cells under the window are those that the layer reads. A volume is
-shown as its slices, side by side; the window then lies on several of them.
+The picture is made from a ``Scan``, so the cells under the window are those that the layer reads. A volume is shown as
+its slices, side by side, and the window lies on several of them.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,9 @@ from numpy.typing import ArrayLike
 
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
+from convoxel.draw.quantity import sizes
 from convoxel.draw.scan import Position, Scan, Track
-from convoxel.draw.shape import Box, Group, Line, Look, Point, Shape, Words
+from convoxel.draw.scene import Box, Group, Line, Look, Point, Shape, Words
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import Array
 
@@ -58,24 +60,24 @@ def conv(
     numbers: bool = False,
     step_s: float = 0.9,
 ) -> Figure:
-    """Return the kernel sliding over its input, a frame an output (Dumoulin & Visin 2016, arXiv 1603.07285).
+    """Return the kernel sliding over its input, one frame for each output (Dumoulin & Visin 2016, arXiv 1603.07285).
 
     Args:
         size: input size of every axis, one to three of them.
-        kernel: kernel size, of all axes or of every axis.
-        stride: stride, likewise.
+        kernel: kernel size, of all axes or of every axis (default 3).
+        stride: stride, of all axes or of every axis (default 1).
         padding: a word of ``arithmetic.PADDING_WORDS``, or numbers as ``arithmetic.resolve_padding`` takes.
-        dilation: dilation, likewise.
+        dilation: dilation, of all axes or of every axis (default 1).
         kind: "correlation" (what networks compute), "convolution" (the kernel read backwards) or
             "transposed" (drawn as a window over the stretched input).
         output_padding: outputs added at the end, for "transposed".
-        border: what lies on the padding: "zeros", "reflect", "replicate" or "circular".
-        view: "gather" (a frame an output: what it reads), or for "transposed" also "scatter" (a frame an input: the
-            kernel, times the input, is added to the outputs).
-        x: values of the input, shaped ``size``; numbers are then shown.
-        w: values of the kernel, shaped ``kernel``.
-        numbers: show numbers without giving any; small whole ones are taken.
-        step_s: seconds of one frame.
+        border: content of the padding: "zeros", "reflect", "replicate" or "circular".
+        view: "gather" (one frame for each output: the inputs that it reads), or for "transposed" also "scatter" (one
+            frame for each input: the kernel, times the input, is added to the outputs); default "gather".
+        x: values of the input, of shape ``size``; numbers are then shown.
+        w: values of the kernel, of shape ``kernel``.
+        numbers: show numbers although none are given: small whole ones (default False).
+        step_s: seconds of one frame (default 0.9).
 
     Returns:
         A moving figure; ``still(step)`` and ``strip(steps)`` give frames of it.
@@ -123,7 +125,7 @@ class _Values:
 
 
 def _shaped(name: str, given: ArrayLike | None, shape: Position, pattern: tuple[int, int, int]) -> Array:
-    if given is None:  # small whole numbers without a pattern that would hide a flipped kernel
+    if given is None:  # small whole numbers, not symmetric: a flipped kernel must show
         step, first, turn = pattern
         return ((np.arange(int(np.prod(shape))) * step + first) % turn % 4).reshape(shape)
     values = np.asarray(given)
@@ -138,20 +140,20 @@ def _spelled(value: Any) -> str:
 
 
 class _Stage:
-    """Where input, kernel and output stand, and what moves between them."""
+    """The places of input, kernel and output, and what moves between them."""
 
     names = ("input", "kernel", "output")
 
     def __init__(self, scan: Scan, values: _Values | None, layer: Scan | None = None) -> None:
         self.scan, self.values, self.layer = scan, values, layer or scan
         self.axes = len(scan.tracks)
-        # Columns and rows that the canvas takes, padding included and cropped cells too.
+        # Columns and rows of the canvas, with padding and cropped cells.
         self.low = [min(0, -track.around[0]) for track in scan.tracks]
         self.high = [max(track.length, track.length + track.around[1]) for track in scan.tracks]
         spans = [high - low for low, high in zip(self.low, self.high, strict=True)]
         widest = max(spans[-1], spans[-2] if self.axes > 1 else 0)
         self.pitch = 40.0 if widest <= 9 and self.axes < 3 else 32.0 if widest <= 14 else 24.0
-        if layer is not None:  # outputs that are added at the end lie behind what is written
+        if layer is not None:  # outputs that are added at the end lie behind those that are written
             self.high = [max(high, track.o) for high, track in zip(self.high, layer.tracks, strict=True)]
             spans = [high - low for low, high in zip(self.low, self.high, strict=True)]
         title = self.layer.sentence()
@@ -191,9 +193,9 @@ class _Stage:
         self.width = max(self.width, end + EDGE)
         self.bottom = bottom
 
-    def _extent(self, sizes: Sequence[int]) -> Point:
+    def _extent(self, shape: Sequence[int]) -> Point:
         """Return how wide and tall a grid is."""
-        deep, tall, wide = (*(1,) * (3 - len(sizes)), *sizes)
+        deep, tall, wide = (*(1,) * (3 - len(shape)), *shape)
         return deep * wide * self.pitch + (deep - 1) * _SLICE - _GAP, tall * self.pitch - _GAP
 
     def spot(self, corner: Point, cell: Sequence[int], wide: int) -> Point:
@@ -229,19 +231,19 @@ class _Stage:
         )
 
     def _sentence(self) -> str:
-        sizes = self.scan.size, self.scan.output
-        return "The window slides over an input of {} and gives an output of {}".format(*map(_times, sizes))
+        shapes = self.scan.size, self.scan.output
+        return "The window slides over an input of {} and gives an output of {}".format(*map(sizes, shapes))
 
     def _names(self) -> Iterator[Shape]:
         """Yield the names of the three grids, above them."""
         look = Look(fill="ink", size=12, bold=True)
         large, small = (self.layer.size, self.layer.output)[:: 1 if self.layer is self.scan else -1]
         corners = (self.canvas, self.kernel, self.output)
-        for corner, name, sizes in zip(corners, self.names, (large, self.scan.kernel, small), strict=True):
+        for corner, name, shape in zip(corners, self.names, (large, self.scan.kernel, small), strict=True):
             if self.axes == 1 and corner is self.output:  # above it the wedge ends
-                yield Words(corner[0], corner[1] + self.pitch + 14, f"{name} {_times(sizes)}", look=look)
+                yield Words(corner[0], corner[1] + self.pitch + 14, f"{name} {sizes(shape)}", look=look)
             else:
-                yield Words(corner[0], corner[1] - 9, f"{name} {_times(sizes)}", look=look)
+                yield Words(corner[0], corner[1] - 9, f"{name} {sizes(shape)}", look=look)
 
     def _inputs(self) -> tuple[list[Shape], list[Shape]]:
         """Return the cells of the canvas, each in the look of its kind, and the numbers on them."""
@@ -281,7 +283,7 @@ class _Stage:
         return Words(x, y, text, look=Look(fill=role, size=size, align="middle"), **more)
 
     def _weight(self, at: Point, place: Position) -> Words:
-        """Return what a slot holds: its value, or else the weight's number, in the corner."""
+        """Return the weight of a slot, in its corner: its value, or else its number."""
         side = self.pitch - _GAP
         if self.values is None:
             text = str(1 + int(np.ravel_multi_index(place, self.scan.kernel)))
@@ -343,7 +345,7 @@ class _Stage:
         return Group((ring,), moves=tuple((a - x, b - y) for a, b in places), data={"part": "current"})
 
     def _wedges(self) -> Iterator[Shape]:
-        """Yield, for a signal, what connects each window with its output."""
+        """Yield, for a signal, a wedge between each window and its output."""
         (track,) = self.scan.tracks
         side = self.pitch - _GAP
         for step in range(track.o):
@@ -354,18 +356,22 @@ class _Stage:
             yield Line(points, closed=True, look=_WEDGE, when=(step,))
 
     def _statuses(self) -> Iterator[Shape]:
-        """Yield a line a step that says what is read."""
-        look, total = Look(fill="soft", size=12), int(np.prod(self.scan.kernel))
-        for step, output in enumerate(self.scan.outputs()):
-            count = len(self.scan.reads(output))
-            value = "" if self.values is None else f" = {_spelled(self.values.y[output])}"
-            place = str(output[0]) if self.axes == 1 else f"({_key(output).replace(',', ', ')})"
-            missed = "" if count == total else f", {total - count} of {total} weights meet no input"
-            text = f"step {step + 1} of {self.scan.steps()}:  output {place}{value}{missed}"
-            yield Words(EDGE, self.bottom + 30, text, look=look, when=(step,))
+        """Yield a line for each step."""
+        look, total = Look(fill="soft", size=12), math.prod(self.scan.kernel)
+        for step, place in enumerate(self.scan.outputs()):
+            spot = str(place[0]) if self.axes == 1 else f"({_key(place).replace(',', ', ')})"
+            says = self._status(place, spot, len(self.scan.reads(place)), total)
+            says = f"step {step + 1} of {self.scan.steps()}:  {says}"
+            yield Words(EDGE, self.bottom + 30, says, look=look, when=(step,))
+
+    def _status(self, place: Position, spot: str, count: int, total: int) -> str:
+        """Say what the step reads: ``count`` of ``total`` weights meet an input."""
+        value = "" if self.values is None else f" = {_spelled(self.values.y[place])}"
+        missed = "" if count == total else f", {total - count} of {total} weights meet no input"
+        return f"output {spot}{value}{missed}"
 
     def _legend(self) -> list[tuple[Look, str]]:
-        """Return the entries for what occurs in this picture."""
+        """Return an entry for each look that occurs in this picture."""
         tracks = self.scan.tracks
         entries = [(_INPUT, "input")]
         if any(before > 0 or after > 0 for before, after in (track.around for track in tracks)):
@@ -382,7 +388,7 @@ class _Stage:
 
 
 class _Scatter(_Stage):
-    """A transposed convolution as what its inputs write: the kernel lies on the outputs that one input is added to.
+    """A transposed convolution, input by input: the kernel lies on the outputs that one input is added to.
 
     It is the convolution that is turned round, read from its output to its input: the window slides over the outputs.
     """
@@ -396,8 +402,8 @@ class _Scatter(_Stage):
         return cls(Scan(turned, "correlation"), values, layer)
 
     def _sentence(self) -> str:
-        sizes = self.layer.size, self.layer.output
-        return "Each input of {} adds the kernel, times its value, to the output of {}".format(*map(_times, sizes))
+        shapes = self.layer.size, self.layer.output
+        return "Each input of {} adds the kernel, times its value, to the output of {}".format(*map(sizes, shapes))
 
     def _inputs(self) -> tuple[list[Shape], list[Shape]]:
         """Return the cells of the output, filled from the step on that first writes them, and their sums."""
@@ -428,19 +434,14 @@ class _Scatter(_Stage):
             if self.values is not None:
                 yield self._number(at, self.values.x[source], "ink")
 
-    def _statuses(self) -> Iterator[Shape]:
-        """Yield a line a step that says what is written."""
-        look, total = Look(fill="soft", size=12), int(np.prod(self.scan.kernel))
-        for step, source in enumerate(self.scan.outputs()):
-            count = len(self.scan.reads(source))
-            value = "" if self.values is None else f" = {_spelled(self.values.x[source])}"
-            place = str(source[0]) if self.axes == 1 else f"({_key(source).replace(',', ', ')})"
-            cut = "" if count == total else f", {total - count} of {total} products are cut off"
-            text = f"step {step + 1} of {self.scan.steps()}:  input {place}{value} is added to {count} outputs{cut}"
-            yield Words(EDGE, self.bottom + 30, text, look=look, when=(step,))
+    def _status(self, place: Position, spot: str, count: int, total: int) -> str:
+        """Say what the step writes: ``count`` of ``total`` products fall on an output."""
+        value = "" if self.values is None else f" = {_spelled(self.values.x[place])}"
+        cut = "" if count == total else f", {total - count} of {total} products are cut off"
+        return f"input {spot}{value} is added to {count} outputs{cut}"
 
     def _legend(self) -> list[tuple[Look, str]]:
-        """Return the entries for what occurs in this picture."""
+        """Return an entry for each look that occurs in this picture."""
         entries = [(_INPUT, "input"), (_TAP, "weights" if self.values is not None else "weights, numbered")]
         if any(max(track.p) > 0 for track in self.scan.tracks):
             entries.append((_CUT, "cut off"))
@@ -449,7 +450,3 @@ class _Scatter(_Stage):
 
 def _key(position: Sequence[int]) -> str:
     return ",".join(map(str, position))
-
-
-def _times(sizes: Sequence[int]) -> str:
-    return " × ".join(map(str, sizes))

@@ -15,15 +15,14 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from convoxel.draw.palette import hexadecimal
-from convoxel.draw.shape import Bitmap, Box, Disc, Group, Line, Look, Point, Scene, Shape, Squares, Words
-from convoxel.draw.theme import colour
+from convoxel.draw.scene import Bitmap, Box, Disc, Group, Line, Look, Point, Scene, Shape, Squares, Words
+from convoxel.draw.theme import colour, hexadecimal
 
 __all__ = ["write"]
 
 _FONT = 'system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif'
-_GLIDE = 0.3  # of a frame: how long what moves takes to its next place
-# The name that the figure gets once its content is known; texts lose such signs, which XML does not know.
+_GLIDE = 0.3  # share of a frame in which moving parts glide to their next place
+# Stands for the figure's name until its content is known; XML does not allow it, so texts do not hold it.
 _NAME = "\x00"
 _UNKNOWN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
@@ -125,7 +124,7 @@ class _Writer:
                 frames = list(run)
                 x, y = move
                 start, end = frames[0] / self.frames, (frames[-1] + 1 - _GLIDE) / self.frames
-                # It must not glide back through the picture from its last place to its first.
+                # From its last place to its first it jumps: gliding back would read as a step.
                 end = 1.0 if frames[-1] == self.frames - 1 else end
                 stops.append(f"{_percent(start)},{_percent(end)}{{transform:translate({x:g}px,{y:g}px)}}")
             x, y = moves[self.rest]
@@ -191,7 +190,7 @@ def _element(shape: Shape) -> tuple[str, dict[str, str]]:
             return "text", _numbers(x=x, y=y)
         case Bitmap(x=x, y=y, width=width, height=height, image=image, smooth=smooth):
             buffer = io.BytesIO()
-            image.save(buffer, format="PNG", optimize=True)
+            image.save(buffer, format="PNG")
             content = base64.b64encode(buffer.getvalue()).decode("ascii")
             rest = {"preserveAspectRatio": "none", "href": f"data:image/png;base64,{content}"}
             rest |= {} if smooth else {"style": "image-rendering:pixelated"}

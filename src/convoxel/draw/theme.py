@@ -1,27 +1,84 @@
-"""The colours of roles, on light pages and on dark ones.
+"""Colours that people with any kind of colour vision can tell apart, and the roles that name them.
 
-A picture names roles ("ink", "c1", "ramp:0.4"), never colours; this module says what they are. Series colours
-are the hues of ``palette``, darkened on light pages until they stand out from white by a contrast of at least
-3 : 1. Text keeps at least 4.5 : 1 everywhere. The ramp rises evenly in lightness from violet to yellow, so its
-order is also seen by people who see no red or green, and in print.
+The class colours are the eight of Okabe and Ito ("Color universal design", 2008), ordered so that the first ones also
+stand out from a grey image. The colours of errors are kept apart from them.
+
+A picture names roles ("ink", "c1", "ramp:0.4"), never colours; a role has one colour on light pages and one on dark
+ones. Series colours are the hues of the classes, darkened on light pages until they stand out from white by a contrast
+of at least 3 : 1. Text keeps at least 4.5 : 1 everywhere. The ramp rises evenly in lightness from violet to yellow, so
+that people who see no red or green, and readers of a print, see its order too.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from convoxel.draw.palette import CLASS_COLOURS, RGB, hexadecimal
 from convoxel.errors import ConfigError
 
-__all__ = ["DARK", "LIGHT", "colour", "contrast"]
+__all__ = [
+    "CLASS_COLOURS",
+    "DARK",
+    "ERROR_COLOURS",
+    "LIGHT",
+    "OVER",
+    "RGB",
+    "class_colour",
+    "colour",
+    "contrast",
+    "hexadecimal",
+]
+
+RGB = tuple[int, int, int]
+
+# Orange and sky blue first: both are far from grey and from each other in every kind of colour vision.
+CLASS_COLOURS: tuple[RGB, ...] = (
+    (230, 159, 0),  # orange
+    (86, 180, 233),  # sky blue
+    (0, 158, 115),  # bluish green
+    (240, 228, 66),  # yellow
+    (213, 94, 0),  # vermilion
+    (204, 121, 167),  # reddish purple
+    (0, 114, 178),  # blue
+)
+
+ERROR_COLOURS: dict[str, RGB] = {
+    "missed": (255, 64, 160),  # labelled, but predicted as background
+    "extra": (250, 236, 80),  # predicted, but labelled as background
+    "confused": (245, 245, 245),  # one class taken for another
+}
+
+
+def class_colour(index: int) -> RGB:
+    """Return the colour of foreground class ``index`` (1, 2, …); colours repeat after seven classes.
+
+    >>> class_colour(1)
+    (230, 159, 0)
+    """
+    if index < 1:
+        raise ConfigError(f"class_colour: index is {index}; foreground classes count from 1 (0 is the background).")
+    return CLASS_COLOURS[(index - 1) % len(CLASS_COLOURS)]
+
+
+def hexadecimal(colour: RGB) -> str:
+    """Return ``colour`` as CSS writes it.
+
+    >>> hexadecimal((230, 159, 0))
+    '#e69f00'
+    """
+    red, green, blue = colour
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
 
 _LIGHT_SERIES = ("#b26a00", "#1f83bd", "#00805d", "#8a7d00", "#c04f00", "#a8528a", "#00639b")
 _DARK_SERIES = tuple(hexadecimal(colour) for colour in (*CLASS_COLOURS[:6], (74, 163, 223)))
+# Colours over images; they are the same on light and dark pages.
+OVER = {f"class{index}": shade for index, shade in enumerate(CLASS_COLOURS, 1)} | ERROR_COLOURS
 
 
 def _table(text: str, series: tuple[str, ...]) -> dict[str, str]:
     words = dict(word.split(":") for word in text.split())
-    return {**words, **{f"c{index}": shade for index, shade in enumerate(series, 1)}}
+    over = {name: hexadecimal(shade) for name, shade in OVER.items()}
+    return {**words, **{f"c{index}": shade for index, shade in enumerate(series, 1)}, **over}
 
 
 LIGHT = _table(

@@ -13,9 +13,8 @@ from convoxel.draw.chart import Axis, Plot, power_ticks, round_axis, ticks
 from convoxel.draw.figure import Figure, beside
 from convoxel.draw.letter import fit
 from convoxel.draw.quantity import duration, figure, number
-from convoxel.draw.shape import Box, Disc, Group, Line, Look, Point, Shape, Words
+from convoxel.draw.scene import Box, Disc, Group, Line, Look, Point, Shape, Words
 from convoxel.errors import ConfigError
-from convoxel.files.values import Options
 
 __all__ = ["Curve", "charts", "curves", "line_chart"]
 
@@ -46,7 +45,7 @@ class Curve:
     marker: str = ""
 
 
-def curves(metrics: Sequence[Options], *, over: str = "time", metric_name: str = "metric") -> Figure:
+def curves(metrics: Sequence[Mapping[str, object]], *, over: str = "time", metric_name: str = "metric") -> Figure:
     """Return the curves of loss, metric, learning rate and speed, side by side.
 
     Args:
@@ -68,7 +67,7 @@ def curves(metrics: Sequence[Options], *, over: str = "time", metric_name: str =
     return beside(charts(metrics, over=over, metric_name=metric_name), title)
 
 
-def charts(metrics: Sequence[Options], *, over: str = "time", metric_name: str = "metric") -> list[Figure]:
+def charts(metrics: Sequence[Mapping[str, object]], *, over: str = "time", metric_name: str = "metric") -> list[Figure]:
     """Return the charts of :func:`curves` one by one; those without a point are left out."""
     if over not in ("time", "step"):
         raise ConfigError(f"curves: over is {over!r}; expected 'time' or 'step'.")
@@ -143,7 +142,7 @@ def line_chart(
     return Figure(title, _told(title, lines, axis), _WIDTH, _HEIGHT, tuple(shapes))
 
 
-def _class_curves(metrics: Sequence[Options], curve: Callable[..., Curve]) -> list[Curve]:
+def _class_curves(metrics: Sequence[Mapping[str, object]], curve: Callable[..., Curve]) -> list[Curve]:
     """Return a line for each class, coloured if there are few; one class alone would only repeat the mean."""
     rows = [table if isinstance(table := row.get("per_class"), Mapping) else {} for row in metrics]
     names = list(dict.fromkeys(str(name) for row in rows for name in row))
@@ -158,12 +157,12 @@ def _class_curves(metrics: Sequence[Options], curve: Callable[..., Curve]) -> li
     ]
 
 
-def _time_unit(metrics: Sequence[Options]) -> tuple[str, float]:
+def _time_unit(metrics: Sequence[Mapping[str, object]]) -> tuple[str, float]:
     longest = max((number(row.get("time_s")) or 0.0 for row in metrics), default=0.0)
     return next(((unit, scale) for unit, scale in (("s", 1.0), ("min", 60.0)) if longest <= 120 * scale), ("h", 3600.0))
 
 
-def _note(row: Options, metric_name: str) -> str:
+def _note(row: Mapping[str, object], metric_name: str) -> str:
     words = [f"step {row.get('step', '?')}", f"epoch {row.get('epoch', '?')}"]
     if (time_s := number(row.get("time_s"))) is not None:
         words.append(duration(time_s))
@@ -188,7 +187,7 @@ def _vertical(ys: Sequence[float], logarithmic: bool, share: bool) -> Axis:
 
 
 def _thousands(value: float) -> str:
-    # A narrow no-break space between thousands: a comma would read as a decimal point to many.
+    # A narrow no-break space between thousands: many would read a comma as a decimal point.
     return f"{value:,.0f}".replace(",", "\u202f") if value >= 1000 else f"{value:g}"
 
 
@@ -211,7 +210,7 @@ def _mark_best(line: Curve, plot: Plot) -> Iterator[Shape]:
     best = max(line.points, key=lambda point: point[1])
     x, y = plot.at(*best)
     yield Disc(x, y, 7, look=Look(stroke="ink", weight=1.5))
-    # Beside the ring there may be other lines; above the plot's curves there is always room for a number.
+    # Other lines may pass beside the ring, so the number stands above it.
     align, shift = ("end", 6) if x > _WIDTH * 0.6 else ("start", -6) if x < _WIDTH * 0.25 else ("middle", 0)
     look = Look(fill="ink", stroke="card", weight=4, size=12, bold=True, align=align)
     yield Words(x + shift, y - 13, f"best {best[1]:.3f}", look=look)

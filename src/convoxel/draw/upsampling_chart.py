@@ -1,4 +1,4 @@
-"""Ways of up-sampling beside each other: what each makes of a constant image, and what each costs."""
+"""Ways of up-sampling side by side: their answer to a constant image, and their cost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from convoxel.draw.bars import HEAD, Measure, draw_bars, draw_map
 from convoxel.draw.caption import EDGE, heading
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import text_width
-from convoxel.draw.quantity import count, percent
-from convoxel.draw.shape import Look, Shape, Words
+from convoxel.draw.quantity import count, listed, percent, sizes
+from convoxel.draw.scene import Look, Shape, Words
 from convoxel.errors import ConfigError
 from convoxel.files.values import Array
 
@@ -54,7 +54,7 @@ def upsampling(rows: Sequence[Upsampling]) -> Figure:
     """
     if not rows:
         raise ConfigError("upsampling: rows is empty; a comparison needs at least one way of up-sampling.")
-    scale = " × ".join(map(str, rows[0].scale if len(set(rows[0].scale)) > 1 else rows[0].scale[:1]))
+    scale = sizes(rows[0].scale, short=True)
     title = f"{len(rows)} way{'s' if len(rows) > 1 else ''} of up-sampling by {scale}"
     shapes, width, top = heading(title, ["A constant image should stay constant; what alternates is checkerboard."])
     names = [(row.name, _products(row)) for row in rows]
@@ -75,8 +75,7 @@ def upsampling(rows: Sequence[Upsampling]) -> Figure:
 
 def _products(row: Upsampling) -> str:
     counts = [f"{value:g}" for value in sorted(set(row.overlaps))]
-    words = ", ".join(counts[:-1]) + (" or " if counts[1:] else "") + counts[-1]
-    return f"{words} product{'' if counts == ['1'] else 's'} an output"
+    return f"{listed(counts, 'or')} product{'' if counts == ['1'] else 's'} an output"
 
 
 def _start_tone(response: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,16 +10,14 @@ nothing is interpolated.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.values import Array
 
 __all__ = ["PLANES", "Slice", "oriented_slice", "plane_axis"]
 
-Array = npt.NDArray[Any]
 
 # World axis that each plane is perpendicular to, then the world axes of rows and columns. All are shown
 # from their positive end: rows start at the top (S) or the front (A), columns at the right (R) or front.

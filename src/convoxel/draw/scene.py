@@ -1,4 +1,4 @@
-"""The shapes of pictures: boxes, discs, lines, words, bitmaps, and groups that move from frame to frame.
+"""The parts of pictures: boxes, discs, lines, words, bitmaps, and groups that move from frame to frame.
 
 Shapes are data. They name roles instead of colours (``theme``), and ``svg`` writes them. Coordinates are in pixels, y
 downwards.
@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TypeAlias
 
 from PIL import Image
@@ -28,6 +29,7 @@ __all__ = [
     "Words",
     "arrow",
     "bend",
+    "curve",
 ]
 
 Point = tuple[float, float]
@@ -35,17 +37,17 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Look:
-    """The appearance of a shape.
+    """The look of a shape.
 
     Attributes:
-        fill: role of the inside, or of letters; empty: none.
-        stroke: role of the outline; empty: none.
-        weight: width of the outline.
-        opacity: of all of it.
-        dash: lengths of dashes and gaps.
-        size: of letters.
-        bold: of letters.
-        align: "start", "middle" or "end" of a text lies at its x.
+        fill: role of the inside, or of letters (default: not filled).
+        stroke: role of the outline, or of a rim behind letters (default: no outline).
+        weight: width of the outline (default 1).
+        opacity: opacity of the whole shape (default 1).
+        dash: lengths of dashes and gaps (default: a solid line).
+        size: size of letters.
+        bold: bold letters (default False).
+        align: which part of a text lies at its x: "start", "middle" or "end" (default "start").
     """
 
     fill: str = ""
@@ -60,9 +62,9 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawn:
-    """The base of all shapes: a look, a tooltip, facts for readers of the file, and frames.
+    """The fields of all shapes: a look, a note when pointed at, facts for programs that read the file, and frames.
 
-    ``when`` are the frames in which the shape is seen; None: in all.
+    The shape is seen in the frames ``when`` (default None: in all of them).
     """
 
     look: Look = Look()
@@ -118,7 +120,7 @@ class Words(_Drawn):
 
 @dataclass(frozen=True)
 class Bitmap(_Drawn):
-    """A picture made of pixels; ``smooth`` says whether they may run into each other when enlarged."""
+    """A picture made of pixels, enlarged with smoothing if ``smooth`` (default False)."""
 
     x: float
     y: float
@@ -130,7 +132,7 @@ class Bitmap(_Drawn):
 
 @dataclass(frozen=True)
 class Group(_Drawn):
-    """Shapes that are moved together: by ``moves`` of the frame, or by its one entry in all frames."""
+    """Shapes that move together: by the entry of ``moves`` for the frame, or by its only entry in all frames."""
 
     shapes: tuple[Shape, ...]
     moves: tuple[Point, ...] = ((0.0, 0.0),)
@@ -147,18 +149,7 @@ Shape: TypeAlias = Box | Squares | Disc | Line | Words | Bitmap | Group
 
 @dataclass(frozen=True)
 class Scene:
-    """Shapes on a page of ``width`` × ``height`` pixels.
-
-    Attributes:
-        title: its name, read out by screen readers.
-        text: what it shows, in words.
-        width: of the page.
-        height: of the page.
-        shapes: from the back to the front.
-        frames: number of frames (default 1, a still).
-        frame_s: seconds of one frame (default 0.9).
-        rest: the frame that is shown where nothing moves (default 0).
-    """
+    """The data of a figure, which ``figure.Figure`` describes."""
 
     title: str
     text: str
@@ -179,7 +170,22 @@ def seen(shapes: Iterable[Shape], frame: int) -> list[Shape]:
     ]
 
 
-def bend(start: Point, end: Point, *, upright: bool = True, pieces: int = 16) -> tuple[Point, ...]:
+def curve(*points: Point, pieces: int = 16) -> tuple[Point, ...]:
+    """Return points of the Bézier curve between the ends of ``points`` (de Casteljau).
+
+    >>> curve((0, 0), (1, 2), (2, 0), pieces=2)
+    ((0.0, 0.0), (1.0, 1.0), (2.0, 0.0))
+    """
+    found = []
+    for t in (index / pieces for index in range(pieces + 1)):
+        left = list(points)
+        while len(left) > 1:
+            left = [((1 - t) * x0 + t * x1, (1 - t) * y0 + t * y1) for (x0, y0), (x1, y1) in pairwise(left)]
+        found.append(left[0])
+    return tuple(found)
+
+
+def bend(start: Point, end: Point, *, upright: bool = True) -> tuple[Point, ...]:
     """Return points of a smooth line that leaves ``start`` and reaches ``end`` upright, or level.
 
     >>> bend((0, 0), (0, 10))
@@ -188,16 +194,8 @@ def bend(start: Point, end: Point, *, upright: bool = True, pieces: int = 16) ->
     (x0, y0), (x1, y1) = start, end
     if (x0 == x1) if upright else (y0 == y1):
         return (start, end)
-    half = (y1 - y0) / 2 if upright else (x1 - x0) / 2
-    a, b = ((x0, y0 + half), (x1, y1 - half)) if upright else ((x0 + half, y0), (x1 - half, y1))
-    shares = [index / pieces for index in range(pieces + 1)]
-    return tuple(
-        (
-            (1 - t) ** 3 * x0 + 3 * (1 - t) ** 2 * t * a[0] + 3 * (1 - t) * t**2 * b[0] + t**3 * x1,
-            (1 - t) ** 3 * y0 + 3 * (1 - t) ** 2 * t * a[1] + 3 * (1 - t) * t**2 * b[1] + t**3 * y1,
-        )
-        for t in shares
-    )
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return curve(start, *(((x0, y), (x1, y)) if upright else ((x, y0), (x, y1))), end)
 
 
 def arrow(points: Sequence[Point], look: Look, *, head: float = 7.0, note: str = "") -> list[Shape]:

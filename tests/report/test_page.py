@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convoxel.draw import curves, write_report
-from convoxel.draw.folder import read_run
-from convoxel.draw.markup import join, tag
-from convoxel.draw.report import render_report
-from convoxel.draw.shape import Look
+from convoxel.draw import curves
+from convoxel.draw.figure import Figure
+from convoxel.draw.scene import Look, Words
 from convoxel.draw.training_curves import Curve, charts, line_chart
 from convoxel.errors import CheckpointError, ConfigError
+from convoxel.report import read_run, render_report, write_report
 from tests.support.drawing import SVG, check_texts, parsed
 
 EVIL = '<script>alert("x")</script>&\'"'
@@ -178,7 +177,8 @@ def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
     run = segmented(tmp_path / "c")
     (run / "config.yaml").write_text(json.dumps({"task": "segment", "data": EVIL, "model": EVIL, EVIL: EVIL}))
     assert EVIL in read(run).words
-    assert join([EVIL, tag("b", EVIL, title=EVIL)]).count("<") == 2
+    figure = Figure(EVIL, EVIL, 9, 9, (Words(0, 0, EVIL, note=EVIL, data={"name": EVIL}),))
+    assert len(list(parsed(figure).iter())) == 7 and EVIL not in figure.html()
 
 
 def test_interrupted_run_says_what_is_missing(tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_hundred_classes_make_one_legend_entry() -> None:
 @pytest.mark.smoke
 def test_import_is_light() -> None:
     code = (
-        "import sys, convoxel.draw; "
+        "import sys, convoxel.draw, convoxel.report; "
         "heavy = {'torch', 'onnx', 'monai', 'matplotlib', 'nibabel', 'scipy', 'pydantic'} & set(sys.modules); "
         "sys.exit(f'import convoxel.draw brought {heavy}' if heavy else 0)"
     )

@@ -1,8 +1,7 @@
-"""The contents of a run folder, read so that any run has a report: finished, interrupted or damaged.
+"""The contents of a run folder, for the report of any run: finished, interrupted or damaged.
 
-A file that is missing is normal (the run has not come that far). A file that cannot be used becomes a
-problem in words, never an exception: the report then says so in its place. Sizes are checked before memory
-is asked for. Checkpoints' tensors are not read.
+A missing file is normal (the run has not come that far). A file that cannot be used becomes a problem in words, never
+an exception, and the report says so. Sizes are checked before memory is asked for. Tensors of checkpoints are not read.
 """
 
 from __future__ import annotations
@@ -13,15 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from convoxel.draw.quantity import number
 from convoxel.errors import CheckpointError
-from convoxel.files.values import Array, JsonObject
+from convoxel.files.values import Array
 
-__all__ = ["RunFolder", "read_run"]
+__all__ = ["Record", "RunFolder", "read_run"]
 
+Record: TypeAlias = dict[str, object]  # of JSON or YAML, with any values
 _TEXT_BYTES = 64 * 2**20
 _ARRAY_BYTES = 512 * 2**20
 _PARTS = ("config.yaml", "metrics.jsonl", "checkpoints")
@@ -44,18 +45,18 @@ class RunFolder:
     """
 
     path: Path
-    config: JsonObject = field(default_factory=dict)
-    metrics: list[JsonObject] = field(default_factory=list)
-    evaluation: JsonObject = field(default_factory=dict)
-    network: JsonObject = field(default_factory=dict)
+    config: Record = field(default_factory=dict)
+    metrics: list[Record] = field(default_factory=list)
+    evaluation: Record = field(default_factory=dict)
+    network: Record = field(default_factory=dict)
     examples: dict[str, Array] = field(default_factory=dict)
-    best: JsonObject = field(default_factory=dict)
-    last: JsonObject = field(default_factory=dict)
+    best: Record = field(default_factory=dict)
+    last: Record = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
-    def data(self) -> JsonObject:
-        """The facts about the data in the checkpoints: classes, dims, channels, data_name, …"""
+    def data(self) -> Record:
+        """The description of the data in the checkpoints: classes, dims, channels, data_name, …"""
         return mapping(self.best.get("data")) or mapping(self.last.get("data"))
 
     @property
@@ -83,14 +84,14 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """True if training came to its end and was evaluated there."""
+        """True once training came to its end and was evaluated there."""
         return bool(self.evaluation) and (self.fraction is None or self.fraction >= 1.0)
 
     @property
-    def best_row(self) -> JsonObject:
+    def best_row(self) -> Record:
         """The validation with the highest metric (the first of equals, as training keeps it); empty if none."""
-        rows = [row for row in self.metrics if number(row.get("metric")) is not None]
-        return max(rows, key=lambda row: row["metric"], default={})
+        rows = [(metric, row) for row in self.metrics if (metric := number(row.get("metric"))) is not None]
+        return max(rows, key=lambda pair: pair[0], default=(0.0, {}))[1]
 
     @property
     def written(self) -> datetime | None:
@@ -129,9 +130,14 @@ def read_run(run_dir: str | Path) -> RunFolder:
     return run
 
 
-def mapping(value: object) -> JsonObject:
+def mapping(value: object) -> Record:
     """Return ``value`` if it is a mapping, else an empty one."""
     return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
+
+
+def mappings(value: object) -> list[Record]:
+    """Return the mappings in ``value`` if it is a list, else none."""
+    return [mapping(item) for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _read_text(run: RunFolder, name: str) -> str:
@@ -148,40 +154,31 @@ def _read_text(run: RunFolder, name: str) -> str:
         return ""
 
 
-def _read_object(run: RunFolder, name: str) -> JsonObject:
-    text = _read_text(run, name)
-    if not text:
-        return {}
+def _parsed(text: str) -> Record | None:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _read_object(run: RunFolder, name: str) -> Record:
+    text = _read_text(run, name)
+    found = _parsed(text) if text else {}
+    if found is None:
         run.problems.append(f"{name} holds no JSON object and was not used.")
-        return {}
-    return found
+    return found or {}
 
 
-def _read_metrics(run: RunFolder) -> list[JsonObject]:
-    rows: list[JsonObject] = []
-    bad = 0
-    for text in _read_text(run, "metrics.jsonl").splitlines():
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            bad += 1
-    if bad:
-        run.problems.append(f"metrics.jsonl: {bad} of {bad + len(rows)} lines hold no JSON object and were left out.")
+def _read_metrics(run: RunFolder) -> list[Record]:
+    lines = [line for line in _read_text(run, "metrics.jsonl").splitlines() if line.strip()]
+    rows = [row for line in lines if (row := _parsed(line)) is not None]
+    if bad := len(lines) - len(rows):
+        run.problems.append(f"metrics.jsonl: {bad} of {len(lines)} lines hold no JSON object and were left out.")
     return rows
 
 
-def _read_config(run: RunFolder) -> JsonObject:
+def _read_config(run: RunFolder) -> Record:
     text = _read_text(run, "config.yaml")
     if not text:
         return {}
