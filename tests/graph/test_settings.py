@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from convoxel.graph.compile import compile
 from convoxel.graph.ir.pytree import Leaf
 from convoxel.graph.ir.shape_only import ShapeOnly
 from convoxel.graph.run.program import Program
+from convoxel.graph.store.cvx import _unpacked
 from convoxel.graph.verification import check_program
 from convoxel.native.plan import Problem
 
-SETTINGS = ("algorithm", "precision", "threads", "winners", "file", "recorded", "verification", "structure", "graph")
+SETTINGS = ("algorithm", "precision", "threads", "winners", "file", "origin", "verification", "structure", "graph")
 
 
 def network() -> nn.Module:
@@ -66,13 +69,13 @@ def verified(program: Program) -> Program:
 OPERATIONS: dict[str, tuple[Callable[[Program], Program], set[str]]] = {
     "tuned": (lambda p: p.tuned(X), {"winners", "verification"}),
     "verified": (verified, {"verification"}),
-    "saved and loaded": (saved_and_loaded, {"file", "graph", "recorded", "structure", "verification"}),
+    "saved and loaded": (saved_and_loaded, {"file", "graph", "origin", "structure", "verification"}),
     "algorithm": (lambda p: p.replace(algorithm="auto"), {"algorithm", "verification"}),
     "precision": (lambda p: p.replace(precision="float32"), {"precision", "verification"}),
     "threads": (lambda p: p.replace(threads=2), {"threads"}),
     "winners": (lambda p: p.replace(winners={}), {"winners", "verification"}),
     "file": (lambda p: p.replace(file=None), {"file"}),
-    "recorded": (lambda p: p.replace(recorded=None), {"recorded"}),
+    "origin": (lambda p: p.replace(origin=None), {"origin"}),
     "verification": (lambda p: p.replace(verification=None), {"verification"}),
     "structure": (lambda p: p.replace(structure=Leaf(0)), {"structure"}),
     "graph": (lambda p: p.replace(graph=p.graph.replace(name="other")), {"graph", "verification"}),
@@ -181,7 +184,7 @@ def test_a_verified_program_keeps_its_plans(program: Program) -> None:
         assert changed._plans is not program._plans and changed._packed_weights is not program._packed_weights
 
 
-@pytest.mark.parametrize("name", ["tuned", "verified", "algorithm", "precision", "threads", "winners", "recorded"])
+@pytest.mark.parametrize("name", ["tuned", "verified", "algorithm", "precision", "threads", "winners", "origin"])
 def test_the_changed_file_is_noticed_after_every_operation(program: Program, name: str) -> None:
     after = OPERATIONS[name][0](program)
     assert after.file is not None
@@ -243,7 +246,7 @@ def test_the_file_hardly_grows(tmp_path: Path) -> None:
         cx.models.build("resnet18", dims=2, in_channels=3, num_classes=10), np.zeros((1, 3, 32, 32), "f4")
     )
     program.save(tmp_path / "with.cvx")
-    program.replace(recorded=None).save(tmp_path / "without.cvx")
+    program.replace(origin=None).save(tmp_path / "without.cvx")
     assert cx.load(tmp_path / "without.cvx").recorded is None  # type: ignore[union-attr]
     assert (tmp_path / "with.cvx").stat().st_size < 1.01 * (tmp_path / "without.cvx").stat().st_size
 
@@ -261,3 +264,17 @@ def test_settings_that_make_no_sense() -> None:
             compile(nn.Conv2d(1, 1, 1), np.zeros((1, 1, 2, 2), np.float32), **change)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=f"load: {said}"):
             cx.load("net.onnx", **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("packed", "said"),
+    [
+        (base64.b85encode(zlib.compress(b" " * (65 << 20))).decode(), "more than"),
+        (base64.b85encode(zlib.compress(b'{"nodes": 3}')).decode(), "constants"),
+        (base64.b85encode(b"no stream").decode(), "incorrect header"),
+        ("", "cut off"),
+    ],
+)
+def test_a_recorded_graph_that_makes_no_sense_is_refused(packed: str, said: str) -> None:
+    with pytest.raises(GraphError, match=said):
+        _unpacked(packed, {})

@@ -30,7 +30,7 @@ from convoxel.graph.run.lru_cache import LruCache
 from convoxel.graph.run.size_check import broken_condition, say_nearest_sizes
 from convoxel.graph.run.step_table import ProfileRow, draw_steps, step_rows
 from convoxel.graph.store.cvx import write_program
-from convoxel.graph.store.record import ProgramRecord, check_settings
+from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
 
 __all__ = ["Program"]
 
@@ -70,18 +70,19 @@ class Program(ProgramRecord):
         precision: str = "float32",
     ) -> Program:
         """Return the program of a graph as a reader made it."""
-        return cls(optimise(recorded), structure, outline(recorded), algorithm, precision, threads=threads)
+        shapes = outline(recorded)
+        return cls(optimise(recorded), structure, Origin(lambda: shapes), algorithm, precision, threads=threads)
 
     def replace(self, **changes: Any) -> Program:
         """Return the program with some fields changed and all others kept.
 
-        Plans and packed weights are shared where only ``verification`` or ``recorded`` changes. The verification is
+        Plans and packed weights are shared where only ``verification`` or ``origin`` changes. The verification is
         dropped where the results may differ.
         """
         if changes.keys() & {"graph", "algorithm", "precision", "winners"}:
             changes.setdefault("verification", None)
         changed = dataclasses.replace(self, **changes)
-        if changes.keys() <= {"verification", "recorded"}:
+        if changes.keys() <= {"verification", "origin"}:
             object.__setattr__(changed, "_packed_weights", self._packed_weights)
             object.__setattr__(changed, "_plans", self._plans)
         return changed

@@ -9,12 +9,13 @@ the constants of the graph, under their names, and those of the recorded graph a
     ``"2"``; a reader refuses a later one. Anything that an older reader would misunderstand makes a new version.
 ``program``
     JSON: ``graph`` (``name``, ``inputs``, ``outputs``, ``nodes``, ``guards``, ``assumptions``), ``structure`` (nesting
-    of the results), ``algorithm``, ``precision``, ``winners`` (measured choices) and ``recorded`` (the graph before all
-    passes, or null). A value is ``[name, shape, type, layout]``, a node
+    of the results), ``algorithm``, ``precision``, ``winners`` (measured choices) and ``recorded`` (null or the graph
+    before all passes, which is read when somebody asks for it). A value is ``[name, shape, type, layout]``, a node
     ``[operator, name, inputs, outputs, attributes]``; a size that follows from the input's is ``{"size": "h // 2"}``,
-    an infinite number ``{"number": "inf"}``; lists stand for tuples. ``recorded`` has ``constants`` besides: by name,
-    ``[type, shape]`` of one whose numbers nobody needs, or the name of a tensor of the file; ``tensors``, the names of
-    those that are no constants of ``graph``; and ``parameters``, how many trained parameters a constant or node holds.
+    an infinite number ``{"number": "inf"}``; lists stand for tuples. ``recorded`` has ``tensors``,
+    the file's tensor by the name of a constant; ``added``, the tensors that are no constants of ``graph``; and
+    ``graph``, JSON in zlib in base85: as above, with ``constants``, ``[type, shape]`` of those whose numbers nobody
+    needs, and ``parameters``, how many trained parameters a constant or node holds.
 ``sha256``
     of the text ``program``, then of every tensor in order of names: name, type, shape and bytes.
 
@@ -27,9 +28,11 @@ the file is code: operators are names of rows, sizes are parsed by ``size``.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
@@ -46,13 +49,14 @@ from convoxel.graph.ir.size import Size
 from convoxel.graph.operators.table import OPERATORS, make_node, verify
 from convoxel.graph.passes import check_layouts
 from convoxel.graph.store.first_version import of_first_version
-from convoxel.graph.store.record import ProgramRecord, check_settings
+from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
 from convoxel.graph.store.tensor_file import TensorFile, write_tensors
 
 __all__ = ["FORMAT", "VERSION", "check_target", "read_program", "write_program"]
 
 FORMAT = "convoxel-program"
 VERSION = 2
+_LARGEST_BYTES = 64 * 2**20  # of a recorded graph's JSON: a hundred thousand nodes
 _KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
 
 Tensors = dict[str, Array]
@@ -120,7 +124,7 @@ def read_program(path: Path) -> ProgramRecord:
         raise GraphError(f"load: {path} is damaged: its checksum is another. Save or copy the program again.")
     try:
         content = json.loads(text)
-        recorded = _read_recorded(content.get("recorded"), tensors)
+        origin = _read_recorded(content.get("recorded"), tensors)
         graph = _read_graph(content["graph"], tensors, int(version))
         structure = _structure(content["structure"], len(graph.outputs))
         verify(graph)
@@ -132,7 +136,7 @@ def read_program(path: Path) -> ProgramRecord:
         winners = {str(problem): str(name) for problem, name in content["winners"].items()}
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as reason:
         raise GraphError(f"load: {path} holds no valid program ({reason}). Save the program again.") from reason
-    return ProgramRecord(graph, structure, recorded, algorithm, precision, winners, file)
+    return ProgramRecord(graph, structure, origin, algorithm, precision, winners, file)
 
 
 def _foreign(graph: Graph) -> list[str]:
@@ -166,19 +170,20 @@ def _graph(graph: Graph) -> JsonObject:
 
 def _recorded(graph: Graph, tensors: Tensors) -> JsonObject:
     """Return the recorded graph; constants that it has alone, and whose numbers count, are added to ``tensors``."""
-    constants: JsonObject = {}
-    added = []
+    shapes, names, added = {}, {}, []
     for name, array in graph.constants.items():
         if isinstance(array, ShapeOnly):
-            constants[name] = [str(array.dtype), list(array.shape)]
+            shapes[name] = [str(array.dtype), list(array.shape)]
         elif tensors.get(name) is array:
-            constants[name] = name
+            names[name] = name
         else:
-            constants[name] = unused = next(n for i in count() if (n := f"recorded/{i}") not in tensors)
+            names[name] = unused = next(n for i in count() if (n := f"recorded/{i}") not in tensors)
             tensors[unused] = array
             added.append(unused)
     parameters = None if graph.parameters is None else dict(graph.parameters)
-    return {**_graph(graph), "constants": constants, "tensors": added, "parameters": parameters}
+    text = json.dumps({**_graph(graph), "constants": shapes, "parameters": parameters}, separators=(",", ":"))
+    packed = base64.b85encode(zlib.compress(text.encode())).decode()
+    return {"graph": packed, "tensors": names, "added": added}
 
 
 def _value(value: Value) -> list[object]:
@@ -228,24 +233,34 @@ def _read_graph(content: Json, constants: Tensors, version: int) -> Graph:
     )
 
 
-def _read_recorded(content: Json | None, tensors: Tensors) -> Graph | None:
+def _read_recorded(content: Json | None, tensors: Tensors) -> Origin | None:
     """Return the recorded graph, if there is one; tensors that it has alone are taken out of ``tensors``."""
     if content is None:
         return None
-    constants = {name: _read_constant(known, tensors) for name, known in content["constants"].items()}
-    for name in content["tensors"]:
+    packed, kept = str(content["graph"]), {name: tensors[tensor] for name, tensor in content["tensors"].items()}
+    for name in content["added"]:
         del tensors[name]
-    parameters = content["parameters"]
-    counts = None if parameters is None else {str(name): int(count) for name, count in parameters.items()}
-    graph = _read_graph(content, constants, VERSION).replace(parameters=counts)
-    verify(graph)
+    return Origin(lambda: _unpacked(packed, kept))
+
+
+def _unpacked(packed: str, kept: Tensors) -> Graph:
+    try:
+        unpacker = zlib.decompressobj()
+        text = unpacker.decompress(base64.b85decode(packed), _LARGEST_BYTES)
+        if not unpacker.eof:
+            raise ValueError(f"more than {_LARGEST_BYTES} bytes, or cut off")
+        content = json.loads(text)
+        shapes = {name: _shape_only(*known) for name, known in content["constants"].items()}
+        counts = content["parameters"]
+        parameters = None if counts is None else {str(name): int(number) for name, number in counts.items()}
+        graph = _read_graph(content, {**shapes, **kept}, VERSION).replace(parameters=parameters)
+        verify(graph)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, zlib.error) as reason:
+        raise GraphError(f"load: the recorded graph makes no sense ({reason}). Save the program again.") from reason
     return graph
 
 
-def _read_constant(content: Json, tensors: Tensors) -> Array:
-    if isinstance(content, str):
-        return tensors[content]
-    dtype, shape = content
+def _shape_only(dtype: str, shape: list[int]) -> Array:
     if np.dtype(dtype).kind not in _KINDS:
         raise ValueError(f"a constant has type {dtype}")
     return ShapeOnly(shape, dtype)

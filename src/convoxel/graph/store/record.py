@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from convoxel.errors import ConfigError
@@ -13,9 +14,21 @@ from convoxel.graph.ir.pytree import Structure
 if TYPE_CHECKING:
     from convoxel.graph.store.tensor_file import TensorFile
 
-__all__ = ["PRECISIONS", "ProgramRecord", "check_settings"]
+__all__ = ["PRECISIONS", "Origin", "ProgramRecord", "check_settings"]
 
 PRECISIONS = ("float32", "high")
+
+
+class Origin:
+    """A graph that is made when somebody asks for it, which few do: the one that a program was compiled from."""
+
+    def __init__(self, make: Callable[[], Graph]) -> None:
+        self._make = make
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph, made once."""
+        return self._make()
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +38,8 @@ class ProgramRecord:
     Attributes:
         graph: the graph that runs, after all passes.
         structure: nesting of the results.
-        recorded: the graph as it was read, before all passes, its weights as shapes alone (``outline``); None where
-            it is not known, as in files of format version 1.
+        origin: the graph as it was read, before all passes, its weights as shapes alone (``outline``); None where it
+            is not known, as in files of format version 1.
         algorithm: ``"auto"``, or what every convolution is to run with.
         precision: ``"float32"``, or ``"high"``, which lets ``"auto"`` multiply numbers of 16 binary digits.
         winners: the measured algorithm by the text of a convolution's problem; ``algorithm`` must allow it.
@@ -35,11 +48,16 @@ class ProgramRecord:
 
     graph: Graph
     structure: Structure
-    recorded: Graph | None = None
+    origin: Origin | None = None
     algorithm: str = "auto"
     precision: str = "float32"
     winners: Mapping[str, str] = field(default_factory=dict)
     file: TensorFile | None = None
+
+    @property
+    def recorded(self) -> Graph | None:
+        """The graph of ``origin``, if there is one."""
+        return None if self.origin is None else self.origin.graph
 
     @property
     def family(self) -> str:
