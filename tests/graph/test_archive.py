@@ -266,6 +266,45 @@ def test_a_file_of_version_1_still_loads(tmp_path: Path) -> None:
                 torch.testing.assert_close(found[name], y, atol=1e-4, rtol=1e-4, msg=name)
 
 
+class OldWords(nn.Module):
+    """The network of ``old_operators.cvx``: what was called otherwise, or had other attributes, in version 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.line = nn.Conv2d(2, 6, 3), nn.Conv1d(1, 1, 3, padding=1)
+        self.slopes, self.head = nn.PReLU(6), nn.Linear(6 * 4 * 4, 4)
+        for number, parameter in enumerate(self.parameters()):
+            parameter.data = torch.sin(torch.arange(parameter.numel()) + number).reshape(parameter.shape) / 2
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = self.slopes(self.first(x))  # (n, 6, 4, 4)
+        gate = self.line(x.mean((2, 3))[:, None]).transpose(1, 2)[..., None]
+        x = F.pad(x * gate, (1, 1, 1, 1), "reflect")[:, :, 1:-1, 1:-1] + F.pad(x[:, 1:5], (0, 0, 0, 0, 1, 1))
+        largest, places = F.max_pool2d(x, 2, return_indices=True)
+        shares = torch.softmax(x, 1) + torch.softmax(x, 3)
+        sums = x.sum((2, 3), keepdim=True) * x.amin(1, keepdim=True) + x.mean(1, keepdim=True)
+        wide = F.max_unpool2d(largest, places, 2) + F.interpolate(largest, scale_factor=2)
+        mixed = torch.cat([wide[:, ::2], shares[:, [1, 3, 5]]], 1) + sums
+        top = F.adaptive_max_pool2d(mixed, 1).flatten(1)
+        return self.head(mixed.flatten(1)), top, mixed.permute(0, 2, 3, 1), mixed.prod(1)
+
+
+def test_operators_by_their_old_names_still_load() -> None:
+    path = Path(__file__).with_name("old_operators.cvx")
+    with safetensors.safe_open(path, framework="numpy") as file:
+        written = {node[0] for node in json.loads(file.metadata()["program"])["graph"]["nodes"]}
+    assert written >= {"array.reduce_product", "array.softmax", "blank", "dense", "global_max_pool", "lay", "narrow"}
+    assert written >= {"pad", "pick_channels", "prelu", "reduce", "softmax", "squeeze"}
+    program = cx.load(path)
+    assert isinstance(program, cx.Program)
+    for batch in (1, 3):
+        x = torch.sin(torch.arange(72.0 * batch)).reshape(batch, 2, 6, 6)
+        with torch.no_grad():
+            expected = OldWords()(x)
+        for found, wanted in zip(program(x), expected, strict=True):
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_a_failed_write_leaves_the_old_file(saved: Path, program: cx.Program, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
 
