@@ -29,7 +29,7 @@ class Value:
     """A tensor that flows through the graph.
 
     ``shape`` is channels first whatever the memory layout: (n, c, d, h, w), (n, c, h, w), (n, c, w), (n, c).
-    ``layout`` says where the numbers lie: ``"first"`` in an array of the caller or of a foreign operator,
+    ``layout`` says where the numbers lie: ``"first"`` in an array of the caller or of an operator on arrays,
     ``"last"`` in the arena of the engine.
     """
 

@@ -13,6 +13,7 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Extents, Shape, Size, differ
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints, host
+from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, on_arrays, operands
 from convoxel.graph.operators.reads import (
     Aligned,
@@ -27,15 +28,15 @@ from convoxel.graph.operators.reads import (
 )
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import given, operand, positive, range_length, same, stretch
-from convoxel.graph.operators.step import Step, copy, refuse, resample
+from convoxel.graph.operators.step import Step, copy, refuse
 from convoxel.graph.operators.view import (
     alias_reshape,
     alias_slice,
     channels_as_positions,
     full_axis,
     narrow_view,
-    spatial,
 )
+from convoxel.graph.operators.weighted import lower_tables
 from convoxel.native import View
 
 __all__ = ["ROWS", "core"]
@@ -194,10 +195,10 @@ def _blocks(step: Step, fine: View, coarse: View) -> Iterator[tuple[View, View]]
         )
 
 
-def _lower_pad(step: Step) -> None:
+def _pad_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
     """Padding that no convolution could take in."""
-    pairs = zip(step.x.shape[1:4], spatial(step.node["padding"][2:], (0, 0)), strict=True)
-    resample(step, [taps.pad(size, low, high, step.node["mode"]) for size, (low, high) in pairs])
+    pairs = zip(sizes, node["padding"][2:], strict=True)
+    return [taps.pad(size, low, high, node["mode"]) for size, (low, high) in pairs]
 
 
 def _lower_swap(step: Step) -> None:
@@ -600,7 +601,7 @@ ROWS = (
         operands("x value?"),
         _pad_shape,
         {"padding": REQUIRED, "mode": "constant"},
-        lower=_lower_pad,
+        lower=lower_tables(_pad_tables),
         host=host(_pad),
         to_native=_native_pad,
         reads=_padded,

@@ -105,11 +105,8 @@ def _batch_norm_training(
 ) -> tuple[Array, Array, Array]:
     """Return the batch normalised by its own statistics, and the running mean and variance after it."""
     axes = (0, *range(2, x.ndim))
-    over = (1, -1, *(1,) * (x.ndim - 2))
-    own_mean, own_variance = np.mean(x, axis=axes), np.var(x, axis=axes)
-    result = (x - own_mean.reshape(over)) / np.sqrt(own_variance.reshape(over) + epsilon)
-    result = result * weight.reshape(over) + bias.reshape(over)
-    kept = 1 - momentum
+    own_mean, own_variance, kept = np.mean(x, axis=axes), np.var(x, axis=axes), 1 - momentum
+    result = _batch_norm(x, weight, bias, own_mean, own_variance, epsilon)
     return result, mean * momentum + own_mean * kept, variance * momentum + own_variance * kept
 
 
@@ -191,6 +188,12 @@ def _batch_norm(
     """Return (x − mean) / √(variance + ε) · weight + bias, one of each for every channel (Ioffe & Szegedy 2015)."""
     deviation = np.sqrt(wide(variance) + variance.dtype.type(epsilon))
     return _scaled((wide(x) - _shaped(mean, x.ndim)) / _shaped(deviation, x.ndim), weight, bias)
+
+
+def _batch_normalise(x: Array, weight: Array | None, bias: Array | None, epsilon: float, **epilogue: object) -> Array:
+    """Return the batch normalised by its own statistics."""
+    axes = (0, *range(2, x.ndim))
+    return _batch_norm(x, weight, bias, np.mean(x, axis=axes), np.var(x, axis=axes), epsilon)
 
 
 def _normalise(
@@ -299,6 +302,7 @@ ROWS = (
         _per_channel_shape,
         {"epsilon": REQUIRED, **EPILOGUE},
         lower=_lower_batch_normalise,
+        host=host(_batch_normalise),
         reads=_normalised(2),
     ),
     Operator(

@@ -11,13 +11,15 @@ from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, Size
 from convoxel.graph.operators import index_tables as taps
-from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, host, wide, windows
+from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, host, windows
+from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, on_arrays, operands
 from convoxel.graph.operators.reads import Along, Applied, Reads, pair
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import given, length, operand, pool_length, positive
-from convoxel.graph.operators.step import Step, resample
+from convoxel.graph.operators.step import Step
 from convoxel.graph.operators.view import spatial
+from convoxel.graph.operators.weighted import lower_tables, weighted
 
 __all__ = ["ROWS"]
 
@@ -75,33 +77,28 @@ def _lower_adaptive_max_pool(step: Step) -> None:
     step.plan.reduce("max", step.x, step.out, name=step.node.name)
 
 
-def _lower_average_pool(step: Step) -> None:
+def _average_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
     """Mean over windows; the divisor is a product over axes, so each axis has its own table."""
-    node, divisor = step.node, step.node["divisor"]
-    axes = [
-        taps.average(size, out, k, s, low, high, node["count_padding"], divided=not divisor, dilation=d)
-        for size, out, k, s, d, (low, high) in zip(
-            step.x.shape[1:4],
-            step.out.shape[1:4],
-            spatial(node["kernel"], 1),
-            spatial(node["stride"], 1),
-            spatial(node["dilation"], 1),
-            spatial(node["padding"], (0, 0)),
-            strict=True,
-        )
+    padded, divisor = node["count_padding"], node["divisor"]
+    windows = zip(sizes, results, node["kernel"], node["stride"], node["padding"], node["dilation"], strict=True)
+    *axes, last = [
+        taps.average(size, out, k, s, low, high, padded, divided=not divisor, dilation=d)
+        for size, out, k, s, (low, high), d in windows
     ]
-    if divisor:
-        axes[2] = taps.Taps(axes[2].source, axes[2].weight / np.float32(divisor))
-    resample(step, axes)
+    return [*axes, Taps(last.source, last.weight / np.float32(divisor)) if divisor else last]
+
+
+def _adaptive_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
+    """Mean over windows of nearly equal length."""
+    return [taps.adaptive_average(size, out) for size, out in zip(sizes, results, strict=True)]
 
 
 def _lower_adaptive_average_pool(step: Step) -> None:
-    """Mean over windows of nearly equal length: the whole axis where one is left."""
-    sizes = list(zip(step.x.shape[1:4], step.out.shape[1:4], strict=True))
-    if all(out in (1, size) for size, out in sizes):
+    """A mean over the whole axis where one window is left."""
+    if all(out in (1, size) for size, out in zip(step.x.shape[1:4], step.out.shape[1:4], strict=True)):
         step.plan.reduce("mean", step.x, step.out, name=step.node.name)
     else:
-        resample(step, [taps.adaptive_average(size, out) for size, out in sizes])
+        lower_tables(_adaptive_tables)(step)
 
 
 # ---- on arrays
@@ -198,33 +195,6 @@ def _lp_pool(x: Array, kernel: Ints, stride: Ints, padding: Pairs, dilation: Int
     return np.sum(seen, axis=tuple(range(x.ndim, seen.ndim))) ** (1.0 / p)
 
 
-def _average_pool(
-    x: Array, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints, ceil: bool, count_padding: bool, divisor: int
-) -> Array:
-    """Return the mean of each window, over what lies in x, in x and its padding, or over a given number."""
-    over = tuple(range(x.ndim, 2 * x.ndim - 2))
-    total = np.sum(windows(wide(x), kernel, stride, dilation, padding, 0, ceil), axis=over)
-    if divisor:
-        return total / divisor
-    ones = np.ones((1, 1, *x.shape[2:]), np.float32)
-    if count_padding:
-        ones = np.pad(ones, [(0, 0), (0, 0), *padding], constant_values=1)
-        padding = ((0, 0),) * len(kernel)
-    return total / np.sum(windows(ones, kernel, stride, dilation, padding, 0, ceil), axis=over)
-
-
-def _adaptive_average_pool(x: Array, size: Ints) -> Array:
-    """Return the mean of each of ``size`` windows of nearly equal length; a size of 0 keeps the axis."""
-    result = wide(x)
-    for axis, (old, new) in enumerate(zip(x.shape[2:], size, strict=True), start=2):
-        parts = [
-            np.mean(np.take(result, range(i * old // new, -(-(i + 1) * old // new)), axis), axis, keepdims=True)
-            for i in range(new)
-        ]
-        result = np.concatenate(parts, axis) if new else result
-    return result
-
-
 # ---- from arrays to native steps --------------------------------------------------------------------------
 
 
@@ -271,22 +241,19 @@ ROWS = (
         host=host(_max_pool),
         reads=_windowed,
     ),
-    Operator(
+    weighted(
         "average_pool",
-        operands("x"),
         _pool_shape,
         {**_WINDOW, "count_padding": True, "divisor": 0},
-        lower=_lower_average_pool,
-        host=host(_average_pool),
+        _average_tables,
         reads=_windowed,
     ),
-    Operator(
+    weighted(
         "adaptive_average_pool",
-        operands("x"),
         _adaptive_pool_shape,
         {"size": REQUIRED},
+        _adaptive_tables,
         lower=_lower_adaptive_average_pool,
-        host=host(_adaptive_average_pool),
         reads=_adaptive,
     ),
     Operator(

@@ -14,12 +14,12 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, Size
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints, host
+from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, operands
 from convoxel.graph.operators.reads import Along, Applied, Reads, Unknown
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, positive
-from convoxel.graph.operators.step import Step, resample
-from convoxel.graph.operators.view import spatial
+from convoxel.graph.operators.weighted import lower_tables, weigh, weighted
 
 __all__ = ["ROWS"]
 
@@ -46,26 +46,17 @@ def _interpolate_shape(node: Node, shapes: Shapes) -> list[Shape]:
     return [tuple(new or old for new, old in zip(node["size"], operand(shapes, 0), strict=True))]
 
 
-def _lower_resize(step: Step) -> None:
-    """Nearest, linear or cubic resizing."""
-    node = step.node
-    scales = spatial(node["scale"] or (None,) * (len(step.shapes[0] or ()) - 2), None)
-    resample(
-        step,
-        [
-            # An absent axis has size 1 and keeps it, in every mode.
-            taps.resize(size, out, node["mode"], node["align_corners"], scale)
-            for size, out, scale in zip(step.x.shape[1:4], step.out.shape[1:4], scales, strict=True)
-        ],
-    )
+def _resize_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
+    """Nearest, linear or cubic resizing as PyTorch does it."""
+    how = node["mode"], node["align_corners"]
+    triples = zip(sizes, results, node["scale"] or (None,) * len(sizes), strict=True)
+    return [taps.resize(size, out, *how, scale) for size, out, scale in triples]
 
 
-def _lower_interpolate(step: Step) -> None:
-    """Resizing in any of ONNX's coordinate modes; an absent axis has size 1 and keeps it."""
-    how = {key: step.node[key] for key in _HOW}
-    scales: tuple[float | None, ...] = spatial(step.node["scale"][2:], None)
-    sizes = zip(step.x.shape[1:4], step.out.shape[1:4], scales, strict=True)
-    resample(step, [taps.axis(size, out, scale, **how) for size, out, scale in sizes])
+def _interpolate_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
+    """Resizing in any of ONNX's coordinate modes."""
+    how = {key: node[key] for key in _HOW}
+    return [taps.axis(*axis, **how) for axis in zip(sizes, results, node["scale"][2:], strict=True)]
 
 
 def _interpolate(
@@ -86,10 +77,7 @@ def _interpolate(
     for axis, (old, new, factor, part) in enumerate(zip(x.shape, size, scale, region, strict=True)):
         if not new:
             continue
-        table = taps.axis(old, new, factor, coordinate=coordinate, region=part, **how)
-        moved = np.moveaxis(result, axis, -1)
-        seen = np.where(table.source >= 0, moved[..., np.maximum(table.source, 0)], 0)
-        result = np.moveaxis(np.einsum("...ot,ot->...o", seen, table.weight.astype(np.float64)), -1, axis)
+        result = weigh(result, axis, taps.axis(old, new, factor, coordinate=coordinate, region=part, **how))
         if coordinate == "tf_crop_and_resize":
             position = taps.coordinates(old, new, factor or new / old, coordinate, part)
             outside = (position < 0) | (position > old - 1)
@@ -152,12 +140,11 @@ def _interpolate_reads(applied: Applied) -> Reads:
 
 
 ROWS = (
-    Operator(
+    weighted(
         "resize",
-        operands("x"),
         _resize_shape,
         {"size": (), "scale": (), "mode": REQUIRED, "align_corners": False},
-        lower=_lower_resize,
+        _resize_tables,
         reads=_resize_reads,
     ),
     Operator(
@@ -165,7 +152,7 @@ ROWS = (
         operands("x"),
         _interpolate_shape,
         {"size": REQUIRED, "scale": REQUIRED, "region": REQUIRED, **_HOW, "extrapolation": 0.0},
-        lower=_lower_interpolate,
+        lower=lower_tables(_interpolate_tables),
         host=host(_interpolate),
         fits=_over_space,
         reads=_interpolate_reads,

@@ -14,10 +14,9 @@ from convoxel.errors import UnsupportedError
 from convoxel.files.values import Array, Options
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators import index_tables as taps
 from convoxel.native import View
 
-__all__ = ["PackedWeights", "Step", "bias", "convolve", "copy", "refuse", "resample"]
+__all__ = ["PackedWeights", "Step", "bias", "convolve", "copy", "refuse"]
 
 
 class PackedWeights:
@@ -100,12 +99,6 @@ def copy(plan: native.Plan, source: View, target: View, name: str) -> None:
     """Add a step that copies one view to another."""
     channels = source.shape[4]
     plan.affine(source, target, np.ones(channels, np.float32), np.zeros(channels, np.float32), name=name)
-
-
-def resample(step: Step, axes: Sequence[taps.Taps]) -> None:
-    for axis, out in zip(axes, step.out.shape[1:4], strict=True):
-        assert len(axis.source) == out
-    step.plan.resample(step.x, step.out, tuple(axes), name=step.node.name)
 
 
 def refuse(step: Step) -> None:

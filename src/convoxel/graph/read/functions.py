@@ -30,7 +30,7 @@ from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.shape import stretch
 from convoxel.graph.read.reader import NotNative, Reader
 from convoxel.graph.read.torch.call import RULES, Call, Recorded, Results
-from convoxel.graph.read.torch.foreign import map_nested
+from convoxel.graph.read.torch.torch_call import map_nested
 
 __all__ = ["ModuleReader", "Paths", "shapes_only", "tensors_in"]
 

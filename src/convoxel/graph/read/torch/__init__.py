@@ -1,7 +1,7 @@
 """From a PyTorch module to a graph.
 
 ``export`` records the module, ``call`` holds the table of rules; ``layers``, ``normalisation``, ``numeric`` and
-``tensors`` fill it, ``foreign`` calls back what has no rule. This file walks PyTorch's graph from node to node.
+``tensors`` fill it, ``torch_call`` calls back what has no rule. This file walks PyTorch's graph from node to node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from convoxel.graph.read.reader import NotNative, Reader
 from convoxel.graph.read.torch import layers, normalisation, numeric, tensors
 from convoxel.graph.read.torch.call import RULES, Call, Recorded, array_of
 from convoxel.graph.read.torch.export import Exported, NotOpen, exports
-from convoxel.graph.read.torch.foreign import Slot, TorchCall, map_nested
+from convoxel.graph.read.torch.torch_call import Slot, TorchCall, map_nested
 
 __all__ = ["Imported", "layers", "normalisation", "numeric", "read", "tensors"]
 
