@@ -30,7 +30,7 @@ _SELU_ALPHA, _SELU_GAMMA = 1.6732632423543772, 1.0507009873554805  # Klambauer e
 
 
 def _lower_activation(step: Step) -> None:
-    """An activation that nothing could take in."""
+    """An activation that was not fused into another operator."""
     _affine(step, None, None)
 
 
@@ -257,7 +257,7 @@ def _native_threshold(site: Rewriter) -> bool:
 
 
 def _native_selu(site: Rewriter) -> bool:
-    """With another α or γ than usual, a scaled ELU."""
+    """SELU by name with the usual α and γ, else a scaled ELU."""
     alpha, gamma = float(site.node["alpha"]), float(site.node["gamma"])
     if math.isclose(alpha, _SELU_ALPHA, rel_tol=1e-6) and math.isclose(gamma, _SELU_GAMMA, rel_tol=1e-6):
         return site.activation("selu")
@@ -401,7 +401,7 @@ _RULES: Mapping[str, Rule] = {
 
 
 def _bare(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
-    """Return a combination as the row has it: nothing is fused on arrays."""
+    """Return a combination that ignores the epilogue, which only native steps have."""
     return lambda x, y, activation, slope: function(x, y)
 
 

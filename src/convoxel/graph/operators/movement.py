@@ -56,7 +56,7 @@ def _concat_shape(node: Node, shapes: Shapes) -> list[Shape]:
 
 
 def _not_empty(node: Node, shape: Shape, x: Shape) -> list[Shape]:
-    """Return the shape of a result; empty ones must have been recorded as such."""
+    """Return the shape of a result; raise if it is empty but was not recorded as empty."""
     recorded = node.outputs[0].shape if node.outputs else ()
     known = len(recorded) == len(shape) and 0 not in recorded
     return [positive(shape, f"{x}") if known else shape]
@@ -196,7 +196,7 @@ def _blocks(step: Step, fine: View, coarse: View) -> Iterator[tuple[View, View]]
 
 
 def _pad_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
-    """Padding that no convolution could take in."""
+    """Padding that was not folded into a convolution."""
     pairs = zip(sizes, node["padding"][2:], strict=True)
     return [taps.pad(size, low, high, node["mode"]) for size, (low, high) in pairs]
 
@@ -207,7 +207,7 @@ def _lower_swap(step: Step) -> None:
 
 
 def _lower_expand(step: Step) -> None:
-    """Repeated along axes of size 1: the larger of each number and itself."""
+    """Repetition along axes of size 1, computed as max(x, x) with a stretched operand."""
     step.plan.combine("maximum", step.x, step.x, step.out, name=step.node.name)
 
 
@@ -224,7 +224,7 @@ def _lower_tile(step: Step) -> None:
 
 
 def _lower_zeros(step: Step) -> None:
-    """Zeros, whatever the operand holds: sums of no taps. As many channels at a time as it has."""
+    """Zeros as sums of no taps, for as many channels at a time as the operand has."""
     none = [taps.Taps(np.full((size, 1), -1, np.int32), np.ones((size, 1), np.float32)) for size in step.out.shape[1:4]]
     channels, at_once = step.out.shape[4], step.x.shape[4]
     for start in range(0, channels, at_once):

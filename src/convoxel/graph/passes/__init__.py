@@ -2,27 +2,27 @@
 
 ``PASSES`` is the order in which ``optimise`` runs them:
 
-1. ``remove_dead``: what nothing reads goes.
-2. ``sink_transposes``: transposes move behind what does not mind them, and vanish where they meet their opposite.
-3. ``fold_constants``: what depends on constants alone is computed.
-4. ``use_native``: native steps compute what they can; this pass alone chooses between an operator's implementations.
-5. ``simplify_reshapes``: one reshaping instead of several.
-6. ``order_blocks``: pixel shuffles move runs of channels, in another order.
-7. ``simplify_chains``: chains of scalings and cut-offs get short, and become the activations that they spell.
-8. ``fold_padding``: zero padding moves into the convolution behind it.
-9. ``fuse_flatten``: a flattening before a linear layer disappears into it.
-10. ``fold_batch_norm``: batch normalisation and other per-channel scalings move into the weights before them.
-11. ``fold_forward``: what is left of them moves into the weights behind them.
-12. ``compose_linear``: two convolutions with nothing between become one, where that is less work.
-13. ``fuse_residual``: an addition moves into the convolution that makes one of its terms.
-14. ``fuse_difference``: the sum with a negative becomes a difference.
-15. ``fuse_activation``: an activation moves into what makes its operand.
-16. ``fold_permutations``: another order of channels moves into the weights before it.
-17. ``fuse_gate``: a squeeze-and-excite scaling moves into the 1×1 convolution behind it.
-18. ``join_depthwise``: a depthwise convolution and the 1×1 convolutions around it become one step.
-19. ``merge_branches``: 1×1 convolutions of one input become one.
-20. ``round_constants``: what was folded in double precision becomes float32.
-21. ``assign_layouts``: conversions appear where channels-last meets channels-first.
+1. ``remove_dead``: remove nodes and constants that nothing reads.
+2. ``sink_transposes``: push transposes past operators that commute with them, and cancel opposite ones.
+3. ``fold_constants``: compute what depends on constants alone.
+4. ``use_native``: choose native steps wherever they compute the same; no other pass chooses an implementation.
+5. ``simplify_reshapes``: merge successive reshapes.
+6. ``order_blocks``: reorder the channels of pixel shuffles so that they move runs of channels.
+7. ``simplify_chains``: shorten chains of scalings and clips, and recognise activations spelt by them.
+8. ``fold_padding``: fold zero padding into the convolution that reads it.
+9. ``fuse_flatten``: let a linear layer flatten its operand itself.
+10. ``fold_batch_norm``: fold batch normalisations and other per-channel scalings into the weights before them.
+11. ``fold_forward``: fold the remaining ones into the weights behind them.
+12. ``compose_linear``: make one convolution of two with nothing between them, where that is less work.
+13. ``fuse_residual``: fuse an addition into the convolution that makes one of its terms.
+14. ``fuse_difference``: turn the sum with a negative into a difference.
+15. ``fuse_activation``: fuse an activation into the operator that makes its operand.
+16. ``fold_permutations``: fold a new order of channels into the weights before it.
+17. ``fuse_gate``: fuse a squeeze-and-excite scaling into the 1×1 convolution behind it.
+18. ``join_depthwise``: join a depthwise convolution and the 1×1 convolutions around it.
+19. ``merge_branches``: merge 1×1 convolutions of one input.
+20. ``round_constants``: round what was folded in double precision to float32.
+21. ``assign_layouts``: insert conversions where channels-last meets channels-first.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The pass that joins a depthwise convolution with the 1×1 convolutions in front of it and behind it.
+"""The pass that joins a depthwise convolution with the 1×1 convolutions before and after it.
 
-What lies between them is the widest tensor of a network of such blocks (separable convolutions, inverted residuals); as
+The tensor between them is the widest of a network of such blocks (separable convolutions, inverted residuals); within
 one step it stays in the cache.
 """
 

@@ -1,7 +1,7 @@
-"""The pass that finds known functions in chains of simple ones: scalings, cut-offs, exponentials, and products with x.
+"""The pass that finds known functions in chains of simple ones: scalings, clips, exponentials, and products with x.
 
 Exporters write a hard swish as ``x * relu6(x + 3) / 6``, a GELU with ``erf``, a SiLU as ``x * sigmoid(x)``. A chain is
-brought to a normal form: cut-offs move behind scalings (so that a scaling can still be folded into what comes before),
+brought to a normal form: clips move behind scalings (so that a scaling can still be folded into what comes before),
 neighbours of one kind become one, and what then spells a known activation becomes that activation.
 """
 

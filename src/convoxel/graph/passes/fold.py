@@ -1,4 +1,4 @@
-"""Passes that compute in advance: dead code goes, padding and per-channel scalings are folded."""
+"""Passes that remove dead code and fold padding and per-channel scalings into weights."""
 
 from __future__ import annotations
 

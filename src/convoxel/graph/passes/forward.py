@@ -1,4 +1,4 @@
-"""The pass that folds a scaling into the layers behind it, where none before it could take it in."""
+"""The pass that folds a scaling into the layers behind it, where no layer before it could absorb it."""
 
 from __future__ import annotations
 

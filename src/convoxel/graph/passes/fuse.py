@@ -1,4 +1,4 @@
-"""Passes that make one node of two, so that numbers are touched once."""
+"""Passes that fuse two nodes into one, so that the engine reads and writes a tensor once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passes that change the order of channels where that costs nothing: in the weights of the layer before."""
+"""Passes that move changes of the channel order into the weights of the layer before, where they cost nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pass that moves transposes behind what does not mind them, until they meet their opposite and vanish.
+"""The pass that pushes transposes past operators that commute with them, until opposite ones cancel.
 
 Networks that put channels last by themselves (ConvNeXt; models that were born in TensorFlow) transpose, work on the
 last axis, and transpose back. The engine's tensors are channels last anyway: a linear layer over the last axis of a
@@ -27,7 +27,7 @@ _POINTWISE = {*UNARY, "clip", "power"}
 
 
 class _Turned(NamedTuple):
-    """A value that is ``source`` with its axes in another order."""
+    """A value that equals ``source`` with its axes in another order."""
 
     source: Value
     axes: tuple[int, ...]
@@ -40,7 +40,7 @@ class _Turned(NamedTuple):
 
 
 class _Sinking:
-    """One pass over a graph; ``turned`` holds the values that are not made, because others may do without them."""
+    """One pass over a graph; ``turned`` holds the values whose transposes are postponed."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -83,14 +83,14 @@ class _Sinking:
         self.nodes.append(node)
 
     def _make(self, name: str) -> None:
-        """Add the transpose that makes a value after all."""
+        """Add a postponed transpose, because an operator needs its result."""
         if name in self.turned and name not in self._made:
             self._made.add(name)
             source, axes = self.turned[name]
             node = f"{name}.transpose" if any(other.name == name for other in self.nodes) else name
             self.nodes.append(make_node("transpose", node, (source.name,), (self.values[name],), axes=axes))
 
-    # ---- what does not mind ------------------------------------------------------------------------------
+    # ---- operators that commute with transposes --------------------------------------------------------------
 
     def _sunk(self, node: Node) -> bool:
         rule: Callable[[Node, _Turned], bool] | None = {
@@ -181,7 +181,7 @@ class _Sinking:
         return True
 
     def _shuffle(self, node: Node, x: _Turned) -> bool:
-        """(n, g, c/g, …) turned to (n, c/g, g, …) and joined again: the channels are shuffled."""
+        """Recognise (n, g, c/g, …) → (n, c/g, g, …) → (n, c, …) as a channel shuffle."""
         parts = self.graph.producers.get(x.source.name)
         if parts is None or parts.operator != "reshape" or x.axes != (0, 2, 1, *range(3, len(x.axes))):
             return False
@@ -196,7 +196,7 @@ class _Sinking:
         return True
 
     def _slice(self, node: Node, x: _Turned) -> bool:
-        """Ranges of axes, wherever these lie."""
+        """Slice the same axes of the source."""
         if x.source.dtype != "float32" or len(x.source.shape) not in _NATIVE_RANKS:
             return False
         where = [x.axes.index(axis) for axis in range(len(x.axes))]
@@ -219,7 +219,7 @@ class _Sinking:
         return True
 
     def _combined(self, node: Node) -> bool:
-        """Two tensors turned alike, or one with a number for all, or for each channel."""
+        """Combine two tensors transposed alike, or one with a number for all or for each channel."""
         a, b = (self.turned.get(name) for name in node.inputs)
         if a is not None and b is not None:
             native = a.source.dtype == b.source.dtype == "float32" and 2 <= len(a.axes) <= 5
@@ -242,7 +242,7 @@ class _Sinking:
 
 
 def sink_transposes(graph: Graph) -> Graph:
-    """Return the graph with transposes moved down and opposite ones gone; a channel shuffle becomes one node."""
+    """Return the graph with transposes moved down and opposite ones cancelled; a channel shuffle becomes one node."""
     if not any(node.operator == "transpose" for node in graph.nodes):
         return graph
     return _Sinking(graph).run()
