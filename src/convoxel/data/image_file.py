@@ -10,8 +10,9 @@ import numpy as np
 from convoxel.data import nifti, picture
 from convoxel.data.data_set import Sample
 from convoxel.data.image_header import Header, check_dims, fit_channels
-from convoxel.data.numpy_file import Values, array_claims, open_archive, read_array, read_member
+from convoxel.data.numpy_file import array_claims, open_archive, read_array, read_member
 from convoxel.files.fault import ErrorCollector, fault, plural
+from convoxel.files.values import Array
 
 __all__ = [
     "ENDINGS",
@@ -85,7 +86,7 @@ def read_header(path: Path) -> Header:
     raise fault(path, "no image format is known by this ending", _EXPECTED, "Convert the image")
 
 
-def read_stored(path: Path, *, label: bool = False) -> tuple[Header, Values]:
+def read_stored(path: Path, *, label: bool = False) -> tuple[Header, Array]:
     """Return header and values (channels, *shape): float32 for images, as stored for labels."""
     ending = split_ending(path)[1]
     if ending in (".nii", ".nii.gz"):
@@ -159,7 +160,7 @@ def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: 
     return Sample(split_ending(path)[0], values, None, header.affine, header.spacing_mm, path)
 
 
-def check_finite(path: object, values: Values) -> None:
+def check_finite(path: object, values: Array) -> None:
     """Raise DataError if there is NaN or infinity; the message says how many and where the first is."""
     if values.dtype.kind != "f":
         return

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from convoxel.data import nifti, picture
 from convoxel.data.image_file import split_ending
-from convoxel.data.numpy_file import Values
 from convoxel.files.atomic import write_bytes
 from convoxel.files.fault import fault
+from convoxel.files.values import Array
 
 __all__ = ["write_image", "write_label"]
 
@@ -22,7 +22,7 @@ _ENDINGS = (".nii.gz", ".nii", ".png", ".npy")
 
 def write_image(
     path: str | os.PathLike[str],
-    array: Values,
+    array: Array,
     affine: NDArray[np.float64] | None = None,
     spacing_mm: tuple[float, ...] | None = None,
 ) -> Path:
@@ -58,7 +58,7 @@ def write_image(
 
 def write_label(
     path: str | os.PathLike[str],
-    array: Values,
+    array: Array,
     affine: NDArray[np.float64] | None = None,
     spacing_mm: tuple[float, ...] | None = None,
 ) -> Path:
@@ -85,7 +85,7 @@ def write_label(
     return write_bytes(path, nifti.pack_volume(label, affine, spacing_mm, packed=ending == ".nii.gz"))
 
 
-def _check(path: Path, array: Values, dims: int) -> str:
+def _check(path: Path, array: Array, dims: int) -> str:
     """Return the ending of a file that can hold the array."""
     ending = split_ending(path)[1]
     if ending not in _ENDINGS:
@@ -101,7 +101,7 @@ def _check(path: Path, array: Values, dims: int) -> str:
     return ending
 
 
-def _pack_array(array: Values) -> bytes:
+def _pack_array(array: Array) -> bytes:
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
     return stream.getvalue()

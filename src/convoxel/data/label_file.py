@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from convoxel.data.image_file import check_finite, read_stored, with_dims
 from convoxel.data.image_header import Header
-from convoxel.data.numpy_file import Values
 from convoxel.files.fault import fault, plural, shown
 from convoxel.files.stream import read_text
+from convoxel.files.values import Array
 
 __all__ = ["check_labels", "class_count", "class_names", "read_label", "to_classes", "values_of"]
 
@@ -33,7 +33,7 @@ def read_label(path: Path, dims: int | None = None) -> tuple[Header, NDArray[np.
     return header, check_labels(path, values.reshape(header.shape))
 
 
-def check_labels(path: object, values: Values, most: int = _MOST_CLASSES) -> Values:
+def check_labels(path: object, values: Array, most: int = _MOST_CLASSES) -> Array:
     """Return the values as uint8 (int64 where ``most`` > 256); DataError unless all are whole, 0…most − 1."""
     if values.dtype == np.uint8:
         return values

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.image_header import Header
-from convoxel.data.numpy_file import Values
 from convoxel.errors import UnsupportedError
 from convoxel.files.fault import fault
 from convoxel.files.stream import check_inflation, file_size, inflate, read_bytes
+from convoxel.files.values import Array
 
 __all__ = ["pack_volume", "read_header", "read_voxels"]
 
@@ -65,7 +65,7 @@ def read_header(path: Path) -> Header:
     return _read_layout(path).header
 
 
-def read_voxels(path: Path, *, scaled: bool = True) -> tuple[Header, Values]:
+def read_voxels(path: Path, *, scaled: bool = True) -> tuple[Header, Array]:
     """Return header and voxels (channels, *shape), C-contiguous.
 
     ``scaled`` applies the header's slope and intercept and gives float32; labels are read with
@@ -217,7 +217,7 @@ def _check_geometry(
 
 
 def pack_volume(
-    array: Values, affine: NDArray[np.float64] | None, spacing_mm: tuple[float, ...] | None, *, packed: bool
+    array: Array, affine: NDArray[np.float64] | None, spacing_mm: tuple[float, ...] | None, *, packed: bool
 ) -> bytes:
     """Return the bytes of a NIfTI file of ``array`` (*shape) or (*shape, channels after a third axis).
 

@@ -18,9 +18,10 @@ import numpy as np
 from convoxel.data.data_set import Cache, DataSet, Entry, Sample
 from convoxel.data.image_file import check_finite
 from convoxel.data.label_file import MOST_UNNAMED, check_labels, class_count, to_classes, values_of
-from convoxel.data.numpy_file import Values, open_archive, read_member
+from convoxel.data.numpy_file import open_archive, read_member
 from convoxel.data.split import SplitRule
 from convoxel.files.fault import ErrorCollector, fault, shown
+from convoxel.files.values import Array
 
 __all__ = ["open_npz_set"]
 
@@ -37,7 +38,7 @@ class _Part:
     dims: int
     channels: int
     shape: tuple[int, ...]
-    labels: Values
+    labels: Array
 
     def sample_name(self, position: int) -> str:
         return f"{self.name}/{position:06d}" if self.name else f"{position:06d}"
@@ -151,7 +152,7 @@ def _name_classes(path: Path, claims: dict[str, tuple[int, ...]], count: int, ta
 
 def _entries(path: Path, part: _Part, task: str, count: int) -> tuple[Entry, ...]:
     @cache
-    def images() -> Values:
+    def images() -> Array:
         return read_member(path, f"{part.key}images")
 
     def reader(position: int) -> Callable[[], Sample]:

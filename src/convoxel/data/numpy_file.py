@@ -15,9 +15,8 @@ from convoxel.files.fault import fault, shown
 from convoxel.files.stream import check_inflation, file_size
 from convoxel.files.values import Array
 
-__all__ = ["Claims", "Values", "array_claims", "open_archive", "read_array", "read_member"]
+__all__ = ["Claims", "array_claims", "open_archive", "read_array", "read_member"]
 
-Values = Array  # of whichever type a file holds
 Claims = tuple[tuple[int, ...], "np.dtype[Any]"]  # shape and type, from a header
 
 _MEND = "Save it again with numpy.save from an array of numbers"
@@ -40,11 +39,11 @@ def array_claims(path: Path) -> Claims:
     return shape, dtype
 
 
-def read_array(path: Path) -> Values:
+def read_array(path: Path) -> Array:
     """Return the array of a .npy file after its header was checked."""
     array_claims(path)
     try:
-        array: Values = np.load(path, allow_pickle=False)
+        array: Array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise fault(path, f"the array cannot be read ({error})", "a whole .npy file", _MEND) from None
     return array
@@ -69,14 +68,14 @@ def open_archive(path: Path) -> dict[str, Claims]:
     return claims
 
 
-def read_member(path: Path, name: str) -> Values:
+def read_member(path: Path, name: str) -> Array:
     """Return one array of a .npz file whose claims were checked by ``open_archive``."""
     try:
         with zipfile.ZipFile(path) as archive:
             member = archive.getinfo(name + ".npy")
             _member_claims(path, archive, member)
             with archive.open(member) as file:
-                array: Values = np.lib.format.read_array(io.BytesIO(file.read()), allow_pickle=False)
+                array: Array = np.lib.format.read_array(io.BytesIO(file.read()), allow_pickle=False)
                 return array
     except DataError:
         raise

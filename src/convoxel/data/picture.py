@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.image_header import Header
-from convoxel.data.numpy_file import Values
 from convoxel.errors import DataError, UnsupportedError
 from convoxel.files.fault import fault
 from convoxel.files.stream import MOST_DEFLATE_RATIO, read_bytes
+from convoxel.files.values import Array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,7 +59,7 @@ def read_pixels(path: Path) -> tuple[Header, NDArray[np.float32]]:
     return _read(path, _grey_or_colour)
 
 
-def read_indices(path: Path) -> tuple[Header, Values]:
+def read_indices(path: Path) -> tuple[Header, Array]:
     """Return header and label values (1, *shape): grey values or palette indices as stored."""
     if read_bytes(path, 3) == b"\xff\xd8\xff":
         came, mend = "a label stored as JPEG, which changes values", "Save the label again from its source as PNG"
@@ -68,7 +68,7 @@ def read_indices(path: Path) -> tuple[Header, Values]:
     return replace(header, channels=1), values
 
 
-def _read(path: Path, convert: Callable[[Image], Values]) -> tuple[Header, Values]:
+def _read(path: Path, convert: Callable[[Image], Array]) -> tuple[Header, Array]:
     with _open(path) as image:
         header = _header(path, image)
         pages = []
@@ -211,7 +211,7 @@ def _grey_or_colour(image: Image) -> NDArray[np.float32]:
     return np.moveaxis(np.asarray(image.convert("RGB"), np.float32), -1, 0)
 
 
-def _indices(path: Path, image: Image) -> Values:
+def _indices(path: Path, image: Image) -> Array:
     """Return label values (1, height, width); DataError for colours that cannot be class numbers."""
     if image.mode in ("P", "L") or image.mode.startswith(("I", "F")):
         return np.asarray(image)[None]

@@ -12,7 +12,7 @@ from convoxel.files.values import Array
 
 __all__ = ["Examples"]
 
-Pixels = Array  # float32 of images, uint8 of labels, or a class number
+Array = Array  # float32 of images, uint8 of labels, or a class number
 
 _COUNT = 6
 # Of the axes towards the patient's right, front and top: the letters of their high end and of their low end.
@@ -34,7 +34,7 @@ class Examples:
         self._each = max(1, -(-count // max(1, samples)))
         self._taken = set(np.linspace(0, samples - 1, min(samples, count)).round().astype(int).tolist())
         self._count = count
-        self._rows: list[tuple[Pixels, Pixels, Pixels, str]] = []
+        self._rows: list[tuple[Array, Array, Array, str]] = []
         self._looks: list[tuple[tuple[float, float], str]] = []  # spacing and edge letters of each slice
 
     def offer(self, index: int, sample: Sample, prediction: NDArray[np.uint8] | int) -> None:
@@ -49,7 +49,7 @@ class Examples:
             image = image[..., image.shape[-1] // 2]
         self._rows.append((_picture(image), label, found, sample.name))
 
-    def _offer_volume(self, sample: Sample, image: Pixels, label: Pixels, prediction: Pixels) -> None:
+    def _offer_volume(self, sample: Sample, image: Array, label: Array, prediction: Array) -> None:
         orientation = _orientation(sample.affine)
         image, label, prediction = (_upright(array, orientation) for array in (image, label, prediction))
         spacing = _lengths(sample.affine, orientation)
@@ -62,7 +62,7 @@ class Examples:
             letters = "" if orientation is None else _EDGES[down] + _EDGES[along]
             self._looks.append(((float(spacing[down]), float(spacing[along])), letters))
 
-    def arrays(self) -> dict[str, Pixels]:
+    def arrays(self) -> dict[str, Array]:
         """Return the arrays of ``examples.npz``; empty if nothing was offered."""
         if not self._rows:
             return {}
@@ -81,7 +81,7 @@ class Examples:
         return arrays
 
 
-def _picture(image: Pixels) -> Pixels:
+def _picture(image: Array) -> Array:
     """(channels, *spatial) → (rows, columns) or (rows, columns, 3)."""
     if image.ndim == 2:  # a signal is drawn as one row
         return image[:1]
@@ -98,7 +98,7 @@ def _orientation(affine: NDArray[np.float64] | None) -> NDArray[np.float64] | No
     return None if np.isnan(orientation).any() else orientation
 
 
-def _upright(array: Pixels, orientation: NDArray[np.float64] | None) -> Pixels:
+def _upright(array: Array, orientation: NDArray[np.float64] | None) -> Array:
     """The volume with axes towards the patient's right, front and top; as stored where that is unknown."""
     if orientation is None:
         return array
@@ -115,7 +115,7 @@ def _lengths(affine: NDArray[np.float64] | None, orientation: NDArray[np.float64
     return lengths
 
 
-def _levels(label: Pixels, count: int) -> list[int]:
+def _levels(label: Array, count: int) -> list[int]:
     """Heights spread over the middle four fifths of the labelled part, or of everything where nothing is labelled."""
     filled = np.flatnonzero((label > 0).any(axis=(0, 1)))
     if filled.size == 0:
@@ -124,7 +124,7 @@ def _levels(label: Pixels, count: int) -> list[int]:
     return [int(filled[round(place * (filled.size - 1))]) for place in places]
 
 
-def _stack(pictures: Sequence[Pixels]) -> Pixels:
+def _stack(pictures: Sequence[Array]) -> Array:
     """Stack pictures, smaller ones centred among zeros."""
     shape = tuple(max(sizes) for sizes in zip(*(p.shape for p in pictures), strict=True))
     result = np.zeros((len(pictures), *shape), pictures[0].dtype)

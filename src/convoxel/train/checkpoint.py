@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -27,11 +26,9 @@ from safetensors.torch import save as save_tensors
 
 from convoxel.errors import CheckpointError, ConvoxelError
 from convoxel.files.atomic import remove_unfinished, sync_folder, write_bytes
-from convoxel.files.values import Options
+from convoxel.files.values import JsonObject, Options
 
-__all__ = ["Body", "Checkpoint", "Store"]
-
-Body = dict[str, Any]  # a JSON object
+__all__ = ["Checkpoint", "Store"]
 
 _FORMAT = 1
 _MOST_MANIFEST_BYTES = 256 * 2**20  # a validation adds about a kilobyte
@@ -46,14 +43,14 @@ class Checkpoint:
     """Content of a checkpoint: named tensors and one JSON object, which has at least ``step``."""
 
     tensors: dict[str, torch.Tensor]
-    body: Body
+    body: JsonObject
 
 
 @dataclass(frozen=True)
 class _Pair:
     """A manifest and the tensor file whose hash it holds, with the names of the two files."""
 
-    body: Body
+    body: JsonObject
     data: bytes
     manifest: str
     file: str
@@ -170,7 +167,7 @@ class Store:
             )
         return newest
 
-    def _read_manifest(self, name: str, problems: list[str]) -> Body | None:
+    def _read_manifest(self, name: str, problems: list[str]) -> JsonObject | None:
         path = self.folder / f"{name}.json"
         try:
             with path.open("rb") as file:
@@ -188,7 +185,7 @@ class Store:
             return None
         return body
 
-    def _match(self, body: Body, name: str, names: tuple[str, ...], problems: list[str]) -> _Pair | None:
+    def _match(self, body: JsonObject, name: str, names: tuple[str, ...], problems: list[str]) -> _Pair | None:
         """Return the pair of a manifest and its tensor file, which may have any of the names."""
         for other in (name, *(n for n in names if n != name)):
             path = self.folder / f"{other}.safetensors"
@@ -203,7 +200,7 @@ class Store:
         problems.append(f"{name}.safetensors is damaged or missing{self._blame(name, body)}")
         return None
 
-    def _blame(self, name: str, body: Body) -> str:
+    def _blame(self, name: str, body: JsonObject) -> str:
         """Return in words which tensors of a damaged file differ; empty if that cannot be told."""
         try:
             contents = dict(_contents((self.folder / f"{name}.safetensors").read_bytes()))
@@ -262,7 +259,7 @@ def _encode(body: Options) -> bytes:
     return b'{"sha256":"%s","body":%s}\n' % (_digest(inner).encode("ascii"), inner)
 
 
-def _decode(content: bytes) -> Body | None:
+def _decode(content: bytes) -> JsonObject | None:
     """Return the body of a manifest, or None unless every byte is as :func:`_encode` wrote it."""
     try:
         outer = json.loads(content)

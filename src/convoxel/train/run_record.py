@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convoxel.files.atomic import open_atomic, write_json, write_text
-from convoxel.predict.example_pictures import Pixels
+from convoxel.files.values import Array
 from convoxel.train.config import TrainConfig
 from convoxel.train.training_state import ValidationRow
 
@@ -53,7 +53,7 @@ class RunRecord:
         """Write ``content`` as the JSON file ``name``."""
         write_json(self.run / name, content)
 
-    def write_arrays(self, name: str, arrays: Mapping[str, Pixels]) -> None:
+    def write_arrays(self, name: str, arrays: Mapping[str, Array]) -> None:
         """Write ``arrays`` as the compressed archive ``name``."""
         with open_atomic(self.run / name) as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # names of arrays are no options

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from convoxel.errors import CheckpointError
+from convoxel.files.values import JsonObject
 from convoxel.predict.metrics import Scores
 from convoxel.predict.trained_run import DataFacts
-from convoxel.train.checkpoint import Body, Checkpoint
+from convoxel.train.checkpoint import Checkpoint
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import load_weights, model_tensors
 
@@ -75,7 +76,7 @@ class TrainingState:
                     found[f"{_OPTIMISER}{index}.{key}"] = value
         return found
 
-    def body(self, config: TrainConfig, data: DataFacts) -> Body:
+    def body(self, config: TrainConfig, data: DataFacts) -> JsonObject:
         """Return the JSON part of a checkpoint: counters, history, configuration, data, versions."""
         return {
             **{name: getattr(self, name) for name in _COUNTERS},
