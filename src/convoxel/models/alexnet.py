@@ -142,8 +142,7 @@ class AlexNet(Backbone):
 
 
 def _start(net: AlexNet) -> None:
-    """Krizhevsky et al. 2012, §5: N(0, 0.01²); biases 1 in the layers named there, "by providing the ReLUs with
-    positive inputs", and 0 elsewhere."""
+    """Draw the weights of Krizhevsky et al. 2012, §5: N(0, 0.01²); biases are 1 in the layers named there, else 0."""
     start_network(net, conv=0.01, linear=0.01)
     convolutions = [layer for layer in net.features if isinstance(layer, CONV)]
     hidden = [] if net.features_only else [net.classifier[1], net.classifier[4]]

@@ -171,7 +171,7 @@ def _block(
 
 
 def _start(net: EfficientNet) -> None:
-    """The authors' released code: N(0, 2 / fan-out) for convolutions, uniform in ±1/√outputs for the linear layer."""
+    """Draw the weights as the authors' code: N(0, 2 / fan-out) in convolutions, ±1/√outputs in the linear layer."""
     start_network(net, conv="fan_out")
     linear = None if net.features_only else net.classifier[1]
     if isinstance(linear, nn.Linear) and not linear.weight.is_meta:

@@ -81,7 +81,7 @@ Branch = Sequence["Layer | list[Layer]"]
 
 
 def _row(channels: int, last: int, size: int, axes: Sequence[int]) -> list[Layer]:
-    """One ``size``-long convolution along each of ``axes``; the last returns ``last`` channels."""
+    """Return a ``size``-long convolution along each of ``axes``; the last returns ``last`` channels."""
     return [*(Layer(channels, size, axis) for axis in axes[:-1]), Layer(last, size, axes[-1])]
 
 
@@ -134,7 +134,7 @@ def _figure_7(dims: int) -> dict[str, Branch]:
 
 
 def _blocks(dims: int) -> dict[str, dict[str, Branch]]:
-    """The blocks after the stem by their names in state dicts; in those that reduce, the stride is 2."""
+    """Return the blocks after the stem by their names in state dicts; in those that reduce, the stride is 2."""
     return {
         "Mixed_5b": _figure_5(32),
         "Mixed_5c": _figure_5(64),

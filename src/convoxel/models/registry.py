@@ -47,7 +47,7 @@ class Entry(NamedTuple):
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     def default(self, name: str) -> int:
-        """The default of ``in_channels`` or ``num_classes``."""
+        """Return the default of ``in_channels`` or ``num_classes``."""
         value: int = inspect.signature(self.build).parameters[name].default
         return value
 
@@ -111,7 +111,7 @@ _ENTRIES["course_vgg"] = _ENTRIES["course_vgg"]._replace(build=vgg.course_vgg)
 
 
 def _dense(name: str) -> Entry:
-    """The row of a U-Net whose encoder is the network called ``name``."""
+    """Return the row of a U-Net whose encoder is the network called ``name``."""
     encoder = _ENTRIES[name]
     named = functools.partial(build_dense_unet, encoder.build)
     return Entry(named, "segment", (256, 256, 64), f"{_UNET.partition(';')[0]}; {encoder.paper}")

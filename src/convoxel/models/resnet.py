@@ -213,7 +213,7 @@ class ResNet(Trunk):
 def _stage(
     factory: LayerFactory, variant: Variant, inputs: int, base: int, count: int, width: float, stride: int, form: str
 ) -> nn.Sequential:
-    """Blocks of the stage whose published width is ``base``; the first has the stride."""
+    """Return the blocks of the stage whose published width is ``base``; the first has the stride."""
     outputs = scale_channels(base, width)
     blocks: list[nn.Module] = []
     for position in range(count):

@@ -134,7 +134,7 @@ class DenseUNet(Network):
 
 
 def _fitted(x: Tensor, skip: Tensor) -> Tensor:
-    """``x``, of ``skip``'s sizes. They are equal; but of a graph with open sizes PyTorch cannot always prove it."""
+    """Return ``x`` with the sizes of ``skip``. They are equal, but PyTorch cannot always prove it for open sizes."""
     if torch.compiler.is_compiling() and not all(map(_known_equal, x.shape[2:], skip.shape[2:])):
         return crop(x, skip.shape[2:])
     return x

@@ -333,7 +333,7 @@ class _Plan:
         return value, changes
 
     def _fit_linear(self, value: Tensor, target: Tensor) -> tuple[Tensor, list[str]]:
-        """A linear layer over a flattened grid is a convolution as large as the grid, and is inflated like one."""
+        """Inflate a linear layer over a flattened grid as the convolution of the grid's size that it is."""
         dims: int | None = getattr(self.part, "dims", None)
         if value.ndim != 2 or dims is None or self.dims in (None, dims) or value.shape[1] == target.shape[1]:
             return value, []

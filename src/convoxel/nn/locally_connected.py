@@ -87,7 +87,7 @@ class LocallyConnected(nn.Module):
         return y if self.bias is None else y + self.bias
 
     def _products(self, windows: Tensor) -> Tensor:
-        """Sum of products over channels and kernel; ``windows`` is (n, c, *positions, *kernel)."""
+        """Return the sums of products over channels and kernel; ``windows`` is (n, c, *positions, *kernel)."""
         positions, kernel = "pqr"[: self.dims], "xyz"[: self.dims]
         return torch.einsum(f"nc{positions}{kernel},oc{positions}{kernel}->no{positions}", windows, self.weight)
 

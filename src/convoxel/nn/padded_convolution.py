@@ -91,7 +91,7 @@ class _Padded(_Window):
         return y
 
     def _fit(self, x: Tensor) -> Sequence[tuple[int, int]]:
-        """The padding of "same" with a stride, also where the input's size is a symbol."""
+        """Return the padding of "same" with a stride, also where the input's size is a symbol."""
         pairs = []
         for i, k, s, d in zip(x.shape[-self.dims :], self.kernel_size, self.stride, self.dilation, strict=True):
             total = ((i + s - 1) // s - 1) * s + span(k, d) - i

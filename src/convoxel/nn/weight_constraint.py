@@ -96,7 +96,7 @@ class NonNegative:
 
 
 def _norm(kernel: Kernel) -> Tensor:
-    """Norms of the units in float64, so that a bound of float32 weights is met to the last bit."""
+    """Return the norms of the units in float64, so that a bound of float32 weights is met to the last bit."""
     norm: Tensor = torch.linalg.vector_norm(kernel.view, dim=kernel.axes, keepdim=True, dtype=torch.float64)
     return norm
 

@@ -105,7 +105,7 @@ def deform_conv(
 
 
 def _sample(x: Tensor, where: list[Tensor], mask: Tensor | None) -> Tensor:
-    """x at fractional positions, ``(n, g, taps, *output)`` along each axis: ``(n, g, taps, pixels, c / g)``.
+    """Return x at fractional positions, ``(n, g, taps, *output)`` along each axis: ``(n, g, taps, pixels, c / g)``.
 
     Channels come last, so that one position is one run of memory: gathering from planes, as the published
     algorithm does, fetches a cache line for every number.
@@ -177,7 +177,7 @@ def _transposed(grad: Tensor, index: Tensor, weight: Tensor, count: int) -> Tens
 
 
 def _shares(grad: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    """⟨rows(index(i, j)), grad(i)⟩ by the operator behind the gradient of bags: it gathers and multiplies at once."""
+    """Return ⟨rows(index(i, j)), grad(i)⟩ by the bags' gradient operator, which gathers and multiplies at once."""
     count, width = index.shape
     bags = torch.arange(count, device=index.device)
     found: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(

@@ -104,7 +104,7 @@ def _local(
     groups: int,
     output: Sequence[int],
 ) -> Tensor:
-    """Sum over the kernel's elements of the input that each output sees there, times that output's weight."""
+    """Return the sum over the kernel's elements of the input that each output sees there times its weight."""
     axes = len(output)
     if tuple(w.shape[3 + axes :]) != tuple(output):
         raise ShapeError(

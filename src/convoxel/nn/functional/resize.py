@@ -181,7 +181,7 @@ def _mirror(place: NDArray[np.int64], i: int, about_elements: bool) -> NDArray[n
 
 
 def _keys(t: NDArray[np.float64], a: float) -> NDArray[np.float64]:
-    """Keys' cubic: (a + 2) |t|³ − (a + 3) |t|² + 1 to 1, a |t|³ − 5a |t|² + 8a |t| − 4a to 2."""
+    """Return Keys' cubic: (a + 2) |t|³ − (a + 3) |t|² + 1 to 1, a |t|³ − 5a |t|² + 8a |t| − 4a to 2."""
     t = np.abs(t)
     near = ((a + 2) * t - (a + 3)) * t * t + 1
     far = ((t - 5) * t + 8) * t * a - 4 * a
@@ -189,7 +189,7 @@ def _keys(t: NDArray[np.float64], a: float) -> NDArray[np.float64]:
 
 
 def _wide_taps(i: int, o: int, mode: str, ratio: float) -> Taps:
-    """Weights as wide as a step, cut at the ends and made to sum to 1 (as Pillow and PyTorch do)."""
+    """Return weights as wide as a step, cut at the ends and made to sum to 1 (as Pillow and PyTorch do)."""
     width = max(ratio, 1.0)
     support = (1 if mode == "linear" else 2) * width
     centre = (np.arange(o) + 0.5) * ratio
@@ -203,7 +203,7 @@ def _wide_taps(i: int, o: int, mode: str, ratio: float) -> Taps:
 
 
 def _padded(rows: list[tuple[int, ...]]) -> Taps:
-    """Means of rows of different lengths."""
+    """Return the means of rows of different lengths."""
     widest = max(map(len, rows))
     place = np.array([row + (row[-1],) * (widest - len(row)) for row in rows])
     weight = np.array([[1 / len(row)] * len(row) + [0.0] * (widest - len(row)) for row in rows])
