@@ -22,6 +22,7 @@ from convoxel.graph.ir.shape_only import outline
 from convoxel.graph.ir.size import Shape, Size, evaluate_shape, measure
 from convoxel.graph.operators.reads import Aligned, Along, Applied, Blocks, Reads, Regrouped, Steps
 from convoxel.graph.operators.table import OPERATORS, infer_shapes
+from convoxel.graph.read.reader import NeedsValue, guess_parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     Model: TypeAlias = "nn.Module | str | Path | Graph | Program | Specialised"
 
 __all__ = ["Record", "Source", "Step", "open_source"]
-
-_STATISTICS = ("mean", "variance")  # constants of a normalisation that are not trained
 
 
 class Step(NamedTuple):
@@ -190,23 +189,23 @@ class Record:
 
     def _weights(self, node: Node, counted: set[str]) -> tuple[int, int]:
         """Return the parameters that no earlier node uses, and how many numbers the node reads beside its inputs."""
-        parameters = self.graph.parameters
-        params = (parameters or {}).get(node.name, 0)
+        params = self._parameters.get(node.name, 0)
         weights = 0
-        for index, name in enumerate(node.inputs):
+        for name in node.inputs:
             array = self.graph.constants.get(name)
             if array is None or not np.issubdtype(array.dtype, np.floating):
                 continue
             weights += array.size
             if name not in counted:
                 counted.add(name)
-                params += self._guessed(node, index, array.size) if parameters is None else parameters.get(name, 0)
+                params += self._parameters.get(name, 0)
         return params, weights
 
-    def _guessed(self, node: Node, index: int, size: int) -> int:
-        """Return how many parameters a constant holds, where nobody has said it: a number by itself is a factor."""
-        operand = OPERATORS[node.operator].operand(index)
-        return 0 if operand.name in _STATISTICS or (size == 1 and operand.name not in ("weight", "slope")) else size
+    @cached_property
+    def _parameters(self) -> Mapping[str, int]:
+        if self.graph.parameters is not None:
+            return self.graph.parameters
+        return guess_parameters(self.graph.nodes, self.graph.constants)
 
     def bytes_of(self, name: str) -> int:
         """Return the bytes of a value."""
@@ -382,7 +381,6 @@ def _of_program(program: object, name: str) -> Source:
 def _read_onnx(path: Path) -> Graph:
     """Return the graph of an ONNX file as it is written, before any pass."""
     from convoxel.graph.read.onnx import open_model, read
-    from convoxel.graph.read.reader import NeedsValue
 
     try:
         return read(open_model(path))[0]

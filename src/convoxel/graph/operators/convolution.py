@@ -327,6 +327,5 @@ ROWS = (
         _columns_to_image_shape,
         "x",
         dict.fromkeys(("shape", "kernel", "stride", "padding", "dilation"), REQUIRED),
-        reads=unknown(),
     ),
 )

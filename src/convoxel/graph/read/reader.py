@@ -10,7 +10,9 @@ from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.size import Extents, Size
 from convoxel.graph.operators.table import OPERATORS, make_node
 
-__all__ = ["NeedsValue", "NotNative", "Reader"]
+__all__ = ["NeedsValue", "NotNative", "Reader", "guess_parameters"]
+
+_STATISTICS = ("mean", "variance")  # constants of a normalisation that are not trained
 
 
 class NotNative(Exception):
@@ -39,6 +41,8 @@ class Reader:
         self.parameters: dict[str, int] = {}
         self._trained: dict[int, tuple[object, Mapping[int, int]]] = {}
         self._counted: set[int] = set()
+        self._literals: dict[int, object] = {}
+        self._literal_names: set[str] = set()
 
     def unique(self, name: str) -> str:
         """Return ``name``, numbered if it is taken, and take it."""
@@ -63,9 +67,15 @@ class Reader:
         unique = self.unique(name)
         self.constants[unique] = array
         self.count(unique, source if owner is None else owner)
+        if id(owner) in self._literals:
+            self._literal_names.add(unique)
         if owner is not None:
             self._shared[id(owner)] = (owner, unique)  # keeps the owner alive, so its id stays its own
         return unique
+
+    def note_literal(self, array: object) -> None:
+        """Note that ``array`` is written in the network's code: no parameter, whatever reads it."""
+        self._literals[id(array)] = array
 
     def train(self, tensor: object, size: int) -> None:
         """Note that ``tensor`` is a parameter of ``size`` numbers."""
@@ -144,5 +154,28 @@ class Reader:
             dict(self.constants),
             tuple(guards),
             tuple(assumptions),
-            dict(self.parameters) if self._trained else None,
+            dict(self.parameters)
+            if self._trained
+            else guess_parameters(self.nodes, self.constants, self._literal_names),
         )
+
+
+def guess_parameters(
+    nodes: Iterable[Node], constants: Mapping[str, NDArray[Any]], literals: Iterable[str] = ()
+) -> dict[str, int]:
+    """Return how many trained parameters each constant holds, where its framework does not say it.
+
+    Fractions are parameters unless they are ``literals`` or the statistics of a normalisation. A number by itself is a
+    factor, save where an operator takes weights or slopes.
+    """
+    found: dict[str, int] = {}
+    spared = set(literals)
+    for node in nodes:
+        row = OPERATORS[node.operator]
+        for index, name in enumerate(node.inputs):
+            array, operand = constants.get(name), row.operand(index).name
+            if array is None or array.dtype.kind != "f" or name in spared or operand in _STATISTICS:
+                continue
+            if array.size > 1 or operand in ("weight", "bias", "slope"):
+                found[name] = array.size
+    return found

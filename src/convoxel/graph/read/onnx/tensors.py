@@ -30,6 +30,7 @@ def _constant(call: Call) -> Result:
             return np.array(list(call.attributes[name]), dtype)
     if "value" not in call.attributes:
         raise NotNative("a constant that is no dense tensor of numbers")
+    call.reader.note_literal(call.attributes["value"])
     return call.attributes["value"]
 
 

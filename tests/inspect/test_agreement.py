@@ -1,0 +1,59 @@
+"""One network, one record: modules, ONNX files and programs are described alike, and every operator has its rules."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from convoxel import models
+from convoxel.graph.operators.table import OPERATORS
+from tools.agreement import FUNCTIONS, Subject, compare, functions
+
+NETWORKS = (
+    Subject("resnet18", lambda: models.build("resnet18", width=0.25), (1, 3, 64, 64)),
+    Subject("mobilenet_v3_small", lambda: models.build("mobilenet_v3_small", width=0.5), (1, 3, 64, 64)),
+    Subject("unet", lambda: models.unet(2, 1, 2, levels=2, width=4), (1, 1, 32, 32)),
+    Subject("unet_resize", lambda: models.unet(1, 1, 2, levels=2, width=4, up="resize"), (1, 1, 64)),
+)
+# A sum over an axis that stacking made is a sum of the parts to the reader of PyTorch, not to that of ONNX.
+OTHER_PLANS = {"stack"}
+# Operators whose results read what their values decide, or positions in no regular way.
+UNKNOWN = {
+    "accumulate",
+    "affine_grid",
+    "columns_to_image",
+    "deformable_convolution",
+    "depthwise_block",
+    "fill",
+    "fractional_max_pool",
+    "grid_sample",
+    "max_unpool",
+    "region_align",
+    "scatter",
+    "sizes",
+    "take_along",
+    "torch_call",
+    "zeros",
+}
+
+
+@pytest.mark.parametrize("subject", [*functions(), *NETWORKS], ids=lambda subject: subject.name)
+def test_the_three_sources_agree(subject: Subject) -> None:
+    lines = compare(subject)
+    if subject.name in OTHER_PLANS:
+        assert [line.partition(":")[0] for line in lines] == ["peak_bytes"]
+    else:
+        assert lines == []
+
+
+def test_the_comparison_finds_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.agreement.FIGURES", ("name", "params"))  # a file is called after itself
+    (line,) = compare(Subject("conv", lambda: nn.Conv1d(1, 1, 3), (1, 1, 8)))
+    assert line.startswith("name: ") and "net.onnx" in line
+
+
+def test_every_operator_says_what_it_reads() -> None:
+    assert len(FUNCTIONS) >= 12
+    default = OPERATORS["scatter"].reads
+    silent = {name for name, row in OPERATORS.items() if row.reads is default}
+    assert silent | {"depthwise_block", "torch_call"} == UNKNOWN

@@ -1,0 +1,184 @@
+"""Agreement of descriptions: a network's module, its ONNX file and its compiled program are described alike.
+
+Run by hand::
+
+    .venv/bin/python -m tools.agreement                       the zoo and single modules
+    .venv/bin/python -m tools.agreement 'resnet*' glu stack   some of them
+    .venv/bin/python -m tools.agreement --packages            and 40 networks of other packages, if installed
+
+For each network three summaries are compared: shapes of the outputs, parameters, MACs, the receptive field, the input
+sizes that work, and the peak of memory. A table shows what differs; the exit code is 1 if anything does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fnmatch
+import io
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import convoxel as cx
+from convoxel import models
+from convoxel.inspect import Summary
+
+__all__ = ["FUNCTIONS", "Subject", "compare", "functions", "zoo"]
+
+FIGURES = ("output_shapes", "params", "macs", "field", "sizes", "peak_bytes")
+PACKAGES = 40
+
+
+class Subject(NamedTuple):
+    """A network, by name, and the shape that it is described for."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+
+
+class Applied(nn.Module):
+    """A convolution and a function of its result."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(2, 4, 3, padding=1), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the function of the convolution."""
+        return self.function(self.conv(x))
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "glu": lambda x: functional.glu(x, 1),
+    "clamp": lambda x: x.clamp(min=0.1),
+    "stack": lambda x: torch.stack([x, x], 1).sum(1),
+    "unbind": lambda x: sum(x.unbind(1)).unsqueeze(1),  # type: ignore[union-attr]
+    "roll": lambda x: torch.roll(functional.pad(x, (0, 0, 1, 1)), 1, 2),
+    "chunk": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "einsum": lambda x: torch.einsum("nchw,nchw->nhw", x, x).unsqueeze(1),
+    "group_norm": lambda x: functional.group_norm(x, 2),
+    "attention": lambda x: (x.flatten(2).transpose(1, 2) @ x.flatten(2)).softmax(-1),
+    "squeeze": lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),
+    "shuffle": lambda x: functional.pixel_shuffle(x, 2),
+    "resize": lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear"),
+}
+"""Functions of (n, 4, h, w) whose operators are read in different ways."""
+
+
+def functions() -> Iterator[Subject]:
+    """Yield a module for each of ``FUNCTIONS``."""
+    for name, function in FUNCTIONS.items():
+        yield Subject(name, lambda function=function: Applied(function), (1, 2, 16, 16))  # type: ignore[misc]
+
+
+def zoo(width: float = 0.25) -> Iterator[Subject]:
+    """Yield every network of the zoo in 2-D, narrower by the factor ``width``."""
+    for name in models.names():
+        entry = models.entry(name)
+        usual = entry.options.get("width")
+        options = (
+            {"width": max(4, int(usual * width)) if isinstance(usual, int) else width} if usual is not None else {}
+        )
+        channels = entry.default("in_channels")
+
+        def build(name: str = name, options: dict[str, float] = options) -> nn.Module:
+            return models.build(name, **options)
+
+        yield Subject(name, build, (1, channels, *(entry.size[1],) * 2))
+
+
+def packages() -> Iterator[Subject]:
+    """Yield networks of other packages that are installed."""
+    from tools import packages as others
+
+    for case in list(others.cases())[:PACKAGES]:
+        yield Subject(case.name, case.make, case.shape(others.SMALL[case.dims]))
+
+
+def export(net: nn.Module, shape: tuple[int, ...], path: Path, axes: dict[int, str]) -> None:
+    """Write an ONNX file whose norms stay what they are."""
+    torch.onnx.export(
+        net,
+        (torch.zeros(shape),),
+        str(path),
+        input_names=["x"],
+        dynamic_axes={"x": axes},
+        dynamo=False,
+        opset_version=18,
+        do_constant_folding=False,
+        training=torch.onnx.TrainingMode.PRESERVE,
+    )
+
+
+def describe_all(net: nn.Module, shape: tuple[int, ...], folder: Path) -> dict[str, Summary]:
+    """Return the summaries of a module, its ONNX file and its program."""
+    path = folder / "net.onnx"
+    axes = {0: "n", **{axis: "dhw"[axis - len(shape)] for axis in range(2, len(shape))}}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # the exporter speaks of its successor
+        try:
+            export(net, shape, path, axes)
+        except torch.onnx.errors.OnnxExporterError:  # adaptive pooling of open sizes
+            export(net, shape, path, {0: "n"})
+        program = cx.compile(net, torch.zeros(shape))
+    return {
+        "module": cx.describe(net, shape),
+        "onnx": cx.describe(path, shape),
+        "program": cx.describe(program, shape),
+    }
+
+
+def compare(subject: Subject) -> list[str]:
+    """Return what differs between the descriptions of a network, a line for each figure; empty where all agree."""
+    torch.manual_seed(0)
+    net = subject.build().eval()
+    for tensor in net.state_dict().values():  # exporters write equal weights once
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5)
+    with tempfile.TemporaryDirectory() as folder:
+        found = describe_all(net, subject.shape, Path(folder))
+    lines = []
+    for figure in FIGURES:
+        told = {source: getattr(summary, figure) for source, summary in found.items()}
+        if figure == "sizes" and told["onnx"] is not None and not any(sizes.endless for sizes in told["onnx"].sizes):
+            del told["onnx"]  # exported for one size
+        if any(value != told["module"] for value in told.values()):
+            lines.append(f"{figure}: " + ", ".join(f"{source} {value}" for source, value in told.items()))
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare the networks that were asked for; return 1 if any description differs."""
+    parser = argparse.ArgumentParser(description="Compare descriptions of modules, ONNX files and compiled programs.")
+    parser.add_argument("names", nargs="*", default=["*"], help="names or patterns of networks (default: all)")
+    parser.add_argument("--packages", action="store_true", help="also compare networks of other packages")
+    given = parser.parse_args(arguments)
+    logging.disable(logging.WARNING)
+    wrong = 0
+    for subject in (*functions(), *zoo(), *(packages() if given.packages else ())):
+        if not any(fnmatch.fnmatch(subject.name, pattern) for pattern in given.names):
+            continue
+        try:
+            lines = compare(subject)
+        except Exception as error:  # a network that one of the three does not take counts as well
+            lines = [f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"]
+        wrong += bool(lines)
+        print(f"{subject.name:28} {'differs' if lines else 'agrees'}", flush=True)
+        for line in lines:
+            print(f"    {line}")
+    print(f"{wrong} differ" if wrong else "all agree")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
