@@ -161,7 +161,7 @@ class Reader:
 
 
 def guess_parameters(
-    nodes: Iterable[Node], constants: Mapping[str, NDArray[Any]], literals: Iterable[str] = ()
+    nodes: Iterable[Node], constants: Mapping[str, Array], literals: Iterable[str] = ()
 ) -> dict[str, int]:
     """Return how many trained parameters each constant holds, where its framework does not say it.
 
