@@ -88,7 +88,7 @@ def _torch_compile(task: Task) -> Run:
     torch.set_num_threads(task.threads)
     torch._inductor.config.freezing = True  # weights become constants: folded and packed beforehand
     model, x = torch.compile(task.network.build()), torch.from_numpy(task.x)
-    return torch.no_grad()(lambda: model(x))  # type: ignore[no-untyped-call]
+    return torch.no_grad()(lambda: model(x))
 
 
 def _onnxruntime(task: Task) -> Run:

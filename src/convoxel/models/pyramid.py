@@ -66,7 +66,7 @@ class Pyramid(nn.Sequential):
         self.levels.add(key, channels, stride)
         self.add_module(key, layer)
 
-    def __getitem__(self, index: slice | int) -> nn.Module:  # type: ignore[override]
+    def __getitem__(self, index: slice | int) -> nn.Module:
         """Return a layer, or the layers of a slice as a plain ``nn.Sequential``."""
         return nn.Sequential(*list(self)[index]) if isinstance(index, slice) else super().__getitem__(index)
 

@@ -325,7 +325,7 @@ def _repeated(name: str, value: _T | Sequence[_T], count: int) -> Sequence[_T]:
 def _per_axis(name: str, value: PerLevel, count: int, dims: int) -> tuple[tuple[int, ...], ...]:
     """Return one number an axis for each level."""
     found = []
-    entries: Sequence[int | Sequence[int]] = _repeated(name, value, count)  # type: ignore[arg-type]
+    entries: Sequence[int | Sequence[int]] = _repeated(name, value, count)
     for entry in entries:
         sizes = tuple(entry) if isinstance(entry, Sequence) else (entry,) * dims
         if len(sizes) != dims:

@@ -83,7 +83,7 @@ class ShapeOnly(np.ndarray[Any, Any]):
         """Return the array: there is nothing to copy."""
         return self
 
-    def reshape(self, *shape: Any, **options: Any) -> ShapeOnly:  # type: ignore[override]
+    def reshape(self, *shape: Any, **options: Any) -> ShapeOnly:
         """Return another shape of as many numbers."""
         sizes = list(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
         if -1 in sizes:

@@ -53,7 +53,7 @@ def _can_merge(graph: Graph, node: Node) -> bool:
     return set(kernel) == {1} and free and node.output.name not in graph.outputs
 
 
-def _joined(nodes: Sequence[Node], constants: dict[str, np.ndarray]) -> list[Node]:  # type: ignore[type-arg]
+def _joined(nodes: Sequence[Node], constants: dict[str, np.ndarray]) -> list[Node]:
     """Return one convolution of all output channels, and the range of each."""
     first = nodes[0]
     name = f"{first.name}.merged"

@@ -125,7 +125,7 @@ def _functions(graph: Graph, node: Node | None) -> _Chain | None:
     return (*scaling, _Function(kind, float(slope)))
 
 
-def _nodes(chain: _Chain, source: str, last: Node, constants: dict[str, np.ndarray]) -> list[Node]:  # type: ignore[type-arg]
+def _nodes(chain: _Chain, source: str, last: Node, constants: dict[str, np.ndarray]) -> list[Node]:
     """Return nodes that apply ``chain``, which is not empty, to ``source`` and make what ``last`` made."""
     nodes: list[Node] = []
     for index, (kind, a, b) in enumerate(chain):
