@@ -2,28 +2,24 @@
 
 Read in this order:
 
-``step``        one step of a network, as data
-``vocabulary``  which operator a PyTorch function is
-``meta``        PyTorch functions on shapes alone
-``trace``       a PyTorch module becomes steps, run without data
-``graph``       an ONNX file or a saved program becomes steps
-``sight``       what every step sees of the image
-``memory``      what is alive at every step, and what training keeps
-``route``       a network along one axis, as a graph that arithmetic solves
-``admission``   which input sizes work, and what comes out
-``advice``      what a designer should know, in sentences
-``summary``     rows and totals as data
-``table``       the same, printed
-``describe``    the public function: steps become a summary
+``record``           a graph as read: the one record of modules, files and programs
+``receptive_field``  the part of the image that every value sees
+``memory``           memory in use at every step, and memory that training keeps
+``axis_graph``       a network along one axis, as a graph that arithmetic solves
+``valid_sizes``      input sizes that work, and the output sizes
+``advice``           warnings for designers, in sentences
+``row``, ``summary`` rows and totals as data
+``table``            the same, printed
+``describe``         the public function: a record becomes a summary
 
 and of networks that have values:
 
-``shift``          equivariance: does a network commute with shifts?
-``influence``      effective receptive fields: what an output really looks at
-``superposition``  linearity, and which step breaks it
-``factorisation``  a kernel as smaller ones
-``rank``           ranks, errors and what separation would save
-``upsampler``      ways of up-sampling: overlap, checkerboard, cost
+``shift_equivariance``         equivariance: whether a network commutes with shifts
+``effective_receptive_field``  the inputs that an output really depends on
+``linearity_check``            linearity, and which step breaks it
+``factorisation``              a kernel as smaller ones
+``rank``                       ranks, errors and savings of separation
+``upsampler``                  ways of up-sampling: overlap, checkerboard, cost
 """
 
 from __future__ import annotations
@@ -32,7 +28,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from convoxel.inspect.describe import describe
-from convoxel.inspect.summary import Reach, Row, Summary
+from convoxel.inspect.row import Reach, Row
+from convoxel.inspect.summary import Summary
 from convoxel.inspect.table import COLUMNS
 from convoxel.inspect.valid_sizes import ValidSizes
 

@@ -15,7 +15,7 @@ from convoxel.errors import ConvoxelError, ShapeError
 from convoxel.inspect.axis_graph import follow_axes
 from convoxel.inspect.receptive_field import TensorField
 from convoxel.inspect.record import Record
-from convoxel.inspect.summary import Row
+from convoxel.inspect.row import Row
 from convoxel.inspect.valid_sizes import Accepts, say_sizes
 
 __all__ = ["advise"]

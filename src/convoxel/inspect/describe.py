@@ -15,7 +15,8 @@ from convoxel.inspect.axis_graph import follow_axes
 from convoxel.inspect.memory import MemoryPlan, saved_bytes
 from convoxel.inspect.receptive_field import TensorField, trace_fields
 from convoxel.inspect.record import Record, Source, Step, open_source
-from convoxel.inspect.summary import Reach, Row, Summary, merge_rows
+from convoxel.inspect.row import Reach, Row, merge_rows
+from convoxel.inspect.summary import Summary
 from convoxel.inspect.valid_sizes import find_sizes
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import html
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from convoxel.errors import ConfigError
+from convoxel.inspect.row import Reach, Row, times
 
 if TYPE_CHECKING:
-    from convoxel.inspect.summary import Row, Summary
+    from convoxel.inspect.valid_sizes import ValidSizes
 
-__all__ = ["COLUMNS", "Column", "View", "bytes_text", "count_text", "times"]
+__all__ = ["COLUMNS", "Column", "View", "bytes_text", "count_text"]
 
 _WIDTH = 120
 
@@ -31,11 +32,6 @@ class Column(NamedTuple):
     cell: Callable[[Row], str]
     right: bool = True
     meaning: str = ""
-
-
-def times(sizes: Sequence[int | Fraction]) -> str:
-    """Return sizes as people write them."""
-    return "×".join(map(str, sizes))
 
 
 def count_text(value: int) -> str:
@@ -94,10 +90,47 @@ _USUAL = ("layer", "operator", "output", "kernel", "params", "macs", "bytes", "f
 _SPARED = ("operator", "kernel", "bytes", "output", "params", "macs")
 
 
+class Described(Protocol):
+    """The totals of a network that a table shows: a ``Summary``."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def params(self) -> int: ...
+
+    @property
+    def macs(self) -> int: ...
+
+    @property
+    def activation_bytes(self) -> int: ...
+
+    @property
+    def peak_bytes(self) -> int: ...
+
+    @property
+    def saved_bytes(self) -> int: ...
+
+    @property
+    def training_bytes(self) -> int: ...
+
+    @property
+    def field(self) -> Reach | None: ...
+
+    @property
+    def sizes(self) -> ValidSizes | None: ...
+
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
 class View:
     """Rows and columns of a summary, ready to be printed."""
 
-    def __init__(self, summary: Summary, rows: Sequence[Row], columns: Sequence[str] | None = None) -> None:
+    def __init__(self, summary: Described, rows: Sequence[Row], columns: Sequence[str] | None = None) -> None:
         names = _USUAL if columns is None else tuple(columns)
         unknown = [name for name in names if name not in COLUMNS]
         if unknown or not names:
