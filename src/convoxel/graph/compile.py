@@ -82,7 +82,7 @@ def compile(
     if not examples:
         raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
     imported = read(model, examples)
-    _warn(imported.foreign)
+    _warn(imported.without_rule)
     program = Program.from_graph(
         imported.graph,
         imported.structure,
@@ -126,11 +126,11 @@ def _as_tensor(example: object, index: int) -> torch.Tensor:
     return example
 
 
-def _warn(foreign: dict[str, str]) -> None:
-    if foreign:
-        listed: Sequence[str] = [f"{name} ({reason})" for name, reason in sorted(foreign.items())]
+def _warn(without_rule: dict[str, str]) -> None:
+    if without_rule:
+        listed: Sequence[str] = [f"{name} ({reason})" for name, reason in sorted(without_rule.items())]
         warnings.warn(
-            f"compile: {len(foreign)} operator{'s' if len(foreign) > 1 else ''} will run in PyTorch: "
+            f"compile: {len(without_rule)} operator{'s' if len(without_rule) > 1 else ''} will run in PyTorch: "
             f"{', '.join(listed)}",
             UserWarning,
             stacklevel=3,

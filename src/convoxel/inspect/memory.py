@@ -20,7 +20,7 @@ import numpy as np
 
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph
 from convoxel.graph.operators.reads import Along
-from convoxel.graph.operators.table import infer_shapes
+from convoxel.graph.operators.table import OPERATORS, infer_shapes
 from convoxel.graph.passes import optimise
 from convoxel.graph.run.placement import place
 from convoxel.inspect.record import Record, Step
@@ -166,8 +166,8 @@ def _is_activation(step: Step) -> bool:
 
 def _beside(step: Step, overwrites: bool, record: Record) -> int:
     """Return the bytes that a step keeps beside its operands and results."""
-    if "max_pool" in step.operator:
-        return 8 * math.prod(step.shape)  # where the maxima were
+    if OPERATORS[step.operator].keeps_indices:
+        return 8 * math.prod(step.shape)
     if _is_norm(step):
         return 8 * step.shape[1]  # mean and deviation of the batch
     if overwrites and _is_activation(step) and step.function not in (*_BY_NOTHING, *_BY_RESULT):

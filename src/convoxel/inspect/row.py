@@ -62,7 +62,7 @@ class Row:
 
     Attributes:
         name: the layer's path in the module, or the path and the function.
-        operator: the operator of the graph: convolution, max_pool, activation, add, …
+        operator: the operator of the graph: convolution, average_pool, activation, add, …
         function: the word that says most: which activation, which function of PyTorch, or the operator.
         output_shape: (n, c, *spatial).
         kernel: size of the window, or None.

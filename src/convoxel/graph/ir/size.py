@@ -18,18 +18,7 @@ from typing import Any
 from convoxel.errors import GraphError
 from convoxel.graph.ir import polynomial
 
-__all__ = [
-    "Extent",
-    "Extents",
-    "Shape",
-    "Size",
-    "differ",
-    "evaluate",
-    "evaluate_shape",
-    "larger",
-    "measure",
-    "smaller",
-]
+__all__ = ["Extent", "Extents", "Shape", "Size", "differ", "evaluate", "evaluate_shape", "larger", "measure", "smaller"]
 
 _MAX_EXPONENT = 8  # sizes are products of a few axes; more is an attack on memory, not a network
 _MAX_BASE = 2**40

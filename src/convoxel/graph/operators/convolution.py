@@ -13,8 +13,8 @@ from convoxel.arithmetic import Transposed, Window, transposed_size, window
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, host, windows
-from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, windows
+from convoxel.graph.operators.operator import EPILOGUE, Shapes, row
 from convoxel.graph.operators.reads import Along, Applied, Reads, Unknown, pair, unknown
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import check_channels, conv_length, length, operand, positive, with_residual
@@ -64,13 +64,7 @@ def _transposed_convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
     spatial = tuple(
         length(window.transposed_size, *axis)
         for axis in zip(
-            x[2:],
-            w[2:],
-            node["stride"],
-            node["padding"],
-            node["dilation"],
-            node["output_padding"],
-            strict=True,
+            x[2:], w[2:], node["stride"], node["padding"], node["dilation"], node["output_padding"], strict=True
         )
     )
     return [with_residual(positive((x[0], w[1] * node["groups"], *spatial), f"{x}"), shapes)]
@@ -259,7 +253,7 @@ def _has_space(site: Rewriter) -> bool:
     return len(site.shape) > 2
 
 
-_PLACES = {"stride": REQUIRED, "padding": REQUIRED, "dilation": REQUIRED, "groups": 1}
+_PLACES = "stride, padding, dilation, groups=1"
 
 # ---- what is read
 
@@ -281,51 +275,34 @@ def _windowed(applied: Applied) -> Reads:
 
 
 ROWS = (
-    Operator(
-        "convolution",
-        operands("x weight! bias?! residual? gate?"),
+    row(
+        f"convolution(x, weight!, bias?!, residual?, gate?; {_PLACES}, {EPILOGUE})",
         _convolution_shape,
-        {**_PLACES, **EPILOGUE},
+        _convolution,
+        _lower_convolution,
         macs=convolution_macs,
-        lower=_lower_convolution,
-        host=host(_convolution),
         fits=_has_space,
         reads=_windowed,
     ),
     # A depthwise convolution with a 1x1 convolution in front of it, behind it, or both: what lies between them has no
     # place in memory. `activation` is the last one's.
-    Operator(
-        "depthwise_block",
-        operands("x weight! bias?! residual? expand_weight?! expand_bias?! project_weight?! project_bias?!"),
+    row(
+        "depthwise_block(x, weight!, bias?!, residual?, expand_weight?!, expand_bias?!, project_weight?!, "
+        f"project_bias?!; {_PLACES}, expand_activation='none', expand_slope=0.0, depthwise_activation='none', "
+        f"depthwise_slope=0.0, {EPILOGUE})",
         _depthwise_block_shape,
-        {
-            **_PLACES,
-            "expand_activation": "none",
-            "expand_slope": 0.0,
-            "depthwise_activation": "none",
-            "depthwise_slope": 0.0,
-            **EPILOGUE,
-        },
-        macs=depthwise_block_macs,
         lower=_lower_depthwise_block,
+        macs=depthwise_block_macs,
         reads=unknown("steps that were fused"),
     ),
-    Operator(
-        "transposed_convolution",
-        operands("x weight! bias?! residual?"),
+    row(
+        f"transposed_convolution(x, weight!, bias?!, residual?; {_PLACES}, output_padding, {EPILOGUE})",
         _transposed_convolution_shape,
-        {**_PLACES, "output_padding": REQUIRED, **EPILOGUE},
+        _transposed_convolution,
+        _lower_transposed_convolution,
         macs=transposed_macs,
-        lower=_lower_transposed_convolution,
-        host=host(_transposed_convolution),
         fits=_has_space,
         reads=_windowed,
     ),
-    on_arrays(
-        "columns_to_image",
-        _columns_to_image,
-        _columns_to_image_shape,
-        "x",
-        dict.fromkeys(("shape", "kernel", "stride", "padding", "dilation"), REQUIRED),
-    ),
+    row("columns_to_image(x; shape, kernel, stride, padding, dilation)", _columns_to_image_shape, _columns_to_image),
 )

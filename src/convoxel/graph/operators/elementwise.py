@@ -13,7 +13,7 @@ from convoxel.files.values import Options
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array
-from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.operator import EPILOGUE, Shapes, row
 from convoxel.graph.operators.reads import pointwise, unchanged
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import onto, same, stretched
@@ -406,44 +406,34 @@ def _bare(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
 
 
 ROWS = (
-    Operator(
-        "activation",
-        operands("x"),
-        same,
-        {"activation": REQUIRED, "slope": 0.0},
-        lower=_lower_activation,
-        reads=unchanged,
-    ),
-    Operator("affine", operands("x scale! shift!"), same, EPILOGUE, lower=_lower_affine, reads=unchanged),
+    row("activation(x; activation, slope=0.0)", same, lower=_lower_activation, reads=unchanged),
+    row(f"affine(x, scale!, shift!; {EPILOGUE})", same, lower=_lower_affine, reads=unchanged),
     *(
-        on_arrays(name, f, same, "x", attributes, to_native=_RULES.get(name), reads=unchanged)
+        row(f"{name}(x)", same, f, attributes=attributes, to_native=_RULES.get(name), reads=unchanged)
         for name, (f, attributes) in UNARY.items()
     ),
     *(
-        on_arrays(
-            name,
-            _bare(f),
+        row(
+            f"{name}(x, y; {EPILOGUE})",
             stretched,
-            "x y",
-            EPILOGUE,
-            lower=_lower_combine,
+            _bare(f),
+            _lower_combine,
             to_native=_native_combination,
             reads=pointwise,
         )
         for name, f in COMBINATIONS.items()
     ),
-    *(on_arrays(name, f, stretched, "x y", to_native=_RULES.get(name), reads=pointwise) for name, f in BINARY.items()),
-    on_arrays("cast", _cast, same, "x", {"to": REQUIRED}, reads=unchanged),
-    on_arrays("clip", _clip, onto, "x low? high?", to_native=_native_clip, reads=unchanged),
-    on_arrays(
-        "prelu",
-        _prelu,
+    *(row(f"{name}(x, y)", stretched, f, to_native=_RULES.get(name), reads=pointwise) for name, f in BINARY.items()),
+    row("cast(x; to)", same, _cast, reads=unchanged),
+    row("clip(x, low?, high?)", onto, _clip, to_native=_native_clip, reads=unchanged),
+    row(
+        "prelu(x, slope!)",
         _prelu_shape,
-        "x slope!",
-        lower=_lower_prelu,
+        _prelu,
+        _lower_prelu,
         fits=_slope_per_channel,
         to_native=_one_slope,
         reads=unchanged,
     ),
-    on_arrays("select", _select, stretched, "condition x y", reads=pointwise),
+    row("select(condition, x, y)", stretched, _select, reads=pointwise),
 )

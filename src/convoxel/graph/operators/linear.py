@@ -11,8 +11,8 @@ from convoxel import native
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, differ
-from convoxel.graph.operators.host import Array, host
-from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.host import Array
+from convoxel.graph.operators.operator import EPILOGUE, Shapes, row
 from convoxel.graph.operators.reads import Aligned, Applied, Reads, Unknown
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, stretch, with_residual
@@ -176,21 +176,15 @@ def _linear_reads(applied: Applied) -> Reads:
 
 
 ROWS = (
-    Operator(
-        "linear",
-        operands("x weight! bias?! residual?"),
+    row(
+        f"linear(x, weight!, bias?!, residual?; flatten=False, {EPILOGUE})",
         _linear_shape,
-        {"flatten": False, **EPILOGUE},
+        _linear,
+        _lower_linear,
         macs=linear_macs,
-        lower=_lower_linear,
-        host=host(_linear),
         fits=_has_rows,
         reads=_linear_reads,
     ),
-    on_arrays(
-        "einsum", _einsum, _einsum_shape, "terms*", {"equation": REQUIRED}, reads=_einsum_reads, macs=_einsum_macs
-    ),
-    on_arrays(
-        "matmul", _matmul, _matmul_shape, "a b", to_native=_native_product, reads=_matmul_reads, macs=_matmul_macs
-    ),
+    row("einsum(terms*; equation)", _einsum_shape, _einsum, reads=_einsum_reads, macs=_einsum_macs),
+    row("matmul(a, b)", _matmul_shape, _matmul, to_native=_native_product, reads=_matmul_reads, macs=_matmul_macs),
 )

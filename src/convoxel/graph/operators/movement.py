@@ -12,30 +12,14 @@ from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Extents, Shape, Size, differ
 from convoxel.graph.operators import index_tables as taps
-from convoxel.graph.operators.host import Array, Ints, host
+from convoxel.graph.operators.host import Array, Ints
 from convoxel.graph.operators.index_tables import Taps
-from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, on_arrays, operands
-from convoxel.graph.operators.reads import (
-    Aligned,
-    Along,
-    Applied,
-    Blocks,
-    Reads,
-    crop,
-    pointwise,
-    regrouped,
-    unchanged,
-)
+from convoxel.graph.operators.operator import Shapes, row
+from convoxel.graph.operators.reads import Aligned, Along, Applied, Blocks, Reads, crop, pointwise, regrouped, unchanged
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import given, operand, positive, range_length, same, stretch
 from convoxel.graph.operators.step import Step, copy, refuse
-from convoxel.graph.operators.view import (
-    alias_reshape,
-    alias_slice,
-    channels_as_positions,
-    full_axis,
-    narrow_view,
-)
+from convoxel.graph.operators.view import alias_reshape, alias_slice, channels_as_positions, full_axis, narrow_view
 from convoxel.graph.operators.weighted import lower_tables
 from convoxel.native import View
 
@@ -476,8 +460,6 @@ def _has_known_channels(site: Rewriter) -> bool:
     return len(site.shape) > 2 and (isinstance(site.x.shape[1], int) or not site.node["channels_outside"])
 
 
-_BLOCK = {"block": REQUIRED, "channels_outside": REQUIRED}
-
 # ---- what is read
 
 
@@ -540,105 +522,63 @@ def _gathered(applied: Applied) -> Reads:
 
 
 ROWS = (
-    Operator(
-        "concat",
-        operands("parts*"),
-        _concat_shape,
-        {"axis": REQUIRED},
-        lower=refuse,  # the plan gives every part its place, or copies it there
-        host=host(_concat),
-        fits=_joins_native,
-        reads=_joined,
-    ),
-    Operator(
-        "slice",
-        operands("x"),
+    # The plan gives every part of a concatenation its place, or copies it there.
+    row("concat(parts*; axis)", _concat_shape, _concat, refuse, fits=_joins_native, reads=_joined),
+    row(
+        "slice(x; starts, stops, steps)",
         _slice_shape,
-        dict.fromkeys(("starts", "stops", "steps"), REQUIRED),
+        _slice,
         alias=alias_slice,
-        host=host(_slice),
         fits=_is_view,
         to_native=_native_slice,
         reads=_sliced,
     ),
-    Operator(
-        "reshape",
-        operands("x"),
+    row(
+        "reshape(x; shape)",
         _reshape_shape,
-        {"shape": REQUIRED},
+        _reshape,
         alias=alias_reshape,
-        host=host(_reshape),
         fits=_keeps_places,
         to_native=_native_reshape,
         reads=regrouped,
     ),
-    Operator(
-        "swap_channels_space", operands("x"), _reshape_shape, {"shape": REQUIRED}, lower=_lower_swap, reads=regrouped
-    ),
-    Operator(
-        "expand",
-        operands("x"),
-        _expand_shape,
-        {"shape": REQUIRED},
-        lower=_lower_expand,
-        host=host(_expand),
-        fits=_stretches_native,
-        reads=pointwise,
-    ),
-    Operator(
-        "tile",
-        operands("x"),
-        _tile_shape,
-        {"repeats": REQUIRED},
-        lower=_lower_tile,
-        host=host(_tile),
-        fits=_is_few_copies,
-        reads=_repeated,
-    ),
-    Operator("zeros", operands("x"), _zeros_shape, {"channels": REQUIRED}, lower=_lower_zeros),
-    Operator(
-        "pad",
-        operands("x value?"),
+    row("swap_channels_space(x; shape)", _reshape_shape, lower=_lower_swap, reads=regrouped),
+    row("expand(x; shape)", _expand_shape, _expand, _lower_expand, fits=_stretches_native, reads=pointwise),
+    row("tile(x; repeats)", _tile_shape, _tile, _lower_tile, fits=_is_few_copies, reads=_repeated),
+    row("zeros(x; channels)", _zeros_shape, lower=_lower_zeros),
+    row(
+        "pad(x, value?; padding, mode='constant')",
         _pad_shape,
-        {"padding": REQUIRED, "mode": "constant"},
-        lower=lower_tables(_pad_tables),
-        host=host(_pad),
+        _pad,
+        lower_tables(_pad_tables),
         to_native=_native_pad,
         reads=_padded,
     ),
-    Operator(
-        "shuffle", operands("x"), same, {"groups": REQUIRED}, lower=_lower_shuffle, host=host(_shuffle), reads=unchanged
-    ),
-    Operator(
-        "gather_channels", operands("x index!"), _gather_channels_shape, lower=_lower_gather_channels, reads=unchanged
-    ),
-    Operator(
-        "depth_to_space",
-        operands("x"),
+    row("shuffle(x; groups)", same, _shuffle, _lower_shuffle, reads=unchanged),
+    row("gather_channels(x, index!)", _gather_channels_shape, lower=_lower_gather_channels, reads=unchanged),
+    row(
+        "depth_to_space(x; block, channels_outside)",
         _depth_to_space_shape,
-        _BLOCK,
-        lower=_lower_depth_to_space,
-        host=host(_depth_to_space),
+        _depth_to_space,
+        _lower_depth_to_space,
         fits=_has_known_channels,
         reads=_spread,
     ),
-    Operator(
-        "space_to_depth",
-        operands("x"),
+    row(
+        "space_to_depth(x; block, channels_outside)",
         _space_to_depth_shape,
-        _BLOCK,
-        lower=_lower_space_to_depth,
-        host=host(_space_to_depth),
+        _space_to_depth,
+        _lower_space_to_depth,
         fits=_has_known_channels,
         reads=_gathered,
     ),
-    on_arrays("fill", _fill, given, "value", {"shape": REQUIRED}),
-    on_arrays("gather", _gather, _gather_shape, "x index", {"axis": REQUIRED}, to_native=_native_gather, reads=_picked),
-    on_arrays("scatter", _scatter, same, "x index update", {"axis": REQUIRED}),
-    on_arrays("sizes", _sizes, given, "", {"values": REQUIRED, "shape": REQUIRED}),
-    on_arrays("take_along", _take_along, _indexed_shape, "x index", {"axis": REQUIRED}),
-    on_arrays("transpose", _transpose, _transpose_shape, "x", {"axes": REQUIRED}, reads=_transposed),
+    row("fill(value; shape)", given, _fill),
+    row("gather(x, index; axis)", _gather_shape, _gather, to_native=_native_gather, reads=_picked),
+    row("scatter(x, index, update; axis)", same, _scatter),
+    row("sizes(; values, shape)", given, _sizes),
+    row("take_along(x, index; axis)", _indexed_shape, _take_along),
+    row("transpose(x; axes)", _transpose_shape, _transpose, reads=_transposed),
     # The two conversions between arrays and native steps; the plan adds their steps, or finds that none is needed.
-    Operator("channels_last", operands("x"), same, reads=unchanged),
-    Operator("channels_first", operands("x"), same, reads=unchanged),
+    row("channels_last(x)", same, reads=unchanged),
+    row("channels_first(x)", same, reads=unchanged),
 )

@@ -10,8 +10,8 @@ from convoxel.errors import UnsupportedError
 from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.host import Array, Ints, host, wide
-from convoxel.graph.operators.operator import EPILOGUE, REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.host import Array, Ints, wide
+from convoxel.graph.operators.operator import EPILOGUE, Shapes, row
 from convoxel.graph.operators.reads import Applied, Reads, ReadsRule, over, unchanged
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import check_channels, operand, same
@@ -256,8 +256,6 @@ def _native_rms_norm(site: Rewriter) -> bool:
     return site.last("slice", whole, starts=(0, 0), stops=(None, channels), steps=(1, 1))
 
 
-_NEIGHBOURS = dict.fromkeys(("size", "alpha", "beta", "bias"), REQUIRED)
-
 # ---- what is read
 
 
@@ -287,96 +285,58 @@ def _of_channels(applied: Applied) -> Reads:
 
 
 ROWS = (
-    Operator(
-        "batch_norm",
-        operands("x weight?! bias?! mean! variance!"),
+    row(
+        "batch_norm(x, weight?!, bias?!, mean!, variance!; epsilon)",
         _per_channel_shape,
-        {"epsilon": REQUIRED},
-        lower=refuse,  # fold_batch_norm leaves none
-        host=host(_batch_norm),
+        _batch_norm,
+        refuse,  # fold_batch_norm leaves none
         reads=unchanged,
     ),
-    Operator(
-        "batch_normalise",
-        operands("x weight?! bias?!"),
+    row(
+        f"batch_normalise(x, weight?!, bias?!; epsilon, {EPILOGUE})",
         _per_channel_shape,
-        {"epsilon": REQUIRED, **EPILOGUE},
-        lower=_lower_batch_normalise,
-        host=host(_batch_normalise),
+        _batch_normalise,
+        _lower_batch_normalise,
         reads=_normalised(2),
     ),
-    Operator(
-        "normalise",
-        operands("x weight?! bias?!"),
+    row(
+        f"normalise(x, weight?!, bias?!; groups, epsilon, {EPILOGUE})",
         _per_channel_shape,
-        {"groups": REQUIRED, "epsilon": REQUIRED, **EPILOGUE},
-        lower=_lower_normalise,
-        host=host(_normalise),
+        _normalise,
+        _lower_normalise,
         fits=_has_space,
         reads=_normalised(2),
     ),
-    Operator(
-        "channel_norm",
-        operands("x weight?! bias?!"),
+    row(
+        f"channel_norm(x, weight?!, bias?!; epsilon, {EPILOGUE})",
         _per_channel_shape,
-        {"epsilon": REQUIRED, **EPILOGUE},
         lower=_lower_channel_norm,
         reads=_of_channels,
     ),
-    Operator(
-        "softmax",
-        operands("x"),
+    row("softmax(x; axes, log=False)", same, _softmax, _lower_softmax, fits=_over_channels, reads=_over_axes),
+    row(
+        "local_response_norm(x; size, alpha, beta, bias)",
         same,
-        {"axes": REQUIRED, "log": False},
-        lower=_lower_softmax,
-        host=host(_softmax),
-        fits=_over_channels,
-        reads=_over_axes,
-    ),
-    Operator(
-        "local_response_norm",
-        operands("x"),
-        same,
-        _NEIGHBOURS,
-        lower=_lower_local_response_norm,
-        host=host(_local_response_norm),
+        _local_response_norm,
+        _lower_local_response_norm,
         fits=_has_middle,
         reads=_of_channels,
     ),
-    on_arrays(
-        "batch_norm_training",
-        _batch_norm_training,
+    row(
+        "batch_norm_training(x, weight, bias, mean, variance; epsilon, momentum)",
         _batch_norm_training_shape,
-        "x weight bias mean variance",
-        {"epsilon": REQUIRED, "momentum": REQUIRED},
+        _batch_norm_training,
         reads=_normalised(2),
     ),
-    on_arrays(
-        "layer_norm",
-        _layer_norm,
+    row(
+        "layer_norm(x, weight?, bias?; axis, epsilon)",
         _layer_norm_shape,
-        "x weight? bias?",
-        {"axis": REQUIRED, "epsilon": REQUIRED},
+        _layer_norm,
         to_native=_native_layer_norm,
         reads=_normalised(None),
     ),
-    on_arrays(
-        "rms_norm",
-        _rms_norm,
-        same,
-        "x weight?",
-        {"axis": REQUIRED, "epsilon": REQUIRED},
-        to_native=_native_rms_norm,
-        reads=_normalised(None),
-    ),
-    on_arrays("lp_normalise", _lp_normalise, same, "x", {"axis": REQUIRED, "p": REQUIRED}, reads=_over_axis),
-    on_arrays(
-        "mean_variance_normalise",
-        _mean_variance_normalise,
-        same,
-        "x",
-        {"axes": REQUIRED, "epsilon": 1e-9},
-        reads=_over_axes,
-    ),
-    on_arrays("hardmax", _hardmax, same, "x", {"axes": REQUIRED}, reads=_over_axes),
+    row("rms_norm(x, weight?; axis, epsilon)", same, _rms_norm, to_native=_native_rms_norm, reads=_normalised(None)),
+    row("lp_normalise(x; axis, p)", same, _lp_normalise, reads=_over_axis),
+    row("mean_variance_normalise(x; axes, epsilon=1e-9)", same, _mean_variance_normalise, reads=_over_axes),
+    row("hardmax(x; axes)", same, _hardmax, reads=_over_axes),
 )

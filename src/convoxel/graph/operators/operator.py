@@ -8,6 +8,7 @@ can decide is taken to fit (``differ``). A cost rule returns multiply–accumula
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,17 +24,7 @@ from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.step import Step
 from convoxel.native import View
 
-__all__ = [
-    "EPILOGUE",
-    "REQUIRED",
-    "Macs",
-    "Operand",
-    "Operator",
-    "ShapeRule",
-    "Shapes",
-    "on_arrays",
-    "operands",
-]
+__all__ = ["EPILOGUE", "REQUIRED", "Macs", "Operand", "Operator", "ShapeRule", "Shapes", "row"]
 
 Shapes = Sequence[Shape | None]
 ShapeRule = Callable[[Node, Shapes], list[Shape]]
@@ -42,8 +33,8 @@ Macs = Callable[[Node, Shapes, Sequence[Shape]], int]
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 """The default of an attribute that has none."""
 
-EPILOGUE: Options = {"activation": "none", "slope": 0.0}
-"""The attributes of an operator that can apply an activation to its result."""
+EPILOGUE = "activation='none', slope=0.0"
+"""The attributes of an operator that can apply an activation to its result, as ``row`` declares them."""
 
 
 class Operand(NamedTuple):
@@ -53,15 +44,6 @@ class Operand(NamedTuple):
     constant: bool = False
     optional: bool = False
     variadic: bool = False
-
-
-def operands(text: str) -> tuple[Operand, ...]:
-    """Return the operands that a text declares: ``!`` a constant, ``?`` optional, ``*`` any number of them.
-
-    >>> operands("x bias?!")[1]
-    Operand(name='bias', constant=True, optional=True, variadic=False)
-    """
-    return tuple(Operand(word.rstrip("!?*"), "!" in word, "?" in word, "*" in word) for word in text.split())
 
 
 def no_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
@@ -80,8 +62,8 @@ class Operator:
     operand), a function on arrays (``host``), or both. Where a node's tensors are such as the engine takes, ``fits``
     says whether the steps compute it and are worth it (always, without such a rule), and ``to_native`` replaces it by
     native nodes, perhaps of other operators; without ``fits`` it decides alone.
-    ``field`` and ``axis`` are the rules for receptive fields and for sizes along an axis; without one, nothing is known
-    behind the operator.
+    ``reads`` is the rule for receptive fields and for sizes along an axis; without one, nothing is known behind the
+    operator. ``keeps_indices`` says that the backward pass needs the indices of the numbers that were chosen.
     """
 
     name: str
@@ -95,6 +77,7 @@ class Operator:
     fits: Callable[[Rewriter], bool] | None = None
     to_native: Callable[[Rewriter], bool] | None = None
     reads: ReadsRule = _unknown
+    keeps_indices: bool = False
 
     @property
     def has_steps(self) -> bool:
@@ -124,14 +107,38 @@ class Operator:
         return Node(self.name, name, (*inputs, *absent), tuple(outputs), {**self.attributes, **attributes}, native)
 
 
-def on_arrays(
-    name: str,
-    function: Callable[..., Array | tuple[Array, ...]],
+def row(
+    declared: str,
     shape: ShapeRule,
-    declared: str = "x",
-    /,
+    function: Callable[..., Array | tuple[Array, ...]] | None = None,
+    lower: Callable[[Step], None] | None = None,
+    *,
     attributes: Options = MappingProxyType({}),
     **more: Any,
 ) -> Operator:
-    """Return the row of an operator that a function computes on arrays; ``more`` are other fields of the row."""
-    return Operator(name, operands(declared), shape, attributes, host=host(function), **more)
+    """Return the row of an operator that ``function`` computes on arrays, ``lower`` by native steps, or both.
+
+    Args:
+        declared: name, operands and attributes with their defaults. A mark behind an operand says that it is a constant
+            (``!``), optional (``?``), or any number of operands (``*``).
+        shape: the rule for the shapes of the results.
+        function: takes the operands, and the attributes by name.
+        lower: adds the native steps.
+        attributes: more attributes with their defaults.
+        more: other fields of the row.
+
+    >>> pad = row("pad(x, value?; padding, mode='constant')", lambda node, shapes: [])
+    >>> pad.operands[1], pad.attributes
+    (Operand(name='value', constant=False, optional=True, variadic=False), {'padding': REQUIRED, 'mode': 'constant'})
+    """
+    name, _, words = declared.removesuffix(")").partition("(")
+    taken, _, rest = words.partition("; ")
+    operands = (Operand(word.rstrip("!?*"), "!" in word, "?" in word, "*" in word) for word in _listed(taken))
+    pairs = (word.partition("=") for word in _listed(rest))
+    own = {key: ast.literal_eval(usual) if usual else REQUIRED for key, _, usual in pairs}
+    fields = {"host": None if function is None else host(function), "lower": lower, **more}
+    return Operator(name, tuple(operands), shape, {**own, **attributes}, **fields)
+
+
+def _listed(text: str) -> list[str]:
+    return text.split(", ") if text else []

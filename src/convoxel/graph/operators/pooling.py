@@ -11,9 +11,9 @@ from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, Size
 from convoxel.graph.operators import index_tables as taps
-from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, host, windows
+from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, windows
 from convoxel.graph.operators.index_tables import Taps
-from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.reads import Along, Applied, Reads, pair
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import given, length, operand, pool_length, positive
@@ -24,7 +24,7 @@ from convoxel.graph.operators.weighted import lower_tables, weighted
 __all__ = ["ROWS"]
 
 
-_WINDOW = {"kernel": REQUIRED, "stride": REQUIRED, "padding": REQUIRED, "dilation": REQUIRED, "ceil": False}
+_WINDOW = "kernel, stride, padding, dilation, ceil=False"
 
 
 # ---- shapes
@@ -232,48 +232,40 @@ def _adaptive(applied: Applied) -> Reads:
 
 
 ROWS = (
-    Operator(
-        "max_pool",
-        operands("x"),
+    row(
+        f"max_pool(x; {_WINDOW}, order='channel')",
         _pool_shape,
-        {**_WINDOW, "order": "channel"},
-        lower=_lower_max_pool,
-        host=host(_max_pool),
+        _max_pool,
+        _lower_max_pool,
         reads=_windowed,
+        keeps_indices=True,
     ),
     weighted(
-        "average_pool",
-        _pool_shape,
-        {**_WINDOW, "count_padding": True, "divisor": 0},
-        _average_tables,
-        reads=_windowed,
+        f"average_pool(x; {_WINDOW}, count_padding=True, divisor=0)", _pool_shape, _average_tables, reads=_windowed
     ),
     weighted(
-        "adaptive_average_pool",
+        "adaptive_average_pool(x; size)",
         _adaptive_pool_shape,
-        {"size": REQUIRED},
         _adaptive_tables,
         lower=_lower_adaptive_average_pool,
         reads=_adaptive,
     ),
-    Operator(
-        "adaptive_max_pool",
-        operands("x"),
+    row(
+        "adaptive_max_pool(x; size)",
         _adaptive_pool_shape,
-        {"size": REQUIRED},
-        lower=_lower_adaptive_max_pool,
-        host=host(_adaptive_max_pool),
+        _adaptive_max_pool,
+        _lower_adaptive_max_pool,
         fits=_is_global,
         to_native=_equal_windows,
         reads=_adaptive,
+        keeps_indices=True,
     ),
-    on_arrays(
-        "fractional_max_pool",
-        _fractional_max_pool,
+    row(
+        "fractional_max_pool(x, samples; kernel, size, width_first)",
         _fractional_pool_shape,
-        "x samples",
-        dict.fromkeys(("kernel", "size", "width_first"), REQUIRED),
+        _fractional_max_pool,
+        keeps_indices=True,
     ),
-    on_arrays("lp_pool", _lp_pool, _pool_shape, "x", {**_WINDOW, "p": 2}, reads=_windowed),
-    on_arrays("max_unpool", _max_unpool, given, "x index", {"shape": REQUIRED, "order": "channel"}),
+    row(f"lp_pool(x; {_WINDOW}, p=2)", _pool_shape, _lp_pool, reads=_windowed),
+    row("max_unpool(x, index; shape, order='channel')", given, _max_unpool),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from convoxel.graph.operators.host import Array
-from convoxel.graph.operators.operator import REQUIRED, on_arrays
+from convoxel.graph.operators.operator import row
 from convoxel.graph.operators.reads import unchanged
 from convoxel.graph.operators.shape import same
 
@@ -64,13 +64,6 @@ def _dequantise(x: Array, scale: Array, zero: Array | None, axis: int, block: in
 
 
 ROWS = (
-    on_arrays("dequantise", _dequantise, same, "x scale zero?", {"axis": 1, "block": 0}, reads=unchanged),
-    on_arrays(
-        "quantise",
-        _quantise,
-        same,
-        "x scale zero?",
-        {"axis": 1, "block": 0, "to": REQUIRED, "saturate": True},
-        reads=unchanged,
-    ),
+    row("dequantise(x, scale, zero?; axis=1, block=0)", same, _dequantise, reads=unchanged),
+    row("quantise(x, scale, zero?; axis=1, block=0, to, saturate=True)", same, _quantise, reads=unchanged),
 )

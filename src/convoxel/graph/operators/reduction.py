@@ -9,8 +9,8 @@ import numpy as np
 
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.host import Array, Ints, host, wide
-from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, on_arrays, operands
+from convoxel.graph.operators.host import Array, Ints, wide
+from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.reads import Aligned, Applied, Reads, over
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, same
@@ -157,25 +157,16 @@ def _top_reads(applied: Applied) -> Reads:
 
 
 ROWS = (
-    Operator(
-        "reduce",
-        operands("x"),
+    row(
+        "reduce(x; function, axes, keep)",
         _reduce_shape,
-        {"function": REQUIRED, "axes": REQUIRED, "keep": REQUIRED},
-        lower=_lower_reduce,
-        host=host(_reduce),
+        _reduce,
+        _lower_reduce,
         fits=_stays,
         to_native=_native_reduction,
         reads=_reduced,
     ),
-    on_arrays("accumulate", _accumulate, same, "x", {"axis": REQUIRED, "exclusive": False, "reverse": False}),
-    on_arrays(
-        "arg_extreme",
-        _arg_extreme,
-        _arg_reduced_shape,
-        "x",
-        {"axis": REQUIRED, "keep": REQUIRED, "last": False, "largest": True},
-        reads=_reduced,
-    ),
-    on_arrays("top", _top, _top_shape, "x", {"count": REQUIRED, "axis": REQUIRED, "largest": True}, reads=_top_reads),
+    row("accumulate(x; axis, exclusive=False, reverse=False)", same, _accumulate),
+    row("arg_extreme(x; axis, keep, last=False, largest=True)", _arg_reduced_shape, _arg_extreme, reads=_reduced),
+    row("top(x; count, axis, largest=True)", _top_shape, _top, reads=_top_reads),
 )

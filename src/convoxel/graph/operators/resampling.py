@@ -13,9 +13,9 @@ from convoxel.arithmetic import Layer, Resize, ResizeLike
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, Size
 from convoxel.graph.operators import index_tables as taps
-from convoxel.graph.operators.host import Array, Ints, host
+from convoxel.graph.operators.host import Array, Ints
 from convoxel.graph.operators.index_tables import Taps
-from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, operands
+from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.reads import Along, Applied, Reads, Unknown
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, positive
@@ -55,7 +55,7 @@ def _resize_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
 
 def _interpolate_tables(node: Node, sizes: Shape, results: Shape) -> list[Taps]:
     """Resizing in any of ONNX's coordinate modes."""
-    how = {key: node[key] for key in _HOW}
+    how = {key: node[key] for key in ("mode", "coordinate", "rounding", "cubic", "exclude_outside", "antialias")}
     return [taps.axis(*axis, **how) for axis in zip(sizes, results, node["scale"][2:], strict=True)]
 
 
@@ -85,14 +85,9 @@ def _interpolate(
     return result
 
 
-_HOW = {
-    "mode": REQUIRED,
-    "coordinate": "half_pixel",
-    "rounding": "round_prefer_floor",
-    "cubic": -0.75,
-    "exclude_outside": False,
-    "antialias": False,
-}
+_HOW = (
+    "mode, coordinate='half_pixel', rounding='round_prefer_floor', cubic=-0.75, exclude_outside=False, antialias=False"
+)
 
 
 def _over_space(site: Rewriter) -> bool:
@@ -141,19 +136,13 @@ def _interpolate_reads(applied: Applied) -> Reads:
 
 ROWS = (
     weighted(
-        "resize",
-        _resize_shape,
-        {"size": (), "scale": (), "mode": REQUIRED, "align_corners": False},
-        _resize_tables,
-        reads=_resize_reads,
+        "resize(x; size=(), scale=(), mode, align_corners=False)", _resize_shape, _resize_tables, reads=_resize_reads
     ),
-    Operator(
-        "interpolate",
-        operands("x"),
+    row(
+        f"interpolate(x; size, scale, region, {_HOW}, extrapolation=0.0)",
         _interpolate_shape,
-        {"size": REQUIRED, "scale": REQUIRED, "region": REQUIRED, **_HOW, "extrapolation": 0.0},
-        lower=lower_tables(_interpolate_tables),
-        host=host(_interpolate),
+        _interpolate,
+        lower_tables(_interpolate_tables),
         fits=_over_space,
         reads=_interpolate_reads,
     ),

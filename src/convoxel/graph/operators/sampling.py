@@ -14,7 +14,7 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, differ
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints, Pairs
-from convoxel.graph.operators.operator import REQUIRED, Shapes, on_arrays
+from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.shape import conv_length, operand
 
 __all__ = ["ROWS"]
@@ -138,14 +138,7 @@ def _affine_grid(theta: Array, size: Ints, align_corners: bool) -> Array:
 
 
 def _region_align(
-    x: Array,
-    regions: Array,
-    batch: Array,
-    size: tuple[int, int],
-    ratio: int,
-    scale: float,
-    mode: str,
-    half_pixel: bool,
+    x: Array, regions: Array, batch: Array, size: tuple[int, int], ratio: int, scale: float, mode: str, half_pixel: bool
 ) -> Array:
     """Return (regions, c, *size): every region (x1, y1, x2, y2) of its image sampled on a grid (He et al. 2017)."""
     shift = 0.5 if half_pixel else 0.0
@@ -228,26 +221,16 @@ def _grouped_product(seen: Array, weight: Array, bias: Array | None, groups: int
 
 
 ROWS = (
-    on_arrays("affine_grid", _affine_grid, _affine_grid_shape, "theta", {"size": REQUIRED, "align_corners": False}),
-    on_arrays(
-        "deformable_convolution",
-        _deformable_convolution,
+    row("affine_grid(theta; size, align_corners=False)", _affine_grid_shape, _affine_grid),
+    row(
+        "deformable_convolution(x, weight, offset, bias?, mask?; stride, padding, dilation, groups=1, offset_groups=1)",
         _deformable_shape,
-        "x weight offset bias? mask?",
-        {**dict.fromkeys(("stride", "padding", "dilation"), REQUIRED), "groups": 1, "offset_groups": 1},
+        _deformable_convolution,
     ),
-    on_arrays(
-        "grid_sample",
-        _grid_sample,
-        _grid_sample_shape,
-        "x grid",
-        dict.fromkeys(("mode", "padding", "align_corners"), REQUIRED),
-    ),
-    on_arrays(
-        "region_align",
-        _region_align,
+    row("grid_sample(x, grid; mode, padding, align_corners)", _grid_sample_shape, _grid_sample),
+    row(
+        "region_align(x, regions, batch; size, ratio=0, scale=1.0, mode='average', half_pixel=True)",
         _region_align_shape,
-        "x regions batch",
-        {"size": REQUIRED, "ratio": 0, "scale": 1.0, "mode": "average", "half_pixel": True},
+        _region_align,
     ),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.operator import REQUIRED, Operator, Shapes, operands
+from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.reads import Applied, Reads, Unknown
 
 __all__ = ["ROWS"]
@@ -28,13 +28,6 @@ def _reads(applied: Applied) -> Reads:
     return Unknown(applied.node["label"].split(".")[1].strip("_"))
 
 
-ROWS = (
-    Operator(
-        "torch_call",
-        operands("operands?*"),
-        _torch_call_shape,
-        {"label": REQUIRED, "call": REQUIRED, "shapes": REQUIRED, "sizes": ()},
-        host=_call_torch,
-        reads=_reads,
-    ),
-)
+_DECLARED = "torch_call(operands?*; label, call, shapes, sizes=())"
+
+ROWS = (row(_DECLARED, _torch_call_shape, host=_call_torch, reads=_reads),)

@@ -11,7 +11,7 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Host
 from convoxel.graph.operators.index_tables import Taps, identity
-from convoxel.graph.operators.operator import Operator, ShapeRule, operands
+from convoxel.graph.operators.operator import Operator, ShapeRule, row
 from convoxel.graph.operators.step import Step
 
 __all__ = ["TableRule", "lower_tables", "weigh", "weighted"]
@@ -49,7 +49,6 @@ def _on_arrays(rule: TableRule, shape: ShapeRule) -> Host:
     return host
 
 
-def weighted(name: str, shape: ShapeRule, attributes: Mapping[str, Any], rule: TableRule, **more: Any) -> Operator:
+def weighted(declared: str, shape: ShapeRule, rule: TableRule, **more: Any) -> Operator:
     """Return the row of an operator that a rule for tables describes; ``more`` are other fields of the row."""
-    own = {"lower": lower_tables(rule), "host": _on_arrays(rule, shape), **more}
-    return Operator(name, operands("x"), shape, attributes, **own)
+    return row(declared, shape, **{"lower": lower_tables(rule), "host": _on_arrays(rule, shape), **more})

@@ -80,11 +80,7 @@ def _rms_norm(call: Call) -> Result:
     if call.get("stash_type", 1) != 1:
         raise NotNative("statistics in another type than float32")
     return call.add(
-        "rms_norm",
-        call.tensor(0),
-        call.maybe(1),
-        axis=call.get("axis", -1),
-        epsilon=call.get("epsilon", 1e-5),
+        "rms_norm", call.tensor(0), call.maybe(1), axis=call.get("axis", -1), epsilon=call.get("epsilon", 1e-5)
     )
 
 

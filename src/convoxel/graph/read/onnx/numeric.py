@@ -283,13 +283,7 @@ def _without_zero(call: Call, index: int, zero: int, axis: int) -> Tensor:
 def dequantised(call: Call, index: int, scale: int, zero: int, axis: int) -> Tensor:
     """Return a quantised operand as float32."""
     return call.add(
-        "dequantise",
-        call.tensor(index),
-        call.tensor(scale),
-        call.tensor(zero),
-        dtype="float32",
-        axis=axis,
-        block=0,
+        "dequantise", call.tensor(index), call.tensor(scale), call.tensor(zero), dtype="float32", axis=axis, block=0
     )
 
 

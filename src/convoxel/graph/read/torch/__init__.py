@@ -36,7 +36,7 @@ class Imported:
 
     graph: Graph
     structure: Structure
-    foreign: dict[str, str]
+    without_rule: dict[str, str]
 
 
 def read(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Imported:
@@ -67,7 +67,7 @@ class _Walk:
         self._exported = exported
         self._reader = Reader(name)
         self._results: dict[Any, Any] = {}
-        self._foreign: dict[str, str] = {}
+        self._without_rule: dict[str, str] = {}
 
     def imported(self) -> Imported:
         """Return the whole graph."""
@@ -127,7 +127,7 @@ class _Walk:
         leaves = [self._leaf(argument, names) for argument in node.args[0][-spec.num_leaves or len(node.args[0]) :]]
         structure = _structure(spec, iter(leaves))
         graph = self._reader.graph(names, self._exported.guards, self._exported.assumptions)
-        return Imported(graph, structure, self._foreign)
+        return Imported(graph, structure, self._without_rule)
 
     def _leaf(self, argument: Any, names: list[str]) -> Structure:
         result = self._results[argument] if isinstance(argument, torch.fx.Node) else argument
@@ -170,7 +170,7 @@ class _Walk:
                     raise NotNative("no rule")
                 result = RULES[target](call)
             except NotNative as reason:
-                self._foreign.setdefault(target, str(reason))
+                self._without_rule.setdefault(target, str(reason))
                 result = self._call_torch(node, args, kwargs, call, isinstance(meta, list | tuple))
         if mutates and isinstance(node.args[0], torch.fx.Node):
             self._rebind(node.args[0], result)
@@ -232,10 +232,7 @@ class _Walk:
             return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
 
         target = TorchCall(
-            node.target,
-            map_nested(slot, tuple(args)),
-            map_nested(slot, dict(kwargs)),
-            node.target._schema.is_mutable,
+            node.target, map_nested(slot, tuple(args)), map_nested(slot, dict(kwargs)), node.target._schema.is_mutable
         )
         values = self._reader.add(
             "torch_call",
