@@ -20,7 +20,6 @@ from convoxel.errors import ConfigError
 from convoxel.face import describe
 from convoxel.models import build
 from convoxel.train import TrainConfig, fit
-from tests.support.drawing import needs_pixels
 from tests.support.refusal import refused_command
 
 ROWS = [
@@ -75,7 +74,6 @@ def test_table_with_times(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(float(row[-1]) > 0 for row in rows) and len(rows) == 2
 
 
-@needs_pixels
 def test_runs_show_their_quality(capsys: pytest.CaptureFixture[str], runs: list[Path], tmp_path: Path) -> None:
     shown = output(capsys, "compare", *runs, "--output", tmp_path / "figure.png", "--threads", "1")
     assert "accuracy" in shown and "trained" in shown and "course_vgg (course_vgg)" in shown
@@ -158,7 +156,6 @@ def test_bars_are_as_long_as_their_values() -> None:
     assert bars[3:] == pytest.approx([bars[5] / 4, bars[5] / 2, bars[5]], abs=0.02) and bars[0] == bars[1]
 
 
-@needs_pixels
 def test_picture_shows_what_the_drawing_shows() -> None:
     picture = np.asarray(comparison(ROWS).picture())
     assert picture[0, 0].tolist() == list(colour("card"))
@@ -187,7 +184,6 @@ def test_costs_far_apart_have_a_logarithmic_axis() -> None:
     assert {"1.00\xa0M", "10.0\xa0M", "100\xa0M", "1.00\xa0G"} <= set(texts)
 
 
-@needs_pixels
 def test_figure_refuses(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="comparison: rows is empty"):
         comparison([])

@@ -11,7 +11,6 @@ import pytest
 from convoxel import demonstration
 from convoxel.cli import main
 from convoxel.data import DataSet, Entry, Sample, Split
-from tests.support.drawing import needs_pixels
 
 
 def small_set(validation: object, gap: int) -> DataSet:
@@ -44,7 +43,6 @@ def run(folder: Path, *words: str) -> int:
 
 
 @pytest.mark.usefixtures("small")
-@needs_pixels
 def test_demo_measures_draws_and_can_be_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "demo"
     assert run(folder) == 0, capsys.readouterr().err

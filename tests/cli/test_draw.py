@@ -14,7 +14,6 @@ from torch import nn
 
 import convoxel as cx
 from convoxel.cli import main
-from tests.support.drawing import needs_pixels
 from tests.support.refusal import refused_command
 
 
@@ -53,7 +52,6 @@ def test_each_picture_is_written(capsys: pytest.CaptureFixture[str], line: str, 
     assert ElementTree.parse(f"{name}.svg").getroot().tag.endswith("svg")
 
 
-@needs_pixels
 def test_all_kinds_of_files_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(
         run(capsys, "conv --size 4 --kernel 2 --svg a.svg --png a.png --gif a.gif --html a.html --theme dark --json")

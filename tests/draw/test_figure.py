@@ -13,11 +13,12 @@ from convoxel import draw
 from convoxel.draw.chart import power_ticks, ticks
 from convoxel.draw.figure import Figure, beside
 from convoxel.draw.letter import fit, text_width
+from convoxel.draw.motion import changes
 from convoxel.draw.pareto_chart import Entry, front, pareto
 from convoxel.draw.scene import Bitmap, Box, Disc, Group, Line, Look, Squares, Words, arrow
 from convoxel.draw.theme import DARK, LIGHT, colour, contrast
 from convoxel.errors import ConfigError
-from tests.support.drawing import SVG, check_texts, elements, needs_pixels, parsed
+from tests.support.drawing import SVG, check_texts, elements, parsed
 
 RED = Image.new("RGB", (2, 2), (250, 10, 10))
 SAMPLE = Figure(
@@ -50,7 +51,6 @@ def test_svg_escapes_and_names_itself() -> None:
     assert SAMPLE._repr_svg_() == SAMPLE.svg() and repr(SAMPLE) == "Figure('a <sample>', 100 × 60, 3 frames)"
 
 
-@needs_pixels
 @pytest.mark.parametrize("dark", [False, True])
 def test_pixels_show_the_shapes_of_the_frame(dark: bool) -> None:
     theme = "dark" if dark else "light"
@@ -64,7 +64,6 @@ def test_pixels_show_the_shapes_of_the_frame(dark: bool) -> None:
         assert pixel(picture, 15, 30) == colour("ink", dark)
 
 
-@needs_pixels
 def test_files(tmp_path: Path) -> None:
     for name in ("a.svg", "a.png", "a.gif", "a.html"):
         assert SAMPLE.save(tmp_path / name) == tmp_path / name
@@ -77,7 +76,6 @@ def test_files(tmp_path: Path) -> None:
     assert "prefers-color-scheme" not in SAMPLE.svg("dark") and "#181c21" in SAMPLE.svg("dark")
 
 
-@needs_pixels
 @pytest.mark.parametrize("ending", ["svg", "png", "html"])
 def test_a_file_that_cannot_be_written_stays_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
@@ -94,7 +92,6 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-@needs_pixels
 @pytest.mark.parametrize("bold", [False, True])
 def test_letters_are_painted_as_wide_as_they_were_taken_to_be(bold: bool) -> None:
     """With the font that comes along, whatever fonts the machine has."""
@@ -103,6 +100,22 @@ def test_letters_are_painted_as_wide_as_they_were_taken_to_be(bold: bool) -> Non
         ink = np.asarray(Figure("a", "", 300, 30, (words,)).picture("light", 4.0)).min(axis=2) < 128
         last = int(np.flatnonzero(ink.any(axis=0))[-1]) / 4 - 5
         assert 0 <= text_width(text, 12, bold) - last < 3, text
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0, 1.37])
+def test_gif_paints_what_changes_and_shows_whole_frames(scale: float) -> None:
+    """Frames made of the changed regions equal frames painted whole, but for the rounding of blurred edges."""
+    for figure, share in ((SAMPLE, 0.5), (draw.conv((6, 7), 3, padding=1, stride=2), 0.2)):
+        shown, painted = figure.still(0).picture("light", scale), 0.0
+        for frame in range(1, figure.frames):
+            for (left, top, right, bottom), shapes in changes(figure, frame, scale):
+                part = Figure("", "", right - left, bottom - top, shapes).picture("light", scale)
+                shown.paste(part, (round(left * scale), round(top * scale)))
+                painted += (right - left) * (bottom - top)
+            whole = np.asarray(figure.still(frame).picture("light", scale)).astype(int)
+            assert np.abs(whole - np.asarray(shown)).max() <= 32
+        if scale.is_integer():
+            assert painted <= share * (figure.frames - 1) * figure.width * figure.height
 
 
 def test_strips_and_rows_of_figures() -> None:
@@ -193,7 +206,6 @@ def test_public_names_are_documented() -> None:
         assert getattr(draw, name).__doc__, name
 
 
-@needs_pixels
 def test_lines_with_dashes_are_painted() -> None:
     line = Line(((5, 10), (95, 10)), look=Look(stroke="ink", weight=2, dash=(10, 10)))
     row = np.asarray(Figure("dashes", "", 100, 20, (line,)).picture())[20]

@@ -20,7 +20,7 @@ from convoxel.draw.network_outline import Outline, outline, subject
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.face import describe
 from convoxel.inspect import effective_field
-from tests.support.drawing import SVG, Placed, check_texts, elements, needs_pixels, parsed
+from tests.support.drawing import SVG, Placed, check_texts, elements, parsed
 
 
 class Branches(nn.Module):
@@ -216,7 +216,6 @@ def test_what_was_measured_can_be_handed_over() -> None:
     )
 
 
-@needs_pixels
 def test_D3_influence_is_shown_with_its_spread() -> None:
     net = nn.Conv2d(1, 1, 9, padding=4)
     measured = np.zeros((16, 16))

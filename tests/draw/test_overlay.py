@@ -12,7 +12,6 @@ from PIL import Image
 from convoxel import draw
 from convoxel.draw.image_overlay import errors, grey_window
 from convoxel.errors import ConfigError, DataError, ShapeError
-from tests.support.drawing import needs_pixels
 
 RNG = np.random.default_rng(0)
 
@@ -48,14 +47,12 @@ def test_errors_partition_the_wrong_pixels() -> None:
     assert np.array_equal(sum(w.astype(int) for w in kinds.values()), (label != prediction).astype(int))
 
 
-@needs_pixels
 @pytest.mark.parametrize("shape", [(20, 30), (1, 20, 30), (3, 20, 30), (20, 30, 1), (20, 30, 3)])
 def test_overlay_takes_grey_and_colour(shape: tuple[int, ...]) -> None:
     picture = draw.overlay(RNG.random(shape), np.ones((20, 30), np.uint8), classes=("back", "cell"), title="one")
     assert picture.mode == "RGB" and picture.width > picture.height
 
 
-@needs_pixels
 def test_overlay_with_everything_and_not_finite_pixels() -> None:
     image = RNG.normal(size=(20, 20)).astype(np.float32)
     image[0, :3] = np.nan, np.inf, -np.inf
@@ -70,7 +67,6 @@ def test_spacing_gives_the_proportions_of_the_body() -> None:
     assert draw.panels(np.eye(10), spacing=(3.0, 1.0), height=300)["image"].size == (100, 300)
 
 
-@needs_pixels
 @pytest.mark.parametrize("channels", ["none", "first", "last"])
 def test_crop_leaves_out_empty_borders_only(channels: str) -> None:
     image = np.zeros((100, 120))
@@ -95,7 +91,6 @@ def test_flat_image_and_grey_window() -> None:
     assert low == 7.0 and high > low
 
 
-@needs_pixels
 def test_save_overlay_writes_a_png(tmp_path: Path) -> None:
     path = draw.save_overlay(tmp_path / "a.png", np.eye(8), np.eye(8, dtype=np.uint8), title="eye")
     with Image.open(path, formats=["PNG"]) as read:

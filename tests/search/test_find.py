@@ -16,7 +16,6 @@ from convoxel.face import describe
 from convoxel.models import build, entry
 from convoxel.search import Budget, Candidate, Findings, Scale, Space, compound, find, measure, scales, usual_options
 from convoxel.search.pareto_front import front
-from tests.support.drawing import needs_pixels
 from tests.support.refusal import refused_command
 
 SMALL = {"levels": (1, 2, 3), "width": (4, 8, 16), "blocks": (1, 2)}
@@ -250,7 +249,6 @@ def test_scales_that_a_network_lacks_are_refused() -> None:
 WORDS = ["search", "unet", "--shape", "1,1,16,16,16", "--vary", "levels=1,2", "--vary", "width=4,8"]
 
 
-@needs_pixels
 def test_D14_command_finds_and_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     picture = tmp_path / "front.png"
     limits = ["--max-parameters", "30k", "--max-macs", "20M", "--max-memory", "1MiB", "--min-field", "40"]

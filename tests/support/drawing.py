@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import pytest
-
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import text_width
 
-needs_pixels = pytest.mark.skipif(importlib.util.find_spec("resvg_py") is None, reason="resvg-py is not installed")
 SVG = "{http://www.w3.org/2000/svg}"
 
 

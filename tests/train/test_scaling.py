@@ -13,7 +13,6 @@ from convoxel.draw.scaling_chart import scaling
 from convoxel.errors import ConfigError
 from convoxel.train import Progress
 from convoxel.train.scaling_study import study_scaling
-from tests.support.drawing import needs_pixels
 
 SHORT = {"steps_per_epoch": 40, "batch_size": 32, "precision": "float32", "validation": 200}
 
@@ -25,7 +24,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convoxel.train.scaling_study._SETTINGS", quick)
 
 
-@needs_pixels
 def test_D13_quality_grows_with_scale_on_digits(tmp_path: Path) -> None:
     told: list[tuple[int, str, float]] = []
 

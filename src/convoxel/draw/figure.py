@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from convoxel.draw.letter import text_width
+from convoxel.draw.motion import changes
 from convoxel.draw.pixels import render
 from convoxel.draw.scene import Group, Look, Point, Scene, Words
 from convoxel.draw.svg import write
@@ -48,6 +49,7 @@ class Figure(Scene):
         frames: number of frames (default 1, a still).
         frame_s: seconds of one frame (default 0.9).
         rest: the frame that is shown where nothing moves (default 0).
+        ground: role of the page's colour (default "card"); "" leaves the page transparent.
 
     >>> from convoxel.draw.scene import Box
     >>> Figure("square", "One square.", 20, 20, (Box(5, 5, 10, 10, look=Look(fill="c1")),)).svg()[:4]
@@ -104,13 +106,15 @@ class Figure(Scene):
         return write(self, _known_theme(theme))
 
     def picture(self, theme: str = "light", scale: float = 2.0) -> Image.Image:
-        """Return the figure, at rest, as a picture of ``scale`` pixels a unit (default 2).
+        """Return the figure, at rest, as a picture of ``scale`` pixels a unit (default 2), RGB or RGBA by its ground.
 
         Raises:
             ConfigError: ``scale`` is not positive, or so large that the picture has over 100 million pixels; the theme
                 is not known; or resvg is not installed.
         """
-        return Image.open(io.BytesIO(self._png(theme, scale)), formats=["PNG"]).convert("RGB")
+        return Image.open(io.BytesIO(self._png(theme, scale)), formats=["PNG"]).convert(
+            "RGB" if self.ground else "RGBA"
+        )
 
     def _png(self, theme: str, scale: float) -> bytes:
         area = self.width * self.height
@@ -119,7 +123,9 @@ class Figure(Scene):
                 f"scale: got {scale:g}; a picture of {self.width:.0f} × {self.height:.0f} can be enlarged by up to "
                 f"{math.sqrt(_MOST_PIXELS / area):.3g}."
             )
-        return render(self.still().svg("dark" if _known_theme(theme) == "dark" else "light"), scale)
+        # Pages of whole units: the renderer would stretch others to whole pixels.
+        page = dataclasses.replace(self.still(), width=math.ceil(self.width), height=math.ceil(self.height))
+        return render(page.svg("dark" if _known_theme(theme) == "dark" else "light"), scale)
 
     def html(self, theme: str = "auto") -> str:
         """Return a web page that holds the figure and nothing else."""
@@ -151,13 +157,18 @@ class Figure(Scene):
     def _pixels(self, ending: str, theme: str, scale: float) -> bytes:
         if ending == ".png":
             return self._png(theme, scale)
-        buffer = io.BytesIO()
-        frames = [self.still(index).picture(theme, scale) for index in range(self.frames)]
         # One palette for all frames, so that still parts do not flicker.
-        first = frames[0].quantize(256)
-        flat = [frame.quantize(palette=first, dither=Image.Dither.NONE) for frame in frames]
-        more: JsonObject = {"save_all": True, "append_images": flat[1:]} if len(flat) > 1 else {}
-        flat[0].save(buffer, format="GIF", duration=round(1000 * self.frame_s), loop=0, **more)
+        first = self.still(0).picture(theme, scale).quantize(256)
+        frames = [first]
+        for index in range(1, self.frames):
+            frames.append(frames[-1].copy())
+            for (left, top, right, bottom), shapes in changes(self, index, scale):
+                part = Figure("", "", right - left, bottom - top, shapes).picture(theme, scale)
+                place = round(left * scale), round(top * scale)
+                frames[-1].paste(part.quantize(palette=first, dither=Image.Dither.NONE), place)
+        more: JsonObject = {"save_all": True, "append_images": frames[1:]} if len(frames) > 1 else {}
+        buffer = io.BytesIO()
+        first.save(buffer, format="GIF", duration=round(1000 * self.frame_s), loop=0, **more)
         return buffer.getvalue()
 
     def _repr_svg_(self) -> str:

@@ -21,8 +21,8 @@ from PIL import Image
 from convoxel.draw.caption import EDGE, TITLE, legend
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import text_width
-from convoxel.draw.scene import Bitmap, Look, Shape, Words
-from convoxel.draw.theme import CLASS_COLOURS, ERROR_COLOURS, class_colour
+from convoxel.draw.scene import Look, Shape, Words
+from convoxel.draw.theme import CLASS_COLOURS, ERROR_COLOURS, class_colour, colour
 from convoxel.errors import ConfigError, DataError, ShapeError
 from convoxel.files.atomic import write_bytes
 from convoxel.files.values import Array
@@ -100,7 +100,7 @@ def overlay(
     pictures = panels(image, label, prediction, spacing=spacing, height=panel_height, window=window)
     given = [np.asarray(a) for a in (label, prediction) if a is not None]
     entries = [(Look(fill=role), words) for role, words in overlay_legend(classes, *given)]
-    return _compose(pictures, captions or {}, marks, entries, title).picture("dark", scale=1.0)
+    return _compose(pictures, captions or {}, marks, entries, title)
 
 
 def save_overlay(path: str | os.PathLike[str], image: Array, *arguments: Any, **options: Any) -> Path:
@@ -157,10 +157,10 @@ def paint(picture: Image.Image, labels: Array) -> Image.Image:
     edge = _edges(labels, thickness=max(1, round(picture.height / 150)))
     for index in np.unique(labels):
         if index > 0:
-            colour = np.asarray(class_colour(int(index)), dtype=np.float32)
+            shade = np.asarray(class_colour(int(index)), dtype=np.float32)
             inside = labels == index
-            pixels[inside] = pixels[inside] * (1 - _FILL) + colour * _FILL
-            pixels[inside & edge] = colour
+            pixels[inside] = pixels[inside] * (1 - _FILL) + shade * _FILL
+            pixels[inside & edge] = shade
     return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 
@@ -330,9 +330,13 @@ def _compose(
     marks: tuple[str, str, str, str] | None,
     entries: Sequence[tuple[Look, str]],
     title: str,
-) -> Figure:
-    """Return the panels in a row under the title, each with its caption, the legend below."""
+) -> Image.Image:
+    """Return the panels in a row under the title, each with its caption, the legend below.
+
+    The panels are pasted as they are; the renderer of figures paints the words alone, over them.
+    """
     shapes: list[Shape] = [Words(EDGE, 24, title, look=TITLE)] if title else []
+    places = []
     x, top, tall = int(EDGE), EDGE + (22 if title else 0), max(picture.height for picture in pictures.values())
     below = top + tall
     for index, (name, picture) in enumerate(pictures.items()):
@@ -340,7 +344,7 @@ def _compose(
         # A narrow panel is centred over its caption: the cell is as wide as the wider of the two.
         cell = max(picture.width, math.ceil(text_width(name, 14)), math.ceil(text_width(note, 12)))
         left = x + (cell - picture.width) // 2
-        shapes.append(Bitmap(left, top, picture.width, picture.height, picture))
+        places.append((left, int(top)))
         shapes += [
             Words(x + cell / 2, below + 20, name, look=_CAPTION),
             Words(x + cell / 2, below + 38, note, look=_NOTE),
@@ -351,7 +355,12 @@ def _compose(
     right = max(x - _GAP, EDGE + text_width(title, 15, bold=True)) + EDGE
     told, least, end = legend(entries, below + 34 + (18 if any(notes.values()) else 0), right)
     bottom = end - 8 + EDGE if entries else end - 21
-    return Figure(title or "overlay", ", ".join(pictures), max(right, least), bottom, (*shapes, *told))
+    words = Figure(title, "", max(right, least), bottom, (*shapes, *told), ground="").picture("dark", scale=1.0)
+    page = Image.new("RGB", words.size, colour("card", dark=True))
+    for picture, place in zip(pictures.values(), places, strict=True):
+        page.paste(picture, place)
+    page.paste(words, mask=words)
+    return page
 
 
 def _letters(marks: tuple[str, str, str, str], left: float, top: float, size: tuple[int, int]) -> Iterator[Shape]:

@@ -159,6 +159,7 @@ class Scene:
     frames: int = 1
     frame_s: float = 0.9
     rest: int = 0
+    ground: str = "card"
 
 
 def seen(shapes: Iterable[Shape], frame: int) -> list[Shape]:

@@ -45,7 +45,8 @@ def write(scene: Scene, theme: str = "auto") -> str:
     SubElement(root, "desc", {"id": f"{_NAME}d"}).text = _known(scene.text)
     style = SubElement(root, "style")
     writer = _Writer(scene.frames, scene.frame_s, scene.rest)
-    for shape in (Box(0, 0, scene.width, scene.height, look=Look(fill="card")), *scene.shapes):
+    ground = (Box(0, 0, scene.width, scene.height, look=Look(fill=scene.ground)),) if scene.ground else ()
+    for shape in (*ground, *scene.shapes):
         writer.add(root, shape)
     style.text = writer.style(theme)
     content = tostring(root, encoding="unicode")
@@ -143,7 +144,10 @@ def _form(text: bool, look: Look) -> str:
     """Return what does not depend on light and dark."""
     parts = []
     if look.opacity != 1.0:
-        parts.append(f"opacity:{look.opacity:g}")
+        # A plain "opacity" makes renderers paint the shape on a page of its own, which is slow: only where two parts
+        # of one shape overlap.
+        part = "" if bool(look.fill) == bool(look.stroke) else "fill-" if look.fill else "stroke-"
+        parts.append(f"{part}opacity:{look.opacity:g}")
     if text:
         parts.append(f"font-size:{look.size:g}px")
         if look.stroke:  # a rim behind the letters, so that they can be read over lines
