@@ -10,6 +10,7 @@ costs neither memory nor arithmetic. Sizes are numbers, those of the inputs; con
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import itertools
 import sys
@@ -29,7 +30,7 @@ from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.shape import stretch
 from convoxel.graph.read.reader import NotNative, Reader
-from convoxel.graph.read.torch.call import RULES, Call, Recorded, Results
+from convoxel.graph.read.torch.call import RULES, Call, Recorded
 from convoxel.graph.read.torch.torch_call import map_nested
 
 __all__ = ["ModuleReader", "Paths", "shapes_only", "tensors_in"]
@@ -311,16 +312,10 @@ class _Recorder(TorchFunctionMode):
         self._calls += 1
         shown = getattr(self._functions[0] if self._functions else func, "__name__", "function").strip("_")
         first = len(self.reader.nodes)
-        call = Call(
-            self.reader,
-            target,
-            self.paths.name(shown),
-            {},
-            results,
-            frozenset({0, 1, 2} if self._calls in self._used else ()),
-        )
+        used = frozenset({0, 1, 2} if self._calls in self._used else ())
+        call = Call(self.reader, target, self.paths.name(shown), {}, results, used)
         given = map_nested(self._operand(overload, arguments), dict(arguments))
-        call = _replaced(call, given, _plain_results(target, given) or results)
+        call = dataclasses.replace(call, arguments=given, results=_plain_results(target, given) or results)
         try:
             if target not in RULES:
                 raise NotNative("no rule")
@@ -357,18 +352,7 @@ class _Recorder(TorchFunctionMode):
     def _call_torch(self, args: Argument, options: Argument, call: Call, results: _Asked) -> Argument:
         """Add a node that calls PyTorch."""
         read = [v.name for t in tensors_in([args, options]) if (v := self.value(t)) is not None]
-        made = self.reader.add(
-            "torch_call",
-            call.name,
-            read,
-            results.shapes,
-            results.dtypes,
-            label=call.target,
-            call=None,
-            shapes=results.shapes,
-            sizes=(),
-        )
-        return list(made)
+        return call.call_torch(read, None)
 
     def _hold(self, made: Argument, written: Tensor | None, args: Argument, results: _Asked) -> Argument:
         """Return the tensors that hold what a rule ``made``, in the structure in which PyTorch returns them."""
@@ -391,10 +375,6 @@ class _Recorder(TorchFunctionMode):
                 continue
             self._holds(tensor, self._calls if value is None else value)
         return result
-
-
-def _replaced(call: Call, arguments: Options, results: Results) -> Call:
-    return Call(call.reader, call.target, call.name, arguments, results, call.used)
 
 
 def _is_stretched(call: Call) -> bool:

@@ -187,7 +187,7 @@ class _Walk:
         def look(leaf: Any) -> Any:
             return self._results[leaf] if isinstance(leaf, torch.fx.Node) else leaf
 
-        return map_nested(look, _plain(arguments))
+        return map_nested(look, arguments)
 
     def _describe(self, node: Any, args: Any, kwargs: Any, meta: Any) -> Call:
         metas = meta if isinstance(meta, list | tuple) else [meta]
@@ -234,18 +234,8 @@ class _Walk:
         target = TorchCall(
             node.target, map_nested(slot, tuple(args)), map_nested(slot, dict(kwargs)), node.target._schema.is_mutable
         )
-        values = self._reader.add(
-            "torch_call",
-            call.name,
-            inputs,
-            call.shapes,
-            call.dtypes,
-            label=call.target,
-            call=target,
-            shapes=call.shapes,
-            sizes=tuple(sizes),
-        )
-        return list(values) if several else values[0]
+        values = call.call_torch(inputs, target, sizes)
+        return values if several else values[0]
 
 
 def _compute(target: Any, args: Any, kwargs: Any, mutates: bool) -> Any:
@@ -287,17 +277,6 @@ def _structure(spec: Any, leaves: Any) -> Structure:
     if name in ("tuple", "list"):
         return Branch(name, children)
     raise UnsupportedError(f"compile: the model returns a {name}; expected tensors in tuples, lists or dictionaries")
-
-
-def _plain(arguments: Any) -> Any:
-    """Return torch.fx's immutable containers as tuples, lists and dictionaries."""
-    if isinstance(arguments, tuple):
-        return tuple(_plain(a) for a in arguments)
-    if isinstance(arguments, list):
-        return [_plain(a) for a in arguments]
-    if isinstance(arguments, dict):
-        return {key: _plain(a) for key, a in arguments.items()}
-    return arguments
 
 
 def _stretches_later(node: Any) -> bool:

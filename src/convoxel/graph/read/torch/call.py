@@ -18,10 +18,10 @@ import torch
 from convoxel.files.values import Array, Options
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.shape_only import ShapeOnly
-from convoxel.graph.ir.size import Extent, Extents
+from convoxel.graph.ir.size import Extent, Extents, Size
 from convoxel.graph.read.reader import NotNative, Reader
 
-__all__ = ["RULES", "Call", "Recorded", "Result", "Results", "Rule", "array_of", "rule"]
+__all__ = ["RULES", "Call", "Recorded", "Result", "Results", "Rule", "array_of", "hand_on", "rule"]
 
 
 class Results(Protocol):
@@ -169,6 +169,11 @@ class Call:
         """Add the node that gives a value another shape."""
         return self.add("reshape", value.name, result=shape, dtype=value.dtype, shape=shape)
 
+    def call_torch(self, operands: Sequence[str], function: Any, sizes: Sequence[Size] = ()) -> list[Value]:
+        """Add the node that has PyTorch compute the call."""
+        how = {"label": self.target, "call": function, "shapes": self.shapes, "sizes": tuple(sizes)}
+        return list(self.reader.add("torch_call", self.name, operands, self.shapes, self.dtypes, **how))
+
     def around(self, key: str, shape: Extents, shapes: tuple[Extents, ...], function: Rule) -> Result:
         """Return what ``function`` makes of the call with its argument ``key`` in another shape.
 
@@ -206,3 +211,20 @@ def rule(*targets: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
+
+
+def hand_on(target: str, operator: str, operands: str, **attributes: Any) -> None:
+    """Register the rule of an operator that is one of ours.
+
+    Args:
+        target: PyTorch's operator.
+        operator: ours.
+        operands: PyTorch's names of our operands.
+        attributes: our attributes; a text names the argument of PyTorch's that has the value.
+    """
+
+    def function(call: Call) -> Value:
+        given = {key: call[value] if isinstance(value, str) else value for key, value in attributes.items()}
+        return call.add(operator, *map(call.any, operands.split()), **given)
+
+    rule(target)(function)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from convoxel.arithmetic.window import resolve_padding
+from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.read.reader import NotNative
-from convoxel.graph.read.torch.call import Call, Result, Rule, rule
+from convoxel.graph.read.torch.call import Call, Result, Rule, hand_on, rule
 
 
 class _Unbatched(Exception):
@@ -59,8 +60,8 @@ def _spatial(call: Call, key: str, dims: int) -> Value:
 
 
 def _dims(call: Call) -> int:
-    """Return the number of spatial axes, which is in the operator's name: ``aten.max_pool2d.default``."""
-    return int(call.function[-2])
+    """Return the number of spatial axes, which is in the operator's name: 2 for ``max_pool2d_with_indices``."""
+    return int(call.function.removesuffix("_with_indices")[-2])
 
 
 def _kernel(call: Call) -> tuple[int, ...]:
@@ -75,69 +76,29 @@ def _kernel(call: Call) -> tuple[int, ...]:
 
 @_layer(*(f"aten.conv{n}d.{overload}" for n in (1, 2, 3) for overload in ("default", "padding")))
 def _convolution(call: Call) -> Value:
-    kernel = _kernel(call)
+    return _convolved(call, "convolution")
+
+
+@_layer("aten.conv_transpose1d.default", *(f"aten.conv_transpose{n}d.input" for n in (1, 2, 3)))
+def _transposed_convolution(call: Call) -> Value:
+    return _convolved(call, "transposed_convolution", output_padding=_each(call["output_padding"], len(_kernel(call))))
+
+
+def _convolved(call: Call, operator: str, **more: Any) -> Value:
+    """Add the node of a convolution; ``more`` are attributes that the transposed one alone has."""
+    kernel, padding = _kernel(call), call["padding"]
     dims = len(kernel)
     x = _spatial(call, "input", dims)
-    dilation = _each(call["dilation"], dims)
-    if isinstance(call["padding"], str):
-        padding = resolve_padding({"valid": "none"}.get(call["padding"], call["padding"]), kernel, 1, dilation)
+    stride, dilation = _each(call["stride"], dims), _each(call["dilation"], dims)
+    if isinstance(padding, str):
+        pairs: Any = resolve_padding({"valid": "none"}.get(padding, padding), kernel, 1, dilation)
     else:
-        padding = _pairs(call["padding"], dims)
-    return call.add(
-        "convolution",
-        x.name,
-        call.constant("weight"),
-        call.constant("bias"),
-        stride=_each(call["stride"], dims),
-        padding=padding,
-        dilation=dilation,
-        groups=call["groups"],
-    )
-
-
-@_layer(
-    "aten.conv_transpose1d.default",
-    "aten.conv_transpose1d.input",
-    "aten.conv_transpose2d.input",
-    "aten.conv_transpose3d.input",
-)
-def _transposed_convolution(call: Call) -> Value:
-    dims = len(_kernel(call))
-    x = _spatial(call, "input", dims)
-    return call.add(
-        "transposed_convolution",
-        x.name,
-        call.constant("weight"),
-        call.constant("bias"),
-        stride=_each(call["stride"], dims),
-        padding=_pairs(call["padding"], dims),
-        output_padding=_each(call["output_padding"], dims),
-        dilation=_each(call["dilation"], dims),
-        groups=call["groups"],
-    )
-
-
-# ---- activations -----------------------------------------------------------------------------------------
-
-
-@rule("aten.leaky_relu.default", "aten.leaky_relu_.default")
-def _leaky_relu(call: Call) -> Value:
-    return call.add("leaky_relu", call.tensor("self").name, slope=float(call["negative_slope"]))
-
-
-@rule("aten.elu.default", "aten.elu_.default")
-def _elu(call: Call) -> Value:
-    if call["scale"] != 1 or call["input_scale"] != 1:
-        raise NotNative("a scaled ELU")
-    return call.add("elu", call.tensor("self").name, alpha=float(call["alpha"]))
+        pairs = _pairs(padding, dims)
+    window: JsonObject = {"stride": stride, "padding": pairs, "dilation": dilation, "groups": call["groups"], **more}
+    return call.add(operator, x.name, call.constant("weight"), call.constant("bias"), **window)
 
 
 # ---- pooling and resizing --------------------------------------------------------------------------------
-
-
-def _check_padding(call: Call, kernel: tuple[int, ...]) -> None:
-    if any(2 * p > k for p, k in zip(_each(call["padding"], len(kernel)), kernel, strict=True)):
-        raise NotNative("padding of more than half of the window, which PyTorch refuses")
 
 
 @_layer(
@@ -145,57 +106,34 @@ def _check_padding(call: Call, kernel: tuple[int, ...]) -> None:
     *(f"aten.max_pool{n}d{indices}.default" for n in (1, 2, 3) for indices in ("", "_with_indices")),
 )
 def _max_pool(call: Call) -> Result:
-    dims = int(call.function.split("d")[0][-1])
-    x = _spatial(call, "self", dims)
-    kernel = _each(call["kernel_size"], dims)
-    _check_padding(call, kernel)
-    return call.add_all(
-        "max_pool",
-        x.name,
-        kernel=kernel,
-        stride=_each(call["stride"], dims) or kernel,
-        padding=_pairs(call["padding"], dims),
-        dilation=_each(call["dilation"], dims),
-        ceil=call["ceil_mode"],
-    )
+    return _pooled(call, "max_pool")
 
 
-@_layer("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
-def _average_pool(call: Call) -> Value:
+@_layer(*(f"aten.avg_pool{n}d.default" for n in (1, 2, 3)))
+def _average_pool(call: Call) -> Result:
+    divisor = call.arguments.get("divisor_override") or 0
+    return _pooled(call, "average_pool", count_padding=call["count_include_pad"], divisor=divisor)
+
+
+def _pooled(call: Call, operator: str, **more: Any) -> Result:
+    """Add the node of a pooling over windows; ``more`` are attributes that it alone has."""
     dims = _dims(call)
     x = _spatial(call, "self", dims)
-    kernel = _each(call["kernel_size"], dims)
-    _check_padding(call, kernel)
-    return call.add(
-        "average_pool",
-        x.name,
-        kernel=kernel,
-        stride=_each(call["stride"], dims) or kernel,
-        padding=_pairs(call["padding"], dims),
-        dilation=(1,) * dims,
-        ceil=call["ceil_mode"],
-        count_padding=call["count_include_pad"],
-        divisor=call.arguments.get("divisor_override") or 0,
-    )
+    kernel, padding = _each(call["kernel_size"], dims), _pairs(call["padding"], dims)
+    if any(2 * low > k for (low, _), k in zip(padding, kernel, strict=True)):
+        raise NotNative("padding of more than half of the window, which PyTorch refuses")
+    stride, dilation = _each(call["stride"], dims) or kernel, _each(call.arguments.get("dilation", 1), dims)
+    window: JsonObject = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    return call.add_all(operator, x.name, **window, ceil=call["ceil_mode"], **more)
 
 
-@_layer(*(f"aten.adaptive_avg_pool{n}d.default" for n in (1, 2, 3)))
-def _adaptive_average_pool(call: Call) -> Value:
+@_layer(*(f"aten.adaptive_{kind}_pool{n}d.default" for kind in ("avg", "max") for n in (1, 2, 3)))
+def _adaptive_pool(call: Call) -> Result:
+    """PyTorch asks by None to keep an axis, we by 0."""
     dims = _dims(call)
     x = _spatial(call, "self", dims)
-    return call.add("adaptive_average_pool", x.name, size=_adaptive_size(call, dims))
-
-
-def _adaptive_size(call: Call, dims: int) -> tuple[int, ...]:
-    """Return the lengths asked for; 0 keeps an axis, which PyTorch says by None."""
-    return tuple(extent or 0 for extent in _each(call["output_size"], dims))
-
-
-@_layer(*(f"aten.adaptive_max_pool{n}d.default" for n in (1, 2, 3)))
-def _adaptive_max_pool(call: Call) -> Result:
-    dims = _dims(call)
-    x = _spatial(call, "self", dims)
-    return call.add_all("adaptive_max_pool", x.name, size=_adaptive_size(call, dims))
+    size = tuple(extent or 0 for extent in _each(call["output_size"], dims))
+    return call.add_all(f"adaptive_{'average' if 'avg' in call.function else 'max'}_pool", x.name, size=size)
 
 
 @_layer("aten.fractional_max_pool2d.default", "aten.fractional_max_pool3d.default")
@@ -229,31 +167,15 @@ def _affine_grid(call: Call) -> Result:
     return call.add_all("affine_grid", call.any("theta"), size=size, align_corners=bool(call["align_corners"]))
 
 
-@rule("aten.pixel_shuffle.default")
-def _pixel_shuffle(call: Call) -> Result:
-    return call.add("depth_to_space", call.tensor("self").name, block=call["upscale_factor"], channels_outside=True)
-
-
-@rule("aten.pixel_unshuffle.default")
-def _pixel_unshuffle(call: Call) -> Result:
-    return call.add("space_to_depth", call.tensor("self").name, block=call["downscale_factor"], channels_outside=True)
-
-
-@rule("aten.channel_shuffle.default", "aten.native_channel_shuffle.default")
-def _channel_shuffle(call: Call) -> Result:
-    return call.add("shuffle", call.tensor("self").name, groups=call["groups"])
-
+hand_on("aten.pixel_shuffle.default", "depth_to_space", "self", block="upscale_factor", channels_outside=True)
+hand_on("aten.pixel_unshuffle.default", "space_to_depth", "self", block="downscale_factor", channels_outside=True)
+for _name in ("channel_shuffle", "native_channel_shuffle"):
+    hand_on(f"aten.{_name}.default", "shuffle", "self", groups="groups")
 
 _RESIZES = {
-    "upsample_nearest1d": "nearest",
-    "upsample_nearest2d": "nearest",
-    "upsample_nearest3d": "nearest",
-    "_upsample_nearest_exact1d": "nearest_exact",
-    "_upsample_nearest_exact2d": "nearest_exact",
-    "_upsample_nearest_exact3d": "nearest_exact",
-    "upsample_linear1d": "linear",
-    "upsample_bilinear2d": "linear",
-    "upsample_trilinear3d": "linear",
+    **{f"upsample_nearest{n}d": "nearest" for n in (1, 2, 3)},
+    **{f"_upsample_nearest_exact{n}d": "nearest_exact" for n in (1, 2, 3)},
+    **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"), "linear"),
     "upsample_bicubic2d": "cubic",
 }
 

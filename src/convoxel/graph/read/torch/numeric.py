@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size
 from convoxel.graph.read.reader import NotNative
-from convoxel.graph.read.torch.call import Call, Result, rule
+from convoxel.graph.read.torch.call import Call, Result, hand_on, rule
 from convoxel.graph.read.torch.parts import sum_of_parts
 
 # ---- activations -----------------------------------------------------------------------------------------
@@ -27,44 +26,39 @@ def _keeps_type(call: Call) -> None:
         raise NotNative("a result of another type")
 
 
-def _unary(call: Call, operator: str, **attributes: Any) -> Value:
-    """Add the node of a function of each element."""
-    _keeps_type(call)
-    return call.add(operator, call.any("self"), **attributes)
-
-
-_UNARY = {
-    **{name: name for name in ("abs", "ceil", "cos", "erf", "exp", "floor", "log", "mish", "reciprocal", "relu")},
-    **{name: name for name in ("round", "selu", "sigmoid", "sign", "sin", "softsign", "sqrt", "tanh")},
-    "hardswish": "hard_swish",
-    "neg": "negate",
-    "silu": "swish",
+# PyTorch's name: ours, and attributes: a number, or the name of the argument that holds it
+_UNARY: dict[str, tuple[str, dict[str, float | str]]] = {
+    **{name: (name, {}) for name in ("abs", "ceil", "cos", "erf", "exp", "floor", "log", "mish", "reciprocal", "relu")},
+    **{name: (name, {}) for name in ("round", "selu", "sigmoid", "sign", "sin", "softsign", "sqrt", "tanh")},
+    "celu": ("celu", {"alpha": "alpha"}),
+    "gelu": ("gelu", {"approximate": "approximate"}),
+    "hardshrink": ("shrink", {"lambd": "lambd", "bias": 0.0}),
+    "hardsigmoid": ("hard_sigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+    "hardswish": ("hard_swish", {}),
+    "leaky_relu": ("leaky_relu", {"slope": "negative_slope"}),
+    "neg": ("negate", {}),
+    "silu": ("swish", {}),
+    "softplus": ("softplus", {"beta": "beta", "threshold": "threshold"}),
+    "softshrink": ("shrink", {"lambd": "lambd", "bias": "lambd"}),
+    "threshold": ("thresholded_relu", {"alpha": "threshold", "value": "value"}),
 }
 
 
 @rule(*(f"aten.{name}{write}.default" for name in _UNARY for write in ("", "_")))
 def _function(call: Call) -> Value:
-    return _unary(call, _UNARY[call.function])
+    """A function of each element."""
+    _keeps_type(call)
+    operator, attributes = _UNARY[call.function]
+    given = {key: call[value] if isinstance(value, str) else value for key, value in attributes.items()}
+    numbers: JsonObject = {key: value if isinstance(value, str) else float(value) for key, value in given.items()}
+    return call.add(operator, call.any("self"), **numbers)
 
 
-@rule("aten.hardsigmoid.default", "aten.hardsigmoid_.default")
-def _hard_sigmoid(call: Call) -> Value:
-    return _unary(call, "hard_sigmoid", alpha=1 / 6, beta=0.5)
-
-
-@rule("aten.celu.default", "aten.celu_.default")
-def _celu(call: Call) -> Value:
-    return _unary(call, "celu", alpha=float(call["alpha"]))
-
-
-@rule("aten.gelu.default", "aten.gelu_.default")
-def _gelu(call: Call) -> Value:
-    return _unary(call, "gelu", approximate=call["approximate"])
-
-
-@rule("aten.softplus.default")
-def _softplus(call: Call) -> Value:
-    return _unary(call, "softplus", beta=float(call["beta"]), threshold=float(call["threshold"]))
+@rule("aten.elu.default", "aten.elu_.default")
+def _elu(call: Call) -> Value:
+    if call["scale"] != 1 or call["input_scale"] != 1:
+        raise NotNative("a scaled ELU")
+    return call.add("elu", call.tensor("self").name, alpha=float(call["alpha"]))
 
 
 @rule("aten.log_sigmoid.default")
@@ -72,17 +66,6 @@ def _log_sigmoid(call: Call) -> Value:
     """−softplus(−x)."""
     x = call.tensor("self")
     return call.add("negate", call.add("softplus", call.add("negate", x.name).name).name)
-
-
-@rule("aten.threshold.default", "aten.threshold_.default")
-def _threshold(call: Call) -> Value:
-    return _unary(call, "thresholded_relu", alpha=float(call["threshold"]), value=float(call["value"]))
-
-
-@rule("aten.hardshrink.default", "aten.softshrink.default")
-def _shrink(call: Call) -> Value:
-    number = float(call["lambd"])
-    return _unary(call, "shrink", lambd=number, bias=number if "soft" in call.target else 0.0)
 
 
 @rule("aten.prelu.default")
@@ -144,10 +127,9 @@ def _power(call: Call) -> Value:
     return call.add("power", call.any("self"), constant)
 
 
-@rule("aten.maximum.default", "aten.minimum.default", "aten.max.other", "aten.min.other")
-def _extreme(call: Call) -> Result:
-    name = "maximum" if "max" in call.target else "minimum"
-    return call.add(name, call.any("self"), call.any("other"))
+for _name in ("maximum", "minimum"):
+    hand_on(f"aten.{_name}.default", _name, "self other")
+    hand_on(f"aten.{_name[:3]}.other", _name, "self other")
 
 
 # ---- along axes ------------------------------------------------------------------------------------------
@@ -161,10 +143,8 @@ def _axes(call: Call, rank: int, key: str = "dim") -> tuple[int, ...]:
 
 
 _REDUCTIONS = {
-    "aten.mean.dim": "mean",
-    "aten.mean.default": "mean",
-    "aten.sum.dim_IntList": "sum",
-    "aten.sum.default": "sum",
+    **dict.fromkeys(("aten.mean.dim", "aten.mean.default"), "mean"),
+    **dict.fromkeys(("aten.sum.dim_IntList", "aten.sum.default"), "sum"),
     "aten.amax.default": "max",
     "aten.amin.default": "min",
     "aten.prod.dim_int": "product",
@@ -174,9 +154,7 @@ _REDUCTIONS = {
 
 @rule(*_REDUCTIONS)
 def _reduce(call: Call) -> Result:
-    x, function = call["self"], _REDUCTIONS[call.target]
-    if not isinstance(x, Value):
-        raise NotNative("self is a constant")
+    x, function = call.tensor("self"), _REDUCTIONS[call.target]
     rank = len(x.shape)
     axes, keep = _axes(call, rank), bool(call.arguments.get("keepdim", False))
     if x.dtype != call.dtypes[0]:
@@ -246,18 +224,16 @@ def _bilinear(call: Call) -> Result:
     return product if call["bias"] is None else call.add("add", product.name, call.any("bias"))
 
 
-@rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
-def _matmul(call: Call) -> Result:
-    names = [call.any(key) for key in list(call.arguments)[:2]]
-    return call.add("matmul", *names)
+hand_on("aten.matmul.default", "matmul", "self other")
+hand_on("aten.bmm.default", "matmul", "self mat2")
+hand_on("aten.mm.default", "matmul", "self mat2")
 
 
 @rule("aten.addmm.default")
 def _add_product(call: Call) -> Result:
     if call["beta"] != 1 or call["alpha"] != 1:
         raise NotNative("a weighted sum with a product")
-    names = [call.any("mat1"), call.any("mat2")]
-    return call.add("add", call.add("matmul", *names).name, call.any("self"))
+    return call.add("add", call.add("matmul", call.any("mat1"), call.any("mat2")).name, call.any("self"))
 
 
 @rule("aten.einsum.default")

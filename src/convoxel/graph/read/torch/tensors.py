@@ -11,7 +11,7 @@ import torch
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size
 from convoxel.graph.read.reader import NotNative
-from convoxel.graph.read.torch.call import Call, Result, array_of, rule
+from convoxel.graph.read.torch.call import Call, Result, array_of, hand_on, rule
 
 # ---- padding, slicing, joining ---------------------------------------------------------------------------
 
@@ -57,9 +57,7 @@ def _narrow(call: Call) -> Value:
 
 
 def _narrowed(call: Call, axis: int, start: Any, stop: Any, step: int) -> Value:
-    x = call["self"]
-    if not isinstance(x, Value):
-        raise NotNative("self is a constant")
+    x = call.tensor("self")
     return call.narrowed(x, axis % len(x.shape), start, stop, step)
 
 
@@ -92,9 +90,7 @@ def _select(call: Call) -> Result:
 
 @rule("aten.unbind.int")
 def _unbind(call: Call) -> Result:
-    x = call["self"]
-    if not isinstance(x, Value):
-        raise NotNative("self is a constant")
+    x = call.tensor("self")
     axis = call["dim"] % len(x.shape)
     return [call.select(x, axis, index, shape) for index, shape in enumerate(call.shapes)]
 
@@ -138,33 +134,18 @@ def _concat(call: Call) -> Value:
     return call.add("concat", *parts, axis=call.arguments.get("dim", 0) % rank)
 
 
+@rule(
+    *("aten.flatten.using_ints", "aten.squeeze.dim", "aten.squeeze.dims", "aten.unflatten.int"),
+    *(f"aten.{name}.default" for name in ("view", "reshape", "_unsafe_view", "squeeze", "unsqueeze")),
+)
 def _reshape(call: Call) -> Result:
-    x = call["self"]
-    if not isinstance(x, Value):
-        raise NotNative("self is a constant")
-    if x.shape == call.shape:
-        return x
-    return call.reshaped(x, call.shape)
-
-
-rule(
-    "aten.flatten.using_ints",
-    "aten.view.default",
-    "aten.reshape.default",
-    "aten._unsafe_view.default",
-    "aten.squeeze.default",
-    "aten.squeeze.dim",
-    "aten.squeeze.dims",
-    "aten.unsqueeze.default",
-    "aten.unflatten.int",
-)(_reshape)
+    x = call.tensor("self")
+    return x if x.shape == call.shape else call.reshaped(x, call.shape)
 
 
 @rule("aten.permute.default", "aten.transpose.int", "aten.t.default", "aten.movedim.int", "aten.movedim.intlist")
 def _transpose(call: Call) -> Result:
-    x = call["self"]
-    if not isinstance(x, Value):
-        raise NotNative("self is a constant")
+    x = call.tensor("self")
     rank = len(x.shape)
     axes = list(range(rank))
     if "dims" in call.arguments:
@@ -181,9 +162,7 @@ def _transpose(call: Call) -> Result:
 
 @rule("aten.expand.default", "aten.expand_as.default", "aten.repeat.default", "aten.tile.default")
 def _repeat(call: Call) -> Result:
-    x = call["self"]
-    if not isinstance(x, Value):
-        raise NotNative("self is a constant")
+    x = call.tensor("self")
     if "expand" in call.target:
         if call.stretches_later and len(x.shape) == len(call.shape):
             return x
@@ -215,10 +194,7 @@ def _flip(call: Call) -> Result:
     return call.add("slice", x.name, starts=starts, stops=(None,) * rank, steps=steps)
 
 
-@rule("aten.embedding.default")
-def _embedding(call: Call) -> Result:
-    """The row of the weights that each index names."""
-    return call.add("gather", call.any("weight"), call.any("indices"), axis=0)
+hand_on("aten.embedding.default", "gather", "weight indices", axis=0)
 
 
 @rule("aten.zeros.default", "aten.ones.default", "aten.full.default")
@@ -293,14 +269,13 @@ def _weighted(call: Call, term: Any, weight: Any) -> Result:
     return call.add("multiply", term.name, _named(call, weight), result=term.shape, dtype=term.dtype)
 
 
-@rule("aten.add.Tensor", "aten.add_.Tensor", "aten.add.Scalar")
-def _add(call: Call) -> Value:
-    return _combined(call, "add", call["self"], _weighted(call, call["other"], call["alpha"]))
+_ARITHMETIC = {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide"}
 
 
-@rule("aten.sub.Tensor", "aten.sub_.Tensor", "aten.sub.Scalar")
-def _subtract(call: Call) -> Value:
-    return _combined(call, "subtract", call["self"], _weighted(call, call["other"], call["alpha"]))
+@rule(*(f"aten.{name}{overload}" for name in _ARITHMETIC for overload in (".Tensor", "_.Tensor", ".Scalar")))
+def _arithmetic(call: Call) -> Value:
+    other = _weighted(call, call["other"], call.arguments.get("alpha", 1))
+    return _combined(call, _ARITHMETIC[call.function], call["self"], other)
 
 
 @rule("aten.rsub.Scalar")
@@ -314,27 +289,10 @@ def _add_product(call: Call) -> Value:
     return _combined(call, "add", call["self"], _weighted(call, product, call["value"]))
 
 
-@rule("aten.mul.Tensor", "aten.mul_.Tensor", "aten.mul.Scalar")
-def _multiply(call: Call) -> Value:
-    return _combined(call, "multiply", call["self"], call["other"])
-
-
-@rule("aten.div.Tensor", "aten.div_.Tensor", "aten.div.Scalar")
-def _divide(call: Call) -> Value:
-    return _combined(call, "divide", call["self"], call["other"])
-
-
 # ---- nothing at all --------------------------------------------------------------------------------------
 
 
-@rule(
-    "aten.contiguous.default",
-    "aten.clone.default",
-    "aten.alias.default",
-    "aten.detach.default",
-    "aten.detach_.default",
-    "aten.lift_fresh_copy.default",
-)
+@rule(*(f"aten.{name}.default" for name in ("contiguous", "clone", "alias", "detach", "detach_", "lift_fresh_copy")))
 def _identity(call: Call) -> Result:
     return next(iter(call.arguments.values()))
 

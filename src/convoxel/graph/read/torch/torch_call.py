@@ -54,8 +54,10 @@ def _writable(array: Any) -> Any:
 
 def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
     """Return ``value`` with ``function`` applied to everything in its lists, tuples and dictionaries."""
-    if isinstance(value, list | tuple):
-        return type(value)(map_nested(function, element) for element in value)
+    if isinstance(value, tuple):
+        return tuple(map_nested(function, element) for element in value)
+    if isinstance(value, list):
+        return [map_nested(function, element) for element in value]
     if isinstance(value, dict):
         return {key: map_nested(function, element) for key, element in value.items()}
     return function(value)
