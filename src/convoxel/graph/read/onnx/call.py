@@ -8,6 +8,7 @@ express is ``NotNative``; the model is then refused, with every such node in the
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from convoxel.graph.ir.size import Extents, Size
 from convoxel.graph.operators.table import OPERATORS, REQUIRED, make_node
 from convoxel.graph.read.reader import NeedsValue, NotNative, Reader
 
-__all__ = ["RULES", "Budget", "Call", "Result", "Tensor", "dtype_of", "least", "rank", "rule"]
+__all__ = ["RULES", "Budget", "Call", "Result", "Tensor", "dtype_of", "least", "rank", "rule", "snake"]
 
 Tensor = Value | Array
 
@@ -143,6 +144,16 @@ class Call:
         self.require(-count <= number < count, f"there is no axis {number}; expected {-count} to {count - 1}")
         return int(number) % count
 
+    def along(self, x: Tensor, default: int) -> int:
+        """Return the axis of ``x`` that the attribute ``axis`` names."""
+        return self.axis(self.get("axis", default), rank(x))
+
+    def pairs(self, dims: int) -> tuple[tuple[Any, Any], ...]:
+        """Return the attribute ``pads`` as what lies before and after each of ``dims`` axes; 0 without it."""
+        given = self.get("pads") or (0,) * (2 * dims)
+        self.require(len(given) == 2 * dims, f"pads {list(given)} are {len(given)} numbers; expected {2 * dims}")
+        return tuple((given[i], given[i + dims]) for i in range(dims))
+
     def constant(self, index: int) -> Array | None:
         """Return an operand if its value is known as plain numbers, else None."""
         found = self.maybe(index)
@@ -231,6 +242,11 @@ def dtype_of(tensor: Tensor) -> str:
     if isinstance(tensor, Value):
         return tensor.dtype
     return "int64" if tensor.dtype == object else str(tensor.dtype)
+
+
+def snake(name: str) -> str:
+    """Return one of ONNX's names as ours are written: "GreaterOrEqual" as "greater_or_equal"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def rank(tensor: Tensor) -> int:

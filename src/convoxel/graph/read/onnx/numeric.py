@@ -9,36 +9,36 @@ import numpy as np
 
 from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Value
-from convoxel.graph.read.onnx.call import Call, Result, Tensor, dtype_of, rank, rule
+from convoxel.graph.read.onnx.call import Call, Result, Tensor, dtype_of, rank, rule, snake
 from convoxel.graph.read.onnx.file import working_dtype
 from convoxel.graph.read.reader import NeedsValue, NotNative
 
 # ---- activations -----------------------------------------------------------------------------------------
 
-# ONNX's name: ours, and ONNX's attributes by our names and at their usual values
-_FUNCTIONS: dict[str, tuple[str, dict[str, tuple[str, Any]]]] = {
-    **{name: (name.lower(), {}) for name in ("Relu", "Sigmoid", "Tanh", "Mish", "Softplus", "Softsign", "Erf", "Exp")},
-    **{name: (name.lower(), {}) for name in ("Log", "Sqrt", "Abs", "Reciprocal", "Floor", "Ceil", "Round", "Sign")},
-    **{name: (name.lower(), {}) for name in ("Sin", "Cos", "Not")},
-    "Neg": ("negate", {}),
-    "HardSwish": ("hard_swish", {}),
-    "LeakyRelu": ("leaky_relu", {"slope": ("alpha", 0.01)}),
-    "Elu": ("elu", {"alpha": ("alpha", 1.0)}),
-    "Celu": ("celu", {"alpha": ("alpha", 1.0)}),
-    "Selu": ("selu", {"alpha": ("alpha", 1.6732632423543772), "gamma": ("gamma", 1.0507009873554805)}),
-    "HardSigmoid": ("hard_sigmoid", {"alpha": ("alpha", 0.2), "beta": ("beta", 0.5)}),
-    "Swish": ("swish", {"alpha": ("alpha", 1.0)}),
-    "Gelu": ("gelu", {"approximate": ("approximate", "none")}),
-    "ThresholdedRelu": ("thresholded_relu", {"alpha": ("alpha", 1.0)}),
-    "Shrink": ("shrink", {"lambd": ("lambd", 0.5), "bias": ("bias", 0.0)}),
+# ONNX's name, which is ours in another spelling, and its attributes by our names, at their usual values
+_FUNCTIONS: dict[str, dict[str, tuple[str, Any]]] = {
+    **{name: {} for name in ("Relu", "Sigmoid", "Tanh", "Mish", "Softplus", "Softsign", "Erf", "Exp", "Log", "Sqrt")},
+    **{name: {} for name in ("Abs", "Reciprocal", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Not", "HardSwish")},
+    **{name: {} for name in ("Neg", "MatMul")},
+    "LeakyRelu": {"slope": ("alpha", 0.01)},
+    "Elu": {"alpha": ("alpha", 1.0)},
+    "Celu": {"alpha": ("alpha", 1.0)},
+    "Selu": {"alpha": ("alpha", 1.6732632423543772), "gamma": ("gamma", 1.0507009873554805)},
+    "HardSigmoid": {"alpha": ("alpha", 0.2), "beta": ("beta", 0.5)},
+    "Swish": {"alpha": ("alpha", 1.0)},
+    "Gelu": {"approximate": ("approximate", "none")},
+    "ThresholdedRelu": {"alpha": ("alpha", 1.0)},
+    "Shrink": {"lambd": ("lambd", 0.5), "bias": ("bias", 0.0)},
+    "Einsum": {"equation": ("equation", None)},
 }
+_SPELT = {"Neg": "negate", "MatMul": "matmul"}
 
 
 @rule(*_FUNCTIONS)
 def _function(call: Call) -> Result:
-    operator, names = _FUNCTIONS[call.operator]
-    given = {ours: call.get(theirs, usual) for ours, (theirs, usual) in names.items()}
-    return call.add(operator, call.tensor(0), **given)
+    given = {ours: call.get(theirs, usual) for ours, (theirs, usual) in _FUNCTIONS[call.operator].items()}
+    operands = [call.tensor(index) for index in range(len(call))]
+    return call.add(_SPELT.get(call.operator, snake(call.operator)), *operands, **given)
 
 
 @rule("PRelu")
@@ -88,21 +88,9 @@ def _modulo(call: Call) -> Result:
     return call.add("remainder" if call.get("fmod") else "modulo", call.tensor(0), call.tensor(1))
 
 
-_COMPARISONS = {
-    "Equal": "equal",
-    "Greater": "greater",
-    "GreaterOrEqual": "greater_or_equal",
-    "Less": "less",
-    "LessOrEqual": "less_or_equal",
-    "And": "and",
-    "Or": "or",
-    "Xor": "xor",
-}
-
-
-@rule(*_COMPARISONS)
+@rule("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor")
 def _comparison(call: Call) -> Result:
-    return call.add(f"{_COMPARISONS[call.operator]}", call.tensor(0), call.tensor(1), dtype="bool")
+    return call.add(snake(call.operator), call.tensor(0), call.tensor(1), dtype="bool")
 
 
 @rule("Where")
@@ -126,16 +114,9 @@ def _if(call: Call) -> Result:
 # ---- reductions ------------------------------------------------------------------------------------------
 
 _REDUCTIONS = {
-    "ReduceMean": "mean",
-    "ReduceSum": "sum",
-    "ReduceMax": "max",
-    "ReduceMin": "min",
-    "ReduceProd": "product",
-    "ReduceL1": "l1",
-    "ReduceL2": "l2",
-    "ReduceSumSquare": "sum_square",
-    "ReduceLogSum": "log_sum",
+    **{f"Reduce{name}": snake(name) for name in ("Mean", "Sum", "Max", "Min", "L1", "L2", "SumSquare", "LogSum")},
     "ReduceLogSumExp": "log_sum_exp",
+    "ReduceProd": "product",
 }
 
 
@@ -164,22 +145,16 @@ def _elementwise(call: Call, function: str, x: Tensor) -> Tensor:
 @rule("ArgMax", "ArgMin")
 def _arg_extreme(call: Call) -> Result:
     x = call.tensor(0)
-    return call.add(
-        "arg_extreme",
-        x,
-        dtype="int64",
-        axis=call.axis(call.get("axis", 0), rank(x)),
-        keep=bool(call.get("keepdims", 1)),
-        last=bool(call.get("select_last_index", 0)),
-        largest=call.operator == "ArgMax",
-    )
+    how: JsonObject = {"axis": call.along(x, 0), "keep": bool(call.get("keepdims", 1))}
+    last, largest = bool(call.get("select_last_index", 0)), call.operator == "ArgMax"
+    return call.add("arg_extreme", x, dtype="int64", **how, last=last, largest=largest)
 
 
 @rule("TopK")
 def _top(call: Call) -> Result:
     x = call.tensor(0)
     count = call.extents(1, "k")[0] if call.version >= 10 else call.get("k")
-    axis, largest = call.axis(call.get("axis", -1), rank(x)), bool(call.get("largest", 1))
+    axis, largest = call.along(x, -1), bool(call.get("largest", 1))
     return call.results("top", x, dtypes=(None, "int64"), count=count, axis=axis, largest=largest)
 
 
@@ -204,11 +179,6 @@ def _softmax(call: Call) -> Result:
 # ---- products --------------------------------------------------------------------------------------------
 
 
-@rule("MatMul")
-def _matmul(call: Call) -> Result:
-    return call.add("matmul", call.tensor(0), call.tensor(1))
-
-
 @rule("Gemm")
 def _gemm(call: Call) -> Result:
     a, b, c = call.tensor(0), call.tensor(1), call.maybe(2)
@@ -225,12 +195,6 @@ def _gemm(call: Call) -> Result:
     return call.add("add", call.add("linear", a, b), c)
 
 
-@rule("Einsum")
-def _einsum(call: Call) -> Result:
-    operands = [call.tensor(index) for index in range(len(call))]
-    return call.add("einsum", *operands, equation=call.get("equation"))
-
-
 # ---- quantisation ----------------------------------------------------------------------------------------
 
 
@@ -239,17 +203,8 @@ def _quantise(call: Call) -> Result:
     x, scale, zero = call.tensor(0), call.tensor(1), call.maybe(2)
     chosen = call.get("output_dtype", 0)
     dtype = dtype_of(zero) if zero is not None else working_dtype(chosen) if chosen else "uint8"
-    return call.add(
-        "quantise",
-        x,
-        scale,
-        zero,
-        dtype=dtype,
-        to=dtype,
-        axis=call.get("axis", 1),
-        block=call.get("block_size", 0),
-        saturate=bool(call.get("saturate", 1)),
-    )
+    how = {"axis": call.get("axis", 1), "block": call.get("block_size", 0), "saturate": bool(call.get("saturate", 1))}
+    return call.add("quantise", x, scale, zero, dtype=dtype, to=dtype, **how)
 
 
 @rule("DequantizeLinear")
@@ -257,34 +212,30 @@ def _dequantise(call: Call) -> Result:
     x, scale, zero = call.tensor(0), call.tensor(1), call.maybe(2)
     chosen = call.get("output_dtype", 0)
     dtype = working_dtype(chosen) if chosen else dtype_of(scale)
-    return call.add(
-        "dequantise", x, scale, zero, dtype=dtype, axis=call.get("axis", 1), block=call.get("block_size", 0)
-    )
+    how = {"axis": call.get("axis", 1), "block": call.get("block_size", 0)}
+    return call.add("dequantise", x, scale, zero, dtype=dtype, **how)
 
 
 @rule("MatMulInteger")
 def _matmul_integer(call: Call) -> Result:
-    a, b = _without_zero(call, 0, 2, -1), _without_zero(call, 1, 3, -2)
-    return call.add("matmul", a, b)
+    return call.add("matmul", without_zero(call, 0, 2, 1), without_zero(call, 1, 3, 0))
 
 
-def _without_zero(call: Call, index: int, zero: int, axis: int) -> Tensor:
-    """Return an operand as int32 minus its zero point; a vector of those runs along the other axis than ``axis``."""
-    x, point = call.tensor(index), call.maybe(zero)
-    wide = call.add("cast", x, dtype="int32", to="int32")
+def without_zero(call: Call, index: int, zero: int, behind: int) -> Tensor:
+    """Return an operand as int32 minus its zero point: one for all, or a vector with ``behind`` axes behind its own."""
+    wide, point = call.add("cast", call.tensor(index), dtype="int32", to="int32"), call.maybe(zero)
     if point is None:
         return wide
     shift = call.add("cast", point, dtype="int32", to="int32")
-    if rank(shift) == 1 and shift.shape[0] != 1 and axis == -1:
-        shift = call.add("reshape", shift, shape=(*shift.shape, 1))
+    if rank(shift) == 1 and shift.shape[0] != 1 and behind:
+        shift = call.add("reshape", shift, shape=(*shift.shape, *(1,) * behind))
     return call.add("subtract", wide, shift)
 
 
 def dequantised(call: Call, index: int, scale: int, zero: int, axis: int) -> Tensor:
     """Return a quantised operand as float32."""
-    return call.add(
-        "dequantise", call.tensor(index), call.tensor(scale), call.tensor(zero), dtype="float32", axis=axis, block=0
-    )
+    operands = [call.tensor(place) for place in (index, scale, zero)]
+    return call.add("dequantise", *operands, dtype="float32", axis=axis, block=0)
 
 
 def requantised(call: Call, x: Tensor, scale: int, zero: int) -> Tensor:

@@ -9,8 +9,8 @@ import numpy as np
 
 from convoxel.files.values import JsonObject
 from convoxel.graph.ir.size import Size, larger
-from convoxel.graph.read.onnx.call import Call, Result, Tensor, rank, rule
-from convoxel.graph.read.onnx.numeric import dequantised, requantised
+from convoxel.graph.read.onnx.call import Call, Result, Tensor, rank, rule, snake
+from convoxel.graph.read.onnx.numeric import dequantised, requantised, without_zero
 from convoxel.graph.read.reader import NotNative
 
 Pairs = tuple[tuple[Any, Any], ...]
@@ -37,12 +37,14 @@ def _padding(
         pairs = []
         for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True):
             total: Any = larger((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0) if s > 1 else d * (k - 1)
-            small = total // 2
-            pairs.append((small, total - small) if automatic == "SAME_UPPER" else (total - small, small))
+            pairs.append(_halves(total, automatic))
         return tuple(pairs)
-    given = (call.get("pads") or (0,) * (2 * dims)) if automatic == "NOTSET" else (0,) * (2 * dims)
-    call.require(len(given) == 2 * dims, f"pads {list(given)} are {len(given)} numbers; expected {2 * dims}")
-    return tuple((given[i], given[i + dims]) for i in range(dims))
+    return call.pairs(dims) if automatic == "NOTSET" else ((0, 0),) * dims
+
+
+def _halves(total: Any, automatic: str) -> tuple[Any, Any]:
+    small = total // 2
+    return (small, total - small) if automatic == "SAME_UPPER" else (total - small, small)
 
 
 # ---- convolutions ----------------------------------------------------------------------------------------
@@ -95,19 +97,9 @@ def _causal_convolution(call: Call) -> Result:
 
 @rule("ConvInteger")
 def _integer_convolution(call: Call) -> Result:
-    x, weight = _shifted(call, 0, 2), _shifted(call, 1, 3)
+    behind = rank(call.tensor(0)) - 1
+    x, weight = without_zero(call, 0, 2, behind), without_zero(call, 1, 3, behind)
     return call.add("convolution", x, weight, **_window(call, x, weight))
-
-
-def _shifted(call: Call, index: int, zero: int) -> Tensor:
-    """Return an operand as int32 minus its zero point, one for all or one per output channel."""
-    wide, point = call.add("cast", call.tensor(index), dtype="int32", to="int32"), call.maybe(zero)
-    if point is None:
-        return wide
-    shift = call.add("cast", point, dtype="int32", to="int32")
-    if rank(shift) == 1:
-        shift = call.add("reshape", shift, shape=(*shift.shape, *(1,) * (rank(wide) - 1)))
-    return call.add("subtract", wide, shift)
 
 
 @rule("QLinearConv")
@@ -134,14 +126,8 @@ def _transposed_convolution(call: Call) -> Result:
     fits = all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True))
     call.require(fits, f"output_padding {extra} is not below the stride {list(stride)} or dilation {list(dilation)}")
     padding = _transposed_padding(call, x, kernel, stride, dilation, extra)
-    attributes = {
-        "stride": stride,
-        "padding": padding,
-        "output_padding": tuple(extra),
-        "dilation": dilation,
-        "groups": groups,
-    }
-    return call.add("transposed_convolution", x, weight, bias, **attributes)
+    window: JsonObject = {"stride": stride, "padding": padding, "output_padding": tuple(extra), "dilation": dilation}
+    return call.add("transposed_convolution", x, weight, bias, **window, groups=groups)
 
 
 def _transposed_padding(
@@ -158,8 +144,7 @@ def _transposed_padding(
         if not isinstance(total, Size) and total < 0:
             extra[axis] -= total
             total = 0
-        small = total // 2
-        pairs.append((small, total - small) if automatic == "SAME_UPPER" else (total - small, small))
+        pairs.append(_halves(total, automatic))
     return tuple(pairs)
 
 
@@ -177,16 +162,8 @@ def _deformable(call: Call) -> Result:
 def _columns_to_image(call: Call) -> Result:
     shape, kernel = call.extents(1, "image_shape"), call.extents(2, "block_shape")
     dims = len(kernel)
-    pads = call.get("pads") or (0,) * (2 * dims)
-    return call.add(
-        "columns_to_image",
-        call.tensor(0),
-        shape=shape,
-        kernel=kernel,
-        stride=_axes(call, "strides", dims),
-        padding=tuple((pads[i], pads[i + dims]) for i in range(dims)),
-        dilation=_axes(call, "dilations", dims),
-    )
+    window: JsonObject = {"stride": _axes(call, "strides", dims), "dilation": _axes(call, "dilations", dims)}
+    return call.add("columns_to_image", call.tensor(0), shape=shape, kernel=kernel, padding=call.pairs(dims), **window)
 
 
 # ---- pooling ---------------------------------------------------------------------------------------------
@@ -239,11 +216,8 @@ def _max_unpool(call: Call) -> Result:
     x, index = call.tensor(0), call.tensor(1)
     kernel = tuple(call.get("kernel_shape"))
     stride = _axes(call, "strides", len(kernel))
-    pads = call.get("pads") or (0,) * (2 * len(kernel))
-    spatial = tuple(
-        (size - 1) * s + k - pads[i] - pads[i + len(kernel)]
-        for i, (size, s, k) in enumerate(zip(x.shape[2:], stride, kernel, strict=True))
-    )
+    axes = zip(x.shape[2:], stride, kernel, call.pairs(len(kernel)), strict=True)
+    spatial = tuple((size - 1) * s + k - low - high for size, s, k, (low, high) in axes)
     inner = (*x.shape[:2], *spatial)
     result = call.add("max_unpool", x, index, shape=inner, order="row")
     if call.maybe(2) is None:
@@ -385,19 +359,9 @@ def _affine_grid(call: Call) -> Result:
     return call.add("affine_grid", call.tensor(0), size=size, align_corners=bool(call.get("align_corners", 0)))
 
 
-@rule("DepthToSpace")
-def _depth_to_space(call: Call) -> Result:
-    outside = call.get("mode", "DCR") == "CRD"
-    return call.add("depth_to_space", call.tensor(0), block=_block(call), channels_outside=outside)
-
-
-@rule("SpaceToDepth")
-def _space_to_depth(call: Call) -> Result:
-    outside = call.get("mode", "DCR") == "CRD"
-    return call.add("space_to_depth", call.tensor(0), block=_block(call), channels_outside=outside)
-
-
-def _block(call: Call) -> int:
+@rule("DepthToSpace", "SpaceToDepth")
+def _swap_blocks(call: Call) -> Result:
     block: int = call.get("blocksize")
     call.require(block > 0, f"blocksize is {block}; expected at least 1")
-    return block
+    outside = call.get("mode", "DCR") == "CRD"
+    return call.add(snake(call.operator), call.tensor(0), block=block, channels_outside=outside)

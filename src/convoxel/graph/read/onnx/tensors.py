@@ -23,11 +23,9 @@ _END = 2**31  # exporters write "to the end" as a large number
 @rule("Constant")
 def _constant(call: Call) -> Result:
     for name, dtype in (("value_int", np.int64), ("value_float", np.float32)):
-        if name in call.attributes:
-            return np.array(call.attributes[name], dtype)
-    for name, dtype in (("value_ints", np.int64), ("value_floats", np.float32)):
-        if name in call.attributes:
-            return np.array(list(call.attributes[name]), dtype)
+        for key in (name, f"{name}s"):
+            if key in call.attributes:
+                return np.array(call.attributes[key], dtype)
     if "value" not in call.attributes:
         raise NotNative("a constant that is no dense tensor of numbers")
     call.reader.note_literal(call.attributes["value"])
@@ -173,10 +171,8 @@ def _tile(call: Call) -> Result:
 @rule("Concat")
 def _concat(call: Call) -> Result:
     parts = [call.tensor(index) for index in range(len(call))]
-    axis = call.axis(call.get("axis", 1), rank(parts[0]))
-    if len(parts) == 1:
-        return parts[0]
-    return call.add("concat", *parts, axis=axis)
+    axis = call.along(parts[0], 1)
+    return parts[0] if len(parts) == 1 else call.add("concat", *parts, axis=axis)
 
 
 def narrowed(call: Call, x: Tensor, bounds: Mapping[int, tuple[Any, Any, int]]) -> Tensor:
@@ -220,7 +216,7 @@ def _stop(stop: Any, step: int) -> Any:
 @rule("Split")
 def _split(call: Call) -> Result:
     x = call.tensor(0)
-    axis = call.axis(call.get("axis", 0), rank(x))
+    axis = call.along(x, 0)
     length = x.shape[axis]
     if call.version >= 13 and call.maybe(1) is not None:
         lengths = list(call.extents(1, "split"))
@@ -241,16 +237,10 @@ def _split(call: Call) -> Result:
     return parts
 
 
-@rule("Gather")
+@rule("Gather", "GatherElements")
 def _gather(call: Call) -> Result:
-    x = call.tensor(0)
-    return call.add("gather", x, call.tensor(1), axis=call.axis(call.get("axis", 0), rank(x)))
-
-
-@rule("GatherElements")
-def _take_along(call: Call) -> Result:
-    x = call.tensor(0)
-    return call.add("take_along", x, call.tensor(1), axis=call.axis(call.get("axis", 0), rank(x)))
+    operator = "gather" if call.operator == "Gather" else "take_along"
+    return call.add(operator, call.tensor(0), call.tensor(1), axis=call.along(call.tensor(0), 0))
 
 
 @rule("ScatterElements")
@@ -258,7 +248,7 @@ def _scatter(call: Call) -> Result:
     x = call.tensor(0)
     if call.get("reduction", "none") != "none":
         raise NotNative("a scatter that adds up")
-    return call.add("scatter", x, call.tensor(1), call.tensor(2), axis=call.axis(call.get("axis", 0), rank(x)))
+    return call.add("scatter", x, call.tensor(1), call.tensor(2), axis=call.along(x, 0))
 
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
