@@ -155,7 +155,7 @@ def test_report_of_a_segmentation(tmp_path: Path) -> None:
 
 def test_report_of_a_classification(tmp_path: Path) -> None:
     page = read(classified(tmp_path / "run", ["cat", "dog", "owl"]))
-    for words in ("97.0 %", "✗ dog, is cat (70.0 % sure)", "✓ dog (> 99.9 % sure)",
+    for words in ("97.0 %", "✗ dog, is cat (70.0\u00a0% sure)", "✓ dog (> 99.9\u00a0% sure)",
                   "1 of 2 images were not recognised", "75.0 %", "A VGG that classifies", "cat, dog and owl",
                   "--epochs 8 --force", "classes.csv"):  # fmt: skip
         assert words in page.words, words

@@ -8,30 +8,11 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from convoxel.draw.letter import text_width
-from convoxel.draw.scene import Bitmap, Box, Disc, Group, Line, Point, Scene, Shape, Squares, Words
+from convoxel.draw.scene import Bitmap, Bounds, Box, Disc, Group, Line, Point, Scene, Shape, Squares, Words, meet
 
-__all__ = ["Region", "changes"]
+__all__ = ["changes"]
 
 _BLUR = 1.0  # antialiasing reaches this far beyond an outline
-
-
-class Region(NamedTuple):
-    """A rectangle of the page."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def meets(self, other: Region) -> bool:
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
-
-    def around(self, other: Region) -> Region:
-        """Return the smallest region that holds both."""
-        low, high = map(min, self[:2], other[:2]), map(max, self[2:], other[2:])
-        return Region(*low, *high)
 
 
 class _Part(NamedTuple):
@@ -40,13 +21,14 @@ class _Part(NamedTuple):
     shape: Shape
     move: Point
 
-    def region(self) -> Region:
+    def bounds(self) -> Bounds:
+        """Return the box on the page that holds the shape and its outline."""
         (dx, dy), room = self.move, _BLUR + (self.shape.look.weight if self.shape.look.stroke else 0.0)
         left, top, right, bottom = _bounds(self.shape)
-        return Region(left + dx - room, top + dy - room, right + dx + room, bottom + dy + room)
+        return left + dx - room, top + dy - room, right + dx + room, bottom + dy + room
 
 
-def changes(scene: Scene, frame: int, scale: float) -> Iterator[tuple[Region, tuple[Shape, ...]]]:
+def changes(scene: Scene, frame: int, scale: float) -> Iterator[tuple[Bounds, tuple[Shape, ...]]]:
     """Yield the regions in which ``frame`` differs from the one before it, and the shapes that are seen there.
 
     The edges of a region lie between pixels of a picture of ``scale`` pixels a unit. The shapes are moved so that the
@@ -55,26 +37,29 @@ def changes(scene: Scene, frame: int, scale: float) -> Iterator[tuple[Region, tu
     before, now = (dict(_parts(scene.shapes, index)) for index in (frame - 1, frame))
     # Where a unit is not a number of whole pixels, the page is painted as a whole.
     unit = 1 if float(scale).is_integer() else math.ceil(max(scene.width, scene.height))
-    regions: list[Region] = []
+    regions: list[Bounds] = []
     for key in before.keys() ^ now.keys():
-        left, top, right, bottom = (now.get(key) or before[key]).region()
-        region = Region(
-            math.floor(left / unit) * unit,
-            math.floor(top / unit) * unit,
+        left, top, right, bottom = (now.get(key) or before[key]).bounds()
+        region: Bounds = (
+            max(math.floor(left / unit) * unit, 0),
+            max(math.floor(top / unit) * unit, 0),
             min(math.ceil(right / unit) * unit, math.ceil(scene.width)),
             min(math.ceil(bottom / unit) * unit, math.ceil(scene.height)),
         )
-        while met := next((other for other in regions if region.meets(other)), None):
+        while met := next((other for other in regions if meet(region, other)), None):
             regions.remove(met)
-            region = region.around(met)
-        regions.append(region)
+            (left, top), (right, bottom) = map(min, region[:2], met[:2]), map(max, region[2:], met[2:])
+            region = left, top, right, bottom
+        if region[0] < region[2] and region[1] < region[3]:  # else it lies beside the page
+            regions.append(region)
     for region in regions:
+        left, top = region[:2]
+        seen = [part for part in now.values() if meet(part.bounds(), region)]
         yield (
             region,
             tuple(
-                Group((dataclasses.replace(shape, when=None),), moves=((dx - region.left, dy - region.top),))
-                for shape, (dx, dy) in now.values()
-                if _Part(shape, (dx, dy)).region().meets(region)
+                Group((dataclasses.replace(shape, when=None),), moves=((dx - left, dy - top),))
+                for shape, (dx, dy) in seen
             ),
         )
 
@@ -91,7 +76,7 @@ def _parts(shapes: Iterable[Shape], frame: int, x: float = 0.0, y: float = 0.0) 
             yield (id(shape), x, y), _Part(shape, (x, y))
 
 
-def _bounds(shape: Shape) -> tuple[float, float, float, float]:
+def _bounds(shape: Shape) -> Bounds:
     """Return left, top, right and bottom of a shape that is no group, without its outline."""
     match shape:
         case Box(x=x, y=y, width=width, height=height) | Bitmap(x=x, y=y, width=width, height=height):

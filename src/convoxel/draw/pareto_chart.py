@@ -11,7 +11,7 @@ from convoxel.draw.chart import Axis, Plot, power_ticks, round_axis
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import fit, text_width
 from convoxel.draw.quantity import count
-from convoxel.draw.scene import Disc, Line, Look, Shape, Words
+from convoxel.draw.scene import Disc, Line, Look, Shape, Words, meet
 from convoxel.errors import ConfigError
 
 __all__ = ["SCATTER", "Entry", "front", "pareto", "scatter"]
@@ -160,13 +160,8 @@ def _names(names: Sequence[str], spots: Sequence[tuple[float, float]], limits: t
         tries = [(at, y - 11), (at, y + 19), (x + 10, y + 4), (x - 10 - wide, y + 4)]
         tries += [(at, y + shift) for shift in (-26, 34, -41, 49, -56, 64)]
         boxes = [(a, b - 11, a + wide, b + 4) for a, b in tries if limits[0] <= a and a + wide <= limits[1]]
-        free = (box for box in boxes if not any(_meet(box, other) for other in taken))
+        free = (box for box in boxes if not any(meet(box, other) for other in taken))
         box = next(free, boxes[0])
         taken.append(box)
         shapes.append(Words(box[0], box[3] - 4, text, look=_SAID))
     return shapes
-
-
-def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Return whether two boxes (left, top, right, bottom) share a point."""
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

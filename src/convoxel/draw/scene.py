@@ -17,6 +17,7 @@ from PIL import Image
 
 __all__ = [
     "Bitmap",
+    "Bounds",
     "Box",
     "Disc",
     "Group",
@@ -30,9 +31,11 @@ __all__ = [
     "arrow",
     "bend",
     "curve",
+    "meet",
 ]
 
 Point = tuple[float, float]
+Bounds: TypeAlias = tuple[float, float, float, float]  # left, top, right and bottom
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,15 @@ def seen(shapes: Iterable[Shape], frame: int) -> list[Shape]:
     ]
 
 
+def meet(one: Bounds, other: Bounds) -> bool:
+    """Return whether two boxes overlap.
+
+    >>> meet((0, 0, 2, 2), (1, 1, 3, 3)), meet((0, 0, 2, 2), (2, 0, 3, 3))
+    (True, False)
+    """
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
 def curve(*points: Point, pieces: int = 16) -> tuple[Point, ...]:
     """Return points of the Bézier curve between the ends of ``points`` (de Casteljau).
 
@@ -208,4 +220,6 @@ def arrow(points: Sequence[Point], look: Look, *, head: float = 7.0, note: str =
     side = head * 0.45
     tip = ((x1, y1), (neck[0] - uy * side, neck[1] + ux * side), (neck[0] + uy * side, neck[1] - ux * side))
     solid = Look(fill=look.stroke, opacity=look.opacity)
-    return [Line((*points[:-1], neck), look=look, note=note), Line(tip, closed=True, look=solid)]
+    # Points of a curve that lie beside the head would draw the line back and forth.
+    before = [point for point in points[1:-1] if math.dist(point, (x1, y1)) > head]
+    return [Line((points[0], *before, neck), look=look, note=note), Line(tip, closed=True, look=solid)]

@@ -79,6 +79,7 @@ def render_report(run: RunFolder) -> str:
 def _templates() -> Environment:
     folder = FileSystemLoader(Path(__file__).with_name("templates"))
     found = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.filters["unbroken"] = lambda words: words.replace(" %", "\u00a0%")  # no line ends before a per cent sign
     found.globals.update(light=LIGHT, dark=DARK, swatches=list(OVER))
     return found
 
