@@ -35,9 +35,9 @@ format: setup ## rewrite Python and C++ in the project's format
 	$(BIN)/ruff format -q .
 	$(BIN)/clang-format -i csrc/*.h csrc/*.cpp
 
-bench: setup ## the register tile and the U-Nets against PyTorch, on an otherwise idle machine
-	$(BIN)/python bench/tile.py
-	$(BIN)/python bench/unet.py
+bench: setup ## the register tile, and U-Nets beside other engines, on an otherwise idle machine
+	$(BIN)/convoxel bench tile
+	$(BIN)/convoxel bench networks 'unet*'
 
 conformance: setup ## published problems through every algorithm, ONNX's and PyTorch's samples, the whole zoo, drawn layers
 	$(BIN)/python -m tools.conformance --isa all

@@ -18,6 +18,7 @@ SOURCE = Path(convoxel.__file__).parent
 # names belongs to the longest prefix that one does.
 LAYERS = [
     ["errors"],
+    ["lazy"],
     ["files"],
     ["arithmetic"],
     ["native", "reference"],
@@ -31,7 +32,6 @@ LAYERS = [
     ["inspect"],
     ["nn"],
     ["models"],
-    ["face"],
     ["data"],
     ["predict"],
     ["train"],

@@ -12,8 +12,7 @@ Names load on first use: ``import convoxel`` imports neither NumPy's nor PyTorch
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convoxel.errors import (
     AccuracyError,
@@ -25,37 +24,17 @@ from convoxel.errors import (
     ShapeError,
     UnsupportedError,
 )
+from convoxel.lazy import lazy_names
 
 if TYPE_CHECKING:
     from convoxel import arithmetic, data, draw, inspect, models, native, nn, search, train
-    from convoxel.face import describe
     from convoxel.graph.compile import compile
     from convoxel.graph.load import load
     from convoxel.graph.run.program import Program
+    from convoxel.lookup import describe
     from convoxel.native import algorithms, build_info, conv, conv_transpose
 
 __version__ = "0.1.0"
-
-# Where each top-level name lives: a module, or a name within one.
-_LAZY = {
-    "algorithms": "convoxel.native:algorithms",
-    "arithmetic": "convoxel.arithmetic",
-    "build_info": "convoxel.native:build_info",
-    "compile": "convoxel.graph.compile:compile",
-    "conv": "convoxel.native:conv",
-    "conv_transpose": "convoxel.native:conv_transpose",
-    "data": "convoxel.data",
-    "describe": "convoxel.face:describe",
-    "draw": "convoxel.draw",
-    "inspect": "convoxel.inspect",
-    "load": "convoxel.graph.load:load",
-    "models": "convoxel.models",
-    "native": "convoxel.native",
-    "nn": "convoxel.nn",
-    "Program": "convoxel.graph.run.program:Program",
-    "search": "convoxel.search",
-    "train": "convoxel.train",
-}
 
 __all__ = [
     "AccuracyError",
@@ -86,16 +65,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'convoxel' has no attribute '{name}'")
-    module, _, attribute = _LAZY[name].partition(":")
-    value = importlib.import_module(module)
-    if attribute:
-        value = getattr(value, attribute)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(__all__) | set(globals()))
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "convoxel": "arithmetic data draw inspect models native nn search train",
+        "convoxel.graph.compile": "compile",
+        "convoxel.graph.load": "load",
+        "convoxel.graph.run.program": "Program",
+        "convoxel.lookup": "describe",
+        "convoxel.native": "algorithms build_info conv conv_transpose",
+    },
+)

@@ -1,17 +1,16 @@
 """A network by the word that people have for it: a name of the zoo, the folder of a trained run, or a file.
 
-Python and the command line find networks here. Nothing heavy is imported before a network is asked for. Absent on
-purpose: parsing of text, and anything that a network is then used for.
+Python and the command line find networks here; ``convoxel.describe`` is among them. PyTorch is not imported before a
+network needs it. Absent on purpose: parsing of text, and anything that a network is then used for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convoxel.arithmetic.image import broadcast_sizes, join_axes
 from convoxel.errors import ConfigError, ShapeError
@@ -22,13 +21,81 @@ if TYPE_CHECKING:
     from convoxel import models
     from convoxel.arithmetic import Graph, Inputs
     from convoxel.files.values import JsonObject, Options
+    from convoxel.graph.ir.size import Shape
     from convoxel.inspect import Summary
     from convoxel.inspect.axis_graph import AxisGraph
+    from convoxel.inspect.record import Model, Source
     from convoxel.inspect.valid_sizes import Accepts, ValidSizes
 
-__all__ = ["NamedNetwork", "NetworkSizes", "find_models", "find_network", "is_file", "is_run", "open_sizes"]
+__all__ = [
+    "NamedNetwork",
+    "NetworkSizes",
+    "describe",
+    "find_models",
+    "find_network",
+    "is_file",
+    "is_run",
+    "open_network",
+    "open_sizes",
+]
 
-Shape = tuple[int, ...]
+
+def describe(
+    model: Model, *input_shapes: Sequence[int], object_size: int | Sequence[int] | None = None, **options: Any
+) -> Summary:
+    """Return what every step of ``model`` does, costs and sees, for inputs of the given shapes.
+
+    Nothing is computed and no memory taken: the network is read on shapes alone, in evaluation mode, and stays as it
+    is. MACs are those of the direct algorithm, of layers with weights and matrix products (1 MAC = 2 FLOPs).
+    Receptive fields are exact, through branches, skips, transposed convolutions and resizes, away from the
+    image's borders (Araujo, Norris & Sim 2019, extended to axes that grow finer).
+
+    Args:
+        model: a PyTorch module, a name of ``convoxel.models.names()``, the folder of a run, an ``.onnx`` or ``.cvx``
+            file, a compiled program, or a graph.
+        *input_shapes: shape of each input (n, c, *spatial). A zoo network shows a usual one unless told, a file its
+            own where they are fixed; dims and in_channels of a zoo network follow from the shape.
+        object_size: size of the objects to be found, along every image axis: a smaller field is warned of.
+        **options: options of a zoo network, as ``models.build`` takes them: dims, in_channels, num_classes, width, …
+
+    Returns:
+        A summary that prints as a table, has ``to_dict()`` and ``to_csv()``, and shows itself in notebooks.
+
+    Raises:
+        ConfigError: the name or an option is not known, or a shape is missing or malformed.
+        ShapeError: the network does not accept the shape, and says which it would.
+        GraphError: the network cannot run without data, or the file cannot be read.
+        UnsupportedError: the file has operators that Convoxel does not know, or sizes that depend on values.
+
+    >>> summary = describe("resnet18", (1, 3, 224, 224))
+    >>> summary.params, summary.macs, summary.field.size
+    (11689512, 1814073344, (435, 435))
+    >>> summary = describe("unet", dims=3, levels=2)
+    >>> summary.input_shapes, summary.field.size, str(summary.sizes)
+    (((1, 1, 64, 64, 64),), (44, 44, 44), 'multiples of 4')
+    """
+    from convoxel.inspect.describe import checked_shapes, summarise
+
+    source, shapes, name = open_network(model, checked_shapes(input_shapes), options)
+    return summarise(source, shapes, name, object_size)
+
+
+def open_network(
+    model: Model, shapes: Sequence[Shape] = (), options: Options | None = None
+) -> tuple[Source, tuple[Shape, ...], str]:
+    """Return the network that ``model`` stands for, the shapes to show it for (() if unknown), and its name."""
+    if isinstance(model, str) and not is_file(model):
+        found = find_network(model, shapes, options)
+        return found.open(), found.shapes, found.name
+    if options:
+        raise ConfigError(
+            f"describe: {next(iter(options))}= came with a network that is built already; "
+            "options are for names of convoxel.models.names()."
+        )
+    from convoxel.inspect.record import open_source
+
+    source = open_source(model)
+    return source, tuple(shapes) or source.usual(), source.name
 
 
 def is_file(word: str) -> bool:
@@ -49,11 +116,13 @@ class NamedNetwork:
         name: the name to show.
         source: the module in eval mode; of a file, its path.
         shapes: the shape (n, channels, *spatial) of each input.
+        without_data: whether the module has shapes alone, so that it can be read without copying it (default False).
     """
 
     name: str
     source: nn.Module | Path
     shapes: tuple[Shape, ...]
+    without_data: bool = False
 
     @property
     def module(self) -> nn.Module:
@@ -73,19 +142,21 @@ class NamedNetwork:
         """The shape of the first input."""
         return self.shapes[0]
 
+    def open(self) -> Source:
+        """Return the network to be read on shapes alone."""
+        from convoxel.inspect.record import open_source
+
+        return open_source(self.source, own=self.without_data)
+
     def describe(self, object_size: int | Sequence[int] | None = None) -> Summary:
         """Return what every step does, costs and sees; see :func:`convoxel.describe`."""
-        from convoxel.inspect.describe import describe
+        from convoxel.inspect.describe import summarise
 
-        return dataclasses.replace(describe(self.source, *self.shapes, object_size=object_size), name=self.name)
+        return summarise(self.open(), self.shapes, self.name, object_size)
 
 
 def find_network(
-    word: str,
-    shapes: Sequence[Shape] = (),
-    options: Options | None = None,
-    *,
-    weights: bool = False,
+    word: str, shapes: Sequence[Shape] = (), options: Options | None = None, *, weights: bool = False
 ) -> NamedNetwork:
     """Return the network that ``word`` stands for.
 
@@ -133,13 +204,24 @@ def _from_zoo(name: str, shape: Shape | None, options: JsonObject, weights: bool
     from convoxel import models
 
     entry = models.entry(name)
+    if shape and not 3 <= len(shape) <= 5:
+        raise ConfigError(
+            f"shape: {shape} has {len(shape)} axes, but {name} takes (n, channels, *spatial) with 1, 2 or 3 spatial "
+            "axes, such as (1, 3, 224, 224)."
+        )
     dims = options.pop("dims", len(shape) - 2 if shape else 2)
     if dims not in (1, 2, 3):
         raise ConfigError(f"set: dims is {dims!r}; expected 1, 2 or 3.")
     channels = options.pop("in_channels", shape[1] if shape else entry.default("in_channels"))
-    with contextlib.nullcontext() if weights else torch.device("meta"):
+    with contextlib.ExitStack() as stack:
+        if not weights:
+            from convoxel.graph.read.functions import shapes_only
+
+            stack.enter_context(torch.device("meta"))
+            stack.enter_context(shapes_only())
         module = models.build(name, dims=dims, in_channels=channels, **options)
-    return NamedNetwork(name, module.eval(), (shape or (1, channels, *(entry.size[dims - 1],) * dims),))
+    usual = (1, channels, *(entry.size[dims - 1],) * dims)
+    return NamedNetwork(name, module.eval(), (shape or usual,), without_data=not weights)
 
 
 def _from_run(word: str, shape: Shape | None) -> NamedNetwork:
@@ -242,10 +324,9 @@ def open_sizes(network: NamedNetwork, word: str) -> NetworkSizes:
         ConfigError: its input has no axes of an image.
     """
     from convoxel.inspect.axis_graph import follow_axes
-    from convoxel.inspect.record import open_source
     from convoxel.inspect.valid_sizes import find_sizes
 
-    source, shapes = open_source(network.source), network.shapes
+    source, shapes = network.open(), network.shapes
     axes = follow_axes(source.record(shapes))
     valid = find_sizes(source.accepts, shapes, axes)
     if valid is None:

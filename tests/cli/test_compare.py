@@ -17,7 +17,7 @@ from convoxel.draw.comparison_chart import Contender, comparison, save_compariso
 from convoxel.draw.letter import text_width
 from convoxel.draw.theme import colour
 from convoxel.errors import ConfigError
-from convoxel.face import describe
+from convoxel.lookup import describe
 from convoxel.models import build
 from convoxel.train import TrainConfig, fit
 from tests.support.refusal import refused_command

@@ -18,8 +18,8 @@ from convoxel.arithmetic import Field, parse_chain
 from convoxel.draw.layered_layout import layered
 from convoxel.draw.network_outline import Outline, outline, subject
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.face import describe
 from convoxel.inspect import effective_field
+from convoxel.lookup import describe
 from tests.support.drawing import SVG, Placed, check_texts, elements, parsed
 
 

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from convoxel import models
-from convoxel.face import describe
+from convoxel.lookup import describe
 from convoxel.native import calibration
 
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convoxel import models
 from convoxel.errors import ConfigError, DataError, GraphError, ShapeError
-from convoxel.face import describe
+from convoxel.lookup import describe
 
 
 @pytest.mark.parametrize("name, params, gmacs, field", [

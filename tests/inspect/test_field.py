@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from convoxel import models
 from convoxel.arithmetic import Field
-from convoxel.face import describe
 from convoxel.inspect.receptive_field import trace_fields
 from convoxel.inspect.record import open_source
+from convoxel.lookup import describe
 
 
 def positive(net: nn.Module) -> nn.Module:

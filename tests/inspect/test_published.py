@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from convoxel import models
 from convoxel.arithmetic import conv_size, parse_chain, transposed_size
-from convoxel.face import describe
 from convoxel.inspect import Summary
+from convoxel.lookup import describe
 from convoxel.models.efficientnet import VARIANTS
 from tests.support.chains import SLIM
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from convoxel.cli import main
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.face import describe
+from convoxel.lookup import describe
 from convoxel.models import build, entry
 from convoxel.search import Budget, Candidate, Findings, Scale, Space, compound, find, measure, scales, usual_options
 from convoxel.search.pareto_front import front

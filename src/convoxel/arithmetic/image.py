@@ -191,10 +191,7 @@ class Depths:
 
     def to_dict(self) -> dict[str, object]:
         """Return the numbers of repetitions and the fields that they reach."""
-        return {
-            "repeats": [each.count for each in self.found],
-            **_field_dict(tuple(each.field for each in self.found)),
-        }
+        return {"repeats": [each.count for each in self.found], **_field_dict(tuple(each.field for each in self.found))}
 
     def __str__(self) -> str:
         """Return a line for each axis, or one where all are alike."""

@@ -30,10 +30,7 @@ _POINTS: dict[int, tuple[Fraction, ...]] = {
     5: (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)),
     6: tuple(s * p for p in (Fraction(1, 2), Fraction(1), Fraction(2)) for s in (1, -1)),
     7: (Fraction(0), *(s * p for p in (Fraction(1, 2), Fraction(1), Fraction(2)) for s in (1, -1))),
-    9: (
-        Fraction(0),
-        *(s * p for p in (Fraction(1, 2), Fraction(1), Fraction(2), Fraction(3, 4)) for s in (1, -1)),
-    ),
+    9: (Fraction(0), *(s * p for p in (Fraction(1, 2), Fraction(1), Fraction(2), Fraction(3, 4)) for s in (1, -1))),
 }
 
 TABLED = tuple((m, r) for m in TILES for r in KERNELS if m + r - 2 in _POINTS)  # F(6, 7) has no good points

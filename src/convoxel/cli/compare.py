@@ -60,8 +60,7 @@ def networks(
     timed: Timed = True,
     threads: Threads = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Draw a figure too: FILE.svg and FILE.png."),
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Draw a figure too: FILE.svg and FILE.png.")
     ] = None,
     json: Json = False,
 ) -> None:

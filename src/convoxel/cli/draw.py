@@ -232,12 +232,7 @@ def overlap(
 
 
 @_picture("convoxel draw network unet --shape 1,1,256,256 --svg unet.svg")
-def network(
-    model: Network,
-    shape: Shape = None,
-    assign: Assign = None,
-    depth: Depth = None,
-) -> Figure:
+def network(model: Network, shape: Shape = None, assign: Assign = None, depth: Depth = None) -> Figure:
     """Show a network as a graph with shapes, parameters and receptive fields; U-Nets as a U."""
     from convoxel import draw
 
@@ -282,8 +277,7 @@ def field(
 @_picture("convoxel draw funnel resnet18 --svg funnel.svg")
 def funnel(
     model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL|RUN|FILE|CHAIN", help="A network, or layers such as 'k3 k3 pool2 k3'."),
+        str, typer.Argument(metavar="MODEL|RUN|FILE|CHAIN", help="A network, or layers such as 'k3 k3 pool2 k3'.")
     ],
     shape: Annotated[
         str | None, typer.Option(help="Input shape, such as 1,3,224,224; of a chain one number, such as 16.")
@@ -304,11 +298,7 @@ def funnel(
 
 
 @_picture("convoxel draw memory unet --svg memory.svg")
-def memory(
-    model: Network,
-    shape: Shape = None,
-    assign: Assign = None,
-) -> Figure:
+def memory(model: Network, shape: Shape = None, assign: Assign = None) -> Figure:
     """Show which values a network holds at which step, and where most are alive."""
     from convoxel import draw
 

@@ -80,8 +80,7 @@ class Task(str, Enum):
 
 
 Network = Annotated[
-    str,
-    typer.Argument(metavar="NETWORK", help="Name of `convoxel models`, folder of a run, or .onnx or .cvx file."),
+    str, typer.Argument(metavar="NETWORK", help="Name of `convoxel models`, folder of a run, or .onnx or .cvx file.")
 ]
 Algorithm = Annotated[str, typer.Option(help="Algorithm of every convolution; `convoxel info` lists them.")]
 PrecisionOption = Annotated[

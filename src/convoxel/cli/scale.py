@@ -89,13 +89,7 @@ def scale(
 
 
 def train_variants(
-    data: str,
-    network: str,
-    options: Sequence[Mapping[str, object]],
-    *,
-    epochs: int,
-    seed: int,
-    threads: int | None,
+    data: str, network: str, options: Sequence[Mapping[str, object]], *, epochs: int, seed: int, threads: int | None
 ) -> ScalingStudy:
     """Train a network with each set of options, with a counter on stderr."""
     from convoxel.graph.threads import limit_threads

@@ -37,8 +37,7 @@ def train(
         float | None, typer.Option(help="Channels of a U-Net at full size; of other networks, a factor.")
     ] = None,
     weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE|RUN", help="Weights to start from: .safetensors, .pth, or another run."),
+        Path | None, typer.Option(metavar="FILE|RUN", help="Weights to start from: .safetensors, .pth, or another run.")
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Training time in minutes (default: 10).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of --minutes.")] = None,

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from convoxel.arithmetic import Field
 from convoxel.draw.quantity import sizes
 from convoxel.errors import ConfigError
-from convoxel.face import open_network
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.reads import Aligned, Along, Regrouped
 from convoxel.inspect.receptive_field import TensorField, trace_fields
 from convoxel.inspect.record import Record, Step
+from convoxel.lookup import open_network
 
 if TYPE_CHECKING:
     from torch import nn

@@ -24,14 +24,14 @@ and of networks that have values:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convoxel.inspect.describe import describe
 from convoxel.inspect.row import Reach, Row
 from convoxel.inspect.summary import Summary
 from convoxel.inspect.table import COLUMNS
 from convoxel.inspect.valid_sizes import ValidSizes
+from convoxel.lazy import lazy_names
 
 if TYPE_CHECKING:
     from convoxel.inspect.effective_receptive_field import EffectiveField, effective_field
@@ -61,24 +61,13 @@ __all__ = [
 ]
 
 # What measures needs PyTorch; a description of a file does not.
-_LAZY = {
-    "EffectiveField": "effective_receptive_field",
-    "Equivariance": "shift_equivariance",
-    "Linearity": "linearity_check",
-    "Upsampling": "upsampler",
-    "checkerboard": "upsampler",
-    "effective_field": "effective_receptive_field",
-    "equivariance": "shift_equivariance",
-    "linearity": "linearity_check",
-    "separability": "rank",
-    "time_engine": "rank",
-    "upsampling": "upsampler",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'convoxel.inspect' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"convoxel.inspect.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "convoxel.inspect.effective_receptive_field": "EffectiveField effective_field",
+        "convoxel.inspect.linearity_check": "Linearity linearity",
+        "convoxel.inspect.rank": "separability time_engine",
+        "convoxel.inspect.shift_equivariance": "Equivariance equivariance",
+        "convoxel.inspect.upsampler": "Upsampling checkerboard upsampling",
+    },
+)

@@ -84,11 +84,7 @@ def list_scales(
 
 
 def scales(
-    network: str,
-    shape: Sequence[int] | None = None,
-    factors: Sequence[Scale] = (),
-    *,
-    fixed: Options | None = None,
+    network: str, shape: Sequence[int] | None = None, factors: Sequence[Scale] = (), *, fixed: Options | None = None
 ) -> list[Candidate]:
     """Return a network with its costs at each scale.
 

@@ -14,10 +14,9 @@ The names below load on first use, so reading a configuration does not import Py
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from convoxel.errors import UnsupportedError
+from convoxel.lazy import lazy_names
 
 if TYPE_CHECKING:
     from convoxel.predict.run_progress import Progress
@@ -46,35 +45,18 @@ __all__ = [
     "study_sharing",
 ]
 
-_HOME = {
-    "Progress": "predict.run_progress",
-    "RunResult": "train.loop",
-    "TrainConfig": "train.config",
-    "TrainedRun": "predict.trained_run",
-    "configure_run": "train.run_settings",
-    "evaluate": "train.run_folder",
-    "fit": "train.loop",
-    "load_model": "train.run_folder",
-    "predict": "train.run_folder",
-    "sliding_window": "predict.sliding_window",
-    "started_from": "train.run_settings",
-    "study_scaling": "train.scaling_study",
-    "study_sharing": "train.sharing_study",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'convoxel.train' has no attribute {name!r}")
-    try:
-        value = getattr(import_module(f"convoxel.{_HOME[name]}"), name)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("convoxel"):
-            raise
-        raise UnsupportedError(f"Training needs {error.name}: pip install 'convoxel[train]'.") from error
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "convoxel.predict.run_progress": "Progress",
+        "convoxel.predict.sliding_window": "sliding_window",
+        "convoxel.predict.trained_run": "TrainedRun",
+        "convoxel.train.config": "TrainConfig",
+        "convoxel.train.loop": "RunResult fit",
+        "convoxel.train.run_folder": "evaluate load_model predict",
+        "convoxel.train.run_settings": "configure_run started_from",
+        "convoxel.train.scaling_study": "study_scaling",
+        "convoxel.train.sharing_study": "study_sharing",
+    },
+    needs="Training needs",
+)

@@ -1,0 +1,42 @@
+"""Names of a package that are imported on first use (PEP 562), so that importing the package stays cheap."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from convoxel.errors import UnsupportedError
+
+__all__ = ["lazy_names"]
+
+
+def lazy_names(
+    package: str, homes: Mapping[str, str], needs: str = ""
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return ``__getattr__`` and ``__dir__`` of a package.
+
+    Args:
+        package: the package's ``__name__``.
+        homes: a module and the names in it, separated by spaces; names of the package itself are its modules.
+        needs: beginning of a message for packages that are not installed, such as "Training needs"; they are those of
+            the extra of the package's own name (default: the import's own error).
+    """
+    home_of = {name: home for home, names in homes.items() for name in names.split()}
+
+    def load(name: str) -> Any:
+        if name not in home_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home = home_of[name]
+        try:
+            value = import_module(f"{home}.{name}") if home == package else getattr(import_module(home), name)
+        except ModuleNotFoundError as error:
+            if not needs or error.name is None or error.name.startswith("convoxel"):
+                raise
+            extra = package.rpartition(".")[2]
+            raise UnsupportedError(f"{needs} {error.name}: pip install 'convoxel[{extra}]'.") from error
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load, lambda: sorted({*home_of, *vars(sys.modules[package])})
