@@ -343,10 +343,6 @@ class Join(_Follower):
             )
         return sizes[0]
 
-    def size_function(self, *sizes: PeriodicAffine) -> PeriodicAffine:
-        """Return the size of the first branch."""
-        return sizes[0]
-
     def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
         """Return the differences of the branches' sizes = 0."""
         return [], [size.minus(sizes[0]) for size in sizes[1:] if size != sizes[0]]
@@ -375,10 +371,6 @@ class Repeat(_Follower):
         """Return the size of the second input."""
         if sizes[0] != 1:
             raise ShapeError(f"a size of {sizes[0]} cannot be repeated, only 1. Pool the branch to one position.")
-        return sizes[1]
-
-    def size_function(self, *sizes: PeriodicAffine) -> PeriodicAffine:
-        """Return the size of the second input."""
         return sizes[1]
 
     def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
@@ -410,10 +402,6 @@ class Crop(_Follower):
             raise ShapeError(f"{o} positions cannot be cropped out of {i}. Use the longer branch as the first input.")
         return o
 
-    def size_function(self, *sizes: PeriodicAffine) -> PeriodicAffine:
-        """Return the size of the second input."""
-        return sizes[1]
-
     def conditions(self, *sizes: PeriodicAffine) -> tuple[list[PeriodicAffine], list[PeriodicAffine]]:
         """Return i − o + 1 ≥ 1."""
         return [sizes[0].minus(sizes[1]).plus(1)], []
@@ -440,10 +428,6 @@ class ResizeLike(_Follower):
     align_corners: bool = False
 
     def size(self, *sizes: int) -> int:
-        """Return the size of the second input."""
-        return sizes[1]
-
-    def size_function(self, *sizes: PeriodicAffine) -> PeriodicAffine:
         """Return the size of the second input."""
         return sizes[1]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convoxel.cli.options import Algorithm, Json, Precision, PrecisionOption, command
+from convoxel.cli.options import Algorithm, Json, Precision, command
 from convoxel.cli.parsing import parse_sizes, split_words
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, emit, percent, plural
@@ -112,7 +112,7 @@ def networks(
     rounds: Rounds = 7,
     tune: Annotated[bool, typer.Option("--tune", help="Let ours measure its algorithms first.")] = False,
     algorithm: Algorithm = "auto",
-    precision: PrecisionOption = Precision.float32,
+    precision: Precision = "float32",
     json: Results = None,
     plot: Plot = None,
 ) -> None:
@@ -138,7 +138,7 @@ def networks(
     screen.say(_NETWORK_HEADING)
     results: list[NetworkResult] = []
     plans = [(network, b, count) for count in counts for b in batches for network in chosen]
-    settings: JsonObject = {"tune": tune, "algorithm": algorithm, "precision": precision.value}
+    settings: JsonObject = {"tune": tune, "algorithm": algorithm, "precision": precision}
     with Counter("measuring") as counter:
         for done, (network, b, count) in enumerate(plans):
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from convoxel.cli.options import Algorithm, Assign, Json, Network, Precision, PrecisionOption, Shape, Threads
+from convoxel.cli.options import Algorithm, Assign, Json, Network, Precision, Shape, Threads
 from convoxel.cli.parsing import parse_options, parse_shape
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, duration, emit, milliseconds, plural, times
@@ -21,7 +21,7 @@ def compile_network(
     assign: Assign = None,
     threads: Threads = None,
     algorithm: Algorithm = "auto",
-    precision: PrecisionOption = Precision.float32,
+    precision: Precision = "float32",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Save the program as .cvx, for `convoxel run` and convoxel.load."),
@@ -37,7 +37,7 @@ def compile_network(
     with limit_threads(threads), Counter("tuning") as counter:
         found = profile_network(
             network, parse_shape(shape), parse_options(assign), output=output, threads=threads,
-            algorithm=algorithm, precision=precision.value, tune=tune, verify=verify, on_progress=counter,
+            algorithm=algorithm, precision=precision, tune=tune, verify=verify, on_progress=counter,
         )  # fmt: skip
     if json:
         return emit(found.to_dict())

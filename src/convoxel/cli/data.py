@@ -34,7 +34,7 @@ def check(
     from convoxel.data import check as find_problems
     from convoxel.data import guess_task, load
 
-    chosen = guess_task(source) if task is None else task.value
+    chosen = task or guess_task(source)
     screen = Screen(json)
     with screen.status("reading every sample"):
         problems = find_problems(source, chosen)
@@ -72,7 +72,7 @@ def list_samples(
         if json:
             return emit({"bundled": [{"name": name, "task": kind} for name, kind in BUNDLED.items()]})
         return screen.table("bundled|task", BUNDLED.items())
-    found = load(source, guess_task(source) if task is None else task.value)
+    found = load(source, task or guess_task(source))
     if json:
         return emit(found.to_dict())
     screen.say(f"{found.name}: {found.task}, {found.dims}-D, {plural(found.channels, 'channel')}", "bold")

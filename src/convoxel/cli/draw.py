@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,47 +30,6 @@ app = typer.Typer(
 )
 
 
-class Kind(str, Enum):
-    """The operation of a layer."""
-
-    correlation = "correlation"
-    convolution = "convolution"
-    transposed = "transposed"
-
-
-class Border(str, Enum):
-    """The values on the padding."""
-
-    zeros = "zeros"
-    reflect = "reflect"
-    replicate = "replicate"
-    circular = "circular"
-
-
-class View(str, Enum):
-    """The direction in which a transposed convolution is read."""
-
-    gather = "gather"
-    scatter = "scatter"
-
-
-class Sharing(str, Enum):
-    """The constraint on the weights of a matrix."""
-
-    shared = "shared"
-    sparse = "sparse"
-    dense = "dense"
-    all = "all"
-
-
-class Theme(str, Enum):
-    """The background that a picture is made for."""
-
-    auto = "auto"
-    light = "light"
-    dark = "dark"
-
-
 Size = Annotated[str, typer.Option(help="Input size, such as 7, 5x5 or 4x4x4.")]
 Kernel = Annotated[str, typer.Option(help="Kernel size; one number for all axes, or 3x5.")]
 Stride = Annotated[str, typer.Option(help="Stride, likewise.")]
@@ -80,7 +38,10 @@ Padding = Annotated[
 ]
 Dilation = Annotated[str, typer.Option(help="Dilation, likewise.")]
 OutputPadding = Annotated[str, typer.Option(help="Outputs added at the end of a transposed convolution.")]
-KindOption = Annotated[Kind, typer.Option(help="Operation; networks compute the correlation.")]
+Kind = Annotated[
+    Literal["correlation", "convolution", "transposed"],
+    typer.Option(help="Operation; networks compute the correlation."),
+]
 Depth = Annotated[int | None, typer.Option(help="Parts of a module's path that make a node (default: all).", min=1)]
 
 # The files that every picture can be written into, with the help of their options.
@@ -90,7 +51,9 @@ _FILES = {
     "gif": "Write GIF into this file.",
     "html": "Write a web page into this file.",
 }
-_THEME = Annotated[Theme, typer.Option(help="Light or dark; auto follows the reader (PNG, GIF: light).")]
+_THEME = Annotated[
+    Literal["auto", "light", "dark"], typer.Option(help="Light or dark; auto follows the reader (PNG, GIF: light).")
+]
 
 Picture = Callable[..., "Figure | tuple[Figure, dict[str, object]]"]
 
@@ -121,7 +84,7 @@ def _picture(example: str, moving: bool = False) -> Callable[[Picture], Picture]
                 inspect.Parameter(n, keyword, default=None, annotation=Annotated[Path | None, typer.Option(help=text)])
                 for n, text in formats.items()
             ),
-            inspect.Parameter("theme", keyword, default=Theme.auto, annotation=_THEME),
+            inspect.Parameter("theme", keyword, default="auto", annotation=_THEME),
             inspect.Parameter("json", keyword, default=False, annotation=Json),
         ]
         parameters = [parameter.replace(kind=keyword) for parameter in own] + common
@@ -135,11 +98,11 @@ def _picture(example: str, moving: bool = False) -> Callable[[Picture], Picture]
 
 
 def _save(
-    figure: Figure, facts: dict[str, object], name: str, files: dict[str, Path | None], theme: Theme, json: bool
+    figure: Figure, facts: dict[str, object], name: str, files: dict[str, Path | None], theme: str, json: bool
 ) -> None:
     """Write the figure into the files that were named, or NAME.svg, and say so."""
     named = [file for file in files.values() if file is not None] or [Path(f"{name}.svg")]
-    written = [figure.save(file, None if theme is Theme.auto else theme.value) for file in named]
+    written = [figure.save(file, None if theme == "auto" else theme) for file in named]
     if json:
         size = {"width": round(figure.width), "height": round(figure.height), "frames": figure.frames}
         return emit({"title": figure.title, "text": figure.text, **size, **facts, "files": written})
@@ -155,12 +118,15 @@ def conv(
     stride: Stride = "1",
     padding: Padding = "none",
     dilation: Dilation = "1",
-    kind: KindOption = Kind.correlation,
+    kind: Kind = "correlation",
     output_padding: OutputPadding = "0",
-    border: Annotated[Border, typer.Option(help="Values on the padding.")] = Border.zeros,
+    border: Annotated[
+        Literal["zeros", "reflect", "replicate", "circular"], typer.Option(help="Values on the padding.")
+    ] = "zeros",
     view: Annotated[
-        View, typer.Option(help="Transposed: what an output gathers, or where an input scatters to.")
-    ] = View.gather,
+        Literal["gather", "scatter"],
+        typer.Option(help="Transposed: what an output gathers, or where an input scatters to."),
+    ] = "gather",
     numbers: Annotated[bool, typer.Option("--numbers", help="Show values in the cells.")] = False,
     step: Annotated[int | None, typer.Option(help="Draw one step as a still, counted from 1.")] = None,
     strip: Annotated[int | None, typer.Option(help="Draw this many steps side by side as a still.")] = None,
@@ -174,7 +140,7 @@ def conv(
     from convoxel import draw
 
     layer = _layer(size, kernel, stride, padding, dilation, kind, output_padding)
-    figure = draw.conv(**layer, border=border.value, view=view.value, numbers=numbers, step_s=step_s)
+    figure = draw.conv(**layer, border=border, view=view, numbers=numbers, step_s=step_s)
     steps = figure.frames
     if step is not None and strip is not None:
         raise ConfigError("step: given together with strip; expected one of them. Leave the other out.")
@@ -196,13 +162,14 @@ def matrix(
     stride: Stride = "1",
     padding: Padding = "none",
     dilation: Dilation = "1",
-    kind: KindOption = Kind.correlation,
+    kind: Kind = "correlation",
     output_padding: OutputPadding = "0",
     channels: Annotated[str, typer.Option(help="Channels in and out, such as 2x4.")] = "1x1",
     groups: Annotated[int, typer.Option(help="Groups of channels.")] = 1,
     sharing: Annotated[
-        Sharing, typer.Option(help="Convolution, locally connected, fully connected, or all.")
-    ] = Sharing.shared,
+        Literal["shared", "sparse", "dense", "all"],
+        typer.Option(help="Convolution, locally connected, fully connected, or all."),
+    ] = "shared",
     columns: Annotated[bool, typer.Option("--columns-first", help="Number pixels column by column.")] = False,
 ) -> Figure:
     """Show a layer as a matrix: what is not zero, which entries are the same weight, its Toeplitz blocks."""
@@ -212,7 +179,7 @@ def matrix(
     if len(both) != 2:
         raise ConfigError(f"channels: got {channels!r}; expected channels in and out, such as 2x4.")
     layer = _layer(size, kernel, stride, padding, dilation, kind, output_padding)
-    ways = ["dense", "sparse", "shared"] if sharing is Sharing.all else sharing.value
+    ways = ["dense", "sparse", "shared"] if sharing == "all" else sharing
     order = "F" if columns else "C"
     return draw.matrix(**layer, in_channels=both[0], out_channels=both[1], groups=groups, sharing=ways, order=order)
 
@@ -306,7 +273,7 @@ def memory(model: Network, shape: Shape = None, assign: Assign = None) -> Figure
 
 
 def _layer(
-    size: str, kernel: str, stride: str, padding: str, dilation: str, kind: Kind, output_padding: str
+    size: str, kernel: str, stride: str, padding: str, dilation: str, kind: str, output_padding: str
 ) -> JsonObject:
     sizes = parse_sizes("size", size)
     return {
@@ -315,7 +282,7 @@ def _layer(
         "stride": parse_sizes("stride", stride),
         "padding": parse_padding(padding, len(sizes)),
         "dilation": parse_sizes("dilation", dilation),
-        "kind": kind.value,
+        "kind": kind,
         "output_padding": parse_sizes("output_padding", output_padding, least=0),
     }
 

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from convoxel.cli.options import Engine, EngineOption, Json, Run, Threads, Which, WhichOption
+from convoxel.cli.options import Engine, Json, Run, Threads, Which
 from convoxel.cli.screen import Screen, duration, emit, number
 
 if TYPE_CHECKING:
     from convoxel.files.values import Options
 
 __all__ = ["evaluate"]
-
-
-class Part(str, Enum):
-    """A part of a data set."""
-
-    validation = "validation"
-    train = "train"
-    test = "test"
-    all = "all"
 
 
 # A terminal shows the worst cases; --json has them all.
@@ -32,9 +22,12 @@ _SHOWN = 5
 def evaluate(
     run: Run,
     data: Annotated[str | None, typer.Option(help="Labelled images (default: those of the run).")] = None,
-    split: Annotated[Part, typer.Option(help="Part of the data; of data new to the run, all.")] = Part.validation,
-    which: WhichOption = Which.best,
-    engine: EngineOption = Engine.convoxel,
+    split: Annotated[
+        Literal["validation", "train", "test", "all"],
+        typer.Option(help="Part of the data; of data new to the run, all."),
+    ] = "validation",
+    which: Which = "best",
+    engine: Engine = "convoxel",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -48,7 +41,7 @@ def evaluate(
         def show(index: int, sample: Any, prediction: object) -> None:
             status.update(f"{index + 1} images, last {sample.name}")
 
-        figures: Options = measure(run, data, engine=engine.value, split=split.value, which=which.value, on_sample=show)
+        figures: Options = measure(run, data, engine=engine, split=split, which=which, on_sample=show)
     if json:
         return emit(figures)
     segment = "dice" in (figures["samples"] or [{}])[0]

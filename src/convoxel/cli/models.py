@@ -27,7 +27,7 @@ def models(
     """List the networks of the zoo with their published figures, or show one; each works in 1-D, 2-D and 3-D."""
     from convoxel.lookup import find_models
 
-    found = find_models(name, None if task is None else task.value)
+    found = find_models(name, task)
     screen = Screen(json)
     if json:
         emit({"models": [row._asdict() for row in found]})

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
@@ -16,20 +15,17 @@ __all__ = [
     "Assign",
     "Data",
     "Engine",
-    "EngineOption",
     "Epochs",
     "Json",
     "Network",
     "Plot",
     "Precision",
-    "PrecisionOption",
     "Run",
     "Shape",
     "Task",
     "Threads",
     "Timed",
     "Which",
-    "WhichOption",
     "check_figure",
     "command",
 ]
@@ -51,40 +47,14 @@ def command(app: typer.Typer, example: str, name: str | None = None) -> Callable
     return register
 
 
-class Engine(str, Enum):
-    """The engine that computes."""
-
-    convoxel = "convoxel"
-    torch = "torch"
-
-
-class Which(str, Enum):
-    """A checkpoint of a run."""
-
-    best = "best"
-    last = "last"
-
-
-class Precision(str, Enum):
-    """The digits of products."""
-
-    float32 = "float32"
-    high = "high"
-
-
-class Task(str, Enum):
-    """The task of a network."""
-
-    segment = "segment"
-    classify = "classify"
-
-
+Task = Literal["segment", "classify"]
 Network = Annotated[
     str, typer.Argument(metavar="NETWORK", help="Name of `convoxel models`, folder of a run, or .onnx or .cvx file.")
 ]
 Algorithm = Annotated[str, typer.Option(help="Algorithm of every convolution; `convoxel info` lists them.")]
-PrecisionOption = Annotated[
-    Precision, typer.Option("--precision", help="float32, or high: products of 16 binary digits where they are faster.")
+Precision = Annotated[
+    Literal["float32", "high"],
+    typer.Option(help="float32, or high: products of 16 binary digits where they are faster."),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")]
 Shape = Annotated[str | None, typer.Option(help="Input shape, such as 1,3,224,224 (default: a usual one).")]
@@ -96,8 +66,8 @@ Data = Annotated[
     str | None, typer.Option(metavar="DIR|NAME", help="Labelled images to train on, as `convoxel data` names them.")
 ]
 Epochs = Annotated[int, typer.Option(min=1, help="Epochs of each training, with --data.")]
-EngineOption = Annotated[Engine, typer.Option("--engine", help="Engine that computes the network.")]
-WhichOption = Annotated[Which, typer.Option("--which", help="Checkpoint of the run.")]
+Engine = Annotated[Literal["convoxel", "torch"], typer.Option(help="Engine that computes the network.")]
+Which = Annotated[Literal["best", "last"], typer.Option(help="Checkpoint of the run.")]
 Threads = Annotated[int | None, typer.Option(help="Number of CPU threads (default: all).")]
 Timed = Annotated[bool, typer.Option("--time/--no-time", help="Measure the time of a run on our engine.")]
 Plot = Annotated[

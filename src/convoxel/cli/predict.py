@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from convoxel.cli.options import Engine, EngineOption, Json, Run, Threads
+from convoxel.cli.options import Engine, Json, Run, Threads
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, duration, emit
 
@@ -19,7 +19,7 @@ def predict(
     run: Run,
     input: Annotated[Path, typer.Option(help="Image file, or folder of images.")],
     output: Annotated[Path, typer.Option(help="File or folder to write: label maps, or a .csv/.json of classes.")],
-    engine: EngineOption = Engine.convoxel,
+    engine: Engine = "convoxel",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -30,9 +30,9 @@ def predict(
     screen = Screen(json)
     begun = time.perf_counter()
     with limit_threads(threads), Meter(screen) as meter:
-        files = run_network(run, input, output, engine=engine.value, on_progress=meter)
+        files = run_network(run, input, output, engine=engine, on_progress=meter)
     seconds = time.perf_counter() - begun
     if json:
-        return emit({"files": files, "seconds": seconds, "engine": engine.value})
+        return emit({"files": files, "seconds": seconds, "engine": engine})
     where = str(files[0]) if len(files) == 1 else f"{len(files)} files in {files[0].parent}"
     screen.say(f"Wrote {where} in {duration(seconds)}.")

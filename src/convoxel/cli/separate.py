@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convoxel.cli.options import Engine, EngineOption, Json, Plot, Run, Threads, Which, WhichOption, check_figure
+from convoxel.cli.options import Engine, Json, Plot, Run, Threads, Which, check_figure
 from convoxel.cli.screen import Screen, command_line, emit, milliseconds, number
 from convoxel.errors import ConfigError
 
@@ -29,8 +29,8 @@ def separate(
         int, typer.Option(metavar="STEPS", help="Training steps for each trial, with --max-accuracy-loss.")
     ] = 0,
     batch: Annotated[int | None, typer.Option(help="Samples timed at once (default: batch size of the run).")] = None,
-    engine: EngineOption = Engine.convoxel,
-    which: WhichOption = Which.best,
+    engine: Engine = "convoxel",
+    which: Which = "best",
     threads: Threads = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="New folder for network.cvx, its weights and all figures.")
@@ -65,8 +65,8 @@ def separate(
             max_accuracy_loss=max_accuracy_loss,
             fine_tune=fine_tune,
             batch=batch,
-            engine=engine.value,
-            which=which.value,
+            engine=engine,
+            which=which,
             on_progress=status.update,
         )
         if output is not None:
@@ -76,10 +76,10 @@ def separate(
     if plot is not None:
         from convoxel.draw.separation_chart import separation
 
-        separation(found, engine.value).save(plot)
+        separation(found, engine).save(plot)
     if json:
-        return emit({"run": run, "engine": engine.value, **found.to_dict(), "output": output, "plot": plot})
-    _print(screen, found, run, engine.value)
+        return emit({"run": run, "engine": engine, **found.to_dict(), "output": output, "plot": plot})
+    _print(screen, found, run, engine)
     if output is not None:
         screen.say(f"Saved. Run it: {command_line('convoxel', 'run', output / 'network.cvx', '--input')} x.npy")
     if plot is not None:
