@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from convoxel import train
+from convoxel import lazy, train
 from convoxel.errors import CheckpointError, ConfigError, ConvoxelError, DataError, UnsupportedError
 from convoxel.train import Progress, TrainConfig, fit
 from convoxel.train.checkpoint import Store
@@ -412,7 +412,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def import_module(name: str) -> Any:
         raise ModuleNotFoundError("no monai", name="monai")
 
-    monkeypatch.setattr(train, "import_module", import_module)
+    monkeypatch.setattr(lazy, "import_module", import_module)
     monkeypatch.delitem(vars(train), "fit", raising=False)
     with pytest.raises(UnsupportedError, match=r"Training needs monai: pip install 'convoxel\[train\]'"):
         _ = train.fit
