@@ -179,8 +179,8 @@ def test_paddings_in_numbers() -> None:
     (lambda: window.conv_size(4, 3, 0), "stride s is 0"),
     (lambda: window.conv_size(4, 3, d=0), "dilation d is 0"),
     (lambda: window.transposed_size(4, 3, a=-1), "output_padding"),
-    (lambda: window.conv_sizes((4, 4), (3,)), "kernel has 1 entries, but size has 2"),
-    (lambda: window.pool_sizes((4, 4), 3, (1, 1, 1)), "stride has 3 entries, but size has 2"),
+    (lambda: window.conv_sizes((4, 4), (3,)), "kernel has 1 entries, but there are 2 axes"),
+    (lambda: window.pool_sizes((4, 4), 3, (1, 1, 1)), "stride has 3 entries, but there are 2 axes"),
     (lambda: window.transposed_sizes((4, 4), 3, added=(1,)), "added has 1 entries, but there are 2 axes"),
 ])  # fmt: skip
 def test_errors_say_how_to_mend(call: object, match: str) -> None:

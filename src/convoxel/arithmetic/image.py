@@ -1,19 +1,17 @@
 """Questions about all axes of an image at once: every answer has an entry for each axis, and tells equal ones once.
 
 Each axis is solved by itself (``solve``, ``tile``); the records here put the answers together. ``to_dict`` is for
-programs, ``str`` for people.
+programs, ``str`` for people; fractions stay exact in both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import asdict, dataclass
 
 from convoxel.arithmetic.axis import Graph
 from convoxel.arithmetic.field import Field
 from convoxel.arithmetic.layer import Window
-from convoxel.arithmetic.size_set import SizeSet
 from convoxel.arithmetic.solve import Depth, Inputs, Windows, solve_depth, solve_inputs, solve_windows
 from convoxel.arithmetic.tile import Part, Tile, solve_tile
 from convoxel.arithmetic.window import Pair, span
@@ -79,8 +77,8 @@ class LayerSizes:
     fields: tuple[Field, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """Return the numbers as lists, an entry an axis."""
-        return {"layer": self.layer, "size": list(self.size), **_field_dict(self.fields)}
+        """Return the numbers, an entry an axis."""
+        return {"layer": self.layer, "size": self.size, **_field_dict(self.fields)}
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,11 @@ class ChainSizes:
     def to_dict(self) -> dict[str, object]:
         """Return the numbers of every layer and of the whole chain."""
         return {
-            "input": list(self.rows[0].size),
+            "input": self.rows[0].size,
             "layers": [row.to_dict() for row in self.rows],
-            "output": list(self.rows[-1].size),
+            "output": self.rows[-1].size,
             **_field_dict(self.rows[-1].fields),
-            "accepted": [_inputs_dict(each) for each in self.accepted],
+            "accepted": [each.to_dict() for each in self.accepted],
         }
 
 
@@ -150,8 +148,8 @@ class ImageInputs:
 
     def to_dict(self) -> dict[str, object]:
         """Return single sizes, and progressions ``start + step · n``, an entry an axis."""
-        wanted = {} if self.output is None else {"output": list(self.output)}
-        return {"accepted": [_inputs_dict(each) for each in self.inputs], **wanted}
+        wanted = {} if self.output is None else {"output": self.output}
+        return {"accepted": [each.to_dict() for each in self.inputs], **wanted}
 
     def __str__(self) -> str:
         """Return the sizes and the equations, or the nearest outputs."""
@@ -191,7 +189,7 @@ class Depths:
 
     def to_dict(self) -> dict[str, object]:
         """Return the numbers of repetitions and the fields that they reach."""
-        return {"repeats": [each.count for each in self.found], **_field_dict(tuple(each.field for each in self.found))}
+        return {"repeats": [each.count for each in self.found], **_field_dict([each.field for each in self.found])}
 
     def __str__(self) -> str:
         """Return a line for each axis, or one where all are alike."""
@@ -219,15 +217,10 @@ class Tiles:
 
     def to_dict(self) -> dict[str, object]:
         """Return halos, and the ranges of each part."""
-        tiles = [
-            {
-                "size": each.size, "multiple": each.multiple, "advance": each.advance,
-                "halo": [_number(side) for side in each.halo], "inside": list(each.inside),
-            }
-            for each in self.found
-        ]  # fmt: skip
-        parts = [[{"input": p.input, "output": p.output, "crop": p.crop} for p in cover] for cover in self.parts]
-        return {"tiles": tiles, **({"parts": parts} if self.size else {})}
+        names = ("size", "multiple", "advance", "halo", "inside")
+        tiles = [{name: getattr(each, name) for name in names} for each in self.found]
+        parts = {"parts": [list(map(asdict, cover)) for cover in self.parts]} if self.size else {}
+        return {"tiles": tiles, **parts}
 
     def __str__(self) -> str:
         """Return the halos, and the parts of the image."""
@@ -345,7 +338,7 @@ class LayerInputs:
 
     def to_dict(self) -> dict[str, object]:
         """Return the layer and the sizes, an entry an axis."""
-        return {"layer": str(self.layer), "accepted": [_inputs_dict(each) for each in self.inputs]}
+        return {"layer": str(self.layer), "accepted": [each.to_dict() for each in self.inputs]}
 
 
 def solve_layer_inputs(output: Sequence[int], options: WindowOptions) -> tuple[LayerInputs, ...]:
@@ -360,25 +353,9 @@ def solve_layer_inputs(output: Sequence[int], options: WindowOptions) -> tuple[L
     )
 
 
-def _field_dict(fields: Sequence[Field]) -> dict[str, list[int | float]]:
-    return {
-        "field": [field.size for field in fields],
-        "stride": [_number(field.stride) for field in fields],
-        "offset": [_number(field.offset) for field in fields],
-        "holes": [field.holes for field in fields],
-    }
-
-
-def _inputs_dict(inputs: Inputs) -> dict[str, object]:
-    sizes: SizeSet = inputs.sizes
-    return {
-        "exceptions": list(sizes.exceptions),
-        "starts": list(sizes.starts),
-        "step": sizes.step,
-        "smallest": sizes.smallest,
-        "text": str(sizes),
-        "equation": inputs.equation,
-    }
+def _field_dict(fields: Sequence[Field]) -> dict[str, list[object]]:
+    names = {"field": "size", "stride": "stride", "offset": "offset", "holes": "holes"}
+    return {key: [getattr(field, name) for field in fields] for key, name in names.items()}
 
 
 def describe_sizes(found: Sequence[Inputs]) -> str:
@@ -392,7 +369,3 @@ def _lines(title: str, found: Sequence[object]) -> str:
     if len(set(texts)) == 1:
         return f"{title}: {texts[0]}"
     return "\n".join(f"{title} along axis {axis}: {text}" for axis, text in enumerate(texts))
-
-
-def _number(value: int | Fraction) -> int | float:
-    return int(value) if value == int(value) else float(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 
 from convoxel.arithmetic.axis import Graph
@@ -74,6 +74,11 @@ class Inputs:
     def giving(self, output: int) -> Inputs:
         """Return the input sizes that give the size ``output``."""
         return Inputs(self.sizes.where(self.output.plus(-output)), self.output, self.equation)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return single sizes and progressions, the smallest, and both as text."""
+        smallest, text = self.sizes.smallest, str(self.sizes)
+        return {**asdict(self.sizes), "smallest": smallest, "text": text, "equation": self.equation}
 
     def __str__(self) -> str:
         return f"{self.sizes}: {self.equation}" if self.sizes else str(self.sizes)
@@ -378,6 +383,10 @@ class Alignment:
 
     def __bool__(self) -> bool:
         return bool(self.paddings)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return every attribute by name."""
+        return asdict(self)
 
     def __str__(self) -> str:
         if self.paddings:

@@ -228,7 +228,7 @@ def resolve_padding(
     ((1, 0), (0, -2))
     """
     axes = len(kernel)
-    strides, dilations = _per_axis("stride", stride, axes), _per_axis("dilation", dilation, axes)
+    strides, dilations = _per_axis(axes, stride=stride, dilation=dilation)
     if not isinstance(padding, str):
         return _given_padding(padding, axes)
     if padding not in PADDING_WORDS:
@@ -283,7 +283,7 @@ def conv_sizes(
     ((130, 130, 114), (112, 112), (9,))
     """
     axes = len(size)
-    kernels, strides, dilations = _numbers(axes, kernel=kernel, stride=stride, dilation=dilation)
+    kernels, strides, dilations = _per_axis(axes, kernel=kernel, stride=stride, dilation=dilation)
     pairs = resolve_padding(padding, kernels, strides, dilations, size)
     return tuple(map(conv_size, size, kernels, strides, pairs, dilations))
 
@@ -309,7 +309,7 @@ def pool_sizes(
     """
     axes = len(size)
     given = kernel if stride is None else stride
-    kernels, strides, dilations = _numbers(axes, kernel=kernel, stride=given, dilation=dilation)
+    kernels, strides, dilations = _per_axis(axes, kernel=kernel, stride=given, dilation=dilation)
     pairs = resolve_padding(padding, kernels, strides, dilations, size)
     return tuple(map(pool_size, size, kernels, strides, pairs, dilations, (ceil,) * axes))
 
@@ -343,12 +343,7 @@ def transposed_sizes(
     ((32, 32, 32), (14,), (21,))
     """
     axes = len(size)
-    kernels, strides, dilations = _numbers(axes, kernel=kernel, stride=stride, dilation=dilation)
-    rows = (added,) * axes if isinstance(added, int) else tuple(added)
-    if len(rows) != axes:
-        raise ConfigError(
-            f"added has {len(rows)} entries, but there are {axes} axes. Give one int, or one for each axis."
-        )
+    kernels, strides, dilations, rows = _per_axis(axes, kernel=kernel, stride=stride, dilation=dilation, added=added)
     pairs, missing = resolve_transposed(padding, kernels, strides, dilations)
     rows = tuple(a + more for a, more in zip(rows, missing, strict=True))
     return tuple(map(transposed_size, size, kernels, strides, pairs, dilations, rows))
@@ -372,24 +367,13 @@ def resolve_transposed(
     (((0, 1), (0, 0)), (0, 1))
     """
     axes = len(kernel)
-    strides, dilations = _per_axis("stride", stride, axes), _per_axis("dilation", dilation, axes)
+    strides, dilations = _per_axis(axes, stride=stride, dilation=dilation)
     # Any multiple of s does as the size that "same" is for.
     pairs = resolve_padding(padding, kernel, strides, dilations, strides)
     if padding != "same":
         return pairs, (0,) * axes
     spans = map(span, kernel, dilations)
     return pairs, tuple(s - e + sum(pair) for s, e, pair in zip(strides, spans, pairs, strict=True))
-
-
-def _numbers(axes: int, **values: int | Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Give each of ``values`` an entry for each axis."""
-    for name, value in values.items():
-        entries = (value,) * axes if isinstance(value, int) else tuple(value)
-        if len(entries) != axes:
-            raise ConfigError(
-                f"{name} has {len(entries)} entries, but size has {axes}. Give an int or one for each axis."
-            )
-        yield entries
 
 
 def _given_padding(padding: int | Sequence[int] | Sequence[Pair], axes: int) -> tuple[Pair, ...]:
@@ -411,11 +395,15 @@ def _pair(p: int | Pair) -> Pair:
     return int(p[0]), int(p[1])
 
 
-def _per_axis(name: str, value: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
-    if len(values) != axes:
-        raise ConfigError(f"{name} has {len(values)} entries, but kernel has {axes}. Give an int or one for each axis.")
-    return tuple(_natural(name, entry) for entry in values)
+def _per_axis(axes: int, **values: int | Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Give each of ``values`` an entry for each axis."""
+    for name, value in values.items():
+        entries = (value,) * axes if isinstance(value, int) else tuple(value)
+        if len(entries) != axes:
+            raise ConfigError(
+                f"{name} has {len(entries)} entries, but there are {axes} axes. Give an int or one for each axis."
+            )
+        yield tuple(entry if name == "added" else _natural(name, entry) for entry in entries)
 
 
 def _natural(name: str, value: int) -> int:

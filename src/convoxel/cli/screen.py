@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from rich import box
@@ -56,6 +57,8 @@ def _plain(value: object) -> object:
         return [_plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, Fraction):
+        return value.numerator if value.denominator == 1 else float(value)
     return str(value) if isinstance(value, Path) else value
 
 

@@ -13,8 +13,8 @@ from convoxel.cli.screen import Screen, emit, plural, times
 from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from convoxel.arithmetic import Graph
-    from convoxel.arithmetic.image import WindowOptions
+    from convoxel.arithmetic import Alignment, Graph
+    from convoxel.arithmetic.image import Depths, ImageInputs, Tiles, WindowOptions
     from convoxel.lookup import NetworkSizes
 
 __all__ = ["app"]
@@ -121,10 +121,7 @@ def inputs(
 
         axes = max(len(wanted or ()), *(word.count(",") + 1 for word in chain))
         found = solve_image_inputs([solve_inputs(graph) for graph in _graphs(chain, axes)], wanted)
-    if json:
-        emit(found.to_dict())
-    else:
-        Screen().say(str(found))
+    _show(found, json)
 
 
 @command(app, "convoxel size layers 224 112 --kernel 1..7 --stride 2")
@@ -187,11 +184,7 @@ def depth(
     """Compute how often layers must be repeated for a wanted receptive field."""
     from convoxel.arithmetic.image import solve_depths
 
-    found = solve_depths(_graphs(chain), field)
-    if json:
-        emit(found.to_dict())
-    else:
-        Screen().say(str(found))
+    _show(solve_depths(_graphs(chain), field), json)
 
 
 @command(app, "convoxel size tiles 64 k3p1x4 pool2 --image 150")
@@ -209,11 +202,7 @@ def tiles(
     sizes = () if image is None else _sizes("image", image)
     network = _network(chain, assign, shape, len(sizes))
     graphs = _graphs(chain, len(sizes)) if network is None else network.graphs
-    found = solve_tiles(graphs, tile, sizes)
-    if json:
-        emit(found.to_dict())
-    else:
-        Screen().say(str(found))
+    _show(solve_tiles(graphs, tile, sizes), json)
 
 
 @command(app, "convoxel size align k1 'k3d2 k3'")
@@ -226,10 +215,12 @@ def align(
     """Compute the padding with which two branches of the same input fit when they are joined."""
     from convoxel.arithmetic import parse_chain, solve_alignment
 
-    found = solve_alignment(parse_chain(first), parse_chain(second), layer)
+    _show(solve_alignment(parse_chain(first), parse_chain(second), layer), json)
+
+
+def _show(found: Alignment | Depths | ImageInputs | Tiles, json: bool) -> None:
     if json:
-        apart = None if found.apart is None else float(found.apart)
-        emit({"paddings": found.paddings, "nearest": found.nearest, "apart": apart, "equation": found.equation})
+        emit(found.to_dict())
     else:
         Screen().say(str(found))
 
