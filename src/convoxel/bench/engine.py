@@ -6,6 +6,7 @@ builds the network anew.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from convoxel.bench.comparison import OURS
 from convoxel.bench.network_list import Network
-from convoxel.bench.peer import call_pytorch, open_onnxruntime, open_openvino
+from convoxel.bench.peer import ONNX_ENGINES, call_pytorch
 
 __all__ = ["ENGINES", "Engine", "Task", "first_output"]
 
@@ -77,10 +78,6 @@ def _pytorch(task: Task, channels_last: bool = False) -> Run:
     return call_pytorch(task.network.build(), task.x, channels_last)
 
 
-def _pytorch_channels_last(task: Task) -> Run:
-    return _pytorch(task, channels_last=True)
-
-
 def _torch_compile(task: Task) -> Run:
     import torch
     import torch._inductor.config
@@ -91,22 +88,14 @@ def _torch_compile(task: Task) -> Run:
     return torch.no_grad()(lambda: model(x))
 
 
-def _onnxruntime(task: Task) -> Run:
-    session, x = open_onnxruntime(str(task.folder / "net.onnx"), task.threads), task.x
-    name = session.get_inputs()[0].name
-    return lambda: session.run(None, {name: x})[0]
-
-
-def _openvino(task: Task) -> Run:
-    infer, x = open_openvino(str(task.folder / "net.onnx"), task.threads), task.x
-    return lambda: infer(x)[0]
+def _onnx(name: str, task: Task) -> Run:
+    return functools.partial(ONNX_ENGINES[name](str(task.folder / "net.onnx"), task.threads), task.x)
 
 
 ENGINES: Mapping[str, Engine] = {
     OURS: Engine(_convoxel, ("convoxel.graph.load",)),
     "pytorch": Engine(_pytorch, ("torch",)),
-    "pytorch-cl": Engine(_pytorch_channels_last, ("torch",), (2, 3)),
+    "pytorch-cl": Engine(functools.partial(_pytorch, channels_last=True), ("torch",), (2, 3)),
     "torch.compile": Engine(_torch_compile, ("torch",)),
-    "onnxruntime": Engine(_onnxruntime, ("onnxruntime",)),
-    "openvino": Engine(_openvino, ("openvino",)),
+    **{name: Engine(functools.partial(_onnx, name), (name,)) for name in ONNX_ENGINES},
 }

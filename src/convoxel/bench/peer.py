@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +20,11 @@ from convoxel.bench.layer_list import Layer
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = [
-    "call_pytorch",
-    "lacking",
-    "missing_peers",
-    "open_onnxruntime",
-    "open_openvino",
-    "prepare_peers",
-    "quieten_threads",
-]
+__all__ = ["ONNX_ENGINES", "call_pytorch", "lacking", "missing_peers", "prepare_peers", "quieten_threads"]
 
 Floats = NDArray[np.float32]
 Run = Callable[[], object]
+Infer = Callable[[Floats], Floats]
 
 
 def quieten_threads() -> None:
@@ -52,16 +45,17 @@ def prepare_peers(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int
         bias: ``(out_channels,)``.
         threads: number of threads of each peer.
     """
-    found: dict[str, Run] = {}
-    for prepare, needs in _PEERS:
-        if not lacking(needs):
-            found.update(prepare(layer, x, w, bias, threads))
+    found: dict[str, Run] = {} if lacking(("torch",)) else _pytorch(layer, x, w, bias, threads)
+    for name, open_model in ONNX_ENGINES.items():
+        if not lacking(("onnx", name)):
+            infer = open_model(_onnx_model(layer, w, bias), threads)
+            found[name] = functools.partial(_infer, infer, x.reshape(1, -1) if layer.fully_connected else x, layer)
     return found
 
 
 def missing_peers() -> list[str]:
     """Return the packages whose absence keeps a peer from taking part."""
-    return list(dict.fromkeys(name for _, needs in _PEERS for name in lacking(needs)))
+    return list(lacking(("torch", "onnx", *ONNX_ENGINES)))
 
 
 @functools.cache
@@ -76,23 +70,35 @@ def lacking(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(absent)
 
 
-def open_onnxruntime(model: bytes | str, threads: int) -> Any:
-    """Return ONNX Runtime's session of a model, its bytes or its file."""
+def _open_onnxruntime(model: bytes | str, threads: int) -> Infer:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})[0]
 
 
-def open_openvino(model: bytes | str, threads: int) -> Callable[[Floats], Sequence[Floats]]:
-    """Return a function that runs a model of one input, its bytes or its file, in OpenVINO, without copies."""
+def _open_openvino(model: bytes | str, threads: int) -> Infer:
     import openvino
 
     core = openvino.Core()
     config = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     request = core.compile_model(core.read_model(model), "CPU", config).create_infer_request()
-    return lambda x: request.infer({0: x}, share_inputs=True, share_outputs=True)
+    return lambda x: request.infer({0: x}, share_inputs=True, share_outputs=True)[0]  # without copies
+
+
+# Engines that read ONNX, by package: each opens a model of one input, its bytes or its file, and returns its first
+# result.
+ONNX_ENGINES: dict[str, Callable[[bytes | str, int], Infer]] = {
+    "onnxruntime": _open_onnxruntime,
+    "openvino": _open_openvino,
+}
+
+
+def _infer(infer: Infer, x: Floats, layer: Layer) -> Floats:
+    return infer(x).reshape(1, -1, *layer.out_size)
 
 
 def _pytorch(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> dict[str, Run]:
@@ -141,18 +147,6 @@ def _module(layer: Layer, w: Floats, bias: Floats) -> nn.Module:
     return net.eval()
 
 
-def _onnxruntime(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> dict[str, Run]:
-    session = open_onnxruntime(_onnx_model(layer, w, bias), threads)
-    shaped = x.reshape(1, -1) if layer.fully_connected else x
-    return {"onnxruntime": lambda: session.run(None, {"x": shaped})[0].reshape(1, -1, *layer.out_size)}
-
-
-def _openvino(layer: Layer, x: Floats, w: Floats, bias: Floats, threads: int) -> dict[str, Run]:
-    infer = open_openvino(_onnx_model(layer, w, bias), threads)
-    shaped = x.reshape(1, -1) if layer.fully_connected else x
-    return {"openvino": lambda: infer(shaped)[0].reshape(1, -1, *layer.out_size)}
-
-
 def _onnx_model(layer: Layer, w: Floats, bias: Floats) -> bytes:
     """Return the layer as an ONNX model of one node."""
     from onnx import TensorProto, helper, numpy_helper
@@ -181,10 +175,3 @@ def _onnx_model(layer: Layer, w: Floats, bias: Floats) -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
-
-
-_PEERS: tuple[tuple[Callable[..., dict[str, Run]], tuple[str, ...]], ...] = (
-    (_pytorch, ("torch",)),
-    (_onnxruntime, ("onnx", "onnxruntime")),
-    (_openvino, ("onnx", "openvino")),
-)
