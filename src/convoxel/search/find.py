@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from convoxel.errors import ConfigError, ConvoxelError
 from convoxel.inspect import time_engine
-from convoxel.models import entry
+from convoxel.models import info
 from convoxel.search.budget import Budget
 from convoxel.search.candidate import Candidate, measure
 from convoxel.search.evolution import evolve
@@ -136,8 +136,7 @@ def find(
     check_goals(goals)
     if most < 1:
         raise ConfigError(f"most: got {most}; expected at least 1 network to measure.")
-    row = entry(network)
-    sizes = tuple(shape) if shape is not None else (1, row.default("in_channels"), *(row.size[1],) * 2)
+    sizes = tuple(shape or (1, *info(network).shape))
     own = dict(fixed or {})
     usual = {name: values for name, values in usual_options(network).items() if name not in own}
     space = Space(network=network, shape=sizes, vary=dict(vary) if vary else usual, fixed=own)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 
 from convoxel.errors import ConfigError
-from convoxel.models import entry
+from convoxel.models import entry, info
 from convoxel.search.candidate import Candidate, measure
 from convoxel.search.space import SIZE, Options
 
@@ -103,8 +103,7 @@ def scales(
     """
     if not factors:
         raise ConfigError("factors: got none; expected at least one scale, such as Scale(width=0.5).")
-    row = entry(network)
-    sizes = tuple(shape) if shape is not None else (1, row.default("in_channels"), *(row.size[1],) * 2)
+    sizes = tuple(shape or (1, *info(network).shape))
     return [measure(network, sizes, scaled_options(network, factor, sizes), fixed) for factor in factors]
 
 
