@@ -7,8 +7,8 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 
-from convoxel.predict.intensity import Normalisation
 from convoxel.predict.metrics import SegmentationLoss, Tally, confusion, dice
+from convoxel.predict.normalisation import Normalisation
 from convoxel.train.loss import build_loss
 
 pytestmark = pytest.mark.smoke

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from convoxel.predict.precision import autocast
+from convoxel.predict.network_call import autocast
 
 CASES = {
     "depthwise": (lambda: nn.Conv2d(96, 96, 3, 2, 1, groups=96), (32, 96, 2, 1)),

@@ -15,6 +15,7 @@ import torch
 
 from convoxel.errors import CheckpointError
 from convoxel.files.lock import hold_lock
+from convoxel.train import checkpoint
 from convoxel.train.checkpoint import Store
 
 
@@ -221,13 +222,13 @@ def test_settle_refuses_when_nothing_is_whole(store: Store) -> None:
 
 def test_what_reads_back_differently_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     save(store, 1)
-    plain = Path.read_bytes
+    plain = checkpoint.read_bytes
 
-    def lying(path: Path) -> bytes:
-        content = plain(path)
+    def lying(path: Path, count: int = -1) -> bytes:
+        content = plain(path, count)
         return content[:-1] + b"?" if path.name == "next.safetensors" else content
 
-    monkeypatch.setattr(Path, "read_bytes", lying)
+    monkeypatch.setattr(checkpoint, "read_bytes", lying)
     with pytest.raises(CheckpointError, match=r"reads back differently.*step 1 is intact"):
         save(store, 2)
     monkeypatch.undo()

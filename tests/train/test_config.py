@@ -12,7 +12,7 @@ from convoxel.errors import ConfigError
 from convoxel.predict.tile_size import InputSizes, plan_patch, plan_tile
 from convoxel.train.config import TrainConfig
 from convoxel.train.defaults import plan_run
-from convoxel.train.schedule import learning_rate, measure_fraction
+from convoxel.train.optimisation import learning_rate, measure_fraction
 
 pytestmark = pytest.mark.smoke
 

@@ -11,8 +11,8 @@ import torch
 
 from convoxel.data import Sample
 from convoxel.errors import DataError
-from convoxel.predict.intensity import Normalisation
 from convoxel.predict.network_call import resize
+from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts
 from convoxel.train.augment import Augmentation
 from convoxel.train.batch_norm import set_mode, slow_statistics

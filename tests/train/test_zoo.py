@@ -77,7 +77,7 @@ def test_borders_are_seen_and_not_lost(tmp_path: Path, pictures: Path) -> None:
     image = np.random.default_rng(1).normal(100, 20, (1, 30, 26)).astype(np.float32)
     whole = predictor.logits(image)
     model = load_model(run).network
-    statistics = predictor.run.data.intensity.statistics(image)
+    statistics = predictor.run.data.normalisation.statistics(image)
     padded = np.pad(statistics.normalise(image), ((0, 0), (8, 8), (8, 8)), constant_values=0.0)
     with torch.no_grad():
         inner = model(torch.from_numpy(padded[None]))[0].numpy()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import nifti
-from convoxel.data.data_set import Cache, DataSet, Entry, Sample
+from convoxel.data.data_set import Cache, DataSet, Entry, Parts, Sample
 from convoxel.data.split import SplitRule, count_validation
 from convoxel.errors import ConfigError, UnsupportedError
 from convoxel.files.fault import fault
@@ -69,26 +69,13 @@ def open_mni152(validation: int | float | None, gap: int) -> DataSet:
     def part(name: str, start: int, stop: int) -> Entry:
         affine = np.array(header.affine)
         affine[:3, 3] += affine[:3, 1] * start
-        sample = Sample(
-            name,
-            np.ascontiguousarray(image[:, :, start:stop]),
-            np.ascontiguousarray(label[:, start:stop]),
-            affine,
-            header.spacing_mm,
-            files["t1"],
-        )
+        pixels, classes = np.ascontiguousarray(image[:, :, start:stop]), np.ascontiguousarray(label[:, start:stop])
+        sample = Sample(name, pixels, classes, affine, header.spacing_mm, files["t1"])
         return Entry(name, sample.image.shape[1:], header.spacing_mm, lambda: sample)
 
-    return DataSet.from_parts(
-        ([part("mni152-front", cut + gap, size)], [part("mni152-back", 0, cut)], []),
-        Cache(0),
-        name="mni152",
-        task="segment",
-        dims=3,
-        channels=1,
-        classes=("background", "grey", "white"),
-        sources=tuple(files.items()),
-    )
+    parts: Parts = [part("mni152-front", cut + gap, size)], [part("mni152-back", 0, cut)], []
+    classes = ("background", "grey", "white")
+    return DataSet.from_parts(parts, Cache(0), "mni152", "segment", (3, 1), classes, files.items())
 
 
 def open_digits(rule: SplitRule) -> DataSet:
@@ -109,13 +96,5 @@ def open_digits(rule: SplitRule) -> DataSet:
         return lambda: Sample(name, pixels.reshape(1, 8, 8).astype(np.float32), label, source=path)
 
     entries = [Entry(n, (8, 8), None, reader(n, table[i, :64], labels[i]), labels[i]) for i, n in enumerate(names)]
-    return DataSet.from_parts(
-        rule.split({"": entries}, "classify"),
-        Cache(),
-        name="digits",
-        task="classify",
-        dims=2,
-        channels=1,
-        classes=tuple("0123456789"),
-        sources=(("digits.csv.gz", path),),
-    )
+    parts, sources = rule.split({"": entries}, "classify"), [("digits.csv.gz", path)]
+    return DataSet.from_parts(parts, Cache(), "digits", "classify", (2, 1), "0123456789", sources)

@@ -48,16 +48,12 @@ def open_classes(folder: Path, rule: SplitRule, errors: ErrorCollector) -> DataS
     dims, channels = agree({f.name: (f.path, headers[f.name]) for f in files if f.name in headers}, errors)
     usable = [f for f in files if f.name not in errors.names]
     entries = {part: [_entry(f, headers[f.name], dims, channels) for f in usable if f.part == part] for part in parts}
-    return DataSet.from_parts(
+    split, name, sources = (
         rule.split(entries, "classify"),
-        Cache(),
-        name=shown(folder.resolve().name),
-        task="classify",
-        dims=dims,
-        channels=channels,
-        classes=tuple(map(shown, classes)),
-        sources=tuple((f.name, f.path) for f in usable),
+        shown(folder.resolve().name),
+        [(f.name, f.path) for f in usable],
     )
+    return DataSet.from_parts(split, Cache(), name, "classify", (dims, channels), tuple(map(shown, classes)), sources)
 
 
 def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollector) -> list[_File]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +135,7 @@ class Split:
 
 
 Parts = tuple[Sequence[Entry], Sequence[Entry], Sequence[Entry]]  # train, validation, test
+Sources = Iterable[tuple[str, Path]]
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,22 @@ class DataSet:
     skipped: tuple[Problem, ...] = ()
 
     @classmethod
-    def from_parts(cls, parts: Parts, cache: Cache, **facts: Any) -> DataSet:
-        """Return the data set whose (train, validation, test) have these entries; an empty test part becomes None."""
+    def from_parts(
+        cls,
+        parts: Parts,
+        cache: Cache,
+        name: str,
+        task: str,
+        form: tuple[int, int],
+        classes: Sequence[str],
+        sources: Sources,
+    ) -> DataSet:
+        """Return the data set whose (train, validation, test) have these entries; an empty test part becomes None.
+
+        ``form``: number of spatial axes and of channels.
+        """
         train, validation, test = (Split(tuple(entries), cache) for entries in parts)
-        return cls(train=train, validation=validation, test=test if test else None, **facts)
+        return cls(name, task, *form, tuple(classes), train, validation, test if test else None, tuple(sources))
 
     @cached_property
     def fingerprint(self) -> str:

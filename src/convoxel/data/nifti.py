@@ -68,8 +68,13 @@ def read_header(path: Path) -> Header:
 def read_voxels(path: Path, *, scaled: bool = True) -> tuple[Header, Array]:
     """Return header and voxels (channels, *shape), C-contiguous.
 
-    ``scaled`` applies the header's slope and intercept and gives float32; labels are read with
-    ``scaled=False`` and keep the stored type where the header does not scale.
+    Args:
+        path: .nii or .nii.gz file.
+        scaled: apply the header's slope and intercept and convert to float32 (default True). False, for labels, keeps
+            the stored type where the header does not scale.
+
+    Raises:
+        DataError: the file is missing, damaged, or of a kind that is refused.
     """
     layout = _read_layout(path)
     content = inflate(path, layout.end, whole=True) if _is_packed(path) else read_bytes(path, layout.end)
@@ -99,17 +104,11 @@ def _read_layout(path: Path) -> _Layout:
     if packed:
         check_inflation(path, size, layout.end)
     elif layout.end > size:
-        raise fault(
-            path,
-            f"the header claims {layout.end} bytes ({_sizes(stored)} {dtype.name}) but the file has {size}",
-            "at least as many bytes as claimed",
-            "The file is truncated or its header is false: " + _COPY[0].lower() + _COPY[1:],
-        )
+        sizes = " × ".join(map(str, stored))
+        came = f"the header claims {layout.end} bytes ({sizes} {dtype.name}) but the file has {size}"
+        mend = "The file is truncated or its header is false: " + _COPY[0].lower() + _COPY[1:]
+        raise fault(path, came, "at least as many bytes as claimed", mend)
     return layout
-
-
-def _sizes(stored: tuple[int, ...]) -> str:
-    return " × ".join(map(str, stored))
 
 
 def _unpack(path: Path, raw: bytes) -> tuple[np.void, int]:
@@ -134,12 +133,8 @@ def _check_type(path: Path, fields: np.void) -> np.dtype[Any]:
     code = int(fields["datatype"])
     if code not in _TYPES:
         kind = f" ({_REFUSED[code]})" if code in _REFUSED else ""
-        raise fault(
-            path,
-            f"datatype {code}{kind}",
-            "a whole or real number type (codes " + ", ".join(map(str, sorted(_TYPES))) + ")",
-            "Convert the volume to float32",
-        )
+        expected = f"a whole or real number type (codes {', '.join(map(str, sorted(_TYPES)))})"
+        raise fault(path, f"datatype {code}{kind}", expected, "Convert the volume to float32")
     dtype = np.dtype(_TYPES[code])
     if int(fields["bitpix"]) not in (0, 8 * dtype.itemsize):
         raise fault(path, f"bitpix {int(fields['bitpix'])} with datatype {code}", f"{8 * dtype.itemsize}", _COPY)
@@ -179,12 +174,8 @@ def _split_axes(path: Path, stored: tuple[int, ...]) -> tuple[tuple[int, ...], i
     """Return (spatial sizes, channels): axis 4 (time) or 5 (vector) holds channels; trailing 1s drop out."""
     space, rest = list(stored[:3]), [v for v in stored[3:] if v > 1]
     if len(rest) > 1:
-        raise fault(
-            path,
-            f"{len(stored)} axes {stored}",
-            "at most three of space and one of channels",
-            "Split the file into one per time point",
-        )
+        expected = "at most three of space and one of channels"
+        raise fault(path, f"{len(stored)} axes {stored}", expected, "Split the file into one per time point")
     while len(space) > 1 and space[-1] == 1:
         space.pop()
     return tuple(space), rest[0] if rest else 1
@@ -193,8 +184,7 @@ def _split_axes(path: Path, stored: tuple[int, ...]) -> tuple[tuple[int, ...], i
 def _check_geometry(
     path: Path, fields: np.void, raw: bytes, version: int, dims: int
 ) -> tuple[NDArray[np.float64], tuple[float, ...]]:
-    nifti = getattr(_nibabel(), f"nifti{version}")
-    kind = nifti.Nifti1Header if version == 1 else _nibabel().nifti2.Nifti2Header
+    kind = getattr(_nibabel(), f"Nifti{version}Header")
     order = ">" if fields["dim"].dtype.byteorder == ">" else "<"
     units = _TO_MM.get(int(fields["xyzt_units"]) & 7)
     if units is None:
@@ -219,10 +209,14 @@ def _check_geometry(
 def pack_volume(
     array: Array, affine: NDArray[np.float64] | None, spacing_mm: tuple[float, ...] | None, *, packed: bool
 ) -> bytes:
-    """Return the bytes of a NIfTI file of ``array`` (*shape) or (*shape, channels after a third axis).
+    """Return the bytes of a NIfTI file; the same arguments give the same bytes (gzip without a time stamp).
 
-    The affine is stored as sform and, where it has no shear, as qform; the same array gives the same bytes
-    (gzip without a time stamp).
+    Args:
+        array: voxels (*shape), or (x, y, z, channels).
+        affine: 4×4 matrix from voxel index to mm, stored as sform and, where it has no shear, as qform (default
+            None: diagonal, from ``spacing_mm``).
+        spacing_mm: distance between voxels along each axis in mm; None takes it from the affine.
+        packed: compress with gzip.
     """
     nibabel = _nibabel()
     if affine is None:

@@ -54,24 +54,16 @@ def open_npz_set(path: Path, task: str, rule: SplitRule, errors: ErrorCollector)
         came = f"it holds the arrays {', '.join(map(shown, sorted(claims)[:8]))}"
         raise fault(path, came, "train_images and train_labels (or images and labels)", "Rename the arrays")
     parts = [_read_part(path, part, key, claims, task) for part, key in keys.items()]
-    forms = {(part.dims, part.channels) for part in parts}
-    if len(forms) > 1:
-        came = f"parts of different form (dims, channels): {sorted(forms)}"
+    form, *others = sorted({(part.dims, part.channels) for part in parts})
+    if others:
+        came = f"parts of different form (dims, channels): {[form, *others]}"
         raise fault(path, came, "the same in every part", "Save all parts alike")
     classes = _name_classes(path, claims, _count_classes(path, task, parts, errors), task)
     entries = {
         part.name: [e for e in _entries(path, part, task, len(classes)) if e.name not in errors.names] for part in parts
     }
-    return DataSet.from_parts(
-        rule.split(entries, task),
-        Cache(0),  # the arrays are in memory already: keep no second copy in float32
-        name=shown(path.stem),
-        task=task,
-        dims=parts[0].dims,
-        channels=parts[0].channels,
-        classes=classes,
-        sources=((path.name, path),),
-    )
+    split, cache = rule.split(entries, task), Cache(0)  # the arrays are in memory already: no second copy in float32
+    return DataSet.from_parts(split, cache, shown(path.stem), task, form, classes, [(path.name, path)])
 
 
 def _read_part(path: Path, name: str, key: str, claims: dict[str, tuple[int, ...]], task: str) -> _Part:
@@ -85,32 +77,20 @@ def _read_part(path: Path, name: str, key: str, claims: dict[str, tuple[int, ...
     if shape is None:
         raise fault(path, f"{key}images without {key}labels", "an array of labels", f"Add {key}labels")
     if task == "classify" and math.prod(shape) != images[0]:
+        mend = "Give one class an image (several at once are not supported), or choose the task segment"
         raise fault(
-            where,
-            f"labels of shape {shape} for {images[0]} images",
-            "one class number an image, (count,)",
-            "Give one class an image (several at once are not supported), or choose the task segment",
+            where, f"labels of shape {shape} for {images[0]} images", "one class number an image, (count,)", mend
         )
     colour = images[-1] == 3 and len(images) in (4, 5) and not (task == "segment" and shape == images)
     dims = len(images) - 1 - colour
     if dims not in (1, 2, 3):
-        raise fault(
-            f"{path}[{key}images]",
-            f"shape {images}",
-            "(count, H, W), (count, H, W, 3), (count, D, H, W) or (count, D, H, W, 3)",
-            "Save the images in one of these shapes",
-        )
+        expected = "(count, H, W), (count, H, W, 3), (count, D, H, W) or (count, D, H, W, 3)"
+        raise fault(f"{path}[{key}images]", f"shape {images}", expected, "Save the images in one of these shapes")
     if task == "segment" and shape != images[: dims + 1]:
-        raise fault(
-            where,
-            f"labels of shape {shape} for images of shape {images}",
-            f"{images[: dims + 1]}",
-            "Give one class number a pixel, or choose the task classify",
-        )
+        came, mend = f"labels of shape {shape} for images of shape {images}", "Give one class number a pixel"
+        raise fault(where, came, f"{images[: dims + 1]}", f"{mend}, or choose the task classify")
     stored = read_member(path, f"{key}labels")
-    labels = (
-        check_labels(where, stored.reshape(-1), _MOST_CLASSES) if task == "classify" else check_labels(where, stored)
-    )
+    labels = check_labels(where, *((stored.reshape(-1), _MOST_CLASSES) if task == "classify" else (stored,)))
     return _Part(name, key, dims, 3 if colour else 1, images[1 : dims + 1], labels)
 
 

@@ -116,7 +116,7 @@ def _open(path: Path) -> Image:
 
 
 def _png_claims(content: bytes) -> tuple[int, int, int, int] | None:
-    """(width, height, pages, least bytes such a file can have) of a PNG."""
+    """Return (width, height, pages, fewest bytes of such a file) that a PNG claims; None for a damaged header."""
     if len(content) < 33 or content[12:16] != b"IHDR":
         return None
     width, height, bits, colour = struct.unpack(">IIBB", content[16:26])
@@ -127,7 +127,7 @@ def _png_claims(content: bytes) -> tuple[int, int, int, int] | None:
 
 
 def _jpeg_claims(content: bytes) -> tuple[int, int, int, int] | None:
-    """The same for JPEG: every 8×8 block takes at least one bit for its mean."""
+    """Return the claims of a JPEG as of :func:`_png_claims`; an 8×8 block takes at least one bit, for its mean."""
     position = 2
     while position + 9 < len(content):
         if content[position] != 0xFF:
@@ -144,7 +144,7 @@ def _jpeg_claims(content: bytes) -> tuple[int, int, int, int] | None:
 
 
 def _tiff_claims(content: bytes) -> tuple[int, int, int, int] | None:
-    """The same for TIFF, with the size of the largest page; None where the chain of pages has a cycle."""
+    """Return the claims of a TIFF, sizes of the largest page; None for a damaged header or a cycle of pages."""
     order = "<" if content[:2] == b"II" else ">"
     width = height = least = 0
     seen: set[int] = set()
@@ -225,10 +225,12 @@ def _indices(path: Path, image: Image) -> Array:
 
 
 def pack_picture(array: NDArray[np.uint8], *, palette: bool) -> bytes:
-    """Return the bytes of a PNG of (height, width) or (height, width, 3) uint8 values.
+    """Return the bytes of a PNG.
 
-    ``palette`` stores class numbers as indices of colours that are easy to tell apart; reading the picture as a label
-    gives the class numbers back.
+    Args:
+        array: uint8 (height, width), or (height, width, 3) for colours.
+        palette: store class numbers as indices of colours that are easy to tell apart; read as a label, the picture
+            gives the class numbers back.
     """
     image = _pillow().fromarray(array)
     if palette:

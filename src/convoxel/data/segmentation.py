@@ -54,16 +54,9 @@ def open_segmentation(folder: Path, rule: SplitRule, errors: ErrorCollector) -> 
     pairs = [pair for pair in pairs if pair.name not in errors.names]
     entries = {part: [_entry(p, headers[p.name], dims, channels, len(names)) for p in pairs if p.part == part]
                for part in parts}  # fmt: skip
-    return DataSet.from_parts(
-        rule.split(entries, "segment"),
-        Cache(),
-        name=shown(folder.resolve().name),
-        task="segment",
-        dims=dims,
-        channels=channels,
-        classes=names,
-        sources=tuple(s for p in pairs for s in ((f"{p.name}/image", p.image), (f"{p.name}/label", p.label))),
-    )
+    sources = [s for p in pairs for s in ((f"{p.name}/image", p.image), (f"{p.name}/label", p.label))]
+    split, title = rule.split(entries, "segment"), shown(folder.resolve().name)
+    return DataSet.from_parts(split, Cache(), title, "segment", (dims, channels), names, sources)
 
 
 def _pair_files(part: str, folder: Path, errors: ErrorCollector) -> list[_Pair]:
@@ -114,12 +107,8 @@ def _read_headers(pairs: list[_Pair], errors: ErrorCollector) -> dict[str, Heade
                 found = with_dims(pair.image, found, label.dims)
             if label.dims > found.dims:
                 # a flat image among volumes: the image or both files may be wrong, so the message names both
-                raise fault(
-                    pair.image,
-                    f"the image is {found.dims}-D ({_sizes(found)}), its label {label.dims}-D ({_sizes(label)})",
-                    "the same axes in both",
-                    "Check that the two files belong together",
-                )
+                came = f"the image is {found.dims}-D ({_sizes(found)}), its label {label.dims}-D ({_sizes(label)})"
+                raise fault(pair.image, came, "the same axes in both", "Check that the two files belong together")
             _check_match(pair, found, with_dims(pair.label, label, found.dims))
             headers[pair.name] = found
     return headers

@@ -14,7 +14,8 @@ Read in this order:
 
 and of networks that have values:
 
-``shift_equivariance``         equivariance: whether a network commutes with shifts
+``model_call``                 calls that leave a module as it was
+``shift_equivariance``         equivariance of a network under translation
 ``effective_receptive_field``  the inputs that an output really depends on
 ``linearity_check``            linearity, and which step breaks it
 ``factorisation``              a kernel as smaller ones

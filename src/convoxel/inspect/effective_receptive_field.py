@@ -1,30 +1,31 @@
 """Effective receptive fields: the gradient of one output position with respect to the image.
 
-The theoretical receptive field counts which inputs *can* matter; most of them hardly do. The gradient of a position,
-averaged over inputs, falls off like a Gaussian, so that the effective field is a fraction of the theoretical one and
-grows with the root of the depth (Luo, Li, Urtasun & Zemel 2016, arXiv 1701.04128).
+The theoretical receptive field holds every input that *can* matter; most of them hardly do. The gradient of a position,
+averaged over inputs, falls off like a Gaussian, so the effective field is a fraction of the theoretical one and grows
+with the square root of the depth (Luo, Li, Urtasun & Zemel 2016, arXiv 1701.04128).
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
 from convoxel.files.values import JsonObject
+from convoxel.inspect.model_call import evaluating
 from convoxel.inspect.receptive_field import trace_fields
 from convoxel.inspect.record import open_source
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
 __all__ = ["EffectiveField", "effective_field"]
 
-_TWO_SIGMA = 0.0455  # 1 − 95.45 %: what Luo et al. count as part of the field
+_TWO_SIGMA = 0.0455  # 1 − 95.45 %, the threshold of Luo et al.
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class EffectiveField:
 
     Attributes:
         array: (*spatial) mean of |gradient| over inputs and channels, the largest scaled to 1.
-        position: of the output, along each axis.
-        layer: whose output it is; "" for the network's own.
-        size: along each axis, how far from the first to the last input above the threshold.
-        side: the side of a cube that holds as many inputs as lie above the threshold.
-        theoretical: size of the field that the arithmetic gives, () where it is not known.
-        threshold: share of the largest value from which on an input counts.
+        position: position of the output along each axis.
+        layer: name of the layer whose output it is; "" for the network's own.
+        size: extent from the first to the last input above the threshold along each axis.
+        side: side of a cube of as many inputs as lie above the threshold.
+        theoretical: size of the theoretical field; () where it is not known.
+        threshold: share of the largest value above which an input belongs to the field.
     """
 
     array: NDArray[np.float64] = field(repr=False)
@@ -56,18 +57,11 @@ class EffectiveField:
 
     def to_dict(self) -> JsonObject:
         """Return the numbers, without the array."""
-        return {
-            "layer": self.layer,
-            "position": list(self.position),
-            "size": list(self.size),
-            "side": self.side,
-            "theoretical": list(self.theoretical),
-            "ratio": list(self.ratio),
-            "threshold": self.threshold,
-        }
+        kept = {name: value for name, value in {**vars(self), "ratio": self.ratio}.items() if name != "array"}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return the sizes in one line."""
         sizes, theory = ("×".join(map(str, values)) for values in (self.size, self.theoretical))
         known = f" of {theory} in theory" if theory else ""
         return f"effective field {sizes}{known}, as many inputs as a side of {self.side:.1f} holds"
@@ -87,13 +81,13 @@ def effective_field(
 
     Args:
         model: a PyTorch module; it runs in eval mode and stays as it is.
-        x: images (n, c, *spatial), array or tensor, or such a shape, which stands for ``samples`` images of noise.
-        layer: name of the module whose output is looked at; the network's own unless given, or, where that has no
-            image axes, the last layer that has.
-        position: of the output; the middle unless given.
-        threshold: share of the largest gradient from which on an input belongs to the field.
-        samples: images of noise, where a shape is given.
-        seed: of the noise.
+        x: images (n, c, *spatial), array or tensor; or such a shape, for ``samples`` images of noise.
+        layer: name of the module whose output is examined (default: the network, or the last layer whose output has
+            image axes if its own has none).
+        position: position in that output (default: the middle).
+        threshold: share of the largest gradient above which an input belongs to the field (default 0.0455).
+        samples: number of images of noise if ``x`` is a shape (default 16).
+        seed: random seed of the noise (default 0).
 
     Raises:
         ShapeError: ``x`` has no spatial axes, or ``position`` lies outside the output.
@@ -107,38 +101,22 @@ def effective_field(
     >>> field.theoretical, field.size  # 17 wide, but its rim hardly counts
     ((17, 17), (11, 11))
     """
-    import torch
-
     images = _images(x, samples, seed)
     shape = (1, *images.shape[1:])
     name = _last_map(model, shape) if layer is None else layer
-    modes = [(child, child.training) for child in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.eval()
-        for parameter, _ in wanted:
-            parameter.requires_grad_(False)
-        total = torch.zeros(images.shape[2:], dtype=torch.float64)
+    total = torch.zeros(images.shape[2:], dtype=torch.float64)
+    with evaluating(model):
         for image in images:
             gradient, place = _gradient(model, image[None], name, position)
             total += gradient[0].abs().sum(0).double()
-    finally:
-        for child, mode in modes:
-            child.training = mode
-        for parameter, needs in wanted:
-            parameter.requires_grad_(needs)
     array = total.numpy() / max(float(total.max()), np.finfo(np.float64).tiny)
     above = array >= threshold
-    size = tuple(
-        _extent(above.any(axis=tuple(a for a in range(above.ndim) if a != axis))) for axis in range(above.ndim)
-    )
+    size = tuple(int(np.ptp(places)) + 1 for places in above.nonzero()) if above.any() else (0,) * above.ndim
     side = float(np.count_nonzero(above)) ** (1 / above.ndim)
     return EffectiveField(array, place, name, size, side, _theoretical(model, shape, name), threshold)
 
 
 def _images(x: Any, samples: int, seed: int) -> Tensor:
-    import torch
-
     if isinstance(x, Sequence) and all(isinstance(size, int) for size in x):
         if samples < 1:
             raise ConfigError(f"effective_field: samples is {samples}; expected at least 1.")
@@ -173,8 +151,6 @@ def _gradient(
     model: nn.Module, image: Tensor, layer: str, position: Sequence[int] | None
 ) -> tuple[Tensor, tuple[int, ...]]:
     """Return the gradient of one position of a layer's output, summed over channels, and the position."""
-    import torch
-
     image = image.clone().requires_grad_(True)
     found: list[Any] = []
     handle = _module(model, layer).register_forward_hook(lambda module, inputs, output: found.append(output))
@@ -201,8 +177,6 @@ def _gradient(
 def _module(model: nn.Module, name: str) -> nn.Module:
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if name not in modules:
-        import difflib
-
         near = difflib.get_close_matches(name, modules, n=1, cutoff=0)
         raise ConfigError(f"effective_field: there is no layer {name!r}; did you mean {near[0]!r}?")
     return modules[name]
@@ -220,8 +194,3 @@ def _theoretical(model: nn.Module, shape: tuple[int, ...], layer: str) -> tuple[
         return ()
     seen = fields[steps[-1].outputs[0].name if layer else record.outputs[0]]
     return tuple(seen.fields[axis].size for axis in sorted(seen.fields)) if seen.is_clear else ()
-
-
-def _extent(marked: NDArray[np.bool_]) -> int:
-    places = np.flatnonzero(marked)
-    return int(places[-1] - places[0] + 1) if len(places) else 0

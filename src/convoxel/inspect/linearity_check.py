@@ -1,26 +1,24 @@
-"""Is an operator linear? f(u + v) = f(u) + f(v) and f(a u) = a f(u), checked on numbers; and which step is not.
+"""Linearity of an operator, f(u + v) = f(u) + f(v) and f(a u) = a f(u), checked on numbers, and the steps without it.
 
 Convolution, average pooling and interpolation are linear; with a bias they are affine; rectifiers, max pooling and
-products of two values are neither. Every step that a network takes is checked by itself, on what it gets there.
+products of two values are neither. Every step of a network is checked by itself, on the values that reach it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ShapeError
 from convoxel.files.values import JsonObject, Options
 from convoxel.graph.read.functions import Paths, tensors_in
-
-if TYPE_CHECKING:
-    from torch import nn
+from convoxel.inspect.model_call import evaluating, tensor_of
 
 __all__ = ["Break", "Linearity", "linearity"]
 
@@ -34,9 +32,9 @@ class Break:
 
     Attributes:
         name: the layer's path, or the path and the function.
-        function: what was called.
-        error: relative error of additivity, the value at 0 taken away for ``affine`` ones.
-        affine: whether only a constant is added.
+        function: name of the PyTorch function.
+        error: relative error of additivity and homogeneity of f(x) − f(0); of an affine step the size of f(0).
+        affine: True if only a constant is added.
     """
 
     name: str
@@ -50,12 +48,12 @@ class Linearity:
     """The result of ``linearity``.
 
     Attributes:
-        linear: whether both equations hold.
-        affine: whether they hold for f(x) − f(0).
+        linear: True if both equations hold.
+        affine: True if they hold for f(x) − f(0).
         additivity: relative error of f(u + v) = f(u) + f(v).
         homogeneity: relative error of f(a u) = a f(u).
-        offset: size of f(0) beside f(u).
-        breaks: steps that are not linear, in running order; those that only add a constant are marked.
+        offset: size of f(0) relative to that of f(u).
+        breaks: steps that are not linear, in running order.
     """
 
     linear: bool
@@ -67,21 +65,13 @@ class Linearity:
 
     def to_dict(self) -> JsonObject:
         """Return everything as plain lists and numbers."""
-        return {
-            "linear": self.linear,
-            "affine": self.affine,
-            "additivity": self.additivity,
-            "homogeneity": self.homogeneity,
-            "offset": self.offset,
-            "breaks": [vars(entry) for entry in self.breaks],
-        }
+        return {**vars(self), "breaks": [asdict(entry) for entry in self.breaks]}
 
     def __str__(self) -> str:
-        """Say it in a line for the whole, and one for each step that breaks it."""
+        """Return one line for the operator and one for each step that is not linear."""
         kind = "linear" if self.linear else "affine: linear but for a constant" if self.affine else "not linear"
-        lines = [
-            f"{kind} (additivity {self.additivity:.1e}, homogeneity {self.homogeneity:.1e}, f(0) {self.offset:.1e})"
-        ]
+        errors = f"additivity {self.additivity:.1e}, homogeneity {self.homogeneity:.1e}, f(0) {self.offset:.1e}"
+        lines = [f"{kind} ({errors})"]
         for entry in self.breaks:
             how = "adds a constant" if entry.affine else f"is not linear, error {entry.error:.1e}"
             lines.append(f"  {entry.name} ({entry.function}) {how}")
@@ -93,15 +83,15 @@ def linearity(
 ) -> Linearity:
     """Return whether ``model`` is linear around inputs like ``x``, and which of its steps are not.
 
-    f is linear if f(u + v) = f(u) + f(v) and f(a u) = a f(u). Holding on numbers, it may still fail on others, but a
-    step that breaks is proved to.
+    f is linear if f(u + v) = f(u) + f(v) and f(a u) = a f(u). A step that breaks an equation on these numbers is proved
+    not to be linear; one that does not may still break it on others.
 
     Args:
-        model: a PyTorch module, in eval mode for the time of the check, or any function of a tensor.
-        x: an input (n, c, *spatial), array or tensor; noise of both signs finds most.
-        y: the second input; noise as large as ``x`` unless given.
-        tolerance: relative error that still counts as rounding.
-        seed: of the noise.
+        model: a PyTorch module, which runs in eval mode and stays as it is, or any function of a tensor.
+        x: an input (n, c, *spatial), array or tensor; noise of both signs finds most breaks.
+        y: a second input (default None: noise of the same size as ``x``).
+        tolerance: largest relative error that counts as rounding (default 1e-5).
+        seed: random seed of the noise (default 0).
 
     Raises:
         ShapeError: ``x`` and ``y`` differ in shape.
@@ -124,28 +114,21 @@ def linearity(
     v = _noise_like(u, seed) if y is None else torch.as_tensor(y).detach().to(u.dtype)
     if u.shape != v.shape:
         raise ShapeError(f"linearity: x has shape {tuple(u.shape)} but y {tuple(v.shape)}; expected equal shapes.")
-    module = model if isinstance(model, torch.nn.Module) else None
-    modes = [(child, child.training) for child in module.modules()] if module is not None else []
-    try:
-        for child, _ in modes:
-            child.training = False
-        with torch.no_grad():
-            sums = _check(lambda t: _result(model(t)), [u], [v])
-            breaks = _breaks(model, module, u, tolerance, seed)
-    finally:
-        for child, mode in modes:
-            child.training = mode
-    linear = max(sums.additivity, sums.homogeneity) <= tolerance
-    affine = max(sums.affine_additivity, sums.affine_homogeneity) <= tolerance
-    return Linearity(linear, affine, sums.additivity, sums.homogeneity, sums.offset, breaks)
+    watch = _Watch(u, tolerance, seed)
+    with evaluating(model), torch.no_grad():
+        sums = _check(lambda t: tensor_of("linearity", model(t)), [u], [v])
+        with watch.paths.of(model) if isinstance(model, nn.Module) else nullcontext(), watch:
+            model(u)
+    linear, affine = max(sums.additivity, sums.homogeneity) <= tolerance, sums.affine <= tolerance
+    return Linearity(linear, affine, sums.additivity, sums.homogeneity, sums.offset, tuple(watch.breaks))
 
 
-@dataclass(frozen=True)
-class _Errors:
+class _Errors(NamedTuple):
+    """Errors of f relative to its size; ``affine``: the larger one of f(x) − f(0)."""
+
     additivity: float
     homogeneity: float
-    affine_additivity: float
-    affine_homogeneity: float
+    affine: float
     offset: float
 
 
@@ -156,26 +139,13 @@ def _check(function: Callable[..., Tensor], u: Sequence[Tensor], v: Sequence[Ten
     at_multiple = function(*(_FACTOR * a for a in u))
     at_zero = function(*(torch.zeros_like(a) for a in u))
     scale = max(_norm(at_u), _norm(at_v), _norm(at_sum), torch.finfo(torch.float32).tiny)
-    return _Errors(
-        additivity=_norm(at_sum - at_u - at_v) / scale,
-        homogeneity=_norm(at_multiple - _FACTOR * at_u) / scale,
-        affine_additivity=_norm(at_sum - at_u - at_v + at_zero) / scale,
-        affine_homogeneity=_norm((at_multiple - at_zero) - _FACTOR * (at_u - at_zero)) / scale,
-        offset=_norm(at_zero) / scale,
-    )
+    sums, multiples = at_sum - at_u - at_v, at_multiple - _FACTOR * at_u
+    affine = max(_norm(sums + at_zero), _norm((at_multiple - at_zero) - _FACTOR * (at_u - at_zero)))
+    return _Errors(_norm(sums) / scale, _norm(multiples) / scale, affine / scale, _norm(at_zero) / scale)
 
 
 def _norm(value: Tensor) -> float:
     return float(value.double().norm())
-
-
-def _result(value: Any) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise ConfigError(
-            f"linearity: the model returned a {type(value).__name__}, expected a tensor. "
-            "Wrap it to return one of its outputs."
-        )
-    return value if value.is_floating_point() else value.float()
 
 
 def _noise_like(x: Tensor, seed: int) -> Tensor:
@@ -184,17 +154,8 @@ def _noise_like(x: Tensor, seed: int) -> Tensor:
     return torch.randn(x.shape, generator=generator, dtype=x.dtype) * size
 
 
-def _breaks(
-    model: Callable[[Any], Any], module: nn.Module | None, x: Tensor, tolerance: float, seed: int
-) -> tuple[Break, ...]:
-    watch = _Watch(x, tolerance, seed)
-    with watch.paths.of(module) if module is not None else nullcontext(), watch:
-        model(x)
-    return tuple(watch.breaks)
-
-
 class _Watch(TorchFunctionMode):
-    """Checks every PyTorch function by itself, on operands like those that it gets."""
+    """A check of every PyTorch function by itself, on operands like those that reach it."""
 
     def __init__(self, x: Tensor, tolerance: float, seed: int) -> None:
         super().__init__()
@@ -212,20 +173,14 @@ class _Watch(TorchFunctionMode):
         made = [t for t in tensors_in(result) if t.is_floating_point()]
         if operands and made:
             name = getattr(func, "__name__", str(func)).strip("_")
-            self._judge(self.paths.name(name), name, func, args, options, dict(operands))
+            self._judge(name, func, args, options, dict(operands))
             for tensor in made:
                 self._alive.append(tensor)
                 self._dependent.add(id(tensor))
         return result
 
     def _judge(
-        self,
-        path: str,
-        name: str,
-        func: Callable[..., Any],
-        args: Sequence[Any],
-        options: Options,
-        operands: Mapping[int, Tensor],
+        self, name: str, func: Callable[..., Any], args: Sequence[Any], options: Options, operands: Mapping[int, Tensor]
     ) -> None:
         def function(*tensors: Tensor) -> Tensor:
             given = dict(zip(operands, tensors, strict=True))
@@ -236,9 +191,8 @@ class _Watch(TorchFunctionMode):
         errors = _check(function, u, [_noise_like(t, self._seed + number) for number, t in enumerate(u, start=1)])
         if max(errors.additivity, errors.homogeneity) <= self._tolerance:
             return
-        affine = max(errors.affine_additivity, errors.affine_homogeneity) <= self._tolerance
-        error = errors.offset if affine else max(errors.affine_additivity, errors.affine_homogeneity)
-        self.breaks.append(Break(path, name, error, affine))
+        affine = errors.affine <= self._tolerance
+        self.breaks.append(Break(self.paths.name(name), name, errors.offset if affine else errors.affine, affine))
 
 
 def _replaced(value: Any, given: Mapping[int, Tensor]) -> Any:

@@ -19,6 +19,7 @@ from convoxel.arithmetic.window import conv_size
 from convoxel.errors import ConfigError
 from convoxel.files.values import JsonObject
 from convoxel.inspect.factorisation import SCHEMES, Factor, Factorisation, canonical, factorise, tucker
+from convoxel.inspect.model_call import evaluating
 
 __all__ = [
     "Alternative",
@@ -29,11 +30,12 @@ __all__ = [
     "count_macs",
     "factor_layers",
     "input_shapes",
+    "least_time",
     "separability",
     "time_engine",
 ]
 
-# Of float32 weights nothing below this share of the norm is known.
+# Rounding of float32 weights hides smaller shares of the norm.
 _TOLERANCE = 1e-6
 _ERRORS = (0.05, 0.1, 0.2, 0.4)
 ConvLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -47,7 +49,7 @@ class Spectrum:
     """The singular values of one unfolding of a kernel.
 
     Attributes:
-        mode: which unfolding: ``"rows × columns"`` of a 2-D kernel, ``"depth"``, ``"out"``, …
+        mode: name of the unfolding: ``"rows × columns"`` of a 2-D kernel, ``"depth"``, ``"out"``, …
         values: singular values, largest first.
     """
 
@@ -75,8 +77,8 @@ class KernelSeparability:
     """The result of :func:`separability` for a single kernel of 1, 2 or 3 axes.
 
     Attributes:
-        kernel: as given, in float64.
-        spectra: one in 2-D (rows × columns); in 3-D one for each axis against the other two.
+        kernel: the kernel in float64.
+        spectra: singular values; in 2-D of the matrix, in 3-D of each axis against the other two.
         tolerance: singular values below this share of the largest count as 0.
     """
 
@@ -95,9 +97,9 @@ class KernelSeparability:
         return max(self.ranks, default=1) <= 1
 
     def freedom(self, rank: int | None = None) -> int:
-        """Return the weights of a sum of ``rank`` outer products, ∑ₐ kₐ for each; of the kernel itself for None.
+        """Return the number of weights of a sum of ``rank`` outer products, ∑ₐ kₐ for each, or of the kernel for None.
 
-        Outer products count the scale of each vector, as the lecture does: 3×3 has 9 weights, rank 1 has 6.
+        The scale of each vector counts: a 3×3 kernel has 9 weights, one of rank 1 has 6.
         """
         return math.prod(self.kernel.shape) if rank is None else rank * sum(self.kernel.shape)
 
@@ -157,7 +159,7 @@ class KernelSeparability:
 
 @dataclass(frozen=True)
 class Alternative:
-    """One way to write a layer, and what it would save.
+    """One way to write a layer as smaller convolutions, and its cost.
 
     Attributes:
         scheme: a key of ``SCHEMES``.
@@ -165,7 +167,7 @@ class Alternative:
         error: ‖W − Ŵ‖ / ‖W‖.
         params: weights of the factors, bias included.
         macs: multiply–accumulates for one input; None where the input's size is not known.
-        time_s: measured; None where nothing measured.
+        time_s: measured time in seconds; None without a measurement.
     """
 
     scheme: str
@@ -181,10 +183,10 @@ class LayerSeparability:
     """The result of :func:`separability` for a convolution.
 
     Attributes:
-        name: of the layer in its network.
-        shape: of its weights, (out, in, *kernel).
-        spectra: of the unfoldings that schemes cut: space, output channels, input channels.
-        params, macs, time_s: of the layer as it is.
+        name: name of the layer in its network.
+        shape: shape of its weights, (out, in, *kernel).
+        spectra: singular values of the unfoldings that schemes cut: output channels, input channels, space.
+        params, macs, time_s: cost of the layer as it is.
         alternatives: smaller convolutions by scheme and error.
     """
 
@@ -241,10 +243,10 @@ def separability(
 
     Args:
         subject: a kernel of 1 to 3 axes (array, tensor, nested list), a convolution without groups, or a network.
-        tolerance: singular values below this share of the largest count as 0.
-        shape: input of the layer or network, (n, channels, *spatial): gives multiply–accumulates.
-        errors: relative errors at which alternatives of a layer are listed.
-        measure: function (module, input shape) → seconds, such as :func:`time_engine`; needs ``shape``.
+        tolerance: singular values below this share of the largest count as 0 (default 1e-6).
+        shape: input shape (n, channels, *spatial) of the layer or network (default None: no multiply–accumulates).
+        errors: relative errors at which alternatives of a layer are listed (default 0.05, 0.1, 0.2, 0.4).
+        measure: function (module, input shape) → seconds, such as :func:`time_engine`; needs ``shape`` (default None).
 
     Returns:
         :class:`KernelSeparability`, :class:`LayerSeparability` or :class:`ModelSeparability`.
@@ -393,9 +395,7 @@ def count_macs(layers: nn.Sequential, shape: Sequence[int]) -> int:
     total, sizes = 0, list(shape[2:])
     for layer in layers:
         conv: Any = layer
-        if conv.padding == "same":
-            pass  # the size stays
-        else:
+        if conv.padding != "same":  # which keeps the size
             pads = (0,) * len(sizes) if isinstance(conv.padding, str) else conv.padding
             sizes = [
                 conv_size(i, k, s, p, d)
@@ -419,13 +419,11 @@ def input_shapes(model: nn.Module, shape: Sequence[int] | None) -> dict[str, tup
         for name, layer in model.named_modules()
         if isinstance(layer, _CONV)
     ]
-    training = model.training
+    parameter = next(model.parameters())
     try:
-        parameter = next(model.parameters())
-        with torch.no_grad():
-            model.eval()(torch.zeros(*shape, dtype=parameter.dtype, device=parameter.device))
+        with evaluating(model), torch.no_grad():
+            model(torch.zeros(*shape, dtype=parameter.dtype, device=parameter.device))
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return shapes
@@ -437,13 +435,13 @@ def input_shapes(model: nn.Module, shape: Sequence[int] | None) -> dict[str, tup
 def time_engine(module: nn.Module, shape: Sequence[int], *, runs: int = 7, budget_s: float = 0.2) -> float:
     """Return the seconds that a module takes on our engine: the least of several runs.
 
-    Anything that happens on the machine only ever adds to a run, so the least is nearest to the truth.
+    Other work on the machine only ever adds time, so the least is nearest to the truth.
 
     Args:
-        module: what :func:`convoxel.compile` takes.
-        shape: of its input.
-        runs: at least so many, after two that are not timed.
-        budget_s: more runs are added until so much time has passed.
+        module: a module that :func:`convoxel.compile` takes.
+        shape: shape of its input.
+        runs: smallest number of timed runs; two runs precede them (default 7).
+        budget_s: smallest time of all timed runs in seconds (default 0.2).
 
     >>> time_engine(nn.Conv2d(1, 1, 3), (1, 1, 8, 8), budget_s=0.0) > 0
     True
@@ -454,12 +452,14 @@ def time_engine(module: nn.Module, shape: Sequence[int], *, runs: int = 7, budge
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         program = compile_model(module, x)
-    for _ in range(2):
-        program(x)
-    least, spent, count = math.inf, 0.0, 0
-    while count < runs or spent < budget_s:
+    return least_time(lambda: program(x), runs, budget_s)
+
+
+def least_time(call: Callable[[], object], runs: int, budget_s: float) -> float:
+    """Return the least time in seconds of at least ``runs`` calls that take ``budget_s`` together, after two others."""
+    times: list[float] = []
+    while len(times) < runs + 2 or sum(times[2:]) < budget_s:
         start = time.perf_counter()
-        program(x)
-        passed = time.perf_counter() - start
-        least, spent, count = min(least, passed), spent + passed, count + 1
-    return least
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times[2:])

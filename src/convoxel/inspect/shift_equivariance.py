@@ -1,26 +1,28 @@
-"""Does a network commute with shifts? Measured: the network of a shifted image beside the shifted result.
+"""Translation equivariance, measured: the output for a translated image compared with the translated output.
 
-A convolution with stride 1 does, a stride or a pooling window breaks it (Azulay & Weiss 2019, arXiv 1805.12177; Zhang
-2019, arXiv 1904.11486), global pooling turns it into invariance. Borders break it too; they are left out where the
-receptive field tells how far they reach.
+A convolution of stride 1 is equivariant; a stride or a pooling window breaks it (Azulay & Weiss 2019, arXiv 1805.12177;
+Zhang 2019, arXiv 1904.11486); global pooling makes the output invariant. Borders break it too; outputs that they reach
+are left out where the receptive field is known.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from convoxel.arithmetic import Field
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
 from convoxel.files.values import JsonObject
+from convoxel.inspect.model_call import evaluating, tensor_of
 from convoxel.inspect.receptive_field import trace_fields
 from convoxel.inspect.record import open_source
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["Equivariance", "ShiftError", "equivariance"]
 
@@ -34,11 +36,11 @@ class ShiftError:
     Attributes:
         shift: positions along each image axis.
         output_shift: positions by which the output was shifted for comparison: the shift divided by the network's
-            stride, rounded to what fits best where that is no whole number. () where the output has no image axes.
+            stride, rounded up or down to the smaller error. () where the output has no image axes.
         error: root mean square of f(shift x) − shift f(x), divided by that of f(x).
-        invariance: the same of f(shift x) − f(x): 0 where the output does not move at all.
-        positions: output positions compared, of each channel.
-        exact: whether ``error`` is within the tolerance.
+        invariance: the same of f(shift x) − f(x); 0 where the output does not change.
+        positions: number of output positions compared, in each channel.
+        exact: True if ``error`` is within the tolerance.
     """
 
     shift: tuple[int, ...]
@@ -55,8 +57,8 @@ class Equivariance:
 
     Attributes:
         rows: one for each shift.
-        stride: of the network, inputs an output, along each image axis; () where the output has no image axes.
-        interior: whether only outputs that no border reaches were compared; False where there are none, or where the
+        stride: input positions per output position of the network along each image axis; () where the output has none.
+        interior: True if only outputs that no border reaches were compared; False where there are none, or where the
             receptive field is not known.
     """
 
@@ -66,9 +68,9 @@ class Equivariance:
 
     @property
     def period(self) -> int | None:
-        """The smallest p so that every measured shift by multiples of p, on all axes, is exact; None if there is none.
+        """The smallest p for which every measured shift by multiples of p on all axes is exact; None if there is none.
 
-        A network of stride 1 has period 1; pooling by 2 gives 2; a U-Net of four poolings 16.
+        A network of stride 1 has period 1, pooling by 2 has period 2, a U-Net with four poolings 16.
         """
         moved = [row for row in self.rows if any(row.shift)]
         for period in range(1, max((abs(s) for row in moved for s in row.shift), default=0) + 1):
@@ -83,17 +85,7 @@ class Equivariance:
             "stride": [float(s) for s in self.stride],
             "interior": self.interior,
             "period": self.period,
-            "rows": [
-                {
-                    "shift": list(row.shift),
-                    "output_shift": list(row.output_shift),
-                    "error": row.error,
-                    "invariance": row.invariance,
-                    "positions": row.positions,
-                    "exact": row.exact,
-                }
-                for row in self.rows
-            ],
+            "rows": [{**vars(row), "shift": [*row.shift], "output_shift": [*row.output_shift]} for row in self.rows],
         }
 
     def __str__(self) -> str:
@@ -118,16 +110,15 @@ def equivariance(
 ) -> Equivariance:
     """Return how far f(shift x) is from shift f(x), shift by shift.
 
-    The image is shifted circularly; the output is shifted by shift / stride, and where that is not whole by whichever
-    whole number is closer to what came out. Only outputs whose receptive field touches neither the image's border nor
-    its seam are compared, if there are any.
+    The image is shifted circularly and the output by shift / stride, rounded up or down to the smaller error. Only
+    outputs whose receptive field touches neither the image's border nor its seam are compared, if there are any.
 
     Args:
         model: a PyTorch module of one input and one output; it runs in eval mode and stays as it is.
         x: images (n, c, *spatial), array or tensor; noise shows most.
-        shifts: each a number of positions along every axis, or one number an axis.
-        borders: compare all outputs, as is right for a network that pads circularly.
-        tolerance: relative error that still counts as none.
+        shifts: positions, one number for all axes or one for each (default 1 … 8).
+        borders: compare all outputs, which suits a network that pads circularly (default False).
+        tolerance: largest relative error that counts as rounding (default 1e-4).
 
     Raises:
         ShapeError: ``x`` has no spatial axes, or a shift has another number of axes.
@@ -141,8 +132,6 @@ def equivariance(
     >>> [row.exact for row in report.rows], report.period
     ([False, True, False, True], 2)
     """
-    import torch
-
     x = torch.as_tensor(x)
     dims = x.dim() - 2
     if dims < 1:
@@ -152,7 +141,11 @@ def equivariance(
     wanted = [_each(shift, dims) for shift in shifts]
     if not wanted:
         raise ConfigError("equivariance: there are no shifts. Give some, such as range(1, 9).")
-    run = _runner(model)
+
+    def run(x: Tensor) -> Tensor:
+        with evaluating(model), torch.no_grad():
+            return tensor_of("equivariance", model(x))
+
     plain = run(x)
     fields = _fields(model, tuple(x.shape), plain.dim())
     spatial = plain.dim() == x.dim()
@@ -171,34 +164,8 @@ def _each(shift: int | Sequence[int], dims: int) -> tuple[int, ...]:
     return values
 
 
-def _runner(model: Callable[[Any], Any]) -> Callable[[Tensor], Tensor]:
-    """Return ``model`` in eval mode for the time of a call, without gradients."""
-    import torch
-
-    def run(x: Tensor) -> Tensor:
-        modes = [(child, child.training) for child in model.modules()] if isinstance(model, torch.nn.Module) else []
-        try:
-            for child, _ in modes:
-                child.training = False
-            with torch.no_grad():
-                y = model(x)
-        finally:
-            for child, mode in modes:
-                child.training = mode
-        if not isinstance(y, torch.Tensor):
-            raise ConfigError(
-                f"equivariance: the model returned a {type(y).__name__}, expected a tensor. "
-                "Wrap it to return one of its outputs."
-            )
-        return y
-
-    return run
-
-
 def _fields(model: Any, shape: tuple[int, ...], rank: int) -> list[Field] | None:
     """Return the receptive field along each axis of the output, or None where it is not known or has no end."""
-    import torch
-
     if not isinstance(model, torch.nn.Module) or rank != len(shape):
         return None
     try:
@@ -256,10 +223,6 @@ def _compare(
     fields: Sequence[Field] | None,
     tolerance: float,
 ) -> ShiftError:
-    import itertools
-
-    import torch
-
     axes = tuple(range(2, x.dim()))
     moved = run(torch.roll(x, shift, axes))
     if not stride:
@@ -280,8 +243,6 @@ def _compare(
 
 
 def _cut(y: Tensor, kept: list[list[int]] | None) -> Tensor:
-    import torch
-
     for axis, positions in enumerate(kept or (), start=2):
         y = y.index_select(axis, torch.tensor(positions))
     return y

@@ -15,7 +15,7 @@ from convoxel.errors import ConfigError
 from convoxel.files.atomic import write_text
 from convoxel.files.values import JsonObject
 from convoxel.inspect.row import Reach, Row, merge_rows, times
-from convoxel.inspect.table import View, count_text
+from convoxel.inspect.table import View, bytes_text, count_text
 from convoxel.inspect.valid_sizes import ValidSizes
 
 __all__ = ["Summary"]
@@ -181,6 +181,25 @@ class Summary:
         """The network, its inputs and its outputs in one line."""
         inputs, outputs = (", ".join(map(times, shapes)) for shapes in (self.input_shapes, self.output_shapes))
         return f"{self.name}: {inputs} → {outputs}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks and warnings."""
+        return (*self.remarks, *self.warnings)
+
+    def totals(self) -> list[tuple[str, str]]:
+        """Return the totals as (name, figure) to print."""
+        whole = ", and beside it the whole image" if self.field and any(self.field.whole) else ""
+        field = "not known" if self.field is None else str(self.field).replace(" + whole", whole)
+        activations, saved = bytes_text(self.activation_bytes), bytes_text(self.saved_bytes) or "0 B"
+        lines = [
+            ("parameters", f"{self.params:,}"),
+            ("multiply-accumulates", f"{self.macs:,}  ({count_text(self.macs)}; FLOPs are twice as many)"),
+            ("activations", f"{activations} in total, {bytes_text(self.peak_bytes)} at the peak"),
+            ("training", f"{bytes_text(self.training_bytes)} with Adam, of which {saved} are activations"),
+            ("receptive field", field),
+        ]
+        return [*lines, ("input sizes", str(self.sizes))] if self.sizes else lines
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the table for rich."""

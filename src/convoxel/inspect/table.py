@@ -7,7 +7,7 @@ import html
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -15,10 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from convoxel.errors import ConfigError
-from convoxel.inspect.row import Reach, Row, times
-
-if TYPE_CHECKING:
-    from convoxel.inspect.valid_sizes import ValidSizes
+from convoxel.inspect.row import Row, times
 
 __all__ = ["COLUMNS", "Column", "View", "bytes_text", "count_text"]
 
@@ -26,7 +23,7 @@ _WIDTH = 120
 
 
 class Column(NamedTuple):
-    """A column: its heading, what a row shows, whether numbers stand to the right."""
+    """A column: its heading, the text of a row's cell, its alignment (right or left), and what the heading means."""
 
     heading: str
     cell: Callable[[Row], str]
@@ -83,48 +80,23 @@ COLUMNS: Mapping[str, Column] = {
         "offset", lambda row: times(row.field.offset) if row.field else "", meaning="where the first field starts"
     ),
 }
-"""What a table can show; ``Column.meaning`` says what."""
+"""The columns that a table can have, by name."""
 
 _USUAL = ("layer", "operator", "output", "kernel", "params", "macs", "bytes", "field")
-# What a narrow terminal does without, in this order.
+# Columns that a narrow terminal leaves out, in this order.
 _SPARED = ("operator", "kernel", "bytes", "output", "params", "macs")
 
 
 class Described(Protocol):
-    """The totals of a network that a table shows: a ``Summary``."""
+    """A network that a table describes: a ``Summary``."""
 
     @property
     def title(self) -> str: ...
 
     @property
-    def params(self) -> int: ...
+    def notes(self) -> tuple[str, ...]: ...
 
-    @property
-    def macs(self) -> int: ...
-
-    @property
-    def activation_bytes(self) -> int: ...
-
-    @property
-    def peak_bytes(self) -> int: ...
-
-    @property
-    def saved_bytes(self) -> int: ...
-
-    @property
-    def training_bytes(self) -> int: ...
-
-    @property
-    def field(self) -> Reach | None: ...
-
-    @property
-    def sizes(self) -> ValidSizes | None: ...
-
-    @property
-    def remarks(self) -> tuple[str, ...]: ...
-
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
+    def totals(self) -> list[tuple[str, str]]: ...
 
 
 class View:
@@ -134,11 +106,8 @@ class View:
         names = _USUAL if columns is None else tuple(columns)
         unknown = [name for name in names if name not in COLUMNS]
         if unknown or not names:
-            raise ConfigError(
-                f"columns: there is no {unknown[0]!r}; choose from {', '.join(COLUMNS)}."
-                if unknown
-                else f"columns: none given; choose from {', '.join(COLUMNS)}."
-            )
+            came = f"there is no {unknown[0]!r}" if unknown else "none given"
+            raise ConfigError(f"columns: {came}; choose from {', '.join(COLUMNS)}.")
         self._summary = summary
         self._rows = tuple(rows)
         self._columns = [COLUMNS[name] for name in names]
@@ -161,30 +130,6 @@ class View:
             if self._chosen or sum(widths) + 3 * len(widths) - 2 <= width:
                 break
         return self if self._chosen else view
-
-    def totals(self) -> list[tuple[str, str]]:
-        """Return the totals as (what, figure) to print."""
-        summary = self._summary
-        whole = ", and beside it the whole image" if summary.field and any(summary.field.whole) else ""
-        field = "not known" if summary.field is None else str(summary.field).replace(" + whole", whole)
-        lines = [
-            ("parameters", f"{summary.params:,}"),
-            ("multiply-accumulates", f"{summary.macs:,}  ({count_text(summary.macs)}; FLOPs are twice as many)"),
-            (
-                "activations",
-                f"{bytes_text(summary.activation_bytes)} in total, {bytes_text(summary.peak_bytes)} at the peak",
-            ),
-            (
-                "training",
-                f"{bytes_text(summary.training_bytes)} with Adam, of which "
-                f"{bytes_text(summary.saved_bytes) or '0 B'} are activations",
-            ),
-            ("receptive field", field),
-        ]
-        return [*lines, ("input sizes", str(summary.sizes))] if summary.sizes else lines
-
-    def _notes(self) -> tuple[str, ...]:
-        return (*self._summary.remarks, *self._summary.warnings)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the table for rich, without the columns for which there is no room."""
@@ -211,10 +156,11 @@ class View:
         if missing:
             yield Text(f"no room for: {', '.join(missing)}", style="dim")
         yield Text()
-        width = max(len(what) for what, _ in self.totals())
-        for what, figure in self.totals():
+        totals = self._summary.totals()
+        width = max(len(what) for what, _ in totals)
+        for what, figure in totals:
             yield Text(f"{what:<{width}}  {figure}")
-        for note in self._notes():
+        for note in self._summary.notes:
             yield Text(f"note: {note}")
 
     def text(self) -> str:
@@ -224,7 +170,7 @@ class View:
         return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
 
     def html(self) -> str:
-        """Return a table for notebooks, in their own colours."""
+        """Return the table as HTML without colours, for notebooks."""
 
         def row(cells: Sequence[str], tag: str) -> str:
             inner = (
@@ -233,8 +179,10 @@ class View:
             )
             return f"<tr>{''.join(inner)}</tr>"
 
-        totals = "".join(f"<li>{html.escape(what)}: {html.escape(figure)}</li>" for what, figure in self.totals())
-        notes = "".join(f"<li>note: {html.escape(note)}</li>" for note in self._notes())
+        totals = "".join(
+            f"<li>{html.escape(what)}: {html.escape(figure)}</li>" for what, figure in self._summary.totals()
+        )
+        notes = "".join(f"<li>note: {html.escape(note)}</li>" for note in self._summary.notes)
         body = "".join(row(cells, "td") for cells in self.lines())
         headings = row([column.heading for column in self._columns], "th")
         return (
@@ -243,7 +191,7 @@ class View:
         )
 
     def page(self) -> str:
-        """Return the same as a web page by itself, light or dark as the reader prefers."""
+        """Return the table as a whole web page, light or dark as the browser prefers."""
         style = (
             ":root{color-scheme:light dark}body{font:14px/1.4 system-ui,sans-serif;margin:2em}"
             "table{border-collapse:collapse}caption{font-weight:600;text-align:left;padding:.4em}"

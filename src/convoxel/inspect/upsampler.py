@@ -69,12 +69,7 @@ class Upsampling:
 
 
 def upsampling(
-    models: Mapping[str, nn.Module],
-    shape: Sequence[int],
-    *,
-    starts: int = 16,
-    seed: int = 0,
-    timed: bool = True,
+    models: Mapping[str, nn.Module], shape: Sequence[int], *, starts: int = 16, seed: int = 0, timed: bool = True
 ) -> tuple[Upsampling, ...]:
     """Return for each of ``models`` its overlap, its checkerboard, its parameters, its cost and its time.
 

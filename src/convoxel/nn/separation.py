@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import Options
 from convoxel.inspect.factorisation import SCHEMES, Factor, Factorisation, factorise
-from convoxel.inspect.rank import count_macs, factor_layers, input_shapes
+from convoxel.inspect.rank import count_macs, factor_layers, input_shapes, least_time
 from convoxel.nn.torch_layers import CONV, ConvLayer
 
 __all__ = ["Replacement", "Separation", "Trial", "restore_separated", "separate", "time_torch"]
@@ -450,13 +449,5 @@ def time_torch(module: nn.Module, shape: Sequence[int], *, runs: int = 7, budget
     True
     """
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    least, spent, count = math.inf, 0.0, -2  # two runs come before those that count
     with torch.inference_mode():
-        while count < runs or spent < budget_s:
-            start = time.perf_counter()
-            module(x)
-            passed = time.perf_counter() - start
-            count += 1
-            if count > 0:
-                least, spent = min(least, passed), spent + passed
-    return least
+        return least_time(lambda: module(x), runs, budget_s)

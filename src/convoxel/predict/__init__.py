@@ -1,8 +1,8 @@
 """Prediction with trained networks: whole images from tiles, metrics and evaluation.
 
 Read the files in this order: ``trained_run`` (a network with its configuration and the facts of its data),
-``intensity`` (normalisation), ``tile_size`` and ``sliding_window`` (images of any size, tile by tile), ``precision``
-and ``network_call`` (PyTorch or our engine), ``inference`` (all of these as one ``Predictor``); then
+``normalisation`` (of intensities), ``tile_size`` and ``sliding_window`` (images of any size, tile by tile),
+``network_call`` (PyTorch or our engine), ``inference`` (all of these as one ``Predictor``); then
 ``file_prediction`` (image files to label maps or tables), ``metrics``, ``evaluation`` and ``example_pictures``.
 ``run_progress`` is what training and prediction report.
 

@@ -42,7 +42,7 @@ class Predictor:
 
     def slabs(self, image: Array) -> Iterator[tuple[int, Array]]:
         """Yield (first slice, logits (classes, slices, *rest)) of an image (channels, *spatial) as stored."""
-        statistics = self.run.data.intensity.statistics(image)
+        statistics = self.run.data.normalisation.statistics(image)
 
         def call(tiles: Array) -> Array:
             return self.call(np.stack([statistics.normalise(tile) for tile in tiles]))
@@ -64,7 +64,7 @@ class Predictor:
     def class_logits(self, images: list[Array]) -> Array:
         """Return logits (n, classes) of images (channels, *spatial) to classify, computed as one batch."""
         size = self.run.config.patch or images[0].shape[1:]
-        statistics = self.run.data.intensity.statistics
+        statistics = self.run.data.normalisation.statistics
         return self.call(np.stack([resize(statistics(image).normalise(image), size) for image in images]))
 
 

@@ -1,17 +1,17 @@
-"""Networks as functions of NumPy arrays, on PyTorch or on our engine, and the layout and size of what they take."""
+"""Networks as functions of NumPy arrays, on PyTorch or on our engine; precision, layout and size of their inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from convoxel.predict.precision import autocast
-
-__all__ = ["Array", "Call", "arrange", "arrange_images", "compiled_call", "resize", "torch_call"]
+__all__ = ["Array", "Call", "arrange", "arrange_images", "autocast", "compiled_call", "resize", "torch_call"]
 
 Array = NDArray[np.float32]
 Call = Callable[[Array], Array]
@@ -65,3 +65,49 @@ def resize(image: Array, size: tuple[int, ...]) -> Array:
     tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
     resized = nn.functional.interpolate(tensor, size=size, mode=mode, align_corners=False, antialias=len(size) == 2)
     return np.ascontiguousarray(resized[0].numpy())
+
+
+@contextlib.contextmanager
+def autocast(precision: str | None) -> Iterator[None]:
+    """Run a network with products in bfloat16 if ``precision`` is "bfloat16"; weights stay float32."""
+    if precision != "bfloat16":
+        yield
+        return
+    with torch.autocast("cpu", dtype=torch.bfloat16), _SmallMaps():
+        yield
+
+
+class _SmallMaps(TorchFunctionMode):
+    """Convolutions whose window is longer than the map run in float32.
+
+    For them PyTorch 2.13 computes part of the weights' gradient in bfloat16 from memory that nothing has written: with
+    a 3×3 kernel of stride 2 on a map one pixel wide the result is arbitrary, and usually not even finite.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        given = dict(kwargs or {})
+        if func in _CONVOLUTIONS and _is_small(*args, **given):
+            with torch.autocast("cpu", enabled=False):
+                return func(*map(_as_float, args), **{name: _as_float(value) for name, value in given.items()})
+        return func(*args, **given)
+
+
+_CONVOLUTIONS: tuple[Callable[..., object], ...] = (
+    torch.conv1d, torch.conv2d, torch.conv3d,
+    torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
+)  # fmt: skip
+
+
+def _is_small(input: object, weight: object, *more: object, **named: object) -> bool:
+    assert isinstance(input, torch.Tensor) and isinstance(weight, torch.Tensor)
+    return any(size < taps for size, taps in zip(input.shape[2:], weight.shape[2:], strict=True))
+
+
+def _as_float(value: object) -> object:
+    return value.float() if isinstance(value, torch.Tensor) else value

@@ -10,7 +10,7 @@ from torch import nn
 
 from convoxel.data import DataSet
 from convoxel.errors import CheckpointError, DataError
-from convoxel.predict.intensity import Normalisation
+from convoxel.predict.normalisation import Normalisation
 
 __all__ = ["AnyRun", "DataFacts", "PredictionConfig", "TrainedRun"]
 
@@ -31,7 +31,7 @@ class DataFacts:
         classes: names, class number = position.
         dims: number of spatial axes.
         channels: channels of every image.
-        intensity: normalisation of the images.
+        normalisation: of the images' intensities.
         spacing_mm: median voxel spacing along each axis; None where the format has none.
         fingerprint: SHA-256 over names and contents of all files.
         data_name: name of the data set.
@@ -40,15 +40,15 @@ class DataFacts:
     classes: tuple[str, ...]
     dims: int
     channels: int
-    intensity: Normalisation
+    normalisation: Normalisation
     spacing_mm: tuple[float, ...] | None
     fingerprint: str
     data_name: str
 
     @classmethod
-    def from_data_set(cls, dataset: DataSet, intensity: Normalisation) -> DataFacts:
-        """Return the facts of a data set whose images ``intensity`` normalises."""
-        facts = (dataset.classes, dataset.dims, dataset.channels, intensity)
+    def from_data_set(cls, dataset: DataSet, normalisation: Normalisation) -> DataFacts:
+        """Return the facts of a data set whose images ``normalisation`` normalises."""
+        facts = (dataset.classes, dataset.dims, dataset.channels, normalisation)
         return cls(*facts, dataset.spacing_mm, dataset.fingerprint, dataset.name)
 
     @classmethod
@@ -58,6 +58,8 @@ class DataFacts:
         Raises:
             CheckpointError: one is missing or of another type; the message names it.
         """
+        if isinstance(entries, dict) and "intensity" in entries:  # the entry's first name, in runs of earlier versions
+            entries = {"normalisation": entries["intensity"], **entries}
         try:
             return TypeAdapter(cls).validate_python(entries)
         except ValidationError as error:

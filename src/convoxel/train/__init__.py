@@ -1,8 +1,8 @@
 """Training on images: configuration, the loop, checkpoints, and trained networks from run folders.
 
 Read the files in this order: ``config`` (what the user states), ``defaults`` (the rest, from the data) →
-``training_patch``, ``augment``, ``training_batch`` (samples become batches) → ``loss``, ``schedule``,
-``optimisation``, ``batch_norm`` → ``checkpoint``, ``run_network``, ``training_state`` (what survives a crash),
+``training_patch``, ``augment``, ``training_batch`` (samples become batches) → ``loss``, ``optimisation``,
+``batch_norm`` → ``checkpoint``, ``run_network``, ``training_state`` (what survives a crash),
 ``run_record`` (what people read) → ``interrupt``, ``training_run``, ``loop``. With a run folder: ``run_folder`` (load,
 evaluate, predict) and ``run_separation``. Studies of their own: ``sharing_study`` and ``scaling_study``.
 

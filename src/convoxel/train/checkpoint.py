@@ -24,8 +24,9 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from convoxel.errors import CheckpointError, ConvoxelError
+from convoxel.errors import CheckpointError, ConvoxelError, DataError
 from convoxel.files.atomic import remove_unfinished, sync_folder, write_bytes
+from convoxel.files.stream import file_size, read_bytes
 from convoxel.files.values import JsonObject, Options
 
 __all__ = ["Checkpoint", "Store"]
@@ -136,7 +137,7 @@ class Store:
         write_bytes(self.folder / f"{name}.safetensors", data)
         write_bytes(self.folder / f"{name}.json", text)
         for suffix, wanted in ((".safetensors", data), (".json", text)):
-            if (self.folder / (name + suffix)).read_bytes() != wanted:
+            if read_bytes(self.folder / (name + suffix)) != wanted:
                 raise CheckpointError(f"{name}{suffix} reads back differently from what was written.")
 
     def _newest(self) -> _Pair:
@@ -169,15 +170,13 @@ class Store:
 
     def _read_manifest(self, name: str, problems: list[str]) -> JsonObject | None:
         path = self.folder / f"{name}.json"
+        if not path.exists():
+            return None
         try:
-            with path.open("rb") as file:
-                content = file.read(_MOST_MANIFEST_BYTES)
-        except FileNotFoundError:
+            body = _decode(read_bytes(path, _MOST_MANIFEST_BYTES))
+        except DataError as error:
+            problems.append(f"{path.name} is damaged or unreadable ({str(error).rstrip('.')})")
             return None
-        except OSError as error:
-            problems.append(f"{path.name}: {error.strerror or error}")
-            return None
-        body = _decode(content)
         if body is None:
             problems.append(f"{path.name} is damaged")
         elif body.get("format") != _FORMAT:
@@ -189,22 +188,19 @@ class Store:
         """Return the pair of a manifest and its tensor file, which may have any of the names."""
         for other in (name, *(n for n in names if n != name)):
             path = self.folder / f"{other}.safetensors"
-            try:
-                if path.stat().st_size != body["file"]["size_bytes"]:
-                    continue
-                data = path.read_bytes()
-            except OSError:
-                continue
-            if _digest(data) == body["file"]["sha256"]:
-                return _Pair(body, data, name, other)
+            with contextlib.suppress(DataError):
+                if file_size(path) == body["file"]["size_bytes"]:
+                    data = read_bytes(path)
+                    if _digest(data) == body["file"]["sha256"]:
+                        return _Pair(body, data, name, other)
         problems.append(f"{name}.safetensors is damaged or missing{self._blame(name, body)}")
         return None
 
     def _blame(self, name: str, body: JsonObject) -> str:
         """Return in words which tensors of a damaged file differ; empty if that cannot be told."""
         try:
-            contents = dict(_contents((self.folder / f"{name}.safetensors").read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, struct.error):
+            contents = dict(_contents(read_bytes(self.folder / f"{name}.safetensors")))
+        except (DataError, ValueError, KeyError, TypeError, struct.error):
             return ""
         wrong = [key for key, digest in body["tensors"].items() if _digest(contents.get(key, b"")) != digest]
         if not wrong:

@@ -46,7 +46,9 @@ def plan_run(config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[S
     """
     segment = config.task == "segment"
     chosen = _plan_model(config, dims, sizes)
-    chosen["patch"] = _plan_input(config, _sketch(config, chosen, dims, channels), channels, sizes)
+    with torch.device("meta"):  # no memory for weights: the network knows which sizes fit
+        sketch = build_network(TrainConfig.build(**{**config.to_dict(), **chosen}), dims, channels, 2)
+    chosen["patch"] = _plan_input(config, sketch, channels, sizes)
     voxels = math.prod(chosen["patch"])
     batch = max(2, min(64, round(_BATCH_VOXELS[dims] / voxels))) if segment else max(1, min(32, len(sizes)))
     chosen["batch_size"] = config.batch_size or batch
@@ -79,7 +81,9 @@ def _plan_model(config: TrainConfig, dims: int, sizes: Sequence[Sequence[int]]) 
     known = models.entry(name).options
     chosen: JsonObject = {"model": name}
     if name == "unet":
-        chosen["levels"] = config.levels or _plan_levels(dims, sizes)
+        # Three poolings (four in the plane), fewer if an image would have less than 4 voxels at the bottom.
+        deepest = int(math.log2(max(min(_median(sizes)), 8) / 4))
+        chosen["levels"] = config.levels or max(1, min(3 if dims == 3 else 4, deepest))
     elif "levels" in known:
         chosen["levels"] = config.levels or known["levels"]
     elif config.levels is not None:
@@ -90,29 +94,13 @@ def _plan_model(config: TrainConfig, dims: int, sizes: Sequence[Sequence[int]]) 
         chosen["width"] = config.width or known["width"]
     elif "width" in known:
         # Weights from a file have the published width by default.
-        chosen["width"] = config.width or (1.0 if config.weights else _plan_width(sizes))
+        # Else half of it, and a quarter for thumbnails.
+        thumbnails = max(math.prod(size) for size in sizes) <= 64 * 64
+        chosen["width"] = config.width or (1.0 if config.weights else 0.25 if thumbnails else 0.5)
     small = max(_median(sizes)) <= _THUMBNAIL and config.weights is None
     if small and "stem" in known and "stem" not in config.model_options:
         chosen["model_options"] = {**config.model_options, "stem": "small"}
     return chosen
-
-
-def _sketch(config: TrainConfig, chosen: JsonObject, dims: int, channels: int) -> models.Network:
-    """Return the network without memory for weights: it knows which sizes fit."""
-    with torch.device("meta"):
-        return build_network(TrainConfig.build(**{**config.to_dict(), **chosen}), dims, channels, 2)
-
-
-def _plan_levels(dims: int, sizes: Sequence[Sequence[int]]) -> int:
-    """Return three poolings (four in the plane), fewer if an image would have less than 4 voxels at the bottom."""
-    smallest = min(_median(sizes))
-    wanted = 3 if dims == 3 else 4
-    return max(1, min(wanted, int(math.log2(max(smallest, 8) / 4))))
-
-
-def _plan_width(sizes: Sequence[Sequence[int]]) -> float:
-    """Return a quarter of a classifier's published width for thumbnails, half of it for larger images."""
-    return 0.25 if max(math.prod(size) for size in sizes) <= 64 * 64 else 0.5
 
 
 def _plan_precision(dims: int) -> str:

@@ -20,16 +20,14 @@ from convoxel.errors import ConvoxelError
 from convoxel.files.values import Options
 from convoxel.predict.evaluation import evaluate_samples
 from convoxel.predict.inference import build_predictor
-from convoxel.predict.network_call import arrange_images
-from convoxel.predict.precision import autocast
+from convoxel.predict.network_call import arrange_images, autocast
 from convoxel.predict.run_progress import OnProgress, Progress
 from convoxel.train.batch_norm import set_mode
 from convoxel.train.config import TrainConfig
 from convoxel.train.interrupt import Interrupt
 from convoxel.train.loss import Loss, build_loss, measure_loss
-from convoxel.train.optimisation import add_penalty, hold_constraints
+from convoxel.train.optimisation import add_penalty, hold_constraints, learning_rate, measure_fraction, steps_total
 from convoxel.train.run_network import model_tensors
-from convoxel.train.schedule import learning_rate, measure_fraction, steps_total
 from convoxel.train.training_batch import Batch, Batches
 from convoxel.train.training_run import TrainingRun, finish_run, open_run, resume_run
 
@@ -104,9 +102,8 @@ def fit(
             metrics = finish_run(run)
             clock.tell("done")
         state, signal = run.state, interrupt.received
-        return RunResult(
-            run.folder, metrics, state.best_metric, state.elapsed_s, state.step, signal is not None, signal
-        )
+        figures = (state.best_metric, state.elapsed_s, state.step)
+        return RunResult(run.folder, metrics, *figures, signal is not None, signal)
 
 
 @contextlib.contextmanager
@@ -150,6 +147,10 @@ class Clock:
     def begin_epoch(self) -> None:
         self.epoch_begun, self.epoch_samples = time.perf_counter(), 0
 
+    def speed(self) -> float:
+        """Return the samples per second since the epoch began."""
+        return self.epoch_samples / max(time.perf_counter() - self.epoch_begun, 1e-9)
+
     def tell(self, phase: str) -> None:
         """Report the progress of the run."""
         config, state = self.run.config, self.run.state
@@ -161,7 +162,6 @@ class Clock:
             left_s = max(0.0, 60.0 * config.minutes - state.elapsed_s)
         elif state.fraction > 0:
             left_s = state.elapsed_s / state.fraction * (1.0 - state.fraction)
-        spent = time.perf_counter() - self.epoch_begun
         self.on_progress(
             Progress(
                 epoch=-(-state.step // (config.steps_per_epoch or 1)),
@@ -170,7 +170,7 @@ class Clock:
                 fraction=state.fraction,
                 loss=state.mean_loss,
                 metric=state.metric,
-                samples_per_s=self.epoch_samples / spent if self.epoch_samples and spent > 0 else None,
+                samples_per_s=self.speed() if self.epoch_samples else None,
                 time_left_s=0.0 if phase in ("evaluate", "done") else left_s,
                 phase=phase,
             )
@@ -258,9 +258,7 @@ def _validate(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> None:
     """Measure the validation part, write the row, keep the best weights and a checkpoint."""
     config, state = run.config, run.state
     clock.tell("validate")
-    start = time.perf_counter()
-    spent = start - clock.epoch_begun
-    speed = clock.epoch_samples / spent if spent > 0 else 0.0
+    start, speed = time.perf_counter(), clock.speed()
 
     def check() -> None:
         if interrupt.received is not None:

@@ -1,6 +1,8 @@
-"""Optimisers of a configuration, and the constraints that hold during training."""
+"""The update of the weights: progress of a run, learning rate, optimiser, and the constraints that hold."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import nn
@@ -8,7 +10,46 @@ from torch import nn
 from convoxel.nn.weight_constraint import Constraint, MaxNorm, NonNegative, UnitNorm, constrain, l2_penalty
 from convoxel.train.config import TrainConfig
 
-__all__ = ["add_penalty", "build_optimiser", "hold_constraints"]
+__all__ = ["add_penalty", "build_optimiser", "hold_constraints", "learning_rate", "measure_fraction", "steps_total"]
+
+
+def steps_total(config: TrainConfig) -> int | None:
+    """Return the planned number of steps; None when time is the limit."""
+    if config.epochs is None:
+        return None
+    return config.epochs * (config.steps_per_epoch or 1)
+
+
+def measure_fraction(config: TrainConfig, step: int, elapsed_s: float, reserve_s: float = 0.0) -> float:
+    """Return the share of the run that is done, 0 … 1.
+
+    Args:
+        config: planned configuration with ``epochs`` or ``minutes``.
+        step: steps taken.
+        elapsed_s: training time spent, validation included.
+        reserve_s: time kept for the last validation, so that the run stays within ``minutes`` (default 0).
+    """
+    total = steps_total(config)
+    if total is not None:
+        return min(1.0, step / total)
+    limit_s = 60.0 * (config.minutes or 1.0)
+    # The reserve never takes more than a third: a short run still trains.
+    return min(1.0, elapsed_s / max(limit_s - reserve_s, limit_s * 2 / 3))
+
+
+def learning_rate(config: TrainConfig, fraction: float) -> float:
+    """Return the learning rate at ``fraction`` of the run.
+
+    It rises linearly over the first ``warmup`` share, then stays constant or falls along half a cosine period to 1 % of
+    the maximum (Loshchilov and Hutter 2017, SGDR, without restarts).
+    """
+    top = config.learning_rate or 1e-3
+    if fraction < config.warmup:
+        return top * max(0.05, fraction / config.warmup)
+    if config.schedule == "constant":
+        return top
+    place = (fraction - config.warmup) / max(1e-12, 1.0 - config.warmup)
+    return top * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, place))))
 
 
 def build_optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

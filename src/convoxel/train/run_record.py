@@ -12,10 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from convoxel.files.atomic import open_atomic, write_json, write_text
-from convoxel.files.values import Array
+from convoxel.files.atomic import write_text
 from convoxel.train.config import TrainConfig
 from convoxel.train.training_state import ValidationRow
 
@@ -48,15 +45,6 @@ class RunRecord:
         write_text(self.run / "metrics.jsonl", "".join(lines))
         if history and self._events is not None:
             self._add_events(self._events, history[-1])
-
-    def write_json(self, name: str, content: object) -> None:
-        """Write ``content`` as the JSON file ``name``."""
-        write_json(self.run / name, content)
-
-    def write_arrays(self, name: str, arrays: Mapping[str, Array]) -> None:
-        """Write ``arrays`` as the compressed archive ``name``."""
-        with open_atomic(self.run / name) as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # names of arrays are no options
 
     def close(self) -> None:
         if self._events is not None:

@@ -23,8 +23,8 @@ from convoxel.predict.network_call import arrange_images
 from convoxel.train.batch_norm import set_mode
 from convoxel.train.config import TrainConfig
 from convoxel.train.loss import build_loss, measure_loss
+from convoxel.train.optimisation import learning_rate
 from convoxel.train.run_folder import load_data, load_model
-from convoxel.train.schedule import learning_rate
 from convoxel.train.training_batch import Batches
 
 __all__ = ["load_separated", "save_separated", "separate_run"]

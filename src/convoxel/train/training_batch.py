@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from convoxel.data import Sample, Split
 from convoxel.errors import DataError
-from convoxel.predict.intensity import Statistics
 from convoxel.predict.network_call import resize
+from convoxel.predict.normalisation import Statistics
 from convoxel.predict.sliding_window import cut
 from convoxel.predict.trained_run import DataFacts
 from convoxel.train.augment import Augmentation
@@ -122,7 +122,7 @@ class Batches:
         # Measuring a whole volume for every patch of it would cost more than the patch.
         found = self._statistics.get(index)
         if found is None:
-            found = self._statistics[index] = self.facts.intensity.statistics(sample.image)
+            found = self._statistics[index] = self.facts.normalisation.statistics(sample.image)
         return found
 
     def _augmentation(self) -> Augmentation:

@@ -13,6 +13,7 @@ from torch import nn
 from convoxel import models
 from convoxel.data import DataSet
 from convoxel.errors import CheckpointError, DataError
+from convoxel.files.atomic import open_atomic, write_json
 from convoxel.files.fault import plural
 from convoxel.files.folder import check_new_folder, new_folder
 from convoxel.files.lock import hold_lock
@@ -20,8 +21,8 @@ from convoxel.inspect import describe
 from convoxel.predict.evaluation import Evaluation, evaluate_split
 from convoxel.predict.example_pictures import Examples
 from convoxel.predict.inference import build_predictor
-from convoxel.predict.intensity import Normalisation
 from convoxel.predict.network_call import arrange
+from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train.batch_norm import slow_statistics
 from convoxel.train.checkpoint import Store
@@ -96,7 +97,7 @@ def open_run(config: TrainConfig, stack: contextlib.ExitStack) -> TrainingRun:
         begun.enter_context(hold_lock(folder))
         run = _assemble(folder, config, dataset, normalisation, state, begun)
         if taken is not None:
-            run.record.write_json("weights.json", {**taken.to_dict(), "summary": str(taken)})
+            write_json(folder / "weights.json", {**taken.to_dict(), "summary": str(taken)})
         run.save()
         stack.push(begun.pop_all())
     return run
@@ -131,7 +132,7 @@ def resume_run(config: TrainConfig, force: bool, stack: contextlib.ExitStack) ->
     state.restore(checkpoint, folder)
     if (config.minutes, config.epochs) != (stored.minutes, stored.epochs):
         state.fraction = 0.0  # measured anew against the new length
-    return _assemble(folder, config, dataset, facts.intensity, state, stack)
+    return _assemble(folder, config, dataset, facts.normalisation, state, stack)
 
 
 def finish_run(run: TrainingRun) -> Evaluation:
@@ -139,9 +140,10 @@ def finish_run(run: TrainingRun) -> Evaluation:
     best = load_model(run.folder, "best")
     examples = Examples(len(run.dataset.validation))
     found = evaluate_split(build_predictor(best, engine="torch"), run.dataset, "validation", examples.offer)
-    run.record.write_json("evaluation.json", found)
-    run.record.write_arrays("examples.npz", examples.arrays())
-    run.record.write_json("describe.json", describe(best.network, best.input_shape).to_dict())
+    write_json(run.folder / "evaluation.json", found)
+    with open_atomic(run.folder / "examples.npz") as file:
+        np.savez_compressed(file, **examples.arrays())  # type: ignore[arg-type]  # names of arrays are no options
+    write_json(run.folder / "describe.json", describe(best.network, best.input_shape).to_dict())
     return found
 
 
