@@ -48,12 +48,9 @@ def open_classes(folder: Path, rule: SplitRule, errors: ErrorCollector) -> DataS
     dims, channels = agree({f.name: (f.path, headers[f.name]) for f in files if f.name in headers}, errors)
     usable = [f for f in files if f.name not in errors.names]
     entries = {part: [_entry(f, headers[f.name], dims, channels) for f in usable if f.part == part] for part in parts}
-    split, name, sources = (
-        rule.split(entries, "classify"),
-        shown(folder.resolve().name),
-        [(f.name, f.path) for f in usable],
-    )
-    return DataSet.from_parts(split, Cache(), name, "classify", (dims, channels), tuple(map(shown, classes)), sources)
+    sources, title = [(f.name, f.path) for f in usable], shown(folder.resolve().name)
+    split = rule.split(entries, "classify")
+    return DataSet.from_parts(split, Cache(), title, "classify", (dims, channels), tuple(map(shown, classes)), sources)
 
 
 def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollector) -> list[_File]:

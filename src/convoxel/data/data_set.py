@@ -135,6 +135,7 @@ class Split:
 
 
 Parts = tuple[Sequence[Entry], Sequence[Entry], Sequence[Entry]]  # train, validation, test
+Form = tuple[int, int]  # number of spatial axes, channels
 Sources = Iterable[tuple[str, Path]]
 
 
@@ -177,19 +178,9 @@ class DataSet:
 
     @classmethod
     def from_parts(
-        cls,
-        parts: Parts,
-        cache: Cache,
-        name: str,
-        task: str,
-        form: tuple[int, int],
-        classes: Sequence[str],
-        sources: Sources,
+        cls, parts: Parts, cache: Cache, name: str, task: str, form: Form, classes: Sequence[str], sources: Sources
     ) -> DataSet:
-        """Return the data set whose (train, validation, test) have these entries; an empty test part becomes None.
-
-        ``form``: number of spatial axes and of channels.
-        """
+        """Return the data set whose (train, validation, test) have these entries; an empty test part becomes None."""
         train, validation, test = (Split(tuple(entries), cache) for entries in parts)
         return cls(name, task, *form, tuple(classes), train, validation, test if test else None, tuple(sources))
 

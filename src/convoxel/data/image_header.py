@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 from convoxel.files.fault import ErrorCollector, fault
 
-__all__ = ["Header", "agree", "check_dims", "fit_channels"]
+__all__ = ["Affine", "Header", "Spacing", "agree", "check_dims", "fit_channels"]
+
+
+Affine = NDArray[np.float64] | None  # 4×4 matrix from voxel index to mm
+Spacing = tuple[float, ...] | None  # distance between voxels along each axis in mm
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class Header:
 
     shape: tuple[int, ...]
     channels: int
-    spacing_mm: tuple[float, ...] | None = None
-    affine: NDArray[np.float64] | None = None
+    spacing_mm: Spacing = None
+    affine: Affine = None
     colour: bool = False
 
     @property

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convoxel.data import nifti, picture
 from convoxel.data.image_file import split_ending
+from convoxel.data.image_header import Affine, Spacing
 from convoxel.files.atomic import write_bytes
 from convoxel.files.fault import fault
 from convoxel.files.values import Array
@@ -20,12 +20,7 @@ __all__ = ["write_image", "write_label"]
 _ENDINGS = (".nii.gz", ".nii", ".png", ".npy")
 
 
-def write_image(
-    path: str | os.PathLike[str],
-    array: Array,
-    affine: NDArray[np.float64] | None = None,
-    spacing_mm: tuple[float, ...] | None = None,
-) -> Path:
+def write_image(path: str | os.PathLike[str], array: Array, affine: Affine = None, spacing_mm: Spacing = None) -> Path:
     """Write an image (channels, *spatial) as NIfTI, PNG (values 0…255) or .npy and return the path.
 
     The file appears whole or not at all. NIfTI stores ``affine`` and ``spacing_mm``; channels become its
@@ -56,12 +51,7 @@ def write_image(
     return write_bytes(path, nifti.pack_volume(voxels, affine, spacing_mm, packed=ending == ".nii.gz"))
 
 
-def write_label(
-    path: str | os.PathLike[str],
-    array: Array,
-    affine: NDArray[np.float64] | None = None,
-    spacing_mm: tuple[float, ...] | None = None,
-) -> Path:
+def write_label(path: str | os.PathLike[str], array: Array, affine: Affine = None, spacing_mm: Spacing = None) -> Path:
     """Write class numbers (*spatial) as uint8 NIfTI, palette PNG or .npy and return the path.
 
     The file appears whole or not at all. NIfTI stores the image's ``affine`` and ``spacing_mm``. A PNG shows
@@ -86,7 +76,6 @@ def write_label(
 
 
 def _check(path: Path, array: Array, dims: int) -> str:
-    """Return the ending of a file that can hold the array."""
     ending = split_ending(path)[1]
     if ending not in _ENDINGS:
         expected = "one of " + ", ".join(_ENDINGS)

@@ -115,7 +115,6 @@ def class_names(folder: Path) -> tuple[str, ...] | None:
 
 
 def _read_json(path: Path) -> object:
-    """Return the entry "labels" of a JSON file; None if there is none."""
     try:
         content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.image_header import Header
+from convoxel.data.image_header import Affine, Header, Spacing
 from convoxel.errors import UnsupportedError
 from convoxel.files.fault import fault
 from convoxel.files.stream import check_inflation, file_size, inflate, read_bytes
@@ -206,9 +206,7 @@ def _check_geometry(
     return affine, tuple(float(v) for v in spacing)
 
 
-def pack_volume(
-    array: Array, affine: NDArray[np.float64] | None, spacing_mm: tuple[float, ...] | None, *, packed: bool
-) -> bytes:
+def pack_volume(array: Array, affine: Affine, spacing_mm: Spacing, *, packed: bool) -> bytes:
     """Return the bytes of a NIfTI file; the same arguments give the same bytes (gzip without a time stamp).
 
     Args:

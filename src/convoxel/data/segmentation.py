@@ -115,7 +115,6 @@ def _read_headers(pairs: list[_Pair], errors: ErrorCollector) -> dict[str, Heade
 
 
 def _check_match(pair: _Pair, found: Header, label: Header) -> None:
-    """Raise DataError unless the label has the image's shape and place."""
     if label.shape != found.shape:
         mend = "Resample the label onto the image's grid, by nearest neighbour"
         raise fault(pair.label, f"the label is {_sizes(label)}", f"{_sizes(found)} as its image", mend)
@@ -134,7 +133,6 @@ def _sizes(header: Header) -> str:
 
 
 def _count_classes(folder: Path, pairs: list[_Pair], errors: ErrorCollector) -> int:
-    """Return the number of classes, found by reading every label."""
     values: dict[str, frozenset[int]] = {}
     for pair in pairs:
         if pair.name not in errors.names:

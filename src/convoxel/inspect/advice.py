@@ -1,7 +1,7 @@
-"""Warnings: facts about a network at these input sizes that its designer should know, in sentences.
+"""Warnings in sentences: facts about a network at these input sizes that its designer should know.
 
-Each check is a function of the whole evidence and returns sentences; ``advise`` collects them in the order in which
-people look: the field, then layers that cannot work as meant, then cost.
+Each check is a function from the evidence to sentences. ``advise`` collects them: the receptive field first, then
+layers that do not work as intended, then cost.
 """
 
 from __future__ import annotations
@@ -18,47 +18,44 @@ from convoxel.inspect.record import Record
 from convoxel.inspect.row import Row
 from convoxel.inspect.valid_sizes import Accepts, say_sizes
 
-__all__ = ["advise"]
+__all__ = ["Evidence", "advise"]
 
 _SHOWN = 3
 
 
-class _Evidence(NamedTuple):
+class Evidence(NamedTuple):
+    """The facts from which warnings follow.
+
+    Attributes:
+        record: the network.
+        fields: receptive field of each value.
+        rows: cost of each step.
+        object_size: size of the objects in the image along each axis; () where it is not known.
+        balance: FLOPs that the machine does in the time in which its memory delivers a byte.
+        accepts: function that returns None for input shapes that the network refuses.
+    """
+
     record: Record
     fields: Mapping[str, TensorField]
     rows: Sequence[Row]
-    image: tuple[int, ...]
     object_size: tuple[int, ...]
     balance: float
     accepts: Accepts
 
+    @property
+    def image(self) -> tuple[int, ...]:
+        return self.record.inputs[0][2:]
 
-def advise(
-    record: Record,
-    fields: Mapping[str, TensorField],
-    rows: Sequence[Row],
-    object_size: tuple[int, ...],
-    balance: float,
-    accepts: Accepts,
-) -> tuple[str, ...]:
-    """Return the warnings.
 
-    Args:
-        record: the network.
-        fields: what each value sees.
-        rows: what each step costs.
-        object_size: the size of what is to be seen, along each image axis, or () where it is not known.
-        balance: FLOPs that the machine does in the time in which its memory brings a byte.
-        accepts: returns None for shapes of inputs that the network refuses.
-    """
-    if not record.inputs or not record.outputs:
+def advise(evidence: Evidence) -> tuple[str, ...]:
+    """Return the warnings; () for a network without inputs or outputs."""
+    if not evidence.record.inputs or not evidence.record.outputs:
         return ()
-    evidence = _Evidence(record, fields, rows, record.inputs[0][2:], object_size, balance, accepts)
     return tuple(sentence for check in _CHECKS for sentence in check(evidence))
 
 
-def _fields_too_small(evidence: _Evidence) -> list[str]:
-    """A field smaller than the object, or than the image."""
+def _fields_too_small(evidence: Evidence) -> list[str]:
+    """A receptive field that is smaller than the object, or than the image."""
     seen = evidence.fields[evidence.record.outputs[0]]
     if not seen.is_clear or not seen.fields or not evidence.image:
         return []
@@ -78,7 +75,7 @@ def _fields_too_small(evidence: _Evidence) -> list[str]:
     return [f"an output sees {_times(field)} of {_times(evidence.image)}: larger objects are judged by their parts"]
 
 
-def _saturated_layers(evidence: _Evidence) -> list[str]:
+def _saturated_layers(evidence: Evidence) -> list[str]:
     """Convolutions whose input sees the whole image already (Richter et al. 2021, arXiv 2106.12307)."""
     if not evidence.image:
         return []
@@ -99,7 +96,7 @@ def _saturated_layers(evidence: _Evidence) -> list[str]:
     ]
 
 
-def _uneven_overlap(evidence: _Evidence) -> list[str]:
+def _uneven_overlap(evidence: Evidence) -> list[str]:
     """Transposed convolutions that write some positions more often than others."""
     found: dict[str, list[str]] = {}
     for step in evidence.record.steps:
@@ -119,8 +116,8 @@ def _uneven_overlap(evidence: _Evidence) -> list[str]:
     ]
 
 
-def _unread_borders(evidence: _Evidence) -> list[str]:
-    """Windows that end before their input does."""
+def _unread_borders(evidence: Evidence) -> list[str]:
+    """Windows that leave the end of their input unread."""
     unread = []
     for step in evidence.record.steps:
         windows = [window for window in step.windows if isinstance(window, Window) and not window.ceil]
@@ -139,8 +136,8 @@ def _unread_borders(evidence: _Evidence) -> list[str]:
     return [f"{name} never reads the last {last} of {_times(sizes)}{more}"]
 
 
-def _failing_sizes(evidence: _Evidence) -> list[str]:
-    """Sizes beside the given one at which the network fails, and where."""
+def _failing_sizes(evidence: Evidence) -> list[str]:
+    """Sizes larger by one at which the network fails, and the layer that does."""
     shapes = evidence.record.inputs
     graphs = follow_axes(evidence.record, evidence.fields) if len(shapes) == 1 else None
     for axis, found in enumerate(graphs or ()):
@@ -161,8 +158,8 @@ def _failing_sizes(evidence: _Evidence) -> list[str]:
     return []
 
 
-def _bound_by_memory(evidence: _Evidence) -> list[str]:
-    """Layers that move more bytes than their arithmetic hides."""
+def _bound_by_memory(evidence: Evidence) -> list[str]:
+    """Layers that need longer to move their bytes than to compute."""
     working = [row for row in evidence.rows if row.macs]
     bound = [row for row in working if row.intensity < evidence.balance]
     if not bound:
@@ -177,14 +174,9 @@ def _bound_by_memory(evidence: _Evidence) -> list[str]:
     ]
 
 
-_CHECKS: tuple[Callable[[_Evidence], list[str]], ...] = (
-    _fields_too_small,
-    _saturated_layers,
-    _uneven_overlap,
-    _failing_sizes,
-    _unread_borders,
-    _bound_by_memory,
-)
+_CHECKS: tuple[Callable[[Evidence], list[str]], ...] = (
+    _fields_too_small, _saturated_layers, _uneven_overlap, _failing_sizes, _unread_borders, _bound_by_memory
+)  # fmt: skip
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from convoxel.errors import ConfigError
 from convoxel.graph.ir.size import Shape
-from convoxel.inspect.advice import advise
+from convoxel.inspect.advice import Evidence, advise
 from convoxel.inspect.axis_graph import follow_axes
 from convoxel.inspect.memory import MemoryPlan, saved_bytes
 from convoxel.inspect.receptive_field import TensorField, trace_fields
@@ -103,7 +103,7 @@ def summarise(
         field=_reach(fields[record.outputs[0]]) if record.outputs else None,
         remarks=tuple(remarks),
         saved_bytes=saved_bytes(record),
-        warnings=advise(record, fields, rows, objects, known_balance(), source.accepts),
+        warnings=advise(Evidence(record, fields, rows, objects, known_balance(), source.accepts)),
         find_peak=lambda: plan.peak_bytes,
         find_sizes=lambda: find_sizes(source.accepts, shapes, follow_axes(record, fields)),
     )

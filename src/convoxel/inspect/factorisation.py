@@ -1,4 +1,4 @@
-"""Kernels of convolutions as products of smaller ones: along space, along channels, or each channel by itself.
+"""Kernels of convolutions as products of smaller ones: along space, along channels, or channel by channel.
 
 A scheme turns weights (out, in, *kernel) and a permitted relative error ε = ‖W − Ŵ‖ / ‖W‖ into a row of smaller
 convolutions whose composition has the kernel Ŵ. The schemes are rows of ``SCHEMES``:
@@ -11,7 +11,7 @@ convolutions whose composition has the kernel Ŵ. The schemes are rows of ``SCHE
   kernel of one position: two linear maps.
 - ``depthwise``: a few kernels for each input channel, then 1×1 (Guo et al. 2018, arXiv 1808.05517).
 
-Nothing is trained and nothing is measured here.
+Nothing here trains or measures.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Factor:
 
     Attributes:
         weight: (out, in / groups, *kernel), float64.
-        axes: the spatial axes whose stride, padding and dilation it has; along the others its kernel is 1.
-        groups: of channels.
+        axes: spatial axes whose stride, padding and dilation it has; along the others its kernel has size 1.
+        groups: number of groups of channels (default 1).
     """
 
     weight: Tensor
@@ -50,7 +50,7 @@ class Factorisation:
 
     Attributes:
         scheme: a key of ``SCHEMES``.
-        ranks: channels between the factors; of ``depthwise`` kernels for each input channel.
+        ranks: channels between the factors; of ``depthwise`` the kernels for each input channel.
         factors: the convolutions.
         error: ‖W − Ŵ‖ / ‖W‖ (Frobenius).
     """
@@ -89,20 +89,20 @@ def factorise(weight: Tensor, scheme: str, error: float) -> Factorisation | None
 
 
 def _spatial(weight: Tensor, error: float) -> Factorisation | None:
-    """Each axis of more than one position by itself."""
+    """Factorise into one convolution for each axis of more than one position."""
     wide = [axis for axis, size in enumerate(weight.shape[2:]) if size > 1]
     return None if len(wide) < 2 else _train("spatial", weight, [(axis,) for axis in wide], error)
 
 
 def _planar(weight: Tensor, error: float) -> Factorisation | None:
-    """Height and width together, then depth."""
+    """Factorise into one convolution along height and width, then one along depth."""
     if weight.ndim != 5 or min(weight.shape[2:]) == 1:
         return None
     return _train("planar", weight, [(1, 2), (0,)], error)
 
 
 def _train(scheme: str, weight: Tensor, parts: Sequence[tuple[int, ...]], error: float) -> Factorisation:
-    """The tensor train whose cores hold the axes of ``parts``, the first with the inputs, the last with the outputs."""
+    """Return the tensor train whose cores hold the axes of ``parts``, from the inputs to the outputs."""
     outputs, inputs, *kernel = weight.shape
     idle = [axis for axis in range(len(kernel)) if not any(axis in part for part in parts)]
     order = [axis for part in parts for axis in part]
@@ -136,7 +136,7 @@ def _train(scheme: str, weight: Tensor, parts: Sequence[tuple[int, ...]], error:
 
 
 def _compose_train(factors: Sequence[Factor], parts: Sequence[tuple[int, ...]], kernel: Sequence[int]) -> Tensor:
-    """The kernel (out, in, *kernel) of one factor after the other."""
+    """Return the kernel (out, in, *kernel) of the composition of ``factors``."""
     total = factors[0].weight
     for factor in factors[1:]:
         # Their kernels lie along different axes, so positions multiply as they broadcast.
@@ -148,7 +148,7 @@ def _compose_train(factors: Sequence[Factor], parts: Sequence[tuple[int, ...]], 
 
 
 def _channel(weight: Tensor, error: float) -> Factorisation | None:
-    """Fewer channels on both sides of the kernel (Tucker-2)."""
+    """Factorise through fewer channels on both sides of the kernel (Tucker-2)."""
     outputs, inputs, *kernel = weight.shape
     axes = tuple(range(len(kernel)))
     point = (1,) * len(kernel)
@@ -173,7 +173,7 @@ def _channel(weight: Tensor, error: float) -> Factorisation | None:
 
 
 def _channels_of(cube: Tensor, outputs: int, inputs: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Core and bases of the best Tucker-2 approximation of (out, in, positions) that alternation finds."""
+    """Return core and bases of the best Tucker-2 approximation of (out, in, positions) that alternation finds."""
     left, right = _leading(cube.flatten(1), outputs), _leading(cube.movedim(1, 0).flatten(1), inputs)
     for _ in range(_TURNS):
         left = _leading(torch.einsum("oik,ib->okb", cube, right).flatten(1), outputs)
@@ -187,9 +187,9 @@ _TURNS = 3
 
 
 def _leading(matrix: Tensor, count: int) -> Tensor:
-    """The first left singular vectors: of a wide matrix M those of the small M Mᵀ, thirty times as fast.
+    """Return the first left singular vectors; a wide matrix M takes those of the small M Mᵀ, thirty times as fast.
 
-    Their values are squared there, so what lies below 1e-8 of the largest is noise; ranks are counted elsewhere.
+    Singular values are squared there, so those below 1e-8 of the largest are noise; :func:`_values` counts ranks.
     """
     if matrix.shape[0] > matrix.shape[1]:
         basis: Tensor = torch.linalg.svd(matrix, full_matrices=False)[0]
@@ -199,7 +199,7 @@ def _leading(matrix: Tensor, count: int) -> Tensor:
 
 
 def _values(matrix: Tensor, share: float) -> Tensor:
-    """Singular values, of a wide M by M Mᵀ if a ``share`` of 1e-6 may be lost, which is far above their noise there."""
+    """Return singular values, of a wide M by M Mᵀ if a ``share`` of 1e-6, far above the noise there, may be lost."""
     if matrix.shape[0] > matrix.shape[1] or share < 1e-6 * float(matrix.norm()):
         values: Tensor = torch.linalg.svdvals(matrix)
     else:
@@ -207,11 +207,11 @@ def _values(matrix: Tensor, share: float) -> Tensor:
     return values
 
 
-# ---- each input channel by itself ------------------------------------------------------------------------
+# ---- channel by channel ------------------------------------------------------------------------------------
 
 
 def _depthwise(weight: Tensor, error: float) -> Factorisation | None:
-    """A few kernels for each input channel, then all channels position by position."""
+    """Factorise into a few kernels for each input channel, then a 1×1 convolution."""
     outputs, inputs, *kernel = weight.shape
     if math.prod(kernel) == 1:
         return None
@@ -263,7 +263,6 @@ def tucker(kernel: Tensor, ranks: Sequence[int]) -> Tensor:
 
 
 def _along(cube: Tensor, matrix: Tensor, mode: int) -> Tensor:
-    """Multiply one mode of ``cube`` by ``matrix``."""
     product: Tensor = torch.tensordot(matrix, cube, dims=([1], [mode]))
     return product.movedim(0, mode)
 
@@ -271,7 +270,7 @@ def _along(cube: Tensor, matrix: Tensor, mode: int) -> Tensor:
 def canonical(kernel: Tensor, rank: int, turns: int = 200) -> Tensor:
     """Return a sum of ``rank`` outer products near ``kernel``, by alternating least squares (CP).
 
-    One product is the best there is (up to a local minimum); more are what the iteration finds (Kolda & Bader 2009,
+    One product is the best there is (up to a local minimum); several are a result of the iteration (Kolda & Bader 2009,
     SIAM Review 51, §3.4). Starts are drawn with a fixed seed, so results repeat.
 
     >>> u = torch.tensor([1.0, 2.0, 1.0])
@@ -298,7 +297,7 @@ def canonical(kernel: Tensor, rank: int, turns: int = 200) -> Tensor:
 
 
 def _rank(values: Tensor, limit: float) -> int:
-    """The smallest number of singular values whose remainder is at most ``limit``, in whole blocks."""
+    """Return the smallest number of singular values, in whole blocks, whose remainder is at most ``limit``."""
     lost = values.square().flip(0).cumsum(0).flip(0).sqrt()
     within = (lost <= limit).nonzero()
     rank = max(1, int(within[0])) if len(within) else len(values)

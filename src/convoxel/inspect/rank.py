@@ -41,7 +41,8 @@ _ERRORS = (0.05, 0.1, 0.2, 0.4)
 ConvLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-Measure = Callable[[nn.Module, tuple[int, ...]], float]
+Shape = tuple[int, ...]
+Measure = Callable[[nn.Module, Shape], float]
 
 
 @dataclass(frozen=True)
@@ -304,12 +305,7 @@ def _spectrum(mode: str, matrix: Tensor) -> Spectrum:
 
 
 def _of_layer(
-    name: str,
-    layer: ConvLayer,
-    shape: tuple[int, ...] | None,
-    tolerance: float,
-    errors: Sequence[float],
-    measure: Measure | None,
+    name: str, layer: ConvLayer, shape: Shape | None, tolerance: float, errors: Sequence[float], measure: Measure | None
 ) -> LayerSeparability:
     weight = layer.weight.detach().double()
     spectra = [_spectrum("out", weight.flatten(1)), _spectrum("in", weight.transpose(0, 1).flatten(1))]

@@ -1,9 +1,9 @@
-"""Ways of up-sampling beside each other: how evenly inputs reach outputs, how strong a checkerboard is, what it costs.
+"""Ways of up-sampling compared: evenness of the overlap, strength of the checkerboard, cost.
 
 Odena, Dumoulin & Olah 2016, "Deconvolution and checkerboard artifacts": a transposed convolution whose stride does not
-divide its kernel covers some outputs more often than others. That is only half of it: where each of the s positions
-between two inputs has weights of its own, random weights make a checkerboard even if the overlap is even. So both are
-measured: with equal weights, which shows the overlap, and with those that training starts from.
+divide its kernel covers some outputs more often than others. Where each of the s positions between two inputs has its
+own weights, random weights make a checkerboard even if the overlap is even. Both are measured: equal weights show the
+overlap, initial weights show the rest.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from convoxel.inspect.rank import time_engine
 
 __all__ = ["Upsampling", "checkerboard", "upsampling"]
 
-_CELLS = 9  # of the constant image, along an axis: the middle ones are far from the border
-_BLOCKS = 4  # of the picture, along an axis
+_CELLS = 9  # inputs of the constant image along an axis: the middle ones are far from the border
+_BLOCKS = 4  # inputs of the picture along an axis
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Upsampling:
     """One way of up-sampling, measured by :func:`upsampling`.
 
     Attributes:
-        name: what it was called.
+        name: its name.
         scale: outputs for one input along each axis.
-        params: parameters.
-        macs: multiply-accumulates for the input that was asked for.
-        overlaps: how often inputs are counted in an output, for each of the ∏scale outputs of an input, row by row:
-            what a constant image of ones becomes, for each input channel, if all weights are 1.
+        params: number of parameters.
+        macs: multiply-accumulates for the input.
+        overlaps: number of inputs counted in each of the ∏scale outputs of an input, row by row: the output for a
+            constant image of ones, divided by the input channels, if all weights are 1.
         checkerboard: share of the energy that is checkerboard if all weights are equal.
-        checkerboard_start: the same with the weights that training starts from, over several starts.
-        time_s: of a run on our engine; None if not measured.
-        response: what a constant image becomes with equal weights, 4 inputs along each axis, of mean 1.
-        response_start: the same with one of the starts, its first channel, as it is.
+        checkerboard_start: the same with initial weights, over several starts.
+        time_s: time of a run on our engine in seconds; None if not measured.
+        response: output for a constant image with equal weights, 4 inputs along each axis, scaled to mean 1.
+        response_start: first channel of the output with the weights of the first start.
     """
 
     name: str
@@ -59,11 +59,11 @@ class Upsampling:
 
     @property
     def even(self) -> bool:
-        """True if all outputs count as many inputs."""
+        """True if all outputs count equally many inputs."""
         return len(set(self.overlaps)) == 1
 
     def to_dict(self) -> JsonObject:
-        """Return the numbers as JSON knows them."""
+        """Return the numbers as JSON holds them."""
         kept = {name: value for name, value in vars(self).items() if not name.startswith("response")}
         return {**kept, "even": self.even}
 
@@ -71,18 +71,18 @@ class Upsampling:
 def upsampling(
     models: Mapping[str, nn.Module], shape: Sequence[int], *, starts: int = 16, seed: int = 0, timed: bool = True
 ) -> tuple[Upsampling, ...]:
-    """Return for each of ``models`` its overlap, its checkerboard, its parameters, its cost and its time.
+    """Return overlap, checkerboard, parameters, cost and time of each of ``models``.
 
-    A constant image shows them: away from the border an ideal up-sampling gives a constant, and what differs between
-    the s outputs of one input is checkerboard (see :func:`checkerboard`).
+    For a constant image an ideal up-sampling gives a constant away from the border; differences between the s outputs
+    of one input are checkerboard (see :func:`checkerboard`).
 
     Args:
         models: name → module from ``(n, c, *spatial)`` to ``(n, o, *spatial · scale)``, such as those of
             :func:`convoxel.nn.upsamplers`. They are copied, not changed.
-        shape: ``(n, c, *spatial)`` for which cost and time are meant.
-        starts: random starts, made by each layer's ``reset_parameters``.
-        seed: of the starts.
-        timed: whether each runs on our engine to be timed.
+        shape: input shape ``(n, c, *spatial)`` for cost and time.
+        starts: number of random starts, by each layer's ``reset_parameters`` (default 16).
+        seed: random seed of the starts (default 0).
+        timed: measure the time of each on our engine (default True).
 
     Raises:
         ConfigError: no model, or fewer than one start. ShapeError: an output is no whole multiple of its input.
@@ -108,7 +108,7 @@ def checkerboard(y: Tensor, scale: Sequence[int]) -> float:
         scale: size of a block along each axis.
 
     Returns:
-        0: no checkerboard, 1: nothing else. 0 for an image of zeros.
+        0 (no checkerboard, or an image of zeros) to 1 (nothing else).
 
     Raises:
         ShapeError: ``y`` does not consist of whole blocks.
@@ -135,7 +135,7 @@ def _measure(name: str, model: nn.Module, shape: tuple[int, ...], starts: int, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         middles = [_middle(_restarted(model), shape[1], scale) for _ in range(starts)]
-    # Starts differ in their energy; so they are weighed by it, as one image with all their channels would be.
+    # Weighed by energy, as one image with the channels of all starts.
     start_share = checkerboard(torch.cat(middles), scale)
     middle = _middle(_levelled(model), shape[1], scale)
     one: tuple[int | slice, ...] = (0, *(slice(0, s) for s in scale))
@@ -165,7 +165,7 @@ def _scale(name: str, model: nn.Module, shape: tuple[int, ...]) -> tuple[int, ..
 
 
 def _levelled(model: nn.Module) -> nn.Module:
-    """A copy whose weights are all 1 and whose constants are 0: sums of it count."""
+    """Return a copy whose weights are all 1 and whose biases are 0, so that its sums count inputs."""
     made = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -174,7 +174,7 @@ def _levelled(model: nn.Module) -> nn.Module:
 
 
 def _restarted(model: nn.Module) -> nn.Module:
-    """A copy with new weights and constants of 0, which a constant image would hide behind."""
+    """Return a copy with new initial weights and biases of 0, which would hide the response to a constant image."""
     made = copy.deepcopy(model)
     for layer in made.modules():
         if callable(reset := getattr(layer, "reset_parameters", None)):

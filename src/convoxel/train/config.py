@@ -36,8 +36,12 @@ _Name = Annotated[str, BeforeValidator(lambda name: str(name) if isinstance(name
 class ConstraintConfig(BaseModel):
     """Constraints of kernels during training; see ``convoxel.nn.weight_constraint``.
 
-    ``max_norm`` (a bound), ``unit_norm`` and ``non_negative`` are restored after every step; ``l2`` adds λ‖K‖² to
-    the loss, with λ for each kind of layer. ``kinds`` says which layers the first three are for.
+    Args:
+        max_norm: largest norm of a kernel, restored after every step (default None, no limit).
+        unit_norm: give every kernel norm 1 after every step (default False).
+        non_negative: set negative weights to 0 after every step (default False).
+        kinds: kinds of layers that these three apply to (default all).
+        l2: λ of the penalty λ‖K‖² in the loss for each kind of layer (default none).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
@@ -56,10 +60,47 @@ class ConstraintConfig(BaseModel):
 
 
 class TrainConfig(BaseModel):
-    """The whole configuration of a training run; unset entries are chosen from the data.
+    """The whole configuration of a training run.
 
-    Lengths are in voxels (pixels), times in minutes unless the name says seconds. Exactly one of
-    ``minutes`` and ``epochs`` limits the run (10 minutes when neither is given).
+    An entry without a default here is chosen from the data and the machine if it is unset. One of ``minutes`` and
+    ``epochs`` limits the run (10 minutes if neither is set).
+
+    Args:
+        task: "segment" or "classify".
+        data: folder, .npz file, or name of a bundled data set.
+        output: new folder for the run.
+        model: name of the network ("unet" to segment, "course_vgg" to classify).
+        levels: poolings of a U-Net.
+        width: channels of the first level, or the factor of all channels where a network has one.
+        model_options: further options of the network (default none).
+        weights: file of weights to start from (default none, random weights).
+        patch: size of a training sample along each axis in voxels.
+        batch_size: samples in a training step.
+        foreground: share of patches that are centred near a labelled voxel (default 0.8).
+        normalise: statistics that normalise an image, those of each "sample" or of the whole "dataset".
+        minutes: training time in minutes.
+        epochs: number of epochs.
+        steps_per_epoch: optimiser steps in an epoch.
+        learning_rate: largest learning rate (2e-3 for Adam, 0.05 for SGD).
+        optimiser: "adam" or "sgd" (default "adam").
+        schedule: course of the learning rate, "cosine" or "constant" (default "cosine").
+        warmup: share of the run in which the learning rate rises (default 0.02).
+        weight_decay: decoupled weight decay of Adam, or L2 decay of SGD (default 1e-4).
+        clip: largest norm of the gradient; None does not clip (default 5).
+        constraints: constraints of kernels (default none).
+        augment: change training samples at random (default True).
+        flip_axes: axes along which samples are flipped at random.
+        validation: number (int) or fraction (float) of the samples that validate (default 20 %).
+        gap: voxels between training and validation part of "mni152" (default 0).
+        on_bad_sample: "stop" at a broken sample or "skip" it (default "stop").
+        validate_every: epochs between validations.
+        overlap: least share of a tile that its neighbour covers in predictions (default 0.5).
+        seed: random seed (default 0).
+        threads: number of CPU threads (all).
+        num_workers: threads that prepare samples; 0 prepares them between steps (default 0).
+        precision: precision of products, "float32" or "bfloat16".
+        checkpoint_seconds: time between checkpoints in seconds (default 60).
+        tensorboard: write TensorBoard events (default True).
 
     >>> config = TrainConfig.build(task="classify", data="digits", output="run", epochs=3)
     >>> config.override(["optimiser=sgd", "learning_rate=0.05"]).learning_rate

@@ -75,7 +75,6 @@ def plan_run(config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[S
 
 
 def _plan_model(config: TrainConfig, dims: int, sizes: Sequence[Sequence[int]]) -> JsonObject:
-    """Return name, levels, width and options of the network."""
     segment = config.task == "segment"
     name = config.model or ("unet" if segment else "course_vgg")
     known = models.entry(name).options
@@ -154,5 +153,4 @@ def _plan_input(
 
 
 def _median(sizes: Sequence[Sequence[int]]) -> list[int]:
-    """Return the median size of each axis."""
     return [sorted(axis)[len(axis) // 2] for axis in zip(*sizes, strict=True)]

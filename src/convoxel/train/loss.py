@@ -62,7 +62,6 @@ def measure_loss(criterion: Loss, found: torch.Tensor | Sequence[torch.Tensor], 
 
 
 def _coarsen(targets: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-    """Return equally spaced targets, ``sizes`` along the axes."""
     steps = [-(-have // size) for have, size in zip(targets.shape[1:], sizes, strict=True)]
     places = (slice(None), *(slice(None, None, step) for step in steps))
     return targets[places]

@@ -1,4 +1,4 @@
-"""The files of a run folder that people read: configuration, metrics, TensorBoard events, the closing files."""
+"""The metrics of a run for people: ``metrics.jsonl`` and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convoxel.files.atomic import write_text
-from convoxel.train.config import TrainConfig
 from convoxel.train.training_state import ValidationRow
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ __all__ = ["RunRecord"]
 
 
 class RunRecord:
-    """Writes the files of a run that people read; only checkpoints decide how it goes on.
+    """The metrics of a run as people read them; a resumed run is restored from checkpoints alone.
 
     Args:
         run: the run folder.
@@ -34,10 +33,6 @@ class RunRecord:
     def __init__(self, run: Path, *, tensorboard: bool = True, step: int = 0) -> None:
         self.run = run
         self._events = _open_events(run / "tensorboard", step) if tensorboard else None
-
-    def write_config(self, config: TrainConfig) -> None:
-        """Write ``config.yaml``."""
-        write_text(self.run / "config.yaml", config.to_yaml())
 
     def write_metrics(self, history: Sequence[ValidationRow]) -> None:
         """Write the whole ``metrics.jsonl``, so that it never holds half a line, and the newest line's events."""

@@ -141,13 +141,6 @@ def _train(config: TrainConfig, options: Options, name: str, tell: Callable[[Pro
     if result.best_metric is None:
         raise ConvoxelError(f"scale: {name} was never validated; expected a metric. Train for more epochs.")
     found = json.loads(read_text(result.path / "describe.json", 2**28))
-    return Scaled(
-        name=name,
-        options=dict(options),
-        shape=tuple(found["input_shapes"][0]),
-        params=int(found["total"]["params"]),
-        macs=int(found["total"]["macs"]),
-        quality=float(result.best_metric),
-        train_s=result.seconds,
-        steps=result.steps,
-    )
+    shape, total = tuple(found["input_shapes"][0]), found["total"]
+    figures = (float(result.best_metric), result.seconds, result.steps)
+    return Scaled(name, dict(options), shape, int(total["params"]), int(total["macs"]), *figures)

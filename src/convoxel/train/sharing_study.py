@@ -1,4 +1,4 @@
-"""The use of sharing weights: a convolution, a locally and a fully connected layer trained on the same few samples.
+"""A study of weight sharing: a convolution, a locally and a fully connected layer trained on the same few samples.
 
 A convolution is a fully connected layer with an infinitely strong prior (Goodfellow et al. 2016, §9.4): its weights are
 zero outside a window and equal at every position of the window. The locally connected layer has the first half of the
@@ -31,6 +31,7 @@ __all__ = ["SHARING", "Sharing", "SharingStudy", "read_arrays", "study_sharing"]
 SHARING = ("convolution", "locally connected", "fully connected")
 
 Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
+Part = tuple[Tensor, Tensor]  # images, class numbers
 
 _MOST_WEIGHTS = 20_000_000  # of the fully connected layer: 80 MB, and as much again for its gradient
 _LEARNING_RATE = 0.01
@@ -138,8 +139,8 @@ def study_sharing(
             f"images of {size} need a fully connected layer of {counts.dense:,} weights; expected at most "
             f"{_MOST_WEIGHTS:,}. Give smaller images or fewer channels."
         )
-    mean, deviation = float(images.mean()), float(images.std()) or 1.0
-    parts = [(torch.from_numpy((x - mean) / deviation), torch.from_numpy(y)) for x, y in (train, test)]
+    mean, spread = float(images.mean()), float(images.std()) or 1.0
+    parts = [(torch.from_numpy((x - mean) / spread), torch.from_numpy(y)) for x, y in (train, test)]
     classes = int(max(train[1].max(), test[1].max())) + 1
     sizes = {
         "convolution": (counts.shared, counts.nonzeros, counts.shared_bytes()),
@@ -150,23 +151,10 @@ def study_sharing(
     for kind, (params, nonzeros, size_bytes) in sizes.items():
         runs = [_train(kind, parts, classes, window, channels, steps, seed + start) for start in range(starts)]
         learned = [_measure_prior(run.layer, images.shape[1:], window) for run in runs]
-        scores = [run.new for run in runs]
-        rows.append(
-            Sharing(
-                kind=kind,
-                params=params,
-                nonzeros=nonzeros,
-                multiplications=nonzeros,
-                size_bytes=size_bytes,
-                train_accuracy=statistics.fmean(run.known for run in runs),
-                test_accuracy=statistics.fmean(scores),
-                test_deviation=statistics.pstdev(scores),
-                moved_accuracy=statistics.fmean(run.moved for run in runs),
-                distance=statistics.fmean(distance for distance, _, _ in learned),
-                matrix=learned[0][1],
-                nearest=learned[0][2],
-            )
-        )
+        known, new, moved = (statistics.fmean(getattr(run, part) for run in runs) for part in ("known", "new", "moved"))
+        deviation, distance = statistics.pstdev(run.new for run in runs), statistics.fmean(row[0] for row in learned)
+        costs, accuracies = (params, nonzeros, nonzeros, size_bytes), (known, new, deviation, moved)
+        rows.append(Sharing(kind, *costs, *accuracies, distance, *learned[0][1:]))
     return SharingStudy(tuple(rows), len(images), tuple(size), window, channels)
 
 
@@ -207,13 +195,7 @@ def _layer(kind: str, shape: Sequence[int], window: Sequence[int], channels: int
 
 
 def _train(
-    kind: str,
-    parts: Sequence[tuple[Tensor, Tensor]],
-    classes: int,
-    window: Sequence[int],
-    channels: int,
-    steps: int,
-    seed: int,
+    kind: str, parts: Sequence[Part], classes: int, window: Sequence[int], channels: int, steps: int, seed: int
 ) -> _Run:
     (images, labels), _ = parts
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Places of training patches; NumPy only, every draw from the generator given."""
+"""Positions of training patches. NumPy only; every random number comes from the given generator."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 __all__ = ["draw_start", "find_centres"]
 
+Places = NDArray[np.int32]  # (voxels, dims)
 # Positions remembered per class: plenty for a uniform draw, 120 kB a class instead of the whole map.
 _CENTRES = 10_000
 
 
-def find_centres(label: NDArray[np.uint8], classes: int) -> list[NDArray[np.int32]]:
+def find_centres(label: NDArray[np.uint8], classes: int) -> list[Places]:
     """Return up to 10 000 voxels of each class that occurs, the background left out.
 
     Args:
@@ -33,11 +34,7 @@ def find_centres(label: NDArray[np.uint8], classes: int) -> list[NDArray[np.int3
 
 
 def draw_start(
-    rng: np.random.Generator,
-    size: Sequence[int],
-    patch: Sequence[int],
-    centres: list[NDArray[np.int32]],
-    foreground: float,
+    rng: np.random.Generator, size: Sequence[int], patch: Sequence[int], centres: list[Places], foreground: float
 ) -> tuple[int, ...]:
     """Return the first corner of a random patch; negative where the patch exceeds the image.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import nn
 from convoxel import models
 from convoxel.data import DataSet
 from convoxel.errors import CheckpointError, DataError
-from convoxel.files.atomic import open_atomic, write_json
+from convoxel.files.atomic import open_atomic, write_json, write_text
 from convoxel.files.fault import plural
 from convoxel.files.folder import check_new_folder, new_folder
 from convoxel.files.lock import hold_lock
@@ -73,7 +73,7 @@ class TrainingRun:
         self.store.save(self.state.tensors(), self.state.body(self.config, self.facts))
 
 
-def open_run(config: TrainConfig, stack: contextlib.ExitStack) -> TrainingRun:
+def open_run(config: TrainConfig, stack: ExitStack) -> TrainingRun:
     """Begin a run: check everything first, then make its folder with a checkpoint of step 0.
 
     Raises:
@@ -88,14 +88,14 @@ def open_run(config: TrainConfig, stack: contextlib.ExitStack) -> TrainingRun:
     check_model(config)
     dataset = _load(config)
     config = plan_run(config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes)
-    normalisation = _measure_normalisation(config, dataset)
+    facts = DataFacts.from_data_set(dataset, _measure_normalisation(config, dataset))
     state = _build_state(config, dataset)
     taken = None if config.weights is None else models.load_weights(state.model, config.weights)
     hold_constraints(config, state.model)
     # Nothing is trained yet, so if this fails, no folder without a checkpoint stays in the way of a new try.
-    with new_folder(folder, mend), contextlib.ExitStack() as begun:
+    with new_folder(folder, mend), ExitStack() as begun:
         begun.enter_context(hold_lock(folder))
-        run = _assemble(folder, config, dataset, normalisation, state, begun)
+        run = _assemble(folder, config, dataset, facts, state, begun)
         if taken is not None:
             write_json(folder / "weights.json", {**taken.to_dict(), "summary": str(taken)})
         run.save()
@@ -103,7 +103,7 @@ def open_run(config: TrainConfig, stack: contextlib.ExitStack) -> TrainingRun:
     return run
 
 
-def resume_run(config: TrainConfig, force: bool, stack: contextlib.ExitStack) -> TrainingRun:
+def resume_run(config: TrainConfig, force: bool, stack: ExitStack) -> TrainingRun:
     """Go on with the run in ``config.output``.
 
     Raises:
@@ -132,7 +132,8 @@ def resume_run(config: TrainConfig, force: bool, stack: contextlib.ExitStack) ->
     state.restore(checkpoint, folder)
     if (config.minutes, config.epochs) != (stored.minutes, stored.epochs):
         state.fraction = 0.0  # measured anew against the new length
-    return _assemble(folder, config, dataset, facts.normalisation, state, stack)
+    facts = DataFacts.from_data_set(dataset, facts.normalisation)
+    return _assemble(folder, config, dataset, facts, state, stack)
 
 
 def finish_run(run: TrainingRun) -> Evaluation:
@@ -176,23 +177,16 @@ def _measure_normalisation(config: TrainConfig, dataset: DataSet) -> Normalisati
 
 def _build_state(config: TrainConfig, dataset: DataSet) -> TrainingState:
     torch.manual_seed(config.seed)
-    network = build_network(config, dataset.dims, dataset.channels, len(dataset.classes))
-    slow_statistics(network)
-    model = arrange(network, dataset.dims)
+    model = arrange(build_network(config, dataset.dims, dataset.channels, len(dataset.classes)), dataset.dims)
+    slow_statistics(model)
     return TrainingState(model, build_optimiser(config, model))
 
 
 def _assemble(
-    folder: Path,
-    config: TrainConfig,
-    dataset: DataSet,
-    normalisation: Normalisation,
-    state: TrainingState,
-    stack: contextlib.ExitStack,
+    folder: Path, config: TrainConfig, dataset: DataSet, facts: DataFacts, state: TrainingState, stack: ExitStack
 ) -> TrainingRun:
     record = RunRecord(folder, tensorboard=config.tensorboard, step=state.step)
     stack.callback(record.close)
-    record.write_config(config)
+    write_text(folder / "config.yaml", config.to_yaml())
     record.write_metrics(state.history)
-    facts = DataFacts.from_data_set(dataset, normalisation)
     return TrainingRun(folder, config, dataset, facts, state, Store(folder), record)
