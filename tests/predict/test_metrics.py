@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from monai.losses import DiceCELoss
 
 from convoxel.predict.metrics import SegmentationLoss, Tally, confusion, dice
 from convoxel.predict.normalisation import Normalisation
+from convoxel.predict.trained_run import DataFacts
 from convoxel.train.loss import build_loss
 
 pytestmark = pytest.mark.smoke
@@ -62,3 +65,10 @@ def test_tally_of_classes() -> None:
     found = tally.metrics()
     assert found["metric"] == pytest.approx(2 / 3)
     assert found["per_class"] == {"cat": 0.5, "dog": 1.0, "owl": None}
+
+
+def test_facts_of_earlier_versions_are_read() -> None:
+    facts = DataFacts(("a", "b"), 2, 1, Normalisation("dataset", (1.0,), (2.0,)), None, "0", "set")
+    entries = asdict(facts)
+    entries["intensity"] = entries.pop("normalisation")
+    assert DataFacts.from_dict(entries) == facts

@@ -12,23 +12,18 @@ from convoxel.data.classification import open_classes
 from convoxel.data.data_set import DataSet, Split
 from convoxel.data.npz_set import open_npz_set
 from convoxel.data.segmentation import open_segmentation
-from convoxel.data.split import SplitRule
+from convoxel.data.split import SplitRule, Validation
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import ErrorCollector, Problem, fault, shown
 
 __all__ = ["check", "guess_task", "load"]
 
 TASKS = ("segment", "classify")
+Source = str | os.PathLike[str]
 
 
 def load(
-    source: str | os.PathLike[str],
-    task: str,
-    *,
-    validation: int | float | None = None,
-    gap: int = 0,
-    seed: int = 0,
-    bad: str = "stop",
+    source: Source, task: str, *, validation: Validation = None, gap: int = 0, seed: int = 0, bad: str = "stop"
 ) -> DataSet:
     """Return the data set of a folder, a .npz file or a name, split into training and validation.
 
@@ -63,7 +58,7 @@ def load(
     return found if bad == "stop" else _without_broken(found, errors)
 
 
-def guess_task(source: str | os.PathLike[str]) -> str:
+def guess_task(source: Source) -> str:
     """Return "segment" where there are images/ and labels/ or a bundled set says so, else "classify"."""
     if source in BUNDLED:
         return BUNDLED[str(source)]
@@ -72,7 +67,7 @@ def guess_task(source: str | os.PathLike[str]) -> str:
     return "segment" if paired else "classify"
 
 
-def check(source: str | os.PathLike[str], task: str) -> list[Problem]:
+def check(source: Source, task: str) -> list[Problem]:
     """Return everything that is wrong with a source, reading every sample once; an empty list if nothing is.
 
     Raises ConfigError for a wrong task or a source that does not fit it.
@@ -85,7 +80,7 @@ def check(source: str | os.PathLike[str], task: str) -> list[Problem]:
     return [*errors.problems, *found.problems()]
 
 
-def _open(source: str | os.PathLike[str], task: str, rule: SplitRule, gap: int, errors: ErrorCollector) -> DataSet:
+def _open(source: Source, task: str, rule: SplitRule, gap: int, errors: ErrorCollector) -> DataSet:
     if task not in TASKS:
         near = difflib.get_close_matches(str(task), TASKS, 1, 0.3)
         raise ConfigError(
@@ -134,10 +129,5 @@ def _without_broken(found: DataSet, errors: ErrorCollector) -> DataSet:
             )
         return Split(kept, part.cache)
 
-    return replace(
-        found,
-        train=sound(found.train),
-        validation=sound(found.validation),
-        test=sound(found.test) if found.test else None,
-        skipped=tuple(problems),
-    )
+    train, validation, test = sound(found.train), sound(found.validation), sound(found.test) if found.test else None
+    return replace(found, train=train, validation=validation, test=test, skipped=tuple(problems))

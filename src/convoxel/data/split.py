@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from convoxel.data.data_set import Entry, Parts
 from convoxel.errors import ConfigError, DataError
 
-__all__ = ["SplitRule", "count_validation", "split_stratified"]
+__all__ = ["SplitRule", "Validation", "count_validation", "split_stratified"]
 
+Validation = int | float | None  # a count, a fraction, or 20 %
 _FRACTION = 0.2
 
 
@@ -27,7 +28,7 @@ class SplitRule:
         seed: random seed of the samples that validate a classification (default 0).
     """
 
-    validation: int | float | None = None
+    validation: Validation = None
     seed: int = 0
 
     def split(self, parts: Mapping[str, Sequence[Entry]], task: str) -> Parts:
@@ -56,7 +57,7 @@ class SplitRule:
         return [train[i] for i in chosen[0]], [train[i] for i in chosen[1]], test
 
 
-def count_validation(total: int, validation: int | float | None, noun: str = "samples") -> int:
+def count_validation(total: int, validation: Validation, noun: str = "samples") -> int:
     """Return how many of ``total`` samples validate: a count (int), a fraction (float), or 20 % (None).
 
     >>> count_validation(130, 30), count_validation(20, 0.25), count_validation(20, None)
@@ -79,7 +80,7 @@ def count_validation(total: int, validation: int | float | None, noun: str = "sa
 
 
 def split_stratified(
-    names: Sequence[str], labels: Sequence[int], validation: int | float | None, seed: int
+    names: Sequence[str], labels: Sequence[int], validation: Validation, seed: int
 ) -> tuple[list[int], list[int]]:
     """Return (training, validation) positions, every class in the same proportion, drawn by ``seed``.
 

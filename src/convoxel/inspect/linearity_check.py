@@ -1,4 +1,4 @@
-"""Linearity of an operator, f(u + v) = f(u) + f(v) and f(a u) = a f(u), checked on numbers, and the steps without it.
+"""Linearity of an operator, f(u + v) = f(u) + f(v) and f(a u) = a f(u), checked on numbers, and the steps that lack it.
 
 Convolution, average pooling and interpolation are linear; with a bias they are affine; rectifiers, max pooling and
 products of two values are neither. Every step of a network is checked by itself, on the values that reach it.

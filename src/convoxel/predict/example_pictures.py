@@ -12,8 +12,6 @@ from convoxel.files.values import Array
 
 __all__ = ["Examples"]
 
-Array = Array  # float32 of images, uint8 of labels, or a class number
-
 _COUNT = 6
 # Of the axes towards the patient's right, front and top: the letters of their high end and of their low end.
 _EDGES = ("RL", "AP", "SI")

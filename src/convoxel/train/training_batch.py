@@ -78,11 +78,8 @@ class Batches:
         size = self.config.batch_size or 1
         samples = [self._sample(position) for position in range(step * size, (step + 1) * size)]
         images, targets, names = zip(*samples, strict=True)
-        return Batch(
-            torch.from_numpy(np.stack(images)),
-            torch.from_numpy(np.stack([np.asarray(target, np.int64) for target in targets])),
-            tuple(names),
-        )
+        stacked = np.stack([np.asarray(target, np.int64) for target in targets])
+        return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(stacked), tuple(names))
 
     def _index(self, position: int) -> int:
         """Return the sample at ``position`` of one permutation of the training set after the other."""
