@@ -60,22 +60,13 @@ class AlexNet(Backbone):
 
     Args:
         name: ``"alexnet"``.
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: number of classes, which is the number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8.
-        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
         norm: name of the normalisation, a key of ``convoxel.nn.NORMS``, after every convolution.
         stem: ``"image"`` (11-wide with stride 4 and a pooling) or ``"small"`` (3-wide with stride 1, no pooling).
-        dropout: probability with which training drops a value of the classifier.
         grid: positions along each axis that the classifier sees; 6 in 3-D makes 217 million parameters.
         features_only: build no head and return the feature maps at strides 4, 8, 16 and 32.
 
     Takes ``(n, in_channels, *spatial)``, every size at least 63 (``"small"``: 7).
     Returns logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
 
     >>> net = AlexNet(dims=1, in_channels=1, width=0.125, features_only=True)
     >>> net.feature_strides, net.feature_channels, net.input_minimum

@@ -49,13 +49,7 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self,
-        dims: int,
-        in_channels: int,
-        num_classes: int,
-        *,
-        input_multiple: int = 1,
-        input_minimum: int = 1,
+        self, dims: int, in_channels: int, num_classes: int, *, input_multiple: int = 1, input_minimum: int = 1
     ) -> None:
         super().__init__()
         self.dims = check_dims(dims)

@@ -108,22 +108,14 @@ class DenseNet(Backbone):
 
     Args:
         name: ``"densenet121"``, 161, 169 or 201.
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: number of classes, which is the number of logits.
         width: factor on the growth and the first channels, which are rounded to multiples of 8.
         depth: factor on the number of layers of each block, rounded up.
-        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
         stem: ``"image"`` (7-wide with stride 2, pooling with stride 2) or ``"small"`` (3-wide with stride 1, no
             pooling: the paper's for 32 × 32 inputs).
         features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
 
     Takes ``(n, in_channels, *spatial)``, every size at least 29 (``"small"``: 8).
     Returns logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
 
     >>> net = DenseNet("densenet121", 1, width=0.25, features_only=True)
     >>> net.feature_channels, net.input_minimum

@@ -88,23 +88,14 @@ class EfficientNet(Backbone):
 
     Args:
         name: ``"efficientnet_b0"`` to ``"efficientnet_b7"``.
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: number of classes, which is the number of logits.
         width: factor on all channel counts beside the variant's; they are rounded to multiples of 8.
         depth: factor on the number of blocks of each stage beside the variant's, rounded up.
-        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
         stem: ``"image"`` (stride 2) or ``"small"`` (stride 1).
-        dropout: probability with which training drops a value of the classifier; None: as published.
         drop_path: probability with which training leaves out the last block of a sample; earlier ones less.
         features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
 
     Takes ``(n, in_channels, *spatial)`` of any size.
     Returns logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
 
     >>> sum(p.numel() for p in EfficientNet("efficientnet_b0").parameters())
     5288548

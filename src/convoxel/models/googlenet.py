@@ -115,24 +115,14 @@ class GoogLeNet(Trunk):
 
     Args:
         name: ``"googlenet"`` or ``"googlenet_5x5"``.
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: number of classes, which is the number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8.
-        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
         stem: ``"image"`` (7-wide with stride 2, pooling with stride 2) or ``"small"`` (3-wide with stride 1, no
             first pooling).
         auxiliary: build the two auxiliary heads. In training the module then returns a tuple (logits, those of
             the later head, those of the earlier), whose losses the paper weighs 1, 0.3 and 0.3.
-        dropout: probability with which training drops a value of the classifier.
         features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
 
     Takes ``(n, in_channels, *spatial)``, every size at least 15 (``"small"``: 8).
     Returns logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
 
     >>> GoogLeNet("googlenet", 3, in_channels=1, width=0.25).input_minimum
     15

@@ -31,9 +31,7 @@ class Variant(NamedTuple):
     published: Published
 
 
-VARIANTS = {
-    "inception_v3": Variant(Published(299, 23_834_568, 5_713_216_096, 1311, 78.8, "paper, Table 3, 1 crop")),
-}
+VARIANTS = {"inception_v3": Variant(Published(299, 23_834_568, 5_713_216_096, 1311, 78.8, "paper, Table 3, 1 crop"))}
 
 _UNIT = ("conv", "bn", "relu")
 # Kernel, stride and padding of the stem's convolutions and poolings, by their names in state dicts.
@@ -224,24 +222,14 @@ class InceptionV3(Trunk):
 
     Args:
         name: ``"inception_v3"``.
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: number of classes, which is the number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8.
-        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
         stem: ``"image"``, or ``"small"``: stride 1, padded, without the first pooling.
         auxiliary: build the auxiliary head. In training the module then returns a pair (logits, those of the
             head), whose losses the paper weighs 1 and 0.4, and needs larger inputs.
-        dropout: probability with which training drops a value of the classifier.
         features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32. Without padding
             they are a little smaller than size / stride.
 
     Takes ``(n, in_channels, *spatial)``, every size at least 75 (``"small"``: 15).
     Returns logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
 
     >>> net = InceptionV3(dims=3, in_channels=1, width=0.25, features_only=True)
     >>> net.input_minimum, net.feature_strides, net.feature_channels

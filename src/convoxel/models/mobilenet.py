@@ -169,22 +169,13 @@ class MobileNet(Backbone):
 
     Args:
         name: ``"mobilenet_v1"``, ``"mobilenet_v2"``, ``"mobilenet_v3_small"`` or ``"mobilenet_v3_large"``.
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: number of classes, which is the number of logits.
         width: factor on all channel counts, which are rounded to multiples of 8: the papers' width multiplier.
-        depth: factor on the number of blocks of each stage, rounded up.
         activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS`` for all layers; None: as published.
-        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
         stem: ``"image"`` (stride 2) or ``"small"`` (stride 1).
-        dropout: probability with which training drops a value of the classifier; None: as published.
         features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
 
     Takes ``(n, in_channels, *spatial)`` of any size.
     Returns logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
 
     >>> sum(p.numel() for p in MobileNet("mobilenet_v2").parameters())
     3504872

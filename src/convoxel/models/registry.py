@@ -19,6 +19,7 @@ from convoxel.models import alexnet, densenet, efficientnet, googlenet, inceptio
 from convoxel.models.backbone import Network, Published
 from convoxel.models.unet import UNet, unet_cicek, unet_ronneberger
 from convoxel.models.unet_backbone import BACKBONES, build_dense_unet
+from convoxel.nn.documentation import NETWORKS, complete_docstring
 
 __all__ = ["Entry", "Info", "build", "entry", "info", "names"]
 
@@ -119,6 +120,8 @@ def _dense(name: str) -> Entry:
 
 _ENTRIES.update({f"unet_{name}": _dense(name) for name in BACKBONES})
 
+for _build in {row.build.func if isinstance(row.build, functools.partial) else row.build for row in _ENTRIES.values()}:
+    complete_docstring(_build, NETWORKS)
 for _name, _row in _ENTRIES.items():
     if isinstance(_row.build, functools.partial):  # help(models.resnet50) shows the family's text, not partial's
         _row.build.__dict__.update(__name__=_name, __doc__=f"{_name}: {_row.build.func.__doc__}")

@@ -70,9 +70,7 @@ VARIANTS = {
         group_channels=8,
     ),
     "wide_resnet50_2": Variant(
-        (3, 4, 6, 3),
-        Published(224, 68_883_240, 11_398_021_120, 427, 78.1, "paper, 1 crop", _WIDE),
-        group_channels=128,
+        (3, 4, 6, 3), Published(224, 68_883_240, 11_398_021_120, 427, 78.1, "paper, 1 crop", _WIDE), group_channels=128
     ),
 }
 
@@ -145,13 +143,6 @@ class ResNet(Trunk):
     Args:
         name: ``"resnet18"``, 34, 50, 101, 152, ``"resnext50_32x4d"``, ``"resnext101_32x8d"`` or
             ``"wide_resnet50_2"``.
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: number of classes, which is the number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8.
-        depth: factor on the number of blocks of each stage, rounded up.
-        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
-        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
         stem: ``"image"`` (7-wide with stride 2, pooling with stride 2) or ``"small"`` (3-wide with stride 1,
             no pooling: the paper's for 32 × 32 inputs).
         form: ``"v1.5"`` puts a bottleneck's stride into its 3-wide convolution, which reads every pixel (as
@@ -160,9 +151,6 @@ class ResNet(Trunk):
 
     Takes ``(n, in_channels, *spatial)`` of any size.
     Returns logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
 
     >>> sum(p.numel() for p in ResNet("resnet18").parameters())
     11689512

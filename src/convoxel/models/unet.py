@@ -45,9 +45,6 @@ class UNet(Network):
     level l.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: channels of the output.
         levels: number of poolings.
         width: channels at full resolution, doubled at each level; or the channels of each level and the bottom.
         blocks: blocks of two convolutions in each stage; one number, or one for each level and the bottom.
@@ -77,9 +74,6 @@ class UNet(Network):
         multiples: product of the strides of each axis.
 
     Takes ``(n, in_channels, *spatial)`` and returns logits ``(n, num_classes, *spatial)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for a size that does not fit.
 
     >>> net = UNet(3, in_channels=1, num_classes=3, levels=2, width=4)
     >>> net(torch.zeros(1, 1, 8, 12, 16)).shape
@@ -349,17 +343,11 @@ def unet_ronneberger(
     large images are computed in tiles that overlap by these.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: channels of the output.
         levels: number of poolings.
         width: channels at full resolution.
 
     Returns:
         A module from ``(n, in_channels, *spatial)`` to logits ``(n, num_classes, *smaller)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for a size that does not fit.
 
     >>> unet_ronneberger(width=2).nearest_sizes(570)
     (556, 572)
@@ -377,18 +365,11 @@ def unet_cicek(
     normalisation too.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: channels of the output.
         levels: number of poolings.
         width: channels at full resolution, after the second convolution; the first has half.
-        norm: name of the normalisation, a key of ``convoxel.nn.NORMS``.
 
     Returns:
         A module from ``(n, in_channels, *spatial)`` to logits ``(n, num_classes, *smaller)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for a size that does not fit.
 
     >>> net = unet_cicek(width=4)
     >>> [net.nearest_sizes(size) for size in (132, 116)]

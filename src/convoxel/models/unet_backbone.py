@@ -46,7 +46,7 @@ class DenseUNet(Network):
     Args:
         encoder: a backbone built with ``features_only=True``, whose maps have size / stride pixels whenever its
             largest stride divides the size.
-        num_classes: channels of the output.
+        num_classes: number of classes, which is the number of logits.
         width: channels of the decoder at full resolution, doubled at each level.
         up: way of up-sampling, as for ``unet``.
         norm, activation: normalisation and activation of the decoder.
@@ -165,9 +165,6 @@ def build_dense_unet(
 
     Args:
         backbone: function that builds the encoder, such as ``entry("resnet34").build``.
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: channels of the output.
         width: factor on all channel counts of encoder and decoder (default 1).
         depth: factor on the encoder's number of blocks (default: the encoder's own).
         activation, norm: names for encoder and decoder; by default the encoder has its own, and the decoder ReLU and

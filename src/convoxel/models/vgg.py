@@ -92,25 +92,16 @@ class VGG(Backbone):
 
     Args:
         name: ``"vgg11"``, 13, 16 or 19, or one of these with ``"_bn"``.
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: number of classes, which is the number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8.
         depth: factor on the number of convolutions of each stage, rounded up.
-        activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS``.
         norm: name of the normalisation, a key of ``convoxel.nn.NORMS``; None: ``"batch"`` for the names with
             ``_bn``, else ``"none"``.
         stem: ``"image"``, or ``"small"``: without the first pooling, and the classifier sees one position.
-        dropout: probability with which training drops a value of the classifier.
         grid: positions along each axis that the classifier sees; None: 7, or 1 with the small stem. 7 in 3-D
             makes 720 million parameters.
         features_only: build no head and return the feature maps at strides 1, 2, 4, 8, 16 and 32.
 
     Takes ``(n, in_channels, *spatial)``, every size at least 32 (``"small"``: 16).
     Returns logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
 
     >>> net = VGG("vgg11", 3, in_channels=1, width=0.125, stem="small", num_classes=2)
     >>> net.feature_strides, net.input_minimum
@@ -184,17 +175,10 @@ def course_vgg(
     Every convolution is 3 wide, padded, without bias, and followed by batch normalisation and ReLU.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        num_classes: number of classes, which is the number of logits.
-        width: factor on all channel counts, which are rounded to multiples of 8.
         features_only: build no head and return the feature maps at strides 1, 2, 4 and 8.
 
     Returns:
         A module from ``(n, in_channels, *spatial)``, every size at least 8, to logits ``(n, num_classes)``.
-
-    Raises:
-        ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.
 
     >>> import torch
     >>> course_vgg(2, in_channels=1, num_classes=10, width=0.125).eval()(torch.zeros(5, 1, 8, 8)).shape

@@ -2,6 +2,7 @@
 
 Read in this order:
 
+``documentation``         descriptions of arguments that mean the same everywhere
 ``torch_layers``          layers of ``torch.nn`` chosen by ``dims``; state-dict names stay as they are there
 ``functional``            the operators as functions
 ``initialisation``        initial weights that keep the variance of activations
@@ -32,6 +33,7 @@ from convoxel.nn.conversion import (
     inflate_kernel,
     linear_to_conv,
 )
+from convoxel.nn.documentation import LAYERS, complete_docstring
 from convoxel.nn.initialisation import start_network, start_weights
 from convoxel.nn.kind import KINDS
 from convoxel.nn.locally_connected import LocallyConnected
@@ -146,3 +148,6 @@ __all__ = [
     "time_torch",
     "upsamplers",
 ]
+
+for _name in __all__:
+    complete_docstring(globals()[_name], LAYERS)

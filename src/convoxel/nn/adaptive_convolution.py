@@ -68,17 +68,8 @@ class DeformConv(_Convolution):
     layer starts as a plain convolution with the parameters ``weight`` and ``bias`` of ``torch.nn``.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        out_channels: number of channels of the output.
-        kernel_size: size of the kernel, an int or one for each axis.
-        stride: distance of windows, an int or one for each axis (default 1).
-        padding: as for :func:`convoxel.nn.Conv`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        groups: number of groups of channels (default 1).
         offset_groups: number of groups of input channels with offsets of their own (default 1).
         modulated: whether kernel elements are weighted too, as in v2 (default True).
-        bias: whether each output channel has a bias (default True).
 
     Takes ``(n, in_channels, *spatial)``. Compiled programs call PyTorch for the gathering.
 
@@ -133,16 +124,8 @@ class DynamicConv(_Convolution):
     convolution for each sample, with any number of kernels.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        out_channels: number of channels of the output.
-        kernel_size: size of the kernel, an int or one for each axis.
         experts: number of kernels that are mixed (default 4).
         temperature: T (default 1); large values mix evenly, which helps at the beginning of training.
-        stride: distance of windows, an int or one for each axis (default 1).
-        padding: as for :func:`convoxel.nn.Conv`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        groups: number of groups of channels (default 1).
         bias: whether each kernel has a bias, mixed with the same shares (default True).
 
     Takes ``(n, in_channels, *spatial)``. The engine has no such kernels: compiled programs call PyTorch for this layer.

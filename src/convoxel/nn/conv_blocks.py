@@ -30,14 +30,6 @@ class SeparableConv(nn.Sequential):
     in the first part. An axis on which the kernel is 1 has no part, unless all are 1.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        out_channels: number of channels of the output.
-        kernel_size: size of the kernel, an int or one for each axis.
-        rank: channels between the parts (default: ``out_channels``).
-        stride: distance of windows, an int or one for each axis (default 1).
-        padding: as for :class:`convoxel.nn.Conv`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
         bias: whether the last part has a bias (default True).
 
     Takes ``(n, in_channels, *spatial)``. The parts are called ``0``, ``1``, … in the order of the axes.
@@ -114,14 +106,9 @@ class DepthwiseSeparableConv(nn.Sequential):
     C · ∏k + C · K weights where a convolution has C · K · ∏k (arXiv 1704.04861, §3.1).
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
         in_channels: channels of the input, C.
         out_channels: channels of the output, K.
-        kernel_size: size of the kernel, an int or one for each axis.
         multiplier: kernels for each input channel (default 1).
-        stride: distance of windows, an int or one for each axis (default 1).
-        padding: as for :class:`convoxel.nn.Conv`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
         bias: whether the pointwise part has a bias (default True).
 
     Takes ``(n, in_channels, *spatial)``.
@@ -157,13 +144,9 @@ class InflatedConv(nn.Sequential):
     Tran et al. 2018 (arXiv 1711.11248) call it (2+1)D, Qiu et al. 2017 (arXiv 1711.10305) pseudo-3D.
 
     Args:
-        in_channels: number of channels of the input.
-        out_channels: number of channels of the output.
         kernel_size: k.
         depth_size: d (default: k).
-        rank: channels between the parts (default: ``out_channels``).
         stride: an int or one for each of (D, H, W) (default 1).
-        padding: as for :class:`convoxel.nn.Conv`.
         activation: a key of ``convoxel.nn.ACTIVATIONS`` between the parts, or None.
         bias: whether parts have a bias (default True): both if an activation lies between them, else the last.
 
@@ -243,8 +226,6 @@ class SqueezeExcite(nn.Module):
     State-dict names and shapes in 2-D are those of ``torchvision.ops.SqueezeExcitation`` (``fc1``, ``fc2``).
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        channels: number of channels of the input.
         squeezed: channels between W₁ and W₂ (default: a quarter).
         activation: δ, a key of ``convoxel.nn.ACTIVATIONS`` (default ``"relu"``).
         gate: σ, ``"sigmoid"`` (default) or ``"hard_sigmoid"``.

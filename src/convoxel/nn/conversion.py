@@ -41,7 +41,6 @@ def linear_to_conv(linear: nn.Linear, dims: int, size: int | Sequence[int] = 1) 
 
     Args:
         linear: a layer on c · ∏ size values, flattened from ``(c, *size)``.
-        dims: number of spatial axes, 1, 2 or 3.
         size: size of the grid, an int or one for each axis (default 1).
 
     Returns:

@@ -24,11 +24,7 @@ class LocallyConnected(nn.Module):
     sizes, since it has as many kernels as positions.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        out_channels: number of channels of the output.
         input_size: spatial size of the input, an int or one for each axis.
-        kernel_size: size of the kernel, an int or one for each axis.
         stride: input pixels from one output to the next (default 1).
         padding: zeros on both sides of every axis (default 0).
         bias: whether every output has a bias of its own (default True).

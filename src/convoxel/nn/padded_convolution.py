@@ -145,17 +145,9 @@ def Conv(
     """Return :class:`Conv1d`, ``2d`` or ``3d``: PyTorch's layer, its parameters under its names, with every padding.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        out_channels: number of channels of the output.
-        kernel_size: size of the kernel, an int or one for each axis.
-        stride: distance of windows, an int or one for each axis (default 1).
         padding: an int, one for each axis, a pair (before, after) for each axis (negative numbers crop), or a word:
             ``"none"``, ``"half"``, ``"full"``, ``"same"`` (output ⌈i / s⌉, also with a stride, as TensorFlow pads),
             ``"causal"``; see :func:`convoxel.arithmetic.resolve_padding`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        groups: number of groups of channels (default 1).
-        bias: whether each output channel has a bias (default True).
         padding_mode: values outside of the input: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
 
     Returns:
@@ -289,17 +281,10 @@ def ConvTranspose(
     """Return :class:`ConvTranspose1d`, ``2d`` or ``3d``: the transpose of the convolution with these numbers.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        out_channels: number of channels of the output.
-        kernel_size: size of the kernel, an int or one for each axis.
         stride: pixels of the output for each of the input (default 1).
         padding: padding of the convolution that is transposed, so it crops: an int, one for each axis, a pair for each
             axis, or ``"none"``, ``"half"``, ``"full"``, ``"causal"``.
         output_padding: pixels added at the end of every axis, which the convolution does not read (default 0).
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        groups: number of groups of channels (default 1).
-        bias: whether each output channel has a bias (default True).
 
     Returns:
         An instance of ``nn.ConvTranspose1d``, ``2d`` or ``3d``, called as ``layer(x)`` or ``layer(x, output_size)``.

@@ -45,13 +45,8 @@ class MaxPool(_Pool):
     """The largest value of each window; padding is never the largest. See :func:`convoxel.nn.functional.max_pool`.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        kernel_size: size of the kernel, an int or one for each axis.
-        stride: distance of windows, an int or one for each axis (default: ``kernel_size``).
         padding: an int, one for each axis, a pair (before, after) for each axis, or ``"none"``, ``"half"``, ``"full"``,
             ``"causal"``.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        ceil_mode: whether the last window may reach beyond the end (default False).
         return_indices: whether to return the index of each maximum too, as :class:`Unpool` takes it (default False).
 
     Takes ``(n, c, *spatial)``.
@@ -88,12 +83,8 @@ class AvgPool(_Pool):
     """The mean of each window, with any dilation and padding. See :func:`convoxel.nn.functional.average_pool`.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        kernel_size: size of the kernel, an int or one for each axis.
-        stride: distance of windows, an int or one for each axis (default: ``kernel_size``).
         padding: as for :class:`MaxPool`.
         dilation: an int or one for each axis; above 1 the pooling is a convolution with equal weights.
-        ceil_mode: whether the last window may reach beyond the end (default False).
         count_include_pad: whether padded zeros count as pixels (default True).
 
     Takes ``(n, c, *spatial)``.
@@ -137,10 +128,7 @@ class BlurPool(nn.Module):
     :func:`convoxel.nn.functional.blur_pool`.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        channels: number of channels of the input.
         kernel_size: size of the filter along every axis, at least 1 (default 3).
-        stride: distance of windows, an int or one for each axis (default 1).
         padding_mode: values outside of the input: ``"reflect"``, ``"replicate"``, ``"zeros"`` or ``"circular"``.
 
     Takes ``(n, channels, *spatial)``, returns ⌈size / stride⌉ pixels along each axis.
@@ -180,7 +168,6 @@ class Unpool(nn.Module):
     """The inverse of a pooling; see :func:`convoxel.nn.functional.unpool`.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
         kernel_size: kernel size of the pooling that is undone.
         stride: stride of that pooling (default: ``kernel_size``).
         mode: ``"indices"``: each value goes where its maximum was, zeros elsewhere (takes the indices of a

@@ -207,8 +207,6 @@ def norm(kind: str, dims: int, channels: int, *, eps: float = 1e-5, momentum: fl
 
     Args:
         kind: name of the normalisation.
-        dims: number of spatial axes, 1, 2 or 3.
-        channels: number of channels of its input.
         eps: number added to the variance before the root (default 1e-5).
         momentum: share of the newest batch in the running statistics of ``"batch"`` (default 0.1).
 
@@ -282,11 +280,7 @@ def average_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, 
     if dims == 3 and any(pads):
         both = tuple(pad for pad in reversed(pads) for _ in range(2))  # the last axis comes first
         return nn.Sequential(_ZERO_PAD[dims - 1](both, 0.0), _AVERAGE_POOL[dims - 1](kernel, stride=strides))
-    return _AVERAGE_POOL[dims - 1](
-        kernel,
-        stride=strides,
-        padding=pads,
-    )
+    return _AVERAGE_POOL[dims - 1](kernel, stride=strides, padding=pads)
 
 
 def adaptive_average_pool(dims: int, size: int) -> nn.Module:

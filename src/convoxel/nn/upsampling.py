@@ -36,7 +36,6 @@ class Resize(nn.Module):
     """Images of another size by interpolation, up or down.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
         scale: factor, one for all axes or one for each; or give ``size``.
         size: wanted size, an int or one for each axis.
         mode: ``"nearest"``, ``"nearest-exact"``, ``"linear"``, ``"cubic"``, ``"area"`` or ``"spline"`` (a B-spline
@@ -111,7 +110,6 @@ class PixelShuffle(nn.Module):
     Channel c · ∏s + j goes to channel c, at position j (row by row) of each block; in 2-D as ``nn.PixelShuffle``.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
         scale: s, an int or one for each axis.
 
     Raises:
@@ -145,9 +143,6 @@ class Upsample(nn.Sequential):
     convolution. :func:`convoxel.inspect.upsampling` measures them.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        out_channels: number of channels of the output.
         scale: an int or one for each axis.
         kind: ``"transposed"``, ``"resize"``, ``"shuffle"`` or ``"unpool"``.
         kernel_size: 2 · scale for ``"transposed"`` (even overlap), the next odd number from the scale on for
@@ -224,9 +219,6 @@ def upsamplers(dims: int, in_channels: int, out_channels: int, scale: int = 2) -
     shuffle; un-pooling and a convolution.
 
     Args:
-        dims: number of spatial axes, 1, 2 or 3.
-        in_channels: number of channels of the input.
-        out_channels: number of channels of the output.
         scale: outputs for one input along each axis, at least 2 (default 2).
 
     Raises:

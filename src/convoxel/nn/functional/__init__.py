@@ -15,6 +15,7 @@ Gradients go through everything, twice. Read in this order:
 
 from __future__ import annotations
 
+from convoxel.nn.documentation import FUNCTIONS, complete_docstring
 from convoxel.nn.functional.border import PADDING_MODES, pad
 from convoxel.nn.functional.correlation import conv_transpose, convolve, correlate
 from convoxel.nn.functional.deform import deform_conv
@@ -67,3 +68,6 @@ __all__ = [
     "transposed_matrix",
     "unpool",
 ]
+
+for _name in __all__:
+    complete_docstring(globals()[_name], FUNCTIONS)

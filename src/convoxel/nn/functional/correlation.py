@@ -43,12 +43,8 @@ def correlate(
     Args:
         x: ``(n, c, *spatial)`` or ``(c, *spatial)``.
         w: ``(o, c / groups, *kernel)``. With ``dims`` axes it is a plain kernel, and so must be x.
-        bias: ``(o,)``.
-        stride: distance of windows, an int or one for each axis (default 1).
         padding: an int, one for each axis, a pair (before, after) for each axis, or ``"none"``, ``"half"``,
             ``"full"``, ``"same"`` or ``"causal"``; see :func:`convoxel.arithmetic.resolve_padding`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        groups: number of groups of channels (default 1).
         padding_mode: values outside of x: ``"zeros"``, ``"constant"`` (``value``), ``"reflect"``, ``"replicate"`` or
             ``"circular"``, of any width.
         value: value outside for ``"constant"`` (default 0).
@@ -116,13 +112,9 @@ def conv_transpose(
     Args:
         x: ``(n, c, *spatial)`` or ``(c, *spatial)``.
         w: ``(c, o / groups, *kernel)``, the weights of the correlation.
-        bias: ``(o,)``.
-        stride: distance of windows, an int or one for each axis (default 1).
         padding: as for :func:`correlate`; ``"same"`` with a stride needs ``output_size``.
         output_padding: a, elements after the end that the correlation does not read (default 0).
         output_size: wanted spatial size, instead of ``output_padding``.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        groups: number of groups of channels (default 1).
         dims: number of spatial axes (default: all axes of w but two).
 
     Returns:

@@ -40,12 +40,7 @@ def deform_conv(
         offset: ``(n, g · ∏k · dims, *output)`` in elements of x: for each of g groups of channels and each kernel
             element one number for each axis, in the order of the axes.
         w: ``(o, c / groups, *kernel)``.
-        bias: ``(o,)``.
         mask: ``(n, g · ∏k, *output)``.
-        stride: distance of windows, an int or one for each axis (default 1).
-        padding: as for :func:`correlate`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        groups: of channels, for w.
 
     Returns:
         ``(n, o, *output)``, without n where x has none.

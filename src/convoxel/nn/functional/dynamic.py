@@ -35,16 +35,9 @@ def dynamic_conv(
     sample (their dynamic convolution), or one for every position (their dynamic local filtering).
 
     Args:
-        x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         w: ``(n, o, c / groups, *kernel)``, or ``(n, o, c / groups, *kernel, *output)`` with a kernel for each output;
             without n where x has none.
         bias: ``(o,)``, or ``(n, o)`` for each sample.
-        stride: distance of windows, an int or one for each axis (default 1).
-        padding: as for :func:`correlate`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        groups: number of groups of channels (default 1).
-        padding_mode: values outside of x, as for :func:`correlate`.
-        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, o, *output)``, without n where x has none.
@@ -96,13 +89,7 @@ def dynamic_conv(
 
 
 def _local(
-    name: str,
-    x: Tensor,
-    w: Tensor,
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    output: Sequence[int],
+    name: str, x: Tensor, w: Tensor, stride: Sequence[int], dilation: Sequence[int], groups: int, output: Sequence[int]
 ) -> Tensor:
     """Return the sum over the kernel's elements of the input that each output sees there times its weight."""
     axes = len(output)

@@ -93,10 +93,6 @@ def convolution_matrix(
     Args:
         w: ``(o, c / groups, *kernel)``, a tensor or an array; for ``form="dense"`` of symbols too (dtype object).
         size: spatial size of x, one for each axis (an int only for 1-D).
-        stride: distance of windows, an int or one for each axis (default 1).
-        padding: as for :func:`correlate`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        groups: number of groups of channels (default 1).
         padding_mode: as for :func:`correlate`, without ``"constant"``, which no matrix expresses.
         form: ``"scipy"`` (``csr_array``), ``"torch"`` (sparse COO) or ``"dense"`` (a tensor), both with gradients to w,
             or ``"operator"``: a ``scipy.sparse.linalg.LinearOperator`` that convolves and builds nothing.

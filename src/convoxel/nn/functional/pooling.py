@@ -146,14 +146,9 @@ def max_pool(
     """Return the largest value of each window, y(o) = max_m x(s o + d m − p); padding never wins, NaN does.
 
     Args:
-        x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
-        kernel_size: size of the kernel, an int or one for each axis.
-        stride: distance of windows, an int or one for each axis (default: ``kernel_size``).
         padding: as for :func:`correlate`, smaller than the kernel's span.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
         ceil: whether the last window may reach beyond the end (:func:`convoxel.arithmetic.pool_size`).
         return_indices: whether to return indices into ``x.flatten(-dims)`` too, as :func:`unpool` takes them.
-        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output)``, or that and int64 indices of the same shape. A dilated window may still see nothing but
@@ -217,15 +212,9 @@ def average_pool(
     The count includes the padding if asked for, and never what lies beyond the padded end (``ceil``).
 
     Args:
-        x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
-        kernel_size: size of the kernel, an int or one for each axis.
-        stride: distance of windows, an int or one for each axis (default: ``kernel_size``).
         padding: as for :func:`correlate`, smaller than the kernel's span.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        ceil: whether the last window may reach beyond the end.
         count_include_pad: whether padding counts as elements that are 0.
         divisor: number to divide by instead of the count (default None).
-        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output)``. A dilated window that sees nothing but padding is 0 / 0, which is NaN, where padding does
@@ -279,9 +268,7 @@ def adaptive_average_pool(x: Tensor, output_size: Sizes, *, dims: int | None = N
     """Return the means over a grid of cells; cell j of o covers ⌊j i / o⌋ … ⌈(j + 1) i / o⌉ − 1.
 
     Args:
-        x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         output_size: cells, an int or one for each axis.
-        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output_size)``.
@@ -302,10 +289,8 @@ def adaptive_max_pool(
     """Return the largest values over a grid of cells, those of :func:`adaptive_average_pool`.
 
     Args:
-        x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         output_size: cells, an int or one for each axis.
         return_indices: whether to return the index of each value in ``x.flatten(-dims)`` too.
-        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output_size)``, or that and int64 indices.
@@ -348,23 +333,14 @@ def global_max_pool(x: Tensor, *, dims: int | None = None) -> Tensor:
 
 
 def blur_pool(
-    x: Tensor,
-    kernel_size: int = 3,
-    *,
-    stride: Sizes = 2,
-    padding_mode: str = "reflect",
-    dims: int | None = None,
+    x: Tensor, kernel_size: int = 3, *, stride: Sizes = 2, padding_mode: str = "reflect", dims: int | None = None
 ) -> Tensor:
     """Return every ``stride``-th element of x, blurred before with binomial weights (Zhang 2019, arXiv 1904.11486).
 
     Along each axis w(j) = C(k − 1, j) / 2^(k − 1), which damps frequencies that the stride would fold onto lower ones.
 
     Args:
-        x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         kernel_size: k; 3 is [1, 2, 1] / 4.
-        stride: distance of windows, an int or one for each axis (default 1).
-        padding_mode: values outside of x, as for :func:`correlate`.
-        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *⌈spatial / stride⌉)``.

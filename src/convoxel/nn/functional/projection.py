@@ -46,10 +46,6 @@ def project_to_convolution(
     Args:
         matrix: ``(o · ∏output, c · ∏size)``, dense or sparse; rows and columns as for :func:`convolution_matrix`.
         size: spatial size of the input, one for each axis (an int for 1-D).
-        kernel_size: size of the kernel, an int or one for each axis.
-        stride: distance of windows, an int or one for each axis (default 1).
-        padding: as for :func:`correlate`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
         padding_mode: as for :func:`convolution_matrix`.
 
     Returns:

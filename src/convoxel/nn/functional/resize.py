@@ -58,14 +58,12 @@ def resize(
     - ``"area"``: the mean of the elements ⌊o c⌋ … ⌈(o + 1) c⌉ − 1
 
     Args:
-        x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         size: wanted size, an int or one for each axis.
         scale: factor instead of ``size``: ⌊i · scale⌋ elements at a distance of 1 / scale.
         mode: one of the words above (default ``"linear"``).
         order: order of the spline, 0 to 5 (default 3).
         align_corners: whether the outermost elements keep their positions (default False); linear, cubic and spline.
         antialias: whether the kernels of linear and cubic widen with a step above 1, so that no element is skipped.
-        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *size)``, without n where x has none.

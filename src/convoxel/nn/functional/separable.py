@@ -29,14 +29,8 @@ def separable(
     It costs Σkₐ products for each output instead of ∏kₐ.
 
     Args:
-        x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         kernels: one for each axis: ``(k,)`` for all channels, ``(c, k)`` with one for each channel, or
             ``(o, c, k)`` which mixes channels.
-        stride: distance of windows, an int or one for each axis (default 1).
-        padding: as for :func:`correlate`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        padding_mode: values outside of x, as for :func:`correlate`.
-        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output)``, or with the channels of the last kernel that mixes them.
@@ -107,11 +101,7 @@ def depthwise_separable(
         x: ``(n, c, *spatial)``, or ``(c, *spatial)``.
         depthwise: ``(c · m, 1, *kernel)``, m kernels for each channel.
         pointwise: ``(o, c · m)``, or that with an axis of 1 for each spatial axis.
-        bias: ``(o,)``.
         stride: stride of the depthwise part, an int or one for each axis (default 1).
-        padding: as for :func:`correlate`.
-        dilation: distance of kernel elements, an int or one for each axis (default 1).
-        padding_mode: values outside of x, as for :func:`correlate`.
         dims: number of spatial axes (default: all axes of ``depthwise`` but two).
 
     Returns:

@@ -22,7 +22,6 @@ def pixel_shuffle(x: Tensor, factor: Sizes, *, dims: int | None = None) -> Tenso
     Args:
         x: ``(n, c ∏r, *spatial)``, or without n with ``dims``.
         factor: r, an int or one for each axis.
-        dims: number of spatial axes (default: all axes of x but two).
 
     Raises:
         ShapeError: ∏r does not divide the channels. ConfigError: a factor is below 1.
@@ -55,9 +54,7 @@ def pixel_unshuffle(x: Tensor, factor: Sizes, *, dims: int | None = None) -> Ten
     """Return ``(n, c, *(spatial · r))`` as ``(n, c ∏r, *spatial)``: the inverse of :func:`pixel_shuffle`.
 
     Args:
-        x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         factor: r, an int or one for each axis.
-        dims: number of spatial axes (default: all axes of x but two).
 
     Raises:
         ShapeError: r does not divide the size of its axis. ConfigError: a factor is below 1.

@@ -41,7 +41,6 @@ def unpool(
     - ``"average"``: to every place, divided by their number: the transpose of :func:`average_pool`
 
     Args:
-        x: ``(n, c, *spatial)``, or ``(c, *spatial)`` with ``dims``.
         kernel_size: kernel size of the pooling, an int or one for each axis.
         mode: one of the words above (default ``"nearest"``).
         indices: indices that :func:`max_pool` returned, of the shape of x; for ``"indices"``.
@@ -49,7 +48,6 @@ def unpool(
         stride: stride of the pooling (default: ``kernel_size``, the only choice for ``"nearest"``).
         padding: padding of the pooling (default 0).
         output_size: wanted size (default: s (i − 1) + k − p_before − p_after).
-        dims: number of spatial axes (default: all axes of x but two).
 
     Returns:
         ``(n, c, *output_size)``.
