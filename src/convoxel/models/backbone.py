@@ -134,12 +134,21 @@ class Published(NamedTuple):
     paper: str = ""
 
 
+class Window(NamedTuple):
+    """The numbers of a convolution or pooling that determine the size of an axis."""
+
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    ceil: bool = False
+
+
 class Backbone(Network):
     """A classification network, or with ``features_only`` the pyramid of its feature maps.
 
     Subclasses have ``features(x)``, a method or a module, which returns the last feature map at each stride, finest
     first; and a head: ``avgpool`` and ``classifier``. With ``features_only`` they build no head, and ``forward``
-    returns the list.
+    returns the list. ``windows`` are those that shrink the input, from which the smallest valid size follows.
 
     Attributes:
         feature_channels: channels of each feature map.
@@ -155,9 +164,9 @@ class Backbone(Network):
     classifier: nn.Module
 
     def __init__(
-        self, dims: int, in_channels: int, num_classes: int, *, features_only: bool = False, input_minimum: int = 1
+        self, dims: int, in_channels: int, num_classes: int, features_only: bool = False, windows: Sequence[Window] = ()
     ) -> None:
-        super().__init__(dims, in_channels, num_classes, input_minimum=input_minimum)
+        super().__init__(dims, in_channels, num_classes, input_minimum=smallest_size(windows))
         self.features_only = features_only
 
     def compute(self, x: Tensor) -> Output:
@@ -169,15 +178,6 @@ class Backbone(Network):
         """Return logits ``(n, num_classes)`` from the last feature map."""
         logits: Tensor = self.classifier(torch.flatten(self.avgpool(x), 1))
         return logits
-
-
-class Window(NamedTuple):
-    """The numbers of a convolution or pooling that determine the size of an axis."""
-
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-    ceil: bool = False
 
 
 def smallest_size(windows: Sequence[Window], outputs: int = 1) -> int:

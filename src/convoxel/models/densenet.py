@@ -15,15 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.backbone import (
-    Backbone,
-    Published,
-    Window,
-    check_choice,
-    scale_channels,
-    scale_count,
-    smallest_size,
-)
+from convoxel.models.backbone import Backbone, Published, Window, check_choice, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import average_pool, global_average_pool, max_pool, start_network
@@ -138,13 +130,8 @@ class DenseNet(Backbone):
     ) -> None:
         variant = VARIANTS[name]
         image = check_choice("stem", stem, ("image", "small")) == "image"
-        super().__init__(
-            dims,
-            in_channels,
-            num_classes,
-            features_only=features_only,
-            input_minimum=smallest_size([*(_STEM if image else ()), *[_HALVE] * (len(variant.blocks) - 1)]),
-        )
+        windows = [*(_STEM if image else ()), *[_HALVE] * (len(variant.blocks) - 1)]
+        super().__init__(dims, in_channels, num_classes, features_only, windows)
         factory = LayerFactory(dims, norm, activation)
         growth, channels = scale_channels(variant.growth, width), scale_channels(variant.first, width)
         body = Pyramid()

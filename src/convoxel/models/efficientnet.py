@@ -120,7 +120,7 @@ class EfficientNet(Backbone):
         features_only: bool = False,
     ) -> None:
         variant = VARIANTS[name]
-        super().__init__(dims, in_channels, num_classes, features_only=features_only)
+        super().__init__(dims, in_channels, num_classes, features_only)
         reach = 2 if check_choice("stem", stem, ("image", "small")) == "image" else 1
         factory = LayerFactory(dims, norm, activation, variant.eps, variant.momentum)
         wider, deeper = variant.width * width, variant.depth * depth

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.backbone import Output, Published, Window, check_choice, scale_channels, smallest_size
+from convoxel.models.backbone import Output, Published, Window, check_choice, scale_channels
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import adaptive_average_pool, global_average_pool, max_pool, start_network
@@ -151,13 +151,7 @@ class GoogLeNet(Trunk):
         first = Window(7, 2, 3) if image else Window(3, 1, 1)
         blocks = {**_BLOCKS, "maxpool4": Window(variant.last_pool, 2, ceil=True)}
         poolings = [block for block in blocks.values() if isinstance(block, Window)]
-        super().__init__(
-            dims,
-            in_channels,
-            num_classes,
-            features_only=features_only,
-            input_minimum=smallest_size([first, *[_POOL] * (2 if image else 1), *poolings]),
-        )
+        super().__init__(dims, in_channels, num_classes, features_only, [first, *[_POOL] * (1 + image), *poolings])
         factory = LayerFactory(dims, norm, activation, eps=1e-3)
         narrow, wide = scale_channels(64, width), scale_channels(192, width)
         unit = factory.unit(in_channels, narrow, first.kernel, stride=first.stride, names=_UNIT)

@@ -254,7 +254,7 @@ class InceptionV3(Trunk):
         del name  # one variant
         rows = _STEMS[check_choice("stem", stem, tuple(_STEMS))]
         windows = [window for _, window in rows.values()]
-        super().__init__(dims, in_channels, num_classes, features_only=features_only)
+        super().__init__(dims, in_channels, num_classes, features_only)
         self._least = smallest_size([*windows, _REDUCE, _REDUCE])
         self._least_with_head = smallest_size([*windows, _REDUCE, *_HEAD])
         factory = LayerFactory(dims, norm, activation, eps=1e-3)

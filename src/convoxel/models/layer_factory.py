@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from convoxel.nn import activation, conv, norm
+from convoxel.nn import activation, conv, norm, sizes_of
 
 __all__ = ["LayerFactory"]
 
@@ -46,17 +46,10 @@ class LayerFactory(NamedTuple):
         bias: bool | None = None,
     ) -> nn.Module:
         """Return a convolution, padded by half its kernel unless told, with a bias only where no norm follows."""
-        sizes = (kernel,) * self.dims if isinstance(kernel, int) else tuple(kernel)
-        return conv(
-            self.dims,
-            inputs,
-            outputs,
-            sizes,
-            stride=stride,
-            padding=tuple(size // 2 for size in sizes) if padding is None else padding,
-            groups=groups,
-            bias=self.norm == "none" if bias is None else bias,
-        )
+        sizes = sizes_of(self.dims, kernel)
+        pads = tuple(size // 2 for size in sizes) if padding is None else padding
+        biased = self.norm == "none" if bias is None else bias
+        return conv(self.dims, inputs, outputs, sizes, stride=stride, padding=pads, groups=groups, bias=biased)
 
     def normalise(self, channels: int) -> nn.Module:
         """Return the normalisation, or an identity that keeps the places of its neighbours in state dicts."""

@@ -197,7 +197,7 @@ class MobileNet(Backbone):
         features_only: bool = False,
     ) -> None:
         variant = VARIANTS[name]
-        super().__init__(dims, in_channels, num_classes, features_only=features_only)
+        super().__init__(dims, in_channels, num_classes, features_only)
         reach = 2 if check_choice("stem", stem, ("image", "small")) == "image" else 1
         factory = LayerFactory(dims, norm, activation or variant.activation, variant.eps, variant.momentum)
         inputs = scale_channels(variant.first, width)

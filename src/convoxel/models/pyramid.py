@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.backbone import Backbone
+from convoxel.models.backbone import Backbone, Window
 
 __all__ = ["Levels", "Pyramid", "Trunk"]
 
@@ -91,9 +91,9 @@ class Trunk(Backbone):
     fc: nn.Module
 
     def __init__(
-        self, dims: int, in_channels: int, num_classes: int, *, features_only: bool = False, input_minimum: int = 1
+        self, dims: int, in_channels: int, num_classes: int, features_only: bool = False, windows: Sequence[Window] = ()
     ) -> None:
-        super().__init__(dims, in_channels, num_classes, features_only=features_only, input_minimum=input_minimum)
+        super().__init__(dims, in_channels, num_classes, features_only, windows)
         self.levels = Levels()
         self._row: list[str] = []
 

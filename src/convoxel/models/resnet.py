@@ -176,7 +176,7 @@ class ResNet(Trunk):
         features_only: bool = False,
     ) -> None:
         variant = VARIANTS[name]
-        super().__init__(dims, in_channels, num_classes, features_only=features_only)
+        super().__init__(dims, in_channels, num_classes, features_only)
         check_choice("form", form, FORMS)
         image = check_choice("stem", stem, ("image", "small")) == "image"
         factory = LayerFactory(dims, norm, activation)

@@ -14,16 +14,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from convoxel.models.backbone import (
-    Backbone,
-    Published,
-    Window,
-    check_choice,
-    check_count,
-    scale_channels,
-    scale_count,
-    smallest_size,
-)
+from convoxel.models.backbone import Backbone, Published, Window, check_choice, check_count, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import adaptive_average_pool, max_pool, start_weights
@@ -128,13 +119,7 @@ class VGG(Backbone):
         small = check_choice("stem", stem, ("image", "small")) == "small"
         last = len(variant.channels) - 1
         pooled = [(stage < last or variant.last_pool) and not (small and stage == 0) for stage in range(last + 1)]
-        super().__init__(
-            dims,
-            in_channels,
-            num_classes,
-            features_only=features_only,
-            input_minimum=smallest_size([_POOL] * sum(pooled)),
-        )
+        super().__init__(dims, in_channels, num_classes, features_only, [_POOL] * sum(pooled))
         factory = LayerFactory(dims, variant.norm if norm is None else norm, activation)
         body = Pyramid()
         inputs = in_channels

@@ -73,9 +73,6 @@ class DeformConv(_Convolution):
 
     Takes ``(n, in_channels, *spatial)``. Compiled programs call PyTorch for the gathering.
 
-    Raises:
-        ConfigError: ``dims`` or ``padding`` is unknown.
-
     >>> layer, plain = DeformConv(3, 2, 4, 3, padding=1), nn.Conv3d(2, 4, 3, padding=1)
     >>> _ = layer.load_state_dict(plain.state_dict(), strict=False)
     >>> x = torch.rand(1, 2, 4, 5, 6)
@@ -129,9 +126,6 @@ class DynamicConv(_Convolution):
         bias: whether each kernel has a bias, mixed with the same shares (default True).
 
     Takes ``(n, in_channels, *spatial)``. The engine has no such kernels: compiled programs call PyTorch for this layer.
-
-    Raises:
-        ConfigError: ``dims``, ``experts`` or ``temperature`` is out of range.
 
     >>> layer = DynamicConv(2, 4, 8, 3, padding=1)
     >>> layer(torch.zeros(5, 4, 6, 7)).shape, layer.weight.shape

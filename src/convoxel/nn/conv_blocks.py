@@ -232,9 +232,6 @@ class SqueezeExcite(nn.Module):
 
     Takes and returns ``(n, channels, *spatial)``.
 
-    Raises:
-        ConfigError: ``dims``, ``activation`` or ``gate`` is unknown.
-
     >>> SqueezeExcite(3, 8)(torch.ones(1, 8, 2, 2, 2)).shape
     torch.Size([1, 8, 2, 2, 2])
     """

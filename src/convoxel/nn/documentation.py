@@ -31,6 +31,7 @@ LAYERS = _WINDOW | {
     "padding": "as for :func:`convoxel.nn.Conv`",
     "bias": "whether each output channel has a bias",
     "ceil_mode": "whether the last window may reach beyond the end",
+    "Raises": "ConfigError: an argument is unknown or out of range.",
 }
 
 #: Arguments of functions of tensors.
@@ -41,6 +42,7 @@ FUNCTIONS = _WINDOW | {
     "padding_mode": "values outside of x, as for :func:`correlate`",
     "ceil": "whether the last window may reach beyond the end",
     "dims=None": "number of spatial axes (default: all axes of x but two)",
+    "Raises": "ShapeError: axes, channels or sizes do not fit. ConfigError: an argument is unknown or out of range.",
 }
 
 #: Arguments of networks.
@@ -64,7 +66,7 @@ def complete_docstring(thing: Callable[..., Any], texts: Mapping[str, str]) -> N
     Args:
         thing: function or class; without a section ``Args:`` its docstring stays.
         texts: description of each shared argument, by its name, or by ``name=default`` where the text says the default;
-            ``"Raises"``: section of that name for docstrings that have none.
+            ``"Raises"``: section of that name for docstrings that lack both it and a shared argument.
 
     >>> def area(size, dims=2):
     ...     '''Return the area.
@@ -80,9 +82,7 @@ def complete_docstring(thing: Callable[..., Any], texts: Mapping[str, str]) -> N
     if not mark:  # also with python -OO, which keeps no docstrings
         return
     section, _, after = rest.partition("\n\n")
-    if "Raises" in texts and "Raises:\n" not in after:
-        after = after.replace(">>> ", f"Raises:\n    {texts['Raises']}\n\n>>> ", 1)
-    own = {}
+    own: dict[str, str] = {}
     for entry in re.split(r"\n(?= {4}\S)", section):
         own.update((name.strip("* "), entry) for name in entry.partition(":")[0].split(","))
     wanted = []
@@ -95,5 +95,7 @@ def complete_docstring(thing: Callable[..., Any], texts: Mapping[str, str]) -> N
         elif name in texts:
             end = f" (default ``{default!r}``)" if isinstance(default, str) else f" (default {default})"
             wanted.append(f"    {name}: {texts[name]}{end if given else ''}.")
+    if "Raises" in texts and "Raises:\n" not in after and not set(wanted) <= set(own.values()):
+        after = after.replace(">>> ", f"Raises:\n    {texts['Raises']}\n\n>>> ", 1)
     lines = dict.fromkeys([*wanted, *own.values()])  # an entry may describe several arguments
     thing.__doc__ = "\n".join([head, "Args:", *lines, *(["", after] if after else [])])

@@ -64,19 +64,9 @@ class _Padded(_Window):
         fitted = padding == "same" and max(strides) > 1  # depends on the input's size
         pairs = ((0, 0),) * self.dims if fitted else resolve_padding(padding, kernel, strides, dilations)
         plain = padding_mode == "zeros" and all(before == after >= 0 for before, after in pairs)
-        super().__init__(  # type: ignore[call-arg]
-            in_channels,
-            out_channels,
-            kernel,
-            strides,
-            tuple(before for before, _ in pairs) if plain else 0,
-            dilations,
-            groups,
-            bias,
-            "zeros",
-            device,
-            dtype,
-        )
+        pads = tuple(before for before, _ in pairs) if plain else 0
+        channels, window = (in_channels, out_channels), (kernel, strides, pads, dilations)
+        super().__init__(*channels, *window, groups, bias, "zeros", device, dtype)  # type: ignore[call-arg]
         # PyTorch pads alike on both sides, with zeros; everything else is padded here.
         self.pairs = None if fitted or plain else pairs
         self.fitted, self.border = fitted, padding_mode
@@ -153,9 +143,6 @@ def Conv(
     Returns:
         An instance of ``nn.Conv1d``, ``2d`` or ``3d``: ``(n, in_channels, *spatial)`` → ``(n, out_channels, *o)``.
 
-    Raises:
-        ConfigError: ``dims``, ``padding`` or ``padding_mode`` is unknown, or a sequence has the wrong length.
-
     >>> Conv(1, 1, 4, 3, padding="causal", dilation=2)(torch.zeros(1, 1, 8)).shape
     torch.Size([1, 4, 8])
     >>> Conv(3, 1, 4, 3, stride=2, padding="same")(torch.zeros(1, 1, 7, 8, 9)).shape
@@ -195,20 +182,9 @@ class _Reaching(_Window):
         if min(side for pair in pairs for side in pair) < 0:
             raise ConfigError(f"padding is {padding!r}, but this layer only crops: give at least 0, and pad x.")
         plain = all(before == after for before, after in pairs)
-        super().__init__(  # type: ignore[call-arg]
-            in_channels,
-            out_channels,
-            kernel,
-            strides,
-            tuple(before for before, _ in pairs) if plain else 0,
-            sizes_of(self.dims, output_padding),
-            groups,
-            bias,
-            dilations,
-            "zeros",
-            device,
-            dtype,
-        )
+        pads, more = tuple(before for before, _ in pairs) if plain else 0, sizes_of(self.dims, output_padding)
+        channels, window = (in_channels, out_channels), (kernel, strides, pads, more)
+        super().__init__(*channels, *window, groups, bias, dilations, "zeros", device, dtype)  # type: ignore[call-arg]
         # PyTorch crops alike on both sides; otherwise the whole result is made and cropped here.
         self.pairs = None if plain else pairs
 

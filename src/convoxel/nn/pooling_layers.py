@@ -51,9 +51,6 @@ class MaxPool(_Pool):
 
     Takes ``(n, c, *spatial)``.
 
-    Raises:
-        ConfigError: an argument is unknown.
-
     >>> x = torch.tensor([[12.0, 20, 30, 0], [8, 12, 2, 0], [34, 70, 37, 4], [112, 100, 25, 12]])
     >>> MaxPool(2, 2)(x[None, None])[0, 0].tolist()
     [[20.0, 30.0], [112.0, 37.0]]
@@ -88,9 +85,6 @@ class AvgPool(_Pool):
         count_include_pad: whether padded zeros count as pixels (default True).
 
     Takes ``(n, c, *spatial)``.
-
-    Raises:
-        ConfigError: an argument is unknown.
 
     >>> AvgPool(1, 2, stride=1, dilation=2)(torch.tensor([[[1.0, 2, 3, 6]]])).tolist()
     [[[2.0, 4.0]]]
@@ -132,9 +126,6 @@ class BlurPool(nn.Module):
         padding_mode: values outside of the input: ``"reflect"``, ``"replicate"``, ``"zeros"`` or ``"circular"``.
 
     Takes ``(n, channels, *spatial)``, returns ⌈size / stride⌉ pixels along each axis.
-
-    Raises:
-        ConfigError: an argument is out of range.
 
     >>> BlurPool(1, 1)(torch.tensor([[[0.0, 4, 0, 4]]])).tolist()  # the highest frequency is gone
     [[[2.0, 2.0]]]
@@ -200,16 +191,9 @@ class Unpool(nn.Module):
 
     def forward(self, x: Tensor, indices: Tensor | None = None, output_size: Sequence[int] | None = None) -> Tensor:
         """Return ``x`` spread out; ``output_size`` where a pooling did not come out even."""
-        return unpool(
-            x,
-            self.kernel_size,
-            mode=self.mode,
-            indices=indices,
-            position=self.position,
-            stride=self.stride,
-            output_size=None if output_size is None else tuple(output_size)[-self.dims :],
-            dims=self.dims,
-        )
+        size = None if output_size is None else tuple(output_size)[-self.dims :]
+        own = {"mode": self.mode, "position": self.position, "stride": self.stride, "dims": self.dims}
+        return unpool(x, self.kernel_size, indices=indices, output_size=size, **own)  # type: ignore[arg-type]
 
     def extra_repr(self) -> str:
         """Return the arguments that the layer was made with."""

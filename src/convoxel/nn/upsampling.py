@@ -221,9 +221,6 @@ def upsamplers(dims: int, in_channels: int, out_channels: int, scale: int = 2) -
     Args:
         scale: outputs for one input along each axis, at least 2 (default 2).
 
-    Raises:
-        ConfigError: ``dims`` or ``scale`` is out of range.
-
     >>> list(upsamplers(2, 4, 4))[:2]
     ['transposed, kernel 2', 'transposed, kernel 3']
     """

@@ -45,9 +45,6 @@ def deform_conv(
     Returns:
         ``(n, o, *output)``, without n where x has none.
 
-    Raises:
-        ShapeError: shapes do not fit. ConfigError: an argument is unknown.
-
     >>> x, w = torch.arange(6.0).reshape(1, 1, 6), torch.ones(1, 1, 1)
     >>> deform_conv(x, torch.full((1, 1, 6), 0.5), w).tolist()  # half of the last comes from outside
     [[[0.5, 1.5, 2.5, 3.5, 4.5, 2.5]]]

@@ -42,9 +42,6 @@ def dynamic_conv(
     Returns:
         ``(n, o, *output)``, without n where x has none.
 
-    Raises:
-        ShapeError: shapes do not fit each other. ConfigError: an argument is unknown.
-
     >>> x = torch.ones(2, 1, 3)
     >>> dynamic_conv(x, torch.tensor([1.0, 2.0]).reshape(2, 1, 1, 1))[:, 0].tolist()  # a factor for each sample
     [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]

@@ -273,9 +273,6 @@ def adaptive_average_pool(x: Tensor, output_size: Sizes, *, dims: int | None = N
     Returns:
         ``(n, c, *output_size)``.
 
-    Raises:
-        ShapeError: x has a wrong number of axes. ConfigError: a size is below 1.
-
     >>> adaptive_average_pool(torch.tensor([[[1.0, 3.0, 5.0]]]), 2).tolist()
     [[[2.0, 4.0]]]
     """
@@ -294,9 +291,6 @@ def adaptive_max_pool(
 
     Returns:
         ``(n, c, *output_size)``, or that and int64 indices.
-
-    Raises:
-        ShapeError: x has a wrong number of axes. ConfigError: a size is below 1.
 
     >>> adaptive_max_pool(torch.tensor([[[1.0, 3.0, 5.0]]]), 2).tolist()
     [[[3.0, 5.0]]]
@@ -344,10 +338,6 @@ def blur_pool(
 
     Returns:
         ``(n, c, *⌈spatial / stride⌉)``.
-
-    Raises:
-        ShapeError: x has a wrong number of axes. ConfigError: ``kernel_size`` or ``stride`` is below 1, or
-            ``padding_mode`` is unknown.
 
     >>> blur_pool(torch.tensor([[[0.0, 4.0, 0.0, 4.0]]])).tolist()  # the fastest wave becomes its mean
     [[[2.0, 2.0]]]

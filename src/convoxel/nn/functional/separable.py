@@ -107,9 +107,6 @@ def depthwise_separable(
     Returns:
         ``(n, o, *output)``, without the axes that x lacks.
 
-    Raises:
-        ShapeError: channels or axes do not fit. ConfigError: an argument is unknown.
-
     >>> import torch
     >>> depthwise_separable(torch.ones(1, 3, 5, 5), torch.ones(3, 1, 3, 3), torch.ones(5, 3)).shape
     torch.Size([1, 5, 3, 3])
