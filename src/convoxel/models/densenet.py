@@ -104,7 +104,6 @@ class DenseNet(Backbone):
         depth: factor on the number of layers of each block, rounded up.
         stem: ``"image"`` (7-wide with stride 2, pooling with stride 2) or ``"small"`` (3-wide with stride 1, no
             pooling: the paper's for 32 × 32 inputs).
-        features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
 
     Takes ``(n, in_channels, *spatial)``, every size at least 29 (``"small"``: 8).
     Returns logits ``(n, num_classes)``.

@@ -92,7 +92,6 @@ class EfficientNet(Backbone):
         depth: factor on the number of blocks of each stage beside the variant's, rounded up.
         stem: ``"image"`` (stride 2) or ``"small"`` (stride 1).
         drop_path: probability with which training leaves out the last block of a sample; earlier ones less.
-        features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
 
     Takes ``(n, in_channels, *spatial)`` of any size.
     Returns logits ``(n, num_classes)``.

@@ -119,7 +119,6 @@ class GoogLeNet(Trunk):
             first pooling).
         auxiliary: build the two auxiliary heads. In training the module then returns a tuple (logits, those of
             the later head, those of the earlier), whose losses the paper weighs 1, 0.3 and 0.3.
-        features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
 
     Takes ``(n, in_channels, *spatial)``, every size at least 15 (``"small"``: 8).
     Returns logits ``(n, num_classes)``.

@@ -172,7 +172,6 @@ class MobileNet(Backbone):
         width: factor on all channel counts, which are rounded to multiples of 8: the papers' width multiplier.
         activation: name of the activation, a key of ``convoxel.nn.ACTIVATIONS`` for all layers; None: as published.
         stem: ``"image"`` (stride 2) or ``"small"`` (stride 1).
-        features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
 
     Takes ``(n, in_channels, *spatial)`` of any size.
     Returns logits ``(n, num_classes)``.

@@ -147,7 +147,6 @@ class ResNet(Trunk):
             no pooling: the paper's for 32 × 32 inputs).
         form: ``"v1.5"`` puts a bottleneck's stride into its 3-wide convolution, which reads every pixel (as
             torchvision); ``"v1"`` into its first 1-wide one, as the paper. The others have no choice.
-        features_only: build no head and return the feature maps at strides 2, 4, 8, 16 and 32.
 
     Takes ``(n, in_channels, *spatial)`` of any size.
     Returns logits ``(n, num_classes)``.

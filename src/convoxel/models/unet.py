@@ -45,7 +45,6 @@ class UNet(Network):
     level l.
 
     Args:
-        levels: number of poolings.
         width: channels at full resolution, doubled at each level; or the channels of each level and the bottom.
         blocks: blocks of two convolutions in each stage; one number, or one for each level and the bottom.
         block: ``"plain"``, or ``"residual"``: every block is added to its input.
@@ -343,7 +342,6 @@ def unet_ronneberger(
     large images are computed in tiles that overlap by these.
 
     Args:
-        levels: number of poolings.
         width: channels at full resolution.
 
     Returns:
@@ -365,7 +363,6 @@ def unet_cicek(
     normalisation too.
 
     Args:
-        levels: number of poolings.
         width: channels at full resolution, after the second convolution; the first has half.
 
     Returns:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from convoxel.errors import CheckpointError, ConfigError, DataError
@@ -165,7 +166,7 @@ def _read(file: Path) -> dict[str, Tensor]:
             "Save the weights with safetensors.torch.save_file(model.state_dict(), …)."
         )
     try:
-        content = _read_torch(file) if pickled else _read_safetensors(file)
+        content = _read_torch(file) if pickled else load_file(file)
     except DataError:
         raise
     except Exception as error:  # either reader raises many kinds
@@ -174,12 +175,6 @@ def _read(file: Path) -> dict[str, Tensor]:
             f"({_short(error)}); expected one that can be read to its end. Download or save it again."
         ) from None
     return _check_tensors(file, content)
-
-
-def _read_safetensors(file: Path) -> object:
-    from safetensors.torch import load_file
-
-    return load_file(file)
 
 
 def _read_torch(file: Path) -> object:

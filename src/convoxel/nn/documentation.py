@@ -56,6 +56,8 @@ NETWORKS = {
     "norm": "name of the normalisation, a key of ``convoxel.nn.NORMS``",
     "dropout": "probability with which training drops a value of the classifier",
     "dropout=None": "probability with which training drops a value of the classifier (default: as published)",
+    "levels": "number of poolings",
+    "features_only": "build no head and return the feature maps at strides 2, 4, 8, 16 and 32",
     "Raises": "ConfigError: an argument is out of range. The module raises ShapeError for an input that does not fit.",
 }
 
