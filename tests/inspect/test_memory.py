@@ -37,6 +37,29 @@ def test_peak_is_what_the_engine_plans(name: str, shape: tuple[int, ...], option
     assert cx.describe(net, shape).peak_bytes == pytest.approx(arena, rel=0.1)
 
 
+@pytest.mark.parametrize("dtype, size", [("half", 0.5), ("bfloat16", 0.5), ("double", 2)])
+def test_bytes_follow_the_type_of_the_parameters(dtype: str, size: float) -> None:
+    net, shape = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)), (1, 3, 32, 32)
+    single, other = cx.describe(net, shape), cx.describe(getattr(net, dtype)(), shape)
+    assert single.peak_bytes == 41088
+    assert (other.peak_bytes, other.activation_bytes) == (size * single.peak_bytes, size * single.activation_bytes)
+    assert (other.params, other.macs, other.field) == (single.params, single.macs, single.field)
+
+
+def test_a_constant_factor_keeps_no_activation() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 4, 3)
+            self.register_buffer("scale", torch.rand(4, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) * self.scale
+
+    shape = (1, 2, 8, 8)
+    assert cx.describe(Scaled(), shape).saved_bytes == cx.describe(nn.Conv2d(2, 4, 3), shape).saved_bytes
+
+
 def measured(net: nn.Module, shape: tuple[int, ...]) -> int:
     """Return the bytes that autograd keeps of activations, each storage counted once."""
     own = {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph
 from convoxel.graph.operators.reads import Along
 from convoxel.graph.operators.table import OPERATORS, infer_shapes
@@ -67,7 +65,7 @@ class MemoryPlan:
                     continue
                 root = places.root(name) if value.layout == CHANNELS_LAST else name
                 ends.setdefault(root, [number, number])[1] = number
-        sizes = {name: math.prod(shapes[name]) * np.dtype(graph.values[name].dtype).itemsize for name in ends}
+        sizes = {name: math.prod(shapes[name]) * self.record.item_bytes(graph.values[name]) for name in ends}
         given = {value.name for value in graph.inputs}
         return tuple(Span(sizes[name], ends[name][0], ends[name][1], name in given) for name in ends if sizes[name])
 
@@ -147,6 +145,8 @@ def _saved(step: Step, overwrites: bool) -> Sequence[str]:
         return ()
     if step.function in _BY_RESULT:
         return [value.name for value in step.outputs[:1]]
+    if step.operator == "multiply" and len(step.inputs) == 1 and not step.params:
+        return ()  # the gradient needs the constant factor alone
     if step.operator in ("multiply", "divide") or (step.macs and len(step.inputs) > 1):
         return step.inputs
     pools = isinstance(step.reads, Along) and (step.windows or step.reads.whole)

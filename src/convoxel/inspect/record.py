@@ -139,6 +139,7 @@ class Record:
         calls: for each node, the name of the call of a function that it belongs to, and the function's; may be empty.
         dropped: values that training drops out from.
         all_params: trained parameters of the network, those that no step uses included; None: those of the steps.
+        number_bytes: bytes of a number that the graph calls float32: a module's may be half or double.
         rewritten: whether passes have run on the graph already: a program that does not keep what it was read from.
     """
 
@@ -150,6 +151,7 @@ class Record:
     calls: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     dropped: Sequence[str] = ()
     all_params: int | None = None
+    number_bytes: int = 4
     rewritten: bool = False
 
     @property
@@ -209,7 +211,11 @@ class Record:
 
     def bytes_of(self, name: str) -> int:
         """Return the bytes of a value."""
-        return math.prod(self.shapes[name]) * np.dtype(self.graph.values[name].dtype).itemsize
+        return math.prod(self.shapes[name]) * self.item_bytes(self.graph.values[name])
+
+    def item_bytes(self, value: Value) -> int:
+        """Return the bytes of one number of a value."""
+        return self.number_bytes if value.dtype == "float32" else np.dtype(value.dtype).itemsize
 
     @cached_property
     def storage(self) -> Mapping[str, str]:
@@ -267,6 +273,7 @@ class _ModuleSource:
             calls=reader.calls,
             dropped=reader.dropped,
             all_params=reader.parameters,
+            number_bytes=reader.number_bytes,
         )
 
     def usual(self) -> tuple[Shape, ...]:

@@ -3,26 +3,27 @@
 ``PASSES`` is the order in which ``optimise`` runs them:
 
 1. ``remove_dead``: remove nodes and constants that nothing reads.
-2. ``sink_transposes``: push transposes past operators that commute with them, and cancel opposite ones.
-3. ``fold_constants``: compute what depends on constants alone.
-4. ``use_native``: choose native steps wherever they compute the same; no other pass chooses an implementation.
-5. ``simplify_reshapes``: merge successive reshapes.
-6. ``order_blocks``: reorder the channels of pixel shuffles so that they move runs of channels.
-7. ``simplify_chains``: shorten chains of scalings and clips, and recognise activations spelt by them.
-8. ``fold_padding``: fold zero padding into the convolution that reads it.
-9. ``fuse_flatten``: let a linear layer flatten its operand itself.
-10. ``fold_batch_norm``: fold batch normalisations and other per-channel scalings into the weights before them.
-11. ``fold_forward``: fold the remaining ones into the weights behind them.
-12. ``compose_linear``: make one convolution of two with nothing between them, where that is less work.
-13. ``fuse_residual``: fuse an addition into the convolution that makes one of its terms.
-14. ``fuse_difference``: turn the sum with a negative into a difference.
-15. ``fuse_activation``: fuse an activation into the operator that makes its operand.
-16. ``fold_permutations``: fold a new order of channels into the weights before it.
-17. ``fuse_gate``: fuse a squeeze-and-excite scaling into the 1×1 convolution behind it.
-18. ``join_depthwise``: join a depthwise convolution and the 1×1 convolutions around it.
-19. ``merge_branches``: merge 1×1 convolutions of one input.
-20. ``round_constants``: round what was folded in double precision to float32.
-21. ``assign_layouts``: insert conversions where channels-last meets channels-first.
+2. ``split_sums``: turn the sum over a stacked axis into additions of what was stacked.
+3. ``sink_transposes``: push transposes past operators that commute with them, and cancel opposite ones.
+4. ``fold_constants``: compute what depends on constants alone.
+5. ``use_native``: choose native steps wherever they compute the same; no other pass chooses an implementation.
+6. ``simplify_reshapes``: merge successive reshapes.
+7. ``order_blocks``: reorder the channels of pixel shuffles so that they move runs of channels.
+8. ``simplify_chains``: shorten chains of scalings and clips, and recognise activations spelt by them.
+9. ``fold_padding``: fold zero padding into the convolution that reads it.
+10. ``fuse_flatten``: let a linear layer flatten its operand itself.
+11. ``fold_batch_norm``: fold batch normalisations and other per-channel scalings into the weights before them.
+12. ``fold_forward``: fold the remaining ones into the weights behind them.
+13. ``compose_linear``: make one convolution of two with nothing between them, where that is less work.
+14. ``fuse_residual``: fuse an addition into the convolution that makes one of its terms.
+15. ``fuse_difference``: turn the sum with a negative into a difference.
+16. ``fuse_activation``: fuse an activation into the operator that makes its operand.
+17. ``fold_permutations``: fold a new order of channels into the weights before it.
+18. ``fuse_gate``: fuse a squeeze-and-excite scaling into the 1×1 convolution behind it.
+19. ``join_depthwise``: join a depthwise convolution and the 1×1 convolutions around it.
+20. ``merge_branches``: merge 1×1 convolutions of one input.
+21. ``round_constants``: round what was folded in double precision to float32.
+22. ``assign_layouts``: insert conversions where channels-last meets channels-first.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from convoxel.graph.passes import (
     fuse,
     layout,
     native,
+    parts,
     permutation,
     reshape,
     transpose,
@@ -67,6 +69,8 @@ class Pass:
 
 
 PASSES = (
+    Pass(fold.remove_dead, fold.check_no_dead),
+    Pass(parts.split_sums, parts.check_no_summed_stack),
     Pass(fold.remove_dead, fold.check_no_dead),
     Pass(transpose.sink_transposes, transpose.check_no_opposites),
     Pass(constant.fold_constants),

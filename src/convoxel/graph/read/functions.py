@@ -30,7 +30,7 @@ from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.shape import stretch
 from convoxel.graph.read.reader import NotNative, Reader
-from convoxel.graph.read.torch.call import RULES, Call, Recorded
+from convoxel.graph.read.torch.call import RULES, Call, Recorded, dtype_name
 from convoxel.graph.read.torch.torch_call import map_nested
 
 __all__ = ["ModuleReader", "Paths", "shapes_only", "tensors_in"]
@@ -49,7 +49,7 @@ class ModuleReader:
 
         Of what was read last, ``in_place`` names the nodes that write where their first operand lies, ``calls``
         tells for each node the name of the call that it belongs to and the function's, and ``dropped`` lists the values
-        that training drops out from.
+        that training drops out from. ``number_bytes`` are those of a parameter's number.
 
         Raises:
             GraphError: the module cannot be copied.
@@ -61,6 +61,7 @@ class ModuleReader:
         self.dropped: Sequence[str] = ()
         floating = (p.dtype for p in module.parameters() if p.is_floating_point())
         self._dtype = next(floating, torch.float32)
+        self.number_bytes = self._dtype.itemsize
         try:
             self._module = (module if own else _without_data(module)).eval()
         except Exception as error:
@@ -218,7 +219,7 @@ class _Asked:
     @functools.cached_property
     def dtypes(self) -> tuple[str, ...]:
         """The types of the tensors that come out."""
-        return tuple(_dtype_name(tensor.dtype) for tensor in tensors_in(self.result))
+        return tuple(dtype_name(tensor.dtype) for tensor in tensors_in(self.result))
 
 
 class _Recorder(TorchFunctionMode):
@@ -242,7 +243,7 @@ class _Recorder(TorchFunctionMode):
 
     def input(self, tensor: Tensor) -> Tensor:
         """Note that ``tensor`` is the next input of the network."""
-        value = Value(self.reader.unique("x"), tuple(tensor.shape), _dtype_name(tensor.dtype))
+        value = Value(self.reader.unique("x"), tuple(tensor.shape), dtype_name(tensor.dtype))
         self.reader.inputs.append(value)
         return self._holds(tensor, value)
 
@@ -365,7 +366,7 @@ class _Recorder(TorchFunctionMode):
             return written
         if len(values) == 1 and not results.is_asked and isinstance(values[0], Value):
             like = tensors_in(args)[0]
-            kind = like.dtype if values[0].dtype == _dtype_name(like.dtype) else getattr(torch, values[0].dtype)
+            kind = like.dtype if values[0].dtype == dtype_name(like.dtype) else getattr(torch, values[0].dtype)
             # torch.empty_like would spend its time on strides.
             return self._holds(torch.empty(_whole(values[0].shape), dtype=kind, device="meta"), values[0])
         result = results.result
@@ -395,7 +396,7 @@ def _plain_results(target: str, arguments: Options) -> Recorded | None:
     terms = [arguments["self"], arguments["other"]]
     tensors = [term for term in terms if isinstance(term, Value | Tensor)]
     shapes = [tuple(term.shape) for term in tensors]
-    types = {term.dtype if isinstance(term, Value) else _dtype_name(term.dtype) for term in tensors}
+    types = {term.dtype if isinstance(term, Value) else dtype_name(term.dtype) for term in tensors}
     if types != {"float32"}:
         return None
     return Recorded((stretch([_whole(shape) for shape in shapes]),), ("float32",))
@@ -477,11 +478,6 @@ def _unguarded(func: FunctionType) -> FunctionType:
 @functools.cache
 def _namespace(module: str) -> JsonObject:
     return {**vars(sys.modules[module]), **dict.fromkeys(_GUARDS, lambda *_: False)}
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    """Return a type by the engine's name: it computes in float32, whatever a module's numbers are."""
-    return "float32" if dtype.is_floating_point else str(dtype).removeprefix("torch.")
 
 
 _SYNONYMS = {"axis": "dim", "input": "self", "keepdims": "keepdim", "x": "self"}

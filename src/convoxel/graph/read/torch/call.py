@@ -21,7 +21,7 @@ from convoxel.graph.ir.shape_only import ShapeOnly
 from convoxel.graph.ir.size import Extent, Extents, Size
 from convoxel.graph.read.reader import NotNative, Reader
 
-__all__ = ["RULES", "Call", "Recorded", "Result", "Results", "Rule", "array_of", "hand_on", "rule"]
+__all__ = ["RULES", "Call", "Recorded", "Result", "Results", "Rule", "array_of", "dtype_name", "hand_on", "rule"]
 
 
 class Results(Protocol):
@@ -190,10 +190,17 @@ class Call:
         return back if isinstance(found, list | tuple) else back[0]
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return a type by the engine's name: it computes in float32, whatever a module's numbers are."""
+    return "float32" if dtype.is_floating_point else str(dtype).removeprefix("torch.")
+
+
 def array_of(tensor: torch.Tensor) -> Array:
-    """Return the numbers of a constant, which must not be changed; without data, its shape alone."""
+    """Return the numbers of a constant, which must not be changed; without data, its shape alone, as float32."""
     if tensor.is_meta:
-        return ShapeOnly(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        return ShapeOnly(tuple(tensor.shape), dtype_name(tensor.dtype))
+    if tensor.dtype == torch.bfloat16:  # NumPy has no such type
+        tensor = tensor.float()
     array: Array = tensor.detach().cpu().numpy()
     return array
 

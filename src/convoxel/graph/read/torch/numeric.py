@@ -12,7 +12,6 @@ from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size
 from convoxel.graph.read.reader import NotNative
 from convoxel.graph.read.torch.call import Call, Result, hand_on, rule
-from convoxel.graph.read.torch.parts import sum_of_parts
 
 # ---- activations -----------------------------------------------------------------------------------------
 
@@ -159,10 +158,6 @@ def _reduce(call: Call) -> Result:
     axes, keep = _axes(call, rank), bool(call.arguments.get("keepdim", False))
     if x.dtype != call.dtypes[0]:
         raise NotNative("a reduction that changes the type")
-    if function == "sum" and len(axes) == 1 and not keep:
-        total = sum_of_parts(call, x, axes[0])
-        if total is not None:
-            return total
     return call.add("reduce", x.name, function=function, axes=axes, keep=keep)
 
 
