@@ -2,9 +2,11 @@
 
 Run by hand::
 
-    .venv/bin/python -m tools.agreement                       the zoo and single modules
+    .venv/bin/python -m tools.agreement                       the zoo, single functions and drawn modules
     .venv/bin/python -m tools.agreement 'resnet*' glu stack   some of them
+    .venv/bin/python -m tools.agreement --drawn 300           300 drawn modules instead of 30
     .venv/bin/python -m tools.agreement --packages            and 40 networks of other packages, if installed
+    .venv/bin/python -m tools.agreement --json FILE           keep the results in FILE; what agreed is not repeated
 
 For each network three summaries are compared: shapes of the outputs, parameters, MACs, the receptive field, the input
 sizes that work, and the peak of memory. A table shows what differs; the exit code is 1 if anything does.
@@ -16,9 +18,12 @@ import argparse
 import contextlib
 import fnmatch
 import io
+import json
 import logging
+import os
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,9 +35,11 @@ from torch.nn import functional
 
 import convoxel as cx
 from convoxel import models
+from convoxel.files import atomic
 from convoxel.inspect import Summary
+from tools.drawn_networks import SIZE, DrawnNetwork
 
-__all__ = ["FUNCTIONS", "Subject", "compare", "functions", "zoo"]
+__all__ = ["FUNCTIONS", "Subject", "compare", "drawn", "functions", "zoo"]
 
 FIGURES = ("output_shapes", "params", "macs", "field", "sizes", "peak_bytes")
 PACKAGES = 40
@@ -97,6 +104,17 @@ def zoo(width: float = 0.25) -> Iterator[Subject]:
         yield Subject(name, build, (1, channels, *(entry.size[1],) * 2))
 
 
+def drawn(count: int) -> Iterator[Subject]:
+    """Yield ``count`` random modules in 1-D, 2-D and 3-D in turn."""
+    for seed in range(count):
+        dims = 1 + seed % 3
+
+        def build(seed: int = seed, dims: int = dims) -> nn.Module:
+            return DrawnNetwork(seed, dims)
+
+        yield Subject(f"drawn-{seed}", build, (1, 2, *(SIZE,) * dims))
+
+
 def packages() -> Iterator[Subject]:
     """Yield networks of other packages that are installed."""
     from tools import packages as others
@@ -124,7 +142,7 @@ def describe_all(net: nn.Module, shape: tuple[int, ...], folder: Path) -> dict[s
     """Return the summaries of a module, its ONNX file and its program."""
     path = folder / "net.onnx"
     axes = {0: "n", **{axis: "dhw"[axis - len(shape)] for axis in range(2, len(shape))}}
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")  # the exporter speaks of its successor
         try:
             export(net, shape, path, axes)
@@ -136,6 +154,21 @@ def describe_all(net: nn.Module, shape: tuple[int, ...], folder: Path) -> dict[s
         "onnx": cx.describe(path, shape),
         "program": cx.describe(program, shape),
     }
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter, whose failures print whole graphs from C++, from writing to the terminal."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 1)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def compare(subject: Subject) -> list[str]:
@@ -157,27 +190,41 @@ def compare(subject: Subject) -> list[str]:
     return lines
 
 
+def judge(subject: Subject) -> list[str]:
+    """Return what differs; an error of any kind counts as well."""
+    try:
+        return compare(subject)
+    except Exception as error:
+        return [f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare the networks that were asked for; return 1 if any description differs."""
     parser = argparse.ArgumentParser(description="Compare descriptions of modules, ONNX files and compiled programs.")
     parser.add_argument("names", nargs="*", default=["*"], help="names or patterns of networks (default: all)")
+    parser.add_argument("--drawn", type=int, default=30, metavar="N", help="number of random modules (default 30)")
     parser.add_argument("--packages", action="store_true", help="also compare networks of other packages")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="results are kept in FILE; what agreed stays")
     given = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
-    wrong = 0
-    for subject in (*functions(), *zoo(), *(packages() if given.packages else ())):
+    results: dict[str, list[str]] = {}
+    if given.json is not None and given.json.exists():
+        results = json.loads(given.json.read_text())
+    judged: list[bool] = []
+    for subject in (*functions(), *drawn(given.drawn), *zoo(), *(packages() if given.packages else ())):
         if not any(fnmatch.fnmatch(subject.name, pattern) for pattern in given.names):
             continue
-        try:
-            lines = compare(subject)
-        except Exception as error:  # a network that one of the three does not take counts as well
-            lines = [f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"]
-        wrong += bool(lines)
-        print(f"{subject.name:28} {'differs' if lines else 'agrees'}", flush=True)
-        for line in lines:
-            print(f"    {line}")
-    print(f"{wrong} differ" if wrong else "all agree")
-    return 1 if wrong else 0
+        begun = time.perf_counter()
+        if results.get(subject.name) != []:
+            results[subject.name] = judge(subject)
+            if given.json is not None:
+                atomic.write_json(given.json, results)
+        lines = results[subject.name]
+        judged.append(not lines)
+        state = "differs" if lines else "agrees"
+        print(f"{subject.name:38} {state:8} {time.perf_counter() - begun:6.1f} s", *lines, sep="\n    ", flush=True)
+    print(f"{len(judged)} compared, {judged.count(True)} agree, {judged.count(False)} differ")
+    return 0 if all(judged) else 1
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from torch import nn
 
 from convoxel import models
 from convoxel.graph.operators.table import OPERATORS
-from tools.agreement import FUNCTIONS, Subject, compare, functions
+from tools.agreement import FUNCTIONS, Subject, compare, drawn, functions, main
 
 NETWORKS = (
     Subject("resnet18", lambda: models.build("resnet18", width=0.25), (1, 3, 64, 64)),
@@ -35,7 +38,7 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize("subject", [*functions(), *NETWORKS], ids=lambda subject: subject.name)
+@pytest.mark.parametrize("subject", [*functions(), *drawn(21), *NETWORKS], ids=lambda subject: subject.name)
 def test_the_three_sources_agree(subject: Subject) -> None:
     assert compare(subject) == []
 
@@ -44,6 +47,18 @@ def test_the_comparison_finds_what_differs(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("tools.agreement.FIGURES", ("name", "params"))  # a file is called after itself
     (line,) = compare(Subject("conv", lambda: nn.Conv1d(1, 1, 3), (1, 1, 8)))
     assert line.startswith("name: ") and "net.onnx" in line
+
+
+def test_the_program_keeps_what_agreed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results.json"
+    results.write_text('{"roll": ["macs: other"]}')
+    assert main(["roll", "--json", str(results)]) == 0  # judged again, since it differed
+    assert json.loads(results.read_text()) == {"roll": []}
+    results.write_text('{"roll": [], "glu": ["kept, not read"]}')
+    assert main(["roll", "--json", str(results)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("roll")] == [["roll", "agrees"]] * 2
+    assert len(lines) == 4  # the exporter is silent
 
 
 def test_every_operator_says_what_it_reads() -> None:
