@@ -116,10 +116,12 @@ def drawn(count: int) -> Iterator[Subject]:
 
 
 def packages() -> Iterator[Subject]:
-    """Yield networks of other packages that are installed."""
+    """Yield ``PACKAGES`` networks of other packages, as many of each as it has in the sample of ``tools.packages``."""
     from tools import packages as others
 
-    for case in list(others.cases())[:PACKAGES]:
+    found = [case for case in others.cases() if case.name in others.SAMPLE]
+    count = min(PACKAGES, len(found))
+    for case in (found[place * len(found) // count] for place in range(count)):
         yield Subject(case.name, case.make, case.shape(others.SMALL[case.dims]))
 
 
