@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from convoxel.arithmetic.size_set import check_period
 from convoxel.arithmetic.taps import Taps, adaptive_taps, conv_taps, resize_taps, slice_taps, transposed_taps
@@ -67,12 +68,12 @@ class Field:
         """The number of positions after which the pattern repeats."""
         return len(self.seen)
 
-    @property
+    @cached_property
     def phases(self) -> tuple[Interval, ...]:
         """The first and the last input that each phase sees, or None."""
         return tuple(map(_ends, self.seen))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The number of inputs, first to last, that a position sees; the largest where positions differ."""
         return max(bits.bit_length() for _, bits in self.seen)
@@ -87,18 +88,18 @@ class Field:
         """
         return max(bits.bit_length() - bits.bit_count() for _, bits in self.seen)
 
-    @property
+    @cached_property
     def stride(self) -> int | Fraction:
         """The inputs by which the field moves from one position to the next, on average; a fraction on a finer axis."""
         return _whole(Fraction(self.advance, self.period))
 
-    @property
+    @cached_property
     def offset(self) -> int | Fraction:
         """The smallest p₀ with: position o sees nothing before stride·o + p₀. Minus the effective padding."""
         starts = [seen[0] - self.stride * phase for phase, seen in enumerate(self.phases) if seen]
         return _whole(Fraction(min(starts, default=0)))
 
-    @property
+    @cached_property
     def centre(self) -> Fraction:
         """The mean, over the positions, of the field's centre less stride·o.
 

@@ -15,7 +15,7 @@ from convoxel.inspect.axis_graph import follow_axes
 from convoxel.inspect.memory import MemoryPlan, saved_bytes
 from convoxel.inspect.receptive_field import TensorField, trace_fields
 from convoxel.inspect.record import Record, Source, Step, open_source
-from convoxel.inspect.row import Reach, Row, merge_rows
+from convoxel.inspect.row import Row, merge_rows
 from convoxel.inspect.summary import Summary
 from convoxel.inspect.valid_sizes import find_sizes
 
@@ -100,7 +100,7 @@ def summarise(
         output_shapes=tuple(record.shapes[output] for output in record.outputs),
         rows=rows,
         params=record.params,
-        field=_reach(fields[record.outputs[0]]) if record.outputs else None,
+        field=fields[record.outputs[0]].reach if record.outputs else None,
         remarks=tuple(remarks),
         saved_bytes=saved_bytes(record),
         warnings=advise(Evidence(record, fields, rows, objects, known_balance(), source.accepts)),
@@ -140,20 +140,8 @@ def _row(record: Record, plan: MemoryPlan, number: int, step: Step, fields: dict
         params=step.params,
         macs=step.macs,
         activation_bytes=fresh,
-        field=_reach(fields[step.outputs[0].name]),
+        field=fields[step.outputs[0].name].reach,
         moved_bytes=moved,
         stays=step.stays,
         find_live=lambda: plan.live_bytes[number],
-    )
-
-
-def _reach(field: TensorField) -> Reach | None:
-    if not field.is_clear or not field.fields:
-        return None
-    fields = [field.fields[axis] for axis in sorted(field.fields)]
-    return Reach(
-        size=tuple(each.size for each in fields),
-        stride=tuple(each.stride for each in fields),
-        offset=tuple(each.offset for each in fields),
-        whole=tuple(axis in field.whole for axis in sorted(field.fields)),
     )

@@ -11,12 +11,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from convoxel.arithmetic import Field, ResizeLike, join, through
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.reads import Aligned, Along, Reads, Unknown
 from convoxel.inspect.record import Record
+from convoxel.inspect.row import Reach
 
 __all__ = ["FEATURES", "Factor", "TensorField", "trace_fields"]
 
@@ -60,15 +62,19 @@ class TensorField:
         factors = [factor for factor in self.axes[axis] if factor.image != FEATURES or factor.size > 1]
         return factors[0].image if len(factors) == 1 and factors[0].image != FEATURES else None
 
+    @cached_property
+    def _images(self) -> tuple[frozenset[int], ...]:
+        return tuple(frozenset(each.image for each in factors if each.image != FEATURES) for factors in self.axes)
+
     def images(self, axis: int) -> frozenset[int]:
         """Return the image axes whose positions the tensor's ``axis`` runs over."""
-        return frozenset(factor.image for factor in self.axes[axis]) - {FEATURES}
+        return self._images[axis]
 
     def place(self, image: int) -> int | None:
         """Return the first of the tensor's axes that runs over positions of an image axis."""
-        return next((axis for axis in range(len(self.axes)) if image in self.images(axis)), None)
+        return next((axis for axis, images in enumerate(self._images) if image in images), None)
 
-    @property
+    @cached_property
     def is_clear(self) -> bool:
         """True if the fields tell all: they are known, and no axis mixes positions with other values.
 
@@ -88,7 +94,20 @@ class TensorField:
             factors if _size(factors) == size else (Factor(_main(factors), size),)
             for factors, size in zip(self.axes, shape, strict=True)
         )
-        return dataclasses.replace(self, axes=axes)
+        return self if axes == self.axes else dataclasses.replace(self, axes=axes)
+
+    @cached_property
+    def reach(self) -> Reach | None:
+        """The fields of the image axes as a row shows them; None where they do not tell all."""
+        if not self.is_clear or not self.fields:
+            return None
+        fields = [self.fields[axis] for axis in sorted(self.fields)]
+        return Reach(
+            size=tuple(each.size for each in fields),
+            stride=tuple(each.stride for each in fields),
+            offset=tuple(each.offset for each in fields),
+            whole=tuple(axis in self.whole for axis in sorted(self.fields)),
+        )
 
 
 def _size(factors: Sequence[Factor]) -> int:
@@ -152,6 +171,8 @@ class _Move:
         return field if self.known or not field.known else dataclasses.replace(field, known=False)
 
     def _along(self, x: TensorField, reads: Along, shape: Shape) -> TensorField:
+        if not reads.layers and not reads.whole:
+            return x.resized(shape)
         fields, known = dict(x.fields), x.known
         whole = x.whole.union(*(x.images(axis) for axis in reads.whole))
         for axis, layer in reads.layers.items():

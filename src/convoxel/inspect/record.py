@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Record", "Source", "Step", "open_source"]
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """One operator of a record.
 
     Attributes:
@@ -67,7 +68,7 @@ class Step(NamedTuple):
         """The operator's name."""
         return self.applied.node.operator
 
-    @property
+    @cached_property
     def function(self) -> str:
         """The word that says most: which activation, which function of PyTorch, or the operator."""
         node = self.applied.node
@@ -87,7 +88,7 @@ class Step(NamedTuple):
         """The shape of the first result."""
         return self.applied.outputs[0]
 
-    @property
+    @cached_property
     def windows(self) -> tuple[Window | Transposed, ...]:
         """The window along each image axis; () of an operator without one."""
         layers = self.reads.layers.values() if isinstance(self.reads, Along) else ()
@@ -102,12 +103,12 @@ class Step(NamedTuple):
         """The size of the window, or None."""
         return tuple(window.k for window in self.windows) or None
 
-    @property
+    @cached_property
     def stays(self) -> bool:
         """True if it changes values where they are: norms, activations, scalings."""
         return isinstance(self.reads, Along) and not self.reads.layers and len(self.inputs) == 1 and not self.macs
 
-    @property
+    @cached_property
     def is_view(self) -> bool:
         """True if it only shows its operand in another way: reshaped, cropped, its axes in another order."""
         reads = self.reads
@@ -119,7 +120,7 @@ class Step(NamedTuple):
             return alone and set(reads.operands[0]) <= set(reads.result)
         return isinstance(reads, Regrouped)
 
-    @property
+    @cached_property
     def macs(self) -> int:
         """Multiply-accumulates of the direct algorithm."""
         applied = self.applied
@@ -195,7 +196,7 @@ class Record:
         weights = 0
         for name in node.inputs:
             array = self.graph.constants.get(name)
-            if array is None or not np.issubdtype(array.dtype, np.floating):
+            if array is None or array.dtype.kind != "f":
                 continue
             weights += array.size
             if name not in counted:

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import itertools
 import sys
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import CellType, FunctionType
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from convoxel.errors import ConvoxelError, GraphError
@@ -127,16 +128,39 @@ def _without_data(module: nn.Module) -> nn.Module:
     Whole numbers stay, and buffers of a few numbers: indices, factors and limits.
     """
     replaced: dict[int, Argument] = {}
+    plain = [child for child in module.modules() if all(_copied_as(name, type(child)) for name in _COPYING)]
+    for child in plain:
+        replaced[id(child)] = child.__new__(type(child))
     for child in module.modules():
-        own = [*child._parameters.values(), *child._buffers.values(), *vars(child).values()]
-        for tensor in own:
+        for tensor in [*child._parameters.values(), *child._buffers.values(), *vars(child).values()]:
             if isinstance(tensor, nn.Parameter):
                 replaced[id(tensor)] = nn.Parameter(tensor.detach().to("meta"), requires_grad=False)
             elif isinstance(tensor, Tensor) and (tensor.is_floating_point() and tensor.numel() > _FEW):
                 replaced[id(tensor)] = tensor.detach().to("meta")
             elif isinstance(tensor, Tensor):
                 replaced[id(tensor)] = tensor.detach()
+    # By their protocol, the twelve tables of hooks that a module has would take longer than all the rest.
+    for child in plain:
+        replaced[id(child)].__dict__.update((name, _copied(value, replaced)) for name, value in vars(child).items())
     return copy.deepcopy(module, replaced)
+
+
+_COPYING = ("__copy__", "__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__", "__new__")
+_ATOMS = frozenset({bool, int, float, str, type(None)})
+_TABLES = frozenset({dict, set, OrderedDict})
+
+
+def _copied_as(name: str, kind: type) -> bool:
+    """Return True if modules of a kind are copied as PyTorch's modules are."""
+    return getattr(kind, name, None) is getattr(nn.Module, name, None)
+
+
+def _copied(value: Argument, replaced: dict[int, Argument]) -> Argument:
+    if type(value) in _ATOMS:
+        return value
+    if type(value) in _TABLES and not value:
+        return type(value)()
+    return copy.deepcopy(value, replaced)
 
 
 def tensors_in(value: Argument) -> list[Tensor]:
@@ -160,17 +184,18 @@ class Paths:
     @contextmanager
     def of(self, module: nn.Module) -> Iterator[None]:
         """Follow ``module`` and its children while they run."""
-        handles = []
-        for name, child in module.named_modules():
-            layer = bool(name) and not child._modules
+        # Two hooks for all modules that run, also in other threads, cost less than two for each of these.
+        entries = {id(child): (name, bool(name) and not child._modules) for name, child in module.named_modules()}
 
-            def enter(*_: Argument, entry: tuple[str, bool] = (name, layer)) -> None:
-                self._path.append(entry)
+        def enter(child: nn.Module, *_: Argument) -> None:
+            if id(child) in entries:
+                self._path.append(entries[id(child)])
 
-            def leave(*_: Argument) -> None:
+        def leave(child: nn.Module, *_: Argument) -> None:
+            if id(child) in entries:
                 self._path.pop()
 
-            handles += [child.register_forward_pre_hook(enter), child.register_forward_hook(leave)]
+        handles = register_module_forward_pre_hook(enter), register_module_forward_hook(leave)
         try:
             yield
         finally:
@@ -290,33 +315,36 @@ class _Recorder(TorchFunctionMode):
             if name not in _PROPERTIES:
                 return func(*args, **options)
             target, arguments = _PROPERTIES[name](args[0])
-            return self._call(func, args, options, target, arguments)
+            return self._call(func, args, options, _operator(target), arguments)
         special = _SPECIAL.get(name)
         if special is not None:
             return special(self, func, args, options)
-        overload, arguments = _bind(name, args, options)
-        return self._call(func, args, options, overload, arguments)
+        operator, arguments = _bind(name, args, options)
+        return self._call(func, args, options, operator, arguments)
 
     def apply(self, func: Argument, target: str, *args: Argument) -> Argument:
         """Record PyTorch's operator ``target``, which ``func`` computes, called with all of its arguments in order."""
-        overload = _overload(target)
-        names = [argument.name for argument in overload._schema.arguments]
-        return self._call(func, args, {}, overload, dict(zip(names, args, strict=False)))
+        operator = _operator(target)
+        return self._call(
+            func,
+            args,
+            {},
+            operator,
+            {name: value for (name, *_), value in zip(operator.parameters, args, strict=False)},
+        )
 
     def _call(
-        self, func: Argument, args: Argument, options: Argument, overload: Argument, arguments: Options
+        self, func: Argument, args: Argument, options: Argument, operator: _Operator | None, arguments: Options
     ) -> Argument:
         """Add the nodes of one operator and return tensors that hold its results."""
-        count = 1 if overload is None else len(overload._schema.returns)
-        results = _Asked(lambda: run_without_data(func, args, options), count)
-        target = str(overload) if overload is not None else f"torch.{getattr(func, '__name__', 'function')}"
+        results = _Asked(lambda: run_without_data(func, args, options), operator.count if operator else 1)
+        target = operator.target if operator else f"torch.{getattr(func, '__name__', 'function')}"
         self._calls += 1
         shown = getattr(self._functions[0] if self._functions else func, "__name__", "function").strip("_")
         first = len(self.reader.nodes)
-        used = frozenset({0, 1, 2} if self._calls in self._used else ())
-        call = Call(self.reader, target, self.paths.name(shown), {}, results, used)
-        given = map_nested(self._operand(overload, arguments), dict(arguments))
-        call = dataclasses.replace(call, arguments=given, results=_plain_results(target, given) or results)
+        name, used = self.paths.name(shown), frozenset({0, 1, 2} if self._calls in self._used else ())
+        given = map_nested(self._operand(target, arguments), dict(arguments))
+        call = Call(self.reader, target, name, given, _plain_results(target, given) or results, used)
         try:
             if target not in RULES:
                 raise NotNative("no rule")
@@ -332,13 +360,13 @@ class _Recorder(TorchFunctionMode):
         if "dropout" in target and isinstance(made, Value):
             self.dropped.append(made.name)
         self.calls.update((node.name, (call.name, shown)) for node in self.reader.nodes[first:])
-        mutates = overload is not None and overload._schema.is_mutable
+        mutates = operator is not None and operator.mutates
         return self._hold(made, args[0] if mutates or _writes(func) else None, args, results)
 
-    def _operand(self, overload: Argument, arguments: Options) -> Callable[[Argument], Argument]:
+    def _operand(self, target: str, arguments: Options) -> Callable[[Argument], Argument]:
         """Return the function that gives a rule the values for the tensors among its arguments."""
-        stretching = str(overload) in _STRETCHING
-        shapes = [tuple(t.shape) for t in tensors_in(list(arguments.values()))]
+        stretching = bool(self._stretched) and target in _STRETCHING
+        shapes = [tuple(t.shape) for t in tensors_in(list(arguments.values()))] if stretching else []
 
         def operand(leaf: Argument) -> Argument:
             if not isinstance(leaf, Tensor):
@@ -483,25 +511,37 @@ def _namespace(module: str) -> JsonObject:
 _SYNONYMS = {"axis": "dim", "input": "self", "keepdims": "keepdim", "x": "self"}
 
 
-def _bind(name: str, args: Sequence[Argument], options: Options) -> tuple[Argument, JsonObject]:
+class _Operator:
+    """One of PyTorch's operators: what its schema says, which PyTorch makes anew each time that it is asked."""
+
+    def __init__(self, overload: Argument) -> None:
+        schema = overload._schema
+        self.target = str(overload)
+        self.parameters = tuple(
+            (each.name, each.default_value if each.has_default_value() else None, "List[" in str(each.type))
+            for each in schema.arguments
+        )
+        self.count = len(schema.returns)
+        self.mutates = bool(schema.is_mutable)
+
+
+def _bind(name: str, args: Sequence[Argument], options: Options) -> tuple[_Operator | None, JsonObject]:
     """Return the operator that a function calls and its arguments by name; (None, {}) if that is not clear."""
     kinds = tuple(map(_kind, args))
-    overload, packed = _choose(name, kinds, tuple((key, _kind(value)) for key, value in options.items()))
-    if overload is None:
+    operator, packed = _choose(name, kinds, tuple((key, _kind(value)) for key, value in options.items()))
+    if operator is None:
         return None, {}
     given = [args[0], list(args[1:])] if packed else list(args)
     arguments = {}
     named = {_SYNONYMS.get(key, key): value for key, value in options.items()} | dict(options)
-    for index, argument in enumerate(overload._schema.arguments):
-        default = argument.default_value if argument.has_default_value() else None
-        value = given[index] if index < len(given) else named.get(argument.name, default)
-        one = isinstance(value, int) and "List[" in str(argument.type)
-        arguments[argument.name] = [value] if one else value
-    return overload, arguments
+    for index, (key, default, is_list) in enumerate(operator.parameters):
+        value = given[index] if index < len(given) else named.get(key, default)
+        arguments[key] = [value] if is_list and isinstance(value, int) else value
+    return operator, arguments
 
 
 @functools.lru_cache(maxsize=4096)
-def _choose(name: str, kinds: tuple[str, ...], options: tuple[tuple[str, str], ...]) -> tuple[Argument, bool]:
+def _choose(name: str, kinds: tuple[str, ...], options: tuple[tuple[str, str], ...]) -> tuple[_Operator | None, bool]:
     """Return the operator that takes arguments of these kinds, and whether it takes all but the first as a list."""
     packet = getattr(torch.ops.aten, name, None)
     if packet is None or not hasattr(packet, "overloads"):
@@ -516,7 +556,7 @@ def _choose(name: str, kinds: tuple[str, ...], options: tuple[tuple[str, str], .
     for ruled, loose, (given, packed) in itertools.product((True, False), loosely, ways):
         for overload in overloads:
             if (str(overload) in RULES) == ruled and _fits(overload._schema, given, dict(options), loose):
-                return overload, packed
+                return _operator(str(overload)), packed
     return None, False
 
 
@@ -577,26 +617,27 @@ def _kind(value: Argument) -> str:
     return type(value).__name__
 
 
-def _overload(target: str) -> Argument:
+@functools.cache
+def _operator(target: str) -> _Operator:
     _, name, overload = target.split(".")
-    return getattr(getattr(torch.ops.aten, name), overload)
+    return _Operator(getattr(getattr(torch.ops.aten, name), overload))
 
 
 # ---- what is spelt otherwise in Python ---------------------------------------------------------------------
 
 
-def _turned(x: Tensor) -> tuple[Argument, JsonObject]:
-    return torch.ops.aten.permute.default, {"self": x, "dims": list(reversed(range(x.dim())))}
+def _turned(x: Tensor) -> tuple[str, JsonObject]:
+    return "aten.permute.default", {"self": x, "dims": list(reversed(range(x.dim())))}
 
 
-def _swapped(x: Tensor) -> tuple[Argument, JsonObject]:
-    return torch.ops.aten.transpose.int, {"self": x, "dim0": -2, "dim1": -1}
+def _swapped(x: Tensor) -> tuple[str, JsonObject]:
+    return "aten.transpose.int", {"self": x, "dim0": -2, "dim1": -1}
 
 
-_PROPERTIES: Mapping[str, Callable[[Tensor], tuple[Argument, JsonObject]]] = {
+_PROPERTIES: Mapping[str, Callable[[Tensor], tuple[str, JsonObject]]] = {
     "T": _turned,
     "mT": _swapped,
-    "data": lambda x: (torch.ops.aten.alias.default, {"self": x}),
+    "data": lambda x: ("aten.alias.default", {"self": x}),
 }
 """Attributes of a tensor that are tensors."""
 
@@ -608,8 +649,7 @@ def _convert(recorder: _Recorder, func: Argument, args: Argument, options: Argum
     to = to or getattr(torch, name, None) if name not in ("to", "cpu", "cuda", "type") else to
     to = to if isinstance(to, torch.dtype) else args[0].dtype
     kept = {"dtype": to}
-    overload = torch.ops.aten.to.dtype
-    return recorder._call(Tensor.to, (args[0],), kept, overload, {"self": args[0], "dtype": to})
+    return recorder._call(Tensor.to, (args[0],), kept, _operator("aten.to.dtype"), {"self": args[0], "dtype": to})
 
 
 def _item(recorder: _Recorder, func: Argument, args: Argument, options: Argument) -> Argument:

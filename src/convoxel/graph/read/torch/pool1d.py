@@ -6,6 +6,7 @@ pooling, whose output size PyTorch knows as an expression.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,19 +30,23 @@ def _pool(
     return pooled.squeeze(-2)
 
 
-@torch.library.custom_op("convoxel::max_pool1d", mutates_args=())
-def _operator(
-    self: torch.Tensor,
-    kernel_size: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    ceil_mode: bool,
-) -> torch.Tensor:
-    return _pool(self, kernel_size, stride, padding, dilation, ceil_mode)
+@functools.cache
+def _operator() -> Any:
+    """Return PyTorch's face of ``_pool``; registering it takes a tenth of a second, so it waits for an export."""
 
+    @torch.library.custom_op("convoxel::max_pool1d", mutates_args=())
+    def operator(
+        self: torch.Tensor,
+        kernel_size: list[int],
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        ceil_mode: bool,
+    ) -> torch.Tensor:
+        return _pool(self, kernel_size, stride, padding, dilation, ceil_mode)
 
-_operator.register_fake(_pool)
+    operator.register_fake(_pool)
+    return operator
 
 
 def _max_pool1d(
@@ -53,7 +58,7 @@ def _max_pool1d(
     ceil_mode: bool = False,
 ) -> torch.Tensor:
     kernel = _listed(kernel_size)
-    return _operator(input, kernel, _listed(stride) or kernel, _listed(padding), _listed(dilation), ceil_mode)
+    return _operator()(input, kernel, _listed(stride) or kernel, _listed(padding), _listed(dilation), ceil_mode)
 
 
 def _listed(value: Any) -> list[int]:
