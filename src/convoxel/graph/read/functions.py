@@ -10,7 +10,6 @@ costs neither memory nor arithmetic. Sizes are numbers, those of the inputs; con
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import itertools
 import sys
@@ -133,11 +132,13 @@ def _without_data(module: nn.Module) -> nn.Module:
         replaced[id(child)] = child.__new__(type(child))
     for child in module.modules():
         for tensor in [*child._parameters.values(), *child._buffers.values(), *vars(child).values()]:
+            if not isinstance(tensor, Tensor):
+                continue
             if isinstance(tensor, nn.Parameter):
                 replaced[id(tensor)] = nn.Parameter(tensor.detach().to("meta"), requires_grad=False)
-            elif isinstance(tensor, Tensor) and (tensor.is_floating_point() and tensor.numel() > _FEW):
+            elif tensor.is_floating_point() and tensor.numel() > _FEW:
                 replaced[id(tensor)] = tensor.detach().to("meta")
-            elif isinstance(tensor, Tensor):
+            else:
                 replaced[id(tensor)] = tensor.detach()
     # By their protocol, the twelve tables of hooks that a module has would take longer than all the rest.
     for child in plain:
@@ -167,6 +168,8 @@ def tensors_in(value: Argument) -> list[Tensor]:
     """Return the tensors in nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         return [value]
+    if type(value) in _ATOMS:
+        return []
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -604,14 +607,16 @@ def _takes(declared: str, kind: str, loose: bool) -> bool:
 def _kind(value: Argument) -> str:
     if isinstance(value, Tensor):
         return "tensor"
+    if value is None:
+        return "none"
+    if type(value) in _ATOMS:
+        return type(value).__name__
     if isinstance(value, list | tuple):
         kinds = {_kind(element) for element in value}
         if not kinds:
             return "empty"
         kind = "float" if kinds == {"int", "float"} else next(iter(kinds)) if len(kinds) == 1 else "mixed"
         return f"{kind}s"
-    if value is None:
-        return "none"
     if isinstance(value, torch.dtype | torch.memory_format | torch.layout):
         return "dtype"
     return type(value).__name__
