@@ -16,6 +16,7 @@ NETWORKS = (
     Subject("resnet18", lambda: models.build("resnet18", width=0.25), (1, 3, 64, 64)),
     Subject("mobilenet_v3_small", lambda: models.build("mobilenet_v3_small", width=0.5), (1, 3, 64, 64)),
     Subject("unet", lambda: models.unet(2, 1, 2, levels=2, width=4), (1, 1, 32, 32)),
+    Subject("unet_resnet18", lambda: models.build("unet_resnet18", width=0.25), (1, 3, 64, 64)),
     Subject("unet_resize", lambda: models.unet(1, 1, 2, levels=2, width=4, up="resize"), (1, 1, 64)),
 )
 # Operators whose results read what their values decide, or positions in no regular way.

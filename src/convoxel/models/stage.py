@@ -143,6 +143,11 @@ def build_up_sampling(
     return nn.Sequential(layers)
 
 
+def _is_recorded() -> bool:
+    """Return True while a graph is recorded, whose sizes stay open: asking for one would bake the answer into it."""
+    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+
+
 def pad(x: Tensor, multiples: Sequence[int]) -> Tensor:
     """Return ``x`` with zeros after the end of each axis, up to the next multiple.
 
@@ -150,8 +155,7 @@ def pad(x: Tensor, multiples: Sequence[int]) -> Tensor:
     torch.Size([1, 1, 8, 8])
     """
     amounts = [(-size) % multiple for size, multiple in zip(x.shape[2:], multiples, strict=True)]
-    # While a graph is recorded sizes are symbols: asking would bake the answer into it.
-    if not torch.compiler.is_compiling() and not any(amounts):
+    if not _is_recorded() and not any(amounts):
         return x
     return nn.functional.pad(x, [count for amount in reversed(amounts) for count in (0, amount)])
 
@@ -163,7 +167,7 @@ def crop(x: Tensor, sizes: Sequence[int]) -> Tensor:
     [[[0, 1, 2]]]
     """
     amounts = [size - have for size, have in zip(sizes, x.shape[2:], strict=True)]
-    if not torch.compiler.is_compiling() and not any(amounts):
+    if not _is_recorded() and not any(amounts):
         return x
     # Slices would do, but PyTorch asks while it records them whether anything is cut off, and its graph then holds
     # for sizes alike in that only.

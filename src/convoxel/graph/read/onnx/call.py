@@ -29,7 +29,7 @@ Tensor = Value | Array
 # Functions that serve open sizes as they serve numbers.
 _SIZE_FUNCTIONS = {
     *("add", "subtract", "multiply", "divide", "concat", "gather", "slice", "reshape", "transpose", "tile"),
-    *("reduce", "expand", "equal", "select", "fill", "cast"),
+    *("reduce", "expand", "equal", "select", "fill", "cast", "negate", "modulo"),
 }
 # A file of a few bytes must not ask for gigabytes: elements that are free, and how often what is held may be repeated.
 _FREE_RESULT, _RESULT_GROWTH = 2**27, 2**12
