@@ -249,10 +249,6 @@ def _columns_to_image(x: Array, shape: Ints, kernel: Ints, stride: Ints, padding
     return canvas[behind_channels(*crop)]
 
 
-def _has_space(site: Rewriter) -> bool:
-    return len(site.shape) > 2
-
-
 _PLACES = "stride, padding, dilation, groups=1"
 
 # ---- what is read
@@ -281,7 +277,7 @@ ROWS = (
         _convolution,
         _lower_convolution,
         macs=convolution_macs,
-        fits=_has_space,
+        fits=Rewriter.has_space,
         reads=_windowed,
     ),
     # A depthwise convolution with a 1x1 convolution in front of it, behind it, or both: what lies between them has no
@@ -301,7 +297,7 @@ ROWS = (
         _transposed_convolution,
         _lower_transposed_convolution,
         macs=transposed_macs,
-        fits=_has_space,
+        fits=Rewriter.has_space,
         reads=_windowed,
     ),
     row("columns_to_image(x; shape, kernel, stride, padding, dilation)", _columns_to_image_shape, _columns_to_image),

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.files.values import Options
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array
-from convoxel.graph.operators.operator import EPILOGUE, Shapes, row
+from convoxel.graph.operators.operator import EPILOGUE, Operator, Shapes, row
 from convoxel.graph.operators.reads import pointwise, unchanged
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import onto, same, stretched
@@ -60,6 +59,26 @@ def _lower_combine(step: Step) -> None:
 # ---- on arrays
 
 
+def _shrink(x: Array, lambd: float, bias: float) -> Array:
+    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0))
+
+
+def _elu(x: Array, alpha: float) -> Array:
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def _leaky_relu(x: Array, slope: Array | float) -> Array:
+    return np.where(x >= 0, x, slope * x)
+
+
+def _thresholded_relu(x: Array, alpha: float, value: float) -> Array:
+    return np.where((x > alpha) | np.isnan(x), x, value)
+
+
+def _hard_sigmoid(x: Array, alpha: float, beta: float) -> Array:
+    return np.clip(alpha * x + beta, 0, 1)
+
+
 def _erf(x: Array) -> Array:
     return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype) if x.size else x
 
@@ -78,81 +97,6 @@ def _gelu(x: Array, approximate: str = "none") -> Array:
     if approximate == "tanh":
         return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
-
-
-def _shrink(x: Array, lambd: float = 0.5, bias: float = 0.0) -> Array:
-    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0))
-
-
-def _selu(x: Array, alpha: float, gamma: float) -> Array:
-    return gamma * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
-
-
-def _celu(x: Array, alpha: float = 1.0) -> Array:
-    return np.maximum(x, 0) + np.minimum(alpha * np.expm1(np.minimum(x, 0) / alpha), 0)
-
-
-def _hard_sigmoid(x: Array, alpha: float = 0.2, beta: float = 0.5) -> Array:
-    return np.clip(alpha * x + beta, 0, 1)
-
-
-def _hard_swish(x: Array) -> Array:
-    return x * _hard_sigmoid(x, 1 / 6, 0.5)
-
-
-def _leaky_relu(x: Array, slope: float = 0.01) -> Array:
-    return np.where(x >= 0, x, slope * x)
-
-
-def _elu(x: Array, alpha: float = 1.0) -> Array:
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
-
-
-def _swish(x: Array, alpha: float = 1.0) -> Array:
-    return x * _sigmoid(alpha * x)
-
-
-def _mish(x: Array) -> Array:
-    return x * np.tanh(_softplus(x))
-
-
-def _thresholded_relu(x: Array, alpha: float = 1.0, value: float = 0.0) -> Array:
-    return np.where((x > alpha) | np.isnan(x), x, value)
-
-
-UNARY: Mapping[str, tuple[Callable[..., Array], Options]] = {
-    "abs": (np.abs, {}),
-    "ceil": (np.ceil, {}),
-    "celu": (_celu, {"alpha": 1.0}),
-    "cos": (np.cos, {}),
-    "elu": (_elu, {"alpha": 1.0}),
-    "erf": (_erf, {}),
-    "exp": (np.exp, {}),
-    "floor": (np.floor, {}),
-    "gelu": (_gelu, {"approximate": "none"}),
-    "hard_sigmoid": (_hard_sigmoid, {"alpha": 0.2, "beta": 0.5}),
-    "hard_swish": (_hard_swish, {}),
-    "leaky_relu": (_leaky_relu, {"slope": 0.01}),
-    "log": (np.log, {}),
-    "mish": (_mish, {}),
-    "negate": (np.negative, {}),
-    "not": (np.logical_not, {}),
-    "reciprocal": (np.reciprocal, {}),
-    "relu": (lambda x: np.maximum(x, 0), {}),
-    "round": (np.round, {}),
-    "selu": (_selu, {"alpha": _SELU_ALPHA, "gamma": _SELU_GAMMA}),
-    "shrink": (_shrink, {"lambd": 0.5, "bias": 0.0}),
-    "sigmoid": (_sigmoid, {}),
-    "sign": (np.sign, {}),
-    "sin": (np.sin, {}),
-    "softplus": (_softplus, {"beta": 1.0, "threshold": math.inf}),
-    "softsign": (lambda x: x / (1 + np.abs(x)), {}),
-    "sqrt": (np.sqrt, {}),
-    "swish": (_swish, {"alpha": 1.0}),
-    "tanh": (np.tanh, {}),
-    "thresholded_relu": (_thresholded_relu, {"alpha": 1.0, "value": 0.0}),
-}
-"""Name, function, and its attributes at their usual values. The result has the operand's type."""
 
 
 def _divide(a: Array, b: Array) -> Array:
@@ -182,30 +126,19 @@ COMBINATIONS: Mapping[str, Callable[[Array, Array], Array]] = {
 """Both operands are stretched along axes of size 1; the result has the first one's type."""
 
 
-BINARY: Mapping[str, Callable[[Array, Array], Array]] = {
+_BINARY: Mapping[str, Callable[[Array, Array], Array]] = {
     "modulo": np.mod,
-    "power": _power,
     "remainder": np.fmod,
     "and": np.logical_and,
+    "or": np.logical_or,
+    "xor": np.logical_xor,
     "equal": np.equal,
     "greater": np.greater,
     "greater_or_equal": np.greater_equal,
     "less": np.less,
     "less_or_equal": np.less_equal,
-    "or": np.logical_or,
-    "xor": np.logical_xor,
 }
 """As ``COMBINATIONS``; the results of comparisons are boolean."""
-
-
-def _select(condition: Array, x: Array, y: Array) -> Array:
-    """Return x where the condition holds, else y; all three are stretched."""
-    return np.where(condition, x, y)
-
-
-def _prelu(x: Array, slope: Array) -> Array:
-    """Return x where it is not negative, else slope · x with the slope stretched to x."""
-    return np.where(x >= 0, x, slope * x)
 
 
 def _clip(x: Array, low: Array | None, high: Array | None) -> Array:
@@ -378,40 +311,62 @@ def _native_reciprocal(site: Rewriter) -> bool:
     return site.last("divide", site.add(np.ones((1,) * len(site.shape), np.float32), "one"), site.x.name)
 
 
-_RULES: Mapping[str, Rule] = {
-    "abs": lambda site: site.activation("leaky_relu", -1.0),
-    "celu": _native_celu,
-    "elu": _activation("elu", "alpha"),
-    "gelu": _native_gelu,
-    "hard_sigmoid": _native_hard_sigmoid,
-    "hard_swish": _activation("hard_swish"),
-    "leaky_relu": _activation("leaky_relu", "slope"),
-    "mish": _activation("mish"),
-    "negate": lambda site: site.affine(-1.0, 0.0),
-    "power": _native_square,
-    "reciprocal": _native_reciprocal,
-    "relu": _activation("relu"),
-    "selu": _native_selu,
-    "sigmoid": _activation("sigmoid"),
-    "softplus": _native_softplus,
-    "swish": _native_swish,
-    "tanh": _activation("tanh"),
-    "thresholded_relu": _native_threshold,
-}
-
-
 def _bare(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
     """Return a combination that ignores the epilogue, which only native steps have."""
     return lambda x, y, activation, slope: function(x, y)
 
 
+def _unary(
+    declared: str, function: Callable[..., Array], to_native: Rule | None = None, **attributes: float
+) -> Operator:
+    """Return the row of a function of each element; the result has the operand's type."""
+    return row(declared, same, function, to_native=to_native, attributes=attributes, reads=unchanged)
+
+
+_UNARY = (
+    _unary("abs(x)", np.abs, lambda site: site.activation("leaky_relu", -1.0)),
+    _unary("ceil(x)", np.ceil),
+    _unary(
+        "celu(x; alpha=1.0)",
+        lambda x, alpha: np.maximum(x, 0) + np.minimum(alpha * np.expm1(np.minimum(x, 0) / alpha), 0),
+        _native_celu,
+    ),
+    _unary("cos(x)", np.cos),
+    _unary("elu(x; alpha=1.0)", _elu, _activation("elu", "alpha")),
+    _unary("erf(x)", _erf),
+    _unary("exp(x)", np.exp),
+    _unary("floor(x)", np.floor),
+    _unary("gelu(x; approximate='none')", _gelu, _native_gelu),
+    _unary("hard_sigmoid(x; alpha=0.2, beta=0.5)", _hard_sigmoid, _native_hard_sigmoid),
+    _unary("hard_swish(x)", lambda x: x * _hard_sigmoid(x, 1 / 6, 0.5), _activation("hard_swish")),
+    _unary("leaky_relu(x; slope=0.01)", _leaky_relu, _activation("leaky_relu", "slope")),
+    _unary("log(x)", np.log),
+    _unary("mish(x)", lambda x: x * np.tanh(_softplus(x)), _activation("mish")),
+    _unary("negate(x)", np.negative, lambda site: site.affine(-1.0, 0.0)),
+    _unary("not(x)", np.logical_not),
+    _unary("reciprocal(x)", np.reciprocal, _native_reciprocal),
+    _unary("relu(x)", lambda x: np.maximum(x, 0), _activation("relu")),
+    _unary("round(x)", np.round),
+    _unary(
+        "selu(x)", lambda x, alpha, gamma: gamma * _elu(x, alpha), _native_selu, alpha=_SELU_ALPHA, gamma=_SELU_GAMMA
+    ),
+    _unary("shrink(x; lambd=0.5, bias=0.0)", _shrink),
+    _unary("sigmoid(x)", _sigmoid, _activation("sigmoid")),
+    _unary("sign(x)", np.sign),
+    _unary("sin(x)", np.sin),
+    _unary("softplus(x; beta=1.0)", _softplus, _native_softplus, threshold=math.inf),
+    _unary("softsign(x)", lambda x: x / (1 + np.abs(x))),
+    _unary("sqrt(x)", np.sqrt),
+    _unary("swish(x; alpha=1.0)", lambda x, alpha: x * _sigmoid(alpha * x), _native_swish),
+    _unary("tanh(x)", np.tanh, _activation("tanh")),
+    _unary("thresholded_relu(x; alpha=1.0, value=0.0)", _thresholded_relu, _native_threshold),
+)
+UNARY = frozenset(each.name for each in _UNARY)
+
 ROWS = (
     row("activation(x; activation, slope=0.0)", same, lower=_lower_activation, reads=unchanged),
     row(f"affine(x, scale!, shift!; {EPILOGUE})", same, lower=_lower_affine, reads=unchanged),
-    *(
-        row(f"{name}(x)", same, f, attributes=attributes, to_native=_RULES.get(name), reads=unchanged)
-        for name, (f, attributes) in UNARY.items()
-    ),
+    *_UNARY,
     *(
         row(
             f"{name}(x, y; {EPILOGUE})",
@@ -423,17 +378,18 @@ ROWS = (
         )
         for name, f in COMBINATIONS.items()
     ),
-    *(row(f"{name}(x, y)", stretched, f, to_native=_RULES.get(name), reads=pointwise) for name, f in BINARY.items()),
+    row("power(x, y)", stretched, _power, to_native=_native_square, reads=pointwise),
+    *(row(f"{name}(x, y)", stretched, f, reads=pointwise) for name, f in _BINARY.items()),
     row("cast(x; to)", same, _cast, reads=unchanged),
     row("clip(x, low?, high?)", onto, _clip, to_native=_native_clip, reads=unchanged),
     row(
         "prelu(x, slope!)",
         _prelu_shape,
-        _prelu,
+        _leaky_relu,
         _lower_prelu,
         fits=_slope_per_channel,
         to_native=_one_slope,
         reads=unchanged,
     ),
-    row("select(condition, x, y)", stretched, _select, reads=pointwise),
+    row("select(condition, x, y)", stretched, np.where, reads=pointwise),
 )

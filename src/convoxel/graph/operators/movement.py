@@ -225,11 +225,6 @@ def _reshape(x: Array, shape: Ints) -> Array:
     return np.ascontiguousarray(x).reshape(shape)
 
 
-def _transpose(x: Array, axes: Ints) -> Array:
-    """Return x with its axes in another order."""
-    return np.array(x.transpose(axes))
-
-
 def _slice(x: Array, starts: Ints, stops: tuple[int | None, ...], steps: Ints) -> Array:
     """Return the ranges start:stop:step, one for each axis."""
     return np.array(x[tuple(slice(*bounds) for bounds in zip(starts, stops, steps, strict=True))])
@@ -252,29 +247,9 @@ def _scatter(x: Array, index: Array, update: Array, axis: int) -> Array:
     return result
 
 
-def _concat(*parts: Array, axis: int) -> Array:
-    """Return the parts joined along an axis."""
-    return np.concatenate(parts, axis)
-
-
 def _expand(x: Array, shape: Ints) -> Array:
     """Return x repeated along its axes of size 1, and along new ones in front, to the stretched shape."""
     return np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, shape)))
-
-
-def _tile(x: Array, repeats: Ints) -> Array:
-    """Return x repeated as a whole, so many times along each axis."""
-    return np.tile(x, repeats)
-
-
-def _fill(value: Array, shape: Ints) -> Array:
-    """Return an array of one value."""
-    return np.full(shape, value.reshape(-1)[0], value.dtype)
-
-
-def _sizes(values: Ints, shape: Ints) -> Array:
-    """Return sizes of axes as an array."""
-    return np.array(values, np.int64).reshape(shape)
 
 
 def _pad(x: Array, value: Array | None, padding: tuple[tuple[int, int], ...], mode: str) -> Array:
@@ -523,7 +498,14 @@ def _gathered(applied: Applied) -> Reads:
 
 ROWS = (
     # The plan gives every part of a concatenation its place, or copies it there.
-    row("concat(parts*; axis)", _concat_shape, _concat, refuse, fits=_joins_native, reads=_joined),
+    row(
+        "concat(parts*; axis)",
+        _concat_shape,
+        lambda *parts, axis: np.concatenate(parts, axis),
+        refuse,
+        fits=_joins_native,
+        reads=_joined,
+    ),
     row(
         "slice(x; starts, stops, steps)",
         _slice_shape,
@@ -544,7 +526,14 @@ ROWS = (
     ),
     row("swap_channels_space(x; shape)", _reshape_shape, lower=_lower_swap, reads=regrouped),
     row("expand(x; shape)", _expand_shape, _expand, _lower_expand, fits=_stretches_native, reads=pointwise),
-    row("tile(x; repeats)", _tile_shape, _tile, _lower_tile, fits=_is_few_copies, reads=_repeated),
+    row(
+        "tile(x; repeats)",
+        _tile_shape,
+        lambda x, repeats: np.tile(x, repeats),
+        _lower_tile,
+        fits=_is_few_copies,
+        reads=_repeated,
+    ),
     row("zeros(x; channels)", _zeros_shape, lower=_lower_zeros),
     row(
         "pad(x, value?; padding, mode='constant')",
@@ -572,12 +561,12 @@ ROWS = (
         fits=_has_known_channels,
         reads=_gathered,
     ),
-    row("fill(value; shape)", given, _fill),
+    row("fill(value; shape)", given, lambda value, shape: np.full(shape, value.reshape(-1)[0], value.dtype)),
     row("gather(x, index; axis)", _gather_shape, _gather, to_native=_native_gather, reads=_picked),
     row("scatter(x, index, update; axis)", same, _scatter),
-    row("sizes(; values, shape)", given, _sizes),
+    row("sizes(; values, shape)", given, lambda values, shape: np.array(values, np.int64).reshape(shape)),
     row("take_along(x, index; axis)", _indexed_shape, _take_along),
-    row("transpose(x; axes)", _transpose_shape, _transpose, reads=_transposed),
+    row("transpose(x; axes)", _transpose_shape, lambda x, axes: np.array(x.transpose(axes)), reads=_transposed),
     # The two conversions between arrays and native steps; the plan adds their steps, or finds that none is needed.
     row("channels_last(x)", same, reads=unchanged),
     row("channels_first(x)", same, reads=unchanged),

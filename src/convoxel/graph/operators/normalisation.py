@@ -208,10 +208,6 @@ def _normalise(
 # ---- from arrays to native steps --------------------------------------------------------------------------
 
 
-def _has_space(site: Rewriter) -> bool:
-    return len(site.shape) > 2
-
-
 def _over_channels(site: Rewriter) -> bool:
     return tuple(site.node["axes"]) == (1,)
 
@@ -304,7 +300,7 @@ ROWS = (
         _per_channel_shape,
         _normalise,
         _lower_normalise,
-        fits=_has_space,
+        fits=Rewriter.has_space,
         reads=_normalised(2),
     ),
     row(

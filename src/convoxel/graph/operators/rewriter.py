@@ -61,6 +61,10 @@ class Rewriter:
         """The result's shape."""
         return self.node.outputs[0].shape
 
+    def has_space(self) -> bool:
+        """Return whether the result has image axes."""
+        return len(self.shape) > 2
+
     def constant(self, index: int) -> Array | None:
         """Return an operand's numbers if they are known."""
         return self.constants.get(self.node.inputs[index])
