@@ -30,7 +30,7 @@ from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.shape import stretch
 from convoxel.graph.read.reader import NotNative, Reader
-from convoxel.graph.read.torch.call import RULES, Call, Recorded, dtype_name
+from convoxel.graph.read.torch.call import RULES, STRETCHING, Call, Recorded, dtype_name
 from convoxel.graph.read.torch.torch_call import map_nested
 
 __all__ = ["ModuleReader", "Paths", "shapes_only", "tensors_in"]
@@ -368,7 +368,7 @@ class _Recorder(TorchFunctionMode):
 
     def _operand(self, target: str, arguments: Options) -> Callable[[Argument], Argument]:
         """Return the function that gives a rule the values for the tensors among its arguments."""
-        stretching = bool(self._stretched) and target in _STRETCHING
+        stretching = bool(self._stretched) and target in STRETCHING
         shapes = [tuple(t.shape) for t in tensors_in(list(arguments.values()))] if stretching else []
 
         def operand(leaf: Argument) -> Argument:
@@ -444,8 +444,7 @@ _QUESTIONS = {
 _FILLS = frozenset({"normal_", "uniform_", "trunc_normal_", "fill_", "zero_", "copy_"})
 _COUNTS = frozenset({"arange", "linspace", "tensor"})
 _NUMERIC = ("add", "sub", "mul", "div")
-_STRETCHING = frozenset(f"aten.{name}{write}.Tensor" for name in _NUMERIC for write in ("", "_"))
-_ARITHMETIC = _STRETCHING | {target.replace("Tensor", "Scalar") for target in _STRETCHING}
+_ARITHMETIC = STRETCHING | {target.replace("Tensor", "Scalar") for target in STRETCHING}
 _EXPANDING = frozenset({"aten.expand.default", "aten.expand_as.default"})
 
 
@@ -499,9 +498,8 @@ def _unguarded(func: FunctionType) -> FunctionType:
         return CellType(_unguarded(content) if inner else content)
 
     cells = tuple(cell(each.cell_contents) for each in func.__closure__ or ())
-    bare = FunctionType(
-        func.__code__, _namespace(func.__globals__["__name__"]), func.__name__, func.__defaults__, cells
-    )
+    names = _namespace(func.__globals__["__name__"])
+    bare = FunctionType(func.__code__, names, func.__name__, func.__defaults__, cells)
     bare.__kwdefaults__ = func.__kwdefaults__
     return bare
 
@@ -660,17 +658,15 @@ def _convert(recorder: _Recorder, func: Argument, args: Argument, options: Argum
 def _item(recorder: _Recorder, func: Argument, args: Argument, options: Argument) -> Argument:
     """Record indexing as PyTorch does: one operator for each part of the index."""
     x, index = args
-    parts = [
-        torch.tensor(part) if isinstance(part, list) and part else part
-        for part in (index if isinstance(index, tuple) else (index,))
-    ]
+    given = index if isinstance(index, tuple) else (index,)
+    parts = [torch.tensor(part) if isinstance(part, list) and part else part for part in given]
     plain = all(part is None or part is Ellipsis or isinstance(part, int | slice | Tensor) for part in parts)
     if not plain or any(isinstance(part, bool) for part in parts):
         return recorder._call(func, args, options, None, {})
-    given = sum(isinstance(part, int | slice | Tensor) for part in parts)
+    count = sum(isinstance(part, int | slice | Tensor) for part in parts)
     if Ellipsis in [part for part in parts if not isinstance(part, Tensor)]:
         place = next(n for n, part in enumerate(parts) if part is Ellipsis)
-        parts[place : place + 1] = [slice(None)] * (x.dim() - given)
+        parts[place : place + 1] = [slice(None)] * (x.dim() - count)
     axis = 0
     taken: list[Tensor | None] = []
     for part in parts:
@@ -702,14 +698,12 @@ def _write(recorder: _Recorder, func: Argument, args: Argument, options: Argumen
     """Record the writing of a part: a range of one axis, else by PyTorch."""
     x, index, source = args
     parts = list(index) if isinstance(index, tuple) else [index]
-    ranges = [n for n, part in enumerate(parts) if part != slice(None)] if all(
-        isinstance(part, slice) for part in parts
-    ) else []  # fmt: skip
+    ranged = all(isinstance(part, slice) for part in parts)
+    ranges = [n for n, part in enumerate(parts) if part != slice(None)] if ranged else []
     if len(ranges) == 1 and isinstance(source, Tensor) and source.dim() == x.dim():
         start, stop, step = parts[ranges[0]].indices(x.shape[ranges[0]])
-        made = recorder.apply(
-            lambda x, *_: x.clone(), "aten.slice_scatter.default", x, source, ranges[0], start, stop, step
-        )
+        operands = (x, source, ranges[0], start, stop, step)
+        made = recorder.apply(lambda x, *_: x.clone(), "aten.slice_scatter.default", *operands)
     else:
         made = recorder._call(lambda x, *_: x.clone(), args, options, None, {})
     value = recorder.value(made)

@@ -19,13 +19,12 @@ from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
 from convoxel.graph.ir.size import Size, measure
 from convoxel.graph.read.reader import NotNative, Reader
 from convoxel.graph.read.torch import layers, normalisation, numeric, tensors
-from convoxel.graph.read.torch.call import RULES, Call, Recorded, array_of
+from convoxel.graph.read.torch.call import RULES, STRETCHING, Call, Recorded, array_of
 from convoxel.graph.read.torch.export import Exported, NotOpen, exports
 from convoxel.graph.read.torch.torch_call import Slot, TorchCall, map_nested
 
 __all__ = ["Imported", "layers", "normalisation", "numeric", "read", "tensors"]
 
-_STRETCHING = {f"aten.{name}{write}.Tensor" for name in ("add", "sub", "mul", "div") for write in ("", "_")}
 _WRAPPERS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 _PLAIN_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 
@@ -288,7 +287,7 @@ def _stretches_later(node: Any) -> bool:
     def stretches(user: Any) -> bool:
         others = [operand for operand in user.args[:2] if operand is not node]
         return (
-            str(user.target) in _STRETCHING
+            str(user.target) in STRETCHING
             and len(others) == 1
             and isinstance(others[0], torch.fx.Node)
             and shape(others[0]) == shape(node)

@@ -21,7 +21,19 @@ from convoxel.graph.ir.shape_only import ShapeOnly
 from convoxel.graph.ir.size import Extent, Extents, Size
 from convoxel.graph.read.reader import NotNative, Reader
 
-__all__ = ["RULES", "Call", "Recorded", "Result", "Results", "Rule", "array_of", "dtype_name", "hand_on", "rule"]
+__all__ = [
+    "RULES",
+    "STRETCHING",
+    "Call",
+    "Recorded",
+    "Result",
+    "Results",
+    "Rule",
+    "array_of",
+    "dtype_name",
+    "hand_on",
+    "rule",
+]
 
 
 class Results(Protocol):
@@ -123,8 +135,12 @@ class Call:
         if isinstance(value, Value):
             return value.name
         if isinstance(value, bool | int | float):
-            return self.reader.constant(np.array(value, self.dtypes[0]), f"{self.name}.{key}")
+            return self.number(value, key)
         return self.constant(key)
+
+    def number(self, value: Any, part: str, dtype: str = "") -> str:
+        """Add a constant of the result's type, or another, and return its name."""
+        return self.reader.constant(np.array(value, dtype or self.dtypes[0]), f"{self.name}.{part}")
 
     def add(
         self, operator: str, *inputs: str, result: Extents | None = None, dtype: str = "", **attributes: Any
@@ -204,6 +220,9 @@ def array_of(tensor: torch.Tensor) -> Array:
     array: Array = tensor.detach().cpu().numpy()
     return array
 
+
+STRETCHING = frozenset(f"aten.{name}{write}.Tensor" for name in ("add", "sub", "mul", "div") for write in ("", "_"))
+"""Arithmetic that stretches its operands by itself."""
 
 Result = Value | torch.Tensor | Sequence[Value | torch.Tensor | None]
 """What a rule returns: one result, or several; None for one that nothing reads, a tensor for one that is known."""

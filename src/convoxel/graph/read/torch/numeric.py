@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import numpy as np
-
 from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size
@@ -90,10 +88,8 @@ def _clip(call: Call) -> Value:
         low, high = 0, 6
     if any(isinstance(bound, Size | Value) for bound in (low, high)):
         raise NotNative("bounds that the network computes")
-    bounds = [
-        "" if bound is None else call.reader.constant(np.array(bound, call.dtype(x.name)), f"{call.name}.{part}")
-        for part, bound in (("low", low), ("high", high))
-    ]
+    parts, dtype = {"low": low, "high": high}, call.dtype(x.name)
+    bounds = ["" if bound is None else call.number(bound, part, dtype) for part, bound in parts.items()]
     return call.add("clip", x.name, *bounds)
 
 
@@ -114,7 +110,7 @@ def _gated(call: Call) -> Result:
 
 @rule("aten.rsqrt.default")
 def _inverse_root(call: Call) -> Result:
-    return call.add("power", call.any("self"), call.reader.constant(np.array(-0.5, np.float32), f"{call.name}.power"))
+    return call.add("power", call.any("self"), call.number(-0.5, "power", "float32"))
 
 
 @rule("aten.pow.Tensor_Scalar", "aten.square.default")
@@ -122,8 +118,7 @@ def _power(call: Call) -> Value:
     exponent = call.arguments.get("exponent", 2)
     if isinstance(exponent, Size):
         raise NotNative("a power that is a size")
-    constant = call.reader.constant(np.array(exponent, np.float32), f"{call.name}.power")
-    return call.add("power", call.any("self"), constant)
+    return call.add("power", call.any("self"), call.number(exponent, "power", "float32"))
 
 
 for _name in ("maximum", "minimum"):
@@ -175,9 +170,7 @@ def _vector_norm(call: Call) -> Result:
         return call.add("reduce", size, function="max" if power > 0 else "min", **how)
     if power == 0:
         return call.add("reduce", call.add("sign", size, result=x.shape).name, function="sum", **how)
-    exponents = [
-        call.reader.constant(np.array(number, np.float32), f"{call.name}.power") for number in (power, 1 / power)
-    ]
+    exponents = [call.number(number, "power", "float32") for number in (power, 1 / power)]
     raised = call.add("power", size, exponents[0], result=x.shape)
     return call.add("power", call.add("reduce", raised.name, function="sum", **how).name, exponents[1])
 
@@ -254,8 +247,7 @@ def _attention(call: Call) -> Result:
     rank = len(k.shape)
     swapped = (*range(rank - 2), rank - 1, rank - 2)
 
-    factor = call.reader.constant(np.array(scale, np.float32), f"{call.name}.scale")
-    scaled = call.add("multiply", q.name, factor, result=q.shape)
+    scaled = call.add("multiply", q.name, call.number(scale, "scale", "float32"), result=q.shape)
     turned = call.add("transpose", k.name, result=tuple(k.shape[axis] for axis in swapped), axes=swapped)
     scores = call.add("matmul", scaled.name, turned.name, result=(*q.shape[:-1], k.shape[-2]))
     shares = call.add("softmax", scores.name, result=scores.shape, axes=(rank - 1,), log=False)

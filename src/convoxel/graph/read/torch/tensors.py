@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,15 @@ from convoxel.graph.read.torch.call import Call, Result, array_of, hand_on, rule
 _TO_THE_END = 2**63 - 1  # what torch.export writes for an end that is left out
 
 
-@rule("aten.pad.default", "aten.constant_pad_nd.default")
+@rule(
+    *("aten.pad.default", "aten.constant_pad_nd.default"),
+    *(f"aten.{mode}_pad{n}d.default" for mode in ("reflection", "replication") for n in (1, 2, 3)),
+)
 def _pad(call: Call) -> Value:
-    return _padded(call, call["pad"], call.arguments.get("mode", "constant"), call.arguments.get("value"))
-
-
-@rule(*(f"aten.{mode}_pad{n}d.default" for mode in ("reflection", "replication") for n in (1, 2, 3)))
-def _edge_pad(call: Call) -> Value:
-    return _padded(call, call["padding"], "reflect" if "reflection" in call.target else "replicate", None)
-
-
-def _padded(call: Call, flat: Sequence[int], mode: str, value: Any) -> Value:
     """PyTorch lists (low, high) from the last axis to the first."""
-    x = call.tensor("self")
+    x, given = call.tensor("self"), call.arguments
+    mode = {"reflection": "reflect", "replication": "replicate"}.get(call.function.split("_")[0], "constant")
+    mode, value, flat = given.get("mode", mode), given.get("value"), given["pad" if "pad" in given else "padding"]
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
     pairs += [(0, 0)] * (len(x.shape) - len(pairs))
     pairs.reverse()
@@ -38,7 +33,7 @@ def _padded(call: Call, flat: Sequence[int], mode: str, value: Any) -> Value:
     for size, pair in zip(x.shape, pairs, strict=True):
         if shorter is not None and isinstance(size, int) and max(pair) > max(size - shorter, 0):
             raise NotNative("more padding than the axis has, which PyTorch refuses")
-    number = "" if not value else call.reader.constant(np.array(value, call.dtypes[0]), f"{call.name}.value")
+    number = call.number(value, "value") if value else ""
     return call.add("pad", x.name, number, padding=tuple(pairs), mode=mode)
 
 
@@ -203,8 +198,7 @@ def _filled(call: Call) -> Result:
     number = call.arguments.get("fill_value", 1 if call.function == "ones" else 0)
     if isinstance(number, Size):
         raise NotNative("a tensor of sizes")
-    value = call.reader.constant(np.array(number, call.dtypes[0]), f"{call.name}.value")
-    return call.add("fill", value, shape=call.shape)
+    return call.add("fill", call.number(number, "value"), shape=call.shape)
 
 
 @rule("aten.cumsum.default")
@@ -248,8 +242,7 @@ def _named(call: Call, term: Any) -> str:
         return _cast(call, term.name, term)
     dtype = call.dtypes[0]
     if not isinstance(term, torch.Tensor):
-        exact = "float64" if dtype == "float32" else dtype
-        return call.reader.constant(np.array(term, exact), f"{call.name}.other")
+        return call.number(term, "other", "float64" if dtype == "float32" else dtype)
     return call.reader.constant(array_of(term).astype(dtype), f"{call.name}.other", source=term)
 
 
