@@ -23,10 +23,7 @@ def add(a: str | int, b: str | int, sign: int = 1) -> str:
     >>> add("h + 2", 3, -1)
     'h - 1'
     """
-    terms = dict(_terms(a))
-    for product, coefficient in _terms(b).items():
-        terms[product] = terms.get(product, 0) + sign * coefficient
-    return _text(terms)
+    return _text(_sum(_terms(a), _terms(b), sign))
 
 
 def multiply(a: str | int, b: str | int) -> str:
@@ -35,12 +32,23 @@ def multiply(a: str | int, b: str | int) -> str:
     >>> multiply("h + 1", 2), multiply("n", "h // 2")
     ('2*h + 2', '(h // 2)*n')
     """
+    return _text(_product(_terms(a), _terms(b)))
+
+
+def _sum(left: Terms, right: Terms, sign: int) -> Terms:
+    terms = dict(left)
+    for product, coefficient in right.items():
+        terms[product] = terms.get(product, 0) + sign * coefficient
+    return terms
+
+
+def _product(left: Terms, right: Terms) -> Terms:
     terms: Terms = {}
-    for p, x in _terms(a).items():
-        for q, y in _terms(b).items():
+    for p, x in left.items():
+        for q, y in right.items():
             product = tuple(sorted((*p, *q)))
             terms[product] = terms.get(product, 0) + x * y
-    return _text(terms)
+    return terms
 
 
 def floor_divide(a: str | int, b: str | int) -> str:
@@ -113,18 +121,9 @@ def _read(node: ast.expr) -> Terms:
         return {(): node.value}
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub | ast.Mult):
         left, right = _read(node.left), _read(node.right)
-        terms: Terms = {}
         if isinstance(node.op, ast.Mult):
-            for p, x in left.items():
-                for q, y in right.items():
-                    product = tuple(sorted((*p, *q)))
-                    terms[product] = terms.get(product, 0) + x * y
-            return terms
-        sign = 1 if isinstance(node.op, ast.Add) else -1
-        terms.update(left)
-        for product, coefficient in right.items():
-            terms[product] = terms.get(product, 0) + sign * coefficient
-        return terms
+            return _product(left, right)
+        return _sum(left, right, 1 if isinstance(node.op, ast.Add) else -1)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return {product: -coefficient for product, coefficient in _read(node.operand).items()}
     return {(ast.unparse(node),): 1}

@@ -47,22 +47,15 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Number, Number], bool]] = {
 }
 # The function names in which exporters write sizes.
 _FUNCTIONS: dict[str, Callable[..., Number]] = {
-    "Max": max,
-    "Min": min,
-    "max": max,
-    "min": min,
-    "FloorDiv": lambda a, b: Fraction(a // b),
-    "CleanDiv": lambda a, b: Fraction(a // b),
+    **dict.fromkeys(("Max", "max"), max),
+    **dict.fromkeys(("Min", "min"), min),
+    **dict.fromkeys(("FloorDiv", "CleanDiv"), lambda a, b: Fraction(a // b)),
     "CeilDiv": lambda a, b: Fraction(-(-a // b)),
-    "Mod": lambda a, b: a % b,
-    "PythonMod": lambda a, b: a % b,
-    "IntTrueDiv": lambda a, b: float(a) / float(b),
-    "FloatTrueDiv": lambda a, b: float(a) / float(b),
+    **dict.fromkeys(("Mod", "PythonMod"), lambda a, b: a % b),
+    **dict.fromkeys(("IntTrueDiv", "FloatTrueDiv"), lambda a, b: float(a) / float(b)),
     "ToFloat": float,
-    "floor": lambda a: Fraction(math.floor(a)),
-    "ceiling": lambda a: Fraction(math.ceil(a)),
-    "FloorToInt": lambda a: Fraction(math.floor(a)),
-    "CeilToInt": lambda a: Fraction(math.ceil(a)),
+    **dict.fromkeys(("floor", "FloorToInt"), lambda a: Fraction(math.floor(a))),
+    **dict.fromkeys(("ceiling", "CeilToInt"), lambda a: Fraction(math.ceil(a))),
     "TruncToInt": lambda a: Fraction(math.trunc(a)),
 }
 

@@ -13,19 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "Taps",
-    "adaptive_average",
-    "average",
-    "axis",
-    "coordinates",
-    "cubic_kernel",
-    "identity",
-    "interpolate",
-    "pad",
-    "resize",
-]
-
 _CUBIC_A = -0.75  # the sharpness of PyTorch's and OpenCV's cubic kernel
 
 
@@ -201,14 +188,9 @@ def axis(
     factor = scale or out / size
     if size == out and factor == 1 and coordinate != "tf_crop_and_resize":
         return identity(size)
+    position = coordinates(size, out, factor, coordinate, region)
     return interpolate(
-        size,
-        coordinates(size, out, factor, coordinate, region),
-        mode,
-        rounding,
-        cubic,
-        exclude_outside,
-        max(1.0 / factor, 1.0) if antialias else 1.0,
+        size, position, mode, rounding, cubic, exclude_outside, max(1.0 / factor, 1.0) if antialias else 1.0
     )
 
 

@@ -17,6 +17,7 @@ from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import check_channels, operand, same
 from convoxel.graph.operators.step import Step, copy, refuse
 from convoxel.graph.operators.view import joined_batch, row_views
+from convoxel.native import View
 
 __all__ = ["ROWS"]
 
@@ -48,42 +49,31 @@ def _layer_norm_shape(node: Node, shapes: Shapes) -> list[Shape]:
 
 def _lower_batch_normalise(step: Step) -> None:
     """Normalisation by the statistics of the whole batch: its images one behind the other are one long image."""
-    channels, name = step.out.shape[4], step.node.name
     joined = joined_batch(step.x, step.out)
     if joined is None:  # a crop
-        copy(step.plan, step.x, step.out, f"{name}.copy")
+        copy(step.plan, step.x, step.out, f"{step.node.name}.copy")
         joined = joined_batch(step.out, step.out)
     if joined is None:
         raise UnsupportedError("a batch cannot be normalised into a crop of a larger tensor")
     source, target = joined
-    weight, bias = step.vector(1, channels, 1.0), step.vector(2, channels, 0.0)
-    epsilon = float(step.node["epsilon"])
-    step.plan.normalise(source, target, channels, weight, bias, epsilon, name=name, **step.epilogue)
+    _add_step(step, source, target, step.out.shape[4])
 
 
 def _lower_normalise(step: Step) -> None:
     """Instance, group and layer normalisation with statistics of the input."""
-    channels = step.out.shape[4]
-    step.plan.normalise(
-        step.x,
-        step.out,
-        step.node["groups"] or channels,
-        step.vector(1, channels, 1.0),
-        step.vector(2, channels, 0.0),
-        float(step.node["epsilon"]),
-        name=step.node.name,
-        **step.epilogue,
-    )
+    _add_step(step, step.x, step.out, step.node["groups"] or step.out.shape[4])
 
 
 def _lower_channel_norm(step: Step) -> None:
     """Layer normalisation over the channels of each position: every position is a sample of its own."""
-    channels = step.out.shape[4]
-    weight, bias = step.vector(1, channels, 1.0), step.vector(2, channels, 0.0)
     for source, target in row_views(step.x, step.out):
-        step.plan.normalise(
-            source, target, 1, weight, bias, float(step.node["epsilon"]), name=step.node.name, **step.epilogue
-        )
+        _add_step(step, source, target, 1)
+
+
+def _add_step(step: Step, source: View, target: View, groups: int) -> None:
+    weight, bias = step.vector(1, step.out.shape[4], 1.0), step.vector(2, step.out.shape[4], 0.0)
+    epsilon = float(step.node["epsilon"])
+    step.plan.normalise(source, target, groups, weight, bias, epsilon, name=step.node.name, **step.epilogue)
 
 
 def _lower_softmax(step: Step) -> None:

@@ -61,15 +61,9 @@ def _fractional_pool_shape(node: Node, shapes: Shapes) -> list[Shape]:
 def _lower_max_pool(step: Step) -> None:
     """Maximum over windows; the result's size says how far they go."""
     node = step.node
-    step.plan.max_pool(
-        step.x,
-        step.out,
-        spatial(node["kernel"], 1),
-        spatial(node["stride"], 1),
-        spatial(node["dilation"], 1),
-        spatial([low for low, _ in node["padding"]], 0),
-        name=node.name,
-    )
+    kernel, stride, dilation = (spatial(node[key], 1) for key in ("kernel", "stride", "dilation"))
+    low = spatial([before for before, _ in node["padding"]], 0)
+    step.plan.max_pool(step.x, step.out, kernel, stride, dilation, low, name=node.name)
 
 
 def _lower_adaptive_max_pool(step: Step) -> None:

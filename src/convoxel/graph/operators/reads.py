@@ -15,25 +15,6 @@ from convoxel.arithmetic import Adaptive, Layer, Pad, Window
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 
-__all__ = [
-    "Aligned",
-    "Along",
-    "Applied",
-    "Blocks",
-    "Reads",
-    "ReadsRule",
-    "Regrouped",
-    "Steps",
-    "Unknown",
-    "crop",
-    "over",
-    "pair",
-    "pointwise",
-    "regrouped",
-    "unchanged",
-    "unknown",
-]
-
 
 @dataclass(frozen=True)
 class Applied:

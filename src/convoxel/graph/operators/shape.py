@@ -11,24 +11,6 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, Size, differ, larger, smaller
 from convoxel.graph.operators.operator import Shapes
 
-__all__ = [
-    "broadcast",
-    "check_channels",
-    "conv_length",
-    "given",
-    "length",
-    "onto",
-    "operand",
-    "pool_length",
-    "positive",
-    "range_length",
-    "same",
-    "stretch",
-    "stretched",
-    "unequal",
-    "with_residual",
-]
-
 
 def operand(shapes: Shapes, index: int) -> Shape:
     """Return the shape of an operand that must be there."""

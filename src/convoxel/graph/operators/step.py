@@ -83,16 +83,8 @@ def bias(step: Step) -> NDArray[np.float32] | None:
 
 
 def convolve(step: Step, kernel: native.Convolution, residual: View | None, gate: View | None = None) -> None:
-    step.plan.convolve(
-        kernel,
-        step.x,
-        step.out,
-        residual=residual,
-        gate=gate,
-        algorithm=step.algorithm,
-        name=step.node.name,
-        **step.epilogue,
-    )
+    how = {"algorithm": step.algorithm, "name": step.node.name, **step.epilogue}
+    step.plan.convolve(kernel, step.x, step.out, residual=residual, gate=gate, **how)
 
 
 def copy(plan: native.Plan, source: View, target: View, name: str) -> None:

@@ -30,17 +30,8 @@ from convoxel.graph.operators.operator import REQUIRED, Operator
 __all__ = ["OPERATORS", "REQUIRED", "infer_shapes", "make_node", "verify"]
 
 _FAMILIES = (
-    convolution,
-    linear,
-    pooling,
-    normalisation,
-    elementwise,
-    movement,
-    reduction,
-    resampling,
-    quantisation,
-    sampling,
-    torch_call,
+    *(convolution, linear, pooling, normalisation, elementwise, movement, reduction),
+    *(resampling, quantisation, sampling, torch_call),
 )
 
 OPERATORS: Mapping[str, Operator] = {row.name: row for family in _FAMILIES for row in family.ROWS}

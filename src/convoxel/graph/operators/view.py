@@ -15,19 +15,6 @@ from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.native import View
 
-__all__ = [
-    "NATIVE_RANKS",
-    "alias_reshape",
-    "alias_slice",
-    "channels_as_positions",
-    "full",
-    "full_axis",
-    "joined_batch",
-    "narrow_view",
-    "row_views",
-    "spatial",
-]
-
 NATIVE_RANKS = range(2, 6)
 """(n, c) to (n, c, d, h, w): how many axes native steps can take."""
 

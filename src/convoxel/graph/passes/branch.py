@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.operators.table import make_node
 
@@ -21,14 +22,8 @@ def merge_branches(graph: Graph) -> Graph:
     groups: dict[tuple[object, ...], list[Node]] = {}
     for node in graph.nodes:
         if _can_merge(graph, node):
-            key = (
-                node.inputs[0],
-                node["stride"],
-                node["padding"],
-                node["activation"],
-                node["slope"],
-                bool(node.inputs[2]),
-            )
+            same = (node[key] for key in ("stride", "padding", "activation", "slope"))
+            key = (node.inputs[0], *same, bool(node.inputs[2]))
             groups.setdefault(key, []).append(node)
     merged = {nodes[0].name: nodes for nodes in groups.values() if len(nodes) > 1}
     if not merged:
@@ -68,17 +63,9 @@ def _joined(nodes: Sequence[Node], constants: dict[str, np.ndarray]) -> list[Nod
     value = Value(name, (n, sum(lengths), *space))
     whole = dataclasses.replace(first, name=name, inputs=(*operands, *first.inputs[len(operands) :]), outputs=(value,))
     rest, ends = len(space), np.cumsum(lengths).tolist()
-    parts = [
-        make_node(
-            "slice",
-            node.name,
-            (name,),
-            node.outputs,
-            native=True,
-            starts=(0, end - length, *(0,) * rest),
-            stops=(None, end, *(None,) * rest),
-            steps=(1,) * (2 + rest),
-        )
-        for node, end, length in zip(nodes, ends, lengths, strict=True)
-    ]
+    parts = []
+    for node, end, length in zip(nodes, ends, lengths, strict=True):
+        starts, stops = (0, end - length, *(0,) * rest), (None, end, *(None,) * rest)
+        bounds: JsonObject = {"starts": starts, "stops": stops, "steps": (1,) * (2 + rest)}
+        parts.append(make_node("slice", node.name, (name,), node.outputs, native=True, **bounds))
     return [whole, *parts]

@@ -102,24 +102,17 @@ def fold_batch_norm(graph: Graph) -> Graph:
             maker_of.update((value.name, node.name) for value in node.outputs)
             continue
         scale, shift = _scale_and_shift(graph, node)
+        activation = {key: node.attributes[key] for key in ("activation", "slope") if key in node.attributes}
         source = renamed.get(node.inputs[0], node.inputs[0])
         maker = nodes[maker_of[source]] if source in maker_of else None
         if maker is not None and _absorbs(graph, maker, node):
             scaled = _scaled(maker, scale, shift, constants)
-            activation = {key: node.attributes[key] for key in ("activation", "slope") if key in node.attributes}
             nodes[maker.name] = scaled.with_attributes(**activation)
             renamed[node.output.name] = source
         else:
             parts = (("scale", scale), ("shift", shift))
             names = [add_constant(constants, f"{node.name}.{part}", array) for part, array in parts]
-            nodes[node.name] = make_node(
-                "affine",
-                node.name,
-                (node.inputs[0], *names),
-                node.outputs,
-                activation=node.attributes.get("activation", "none"),
-                slope=node.attributes.get("slope", 0.0),
-            )
+            nodes[node.name] = make_node("affine", node.name, (node.inputs[0], *names), node.outputs, **activation)
     outputs = tuple(renamed.get(name, name) for name in graph.outputs)
     return remove_dead(graph.replace(nodes=rename(nodes.values(), renamed), outputs=outputs, constants=constants))
 

@@ -66,12 +66,8 @@ def fuse_residual(graph: Graph) -> Graph:
 
 def _takes_residual(graph: Graph, maker: Node, other: str) -> bool:
     operands = OPERATORS[maker.operator].operands
-    if (
-        not maker.native
-        or len(operands) <= _RESIDUAL
-        or operands[_RESIDUAL].name != "residual"
-        or other not in graph.values
-    ):
+    takes = len(operands) > _RESIDUAL and operands[_RESIDUAL].name == "residual"
+    if not maker.native or not takes or other not in graph.values:
         return False
     free = not maker.inputs[_RESIDUAL] and maker["activation"] == "none"
     shape, addend = maker.output.shape, graph.values[other].shape

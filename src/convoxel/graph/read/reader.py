@@ -146,18 +146,9 @@ class Reader:
 
     def graph(self, outputs: Sequence[str], guards: Sequence[Size] = (), assumptions: Sequence[Size] = ()) -> Graph:
         """Return what was read."""
-        return Graph(
-            self.name,
-            tuple(self.inputs),
-            tuple(outputs),
-            tuple(self.nodes),
-            dict(self.constants),
-            tuple(guards),
-            tuple(assumptions),
-            dict(self.parameters)
-            if self._trained
-            else guess_parameters(self.nodes, self.constants, self._literal_names),
-        )
+        conditions, parameters = (tuple(guards), tuple(assumptions)), dict(self.parameters) if self._trained else None
+        tensors = tuple(self.inputs), tuple(outputs), tuple(self.nodes), dict(self.constants)
+        return Graph(self.name, *tensors, *conditions, parameters)
 
 
 def guess_parameters(

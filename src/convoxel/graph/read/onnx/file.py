@@ -18,18 +18,6 @@ import onnx
 from convoxel.errors import GraphError, UnsupportedError
 from convoxel.files.values import Array
 
-__all__ = [
-    "DOMAINS",
-    "HALF",
-    "OLDEST",
-    "check_version",
-    "dtype_name",
-    "first_line",
-    "load_model",
-    "tensor_array",
-    "working_dtype",
-]
-
 DOMAINS = ("", "ai.onnx")
 HALF = ("float16", "bfloat16")
 

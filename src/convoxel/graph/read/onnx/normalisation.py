@@ -65,14 +65,9 @@ def _repeated(call: Call, parameter: Tensor, times: Extent) -> Tensor:
 def _layer_norm(call: Call) -> Result:
     if call.get("stash_type", 1) != 1:
         raise NotNative("statistics in another type than float32")
-    operands = (call.tensor(0), call.maybe(1), call.maybe(2))
-    return call.results(
-        "layer_norm",
-        *operands,
-        dtypes=(None, "float32", "float32")[: max(len(call.used), 1)],
-        axis=call.get("axis", -1),
-        epsilon=call.get("epsilon", 1e-5),
-    )
+    operands, dtypes = (call.tensor(0), call.maybe(1), call.maybe(2)), (None, "float32", "float32")
+    how = {"axis": call.get("axis", -1), "epsilon": call.get("epsilon", 1e-5)}
+    return call.results("layer_norm", *operands, dtypes=dtypes[: max(len(call.used), 1)], **how)
 
 
 @rule("RMSNormalization")
@@ -87,13 +82,9 @@ def _rms_norm(call: Call) -> Result:
 @rule("LRN")
 def _local_response_norm(call: Call) -> Result:
     call.require(call.get("size") > 0, f"size is {call.get('size')}; expected at least 1")
+    usual = {"size": None, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
     return call.add(
-        "local_response_norm",
-        call.tensor(0),
-        size=call.get("size"),
-        alpha=call.get("alpha", 1e-4),
-        beta=call.get("beta", 0.75),
-        bias=call.get("bias", 1.0),
+        "local_response_norm", call.tensor(0), **{key: call.get(key, value) for key, value in usual.items()}
     )
 
 

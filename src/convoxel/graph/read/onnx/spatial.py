@@ -343,14 +343,11 @@ _GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
 @rule("GridSample")
 def _grid_sample(call: Call) -> Result:
     mode = call.get("mode", "linear" if call.version >= 20 else "bilinear")
-    return call.add(
-        "grid_sample",
-        call.tensor(0),
-        call.tensor(1),
-        mode=_GRID_MODES.get(mode, mode),
-        padding=call.get("padding_mode", "zeros"),
-        align_corners=bool(call.get("align_corners", 0)),
-    )
+    how: JsonObject = {
+        "padding": call.get("padding_mode", "zeros"),
+        "align_corners": bool(call.get("align_corners", 0)),
+    }
+    return call.add("grid_sample", call.tensor(0), call.tensor(1), mode=_GRID_MODES.get(mode, mode), **how)
 
 
 @rule("AffineGrid")

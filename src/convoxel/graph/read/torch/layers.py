@@ -189,11 +189,6 @@ def _resize(call: Call) -> Value:
     else:
         x, size = call.tensor("self"), call["output_size"]
         scales = tuple(call.arguments[key] for key in call.arguments if key.startswith("scales"))
-    return call.add(
-        "resize",
-        x.name,
-        size=tuple(size or ()),
-        scale=() if None in scales else scales,
-        mode=_RESIZES[name],
-        align_corners=bool(call.arguments.get("align_corners") or False),
-    )
+    aligned, scales = bool(call.arguments.get("align_corners") or False), () if None in scales else scales
+    how: JsonObject = {"size": tuple(size or ()), "scale": scales, "mode": _RESIZES[name], "align_corners": aligned}
+    return call.add("resize", x.name, **how)
