@@ -217,11 +217,7 @@ def _transposed_convolution(
         target = canvas[:, g * columns : (g + 1) * columns]
         for offset in itertools.product(*map(range, kernel)):
             spread = np.moveaxis(np.tensordot(part, rows[behind_channels(*offset)], axes=(1, 0)), -1, 1)
-            place = tuple(
-                slice(o * d, o * d + (size - 1) * s + 1, s)
-                for o, d, s, size in zip(offset, dilation, stride, x.shape[2:], strict=True)
-            )
-            target[behind_channels(*place)] += spread
+            target[_reached(offset, dilation, stride, x.shape[2:])] += spread
     # Negative padding adds rows of zeros.
     result = np.pad(canvas, [(0, 0), (0, 0), *((max(-low, 0), max(-high, 0)) for low, high in padding)])
     crop = tuple(
@@ -229,6 +225,12 @@ def _transposed_convolution(
     )
     result = result[behind_channels(*crop)]
     return result if bias is None else result + bias.reshape(-1, *(1,) * dims)
+
+
+def _reached(offset: Ints, dilation: Ints, stride: Ints, counts: Sequence[int]) -> tuple[slice, ...]:
+    """Return the index of the positions that one tap of a kernel reaches from ``counts`` positions."""
+    axes = zip(offset, dilation, stride, counts, strict=True)
+    return behind_channels(*(slice(o * d, o * d + (count - 1) * s + 1, s) for o, d, s, count in axes))
 
 
 def _columns_to_image(x: Array, shape: Ints, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Array:
@@ -240,11 +242,7 @@ def _columns_to_image(x: Array, shape: Ints, kernel: Ints, stride: Ints, padding
     parts = x.reshape(n, channels, *kernel, *counts)
     canvas = np.zeros((n, channels, *padded), x.dtype)
     for offset in itertools.product(*map(range, kernel)):
-        place = [
-            slice(o * d, o * d + (count - 1) * s + 1, s)
-            for o, d, count, s in zip(offset, dilation, counts, stride, strict=True)
-        ]
-        canvas[behind_channels(*place)] += parts[behind_channels(*offset)]
+        canvas[_reached(offset, dilation, stride, counts)] += parts[behind_channels(*offset)]
     crop = [slice(low, low + size) for (low, _), size in zip(padding, shape, strict=True)]
     return canvas[behind_channels(*crop)]
 

@@ -323,13 +323,9 @@ def _native_slice(site: Rewriter) -> bool:
     channels, starts, stops, steps = site.x.shape[1], *(list(site.node[key]) for key in ("starts", "stops", "steps"))
     bounds = (starts[1], stops[1], steps[1])
     known = not any(isinstance(bound, Size) for bound in bounds)
-    if (
-        not isinstance(channels, int)
-        or not known
-        or steps[1] == 1
-        or min(steps[:1] + steps[2:]) < 1
-        or not site.is_beside_native()
-    ):
+    if not isinstance(channels, int) or not known or steps[1] == 1:
+        return False
+    if min(steps[:1] + steps[2:]) < 1 or not site.is_beside_native():
         return False
     starts[1], stops[1], steps[1] = 0, None, 1
     index = site.add(np.arange(channels, dtype=np.int32)[slice(*bounds)], "index")
@@ -408,12 +404,8 @@ def _native_reshape(site: Rewriter) -> bool:
     """A line of channels becomes a line of positions, or the other way round (Wang et al. 2020, "ECA-Net")."""
     before, after = site.x.shape, site.shape
     places = [[axis for axis, size in enumerate(shape) if axis and size != 1] for shape in (before, after)]
-    if (
-        len(after) > 5
-        or before[0] != after[0]
-        or [len(found) for found in places] != [1, 1]
-        or not site.is_made_natively()
-    ):
+    lines = [len(found) for found in places] == [1, 1]
+    if len(after) > 5 or before[0] != after[0] or not lines or not site.is_made_natively():
         return False
     (old,), (new,) = places
     swaps = 1 in (old, new) and old != new and before[old] == after[new]

@@ -245,18 +245,11 @@ class _Walk:
             raise GraphError(f"load: {self.where}: {reason}. Check the model with onnx.checker.") from None
 
     def _call(self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]) -> Call:
-        return Call(
-            self._reader,
-            node.op_type,
-            node.name or (node.output[0] if node.output else node.op_type),
-            inputs,
-            {attribute.name: self._attribute(attribute) for attribute in node.attribute},
-            self._version,
-            [name in self._read for name in node.output],
-            self._budget,
-            lambda value: self._origins.get(value.name, frozenset()),
-            self._branch,
-        )
+        name = node.name or (node.output[0] if node.output else node.op_type)
+        attributes = {attribute.name: self._attribute(attribute) for attribute in node.attribute}
+        used = [name in self._read for name in node.output]
+        callbacks = (lambda value: self._origins.get(value.name, frozenset())), self._branch
+        return Call(self._reader, node.op_type, name, inputs, attributes, self._version, used, self._budget, *callbacks)
 
     def _attribute(self, attribute: onnx.AttributeProto) -> Any:
         value = onnx.helper.get_attribute_value(attribute)

@@ -213,17 +213,15 @@ class Call:
             return ""
         if isinstance(operand, Value):
             return operand.name
-        return self.reader.constant(operand, f"{self.name}.constant", owner=operand) if operand.dtype != object else (
-            self.materialise(operand).name
-        )  # fmt: skip
+        if operand.dtype == object:
+            return self.materialise(operand).name
+        return self.reader.constant(operand, f"{self.name}.constant", owner=operand)
 
     def materialise(self, sizes: Array) -> Value:
         """Return open sizes as a value of the graph."""
         values = tuple(x if isinstance(x, Size) else int(x) for x in sizes.reshape(-1))
-        (value,) = self.reader.add(
-            "sizes", f"{self.name}.sizes", (), [sizes.shape], ("int64",), values=values, shape=sizes.shape
-        )  # fmt: skip
-        return value
+        how = {"values": values, "shape": sizes.shape}
+        return self.reader.add("sizes", f"{self.name}.sizes", (), [sizes.shape], ("int64",), **how)[0]
 
 
 def _leaves(value: Any) -> list[Any]:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class _Walk:
         self._symbols = exported.symbols
         self._exported = exported
         self._reader = Reader(name)
-        self._results: dict[Any, Any] = {}
+        self._results: dict[torch.fx.Node, Any] = {}
         self._without_rule: dict[str, str] = {}
 
     def imported(self) -> Imported:
@@ -81,7 +81,7 @@ class _Walk:
         }
         return self._output(self._run(self._program.graph_module, given))
 
-    def _run(self, module: Any, given: Mapping[Any, Any]) -> Any:
+    def _run(self, module: torch.fx.GraphModule, given: Mapping[torch.fx.Node, Any]) -> torch.fx.Node:
         """Read the nodes of a graph whose placeholders are ``given``, and return its output node."""
         for node in module.graph.nodes:
             if node.op == "placeholder":
@@ -112,7 +112,7 @@ class _Walk:
         results = self._operands(output.args[0])
         return list(results) if isinstance(results, list | tuple) else results
 
-    def _input(self, node: Any) -> Any:
+    def _input(self, node: torch.fx.Node) -> Any:
         tensor = node.meta.get("val")
         if not isinstance(tensor, torch.Tensor):
             return tensor
@@ -175,7 +175,7 @@ class _Walk:
             self._rebind(node.args[0], result)
         return result
 
-    def _rebind(self, written: Any, result: Any) -> None:
+    def _rebind(self, written: torch.fx.Node, result: Any) -> None:
         """Whoever reads the memory that was written, by whatever name, reads the new contents."""
         old = self._results[written]
         for node, value in self._results.items():
@@ -195,19 +195,11 @@ class _Walk:
         for index, argument in enumerate(node.target._schema.arguments):
             default = argument.default_value if argument.has_default_value() else None
             arguments[argument.name] = args[index] if index < len(args) else kwargs.get(argument.name, default)
-        used = {u.args[1] for u in node.users if "getitem" in str(u.target) and u.users}
-        return Call(
-            self._reader,
-            str(node.target),
-            _readable_name(node),
-            arguments,
-            Recorded(
-                tuple(self._symbols.extents(m.shape) for m in tensors_only),
-                tuple(_dtype_name(m.dtype) for m in tensors_only),
-            ),
-            frozenset(used),
-            _stretches_later(node),
-        )
+        shapes = tuple(self._symbols.extents(m.shape) for m in tensors_only)
+        results = Recorded(shapes, tuple(_dtype_name(m.dtype) for m in tensors_only))
+        used = frozenset(u.args[1] for u in node.users if "getitem" in str(u.target) and u.users)
+        name, later = _readable_name(node), _stretches_later(node)
+        return Call(self._reader, str(node.target), name, arguments, results, used, later)
 
     def _call_torch(self, node: Any, args: Any, kwargs: Any, call: Call, several: bool) -> Any:
         """Add a node that calls PyTorch."""
@@ -247,21 +239,18 @@ def _compute(target: Any, args: Any, kwargs: Any, mutates: bool) -> Any:
         return target(*map_nested(own, args), **map_nested(own, kwargs))
 
 
-def _constants_by_placeholder(program: Any) -> JsonObject:
+def _constants_by_placeholder(program: torch.export.ExportedProgram) -> JsonObject:
     """Return the parameters, buffers and literal tensors by the names under which the graph reads them."""
     signature, constants = program.graph_signature, {}
     state = {**program.constants, **program.state_dict}
-    for table in (
-        signature.inputs_to_parameters,
-        signature.inputs_to_buffers,
-        signature.inputs_to_lifted_tensor_constants,
-    ):
+    tables = (signature.inputs_to_parameters, signature.inputs_to_buffers, signature.inputs_to_lifted_tensor_constants)
+    for table in tables:
         for placeholder, target in table.items():
             constants[placeholder] = state[target].detach()
     return constants
 
 
-def _structure(spec: Any, leaves: Any) -> Structure:
+def _structure(spec: Any, leaves: Iterator[Structure]) -> Structure:
     """Return PyTorch's description of nested results in our terms."""
     kind = spec.type
     if kind is None or spec.is_leaf():
@@ -278,13 +267,13 @@ def _structure(spec: Any, leaves: Any) -> Structure:
     raise UnsupportedError(f"compile: the model returns a {name}; expected tensors in tuples, lists or dictionaries")
 
 
-def _stretches_later(node: Any) -> bool:
+def _stretches_later(node: torch.fx.Node) -> bool:
     """Return True if everything that reads the node combines it with a tensor of its shape."""
 
-    def shape(other: Any) -> list[str]:
+    def shape(other: torch.fx.Node) -> list[str]:
         return [str(size) for size in getattr(other.meta.get("val"), "shape", ())]
 
-    def stretches(user: Any) -> bool:
+    def stretches(user: torch.fx.Node) -> bool:
         others = [operand for operand in user.args[:2] if operand is not node]
         return (
             str(user.target) in STRETCHING
@@ -300,7 +289,7 @@ def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _readable_name(node: Any) -> str:
+def _readable_name(node: torch.fx.Node) -> str:
     """Return the path of the layer that the operator came from, or its own name outside of layers.
 
     A layer's own operator has the layer's path; an operator that a larger module calls directly has that

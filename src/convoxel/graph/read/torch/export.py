@@ -70,7 +70,7 @@ class Symbols:
 class Exported:
     """PyTorch's program, its open sizes, and the conditions under which it and its sizes hold."""
 
-    program: Any
+    program: torch.export.ExportedProgram
     symbols: Symbols
     guards: tuple[Size, ...] = ()
     assumptions: tuple[Size, ...] = ()
@@ -149,13 +149,13 @@ def _named_parameters(model: torch.nn.Module) -> int:
     return starred[0] if starred else len(parameters)
 
 
-def _user_inputs(program: Any) -> list[Any]:
+def _user_inputs(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
     wanted = list(program.graph_signature.user_inputs)
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     return [nodes[name] for name in wanted]
 
 
-def _name_symbols(program: Any) -> Symbols:
+def _name_symbols(program: torch.export.ExportedProgram) -> Symbols:
     """Name the open sizes after their axis: n, d, h, w; with a number from the second input on."""
     names: dict[str, str] = {}
     others: list[str] = []
@@ -179,7 +179,7 @@ def _axis_letters(rank: int) -> list[str]:
     return [f"a{axis}" for axis in range(rank)]
 
 
-def _conditions(program: Any, symbols: Symbols) -> tuple[tuple[Size, ...], tuple[Size, ...]]:
+def _conditions(program: torch.export.ExportedProgram, symbols: Symbols) -> tuple[tuple[Size, ...], tuple[Size, ...]]:
     """Return the conditions on input sizes under which PyTorch recorded this very graph: guards, assumptions.
 
     Guards come from Python code, the user's and that of PyTorch's layers: another size may take another
@@ -231,7 +231,7 @@ def _check_accepts(exported: Exported, examples: Sequence[torch.Tensor]) -> None
             raise NotOpen(f"the example does not meet {guard}")
 
 
-def _functional(program: Any) -> Any:
+def _functional(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """Return ``program`` free of writes whose effect reaches beyond their own result.
 
     ``relu_(x)`` where x is used nowhere through another view is as good as ``relu(x)``; the rest is left to
@@ -243,16 +243,16 @@ def _functional(program: Any) -> Any:
     return program
 
 
-def _schema(node: Any) -> Any:
+def _schema(node: torch.fx.Node) -> Any:
     return getattr(node.target, "_schema", None) if node.op == "call_function" else None
 
 
-def _mutates(node: Any) -> bool:
+def _mutates(node: torch.fx.Node) -> bool:
     schema = _schema(node)
     return schema is not None and schema.is_mutable
 
 
-def _may_alias(node: Any) -> bool:
+def _may_alias(node: torch.fx.Node) -> bool:
     """Return True if the node's result may be (a view of) its operand."""
     schema = _schema(node)
     if schema is None:
@@ -260,12 +260,12 @@ def _may_alias(node: Any) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
 
 
-def _is_simple_write(node: Any) -> bool:
+def _is_simple_write(node: torch.fx.Node) -> bool:
     """Return True if the node writes to its first operand alone, fresh memory that no view shows."""
     writes = [argument.alias_info is not None and argument.alias_info.is_write for argument in _schema(node).arguments]
     if not writes[0] or any(writes[1:]):
         return False
-    target = node.args[0]
+    target: Any = node.args[0]
     while _mutates(target) or "dropout" in str(target.target):  # relu_(add_(x)): the memory is x's
         if any(_may_alias(user) for user in target.users):
             return False
