@@ -146,9 +146,15 @@ class Reader:
 
     def graph(self, outputs: Sequence[str], guards: Sequence[Size] = (), assumptions: Sequence[Size] = ()) -> Graph:
         """Return what was read."""
-        conditions, parameters = (tuple(guards), tuple(assumptions)), dict(self.parameters) if self._trained else None
+        guessed = None if self._trained else guess_parameters(self.nodes, self.constants, self._literal_names)
         tensors = tuple(self.inputs), tuple(outputs), tuple(self.nodes), dict(self.constants)
-        return Graph(self.name, *tensors, *conditions, parameters)
+        return Graph(
+            self.name,
+            *tensors,
+            tuple(guards),
+            tuple(assumptions),
+            dict(self.parameters) if guessed is None else guessed,
+        )
 
 
 def guess_parameters(
