@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -116,6 +117,16 @@ def test_gif_paints_what_changes_and_shows_whole_frames(scale: float) -> None:
             assert np.abs(whole - np.asarray(shown)).max() <= 32
         if scale.is_integer():
             assert painted <= share * (figure.frames - 1) * figure.width * figure.height
+
+
+def test_gif_keeps_the_colour_of_the_page() -> None:
+    figure = draw.conv((4, 5), 3, padding=1)
+    with Image.open(io.BytesIO(figure._pixels(".gif", "light", 1.0))) as gif:
+        for frame in range(figure.frames):
+            gif.seek(frame)
+            shown, whole = np.asarray(gif.convert("RGB")), np.asarray(figure.still(frame).picture("light", 1.0))
+            page = (whole == colour("card")).all(axis=2)
+            assert page.mean() > 0.5 and (shown[page] == colour("card")).mean() > 0.999
 
 
 def test_strips_and_rows_of_figures() -> None:

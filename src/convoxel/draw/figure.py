@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from convoxel.draw.letter import text_width
@@ -165,7 +166,7 @@ class Figure(Scene):
             for (left, top, right, bottom), shapes in changes(self, index, scale):
                 part = Figure("", "", right - left, bottom - top, shapes).picture(theme, scale)
                 place = round(left * scale), round(top * scale)
-                frames[-1].paste(part.quantize(palette=first, dither=Image.Dither.NONE), place)
+                frames[-1].paste(_in_palette(part, first), place)
         more: JsonObject = {"save_all": True, "append_images": frames[1:]} if len(frames) > 1 else {}
         buffer = io.BytesIO()
         first.save(buffer, format="GIF", duration=round(1000 * self.frame_s), loop=0, **more)
@@ -182,6 +183,18 @@ class Figure(Scene):
         """Return title and size, not every shape."""
         moving = f", {self.frames} frames" if self.frames > 1 else ""
         return f"Figure({self.title!r}, {self.width:.0f} × {self.height:.0f}{moving})"
+
+
+def _in_palette(picture: Image.Image, example: Image.Image) -> Image.Image:
+    """Return ``picture`` in the colours of ``example``, the nearest to each.
+
+    Pillow's ``quantize(palette=…)`` compares six bits of a colour and takes a near white for white.
+    """
+    codes, places = np.unique(np.asarray(picture).astype(np.int32) @ (1 << 16, 1 << 8, 1), return_inverse=True)
+    shades = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
+    palette = np.array(example.getpalette(), np.int32).reshape(-1, 3)
+    nearest = ((shades[:, None] - palette) ** 2).sum(axis=2).argmin(axis=1).astype(np.uint8)
+    return Image.fromarray(nearest[places].reshape(picture.height, picture.width))
 
 
 def beside(figures: Sequence[Figure], title: str, *, gap: float = 0.0, below: bool = False) -> Figure:
