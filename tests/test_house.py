@@ -55,10 +55,6 @@ FORBIDDEN = {
     "graph.run": ("torch", "onnx"),
     "cli": ("numpy", "torch"),  # commands parse, call the library and print
 }
-# Imports against the order that are still to be turned: none may be added.
-PENDING: set[tuple[str, str]] = set()
-
-CIRCLES: set[tuple[str, str]] = set()
 
 
 def module_name(path: Path) -> str:
@@ -125,20 +121,14 @@ def against_the_order() -> set[tuple[str, str]]:
 @pytest.mark.smoke
 def test_imports_go_up_the_layers_only() -> None:
     wrong = against_the_order()
-    assert sorted(wrong - PENDING) == []
-    assert sorted(PENDING - wrong) == [], "these are turned: take them off the list"
-
-
-def pending(module: str) -> set[str]:
-    """The imports of a module in a circle that is still to be opened."""
-    return {other for one, other in PENDING | CIRCLES if one == module}
+    assert sorted(wrong) == []
 
 
 @pytest.mark.smoke
 def test_no_circle_of_imports() -> None:
     """Also not one of imports inside functions, or for types alone."""
     edges = {
-        module: {o for _, name in imports(path) if (o := our_module(name)) in MODULES and o != module} - pending(module)
+        module: {o for _, name in imports(path) if (o := our_module(name)) in MODULES and o != module}
         for module, path in MODULES.items()
     }
     state: dict[str, int] = {}
