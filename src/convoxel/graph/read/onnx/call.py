@@ -253,7 +253,7 @@ def rank(tensor: Tensor) -> int:
 
 
 Result = Tensor | Sequence[Tensor]
-"""What a rule returns: one result, or several."""
+"""The outcome of a rule: one result, or several."""
 
 Rule = Callable[[Call], Result]
 RULES: dict[str, Rule] = {}

@@ -225,7 +225,7 @@ STRETCHING = frozenset(f"aten.{name}{write}.Tensor" for name in ("add", "sub", "
 """Arithmetic that stretches its operands by itself."""
 
 Result = Value | torch.Tensor | Sequence[Value | torch.Tensor | None]
-"""What a rule returns: one result, or several; None for one that nothing reads, a tensor for one that is known."""
+"""The outcome of a rule: one result, or several; None for one that nothing reads, a tensor for one that is known."""
 
 Rule = Callable[[Call], Result]
 RULES: dict[str, Rule] = {}
