@@ -194,9 +194,7 @@ def test_no_file_can_run_code() -> None:
 WRITERS = {"write_text", "write_bytes", "savefig", "save_file", "tofile", "to_filename", "imwrite", "mkstemp"}
 OPENERS = {"open", "ZipFile", "GzipFile", "TarFile", "File"}
 # Who may write by itself, and why.
-OWN_FILES = {
-    "train.run_record": "TensorBoard reads events while they are added",
-}
+OWN_FILES = {"train.run_record": "TensorBoard reads events while they are added"}
 
 
 def writes_a_file(call: ast.Call) -> bool:

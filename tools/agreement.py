@@ -151,11 +151,7 @@ def describe_all(net: nn.Module, shape: tuple[int, ...], folder: Path) -> dict[s
         except torch.onnx.errors.OnnxExporterError:  # adaptive pooling of open sizes
             export(net, shape, path, {0: "n"})
         program = cx.compile(net, torch.zeros(shape))
-    return {
-        "module": cx.describe(net, shape),
-        "onnx": cx.describe(path, shape),
-        "program": cx.describe(program, shape),
-    }
+    return {"module": cx.describe(net, shape), "onnx": cx.describe(path, shape), "program": cx.describe(program, shape)}
 
 
 @contextlib.contextmanager

@@ -63,9 +63,7 @@ def assert_hull(field: Field, sees: Positions) -> None:
 
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(st.lists(layers, max_size=4))
-def test_chain_of_layers(
-    chain: list[tuple[Callable[[Field], Field], Callable[[Positions], Positions]]],
-) -> None:
+def test_chain_of_layers(chain: list[tuple[Callable[[Field], Field], Callable[[Positions], Positions]]]) -> None:
     field, sees = Field.window(), lambda o: {o}
     for step, positions in chain:
         field, sees = step(field), positions(sees)  # type: ignore[assignment]

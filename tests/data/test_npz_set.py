@@ -42,9 +42,7 @@ def test_medmnist_archive(tmp_path: Path) -> None:
 def test_plain_archives(tmp_path: Path) -> None:
     labels = np.arange(20) % 2
     found = data.load(
-        archive(tmp_path / "a.npz", images=RNG.random((20, 5, 5, 5)), labels=labels),
-        "classify",
-        validation=0.5,
+        archive(tmp_path / "a.npz", images=RNG.random((20, 5, 5, 5)), labels=labels), "classify", validation=0.5
     )
     assert (found.dims, found.channels, found.classes) == (3, 1, ("0", "1")) and found.train.labels.count(0) == 5
     masks = RNG.integers(0, 2, (20, 9, 9), np.uint8) * 255
@@ -63,32 +61,15 @@ ARCHIVES: dict[str, tuple[str, dict[str, Any], str]] = {
     "no images": ("classify", {"x": ONES}, "the arrays x"),
     "no labels": ("classify", {"images": ONES}, "images without labels"),
     "too few labels": ("classify", {"images": ONES, "labels": np.arange(5)}, "(5,) for 6 images"),
-    "several labels an image": (
-        "classify",
-        {"images": ONES, "labels": np.ones((6, 3), int)},
-        "(6, 3) for 6 images",
-    ),
-    "labels with a gap": (
-        "classify",
-        {"images": ONES, "labels": np.array([0, 1, 3, 0, 1, 3])},
-        "without a gap",
-    ),
-    "negative labels": (
-        "classify",
-        {"images": ONES, "labels": np.array([0, 1, -1, 0, 1, 0])},
-        "from -1 to 1",
-    ),
+    "several labels an image": ("classify", {"images": ONES, "labels": np.ones((6, 3), int)}, "(6, 3) for 6 images"),
+    "labels with a gap": ("classify", {"images": ONES, "labels": np.array([0, 1, 3, 0, 1, 3])}, "without a gap"),
+    "negative labels": ("classify", {"images": ONES, "labels": np.array([0, 1, -1, 0, 1, 0])}, "from -1 to 1"),
     "labels not whole": ("classify", {"images": ONES, "labels": np.array([0, 1, 0.5, 0, 1, 0])}, "not whole"),
     "NaN labels": ("classify", {"images": ONES, "labels": np.array([0, 1, np.nan, 0, 1, 0])}, "NaN"),
     "one class": ("classify", {"images": ONES, "labels": np.zeros(6, int)}, "all labels are 0"),
     "a class that is new in val": (
         "classify",
-        {
-            "train_images": ONES,
-            "train_labels": np.arange(6) % 2,
-            "val_images": ONES,
-            "val_labels": np.arange(6),
-        },
+        {"train_images": ONES, "train_labels": np.arange(6) % 2, "val_images": ONES, "val_labels": np.arange(6)},
         "does not occur in training",
     ),
     "parts of different rank": (
@@ -101,11 +82,7 @@ ARCHIVES: dict[str, tuple[str, dict[str, Any], str]] = {
         },
         "different form",
     ),
-    "labels of another shape": (
-        "segment",
-        {"images": ONES, "labels": np.ones((6, 4, 5), int)},
-        "(6, 4, 5) for images",
-    ),
+    "labels of another shape": ("segment", {"images": ONES, "labels": np.ones((6, 4, 5), int)}, "(6, 4, 5) for images"),
     "mask with a gap": (
         "segment",
         {"images": ONES, "labels": np.arange(96).reshape(6, 4, 4) % 4 * 2},

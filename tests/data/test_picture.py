@@ -61,8 +61,7 @@ def test_one_bit_palette_and_transparency(tmp_path: Path) -> None:
     assert np.array_equal(data.read_image(save(tmp_path / "palette.png", palette)).image, expected)
     opaque = np.dstack([COLOUR, np.full((6, 9), 255, np.uint8)])
     assert np.array_equal(
-        data.read_image(save(tmp_path / "opaque.png", Image.fromarray(opaque))).image,
-        np.moveaxis(COLOUR, -1, 0),
+        data.read_image(save(tmp_path / "opaque.png", Image.fromarray(opaque))).image, np.moveaxis(COLOUR, -1, 0)
     )
     opaque[..., 3] = 0
     assert (data.read_image(save(tmp_path / "clear.png", Image.fromarray(opaque))).image == 255).all()
@@ -122,14 +121,8 @@ HOSTILE = {
     "a PNG without pixels": (png(50, 50), "cannot be decoded"),
     "a PNG cut in its header": (png(5, 5)[:25], "header is damaged"),
     "a PNG signature alone": (b"\x89PNG\r\n\x1a\n", "header is damaged"),
-    "a JPEG of 60 000 squared": (
-        b"\xff\xd8\xff\xc0\0\x0b\x08" + struct.pack(">HH", 60000, 60000) + bytes(60),
-        "60000",
-    ),
-    "a JPEG of 9 000 squared": (
-        b"\xff\xd8\xff\xc0\0\x0b\x08" + struct.pack(">HH", 9000, 9000) + bytes(60),
-        "at least",
-    ),
+    "a JPEG of 60 000 squared": (b"\xff\xd8\xff\xc0\0\x0b\x08" + struct.pack(">HH", 60000, 60000) + bytes(60), "60000"),
+    "a JPEG of 9 000 squared": (b"\xff\xd8\xff\xc0\0\x0b\x08" + struct.pack(">HH", 9000, 9000) + bytes(60), "at least"),
     "a JPEG start alone": (b"\xff\xd8\xff\xe0", "header is damaged"),
     "a JPEG of fill bytes": (b"\xff\xd8" + b"\xff" * 100, "header is damaged"),
     "a TIFF of 100 000 squared": (tiff((256, 100_000), (257, 100_000)), "100000 × 100000"),

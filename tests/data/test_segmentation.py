@@ -46,10 +46,7 @@ def test_segmentation_folder(tmp_path: Path, ending: str) -> None:
     found = data.load(tmp_path / "set", "segment")
     assert (found.name, found.task, found.dims, found.channels) == ("set", "segment", 3, 1)
     assert found.classes == ("background", "class 1", "class 2")
-    assert found.train.names == tuple(f"case_{i}" for i in range(8)) and found.validation.names == (
-        "case_8",
-        "case_9",
-    )
+    assert found.train.names == tuple(f"case_{i}" for i in range(8)) and found.validation.names == ("case_8", "case_9")
     assert found.spacing_mm == (None if ending == ".npy" else (2, 2, 3))
     sample = found.validation[-1]
     assert sample.name == "case_9" and sample.image.shape == (1, 6, 5, 4) and sample.source is not None
@@ -142,12 +139,7 @@ def test_false_class_names_in_text(tmp_path: Path) -> None:
         refused(lambda: data.load(tmp_path, "segment"), path, word)
     path.write_text("background\nonly\n")
     found = data.load(tmp_path, "segment")
-    refused(
-        lambda: found.train[0],
-        tmp_path / "labels" / "case_0.nii.gz",
-        "unexpected label values 2",
-        "classes.txt",
-    )
+    refused(lambda: found.train[0], tmp_path / "labels" / "case_0.nii.gz", "unexpected label values 2", "classes.txt")
 
 
 def case(folder: Path, kind: str, name: str = "case_1.nii.gz") -> Path:
@@ -155,16 +147,8 @@ def case(folder: Path, kind: str, name: str = "case_1.nii.gz") -> Path:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "image without label": (
-        lambda f: case(f, "labels").unlink(),
-        "images/case_1.nii.gz",
-        "image without label",
-    ),
-    "label without image": (
-        lambda f: case(f, "images").unlink(),
-        "labels/case_1.nii.gz",
-        "label without image",
-    ),
+    "image without label": (lambda f: case(f, "labels").unlink(), "images/case_1.nii.gz", "image without label"),
+    "label without image": (lambda f: case(f, "images").unlink(), "labels/case_1.nii.gz", "label without image"),
     "label of another shape": (
         lambda f: put(case(f, "labels"), np.ones((6, 5, 5), np.uint8)),
         "labels/case_1.nii.gz",
@@ -239,16 +223,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "images/case_1.npy",
         "a second file named case_1",
     ),
-    "unknown ending": (
-        lambda f: case(f, "images", "a.bmp").write_bytes(b"x"),
-        "images/a.bmp",
-        "no image format",
-    ),
-    "a folder inside": (
-        lambda f: case(f, "images", "more").mkdir(),
-        "images/more",
-        "a folder among the images",
-    ),
+    "unknown ending": (lambda f: case(f, "images", "a.bmp").write_bytes(b"x"), "images/a.bmp", "no image format"),
+    "a folder inside": (lambda f: case(f, "images", "more").mkdir(), "images/more", "a folder among the images"),
 }
 
 
@@ -339,16 +315,8 @@ def test_odd_names(tmp_path: Path) -> None:
 def test_swapped_axes_of_a_cube_are_noticed(tmp_path: Path) -> None:
     """Two opposite corners of a cube stay where they are when its axes are swapped; the others do not."""
     for i in range(3):
-        put(
-            tmp_path / "images" / f"{i}.nii",
-            RNG.random((5, 5, 5)).astype(np.float32),
-            np.diag([2.0, 2, 2, 1]),
-        )
-        put(
-            tmp_path / "labels" / f"{i}.nii",
-            np.indices((5, 5, 5))[0].astype(np.uint8),
-            np.diag([2.0, 2, 2, 1]),
-        )
+        put(tmp_path / "images" / f"{i}.nii", RNG.random((5, 5, 5)).astype(np.float32), np.diag([2.0, 2, 2, 1]))
+        put(tmp_path / "labels" / f"{i}.nii", np.indices((5, 5, 5))[0].astype(np.uint8), np.diag([2.0, 2, 2, 1]))
     assert data.check(tmp_path, "segment") == []
     swapped = np.array([[0, 2.0, 0, 0], [2, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
     path = put(tmp_path / "labels" / "1.nii", np.ones((5, 5, 5), np.uint8), swapped)

@@ -98,10 +98,7 @@ def check(module: nn.Module, *shapes: tuple[int, ...], native: bool = True) -> P
 def shapes_for(dims: int, channels: int = 4) -> list[tuple[int, ...]]:
     """An example and another size and batch."""
     sizes = SIZES[dims]
-    return [
-        (1, channels, *sizes),
-        (3, channels, *(s + 5 - i for i, s in enumerate(sizes))),
-    ]
+    return [(1, channels, *sizes), (3, channels, *(s + 5 - i for i, s in enumerate(sizes)))]
 
 
 def _layer(name: str, dims: int, *args: Any, **kwargs: Any) -> nn.Module:
@@ -164,11 +161,7 @@ def test_pooling(dims: int) -> None:
     check_each({**plain, **more}, *shapes_for(dims))
 
 
-MODES = {
-    1: ("nearest", "linear"),
-    2: ("nearest", "nearest-exact", "bilinear", "bicubic"),
-    3: ("nearest", "trilinear"),
-}
+MODES = {1: ("nearest", "linear"), 2: ("nearest", "nearest-exact", "bilinear", "bicubic"), 3: ("nearest", "trilinear")}
 RESIZES: dict[str, dict[str, Any]] = {
     "doubled": {"scale_factor": 2},
     "uneven": {"scale_factor": 1.6},

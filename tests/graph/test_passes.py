@@ -86,10 +86,7 @@ C = convolution("c", "x")
         (graph(dataclasses.replace(C, inputs=("x", "w"))), r"node c: 2 operands, not 5"),
         (graph(convolution("c", "x", weight="x")), r"node c: operand weight \(x\) must be a constant"),
         (graph(convolution("c", "")), r"node c: convolution needs its operand x"),
-        (
-            graph(C).replace(guards=(Size("h > 1"),)),
-            r"condition h > 1 speaks of sizes other than the inputs'",
-        ),
+        (graph(C).replace(guards=(Size("h > 1"),)), r"condition h > 1 speaks of sizes other than the inputs'"),
         (graph(C).replace(constants={"w": [1.0]}), r"constant w is a list, not an array"),
         (graph(dataclasses.replace(C, outputs=(value(""),))), r"node c has no name"),
     ],
@@ -252,8 +249,7 @@ def add(name: str, a: str, b: str) -> Node:
 
 def test_fuse_residual() -> None:
     fused = run_pass(
-        Pass(fuse.fuse_residual),
-        graph(C, convolution("d", "c"), add("sum", "d", "x"), activation("a", "sum")),
+        Pass(fuse.fuse_residual), graph(C, convolution("d", "c"), add("sum", "d", "x"), activation("a", "sum"))
     )
     assert [(node.name, node.inputs[3], node.output.name) for node in fused.nodes[:2]] == [
         ("c", "", "c"),
@@ -361,10 +357,7 @@ def test_join_depthwise_with_both() -> None:
 
 
 def test_a_convolution_between_two_depthwise_ones_belongs_to_the_first() -> None:
-    nodes = [
-        convolution("a", "x", "own", groups=2),
-        *expanded("a"),
-    ]
+    nodes = [convolution("a", "x", "own", groups=2), *expanded("a")]
     joined = run_pass(Pass(block.join_depthwise, block.check_no_neighbours), graph(*nodes, **DEPTHWISE, **EXPANDED))
     assert [(node.name, node.operator) for node in joined.nodes] == [("e", "depthwise_block"), ("c", "convolution")]
 
@@ -432,17 +425,7 @@ def test_assign_layouts_converts_once() -> None:
     flat = make_node("reshape", "f", ("c",), (value("f"),), shape=(Size("n"), 2, Size("w")))
     g = graph(C, flat, convolution("d", "f"), convolution("e", "x"), add("sum", "d", "e"), outputs=("sum", "c"))
     laid = run_pass(Pass(layout.assign_layouts, layout.check_layouts), g)
-    assert [node.name for node in laid.nodes] == [
-        "x:last",
-        "c",
-        "c:first",
-        "f",
-        "f:last",
-        "d",
-        "e",
-        "sum",
-        "sum:first",
-    ]
+    assert [node.name for node in laid.nodes] == ["x:last", "c", "c:first", "f", "f:last", "d", "e", "sum", "sum:first"]
     assert laid.outputs == ("sum:first", "c:first")
     assert "c: float32[n, 2, w] last = convolution(x:last" in str(laid)
     with pytest.raises(GraphError, match=r"c reads x: float32\[n, 2, w\] but wants it channels last"):

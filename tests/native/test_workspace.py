@@ -32,10 +32,7 @@ def shares(layer: Layer, threads: int, isa: str) -> tuple[int, int]:
     )
     src, dst = (
         View.dense(number, 0, (1, *triple(size, 1), channels))
-        for number, size, channels in (
-            (1, layer.size, layer.in_channels),
-            (2, layer.out_size, layer.out_channels),
-        )
+        for number, size, channels in ((1, layer.size, layer.in_channels), (2, layer.out_size, layer.out_channels))
     )
     plan = Plan(0, 2, threads, isa=isa)
     plan.convolve(made, src, dst)

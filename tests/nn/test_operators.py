@@ -13,9 +13,7 @@ from tools.operator_info import FEW, OPERATORS, run_samples
 pytest.importorskip("expecttest", reason="PyTorch's samples import it")
 
 # Reason → the most samples that may be left out for it, among the first few of each variant.
-LEFT_OUT = {
-    "circular and cropped: PyTorch repeats what a crop leaves, we show more of the endless signal": 3,
-}
+LEFT_OUT = {"circular and cropped: PyTorch repeats what a crop leaves, we show more of the endless signal": 3}
 
 
 @pytest.mark.parametrize("name", OPERATORS)

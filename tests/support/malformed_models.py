@@ -104,10 +104,7 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "group that does not divide": (lambda: convolution(group=2), "Conv y"),
     "kernel_shape unlike the weights": (lambda: convolution(kernel_shape=[5, 5]), "Conv y.*kernel_shape"),
     "channels that do not match": (lambda: weights(4, 5, 3, 3), "Conv y.*channels"),
-    "bias of another length": (
-        lambda: one("Conv", "x w b", tensor("w", 4, 3, 3, 3), tensor("b", 5)),
-        "Conv y.*bias",
-    ),
+    "bias of another length": (lambda: one("Conv", "x w b", tensor("w", 4, 3, 3, 3), tensor("b", 5)), "Conv y.*bias"),
     "kernel larger than the input": (lambda: weights(4, 3, 30, 30), "convolution y"),
     "kernel of size 0": (lambda: weights(4, 3, 0, 3), "Conv y"),
     "no output channel": (lambda: weights(0, 3, 3, 3), "Conv y"),
@@ -240,8 +237,7 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "many constants of a permitted size": (
         lambda: model(
-            [node("ConstantOfShape", "s", f"k{i}") for i in range(40)] + [node("Add", "x k39", "y")],
-            [ints("s", 2**26)],
+            [node("ConstantOfShape", "s", f"k{i}") for i in range(40)] + [node("Add", "x k39", "y")], [ints("s", 2**26)]
         ),
         "ConstantOfShape k.*a constant of shape",
     ),
@@ -292,10 +288,7 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "Reshape to another count": (lambda: one("Reshape", "x i", ints("i", 1, 7), shape=[1, 3, 8, 8]), "(?i)reshape y"),
     "Reshape to two open sizes": (lambda: one("Reshape", "x i", ints("i", -1, -1)), "Reshape y"),
     "Reshape to a negative size": (lambda: one("Reshape", "x i", ints("i", -4, 48)), "Reshape y"),
-    "Split into other lengths": (
-        lambda: model([node("Split", "x i", "y z", axis=1)], [ints("i", 2, 5)]),
-        "Split y",
-    ),
+    "Split into other lengths": (lambda: model([node("Split", "x i", "y z", axis=1)], [ints("i", 2, 5)]), "Split y"),
     "Slice by steps of 0": (
         lambda: one("Slice", "x a b c d", ints("a", 0), ints("b", 9), ints("c", 2), ints("d", 0)),
         "Slice y",
@@ -310,10 +303,7 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         ),
         "max_unpool y",
     ),
-    "TopK of more than there are": (
-        lambda: model([node("TopK", "x k", "y z")], [ints("k", BILLION)]),
-        "(?i)top.* y",
-    ),
+    "TopK of more than there are": (lambda: model([node("TopK", "x k", "y z")], [ints("k", BILLION)]), "(?i)top.* y"),
     "Einsum that makes no sense": (lambda: one("Einsum", equation="ab->z"), "(?i)einsum y"),
     # normalisation
     "BatchNormalization of fewer channels": (lambda: norm("BatchNormalization", 2, "a b c d"), "BatchNormalization y"),

@@ -140,12 +140,7 @@ def test_plan_decides_everything_and_keeps_what_is_stated() -> None:
 
 def test_plan_for_classes() -> None:
     config = plan_run(build(task="classify", epochs=100), dims=2, channels=3, sizes=[(32, 32)] * 50)
-    assert (config.model, config.levels, config.patch, config.flip_axes) == (
-        "course_vgg",
-        None,
-        (32, 32),
-        (1,),
-    )
+    assert (config.model, config.levels, config.patch, config.flip_axes) == ("course_vgg", None, (32, 32), (1,))
     assert (config.batch_size, config.steps_per_epoch, config.validate_every) == (32, 2, 4)
     grey = plan_run(build(task="classify"), dims=2, channels=1, sizes=[(8, 8)] * 5)
     assert grey.flip_axes == () and grey.batch_size == 5

@@ -225,10 +225,7 @@ def test_a_full_disk_costs_the_events_not_the_training(tmp_path: Path, monkeypat
 
 
 def test_a_model_of_the_other_task_is_refused_before_the_data_are_read(tmp_path: Path) -> None:
-    for model, words in (
-        ("unet", "'unet' is made to segment, but the task is 'classify'"),
-        ("unett", "mean 'unet'"),
-    ):
+    for model, words in (("unet", "'unet' is made to segment, but the task is 'classify'"), ("unett", "mean 'unet'")):
         with pytest.raises(ConfigError, match=words):
             fit(classify(tmp_path / "run", model=model, data=str(tmp_path / "none")))
     assert not (tmp_path / "run").exists()

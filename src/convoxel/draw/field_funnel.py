@@ -49,13 +49,7 @@ class _Stage(NamedTuple):
         return min(seen, key=lambda entry: abs(entry[1][0] + entry[1][1] + 1 - size), default=None)
 
 
-def funnel(
-    model: Model,
-    shape: Sequence[int] | None = None,
-    *,
-    axis: int = -1,
-    depth: int | None = None,
-) -> Figure:
+def funnel(model: Model, shape: Sequence[int] | None = None, *, axis: int = -1, depth: int | None = None) -> Figure:
     """Return the receptive fields through the depth of a network, along one axis of the image.
 
     Args:

@@ -128,11 +128,7 @@ class _Layer:
             first = out // (self.outputs // self.groups) * fan
             for near in range(fan):
                 for row, column, weight in spatial:
-                    yield (
-                        out * rows + row,
-                        (first + near) * columns + column,
-                        (out * fan + near) * taps + weight,
-                    )
+                    yield (out * rows + row, (first + near) * columns + column, (out * fan + near) * taps + weight)
 
     def _flat(self, position: Position, sizes: Position) -> int:
         pairs = list(zip(position, sizes, strict=True))

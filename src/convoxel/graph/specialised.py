@@ -29,10 +29,7 @@ class Specialised:
     """A program for each value of the inputs ``decisive``; called as ``Program`` is, with all ``inputs`` in order."""
 
     def __init__(
-        self,
-        inputs: Sequence[str],
-        decisive: frozenset[str],
-        make: Callable[[Mapping[str, Array]], Program],
+        self, inputs: Sequence[str], decisive: frozenset[str], make: Callable[[Mapping[str, Array]], Program]
     ) -> None:
         self._inputs = tuple(inputs)
         self._decisive = decisive

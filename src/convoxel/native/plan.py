@@ -198,11 +198,7 @@ class Plan(_core.Plan):
         self._problems.append(problem)
 
     def run(
-        self,
-        buffers: Sequence[Floats],
-        first: int = 0,
-        last: int | None = None,
-        arena: Floats | None = None,
+        self, buffers: Sequence[Floats], first: int = 0, last: int | None = None, arena: Floats | None = None
     ) -> None:
         """Run steps ``[first, last)``. buffers[i] is buffer i + 1: float32, C-contiguous, large enough.
 
