@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convoxel import draw
+from convoxel import draw, nn
 from convoxel.draw.scan import Scan, Track
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
 from tests.support.drawing import SVG, check_texts, elements, parsed
@@ -127,10 +127,38 @@ def test_scattered_sums_grow_to_the_layers_result() -> None:
     figure = draw.conv((3, 3), 3, 2, 1, kind="transposed", view="scatter", x=x, w=w)
     expected = torch.conv_transpose2d(torch.tensor(x)[None, None], torch.tensor(w)[None, None], None, 2, 1)
     texts = [element.text for element in parsed(figure.still(8)).iter(f"{SVG}text")]
-    assert {f"{int(v):.3g}" for v in expected.ravel()} <= set(texts)
+    assert {str(int(v)) for v in expected.ravel()} <= set(texts)
     assert any("input (2, 2) = 800 is added to 4 outputs, 5 of 9 products are cut off" in (t or "") for t in texts)
     first = [element.text for element in parsed(figure.still(1)).iter(f"{SVG}text")]
-    assert "400" in first and "5.6e+03" not in first
+    assert "400" in first and "5600" not in first
+
+
+@pytest.mark.parametrize("kind", ["correlation", "convolution", "transposed"])
+@pytest.mark.parametrize("padding", ["none", "half", "full", "same", "causal", ((1, 0), (0, 2))])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [((2, 3), 1, 1), ((4, 2), 2, 1), ((2, 3), (1, 3), 2)])
+def test_pictures_show_what_the_operator_gives(kind: str, padding: Any, kernel: Any, stride: Any, dilation: Any) -> None:
+    """Each output cell holds the number that the operator of the same name and arguments computes."""
+    x = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3], [5, 8, 9, 7, 9], [3, 2, 3, 8, 4]], np.uint8)
+    w = np.arange(1, 1 + np.prod(kernel), dtype=np.uint8).reshape(kernel) ** 2 * 7
+    given: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    tensors = [torch.tensor(array.astype(float)) for array in (x, w)]
+    figure = draw.conv(x.shape, kernel, kind=kind, x=x, w=w, **given)
+    if kind == "transposed":
+        if padding == "same":
+            given["output_size"] = [side * s for side, s in zip(x.shape, np.broadcast_to(stride, 2), strict=True)]
+        operator = nn.functional.conv_transpose
+    else:
+        operator = {"correlation": nn.functional.correlate, "convolution": nn.functional.convolve}[kind]
+    expected = operator(*tensors, dims=2, **given).numpy()
+    root = parsed(figure.still(figure.frames - 1))
+    texts = [(float(t.get("x", 0)), float(t.get("y", 0)), t.text or "") for t in root.iter(f"{SVG}text")]
+    cells = {p.data("output"): p for p in elements(root) if p.data("output")}
+    assert set(cells) == {f"{r},{c}" for r in range(expected.shape[0]) for c in range(expected.shape[1])}
+    side = float(next(iter(cells.values())).element.get("width", 0))
+    for key, cell in cells.items():
+        left, top = cell.spot
+        (text,) = {t for a, b, t in texts if left < a < left + side and top < b < top + side}
+        assert float(text) == expected[numbers(key)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

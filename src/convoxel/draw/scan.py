@@ -179,6 +179,9 @@ class Scan:
         # "same" of a transposed convolution: the padding of the convolution that leads back to this size.
         whole = tuple(n * step for n, step in zip(lengths, s, strict=True)) if kind == "transposed" else lengths
         pairs = resolve_padding(padding, k, s, d, whole)
+        if padding == "same" and kind == "convolution":
+            # The kernel is read backwards, so the odd cell lies before the input, as nn.functional.convolve has it.
+            pairs = tuple((after, before) for before, after in pairs)
         tracks = tuple(
             Track(i, wide, step, pair, apart, more, kind == "transposed", kind == "convolution", border)
             for i, wide, step, pair, apart, more in zip(lengths, k, s, pairs, d, a, strict=True)

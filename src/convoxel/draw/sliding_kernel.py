@@ -131,11 +131,13 @@ def _shaped(name: str, given: ArrayLike | None, shape: Position, pattern: tuple[
     values = np.asarray(given)
     if values.shape != shape or values.dtype.kind not in "iufb":
         raise ShapeError(f"conv: {name} has shape {values.shape} ({values.dtype}); expected numbers shaped {shape}.")
-    return values.astype(np.int64) if values.dtype.kind == "b" else values
+    # Wide numbers: products of narrow ones, such as uint8, would wrap round.
+    return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
 
 
 def _spelled(value: Any) -> str:
-    text = f"{value:.3g}"
+    """Return a number as its cell shows it: whole ones of up to five digits in full, others with three digits."""
+    text = f"{value:.0f}" if abs(value) < 1e5 and value == round(value) else f"{value:.3g}"
     return text.replace("-", "−")
 
 
