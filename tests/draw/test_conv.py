@@ -136,7 +136,9 @@ def test_scattered_sums_grow_to_the_layers_result() -> None:
 @pytest.mark.parametrize("kind", ["correlation", "convolution", "transposed"])
 @pytest.mark.parametrize("padding", ["none", "half", "full", "same", "causal", ((1, 0), (0, 2))])
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), [((2, 3), 1, 1), ((4, 2), 2, 1), ((2, 3), (1, 3), 2)])
-def test_pictures_show_what_the_operator_gives(kind: str, padding: Any, kernel: Any, stride: Any, dilation: Any) -> None:
+def test_pictures_show_what_the_operator_gives(
+    kind: str, padding: Any, kernel: Any, stride: Any, dilation: Any
+) -> None:
     """Each output cell holds the number that the operator of the same name and arguments computes."""
     x = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3], [5, 8, 9, 7, 9], [3, 2, 3, 8, 4]], np.uint8)
     w = np.arange(1, 1 + np.prod(kernel), dtype=np.uint8).reshape(kernel) ** 2 * 7

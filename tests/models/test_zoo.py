@@ -17,7 +17,7 @@ from torch import nn
 import convoxel as cx
 from convoxel import models
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.models.backbone import Window, smallest_size
+from convoxel.models.backbone import ACCURACY_PROTOCOL, Window, smallest_size
 from convoxel.models.residual import drop_samples
 from tools import zoo
 
@@ -225,6 +225,16 @@ def test_recorded_figures_are_true(name: str) -> None:
     info, summary = models.info(name), counted(name)
     assert (info.params, info.macs, (info.field,) * 2) == (summary.params, summary.macs, summary.field.size)
     assert (info.top1 is None) == (info.source == "") and (info.top1 or 60) > 55
+
+
+def test_accuracies_of_the_zoo_are_of_one_protocol() -> None:
+    """Ten crops of a paper beside one crop of another would compare protocols, not networks."""
+    found = [models.info(name) for name in models.names(task="classify")]
+    measured = [row for row in found if row.top1 is not None]
+    assert len(measured) == len(found) - 3  # course_vgg, googlenet_5x5 and mobilenet_v1 have no such weights
+    assert {row.source.rpartition(" of ")[0] for row in measured} == {ACCURACY_PROTOCOL}
+    assert all(row.source.endswith(f" of {row.shape[1]} × {row.shape[2]}") for row in measured)
+    assert models.info("resnet50").top1 == 76.13 and models.info("mobilenet_v1").top1 is None
 
 
 def reference() -> dict[str, Any]:

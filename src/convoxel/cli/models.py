@@ -26,6 +26,7 @@ def models(
 ) -> None:
     """List the networks of the zoo with their published figures, or show one; each works in 1-D, 2-D and 3-D."""
     from convoxel.lookup import find_models
+    from convoxel.models.backbone import ACCURACY_PROTOCOL
 
     found = find_models(name, task)
     screen = Screen(json)
@@ -58,3 +59,5 @@ def models(
         )  # fmt: skip
         screen.table("name|task|>parameters, M|>MACs, G|>field, px|>input|>top-1, %", rows)
         screen.say("As published, in 2-D; 1 MAC is a multiply and an add. `convoxel models NAME` shows one in full.")
+        if any(row.top1 is not None for row in found):
+            screen.say(f"Top-1: {ACCURACY_PROTOCOL} of the input's size; – where there are no such weights.")

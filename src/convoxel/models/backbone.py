@@ -16,6 +16,7 @@ from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn import check_dims
 
 __all__ = [
+    "ACCURACY_PROTOCOL",
     "Backbone",
     "Network",
     "Output",
@@ -112,6 +113,10 @@ class Network(nn.Module):
         return f"every size must be a multiple of {self.input_multiple}"
 
 
+#: The one way in which every accuracy of the zoo was measured, so that they compare.
+ACCURACY_PROTOCOL = "torchvision's weights IMAGENET1K_V1, ImageNet validation images, one centre crop"
+
+
 class Published(NamedTuple):
     """Figures of a network as published: in 2-D, with its default channels and classes.
 
@@ -120,8 +125,8 @@ class Published(NamedTuple):
         params: parameters.
         macs: multiply-accumulates for one input.
         field: receptive field of the last feature map, squeeze-and-excitation and global pooling left out.
-        top1: ImageNet validation accuracy in percent, or None.
-        source: source of ``top1``.
+        top1: ImageNet validation accuracy in percent by ``ACCURACY_PROTOCOL`` at ``size``, or None where that
+            protocol has no figure. Papers crop, scale and average in ways of their own, so their figures are not here.
         paper: paper, where it is not that of the whole family.
     """
 
@@ -130,7 +135,6 @@ class Published(NamedTuple):
     macs: int
     field: int
     top1: float | None = None
-    source: str = ""
     paper: str = ""
 
 

@@ -39,14 +39,11 @@ class Variant(NamedTuple):
     first: int = 64
 
 
-_TABLE_3 = "paper, Table 3, 1 crop"
-_DOCS = "torchvision, IMAGENET1K_V1, 1 crop"
-
 VARIANTS = {
-    "densenet121": Variant((6, 12, 24, 16), Published(224, 7_978_856, 2_834_161_664, 2071, 74.98, _TABLE_3)),
-    "densenet161": Variant((6, 12, 36, 24), Published(224, 28_681_000, 7_727_907_072, 2967, 77.138, _DOCS), 48, 96),
-    "densenet169": Variant((6, 12, 32, 32), Published(224, 14_149_480, 3_359_843_328, 3351, 76.20, _TABLE_3)),
-    "densenet201": Variant((6, 12, 48, 32), Published(224, 20_013_928, 4_291_365_888, 3863, 77.42, _TABLE_3)),
+    "densenet121": Variant((6, 12, 24, 16), Published(224, 7_978_856, 2_834_161_664, 2071, 74.434)),
+    "densenet161": Variant((6, 12, 36, 24), Published(224, 28_681_000, 7_727_907_072, 2967, 77.138), 48, 96),
+    "densenet169": Variant((6, 12, 32, 32), Published(224, 14_149_480, 3_359_843_328, 3351, 75.6)),
+    "densenet201": Variant((6, 12, 48, 32), Published(224, 20_013_928, 4_291_365_888, 3863, 76.896)),
 }
 
 _STEM = (Window(7, 2, 3), Window(3, 2, 1))

@@ -34,25 +34,15 @@ class Variant(NamedTuple):
     momentum: float = 0.1
 
 
-_TABLE_2 = "paper, Table 2, 1 crop"
-
 VARIANTS = {
-    "efficientnet_b0": Variant(1.0, 1.0, 0.2, Published(224, 5_288_548, 385_814_752, 851, 77.1, _TABLE_2)),
-    "efficientnet_b1": Variant(1.0, 1.1, 0.2, Published(240, 7_794_184, 686_802_832, 1183, 79.1, _TABLE_2)),
-    "efficientnet_b2": Variant(
-        1.1, 1.2, 0.3, Published(288, 9_109_994, 1_087_529_456, 1183, 80.1, "paper, Table 2, 1 crop of 260")
-    ),
-    "efficientnet_b3": Variant(1.2, 1.4, 0.3, Published(300, 12_233_232, 1_827_141_392, 1407, 81.6, _TABLE_2)),
-    "efficientnet_b4": Variant(1.4, 1.8, 0.4, Published(380, 19_341_616, 4_393_771_024, 1799, 82.9, _TABLE_2)),
-    "efficientnet_b5": Variant(
-        1.6, 2.2, 0.4, Published(456, 30_389_784, 10_266_384_752, 2131, 83.6, _TABLE_2), 1e-3, 0.01
-    ),
-    "efficientnet_b6": Variant(
-        1.8, 2.6, 0.5, Published(528, 43_040_704, 19_067_593_536, 2523, 84.0, _TABLE_2), 1e-3, 0.01
-    ),
-    "efficientnet_b7": Variant(
-        2.0, 3.1, 0.5, Published(600, 66_347_960, 37_745_884_192, 3079, 84.3, _TABLE_2), 1e-3, 0.01
-    ),
+    "efficientnet_b0": Variant(1.0, 1.0, 0.2, Published(224, 5_288_548, 385_814_752, 851, 77.692)),
+    "efficientnet_b1": Variant(1.0, 1.1, 0.2, Published(240, 7_794_184, 686_802_832, 1183, 78.642)),
+    "efficientnet_b2": Variant(1.1, 1.2, 0.3, Published(288, 9_109_994, 1_087_529_456, 1183, 80.608)),
+    "efficientnet_b3": Variant(1.2, 1.4, 0.3, Published(300, 12_233_232, 1_827_141_392, 1407, 82.008)),
+    "efficientnet_b4": Variant(1.4, 1.8, 0.4, Published(380, 19_341_616, 4_393_771_024, 1799, 83.384)),
+    "efficientnet_b5": Variant(1.6, 2.2, 0.4, Published(456, 30_389_784, 10_266_384_752, 2131, 83.444), 1e-3, 0.01),
+    "efficientnet_b6": Variant(1.8, 2.6, 0.5, Published(528, 43_040_704, 19_067_593_536, 2523, 84.008), 1e-3, 0.01),
+    "efficientnet_b7": Variant(2.0, 3.1, 0.5, Published(600, 66_347_960, 37_745_884_192, 3079, 84.122), 1e-3, 0.01),
 }
 
 

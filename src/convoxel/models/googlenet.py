@@ -39,9 +39,7 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-    "googlenet": Variant(
-        3, Published(224, 6_624_904, 1_498_376_192, 379, 69.778, "torchvision, IMAGENET1K_V1, 1 crop"), last_pool=2
-    ),
+    "googlenet": Variant(3, Published(224, 6_624_904, 1_498_376_192, 379, 69.778), last_pool=2),
     "googlenet_5x5": Variant(5, Published(224, 7_005_832, 1_582_671_872, 715)),
 }
 

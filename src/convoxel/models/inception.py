@@ -31,7 +31,7 @@ class Variant(NamedTuple):
     published: Published
 
 
-VARIANTS = {"inception_v3": Variant(Published(299, 23_834_568, 5_713_216_096, 1311, 78.8, "paper, Table 3, 1 crop"))}
+VARIANTS = {"inception_v3": Variant(Published(299, 23_834_568, 5_713_216_096, 1311, 77.294))}
 
 _UNIT = ("conv", "bn", "relu")
 # Kernel, stride and padding of the stem's convolutions and poolings, by their names in state dicts.

@@ -124,15 +124,10 @@ _HOWARD = "Howard et al. 2017, arXiv 1704.04861"
 _SANDLER = "Sandler et al. 2018, arXiv 1801.04381"
 
 VARIANTS = {
-    "mobilenet_v1": Variant(
-        _V1,
-        Published(224, 4_231_976, 568_740_352, 315, 70.6, "paper, Table 4, 1 crop", _HOWARD),
-        first=32,
-        dropout=0.001,
-    ),
+    "mobilenet_v1": Variant(_V1, Published(224, 4_231_976, 568_740_352, 315, paper=_HOWARD), first=32, dropout=0.001),
     "mobilenet_v2": Variant(
         _V2,
-        Published(224, 3_504_872, 300_774_272, 491, 72.0, "paper, Table 4, 1 crop", _SANDLER),
+        Published(224, 3_504_872, 300_774_272, 491, 71.878, _SANDLER),
         first=32,
         last=1280,
         activation="relu6",
@@ -140,7 +135,7 @@ VARIANTS = {
     ),
     "mobilenet_v3_large": Variant(
         _V3_LARGE,
-        Published(224, 5_483_032, 216_589_760, 595, 75.2, "paper, Table 3, 1 crop"),
+        Published(224, 5_483_032, 216_589_760, 595, 74.042),
         first=16,
         last=960,
         hidden=1280,
@@ -150,7 +145,7 @@ VARIANTS = {
     ),
     "mobilenet_v3_small": Variant(
         _V3_SMALL,
-        Published(224, 2_542_856, 56_510_400, 639, 67.4, "paper, Table 3, 1 crop"),
+        Published(224, 2_542_856, 56_510_400, 639, 67.668),
         first=16,
         last=576,
         hidden=1024,

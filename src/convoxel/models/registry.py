@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from convoxel.errors import ConfigError
 from convoxel.files.values import JsonObject, Options
 from convoxel.models import alexnet, densenet, efficientnet, googlenet, inception, mobilenet, resnet, vgg
-from convoxel.models.backbone import Network, Published
+from convoxel.models.backbone import ACCURACY_PROTOCOL, Network, Published
 from convoxel.models.unet import UNet, unet_cicek, unet_ronneberger
 from convoxel.models.unet_backbone import BACKBONES, build_dense_unet
 from convoxel.nn.documentation import NETWORKS, complete_docstring
@@ -63,8 +63,8 @@ class Info(NamedTuple):
         macs: multiply-accumulates for one input.
         field: receptive field of the last feature map, in pixels.
         shape: the input (channels, height, width) that ``macs`` is for.
-        top1: ImageNet validation accuracy in percent.
-        source: source of ``top1``.
+        top1: ImageNet validation accuracy in percent; all networks are measured by one protocol.
+        source: that protocol, with the size of the crop; empty without ``top1``.
         paper: paper that describes the network.
         options: options of ``build`` beside dims, in_channels and num_classes, with their defaults.
     """
@@ -154,7 +154,7 @@ def info(name: str) -> Info:
 
     >>> found = info("resnet50")
     >>> found.params, found.macs, found.field, found.shape, found.top1
-    (25557032, 4089184256, 427, (3, 224, 224), 77.15)
+    (25557032, 4089184256, 427, (3, 224, 224), 76.13)
     """
     row = entry(name)
     known = row.published
@@ -167,7 +167,7 @@ def info(name: str) -> Info:
         known and known.field,
         (row.default("in_channels"), size, size),
         known and known.top1,
-        known.source if known else "",
+        f"{ACCURACY_PROTOCOL} of {size} × {size}" if known and known.top1 else "",
         row.paper,
         row.options,
     )

@@ -41,36 +41,23 @@ class Variant(NamedTuple):
     group_channels: int = 64
 
 
-_TABLE_2 = "paper, Table 2, 10 crops"
-_TABLE_3 = "paper, Table 3, 10 crops"
 _RESNEXT = "Xie et al. 2017, arXiv 1611.05431"
 _WIDE = "Zagoruyko & Komodakis 2016, arXiv 1605.07146"
-_DOCS = "torchvision, IMAGENET1K_V1, 1 crop"
 
 VARIANTS = {
-    "resnet18": Variant(
-        (2, 2, 2, 2), Published(224, 11_689_512, 1_814_073_344, 435, 72.12, _TABLE_2), bottleneck=False
-    ),
-    "resnet34": Variant(
-        (3, 4, 6, 3), Published(224, 21_797_672, 3_663_761_408, 899, 75.48, _TABLE_3), bottleneck=False
-    ),
-    "resnet50": Variant((3, 4, 6, 3), Published(224, 25_557_032, 4_089_184_256, 427, 77.15, _TABLE_3)),
-    "resnet101": Variant((3, 4, 23, 3), Published(224, 44_549_160, 7_801_405_440, 971, 78.25, _TABLE_3)),
-    "resnet152": Variant((3, 8, 36, 3), Published(224, 60_192_808, 11_513_626_624, 1451, 78.57, _TABLE_3)),
+    "resnet18": Variant((2, 2, 2, 2), Published(224, 11_689_512, 1_814_073_344, 435, 69.758), bottleneck=False),
+    "resnet34": Variant((3, 4, 6, 3), Published(224, 21_797_672, 3_663_761_408, 899, 73.314), bottleneck=False),
+    "resnet50": Variant((3, 4, 6, 3), Published(224, 25_557_032, 4_089_184_256, 427, 76.13)),
+    "resnet101": Variant((3, 4, 23, 3), Published(224, 44_549_160, 7_801_405_440, 971, 77.374)),
+    "resnet152": Variant((3, 8, 36, 3), Published(224, 60_192_808, 11_513_626_624, 1451, 78.312)),
     "resnext50_32x4d": Variant(
-        (3, 4, 6, 3),
-        Published(224, 25_028_904, 4_230_479_872, 427, 77.8, "paper, Table 3, 1 crop", _RESNEXT),
-        groups=32,
-        group_channels=4,
+        (3, 4, 6, 3), Published(224, 25_028_904, 4_230_479_872, 427, 77.618, _RESNEXT), groups=32, group_channels=4
     ),
     "resnext101_32x8d": Variant(
-        (3, 4, 23, 3),
-        Published(224, 88_791_336, 16_414_015_488, 971, 79.312, _DOCS, _RESNEXT),
-        groups=32,
-        group_channels=8,
+        (3, 4, 23, 3), Published(224, 88_791_336, 16_414_015_488, 971, 79.312, _RESNEXT), groups=32, group_channels=8
     ),
     "wide_resnet50_2": Variant(
-        (3, 4, 6, 3), Published(224, 68_883_240, 11_398_021_120, 427, 78.1, "paper, 1 crop", _WIDE), group_channels=128
+        (3, 4, 6, 3), Published(224, 68_883_240, 11_398_021_120, 427, 78.468, _WIDE), group_channels=128
     ),
 }
 

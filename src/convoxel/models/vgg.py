@@ -46,8 +46,6 @@ class Variant(NamedTuple):
     last_pool: bool = True
 
 
-_SINGLE = "paper, Table 3, one scale"
-_DOCS = "torchvision, IMAGENET1K_V1, 1 crop"
 _A, _B, _D, _E = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 
 VARIANTS = {
@@ -62,14 +60,14 @@ VARIANTS = {
         bias=False,
         last_pool=False,
     ),
-    "vgg11": Variant(_A, Published(224, 132_863_336, 7_609_090_048, 150, 70.4, _SINGLE)),
-    "vgg11_bn": Variant(_A, Published(224, 132_868_840, 7_609_090_048, 150, 70.370, _DOCS), "batch"),
-    "vgg13": Variant(_B, Published(224, 133_047_848, 11_308_466_176, 156, 71.3, _SINGLE)),
-    "vgg13_bn": Variant(_B, Published(224, 133_053_736, 11_308_466_176, 156, 71.586, _DOCS), "batch"),
-    "vgg16": Variant(_D, Published(224, 138_357_544, 15_470_264_320, 212, 74.4, _SINGLE)),
-    "vgg16_bn": Variant(_D, Published(224, 138_365_992, 15_470_264_320, 212, 73.360, _DOCS), "batch"),
-    "vgg19": Variant(_E, Published(224, 143_667_240, 19_632_062_464, 268, 74.5, _SINGLE)),
-    "vgg19_bn": Variant(_E, Published(224, 143_678_248, 19_632_062_464, 268, 74.218, _DOCS), "batch"),
+    "vgg11": Variant(_A, Published(224, 132_863_336, 7_609_090_048, 150, 69.02)),
+    "vgg11_bn": Variant(_A, Published(224, 132_868_840, 7_609_090_048, 150, 70.37), "batch"),
+    "vgg13": Variant(_B, Published(224, 133_047_848, 11_308_466_176, 156, 69.928)),
+    "vgg13_bn": Variant(_B, Published(224, 133_053_736, 11_308_466_176, 156, 71.586), "batch"),
+    "vgg16": Variant(_D, Published(224, 138_357_544, 15_470_264_320, 212, 71.592)),
+    "vgg16_bn": Variant(_D, Published(224, 138_365_992, 15_470_264_320, 212, 73.36), "batch"),
+    "vgg19": Variant(_E, Published(224, 143_667_240, 19_632_062_464, 268, 72.376)),
+    "vgg19_bn": Variant(_E, Published(224, 143_678_248, 19_632_062_464, 268, 74.218), "batch"),
 }
 
 _POOL = Window(2, 2)
