@@ -81,7 +81,13 @@ def compile(
     examples = [_as_tensor(example, index) for index, example in enumerate(example_inputs)]
     if not examples:
         raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
-    imported = read(model, examples)
+    try:
+        imported = read(model, examples)
+    except GraphError as error:
+        advice = _advice(model, examples)
+        if advice:
+            raise ShapeError(f"{error} {advice}") from error
+        raise
     _warn(imported.without_rule)
     program = Program.from_graph(
         imported.graph,
@@ -106,6 +112,20 @@ def matmul_precision() -> str:
     import torch
 
     return "float32" if torch.get_float32_matmul_precision() == "highest" else "high"
+
+
+def _advice(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> str:
+    """Return a sentence that names example shapes that the model would accept; "" if none was found."""
+    from convoxel.graph.read.functions import ModuleReader
+
+    if not all(example.is_floating_point() for example in examples):
+        return ""
+    shapes = [tuple(example.shape) for example in examples]
+    try:
+        reader = ModuleReader(model)
+        return "" if reader.accepts(shapes) else reader.explain(shapes)
+    except GraphError:
+        return ""
 
 
 def _as_tensor(example: object, index: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 
 from convoxel.arithmetic import Transposed, Window
+from convoxel.arithmetic.size_search import explain_refusal
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError, UnsupportedError
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.shape_only import outline
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     Model: TypeAlias = "nn.Module | str | Path | Graph | Program | Specialised"
 
 __all__ = ["Record", "Source", "Step", "open_source"]
+
+_SHAPED_NODES, _FEWEST_TRIALS = 20_000, 60  # whose shapes are inferred in search of sizes that work: a second
 
 
 @dataclass(frozen=True)
@@ -313,7 +316,9 @@ class _GraphSource:
             found = self._shapes(sizes)
         except ShapeError as reason:
             came = ", ".join(map(str, shapes))
-            raise ShapeError(f"describe: {self.name} does not accept {came}: {reason}. Give other sizes.") from None
+            most = max(_FEWEST_TRIALS, _SHAPED_NODES // max(1, len(self._graph.nodes)))
+            advice = explain_refusal(lambda trial: self.accepts(trial) is not None, shapes, most) or "Give other sizes."
+            raise ShapeError(f"describe: {self.name} does not accept {came}: {reason}. {advice}") from None
         return Record(self.name, self._graph, found, sizes, rewritten=self._rewritten)
 
     def accepts(self, shapes: Sequence[Shape]) -> tuple[Shape, ...] | None:

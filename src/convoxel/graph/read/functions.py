@@ -10,6 +10,7 @@ costs neither memory nor arithmetic. Sizes are numbers, those of the inputs; con
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import itertools
 import sys
@@ -24,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from convoxel.errors import ConvoxelError, GraphError
+from convoxel.arithmetic.size_search import explain_refusal
+from convoxel.errors import ConvoxelError, GraphError, ShapeError
 from convoxel.files.values import JsonObject, Options
 from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.size import Shape
@@ -39,6 +41,8 @@ __all__ = ["ModuleReader", "Paths", "shapes_only", "tensors_in"]
 Argument = Any
 
 _FEW = 16  # numbers of a buffer that are kept: factors, limits and the like, which rules may look at
+_COUNTED_CHANNELS = ("in_channels", "in_features", "num_features")  # of layers, which tell what a network may take
+_READ_MODULES, _FEWEST_TRIALS = 20_000, 60  # read in search of sizes that work: a few seconds
 
 
 class ModuleReader:
@@ -74,19 +78,32 @@ class ModuleReader:
         """Return the graph in evaluation mode for inputs of ``shapes`` in the type of the parameters.
 
         Raises:
-            GraphError: the module needs values to run, or rejects the shapes.
-            ShapeError: the module itself says that a shape does not fit.
+            GraphError: the module needs values to run, or rejects the shapes and all that are near to them.
+            ShapeError: the module rejects the shapes; the message names near ones that work, or is the module's own.
         """
         try:
             return self._read(shapes)
         except ConvoxelError:
             raise
         except Exception as error:
-            raise GraphError(
+            told = (
                 f"{self.name} does not run without data on inputs of shape "
-                f"{', '.join(map(str, shapes))}: {_reason(error)}. "
-                "Give shapes that the network accepts; control flow that looks at values cannot be described."
+                f"{', '.join(map(str, shapes))}: {_reason(error)}."
+            )
+            advice = self.explain(shapes)
+            if advice:
+                raise ShapeError(f"{told} {advice}") from error
+            raise GraphError(
+                f"{told} Give shapes that the network accepts; control flow that looks at values cannot be described."
             ) from error
+
+    def explain(self, shapes: Sequence[Shape]) -> str:
+        """Return a sentence that names shapes near to refused ones that the module accepts; "" if none was found."""
+        children = list(self._module.modules())
+        counts = (getattr(child, name, None) for child in children for name in _COUNTED_CHANNELS)
+        channels = dict.fromkeys(count for count in counts if isinstance(count, int))
+        most = max(_FEWEST_TRIALS, _READ_MODULES // len(children))
+        return explain_refusal(lambda trial: self.accepts(trial) is not None, shapes, most, [*channels][:_FEW])
 
     def accepts(self, shapes: Sequence[Shape]) -> tuple[Shape, ...] | None:
         """Return the shapes of the outputs for inputs of ``shapes``, or None where the module refuses them."""
@@ -347,8 +364,9 @@ class _Recorder(TorchFunctionMode):
         first = len(self.reader.nodes)
         name, used = self.paths.name(shown), frozenset({0, 1, 2} if self._calls in self._used else ())
         given = map_nested(self._operand(target, arguments), dict(arguments))
-        call = Call(self.reader, target, name, given, _plain_results(target, given) or results, used)
+        call = Call(self.reader, target, name, given, results, used)
         try:
+            call = dataclasses.replace(call, results=_plain_results(target, given) or results)
             if target not in RULES:
                 raise NotNative("no rule")
             if target in _EXPANDING and _is_stretched(call):
