@@ -10,7 +10,13 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
+#include <pthread.h>
+#include <signal.h>
 #include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 
 #include <algorithm>
 #include <chrono>
@@ -101,6 +107,63 @@ struct type_caster<std::vector<float>> : caster_from<std::vector<float>, convoxe
 namespace convoxel {
 namespace {
 
+// True in the thread that runs Python's signal handlers: the process's first, or a forked child's only one.
+bool on_main_thread() {
+#if defined(__linux__)
+  return syscall(SYS_gettid) == getpid();
+#elif defined(__APPLE__)
+  return pthread_main_np() != 0;
+#else
+  return true;
+#endif
+}
+
+// Releases the GIL for its lifetime.
+//
+// Once the interpreter exits, no thread but the main one gets the GIL back. Python before 3.14 ends a thread that asks,
+// by pthread_exit; its unwinding meets nanobind's functions, which must not throw, and that aborts the process. So such
+// a thread sleeps until the process ends, as since Python 3.14.
+class GilReleased {
+ public:
+  GilReleased() : state_(PyEval_SaveThread()) {}
+  ~GilReleased() { take(); }
+  GilReleased(const GilReleased&) = delete;
+  GilReleased& operator=(const GilReleased&) = delete;
+
+  // Runs Python's signal handlers if some time has passed since they last could; returns false, with the error set, if
+  // one raised. Interrupts then arrive between the steps of a long run.
+  bool check_signals() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - checked_ < kPatience || !on_main_thread()) return true;
+    checked_ = now;
+    take();
+    const bool fine = PyErr_CheckSignals() == 0;
+    state_ = PyEval_SaveThread();
+    return fine;
+  }
+
+ private:
+  static constexpr std::chrono::milliseconds kPatience{50};
+
+  void take() {
+    struct SleepIfUnwound {
+      bool taken = false;
+      ~SleepIfUnwound() {
+        if (taken) return;
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, nullptr);
+        for (;;) pause();
+      }
+    } guard;
+    PyEval_RestoreThread(state_);
+    guard.taken = true;
+  }
+
+  PyThreadState* state_;
+  std::chrono::steady_clock::time_point checked_ = std::chrono::steady_clock::now();
+};
+
 const MicrokernelSet& microkernel_set(const std::string& name) {
   const MicrokernelSetList list = available_microkernels();
   for (int i = 0; i < list.count; ++i) {
@@ -153,8 +216,11 @@ std::vector<double> run_steps(const Plan& plan, const std::vector<Array>& buffer
     pointers.push_back(const_cast<float*>(buffers[i].data()));
   }
   std::vector<double> seconds;
-  nb::gil_scoped_release release;
-  plan.run(std::move(pointers), first, last, timed ? &seconds : nullptr);
+  {
+    GilReleased released;
+    plan.run(std::move(pointers), first, last, timed ? &seconds : nullptr, [&] { return released.check_signals(); });
+  }
+  if (PyErr_Occurred() != nullptr) throw nb::python_error();
   return seconds;
 }
 
@@ -186,7 +252,7 @@ void bind_step(nb::class_<Plan>& plan, const char* step, void (Plan::*add)(Args.
         }
         self.name_last(std::move(name));
       },
-      extra..., "name"_a = "", nb::call_guard<nb::gil_scoped_release>());
+      extra..., "name"_a = "", nb::call_guard<GilReleased>());
 }
 
 nb::list list_algorithms() {
@@ -262,13 +328,21 @@ double measure_reading(int threads, int64_t bytes) {
 NB_MODULE(_core, m) {
   using namespace convoxel;
   m.doc() = "The C++ core of Convoxel. Use convoxel.native, which checks and documents.";
-  nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
-    try {
-      std::rethrow_exception(thrown);
-    } catch (const Mistake& mistake) {
-      PyErr_SetString(nb::module_::import_("convoxel.errors").attr(mistake.kind).ptr(), mistake.what());
-    }
-  });
+  // At exit, threads may still be inside the engine; what they hold is no leak to report.
+  nb::set_leak_warnings(false);
+  // First uses whose results stay. A child that forks during one would wait for its end for ever.
+  algorithms(), available_microkernels(), processors(), l2_bytes();
+  // Imported once and kept: an import runs Python code, during which a thread may have to end.
+  PyObject* errors = nb::module_::import_("convoxel.errors").release().ptr();
+  nb::register_exception_translator(
+      [](const std::exception_ptr& thrown, void* errors) {
+        try {
+          std::rethrow_exception(thrown);
+        } catch (const Mistake& mistake) {
+          PyErr_SetString(nb::handle(static_cast<PyObject*>(errors)).attr(mistake.kind).ptr(), mistake.what());
+        }
+      },
+      errors);
 
   nb::class_<Convolution>(m, "Convolution")
       .def("__init__", &make_convolution, "weight"_a, "bias"_a.none(), "stride"_a, "padding_low"_a, "dilation"_a,
@@ -322,9 +396,8 @@ NB_MODULE(_core, m) {
 #include "steps.h"
 
   m.def("list_algorithms", &list_algorithms);
-  m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a,
-        nb::call_guard<nb::gil_scoped_release>());
-  m.def("measure_reading", &measure_reading, "threads"_a, "bytes"_a, nb::call_guard<nb::gil_scoped_release>());
+  m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a, nb::call_guard<GilReleased>());
+  m.def("measure_reading", &measure_reading, "threads"_a, "bytes"_a, nb::call_guard<GilReleased>());
   m.def("l2_bytes", &l2_bytes);
   m.def("set_rates", [](double cache, double memory) { set_rates({cache, memory}); }, "cache"_a, "memory"_a);
   m.def("rates", [] { return std::make_pair(rates().cache, rates().memory); });

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <stdexcept>
 
 #include "mistake.h"
@@ -118,7 +119,7 @@ void Convolution::give_back(int64_t begin, int64_t end) const {
 const PackedWeights& Convolution::packed(const Algorithm& algorithm, const ConvProblem& problem,
                                          const MicrokernelSet& set, int threads) const {
   const std::string packing = algorithm.packing != nullptr ? algorithm.packing(problem, set) : "";
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<ForkMutex> lock(mutex_);
   std::unique_ptr<PackedWeights>& slot = packed_[std::string(algorithm.name) + "/" + set.name + "/" + packing];
   if (!slot) {
     slot = std::make_unique<PackedWeights>(algorithm.pack(*this, problem, set, threads));
@@ -128,14 +129,15 @@ const PackedWeights& Convolution::packed(const Algorithm& algorithm, const ConvP
 }
 
 int64_t Convolution::packed_bytes() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<ForkMutex> lock(mutex_);
   int64_t bytes = 0;
   for (const auto& entry : packed_) bytes += entry.second->size * static_cast<int64_t>(sizeof(float));
   return bytes;
 }
 
 const std::vector<Algorithm>& algorithms() {
-  static const std::vector<Algorithm> table = [] {
+  // Never destroyed, since threads may run plans while the process exits.
+  static const auto& table = *new std::vector<Algorithm>([] {
     std::vector<Algorithm> all = product_algorithms();
     for (const Algorithm& algorithm : fixed24_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : depthwise_algorithms()) all.push_back(algorithm);
@@ -143,7 +145,7 @@ const std::vector<Algorithm>& algorithms() {
     for (const Algorithm& algorithm : fft_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : bfloat_algorithms()) all.push_back(algorithm);
     return all;
-  }();
+  }());
   return table;
 }
 

@@ -3,11 +3,11 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "buffer.h"
+#include "fork_mutex.h"
 #include "microkernels.h"
 #include "view.h"
 
@@ -196,7 +196,7 @@ class Convolution {
   bool from_file_;
   FloatBuffer bias_;
   FloatBuffer zeros_;
-  mutable std::mutex mutex_;
+  mutable ForkMutex mutex_;
   mutable std::map<std::string, std::unique_ptr<PackedWeights>> packed_;
 };
 

@@ -31,13 +31,13 @@ Activation activation_of(const std::string& name, Slope slope) {
 // threads does not hold memory for ever.
 struct Plan::Store {
   static constexpr size_t kKept = 4;
-  std::mutex mutex;
+  ForkMutex mutex;
   std::vector<FloatBuffer> arenas;
   std::vector<FloatBuffer> workspaces;
 
   FloatBuffer take(std::vector<FloatBuffer>& from, int64_t floats) {
     {
-      std::lock_guard<std::mutex> lock(mutex);
+      std::lock_guard<ForkMutex> lock(mutex);
       if (!from.empty()) {
         FloatBuffer buffer = std::move(from.back());
         from.pop_back();
@@ -47,7 +47,7 @@ struct Plan::Store {
     return allocate_floats(floats);
   }
   void give(std::vector<FloatBuffer>& to, FloatBuffer buffer) {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<ForkMutex> lock(mutex);
     if (to.size() < kKept) to.push_back(std::move(buffer));
   }
 };
@@ -98,7 +98,8 @@ void Plan::add(Step step) {
   steps_.push_back(std::move(step));
 }
 
-void Plan::run(std::vector<float*> buffers, size_t first, size_t last, std::vector<double>* seconds) const {
+void Plan::run(std::vector<float*> buffers, size_t first, size_t last, std::vector<double>* seconds,
+               const std::function<bool()>& go_on) const {
   FloatBuffer arena;
   if (buffers[0] == nullptr) {
     arena = store_->take(store_->arenas, arena_size());
@@ -112,6 +113,7 @@ void Plan::run(std::vector<float*> buffers, size_t first, size_t last, std::vect
   context.shared = context.workspace + workspace_step_ * threads_;
   context.threads = threads_;
   for (size_t i = first; i < last; ++i) {
+    if (i > first && go_on && !go_on()) break;
     const auto start = std::chrono::steady_clock::now();
     steps_[i].run(context);
     if (seconds != nullptr) {

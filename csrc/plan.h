@@ -77,7 +77,9 @@ class Plan {
 
   // Runs steps [first, last). buffers[0] is an arena of arena_size() floats, or null for one from the plan's own store.
   // seconds, if not null, receives the time of each step.
-  void run(std::vector<float*> buffers, size_t first, size_t last, std::vector<double>* seconds) const;
+  // go_on, if given, is asked between steps; the run ends where it says no.
+  void run(std::vector<float*> buffers, size_t first, size_t last, std::vector<double>* seconds,
+           const std::function<bool()>& go_on = nullptr) const;
 
  private:
   void add(Step step);

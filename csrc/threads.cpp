@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <signal.h>
 #if defined(__linux__)
 #include <sched.h>
 #endif
@@ -12,6 +13,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -133,6 +135,24 @@ struct Job {
 
 thread_local bool inside_work = false;
 
+// Blocks the signals that a thread made meanwhile shall not see: all but those of its own faults. Handlers belong to
+// the threads of the program, and so do system calls that a signal shall interrupt.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t blocked;
+    sigfillset(&blocked);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&blocked, fault);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 class Pool {
  public:
   // Runs the job unless another one is running; returns false if so.
@@ -141,12 +161,7 @@ class Pool {
     if (!turn.owns_lock()) return false;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      while (static_cast<int>(threads_.size()) < job.workers - 1) {
-        const int worker = static_cast<int>(threads_.size()) + 1;
-        threads_.emplace_back([this, worker] { wait_for_jobs(worker); });
-        seats_.add(threads_.back());
-        threads_.back().detach();  // lives as long as the process; the pool is never destroyed
-      }
+      while (static_cast<int>(threads_.size()) < job.workers - 1 && add_worker()) continue;
       seats_.make_room();
       job_ = &job;
       generation_.fetch_add(1, std::memory_order_release);
@@ -164,6 +179,20 @@ class Pool {
   }
 
  private:
+  // Returns false if the system gives no more threads: those that there are do the work.
+  bool add_worker() {
+    const int worker = static_cast<int>(threads_.size()) + 1;
+    try {
+      const SignalsBlocked blocked;
+      threads_.emplace_back([this, worker] { wait_for_jobs(worker); });
+    } catch (const std::system_error&) {
+      return false;
+    }
+    seats_.add(threads_.back());
+    threads_.back().detach();  // lives as long as the process; the pool is never destroyed
+    return true;
+  }
+
   void wait_for_jobs(int worker) {
     inside_work = true;
     uint64_t seen = 0;
@@ -197,28 +226,20 @@ class Pool {
 };
 
 // Never destroyed, since threads may outlive main's static objects. A forked child gets a new one, since it has none of
-// the threads.
-Pool* current_pool = nullptr;
+// the threads. Made as the engine loads: a child that forks during a first use would wait for its end for ever.
+Pool* pool = new Pool;
 
-Pool& pool() {
-  static const bool created = [] {
-    current_pool = new Pool;
-    pthread_atfork(nullptr, nullptr, [] {
-      current_pool = new Pool;
-      inside_work = false;
-    });
-    return true;
-  }();
-  (void)created;
-  return *current_pool;
-}
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] {
+  pool = new Pool;
+  inside_work = false;
+});
 
 }  // namespace
 
 void parallel_for(int threads, int64_t chunks, const Chunk& run) {
   if (chunks <= 0) return;
   Job job(run, chunks, threads);
-  if (job.workers <= 1 || inside_work || !pool().try_run(job)) job.work(0);
+  if (job.workers <= 1 || inside_work || !pool->try_run(job)) job.work(0);
   if (job.error) std::rethrow_exception(job.error);
 }
 
