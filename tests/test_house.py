@@ -18,6 +18,7 @@ SOURCE = Path(convoxel.__file__).parent
 # names belongs to the longest prefix that one does.
 LAYERS = [
     ["errors"],
+    ["fork"],
     ["lazy"],
     ["files"],
     ["arithmetic"],

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from convoxel.errors import UnsupportedError
+from convoxel.fork import forks_wait
 
 __all__ = ["lazy_names"]
 
@@ -30,7 +31,8 @@ def lazy_names(
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = home_of[name]
         try:
-            value = import_module(f"{home}.{name}") if home == package else getattr(import_module(home), name)
+            with forks_wait():
+                value = import_module(f"{home}.{name}") if home == package else getattr(import_module(home), name)
         except ModuleNotFoundError as error:
             if not needs or error.name is None or error.name.startswith("convoxel"):
                 raise

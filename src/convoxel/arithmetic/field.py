@@ -16,12 +16,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 
 from convoxel.arithmetic.size_set import check_period
 from convoxel.arithmetic.taps import Taps, adaptive_taps, conv_taps, resize_taps, slice_taps, transposed_taps
 from convoxel.arithmetic.window import Pair
 from convoxel.errors import ShapeError
+from convoxel.fork import cached_property
 
 __all__ = [
     "Field",

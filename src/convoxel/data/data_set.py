@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from convoxel.errors import DataError
 from convoxel.files.fault import Problem, fault
+from convoxel.fork import cached_property, renewed_lock
 
 __all__ = ["Cache", "DataSet", "Entry", "Intensity", "Parts", "Sample", "Split"]
 
@@ -74,7 +73,7 @@ class Cache:
         self.limit_bytes = _default_limit() if limit_bytes is None else limit_bytes
         self.used_bytes = 0
         self._samples: dict[int, Sample] = {}
-        self._lock = threading.Lock()
+        self._lock = renewed_lock()
 
     def get(self, entry: Entry) -> Sample:
         """Return the entry's sample, read at most once while there is room."""

@@ -7,7 +7,6 @@ and is made again when the weights have changed.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from convoxel.errors import ConvoxelError
+from convoxel.fork import renewed_lock
 from convoxel.graph.compile import matmul_precision
 from convoxel.graph.read.torch import read
 from convoxel.graph.run.program import Program
@@ -116,7 +116,7 @@ class _Piece:
 
     def __init__(self, piece: torch.fx.GraphModule, slots: Sequence[int | _Axis | None], threads: int | None) -> None:
         self._piece, self._slots, self._threads = piece, slots, threads  # a weight's slot is None
-        self._lock = threading.Lock()
+        self._lock = renewed_lock()
         self._program: Program | None = None
         self._stamp: tuple[object, ...] = ()
         self._fallen = False

@@ -10,6 +10,7 @@ import numpy as np
 
 from convoxel.errors import ConfigError, GraphError, ShapeError
 from convoxel.files.values import Array
+from convoxel.fork import forks_wait
 from convoxel.graph.run.program import Program
 from convoxel.graph.store.record import check_settings
 
@@ -65,9 +66,10 @@ def compile(
     >>> program(np.ones((2, 3, 24, 32), np.float32)).shape
     (2, 8, 24, 32)
     """
-    import torch
+    with forks_wait():
+        import torch
 
-    from convoxel.graph.read.torch import read
+        from convoxel.graph.read.torch import read
 
     check_settings("compile", threads, precision, algorithm)
     if tune and algorithm != "auto":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from convoxel.errors import ConfigError, GraphError
 from convoxel.files.values import Array
+from convoxel.fork import forks_wait
 from convoxel.graph.read.reader import NeedsValue
 from convoxel.graph.run.program import Program
 from convoxel.graph.specialised import Specialised
@@ -64,7 +65,8 @@ def from_onnx(
 ) -> Program | Specialised:
     """Return the program of an ONNX file or model."""
     try:
-        from convoxel.graph.read.onnx import explained, open_model, read
+        with forks_wait():
+            from convoxel.graph.read.onnx import explained, open_model, read
     except ImportError as reason:
         raise GraphError(f"load: reading ONNX needs the onnx package ({reason}); pip install convoxel[onnx]") from None
     model = open_model(source)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
+from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph
 from convoxel.graph.operators.reads import Along
 from convoxel.graph.operators.table import OPERATORS, infer_shapes

@@ -11,10 +11,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from convoxel.arithmetic import Field, ResizeLike, join, through
+from convoxel.fork import cached_property
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.reads import Aligned, Along, Reads, Unknown
 from convoxel.inspect.record import Record

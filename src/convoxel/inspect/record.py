@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -18,6 +17,7 @@ import numpy as np
 from convoxel.arithmetic import Transposed, Window
 from convoxel.arithmetic.size_search import explain_refusal
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError, UnsupportedError
+from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.shape_only import outline
 from convoxel.graph.ir.size import Shape, Size, evaluate_shape, measure

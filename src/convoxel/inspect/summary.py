@@ -6,7 +6,6 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -14,6 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from convoxel.errors import ConfigError
 from convoxel.files.atomic import write_text
 from convoxel.files.values import JsonObject
+from convoxel.fork import cached_property
 from convoxel.inspect.row import Reach, Row, merge_rows, times
 from convoxel.inspect.table import View, bytes_text, count_text
 from convoxel.inspect.valid_sizes import ValidSizes

@@ -7,7 +7,6 @@ scaled; intensity changes cost almost nothing and are more frequent.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from convoxel.fork import renewed_lock
 from convoxel.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class _PlainTensors:
     """
 
     def __init__(self) -> None:
-        self._lock, self._inside, self._before = threading.Lock(), 0, True
+        self._lock, self._inside, self._before = renewed_lock(), 0, True
 
     def __enter__(self) -> None:
         from monai.data import get_track_meta, set_track_meta

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from convoxel.errors import GraphError
 from convoxel.files.values import Array, Options
+from convoxel.fork import cached_property
 from convoxel.graph.ir.size import Extents, Size, evaluate
 
 __all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "Graph", "Node", "Value", "rename", "verify_structure"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from convoxel import native
 from convoxel.errors import UnsupportedError
 from convoxel.files.values import Array, Options
+from convoxel.fork import renewed_lock
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.native import View
@@ -24,7 +24,7 @@ class PackedWeights:
 
     def __init__(self) -> None:
         self._made: dict[Hashable, native.Convolution] = {}
-        self._lock = threading.Lock()
+        self._lock = renewed_lock()
 
     def get(self, key: Hashable, make: Callable[[], native.Convolution]) -> native.Convolution:
         """Return the weights called ``key``, made by ``make`` the first time."""

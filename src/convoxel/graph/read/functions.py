@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from convoxel.arithmetic.size_search import explain_refusal
 from convoxel.errors import ConvoxelError, GraphError, ShapeError
 from convoxel.files.values import JsonObject, Options
+from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.shape import stretch
@@ -250,18 +251,18 @@ class _Asked:
         self.count = count
         self.is_asked = False
 
-    @functools.cached_property
+    @cached_property
     def result(self) -> Argument:
         """Return the results that PyTorch gives on tensors without data."""
         self.is_asked = True
         return self._run()
 
-    @functools.cached_property
+    @cached_property
     def shapes(self) -> tuple[Shape, ...]:
         """The shapes of the tensors that come out."""
         return tuple(tuple(tensor.shape) for tensor in tensors_in(self.result))
 
-    @functools.cached_property
+    @cached_property
     def dtypes(self) -> tuple[str, ...]:
         """The types of the tensors that come out."""
         return tuple(dtype_name(tensor.dtype) for tensor in tensors_in(self.result))

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from convoxel import native
 from convoxel.errors import ConvoxelError, ShapeError
 from convoxel.files.values import Array
+from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph, Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.step import PackedWeights, Step, copy

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
+
+from convoxel.fork import renewed_lock
 
 __all__ = ["LruCache"]
 
@@ -21,7 +22,7 @@ class LruCache(Generic[T]):
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._values: OrderedDict[Hashable, T] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = renewed_lock()
 
     def keys(self) -> list[Hashable]:
         """Return the keys of all values that are kept, the most recently used one last."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from convoxel.errors import ConfigError
+from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import Graph
 from convoxel.graph.ir.pytree import Structure
 

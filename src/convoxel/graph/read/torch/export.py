@@ -12,7 +12,6 @@ from __future__ import annotations
 import ast
 import inspect
 import logging
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,13 +23,14 @@ import torch
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from convoxel.errors import GraphError
+from convoxel.fork import forks_wait, renewed_lock
 from convoxel.graph.ir.size import Extent, Extents, Size, evaluate_shape, measure
 from convoxel.graph.read.torch.pool1d import open_max_pool1d
 
 __all__ = ["Exported", "NotOpen", "Symbols", "exports"]
 
 _SPATIAL_LETTERS = "dhw"
-_EXPORTING = threading.Lock()  # what an export switches (warnings, modes) is global
+_exporting = renewed_lock()  # what an export switches (warnings, modes) is global
 _CHATTY = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
 _LONGEST = 200  # operations; sizes of networks that can be left open have up to 75
 _WIDE = 128  # six halvings leave 2 positions
@@ -87,13 +87,13 @@ def exports(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Iterato
         if spatial and long:
             continue
         try:
-            with _EXPORTING, _evaluating(model), open_max_pool1d(), _short_sizes(long), _quiet(), torch.no_grad():
+            with _one_export(), _evaluating(model), open_max_pool1d(), _short_sizes(long), _quiet(), torch.no_grad():
                 exported = _export_open(model, _enlarged(examples, wide), examples, spatial)
         except Exception:  # PyTorch raises many kinds; the fixed export below says whether it matters
             continue
         yield exported
     try:
-        with _EXPORTING, _evaluating(model), open_max_pool1d(), _quiet(), torch.no_grad():
+        with _one_export(), _evaluating(model), open_max_pool1d(), _quiet(), torch.no_grad():
             fixed = Exported(_functional(torch.export.export(model, tuple(examples))), Symbols({}))
     except Exception as reason:
         shapes = ", ".join(str(tuple(example.shape)) for example in examples)
@@ -272,6 +272,13 @@ def _is_simple_write(node: torch.fx.Node) -> bool:
         target = target.args[0]
     fresh = target.op == "call_function" and not _may_alias(target)
     return fresh and not any(_may_alias(user) for user in target.users)
+
+
+@contextmanager
+def _one_export() -> Iterator[None]:
+    """Let other exports, and forks, wait until the block has ended."""
+    with _exporting, forks_wait():
+        yield
 
 
 @contextmanager

@@ -1,0 +1,97 @@
+"""Forks beside other threads: locks that a forked child finds free, and work that a fork waits for.
+
+A forked child has only the thread that forked. What another thread was doing at that moment never ends in the child: a
+lock that it held stays locked, and whoever asks for it waits for ever. So either the lock is renewed in the child
+(``renewed_lock``), which is right where every statement under it leaves things whole; or the fork waits
+(``forks_wait``) for work that others would see half done, such as an import, which holds locks of the interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar, overload
+
+__all__ = ["cached_property", "forks_wait", "renewed_lock"]
+
+T = TypeVar("T")
+
+# Work takes seconds. After a longer wait, the work itself probably waits for a lock of the thread that forks.
+_PATIENCE_S = 30.0
+
+_locks: weakref.WeakSet[Any] = weakref.WeakSet()
+_changed = threading.Condition()  # held during a fork, so that no thread begins work
+_working: dict[int, int] = {}  # how many blocks of ``forks_wait`` each thread is in
+
+
+def renewed_lock() -> threading.Lock:
+    """Return a lock that is free in every forked child."""
+    lock = threading.Lock()
+    _locks.add(lock)
+    return lock
+
+
+@contextmanager
+def forks_wait() -> Iterator[None]:
+    """Let the forks of other threads wait until the block has ended. Blocks do not exclude each other."""
+    thread = threading.get_ident()
+    with _changed:
+        _working[thread] = _working.get(thread, 0) + 1
+    try:
+        yield
+    finally:
+        with _changed:
+            _working[thread] -= 1
+            if not _working[thread]:
+                del _working[thread]
+            _changed.notify_all()
+
+
+def _before() -> None:
+    _changed.acquire()
+    _changed.wait_for(lambda: not _working.keys() - {threading.get_ident()}, _PATIENCE_S)
+
+
+def _after_in_parent() -> None:
+    _changed.release()
+
+
+def _after_in_child() -> None:
+    global _changed
+    _changed = threading.Condition()
+    for thread in _working.keys() - {threading.get_ident()}:
+        del _working[thread]
+    for lock in list(_locks):
+        lock._at_fork_reinit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+
+
+class cached_property(Generic[T]):
+    """A property that is computed on first use and kept in the instance's ``__dict__``.
+
+    That of ``functools`` holds a lock while it computes (before Python 3.12), one for all instances: threads would wait
+    for each other, and forked children for threads that they do not have. Here threads may each compute the value.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> cached_property[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> T: ...
+    def __get__(self, instance: object | None, owner: type | None = None) -> cached_property[T] | T:
+        if instance is None:
+            return self
+        value: T = instance.__dict__.setdefault(self._name, self._compute(instance))
+        return value
