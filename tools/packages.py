@@ -58,7 +58,7 @@ Make = Callable[[], nn.Module]
 TIMM = (
     "resnet18", "resnet50d", "resnext50_32x4d", "seresnet33ts", "ecaresnet26t", "gcresnet33ts", "skresnet18",
     "resnest14d", "res2net50_26w_4s", "resnetv2_50", "resnetaa50", "legacy_seresnet18", "wide_resnet50_2",
-    "densenet121", "rdnet_tiny", "vgg11", "vgg11_bn", "inception_v3:128", "inception_v4:128",
+    "densenet121", "rdnet_tiny", "vgg11:224", "vgg11_bn:224", "inception_v3:128", "inception_v4:128",
     "inception_resnet_v2:128", "inception_next_atto", "xception41", "legacy_xception", "dpn68b", "dla34",
     "dla46x_c", "hrnet_w18_small", "ese_vovnet19b_dw", "vovnet39a", "cspresnet50", "cspresnext50", "cspdarknet53",
     "darknet53", "cs3darknet_s", "regnetx_002", "regnety_002", "regnetz_b16", "efficientnet_b0",
@@ -161,7 +161,7 @@ SAMPLE = frozenset(
 )
 
 LOOSE = 0.1  # a tolerance beyond which nothing is judged
-LEAST = {"hovernet-2d": 256}
+LEAST = {"hovernet-2d": 256, "pspnet-resnet18": 192, "pspnet-vgg11_bn": 192}
 SMALL = {1: 96, 2: 96, 3: 32}
 REAL = {1: 4096, 2: 224, 3: 64}
 
@@ -207,7 +207,8 @@ def smp_cases() -> Iterator[Case]:
         for kind, encoders in SMP.items():
             for encoder in encoders:
                 make = functools.partial(getattr(smp, kind), encoder, encoder_weights=None, classes=3)
-                yield Case(f"smp/{kind.lower()}-{encoder}", make, least=128)
+                name = f"{kind.lower()}-{encoder}"
+                yield Case(f"smp/{name}", make, least=LEAST.get(name, 128))
 
 
 PACKAGES: dict[str, Callable[[], Iterator[Case]]] = {"timm": timm_cases, "monai": monai_cases, "smp": smp_cases}

@@ -9,8 +9,10 @@ import pytest
 from torch import nn
 
 from convoxel import models
+from convoxel.arithmetic import SizeSet
 from convoxel.graph.operators.table import OPERATORS
-from tools.agreement import FUNCTIONS, Subject, compare, drawn, functions, main
+from convoxel.inspect.valid_sizes import ValidSizes
+from tools.agreement import FUNCTIONS, Subject, compare, differing_sizes, drawn, functions, main, open_all
 
 NETWORKS = (
     Subject("resnet18", lambda: models.build("resnet18", width=0.25), (1, 3, 64, 64)),
@@ -48,6 +50,17 @@ def test_the_comparison_finds_what_differs(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("tools.agreement.FIGURES", ("name", "params"))  # a file is called after itself
     (line,) = compare(Subject("conv", lambda: nn.Conv1d(1, 1, 3), (1, 1, 8)))
     assert line.startswith("name: ") and "net.onnx" in line
+
+
+def test_sizes_on_which_sources_disagree_are_run(tmp_path: Path) -> None:
+    # PyTorch refuses to normalise a single position; a graph does not.
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1), nn.InstanceNorm2d(2))
+    assert compare(Subject("norm", lambda: net, (1, 1, 8, 8))) == []
+    sources = open_all(net, (1, 1, 8, 8), tmp_path)
+    told = {name: ValidSizes((SizeSet(starts=(1,)),) * 2, (None, None)) for name in sources}
+    told["program"] = ValidSizes((SizeSet(starts=(2,)),) * 2, (None, None))
+    lines = differing_sizes(sources, told, (1, 1, 8, 8))
+    assert lines == ["sizes: module says any, but 1 fails", "sizes: program says 2 and more, but 1 runs"]
 
 
 def test_the_program_keeps_what_agreed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
