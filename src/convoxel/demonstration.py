@@ -33,8 +33,6 @@ from convoxel.report import write_report
 from convoxel.train import RunResult, TrainConfig, load_model
 from convoxel.train.run_folder import load_data
 
-__all__ = ["MARK", "MODEL", "Demo", "prepare_demo"]
-
 MODEL: Options = {"levels": 2, "width": 16}
 # The settings that differ from the defaults of training.
 _TRAINING: Options = {"learning_rate": 0.005}

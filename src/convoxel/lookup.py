@@ -27,18 +27,6 @@ if TYPE_CHECKING:
     from convoxel.inspect.record import Model, Source
     from convoxel.inspect.valid_sizes import Accepts, ValidSizes
 
-__all__ = [
-    "NamedNetwork",
-    "NetworkSizes",
-    "describe",
-    "find_models",
-    "find_network",
-    "is_file",
-    "is_run",
-    "open_network",
-    "open_sizes",
-]
-
 
 def describe(
     model: Model, *input_shapes: Sequence[int], object_size: int | Sequence[int] | None = None, **options: Any

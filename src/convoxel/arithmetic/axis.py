@@ -13,8 +13,6 @@ from convoxel.arithmetic.layer import Layer
 from convoxel.arithmetic.size_set import PeriodicAffine
 from convoxel.errors import ShapeError
 
-__all__ = ["Graph", "Node"]
-
 
 @dataclass(frozen=True)
 class Node:

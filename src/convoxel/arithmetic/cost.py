@@ -15,23 +15,6 @@ from convoxel.arithmetic.taps import Taps, conv_taps
 from convoxel.arithmetic.window import Pair, conv_sizes, resolve_padding
 from convoxel.errors import ConfigError
 
-__all__ = [
-    "OPTIMISERS",
-    "MatrixCounts",
-    "conv_macs",
-    "conv_matrix",
-    "conv_params",
-    "flops",
-    "intensity",
-    "linear_macs",
-    "linear_params",
-    "norm_params",
-    "peak_bytes",
-    "size_bytes",
-    "training_bytes",
-    "transposed_macs",
-]
-
 # Numbers that an optimiser keeps for each parameter, beside the parameter and its gradient.
 OPTIMISERS = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2, "adamw": 2}
 

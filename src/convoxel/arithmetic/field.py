@@ -23,18 +23,6 @@ from convoxel.arithmetic.window import Pair
 from convoxel.errors import ShapeError
 from convoxel.fork import cached_property
 
-__all__ = [
-    "Field",
-    "compose",
-    "compose_adaptive",
-    "compose_resize",
-    "compose_slice",
-    "compose_transposed",
-    "join",
-    "misalignment",
-    "through",
-]
-
 Interval = tuple[int, int] | None
 # Inputs (start, bits): start + m is seen where bit m of bits is set. Bit 0 is set, or nothing is: (0, 0).
 Seen = tuple[int, int]

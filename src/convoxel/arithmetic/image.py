@@ -17,26 +17,6 @@ from convoxel.arithmetic.tile import Part, Tile, solve_tile
 from convoxel.arithmetic.window import Pair, span
 from convoxel.errors import ConfigError
 
-__all__ = [
-    "ChainSizes",
-    "Depths",
-    "ImageInputs",
-    "LayerInputs",
-    "LayerSizes",
-    "LayersBetween",
-    "Tiles",
-    "WindowOptions",
-    "broadcast_sizes",
-    "describe_sizes",
-    "join_axes",
-    "solve_depths",
-    "solve_image_inputs",
-    "solve_layer_inputs",
-    "solve_layers",
-    "solve_tiles",
-    "trace_chain",
-]
-
 # How far from an output that no input gives the nearest ones are looked for.
 _NEAR = 64
 

@@ -25,21 +25,6 @@ from convoxel.arithmetic.taps import (
 from convoxel.arithmetic.window import Pair, conv_size, pool_size, resolve_padding, resolve_transposed, transposed_size
 from convoxel.errors import ConfigError, ShapeError
 
-__all__ = [
-    "Adaptive",
-    "Crop",
-    "Exact",
-    "Join",
-    "Layer",
-    "Pad",
-    "Repeat",
-    "Resize",
-    "ResizeLike",
-    "Transposed",
-    "Unpool",
-    "Window",
-]
-
 _HERE = slice_taps(0)
 
 

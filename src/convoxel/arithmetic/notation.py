@@ -19,8 +19,6 @@ from convoxel.arithmetic.taps import RESIZE_MODES
 from convoxel.arithmetic.window import PADDING_WORDS, Pair
 from convoxel.errors import ConfigError, ConvoxelError
 
-__all__ = ["KINDS", "Kind", "parse_chain", "parse_chains"]
-
 _NUMBER = r"\d+"
 _PADS = rf"-?\d+(?::-?\d+)?|{'|'.join(PADDING_WORDS)}"
 _RATIO = r"\d+(?:\.\d+|/\d+)?"

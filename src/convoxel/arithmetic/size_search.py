@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["explain_refusal", "nearest_sizes"]
-
 Sizes = Mapping[str, int]
 Shape = tuple[int, ...]
 Shapes = tuple[Shape, ...]

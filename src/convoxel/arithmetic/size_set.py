@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from convoxel.errors import UnsupportedError
 
-__all__ = ["PeriodicAffine", "SizeSet", "check_period", "solve_conditions"]
-
 # The zoo's longest pattern is 64; at this one a layer still takes a tenth of a second.
 _LONGEST = 1 << 16
 

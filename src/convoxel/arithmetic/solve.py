@@ -21,18 +21,6 @@ from convoxel.arithmetic.taps import Taps, conv_taps
 from convoxel.arithmetic.window import Pair, resolve_padding, span
 from convoxel.errors import ConfigError, ShapeError, UnsupportedError
 
-__all__ = [
-    "Alignment",
-    "Depth",
-    "Inputs",
-    "Windows",
-    "output_equation",
-    "solve_alignment",
-    "solve_depth",
-    "solve_inputs",
-    "solve_windows",
-]
-
 # A size at which no window depends on where the input ends.
 _FAR = 1 << 20
 # Repetitions after which a search for a field is given up.

@@ -15,17 +15,6 @@ from fractions import Fraction
 from convoxel.arithmetic.window import Pair, span
 from convoxel.errors import ConfigError, ShapeError
 
-__all__ = [
-    "RESIZE_MODES",
-    "Taps",
-    "adaptive_taps",
-    "conv_taps",
-    "resize_taps",
-    "slice_taps",
-    "transposed_taps",
-    "unpool_taps",
-]
-
 RESIZE_MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
 
 

@@ -17,8 +17,6 @@ from convoxel.arithmetic.solve import solve_inputs
 from convoxel.arithmetic.taps import Taps
 from convoxel.errors import ShapeError
 
-__all__ = ["Part", "Tile", "solve_tile"]
-
 
 @dataclass(frozen=True)
 class Part:

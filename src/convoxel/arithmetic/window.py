@@ -13,21 +13,6 @@ from collections.abc import Iterator, Sequence
 
 from convoxel.errors import ConfigError, ShapeError
 
-__all__ = [
-    "PADDING_WORDS",
-    "conv_size",
-    "conv_sizes",
-    "output_padding",
-    "pool_size",
-    "pool_sizes",
-    "resolve_padding",
-    "resolve_transposed",
-    "span",
-    "transposed_padding",
-    "transposed_size",
-    "transposed_sizes",
-]
-
 Pair = tuple[int, int]
 
 PADDING_WORDS = ("none", "half", "full", "same", "causal")

@@ -14,8 +14,6 @@ from typing import TypeVar
 from convoxel import native
 from convoxel.files import atomic
 
-__all__ = ["describe_machine", "interleave", "measure_ceilings", "time_run", "write_json"]
-
 _Result = TypeVar("_Result")
 
 # Long enough for the other contenders' threads to stop spinning, given KMP_BLOCKTIME=5 (see ``peer``).

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["OURS", "Comparison", "Times"]
-
 OURS = "convoxel"
 
 # By contender: median_s, min_s and max_s.

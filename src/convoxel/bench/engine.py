@@ -18,8 +18,6 @@ from convoxel.bench.comparison import OURS
 from convoxel.bench.network_list import Network
 from convoxel.bench.peer import ONNX_ENGINES, call_pytorch
 
-__all__ = ["ENGINES", "Engine", "Task", "first_output"]
-
 Floats = NDArray[np.float32]
 Run = Callable[[], object]
 

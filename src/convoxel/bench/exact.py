@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from convoxel.bench.layer_list import Layer
 
-__all__ = ["exact_values", "relative_error", "sample_outputs"]
-
 _PIXELS, _CHANNELS = 256, 256
 
 Floats = NDArray[np.float32]

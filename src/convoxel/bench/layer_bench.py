@@ -19,8 +19,6 @@ from convoxel.bench.peer import prepare_peers
 from convoxel.errors import UnsupportedError
 from convoxel.native import Convolution, Plan, View
 
-__all__ = ["LayerResult", "find_candidates", "measure_layer"]
-
 Floats = NDArray[np.float32]
 
 

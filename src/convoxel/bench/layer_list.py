@@ -11,8 +11,6 @@ from pathlib import Path
 from convoxel.arithmetic.window import conv_size, transposed_size
 from convoxel.errors import ConfigError, ShapeError
 
-__all__ = ["KINDS", "LIST", "Layer", "parse_layer", "read_layers", "select_layers"]
-
 LIST = Path(__file__).with_name("layers.txt")
 
 _MARK = re.compile(r"([kspd])(\d+(?:x\d+)*)|(g)(\d+)|(t)|(quick)")

@@ -10,8 +10,6 @@ from convoxel.bench.layer_bench import find_candidates
 from convoxel.bench.layer_list import parse_layer
 from convoxel.files.values import JsonObject
 
-__all__ = ["describe_engine"]
-
 _PACKAGES = ("numpy", "torch", "monai", "onnx", "onnxruntime", "openvino")
 # A layer of every kind that networks are made of, as `convoxel bench layers` writes them.
 _TYPICAL = (

@@ -23,9 +23,6 @@ from convoxel.bench.peer import lacking
 from convoxel.bench.worker import Worker, WorkerFailed
 from convoxel.files.atomic import open_atomic
 
-__all__ = ["NetworkResult", "measure_network", "missing_engines"]
-
-
 Floats = NDArray[np.float32]
 
 

@@ -20,8 +20,6 @@ from convoxel.inspect import Summary
 from convoxel.lookup import NamedNetwork, find_network, is_run
 from convoxel.report.run_contents import mapping, read_run
 
-__all__ = ["compare_networks"]
-
 # Each network runs at least so often, and until all together have run so long.
 _ROUNDS, _MEASURE_S = 5, 2.0
 # The common options of all networks, beside their own.

@@ -17,8 +17,6 @@ from convoxel.files.values import Options
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NETWORKS", "Network", "select_networks"]
-
 
 @dataclass(frozen=True)
 class Network:

@@ -20,8 +20,6 @@ from convoxel.bench.layer_list import Layer
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ONNX_ENGINES", "call_pytorch", "lacking", "missing_peers", "prepare_peers", "quieten_threads"]
-
 Floats = NDArray[np.float32]
 Run = Callable[[], object]
 Infer = Callable[[Floats], Floats]

@@ -15,8 +15,6 @@ from convoxel.draw.pixels import load_renderer
 from convoxel.draw.scene import Box, Line, Look, Shape, Words
 from convoxel.errors import ConfigError
 
-__all__ = ["check_plot", "draw_results", "plot_results"]
-
 _ENDINGS = (".png", ".svg")
 _COLUMN_ROWS = 64  # rows of one column of the page; longer lists take more columns
 _ROW, _BAR, _WIDE = 16.0, 12.0, 260.0  # height of a row and of its bar, width of the bars' area

@@ -16,8 +16,6 @@ from convoxel.graph.run.program import Program
 from convoxel.graph.run.step_table import ProfileRow
 from convoxel.lookup import find_network, is_file
 
-__all__ = ["Profile", "profile_network"]
-
 _USUAL_SIZE = 224  # of a spatial axis that an ONNX file leaves open
 
 

@@ -17,8 +17,6 @@ from convoxel import native
 from convoxel.bench.clock import describe_machine
 from convoxel.native import Convolution, Plan, View
 
-__all__ = ["PRODUCTS", "TileResult", "measure_product", "report_tiles"]
-
 PRODUCTS = ((3136, 576, 64), (3136, 256, 256), (3136, 576, 32), (784, 1152, 128), (196, 2304, 256))
 
 _LEAST_MACS = 2e8  # products of less are repeated, so that a timed run is long against the clock's steps

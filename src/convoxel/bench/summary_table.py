@@ -10,8 +10,6 @@ from convoxel.bench.comparison import Comparison
 from convoxel.bench.layer_bench import LayerResult
 from convoxel.bench.layer_list import KINDS
 
-__all__ = ["Mean", "Summary", "geometric_means", "summarise"]
-
 
 @dataclass(frozen=True)
 class Mean:

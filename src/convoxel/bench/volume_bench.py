@@ -18,8 +18,6 @@ from convoxel.predict.metrics import confusion, dice
 from convoxel.predict.tile_size import plan_tile
 from convoxel.predict.trained_run import AnyRun
 
-__all__ = ["VolumeResult", "measure_volume"]
-
 _PASSES = 2
 
 Floats = NDArray[np.float32]

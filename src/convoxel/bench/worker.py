@@ -24,8 +24,6 @@ from convoxel.bench.network_list import Network
 from convoxel.files.atomic import open_atomic
 from convoxel.files.values import JsonObject
 
-__all__ = ["Worker", "WorkerFailed"]
-
 _LIMIT_S = 300.0  # for a network to be ready, torch.compile's C++ included
 
 

@@ -35,8 +35,6 @@ from convoxel.cli import (
 from convoxel.cli.options import command
 from convoxel.errors import ConvoxelError
 
-__all__ = ["main"]
-
 # The exceptions of typer's parser, wherever this version of typer keeps the parser.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 _ParserError: Any = typer.BadParameter.__mro__[2]

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from convoxel.bench.summary_table import Mean, Summary
     from convoxel.files.values import JsonObject
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, help="Measure speed beside other engines; needs an idle machine.",
                   epilog="Example: convoxel bench layers --nets vgg16")  # fmt: skip
 

@@ -17,8 +17,6 @@ from convoxel.errors import ConfigError
 if TYPE_CHECKING:
     from convoxel.draw.comparison_chart import Contender
 
-__all__ = ["app"]
-
 # Input size along each axis, by the number of axes, with which ways to up-sample are compared.
 _UPSAMPLED_SIZE = {1: 4096, 2: 64, 3: 24}
 

@@ -12,8 +12,6 @@ from convoxel.cli.parsing import parse_options, parse_shape
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, duration, emit, milliseconds, plural, times
 
-__all__ = ["compile_network"]
-
 
 def compile_network(
     network: Network,

@@ -10,8 +10,6 @@ from convoxel.cli.options import Json, Task, command
 from convoxel.cli.screen import Screen, emit, plural, times
 from convoxel.errors import DataError
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, help="Look into a data set before training on it.",
                   epilog="Example: convoxel data check hippocampus")  # fmt: skip
 

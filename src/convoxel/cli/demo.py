@@ -15,8 +15,6 @@ from convoxel.cli.train import run_training
 if TYPE_CHECKING:
     from convoxel.files.values import JsonObject
 
-__all__ = ["demo"]
-
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the run, the pictures and the figures.")] = Path(

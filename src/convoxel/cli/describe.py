@@ -11,8 +11,6 @@ from convoxel.cli.options import Assign, Json, Network
 from convoxel.cli.parsing import parse_options, parse_shape, parse_sizes, split_words
 from convoxel.cli.screen import Screen, emit
 
-__all__ = ["describe"]
-
 
 def describe(
     network: Network,

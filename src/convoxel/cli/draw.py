@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from convoxel.files.values import JsonObject
     from convoxel.lookup import NamedNetwork
 
-__all__ = ["app"]
-
 app = typer.Typer(
     no_args_is_help=True,
     help="Draw layers and networks: what slides, what is read, what is seen, what is held.",

@@ -12,8 +12,6 @@ from convoxel.cli.screen import Screen, duration, emit, number
 if TYPE_CHECKING:
     from convoxel.files.values import Options
 
-__all__ = ["evaluate"]
-
 
 # A terminal shows the worst cases; --json has them all.
 _SHOWN = 5

@@ -10,8 +10,6 @@ from convoxel.cli.screen import Screen, emit, plural
 if TYPE_CHECKING:
     from convoxel.files.values import JsonObject
 
-__all__ = ["info"]
-
 
 def info(threads: Threads = None, json: Json = False) -> None:
     """Show the CPU, its measured limits, how the engine was built, its algorithms, and which it would choose.

@@ -9,8 +9,6 @@ import typer
 from convoxel.cli.options import Json, Task
 from convoxel.cli.screen import Screen, emit, number, times
 
-__all__ = ["models"]
-
 
 def models(
     name: Annotated[

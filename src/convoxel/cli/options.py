@@ -10,26 +10,6 @@ import typer
 
 from convoxel.errors import ConfigError
 
-__all__ = [
-    "Algorithm",
-    "Assign",
-    "Data",
-    "Engine",
-    "Epochs",
-    "Json",
-    "Network",
-    "Plot",
-    "Precision",
-    "Run",
-    "Shape",
-    "Task",
-    "Threads",
-    "Timed",
-    "Which",
-    "check_figure",
-    "command",
-]
-
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 

@@ -9,20 +9,6 @@ from collections.abc import Iterable, Sequence
 
 from convoxel.errors import ConfigError
 
-__all__ = [
-    "Value",
-    "parse_amount",
-    "parse_factors",
-    "parse_options",
-    "parse_padding",
-    "parse_paddings",
-    "parse_range",
-    "parse_shape",
-    "parse_sizes",
-    "parse_values",
-    "split_words",
-]
-
 Value = int | float | str | bool | None | list[object] | tuple[object, ...]
 Pair = tuple[int, int]
 

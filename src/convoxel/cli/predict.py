@@ -12,8 +12,6 @@ from convoxel.cli.options import Engine, Json, Run, Threads
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, duration, emit
 
-__all__ = ["predict"]
-
 
 def predict(
     run: Run,

@@ -18,8 +18,6 @@ from convoxel.cli.screen import Screen, duration, number
 if TYPE_CHECKING:
     from convoxel.train import Progress as Moment
 
-__all__ = ["Counter", "Meter"]
-
 # Seconds between plain lines; those of a training come sooner at first, so that a log shows life.
 _LINE_S, _FIRST_S, _LATER_S = 15.0, 5.0, 20.0
 # Reading small data, or refusing wrong data, takes less and needs no announcement.

@@ -11,8 +11,6 @@ import typer
 from convoxel.cli.options import Json, Threads
 from convoxel.cli.screen import Screen, duration, emit, milliseconds, times
 
-__all__ = ["run_program"]
-
 
 def run_program(
     program: Annotated[Path, typer.Argument(metavar="PROGRAM", help=".cvx file of `convoxel compile`, or .onnx file.")],

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from convoxel.predict.run_progress import Progress
     from convoxel.train.scaling_study import ScalingStudy
 
-__all__ = ["scale", "train_variants"]
-
 
 def scale(
     network: Annotated[str, typer.Argument(metavar="NETWORK", help="A name of `convoxel models`.")],

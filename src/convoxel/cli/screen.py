@@ -16,8 +16,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Screen", "command_line", "duration", "emit", "milliseconds", "number", "percent", "plural", "times"]
-
 # Pipes and files have no width; 120 columns hold every table of ours uncut.
 _PLAIN_WIDTH = 120
 

@@ -15,8 +15,6 @@ from convoxel.cli.screen import Screen, command_line, emit, milliseconds, number
 if TYPE_CHECKING:
     from convoxel.search import Findings
 
-__all__ = ["search"]
-
 _ROWS = 24  # of the table; --json has all
 
 

@@ -14,8 +14,6 @@ from convoxel.errors import ConfigError
 if TYPE_CHECKING:
     from convoxel.nn.separation import Separation
 
-__all__ = ["separate"]
-
 
 def separate(
     run: Run,

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from convoxel.arithmetic.image import Depths, ImageInputs, Tiles, WindowOptions
     from convoxel.lookup import NetworkSizes
 
-__all__ = ["app"]
-
 app = typer.Typer(
     no_args_is_help=True,
     help="Answer questions about sizes and receptive fields of layers and networks, in 1-D, 2-D and 3-D.\n\n"

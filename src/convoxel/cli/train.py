@@ -18,8 +18,6 @@ from convoxel.errors import ConfigError, ConvoxelError
 if TYPE_CHECKING:
     from convoxel.train import RunResult, TrainConfig
 
-__all__ = ["run_training", "train"]
-
 _METRIC = {"segment": "Dice", "classify": "accuracy"}
 
 

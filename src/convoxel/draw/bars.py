@@ -13,8 +13,6 @@ from convoxel.draw.letter import text_width
 from convoxel.draw.scene import Box, Disc, Look, Shape, Squares, Words
 from convoxel.files.values import Array
 
-__all__ = ["HEAD", "Measure", "draw_bars", "draw_map"]
-
 HEAD = Look(fill="ink", size=12, bold=True)
 _BAR, _GAP, _VALUE = 92.0, 30.0, 56.0
 _SHADES = 12

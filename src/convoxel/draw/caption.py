@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from convoxel.draw.letter import text_width
 from convoxel.draw.scene import Box, Group, Look, Shape, Words
 
-__all__ = ["EDGE", "TITLE", "heading", "legend"]
-
 EDGE = 16.0  # room kept free on all sides of a picture
 _ROW, _SWATCH, _SAMPLE, _SIZE = 21.0, 13.0, 24.0, 12.0
 TITLE = Look(fill="ink", size=15, bold=True)

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from convoxel.draw.letter import text_width
 from convoxel.draw.scene import Line, Look, Point, Shape, Words
 
-__all__ = ["Axis", "Plot", "mark_below", "power_ticks", "round_axis", "ticks"]
-
 _GRID, _BASE = Look(stroke="grid"), Look(stroke="faint")
 _NAME = Look(fill="soft", size=12, align="middle")
 _MARK = 11.0  # size of labels

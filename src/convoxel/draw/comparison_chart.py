@@ -18,8 +18,6 @@ from convoxel.draw.quantity import count, duration, sizes
 from convoxel.draw.scene import Look, Shape, Words
 from convoxel.errors import ConfigError
 
-__all__ = ["Contender", "comparison", "save_comparison"]
-
 _ROW, _EDGE, _TOP = 26.0, 14.0, 58.0
 _NAME = 280.0  # room for a name; a longer one loses its middle
 _TITLE = Look(fill="ink", size=14, bold=True)

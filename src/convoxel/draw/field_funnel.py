@@ -19,8 +19,6 @@ from convoxel.draw.network_outline import Model, outline, subject
 from convoxel.draw.scene import Box, Disc, Line, Look, Shape, Words
 from convoxel.errors import ConfigError
 
-__all__ = ["funnel", "funnel_of_chain"]
-
 _ROW, _BAR, _PLOT, _WIDEST = 27.0, 13.0, 470.0, 220.0
 _MOST_UNITS = 160
 _BEYOND = 0.6  # share of the input by which bars may reach out of it

@@ -27,8 +27,6 @@ from convoxel.files.values import Array
 if TYPE_CHECKING:
     from convoxel.inspect import EffectiveField
 
-__all__ = ["field"]
-
 _PANEL, _TALLEST, _SIGNAL = 380.0, 380.0, 130.0
 _BEYOND = 0.35  # share of the image by which a box may reach out of it in the picture
 _MARGIN = 0.04  # share that is shown where the box reaches further

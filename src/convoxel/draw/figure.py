@@ -26,8 +26,6 @@ from convoxel.errors import ConfigError
 from convoxel.files.atomic import write_bytes
 from convoxel.files.values import JsonObject
 
-__all__ = ["Figure", "beside"]
-
 _THEMES = {"auto": "light dark", "light": "light", "dark": "dark"}
 _ENDINGS = (".svg", ".png", ".gif", ".html")
 _MOST_PIXELS = 100_000_000

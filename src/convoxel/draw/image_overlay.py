@@ -27,19 +27,6 @@ from convoxel.errors import ConfigError, DataError, ShapeError
 from convoxel.files.atomic import write_bytes
 from convoxel.files.values import Array
 
-__all__ = [
-    "difference",
-    "errors",
-    "filled_box",
-    "grey_window",
-    "overlay",
-    "overlay_legend",
-    "paint",
-    "panels",
-    "png",
-    "save_overlay",
-]
-
 Pixels = npt.NDArray[np.uint8]
 
 _FILL = 0.4  # opacity of a class's fill: below 0.3 thin structures vanish, above 0.45 the grey texture does

@@ -19,8 +19,6 @@ from convoxel.draw.scan import Position, Scan
 from convoxel.draw.scene import Box, Line, Look, Point, Shape, Squares, Words
 from convoxel.errors import ConfigError
 
-__all__ = ["matrix"]
-
 _SHARING = ("shared", "sparse", "dense")
 _SAYS = {"shared": "convolution", "sparse": "locally connected", "dense": "fully connected"}
 _MOST_ENTRIES, _MOST_LABELS = 60_000, 40

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["Layout", "layered"]
-
 _SWEEPS = 12
 _STRAIGHT = 4.0  # weight of an edge over several layers, which should not zigzag
 _BEND = 26.0  # room that an edge takes in a layer that it passes through

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-__all__ = ["FONT_FILES", "fit", "is_covered", "text_width"]
-
 FONT_FILES = tuple(str(Path(__file__).with_name("fonts") / f"DejaVuSans{kind}.ttf") for kind in ("", "-Bold"))
 _FINE = 1000  # size at which widths are measured: units of a thousandth of the letter's size
 _FOREIGN = re.compile("[^\x00-\u052f\u2000-\u25ff]")

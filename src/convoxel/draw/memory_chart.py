@@ -18,8 +18,6 @@ from convoxel.draw.scene import Box, Line, Look, Words
 from convoxel.graph.run.arena import Block, place_blocks
 from convoxel.inspect.memory import MemoryPlan, Span
 
-__all__ = ["memory"]
-
 _WIDE, _TALL = 720.0, 300.0
 _UNITS = (("B", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9))
 _BLOCK = Look(fill="c2", stroke="card", weight=0.75, opacity=0.75)

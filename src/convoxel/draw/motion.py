@@ -10,8 +10,6 @@ from typing import NamedTuple
 from convoxel.draw.letter import text_width
 from convoxel.draw.scene import Bitmap, Bounds, Box, Disc, Group, Line, Point, Scene, Shape, Squares, Words, meet
 
-__all__ = ["changes"]
-
 _BLUR = 1.0  # antialiasing reaches this far beyond an outline
 
 

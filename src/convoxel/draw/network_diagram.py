@@ -20,8 +20,6 @@ from convoxel.draw.network_outline import Model, Node, Outline, outline, subject
 from convoxel.draw.quantity import count, sizes
 from convoxel.draw.scene import Box, Group, Look, Point, Shape, Words, arrow, bend, curve
 
-__all__ = ["network"]
-
 _WIDTH, _HEIGHT, _JOIN = 262.0, 60.0, (104.0, 24.0)
 _DOWN, _ACROSS = 24.0, 18.0
 _SLOPE, _SIDE = 46.0, 56.0  # of a U: indent of each row, and room at its bottom

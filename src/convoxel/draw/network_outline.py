@@ -26,8 +26,6 @@ from convoxel.lookup import open_network
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Map", "Model", "Node", "Outline", "Subject", "outline", "subject"]
-
 _WORDS = {
     "convolution": "convolution", "transposed_convolution": "up-convolution", "linear": "fully connected",
     "max_pool": "max pooling", "average_pool": "average pooling", "adaptive_average_pool": "adaptive pooling",

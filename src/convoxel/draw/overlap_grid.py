@@ -18,8 +18,6 @@ from convoxel.draw.scan import Scan, Track
 from convoxel.draw.scene import Box, Look, Shape, Words
 from convoxel.errors import ConfigError
 
-__all__ = ["overlap"]
-
 _MOST_CELLS = 4096
 _BAR = 110.0
 _WIDE = 520.0

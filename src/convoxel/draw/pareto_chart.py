@@ -14,8 +14,6 @@ from convoxel.draw.quantity import count
 from convoxel.draw.scene import Disc, Line, Look, Shape, Words, meet
 from convoxel.errors import ConfigError
 
-__all__ = ["SCATTER", "Entry", "front", "pareto", "scatter"]
-
 SCATTER, _TALL = 560.0, 300.0  # width and height of the plot's area
 _NAME = 220.0
 _ON, _OFF = Look(fill="c5", stroke="card", weight=1.5), Look(fill="c2", stroke="card", weight=1.5)

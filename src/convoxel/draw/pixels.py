@@ -11,8 +11,6 @@ from collections.abc import Callable
 from convoxel.draw.letter import FONT_FILES, is_covered
 from convoxel.errors import ConfigError
 
-__all__ = ["load_renderer", "render"]
-
 
 def load_renderer() -> Callable[..., bytes]:
     """Return resvg's function from SVG text to the bytes of a PNG file.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["count", "duration", "figure", "listed", "number", "percent", "sizes"]
-
 
 def duration(seconds: float) -> str:
     """Return a duration in its two largest units.

@@ -10,8 +10,6 @@ from convoxel.draw.pareto_chart import Entry, pareto
 if TYPE_CHECKING:
     from convoxel.train.scaling_study import ScalingStudy
 
-__all__ = ["scaling"]
-
 
 def scaling(study: ScalingStudy) -> Figure:
     """Return quality over parameters and, beside it, over multiply–adds.

@@ -17,8 +17,6 @@ from convoxel.arithmetic import conv_size, resolve_padding, transposed_padding, 
 from convoxel.draw.quantity import sizes
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
 
-__all__ = ["BORDERS", "KINDS", "Scan", "Track"]
-
 KINDS = ("correlation", "convolution", "transposed")
 # Content of the padding, in PyTorch's words: nothing, or copies of inputs.
 BORDERS = ("zeros", "reflect", "replicate", "circular")

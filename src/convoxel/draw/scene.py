@@ -15,25 +15,6 @@ from typing import TypeAlias
 
 from PIL import Image
 
-__all__ = [
-    "Bitmap",
-    "Bounds",
-    "Box",
-    "Disc",
-    "Group",
-    "Line",
-    "Look",
-    "Point",
-    "Scene",
-    "Shape",
-    "Squares",
-    "Words",
-    "arrow",
-    "bend",
-    "curve",
-    "meet",
-]
-
 Point = tuple[float, float]
 Bounds: TypeAlias = tuple[float, float, float, float]  # left, top, right and bottom
 

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from convoxel.draw.figure import Figure
     from convoxel.search import Findings
 
-__all__ = ["search_front"]
-
 
 def search_front(found: Findings) -> Figure:
     """Return the networks inside the budgets as points, those that no other one beats with their names."""

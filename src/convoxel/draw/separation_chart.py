@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from convoxel.draw.figure import Figure
     from convoxel.nn.separation import Separation
 
-__all__ = ["separation"]
-
 
 def separation(found: Separation, engine: str) -> Figure:
     """Return the trained network and each trial as points of milliseconds on ``engine`` and validation score."""

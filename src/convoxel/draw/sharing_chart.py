@@ -16,8 +16,6 @@ from convoxel.draw.scene import Box, Look, Shape, Words
 if TYPE_CHECKING:
     from convoxel.train.sharing_study import SharingStudy
 
-__all__ = ["sharing"]
-
 _WIDE, _MOST, _GAP = 240.0, 150.0, 30.0
 _FRAME = Look(stroke="rule")
 _NAME = Look(fill="ink", size=13)

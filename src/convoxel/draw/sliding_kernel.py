@@ -23,8 +23,6 @@ from convoxel.draw.scene import Box, Group, Line, Look, Point, Shape, Words
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import Array
 
-__all__ = ["conv"]
-
 _MOST_STEPS, _MOST_CELLS = 400, 1600
 _GAP = 4.0  # between cells
 _SLICE = 18.0  # between slices

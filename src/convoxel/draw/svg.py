@@ -18,8 +18,6 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from convoxel.draw.scene import Bitmap, Box, Disc, Group, Line, Look, Point, Scene, Shape, Squares, Words
 from convoxel.draw.theme import colour, hexadecimal
 
-__all__ = ["write"]
-
 _FONT = 'system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif'
 _GLIDE = 0.3  # share of a frame in which moving parts glide to their next place
 # Stands for the figure's name until its content is known; XML does not allow it, so texts do not hold it.

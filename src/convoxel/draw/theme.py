@@ -15,19 +15,6 @@ from functools import cache
 
 from convoxel.errors import ConfigError
 
-__all__ = [
-    "CLASS_COLOURS",
-    "DARK",
-    "ERROR_COLOURS",
-    "LIGHT",
-    "OVER",
-    "RGB",
-    "class_colour",
-    "colour",
-    "contrast",
-    "hexadecimal",
-]
-
 RGB = tuple[int, int, int]
 
 # Orange and sky blue first: both are far from grey and from each other in every kind of colour vision.

@@ -16,8 +16,6 @@ from convoxel.draw.quantity import duration, figure, number
 from convoxel.draw.scene import Box, Disc, Group, Line, Look, Point, Shape, Words
 from convoxel.errors import ConfigError
 
-__all__ = ["Curve", "charts", "curves", "line_chart"]
-
 _WIDTH, _HEIGHT, _BOTTOM = 480.0, 290.0, 46.0
 _NAMED = 7  # classes with a colour of their own; more are drawn thin and grey
 _TRAIN = Look(stroke="c5", weight=1.6, dash=(5, 2.5))

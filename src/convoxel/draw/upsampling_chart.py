@@ -21,8 +21,6 @@ from convoxel.files.values import Array
 if TYPE_CHECKING:
     from convoxel.inspect.upsampler import Upsampling
 
-__all__ = ["upsampling"]
-
 _TALL, _MAP, _GAP = 92.0, 76.0, 34.0
 _NAME, _SOFT = Look(fill="ink", size=13), Look(fill="soft", size=12)
 _MEASURES = (

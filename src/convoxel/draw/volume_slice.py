@@ -16,9 +16,6 @@ import numpy as np
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import Array
 
-__all__ = ["PLANES", "Slice", "oriented_slice", "plane_axis"]
-
-
 # World axis that each plane is perpendicular to, then the world axes of rows and columns. All are shown
 # from their positive end: rows start at the top (S) or the front (A), columns at the right (R) or front.
 PLANES: dict[str, tuple[int, int, int]] = {"sagittal": (0, 2, 1), "coronal": (1, 2, 0), "axial": (2, 1, 0)}

@@ -18,8 +18,6 @@ from convoxel.inspect.record import Record
 from convoxel.inspect.row import Row
 from convoxel.inspect.valid_sizes import Accepts, say_sizes
 
-__all__ = ["Evidence", "advise"]
-
 _SHOWN = 3
 
 

@@ -18,8 +18,6 @@ from convoxel.graph.operators.reads import Aligned, Along, Blocks, Steps, Unknow
 from convoxel.inspect.receptive_field import TensorField, trace_fields
 from convoxel.inspect.record import Record, Step
 
-__all__ = ["AxisGraph", "follow_axes"]
-
 
 class AxisGraph(NamedTuple):
     """A network along one image axis of its inputs.

@@ -23,8 +23,6 @@ from convoxel.inspect.model_call import evaluating
 from convoxel.inspect.receptive_field import trace_fields
 from convoxel.inspect.record import open_source
 
-__all__ = ["EffectiveField", "effective_field"]
-
 _TWO_SIGMA = 0.0455  # 1 − 95.45 %, the threshold of Luo et al.
 
 

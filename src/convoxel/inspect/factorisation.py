@@ -23,8 +23,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["SCHEMES", "Factor", "Factorisation", "canonical", "factorise", "tucker"]
-
 # Ranks are rounded up to what a kernel of the engine computes at once: fewer channels would cost as much.
 _BLOCK = 8
 

@@ -20,8 +20,6 @@ from convoxel.files.values import JsonObject, Options
 from convoxel.graph.read.functions import Paths, tensors_in
 from convoxel.inspect.model_call import evaluating, tensor_of
 
-__all__ = ["Break", "Linearity", "linearity"]
-
 _TOLERANCE = 1e-5  # float32 sums of a thousand terms err by 1e-6 of their size; a rectifier by a tenth and more
 _FACTOR = -1.7  # no power of 2, which rounding would not notice, and negative, which rectifiers do
 

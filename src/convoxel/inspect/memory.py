@@ -23,8 +23,6 @@ from convoxel.graph.passes import optimise
 from convoxel.graph.run.placement import place
 from convoxel.inspect.record import Record, Step
 
-__all__ = ["MemoryPlan", "Span", "saved_bytes"]
-
 
 @dataclass(frozen=True)
 class Span:

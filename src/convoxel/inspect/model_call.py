@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from convoxel.errors import ConfigError
 
-__all__ = ["evaluating", "tensor_of"]
-
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module | Callable[..., Any]) -> Iterator[None]:

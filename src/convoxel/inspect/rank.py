@@ -21,20 +21,6 @@ from convoxel.files.values import JsonObject
 from convoxel.inspect.factorisation import SCHEMES, Factor, Factorisation, canonical, factorise, tucker
 from convoxel.inspect.model_call import evaluating
 
-__all__ = [
-    "Alternative",
-    "KernelSeparability",
-    "LayerSeparability",
-    "ModelSeparability",
-    "Spectrum",
-    "count_macs",
-    "factor_layers",
-    "input_shapes",
-    "least_time",
-    "separability",
-    "time_engine",
-]
-
 # Rounding of float32 weights hides smaller shares of the norm.
 _TOLERANCE = 1e-6
 _ERRORS = (0.05, 0.1, 0.2, 0.4)

@@ -20,8 +20,6 @@ from convoxel.graph.operators.reads import Aligned, Along, Reads, Unknown
 from convoxel.inspect.record import Record
 from convoxel.inspect.row import Reach
 
-__all__ = ["FEATURES", "Factor", "TensorField", "trace_fields"]
-
 FEATURES = -1
 """Stands for values that are no positions of an image axis: images of a batch, channels."""
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     Model: TypeAlias = "nn.Module | str | Path | Graph | Program | Specialised"
 
-__all__ = ["Record", "Source", "Step", "open_source"]
-
 _SHAPED_NODES, _FEWEST_TRIALS = 20_000, 60  # whose shapes are inferred in search of sizes that work: a second
 
 

@@ -11,8 +11,6 @@ from typing import Any
 from convoxel.arithmetic import flops
 from convoxel.files.values import JsonObject
 
-__all__ = ["Reach", "Row", "merge_rows", "times"]
-
 
 def times(sizes: Sequence[int | Fraction]) -> str:
     """Return sizes as people write them."""

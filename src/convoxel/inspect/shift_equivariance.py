@@ -24,8 +24,6 @@ from convoxel.inspect.model_call import evaluating, tensor_of
 from convoxel.inspect.receptive_field import trace_fields
 from convoxel.inspect.record import open_source
 
-__all__ = ["Equivariance", "ShiftError", "equivariance"]
-
 _TOLERANCE = 1e-4  # float32 sums of a few thousand terms, in another order at every position
 
 

@@ -18,8 +18,6 @@ from convoxel.inspect.row import Reach, Row, merge_rows, times
 from convoxel.inspect.table import View, bytes_text, count_text
 from convoxel.inspect.valid_sizes import ValidSizes
 
-__all__ = ["Summary"]
-
 _ADAM_COPIES = 4  # a weight, its gradient, and Adam's two moments
 
 

@@ -17,8 +17,6 @@ from rich.text import Text
 from convoxel.errors import ConfigError
 from convoxel.inspect.row import Row, times
 
-__all__ = ["COLUMNS", "Column", "View", "bytes_text", "count_text"]
-
 _WIDTH = 120
 
 

@@ -22,8 +22,6 @@ from convoxel.files.values import JsonObject
 from convoxel.inspect.describe import describe
 from convoxel.inspect.rank import time_engine
 
-__all__ = ["Upsampling", "checkerboard", "upsampling"]
-
 _CELLS = 9  # inputs of the constant image along an axis: the middle ones are far from the border
 _BLOCKS = 4  # inputs of the picture along an axis
 

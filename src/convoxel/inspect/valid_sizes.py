@@ -16,8 +16,6 @@ from convoxel.arithmetic import Inputs, PeriodicAffine, SizeSet, output_equation
 from convoxel.errors import ConvoxelError
 from convoxel.inspect.axis_graph import AxisGraph
 
-__all__ = ["Accepts", "ValidSizes", "find_sizes", "say_sizes"]
-
 Shape = tuple[int, ...]
 Accepts = Callable[[Sequence[Shape]], "tuple[Shape, ...] | None"]
 

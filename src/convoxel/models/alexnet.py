@@ -20,8 +20,6 @@ from convoxel.models.pyramid import Pyramid
 from convoxel.nn import adaptive_average_pool, max_pool, start_network
 from convoxel.nn.torch_layers import CONV
 
-__all__ = ["VARIANTS", "AlexNet", "Variant"]
-
 
 class Variant(NamedTuple):
     """The numbers of the network: channels of the convolutions and of the hidden linear layers."""

@@ -15,21 +15,6 @@ from torch import Tensor, nn
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn import check_dims
 
-__all__ = [
-    "ACCURACY_PROTOCOL",
-    "Backbone",
-    "Network",
-    "Output",
-    "Published",
-    "Window",
-    "check_choice",
-    "check_count",
-    "scale_channels",
-    "scale_count",
-    "smallest_size",
-]
-
-
 #: Logits; or feature maps, or logits of several heads.
 Output = Tensor | list[Tensor] | tuple[Tensor, ...]
 

@@ -20,8 +20,6 @@ from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import average_pool, global_average_pool, max_pool, start_network
 
-__all__ = ["VARIANTS", "DenseNet", "Variant"]
-
 
 class Variant(NamedTuple):
     """The numbers in which the networks of the family differ.

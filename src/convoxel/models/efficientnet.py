@@ -20,8 +20,6 @@ from convoxel.models.pyramid import Pyramid
 from convoxel.models.residual import InvertedResidual
 from convoxel.nn import SqueezeExcite, global_average_pool, start_network
 
-__all__ = ["VARIANTS", "EfficientNet", "Variant"]
-
 
 class Variant(NamedTuple):
     """The numbers in which the networks of the family differ: factors, dropout, and the normalisation's numbers."""

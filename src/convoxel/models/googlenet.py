@@ -21,8 +21,6 @@ from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import adaptive_average_pool, global_average_pool, max_pool, start_network
 
-__all__ = ["VARIANTS", "GoogLeNet", "Variant"]
-
 
 class Variant(NamedTuple):
     """The numbers in which the networks of the family differ.

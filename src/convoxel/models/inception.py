@@ -22,8 +22,6 @@ from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import average_pool, global_average_pool, max_pool, start_network
 
-__all__ = ["VARIANTS", "InceptionV3", "Variant"]
-
 
 class Variant(NamedTuple):
     """The figures of the published network."""

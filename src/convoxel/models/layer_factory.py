@@ -10,8 +10,6 @@ from torch import nn
 
 from convoxel.nn import activation, conv, norm, sizes_of
 
-__all__ = ["LayerFactory"]
-
 
 class LayerFactory(NamedTuple):
     """Makes a network's layers, so that a block takes one argument where it would take five.

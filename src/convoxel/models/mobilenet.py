@@ -19,8 +19,6 @@ from convoxel.models.pyramid import Pyramid
 from convoxel.models.residual import InvertedResidual
 from convoxel.nn import SqueezeExcite, global_average_pool, start_network
 
-__all__ = ["VARIANTS", "MobileNet", "Variant"]
-
 
 class Row(NamedTuple):
     """A block: a line of the paper's table.

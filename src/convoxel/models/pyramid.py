@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from convoxel.models.backbone import Backbone, Window
 
-__all__ = ["Levels", "Pyramid", "Trunk"]
-
 
 class Levels:
     """At which layer of a row each stride ends, and with how many channels."""

@@ -21,8 +21,6 @@ from convoxel.models.unet import UNet, unet_cicek, unet_ronneberger
 from convoxel.models.unet_backbone import BACKBONES, build_dense_unet
 from convoxel.nn.documentation import NETWORKS, complete_docstring
 
-__all__ = ["Entry", "Info", "build", "entry", "info", "names"]
-
 
 class Entry(NamedTuple):
     """One network of the zoo.

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.nn import SqueezeExcite
 
-__all__ = ["InvertedResidual"]
-
 
 class InvertedResidual(nn.Module):
     """1-wide convolution up, depthwise convolution, perhaps a squeeze, 1-wide convolution down, perhaps a shortcut.

@@ -19,8 +19,6 @@ from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import global_average_pool, max_pool, start_network
 
-__all__ = ["VARIANTS", "ResNet", "Variant"]
-
 
 class Variant(NamedTuple):
     """The numbers in which the networks of the family differ.

@@ -17,8 +17,6 @@ from convoxel.models.backbone import check_choice
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.nn import PixelShuffle, conv, conv_transpose, resize
 
-__all__ = ["BLOCKS", "UP_SAMPLINGS", "Residual", "build_stage", "build_up_sampling", "crop", "pad", "trim"]
-
 #: Blocks of a stage.
 BLOCKS = ("plain", "residual")
 #: Ways of up-sampling; ``"resize"`` is the older name of ``"linear"``, which stored runs hold.

@@ -21,8 +21,6 @@ from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.stage import build_stage, build_up_sampling, crop, pad, trim
 from convoxel.nn import LEAKY_SLOPE, check_dims, conv, max_pool, start_weights
 
-__all__ = ["UNet", "unet_cicek", "unet_ronneberger"]
-
 _MOST_LEVELS = 16  # whose smallest size, 65536, is more than any axis of an image has
 
 _T = TypeVar("_T")

@@ -19,8 +19,6 @@ from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.stage import build_stage, build_up_sampling, crop, pad
 from convoxel.nn import LEAKY_SLOPE, conv, start_weights
 
-__all__ = ["BACKBONES", "DenseUNet", "build_dense_unet"]
-
 #: The backbones with a name of their own, ``unet_`` before theirs; :class:`DenseUNet` takes any other.
 BACKBONES = (
     "resnet18",

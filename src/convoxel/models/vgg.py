@@ -19,8 +19,6 @@ from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import adaptive_average_pool, max_pool, start_weights
 
-__all__ = ["VARIANTS", "VGG", "Variant", "course_vgg"]
-
 
 class Variant(NamedTuple):
     """The numbers in which the networks of the family differ.

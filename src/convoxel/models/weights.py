@@ -23,8 +23,6 @@ from convoxel.models.backbone import Backbone, check_choice
 from convoxel.nn.conversion import inflate_kernel
 from convoxel.nn.torch_layers import CONV, CONV_TRANSPOSE
 
-__all__ = ["WeightReport", "load_weights"]
-
 _CONV = (*CONV, *CONV_TRANSPOSE)
 
 # Where other tools put the tensors inside a file, and what they write before names.

@@ -16,8 +16,6 @@ from convoxel.nn.initialisation import start_uniform
 from convoxel.nn.padded_convolution import Conv, Padding
 from convoxel.nn.torch_layers import check_dims, sizes_of
 
-__all__ = ["DeformConv", "DynamicConv"]
-
 Sizes = int | Sequence[int]
 
 

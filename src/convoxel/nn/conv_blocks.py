@@ -18,8 +18,6 @@ from convoxel.nn.padded_convolution import Conv, Padding
 from convoxel.nn.torch_layers import activation as activate
 from convoxel.nn.torch_layers import check_dims, conv, global_average_pool, sizes_of
 
-__all__ = ["DepthwiseSeparableConv", "InflatedConv", "SeparableConv", "SliceStack", "SqueezeExcite"]
-
 Sizes = int | Sequence[int]
 
 

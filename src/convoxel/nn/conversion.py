@@ -15,17 +15,6 @@ from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import Array, JsonObject
 from convoxel.nn.torch_layers import CONV, ConvLayer, TransposedLayer, average_pool, check_dims, conv, sizes_of
 
-__all__ = [
-    "LAYOUTS",
-    "FullyConvolutional",
-    "change_layout",
-    "conv_to_linear",
-    "fully_convolutional",
-    "inflate",
-    "inflate_kernel",
-    "linear_to_conv",
-]
-
 _Weighted = ConvLayer | TransposedLayer | nn.Linear
 _Array = TypeVar("_Array", Tensor, Array)
 

@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["FUNCTIONS", "LAYERS", "NETWORKS", "complete_docstring"]
-
 _WINDOW = {
     "kernel_size": "size of the kernel, an int or one for each axis",
     "stride": "distance of windows, an int or one for each axis",

@@ -10,8 +10,6 @@ from torch import nn
 
 from convoxel.nn.torch_layers import CONV, CONV_TRANSPOSE
 
-__all__ = ["start_network", "start_uniform", "start_weights"]
-
 
 def start_weights(module: nn.Module, *, negative_slope: float = 0.0, linear: tuple[nn.Module, ...] = ()) -> None:
     """Draw the weights of every convolution, transposed convolution and linear layer inside ``module``.

@@ -11,8 +11,6 @@ from convoxel.errors import ConfigError
 from convoxel.nn.locally_connected import LocallyConnected
 from convoxel.nn.torch_layers import CONV, CONV_TRANSPOSE
 
-__all__ = ["KINDS", "Kernel", "check_kinds", "kernels"]
-
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "conv": CONV,
     "conv_transpose": CONV_TRANSPOSE,

@@ -13,8 +13,6 @@ from convoxel.errors import ShapeError
 from convoxel.nn.initialisation import start_uniform
 from convoxel.nn.torch_layers import check_dims, sizes_of
 
-__all__ = ["LocallyConnected"]
-
 
 class LocallyConnected(nn.Module):
     """A convolution without parameter sharing: each output position has its own kernel.

@@ -11,19 +11,6 @@ from convoxel.arithmetic.window import resolve_padding, span, transposed_size
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn.torch_layers import ConvLayer, TransposedLayer, check_dims, sizes_of
 
-__all__ = [
-    "BORDERS",
-    "Conv",
-    "Conv1d",
-    "Conv2d",
-    "Conv3d",
-    "ConvTranspose",
-    "ConvTranspose1d",
-    "ConvTranspose2d",
-    "ConvTranspose3d",
-    "Padding",
-]
-
 Sizes = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 

@@ -13,8 +13,6 @@ from convoxel.nn.functional.unpool import UNPOOL_MODES, unpool
 from convoxel.nn.padded_convolution import BORDERS, Padding
 from convoxel.nn.torch_layers import check_dims, sizes_of
 
-__all__ = ["AvgPool", "BlurPool", "MaxPool", "Unpool"]
-
 Sizes = int | Sequence[int]
 
 

@@ -22,8 +22,6 @@ from convoxel.inspect.factorisation import SCHEMES, Factor, Factorisation, facto
 from convoxel.inspect.rank import count_macs, factor_layers, input_shapes, least_time
 from convoxel.nn.torch_layers import CONV, ConvLayer
 
-__all__ = ["Replacement", "Separation", "Trial", "restore_separated", "separate", "time_torch"]
-
 # Relative errors of kernels at which alternatives are made: the network's own error decides among them.
 _KERNEL_ERRORS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Output errors that a search under a limit of accuracy tries, from cautious to bold.

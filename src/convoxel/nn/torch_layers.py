@@ -14,30 +14,6 @@ from torch import nn
 
 from convoxel.errors import ConfigError
 
-__all__ = [
-    "ACTIVATIONS",
-    "CONV",
-    "CONV_TRANSPOSE",
-    "LEAKY_SLOPE",
-    "NORMS",
-    "ConvLayer",
-    "TransposedLayer",
-    "activation",
-    "adaptive_average_pool",
-    "average_pool",
-    "batch_norm",
-    "check_dims",
-    "conv",
-    "conv_transpose",
-    "global_average_pool",
-    "group_norm",
-    "instance_norm",
-    "max_pool",
-    "norm",
-    "resize",
-    "sizes_of",
-]
-
 Sizes = int | Sequence[int]
 
 ConvLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d

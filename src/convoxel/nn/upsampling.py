@@ -15,8 +15,6 @@ from convoxel.nn.padded_convolution import Conv, ConvTranspose
 from convoxel.nn.pooling_layers import Unpool
 from convoxel.nn.torch_layers import check_dims, norm, sizes_of
 
-__all__ = ["Norm", "PixelShuffle", "Resize", "Upsample", "upsamplers"]
-
 Sizes = int | Sequence[int]
 
 

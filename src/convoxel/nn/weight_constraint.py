@@ -20,8 +20,6 @@ from convoxel.errors import ConfigError
 from convoxel.files.values import JsonObject
 from convoxel.nn.kind import KINDS, Kernel, check_kinds, kernels
 
-__all__ = ["Constraint", "MaxNorm", "NonNegative", "UnitNorm", "constrain", "decay_groups", "l2_penalty"]
-
 # Biases and normalisations are no kernels; locally connected layers are as rare as their kernels are large.
 _USUAL = ("conv", "conv_transpose", "linear", "local")
 

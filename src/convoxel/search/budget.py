@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields
 from convoxel.errors import ConfigError
 from convoxel.search.candidate import Candidate
 
-__all__ = ["LIMITS", "Budget", "Limit"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:

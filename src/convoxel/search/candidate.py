@@ -13,8 +13,6 @@ from convoxel.inspect import describe
 from convoxel.models import build
 from convoxel.search.space import SIZE, Options
 
-__all__ = ["Candidate", "measure"]
-
 _FLOAT_BYTES = 4
 
 

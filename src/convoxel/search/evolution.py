@@ -15,8 +15,6 @@ from convoxel.search.candidate import Candidate
 from convoxel.search.pareto_front import rank_fronts, values
 from convoxel.search.space import Space
 
-__all__ = ["evolve"]
-
 _POPULATION, _PARENTS = 24, 8  # drawn at first; who has descendants
 _TRIES = 64  # children that are known already, before a stranger is taken instead
 

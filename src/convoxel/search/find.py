@@ -15,8 +15,6 @@ from convoxel.search.evolution import evolve
 from convoxel.search.pareto_front import GOALS, check_goals, front
 from convoxel.search.space import Choices, Options, Space, usual_options
 
-__all__ = ["Findings", "find"]
-
 OnProgress = Callable[[str, int, int, str], None]
 
 # Networks that are measured at most by default: 30 ms each on shapes alone.

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from convoxel.errors import ConfigError
 from convoxel.search.candidate import Candidate
 
-__all__ = ["GOALS", "check_goals", "front", "rank_fronts"]
-
 # Figure → whether it should be low or high. Without training, parameters and field stand for what a network can learn.
 GOALS: Mapping[str, str] = {"macs": "low", "params": "high", "field": "high"}
 

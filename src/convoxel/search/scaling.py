@@ -10,8 +10,6 @@ from convoxel.models import entry, info
 from convoxel.search.candidate import Candidate, measure
 from convoxel.search.space import SIZE, Options
 
-__all__ = ["Scale", "compound", "list_scales", "scaled_options", "scales"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:

@@ -10,8 +10,6 @@ from typing import Any
 from convoxel.errors import ConfigError
 from convoxel.models import entry
 
-__all__ = ["SIZE", "Options", "Space", "usual_options"]
-
 # Options of a network by name, and the values that each may have.
 Options = Mapping[str, Any]
 Choices = Mapping[str, Sequence[Any]]

@@ -9,8 +9,6 @@ from torch import Tensor
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn.torch_layers import check_dims
 
-__all__ = ["as_batch", "check_factor", "check_sizes", "count_axes"]
-
 
 def count_axes(x: Tensor, dims: int | None, function: str) -> int:
     """Return the number of spatial axes: ``dims``, or all but two of the axes of ``x``.

@@ -12,8 +12,6 @@ from torch.nn import functional as F
 
 from convoxel.errors import ConfigError, ShapeError
 
-__all__ = ["PADDING_MODES", "border_index", "check_mode", "pad"]
-
 Pair = tuple[int, int]
 
 PADDING_MODES = ("zeros", "constant", "reflect", "replicate", "circular")

@@ -13,8 +13,6 @@ from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import check_mode, pad
 from convoxel.nn.torch_layers import check_dims
 
-__all__ = ["Padding", "Sizes", "conv_transpose", "convolve", "correlate"]
-
 Sizes = int | Sequence[int]
 Pair = tuple[int, int]
 Padding = str | int | Sequence[int] | Sequence[Pair]

@@ -15,8 +15,6 @@ from convoxel.errors import ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_factor, check_sizes, count_axes
 from convoxel.nn.functional.correlation import Padding, Sizes
 
-__all__ = ["deform_conv"]
-
 
 def deform_conv(
     x: Tensor,

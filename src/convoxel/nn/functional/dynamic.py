@@ -14,8 +14,6 @@ from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import check_mode, pad
 from convoxel.nn.functional.correlation import Padding, Sizes, correlate
 
-__all__ = ["dynamic_conv"]
-
 
 def dynamic_conv(
     x: Tensor,

@@ -20,8 +20,6 @@ from convoxel.nn.functional.border import border_index, check_mode
 from convoxel.nn.functional.correlation import Padding, Sizes, correlate
 from convoxel.nn.functional.resize import axis_taps, check_options, resize
 
-__all__ = ["FORMS", "ORDERS", "Matrix", "Pattern", "convolution_matrix", "resize_matrix", "transposed_matrix"]
-
 FORMS = ("scipy", "torch", "dense", "operator")
 ORDERS = ("row", "column")
 

@@ -16,21 +16,6 @@ from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import check_mode, pad
 from convoxel.nn.functional.correlation import Padding, Sizes
 
-__all__ = [
-    "Window",
-    "adaptive_average_pool",
-    "adaptive_max_pool",
-    "average_pool",
-    "binomial",
-    "blur",
-    "blur_pool",
-    "find_largest",
-    "find_mean",
-    "global_average_pool",
-    "global_max_pool",
-    "max_pool",
-]
-
 Pair = tuple[int, int]
 
 _CONV: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)

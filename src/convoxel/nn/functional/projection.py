@@ -15,8 +15,6 @@ from convoxel.nn.functional.arguments import check_sizes
 from convoxel.nn.functional.correlation import Padding, Sizes
 from convoxel.nn.functional.matrix import Matrix, find_pattern
 
-__all__ = ["Projection", "project_to_convolution"]
-
 
 class Projection(NamedTuple):
     """A convolution and its distance from the matrix that it approximates."""

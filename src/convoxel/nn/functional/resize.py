@@ -20,8 +20,6 @@ from convoxel.nn.functional.border import border_index
 from convoxel.nn.functional.correlation import Sizes
 from convoxel.nn.functional.spline import prefilter, spline_taps
 
-__all__ = ["RESIZE_MODES", "axis_taps", "resize"]
-
 RESIZE_MODES = ("nearest", "nearest-exact", "linear", "cubic", "spline", "area")
 
 # PyTorch's words in 1-D, 2-D and 3-D; where there is none, an axis is a matrix.

@@ -11,8 +11,6 @@ from convoxel.errors import ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.correlation import Padding, Sizes, correlate
 
-__all__ = ["depthwise_separable", "separable"]
-
 
 def separable(
     x: Tensor,

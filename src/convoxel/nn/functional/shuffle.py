@@ -11,8 +11,6 @@ from convoxel.errors import ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_factor, check_sizes, count_axes
 from convoxel.nn.functional.correlation import Sizes
 
-__all__ = ["pixel_shuffle", "pixel_unshuffle"]
-
 
 def pixel_shuffle(x: Tensor, factor: Sizes, *, dims: int | None = None) -> Tensor:
     """Return ``(n, c ∏r, *spatial)`` as ``(n, c, *(spatial · r))`` (Shi et al. 2016, arXiv 1609.05158).

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError
 
-__all__ = ["SPLINE_ORDERS", "bspline", "prefilter", "spline_taps"]
-
 Array = NDArray[np.float64]
 
 SPLINE_ORDERS = (0, 1, 2, 3, 4, 5)

@@ -15,8 +15,6 @@ from convoxel.nn.functional.arguments import check_sizes
 from convoxel.nn.functional.correlation import Sizes
 from convoxel.nn.functional.matrix import Array, Matrix
 
-__all__ = ["ToeplitzStructure", "toeplitz_structure"]
-
 _LEVELS = ("", "", "doubly block ", "triply block ")
 
 

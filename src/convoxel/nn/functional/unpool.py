@@ -14,8 +14,6 @@ from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.correlation import Padding, Sizes, conv_transpose
 
-__all__ = ["UNPOOL_MODES", "unpool"]
-
 _UNPOOL: tuple[Callable[..., Tensor], ...] = (F.max_unpool1d, F.max_unpool2d, F.max_unpool3d)
 
 UNPOOL_MODES = ("indices", "fixed", "nearest", "average")
