@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +127,14 @@ def test_an_overwritten_file_is_refused(large: Path) -> None:
     program = cx.load(large)
     with large.open("r+b") as file:
         file.truncate(5000)
-    for act in (lambda: program(np.ones((1, 3, 16, 16), np.float32)), lambda: program.save(large.with_name("b.cvx"))):
+    actions: tuple[Callable[[], Any], ...] = (
+        lambda: program(np.ones((1, 3, 16, 16), np.float32)),
+        lambda: program.save(large.with_name("b.cvx")),
+        lambda: sum(array.sum() for array in program.graph.constants.values()),  # its pages are gone
+        lambda: copy.deepcopy(program.graph.constants),
+        lambda: program.replace(precision="high")(np.ones((1, 3, 16, 16), np.float32)),
+    )
+    for act in actions:
         with pytest.raises(GraphError, match="was overwritten while a program of it was in use; expected the file"):
             act()
 

@@ -9,15 +9,20 @@ import json
 import re
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from convoxel.errors import ConvoxelError
+from convoxel.errors import ConvoxelError, GraphError, UnsupportedError
 from convoxel.graph.load import load
 from tests.support import malformed_files
+from tests.support.onnx_model import model, node, tensor
 
 SECONDS = 2.0
 X = np.ones((1, 3, 8, 8), np.float32)
@@ -104,3 +109,90 @@ def test_programs_that_make_no_sense_are_refused_or_run(tmp_path: Path) -> None:
         malformed_files.forged(path, change)
         ran += answered(path)
     assert 0 < ran < 200
+
+
+@pytest.mark.parametrize("shared", ["blobs", "blobs/of/others"])
+def test_external_data_lies_beside_the_model_or_beside_what_its_name_leads_to(tmp_path: Path, shared: str) -> None:
+    """Caches keep model and data side by side under names of their own; links out of that folder are refused."""
+    good = malformed_files._external(tmp_path, "weights.bin")
+    expected = load(good)(X)  # type: ignore[operator]
+    store, snapshot = tmp_path / shared, tmp_path / "snapshots" / "a"
+    store.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    (good.parent / "net.onnx").rename(store / "m")
+    (good.parent / "weights.bin").rename(store / "sha")
+    (snapshot / "net.onnx").symlink_to(store / "m")
+    (snapshot / "weights.bin").symlink_to(store / "sha")
+    np.testing.assert_array_equal(load(snapshot / "net.onnx")(X), expected)  # type: ignore[operator]
+    (snapshot / "weights.bin").unlink()
+    (store / "sha").rename(tmp_path / "sha")
+    (snapshot / "weights.bin").symlink_to(tmp_path / "sha")
+    with pytest.raises(GraphError, match=r"external data of tensor 'w' .*no link that leads out"):
+        load(snapshot / "net.onnx")
+
+
+def _lines(path: Path) -> tuple[int, int]:
+    """Return how many lines of Python run, and how many bytes are held at most, while a model is loaded and planned."""
+    count = 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    tracemalloc.start()
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        program = load(path, threads=1)
+        program.prepare(np.ones(program.graph.inputs[0].shape, np.float32))  # type: ignore[union-attr]
+    finally:
+        sys.settrace(before)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return count, peak
+
+
+def _chain(operators: Sequence[str], count: int) -> Any:
+    names = ["x", *(f"v{i}" for i in range(count - 1)), "y"]
+    return model(
+        [node(operators[i % len(operators)], names[i], names[i + 1]) for i in range(count)], shape=(1, 4, 4, 4)
+    )
+
+
+def _split(count: int) -> Any:
+    names = " ".join(f"v{i}" for i in range(count))
+    split = node("Split", "x", names, axis=1, num_outputs=count)
+    return model([split], shape=(1, count, 2, 2), opset=18, outputs=names)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(partial(_chain, ["Relu"]), id="equal activations"),
+        pytest.param(partial(_chain, ["Sigmoid", "Tanh"]), id="activations"),
+        pytest.param(partial(_chain, ["Identity"]), id="copies"),
+        pytest.param(_split, id="results"),
+    ],
+)
+def test_work_and_memory_grow_with_the_nodes(tmp_path: Path, make: Any) -> None:
+    """Twice the nodes take twice the work: a model of a megabyte cannot take minutes."""
+    found = []
+    for count in (50, 50, 100, 200):  # the first time modules are imported, and tables made
+        (tmp_path / "net.onnx").write_bytes(make(count).SerializeToString())
+        found.append(_lines(tmp_path / "net.onnx"))
+    for less, more in pairwise(found[1:]):
+        assert more[0] < 2.1 * less[0] and more[1] < 2.2 * less[1], found
+
+
+def test_computed_constants_are_counted_together(tmp_path: Path) -> None:
+    """No single one is large, but a constant that is joined with itself again and again doubles each time."""
+    nodes = [node("Concat", f"v{i} v{i}", f"v{i + 1}", axis=0) for i in range(60)]
+    nodes += [node("ReduceSum", "v60", "s", keepdims=0), node("Add", "x s", "y")]
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model(nodes, [tensor("v0", 4)]).SerializeToString())
+    tracemalloc.start()
+    with pytest.raises(UnsupportedError, match=r"Concat .*a constant of shape"):
+        load(path)
+    assert tracemalloc.get_traced_memory()[1] < 256 * 2**20
+    tracemalloc.stop()

@@ -87,7 +87,7 @@ def _external(folder: Path, location: str, **entries: Any) -> Path:
         weight.external_data.add(key=key, value=str(value))
     links: dict[str, Callable[[Path], Any]] = {
         "outside.bin": lambda path: path.symlink_to(folder / "weights.bin"),
-        "inside.bin": lambda path: path.symlink_to(home / "weights.bin"),
+        "circle.bin": lambda path: path.symlink_to(path),
         "other": lambda path: path.symlink_to(folder),
         "hard.bin": lambda path: path.hardlink_to(home / "twice.bin"),
         "pipe": os.mkfifo,
@@ -111,7 +111,7 @@ EXTERNAL: dict[str, tuple[str, dict[str, Any], str]] = {
     "a device": ("/dev/zero", {}, _PLACE),
     "a pipe": ("pipe", {}, _PLACE),
     "a symbolic link out": ("outside.bin", {}, _PLACE),
-    "a symbolic link within": ("inside.bin", {}, _PLACE),
+    "a symbolic link to itself": ("circle.bin", {}, _PLACE),
     "a folder that is a link": ("other/weights.bin", {}, _PLACE),
     "a hard link": ("hard.bin", {}, _PLACE),
     "a folder": ("sub", {}, _PLACE),

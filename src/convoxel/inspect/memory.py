@@ -54,6 +54,7 @@ class MemoryPlan:
         graph = self.graph
         shapes = infer_shapes(graph, self.record.sizes)
         places = place(graph, shapes, self.record.sizes)
+        root_of = places.roots()
         ends: dict[str, list[int]] = {}
         for number, node in enumerate(graph.nodes):
             converts = node.operator in ("channels_last", "channels_first")
@@ -61,7 +62,7 @@ class MemoryPlan:
                 value = graph.values.get(name)
                 if value is None or (converts and value.layout != CHANNELS_LAST):
                     continue
-                root = places.root(name) if value.layout == CHANNELS_LAST else name
+                root = root_of(name) if value.layout == CHANNELS_LAST else name
                 ends.setdefault(root, [number, number])[1] = number
         sizes = {name: math.prod(shapes[name]) * self.record.item_bytes(graph.values[name]) for name in ends}
         given = {value.name for value in graph.inputs}

@@ -7,7 +7,7 @@ operator means is not said here but in ``operators``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from convoxel.files.values import Array, Options
 from convoxel.fork import cached_property
 from convoxel.graph.ir.size import Extents, Size, evaluate
 
-__all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "Graph", "Node", "Value", "rename", "verify_structure"]
+__all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "Graph", "Node", "Value", "follow", "rename", "verify_structure"]
 
 CHANNELS_FIRST = "first"
 CHANNELS_LAST = "last"
@@ -132,6 +132,11 @@ class Graph:
         return {name: tuple(nodes) for name, nodes in users.items()}
 
     @cached_property
+    def results(self) -> frozenset[str]:
+        """The names of the outputs, to ask whether a value is one of them."""
+        return frozenset(self.outputs)
+
+    @cached_property
     def computes_sizes(self) -> bool:
         """True if an attribute is computed from input sizes, beyond being the length of an axis."""
         return any(_is_computed(value) for node in self.nodes for value in node.attributes.values())
@@ -139,7 +144,7 @@ class Graph:
     def only_user(self, name: str) -> Node | None:
         """Return the one node that reads ``name``, or None if it is read elsewhere or is an output."""
         users = self.users.get(name, ())
-        return users[0] if len(users) == 1 and name not in self.outputs else None
+        return users[0] if len(users) == 1 and name not in self.results else None
 
     def __str__(self) -> str:
         """Return the graph as text, one node a line; attributes that are off, empty or zero are left out."""
@@ -169,12 +174,23 @@ def _written(value: Any) -> str:
 def rename(nodes: Iterable[Node], names: Mapping[str, str]) -> tuple[Node, ...]:
     """Return ``nodes`` reading ``names[old]`` wherever they read ``old``, through chains of renamings."""
 
+    final = follow(names)
+    return tuple(dataclasses.replace(node, inputs=tuple(map(final, node.inputs))) for node in nodes)
+
+
+def follow(names: Mapping[str, str]) -> Callable[[str], str]:
+    """Return the function that follows chains of renamings to their end, each link once however often it is asked."""
+    ends = dict(names)
+
     def final(name: str) -> str:
-        while name in names:
-            name = names[name]
+        passed = []
+        while name in ends:
+            passed.append(name)
+            name = ends[name]
+        ends.update(dict.fromkeys(passed, name))
         return name
 
-    return tuple(dataclasses.replace(node, inputs=tuple(map(final, node.inputs))) for node in nodes)
+    return final
 
 
 def verify_structure(graph: Graph) -> None:

@@ -80,7 +80,7 @@ class Rewriter:
 
     def is_read(self, name: str) -> bool:
         """Return whether a node reads the value, or it is a result of the graph."""
-        return name in self.graph.users or name in self.graph.outputs
+        return name in self.graph.users or name in self.graph.results
 
     def is_made_natively(self) -> bool:
         """Return whether an operand is a native step's result."""

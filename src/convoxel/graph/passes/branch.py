@@ -45,7 +45,7 @@ def _can_merge(graph: Graph, node: Node) -> bool:
     kernel = graph.constants[node.inputs[1]].shape[2:]
     readers = graph.users.get(node.output.name, ())
     free = all(reader.runs("convolution", "max_pool", "average_pool") for reader in readers)
-    return set(kernel) == {1} and free and node.output.name not in graph.outputs
+    return set(kernel) == {1} and free and node.output.name not in graph.results
 
 
 def _joined(nodes: Sequence[Node], constants: dict[str, np.ndarray]) -> list[Node]:

@@ -8,12 +8,13 @@ neighbours of one kind become one, and what then spells a known activation becom
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
-from convoxel.graph.ir.graph import Graph, Node, Value, rename
+from convoxel.graph.ir.graph import Graph, Node, Value, follow, rename
 from convoxel.graph.operators.elementwise import clipping
 from convoxel.graph.operators.rewriter import add_constant
 from convoxel.graph.operators.table import make_node
@@ -33,6 +34,10 @@ _Chain = tuple[_Function, ...]
 _IDENTITY = _Function("affine", 1.0, 0.0)
 _CLIPS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 _SELU = (_Function("elu", 1.6732632423543772), _Function("affine", 1.0507009873554805))
+_MOST_IN_GATE = 3  # functions that spell a gate
+_FARTHEST = (
+    8  # functions that a scaling moves before: with no end to it, long chains would take the square of their length
+)
 _HARD_SIGMOID = (_Function("affine", 1 / 6, 0.5), _Function("clip", 0.0, 1.0))
 
 
@@ -58,20 +63,29 @@ def _reduced(chain: Sequence[_Function]) -> _Chain:
 
 
 def _push(done: list[_Function], function: _Function) -> None:
-    """Apply ``function`` behind ``done``."""
+    """Apply ``function`` behind ``done``; a scaling moves before clips and leaky functions."""
+    kind, a, b = function
+    passed: list[_Function] = []
+    while kind == "affine" and done and len(passed) < _FARTHEST:
+        before = done[-1]
+        if before.kind == "clip" and a != 0:
+            passed.append(_Function("clip", *sorted((before.a * a + b, before.b * a + b))))
+        elif before.kind == "leaky_relu" and a > 0 and b == 0:
+            passed.append(before)
+        else:
+            break
+        done.pop()
+    _join(done, function)
+    for after in reversed(passed):
+        _join(done, after)
+
+
+def _join(done: list[_Function], function: _Function) -> None:
+    """Append ``function``, or make one of it and the last one of ``done``."""
     before = done[-1] if done else _Function("none")
     kind, a, b = function
     if kind == "affine" and before.kind == "affine":
         done[-1] = _Function("affine", before.a * a, before.b * a + b)
-    elif kind == "affine" and before.kind == "clip" and a != 0:
-        done.pop()
-        _push(done, function)
-        ends = sorted((before.a * a + b, before.b * a + b))
-        _push(done, _Function("clip", *ends))
-    elif kind == "affine" and before.kind == "leaky_relu" and a > 0 and b == 0:
-        done.pop()
-        _push(done, function)
-        done.append(before)
     elif kind == "clip" and before.kind == "clip":
         done[-1] = _Function("clip", *(min(max(end, a), b) for end in before[1:]))
     else:
@@ -80,19 +94,21 @@ def _push(done: list[_Function], function: _Function) -> None:
 
 def _named(chain: Sequence[_Function]) -> _Chain:
     """Return the chain with known spellings replaced by their activations."""
-    rest, named = list(chain), list[_Function]()
-    while rest:
+    at, named = 0, list[_Function]()
+    while at < len(chain):
+        rest = chain[at : at + 3]
         if _same(rest[:2], _HARD_SIGMOID):
             named.append(_Function("hard_sigmoid"))
-            del rest[:2]
+            at += 2
         elif _same(rest[:2], _SELU):
             named.append(_Function("selu"))
-            del rest[:2]
-        elif [f.kind for f in rest[:3]] == ["affine", "elu", "affine"] and _is_celu(*rest[:3]):
+            at += 2
+        elif [f.kind for f in rest] == ["affine", "elu", "affine"] and _is_celu(*rest):
             named.append(_Function("celu", rest[2].a))
-            del rest[:3]
+            at += 3
         else:
-            named.append(rest.pop(0))
+            named.append(rest[0])
+            at += 1
     return tuple(named)
 
 
@@ -161,31 +177,30 @@ def _replace(graph: Graph, find: Callable[[Node], tuple[str, _Chain, set[str]] |
             gone.add(node.name)
             renamed[node.output.name] = source
     kept = [new for node in graph.nodes if node.name not in gone for new in made.get(node.name, [node])]
-    outputs = tuple(_final(renamed, name) for name in graph.outputs)
+    outputs = tuple(map(follow(renamed), graph.outputs))
     return graph.replace(nodes=rename(kept, renamed), outputs=outputs, constants=constants)
-
-
-def _final(renamed: dict[str, str], name: str) -> str:
-    while name in renamed:
-        name = renamed[name]
-    return name
 
 
 # ---- chains and gates ------------------------------------------------------------------------------------
 
 
-def _back(graph: Graph, name: str) -> list[tuple[str, _Chain, set[str]]]:
-    """Return the ways to see ``name`` as a chain on a source: the chain, and the nodes that nobody else reads."""
-    chain: _Chain = ()
-    nodes: set[str] = set()
-    ways = [(name, chain, nodes)]
+def _makers(graph: Graph, name: str) -> Iterator[tuple[Node, _Chain]]:
+    """Yield the nodes behind ``name`` that nobody else reads and what each does to a number, the last one first."""
     while graph.only_user(name) is not None:
         maker = graph.producers.get(name)
         functions = _functions(graph, maker)
         if maker is None or functions is None:
-            break
-        name, chain, nodes = maker.inputs[0], (*functions, *chain), nodes | {maker.name}
-        ways.append((name, chain, nodes))
+            return
+        yield maker, functions
+        name = maker.inputs[0]
+
+
+def _back(graph: Graph, name: str) -> list[tuple[str, _Chain, set[str]]]:
+    """Return the ways to see ``name`` as a chain on a source: the chain, and the nodes that nobody else reads."""
+    ways: list[tuple[str, _Chain, set[str]]] = [(name, (), set())]
+    for maker, functions in islice(_makers(graph, name), _MOST_IN_GATE):
+        _, chain, nodes = ways[-1]
+        ways.append((maker.inputs[0], (*functions, *chain), nodes | {maker.name}))
     return ways
 
 
@@ -195,10 +210,11 @@ def _longest(graph: Graph, node: Node) -> tuple[str, _Chain, set[str]] | None:
     following = graph.only_user(node.outputs[0].name)
     if own is None or _functions(graph, following) is not None:
         return None
-    source, chain, nodes = _back(graph, node.inputs[0])[-1]
-    whole = (*chain, *own)
+    before = list(_makers(graph, node.inputs[0]))
+    whole = (*(function for _, functions in reversed(before) for function in functions), *own)
     reduced = _reduced(whole)
-    return None if reduced == whole else (source, reduced, nodes)
+    source = before[-1][0].inputs[0] if before else node.inputs[0]
+    return None if reduced == whole else (source, reduced, {maker.name for maker, _ in before})
 
 
 def _known_product(gate: _Chain) -> _Chain | None:

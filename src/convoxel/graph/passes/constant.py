@@ -12,18 +12,22 @@ from convoxel.graph.operators.table import OPERATORS
 
 __all__ = ["fold_constants"]
 
-_MOST_BYTES = 1 << 26  # a small constant may be tiled to any size; such a result is better computed when needed
+# A small constant may be tiled to any size; what exceeds these bytes in all, or as many times the network's own
+# constants, is better computed when needed.
+_FREE_BYTES, _GROWTH = 1 << 26, 4
 
 
 def fold_constants(graph: Graph) -> Graph:
     """Return the graph with every operator on arrays whose operands are all known replaced by its results."""
     constants = dict(graph.constants)
+    left = max(_FREE_BYTES, _GROWTH * sum(array.nbytes for array in constants.values()))
     nodes: list[Node] = []
     for node in graph.nodes:
-        results = _results(node, constants)
+        results = _results(node, constants, left)
         if results is None:
             nodes.append(node)
         else:
+            left -= _size(node)
             constants.update((value.name, result) for value, result in zip(node.outputs, results, strict=True))
     return graph.replace(nodes=tuple(nodes), constants=constants)
 
@@ -40,8 +44,8 @@ def _size(node: Node) -> int:
     return sum(int(np.prod(shape)) * np.dtype(v.dtype).itemsize for v, shape in zip(node.outputs, lengths, strict=True))
 
 
-def _results(node: Node, constants: Mapping[str, Array]) -> list[Array] | None:
-    if not _is_known(node, constants) or _size(node) > _MOST_BYTES:
+def _results(node: Node, constants: Mapping[str, Array], most_bytes: int) -> list[Array] | None:
+    if not _is_known(node, constants) or _size(node) > most_bytes:
         return None
     host = OPERATORS[node.operator].host
     assert host is not None

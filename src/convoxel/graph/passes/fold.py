@@ -35,10 +35,10 @@ def remove_dead(graph: Graph) -> Graph:
 def check_no_dead(graph: Graph) -> None:
     """Raise if a node or constant is read by nothing."""
     for node in graph.nodes:
-        if not any(value.name in graph.users or value.name in graph.outputs for value in node.outputs):
+        if not any(value.name in graph.users or value.name in graph.results for value in node.outputs):
             raise GraphError(f"nothing reads the results of {node.name}")
     for name in graph.constants:
-        if name not in graph.users and name not in graph.outputs:
+        if name not in graph.users and name not in graph.results:
             raise GraphError(f"nothing reads the constant {name}")
 
 

@@ -32,7 +32,7 @@ def fold_forward(graph: Graph) -> Graph:
             continue
         scale, shift = (constants[name].astype(np.float64).reshape(-1) for name in scaling.inputs[1:])
         name = scaling.output.name
-        if name not in graph.outputs and all(_takes(reader, name, not shift.any()) for reader in readers):
+        if name not in graph.results and all(_takes(reader, name, not shift.any()) for reader in readers):
             for reader in readers:
                 nodes[reader.name] = _scaled(reader, scaling.inputs[0], scale, shift, constants)
             del nodes[node.name]

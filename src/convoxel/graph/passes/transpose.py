@@ -47,6 +47,7 @@ class _Sinking:
         self.values = dict(graph.values)
         self.constants = dict(graph.constants)
         self.nodes: list[Node] = []
+        self._names: set[str] = set()
         self.turned: dict[str, _Turned] = {}
         self.renamed: dict[str, str] = {}
         self._made: set[str] = set()
@@ -77,18 +78,22 @@ class _Sinking:
         else:
             self.turned[node.output.name] = _Turned(source, axes)
 
+    def _append(self, node: Node) -> None:
+        self.nodes.append(node)
+        self._names.add(node.name)
+
     def _keep(self, node: Node) -> None:
         for name in node.inputs:
             self._make(name)
-        self.nodes.append(node)
+        self._append(node)
 
     def _make(self, name: str) -> None:
         """Add a postponed transpose, because an operator needs its result."""
         if name in self.turned and name not in self._made:
             self._made.add(name)
             source, axes = self.turned[name]
-            node = f"{name}.transpose" if any(other.name == name for other in self.nodes) else name
-            self.nodes.append(make_node("transpose", node, (source.name,), (self.values[name],), axes=axes))
+            node = f"{name}.transpose" if name in self._names else name
+            self._append(make_node("transpose", node, (source.name,), (self.values[name],), axes=axes))
 
     # ---- operators that commute with transposes --------------------------------------------------------------
 
@@ -122,7 +127,7 @@ class _Sinking:
         name = f"{node.output.name}.turned"
         value = Value(name, shape, node.output.dtype)
         self.values[name] = value
-        self.nodes.append(make_node(operator, node.name, inputs, (value,), **attributes))
+        self._append(make_node(operator, node.name, inputs, (value,), **attributes))
         self.turned[node.output.name] = _Turned(value, axes)
 
     def _constant(self, array: Array, name: str) -> str:
@@ -173,7 +178,7 @@ class _Sinking:
         left = tuple(axis for axis in x.axes if axis not in reduced)
         flat = Value(f"{node.output.name}.flat", shape[:2])
         self.values[flat.name] = flat
-        self.nodes.append(make_node("reshape", flat.name, (pooled.name,), (flat,), shape=flat.shape))
+        self._append(make_node("reshape", flat.name, (pooled.name,), (flat,), shape=flat.shape))
         if left == (0, 1):
             self.renamed[node.output.name] = flat.name
         else:
@@ -192,7 +197,7 @@ class _Sinking:
         fits = x.source.shape[3:] == whole.shape[2:] and isinstance(groups, int) and len(whole.shape) in _NATIVE_RANKS
         if not fits or whole.dtype != "float32" or parts.inputs[0] in self.turned:
             return False
-        self.nodes.append(make_node("shuffle", node.name, (whole.name,), node.outputs, groups=groups))
+        self._append(make_node("shuffle", node.name, (whole.name,), node.outputs, groups=groups))
         return True
 
     def _slice(self, node: Node, x: _Turned) -> bool:

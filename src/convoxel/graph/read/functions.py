@@ -290,7 +290,7 @@ class _Recorder(TorchFunctionMode):
     def input(self, tensor: Tensor) -> Tensor:
         """Note that ``tensor`` is the next input of the network."""
         value = Value(self.reader.unique("x"), tuple(tensor.shape), dtype_name(tensor.dtype))
-        self.reader.inputs.append(value)
+        self.reader.add_input(value)
         return self._holds(tensor, value)
 
     def value(self, tensor: Tensor) -> Value | None:

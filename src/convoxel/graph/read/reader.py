@@ -36,7 +36,9 @@ class Reader:
         self.nodes: list[Node] = []
         self.constants: dict[str, Array] = {}
         self._producers: dict[str, Node] = {}
+        self._values: dict[str, Value] = {}
         self._names: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self._shared: dict[int, tuple[object, str]] = {}
         self.parameters: dict[str, int] = {}
         self._trained: dict[int, tuple[object, Mapping[int, int]]] = {}
@@ -46,12 +48,18 @@ class Reader:
 
     def unique(self, name: str) -> str:
         """Return ``name``, numbered if it is taken, and take it."""
-        candidate, number = name, 1
+        candidate, number = name, self._numbers.get(name, 1)
         while candidate in self._names:
             number += 1
             candidate = f"{name}_{number}"
+        self._numbers[name] = number  # names are never given back, so that the search goes on from here
         self._names.add(candidate)
         return candidate
+
+    def add_input(self, value: Value) -> None:
+        """Add an input."""
+        self.inputs.append(value)
+        self._values[value.name] = value
 
     def constant(self, array: Array, name: str, owner: object | None = None, source: object | None = None) -> str:
         """Add a constant and return its name.
@@ -113,6 +121,7 @@ class Reader:
         node = make_node(operator, unique, inputs, values, **attributes)
         self.nodes.append(node)
         self._producers.update(dict.fromkeys((value.name for value in values), node))
+        self._values.update((value.name, value) for value in values)
         return tuple(values)
 
     def infer(self, operator: str, name: str, inputs: Sequence[str], **attributes: Any) -> Sequence[Extents]:
@@ -140,9 +149,7 @@ class Reader:
 
     def value(self, name: str) -> Value | None:
         """Return the value of that name; None for constants."""
-        node = self.producer(name)
-        values = self.inputs if node is None else node.outputs
-        return next((value for value in values if value.name == name), None)
+        return self._values.get(name)
 
     def graph(self, outputs: Sequence[str], guards: Sequence[Size] = (), assumptions: Sequence[Size] = ()) -> Graph:
         """Return what was read."""

@@ -8,6 +8,7 @@ needs no more than is in use at once, and the smallest arena is kept.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 __all__ = ["ALIGNMENT", "Block", "place_blocks"]
 
+_MOST_PAIRS = 2**20  # of blocks that live at one time; networks have a few for each block
 ALIGNMENT = 16  # floats: 64 bytes, a cache line and an AVX-512 register
 
 
@@ -33,11 +35,14 @@ def place_blocks(blocks: Mapping[str, Block]) -> tuple[dict[str, int], int]:
     ({'a': 0, 'c': 0, 'b': 32}, 48)
     """
     needed = _alive(blocks.values())
+    rivals = _rivals(blocks)
+    if rivals is None:
+        return _sweep(blocks)
     best: tuple[dict[str, int], int] | None = None
     crowds = _crowds(blocks)
     for order in _ORDERS:
         ordered = sorted(blocks, key=lambda name: order(blocks[name], crowds[name]))
-        found = _place({name: blocks[name] for name in ordered})
+        found = _place(ordered, blocks, rivals)
         if best is None or found[1] < best[1]:
             best = found
         if best[1] <= needed:
@@ -74,19 +79,56 @@ def _alive(blocks: Iterable[Block]) -> int:
     return max(accumulate((size for *_, size in changes), initial=0))
 
 
-def _place(blocks: Mapping[str, Block]) -> tuple[dict[str, int], int]:
-    """Return the offsets of ``blocks``, placed in their order, and the size of their arena."""
+def _rivals(blocks: Mapping[str, Block]) -> dict[str, list[str]] | None:
+    """Return, for every block, those that live at some time of its life; None for more pairs than ``_MOST_PAIRS``."""
+    rivals: dict[str, list[str]] = {name: [] for name in blocks}
+    alive: list[tuple[int, str]] = []  # a heap by the step of death
+    pairs = 0
+    for name in sorted(blocks, key=lambda name: blocks[name].first):
+        while alive and alive[0][0] < blocks[name].first:
+            heapq.heappop(alive)
+        pairs += len(alive)
+        if pairs > _MOST_PAIRS:
+            return None
+        for _, other in alive:
+            rivals[name].append(other)
+            rivals[other].append(name)
+        heapq.heappush(alive, (blocks[name].last, name))
+    return rivals
+
+
+def _place(
+    names: Iterable[str], blocks: Mapping[str, Block], rivals: Mapping[str, Iterable[str]]
+) -> tuple[dict[str, int], int]:
+    """Return the offsets of the blocks, placed in the order of ``names``, and the size of their arena."""
     offsets: dict[str, int] = {}
     arena = 0
-    for name, block in blocks.items():
-        size = _aligned(block.size)
-        rivals = sorted(
-            (offsets[other], offsets[other] + _aligned(blocks[other].size))
-            for other in offsets
-            if blocks[other].first <= block.last and block.first <= blocks[other].last
-        )
-        offsets[name] = _best_gap(rivals, size)
+    for name in names:
+        size = _aligned(blocks[name].size)
+        taken = ((offsets[other], offsets[other] + _aligned(blocks[other].size))
+                 for other in rivals[name] if other in offsets)  # fmt: skip
+        offsets[name] = _best_gap(sorted(taken), size)
         arena = max(arena, offsets[name] + size)
+    return offsets, arena
+
+
+def _sweep(blocks: Mapping[str, Block]) -> tuple[dict[str, int], int]:
+    """Return offsets and arena of very many blocks: placed by birth, each in the room that a dead
+    block of its size has left, else behind all others. That takes no search.
+    """
+    offsets: dict[str, int] = {}
+    free: dict[int, list[int]] = {}
+    alive: list[tuple[int, str]] = []
+    arena = 0
+    for name in sorted(blocks, key=lambda name: blocks[name].first):
+        while alive and alive[0][0] < blocks[name].first:
+            dead = heapq.heappop(alive)[1]
+            free.setdefault(_aligned(blocks[dead].size), []).append(offsets[dead])
+        size = _aligned(blocks[name].size)
+        room = free.get(size)
+        offsets[name] = room.pop() if room else arena
+        arena = max(arena, offsets[name] + size)
+        heapq.heappush(alive, (blocks[name].last, name))
     return offsets, arena
 
 

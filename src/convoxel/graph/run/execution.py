@@ -95,7 +95,7 @@ class Execution:
 
     def _known_arrays(self, arrays: Sequence[Array]) -> dict[str, Array]:
         """Return the arrays that exist before the first step: inputs, constants, and memory for results."""
-        values = dict(self.graph.constants)
+        values = dict(self._constants)
         for value, array in zip(self.graph.inputs, arrays, strict=True):
             values[value.name] = array
         for name in self.buffers:
@@ -110,8 +110,12 @@ class Execution:
         return np.asarray(array, order="C") if fresh else np.array(array, order="C")
 
     @cached_property
+    def _constants(self) -> dict[str, Array]:
+        return dict(self.graph.constants)
+
+    @cached_property
     def _constant_ids(self) -> frozenset[int]:
-        return frozenset(map(id, self.graph.constants.values()))
+        return frozenset(map(id, self._constants.values()))
 
 
 def _allocate(shape: Shape) -> NDArray[np.float32]:

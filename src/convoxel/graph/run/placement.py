@@ -12,10 +12,12 @@ before them, and an alias is never placed, so following places always ends at a 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
-from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node
+from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, follow
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.table import OPERATORS
 from convoxel.graph.operators.view import full, full_axis, narrow_view
@@ -42,22 +44,26 @@ class Places:
     offsets: dict[str, int] = field(default_factory=dict)
     arena_size: int = 0
     _places: dict[str, _Place] = field(default_factory=dict)
+    _views: dict[str, View] = field(default_factory=dict)
 
-    def root(self, name: str) -> str:
-        """Return the value that owns the memory of ``name``."""
-        while name in self._places:
-            name = self._places[name].parent
-        return name
+    def roots(self) -> Callable[[str], str]:
+        """Return the function from a value to the one that owns its memory, once all places are known."""
+        return follow({name: place.parent for name, place in self._places.items()})
 
     def view(self, name: str) -> View:
-        """Return the view of the memory in which ``name`` lies."""
-        place = self._places.get(name)
-        if place is not None:
-            return place.transform(self.view(place.parent))
-        shape = full(self.shapes[name])
-        if name in self.buffers:
-            return View.dense(self.buffers[name], 0, shape)
-        return View.dense(0, self.offsets[name], shape)
+        """Return the view of the memory in which ``name`` lies, once all places are known."""
+        chain = [name]
+        while chain[-1] not in self._views and chain[-1] in self._places:
+            chain.append(self._places[chain[-1]].parent)
+        if chain[-1] not in self._views:
+            self._views[chain[-1]] = self._whole(chain[-1])
+        for inner, outer in pairwise(reversed(chain)):
+            self._views[outer] = self._places[outer].transform(self._views[inner])
+        return self._views[name]
+
+    def _whole(self, root: str) -> View:
+        buffer = self.buffers.get(root, 0)
+        return View.dense(buffer, 0 if buffer else self.offsets[root], full(self.shapes[root]))
 
     def is_placed(self, name: str, inside: str) -> bool:
         """Return whether ``name`` was given a place in ``inside`` itself."""
@@ -65,7 +71,8 @@ class Places:
 
     def fills(self, name: str, whole: str) -> bool:
         """Return whether ``name`` lies in the memory of the array ``whole``, from its beginning."""
-        return self.root(name) == whole and self.view(name).offset == 0
+        view = self.view(name)
+        return view.buffer == self.buffers[whole] and view.offset == 0
 
     def is_root(self, name: str) -> bool:
         """Return whether ``name`` has no place within another value yet."""
@@ -142,9 +149,10 @@ def _place_parts(places: Places, graph: Graph, node: Node) -> None:
     axis, start = full_axis(node["axis"] % len(shape), len(shape)), 0
     if places.is_root(node.output.name) and _place_in_longer(places, graph, node, axis):
         return
+    uses = Counter(node.inputs)
     for name in node.inputs:
         length = full(places.shapes[name])[axis]
-        if _is_fresh(graph, places, name) and node.inputs.count(name) == 1:
+        if _is_fresh(graph, places, name) and uses[name] == 1:
             places._places[name] = _Place(node.output.name, _slice(axis, start, length))
         start += length
 
@@ -164,7 +172,7 @@ def _place_in_longer(places: Places, graph: Graph, node: Node, axis: int) -> boo
             continue
         start = 0
         for index, name in enumerate(user.inputs):
-            if user.inputs[index : index + count] == node.inputs:
+            if name == node.inputs[0] and user.inputs[index : index + count] == node.inputs:
                 if all(places.is_placed(part, user.output.name) for part in node.inputs):
                     length = full(places.shapes[node.output.name])[axis]
                     places._places[node.output.name] = _Place(user.output.name, _slice(axis, start, length))
@@ -177,12 +185,13 @@ def _place_in_longer(places: Places, graph: Graph, node: Node, axis: int) -> boo
 def _lifetimes(graph: Graph, places: Places) -> dict[str, Block]:
     """Return, for every root in the arena, its size and the first and last node that touch it."""
     spans: dict[str, tuple[int, int]] = {}
+    root_of = places.roots()
     for index, node in enumerate(graph.nodes):
         for name in (*node.inputs, *(value.name for value in node.outputs)):
             value = graph.values.get(name)
             if value is None or value.layout == CHANNELS_FIRST:
                 continue
-            root = places.root(name)
+            root = root_of(name)
             spans[root] = (spans.get(root, (index, index))[0], index)
     return {
         root: Block(math.prod(places.shapes[root]), *span) for root, span in spans.items() if root not in places.buffers

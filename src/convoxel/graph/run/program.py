@@ -112,6 +112,8 @@ class Program(ProgramRecord):
             outputs = [empty_result(self.graph.values[name], sizes) for name in self.graph.outputs]
         else:
             execution = self._execution(arrays)
+            if not execution.is_native:  # operators on arrays read constants where they lie
+                self._check_file()
             sizes, outputs = dict(execution.sizes), execution.run(arrays)
         if any(map(is_tensor, inputs)):
             torch = sys.modules["torch"]

@@ -50,7 +50,7 @@ from convoxel.graph.operators.table import OPERATORS, make_node, verify
 from convoxel.graph.passes import check_layouts
 from convoxel.graph.store.first_version import of_first_version
 from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
-from convoxel.graph.store.tensor_file import TensorFile, write_tensors
+from convoxel.graph.store.tensor_file import TensorFile, Tensors, write_tensors
 
 __all__ = ["FORMAT", "VERSION", "check_target", "read_program", "write_program"]
 
@@ -59,7 +59,6 @@ VERSION = 2
 _LARGEST_BYTES = 64 * 2**20  # of a recorded graph's JSON: a hundred thousand nodes
 _KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
 
-Tensors = dict[str, Array]
 Json = Any  # parsed text that nobody has checked yet
 
 
@@ -136,6 +135,8 @@ def read_program(path: Path) -> ProgramRecord:
         winners = {str(problem): str(name) for problem, name in content["winners"].items()}
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as reason:
         raise GraphError(f"load: {path} holds no valid program ({reason}). Save the program again.") from reason
+    file.check()  # what was read above was whole
+    graph = graph.replace(constants=file.guard(graph.constants))
     return ProgramRecord(graph, structure, origin, algorithm, precision, winners, file)
 
 

@@ -10,7 +10,7 @@ import json
 import mmap
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = ["TensorFile", "write_tensors"]
 _TYPES = {"bool": "BOOL", "bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"} | {
     f"{sign}int{bits}": f"{sign or 'i'}{bits}".upper() for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
+Tensors = dict[str, Array]
 _SMALLEST = 1 << 16  # bytes of a tensor that is worth a mapping
 # Where pages cannot be given back, tensors are copied.
 _MAPS = hasattr(mmap, "MADV_DONTNEED")
@@ -60,6 +61,32 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[st
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
+class _Tensors(Mapping[str, Array]):
+    """Constants of a file, each handed out after a look at the file: its pages would be gone if somebody cut it off.
+
+    What was handed out before is not protected: reading it ends the process, as with every map of a file.
+    """
+
+    def __init__(self, tensors: Mapping[str, Array], file: TensorFile) -> None:
+        self._tensors, self._file = tensors, file
+
+    def __getitem__(self, name: str) -> Array:
+        self._file.check()
+        return self._tensors[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __reduce__(self) -> tuple[type[Tensors], tuple[Tensors]]:
+        return dict, (dict(self),)  # copies and pickles hold the numbers, not the file
+
+
 class TensorFile:
     """An open file: ``tensors`` by name, which nobody can write to, and ``metadata``.
 
@@ -88,6 +115,10 @@ class TensorFile:
         """Give back the memory of the pages that were read; they are read again on the next access."""
         if self._memory is not None:
             self._memory.madvise(mmap.MADV_DONTNEED)
+
+    def guard(self, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return tensors of the file such that asking for one raises ``GraphError`` if the file was written to."""
+        return tensors if self._memory is None else _Tensors(tensors, self)
 
     def check(self) -> None:
         """Raise ``GraphError`` if the file was written to since it was opened; it may be replaced or deleted."""

@@ -47,10 +47,10 @@ _LETTERS = {2: "nc", 3: "ncw", 4: "nchw", 5: "ncdhw"}
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A model whose functions are replaced by their definitions, and the folder of its external data."""
+    """A model whose functions are replaced by their definitions, and the file that it came from."""
 
     model: onnx.ModelProto
-    folder: Path | None
+    path: Path | None
 
 
 def open_model(source: Path | onnx.ModelProto) -> OnnxModel:
@@ -59,7 +59,7 @@ def open_model(source: Path | onnx.ModelProto) -> OnnxModel:
         if isinstance(source, onnx.ModelProto):
             check_version(source, "the model")
             return OnnxModel(expanded(source), None)
-        return OnnxModel(expanded(load_model(source)), source.parent)
+        return OnnxModel(expanded(load_model(source)), source)
 
 
 @contextlib.contextmanager
@@ -140,10 +140,10 @@ class _Walk:
             if tensor.name in self._tensors:
                 raise GraphError(f"load: tensor {tensor.name!r} is defined a second time, or has no name.")
             array = self._tensors[tensor.name] = self._known(tensor)
-            self._budget.hold(array.shape)
+            self._budget.hold(array.shape, str(array.dtype))
 
     def _known(self, tensor: onnx.TensorProto) -> Array:
-        array = tensor_array(tensor, self._source.folder)
+        array = tensor_array(tensor, self._source.path)
         return array.astype(np.float32) if str(array.dtype) in HALF else array
 
     def _input(self, info: onnx.ValueInfoProto, index: int) -> Value:
@@ -161,8 +161,8 @@ class _Walk:
             for dim, letter in zip(tensor.shape.dim, letters, strict=True)
         )
         value = Value(self._reader.unique(info.name), shape, dtype_name(tensor.elem_type))
-        self._reader.inputs.append(value)
-        self._budget.hold(shape)
+        self._reader.add_input(value)
+        self._budget.hold(shape, value.dtype)
         self._origins[value.name] = frozenset([info.name])
         return self._cast(value, working_dtype(tensor.elem_type)) if value.dtype in HALF else value
 

@@ -31,31 +31,38 @@ _SIZE_FUNCTIONS = {
     *("add", "subtract", "multiply", "divide", "concat", "gather", "slice", "reshape", "transpose", "tile"),
     *("reduce", "expand", "equal", "select", "fill", "cast", "negate", "modulo"),
 }
-# A file of a few bytes must not ask for gigabytes: elements that are free, and how often what is held may be repeated.
+# A file of a few bytes must not ask for gigabytes: what is free, and how often what is held may be repeated. A result
+# is counted in elements and takes memory when the network runs; constants take bytes now, and all together count.
 _FREE_RESULT, _RESULT_GROWTH = 2**27, 2**12
-_FREE_CONSTANTS, _CONSTANT_GROWTH = 2**28, 16
+_FREE_BYTES, _BYTES_GROWTH = 2**27, 16
+_SIZE_BYTES = 64  # of an open size in an array of objects
 
 
 @dataclass
 class Budget:
     """Limits of the memory that a model may claim: of each result, and of all that is computed while it is read.
 
-    ``held`` and ``made`` are elements: of inputs (an open size counts as 1) and the file's tensors, and of constants
-    that were computed from them.
+    ``held`` are elements of inputs (an open size counts as 1) and of the file's tensors, ``held_bytes`` their bytes,
+    ``made_bytes`` those of all constants that were computed from them.
     """
 
     held: int = 0
-    made: int = 0
+    held_bytes: int = 0
+    made_bytes: int = 0
 
-    def hold(self, shape: Extents) -> None:
+    def hold(self, shape: Extents, dtype: str) -> None:
         """Count an input, or a tensor of the file."""
         self.held += least(shape)
+        self.held_bytes += least(shape) * _itemsize(dtype)
 
-    def make(self, shape: Extents) -> None:
+    def make(self, shape: Extents, dtype: str) -> None:
         """Count a constant that is about to be computed, or raise ``NotNative``."""
-        self.made += least(shape)
-        if self.made > max(_FREE_CONSTANTS, _CONSTANT_GROWTH * self.held):
-            raise NotNative(f"a constant of shape {_written(shape)}: more than a file of {self.held} elements may make")
+        self.made_bytes += least(shape) * _itemsize(dtype)
+        if self.made_bytes > max(_FREE_BYTES, _BYTES_GROWTH * self.held_bytes):
+            raise NotNative(
+                f"a constant of shape {_written(shape)}: with it {self.made_bytes} bytes would be computed, more than "
+                f"a file of {self.held_bytes} bytes may make"
+            )
 
     def allow(self, shape: Extents) -> None:
         """Raise ``NotNative`` if one result is out of all proportion to the network."""
@@ -63,6 +70,10 @@ class Budget:
             raise NotNative(
                 f"a result of shape {_written(shape)}: more than a network of {self.held} elements may make"
             )
+
+
+def _itemsize(dtype: str) -> int:
+    return _SIZE_BYTES if dtype == "object" else np.dtype(dtype).itemsize
 
 
 def least(shape: Extents) -> int:
@@ -204,8 +215,9 @@ class Call:
         given = [*operands, *(None,) * (len(OPERATORS[operator].operands) - len(operands))]
         if any(isinstance(leaf, Size) for value in attributes.values() for leaf in _leaves(value)):
             raise NotNative("a constant whose shape is open")
-        for shape in OPERATORS[operator].shape(node, [None if g is None else g.shape for g in given]):
-            self.budget.make(shape)
+        made = OPERATORS[operator].shape(node, [None if g is None else g.shape for g in given])
+        for shape, value in zip(made, outputs, strict=False):  # a row may have results that nothing reads
+            self.budget.make(shape, value.dtype)
         return [_settled(result) for result in host(node, given, {})]
 
     def _name(self, operand: Tensor | None) -> str:

@@ -1,6 +1,8 @@
 """From a file to a model whose tensors are what they claim: sizes are checked before memory is asked for.
 
-External data is read only from regular files inside the model's folder. Nothing here runs code from the file.
+External data is read only from regular files inside the model's folder, or inside the folder of the file that the
+model's name is a link to: caches keep a model and its data side by side under names of their own, and link to them.
+Nothing here runs code from the file.
 """
 
 from __future__ import annotations
@@ -87,8 +89,8 @@ def working_dtype(elem_type: int) -> str:
     return "float32" if dtype in HALF else dtype
 
 
-def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> Array:
-    """Return a tensor of the file as an array, if it holds as many numbers as its shape claims."""
+def tensor_array(tensor: onnx.TensorProto, model: Path | None) -> Array:
+    """Return a tensor of the file ``model`` as an array, if it holds as many numbers as its shape claims."""
     dtype = dtype_name(tensor.data_type)
     shape = tuple(tensor.dims)
     where = f"load: tensor {tensor.name!r}"
@@ -97,7 +99,7 @@ def tensor_array(tensor: onnx.TensorProto, folder: Path | None) -> Array:
     count = math.prod(shape)
     expected = -(-count // _PACKED[dtype]) if dtype in _PACKED else count * np.dtype(dtype).itemsize
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        return _external(tensor, folder, dtype, shape, expected)
+        return _external(tensor, model, dtype, shape, expected)
     if tensor.HasField("raw_data"):
         if len(tensor.raw_data) != expected:
             raise GraphError(
@@ -121,17 +123,16 @@ def _check_typed(tensor: onnx.TensorProto, count: int, dtype: str, where: str) -
         )
 
 
-def _external(
-    tensor: onnx.TensorProto, folder: Path | None, dtype: str, shape: tuple[int, ...], expected: int
-) -> Array:
+def _external(tensor: onnx.TensorProto, model: Path | None, dtype: str, shape: tuple[int, ...], expected: int) -> Array:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location, where = entries.get("location", ""), f"load: external data of tensor {tensor.name!r}"
-    if folder is None:
+    if model is None:
         raise GraphError(f"{where} is in {location!r}, but the model did not come from a file. Give its path.")
-    file = _opened_inside(folder, location)
+    file = _opened_beside(model, location)
     if file is None:
         raise GraphError(
-            f"{where} is {location!r}; expected a file inside the model's folder, no link and no '..'. Copy it there."
+            f"{where} is {location!r}; expected a regular file inside the model's folder, without '..', and no "
+            "link that leads out of it. Copy the file there."
         )
     with file:
         data = _part(file, entries, expected, f"{where} in {location!r} for {dtype}{list(shape)}")
@@ -141,18 +142,22 @@ def _external(
     return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)
 
 
-def _opened_inside(folder: Path, location: str) -> BinaryIO | None:
-    """Open a regular file inside the folder; None for everything else, also what is reached by a link of any kind."""
+def _opened_beside(model: Path, location: str) -> BinaryIO | None:
+    """Open a regular file beside the model, or beside the file that the model is a link to; None for anything else.
+
+    Symbolic links are followed as far as they stay in either folder. A hard link is refused: nobody can tell whose
+    the file is.
+    """
     parts = Path(location).parts
     if not parts or "\0" in location or Path(location).is_absolute() or ".." in parts:
         return None
-    path = folder / location
     try:
-        if not path.parent.resolve(strict=True).is_relative_to(folder.resolve()):
+        path = (model.parent / location).resolve(strict=True)
+        if not any(path.is_relative_to(home) for home in (model.parent.resolve(), model.resolve().parent)):
             return None
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe must not wait
         descriptor = os.open(path, flags)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: links that lead in a circle, before Python 3.13
         return None
     found = os.fstat(descriptor)
     if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:

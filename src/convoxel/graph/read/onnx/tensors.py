@@ -39,7 +39,7 @@ def _fill(call: Call) -> Result:
         value = np.zeros(1, np.float32)
     if not any(isinstance(extent, Size) for extent in shape):
         call.require(min(shape, default=1) >= 0, f"the shape asked for is {list(shape)}; expected sizes of at least 0")
-        call.budget.make(shape)
+        call.budget.make(shape, str(value.dtype))
         return np.broadcast_to(value.reshape(-1)[0], shape)  # takes no memory until something else is made of it
     raise NotNative("a constant whose shape is open")
 

@@ -117,7 +117,7 @@ class _Walk:
         if not isinstance(tensor, torch.Tensor):
             return tensor
         value = Value(self._reader.unique(node.name), self._symbols.extents(tensor.shape), _dtype_name(tensor.dtype))
-        self._reader.inputs.append(value)
+        self._reader.add_input(value)
         return value
 
     def _output(self, node: Any) -> Imported:
