@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from convoxel.errors import ShapeError
 from convoxel.files.values import JsonObject, Options
-from convoxel.graph.read.functions import Paths, tensors_in
+from convoxel.graph.read.functions import tensors_in
+from convoxel.graph.read.recorder import Paths
 from convoxel.inspect.model_call import evaluating, tensor_of
 
 _TOLERANCE = 1e-5  # float32 sums of a thousand terms err by 1e-6 of their size; a rectifier by a tenth and more

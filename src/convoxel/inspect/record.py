@@ -1,7 +1,7 @@
 """The one record that is described: a graph as it was read, with the shapes that it has for given inputs.
 
-A PyTorch module is read on shapes alone (``graph.read.functions``), an ONNX file as it is written, and a program keeps
-what it was read from. Nothing runs and no weights are needed.
+A PyTorch module is read on shapes alone (``graph.read.module_reader``), an ONNX file as it is written, and a program
+keeps what it was read from. Nothing runs and no weights are needed.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ class _ModuleSource:
     signature = "(n, channels, *spatial)"
 
     def __init__(self, module: nn.Module, own: bool) -> None:
-        from convoxel.graph.read.functions import ModuleReader
+        from convoxel.graph.read.module_reader import ModuleReader
 
         self._reader = ModuleReader(module, own)
         self.name = self._reader.name

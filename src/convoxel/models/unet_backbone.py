@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from convoxel.errors import ConfigError
 from convoxel.models.backbone import Backbone, Network, check_choice, check_count, scale_channels
@@ -139,6 +138,8 @@ def _fitted(x: Tensor, skip: Tensor) -> Tensor:
 
 
 def _known_equal(a: int, b: int) -> bool:
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # takes a quarter of a second
+
     return bool(statically_known_true(a == b))
 
 

@@ -175,7 +175,13 @@ def rename(nodes: Iterable[Node], names: Mapping[str, str]) -> tuple[Node, ...]:
     """Return ``nodes`` reading ``names[old]`` wherever they read ``old``, through chains of renamings."""
 
     final = follow(names)
-    return tuple(dataclasses.replace(node, inputs=tuple(map(final, node.inputs))) for node in nodes)
+
+    def renamed(node: Node) -> Node:
+        if names.keys().isdisjoint(node.inputs):
+            return node
+        return dataclasses.replace(node, inputs=tuple(map(final, node.inputs)))
+
+    return tuple(map(renamed, nodes))
 
 
 def follow(names: Mapping[str, str]) -> Callable[[str], str]:
@@ -195,19 +201,22 @@ def follow(names: Mapping[str, str]) -> Callable[[str], str]:
 
 def verify_structure(graph: Graph) -> None:
     """Raise ``GraphError`` unless every name is defined once and before it is used."""
-    defined: set[str] = set()
-
-    def define(name: str, where: str) -> None:
-        if not name or name in defined:
-            raise GraphError(f"{where} defines {name!r} a second time" if name else f"{where} has no name")
-        defined.add(name)
-
+    defined = set(graph.constants)
     for name, array in graph.constants.items():
-        define(name, "constant")
         if not isinstance(array, np.ndarray):
             raise GraphError(f"constant {name} is a {type(array).__name__}, not an array")
-    for value in graph.inputs:
-        define(value.name, "input")
+
+    def define(values: Iterable[Value], where: str) -> None:
+        for value in values:
+            if not value.name or value.name in defined:
+                raise GraphError(
+                    f"{where} defines {value.name!r} a second time" if value.name else f"{where} has no name"
+                )
+            defined.add(value.name)
+
+    if "" in defined:
+        raise GraphError("constant has no name")
+    define(graph.inputs, "input")
     names: set[str] = set()
     for node in graph.nodes:
         if node.name in names:
@@ -216,8 +225,7 @@ def verify_structure(graph: Graph) -> None:
         for name in node.inputs:
             if name and name not in defined:
                 raise GraphError(f"node {node.name} reads {name!r}, which nothing before it defines")
-        for value in node.outputs:
-            define(value.name, f"node {node.name}")
+        define(node.outputs, f"node {node.name}")
     for name in graph.outputs:
         if name not in defined:
             raise GraphError(f"output {name!r} is defined by no node")

@@ -105,7 +105,7 @@ def run_pass(step: Pass, graph: Graph) -> Graph:
             raise GraphError("the inputs changed")
         if len(result.outputs) != len(graph.outputs):
             raise GraphError("the number of outputs changed")
-        verify(result)
+        verify(result, known=graph)
         if step.ensures:
             step.ensures(result)
     except GraphError as error:

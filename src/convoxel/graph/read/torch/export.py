@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from convoxel.errors import GraphError
 from convoxel.fork import forks_wait, renewed_lock
@@ -300,6 +299,8 @@ def _short_sizes(found: list[int]) -> Iterator[None]:
     Padding that is computed from the size, with a maximum for each axis ("same" padding of strided convolutions),
     makes every layer's size several times as long as the last one's; PyTorch would be busy with them for minutes.
     """
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # takes a quarter of a second
+
     # Not around what notes a condition: a frame of ours there would look as if a network had asked (_torch_module).
     original = ShapeEnv.simplify
 
