@@ -118,7 +118,7 @@ def matmul_precision() -> str:
 
 def _advice(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> str:
     """Return a sentence that names example shapes that the model would accept; "" if none was found."""
-    from convoxel.graph.read.functions import ModuleReader
+    from convoxel.graph.read.module_reader import ModuleReader
 
     if not all(example.is_floating_point() for example in examples):
         return ""
