@@ -19,7 +19,7 @@ _COMPARED = frozenset({torch.dtype, torch.memory_format, torch.device, type(Elli
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a function returned, and which arguments it changed.
+    """The results of a function, and the arguments that it changed.
 
     Attributes:
         made: for each tensor that came out, its shape, its type and whether it depends on the inputs; or the place of
