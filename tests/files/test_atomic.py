@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from convoxel.errors import ConfigError, DataError
 from convoxel.files import atomic
+from convoxel.files.lock import hold_lock
 
 
 def test_pieces_and_seeks_are_kept(tmp_path: Path) -> None:
@@ -92,3 +95,39 @@ def test_unfinished_files_are_removed(tmp_path: Path) -> None:
     (tmp_path / "a.part").write_bytes(b"somebody's")
     atomic.remove_unfinished(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.part"]
+
+
+WRITER = """
+import os, sys
+from convoxel.files.atomic import open_atomic
+with open_atomic(sys.argv[1]) as file:
+    file.write(b"half"); file.flush()
+    print(flush=True); sys.stdin.readline()
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_leaves_is_removed_by_the_next_writer(tmp_path: Path) -> None:
+    """And not before: as long as a process writes, nobody takes its file away."""
+    words = [sys.executable, "-c", WRITER, str(tmp_path / "a.bin")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdin is not None and writer.stdout is not None
+        writer.stdout.readline()
+        atomic.remove_unfinished(tmp_path)
+        assert len(list(tmp_path.glob(".convoxel-*.part"))) == 1
+        writer.stdin.write(b"\n")
+        writer.stdin.close()
+        writer.wait()
+    assert len(list(tmp_path.glob(".convoxel-*.part"))) == 1
+    atomic.write_bytes(tmp_path / "b.bin", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["b.bin"]
+
+
+def test_a_lock_file_goes_with_the_lock(tmp_path: Path) -> None:
+    with hold_lock(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert not list(tmp_path.iterdir())
+    (tmp_path / ".lock").write_text("12345\n")  # of a process that was killed
+    with hold_lock(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())

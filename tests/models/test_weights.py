@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from convoxel import models
 from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.models.weights import load_weights
+from convoxel.train.checkpoint import Store
 
 
 def tiny(dims: int = 2, in_channels: int = 3, num_classes: int = 4, **options: Any) -> models.Network:
@@ -94,12 +95,27 @@ def test_old_names_of_densenet(tmp_path: Path) -> None:
 
 
 def test_folder_of_a_run(tmp_path: Path) -> None:
+    """Its manifest proves the file: one flipped bit of a weight is still a number, but another network."""
     source, target = tiny(), tiny()
     nn.init.zeros_(source.conv1.weight)
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    save_file({f"model.{n}": v for n, v in source.state_dict().items()}, tmp_path / "run/checkpoints/last.safetensors")
+    tensors = {f"model.{name}": value for name, value in source.state_dict().items()}
+    store = Store(tmp_path / "run")
+    store.save(tensors, {"step": 1})
     report = load_weights(target, tmp_path / "run")
     assert equal(source, target) and report.file.endswith("last.safetensors")
+    store.save_best(tensors, {"step": 1})
+    best = store.folder / "best.safetensors"
+    assert load_weights(target, tmp_path / "run").file == load_weights(target, best).file == str(best)
+    content = bytearray(best.read_bytes())
+    content[-3] ^= 1
+    best.write_bytes(content)
+    for given in (tmp_path / "run", best):
+        with pytest.raises(CheckpointError, match=r"weights: .*best.* damaged"):
+            load_weights(target, given)
+    best.write_bytes(b"")
+    best.with_suffix(".json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"no whole checkpoint \(best.json is damaged"):
+        load_weights(target, tmp_path / "run")
 
 
 # ---- heads, encoders -------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_damage_is_told_with_the_tensor(store: Store) -> None:
 
 
 def test_another_format_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convoxel.train.checkpoint._FORMAT", 99)
+    monkeypatch.setattr("convoxel.files.manifest.FORMAT", 99)
     save(store, 1)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match=r"last.json has format 99, this version reads 1"):

@@ -189,3 +189,29 @@ def test_fraction_counts_steps_or_the_clock() -> None:
     assert measure_fraction(timed, 5, 25, reserve_s=10) == 0.5
     assert measure_fraction(timed, 5, 20, reserve_s=1000) == 0.5  # the reserve takes a third at most
     assert measure_fraction(timed, 5, 99) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model_options: {a: &a [1, 1, 1, 1], b: &b [*a, *a, *a, *a], "
+         + ", ".join(f"{c}: &{c} [*{b}, *{b}, *{b}, *{b}]" for b, c in pairwise("bcdefghijklmno")) + "}", "aliases"),
+        ("model_options: &a {b: *a}", "aliases"),
+        ("model_options: {a: 2001-01-01}", "model_options.*a is datetime.date"),
+        ("model_options: {a: !!binary /w==}", "model_options.*a is b'"),
+        ("model_options: {a: [.nan]}", "model_options.*a is nan"),
+        ("model_options: {1: 2}", "model_options"),
+        (f"seed: 0x{'f' * 5000}", "seed=an int that is too long to show"),
+        (f"seed: {'9' * 5000}", "config:"),
+        (f"seed: {'[' * 20000}", "is not YAML"),
+        (f"patch: {'x' * 100_000}", "config: patch="),
+        ("seed: 2001-99-99", "is not YAML"),
+    ],
+)  # fmt: skip
+def test_odd_values_of_a_file_are_told_in_a_line(tmp_path: Path, text: str, words: str) -> None:
+    """Nine levels of aliases stand for a billion values; a number may have more digits than Python writes."""
+    path = tmp_path / "a.yaml"
+    path.write_text(f"task: segment\ndata: mni152\noutput: x\n{text}\n")
+    with pytest.raises(ConfigError, match=words) as caught:
+        TrainConfig.from_yaml(path)
+    assert len(str(caught.value)) < 2000

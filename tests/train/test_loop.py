@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import torch
 
 from convoxel import lazy, train
 from convoxel.errors import CheckpointError, ConfigError, ConvoxelError, DataError, UnsupportedError
+from convoxel.files.lock import hold_lock
 from convoxel.train import Progress, TrainConfig, fit
 from convoxel.train.checkpoint import Store
 from convoxel.train.interrupt import Interrupt
@@ -95,7 +97,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_what_it_promises(unbroken: Path) -> None:
     names = {path.name for path in unbroken.iterdir()}
     assert names == {
-        ".lock", "checkpoints", "config.yaml", "describe.json", "evaluation.json", "examples.npz", "metrics.jsonl",
+        "checkpoints", "config.yaml", "describe.json", "evaluation.json", "examples.npz", "metrics.jsonl",
     }  # fmt: skip
     stored = TrainConfig.from_yaml(unbroken / "config.yaml")
     assert stored.precision in ("float32", "bfloat16") and stored.learning_rate and stored.normalise == "dataset"
@@ -413,3 +415,57 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(vars(train), "fit", raising=False)
     with pytest.raises(UnsupportedError, match=r"Training needs monai: pip install 'convoxel\[train\]'"):
         _ = train.fit
+
+
+def test_an_edited_configuration_is_told_with_the_difference(tmp_path: Path, unbroken: Path) -> None:
+    """A run goes on as its checkpoint says; what the file beside it says otherwise is not overwritten in silence."""
+    run = tmp_path / "run"
+    shutil.copytree(unbroken, run)
+    shown = run / "config.yaml"
+    text = shown.read_text()
+    shown.write_text(text.replace("seed: 0", "seed: 5").replace("clip: 5.0", "clip: null"))
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"config.yaml: clip: 5.0 → unset; config.yaml: seed: 0 → 5.*--force"):
+            fit(classify(run), resume=True)
+    assert "seed: 5" in shown.read_text()
+    shown.write_text(text.replace("checkpoint_seconds: ", "checkpoint_seconds: 1"))  # changes no result
+    assert fit(classify(run), resume=True).steps == 9
+    shown.write_text(text.replace("epochs: 3", "epochs: 4"))
+    assert fit(classify(run, epochs=None), resume=True, force=True).steps == 12
+    assert Store(run).load().body["config"]["epochs"] == 4
+    shown.write_text("task: [")
+    with pytest.raises(CheckpointError, match=r"config.yaml is not YAML.*delete it"):
+        fit(classify(run, epochs=None), resume=True)
+    shown.unlink()
+    assert fit(classify(run, epochs=None), resume=True).steps == 12
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save", killed)
+        patch.setattr("convoxel.files.folder.shutil.rmtree", lambda *_, **__: None)  # a dead process removes nothing
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            fit(classify(run))
+    (run / ".convoxel-0123456789abcdef.part").write_bytes(b"half")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "next.safetensors").write_bytes(b"whole, but without its manifest")
+    assert {path.name for path in run.iterdir()} >= {".lock", "config.yaml"}
+    with hold_lock(run), pytest.raises(CheckpointError, match="is training in"):
+        fit(classify(run), resume=resume)
+    (run / ".lock").touch()
+    assert fit(classify(run), resume=resume).steps == 9
+    assert not list(run.rglob(".*"))
+    (run / ".lock").touch()
+    with pytest.raises(ConfigError, match="exists and is not empty"):
+        fit(classify(run))

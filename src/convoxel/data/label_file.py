@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.image_file import check_finite, read_stored, with_dims
+from convoxel.data.image_file import check_finite, read_header, read_stored, with_dims
 from convoxel.data.image_header import Header
 from convoxel.files.fault import fault, plural, shown
 from convoxel.files.stream import read_text
@@ -25,11 +25,12 @@ _LISTED = 8
 
 def read_label(path: Path, dims: int | None = None) -> tuple[Header, NDArray[np.uint8]]:
     """Return header and values (*spatial) of a label file: whole numbers 0…255, or DataError."""
-    header, values = read_stored(path, label=True)
-    header = with_dims(path, header, dims)
-    if header.channels != 1:
+    header = with_dims(path, read_header(path), dims)
+    if header.channels != 1 and not header.colour:  # colours may be shades of grey, which only the pixels tell
         mend = "Store the number of the class (argmax), not one map a class"
         raise fault(path, f"the label has {header.channels} channels", "one class number a voxel", mend)
+    header, values = read_stored(path, label=True)
+    header = with_dims(path, header, dims)
     return header, check_labels(path, values.reshape(header.shape))
 
 

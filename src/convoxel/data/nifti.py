@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from convoxel.data.image_header import Affine, Header, Spacing
 from convoxel.errors import UnsupportedError
 from convoxel.files.fault import fault
+from convoxel.files.memory import check_memory
 from convoxel.files.stream import check_inflation, file_size, inflate, read_bytes
 from convoxel.files.values import Array
 
@@ -28,6 +29,7 @@ __all__ = ["pack_volume", "read_header", "read_voxels"]
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _REFUSED = {0: "unknown", 1: "1-bit", 32: "complex", 1792: "complex", 2048: "complex", 128: "RGB", 2304: "RGBA"}
 _TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units & 7: unknown, metre, millimetre, micrometre
+_PART = 2**20  # voxels that are scaled at a time
 _COPY = "Copy the file again from its source, or rewrite it with the program that made it"
 
 
@@ -77,6 +79,7 @@ def read_voxels(path: Path, *, scaled: bool = True) -> tuple[Header, Array]:
         DataError: the file is missing, damaged, or of a kind that is refused.
     """
     layout = _read_layout(path)
+    check_memory(path, layout.end + 4 * math.prod(layout.stored))
     content = inflate(path, layout.end, whole=True) if _is_packed(path) else read_bytes(path, layout.end)
     count = math.prod(layout.stored)
     stored = np.frombuffer(content, layout.dtype, count, layout.offset).reshape(layout.stored, order="F")
@@ -84,9 +87,16 @@ def read_voxels(path: Path, *, scaled: bool = True) -> tuple[Header, Array]:
     # file order (x, y, z, t, c) with t or c of size 1 → (channels, x, y, z)
     voxels = np.moveaxis(stored.reshape((*shape, channels), order="F"), -1, 0)
     with np.errstate(all="ignore"):  # what overflows becomes infinite, which the check of the values reports
-        if (layout.slope, layout.intercept) != (1.0, 0.0):
-            voxels = voxels * layout.slope + layout.intercept
-        return layout.header, np.array(voxels, dtype=np.float32 if scaled else None, order="C")
+        if (layout.slope, layout.intercept) == (1.0, 0.0):
+            return layout.header, np.array(voxels, dtype=np.float32 if scaled else None, order="C")
+        if not scaled:
+            return layout.header, np.array(voxels * layout.slope + layout.intercept, order="C")
+        # Scaling computes in double precision: in parts of a few MiB, along the axis that is slowest in the file.
+        values = np.empty(voxels.shape, np.float32)
+        step = max(_PART * shape[-1] // voxels.size, 16)  # 16 floats: whole cache lines of the result
+        for begin in range(0, shape[-1], step):
+            values[..., begin : begin + step] = voxels[..., begin : begin + step] * layout.slope + layout.intercept
+        return layout.header, values
 
 
 def _read_layout(path: Path) -> _Layout:

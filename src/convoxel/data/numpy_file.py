@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import zipfile
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from convoxel.errors import DataError
 from convoxel.files.fault import fault, shown
+from convoxel.files.memory import check_memory
 from convoxel.files.stream import check_inflation, file_size
 from convoxel.files.values import Array
 
@@ -22,6 +22,7 @@ Claims = tuple[tuple[int, ...], "np.dtype[Any]"]  # shape and type, from a heade
 _MEND = "Save it again with numpy.save from an array of numbers"
 _MEND_ARCHIVE = "Save it again with numpy.savez_compressed"
 _MOST_MEMBERS = 4096
+_MOST_TEXTS, _MOST_LETTERS = 65_536, 1024  # names of classes
 
 
 def array_claims(path: Path) -> Claims:
@@ -41,7 +42,8 @@ def array_claims(path: Path) -> Claims:
 
 def read_array(path: Path) -> Array:
     """Return the array of a .npy file after its header was checked."""
-    array_claims(path)
+    shape, dtype = array_claims(path)
+    check_memory(path, math.prod(shape) * (dtype.itemsize + 4))
     try:
         array: Array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
@@ -59,8 +61,12 @@ def open_archive(path: Path) -> dict[str, Claims]:
                 raise fault(path, f"{len(members)} members, larger together than the file", "a plain .npz file", _MEND)
             arrays = [member for member in members if member.filename.endswith(".npy")]
             claims = {member.filename[:-4]: _member_claims(path, archive, member) for member in arrays}
+            if len(claims) < len(arrays):
+                raise fault(path, "two arrays of one name", "every name once", _MEND_ARCHIVE)
             check_inflation(path, size, sum(m.file_size for m in members))
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zipfile.LargeZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # BadZipFile, zlib.error, UnicodeDecodeError of a name, …: all are faults of the file
         mend = "Copy it again, or save it again with numpy.savez_compressed"
         raise fault(path, f"this is not a readable .npz file ({error})", "a zip of .npy arrays", mend) from None
     if not claims:
@@ -73,9 +79,11 @@ def read_member(path: Path, name: str) -> Array:
     try:
         with zipfile.ZipFile(path) as archive:
             member = archive.getinfo(name + ".npy")
-            _member_claims(path, archive, member)
+            _, dtype = _member_claims(path, archive, member)
+            check_memory(path, member.file_size // dtype.itemsize * (dtype.itemsize + 4))
             with archive.open(member) as file:
-                array: Array = np.lib.format.read_array(io.BytesIO(file.read()), allow_pickle=False)
+                array: Array = np.lib.format.read_array(file, allow_pickle=False)
+                file.read(1)  # at its end the checksum is compared
                 return array
     except DataError:
         raise
@@ -109,4 +117,9 @@ def _parse(where: object, file: IO[bytes], *, text: bool = False) -> tuple[tuple
         raise fault(where, f"values of type {dtype}", "whole or real numbers of at most 64 bits", _MEND)
     if not shape or min(shape) < 1:
         raise fault(where, f"shape {shape}", "sizes of at least 1", _MEND)
+    if dtype.kind == "U" and not (0 < dtype.itemsize <= 4 * _MOST_LETTERS and math.prod(shape) <= _MOST_TEXTS):
+        came = f"{math.prod(shape)} texts of {dtype.itemsize // 4} letters"
+        raise fault(
+            where, came, f"at most {_MOST_TEXTS} texts of 1 to {_MOST_LETTERS} letters", "Give one name a class"
+        )
     return tuple(int(v) for v in shape), dtype, file.tell() + math.prod(shape) * dtype.itemsize

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from convoxel.data.image_header import Header
 from convoxel.errors import DataError, UnsupportedError
 from convoxel.files.fault import fault
-from convoxel.files.stream import MOST_DEFLATE_RATIO, read_bytes
+from convoxel.files.memory import check_memory
+from convoxel.files.stream import MOST_DEFLATE_RATIO, check_ratio, read_bytes
 from convoxel.files.values import Array
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ __all__ = ["pack_picture", "read_header", "read_indices", "read_pixels"]
 # Below Pillow's own limit (89 478 485), beyond which it warns.
 MOST_PIXELS = 89_000_000
 _MOST_PAGES = 65_536
+_MOST_SCANS = 100  # of a JPEG; progressive ones have about ten
+_STRIP = 2**20  # pixels that are converted at a time
+_PIXEL_BYTES = {"I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}  # in other modes one for each band
 _COPY = "Copy the picture again from its source, or save it anew as PNG"
 _ORIENTATION = 0x0112
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"}
@@ -71,17 +75,22 @@ def read_indices(path: Path) -> tuple[Header, Array]:
 def _read(path: Path, convert: Callable[[Image], Array]) -> tuple[Header, Array]:
     with _open(path) as image:
         header = _header(path, image)
-        pages = []
+        pixels: Array | None = None
         try:
-            for page in range(getattr(image, "n_frames", 1)):
+            count = getattr(image, "n_frames", 1)
+            for page in range(count):
                 if page:
                     image.seek(page)
-                pages.append(convert(_upright(image)))
+                values = convert(_upright(image))
+                if pixels is None:
+                    pixels = np.empty((len(values), count, *values.shape[1:]), values.dtype)
+                pixels[:, page] = values
         except DataError:
             raise
         except Exception as error:  # Pillow raises a dozen kinds for damaged content
             raise fault(path, f"the picture cannot be decoded ({error})", "a whole PNG, JPEG or TIFF", _COPY) from None
-    pixels = np.stack(pages, axis=1) if header.dims == 3 else pages[0]
+    assert pixels is not None
+    pixels = pixels if header.dims == 3 else pixels[:, 0]
     if pixels.shape[1:] != header.shape:
         raise fault(path, f"the pages decode to {pixels.shape[1:]}", f"{header.shape} as in the header", _COPY)
     return header, np.ascontiguousarray(pixels)
@@ -112,6 +121,9 @@ def _open(path: Path) -> Image:
         image: Image = _pillow().open(io.BytesIO(content), formats=[kind])
     except Exception as error:  # any failure to open an outside picture is a fault of the picture
         raise fault(path, f"the {kind} header cannot be read ({error})", "a valid picture", _COPY) from None
+    decoded = width * height * pages * _PIXEL_BYTES.get(image.mode, len(image.getbands()))
+    check_ratio(path, len(content), decoded)
+    check_memory(path, decoded + 4 * width * height * pages * min(len(image.getbands()), 3))
     return image
 
 
@@ -128,6 +140,8 @@ def _png_claims(content: bytes) -> tuple[int, int, int, int] | None:
 
 def _jpeg_claims(content: bytes) -> tuple[int, int, int, int] | None:
     """Return the claims of a JPEG as of :func:`_png_claims`; an 8×8 block takes at least one bit, for its mean."""
+    if content.count(b"\xff\xda") > _MOST_SCANS:  # each is decoded over the whole picture
+        return None
     position = 2
     while position + 9 < len(content):
         if content[position] != 0xFF:
@@ -146,7 +160,7 @@ def _jpeg_claims(content: bytes) -> tuple[int, int, int, int] | None:
 def _tiff_claims(content: bytes) -> tuple[int, int, int, int] | None:
     """Return the claims of a TIFF, sizes of the largest page; None for a damaged header or a cycle of pages."""
     order = "<" if content[:2] == b"II" else ">"
-    width = height = least = 0
+    width = height = least = entries = 0
     seen: set[int] = set()
     try:
         (offset,) = struct.unpack_from(order + "I", content, 4)
@@ -155,6 +169,9 @@ def _tiff_claims(content: bytes) -> tuple[int, int, int, int] | None:
                 return None
             seen.add(offset)
             (count,) = struct.unpack_from(order + "H", content, offset)
+            entries += count
+            if 12 * entries > len(content):  # lists of tags that overlap take the square of the file's length to read
+                return None
             tags = {}
             for entry in range(count):
                 tag, kind, _ = struct.unpack_from(order + "HHI", content, offset + 2 + 12 * entry)
@@ -194,10 +211,29 @@ def _upright(image: Image) -> Image:
     return ImageOps.exif_transpose(image)
 
 
+def _by_strips(image: Image, convert: Callable[[Image], Array]) -> Array:
+    """Return what ``convert`` makes of a picture, strip by strip: it takes several copies of what it is given."""
+    width, height = image.size
+    rows = max(_STRIP // width, 1)
+    result: Array | None = None
+    for top in range(0, height, rows):
+        values = convert(image.crop((0, top, width, min(top + rows, height))))
+        if result is None:
+            result = np.empty((len(values), height, width), values.dtype)
+        result[:, top : top + rows] = values
+    assert result is not None
+    return result
+
+
 def _grey_or_colour(image: Image) -> NDArray[np.float32]:
     """Return float32 (1 or 3, height, width), transparent pixels blended with white."""
+    wide = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    return _by_strips(image, lambda strip: _strip_colours(strip, wide=wide))
+
+
+def _strip_colours(image: Image, *, wide: bool) -> NDArray[np.float32]:
     grey = image.mode in _GREY
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    if wide:
         scaled: NDArray[np.float32] = np.asarray(image, np.float32) / np.float32(257)
         return scaled[None]
     if image.mode in ("I", "F"):
@@ -217,11 +253,16 @@ def _indices(path: Path, image: Image) -> Array:
         return np.asarray(image)[None]
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)[None]
-    values = np.asarray(image.convert("RGBA"))
-    if not ((values[..., :1] == values[..., 1:3]).all() and (values[..., 3] == values[0, 0, 3]).all()):
-        expected = "one class number (grey value or palette index) a pixel"
-        raise fault(path, "a label picture in colours", expected, "Convert it to class numbers 0, 1, 2, …")
-    return values[None, ..., 0]
+    alpha = np.asarray(image.crop((0, 0, 1, 1)).convert("RGBA"))[0, 0, 3]
+
+    def shades(strip: Image) -> Array:
+        values = np.asarray(strip.convert("RGBA"))
+        if not ((values[..., :1] == values[..., 1:3]).all() and (values[..., 3] == alpha).all()):
+            expected = "one class number (grey value or palette index) a pixel"
+            raise fault(path, "a label picture in colours", expected, "Convert it to class numbers 0, 1, 2, …")
+        return values[None, ..., 0]
+
+    return _by_strips(image, shades)
 
 
 def pack_picture(array: NDArray[np.uint8], *, palette: bool) -> bytes:

@@ -8,6 +8,8 @@ events, locks) are the only exceptions.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fnmatch
 import json
 import os
 import secrets
@@ -18,7 +20,15 @@ from typing import BinaryIO
 from convoxel.errors import ConvoxelError, DataError
 from convoxel.files.fault import fault_message
 
-__all__ = ["open_atomic", "remove_unfinished", "sync_folder", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "is_unfinished",
+    "open_atomic",
+    "remove_unfinished",
+    "sync_folder",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
@@ -48,22 +58,72 @@ def open_atomic(path: str | os.PathLike[str], error: type[ConvoxelError] = DataE
         raise error(fault_message(path, "its folder does not exist", "an existing folder", "Create the folder first"))
     if path.is_dir():
         raise error(fault_message(path, "this is a folder", "the name of a file", "Add a file name"))
-    part = path.with_name(f".convoxel-{secrets.token_hex(8)}.part")
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        _clean(path.parent)
+        with _temporary(path.parent) as (part, descriptor):
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
         sync_folder(path.parent)
     except OSError as reason:
         came = f"it could not be written ({reason.strerror or reason})"
         mend = "Free some space or choose another folder; nothing was left half-written"
         raise error(fault_message(path, came, "enough room and the right to write", mend)) from reason
+
+
+# ---- temporary files ---------------------------------------------------------------------------------------
+#
+# A process that is killed leaves its temporary file. While it lives it holds a lock on the file, which the system drops
+# when it ends in any way; whoever writes into the folder next removes the files on which nobody holds one.
+
+_PART = ".convoxel-*.part"
+_TRIES = 16
+_cleaned: set[tuple[int, str]] = set()  # folders that this process has looked into, with the process's number
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Yield a new temporary file and its descriptor, which the block closes; what is left of it at the end goes."""
+    for _ in range(_TRIES):
+        part = folder / _PART.replace("*", secrets.token_hex(8))
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        locked = _lock(descriptor)
+        if os.fstat(descriptor).st_nlink or not locked:
+            break
+        os.close(descriptor)  # removed by a process that came between the two calls
+    else:
+        raise OSError(errno.EBUSY, "other processes remove its temporary file again and again")
+    held = os.dup(descriptor) if locked else None  # Windows renames nothing that is open
+    try:
+        yield part, descriptor
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        try:
+            with contextlib.suppress(OSError):
+                part.unlink()
+        finally:
+            if held is not None:
+                os.close(held)
+
+
+def _clean(folder: Path) -> None:
+    """Remove the temporary files of dead processes, once a folder: it may hold any number of other files."""
+    key = os.getpid(), os.path.realpath(folder)
+    if key not in _cleaned:
+        _cleaned.add(key)
+        remove_unfinished(folder)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file if nobody has, and return whether that worked."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows, or a file system without locks
+        return False
+    return True
 
 
 def write_bytes(
@@ -85,10 +145,21 @@ def write_json(path: str | os.PathLike[str], content: object, error: type[Convox
     return write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", error)
 
 
+def is_unfinished(path: Path) -> bool:
+    """Return whether the name is that of a temporary file of this package."""
+    return fnmatch.fnmatchcase(path.name, _PART)
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files that processes which were killed have left in ``folder``."""
-    for part in folder.glob(".convoxel-*.part"):
-        part.unlink(missing_ok=True)
+    """Remove the temporary files that killed processes have left in ``folder``, as far as that is allowed."""
+    for part in folder.glob(_PART):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(part, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+            try:
+                if _lock(descriptor):
+                    part.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from convoxel.errors import DataError
 
-__all__ = ["ErrorCollector", "Problem", "fault", "fault_message", "plural", "shown"]
+__all__ = ["ErrorCollector", "Problem", "brief", "fault", "fault_message", "plural", "shown"]
 
 
 def shown(name: object) -> str:
@@ -24,6 +24,19 @@ def shown(name: object) -> str:
     """
     text = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def brief(value: object, most: int = 80) -> str:
+    """Return a value as Python writes it, cut after ``most`` characters: an outside value may be of any length.
+
+    >>> brief([1, "a"]), brief("x" * 100, 8), brief(16**6000)
+    ("[1, 'a']", "'xxxxxx…", 'an int that is too long to show')
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python writes no number of more than 4300 digits
+        return f"an {type(value).__name__} that is too long to show"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def fault_message(where: object, came: str, expected: str, mend: str) -> str:

@@ -9,38 +9,56 @@ from pathlib import Path
 
 from convoxel.errors import CheckpointError
 
-__all__ = ["hold_lock"]
+__all__ = ["LOCK", "hold_lock"]
+
+LOCK = ".lock"
+_TRIES = 16
 
 
 @contextlib.contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
     """Hold the run folder for this process.
 
-    A lock file alone would outlive a killed trainer and refuse its resumption; the lock on the file does
-    not. The file stays, empty of meaning, because removing it would race with the next trainer.
+    A lock file alone would outlive a killed trainer and refuse its resumption; the lock on the file does not. The file
+    is removed at the end, and stays where a trainer is killed. A trainer that has opened a file which the one before it
+    then removes finds that the folder has another one or none, and begins again.
 
     Raises:
         CheckpointError: another process trains in this folder, or the folder cannot be written.
     """
-    path = folder / ".lock"
+    path = folder / LOCK
+    descriptor = _take(path)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise CheckpointError(
-            f"output: cannot write in {folder} ({error.strerror or error}). Give another --output."
-        ) from None
-    try:
-        if not _try_lock(descriptor):
-            owner = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-            raise CheckpointError(
-                f"output: process {owner} is training in {folder}. Wait for it, stop it, or give another --output."
-            )
         with contextlib.suppress(OSError):  # the number only helps people; a full disk must not stop us here
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
         yield
     finally:
+        with contextlib.suppress(OSError):  # Windows does not remove what is open
+            path.unlink()
         os.close(descriptor)
+
+
+def _take(path: Path) -> int:
+    """Return the open lock file, locked and still the one of that name."""
+    for _ in range(_TRIES):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise CheckpointError(
+                f"output: cannot write in {path.parent} ({error.strerror or error}). Give another --output."
+            ) from None
+        if not _try_lock(descriptor):
+            owner = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise CheckpointError(
+                f"output: process {owner} is training in {path.parent}. Wait for it, stop it, or give another --output."
+            )
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
+        os.close(descriptor)
+    raise CheckpointError(f"output: other processes remove {path} again and again. Give another --output.")
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from convoxel.files.fault import fault
 
-__all__ = ["check_inflation", "file_size", "inflate", "read_bytes", "read_text"]
+__all__ = ["check_inflation", "check_ratio", "file_size", "inflate", "read_bytes", "read_text"]
 
 # Deflate codes at best 258 bytes in 2 bits, so no honest stream inflates by more than 1032 : 1.
 MOST_DEFLATE_RATIO = 1032
@@ -22,6 +22,8 @@ FREE_BYTES = 256 * 2**20
 # Above it, this ratio: CT and MR images inflate 2…6 : 1, sparse label volumes 50…200 : 1.
 MOST_RATIO = 200
 _CHUNK = 256 * 2**10
+_SMALLEST_CHUNK = 1024
+_MOST_EMPTY = 1024  # members without content; block-wise compressors end a file with one
 
 
 def file_size(path: Path) -> int:
@@ -70,10 +72,15 @@ def check_inflation(path: object, packed: int, declared: int) -> None:
             f"at most {MOST_DEFLATE_RATIO} times the compressed size",
             "The file is truncated or its header is false: copy it again from its source",
         )
-    if declared > FREE_BYTES and declared > packed * MOST_RATIO:
+    check_ratio(path, packed, declared)
+
+
+def check_ratio(path: object, packed: int, decoded: int) -> None:
+    """Raise DataError where ``packed`` bytes, compressed by whatever method, should not become ``decoded`` bytes."""
+    if decoded > FREE_BYTES and decoded > packed * MOST_RATIO:
         raise fault(
             path,
-            f"it would inflate {declared // packed}-fold to {declared / 2**20:.0f} MiB",
+            f"it would inflate {decoded // packed}-fold to {decoded / 2**20:.0f} MiB",
             f"at most {MOST_RATIO}-fold above {FREE_BYTES // 2**20} MiB, against decompression bombs",
             "If you trust the file, unpack it yourself and give the uncompressed one",
         )
@@ -104,7 +111,8 @@ def inflate(path: Path, count: int, *, whole: bool) -> bytearray:
         raise fault(path, f"cannot be read ({reason})", "a readable file", "Check its rights and the disk") from None
     except (zlib.error, EOFError) as error:
         if not whole and len(result) >= count:
-            return result[:count]
+            del result[count:]
+            return result
         raise fault(
             path,
             f"the gzip stream is damaged or truncated ({error})",
@@ -118,7 +126,8 @@ def inflate(path: Path, count: int, *, whole: bool) -> bytearray:
             f"the {count} bytes its header declares",
             "Copy the file again from its source",
         )
-    return result[:count]
+    del result[count:]
+    return result
 
 
 class _ExcessError(Exception):
@@ -127,27 +136,36 @@ class _ExcessError(Exception):
 
 def _members(path: Path, bound: int) -> Iterator[bytes]:
     """Yield inflated pieces; _ExcessError after ``bound`` bytes, EOFError where the stream has no end."""
-    total = 0
+    total = empty = begun = 0
     unpacker = zlib.decompressobj(31)
     fresh = True  # nothing of the current member has been read yet
+    # What a member leaves over is copied; small members are read in small pieces, so that time grows with the bytes.
+    step = _SMALLEST_CHUNK
     with path.open("rb") as file:
         while packed := file.read(_CHUNK):
-            while packed:
+            at = 0
+            while at < len(packed):
+                fed = packed[at : at + step]
                 if fresh:
-                    packed = packed.lstrip(b"\0")  # padding between or after members is allowed
-                    if not packed:
-                        break
-                piece = unpacker.decompress(packed, min(bound - total + 1, 4 * 2**20))
-                fresh = False
+                    stripped = fed.lstrip(b"\0")  # padding between or after members is allowed
+                    at += len(fed) - len(stripped)
+                    if not stripped:
+                        continue
+                    fed, fresh, begun = stripped, False, total
+                piece = unpacker.decompress(fed, min(bound - total + 1, 4 * 2**20))
                 total += len(piece)
                 if piece:
                     yield piece
                 if total > bound:
                     raise _ExcessError
                 if unpacker.eof:
-                    packed = unpacker.unused_data
-                    unpacker, fresh = zlib.decompressobj(31), True
+                    at += len(fed) - len(unpacker.unused_data)
+                    empty += total == begun
+                    if empty > _MOST_EMPTY:
+                        raise zlib.error(f"more than {_MOST_EMPTY} members without content")
+                    unpacker, fresh, step = zlib.decompressobj(31), True, _SMALLEST_CHUNK
                 else:
-                    packed = unpacker.unconsumed_tail
+                    at += len(fed) - len(unpacker.unconsumed_tail)
+                    step = min(2 * step, _CHUNK)
     if not fresh:
         raise EOFError("the stream ends too early")

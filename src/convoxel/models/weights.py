@@ -10,15 +10,19 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load as load_tensors
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.files.manifest import BEST, GENERATIONS, find_pair, match_file, read_manifest
+from convoxel.files.stream import check_inflation
 from convoxel.models.backbone import Backbone, check_choice
 from convoxel.nn.conversion import inflate_kernel
 from convoxel.nn.torch_layers import CONV, CONV_TRANSPOSE
@@ -107,8 +111,7 @@ def load_weights(
         raise ConfigError(f"model is a {type(model).__name__}, but it must be a module. Give what build(…) returns.")
     check_choice("channels", channels, ("average", "repeat"))
     check_choice("inflate", inflate, ("average", "centre"))
-    file = _find(path)
-    stored = _read(file)
+    file, stored = _read_run(Path(path)) if _is_folder(path) else _read_file(path)
     part, prefix, stored = _match(model, stored)
     plan = _Plan(part, stored, channels, inflate)
     values = plan.place()
@@ -128,29 +131,39 @@ def load_weights(
 # ---- files -----------------------------------------------------------------------------------------------
 
 
-def _find(path: object) -> Path:
-    """Return the file meant by ``path``, which may be the folder of a run."""
+def _is_folder(path: object) -> bool:
     if not isinstance(path, (str, os.PathLike)):
         raise ConfigError(f"path is {path!r}, but it must name a file. Give the path as text.")
-    found = Path(path)
-    if found.is_dir():
-        for name in ("best", "last"):
-            if (found / "checkpoints" / f"{name}.safetensors").is_file():
-                return found / "checkpoints" / f"{name}.safetensors"
+    return Path(path).is_dir()
+
+
+def _read_run(run: Path) -> tuple[Path, dict[str, Tensor]]:
+    """Return the best checkpoint of a run (the last one before its first validation), proven whole by its manifest."""
+    folder, problems = run / "checkpoints", list[str]()
+    names = BEST if any(folder.glob("best*")) else GENERATIONS
+    pair = find_pair(folder, names, problems)
+    if pair is None and not problems:
         raise DataError(
-            f"weights: {found} is a folder without checkpoints; expected a .safetensors or PyTorch file, or the "
+            f"weights: {run} is a folder without checkpoints; expected a .safetensors or PyTorch file, or the "
             "folder of a training run. Name the file itself."
         )
-    if not found.exists():
+    if pair is None:
+        raise CheckpointError(
+            f"weights: {folder} holds no whole checkpoint ({'; '.join(problems)}); expected one as it was written. "
+            "Name another run."
+        )
+    file = folder / f"{pair.file}.safetensors"
+    return file, _check_tensors(file, _tensors_of(file, lambda: load_tensors(pair.data)))
+
+
+def _read_file(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Tensor]]:
+    """Return a file of weights and its tensors by name; a manifest beside it must prove it."""
+    file = Path(path)
+    if not file.exists():
         raise DataError(
-            f"weights: {found} does not exist; expected a .safetensors or PyTorch file, or the folder of a "
+            f"weights: {file} does not exist; expected a .safetensors or PyTorch file, or the folder of a "
             "training run. Check the path."
         )
-    return found
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    """Return the tensors in ``file`` by name."""
     try:
         with file.open("rb") as stream:
             first = stream.read(9)
@@ -163,19 +176,32 @@ def _read(file: Path) -> dict[str, Tensor]:
             f"weights: {file} is neither a safetensors nor a PyTorch file; expected one of these. "
             "Save the weights with safetensors.torch.save_file(model.state_dict(), …)."
         )
+    manifest = read_manifest(file.parent, file.stem, []) if file.suffix == ".safetensors" else None
+    if manifest is not None and match_file(file.parent, manifest, file.stem, (), []) is None:
+        raise CheckpointError(
+            f"weights: {file} is damaged: the hash in {file.stem}.json beside it is another; expected the file "
+            "as it was written. Name another one."
+        )
+    reader = ((lambda: _read_torch(file)), "PyTorch") if pickled else ((lambda: load_file(file)), "safetensors")
+    return file, _check_tensors(file, _tensors_of(file, *reader))
+
+
+def _tensors_of(file: Path, read: Callable[[], object], kind: str = "safetensors") -> object:
     try:
-        content = _read_torch(file) if pickled else load_file(file)
+        return read()
     except DataError:
         raise
     except Exception as error:  # either reader raises many kinds
         raise DataError(
-            f"weights: {file} is not a whole {'PyTorch' if pickled else 'safetensors'} file "
-            f"({_short(error)}); expected one that can be read to its end. Download or save it again."
+            f"weights: {file} is not a whole {kind} file ({_short(error)}); expected one that can be read to its "
+            "end. Download or save it again."
         ) from None
-    return _check_tensors(file, content)
 
 
 def _read_torch(file: Path) -> object:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:  # PyTorch stores tensors as they are, and inflates what is compressed
+            check_inflation(file, file.stat().st_size, sum(member.file_size for member in archive.infolist()))
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -11,9 +11,6 @@ This file knows no models, optimisers or data. It stores named tensors and one J
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,19 +21,23 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from convoxel.errors import CheckpointError, ConvoxelError, DataError
+from convoxel.errors import CheckpointError, ConvoxelError
 from convoxel.files.atomic import remove_unfinished, sync_folder, write_bytes
-from convoxel.files.stream import file_size, read_bytes
+from convoxel.files.manifest import (
+    BEST,
+    GENERATIONS,
+    SUFFIXES,
+    Pair,
+    encode,
+    find_pair,
+    match_file,
+    read_manifest,
+    seal,
+)
+from convoxel.files.stream import read_bytes
 from convoxel.files.values import JsonObject, Options
 
 __all__ = ["Checkpoint", "Store"]
-
-_FORMAT = 1
-_MOST_MANIFEST_BYTES = 256 * 2**20  # a validation adds about a kilobyte
-_SUFFIXES = (".safetensors", ".json")
-# A pair is written under the first name of its row; each save passes every pair on to the following name.
-_GENERATIONS = ("next", "last", "previous")
-_BEST = ("best-next", "best")
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,15 @@ class Checkpoint:
     body: JsonObject
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """A manifest and the tensor file whose hash it holds, with the names of the two files."""
-
-    body: JsonObject
-    data: bytes
-    manifest: str
-    file: str
-
-    def checkpoint(self) -> Checkpoint:
-        return Checkpoint(load_tensors(self.data), self.body)
-
-
 class Store:
     """The checkpoints of one run folder: the last two generations and the best one."""
 
     def __init__(self, run: Path) -> None:
         self.folder = run / "checkpoints"
+
+    def is_empty(self) -> bool:
+        """Return whether no checkpoint was ever complete here: nothing but a manifest makes one."""
+        return not any((self.folder / f"{name}.json").exists() for name in (*GENERATIONS, *BEST))
 
     def save(self, tensors: Mapping[str, torch.Tensor], body: Options) -> None:
         """Add a generation and remove the one before the last.
@@ -73,11 +65,11 @@ class Store:
             CheckpointError: it could not be written (no space, no permission) or what was read back
                 differs. The generations that were there are intact.
         """
-        self._save(_GENERATIONS, tensors, body)
+        self._save(GENERATIONS, tensors, body)
 
     def save_best(self, tensors: Mapping[str, torch.Tensor], body: Options) -> None:
         """Replace the best checkpoint. Raises CheckpointError as :meth:`save` does."""
-        self._save(_BEST, tensors, body)
+        self._save(BEST, tensors, body)
 
     def load(self) -> Checkpoint:
         """Return the newest whole generation; a warning tells if a newer one is damaged.
@@ -85,11 +77,11 @@ class Store:
         Raises:
             CheckpointError: there is none.
         """
-        return self._newest().checkpoint()
+        return _opened(self._newest())
 
     def load_best(self) -> Checkpoint:
         """Return the best checkpoint. Raises CheckpointError if there is none or it is damaged."""
-        return self._search(_BEST, []).checkpoint()
+        return _opened(self._search(BEST, []))
 
     def settle(self) -> None:
         """Give the newest generation the name "last" and remove what an interrupted save has left.
@@ -104,8 +96,8 @@ class Store:
             if (found.manifest, found.file) != ("last", "last"):
                 # Copied, not renamed: until both files are in place the pair is whole where it was.
                 write_bytes(self.folder / "last.safetensors", found.data)
-                write_bytes(self.folder / "last.json", _encode(found.body))
-            self._drop(_GENERATIONS)
+                write_bytes(self.folder / "last.json", encode(found.body))
+            self._drop(GENERATIONS)
             remove_unfinished(self.folder)
         except (OSError, ConvoxelError) as error:
             raise CheckpointError(self._explain(error)) from error
@@ -116,7 +108,7 @@ class Store:
             self._write(names[0], tensors, body)
             # Between the renames of a pair its names do not match; the reader then finds it by its hashes.
             for old, new in reversed(list(pairwise(names))):
-                for suffix in _SUFFIXES:
+                for suffix in SUFFIXES:
                     source = self.folder / (old + suffix)
                     if source.exists():
                         source.replace(self.folder / (new + suffix))
@@ -127,22 +119,16 @@ class Store:
 
     def _write(self, name: str, tensors: Mapping[str, torch.Tensor], body: Options) -> None:
         data = save_tensors({key: value.detach().contiguous() for key, value in tensors.items()})
-        manifest = {
-            **body,
-            "format": _FORMAT,
-            "file": {"sha256": _digest(data), "size_bytes": len(data)},
-            "tensors": {key: _digest(content) for key, content in _contents(data)},
-        }
-        text = _encode(manifest)
+        text = encode(seal(data, body))
         write_bytes(self.folder / f"{name}.safetensors", data)
         write_bytes(self.folder / f"{name}.json", text)
         for suffix, wanted in ((".safetensors", data), (".json", text)):
             if read_bytes(self.folder / (name + suffix)) != wanted:
                 raise CheckpointError(f"{name}{suffix} reads back differently from what was written.")
 
-    def _newest(self) -> _Pair:
+    def _newest(self) -> Pair:
         problems: list[str] = []
-        found = self._search(_GENERATIONS, problems)
+        found = self._search(GENERATIONS, problems)
         # However a save is interrupted, a whole pair is called "next" or "last": this one replaces a damaged one.
         if found.manifest == "previous":
             warnings.warn(
@@ -153,60 +139,15 @@ class Store:
             )
         return found
 
-    def _search(self, names: tuple[str, ...], problems: list[str]) -> _Pair:
+    def _search(self, names: tuple[str, ...], problems: list[str]) -> Pair:
         """Return the newest pair of these names whose hashes agree; add to ``problems`` what is wrong with others."""
-        newest: _Pair | None = None
-        for name in names:
-            body = self._read_manifest(name, problems)
-            if body is None or (newest is not None and body["step"] <= newest.body["step"]):
-                continue
-            newest = self._match(body, name, names, problems) or newest
+        newest = find_pair(self.folder, names, problems)
         if newest is None:
             found = "; ".join(problems) or "no checkpoint is there"
             raise CheckpointError(
                 f"checkpoint: {self.folder} holds no whole checkpoint ({found}). Start anew with another --output."
             )
         return newest
-
-    def _read_manifest(self, name: str, problems: list[str]) -> JsonObject | None:
-        path = self.folder / f"{name}.json"
-        if not path.exists():
-            return None
-        try:
-            body = _decode(read_bytes(path, _MOST_MANIFEST_BYTES))
-        except DataError as error:
-            problems.append(f"{path.name} is damaged or unreadable ({str(error).rstrip('.')})")
-            return None
-        if body is None:
-            problems.append(f"{path.name} is damaged")
-        elif body.get("format") != _FORMAT:
-            problems.append(f"{path.name} has format {body.get('format')}, this version reads {_FORMAT}")
-            return None
-        return body
-
-    def _match(self, body: JsonObject, name: str, names: tuple[str, ...], problems: list[str]) -> _Pair | None:
-        """Return the pair of a manifest and its tensor file, which may have any of the names."""
-        for other in (name, *(n for n in names if n != name)):
-            path = self.folder / f"{other}.safetensors"
-            with contextlib.suppress(DataError):
-                if file_size(path) == body["file"]["size_bytes"]:
-                    data = read_bytes(path)
-                    if _digest(data) == body["file"]["sha256"]:
-                        return _Pair(body, data, name, other)
-        problems.append(f"{name}.safetensors is damaged or missing{self._blame(name, body)}")
-        return None
-
-    def _blame(self, name: str, body: JsonObject) -> str:
-        """Return in words which tensors of a damaged file differ; empty if that cannot be told."""
-        try:
-            contents = dict(_contents(read_bytes(self.folder / f"{name}.safetensors")))
-        except (DataError, ValueError, KeyError, TypeError, struct.error):
-            return ""
-        wrong = [key for key, digest in body["tensors"].items() if _digest(contents.get(key, b"")) != digest]
-        if not wrong:
-            return ""
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        return f" (tensor {wrong[0]}{more})"
 
     def _drop(self, names: tuple[str, ...]) -> None:
         """Remove the pair of the first name if it is incomplete, or if that of the second is whole.
@@ -215,58 +156,27 @@ class Store:
         """
         with contextlib.suppress(OSError):
             if self._is_whole(names[1], names[1:2]) or not self._is_whole(names[0], names):
-                for suffix in reversed(_SUFFIXES):
+                for suffix in reversed(SUFFIXES):
                     (self.folder / (names[0] + suffix)).unlink(missing_ok=True)
 
     def _is_whole(self, name: str, names: tuple[str, ...]) -> bool:
         """Return whether the manifest ``name`` has its tensor file under one of ``names``."""
-        body = self._read_manifest(name, [])
-        return body is not None and self._match(body, name, names, []) is not None
+        body = read_manifest(self.folder, name, [])
+        return body is not None and match_file(self.folder, body, name, names, []) is not None
 
     def _explain(self, error: Exception) -> str:
         text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         reason = " ".join(text.split()).rstrip(".") + "."
         try:
-            step = self._search(_GENERATIONS, []).body["step"]
+            step = self._search(GENERATIONS, []).body["step"]
             kept = f"The checkpoint of step {step} is intact: mend this and use --resume."
         except (ConvoxelError, OSError):
             kept = "No earlier checkpoint exists."
         return f"checkpoint: cannot save in {self.folder}: {reason} {kept}"
 
 
-def _digest(content: bytes | memoryview) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _contents(data: bytes) -> list[tuple[str, memoryview]]:
-    """Return the bytes of each tensor in a safetensors file: 8 bytes of header length, JSON header, data."""
-    (length,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8 : 8 + length])
-    view = memoryview(data)[8 + length :]
-    return [
-        (key, view[entry["data_offsets"][0] : entry["data_offsets"][1]])
-        for key, entry in header.items()
-        if key != "__metadata__"
-    ]
-
-
-def _encode(body: Options) -> bytes:
-    inner = _canonical(body)
-    return b'{"sha256":"%s","body":%s}\n' % (_digest(inner).encode("ascii"), inner)
-
-
-def _decode(content: bytes) -> JsonObject | None:
-    """Return the body of a manifest, or None unless every byte is as :func:`_encode` wrote it."""
+def _opened(pair: Pair) -> Checkpoint:
     try:
-        outer = json.loads(content)
-        body, digest = outer["body"], outer["sha256"]
-        inner = _canonical(body)
-        whole = isinstance(body, dict) and _digest(inner) == digest and _encode(body) == content
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return body if whole else None
-
-
-def _canonical(body: Options) -> bytes:
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return text.encode("ascii")
+        return Checkpoint(load_tensors(pair.data), pair.body)
+    except Exception as error:  # of a file with a right hash that is none of ours; safetensors raises a kind of its own
+        raise CheckpointError(f"checkpoint: {pair.file}.safetensors holds no tensors ({error}). Start anew.") from None

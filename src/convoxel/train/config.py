@@ -8,6 +8,7 @@ PyTorch nor the data.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -17,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from convoxel.errors import ConfigError, DataError
+from convoxel.files.fault import brief
 from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject
 
@@ -27,6 +29,7 @@ _NEUTRAL = frozenset({"output", "data", "checkpoint_seconds", "tensorboard", "nu
 
 
 Kind = Literal["conv", "conv_transpose", "linear", "local"]
+_MOST_NODES = 10_000  # values in a configuration
 # The two limits exclude each other, so stating one replaces the other.
 _LIMITS = {"minutes": "epochs", "epochs": "minutes"}
 _NOUNS = {"segmentation": "segment", "classification": "classify"}
@@ -152,6 +155,12 @@ class TrainConfig(BaseModel):
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     tensorboard: bool = True
 
+    @field_validator("model_options")
+    @classmethod
+    def _check_options(cls, value: JsonObject) -> JsonObject:
+        _check_json("", value)
+        return value
+
     @field_validator("constraints", mode="before")
     @classmethod
     def _check_constraints(cls, value: Any) -> Any:
@@ -194,7 +203,7 @@ class TrainConfig(BaseModel):
             ConfigError: the file cannot be read, is not a mapping, or holds a wrong entry.
         """
         try:
-            found = yaml.safe_load(read_text(Path(path)))
+            found = _load_yaml(read_text(Path(path)))
         except DataError as error:
             raise ConfigError(f"config: {error}") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as a day that does not exist
@@ -264,6 +273,15 @@ class TrainConfig(BaseModel):
             if name not in _NEUTRAL and value != theirs[name]
         ]
 
+    def edits(self, stored: TrainConfig) -> list[str]:
+        """Return ``name: stored → here`` for every entry that differs and would change the result."""
+        ours, theirs = self.to_dict(), stored.to_dict()
+        return [
+            f"{name}: {'unset' if theirs[name] is None else theirs[name]} → {'unset' if value is None else value}"
+            for name, value in ours.items()
+            if name not in _NEUTRAL and value != theirs[name]
+        ]
+
     def merged(self, stored: TrainConfig) -> TrainConfig:
         """Return the stored configuration with the entries that are stated here."""
         stated = self.stated()
@@ -272,8 +290,49 @@ class TrainConfig(BaseModel):
         return TrainConfig.build(**entries)
 
 
+def _load_yaml(text: str) -> object:
+    """Return what YAML text says; aliases may not make more of it than ``_MOST_NODES`` values.
+
+    Raises yaml.YAMLError, ValueError (such as a day that does not exist), RecursionError.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _count_nodes(root, {}) > _MOST_NODES:
+            raise ValueError(f"its aliases stand for more than {_MOST_NODES} values")
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node stands for, all aliases written out."""
+    if id(node) not in known:
+        known[id(node)] = _MOST_NODES + 1  # what an alias inside of itself stands for
+        value = node.value
+        inner = (each for item in value for each in (item if isinstance(item, tuple) else (item,)))
+        known[id(node)] = 1 + sum(_count_nodes(each, known) for each in inner if isinstance(each, yaml.Node))
+    return known[id(node)]
+
+
+def _check_json(name: str, value: object) -> None:
+    """Raise ValueError unless ``value`` is what JSON can hold, as a checkpoint must hold it."""
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        for key, inner in value.items():
+            _check_json(f"{name}.{key}" if name else key, inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_json(name, inner)
+    elif not (
+        value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+    ):
+        raise ValueError(f"{name} is {brief(value)}; expected a text, a finite number, true, false, or lists of these")
+
+
 def _parse_value(text: str) -> object:
-    value: object = yaml.safe_load(text)
+    value = _load_yaml(text)
     if isinstance(value, str):
         try:
             # YAML 1.1 reads 1e-3 as text (it requires 1.0e-3); users mean a number.
@@ -303,7 +362,7 @@ def _explain(item: ErrorDetails) -> str:
         words = [str(word) for word in get_args(_plain_type(name))]
         near = difflib.get_close_matches(str(given), words, n=1)
         reason += f"; did you mean {near[0]!r}?" if near else ""
-    return f"{name}={given!r}: {reason}" if name else reason
+    return f"{name}={brief(given)}: {reason}" if name else reason
 
 
 def _plain_type(name: str) -> object:

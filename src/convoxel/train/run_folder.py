@@ -18,7 +18,7 @@ from convoxel.train.checkpoint import Checkpoint, Store
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import build_network, load_weights
 
-__all__ = ["evaluate", "load_data", "load_model", "load_predictor", "predict"]
+__all__ = ["evaluate", "load_data", "load_model", "load_predictor", "predict", "read_facts"]
 
 _SPLITS = ("validation", "train", "test", "all")
 
@@ -40,10 +40,24 @@ def load_model(run_dir: str | Path, which: str = "best") -> TrainedRun[TrainConf
     """
     run = Path(run_dir)
     body = (checkpoint := _read_checkpoint(run, which)).body
-    config, facts = TrainConfig.build(**body["config"]), DataFacts.from_dict(body["data"])
+    config, facts = read_facts(checkpoint, run)
     network = build_network(config, facts.dims, facts.channels, len(facts.classes))
     load_weights(network, checkpoint, run)
     return TrainedRun(arrange(network.eval(), facts.dims), config, facts, int(body["step"]), body.get("metric"))
+
+
+def read_facts(checkpoint: Checkpoint, run: Path) -> tuple[TrainConfig, DataFacts]:
+    """Return the configuration and the facts of the data that a checkpoint holds.
+
+    Raises:
+        CheckpointError: they are not what a training writes, although the checkpoint is whole.
+    """
+    try:
+        return TrainConfig.build(**checkpoint.body["config"]), DataFacts.from_dict(checkpoint.body["data"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # ConfigError is a ValueError
+        raise CheckpointError(
+            f"checkpoint: the one in {run} is none of a training run ({type(error).__name__}: {error}). Start anew."
+        ) from None
 
 
 def _read_checkpoint(run: Path, which: str) -> Checkpoint:

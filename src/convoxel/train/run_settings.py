@@ -68,11 +68,11 @@ def configure_run(
 
 def _stored(run: Path) -> dict[str, object]:
     """Return task and data of a run: what a resumed run must not be asked for again."""
-    if not (run / "checkpoints").is_dir():
+    if not (run / "checkpoints").is_dir() and not (run / "config.yaml").is_file():
         raise CheckpointError(f"resume: {run} holds no run. Give the folder that --output named.")
     try:
         stored = TrainConfig.from_yaml(run / "config.yaml")
-    except ConfigError:  # the file is for people; the checkpoint knows it too
+    except ConfigError:  # the checkpoint knows it too
         stored = load_model(run, "last").config
     return {"task": stored.task, "data": stored.data}
 

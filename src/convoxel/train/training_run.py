@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,11 @@ from torch import nn
 
 from convoxel import models
 from convoxel.data import DataSet
-from convoxel.errors import CheckpointError, DataError
-from convoxel.files.atomic import open_atomic, write_json, write_text
+from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.files.atomic import is_unfinished, open_atomic, remove_unfinished, write_json, write_text
 from convoxel.files.fault import plural
 from convoxel.files.folder import check_new_folder, new_folder
-from convoxel.files.lock import hold_lock
+from convoxel.files.lock import LOCK, hold_lock
 from convoxel.inspect import describe
 from convoxel.predict.evaluation import Evaluation, evaluate_split
 from convoxel.predict.example_pictures import Examples
@@ -29,7 +30,7 @@ from convoxel.train.checkpoint import Store
 from convoxel.train.config import TrainConfig
 from convoxel.train.defaults import plan_run
 from convoxel.train.optimisation import build_optimiser, hold_constraints
-from convoxel.train.run_folder import load_data, load_model
+from convoxel.train.run_folder import load_data, load_model, read_facts
 from convoxel.train.run_network import build_network, check_model
 from convoxel.train.run_record import RunRecord
 from convoxel.train.training_state import TrainingState
@@ -84,7 +85,9 @@ def open_run(config: TrainConfig, stack: ExitStack) -> TrainingRun:
     mend = "Give another --output"
     if (folder / "checkpoints").is_dir():
         mend += ", or --resume to go on with the run there"
-    check_new_folder(folder, mend)
+    abandoned = is_abandoned(folder)
+    if not abandoned:
+        check_new_folder(folder, mend)
     check_model(config)
     dataset = _load(config)
     config = plan_run(config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes)
@@ -92,6 +95,8 @@ def open_run(config: TrainConfig, stack: ExitStack) -> TrainingRun:
     state = _build_state(config, dataset)
     taken = None if config.weights is None else models.load_weights(state.model, config.weights)
     hold_constraints(config, state.model)
+    if abandoned:
+        _clear(folder)
     # Nothing is trained yet, so if this fails, no folder without a checkpoint stays in the way of a new try.
     with new_folder(folder, mend), ExitStack() as begun:
         begun.enter_context(hold_lock(folder))
@@ -112,28 +117,78 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack) -> TrainingRu
     """
     folder = Path(config.output)
     store = Store(folder)
+    if is_abandoned(folder):
+        path = folder / "config.yaml"
+        return open_run(config.merged(TrainConfig.from_yaml(path)) if path.exists() else config, stack)
     if not store.folder.is_dir():
         raise CheckpointError(f"resume: {folder} holds no run. Leave --resume out to start one there.")
     stack.enter_context(hold_lock(folder))
     store.settle()
     checkpoint = store.load()
-    stored, facts = TrainConfig.build(**checkpoint.body["config"]), DataFacts.from_dict(checkpoint.body["data"])
+    remove_unfinished(folder)
+    stored, facts = read_facts(checkpoint, folder)
+    written = _read_config(folder, stored)
     changes = config.difference(stored)
-    config = config.merged(stored)
+    told = {change.partition(":")[0] for change in changes}
+    changes += [f"config.yaml: {edit}" for edit in written.edits(stored) if edit.partition(":")[0] not in told]
+    config = config.merged(written)
     dataset = _load(config)
     if dataset.fingerprint != facts.fingerprint:
         changes.append(f"data: {facts.data_name} → {dataset.name} (its files differ)")
     if changes and not force:
         raise CheckpointError(
             f"resume: the run in {folder} was made otherwise: {'; '.join(changes)}. "
-            "Leave these out to go on with it, give another --output, or --force to change it on the way."
+            "Leave these out (of config.yaml, too) to go on with it, give another --output, or --force to change it on "
+            "the way."
         )
     state = _build_state(config, dataset)
     state.restore(checkpoint, folder)
     if (config.minutes, config.epochs) != (stored.minutes, stored.epochs):
         state.fraction = 0.0  # measured anew against the new length
     facts = DataFacts.from_data_set(dataset, facts.normalisation)
-    return _assemble(folder, config, dataset, facts, state, stack)
+    run = _assemble(folder, config, dataset, facts, state, stack)
+    if changes:
+        run.save()  # else a run that is killed now would differ from its config.yaml
+    return run
+
+
+# What a run writes before its first checkpoint.
+_BEGINNING = {LOCK, "config.yaml", "metrics.jsonl", "weights.json", "tensorboard", "checkpoints"}
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Return whether a run began in a folder and was killed before its first checkpoint, so that nothing is lost.
+
+    The lock file says that a run began; with any other file in it, the folder is somebody's.
+    """
+    try:
+        names = {path.name for path in folder.iterdir() if not is_unfinished(path)}
+    except OSError:
+        return False
+    return LOCK in names and names <= _BEGINNING and Store(folder).is_empty()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an abandoned run has left, unless it is only beginning in another process."""
+    with hold_lock(folder):
+        if not is_abandoned(folder):  # its first checkpoint came meanwhile
+            raise CheckpointError(f"output: a run is in {folder}. Use --resume to go on with it.")
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+
+
+def _read_config(folder: Path, stored: TrainConfig) -> TrainConfig:
+    """Return the configuration that the run folder shows, which may have been edited; ``stored`` if it shows none."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        return stored
+    try:
+        return TrainConfig.from_yaml(path)
+    except ConfigError as error:
+        raise CheckpointError(f"resume: {error} Correct it, or delete it: the checkpoint has the whole.") from None
 
 
 def finish_run(run: TrainingRun) -> Evaluation:

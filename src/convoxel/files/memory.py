@@ -1,0 +1,53 @@
+"""Free memory of this process, and the share of it that one file may take."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from convoxel.files.fault import fault
+
+__all__ = ["check_memory", "free_memory"]
+
+_SHARE = 0.5  # of the free memory; what is read is often converted, and a network wants some, too
+_ALWAYS_BYTES = 64 * 2**20  # asking the system takes longer than reading an image of this size
+
+
+def free_memory() -> int | None:
+    """Return the bytes that this process may still ask for, or None where the system does not say.
+
+    The least of what Linux counts as available, what its control group leaves, and what its own limit leaves.
+    """
+    limits = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    for most, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max", no limit
+            folder = Path("/sys/fs/cgroup")
+            limits.append(int((folder / most).read_text()) - int((folder / used).read_text()))
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        most_bytes = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if most_bytes != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limits.append(most_bytes - pages * resource.getpagesize())
+    return max(min(limits), 0) if limits else None
+
+
+def check_memory(path: object, needed: int) -> None:
+    """Raise DataError where reading a file would take more than half of the memory that is free."""
+    if needed <= _ALWAYS_BYTES:
+        return
+    free = free_memory()
+    if free is not None and needed > _SHARE * free:
+        raise fault(
+            path,
+            f"reading it takes {needed / 2**20:.0f} MiB of memory, and {free / 2**20:.0f} MiB are free",
+            f"at most {_SHARE:.0%} of what is free",
+            "Close other programs, or cut the image into parts",
+        )
