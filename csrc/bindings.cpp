@@ -25,6 +25,7 @@
 #include <tuple>
 #include <variant>
 
+#include "checksum.h"
 #include "machine.h"
 #include "plan.h"
 #include "threads.h"
@@ -297,6 +298,15 @@ double measure_ceiling(const std::string& isa, int threads, int64_t rounds) {
   return total / seconds;
 }
 
+using ByteArray = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+uint64_t checksum_arrays(const std::vector<ByteArray>& arrays, int threads) {
+  std::vector<Bytes> areas;
+  for (const ByteArray& array : arrays) areas.push_back({array.data(), static_cast<int64_t>(array.size())});
+  const GilReleased released;
+  return checksum(areas, threads);
+}
+
 // Bytes per second that all threads together read from buffers of their own, each `bytes` long.
 double measure_reading(int threads, int64_t bytes) {
   const int64_t words = bytes / static_cast<int64_t>(sizeof(uint64_t));
@@ -396,6 +406,7 @@ NB_MODULE(_core, m) {
 #include "steps.h"
 
   m.def("list_algorithms", &list_algorithms);
+  m.def("checksum", &checksum_arrays, "arrays"_a, "threads"_a);
   m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a, nb::call_guard<GilReleased>());
   m.def("measure_reading", &measure_reading, "threads"_a, "bytes"_a, nb::call_guard<GilReleased>());
   m.def("l2_bytes", &l2_bytes);

@@ -7,6 +7,7 @@ It uses NumPy only and knows neither PyTorch nor graphs. Read ``machine`` (threa
 
 from convoxel.files.cache import cache_folder
 from convoxel.files.mapping import FileMemory
+from convoxel.native.checksum import checksum
 from convoxel.native.convolve import conv, conv_transpose
 from convoxel.native.machine import (
     algorithms,
@@ -32,6 +33,7 @@ __all__ = [
     "build_info",
     "cache_folder",
     "caches",
+    "checksum",
     "conv",
     "conv_transpose",
     "default_threads",

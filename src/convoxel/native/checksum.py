@@ -1,0 +1,40 @@
+"""The checksum of memory, which tells cheaply whether any of it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from convoxel.files.values import Array
+from convoxel.native import _core
+from convoxel.native.machine import resolve_threads
+
+__all__ = ["checksum"]
+
+
+def checksum(arrays: Sequence[Array], threads: int | None = None) -> int:
+    """Return a number of 64 bits that differs, as good as surely, where any byte of the ``arrays`` or a length does.
+
+    It is read at the speed of memory, by all threads, and is the same for any number of them. It is no protection
+    against anybody who looks for other contents of the same checksum.
+
+    Args:
+        arrays: contiguous bytes.
+        threads: number of CPU threads (default: all).
+
+    >>> import numpy as np
+    >>> a = np.zeros(8, np.uint8)
+    >>> before = checksum([a])
+    >>> a[3] = 1
+    >>> checksum([a]) == before
+    False
+    """
+    count = resolve_threads(threads)
+    if hasattr(_core, "checksum"):
+        return int(_core.checksum(list(arrays), count))
+    # An engine that was built before it had this function: a hundredth of the speed.
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(len(array).to_bytes(8, "little"))
+        digest.update(array.data)
+    return int.from_bytes(digest.digest(), "little")
