@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from convoxel import native
 from convoxel.graph import backend
 from convoxel.graph.backend import convoxel_backend
 
@@ -111,5 +112,65 @@ def test_options(made: list[int]) -> None:
     with torch.no_grad():
         close(torch.compile(net, backend=convoxel_backend, options={"threads": 1})(x), net(x))
         torch._dynamo.reset()
-        with pytest.raises(Exception, match=r"options \['magic'\] are unknown; expected threads"):
+        with pytest.raises(Exception, match=r"options \['magic'\] are unknown; expected threads or frozen"):
             torch.compile(net, backend=convoxel_backend, options={"magic": 1})(x)
+        with pytest.raises(Exception, match="threads is 0"):
+            torch.compile(net, backend=convoxel_backend, options={"threads": 0})(x)
+
+
+def test_every_call_reads_the_weights_unless_they_are_frozen(made: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    checksum = native.checksum
+
+    def counting(arrays: Any, threads: int | None) -> int:
+        read.append(sum(map(len, arrays)))
+        return checksum(arrays, threads)
+
+    monkeypatch.setattr(native, "checksum", counting)
+    net, x = nn.Conv2d(3, 4, 3).eval(), torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        fast = torch.compile(net, backend=convoxel_backend)
+        for _ in range(3):
+            fast(x)
+        assert read == [4 * (4 * 3 * 9 + 4)] * 3 and made == [1]
+        torch._dynamo.reset()
+        frozen = torch.compile(net, backend=convoxel_backend, options={"frozen": True})
+        before = frozen(x)
+        net.weight.data.zero_()
+        assert torch.equal(frozen(x), before) and len(read) == 3 and made == [2]
+
+
+def test_weights_that_keep_changing_make_no_programs(made: list[int]) -> None:
+    net, x = nn.Conv2d(3, 4, 3).eval(), torch.randn(1, 3, 8, 8)
+    fast = torch.compile(net, backend=convoxel_backend)
+    counts = []
+    with torch.no_grad():
+        for change in (1, 1, 1, 1, 0, 0, 1, 0, 0, 1, 1, 1, 0):
+            net.weight.data.mul_(1 + 0.1 * change)
+            close(fast(x), net(x))
+            counts.append(made[0])
+    # A change makes one program at once. If that one served a single call, the next waits for weights that stay.
+    assert counts == [1, 1, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 5]
+
+
+def test_results_of_one_tensor(made: list[int]) -> None:
+    """Halves have memory of their own; parts that overlap are parts of what the program computes."""
+    net, x = nn.Conv2d(3, 6, 3).eval(), torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        first, second = torch.compile(lambda x: net(x).chunk(2, 1), backend=convoxel_backend)(x)
+        assert first.untyped_storage()._cdata != second.untyped_storage()._cdata
+        whole, part = torch.compile(lambda x: (y := net(x), y[:, 2:4]), backend=convoxel_backend)(x)
+        assert whole.untyped_storage()._cdata == part.untyped_storage()._cdata
+        part.zero_()
+        assert not whole[:, 2:4].any() and whole[:, :2].all()
+    assert made == [2]
+
+
+def test_reasons_are_told_again_after_a_reset(made: list[int]) -> None:
+    def run() -> None:
+        with torch.no_grad(), pytest.warns(UserWarning, match=r"runs in PyTorch: .* is torch.float64"):
+            torch.compile(nn.ReLU(), backend="convoxel")(torch.randn(2, 3, dtype=torch.float64))
+
+    run()
+    torch._dynamo.reset()
+    run()

@@ -275,8 +275,13 @@ def _is_simple_write(node: torch.fx.Node) -> bool:
 
 @contextmanager
 def _one_export() -> Iterator[None]:
-    """Let other exports, and forks, wait until the block has ended."""
-    with _exporting, forks_wait():
+    """Let other exports, recordings by ``torch.compile``, and forks wait until the block has ended.
+
+    An export replaces methods of ``torch.nn.Module``, which a recording in another thread would read.
+    """
+    from torch._dynamo.convert_frame import compile_lock
+
+    with compile_lock, _exporting, forks_wait():
         yield
 
 

@@ -84,6 +84,14 @@ def _transposed_convolution(call: Call) -> Value:
     return _convolved(call, "transposed_convolution", output_padding=_each(call["output_padding"], len(_kernel(call))))
 
 
+@_layer("aten.convolution.default")
+def _any_convolution(call: Call) -> Value:
+    """Both of them, in any number of axes, by the name that they have where PyTorch has taken layers apart."""
+    if not call["transposed"]:
+        return _convolved(call, "convolution")
+    return _convolved(call, "transposed_convolution", output_padding=_each(call["output_padding"], len(_kernel(call))))
+
+
 def _convolved(call: Call, operator: str, **more: Any) -> Value:
     """Add the node of a convolution; ``more`` are attributes that the transposed one alone has."""
     kernel, padding = _kernel(call), call["padding"]
@@ -127,7 +135,10 @@ def _pooled(call: Call, operator: str, **more: Any) -> Result:
     return call.add_all(operator, x.name, **window, ceil=call["ceil_mode"], **more)
 
 
-@_layer(*(f"aten.adaptive_{kind}_pool{n}d.default" for kind in ("avg", "max") for n in (1, 2, 3)))
+@_layer(
+    *(f"aten.adaptive_{kind}_pool{n}d.default" for kind in ("avg", "max") for n in (1, 2, 3)),
+    *(f"aten._adaptive_avg_pool{n}d.default" for n in (2, 3)),
+)
 def _adaptive_pool(call: Call) -> Result:
     """PyTorch asks by None to keep an axis, we by 0."""
     dims = _dims(call)
