@@ -11,10 +11,13 @@ ConvoxelError
 
 The caller's mistakes are ``ValueError`` too, so code that knows nothing of Convoxel can catch them.
 An assertion that fails is a bug of ours. Every message says what came, what was expected and how to
-mend it.
+mend it; :func:`check_choice` says it of a word.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypeVar
 
 __all__ = [
     "AccuracyError",
@@ -25,7 +28,10 @@ __all__ = [
     "GraphError",
     "ShapeError",
     "UnsupportedError",
+    "check_choice",
 ]
+
+_Value = TypeVar("_Value")
 
 
 class ConvoxelError(Exception):
@@ -58,3 +64,18 @@ class CheckpointError(ConvoxelError, ValueError):
 
 class AccuracyError(ConvoxelError, ArithmeticError):
     """A program's results differ from its model's by more than rounding explains."""
+
+
+def check_choice(name: str, value: _Value, choices: Collection[_Value]) -> _Value:
+    """Return ``value`` if it is one of ``choices``.
+
+    Raises:
+        ConfigError: it is none of them; the message begins with ``name`` and lists them.
+
+    >>> check_choice("up", "linear", ("nearest", "linear"))
+    'linear'
+    """
+    if value in choices:
+        return value
+    *first, last = map(repr, choices)
+    raise ConfigError(f"{name} is {value!r}, but it can be {', '.join(first)}{' or ' if first else ''}{last}.")

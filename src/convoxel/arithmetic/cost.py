@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from convoxel.arithmetic.taps import Taps, conv_taps
 from convoxel.arithmetic.window import Pair, conv_sizes, resolve_padding
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, check_choice
 
 # Numbers that an optimiser keeps for each parameter, beside the parameter and its gradient.
 OPTIMISERS = {"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2, "adamw": 2}
@@ -171,8 +171,7 @@ def training_bytes(params: int, activation_bytes: int, optimiser: str = "adam", 
     >>> training_bytes(11_689_512, 0) == 4 * 4 * 11_689_512
     True
     """
-    if optimiser not in OPTIMISERS:
-        raise ConfigError(f"optimiser is {optimiser!r}, but it can be {', '.join(map(repr, OPTIMISERS))}.")
+    check_choice("optimiser", optimiser, OPTIMISERS)
     return (2 + OPTIMISERS[optimiser]) * params * item + activation_bytes
 
 

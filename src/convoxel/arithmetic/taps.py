@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from convoxel.arithmetic.window import Pair, span
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ConfigError, ShapeError, check_choice
 
 RESIZE_MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
 
@@ -128,8 +128,7 @@ def resize_taps(
     >>> [resize_taps(8, 16).at(o) for o in (4, 5)]  # at 1.75 and 2.25 of the input
     [(1, 2), (2, 3)]
     """
-    if mode not in RESIZE_MODES:
-        raise ConfigError(f"mode is {mode!r}, but it can be {', '.join(map(repr, RESIZE_MODES))}.")
+    check_choice("mode", mode, RESIZE_MODES)
     if i < 1 or o < 1:
         raise ShapeError(f"a resize needs sizes of at least 1, but came from {i} to {o}.")
     if mode == "area":

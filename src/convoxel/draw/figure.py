@@ -22,7 +22,7 @@ from convoxel.draw.motion import changes
 from convoxel.draw.pixels import render
 from convoxel.draw.scene import Group, Look, Point, Scene, Words
 from convoxel.draw.svg import write
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, check_choice
 from convoxel.files.atomic import write_bytes
 from convoxel.files.values import JsonObject
 
@@ -217,6 +217,5 @@ def beside(figures: Sequence[Figure], title: str, *, gap: float = 0.0, below: bo
 
 
 def _known_theme(theme: str) -> str:
-    if theme not in _THEMES:
-        raise ConfigError(f"theme: got {theme!r}; expected 'auto', 'light' or 'dark'.")
+    check_choice("theme", theme, _THEMES)
     return theme

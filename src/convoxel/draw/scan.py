@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from convoxel.arithmetic import conv_size, resolve_padding, transposed_padding, transposed_size
 from convoxel.draw.quantity import sizes
-from convoxel.errors import ConfigError, ConvoxelError, ShapeError
+from convoxel.errors import ConfigError, ConvoxelError, ShapeError, check_choice
 
 KINDS = ("correlation", "convolution", "transposed")
 # Content of the padding, in PyTorch's words: nothing, or copies of inputs.
@@ -158,8 +158,7 @@ class Scan:
         lengths = (size,) if isinstance(size, int) else tuple(size)
         if not 1 <= len(lengths) <= 3 or min(lengths) < 1:
             raise ConfigError(f"size: got {lengths}; expected 1 to 3 sizes of at least 1, such as (5, 5).")
-        if kind not in KINDS:
-            raise ConfigError(f"kind: got {kind!r}; expected {', '.join(map(repr, KINDS))}.")
+        check_choice("kind", kind, KINDS)
         axes = len(lengths)
         k, s, d, a = (
             _each(name, value, axes, least)
@@ -170,8 +169,7 @@ class Scan:
         )  # fmt: skip
         if any(a) and kind != "transposed":
             raise ConfigError(f"output_padding: got {output_padding}; only kind='transposed' has it.")
-        if border not in BORDERS:
-            raise ConfigError(f"border: got {border!r}; expected {', '.join(map(repr, BORDERS))}.")
+        check_choice("border", border, BORDERS)
         if border != "zeros" and kind == "transposed":
             raise ConfigError(f"border: got {border!r}; a transposed convolution has a border of zeros alone.")
         # "same" of a transposed convolution: the padding of the convolution that leads back to this size.

@@ -14,7 +14,7 @@ from convoxel.draw.figure import Figure, beside
 from convoxel.draw.letter import fit
 from convoxel.draw.quantity import duration, figure, number
 from convoxel.draw.scene import Box, Disc, Group, Line, Look, Point, Shape, Words
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, check_choice
 
 _WIDTH, _HEIGHT, _BOTTOM = 480.0, 290.0, 46.0
 _NAMED = 7  # classes with a colour of their own; more are drawn thin and grey
@@ -67,8 +67,7 @@ def curves(metrics: Sequence[Mapping[str, object]], *, over: str = "time", metri
 
 def charts(metrics: Sequence[Mapping[str, object]], *, over: str = "time", metric_name: str = "metric") -> list[Figure]:
     """Return the charts of :func:`curves` one by one; those without a point are left out."""
-    if over not in ("time", "step"):
-        raise ConfigError(f"curves: over is {over!r}; expected 'time' or 'step'.")
+    check_choice("curves: over", over, ("time", "step"))
     unit, scale = _time_unit(metrics) if over == "time" else ("", 1.0)
     key, axis = ("time_s", f"training time ({unit})") if over == "time" else ("step", "optimiser steps")
     notes = [_note(row, metric_name) for row in metrics]

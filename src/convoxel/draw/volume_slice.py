@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.files.values import Array
 
 # World axis that each plane is perpendicular to, then the world axes of rows and columns. All are shown
@@ -63,8 +63,7 @@ def oriented_slice(
     >>> shown.pixels.tolist(), shown.marks
     ([[20, 8], [16, 4], [12, 0]], ('A', 'P', 'R', 'L'))
     """
-    if plane not in PLANES:
-        raise ConfigError(f"oriented_slice: plane is {plane!r}; choose one of {', '.join(PLANES)}.")
+    check_choice("oriented_slice: plane", plane, PLANES)
     if volume.ndim not in (3, 4):
         raise ShapeError(
             f"oriented_slice: volume has shape {volume.shape}; give three spatial axes, with or without channels first."
@@ -100,8 +99,7 @@ def plane_axis(affine: Array | None, plane: str) -> int:
     >>> plane_axis(np.eye(4), "coronal")
     1
     """
-    if plane not in PLANES:
-        raise ConfigError(f"plane_axis: plane is {plane!r}; choose one of {', '.join(PLANES)}.")
+    check_choice("plane_axis: plane", plane, PLANES)
     return _directions(affine)[0][PLANES[plane][0]]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from convoxel.models.backbone import Backbone, Published, Window, check_choice, check_count, scale_channels
+from convoxel.models.backbone import Backbone, Published, Window, check_count, check_stem, scale_channels
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import adaptive_average_pool, max_pool, start_network
@@ -77,7 +77,7 @@ class AlexNet(Backbone):
     ) -> None:
         variant = VARIANTS[name]
         check_count("grid", grid)
-        window, pooled = _STEMS[check_choice("stem", stem, tuple(_STEMS))]
+        window, pooled = _STEMS[check_stem(stem)]
         super().__init__(dims, in_channels, num_classes, features_only, [window, *[_POOL] * (2 + pooled)])
         factory = LayerFactory(dims, norm, activation)
         channels = [scale_channels(count, width) for count in variant.channels]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.nn import check_dims
 
 #: Logits; or feature maps, or logits of several heads.
@@ -196,6 +196,11 @@ def check_count(name: str, value: int, least: int = 1) -> int:
     return value
 
 
+def check_stem(stem: str) -> str:
+    """Return ``stem`` if it is ``"image"`` or, for inputs of few pixels, ``"small"``; else ConfigError lists both."""
+    return check_choice("stem", stem, ("image", "small"))
+
+
 def scale_channels(channels: int, width: float) -> int:
     """Return ``channels × width`` rounded to a multiple of 8, at least 8 and never more than 10 % below.
 
@@ -223,10 +228,3 @@ def scale_count(count: int, depth: float) -> int:
     if isinstance(depth, bool) or not isinstance(depth, (int, float)) or not 0 < depth < float("inf"):
         raise ConfigError(f"depth is {depth!r}, but this network takes a factor above 0 (1.0: as published).")
     return math.ceil(count * depth)
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
-    """Return ``value`` if it is one of ``choices``; else ConfigError lists them."""
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}, but it can be {' or '.join(map(repr, choices))}.")
-    return value

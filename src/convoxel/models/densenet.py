@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.backbone import Backbone, Published, Window, check_choice, scale_channels, scale_count
+from convoxel.models.backbone import Backbone, Published, Window, check_stem, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import average_pool, global_average_pool, max_pool, start_network
@@ -123,7 +123,7 @@ class DenseNet(Backbone):
         features_only: bool = False,
     ) -> None:
         variant = VARIANTS[name]
-        image = check_choice("stem", stem, ("image", "small")) == "image"
+        image = check_stem(stem) == "image"
         windows = [*(_STEM if image else ()), *[_HALVE] * (len(variant.blocks) - 1)]
         super().__init__(dims, in_channels, num_classes, features_only, windows)
         factory = LayerFactory(dims, norm, activation)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from convoxel.models.backbone import Backbone, Published, check_choice, scale_channels, scale_count
+from convoxel.models.backbone import Backbone, Published, check_stem, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.models.residual import InvertedResidual
@@ -108,7 +108,7 @@ class EfficientNet(Backbone):
     ) -> None:
         variant = VARIANTS[name]
         super().__init__(dims, in_channels, num_classes, features_only)
-        reach = 2 if check_choice("stem", stem, ("image", "small")) == "image" else 1
+        reach = 2 if check_stem(stem) == "image" else 1
         factory = LayerFactory(dims, norm, activation, variant.eps, variant.momentum)
         wider, deeper = variant.width * width, variant.depth * depth
         counts = [scale_count(stage.blocks, deeper) for stage in _STAGES]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.backbone import Output, Published, Window, check_choice, scale_channels
+from convoxel.models.backbone import Output, Published, Window, check_stem, scale_channels
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import adaptive_average_pool, global_average_pool, max_pool, start_network
@@ -142,7 +142,7 @@ class GoogLeNet(Trunk):
         features_only: bool = False,
     ) -> None:
         variant = VARIANTS[name]
-        image = check_choice("stem", stem, ("image", "small")) == "image"
+        image = check_stem(stem) == "image"
         first = Window(7, 2, 3) if image else Window(3, 1, 1)
         blocks = {**_BLOCKS, "maxpool4": Window(variant.last_pool, 2, ceil=True)}
         poolings = [block for block in blocks.values() if isinstance(block, Window)]

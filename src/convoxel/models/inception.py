@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.backbone import Output, Published, Window, check_choice, scale_channels, smallest_size
+from convoxel.models.backbone import Output, Published, Window, check_stem, scale_channels, smallest_size
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import average_pool, global_average_pool, max_pool, start_network
@@ -250,7 +250,7 @@ class InceptionV3(Trunk):
         features_only: bool = False,
     ) -> None:
         del name  # one variant
-        rows = _STEMS[check_choice("stem", stem, tuple(_STEMS))]
+        rows = _STEMS[check_stem(stem)]
         windows = [window for _, window in rows.values()]
         super().__init__(dims, in_channels, num_classes, features_only)
         self._least = smallest_size([*windows, _REDUCE, _REDUCE])

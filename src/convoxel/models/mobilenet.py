@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from convoxel.models.backbone import Backbone, Published, check_choice, scale_channels, scale_count
+from convoxel.models.backbone import Backbone, Published, check_stem, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.models.residual import InvertedResidual
@@ -190,7 +190,7 @@ class MobileNet(Backbone):
     ) -> None:
         variant = VARIANTS[name]
         super().__init__(dims, in_channels, num_classes, features_only)
-        reach = 2 if check_choice("stem", stem, ("image", "small")) == "image" else 1
+        reach = 2 if check_stem(stem) == "image" else 1
         factory = LayerFactory(dims, norm, activation or variant.activation, variant.eps, variant.momentum)
         inputs = scale_channels(variant.first, width)
         body = Pyramid()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, check_choice
 from convoxel.files.values import JsonObject, Options
 from convoxel.models import alexnet, densenet, efficientnet, googlenet, inception, mobilenet, resnet, vgg
 from convoxel.models.backbone import ACCURACY_PROTOCOL, Network, Published
@@ -139,8 +139,8 @@ def names(pattern: str = "*", task: str | None = None) -> tuple[str, ...]:
     ('resnet50',)
     """
     tasks = sorted({row.task for row in _ENTRIES.values()})
-    if task is not None and task not in tasks:
-        raise ConfigError(f"task is {task!r}, but it can be {' or '.join(map(repr, tasks))}.")
+    if task is not None:
+        check_choice("task", task, tasks)
     return tuple(name for name, row in _ENTRIES.items() if task in (None, row.task) and fnmatchcase(name, pattern))
 
 

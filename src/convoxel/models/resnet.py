@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from convoxel.models.backbone import Published, check_choice, scale_channels, scale_count
+from convoxel.errors import check_choice
+from convoxel.models.backbone import Published, check_stem, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Trunk
 from convoxel.nn import global_average_pool, max_pool, start_network
@@ -162,7 +163,7 @@ class ResNet(Trunk):
         variant = VARIANTS[name]
         super().__init__(dims, in_channels, num_classes, features_only)
         check_choice("form", form, FORMS)
-        image = check_choice("stem", stem, ("image", "small")) == "image"
+        image = check_stem(stem) == "image"
         factory = LayerFactory(dims, norm, activation)
         inputs = scale_channels(64, width)
         reach = 2 if image else 1

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from convoxel.models.backbone import check_choice
+from convoxel.errors import check_choice
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.nn import PixelShuffle, conv, conv_transpose, resize
 

@@ -15,8 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from convoxel.errors import ConfigError, ShapeError
-from convoxel.models.backbone import Network, Output, check_choice, check_count
+from convoxel.errors import ConfigError, ShapeError, check_choice
+from convoxel.models.backbone import Network, Output, check_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.stage import build_stage, build_up_sampling, crop, pad, trim
 from convoxel.nn import LEAKY_SLOPE, check_dims, conv, max_pool, start_weights

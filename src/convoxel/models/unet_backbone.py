@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from convoxel.errors import ConfigError
-from convoxel.models.backbone import Backbone, Network, check_choice, check_count, scale_channels
+from convoxel.errors import ConfigError, check_choice
+from convoxel.models.backbone import Backbone, Network, check_count, scale_channels
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.stage import build_stage, build_up_sampling, crop, pad
 from convoxel.nn import LEAKY_SLOPE, conv, start_weights

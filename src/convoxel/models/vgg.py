@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from convoxel.models.backbone import Backbone, Published, Window, check_choice, check_count, scale_channels, scale_count
+from convoxel.models.backbone import Backbone, Published, Window, check_count, check_stem, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
 from convoxel.nn import adaptive_average_pool, max_pool, start_weights
@@ -112,7 +112,7 @@ class VGG(Backbone):
         features_only: bool = False,
     ) -> None:
         variant = VARIANTS[name]
-        small = check_choice("stem", stem, ("image", "small")) == "small"
+        small = check_stem(stem) == "small"
         last = len(variant.channels) - 1
         pooled = [(stage < last or variant.last_pool) and not (small and stage == 0) for stage in range(last + 1)]
         super().__init__(dims, in_channels, num_classes, features_only, [_POOL] * sum(pooled))

@@ -20,10 +20,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.errors import CheckpointError, ConfigError, DataError, check_choice
 from convoxel.files.manifest import BEST, GENERATIONS, find_pair, match_file, read_manifest
 from convoxel.files.stream import check_inflation
-from convoxel.models.backbone import Backbone, check_choice
+from convoxel.models.backbone import Backbone
 from convoxel.nn.conversion import inflate_kernel
 from convoxel.nn.torch_layers import CONV, CONV_TRANSPOSE
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from convoxel.arithmetic.window import resolve_padding
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.nn.padded_convolution import Conv, Padding
 from convoxel.nn.torch_layers import activation as activate
 from convoxel.nn.torch_layers import check_dims, conv, global_average_pool, sizes_of
@@ -239,8 +239,7 @@ class SqueezeExcite(nn.Module):
     ) -> None:
         super().__init__()
         gates = {"sigmoid": nn.Sigmoid(), "hard_sigmoid": nn.Hardsigmoid(inplace=True)}
-        if gate not in gates:
-            raise ConfigError(f"gate is {gate!r}, but it can be {', '.join(map(repr, gates))}.")
+        check_choice("gate", gate, gates)
         inner = max(1, channels // 4) if squeezed is None else squeezed
         self.avgpool = global_average_pool(dims)
         self.fc1 = conv(dims, channels, inner, 1)

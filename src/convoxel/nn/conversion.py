@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.files.values import Array, JsonObject
 from convoxel.nn.torch_layers import CONV, ConvLayer, TransposedLayer, average_pool, check_dims, conv, sizes_of
 
@@ -193,8 +193,7 @@ def inflate_kernel(
     >>> inflate_kernel(torch.ones(1, 1, 2), (3, 2), "centre").tolist()
     [[[[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]]]
     """
-    if how not in ("average", "centre"):
-        raise ConfigError(f"how is {how!r}, but it can be 'average' or 'centre'.")
+    check_choice("how", how, ("average", "centre"))
     while kernel.ndim - 2 < len(size):
         axis = len(size) - (kernel.ndim - 2) - 1
         length = size[axis]
@@ -242,8 +241,7 @@ def inflate(model: nn.Module, depth: int | None = None, how: str = "centre") -> 
     """
     if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 1 or depth % 2 == 0):
         raise ConfigError(f"depth is {depth!r}, but it must be an odd number such as 1 or 3, or None.")
-    if how not in ("average", "centre"):
-        raise ConfigError(f"how is {how!r}, but it can be 'average' or 'centre'.")
+    check_choice("how", how, ("average", "centre"))
     made = copy.deepcopy(model)
     if type(made) in _INFLATED:
         return _inflate_layer(made, depth, how)

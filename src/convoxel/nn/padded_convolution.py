@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convoxel.arithmetic.window import resolve_padding, span, transposed_size
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.nn.torch_layers import ConvLayer, TransposedLayer, check_dims, sizes_of
 
 Sizes = int | Sequence[int]
@@ -45,8 +45,7 @@ class _Padded(_Window):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if padding_mode not in BORDERS:
-            raise ConfigError(f"padding_mode is {padding_mode!r}, but it can be {', '.join(map(repr, BORDERS))}.")
+        check_choice("padding_mode", padding_mode, BORDERS)
         kernel, strides, dilations = (sizes_of(self.dims, value) for value in (kernel_size, stride, dilation))
         fitted = padding == "same" and max(strides) > 1  # depends on the input's size
         pairs = ((0, 0),) * self.dims if fitted else resolve_padding(padding, kernel, strides, dilations)

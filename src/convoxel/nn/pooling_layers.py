@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, check_choice
 from convoxel.nn.functional.pooling import Window, binomial, blur, find_largest, find_mean
 from convoxel.nn.functional.unpool import UNPOOL_MODES, unpool
 from convoxel.nn.padded_convolution import BORDERS, Padding
@@ -137,8 +137,7 @@ class BlurPool(nn.Module):
         super().__init__()
         if isinstance(kernel_size, bool) or not isinstance(kernel_size, int) or kernel_size < 1:
             raise ConfigError(f"kernel_size is {kernel_size!r}, but it must be a whole number of at least 1.")
-        if padding_mode not in BORDERS:
-            raise ConfigError(f"padding_mode is {padding_mode!r}, but it can be {', '.join(map(repr, BORDERS))}.")
+        check_choice("padding_mode", padding_mode, BORDERS)
         self.dims, self.channels = check_dims(dims), channels
         self.kernel_size, self.stride, self.padding_mode = kernel_size, sizes_of(dims, stride), padding_mode
         kernel = binomial(kernel_size, dims).float()
@@ -179,8 +178,7 @@ class Unpool(nn.Module):
         self, dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, mode: str = "indices", position: Sizes = 0
     ) -> None:
         super().__init__()
-        if mode not in self.MODES:
-            raise ConfigError(f"mode is {mode!r}, but it can be {', '.join(map(repr, self.MODES))}.")
+        check_choice("mode", mode, self.MODES)
         self.dims, self.mode, self.position = check_dims(dims), mode, position
         self.kernel_size = sizes_of(dims, kernel_size)
         self.stride = self.kernel_size if stride is None else sizes_of(dims, stride)

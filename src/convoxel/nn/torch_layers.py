@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, check_choice
 
 Sizes = int | Sequence[int]
 
@@ -192,8 +192,7 @@ def norm(kind: str, dims: int, channels: int, *, eps: float = 1e-5, momentum: fl
     >>> norm("none", 2, 16) is None
     True
     """
-    if kind not in NORMS:
-        raise ConfigError(f"norm is {kind!r}, but it can be {', '.join(map(repr, NORMS))}.")
+    check_choice("norm", kind, NORMS)
     make = NORMS[kind]
     return None if make is None else make(dims, channels, eps=eps, momentum=momentum)
 
@@ -221,8 +220,7 @@ def activation(kind: str) -> nn.Module:
     >>> activation("relu")
     ReLU(inplace=True)
     """
-    if kind not in ACTIVATIONS:
-        raise ConfigError(f"activation is {kind!r}, but it can be {', '.join(map(repr, ACTIVATIONS))}.")
+    check_choice("activation", kind, ACTIVATIONS)
     return ACTIVATIONS[kind]()
 
 
@@ -294,8 +292,7 @@ def resize(dims: int, scale: Sizes, mode: str = "linear") -> nn.Module:
     >>> resize(3, 2).mode
     'trilinear'
     """
-    if mode not in ("linear", "nearest"):
-        raise ConfigError(f"mode is {mode!r}, but it can be 'linear' or 'nearest'.")
+    check_choice("mode", mode, ("linear", "nearest"))
     factor = float(scale) if isinstance(scale, int) else tuple(map(float, sizes_of(dims, scale)))
     if mode == "nearest":
         return nn.Upsample(scale_factor=factor, mode="nearest")

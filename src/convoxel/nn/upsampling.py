@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, check_choice
 from convoxel.nn.functional.resize import RESIZE_MODES, resize
 from convoxel.nn.functional.shuffle import pixel_shuffle
 from convoxel.nn.padded_convolution import Conv, ConvTranspose
@@ -68,8 +68,7 @@ class Resize(nn.Module):
     ) -> None:
         super().__init__()
         self.dims = check_dims(dims)
-        if mode not in self.MODES:
-            raise ConfigError(f"mode is {mode!r}, but it can be {', '.join(map(repr, self.MODES))}.")
+        check_choice("mode", mode, self.MODES)
         if (scale is None) == (size is None):
             raise ConfigError("Resize: give one of scale and size.")
         self.scale = None if scale is None else _factors(dims, scale)
@@ -172,8 +171,7 @@ class Upsample(nn.Sequential):
         mode: str = "linear",
         bias: bool = True,
     ) -> None:
-        if kind not in self.KINDS:
-            raise ConfigError(f"kind is {kind!r}, but it can be {', '.join(map(repr, self.KINDS))}.")
+        check_choice("kind", kind, self.KINDS)
         factors = sizes_of(check_dims(dims), scale)
         kernel = _usual(kind, factors) if kernel_size is None else sizes_of(dims, kernel_size)
         if kind == "transposed":

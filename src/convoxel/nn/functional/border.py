@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ShapeError, check_choice
 
 Pair = tuple[int, int]
 
@@ -19,8 +19,7 @@ PADDING_MODES = ("zeros", "constant", "reflect", "replicate", "circular")
 
 def check_mode(padding_mode: str) -> None:
     """Raise ConfigError unless ``padding_mode`` is known."""
-    if padding_mode not in PADDING_MODES:
-        raise ConfigError(f"padding_mode is {padding_mode!r}, but it can be {', '.join(map(repr, PADDING_MODES))}.")
+    check_choice("padding_mode", padding_mode, PADDING_MODES)
 
 
 def border_index(size: int, pair: Pair, padding_mode: str) -> NDArray[np.int64]:

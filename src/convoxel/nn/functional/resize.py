@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convoxel.arithmetic.taps import adaptive_taps
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import border_index
 from convoxel.nn.functional.correlation import Sizes
@@ -99,8 +99,7 @@ def resize(
 
 def check_options(mode: str, order: int, align_corners: bool, antialias: bool) -> None:
     """Raise ConfigError unless the options of :func:`resize` are known and fit each other."""
-    if mode not in RESIZE_MODES:
-        raise ConfigError(f"resize: mode is {mode!r}, but it can be {', '.join(map(repr, RESIZE_MODES))}.")
+    check_choice("resize: mode", mode, RESIZE_MODES)
     if mode == "spline":
         prefilter(order)
     if align_corners and mode not in ("linear", "cubic", "spline"):

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ShapeError, check_choice
 from convoxel.nn.functional.arguments import check_sizes
 from convoxel.nn.functional.correlation import Sizes
 from convoxel.nn.functional.matrix import Array, Matrix
@@ -76,8 +76,7 @@ def toeplitz_structure(
     from scipy import sparse
 
     name = "toeplitz_structure"
-    if order not in ("row", "column"):
-        raise ConfigError(f"{name}: order is {order!r}, but it can be 'row' or 'column'.")
+    check_choice(f"{name}: order", order, ("row", "column"))
     dims = 1 if isinstance(size, int) else len(size)
     sizes, outputs = check_sizes(name, "size", size, dims), check_sizes(name, "output_size", output_size, dims)
     strides = check_sizes(name, "stride", stride, dims)

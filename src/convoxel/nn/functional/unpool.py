@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convoxel.arithmetic.window import Pair, pool_size, resolve_padding, transposed_size
-from convoxel.errors import ConfigError, ShapeError
+from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.correlation import Padding, Sizes, conv_transpose
 
@@ -57,8 +57,7 @@ def unpool(
     >>> unpool(torch.tensor([[[1.0, 2.0]]]), 2, mode="fixed", position=1).tolist()
     [[[0.0, 1.0, 0.0, 2.0]]]
     """
-    if mode not in UNPOOL_MODES:
-        raise ConfigError(f"unpool: mode is {mode!r}, but it can be {', '.join(map(repr, UNPOOL_MODES))}.")
+    check_choice("unpool: mode", mode, UNPOOL_MODES)
     axes = count_axes(x, dims, "unpool")
     batch, batched = as_batch(x, axes)
     kernel = check_sizes("unpool", "kernel_size", kernel_size, axes)
