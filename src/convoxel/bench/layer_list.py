@@ -127,7 +127,7 @@ def _short(values: Sequence[int]) -> str:
 
 
 def parse_layer(line: str) -> Layer:
-    """Return the layer that one line of a list describes.
+    """Return the layer that a line of a list describes, with one input and one output.
 
     Raises:
         ConfigError: the line is none, or its numbers do not make a convolution.
@@ -137,7 +137,28 @@ def parse_layer(line: str) -> Layer:
     >>> parse_layer("inception3 2 128x17 192 k1x7").out_size
     (17, 17)
     """
-    words = line.split()
+    (layer,) = parse_layers(line)
+    return layer
+
+
+def parse_layers(line: str) -> list[Layer]:
+    """Return the layers that a line of a list describes: each of its inputs with each of its outputs.
+
+    Raises:
+        ConfigError: the line describes none, or its numbers do not make a convolution.
+
+    >>> [str(layer).split()[2:5] for layer in parse_layers("vgg16 2 64x112,128x112 128 k3")]
+    [['64x112', '->', '128'], ['128x112', '->', '128']]
+    """
+    net, dims, sources, outs, *marks = *line.split(), *[""] * 4
+    return [
+        _parse(line, [net, dims, source, out, *filter(None, marks)])
+        for source in sources.split(",")
+        for out in outs.split(",")
+    ]
+
+
+def _parse(line: str, words: Sequence[str]) -> Layer:
     try:
         net, dims_, source, out, *marks = words
         dims, (channels, *size) = int(dims_), map(int, source.split("x"))
@@ -154,7 +175,8 @@ def parse_layer(line: str) -> Layer:
     except ValueError:
         raise ConfigError(
             f"layers: got {line.strip()!r}; expected: net dims channelsxsize out_channels kN [sN] [pN] [dN] [gN] [t] "
-            "[quick], as in 'resnet18 2 64x56 128 k3 s2'; sizes and N may be one number per axis, as in k1x7."
+            "[quick], as in 'resnet18 2 64x56 128 k3 s2'; sizes and N may be one number per axis, as in k1x7. Commas "
+            "separate several inputs or outputs."
         ) from None
     positive = (*layer.size, *kernel, *stride, *dilation, channels, layer.out_channels, groups)
     if min(positive) < 1 or channels % groups or layer.out_channels % groups or not _fits(layer):
@@ -209,7 +231,7 @@ def read_layers(path: Path = LIST) -> list[Layer]:
     for number, line in enumerate(lines, start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             try:
-                layers.append(parse_layer(line))
+                layers += parse_layers(line)
             except ConfigError as error:
                 raise ConfigError(f"{path.name}, line {number}: {error}") from None
     if not layers:
