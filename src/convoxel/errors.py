@@ -70,12 +70,16 @@ def check_choice(name: str, value: _Value, choices: Collection[_Value]) -> _Valu
     """Return ``value`` if it is one of ``choices``.
 
     Raises:
-        ConfigError: it is none of them; the message begins with ``name`` and lists them.
+        ConfigError: it is none of them; the message begins with ``name``, lists them and names the nearest.
 
     >>> check_choice("up", "linear", ("nearest", "linear"))
     'linear'
     """
     if value in choices:
         return value
+    import difflib
+
     *first, last = map(repr, choices)
-    raise ConfigError(f"{name} is {value!r}, but it can be {', '.join(first)}{' or ' if first else ''}{last}.")
+    near = difflib.get_close_matches(repr(value), (*first, last), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"{name} is {value!r}, but it can be {', '.join(first)}{' or ' if first else ''}{last}.{hint}")

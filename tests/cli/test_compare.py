@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import xml.etree.ElementTree as ElementTree
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convoxel.bench.clock import interleave
 from convoxel.cli import main
 from convoxel.draw.comparison_chart import Contender, comparison, save_comparison
 from convoxel.draw.letter import text_width
@@ -31,7 +33,8 @@ ROWS = [
 
 @pytest.fixture(autouse=True)
 def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convoxel.bench.network_comparison._MEASURE_S", 0.0)
+    brief = functools.partial(interleave, rounds=1, pause_s=0.0)
+    monkeypatch.setattr("convoxel.bench.network_comparison.interleave", brief)
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ def test_slice_without_affine_and_with_channels() -> None:
 
 def test_slice_refusals() -> None:
     volume = np.zeros((3, 4, 5))
-    with pytest.raises(ConfigError, match=r"plane is 'top'; choose one of sagittal, coronal, axial"):
+    with pytest.raises(ConfigError, match=r"plane is 'top', but it can be 'sagittal', 'coronal' or 'axial'"):
         draw.oriented_slice(volume, None, "top")
     with pytest.raises(ConfigError, match=r"plane is 'top'"):
         draw.plane_axis(None, "top")

@@ -115,6 +115,33 @@ def test_networks_that_choose_by_the_size_are_asked() -> None:
     assert str(sizes.inputs[0].giving(31)) == "31: o = i"
 
 
+class Normed(nn.Module):
+    """Two strides, a norm of the whole map, and a skip that needs an even size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.deep = nn.Conv1d(1, 2, 3, 2, 1), nn.Conv1d(2, 2, 3, 2, 1)
+        self.norm, self.up = nn.InstanceNorm1d(2), nn.ConvTranspose1d(2, 2, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of skip and deeper map."""
+        y = self.down(x)
+        return y + self.up(self.norm(self.deep(y)))
+
+
+def test_the_smallest_sizes_may_be_refused() -> None:
+    net = Normed().eval()
+    found = cx.describe(net, (1, 1, 32)).sizes
+    assert found is not None and found.sizes == (SizeSet(starts=(7, 8), step=4),)
+    for size in range(1, 25):
+        try:
+            net(torch.zeros(1, 1, size))
+        except (RuntimeError, ValueError):
+            assert not found.admits((size,))
+        else:
+            assert found.admits((size,))
+
+
 def test_outputs_that_follow_no_line_are_not_claimed() -> None:
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

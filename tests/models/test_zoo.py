@@ -166,7 +166,7 @@ def test_vgg_says_what_fits() -> None:
     ({"name": "unet", "dims": 4}, "dims is 4"),
     ({"name": "unet", "levels": -1}, "levels is -1, but it must be a whole number of at least 0"),
     ({"name": "unet", "width": 0.5}, "width is 0.5"),
-    ({"name": "unet", "up": "cubic"}, "up is 'cubic', but it can be 'transposed' or 'linear' or 'nearest'"),
+    ({"name": "unet", "up": "cubic"}, "up is 'cubic', but it can be 'transposed', 'linear', 'nearest'"),
     ({"name": "unet", "padding": "valid"}, "padding is 'valid', but it can be 'same' or 'none'"),
     ({"name": "unet", "norm": "layer"}, "norm is 'layer'"),
     ({"name": "unet", "activation": "prelu"}, "activation is 'prelu'"),

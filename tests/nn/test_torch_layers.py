@@ -50,7 +50,7 @@ def test_sizes_an_axis() -> None:
     (lambda: cnn.conv(4, 1, 1, 3), "dims is 4, but layers have 1, 2 or 3"),
     (lambda: cnn.batch_norm(True, 1), "dims is True"),
     (lambda: cnn.conv(3, 1, 1, (3, 3)), r"\(3, 3\) has 2 entries, but dims=3"),
-    (lambda: cnn.norm("batsch", 2, 1), "norm is 'batsch', but it can be 'batch', 'instance', 'group', 'none'"),
+    (lambda: cnn.norm("batsch", 2, 1), "norm is 'batsch', but it can be 'batch', 'instance', 'group' or 'none'"),
     (lambda: cnn.activation("softplus"), "activation is 'softplus', but it can be 'relu'"),
     (lambda: cnn.resize(2, 2, "cubic"), "mode is 'cubic', but it can be 'linear' or 'nearest'"),
 ])  # fmt: skip

@@ -281,7 +281,7 @@ def test_refusals(tmp_path: Path) -> None:
         write_report(tmp_path)
     with pytest.raises(ConfigError, match=r"metrics is empty; a run has curves after its first validation"):
         curves([])
-    with pytest.raises(ConfigError, match=r"over is 'epoch'; expected 'time' or 'step'"):
+    with pytest.raises(ConfigError, match=r"over is 'epoch', but it can be 'time' or 'step'"):
         curves(history([]), over="epoch")
 
 

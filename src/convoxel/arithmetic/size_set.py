@@ -134,6 +134,15 @@ class SizeSet:
         above += [max(start, size + (start - size) % self.step) for start in self.starts]
         return (*([max(below)] if below else []), *([min(above)] if above else []))
 
+    def beginning(self, least: int) -> SizeSet:
+        """Return the sizes of this set from ``least`` on.
+
+        >>> print(SizeSet(starts=(7, 8), step=8).beginning(9))
+        {15, 16} + 8 n (n ≥ 0)
+        """
+        starts = [start + max(0, -(-(least - start) // self.step)) * self.step for start in self.starts]
+        return _merged([size for size in self.exceptions if size >= least], starts, self.step)
+
     def where(self, level: PeriodicAffine) -> SizeSet:
         """Return the sizes of this set at which ``level`` is 0.
 

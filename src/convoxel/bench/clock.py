@@ -14,6 +14,7 @@ from typing import TypeVar
 from convoxel import native
 from convoxel.files import atomic
 
+_Name = TypeVar("_Name", str, int)
 _Result = TypeVar("_Result")
 
 # Long enough for the other contenders' threads to stop spinning, given KMP_BLOCKTIME=5 (see ``peer``).
@@ -33,18 +34,18 @@ def time_run(run: Callable[[], object]) -> float:
 
 
 def interleave(
-    contenders: Mapping[str, Callable[[], _Result]],
+    contenders: Mapping[_Name, Callable[[], _Result]],
     rounds: int = 9,
     pause_s: float = _PAUSE_S,
     sample: Callable[[Callable[[], _Result]], float] = time_run,
-) -> dict[str, dict[str, float]]:
+) -> dict[_Name, dict[str, float]]:
     """Run all contenders in turn and return, for each, ``median_s``, ``min_s`` and ``max_s`` over the rounds.
 
     Before each sample there is a pause, in which the other contenders' threads stop spinning. The order changes from
     round to round, so that no contender always follows the same neighbour.
 
     Args:
-        contenders: functions to run, by name.
+        contenders: functions to run, by name or number.
         rounds: samples of each (default 9).
         pause_s: seconds before each sample.
         sample: returns the seconds of one run of a contender (default ``time_run``).
@@ -55,7 +56,7 @@ def interleave(
     order = random.Random(0)
     for run in contenders.values():
         run()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[_Name, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in order.sample(sorted(contenders.items()), len(contenders)):
             time.sleep(pause_s)

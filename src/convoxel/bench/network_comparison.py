@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convoxel import models
+from convoxel.bench.clock import interleave
 from convoxel.draw.comparison_chart import Contender
 from convoxel.draw.quantity import number as finite
 from convoxel.errors import ConfigError
@@ -20,8 +20,6 @@ from convoxel.inspect import Summary
 from convoxel.lookup import NamedNetwork, find_network, is_run
 from convoxel.report.run_contents import mapping, read_run
 
-# Each network runs at least so often, and until all together have run so long.
-_ROUNDS, _MEASURE_S = 5, 2.0
 # The common options of all networks, beside their own.
 _COMMON = frozenset({"dims", "in_channels", "num_classes"})
 
@@ -141,21 +139,14 @@ def _measure(chosen: Sequence[_Chosen], threads: int | None, tell: Callable[[str
 
     from convoxel.graph.compile import compile as compile_model
 
-    runs: list[Callable[[], object]] = []
-    for each in chosen:
+    runs: dict[int, Callable[[], object]] = {}
+    for number, each in enumerate(chosen):
         tell(f"Compiling {each.label} …")
         x = np.random.default_rng(0).standard_normal(each.network.shape, np.float32)
         program = compile_model(each.network.module, torch.from_numpy(x), threads=threads)
-        program(x)
-        runs.append(lambda program=program, x=x: program(x))  # type: ignore[misc]
-    times: list[list[float]] = [[] for _ in runs]
-    begun = time.perf_counter()
-    while len(times[0]) < _ROUNDS or time.perf_counter() - begun < _MEASURE_S:
-        for run, taken in zip(runs, times, strict=True):
-            start = time.perf_counter()
-            run()
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in times]
+        runs[number] = functools.partial(program, x)
+    times = interleave(runs)
+    return [times[number]["median_s"] for number in runs]
 
 
 def _contender(each: _Chosen, summary: Summary, latency_s: float | None) -> Contender:

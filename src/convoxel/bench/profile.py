@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, check_choice
 from convoxel.graph.run.program import Program
 from convoxel.graph.run.step_table import ProfileRow
 from convoxel.lookup import find_network, is_file
@@ -94,8 +93,10 @@ def profile_network(
         ConfigError: an option does not fit the network, or the algorithm is not known.
     """
     from convoxel.graph.store.cvx import check_target
+    from convoxel.native import algorithms
 
-    _check_algorithm(algorithm)
+    # An unknown name is refused before the network is built, which may take a while.
+    check_choice("algorithm", algorithm, ["auto", "direct", "winograd", *(row["name"] for row in algorithms())])
     if output is not None:
         check_target(output)
     begun = time.perf_counter()
@@ -135,14 +136,3 @@ def _from_file(
     (value,) = program.graph.inputs
     fixed = ((1, _USUAL_SIZE)[axis > 0] if not isinstance(size, int) else size for axis, size in enumerate(value.shape))
     return path.name, tuple(fixed), program
-
-
-def _check_algorithm(name: str) -> None:
-    """Refuse an unknown name before the network is built, which may take a while."""
-    from convoxel.native import algorithms
-
-    known = ["auto", "direct", "winograd", *(row["name"] for row in algorithms())]
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"algorithm: got {name!r}; expected one of {', '.join(known)}.{hint}")

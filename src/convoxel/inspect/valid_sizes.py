@@ -8,6 +8,8 @@ in networks that choose their layers by the size, the sizes that work are taken 
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -185,23 +187,40 @@ class _Question:
         return shape[2 + self.axes[0]] if same and shape is not None else None
 
     def confirm(self, axis: AxisGraph | None) -> tuple[SizeSet, PeriodicAffine | None] | None:
-        """Return what the graph says if the network says the same around the smallest size and the given one."""
+        """Return what the graph says if the network says the same, but perhaps for the smallest sizes.
+
+        Those a network may refuse that takes all larger ones: a norm measures no variance of a single position.
+        """
         if axis is None:
             return None
         try:
             answer = solve_inputs(axis.graph)
         except ConvoxelError:
             return None
-        sizes, step = answer.sizes, answer.sizes.step
-        if self.given not in sizes:
+        if self.given not in answer.sizes:
             return None
+        if self._agrees(answer.sizes):
+            return answer.sizes, self._agreeing(None if axis.ends else answer.output)
+        larger = answer.sizes.beginning(self._least(answer.sizes))
+        if not self._agrees(larger):
+            return None
+        output = self._agreeing(None if axis.ends else answer.output)
+        # With other outputs than the graph's it is another network that happens to take these sizes.
+        return (larger, output) if axis.ends or output else None
+
+    def _agrees(self, sizes: SizeSet) -> bool:
+        """Return True if the network takes these sizes and no others, around the smallest and the given one."""
+        step = sizes.step
         starts = {size + shift for size in (*sizes.exceptions, *sizes.starts) for shift in (-step, -1, 0, 1, step)}
         near = sorted(starts)[: 4 * _CONFIRMATIONS]
         far = self.given + step * (self.given // step + 1)  # twice as large
-        for size in (*near, self.given - 1, self.given + 1, self.given + step, far, far + 1):
-            if size > 0 and (self.shape(size) is not None) != (size in sizes):
-                return None
-        return sizes, self._agreeing(None if axis.ends else answer.output)
+        asked = (*near, self.given - 1, self.given + 1, self.given + step, far, far + 1)
+        return all((self.shape(size) is not None) == (size in sizes) for size in asked if size > 0)
+
+    def _least(self, sizes: SizeSet) -> int:
+        """Return the smallest of ``sizes`` from which on the network takes them all, up to the given one."""
+        known = list(itertools.takewhile(lambda size: size <= self.given, sizes))
+        return known[bisect.bisect_left(known, True, hi=len(known) - 1, key=lambda size: self.shape(size) is not None)]
 
     def search(self) -> tuple[SizeSet, PeriodicAffine | None]:
         """Return the progression through the given size that works, and what it makes if that is even simple."""
