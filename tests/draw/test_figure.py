@@ -143,7 +143,7 @@ def test_strips_and_rows_of_figures() -> None:
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ends in '.pdf'; a figure is saved as .svg, .png, .gif, .html"):
         SAMPLE.save(tmp_path / "a.pdf")
-    with pytest.raises(ConfigError, match="theme: got 'pink'"):
+    with pytest.raises(ConfigError, match="theme is 'pink'"):
         SAMPLE.svg("pink")
     with pytest.raises(ConfigError, match="its folder does not exist"):
         SAMPLE.save(tmp_path / "none" / "a.svg")
