@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from convoxel.errors import GraphError
+from convoxel.graph.ir import size
 from convoxel.graph.ir.size import Size, evaluate, evaluate_shape
 from convoxel.graph.operators.shape import pool_length
 
@@ -106,3 +108,85 @@ def test_names_and_renaming() -> None:
 def test_evaluate() -> None:
     assert evaluate(3, {}) == 3
     assert evaluate_shape((Size("n"), 4, Size("h//2")), {"n": 2, "h": 9}) == (2, 4, 4)
+
+
+# ---- arithmetic by structure -----------------------------------------------------------------------------------
+
+_Pair = tuple[Any, Any]
+
+
+def _steps() -> st.SearchStrategy[list[tuple[str, int]]]:
+    names = ("+", "-", "*", "//", "%", "-x", "max", "min", "where", "half", "square", "trunc", "float")
+    return st.lists(st.tuples(st.sampled_from(names), st.integers(1, 7)), min_size=1, max_size=7)
+
+
+def _walked(start: Any, other: Any, steps: list[tuple[str, int]]) -> Any:
+    """Return what a chain of operations makes of a size, or of its number."""
+    x = start
+    for name, number in steps:
+        if name in "+-*//%":
+            x = {"+": x + number, "-": x - number, "*": x * number, "//": x // number, "%": x % number}[name]
+        elif name == "max":
+            x = size.larger(x, other - number)
+        elif name == "min":
+            x = size.smaller(x, other + number)
+        elif name == "where":
+            x = size.choose(size.compare(">", x, other), x - other, number)
+        elif name == "trunc":
+            x = size.truncated_quotient(x, number)
+        elif name == "float":
+            x = size.as_whole(size.round_up(size.arithmetic("/", x, number, "float32")))
+        elif name == "half":
+            x = size.scaled(x, number / 2, "float32")
+        else:
+            x = -x if name == "-x" else x * x if abs(number) < 3 else x
+    return x
+
+
+@given(_steps(), st.integers(1, 60), st.integers(1, 60))
+def test_operations_on_sizes_are_those_on_numbers(steps: list[tuple[str, int]], h: int, w: int) -> None:
+    """However they are nested, written as text and read back; what is said of all sizes holds for each."""
+    extent, expected = _walked(Size("h"), Size("w"), steps), _walked(h, w, steps)
+    assume(abs(expected) < 2**20)
+    assert evaluate(extent, {"h": h, "w": w}) == expected
+    assert evaluate(Size(str(extent)), {"h": h, "w": w}) == expected
+    assert size.least(extent) <= expected
+    for operator, holds in (("<", expected < 3), ("==", expected == 3), (">=", expected >= 3)):
+        found = size.compare(operator, extent, 3)
+        assert (found.number({"h": h, "w": w}) if isinstance(found, Size) else found) == holds
+
+
+@pytest.mark.parametrize(
+    ("extent", "text"),
+    [
+        (size.scaled(Size("h - 2"), 0.5), "h // 2 - 1"),
+        (size.scaled(Size("2*h + 3"), 1.5), "3 * h + 4"),
+        (size.scaled(Size("h - 2"), 0.7), "floor(ToFloat(h - 2) * 0.7)"),
+        (size.scaled(Size("h"), 2.0, "float32"), "2 * h"),
+        (size.larger(Size("h // 2"), 0), "h // 2"),
+        (size.smaller(Size("2*(h // 4)"), Size("h // 2")), "2 * (h // 4)"),
+        (Size("3*h*w") // Size("6*w"), "h // 2"),
+        (size.truncated_quotient(Size("h - 5"), 2), "TruncDiv(h - 5, 2)"),
+    ],
+)
+def test_normal_forms(extent: Any, text: str) -> None:
+    assert str(extent) == text
+
+
+def test_sizes_as_floats_are_rounded_as_their_type() -> None:
+    """⌊10 · 0.7⌋ is 7 where the product is rounded to float32; 17 · (33 / 17) may be below 33."""
+    factor = float(np.float32(0.7))
+    assert size.scaled(10, factor, "float32") == 7 and size.scaled(10, factor) == 6
+    assert evaluate(size.scaled(Size("h"), factor, "float32"), {"h": 10}) == 7
+    ratio = size.arithmetic("/", Size("w"), Size("h"), "float32")
+    found = size.scaled(Size("h"), ratio, "float32")
+    for h, w in ((29, 15), (41, 1), (33, 17), (49, 100)):
+        assert evaluate(found, {"h": h, "w": w}) == int(np.float32(h) * (np.float32(w) / np.float32(h)))
+
+
+def test_a_condition_has_no_truth_of_its_own() -> None:
+    condition = size.compare("==", Size("h"), 3)
+    with pytest.raises(GraphError, match="h == 3"):
+        bool(condition)
+    assert size.both(condition, True) == condition and size.either(condition, True) is True
+    assert size.negation(condition).number({"h": 3}) is False

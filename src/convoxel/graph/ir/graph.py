@@ -16,7 +16,7 @@ import numpy as np
 from convoxel.errors import GraphError
 from convoxel.files.values import Array, Options
 from convoxel.fork import cached_property
-from convoxel.graph.ir.size import Extents, Size, evaluate
+from convoxel.graph.ir.size import Extents, Size
 
 __all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "Graph", "Node", "Value", "follow", "rename", "verify_structure"]
 
@@ -247,7 +247,7 @@ def _has_size(value: Any) -> bool:
 
 def _resolve(value: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(value, Size):
-        return evaluate(value, sizes)
+        return value.number(sizes)
     if isinstance(value, tuple):
         return tuple(_resolve(element, sizes) for element in value)
     return value

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import ast
 import math
+from collections import Counter
+from collections.abc import Mapping
+from fractions import Fraction
 from functools import lru_cache
 
-__all__ = ["add", "floor_divide", "multiply"]
+__all__ = ["add", "floor_divide", "multiply", "relaxed"]
 
 Terms = dict[tuple[str, ...], int]
 """Coefficient of every product of names or quotients; the empty product is the constant."""
+
+Relaxed = dict[tuple[str, ...], Fraction]
+"""The same with fractions."""
 
 
 def add(a: str | int, b: str | int, sign: int = 1) -> str:
@@ -56,10 +62,12 @@ def floor_divide(a: str | int, b: str | int) -> str:
 
     >>> floor_divide("2*h + 3", 2), floor_divide("n*h*64", "n*64"), floor_divide("(h + 1)//2", 2)
     ('h + 1', 'h', '(h + 1) // 4')
+    >>> floor_divide("3*h*w", "6*w")
+    'h // 2'
     >>> floor_divide("3 - h", 2)  # ⌊−x / b⌋ = −⌊(x + b − 1) / b⌋
     '-(h // 2) + 1'
     """
-    dividend, divisor = _terms(a), _terms(b)
+    dividend, divisor = _cancelled(_terms(a), _terms(b))
     if len(divisor) != 1:
         return f"({_text(dividend)}) // ({_text(divisor)})"
     ((factors, number),) = divisor.items()
@@ -86,15 +94,61 @@ def floor_divide(a: str | int, b: str | int) -> str:
     return add(text, _text(whole)) if whole else text
 
 
+def _cancelled(dividend: Terms, divisor: Terms) -> tuple[Terms, Terms]:
+    """Return dividend and divisor without the factors that all of their products share."""
+    products = [product for terms in (dividend, divisor) for product in terms if terms[product]]
+    common = Counter(products[0]) if products else Counter[str]()
+    for product in products[1:]:
+        common &= Counter(product)
+    shared = tuple(common.elements())
+    if not shared or not any(divisor.values()):
+        return dividend, divisor
+    parts = [{_without(p, shared) or (): c for p, c in terms.items() if c} for terms in (dividend, divisor)]
+    return parts[0], parts[1]
+
+
+def relaxed(text: str, sign: int) -> Relaxed:
+    """Return a polynomial without whole quotients that is never below (``sign`` 1) or above (−1) the one in ``text``.
+
+    (x − b + 1) / b ≤ ⌊x / b⌋ ≤ x / b.
+    """
+    return _relaxed(_terms(text), sign)
+
+
+def _relaxed(terms: Mapping[tuple[str, ...], int | Fraction], sign: int) -> Relaxed:
+    found: Relaxed = {}
+    for product, coefficient in terms.items():
+        parts = _quotient(product[0]) if len(product) == 1 else None
+        if parts is None or not coefficient:
+            found[product] = found.get(product, Fraction(0)) + coefficient
+            continue
+        inner, divisor = parts
+        upwards = (sign > 0) == (coefficient > 0)
+        inside = _relaxed(_terms(inner), 1 if upwards else -1)
+        inside[()] = inside.get((), Fraction(0)) - (0 if upwards else divisor - 1)
+        for each, number in inside.items():
+            found[each] = found.get(each, Fraction(0)) + coefficient * number / divisor
+    return found
+
+
+def _quotient(text: str) -> tuple[str, int] | None:
+    """Return x and b of an ⌊x / b⌋."""
+    tree = ast.parse(text, mode="eval").body
+    if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.FloorDiv) and isinstance(tree.right, ast.Constant):
+        divisor = tree.right.value
+        return (ast.unparse(tree.left), divisor) if isinstance(divisor, int) and divisor > 0 else None
+    return None
+
+
 def _nested(text: str, number: int) -> str:
     """⌊(⌊x / a⌋ + c) / b⌋ = ⌊(x + a c) / (a b)⌋."""
     terms = _terms(text)
     products = [product for product in terms if product]
     if len(products) == 1 and len(products[0]) == 1 and terms[products[0]] == 1:
-        tree = ast.parse(products[0][0], mode="eval").body
-        if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.FloorDiv) and isinstance(tree.right, ast.Constant):
-            inner = int(str(tree.right.value))
-            return floor_divide(add(ast.unparse(tree.left), inner * terms.get((), 0)), inner * number)
+        parts = _quotient(products[0][0])
+        if parts is not None:
+            left, inner = parts
+            return floor_divide(add(left, inner * terms.get((), 0)), inner * number)
     return f"{text} // {number}" if text.isidentifier() else f"({text}) // {number}"
 
 

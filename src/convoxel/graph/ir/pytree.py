@@ -43,7 +43,7 @@ def assemble(structure: Structure, outputs: Sequence[Any], sizes: Mapping[str, i
         return outputs[structure.index]
     if isinstance(structure, Fixed):
         value = structure.value
-        return value.value(sizes) if isinstance(value, Size) else value
+        return value.number(sizes) if isinstance(value, Size) else value
     children = [assemble(child, outputs, sizes) for child in structure.children]
     if structure.kind == "dict":
         return dict(zip(structure.keys, children, strict=True))

@@ -1,13 +1,15 @@
-"""Sizes that become known when an input arrives: exact integer expressions over the input's axes.
+"""Sizes that become known when an input arrives: exact expressions over the input's axes, and arithmetic with them.
 
-A ``Size`` is text such as ``2 * (h // 2)``. It is parsed with a short list of permitted operations, never
-evaluated as Python, because graphs may come from outside. Two sizes are equal when their texts are; arithmetic
-on sizes keeps a normal form (``polynomial``).
+A ``Size`` is a tree of operations (``expression``), written as text such as ``2 * (h // 2)``. Two sizes are equal when
+their texts are; sums, products and quotients of whole sizes keep a normal form (``polynomial``). All that readers and
+shape rules compute with sizes is computed here, by one function for each operation, which returns a number where all
+operands are numbers.
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,48 +18,39 @@ from functools import lru_cache
 from typing import Any
 
 from convoxel.errors import GraphError
-from convoxel.graph.ir import polynomial
+from convoxel.graph.ir import expression, polynomial
+from convoxel.graph.ir.expression import CONDITION, DOUBLE, SINGLE, WHOLE
 
-__all__ = ["Extent", "Extents", "Shape", "Size", "differ", "evaluate", "evaluate_shape", "larger", "measure", "smaller"]
-
-_MAX_EXPONENT = 8  # sizes are products of a few axes; more is an attack on memory, not a network
-_MAX_BASE = 2**40
-_MAX_TEXT = 4096
-
-Number = Fraction | float
-"""Exact, except where a network multiplies a size by a float: then rounded as the network rounds."""
-
-_BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.Div: lambda a, b: a / b,
-    ast.FloorDiv: lambda a, b: Fraction(a // b),
-    ast.Mod: lambda a, b: a % b,
-    ast.BitAnd: lambda a, b: Fraction(bool(a) and bool(b)),
-    ast.BitOr: lambda a, b: Fraction(bool(a) or bool(b)),
-}
-_COMPARE: dict[type[ast.cmpop], Callable[[Number, Number], bool]] = {
-    ast.Eq: lambda a, b: a == b,
-    ast.NotEq: lambda a, b: a != b,
-    ast.Lt: lambda a, b: a < b,
-    ast.LtE: lambda a, b: a <= b,
-    ast.Gt: lambda a, b: a > b,
-    ast.GtE: lambda a, b: a >= b,
-}
-# The function names in which exporters write sizes.
-_FUNCTIONS: dict[str, Callable[..., Number]] = {
-    **dict.fromkeys(("Max", "max"), max),
-    **dict.fromkeys(("Min", "min"), min),
-    **dict.fromkeys(("FloorDiv", "CleanDiv"), lambda a, b: Fraction(a // b)),
-    "CeilDiv": lambda a, b: Fraction(-(-a // b)),
-    **dict.fromkeys(("Mod", "PythonMod"), lambda a, b: a % b),
-    **dict.fromkeys(("IntTrueDiv", "FloatTrueDiv"), lambda a, b: float(a) / float(b)),
-    "ToFloat": float,
-    **dict.fromkeys(("floor", "FloorToInt"), lambda a: Fraction(math.floor(a))),
-    **dict.fromkeys(("ceiling", "CeilToInt"), lambda a: Fraction(math.ceil(a))),
-    "TruncToInt": lambda a: Fraction(math.trunc(a)),
-}
+__all__ = [
+    "Extent",
+    "Extents",
+    "Scalar",
+    "Shape",
+    "Size",
+    "absolute",
+    "arithmetic",
+    "as_float",
+    "as_whole",
+    "both",
+    "choose",
+    "compare",
+    "differ",
+    "either",
+    "evaluate",
+    "evaluate_shape",
+    "kind_of",
+    "larger",
+    "least",
+    "measure",
+    "negation",
+    "remainder",
+    "round_down",
+    "round_to_even",
+    "round_up",
+    "scaled",
+    "smaller",
+    "truncated_quotient",
+]
 
 
 @dataclass(frozen=True)
@@ -76,17 +69,42 @@ class Size:
     text: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", ast.unparse(_parse(self.text)))
+        object.__setattr__(self, "text", ast.unparse(expression.parse(self.text)))
+
+    @property
+    def tree(self) -> ast.expr:
+        """The tree of the expression, which must not be changed."""
+        return expression.parse(self.text)
+
+    @property
+    def kind(self) -> str:
+        """The type of its values: "int64", or what a network makes of a size: "float32", "float64", "bool"."""
+        return expression.kind(self.tree)
+
+    def number(self, sizes: Mapping[str, int]) -> int | float | bool:
+        """Return what the expression is for ``sizes`` (name → axis length), by its kind."""
+        kind = self.kind
+        if kind == WHOLE:
+            return self.value(sizes)
+        return bool(self._exact(sizes)) if kind == CONDITION else float(self._exact(sizes))
 
     def value(self, sizes: Mapping[str, int]) -> int:
         """Return the integer that the expression has for ``sizes`` (name → axis length)."""
-        try:
-            result = Fraction(_evaluate(_parse(self.text), sizes))
-        except (ZeroDivisionError, OverflowError):
-            raise GraphError(f"size {self.text} divides by zero for {dict(sizes)}") from None
+        result = Fraction(self._exact(sizes))
         if result.denominator != 1:
             raise GraphError(f"size {self.text} is {result}, not a whole number, for {dict(sizes)}")
         return int(result)
+
+    def _exact(self, sizes: Mapping[str, int]) -> expression.Number:
+        try:
+            result = expression.evaluate(self.tree, sizes)
+        except GraphError:
+            raise
+        except (ArithmeticError, ValueError):  # a quotient by zero, or the rounding of what is no number
+            raise GraphError(f"size {self.text} divides by zero for {dict(sizes)}") from None
+        if not math.isfinite(result):
+            raise GraphError(f"size {self.text} is {result} for {dict(sizes)}")
+        return result
 
     @property
     def is_axis(self) -> bool:
@@ -95,7 +113,7 @@ class Size:
 
     def names(self) -> frozenset[str]:
         """Return the names of the input sizes that occur."""
-        return frozenset(_names(_parse(self.text)))
+        return frozenset(expression.names(self.tree))
 
     def renamed(self, names: Mapping[str, str]) -> Size:
         """Return the expression with its names replaced."""
@@ -110,34 +128,46 @@ class Size:
 
     __repr__ = __str__  # shapes in messages read as (n, 3, h, w)
 
+    def __bool__(self) -> bool:
+        if self.kind == CONDITION:
+            raise GraphError(f"{self.text} is true for some input sizes only")
+        return True
+
     # Arithmetic, so that a shape rule written for numbers also serves open sizes. In comparisons an open size counts
-    # as larger than every number, and as neither smaller nor larger than another open size.
+    # as larger than every number, and as neither smaller nor larger than another open size; ``compare`` is exact.
 
-    def __add__(self, other: Extent) -> Extent:
-        return _extent(polynomial.add(self.text, _operand(other)))
+    def __add__(self, other: Scalar) -> Any:
+        return _arithmetic(ast.Add(), self, other)
 
-    def __sub__(self, other: Extent) -> Extent:
-        return _extent(polynomial.add(self.text, _operand(other), -1))
+    def __radd__(self, other: Scalar) -> Any:
+        return _arithmetic(ast.Add(), other, self)
 
-    def __rsub__(self, other: Extent) -> Extent:
-        return _extent(polynomial.add(_operand(other), self.text, -1))
+    def __sub__(self, other: Scalar) -> Any:
+        return _arithmetic(ast.Sub(), self, other)
 
-    def __mul__(self, other: Extent) -> Extent:
-        return _extent(polynomial.multiply(self.text, _operand(other)))
+    def __rsub__(self, other: Scalar) -> Any:
+        return _arithmetic(ast.Sub(), other, self)
 
-    __radd__, __rmul__ = __add__, __mul__
+    def __mul__(self, other: Scalar) -> Any:
+        return _arithmetic(ast.Mult(), self, other)
 
-    def __floordiv__(self, other: Extent) -> Extent:
-        return _extent(polynomial.floor_divide(self.text, _operand(other)))
+    def __rmul__(self, other: Scalar) -> Any:
+        return _arithmetic(ast.Mult(), other, self)
 
-    def __rfloordiv__(self, other: Extent) -> Extent:
-        return _extent(polynomial.floor_divide(_operand(other), self.text))
+    def __floordiv__(self, other: Scalar) -> Any:
+        return _arithmetic(ast.FloorDiv(), self, other)
 
-    def __mod__(self, other: Extent) -> Extent:
-        return _extent(f"({self.text}) % ({_operand(other)})")
+    def __rfloordiv__(self, other: Scalar) -> Any:
+        return _arithmetic(ast.FloorDiv(), other, self)
 
-    def __neg__(self) -> Extent:
-        return _extent(polynomial.multiply(self.text, -1))
+    def __mod__(self, other: Scalar) -> Any:
+        return _of(ast.BinOp(self.tree, ast.Mod(), _tree(other)))
+
+    def __rmod__(self, other: Scalar) -> Any:
+        return _of(ast.BinOp(_tree(other), ast.Mod(), self.tree))
+
+    def __neg__(self) -> Any:
+        return _arithmetic(ast.Mult(), self, -1)
 
     def __lt__(self, other: Any) -> bool:
         return False
@@ -152,22 +182,307 @@ class Size:
         return not isinstance(other, Size) or self == other
 
 
-def _operand(value: Extent) -> str | int:
-    return value.text if isinstance(value, Size) else int(value)
+Extent = int | Size
+"""The length of an axis: a number, or an expression over the input's axes."""
+Extents = tuple[Extent, ...]
+Shape = tuple[int, ...]
+Scalar = int | float | bool | Size
+"""What a network computes from lengths: also fractions and conditions."""
 
 
-def _extent(text: str) -> Extent:
-    """Return a number where the expression has become one."""
+# ---- expressions from operands ---------------------------------------------------------------------------------
+
+
+def kind_of(value: Scalar) -> str:
+    """Return the type of a number or size."""
+    if isinstance(value, Size):
+        return value.kind
+    return CONDITION if isinstance(value, bool) else WHOLE if isinstance(value, int) else DOUBLE
+
+
+def _tree(value: Scalar) -> ast.expr:
+    if isinstance(value, Size):
+        return value.tree
+    if not math.isfinite(value):
+        raise GraphError(f"a size is computed from {value}")
+    return expression.parse(repr(float(value)) if isinstance(value, float) else repr(int(value)))
+
+
+def _of(tree: ast.expr) -> Any:
+    """Return what a tree is: a size, or a number where nothing in it is open."""
+    if expression.names(tree):
+        return Size(ast.unparse(tree))
+    value = expression.evaluate(tree, {})
+    return {WHOLE: int, CONDITION: bool}.get(expression.kind(tree), float)(value)
+
+
+def _call(function: str, *operands: Scalar) -> Any:
+    return _of(expression.call(function, *map(_tree, operands)))
+
+
+def _arithmetic(operator: ast.operator, a: Scalar, b: Scalar) -> Any:
+    """Return a ∘ b: whole sizes in normal form, floats rounded as their type rounds."""
+    kinds = {kind_of(a), kind_of(b)}
+    if SINGLE in kinds or DOUBLE in kinds:
+        return _rounded(operator, a, b, SINGLE if SINGLE in kinds else DOUBLE)
+    left, right = (value.text if isinstance(value, Size) else int(value) for value in (a, b))
+    if isinstance(operator, ast.Mult):
+        text = polynomial.multiply(left, right)
+    elif isinstance(operator, ast.FloorDiv):
+        text = polynomial.floor_divide(left, right)
+    else:
+        text = polynomial.add(left, right, 1 if isinstance(operator, ast.Add) else -1)
     try:
         return int(text)
     except ValueError:
         return Size(text)
 
 
-Extent = int | Size
-"""The length of an axis: a number, or an expression over the input's axes."""
-Extents = tuple[Extent, ...]
-Shape = tuple[int, ...]
+def _rounded(operator: ast.operator, a: Scalar, b: Scalar, kind: str) -> Any:
+    """Return a ∘ b as a float of a kind.
+
+    Sums, differences and products of whole numbers are whole: exact, as long as they stay below 2²⁴ (2⁵³).
+    """
+    whole = _whole(a), _whole(b)
+    if isinstance(operator, ast.Add | ast.Sub | ast.Mult) and whole[0] is not None and whole[1] is not None:
+        return as_float(_arithmetic(operator, whole[0], whole[1]), kind)
+    exact = _of(ast.BinOp(_tree(a), operator, _tree(b)))
+    return _call("Float32", exact) if kind == SINGLE else exact
+
+
+def _whole(value: Scalar) -> Extent | None:
+    """Return the whole number that a float holds by its structure."""
+    if not isinstance(value, Size):
+        return int(value) if float(value).is_integer() else None
+    tree = value.tree
+    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in ("Float32", "ToFloat"):
+        inner: Scalar = _of(tree.args[0])
+        return inner if kind_of(inner) == WHOLE else _whole(inner)  # type: ignore[return-value]
+    return value if value.kind == WHOLE else None
+
+
+def _quotient(value: Size) -> tuple[Extent, Extent] | None:
+    """Return whole numbers whose quotient, rounded down or up, is the float ``value`` rounded down or up.
+
+    A product with a fraction of few binary digits is exact. A rounded quotient of whole numbers below 2²³ (2⁵²) is
+    whole only where the exact one is, because they differ from a whole number by more than the rounding.
+    """
+    tree, most = value.tree, 1 << 20
+    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "Float32":
+        tree, most = tree.args[0], 1 << 4
+    if not isinstance(tree, ast.BinOp):
+        return None
+    left, right = _of(tree.left), _of(tree.right)
+    if isinstance(tree.op, ast.Mult) and isinstance(left, float):
+        left, right = right, left
+    dividend, divisor = _whole(left), _whole(right)
+    if isinstance(tree.op, ast.Mult) and dividend is not None and isinstance(right, float):
+        over, under = right.as_integer_ratio()
+        return (_arithmetic(ast.Mult(), dividend, over), under) if abs(over) <= most else None
+    if isinstance(tree.op, ast.Div) and dividend is not None and divisor is not None and least(divisor) >= 1:
+        return dividend, divisor
+    return None
+
+
+# ---- arithmetic ------------------------------------------------------------------------------------------------
+
+
+def least(value: Scalar) -> float:
+    """Return a number that ``value`` is never below, where every axis is at least 1."""
+    return _limits(value)[0] if isinstance(value, Size) else value
+
+
+@lru_cache(maxsize=4096)
+def _limits(size: Size) -> expression.Limits:
+    """Return numbers that a size is never below and never above.
+
+    >>> _limits(Size("(h + 1) // 2 - 2 * ((h + 1) // 4)"))
+    (0, 1)
+    """
+    low, high = expression.limits(size.tree)
+    if size.kind == WHOLE:
+        least, most = (_relaxed_limit(size, sign) for sign in (-1, 1))
+        low = max(low, float(least) if math.isinf(least) else math.ceil(least))
+        high = min(high, float(most) if math.isinf(most) else math.floor(most))
+    return low, high
+
+
+def _relaxed_limit(size: Size, sign: int) -> float | Fraction:
+    """Return the limit above (``sign`` 1) or below (−1) that the quotients' fractions have."""
+    total: float | Fraction = 0
+    for product, coefficient in polynomial.relaxed(size.text, sign).items():
+        factors = [(1, math.inf) if f.isidentifier() else expression.limits(expression.parse(f)) for f in product]
+        ends = [math.prod(corner) for corner in itertools.product(*factors)] if coefficient else []
+        if any(map(math.isnan, ends)):
+            return sign * math.inf
+        if ends:
+            end = max(ends) if (coefficient > 0) == (sign > 0) else min(ends)
+            total += coefficient * (end if math.isinf(end) else Fraction(end))
+    return total
+
+
+def as_float(value: Scalar, kind: str) -> Any:
+    """Return a size as "float32" or "float64"."""
+    whole = _whole(value)
+    if isinstance(value, Size) and value.kind == kind:
+        return value
+    return _call("Float32" if kind == SINGLE else "ToFloat", value if whole is None else whole)
+
+
+def as_whole(value: Scalar) -> Any:
+    """Return the whole number that a fraction is when it is cut off towards zero; a condition is 1 or 0.
+
+    >>> as_whole(as_float(Size("h"), "float32") * 0.5)
+    h // 2
+    """
+    if kind_of(value) == CONDITION:
+        return choose(value, 1, 0)
+    whole = _whole(value)
+    if whole is not None:
+        return whole
+    return as_whole(round_down(value)) if least(value) >= 0 else _call("TruncToInt", value)
+
+
+_SYMBOLS: dict[str, ast.operator] = {"+": ast.Add(), "-": ast.Sub(), "*": ast.Mult(), "/": ast.Div()}
+
+
+def arithmetic(symbol: str, a: Scalar, b: Scalar, kind: str) -> Any:
+    """Return a sum, difference, product or (of floats) quotient in numbers of a kind.
+
+    >>> arithmetic("/", Size("h"), 16, "float32"), arithmetic("-", 1, Size("h"), "int64")
+    (Float32(Float32(h) / 16.0), -h + 1)
+    """
+    if kind not in (SINGLE, DOUBLE):
+        return _arithmetic(_SYMBOLS[symbol], a, b)
+    return _rounded(_SYMBOLS[symbol], as_float(a, kind), as_float(b, kind), kind)
+
+
+def round_down(value: Scalar) -> Any:
+    """Return the largest whole number up to ``value``, in its type."""
+    return _rounded_whole(value, "floor", lambda over, under: over // under)
+
+
+def round_up(value: Scalar) -> Any:
+    """Return the smallest whole number from ``value`` on, in its type."""
+    return _rounded_whole(value, "ceiling", lambda over, under: -(-over // under))
+
+
+def round_to_even(value: Scalar) -> Any:
+    """Return the nearest whole number, in its type; half-way the even one."""
+    return _rounded_whole(value, "RoundToInt", None)
+
+
+def _rounded_whole(value: Scalar, function: str, exact: Callable[[Any, Any], Any] | None) -> Any:
+    if not isinstance(value, Size):
+        return float(_call(function, value))
+    if _whole(value) is not None:
+        return value
+    parts = _quotient(value) if exact else None
+    return as_float(exact(*parts) if exact and parts else _call(function, value), value.kind)
+
+
+def scaled(extent: Extent, factor: Scalar, kind: str = DOUBLE) -> Any:
+    """Return ⌊extent · factor⌋ where the product is rounded as a float of a kind.
+
+    >>> scaled(Size("h - 2"), 0.5), scaled(Size("h"), 0.7), scaled(10, 0.7), scaled(10, 0.7, "float32")
+    (h // 2 - 1, floor(ToFloat(h) * 0.7), 7, 7)
+    """
+    return as_whole(round_down(arithmetic("*", extent, factor, kind)))
+
+
+def truncated_quotient(a: Extent, b: Extent) -> Any:
+    """Return a / b of whole numbers, cut off towards zero as in C."""
+    return a // b if least(a) >= 0 and least(b) >= 1 else _call("TruncDiv", a, b)
+
+
+def remainder(a: Extent, b: Extent) -> Any:
+    """Return what truncated division leaves, which has the sign of a, as in C."""
+    return a - truncated_quotient(a, b) * b
+
+
+def larger(a: Scalar, b: Scalar) -> Any:
+    """Return the larger of two lengths.
+
+    >>> larger(Size("h + 1"), Size("h")), larger(Size("h"), Size("w")), larger(Size("h"), 0)
+    (h + 1, Max(h, w), h)
+    """
+    return _one_of("Max", ">=", a, b)
+
+
+def smaller(a: Scalar, b: Scalar) -> Any:
+    """Return the smaller of two lengths."""
+    return _one_of("Min", "<=", a, b)
+
+
+def _one_of(function: str, operator: str, a: Scalar, b: Scalar) -> Any:
+    first = compare(operator, a, b)
+    return _call(function, a, b) if isinstance(first, Size) else a if first else b
+
+
+def absolute(value: Scalar) -> Any:
+    """Return |value|."""
+    return larger(value, -value)
+
+
+# ---- conditions ------------------------------------------------------------------------------------------------
+
+_OPERATORS: dict[str, ast.cmpop] = {
+    "==": ast.Eq(),
+    "!=": ast.NotEq(),
+    "<": ast.Lt(),
+    "<=": ast.LtE(),
+    ">": ast.Gt(),
+    ">=": ast.GtE(),
+}
+
+
+def compare(operator: str, a: Scalar, b: Scalar) -> Any:
+    """Return whether a comparison holds: known if it does for all sizes, or for none, else a condition.
+
+    >>> compare("==", Size("h"), -1), compare(">", Size("2*h"), Size("h")), compare("==", Size("h"), 3)
+    (False, True, h == 3)
+    """
+    condition = ast.Compare(_tree(a), [_OPERATORS[operator]], [_tree(b)])
+    if {kind_of(a), kind_of(b)} <= {WHOLE, CONDITION} and expression.names(condition):
+        difference: Any = a - b
+        low, high = (difference,) * 2 if isinstance(difference, int) else _limits(difference)
+        signs = [sign for sign, seen in ((-1, low < 0), (0, low <= 0 <= high), (1, high > 0)) if seen]
+        truths = {bool(_of(ast.Compare(_tree(sign), condition.ops, [_tree(0)]))) for sign in signs}
+        if len(truths) == 1:
+            return truths.pop()
+    return _of(condition)
+
+
+def both(a: Scalar, b: Scalar) -> Any:
+    """Return whether two conditions hold."""
+    return _joined(ast.And(), a, b, neutral=True)
+
+
+def either(a: Scalar, b: Scalar) -> Any:
+    """Return whether one of two conditions holds, or both."""
+    return _joined(ast.Or(), a, b, neutral=False)
+
+
+def _joined(operator: ast.boolop, a: Scalar, b: Scalar, neutral: bool) -> Any:
+    for known, other in ((a, b), (b, a)):
+        if not isinstance(known, Size):
+            return other if bool(known) == neutral else not neutral
+    return _of(ast.BoolOp(operator, [_tree(a), _tree(b)]))
+
+
+def negation(condition: Scalar) -> Any:
+    """Return whether a condition does not hold."""
+    return _of(ast.UnaryOp(ast.Not(), condition.tree)) if isinstance(condition, Size) else not condition
+
+
+def choose(condition: Scalar, a: Scalar, b: Scalar) -> Any:
+    """Return a where a condition holds, else b."""
+    if not isinstance(condition, Size):
+        return a if condition else b
+    return a if a == b and kind_of(a) == kind_of(b) else _call("Where", condition, a, b)
+
+
+# ---- values ----------------------------------------------------------------------------------------------------
 
 
 def evaluate(extent: Extent, sizes: Mapping[str, int]) -> int:
@@ -189,16 +504,6 @@ def differ(a: Extent, b: Extent) -> bool:
     return not isinstance(a, Size) and not isinstance(b, Size) and a != b
 
 
-def larger(a: Extent, b: Extent) -> Extent:
-    """Return the larger of two lengths."""
-    return Size(f"Max({a}, {b})") if isinstance(a, Size) or isinstance(b, Size) else max(a, b)
-
-
-def smaller(a: Extent, b: Extent) -> Extent:
-    """Return the smaller of two lengths."""
-    return Size(f"Min({a}, {b})") if isinstance(a, Size) or isinstance(b, Size) else min(a, b)
-
-
 def measure(extents: Sequence[Extents], shapes: Sequence[Shape]) -> dict[str, int]:
     """Return the number of every size that names an axis, where it is first named.
 
@@ -211,92 +516,3 @@ def measure(extents: Sequence[Extents], shapes: Sequence[Shape]) -> dict[str, in
             if isinstance(extent, Size) and extent.is_axis:
                 sizes.setdefault(extent.text, length)
     return sizes
-
-
-@lru_cache(maxsize=4096)
-def _parse(text: str) -> ast.expr:
-    if len(text) > _MAX_TEXT:
-        raise GraphError(f"size expression of {len(text)} characters; at most {_MAX_TEXT} are read")
-    try:
-        tree = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise GraphError(f"cannot read the size {text!r}: not an expression") from None
-    tree = _Comparisons().visit(tree)
-    _check(tree, text)
-    return tree
-
-
-class _Comparisons(ast.NodeTransformer):
-    """Writes ``Eq(a, b)`` and ``Ne(a, b)``, as exporters do, as ``a == b`` and ``a != b``."""
-
-    def visit_Call(self, node: ast.Call) -> ast.expr:
-        self.generic_visit(node)
-        operator = {"Eq": ast.Eq, "Ne": ast.NotEq}.get(getattr(node.func, "id", ""))
-        if operator is None or len(node.args) != 2:
-            return node
-        return ast.Compare(node.args[0], [operator()], [node.args[1]])
-
-
-def _check(node: ast.expr, text: str) -> None:
-    """Raise unless ``node`` consists of permitted operations."""
-    if isinstance(node, ast.Constant):
-        permitted = isinstance(node.value, int | float) and math.isfinite(node.value)
-        children: list[ast.expr] = []
-    elif isinstance(node, ast.Name):
-        permitted, children = True, []
-    elif isinstance(node, ast.BinOp):
-        if isinstance(node.op, ast.Pow):
-            exponent = node.right.value if isinstance(node.right, ast.Constant) else None
-            permitted = isinstance(exponent, int) and 0 <= exponent <= _MAX_EXPONENT
-        else:
-            permitted = type(node.op) in _BINARY
-        children = [node.left, node.right]
-    elif isinstance(node, ast.UnaryOp):
-        permitted, children = isinstance(node.op, ast.USub | ast.Not), [node.operand]
-    elif isinstance(node, ast.Compare):
-        permitted = all(type(operator) in _COMPARE for operator in node.ops)
-        children = [node.left, *node.comparators]
-    elif isinstance(node, ast.BoolOp):
-        permitted, children = True, list(node.values)
-    elif isinstance(node, ast.Call):
-        permitted = isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS and not node.keywords
-        children = list(node.args)
-    else:
-        permitted, children = False, []
-    if not permitted:
-        raise GraphError(f"cannot read the size {text!r}: {ast.unparse(node)!r} is not size arithmetic")
-    for child in children:
-        _check(child, text)
-
-
-def _evaluate(node: ast.expr, sizes: Mapping[str, int]) -> Number:
-    if isinstance(node, ast.Constant):
-        assert isinstance(node.value, int | float)
-        return node.value if isinstance(node.value, float) else Fraction(node.value)
-    if isinstance(node, ast.Name):
-        if node.id not in sizes:
-            raise GraphError(f"size {node.id} is not among the input sizes {sorted(sizes)}")
-        return Fraction(sizes[node.id])
-    if isinstance(node, ast.BinOp):
-        left, right = _evaluate(node.left, sizes), _evaluate(node.right, sizes)
-        if isinstance(node.op, ast.Pow):
-            if not -_MAX_BASE <= left <= _MAX_BASE:  # powers of powers of powers
-                raise GraphError(f"cannot evaluate the size {ast.unparse(node)!r}: {_MAX_BASE} is the largest base")
-            return left ** int(right)
-        return _BINARY[type(node.op)](left, right)
-    if isinstance(node, ast.UnaryOp):
-        operand = _evaluate(node.operand, sizes)
-        return -operand if isinstance(node.op, ast.USub) else Fraction(not operand)
-    if isinstance(node, ast.Compare):
-        terms = [_evaluate(term, sizes) for term in (node.left, *node.comparators)]
-        return Fraction(all(_COMPARE[type(op)](a, b) for op, a, b in zip(node.ops, terms, terms[1:], strict=False)))
-    if isinstance(node, ast.BoolOp):
-        truths = [bool(_evaluate(term, sizes)) for term in node.values]
-        return Fraction(all(truths) if isinstance(node.op, ast.And) else any(truths))
-    assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    return _FUNCTIONS[node.func.id](*(_evaluate(argument, sizes) for argument in node.args))
-
-
-def _names(node: ast.expr) -> set[str]:
-    called = {id(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in called}

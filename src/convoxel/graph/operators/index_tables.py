@@ -114,23 +114,23 @@ def coordinates(
 
     ``scale`` is the factor that was asked for; ``region`` is the part of the axis that ``"tf_crop_and_resize"`` takes.
     """
-    position = np.arange(out, dtype=np.float64)
+    single = np.float32  # as in ONNX Runtime and PyTorch: where neighbours are equally near, roundings decide
+    position, factor, half = np.arange(out, dtype=single), single(scale), single(0.5)
     if mode == "align_corners":
         # The resized length counts before it is rounded down.
-        return position * ((size - 1) / (size * scale - 1) if out > 1 else 0.0)
-    if mode == "asymmetric":
-        return position / scale
-    if mode == "tf_crop_and_resize":
+        found = position * single(size - 1) / single(size * scale - 1) if out > 1 else 0 * position
+    elif mode == "asymmetric":
+        found = position / factor
+    elif mode == "tf_crop_and_resize":
         begin, end = region
-        if out == 1:
-            return np.array([0.5 * (begin + end) * (size - 1)])
-        return begin * (size - 1) + position * (end - begin) * (size - 1) / (out - 1)
-    half = (position + 0.5) / scale - 0.5
-    if mode == "half_pixel_symmetric":
-        return size / 2 * (1 - out / (scale * size)) + half
-    if mode == "pytorch_half_pixel" and out == 1:
-        return np.zeros(1)
-    return half
+        found = begin * (size - 1) + position * (end - begin) * (size - 1) / (out - 1) if out > 1 else 0 * position
+        found = found if out > 1 else found + 0.5 * (begin + end) * (size - 1)
+    elif mode == "pytorch_half_pixel" and out == 1:
+        found = 0 * position
+    else:
+        found = (position + half) / factor - half
+    middle = size / 2 * (1 - out / (scale * size)) if mode == "half_pixel_symmetric" else 0.0
+    return found.astype(np.float64) + middle
 
 
 _ROUND: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
@@ -189,6 +189,8 @@ def axis(
     if size == out and factor == 1 and coordinate != "tf_crop_and_resize":
         return identity(size)
     position = coordinates(size, out, factor, coordinate, region)
+    if rounding == "ceil_where_smaller":
+        rounding = "ceil" if factor < 1 else "floor"
     return interpolate(
         size, position, mode, rounding, cubic, exclude_outside, max(1.0 / factor, 1.0) if antialias else 1.0
     )

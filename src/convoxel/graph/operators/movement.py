@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from convoxel.arithmetic import Pad, Resize
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
-from convoxel.graph.ir.size import Extents, Shape, Size, differ
+from convoxel.graph.ir.size import Extents, Shape, Size, arithmetic, as_whole, differ, kind_of, larger, round_up
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints
 from convoxel.graph.operators.index_tables import Taps
@@ -74,6 +75,19 @@ def _pad_shape(node: Node, shapes: Shapes) -> list[Shape]:
     return _not_empty(node, tuple(size + low + high for size, (low, high) in zip(x, node["padding"], strict=True)), x)
 
 
+def _range_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """As many numbers as there are from ``start`` on, ``step`` apart, before ``stop``."""
+    return [(_count(node["start"], node["stop"], node["step"]),)]
+
+
+def _count(start: Any, stop: Any, step: Any) -> Any:
+    """Return the length of a range; the bounds may be open."""
+    kind = next((kind for kind in ("float64", "float32") if kind in map(kind_of, (start, stop, step))), "")
+    if kind:
+        return larger(as_whole(round_up(arithmetic("/", arithmetic("-", stop, start, kind), step, kind))), 0)
+    return larger(-(-(stop - start) // step), 0)
+
+
 def _expand_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """Repeated along axes of size 1."""
     return [stretch([operand(shapes, 0), tuple(node["shape"])])]
@@ -103,6 +117,12 @@ def _gather_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """The index's axes take the place of one axis."""
     x, index, axis = operand(shapes, 0), operand(shapes, 1), node["axis"]
     return [(*x[:axis], *index, *x[axis + 1 :])]
+
+
+def _gather_points_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """The rows of the index, and what each of them names."""
+    x, index = operand(shapes, 0), operand(shapes, 1)
+    return [(*index[:-1], *x[node["batch"] + index[-1] :])]
 
 
 def _indexed_shape(node: Node, shapes: Shapes) -> list[Shape]:
@@ -244,6 +264,23 @@ def _scatter(x: Array, index: Array, update: Array, axis: int) -> Array:
     """Return x with the elements that ``index`` names along ``axis`` replaced."""
     result = np.array(x)
     np.put_along_axis(result, np.where(index < 0, index + x.shape[axis], index), update, axis)
+    return result
+
+
+def _gather_points(x: Array, index: Array, batch: int) -> Array:
+    """Return the parts of x that each last row of ``index`` names, along the axes behind ``batch`` leading ones."""
+    lead = np.indices(x.shape[:batch]).reshape(batch, *x.shape[:batch], *(1,) * (index.ndim - 1 - batch))
+    places: tuple[Array, ...] = (*lead, *np.moveaxis(index, -1, 0))
+    return x[places]
+
+
+def _scatter_points(x: Array, index: Array, update: Array, reduction: str) -> Array:
+    """Return x with the parts that each last row of ``index`` names replaced, or combined with ``update``."""
+    result, places = np.array(x), tuple(np.moveaxis(index, -1, 0))
+    if reduction == "none":
+        result[places] = update
+    else:
+        {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[reduction].at(result, places, update)
     return result
 
 
@@ -556,7 +593,14 @@ ROWS = (
     row("fill(value; shape)", given, lambda value, shape: np.full(shape, value.reshape(-1)[0], value.dtype)),
     row("gather(x, index; axis)", _gather_shape, _gather, to_native=_native_gather, reads=_picked),
     row("scatter(x, index, update; axis)", same, _scatter),
-    row("sizes(; values, shape)", given, lambda values, shape: np.array(values, np.int64).reshape(shape)),
+    row("gather_points(x, index; batch=0)", _gather_points_shape, _gather_points),
+    row("scatter_points(x, index, update; reduction='none')", same, _scatter_points),
+    row("sizes(; values, shape)", given, lambda values, shape: np.array(values).reshape(shape)),
+    row(
+        "range(; start, stop, step)",
+        _range_shape,
+        lambda start, stop, step: start + step * np.arange(_count(start, stop, step)),
+    ),
     row("take_along(x, index; axis)", _indexed_shape, _take_along),
     row("transpose(x; axes)", _transpose_shape, lambda x, axes: np.array(x.transpose(axes)), reads=_transposed),
     # The two conversions between arrays and native steps; the plan adds their steps, or finds that none is needed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from convoxel.arithmetic import Layer, Resize, ResizeLike
 from convoxel.graph.ir.graph import Node
-from convoxel.graph.ir.size import Shape, Size
+from convoxel.graph.ir.size import Shape, scaled
 from convoxel.graph.operators import index_tables as taps
 from convoxel.graph.operators.host import Array, Ints
 from convoxel.graph.operators.index_tables import Taps
@@ -30,15 +29,8 @@ def _resize_shape(node: Node, shapes: Shapes) -> list[Shape]:
     if node["size"]:
         spatial = tuple(node["size"])
     else:
-        spatial = tuple(_scaled_length(old, scale) for old, scale in zip(x[2:], node["scale"], strict=True))
+        spatial = tuple(scaled(old, scale) for old, scale in zip(x[2:], node["scale"], strict=True))
     return [positive((*x[:2], *spatial), f"{x}")]
-
-
-def _scaled_length(old: int, scale: float) -> int:
-    if isinstance(old, Size):
-        whole: Any = old * int(scale) if float(scale).is_integer() else Size(f"floor({old} * {scale})")
-        return whole
-    return math.floor(old * scale)
 
 
 def _interpolate_shape(node: Node, shapes: Shapes) -> list[Shape]:

@@ -8,7 +8,7 @@ from typing import Any
 from convoxel.arithmetic import window
 from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
-from convoxel.graph.ir.size import Shape, Size, differ, larger, smaller
+from convoxel.graph.ir.size import Shape, Size, both, choose, compare, differ, larger, smaller
 from convoxel.graph.operators.operator import Shapes
 
 
@@ -120,8 +120,8 @@ def pool_length(i: int, k: int, s: int, p: tuple[int, int], d: int, ceil: bool) 
     if not isinstance(p[1], Size) and p[1] <= span:
         return -(-(i + p[0] - max(span - p[1], s)) // s) + 1
     last = -(-(i + p[0] + p[1] - span) // s)
-    dropped: Any = Size(f"({last} > 0) & ({last * s} >= {i + p[0]})")
-    return last + 1 - dropped
+    dropped = both(compare(">", last, 0), compare(">=", last * s, i + p[0]))
+    return choose(dropped, last, last + 1)
 
 
 def range_length(size: Any, start: Any, stop: Any, step: int) -> Any:
@@ -143,6 +143,6 @@ def _bound(size: Any, position: Any, default: Any, step: int) -> Any:
     if position is None:
         return default
     low, high = (0, size) if step > 0 else (-1, size - 1)
-    if not isinstance(position, Size) and position < 0:
-        return size + position if isinstance(size, Size) else larger(size + position, low)
-    return position if position == high or position == 0 else smaller(position, high)
+    if isinstance(size, Size) and not isinstance(position, Size) and position < 0:
+        return size + position  # an axis that is shorter leaves nothing, which is refused
+    return choose(compare("<", position, 0), larger(size + position, low), smaller(position, high))

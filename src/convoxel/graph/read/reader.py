@@ -45,6 +45,8 @@ class Reader:
         self._counted: set[int] = set()
         self._literals: dict[int, object] = {}
         self._literal_names: set[str] = set()
+        self._guards: dict[Size, None] = {}
+        self.lengths: set[Size] = set()  # of axes, known not to be negative
 
     def unique(self, name: str) -> str:
         """Return ``name``, numbered if it is taken, and take it."""
@@ -124,6 +126,10 @@ class Reader:
         self._values.update((value.name, value) for value in values)
         return tuple(values)
 
+    def require(self, condition: Size) -> None:
+        """Note a condition under which the network is what was read."""
+        self._guards.setdefault(condition)
+
     def infer(self, operator: str, name: str, inputs: Sequence[str], **attributes: Any) -> Sequence[Extents]:
         """Return the shapes of what a node would make, by its operator's rule.
 
@@ -158,7 +164,7 @@ class Reader:
         return Graph(
             self.name,
             *tensors,
-            tuple(guards),
+            (*self._guards, *guards),
             tuple(assumptions),
             dict(self.parameters) if guessed is None else guessed,
         )

@@ -24,7 +24,7 @@ from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.pytree import Branch, Leaf, Structure
 from convoxel.graph.ir.size import Extent, Size
 from convoxel.graph.read.onnx import normalisation, numeric, spatial, tensors
-from convoxel.graph.read.onnx.call import RULES, Budget, Call, Tensor, dtype_of
+from convoxel.graph.read.onnx.call import RULES, Budget, Call, Parts, Tensor, dtype_of
 from convoxel.graph.read.onnx.file import (
     DOMAINS,
     HALF,
@@ -96,7 +96,7 @@ class _Walk:
         self._source = source
         self._values = values
         self._reader = Reader(source.model.graph.name or "onnx")
-        self._tensors: dict[str, Tensor | None] = {"": None}
+        self._tensors: dict[str, Tensor | Parts | None] = {"": None}
         self._origins: dict[str, frozenset[str]] = {}
         self._unsupported: list[str] = []
         self._needed: dict[str, None] = {}
@@ -186,6 +186,8 @@ class _Walk:
         tensor = self._tensors.get(name)
         if tensor is None:
             raise GraphError(f"load: output {name!r} is made by no node; the model is incomplete.")
+        if isinstance(tensor, Parts):
+            raise UnsupportedError(f"load: output {name!r} is a sequence; expected a tensor.")
         half = elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) and dtype_of(tensor) == "float32"
         if isinstance(tensor, Value):
             return self._cast(tensor, dtype_name(elem_type)).name if half else tensor.name
@@ -225,7 +227,7 @@ class _Walk:
                 self._unsupported.append(f"{self.where} ({reason})")
             self._needed.update(dict.fromkeys(reason.names))
             return
-        results = [result] if isinstance(result, Value | np.ndarray) else list(result)
+        results = [result] if isinstance(result, Value | np.ndarray | Parts) else list(result)
         origins: frozenset[str] = frozenset().union(
             *(self._origins.get(t.name, frozenset()) for t in inputs if isinstance(t, Value))
         )
@@ -238,18 +240,19 @@ class _Walk:
                     raise GraphError(f"load: {self.where} defines {name!r} a second time.")
                 self._tensors[name] = tensor
 
-    def _check(self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]) -> None:
+    def _check(self, node: onnx.NodeProto, inputs: Sequence[Tensor | Parts | None]) -> None:
         try:
             check_node(node, self._version, [_said(tensor) for tensor in inputs])
         except GraphError as reason:
             raise GraphError(f"load: {self.where}: {reason}. Check the model with onnx.checker.") from None
 
-    def _call(self, node: onnx.NodeProto, inputs: Sequence[Tensor | None]) -> Call:
+    def _call(self, node: onnx.NodeProto, inputs: Sequence[Tensor | Parts | None]) -> Call:
         name = node.name or (node.output[0] if node.output else node.op_type)
         attributes = {attribute.name: self._attribute(attribute) for attribute in node.attribute}
         used = [name in self._read for name in node.output]
         callbacks = (lambda value: self._origins.get(value.name, frozenset())), self._branch
-        return Call(self._reader, node.op_type, name, inputs, attributes, self._version, used, self._budget, *callbacks)
+        reads = self._reader, node.op_type, name, inputs, attributes, self._version, used, self._budget
+        return Call(*reads, *callbacks, self._source.model.producer_name)
 
     def _attribute(self, attribute: onnx.AttributeProto) -> Any:
         value = onnx.helper.get_attribute_value(attribute)
@@ -264,11 +267,12 @@ class _Walk:
         self._initialise(onnx_graph)
         self._nodes(onnx_graph.node)
         results = [self._tensors.get(info.name) for info in onnx_graph.output]
-        if any(result is None for result in results):
+        tensors = [result for result in results if isinstance(result, Value | np.ndarray)]
+        if len(tensors) < len(results):
             if self._needed and not self._unsupported:
                 raise NeedsValue(frozenset(self._needed), "a size in a branch")
             raise NotNative("a branch that is not supported")
-        return [result for result in results if result is not None]
+        return tensors
 
 
 def _names_read(onnx_graph: onnx.GraphProto) -> set[str]:
@@ -282,8 +286,8 @@ def _names_read(onnx_graph: onnx.GraphProto) -> set[str]:
     return names
 
 
-def _said(tensor: Tensor | None) -> str | None:
+def _said(tensor: Tensor | Parts | None) -> str | None:
     """Return the type of an operand; open sizes are whole numbers of any type."""
-    if tensor is None:
-        return None
+    if tensor is None or isinstance(tensor, Parts):
+        return tensor if tensor is None else SIZES
     return SIZES if isinstance(tensor, np.ndarray) and tensor.dtype == object else dtype_of(tensor)

@@ -20,17 +20,18 @@ from convoxel.files.values import Array, Options
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Extents, Size
 from convoxel.graph.operators.table import OPERATORS, REQUIRED, make_node
+from convoxel.graph.read.onnx import sizes
 from convoxel.graph.read.reader import NeedsValue, NotNative, Reader
 
-__all__ = ["RULES", "Budget", "Call", "Result", "Tensor", "dtype_of", "least", "rank", "rule", "snake"]
+__all__ = ["RULES", "Budget", "Call", "Parts", "Result", "Tensor", "dtype_of", "least", "rank", "rule", "snake"]
 
 Tensor = Value | Array
 
-# Functions that serve open sizes as they serve numbers.
-_SIZE_FUNCTIONS = {
-    *("add", "subtract", "multiply", "divide", "concat", "gather", "slice", "reshape", "transpose", "tile"),
-    *("reduce", "expand", "equal", "select", "fill", "cast", "negate", "modulo"),
-}
+
+class Parts(tuple[Tensor, ...]):
+    """A sequence of tensors, as ``SplitToSequence`` makes one; only operators on sequences read it."""
+
+
 # A file of a few bytes must not ask for gigabytes: what is free, and how often what is held may be repeated. A result
 # is counted in elements and takes memory when the network runs; constants take bytes now, and all together count.
 _FREE_RESULT, _RESULT_GROWTH = 2**27, 2**12
@@ -100,19 +101,20 @@ class Call:
 
     ``inputs`` are its tensors (None where absent), ``attributes`` Python values, ``version`` the operator set's number,
     ``used`` says which results are read, ``budget`` how much may be made. ``decisive`` returns the inputs that a value
-    is computed from.
+    is computed from, ``branch`` the results of a part of the network. ``producer`` wrote the file.
     """
 
     reader: Reader
     operator: str
     name: str
-    inputs: Sequence[Tensor | None]
+    inputs: Sequence[Tensor | Parts | None]
     attributes: Options
     version: int
     used: Sequence[bool]
     budget: Budget
     decisive: Callable[[Value], frozenset[str]]
     branch: Callable[[Any], list[Tensor]] = field(default=lambda graph: [])
+    producer: str = ""
 
     def get(self, attribute: str, default: Any = None) -> Any:
         """Return an attribute, or ``default``."""
@@ -130,7 +132,16 @@ class Call:
 
     def maybe(self, index: int) -> Tensor | None:
         """Return an operand, None if it is absent."""
-        return self.inputs[index] if index < len(self.inputs) else None
+        found = self.inputs[index] if index < len(self.inputs) else None
+        if isinstance(found, Parts):
+            raise NotNative("a sequence of tensors")
+        return found
+
+    def parts(self, index: int) -> Parts:
+        """Return an operand that must be a sequence."""
+        found = self.inputs[index]
+        assert isinstance(found, Parts)
+        return found
 
     def known(self, index: int, what: str) -> Array:
         """Return an operand whose value must be known now, because sizes or axes depend on it."""
@@ -185,7 +196,9 @@ class Call:
         types = [d or (dtype_of(present[0]) if present else "float32") for d in dtypes]
         row = OPERATORS[operator]
         if row.host is not None and not any(isinstance(operand, Value) for operand in present):
-            return self._computed(operator, operands, types, attributes)
+            made = self._computed(operator, operands, types, attributes)
+            if made is not None:
+                return made
         names = tuple(self._name(operand) for operand in operands)
         shapes: list[Any] = [None if operand is None else tuple(operand.shape) for operand in operands]
         while not row.variadic and len(shapes) < len(row.operands):
@@ -203,22 +216,27 @@ class Call:
             self.budget.allow(shape)
         return list(self.reader.add(operator, self.name, names, found[: len(types)], types, **attributes))
 
-    def _computed(self, operator: str, operands: Sequence[Any], types: Sequence[str], attributes: Options) -> list[Any]:
+    def _computed(
+        self, operator: str, operands: Sequence[Any], types: Sequence[str], attributes: Options
+    ) -> list[Any] | None:
+        """Return results that are known; None where an input must come first, to decide a size that is open."""
+        if any(isinstance(leaf, Size) for value in attributes.values() for leaf in _leaves(value)):
+            return None
         sized = any(operand is not None and operand.dtype == object for operand in operands)
-        sized = sized or any(isinstance(leaf, Size) for value in attributes.values() for leaf in _leaves(value))
-        if sized and operator not in _SIZE_FUNCTIONS:
-            raise NotNative("arithmetic with sizes that are open")
         outputs = [Value(str(i), (), "object" if sized else dtype) for i, dtype in enumerate(types)]
         node = make_node(operator, self.name, [], outputs, **attributes)
-        host = OPERATORS[operator].host
-        assert host is not None
         given = [*operands, *(None,) * (len(OPERATORS[operator].operands) - len(operands))]
-        if any(isinstance(leaf, Size) for value in attributes.values() for leaf in _leaves(value)):
-            raise NotNative("a constant whose shape is open")
         made = OPERATORS[operator].shape(node, [None if g is None else g.shape for g in given])
         for shape, value in zip(made, outputs, strict=False):  # a row may have results that nothing reads
             self.budget.make(shape, value.dtype)
-        return [_settled(result) for result in host(node, given, {})]
+        if sized and operator not in sizes.MOVES:
+            typed = dtype_of(operands[1 if operator == "select" else 0])
+            found = sizes.compute(operator, operands, attributes, typed, self.reader.lengths)
+            return None if found is None else [sizes.settled(found, types[0])]
+        host = OPERATORS[operator].host
+        assert host is not None
+        results = host(node, given, {})
+        return [sizes.settled(result, types[0]) for result in results] if sized else list(results)
 
     def _name(self, operand: Tensor | None) -> str:
         if operand is None:
@@ -229,29 +247,21 @@ class Call:
             return self.materialise(operand).name
         return self.reader.constant(operand, f"{self.name}.constant", owner=operand)
 
-    def materialise(self, sizes: Array) -> Value:
+    def materialise(self, elements: Array) -> Value:
         """Return open sizes as a value of the graph."""
-        values = tuple(x if isinstance(x, Size) else int(x) for x in sizes.reshape(-1))
-        how = {"values": values, "shape": sizes.shape}
-        return self.reader.add("sizes", f"{self.name}.sizes", (), [sizes.shape], ("int64",), **how)[0]
+        how = {"values": tuple(elements.reshape(-1).tolist()), "shape": elements.shape}
+        return self.reader.add("sizes", f"{self.name}.sizes", (), [elements.shape], (dtype_of(elements),), **how)[0]
 
 
 def _leaves(value: Any) -> list[Any]:
     return [leaf for element in value for leaf in _leaves(element)] if isinstance(value, list | tuple) else [value]
 
 
-def _settled(result: Array) -> Array:
-    """Return an array of objects as plain numbers if no size among them is open."""
-    if result.dtype == object and not any(isinstance(x, Size) for x in result.reshape(-1)):
-        return result.astype(np.bool_ if all(isinstance(x, bool) for x in result.reshape(-1)) else np.int64)
-    return result
-
-
 def dtype_of(tensor: Tensor) -> str:
-    """Return the name of a tensor's type; open sizes are int64."""
+    """Return the name of a tensor's type; open sizes are int64, or what the network makes of them."""
     if isinstance(tensor, Value):
         return tensor.dtype
-    return "int64" if tensor.dtype == object else str(tensor.dtype)
+    return sizes.type_of(tensor) if tensor.dtype == object else str(tensor.dtype)
 
 
 def snake(name: str) -> str:
@@ -264,7 +274,7 @@ def rank(tensor: Tensor) -> int:
     return len(tensor.shape)
 
 
-Result = Tensor | Sequence[Tensor]
+Result = Tensor | Parts | Sequence[Tensor]
 """The outcome of a rule: one result, or several."""
 
 Rule = Callable[[Call], Result]

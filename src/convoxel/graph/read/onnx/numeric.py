@@ -9,6 +9,7 @@ import numpy as np
 
 from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Value
+from convoxel.graph.ir.size import Size, negation
 from convoxel.graph.read.onnx.call import Call, Result, Tensor, dtype_of, rank, rule, snake
 from convoxel.graph.read.onnx.file import working_dtype
 from convoxel.graph.read.reader import NeedsValue, NotNative
@@ -108,7 +109,20 @@ def _if(call: Call) -> Result:
         if names and not names & numbers:  # sizes and switches, not images
             raise NeedsValue(names, "a condition")
         raise NotNative("a condition that the network computes")
+    if condition.dtype == object:
+        condition = np.array(_usual(call, condition.reshape(-1)[0]))
     return call.branch(call.get("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"))
+
+
+def _usual(call: Call, condition: Size) -> bool:
+    """Return what a condition on sizes is for most of them, and have others refused: the graph is another for these."""
+    names = sorted(condition.names())
+    found = {bool(condition.value({name: length + i for i, name in enumerate(names)})) for length in (97, 128, 250)}
+    if len(found) > 1:
+        raise NotNative(f"another graph for sizes with {condition}")
+    holds = found.pop()
+    call.reader.require(condition if holds else negation(condition))
+    return holds
 
 
 # ---- reductions ------------------------------------------------------------------------------------------

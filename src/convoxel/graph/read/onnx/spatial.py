@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from convoxel.files.values import JsonObject
-from convoxel.graph.ir.size import Size, larger
+from convoxel.graph.ir.size import Scalar, Size, larger, scaled
 from convoxel.graph.read.onnx.call import Call, Result, Tensor, rank, rule, snake
 from convoxel.graph.read.onnx.numeric import dequantised, requantised, without_zero
 from convoxel.graph.read.reader import NotNative
@@ -247,46 +248,51 @@ def _region_align(call: Call) -> Result:
 @rule("Upsample")
 def _upsample(call: Call) -> Result:
     x = call.tensor(0)
-    scales = call.get("scales") if call.version < 9 else [float(s) for s in call.known(1, "scales").reshape(-1)]
+    scales = call.get("scales") if call.version < 9 else call.known(1, "scales").reshape(-1)
     if scales is None:
         raise NotNative("no scales")
-    return _upsampled(call, x, scales)
+    return _upsampled(call, x, _scales(call, scales))
 
 
-def _upsampled(call: Call, x: Tensor, scales: list[float]) -> Tensor:
+def _upsampled(call: Call, x: Tensor, scales: list[Scalar]) -> Tensor:
     """Resize as operator sets before 11 do."""
     mode = "nearest" if call.get("mode", "nearest") == "nearest" else "linear"
-    how = {"mode": mode, "coordinate": "asymmetric", "rounding": "floor"}
-    sizes = [_scaled(size, factor) for size, factor in zip(x.shape, _finite(call, scales), strict=True)]
+    # In operator set 10 alone a network may shrink, and then takes the next neighbour instead of the last.
+    shrinks = call.operator == "Resize" and any(isinstance(scale, Size) or scale < 1 for scale in scales)
+    how = {"mode": mode, "coordinate": "asymmetric", "rounding": "ceil_where_smaller" if shrinks else "floor"}
+    sizes = [_scaled(size, factor) for size, factor in zip(x.shape, scales, strict=True)]
     return _resampled(call, x, list(range(rank(x))), sizes, scales, how)
 
 
-def _finite(call: Call, scales: list[float]) -> list[float]:
-    """Return scales, which must be numbers above 0."""
-    call.require(all(0 < scale < math.inf for scale in scales), f"scales are {scales}; expected finite ones above 0")
+def _scales(call: Call, given: Iterable[Any]) -> list[Scalar]:
+    """Return factors, which must be numbers above 0, or quotients of sizes."""
+    scales = [scale if isinstance(scale, Size) else float(scale) for scale in given]
+    finite = all(isinstance(scale, Size) or 0 < scale < math.inf for scale in scales)
+    call.require(finite, f"scales are {scales}; expected finite ones above 0")
     return scales
 
 
-def _scaled(size: Any, factor: float) -> Any:
-    if isinstance(size, Size):
-        return size * int(factor) if float(factor).is_integer() else Size(f"floor({size} * {factor})")
-    return math.floor(size * factor)
+def _scaled(size: Any, factor: Scalar) -> Any:
+    """Return the length that a factor makes, which is rounded as ONNX Runtime rounds: scales are float32."""
+    return scaled(size, factor, "float32")
 
 
 @rule("Resize")
 def _resize(call: Call) -> Result:
     x = call.tensor(0)
     if call.version < 11:
-        scales = [float(s) for s in call.known(1, "scales").reshape(-1)]
-        return _upsampled(call, x, scales)
+        return _upsampled(call, x, _scales(call, call.known(1, "scales").reshape(-1)))
     axes = [call.axis(axis, rank(x)) for axis in call.get("axes") or range(rank(x))]
     old = [x.shape[axis] for axis in axes]
-    factors: list[float | None]
+    factors: list[Scalar | None]
     if call.maybe(3) is not None and call.tensor(3).shape[0] != 0:
         sizes, factors = _asked_sizes(call, old)
     else:
-        factors = [*_finite(call, [float(s) for s in call.known(2, "scales").reshape(-1)])]
+        factors = [*_scales(call, call.known(2, "scales").reshape(-1))]
         sizes = [_scaled(size, factor or 1.0) for size, factor in zip(old, factors, strict=True)]
+    if call.get("coordinate_transformation_mode") == "align_corners" and call.producer == "pytorch":
+        # Corners lie on corners of the length as rounded, in PyTorch; in ONNX's samples, as it is before.
+        factors = [None] * len(sizes)
     how: JsonObject = {
         "mode": call.get("mode", "nearest"),
         "coordinate": call.get("coordinate_transformation_mode", "half_pixel"),
@@ -298,7 +304,7 @@ def _resize(call: Call) -> Result:
     return _resampled(call, x, axes, sizes, factors, how)
 
 
-def _asked_sizes(call: Call, old: list[Any]) -> tuple[list[Any], list[float | None]]:
+def _asked_sizes(call: Call, old: list[Any]) -> tuple[list[Any], list[Scalar | None]]:
     """Return the lengths asked for, and the factors, where a policy keeps the proportions."""
     sizes = list(call.extents(3, "sizes"))
     call.require(all(size >= 1 for size in sizes), f"sizes are {sizes}; expected at least 1")

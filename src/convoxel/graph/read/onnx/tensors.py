@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Extents, Size, differ
 from convoxel.graph.operators.quantisation import limits
-from convoxel.graph.read.onnx.call import Call, Result, Tensor, dtype_of, rank, rule
+from convoxel.graph.read.onnx.call import Call, Parts, Result, Tensor, dtype_of, rank, rule
 from convoxel.graph.read.onnx.file import working_dtype
+from convoxel.graph.read.onnx.sizes import settled
 from convoxel.graph.read.reader import NotNative
 
 _END = 2**31  # exporters write "to the end" as a large number
@@ -37,42 +39,50 @@ def _fill(call: Call) -> Result:
     shape, value = call.extents(0, "shape"), call.get("value")
     if value is None:
         value = np.zeros(1, np.float32)
-    if not any(isinstance(extent, Size) for extent in shape):
-        call.require(min(shape, default=1) >= 0, f"the shape asked for is {list(shape)}; expected sizes of at least 0")
-        call.budget.make(shape, str(value.dtype))
-        return np.broadcast_to(value.reshape(-1)[0], shape)  # takes no memory until something else is made of it
-    raise NotNative("a constant whose shape is open")
+    if any(isinstance(extent, Size) for extent in shape):
+        return call.add("fill", value, shape=shape)
+    call.require(min(shape, default=1) >= 0, f"the shape asked for is {list(shape)}; expected sizes of at least 0")
+    call.budget.make(shape, str(value.dtype))
+    return np.broadcast_to(value.reshape(-1)[0], shape)  # takes no memory until something else is made of it
 
 
 @rule("Shape")
 def _shape(call: Call) -> Result:
     shape = np.array(call.tensor(0).shape, object)
+    call.reader.lengths.update(extent for extent in shape if isinstance(extent, Size))
     begin, end = call.get("start", 0), call.get("end")
-    return settled(shape[slice(begin, end)])
+    return settled(shape[slice(begin, end)], "int64")
 
 
 @rule("Size")
 def _size(call: Call) -> Result:
-    return settled(np.array(math.prod(call.tensor(0).shape), object))
-
-
-def settled(values: Any) -> Any:
-    """Return sizes as plain numbers if none is open."""
-    if any(isinstance(value, Size) for value in values.reshape(-1)):
-        return values
-    return values.astype(np.int64)
+    return settled(np.array(math.prod(call.tensor(0).shape), object), "int64")
 
 
 @rule("Range")
 def _range(call: Call) -> Result:
     begin, end, step = (call.known(index, "a bound") for index in range(3))
     if object in (begin.dtype, end.dtype, step.dtype):
-        raise NotNative("a range whose length is open")
+        start, stop, by = (bound.astype(object).item() for bound in (begin, end, step))
+        return call.add("range", dtype=dtype_of(begin), start=start, stop=stop, step=by)
     call.require(step != 0, "steps of 0")
     if (end - begin) / step > _END // 16:
         raise NotNative("a range of that length")
     bounds: list[Any] = [begin.item(), end.item(), step.item()]
     return np.arange(*bounds, dtype=begin.dtype)
+
+
+@rule("NonZero")
+def _not_zero(call: Call) -> Result:
+    """Where a tensor that is known is not 0; of a line of ones, which early sets count by, everywhere."""
+    x = call.tensor(0)
+    if isinstance(x, np.ndarray) and x.dtype != object:
+        return np.array(np.nonzero(x), np.int64)
+    made = call.reader.producer(x.name) if isinstance(x, Value) else None
+    if made is None or made.operator != "fill" or rank(x) != 1 or not call.reader.constants[made.inputs[0]].all():
+        raise NotNative("places that values decide")
+    places = call.add("range", dtype="int64", start=0, stop=x.shape[0], step=1)
+    return reshaped(call, places, (1, x.shape[0]))
 
 
 @rule("Identity")
@@ -85,10 +95,6 @@ def _cast(call: Call) -> Result:
     x = call.tensor(0)
     to = dtype_of(call.tensor(1)) if call.operator == "CastLike" else working_dtype(call.get("to"))
     if to == dtype_of(x):
-        return x
-    if isinstance(x, np.ndarray) and x.dtype == object:
-        if not np.issubdtype(np.dtype(to), np.integer):
-            raise NotNative(f"an open size as {to}")
         return x
     if to.startswith("float8") and call.get("saturate", 1):
         limit = np.array(limits(to)[1], np.float32)
@@ -226,15 +232,58 @@ def _split(call: Call) -> Result:
         count = call.get("num_outputs") or len(call.used)
         part = -(-length // count)
         lengths = [part] * (count - 1) + [length - part * (count - 1)]
-    total = sum(lengths)
+    return _cut(call, x, axis, lengths)
+
+
+def _cut(call: Call, x: Tensor, axis: int, lengths: list[Any]) -> list[Tensor]:
+    """Return the parts of an axis, one behind the other."""
+    length, total = x.shape[axis], sum(lengths)
     call.require(min(lengths) >= 0 and not differ(total, length), f"parts of {lengths} do not make up {length}")
-    parts, start = [], 0
+    parts: list[Tensor] = []
+    start: Any = 0
     for number, size in enumerate(lengths):
         last = number == len(lengths) - 1
         bounds = {axis: (start, None if last and size != 0 else start + size, 1)}
         parts.append(narrowed(call, x, bounds))
         start = start + size
     return parts
+
+
+@rule("SplitToSequence")
+def _split_to_sequence(call: Call) -> Result:
+    x = call.tensor(0)
+    axis = call.along(x, 0)
+    length: Any = x.shape[axis]
+    if call.maybe(1) is not None and rank(call.known(1, "split")) == 1:
+        return Parts(_cut(call, x, axis, list(call.extents(1, "split"))))
+    part = call.extents(1, "split")[0] if call.maybe(1) is not None else 1
+    count = -(-length // part)
+    if isinstance(count, Size):
+        raise NotNative("an open number of parts")
+    parts = _cut(call, x, axis, [part] * (count - 1) + [length - part * (count - 1)])
+    if call.maybe(1) is None and not call.get("keepdims", 1):
+        return Parts(reshaped(call, each, (*x.shape[:axis], *x.shape[axis + 1 :])) for each in parts)
+    return Parts(parts)
+
+
+@rule("SequenceConstruct")
+def _sequence(call: Call) -> Result:
+    return Parts(call.tensor(index) for index in range(len(call)))
+
+
+@rule("SequenceAt")
+def _sequence_at(call: Call) -> Result:
+    parts, index = call.parts(0), int(call.extents(1, "position")[0])
+    return parts[call.axis(index, len(parts))]
+
+
+@rule("ConcatFromSequence")
+def _concat_sequence(call: Call) -> Result:
+    parts: list[Tensor] = list(call.parts(0))
+    axis = call.axis(call.get("axis"), rank(parts[0]) + call.get("new_axis", 0))
+    if call.get("new_axis", 0):
+        parts = [reshaped(call, part, (*part.shape[:axis], 1, *part.shape[axis:])) for part in parts]
+    return call.add("concat", *parts, axis=axis)
 
 
 @rule("Gather", "GatherElements")
@@ -249,6 +298,29 @@ def _scatter(call: Call) -> Result:
     if call.get("reduction", "none") != "none":
         raise NotNative("a scatter that adds up")
     return call.add("scatter", x, call.tensor(1), call.tensor(2), axis=call.along(x, 0))
+
+
+@rule("GatherND")
+def _gather_points(call: Call) -> Result:
+    x, index = call.tensor(0), call.tensor(1)
+    _check_points(call, x, index, call.get("batch_dims", 0))
+    return call.add("gather_points", x, index, batch=call.get("batch_dims", 0))
+
+
+@rule("ScatterND")
+def _scatter_points(call: Call) -> Result:
+    x, index = call.tensor(0), call.tensor(1)
+    _check_points(call, x, index, 0)
+    return call.add("scatter_points", x, index, call.tensor(2), reduction=call.get("reduction", "none"))
+
+
+def _check_points(call: Call, x: Tensor, index: Tensor, batch: int) -> None:
+    """Raise unless the rows of an index name places along axes of x."""
+    call.require(rank(index) > 0 and 0 <= batch < min(rank(x), rank(index)), f"batch_dims is {batch}")
+    if isinstance(index.shape[-1], Size):
+        raise NotNative("an index of an open number of axes")
+    axes = rank(x) - batch
+    call.require(1 <= index.shape[-1] <= axes, f"the index names {index.shape[-1]} axes; expected 1 to {axes}")
 
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}

@@ -39,7 +39,7 @@ class TorchCall:
                 # An operator that writes to its operand must not write to the caller's array.
                 array = np.array(arrays[leaf.index]) if self.mutates else _writable(arrays[leaf.index])
                 return torch.from_numpy(array)
-            return leaf.value(sizes) if isinstance(leaf, Size) else leaf
+            return leaf.number(sizes) if isinstance(leaf, Size) else leaf
 
         with torch.no_grad():
             result = self.target(*map_nested(fill, self.args), **map_nested(fill, dict(self.kwargs)))
