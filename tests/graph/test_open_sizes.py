@@ -145,7 +145,7 @@ def test_fractions_of_sizes_that_layers_change(kernel: int, padding: int, factor
 
 
 # Drawn so that every kind of layer occurs, in 1-D, 2-D and 3-D; ``tools.export_fuzz`` runs thousands.
-DRAWN = (0, 1)
+DRAWN = (1, 41, 53, 64, 103, 111, 112, 119, 120, 129, 167, 186)
 
 
 @pytest.mark.parametrize("seed", DRAWN)
