@@ -14,6 +14,7 @@ import pytest
 
 from convoxel.errors import ConfigError, DataError
 from convoxel.files import atomic
+from convoxel.files.folder import whole_folder
 from convoxel.files.lock import hold_lock
 
 
@@ -131,3 +132,25 @@ def test_a_lock_file_goes_with_the_lock(tmp_path: Path) -> None:
     with hold_lock(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "result"
+    with whole_folder(target) as part:
+        atomic.write_bytes(part / "a.bin", b"content")
+        assert not target.exists()
+        atomic.remove_unfinished(target.parent)  # of another process: it is locked
+    assert [path.name for path in target.parent.iterdir()] == ["result"] and (target / "a.bin").exists()
+    with pytest.raises(ConfigError, match="not empty"), whole_folder(target):
+        pass
+    (tmp_path / "empty").mkdir()
+    with whole_folder(tmp_path / "empty") as part:
+        atomic.write_bytes(part / "a.bin", b"content")
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "other" / "result") as part:
+        atomic.write_bytes(part / "a.bin", bytes([1 // 0]))
+    assert not (tmp_path / "other").exists()
+    killed = tmp_path / "new" / ".convoxel-0123456789abcdef.part"
+    killed.mkdir()
+    (killed / "a.bin").write_bytes(b"half")
+    atomic.remove_unfinished(killed.parent)
+    assert not killed.exists()

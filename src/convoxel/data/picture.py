@@ -82,9 +82,14 @@ def _read(path: Path, convert: Callable[[Image], Array]) -> tuple[Header, Array]
                 if page:
                     image.seek(page)
                 values = convert(_upright(image))
-                if pixels is None:
-                    pixels = np.empty((len(values), count, *values.shape[1:]), values.dtype)
-                pixels[:, page] = values
+                if pixels is None:  # a single page is the whole: a copy of it would take as much again
+                    pixels = (
+                        values[:, None]
+                        if count == 1
+                        else np.empty((len(values), count, *values.shape[1:]), values.dtype)
+                    )
+                if count > 1:
+                    pixels[:, page] = values
         except DataError:
             raise
         except Exception as error:  # Pillow raises a dozen kinds for damaged content

@@ -13,6 +13,7 @@ import fnmatch
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -107,6 +108,26 @@ def _temporary(folder: Path) -> Iterator[tuple[Path, int]]:
                 os.close(held)
 
 
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new folder in ``parent`` for what shall appear as a whole; what is left of it at the end goes."""
+    _clean(parent)
+    part = parent / _PART.replace("*", secrets.token_hex(8))
+    part.mkdir()
+    held = None
+    try:
+        with contextlib.suppress(OSError):  # Windows opens no folder
+            held = os.open(part, os.O_RDONLY)
+            _lock(held)
+        yield part
+    finally:
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+        finally:
+            if held is not None:
+                os.close(held)
+
+
 def _clean(folder: Path) -> None:
     """Remove the temporary files of dead processes, once a folder: it may hold any number of other files."""
     key = os.getpid(), os.path.realpath(folder)
@@ -151,13 +172,15 @@ def is_unfinished(path: Path) -> bool:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files that killed processes have left in ``folder``, as far as that is allowed."""
+    """Remove the temporary files and folders that killed processes have left in ``folder``, as far as is allowed."""
     for part in folder.glob(_PART):
+        is_folder = part.is_dir() and not part.is_symlink()
+        access = os.O_RDONLY if is_folder else os.O_RDWR
         with contextlib.suppress(OSError):
-            descriptor = os.open(part, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+            descriptor = os.open(part, access | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
             try:
                 if _lock(descriptor):
-                    part.unlink(missing_ok=True)
+                    shutil.rmtree(part) if is_folder else part.unlink(missing_ok=True)
             finally:
                 os.close(descriptor)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convoxel.errors import ConfigError
+from convoxel.files.atomic import sync_folder, temporary_folder
 
 __all__ = ["check_new_folder", "make_folder", "new_folder"]
 
@@ -64,3 +65,24 @@ def new_folder(folder: Path, mend: str = _MEND) -> Iterator[None]:
                     with contextlib.suppress(OSError):
                         path.unlink()
             raise
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, mend: str = _MEND) -> Iterator[Path]:
+    """Yield a folder to write into, which takes the name ``folder`` at the end: it appears whole or not at all.
+
+    Raises:
+        ConfigError: there is a folder of this name that is not empty, or none can be made.
+    """
+    check_new_folder(folder, mend)
+    with make_folder(folder.parent):
+        try:
+            with temporary_folder(folder.parent) as part:
+                yield part
+                sync_folder(part)
+                part.replace(folder)
+            sync_folder(folder.parent)
+        except OSError as error:
+            raise ConfigError(
+                f"output: cannot make the folder {folder} ({error.strerror or error}). {_MEND}."
+            ) from None

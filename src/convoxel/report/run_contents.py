@@ -143,7 +143,7 @@ def mappings(value: object) -> list[Record]:
 def _read_text(run: RunFolder, name: str) -> str:
     path = run.path / name
     try:
-        if not path.exists():
+        if not path.is_file():
             return ""
         if path.stat().st_size > _TEXT_BYTES:
             run.problems.append(f"{name} is larger than {_TEXT_BYTES >> 20} MiB and was not read.")
@@ -185,10 +185,12 @@ def _read_config(run: RunFolder) -> Record:
     try:
         import yaml
 
-        found = yaml.safe_load(text)
+        from convoxel.files.yaml_text import load_yaml
+
+        found = load_yaml(text)
     except ImportError:
         return {}  # without PyYAML the checkpoint's copy serves
-    except (yaml.YAMLError, RecursionError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         run.problems.append("config.yaml holds no entries and was not used.")
@@ -207,7 +209,7 @@ def _read_examples(run: RunFolder) -> dict[str, Array]:
             return {}
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError):
+    except Exception:  # zlib.error, BadZipFile, ValueError, …: all are faults of the file
         run.problems.append("examples.npz could not be read.")
         return {}
     if arrays and not _fits(arrays):

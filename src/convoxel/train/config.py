@@ -21,6 +21,7 @@ from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import brief
 from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject
+from convoxel.files.yaml_text import load_yaml
 
 __all__ = ["ConstraintConfig", "TrainConfig"]
 
@@ -29,7 +30,6 @@ _NEUTRAL = frozenset({"output", "data", "checkpoint_seconds", "tensorboard", "nu
 
 
 Kind = Literal["conv", "conv_transpose", "linear", "local"]
-_MOST_NODES = 10_000  # values in a configuration
 # The two limits exclude each other, so stating one replaces the other.
 _LIMITS = {"minutes": "epochs", "epochs": "minutes"}
 _NOUNS = {"segmentation": "segment", "classification": "classify"}
@@ -203,7 +203,7 @@ class TrainConfig(BaseModel):
             ConfigError: the file cannot be read, is not a mapping, or holds a wrong entry.
         """
         try:
-            found = _load_yaml(read_text(Path(path)))
+            found = load_yaml(read_text(Path(path)))
         except DataError as error:
             raise ConfigError(f"config: {error}") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as a day that does not exist
@@ -290,33 +290,6 @@ class TrainConfig(BaseModel):
         return TrainConfig.build(**entries)
 
 
-def _load_yaml(text: str) -> object:
-    """Return what YAML text says; aliases may not make more of it than ``_MOST_NODES`` values.
-
-    Raises yaml.YAMLError, ValueError (such as a day that does not exist), RecursionError.
-    """
-    loader = yaml.SafeLoader(text)
-    try:
-        root = loader.get_single_node()
-        if root is None:
-            return None
-        if _count_nodes(root, {}) > _MOST_NODES:
-            raise ValueError(f"its aliases stand for more than {_MOST_NODES} values")
-        return loader.construct_document(root)
-    finally:
-        loader.dispose()
-
-
-def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a node stands for, all aliases written out."""
-    if id(node) not in known:
-        known[id(node)] = _MOST_NODES + 1  # what an alias inside of itself stands for
-        value = node.value
-        inner = (each for item in value for each in (item if isinstance(item, tuple) else (item,)))
-        known[id(node)] = 1 + sum(_count_nodes(each, known) for each in inner if isinstance(each, yaml.Node))
-    return known[id(node)]
-
-
 def _check_json(name: str, value: object) -> None:
     """Raise ValueError unless ``value`` is what JSON can hold, as a checkpoint must hold it."""
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
@@ -332,7 +305,7 @@ def _check_json(name: str, value: object) -> None:
 
 
 def _parse_value(text: str) -> object:
-    value = _load_yaml(text)
+    value = load_yaml(text)
     if isinstance(value, str):
         try:
             # YAML 1.1 reads 1e-3 as text (it requires 1.0e-3); users mean a number.

@@ -12,7 +12,7 @@ from torch import nn
 
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_bytes, write_json
-from convoxel.files.folder import new_folder
+from convoxel.files.folder import whole_folder
 from convoxel.files.stream import read_text
 from convoxel.inspect.rank import time_engine
 from convoxel.nn.separation import Separation, restore_separated, separate, time_torch
@@ -140,12 +140,12 @@ def save_separated(found: Separation, run_dir: str | Path, output: str | Path, s
     from convoxel.graph.compile import compile as compile_model
 
     folder = Path(output)
-    with new_folder(folder):
-        compile_model(found.model, torch.zeros(*shape)).save(folder / "network.cvx")
+    with whole_folder(folder) as part:
+        compile_model(found.model, torch.zeros(*shape)).save(part / "network.cvx")
         state = {name: value.contiguous() for name, value in found.model.state_dict().items()}
-        write_bytes(folder / "network.safetensors", save(state))
+        write_bytes(part / "network.safetensors", save(state))
         content = {"run": str(run_dir), "structure": found.structure(), **found.to_dict()}
-        write_json(folder / "separation.json", content)
+        write_json(part / "separation.json", content)
     return folder
 
 
