@@ -232,6 +232,7 @@ nb::list list_steps(const Plan& plan) {
     row["name"] = step.name;
     row["operator"] = step.op;
     row["algorithm"] = step.algorithm;
+    row["parts"] = step.parts;
     row["macs"] = step.macs;
     row["workspace_bytes"] = step.workspace_bytes * plan.threads() + step.shared_bytes;
     row["bytes"] = step.result_floats * static_cast<int64_t>(sizeof(float));
@@ -398,7 +399,8 @@ NB_MODULE(_core, m) {
       .def_prop_ro("isa", [](const Plan& self) { return self.microkernels().name; })
       .def_prop_ro("written", &Plan::written)
       .def_prop_ro("steps", &list_steps,
-                   "The steps so far: name, operator, algorithm, macs, workspace_bytes (of all threads), bytes (of the "
+                   "The steps so far: name, operator, algorithm, parts (the algorithms of a block), macs, "
+                   "workspace_bytes (of all threads), bytes (of the "
                    "result).")
       .def("__len__", [](const Plan& self) { return self.steps().size(); })
       .def("run_steps", &run_steps, "buffers"_a, "arena"_a.none(), "first"_a, "last"_a, "timed"_a);

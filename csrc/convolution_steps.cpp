@@ -6,12 +6,24 @@
 namespace convoxel {
 namespace {
 
-ConvProblem problem_of(const Convolution& conv, const View& src, const View& dst, bool gated) {
+// padding_low: in place of the convolution's own, for a part of an image that has other padding than the whole.
+ConvProblem problem_of(const Convolution& conv, const View& src, const View& dst, bool gated,
+                       const std::optional<Axes>& padding_low = {}) {
   require(src.batch == dst.batch, "src and dst differ in batch: " + show(src) + " and " + show(dst));
   require(src.channels == conv.in_channels() && dst.channels == conv.out_channels(),
           "the convolution maps " + std::to_string(conv.in_channels()) + " to " + std::to_string(conv.out_channels()) +
               " channels, not " + show(src) + " to " + show(dst));
-  return {conv.window(), src.batch, src.size, dst.size, src.channels, dst.channels, gated};
+  ConvProblem problem{conv.window(), src.batch, src.size, dst.size, src.channels, dst.channels, gated};
+  if (padding_low) problem.window.padding_low = *padding_low;
+  if (!problem.window.transposed) return problem;
+  // The taps of a phase, and so the packed weights, follow from the padding modulo the stride.
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    const int64_t moved = problem.window.padding_low[i] - conv.window().padding_low[i];
+    require(moved % problem.window.stride[i] == 0,
+            "padding_low of a transposed convolution must differ from its own "
+            "by a multiple of the stride");
+  }
+  return problem;
 }
 
 // kept: the convolutions whose weights the run reads.
@@ -51,7 +63,8 @@ std::vector<Candidate> Plan::candidates(const Convolution& conv, const View& src
 }
 
 void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst, std::optional<View> residual,
-                    std::string activation, Slope slope, std::string algorithm, std::optional<View> gate) {
+                    std::string activation, Slope slope, std::string algorithm, std::optional<View> gate,
+                    std::optional<Axes> padding_low) {
   read(src, "src");
   write(dst, "dst");
   if (gate) {
@@ -63,7 +76,7 @@ void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst,
     read(*residual, "residual");
     require_same_shape(dst, *residual, "dst and residual");
   }
-  const ConvProblem problem = problem_of(*conv, src, dst, gate.has_value());
+  const ConvProblem problem = problem_of(*conv, src, dst, gate.has_value(), padding_low);
   const Algorithm& chosen = *rank_algorithms(algorithm, problem, set_).front().algorithm;
   const PackedWeights& weights = conv->packed(chosen, problem, set_, threads_);
   auto run = chosen.plan({problem, *conv, weights, set_, activation_of(activation, slope), threads_});
@@ -73,7 +86,7 @@ void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst,
 
 void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs, size_t depthwise, View src, View dst,
                           std::optional<View> residual, std::vector<std::pair<std::string, Slope>> activations,
-                          std::string algorithm) {
+                          std::string algorithm, std::optional<Axes> padding_low, std::vector<std::string> parts) {
   read(src, "src");
   write(dst, "dst");
   if (residual) {
@@ -84,6 +97,7 @@ void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs,
   require(convs.size() == activations.size() && depthwise < convs.size() && convs.size() <= 3 && depthwise <= 1 &&
               convs.size() - depthwise <= 2,
           "a depthwise block has one activation for each convolution, one of them in front and behind at most");
+  require(parts.empty() || parts.size() == convs.size(), "parts names one algorithm for each convolution");
   // Up to the depthwise convolution tensors have src's size, after it dst's.
   View before = src, after = dst;
   double macs = 0;
@@ -93,7 +107,8 @@ void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs,
     to.channels = convs[i]->out_channels();
     before = after = to;
     const auto& [kind, slope] = activations[i];
-    const BlockPart made{convs[i], problem_of(*convs[i], from, to, false), activation_of(kind, slope)};
+    const BlockPart made{convs[i], problem_of(*convs[i], from, to, false, i == depthwise ? padding_low : std::nullopt),
+                         activation_of(kind, slope), parts.empty() ? "" : parts[i]};
     macs += made.problem.macs();
     return made;
   };
@@ -103,8 +118,10 @@ void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs,
   if (depthwise + 1 < convs.size()) block.project = part(depthwise + 1);
   require(after.channels == dst.channels, "dst " + show(dst) + " has not the channels of the last convolution");
   BlockPlan planned = plan_block(algorithm, block, set_, threads_);
-  add(convolution_step("depthwise_block", planned.algorithm, macs, std::move(planned.run), std::move(convs), src, dst,
-                       residual, {}));
+  Step step = convolution_step("depthwise_block", planned.algorithm, macs, std::move(planned.run), std::move(convs),
+                               src, dst, residual, {});
+  step.parts = std::move(planned.parts);
+  add(std::move(step));
 }
 
 }  // namespace convoxel

@@ -61,13 +61,23 @@ class BlockedRun final : public ConvRun {
                 threads}),
         phase_(lines_.phases().front()) {
     const auto product = [&](const BlockPart& part, int64_t most) {
-      return std::make_unique<PixelProduct>(algorithm, part.problem, *part.conv, set, part.activation, threads, most);
+      const std::string& name = part.algorithm.empty() ? algorithm : part.algorithm;
+      return std::make_unique<PixelProduct>(name, part.problem, *part.conv, set, part.activation, threads, most);
     };
     if (block.project) project_ = product(*block.project, rows);
     if (band.lines == 0) return;
     expand_ = product(*block.expand, kExpandRows);
     expanded_ = View::dense(1, problem_.in_size, problem_.in_channels);
     expanded_.batch_stride = 0;  // the lines of all images use the same memory
+  }
+
+  // The algorithms of the convolutions that this run computes.
+  std::vector<const char*> parts() const {
+    std::vector<const char*> names;
+    if (expand_) names.push_back(expand_->algorithm());
+    names.push_back("depthwise");
+    if (project_) names.push_back(project_->algorithm());
+    return names;
   }
 
   int64_t chunks(int) const override { return expand_ ? problem_.batch * band_.bands() : ceil_div(pixels(), rows_); }
@@ -306,25 +316,42 @@ BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, 
   const int64_t blocks = std::max<int64_t>(threads > 1 ? 2 * threads : 1, ceil_div(pixels, most));
   const int64_t rows = std::max<int64_t>(1, ceil_div(pixels, blocks));
 
-  if (block.expand && (banded || chosen)) {
+  // A band or a block multiplies pixels by "pointwise" or on a matrix unit; any other algorithm that is asked for needs
+  // stages.
+  const auto in_block = [](const std::optional<BlockPart>& part) {
+    if (!part || part->algorithm.empty()) return true;
+    return part->algorithm == "pointwise" || algorithm_called(part->algorithm).needs_matrix_unit;
+  };
+  const bool lines = block.depthwise.algorithm.empty() || block.depthwise.algorithm == "depthwise";
+  const bool both = lines && in_block(block.project), all = both && in_block(block.expand);
+  if (block.expand && all && (banded || chosen)) {
     const Band band = bands_of(block, threads, banded);
-    if (band.lines > 0) return {std::make_unique<BlockedRun>(parts, block, set, threads, most, band), "banded"};
+    if (band.lines > 0) {
+      auto run = std::make_unique<BlockedRun>(parts, block, set, threads, most, band);
+      std::vector<const char*> names = run->parts();
+      return {std::move(run), "banded", std::move(names)};
+    }
   }
   auto sequence = std::make_unique<Sequence>();
+  std::vector<const char*> names;
   const auto add = [&](const BlockPart& part) {
-    const Algorithm& best = *rank_algorithms(parts, part.problem, set).front().algorithm;
+    const std::string& name = part.algorithm.empty() ? parts : part.algorithm;
+    const Algorithm& best = *rank_algorithms(name, part.problem, set).front().algorithm;
     const PackedWeights& weights = part.conv->packed(best, part.problem, set, threads);
+    names.push_back(best.name);
     sequence->add(best.plan({part.problem, *part.conv, weights, set, part.activation, threads}), part.problem);
   };
   if (block.expand) add(*block.expand);
-  if (block.project && (blocked || (chosen && rows >= kLeastRows))) {
+  if (block.project && both && (blocked || (chosen && rows >= kLeastRows))) {
     Band none(problem);
-    sequence->add(std::make_unique<BlockedRun>(parts, block, set, threads, rows, none), block.project->problem);
-    return {std::move(sequence), "blocked"};
+    auto run = std::make_unique<BlockedRun>(parts, block, set, threads, rows, none);
+    for (const char* name : run->parts()) names.push_back(name);
+    sequence->add(std::move(run), block.project->problem);
+    return {std::move(sequence), "blocked", std::move(names)};
   }
   add(block.depthwise);
   if (block.project) add(*block.project);
-  return {std::move(sequence), "staged"};
+  return {std::move(sequence), "staged", std::move(names)};
 }
 
 }  // namespace convoxel

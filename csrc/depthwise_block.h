@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "convolution.h"
 
@@ -14,6 +15,7 @@ struct BlockPart {
   std::shared_ptr<const Convolution> conv;
   ConvProblem problem;
   Activation activation;
+  std::string algorithm = {};  // the only one that may run it, or ""
 };
 
 struct DepthwiseBlock {
@@ -25,6 +27,7 @@ struct DepthwiseBlock {
 struct BlockPlan {
   std::unique_ptr<ConvRun> run;  // from the first convolution's input to the last one's output
   const char* algorithm;
+  std::vector<const char*> parts;  // the algorithm of each convolution, which decides the result's last digits
 };
 
 // algorithm: "auto", "banded", "blocked", "staged" (see depthwise_block.cpp), or the name of an algorithm that runs all

@@ -15,6 +15,7 @@ PixelProduct::PixelProduct(const std::string& algorithm, const ConvProblem& prob
   const Algorithm& cheapest = *rank_algorithms(algorithm, inside, set).front().algorithm;
   const int parts = bfloat_parts(cheapest);
   const Algorithm& chosen = parts > 0 ? cheapest : algorithm_called("pointwise");
+  algorithm_ = chosen.name;
   weights_ = &conv.packed(chosen, problem, set, threads);
   if (parts > 0) unit_ = std::make_unique<BfloatPixels>(parts, conv, *weights_, set, activation, rows);
 }

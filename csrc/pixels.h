@@ -15,6 +15,7 @@ class PixelProduct {
   // run.
   PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv,
                const MicrokernelSet& set, Activation activation, int threads, int64_t rows);
+  const char* algorithm() const { return algorithm_; }
   int64_t scratch_bytes() const { return unit_ ? unit_->scratch_bytes() : 0; }
 
   // Writes the result of row m, which lies at src + m * step, to outputs[m]. outputs has room for the rows, rounded up
@@ -26,6 +27,7 @@ class PixelProduct {
   const Convolution& conv_;
   const MicrokernelSet& set_;
   Activation activation_;
+  const char* algorithm_ = "";
   const PackedWeights* weights_ = nullptr;
   std::unique_ptr<BfloatPixels> unit_;  // if the product runs on a matrix unit
 };

@@ -33,6 +33,7 @@ struct Step {
   int64_t workspace_bytes = 0;  // per worker
   int64_t shared_bytes = 0;     // of all workers
   const char* algorithm = "";
+  std::vector<const char*> parts = {};  // the algorithms of the convolutions of a block
   double macs = 0;
   int64_t result_floats = 0;
   std::string name = {};  // of the layer

@@ -5,23 +5,28 @@
 
 STEP(convolve,
      (std::shared_ptr<const Convolution> convolution, View src, View dst, std::optional<View> residual,
-      std::string activation, Slope slope, std::string algorithm, std::optional<View> gate),
+      std::string activation, Slope slope, std::string algorithm, std::optional<View> gate,
+      std::optional<Axes> padding_low),
      "dst = activation(convolution(src * gate) + bias + residual).\n\n"
-     "gate: (n, 1, 1, 1, c), one factor for each image and channel of src (squeeze-and-excite).",
+     "gate: (n, 1, 1, 1, c), one factor for each image and channel of src (squeeze-and-excite).\n"
+     "padding_low: in place of the convolution's own, for a part of an image.",
      "convolution"_a, "src"_a, "dst"_a, "residual"_a = nb::none(), "activation"_a = "none", "slope"_a = 0.0,
-     "algorithm"_a = "auto", "gate"_a = nb::none())
+     "algorithm"_a = "auto", "gate"_a = nb::none(), "padding_low"_a = nb::none())
 STEP(convolve_block,
      (std::vector<std::shared_ptr<const Convolution>> convolutions, size_t depthwise, View src, View dst,
-      std::optional<View> residual, std::vector<std::pair<std::string, Slope>> activations, std::string algorithm),
+      std::optional<View> residual, std::vector<std::pair<std::string, Slope>> activations, std::string algorithm,
+      std::optional<Axes> padding_low, std::vector<std::string> parts),
      "dst = src through convolutions one after another, plus residual, without memory for what lies between.\n\n"
      "convolutions: one is depthwise; at most one lies in front of it and one behind, 1x1, stride 1, no groups.\n"
      "depthwise: the index of that one.\n"
      "activations: one for each convolution, or none at all; the last one is applied after the residual is added.\n"
      "algorithm: \"auto\"; \"banded\" (each thread expands the lines that a band of outputs needs, and goes on with "
      "them);\n\"blocked\" (each thread projects what it has just computed; an expansion comes before); \"staged\" (one "
-     "after the\nother); or the name of an algorithm that runs all of them, one after the other.",
+     "after the\nother); or the name of an algorithm that runs all of them, one after the other.\n"
+     "padding_low: in place of the depthwise convolution's own, for a part of an image.\n"
+     "parts: the algorithm of each convolution (default: the cheapest ones); `steps` names those that run.",
      "convolutions"_a, "depthwise"_a, "src"_a, "dst"_a, "residual"_a = nb::none(), "activations"_a = nb::make_tuple(),
-     "algorithm"_a = "auto")
+     "algorithm"_a = "auto", "padding_low"_a = nb::none(), "parts"_a = nb::make_tuple())
 STEP(max_pool, (View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low),
      "Largest value of each window; positions outside of src do not count.", "src"_a, "dst"_a, "kernel"_a, "stride"_a,
      "dilation"_a = nb::make_tuple(1, 1, 1), "padding_low"_a = nb::make_tuple(0, 0, 0))

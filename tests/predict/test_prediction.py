@@ -169,6 +169,44 @@ def test_maps_and_logits_agree(segmenter: Path) -> None:
     assert logits.shape == (2, 21, 9, 8) and (predictor.label_map(image) == logits.argmax(axis=0)).all()
 
 
+def test_exact_tiles_give_the_classes_of_the_whole_image(segmenter: Path, tmp_path: Path) -> None:
+    """At borders between classes blended tiles decide otherwise here and there; exact ones never do."""
+    image = np.random.default_rng(0).normal(50, 40, (1, 61, 23, 18)).astype(np.float32)
+    predictor = load_predictor(segmenter, exact=True, tile=(40, 24, 20))
+    exact = predictor.exact
+    assert exact is not None
+    statistics = predictor.run.data.normalisation.statistics(image)
+    padded = np.empty(
+        (1, 1, 62, 24, 18), np.float32
+    )  # the next size that the network takes; the first pixel is padding
+    padded[:] = statistics.floor
+    padded[0, 0, 0:61, 0:23] = image[0]
+    whole = [exact.direct(statistics.normalise(padded[0])[None]), exact.program(statistics.normalise(padded[0])[None])]
+    found: list[object] = []
+    blended = predictor.label_map(image, lambda *each: found.append(each))
+    assert blended.shape == image.shape[1:] and len(found) > 1
+    assert any((blended == each.argmax(axis=1)[0, :61, :23]).all() for each in whole)
+    source, tilings = tmp_path / "image.npy", list[object]()
+    np.save(source, image[0])
+    named = predict(
+        segmenter, source, tmp_path / "out.npy", exact=True, tile=(40, 24, 20), on_tiling=lambda t: tilings.append(t)
+    )
+    assert (np.load(named[0]) == blended).all()
+    assert "equal bit for bit" in str(tilings[0]) and "tiles of at most" in str(tilings[0])
+
+
+def test_exact_tiles_are_refused(segmenter: Path, classifier: Path) -> None:
+    for run, options, words in (
+        (segmenter, {"tile": 64}, "tile: got 64 without exact"),
+        (segmenter, {"exact": True, "engine": "torch"}, "exact: PyTorch"),
+        (classifier, {"exact": True}, "exact: the run classifies"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            load_predictor(run, **options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="tile is 3 x 3 x 3"):
+        load_predictor(segmenter, exact=True, tile=3).label_map(np.zeros((1, 61, 23, 18), np.float32))
+
+
 def test_both_engines_agree(segmenter: Path, classifier: Path) -> None:
     ours, torchs = (load_predictor(segmenter, engine=engine) for engine in ("convoxel", "torch"))
     image = np.random.default_rng(0).normal(50, 40, (1, 11, 9, 8)).astype(np.float32)

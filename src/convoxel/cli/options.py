@@ -49,6 +49,9 @@ Epochs = Annotated[int, typer.Option(min=1, help="Epochs of each training, with 
 Engine = Annotated[Literal["convoxel", "torch"], typer.Option(help="Engine that computes the network.")]
 Which = Annotated[Literal["best", "last"], typer.Option(help="Checkpoint of the run.")]
 Threads = Annotated[int | None, typer.Option(help="Number of CPU threads (default: all).")]
+Tile = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Most pixels of a tile along each axis, such as 256 or 64,256,256.")
+]
 Timed = Annotated[bool, typer.Option("--time/--no-time", help="Measure the time of a run on our engine.")]
 Plot = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Draw a figure into this .svg, .png or .html file too.")

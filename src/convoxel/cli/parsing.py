@@ -73,6 +73,18 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     raise ConfigError(f"shape: got {text!r}; expected n,channels,*sizes, such as 1,3,224,224.")
 
 
+def parse_tile(text: str | None) -> int | tuple[int, ...] | None:
+    """Return the size of tiles: one number for all axes, or one for each; None for None.
+
+    >>> parse_tile("256"), parse_tile("64,256,256")
+    (256, (64, 256, 256))
+    """
+    if text is None:
+        return None
+    sizes = parse_sizes("tile", text, count=(1, 3))
+    return sizes[0] if len(sizes) == 1 else sizes
+
+
 def parse_range(name: str, text: str | None) -> list[int] | None:
     """Return the numbers of ``3``, ``1,3,5`` or ``1..7``; None for None.
 

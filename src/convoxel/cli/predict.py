@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from convoxel.cli.options import Engine, Json, Run, Threads
+from convoxel.cli.options import Engine, Json, Run, Threads, Tile
+from convoxel.cli.parsing import parse_tile
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, duration, emit
 
@@ -18,19 +19,38 @@ def predict(
     input: Annotated[Path, typer.Option(help="Image file, or folder of images.")],
     output: Annotated[Path, typer.Option(help="File or folder to write: label maps, or a .csv/.json of classes.")],
     engine: Engine = "convoxel",
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Label maps that are bit for bit those of whole images, in memory for a tile."),
+    ] = False,
+    tile: Tile = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Predict images with a trained network: label maps with the images' affine, or a table of classes."""
+    """Predict images with a trained network: label maps with the images' affine, or a table of classes.
+
+    Large images are predicted on tiles that overlap and are blended, so logits differ a little from those of the whole
+    image. With --exact they do not: a tile takes along all that its part of the result reads.
+    """
     from convoxel.graph.threads import limit_threads
     from convoxel.train import predict as run_network
 
     screen = Screen(json)
     begun = time.perf_counter()
+    tilings: dict[str, None] = {}
+
+    def note(tiling: object) -> None:
+        tilings.setdefault(str(tiling))
+
+    size = parse_tile(tile)
     with limit_threads(threads), Meter(screen) as meter:
-        files = run_network(run, input, output, engine=engine, on_progress=meter)
+        files = run_network(
+            run, input, output, engine=engine, exact=exact, tile=size, on_tiling=note, on_progress=meter
+        )
     seconds = time.perf_counter() - begun
     if json:
-        return emit({"files": files, "seconds": seconds, "engine": engine})
+        return emit({"files": files, "seconds": seconds, "engine": engine, "tilings": list(tilings)})
+    for tiling in tilings:
+        screen.say(tiling)
     where = str(files[0]) if len(files) == 1 else f"{len(files)} files in {files[0].parent}"
     screen.say(f"Wrote {where} in {duration(seconds)}.")

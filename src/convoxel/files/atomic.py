@@ -62,7 +62,7 @@ def open_atomic(path: str | os.PathLike[str], error: type[ConvoxelError] = DataE
     try:
         _clean(path.parent)
         with _temporary(path.parent) as (part, descriptor):
-            with os.fdopen(descriptor, "wb") as file:
+            with os.fdopen(descriptor, "w+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -89,7 +89,7 @@ def _temporary(folder: Path) -> Iterator[tuple[Path, int]]:
     """Yield a new temporary file and its descriptor, which the block closes; what is left of it at the end goes."""
     for _ in range(_TRIES):
         part = folder / _PART.replace("*", secrets.token_hex(8))
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         locked = _lock(descriptor)
         if os.fstat(descriptor).st_nlink or not locked:
             break

@@ -72,6 +72,7 @@ class Plan:
         slope: float | tuple[float, float] = 0.0,
         algorithm: str = "auto",
         gate: convoxel.native.plan.View | None = None,
+        padding_low: Sequence[int] | None = None,
         name: str = "",
     ) -> None: ...
     def convolve_block(
@@ -83,6 +84,8 @@ class Plan:
         residual: convoxel.native.plan.View | None = None,
         activations: Sequence[tuple[str, float | tuple[float, float]]] = (),
         algorithm: str = "auto",
+        padding_low: Sequence[int] | None = None,
+        parts: Sequence[str] = (),
         name: str = "",
     ) -> None: ...
     def max_pool(

@@ -182,11 +182,13 @@ class Plan(_core.Plan):
         slope: Slope = 0.0,
         algorithm: str = "auto",
         gate: View | None = None,
+        padding_low: Sequence[int] | None = None,
         name: str = "",
     ) -> None:
         """Add a step: dst = activation(convolution(src · gate) + bias + residual), by the problem's winner if known.
 
         gate: ``(n, 1, 1, 1, c)``, one factor for each image and channel of src (squeeze-and-excite).
+        padding_low: in place of the convolution's own, for a part of an image that has other padding than the whole.
         """
         problem = Problem.of(convolution, src, dst, activation, residual is not None, gate is not None)
         winner = self._winners.get(str(problem)) if self._winners else None
@@ -194,7 +196,8 @@ class Plan(_core.Plan):
             with contextlib.suppress(ConvoxelError):  # nothing of the family can run: adding the step says why
                 costs = dict(self.candidates(convolution, src, dst, algorithm, gate is not None))
                 algorithm = winner if math.isfinite(costs.get(winner, math.inf)) else algorithm
-        super().convolve(convolution, src, dst, residual, activation, slope, algorithm, gate, name)
+        moved: dict[str, Any] = {} if padding_low is None else {"padding_low": padding_low}
+        super().convolve(convolution, src, dst, residual, activation, slope, algorithm, gate, name=name, **moved)
         self._problems.append(problem)
 
     def run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from pathlib import Path
 
@@ -85,7 +86,9 @@ def _write_maps(predictor: Predictor, files: list[Path], targets: list[Path], on
     for done, (path, target) in enumerate(zip(files, targets, strict=True)):
         try:
             sample = _read(predictor, path)
-            data.write_label(target, predictor.label_map(sample.image), sample.affine, sample.spacing_mm)
+            on_tile = functools.partial(_report_part, on_progress, done, len(files))
+            found = predictor.label_map(sample.image, on_tile)
+            data.write_label(target, found, sample.affine, sample.spacing_mm)
         except DataError as error:
             if done == 0:
                 raise
@@ -116,6 +119,12 @@ def _write_table(predictor: Predictor, files: list[Path], target: Path, on_progr
     write_text(target, text.getvalue())
 
 
-def _report(on_progress: OnProgress | None, done: int, total: int) -> None:
+def _report_part(on_progress: OnProgress | None, done: int, total: int, part: int, parts: int) -> None:
+    """Report a tile of an image; the last one is the image itself, once its label map is written."""
+    if part < parts:
+        _report(on_progress, done + part / parts, total)
+
+
+def _report(on_progress: OnProgress | None, done: float, total: int) -> None:
     if on_progress is not None:
-        on_progress(Progress(phase="predict", epoch=1, step=done, steps_total=total, fraction=done / total))
+        on_progress(Progress(phase="predict", epoch=1, step=int(done), steps_total=total, fraction=done / total))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.errors import ConfigError
-from convoxel.predict.network_call import Array, Call, compiled_call, resize, torch_call
+from convoxel.graph.run.tiling import TilePlan
+from convoxel.predict.exact_tiles import ExactTiles
+from convoxel.predict.network_call import Array, Call, compiled, compiled_call, resize, torch_call
 from convoxel.predict.sliding_window import Tiling, blend_slabs, join_slabs
 from convoxel.predict.tile_size import InputSizes, input_sizes, plan_tile
 from convoxel.predict.trained_run import AnyRun
@@ -27,6 +29,7 @@ class Predictor:
         sizes: the sizes of tiles that the network takes.
         overlap: least share of a tile that its neighbour covers too.
         engine: "convoxel" or "torch", which computes ``call``.
+        exact: tiles whose label maps are bit for bit those of whole images, in place of tiles that are blended.
     """
 
     run: AnyRun
@@ -34,6 +37,7 @@ class Predictor:
     sizes: InputSizes
     overlap: float
     engine: str
+    exact: ExactTiles | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -56,8 +60,13 @@ class Predictor:
         """Return logits (classes, *spatial) of an image (channels, *spatial)."""
         return join_slabs(self.slabs(image), image.shape[1])
 
-    def label_map(self, image: Array) -> NDArray[np.uint8]:
-        """Return the class of each voxel, (*spatial) uint8; memory: one layer of tiles and the map."""
+    def label_map(self, image: Array, on_tile: Callable[[int, int], None] | None = None) -> NDArray[np.uint8]:
+        """Return the class of each voxel, (*spatial) uint8; memory: one layer of tiles and the map.
+
+        ``on_tile`` is called with the number of exact tiles done and of all.
+        """
+        if self.exact is not None:
+            return self.exact.label_map(image, self.run.data.normalisation.statistics(image), on_tile)
         parts = ((start, slab.argmax(axis=0)[None].astype(np.uint8)) for start, slab in self.slabs(image))
         return np.asarray(join_slabs(parts, image.shape[1])[0])
 
@@ -75,7 +84,14 @@ def check_engine(engine: str) -> None:
 
 
 def build_predictor(
-    run: AnyRun, *, engine: str = "torch", precision: str | None = "float32", overlap: float | None = None
+    run: AnyRun,
+    *,
+    engine: str = "torch",
+    precision: str | None = "float32",
+    overlap: float | None = None,
+    exact: bool = False,
+    tile: int | Sequence[int] | None = None,
+    on_tiling: Callable[[TilePlan], None] | None = None,
 ) -> Predictor:
     """Return the predictor of a trained network.
 
@@ -84,15 +100,34 @@ def build_predictor(
         engine: "torch", or "convoxel" (compiled for our CPU engine) (default "torch").
         precision: precision of PyTorch's products, "float32" or "bfloat16" (default "float32").
         overlap: least share of a tile that its neighbour covers too (default: the configuration's).
+        exact: compute label maps that are bit for bit those of whole images, on tiles that blend nothing; only our
+            engine can (default False).
+        tile: size of such a tile, its halo included (default: what takes about a gigabyte).
+        on_tiling: called with the tiling of each image.
 
     Raises:
-        ConfigError: the engine is unknown.
+        ConfigError: the engine is unknown; ``exact`` with PyTorch or a classifier; ``tile`` without ``exact``.
     """
     check_engine(engine)
+    _check_exact(run, engine, exact, tile)
     sizes = input_sizes(run.network)
+    tiles = None
     if engine == "torch":
         call = torch_call(run.network, precision)
     else:
         size = run.config.patch or (sizes.least + 3 * sizes.multiple,) * run.data.dims
-        call = compiled_call(run.network, (1, run.data.channels, *size))
-    return Predictor(run, call, sizes, run.config.overlap if overlap is None else overlap, engine)
+        program = compiled(run.network, (1, run.data.channels, *size))
+        call = compiled_call(program)
+        tiles = ExactTiles(program, sizes, tile, on_tiling) if exact else None
+    return Predictor(run, call, sizes, run.config.overlap if overlap is None else overlap, engine, tiles)
+
+
+def _check_exact(run: AnyRun, engine: str, exact: bool, tile: object) -> None:
+    if tile is not None and not exact:
+        raise ConfigError(
+            f"tile: got {tile!r} without exact; tiles that are blended have the size of training's patch."
+        )
+    if exact and run.config.task != "segment":
+        raise ConfigError("exact: the run classifies images, and a class sees the whole image; leave exact out.")
+    if exact and engine != "convoxel":
+        raise ConfigError("exact: PyTorch's sums depend on the size of a tile; use engine='convoxel'.")

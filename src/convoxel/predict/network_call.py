@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,7 +12,20 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Array", "Call", "arrange", "arrange_images", "autocast", "compiled_call", "resize", "torch_call"]
+if TYPE_CHECKING:
+    from convoxel.graph.run.program import Program
+
+__all__ = [
+    "Array",
+    "Call",
+    "arrange",
+    "arrange_images",
+    "autocast",
+    "compiled",
+    "compiled_call",
+    "resize",
+    "torch_call",
+]
 
 Array = NDArray[np.float32]
 Call = Callable[[Array], Array]
@@ -44,11 +58,16 @@ def torch_call(model: nn.Module, precision: str | None = "float32") -> Call:
     return call
 
 
-def compiled_call(model: nn.Module, shape: tuple[int, ...]) -> Call:
-    """Return ``model`` as the same function, compiled for our engine with an example of ``shape``."""
+def compiled(model: nn.Module, shape: tuple[int, ...]) -> Program:
+    """Return ``model`` compiled for our engine with an example of ``shape``."""
     from convoxel.graph.compile import compile as compile_model
 
-    program = compile_model(model, torch.zeros(shape))
+    program: Program = compile_model(model, torch.zeros(shape))
+    return program
+
+
+def compiled_call(program: Program) -> Call:
+    """Return a compiled network as the same function."""
 
     def call(images: Array) -> Array:
         found: Array = program(np.ascontiguousarray(images))

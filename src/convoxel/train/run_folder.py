@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from convoxel import data
 from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.graph.run.tiling import TilePlan
 from convoxel.predict.evaluation import OnSample, TimedEvaluation, evaluate_split
 from convoxel.predict.file_prediction import list_inputs, predict_files
 from convoxel.predict.inference import Predictor, build_predictor, check_engine
@@ -87,10 +90,10 @@ def _read_checkpoint(run: Path, which: str) -> Checkpoint:
         return checkpoint
 
 
-def load_predictor(run_dir: str | Path, *, engine: str = "convoxel", which: str = "best") -> Predictor:
+def load_predictor(run_dir: str | Path, *, engine: str = "convoxel", which: str = "best", **exact: Any) -> Predictor:
     """Return the predictor of a run folder; arguments and errors as of :func:`load_model` and :func:`predict`."""
     check_engine(engine)
-    return build_predictor(load_model(run_dir, which), engine=engine)
+    return build_predictor(load_model(run_dir, which), engine=engine, **exact)
 
 
 def load_data(config: TrainConfig, source: str | Path | None = None) -> data.DataSet:
@@ -159,6 +162,9 @@ def predict(
     output: str | Path,
     *,
     engine: str = "convoxel",
+    exact: bool = False,
+    tile: int | Sequence[int] | None = None,
+    on_tiling: Callable[[TilePlan], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
     """Predict one image file or a folder of them and return the files written.
@@ -173,12 +179,19 @@ def predict(
         input: image file, or folder of image files (or with an ``images`` folder).
         output: file or folder, see above. No file is half-written, and no input is overwritten.
         engine: "convoxel" or "torch" (default "convoxel").
-        on_progress: called after each image; ``step`` of ``steps_total`` images.
+        exact: compute label maps that are bit for bit those of whole images, on tiles that blend nothing (default
+            False: overlapping tiles, blended, whose logits differ a little from the whole image's).
+        tile: size of an exact tile, its halo included (default: what takes about a gigabyte).
+        on_tiling: called with the tiling of each image; ``str(tiling)`` says what its label map is equal to.
+        on_progress: called after each image and each exact tile; ``step`` of ``steps_total`` images.
 
     Raises:
         DataError: the input is missing, empty, unreadable or does not fit the network.
-        ConfigError: the output is the input, or a file where a folder is needed; the engine is unknown.
+        ConfigError: the output is the input, or a file where a folder is needed; the engine is unknown; ``exact`` with
+            PyTorch or a classifier; ``tile`` without ``exact``, or too small (the message names the least).
         CheckpointError: ``run_dir`` is no run.
+        UnsupportedError: ``exact`` and a step of the network sees the whole image; the message names it.
     """
     list_inputs(Path(input))  # a missing input is reported before the network is compiled
-    return predict_files(load_predictor(run_dir, engine=engine), Path(input), Path(output), on_progress)
+    predictor = load_predictor(run_dir, engine=engine, exact=exact, tile=tile, on_tiling=on_tiling)
+    return predict_files(predictor, Path(input), Path(output), on_progress)

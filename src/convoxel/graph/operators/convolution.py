@@ -11,14 +11,16 @@ import numpy as np
 from convoxel import native
 from convoxel.arithmetic import Transposed, Window, transposed_size, window
 from convoxel.errors import ShapeError
+from convoxel.files.values import Options
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, windows
 from convoxel.graph.operators.operator import EPILOGUE, Shapes, row
 from convoxel.graph.operators.reads import Along, Applied, Reads, Unknown, pair, unknown
+from convoxel.graph.operators.region import Request, Restricted, Span, need_engine, part_of_window
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import check_channels, conv_length, length, operand, positive, with_residual
-from convoxel.graph.operators.step import Step, bias, convolve
+from convoxel.graph.operators.step import Step, bias, convolve, own_padding
 from convoxel.graph.operators.view import spatial
 
 __all__ = ["ROWS"]
@@ -117,6 +119,9 @@ def _lower_depthwise_block(step: Step) -> None:
         (_convolution_kernel(step, transposed=False), middle),
         (project, last),
     )
+    pinned: Options = {}
+    if step.choice:
+        pinned = {"padding_low": own_padding(node), "parts": list(step.choice.parts)}
     step.plan.convolve_block(
         [kernel for kernel, _ in chain if kernel is not None],
         0 if expand is None else 1,
@@ -126,6 +131,7 @@ def _lower_depthwise_block(step: Step) -> None:
         activations=[activation for kernel, activation in chain if kernel is not None],
         algorithm=step.algorithm,
         name=node.name,
+        **pinned,
     )
 
 
@@ -146,7 +152,7 @@ def _pointwise_kernel(step: Step, index: int) -> native.Convolution | None:
 def _convolution_kernel(step: Step, transposed: bool) -> native.Convolution:
     node, weight = step.node, step.constants[1]
     assert weight is not None
-    padding = spatial([low for low, _ in node["padding"]], 0)
+    padding = _padding_low(step)
 
     def make() -> native.Convolution:
         return native.Convolution(
@@ -161,6 +167,11 @@ def _convolution_kernel(step: Step, transposed: bool) -> native.Convolution:
 
     # "Same" with a stride pads each input size in its own way, and a kernel knows its padding.
     return step.kernels.get((node.name, padding), make)
+
+
+def _padding_low(step: Step) -> tuple[int, int, int]:
+    """Return the padding in front of each axis; that of the whole image where the step makes a part of it."""
+    return step.choice.padding if step.choice else own_padding(step.node)
 
 
 # ---- on arrays
@@ -268,6 +279,52 @@ def _windowed(applied: Applied) -> Reads:
     return Along(layers)
 
 
+# ---- parts of the result
+
+
+def _part_of_convolution(request: Request) -> Restricted:
+    """The same windows; residual and gate lie beside them."""
+    need_engine(request)
+    node, x, weight = request.applied.node, request.applied.x, request.applied.inputs[1]
+    assert weight is not None
+    columns = zip(weight[2:], node["stride"], node["padding"], node["dilation"], strict=True)
+    axes = [
+        part_of_window(span, size, out, k, s, low, d, grain)
+        for span, size, out, (k, s, (low, _), d), grain in zip(
+            request.box[2:], x[2:], request.out[2:], columns, request.grains(len(x) - 2), strict=True
+        )
+    ]
+    box = (request.box[0], Span(0, request.out[1]), *(axis.made for axis in axes))
+    read = (request.box[0], Span(0, x[1]), *(axis.read for axis in axes))
+    beside = [box if shape == request.out else None for shape in request.applied.inputs[1:]]
+    return Restricted(box, (read, *beside), {"padding": tuple(axis.padding for axis in axes)})
+
+
+def _part_of_transposed(request: Request) -> Restricted:
+    """The inputs that reach the outputs, which begin at a multiple of the stride: so phases stay where they are."""
+    need_engine(request)
+    node, x, weight = request.applied.node, request.applied.x, request.applied.inputs[1]
+    assert weight is not None
+    made, read, padding = [], [], []
+    columns = zip(weight[2:], node["stride"], node["padding"], node["dilation"], strict=True)
+    for span, size, (k, s, (low, _), d) in zip(request.box[2:], x[2:], columns, strict=True):
+        begin = span.first // s * s
+        reach = (k - 1) * d + 1
+        # Input j reaches the outputs s·j − low … s·j − low + reach − 1.
+        first = min(max(-(-(begin + low - reach + 1) // s), 0), size - 1)
+        stop = max(first + 1, min((span.stop - 1 + low) // s + 1, size))
+        if span.reader:
+            first, stop = 0, size
+        before = low + begin - s * first
+        made.append(Span(begin, span.stop, span.reader))
+        read.append(Span(first, stop, span.reader))
+        padding.append((before, (stop - first - 1) * s + reach - before - made[-1].length))
+    box = (request.box[0], Span(0, request.out[1]), *made)
+    beside = [box if shape == request.out else None for shape in request.applied.inputs[1:]]
+    changes = {"padding": tuple(padding), "output_padding": (0,) * len(padding)}
+    return Restricted(box, ((request.box[0], Span(0, x[1]), *read), *beside), changes)
+
+
 ROWS = (
     row(
         f"convolution(x, weight!, bias?!, residual?, gate?; {_PLACES}, {EPILOGUE})",
@@ -277,6 +334,7 @@ ROWS = (
         macs=convolution_macs,
         fits=Rewriter.has_space,
         reads=_windowed,
+        restrict=_part_of_convolution,
     ),
     # A depthwise convolution with a 1x1 convolution in front of it, behind it, or both: what lies between them has no
     # place in memory. `activation` is the last one's.
@@ -288,6 +346,7 @@ ROWS = (
         lower=_lower_depthwise_block,
         macs=depthwise_block_macs,
         reads=unknown("steps that were fused"),
+        restrict=_part_of_convolution,
     ),
     row(
         f"transposed_convolution(x, weight!, bias?!, residual?; {_PLACES}, output_padding, {EPILOGUE})",
@@ -297,6 +356,7 @@ ROWS = (
         macs=transposed_macs,
         fits=Rewriter.has_space,
         reads=_windowed,
+        restrict=_part_of_transposed,
     ),
     row("columns_to_image(x; shape, kernel, stride, padding, dilation)", _columns_to_image_shape, _columns_to_image),
 )

@@ -14,6 +14,7 @@ from convoxel.graph.ir.size import Shape, differ
 from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.operator import EPILOGUE, Shapes, row
 from convoxel.graph.operators.reads import Aligned, Applied, Reads, Unknown
+from convoxel.graph.operators.region import Request, Restricted, full_box, need_engine, refuse_part
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, stretch, with_residual
 from convoxel.graph.operators.step import Step, bias, convolve
@@ -175,6 +176,17 @@ def _linear_reads(applied: Applied) -> Reads:
     return Aligned([axes, ["out", len(kept)]], [*kept, "out"])
 
 
+def _part_of_linear(request: Request) -> Restricted:
+    """All features of an image; what is flattened is read as a whole."""
+    need_engine(request)
+    x, node = request.applied.x, request.applied.node
+    read = (*request.box[:1], *full_box(x[1:], node.name if node["flatten"] else ""))
+    beside = [request.box if shape == request.out else None for shape in request.applied.inputs[1:]]
+    return Restricted(request.box, (read, *beside))
+
+
+_by_library = refuse_part("multiplies matrices in NumPy, whose order of sums depends on their size")
+
 ROWS = (
     row(
         f"linear(x, weight!, bias?!, residual?; flatten=False, {EPILOGUE})",
@@ -184,7 +196,18 @@ ROWS = (
         macs=linear_macs,
         fits=_has_rows,
         reads=_linear_reads,
+        restrict=_part_of_linear,
     ),
-    row("einsum(terms*; equation)", _einsum_shape, _einsum, reads=_einsum_reads, macs=_einsum_macs),
-    row("matmul(a, b)", _matmul_shape, _matmul, to_native=_native_product, reads=_matmul_reads, macs=_matmul_macs),
+    row(
+        "einsum(terms*; equation)", _einsum_shape, _einsum, reads=_einsum_reads, macs=_einsum_macs, restrict=_by_library
+    ),
+    row(
+        "matmul(a, b)",
+        _matmul_shape,
+        _matmul,
+        to_native=_native_product,
+        reads=_matmul_reads,
+        macs=_matmul_macs,
+        restrict=_by_library,
+    ),
 )

@@ -17,11 +17,12 @@ from convoxel.graph.operators.host import Array, Ints
 from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.reads import Aligned, Along, Applied, Blocks, Reads, crop, pointwise, regrouped, unchanged
+from convoxel.graph.operators.region import Request, Restricted, Span, lengths, part_of_blocks, part_of_groups
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import given, operand, positive, range_length, same, stretch
 from convoxel.graph.operators.step import Step, copy, refuse
 from convoxel.graph.operators.view import alias_reshape, alias_slice, channels_as_positions, full_axis, narrow_view
-from convoxel.graph.operators.weighted import lower_tables
+from convoxel.graph.operators.weighted import lower_tables, restrict_tables
 from convoxel.native import View
 
 __all__ = ["ROWS", "core"]
@@ -525,6 +526,102 @@ def _gathered(applied: Applied) -> Reads:
     return Along({axis: Blocks(block, block) for axis in range(2, len(applied.x))})
 
 
+# ---- parts of the result
+
+
+def _part_of_slice(request: Request) -> Restricted:
+    """Positions of the operand, taken with the same steps; where all are taken, the node's own range."""
+    node, read, made, ranges = request.applied.node, [], [], []
+    axes = zip(request.box, request.applied.x, request.out, node["starts"], node["stops"], node["steps"], strict=True)
+    for span, size, out, *bounds in axes:
+        start, _, step = slice(*bounds).indices(size)
+        if span.reader or step < 0 or span.length == out:
+            reader = span.reader or (node.name if step < 0 and size > 1 else "")
+            made.append(Span(0, out, reader))
+            read.append(Span(0, size, reader))
+            ranges.append((bounds[0], bounds[1]))
+        else:
+            made.append(span)
+            read.append(Span(start + span.first * step, start + (span.stop - 1) * step + 1))
+            ranges.append((0, None))
+    starts, stops = zip(*ranges, strict=True)
+    return Restricted(tuple(made), (tuple(read),), {"starts": starts, "stops": stops})
+
+
+def _part_of_reshape(request: Request) -> Restricted:
+    """The axes that stay are restricted; the others are read as a whole."""
+    made, read = part_of_groups(request)
+    return Restricted(made, (read,), {"shape": lengths(made)})
+
+
+def _part_of_copies(request: Request) -> Restricted:
+    """An only position stands for all; repeated positions are read as a whole."""
+    node, x, box = request.applied.node, request.applied.x, list(request.box)
+    read, lead = [], len(request.box) - len(x)
+    for axis, size in enumerate(x):
+        span = box[axis + lead]
+        if size == 1:
+            read.append(Span(0, 1))
+        elif size == request.out[axis + lead]:
+            read.append(span)
+        else:
+            box[axis + lead] = Span(0, request.out[axis + lead], node.name)
+            read.append(Span(0, size, node.name))
+    kept = lengths(tuple(read))
+    if "repeats" in node.attributes:
+        repeats = tuple(span.length // size for span, size in zip(box, kept, strict=True))
+        return Restricted(tuple(box), (tuple(read),), {"repeats": repeats})
+    return Restricted(tuple(box), (tuple(read),), {"shape": lengths(tuple(box))})
+
+
+def _part_of_channels(request: Request) -> Restricted:
+    """The same positions of all channels."""
+    n, _, *space = request.box
+    read = (n, Span(0, request.applied.x[1]), *space)
+    return Restricted((n, Span(0, request.out[1]), *space), (read, *(None for _ in request.applied.inputs[1:])))
+
+
+def _part_of_pad(request: Request) -> Restricted:
+    """Rows of tables; with a constant other than zero, the positions that exist and the rest of the padding."""
+    node = request.applied.node
+    if node.native:
+        return restrict_tables(_pad_tables)(request)
+    read, padding = [], []
+    for span, size, (low, _) in zip(request.box, request.applied.x, node["padding"], strict=True):
+        first = min(max(span.first - low, 0), size - 1)
+        stop = max(first + 1, min(span.stop - low, size))
+        whole = span.reader or (node["mode"] != "constant" and span.length != size)
+        first, stop = (0, size) if whole else (first, stop)
+        read.append(Span(first, stop, span.reader or (node.name if whole else "")))
+        padding.append((first + low - span.first, span.stop - low - stop))
+    if node["mode"] != "constant" and any(span.reader for span in read):
+        whole_box = tuple(
+            Span(0, out, span.reader) if span.reader else each
+            for out, span, each in zip(request.out, read, request.box, strict=True)
+        )
+        pairs = tuple(
+            pair if span.reader else own for pair, span, own in zip(node["padding"], read, padding, strict=True)
+        )
+        return Restricted(whole_box, (tuple(read), None), {"padding": pairs})
+    return Restricted(request.box, (tuple(read), None), {"padding": tuple(padding)})
+
+
+def _part_of_depth_to_space(request: Request) -> Restricted:
+    """Whole blocks, and the channels that hold them."""
+    pairs = [part_of_blocks(span, request.applied.node["block"]) for span in request.box[2:]]
+    n = request.box[0]
+    fine, coarse = (n, Span(0, request.out[1])), (n, Span(0, request.applied.x[1]))
+    return Restricted((*fine, *(pair[0] for pair in pairs)), ((*coarse, *(pair[1] for pair in pairs)),))
+
+
+def _part_of_space_to_depth(request: Request) -> Restricted:
+    """The positions of the blocks."""
+    block, n = request.applied.node["block"], request.box[0]
+    read = [Span(span.first * block, span.stop * block, span.reader) for span in request.box[2:]]
+    box = (n, Span(0, request.out[1]), *request.box[2:])
+    return Restricted(box, ((n, Span(0, request.applied.x[1]), *read),))
+
+
 ROWS = (
     # The plan gives every part of a concatenation its place, or copies it there.
     row(
@@ -543,6 +640,7 @@ ROWS = (
         fits=_is_view,
         to_native=_native_slice,
         reads=_sliced,
+        restrict=_part_of_slice,
     ),
     row(
         "reshape(x; shape)",
@@ -552,9 +650,18 @@ ROWS = (
         fits=_keeps_places,
         to_native=_native_reshape,
         reads=regrouped,
+        restrict=_part_of_reshape,
     ),
-    row("swap_channels_space(x; shape)", _reshape_shape, lower=_lower_swap, reads=regrouped),
-    row("expand(x; shape)", _expand_shape, _expand, _lower_expand, fits=_stretches_native, reads=pointwise),
+    row("swap_channels_space(x; shape)", _reshape_shape, lower=_lower_swap, reads=regrouped, restrict=_part_of_reshape),
+    row(
+        "expand(x; shape)",
+        _expand_shape,
+        _expand,
+        _lower_expand,
+        fits=_stretches_native,
+        reads=pointwise,
+        restrict=_part_of_copies,
+    ),
     row(
         "tile(x; repeats)",
         _tile_shape,
@@ -562,8 +669,9 @@ ROWS = (
         _lower_tile,
         fits=_is_few_copies,
         reads=_repeated,
+        restrict=_part_of_copies,
     ),
-    row("zeros(x; channels)", _zeros_shape, lower=_lower_zeros),
+    row("zeros(x; channels)", _zeros_shape, lower=_lower_zeros, restrict=_part_of_channels),
     row(
         "pad(x, value?; padding, mode='constant')",
         _pad_shape,
@@ -571,9 +679,16 @@ ROWS = (
         lower_tables(_pad_tables),
         to_native=_native_pad,
         reads=_padded,
+        restrict=_part_of_pad,
     ),
     row("shuffle(x; groups)", same, _shuffle, _lower_shuffle, reads=unchanged),
-    row("gather_channels(x, index!)", _gather_channels_shape, lower=_lower_gather_channels, reads=unchanged),
+    row(
+        "gather_channels(x, index!)",
+        _gather_channels_shape,
+        lower=_lower_gather_channels,
+        reads=unchanged,
+        restrict=_part_of_channels,
+    ),
     row(
         "depth_to_space(x; block, channels_outside)",
         _depth_to_space_shape,
@@ -581,6 +696,7 @@ ROWS = (
         _lower_depth_to_space,
         fits=_has_known_channels,
         reads=_spread,
+        restrict=_part_of_depth_to_space,
     ),
     row(
         "space_to_depth(x; block, channels_outside)",
@@ -589,6 +705,7 @@ ROWS = (
         _lower_space_to_depth,
         fits=_has_known_channels,
         reads=_gathered,
+        restrict=_part_of_space_to_depth,
     ),
     row("fill(value; shape)", given, lambda value, shape: np.full(shape, value.reshape(-1)[0], value.dtype)),
     row("gather(x, index; axis)", _gather_shape, _gather, to_native=_native_gather, reads=_picked),

@@ -20,6 +20,7 @@ from convoxel.graph.ir.graph import Node, Value
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Host, host
 from convoxel.graph.operators.reads import ReadsRule, unknown
+from convoxel.graph.operators.region import Request, Restricted, RestrictRule, by_reads
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.step import Step
 from convoxel.native import View
@@ -63,7 +64,8 @@ class Operator:
     says whether the steps compute it and are worth it (always, without such a rule), and ``to_native`` replaces it by
     native nodes, perhaps of other operators; without ``fits`` it decides alone.
     ``reads`` is the rule for receptive fields and for sizes along an axis; without one, nothing is known behind the
-    operator. ``keeps_indices`` says that the backward pass needs the indices of the numbers that were chosen.
+    operator. ``restrict`` is the rule for a part of the result, where it does not follow from ``reads``.
+    ``keeps_indices`` says that the backward pass needs the indices of the numbers that were chosen.
     """
 
     name: str
@@ -77,12 +79,17 @@ class Operator:
     fits: Callable[[Rewriter], bool] | None = None
     to_native: Callable[[Rewriter], bool] | None = None
     reads: ReadsRule = _unknown
+    restrict: RestrictRule | None = None
     keeps_indices: bool = False
 
     @property
     def has_steps(self) -> bool:
         """True if native steps can compute the operator at all."""
         return self.lower is not None or self.alias is not None or self.host is None
+
+    def part(self, request: Request) -> Restricted:
+        """Return how to make a part of the result with the bits that the whole result has there."""
+        return (self.restrict or by_reads(self.reads))(request)
 
     @property
     def epilogue(self) -> bool:

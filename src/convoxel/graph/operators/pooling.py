@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from convoxel.arithmetic import Adaptive, Layer, Window
-from convoxel.errors import ShapeError
+from convoxel.errors import ShapeError, UnsupportedError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, Size
 from convoxel.graph.operators import index_tables as taps
@@ -15,6 +15,7 @@ from convoxel.graph.operators.host import Array, Ints, Pairs, behind_channels, w
 from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.reads import Along, Applied, Reads, pair
+from convoxel.graph.operators.region import Request, Restricted, Span, part_of_tables, part_of_window, refuse_part
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import given, length, operand, pool_length, positive
 from convoxel.graph.operators.step import Step
@@ -225,6 +226,44 @@ def _adaptive(applied: Applied) -> Reads:
     return Along(layers, frozenset(axis for axis in layers if applied.outputs[0][axis] == 1))
 
 
+# ---- parts of the result
+
+
+def _part_of_max_pool(request: Request) -> Restricted:
+    """Maxima of the same windows; places of maxima count in the whole tensor, so there are none."""
+    node, box = request.applied.node, request.box
+    columns = zip(node["kernel"], node["stride"], node["padding"], node["dilation"], strict=True)
+    axes = [
+        part_of_window(span, size, out, k, s, low, d)
+        for span, size, out, (k, s, (low, _), d) in zip(
+            box[2:], request.applied.x[2:], request.out[2:], columns, strict=True
+        )
+    ]
+    read = (*box[:2], *(axis.read for axis in axes))
+    return Restricted(box, (read,), {"padding": tuple(axis.padding for axis in axes), "ceil": False})
+
+
+def _part_of_adaptive_pool(request: Request) -> Restricted:
+    """Rows of tables, or all positions where one is left."""
+    applied = request.applied
+    sizes, results = applied.x[2:], request.out[2:]
+    if any(new not in (1, old) for old, new in zip(sizes, results, strict=True)):
+        return part_of_tables(request, _adaptive_tables(applied.node, sizes, results))
+    spans = [
+        span if new == old else Span(0, old, applied.node.name)
+        for span, old, new in zip(request.box[2:], sizes, results, strict=True)
+    ]
+    size = tuple(0 if new == old else 1 for old, new in zip(sizes, results, strict=True))
+    return Restricted(request.box, ((*request.box[:2], *spans),), {"size": size})
+
+
+def _part_of_global_max(request: Request) -> Restricted:
+    """All positions of the axes of which one position is left."""
+    if any(new not in (1, old) for old, new in zip(request.applied.x[2:], request.out[2:], strict=True)):
+        raise UnsupportedError("takes maxima over windows that depend on the size of the image")
+    return _part_of_adaptive_pool(request)
+
+
 ROWS = (
     row(
         f"max_pool(x; {_WINDOW}, order='channel')",
@@ -232,6 +271,7 @@ ROWS = (
         _max_pool,
         _lower_max_pool,
         reads=_windowed,
+        restrict=_part_of_max_pool,
         keeps_indices=True,
     ),
     weighted(
@@ -243,6 +283,7 @@ ROWS = (
         _adaptive_tables,
         lower=_lower_adaptive_average_pool,
         reads=_adaptive,
+        restrict=_part_of_adaptive_pool,
     ),
     row(
         "adaptive_max_pool(x; size)",
@@ -252,6 +293,7 @@ ROWS = (
         fits=_is_global,
         to_native=_equal_windows,
         reads=_adaptive,
+        restrict=_part_of_global_max,
         keeps_indices=True,
     ),
     row(
@@ -260,6 +302,12 @@ ROWS = (
         _fractional_max_pool,
         keeps_indices=True,
     ),
-    row(f"lp_pool(x; {_WINDOW}, p=2)", _pool_shape, _lp_pool, reads=_windowed),
+    row(
+        f"lp_pool(x; {_WINDOW}, p=2)",
+        _pool_shape,
+        _lp_pool,
+        reads=_windowed,
+        restrict=refuse_part("runs in NumPy, whose order of sums depends on the size of the tensor"),
+    ),
     row("max_unpool(x, index; shape, order='channel')", given, _max_unpool),
 )

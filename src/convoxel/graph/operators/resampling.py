@@ -18,7 +18,7 @@ from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.reads import Along, Applied, Reads, Unknown
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, positive
-from convoxel.graph.operators.weighted import lower_tables, weigh, weighted
+from convoxel.graph.operators.weighted import lower_tables, restrict_tables, weigh, weighted
 
 __all__ = ["ROWS"]
 
@@ -31,6 +31,11 @@ def _resize_shape(node: Node, shapes: Shapes) -> list[Shape]:
     else:
         spatial = tuple(scaled(old, scale) for old, scale in zip(x[2:], node["scale"], strict=True))
     return [positive((*x[:2], *spatial), f"{x}")]
+
+
+def _tabled_shape(node: Node, shapes: Shapes) -> list[Shape]:
+    """(n, c, …) → (n, c, …) with a position for each row of the axes' tables."""
+    return [(*operand(shapes, 0)[:2], *(len(table.source) for table in node["tables"]))]
 
 
 def _interpolate_shape(node: Node, shapes: Shapes) -> list[Shape]:
@@ -137,5 +142,8 @@ ROWS = (
         lower_tables(_interpolate_tables),
         fits=_over_space,
         reads=_interpolate_reads,
+        restrict=restrict_tables(_interpolate_tables),
     ),
+    # What is left of such an operator where a part of its result is made: a table for each spatial axis.
+    weighted("resample(x; tables)", _tabled_shape, lambda node, sizes, results: node["tables"]),
 )

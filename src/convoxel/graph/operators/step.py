@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from convoxel import native
 from convoxel.errors import UnsupportedError
-from convoxel.files.values import Array, Options
+from convoxel.files.values import Array, JsonObject, Options
 from convoxel.fork import renewed_lock
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators.view import spatial
 from convoxel.native import View
 
-__all__ = ["PackedWeights", "Step", "bias", "convolve", "copy", "refuse"]
+__all__ = ["Choice", "PackedWeights", "Step", "bias", "convolve", "copy", "own_padding", "refuse"]
 
 
 class PackedWeights:
@@ -35,6 +36,21 @@ class PackedWeights:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The choices that were made for a convolution of a whole image, by which a part of it has the same bits.
+
+    Attributes:
+        algorithm: what runs it; that of a block of convolutions does not matter.
+        parts: what runs each convolution of a block.
+        padding: padding in front of each axis of the whole image (d, h, w).
+    """
+
+    algorithm: str
+    parts: tuple[str, ...]
+    padding: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
 class Step:
     """One node as a lowering sees it: numbers instead of sizes, views instead of names."""
 
@@ -46,6 +62,7 @@ class Step:
     plan: native.Plan
     kernels: PackedWeights
     algorithm: str
+    choice: Choice | None = None
 
     @property
     def x(self) -> View:
@@ -83,8 +100,15 @@ def bias(step: Step) -> NDArray[np.float32] | None:
 
 
 def convolve(step: Step, kernel: native.Convolution, residual: View | None, gate: View | None = None) -> None:
-    how = {"algorithm": step.algorithm, "name": step.node.name, **step.epilogue}
+    how: JsonObject = {"algorithm": step.algorithm, "name": step.node.name, **step.epilogue}
+    if step.choice:
+        how |= {"algorithm": step.choice.algorithm, "padding_low": own_padding(step.node)}
     step.plan.convolve(kernel, step.x, step.out, residual=residual, gate=gate, **how)
+
+
+def own_padding(node: Node) -> tuple[int, int, int]:
+    """Return the padding in front of each axis (d, h, w) that a node names; none without such an attribute."""
+    return spatial([low for low, _ in node.attributes.get("padding", ())], 0)
 
 
 def copy(plan: native.Plan, source: View, target: View, name: str) -> None:

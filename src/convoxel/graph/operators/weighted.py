@@ -12,9 +12,10 @@ from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.host import Array, Host
 from convoxel.graph.operators.index_tables import Taps, identity
 from convoxel.graph.operators.operator import Operator, ShapeRule, row
+from convoxel.graph.operators.region import Request, Restricted, RestrictRule, part_of_tables
 from convoxel.graph.operators.step import Step
 
-__all__ = ["TableRule", "lower_tables", "weigh", "weighted"]
+__all__ = ["TableRule", "lower_tables", "restrict_tables", "weigh", "weighted"]
 
 TableRule = Callable[[Node, Shape, Shape], Sequence[Taps]]
 """The table of every spatial axis, from the node and the spatial sizes of operand and result."""
@@ -29,6 +30,16 @@ def lower_tables(rule: TableRule) -> Callable[[Step], None]:
         step.plan.resample(step.x, step.out, (*(identity(1),) * absent, *tables), name=step.node.name)
 
     return lower
+
+
+def restrict_tables(rule: TableRule) -> RestrictRule:
+    """Return the rule for a part of the result: the tables' rows of that part."""
+
+    def restrict(request: Request) -> Restricted:
+        applied = request.applied
+        return part_of_tables(request, rule(applied.node, applied.x[2:], request.out[2:]))
+
+    return restrict
 
 
 def weigh(x: Array, axis: int, table: Taps) -> Array:
@@ -51,4 +62,5 @@ def _on_arrays(rule: TableRule, shape: ShapeRule) -> Host:
 
 def weighted(declared: str, shape: ShapeRule, rule: TableRule, **more: Any) -> Operator:
     """Return the row of an operator that a rule for tables describes; ``more`` are other fields of the row."""
-    return row(declared, shape, **{"lower": lower_tables(rule), "host": _on_arrays(rule, shape), **more})
+    rules = {"lower": lower_tables(rule), "host": _on_arrays(rule, shape), "restrict": restrict_tables(rule)}
+    return row(declared, shape, **{**rules, **more})

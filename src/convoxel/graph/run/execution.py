@@ -17,7 +17,7 @@ from convoxel.files.values import Array
 from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph, Node
 from convoxel.graph.ir.size import Shape
-from convoxel.graph.operators.step import PackedWeights, Step, copy
+from convoxel.graph.operators.step import Choice, PackedWeights, Step, copy
 from convoxel.graph.operators.table import OPERATORS, infer_shapes
 from convoxel.graph.operators.view import full, full_axis, narrow_view
 from convoxel.graph.run.placement import Places, converts_freely, place
@@ -75,11 +75,17 @@ class Execution:
         """True if one run of native steps is everything, so that nothing must survive in the arena between runs."""
         return len(self.parts) == 1 and isinstance(self.parts[0], NativeRun)
 
-    def run(self, arrays: Sequence[Array], times: dict[str, float] | None = None) -> list[Array]:
-        """Return the outputs for contiguous inputs; ``times`` takes the seconds of every native step and host call."""
+    def run(
+        self, arrays: Sequence[Array], times: dict[str, float] | None = None, arena: NDArray[np.float32] | None = None
+    ) -> list[Array]:
+        """Return the outputs for contiguous inputs; ``times`` takes the seconds of every native step and host call.
+
+        Give an ``arena`` that is large enough to use one for several plans.
+        """
         values = self._known_arrays(arrays)
         buffers = [self.packed[n] if n in self.packed else values[n] for n in self.buffers]
-        arena = None if self.is_native else self.plan.new_arena()
+        if arena is None and not self.is_native:
+            arena = self.plan.new_arena()
         for part in self.parts:
             if isinstance(part, NativeRun):
                 _run_steps(self.plan, buffers, part, arena, times)
@@ -167,17 +173,21 @@ def plan_execution(
     threads: int | None = None,
     algorithm: str = "auto",
     winners: Mapping[str, str] | None = None,
+    choices: Mapping[str, Choice] | None = None,
+    bounded: bool = True,
 ) -> Execution:
     """Return the plan of a graph whose layouts are assigned.
 
     ``algorithm`` is the algorithm or family of every convolution; ``winners`` are measured choices within the family,
-    as in ``native.Plan``.
+    as in ``native.Plan``. ``choices`` are those of a whole image, by a node's name, where the graph makes a part of it.
+    A plan that is not ``bounded`` may need more memory than there is, and must not run.
     """
     shapes = infer_shapes(graph, sizes)
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    _check_memory(graph, shapes, installed)
+    if bounded:
+        _check_memory(graph, shapes, installed)
     places = place(graph, shapes, sizes)
-    if 4 * places.arena_size > installed:
+    if bounded and 4 * places.arena_size > installed:
         raise ShapeError(
             f"its results need {places.arena_size / 2**28:.0f} GiB, this machine has {installed / 2**30:.0f}"
         )
@@ -192,7 +202,8 @@ def plan_execution(
             parts.append(HostCall(node.resolved(sizes)))
             continue
         try:
-            _add_steps(graph, places, plan, node.resolved(sizes), packed_weights, algorithm)
+            choice = choices.get(node.name) if choices else None
+            _add_steps(graph, places, plan, node.resolved(sizes), packed_weights, algorithm, choice)
         except ConvoxelError as error:
             raise type(error)(f"{node.operator} {node.name}: {error}") from None
     if len(plan) > begun:
@@ -223,7 +234,13 @@ def _check_memory(graph: Graph, shapes: Mapping[str, Shape], installed: int) -> 
 
 
 def _add_steps(
-    graph: Graph, places: Places, plan: native.Plan, node: Node, packed_weights: PackedWeights, algorithm: str
+    graph: Graph,
+    places: Places,
+    plan: native.Plan,
+    node: Node,
+    packed_weights: PackedWeights,
+    algorithm: str,
+    choice: Choice | None,
 ) -> None:
     row = OPERATORS[node.operator]
     source = node.inputs[0]
@@ -251,6 +268,7 @@ def _add_steps(
                 plan=plan,
                 kernels=packed_weights,
                 algorithm=algorithm,
+                choice=choice,
             )
         )
 

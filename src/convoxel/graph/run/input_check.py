@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size, evaluate, evaluate_shape, measure
 
-__all__ = ["check_inputs", "empty_result", "is_empty", "is_tensor", "measure_inputs"]
+__all__ = ["check_inputs", "empty_result", "is_empty", "is_tensor", "measure_inputs", "source_of"]
 
 _AXIS_NAMES = {2: "(n, c)", 3: "(n, c, w)", 4: "(n, c, h, w)", 5: "(n, c, d, h, w)"}
 
@@ -26,9 +26,19 @@ def check_inputs(inputs: Sequence[object], values: Sequence[Value]) -> list[Arra
     return [_as_array(x, value) for x, value in zip(inputs, values, strict=True)]
 
 
+def source_of(x: object, value: Value) -> Array:
+    """Return an input of which parts can be read: an array without a copy, or what has a shape, a type and slices."""
+    if isinstance(x, np.ndarray) or is_tensor(x) or not all(hasattr(x, name) for name in ("shape", "__getitem__")):
+        return _as_array(x, value, contiguous=False)
+    source = cast(Array, x)
+    if np.dtype(source.dtype) != value.dtype or len(source.shape) != len(value.shape):
+        _refuse(source, value)
+    return source
+
+
 def is_empty(arrays: Sequence[Array], values: Sequence[Value]) -> bool:
     """Return whether a batch has no images, so that nothing is planned and nothing runs."""
-    if all(array.size for array in arrays):
+    if all(0 not in array.shape for array in arrays):
         return False
     pairs = zip(arrays, values, strict=True)
     return any(array.shape[:1] == (0,) and isinstance(value.shape[0], Size) for array, value in pairs)
@@ -66,15 +76,15 @@ def is_tensor(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def _as_array(x: object, value: Value) -> Array:
-    """Return an input as a contiguous array, or raise if its type or number of axes is wrong."""
+def _as_array(x: object, value: Value, contiguous: bool = True) -> Array:
+    """Return an input as an array, or raise if its type or number of axes is wrong."""
     array = x if isinstance(x, np.ndarray) else _tensor_array(x, value)
     shape = array.shape
     if array.dtype != value.dtype or len(shape) != len(value.shape):
         _refuse(array, value)
     if 0 in shape and any(n == 0 != m for n, m in zip(shape[1:], value.shape[1:], strict=True)):
         _refuse(array, value)
-    return np.asarray(array, order="C")
+    return np.asarray(array, order="C") if contiguous else array
 
 
 def _tensor_array(x: Any, value: Value) -> Array:

@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+
+import numpy as np
 
 from convoxel import native
-from convoxel.errors import ConvoxelError, GraphError, ShapeError
+from convoxel.errors import ConfigError, ConvoxelError, GraphError, ShapeError
 from convoxel.files.values import Array
-from convoxel.graph.ir.graph import Graph
+from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.pytree import Structure, assemble
 from convoxel.graph.ir.shape_only import outline
 from convoxel.graph.ir.size import Shape, Size, measure
@@ -25,14 +27,17 @@ from convoxel.graph.operators.table import infer_shapes
 from convoxel.graph.passes import optimise
 from convoxel.graph.run.accuracy import Verification
 from convoxel.graph.run.execution import CONTRADICTIONS, Execution, Memory, plan_execution
-from convoxel.graph.run.input_check import check_inputs, empty_result, is_empty, is_tensor, measure_inputs
+from convoxel.graph.run.input_check import check_inputs, empty_result, is_empty, is_tensor, measure_inputs, source_of
 from convoxel.graph.run.lru_cache import LruCache
 from convoxel.graph.run.size_check import broken_condition, say_nearest_sizes
 from convoxel.graph.run.step_table import ProfileRow, draw_steps, step_rows
+from convoxel.graph.run.tiling import Settings, TilePlan, plan_tiling
 from convoxel.graph.store.cvx import write_program
 from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
 
 __all__ = ["Program"]
+
+T = TypeVar("T")
 
 _MAX_PLANS = 16  # input sizes kept planned; a plan is small, its arena may be hundreds of megabytes
 _ANOTHER_EXAMPLE = "compile again with an example of this size"
@@ -130,6 +135,12 @@ class Program(ProgramRecord):
         return self._plans.get(tuple(array.shape for array in arrays), lambda: self._plan(arrays))
 
     def _plan(self, arrays: Sequence[Array]) -> Execution:
+        return self._explained(arrays, lambda sizes: plan_execution(
+            self.graph, sizes, self._packed_weights, threads=self.threads, algorithm=self.family, winners=self.winners
+        ))  # fmt: skip
+
+    def _explained(self, arrays: Sequence[Array], plan: Callable[[dict[str, int]], T]) -> T:
+        """Return what ``plan`` makes of the sizes of the inputs; its errors name them, and sizes that fit."""
         sizes = measure_inputs(arrays, self.graph.inputs)
         self._check_file()
         try:
@@ -138,14 +149,7 @@ class Program(ProgramRecord):
                 if broken not in self.graph.guards:
                     infer_shapes(self.graph, sizes)  # which names the node, if it is one that does not fit
                 raise ShapeError(f"it was compiled for {broken}, but {_listed(broken, sizes)}; {_ANOTHER_EXAMPLE}")
-            return plan_execution(
-                self.graph,
-                sizes,
-                self._packed_weights,
-                threads=self.threads,
-                algorithm=self.family,
-                winners=self.winners,
-            )
+            return plan(sizes)
         except ConvoxelError as error:
             advice = say_nearest_sizes(self.graph, sizes, self._known()) if isinstance(error, ShapeError) else ""
             raise type(error)(f"program: inputs {_shapes(arrays)}: {error}{advice}") from None
@@ -171,6 +175,68 @@ class Program(ProgramRecord):
         """Raise if the file that holds the constants has changed since it was loaded."""
         if self.file is not None:
             self.file.check()
+
+    # ---- tiles -------------------------------------------------------------------------------------------
+
+    def tiled(
+        self,
+        *inputs: object,
+        tile: int | Sequence[int] | None = None,
+        exact: bool = True,
+        out: Array | Sequence[Array] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Any:
+        """Return the results of ``program(*inputs)``, computed tile by tile: bit for bit the same numbers.
+
+        A tile takes along the positions that its part of the results reads, layer by layer (its halo), runs the
+        algorithms of the whole image, and is padded only where the image ends. So memory is that of a tile and of the
+        results. Networks that see the whole image (global pooling, instance normalisation, attention) are refused.
+
+        Args:
+            inputs: as of a call; also anything with ``shape``, ``dtype`` and slices, such as a memory-mapped array or a
+                data set of an HDF5 file, of which only a tile at a time is read.
+            tile: the most positions of a tile along every axis, or along each, its halo included (default: what takes
+                about a gigabyte).
+            exact: False lets every tile choose its algorithms: equal up to rounding, with a narrower halo.
+            out: arrays to write the results into, one for each in order; memory-mapped ones need no memory (default:
+                new ones).
+            on_progress: called with the number of tiles done and of all tiles.
+
+        Raises:
+            UnsupportedError: a step sees the whole image, or runs in PyTorch; the message names it.
+            ShapeError: as of a call. ConfigError: ``tile`` is too small; the message names the least.
+
+        >>> import numpy as np, convoxel as cx
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1))
+        >>> x = np.random.default_rng(0).standard_normal((1, 1, 50, 70), np.float32)
+        >>> program = cx.compile(net, x)
+        >>> bool((program.tiled(x, tile=32) == program(x)).all())
+        True
+        """
+        sources = [source_of(x, value) for x, value in zip(inputs, self.graph.inputs, strict=False)]
+        if (
+            len(sources) != len(self.graph.inputs)
+            or len(inputs) != len(sources)
+            or is_empty(sources, self.graph.inputs)
+        ):
+            return self(*inputs)
+        tiling = self.tiling(*inputs, tile=tile, exact=exact)
+        values = [self.graph.values[name] for name in self.graph.outputs]
+        outputs = _result_arrays(values, tiling.shapes, out)
+        named = {value.name: source for value, source in zip(self.graph.inputs, sources, strict=True)}
+        tiling.run(lambda name, place: np.asarray(named[name][place]), outputs, on_progress)
+        if any(map(is_tensor, inputs)):
+            torch = sys.modules["torch"]
+            outputs = [torch.from_numpy(array) for array in outputs]
+        return assemble(self.structure, outputs, measure_inputs(sources, self.graph.inputs))
+
+    def tiling(self, *inputs: object, tile: int | Sequence[int] | None = None, exact: bool = True) -> TilePlan:
+        """Return the tiles in which ``tiled`` would run; ``print`` says their halo, and why the result is exact."""
+        sources = [source_of(x, value) for x, value in zip(inputs, self.graph.inputs, strict=True)]
+        return self._explained(sources, lambda sizes: plan_tiling(
+            self.graph, sizes, self._packed_weights, Settings(self.threads, self.family, self.winners), tile, exact
+        ))  # fmt: skip
 
     # ---- looking inside ----------------------------------------------------------------------------------
 
@@ -221,6 +287,26 @@ class Program(ProgramRecord):
 
 def _shapes(arrays: Sequence[Array]) -> str:
     return ", ".join(str(array.shape) for array in arrays)
+
+
+def _result_arrays(
+    values: Sequence[Value], shapes: Sequence[Shape], out: Array | Sequence[Array] | None
+) -> list[Array]:
+    """Return the arrays that results are written into: those given, checked, or new ones."""
+    if out is None:
+        return [np.empty(shape, value.dtype) for value, shape in zip(values, shapes, strict=True)]
+    given = [out] if isinstance(out, np.ndarray) else list(out)
+    if len(given) != len(values):
+        raise ConfigError(
+            f"tiled: out has {len(given)} arrays, but the network has {len(values)} results; give one each"
+        )
+    for array, value, shape in zip(given, values, shapes, strict=True):
+        if tuple(array.shape) != shape or array.dtype != value.dtype:
+            raise ConfigError(
+                f"tiled: out has an array of shape {tuple(array.shape)} and type {array.dtype}, but the result is "
+                f"{shape} and {value.dtype}; give numpy.empty({shape}, {value.dtype!r})"
+            )
+    return given
 
 
 def _listed(guard: Size, sizes: Mapping[str, int]) -> str:

@@ -1,0 +1,97 @@
+"""The classes of a whole image, computed on tiles that blend nothing: bit for bit those of the whole image at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.errors import ConfigError
+from convoxel.fork import cached_property
+from convoxel.graph.run.program import Program
+from convoxel.graph.run.tiling import TILE_POSITIONS, TilePlan
+from convoxel.predict.normalisation import Statistics
+from convoxel.predict.sliding_window import cut
+from convoxel.predict.tile_size import InputSizes, plan_patch
+
+__all__ = ["ExactTiles"]
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ExactTiles:
+    """Predictions of whole images on exact tiles.
+
+    Attributes:
+        program: the compiled network.
+        sizes: the sizes that the network takes; a whole image is padded to one of them.
+        tile: size of a tile, its halo included (default: what takes about a gigabyte).
+        on_tiling: called with each image's tiling before it is computed.
+    """
+
+    program: Program
+    sizes: InputSizes
+    tile: int | Sequence[int] | None = None
+    on_tiling: Callable[[TilePlan], None] | None = None
+
+    @cached_property
+    def direct(self) -> Program:
+        """The program with direct convolutions: Winograd's tiles stay in place only with a wide halo."""
+        return self.program.replace(algorithm="direct")
+
+    def label_map(
+        self, image: Array, statistics: Statistics, on_progress: Callable[[int, int], None] | None = None
+    ) -> NDArray[np.uint8]:
+        """Return the class of each pixel of an image (channels, *spatial), in memory for a tile and the classes."""
+        size = image.shape[1:]
+        wide = plan_patch(self.sizes.around(size), self.sizes)
+        inner = self.sizes.inner(wide)
+        before = [(have - want) // 2 for have, want in zip(inner, size, strict=True)]
+        border = self.sizes.border or (0,) * len(size)
+        source = _Padded(image, statistics, [-b - edge for b, edge in zip(before, border, strict=True)], wide)
+        tiling = self._tiling(source)
+        if self.on_tiling is not None:
+            self.on_tiling(tiling)
+        found = np.empty(size, np.uint8)
+        for done, ((place, logits),) in enumerate(tiling.parts(lambda _, part: source[part]), start=1):
+            inside, taken = [], []
+            for part, b, length in zip(place[2:], before, size, strict=True):
+                first, stop = max(part.start, b), min(part.stop, b + length)
+                inside.append(slice(first - b, stop - b))
+                taken.append(slice(first - part.start, stop - part.start))
+            if all(part.start < part.stop for part in inside):
+                box = (slice(None), *taken)
+                found[tuple(inside)] = logits[0][box].argmax(axis=0)
+            if on_progress is not None:
+                on_progress(done, tiling.count)
+        return found
+
+    def _tiling(self, source: object) -> TilePlan:
+        """Return the tiles; with direct convolutions where Winograd's do not fit ``tile``, or not into memory."""
+        try:
+            found = self.program.tiling(source, tile=self.tile)
+        except ConfigError:
+            return self.direct.tiling(source, tile=self.tile)
+        if self.tile is not None or math.prod(found.tile) <= 2 * TILE_POSITIONS[len(found.tile)]:
+            return found
+        return self.direct.tiling(source)
+
+
+class _Padded:
+    """An image (channels, *spatial) as the batch that a network takes: padded and normalised where it is read."""
+
+    def __init__(self, image: Array, statistics: Statistics, start: Sequence[int], size: Sequence[int]) -> None:
+        self.image, self.statistics, self.start = image, statistics, start
+        self.shape = (1, image.shape[0], *size)
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, place: tuple[slice, ...]) -> NDArray[Any]:
+        space = place[2:]
+        corner = [begin + part.start for begin, part in zip(self.start, space, strict=True)]
+        values = cut(self.image, corner, [part.stop - part.start for part in space], self.statistics.floor)
+        return self.statistics.normalise(values)[None, place[1]]
