@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.bench.layer_list import Layer
+from convoxel.native.plan import Floats
 
 _PIXELS, _CHANNELS = 256, 256
 
-Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convoxel import native
 from convoxel.bench.clock import interleave, measure_ceilings
@@ -18,8 +17,7 @@ from convoxel.bench.layer_list import Layer
 from convoxel.bench.peer import prepare_peers
 from convoxel.errors import UnsupportedError
 from convoxel.native import Convolution, Plan, View
-
-Floats = NDArray[np.float32]
+from convoxel.native.plan import Floats
 
 
 @dataclass(frozen=True, kw_only=True)

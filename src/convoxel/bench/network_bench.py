@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convoxel.bench.clock import interleave, measure_ceilings
 from convoxel.bench.comparison import OURS, Comparison, Times
@@ -22,8 +21,7 @@ from convoxel.bench.network_list import Network
 from convoxel.bench.peer import lacking
 from convoxel.bench.worker import Worker, WorkerFailed
 from convoxel.files.atomic import open_atomic
-
-Floats = NDArray[np.float32]
+from convoxel.native.plan import Floats
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from convoxel.data import Sample
 from convoxel.graph.compile import compile as compile_model
+from convoxel.native.plan import Floats
 from convoxel.predict.inference import build_predictor
 from convoxel.predict.metrics import confusion, dice
 from convoxel.predict.tile_size import plan_tile
@@ -20,7 +21,6 @@ from convoxel.predict.trained_run import AnyRun
 
 _PASSES = 2
 
-Floats = NDArray[np.float32]
 Call = Callable[[Floats], Floats]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from convoxel.arithmetic import conv_size, resolve_padding, transposed_padding, transposed_size
+from convoxel.arithmetic.window import Pair
 from convoxel.draw.quantity import sizes
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError, check_choice
 
@@ -21,7 +22,6 @@ KINDS = ("correlation", "convolution", "transposed")
 # Content of the padding, in PyTorch's words: nothing, or copies of inputs.
 BORDERS = ("zeros", "reflect", "replicate", "circular")
 
-Pair = tuple[int, int]
 Position = tuple[int, ...]
 
 

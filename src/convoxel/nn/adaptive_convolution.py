@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
@@ -14,9 +13,7 @@ from convoxel.nn.functional.deform import deform_conv
 from convoxel.nn.functional.dynamic import dynamic_conv
 from convoxel.nn.initialisation import start_uniform
 from convoxel.nn.padded_convolution import Conv, Padding
-from convoxel.nn.torch_layers import check_dims, sizes_of
-
-Sizes = int | Sequence[int]
+from convoxel.nn.torch_layers import Sizes, check_dims, sizes_of
 
 
 class _Window(TypedDict):

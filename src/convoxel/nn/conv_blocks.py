@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from convoxel.arithmetic.window import resolve_padding
 from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.nn.padded_convolution import Conv, Padding
+from convoxel.nn.torch_layers import Sizes, check_dims, conv, global_average_pool, sizes_of
 from convoxel.nn.torch_layers import activation as activate
-from convoxel.nn.torch_layers import check_dims, conv, global_average_pool, sizes_of
-
-Sizes = int | Sequence[int]
 
 
 class SeparableConv(nn.Sequential):

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from convoxel.arithmetic.window import resolve_padding, span, transposed_size
 from convoxel.errors import ConfigError, ShapeError, check_choice
-from convoxel.nn.torch_layers import ConvLayer, TransposedLayer, check_dims, sizes_of
+from convoxel.nn.torch_layers import ConvLayer, Sizes, TransposedLayer, check_dims, sizes_of
 
-Sizes = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
 # Values outside of the input, in PyTorch's words.

@@ -11,9 +11,7 @@ from convoxel.errors import ConfigError, check_choice
 from convoxel.nn.functional.pooling import Window, binomial, blur, find_largest, find_mean
 from convoxel.nn.functional.unpool import UNPOOL_MODES, unpool
 from convoxel.nn.padded_convolution import BORDERS, Padding
-from convoxel.nn.torch_layers import check_dims, sizes_of
-
-Sizes = int | Sequence[int]
+from convoxel.nn.torch_layers import Sizes, check_dims, sizes_of
 
 
 class _Pool(nn.Module):

@@ -11,13 +11,12 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ShapeError
-from convoxel.files.values import Options
+from convoxel.files.values import JsonObject, Options
 from convoxel.inspect.factorisation import SCHEMES, Factor, Factorisation, factorise
 from convoxel.inspect.rank import count_macs, factor_layers, input_shapes, least_time
 from convoxel.nn.torch_layers import CONV, ConvLayer
@@ -30,7 +29,6 @@ _BUDGETS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 _LEAST_SAVING = 0.05
 
 Measure = Callable[[nn.Module, tuple[int, ...]], float]
-JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True)

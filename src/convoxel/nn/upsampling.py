@@ -13,9 +13,7 @@ from convoxel.nn.functional.resize import RESIZE_MODES, resize
 from convoxel.nn.functional.shuffle import pixel_shuffle
 from convoxel.nn.padded_convolution import Conv, ConvTranspose
 from convoxel.nn.pooling_layers import Unpool
-from convoxel.nn.torch_layers import check_dims, norm, sizes_of
-
-Sizes = int | Sequence[int]
+from convoxel.nn.torch_layers import Sizes, check_dims, norm, sizes_of
 
 
 def Norm(kind: str, dims: int, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:

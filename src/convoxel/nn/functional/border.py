@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from convoxel.arithmetic.window import Pair
 from convoxel.errors import ShapeError, check_choice
-
-Pair = tuple[int, int]
 
 PADDING_MODES = ("zeros", "constant", "reflect", "replicate", "circular")
 

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from convoxel.arithmetic.window import conv_size, resolve_padding, transposed_size
+from convoxel.arithmetic.window import Pair, conv_size, resolve_padding, transposed_size
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import check_mode, pad
 from convoxel.nn.torch_layers import check_dims
 
 Sizes = int | Sequence[int]
-Pair = tuple[int, int]
 Padding = str | int | Sequence[int] | Sequence[Pair]
 
 _CONV: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convoxel.arithmetic.window import pool_size, resolve_padding, span
+from convoxel.arithmetic.window import Pair, pool_size, resolve_padding, span
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import check_mode, pad
 from convoxel.nn.functional.correlation import Padding, Sizes
-
-Pair = tuple[int, int]
 
 _CONV: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
 _MAX: tuple[Callable[..., tuple[Tensor, Tensor]], ...] = (
