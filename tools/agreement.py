@@ -13,8 +13,9 @@ sizes that work, and the peak of memory. A table shows what differs; the exit co
 
 Three figures may rightly differ. A module's own Python may refuse sizes that its operators take, or choose other
 operators for them, where a file or a program has one graph: sizes on which sources disagree are run, and each source
-has to tell what it takes itself. A file does not say which single numbers were trained: it may lack those. And a file's
-graph may come to another program: the peak of memory is compared where the operators are the same.
+has to tell what it takes itself. A module counts parameters that no step uses, which its graphs do not have, and a file
+does not say which single numbers were trained. A file's graph may also come to another program: the peak of memory is
+compared where the operators are the same.
 """
 
 from __future__ import annotations
@@ -200,6 +201,7 @@ def differences(
     if figure == "sizes" and all(told.values()):
         return differing_sizes(sources, told, shape)
     if figure == "params":
+        told = {name: sum(row.params for row in summary.rows) for name, summary in summaries.items()}
         single = sum(parameter.numel() == 1 for parameter in sources["module"].parameters())
         if told["program"] == told["module"] and 0 <= told["module"] - told["onnx"] <= single:
             return []

@@ -161,7 +161,7 @@ SAMPLE = frozenset(
 )
 
 LOOSE = 0.1  # a tolerance beyond which nothing is judged
-LEAST = {"hovernet-2d": 256, "pspnet-resnet18": 192, "pspnet-vgg11_bn": 192}
+LEAST = {"hovernet-2d": 256, "pspnet-resnet18": 192, "pspnet-vgg11_bn": 192, "upernet-resnet18": 192}
 SMALL = {1: 96, 2: 96, 3: 32}
 REAL = {1: 4096, 2: 224, 3: 64}
 

@@ -142,6 +142,32 @@ def test_the_smallest_sizes_may_be_refused() -> None:
             assert found.admits((size,))
 
 
+class Pooled(nn.Module):
+    """The mean of a map beside the map itself, brought to its size: PyTorch records it for more than one position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv1d(1, 2, 3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the map and its mean."""
+        y = self.down(x)
+        mean = functional.interpolate(y.mean(2, keepdim=True), size=y.shape[2:], mode="linear", align_corners=True)
+        return torch.cat([y, mean], 1)
+
+
+def test_a_program_tells_the_sizes_that_it_was_compiled_for() -> None:
+    program = cx.compile(Pooled().eval(), torch.zeros(1, 1, 32))
+    found = cx.describe(program, (1, 1, 32)).sizes
+    assert found is not None and str(found) == "5 and more"
+    for size in range(1, 12):
+        if found.admits((size,)):
+            program(torch.zeros(1, 1, size))
+        else:
+            with pytest.raises(ShapeError):
+                program(torch.zeros(1, 1, size))
+
+
 def test_outputs_that_follow_no_line_are_not_claimed() -> None:
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

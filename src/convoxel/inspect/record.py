@@ -24,6 +24,7 @@ from convoxel.graph.ir.size import Shape, Size, evaluate_shape, measure
 from convoxel.graph.operators.reads import Aligned, Along, Applied, Blocks, Reads, Regrouped, Steps
 from convoxel.graph.operators.table import OPERATORS, infer_shapes
 from convoxel.graph.read.reader import NeedsValue, guess_parameters
+from convoxel.graph.run.size_check import broken_condition
 
 if TYPE_CHECKING:
     from torch import nn
@@ -284,11 +285,12 @@ class _ModuleSource:
 
 
 class _GraphSource:
-    """A graph of a file or a program."""
+    """A graph of a file, or that a program was read from; ``running`` is the program's own."""
 
-    def __init__(self, graph: Graph, name: str, rewritten: bool = False) -> None:
+    def __init__(self, graph: Graph, name: str, running: Graph | None = None) -> None:
         self.name = name or graph.name
-        self._graph, self._rewritten = outline(graph), rewritten
+        self._graph, self._rewritten = outline(graph), running is graph
+        self._running = running or self._graph
         self._mirrored = [node for node in graph.nodes if node.attributes.get("mode") in ("reflect", "circular")]
         self.signature = ", ".join(f"{value.name} ({', '.join(map(str, value.shape))})" for value in graph.inputs)
 
@@ -350,7 +352,7 @@ class _GraphSource:
                 raise ShapeError(
                     f"describe: shape {came} came, but {self.name} takes {self.signature}. Keep its fixed sizes."
                 )
-        if any(not guard.value(sizes) for guard in self._graph.guards):
+        if broken_condition(self._running, sizes) is not None:
             raise ShapeError(f"describe: {self.name} was recorded for other sizes than {came}. Give sizes like those.")
         return sizes
 
@@ -386,7 +388,7 @@ def open_source(model: Model, own: bool = False) -> Source:
 def _of_program(program: object, name: str) -> Source:
     recorded: Graph | None = getattr(program, "recorded", None)
     graph: Graph = program.graph  # type: ignore[attr-defined]
-    return _GraphSource(graph if recorded is None else recorded, name, rewritten=recorded is None)
+    return _GraphSource(recorded or graph, name, graph)
 
 
 def _read_onnx(path: Path) -> Graph:
