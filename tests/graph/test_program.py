@@ -507,11 +507,3 @@ def test_control_flow_on_values_is_refused() -> None:
 def test_sizes_that_depend_on_values_are_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"size of aten.nonzero.default .* depends on values"):
         compile(Net(lambda self, x: x.nonzero()), torch.zeros(1, 2, 8, 8))
-
-
-def test_unknown_containers_are_refused() -> None:
-    from collections import namedtuple
-
-    result = namedtuple("result", "a b")
-    with pytest.raises(UnsupportedError, match=r"the model returns a namedtuple; expected tensors in tuples"):
-        compile(Net(lambda self, x: result(x * 2, x)), torch.zeros(1, 2, 8, 8))

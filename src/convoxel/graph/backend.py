@@ -183,15 +183,21 @@ def _check_kind(x: torch.Tensor) -> None:
         raise UnsupportedError(f"an input is on {x.device}; the engine runs on the CPU")
 
 
-def _check_graph(module: torch.fx.GraphModule) -> None:
-    """Raise if the graph computes what the engine would compute otherwise."""
+def _check_random(module: torch.fx.GraphModule) -> None:
+    """Raise if the graph draws random numbers."""
     for node in module.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise UnsupportedError(f"{node.target} draws random numbers")
-        found = node.meta.get("val")
+
+
+def _other_type(module: torch.fx.GraphModule) -> UnsupportedError | None:
+    """Return what speaks against the graph if it computes in a type that the engine does not compute in."""
+    for node in module.graph.nodes:
+        found = node.meta.get("val", node.meta.get("example_value"))
         for x in found if isinstance(found, list | tuple) else (found,):
             if isinstance(x, torch.Tensor) and x.dtype in _OTHER_TYPES:
-                raise UnsupportedError(f"{node.name} is {x.dtype}; the engine computes in float32")
+                return UnsupportedError(f"{node.name} is {x.dtype}; the engine computes in float32")
+    return None
 
 
 def _in_pytorch(module: torch.fx.GraphModule, _: Sequence[object]) -> Compiled:
@@ -205,7 +211,7 @@ class _Compiler:
         self._piece, self._weights, self._settings = piece, weights, settings
 
     def __call__(self, module: torch.fx.GraphModule, _: Sequence[object]) -> Compiled:
-        _check_graph(module)
+        _check_random(module)
         inputs = [node.meta["val"] for node in _placeholders(module)]
         context = TracingContext.try_get()
         known = None if context is None else context.fw_metadata
@@ -219,8 +225,13 @@ class _Compiler:
         same = plain and not any(written) and len(_listed(computed)) == len(_listed(self._piece))
         # The piece says more than the graph, in which a resize is a sum of gathered numbers.
         sources = [self._piece, computed] if same and computed is module else [computed]
+        reasons = [_other_type(source) for source in sources]
+        if reasons[0] is not None:
+            raise reasons[0]
+        sources = [source for source, reason in zip(sources, reasons, strict=True) if reason is None]
         axes = _axes(weights, inputs)
-        return _Runner(module, sources, _slots(weights, inputs, axes), axes, results, self._settings)
+        types = [str(x.dtype).removeprefix("torch.") for x in map(_tensor, _listed(computed)) if x is not None]
+        return _Runner(module, sources, types, _slots(weights, inputs, axes), axes, results, self._settings)
 
 
 def _without_views(module: torch.fx.GraphModule) -> tuple[torch.fx.GraphModule, list[_Result]]:
@@ -370,17 +381,17 @@ class _Runner:
         self,
         module: torch.fx.GraphModule,
         sources: Sequence[torch.fx.GraphModule],
+        types: Sequence[str],
         slots: Sequence[int | _Axis | None],
         axes: Mapping[str, _Axis],
         results: Sequence[_Result],
         settings: _Settings,
     ) -> None:
         self._module, self._sources, self._slots, self._settings = module, sources, slots, settings
+        self._types = types
         self._results = results
         needed = any(result.view is not None for result in results)
         self._axes = {name: axis for name, axis in axes.items() if name.isidentifier()} if needed else {}
-        found = [_tensor(node) for node in _listed(sources[-1])]
-        self._types = [str(x.dtype).removeprefix("torch.") for x in found if x is not None]
         self._lock = renewed_lock()
         self._contents = _Contents()
         self._program: Program | None = None

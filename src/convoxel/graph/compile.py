@@ -21,7 +21,7 @@ __all__ = ["compile"]
 
 
 def compile(
-    model: torch.nn.Module,
+    model: torch.nn.Module | torch.export.ExportedProgram,
     *example_inputs: torch.Tensor | Array,
     threads: int | None = None,
     tune: bool = False,
@@ -37,10 +37,12 @@ def compile(
     become views. What the engine does not know runs in PyTorch and is named in one warning.
 
     Args:
-        model: a ``torch.nn.Module`` of float32 on the CPU. It is not changed, and not needed afterwards.
+        model: a ``torch.nn.Module`` of float32 on the CPU. It is not changed, and not needed afterwards. Or what
+            ``torch.export.export`` returned for one in evaluation mode: its program takes the sizes that were left open
+            then, and its tensors in the order of the arguments. An argument that the model writes to stays as it is.
         example_inputs: arrays or tensors on which the model runs: float32, (n, c, w), (n, c, h, w) or (n, c, d, h, w),
             or whole numbers (indices). Their values do not matter; a spatial size of 1, and that of a tensor with one
-            axis alone, is taken for fixed.
+            axis alone, is taken for fixed. Those of an exported model are known.
         threads: how many threads a call uses; all that the process may use by default.
         tune: for every convolution of the example's sizes, measure the three algorithms of least expected cost and
             keep the fastest; remembered in the cache folder (``CONVOXEL_CACHE``), so that the next time is free.
@@ -58,7 +60,8 @@ def compile(
         ShapeError: an example holds fractions of another type than float32, or has an axis of size 0 besides the batch.
         ConfigError: ``threads`` is below 1, there is no such ``precision``, or ``tune`` and ``algorithm`` contradict
             each other.
-        UnsupportedError: the forced ``algorithm`` cannot run some convolution, or a size depends on values.
+        UnsupportedError: the forced ``algorithm`` cannot run some convolution, a size depends on values, or the model
+            writes its buffers or parameters.
         AccuracyError: with ``verify``: program and model differ by more than rounding explains.
 
     >>> import numpy as np, torch
@@ -76,21 +79,24 @@ def compile(
         raise ConfigError(
             f"compile: tune=True chooses algorithms, but algorithm={algorithm!r} forces one; give one of both"
         )
-    if not isinstance(model, torch.nn.Module):
+    if not isinstance(model, torch.nn.Module | torch.export.ExportedProgram):
         raise GraphError(
             f"compile: model is a {type(model).__name__}, expected a torch.nn.Module; wrap a function in a module"
         )
+    if isinstance(model, torch.export.ExportedProgram) and not example_inputs and model.example_inputs is not None:
+        known = torch.utils._pytree.tree_leaves(model.example_inputs)
+        example_inputs = tuple(x for x in known if isinstance(x, torch.Tensor))
     examples = [_as_tensor(example, index) for index, example in enumerate(example_inputs)]
     if not examples:
         raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
     try:
         imported = read(model, examples)
     except GraphError as error:
-        advice = _advice(model, examples)
+        advice = _advice(model, examples) if isinstance(model, torch.nn.Module) else ""
         if advice:
             raise ShapeError(f"{error} {advice}") from error
         raise
-    _warn(imported.without_rule)
+    _warn(imported.without_rule, imported.assigned)
     program = Program.from_graph(
         imported.graph,
         imported.structure,
@@ -148,7 +154,14 @@ def _as_tensor(example: object, index: int) -> torch.Tensor:
     return example
 
 
-def _warn(without_rule: dict[str, str]) -> None:
+def _warn(without_rule: dict[str, str], assigned: frozenset[str]) -> None:
+    if assigned:
+        warnings.warn(
+            f"compile: the model assigns {', '.join(sorted(assigned))} while it runs; the program assigns nothing, and "
+            "repeats what the model's next call would compute",
+            UserWarning,
+            stacklevel=3,
+        )
     if without_rule:
         listed: Sequence[str] = [f"{name} ({reason})" for name, reason in sorted(without_rule.items())]
         warnings.warn(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -64,10 +64,22 @@ class Specialised:
         program, rest = self._chosen(inputs)
         return program.memory(*rest)
 
+    def __copy__(self) -> Specialised:
+        return Specialised(self._inputs, self._decisive, self._make)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Specialised:
+        return self.__copy__()  # what it is made from never changes
+
+    def __reduce__(self) -> NoReturn:
+        self._refuse("pickle")
+
     def save(self, path: str | Path) -> None:
         """Refuse: each value of the inputs makes another program."""
+        self._refuse("save")
+
+    def _refuse(self, what: str) -> NoReturn:
         raise UnsupportedError(
-            f"save: the sizes of this network depend on the values of {', '.join(sorted(self._decisive))}; "
+            f"{what}: the sizes of this network depend on the values of {', '.join(sorted(self._decisive))}; "
             "only a network whose sizes follow from its inputs' sizes can be saved. Export it with those values fixed."
         )
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from convoxel.errors import AccuracyError
 from convoxel.files.values import Array
+from convoxel.graph.read.torch.results import opened
 from convoxel.graph.run.accuracy import Verification, compare_results, error_growth
 from convoxel.graph.run.program import Program
 from convoxel.graph.run.step_table import ProfileRow
@@ -24,7 +26,9 @@ _MOST_MACS = 2.5e10  # about five seconds in float64
 _MOST_COLUMNS = 2**27  # numbers; PyTorch lays every window out in memory for a convolution in float64
 
 
-def check_program(program: Program, model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Verification:
+def check_program(
+    program: Program, model: torch.nn.Module | torch.export.ExportedProgram, examples: Sequence[torch.Tensor]
+) -> Verification:
     """Return ``verify_program`` if it passed.
 
     Raises:
@@ -40,14 +44,33 @@ def check_program(program: Program, model: torch.nn.Module, examples: Sequence[t
     return found
 
 
-def verify_program(program: Program, model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Verification:
+class _Evaluated(torch.nn.Module):
+    """A recorded model as a module of tensors, in the order in which a program takes them."""
+
+    def __init__(self, recorded: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        self._call = recorded.module().__call__  # no part of this module: it refuses the switch to evaluation
+        self._leaves, self._spec = tree_flatten(recorded.example_inputs)
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        given = iter(tensors)
+        leaves = [next(given) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves]
+        args, kwargs = tree_unflatten(leaves, self._spec)
+        return self._call(*args, **kwargs)
+
+
+def verify_program(
+    program: Program, model: torch.nn.Module | torch.export.ExportedProgram, examples: Sequence[torch.Tensor]
+) -> Verification:
     """Return how far ``program`` is from ``model`` on random numbers.
 
     Args:
         program: what ``compile`` returned for ``model``.
-        model: a ``torch.nn.Module``; evaluated in evaluation mode and left as it was.
+        model: a ``torch.nn.Module``, evaluated in evaluation mode and left as it was; or an exported one.
         examples: tensors with the shapes of the inputs; only the values of whole numbers matter.
     """
+    if not isinstance(model, torch.nn.Module):
+        model = _Evaluated(model)
     generator = torch.Generator().manual_seed(0)
     # Whole numbers are indices, of which only the example's are known to exist.
     inputs = [torch.randn(x.shape, generator=generator) if x.is_floating_point() else x for x in examples]
@@ -87,4 +110,4 @@ def _exact(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> list[Array
 
 
 def _leaves(results: object) -> list[Array]:
-    return [leaf.detach().numpy() for leaf in tree_leaves(results) if isinstance(leaf, torch.Tensor)]
+    return [leaf.detach().numpy() for leaf in tree_leaves(opened(results)) if isinstance(leaf, torch.Tensor)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from convoxel.files.values import Array
@@ -29,12 +28,4 @@ def checksum(arrays: Sequence[Array], threads: int | None = None) -> int:
     >>> checksum([a]) == before
     False
     """
-    count = resolve_threads(threads)
-    if hasattr(_core, "checksum"):
-        return int(_core.checksum(list(arrays), count))
-    # An engine that was built before it had this function: a hundredth of the speed.
-    digest = hashlib.blake2b(digest_size=8)
-    for array in arrays:
-        digest.update(len(array).to_bytes(8, "little"))
-        digest.update(array.data)
-    return int.from_bytes(digest.digest(), "little")
+    return int(_core.checksum(list(arrays), resolve_threads(threads)))

@@ -32,7 +32,7 @@ from convoxel.graph.run.lru_cache import LruCache
 from convoxel.graph.run.size_check import broken_condition, say_nearest_sizes
 from convoxel.graph.run.step_table import ProfileRow, draw_steps, step_rows
 from convoxel.graph.run.tiling import Settings, TilePlan, plan_tiling
-from convoxel.graph.store.cvx import write_program
+from convoxel.graph.store.cvx import program_bytes, read_program, write_program
 from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
 
 __all__ = ["Program"]
@@ -91,6 +91,30 @@ class Program(ProgramRecord):
             object.__setattr__(changed, "_packed_weights", self._packed_weights)
             object.__setattr__(changed, "_plans", self._plans)
         return changed
+
+    # ---- copies ------------------------------------------------------------------------------------------
+
+    def __copy__(self) -> Program:
+        return self.replace()  # which shares plans and packed weights
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        """Return a program that shares no memory and no file with this one."""
+        self._check_file()
+        constants = {name: np.array(array) for name, array in self.graph.constants.items()}
+        for array in constants.values():
+            array.setflags(write=False)
+        graph = self.graph.replace(constants=constants)
+        return self.replace(graph=graph, winners=dict(self.winners), file=None, verification=self.verification)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the bytes of the ``.cvx`` file, and what the file does not hold.
+
+        A pickle can run code of whoever made it, as every pickle can; the bytes within cannot. Results that the network
+        returns in types of its own come from the copy in named tuples, as they do from a file. Raises
+        ``UnsupportedError`` naming the operators that run in PyTorch.
+        """
+        self._check_file()
+        return _of_bytes, (program_bytes(self), self.threads, self.verification)
 
     def __repr__(self) -> str:
         return f"Program({self.graph.name}: {', '.join(map(str, self.graph.inputs))})"
@@ -283,6 +307,11 @@ class Program(ProgramRecord):
         problems = self._execution(check_inputs(inputs, self.graph.inputs)).plan.problems
         winners = native.tune(problems, self.threads, algorithm=self.family, on_progress=on_progress)
         return self.replace(winners=winners)
+
+
+def _of_bytes(data: bytes, threads: int | None, verification: Verification | None) -> Program:
+    """Return the program that was pickled."""
+    return Program(**vars(read_program(data)), threads=threads, verification=verification)
 
 
 def _shapes(arrays: Sequence[Array]) -> str:

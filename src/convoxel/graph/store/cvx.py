@@ -1,12 +1,13 @@
 """Programs in files: ``.cvx``, a safetensors file whose metadata holds the graphs as JSON.
 
-Format, version 2. The file is a safetensors file (an 8-byte length, a JSON header, the tensors' bytes). Its tensors are
+Format, version 3. The file is a safetensors file (an 8-byte length, a JSON header, the tensors' bytes). Its tensors are
 the constants of the graph, under their names, and those of the recorded graph alone. Its metadata, all texts:
 
 ``format``
     ``"convoxel-program"``
 ``version``
-    ``"2"``; a reader refuses a later one. Anything that an older reader would misunderstand makes a new version.
+    ``"3"`` if results are nested in records, else ``"2"``, which differs in nothing else; a reader refuses a later one.
+    Anything that an older reader would misunderstand makes a new version.
 ``program``
     JSON: ``graph`` (``name``, ``inputs``, ``outputs``, ``nodes``, ``guards``, ``assumptions``), ``structure`` (nesting
     of the results), ``algorithm``, ``precision``, ``winners`` (measured choices) and ``recorded`` (null or the graph
@@ -50,12 +51,12 @@ from convoxel.graph.operators.table import OPERATORS, make_node, verify
 from convoxel.graph.passes import check_layouts
 from convoxel.graph.store.first_version import of_first_version
 from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
-from convoxel.graph.store.tensor_file import TensorFile, Tensors, write_tensors
+from convoxel.graph.store.tensor_file import TensorFile, Tensors, lay_out, write_tensors
 
-__all__ = ["FORMAT", "VERSION", "check_target", "read_program", "write_program"]
+__all__ = ["FORMAT", "VERSION", "check_target", "program_bytes", "read_program", "write_program"]
 
 FORMAT = "convoxel-program"
-VERSION = 2
+VERSION = 3
 _LARGEST_BYTES = 64 * 2**20  # of a recorded graph's JSON: a hundred thousand nodes
 _KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
 
@@ -80,7 +81,19 @@ def write_program(path: str | Path, program: ProgramRecord) -> None:
         GraphError: the file cannot be written.
         ConfigError: the file's name does not end in .cvx.
     """
-    target = check_target(path)
+    write_tensors(check_target(path), _parts(program))
+
+
+def program_bytes(program: ProgramRecord) -> bytes:
+    """Return the bytes of the file that ``write_program`` writes.
+
+    Raises ``UnsupportedError`` if parts of the program run in PyTorch.
+    """
+    return b"".join(_parts(program))
+
+
+def _parts(program: ProgramRecord) -> list[bytes | memoryview]:
+    """Return the parts of the file."""
     foreign = _foreign(program.graph)
     if foreign:
         raise UnsupportedError(
@@ -99,16 +112,18 @@ def write_program(path: str | Path, program: ProgramRecord) -> None:
         "recorded": None if recorded is None or _foreign(recorded) else _recorded(recorded, tensors),
     }
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    metadata = {"format": FORMAT, "version": str(VERSION), "program": text, "sha256": _digest(text, tensors)}
-    write_tensors(target, tensors, metadata)
+    version = str(VERSION if _has_records(program.structure) else VERSION - 1)
+    metadata = {"format": FORMAT, "version": version, "program": text, "sha256": _digest(text, tensors)}
+    return lay_out(tensors, metadata)
 
 
-def read_program(path: Path) -> ProgramRecord:
-    """Return the program in a file that ``write_program`` made.
+def read_program(path: Path | bytes) -> ProgramRecord:
+    """Return the program in a file that ``write_program`` made, or in its bytes.
 
     Raises ``GraphError`` if the file is broken, of another kind, or of a newer version.
     """
     file = TensorFile(path)
+    path = path if isinstance(path, Path) else Path("the pickled program")
     metadata, tensors = file.metadata, dict(file.tensors)
     if metadata.get("format") != FORMAT:
         raise GraphError(f"load: {path} is no saved program; expected a file that program.save(…) wrote.")
@@ -137,7 +152,7 @@ def read_program(path: Path) -> ProgramRecord:
         raise GraphError(f"load: {path} holds no valid program ({reason}). Save the program again.") from reason
     file.check()  # what was read above was whole
     graph = graph.replace(constants=file.guard(graph.constants))
-    return ProgramRecord(graph, structure, origin, algorithm, precision, winners, file)
+    return ProgramRecord(graph, structure, origin, algorithm, precision, winners, file if file.is_mapped else None)
 
 
 def _foreign(graph: Graph) -> list[str]:
@@ -216,7 +231,12 @@ def _nested(structure: Structure) -> JsonObject:
     if isinstance(structure, Fixed):
         return {"fixed": _plain(structure.value)}
     keys = [_plain(key) for key in structure.keys]
-    return {"kind": structure.kind, "children": [_nested(child) for child in structure.children], "keys": keys}
+    nested = {"kind": structure.kind, "children": [_nested(child) for child in structure.children], "keys": keys}
+    return {**nested, "name": structure.name} if structure.kind == "record" else nested
+
+
+def _has_records(structure: Structure) -> bool:
+    return isinstance(structure, Branch) and (structure.kind == "record" or any(map(_has_records, structure.children)))
 
 
 # ---- from JSON -------------------------------------------------------------------------------------------
@@ -307,4 +327,4 @@ def _structure(content: Json, outputs: int) -> Structure:
     if "fixed" in content:
         return Fixed(_tupled(content["fixed"]))
     children = tuple(_structure(child, outputs) for child in content["children"])
-    return Branch(str(content["kind"]), children, _tupled(content["keys"]))
+    return Branch(str(content["kind"]), children, _tupled(content["keys"]), str(content.get("name", "")))

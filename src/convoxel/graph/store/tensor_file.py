@@ -10,19 +10,20 @@ import json
 import mmap
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors
+from safetensors.numpy import load as load_tensors
 
 from convoxel.errors import GraphError, UnsupportedError
 from convoxel.files.atomic import open_atomic
 from convoxel.files.mapping import FileMemory
 from convoxel.files.values import Array
 
-__all__ = ["TensorFile", "write_tensors"]
+__all__ = ["TensorFile", "lay_out", "write_tensors"]
 
 _TYPES = {"bool": "BOOL", "bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"} | {
     f"{sign}int{bits}": f"{sign or 'i'}{bits}".upper() for sign in ("", "u") for bits in (8, 16, 32, 64)
@@ -33,15 +34,29 @@ _SMALLEST = 1 << 16  # bytes of a tensor that is worth a mapping
 _MAPS = hasattr(mmap, "MADV_DONTNEED")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+def write_tensors(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write a safetensors file in one step, without a second copy of the tensors in memory.
+
+    Args:
+        path: the file.
+        parts: what ``lay_out`` returned.
+
+    Raises:
+        GraphError: the file cannot be written.
+    """
+    with open_atomic(path, GraphError) as file:
+        for part in parts:
+            file.write(part)
+
+
+def lay_out(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """Return the bytes of a safetensors file, in parts of which those of contiguous tensors are no copies.
 
     The file is the header's length in 8 bytes, the header (JSON, filled up with blanks to a multiple of 8 bytes), and
     the tensors' bytes in the header's order: those of the largest numbers first, so that all are aligned.
 
     Raises:
         UnsupportedError: the format has no such type.
-        GraphError: the file cannot be written.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
@@ -54,11 +69,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[st
         begin = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with open_atomic(path, GraphError) as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for _, array in ordered:
-            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    arrays = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for _, array in ordered]
+    return [len(text).to_bytes(8, "little"), text, *arrays]
 
 
 class _Tensors(Mapping[str, Array]):
@@ -88,21 +100,28 @@ class _Tensors(Mapping[str, Array]):
 
 
 class TensorFile:
-    """An open file: ``tensors`` by name, which nobody can write to, and ``metadata``.
+    """An open file, or its bytes: ``tensors`` by name, which nobody can write to, and ``metadata``.
 
     Raises:
         GraphError: the file cannot be read, or is none of safetensors'.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, source: Path | bytes) -> None:
+        path: Path | str = source if isinstance(source, Path) else "the pickled program"
         self._path = path
         self._memory: FileMemory | None = None
+        self.metadata: dict[str, str] = {}
         try:
             # safetensors checks what the file says of its tensors before any of it is used here.
-            with safetensors.safe_open(path, framework="numpy") as file:
-                self.metadata: dict[str, str] = dict(file.metadata() or {})
+            if isinstance(source, bytes):
+                self.tensors = {name: _frozen(array) for name, array in load_tensors(source).items()}
+                header = json.loads(source[8 : 8 + int.from_bytes(source[:8], "little")])
+                self.metadata.update(header.get("__metadata__", {}))
+                return
+            with safetensors.safe_open(source, framework="numpy") as file:
+                self.metadata.update(file.metadata() or {})
                 names = list(file.keys())
-                mapped = self._map() if _MAPS else {}
+                mapped = self._map(source) if _MAPS else {}
                 self.tensors = {n: mapped[n] if n in mapped else _frozen(file.get_tensor(n)) for n in names}
         except OSError as reason:
             raise GraphError(f"load: {path} cannot be read ({reason}); expected a .cvx file.") from None
@@ -110,6 +129,11 @@ class TensorFile:
             raise GraphError(
                 f"load: {path} is broken or no saved program ({reason}); expected a file that program.save(…) wrote."
             ) from None
+
+    @property
+    def is_mapped(self) -> bool:
+        """True if some tensors are parts of the file: it must stay as it is."""
+        return self._memory is not None
 
     def give_back(self) -> None:
         """Give back the memory of the pages that were read; they are read again on the next access."""
@@ -128,9 +152,9 @@ class TensorFile:
                 "a new one in its place. Load the program again."
             )
 
-    def _map(self) -> dict[str, Array]:
+    def _map(self, path: Path) -> dict[str, Array]:
         """Return the large float32 tensors as parts of the mapped file."""
-        with self._path.open("rb") as stream:
+        with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(length))
             large = {

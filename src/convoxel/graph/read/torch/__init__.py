@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ import torch
 from convoxel.errors import GraphError, UnsupportedError
 from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Graph, Value
-from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
+from convoxel.graph.ir.pytree import Fixed, Leaf, Structure
 from convoxel.graph.ir.size import Size, measure
 from convoxel.graph.read.reader import NotNative, Reader
 from convoxel.graph.read.torch import layers, normalisation, numeric, tensors
 from convoxel.graph.read.torch.call import RULES, STRETCHING, Call, Recorded, array_of
-from convoxel.graph.read.torch.export import Exported, NotOpen, exports
+from convoxel.graph.read.torch.export import Exported, NotOpen, exported_by, exports
+from convoxel.graph.read.torch.results import structure_of
 from convoxel.graph.read.torch.torch_call import Slot, TorchCall, map_nested
 
 __all__ = ["Imported", "layers", "normalisation", "numeric", "read", "tensors"]
@@ -31,30 +32,46 @@ _PLAIN_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 
 @dataclass(frozen=True)
 class Imported:
-    """A graph, how its results are nested, and the operators that have no rule with the reason."""
+    """A graph, how its results are nested, the operators that have no rule with the reason, and attributes that the
+    model assigns while it runs."""
 
     graph: Graph
     structure: Structure
     without_rule: dict[str, str]
+    assigned: frozenset[str] = frozenset()
 
 
-def read(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Imported:
-    """Return the graph of ``model``, which must run on ``examples``.
+def read(model: torch.nn.Module | torch.export.ExportedProgram, examples: Sequence[torch.Tensor]) -> Imported:
+    """Return the graph of ``model``, which must run on ``examples``; or of what ``torch.export`` recorded.
 
     Raises ``GraphError`` if PyTorch cannot export the model, ``ShapeError`` for examples without a batch
-    axis, ``UnsupportedError`` if a result's size depends on values.
+    axis, ``UnsupportedError`` if a result's size depends on values or the model writes its own state.
     """
     shapes = [tuple(example.shape) for example in examples]
-    for exported in exports(model, examples):
+    found: Iterable[Exported] = exports(model, examples) if isinstance(model, torch.nn.Module) else [exported_by(model)]
+    name = type(model).__name__
+    for exported in found:
+        _check_state(exported)
         try:
-            imported = _Walk(exported, type(model).__name__).imported()
+            imported = _Walk(exported, name).imported()
         except NotOpen:
             continue
         graph = imported.graph
         sizes = measure([value.shape for value in graph.inputs], shapes)
         if not graph.computes_sizes or all(assumption.value(sizes) for assumption in graph.assumptions):
             return imported
-    raise AssertionError("the export with fixed sizes assumes nothing")
+    raise GraphError("compile: the model computes with sizes in a way that holds for other examples only")
+
+
+def _check_state(exported: Exported) -> None:
+    """Raise if the model writes its buffers or parameters: a program is the same at every call."""
+    if exported.written:
+        names = ", ".join(sorted(exported.written))
+        raise UnsupportedError(
+            f"compile: the model writes its own {names} at every call, but a program keeps no state. Make it an "
+            "argument and a result of the model, evaluate the model where it does not write, or use "
+            'torch.compile(model, backend="convoxel"), which keeps the write.'
+        )
 
 
 class _Walk:
@@ -75,7 +92,7 @@ class _Walk:
             self._reader.train(constants[placeholder], constants[placeholder].numel())
         wanted = set(self._program.graph_signature.user_inputs)
         given = {
-            node: self._input(node) if node.name in wanted else constants[node.name]
+            node: self._input(node) if node.name in wanted else constants.get(node.name, node.meta.get("val"))
             for node in self._program.graph.nodes
             if node.op == "placeholder"
         }
@@ -124,9 +141,9 @@ class _Walk:
         names: list[str] = []
         spec = self._program.call_spec.out_spec
         leaves = [self._leaf(argument, names) for argument in node.args[0][-spec.num_leaves or len(node.args[0]) :]]
-        structure = _structure(spec, iter(leaves))
+        structure = structure_of(spec, iter(leaves))
         graph = self._reader.graph(names, self._exported.guards, self._exported.assumptions)
-        return Imported(graph, structure, self._without_rule)
+        return Imported(graph, structure, self._without_rule, self._exported.assigned)
 
     def _leaf(self, argument: Any, names: list[str]) -> Structure:
         result = self._results[argument] if isinstance(argument, torch.fx.Node) else argument
@@ -248,23 +265,6 @@ def _constants_by_placeholder(program: torch.export.ExportedProgram) -> JsonObje
         for placeholder, target in table.items():
             constants[placeholder] = state[target].detach()
     return constants
-
-
-def _structure(spec: Any, leaves: Iterator[Structure]) -> Structure:
-    """Return PyTorch's description of nested results in our terms."""
-    kind = spec.type
-    if kind is None or spec.is_leaf():
-        return next(leaves)
-    if kind is type(None):
-        return Fixed(None)
-    children = tuple(_structure(child, leaves) for child in spec.children())
-    name = kind.__name__
-    if name in ("dict", "OrderedDict", "defaultdict"):
-        keys = spec.context[1] if name == "defaultdict" else spec.context
-        return Branch("dict", children, tuple(keys))
-    if name in ("tuple", "list"):
-        return Branch(name, children)
-    raise UnsupportedError(f"compile: the model returns a {name}; expected tensors in tuples, lists or dictionaries")
 
 
 def _stretches_later(node: torch.fx.Node) -> bool:

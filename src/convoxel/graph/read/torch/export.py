@@ -10,29 +10,33 @@ example's sizes, and its program then takes no others.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from convoxel.errors import GraphError
+from convoxel.errors import GraphError, UnsupportedError
 from convoxel.fork import forks_wait, renewed_lock
 from convoxel.graph.ir.size import Extent, Extents, Size, evaluate_shape, measure
 from convoxel.graph.read.torch.pool1d import open_max_pool1d
+from convoxel.graph.read.torch.results import open_records
 
-__all__ = ["Exported", "NotOpen", "Symbols", "exports"]
+__all__ = ["Exported", "NotOpen", "Symbols", "exported_by", "exports"]
 
 _SPATIAL_LETTERS = "dhw"
 _exporting = renewed_lock()  # what an export switches (warnings, modes) is global
 _CHATTY = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
 _LONGEST = 200  # operations; sizes of networks that can be left open have up to 75
 _WIDE = 128  # six halvings leave 2 positions
+_UNBOUNDED = 2**31
 
 
 class NotOpen(Exception):
@@ -41,14 +45,25 @@ class NotOpen(Exception):
 
 @dataclass(frozen=True)
 class Symbols:
-    """PyTorch's names of open sizes (``s77``) and ours (``h``)."""
+    """PyTorch's names of open sizes (``s77``) and ours (``h``).
+
+    ``multiples`` are input sizes such as ``2*s77``, where no input has the size ``s77`` itself: it is ``h // 2``.
+    """
 
     names: dict[str, str]
+    multiples: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def guards(self) -> tuple[Size, ...]:
+        """The conditions that multiples are."""
+        return tuple(Size(f"{name} % {text.partition('*')[0]} == 0") for text, name in self.multiples.items())
 
     def extent(self, size: Any) -> Extent:
         """Return one axis length: a number, or an expression over our names."""
         if isinstance(size, int):
             return size
+        if str(size) in self.multiples:
+            return Size(self.multiples[str(size)])
         try:
             expression = Size(str(size)).renamed(self.names)
         except GraphError as reason:
@@ -67,12 +82,18 @@ class Symbols:
 
 @dataclass(frozen=True)
 class Exported:
-    """PyTorch's program, its open sizes, and the conditions under which it and its sizes hold."""
+    """PyTorch's program, its open sizes, and the conditions under which it and its sizes hold.
+
+    ``written`` are the parameters and buffers that the model writes while it runs, ``assigned`` other attributes that
+    held a number or tensor and get another one.
+    """
 
     program: torch.export.ExportedProgram
     symbols: Symbols
     guards: tuple[Size, ...] = ()
     assumptions: tuple[Size, ...] = ()
+    written: frozenset[str] = frozenset()
+    assigned: frozenset[str] = frozenset()
 
 
 def exports(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Iterator[Exported]:
@@ -86,14 +107,15 @@ def exports(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Iterato
         if spatial and long:
             continue
         try:
-            with _one_export(), _evaluating(model), open_max_pool1d(), _short_sizes(long), _quiet(), torch.no_grad():
+            with _recording(model) as assigned, open_max_pool1d(), _short_sizes(long):
                 exported = _export_open(model, _enlarged(examples, wide), examples, spatial)
         except Exception:  # PyTorch raises many kinds; the fixed export below says whether it matters
             continue
-        yield exported
+        yield _with_state(exported, assigned)
     try:
-        with _one_export(), _evaluating(model), open_max_pool1d(), _quiet(), torch.no_grad():
-            fixed = Exported(_functional(torch.export.export(model, tuple(examples))), Symbols({}))
+        with _recording(model) as assigned, open_max_pool1d():
+            program = _functional(torch.export.export(model, tuple(examples)))
+            fixed = _with_state(Exported(program, Symbols({})), assigned)
     except Exception as reason:
         shapes = ", ".join(str(tuple(example.shape)) for example in examples)
         raise GraphError(
@@ -102,6 +124,40 @@ def exports(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> Iterato
             "Give inputs that model(*example_inputs) accepts and a model without control flow on values."
         ) from reason
     yield fixed
+
+
+def exported_by(program: torch.export.ExportedProgram) -> Exported:
+    """Return what somebody exported, with the sizes that they left open, in the range that they asked for."""
+    with _one_export(), _quiet():
+        program = _functional(program)
+    try:
+        symbols = _name_symbols(program)
+        guards, assumptions = _conditions(program, symbols) if symbols.names else ((), ())
+    except NotOpen as reason:
+        raise UnsupportedError(
+            f"compile: {reason} in the exported model, which is no number, no size of its own and no multiple of one. "
+            "Export it with other dynamic_shapes, or compile the module itself."
+        ) from None
+    bounds = []
+    for symbol, span in program.range_constraints.items():
+        name = symbols.names.get(str(symbol))
+        # Below 2, and at numbers that no size reaches, the bound is PyTorch's own.
+        if name and span.lower > 2:
+            bounds.append(Size(f"{name} >= {span.lower}"))
+        if name and span.upper < _UNBOUNDED:
+            bounds.append(Size(f"{name} <= {span.upper}"))
+    return _with_state(Exported(program, symbols, (*guards, *bounds), assumptions), _Assigned())
+
+
+def _with_state(exported: Exported, assigned: _Assigned) -> Exported:
+    """Return the export with what the model writes, by PyTorch's account and by ours.
+
+    PyTorch misses buffers that are assigned in parts of the model.
+    """
+    signature = exported.program.graph_signature
+    written = {*signature.buffers_to_mutate.values(), *getattr(signature, "parameters_to_mutate", {}).values()}
+    attributes = frozenset(assigned.attributes)
+    return dataclasses.replace(exported, written=frozenset(written | assigned.buffers), assigned=attributes)
 
 
 def _enlarged(examples: Sequence[torch.Tensor], wide: int) -> list[torch.Tensor]:
@@ -151,24 +207,27 @@ def _named_parameters(model: torch.nn.Module) -> int:
 def _user_inputs(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
     wanted = list(program.graph_signature.user_inputs)
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    return [nodes[name] for name in wanted]
+    return [nodes[name] for name in wanted if name in nodes]  # others are constants, such as None
 
 
 def _name_symbols(program: torch.export.ExportedProgram) -> Symbols:
     """Name the open sizes after their axis: n, d, h, w; with a number from the second input on."""
     names: dict[str, str] = {}
-    others: list[str] = []
+    multiples: dict[str, str] = {}
+    others: dict[str, str] = {}
     for index, node in enumerate(_user_inputs(program)):
         shape = node.meta["val"].shape
         for size, letter in zip(map(str, shape), _axis_letters(len(shape)), strict=True):
-            if size.isidentifier():
-                names.setdefault(size, letter if index == 0 else f"{letter}{index + 1}")
-            else:
-                others.append(size)  # a number, or twice the size of another input
-    for other in others:
-        if not Size(other).names() <= names.keys():
+            ours = letter if index == 0 else f"{letter}{index + 1}"
+            # Others are numbers, or such as twice the size of another input.
+            (names if size.isidentifier() else others).setdefault(size, ours)
+    for other, ours in others.items():
+        factor, _, base = other.partition("*")
+        if factor.isdecimal() and base.isidentifier() and base not in names:
+            names[base], multiples[other] = f"({ours} // {factor})", ours
+        elif not Size(other).names() <= names.keys():
             raise NotOpen(f"an input size is {other}")
-    return Symbols(names)
+    return Symbols(names, multiples)
 
 
 def _axis_letters(rank: int) -> list[str]:
@@ -199,7 +258,7 @@ def _conditions(program: torch.export.ExportedProgram, symbols: Symbols) -> tupl
             continue
         # Rules for output sizes live in private modules: _meta_registrations, _refs, _subclasses, …
         (assumptions if module.startswith(("_", "fx")) else guards).setdefault(condition)
-    return tuple(guards), tuple(assumptions)
+    return (*guards, *symbols.guards), tuple(assumptions)
 
 
 def _torch_module(guard: Any) -> str:
@@ -236,10 +295,18 @@ def _functional(program: torch.export.ExportedProgram) -> torch.export.ExportedP
     ``relu_(x)`` where x is used nowhere through another view is as good as ``relu(x)``; the rest is left to
     PyTorch's functionalisation, which changes other operators too.
     """
-    for node in program.graph.nodes:
-        if _mutates(node) and not _is_simple_write(node):
-            return program.run_decompositions({})
+    graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    for node in (node for graph in graphs for node in graph.nodes):
+        if _updates_statistics(node) or (_mutates(node) and not _is_simple_write(node)):
+            with _quiet():
+                return program.run_decompositions({})
     return program
+
+
+def _updates_statistics(node: torch.fx.Node) -> bool:
+    """Return True for a normalisation in training mode, whose schema says nothing of what it writes."""
+    place = {"aten.batch_norm.default": 5, "aten.instance_norm.default": 5}.get(str(node.target))
+    return place is not None and node.args[3] is not None and bool(node.args[place])
 
 
 def _schema(node: torch.fx.Node) -> Any:
@@ -283,6 +350,58 @@ def _one_export() -> Iterator[None]:
 
     with compile_lock, _exporting, forks_wait():
         yield
+
+
+@contextmanager
+def _recording(model: torch.nn.Module) -> Iterator[_Assigned]:
+    """Let the model be recorded as it evaluates, and give the names of what it assigns."""
+    with _one_export(), _evaluating(model), open_records(model), _quiet(), torch.no_grad(), _noting(model) as assigned:
+        yield assigned
+
+
+@dataclass(frozen=True)
+class _Assigned:
+    """Names of what the model assigns while it runs: buffers, and other attributes that held a number or tensor."""
+
+    buffers: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def _noting(model: torch.nn.Module) -> Iterator[_Assigned]:
+    """Note what the model assigns, and take it back afterwards: while it is recorded, tensors have no numbers."""
+    paths = {id(module): f"{path}." if path else "" for path, module in model.named_modules()}
+    found = _Assigned()
+    kept = {id(module): ({**module.__dict__}, {**module._buffers}) for module in model.modules()}
+    touched: set[int] = set()
+    thread = threading.get_ident()
+    original = torch.nn.Module.__setattr__
+
+    def noting(module: torch.nn.Module, name: str, value: Any) -> None:
+        path = paths.get(id(module))
+        if path is not None and threading.get_ident() == thread:
+            touched.add(id(module))
+            attributes, buffers = module.__dict__, module._buffers
+            old = attributes.get(name)
+            numbers = all(isinstance(x, int | float) for x in (old, value)) and old != value
+            if isinstance(buffers.get(name), torch.Tensor) and isinstance(value, torch.Tensor):
+                found.buffers.add(path + name)
+            elif numbers or (isinstance(old, torch.Tensor) and isinstance(value, torch.Tensor)):
+                found.attributes.add(path + name)
+        original(module, name, value)
+
+    torch.nn.Module.__setattr__ = noting  # type: ignore[method-assign, assignment]
+    try:
+        yield found
+    finally:
+        torch.nn.Module.__setattr__ = original  # type: ignore[method-assign]
+        for module in model.modules():
+            if id(module) in touched:
+                attributes, buffers = kept[id(module)]
+                for name in module.__dict__.keys() - attributes.keys():
+                    del module.__dict__[name]
+                module.__dict__.update(attributes)
+                module._buffers.update(buffers)
 
 
 @contextmanager
