@@ -12,6 +12,11 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let trainings be as short as the suite's are: a network of a few steps may well know one class only."""
+    config.addinivalue_line("filterwarnings", "ignore:train. the network predicts")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_cache() -> Iterator[None]:
     """Tests neither read nor write the user's cache; one that needs a cache names a folder of its own."""

@@ -92,5 +92,6 @@ def test_membrane(shared_data: Path) -> None:
 
 def test_cifar10(shared_data: Path) -> None:
     found = data.load(shared_data / "cifar10", "classify")
-    assert (len(found.train), len(found.validation), len(found.classes), found.channels) == (3000, 1000, 10, 3)
-    assert found.train[0].image.shape == (3, 32, 32) and found.train.labels.count(4) == 300
+    assert found.test is not None and (len(found.train), len(found.validation), len(found.test)) == (2400, 600, 1000)
+    assert (len(found.classes), found.channels) == (10, 3)
+    assert found.train[0].image.shape == (3, 32, 32) and found.train.labels.count(4) == 240

@@ -66,8 +66,12 @@ def test_class_folder_with_parts(tmp_path: Path) -> None:
     pictures(tmp_path / "train", 2)
     pictures(tmp_path / "test", 1)
     found = data.load(tmp_path, "classify")
-    assert len(found.train) == 12 and len(found.validation) == 6 and found.test is None
-    assert found.train.names[0] == "train/ant/000.png" and found.validation.names[0] == "test/ant/000.png"
+    # A test part that chose the checkpoint would test nothing, so the training part is cut.
+    assert found.test is not None and (len(found.train), len(found.validation), len(found.test)) == (10, 2, 6)
+    assert found.test.names[0] == "test/ant/000.png" and all(n.startswith("train/") for n in found.validation.names)
+    assert found.rule == "2 of the training part validate, of every class in proportion, drawn by seed 0"
+    former = data.load(tmp_path, "classify", validation="test")  # runs of earlier versions
+    assert (len(former.train), len(former.validation), former.test) == (12, 6, None)
     held = data.load(tmp_path, "classify", validation=0.5)
     assert held.test is not None and (len(held.train), len(held.validation), len(held.test)) == (6, 6, 6)
     assert all(name.startswith("train/") for name in held.validation.names)

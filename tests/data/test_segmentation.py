@@ -95,6 +95,10 @@ def test_parts_and_decathlon_layout(tmp_path: Path) -> None:
     assert found.test is not None and len(found.test) == 3
     with pytest.raises(ConfigError, match="bring a validation part of 3"):
         data.load(tmp_path, "segment", validation=1)
+    (tmp_path / "val").rename(tmp_path.parent / f"{tmp_path.name}-away")
+    found = data.load(tmp_path, "segment")
+    assert found.validation.names == ("train/case_2",) and found.test is not None and len(found.test) == 3
+    assert found.rule == "the last 1 of the training part by name validate"
     other = volumes(tmp_path / "msd", 4)
     (other / "images").rename(other / "imagesTr")
     (other / "labels").rename(other / "labelsTr")

@@ -84,4 +84,4 @@ def list_samples(
         if len(shown) < len(part):
             rows.append((name, f"… and {len(part) - len(shown)} more (--all)", "", ""))
     screen.table("part|sample|size|class", rows)
-    screen.say(", ".join(f"{name} {len(part)}" for name, part in found.parts.items()) + " samples")
+    screen.say(", ".join(f"{name} {len(part)}" for name, part in found.parts.items()) + f" samples: {found.rule}")

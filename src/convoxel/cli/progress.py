@@ -125,6 +125,10 @@ class Meter(_Display):
             self._shown = moment.metric
             self._report(moment)
 
+    def pause(self) -> None:
+        """Let others print: take back an announcement that waits to be made."""
+        self._withdraw()
+
     def _withdraw(self) -> None:
         """Take back an announcement that has become old before it was made."""
         if self._announcement is not None:

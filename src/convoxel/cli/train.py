@@ -16,7 +16,7 @@ from convoxel.cli.screen import Screen, command_line, duration, emit, number
 from convoxel.errors import ConfigError, ConvoxelError
 
 if TYPE_CHECKING:
-    from convoxel.train import RunResult, TrainConfig
+    from convoxel.train import RunPlan, RunResult, TrainConfig
 
 _METRIC = {"segment": "Dice", "classify": "accuracy"}
 
@@ -98,11 +98,16 @@ def train(
 
 
 def run_training(config: TrainConfig, screen: Screen, *, resume: bool, force: bool = False) -> RunResult:
-    """Train with a progress bar and return how it went."""
+    """Train with a progress bar, after everything that was chosen was shown, and return how it went."""
     from convoxel.train import fit
 
+    def show(plan: RunPlan) -> None:
+        meter.pause()
+        for line in str(plan).splitlines():
+            screen.say(line)
+
     with Meter(screen, _METRIC[config.task]) as meter:
-        return fit(config, resume=resume, force=force, on_progress=meter)
+        return fit(config, resume=resume, force=force, on_progress=meter, on_plan=show)
 
 
 def _finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) -> None:
@@ -119,6 +124,7 @@ def _finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) 
         "per_class": result.metrics.get("per_class", {}),
         "seconds": result.seconds,
         "steps": result.steps,
+        "warnings": result.warnings,
         "report": None,
     }
     if result.interrupted:

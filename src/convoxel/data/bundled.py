@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from convoxel.data import nifti
 from convoxel.data.data_set import Cache, DataSet, Entry, Parts, Sample
-from convoxel.data.split import SplitRule, Validation, count_validation
+from convoxel.data.split import SplitRule, count_validation
 from convoxel.errors import ConfigError, UnsupportedError
 from convoxel.files.fault import fault
 
@@ -35,7 +35,7 @@ def _package_file(package: str, distribution: str, name: str) -> Path:
     return path
 
 
-def open_mni152(validation: Validation, gap: int) -> DataSet:
+def open_mni152(validation: int | float | None, gap: int) -> DataSet:
     """Return the MNI ICBM152 T1 template (197×233×189 voxels of 1 mm) with background, grey and white matter.
 
     The class of a voxel is the largest of (1 − g − w, g, w) for the maps g, w of grey and white matter. The
@@ -73,7 +73,8 @@ def open_mni152(validation: Validation, gap: int) -> DataSet:
         sample = Sample(name, pixels, classes, affine, header.spacing_mm, files["t1"])
         return Entry(name, sample.image.shape[1:], header.spacing_mm, lambda: sample)
 
-    parts: Parts = [part("mni152-front", cut + gap, size)], [part("mni152-back", 0, cut)], []
+    rule = f"the front trains, the back {back} voxels of the head validate, {gap} between them are unused"
+    parts = Parts([part("mni152-front", cut + gap, size)], [part("mni152-back", 0, cut)], [], rule)
     classes = ("background", "grey", "white")
     return DataSet.from_parts(parts, Cache(0), "mni152", "segment", (3, 1), classes, files.items())
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +134,15 @@ class Split:
         return tuple(entry.label for entry in self.entries)
 
 
-Parts = tuple[Sequence[Entry], Sequence[Entry], Sequence[Entry]]  # train, validation, test
+class Parts(NamedTuple):
+    """The samples of each part, and in words how they were told apart."""
+
+    train: Sequence[Entry]
+    validation: Sequence[Entry]
+    test: Sequence[Entry]
+    rule: str
+
+
 Form = tuple[int, int]  # number of spatial axes, channels
 Sources = Iterable[tuple[str, Path]]
 
@@ -162,6 +171,7 @@ class DataSet:
         test: samples of the source's own test part, else None.
         sources: (name, file) of everything that was read, for the fingerprint.
         skipped: broken samples that were left out (only with ``load(..., bad="skip")``).
+        rule: in words, how the samples were split.
     """
 
     name: str
@@ -174,14 +184,16 @@ class DataSet:
     test: Split | None = None
     sources: tuple[tuple[str, Path], ...] = field(default=(), repr=False)
     skipped: tuple[Problem, ...] = ()
+    rule: str = ""
 
     @classmethod
     def from_parts(
         cls, parts: Parts, cache: Cache, name: str, task: str, form: Form, classes: Sequence[str], sources: Sources
     ) -> DataSet:
-        """Return the data set whose (train, validation, test) have these entries; an empty test part becomes None."""
-        train, validation, test = (Split(tuple(entries), cache) for entries in parts)
-        return cls(name, task, *form, tuple(classes), train, validation, test if test else None, tuple(sources))
+        """Return the data set whose parts have these entries; an empty test part becomes None."""
+        train, validation, test = (Split(tuple(entries), cache) for entries in parts[:3])
+        kept = test if test else None
+        return cls(name, task, *form, tuple(classes), train, validation, kept, tuple(sources), rule=parts.rule)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -220,6 +232,7 @@ class DataSet:
             "classes": list(self.classes),
             "spacing_mm": self.spacing_mm,
             "fingerprint": self.fingerprint,
+            "rule": self.rule,
             "parts": {
                 name: [
                     {"name": e.name, "shape": list(e.shape), "spacing_mm": e.spacing_mm, "class": self.class_of(e)}
@@ -265,12 +278,20 @@ class DataSet:
             raise DataError(f"split: {self.name} has no {name} part; it has {there}.")
         return parts[name]
 
-    def problems(self) -> list[Problem]:
-        """Read every sample once and return what is wrong with any of them."""
-        found, samples = [], self.split("all")
-        for index, entry in enumerate(samples.entries):
-            try:
-                samples[index]
-            except DataError as error:
-                found.append(Problem(entry.name, str(error)))
+    def problems(self, on_sample: Callable[[str, Sample], None] | None = None) -> list[Problem]:
+        """Read every sample once and return what is wrong with any of them.
+
+        Args:
+            on_sample: called with the part's name and each sample that could be read (default None).
+        """
+        found = []
+        for part, samples in self.parts.items():
+            for index, entry in enumerate(samples.entries):
+                try:
+                    sample = samples[index]
+                except DataError as error:
+                    found.append(Problem(entry.name, str(error)))
+                else:
+                    if on_sample is not None:
+                        on_sample(part, sample)
         return found

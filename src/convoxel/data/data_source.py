@@ -28,8 +28,9 @@ def load(
     """Return the data set of a folder, a .npz file or a name, split into training and validation.
 
     Folders to segment hold images/ and labels/ with equal names, folders to classify one folder a class; both
-    may be under train/ and validation/ or test/, which are then honoured. Headers, pairs, ranks, channels and
-    label values are checked now; pixels when a sample is read (``check`` reads all of them).
+    may be under train/ and validation/ or test/, which are then honoured: a test part is never used to validate.
+    Headers, pairs, ranks, channels and label values are checked now; pixels when a sample is read (``check`` reads all
+    of them).
 
     Args:
         source: a folder, a .npz file, "mni152" (segment) or "digits" (classify).
@@ -93,7 +94,7 @@ def _open(source: Source, task: str, rule: SplitRule, gap: int, errors: ErrorCol
                 "Change one of the two."
             )
         if source == "mni152":
-            return open_mni152(rule.validation, gap)
+            return open_mni152(rule.cut, gap)
     elif not isinstance(source, (str, os.PathLike)):
         raise ConfigError(f"source is {source!r}; expected a folder, a .npz file, or one of {', '.join(BUNDLED)}.")
     if gap != 0:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from convoxel.data.data_set import Entry, Parts
 from convoxel.errors import ConfigError, DataError
 
 __all__ = ["SplitRule", "Validation", "count_validation", "split_stratified"]
 
-Validation = int | float | None  # a count, a fraction, or 20 %
+# A count, a fraction, or 20 %; "test": what runs of earlier versions did where a set has no validation part but a test
+# part. No new run does, since a part that chose the checkpoint tests nothing.
+Validation = int | float | Literal["test"] | None
 _FRACTION = 0.2
 
 
@@ -24,40 +27,52 @@ class SplitRule:
     """The rule that splits samples into training and validation.
 
     Attributes:
-        validation: a count (int), a fraction (float), or 20 % (None).
+        validation: a count (int), a fraction (float), 20 % (None), or "test".
         seed: random seed of the samples that validate a classification (default 0).
     """
 
     validation: Validation = None
     seed: int = 0
 
-    def split(self, parts: Mapping[str, Sequence[Entry]], task: str) -> Parts:
-        """Return (train, validation, test): the source's own parts, else its training part split.
+    @property
+    def cut(self) -> int | float | None:
+        """How much of the training samples to hold out where the source has no validation part."""
+        return None if self.validation == "test" else self.validation
 
-        To segment, the last samples by name validate; to classify, the same proportion of every class. A set with train
-        and test only validates on test, unless ``validation`` asks for a part of the training samples; the test part
-        then stays unseen.
+    def split(self, parts: Mapping[str, Sequence[Entry]], task: str) -> Parts:
+        """Return the source's own parts, with a validation part cut from training where there is none.
+
+        To segment, the last samples by name validate; to classify, the same proportion of every class. A test part
+        never validates.
         """
         train = parts.get("train", parts.get("", ()))
         held, test = parts.get("validation", ()), parts.get("test", ())
-        if not held and test and self.validation is None:
-            held, test = test, ()
-        if held and self.validation is not None:
+        if self.validation == "test" and test and not held:
+            return Parts(train, test, (), "the test part validates, as in runs of earlier versions")
+        if held and self.cut is not None:
             raise ConfigError(
-                f"validation is {self.validation!r} but the data bring a validation part of {len(held)} samples; "
+                f"validation is {self.cut!r} but the data bring a validation part of {len(held)} samples; "
                 "expected no value. Leave validation out, or merge the parts into one folder."
             )
         if held:
-            return train, held, test
+            return Parts(train, held, test, "the data's own parts")
+        whole = "the training part" if "train" in parts else "the data"
         if task == "segment":
-            count = count_validation(len(train), self.validation)
-            return train[:-count], train[-count:], test
+            count = count_validation(len(train), self.cut)
+            told = f"the last {count} of {whole} by name validate"
+            return Parts(train[:-count], train[-count:], test, told)
         labels = [entry.label or 0 for entry in train]
-        chosen = split_stratified([entry.name for entry in train], labels, self.validation, self.seed)
-        return [train[i] for i in chosen[0]], [train[i] for i in chosen[1]], test
+        first, second = split_stratified([entry.name for entry in train], labels, self.cut, self.seed)
+        if not second:
+            raise DataError(
+                f"validation: none of {len(train)} samples can be held out, since each class trains on its only one; "
+                "expected a class of at least 2. Add samples, or give a folder validation/."
+            )
+        told = f"{len(second)} of {whole} validate, of every class in proportion, drawn by seed {self.seed}"
+        return Parts([train[i] for i in first], [train[i] for i in second], test, told)
 
 
-def count_validation(total: int, validation: Validation, noun: str = "samples") -> int:
+def count_validation(total: int, validation: int | float | None, noun: str = "samples") -> int:
     """Return how many of ``total`` samples validate: a count (int), a fraction (float), or 20 % (None).
 
     >>> count_validation(130, 30), count_validation(20, 0.25), count_validation(20, None)
@@ -80,7 +95,7 @@ def count_validation(total: int, validation: Validation, noun: str = "samples") 
 
 
 def split_stratified(
-    names: Sequence[str], labels: Sequence[int], validation: Validation, seed: int
+    names: Sequence[str], labels: Sequence[int], validation: int | float | None, seed: int
 ) -> tuple[list[int], list[int]]:
     """Return (training, validation) positions, every class in the same proportion, drawn by ``seed``.
 

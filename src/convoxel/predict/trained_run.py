@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -35,6 +35,7 @@ class DataFacts:
         spacing_mm: median voxel spacing along each axis; None where the format has none.
         fingerprint: SHA-256 over names and contents of all files.
         data_name: name of the data set.
+        parts: number of samples of each part; empty in runs of earlier versions.
     """
 
     classes: tuple[str, ...]
@@ -44,12 +45,14 @@ class DataFacts:
     spacing_mm: tuple[float, ...] | None
     fingerprint: str
     data_name: str
+    parts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_data_set(cls, dataset: DataSet, normalisation: Normalisation) -> DataFacts:
         """Return the facts of a data set whose images ``normalisation`` normalises."""
         facts = (dataset.classes, dataset.dims, dataset.channels, normalisation)
-        return cls(*facts, dataset.spacing_mm, dataset.fingerprint, dataset.name)
+        parts = {name: len(part) for name, part in dataset.parts.items()}
+        return cls(*facts, dataset.spacing_mm, dataset.fingerprint, dataset.name, parts)
 
     @classmethod
     def from_dict(cls, entries: object) -> DataFacts:

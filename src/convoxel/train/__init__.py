@@ -1,9 +1,10 @@
 """Training on images: configuration, the loop, checkpoints, and trained networks from run folders.
 
 Read the files in this order: ``config`` (what the user states), ``defaults`` (the rest, from the data) →
-``training_patch``, ``augment``, ``training_batch`` (samples become batches) → ``loss``, ``optimisation``,
-``batch_norm`` → ``checkpoint``, ``run_network``, ``training_state`` (what survives a crash),
-``run_record`` (what people read) → ``interrupt``, ``training_run``, ``loop``. With a run folder: ``run_folder`` (load,
+``label_survey``, ``mirroring`` (how samples may be mirrored) → ``training_patch``, ``augment``, ``training_batch``
+(samples become batches) → ``loss``, ``optimisation``, ``batch_norm`` → ``checkpoint``, ``run_network``,
+``training_state`` (what survives a crash), ``run_plan``, ``run_record`` (what people read) → ``pace``, ``watch``,
+``interrupt``, ``training_run``, ``loop``. With a run folder: ``run_folder`` (load,
 evaluate, predict) and ``run_separation``. Studies of their own: ``sharing_study`` and ``scaling_study``.
 
 Invariant: everything random is a function of the seed and the number of the sample or step, and of nothing that
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from convoxel.train.config import TrainConfig
     from convoxel.train.loop import RunResult, fit
     from convoxel.train.run_folder import evaluate, load_model, predict
+    from convoxel.train.run_plan import RunPlan
     from convoxel.train.run_settings import configure_run, started_from
     from convoxel.train.scaling_study import study_scaling
     from convoxel.train.sharing_study import study_sharing
 
 __all__ = [
     "Progress",
+    "RunPlan",
     "RunResult",
     "TrainConfig",
     "TrainedRun",
@@ -54,6 +57,7 @@ __getattr__, __dir__ = lazy_names(
         "convoxel.train.config": "TrainConfig",
         "convoxel.train.loop": "RunResult fit",
         "convoxel.train.run_folder": "evaluate load_model predict",
+        "convoxel.train.run_plan": "RunPlan",
         "convoxel.train.run_settings": "configure_run started_from",
         "convoxel.train.scaling_study": "study_scaling",
         "convoxel.train.sharing_study": "study_sharing",

@@ -20,6 +20,8 @@ from convoxel.train.config import TrainConfig
 if TYPE_CHECKING:
     from monai.transforms import RandomizableTransform
 
+    _Change = tuple[str, RandomizableTransform]  # in words, and as a function
+
 __all__ = ["Augmentation"]
 
 
@@ -30,12 +32,17 @@ class Augmentation:
         config: planned configuration (``task``, ``flip_axes``, ``patch``).
         spacing_mm: voxel spacing per axis (default None, square pixels). Planes that contain a thick axis are not
             rotated, because a voxel there would be spread over several.
+
+    Attributes:
+        words: the changes in words, without the mirroring.
     """
 
     def __init__(self, config: TrainConfig, spacing_mm: Sequence[float] | None = None) -> None:
         self.labelled = config.task == "segment"
         dims = len(config.patch or ())
-        self._changes = [*_geometry(config, dims, spacing_mm), *_intensities(config, dims)]
+        changes = [*_geometry(config, dims, spacing_mm), *_intensities(config, dims)]
+        self._changes = [change for _, change in changes]
+        self.words = tuple(words for words, _ in changes if words)
         # All transforms draw from one generator, seeded once per sample: seeding the ten of them one by one,
         # as MONAI's Compose does, takes longer than changing a thumbnail.
         self._generator = np.random.RandomState(0)
@@ -89,30 +96,29 @@ class _PlainTensors:
 _PLAIN_TENSORS = _PlainTensors()
 
 
-def _geometry(config: TrainConfig, dims: int, spacing_mm: Sequence[float] | None) -> list[RandomizableTransform]:
+def _geometry(config: TrainConfig, dims: int, spacing_mm: Sequence[float] | None) -> list[_Change]:
     """Return flips, and small rotations, scalings and (for classification, which has no label map) shifts."""
     from monai.transforms import RandAffined, RandFlipd
 
     labelled = config.task == "segment"
     keys = ["image", "label"] if labelled else ["image"]
-    steps: list[RandomizableTransform] = [
-        RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in config.flip_axes or ()
-    ]
+    steps: list[_Change] = [("", RandFlipd(keys, prob=0.5, spatial_axis=axis)) for axis in config.flip_axes or ()]
     if dims < 2:
         return steps
-    angle = math.radians(15 if labelled else 10)
-    steps.append(
-        RandAffined(
-            keys,
-            prob=0.3 if labelled else 0.7,
-            rotate_range=_angles(dims, angle, spacing_mm),
-            scale_range=[(-0.15, 0.15)] * dims,
-            translate_range=None if labelled else [0.08 * side for side in config.patch or ()],
-            mode=["bilinear", "nearest"][: len(keys)],
-            padding_mode="border",
-        )
+    degrees, scale, shift = 15 if labelled else 10, 0.15, 0.08
+    angles = _angles(dims, math.radians(degrees), spacing_mm)
+    plane = " in the plane of the thin axes" if dims == 3 and 0.0 in angles else ""
+    moved = "" if labelled else f", shifts up to {100 * shift:g} % of the image"
+    change = RandAffined(
+        keys,
+        prob=0.3 if labelled else 0.7,
+        rotate_range=angles,
+        scale_range=[(-scale, scale)] * dims,
+        translate_range=None if labelled else [shift * side for side in config.patch or ()],
+        mode=["bilinear", "nearest"][: len(keys)],
+        padding_mode="border",
     )
-    return steps
+    return [*steps, (f"rotations up to {degrees}°{plane}, scaling by up to {100 * scale:g} %{moved}", change)]
 
 
 def _angles(dims: int, angle: float, spacing_mm: Sequence[float] | None) -> list[float]:
@@ -125,7 +131,7 @@ def _angles(dims: int, angle: float, spacing_mm: Sequence[float] | None) -> list
     return [angle if axis == thick else 0.0 for axis in range(dims)]
 
 
-def _intensities(config: TrainConfig, dims: int) -> list[RandomizableTransform]:
+def _intensities(config: TrainConfig, dims: int) -> list[_Change]:
     """Return contrast, brightness, gamma, noise and blur, in units of the image's standard deviation.
 
     Volumes that share one normalisation have comparable intensities, which distinguish tissues: grey and white matter
@@ -138,13 +144,14 @@ def _intensities(config: TrainConfig, dims: int) -> list[RandomizableTransform]:
     comparable = labelled and dims == 3 and config.normalise == "dataset"
     strength = 0.2 if comparable else 1.0
     blur = (0.4, 0.9)
-    steps: list[RandomizableTransform] = [
-        transforms.RandScaleIntensityd("image", factors=0.2 * strength, prob=0.3),
-        transforms.RandShiftIntensityd("image", offsets=0.2 * strength, prob=0.3),
-        transforms.RandGaussianNoised("image", prob=0.15, std=0.15 * strength),
+    steps: list[_Change] = [
+        ("contrast", transforms.RandScaleIntensityd("image", factors=0.2 * strength, prob=0.3)),
+        ("brightness", transforms.RandShiftIntensityd("image", offsets=0.2 * strength, prob=0.3)),
+        ("noise", transforms.RandGaussianNoised("image", prob=0.15, std=0.15 * strength)),
     ]
     if labelled and not comparable:
-        steps.append(transforms.RandAdjustContrastd("image", prob=0.2, gamma=(0.7, 1.5)))
+        steps.append(("gamma", transforms.RandAdjustContrastd("image", prob=0.2, gamma=(0.7, 1.5))))
         if dims == 3:
-            steps.append(transforms.RandGaussianSmoothd("image", prob=0.1, sigma_x=blur, sigma_y=blur, sigma_z=blur))
+            smooth = transforms.RandGaussianSmoothd("image", prob=0.1, sigma_x=blur, sigma_y=blur, sigma_z=blur)
+            steps.append(("blur", smooth))
     return steps

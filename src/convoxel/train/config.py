@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -81,7 +82,7 @@ class TrainConfig(BaseModel):
         batch_size: samples in a training step.
         foreground: share of patches that are centred near a labelled voxel (default 0.8).
         normalise: statistics that normalise an image, those of each "sample" or of the whole "dataset".
-        minutes: training time in minutes.
+        minutes: time of the whole run in minutes, from reading the data to the closing evaluation.
         epochs: number of epochs.
         steps_per_epoch: optimiser steps in an epoch.
         learning_rate: largest learning rate (2e-3 for Adam, 0.05 for SGD).
@@ -92,8 +93,9 @@ class TrainConfig(BaseModel):
         clip: largest norm of the gradient; None does not clip (default 5).
         constraints: constraints of kernels (default none).
         augment: change training samples at random (default True).
-        flip_axes: axes along which samples are flipped at random.
-        validation: number (int) or fraction (float) of the samples that validate (default 20 %).
+        flip_axes: axes along which samples are mirrored at random (left–right, unless classes are told apart by side).
+        validation: number (int) or fraction (float) of the training samples that validate, where the data have no
+            validation part (default 20 %).
         gap: voxels between training and validation part of "mni152" (default 0).
         on_bad_sample: "stop" at a broken sample or "skip" it (default "stop").
         validate_every: epochs between validations.
@@ -142,7 +144,7 @@ class TrainConfig(BaseModel):
     augment: bool = True
     flip_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] | None = None
 
-    validation: int | float | None = None
+    validation: int | float | Literal["test"] | None = None
     gap: int = Field(default=0, ge=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"
     validate_every: int | None = Field(default=None, ge=1)
@@ -168,9 +170,16 @@ class TrainConfig(BaseModel):
             raise ValueError("give its entries, such as constraints.max_norm=3.0")
         return {} if value is None else value
 
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _check_word(cls, value: object) -> object:
+        if isinstance(value, str) and value != "test" and not re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", value):
+            raise ValueError("give a count of samples (30) or a fraction of them (0.2)")
+        return value
+
     @field_validator("validation")
     @classmethod
-    def _check_validation(cls, value: int | float | None) -> int | float | None:
+    def _check_validation(cls, value: int | float | str | None) -> int | float | str | None:
         if isinstance(value, float) and not 0 < value < 1:
             raise ValueError("a fraction lies between 0 and 1; a whole number counts samples")
         if isinstance(value, int) and value < 1:

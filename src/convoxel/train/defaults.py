@@ -31,7 +31,9 @@ _DEFAULT_MINUTES = 10.0
 _THUMBNAIL = 64
 
 
-def plan_run(config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[Sequence[int]]) -> TrainConfig:
+def plan_run(
+    config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[Sequence[int]], flip_axes: Sequence[int] = ()
+) -> TrainConfig:
     """Return ``config`` with a value for every unset entry.
 
     Args:
@@ -39,6 +41,7 @@ def plan_run(config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[S
         dims: number of spatial axes of the images.
         channels: channels of the images.
         sizes: spatial sizes of the training images.
+        flip_axes: axes along which samples are mirrored unless the configuration states some (default none).
 
     Raises:
         ConfigError: a stated entry does not fit the data (rank of ``patch`` or ``flip_axes``, a patch
@@ -66,7 +69,7 @@ def plan_run(config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[S
     several = dims == 3 and segment and len(sizes) > 1
     chosen["normalise"] = config.normalise or ("sample" if several else "dataset")
     if config.flip_axes is None:
-        chosen["flip_axes"] = _plan_flips(segment, dims, channels)
+        chosen["flip_axes"] = tuple(flip_axes)
     elif config.flip_axes and max(config.flip_axes) >= dims:
         raise ConfigError(f"flip_axes: {config.flip_axes} given, but the images have axes 0 … {dims - 1}.")
     chosen["threads"] = config.threads or torch.get_num_threads()
@@ -106,18 +109,6 @@ def _plan_precision(dims: int) -> str:
     """Return bfloat16 where the CPU has matrix tiles for its products (2.5 × faster steps), else float32."""
     tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return "bfloat16" if dims > 1 and tiles is not None and tiles() else "float32"
-
-
-def _plan_flips(segment: bool, dims: int, channels: int) -> tuple[int, ...]:
-    """Return the axes along which a flip keeps the labels true.
-
-    Volumes: the first axis, left–right in the usual orientation, which mirrors anatomy onto anatomy, but not front–back
-    or up–down, which would turn an anterior structure into a posterior one. Planes to segment: both axes.
-    Classification: colour photographs left–right; images of one channel may show writing, so none.
-    """
-    if segment:
-        return (0,) if dims != 2 else (0, 1)
-    return (1,) if dims == 2 and channels == 3 else ()
 
 
 def _plan_input(

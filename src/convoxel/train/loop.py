@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,16 +26,19 @@ from convoxel.train.config import TrainConfig
 from convoxel.train.interrupt import Interrupt
 from convoxel.train.loss import Loss, build_loss, measure_loss
 from convoxel.train.optimisation import add_penalty, hold_constraints, learning_rate, measure_fraction, steps_total
+from convoxel.train.pace import VALIDATION_OVERLAP, now
 from convoxel.train.run_network import model_tensors
 from convoxel.train.training_batch import Batch, Batches
-from convoxel.train.training_run import TrainingRun, finish_run, open_run, resume_run
+from convoxel.train.training_run import OnPlan, TrainingRun, finish_run, open_run, resume_run
+from convoxel.train.watch import LossWatch, watch_classes
 
 __all__ = ["RunResult", "fit"]
 
 # Validations may take a tenth of the time, and the curve of a run limited by minutes has at most about 60 points.
 _VALIDATION_SHARE = 0.1
 _POINTS = 60
-_VALIDATION_OVERLAP = 0.25
+# What closes a run is kept free with a tenth to spare.
+_SLACK = 1.1
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ class RunResult:
             :func:`convoxel.train.evaluate` returns them; of an interrupted run the last validation's
             row, empty before the first.
         best_metric: best mean validation metric seen; None before the first validation.
-        seconds: training time before and after resuming, validation included.
+        seconds: time of the whole run before and after resuming: reading, training, validations, closing evaluation.
         steps: optimiser steps taken.
         interrupted: True if a signal ended it; ``resume=True`` goes on.
         signal: number of that signal, else None.
+        warnings: sentences about what went wrong in training; they were also given as ``RuntimeWarning``.
     """
 
     path: Path
@@ -62,37 +65,49 @@ class RunResult:
     steps: int
     interrupted: bool
     signal: int | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def fit(
-    config: TrainConfig, *, resume: bool = False, force: bool = False, on_progress: OnProgress | None = None
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+    on_plan: OnPlan | None = None,
 ) -> RunResult:
     """Train a network as configured and return the result; everything else is in ``config.output``.
 
-    The folder receives ``config.yaml`` (with every decision), ``metrics.jsonl``, ``tensorboard/``,
-    ``checkpoints/``, ``evaluation.json``, ``examples.npz`` and ``describe.json``. Runs with equal
+    The folder receives ``config.yaml`` (with every decision), ``plan.json`` (the same in words, with reasons),
+    ``metrics.jsonl``, ``tensorboard/``, ``checkpoints/``, ``evaluation.json``, ``examples.npz`` and
+    ``describe.json``. Runs with equal
     configuration, data, threads and ``epochs`` are bit-equal, also when interrupted and resumed; ``minutes``
-    ties the schedule to the clock. SIGINT and SIGTERM save a checkpoint and end the run.
+    ties the schedule to the clock and covers the whole run, its closing evaluation included. SIGINT and SIGTERM save a
+    checkpoint and end the run.
 
     Args:
         config: configuration of the run; unset entries are chosen from the data.
         resume: go on with the run in ``config.output``, whose entries those of ``config`` must equal (default False).
         force: resume even if configuration or data differ (default False).
         on_progress: called with a :class:`Progress` after every step.
+        on_plan: called with the :class:`RunPlan` before the first step; ``print`` shows it (default None).
 
     Raises:
-        ConfigError: the output folder exists, or an entry does not fit the data.
+        ConfigError: the output folder exists, an entry does not fit the data, or ``minutes`` has no room for a step.
         DataError: a sample is broken.
         CheckpointError: nothing to resume, another configuration or data, another trainer in the same
             folder, or a checkpoint that cannot be written. Earlier checkpoints stay intact.
         ConvoxelError: the loss became NaN or infinite; names the step and its samples.
     """
     tell = on_progress or (lambda progress: None)
+    begun_s = now()
     tell(Progress(phase="prepare"))
     with _machine(config), contextlib.ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
-        run = resume_run(config, force, stack) if resume else open_run(config, stack)
+        rest = stack, begun_s, on_plan or (lambda plan: None)
+        run = resume_run(config, force, *rest) if resume else open_run(config, *rest)
         torch.set_num_threads(run.config.threads or torch.get_num_threads())
+        run.state.prepared_s += now() - begun_s
         clock = Clock(run, tell)
         batches = Batches(run.dataset.train, run.config, run.facts)
         _train(run, stack.enter_context(contextlib.closing(batches.iterate(run.state.step))), clock, interrupt)
@@ -100,10 +115,11 @@ def fit(
         if interrupt.received is None:
             clock.tell("evaluate")
             metrics = finish_run(run)
+            clock.advance()
             clock.tell("done")
         state, signal = run.state, interrupt.received
-        figures = (state.best_metric, state.elapsed_s, state.step)
-        return RunResult(run.folder, metrics, *figures, signal is not None, signal)
+        figures = (state.best_metric, state.prepared_s + state.elapsed_s, state.step)
+        return RunResult(run.folder, metrics, *figures, signal is not None, signal, tuple(state.warnings.values()))
 
 
 @contextlib.contextmanager
@@ -125,31 +141,41 @@ class Clock:
 
     run: TrainingRun
     on_progress: OnProgress
-    begun: float = field(default_factory=time.perf_counter)
+    begun: float = field(default_factory=lambda: now())
     offset_s: float = 0.0
-    saved: float = field(default_factory=time.perf_counter)
+    saved: float = field(default_factory=lambda: now())
     validation_s: float = 0.0
-    validated_s: float = -math.inf
-    epoch_begun: float = field(default_factory=time.perf_counter)
+    validated_s: float = 0.0
+    epoch_begun: float = field(default_factory=lambda: now())
     epoch_samples: int = 0
 
     def __post_init__(self) -> None:
+        history = self.run.state.history
         self.offset_s = self.run.state.elapsed_s
+        self.validated_s = history[-1]["time_s"] if history else 0.0
+        self.validation_s = self.run.pace.validation_s
+
+    def reserve_s(self) -> float:
+        """Return the time of the run that training leaves free: what went before it, and what closes the run."""
+        pace = self.run.pace
+        closing_s = pace.evaluation_s
+        if pace.validation_s > 0:  # validations were measured since, and the closing evaluation is like them
+            closing_s *= self.validation_s / pace.validation_s
+        return self.run.state.prepared_s + _SLACK * (self.validation_s + closing_s) + pace.step_s
 
     def advance(self) -> None:
         """Bring the state's elapsed time and fraction up to now; the fraction never falls."""
         state = self.run.state
-        state.elapsed_s = self.offset_s + time.perf_counter() - self.begun
-        reserve_s = 1.2 * self.validation_s
-        fraction = measure_fraction(self.run.config, state.step, state.elapsed_s, reserve_s)
+        state.elapsed_s = self.offset_s + now() - self.begun
+        fraction = measure_fraction(self.run.config, state.step, state.elapsed_s, self.reserve_s())
         state.fraction = max(state.fraction, fraction)
 
     def begin_epoch(self) -> None:
-        self.epoch_begun, self.epoch_samples = time.perf_counter(), 0
+        self.epoch_begun, self.epoch_samples = now(), 0
 
     def speed(self) -> float:
         """Return the samples per second since the epoch began."""
-        return self.epoch_samples / max(time.perf_counter() - self.epoch_begun, 1e-9)
+        return self.epoch_samples / max(now() - self.epoch_begun, 1e-9)
 
     def tell(self, phase: str) -> None:
         """Report the progress of the run."""
@@ -159,7 +185,7 @@ class Clock:
             total = max(state.step, round(state.step / state.fraction))
         left_s = None
         if config.minutes is not None:
-            left_s = max(0.0, 60.0 * config.minutes - state.elapsed_s)
+            left_s = max(0.0, 60.0 * config.minutes - state.prepared_s - state.elapsed_s)
         elif state.fraction > 0:
             left_s = state.elapsed_s / state.fraction * (1.0 - state.fraction)
         self.on_progress(
@@ -184,28 +210,29 @@ class _Stopped(Exception):
 def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: Interrupt) -> None:
     """Train until the run is complete or a signal arrives; either way the last step is saved."""
     config, state = run.config, run.state
-    criterion = build_loss(config.task)
+    criterion, losses = build_loss(config.task), LossWatch()
     clock.advance()
     while interrupt.received is None:
-        done = state.fraction >= 1.0
+        # A limit that has room for a step, by what was measured before, gives that step.
+        done = state.fraction >= 1.0 and state.step > 0
         if _validation_due(run, clock, done):
             with contextlib.suppress(_Stopped):
                 _validate(run, clock, interrupt)
         elif done:
             return
         else:
-            _step(run, next(batches), criterion)
+            losses.add(state, _step(run, next(batches), criterion), learning_rate(config, state.fraction))
             clock.epoch_samples += config.batch_size or 1
             clock.advance()
             clock.tell("train")
-            if time.perf_counter() - clock.saved >= config.checkpoint_seconds:
+            if now() - clock.saved >= config.checkpoint_seconds:
                 _save(run, clock)
     clock.advance()
     _save(run, clock)
 
 
-def _step(run: TrainingRun, batch: Batch, criterion: Loss) -> None:
-    """Update the weights once, with the learning rate of the run's fraction."""
+def _step(run: TrainingRun, batch: Batch, criterion: Loss) -> float:
+    """Update the weights once, with the learning rate of the run's fraction, and return the loss."""
     config, state = run.config, run.state
     # Dropout and the like draw from this generator; seeding it here makes them functions of the step's number.
     words = np.random.SeedSequence([config.seed, 3, state.step]).generate_state(1, np.uint64)
@@ -229,7 +256,7 @@ def _step(run: TrainingRun, batch: Batch, criterion: Loss) -> None:
             state.step += 1
             state.loss_sum += value
             state.loss_count += 1
-            return
+            return value
     came = f"the loss is {value}" if not math.isfinite(value) else "the gradient is not finite"
     rate = learning_rate(config, state.fraction)
     raise ConvoxelError(
@@ -258,16 +285,16 @@ def _validate(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> None:
     """Measure the validation part, write the row, keep the best weights and a checkpoint."""
     config, state = run.config, run.state
     clock.tell("validate")
-    start, speed = time.perf_counter(), clock.speed()
+    start, speed = now(), clock.speed()
 
     def check() -> None:
         if interrupt.received is not None:
             raise _Stopped
 
-    overlap = min(config.overlap, _VALIDATION_OVERLAP)
+    overlap = min(config.overlap, VALIDATION_OVERLAP)
     predictor = build_predictor(run.trained(), precision=config.precision, overlap=overlap)
     found = evaluate_samples(predictor, run.dataset.validation, on_tick=check).metrics()
-    clock.validation_s = time.perf_counter() - start
+    clock.validation_s = now() - start
     clock.advance()
     clock.validated_s = state.elapsed_s
     state.history.append(
@@ -284,6 +311,7 @@ def _validate(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> None:
         }
     )
     state.loss_sum, state.loss_count = 0.0, 0
+    watch_classes(state, found, run.facts.classes)
     if state.best_metric is None or found["metric"] > state.best_metric:
         state.best_metric = found["metric"]
         run.store.save_best(model_tensors(run.model), state.body(config, run.facts))
@@ -295,4 +323,4 @@ def _validate(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> None:
 
 def _save(run: TrainingRun, clock: Clock) -> None:
     run.save()
-    clock.saved = time.perf_counter()
+    clock.saved = now()

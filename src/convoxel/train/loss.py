@@ -6,9 +6,16 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-__all__ = ["Loss", "build_loss", "measure_loss"]
+__all__ = ["LOSS_WORDS", "Loss", "build_loss", "measure_loss"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+_SMOOTHING = 0.05
+#: What :func:`build_loss` returns, in words.
+LOSS_WORDS = {
+    "segment": "cross-entropy + soft Dice of the foreground classes, over the batch",
+    "classify": f"cross-entropy, labels smoothed by {_SMOOTHING:g}",
+}
 
 # Szegedy et al. 2015, section 5: the weight of the losses of auxiliary classifiers.
 _AUXILIARY = 0.3
@@ -22,7 +29,7 @@ def build_loss(task: str) -> Loss:
     (MONAI's DiceCELoss); logits (n, classes, *spatial), targets (n, *spatial) int64.
     """
     if task == "classify":
-        return torch.nn.CrossEntropyLoss(label_smoothing=0.05)
+        return torch.nn.CrossEntropyLoss(label_smoothing=_SMOOTHING)
     from monai.losses import DiceCELoss
 
     # Dice over the batch, not per patch: a patch that lacks a class would otherwise push hard on noise.

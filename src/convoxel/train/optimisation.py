@@ -21,20 +21,20 @@ def steps_total(config: TrainConfig) -> int | None:
 
 
 def measure_fraction(config: TrainConfig, step: int, elapsed_s: float, reserve_s: float = 0.0) -> float:
-    """Return the share of the run that is done, 0 … 1.
+    """Return the share of the training that is done, 0 … 1.
 
     Args:
         config: planned configuration with ``epochs`` or ``minutes``.
         step: steps taken.
-        elapsed_s: training time spent, validation included.
-        reserve_s: time kept for the last validation, so that the run stays within ``minutes`` (default 0).
+        elapsed_s: time since the first step, validation included.
+        reserve_s: time of the run that is not for training: reading the data, and the last validation and the closing
+            evaluation, which are kept free (default 0).
     """
     total = steps_total(config)
     if total is not None:
         return min(1.0, step / total)
-    limit_s = 60.0 * (config.minutes or 1.0)
-    # The reserve never takes more than a third: a short run still trains.
-    return min(1.0, elapsed_s / max(limit_s - reserve_s, limit_s * 2 / 3))
+    room_s = 60.0 * (config.minutes or 1.0) - reserve_s
+    return min(1.0, elapsed_s / room_s) if room_s > 0 else 1.0
 
 
 def learning_rate(config: TrainConfig, fraction: float) -> float:

@@ -52,15 +52,21 @@ def load_model(run_dir: str | Path, which: str = "best") -> TrainedRun[TrainConf
 def read_facts(checkpoint: Checkpoint, run: Path) -> tuple[TrainConfig, DataFacts]:
     """Return the configuration and the facts of the data that a checkpoint holds.
 
+    Runs of earlier versions validated on the test part where the data had no validation part. They do not know the
+    sizes of their parts, and go on with the parts that they had.
+
     Raises:
         CheckpointError: they are not what a training writes, although the checkpoint is whole.
     """
     try:
-        return TrainConfig.build(**checkpoint.body["config"]), DataFacts.from_dict(checkpoint.body["data"])
+        config, facts = TrainConfig.build(**checkpoint.body["config"]), DataFacts.from_dict(checkpoint.body["data"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # ConfigError is a ValueError
         raise CheckpointError(
             f"checkpoint: the one in {run} is none of a training run ({type(error).__name__}: {error}). Start anew."
         ) from None
+    if not facts.parts and config.validation is None:
+        config = config.model_copy(update={"validation": "test"})
+    return config, facts
 
 
 def _read_checkpoint(run: Path, which: str) -> Checkpoint:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +20,32 @@ from convoxel.files.atomic import is_unfinished, open_atomic, remove_unfinished,
 from convoxel.files.fault import plural
 from convoxel.files.folder import check_new_folder, new_folder
 from convoxel.files.lock import LOCK, hold_lock
-from convoxel.inspect import describe
+from convoxel.inspect import Summary, describe
 from convoxel.predict.evaluation import Evaluation, evaluate_split
 from convoxel.predict.example_pictures import Examples
 from convoxel.predict.inference import build_predictor
 from convoxel.predict.network_call import arrange
 from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts, TrainedRun
+from convoxel.train.augment import Augmentation
 from convoxel.train.batch_norm import slow_statistics
 from convoxel.train.checkpoint import Store
 from convoxel.train.config import TrainConfig
 from convoxel.train.defaults import plan_run
+from convoxel.train.label_survey import LabelSurvey
+from convoxel.train.mirroring import plan_mirroring
 from convoxel.train.optimisation import build_optimiser, hold_constraints
+from convoxel.train.pace import Pace, check_budget, measure_pace, now
 from convoxel.train.run_folder import load_data, load_model, read_facts
 from convoxel.train.run_network import build_network, check_model
+from convoxel.train.run_plan import RunPlan, describe_plan
 from convoxel.train.run_record import RunRecord
 from convoxel.train.training_state import TrainingState
+from convoxel.train.watch import watch_classes
 
-__all__ = ["TrainingRun", "finish_run", "open_run", "resume_run"]
+__all__ = ["OnPlan", "TrainingRun", "finish_run", "open_run", "resume_run"]
+
+OnPlan = Callable[[RunPlan], None]
 
 
 @dataclass
@@ -50,6 +60,8 @@ class TrainingRun:
         state: everything that changes.
         store: its checkpoints.
         record: its files for people.
+        plan: everything that it chose, in words.
+        pace: how long its parts take; zeros where nothing has to be planned by it.
     """
 
     folder: Path
@@ -59,6 +71,8 @@ class TrainingRun:
     state: TrainingState
     store: Store
     record: RunRecord
+    plan: RunPlan
+    pace: Pace
 
     @property
     def model(self) -> nn.Module:
@@ -74,11 +88,18 @@ class TrainingRun:
         self.store.save(self.state.tensors(), self.state.body(self.config, self.facts))
 
 
-def open_run(config: TrainConfig, stack: ExitStack) -> TrainingRun:
+def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnPlan) -> TrainingRun:
     """Begin a run: check everything first, then make its folder with a checkpoint of step 0.
 
+    Args:
+        config: configuration as stated.
+        stack: closes what the run holds.
+        begun_s: when the run was asked for, by ``pace.now``.
+        on_plan: called with the plan once everything is chosen.
+
     Raises:
-        ConfigError: the folder exists and is not empty, or the configuration does not fit the data.
+        ConfigError: the folder exists and is not empty, the configuration does not fit the data, or the run is limited
+            to less than its shortest time.
         DataError, CheckpointError: the file of weights cannot be used, or does not fit the network.
     """
     folder = Path(config.output)
@@ -89,18 +110,34 @@ def open_run(config: TrainConfig, stack: ExitStack) -> TrainingRun:
     if not abandoned:
         check_new_folder(folder, mend)
     check_model(config)
-    dataset = _load(config)
-    config = plan_run(config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes)
+    if config.validation == "test":
+        raise ConfigError(
+            "validation: got 'test', but a part that chooses the checkpoint tests nothing; expected a count or a "
+            "fraction of the training samples. Leave validation out to hold out 20 %."
+        )
+    dataset, survey = _load(config)
+    mirroring = plan_mirroring(config, survey, dataset.channels)
+    config = plan_run(
+        config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes, flip_axes=mirroring.axes
+    )
     facts = DataFacts.from_data_set(dataset, _measure_normalisation(config, dataset))
     state = _build_state(config, dataset)
     taken = None if config.weights is None else models.load_weights(state.model, config.weights)
     hold_constraints(config, state.model)
+    summary = _describe(config, facts, state)
+    plan = _plan(config, dataset, facts, summary, mirroring.reason)
+    on_plan(plan)
+    pace = Pace()
+    if config.minutes is not None:
+        pace = measure_pace(config, dataset, facts, state.model)
+        check_budget(config, pace, now() - begun_s)
     if abandoned:
         _clear(folder)
     # Nothing is trained yet, so if this fails, no folder without a checkpoint stays in the way of a new try.
     with new_folder(folder, mend), ExitStack() as begun:
         begun.enter_context(hold_lock(folder))
-        run = _assemble(folder, config, dataset, facts, state, begun)
+        run = _assemble(folder, config, dataset, facts, state, begun, plan, pace)
+        write_json(folder / "describe.json", summary.to_dict())
         if taken is not None:
             write_json(folder / "weights.json", {**taken.to_dict(), "summary": str(taken)})
         run.save()
@@ -108,8 +145,8 @@ def open_run(config: TrainConfig, stack: ExitStack) -> TrainingRun:
     return run
 
 
-def resume_run(config: TrainConfig, force: bool, stack: ExitStack) -> TrainingRun:
-    """Go on with the run in ``config.output``.
+def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: float, on_plan: OnPlan) -> TrainingRun:
+    """Go on with the run in ``config.output``; arguments as of :func:`open_run`.
 
     Raises:
         CheckpointError: there is no run, no checkpoint is whole, or configuration or data differ and
@@ -119,7 +156,8 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack) -> TrainingRu
     store = Store(folder)
     if is_abandoned(folder):
         path = folder / "config.yaml"
-        return open_run(config.merged(TrainConfig.from_yaml(path)) if path.exists() else config, stack)
+        config = config.merged(TrainConfig.from_yaml(path)) if path.exists() else config
+        return open_run(config, stack, begun_s, on_plan)
     if not store.folder.is_dir():
         raise CheckpointError(f"resume: {folder} holds no run. Leave --resume out to start one there.")
     stack.enter_context(hold_lock(folder))
@@ -132,7 +170,7 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack) -> TrainingRu
     told = {change.partition(":")[0] for change in changes}
     changes += [f"config.yaml: {edit}" for edit in written.edits(stored) if edit.partition(":")[0] not in told]
     config = config.merged(written)
-    dataset = _load(config)
+    dataset, _ = _load(config)
     if dataset.fingerprint != facts.fingerprint:
         changes.append(f"data: {facts.data_name} → {dataset.name} (its files differ)")
     if changes and not force:
@@ -146,14 +184,29 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack) -> TrainingRu
     if (config.minutes, config.epochs) != (stored.minutes, stored.epochs):
         state.fraction = 0.0  # measured anew against the new length
     facts = DataFacts.from_data_set(dataset, facts.normalisation)
-    run = _assemble(folder, config, dataset, facts, state, stack)
+    plan = None if changes else RunPlan.read(folder)
+    if plan is None:
+        plan = _plan(config, dataset, facts, _describe(config, facts, state), "as the run began")
+    on_plan(plan)
+    limited = config.minutes is not None and state.fraction < 1.0
+    pace = measure_pace(config, dataset, facts, state.model) if limited else Pace()
+    run = _assemble(folder, config, dataset, facts, state, stack, plan, pace)
     if changes:
         run.save()  # else a run that is killed now would differ from its config.yaml
     return run
 
 
 # What a run writes before its first checkpoint.
-_BEGINNING = {LOCK, "config.yaml", "metrics.jsonl", "weights.json", "tensorboard", "checkpoints"}
+_BEGINNING = {
+    LOCK,
+    "config.yaml",
+    "metrics.jsonl",
+    "weights.json",
+    "describe.json",
+    "plan.json",
+    "tensorboard",
+    "checkpoints",
+}
 
 
 def is_abandoned(folder: Path) -> bool:
@@ -186,9 +239,12 @@ def _read_config(folder: Path, stored: TrainConfig) -> TrainConfig:
     if not path.exists():
         return stored
     try:
-        return TrainConfig.from_yaml(path)
+        found = TrainConfig.from_yaml(path)
     except ConfigError as error:
         raise CheckpointError(f"resume: {error} Correct it, or delete it: the checkpoint has the whole.") from None
+    if stored.validation == "test" and found.validation is None:  # a run of an earlier version; see read_facts
+        found = found.model_copy(update={"validation": "test"})
+    return found
 
 
 def finish_run(run: TrainingRun) -> Evaluation:
@@ -196,17 +252,20 @@ def finish_run(run: TrainingRun) -> Evaluation:
     best = load_model(run.folder, "best")
     examples = Examples(len(run.dataset.validation))
     found = evaluate_split(build_predictor(best, engine="torch"), run.dataset, "validation", examples.offer)
-    write_json(run.folder / "evaluation.json", found)
+    watch_classes(run.state, found, run.facts.classes, done=True)
+    write_json(run.folder / "evaluation.json", {**found, "warnings": list(run.state.warnings.values())})
     with open_atomic(run.folder / "examples.npz") as file:
         np.savez_compressed(file, **examples.arrays())  # type: ignore[arg-type]  # names of arrays are no options
-    write_json(run.folder / "describe.json", describe(best.network, best.input_shape).to_dict())
+    if not (run.folder / "describe.json").exists():  # runs of earlier versions write it last
+        write_json(run.folder / "describe.json", describe(best.network, best.input_shape).to_dict())
     return found
 
 
-def _load(config: TrainConfig) -> DataSet:
-    """Return the data after every sample has been read once and found whole."""
+def _load(config: TrainConfig) -> tuple[DataSet, LabelSurvey]:
+    """Return the data after every sample has been read once and found whole, and what their labels hold."""
     dataset = load_data(config)
-    problems = dataset.problems()
+    survey = LabelSurvey(dataset.classes, dataset.dims)
+    problems = dataset.problems(survey.add)
     if problems:
         listed = " ".join(problem.message for problem in problems[:3])
         more = f" … and {len(problems) - 3} more." if len(problems) > 3 else ""
@@ -216,7 +275,17 @@ def _load(config: TrainConfig) -> DataSet:
         )
     if len(dataset.train) == 0:
         raise DataError(f"data: {dataset.name} has no training samples left; hold out fewer for validation.")
-    return dataset
+    for part, what in (("train", "trained on"), ("validation", "validated")):
+        missing = survey.missing(part)
+        if missing:
+            names = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            warnings.warn(
+                f"data: no {part} sample of {dataset.name} holds {names}, so {'it' if len(missing) == 1 else 'they'} "
+                f"cannot be {what}. Add such samples, or hold out others.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+    return dataset, survey
 
 
 def _measure_normalisation(config: TrainConfig, dataset: DataSet) -> Normalisation:
@@ -237,11 +306,29 @@ def _build_state(config: TrainConfig, dataset: DataSet) -> TrainingState:
     return TrainingState(model, build_optimiser(config, model))
 
 
+def _describe(config: TrainConfig, facts: DataFacts, state: TrainingState) -> Summary:
+    """Return what the network costs and sees on an input as training gives it."""
+    return describe(state.model, TrainedRun(state.model, config, facts, 0).input_shape)
+
+
+def _plan(config: TrainConfig, dataset: DataSet, facts: DataFacts, summary: Summary, mirroring: str) -> RunPlan:
+    changes = Augmentation(config, facts.spacing_mm).words if config.augment else ()
+    return describe_plan(config, dataset, facts, summary, changes, mirroring)
+
+
 def _assemble(
-    folder: Path, config: TrainConfig, dataset: DataSet, facts: DataFacts, state: TrainingState, stack: ExitStack
+    folder: Path,
+    config: TrainConfig,
+    dataset: DataSet,
+    facts: DataFacts,
+    state: TrainingState,
+    stack: ExitStack,
+    plan: RunPlan,
+    pace: Pace,
 ) -> TrainingRun:
     record = RunRecord(folder, tensorboard=config.tensorboard, step=state.step)
     stack.callback(record.close)
     write_text(folder / "config.yaml", config.to_yaml())
+    plan.write(folder)
     record.write_metrics(state.history)
-    return TrainingRun(folder, config, dataset, facts, state, Store(folder), record)
+    return TrainingRun(folder, config, dataset, facts, state, Store(folder), record, plan, pace)

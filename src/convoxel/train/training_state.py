@@ -22,7 +22,9 @@ from convoxel.train.run_network import load_weights, model_tensors
 __all__ = ["TrainingState", "ValidationRow"]
 
 _OPTIMISER = "optimiser."
-_COUNTERS = ("step", "elapsed_s", "fraction", "loss_sum", "loss_count", "best_metric", "history")
+_COUNTERS = (
+    "step", "elapsed_s", "prepared_s", "fraction", "loss_sum", "loss_count", "best_metric", "history", "warnings",
+)  # fmt: skip
 
 
 class ValidationRow(TypedDict):
@@ -43,6 +45,9 @@ class ValidationRow(TypedDict):
 class TrainingState:
     """Model, optimiser and counters of a run.
 
+    ``elapsed_s`` counts from the first step, ``prepared_s`` what went before it; ``warnings`` hold a sentence for each
+    kind of trouble that training met.
+
     A generator or the position of a sampler need no saving: both are functions of ``seed`` and ``step``
     (see :mod:`convoxel.train.training_batch`).
     """
@@ -51,11 +56,13 @@ class TrainingState:
     optimiser: torch.optim.Optimizer
     step: int = 0
     elapsed_s: float = 0.0
+    prepared_s: float = 0.0
     fraction: float = 0.0
     loss_sum: float = 0.0
     loss_count: int = 0
     best_metric: float | None = None
     history: list[ValidationRow] = field(default_factory=list)
+    warnings: dict[str, str] = field(default_factory=dict)
 
     @property
     def metric(self) -> float | None:
@@ -95,7 +102,8 @@ class TrainingState:
         load_weights(self.model, checkpoint, where)
         self._restore_optimiser(checkpoint.tensors)
         for name in _COUNTERS:
-            setattr(self, name, checkpoint.body[name])
+            if name in checkpoint.body:  # runs of earlier versions know fewer
+                setattr(self, name, checkpoint.body[name])
 
     @torch.no_grad()
     def _restore_optimiser(self, tensors: dict[str, torch.Tensor]) -> None:

@@ -1,0 +1,118 @@
+"""The labels of a data set, looked at once before training: which classes occur where, and on which side they lie.
+
+The survey runs while every sample is read to be checked, so it costs no second reading.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.data import Sample
+from convoxel.files.values import Array
+
+__all__ = ["LabelSurvey", "Sides", "left_right"]
+
+_COUNTED = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """The places of the classes of one training case along its left–right axis; NaN for a class that it lacks.
+
+    Attributes:
+        mean: (classes,) centroid of each class from the image's middle towards x, as a share of the image.
+        spread: (classes,) standard deviation of its voxels, likewise.
+    """
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+
+@dataclass(eq=False)
+class LabelSurvey:
+    """Facts of the labels of a data set, gathered sample by sample.
+
+    Attributes:
+        classes: names, class number = position.
+        dims: number of spatial axes.
+        occurrences: part → (classes,) samples of the part that hold the class.
+        axes: left–right axis → training images in which it is that; None where an image has none.
+        located: training images whose file says how they lie.
+        sides: places of the classes in each segmented training case.
+    """
+
+    classes: Sequence[str]
+    dims: int
+    occurrences: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    axes: Counter[int | None] = field(default_factory=Counter)
+    located: int = 0
+    sides: list[Sides] = field(default_factory=list)
+
+    def add(self, part: str, sample: Sample) -> None:
+        """Take one sample of a part into account."""
+        found = self.occurrences.setdefault(part, np.zeros(len(self.classes), np.int64))
+        label = sample.label
+        if isinstance(label, np.ndarray):
+            values = np.flatnonzero(np.bincount(label.reshape(-1), minlength=len(found)))
+            found[values[values < len(found)]] += 1
+        elif label is not None:
+            found[label] += 1
+        if part != "train":
+            return
+        found_axis = left_right(sample.affine, self.dims)
+        self.axes[None if found_axis is None else found_axis[0]] += 1
+        self.located += sample.affine is not None
+        if found_axis is not None and isinstance(label, np.ndarray):
+            self.sides.append(_find_sides(label, *found_axis, len(found)))
+
+    def missing(self, part: str) -> list[str]:
+        """Return the names of the classes that no sample of a part holds."""
+        counts = self.occurrences.get(part, np.zeros(len(self.classes), np.int64))
+        return [name for name, count in zip(self.classes, counts, strict=True) if not count]
+
+
+def left_right(affine: Array | None, dims: int) -> tuple[int, int] | None:
+    """Return the axis of an image between left and right, and whether it runs to x (1) or against it (−1).
+
+    Args:
+        affine: 4×4 matrix from voxel index to mm, or None. Without it the last axis of planes and volumes counts as
+            the width; a signal has no left and right.
+        dims: number of spatial axes.
+
+    Returns:
+        None where no axis of the image is that one.
+
+    >>> left_right(np.eye(4), 3), left_right(np.diag([2, 2, -3, 1.0])[:, [2, 1, 0, 3]], 3), left_right(None, 2)
+    ((0, 1), (2, 1), (1, 1))
+    """
+    if dims == 1:
+        return None
+    if affine is None:
+        return dims - 1, 1
+    from nibabel.orientations import io_orientation
+
+    orientation = np.asarray(io_orientation(affine))[:dims]  # NaN where the matrix says nothing
+    axes = np.flatnonzero(orientation[:, 0] == 0)
+    return (int(axes[0]), int(orientation[axes[0], 1])) if axes.size else None
+
+
+def _find_sides(label: Array, axis: int, direction: int, classes: int) -> Sides:
+    planes = np.moveaxis(label, axis, 0).reshape(label.shape[axis], -1)
+    counts = np.zeros((len(planes), classes))
+    # One count for many planes of a picture, few of a volume: the joint numbers stay within some megabytes.
+    step = max(1, _COUNTED // max(1, planes.shape[1]))
+    for first in range(0, len(planes), step):
+        some = np.minimum(planes[first : first + step].astype(np.int64), classes)
+        joint = some + np.arange(len(some))[:, None] * (classes + 1)
+        found = np.bincount(joint.reshape(-1), minlength=len(some) * (classes + 1))
+        counts[first : first + step] = found.reshape(len(some), -1)[:, :classes]
+    place = direction * ((np.arange(len(counts)) + 0.5) / len(counts) - 0.5)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = place @ counts / counts.sum(axis=0)
+        variance = place**2 @ counts / counts.sum(axis=0) - mean**2
+    return Sides(mean, np.sqrt(np.maximum(variance, 0.0)))

@@ -1,0 +1,147 @@
+"""Everything that a run chose, in words: shown before its first step and kept as ``plan.json``.
+
+``config.yaml`` holds the same decisions for programs; the plan adds what follows from them (parameters, sizes of the
+parts) and the reasons. Absent on purpose: choosing.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convoxel.data import DataSet
+from convoxel.errors import ConvoxelError
+from convoxel.files.atomic import write_json
+from convoxel.files.fault import plural
+from convoxel.files.stream import read_text
+from convoxel.inspect import Summary
+from convoxel.predict.trained_run import DataFacts
+from convoxel.train.config import ConstraintConfig, TrainConfig
+from convoxel.train.loss import LOSS_WORDS
+
+__all__ = ["RunPlan", "describe_plan"]
+
+_FILE, _WIDE = "plan.json", 110
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run chose: names with words, in the order in which they are shown.
+
+    >>> print(RunPlan((("network", "unet"), ("batch", "4 patches"))))
+    network  unet
+    batch    4 patches
+    """
+
+    choices: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        width = max((len(name) for name, _ in self.choices), default=0) + 2
+        lines = (
+            textwrap.wrap(words, _WIDE, initial_indent=f"{name:{width}}", subsequent_indent=" " * width)
+            for name, words in self.choices
+        )
+        return "\n".join(line for row in lines for line in row)
+
+    def write(self, run: Path) -> None:
+        """Write the plan into a run folder."""
+        write_json(run / _FILE, dict(self.choices))
+
+    @classmethod
+    def read(cls, run: Path) -> RunPlan | None:
+        """Return the plan of a run folder; None where it has none that can be read."""
+        try:
+            found = json.loads(read_text(run / _FILE))
+        except (ConvoxelError, ValueError, RecursionError):
+            return None
+        return cls(tuple((name, str(words)) for name, words in found.items())) if isinstance(found, dict) else None
+
+
+def describe_plan(
+    config: TrainConfig, dataset: DataSet, facts: DataFacts, network: Summary, changes: Sequence[str], mirroring: str
+) -> RunPlan:
+    """Return the plan of a run.
+
+    Args:
+        config: complete configuration.
+        dataset: its data.
+        facts: facts of the data as the run keeps them.
+        network: what the network costs and sees on a patch.
+        changes: random changes of samples in words.
+        mirroring: why samples are mirrored along ``config.flip_axes``, or not.
+    """
+    segment = config.task == "segment"
+    things = ("patch", "patches") if segment else ("image",)
+    sizes = ", ".join(f"{name} {len(part)}" for name, part in dataset.parts.items())
+    found = [
+        ("task", config.task),
+        ("data", _data(dataset)),
+        ("parts", f"{sizes}: {dataset.rule}; only the validation part chooses the checkpoint"),
+        ("network", _network(config, network)),
+        ("patch" if segment else "input", _times(config.patch or ())),
+        ("batch", f"{plural(config.batch_size or 1, *things)}, {plural(config.steps_per_epoch or 1, 'step')} an epoch"),
+        ("normalisation", _normalisation(facts)),
+        ("augmentation", ", ".join(changes) if changes else "none"),
+        ("mirroring", f"{_axes(config.flip_axes or ())}: {mirroring}"),
+        ("loss", LOSS_WORDS[config.task]),
+        ("optimiser", _optimiser(config)),
+        ("schedule", f"{config.schedule}, the first {100 * config.warmup:g} % of the run warm up"),
+        ("device", f"CPU, {plural(config.threads or 1, 'thread')}, products in {config.precision}"),
+        ("budget", _budget(config)),
+        ("seed", str(config.seed)),
+    ]  # fmt: skip
+    if config.constraints != ConstraintConfig():
+        stated = config.constraints.model_dump(mode="json", exclude_defaults=True)
+        found.append(("constraints", ", ".join(f"{name}={value}" for name, value in stated.items())))
+    return RunPlan(tuple(found))
+
+
+def _times(sizes: Sequence[object]) -> str:
+    return " × ".join(map(str, sizes))
+
+
+def _data(dataset: DataSet) -> str:
+    classes = dataset.classes
+    names = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
+    words = f"{dataset.name}: {dataset.dims}-D, {plural(dataset.channels, 'channel')}, {len(classes)} classes ({names})"
+    if dataset.spacing_mm is not None:
+        words += f", median spacing {_times([f'{side:g}' for side in dataset.spacing_mm])} mm"
+    return words
+
+
+def _network(config: TrainConfig, network: Summary) -> str:
+    options = {"levels": config.levels, "width": config.width, **config.model_options}
+    stated = "".join(f" {name}={value:g}" if isinstance(value, float) else f" {name}={value}"
+                     for name, value in options.items() if value is not None)  # fmt: skip
+    field = f", receptive field {_times(network.field.size)}" if network.field else ""
+    start = "random weights" if config.weights is None else f"weights of {config.weights}"
+    size = f"{network.params:,} parameters, {network.macs:,} MACs for an input of {_times(network.input_shapes[0])}"
+    return f"{config.model}{stated}: {size}{field}; {start}"
+
+
+def _normalisation(facts: DataFacts) -> str:
+    if facts.normalisation.kind == "sample":
+        return "each image by its own mean and deviation, voxels of the smallest value left out"
+    mean, std = (_times([f"{value:.4g}" for value in values]).replace(" × ", ", ")
+                 for values in (facts.normalisation.mean, facts.normalisation.std))  # fmt: skip
+    return f"mean {mean} and deviation {std} of the training images"
+
+
+def _axes(axes: Sequence[int]) -> str:
+    return f"{'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes))}" if axes else "none"
+
+
+def _optimiser(config: TrainConfig) -> str:
+    name = "SGD, Nesterov momentum 0.9" if config.optimiser == "sgd" else "Adam, decoupled weight decay"
+    clip = "gradients not clipped" if config.clip is None else f"gradients clipped to norm {config.clip:g}"
+    return f"{name}, largest learning rate {config.learning_rate:g}, weight decay {config.weight_decay:g}, {clip}"
+
+
+def _budget(config: TrainConfig) -> str:
+    if config.minutes is not None:
+        return f"{config.minutes:g} min for the whole run: reading, training, validations, closing evaluation"
+    steps = (config.epochs or 0) * (config.steps_per_epoch or 1)
+    return f"{plural(config.epochs or 0, 'epoch')} of {plural(config.steps_per_epoch or 1, 'step')}, {steps} in all"
