@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from convoxel.errors import GraphError
@@ -143,6 +143,7 @@ def _walked(start: Any, other: Any, steps: list[tuple[str, int]]) -> Any:
     return x
 
 
+@settings(deadline=None)
 @given(_steps(), st.integers(1, 60), st.integers(1, 60))
 def test_operations_on_sizes_are_those_on_numbers(steps: list[tuple[str, int]], h: int, w: int) -> None:
     """However they are nested, written as text and read back; what is said of all sizes holds for each."""
