@@ -36,7 +36,7 @@ class SplitRule:
 
     @property
     def cut(self) -> int | float | None:
-        """How much of the training samples to hold out where the source has no validation part."""
+        """The share or number of training samples to hold out where the source has no validation part."""
         return None if self.validation == "test" else self.validation
 
     def split(self, parts: Mapping[str, Sequence[Entry]], task: str) -> Parts:

@@ -29,7 +29,7 @@ _FILE, _WIDE = "plan.json", 110
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run chose: names with words, in the order in which they are shown.
+    """The choices of a run: names with words, in the order in which they are shown.
 
     >>> print(RunPlan((("network", "unet"), ("batch", "4 patches"))))
     network  unet
