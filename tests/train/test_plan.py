@@ -1,4 +1,4 @@
-"""What a run says before and while it trains: its plan, how it mirrors, its budget, and warnings."""
+"""The plan of a run, told before its first step: what it chose, how it mirrors, its budget; and warnings on the way."""
 
 from __future__ import annotations
 
