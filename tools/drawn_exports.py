@@ -6,6 +6,7 @@ Modules take (n, 3, …) with the sizes of ``sizes``, in 1-D, 2-D and 3-D.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -112,6 +113,11 @@ class DrawnExport(nn.Module):
     def channels(self) -> int:
         """The channels of the last feature."""
         return self._features[0][-1].shape[1]
+
+    @property
+    def positions(self) -> int:
+        """The most positions of a last feature."""
+        return max(math.prod(skips[-1].shape[2:]) for skips in self._features)
 
     def choose(self, *options: object) -> object:
         """Return one of the options."""
@@ -475,7 +481,10 @@ def _unfold(net: DrawnExport) -> Layer | None:
     return unfold
 
 
-def _attention(net: DrawnExport) -> Layer:
+def _attention(net: DrawnExport) -> Layer | None:
+    if net.positions > 1000:
+        return None
+
     def attend(x: Tensor, skips: Features) -> Tensor:
         flat = x.flatten(2)
         shares = (flat.transpose(1, 2) @ flat / flat.shape[1] ** 0.5).softmax(-1)

@@ -83,6 +83,8 @@ _FUNCTIONS: dict[str, _Function] = {
     **dict.fromkeys(("ceiling", "CeilToInt"), _Function(lambda a: Fraction(math.ceil(a)), 1, WHOLE)),
     "TruncToInt": _Function(lambda a: Fraction(math.trunc(a)), 1, WHOLE),
     "RoundToInt": _Function(lambda a: Fraction(round(a)), 1, WHOLE),
+    **dict.fromkeys(("OpaqueUnaryFn_sqrt", "sqrt"), _Function(math.sqrt, 1, DOUBLE)),
+    "FloatPow": _Function(math.pow, 2, DOUBLE),
     "Identity": _Function(lambda a: a, 1, ""),
     "Where": _Function(lambda chosen, a, b: a if chosen else b, 3, ""),
 }
@@ -215,6 +217,9 @@ def kind(node: ast.expr) -> str:
     return WHOLE
 
 
+_ROUNDING = frozenset(
+    ("ToFloat", "Float32", "TruncToFloat", "floor", "FloorToInt", "ceiling", "CeilToInt", "TruncToInt", "RoundToInt")
+)
 Limits = tuple[float, float]
 _ANY: Limits = (-math.inf, math.inf)
 
@@ -272,5 +277,7 @@ def _limits_of_call(function: str, operands: list[Limits]) -> Limits:
         return low, high + (function in ("CeilDiv", "TruncDiv"))  # these round up, the latter what is below 0
     if function in ("Mod", "PythonMod"):
         return _limits_of_two(ast.Mod, *operands)
+    if function not in _ROUNDING:
+        return _ANY
     low, high = operands[0]
     return (low if math.isinf(low) else math.floor(low)), (high if math.isinf(high) else math.ceil(high))

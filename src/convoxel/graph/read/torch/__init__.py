@@ -161,10 +161,8 @@ class _Walk:
         meta = node.meta.get("val")
         if isinstance(meta, int | float | bool):
             return meta
-        if isinstance(meta, torch.SymInt):
+        if isinstance(meta, torch.SymInt | torch.SymFloat | torch.SymBool):
             return self._symbols.extent(meta)
-        if isinstance(meta, torch.SymFloat | torch.SymBool):
-            raise NotOpen(f"{node.name} computes a fraction or a choice from the input's size")
         target, args, kwargs = str(node.target), self._operands(node.args), self._operands(node.kwargs)
         if "getitem" in target and isinstance(args[0], list | tuple):
             return args[0][args[1]]

@@ -242,8 +242,8 @@ def _conditions(program: torch.export.ExportedProgram, symbols: Symbols) -> tupl
 
     Guards come from Python code, the user's and that of PyTorch's layers: another size may take another
     branch. Assumptions are what PyTorch noted while it computed an operator's output size; the shape rules
-    decide that anew for every size, so they matter only where the network computes with sizes. Conditions
-    "≠ 1" and "≠ 0", noted of every open size, and those about strides are left out.
+    decide that anew for every size, so they matter only where the network computes with sizes. PyTorch's conditions
+    "≠ 1" and "≠ 0", noted of every open size, and those about strides are left out; the user's ``h % 2 != 0`` is not.
     """
     inputs = [node.meta["val"] for node in _user_inputs(program)]
     environments = [x.fake_mode.shape_env for x in inputs if getattr(x, "fake_mode", None)]
@@ -254,7 +254,8 @@ def _conditions(program: torch.export.ExportedProgram, symbols: Symbols) -> tupl
     for guard in environments[0].guards:
         module = _torch_module(guard)
         condition = symbols.condition(guard.expr.xreplace(environments[0].replacements))
-        if not condition.names() or _is_harmless(condition) or module == "_prims_common":
+        harmless = module == "_prims_common" or (module and _is_harmless(condition))
+        if not condition.names() or harmless:
             continue
         # Rules for output sizes live in private modules: _meta_registrations, _refs, _subclasses, …
         (assumptions if module.startswith(("_", "fx")) else guards).setdefault(condition)
