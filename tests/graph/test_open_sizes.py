@@ -292,3 +292,32 @@ def test_programs_keep_their_sizes_when_saved(tmp_path: Any) -> None:
     program = from_onnx(exported(net, torch.randn(SIZES[0]), 18))
     program.save(tmp_path / "net.cvx")
     agrees(net, cx.load(tmp_path / "net.cvx"), SIZES)
+
+
+# ---- modules ---------------------------------------------------------------------------------------------------
+
+MODULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "by a fraction, computed anew": lambda x, y: F.interpolate(y, scale_factor=0.7, recompute_scale_factor=True),
+    "mean by a fraction": lambda x, y: F.interpolate(x, scale_factor=0.6, mode="area"),
+    "to a rounded size": lambda x, y: F.interpolate(x, size=[round(s * 0.7) for s in x.shape[2:]], mode="bilinear"),
+    "a root of a size": lambda x, y: y * (y.shape[2] * y.shape[3]) ** 0.5 + x.shape[3] / 8,
+    "padded to a multiple": padded_to_a_multiple,
+    "cropped to the skip": cropped_to_the_skip,
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_with_open_sizes(name: str) -> None:
+    net = Applied(MODULES[name]).eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="compile: .* in PyTorch")
+        program = cx.compile(net, torch.randn(SIZES[0]))
+    agrees(net, program, SIZES)
+
+
+def test_sizes_on_which_a_module_takes_another_branch_are_refused() -> None:
+    net = Applied(lambda x, y: x[:, :, :-1] if x.shape[2] % 2 else x).eval()
+    program = cx.compile(net, torch.randn(SIZES[0]))
+    agrees(net, program, [(1, 3, 21, 30)])
+    with pytest.raises(ShapeError, match="h = 16"):
+        program(torch.randn(1, 3, 16, 22))
