@@ -157,6 +157,22 @@ def test_operations_on_sizes_are_those_on_numbers(steps: list[tuple[str, int]], 
         assert (found.number({"h": h, "w": w}) if isinstance(found, Size) else found) == holds
 
 
+_polynomials = st.lists(
+    st.tuples(st.integers(-3, 3), st.sampled_from((1, Size("h"), Size("w"), Size("h // 2"), Size("h*w")))),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(_polynomials, _polynomials, st.integers(1, 20), st.integers(1, 20))
+def test_a_product_by_one_of_its_factors_is_the_other(first: list[_Pair], second: list[_Pair], h: int, w: int) -> None:
+    a, b = (sum((number * extent for number, extent in terms), start=0) for terms in (first, second))
+    sizes, product = {"h": h, "w": w}, a * b
+    assume(evaluate(b, sizes))
+    assert evaluate(product // b, sizes) == evaluate(a, sizes)
+    assert evaluate((product + 1) // b, sizes) == (evaluate(product, sizes) + 1) // evaluate(b, sizes)
+
+
 @pytest.mark.parametrize(
     ("extent", "text"),
     [

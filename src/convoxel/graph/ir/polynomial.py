@@ -23,6 +23,9 @@ Relaxed = dict[tuple[str, ...], Fraction]
 """The same with fractions."""
 
 
+_LONGEST_QUOTIENT = 64
+
+
 def add(a: str | int, b: str | int, sign: int = 1) -> str:
     """Return a + sign · b in normal form.
 
@@ -62,12 +65,15 @@ def floor_divide(a: str | int, b: str | int) -> str:
 
     >>> floor_divide("2*h + 3", 2), floor_divide("n*h*64", "n*64"), floor_divide("(h + 1)//2", 2)
     ('h + 1', 'h', '(h + 1) // 4')
-    >>> floor_divide("3*h*w", "6*w")
-    'h // 2'
+    >>> floor_divide("3*h*w", "6*w"), floor_divide("h*w + 2*h - w - 2", "h - 1")
+    ('h // 2', 'w + 2')
     >>> floor_divide("3 - h", 2)  # ⌊−x / b⌋ = −⌊(x + b − 1) / b⌋
     '-(h // 2) + 1'
     """
     dividend, divisor = _cancelled(_terms(a), _terms(b))
+    exact = _exact_quotient(dividend, divisor) if len(divisor) > 1 else None
+    if exact is not None:
+        return _text(exact)
     if len(divisor) != 1:
         return f"({_text(dividend)}) // ({_text(divisor)})"
     ((factors, number),) = divisor.items()
@@ -96,15 +102,37 @@ def floor_divide(a: str | int, b: str | int) -> str:
 
 def _cancelled(dividend: Terms, divisor: Terms) -> tuple[Terms, Terms]:
     """Return dividend and divisor without the factors that all of their products share."""
-    products = [product for terms in (dividend, divisor) for product in terms if terms[product]]
+    dividend, divisor = ({p: c for p, c in terms.items() if c} for terms in (dividend, divisor))
+    products = [*dividend, *divisor]
     common = Counter(products[0]) if products else Counter[str]()
     for product in products[1:]:
         common &= Counter(product)
     shared = tuple(common.elements())
-    if not shared or not any(divisor.values()):
-        return dividend, divisor
-    parts = [{_without(p, shared) or (): c for p, c in terms.items() if c} for terms in (dividend, divisor)]
+    if not shared or not divisor:
+        return dividend, divisor or {(): 0}
+    parts = [{_without(p, shared) or (): c for p, c in terms.items()} for terms in (dividend, divisor)]
     return parts[0], parts[1]
+
+
+def _exact_quotient(dividend: Terms, divisor: Terms) -> Terms | None:
+    """Return the polynomial that times the divisor is the dividend, if there is one: long division, term by term."""
+    variables = sorted({factor for terms in (dividend, divisor) for product in terms for factor in product})
+
+    def leading(terms: Terms) -> tuple[str, ...]:
+        return max(terms, key=lambda product: [product.count(variable) for variable in variables])
+
+    rest = {product: coefficient for product, coefficient in dividend.items() if coefficient}
+    first = leading(divisor)
+    quotient: Terms = {}
+    while rest and len(quotient) < _LONGEST_QUOTIENT:
+        product = leading(rest)
+        factor, left = _without(product, first), rest[product] % divisor[first]
+        if factor is None or left:
+            return None
+        term = {tuple(sorted(factor)): rest[product] // divisor[first]}
+        quotient.update(term)
+        rest = {key: value for key, value in _sum(rest, _product(term, divisor), -1).items() if value}
+    return None if rest else quotient
 
 
 def relaxed(text: str, sign: int) -> Relaxed:

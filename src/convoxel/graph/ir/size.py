@@ -392,7 +392,7 @@ def scaled(extent: Extent, factor: Scalar, kind: str = DOUBLE) -> Any:
 
 def truncated_quotient(a: Extent, b: Extent) -> Any:
     """Return a / b of whole numbers, cut off towards zero as in C."""
-    return a // b if least(a) >= 0 and least(b) >= 1 else _call("TruncDiv", a, b)
+    return a // b if (least(a) >= 0 and least(b) >= 1) or b == 1 else _call("TruncDiv", a, b)
 
 
 def remainder(a: Extent, b: Extent) -> Any:
@@ -415,8 +415,11 @@ def smaller(a: Scalar, b: Scalar) -> Any:
 
 
 def _one_of(function: str, operator: str, a: Scalar, b: Scalar) -> Any:
-    first = compare(operator, a, b)
-    return _call(function, a, b) if isinstance(first, Size) else a if first else b
+    for one, other in ((a, b), (b, a)):
+        found = compare(operator, one, other)
+        if not isinstance(found, Size):
+            return one if found else other
+    return _call(function, a, b)
 
 
 def absolute(value: Scalar) -> Any:

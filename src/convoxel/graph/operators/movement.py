@@ -86,7 +86,8 @@ def _count(start: Any, stop: Any, step: Any) -> Any:
     kind = next((kind for kind in ("float64", "float32") if kind in map(kind_of, (start, stop, step))), "")
     if kind:
         return larger(as_whole(round_up(arithmetic("/", arithmetic("-", stop, start, kind), step, kind))), 0)
-    return larger(-(-(stop - start) // step), 0)
+    count = -(-(stop - start) // step)
+    return count if isinstance(count, Size) else max(count, 0)  # an open one below 0 will not be what is recorded
 
 
 def _expand_shape(node: Node, shapes: Shapes) -> list[Shape]:
