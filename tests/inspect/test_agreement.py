@@ -35,6 +35,7 @@ UNKNOWN = {
     "max_unpool",
     "range",
     "region_align",
+    "resample",
     "scatter",
     "scatter_points",
     "sizes",
