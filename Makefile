@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := CMakeLists.txt $(wildcard csrc/*)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: FORCE help demo test smoke check format bench conformance sanitize docs setup clean
+.PHONY: FORCE help demo test smoke check format bench conformance faults sanitize docs setup clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -50,6 +50,9 @@ conformance: setup ## published problems through every algorithm, ONNX's and PyT
 	$(BIN)/python -m tools.operator_info
 	CONVOXEL_DRAWN=1000 $(BIN)/python -m pytest tests/nn/test_functional_matrix.py
 	CONVOXEL_DRAWN=500 $(BIN)/python -m pytest tests/nn/test_functional_correlation.py tests/nn/test_functional_sampling.py
+
+faults: setup ## disks that fail, processes that die, files that are damaged: a sample (20 minutes); FULL=1: all, resumable
+	$(BIN)/python -m tools.faults
 
 sanitize: ## the kernel tests under AddressSanitizer and UndefinedBehaviourSanitizer
 	bash tools/sanitize.sh

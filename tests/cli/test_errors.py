@@ -100,6 +100,8 @@ def test_wrong_input_is_two_and_a_bug_is_one(
     assert "memory is used up" in refused_command(capsys, "info")
     monkeypatch.setattr("convoxel.native.build_info", raiser(OSError(28, "No space left on device")))
     assert "the output cannot be written: No space left on device. Free some space" in refused_command(capsys, "info")
+    monkeypatch.setattr("convoxel.native.build_info", raiser(OSError(5, "Input/output error", "a\nb")))
+    assert "a\\nb cannot be read or written: Input/output error. Check the path" in refused_command(capsys, "info")
     monkeypatch.setattr("convoxel.native.build_info", raiser(KeyboardInterrupt()))
     assert main(["info"]) == 130 and capsys.readouterr().err == ""
 

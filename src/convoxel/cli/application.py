@@ -34,6 +34,7 @@ from convoxel.cli import (
 )
 from convoxel.cli.options import command
 from convoxel.errors import ConvoxelError
+from convoxel.files.fault import shown
 
 # The exceptions of typer's parser, wherever this version of typer keeps the parser.
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -162,6 +163,9 @@ def _line_about(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = error.filename or "the output"
         return f"{where} cannot be written: {error.strerror}. Free some space or write elsewhere."
+    if isinstance(error, OSError) and error.strerror:  # a disk that fails, a folder without rights, …
+        where = error.filename or "a file"
+        return f"{shown(where)} cannot be read or written: {error.strerror}. Check the path, its rights and the disk."
     return None
 
 

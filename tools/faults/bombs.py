@@ -1,0 +1,213 @@
+"""Bombs: small files that ask for much. Refusals take little time and memory; what is accepted stays in proportion."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tools.faults import mutations
+from tools.faults.scene import Scene
+from tools.faults.worker import run_forked
+
+MOST_SECONDS, MOST_BYTES = 5.0, 256 * 2**20
+_DECODED = 1536 * 2**20  # what 256 MiB of decoded pixels take as numbers, beside the decoder's own
+
+
+def count(scene: Scene) -> int:
+    """Return how many bombs there are."""
+    return len(BOMBS)
+
+
+def check(scene: Scene, number: int) -> str:
+    """Read one bomb in a process of its own and return what is wrong."""
+    name, (file, make, read) = list(BOMBS.items())[number]
+    with scene.room("bombs") as room:
+        path = room / file
+        path.write_bytes(make())
+        size = path.stat().st_size
+
+        def work() -> str:
+            from convoxel.errors import ConvoxelError
+
+            try:
+                read(path)
+            except ConvoxelError as error:
+                return f"refused: {error}"
+            return "read"
+
+        ended = run_forked(work, seconds=60.0)
+        grown = f"{size} bytes took {ended.seconds:.1f} s and {ended.grown_bytes / 2**20:.0f} MiB"
+        if ended.value is None:
+            return f"{name}: ended with {ended.code}; {grown}"
+        refused = ended.value.startswith("refused")
+        if ended.seconds > (MOST_SECONDS if refused else 6 * MOST_SECONDS):
+            return f"{name}: {grown} ({ended.value[:100]})"
+        if ended.grown_bytes > (MOST_BYTES if refused else _DECODED):
+            return f"{name}: {grown} ({ended.value[:100]})"
+    return ""
+
+
+def png(width: int, height: int, samples: int, bits: int = 8) -> bytes:
+    """Return a PNG of zeros, compressed as far as deflate can."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (width * samples * bits + 7) // 8)
+    pixels = b"".join([packer.compress(row) for _ in range(height)] + [packer.flush()])
+    head = struct.pack(">IIBBBBB", width, height, bits, {1: 0, 2: 4, 3: 2, 4: 6}[samples], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def _jpeg() -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new("RGB", (2000, 2000)).save(stream, "JPEG", progressive=True)
+    content = stream.getvalue()
+    last = content.rindex(b"\xff\xda")
+    return content[:-2] + content[last:-2] * 5000 + content[-2:]
+
+
+def _tiff() -> bytes:
+    count, pages = 60_000, 20_000
+    content = bytearray(8 + 14 * pages + 12 * count)
+    content[:8] = b"II*\0" + struct.pack("<I", 8)
+    for page in range(pages):
+        begin = 8 + 14 * page
+        content[begin : begin + 2] = struct.pack("<H", count)
+        end = begin + 2 + 12 * count
+        content[end : end + 4] = struct.pack("<I", begin + 14)
+    return bytes(content)
+
+
+def _volume(shape: tuple[int, ...], type_code: int, size: int, data: bytes) -> bytes:
+    head = bytearray(352)
+    struct.pack_into("<i", head, 0, 348)
+    struct.pack_into("<8h", head, 40, len(shape), *shape, *(1,) * (7 - len(shape)))
+    struct.pack_into("<hh", head, 70, type_code, 8 * size)
+    struct.pack_into("<8f", head, 76, *(1.0,) * 8)
+    struct.pack_into("<f", head, 108, 352.0)
+    head[344:348] = b"n+1\0"
+    return gzip.compress(bytes(head) + data, 9)
+
+
+def _archive(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return stream.getvalue()
+
+
+def _header(shape: tuple[int, ...], kind: str) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": kind, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def _plain(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def _set(shape: tuple[int, ...], kind: str, data: bytes) -> bytes:
+    images = _plain(np.arange(256, dtype=np.uint8).reshape(4, 8, 8))
+    members = {"images.npy": images, "labels.npy": _plain(np.arange(4) % 2), "classes.npy": _header(shape, kind) + data}
+    return _archive(members)
+
+
+def _aliases() -> bytes:
+    levels = [f"{b}: &{b} [{', '.join(['*' + a] * 10)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
+    return ("task: segment\ndata: x\noutput: y\nmodel_options: {a: &a [1, 1], " + ", ".join(levels) + "}").encode()
+
+
+def _onnx(kind: str, size: int) -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants, shape, outputs, make = [], [1, 4, 4, 4], ["y"], helper.make_node
+    if kind == "chain":
+        names = ["x", *(f"v{i}" for i in range(size - 1)), "y"]
+        nodes = [make("Relu", [names[i]], [names[i + 1]]) for i in range(size)]
+    elif kind == "split":
+        shape, outputs = [1, size, 2, 2], [f"v{i}" for i in range(size)]
+        nodes = [make("Split", ["x"], outputs, axis=1, num_outputs=size)]
+    else:
+        constants = [numpy_helper.from_array(np.ones(4, np.float32), "v0")]
+        nodes = [make("Concat", [f"v{i}"] * 2, [f"v{i + 1}"], axis=0) for i in range(size)]
+        nodes += [make("ReduceSum", [f"v{size}"], ["s"], keepdims=0), make("Add", ["x", "s"], ["y"])]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    graph = helper.make_graph(nodes, "net", [x], results, constants)
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+    )
+
+
+def _load(path: Path) -> None:
+    from convoxel.graph.load import load
+
+    load(path, threads=1)
+
+
+_image, _label, _read_set, _config = (
+    mutations._read_image, mutations._read_label, mutations._read_set, mutations._read_config,
+)  # fmt: skip
+_Bomb = tuple[str, Callable[[], bytes], Callable[[Path], None]]
+BOMBS: dict[str, _Bomb] = {
+    "picture of 356 MB": ("a.png", lambda: png(8900, 10000, 4), _image),
+    "picture of 255 MB": ("a.png", lambda: png(9000, 9400, 3), _image),
+    "picture of one bit": ("a.png", lambda: png(8900, 9900, 1, 1), _image),
+    "picture of 16 bits": ("a.png", lambda: png(8900, 9900, 2, 16), _image),
+    "label of 356 MB": ("a.png", lambda: png(8900, 10000, 4), _label),
+    "picture of 100 000 squared": ("a.png", lambda: png(2, 2, 1)[:16] + struct.pack(">II", 100_000, 100_000)
+                                   + png(2, 2, 1)[24:], _image),
+    "JPEG of 5000 scans": ("a.jpg", _jpeg, _image),
+    "TIFF of overlapping tags": ("a.tif", _tiff, _image),
+    "volume of 1 GiB": ("a.nii.gz", lambda: _volume((1024, 1024, 1024), 2, 1, bytes(2**20)), _image),
+    "volume of 300 MB": ("a.nii.gz", lambda: _volume((1000, 1000, 300), 2, 1, bytes(300 * 10**6)), _image),
+    "members without content": ("a.nii.gz", lambda: gzip.compress(b"", mtime=0) * 500_000, _image),
+    "members of one byte": ("a.nii.gz", lambda: gzip.compress(b"\0", mtime=0) * 400_000, _image),
+    "texts of no letter": ("a.npz", lambda: _set((2**40,), "<U0", b""), _read_set),
+    "texts of 60 million letters": ("a.npz", lambda: _set((1,), "<U60000000", bytes(240_000_000)), _read_set),
+    "array of 1 GB": ("a.npz", lambda: _archive({"image.npy": _header((10**9,), "|u1") + bytes(10**9)}), _image),
+    "array of 4 TiB": ("a.npy", lambda: _header((2**40,), "<f4") + bytes(100), _image),
+    "aliases": ("a.yaml", _aliases, _config),
+    "nested YAML": ("a.yaml", lambda: b"model_options: " + b"[" * 100_000, _config),
+    "keys of YAML": ("a.yaml", lambda: b"model_options: {" + b"? {" * 2000, _config),
+    "chain of 30 000": ("a.onnx", lambda: _onnx("chain", 30_000), _load),
+    "split into 20 000": ("a.onnx", lambda: _onnx("split", 20_000), _load),
+    "constant doubled 60 times": ("a.onnx", lambda: _onnx("concat", 60), _load),
+    "program's header nested": ("a.cvx", lambda: struct.pack("<Q", 200_000) + b"[" * 200_000, _load),
+    "header of a program of 4 GiB": ("a.cvx", lambda: struct.pack("<Q", 2**32) + b"{}", _load),
+    "names of classes nested": ("dataset.json", lambda: b'{"labels":' + b"[" * 500_000, lambda path: _names(path)),
+    "number of a million digits": ("dataset.json", lambda: b'{"labels": {"a": ' + b"9" * 1_000_000 + b"}}",
+                                   lambda path: _names(path)),
+    "manifest unsigned": ("last.json", lambda: b'{"sha256":"' + b"0" * 64 + b'","body":{"a":' + b"[" * 10**7 + b"}}\n",
+                          lambda path: _manifest(path)),
+    "weights inflated": ("a.pth", lambda: _archive({"archive/data.pkl": b"", "archive/data/0": bytes(10**9)}),
+                         mutations._read_weights),
+}  # fmt: skip
+
+
+def _names(path: Path) -> None:
+    from convoxel.data.label_file import class_names
+
+    class_names(path.parent)
+
+
+def _manifest(path: Path) -> None:
+    from convoxel.files.manifest import read_manifest
+
+    if read_manifest(path.parent, "last", []) is not None:
+        raise AssertionError(json.dumps("an unsigned manifest is read"))
