@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -149,6 +150,17 @@ def test_closed_pipe_is_quiet(words: list[str]) -> None:
         done.stdout.close()
         assert done.wait() == 141
         assert done.stderr.read() == b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+@pytest.mark.parametrize(("streams", "code"), [(">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), (">/dev/full", 2),
+                                               (">/dev/full 2>/dev/full", 2)])  # fmt: skip
+def test_streams_may_be_closed_or_full(streams: str, code: int) -> None:
+    """What is closed takes nothing, as asked for; what is full cannot say why, but the exit code does."""
+    line = f"{shlex.quote(sys.executable)} -c {shlex.quote(RUN)} data list {streams}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done
+    assert "bug" not in done.stderr and "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
 def test_a_terminal_without_unicode_still_gets_the_answer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import os
@@ -96,6 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     words, show = _without_traceback(given)
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that knows no × still gets the table.
         if hasattr(stream, "reconfigure"):
@@ -112,6 +114,13 @@ def main(arguments: list[str] | None = None) -> int:
             if show:
                 traceback.print_exc()
             return _report(error)
+
+
+def _open_streams() -> None:
+    """Open what the caller has closed (``>&-``): Python has no stream then, and the next file would take its number."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
 
 
 def _run(words: list[str]) -> int:
@@ -182,7 +191,8 @@ def _explain(error: Any, context: Any) -> str:
 
 
 def _print_line(text: str) -> None:
-    print("convoxel: " + " ".join(text.split()), file=sys.stderr)
+    with contextlib.suppress(OSError):  # where nothing can be printed, the exit code tells
+        print("convoxel: " + " ".join(text.split()), file=sys.stderr, flush=True)
 
 
 def _show_warning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
