@@ -10,6 +10,8 @@ import time
 import warnings
 from pathlib import Path
 
+import torch
+
 from tools.faults import bombs, flips, kills, mutations, shim, words, writes
 from tools.faults.scene import Scene, build_scene
 from tools.faults.sweep import Sweep
@@ -46,9 +48,10 @@ def main() -> int:
     os.environ.update(
         CONVOXEL_CACHE=str(options.folder.resolve() / "cache"), CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1"
     )
-    _import()
     folder = options.folder / f"seed{options.seed}"
+    torch.set_num_threads(1)  # threads must not start before the cases are forked
     scene = build_scene(folder, options.seed, full=options.full)
+    scene.warm()
     results = folder / ("full.jsonl" if options.full else "sample.jsonl")
     if options.again:
         results.unlink(missing_ok=True)
@@ -89,30 +92,6 @@ def _known(results: Path) -> Known:
         return {}
     rows = [json.loads(line) for line in results.read_text().splitlines() if line.endswith("]")]
     return {(name, number): found for name, number, found in rows}
-
-
-def _import() -> None:
-    """Import once what the cases need; threads must not start before they are forked."""
-    import nibabel
-    import onnx
-    import safetensors.torch
-    import torch
-
-    import convoxel.cli
-    import convoxel.models
-    import convoxel.report
-    import convoxel.train.loop
-
-    torch.set_num_threads(1)
-    assert (
-        nibabel
-        and onnx
-        and safetensors.torch
-        and convoxel.cli
-        and convoxel.models
-        and convoxel.report
-        and convoxel.train.loop
-    )
 
 
 if __name__ == "__main__":

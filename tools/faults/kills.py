@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tools.faults import shim
 from tools.faults.scene import CLASSIFY, Scene, run_command
 from tools.faults.worker import run_forked
 
@@ -33,7 +34,7 @@ def check(scene: Scene, number: int) -> str:
             words = (
                 ["train", "--resume", str(run)] if (run / "checkpoints" / "last.json").exists() else _begin(scene, run)
             )
-            ended = run_forked(lambda words=words: run_command(words), kill_after_s=instant)  # type: ignore[misc]
+            ended = run_forked(lambda words=words, instant=instant: _run(words, instant))  # type: ignore[misc]
             if ended.code == -9 and instant is not None:
                 kills += 1
                 continue
@@ -44,6 +45,12 @@ def check(scene: Scene, number: int) -> str:
             return f"after {kills} kills at {np.round(instants, 3).tolist()} s: {found}"
         left = [path.name for path in run.rglob(".*")]
         return f"after {kills} kills {left} are left" if left else ""
+
+
+def _run(words: list[str], kill_after_s: float | None) -> tuple[int, str]:
+    if kill_after_s is not None:
+        shim.kill_after(kill_after_s)
+    return run_command(words)
 
 
 def _begin(scene: Scene, run: Path) -> list[str]:
@@ -58,7 +65,7 @@ def _unbroken(scene: Scene) -> tuple[float, dict[str, Any]]:
         ended = run_forked(lambda: run_command(_begin(scene, run)))
         if ended.value is None or ended.value[0]:
             raise RuntimeError(f"the run that nobody kills fails: {ended}")
-        scene.path("unbroken.json").write_text(json.dumps(ended.wall_s))
+        scene.path("unbroken.json").write_text(json.dumps(ended.seconds))
     return json.loads(scene.path("unbroken.json").read_text()), _essence(run)
 
 

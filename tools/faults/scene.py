@@ -49,6 +49,19 @@ class Scene:
                 word = word.replace(f"{{{name}}}", str(self.path(name)))
         return word
 
+    def warm(self) -> None:
+        """Run some commands here, so that what they import is not imported again in every forked process."""
+        with self.room("warm") as room:
+            for words in (
+                (*CLASSIFY, "--output", "{out}/run"),
+                ("predict", "{out}/run", "--input", "{grey}", "--output", "{out}/p"),
+                ("describe", "{net.onnx}", "--shape", "1,3,8,8", "--html", "{out}/a.html"),
+                ("draw", "conv", "--size", "5x5", "--kernel", "3", "--png", "{out}/a.png"),
+            ):
+                code, said = run_command(self.words(words, room))
+                if code:
+                    raise RuntimeError(f"{' '.join(words)} fails without any fault: {said}")
+
     @contextlib.contextmanager
     def room(self, name: str) -> Iterator[Path]:
         """Yield a fresh folder for a case, which goes at the end."""

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static char root[PATH_MAX];
@@ -23,6 +24,14 @@ void shim_arm(const char* folder, long k, int number, int stays, int kills) {
   snprintf(root, sizeof root, "%s", folder);
 }
 long shim_count(void) { return count; }
+
+/* Kill the process after so many seconds of processor time. */
+int shim_kill_after(double seconds) {
+  timer_t timer;
+  struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+  struct itimerspec when = {.it_value = {(time_t)seconds, (long)((seconds - (time_t)seconds) * 1e9) + 1}};
+  return timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &timer) || timer_settime(timer, 0, &when, 0);
+}
 
 static int inside(const char* path) {
   char whole[PATH_MAX];

@@ -21,7 +21,7 @@ def build(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     library = folder.resolve() / "shim.so"
     source = Path(__file__).with_name("shim.c")
-    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl", "-lrt"], check=True)
     return library
 
 
@@ -35,6 +35,12 @@ def start_with_shim(folder: Path) -> None:
 def arm(folder: Path, at: int = NEVER, error: int = 0, *, lasting: bool = False, deadly: bool = False) -> None:
     """Count the calls under ``folder`` from now on and let the ``at``-th fail, all from it on, or kill the process."""
     ctypes.CDLL(None).shim_arm(os.fsencode(folder.resolve()), ctypes.c_long(at), error, lasting, deadly)
+
+
+def kill_after(seconds: float) -> None:
+    """Kill this process by SIGKILL after so many seconds of its processor time."""
+    if ctypes.CDLL(None).shim_kill_after(ctypes.c_double(seconds)):
+        raise OSError("no timer can be set")
 
 
 def calls() -> int:

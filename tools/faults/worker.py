@@ -20,27 +20,23 @@ from typing import Any
 class Ended:
     """The end of a forked process: what its function returned, its signal or exit code, its time and its memory.
 
-    ``seconds`` are those of the processor, since a busy machine makes nothing wrong; ``wall_s`` are those of the clock.
+    ``seconds`` are those of the processor, since a busy machine makes nothing wrong.
     """
 
     value: Any
     code: int
     seconds: float
-    wall_s: float
     grown_bytes: int
     said: str = ""
 
 
-def run_forked(
-    work: Callable[[], Any], *, seconds: float = 300.0, log: Path | None = None, kill_after_s: float | None = None
-) -> Ended:
+def run_forked(work: Callable[[], Any], *, seconds: float = 600.0, log: Path | None = None) -> Ended:
     """Run ``work`` in a forked process and return how it ended.
 
     Args:
         work: what to run; its result goes through JSON.
         seconds: the process is killed after so long.
         log: file that takes what it prints.
-        kill_after_s: kill it after so long on purpose.
     """
     reading, writing = os.pipe()
     begun = time.perf_counter()
@@ -48,9 +44,9 @@ def run_forked(
     if child == 0:
         _serve(work, writing, log)
     os.close(writing)
-    content, limit = b"", seconds if kill_after_s is None else kill_after_s
+    content = b""
     while True:
-        left = begun + limit - time.perf_counter()
+        left = begun + seconds - time.perf_counter()
         ready = select.select([reading], [], [], max(left, 0.0))[0]
         if not ready:
             os.kill(child, signal.SIGKILL)
@@ -61,13 +57,13 @@ def run_forked(
         content += piece
     os.close(reading)
     _, status, usage = os.wait4(child, 0)
-    taken, wall_s = usage.ru_utime + usage.ru_stime, time.perf_counter() - begun
+    taken = usage.ru_utime + usage.ru_stime
     value: Any = None
     before = 0
     with contextlib.suppress(ValueError):
         before, value = json.loads(content)
     said = log.read_text(errors="replace") if log is not None and log.exists() else ""
-    return Ended(value, os.waitstatus_to_exitcode(status), taken, wall_s, max(usage.ru_maxrss * 1024 - before, 0), said)
+    return Ended(value, os.waitstatus_to_exitcode(status), taken, max(usage.ru_maxrss * 1024 - before, 0), said)
 
 
 def _serve(work: Callable[[], Any], writing: int, log: Path | None) -> None:
