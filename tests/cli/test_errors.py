@@ -156,7 +156,7 @@ def test_closed_pipe_is_quiet(words: list[str]) -> None:
 @pytest.mark.parametrize(("streams", "code"), [(">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), (">/dev/full", 2),
                                                (">/dev/full 2>/dev/full", 2)])  # fmt: skip
 def test_streams_may_be_closed_or_full(streams: str, code: int) -> None:
-    """What is closed takes nothing, as asked for; what is full cannot say why, but the exit code does."""
+    """A closed stream takes nothing, as asked for; a full one cannot say why, but the exit code does."""
     line = f"{shlex.quote(sys.executable)} -c {shlex.quote(RUN)} data list {streams}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
     assert done.returncode == code, done
