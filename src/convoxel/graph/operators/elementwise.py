@@ -60,7 +60,7 @@ def _lower_combine(step: Step) -> None:
 
 
 def _shrink(x: Array, lambd: float, bias: float) -> Array:
-    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0))
+    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, x * 0))
 
 
 def _elu(x: Array, alpha: float) -> Array:
@@ -77,6 +77,11 @@ def _thresholded_relu(x: Array, alpha: float, value: float) -> Array:
 
 def _hard_sigmoid(x: Array, alpha: float, beta: float) -> Array:
     return np.clip(alpha * x + beta, 0, 1)
+
+
+def _sign(x: Array) -> Array:
+    """Return 1, 0 or −1; 0 for NaN."""
+    return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype) if x.dtype.kind != "b" else x
 
 
 def _erf(x: Array) -> Array:
@@ -352,7 +357,7 @@ _UNARY = (
     ),
     _unary("shrink(x; lambd=0.5, bias=0.0)", _shrink),
     _unary("sigmoid(x)", _sigmoid, _activation("sigmoid")),
-    _unary("sign(x)", np.sign),
+    _unary("sign(x)", _sign),
     _unary("sin(x)", np.sin),
     _unary("softplus(x; beta=1.0)", _softplus, _native_softplus, threshold=math.inf),
     _unary("softsign(x)", lambda x: x / (1 + np.abs(x))),

@@ -72,9 +72,13 @@ def resize(size: int, out: int, mode: str, align_corners: bool = False, scale: f
     """Return the table that resizes an axis from ``size`` to ``out``.
 
     ``scale`` is the factor that the user gave, if any: PyTorch maps positions by it, not by ``out / size``.
-    ``mode`` is ``"nearest"``, ``"nearest_exact"``, ``"linear"`` or ``"cubic"``.
+    ``mode`` is ``"nearest"``, ``"nearest_exact"``, ``"linear"``, ``"cubic"``, or one of the last two antialiased:
+    where the axis shrinks, the kernel becomes wider, and counts no positions beyond the ends.
     """
     step = 1.0 / scale if scale else size / out
+    if mode.endswith("antialiased"):
+        aligned_step = (size - 1) / (out - 1) if out > 1 else 0.0
+        return _antialiased(size, out, mode.split("_")[0], aligned_step if align_corners else step)
     position = np.arange(out, dtype=np.float64)
     if mode in ("nearest", "nearest_exact"):
         # float32 as in PyTorch: at exact boundaries another rounding would pick the neighbour.
@@ -98,6 +102,23 @@ def resize(size: int, out: int, mode: str, align_corners: bool = False, scale: f
     index = np.clip(low[:, None] + np.arange(-1, 3)[None, :], 0, size - 1)
     distance = np.stack([1.0 + fraction, fraction, 1.0 - fraction, 2.0 - fraction], axis=1)
     return _taps(index, cubic_kernel(distance))
+
+
+def _antialiased(size: int, out: int, mode: str, step: float) -> Taps:
+    """Return PyTorch's table: around the middle of each result, a kernel as wide as ``step`` where this is above 1."""
+    spread = max(step, 1.0)
+    reach = (1 if mode == "linear" else 2) * spread
+    middle = step * (np.arange(out, dtype=np.float64) + 0.5)
+    first = np.maximum((middle - reach + 0.5).astype(np.int64), 0)
+    count = np.minimum((middle + reach + 0.5).astype(np.int64), size) - first
+    offset = np.arange(max(int(count.max()), 1))[None, :]
+    index = first[:, None] + offset
+    distance = np.abs((index - middle[:, None] + 0.5) / spread)
+    weight = np.maximum(1.0 - distance, 0.0) if mode == "linear" else cubic_kernel(distance, -0.5)
+    weight = np.where(offset < count[:, None], weight, 0.0)
+    total = weight.sum(axis=1, keepdims=True)
+    index = np.where(offset < count[:, None], index, -1)
+    return _taps(index, weight / np.where(total == 0, 1.0, total))
 
 
 def cubic_kernel(x: NDArray[np.float64], a: float = _CUBIC_A) -> NDArray[np.float64]:

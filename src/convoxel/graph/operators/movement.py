@@ -259,13 +259,16 @@ def _gather(x: Array, index: Array, axis: int) -> Array:
 
 def _take_along(x: Array, index: Array, axis: int) -> Array:
     """Return, at each position of ``index``, the element that it names along ``axis``."""
-    return np.take_along_axis(x, np.where(index < 0, index + x.shape[axis], index), axis)
+    near = tuple(slice(None if other == axis else size) for other, size in enumerate(index.shape))
+    return np.take_along_axis(x[near], np.where(index < 0, index + x.shape[axis], index), axis)
 
 
 def _scatter(x: Array, index: Array, update: Array, axis: int) -> Array:
     """Return x with the elements that ``index`` names along ``axis`` replaced."""
     result = np.array(x)
-    np.put_along_axis(result, np.where(index < 0, index + x.shape[axis], index), update, axis)
+    near = tuple(slice(None if other == axis else size) for other, size in enumerate(index.shape))
+    places = np.where(index < 0, index + x.shape[axis], index)
+    np.put_along_axis(result[near], places, update[tuple(map(slice, index.shape))], axis)
     return result
 
 
@@ -444,7 +447,7 @@ def _native_reshape(site: Rewriter) -> bool:
     before, after = site.x.shape, site.shape
     places = [[axis for axis, size in enumerate(shape) if axis and size != 1] for shape in (before, after)]
     lines = [len(found) for found in places] == [1, 1]
-    if len(after) > 5 or before[0] != after[0] or not lines or not site.is_made_natively():
+    if not (before and after) or len(after) > 5 or before[0] != after[0] or not lines or not site.is_made_natively():
         return False
     (old,), (new,) = places
     swaps = 1 in (old, new) and old != new and before[old] == after[new]

@@ -70,6 +70,8 @@ def _extreme(function: Any, sign: int) -> Callable[[Array, Ints, bool], Array]:
 
 
 REDUCTIONS: Mapping[str, Callable[[Array, Ints, bool], Array]] = {
+    "all": lambda x, axes, keep: np.all(x, axis=axes, keepdims=keep),
+    "any": lambda x, axes, keep: np.any(x, axis=axes, keepdims=keep),
     "l1": lambda x, axes, keep: np.sum(np.abs(wide(x)), axis=axes, keepdims=keep),
     "l2": lambda x, axes, keep: np.sqrt(np.sum(np.square(wide(x)), axis=axes, keepdims=keep)),
     "log_sum": lambda x, axes, keep: np.log(np.sum(wide(x), axis=axes, keepdims=keep)),
@@ -91,18 +93,27 @@ def _arg_extreme(x: Array, axis: int, keep: bool, last: bool, largest: bool) -> 
     return np.expand_dims(found, axis) if keep else np.asarray(found)
 
 
-def _accumulate(x: Array, axis: int, exclusive: bool, reverse: bool) -> Array:
-    """Return running sums along an axis."""
+_RUNNING: Mapping[str, np.ufunc] = {
+    "log_add_exp": np.logaddexp,
+    "max": np.maximum,
+    "min": np.minimum,
+    "product": np.multiply,
+    "sum": np.add,
+}
+
+
+def _accumulate(x: Array, axis: int, exclusive: bool, reverse: bool, function: str) -> Array:
+    """Return running sums, products, extremes along an axis; ``exclusive`` sums leave their own element out."""
     flipped = np.flip(x, axis) if reverse else x
-    total = np.cumsum(flipped, axis=axis, dtype=x.dtype)
+    total = _RUNNING[function].accumulate(flipped, axis=axis, dtype=x.dtype)
     total = total - flipped if exclusive else total
     return np.flip(total, axis) if reverse else total
 
 
 def _top(x: Array, count: int, axis: int, largest: bool) -> tuple[Array, Array]:
-    """Return the ``count`` largest (or smallest) elements of an axis in order, and where they are."""
-    order = np.argsort(-x if largest and x.dtype.kind == "f" else x, axis=axis, kind="stable")
-    if largest and x.dtype.kind != "f":  # the negative of a whole number may not exist
+    """Return the ``count`` largest (or smallest) elements of an axis in order, and where they are; NaN is largest."""
+    order = np.argsort(x, axis=axis, kind="stable")
+    if largest:  # backwards, and so that the first of equals comes first
         order = np.flip(x.shape[axis] - 1 - np.argsort(np.flip(x, axis), axis=axis, kind="stable"), axis)
     index = np.take(order, range(count), axis=axis)
     return np.take_along_axis(x, index, axis), index
@@ -166,7 +177,7 @@ ROWS = (
         to_native=_native_reduction,
         reads=_reduced,
     ),
-    row("accumulate(x; axis, exclusive=False, reverse=False)", same, _accumulate),
+    row("accumulate(x; axis, exclusive=False, reverse=False, function='sum')", same, _accumulate),
     row("arg_extreme(x; axis, keep, last=False, largest=True)", _arg_reduced_shape, _arg_extreme, reads=_reduced),
     row("top(x; count, axis, largest=True)", _top_shape, _top, reads=_top_reads),
 )

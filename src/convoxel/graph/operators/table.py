@@ -15,11 +15,14 @@ from convoxel.graph.ir.size import Shape, evaluate_shape
 from convoxel.graph.operators import (
     convolution,
     elementwise,
+    indexing,
     linear,
+    mathematics,
     movement,
     normalisation,
     pooling,
     quantisation,
+    recurrent,
     reduction,
     resampling,
     sampling,
@@ -31,7 +34,7 @@ __all__ = ["OPERATORS", "REQUIRED", "infer_shapes", "make_node", "verify"]
 
 _FAMILIES = (
     *(convolution, linear, pooling, normalisation, elementwise, movement, reduction),
-    *(resampling, quantisation, sampling, torch_call),
+    *(resampling, quantisation, sampling, torch_call, mathematics, indexing, recurrent),
 )
 
 OPERATORS: Mapping[str, Operator] = {row.name: row for family in _FAMILIES for row in family.ROWS}

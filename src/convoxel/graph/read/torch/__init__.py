@@ -18,13 +18,14 @@ from convoxel.graph.ir.graph import Graph, Value
 from convoxel.graph.ir.pytree import Fixed, Leaf, Structure
 from convoxel.graph.ir.size import Size, measure
 from convoxel.graph.read.reader import NotNative, Reader
-from convoxel.graph.read.torch import layers, normalisation, numeric, tensors
+from convoxel.graph.read.torch import indexing, layers, normalisation, numeric, recurrent, tensors
 from convoxel.graph.read.torch.call import RULES, STRETCHING, Call, Recorded, array_of
+from convoxel.graph.read.torch.decomposition import decompose
 from convoxel.graph.read.torch.export import Exported, NotOpen, exported_by, exports
 from convoxel.graph.read.torch.results import structure_of
 from convoxel.graph.read.torch.torch_call import Slot, TorchCall, map_nested
 
-__all__ = ["Imported", "layers", "normalisation", "numeric", "read", "tensors"]
+__all__ = ["Imported", "indexing", "layers", "normalisation", "numeric", "read", "recurrent", "tensors"]
 
 _WRAPPERS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 _PLAIN_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
@@ -166,6 +167,8 @@ class _Walk:
         target, args, kwargs = str(node.target), self._operands(node.args), self._operands(node.kwargs)
         if "getitem" in target and isinstance(args[0], list | tuple):
             return args[0][args[1]]
+        if isinstance(meta, list | tuple) and meta and all(isinstance(each, int | torch.SymInt) for each in meta):
+            return list(self._symbols.extents(meta))
         if meta is None:
             return None  # assertions about sizes; ours are made when a program is called
         leaves: list[Any] = []
@@ -182,13 +185,28 @@ class _Walk:
             try:
                 if target not in RULES:
                     raise NotNative("no rule")
+                if any("complex" in str(getattr(each, "dtype", each)) for each in (*leaves, *call.dtypes)):
+                    raise NotNative("complex numbers")
                 result = RULES[target](call)
             except NotNative as reason:
-                self._without_rule.setdefault(target, str(reason))
-                result = self._call_torch(node, args, kwargs, call, isinstance(meta, list | tuple))
+                result = self._decomposed(node)
+                if result is None:
+                    self._without_rule.setdefault(target, str(reason))
+                    result = self._call_torch(node, args, kwargs, call, isinstance(meta, list | tuple))
         if mutates and isinstance(node.args[0], torch.fx.Node):
             self._rebind(node.args[0], result)
         return result
+
+    def _decomposed(self, node: torch.fx.Node) -> Any:
+        """Read what PyTorch says that an operator consists of; None if it does not say it in operators with rules."""
+        found = decompose(node)
+        if found is None:
+            return None
+        part, read = found
+        inner = [each for each in part.graph.nodes if each.op == "placeholder"]
+        output = self._run(part, dict(zip(inner, self._operands(read), strict=True)))
+        results = self._operands(output.args[0])
+        return list(results) if isinstance(results, list | tuple) else results
 
     def _rebind(self, written: torch.fx.Node, result: Any) -> None:
         """Whoever reads the memory that was written, by whatever name, reads the new contents."""
@@ -219,6 +237,11 @@ class _Walk:
     def _call_torch(self, node: Any, args: Any, kwargs: Any, call: Call, several: bool) -> Any:
         """Add a node that calls PyTorch."""
         known = set().union(*(s.names() for v in self._reader.inputs for s in v.shape if isinstance(s, Size)))
+        if "bfloat16" in call.dtypes:
+            raise UnsupportedError(
+                f"compile: {call.target} {call.name} makes bfloat16, which NumPy does not have. "
+                "Convert the model with model.float(), and leave such conversions out of it."
+            )
         for shape in call.shapes:
             if any(isinstance(extent, Size) and not extent.names() <= known for extent in shape):
                 raise UnsupportedError(

@@ -8,6 +8,7 @@ from typing import Any
 from convoxel.arithmetic.window import resolve_padding
 from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Value
+from convoxel.graph.ir.size import Size
 from convoxel.graph.read.reader import NotNative
 from convoxel.graph.read.torch.call import Call, Result, Rule, hand_on, rule
 
@@ -65,10 +66,11 @@ def _dims(call: Call) -> int:
 
 
 def _kernel(call: Call) -> tuple[int, ...]:
-    """Return the kernel's size, if the weights are known."""
-    if isinstance(call["weight"], Value):
-        raise NotNative("weight is computed by the network")
-    return tuple(call["weight"].shape[2:])
+    """Return the kernel's size, if that is known."""
+    kernel = tuple(call["weight"].shape[2:])
+    if any(isinstance(size, Size) for size in kernel):
+        raise NotNative("weights of an open size")
+    return kernel
 
 
 # ---- convolutions ----------------------------------------------------------------------------------------
@@ -103,7 +105,9 @@ def _convolved(call: Call, operator: str, **more: Any) -> Value:
     else:
         pairs = _pairs(padding, dims)
     window: JsonObject = {"stride": stride, "padding": pairs, "dilation": dilation, "groups": call["groups"], **more}
-    return call.add(operator, x.name, call.constant("weight"), call.constant("bias"), **window)
+    known = not isinstance(call["weight"], Value)
+    bias = call.any("bias") if isinstance(call["bias"], Value) else call.constant("bias")
+    return call.add(operator, x.name, call.constant("weight") if known else call["weight"].name, bias, **window)
 
 
 # ---- pooling and resizing --------------------------------------------------------------------------------
@@ -188,6 +192,8 @@ _RESIZES = {
     **{f"_upsample_nearest_exact{n}d": "nearest_exact" for n in (1, 2, 3)},
     **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"), "linear"),
     "upsample_bicubic2d": "cubic",
+    "_upsample_bilinear2d_aa": "linear_antialiased",
+    "_upsample_bicubic2d_aa": "cubic_antialiased",
 }
 
 

@@ -11,6 +11,7 @@ from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size
 from convoxel.graph.read.reader import NotNative
 from convoxel.graph.read.torch.call import Call, Result, array_of, hand_on, rule
+from convoxel.graph.read.torch.indexing import named
 
 # ---- padding, slicing, joining ---------------------------------------------------------------------------
 
@@ -56,25 +57,6 @@ def _narrowed(call: Call, axis: int, start: Any, stop: Any, step: int) -> Value:
     return call.narrowed(x, axis % len(x.shape), start, stop, step)
 
 
-@rule("aten.slice_scatter.default")
-def _write_slice(call: Call) -> Result:
-    """A copy of ``self`` with a range of one axis replaced: the parts around it and the new one, joined."""
-    x, source, axis = call.tensor("self"), call.tensor("src"), call["dim"] % len(call.shape)
-    length, start, stop = x.shape[axis], call["start"] or 0, call["end"]
-    if start == 0 and stop in (None, _TO_THE_END) and call["step"] == 1:
-        return source
-    if call["step"] != 1 or not all(isinstance(n, int) for n in (length, start, stop or 0)):
-        raise NotNative("a range with steps, or one that depends on the input's size")
-    start, stop, _ = slice(start, stop).indices(length)
-    pieces = []
-    for begin, end in ((0, start), (start, stop), (stop, length)):
-        if begin < end:
-            shape = tuple(end - begin if i == axis else extent for i, extent in enumerate(x.shape))
-            replaced = (begin, end) == (start, stop)
-            pieces.append(source if replaced else call.narrowed(x, axis, begin, end, result=shape))
-    return source if len(pieces) == 1 else call.add("concat", *(piece.name for piece in pieces), axis=axis)
-
-
 @rule("aten.select.int")
 def _select(call: Call) -> Result:
     x, index = call["self"], call["index"]
@@ -90,23 +72,11 @@ def _unbind(call: Call) -> Result:
     return [call.select(x, axis, index, shape) for index, shape in enumerate(call.shapes)]
 
 
-@rule("aten.index.Tensor")
-def _index(call: Call) -> Result:
-    given = [(axis, index) for axis, index in enumerate(call["indices"]) if index is not None]
-    axis, index = given[0]
-    if len(given) > 1 or isinstance(index, Value) or index.dtype not in (torch.int64, torch.int32) or index.ndim > 1:
-        raise NotNative("several indices, or one that the network computes")
-    places = call.reader.constant(array_of(index).astype(np.int64), f"{call.name}.index")
-    return call.add("gather", call.any("self"), places, axis=axis)
-
-
 @rule("aten.chunk.default", "aten.split.Tensor", "aten.split_with_sizes.default", "aten.split.sizes")
 def _split(call: Call) -> list[Value]:
     x = call.tensor("self")
-    axis, start = call["dim"] % len(x.shape), 0
+    axis, start = call["dim"] % len(x.shape), 0  # sizes may be open
     lengths = [shape[axis] for shape in call.shapes]
-    if not all(isinstance(length, int) for length in lengths):
-        raise NotNative("parts that depend on the input's size")
     parts = []
     for shape, length in zip(call.shapes, lengths, strict=True):
         parts.append(call.narrowed(x, axis, start, start + length, result=shape))
@@ -131,14 +101,18 @@ def _concat(call: Call) -> Value:
 
 @rule(
     *("aten.flatten.using_ints", "aten.squeeze.dim", "aten.squeeze.dims", "aten.unflatten.int"),
-    *(f"aten.{name}.default" for name in ("view", "reshape", "_unsafe_view", "squeeze", "unsqueeze")),
+    *(f"aten.{name}.default" for name in ("view", "reshape", "_unsafe_view", "squeeze", "unsqueeze", "view_as")),
+    "aten._reshape_copy.default",
 )
 def _reshape(call: Call) -> Result:
     x = call.tensor("self")
     return x if x.shape == call.shape else call.reshaped(x, call.shape)
 
 
-@rule("aten.permute.default", "aten.transpose.int", "aten.t.default", "aten.movedim.int", "aten.movedim.intlist")
+@rule(
+    *(f"aten.{name}" for name in ("permute.default", "transpose.int", "t.default", "movedim.int", "movedim.intlist")),
+    *(f"aten.{name}" for name in ("swapaxes.default", "swapdims.default", "mT.default", "numpy_T.default")),
+)
 def _transpose(call: Call) -> Result:
     x = call.tensor("self")
     rank = len(x.shape)
@@ -149,19 +123,49 @@ def _transpose(call: Call) -> Result:
         moved = [call[key] if isinstance(call[key], list) else [call[key]] for key in ("source", "destination")]
         order = np.moveaxis(np.empty([i + 2 for i in range(rank)]), *moved).shape
         axes = [length - 2 for length in order]
+    elif call.function == "numpy_T":
+        axes.reverse()
     else:
-        one, two = (call["dim0"] % rank, call["dim1"] % rank) if "dim0" in call.arguments else (0, 1)
+        given = {"mT": (-1, -2), "t": (0, 1) if rank > 1 else (0, 0)}.get(call.function)
+        keys = ("axis0", "axis1") if "axis0" in call.arguments else ("dim0", "dim1")
+        one, two = (axis % rank for axis in given or (call[key] for key in keys))
         axes[one], axes[two] = axes[two], axes[one]
     return call.add("transpose", x.name, axes=tuple(axes))
 
 
-@rule("aten.expand.default", "aten.expand_as.default", "aten.repeat.default", "aten.tile.default")
+@rule("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
+def _expand(call: Call) -> Result:
+    x = call["self"]
+    if call.stretches_later and len(x.shape) == len(call.shape):
+        return x
+    return call.add("expand", call.any("self"), shape=call.shape)
+
+
+@rule("prims.broadcast_in_dim.default")
+def _expand_axes(call: Call) -> Result:
+    """Every axis gets its place among new ones, and the length there."""
+    x, places = call["a"], call["broadcast_dimensions"]
+    lifted = [1] * len(call.shape)
+    for place, extent in zip(places, x.shape, strict=True):
+        lifted[place] = extent
+    shape = tuple(lifted)
+    return call.add("expand", call.add("reshape", call.any("a"), result=shape, shape=shape).name, shape=call.shape)
+
+
+@rule("aten.broadcast_tensors.default")
+def _expand_all(call: Call) -> Result:
+    parts = zip(call["tensors"], call.shapes, call.dtypes, strict=True)
+    return [
+        part
+        if tuple(part.shape) == shape
+        else call.add("expand", named(call, part, "part", dtype), result=shape, dtype=dtype, shape=shape)
+        for part, shape, dtype in parts
+    ]
+
+
+@rule("aten.repeat.default", "aten.tile.default")
 def _repeat(call: Call) -> Result:
     x = call.tensor("self")
-    if "expand" in call.target:
-        if call.stretches_later and len(x.shape) == len(call.shape):
-            return x
-        return call.add("expand", x.name, shape=call.shape)
     repeats = tuple(call[next(key for key in call.arguments if key != "self")])
     lifted = (1,) * (len(repeats) - len(x.shape)) + tuple(x.shape)
     if len(lifted) != len(x.shape):
@@ -172,11 +176,14 @@ def _repeat(call: Call) -> Result:
 @rule("aten.stack.default")
 def _stack(call: Call) -> Result:
     parts, axis = call["tensors"], call.arguments.get("dim", 0) % len(call.shape)
-    if not all(isinstance(part, Value) for part in parts):
-        raise NotNative("a part that is a constant")
-    one = tuple(1 if i == axis else extent for i, extent in enumerate(call.shape))
-    lifted = [call.reshaped(part, one) for part in parts]
-    return call.add("concat", *(part.name for part in lifted), axis=axis)
+    one, dtype = tuple(1 if i == axis else extent for i, extent in enumerate(call.shape)), call.dtypes[0]
+    names = [
+        call.reshaped(part, one).name
+        if isinstance(part, Value) and part.dtype == dtype
+        else call.add("reshape", named(call, part, "part", dtype), result=one, dtype=dtype, shape=one).name
+        for part in parts
+    ]
+    return call.add("concat", *names, axis=axis)
 
 
 @rule("aten.flip.default")
@@ -192,33 +199,46 @@ def _flip(call: Call) -> Result:
 hand_on("aten.embedding.default", "gather", "weight indices", axis=0)
 
 
-@rule("aten.zeros.default", "aten.ones.default", "aten.full.default")
+_FILLED = ("zeros", "ones", "full", "empty")
+
+
+@rule(
+    *(f"aten.{name}.default" for name in _FILLED),
+    *(f"aten.{name}_like.default" for name in _FILLED),
+    *(f"aten.new_{name}.default" for name in _FILLED),
+    "aten.empty.memory_format",
+    "aten.scalar_tensor.default",
+    "prims.scalar_tensor.default",
+)
 def _filled(call: Call) -> Result:
-    """One number everywhere, in a shape that follows the input's."""
-    number = call.arguments.get("fill_value", 1 if call.function == "ones" else 0)
-    if isinstance(number, Size):
-        raise NotNative("a tensor of sizes")
-    return call.add("fill", call.number(number, "value"), shape=call.shape)
+    """One number everywhere, in a shape that follows the input's; what is left empty gets zeros."""
+    number = call.arguments.get("fill_value", call.arguments.get("s", 1 if "ones" in call.function else 0))
+    return call.add("fill", named(call, number, "value", call.dtypes[0]), shape=call.shape)
 
 
-@rule("aten.cumsum.default")
+@rule("prims.iota.default", *(f"aten.arange.{overload}" for overload in ("default", "start", "start_step")))
+def _range(call: Call) -> Result:
+    """Evenly spaced numbers, from the first one on."""
+    start, step = (call.arguments.get(key, usual) for key, usual in (("start", 0), ("step", 1)))
+    stop = call["end"] if "end" in call.arguments else start + step * call["length"]
+    return call.add("range", start=start, stop=stop, step=step)
+
+
+_RUNNING = {"cumsum": "sum", "cumprod": "product", "cummax": "max", "cummin": "min", "logcumsumexp": "log_add_exp"}
+
+
+@rule(*(f"aten.{name}.default" for name in _RUNNING))
 def _running_sum(call: Call) -> Result:
     x = call["self"]
     if not isinstance(x, Value) or not x.shape:
         raise NotNative("self is a constant, or a number")
-    return call.add("accumulate", _cast(call, x.name, x), axis=call["dim"] % len(x.shape))
-
-
-@rule("aten.bitwise_not.default", "aten.logical_not.default")
-def _not(call: Call) -> Result:
-    if getattr(call["self"], "dtype", "") != "bool":
-        raise NotNative("bits of whole numbers")
-    return call.add("not", call.any("self"))
-
-
-@rule("aten.index_select.default")
-def _index_select(call: Call) -> Result:
-    return call.add("gather", call.any("self"), call.constant("index"), axis=call["dim"] % len(call.shape))
+    how = {"axis": call["dim"] % len(x.shape), "function": _RUNNING[call.function]}
+    result = call.add("accumulate", _cast(call, x.name, x), **how)
+    if call.function not in ("cummax", "cummin"):
+        return result
+    if 1 in call.used:
+        raise NotNative("places of running extremes")
+    return [result, None]
 
 
 # ---- arithmetic ------------------------------------------------------------------------------------------
@@ -226,10 +246,9 @@ def _index_select(call: Call) -> Result:
 
 def _combined(call: Call, operator: str, *terms: Any) -> Value:
     """Add the node of a sum, difference, product or quotient of tensors and numbers, in the result's type."""
-    if any(isinstance(term, Size) for term in terms):
-        raise NotNative("arithmetic with the input's size")
-    if "bool" in {getattr(term, "dtype", None) for term in terms} or call.dtypes[0] == "bool":
-        raise NotNative("arithmetic with truths")
+    if call.dtypes[0] == "bool":
+        operator = {"add": "or", "multiply": "and"}[operator]  # PyTorch refuses the others
+        return call.add(operator, *(named(call, term, "other", "bool") for term in terms))
     return call.add(operator, *(_named(call, term) for term in terms))
 
 
@@ -238,9 +257,9 @@ def _named(call: Call, term: Any) -> str:
 
     A number that the program gives stays exact until it meets the weights.
     """
-    if isinstance(term, Value):
-        return _cast(call, term.name, term)
     dtype = call.dtypes[0]
+    if isinstance(term, Value | Size):
+        return named(call, term, "other", dtype)
     if not isinstance(term, torch.Tensor):
         return call.number(term, "other", "float64" if dtype == "float32" else dtype)
     return call.reader.constant(array_of(term).astype(dtype), f"{call.name}.other", source=term)
@@ -253,10 +272,10 @@ def _cast(call: Call, name: str, term: Value) -> str:
 
 
 def _weighted(call: Call, term: Any, weight: Any) -> Result:
-    if not isinstance(weight, int | float):
-        raise NotNative("a weight that is a size")
     if weight == 1:
         return term
+    if not isinstance(weight, int | float) or isinstance(term, Size):
+        raise NotNative("a weight that is a size, or of one")
     if not isinstance(term, Value):
         return term * weight
     return call.add("multiply", term.name, _named(call, weight), result=term.shape, dtype=term.dtype)
@@ -271,7 +290,7 @@ def _arithmetic(call: Call) -> Value:
     return _combined(call, _ARITHMETIC[call.function], call["self"], other)
 
 
-@rule("aten.rsub.Scalar")
+@rule("aten.rsub.Scalar", "aten.rsub.Tensor")
 def _subtract_from(call: Call) -> Value:
     return _combined(call, "subtract", call["other"], _weighted(call, call["self"], call["alpha"]))
 
@@ -285,7 +304,12 @@ def _add_product(call: Call) -> Value:
 # ---- nothing at all --------------------------------------------------------------------------------------
 
 
-@rule(*(f"aten.{name}.default" for name in ("contiguous", "clone", "alias", "detach", "detach_", "lift_fresh_copy")))
+@rule(
+    *(
+        f"aten.{name}.default"
+        for name in ("contiguous", "clone", "alias", "detach", "detach_", "lift_fresh_copy", "positive")
+    )
+)
 def _identity(call: Call) -> Result:
     return next(iter(call.arguments.values()))
 
