@@ -21,7 +21,8 @@ CVX_INLINE Vec tanh(Vec x) {
 
 // x * Phi(x), Phi the normal distribution, by Abramowitz & Stegun 7.1.26 (|error of erf| <= 1.5e-7).
 CVX_INLINE Vec gelu(Vec x) {
-  const Vec z = (x < Vec{} ? -x : x) * splat(0.70710678118654752f);
+  const Vec size = x < Vec{} ? -x : x;
+  const Vec z = size * splat(0.70710678118654752f);
   const Vec t = splat(1.0f) / (splat(1.0f) + splat(0.3275911f) * z);
   Vec sum = splat(1.061405429f);
   sum = sum * t + splat(-1.453152027f);
@@ -29,15 +30,13 @@ CVX_INLINE Vec gelu(Vec x) {
   sum = sum * t + splat(-0.284496736f);
   sum = sum * t + splat(0.254829592f);
   const Vec tail = splat(0.5f) * sum * t * exp(-z * z);  // Phi(-|x|)
-  const Vec product = x * (x < Vec{} ? tail : splat(1.0f) - tail);
-  // For very negative x the tail is 0 and x may be -infinity; their product would be NaN.
-  return x < splat(-14.0f) ? Vec{} - splat(0.0f) : product;
+  return max(Vec{}, x) - size * tail;  // NaN of infinity, as in PyTorch
 }
 
 // The usual approximation of gelu: x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))) = x sigmoid(twice that).
 CVX_INLINE Vec gelu_tanh(Vec x) {
   const Vec inner = splat(1.5957691216057308f) * (x + splat(0.044715f) * x * x * x);
-  return x < splat(-14.0f) ? Vec{} - splat(0.0f) : sigmoid_times(x, inner);
+  return sigmoid_times(x, inner);
 }
 
 // log(1 + e**x) = max(x, 0) + log(1 + e**-|x|)
@@ -47,8 +46,7 @@ CVX_INLINE Vec softplus(Vec x) { return max(Vec{}, x) + log_plus_one(exp(x < Vec
 CVX_INLINE Vec mish(Vec x) {
   const Vec u = exp(min(splat(10.0f), x));
   const Vec product = u * (u + splat(2.0f));
-  const Vec result = x * (product / (product + splat(2.0f)));
-  return x < splat(-200.0f) ? Vec{} - splat(0.0f) : result;  // e**x is 0 there, and x may be -infinity
+  return x * (product / (product + splat(2.0f)));  // NaN of -infinity, as in PyTorch
 }
 
 CVX_INLINE Vec apply_cheap(Vec x, ActivationKind kind, Vec slope) {
@@ -73,7 +71,7 @@ CVX_INLINE Vec apply_any(Vec x, ActivationKind kind, Vec slope, Vec high) {
     case ActivationKind::kSilu:
       return sigmoid_times(x, x);
     case ActivationKind::kHardSwish:
-      return x * (min(splat(6.0f), max(Vec{}, x + splat(3.0f))) * splat(1.0f / 6));
+      return x * min(splat(6.0f), max(Vec{}, x + splat(3.0f))) * splat(1.0f / 6);
     case ActivationKind::kTanh:
       return tanh(x);
     case ActivationKind::kElu:

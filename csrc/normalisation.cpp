@@ -44,7 +44,8 @@ class Normalise {
       for (int64_t i = 0; i < members; ++i) sum += squares[first + i];
       // The variance about the rounded mean is too large by the square of the rounding.
       const double rounding = exact[first] - static_cast<double>(mean[first]);
-      const double variance = std::max(0.0, sum / count - rounding * rounding);
+      const double spread = sum / count - rounding * rounding;
+      const double variance = spread < 0 ? 0 : spread;  // infinity among the numbers makes it NaN, which stays
       const double inverse = 1.0 / std::sqrt(variance + static_cast<double>(eps_));
       for (int64_t i = 0; i < members; ++i) {
         const int64_t c = (first + i) % channels;
