@@ -29,7 +29,8 @@ def describe(model: Model, *input_shapes: Sequence[int], object_size: int | Sequ
     """Return what every step of ``model`` does, costs and sees, for inputs of the given shapes.
 
     Nothing is computed and no memory taken: the network is read on shapes alone, in evaluation mode, and stays as it
-    is. MACs are those of the direct algorithm, of layers with weights and matrix products (1 MAC = 2 FLOPs).
+    is. MACs are those of the direct algorithm, of layers with weights, recurrent ones included, and of matrix products,
+    attention included (1 MAC = 2 FLOPs); operators whose MACs are not known are named (``uncounted``).
     Receptive fields are exact, through branches, skips, transposed convolutions and resizes, away from the
     image's borders (Araujo, Norris & Sim 2019, extended to axes that grow finer).
 
@@ -142,6 +143,7 @@ def _row(record: Record, plan: MemoryPlan, number: int, step: Step, fields: dict
         activation_bytes=fresh,
         field=fields[step.outputs[0].name].reach,
         moved_bytes=moved,
+        counted=step.counted,
         stays=step.stays,
         find_live=lambda: plan.live_bytes[number],
     )

@@ -124,9 +124,14 @@ class Step:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-accumulates of the direct algorithm."""
-        applied = self.applied
-        return OPERATORS[applied.node.operator].macs(applied.node, applied.inputs, applied.outputs)
+        """Multiply-accumulates of the direct algorithm; 0 where they are not ``counted``."""
+        applied, rule = self.applied, OPERATORS[self.operator].macs
+        return 0 if rule is None else rule(applied.node, applied.inputs, applied.outputs)
+
+    @property
+    def counted(self) -> bool:
+        """True if it is known how many there are: not of what PyTorch computes."""
+        return OPERATORS[self.operator].macs is not None
 
 
 @dataclass(frozen=True)

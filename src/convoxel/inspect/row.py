@@ -70,6 +70,7 @@ class Row:
         field: receptive field, or None where it is not known or the step does not depend on an image.
         moved_bytes: operands, weights and results of the step together: what memory must bring and take.
         steps: how many steps the row stands for.
+        counted: whether ``macs`` counts all of them; not known of operators that only PyTorch has.
         stays: whether it changes values where they are, so that a table need not list it by itself.
         find_live: finds ``live_bytes``.
     """
@@ -85,6 +86,7 @@ class Row:
     field: Reach | None
     moved_bytes: int = 0
     steps: int = 1
+    counted: bool = True
     stays: bool = False
     find_live: Callable[[], int] = dataclasses.field(default=lambda: 0, repr=False, compare=False)
 
@@ -113,6 +115,7 @@ class Row:
             "kernel": None if self.kernel is None else list(self.kernel),
             "params": self.params,
             "macs": self.macs,
+            "counted": self.counted,
             "activation_bytes": self.activation_bytes,
             "live_bytes": self.live_bytes,
             "moved_bytes": self.moved_bytes,
@@ -137,6 +140,7 @@ def merge_rows(rows: Sequence[Row], name: str, operator: str) -> Row:
         find_live=lambda: max(row.live_bytes for row in rows),
         moved_bytes=sum(row.moved_bytes for row in rows),
         steps=sum(row.steps for row in rows),
+        counted=all(row.counted for row in rows),
         stays=all(row.stays for row in rows),
     )
 

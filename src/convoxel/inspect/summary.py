@@ -56,6 +56,11 @@ class Summary:
         return sum(row.macs for row in self.rows)
 
     @property
+    def uncounted(self) -> tuple[str, ...]:
+        """The operators whose multiply-accumulates are not known, and not in ``macs``."""
+        return tuple(dict.fromkeys(row.word for row in self.rows if not row.counted))
+
+    @property
     def activation_bytes(self) -> int:
         """Bytes of all results together, as if none were ever freed."""
         return sum(row.activation_bytes for row in self.rows)
@@ -93,6 +98,7 @@ class Summary:
             "total": {
                 "params": self.params,
                 "macs": self.macs,
+                "macs_not_counted": list(self.uncounted),
                 "activation_bytes": self.activation_bytes,
                 "peak_bytes": self.peak_bytes,
                 "saved_bytes": self.saved_bytes,
@@ -190,9 +196,11 @@ class Summary:
         whole = ", and beside it the whole image" if self.field and any(self.field.whole) else ""
         field = "not known" if self.field is None else str(self.field).replace(" + whole", whole)
         activations, saved = bytes_text(self.activation_bytes), bytes_text(self.saved_bytes) or "0 B"
+        missing = f"; not counted: {', '.join(self.uncounted)}" if self.uncounted else ""
+        products = f"{self.macs:,}  ({count_text(self.macs) or 0}; FLOPs are twice as many{missing})"
         lines = [
             ("parameters", f"{self.params:,}"),
-            ("multiply-accumulates", f"{self.macs:,}  ({count_text(self.macs)}; FLOPs are twice as many)"),
+            ("multiply-accumulates", products),
             ("activations", f"{activations} in total, {bytes_text(self.peak_bytes)} at the peak"),
             ("training", f"{bytes_text(self.training_bytes)} with Adam, of which {saved} are activations"),
             ("receptive field", field),

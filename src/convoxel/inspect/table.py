@@ -59,13 +59,17 @@ def _prefixed(value: float, step: float, prefixes: Sequence[str]) -> str:
     return f"{value:.{digits}f} {prefixes[power - 1]}"
 
 
+def _macs_text(row: Row) -> str:
+    return count_text(row.macs) + ("" if row.counted else "?")
+
+
 COLUMNS: Mapping[str, Column] = {
     "layer": Column("layer", lambda row: row.name, False, "path of the layer in the network"),
     "operator": Column("operator", lambda row: row.word, False, "what it does"),
     "output": Column("output", lambda row: times(row.output_shape), False, "shape of the result"),
     "kernel": Column("kernel", lambda row: times(row.kernel) if row.kernel else "", False, "size of the window"),
     "params": Column("params", lambda row: count_text(row.params), meaning="parameters not counted before"),
-    "macs": Column("MACs", lambda row: count_text(row.macs), meaning="multiply-accumulates"),
+    "macs": Column("MACs", _macs_text, meaning="multiply-accumulates; ? where not counted"),
     "bytes": Column("bytes", lambda row: bytes_text(row.activation_bytes), meaning="memory of the result"),
     "live": Column("live", lambda row: bytes_text(row.live_bytes), meaning="memory in use while it runs"),
     "intensity": Column(
@@ -224,7 +228,7 @@ _CSV: Mapping[str, Callable[[Row], object]] = {
     "output_shape": lambda row: _plain(row.output_shape),
     "kernel": lambda row: _plain(row.kernel),
     "params": lambda row: row.params,
-    "macs": lambda row: row.macs,
+    "macs": lambda row: row.macs if row.counted else "",
     "activation_bytes": lambda row: row.activation_bytes,
     "live_bytes": lambda row: row.live_bytes,
     "moved_bytes": lambda row: row.moved_bytes,

@@ -127,13 +127,14 @@ def _matmul_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
 
 
 def _einsum_macs(node: Node, shapes: Shapes, out: Sequence[Shape]) -> int:
-    """The product of all letters' sizes, where several operands are multiplied."""
+    """The product of all letters' sizes, where operands are multiplied and some letter is summed over."""
     labels = _einsum_labels(node, shapes, out)
     sizes: dict[Hashable, int] = {}
     for letters, shape in zip(labels.operands, shapes, strict=True):
         for letter, size in zip(letters, shape or (), strict=True):
             sizes[letter] = max(size, sizes.get(letter, 1))
-    return math.prod(sizes.values()) if len(labels.operands) > 1 else 0
+    sums = len(labels.operands) > 1 and not sizes.keys() <= set(labels.result)
+    return math.prod(sizes.values()) if sums else 0
 
 
 def _einsum_labels(node: Node, shapes: Shapes, out: Sequence[Shape]) -> Aligned:

@@ -63,6 +63,7 @@ class Operator:
     operand), a function on arrays (``host``), or both. Where a node's tensors are such as the engine takes, ``fits``
     says whether the steps compute it and are worth it (always, without such a rule), and ``to_native`` replaces it by
     native nodes, perhaps of other operators; without ``fits`` it decides alone.
+    ``macs`` is the rule for multiply–accumulates, None where they are not known.
     ``reads`` is the rule for receptive fields and for sizes along an axis; without one, nothing is known behind the
     operator. ``restrict`` is the rule for a part of the result, where it does not follow from ``reads``.
     ``keeps_indices`` says that the backward pass needs the indices of the numbers that were chosen.
@@ -72,7 +73,7 @@ class Operator:
     operands: tuple[Operand, ...]
     shape: ShapeRule
     attributes: Options = dataclasses.field(default_factory=dict)
-    macs: Macs = no_macs
+    macs: Macs | None = no_macs
     lower: Callable[[Step], None] | None = None
     alias: Callable[[Node, Shape, View], View] | None = None
     host: Host | None = None

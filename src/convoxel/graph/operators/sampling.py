@@ -13,6 +13,7 @@ from convoxel.errors import ShapeError
 from convoxel.graph.ir.graph import Node
 from convoxel.graph.ir.size import Shape, differ
 from convoxel.graph.operators import index_tables as taps
+from convoxel.graph.operators.convolution import convolution_macs
 from convoxel.graph.operators.host import Array, Ints, Pairs
 from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.shape import conv_length, operand
@@ -226,6 +227,7 @@ ROWS = (
         "deformable_convolution(x, weight, offset, bias?, mask?; stride, padding, dilation, groups=1, offset_groups=1)",
         _deformable_shape,
         _deformable_convolution,
+        macs=convolution_macs,
     ),
     row("grid_sample(x, grid; mode, padding, align_corners)", _grid_sample_shape, _grid_sample),
     row(

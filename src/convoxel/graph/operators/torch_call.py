@@ -30,4 +30,4 @@ def _reads(applied: Applied) -> Reads:
 
 _DECLARED = "torch_call(operands?*; label, call, shapes, sizes=())"
 
-ROWS = (row(_DECLARED, _torch_call_shape, host=_call_torch, reads=_reads),)
+ROWS = (row(_DECLARED, _torch_call_shape, host=_call_torch, reads=_reads, macs=None),)

@@ -310,5 +310,6 @@ def _macs(graph: Graph, sizes: Mapping[str, int], shapes: Mapping[str, Shape]) -
     for node in graph.nodes:
         operands = [shapes[name] if name else None for name in node.inputs]
         results = [shapes[value.name] for value in node.outputs]
-        macs[node.name] = OPERATORS[node.operator].macs(node.resolved(sizes), operands, results)
+        rule = OPERATORS[node.operator].macs
+        macs[node.name] = 0 if rule is None else rule(node.resolved(sizes), operands, results)
     return macs

@@ -405,11 +405,72 @@ hand_on("aten.bmm.default", "matmul", "self mat2")
 hand_on("aten.mm.default", "matmul", "self mat2")
 
 
-@rule("aten.addmm.default")
+hand_on("aten.mv.default", "matmul", "self vec")
+hand_on("aten.dot.default", "matmul", "self tensor")
+hand_on("aten.vdot.default", "matmul", "self other")
+
+_SUMS = {
+    "addmm": ("mat1", "mat2"), "addmv": ("mat", "vec"), "baddbmm": ("batch1", "batch2"), "addbmm": ("batch1", "batch2")
+}  # fmt: skip
+
+
+@rule(*(f"aten.{name}{write}.default" for name in _SUMS for write in ("", "_")))
 def _add_product(call: Call) -> Result:
-    if call["beta"] != 1 or call["alpha"] != 1:
-        raise NotNative("a weighted sum with a product")
-    return call.add("add", call.add("matmul", call.any("mat1"), call.any("mat2")).name, call.any("self"))
+    """β · self + α · product; self counts nothing where β is 0."""
+    one, two = (call[key] for key in _SUMS[call.function])
+    shape = (*one.shape[:-1], *two.shape[-1:]) if call.function != "addmv" else tuple(one.shape[:-1])
+    product = call.add("matmul", *map(call.any, _SUMS[call.function]), result=shape)
+    if call.function == "addbmm":
+        product = call.add("reduce", product.name, result=shape[1:], function="sum", axes=(0,), keep=False)
+    terms = [product.name] if call["beta"] == 0 else [product.name, call.any("self")]
+    for index, key in enumerate(("alpha", "beta")[: len(terms)]):
+        if call[key] != 1:
+            term = product.shape if index == 0 else tuple(call["self"].shape)
+            factor = call.number(call[key], key, "float32")
+            terms[index] = call.add("multiply", terms[index], factor, result=term).name
+    if len(terms) == 2:
+        return call.add("add", *terms)
+    return call.add("expand", terms[0], shape=call.shape)
+
+
+@rule("aten.outer.default", "aten.inner.default", "aten.tensordot.default")
+def _contract(call: Call) -> Result:
+    """A product of two or more tensors, summed over some of their axes, as an equation."""
+    operands = (
+        call["tensors"]
+        if "tensors" in call.arguments
+        else [call["self"], call["other" if "other" in call.arguments else "vec2"]]
+    )
+    letters = iter("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    terms = [[next(letters) for _ in operand.shape] for operand in operands]
+    for one, two in _contracted(call, *map(len, terms)):
+        terms[1][two] = terms[0][one]
+    gone = {*terms[0]} & {*terms[1]}
+    kept = "".join(letter for term in terms for letter in term if letter not in gone)
+    names = [named(call, operand, "operand", call.dtypes[0]) for operand in operands]
+    return call.add("einsum", *names, equation=f"{','.join(map(''.join, terms))}->{kept}")
+
+
+def _contracted(call: Call, one: int, two: int) -> list[tuple[int, int]]:
+    """Return the axes of both operands, of ``one`` and ``two`` axes, that are summed together."""
+    if call.function == "inner":
+        return [(one - 1, two - 1)] if min(one, two) else []
+    if call.function == "outer":
+        return []
+    return [(i % one, j % two) for i, j in zip(call["dims_self"], call["dims_other"], strict=True)]
+
+
+@rule("aten.linalg_multi_dot.default")
+def _chain(call: Call) -> Result:
+    """Matrices multiplied from left to right."""
+    first, *others = call["tensors"]
+    shape, name = tuple(first.shape), named(call, first, "matrix", call.dtypes[0])
+    for index, other in enumerate(others):
+        shape = (*shape[:-1], *other.shape[1:])
+        operand = named(call, other, f"matrix{index}", call.dtypes[0])
+        product = call.add("matmul", name, operand, result=shape)
+        name = product.name
+    return product
 
 
 @rule("aten.einsum.default")
