@@ -30,7 +30,7 @@ CVX_INLINE Vec gelu(Vec x) {
   sum = sum * t + splat(-0.284496736f);
   sum = sum * t + splat(0.254829592f);
   const Vec tail = splat(0.5f) * sum * t * exp(-z * z);  // Phi(-|x|)
-  return max(Vec{}, x) - size * tail;  // NaN of infinity, as in PyTorch
+  return max(Vec{}, x) - size * tail;                    // NaN of infinity, as in PyTorch
 }
 
 // The usual approximation of gelu: x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))) = x sigmoid(twice that).
