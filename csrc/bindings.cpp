@@ -241,20 +241,22 @@ nb::list list_steps(const Plan& plan) {
   return out;
 }
 
-// Gives Python's Plan the method `step`. It releases the GIL, since packing weights takes a while.
+// Gives Python's Plan the method `step`. It releases the GIL, since packing weights takes a while. The step gets copies
+// of the arguments: what they refer to in Python is then dropped with the GIL held, after `released` has ended.
 template <class... Args, class... Extra>
 void bind_step(nb::class_<Plan>& plan, const char* step, void (Plan::*add)(Args...), const Extra&... extra) {
   plan.def(
       step,
       [step, add](Plan& self, Args... args, std::string name) {
+        const GilReleased released;
         try {
-          (self.*add)(std::move(args)...);
+          (self.*add)(args...);
         } catch (const Mistake& mistake) {
           throw Mistake(mistake.kind, std::string(step) + ": " + mistake.what() + ".");
         }
         self.name_last(std::move(name));
       },
-      extra..., "name"_a = "", nb::call_guard<GilReleased>());
+      extra..., "name"_a = "");
 }
 
 nb::list list_algorithms() {
