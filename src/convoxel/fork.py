@@ -38,7 +38,6 @@ def renewed_lock() -> threading.Lock:
 def forks_wait() -> Iterator[None]:
     """Let the forks of other threads wait until the block has ended. Blocks do not exclude each other."""
     # They register hooks for before and after a fork: after a block that imports them, only the latter would run.
-    import concurrent.futures.thread
     import logging  # noqa: F401
 
     thread = threading.get_ident()

@@ -109,7 +109,7 @@ class TestConvMistakes:
 
     def test_stride_and_dilation(self) -> None:
         for option in ("stride", "dilation"):
-            with pytest.raises(cx.ConfigError, match=f"{option} is 0.* 2 "):
+            with pytest.raises(cx.ConfigError, match=f"{option} is 0.* at least 1"):
                 cx.conv(np.ones((1, 2, 8, 8), np.float32), self.w, **{option: 0})
 
     def test_bias(self) -> None:

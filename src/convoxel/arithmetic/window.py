@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from convoxel.arithmetic.argument import as_whole, entries, per_axis, shown, whole
 from convoxel.errors import ConfigError, ShapeError
 
 Pair = tuple[int, int]
@@ -138,6 +139,7 @@ def transposed_size(i: int, k: int, s: int = 1, p: int | Pair = 0, d: int = 1, a
     >>> transposed_size(3, 3, s=2, p=1, a=1)  # DV 14
     6
     """
+    i, a = whole("size i", i), whole("a (output_padding)", a)
     if i < 1:
         raise ShapeError(f"a transposed convolution needs an input size of at least 1, but i is {i}.")
     if a < 0:
@@ -362,43 +364,41 @@ def resolve_transposed(
 
 
 def _given_padding(padding: int | Sequence[int] | Sequence[Pair], axes: int) -> tuple[Pair, ...]:
-    if isinstance(padding, int):
-        return ((padding, padding),) * axes
-    if len(padding) != axes:
+    single = as_whole(padding)
+    if single is not None:
+        return ((single, single),) * axes
+    found = entries("padding", padding)
+    if len(found) != axes:
         raise ConfigError(
-            f"padding {tuple(padding)} has {len(padding)} entries, but there are {axes} axes. "
+            f"padding {shown(padding)} has {len(found)} entries, but there are {axes} axes. "
             "Give one int for all axes, one int for each axis, or one (before, after) for each axis."
         )
-    return tuple(_pair(entry) for entry in padding)
+    return tuple(_pair(entry) for entry in found)
 
 
 def _pair(p: int | Pair) -> Pair:
-    if isinstance(p, int):
-        return p, p
-    if len(p) != 2:
-        raise ConfigError(f"padding of one axis is {tuple(p)}, but it must be an int or a pair (before, after).")
-    return int(p[0]), int(p[1])
+    single = as_whole(p)
+    if single is not None:
+        return single, single
+    found = entries("padding", p)
+    if len(found) != 2:
+        raise ConfigError(f"padding of one axis is {shown(p)}, but it must be an int or a pair (before, after).")
+    return whole("padding", found[0]), whole("padding", found[1])
 
 
 def _per_axis(axes: int, **values: int | Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Give each of ``values`` an entry for each axis."""
     for name, value in values.items():
-        entries = (value,) * axes if isinstance(value, int) else tuple(value)
-        if len(entries) != axes:
-            raise ConfigError(
-                f"{name} has {len(entries)} entries, but there are {axes} axes. Give an int or one for each axis."
-            )
-        yield tuple(entry if name == "added" else _natural(name, entry) for entry in entries)
+        yield per_axis(name, value, axes, least=None if name == "added" else 1)
 
 
 def _natural(name: str, value: int) -> int:
-    if value < 1:
-        raise ConfigError(f"{name} is {value}, but it must be at least 1.")
-    return value
+    return whole(name, value, least=1)
 
 
 def _room(i: int, k: int, p: int | Pair, d: int, slack: int = 0) -> int:
     """Return the distance that the kernel can move over the padded input; it may hang over the end by ``slack``."""
+    i = whole("size i", i)
     before, after = _pair(p)
     room = i + before + after - span(k, d)
     if i < 0 or room < -slack:

@@ -5,15 +5,21 @@ For whole networks use ``convoxel.compile``, which keeps channels last from the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from convoxel.arithmetic.argument import per_axis, shown, whole
 from convoxel.arithmetic.window import conv_size, resolve_padding, transposed_size
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.native.machine import installed_bytes
 from convoxel.native.plan import Convolution, Floats, Plan, Triple, View
 
 Ints = int | Sequence[int]
+_LARGEST = 2**31 - 1  # of a stride, a padding, a dilation: products with sizes stay far within 64 bits
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 
 
@@ -54,7 +60,9 @@ def conv(
         ``(batch, out_channels, *out)``, float32.
 
     Raises:
-        ShapeError: ranks, channels or sizes that do not fit.
+        ShapeError: ranks, channels or sizes that do not fit, an operand without real numbers, or more memory than
+            there is.
+        ConfigError: an argument that is no whole number, or out of range.
         UnsupportedError: ``algorithm`` cannot run this problem; the message says why.
 
     >>> x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
@@ -65,10 +73,11 @@ def conv(
     x, w, bias = _arrays("conv", x, w, bias)
     dims = x.ndim - 2
     kernel = w.shape[2:]
-    stride_ = _per_axis("stride", stride, dims)
-    dilation_ = _per_axis("dilation", dilation, dims)
-    pads = resolve_padding(padding, kernel, stride_, dilation_, x.shape[2:])
-    if groups < 1 or w.shape[0] % groups or x.shape[1] != w.shape[1] * groups:
+    stride_ = _whole("stride", stride, dims)
+    dilation_ = _whole("dilation", dilation, dims)
+    pads = _padding(padding, kernel, stride_, dilation_, x.shape[2:])
+    groups = whole("groups", groups, least=1)
+    if w.shape[0] % groups or x.shape[1] != w.shape[1] * groups:
         raise ShapeError(
             f"conv: x has {x.shape[1]} channels but w expects {w.shape[1] * groups} "
             f"(in_channels/groups x groups = {w.shape[1]} x {groups}).\n"
@@ -78,7 +87,7 @@ def conv(
     out = tuple(
         conv_size(i, k, s, p, d) for i, k, s, p, d in zip(x.shape[2:], kernel, stride_, pads, dilation_, strict=True)
     )
-    return _run(x, w, bias, stride_, pads, dilation_, groups, False, w.shape[0], out, algorithm, threads, isa)
+    return _run("conv", x, w, bias, stride_, pads, dilation_, groups, False, w.shape[0], out, algorithm, threads, isa)
 
 
 def conv_transpose(
@@ -121,11 +130,12 @@ def conv_transpose(
     x, w, bias = _arrays("conv_transpose", x, w, bias)
     dims = x.ndim - 2
     kernel = w.shape[2:]
-    stride_ = _per_axis("stride", stride, dims)
-    dilation_ = _per_axis("dilation", dilation, dims)
-    extra = _per_axis("output_padding", output_padding, dims, least=0)
-    pads = resolve_padding(padding, kernel, stride_, dilation_, None)
-    if x.shape[1] != w.shape[0] or groups < 1 or w.shape[0] % groups:
+    stride_ = _whole("stride", stride, dims)
+    dilation_ = _whole("dilation", dilation, dims)
+    extra = _whole("output_padding", output_padding, dims, least=0)
+    pads = _padding(padding, kernel, stride_, dilation_, None)
+    groups = whole("groups", groups, least=1)
+    if x.shape[1] != w.shape[0] or w.shape[0] % groups:
         raise ShapeError(
             f"conv_transpose: x has {x.shape[1]} channels but w expects {w.shape[0]} in {groups} groups.\n"
             f"  x {x.shape}, w {w.shape} (in_channels, out_channels/groups, *kernel), groups={groups}\n"
@@ -136,12 +146,14 @@ def conv_transpose(
         for i, k, s, p, d, e in zip(x.shape[2:], kernel, stride_, pads, dilation_, extra, strict=True)
     )
     channels = w.shape[1] * groups
-    return _run(x, w, bias, stride_, pads, dilation_, groups, True, channels, out, algorithm, threads, isa)
+    return _run(
+        "conv_transpose", x, w, bias, stride_, pads, dilation_, groups, True, channels, out, algorithm, threads, isa
+    )
 
 
-def _arrays(call: str, x: Floats, w: Floats, bias: Floats | None) -> tuple[Floats, Floats, Floats | None]:
-    x = np.ascontiguousarray(x, dtype=np.float32)
-    w = np.ascontiguousarray(w, dtype=np.float32)
+def _arrays(call: str, x: Any, w: Any, bias: Any) -> tuple[Floats, Floats, Floats | None]:
+    """Return the operands as float32. Nothing is copied before types, axes and memory are checked."""
+    x, w = _numbers(call, "x", x), _numbers(call, "w", w)
     if not 3 <= x.ndim <= 5 or w.ndim != x.ndim:
         raise ShapeError(
             f"{call}: x has shape {x.shape} and w {w.shape}; expected (batch, channels, *spatial) and "
@@ -150,17 +162,40 @@ def _arrays(call: str, x: Floats, w: Floats, bias: Floats | None) -> tuple[Float
     if 0 in w.shape or 0 in x.shape[1:]:
         raise ShapeError(f"{call}: x {x.shape} or w {w.shape} has an axis of size 0.")
     if bias is not None:
-        bias = np.ascontiguousarray(bias, dtype=np.float32)
+        bias = _numbers(call, "bias", bias)
         if bias.ndim != 1:
             raise ShapeError(f"{call}: bias has shape {bias.shape}; expected (out_channels,).")
     return x, w, bias
 
 
-def _per_axis(name: str, value: Ints, dims: int, least: int = 1) -> tuple[int, ...]:
-    values = (int(value),) * dims if isinstance(value, (int, np.integer)) else tuple(int(v) for v in value)
-    if len(values) != dims or min(values) < least:
-        raise ConfigError(f"{name} is {value}; give one int, or {dims} (one per spatial axis), of at least {least}.")
-    return values
+def _numbers(call: str, name: str, given: Any) -> NDArray[Any]:
+    """Return an operand as an array of real numbers, in the caller's memory where it is an array."""
+    try:
+        array = np.asarray(given)
+    except Exception as reason:  # whatever the object's conversion raises, such as that of a tensor on a GPU
+        raise ShapeError(
+            f"{call}: {name} is a {type(given).__name__} that NumPy cannot read ({reason}); expected an array."
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise ShapeError(f"{call}: {name} is {array.dtype}; expected real numbers (they become float32).")
+    if isinstance(given, np.ma.MaskedArray):
+        raise ShapeError(f"{call}: {name} is a masked array; expected one without a mask. Give {name}.filled(0).")
+    return array
+
+
+def _check_memory(call: str, **floats: int) -> None:
+    """Raise unless the arrays of so many floats fit this machine's memory together."""
+    needed, installed = 4 * sum(floats.values()), installed_bytes()
+    if needed > installed:
+        largest = max(floats, key=floats.__getitem__)
+        raise ShapeError(
+            f"{call}: the call needs {needed / 2**30:.0f} GiB, {4 * floats[largest] / 2**30:.0f} of them for "
+            f"{largest}; this machine has {installed / 2**30:.0f}. Give smaller arrays, or less padding."
+        )
+
+
+def _whole(name: str, value: Ints, dims: int, least: int = 1) -> tuple[int, ...]:
+    return per_axis(name, value, dims, least, _LARGEST)
 
 
 def _triple(values: Sequence[int], fill: int) -> Triple:
@@ -169,7 +204,17 @@ def _triple(values: Sequence[int], fill: int) -> Triple:
     return d, h, w
 
 
+def _padding(
+    padding: Padding, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], size: Sequence[int] | None
+) -> tuple[tuple[int, int], ...]:
+    pads = resolve_padding(padding, kernel, stride, dilation, size)
+    for pair in pads:
+        per_axis("padding", pair, 2, -_LARGEST, _LARGEST)
+    return pads
+
+
 def _run(
+    call: str,
     x: Floats,
     w: Floats,
     bias: Floats | None,
@@ -184,6 +229,19 @@ def _run(
     threads: int | None,
     isa: str | None,
 ) -> Floats:
+    if bias is not None and len(bias) != out_channels:
+        raise ShapeError(
+            f"{call}: bias has shape {bias.shape}; expected ({out_channels},), one for each output channel."
+        )
+    src_floats = -(-x.size // 16) * 16  # dst begins on a cache line
+    dst_floats = x.shape[0] * out_channels * math.prod(out)
+    _check_memory(call, x=2 * src_floats, w=2 * w.size, the_result=2 * dst_floats)
+    if not isinstance(algorithm, str):
+        raise ConfigError(f'{call}: algorithm is {shown(algorithm)}, expected a name such as "auto".')
+    # Along an axis with one position the stride leads nowhere; the engine's tables grow with it.
+    positions = x.shape[2:] if transposed else out
+    stride = [1 if n == 1 else s for n, s in zip(positions, stride, strict=True)]
+    x, w = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(w, np.float32)
     layer = Convolution(
         w.reshape(*w.shape[:2], *_triple(w.shape[2:], 1)),
         bias,
@@ -196,7 +254,6 @@ def _run(
     src_shape = (x.shape[0], *_triple(x.shape[2:], 1), x.shape[1])
     dst_shape = (x.shape[0], *_triple(out, 1), out_channels)
     y = np.empty((x.shape[0], out_channels, *out), np.float32)
-    src_floats = -(-x.size // 16) * 16  # dst begins on a cache line
     plan = Plan(src_floats + y.size, 2, threads, isa=isa)
     src, dst = View.dense(0, 0, src_shape), View.dense(0, src_floats, dst_shape)
     plan.import_channels_first(1, src)

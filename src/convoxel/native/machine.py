@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from convoxel.arithmetic.argument import as_whole, shown
 from convoxel.errors import ConfigError
 from convoxel.files.values import JsonObject
 from convoxel.native import _core
@@ -40,24 +41,57 @@ def default_threads() -> int:
     """
     wanted = os.environ.get("CONVOXEL_THREADS")
     if wanted:
-        if not wanted.isdigit() or int(wanted) < 1:
-            raise ConfigError(f"CONVOXEL_THREADS is {wanted!r}; give a whole number of at least 1, or unset it.")
+        if not wanted.isdecimal() or len(wanted) > 9 or not 1 <= int(wanted) <= most_threads():
+            raise ConfigError(
+                f"CONVOXEL_THREADS is {shown(wanted)}; give a whole number from 1 to {most_threads()}, or unset it."
+            )
         return int(wanted)
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(float(allowed), _cgroup_cpus())))
 
 
+def most_threads() -> int:
+    """Return the largest number of threads that a call may ask for: more than any use has, few enough to start."""
+    return max(1024, os.cpu_count() or 1)
+
+
+def check_threads(threads: object, where: str = "") -> int | None:
+    """Return ``threads`` as an int, or None for all that the process may use.
+
+    Raises:
+        ConfigError: it is no whole number, or out of range; ``where`` begins the message.
+    """
+    number = None if threads is None else as_whole(threads)
+    if threads is not None and (number is None or not 1 <= number <= most_threads()):
+        raise ConfigError(
+            f"{where}threads is {shown(threads)}, expected at least 1 and at most {most_threads()}, or None for all"
+        )
+    return number
+
+
 def resolve_threads(threads: int | None) -> int:
-    if threads is None:
-        return default_threads()
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ConfigError(f"threads is {threads!r}; give a whole number of at least 1, or None for all.")
-    return threads
+    """Return the number of threads that ``threads`` stands for."""
+    return check_threads(threads) or default_threads()
+
+
+def installed_bytes() -> int:
+    """Return the bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def instruction_sets() -> list[str]:
     """Return the instruction sets of this processor that Convoxel has microkernels for, best first."""
     return [str(row["name"]) for row in _core.instruction_sets()]
+
+
+def resolve_isa(isa: str | None) -> str:
+    """Return the instruction set that ``isa`` names; None stands for the one in use."""
+    if isa is None:
+        return instruction_set()
+    names = instruction_sets()
+    if not isinstance(isa, str) or isa not in names:
+        raise ConfigError(f"isa is {shown(isa)}; this processor offers {', '.join(names)}. Or give None for the best.")
+    return isa
 
 
 @functools.cache
@@ -151,7 +185,7 @@ def measure_ceiling(threads: int | None = None, isa: str | None = None, rounds: 
     No microkernel can be faster, so benchmarks quote speeds as a share of it, measured in the same run. A
     multiply-add counts as two operations.
     """
-    return float(_core.measure_ceiling(isa or instruction_set(), resolve_threads(threads), rounds))
+    return float(_core.measure_ceiling(resolve_isa(isa), resolve_threads(threads), rounds))
 
 
 def measure_bandwidth(threads: int | None = None, size_bytes: int = 64 * 2**20) -> float:

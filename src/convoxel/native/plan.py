@@ -19,7 +19,7 @@ from convoxel.files.mapping import is_of_file
 from convoxel.files.values import JsonObject
 from convoxel.native import _core
 from convoxel.native.calibration import calibrate
-from convoxel.native.machine import instruction_set, resolve_threads
+from convoxel.native.machine import resolve_isa, resolve_threads
 
 Floats = NDArray[np.float32]
 Triple = tuple[int, int, int]
@@ -168,7 +168,7 @@ class Plan(_core.Plan):
         winners: Mapping[str, str] | None = None,
     ) -> None:
         calibrate()
-        super().__init__(arena_size, buffer_count + 1, resolve_threads(threads), isa or instruction_set())
+        super().__init__(arena_size, buffer_count + 1, resolve_threads(threads), resolve_isa(isa))
         self._winners = winners or {}
         self._problems: list[Problem] = []
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from convoxel.files.cache import read_cache, write_cache
 from convoxel.native import _core
-from convoxel.native.machine import algorithms, caches, instruction_set, processor, resolve_threads
+from convoxel.native.machine import algorithms, caches, processor, resolve_isa, resolve_threads
 from convoxel.native.plan import Convolution, Floats, Plan, Problem, View
 
 __all__ = ["TUNING_FILE", "known_winners", "remembered_count", "time_candidates", "tune"]
@@ -187,7 +187,7 @@ def _machine(threads: int | None, isa: str | None, algorithm: str) -> str:
     from convoxel import __version__
 
     held = " ".join(f"{cache['name']} {cache['size_bytes']}" for cache in caches())
-    set_ = isa or instruction_set()
+    set_ = resolve_isa(isa)
     family = "" if algorithm == "auto" else f"; of {algorithm}"
     return f"{processor()}, {held}; {set_}; threads {resolve_threads(threads)}; engine {__version__}-{_build()}{family}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from convoxel.graph.operators.step import Choice, PackedWeights, Step, copy
 from convoxel.graph.operators.table import OPERATORS, infer_shapes
 from convoxel.graph.operators.view import full, full_axis, narrow_view
 from convoxel.graph.run.placement import Places, converts_freely, place
+from convoxel.native.machine import installed_bytes
 
 __all__ = ["CONTRADICTIONS", "Execution", "HostCall", "Memory", "NativeRun", "plan_execution"]
 
@@ -183,7 +183,7 @@ def plan_execution(
     A plan that is not ``bounded`` may need more memory than there is, and must not run.
     """
     shapes = infer_shapes(graph, sizes)
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    installed = installed_bytes()
     if bounded:
         _check_memory(graph, shapes, installed)
     places = place(graph, shapes, sizes)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from convoxel.arithmetic.argument import shown
 from convoxel.errors import ConfigError
 from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import Graph
 from convoxel.graph.ir.pytree import Structure
+from convoxel.native.machine import check_threads
 
 if TYPE_CHECKING:
     from convoxel.graph.store.tensor_file import TensorFile
@@ -66,15 +68,14 @@ class ProgramRecord:
         return "fast" if self.algorithm == "auto" and self.precision == "high" else self.algorithm
 
 
-def check_settings(
-    where: str, threads: int | None = None, precision: str | None = None, algorithm: str = "auto"
-) -> None:
-    """Raise ``ConfigError`` unless ``threads`` is None or at least 1, there is such a ``precision``, and ``algorithm``
-    is none that stands for one."""
-    if threads is not None and threads < 1:
-        raise ConfigError(f"{where}: threads is {threads}, expected at least 1, or None for all")
-    if precision is not None and precision not in PRECISIONS:
-        raise ConfigError(f"{where}: precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+def check_settings(where: str, threads: object = None, precision: object = None, algorithm: object = "auto") -> None:
+    """Raise ``ConfigError`` unless ``threads`` is None or a number of threads, there is such a ``precision``, and
+    ``algorithm`` is a name, and none that stands for a precision."""
+    check_threads(threads, f"{where}: ")
+    if precision is not None and not (isinstance(precision, str) and precision in PRECISIONS):
+        raise ConfigError(f"{where}: precision is {shown(precision)}, expected one of {', '.join(PRECISIONS)}")
+    if not isinstance(algorithm, str):
+        raise ConfigError(f'{where}: algorithm is {shown(algorithm)}, expected a name such as "auto"')
     if algorithm == "fast":
         raise ConfigError(
             f'{where}: algorithm is {algorithm!r}, expected "auto"; give precision="high" for products of 16 digits'

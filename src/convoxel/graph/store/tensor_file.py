@@ -22,6 +22,7 @@ from convoxel.errors import GraphError, UnsupportedError
 from convoxel.files.atomic import open_atomic
 from convoxel.files.mapping import FileMemory
 from convoxel.files.values import Array
+from convoxel.fork import forks_wait
 
 __all__ = ["TensorFile", "lay_out", "write_tensors"]
 
@@ -118,7 +119,7 @@ class TensorFile:
                 header = json.loads(source[8 : 8 + int.from_bytes(source[:8], "little")])
                 self.metadata.update(header.get("__metadata__", {}))
                 return
-            with safetensors.safe_open(source, framework="numpy") as file:
+            with forks_wait(), safetensors.safe_open(source, framework="numpy") as file:
                 self.metadata.update(file.metadata() or {})
                 names = list(file.keys())
                 mapped = self._map(source) if _MAPS else {}

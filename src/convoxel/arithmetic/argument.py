@@ -1,0 +1,101 @@
+"""Numbers that callers give: checked, and made plain integers.
+
+Whatever counts as a whole number in Python (``operator.index``) is one here, such as NumPy's integers; True and False
+are not, since they are mistakes more often than numbers.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from convoxel.errors import ConfigError
+
+__all__ = ["per_axis", "shown", "whole"]
+
+
+def whole(name: str, value: object, least: int | None = None, most: int | None = None) -> int:
+    """Return ``value`` as an int.
+
+    Args:
+        name: of the argument, for the message.
+        value: whatever the caller gave.
+        least, most: the smallest and the largest number allowed (default: any).
+
+    Raises:
+        ConfigError: it is no whole number, or out of range.
+
+    >>> whole("stride", 2, least=1)
+    2
+    >>> whole("stride", 1.5, least=1)
+    Traceback (most recent call last):
+    convoxel.errors.ConfigError: stride is 1.5, but it must be a whole number of at least 1.
+    """
+    number = as_whole(value)
+    if number is None or (least is not None and number < least) or (most is not None and number > most):
+        bounds = [f"at {word} {bound}" for word, bound in (("least", least), ("most", most)) if bound is not None]
+        limits = (
+            f" of {' and '.join(bounds[: 1 if least is not None and (number or 0) < least else 2])}" if bounds else ""
+        )
+        raise ConfigError(f"{name} is {shown(value)}, but it must be a whole number{limits}.")
+    return number
+
+
+def per_axis(name: str, value: object, axes: int, least: int | None = None, most: int | None = None) -> tuple[int, ...]:
+    """Return a whole number for each axis from one for all of them, or from one for each.
+
+    Raises:
+        ConfigError: another number of entries, or an entry that is no whole number or out of range.
+
+    >>> per_axis("stride", 2, axes=3), per_axis("stride", (1, 2), axes=2)
+    ((2, 2, 2), (1, 2))
+    >>> per_axis("stride", (1, 2), axes=3)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    convoxel.errors.ConfigError: stride has 2 entries, but there are 3 axes: (1, 2). Give one whole number, ...
+    """
+    single = as_whole(value)
+    if single is not None:
+        return (whole(name, single, least, most),) * axes
+    found = entries(name, value)
+    if len(found) != axes:
+        raise ConfigError(
+            f"{name} has {len(found)} entries, but there are {axes} axes: {shown(value)}. "
+            "Give one whole number, or one for each axis."
+        )
+    return tuple(whole(name, entry, least, most) for entry in found)
+
+
+def entries(name: str, value: Any) -> tuple[Any, ...]:
+    """Return the entries of a sequence; text is none.
+
+    Raises:
+        ConfigError: it has no entries.
+    """
+    try:
+        if isinstance(value, (str, bytes, dict)):
+            raise TypeError
+        return tuple(value)
+    except TypeError:
+        raise ConfigError(f"{name} is {shown(value)}, but it must be a whole number, or one for each axis.") from None
+
+
+def as_whole(value: Any) -> int | None:
+    """Return ``value`` as an int, or None if it is no whole number."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor without data
+        return None
+
+
+def shown(value: object) -> str:
+    """Return a value as text of bounded length, for a message."""
+    try:
+        text = repr(value)
+    except Exception:  # the value is anything, and so is what it raises: an int of more than 4300 digits does
+        text = f"a {type(value).__name__}"
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else f"{line[:77]}…"
