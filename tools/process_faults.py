@@ -49,7 +49,7 @@ _MOMENT_S = 0.15  # the latest moment at which something happens
 
 
 class Stage:
-    """What a situation finds: programs from files, inputs, and the moment at which it is to act."""
+    """The things that a situation finds: programs from files, inputs, and the moment at which it is to act."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
@@ -150,7 +150,7 @@ class Stage:
 
 
 class Situation(NamedTuple):
-    """What happens in a process, the exit code that it shall have, and whether PyTorch is there."""
+    """A course of events in a process, the exit code that it shall have, and whether it needs PyTorch."""
 
     name: str
     run: Callable[[Stage], object]

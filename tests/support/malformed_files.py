@@ -203,7 +203,7 @@ PROGRAMS: dict[str, tuple[Callable[[Content], Any], str]] = {
     "a value that nobody makes": (_graph(outputs=["nothing"]), "'nothing' is defined by no node"),
     "a cycle": (lambda c: _node(c, "convolution")[2].__setitem__(0, c["graph"]["outputs"][0]), "nothing before it"),
     "an attribute missing": (lambda c: _node(c, "convolution")[4].pop("stride"), "convolution needs stride"),
-    "an attribute of another type": (_attribute("stride", "two"), "net"),
+    "an attribute of another type": (_attribute("stride", "two"), "stride"),
     "an attribute that is nothing": (_attribute("padding", None), "net"),
     "a stride of 0": (_attribute("stride", [0, 0]), "convolution c: stride"),
     "a stride beyond all bounds": (_attribute("stride", [2**70, 1]), "net"),

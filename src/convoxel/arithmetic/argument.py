@@ -11,7 +11,7 @@ from typing import Any
 
 from convoxel.errors import ConfigError
 
-__all__ = ["per_axis", "shown", "whole"]
+_MOST_BITS = 4096  # sums and products of such numbers can still be shown in a message
 
 
 def whole(name: str, value: object, least: int | None = None, most: int | None = None) -> int:
@@ -32,11 +32,12 @@ def whole(name: str, value: object, least: int | None = None, most: int | None =
     convoxel.errors.ConfigError: stride is 1.5, but it must be a whole number of at least 1.
     """
     number = as_whole(value)
+    if number is not None and number.bit_length() > _MOST_BITS:
+        raise ConfigError(f"{name} has more than {_MOST_BITS} bits; give a smaller whole number.")
     if number is None or (least is not None and number < least) or (most is not None and number > most):
         bounds = [f"at {word} {bound}" for word, bound in (("least", least), ("most", most)) if bound is not None]
-        limits = (
-            f" of {' and '.join(bounds[: 1 if least is not None and (number or 0) < least else 2])}" if bounds else ""
-        )
+        told = bounds if number is not None and most is not None and number > most else bounds[:1]
+        limits = f" of {' and '.join(told)}" if told else ""
         raise ConfigError(f"{name} is {shown(value)}, but it must be a whole number{limits}.")
     return number
 
@@ -89,6 +90,11 @@ def as_whole(value: Any) -> int | None:
         return operator.index(value)
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor without data
         return None
+
+
+def is_expression(value: object) -> bool:
+    """Return True for a size that is still open, and can name the sizes that it depends on (``graph.ir.size.Size``)."""
+    return callable(getattr(value, "names", None))
 
 
 def shown(value: object) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from convoxel.arithmetic.argument import as_whole, entries, per_axis, shown, whole
+from convoxel.arithmetic.argument import as_whole, entries, is_expression, per_axis, shown, whole
 from convoxel.errors import ConfigError, ShapeError
 
 Pair = tuple[int, int]
@@ -92,7 +92,8 @@ def pool_size(i: int, k: int, s: int | None = None, p: int | Pair = 0, d: int = 
     >>> pool_size(2, 3, s=2, ceil=True)
     1
     """
-    stride = _natural("stride s", k if s is None else s)
+    k = _natural("kernel size k", k)
+    stride = k if s is None else _natural("stride s", s)
     # Rounded up, the first window too may hang over the end, by less than a stride.
     room = _room(i, k, p, d, slack=stride - 1 if ceil else 0)
     if not ceil:
@@ -139,7 +140,7 @@ def transposed_size(i: int, k: int, s: int = 1, p: int | Pair = 0, d: int = 1, a
     >>> transposed_size(3, 3, s=2, p=1, a=1)  # DV 14
     6
     """
-    i, a = whole("size i", i), whole("a (output_padding)", a)
+    i, a = _size(i), whole("a (output_padding)", a)
     if i < 1:
         raise ShapeError(f"a transposed convolution needs an input size of at least 1, but i is {i}.")
     if a < 0:
@@ -152,6 +153,21 @@ def transposed_size(i: int, k: int, s: int = 1, p: int | Pair = 0, d: int = 1, a
             f"s={s}, p=({before}, {after}), d={d}, a={a}. Use less padding or a larger input."
         )
     return o
+
+
+def check_output_padding(added: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> None:
+    """Raise unless PyTorch takes the output padding: along each axis below the stride or the dilation.
+
+    Raises:
+        ShapeError: it is not.
+
+    >>> check_output_padding((1,), (2,), (1,))
+    """
+    if any(a >= max(s, d) for a, s, d in zip(added, stride, dilation, strict=True)):
+        raise ShapeError(
+            f"output_padding is {tuple(added)}, but along each axis it must be below the stride or the dilation, here "
+            f"{tuple(stride)} and {tuple(dilation)}."
+        )
 
 
 def output_padding(i: int, k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> int:
@@ -392,13 +408,18 @@ def _per_axis(axes: int, **values: int | Sequence[int]) -> Iterator[tuple[int, .
         yield per_axis(name, value, axes, least=None if name == "added" else 1)
 
 
+def _size(i: int) -> int:
+    """Return a size; one that is still an expression stays as it is."""
+    return i if is_expression(i) else whole("size i", i)
+
+
 def _natural(name: str, value: int) -> int:
     return whole(name, value, least=1)
 
 
 def _room(i: int, k: int, p: int | Pair, d: int, slack: int = 0) -> int:
     """Return the distance that the kernel can move over the padded input; it may hang over the end by ``slack``."""
-    i = whole("size i", i)
+    i = _size(i)
     before, after = _pair(p)
     room = i + before + after - span(k, d)
     if i < 0 or room < -slack:

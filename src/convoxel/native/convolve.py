@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.arithmetic.argument import per_axis, shown, whole
-from convoxel.arithmetic.window import conv_size, resolve_padding, transposed_size
+from convoxel.arithmetic.window import check_output_padding, conv_size, resolve_padding, transposed_size
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.native.machine import installed_bytes
 from convoxel.native.plan import Convolution, Floats, Plan, Triple, View
@@ -76,7 +76,7 @@ def conv(
     stride_ = _whole("stride", stride, dims)
     dilation_ = _whole("dilation", dilation, dims)
     pads = _padding(padding, kernel, stride_, dilation_, x.shape[2:])
-    groups = whole("groups", groups, least=1)
+    groups = whole("groups", groups, 1, _LARGEST)
     if w.shape[0] % groups or x.shape[1] != w.shape[1] * groups:
         raise ShapeError(
             f"conv: x has {x.shape[1]} channels but w expects {w.shape[1] * groups} "
@@ -133,8 +133,9 @@ def conv_transpose(
     stride_ = _whole("stride", stride, dims)
     dilation_ = _whole("dilation", dilation, dims)
     extra = _whole("output_padding", output_padding, dims, least=0)
+    check_output_padding(extra, stride_, dilation_)
     pads = _padding(padding, kernel, stride_, dilation_, None)
-    groups = whole("groups", groups, least=1)
+    groups = whole("groups", groups, 1, _LARGEST)
     if x.shape[1] != w.shape[0] or w.shape[0] % groups:
         raise ShapeError(
             f"conv_transpose: x has {x.shape[1]} channels but w expects {w.shape[0]} in {groups} groups.\n"

@@ -63,6 +63,7 @@ def _transposed_convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
     if len(x) != len(w):
         raise ShapeError(f"x {x} has {len(x)} axes but the weights {w} expect {len(w)} (batch and channels included)")
     check_channels(x, w[0])
+    window.check_output_padding(node["output_padding"], node["stride"], node["dilation"])
     spatial = tuple(
         length(window.transposed_size, *axis)
         for axis in zip(
