@@ -212,6 +212,7 @@ def _read(results: Path | None) -> dict[str, dict[str, Any]]:
 def _append(results: Path | None, record: dict[str, Any]) -> None:
     """Add a line by one write."""
     if results is not None:
+        results.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(descriptor, f"\n{json.dumps(record)}\n".encode())
         os.close(descriptor)

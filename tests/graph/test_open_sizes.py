@@ -265,6 +265,24 @@ def test_sizes_become_numbers_of_a_tensor() -> None:
         np.testing.assert_allclose(program(x), reference.run(None, {"x": x})[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        node("CenterCropPad", "x sides", "y", axes=[2, 3]),
+        node("Resize", "x - - sides", "y", axes=[2, 3], mode="linear", keep_aspect_ratio_policy="not_larger"),
+        node("Resize", "x - - sides", "y", axes=[2, 3], mode="linear", keep_aspect_ratio_policy="not_smaller"),
+    ],
+)
+def test_sizes_asked_for_by_another_axis(last: onnx.NodeProto) -> None:
+    """Height and width of the result are the width and a fixed number."""
+    nodes = [node("Shape", "x", "w", start=3), node("Concat", "w seven", "sides", axis=0), last]
+    proto = model(nodes, [ints("seven", 7)], opset=18)
+    program, reference = from_onnx(proto), ReferenceEvaluator(proto)
+    for shape in ((1, 3, 9, 6), (1, 3, 5, 8), (2, 3, 7, 7)):
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        np.testing.assert_allclose(program(x), reference.run(None, {"x": x})[0], atol=1e-5, err_msg=str(shape))
+
+
 def branching(condition: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
     """Return −x or x, as a condition on the height says."""
     result = [onnx.helper.make_tensor_value_info("b", FLOAT, None)]

@@ -97,10 +97,11 @@ def test_errors_name_the_expression() -> None:
         Size("w").value({"h": 3})
 
 
-def test_names_and_renaming() -> None:
-    size = Size("Max(s1, 2*s2)")
-    assert size.names() == {"s1", "s2"}
-    assert size.renamed({"s1": "h", "s2": "w"}) == Size("Max(h, 2 * w)")
+def test_names_and_what_takes_their_place() -> None:
+    found = Size("Max(s1, 2*s2)")
+    assert found.names() == {"s1", "s2"}
+    assert found.substituted({"s1": Size("h"), "s2": Size("w - 1")}) == Size("Max(h, 2 * (w - 1))")
+    assert Size("floor(floor / 2)").substituted({"floor": Size("h + 1")}) == Size("floor((h + 1) / 2)")
     assert str(Size("2*( h//2 )")) == "2 * (h // 2)"
     assert str(Size("Eq(h // 2, Max(w, 1))")) == "h // 2 == Max(w, 1)"
 

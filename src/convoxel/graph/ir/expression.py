@@ -7,6 +7,7 @@ or elsewhere puts texts of expressions together. Trees may come from outside: th
 from __future__ import annotations
 
 import ast
+import copy
 import math
 import struct
 from collections.abc import Callable, Mapping
@@ -16,7 +17,20 @@ from typing import NamedTuple
 
 from convoxel.errors import GraphError
 
-__all__ = ["CONDITION", "DOUBLE", "SINGLE", "WHOLE", "Number", "call", "evaluate", "kind", "limits", "names", "parse"]
+__all__ = [
+    "CONDITION",
+    "DOUBLE",
+    "SINGLE",
+    "WHOLE",
+    "Number",
+    "call",
+    "evaluate",
+    "kind",
+    "limits",
+    "names",
+    "parse",
+    "substituted",
+]
 
 _MAX_EXPONENT = 8  # sizes are products of a few axes; more is an attack on memory, not a network
 _MAX_BASE = 2**40
@@ -192,6 +206,24 @@ def names(node: ast.expr) -> set[str]:
     """Return the names of input sizes in a tree."""
     called = {id(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in called}
+
+
+def substituted(node: ast.expr, trees: Mapping[str, ast.expr]) -> ast.expr:
+    """Return a copy of a tree with others in the place of names."""
+    copied: ast.expr = _Substitution(trees).visit(copy.deepcopy(node))
+    return copied
+
+
+class _Substitution(ast.NodeTransformer):
+    def __init__(self, trees: Mapping[str, ast.expr]) -> None:
+        self._trees = trees
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self._trees.get(node.id, node)
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        node.args = [self.visit(argument) for argument in node.args]  # its function's name is no size
+        return node
 
 
 def kind(node: ast.expr) -> str:

@@ -115,13 +115,10 @@ class Size:
         """Return the names of the input sizes that occur."""
         return frozenset(expression.names(self.tree))
 
-    def renamed(self, names: Mapping[str, str]) -> Size:
-        """Return the expression with its names replaced."""
-        tree = ast.parse(self.text, mode="eval")
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name):
-                node.id = names.get(node.id, node.id)
-        return Size(ast.unparse(tree))
+    def substituted(self, sizes: Mapping[str, Size]) -> Size:
+        """Return the expression with sizes in the place of its names."""
+        trees = {name: size.tree for name, size in sizes.items()}
+        return Size(ast.unparse(expression.substituted(self.tree, trees)))
 
     def __str__(self) -> str:
         return self.text

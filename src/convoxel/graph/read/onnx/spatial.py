@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convoxel.files.values import JsonObject
-from convoxel.graph.ir.size import Scalar, Size, larger, scaled
+from convoxel.graph.ir.size import Scalar, Size, arithmetic, as_whole, larger, round_down, scaled, smaller
 from convoxel.graph.read.onnx.call import Call, Result, Tensor, rank, rule, snake
 from convoxel.graph.read.onnx.numeric import dequantised, requantised, without_zero
 from convoxel.graph.read.reader import NotNative
@@ -311,11 +312,10 @@ def _asked_sizes(call: Call, old: list[Any]) -> tuple[list[Any], list[Scalar | N
     policy = call.get("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
         return sizes, [None] * len(sizes)
-    if any(isinstance(size, Size) for size in (*sizes, *old)):
-        raise NotNative("proportions of an open size")
-    choose = min if policy == "not_larger" else max
-    factor = choose(new / size for new, size in zip(sizes, old, strict=True))
-    return [math.floor(size * factor + 0.5) for size in old], [factor] * len(sizes)
+    factors = [arithmetic("/", new, size, "float32") for new, size in zip(sizes, old, strict=True)]
+    factor = functools.reduce(smaller if policy == "not_larger" else larger, factors)
+    halves = [arithmetic("+", arithmetic("*", size, factor, "float32"), 0.5, "float32") for size in old]
+    return [as_whole(round_down(size)) for size in halves], [factor] * len(sizes)
 
 
 def _resampled(call: Call, x: Tensor, axes: list[int], sizes: list[Any], factors: Any, how: JsonObject) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convoxel.graph.ir.graph import Value
-from convoxel.graph.ir.size import Extents, Size, differ
+from convoxel.graph.ir.size import Extents, Size, differ, larger, smaller
 from convoxel.graph.operators.quantisation import limits
 from convoxel.graph.read.onnx.call import Call, Parts, Result, Tensor, dtype_of, rank, rule
 from convoxel.graph.read.onnx.file import working_dtype
@@ -350,16 +350,12 @@ def _centre(call: Call) -> Result:
     x = call.tensor(0)
     shape = call.extents(1, "shape")
     axes = [call.axis(axis, rank(x)) for axis in call.get("axes") or range(rank(x))]
-    starts, stops = [0] * rank(x), [None] * rank(x)
+    starts, stops = [0] * rank(x), [*x.shape]
     padding = [(0, 0)] * rank(x)
     for axis, wanted in zip(axes, shape, strict=True):
-        size = x.shape[axis]
-        if isinstance(size, Size) or isinstance(wanted, Size):
-            raise NotNative("a crop of an open size")
-        if wanted < size:
-            starts[axis] = (size - wanted) // 2
-            stops[axis] = starts[axis] + wanted
-        else:
-            padding[axis] = ((wanted - size) // 2, wanted - size - (wanted - size) // 2)
+        less, more = larger(x.shape[axis] - wanted, 0), larger(wanted - x.shape[axis], 0)
+        starts[axis] = less // 2
+        stops[axis] = starts[axis] + smaller(x.shape[axis], wanted)
+        padding[axis] = (more // 2, more - more // 2)
     x = call.add("slice", x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * rank(x))
     return call.add("pad", x, None, padding=tuple(padding), mode="constant")

@@ -25,7 +25,7 @@ import torch
 
 from convoxel.errors import GraphError, UnsupportedError
 from convoxel.fork import forks_wait, renewed_lock
-from convoxel.graph.ir.size import Extent, Extents, Size, evaluate_shape, measure
+from convoxel.graph.ir.size import Extents, Size, compare, evaluate_shape, measure
 from convoxel.graph.read.torch.pool1d import open_max_pool1d
 from convoxel.graph.read.torch.results import open_records
 
@@ -50,25 +50,26 @@ class Symbols:
     ``multiples`` are input sizes such as ``2*s77``, where no input has the size ``s77`` itself: it is ``h // 2``.
     """
 
-    names: dict[str, str]
-    multiples: dict[str, str] = field(default_factory=dict)
+    names: dict[str, Size]
+    multiples: dict[str, Size] = field(default_factory=dict)
 
     @property
     def guards(self) -> tuple[Size, ...]:
         """The conditions that multiples are."""
-        return tuple(Size(f"{name} % {text.partition('*')[0]} == 0") for text, name in self.multiples.items())
+        factors = ((size, int(text.partition("*")[0])) for text, size in self.multiples.items())
+        return tuple(compare("==", size % factor, 0) for size, factor in factors)
 
-    def extent(self, size: Any) -> Extent:
+    def extent(self, size: Any) -> Any:
         """Return one axis length: a number, or an expression over our names."""
         if isinstance(size, int):
             return size
         if str(size) in self.multiples:
-            return Size(self.multiples[str(size)])
+            return self.multiples[str(size)]
         try:
-            expression = Size(str(size)).renamed(self.names)
+            expression = Size(str(size)).substituted(self.names)
         except GraphError as reason:
             raise NotOpen(str(reason)) from None
-        return expression if expression.names() else expression.value({})
+        return expression if expression.names() else expression.number({})
 
     def condition(self, expression: Any) -> Size:
         """Return a condition on sizes."""
@@ -140,12 +141,12 @@ def exported_by(program: torch.export.ExportedProgram) -> Exported:
         ) from None
     bounds = []
     for symbol, span in program.range_constraints.items():
-        name = symbols.names.get(str(symbol))
+        size = symbols.names.get(str(symbol))
         # Below 2, and at numbers that no size reaches, the bound is PyTorch's own.
-        if name and span.lower > 2:
-            bounds.append(Size(f"{name} >= {span.lower}"))
-        if name and span.upper < _UNBOUNDED:
-            bounds.append(Size(f"{name} <= {span.upper}"))
+        if size and span.lower > 2:
+            bounds.append(compare(">=", size, int(span.lower)))
+        if size and span.upper < _UNBOUNDED:
+            bounds.append(compare("<=", size, int(span.upper)))
     return _with_state(Exported(program, symbols, (*guards, *bounds), assumptions), _Assigned())
 
 
@@ -212,19 +213,19 @@ def _user_inputs(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
 
 def _name_symbols(program: torch.export.ExportedProgram) -> Symbols:
     """Name the open sizes after their axis: n, d, h, w; with a number from the second input on."""
-    names: dict[str, str] = {}
-    multiples: dict[str, str] = {}
-    others: dict[str, str] = {}
+    names: dict[str, Size] = {}
+    multiples: dict[str, Size] = {}
+    others: dict[str, Size] = {}
     for index, node in enumerate(_user_inputs(program)):
         shape = node.meta["val"].shape
         for size, letter in zip(map(str, shape), _axis_letters(len(shape)), strict=True):
-            ours = letter if index == 0 else f"{letter}{index + 1}"
+            ours = Size(letter if index == 0 else f"{letter}{index + 1}")
             # Others are numbers, or such as twice the size of another input.
             (names if size.isidentifier() else others).setdefault(size, ours)
     for other, ours in others.items():
         factor, _, base = other.partition("*")
         if factor.isdecimal() and base.isidentifier() and base not in names:
-            names[base], multiples[other] = f"({ours} // {factor})", ours
+            names[base], multiples[other] = ours // int(factor), ours
         elif not Size(other).names() <= names.keys():
             raise NotOpen(f"an input size is {other}")
     return Symbols(names, multiples)
