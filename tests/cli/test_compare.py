@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,29 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from convoxel.bench.clock import interleave
+from convoxel.bench.run_quality import compare_quality
 from convoxel.cli import main
-from convoxel.draw.comparison_chart import Contender, comparison, save_comparison
+from convoxel.draw.comparison_chart import Contender, Quality, basis, comparison, save_comparison
 from convoxel.draw.letter import text_width
+from convoxel.draw.scene import Words
 from convoxel.draw.theme import colour
 from convoxel.errors import ConfigError
 from convoxel.lookup import describe
 from convoxel.models import build
+from convoxel.predict.case_statistics import Interval
 from convoxel.train import TrainConfig, fit
 from tests.support.refusal import refused_command
 
+REACHED = [
+    Quality("Dice", 0.81, {"a": 0.8}, interval=Interval(0.75, 0.87), train_s=60.0, steps=9),
+    Quality("Dice", 0.83, {"a": None}, interval=Interval(0.7, 0.95), train_s=61.0, steps=8),
+]
 ROWS = [
-    Contender("unet levels=2", (1, 1, 8, 8), 1000, 64_000, (44, 44), False, 0.002, "Dice", 0.81, {"a": 0.8}, 60.0, 9),
-    Contender("unet <levels=3>", (1, 1, 8, 8), 4000, 99_000, (100, 60), False, 1.5, "Dice", 0.83, {"a": None}, 61.0, 8),
+    Contender("unet levels=2", (1, 1, 8, 8), 1000, 64_000, (44, 44), False, 0.002, REACHED[0]),
+    Contender("unet <levels=3>", (1, 1, 8, 8), 4000, 99_000, (100, 60), False, 1.5, REACHED[1]),
     Contender("a name that is much too long to be read in a figure", (1, 1, 8, 8), 4000, 99_000),
 ]
 
@@ -67,7 +76,7 @@ def test_levels_are_varied_by_one_word(capsys: pytest.CaptureFixture[str], words
         summary = describe(build("unet", 2, levels=levels, width=4), shape)
         assert (row["params"], row["macs"]) == (summary.params, summary.macs)
         assert tuple(row["field"]) == summary.field.size and tuple(row["shape"]) == shape
-        assert row["latency_s"] is None and row["metric"] is None
+        assert row["latency_s"] is None and row["metric"] is None and row["metric_name"] == ""
 
 
 def test_table_with_times(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,6 +89,7 @@ def test_table_with_times(capsys: pytest.CaptureFixture[str]) -> None:
 def test_runs_show_their_quality(capsys: pytest.CaptureFixture[str], runs: list[Path], tmp_path: Path) -> None:
     shown = output(capsys, "compare", *runs, "--output", tmp_path / "figure.png", "--threads", "1")
     assert "accuracy" in shown and "trained" in shown and "course_vgg (course_vgg)" in shown
+    assert "Measured on digits, 60 held-out images." in shown and "the best" in shown
     assert f"Figure: {tmp_path / 'figure.svg'} and figure.png" in shown
     with Image.open(tmp_path / "figure.png") as picture:
         assert picture.size[0] > 800
@@ -96,30 +106,81 @@ def test_runs_and_networks_mix(capsys: pytest.CaptureFixture[str], runs: list[Pa
     found = json.loads(output(capsys, "compare", runs[0], "resnet18", "--set", "width=0.0625", "--no-time", "--json"))
     first, second = found["networks"]
     assert first["shape"] == [1, 1, 8, 8] and second["shape"] == [1, 3, 224, 224] and second["metric"] is None
+    # Each costs what describe says; a pixel of the input makes different inputs comparable.
+    for row, word, options in ((first, str(runs[0]), {}), (second, "resnet18", {"width": 0.0625})):
+        assert row["macs"] == describe(word, **options).macs
+        assert row["macs_a_pixel"] == pytest.approx(row["macs"] / (row["shape"][2] * row["shape"][3]))
 
 
-def test_runs_are_compared_on_an_input_for_all(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_are_paired_with_those_of_the_best(runs: list[Path]) -> None:
+    """Against a count by hand: who is right where, and how sure that difference is."""
+    right = [
+        {
+            sample["name"]: float(sample["correct"])
+            for sample in json.loads((run / "evaluation.json").read_text())["samples"]
+        }
+        for run in runs
+    ]
+    found = compare_quality([str(run) for run in runs])
+    qualities = [quality for quality in found if quality is not None]
+    best, other = sorted((0, 1), key=lambda place: -sum(right[place].values()))
+    differences = np.array([right[other][name] - right[best][name] for name in right[best]])
+    paired = qualities[other].difference
+    assert qualities[best].best and qualities[best].difference is None and paired is not None
+    assert paired.images == 60 and paired.mean == pytest.approx(differences.mean())
+    low, high = stats.t.interval(0.95, 59, differences.mean(), stats.sem(differences))
+    assert paired.interval == pytest.approx((low, high)) or differences.std() == 0
+    for quality, values in zip(qualities, right, strict=True):
+        count = round(sum(values.values()))
+        wilson = stats.binomtest(count, 60).proportion_ci(method="wilson")
+        assert quality.interval == pytest.approx((wilson.low, wilson.high)) and quality.group == ""
 
-    from convoxel.bench import network_comparison
-    from convoxel.lookup import NamedNetwork
 
-    sizes = {"run2": 12, "run3": 24}
+def rewritten(run: Path, copy: Path, **changes: Any) -> Path:
+    """Return a copy of a run whose evaluation or manifest was changed."""
+    shutil.copytree(run, copy)
+    if "samples" in changes:
+        file = copy / "evaluation.json"
+        evaluation = json.loads(file.read_text())
+        file.write_text(json.dumps({**evaluation, "samples": changes["samples"](evaluation["samples"])}))
+    if "fingerprint" in changes:
+        for name in ("best", "last"):
+            file = copy / "checkpoints" / f"{name}.json"
+            manifest = json.loads(file.read_text())
+            manifest["body"]["data"]["fingerprint"] = changes["fingerprint"]
+            file.write_text(json.dumps(manifest))
+    return copy
 
-    def choose(target: str, *_: Any, **__: Any) -> NamedNetwork:
-        module = build("unet", 1, levels=int(target[-1]), width=2).eval()
-        return NamedNetwork(f"unet of {target}", module, ((1, 1, sizes[target]),))
 
-    monkeypatch.setattr(network_comparison, "find_network", choose)
-    found = json.loads(output(capsys, "compare", "run2", "run3", "--no-time", "--json"))["networks"]
-    assert [row["shape"] for row in found] == [[1, 1, 24]] * 2 and found[0]["name"] == "run2 (unet)"
-    sizes.update(run1=6, run2=8, run3=8)
-    found = json.loads(output(capsys, "compare", "run1", "run3", "--no-time", "--json"))["networks"]
-    assert [row["shape"] for row in found] == [[1, 1, 8]] * 2
-    sizes.update(run1=10)
-    found = json.loads(output(capsys, "compare", "run1", "run3", "--no-time", "--json"))["networks"]
-    assert [row["shape"] for row in found] == [[1, 1, 16]] * 2
+def test_runs_on_other_data_or_images_are_not_compared(runs: list[Path], tmp_path: Path) -> None:
+    elsewhere = rewritten(runs[1], tmp_path / "elsewhere", fingerprint="0" * 64)
+    fewer = rewritten(runs[1], tmp_path / "fewer", samples=lambda samples: samples[:50])
+    open_one = rewritten(runs[1], tmp_path / "open")
+    (open_one / "evaluation.json").unlink()
+    found = compare_quality([*map(str, (runs[0], elsewhere, fewer, open_one, runs[1])), None])
+    assert [quality and quality.group for quality in found] == ["A", "B", "C", "D", "A", None]
+    assert [quality and quality.difference is not None for quality in found].count(True) == 1  # within A alone
+    told = basis([Contender(str(i), (1, 1, 8, 8), 1, 1, quality=quality) for i, quality in enumerate(found)])
+    assert "qualities compare only within: A: digits, 60 held-out images; B: digits" in told[0]
+    assert "C: digits, 50 held-out images; D: digits, the best validation so far" in told[0]
+    texts = [words.text for words in comparison(
+        [Contender(str(i), (1, 1, 8, 8), 1, 1, quality=quality) for i, quality in enumerate(found)]
+    ).shapes if isinstance(words, Words)]  # fmt: skip
+    assert {"accuracy on A", "accuracy on B", "accuracy on C", "accuracy on D"} <= set(texts)
+    assert "accuracy on A over multiply–adds" in texts and "accuracy on B over multiply–adds" not in texts
+
+
+def test_names_stay_distinct(capsys: pytest.CaptureFixture[str], runs: list[Path], tmp_path: Path) -> None:
+    """Two folders of one name are told apart by what they lie in, and none comes twice."""
+    for place in ("first", "second"):
+        shutil.copytree(runs[0], tmp_path / place / "run")
+    words = [tmp_path / "first" / "run", tmp_path / "second" / "run", runs[1]]
+    found = json.loads(output(capsys, "compare", *words, "--no-time", "--json"))["networks"]
+    assert [row["name"] for row in found] == [
+        "first/run (course_vgg)", "second/run (course_vgg)", "resnet18 (resnet18)"
+    ]  # fmt: skip
+    assert "comes twice" in refused_command(capsys, "compare", words[0], tmp_path / "second" / ".." / "first" / "run")
+    assert "unet comes twice" in refused_command(capsys, "compare", "unet", "unet")
 
 
 @pytest.mark.parametrize("words, match", [
@@ -149,6 +210,8 @@ def test_figure_holds_every_figure() -> None:
         assert text in texts, (text, texts)
     discs = list(root.iter("{http://www.w3.org/2000/svg}circle"))
     assert len(discs) == 4  # two in the panel, two over the cost
+    lines = [element for element in root.iter() if element.get("data-interval")]
+    assert len(lines) == 4  # the interval of each
 
 
 def test_bars_are_as_long_as_their_values() -> None:
@@ -167,8 +230,8 @@ def test_picture_shows_what_the_drawing_shows() -> None:
 
 
 def test_names_of_near_dots_do_not_overlap() -> None:
-    rows = [Contender(f"network number {i}", (1, 1, 8), 10, 1000 + i, (), False, None, "accuracy", 0.7 + i / 1000)
-            for i in range(4)]  # fmt: skip
+    near = [Quality("accuracy", 0.7 + i / 1000) for i in range(4)]
+    rows = [Contender(f"network number {i}", (1, 1, 8), 10, 1000 + i, quality=near[i]) for i in range(4)]
     root = ElementTree.fromstring(comparison(rows).svg())
     labels = [element for element in root.iter("{http://www.w3.org/2000/svg}text")
               if (element.text or "").startswith("network")][4:]  # fmt: skip
@@ -179,12 +242,23 @@ def test_names_of_near_dots_do_not_overlap() -> None:
 
 
 def test_costs_far_apart_have_a_logarithmic_axis() -> None:
-    rows = [Contender(str(macs), (1, 1, 8), 10, macs, (), False, None, "Dice", 0.5) for macs in (10**6, 10**9)]
+    rows = [Contender(str(macs), (1, 1, 8), 10, macs, (), False, None, Quality("Dice", 0.5)) for macs in (10**6, 10**9)]
     texts = [
         element.text
         for element in ElementTree.fromstring(comparison(rows).svg()).iter("{http://www.w3.org/2000/svg}text")
     ]
     assert {"1.00\xa0M", "10.0\xa0M", "100\xa0M", "1.00\xa0G"} <= set(texts)
+
+
+def test_no_axis_turns_noise_into_a_difference() -> None:
+    """Qualities of 0.900 and 0.905 stand as near as they are, on axes from 0 to 1."""
+    rows = [Contender(str(i), (1, 1, 8), 10, 1000 + i, (), False, None, Quality("Dice", 0.9 + i / 200)) for i in (0, 1)]
+    root = ElementTree.fromstring(comparison(rows).svg())
+    discs = [[float(d.get(key, 0)) for key in ("cx", "cy")] for d in root.iter("{http://www.w3.org/2000/svg}circle")]
+    (first, _), (second, _) = discs[:2]  # in the column
+    assert second - first == pytest.approx(92 * 0.005, abs=0.02)
+    (_, upper), (_, lower) = discs[2:]  # over the cost
+    assert upper - lower == pytest.approx(300 * 0.005, abs=0.02)
 
 
 def test_figure_refuses(tmp_path: Path) -> None:

@@ -7,18 +7,16 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from convoxel import models
 from convoxel.bench.clock import interleave
-from convoxel.draw.comparison_chart import Contender
-from convoxel.draw.quantity import number as finite
+from convoxel.bench.run_quality import compare_quality
+from convoxel.draw.comparison_chart import Contender, Quality
 from convoxel.errors import ConfigError
 from convoxel.files.values import JsonObject
 from convoxel.graph.threads import limit_threads
 from convoxel.inspect import Summary
 from convoxel.lookup import NamedNetwork, find_network, is_run
-from convoxel.report.run_contents import mapping, read_run
 
 # The common options of all networks, beside their own.
 _COMMON = frozenset({"dims", "in_channels", "num_classes"})
@@ -26,21 +24,15 @@ _COMMON = frozenset({"dims", "in_channels", "num_classes"})
 
 @dataclass(frozen=True)
 class _Chosen:
-    """A network, and the word that named it."""
+    """A network, the word that named it, and the name to show."""
 
     word: str
     network: NamedNetwork
+    label: str
 
     @property
     def trained(self) -> bool:
         return self.word not in models.names()
-
-    @property
-    def label(self) -> str:
-        """The name to show; a run is called by its folder, with its network in brackets."""
-        if not self.trained:
-            return self.network.name
-        return f"{Path(self.word).resolve().name} ({self.network.name.partition(' of ')[0]})"
 
 
 def compare_networks(
@@ -58,22 +50,21 @@ def compare_networks(
     Args:
         words: names of the zoo and folders of runs.
         levels: numbers of poolings; each U-Net is compared with all of them.
-        shape: input of all networks (default: usual ones; runs get one that suits all of them, if there is one).
+        shape: input of all networks (default: those that ``describe`` shows, a run's own patch).
         options: options of those networks of the zoo that have them.
         timed: whether to measure the time of a run on our engine.
         threads: number of CPU threads (default: all).
         on_step: called with what is done next.
 
     Raises:
-        ConfigError: a word is no network, or no network has one of the options.
+        ConfigError: a word is no network or comes twice, or no network has one of the options.
     """
     chosen = _choose(words, levels, shape, dict(options or {}), timed)
-    if shape is None:
-        chosen = _align(chosen)
     summaries = [each.network.describe() for each in chosen]  # says which sizes fit
     with limit_threads(threads):
         times: Sequence[float | None] = _measure(chosen, threads, on_step) if timed else [None] * len(chosen)
-    return [_contender(*each) for each in zip(chosen, summaries, times, strict=True)]
+    qualities = compare_quality([each.word if is_run(each.word) else None for each in chosen])
+    return [_contender(*each) for each in zip(chosen, summaries, times, qualities, strict=True)]
 
 
 def _choose(
@@ -83,9 +74,16 @@ def _choose(
     shapes = () if shape is None else (shape,)
     used: set[str] = set()
     chosen = []
+    runs = [word for word in words if word not in models.names()]
+    labels = dict(zip(runs, distinct_names(runs), strict=True))
+    repeated = next((word for word in words if words.count(word) > 1), None)
+    if repeated is not None:
+        raise ConfigError(f"compare: {repeated} comes twice. Name each network once.")
     for word in words:
-        if word not in models.names():
-            chosen.append(_Chosen(word, find_network(word, shapes, weights=weights)))
+        if word in labels:
+            network = find_network(word, shapes, weights=weights)
+            label = f"{labels[word]} ({network.name.partition(' of ')[0]})"
+            chosen.append(_Chosen(word, network, label))
             continue
         known = _COMMON | models.entry(word).options.keys()
         suited = {name: value for name, value in options.items() if name in known}
@@ -96,7 +94,7 @@ def _choose(
             given = {**suited, **variant}
             label = " ".join([word, *(f"{name}={value}" for name, value in given.items())])
             network = find_network(word, shapes, given, weights=weights)
-            chosen.append(_Chosen(word, dataclasses.replace(network, name=label)))
+            chosen.append(_Chosen(word, dataclasses.replace(network, name=label), label))
     unused = next((f"{name}={value}" for name, value in options.items() if name not in used), None)
     if unused is not None:
         raise ConfigError(f"set: {unused!r} given, but none of {', '.join(words)} has that option. Leave it out.")
@@ -105,31 +103,26 @@ def _choose(
     return chosen
 
 
-def _align(chosen: list[_Chosen]) -> list[_Chosen]:
-    """Give runs one input, so that costs compare: the smallest that holds each one's patch and that all take."""
-    runs = [each.network for each in chosen if each.trained]
-    if len({(*run.shape[:2], len(run.shape)) for run in runs}) != 1:
-        return chosen
-    sizes = [max(axis) for axis in zip(*(run.shape[2:] for run in runs), strict=True)]
-    # Each network may ask for more, which the others must take in turn; networks that never agree keep their own.
-    for _ in range(8):
-        wanted = [max(max(_nearest(run, size, axis)) for run in runs) for axis, size in enumerate(sizes)]
-        if wanted == sizes:
-            shapes = ((*runs[0].shape[:2], *sizes),)
-            return [
-                dataclasses.replace(each, network=dataclasses.replace(each.network, shapes=shapes))
-                if each.trained
-                else each
-                for each in chosen
-            ]
-        sizes = wanted
-    return chosen
+def distinct_names(folders: Sequence[str]) -> list[str]:
+    """Return the shortest ends of the folders' paths that tell them apart.
 
+    Raises:
+        ConfigError: one folder comes twice.
 
-def _nearest(run: NamedNetwork, size: int, axis: int) -> tuple[int, ...]:
-    network: Any = run.module  # every network of the zoo has the method
-    sizes: tuple[int, ...] = network.nearest_sizes(size, axis)
-    return sizes
+    >>> distinct_names(["/data/unet/run", "/data/vgg/run", "/data/other"])
+    ['unet/run', 'vgg/run', 'other']
+    """
+    parts = [Path(folder).resolve().parts for folder in folders]
+    for index, own in enumerate(parts):
+        if own in parts[:index]:
+            raise ConfigError(f"compare: {folders[index]} comes twice. Name each network once.")
+    names = []
+    for own in parts:
+        length = 1
+        while sum(other[-length:] == own[-length:] for other in parts) > 1:
+            length += 1
+        names.append(str(Path(*own[-length:])))
+    return names
 
 
 def _measure(chosen: Sequence[_Chosen], threads: int | None, tell: Callable[[str], None]) -> list[float]:
@@ -149,19 +142,8 @@ def _measure(chosen: Sequence[_Chosen], threads: int | None, tell: Callable[[str
     return [times[number]["median_s"] for number in runs]
 
 
-def _contender(each: _Chosen, summary: Summary, latency_s: float | None) -> Contender:
-    """Return a row: the costs in ``summary``, and what the run's folder tells."""
-    found: JsonObject = {}
-    if is_run(each.word):
-        run = read_run(each.word)
-        metric, steps = finite(run.evaluation.get("metric")), finite(run.last.get("step"))
-        found = {
-            "metric_name": "accuracy" if run.task == "classify" else "Dice",
-            "metric": metric if metric is not None else finite(run.best_row.get("metric")),
-            "per_class": mapping(run.evaluation.get("per_class")),
-            "train_s": finite(run.last.get("elapsed_s")),
-            "steps": None if steps is None else int(steps),
-        }
+def _contender(each: _Chosen, summary: Summary, latency_s: float | None, quality: Quality | None) -> Contender:
+    """Return a row: the costs in ``summary``, and the quality of a run."""
     return Contender(
         name=each.label,
         shape=each.network.shape,
@@ -170,5 +152,5 @@ def _contender(each: _Chosen, summary: Summary, latency_s: float | None) -> Cont
         field=summary.field.size if summary.field else (),
         whole=bool(summary.field and any(summary.field.whole)),
         latency_s=latency_s,
-        **found,
+        quality=quality,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,7 @@ from convoxel.cli.screen import Screen, duration, emit, milliseconds, number, ti
 from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from convoxel.draw.comparison_chart import Contender
+    from convoxel.draw.comparison_chart import Contender, Quality
 
 # Input size along each axis, by the number of axes, with which ways to up-sample are compared.
 _UPSAMPLED_SIZE = {1: 4096, 2: 64, 3: 24}
@@ -79,7 +78,7 @@ def networks(
 
         files = save_comparison(rows, output)
     if json:
-        return emit({"networks": [dataclasses.asdict(row) for row in rows], "figure": files})
+        return emit({"networks": [row.to_dict() for row in rows], "figure": files})
     _print_networks(screen, rows)
     if files:
         screen.say(f"Figure: {files[0]} and {files[1].name}")
@@ -96,25 +95,71 @@ def _split(words: list[str], levels: str | None) -> tuple[list[str], tuple[int, 
 
 
 def _print_networks(screen: Screen, rows: list[Contender]) -> None:
+    from convoxel.draw.comparison_chart import same_input
     from convoxel.draw.quantity import count
 
-    metric = next((row.metric_name for row in rows if row.metric_name), "")
-    classes = list(dict.fromkeys(name for row in rows for name in row.per_class))
-    classes = classes if 1 < len(classes) <= 4 else []
-    timed = any(row.latency_s is not None for row in rows)
-    headings = "network|input|>parameters|>MACs|receptive field"
-    headings += ("|>ms" if timed else "") + (f"|>{metric}|>trained" if metric else "")
-    headings += "".join(f"|>{name}" for name in classes)
+    timed, alike = any(row.latency_s is not None for row in rows), same_input(rows)
+    headings = "network|input|>parameters|>MACs" + ("" if alike else "|>MACs a pixel") + "|receptive field"
     cells = (
         (
-            row.name, times(row.shape), f"{row.params:,}", count(row.macs), row.sight,
+            row.name, times(row.shape), f"{row.params:,}", count(row.macs),
+            *([] if alike else [count(row.macs_a_pixel)]), row.sight,
             *([milliseconds(row.latency_s)] if timed else []),
-            *([number(row.metric), duration(row.train_s)] if metric else []),
-            *(number(row.per_class.get(name)) for name in classes),
         )
         for row in rows
     )  # fmt: skip
+    screen.table(headings + ("|>ms" if timed else ""), cells)
+    trained = [row for row in rows if row.quality is not None]
+    if trained:
+        _print_quality(screen, trained)
+
+
+def _print_quality(screen: Screen, rows: list[Contender]) -> None:
+    """Print what trainings reached: each metric with its interval, the spread of images, the difference to the best."""
+    from convoxel.draw.comparison_chart import basis
+
+    found = [(row.name, row.quality) for row in rows if row.quality is not None]
+    names = list(dict.fromkeys(quality.metric_name for _, quality in found))
+    classes = list(dict.fromkeys(name for _, quality in found for name in quality.per_class))
+    classes = classes if 1 < len(classes) <= 4 else []
+    grouped, paired = any(quality.group for _, quality in found), any(quality.difference for _, quality in found)
+    spread = any(quality.spread is not None and quality.metric_name == "Dice" for _, quality in found)
+    headings = (
+        "run" + ("|on" if grouped else "") + f"|>{' or '.join(names)}|interval" + ("|quartiles" if spread else "")
+    )
+    headings += ("|to the best, same images" if paired else "") + "".join(f"|>{name}" for name in classes) + "|>trained"
+    cells = (
+        (
+            name, *([quality.group] if grouped else []), number(quality.metric),
+            _range(quality.interval), *([_quartiles(quality)] if spread else []),
+            *([_difference(quality)] if paired else []),
+            *(number(value if isinstance(value := quality.per_class.get(label), float) else None) for label in classes),
+            "–" if quality.train_s is None else duration(quality.train_s),
+        )
+        for name, quality in found
+    )  # fmt: skip
+    screen.say()
     screen.table(headings, cells)
+    for line in basis(rows):
+        screen.say(line)
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    return "–" if interval is None else f"{interval[0]:.3f} … {interval[1]:.3f}"
+
+
+def _quartiles(quality: Quality) -> str:
+    spread = quality.spread
+    return "–" if spread is None or quality.metric_name != "Dice" else _range((spread.quartile_1, spread.quartile_3))
+
+
+def _difference(quality: Quality) -> str:
+    if quality.best:
+        return "the best"
+    if quality.difference is None:
+        return "–"
+    mean, interval, _ = quality.difference
+    return f"{mean:+.3f}" + ("" if interval is None else f" ({interval[0]:+.3f} … {interval[1]:+.3f})")
 
 
 @command(app, "convoxel compare upsampling --dims 3 --output upsampling.png")

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from convoxel.draw.chart import Axis, mark_below
 from convoxel.draw.letter import text_width
-from convoxel.draw.scene import Box, Disc, Look, Shape, Squares, Words
+from convoxel.draw.scene import Box, Disc, Line, Look, Shape, Squares, Words
 from convoxel.files.values import Array
 
 HEAD = Look(fill="ink", size=12, bold=True)
 _BAR, _GAP, _VALUE = 92.0, 30.0, 56.0
 _SHADES = 12
 _TRACK, _FILL, _SOFT = Look(fill="grid"), Look(fill="c7"), Look(fill="soft", size=12)
-_DOT = Look(fill="c5")
+_DOT, _RANGE = Look(fill="c5"), Look(stroke="c5", weight=2, opacity=0.55)
 
 
 class Measure(NamedTuple):
@@ -28,8 +28,8 @@ class Measure(NamedTuple):
         value: the figure of a row; None where it is not known.
         text: the figure as it is written.
         share: the figure is a share of 1, drawn as a part of a full bar (default False).
-        grade: the figure is a share that is best near 1, drawn as a dot on an axis that begins below all of them
-            (default False).
+        grade: the figure is a share that is best near 1, drawn as a dot on an axis from 0 to 1 (default False).
+        interval: the interval of a grade, drawn as a line through its dot (default: none).
     """
 
     title: str
@@ -37,6 +37,7 @@ class Measure(NamedTuple):
     text: Callable[[float], str]
     share: bool = False
     grade: bool = False
+    interval: Callable[[Any], tuple[float, float] | None] = lambda row: None
 
 
 def draw_bars(
@@ -59,7 +60,7 @@ def draw_bars(
             continue
         shapes.append(Words(left, top, measure.title, look=HEAD))
         if measure.grade:
-            shapes += _dots(measure, values, min(known), (left, top + 10), middles)
+            shapes += _dots(measure, rows, (left, top + 10), middles)
         else:
             most = 1.0 if measure.share else max(known) or 1.0
             for value, middle in zip(values, middles, strict=True):
@@ -81,21 +82,21 @@ def _bar(measure: Measure, value: float | None, most: float, left: float, middle
 
 
 def _dots(
-    measure: Measure,
-    values: Sequence[float | None],
-    least: float,
-    corner: tuple[float, float],
-    middles: Sequence[float],
+    measure: Measure, rows: Sequence[Any], corner: tuple[float, float], middles: Sequence[float]
 ) -> Iterator[Shape]:
-    floor = next(floor for floor in (0.9, 0.8, 0.5, 0.0, least) if least >= floor)
-    axis, (left, top) = Axis(floor, 1.0, (floor, 1.0)), corner
+    # From 0: an axis that began at the least of them would make noise look like a difference.
+    axis, (left, top) = Axis(0.0, 1.0, (0.0, 1.0)), corner
     bottom = middles[-1] + middles[0] - top
     for share in (0, 0.5, 1):
         yield Box(left + share * _BAR - 0.5, top, 1, bottom - top, look=_TRACK)
     yield from mark_below(axis, left, _BAR, bottom)
-    for value, middle in zip(values, middles, strict=True):
+    for row, middle in zip(rows, middles, strict=True):
+        value, interval = measure.value(row), measure.interval(row)
+        if interval is not None:
+            ends = tuple((left + axis.share(end) * _BAR, middle) for end in interval)
+            yield Line(ends, look=_RANGE, data={"interval": measure.title})
         if value is not None:
-            yield Disc(left + axis.share(value) * _BAR, middle, 5, look=_DOT)
+            yield Disc(left + axis.share(value) * _BAR, middle, 4, look=_DOT)
         text = "–" if value is None else measure.text(value)
         yield Words(left + (0 if value is None else _BAR + 11), middle + 4, text, look=_SOFT)
 

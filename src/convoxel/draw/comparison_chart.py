@@ -6,7 +6,8 @@ What the networks cost, see and reach was measured by others.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,58 @@ from convoxel.draw.pareto_chart import SCATTER, Entry, scatter
 from convoxel.draw.quantity import count, duration, sizes
 from convoxel.draw.scene import Look, Shape, Words
 from convoxel.errors import ConfigError
+from convoxel.files.values import JsonObject
+from convoxel.predict.case_statistics import LEVEL, Difference, Interval, Spread
 
 _ROW, _EDGE, _TOP = 26.0, 14.0, 58.0
 _NAME = 280.0  # room for a name; a longer one loses its middle
 _TITLE = Look(fill="ink", size=14, bold=True)
 _LABEL = Look(fill="ink", size=12)
+_SMALL = Look(fill="soft", size=11)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a trained run reached, and on what.
+
+    Attributes:
+        metric_name: "Dice" or "accuracy".
+        metric: the metric on the held-out images; None before the first validation.
+        per_class: the metric of each class.
+        group: letter of the runs that it compares with: same metric, data and images; empty where all do.
+        basis: what it was measured on, in words.
+        best: whether it is the best of several in its group.
+        interval: interval of the metric over images; None of too few.
+        spread: values of single images; None where the run has none yet.
+        difference: mean difference to the best of its group over the same images; None of the best itself.
+        train_s: training time.
+        steps: optimiser steps.
+    """
+
+    metric_name: str = "Dice"
+    metric: float | None = None
+    per_class: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    group: str = ""
+    basis: str = ""
+    best: bool = False
+    interval: Interval | None = None
+    spread: Spread | None = None
+    difference: Difference | None = None
+    train_s: float | None = None
+    steps: int | None = None
+
+    def to_dict(self) -> JsonObject:
+        """Return the figures as JSON values."""
+        plain = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        difference = self.difference and {
+            **self.difference._asdict(),
+            "interval": self.difference.interval and self.difference.interval._asdict(),
+        }
+        nested = {
+            "interval": self.interval and self.interval._asdict(),
+            "spread": self.spread and self.spread._asdict(),
+        }
+        return {**plain, **nested, "difference": difference}
 
 
 @dataclass(frozen=True)
@@ -32,15 +80,11 @@ class Contender:
         name: its name in the picture.
         shape: input (n, channels, *spatial) that the figures are for.
         params: parameters.
-        macs: multiply-accumulates.
+        macs: multiply-accumulates for that input.
         field: receptive field by axis; empty if unknown.
         whole: whether every output sees the whole image beside that, by global pooling for instance.
         latency_s: time of one run on our engine; None if not measured.
-        metric_name: "Dice" or "accuracy"; empty without a training run.
-        metric: the metric on the validation part.
-        per_class: the metric of each class.
-        train_s: training time.
-        steps: optimiser steps.
+        quality: what its training reached; None without a training run.
     """
 
     name: str
@@ -50,11 +94,7 @@ class Contender:
     field: tuple[int, ...] = ()
     whole: bool = False
     latency_s: float | None = None
-    metric_name: str = ""
-    metric: float | None = None
-    per_class: dict[str, float | None] = dataclasses.field(default_factory=dict)
-    train_s: float | None = None
-    steps: int | None = None
+    quality: Quality | None = None
 
     @property
     def reach(self) -> float | None:
@@ -66,17 +106,55 @@ class Contender:
         """The receptive field in words."""
         return sizes(self.field, short=True) + (" + whole" if self.whole else "")
 
+    @property
+    def macs_a_pixel(self) -> float:
+        """Multiply-accumulates for each pixel or voxel of the input, which compare where inputs differ."""
+        return self.macs / math.prod((self.shape[0], *self.shape[2:]))
+
+    def to_dict(self) -> JsonObject:
+        """Return the figures as JSON values, those of the quality beside the others."""
+        own = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "quality"}
+        return {**own, "macs_a_pixel": self.macs_a_pixel, **(self.quality or Quality(metric_name="")).to_dict()}
+
+
+def same_input(rows: Sequence[Contender]) -> bool:
+    """Return whether all figures are for one input, so that costs compare as they are."""
+    return len({row.shape for row in rows}) == 1
+
 
 def _measures(rows: Sequence[Contender]) -> list[Measure]:
-    quality = next((row.metric_name for row in rows if row.metric_name), "metric")
+    cost = [Measure("multiply–adds", lambda row: float(row.macs), count)]
+    if not same_input(rows):
+        cost.append(Measure("multiply–adds a pixel", lambda row: row.macs_a_pixel, count))
     return [
         Measure("parameters", lambda row: float(row.params), count),
-        Measure("multiply–adds", lambda row: float(row.macs), count),
+        *cost,
         Measure("receptive field (pixels)", lambda row: row.reach, "{:.0f}".format),
         Measure("time of one run", lambda row: row.latency_s, _short_time),
-        Measure(quality, lambda row: row.metric, "{:.3f}".format, grade=True),
-        Measure("training time", lambda row: row.train_s, duration),
+        *(_grade(group, name) for group, name in _groups(rows).items()),
+        Measure("training time", lambda row: (row.quality or Quality()).train_s, duration),
     ]
+
+
+def _groups(rows: Sequence[Contender]) -> dict[str, str]:
+    """Return the groups of runs that compare, with the heading of each."""
+    found: dict[str, str] = {}
+    for row in rows:
+        if row.quality is not None:
+            group = row.quality.group
+            found.setdefault(group, f"{row.quality.metric_name}{f' on {group}' if group else ''}")
+    return found
+
+
+def _grade(group: str, heading: str) -> Measure:
+    """Return the column of a group: its metrics as dots with their intervals; the rows of others stay empty."""
+
+    def own(row: Contender) -> Quality:
+        return row.quality if row.quality is not None and row.quality.group == group else Quality()
+
+    return Measure(
+        heading, lambda row: own(row).metric, "{:.3f}".format, grade=True, interval=lambda row: own(row).interval
+    )
 
 
 def _short_time(seconds: float) -> str:
@@ -108,15 +186,34 @@ def comparison(rows: Sequence[Contender]) -> Figure:
     shapes += bars
     width = max(right, text_width(title, 14, bold=True) + _EDGE) + _EDGE
     height = _TOP + len(rows) * _ROW + 26
-    scored = [Entry(row.name, row.macs, row.metric) for row in rows if row.metric is not None]
-    if len(scored) > 1:
-        quality = next(row.metric_name for row in rows if row.metric is not None) or "metric"
-        shapes.append(Words(left, height + 22, f"{quality} over multiply–adds", look=HEAD))
-        drawn, begin, height = scatter(scored, x="multiply–adds", y=quality, corner=(left, height + 40))
-        shapes += drawn
-        width, height = max(width, begin + SCATTER + 24 + _EDGE), height + _EDGE
+    cost, unit = ("macs", "multiply–adds") if same_input(rows) else ("macs_a_pixel", "multiply–adds a pixel")
+    for group, quality in _groups(rows).items():
+        scored = [
+            Entry(row.name, getattr(row, cost), row.quality.metric, interval=row.quality.interval)
+            for row in rows
+            if row.quality is not None and row.quality.group == group and row.quality.metric is not None
+        ]
+        if len(scored) > 1:
+            shapes.append(Words(left, height + 22, f"{quality} over {unit}", look=HEAD))
+            drawn, begin, height = scatter(scored, x=unit, y=quality, corner=(left, height + 40))
+            shapes += drawn
+            width, height = max(width, begin + SCATTER + 24 + _EDGE), height + _EDGE
+    for line in basis(rows):
+        shapes.append(Words(_EDGE, height + 8, line, look=_SMALL))
+        width, height = max(width, text_width(line, 11) + 2 * _EDGE), height + 18
     told = "; ".join(f"{row.name}: {count(row.params)} parameters, {count(row.macs)} multiply–adds" for row in rows)
     return Figure(title, told, width, height, tuple(shapes))
+
+
+def basis(rows: Sequence[Contender]) -> list[str]:
+    """Return in words what the qualities were measured on, and what their intervals say."""
+    found = list(dict.fromkeys((row.quality.group, row.quality.basis) for row in rows if row.quality is not None))
+    lines = [f"{group}: {words}" if group else f"Measured on {words}." for group, words in found]
+    if len(lines) > 1:
+        lines = [f"Other data or other images were held out, so qualities compare only within: {'; '.join(lines)}."]
+    if any(row.quality is not None and row.quality.interval is not None for row in rows):
+        lines.append(f"Intervals hold {100 * LEVEL:g} % over such images; another seed of training may change more.")
+    return lines
 
 
 def _heading(rows: Sequence[Contender]) -> str:

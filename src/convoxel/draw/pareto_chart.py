@@ -17,6 +17,7 @@ from convoxel.errors import ConfigError
 SCATTER, _TALL = 560.0, 300.0  # width and height of the plot's area
 _NAME = 220.0
 _ON, _OFF = Look(fill="c5", stroke="card", weight=1.5), Look(fill="c2", stroke="card", weight=1.5)
+_ON_RANGE, _OFF_RANGE = Look(stroke="c5", weight=2, opacity=0.55), Look(stroke="c2", weight=2, opacity=0.55)
 _FRONT = Look(stroke="c5", weight=1.5, opacity=0.7)
 _LABEL = 11.5
 _SAID = Look(fill="ink", stroke="card", weight=3, size=_LABEL)
@@ -24,12 +25,21 @@ _SAID = Look(fill="ink", stroke="card", weight=3, size=_LABEL)
 
 @dataclass(frozen=True)
 class Entry:
-    """A point: its name, its cost and its quality; a quiet one shows its name only when pointed at."""
+    """A point: its name, its cost and its quality.
+
+    Attributes:
+        name: its name.
+        x: its cost.
+        y: its quality.
+        quiet: the name shows only when the point is pointed at (default False).
+        interval: range of the quality, drawn as a line through the point (default None).
+    """
 
     name: str
     x: float
     y: float
     quiet: bool = False
+    interval: tuple[float, float] | None = None
 
 
 def front(entries: Sequence[Entry], *, low_x: bool = True, high_y: bool = True) -> list[Entry]:
@@ -106,7 +116,7 @@ def scatter(
 ) -> tuple[list[Shape], float, float]:
     """Return the points with axes, where the plot's area begins, and where everything ends."""
     across = _cost_axis([entry.x for entry in entries], x, logarithmic)
-    up = _grade_axis([entry.y for entry in entries])
+    up = _grade_axis([value for entry in entries for value in (entry.y, *(entry.interval or ()))])
     plot = Plot(corner[0] + Plot.room(up), corner[1] + 20, SCATTER, _TALL, across, up)
     shapes: list[Shape] = [Words(corner[0], corner[1] + 4, y, look=Look(fill="soft", size=12)), *plot.axes(x)]
     best = front(entries, low_x=low_x, high_y=high_y)
@@ -114,6 +124,9 @@ def scatter(
         shapes.append(Line(tuple(plot.at(entry.x, entry.y) for entry in best), look=_FRONT))
     spots = [plot.at(entry.x, entry.y) for entry in entries]
     for entry, (cx, cy) in zip(entries, spots, strict=True):
+        if entry.interval is not None:
+            ends = tuple(plot.at(entry.x, end) for end in entry.interval)
+            shapes.append(Line(ends, look=_ON_RANGE if entry in best else _OFF_RANGE, data={"interval": entry.name}))
         note = f"{entry.name}: {x} {entry.x:.4g}, {y} {entry.y:.4g}"
         shapes.append(Disc(cx, cy, 5.5, look=_ON if entry in best else _OFF, note=note, data={"entry": entry.name}))
     limits = (plot.left - 40, plot.left + SCATTER + 24)
@@ -137,11 +150,13 @@ def _cost_axis(costs: Sequence[float], name: str, logarithmic: bool | None) -> A
 
 
 def _grade_axis(grades: Sequence[float]) -> Axis:
-    """Return the vertical axis, with some room around the points, but none below zero for what is never negative."""
-    room = (max(grades) - min(grades)) * 0.08 or abs(grades[0]) * 0.05 or 1.0
-    lowest = min(grades) - room
+    """Return the vertical axis, which includes 0, and of shares 1: a part of it would show noise as a difference."""
     label = count if max(grades) >= 1000 else "{:g}".format
-    return round_axis(max(lowest, 0.0) if min(grades) >= 0 else lowest, max(grades) + room, 5, label)
+    low, high = min(0.0, *grades), max(0.0, *grades)
+    if low == 0.0 and high <= 1.0:
+        return round_axis(0.0, 1.0, 5, label)
+    room = 0.08 * (high - low)
+    return round_axis(low - room if low < 0 else 0.0, high + room if high > 0 else 0.0, 5, label)
 
 
 def _names(names: Sequence[str], spots: Sequence[tuple[float, float]], limits: tuple[float, float]) -> list[Shape]:

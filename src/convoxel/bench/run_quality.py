@@ -1,0 +1,84 @@
+"""The quality of trained runs, compared only where it was measured alike: same metric, same data, same images.
+
+Two runs on other data, or with other images held out, say nothing about each other, so they form groups of their own.
+Within a group the images are paired: the difference to the best run is that of the same images.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convoxel.draw.comparison_chart import Quality
+from convoxel.draw.quantity import number
+from convoxel.predict.case_statistics import Interval, Spread, case_values, compare_cases, mean_interval, share_interval
+from convoxel.report.run_contents import RunFolder, mapping, mappings, read_run
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a run's folder tells of its quality; runs compare where ``key`` is equal."""
+
+    run: RunFolder
+    key: tuple[object, ...]
+    metric: float | None
+    cases: dict[str, float]
+    basis: str
+
+
+def compare_quality(folders: Sequence[str | Path | None]) -> list[Quality | None]:
+    """Return the quality of each run, with its group and its difference to the best run of the group.
+
+    Args:
+        folders: folders of runs; None for a network that was not trained.
+    """
+    found = [None if folder is None else _read(read_run(folder)) for folder in folders]
+    keys = list(dict.fromkeys(each.key for each in found if each is not None))
+    return [None if each is None else _judge(each, [other for other in found if other is not None], keys)
+            for each in found]  # fmt: skip
+
+
+def _read(run: RunFolder) -> _Measured:
+    samples = mappings(run.evaluation.get("samples"))
+    metric = number(run.evaluation.get("metric"))
+    data, fingerprint = str(run.data.get("data_name") or "unnamed data"), str(run.data.get("fingerprint"))
+    if run.evaluation and samples:
+        names = frozenset(str(sample.get("name")) for sample in samples)
+        basis = f"{data}, {len(samples)} held-out image{'' if len(samples) == 1 else 's'}"
+        return _Measured(run, (run.task, fingerprint, names), metric, case_values(samples), basis)
+    # Not closed yet: the best validation so far, whose images follow from these entries.
+    split = tuple(str(run.config.get(name)) for name in ("validation", "seed", "gap"))
+    metric = metric if metric is not None else number(run.best_row.get("metric"))
+    return _Measured(run, (run.task, fingerprint, split), metric, {}, f"{data}, the best validation so far")
+
+
+def _judge(each: _Measured, others: list[_Measured], keys: list[tuple[object, ...]]) -> Quality:
+    rivals = [other for other in others if other.key == each.key and other.metric is not None]
+    best = max(rivals, key=lambda other: other.metric or 0.0, default=each)
+    run, values = each.run, list(each.cases.values())
+    steps = number(run.last.get("step"))
+    if run.task == "classify":
+        interval = share_interval(round(sum(values)), len(values))
+    else:
+        interval = mean_interval(values)
+        interval = interval and Interval(max(0.0, interval.low), min(1.0, interval.high))
+    return Quality(
+        metric_name="accuracy" if run.task == "classify" else "Dice",
+        metric=each.metric,
+        per_class=mapping(run.evaluation.get("per_class")) or mapping(run.best_row.get("per_class")),
+        group=_letter(keys.index(each.key)) if len(keys) > 1 else "",
+        basis=each.basis,
+        best=best is each and len(rivals) > 1,
+        interval=interval,
+        spread=Spread.of(values),
+        difference=None if best is each else compare_cases(each.cases, best.cases),
+        train_s=number(run.last.get("elapsed_s")),
+        steps=None if steps is None else int(steps),
+    )
+
+
+def _letter(index: int) -> str:
+    letters = string.ascii_uppercase
+    return letters[index] if index < len(letters) else f"{_letter(index // len(letters) - 1)}{letters[index % 26]}"
