@@ -19,6 +19,7 @@ from convoxel.draw.scene import Look, Words
 from convoxel.draw.training_curves import Curve, charts, line_chart
 from convoxel.errors import CheckpointError, ConfigError
 from convoxel.report import read_run, render_report, write_report
+from convoxel.report.results import headline
 from tests.support.drawing import SVG, check_texts, parsed
 
 EVIL = '<script>alert("x")</script>&\'"'
@@ -146,11 +147,29 @@ def test_report_of_a_segmentation(tmp_path: Path) -> None:
                   f"convoxel train --resume '{tmp_path}/my run' --minutes 6 --force", "Note.",
                   "A 3-D U-Net that segments"):  # fmt: skip
         assert words in page.words, words
-    assert "not finished" not in page.words
+    assert "not finished" not in page.words and "In words" not in page.words
     label = np.zeros((20, 16), int)
     label[5:12, 5:9] = 1
     dice = 2 * (label & np.roll(label, 1, 0)).sum() / (2 * label.sum())
     assert f"grey {dice:.3f}" in page.words
+
+
+def test_report_of_what_was_chosen_and_went_wrong(tmp_path: Path) -> None:
+    """The plan in words, warnings at the top, and both classes beside their mean, which hides one that is not found."""
+    run = segmented(tmp_path / "run")
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation |= {"metric": 0.45, "per_class": {"grey": 0.9, "white": 0.0}, "warnings": [f"train: {EVIL}"]}
+    evaluation["samples"] = [{"name": str(i), "metric": i / 4, "dice": {"grey": i / 4}} for i in range(5)]
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    (run / "plan.json").write_text(json.dumps({"mirroring": f"none: {EVIL} lies left", "seed": "0"}))
+    page = read(run)
+    assert f"none: {EVIL} lies left" in page.words and f"train: {EVIL}" in page.words and "In words" in page.words
+    cards = [(card.name, card.value) for card in headline(read_run(run))][:3]
+    assert cards == [("mean Dice", "0.450"), ("grey", "0.900"), ("white", "0.000")]
+    assert headline(read_run(run))[0].note == "on 3 held-out images, half of them 0.250 – 0.750"
+    one = classified(tmp_path / "one", ["cat", "dog", "owl"])
+    assert [card.name for card in headline(read_run(one))][1] == "best checkpoint"
+    assert headline(read_run(one))[0].note.endswith("interval 9.5 % – 90.5 %")  # Wilson's of one of two
 
 
 def test_report_of_a_classification(tmp_path: Path) -> None:
@@ -312,6 +331,8 @@ def test_chart_places_points_and_chooses_the_axis() -> None:
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2) and y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
     assert 0 < y2 < y0 < 290 and 0 < x0 < x2 < 480
     assert "nan" not in line_chart("T", [Curve("", [(0.0, 0.0)], RATE)], "x").svg()
+    (_, high), (_, low) = points([Curve("", [(0.0, 0.95), (1.0, 0.94)], RATE)], share=True)
+    assert 0 < low - high < 3  # shares stand between 0 and 1: a hundredth is a hundredth of the axis
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e6])

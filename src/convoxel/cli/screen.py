@@ -69,6 +69,17 @@ def number(value: float | None, digits: int = 4) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
+def by_class(scores: Mapping[str, float | None]) -> str:
+    """Return the figures of two or three classes in brackets, since a mean hides one that is not found.
+
+    >>> by_class({"grey": 0.8512, "white": None}), by_class({"front": 0.5})
+    (' (grey 0.8512, white –)', '')
+    """
+    if not 2 <= len(scores) <= 3:
+        return ""
+    return f" ({', '.join(f'{name} {number(value)}' for name, value in scores.items())})"
+
+
 def milliseconds(seconds: float | None, digits: int = 2) -> str:
     """Return seconds as milliseconds with fixed digits, or a dash where there are none.
 

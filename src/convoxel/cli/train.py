@@ -12,7 +12,7 @@ import typer
 from convoxel.cli.options import Json, Threads
 from convoxel.cli.parsing import parse_sizes
 from convoxel.cli.progress import Meter
-from convoxel.cli.screen import Screen, command_line, duration, emit, number
+from convoxel.cli.screen import Screen, by_class, command_line, duration, emit, number
 from convoxel.errors import ConfigError, ConvoxelError
 
 if TYPE_CHECKING:
@@ -142,8 +142,10 @@ def _finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) 
     if weights is not None:
         summary["weights"] = weights
         screen.say(f"Started from {weights}.")
-    screen.say(f"Best on the validation part: {metric} {number(result.best_metric)}", "bold")
     classes = result.metrics.get("per_class", {})
+    screen.say(
+        f"Best on the validation part: {metric} {number(result.metrics.get('metric'))}{by_class(classes)}", "bold"
+    )
     screen.table(f"class|>{metric}", ((name, number(value)) for name, value in classes.items()))
     screen.say(f"Trained {duration(result.seconds)}, {result.steps} steps. The run lies in {result.path}")
     summary["report"] = str(write_report(result.path))

@@ -178,7 +178,7 @@ def _vertical(ys: Sequence[float], logarithmic: bool, share: bool) -> Axis:
         last = min(s for s in steps if s >= high * 0.9999)
         return Axis(first, last, power_ticks(first, last, 9), logarithmic=True)
     if share and low >= 0 and high <= 1:
-        return round_axis(next(f for f in (0.9, 0.8, 0.5, 0.0) if low >= f), 1.0, 5)
+        return round_axis(0.0, 1.0, 5)  # a part of it would show noise as progress
     low = min(0.0, low)
     return round_axis(low, high if high > low else low + 1.0, 5)
 

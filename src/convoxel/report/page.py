@@ -67,7 +67,8 @@ def render_report(run: RunFolder) -> str:
             samples=results.sample_table(run),
             confusion=results.confusion(run),
             network=_network(run),
-            config=[(name.replace("_", " "), _value(value)) for name, value in run.config.items()],
+            plan=[(name, str(words)) for name, words in run.plan.items()],
+            config=[(name.replace("_", " "), _value(name, value)) for name, value in run.config.items()],
             versions=_versions(run),
             commands=_commands(run),
             footer=_footer(run),
@@ -171,13 +172,13 @@ def _versions(run: RunFolder) -> list[tuple[str, str]]:
     return found
 
 
-def _value(value: object) -> str:
+def _value(name: str, value: object) -> str:
     if value is None or value in ({}, []):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list) and all(isinstance(item, (int, float)) for item in value):
-        return sizes(value)
+        return listed(list(map(str, value))) if name == "flip_axes" else sizes(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else f"{value}"
 
 

@@ -9,11 +9,13 @@ from typing import NamedTuple
 from convoxel.draw.figure import Figure
 from convoxel.draw.quantity import count, duration, figure, number, percent, sizes
 from convoxel.draw.scene import Box, Disc, Look, Shape
+from convoxel.predict.case_statistics import Spread, case_values, share_interval
 from convoxel.report.run_contents import Record, RunFolder, mapping, mappings
 
 __all__ = ["Card", "Cell", "Sheet", "class_table", "confusion", "headline", "sample_table", "validation_table"]
 
 _MATRIX = 24  # more classes than this do not fit a page; their confusions are listed instead
+_HEADLINED = 3  # more classes than this are in their table alone
 _LISTED, _IMAGES, _DOTS = 40, 200, 300
 _WHOLE = "whole image"
 
@@ -69,6 +71,7 @@ def headline(run: RunFolder) -> list[Card]:
     if metric is not None:
         shown = percent(metric) if run.task == "classify" else figure(metric)
         cards.append(Card(run.metric_name, shown, _basis(run), main=True))
+        cards += _class_cards(run)
     step, newest = evaluation.get("step", row.get("step")), run.metrics[-1] if run.metrics else {}
     if step is not None:
         last = run.last.get("step", newest.get("step"))
@@ -88,11 +91,27 @@ def headline(run: RunFolder) -> list[Card]:
     return cards
 
 
+def _class_cards(run: RunFolder) -> list[Card]:
+    """Return the figure of each class of a few: a mean hides one that is not found."""
+    source = run.evaluation if run.evaluation else run.best_row
+    per_class = mapping(source.get("per_class"))
+    if run.task == "classify" or not 2 <= len(per_class) <= _HEADLINED:
+        return []
+    return [Card(name, figure(number(value)), "Dice") for name, value in per_class.items()]
+
+
 def _basis(run: RunFolder) -> str:
     counted = run.evaluation.get("count")
     if not run.evaluation:
         return "best validation so far"
-    return f"on {counted} held-out image{'' if counted == 1 else 's'}" if isinstance(counted, int) else "held out"
+    words = f"on {counted} held-out image{'' if counted == 1 else 's'}" if isinstance(counted, int) else "held out"
+    values = list(case_values(mappings(run.evaluation.get("samples"))).values())
+    spread = Spread.of(values)
+    if run.task != "classify" and spread is not None and spread.images > 3:
+        words += f", half of them {spread.quartile_1:.3f} – {spread.quartile_3:.3f}"
+    elif run.task == "classify" and (interval := share_interval(round(sum(values)), len(values))) is not None:
+        words += f", interval {percent(interval.low)} – {percent(interval.high)}"
+    return words
 
 
 def validation_table(run: RunFolder) -> Sheet:

@@ -41,6 +41,7 @@ class RunFolder:
         examples: arrays of examples.npz; empty before the end.
         best: the manifest's body of the best checkpoint; empty before the first validation.
         last: the same of the newest checkpoint.
+        plan: what the run chose, in words; empty in runs of earlier versions.
         problems: files that are there and cannot be used, each in one sentence.
     """
 
@@ -52,12 +53,19 @@ class RunFolder:
     examples: dict[str, Array] = field(default_factory=dict)
     best: Record = field(default_factory=dict)
     last: Record = field(default_factory=dict)
+    plan: Record = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
     def data(self) -> Record:
         """The description of the data in the checkpoints: classes, dims, channels, data_name, …"""
         return mapping(self.best.get("data")) or mapping(self.last.get("data"))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what went wrong in training, the closing ones where it was closed."""
+        told = self.evaluation.get("warnings", list(mapping(self.last.get("warnings")).values()))
+        return [str(text) for text in told] if isinstance(told, list) else []
 
     @property
     def classes(self) -> list[str]:
@@ -123,6 +131,7 @@ def read_run(run_dir: str | Path) -> RunFolder:
     run.metrics = _read_metrics(run)
     run.evaluation = _read_object(run, "evaluation.json")
     run.network = _read_object(run, "describe.json")
+    run.plan = _read_object(run, "plan.json")
     run.best = mapping(_read_object(run, "checkpoints/best.json").get("body"))
     run.last = mapping(_read_object(run, "checkpoints/last.json").get("body"))
     run.config = run.config or mapping(run.last.get("config"))
