@@ -20,7 +20,9 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for the run, the pictures and the figures.")] = Path(
         "convoxel-demo"
     ),
-    minutes: Annotated[float, typer.Option(help="Training time in minutes.")] = 4.0,
+    minutes: Annotated[
+        float, typer.Option(help="Time of the training in minutes, from reading the data to its evaluation.")
+    ] = 4.0,
     threads: Threads = None,
     force: Annotated[bool, typer.Option("--force", help="Train anew, even if the folder has a trained demo.")] = False,
     json: Json = False,

@@ -37,10 +37,14 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE|RUN", help="Weights to start from: .safetensors, .pth, or another run.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Training time in minutes (default: 10).")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Time of the whole run in minutes, its closing evaluation included (default: 10)."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of --minutes.")] = None,
     validation: Annotated[
-        str | None, typer.Option(help="Held-out samples: a count (30) or a fraction (0.2); segment: the last by name.")
+        str | None,
+        typer.Option(help="Held-out training samples: a count (30) or a fraction (0.2); segment: the last by name."),
     ] = None,
     gap: Annotated[int | None, typer.Option(help="mni152: voxels left unused between the parts.")] = None,
     patch: Annotated[str | None, typer.Option(help="Size of a training patch, such as 48,48,48.")] = None,

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from convoxel.draw.chart import Axis, mark_below
 from convoxel.draw.letter import text_width
-from convoxel.draw.scene import Box, Disc, Line, Look, Shape, Squares, Words
+from convoxel.draw.scene import Box, Disc, Line, Look, Point, Shape, Squares, Words
 from convoxel.files.values import Array
 
 HEAD = Look(fill="ink", size=12, bold=True)
-_BAR, _GAP, _VALUE = 92.0, 30.0, 56.0
+_BAR, _GAP, _VALUE = 92.0, 30.0, 45.0
 _SHADES = 12
 _TRACK, _FILL, _SOFT = Look(fill="grid"), Look(fill="c7"), Look(fill="soft", size=12)
 _DOT, _RANGE = Look(fill="c5"), Look(stroke="c5", weight=2, opacity=0.55)
@@ -65,7 +65,8 @@ def draw_bars(
             most = 1.0 if measure.share else max(known) or 1.0
             for value, middle in zip(values, middles, strict=True):
                 shapes += _bar(measure, value, most, left, middle)
-        left += max(_BAR + _VALUE, text_width(measure.title, 12, bold=True)) + _GAP
+        written = max(text_width(measure.text(value), 12) for value in known)
+        left += max(_BAR + 11 + max(_VALUE, written), text_width(measure.title, 12, bold=True)) + _GAP
     return shapes, left - _GAP
 
 
@@ -93,12 +94,22 @@ def _dots(
     for row, middle in zip(rows, middles, strict=True):
         value, interval = measure.value(row), measure.interval(row)
         if interval is not None:
-            ends = tuple((left + axis.share(end) * _BAR, middle) for end in interval)
-            yield Line(ends, look=_RANGE, data={"interval": measure.title})
+            low, high = (left + axis.share(end) * _BAR for end in interval)
+            yield Line(capped((low, middle), (high, middle), 7), look=_RANGE, data={"interval": measure.title})
         if value is not None:
             yield Disc(left + axis.share(value) * _BAR, middle, 4, look=_DOT)
         text = "–" if value is None else measure.text(value)
         yield Words(left + (0 if value is None else _BAR + 11), middle + 4, text, look=_SOFT)
+
+
+def capped(start: Point, end: Point, half: float) -> tuple[Point, ...]:
+    """Return a level or upright line from start to end with a bar of twice ``half`` across either end.
+
+    The bars show an interval that is narrower than the dot on it.
+    """
+    across = (0.0, half) if start[1] == end[1] else (half, 0.0)
+    arms = [((x - across[0], y - across[1]), (x + across[0], y + across[1])) for x, y in (start, end)]
+    return (*arms[0], start, end, *arms[1])
 
 
 def draw_map(

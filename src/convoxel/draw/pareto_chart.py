@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from convoxel.draw.bars import capped
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.chart import Axis, Plot, power_ticks, round_axis
 from convoxel.draw.figure import Figure
@@ -125,8 +126,12 @@ def scatter(
     spots = [plot.at(entry.x, entry.y) for entry in entries]
     for entry, (cx, cy) in zip(entries, spots, strict=True):
         if entry.interval is not None:
-            ends = tuple(plot.at(entry.x, end) for end in entry.interval)
-            shapes.append(Line(ends, look=_ON_RANGE if entry in best else _OFF_RANGE, data={"interval": entry.name}))
+            low, high = (plot.at(entry.x, end) for end in entry.interval)
+            shapes.append(
+                Line(
+                    capped(low, high, 8), look=_ON_RANGE if entry in best else _OFF_RANGE, data={"interval": entry.name}
+                )
+            )
         note = f"{entry.name}: {x} {entry.x:.4g}, {y} {entry.y:.4g}"
         shapes.append(Disc(cx, cy, 5.5, look=_ON if entry in best else _OFF, note=note, data={"entry": entry.name}))
     limits = (plot.left - 40, plot.left + SCATTER + 24)
