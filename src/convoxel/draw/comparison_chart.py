@@ -30,7 +30,7 @@ _SMALL = Look(fill="soft", size=11)
 
 @dataclass(frozen=True)
 class Quality:
-    """What a trained run reached, and on what.
+    """The quality that a trained run reached, and on what it was measured.
 
     Attributes:
         metric_name: "Dice" or "accuracy".
