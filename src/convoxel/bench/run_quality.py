@@ -19,7 +19,7 @@ from convoxel.report.run_contents import RunFolder, mapping, mappings, read_run
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a run's folder tells of its quality; runs compare where ``key`` is equal."""
+    """The quality that a run's folder tells; runs compare where ``key`` is equal."""
 
     run: RunFolder
     key: tuple[object, ...]
