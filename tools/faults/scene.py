@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Scene:
     @contextlib.contextmanager
     def room(self, name: str) -> Iterator[Path]:
         """Yield a fresh folder for a case, which goes at the end."""
-        folder = self.folder / "rooms" / name
+        folder = self.folder / "rooms" / f"{name}-{os.getpid()}"  # sweeps may run side by side
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
