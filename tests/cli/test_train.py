@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -130,6 +131,7 @@ def test_evaluate(capsys: pytest.CaptureFixture[str], run: Path) -> None:
     shown = capsys.readouterr().out
     assert ours["engine"] == "convoxel" and ours["count"] == 359 and len(ours["samples"]) == 359
     assert f"accuracy {ours['metric']:.4f}" in shown and "engine torch" in shown
+    assert re.search(r"95 % interval over such images: 0\.\d+ … [01]\.\d+", shown)
     assert "not a training run" in refused_command(capsys, "evaluate", run.parent)
     assert f"the run {run / 'none'} does not exist" in refused_command(capsys, "evaluate", run / "none")
     assert f"data: {run / 'none'}: there is no such folder" in refused_command(
@@ -176,6 +178,7 @@ def test_segmentation_through_the_command_line(capsys: pytest.CaptureFixture[str
     for index in range(5):
         label = np.zeros((16, 16), np.uint8)
         label[4:12, 2 + index : 10 + index] = 1
+        label[6:10, 5:9] = 2
         image = (label * 150 + rng.integers(0, 60, label.shape)).astype(np.uint8)
         Image.fromarray(image).save(tmp_path / "set" / "images" / f"{index}.png")
         Image.fromarray(label).save(tmp_path / "set" / "labels" / f"{index}.png")
@@ -183,9 +186,15 @@ def test_segmentation_through_the_command_line(capsys: pytest.CaptureFixture[str
     words = ["train", "segment", "--data", tmp_path / "set", "--output", folder, "--levels", 1, "--width", 4]
     limits = ["--epochs", 1, "--set", "steps_per_epoch=4", "--set", "tensorboard=false", "--threads", 1]
     assert main([str(word) for word in (*words, *limits, "--validation", 2)]) == 0
-    assert "Dice" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.index("mirroring      axis 1: left–right, the width") < shown.index("training   ")  # before all steps
+    assert re.search(r"Best on the validation part: Dice 0\.\d+ \(class 1 [\d.]+, class 2 [\d.]+\)", shown)
+    assert main(["evaluate", str(folder), "--json"]) == 0
+    values = [sample["metric"] for sample in json.loads(capsys.readouterr().out)["samples"]]
     assert main(["evaluate", str(folder)]) == 0
-    assert "Lowest:" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Lowest:" in shown and re.search(r"mean Dice [\d.]+ \(class 1 [\d.]+, class 2 [\d.]+\)", shown)
+    assert f"Images: {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}, quartiles" in shown
     labels = tmp_path / "labels"
     assert main(["predict", str(folder), "--input", str(tmp_path / "set"), "--output", str(labels)]) == 0
     assert f"5 files in {labels}" in capsys.readouterr().out and len(list(labels.glob("*.png"))) == 5
