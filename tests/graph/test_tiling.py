@@ -281,3 +281,47 @@ def test_arrays_in_files_run_by_tiles(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tile is 2 x 2"):
         run_files(tmp_path / "net.cvx", paths, [tmp_path / "a.npy"], tile=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.cvx", "once.npy", "parts.npy", "x.npy"]
+
+
+def test_an_image_larger_than_memory_is_planned_and_read_by_tiles() -> None:
+    """160 GB that nobody has: planning takes none of them, and a tile reads no more than its size."""
+    read: list[int] = []
+
+    class Source:
+        shape, dtype = (1, 1, 200_000, 200_000), np.dtype(np.float32)
+
+        def __getitem__(self, place: tuple[slice, ...]) -> Array:
+            sizes = [each.stop - each.start for each in place]
+            read.append(int(np.prod(sizes)))
+            return image(*sizes)
+
+    net = nn.Sequential(conv(2, 1, 8, 3, stride=2, padding=1), nn.ReLU(), nn.ConvTranspose2d(8, 1, 2, 2))
+    source = Source()
+    tiling = cx.compile(net, image(1, 1, 64, 64)).tiling(source, tile=128)
+    ((place, numbers),) = next(tiling.parts(lambda _, part: source[part]))
+    assert tiling.shapes == [(1, 1, 200_000, 200_000)] and tiling.count > 2_000_000
+    assert numbers.shape == tuple(len(range(*part.indices(200_000))) for part in place) and max(read) <= 128 * 128
+
+
+def test_networks_of_several_inputs_and_named_results() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fine, self.coarse, self.last = (
+                conv(2, 1, 8, 3, padding=1),
+                conv(2, 2, 8, 3, stride=2),
+                conv(2, 8, 3, 3),
+            )
+
+        def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            side = self.coarse(y)
+            fine = torch.relu(self.fine(x))
+            return {"out": self.last(fine + functional.interpolate(side, size=fine.shape[2:])), "side": side}
+
+    x, y = image(1, 1, 64, 80), image(1, 2, 128, 160)
+    program = cx.compile(Two(), x, y)
+    whole, parts = program(x, y), program.tiled(x, y, tile=30)
+    assert list(parts) == ["out", "side"] and program.tiling(x, y, tile=30).count > 1
+    assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+    with pytest.raises(ShapeError, match="1 inputs came, expected 2"):
+        program.tiled(x, tile=30)

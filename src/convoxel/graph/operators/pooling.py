@@ -248,7 +248,7 @@ def _part_of_adaptive_pool(request: Request) -> Restricted:
     applied = request.applied
     sizes, results = applied.x[2:], request.out[2:]
     if any(new not in (1, old) for old, new in zip(sizes, results, strict=True)):
-        return part_of_tables(request, _adaptive_tables(applied.node, sizes, results))
+        return part_of_tables(request, lambda: _adaptive_tables(applied.node, sizes, results))
     spans = [
         span if new == old else Span(0, old, applied.node.name)
         for span, old, new in zip(request.box[2:], sizes, results, strict=True)

@@ -89,11 +89,13 @@ class Request:
         applied: the operator applied to the whole tensors.
         box: the part that is asked for.
         grain: of each of the last axes, the number of positions that are computed together (default 1).
+        memo: tables of the whole axes, kept for the next part of the same node.
     """
 
     applied: Applied
     box: Box
     grain: tuple[int, ...] = ()
+    memo: list[Taps] = field(default_factory=list)
 
     @property
     def out(self) -> Shape:
@@ -249,9 +251,12 @@ def part_of_window(
     return _Axis(made, read, (read.first - begin, end - read.stop))
 
 
-def part_of_tables(request: Request, tables: Sequence[Taps]) -> Restricted:
+def part_of_tables(request: Request, make: Callable[[], Sequence[Taps]]) -> Restricted:
     """Return the part of an operator that weighs positions of each spatial axis by a table: rows of the tables."""
     need_engine(request)
+    if not request.memo:
+        request.memo.extend(make())
+    tables = request.memo
     lead = len(request.box) - len(tables)
     read, rows = list(request.box[:lead]), []
     for span, size, table in zip(request.box[lead:], request.applied.x[lead:], tables, strict=True):

@@ -37,7 +37,7 @@ def restrict_tables(rule: TableRule) -> RestrictRule:
 
     def restrict(request: Request) -> Restricted:
         applied = request.applied
-        return part_of_tables(request, rule(applied.node, applied.x[2:], request.out[2:]))
+        return part_of_tables(request, lambda: rule(applied.node, applied.x[2:], request.out[2:]))
 
     return restrict
 

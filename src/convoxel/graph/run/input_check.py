@@ -13,23 +13,31 @@ from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size, evaluate, evaluate_shape, measure
 
-__all__ = ["check_inputs", "empty_result", "is_empty", "is_tensor", "measure_inputs", "source_of"]
+__all__ = ["check_inputs", "check_sources", "empty_result", "is_empty", "is_tensor", "measure_inputs"]
 
 _AXIS_NAMES = {2: "(n, c)", 3: "(n, c, w)", 4: "(n, c, h, w)", 5: "(n, c, d, h, w)"}
 
 
 def check_inputs(inputs: Sequence[object], values: Sequence[Value]) -> list[Array]:
     """Return ``inputs`` as contiguous arrays of the right type and number of axes."""
+    return [np.asarray(_as_array(x, value), order="C") for x, value in _paired(inputs, values)]
+
+
+def check_sources(inputs: Sequence[object], values: Sequence[Value]) -> list[Array]:
+    """Return ``inputs`` as what parts can be read of: arrays as they are, or what has a shape, a type and slices."""
+    return [_as_source(x, value) for x, value in _paired(inputs, values)]
+
+
+def _paired(inputs: Sequence[object], values: Sequence[Value]) -> list[tuple[object, Value]]:
     if len(inputs) != len(values):
         names = ", ".join(value.name for value in values)
         raise ShapeError(f"program: {len(inputs)} inputs came, expected {len(values)} ({names})")
-    return [_as_array(x, value) for x, value in zip(inputs, values, strict=True)]
+    return list(zip(inputs, values, strict=True))
 
 
-def source_of(x: object, value: Value) -> Array:
-    """Return an input of which parts can be read: an array without a copy, or what has a shape, a type and slices."""
+def _as_source(x: object, value: Value) -> Array:
     if isinstance(x, np.ndarray) or is_tensor(x) or not all(hasattr(x, name) for name in ("shape", "__getitem__")):
-        return _as_array(x, value, contiguous=False)
+        return _as_array(x, value)
     source = cast(Array, x)
     if np.dtype(source.dtype) != value.dtype or len(source.shape) != len(value.shape):
         _refuse(source, value)
@@ -76,7 +84,7 @@ def is_tensor(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def _as_array(x: object, value: Value, contiguous: bool = True) -> Array:
+def _as_array(x: object, value: Value) -> Array:
     """Return an input as an array, or raise if its type or number of axes is wrong."""
     array = x if isinstance(x, np.ndarray) else _tensor_array(x, value)
     shape = array.shape
@@ -84,7 +92,7 @@ def _as_array(x: object, value: Value, contiguous: bool = True) -> Array:
         _refuse(array, value)
     if 0 in shape and any(n == 0 != m for n, m in zip(shape[1:], value.shape[1:], strict=True)):
         _refuse(array, value)
-    return np.asarray(array, order="C") if contiguous else array
+    return array
 
 
 def _tensor_array(x: Any, value: Value) -> Array:

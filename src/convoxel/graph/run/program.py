@@ -27,7 +27,14 @@ from convoxel.graph.operators.table import infer_shapes
 from convoxel.graph.passes import optimise
 from convoxel.graph.run.accuracy import Verification
 from convoxel.graph.run.execution import CONTRADICTIONS, Execution, Memory, plan_execution
-from convoxel.graph.run.input_check import check_inputs, empty_result, is_empty, is_tensor, measure_inputs, source_of
+from convoxel.graph.run.input_check import (
+    check_inputs,
+    check_sources,
+    empty_result,
+    is_empty,
+    is_tensor,
+    measure_inputs,
+)
 from convoxel.graph.run.lru_cache import LruCache
 from convoxel.graph.run.size_check import broken_condition, say_nearest_sizes
 from convoxel.graph.run.step_table import ProfileRow, draw_steps, step_rows
@@ -238,12 +245,8 @@ class Program(ProgramRecord):
         >>> bool((program.tiled(x, tile=32) == program(x)).all())
         True
         """
-        sources = [source_of(x, value) for x, value in zip(inputs, self.graph.inputs, strict=False)]
-        if (
-            len(sources) != len(self.graph.inputs)
-            or len(inputs) != len(sources)
-            or is_empty(sources, self.graph.inputs)
-        ):
+        sources = check_sources(inputs, self.graph.inputs)
+        if is_empty(sources, self.graph.inputs):
             return self(*inputs)
         tiling = self.tiling(*inputs, tile=tile, exact=exact)
         values = [self.graph.values[name] for name in self.graph.outputs]
@@ -257,7 +260,7 @@ class Program(ProgramRecord):
 
     def tiling(self, *inputs: object, tile: int | Sequence[int] | None = None, exact: bool = True) -> TilePlan:
         """Return the tiles in which ``tiled`` would run; ``print`` says their halo, and why the result is exact."""
-        sources = [source_of(x, value) for x, value in zip(inputs, self.graph.inputs, strict=True)]
+        sources = check_sources(inputs, self.graph.inputs)
         return self._explained(sources, lambda sizes: plan_tiling(
             self.graph, sizes, self._packed_weights, Settings(self.threads, self.family, self.winners), tile, exact
         ))  # fmt: skip

@@ -19,6 +19,7 @@ from convoxel.files.values import Array
 from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.ir.size import Shape
+from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.reads import Applied
 from convoxel.graph.operators.region import Box, Request, Restricted, Span, full_box, lengths
 from convoxel.graph.operators.table import OPERATORS, infer_shapes, make_node
@@ -108,6 +109,7 @@ class WholeGraph:
         self.graph = graph
         self.shapes = infer_shapes(graph, sizes)
         self.nodes = tuple(node.resolved(sizes) for node in graph.nodes)
+        self._memos: dict[str, list[Taps]] = {node.name: [] for node in graph.nodes}
 
     def tensors(self, node: Node) -> list[int]:
         """Return which operands of a node are tensors: not absent, and no plain list that a step holds."""
@@ -158,7 +160,7 @@ class WholeGraph:
         try:
             if any(value.name in needed for value in node.outputs[1:]) and (row.keeps_indices or len({*results}) > 1):
                 raise UnsupportedError("has a second result, whose values depend on the whole image")
-            return row.part(Request(Applied(node, shapes, results), box, grain))
+            return row.part(Request(Applied(node, shapes, results), box, grain, self._memos[node.name]))
         except ConvoxelError as error:
             what = str(node.attributes.get("label", node.operator))
             raise UnsupportedError(
