@@ -15,7 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from convoxel.data.image_file import map_image, read_image
+from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts
 from convoxel.train import Progress, TrainConfig, evaluate, fit, load_model, predict
 from convoxel.train.run_folder import load_predictor
@@ -193,6 +196,34 @@ def test_exact_tiles_give_the_classes_of_the_whole_image(segmenter: Path, tmp_pa
     )
     assert (np.load(named[0]) == blended).all()
     assert "equal bit for bit" in str(tilings[0]) and "tiles of at most" in str(tilings[0])
+
+
+@pytest.mark.parametrize("dtype", ["i2", "f4"])
+def test_exact_tiles_read_parts_of_files(segmenter: Path, tmp_path: Path, dtype: str) -> None:
+    """Volumes that are not compressed stay in their files; the classes are those of the volume read as a whole."""
+    values = np.random.default_rng(0).normal(50, 40, (61, 23, 18)).astype(dtype)
+    volume = nibabel.Nifti1Image(values, np.diag([1.0, 2.0, 3.0, 1.0]))
+    volume.header.set_slope_inter(0.5, 3.0)
+    for name in ("mapped.nii", "whole.nii.gz"):
+        nibabel.save(volume, tmp_path / name)
+    np.save(tmp_path / "array.npy", (values * 0.5 + 3.0).astype(np.float32))
+    sample, read = map_image(tmp_path / "mapped.nii", 3, 1), read_image(tmp_path / "whole.nii.gz", 3, 1)
+    assert isinstance(sample.image, MappedImage) and not isinstance(read.image, MappedImage)
+    assert isinstance(map_image(tmp_path / "array.npy", 3, 1).image, MappedImage)
+    part = (slice(None), slice(3, 40), slice(2, 9), slice(0, 18))
+    assert np.array_equal(sample.image[part], read.image[part]) and (sample.affine == read.affine).all()
+    statistics = Normalisation("sample").statistics
+    assert all(map(np.array_equal, vars(statistics(sample.image)).values(), vars(statistics(read.image)).values()))
+    maps = []
+    for name in ("mapped.nii", "whole.nii.gz"):
+        (path,) = predict(segmenter, tmp_path / name, tmp_path / f"out-{name}.npy", exact=True, tile=(40, 24, 20))
+        maps.append(np.load(path))
+    assert np.array_equal(*maps)
+    values = values.astype(np.float32)
+    values[5, 6, 7] = np.nan
+    np.save(tmp_path / "array.npy", values)
+    with pytest.raises(DataError, match=r"NaN or infinite \(the first at \(5, 6, 7\)\)"):
+        map_image(tmp_path / "array.npy", 3, 1)
 
 
 def test_exact_tiles_are_refused(segmenter: Path, classifier: Path) -> None:

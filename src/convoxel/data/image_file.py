@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from convoxel.data import nifti, picture
 from convoxel.data.data_set import Sample
 from convoxel.data.image_header import Header, check_dims, fit_channels
+from convoxel.data.mapped_image import MappedImage, slabs
 from convoxel.data.numpy_file import array_claims, open_archive, read_array, read_member
 from convoxel.files.fault import ErrorCollector, fault, plural
 from convoxel.files.values import Array
@@ -19,6 +21,7 @@ __all__ = [
     "check_finite",
     "is_clutter",
     "list_images",
+    "map_image",
     "read_header",
     "read_image",
     "read_stored",
@@ -129,6 +132,36 @@ def with_dims(path: Path, header: Header, dims: int | None) -> Header:
         return Header((*header.shape, *(1,) * extra), header.channels, spacing, header.affine)
     check_dims(path, header, dims)
     raise AssertionError("unreachable: check_dims refuses")
+
+
+def map_image(path: str | os.PathLike[str], dims: int | None = None, channels: int | None = None) -> Sample:
+    """Return one image file as a Sample whose values stay in the file, where the format allows it.
+
+    Those of an uncompressed .nii or .npy do: ``image`` is a ``MappedImage``, of which parts are read. Any other image
+    is read as a whole. Arguments and errors as of ``read_image``.
+    """
+    path = Path(path)
+    found = _mapped(path)
+    if found is not None:
+        header = with_dims(path, found[0], dims)
+        values = found[1].stored.reshape(header.channels, *header.shape)
+        image = MappedImage(values, found[1].slope, found[1].intercept)
+        fits = fit_channels(path, header, channels) == header.channels
+        if fits and all(np.isfinite(slab.sum(dtype=np.float64)) for slab in slabs(image)):
+            whole = cast(Array, image)
+            return Sample(split_ending(path)[0], whole, None, header.affine, header.spacing_mm, path)
+    return read_image(path, dims, channels)  # also says which values are not finite
+
+
+def _mapped(path: Path) -> tuple[Header, MappedImage] | None:
+    ending = split_ending(path)[1]
+    if ending in (".nii", ".nii.gz"):
+        return nifti.map_voxels(path)
+    if ending != ".npy":
+        return None
+    header = read_header(path)
+    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    return header, MappedImage(stored.reshape(header.channels, *header.shape))
 
 
 def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: int | None = None) -> Sample:

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.image_header import Affine, Header, Spacing
+from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import UnsupportedError
 from convoxel.files.fault import fault
 from convoxel.files.memory import check_memory
 from convoxel.files.stream import check_inflation, file_size, inflate, read_bytes
 from convoxel.files.values import Array
 
-__all__ = ["pack_volume", "read_header", "read_voxels"]
+__all__ = ["map_voxels", "pack_volume", "read_header", "read_voxels"]
 
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _REFUSED = {0: "unknown", 1: "1-bit", 32: "complex", 1792: "complex", 2048: "complex", 128: "RGB", 2304: "RGBA"}
@@ -56,6 +57,10 @@ class _Layout:
     def end(self) -> int:
         return self.offset + math.prod(self.stored) * self.dtype.itemsize
 
+    def arranged(self, stored: Array) -> Array:
+        """Return voxels in file order (x, y, z, t, c), t or c of size 1, as a view (channels, x, y, z)."""
+        return np.moveaxis(stored.reshape((*self.header.shape, self.header.channels), order="F"), -1, 0)
+
 
 def _is_packed(path: Path) -> bool:
     """Return True if the content is gzip, whatever the name says (renamed files are common)."""
@@ -81,11 +86,8 @@ def read_voxels(path: Path, *, scaled: bool = True) -> tuple[Header, Array]:
     layout = _read_layout(path)
     check_memory(path, layout.end + 4 * math.prod(layout.stored))
     content = inflate(path, layout.end, whole=True) if _is_packed(path) else read_bytes(path, layout.end)
-    count = math.prod(layout.stored)
-    stored = np.frombuffer(content, layout.dtype, count, layout.offset).reshape(layout.stored, order="F")
-    channels, shape = layout.header.channels, layout.header.shape
-    # file order (x, y, z, t, c) with t or c of size 1 → (channels, x, y, z)
-    voxels = np.moveaxis(stored.reshape((*shape, channels), order="F"), -1, 0)
+    voxels = layout.arranged(np.frombuffer(content, layout.dtype, math.prod(layout.stored), layout.offset))
+    shape = layout.header.shape
     with np.errstate(all="ignore"):  # what overflows becomes infinite, which the check of the values reports
         if (layout.slope, layout.intercept) == (1.0, 0.0):
             return layout.header, np.array(voxels, dtype=np.float32 if scaled else None, order="C")
@@ -97,6 +99,15 @@ def read_voxels(path: Path, *, scaled: bool = True) -> tuple[Header, Array]:
         for begin in range(0, shape[-1], step):
             values[..., begin : begin + step] = voxels[..., begin : begin + step] * layout.slope + layout.intercept
         return layout.header, values
+
+
+def map_voxels(path: Path) -> tuple[Header, MappedImage] | None:
+    """Return header and voxels as ``read_voxels`` does, but left in the file; None if that is compressed."""
+    if _is_packed(path):
+        return None
+    layout = _read_layout(path)
+    stored = np.memmap(path, layout.dtype, "r", layout.offset, (math.prod(layout.stored),))
+    return layout.header, MappedImage(layout.arranged(stored), layout.slope, layout.intercept)
 
 
 def _read_layout(path: Path) -> _Layout:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from convoxel import data
-from convoxel.data.image_file import list_images, read_header, split_ending, with_dims
+from convoxel.data.image_file import list_images, map_image, read_header, split_ending, with_dims
 from convoxel.data.image_header import fit_channels
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_json, write_text
@@ -79,7 +79,8 @@ def _name_maps(files: list[Path], source: Path, target: Path, dims: int) -> list
 
 
 def _read(predictor: Predictor, path: Path) -> data.Sample:
-    return data.read_image(path, dims=predictor.run.data.dims, channels=predictor.run.data.channels)
+    read = data.read_image if predictor.exact is None else map_image  # exact tiles read what they need
+    return read(path, dims=predictor.run.data.dims, channels=predictor.run.data.channels)
 
 
 def _write_maps(predictor: Predictor, files: list[Path], targets: list[Path], on_progress: OnProgress | None) -> None:

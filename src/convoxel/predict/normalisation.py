@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from convoxel.data.mapped_image import slabs
 
 __all__ = ["Normalisation", "Statistics"]
 
@@ -40,25 +44,36 @@ class Normalisation:
     std: tuple[float, ...] = ()
 
     def statistics(self, image: Array) -> Statistics:
-        """Return the statistics that normalise ``image`` (channels, *spatial)."""
-        flat = image.reshape(image.shape[0], -1)
-        floor = flat.min(axis=1)
+        """Return the statistics that normalise ``image`` (channels, *spatial), which may lie in a file.
+
+        Sums are taken slab by slab, so that they need no memory for a second image.
+        """
+        axes = tuple(range(1, len(image.shape)))
+        floor = np.min([slab.min(axis=axes) for slab in slabs(image)], axis=0)
         if self.kind == "dataset":
             std = np.asarray([value or 1.0 for value in self.std], np.float32)
             return Statistics(np.asarray(self.mean, np.float32), std, floor)
-        pairs = [_measure_body(channel, low) for channel, low in zip(flat, floor, strict=True)]
+        pairs = [_measure_body(image, channel, low) for channel, low in enumerate(floor)]
         mean, std = np.asarray(pairs, np.float32).T
         return Statistics(mean, std, floor)
 
 
-def _measure_body(channel: Array, floor: np.float32) -> tuple[float, float]:
+def _measure_body(image: Array, channel: int, floor: np.float32) -> tuple[float, float]:
     """Mean and standard deviation of the voxels above the smallest value.
 
     Air, a stripped skull and padding share the smallest value. With them, the share of background, which differs from
     one cut of the same head to the next, would move the intensities of the tissue.
     """
-    body = channel[channel > floor]
-    if body.size == 0:
+
+    def bodies() -> Iterator[NDArray[np.float64]]:
+        for slab in slabs(image):
+            values = slab[channel]
+            yield values[values > floor].astype(np.float64)
+
+    sizes, sums = zip(*((body.size, float(body.sum())) for body in bodies()), strict=True)
+    count = sum(sizes)
+    if count == 0:
         return float(floor), 1.0
-    std = float(body.std(dtype=np.float64))
-    return float(body.mean(dtype=np.float64)), std if std > 0 else 1.0
+    mean = math.fsum(sums) / count
+    std = math.sqrt(math.fsum(float(np.square(body - mean).sum()) for body in bodies()) / count)
+    return mean, std if std > 0 else 1.0
