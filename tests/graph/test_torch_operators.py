@@ -253,3 +253,26 @@ def test_decompositions_that_depend_on_sizes_are_not_taken() -> None:
     with pytest.warns(UserWarning, match=r"aten\.fft_fft2\.default"):
         program = compile(Each({"spectrum": lambda x: torch.fft.fft2(x).abs()}), x)
     assert_same(program(x), {"spectrum": torch.fft.fft2(x).abs()})
+
+
+def copied(write: Callable[[Tensor], Any]) -> Function:
+    """Return a function that writes to a copy, and reads both the copy and the original afterwards."""
+
+    def both(x: Tensor) -> Tensor:
+        y = F.dropout(x, 0.5, False).clone()
+        write(y)
+        return x * y + x
+
+    return both
+
+
+@pytest.mark.parametrize("write", [
+    F.relu_, lambda y: y.masked_fill_(y > 0, 0.5), lambda y: y.fill_(3), lambda y: y.add_(1).mul_(2),
+    lambda y: y.scatter_(1, y.argmax(1, keepdim=True), 1.0), lambda y: F.dropout(y.mul_(2), 0.5, False).add_(1),
+])  # fmt: skip
+@pytest.mark.parametrize("inner", [False, True])
+def test_what_is_copied_stays_when_the_copy_is_written(write: Callable[[Tensor], Any], inner: bool) -> None:
+    function = copied(write)
+    net = Each({"result": (lambda x: function(x.sigmoid())) if inner else function})
+    x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(4))
+    assert_same(quiet(net, x)(x), net(x))

@@ -21,7 +21,7 @@ from convoxel.graph.read.reader import NotNative, Reader
 from convoxel.graph.read.torch import indexing, layers, normalisation, numeric, recurrent, tensors
 from convoxel.graph.read.torch.call import RULES, STRETCHING, Call, Recorded, array_of
 from convoxel.graph.read.torch.decomposition import decompose
-from convoxel.graph.read.torch.export import Exported, NotOpen, exported_by, exports
+from convoxel.graph.read.torch.export import Exported, NotOpen, exported_by, exports, names_of_memory
 from convoxel.graph.read.torch.results import structure_of
 from convoxel.graph.read.torch.torch_call import Slot, TorchCall, map_nested
 
@@ -209,10 +209,12 @@ class _Walk:
         return list(results) if isinstance(results, list | tuple) else results
 
     def _rebind(self, written: torch.fx.Node, result: Any) -> None:
-        """Whoever reads the memory that was written, by whatever name, reads the new contents."""
-        old = self._results[written]
-        for node, value in self._results.items():
-            if value is old:
+        """Whoever reads the memory that was written, by whatever name, reads the new contents.
+
+        A copy is another memory, though it had the same contents and may be the same value of the graph until then.
+        """
+        for node in names_of_memory(written):
+            if node in self._results:
                 self._results[node] = result
 
     def _operands(self, arguments: Any) -> Any:

@@ -29,7 +29,7 @@ from convoxel.graph.ir.size import Extents, Size, compare, evaluate_shape, measu
 from convoxel.graph.read.torch.pool1d import open_max_pool1d
 from convoxel.graph.read.torch.results import open_records
 
-__all__ = ["Exported", "NotOpen", "Symbols", "exported_by", "exports"]
+__all__ = ["Exported", "NotOpen", "Symbols", "exported_by", "exports", "names_of_memory"]
 
 _SPATIAL_LETTERS = "dhw"
 _exporting = renewed_lock()  # what an export switches (warnings, modes) is global
@@ -328,13 +328,28 @@ def _may_alias(node: torch.fx.Node) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
 
 
+def _keeps_memory(node: torch.fx.Node) -> bool:
+    """Return True if the result is where the first operand lies: relu_(x), or dropout in evaluation mode."""
+    return _mutates(node) or (node.op == "call_function" and "dropout" in str(node.target))
+
+
+def names_of_memory(node: torch.fx.Node) -> list[torch.fx.Node]:
+    """Return the nodes whose results lie where that of ``node`` does."""
+    while _keeps_memory(node):
+        node = node.args[0]  # type: ignore[assignment]
+    found = [node]
+    for name in found:  # which grows meanwhile
+        found += [user for user in name.users if _keeps_memory(user) and user.args[0] is name]
+    return found
+
+
 def _is_simple_write(node: torch.fx.Node) -> bool:
     """Return True if the node writes to its first operand alone, fresh memory that no view shows."""
     writes = [argument.alias_info is not None and argument.alias_info.is_write for argument in _schema(node).arguments]
     if not writes[0] or any(writes[1:]):
         return False
     target: Any = node.args[0]
-    while _mutates(target) or "dropout" in str(target.target):  # relu_(add_(x)): the memory is x's
+    while _keeps_memory(target):  # relu_(add_(x)): the memory is x's
         if any(_may_alias(user) for user in target.users):
             return False
         target = target.args[0]
