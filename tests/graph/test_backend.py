@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,13 +37,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Return the number of programs made."""
     torch._dynamo.reset()
     counted = [0]
-    read = backend.read
+    make = backend._Runner._make
 
     def counting(*arguments: Any) -> Any:
         counted[0] += 1
-        return read(*arguments)
+        return make(*arguments)
 
-    monkeypatch.setattr(backend, "read", counting)
+    monkeypatch.setattr(backend._Runner, "_make", counting)
     yield counted
     torch._dynamo.reset()
 
@@ -138,6 +140,31 @@ def test_every_call_reads_the_weights_unless_they_are_frozen(made: list[int], mo
         before = frozen(x)
         net.weight.data.zero_()
         assert torch.equal(frozen(x), before) and len(read) == 3 and made == [2]
+
+
+def test_weights_that_change_need_no_new_export(made: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    read, exports = backend.read, [0]
+
+    def counting(*arguments: Any) -> Any:
+        exports[0] += 1
+        return read(*arguments)
+
+    monkeypatch.setattr(backend, "read", counting)
+    net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval(), torch.randn(1, 3, 8, 8)
+    fast = torch.compile(net, backend=convoxel_backend)
+    with torch.no_grad():
+        close(fast(x), net(x))
+        close(fast(x), net(x))
+        net[0].weight.data.mul_(2)
+        close(fast(x), net(x))
+        close(fast(x), net(x))
+        old = weakref.ref(net[0].weight.untyped_storage())
+        net[0].weight.data = torch.randn(4, 3, 3, 3)
+        net[1].running_var.mul_(3)
+        close(fast(x), net(x))
+    assert made == [3] and exports == [1]
+    gc.collect()
+    assert old() is None, "the first weights are kept"
 
 
 def test_weights_that_keep_changing_make_no_programs(made: list[int]) -> None:

@@ -30,7 +30,8 @@ from convoxel.files.values import Array
 from convoxel.fork import renewed_lock
 from convoxel.graph.compile import matmul_precision
 from convoxel.graph.ir.size import Extents, Size, evaluate_shape
-from convoxel.graph.read.torch import read
+from convoxel.graph.read.torch import Imported, read, read_again
+from convoxel.graph.read.torch.export import Exported
 from convoxel.graph.run.program import Program
 from convoxel.graph.store.record import check_settings
 
@@ -346,6 +347,17 @@ def _slots(weights: Sequence[bool], examples: Sequence[object], axes: Mapping[st
     return slots
 
 
+def _named(slots: Sequence[_Slot]) -> dict[str, torch.Tensor]:
+    """Return the weights among the slots by names."""
+    weights = {f"weight_{i}": slot.detach() for i, slot in enumerate(slots) if isinstance(slot, torch.Tensor)}
+    return {name: x.clone() if x.is_inference() else x for name, x in weights.items()}
+
+
+def _forms(slots: Sequence[_Slot]) -> list[Any]:
+    """Return types, shapes and strides of the weights among the slots."""
+    return [(x.dtype, x.shape, x.stride()) for x in slots if isinstance(x, torch.Tensor)]
+
+
 class _Frozen(torch.nn.Module):
     """A graph with its weights inside, whose only inputs are tensors."""
 
@@ -353,9 +365,8 @@ class _Frozen(torch.nn.Module):
         super().__init__()
         self.graph = graph
         self.slots = slots
-        for number, slot in enumerate(slots):
-            if isinstance(slot, torch.Tensor):
-                self.register_buffer(f"weight_{number}", slot.clone() if slot.is_inference() else slot.detach())
+        for name, weight in _named(slots).items():
+            self.register_buffer(name, weight)
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         arguments: list[object] = []
@@ -395,6 +406,8 @@ class _Runner:
         self._lock = renewed_lock()
         self._contents = _Contents()
         self._program: Program | None = None
+        self._exported: Exported | None = None
+        self._forms: list[Any] = []  # of the weights that it was exported with
         self._weights: object = None  # what the program's weights were
         self._last: object = None  # what they were at the last call
         self._calls = 0  # of the program
@@ -433,21 +446,30 @@ class _Runner:
             return self._program
 
     def _make(self, slots: Sequence[_Slot], tensors: Sequence[torch.Tensor]) -> Program:
-        """Return the program of the first source that can be read."""
-        reasons = []
+        """Return the program for the present weights among ``slots``."""
+        with torch.inference_mode(False), torch.no_grad():
+            if self._exported is None or _forms(slots) != self._forms:
+                imported = self._read(slots, tensors)
+                self._exported, self._forms = imported.exported, _forms(slots)
+                # Weights are given anew at every reading; older ones would take memory.
+                self._exported.program.state_dict.clear()
+            else:
+                imported = read_again(self._exported, _Frozen.__name__, _named(slots))
+        graph, structure = imported.graph, imported.structure
+        return Program.from_graph(graph, structure, threads=self._settings.threads, precision=matmul_precision())
+
+    def _read(self, slots: Sequence[_Slot], tensors: Sequence[torch.Tensor]) -> Imported:
+        """Return the first source that can be read as a graph."""
+        reasons: list[Exception] = []
+        examples = [torch.empty(x.shape, dtype=x.dtype, device="cpu") for x in tensors]
         for source in self._sources:
             try:
-                with torch.inference_mode(False), torch.no_grad():
-                    examples = [torch.empty(x.shape, dtype=x.dtype, device="cpu") for x in tensors]
-                    imported = read(_Frozen(source, slots), examples)
-                graph = imported.graph
-                known = graph.constants
+                imported = read(_Frozen(source, slots), examples)
+                graph, known = imported.graph, imported.graph.constants
                 types = [str((known[x] if x in known else graph.values[x]).dtype) for x in graph.outputs]
-                if types != self._types:
-                    raise GraphError(f"results are {', '.join(types)}, not as PyTorch's")
-                return Program.from_graph(
-                    imported.graph, imported.structure, threads=self._settings.threads, precision=matmul_precision()
-                )
+                if types == self._types:
+                    return imported
+                reasons.append(GraphError(f"results are {', '.join(types)}, not {', '.join(self._types)}"))
             except Exception as reason:
                 reasons.append(reason)
         raise reasons[-1]
@@ -496,7 +518,7 @@ class _Contents:
 
     def of(self, weights: Sequence[torch.Tensor], threads: int | None) -> object:
         """Return the present contents and forms of ``weights``."""
-        forms = [(x.dtype, x.shape, x.stride()) for x in weights]
+        forms = _forms(weights)
         places: list[object] = [(x.data_ptr(), *form) for x, form in zip(weights, forms, strict=True)]
         if places != self._places:
             self._bytes, self._places = [_bytes_of(x) for x in weights], places  # they keep the memory alive

@@ -96,7 +96,7 @@ def compile(
         if advice:
             raise ShapeError(f"{error} {advice}") from error
         raise
-    _warn(imported.without_rule, imported.assigned)
+    _warn(imported.without_rule, imported.exported.assigned)
     program = Program.from_graph(
         imported.graph,
         imported.structure,

@@ -10,6 +10,8 @@ from convoxel.native.machine import resolve_threads
 
 __all__ = ["checksum"]
 
+_SMALL = 1 << 18  # bytes that one thread reads sooner than the number of processors is found out
+
 
 def checksum(arrays: Sequence[Array], threads: int | None = None) -> int:
     """Return a number of 64 bits that differs, as good as surely, where any byte of the ``arrays`` or a length does.
@@ -28,4 +30,6 @@ def checksum(arrays: Sequence[Array], threads: int | None = None) -> int:
     >>> checksum([a]) == before
     False
     """
+    if threads is None and sum(map(len, arrays)) < _SMALL:
+        threads = 1
     return int(_core.checksum(list(arrays), resolve_threads(threads)))

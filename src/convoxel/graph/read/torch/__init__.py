@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from convoxel.graph.read.torch.export import Exported, NotOpen, exported_by, exp
 from convoxel.graph.read.torch.results import structure_of
 from convoxel.graph.read.torch.torch_call import Slot, TorchCall, map_nested
 
-__all__ = ["Imported", "indexing", "layers", "normalisation", "numeric", "read", "recurrent", "tensors"]
+__all__ = ["Imported", "indexing", "layers", "normalisation", "numeric", "read", "read_again", "recurrent", "tensors"]
 
 _WRAPPERS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 _PLAIN_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
@@ -33,13 +34,13 @@ _PLAIN_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 
 @dataclass(frozen=True)
 class Imported:
-    """A graph, how its results are nested, the operators that have no rule with the reason, and attributes that the
-    model assigns while it runs."""
+    """A graph, how its results are nested, the operators that have no rule with the reason, and the export that it was
+    read from."""
 
     graph: Graph
     structure: Structure
     without_rule: dict[str, str]
-    assigned: frozenset[str] = frozenset()
+    exported: Exported
 
 
 def read(model: torch.nn.Module | torch.export.ExportedProgram, examples: Sequence[torch.Tensor]) -> Imported:
@@ -64,6 +65,17 @@ def read(model: torch.nn.Module | torch.export.ExportedProgram, examples: Sequen
     raise GraphError("compile: the model computes with sizes in a way that holds for other examples only")
 
 
+def read_again(exported: Exported, name: str, state: Mapping[str, torch.Tensor]) -> Imported:
+    """Return what an export is with other parameters and buffers of the same shapes and types, without a new export.
+
+    Args:
+        exported: from what ``read`` returned.
+        name: the graph's name.
+        state: parameters and buffers by name; the export's own stand for those that are missing.
+    """
+    return _Walk(exported, name, state).imported()
+
+
 def _check_state(exported: Exported) -> None:
     """Raise if the model writes its buffers or parameters: a program is the same at every call."""
     if exported.written:
@@ -78,17 +90,18 @@ def _check_state(exported: Exported) -> None:
 class _Walk:
     """One pass over PyTorch's graph; ``_results`` holds what each of its nodes became."""
 
-    def __init__(self, exported: Exported, name: str) -> None:
+    def __init__(self, exported: Exported, name: str, state: Mapping[str, torch.Tensor] = MappingProxyType({})) -> None:
         self._program = exported.program
         self._symbols = exported.symbols
         self._exported = exported
+        self._state = state
         self._reader = Reader(name)
         self._results: dict[torch.fx.Node, Any] = {}
         self._without_rule: dict[str, str] = {}
 
     def imported(self) -> Imported:
         """Return the whole graph."""
-        constants = _constants_by_placeholder(self._program)
+        constants = _constants_by_placeholder(self._program, self._state)
         for placeholder in self._program.graph_signature.inputs_to_parameters:
             self._reader.train(constants[placeholder], constants[placeholder].numel())
         wanted = set(self._program.graph_signature.user_inputs)
@@ -144,7 +157,7 @@ class _Walk:
         leaves = [self._leaf(argument, names) for argument in node.args[0][-spec.num_leaves or len(node.args[0]) :]]
         structure = structure_of(spec, iter(leaves))
         graph = self._reader.graph(names, self._exported.guards, self._exported.assumptions)
-        return Imported(graph, structure, self._without_rule, self._exported.assigned)
+        return Imported(graph, structure, self._without_rule, self._exported)
 
     def _leaf(self, argument: Any, names: list[str]) -> Structure:
         result = self._results[argument] if isinstance(argument, torch.fx.Node) else argument
@@ -279,10 +292,10 @@ def _compute(target: Any, args: Any, kwargs: Any, mutates: bool) -> Any:
         return target(*map_nested(own, args), **map_nested(own, kwargs))
 
 
-def _constants_by_placeholder(program: torch.export.ExportedProgram) -> JsonObject:
+def _constants_by_placeholder(program: torch.export.ExportedProgram, changed: Mapping[str, torch.Tensor]) -> JsonObject:
     """Return the parameters, buffers and literal tensors by the names under which the graph reads them."""
     signature, constants = program.graph_signature, {}
-    state = {**program.constants, **program.state_dict}
+    state = {**program.constants, **program.state_dict, **changed}
     tables = (signature.inputs_to_parameters, signature.inputs_to_buffers, signature.inputs_to_lifted_tensor_constants)
     for table in tables:
         for placeholder, target in table.items():
