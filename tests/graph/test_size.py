@@ -202,6 +202,11 @@ def test_sizes_as_floats_are_rounded_as_their_type() -> None:
         assert evaluate(found, {"h": h, "w": w}) == int(np.float32(h) * (np.float32(w) / np.float32(h)))
 
 
+def test_bounds_of_long_products_take_no_time() -> None:
+    """A bound for each factor, not for each choice of them."""
+    assert size.least(Size("*".join(["h"] * 500) + " + w // 2")) == 1
+
+
 def test_a_condition_has_no_truth_of_its_own() -> None:
     condition = size.compare("==", Size("h"), 3)
     with pytest.raises(GraphError, match="h == 3"):

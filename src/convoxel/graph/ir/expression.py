@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from convoxel.errors import GraphError
+from convoxel.graph.ir import polynomial
 
 __all__ = [
     "CONDITION",
@@ -23,6 +24,7 @@ __all__ = [
     "SINGLE",
     "WHOLE",
     "Number",
+    "bounds",
     "call",
     "evaluate",
     "kind",
@@ -313,3 +315,33 @@ def _limits_of_call(function: str, operands: list[Limits]) -> Limits:
         return _ANY
     low, high = operands[0]
     return (low if math.isinf(low) else math.floor(low)), (high if math.isinf(high) else math.ceil(high))
+
+
+@lru_cache(maxsize=4096)
+def bounds(text: str) -> Limits:
+    """Return the limits of a tree, of whole numbers those that relaxing its quotients proves as well.
+
+    >>> bounds("(h + 1) // 2 - 2 * ((h + 1) // 4)")
+    (0, 1)
+    """
+    tree = parse(text)
+    low, high = limits(tree)
+    if kind(tree) == WHOLE:
+        least, most = (_relaxed_limit(text, sign) for sign in (-1, 1))
+        low = max(low, float(least) if math.isinf(least) else math.ceil(least))
+        high = min(high, float(most) if math.isinf(most) else math.floor(most))
+    return low, high
+
+
+def _relaxed_limit(text: str, sign: int) -> float | Fraction:
+    """Return the limit above (``sign`` 1) or below (−1) that the quotients' fractions have."""
+    total: float | Fraction = 0
+    for product, coefficient in polynomial.relaxed(text, sign).items():
+        if not coefficient:
+            continue
+        ends: Limits = (1, 1)
+        for factor in product:
+            ends = _limits_of_two(ast.Mult, ends, limits(parse(factor)))
+        end = ends[1] if (coefficient > 0) == (sign > 0) else ends[0]
+        total += coefficient * (end if math.isinf(end) else Fraction(end))
+    return total

@@ -9,12 +9,10 @@ operands are numbers.
 from __future__ import annotations
 
 import ast
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 from convoxel.errors import GraphError
@@ -286,36 +284,7 @@ def _quotient(value: Size) -> tuple[Extent, Extent] | None:
 
 def least(value: Scalar) -> float:
     """Return a number that ``value`` is never below, where every axis is at least 1."""
-    return _limits(value)[0] if isinstance(value, Size) else value
-
-
-@lru_cache(maxsize=4096)
-def _limits(size: Size) -> expression.Limits:
-    """Return numbers that a size is never below and never above.
-
-    >>> _limits(Size("(h + 1) // 2 - 2 * ((h + 1) // 4)"))
-    (0, 1)
-    """
-    low, high = expression.limits(size.tree)
-    if size.kind == WHOLE:
-        least, most = (_relaxed_limit(size, sign) for sign in (-1, 1))
-        low = max(low, float(least) if math.isinf(least) else math.ceil(least))
-        high = min(high, float(most) if math.isinf(most) else math.floor(most))
-    return low, high
-
-
-def _relaxed_limit(size: Size, sign: int) -> float | Fraction:
-    """Return the limit above (``sign`` 1) or below (−1) that the quotients' fractions have."""
-    total: float | Fraction = 0
-    for product, coefficient in polynomial.relaxed(size.text, sign).items():
-        factors = [(1, math.inf) if f.isidentifier() else expression.limits(expression.parse(f)) for f in product]
-        ends = [math.prod(corner) for corner in itertools.product(*factors)] if coefficient else []
-        if any(map(math.isnan, ends)):
-            return sign * math.inf
-        if ends:
-            end = max(ends) if (coefficient > 0) == (sign > 0) else min(ends)
-            total += coefficient * (end if math.isinf(end) else Fraction(end))
-    return total
+    return expression.bounds(value.text)[0] if isinstance(value, Size) else value
 
 
 def as_float(value: Scalar, kind: str) -> Any:
@@ -445,7 +414,7 @@ def compare(operator: str, a: Scalar, b: Scalar) -> Any:
     condition = ast.Compare(_tree(a), [_OPERATORS[operator]], [_tree(b)])
     if {kind_of(a), kind_of(b)} <= {WHOLE, CONDITION} and expression.names(condition):
         difference: Any = a - b
-        low, high = (difference,) * 2 if isinstance(difference, int) else _limits(difference)
+        low, high = (difference,) * 2 if isinstance(difference, int) else expression.bounds(difference.text)
         signs = [sign for sign, seen in ((-1, low < 0), (0, low <= 0 <= high), (1, high > 0)) if seen]
         truths = {bool(_of(ast.Compare(_tree(sign), condition.ops, [_tree(0)]))) for sign in signs}
         if len(truths) == 1:

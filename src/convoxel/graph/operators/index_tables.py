@@ -135,23 +135,22 @@ def coordinates(
 
     ``scale`` is the factor that was asked for; ``region`` is the part of the axis that ``"tf_crop_and_resize"`` takes.
     """
-    single = np.float32  # as in ONNX Runtime and PyTorch: where neighbours are equally near, roundings decide
-    position, factor, half = np.arange(out, dtype=single), single(scale), single(0.5)
+    single, half = np.float32, np.float32(0.5)  # as ONNX Runtime computes: roundings decide between equal neighbours
+    position, factor = np.arange(out, dtype=single), single(scale)
+    if mode == "tf_crop_and_resize":
+        begin, end = region
+        if out == 1:
+            return np.array([0.5 * (begin + end) * (size - 1)])
+        return begin * (size - 1) + np.arange(out) * (end - begin) * (size - 1) / (out - 1)
+    if mode in ("align_corners", "pytorch_half_pixel") and out == 1:
+        return np.zeros(1)
     if mode == "align_corners":
         # The resized length counts before it is rounded down.
-        found = position * single(size - 1) / single(size * scale - 1) if out > 1 else 0 * position
-    elif mode == "asymmetric":
-        found = position / factor
-    elif mode == "tf_crop_and_resize":
-        begin, end = region
-        found = begin * (size - 1) + position * (end - begin) * (size - 1) / (out - 1) if out > 1 else 0 * position
-        found = found if out > 1 else found + 0.5 * (begin + end) * (size - 1)
-    elif mode == "pytorch_half_pixel" and out == 1:
-        found = 0 * position
-    else:
-        found = (position + half) / factor - half
+        return (position * single(size - 1) / single(size * scale - 1)).astype(np.float64)
+    if mode == "asymmetric":
+        return (position / factor).astype(np.float64)
     middle = size / 2 * (1 - out / (scale * size)) if mode == "half_pixel_symmetric" else 0.0
-    return found.astype(np.float64) + middle
+    return ((position + half) / factor - half).astype(np.float64) + middle
 
 
 _ROUND: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
