@@ -37,6 +37,7 @@ __all__ = [
 _MAX_EXPONENT = 8  # sizes are products of a few axes; more is an attack on memory, not a network
 _MAX_BASE = 2**40
 _MAX_TEXT = 4096
+_DEEPEST = 250  # what follows goes down by recursion
 
 Number = Fraction | float
 """Exact, except where a network computes with a size as a float: then rounded as the network rounds."""
@@ -124,6 +125,11 @@ def parse(text: str) -> ast.expr:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise GraphError(f"cannot read the size {text!r}: not an expression") from None
+    level, depth = [tree], 0
+    while level:
+        level, depth = [child for node in level for child in ast.iter_child_nodes(node)], depth + 1  # type: ignore[misc]
+        if depth > _DEEPEST:
+            raise GraphError(f"size expression of more than {_DEEPEST} operations in one another: {text[:40]}…")
     tree = _Comparisons().visit(tree)
     _check(tree, text)
     return tree
