@@ -154,3 +154,17 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     (killed / "a.bin").write_bytes(b"half")
     atomic.remove_unfinished(killed.parent)
     assert not killed.exists()
+
+
+def test_links_are_followed_and_devices_stay(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "a.bin")
+    for content in (b"first", b"second"):
+        atomic.write_bytes(tmp_path / "link", content)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "there" / "a.bin").read_bytes() == content
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to(os.devnull)
+    for name in ("pipe", "null"):
+        with pytest.raises(DataError, match="this is a device or a pipe"):
+            atomic.write_bytes(tmp_path / name, b"content")
+    assert not Path(os.devnull).is_file() and (tmp_path / "pipe").is_fifo()

@@ -70,13 +70,18 @@ def check(scene: Scene, number: int) -> str:
         with scene.room("words") as room:
             places = _prepare(room)
             words = [_filled(scene, word, places, room) for word in line]
-            ended = run_forked(lambda words=words: run_command(words), seconds=60.0)  # type: ignore[misc]
+            ended = run_forked(lambda words=words, room=room: _run(words, room), seconds=60.0)  # type: ignore[misc]
             if ended.value is None:
                 if ended.code != -9 or line[0] != "train":  # a training that begins is none of this sweep's business
                     return f"{line}: ended with {ended.code} after {ended.seconds:.0f} s"
             elif found := complaint(*ended.value):
                 return f"{line}: {found}"
     return ""
+
+
+def _run(words: list[str], room: Path) -> tuple[int, str]:
+    os.chdir(room)  # names without a folder mean this one
+    return run_command(words)
 
 
 def _line(rng: np.random.Generator) -> list[str]:

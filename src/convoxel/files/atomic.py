@@ -55,10 +55,14 @@ def open_atomic(path: str | os.PathLike[str], error: type[ConvoxelError] = DataE
     b'first, second'
     """
     path = Path(path)
+    if path.is_symlink():  # what it leads to is written, as by any other program
+        path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise error(fault_message(path, "its folder does not exist", "an existing folder", "Create the folder first"))
     if path.is_dir():
         raise error(fault_message(path, "this is a folder", "the name of a file", "Add a file name"))
+    if path.exists() and not path.is_file():  # a file of its name would take the place of /dev/null
+        raise error(fault_message(path, "this is a device or a pipe", "the name of a file", "Give another name"))
     try:
         _clean(path.parent)
         with _temporary(path.parent) as (part, descriptor):
