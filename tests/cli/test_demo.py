@@ -11,6 +11,7 @@ import pytest
 from convoxel import demonstration
 from convoxel.cli import main
 from convoxel.data import DataSet, Entry, Sample, Split
+from tests.support.counted_clock import count_time
 
 
 def small_set(validation: object, gap: int) -> DataSet:
@@ -36,6 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convoxel.data.data_source.open_mni152", small_set)
     monkeypatch.setattr(demonstration, "MODEL", {"levels": 2, "width": 4})
     monkeypatch.setattr(demonstration, "_TRAINING", {"steps_per_epoch": 4, "tensorboard": False})
+    count_time(monkeypatch, 0.04)
 
 
 def run(folder: Path, *words: str) -> int:

@@ -39,6 +39,7 @@ _VALIDATION_SHARE = 0.1
 _POINTS = 60
 # What closes a run is kept free with a tenth to spare.
 _SLACK = 1.1
+_SAVES = 3  # checkpoints that close a run: the best one, the validated one, the last one
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ class Clock:
     offset_s: float = 0.0
     saved: float = field(default_factory=lambda: now())
     validation_s: float = 0.0
+    step_s: float = 0.0
     validated_s: float = 0.0
     epoch_begun: float = field(default_factory=lambda: now())
     epoch_samples: int = 0
@@ -153,7 +155,7 @@ class Clock:
         history = self.run.state.history
         self.offset_s = self.run.state.elapsed_s
         self.validated_s = history[-1]["time_s"] if history else 0.0
-        self.validation_s = self.run.pace.validation_s
+        self.validation_s, self.step_s = self.run.pace.validation_s, self.run.pace.step_s
 
     def reserve_s(self) -> float:
         """Return the time of the run that training leaves free: what went before it, and what closes the run."""
@@ -161,7 +163,7 @@ class Clock:
         closing_s = pace.evaluation_s
         if pace.validation_s > 0:  # validations were measured since, and the closing evaluation is like them
             closing_s *= self.validation_s / pace.validation_s
-        return self.run.state.prepared_s + _SLACK * (self.validation_s + closing_s) + pace.step_s
+        return self.run.state.prepared_s + _SLACK * (self.validation_s + closing_s) + self.step_s + _SAVES * pace.save_s
 
     def advance(self) -> None:
         """Bring the state's elapsed time and fraction up to now; the fraction never falls."""
@@ -221,12 +223,14 @@ def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: 
         elif done:
             return
         else:
+            begun_s = now()
             losses.add(state, _step(run, next(batches), criterion), learning_rate(config, state.fraction))
             clock.epoch_samples += config.batch_size or 1
             clock.advance()
             clock.tell("train")
             if now() - clock.saved >= config.checkpoint_seconds:
                 _save(run, clock)
+            clock.step_s = max(clock.step_s, now() - begun_s)
     clock.advance()
     _save(run, clock)
 

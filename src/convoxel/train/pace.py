@@ -37,11 +37,12 @@ _ROOM = 1.25
 
 
 class Pace(NamedTuple):
-    """Seconds that the parts of a run take: a step, a validation, the closing evaluation."""
+    """Seconds that the parts of a run take: a step, a validation, the closing evaluation, a checkpoint."""
 
     step_s: float = 0.0
     validation_s: float = 0.0
     evaluation_s: float = 0.0
+    save_s: float = 0.0
 
     @property
     def least_s(self) -> float:

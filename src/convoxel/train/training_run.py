@@ -140,7 +140,9 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
         write_json(folder / "describe.json", summary.to_dict())
         if taken is not None:
             write_json(folder / "weights.json", {**taken.to_dict(), "summary": str(taken)})
+        before_s = now()
         run.save()
+        run.pace = run.pace._replace(save_s=now() - before_s)
         stack.push(begun.pop_all())
     return run
 
