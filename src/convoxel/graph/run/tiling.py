@@ -59,6 +59,7 @@ class TilePlan:
         counts: number of tiles along each axis.
         halo: for each axis the most positions before and after the core that a tile reads as well.
         algorithms: number of convolutions by the algorithm that runs them.
+        algorithm: what every convolution of the whole image must run with to give the same bits; "" for no demand.
         direct: the step that the whole image would run by an algorithm that cannot be tiled, so that all run directly.
         exact: whether the results have the bits of the whole image's.
     """
@@ -69,6 +70,7 @@ class TilePlan:
     counts: Shape
     halo: tuple[tuple[int, int], ...]
     algorithms: Mapping[str, int]
+    algorithm: str = ""
     direct: str = ""
     exact: bool = True
     _plan: _Plan | None = field(default=None, repr=False, compare=False)
@@ -85,13 +87,18 @@ class TilePlan:
         if not self.exact:
             return f"{cut}; every tile chooses its algorithms: equal to the whole image up to rounding"
         named = ", ".join(f"{name} in {number}" for name, number in self.algorithms.items()) or "no convolution"
+        asked = f" with algorithm={self.algorithm!r}" if self.algorithm else ""
         if self.direct:
-            return (
-                f"{cut}; direct convolutions ({named}), since step '{self.direct}' would run by Fourier transforms of "
-                "parts that depend on the image's size: equal bit for bit to the whole image with algorithm='direct'"
+            how = (
+                f"direct convolutions ({named}), since step '{self.direct}' would run by Fourier transforms of parts "
+                "that depend on the image's size"
             )
-        grain = " and begin where its Winograd tiles do" if any("winograd" in name for name in self.algorithms) else ""
-        return f"{cut}; steps run the whole image's algorithms ({named}){grain}: equal bit for bit to the whole image"
+        else:
+            grain = (
+                " and begin where its Winograd tiles do" if any("winograd" in name for name in self.algorithms) else ""
+            )
+            how = f"steps run the whole image's algorithms ({named}){grain}"
+        return f"{cut}; {how}: equal bit for bit to the whole image{asked}"
 
     def run(self, read: Read, outputs: Sequence[Array], on_progress: OnProgress | None = None) -> None:
         """Compute every tile and write its results into ``outputs``.
@@ -164,7 +171,8 @@ def plan_tiling(
     for choice in plan.choices.values():
         used.update(choice.parts or (choice.algorithm,))
     named = dict(sorted(used.items())) if exact else {}
-    return TilePlan(plan.image, most, plan.cores, plan.counts, halo, named, direct, exact, plan)
+    asked = "" if plan.settings.algorithm in ("auto", "fast") else plan.settings.algorithm
+    return TilePlan(plan.image, most, plan.cores, plan.counts, halo, named, asked, direct, exact, plan)
 
 
 def _plan_whole(
