@@ -21,8 +21,7 @@ CVX_INLINE Vec tanh(Vec x) {
 
 // x * Phi(x), Phi the normal distribution, by Abramowitz & Stegun 7.1.26 (|error of erf| <= 1.5e-7).
 CVX_INLINE Vec gelu(Vec x) {
-  const Vec size = x < Vec{} ? -x : x;
-  const Vec z = size * splat(0.70710678118654752f);
+  const Vec z = (x < Vec{} ? -x : x) * splat(0.70710678118654752f);
   const Vec t = splat(1.0f) / (splat(1.0f) + splat(0.3275911f) * z);
   Vec sum = splat(1.061405429f);
   sum = sum * t + splat(-1.453152027f);
@@ -30,7 +29,7 @@ CVX_INLINE Vec gelu(Vec x) {
   sum = sum * t + splat(-0.284496736f);
   sum = sum * t + splat(0.254829592f);
   const Vec tail = splat(0.5f) * sum * t * exp(-z * z);  // Phi(-|x|)
-  return max(Vec{}, x) - size * tail;                    // NaN of infinity, as in PyTorch
+  return x * (x < Vec{} ? tail : splat(1.0f) - tail);    // NaN of -infinity, as in PyTorch
 }
 
 // The usual approximation of gelu: x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3))) = x sigmoid(twice that).

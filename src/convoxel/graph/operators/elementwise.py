@@ -101,8 +101,7 @@ def _softplus(x: Array, beta: float = 1.0, threshold: float = math.inf) -> Array
 def _gelu(x: Array, approximate: str = "none") -> Array:
     if approximate == "tanh":
         return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    size = np.abs(x)
-    return np.maximum(x, 0) - size * (0.5 - 0.5 * _erf(size / math.sqrt(2)))
+    return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
 
 
 def _divide(a: Array, b: Array) -> Array:
