@@ -28,7 +28,7 @@ USERS = {
         "demonstration",
     ],
     "onnx": ["graph.load", "graph.read.onnx"],
-    "train": ["nn", "data", "models", "predict", "train", "draw", "report", "demonstration"],
+    "train": ["nn", "data", "models", "predict", "train", "draw", "report", "demonstration", "files.yaml_text"],
     "bench": ["bench", "draw.figure", "draw.pixels"],
 }
 # Name in an import statement, where it is not that of the distribution.

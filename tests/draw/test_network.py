@@ -321,10 +321,10 @@ def test_refusals(call: Any, match: str) -> None:
 
 
 def test_an_unknown_field_is_said_to_be_unknown() -> None:
-    class Sorted(nn.Module):
+    class Rolled(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.sort(x, -1).values
+            return torch.roll(x, 1, -1)
 
-    figure = draw.network(nn.Sequential(nn.Conv1d(1, 1, 3), Sorted()), (1, 1, 9))
+    figure = draw.network(nn.Sequential(nn.Conv1d(1, 1, 3), Rolled()), (1, 1, 9))
     assert "field not known" in [e.text for e in parsed(figure).iter(f"{SVG}text")]
     assert isinstance(outline(subject("resnet18", (1, 3, 32, 32))), Outline) and Field.window().size == 1

@@ -282,7 +282,7 @@ def test_what_is_not_known_is_said() -> None:
 
     summary = describe(Roll(), (1, 1, 12))
     assert summary.field is None
-    assert summary.remarks == ("roll: no rule for the receptive field of roll; not known from here on",)
+    assert summary.remarks == ("roll: a roll along an image axis; the receptive field is not known from here on",)
     assert "receptive field" in str(summary) and "not known" in str(summary)
     assert summary.to_dict()["total"]["field"] == []
 

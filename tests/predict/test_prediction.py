@@ -87,8 +87,12 @@ def test_missing_facts_of_the_data_are_named(segmenter: Path) -> None:
     stored = json.loads(json.dumps(dataclasses.asdict(facts)))
     assert DataFacts.from_dict(stored) == facts
     for name in stored:
+        rest = {key: value for key, value in stored.items() if key != name}
+        if name == "parts":  # runs of earlier versions do not have it
+            assert DataFacts.from_dict(rest).parts == {}
+            continue
         with pytest.raises(CheckpointError, match=rf"\b{name}: field required"):
-            DataFacts.from_dict({key: value for key, value in stored.items() if key != name})
+            DataFacts.from_dict(rest)
         with pytest.raises(CheckpointError, match=name):
             DataFacts.from_dict({**stored, name: {"a": 1}})
 

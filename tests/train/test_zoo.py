@@ -202,6 +202,7 @@ def test_photographs_in_train_and_test_folders(shared_data: Path) -> None:
 
     found = data.load(shared_data / "cifar10", "classify")
     assert (found.dims, found.channels, len(found.classes)) == (2, 3, 10)
-    assert (len(found.train), len(found.validation)) == (3000, 1000) and found.train[0].image.shape == (3, 32, 32)
+    assert found.test is not None and (len(found.train), len(found.validation), len(found.test)) == (2400, 600, 1000)
+    assert found.train[0].image.shape == (3, 32, 32)
     held = data.load(shared_data / "cifar10", "classify", validation=0.1)
     assert held.test is not None and (len(held.train), len(held.validation), len(held.test)) == (2700, 300, 1000)
