@@ -10,8 +10,6 @@ from typing import Any
 from convoxel.errors import UnsupportedError
 from convoxel.fork import forks_wait
 
-__all__ = ["lazy_names"]
-
 
 def lazy_names(
     package: str, homes: Mapping[str, str], needs: str = ""

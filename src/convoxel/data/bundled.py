@@ -20,8 +20,6 @@ from convoxel.data.split import SplitRule, count_validation
 from convoxel.errors import ConfigError, UnsupportedError
 from convoxel.files.fault import fault
 
-__all__ = ["BUNDLED", "open_digits", "open_mni152"]
-
 #: name → task
 BUNDLED = {"mni152": "segment", "digits": "classify"}
 

@@ -17,8 +17,6 @@ from convoxel.data.image_header import Header, agree
 from convoxel.data.split import SplitRule
 from convoxel.files.fault import ErrorCollector, fault, shown
 
-__all__ = ["open_classes"]
-
 
 @dataclass(frozen=True)
 class _File:

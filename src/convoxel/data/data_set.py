@@ -20,8 +20,6 @@ from convoxel.errors import DataError
 from convoxel.files.fault import Problem, fault
 from convoxel.fork import cached_property, renewed_lock
 
-__all__ = ["Cache", "DataSet", "Entry", "Intensity", "Parts", "Sample", "Split"]
-
 
 @dataclass(frozen=True, eq=False)
 class Sample:

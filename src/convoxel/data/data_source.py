@@ -16,8 +16,6 @@ from convoxel.data.split import SplitRule, Validation
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import ErrorCollector, Problem, fault, shown
 
-__all__ = ["check", "guess_task", "load"]
-
 TASKS = ("segment", "classify")
 Source = str | os.PathLike[str]
 

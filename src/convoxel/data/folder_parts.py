@@ -6,8 +6,6 @@ from pathlib import Path
 
 from convoxel.files.fault import fault
 
-__all__ = ["find_parts", "subfolders"]
-
 _PARTS = {"train": "train", "training": "train", "validation": "validation", "val": "validation",
           "valid": "validation", "test": "test", "testing": "test"}  # fmt: skip
 

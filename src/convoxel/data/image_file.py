@@ -16,19 +16,6 @@ from convoxel.data.numpy_file import array_claims, open_archive, read_array, rea
 from convoxel.files.fault import ErrorCollector, fault, plural
 from convoxel.files.values import Array
 
-__all__ = [
-    "ENDINGS",
-    "check_finite",
-    "is_clutter",
-    "list_images",
-    "map_image",
-    "read_header",
-    "read_image",
-    "read_stored",
-    "split_ending",
-    "with_dims",
-]
-
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 ENDINGS = (".nii.gz", ".nii", *_PICTURES, ".npy", ".npz")
 _EXPECTED = "a name ending in " + ", ".join(ENDINGS)

@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from convoxel.files.fault import ErrorCollector, fault
 
-__all__ = ["Affine", "Header", "Spacing", "agree", "check_dims", "fit_channels"]
-
-
 Affine = NDArray[np.float64] | None  # 4×4 matrix from voxel index to mm
 Spacing = tuple[float, ...] | None  # distance between voxels along each axis in mm
 

@@ -15,8 +15,6 @@ from convoxel.files.atomic import write_bytes
 from convoxel.files.fault import fault
 from convoxel.files.values import Array
 
-__all__ = ["write_image", "write_label"]
-
 _ENDINGS = (".nii.gz", ".nii", ".png", ".npy")
 
 

@@ -15,8 +15,6 @@ from convoxel.files.fault import fault, plural, shown
 from convoxel.files.stream import read_text
 from convoxel.files.values import Array
 
-__all__ = ["check_labels", "class_count", "class_names", "read_label", "to_classes", "values_of"]
-
 # A label with more distinct values than this, without names for them, is taken for an image.
 MOST_UNNAMED = 64
 _MOST_CLASSES = 256

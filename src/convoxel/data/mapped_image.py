@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from convoxel.files.values import Array
 
-__all__ = ["MappedImage", "slabs"]
-
 _SLAB = 1 << 20  # values; a slab is at least one index of the first axis of space
 
 

@@ -25,8 +25,6 @@ from convoxel.files.memory import check_memory
 from convoxel.files.stream import check_inflation, file_size, inflate, read_bytes
 from convoxel.files.values import Array
 
-__all__ = ["map_voxels", "pack_volume", "read_header", "read_voxels"]
-
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _REFUSED = {0: "unknown", 1: "1-bit", 32: "complex", 1792: "complex", 2048: "complex", 128: "RGB", 2304: "RGBA"}
 _TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units & 7: unknown, metre, millimetre, micrometre

@@ -23,8 +23,6 @@ from convoxel.data.split import SplitRule
 from convoxel.files.fault import ErrorCollector, fault, shown
 from convoxel.files.values import Array
 
-__all__ = ["open_npz_set"]
-
 _KEYS = {"train": "train_", "validation": "val_", "test": "test_"}
 _MOST_CLASSES = 65_536
 

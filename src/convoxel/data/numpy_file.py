@@ -15,8 +15,6 @@ from convoxel.files.memory import check_memory
 from convoxel.files.stream import check_inflation, file_size
 from convoxel.files.values import Array
 
-__all__ = ["Claims", "array_claims", "open_archive", "read_array", "read_member"]
-
 Claims = tuple[tuple[int, ...], "np.dtype[Any]"]  # shape and type, from a header
 
 _MEND = "Save it again with numpy.save from an array of numbers"

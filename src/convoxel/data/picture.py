@@ -29,8 +29,6 @@ from convoxel.files.values import Array
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["pack_picture", "read_header", "read_indices", "read_pixels"]
-
 # Below Pillow's own limit (89 478 485), beyond which it warns.
 MOST_PIXELS = 89_000_000
 _MOST_PAGES = 65_536

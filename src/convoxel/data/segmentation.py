@@ -22,8 +22,6 @@ from convoxel.data.label_file import MOST_UNNAMED, class_count, class_names, rea
 from convoxel.data.split import SplitRule
 from convoxel.files.fault import ErrorCollector, fault, shown
 
-__all__ = ["open_segmentation"]
-
 _PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _MEND = "Put images into images/ and labels of the same name into labels/"
 

@@ -14,8 +14,6 @@ from typing import Literal
 from convoxel.data.data_set import Entry, Parts
 from convoxel.errors import ConfigError, DataError
 
-__all__ = ["SplitRule", "Validation", "count_validation", "split_stratified"]
-
 # A count, a fraction, or 20 %; "test": what runs of earlier versions did where a set has no validation part but a test
 # part. No new run does, since a part that chose the checkpoint tests nothing.
 Validation = int | float | Literal["test"] | None

@@ -21,16 +21,6 @@ from typing import BinaryIO
 from convoxel.errors import ConvoxelError, DataError
 from convoxel.files.fault import fault_message
 
-__all__ = [
-    "is_unfinished",
-    "open_atomic",
-    "remove_unfinished",
-    "sync_folder",
-    "write_bytes",
-    "write_json",
-    "write_text",
-]
-
 
 @contextlib.contextmanager
 def open_atomic(path: str | os.PathLike[str], error: type[ConvoxelError] = DataError) -> Iterator[BinaryIO]:

@@ -17,8 +17,6 @@ from convoxel.errors import DataError
 from convoxel.files.atomic import write_json
 from convoxel.files.values import JsonObject
 
-__all__ = ["cache_folder", "read_cache", "write_cache"]
-
 _LARGEST_BYTES = 8 * 2**20  # far above what is ever written: a larger file is not ours
 _complained: set[Path] = set()
 

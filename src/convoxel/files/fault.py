@@ -13,8 +13,6 @@ from pathlib import Path
 
 from convoxel.errors import DataError
 
-__all__ = ["ErrorCollector", "Problem", "brief", "fault", "fault_message", "plural", "shown"]
-
 
 def shown(name: object) -> str:
     """Return a file name or other outside text as one printable line (control characters escaped).

@@ -10,8 +10,6 @@ from pathlib import Path
 from convoxel.errors import ConfigError
 from convoxel.files.atomic import sync_folder, temporary_folder
 
-__all__ = ["check_new_folder", "make_folder", "new_folder"]
-
 _MEND = "Give another --output"
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from convoxel.errors import CheckpointError
 
-__all__ = ["LOCK", "hold_lock"]
-
 LOCK = ".lock"
 _TRIES = 16
 

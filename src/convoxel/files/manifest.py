@@ -18,19 +18,6 @@ from convoxel.errors import DataError
 from convoxel.files.stream import file_size, read_bytes
 from convoxel.files.values import JsonObject, Options
 
-__all__ = [
-    "BEST",
-    "FORMAT",
-    "GENERATIONS",
-    "SUFFIXES",
-    "Pair",
-    "encode",
-    "find_pair",
-    "match_file",
-    "read_manifest",
-    "seal",
-]
-
 FORMAT = 1
 SUFFIXES = (".safetensors", ".json")
 # A pair is written under the first name of its row; each save passes every pair on to the following name.

@@ -9,8 +9,6 @@ import numpy as np
 
 from convoxel.files.values import Array
 
-__all__ = ["FileMemory", "is_of_file"]
-
 
 class FileMemory(mmap.mmap):
     """A file that is read like memory and never written to, so that pages can be dropped and read again."""

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from convoxel.files.fault import fault
 
-__all__ = ["check_memory", "free_memory"]
-
 _SHARE = 0.5  # of the free memory; what is read is often converted, and a network wants some, too
 _ALWAYS_BYTES = 64 * 2**20  # asking the system takes longer than reading an image of this size
 

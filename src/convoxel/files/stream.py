@@ -13,8 +13,6 @@ from pathlib import Path
 
 from convoxel.files.fault import fault
 
-__all__ = ["check_inflation", "check_ratio", "file_size", "inflate", "read_bytes", "read_text"]
-
 # Deflate codes at best 258 bytes in 2 bits, so no honest stream inflates by more than 1032 : 1.
 MOST_DEFLATE_RATIO = 1032
 # Below this many bytes any ratio that deflate can reach is accepted: an empty label volume inflates 1000 : 1.

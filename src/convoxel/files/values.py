@@ -7,8 +7,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["Array", "JsonObject", "Options"]
-
 #: A NumPy array of any element type.
 Array = NDArray[Any]
 #: A JSON object as Python reads it.

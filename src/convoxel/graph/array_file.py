@@ -18,8 +18,6 @@ from convoxel.files.atomic import open_atomic
 from convoxel.graph.load import load
 from convoxel.graph.run.program import Program
 
-__all__ = ["FileRun", "map_array", "read_array", "run_files", "write_array"]
-
 Array = NDArray[np.generic]
 
 

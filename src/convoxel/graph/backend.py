@@ -35,8 +35,6 @@ from convoxel.graph.read.torch.export import Exported
 from convoxel.graph.run.program import Program
 from convoxel.graph.store.record import check_settings
 
-__all__ = ["convoxel_backend"]
-
 _OPTIONS = ("threads", "frozen")
 # The engine computes in float32. What a network does in another type, it does for a reason.
 _OTHER_TYPES = (torch.bfloat16, torch.float16, torch.float64, torch.complex32, torch.complex64, torch.complex128)

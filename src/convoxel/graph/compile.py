@@ -17,8 +17,6 @@ from convoxel.graph.store.record import check_settings
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["compile"]
-
 
 def compile(
     model: torch.nn.Module | torch.export.ExportedProgram,

@@ -18,8 +18,6 @@ from convoxel.graph.store.record import check_settings
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["from_onnx", "load"]
-
 
 def load(
     path: str | Path, threads: int | None = None, algorithm: str = "auto", precision: str | None = None

@@ -19,8 +19,6 @@ from convoxel.graph.run.lru_cache import LruCache
 from convoxel.graph.run.program import Program
 from convoxel.graph.run.step_table import ProfileRow
 
-__all__ = ["Specialised"]
-
 _MAX_PROGRAMS = 16
 _LARGEST = 4096  # elements of an input that decides sizes; a longer one is data
 

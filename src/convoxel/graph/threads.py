@@ -8,8 +8,6 @@ from collections.abc import Iterator
 
 from convoxel.errors import ConfigError
 
-__all__ = ["limit_threads"]
-
 _VARIABLE = "CONVOXEL_THREADS"
 
 

@@ -20,8 +20,6 @@ from convoxel.graph.run.accuracy import Verification, compare_results, error_gro
 from convoxel.graph.run.program import Program
 from convoxel.graph.run.step_table import ProfileRow
 
-__all__ = ["check_program", "verify_program"]
-
 _MOST_MACS = 2.5e10  # about five seconds in float64
 _MOST_COLUMNS = 2**27  # numbers; PyTorch lays every window out in memory for a convolution in float64
 

@@ -15,8 +15,6 @@ from convoxel.files.cache import cache_folder, read_cache, write_cache
 from convoxel.native import _core
 from convoxel.native.machine import default_threads, instruction_set, measure_ceiling, processor
 
-__all__ = ["CALIBRATION_FILE", "Rates", "calibrate", "known_balance", "measure_rates"]
-
 CALIBRATION_FILE = "calibration.json"
 # Floating-point operations in the time of a byte, where the costs were fitted: 430 GFLOP/s on two threads against
 # 56 GB/s from L3 and 30 GB/s from memory.

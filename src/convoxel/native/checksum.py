@@ -8,8 +8,6 @@ from convoxel.files.values import Array
 from convoxel.native import _core
 from convoxel.native.machine import resolve_threads
 
-__all__ = ["checksum"]
-
 _SMALL = 1 << 18  # bytes that one thread reads sooner than the number of processors is found out
 
 

@@ -21,8 +21,6 @@ from convoxel.native import _core
 from convoxel.native.machine import algorithms, caches, processor, resolve_isa, resolve_threads
 from convoxel.native.plan import Convolution, Floats, Plan, Problem, View
 
-__all__ = ["TUNING_FILE", "known_winners", "remembered_count", "time_candidates", "tune"]
-
 TUNING_FILE = "tuning.json"
 _CANDIDATES = 3  # the fastest is rarely beyond the third place of the cost model
 _MOST_WINNERS = 8192  # of all machines together: about a megabyte

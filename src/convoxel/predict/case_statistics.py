@@ -13,17 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = [
-    "LEVEL",
-    "Difference",
-    "Interval",
-    "Spread",
-    "case_values",
-    "compare_cases",
-    "mean_interval",
-    "share_interval",
-]
-
 #: Share of repetitions whose interval holds the true value.
 LEVEL = 0.95
 

@@ -13,8 +13,6 @@ from convoxel.errors import DataError
 from convoxel.predict.inference import Predictor
 from convoxel.predict.metrics import Metrics, SegmentationLoss, Tally, confusion
 
-__all__ = ["Evaluation", "OnSample", "TimedEvaluation", "evaluate_samples", "evaluate_split"]
-
 _CLASSIFY_BATCH = 64
 
 # index, sample, prediction: a label map or a class number

@@ -18,8 +18,6 @@ from convoxel.predict.normalisation import Statistics
 from convoxel.predict.sliding_window import cut
 from convoxel.predict.tile_size import InputSizes, plan_patch
 
-__all__ = ["ExactTiles"]
-
 Array = NDArray[np.float32]
 
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from convoxel.data import Sample
 from convoxel.files.values import Array
 
-__all__ = ["Examples"]
-
 _COUNT = 6
 # Of the axes towards the patient's right, front and top: the letters of their high end and of their low end.
 _EDGES = ("RL", "AP", "SI")

@@ -18,8 +18,6 @@ from convoxel.files.folder import make_folder
 from convoxel.predict.inference import Predictor
 from convoxel.predict.run_progress import OnProgress, Progress
 
-__all__ = ["list_inputs", "predict_files"]
-
 _CLASSIFY_BATCH = 32
 
 

@@ -16,8 +16,6 @@ from convoxel.predict.sliding_window import Tiling, blend_slabs, join_slabs
 from convoxel.predict.tile_size import InputSizes, input_sizes, plan_tile
 from convoxel.predict.trained_run import AnyRun
 
-__all__ = ["Predictor", "build_predictor", "check_engine"]
-
 
 @dataclass(frozen=True)
 class Predictor:

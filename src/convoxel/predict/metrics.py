@@ -11,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-__all__ = ["ClassifiedImage", "Metrics", "SegmentationLoss", "SegmentedImage", "Tally", "confusion", "dice"]
-
 Labels = NDArray[np.unsignedinteger[Any]] | NDArray[np.signedinteger[Any]]
 Scores = dict[str, float | None]
 

@@ -15,18 +15,6 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from convoxel.graph.run.program import Program
 
-__all__ = [
-    "Array",
-    "Call",
-    "arrange",
-    "arrange_images",
-    "autocast",
-    "compiled",
-    "compiled_call",
-    "resize",
-    "torch_call",
-]
-
 Array = NDArray[np.float32]
 Call = Callable[[Array], Array]
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from convoxel.data.mapped_image import slabs
 
-__all__ = ["Normalisation", "Statistics"]
-
 Array = NDArray[np.float32]
 
 

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from convoxel.errors import ShapeError
 
-__all__ = ["Tiling", "blend_slabs", "cut", "join_slabs", "sliding_window", "tile_starts"]
-
 Array = NDArray[np.float32]
 Call = Callable[[Array], Array]
 Fill = float | Sequence[float] | Array

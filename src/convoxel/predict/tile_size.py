@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from torch import nn
 
-__all__ = ["InputSizes", "input_sizes", "plan_patch", "plan_tile"]
-
 # One tile of a prediction: larger than a patch because nothing is kept for a backward pass, and larger
 # tiles overlap less. 96³ voxels × 48 float32 channels ≈ 170 MB at the widest place of a 16-wide U-Net.
 _TILE_VOXELS = {1: 1 << 20, 2: 1024 * 1024, 3: 96 * 96 * 96}

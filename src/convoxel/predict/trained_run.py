@@ -12,8 +12,6 @@ from convoxel.data import DataSet
 from convoxel.errors import CheckpointError, DataError
 from convoxel.predict.normalisation import Normalisation
 
-__all__ = ["AnyRun", "DataFacts", "PredictionConfig", "TrainedRun"]
-
 
 class PredictionConfig(Protocol):
     """The entries of a run's configuration that prediction uses; ``convoxel.train.TrainConfig`` has them."""

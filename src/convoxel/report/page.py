@@ -23,8 +23,6 @@ from convoxel.report import results
 from convoxel.report.run_contents import Record, RunFolder, mapping, mappings, read_run
 from convoxel.report.sample_panels import prepare_examples
 
-__all__ = ["render_report", "write_report"]
-
 _MODELS = {"unet": "U-Net", "course_vgg": "VGG", "resnet18": "ResNet-18"}
 _NETWORK = ("layer", "operator", "output", "kernel", "parameters", "MACs", "share of MACs", "receptive field")
 

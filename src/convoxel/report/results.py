@@ -12,8 +12,6 @@ from convoxel.draw.scene import Box, Disc, Look, Shape
 from convoxel.predict.case_statistics import Spread, case_values, share_interval
 from convoxel.report.run_contents import Record, RunFolder, mapping, mappings
 
-__all__ = ["Card", "Cell", "Sheet", "class_table", "confusion", "headline", "sample_table", "validation_table"]
-
 _MATRIX = 24  # more classes than this do not fit a page; their confusions are listed instead
 _HEADLINED = 3  # more classes than this are in their table alone
 _LISTED, _IMAGES, _DOTS = 40, 200, 300

@@ -20,8 +20,6 @@ from convoxel.draw.quantity import number
 from convoxel.errors import CheckpointError
 from convoxel.files.values import Array
 
-__all__ = ["Record", "RunFolder", "read_run"]
-
 Record: TypeAlias = dict[str, object]  # of JSON or YAML, with any values
 _TEXT_BYTES = 64 * 2**20
 _ARRAY_BYTES = 512 * 2**20

@@ -13,8 +13,6 @@ from convoxel.draw.quantity import number, percent
 from convoxel.files.values import Array
 from convoxel.report.run_contents import RunFolder, mappings
 
-__all__ = ["Examples", "Picture", "Sample", "Tile", "prepare_examples"]
-
 _HEIGHT = 300  # pixels of a drawn panel: sharp on a dense screen, some 60 kB
 _TILE = 192
 _NARROW = 1.15  # narrower pictures than this stand two examples abreast

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     _Change = tuple[str, RandomizableTransform]  # in words, and as a function
 
-__all__ = ["Augmentation"]
-
 
 class Augmentation:
     """A random change, a function of its arguments alone: the same seed gives the same change.

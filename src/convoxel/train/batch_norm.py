@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["FIXED_FROM", "set_mode", "slow_statistics"]
-
 #: Fraction of the run from which on the statistics are fixed.
 FIXED_FROM = 0.7
 _MOMENTUM = 0.02

@@ -37,8 +37,6 @@ from convoxel.files.manifest import (
 from convoxel.files.stream import read_bytes
 from convoxel.files.values import JsonObject, Options
 
-__all__ = ["Checkpoint", "Store"]
-
 
 @dataclass(frozen=True)
 class Checkpoint:

@@ -24,8 +24,6 @@ from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject
 from convoxel.files.yaml_text import load_yaml
 
-__all__ = ["ConstraintConfig", "TrainConfig"]
-
 # Entries that do not change the result of a run.
 _NEUTRAL = frozenset({"output", "data", "checkpoint_seconds", "tensorboard", "num_workers"})
 

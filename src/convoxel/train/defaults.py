@@ -18,8 +18,6 @@ from convoxel.predict.tile_size import input_sizes, plan_patch
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import build_network
 
-__all__ = ["plan_run"]
-
 # An image of at most _WHOLE_VOXELS is trained on whole (a cropped hippocampus has 40 × 56 × 40); larger ones
 # in near-cubic patches of _PATCH_VOXELS, small enough that a batch holds several different places.
 _WHOLE_VOXELS = {1: 16_384, 2: 256 * 256, 3: 96_000}

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-__all__ = ["Interrupt"]
-
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
 

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from convoxel.data import Sample
 from convoxel.files.values import Array
 
-__all__ = ["LabelSurvey", "Sides", "left_right"]
-
 _COUNTED = 1 << 20
 
 

@@ -32,8 +32,6 @@ from convoxel.train.training_batch import Batch, Batches
 from convoxel.train.training_run import OnPlan, TrainingRun, finish_run, open_run, resume_run
 from convoxel.train.watch import LossWatch, watch_classes
 
-__all__ = ["RunResult", "fit"]
-
 # Validations may take a tenth of the time, and the curve of a run limited by minutes has at most about 60 points.
 _VALIDATION_SHARE = 0.1
 _POINTS = 60

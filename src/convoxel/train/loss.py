@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-__all__ = ["LOSS_WORDS", "Loss", "build_loss", "measure_loss"]
-
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 _SMOOTHING = 0.05

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from convoxel.train.config import TrainConfig
 from convoxel.train.label_survey import LabelSurvey
 
-__all__ = ["Mirroring", "plan_mirroring"]
-
 # Two classes that keep their order in more than two thirds of the cases are told apart by it; by chance they do so in
 # half of them. One class alone says less, since a few organs at random places may share a side: nine of ten cases.
 _MOST, _NEARLY_ALL, _FEWEST = 2 / 3, 0.9, 3

@@ -10,8 +10,6 @@ from torch import nn
 from convoxel.nn.weight_constraint import Constraint, MaxNorm, NonNegative, UnitNorm, constrain, l2_penalty
 from convoxel.train.config import TrainConfig
 
-__all__ = ["add_penalty", "build_optimiser", "hold_constraints", "learning_rate", "measure_fraction", "steps_total"]
-
 
 def steps_total(config: TrainConfig) -> int | None:
     """Return the planned number of steps; None when time is the limit."""

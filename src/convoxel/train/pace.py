@@ -26,8 +26,6 @@ from convoxel.train.config import TrainConfig
 from convoxel.train.loss import build_loss, measure_loss
 from convoxel.train.training_batch import Batches
 
-__all__ = ["VALIDATION_OVERLAP", "Pace", "check_budget", "measure_pace", "now"]
-
 #: Validations overlap their tiles by no more than this; the closing evaluation by what the configuration says.
 VALIDATION_OVERLAP = 0.25
 _LONG_S = 10.0

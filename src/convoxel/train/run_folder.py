@@ -21,8 +21,6 @@ from convoxel.train.checkpoint import Checkpoint, Store
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import build_network, load_weights
 
-__all__ = ["evaluate", "load_data", "load_model", "load_predictor", "predict", "read_facts"]
-
 _SPLITS = ("validation", "train", "test", "all")
 
 

@@ -12,8 +12,6 @@ from convoxel.errors import CheckpointError, ConfigError
 from convoxel.train.checkpoint import Checkpoint
 from convoxel.train.config import TrainConfig
 
-__all__ = ["build_network", "check_model", "load_weights", "model_tensors"]
-
 _PREFIX = "model."
 
 

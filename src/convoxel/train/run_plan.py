@@ -22,8 +22,6 @@ from convoxel.predict.trained_run import DataFacts
 from convoxel.train.config import ConstraintConfig, TrainConfig
 from convoxel.train.loss import LOSS_WORDS
 
-__all__ = ["RunPlan", "describe_plan"]
-
 _FILE, _WIDE = "plan.json", 110
 
 

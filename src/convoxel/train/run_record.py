@@ -18,8 +18,6 @@ from convoxel.train.training_state import ValidationRow
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
 
-__all__ = ["RunRecord"]
-
 
 class RunRecord:
     """The metrics of a run as people read them; a resumed run is restored from checkpoints alone.

@@ -27,8 +27,6 @@ from convoxel.train.optimisation import learning_rate
 from convoxel.train.run_folder import load_data, load_model
 from convoxel.train.training_batch import Batches
 
-__all__ = ["load_separated", "save_separated", "separate_run"]
-
 _CLOCKS = {"convoxel": time_engine, "torch": time_torch}
 # Share of the largest learning rate of the run: the network has been trained already.
 _TUNING_RATE = 0.1

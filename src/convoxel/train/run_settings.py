@@ -12,8 +12,6 @@ from convoxel.files.stream import read_text
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_folder import load_model
 
-__all__ = ["configure_run", "started_from"]
-
 # Limits of a run, of which exactly one holds.
 _LENGTHS = ("minutes", "epochs")
 _REQUIRED = {"task": "segment or classify", "data": "--data DIR", "output": "--output RUN"}

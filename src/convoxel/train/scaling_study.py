@@ -21,8 +21,6 @@ from convoxel.predict.run_progress import Progress
 from convoxel.train.config import TrainConfig
 from convoxel.train.loop import fit
 
-__all__ = ["Scaled", "ScalingStudy", "study_scaling"]
-
 _METRIC = {"classify": "accuracy", "segment": "Dice"}
 # The runs are temporary, so nothing is written for other tools.
 _SETTINGS: JsonObject = {"tensorboard": False}

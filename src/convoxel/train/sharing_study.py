@@ -26,8 +26,6 @@ from convoxel.nn.functional import pad, project_to_convolution
 from convoxel.nn.locally_connected import LocallyConnected
 from convoxel.nn.torch_layers import conv, max_pool
 
-__all__ = ["SHARING", "Sharing", "SharingStudy", "read_arrays", "study_sharing"]
-
 SHARING = ("convolution", "locally connected", "fully connected")
 
 Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]

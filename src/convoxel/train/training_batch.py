@@ -27,8 +27,6 @@ from convoxel.train.augment import Augmentation
 from convoxel.train.config import TrainConfig
 from convoxel.train.training_patch import draw_start, find_centres
 
-__all__ = ["Batch", "Batches"]
-
 
 @dataclass(frozen=True)
 class Batch:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["draw_start", "find_centres"]
-
 Places = NDArray[np.int32]  # (voxels, dims)
 # Positions remembered per class: plenty for a uniform draw, 120 kB a class instead of the whole map.
 _CENTRES = 10_000

@@ -43,8 +43,6 @@ from convoxel.train.run_record import RunRecord
 from convoxel.train.training_state import TrainingState
 from convoxel.train.watch import watch_classes
 
-__all__ = ["OnPlan", "TrainingRun", "finish_run", "open_run", "resume_run"]
-
 OnPlan = Callable[[RunPlan], None]
 
 

@@ -19,8 +19,6 @@ from convoxel.train.checkpoint import Checkpoint
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import load_weights, model_tensors
 
-__all__ = ["TrainingState", "ValidationRow"]
-
 _OPTIMISER = "optimiser."
 _COUNTERS = (
     "step", "elapsed_s", "prepared_s", "fraction", "loss_sum", "loss_count", "best_metric", "history", "warnings",

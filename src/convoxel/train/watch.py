@@ -14,8 +14,6 @@ import numpy as np
 from convoxel.predict.metrics import Metrics
 from convoxel.train.training_state import TrainingState
 
-__all__ = ["LossWatch", "watch_classes"]
-
 # Of the running mean of the loss: it follows about the last 20 steps, and is judged from 40 on.
 _FOLLOWS, _JUDGED = 20, 40
 

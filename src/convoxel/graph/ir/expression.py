@@ -18,22 +18,6 @@ from typing import NamedTuple
 from convoxel.errors import GraphError
 from convoxel.graph.ir import polynomial
 
-__all__ = [
-    "CONDITION",
-    "DOUBLE",
-    "SINGLE",
-    "WHOLE",
-    "Number",
-    "bounds",
-    "call",
-    "evaluate",
-    "kind",
-    "limits",
-    "names",
-    "parse",
-    "substituted",
-]
-
 _MAX_EXPONENT = 8  # sizes are products of a few axes; more is an attack on memory, not a network
 _MAX_BASE = 2**40
 _MAX_TEXT = 4096

@@ -18,8 +18,6 @@ from convoxel.files.values import Array, Options
 from convoxel.fork import cached_property
 from convoxel.graph.ir.size import Extents, Size
 
-__all__ = ["CHANNELS_FIRST", "CHANNELS_LAST", "Graph", "Node", "Value", "follow", "rename", "verify_structure"]
-
 CHANNELS_FIRST = "first"
 CHANNELS_LAST = "last"
 

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
 
-__all__ = ["add", "floor_divide", "multiply", "relaxed"]
-
 Terms = dict[tuple[str, ...], int]
 """Coefficient of every product of names or quotients; the empty product is the constant."""
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from convoxel.graph.ir.size import Size
 
-__all__ = ["Branch", "Fixed", "Leaf", "Structure", "assemble"]
-
 
 @dataclass(frozen=True)
 class Leaf:

@@ -20,8 +20,6 @@ from convoxel.files.values import Array
 if TYPE_CHECKING:
     from convoxel.graph.ir.graph import Graph
 
-__all__ = ["ShapeOnly", "outline"]
-
 _FEW = 16  # numbers: factors, limits and the like, which passes and rules may look at
 
 

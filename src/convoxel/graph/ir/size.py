@@ -19,37 +19,6 @@ from convoxel.errors import GraphError
 from convoxel.graph.ir import expression, polynomial
 from convoxel.graph.ir.expression import CONDITION, DOUBLE, SINGLE, WHOLE
 
-__all__ = [
-    "Extent",
-    "Extents",
-    "Scalar",
-    "Shape",
-    "Size",
-    "absolute",
-    "arithmetic",
-    "as_float",
-    "as_whole",
-    "both",
-    "choose",
-    "compare",
-    "differ",
-    "either",
-    "evaluate",
-    "evaluate_shape",
-    "kind_of",
-    "larger",
-    "least",
-    "measure",
-    "negation",
-    "remainder",
-    "round_down",
-    "round_to_even",
-    "round_up",
-    "scaled",
-    "smaller",
-    "truncated_quotient",
-]
-
 
 @dataclass(frozen=True)
 class Size:

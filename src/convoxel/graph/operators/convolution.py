@@ -23,9 +23,6 @@ from convoxel.graph.operators.shape import check_channels, conv_length, length, 
 from convoxel.graph.operators.step import Step, bias, convolve, own_padding
 from convoxel.graph.operators.view import spatial
 
-__all__ = ["ROWS"]
-
-
 # ---- shapes and costs
 
 

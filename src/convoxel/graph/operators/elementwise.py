@@ -18,8 +18,6 @@ from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import onto, same, stretched
 from convoxel.graph.operators.step import Step
 
-__all__ = ["ROWS", "UNARY", "clipping"]
-
 Rule = Callable[[Rewriter], bool]
 
 _SELU_ALPHA, _SELU_GAMMA = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017

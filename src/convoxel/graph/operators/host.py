@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from convoxel.graph.ir.graph import Node
 
-__all__ = ["Array", "Host", "Ints", "Pairs", "behind_channels", "host", "wide", "windows"]
-
 Array = NDArray[Any]
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]

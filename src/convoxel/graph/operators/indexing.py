@@ -19,8 +19,6 @@ from convoxel.graph.operators.shape import conv_length, length, operand, positiv
 from convoxel.graph.operators.step import Step, copy
 from convoxel.graph.operators.view import full_axis, narrow_view
 
-__all__ = ["ROWS", "SCATTERED"]
-
 
 def _indexed_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """The indices, stretched to one shape, take the place of the axes: in front, unless these are neighbours."""

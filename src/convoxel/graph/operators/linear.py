@@ -19,8 +19,6 @@ from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, stretch, with_residual
 from convoxel.graph.operators.step import Step, bias, convolve
 
-__all__ = ["ROWS"]
-
 
 def _linear_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """(…, c) with weights (k, c) → (…, k), or (n, c, …) with weights (k, c·…) → (n, k) where x is flattened."""

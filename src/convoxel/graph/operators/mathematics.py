@@ -13,8 +13,6 @@ from convoxel.graph.operators.operator import row
 from convoxel.graph.operators.reads import pointwise, unchanged
 from convoxel.graph.operators.shape import same, stretched
 
-__all__ = ["BINARY", "ROWS", "UNARY"]
-
 
 def _by_number(function: Callable[[float], float]) -> Callable[[Array], Array]:
     """Return the function on arrays; what has no value is NaN."""

@@ -25,9 +25,6 @@ from convoxel.graph.operators.view import alias_reshape, alias_slice, channels_a
 from convoxel.graph.operators.weighted import lower_tables, restrict_tables
 from convoxel.native import View
 
-__all__ = ["ROWS", "core"]
-
-
 # ---- shapes
 
 

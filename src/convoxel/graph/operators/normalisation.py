@@ -19,8 +19,6 @@ from convoxel.graph.operators.step import Step, copy, refuse
 from convoxel.graph.operators.view import joined_batch, row_views
 from convoxel.native import View
 
-__all__ = ["ROWS"]
-
 
 def _batch_norm_training_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """The result, and one mean and variance for each channel."""

@@ -25,8 +25,6 @@ from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.step import Step
 from convoxel.native import View
 
-__all__ = ["EPILOGUE", "REQUIRED", "Macs", "Operand", "Operator", "ShapeRule", "Shapes", "row"]
-
 Shapes = Sequence[Shape | None]
 ShapeRule = Callable[[Node, Shapes], list[Shape]]
 Macs = Callable[[Node, Shapes, Sequence[Shape]], int]

@@ -22,9 +22,6 @@ from convoxel.graph.operators.step import Step
 from convoxel.graph.operators.view import spatial
 from convoxel.graph.operators.weighted import lower_tables, weighted
 
-__all__ = ["ROWS"]
-
-
 _WINDOW = "kernel, stride, padding, dilation, ceil=False"
 
 

@@ -9,9 +9,6 @@ from convoxel.graph.operators.operator import row
 from convoxel.graph.operators.reads import unchanged
 from convoxel.graph.operators.shape import same
 
-__all__ = ["ROWS", "limits"]
-
-
 _NARROW = {"int2": (-2, 1), "uint2": (0, 3), "int4": (-8, 7), "uint4": (0, 15)}
 
 

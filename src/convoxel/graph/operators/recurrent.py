@@ -13,8 +13,6 @@ from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.shape import operand
 
-__all__ = ["ROWS"]
-
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 """The parts of a layer's weights, by PyTorch's names of the layers."""
 

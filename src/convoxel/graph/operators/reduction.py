@@ -16,8 +16,6 @@ from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, same
 from convoxel.graph.operators.step import Step
 
-__all__ = ["ROWS"]
-
 
 def _reduce_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """The axes go, or stay with size 1."""

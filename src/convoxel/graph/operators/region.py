@@ -25,23 +25,6 @@ from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.index_tables import Taps
 from convoxel.graph.operators.reads import Aligned, Along, Applied, ReadsRule
 
-__all__ = [
-    "Box",
-    "Request",
-    "RestrictRule",
-    "Restricted",
-    "Span",
-    "by_reads",
-    "full_box",
-    "lengths",
-    "need_engine",
-    "part_of_blocks",
-    "part_of_groups",
-    "part_of_tables",
-    "part_of_window",
-    "refuse_part",
-]
-
 
 class Span(NamedTuple):
     """The positions ``first`` … ``stop`` − 1 of an axis. ``reader`` names the step that reads the whole axis, if one

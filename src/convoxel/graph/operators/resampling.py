@@ -20,8 +20,6 @@ from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, positive
 from convoxel.graph.operators.weighted import lower_tables, restrict_tables, weigh, weighted
 
-__all__ = ["ROWS"]
-
 
 def _resize_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """(n, c, …) → (n, c, *size), or scaled where no size is given."""

@@ -17,8 +17,6 @@ from convoxel.graph.ir.size import Extents
 from convoxel.graph.operators.host import Array
 from convoxel.graph.operators.view import NATIVE_RANKS
 
-__all__ = ["Rewriter", "add_constant", "is_native_type"]
-
 
 def add_constant(constants: dict[str, Array], name: str, array: Array) -> str:
     """Add an array under ``name``, primed as often as needed to be new, and return the name it got.

@@ -18,8 +18,6 @@ from convoxel.graph.operators.host import Array, Ints, Pairs
 from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.shape import conv_length, operand
 
-__all__ = ["ROWS"]
-
 
 def _grid_sample_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """(n, c, …) at (n, *out, dims) → (n, c, *out)."""

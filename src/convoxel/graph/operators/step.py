@@ -17,8 +17,6 @@ from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.view import spatial
 from convoxel.native import View
 
-__all__ = ["Choice", "PackedWeights", "Step", "bias", "convolve", "copy", "own_padding", "refuse"]
-
 
 class PackedWeights:
     """The packed weights of a program, made on first use and shared by the plans for all input sizes."""

@@ -30,8 +30,6 @@ from convoxel.graph.operators import (
 )
 from convoxel.graph.operators.operator import REQUIRED, Operator
 
-__all__ = ["OPERATORS", "REQUIRED", "infer_shapes", "make_node", "verify"]
-
 _FAMILIES = (
     *(convolution, linear, pooling, normalisation, elementwise, movement, reduction),
     *(resampling, quantisation, sampling, torch_call, mathematics, indexing, recurrent),

@@ -10,8 +10,6 @@ from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.operator import Shapes, row
 from convoxel.graph.operators.reads import Applied, Reads, Unknown
 
-__all__ = ["ROWS"]
-
 
 def _torch_call_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """The shapes that were recorded when the network was read."""

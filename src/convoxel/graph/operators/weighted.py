@@ -15,8 +15,6 @@ from convoxel.graph.operators.operator import Operator, ShapeRule, row
 from convoxel.graph.operators.region import Request, Restricted, RestrictRule, part_of_tables
 from convoxel.graph.operators.step import Step
 
-__all__ = ["TableRule", "lower_tables", "restrict_tables", "weigh", "weighted"]
-
 TableRule = Callable[[Node, Shape, Shape], Sequence[Taps]]
 """The table of every spatial axis, from the node and the spatial sizes of operand and result."""
 

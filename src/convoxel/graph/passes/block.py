@@ -10,8 +10,6 @@ from convoxel.errors import GraphError
 from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.table import make_node
 
-__all__ = ["check_no_neighbours", "join_depthwise"]
-
 
 def join_depthwise(graph: Graph) -> Graph:
     """Return the graph with every depthwise convolution joined with the 1×1 convolutions that alone surround it."""

@@ -11,8 +11,6 @@ from convoxel.files.values import JsonObject
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.operators.table import make_node
 
-__all__ = ["merge_branches"]
-
 
 def merge_branches(graph: Graph) -> Graph:
     """Return the graph with 1×1 convolutions of the same input made one, whose parts are views of its result.

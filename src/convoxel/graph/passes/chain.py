@@ -19,8 +19,6 @@ from convoxel.graph.operators.elementwise import clipping
 from convoxel.graph.operators.rewriter import add_constant
 from convoxel.graph.operators.table import make_node
 
-__all__ = ["simplify_chains"]
-
 
 class _Function(NamedTuple):
     """A function of one number: ``affine`` (x · a + b), ``clip`` (from a to b), or an activation with slope a."""

@@ -11,8 +11,6 @@ from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.rewriter import add_constant
 
-__all__ = ["compose_linear"]
-
 
 def compose_linear(graph: Graph) -> Graph:
     """Return the graph with pairs of convolutions, one of them 1×1, and pairs of linear layers as one layer each.

@@ -10,8 +10,6 @@ from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.table import OPERATORS
 
-__all__ = ["fold_constants"]
-
 # A small constant may be tiled to any size; what exceeds these bytes in all, or as many times the network's own
 # constants, is better computed when needed.
 _FREE_BYTES, _GROWTH = 1 << 26, 4

@@ -15,8 +15,6 @@ from convoxel.graph.ir.graph import Graph, Node, rename
 from convoxel.graph.operators.rewriter import add_constant
 from convoxel.graph.operators.table import make_node
 
-__all__ = ["check_no_batch_norm", "check_no_dead", "fold_batch_norm", "fold_padding", "remove_dead", "round_constants"]
-
 Float64 = NDArray[np.float64]
 
 

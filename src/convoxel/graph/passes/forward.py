@@ -11,8 +11,6 @@ from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.rewriter import add_constant
 
-__all__ = ["fold_forward"]
-
 Float64 = NDArray[np.float64]
 
 

@@ -8,8 +8,6 @@ from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.rewriter import is_native_type
 from convoxel.graph.operators.table import OPERATORS
 
-__all__ = ["fuse_activation", "fuse_difference", "fuse_flatten", "fuse_gate", "fuse_residual"]
-
 _RESIDUAL = 3  # the operand's position, the same in every operator that has one
 _GATE = 4  # of a convolution
 

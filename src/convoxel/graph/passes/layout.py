@@ -8,8 +8,6 @@ from convoxel.errors import GraphError
 from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.operators.table import make_node
 
-__all__ = ["assign_layouts", "check_layouts"]
-
 
 def assign_layouts(graph: Graph) -> Graph:
     """Return the graph with ``channels_last`` before native readers and ``channels_first`` before others.

@@ -13,8 +13,6 @@ from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.table import OPERATORS, make_node
 from convoxel.graph.operators.view import NATIVE_RANKS
 
-__all__ = ["use_native"]
-
 
 def use_native(graph: Graph) -> Graph:
     """Return the graph with nodes on arrays made native, or replaced by native ones, where that is right and worth it.

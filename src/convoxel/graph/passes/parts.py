@@ -16,8 +16,6 @@ from convoxel.graph.ir.size import Extents
 from convoxel.graph.operators.rewriter import is_native_type
 from convoxel.graph.operators.table import make_node
 
-__all__ = ["check_no_summed_stack", "split_sums"]
-
 
 def split_sums(graph: Graph) -> Graph:
     """Return the graph with sums over an axis of known parts as sums of the parts."""

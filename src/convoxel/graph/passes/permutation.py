@@ -12,8 +12,6 @@ from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.operators.rewriter import add_constant
 from convoxel.graph.operators.table import make_node
 
-__all__ = ["check_no_outside", "fold_permutations", "order_blocks"]
-
 _BLOCKS = ("depth_to_space", "space_to_depth")
 
 

@@ -9,8 +9,6 @@ from convoxel.graph.ir.graph import Graph, Node, Value, rename
 from convoxel.graph.operators.movement import core
 from convoxel.graph.operators.rewriter import is_native_type
 
-__all__ = ["check_no_reshape_chain", "simplify_reshapes"]
-
 
 def simplify_reshapes(graph: Graph) -> Graph:
     """Return the graph with reshapings that read the first source, as views where axes of size 1 come and go alone."""

@@ -20,8 +20,6 @@ from convoxel.graph.ir.size import Extents
 from convoxel.graph.operators.elementwise import COMBINATIONS, UNARY
 from convoxel.graph.operators.table import make_node
 
-__all__ = ["check_no_opposites", "sink_transposes"]
-
 _NATIVE_RANKS = range(3, 6)
 _POINTWISE = {*UNARY, "clip", "power"}
 

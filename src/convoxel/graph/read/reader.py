@@ -10,8 +10,6 @@ from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.size import Extents, Size
 from convoxel.graph.operators.table import OPERATORS, make_node
 
-__all__ = ["NeedsValue", "NotNative", "Reader", "guess_parameters"]
-
 _STATISTICS = ("mean", "variance")  # constants of a normalisation that are not trained
 
 

@@ -13,8 +13,6 @@ from convoxel.arithmetic.winograd import TABLED, error_factor, winograd
 from convoxel.files.values import Array
 from convoxel.graph.run.step_table import StepRow
 
-__all__ = ["Verification", "compare_results", "error_growth"]
-
 _EPSILON = 2.0**-23
 _ORDER = 8.0  # other orders of summation, and folded weights are rounded anew: whole networks differ by up to 3
 _FOURIER = 4.0  # rounding grows with the logarithm of a tile's size, at most 64 × 64 × 64

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 from typing import NamedTuple
 
-__all__ = ["ALIGNMENT", "Block", "place_blocks"]
-
 _MOST_PAIRS = 2**20  # of blocks that live at one time; networks have a few for each block
 ALIGNMENT = 16  # floats: 64 bytes, a cache line and an AVX-512 register
 

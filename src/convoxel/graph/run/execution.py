@@ -22,8 +22,6 @@ from convoxel.graph.operators.view import full, full_axis, narrow_view
 from convoxel.graph.run.placement import Places, converts_freely, place
 from convoxel.native.machine import installed_bytes
 
-__all__ = ["CONTRADICTIONS", "Execution", "HostCall", "Memory", "NativeRun", "plan_execution"]
-
 # What NumPy and the engine raise where the graph of a file asks for the impossible.
 CONTRADICTIONS = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 

@@ -13,8 +13,6 @@ from convoxel.files.values import Array
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Size, evaluate, evaluate_shape, measure
 
-__all__ = ["check_inputs", "check_sources", "empty_result", "is_empty", "is_tensor", "measure_inputs"]
-
 _AXIS_NAMES = {2: "(n, c)", 3: "(n, c, w)", 4: "(n, c, h, w)", 5: "(n, c, d, h, w)"}
 
 

@@ -8,8 +8,6 @@ from typing import Generic, TypeVar
 
 from convoxel.fork import renewed_lock
 
-__all__ = ["LruCache"]
-
 T = TypeVar("T")
 
 

@@ -24,8 +24,6 @@ from convoxel.graph.operators.view import full, full_axis, narrow_view
 from convoxel.graph.run.arena import Block, place_blocks
 from convoxel.native import View
 
-__all__ = ["Places", "converts_freely", "place"]
-
 
 @dataclass(frozen=True)
 class _Place:

@@ -42,8 +42,6 @@ from convoxel.graph.run.tiling import Settings, TilePlan, plan_tiling
 from convoxel.graph.store.cvx import program_bytes, read_program, write_program
 from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
 
-__all__ = ["Program"]
-
 T = TypeVar("T")
 
 _MAX_PLANS = 16  # input sizes kept planned; a plan is small, its arena may be hundreds of megabytes

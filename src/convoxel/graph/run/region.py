@@ -24,8 +24,6 @@ from convoxel.graph.operators.reads import Applied
 from convoxel.graph.operators.region import Box, Request, Restricted, Span, full_box, lengths
 from convoxel.graph.operators.table import OPERATORS, infer_shapes, make_node
 
-__all__ = ["Region", "WholeGraph"]
-
 
 @dataclass(frozen=True)
 class Region:

@@ -10,8 +10,6 @@ from convoxel.graph.ir.graph import Graph
 from convoxel.graph.ir.size import Size
 from convoxel.graph.operators.table import infer_shapes
 
-__all__ = ["broken_condition", "say_nearest_sizes"]
-
 Sizes = Mapping[str, int]
 
 _FARTHEST = 64  # U-Nets need sizes that differ by a power of 2, one factor for each level

@@ -9,8 +9,6 @@ from typing import TypedDict
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.run.execution import Execution, HostCall
 
-__all__ = ["ProfileRow", "StepRow", "draw_steps", "draw_table", "step_rows"]
-
 _UNITS = ("B", "KiB", "MiB", "GiB")
 
 

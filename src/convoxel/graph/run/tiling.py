@@ -28,8 +28,6 @@ from convoxel.graph.run.execution import Execution, plan_execution
 from convoxel.graph.run.lru_cache import LruCache
 from convoxel.graph.run.region import Region, WholeGraph
 
-__all__ = ["TILE_POSITIONS", "Settings", "TilePlan", "plan_tiling"]
-
 # Positions of a tile by default, its halo included: a tile of a 3-D U-Net of 32 channels takes about a gigabyte.
 TILE_POSITIONS = {1: 1 << 20, 2: 1024 * 1024, 3: 128 * 128 * 128}
 _MOST_PLANS = 4  # kept, each with scratch memory of its own; the arena is shared

@@ -53,8 +53,6 @@ from convoxel.graph.store.first_version import of_first_version
 from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
 from convoxel.graph.store.tensor_file import TensorFile, Tensors, lay_out, write_tensors
 
-__all__ = ["FORMAT", "VERSION", "check_target", "program_bytes", "read_program", "write_program"]
-
 FORMAT = "convoxel-program"
 VERSION = 3
 _LARGEST_BYTES = 64 * 2**20  # of a recorded graph's JSON: a hundred thousand nodes

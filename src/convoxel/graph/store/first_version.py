@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from convoxel.files.values import JsonObject
 
-__all__ = ["of_first_version"]
-
 _NAMES = {
     "blank": "zeros",
     "dense": "linear",

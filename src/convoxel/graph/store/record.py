@@ -16,8 +16,6 @@ from convoxel.native.machine import check_threads
 if TYPE_CHECKING:
     from convoxel.graph.store.tensor_file import TensorFile
 
-__all__ = ["PRECISIONS", "Origin", "ProgramRecord", "check_settings"]
-
 PRECISIONS = ("float32", "high")
 
 

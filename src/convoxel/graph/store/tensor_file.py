@@ -24,8 +24,6 @@ from convoxel.files.mapping import FileMemory
 from convoxel.files.values import Array
 from convoxel.fork import forks_wait
 
-__all__ = ["TensorFile", "lay_out", "write_tensors"]
-
 _TYPES = {"bool": "BOOL", "bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"} | {
     f"{sign}int{bits}": f"{sign or 'i'}{bits}".upper() for sign in ("", "u") for bits in (8, 16, 32, 64)
 }

@@ -19,11 +19,10 @@ from convoxel.errors import ConfigError, GraphError, ShapeError
 from convoxel.files.values import Array, Options
 from convoxel.graph.ir.graph import Value
 from convoxel.graph.ir.size import Extents, Size
-from convoxel.graph.operators.table import OPERATORS, REQUIRED, make_node
+from convoxel.graph.operators.operator import REQUIRED
+from convoxel.graph.operators.table import OPERATORS, make_node
 from convoxel.graph.read.onnx import sizes
 from convoxel.graph.read.reader import NeedsValue, NotNative, Reader
-
-__all__ = ["RULES", "Budget", "Call", "Parts", "Result", "Tensor", "dtype_of", "least", "rank", "rule", "snake"]
 
 Tensor = Value | Array
 

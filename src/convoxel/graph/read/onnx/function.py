@@ -16,8 +16,6 @@ from convoxel.errors import GraphError
 from convoxel.graph.read.onnx.call import RULES
 from convoxel.graph.read.onnx.file import DOMAINS, first_line
 
-__all__ = ["MAX_NODES", "expanded"]
-
 MAX_NODES = 200_000
 _DEEPEST = 64  # functions of functions of functions; more is an attack, not a network
 _ROUNDS = 8  # the same for ONNX's own definitions

@@ -17,8 +17,6 @@ from convoxel.errors import GraphError
 from convoxel.graph.read.onnx.file import dtype_name
 from convoxel.graph.read.reader import NotNative
 
-__all__ = ["SIZES", "check_node"]
-
 SIZES = "sizes"
 """Stands for the type of operands that are open sizes: they are whole numbers of any type."""
 

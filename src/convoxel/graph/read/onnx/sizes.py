@@ -34,8 +34,6 @@ from convoxel.graph.ir.size import (
     truncated_quotient,
 )
 
-__all__ = ["MOVES", "compute", "settled", "type_of"]
-
 MOVES = frozenset(("concat", "gather", "slice", "reshape", "transpose", "tile", "expand", "fill", "take_along"))
 """Operators that move elements; their functions on arrays serve sizes as they serve numbers."""
 

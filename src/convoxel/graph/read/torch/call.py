@@ -21,20 +21,6 @@ from convoxel.graph.ir.shape_only import ShapeOnly
 from convoxel.graph.ir.size import Extent, Extents, Size
 from convoxel.graph.read.reader import NotNative, Reader
 
-__all__ = [
-    "RULES",
-    "STRETCHING",
-    "Call",
-    "Recorded",
-    "Result",
-    "Results",
-    "Rule",
-    "array_of",
-    "dtype_name",
-    "hand_on",
-    "rule",
-]
-
 
 class Results(Protocol):
     """The shapes and types of what a call returns; ``recorded`` unless finding them out takes time."""

@@ -16,8 +16,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from convoxel.graph.read.torch.call import RULES
 
-__all__ = ["decompose"]
-
 _ASKING = (
     "aten.sym_size",
     "aten.size",

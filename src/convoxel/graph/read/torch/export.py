@@ -29,8 +29,6 @@ from convoxel.graph.ir.size import Extents, Size, compare, evaluate_shape, measu
 from convoxel.graph.read.torch.pool1d import open_max_pool1d
 from convoxel.graph.read.torch.results import open_records
 
-__all__ = ["Exported", "NotOpen", "Symbols", "exported_by", "exports", "names_of_memory"]
-
 _SPATIAL_LETTERS = "dhw"
 _exporting = renewed_lock()  # what an export switches (warnings, modes) is global
 _CHATTY = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")

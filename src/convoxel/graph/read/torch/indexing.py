@@ -14,8 +14,6 @@ from convoxel.graph.ir.size import Extent, Extents, Size, differ, larger
 from convoxel.graph.read.reader import NotNative
 from convoxel.graph.read.torch.call import Call, Result, array_of, dtype_name, hand_on, rule
 
-__all__ = ["typed"]
-
 
 def typed(call: Call, key: str, dtype: str) -> str:
     """Return the name of an argument, a tensor or a number, in another type."""

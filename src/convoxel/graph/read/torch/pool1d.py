@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["open_max_pool1d"]
-
 
 def _pool(
     x: torch.Tensor,

@@ -17,8 +17,6 @@ import torch.utils._pytree as pytree
 
 from convoxel.graph.ir.pytree import Branch, Fixed, Structure
 
-__all__ = ["open_records", "opened", "structure_of"]
-
 _DICTIONARIES = ("dict", "OrderedDict", "defaultdict")
 
 

@@ -12,8 +12,6 @@ import torch
 from convoxel.files.values import Options
 from convoxel.graph.ir.size import Size
 
-__all__ = ["Slot", "TorchCall", "map_nested"]
-
 
 @dataclass(frozen=True)
 class Slot:
