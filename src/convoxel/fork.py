@@ -8,6 +8,8 @@ lock that it held stays locked, and whoever asks for it waits for ever. So eithe
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401
+import logging  # noqa: F401
 import os
 import threading
 import weakref
@@ -18,6 +20,9 @@ from typing import Any, Generic, TypeVar, overload
 __all__ = ["cached_property", "forks_wait", "renewed_lock"]
 
 T = TypeVar("T")
+
+# logging and concurrent.futures.thread are imported here since they register hooks for before and after a fork. If
+# another thread imported them while a fork waits, only the latter would run, and fail.
 
 # Work takes seconds. After a longer wait, the work itself probably waits for a lock of the thread that forks.
 _PATIENCE_S = 30.0
@@ -37,9 +42,6 @@ def renewed_lock() -> threading.Lock:
 @contextmanager
 def forks_wait() -> Iterator[None]:
     """Let the forks of other threads wait until the block has ended. Blocks do not exclude each other."""
-    # They register hooks for before and after a fork: after a block that imports them, only the latter would run.
-    import logging  # noqa: F401
-
     thread = threading.get_ident()
     with _changed:
         _working[thread] = _working.get(thread, 0) + 1

@@ -10,6 +10,7 @@ import operator
 from typing import Any
 
 from convoxel.errors import ConfigError
+from convoxel.files.fault import brief
 
 _MOST_BITS = 4096  # sums and products of such numbers can still be shown in a message
 
@@ -38,7 +39,7 @@ def whole(name: str, value: object, least: int | None = None, most: int | None =
         bounds = [f"at {word} {bound}" for word, bound in (("least", least), ("most", most)) if bound is not None]
         told = bounds if number is not None and most is not None and number > most else bounds[:1]
         limits = f" of {' and '.join(told)}" if told else ""
-        raise ConfigError(f"{name} is {shown(value)}, but it must be a whole number{limits}.")
+        raise ConfigError(f"{name} is {brief(value)}, but it must be a whole number{limits}.")
     return number
 
 
@@ -60,7 +61,7 @@ def per_axis(name: str, value: object, axes: int, least: int | None = None, most
     found = entries(name, value)
     if len(found) != axes:
         raise ConfigError(
-            f"{name} has {len(found)} entries, but there are {axes} axes: {shown(value)}. "
+            f"{name} has {len(found)} entries, but there are {axes} axes: {brief(value)}. "
             "Give one whole number, or one for each axis."
         )
     return tuple(whole(name, entry, least, most) for entry in found)
@@ -77,7 +78,7 @@ def entries(name: str, value: Any) -> tuple[Any, ...]:
             raise TypeError
         return tuple(value)
     except TypeError:
-        raise ConfigError(f"{name} is {shown(value)}, but it must be a whole number, or one for each axis.") from None
+        raise ConfigError(f"{name} is {brief(value)}, but it must be a whole number, or one for each axis.") from None
 
 
 def as_whole(value: Any) -> int | None:
@@ -95,13 +96,3 @@ def as_whole(value: Any) -> int | None:
 def is_expression(value: object) -> bool:
     """Return True for a size that is still open, and can name the sizes that it depends on (``graph.ir.size.Size``)."""
     return callable(getattr(value, "names", None))
-
-
-def shown(value: object) -> str:
-    """Return a value as text of bounded length, for a message."""
-    try:
-        text = repr(value)
-    except Exception:  # the value is anything, and so is what it raises: an int of more than 4300 digits does
-        text = f"a {type(value).__name__}"
-    line = " ".join(text.split())
-    return line if len(line) <= 80 else f"{line[:77]}…"

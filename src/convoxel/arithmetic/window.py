@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from convoxel.arithmetic.argument import as_whole, entries, is_expression, per_axis, shown, whole
+from convoxel.arithmetic.argument import as_whole, entries, is_expression, per_axis, whole
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.fault import brief
 
 Pair = tuple[int, int]
 
@@ -386,7 +387,7 @@ def _given_padding(padding: int | Sequence[int] | Sequence[Pair], axes: int) -> 
     found = entries("padding", padding)
     if len(found) != axes:
         raise ConfigError(
-            f"padding {shown(padding)} has {len(found)} entries, but there are {axes} axes. "
+            f"padding {brief(padding)} has {len(found)} entries, but there are {axes} axes. "
             "Give one int for all axes, one int for each axis, or one (before, after) for each axis."
         )
     return tuple(_pair(entry) for entry in found)
@@ -398,7 +399,7 @@ def _pair(p: int | Pair) -> Pair:
         return single, single
     found = entries("padding", p)
     if len(found) != 2:
-        raise ConfigError(f"padding of one axis is {shown(p)}, but it must be an int or a pair (before, after).")
+        raise ConfigError(f"padding of one axis is {brief(p)}, but it must be an int or a pair (before, after).")
     return whole("padding", found[0]), whole("padding", found[1])
 
 

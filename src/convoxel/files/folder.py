@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from convoxel.errors import ConfigError
 from convoxel.files.atomic import sync_folder, temporary_folder
+from convoxel.files.fault import brief
 
 _MEND = "Give another --output"
+
+
+def as_path(function: str, path: object) -> Path:
+    """Return ``path`` as a Path.
+
+    Raises:
+        ConfigError: it is no path; the message begins with ``function``.
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise ConfigError(f"{function}: path is {brief(path)}, expected a str or a pathlib.Path")
+    return Path(text)
 
 
 def check_new_folder(folder: Path, mend: str = _MEND) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convoxel.errors import ConfigError, GraphError
+from convoxel.files.folder import as_path
 from convoxel.files.values import Array
 from convoxel.fork import forks_wait
 from convoxel.graph.read.reader import NeedsValue
@@ -46,7 +47,7 @@ def load(
     Traceback (most recent call last):
     convoxel.errors.ConfigError: load: net.txt ends in '.txt'; expected .onnx or .cvx
     """
-    source = Path(path)
+    source = as_path("load", path)
     check_settings("load", threads, precision, algorithm)
     if source.suffix == ".cvx":
         saved = Program(**vars(read_program(source)), threads=threads)

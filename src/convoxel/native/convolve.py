@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.arithmetic.argument import per_axis, shown, whole
+from convoxel.arithmetic.argument import per_axis, whole
 from convoxel.arithmetic.window import check_output_padding, conv_size, resolve_padding, transposed_size
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.fault import brief
 from convoxel.native.machine import installed_bytes
 from convoxel.native.plan import Convolution, Floats, Plan, Triple, View
 
@@ -238,7 +239,7 @@ def _run(
     dst_floats = x.shape[0] * out_channels * math.prod(out)
     _check_memory(call, x=2 * src_floats, w=2 * w.size, the_result=2 * dst_floats)
     if not isinstance(algorithm, str):
-        raise ConfigError(f'{call}: algorithm is {shown(algorithm)}, expected a name such as "auto".')
+        raise ConfigError(f'{call}: algorithm is {brief(algorithm)}, expected a name such as "auto".')
     # Along an axis with one position the stride leads nowhere; the engine's tables grow with it.
     positions = x.shape[2:] if transposed else out
     stride = [1 if n == 1 else s for n, s in zip(positions, stride, strict=True)]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from convoxel.arithmetic.argument import as_whole, shown
+from convoxel.arithmetic.argument import as_whole
 from convoxel.errors import ConfigError
+from convoxel.files.fault import brief
 from convoxel.files.values import JsonObject
 from convoxel.native import _core
 
@@ -43,7 +44,7 @@ def default_threads() -> int:
     if wanted:
         if not wanted.isdecimal() or len(wanted) > 9 or not 1 <= int(wanted) <= most_threads():
             raise ConfigError(
-                f"CONVOXEL_THREADS is {shown(wanted)}; give a whole number from 1 to {most_threads()}, or unset it."
+                f"CONVOXEL_THREADS is {brief(wanted)}; give a whole number from 1 to {most_threads()}, or unset it."
             )
         return int(wanted)
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -64,7 +65,7 @@ def check_threads(threads: object, where: str = "") -> int | None:
     number = None if threads is None else as_whole(threads)
     if threads is not None and (number is None or not 1 <= number <= most_threads()):
         raise ConfigError(
-            f"{where}threads is {shown(threads)}, expected at least 1 and at most {most_threads()}, or None for all"
+            f"{where}threads is {brief(threads)}, expected at least 1 and at most {most_threads()}, or None for all"
         )
     return number
 
@@ -90,7 +91,7 @@ def resolve_isa(isa: str | None) -> str:
         return instruction_set()
     names = instruction_sets()
     if not isinstance(isa, str) or isa not in names:
-        raise ConfigError(f"isa is {shown(isa)}; this processor offers {', '.join(names)}. Or give None for the best.")
+        raise ConfigError(f"isa is {brief(isa)}; this processor offers {', '.join(names)}. Or give None for the best.")
     return isa
 
 

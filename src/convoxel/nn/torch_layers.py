@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from convoxel.arithmetic.argument import as_whole, entries, whole
 from convoxel.errors import ConfigError, check_choice
+from convoxel.files.fault import brief
 
 Sizes = int | Sequence[int]
 
@@ -44,12 +46,13 @@ def check_dims(dims: int) -> int:
     >>> check_dims(3)
     3
     """
-    if isinstance(dims, bool) or dims not in (1, 2, 3):
+    number = as_whole(dims)
+    if number is None or not 1 <= number <= 3:
         raise ConfigError(
-            f"dims is {dims!r}, but layers have 1, 2 or 3 spatial axes. "
+            f"dims is {brief(dims)}, but layers have 1, 2 or 3 spatial axes. "
             "Give dims=1 for sequences, 2 for images or 3 for volumes."
         )
-    return dims
+    return number
 
 
 def sizes_of(dims: int, value: Sizes) -> tuple[int, ...]:
@@ -61,13 +64,15 @@ def sizes_of(dims: int, value: Sizes) -> tuple[int, ...]:
     >>> sizes_of(2, 3), sizes_of(2, (1, 3))
     ((3, 3), (1, 3))
     """
-    if isinstance(value, int):
-        return (value,) * dims
-    if len(value) != dims:
+    single = as_whole(value)
+    if single is not None:
+        return (single,) * dims
+    found = entries("a size of a layer", value)
+    if len(found) != dims:
         raise ConfigError(
-            f"{tuple(value)} has {len(value)} entries, but dims={dims}. Give {dims} entries, or one int for all axes."
+            f"{brief(value)} has {len(found)} entries, but dims={dims}. Give {dims} entries, or one int for all axes."
         )
-    return tuple(value)
+    return tuple(whole("a size of a layer", entry) for entry in found)
 
 
 def conv(

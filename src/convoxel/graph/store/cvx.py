@@ -42,6 +42,7 @@ from typing import Any
 import numpy as np
 
 from convoxel.errors import ConfigError, GraphError, UnsupportedError
+from convoxel.files.folder import as_path
 from convoxel.files.values import Array, JsonObject
 from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, Value
 from convoxel.graph.ir.pytree import Branch, Fixed, Leaf, Structure
@@ -63,7 +64,7 @@ Json = Any  # parsed text that nobody has checked yet
 
 def check_target(path: str | Path) -> Path:
     """Return where a program is to be written; raises ``ConfigError`` if ``load`` would not take the name."""
-    target = Path(path)
+    target = as_path("save", path)
     if target.suffix != ".cvx":
         raise ConfigError(f"save: {target} ends in {target.suffix!r}; expected .cvx")
     if not target.parent.is_dir():

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from convoxel.arithmetic.argument import shown
 from convoxel.errors import ConfigError
+from convoxel.files.fault import brief
 from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import Graph
 from convoxel.graph.ir.pytree import Structure
@@ -71,9 +71,9 @@ def check_settings(where: str, threads: object = None, precision: object = None,
     ``algorithm`` is a name, and none that stands for a precision."""
     check_threads(threads, f"{where}: ")
     if precision is not None and not (isinstance(precision, str) and precision in PRECISIONS):
-        raise ConfigError(f"{where}: precision is {shown(precision)}, expected one of {', '.join(PRECISIONS)}")
+        raise ConfigError(f"{where}: precision is {brief(precision)}, expected one of {', '.join(PRECISIONS)}")
     if not isinstance(algorithm, str):
-        raise ConfigError(f'{where}: algorithm is {shown(algorithm)}, expected a name such as "auto"')
+        raise ConfigError(f'{where}: algorithm is {brief(algorithm)}, expected a name such as "auto"')
     if algorithm == "fast":
         raise ConfigError(
             f'{where}: algorithm is {algorithm!r}, expected "auto"; give precision="high" for products of 16 digits'

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor
+from torch import SymInt, Tensor
 
+from convoxel.arithmetic.argument import as_whole, entries, is_expression
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.fault import brief
 from convoxel.nn.torch_layers import check_dims
 
 
@@ -41,13 +44,19 @@ def check_sizes(function: str, name: str, value: int | Sequence[int], dims: int,
     Raises:
         ConfigError: another number of entries, or an entry that is no such number.
     """
-    values = (value,) * dims if isinstance(value, int) else tuple(value)
-    if len(values) != dims or any(isinstance(entry, bool) or entry < least for entry in values):
+    given = (value,) * dims if _is_open(value) or as_whole(value) is not None else entries(f"{function}: {name}", value)
+    values: tuple[Any, ...] = tuple(entry if _is_open(entry) else as_whole(entry) for entry in given)
+    if len(values) != dims or any(entry is None or entry < least for entry in values):
         raise ConfigError(
-            f"{function}: {name} is {value!r}, but it must be one whole number of at least {least}, or one for each "
-            f"of the {dims} axes."
+            f"{function}: {name} is {brief(value)}, but it must be one whole number of at least {least}, or one for "
+            f"each of the {dims} axes."
         )
     return values
+
+
+def _is_open(value: object) -> bool:
+    """Return True for a size that an export or a description leaves open; as a number it would be fixed."""
+    return isinstance(value, SymInt) or is_expression(value)
 
 
 def check_factor(function: str, channels: int, parts: int, why: str) -> int:
