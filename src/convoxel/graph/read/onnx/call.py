@@ -34,7 +34,8 @@ class Parts(tuple[Tensor, ...]):
 # A file of a few bytes must not ask for gigabytes: what is free, and how often what is held may be repeated. A result
 # is counted in elements and takes memory when the network runs; constants take bytes now, and all together count.
 _FREE_RESULT, _RESULT_GROWTH = 2**27, 2**12
-_FREE_BYTES, _BYTES_GROWTH = 2**27, 16
+# What repeats one number takes memory only where weights are packed.
+_FREE_BYTES, _BYTES_GROWTH, _REPEATED_BYTES = 2**27, 16, 2**30
 _SIZE_BYTES = 64  # of an open size in an array of objects
 
 
@@ -43,12 +44,13 @@ class Budget:
     """Limits of the memory that a model may claim: of each result, and of all that is computed while it is read.
 
     ``held`` are elements of inputs (an open size counts as 1) and of the file's tensors, ``held_bytes`` their bytes,
-    ``made_bytes`` those of all constants that were computed from them.
+    ``made_bytes`` those of all constants that were computed from them, ``repeated_bytes`` those of one number repeated.
     """
 
     held: int = 0
     held_bytes: int = 0
     made_bytes: int = 0
+    repeated_bytes: int = 0
 
     def hold(self, shape: Extents, dtype: str) -> None:
         """Count an input, or a tensor of the file."""
@@ -58,9 +60,17 @@ class Budget:
     def make(self, shape: Extents, dtype: str) -> None:
         """Count a constant that is about to be computed, or raise ``NotNative``."""
         self.made_bytes += least(shape) * _itemsize(dtype)
-        if self.made_bytes > max(_FREE_BYTES, _BYTES_GROWTH * self.held_bytes):
+        self._check(shape, self.made_bytes, max(_FREE_BYTES, _BYTES_GROWTH * self.held_bytes))
+
+    def repeat(self, shape: Extents, dtype: str) -> None:
+        """Count a constant that repeats one number, or raise ``NotNative``."""
+        self.repeated_bytes += least(shape) * _itemsize(dtype)
+        self._check(shape, self.repeated_bytes, max(_REPEATED_BYTES, _BYTES_GROWTH * self.held_bytes))
+
+    def _check(self, shape: Extents, made: int, most: int) -> None:
+        if made > most:
             raise NotNative(
-                f"a constant of shape {_written(shape)}: with it {self.made_bytes} bytes would be computed, more than "
+                f"a constant of shape {_written(shape)}: with it {made} bytes would be computed, more than "
                 f"a file of {self.held_bytes} bytes may make"
             )
 

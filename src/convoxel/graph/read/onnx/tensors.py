@@ -42,7 +42,7 @@ def _fill(call: Call) -> Result:
     if any(isinstance(extent, Size) for extent in shape):
         return call.add("fill", value, shape=shape)
     call.require(min(shape, default=1) >= 0, f"the shape asked for is {list(shape)}; expected sizes of at least 0")
-    call.budget.make(shape, str(value.dtype))
+    call.budget.repeat(shape, str(value.dtype))
     return np.broadcast_to(value.reshape(-1)[0], shape)  # takes no memory until something else is made of it
 
 
