@@ -9,14 +9,16 @@ constexpr int kFixed24Rows = CVX_REGISTERS / 4;  // of a tile
 constexpr int64_t kGroup = Fixed24Product::kGroup, kGroupWords = Fixed24Product::kWords;
 constexpr int64_t kSumChannels = 512;
 
-// The weights of four channels, times 2**8, for one vector of columns.
+// The weights of four channels, from -2 to 2, for one vector of columns. Sums of whole numbers would overflow where
+// those of the weights themselves do not.
 CVX_INLINE void unpack(const float* b, Vec* weights) {
   const IntVec keep = IntVec{} - 256, middle = IntVec{} + 0xFF0000, low = IntVec{} + 0xFF00;
+  const Vec unit = splat(1.0f / (1 << Fixed24Product::kPlaces));
   const IntVec x = float_to_bits(load(b)), y = float_to_bits(load(b + kV)), z = float_to_bits(load(b + 2 * kV));
-  weights[0] = __builtin_convertvector(x & keep, Vec);
-  weights[1] = __builtin_convertvector(y & keep, Vec);
-  weights[2] = __builtin_convertvector(z & keep, Vec);
-  weights[3] = __builtin_convertvector((x << 24) | ((y << 16) & middle) | ((z << 8) & low), Vec);
+  weights[0] = __builtin_convertvector(x & keep, Vec) * unit;
+  weights[1] = __builtin_convertvector(y & keep, Vec) * unit;
+  weights[2] = __builtin_convertvector(z & keep, Vec) * unit;
+  weights[3] = __builtin_convertvector((x << 24) | ((y << 16) & middle) | ((z << 8) & low), Vec) * unit;
 }
 
 // Multiplies R rows from `row` on by N vectors of columns from `column` on.

@@ -77,7 +77,7 @@ class Fixed24Run final : public AlgorithmRun {
 
 // The power of two that makes whole numbers of 24 bits of an output's weights; none if a weight is not finite.
 std::optional<int> power_of(const Convolution& conv, int64_t column) {
-  constexpr int kBits = 23, kMost = 118;  // beside the sign; beyond kMost the scale, 8 bits less, is no normal number
+  constexpr int kBits = 23, kMost = 118;  // beside the sign; beyond kMost the factor may be no float
   float largest = 0;
   for (int64_t k = 0; k < conv.in_channels(); ++k) {
     for (int64_t tap = 0; tap < conv.window().taps(); ++tap) {
@@ -109,7 +109,8 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
     std::vector<float> factors(static_cast<size_t>(width), 0.0f);
     for (int64_t j = 0; j < width; ++j) {
       const std::optional<int> power = begin + j < end ? power_of(conv, begin + j) : 0;
-      scales[j] = power ? std::ldexp(1.0f, -*power - 8) : std::numeric_limits<float>::quiet_NaN();
+      scales[j] =
+          power ? std::ldexp(1.0f, Fixed24Product::kPlaces - 8 - *power) : std::numeric_limits<float>::quiet_NaN();
       factors[static_cast<size_t>(j)] = power ? std::ldexp(1.0f, *power) : 0.0f;
     }
     uint32_t* out = reinterpret_cast<uint32_t*>(scales + width);

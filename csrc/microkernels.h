@@ -76,7 +76,8 @@ struct Depthwise {
 struct Fixed24Product {
   static constexpr int64_t kGroup = 4, kWords = 3;  // channels, and the words that hold their weights
   static constexpr int kPanelVectors = 2;
-  const float* const* a = nullptr;  // a[t * a_step + m] points at K floats
+  static constexpr int kPlaces = 30;  // binary places of a word, so that sums stay in the range of what they sum up
+  const float* const* a = nullptr;    // a[t * a_step + m] points at K floats
   int64_t a_step = 0;
   int64_t rows = 0;
   int64_t taps = 0;

@@ -34,6 +34,13 @@ def test_a_weight_is_off_by_a_part_of_its_outputs_largest(isa: str, scale: float
 
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize("size", [1e-30, 1e34])
+def test_large_and_small_inputs_stay_in_range(isa: str, size: float) -> None:
+    weight, x = RNG.integers(1, 4, (16, 600)) / 128, size * RNG.integers(1, 4, (3, 600))
+    assert np.allclose(run(weight, x, isa), x @ weight.T, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_long_sums_keep_their_digits(isa: str) -> None:
     weight, x = (RNG.standard_normal((s, 20000)).astype(np.float32) for s in (16, 3))
     truth = x.astype(np.float64) @ weight.T.astype(np.float64)
