@@ -48,6 +48,8 @@ conformance: setup ## published problems through every algorithm, ONNX's and PyT
 	$(BIN)/python -m tools.zoo
 	$(BIN)/python -m tools.axes
 	$(BIN)/python -m tools.operator_info
+	$(BIN)/python -m tools.tiling
+	$(BIN)/python -m tools.process_faults
 	$(PIP) install onnxruntime onnxscript
 	$(BIN)/python -m tools.export_fuzz --results build/export_fuzz.jsonl
 	CONVOXEL_DRAWN=1000 $(BIN)/python -m pytest tests/nn/test_functional_matrix.py
