@@ -18,7 +18,8 @@ from tools.process_faults import prepare
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = [
-    "exit_beside_runs", "exit_beside_mistakes", "interrupt_that_is_caught", "alarms_that_run_programs",
+    "exit_beside_runs", "exit_beside_mistakes", "exit_beside_the_first_load", "interrupt_that_is_caught",
+    "alarms_that_run_programs",
     "fork_beside_planning", "fork_beside_loads", "fork_in_a_signal_handler",
 ]  # fmt: skip
 

@@ -196,6 +196,13 @@ _exit_beside("tuning", lambda stage: stage.tune)
 _exit_beside("mistakes", lambda stage: stage.mistake, 2)
 
 
+@situation()
+def exit_beside_the_first_load(stage: Stage) -> None:
+    """A daemon thread opens a file, and imports what it needs for that, as the main thread ends."""
+    stage.forever(lambda: stage.load("native.cvx"))
+    time.sleep(stage.moment_s / 10)
+
+
 @situation(7)
 def exit_with_a_code(stage: Stage) -> NoReturn:
     """The main thread leaves by sys.exit."""

@@ -1,4 +1,4 @@
-"""Forks beside other threads: locks that a forked child finds free, and work that a fork waits for.
+"""Forks and exits beside other threads: locks that a forked child finds free, and work that both wait for.
 
 A forked child has only the thread that forked. What another thread was doing at that moment never ends in the child: a
 lock that it held stays locked, and whoever asks for it waits for ever. So either the lock is renewed in the child
@@ -8,6 +8,7 @@ lock that it held stays locked, and whoever asks for it waits for ever. So eithe
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures.thread  # noqa: F401
 import logging  # noqa: F401
 import os
@@ -29,6 +30,7 @@ _PATIENCE_S = 30.0
 
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
 _changed = threading.Condition()  # held during a fork, so that no thread begins work
+_exiting = False
 _working: dict[int, int] = {}  # how many blocks of ``forks_wait`` each thread is in
 
 
@@ -41,9 +43,14 @@ def renewed_lock() -> threading.Lock:
 
 @contextmanager
 def forks_wait() -> Iterator[None]:
-    """Let the forks of other threads wait until the block has ended. Blocks do not exclude each other."""
+    """Let the forks of other threads, and the interpreter's exit, wait until the block has ended.
+
+    Blocks do not exclude each other. Once the interpreter exits, only its main thread begins any.
+    """
     thread = threading.get_ident()
     with _changed:
+        if _exiting and thread not in _working and threading.current_thread() is not threading.main_thread():
+            _changed.wait_for(lambda: False)  # until the process ends
         _working[thread] = _working.get(thread, 0) + 1
     try:
         yield
@@ -55,9 +62,13 @@ def forks_wait() -> Iterator[None]:
             _changed.notify_all()
 
 
+def _wait_for_others() -> None:
+    _changed.wait_for(lambda: not _working.keys() - {threading.get_ident()}, _PATIENCE_S)
+
+
 def _before() -> None:
     _changed.acquire()
-    _changed.wait_for(lambda: not _working.keys() - {threading.get_ident()}, _PATIENCE_S)
+    _wait_for_others()
 
 
 def _after_in_parent() -> None:
@@ -71,6 +82,19 @@ def _after_in_child() -> None:
         del _working[thread]
     for lock in list(_locks):
         lock._at_fork_reinit()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Wait for what daemon threads have begun.
+
+    Python ends a thread that comes back to an exiting interpreter by unwinding its stack. Libraries in Rust and C++,
+    such as those that open files, answer that by aborting the process.
+    """
+    global _exiting
+    with _changed:
+        _exiting = True
+        _wait_for_others()
 
 
 if hasattr(os, "register_at_fork"):
