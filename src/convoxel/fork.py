@@ -34,9 +34,9 @@ _exiting = False
 _working: dict[int, int] = {}  # how many blocks of ``forks_wait`` each thread is in
 
 
-def renewed_lock() -> threading.Lock:
-    """Return a lock that is free in every forked child."""
-    lock = threading.Lock()
+def renewed_lock() -> threading.RLock:
+    """Return a lock that is free in every forked child, and for handlers of signals in the thread that holds it."""
+    lock = threading.RLock()
     _locks.add(lock)
     return lock
 
