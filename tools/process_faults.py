@@ -595,14 +595,14 @@ def _network() -> Any:
     return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU()).eval()
 
 
-def _compile() -> cx.Program:
-    return cx.compile(_network(), np.zeros((1, 3, 12, 12), np.float32), threads=2)
+def _compile(network: Any = None) -> cx.Program:
+    return cx.compile(network or _network(), np.zeros((1, 3, 12, 12), np.float32), threads=2)
 
 
 @situation(torch=True)
 def exit_beside_compilation(stage: Stage) -> None:
-    """The main thread ends while another one compiles."""
-    stage.forever(_compile)
+    """The main thread ends while another one compiles a network; making one aborts in PyTorch, without us."""
+    stage.forever(functools.partial(_compile, _network()))
     stage.wait()
 
 

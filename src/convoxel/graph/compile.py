@@ -88,7 +88,8 @@ def compile(
     if not examples:
         raise GraphError("compile: there is no example input; give arrays that model(*example_inputs) accepts")
     try:
-        imported = read(model, examples)
+        with forks_wait():
+            imported = read(model, examples)
     except GraphError as error:
         advice = _advice(model, examples) if isinstance(model, torch.nn.Module) else ""
         if advice:

@@ -6,6 +6,7 @@ For whole networks use ``convoxel.compile``, which keeps channels last from the 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -180,7 +181,8 @@ def _numbers(call: str, name: str, given: Any) -> NDArray[Any]:
         ) from None
     if array.dtype.kind not in "biuf":
         raise ShapeError(f"{call}: {name} is {array.dtype}; expected real numbers (they become float32).")
-    if isinstance(given, np.ma.MaskedArray):
+    masked = sys.modules.get("numpy.ma")  # which NumPy imports on first use; without it, nothing is masked
+    if isinstance(given, getattr(masked, "MaskedArray", ())):
         raise ShapeError(f"{call}: {name} is a masked array; expected one without a mask. Give {name}.filled(0).")
     return array
 
