@@ -61,6 +61,21 @@ class TestForks:
         done.set()
         thread.join()
 
+    def test_a_child_goes_on_with_the_blocks_of_the_thread_that_forked(self) -> None:
+        """As a handler of a signal may fork in the midst of one; the lock is free behind it, for other threads too."""
+        lock, taken = renewed_lock(), []
+
+        def leave() -> bool:
+            lock.release()
+            thread = threading.Thread(target=lambda: taken.append(lock.acquire(blocking=False)))
+            thread.start()
+            thread.join()
+            return taken == [True]
+
+        lock.acquire()
+        assert in_child(leave) == 0
+        lock.release()
+
     def test_a_fork_waits_for_the_work_of_other_threads(self) -> None:
         begun, order = threading.Event(), []
 

@@ -76,12 +76,13 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    global _changed
-    _changed = threading.Condition()
-    for thread in _working.keys() - {threading.get_ident()}:
+    me = threading.get_ident()
+    for thread in _working.keys() - {me}:
         del _working[thread]
     for lock in list(_locks):
-        lock._at_fork_reinit()
+        if not lock._is_owned():  # a handler of a signal may fork in the midst of a block, which the child goes on with
+            lock._at_fork_reinit()
+    _changed.release()
 
 
 @atexit.register

@@ -151,7 +151,7 @@ Extent = int | Size
 Extents = tuple[Extent, ...]
 Shape = tuple[int, ...]
 Scalar = int | float | bool | Size
-"""What a network computes from lengths: also fractions and conditions."""
+"""The result of arithmetic on lengths: a length, a fraction or a condition."""
 
 
 # ---- expressions from operands ---------------------------------------------------------------------------------

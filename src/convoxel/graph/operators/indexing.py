@@ -84,7 +84,7 @@ def _write_slice(x: Array, update: Array, starts: Ints, stops: tuple[int | None,
 
 
 SCATTERED: Mapping[str, np.ufunc] = {"add": np.add, "amax": np.maximum, "amin": np.minimum, "prod": np.multiply}
-"""How what is scattered to one place meets what is there already."""
+"""The functions that combine a scattered number with the one in its place."""
 
 
 def _scatter_reduce(x: Array, index: Array, update: Array, axis: int, function: str) -> Array:
