@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["SIZE", "DrawnNetwork"]
+__all__ = ["SIZE", "DrawnNetwork", "Function"]
 
 SIZE = 24
 _CHANNELS = (2, 4, 6)
@@ -28,7 +28,7 @@ _FUNCTIONS: tuple[Callable[[Tensor], Tensor], ...] = (
 )
 
 
-class _Function(nn.Module):
+class Function(nn.Module):
     """A function of one tensor."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -117,22 +117,22 @@ class DrawnNetwork(nn.Module):
         return nn.GroupNorm(self._random.choice((1, self.channels // 2)), self.channels)
 
     def _function(self) -> nn.Module:
-        return _Function(self._random.choice(_FUNCTIONS))
+        return Function(self._random.choice(_FUNCTIONS))
 
     def _squeeze(self) -> nn.Module:
         axes = tuple(range(2, 2 + self.dims))
-        return _Function(lambda x: x * x.mean(axes, keepdim=True).sigmoid())
+        return Function(lambda x: x * x.mean(axes, keepdim=True).sigmoid())
 
     def _slice(self) -> nn.Module:
         if self._random.random() < 0.5 and self.channels >= 4:
             self.channels -= 2
             channels = self._random.choice((slice(2, None), slice(-2)))
-            return _Function(lambda x: x[:, channels])
+            return Function(lambda x: x[:, channels])
         if self.size < 6:
             return nn.Identity()
         self.size -= 2
         inside = (slice(None), slice(None), *(slice(1, -1),) * self.dims)
-        return _Function(lambda x: x[inside])
+        return Function(lambda x: x[inside])
 
     def _resize(self) -> nn.Module:
         mode = self._random.choice(("nearest", _MODES[self.dims]))

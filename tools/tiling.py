@@ -22,6 +22,7 @@ from torch.nn import functional
 
 import convoxel as cx
 from convoxel.errors import ConfigError, ConvoxelError, UnsupportedError
+from tools.drawn_networks import Function
 
 __all__ = ["Case", "TiledNetwork", "compare", "draw_case"]
 
@@ -38,15 +39,6 @@ _FUNCTIONS: tuple[Callable[[Tensor], Tensor], ...] = (
     lambda x: x.clamp(0.1, 2.0),
     lambda x: torch.softmax(x, 1),
 )
-
-
-class _Function(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 class _LayerNorm(nn.Module):
@@ -165,7 +157,7 @@ class TiledNetwork(nn.Module):
         return nn.Sequential(*parts)
 
     def _function(self) -> nn.Module:
-        return _Function(self._random.choice(_FUNCTIONS))
+        return Function(self._random.choice(_FUNCTIONS))
 
     def _norm(self) -> nn.Module:
         if self._random.random() < 0.3:
@@ -202,7 +194,7 @@ class TiledNetwork(nn.Module):
     def _pad(self) -> nn.Module:
         mode = self._random.choice(("constant", "reflect", "replicate"))
         sides = [self._random.choice((0, 1, 2)) for _ in range(2 * self.dims)]
-        return _Function(lambda x: functional.pad(x, sides, mode=mode))
+        return Function(lambda x: functional.pad(x, sides, mode=mode))
 
     def _shuffle(self) -> nn.Module:
         if self.dims != 2:
@@ -215,7 +207,7 @@ class TiledNetwork(nn.Module):
         if self.channels > 64:
             self.channels = channels
             return nn.Identity()
-        even = _Function(lambda x: x[(slice(None), slice(None), *(slice(0, n // 2 * 2) for n in x.shape[2:]))])
+        even = Function(lambda x: x[(slice(None), slice(None), *(slice(0, n // 2 * 2) for n in x.shape[2:]))])
         return nn.Sequential(even, nn.PixelUnshuffle(2))
 
     def _residual(self, depth: int) -> nn.Module:

@@ -20,6 +20,7 @@ from convoxel.data import picture
 from convoxel.data.label_file import read_label
 from convoxel.errors import DataError
 from convoxel.files import memory, stream
+from tools.faults.bombs import jpeg, tiff
 
 RNG = np.random.default_rng(0)
 
@@ -100,30 +101,18 @@ def test_a_grey_label_in_colours_is_read_by_strips(tmp_path: Path, monkeypatch: 
 
 def test_a_jpeg_of_many_scans_is_refused(tmp_path: Path) -> None:
     """Each scan is decoded over the whole picture: ten are usual, thousands take hours."""
-    stream = io.BytesIO()
-    Image.fromarray(RNG.integers(0, 255, (64, 64)).astype(np.uint8)).save(stream, "JPEG", progressive=True)
-    content = stream.getvalue()
     path = tmp_path / "a.jpg"
-    path.write_bytes(content)
-    assert data.read_image(path).image.shape == (1, 64, 64)
-    last = content.rindex(b"\xff\xda")
-    path.write_bytes(content[:-2] + content[last:-2] * 200 + content[-2:])
+    path.write_bytes(jpeg(64, 1))
+    assert data.read_image(path).image.shape == (3, 64, 64)
+    path.write_bytes(jpeg(64, 200))
     with pytest.raises(DataError, match="the JPEG header is damaged"):
         data.read_image(path)
 
 
 def test_overlapping_pages_of_a_tiff_are_refused(tmp_path: Path) -> None:
     """Lists of tags that share their bytes make n pages of n tags in n bytes."""
-    count, pages = 250, 40
-    content = bytearray(8 + 14 * pages + 12 * count)
-    content[:8] = b"II*\0" + struct.pack("<I", 8)
-    for page in range(pages):
-        begin = 8 + 14 * page
-        content[begin : begin + 2] = struct.pack("<H", count)
-        end = begin + 2 + 12 * count
-        content[end : end + 4] = struct.pack("<I", begin + 14)
     path = tmp_path / "a.tif"
-    path.write_bytes(content)
+    path.write_bytes(tiff(250, 40))
     with pytest.raises(DataError, match="the TIFF header is damaged"):
         data.read_image(path)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import convoxel as cx
 from convoxel.errors import ConfigError, ShapeError, UnsupportedError
 from convoxel.graph.array_file import run_files
 from convoxel.graph.run.tiling import TilePlan
+from tools.drawn_networks import Function
 from tools.tiling import compare, draw_case
 
 Array = NDArray[np.float32]
@@ -23,15 +23,6 @@ Array = NDArray[np.float32]
 
 def image(*shape: int) -> Array:
     return np.random.default_rng(0).standard_normal(shape, np.float32)
-
-
-class Function(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def conv(dims: int, *sizes: int, **how: int) -> nn.Module:

@@ -26,6 +26,7 @@ from convoxel.arithmetic import (
 from convoxel.inspect.axis_graph import follow_axes
 from convoxel.inspect.record import open_source
 from tests.support.chains import SLIM
+from tools.drawn_networks import Function
 
 
 def build(name: str, **options: Any) -> nn.Module:
@@ -157,15 +158,6 @@ class Decoder(nn.Module):
         for skip in reversed(skips):
             y = functional.interpolate(y, size=skip.shape[2:], mode="linear") + skip
         return y * y.mean(2, keepdim=True).sigmoid()
-
-
-class Function(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 @pytest.mark.parametrize("net, said", [

@@ -68,24 +68,25 @@ def png(width: int, height: int, samples: int, bits: int = 8) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-def _jpeg() -> bytes:
+def jpeg(size: int, scans: int) -> bytes:
+    """Return a picture of ``size`` by ``size`` whose last scan comes ``scans`` times; each covers all of it."""
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.new("RGB", (2000, 2000)).save(stream, "JPEG", progressive=True)
+    Image.new("RGB", (size, size)).save(stream, "JPEG", progressive=True)
     content = stream.getvalue()
     last = content.rindex(b"\xff\xda")
-    return content[:-2] + content[last:-2] * 5000 + content[-2:]
+    return content[:-2] + content[last:-2] * scans + content[-2:]
 
 
-def _tiff() -> bytes:
-    count, pages = 60_000, 20_000
-    content = bytearray(8 + 14 * pages + 12 * count)
+def tiff(tags: int, pages: int) -> bytes:
+    """Return pages whose lists of tags share their bytes: ``pages`` times ``tags`` in about as many bytes."""
+    content = bytearray(8 + 14 * pages + 12 * tags)
     content[:8] = b"II*\0" + struct.pack("<I", 8)
     for page in range(pages):
         begin = 8 + 14 * page
-        content[begin : begin + 2] = struct.pack("<H", count)
-        end = begin + 2 + 12 * count
+        content[begin : begin + 2] = struct.pack("<H", tags)
+        end = begin + 2 + 12 * tags
         content[end : end + 4] = struct.pack("<I", begin + 14)
     return bytes(content)
 
@@ -172,8 +173,8 @@ BOMBS: dict[str, _Bomb] = {
     "label of 356 MB": ("a.png", lambda: png(8900, 10000, 4), _label),
     "picture of 100 000 squared": ("a.png", lambda: png(2, 2, 1)[:16] + struct.pack(">II", 100_000, 100_000)
                                    + png(2, 2, 1)[24:], _image),
-    "JPEG of 5000 scans": ("a.jpg", _jpeg, _image),
-    "TIFF of overlapping tags": ("a.tif", _tiff, _image),
+    "JPEG of 5000 scans": ("a.jpg", lambda: jpeg(2000, 5000), _image),
+    "TIFF of overlapping tags": ("a.tif", lambda: tiff(60_000, 20_000), _image),
     "volume of 1 GiB": ("a.nii.gz", lambda: _volume((1024, 1024, 1024), 2, 1, bytes(2**20)), _image),
     "volume of 300 MB": ("a.nii.gz", lambda: _volume((1000, 1000, 300), 2, 1, bytes(300 * 10**6)), _image),
     "members without content": ("a.nii.gz", lambda: gzip.compress(b"", mtime=0) * 500_000, _image),
