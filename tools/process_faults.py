@@ -713,6 +713,7 @@ def run_once(case: Situation, folder: Path, seed: int) -> str:
             os.dup2(said.fileno(), 2)
             faulthandler.enable()
             faulthandler.register(signal.SIGUSR2)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
             case.run(Stage(folder, seed))
             raise SystemExit(0)
         status = _wait(child)
