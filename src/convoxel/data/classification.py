@@ -12,7 +12,8 @@ from pathlib import Path
 
 from convoxel.data.data_set import Cache, DataSet, Entry, Sample
 from convoxel.data.folder_parts import find_parts, subfolders
-from convoxel.data.image_file import is_clutter, list_images, read_header, read_image, split_ending
+from convoxel.data.image_file import is_clutter, list_images, read_header, read_image
+from convoxel.data.image_format import find_format
 from convoxel.data.image_header import Header, agree
 from convoxel.data.split import SplitRule
 from convoxel.files.fault import ErrorCollector, fault, shown
@@ -67,7 +68,7 @@ def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollect
         label = classes.index(place.name)
         found += [_File(part, shown(f"{prefix}/{path.name}"), path, label) for path in images]
     for path in sorted(folder.iterdir()):
-        if not path.is_dir() and not is_clutter(path) and split_ending(path)[1]:
+        if not path.is_dir() and not is_clutter(path) and find_format(path):
             mend = "Move it into the folder of its class"
             errors.note(path.name, fault(path, "an image outside the class folders", "one folder a class", mend))
     return found

@@ -32,6 +32,7 @@ class Sample:
         affine: 4×4 matrix from voxel index to mm, or None.
         spacing_mm: distance between voxels along each spatial axis in mm, or None.
         source: the image's file, or None.
+        origin: what of that file's own header survives in files written ``like`` this sample, or None.
 
     The arrays of a sample that a Split returns are read-only, since they are kept for the next epoch: copy them before
     you change them.
@@ -43,6 +44,7 @@ class Sample:
     affine: NDArray[np.float64] | None = None
     spacing_mm: tuple[float, ...] | None = None
     source: Path | None = None
+    origin: object = None
 
     @property
     def size_bytes(self) -> int:

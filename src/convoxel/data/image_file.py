@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from convoxel.data import nifti, picture
 from convoxel.data.data_set import Sample
+from convoxel.data.image_format import expected_endings, find_format, image_format, split_ending
 from convoxel.data.image_header import Header, check_dims, fit_channels
 from convoxel.data.mapped_image import MappedImage, slabs
-from convoxel.data.numpy_file import array_claims, open_archive, read_array, read_member
 from convoxel.files.fault import ErrorCollector, fault, plural
 from convoxel.files.values import Array
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-ENDINGS = (".nii.gz", ".nii", *_PICTURES, ".npy", ".npz")
-_EXPECTED = "a name ending in " + ", ".join(ENDINGS)
 # Files that people and systems leave in image folders; anything else that is no image is reported.
 _CLUTTER = {".txt", ".md", ".json", ".csv", ".tsv", ".xml", ".html", ".yaml", ".yml", ".db", ".ini", ".log", ".pdf"}
-
-
-def split_ending(path: Path) -> tuple[str, str]:
-    """Return (stem, ending) of an image's file name; the ending is "" where no format is known.
-
-    >>> split_ending(Path("a/case.1.nii.gz"))
-    ('case.1', '.nii.gz')
-    """
-    for ending in ENDINGS:
-        if path.name.lower().endswith(ending) and len(path.name) > len(ending):
-            return path.name[: -len(ending)], ending
-    return path.name, ""
 
 
 def is_clutter(path: Path) -> bool:
@@ -41,9 +26,9 @@ def is_clutter(path: Path) -> bool:
 
 
 def list_images(folder: Path, errors: ErrorCollector | None = None) -> list[Path]:
-    """Return a folder's image files sorted by name; other files, except clutter, are reported to ``errors``.
+    """Return a folder's images sorted by name: files, and folders that are one image.
 
-    Without ``errors`` the first one raises a DataError.
+    Anything else, except clutter, is reported to ``errors``; without ``errors`` the first one raises a DataError.
     """
     errors = errors or ErrorCollector()
     try:
@@ -54,69 +39,34 @@ def list_images(folder: Path, errors: ErrorCollector | None = None) -> list[Path
     for path in found:
         if is_clutter(path):
             continue
-        if split_ending(path)[1] and not path.is_dir():
+        if find_format(path) is not None:
             images.append(path)
             continue
         came = "a folder among the images" if path.is_dir() else "no image format is known by this ending"
-        errors.note(path.name, fault(path, came, _EXPECTED, "Convert it, or move it out of the folder"))
+        errors.note(path.name, fault(path, came, expected_endings(), "Convert it, or move it out of the folder"))
     return images
 
 
 def read_header(path: Path) -> Header:
-    """Return the checked header of an image file of any known format."""
-    ending = split_ending(path)[1]
-    if ending in (".nii", ".nii.gz"):
-        return nifti.read_header(path)
-    if ending in _PICTURES:
-        return picture.read_header(path)
-    if ending == ".npy":
-        return _array_header(path, array_claims(path)[0])
-    if ending == ".npz":
-        return _array_header(path, open_archive(path)[_only(path)][0])
-    raise fault(path, "no image format is known by this ending", _EXPECTED, "Convert the image")
+    """Return the checked header of an image of any known format."""
+    return image_format(path).read_header(path)
 
 
 def read_stored(path: Path, *, label: bool = False) -> tuple[Header, Array]:
-    """Return header and values (channels, *shape): float32 for images, as stored for labels."""
-    ending = split_ending(path)[1]
-    if ending in (".nii", ".nii.gz"):
-        return nifti.read_voxels(path, scaled=not label)
-    if ending in _PICTURES:
-        return picture.read_indices(path) if label else picture.read_pixels(path)
-    header = read_header(path)  # also refuses an unknown ending
-    values = read_array(path) if ending == ".npy" else read_member(path, _only(path))
-    with np.errstate(all="ignore"):
-        return header, values.reshape(header.channels, *header.shape).astype(values.dtype if label else np.float32)
-
-
-def _only(path: Path) -> str:
-    """Return the name of the one array, or of the one called ``image``, in a .npz file."""
-    names = sorted(open_archive(path))
-    if len(names) == 1 or "image" in names:
-        return "image" if "image" in names else names[0]
-    came = f"{len(names)} arrays ({', '.join(names[:4])}, …)"
-    mend = "Save one image a file; a whole data set in one .npz is given to load()"
-    raise fault(path, came, "one array, or one named 'image'", mend)
-
-
-def _array_header(path: Path, shape: tuple[int, ...]) -> Header:
-    if len(shape) > 4:
-        expected = "(*spatial) or (channels, *spatial), at most 4 axes"
-        raise fault(path, f"an array of {len(shape)} axes", expected, "Save one image a file")
-    return Header(shape[1:], shape[0]) if len(shape) == 4 else Header(shape, 1)
+    """Return header and values (channels, *shape): float32 for images, as written for labels."""
+    return image_format(path).read_values(path, label)
 
 
 def with_dims(path: Path, header: Header, dims: int | None) -> Header:
     """Return the header read as ``dims`` axes, which decides about arrays (C, H, W) and flat volumes."""
     if dims is None or header.dims == dims:
         return header
-    ending = split_ending(path)[1]
-    if ending in (".npy", ".npz") and header.channels == 1 and header.dims == dims + 1:
-        return Header(header.shape[1:], header.shape[0])
-    if ending in (".nii", ".nii.gz") and header.dims < dims:
+    if header.free_axes and header.channels == 1 and header.dims == dims + 1:
+        return replace(header, shape=header.shape[1:], channels=header.shape[0])
+    if header.affine is not None and header.dims < dims:
         extra = dims - header.dims
         spacing = (*(header.spacing_mm or (1.0,) * header.dims), *(1.0,) * extra)
-        return Header((*header.shape, *(1,) * extra), header.channels, spacing, header.affine)
+        return replace(header, shape=(*header.shape, *(1,) * extra), spacing_mm=spacing)
     check_dims(path, header, dims)
     raise AssertionError("unreachable: check_dims refuses")
 
@@ -128,7 +78,8 @@ def map_image(path: str | os.PathLike[str], dims: int | None = None, channels: i
     is read as a whole. Arguments and errors as of ``read_image``.
     """
     path = Path(path)
-    found = _mapped(path)
+    mapped = image_format(path).map_values
+    found = None if mapped is None else mapped(path)
     if found is not None:
         header = with_dims(path, found[0], dims)
         values = found[1].stored.reshape(header.channels, *header.shape)
@@ -136,19 +87,8 @@ def map_image(path: str | os.PathLike[str], dims: int | None = None, channels: i
         fits = fit_channels(path, header, channels) == header.channels
         if fits and all(np.isfinite(slab.sum(dtype=np.float64)) for slab in slabs(image)):
             whole = cast(Array, image)
-            return Sample(split_ending(path)[0], whole, None, header.affine, header.spacing_mm, path)
+            return Sample(split_ending(path)[0], whole, None, header.affine, header.spacing_mm, path, header.origin)
     return read_image(path, dims, channels)  # also says which values are not finite
-
-
-def _mapped(path: Path) -> tuple[Header, MappedImage] | None:
-    ending = split_ending(path)[1]
-    if ending in (".nii", ".nii.gz"):
-        return nifti.map_voxels(path)
-    if ending != ".npy":
-        return None
-    header = read_header(path)
-    stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    return header, MappedImage(stored.reshape(header.channels, *header.shape))
 
 
 def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: int | None = None) -> Sample:
@@ -177,7 +117,7 @@ def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: 
     wanted = fit_channels(path, header, channels)
     if wanted != header.channels:
         values = np.repeat(values, wanted, axis=0)
-    return Sample(split_ending(path)[0], values, None, header.affine, header.spacing_mm, path)
+    return Sample(split_ending(path)[0], values, None, header.affine, header.spacing_mm, path, header.origin)
 
 
 def check_finite(path: object, values: Array) -> None:

@@ -24,6 +24,9 @@ class Header:
         channels: 1 or more.
         spacing_mm, affine: distance between voxels, and 4×4 matrix from voxel index to mm; None for formats without.
         colour: True for pictures, of which a grey one may be read in colour.
+        free_axes: True where the file does not say what its axes mean (NumPy).
+        origin: what of the file's own header survives in a file that is written beside it; its format alone knows what
+            it holds. None where there is nothing.
     """
 
     shape: tuple[int, ...]
@@ -31,6 +34,8 @@ class Header:
     spacing_mm: Spacing = None
     affine: Affine = None
     colour: bool = False
+    free_axes: bool = False
+    origin: object = None
 
     @property
     def dims(self) -> int:

@@ -2,93 +2,112 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 
 import numpy as np
 
-from convoxel.data import nifti, picture
-from convoxel.data.image_file import split_ending
-from convoxel.data.image_header import Affine, Spacing
+from convoxel.data.data_set import Sample
+from convoxel.data.image_format import ImageFormat, expected_endings, named_format
+from convoxel.data.image_header import Affine, Header, Spacing
+from convoxel.errors import ConfigError
 from convoxel.files.atomic import write_bytes
 from convoxel.files.fault import fault
 from convoxel.files.values import Array
 
-_ENDINGS = (".nii.gz", ".nii", ".png", ".npy")
 
-
-def write_image(path: str | os.PathLike[str], array: Array, affine: Affine = None, spacing_mm: Spacing = None) -> Path:
+def write_image(
+    path: str | os.PathLike[str],
+    array: Array,
+    affine: Affine = None,
+    spacing_mm: Spacing = None,
+    like: Sample | None = None,
+) -> Path:
     """Write an image (channels, *spatial) as NIfTI, PNG (values 0…255) or .npy and return the path.
 
-    The file appears whole or not at all. NIfTI stores ``affine`` and ``spacing_mm``; channels become its
-    fourth axis, and numbers other than integers of at most 32 bits and float32 are stored as float32.
+    The file appears whole or not at all. NIfTI stores the geometry; channels become its fourth axis, and numbers other
+    than integers of at most 32 bits and float32 are stored as float32.
+
+    Args:
+        path: file to write; its ending tells the format.
+        array: values (channels, *spatial).
+        affine: 4×4 matrix from voxel index to mm (default None: diagonal, from ``spacing_mm``).
+        spacing_mm: distance between voxels along each axis in mm (default None: as the affine says).
+        like: sample whose grid the file gets, in place of the two above (default None).
 
     Raises:
         DataError: the ending is unknown, the format cannot hold the array, or the disk is full.
+        ConfigError: ``like`` has another grid, or comes with ``affine`` or ``spacing_mm``.
     """
     path, array = Path(path), np.asarray(array)
-    ending = _check(path, array, array.ndim - 1)
-    if ending == ".npy":
-        return write_bytes(path, _pack_array(array))
-    if ending == ".png":
-        if len(array) not in (1, 3) or not (array.min() >= 0 and array.max() <= 255):
-            came = f"an image of {len(array)} channels, values {array.min():g} to {array.max():g}"
-            expected = "1 or 3 channels of values 0 to 255 for PNG"
-            raise fault(path, came, expected, "Scale it, or write .nii.gz or .npy")
-        pixels = np.moveaxis(np.rint(array).astype(np.uint8), 0, -1)
-        pixels = pixels[..., 0] if len(array) == 1 else np.ascontiguousarray(pixels)
-        return write_bytes(path, picture.pack_picture(pixels, palette=False))
-    if array.dtype.kind not in "iuf" or array.dtype.itemsize == 8 or array.dtype == np.float16:
-        array = array.astype(np.float32)  # other programs know no booleans, halves or 64-bit numbers here
-    if len(array) == 1:
-        voxels = array[0]
-    else:
-        thick = (*array.shape[1:], 1, 1)[:3]  # channels are the fourth axis, so space must fill three
-        voxels = np.moveaxis(array.reshape(len(array), *thick), 0, -1)
-    return write_bytes(path, nifti.pack_volume(voxels, affine, spacing_mm, packed=ending == ".nii.gz"))
+    written = _check(path, array, array.ndim - 1)
+    return _write(path, array, written, _target(array, affine, spacing_mm, like), label=False)
 
 
-def write_label(path: str | os.PathLike[str], array: Array, affine: Affine = None, spacing_mm: Spacing = None) -> Path:
+def write_label(
+    path: str | os.PathLike[str],
+    array: Array,
+    affine: Affine = None,
+    spacing_mm: Spacing = None,
+    like: Sample | None = None,
+) -> Path:
     """Write class numbers (*spatial) as uint8 NIfTI, palette PNG or .npy and return the path.
 
-    The file appears whole or not at all. NIfTI stores the image's ``affine`` and ``spacing_mm``. A PNG shows
-    each class in its own colour, and read as a label it gives the class numbers back.
+    The file appears whole or not at all. NIfTI stores the geometry. A PNG shows each class in its own colour, and read
+    as a label it gives the class numbers back.
+
+    Args:
+        path: file to write; its ending tells the format.
+        array: class numbers (*spatial), 0…255.
+        affine: 4×4 matrix from voxel index to mm (default None: diagonal, from ``spacing_mm``).
+        spacing_mm: distance between voxels along each axis in mm (default None: as the affine says).
+        like: sample whose grid the file gets, in place of the two above (default None).
 
     Raises:
         DataError: as ``write_image``, or a value is no class number 0 … 255.
+        ConfigError: as ``write_image``.
     """
     path, array = Path(path), np.asarray(array)
-    ending = _check(path, array, array.ndim)
+    written = _check(path, array, array.ndim)
     whole = array.dtype.kind != "f" or bool((np.floor(array) == array).all())  # NaN is not equal to itself
     if not (whole and array.min() >= 0 and array.max() <= 255):
         came = f"label values {array.min():g} to {array.max():g}" + ("" if whole else ", not all whole")
         mend = "Give class numbers (the argmax over classes), not scores"
         raise fault(path, came, "class numbers 0, 1, … 255", mend)
-    label = np.ascontiguousarray(array, np.uint8)
-    if ending == ".npy":
-        return write_bytes(path, _pack_array(label))
-    if ending == ".png":
-        return write_bytes(path, picture.pack_picture(label, palette=True))
-    return write_bytes(path, nifti.pack_volume(label, affine, spacing_mm, packed=ending == ".nii.gz"))
+    label = np.ascontiguousarray(array, np.uint8)[None]
+    return _write(path, label, written, _target(label, affine, spacing_mm, like), label=True)
 
 
-def _check(path: Path, array: Array, dims: int) -> str:
-    ending = split_ending(path)[1]
-    if ending not in _ENDINGS:
-        expected = "one of " + ", ".join(_ENDINGS)
-        raise fault(path, f"the ending is {path.suffix or 'missing'}", expected, "Name the file accordingly")
+def _check(path: Path, array: Array, dims: int) -> ImageFormat:
+    """Return the format that ``path`` should get; DataError where nothing can write it, or no image is given."""
+    found = named_format(path)
+    if found is None or found.pack is None:
+        came = f"the ending is {path.suffix or 'missing'}"
+        raise fault(path, came, expected_endings(written=True), "Name the file accordingly")
     if array.dtype.kind not in "biuf" or array.size == 0:
         came = f"an array of shape {array.shape} and type {array.dtype}"
         raise fault(path, came, "real or whole numbers, at least one", "Give the values as numbers")
-    if not 1 <= dims <= 3 or (ending == ".png" and dims != 2):
-        expected = "2 for PNG" if ending == ".png" else "1 to 3"
+    if not 1 <= dims <= 3:
         came = f"{dims} spatial axes (array of shape {array.shape})"
-        raise fault(path, came, expected, "Write one image a file, volumes as .nii.gz or .npy")
-    return ending
+        raise fault(path, came, "1 to 3", "Write one image a file, volumes as .nii.gz or .npy")
+    return found
 
 
-def _pack_array(array: Array) -> bytes:
-    stream = io.BytesIO()
-    np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
-    return stream.getvalue()
+def _target(values: Array, affine: Affine, spacing_mm: Spacing, like: Sample | None) -> Header:
+    """Return the header of the file: the grid of ``like``, or the geometry given."""
+    shape = values.shape[1:]
+    if like is None:
+        return Header(shape, len(values), spacing_mm, affine)
+    if affine is not None or spacing_mm is not None:
+        raise ConfigError("like comes with affine or spacing_mm; expected one of them. Give like alone.")
+    if like.image.shape[1:] != shape:
+        raise ConfigError(
+            f"like is an image of shape {like.image.shape[1:]} but the array has {shape}; expected the same grid. "
+            "Give the sample that the array belongs to."
+        )
+    return Header(shape, len(values), like.spacing_mm, like.affine, origin=like.origin)
+
+
+def _write(path: Path, values: Array, written: ImageFormat, header: Header, *, label: bool) -> Path:
+    assert written.pack is not None
+    return write_bytes(path, written.pack(path, values, header, label))

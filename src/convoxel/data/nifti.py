@@ -99,6 +99,11 @@ def read_voxels(path: Path, *, scaled: bool = True) -> tuple[Header, Array]:
         return layout.header, values
 
 
+def read_values(path: Path, label: bool) -> tuple[Header, Array]:
+    """Return header and values (channels, *shape): scaled, float32 for images."""
+    return read_voxels(path, scaled=not label)
+
+
 def map_voxels(path: Path) -> tuple[Header, MappedImage] | None:
     """Return header and voxels as ``read_voxels`` does, but left in the file; None if that is compressed."""
     if _is_packed(path):
@@ -223,6 +228,21 @@ def _check_geometry(
         raise fault(path, f"pixdim is {pixdim.tolist()}", "finite voxel sizes in mm", "Write the voxel sizes again")
     spacing = np.where(pixdim > 0, pixdim, np.where(length > 0, length, 1.0))
     return affine, tuple(float(v) for v in spacing)
+
+
+def pack(path: Path, values: Array, header: Header, label: bool) -> bytes:
+    """Return the bytes of a NIfTI file; channels become its fourth axis.
+
+    Numbers other than integers of at most 32 bits and float32 are stored as float32.
+    """
+    if values.dtype.kind not in "iuf" or values.dtype.itemsize == 8 or values.dtype == np.float16:
+        values = values.astype(np.float32)  # other programs know no booleans, halves or 64-bit numbers here
+    if len(values) == 1:
+        voxels = values[0]
+    else:
+        thick = (*values.shape[1:], 1, 1)[:3]  # channels are the fourth axis, so space must fill three
+        voxels = np.moveaxis(values.reshape(len(values), *thick), 0, -1)
+    return pack_volume(voxels, header.affine, header.spacing_mm, packed=path.name.lower().endswith(".gz"))
 
 
 def pack_volume(array: Array, affine: Affine, spacing_mm: Spacing, *, packed: bool) -> bytes:

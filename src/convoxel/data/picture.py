@@ -56,6 +56,11 @@ def read_header(path: Path) -> Header:
         return _header(path, image)
 
 
+def read_values(path: Path, label: bool) -> tuple[Header, Array]:
+    """Return header and values: pixels as ``read_pixels``, or label values as ``read_indices``."""
+    return read_indices(path) if label else read_pixels(path)
+
+
 def read_pixels(path: Path) -> tuple[Header, NDArray[np.float32]]:
     """Return header and float32 pixels (1 or 3, *shape) on the scale 0…255."""
     return _read(path, _grey_or_colour)
@@ -266,6 +271,20 @@ def _indices(path: Path, image: Image) -> Array:
         return values[None, ..., 0]
 
     return _by_strips(image, shades)
+
+
+def pack(path: Path, values: Array, header: Header, label: bool) -> bytes:
+    """Return the bytes of a PNG: class numbers as a palette picture, or 1 or 3 channels of values 0…255."""
+    if header.dims != 2:
+        came = f"{header.dims} spatial axes (array of shape {values.shape[label:]})"
+        raise fault(path, came, "2 for PNG", "Write one image a file, volumes as .nii.gz or .npy")
+    if label:
+        return pack_picture(values[0], palette=True)
+    if len(values) not in (1, 3) or not (values.min() >= 0 and values.max() <= 255):
+        came = f"an image of {len(values)} channels, values {values.min():g} to {values.max():g}"
+        raise fault(path, came, "1 or 3 channels of values 0 to 255 for PNG", "Scale it, or write .nii.gz or .npy")
+    pixels = np.moveaxis(np.rint(values).astype(np.uint8), 0, -1)
+    return pack_picture(pixels[..., 0] if len(values) == 1 else np.ascontiguousarray(pixels), palette=False)
 
 
 def pack_picture(array: NDArray[np.uint8], *, palette: bool) -> bytes:

@@ -16,7 +16,8 @@ import numpy as np
 
 from convoxel.data.data_set import Cache, DataSet, Entry, Sample
 from convoxel.data.folder_parts import find_parts
-from convoxel.data.image_file import list_images, read_header, read_image, split_ending, with_dims
+from convoxel.data.image_file import list_images, read_header, read_image, with_dims
+from convoxel.data.image_format import split_ending
 from convoxel.data.image_header import Header, agree
 from convoxel.data.label_file import MOST_UNNAMED, class_count, class_names, read_label, to_classes, values_of
 from convoxel.data.split import SplitRule
@@ -157,6 +158,6 @@ def _entry(pair: _Pair, header: Header, dims: int, channels: int, count: int) ->
         label_header, values = read_label(pair.label, dims)
         _check_match(pair, Header(sample.image.shape[1:], channels, sample.spacing_mm, sample.affine), label_header)
         label = np.ascontiguousarray(to_classes(pair.label, values, count))
-        return Sample(pair.name, sample.image, label, sample.affine, sample.spacing_mm, pair.image)
+        return Sample(pair.name, sample.image, label, sample.affine, sample.spacing_mm, pair.image, sample.origin)
 
     return Entry(pair.name, header.shape, header.spacing_mm, read)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from convoxel import data
-from convoxel.data.image_file import list_images, map_image, read_header, split_ending, with_dims
+from convoxel.data.image_file import list_images, map_image, read_header, with_dims
+from convoxel.data.image_format import find_format, split_ending
 from convoxel.data.image_header import fit_channels
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_json, write_text
@@ -22,14 +23,14 @@ _CLASSIFY_BATCH = 32
 
 
 def list_inputs(source: Path) -> list[Path]:
-    """Return the image files that ``source`` names: itself, those in it, or those in its folder ``images``.
+    """Return the images that ``source`` names: itself, those in it, or those in its folder ``images``.
 
     Raises:
         DataError: it is missing, or a folder without images.
     """
     if not source.exists():
         raise DataError(f"input: {source} does not exist. Give an image file or a folder of images.")
-    if source.is_file():
+    if source.is_file() or find_format(source) is not None:
         return [source]
     folder = source / "images" if (source / "images").is_dir() else source
     files = list_images(folder)
@@ -69,7 +70,7 @@ def predict_files(
 
 def _name_maps(files: list[Path], source: Path, target: Path, dims: int) -> list[Path]:
     if split_ending(target)[1] and not target.is_dir():
-        if source.is_file():
+        if files == [source]:
             return [target]
         raise ConfigError(f"output: {target} names one file, but {source} is a folder. Give a folder.")
     ending = {1: ".npy", 2: ".png", 3: ".nii.gz"}[dims]
@@ -87,7 +88,7 @@ def _write_maps(predictor: Predictor, files: list[Path], targets: list[Path], on
             sample = _read(predictor, path)
             on_tile = functools.partial(_report_part, on_progress, done, len(files))
             found = predictor.label_map(sample.image, on_tile)
-            data.write_label(target, found, sample.affine, sample.spacing_mm)
+            data.write_label(target, found, like=sample)
         except DataError as error:
             if done == 0:
                 raise

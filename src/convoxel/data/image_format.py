@@ -1,0 +1,110 @@
+"""Formats of image files: the table that readers, writers and listings go through.
+
+A format is a row of functions that its own module defines; nothing outside the table asks which format a file has.
+Readers give the file's own grid: nothing is reoriented or resampled. What a file claims is checked in its module before
+memory is asked for. A package that only some formats need is imported inside those functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from convoxel.data import nifti, numpy_image, picture
+from convoxel.data.image_header import Header
+from convoxel.data.mapped_image import MappedImage
+from convoxel.files.fault import fault
+from convoxel.files.values import Array
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """One format of images.
+
+    Attributes:
+        name: name of the format for people.
+        endings: endings of its files' (or folders') names, in small letters.
+        read_header: path → checked header.
+        read_values: path, and whether the image is a label → header and values (channels, *shape), C-contiguous:
+            float32 for images, the values as written for labels.
+        map_values: path → header and values that stay in the file, or None where this file is compressed (default:
+            None, the format cannot).
+        pack: path (for messages), values (channels, *shape), the header that they should get, and whether they are
+            class numbers → bytes of the file (default: None, the format is not written).
+        holds: whether a folder is one image of this format (default: None, its images are files).
+        extra: extra of this package that installs what the format needs (default "": nothing is needed).
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    read_header: Callable[[Path], Header]
+    read_values: Callable[[Path, bool], tuple[Header, Array]]
+    map_values: Callable[[Path], tuple[Header, MappedImage] | None] | None = None
+    pack: Callable[[Path, Array, Header, bool], bytes] | None = None
+    holds: Callable[[Path], bool] | None = None
+    extra: str = ""
+
+
+#: The formats in the order in which they are asked; the longest ending that fits a name decides.
+FORMATS = (
+    ImageFormat(
+        "NIfTI", (".nii.gz", ".nii"), nifti.read_header, nifti.read_values, nifti.map_voxels, nifti.pack, extra="train"
+    ),
+    ImageFormat("PNG", (".png",), picture.read_header, picture.read_values, pack=picture.pack, extra="train"),
+    ImageFormat("JPEG", (".jpg", ".jpeg"), picture.read_header, picture.read_values, extra="train"),
+    ImageFormat("TIFF", (".tif", ".tiff"), picture.read_header, picture.read_values, extra="train"),
+    ImageFormat(
+        "NumPy array",
+        (".npy",),
+        numpy_image.read_header,
+        numpy_image.read_values,
+        numpy_image.map_values,
+        numpy_image.pack,
+    ),
+    ImageFormat("NumPy archive", (".npz",), numpy_image.read_header, numpy_image.read_values),
+)
+
+
+def endings(*, written: bool = False) -> tuple[str, ...]:
+    """Return the endings of all formats, or of those alone that can be written."""
+    return tuple(ending for row in FORMATS if row.pack or not written for ending in row.endings)
+
+
+def split_ending(path: Path) -> tuple[str, str]:
+    """Return (stem, ending) of an image's name; the ending is "" where no format is known.
+
+    >>> split_ending(Path("a/case.1.nii.gz"))
+    ('case.1', '.nii.gz')
+    """
+    name = path.name.lower()
+    fits = [ending for ending in endings() if name.endswith(ending) and len(name) > len(ending)]
+    ending = max(fits, key=len, default="")
+    return path.name[: len(path.name) - len(ending)], ending
+
+
+def named_format(path: Path) -> ImageFormat | None:
+    """Return the format that a name's ending tells, or None; the file need not exist."""
+    ending = split_ending(path)[1]
+    return next((row for row in FORMATS if ending in row.endings), None)
+
+
+def find_format(path: Path) -> ImageFormat | None:
+    """Return the format of a file by its ending, that of a folder which is one image, or None."""
+    if path.is_dir():
+        return next((row for row in FORMATS if row.holds is not None and row.holds(path)), None)
+    return named_format(path)
+
+
+def image_format(path: Path) -> ImageFormat:
+    """Return the format of a file or folder; DataError where none is known."""
+    found = find_format(path)
+    if found is None:
+        came = "this is a folder, and no image" if path.is_dir() else "no image format is known by this ending"
+        raise fault(path, came, expected_endings(), "Convert the image")
+    return found
+
+
+def expected_endings(*, written: bool = False) -> str:
+    """Return in words which names an image file may have."""
+    return "a name ending in " + ", ".join(endings(written=written))
