@@ -29,6 +29,7 @@ USERS = {
     ],
     "onnx": ["graph.load", "graph.read.onnx"],
     "train": ["nn", "data", "models", "predict", "train", "draw", "report", "demonstration", "files.yaml_text"],
+    "formats": ["data"],
     "bench": ["bench", "draw.figure", "draw.pixels"],
 }
 # Name in an import statement, where it is not that of the distribution.
