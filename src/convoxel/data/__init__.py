@@ -3,9 +3,9 @@
 Read the files in this order: ``image_header``; the formats ``nifti``, ``picture``, ``numpy_file``; ``data_set``
 (samples and splits), ``image_file`` (one file), ``label_file``; ``split`` and ``folder_parts``; the sources
 ``segmentation``, ``classification``, ``npz_set``, ``bundled``; ``data_source`` (``load`` and ``check``).
-``image_output`` writes.
+``image_output`` writes. ``geometry``, with ``resample``, brings images onto the grid that a network sees, and back.
 
-Nothing is resampled, reoriented or resized here; nothing is read through pickle.
+Readers never reorient or resample; nothing is read through pickle.
 """
 
 from convoxel.data.data_set import DataSet, Entry, Intensity, Sample, Split

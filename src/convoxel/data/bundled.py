@@ -69,7 +69,7 @@ def open_mni152(validation: int | float | None, gap: int) -> DataSet:
         affine[:3, 3] += affine[:3, 1] * start
         pixels, classes = np.ascontiguousarray(image[:, :, start:stop]), np.ascontiguousarray(label[:, start:stop])
         sample = Sample(name, pixels, classes, affine, header.spacing_mm, files["t1"])
-        return Entry(name, sample.image.shape[1:], header.spacing_mm, lambda: sample)
+        return Entry(name, sample.image.shape[1:], header.spacing_mm, lambda: sample, affine=affine)
 
     rule = f"the front trains, the back {back} voxels of the head validate, {gap} between them are unused"
     parts = Parts([part("mni152-front", cut + gap, size)], [part("mni152-back", 0, cut)], [], rule)

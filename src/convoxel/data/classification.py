@@ -78,4 +78,4 @@ def _entry(file: _File, header: Header, dims: int, channels: int) -> Entry:
     def read() -> Sample:
         return replace(read_image(file.path, dims, channels), name=file.name, label=file.label)
 
-    return Entry(file.name, header.shape, header.spacing_mm, read, file.label)
+    return Entry(file.name, header.shape, header.spacing_mm, read, file.label, header.affine)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.data.image_header import Affine, Spacing
 from convoxel.errors import DataError
 from convoxel.files.fault import Problem, fault
 from convoxel.fork import cached_property, renewed_lock
@@ -41,8 +42,8 @@ class Sample:
     name: str
     image: NDArray[np.float32]
     label: int | NDArray[np.uint8] | None = None
-    affine: NDArray[np.float64] | None = None
-    spacing_mm: tuple[float, ...] | None = None
+    affine: Affine = None
+    spacing_mm: Spacing = None
     source: Path | None = None
     origin: object = None
 
@@ -58,9 +59,10 @@ class Entry:
 
     name: str
     shape: tuple[int, ...]
-    spacing_mm: tuple[float, ...] | None
+    spacing_mm: Spacing
     read: Callable[[], Sample]
     label: int | None = None
+    affine: Affine = None
 
 
 class Cache:
@@ -243,9 +245,9 @@ class DataSet:
         }
 
     @cached_property
-    def spacing_mm(self) -> tuple[float, ...] | None:
-        """Median voxel spacing along each axis in mm; None where the format has none."""
-        known = [e.spacing_mm for e in self.split("all").entries if e.spacing_mm is not None]
+    def spacing_mm(self) -> Spacing:
+        """Median voxel spacing of the training samples along each axis in mm; None where the format has none."""
+        known = [e.spacing_mm for e in self.train.entries if e.spacing_mm is not None]
         return tuple(float(v) for v in np.median(np.array(known), axis=0)) if known else None
 
     @cached_property

@@ -160,4 +160,4 @@ def _entry(pair: _Pair, header: Header, dims: int, channels: int, count: int) ->
         label = np.ascontiguousarray(to_classes(pair.label, values, count))
         return Sample(pair.name, sample.image, label, sample.affine, sample.spacing_mm, pair.image, sample.origin)
 
-    return Entry(pair.name, header.shape, header.spacing_mm, read)
+    return Entry(pair.name, header.shape, header.spacing_mm, read, affine=header.affine)

@@ -62,7 +62,7 @@ def cut(image: NDArray[Scalar], start: Sequence[int], size: Sequence[int], fill:
         target.append(slice(low - first, high - first))
         whole = whole and high - low == want
     if whole:
-        return np.array(image[tuple(inside)])
+        return np.array(image[tuple(inside)], order="C")
     result = np.empty((*image.shape[:lead], *size), image.dtype)
     result[...] = np.asarray(fill, image.dtype).reshape(-1, *(1 for _ in size)) if lead else fill
     result[tuple(target)] = image[tuple(inside)]

@@ -1,0 +1,319 @@
+"""The geometry of a run: the orientation and spacing in which its network sees every image, and the way back.
+
+A file's own grid has its axes and distances as stored; the network's grid has the axes in the order and directions that
+the run's rule says, at the run's spacing. Axes are permuted and reversed as views. Oblique images are turned to the
+closest axes and not rotated, so that no orientation costs an interpolation. Readers know nothing of this.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.data.data_set import DataSet, Entry, Sample, Split
+from convoxel.data.image_header import Affine, Spacing
+from convoxel.data.mapped_image import MappedImage
+from convoxel.data.resample import AxisSampling, match_label, resample_image, resample_label, resample_slabs
+from convoxel.files.fault import fault
+from convoxel.files.memory import check_memory
+from convoxel.files.values import Array
+
+Floats = NDArray[np.float32]
+Place = tuple[slice, ...]
+
+# Spacings that differ by less count as one: headers round, and no network tells 1 mm from 1.01 mm.
+_SAME = 0.01
+# Voxels thicker than this, in units of their shortest side, are interpolated linearly across: a B-spline would swing
+# from one slice to the next (nnU-Net's limit: Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z).
+_COARSE = 3.0
+_THIN_PERCENTILE = 10
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The way between the own grid of one image and the network's grid.
+
+    Attributes:
+        axes: own axis that becomes each axis of the network's grid.
+        reversed: whether it runs the other way there.
+        samplings: places of the network's voxels along each of its axes, among the own ones.
+        coarse: axis of the network's grid across which slices are thick, or None.
+    """
+
+    axes: tuple[int, ...]
+    reversed: tuple[bool, ...]
+    samplings: tuple[AxisSampling, ...]
+    coarse: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the image on the network's grid."""
+        return tuple(sampling.count for sampling in self.samplings)
+
+    @property
+    def upright(self) -> bool:
+        """True where axes stay as stored."""
+        return self.axes == tuple(range(len(self.axes))) and not any(self.reversed)
+
+    @property
+    def resamples(self) -> bool:
+        """True where voxels do not keep their values."""
+        return not all(sampling.same for sampling in self.samplings)
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The 4×4 matrix from the index of a voxel on the network's grid to that on the own grid."""
+        matrix = np.eye(4)
+        for axis, (own, back, sampling) in enumerate(zip(self.axes, self.reversed, self.samplings, strict=True)):
+            first = float(sampling.positions[0])
+            matrix[own] = 0.0
+            matrix[own, axis] = -sampling.step if back else sampling.step
+            matrix[own, 3] = sampling.size - 1 - first if back else first
+        return matrix
+
+    def turned(self, array: Array) -> Array:
+        """Return (*any, *spatial) with the network's axes, as a view."""
+        lead = array.ndim - len(self.axes)
+        view: Array = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
+        return np.flip(view, self._backwards(lead))
+
+    def turned_back(self, array: Array) -> Array:
+        """Return (*any, *spatial) with the network's axes as one with the own axes, as a view."""
+        lead = array.ndim - len(self.axes)
+        view: Array = np.flip(array, self._backwards(lead))
+        turned: Array = view.transpose(*range(lead), *(lead + self.axes.index(axis) for axis in range(len(self.axes))))
+        return turned
+
+    def _backwards(self, lead: int) -> tuple[int, ...]:
+        return tuple(lead + axis for axis, back in enumerate(self.reversed) if back)
+
+    def image(self, image: Floats) -> Floats:
+        """Return an image (channels, *spatial) on the network's grid; a view unless voxels change."""
+        if isinstance(image, MappedImage):  # only its axes change: parts of it are read when they are needed
+            return replace(image, stored=self.turned(image.stored)) if not self.upright else image
+        image = self.turned(image)
+        if not self.resamples:
+            return image
+        orders = [1 if axis == self.coarse else 3 for axis in range(len(self.axes))]
+        return resample_image(image, self.samplings, orders)
+
+    def label(self, label: Array) -> Array:
+        """Return class numbers (*spatial) on the network's grid."""
+        label = self.turned(label)
+        return resample_label(label, self.samplings) if self.resamples else label
+
+    def slabs(self, slabs: Iterable[tuple[int, Floats]]) -> Iterator[tuple[Place, Floats]]:
+        """Yield (part of the own grid, its scores (classes, *part)) from scores on the network's grid.
+
+        ``slabs`` are (first slice, scores (classes, slices, *rest)), which follow each other along the first axis.
+        """
+        if self.resamples:
+            slabs = resample_slabs(slabs, [sampling.reverse for sampling in self.samplings])
+        own, back, size = self.axes[0], self.reversed[0], self.samplings[0].size
+        for first, slab in slabs:
+            stop = first + slab.shape[1]
+            part = slice(size - stop, size - first) if back else slice(first, stop)
+            yield (*(part if axis == own else slice(None) for axis in range(len(self.axes))),), self.turned_back(slab)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The rule by which a run's images come onto the grid that its network sees.
+
+    Attributes:
+        orientation: "ras" permutes and reverses axes so that they run most nearly towards the patient's right, front
+            and top; "keep" leaves them as stored.
+        spacing_mm: distance between voxels along each axis of the network's grid in mm; None keeps each image's own.
+
+    >>> rule = Geometry("ras", (1.0, 1.0, 3.0))
+    >>> place = rule.place((30, 20, 40), np.diag([-3.0, 1.0, 1.0, 1.0])[[1, 2, 0, 3]], None)
+    >>> place.axes, place.reversed, place.shape
+    ((1, 2, 0), (False, False, True), (20, 40, 30))
+    """
+
+    orientation: Literal["ras", "keep"] = "keep"
+    spacing_mm: tuple[float, ...] | None = None
+
+    def __str__(self) -> str:
+        axes = "axes as stored" if self.orientation == "keep" else "axes towards right, front and top (RAS+)"
+        return f"{axes}, {spacing_words(self.spacing_mm) or 'spacing as stored'}"
+
+    @property
+    def changes(self) -> bool:
+        """True where the rule may change an image."""
+        return self != Geometry()
+
+    def place(self, shape: Sequence[int], affine: Affine, spacing_mm: Spacing) -> Placement:
+        """Return the way between an image's own grid and the network's; axes and spacing that are unknown stay.
+
+        Args:
+            shape: spatial sizes.
+            affine: 4×4 matrix from voxel index to mm, or None.
+            spacing_mm: distance between voxels along each axis in mm, or None.
+        """
+        dims = len(shape)
+        axes, back = (_closest(affine, dims) if self.orientation == "ras" else None) or (range(dims), (False,) * dims)
+        samplings, coarse = [AxisSampling(shape[axis], shape[axis]) for axis in axes], None
+        own, target = own_spacing(dims, affine, spacing_mm), self.spacing_mm
+        if own is not None and target is not None and len(target) == dims:
+            turned = [own[axis] for axis in axes]
+            steps = [wanted / have for wanted, have in zip(target, turned, strict=True)]
+            for axis, (step, sampling) in enumerate(zip(steps, samplings, strict=True)):
+                if abs(step - 1) > _SAME:
+                    count = max(1, math.floor(sampling.size / step + 0.5))
+                    samplings[axis] = AxisSampling(sampling.size, count, step)
+            coarse = _coarse_axis(turned)
+            coarse = _coarse_axis(target) if coarse is None else coarse
+        return Placement(tuple(axes), tuple(back), tuple(samplings), coarse)
+
+    def place_sample(self, sample: Sample) -> Placement:
+        """Return the way between a sample's own grid and the network's."""
+        return self.place(sample.image.shape[1:], sample.affine, sample.spacing_mm)
+
+    def knows(self, sample: Sample) -> bool:
+        """Return False for an image whose file lacks what the rule needs, so that it is taken as it is."""
+        lost = self.orientation == "ras" and sample.affine is None
+        return not lost and (self.spacing_mm is None or sample.affine is not None or sample.spacing_mm is not None)
+
+    def sample(self, sample: Sample) -> Sample:
+        """Return a sample on the network's grid, label and affine too; the sample itself where nothing changes.
+
+        Raises:
+            DataError: the image would be too large for the memory.
+        """
+        place = self.place_sample(sample)
+        if place.upright and not place.resamples:
+            return sample
+        image, label = self.image(sample, place), sample.label
+        if isinstance(label, np.ndarray):
+            label = place.label(label)
+        header = _turn_header(place, sample.affine, sample.spacing_mm)
+        return replace(sample, image=image, label=label, affine=header[0], spacing_mm=header[1], origin=None)
+
+    def image(self, sample: Sample, place: Placement) -> Floats:
+        """Return a sample's image on the network's grid; DataError where that is too large for the memory."""
+        if place.resamples:
+            # A header may claim any spacing; three copies: the stored image, its coefficients, the result.
+            check_memory(sample.source or sample.name, 12 * len(sample.image) * math.prod(place.shape))
+        return place.image(sample.image)
+
+    def entry(self, entry: Entry) -> Entry:
+        """Return the entry that reads the same sample onto the network's grid."""
+        place = self.place(entry.shape, entry.affine, entry.spacing_mm)
+        affine, spacing = _turn_header(place, entry.affine, entry.spacing_mm)
+        return replace(
+            entry, shape=place.shape, spacing_mm=spacing, affine=affine, read=lambda: self.sample(entry.read())
+        )
+
+    def training_data(self, dataset: DataSet) -> DataSet:
+        """Return the data set whose training samples are read onto the network's grid.
+
+        Those that validate and test stay on their own: predictions return there, and are measured against labels as
+        stored.
+        """
+        if not self.changes:
+            return dataset
+        return replace(dataset, train=Split(tuple(map(self.entry, dataset.train.entries)), dataset.train.cache))
+
+
+def spacing_words(spacing_mm: Spacing) -> str:
+    """Return a spacing as text, such as "1 × 1 × 3 mm"; empty for None."""
+    return "" if spacing_mm is None else " × ".join(f"{side:.4g}" for side in spacing_mm) + " mm"
+
+
+def own_spacing(dims: int, affine: Affine, spacing_mm: Spacing) -> Spacing:
+    """Return the distance between voxels along each axis as the affine says, else as stated; None where unknown."""
+    if affine is not None:
+        lengths = np.linalg.norm(np.asarray(affine, np.float64)[:3, :dims], axis=0)
+        if np.isfinite(lengths).all() and (lengths > 0).all():
+            return tuple(map(float, lengths))
+    if spacing_mm is None or not all(0 < side < math.inf for side in spacing_mm):
+        return None
+    return spacing_mm
+
+
+def _closest(affine: Affine, dims: int) -> tuple[tuple[int, ...], tuple[bool, ...]] | None:
+    """Return the axes in the order of the patient's, and which run backwards; None where the matrix does not say."""
+    if affine is None:
+        return None
+    from nibabel.orientations import io_orientation
+
+    found = np.asarray(io_orientation(affine))[:dims]
+    if np.isnan(found).any():
+        return None
+    axes = [int(axis) for axis in np.argsort(found[:, 0])]
+    return tuple(axes), tuple(bool(found[axis, 1] < 0) for axis in axes)
+
+
+def _coarse_axis(spacing: Sequence[float]) -> int | None:
+    """Return the one axis whose distances are far above the smallest, or None."""
+    longest = max(spacing)
+    thick = [axis for axis, side in enumerate(spacing) if side == longest]
+    return thick[0] if len(thick) == 1 and longest > _COARSE * min(spacing) else None
+
+
+def _turn_header(place: Placement, affine: Affine, spacing_mm: Spacing) -> tuple[Affine, Spacing]:
+    own = own_spacing(len(place.axes), affine, spacing_mm)
+    spacing = own and tuple(own[axis] * s.step for axis, s in zip(place.axes, place.samplings, strict=True))
+    return None if affine is None else affine @ place.matrix, spacing
+
+
+def choose_spacing(geometry: Geometry, entries: Sequence[Entry]) -> Spacing:
+    """Return the spacing of a run by default: the median of its training images along each axis; None if unknown.
+
+    Where slices are thick in spacing and few in number, the tenth percentile of their distance, so that few images lose
+    slices (nnU-Net's rule). It is never below the spacing within them.
+
+    Args:
+        geometry: its orientation is taken into account.
+        entries: training images.
+    """
+    spacings, sizes = [], []
+    for entry in entries:
+        own = own_spacing(len(entry.shape), entry.affine, entry.spacing_mm)
+        if own is not None:
+            axes = geometry.place(entry.shape, entry.affine, None).axes
+            spacings.append([own[axis] for axis in axes])
+            sizes.append([entry.shape[axis] for axis in axes])
+    if not spacings:
+        return None
+    target, size = np.median(spacings, axis=0), np.median(sizes, axis=0)
+    coarse = int(np.argmax(target))
+    rest = np.arange(len(target)) != coarse
+    if rest.any() and target[coarse] > _COARSE * target[rest].max() and _COARSE * size[coarse] < size[rest].min():
+        low = float(np.percentile(np.array(spacings)[:, coarse], _THIN_PERCENTILE))
+        target[coarse] = max(low, float(target[rest].max()))
+    return tuple(float(f"{side:.6g}") for side in target)  # without the rounding errors of matrices
+
+
+def fit_label(path: object, label: Array, affine: Affine, shape: Sequence[int], target: Affine) -> Array:
+    """Return class numbers of a label file on the grid of its image, which its affine leads to.
+
+    Args:
+        path: label file.
+        label: class numbers (*spatial).
+        affine: the label's 4×4 matrix from voxel index to mm.
+        shape: spatial sizes of the image.
+        target: the image's matrix.
+
+    Raises:
+        DataError: one of the two does not say where it lies, or lies in another plane.
+    """
+    dims = len(shape)
+    expected, mend = "an affine in image and label", "Resample the label onto the image's grid by another program"
+    if affine is None or target is None:
+        raise fault(path, "the label has another grid, and the files do not say where they lie", expected, mend)
+    try:
+        matrix = np.linalg.solve(affine, target).astype(np.float64)
+    except np.linalg.LinAlgError:
+        raise fault(path, "its affine has no inverse", "a matrix that tells voxels apart", mend) from None
+    rows = matrix[:dims]
+    ends = np.abs(matrix[dims:3, :dims]) @ np.array(shape) + np.abs(matrix[dims:3, 3])
+    if (ends > 0.5).any():  # a plane is half a voxel thick to either side
+        raise fault(path, "the label lies in another plane than its image", "labels of the same plane", mend)
+    return match_label(label, rows[:, [*range(dims), 3]], shape)

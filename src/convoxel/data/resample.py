@@ -1,0 +1,246 @@
+"""Images, labels and class scores on a grid of another spacing, computed axis by axis.
+
+The middle of an axis stays where it is, and neighbours are exactly the wanted distance apart: sample ``j`` of ``count``
+lies at ``(j - (count - 1) / 2) * step + (size - 1) / 2`` of the ``size`` samples that are there. No axis is stretched
+to a whole number of voxels, so the place of every voxel is known exactly, and reversed axes give reversed results.
+
+Images are interpolated by cubic B-splines (Unser 1999), labels class by class, scores of classes linearly. Nothing is
+smoothed before it is thinned out. A B-spline of several variables is a product over axes, as linear interpolation is,
+so each axis is one pass, with its own order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.files.values import Array
+
+Floats = NDArray[np.float32]
+_PART = 1 << 22  # values that are computed at a time: 16 MiB
+
+
+class Taps(NamedTuple):
+    """The samples that are read for each result along an axis, and their weights; both (taps, results)."""
+
+    source: NDArray[np.intp]
+    weight: Floats
+
+    def part(self, first: int, stop: int) -> tuple[int, int, Taps]:
+        """Return the range of samples that results ``first`` … ``stop - 1`` read, and their taps within that range."""
+        index, weight = self.source[:, first:stop], self.weight[:, first:stop]
+        index = np.where(weight == 0, index[:1], index)  # what counts nothing is not read
+        low, high = int(index.min()), int(index.max()) + 1
+        return low, high, Taps(index - low, weight)
+
+
+@dataclass(frozen=True)
+class AxisSampling:
+    """The places along one axis at which samples are wanted.
+
+    Attributes:
+        size: samples that are there.
+        count: samples that are wanted.
+        step: their distance, in samples that are there.
+
+    >>> AxisSampling(4, 2, 2.0).positions.tolist(), AxisSampling(4, 2, 2.0).reverse.positions.tolist()
+    ([0.5, 2.5], [-0.25, 0.25, 0.75, 1.25])
+    """
+
+    size: int
+    count: int
+    step: float = 1.0
+
+    @property
+    def same(self) -> bool:
+        """True where every sample stays as it is."""
+        return self.size == self.count and self.step == 1.0
+
+    @property
+    def positions(self) -> NDArray[np.float64]:
+        """The places (count,), in samples that are there."""
+        from_middle = np.arange(self.count, dtype=np.float64) - (self.count - 1) / 2
+        return from_middle * self.step + (self.size - 1) / 2
+
+    @property
+    def reverse(self) -> AxisSampling:
+        """The places of the samples that are there among those that are wanted."""
+        return AxisSampling(self.count, self.size, 1.0 / self.step)
+
+    def taps(self, order: int) -> Taps:
+        """Return the taps of linear interpolation (1) or of cubic B-splines (3).
+
+        Beyond its ends an axis continues with its last value, for B-splines as in a mirror at the last sample.
+        """
+        last = self.size - 1
+        if order == 1:
+            place = np.clip(self.positions, 0, last)
+            low = np.floor(place).astype(np.intp)
+            share = place - low
+            return Taps(np.stack([low, np.minimum(low + 1, last)]), np.stack([1 - share, share]).astype(np.float32))
+        low = np.floor(self.positions).astype(np.intp)
+        t = self.positions - low
+        weight = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 3 * (t + t**2 - t**3) + 1, t**3]) / 6
+        index = np.stack([low - 1, low, low + 1, low + 2]) % max(1, 2 * last)
+        return Taps(np.where(index > last, 2 * last - index, index), weight.astype(np.float32))
+
+
+def _interpolate(values: Array, axis: int, taps: Taps) -> Floats:
+    """Return the weighted sums of ``values`` along an axis, float32."""
+    count = taps.source.shape[1]
+    shape = (*values.shape[:axis], count, *values.shape[axis + 1 :])
+    result = np.empty(shape, np.float32)
+    step = max(1, _PART * count // max(1, result.size))
+    lead = (slice(None),) * axis
+    across = (-1, *(1 for _ in shape[axis + 1 :]))
+    for first in range(0, count, step):
+        place = (*lead, slice(first, first + step))
+        part = result[place]
+        part[...] = 0.0
+        for index, weight in zip(taps.source, taps.weight, strict=True):
+            if weight[first : first + step].any():
+                some = np.take(values, index[first : first + step], axis=axis)
+                part += some * weight[first : first + step].reshape(across)
+    return result
+
+
+def _pass_axes(values: Array, first: int, samplings: Sequence[AxisSampling], orders: Sequence[int]) -> Array:
+    """Resample the axes of ``values`` from number ``first`` on; those that become shorter come first."""
+    for axis in sorted(range(len(samplings)), key=lambda axis: samplings[axis].count / samplings[axis].size):
+        sampling, order = samplings[axis], orders[axis]
+        if sampling.same:
+            continue
+        if order == 3:
+            from scipy.ndimage import spline_filter1d
+
+            values = spline_filter1d(values, 3, first + axis, output=np.float32, mode="mirror")
+        values = _interpolate(values, first + axis, sampling.taps(order))
+    return values
+
+
+def resample_image(image: Floats, samplings: Sequence[AxisSampling], orders: Sequence[int]) -> Floats:
+    """Return an image (channels, *spatial) on another grid, one channel after the other.
+
+    No value lies outside the channel's range. What surrounds a body stays exactly at the smallest value, where linear
+    interpolation would give that value a share above one half: normalisation takes these voxels for air.
+
+    Args:
+        image: values as stored.
+        samplings: places along each axis.
+        orders: order of the interpolation along each axis, 1 or 3.
+    """
+    result = np.empty((len(image), *(sampling.count for sampling in samplings)), np.float32)
+    for channel, values in zip(result, image, strict=True):
+        low, high = values.min(), values.max()
+        np.clip(_pass_axes(values, 0, samplings, orders), low, high, out=channel)
+        air = _pass_axes((values == low).astype(np.float32), 0, samplings, (1,) * len(samplings))
+        channel[air > 0.5] = low
+    return result
+
+
+def resample_label(label: Array, samplings: Sequence[AxisSampling]) -> Array:
+    """Return class numbers (*spatial) on another grid: of each voxel the class whose interpolated mask is largest.
+
+    Of equals the lowest number counts. Memory: the result, and the masks of some slices.
+    """
+    result = np.empty([sampling.count for sampling in samplings], label.dtype)
+    taps = samplings[0].taps(1)
+    for first, stop in _parts(samplings, 1):
+        low, high, some = taps.part(first, stop)
+        piece = label[low:high]
+        classes = np.unique(piece)
+        best: Array | None = None
+        for value in classes:
+            mask = (piece == value).astype(np.float32)
+            share = _pass_axes(_interpolate(mask, 0, some), 1, samplings[1:], (1,) * (len(samplings) - 1))
+            if best is None:
+                best, result[first:stop] = share, value
+                continue
+            wins = share > best
+            result[first:stop][wins] = value
+            np.maximum(best, share, out=best)
+    return result
+
+
+def resample_slabs(
+    slabs: Iterable[tuple[int, Floats]], samplings: Sequence[AxisSampling]
+) -> Iterator[tuple[int, Floats]]:
+    """Yield (first slice, scores (classes, slices, *rest)) on another grid, linearly interpolated, as slabs come in.
+
+    Args:
+        slabs: (first slice, scores) along the first axis of space, in order and without a gap. One may be overwritten
+            once the next is asked for.
+        samplings: places along each axis.
+    """
+    taps, done, last = samplings[0].taps(1), 0, samplings[0].size
+    tail: Floats | None = None  # the last slice before the slab
+    parts: list[tuple[int, int]] = []
+    for start, slab in slabs:
+        stop = start + slab.shape[1]
+        parts = parts or list(_parts(samplings, slab.shape[0]))
+        reach = np.where(taps.weight[1] == 0, taps.source[0], taps.source[1])  # the last slice that each result reads
+        ready = int(np.searchsorted(reach, stop)) if stop < last else samplings[0].count
+        for first, end in parts:
+            first, end = max(first, done), min(end, ready)
+            if first >= end:
+                continue
+            low, high, some = taps.part(first, end)
+            piece = slab[:, max(low - start, 0) : high - start]
+            if low < start:
+                assert tail is not None and low == start - 1
+                piece = np.concatenate([tail, piece], axis=1)
+            piece = piece if samplings[0].same else _interpolate(piece, 1, some)
+            yield first, _pass_axes(piece, 2, samplings[1:], (1,) * (len(samplings) - 1))
+        done = max(done, ready)
+        tail = slab[:, -1:].copy()
+
+
+def _parts(samplings: Sequence[AxisSampling], classes: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of slices whose scores, on the larger of the two grids, stay within some megabytes."""
+    plane = classes * math.prod(max(sampling.count, sampling.size) for sampling in samplings[1:])
+    step = max(1, _PART // max(1, plane))
+    for first in range(0, samplings[0].count, step):
+        yield first, min(first + step, samplings[0].count)
+
+
+def match_label(label: Array, matrix: NDArray[np.float64], shape: Sequence[int]) -> Array:
+    """Return class numbers (*shape) of a label that lies anywhere else; 0 where it does not reach.
+
+    Each class's mask is interpolated linearly, and the class with the largest share counts. The label reaches up to
+    the outer faces of its voxels, half a voxel beyond their middles.
+
+    Args:
+        label: class numbers (*spatial).
+        matrix: (dims, dims + 1) matrix from the index of the result to that of the label.
+        shape: sizes of the result.
+    """
+    from scipy.ndimage import map_coordinates
+
+    result = np.zeros(shape, label.dtype)
+    ends = np.array(label.shape).reshape(-1, *(1 for _ in shape))
+    step = max(1, _PART // max(1, math.prod(shape[1:])))
+    for first in range(0, shape[0], step):
+        part = result[first : first + step]
+        index: NDArray[Any] = np.indices(part.shape, np.float64)
+        index[0] += first
+        place = np.tensordot(matrix[:, :-1], index, 1) + matrix[:, -1].reshape(-1, *(1 for _ in shape))
+        # Rounding must not cut off voxels that lie exactly on a face.
+        inside = ((place > -0.5 - 1e-6) & (place < ends - 0.5 + 1e-6)).all(axis=0)
+        if not inside.any():
+            continue
+        points = np.clip(place[:, inside], 0, ends.reshape(-1, 1) - 1)
+        low, high = np.floor(points.min(axis=1)).astype(int), np.ceil(points.max(axis=1)).astype(int) + 1
+        piece = label[tuple(map(slice, low, high))]
+        best = np.full(points.shape[1], -1.0, np.float32)
+        found = np.zeros(points.shape[1], label.dtype)
+        for value in np.unique(piece):
+            share = map_coordinates((piece == value).astype(np.float32), points - low[:, None], order=1, mode="nearest")
+            wins = share > best
+            found[wins], best[wins] = value, share[wins]
+        part[inside] = found
+    return result
