@@ -22,8 +22,10 @@ class Header:
     Attributes:
         shape: spatial sizes.
         channels: 1 or more.
-        spacing_mm, affine: distance between voxels, and 4×4 matrix from voxel index to mm; None for formats without.
+        spacing_mm, affine: distance between voxels, and invertible 4×4 matrix from voxel index to mm (RAS+); None for
+            formats without.
         colour: True for pictures, of which a grey one may be read in colour.
+        oriented: False where the file states no orientation, so that its affine is a guess.
         free_axes: True where the file does not say what its axes mean (NumPy).
         origin: what of the file's own header survives in a file that is written beside it; its format alone knows what
             it holds. None where there is nothing.
@@ -34,6 +36,7 @@ class Header:
     spacing_mm: Spacing = None
     affine: Affine = None
     colour: bool = False
+    oriented: bool = True
     free_axes: bool = False
     origin: object = None
 

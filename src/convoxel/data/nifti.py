@@ -3,6 +3,11 @@
 nibabel knows the layout of the header and computes the affine; NumPy reads the voxels with the checked type, shape and
 offset. Nothing is resampled or reoriented: array axis i is file axis i.
 Header/image pairs (.hdr + .img), complex and RGB volumes are refused.
+
+A header may hold two affines. The sform is taken where its code is above 0, else the qform where its code is, else
+voxel sizes alone, with the x axis reversed and the origin in the middle; the last is no orientation, only a guess, and
+``Header.oriented`` is then False. nibabel takes the same. A file written on the grid of another keeps both affines with
+their codes and units.
 """
 
 from __future__ import annotations
@@ -28,6 +33,12 @@ from convoxel.files.values import Array
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _REFUSED = {0: "unknown", 1: "1-bit", 32: "complex", 1792: "complex", 2048: "complex", 128: "RGB", 2304: "RGBA"}
 _TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units & 7: unknown, metre, millimetre, micrometre
+# What a file on the same grid takes over: geometry and free text, neither timing nor display range nor extensions.
+_KEPT = ("dim_info", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+         "qoffset_z", "srow_x", "srow_y", "srow_z", "descrip")  # fmt: skip
+_LABEL_INTENT = 1002  # "the value at each voxel is an index into some set of labels"
+_SHEAR = 1e-4  # of the axes' scalar products: a qform holds rotations alone, in 32 bits
+_MOST_NIFTI1 = 32767
 _PART = 2**20  # voxels that are scaled at a time
 _COPY = "Copy the file again from its source, or rewrite it with the program that made it"
 
@@ -38,6 +49,20 @@ def _nibabel() -> ModuleType:
     except ImportError as error:
         raise UnsupportedError("NIfTI files need nibabel: pip install 'convoxel[train]'.") from error
     return nibabel
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Header of a NIfTI file as stored, with its sizes and affine, for files that are written on its grid."""
+
+    raw: bytes
+    stored: tuple[int, ...]
+    affine: NDArray[np.float64]
+
+    def fits(self, header: Header) -> bool:
+        """Return True where the file's grid is the one that ``header`` names."""
+        same = [v for v in self.stored[:3] if v > 1] == [v for v in header.shape if v > 1]
+        return same and header.affine is not None and np.array_equal(self.affine, header.affine)
 
 
 @dataclass(frozen=True)
@@ -123,8 +148,11 @@ def _read_layout(path: Path) -> _Layout:
     offset = _check_offset(path, fields, 348 if version == 1 else 540)
     slope, intercept = _check_scale(path, fields)
     shape, channels = _split_axes(path, stored)
-    affine, spacing = _check_geometry(path, fields, raw, version, len(shape))
-    layout = _Layout(Header(shape, channels, spacing, affine), dtype, stored, offset, slope, intercept)
+    affine, spacing = _check_geometry(path, fields, len(shape))
+    oriented = int(fields["qform_code"]) > 0 or int(fields["sform_code"]) > 0
+    origin = Origin(fields.tobytes(), stored, affine)
+    header = Header(shape, channels, spacing, affine, oriented=oriented, origin=origin)
+    layout = _Layout(header, dtype, stored, offset, slope, intercept)
     if packed:
         check_inflation(path, size, layout.end)
     elif layout.end > size:
@@ -205,64 +233,100 @@ def _split_axes(path: Path, stored: tuple[int, ...]) -> tuple[tuple[int, ...], i
     return tuple(space), rest[0] if rest else 1
 
 
-def _check_geometry(
-    path: Path, fields: np.void, raw: bytes, version: int, dims: int
-) -> tuple[NDArray[np.float64], tuple[float, ...]]:
-    kind = getattr(_nibabel(), f"Nifti{version}Header")
+def _parse(fields: np.void) -> Any:
+    """Return nibabel's header of checked fields, in their byte order."""
+    kind = getattr(_nibabel(), "Nifti1Header" if fields.nbytes == 348 else "Nifti2Header")
     order = ">" if fields["dim"].dtype.byteorder == ">" else "<"
+    return kind(fields.tobytes(), endianness=order, check=False)
+
+
+def _check_geometry(path: Path, fields: np.void, dims: int) -> tuple[NDArray[np.float64], tuple[float, ...]]:
+    """Return affine in mm (invertible) and spacing."""
     units = _TO_MM.get(int(fields["xyzt_units"]) & 7)
     if units is None:
         raise fault(path, f"xyzt_units is {int(fields['xyzt_units'])}", "metre, millimetre or micrometre", _COPY)
     try:
         with np.errstate(all="ignore"):
-            head = kind(raw[: 348 if version == 1 else 540], endianness=order, check=False)
-            affine = np.array(head.get_best_affine(), np.float64)
+            affine = np.array(_parse(fields).get_best_affine(), np.float64)
     except Exception as error:  # whatever nibabel makes of a false quaternion is a fault of the file
         raise fault(path, f"the orientation cannot be read ({error})", "a valid qform or sform", _COPY) from None
     if not np.isfinite(affine).all():
         raise fault(path, "the affine holds NaN or infinity", "finite numbers", "Write the orientation again")
     affine[:3] *= units
     pixdim = np.abs(np.array(fields["pixdim"][1 : dims + 1], np.float64)) * units
-    length = np.linalg.norm(affine[:3, :dims], axis=0)
     if not np.isfinite(pixdim).all():
         raise fault(path, f"pixdim is {pixdim.tolist()}", "finite voxel sizes in mm", "Write the voxel sizes again")
-    spacing = np.where(pixdim > 0, pixdim, np.where(length > 0, length, 1.0))
+    affine = _filled(path, affine, dims)
+    length = np.linalg.norm(affine[:3, :dims], axis=0)
+    # pixdim has the rounder numbers; where the two differ, the affine says where the voxels are
+    spacing = np.where(np.abs(pixdim - length) <= 1e-3 * length, pixdim, length)
     return affine, tuple(float(v) for v in spacing)
 
 
-def pack(path: Path, values: Array, header: Header, label: bool) -> bytes:
-    """Return the bytes of a NIfTI file; channels become its fourth axis.
+def _filled(path: Path, affine: NDArray[np.float64], dims: int) -> NDArray[np.float64]:
+    """Return the affine with directions of 1 mm where those of axes that the image lacks are 0; it is invertible."""
+    lacking = [axis for axis in range(dims, 3) if not affine[:3, axis].any()]
+    if lacking:
+        present = [axis for axis in range(3) if axis not in lacking]
+        normals = np.linalg.svd(affine[:3, present], full_matrices=True)[0][:, len(present) :]
+        affine[:3, lacking] = normals
+    length = np.linalg.norm(affine[:3, :3], axis=0)
+    if not length.all() or abs(np.linalg.det(affine[:3, :3] / length)) < 1e-6:
+        came = f"the axes of the affine {affine[:3, :3].tolist()} do not span space"
+        raise fault(path, came, "three independent directions", "Write the orientation again")
+    return affine
 
-    Numbers other than integers of at most 32 bits and float32 are stored as float32.
+
+def _head_like(origin: Origin, version: int) -> Any:
+    """Return a new header of nibabel's with the geometry of a file's header."""
+    old, new = _parse(_unpack(Path(), origin.raw)[0]), getattr(_nibabel(), f"Nifti{version}Header")(endianness="<")
+    for name in _KEPT:
+        new[name] = old[name]
+    new["pixdim"][:4] = old["pixdim"][:4]
+    new["xyzt_units"] = int(old["xyzt_units"]) & 7
+    return new
+
+
+def _head_of(affine: Affine, spacing_mm: Spacing, version: int) -> Any:
+    """Return a new header of nibabel's with an affine, as sform and, where that can hold it, as qform."""
+    head = getattr(_nibabel(), f"Nifti{version}Header")(endianness="<")
+    head.set_xyzt_units("mm")
+    matrix = np.diag([*(spacing_mm or ()), 1.0, 1.0, 1.0, 1.0][:4]) if affine is None else np.asarray(affine, float)
+    head.set_sform(matrix, 1)
+    length = np.linalg.norm(matrix[:3, :3], axis=0)
+    head["pixdim"][1:4] = np.where(length > 0, length, 1.0)
+    if length.all():
+        axes = matrix[:3, :3] / length
+        if np.abs(axes.T @ axes - np.eye(3)).max() < _SHEAR:
+            head.set_qform(matrix, 1)
+    return head
+
+
+def pack(path: Path, values: Array, header: Header, label: bool) -> bytes:
+    """Return the bytes of a NIfTI file; the same arguments give the same bytes (gzip without a time stamp).
+
+    Channels become the fourth axis. Numbers other than integers of at most 32 bits and float32 are stored as float32.
+    A file on the grid of another NIfTI file takes over its version and geometry: qform, sform, their codes, units, and
+    the number of axes. Elsewhere the affine is stored as sform and, where it has no shear, as qform.
     """
     if values.dtype.kind not in "iuf" or values.dtype.itemsize == 8 or values.dtype == np.float16:
         values = values.astype(np.float32)  # other programs know no booleans, halves or 64-bit numbers here
+    origin = header.origin if isinstance(header.origin, Origin) and header.origin.fits(header) else None
+    large = max(values.shape) > _MOST_NIFTI1
+    version = 2 if large or (origin is not None and len(origin.raw) == 540) else 1
+    head = _head_of(header.affine, header.spacing_mm, version) if origin is None else _head_like(origin, version)
+    space = values.shape[1:] if origin is None else origin.stored[:3]
     if len(values) == 1:
-        voxels = values[0]
-    else:
-        thick = (*values.shape[1:], 1, 1)[:3]  # channels are the fourth axis, so space must fill three
-        voxels = np.moveaxis(values.reshape(len(values), *thick), 0, -1)
-    return pack_volume(voxels, header.affine, header.spacing_mm, packed=path.name.lower().endswith(".gz"))
-
-
-def pack_volume(array: Array, affine: Affine, spacing_mm: Spacing, *, packed: bool) -> bytes:
-    """Return the bytes of a NIfTI file; the same arguments give the same bytes (gzip without a time stamp).
-
-    Args:
-        array: voxels (*shape), or (x, y, z, channels).
-        affine: 4×4 matrix from voxel index to mm, stored as sform and, where it has no shear, as qform (default
-            None: diagonal, from ``spacing_mm``).
-        spacing_mm: distance between voxels along each axis in mm; None takes it from the affine.
-        packed: compress with gzip.
-    """
-    nibabel = _nibabel()
-    if affine is None:
-        affine = np.diag([*(spacing_mm or ()), 1.0, 1.0, 1.0, 1.0][:4])
-    image = nibabel.Nifti1Image(array, np.asarray(affine, np.float64))
-    image.header.set_xyzt_units("mm")
-    if spacing_mm is not None:
-        zooms = list(image.header.get_zooms())
-        zooms[: len(spacing_mm)] = spacing_mm[: len(zooms)]
-        image.header.set_zooms(zooms)
-    content: bytes = image.to_bytes()
-    return gzip.compress(content, 6, mtime=0) if packed else content
+        voxels = values.reshape(space)
+    else:  # channels are the fourth axis, so space must fill three
+        voxels = np.moveaxis(values.reshape(len(values), *(*space, 1, 1)[:3]), 0, -1)
+    voxels = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
+    head.set_data_dtype(voxels.dtype)
+    head["dim"] = 1
+    head["dim"][: voxels.ndim + 1] = (voxels.ndim, *voxels.shape)
+    head["scl_slope"], head["scl_inter"] = 1, 0
+    head["vox_offset"] = len(head.binaryblock) + 4
+    if label:
+        head["intent_code"] = _LABEL_INTENT
+    content = head.binaryblock + bytes(4) + voxels.tobytes(order="F")  # four zeros: no extension follows
+    return gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else content
