@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -297,10 +297,66 @@ def test_labels_that_are_images(tmp_path: Path) -> None:
     assert any("no label is usable" in str(p) for p in data.check(tmp_path, "segment"))
 
 
-def test_label_without_orientation_is_accepted(tmp_path: Path) -> None:
+def test_label_without_orientation_is_accepted_and_said(tmp_path: Path) -> None:
     volumes(tmp_path, 3)
     put(case(tmp_path, "labels"), np.ones((6, 5, 4), np.uint8), np.eye(4))
     assert data.check(tmp_path, "segment") == []
+    (note,) = data.load(tmp_path, "segment").notes
+    assert "identity" in note and "case_1" in note
+
+
+def oriented(path: Path, affine: Any, code: int, size: tuple[int, ...] = (6, 5, 4)) -> None:
+    """Write a label of ones whose header holds an affine, and voxel sizes alone where ``code`` is 0."""
+    image = nibabel.Nifti1Image(np.ones(size, np.uint8), None)
+    image.header.set_zooms(np.linalg.norm(np.array(affine)[:3, :3], axis=0))
+    image.header.set_sform(affine if code else None, code)
+    nibabel.save(image, path)
+
+
+FINE = np.diag([0.5, 0.5, 5.0, 1])
+TURNED = np.array([[0.4, -0.3, 0, 10], [0.3, 0.4, 0, -20], [0, 0, 5, 30], [0, 0, 0, 1]])
+
+
+def shifted(affine: Any, voxels: Sequence[float]) -> Any:
+    found = np.array(affine)
+    found[:3, 3] += found[:3, :3] @ voxels
+    return found
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "voxels", "axis"),
+    [
+        *((affine, shifted(affine, np.eye(3)[axis] * by), abs(by), axis)
+          for affine in (FINE, TURNED, np.eye(4)) for axis in range(3) for by in (9.0, -1.0, 0.5, 0.2, -0.1)),
+        (shifted(np.eye(4), (0, 0, 7)), np.eye(4), 7, 2),
+    ],
+)  # fmt: skip
+def test_a_label_lies_within_a_quarter_of_a_voxel(
+    tmp_path: Path, image: Any, label: Any, voxels: float, axis: int
+) -> None:
+    volumes(tmp_path, 3)
+    put(case(tmp_path, "images"), RNG.random((6, 5, 4)).astype(np.float32), image)
+    put(case(tmp_path, "labels"), np.ones((6, 5, 4), np.uint8), label)
+    if voxels > 0.25:
+        word = f"{voxels:g} voxels along axis {axis}"
+        refused(lambda: data.load(tmp_path, "segment"), case(tmp_path, "labels"), word, "0.25 voxels")
+        assert "case_1" in [problem.name for problem in data.check(tmp_path, "segment")]
+    else:
+        assert data.check(tmp_path, "segment") == [] and data.load(tmp_path, "segment").notes == ()
+
+
+def test_files_without_orientation_are_told_from_wrong_ones(tmp_path: Path) -> None:
+    volumes(tmp_path, 3)
+    put(case(tmp_path, "images"), RNG.random((6, 5, 4)).astype(np.float32), TURNED)
+    oriented(case(tmp_path, "labels"), np.diag([0.5, 0.5, 5, 1]), 0)
+    assert data.check(tmp_path, "segment") == []
+    assert "the label states no orientation" in data.load(tmp_path, "segment").notes[0]
+    oriented(case(tmp_path, "labels"), np.diag([0.5, 0.5, 2, 1]), 0)
+    refused(lambda: data.load(tmp_path, "segment"), case(tmp_path, "labels"), "voxels of 0.5 × 0.5 × 2 mm")
+    oriented(case(tmp_path, "labels"), TURNED, 1)
+    oriented(case(tmp_path, "images"), np.diag([0.5, 0.5, 5, 1]), 0)
+    assert data.check(tmp_path, "segment") == []
+    assert "the image states no orientation" in data.load(tmp_path, "segment").notes[0]
 
 
 def test_odd_names(tmp_path: Path) -> None:
@@ -324,7 +380,7 @@ def test_swapped_axes_of_a_cube_are_noticed(tmp_path: Path) -> None:
     assert data.check(tmp_path, "segment") == []
     swapped = np.array([[0, 2.0, 0, 0], [2, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
     path = put(tmp_path / "labels" / "1.nii", np.ones((5, 5, 5), np.uint8), swapped)
-    refused(lambda: data.load(tmp_path, "segment"), path, "8 mm off its image")
+    refused(lambda: data.load(tmp_path, "segment"), path, "11.3 mm off its image", "4 voxels")
 
 
 def test_channels_first_arrays(tmp_path: Path) -> None:

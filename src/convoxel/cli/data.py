@@ -75,6 +75,8 @@ def list_samples(
         return emit(found.to_dict())
     screen.say(f"{found.name}: {found.task}, {found.dims}-D, {plural(found.channels, 'channel')}", "bold")
     screen.say(f"Classes: {', '.join(found.classes)}")
+    for note in found.notes:
+        screen.say(f"Note: {note}.")
     if found.spacing_mm is not None:
         screen.say(f"Spacing: {times((f'{value:g}' for value in found.spacing_mm), ' × ')} mm (median)")
     rows = []

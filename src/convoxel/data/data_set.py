@@ -174,6 +174,7 @@ class DataSet:
         sources: (name, file) of everything that was read, for the fingerprint.
         skipped: broken samples that were left out (only with ``load(..., bad="skip")``).
         rule: in words, how the samples were split.
+        notes: sentences about what was assumed because files do not say it.
     """
 
     name: str
@@ -187,15 +188,35 @@ class DataSet:
     sources: tuple[tuple[str, Path], ...] = field(default=(), repr=False)
     skipped: tuple[Problem, ...] = ()
     rule: str = ""
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_parts(
-        cls, parts: Parts, cache: Cache, name: str, task: str, form: Form, classes: Sequence[str], sources: Sources
+        cls,
+        parts: Parts,
+        cache: Cache,
+        name: str,
+        task: str,
+        form: Form,
+        classes: Sequence[str],
+        sources: Sources,
+        notes: Sequence[str] = (),
     ) -> DataSet:
         """Return the data set whose parts have these entries; an empty test part becomes None."""
         train, validation, test = (Split(tuple(entries), cache) for entries in parts[:3])
         kept = test if test else None
-        return cls(name, task, *form, tuple(classes), train, validation, kept, tuple(sources), rule=parts.rule)
+        return cls(
+            name,
+            task,
+            *form,
+            tuple(classes),
+            train,
+            validation,
+            kept,
+            tuple(sources),
+            rule=parts.rule,
+            notes=tuple(notes),
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -235,6 +256,7 @@ class DataSet:
             "spacing_mm": self.spacing_mm,
             "fingerprint": self.fingerprint,
             "rule": self.rule,
+            "notes": list(self.notes),
             "parts": {
                 name: [
                     {"name": e.name, "shape": list(e.shape), "spacing_mm": e.spacing_mm, "class": self.class_of(e)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ from convoxel.files.fault import ErrorCollector, fault
 
 Affine = NDArray[np.float64] | None  # 4×4 matrix from voxel index to mm
 Spacing = tuple[float, ...] | None  # distance between voxels along each axis in mm
+
+# Share of a voxel by which a label's voxels may lie off its image's: below half a voxel, by which conventions of corner
+# and centre differ, and above the noise of a qform, which near half turns reaches 0.1 mm at a distance of 200 mm.
+_MOST_SHIFT = 0.25
+_MOST_STRETCH = 0.01  # relative difference of two spacings that count as one
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Header:
 def check_dims(path: object, header: Header, dims: int | None) -> None:
     """Raise DataError if an image does not have ``dims`` spatial axes."""
     if dims is not None and header.dims != dims:
-        came = f"the image is {header.dims}-D ({' × '.join(map(str, header.shape))})"
+        came = f"the image is {header.dims}-D ({sizes(header)})"
         mend = f"Give a {dims}-D image, or use a {header.dims}-D data set and network"
         raise fault(path, came, f"a {dims}-D image", mend)
 
@@ -86,3 +92,69 @@ def agree(images: dict[str, tuple[Path, Header]], errors: ErrorCollector) -> tup
             check_dims(path, header, dims)
             fit_channels(path, header, channels)
     return dims, channels
+
+
+@dataclass(frozen=True)
+class GridMatch:
+    """Comparison of a label's grid with its image's.
+
+    Attributes:
+        came, expected, mend: parts of the message about a label on another grid; empty where it is the same.
+        note: what was assumed because a file does not say where it lies; empty where both do.
+    """
+
+    came: str = ""
+    expected: str = ""
+    mend: str = ""
+    note: str = ""
+
+    @property
+    def same(self) -> bool:
+        """True where voxel (i, j, k) of the label is voxel (i, j, k) of the image."""
+        return not self.came
+
+
+def compare_grids(image: Header, label: Header) -> GridMatch:
+    """Return whether a label has its image's grid: equal sizes, and corners less than a quarter of a voxel apart.
+
+    Distances are measured along each axis of the image, in its own voxels. A label that states no orientation counts as
+    lying on its image: a header without one, or the identity matrix, which programs write when they know none. The
+    identity is believed where the image has axes along x, y, z and voxels of 1 mm itself, since a shift would hide
+    behind it. Where only one of the two has an affine there is nothing to compare.
+    """
+    if label.shape != image.shape:
+        came, expected = f"the label is {sizes(label)}", f"{sizes(image)} as its image"
+        return GridMatch(came, expected, "Resample the label onto the image's grid, by nearest neighbour")
+    if image.affine is None or label.affine is None:
+        return GridMatch()
+    unknown = np.array_equal(label.affine, np.eye(4)) and not np.allclose(image.affine[:3, :3], np.eye(3), atol=1e-3)
+    if unknown:
+        return GridMatch(note="the label's affine is the identity")
+    if not (label.oriented and image.oriented):
+        ours, theirs = (np.linalg.norm(h.affine[:3, : h.dims], axis=0) for h in (image, label) if h.affine is not None)
+        if label.oriented != image.oriented and not np.allclose(theirs, 1) and np.abs(
+            theirs - ours).max() > _MOST_STRETCH * ours.max():  # fmt: skip
+            came, expected = (" × ".join(f"{v:g}" for v in values) for values in (theirs, ours))
+            mend = "Write the label again with the image's affine"
+            return GridMatch(f"the label has voxels of {came} mm", f"{expected} mm as its image", mend)
+        if label.oriented != image.oriented:
+            return GridMatch(note=f"the {'image' if label.oriented else 'label'} states no orientation")
+    last = [s - 1 for s in (*image.shape, 1, 1)[:3]]
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, v) for v in last))], np.float64)
+    shifts = (corners @ (label.affine - image.affine).T)[:, :3]
+    voxels = np.abs(np.linalg.solve(image.affine[:3, :3], shifts.T)).max(axis=1)
+    if voxels.max() <= _MOST_SHIFT:
+        return GridMatch()
+    farthest = np.linalg.norm(shifts, axis=1).max()
+    came = f"the label lies {farthest:.3g} mm off its image ({voxels.max():.3g} voxels along axis {voxels.argmax()})"
+    expected = f"the image's affine, to {_MOST_SHIFT} voxels along every axis"
+    return GridMatch(came, expected, "Write the label again with the image's affine")
+
+
+def sizes(header: Header) -> str:
+    """Return the sizes of an image in words.
+
+    >>> sizes(Header((4, 5), 1))
+    '4 × 5'
+    """
+    return " × ".join(map(str, header.shape))

@@ -7,9 +7,8 @@ Also understood: ``imagesTr``/``labelsTr`` with ``dataset.json``. Hidden files a
 
 from __future__ import annotations
 
-import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,10 @@ from convoxel.data.data_set import Cache, DataSet, Entry, Sample
 from convoxel.data.folder_parts import find_parts
 from convoxel.data.image_file import list_images, read_header, read_image, with_dims
 from convoxel.data.image_format import split_ending
-from convoxel.data.image_header import Header, agree
+from convoxel.data.image_header import Header, agree, compare_grids, sizes
 from convoxel.data.label_file import MOST_UNNAMED, class_count, class_names, read_label, to_classes, values_of
 from convoxel.data.split import SplitRule
-from convoxel.files.fault import ErrorCollector, fault, shown
+from convoxel.files.fault import ErrorCollector, fault, plural, shown
 
 _PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _MEND = "Put images into images/ and labels of the same name into labels/"
@@ -41,7 +40,7 @@ def open_segmentation(folder: Path, rule: SplitRule, errors: ErrorCollector) -> 
     """Return the data set of a segmentation folder; pixels are read later, class numbers are found now."""
     parts = find_parts(folder)
     pairs = [pair for part, place in parts.items() for pair in _pair_files(part, place, errors)]
-    headers = _read_headers(pairs, errors)
+    headers, notes = _read_headers(pairs, errors)
     pairs = [pair for pair in pairs if pair.name in headers]
     if not pairs:
         raise fault(folder, "no usable pair of image and label", "images/NAME and labels/NAME", _MEND)
@@ -55,7 +54,7 @@ def open_segmentation(folder: Path, rule: SplitRule, errors: ErrorCollector) -> 
                for part in parts}  # fmt: skip
     sources = [s for p in pairs for s in ((f"{p.name}/image", p.image), (f"{p.name}/label", p.label))]
     split, title = rule.split(entries, "segment"), shown(folder.resolve().name)
-    return DataSet.from_parts(split, Cache(), title, "segment", (dims, channels), names, sources)
+    return DataSet.from_parts(split, Cache(), title, "segment", (dims, channels), names, sources, notes)
 
 
 def _pair_files(part: str, folder: Path, errors: ErrorCollector) -> list[_Pair]:
@@ -95,9 +94,10 @@ def _by_stem(folder: Path, prefix: str, errors: ErrorCollector) -> dict[str, Pat
     return found
 
 
-def _read_headers(pairs: list[_Pair], errors: ErrorCollector) -> dict[str, Header]:
-    """Return the headers of the images whose label has the same shape and lies in the same place."""
-    headers = {}
+def _read_headers(pairs: list[_Pair], errors: ErrorCollector) -> tuple[dict[str, Header], list[str]]:
+    """Return the headers of the images whose label has the same shape and lies in the same place, and assumptions."""
+    headers: dict[str, Header] = {}
+    assumed: dict[str, list[str]] = {}
     for pair in pairs:
         with errors.collect(pair.name):
             found, label = read_header(pair.image), read_header(pair.label)
@@ -106,29 +106,24 @@ def _read_headers(pairs: list[_Pair], errors: ErrorCollector) -> dict[str, Heade
                 found = with_dims(pair.image, found, label.dims)
             if label.dims > found.dims:
                 # a flat image among volumes: the image or both files may be wrong, so the message names both
-                came = f"the image is {found.dims}-D ({_sizes(found)}), its label {label.dims}-D ({_sizes(label)})"
+                came = f"the image is {found.dims}-D ({sizes(found)}), its label {label.dims}-D ({sizes(label)})"
                 raise fault(pair.image, came, "the same axes in both", "Check that the two files belong together")
-            _check_match(pair, found, with_dims(pair.label, label, found.dims))
+            note = _check_match(pair, found, with_dims(pair.label, label, found.dims))
             headers[pair.name] = found
-    return headers
+            if note:
+                assumed.setdefault(note, []).append(pair.name)
+    return headers, [
+        f"{plural(len(names), 'label is', 'labels are')} taken to lie on the image, since {note}; the first: {names[0]}"
+        for note, names in assumed.items()
+    ]
 
 
-def _check_match(pair: _Pair, found: Header, label: Header) -> None:
-    if label.shape != found.shape:
-        mend = "Resample the label onto the image's grid, by nearest neighbour"
-        raise fault(pair.label, f"the label is {_sizes(label)}", f"{_sizes(found)} as its image", mend)
-    if found.affine is None or label.affine is None or np.array_equal(label.affine, np.eye(4)):
-        return  # a label without orientation (tools write the identity when they know none)
-    last = [s - 1 for s in (*found.shape, 1, 1)[:3]]
-    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, v) for v in last))], np.float64)
-    shift = np.abs(corners @ (found.affine - label.affine).T)[:, :3].max()
-    if shift > max(found.spacing_mm or (1.0,)):
-        came = f"the label lies {shift:.3g} mm off its image (their affines differ)"
-        raise fault(pair.label, came, "the image's affine", "Write the label again with the image's affine")
-
-
-def _sizes(header: Header) -> str:
-    return " × ".join(map(str, header.shape))
+def _check_match(pair: _Pair, found: Header, label: Header) -> str:
+    """Return what was assumed about the label's place ("" for nothing); DataError where it has another grid."""
+    match = compare_grids(found, label)
+    if not match.same:
+        raise fault(pair.label, match.came, match.expected, match.mend)
+    return match.note
 
 
 def _count_classes(folder: Path, pairs: list[_Pair], errors: ErrorCollector) -> int:
@@ -156,7 +151,8 @@ def _entry(pair: _Pair, header: Header, dims: int, channels: int, count: int) ->
     def read() -> Sample:
         sample = read_image(pair.image, dims, channels)
         label_header, values = read_label(pair.label, dims)
-        _check_match(pair, Header(sample.image.shape[1:], channels, sample.spacing_mm, sample.affine), label_header)
+        grid = replace(header, shape=sample.image.shape[1:], spacing_mm=sample.spacing_mm, affine=sample.affine)
+        _check_match(pair, grid, label_header)
         label = np.ascontiguousarray(to_classes(pair.label, values, count))
         return Sample(pair.name, sample.image, label, sample.affine, sample.spacing_mm, pair.image, sample.origin)
 

@@ -78,6 +78,7 @@ def describe_plan(
         ("task", config.task),
         ("data", _data(dataset)),
         ("parts", f"{sizes}: {dataset.rule}; only the validation part chooses the checkpoint"),
+        *(("note", note) for note in dataset.notes),
         ("network", _network(config, network)),
         ("patch" if segment else "input", _times(config.patch or ())),
         ("batch", f"{plural(config.batch_size or 1, *things)}, {plural(config.steps_per_epoch or 1, 'step')} an epoch"),
