@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.data.image_format import image_parts
 from convoxel.data.image_header import Affine, Spacing
 from convoxel.errors import DataError
 from convoxel.files.fault import Problem, fault
@@ -145,6 +146,19 @@ class Parts(NamedTuple):
     rule: str
 
 
+def _content(path: Path) -> tuple[int, str]:
+    """Return size and SHA-256 of a file."""
+    content = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                content.update(block)
+        return path.stat().st_size, content.hexdigest()
+    except OSError as error:
+        expected = "the file that was there when the set was opened"
+        raise fault(path, f"cannot be read ({error.strerror})", expected, "Load the data set again") from None
+
+
 Form = tuple[int, int]  # number of spatial axes, channels
 Sources = Iterable[tuple[str, Path]]
 
@@ -226,16 +240,9 @@ class DataSet:
         """
         digest = hashlib.sha256(repr(("convoxel data 1", self.task, self.classes)).encode())
         for name, path in sorted(self.sources, key=lambda item: os.fsencode(item[0])):
-            content = hashlib.sha256()
-            try:
-                with path.open("rb") as file:
-                    while block := file.read(2**20):
-                        content.update(block)
-                size = path.stat().st_size
-            except OSError as error:
-                expected = "the file that was there when the set was opened"
-                raise fault(path, f"cannot be read ({error.strerror})", expected, "Load the data set again") from None
-            digest.update(repr((os.fsencode(name), size, content.hexdigest())).encode())
+            for part in image_parts(path):
+                label = name if part == path else f"{name}/{part.name}"
+                digest.update(repr((os.fsencode(label), *_content(part))).encode())
         return digest.hexdigest()
 
     @property

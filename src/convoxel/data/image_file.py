@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -10,9 +11,10 @@ from typing import cast
 import numpy as np
 
 from convoxel.data.data_set import Sample
-from convoxel.data.image_format import expected_endings, find_format, image_format, split_ending
+from convoxel.data.image_format import expected_endings, find_format, image_format, image_parts, split_ending
 from convoxel.data.image_header import Header, check_dims, fit_channels
 from convoxel.data.mapped_image import MappedImage, slabs
+from convoxel.errors import DataError
 from convoxel.files.fault import ErrorCollector, fault, plural
 from convoxel.files.values import Array
 
@@ -36,8 +38,9 @@ def list_images(folder: Path, errors: ErrorCollector | None = None) -> list[Path
     except OSError as error:
         raise fault(folder, f"cannot be listed ({error.strerror})", "a folder of images", "Check the path") from None
     images = []
+    companions = _companions(found)
     for path in found:
-        if is_clutter(path):
+        if is_clutter(path) or path in companions:
             continue
         if find_format(path) is not None:
             images.append(path)
@@ -45,6 +48,15 @@ def list_images(folder: Path, errors: ErrorCollector | None = None) -> list[Path
         came = "a folder among the images" if path.is_dir() else "no image format is known by this ending"
         errors.note(path.name, fault(path, came, expected_endings(), "Convert it, or move it out of the folder"))
     return images
+
+
+def _companions(paths: list[Path]) -> set[Path]:
+    """Return the files that belong to an image beside them; an image that cannot say which is reported elsewhere."""
+    found: set[Path] = set()
+    for path in (path for path in paths if not path.is_dir()):
+        with suppress(DataError):
+            found.update(part for part in image_parts(path) if part != path)
+    return found
 
 
 def read_header(path: Path) -> Header:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoxel.data import nifti, numpy_image, picture
+from convoxel.data import meta_image, nifti, nrrd, numpy_image, picture
 from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
 from convoxel.files.fault import fault
@@ -33,6 +33,8 @@ class ImageFormat:
         pack: path (for messages), values (channels, *shape), the header that they should get, and whether they are
             class numbers → bytes of the file (default: None, the format is not written).
         holds: whether a folder is one image of this format (default: None, its images are files).
+        parts: path → the files that the image consists of (default: None, the path itself is all).
+        label_ending: ending of label maps that are predicted from such an image (default "": by the number of axes).
         extra: extra of this package that installs what the format needs (default "": nothing is needed).
     """
 
@@ -43,6 +45,8 @@ class ImageFormat:
     map_values: Callable[[Path], tuple[Header, MappedImage] | None] | None = None
     pack: Callable[[Path, Array, Header, bool], bytes] | None = None
     holds: Callable[[Path], bool] | None = None
+    parts: Callable[[Path], list[Path]] | None = None
+    label_ending: str = ""
     extra: str = ""
 
 
@@ -50,6 +54,36 @@ class ImageFormat:
 FORMATS = (
     ImageFormat(
         "NIfTI", (".nii.gz", ".nii"), nifti.read_header, nifti.read_values, nifti.map_voxels, nifti.pack, extra="train"
+    ),
+    ImageFormat(
+        "MetaImage",
+        (".mha",),
+        meta_image.read_header,
+        meta_image.read_values,
+        meta_image.map_values,
+        meta_image.pack,
+        label_ending=".mha",
+    ),
+    ImageFormat(
+        "MetaImage header",
+        (".mhd",),
+        meta_image.read_header,
+        meta_image.read_values,
+        meta_image.map_values,
+        parts=meta_image.list_parts,
+        label_ending=".mha",
+    ),
+    ImageFormat(
+        "NRRD", (".nrrd",), nrrd.read_header, nrrd.read_values, nrrd.map_values, nrrd.pack, label_ending=".nrrd"
+    ),
+    ImageFormat(
+        "NRRD header",
+        (".nhdr",),
+        nrrd.read_header,
+        nrrd.read_values,
+        nrrd.map_values,
+        parts=nrrd.list_parts,
+        label_ending=".nrrd",
     ),
     ImageFormat("PNG", (".png",), picture.read_header, picture.read_values, pack=picture.pack, extra="train"),
     ImageFormat("JPEG", (".jpg", ".jpeg"), picture.read_header, picture.read_values, extra="train"),
@@ -103,6 +137,12 @@ def image_format(path: Path) -> ImageFormat:
         came = "this is a folder, and no image" if path.is_dir() else "no image format is known by this ending"
         raise fault(path, came, expected_endings(), "Convert the image")
     return found
+
+
+def image_parts(path: Path) -> list[Path]:
+    """Return the files that an image consists of: itself, and those that its header names or its folder holds."""
+    found = find_format(path)
+    return [path] if found is None or found.parts is None else found.parts(path)
 
 
 def expected_endings(*, written: bool = False) -> str:

@@ -6,10 +6,12 @@ many bytes it can use, and a file that inflates to more than that is cut off the
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from convoxel.files.fault import fault
 
@@ -19,6 +21,8 @@ MOST_DEFLATE_RATIO = 1032
 FREE_BYTES = 256 * 2**20
 # Above it, this ratio: CT and MR images inflate 2…6 : 1, sparse label volumes 50…200 : 1.
 MOST_RATIO = 200
+# zlib's numbers for what stands around a deflated stream.
+GZIP_WRAPPER, ZLIB_WRAPPER = 31, 15
 _CHUNK = 256 * 2**10
 _SMALLEST_CHUNK = 1024
 _MOST_EMPTY = 1024  # members without content; block-wise compressors end a file with one
@@ -84,18 +88,26 @@ def check_ratio(path: object, packed: int, decoded: int) -> None:
         )
 
 
-def inflate(path: Path, count: int, *, whole: bool) -> bytearray:
+def inflate(
+    path: Path, count: int, *, whole: bool, file: BinaryIO | None = None, wrapper: int = GZIP_WRAPPER
+) -> bytearray:
     """Return ``count`` bytes inflated from a gzip file.
 
-    ``whole`` says that the stream should end there (its checksum is then verified, and more than 64 KiB
-    beyond ``count`` is a fault); otherwise reading stops as soon as ``count`` bytes have come, and fewer
-    are returned if the file holds fewer.
+    Args:
+        path: name of the file.
+        count: bytes that the caller can use.
+        whole: the stream should end there (its checksum is then verified, and more than 64 KiB beyond ``count`` is a
+            fault); otherwise reading stops as soon as ``count`` bytes have come, and fewer are returned if the file
+            holds fewer.
+        file: the same file, open where the stream begins (default None: at its first byte).
+        wrapper: ``GZIP_WRAPPER``, or ``ZLIB_WRAPPER`` for a stream of zlib's own (default gzip).
     """
     bound = count + 64 * 2**10 if whole else count
     result = bytearray()
     try:
-        for piece in _members(path, bound):
-            result += piece[: max(count - len(result), 0)] if whole else piece
+        with contextlib.nullcontext(file) if file else path.open("rb") as opened:
+            for piece in _members(opened, bound, wrapper):
+                result += piece[: max(count - len(result), 0)] if whole else piece
     except _ExcessError:
         if whole:
             raise fault(
@@ -113,7 +125,7 @@ def inflate(path: Path, count: int, *, whole: bool) -> bytearray:
             return result
         raise fault(
             path,
-            f"the gzip stream is damaged or truncated ({error})",
+            f"the {'gzip' if wrapper == GZIP_WRAPPER else 'zlib'} stream is damaged or truncated ({error})",
             f"{count} bytes of image",
             "Copy the file again from its source",
         ) from None
@@ -132,38 +144,37 @@ class _ExcessError(Exception):
     """More bytes than the bound: internal signal between _members and inflate."""
 
 
-def _members(path: Path, bound: int) -> Iterator[bytes]:
+def _members(file: BinaryIO, bound: int, wrapper: int) -> Iterator[bytes]:
     """Yield inflated pieces; _ExcessError after ``bound`` bytes, EOFError where the stream has no end."""
     total = empty = begun = 0
-    unpacker = zlib.decompressobj(31)
+    unpacker = zlib.decompressobj(wrapper)
     fresh = True  # nothing of the current member has been read yet
     # What a member leaves over is copied; small members are read in small pieces, so that time grows with the bytes.
     step = _SMALLEST_CHUNK
-    with path.open("rb") as file:
-        while packed := file.read(_CHUNK):
-            at = 0
-            while at < len(packed):
-                fed = packed[at : at + step]
-                if fresh:
-                    stripped = fed.lstrip(b"\0")  # padding between or after members is allowed
-                    at += len(fed) - len(stripped)
-                    if not stripped:
-                        continue
-                    fed, fresh, begun = stripped, False, total
-                piece = unpacker.decompress(fed, min(bound - total + 1, 4 * 2**20))
-                total += len(piece)
-                if piece:
-                    yield piece
-                if total > bound:
-                    raise _ExcessError
-                if unpacker.eof:
-                    at += len(fed) - len(unpacker.unused_data)
-                    empty += total == begun
-                    if empty > _MOST_EMPTY:
-                        raise zlib.error(f"more than {_MOST_EMPTY} members without content")
-                    unpacker, fresh, step = zlib.decompressobj(31), True, _SMALLEST_CHUNK
-                else:
-                    at += len(fed) - len(unpacker.unconsumed_tail)
-                    step = min(2 * step, _CHUNK)
+    while packed := file.read(_CHUNK):
+        at = 0
+        while at < len(packed):
+            fed = packed[at : at + step]
+            if fresh:
+                stripped = fed.lstrip(b"\0")  # padding between or after members is allowed
+                at += len(fed) - len(stripped)
+                if not stripped:
+                    continue
+                fed, fresh, begun = stripped, False, total
+            piece = unpacker.decompress(fed, min(bound - total + 1, 4 * 2**20))
+            total += len(piece)
+            if piece:
+                yield piece
+            if total > bound:
+                raise _ExcessError
+            if unpacker.eof:
+                at += len(fed) - len(unpacker.unused_data)
+                empty += total == begun
+                if empty > _MOST_EMPTY:
+                    raise zlib.error(f"more than {_MOST_EMPTY} members without content")
+                unpacker, fresh, step = zlib.decompressobj(wrapper), True, _SMALLEST_CHUNK
+            else:
+                at += len(fed) - len(unpacker.unconsumed_tail)
+                step = min(2 * step, _CHUNK)
     if not fresh:
         raise EOFError("the stream ends too early")

@@ -73,8 +73,13 @@ def _name_maps(files: list[Path], source: Path, target: Path, dims: int) -> list
         if files == [source]:
             return [target]
         raise ConfigError(f"output: {target} names one file, but {source} is a folder. Give a folder.")
-    ending = {1: ".npy", 2: ".png", 3: ".nii.gz"}[dims]
-    return [target / (split_ending(path)[0] + ending) for path in files]
+    return [target / (split_ending(path)[0] + _label_ending(path, dims)) for path in files]
+
+
+def _label_ending(path: Path, dims: int) -> str:
+    """Return the ending of the label map of an image: its own format's where that has a say."""
+    found = find_format(path)
+    return (found and found.label_ending) or {1: ".npy", 2: ".png", 3: ".nii.gz"}[dims]
 
 
 def _read(predictor: Predictor, path: Path) -> data.Sample:

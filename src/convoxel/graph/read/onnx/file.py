@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +17,7 @@ import numpy as np
 import onnx
 
 from convoxel.errors import GraphError, UnsupportedError
+from convoxel.files.beside import open_beside
 from convoxel.files.values import Array
 
 DOMAINS = ("", "ai.onnx")
@@ -128,7 +128,7 @@ def _external(tensor: onnx.TensorProto, model: Path | None, dtype: str, shape: t
     location, where = entries.get("location", ""), f"load: external data of tensor {tensor.name!r}"
     if model is None:
         raise GraphError(f"{where} is in {location!r}, but the model did not come from a file. Give its path.")
-    file = _opened_beside(model, location)
+    file = open_beside(model, location)
     if file is None:
         raise GraphError(
             f"{where} is {location!r}; expected a regular file inside the model's folder, without '..', and no "
@@ -140,30 +140,6 @@ def _external(tensor: onnx.TensorProto, model: Path | None, dtype: str, shape: t
         proto = onnx.TensorProto(data_type=tensor.data_type, dims=shape, raw_data=data)
         return np.array(onnx.numpy_helper.to_array(proto))
     return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)
-
-
-def _opened_beside(model: Path, location: str) -> BinaryIO | None:
-    """Open a regular file beside the model, or beside the file that the model is a link to; None for anything else.
-
-    Symbolic links are followed as far as they stay in either folder. A hard link is refused: nobody can tell whose
-    the file is.
-    """
-    parts = Path(location).parts
-    if not parts or "\0" in location or Path(location).is_absolute() or ".." in parts:
-        return None
-    try:
-        path = (model.parent / location).resolve(strict=True)
-        if not any(path.is_relative_to(home) for home in (model.parent.resolve(), model.resolve().parent)):
-            return None
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe must not wait
-        descriptor = os.open(path, flags)
-    except (OSError, RuntimeError):  # RuntimeError: links that lead in a circle, before Python 3.13
-        return None
-    found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    return None
 
 
 def _part(file: BinaryIO, entries: Mapping[str, str], expected: int, where: str) -> bytes:
