@@ -19,6 +19,8 @@ from convoxel.files.values import Array
 MOST_UNNAMED = 64
 _MOST_CLASSES = 256
 _LISTED = 8
+# Distance from a whole number that counts as rounding: programs that scale, store and scale back leave 0.99999.
+_ROUNDING = 1e-4
 
 
 def read_label(path: Path, dims: int | None = None) -> tuple[Header, NDArray[np.uint8]]:
@@ -33,11 +35,18 @@ def read_label(path: Path, dims: int | None = None) -> tuple[Header, NDArray[np.
 
 
 def check_labels(path: object, values: Array, most: int = _MOST_CLASSES) -> Array:
-    """Return the values as uint8 (int64 where ``most`` > 256); DataError unless all are whole, 0…most − 1."""
+    """Return the values as uint8 (int64 where ``most`` > 256); DataError unless all are whole, 0…most − 1.
+
+    Values within 1e-4 of a whole number count as that number.
+    """
     if values.dtype == np.uint8:
         return values
     check_finite(path, values[None])
-    if values.dtype.kind == "f" and (broken := values[values % 1 != 0]).size:
+    if values.dtype.kind == "f":
+        rounded = np.rint(values)
+        broken = values[np.abs(values - rounded) > _ROUNDING]
+        values = rounded
+    if values.dtype.kind == "f" and broken.size:
         came = f"{plural(broken.size, 'label value')} not whole (such as {broken[0]:g})"
         mend = "Resample labels by nearest neighbour, and store class numbers rather than probabilities"
         raise fault(path, came, "class numbers 0, 1, 2, …", mend)

@@ -125,8 +125,31 @@ def read_voxels(path: Path, *, scaled: bool = True) -> tuple[Header, Array]:
 
 
 def read_values(path: Path, label: bool) -> tuple[Header, Array]:
-    """Return header and values (channels, *shape): scaled, float32 for images."""
-    return read_voxels(path, scaled=not label)
+    """Return header and values (channels, *shape): scaled, float32 for images.
+
+    Class numbers that were stored with a slope and intercept are those that were stored: see ``_restore``.
+    """
+    header, values = read_voxels(path, scaled=not label)
+    return header, _restore(_read_layout(path), values) if label else values
+
+
+def _restore(layout: _Layout, values: Array) -> Array:
+    """Return the whole numbers that ``values`` (stored · slope + intercept) can only have been.
+
+    Programs that keep a label's type while they write floats (nibabel does) spread the floats over all numbers of that
+    type: of the classes 0 … 7 in uint8, 1 is stored as 36 and comes back as 36 · 7/255 = 0.988. A whole number lies
+    within half a slope of what is stored for it, and slopes below ½ leave every whole number a value of its own.
+    """
+    if values.dtype.kind != "f" or layout.dtype.kind == "f" or not abs(layout.slope) < 0.5:
+        return values
+    limits = np.iinfo(layout.dtype)
+    ends = sorted((limits.min * layout.slope + layout.intercept, limits.max * layout.slope + layout.intercept))
+    # Such programs use the whole range of the type; a slope that a scanner wrote says nothing about rounding.
+    filled = any(np.isclose(found, end, rtol=0, atol=abs(layout.slope) / 2)
+                 for found, end in zip((values.min(), values.max()), ends, strict=True))  # fmt: skip
+    whole = np.rint(values)
+    near = np.abs(values - whole).max() <= abs(layout.slope) * (0.5 + 1e-3)
+    return whole if filled and near else values
 
 
 def map_voxels(path: Path) -> tuple[Header, MappedImage] | None:
