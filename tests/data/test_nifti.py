@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from convoxel import data
+from convoxel.data.label_file import read_label
 from convoxel.errors import DataError
 from tests.support.refusal import refused
 
@@ -57,6 +58,52 @@ def test_reads_big_endian_slope_and_intercept(tmp_path: Path) -> None:
     path = tmp_path / "big.nii"
     path.write_bytes(content)
     assert np.array_equal(data.read_image(path).image[0], array.astype(np.float32) * 0.5 - 3)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "i4"])
+@pytest.mark.parametrize("classes", [2, 3, 8, 41, 101])
+def test_labels_saved_again_by_nibabel_keep_their_numbers(tmp_path: Path, dtype: str, classes: int) -> None:
+    """It spreads the floats over all numbers of the header's type: of eight classes, 1 comes back as 0.988."""
+    label = RNG.integers(0, classes, (9, 9, 9)).astype(dtype)
+    label.flat[:2] = 0, classes - 1
+    path = volume(tmp_path / "a.nii.gz", label)
+    for _ in range(2):
+        image: Any = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(image.get_fdata(), image.affine, image.header), path)
+    assert abs(nibabel.load(path).dataobj.slope) != 1 and np.array_equal(read_label(path)[1], label)
+
+
+@pytest.mark.parametrize(
+    ("stored", "slope", "inter", "label"),
+    [
+        ([0, 255, 255, 0], -1 / 255, 1.0, [1, 0, 0, 1]),
+        ([0, 1, 2, 3], -1.0, 3.0, [3, 2, 1, 0]),
+        ([0, 2, 4, 6], 0.5, 0.0, [0, 1, 2, 3]),
+        ([0, 127, 255, 0], 1 / 255, 0.0, None),  # a probability of 0.498
+        ([0, 25, 75, 100], 0.01, 0.0, None),  # such as a percentage: 0.25 and 0.75
+        ([0, 99, 100, 0], 0.01, 0.0, None),  # 0.99 is no rounding: the type's range is not filled
+        ([0, 1, 2, 3], 0.9, 0.0, None),
+    ],
+)
+def test_scaled_labels(tmp_path: Path, stored: list[int], slope: float, inter: float, label: list[int] | None) -> None:
+    content = bytearray(nibabel.Nifti1Image(np.array(stored, np.uint8).reshape(2, 2, 1), np.eye(4)).to_bytes())
+    content[112:120] = struct.pack("<2f", slope, inter)
+    path = tmp_path / "a.nii"
+    path.write_bytes(content)
+    if label is None:
+        refused(lambda: read_label(path), path, "not whole", "nearest neighbour")
+    else:
+        assert read_label(path)[1].ravel().tolist() == label
+
+
+@pytest.mark.parametrize(("noise", "sound"), [(1e-5, True), (-9e-5, True), (2e-4, False), (0.5, False)])
+def test_floats_near_whole_numbers_are_class_numbers(tmp_path: Path, noise: float, sound: bool) -> None:
+    label = RNG.integers(0, 5, (5, 6, 7))
+    path = volume(tmp_path / "a.nii", (label + noise).astype(np.float32))
+    if sound:
+        assert np.array_equal(read_label(path)[1], label)
+    else:
+        refused(lambda: read_label(path), path, "not whole")
 
 
 def test_slope_zero_means_unscaled(tmp_path: Path) -> None:

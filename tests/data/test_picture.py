@@ -100,6 +100,54 @@ def test_grey_in_a_colour_set_and_the_reverse(tmp_path: Path) -> None:
     refused(lambda: data.read_image(colour, dims=3), colour, "2-D", "3-D")
 
 
+@pytest.mark.parametrize("turn", [1, 6])
+def test_the_first_picture_of_a_phones_file_is_the_photograph(tmp_path: Path, turn: int) -> None:
+    smooth = np.add.outer(np.arange(40), np.arange(50)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    pages = [Image.fromarray(np.dstack([page] * 3)) for page in (smooth, smooth[:20, :20])]
+    path = save(tmp_path / "m.jpg", pages[0], format="MPO", save_all=True, append_images=pages[1:], exif=exif)
+    with Image.open(path) as opened:
+        assert opened.format == "MPO"
+    expected = smooth if turn == 1 else np.rot90(smooth, -1)
+    assert np.abs(data.read_image(path).image - expected).max() < 6
+
+
+def grey_png(numbers: np.ndarray[Any, Any], bits: int) -> bytes:
+    """A grey PNG of 1, 2 or 4 bits a pixel."""
+    packed = [
+        np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].ravel()).tobytes()
+        for row in numbers.astype(np.uint8)
+    ]
+    return png(numbers.shape[1], numbers.shape[0], bits, body=b"".join(b"\0" + row for row in packed))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_of_few_bits_is_seen_bright_and_holds_small_numbers(tmp_path: Path, bits: int) -> None:
+    numbers = RNG.integers(0, 2**bits, (6, 9))
+    path = tmp_path / "a.png"
+    path.write_bytes(grey_png(numbers, bits))
+    assert np.array_equal(read_label(path)[1], numbers)
+    assert np.array_equal(data.read_image(path).image[0], numbers * (255 // (2**bits - 1)))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_palette_labels_hold_indices(tmp_path: Path, bits: int) -> None:
+    numbers = RNG.integers(0, 2**bits, (6, 9)).astype(np.uint8)
+    image = Image.frombytes("P", (9, 6), numbers.tobytes())
+    image.putpalette(bytes(range(255, -1, -1)) * 3)
+    assert np.array_equal(read_label(save(tmp_path / "a.png", image, bits=bits))[1], numbers)
+
+
+def test_what_is_done_to_a_picture_is_said_where_it_does_not_fit(tmp_path: Path) -> None:
+    palette = save(tmp_path / "p.png", Image.fromarray(COLOUR).quantize(16))
+    refused(lambda: data.read_image(palette, channels=1), palette, "3 channels (a palette picture is read in its col")
+    inks = save(tmp_path / "c.jpg", Image.fromarray(COLOUR).convert("CMYK"))
+    refused(lambda: data.read_image(inks, channels=1), inks, "CMYK is turned into RGB")
+    clear = save(tmp_path / "a.png", Image.fromarray(np.dstack([COLOUR, GREY])))
+    refused(lambda: data.read_image(clear, channels=4), clear, "transparent pixels are blended with white")
+
+
 def png(width: int, height: int, bits: int = 8, colour: int = 0, body: bytes = b"") -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -189,7 +237,8 @@ def test_labels_keep_their_numbers(tmp_path: Path) -> None:
 
 def test_labels_that_cannot_be_class_numbers(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(COLOUR))
-    refused(lambda: read_label(path), path, "in colours", "class number")
+    first = tuple(COLOUR[0, 0].tolist())
+    refused(lambda: read_label(path), path, f"in colours (RGB, such as {first})", "class number")
     path = save(tmp_path / "a.jpg", Image.fromarray(GREY))
     refused(lambda: read_label(path), path, "JPEG", "PNG")
     path = save(tmp_path / "b.png", Image.fromarray(np.array([[0, 1], [2, 700]], np.uint16)))

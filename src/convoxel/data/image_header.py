@@ -33,6 +33,7 @@ class Header:
         colour: True for pictures, of which a grey one may be read in colour.
         oriented: False where the file states no orientation, so that its affine is a guess.
         free_axes: True where the file does not say what its axes mean (NumPy).
+        note: in words, what the reader did to a picture that is more than grey or RGB (default "", nothing).
         origin: what of the file's own header survives in a file that is written beside it; its format alone knows what
             it holds. None where there is nothing.
     """
@@ -44,6 +45,7 @@ class Header:
     colour: bool = False
     oriented: bool = True
     free_axes: bool = False
+    note: str = ""
     origin: object = None
 
     @property
@@ -75,6 +77,7 @@ def fit_channels(path: str | Path, header: Header, channels: int | None) -> int:
         else f"Give every image {channels} channels, or put it into a set of its own"
     )
     came = "1 channel" if header.channels == 1 else f"{header.channels} channels"
+    came += f" ({header.note})" if header.note else ""
     raise fault(path, f"the image has {came}", f"{channels}, as in the rest of the data set", hint)
 
 

@@ -1,9 +1,11 @@
 """Pictures: PNG, JPEG and TIFF, grey, palette or colour; the header is checked before Pillow decodes.
 
-Every picture is scaled to 0…255 (16-bit values are divided by 257, which float32 represents without loss); 32-bit TIFFs
-keep their values. Transparent pixels are blended with white, the orientation tag of photographs is applied, and a TIFF
-with several pages of one size is a volume. The first bytes tell the format: a JPEG named .png is read. Nothing is
-resized.
+An image is what a viewer shows, on the scale 0…255 (16-bit values are divided by 257, which float32 represents without
+loss; 32-bit TIFFs keep their values): palette pictures and CMYK become RGB, transparent pixels are blended with white,
+the orientation tag of photographs is applied. Of the pictures in a phone's JPEG (depth, gain map, second eye) the first
+counts, which is the photograph. A label is what the file holds: grey values of any bit depth or palette indices as
+stored. A TIFF with several pages of one size is a volume. The first bytes tell the format: a JPEG named .png is read.
+Nothing is resized.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ _STRIP = 2**20  # pixels that are converted at a time
 _PIXEL_BYTES = {"I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}  # in other modes one for each band
 _COPY = "Copy the picture again from its source, or save it anew as PNG"
 _ORIENTATION = 0x0112
+_ALPHA = {"RGBA", "RGBa", "LA", "La", "PA"}
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"}
 # Eight colours that people with any colour vision can tell apart (Okabe and Ito 2008), black for the background.
 _PALETTE = bytes.fromhex("000000e69f0056b4e9009e73f0e4420072b2d55e00cc79a7999999")
@@ -126,13 +129,22 @@ def _open(path: Path) -> Image:
         mend = "The file is truncated or its header is false: " + _COPY[0].lower() + _COPY[1:]
         raise fault(path, came, f"at least {least} bytes", mend)
     try:
-        image: Image = _pillow().open(io.BytesIO(content), formats=[kind])
+        image: Image = _opened(kind, content)
     except Exception as error:  # any failure to open an outside picture is a fault of the picture
         raise fault(path, f"the {kind} header cannot be read ({error})", "a valid picture", _COPY) from None
     decoded = width * height * pages * _PIXEL_BYTES.get(image.mode, len(image.getbands()))
     check_ratio(path, len(content), decoded)
     check_memory(path, decoded + 4 * width * height * pages * min(len(image.getbands()), 3))
     return image
+
+
+def _opened(kind: str, content: bytes) -> Image:
+    if kind != "JPEG":
+        opened: Image = _pillow().open(io.BytesIO(content), formats=[kind])
+        return opened
+    from PIL.JpegImagePlugin import JpegImageFile  # open() would count a phone's further pictures as frames
+
+    return JpegImageFile(io.BytesIO(content))
 
 
 def _png_claims(content: bytes) -> tuple[int, int, int, int] | None:
@@ -207,7 +219,16 @@ def _header(path: Path, image: Image) -> Header:
     if pages > 1 and image.format != "TIFF":
         raise fault(path, f"an animation of {pages} frames", "one picture", "Save the frames as single pictures")
     shape = (pages, height, width) if pages > 1 else (height, width)
-    return Header(shape, 1 if image.mode in _GREY else 3, colour=True)
+    return Header(shape, 1 if image.mode in _GREY else 3, colour=True, note=_note(image))
+
+
+def _note(image: Image) -> str:
+    """Return in words what is done to a picture that is more than grey or RGB."""
+    if image.mode in _ALPHA or "transparency" in image.info:
+        return "transparent pixels are blended with white"
+    if image.mode == "P":
+        return "a palette picture is read in its colours"
+    return "CMYK is turned into RGB" if image.mode == "CMYK" else ""
 
 
 def _upright(image: Image) -> Image:
@@ -246,7 +267,7 @@ def _strip_colours(image: Image, *, wide: bool) -> NDArray[np.float32]:
         return scaled[None]
     if image.mode in ("I", "F"):
         return np.asarray(image, np.float32)[None]
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+    if image.mode in _ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         white = _pillow().new("RGBA", image.size, (255, 255, 255, 255))
         image = _pillow().alpha_composite(white, image)
@@ -257,7 +278,10 @@ def _strip_colours(image: Image, *, wide: bool) -> NDArray[np.float32]:
 
 def _indices(path: Path, image: Image) -> Array:
     """Return label values (1, height, width); DataError for colours that cannot be class numbers."""
-    if image.mode in ("P", "L") or image.mode.startswith(("I", "F")):
+    if image.mode == "L":
+        grey = np.asarray(image)[None]
+        return grey if (stretch := _stretch(path)) == 1 else grey // np.uint8(stretch)
+    if image.mode == "P" or image.mode.startswith(("I", "F")):
         return np.asarray(image)[None]
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)[None]
@@ -265,12 +289,23 @@ def _indices(path: Path, image: Image) -> Array:
 
     def shades(strip: Image) -> Array:
         values = np.asarray(strip.convert("RGBA"))
-        if not ((values[..., :1] == values[..., 1:3]).all() and (values[..., 3] == alpha).all()):
+        coloured = (values[..., :1] != values[..., 1:3]).any(axis=-1) | (values[..., 3] != alpha)
+        if coloured.any():
+            first = tuple(int(v) for v in values[coloured][0][: 3 + (alpha != 255)])
+            came = f"a label picture in colours ({image.mode}, such as {first})"
             expected = "one class number (grey value or palette index) a pixel"
-            raise fault(path, "a label picture in colours", expected, "Convert it to class numbers 0, 1, 2, …")
+            mend = "Replace every colour by its class number 0, 1, 2, … and save the picture as grey PNG"
+            raise fault(path, came, expected, mend)
         return values[None, ..., 0]
 
     return _by_strips(image, shades)
+
+
+def _stretch(path: Path) -> int:
+    """Return the factor by which Pillow stretches grey values of 2 or 4 bits, which only PNG has here."""
+    head = read_bytes(path, 26)
+    bits = head[24] if head[:8] == b"\x89PNG\r\n\x1a\n" and head[25] == 0 else 8
+    return 255 // (2**bits - 1) if bits < 8 else 1
 
 
 def pack(path: Path, values: Array, header: Header, label: bool) -> bytes:
