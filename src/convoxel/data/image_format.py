@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoxel.data import meta_image, nifti, nrrd, numpy_image, picture
+from convoxel.data import meta_image, nifti, nrrd, numpy_image, picture, tiff
 from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
 from convoxel.files.fault import fault
@@ -85,9 +85,12 @@ FORMATS = (
         parts=nrrd.list_parts,
         label_ending=".nrrd",
     ),
-    ImageFormat("PNG", (".png",), picture.read_header, picture.read_values, pack=picture.pack, extra="train"),
-    ImageFormat("JPEG", (".jpg", ".jpeg"), picture.read_header, picture.read_values, extra="train"),
-    ImageFormat("TIFF", (".tif", ".tiff"), picture.read_header, picture.read_values, extra="train"),
+    # The content tells pictures apart: a JPEG named .png is read, and so is a TIFF.
+    ImageFormat("PNG", (".png",), tiff.read_header, tiff.read_values, pack=picture.pack, extra="train"),
+    ImageFormat("JPEG", (".jpg", ".jpeg"), tiff.read_header, tiff.read_values, extra="train"),
+    ImageFormat(
+        "TIFF", (".tif", ".tiff"), tiff.read_header, tiff.read_values, tiff.map_values, tiff.pack, extra="formats"
+    ),
     ImageFormat(
         "NumPy array",
         (".npy",),

@@ -1,11 +1,10 @@
-"""Pictures: PNG, JPEG and TIFF, grey, palette or colour; the header is checked before Pillow decodes.
+"""Pictures: PNG and JPEG, grey, palette or colour; the header is checked before Pillow decodes.
 
 An image is what a viewer shows, on the scale 0…255 (16-bit values are divided by 257, which float32 represents without
-loss; 32-bit TIFFs keep their values): palette pictures and CMYK become RGB, transparent pixels are blended with white,
+loss): palette pictures and CMYK become RGB, transparent pixels are blended with white,
 the orientation tag of photographs is applied. Of the pictures in a phone's JPEG (depth, gain map, second eye) the first
 counts, which is the photograph. A label is what the file holds: grey values of any bit depth or palette indices as
-stored. A TIFF with several pages of one size is a volume. The first bytes tell the format: a JPEG named .png is read.
-Nothing is resized.
+stored. The first bytes tell the format: a JPEG named .png is read. Nothing is resized.
 """
 
 from __future__ import annotations
@@ -33,14 +32,13 @@ if TYPE_CHECKING:
 
 # Below Pillow's own limit (89 478 485), beyond which it warns.
 MOST_PIXELS = 89_000_000
-_MOST_PAGES = 65_536
 _MOST_SCANS = 100  # of a JPEG; progressive ones have about ten
 _STRIP = 2**20  # pixels that are converted at a time
-_PIXEL_BYTES = {"I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}  # in other modes one for each band
+_PIXEL_BYTES = {"I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4}  # in other modes one for each band
 _COPY = "Copy the picture again from its source, or save it anew as PNG"
 _ORIENTATION = 0x0112
 _ALPHA = {"RGBA", "RGBa", "LA", "La", "PA"}
-_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"}
+_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
 # Eight colours that people with any colour vision can tell apart (Okabe and Ito 2008), black for the background.
 _PALETTE = bytes.fromhex("000000e69f0056b4e9009e73f0e4420072b2d55e00cc79a7999999")
 
@@ -54,7 +52,7 @@ def _pillow() -> ModuleType:
 
 
 def read_header(path: Path) -> Header:
-    """Return the checked header of a picture: shape (height, width) or (pages, height, width)."""
+    """Return the checked header of a picture: shape (height, width)."""
     with _open(path) as image:
         return _header(path, image)
 
@@ -81,29 +79,14 @@ def read_indices(path: Path) -> tuple[Header, Array]:
 def _read(path: Path, convert: Callable[[Image], Array]) -> tuple[Header, Array]:
     with _open(path) as image:
         header = _header(path, image)
-        pixels: Array | None = None
         try:
-            count = getattr(image, "n_frames", 1)
-            for page in range(count):
-                if page:
-                    image.seek(page)
-                values = convert(_upright(image))
-                if pixels is None:  # a single page is the whole: a copy of it would take as much again
-                    pixels = (
-                        values[:, None]
-                        if count == 1
-                        else np.empty((len(values), count, *values.shape[1:]), values.dtype)
-                    )
-                if count > 1:
-                    pixels[:, page] = values
+            pixels = convert(_upright(image))
         except DataError:
             raise
         except Exception as error:  # Pillow raises a dozen kinds for damaged content
-            raise fault(path, f"the picture cannot be decoded ({error})", "a whole PNG, JPEG or TIFF", _COPY) from None
-    assert pixels is not None
-    pixels = pixels if header.dims == 3 else pixels[:, 0]
+            raise fault(path, f"the picture cannot be decoded ({error})", "a whole PNG or JPEG", _COPY) from None
     if pixels.shape[1:] != header.shape:
-        raise fault(path, f"the pages decode to {pixels.shape[1:]}", f"{header.shape} as in the header", _COPY)
+        raise fault(path, f"the picture decodes to {pixels.shape[1:]}", f"{header.shape} as in the header", _COPY)
     return header, np.ascontiguousarray(pixels)
 
 
@@ -113,17 +96,15 @@ def _open(path: Path) -> Image:
     if content[:8] == b"\x89PNG\r\n\x1a\n":
         kind, claims = "PNG", _png_claims(content)
     elif content[:3] == b"\xff\xd8\xff":
-        kind, claims = "JPEG", _jpeg_claims(content)
-    elif content[:4] in (b"II*\0", b"MM\0*"):
-        kind, claims = "TIFF", _tiff_claims(content)
+        kind, claims = "JPEG", jpeg_claims(content)
     else:
         raise fault(path, f"this is no PNG, JPEG or TIFF (it starts with {content[:8]!r})", "one of these", _COPY)
     if claims is None:
         raise fault(path, f"the {kind} header is damaged or truncated", "a whole header", _COPY)
-    width, height, pages, least = claims
-    if width < 1 or height < 1 or width * height * pages > MOST_PIXELS or pages > _MOST_PAGES:
-        sizes = f"{width} × {height}" + (f" × {pages} pages" if pages > 1 else "")
-        raise fault(path, f"the header claims {sizes} pixels", f"1 to {MOST_PIXELS} pixels", "Cut it into tiles")
+    width, height, least = claims
+    if width < 1 or height < 1 or width * height > MOST_PIXELS:
+        came = f"the header claims {width} × {height} pixels"
+        raise fault(path, came, f"1 to {MOST_PIXELS} pixels", "Cut it into tiles")
     if least > len(content):
         came = f"the header claims {width} × {height} pixels but the file has only {len(content)} bytes"
         mend = "The file is truncated or its header is false: " + _COPY[0].lower() + _COPY[1:]
@@ -132,9 +113,9 @@ def _open(path: Path) -> Image:
         image: Image = _opened(kind, content)
     except Exception as error:  # any failure to open an outside picture is a fault of the picture
         raise fault(path, f"the {kind} header cannot be read ({error})", "a valid picture", _COPY) from None
-    decoded = width * height * pages * _PIXEL_BYTES.get(image.mode, len(image.getbands()))
+    decoded = width * height * _PIXEL_BYTES.get(image.mode, len(image.getbands()))
     check_ratio(path, len(content), decoded)
-    check_memory(path, decoded + 4 * width * height * pages * min(len(image.getbands()), 3))
+    check_memory(path, decoded + 4 * width * height * min(len(image.getbands()), 3))
     return image
 
 
@@ -147,18 +128,18 @@ def _opened(kind: str, content: bytes) -> Image:
     return JpegImageFile(io.BytesIO(content))
 
 
-def _png_claims(content: bytes) -> tuple[int, int, int, int] | None:
-    """Return (width, height, pages, fewest bytes of such a file) that a PNG claims; None for a damaged header."""
+def _png_claims(content: bytes) -> tuple[int, int, int] | None:
+    """Return (width, height, fewest bytes of such a file) that a PNG claims; None for a damaged header."""
     if len(content) < 33 or content[12:16] != b"IHDR":
         return None
     width, height, bits, colour = struct.unpack(">IIBB", content[16:26])
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour)
     if samples is None or bits not in (1, 2, 4, 8, 16):
         return None
-    return width, height, 1, height * (width * bits * samples // 8) // MOST_DEFLATE_RATIO
+    return width, height, height * (width * bits * samples // 8) // MOST_DEFLATE_RATIO
 
 
-def _jpeg_claims(content: bytes) -> tuple[int, int, int, int] | None:
+def jpeg_claims(content: bytes) -> tuple[int, int, int] | None:
     """Return the claims of a JPEG as of :func:`_png_claims`; an 8×8 block takes at least one bit, for its mean."""
     if content.count(b"\xff\xda") > _MOST_SCANS:  # each is decoded over the whole picture
         return None
@@ -172,39 +153,9 @@ def _jpeg_claims(content: bytes) -> tuple[int, int, int, int] | None:
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack(">HH", content[position + 5 : position + 9])
-            return width, height, 1, height * width // 512
+            return width, height, height * width // 512
         position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
     return None
-
-
-def _tiff_claims(content: bytes) -> tuple[int, int, int, int] | None:
-    """Return the claims of a TIFF, sizes of the largest page; None for a damaged header or a cycle of pages."""
-    order = "<" if content[:2] == b"II" else ">"
-    width = height = least = entries = 0
-    seen: set[int] = set()
-    try:
-        (offset,) = struct.unpack_from(order + "I", content, 4)
-        while offset and len(seen) <= _MOST_PAGES:
-            if offset in seen:
-                return None
-            seen.add(offset)
-            (count,) = struct.unpack_from(order + "H", content, offset)
-            entries += count
-            if 12 * entries > len(content):  # lists of tags that overlap take the square of the file's length to read
-                return None
-            tags = {}
-            for entry in range(count):
-                tag, kind, _ = struct.unpack_from(order + "HHI", content, offset + 2 + 12 * entry)
-                if tag in (256, 257, 258, 259, 277):
-                    layout = order + ("H" if kind == 3 else "I")
-                    tags[tag] = struct.unpack_from(layout, content, offset + 10 + 12 * entry)[0]
-            width, height = max(width, tags.get(256, 0)), max(height, tags.get(257, 0))
-            if tags.get(259, 1) == 1:  # not compressed: one bit a pixel at least
-                least += tags.get(256, 0) * tags.get(257, 0) // 8
-            (offset,) = struct.unpack_from(order + "I", content, offset + 2 + 12 * count)
-    except struct.error:
-        return None
-    return width, height, max(len(seen), 1), least
 
 
 def _header(path: Path, image: Image) -> Header:
@@ -213,13 +164,12 @@ def _header(path: Path, image: Image) -> Header:
         # JPEG only, and asked in this order: for a PNG, getexif would decode the pixels
         if image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
             width, height = height, width
-        pages = getattr(image, "n_frames", 1)
-    except Exception as error:  # a damaged EXIF block or page chain
+        frames = getattr(image, "n_frames", 1)
+    except Exception as error:  # a damaged EXIF block or chain of frames
         raise fault(path, f"the picture's header cannot be read ({error})", "a valid picture", _COPY) from None
-    if pages > 1 and image.format != "TIFF":
-        raise fault(path, f"an animation of {pages} frames", "one picture", "Save the frames as single pictures")
-    shape = (pages, height, width) if pages > 1 else (height, width)
-    return Header(shape, 1 if image.mode in _GREY else 3, colour=True, note=_note(image))
+    if frames > 1:
+        raise fault(path, f"an animation of {frames} frames", "one picture", "Save the frames as single pictures")
+    return Header((height, width), 1 if image.mode in _GREY else 3, colour=True, note=_note(image))
 
 
 def _note(image: Image) -> str:
@@ -256,7 +206,7 @@ def _by_strips(image: Image, convert: Callable[[Image], Array]) -> Array:
 
 def _grey_or_colour(image: Image) -> NDArray[np.float32]:
     """Return float32 (1 or 3, height, width), transparent pixels blended with white."""
-    wide = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    wide = image.mode.startswith("I")  # a PNG of 16 bits, "I" in older versions of Pillow
     return _by_strips(image, lambda strip: _strip_colours(strip, wide=wide))
 
 
@@ -265,8 +215,6 @@ def _strip_colours(image: Image, *, wide: bool) -> NDArray[np.float32]:
     if wide:
         scaled: NDArray[np.float32] = np.asarray(image, np.float32) / np.float32(257)
         return scaled[None]
-    if image.mode in ("I", "F"):
-        return np.asarray(image, np.float32)[None]
     if image.mode in _ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         white = _pillow().new("RGBA", image.size, (255, 255, 255, 255))
@@ -281,7 +229,7 @@ def _indices(path: Path, image: Image) -> Array:
     if image.mode == "L":
         grey = np.asarray(image)[None]
         return grey if (stretch := _stretch(path)) == 1 else grey // np.uint8(stretch)
-    if image.mode == "P" or image.mode.startswith(("I", "F")):
+    if image.mode == "P" or image.mode.startswith("I"):
         return np.asarray(image)[None]
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)[None]

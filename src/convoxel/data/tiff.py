@@ -1,0 +1,300 @@
+"""TIFF: flat images, stacks of pages as volumes, channels and pixel sizes of ImageJ and OME.
+
+tifffile and imagecodecs decode what ``tiff_page`` has checked. Pictures keep the scale 0…255 of every picture: whole
+numbers of at most 8 bits are stretched to it, those of 9 to 16 bits are divided by 257 (which float32 represents
+without loss); other numbers stay as stored. Images are read as they are shown (white is zero: inverted; palette: its
+colours; transparent: on white), labels as they are written. Thumbnails and masks among the pages are skipped.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.data import picture
+from convoxel.data.image_header import Header
+from convoxel.data.mapped_image import MappedImage
+from convoxel.data.tiff_axes import arrange_pages
+from convoxel.data.tiff_page import TiffPage, is_tiff, read_pages
+from convoxel.errors import DataError, UnsupportedError
+from convoxel.files.fault import fault
+from convoxel.files.memory import check_memory
+from convoxel.files.stream import file_size, read_bytes
+from convoxel.files.values import Array
+
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_COPY = "Copy the file again from its source, or save it anew"
+_JPEG = (7, 33007, 34892)
+
+
+def _tifffile() -> ModuleType:
+    try:
+        import imagecodecs  # noqa: F401  tifffile decodes through it
+        import tifffile
+    except ImportError as error:
+        raise UnsupportedError("TIFF files need tifffile and imagecodecs: pip install 'convoxel[formats]'.") from error
+    module: ModuleType = tifffile
+    return module
+
+
+def read_header(path: Path) -> Header:
+    """Return the checked header of a picture: shape (height, width) or (depth, height, width)."""
+    return _open(path).header if is_tiff(read_bytes(path, 4)) else picture.read_header(path)
+
+
+def read_values(path: Path, label: bool) -> tuple[Header, Array]:
+    """Return header and values (channels, *shape): float32 for images, the class numbers as written for labels."""
+    if not is_tiff(read_bytes(path, 4)):
+        return picture.read_values(path, label)
+    image = _open(path)
+    pages = image.pages[0]
+    form = image.form
+    channels = form.channels if not label else 1
+    depth = image.planes.shape[1]
+    pixels = depth * math.prod(pages.shape)
+    check_memory(path, 4 * len(image.planes) * form.channels * pixels + 3 * max(p.decoded_bytes for p in image.pages))
+    values: Array | None = None
+    with _planes(path, image) as read:
+        for channel, numbers in enumerate(image.planes):
+            for slot, number in enumerate(numbers):
+                stored = read(int(number))
+                plane = _class_numbers(path, pages, stored) if label else form.shown(stored)
+                if values is None:
+                    values = np.empty((len(image.planes) * channels, depth, *pages.shape), plane.dtype)
+                values[channel * channels : (channel + 1) * channels, slot] = plane
+    assert values is not None
+    return image.header, values.reshape(len(values), *image.header.shape)
+
+
+def map_values(path: Path) -> tuple[Header, MappedImage] | None:
+    """Return header and values that stay in the file; None where they are compressed, tiled or need colours."""
+    if not is_tiff(read_bytes(path, 4)):
+        return None
+    image = _open(path)
+    stored = _stored_view(path, image)
+    if stored is None or image.form.scale is None:
+        return None
+    values = np.moveaxis(stored, 2, 1)  # channels of pages, samples, depth, height, width
+    values = values.reshape(-1, *image.header.shape) if 1 in values.shape[:2] else values
+    return image.header, MappedImage(values, *image.form.scale)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """The image that the values of a page (samples, height, width) give.
+
+    Attributes:
+        channels: of the image.
+        colour: True for colours and grey, False for samples that mean something else.
+        note: in words what is done to colours, "" for nothing.
+        scale: slope and intercept, where nothing else happens to a value; None for colours that are computed.
+        shown: stored values → float32 (channels, height, width).
+    """
+
+    channels: int
+    colour: bool
+    scale: tuple[float, float] | None
+    shown: Callable[[Array], Array]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Image:
+    pages: list[TiffPage]
+    planes: NDArray[np.int64]
+    header: Header
+    form: _Form
+
+
+def _open(path: Path) -> _Image:
+    """Return what the file declares, checked: its pages agree, and are of a kind that is read."""
+    pages = read_pages(path)
+    stack = arrange_pages(path, pages)
+    first = int(stack.planes.flat[0])
+    used = [pages[number] for number in stack.planes.ravel() if number < len(pages)]
+    for number, page in enumerate(used):
+        if page.form != used[0].form:
+            came = f"pages that differ: {_told(used[0])}, and page {number + 1} is {_told(page)}"
+            raise fault(path, came, "pages alike, as slices of a volume", "Save one image a file")
+    form = _form(path, pages[first])
+    channels = len(stack.planes)
+    if channels > 1 and form.channels > 1:
+        came = f"{channels} channels of pages with {form.channels} values a pixel"
+        raise fault(path, came, "one kind of channels", "Save the channels as pages")
+    shape = pages[first].shape if stack.flat else (stack.planes.shape[1], *pages[first].shape)
+    header = Header(
+        shape, channels * form.channels, stack.spacing_mm, colour=form.colour and channels == 1, note=form.note
+    )
+    image = _Image(used, stack.planes, header, form)
+    if stack.planes.max() >= len(pages) and _stored_view(path, image) is None:
+        came = f"a description of {stack.planes.size} planes behind one page that are not all there"
+        raise fault(path, came, "the planes in one piece after the first", "The file is truncated: copy it again")
+    return image
+
+
+def _told(page: TiffPage) -> str:
+    return f"{page.shape[1]} × {page.shape[0]} × {page.samples} of {page.bits} bits"
+
+
+# ---- meaning -----------------------------------------------------------------------------------------------
+
+
+def _form(path: Path, page: TiffPage) -> _Form:
+    """Return how a page's values are shown; DataError for photometric kinds that have no plain meaning."""
+    slope = 1.0
+    if page.dtype.kind == "u" and page.bits <= 16:
+        slope = 255 / (2**page.bits - 1) if page.bits <= 8 else 1 / 257
+    kind, colours = page.photometric, {_RGB: 3, _CMYK: 4, _YCBCR: 3}.get(page.photometric, 1)
+    if kind not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR) or page.samples < colours:
+        expected = "grey (0, 1), RGB (2), palette (3), CMYK (5) or JPEG's YCbCr (6)"
+        raise fault(path, f"photometric kind {kind} of {page.samples} samples", expected, "Convert it to RGB or grey")
+    if kind == _YCBCR and page.compression not in _JPEG:
+        raise fault(path, "YCbCr colours without JPEG", "RGB", "Convert it to RGB")
+    alpha = page.extra[0] if len(page.extra) == page.samples - colours == 1 else 0
+
+    def scaled(stored: Array, slope: float = slope, intercept: float = 0.0) -> Array:
+        return MappedImage(stored, slope, intercept)[:,]
+
+    if kind == _PALETTE:
+        table = np.array(page.palette, np.float64).reshape(3, -1) if len(page.palette) == 3 << page.bits else None
+        if table is None or page.samples != 1 or page.dtype.kind != "u" or page.bits > 16:
+            raise fault(path, "a palette that does not fit its pixels", "three colours for each value", _COPY)
+        wide = np.floor(table / 256) if table.max() > 255 else table  # some writers store bytes
+        note = "a palette picture is read in its colours"
+        return _Form(3, True, None, lambda stored: wide.astype(np.float32)[:, stored[0]], note)
+    if kind == _CMYK:
+
+        def as_rgb(stored: Array) -> Array:
+            colours: Array = (255 - scaled(stored[:3])) * (255 - scaled(stored[3:4])) / 255
+            return colours
+
+        return _Form(3, True, None, as_rgb, "CMYK is turned into RGB")
+    if alpha in (1, 2) and page.dtype.kind == "u" and page.bits in (8, 16):
+
+        def blended(stored: Array) -> Array:
+            values = scaled(stored)
+            shown, cover = values[:-1], values[-1:]
+            on_white = shown + (255 - cover) if alpha == 1 else shown * (cover / 255) + (255 - cover)
+            rounded: Array = np.rint(on_white) if page.bits == 8 else on_white
+            return rounded
+
+        return _Form(colours, True, None, blended, "transparent pixels are blended with white")
+    if kind in (_RGB, _YCBCR) and page.samples == 4 and not alpha:  # a fourth value without meaning pads the pixel
+        note = "the fourth value of a pixel, without a meaning, is left out"
+        return _Form(3, True, None, lambda stored: scaled(stored[:3]), note)
+    scale = (slope, 0.0)
+    if kind == _WHITE_IS_ZERO and page.dtype.kind == "u" and page.bits <= 16:
+        scale = (-slope, slope * (2**page.bits - 1))
+    return _Form(page.samples, page.samples == colours, scale, lambda stored: scaled(stored, *scale))
+
+
+def _class_numbers(path: Path, page: TiffPage, stored: Array) -> Array:
+    """Return the class numbers (1, height, width) of a label's page, as written."""
+    if page.samples == 1:
+        return stored
+    colours = 3 if page.photometric == _RGB and page.samples >= 3 else 1
+    same = (stored[1:colours] == stored[0]).all() and (stored[colours:] == stored[colours:, :1, :1]).all()
+    if not same or page.photometric not in (_RGB, _BLACK_IS_ZERO):
+        expected = "one class number (grey value or palette index) a pixel"
+        raise fault(path, "a label picture in colours", expected, "Convert it to class numbers 0, 1, 2, …")
+    return stored[:1]
+
+
+# ---- values ------------------------------------------------------------------------------------------------
+
+
+def _stored_view(path: Path, image: _Image) -> Array | None:
+    """Return (channels of pages, depth, samples, height, width) in the file; None unless all of it is plain there."""
+    page, planes = image.pages[0], image.planes
+    if any(p.offset is None for p in image.pages) or (page.samples > 1 and page.planar != 1):
+        return None
+    size = page.samples * math.prod(page.shape) * page.dtype.itemsize
+    places = np.array([p.offset for p in image.pages], np.int64)
+    if planes.size > len(places):  # one list of tags: the other planes follow the first
+        places = places[0] + size * planes.ravel()
+    channels, depth = planes.shape
+    first = int(places.flat[0])
+    steps = [int(places.flat[depth]) - first if channels > 1 else 0, int(places.flat[1]) - first if depth > 1 else 0]
+    regular = first + np.add.outer(steps[0] * np.arange(channels), steps[1] * np.arange(depth))
+    if not np.array_equal(regular, places.reshape(planes.shape)) or places.max() + size > file_size(path):
+        return None
+    item, (height, width) = page.dtype.itemsize, page.shape
+    pixel = page.samples * item
+    view: Array = np.ndarray(
+        (channels, depth, page.samples, height, width),
+        page.dtype,
+        np.memmap(path, np.uint8, "r"),
+        first,
+        (*steps, item, width * pixel, pixel),
+    )
+    return view
+
+
+@contextmanager
+def _planes(path: Path, image: _Image) -> Iterator[Callable[[int], Array]]:
+    """Yield the function that reads a plane's stored values (samples, height, width)."""
+    stored = _stored_view(path, image)
+    if stored is not None:
+        places = {int(number): divmod(at, image.planes.shape[1]) for at, number in enumerate(image.planes.ravel())}
+        yield lambda number: stored[places[number]]
+        return
+    tifffile = _tifffile()
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as file:
+            yield lambda number: _decode(path, file.pages[number], image.pages[0])
+    except (DataError, UnsupportedError):
+        raise
+    except AssertionError:
+        raise
+    except Exception as error:  # tifffile and imagecodecs raise a dozen kinds for damaged content
+        text = str(error).replace("\n", " ")
+        raise fault(path, f"the picture cannot be decoded ({text})", "a whole TIFF", _COPY) from None
+
+
+def _decode(path: Path, decoder: Any, page: TiffPage) -> Array:
+    shape = (page.samples if page.planar == 2 else 1, 1, *page.shape, page.samples if page.planar == 1 else 1)
+    if decoder.shaped != shape or decoder.is_ndpi or decoder.is_stk:
+        came = f"a page that another reader takes for {decoder.shaped}"
+        raise fault(path, came, f"{shape} as its tags say", "Save it again as a plain TIFF")
+    values = decoder.asarray(squeeze=False, maxworkers=1)
+    if values.dtype.kind == "b":
+        values = values.view(np.uint8)
+    found: Array = values[:, 0, ..., 0] if page.planar == 2 else np.moveaxis(values[0, 0], -1, 0)
+    return found
+
+
+def pack(path: Path, values: Array, header: Header, label: bool) -> bytes:
+    """Return the bytes of a TIFF as ImageJ reads it, with the size of a pixel in mm.
+
+    Class numbers and uint8 are stored as such, other numbers as float32.
+    """
+    tifffile = _tifffile()
+    if header.dims not in (2, 3):
+        raise fault(path, f"an image of {header.dims} axes", "2 or 3 for TIFF", "Write .npy")
+    stored = values if values.dtype == np.uint8 else values.astype(np.float32)
+    volume = stored.reshape(len(stored), *(1,) * (3 - header.dims), *header.shape)
+    metadata: dict[str, object] = {"axes": "ZCYX"}
+    resolution = None
+    if header.spacing_mm is not None:
+        *depth, down, across = header.spacing_mm
+        resolution = (1 / across, 1 / down)
+        metadata |= {"unit": "mm", **({"spacing": depth[0]} if depth else {})}
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream, imagej=True) as writer:
+        writer.write(
+            np.ascontiguousarray(np.moveaxis(volume, 0, 1)),
+            photometric="minisblack",
+            compression="zlib" if label else None,
+            resolution=resolution,
+            metadata=metadata,
+        )
+    return stream.getvalue()
