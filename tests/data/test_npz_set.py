@@ -20,16 +20,16 @@ def archive(path: Path, **arrays: Any) -> Path:
 
 
 def test_medmnist_archive(tmp_path: Path) -> None:
-    images = RNG.integers(0, 256, (12, 7, 7, 3), np.uint8)
-    labels = (np.arange(12, dtype=np.uint8) % 3)[:, None]
+    images = RNG.integers(0, 256, (18, 7, 7, 3), np.uint8)
+    labels = (np.arange(18, dtype=np.uint8) % 3)[:, None]
     path = archive(
         tmp_path / "a.npz",
-        train_images=images,
-        train_labels=labels,
-        val_images=images[:4],
-        val_labels=labels[:4],
-        test_images=images[:2],
-        test_labels=labels[:2],
+        train_images=images[:12],
+        train_labels=labels[:12],
+        val_images=images[12:16],
+        val_labels=labels[12:16],
+        test_images=images[16:],
+        test_labels=labels[16:],
         classes=np.array(["x", "y", "z"]),
     )
     found = data.load(path, "classify")

@@ -279,6 +279,24 @@ def test_prediction_refuses(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    "names", [("scan.nii", "scan.nii.gz"), ("scan.nii.gz", "Scan.nii.gz"), ("é.nii", "e\u0301.nii")]
+)
+def test_two_images_never_share_a_label_map(
+    segmenter: Path, volumes: Path, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    import shutil
+
+    (tmp_path / "in").mkdir()
+    for name in names:
+        shutil.copy(volumes / "images" / "v0.nii.gz", tmp_path / "in" / name)
+    with pytest.raises(
+        ConfigError, match=r"would both be written as (?i:scan|e.|é)\.nii\.gz; expected names that differ"
+    ):
+        predict(segmenter, tmp_path / "in", tmp_path / "out", engine="torch")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_in_the_place_of_a_map_is_named(segmenter: Path, volumes: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "v0.nii.gz").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"v0.nii.gz is a folder, a file is needed there"):

@@ -43,7 +43,7 @@ def mirroring(samples: list[Sample], classes: str = "background a b", **entries:
     dims = samples[0].image.ndim - 1
     survey = LabelSurvey(classes.split(), dims)
     for sample in samples:
-        survey.add("train", sample)
+        survey.add(sample)
     config = TrainConfig.build(**{**BASIC, "task": "segment" if np.ndim(label) else "classify", **entries})
     return plan_mirroring(config, survey, samples[0].image.shape[0])
 
@@ -150,9 +150,9 @@ def test_everything_chosen_is_told_before_the_first_step_and_stored(tmp_path: Pa
 def test_runs_of_earlier_versions_keep_their_parts(tmp_path: Path) -> None:
     """They validated on the test part, and go on so: the same steps, the same metrics."""
     rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 255, (24, 12, 12)).astype(np.uint8), np.arange(24) % 2
+    images, labels = rng.integers(0, 255, (32, 12, 12)).astype(np.uint8), np.arange(24) % 2
     path = tmp_path / "set.npz"
-    np.savez(path, train_images=images, train_labels=labels, test_images=images[:8], test_labels=labels[:8])
+    np.savez(path, train_images=images[:24], train_labels=labels, test_images=images[24:], test_labels=labels[:8])
     entries: dict[str, Any] = {"data": str(path), "validation": None, "batch_size": 4}
     fit(classify(tmp_path / "new", **entries))
     assert load_model(tmp_path / "new").data.parts == {"train": 19, "validation": 5, "test": 8}

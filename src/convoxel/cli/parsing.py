@@ -233,3 +233,11 @@ def _parse_value(text: str) -> Value:
         with contextlib.suppress(ValueError):
             return kind(text)
     return text
+
+
+def parse_share(text: str) -> int | float:
+    """Return a count (30) or a fraction (0.2) of samples."""
+    try:
+        return int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else float(text)
+    except ValueError:
+        raise ConfigError(f"validation: got {text!r}; expected a count (30) or a fraction (0.2).") from None

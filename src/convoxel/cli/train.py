@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convoxel.cli.options import Json, Threads
-from convoxel.cli.parsing import parse_sizes
+from convoxel.cli.parsing import parse_share, parse_sizes
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, by_class, command_line, duration, emit, number
 from convoxel.errors import ConfigError, ConvoxelError
@@ -44,7 +43,20 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of --minutes.")] = None,
     validation: Annotated[
         str | None,
-        typer.Option(help="Held-out training samples: a count (30) or a fraction (0.2); segment: the last by name."),
+        typer.Option(
+            help="Held-out samples, or known subjects: a count (30) or a fraction (0.2); segment: the last by name."
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Parts of a cross-validation, drawn by --seed; one validates.")
+    ] = None,
+    fold: Annotated[int | None, typer.Option(help="The part that validates: 0 to folds − 1 (default: 0).")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="FILE.json", help="Samples of every part, as split.json of a run lists them.")
+    ] = None,
+    subject_pattern: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Finds the subject in a sample's name; a subject is never split."),
     ] = None,
     gap: Annotated[int | None, typer.Option(help="mni152: voxels left unused between the parts.")] = None,
     patch: Annotated[str | None, typer.Option(help="Size of a training patch, such as 48,48,48.")] = None,
@@ -86,7 +98,11 @@ def train(
         "weights": None if weights is None else str(weights),
         "minutes": minutes,
         "epochs": epochs,
-        "validation": None if validation is None else _parse_share(validation),
+        "validation": None if validation is None else parse_share(validation),
+        "folds": folds,
+        "fold": fold,
+        "split": split,
+        "subject_pattern": subject_pattern,
         "gap": gap,
         "patch": None if patch is None else parse_sizes("patch", patch),
         "batch_size": batch_size,
@@ -158,10 +174,3 @@ def _finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) 
     screen.say(f"Predict: {command_line('convoxel', 'predict', result.path, '--input')} IMAGES --output {target}")
     if json:
         emit(summary)
-
-
-def _parse_share(text: str) -> int | float:
-    try:
-        return int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else float(text)
-    except ValueError:
-        raise ConfigError(f"validation: got {text!r}; expected a count (30) or a fraction (0.2).") from None

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import nifti
+from convoxel.data.collection import Collection
 from convoxel.data.data_set import Cache, DataSet, Entry, Parts, Sample
-from convoxel.data.split import SplitRule, count_validation
+from convoxel.data.split import count_validation
 from convoxel.errors import ConfigError, UnsupportedError
 from convoxel.files.fault import fault
 
@@ -77,8 +78,8 @@ def open_mni152(validation: int | float | None, gap: int) -> DataSet:
     return DataSet.from_parts(parts, Cache(0), "mni152", "segment", (3, 1), classes, files.items())
 
 
-def open_digits(rule: SplitRule) -> DataSet:
-    """Return 1797 handwritten digits, 8×8 pixels with values 0…16, split with every digit in proportion.
+def open_digits() -> Collection:
+    """Return 1797 handwritten digits, 8×8 pixels with values 0…16.
 
     Source: Alpaydin and Kaynak (1998), Optical recognition of handwritten digits, UCI repository.
     """
@@ -95,5 +96,4 @@ def open_digits(rule: SplitRule) -> DataSet:
         return lambda: Sample(name, pixels.reshape(1, 8, 8).astype(np.float32), label, source=path)
 
     entries = [Entry(n, (8, 8), None, reader(n, table[i, :64], labels[i]), labels[i]) for i, n in enumerate(names)]
-    parts, sources = rule.split({"": entries}, "classify"), [("digits.csv.gz", path)]
-    return DataSet.from_parts(parts, Cache(), "digits", "classify", (2, 1), "0123456789", sources)
+    return Collection("digits", "classify", (2, 1), tuple("0123456789"), {"": entries}, [("digits.csv.gz", path)])

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convoxel.data.data_set import Cache, DataSet, Entry, Sample
+from convoxel.data.collection import Collection
+from convoxel.data.data_set import Entry, Sample
 from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.image_file import is_clutter, list_images, read_header, read_image
 from convoxel.data.image_format import find_format
 from convoxel.data.image_header import Header, agree
-from convoxel.data.split import SplitRule
 from convoxel.files.fault import ErrorCollector, fault, shown
 
 
@@ -29,11 +29,32 @@ class _File:
     label: int
 
 
-def open_classes(folder: Path, rule: SplitRule, errors: ErrorCollector) -> DataSet:
-    """Return the data set of a class folder; only headers are read now."""
+# Pairs of folders that hold images and their labels, whatever people call them.
+_IMAGE_FOLDERS = {"image", "images", "img", "imgs", "imagestr", "scans", "volumes"}
+_LABEL_FOLDERS = {"label", "labels", "labelstr", "mask", "masks", "annotation", "annotations", "segmentation",
+                  "segmentations", "gt", "groundtruth", "ground_truth", "truth"}  # fmt: skip
+
+
+def has_classes(folder: Path) -> bool:
+    """Return whether a folder holds folders."""
+    return folder.is_dir() and bool(subfolders(folder))
+
+
+def _check_no_labels(folder: Path, names: list[str]) -> None:
+    """Raise DataError for two folders of images and labels, which would train as two classes."""
+    low = {name.lower() for name in names}
+    if len(names) == 2 and low & _IMAGE_FOLDERS and low & _LABEL_FOLDERS:
+        came = f"the folders {' and '.join(map(shown, names))} are no classes: this is a data set to segment"
+        mend = "Choose the task segment, with the folders named images and labels"
+        raise fault(folder, came, "one folder a class, named after it", mend)
+
+
+def open_classes(folder: Path, errors: ErrorCollector) -> Collection:
+    """Return the samples of a class folder; only headers are read now."""
     parts = find_parts(folder)
     first = parts.get("train", folder)
     classes = [p.name for p in subfolders(first)]
+    _check_no_labels(first, classes)
     if len(classes) < 2:
         mend = "Put the images of each class into a folder named after it"
         raise fault(first, f"{len(classes)} class folders", "at least two, one a class", mend)
@@ -48,8 +69,7 @@ def open_classes(folder: Path, rule: SplitRule, errors: ErrorCollector) -> DataS
     usable = [f for f in files if f.name not in errors.names]
     entries = {part: [_entry(f, headers[f.name], dims, channels) for f in usable if f.part == part] for part in parts}
     sources, title = [(f.name, f.path) for f in usable], shown(folder.resolve().name)
-    split = rule.split(entries, "classify")
-    return DataSet.from_parts(split, Cache(), title, "classify", (dims, channels), tuple(map(shown, classes)), sources)
+    return Collection(title, "classify", (dims, channels), tuple(map(shown, classes)), entries, sources)
 
 
 def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollector) -> list[_File]:

@@ -6,6 +6,7 @@ readers provide entries that can read themselves.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from convoxel.data.image_format import image_parts
 from convoxel.data.image_header import Affine, Spacing
 from convoxel.errors import DataError
-from convoxel.files.fault import Problem, fault
+from convoxel.files.fault import Problem, fault, shown
 from convoxel.fork import cached_property, renewed_lock
 
 
@@ -56,7 +57,10 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A sample that can be read: the facts of its header, and the function that reads and checks it."""
+    """A sample that can be read: the facts of its header, and the function that reads and checks it.
+
+    Samples of one ``subject`` (a patient, an animal; None where nothing is known) are never split.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -64,6 +68,7 @@ class Entry:
     read: Callable[[], Sample]
     label: int | None = None
     affine: Affine = None
+    subject: str | None = None
 
 
 class Cache:
@@ -136,14 +141,37 @@ class Split:
         """Class numbers of the samples (classify), without reading them; None for segmentation."""
         return tuple(entry.label for entry in self.entries)
 
+    def problems(self, on_sample: Callable[[Sample], None] | None = None) -> list[Problem]:
+        """Read every sample once and return what is wrong with any of them.
+
+        Args:
+            on_sample: called with each sample that could be read (default None).
+        """
+        found = []
+        for index, entry in enumerate(self.entries):
+            try:
+                sample = self[index]
+            except DataError as error:
+                found.append(Problem(shown(entry.name), str(error)))
+            else:
+                if on_sample is not None:
+                    on_sample(sample)
+        return found
+
 
 class Parts(NamedTuple):
-    """The samples of each part, and in words how they were told apart."""
+    """The samples of each part, and how they were told apart.
+
+    ``rule`` says it in words, ``notes`` are sentences about samples that are not used, and ``drawn`` is False where the
+    source has the parts itself.
+    """
 
     train: Sequence[Entry]
     validation: Sequence[Entry]
     test: Sequence[Entry]
     rule: str
+    notes: tuple[str, ...] = ()
+    drawn: bool = False
 
 
 def _content(path: Path) -> tuple[int, str]:
@@ -188,7 +216,8 @@ class DataSet:
         sources: (name, file) of everything that was read, for the fingerprint.
         skipped: broken samples that were left out (only with ``load(..., bad="skip")``).
         rule: in words, how the samples were split.
-        notes: sentences about what was assumed because files do not say it.
+        notes: sentences about what was assumed because files do not say it, and about what is there and not used.
+        drawn: whether the validation part was cut from the training part here.
     """
 
     name: str
@@ -203,6 +232,7 @@ class DataSet:
     skipped: tuple[Problem, ...] = ()
     rule: str = ""
     notes: tuple[str, ...] = ()
+    drawn: bool = False
 
     @classmethod
     def from_parts(
@@ -214,23 +244,12 @@ class DataSet:
         form: Form,
         classes: Sequence[str],
         sources: Sources,
-        notes: Sequence[str] = (),
+        notes: tuple[str, ...] = (),
     ) -> DataSet:
         """Return the data set whose parts have these entries; an empty test part becomes None."""
         train, validation, test = (Split(tuple(entries), cache) for entries in parts[:3])
-        kept = test if test else None
-        return cls(
-            name,
-            task,
-            *form,
-            tuple(classes),
-            train,
-            validation,
-            kept,
-            tuple(sources),
-            rule=parts.rule,
-            notes=tuple(notes),
-        )
+        facts = (name, task, *form, tuple(classes), train, validation, test if test else None, tuple(sources))
+        return cls(*facts, rule=parts.rule, notes=(*notes, *parts.notes), drawn=parts.drawn)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -264,14 +283,12 @@ class DataSet:
             "fingerprint": self.fingerprint,
             "rule": self.rule,
             "notes": list(self.notes),
-            "parts": {
-                name: [
-                    {"name": e.name, "shape": list(e.shape), "spacing_mm": e.spacing_mm, "class": self.class_of(e)}
-                    for e in part.entries
-                ]
-                for name, part in self.parts.items()
-            },
+            "parts": {name: [self._describe(entry) for entry in part.entries] for name, part in self.parts.items()},
         }
+
+    def _describe(self, entry: Entry) -> dict[str, object]:
+        facts = {"name": entry.name, "shape": list(entry.shape), "spacing_mm": entry.spacing_mm}
+        return {**facts, "class": self.class_of(entry), "subject": entry.subject}
 
     @cached_property
     def spacing_mm(self) -> Spacing:
@@ -317,12 +334,5 @@ class DataSet:
         """
         found = []
         for part, samples in self.parts.items():
-            for index, entry in enumerate(samples.entries):
-                try:
-                    sample = samples[index]
-                except DataError as error:
-                    found.append(Problem(entry.name, str(error)))
-                else:
-                    if on_sample is not None:
-                        on_sample(part, sample)
+            found += samples.problems(None if on_sample is None else functools.partial(on_sample, part))
         return found

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from dataclasses import replace
 from pathlib import Path
 
 from convoxel.data.bundled import BUNDLED, open_digits, open_mni152
-from convoxel.data.classification import open_classes
+from convoxel.data.collection import Collection
 from convoxel.data.data_set import DataSet, Split
-from convoxel.data.npz_set import open_npz_set
-from convoxel.data.segmentation import open_segmentation
+from convoxel.data.layout import TASKS, expected_sources, find_layout, open_layout
+from convoxel.data.set_survey import SetSurvey
 from convoxel.data.split import SplitRule, Validation
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import ErrorCollector, Problem, fault, shown
 
-TASKS = ("segment", "classify")
 Source = str | os.PathLike[str]
 
 
 def load(
-    source: Source, task: str, *, validation: Validation = None, gap: int = 0, seed: int = 0, bad: str = "stop"
+    source: Source,
+    task: str,
+    *,
+    validation: Validation = None,
+    gap: int = 0,
+    seed: int = 0,
+    bad: str = "stop",
+    folds: int | None = None,
+    fold: int = 0,
+    split: str | os.PathLike[str] | None = None,
+    subject_pattern: str | None = None,
 ) -> DataSet:
     """Return the data set of a folder, a .npz file or a name, split into training and validation.
 
@@ -33,12 +43,19 @@ def load(
     Args:
         source: a folder, a .npz file, "mni152" (segment) or "digits" (classify).
         task: "segment" or "classify".
-        validation: size of the validation part, a count (int) or a fraction (float) (default 20 %). To segment, the
-            last samples by name validate; to classify, the same proportion of every class, drawn by ``seed``.
+        validation: size of the validation part, a count (int) or a fraction (float) (default 20 %), of subjects where
+            they are known. To segment, the last samples by name validate; to classify, the same proportion of every
+            class, drawn by ``seed``.
         gap: voxels left unused between the two parts of "mni152" (default 0, as for every other source).
         seed: random seed of that drawing (default 0).
         bad: "stop" at the first broken sample, or "skip" all of them (reads everything once; see ``skipped``)
             (default "stop").
+        folds: number of parts of a cross-validation, drawn by ``seed``, of which one validates (default None).
+        fold: the part that validates, 0 … folds − 1 (default 0).
+        split: file that lists the samples of every part, as a run's ``split.json`` or nnU-Net's ``splits_final.json``,
+            of which ``fold`` chooses one (default None).
+        subject_pattern: regular expression that finds the subject in a sample's name, as its first group or whole match
+            (default None: as the source says). Samples of a subject are never split.
 
     Raises:
         DataError: for a source that is missing or broken, saying where, what, and how to mend it.
@@ -52,34 +69,63 @@ def load(
     """
     if bad not in ("stop", "skip"):
         raise ConfigError(f"bad is {bad!r}; expected 'stop' or 'skip'.")
+    rule = SplitRule(validation, seed, folds, fold, None if split is None else Path(split))
     errors = ErrorCollector(strict=bad == "stop")
-    found = _open(source, task, SplitRule(validation, seed), gap, errors)
-    return found if bad == "stop" else _without_broken(found, errors)
+    _check_task(source, task)
+    if source == "mni152":
+        return _open_template(rule, gap)
+    _check_no_gap(gap)
+    found = _open(source, task, errors).with_subjects(subject_pattern)
+    if bad == "stop":
+        return found.split(rule)
+    sound, skipped = found.without_broken(errors.problems)
+    return replace(sound.split(rule), skipped=skipped)
 
 
 def guess_task(source: Source) -> str:
-    """Return "segment" where there are images/ and labels/ or a bundled set says so, else "classify"."""
+    """Return the task that a source serves, the likelier of two; "classify" where none is known."""
     if source in BUNDLED:
         return BUNDLED[str(source)]
-    folders = [Path(source), *(Path(source) / name for name in ("train", "training"))]
-    paired = any((folder / "images").is_dir() or (folder / "labels").is_dir() for folder in folders)
-    return "segment" if paired else "classify"
+    with contextlib.suppress(OSError, ValueError):  # a name too long, or with a NUL; DataError, which opening it raises
+        return next(iter(find_layout(Path(source))[1]), "classify")
+    return "classify"
 
 
-def check(source: Source, task: str) -> list[Problem]:
+def check(
+    source: Source,
+    task: str,
+    *,
+    validation: Validation = None,
+    seed: int = 0,
+    split: str | os.PathLike[str] | None = None,
+    subject_pattern: str | None = None,
+) -> list[Problem]:
     """Return everything that is wrong with a source, reading every sample once; an empty list if nothing is.
 
-    Raises ConfigError for a wrong task or a source that does not fit it.
+    Beside broken samples these are identical images, subjects in two parts, classes that training lacks, and parts
+    without foreground. Arguments as of ``load``.
+
+    Raises ConfigError for a wrong argument, or a source that does not fit the task.
     """
+    rule = SplitRule(validation, seed, file=None if split is None else Path(split))
     errors = ErrorCollector(strict=False)
+    _check_task(source, task)
     try:
-        found = _open(source, task, SplitRule(), 0, errors)
+        if source == "mni152":
+            return _open_template(rule, 0).problems()
+        found = _open(source, task, errors).with_subjects(subject_pattern)
     except DataError as error:
         return [*errors.problems, Problem(shown(source), str(error))]
-    return [*errors.problems, *found.problems()]
+    try:
+        dataset = found.split(rule)
+    except DataError as error:  # no split: the samples are read all the same, since each may be wrong as well
+        everything = Split(tuple(e for entries in found.parts.values() for e in entries), found.cache)
+        return [*errors.problems, *everything.problems(), Problem(shown(source), str(error))]
+    survey = SetSurvey(dataset)
+    return [*errors.problems, *dataset.problems(survey.add), *survey.problems()]
 
 
-def _open(source: Source, task: str, rule: SplitRule, gap: int, errors: ErrorCollector) -> DataSet:
+def _check_task(source: Source, task: str) -> None:
     if task not in TASKS:
         near = difflib.get_close_matches(str(task), TASKS, 1, 0.3)
         raise ConfigError(
@@ -91,42 +137,32 @@ def _open(source: Source, task: str, rule: SplitRule, gap: int, errors: ErrorCol
                 f"task is {task!r} but the data {str(source)!r} serve the task {BUNDLED[str(source)]!r}. "
                 "Change one of the two."
             )
-        if source == "mni152":
-            return open_mni152(rule.cut, gap)
     elif not isinstance(source, (str, os.PathLike)):
-        raise ConfigError(f"source is {source!r}; expected a folder, a .npz file, or one of {', '.join(BUNDLED)}.")
+        raise ConfigError(f"source is {source!r}; expected a folder, a file, or one of {', '.join(BUNDLED)}.")
+
+
+def _open_template(rule: SplitRule, gap: int) -> DataSet:
+    if rule.folds is not None or rule.file is not None:
+        name = "folds" if rule.file is None else "split"
+        raise ConfigError(f"{name}: mni152 is one volume that is cut in two; expected no {name}. Leave it out.")
+    return open_mni152(rule.cut, gap)
+
+
+def _check_no_gap(gap: int) -> None:
     if gap != 0:
         raise ConfigError(f"gap is {gap}; expected 0 for this source: only mni152 is one volume that is cut in two.")
+
+
+def _open(source: Source, task: str, errors: ErrorCollector) -> Collection:
     if source == "digits":
-        return open_digits(rule)
+        return open_digits()
     path = Path(source)
     try:
-        is_folder, is_file = path.is_dir(), path.is_file()
+        there = path.is_dir() or path.is_file()
     except (OSError, ValueError):  # a name too long, or with a NUL
-        is_folder = is_file = False
-    if is_folder:
-        return (open_segmentation if task == "segment" else open_classes)(path, rule, errors)
-    if is_file and path.name.lower().endswith(".npz"):
-        return open_npz_set(path, task, rule, errors)
-    came = "this is a file, not a data set" if is_file else "there is no such folder or file"
+        there = False
+    if there:
+        return open_layout(path, task, errors)
     near = difflib.get_close_matches(str(source), BUNDLED, 1)
     mend = f"Did you mean {near[0]!r}?" if near else "Check the path"
-    raise fault(path, came, f"a folder, a .npz file, or one of {', '.join(BUNDLED)}", mend)
-
-
-def _without_broken(found: DataSet, errors: ErrorCollector) -> DataSet:
-    """Return the data set without the samples that cannot be read; DataError if a part is empty then."""
-    problems = [*errors.problems, *found.problems()]
-    broken = {problem.name for problem in problems}
-
-    def sound(part: Split) -> Split:
-        kept = tuple(entry for entry in part.entries if shown(entry.name) not in broken)
-        if not kept:
-            raise DataError(
-                f"{found.name}: all {len(part)} samples of a part are broken; expected at least one whole. "
-                f"The first: {problems[0]}"
-            )
-        return Split(kept, part.cache)
-
-    train, validation, test = sound(found.train), sound(found.validation), sound(found.test) if found.test else None
-    return replace(found, train=train, validation=validation, test=test, skipped=tuple(problems))
+    raise fault(path, "there is no such folder or file", f"{expected_sources()}, or one of {', '.join(BUNDLED)}", mend)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from convoxel.data.data_set import Cache, DataSet, Entry, Sample
+from convoxel.data.collection import Collection
+from convoxel.data.data_set import Cache, Entry, Sample
 from convoxel.data.image_file import check_finite
 from convoxel.data.label_file import MOST_UNNAMED, check_labels, class_count, to_classes, values_of
 from convoxel.data.numpy_file import open_archive, read_member
-from convoxel.data.split import SplitRule
 from convoxel.files.fault import ErrorCollector, fault, shown
 from convoxel.files.values import Array
 
@@ -42,8 +42,8 @@ class _Part:
         return f"{self.name}/{position:06d}" if self.name else f"{position:06d}"
 
 
-def open_npz_set(path: Path, task: str, rule: SplitRule, errors: ErrorCollector) -> DataSet:
-    """Return the data set in a .npz file."""
+def open_npz_set(path: Path, task: str, errors: ErrorCollector) -> Collection:
+    """Return the samples in a .npz file."""
     claims = {name: shape for name, (shape, _) in open_archive(path).items()}
     keys = {part: key for part, key in _KEYS.items() if f"{key}images" in claims}
     if "train" not in keys:
@@ -60,8 +60,8 @@ def open_npz_set(path: Path, task: str, rule: SplitRule, errors: ErrorCollector)
     entries = {
         part.name: [e for e in _entries(path, part, task, len(classes)) if e.name not in errors.names] for part in parts
     }
-    split, cache = rule.split(entries, task), Cache(0)  # the arrays are in memory already: no second copy in float32
-    return DataSet.from_parts(split, cache, shown(path.stem), task, form, classes, [(path.name, path)])
+    sources, cache = [(path.name, path)], Cache(0)  # the arrays are in memory already: no second copy in float32
+    return Collection(shown(path.stem), task, form, classes, entries, sources, cache=cache)
 
 
 def _read_part(path: Path, name: str, key: str, claims: dict[str, tuple[int, ...]], task: str) -> _Part:

@@ -8,18 +8,19 @@ Also understood: ``imagesTr``/``labelsTr`` with ``dataset.json``. Hidden files a
 from __future__ import annotations
 
 import os
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from convoxel.data.data_set import Cache, DataSet, Entry, Sample
-from convoxel.data.folder_parts import find_parts
+from convoxel.data.collection import Collection
+from convoxel.data.data_set import Entry, Sample
+from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.image_file import list_images, read_header, read_image, with_dims
 from convoxel.data.image_format import split_ending
 from convoxel.data.image_header import Header, agree, compare_grids, sizes
 from convoxel.data.label_file import MOST_UNNAMED, class_count, class_names, read_label, to_classes, values_of
-from convoxel.data.split import SplitRule
 from convoxel.files.fault import ErrorCollector, fault, plural, shown
 
 _PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
@@ -36,8 +37,33 @@ class _Pair:
     label: Path
 
 
-def open_segmentation(folder: Path, rule: SplitRule, errors: ErrorCollector) -> DataSet:
-    """Return the data set of a segmentation folder; pixels are read later, class numbers are found now."""
+def has_pairs(folder: Path) -> bool:
+    """Return whether a folder, or its training part, holds a folder of images and one of labels."""
+    if not folder.is_dir():
+        return False
+    place = find_parts(folder).get("train", folder)
+    return _find_pair(place) is not None
+
+
+def _find_pair(folder: Path) -> tuple[Path, Path] | None:
+    """Return the folders of images and labels, whose names may be written in capitals."""
+    there: dict[str, list[Path]] = {}
+    for place in subfolders(folder):
+        there.setdefault(place.name.lower(), []).append(place)
+    for kinds in _PAIRS:
+        found = [there.get(kind.lower(), []) for kind in kinds]
+        if all(found):
+            for places in found:
+                if len(places) > 1 and places[0].name not in kinds:
+                    names = " and ".join(shown(place.name) for place in places)
+                    raise fault(folder, f"the folders {names} differ in capitals alone", "one of them", "Merge them")
+            first, second = (next((p for p in places if p.name in kinds), places[0]) for places in found)
+            return first, second
+    return None
+
+
+def open_segmentation(folder: Path, errors: ErrorCollector) -> Collection:
+    """Return the samples of a segmentation folder; pixels are read later, class numbers are found now."""
     parts = find_parts(folder)
     pairs = [pair for part, place in parts.items() for pair in _pair_files(part, place, errors)]
     headers, notes = _read_headers(pairs, errors)
@@ -53,44 +79,45 @@ def open_segmentation(folder: Path, rule: SplitRule, errors: ErrorCollector) -> 
     entries = {part: [_entry(p, headers[p.name], dims, channels, len(names)) for p in pairs if p.part == part]
                for part in parts}  # fmt: skip
     sources = [s for p in pairs for s in ((f"{p.name}/image", p.image), (f"{p.name}/label", p.label))]
-    split, title = rule.split(entries, "segment"), shown(folder.resolve().name)
-    return DataSet.from_parts(split, Cache(), title, "segment", (dims, channels), names, sources, notes)
+    title = shown(folder.resolve().name)
+    return Collection(title, "segment", (dims, channels), names, entries, sources, tuple(notes))
 
 
 def _pair_files(part: str, folder: Path, errors: ErrorCollector) -> list[_Pair]:
     """Return the images that have a label, sorted by name; each file without its partner is reported."""
-    for kinds in _PAIRS:
-        if all((folder / kind).is_dir() for kind in kinds):
-            break
-    else:
+    kinds = _find_pair(folder)
+    if kinds is None:
         missing = "labels/" if (folder / "images").is_dir() else "images/"
         raise fault(folder, f"there is no folder {missing}", "the folders images/ and labels/", _MEND)
     prefix = f"{part}/" if part else ""
-    images, labels = (_by_stem(folder / kind, prefix, errors) for kind in kinds)
+    images, labels = (_by_stem(kind, prefix, errors) for kind in kinds)
     for here, there, noun, partner, other in (
-        (images, labels, "an image", "label", kinds[1]),
-        (labels, images, "a label", "image", kinds[0]),
+        (images, labels, "an image", "label", kinds[1].name),
+        (labels, images, "a label", "image", kinds[0].name),
     ):
-        for stem in sorted(here.keys() - there.keys()):
+        for key in sorted(here.keys() - there.keys()):
             mend = f"Add its {partner}, or move the {noun.split()[1]} away"
+            stem = split_ending(here[key])[0]
             expected = f"a file {other}/{shown(stem)}.*"
-            errors.note(prefix + stem, fault(here[stem], f"{noun} without {partner}", expected, mend))
+            errors.note(prefix + stem, fault(here[key], f"{noun} without {partner}", expected, mend))
     if not images and not labels:
-        raise fault(folder / kinds[0], "the folder is empty", "at least two images", "Put the images there")
+        raise fault(kinds[0], "the folder is empty", "at least two images", "Put the images there")
     # by stem, not by file name: the order does not depend on the format
-    both = sorted(images.keys() & labels.keys(), key=os.fsencode)
-    return [_Pair(part, shown(prefix + stem), images[stem], labels[stem]) for stem in both]
+    both = [(os.fsencode(split_ending(images[key])[0]), key) for key in images.keys() & labels.keys()]
+    return [_Pair(part, shown(prefix + os.fsdecode(stem)), images[key], labels[key]) for stem, key in sorted(both)]
 
 
 def _by_stem(folder: Path, prefix: str, errors: ErrorCollector) -> dict[str, Path]:
+    """Return the images of a folder by stem, in Unicode's composed form: disks of Macs hold the decomposed one."""
     found: dict[str, Path] = {}
     for path in list_images(folder, errors):
         stem = split_ending(path)[0]
-        if stem in found:
-            came = f"a second file named {shown(stem)} beside {shown(found[stem].name)}"
+        key = unicodedata.normalize("NFC", stem)
+        if key in found:
+            came = f"a second file named {shown(stem)} beside {shown(found[key].name)}"
             errors.note(prefix + stem, fault(path, came, "one file a name", "Rename or remove one of the two"))
         else:
-            found[stem] = path
+            found[key] = path
     return found
 
 

@@ -7,11 +7,15 @@ change with NumPy's version, nor does it change for the old samples when new one
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from convoxel.data.data_set import Entry, Parts
+from convoxel.data.split_file import read_split
 from convoxel.errors import ConfigError, DataError
 
 # A count, a fraction, or 20 %; "test": what runs of earlier versions did where a set has no validation part but a test
@@ -22,52 +26,143 @@ _FRACTION = 0.2
 
 @dataclass(frozen=True)
 class SplitRule:
-    """The rule that splits samples into training and validation.
+    """The rule that splits samples into training and validation. Samples of one subject stay together.
 
     Attributes:
-        validation: a count (int), a fraction (float), 20 % (None), or "test".
-        seed: random seed of the samples that validate a classification (default 0).
+        validation: a count (int), a fraction (float), 20 % (None), or "test"; of subjects where they are known.
+        seed: random seed of the draws (default 0).
+        folds: number of equal parts of a cross-validation, one of which validates (default None: one split).
+        fold: the part that validates, 0 … folds − 1 (default 0).
+        file: file that lists the samples of every part, in place of all others (default None).
     """
 
     validation: Validation = None
     seed: int = 0
+    folds: int | None = None
+    fold: int = 0
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        others = [name for name in ("validation", "folds") if getattr(self, name) is not None]
+        if len(others) == 2 or (others and self.file is not None):
+            names = [*others, *(["split"] if self.file is not None else [])]
+            raise ConfigError(f"{' and '.join(names)} are both given; expected one of them. Leave the other out.")
+        if self.folds is None and self.fold and self.file is None:
+            raise ConfigError(f"fold is {self.fold} without folds; expected both. Give folds=5, for example.")
+        if self.folds is not None and not (_is_whole(self.folds) and self.folds >= 2):
+            raise ConfigError(f"folds is {self.folds!r}; expected a whole number of at least 2, such as 5.")
+        if not _is_whole(self.fold) or not 0 <= self.fold < (self.folds or self.fold + 1):
+            most = "" if self.folds is None else f" to {self.folds - 1}"
+            raise ConfigError(f"fold is {self.fold!r}; expected a whole number, 0{most}.")
 
     @property
     def cut(self) -> int | float | None:
         """The share or number of training samples to hold out where the source has no validation part."""
         return None if self.validation == "test" else self.validation
 
-    def split(self, parts: Mapping[str, Sequence[Entry]], task: str) -> Parts:
+    def split(self, parts: Mapping[str, Sequence[Entry]], task: str, broken: Collection[str] = frozenset()) -> Parts:
         """Return the source's own parts, with a validation part cut from training where there is none.
 
-        To segment, the last samples by name validate; to classify, the same proportion of every class. A test part
-        never validates.
+        To segment, the last samples by name validate; to classify, the same proportion of every class. Folds are drawn,
+        of every class in proportion. A test part never validates. ``broken`` are the names of samples left out before.
+
+        Raises:
+            DataError: a part would be empty, or the file does not fit the samples.
+            ConfigError: the source has a validation part, and the rule makes another.
         """
+        for part, entries in parts.items():
+            if not entries:
+                noun = f"the {part} part has" if part else "there are"
+                raise DataError(
+                    f"data: {noun} no usable samples; expected at least 1. Add samples, or remove the part."
+                )
+        if self.file is not None:
+            return read_split(self.file, parts, self.fold, broken)
         train = parts.get("train", parts.get("", ()))
         held, test = parts.get("validation", ()), parts.get("test", ())
         if self.validation == "test" and test and not held:
             return Parts(train, test, (), "the test part validates, as in runs of earlier versions")
-        if held and self.cut is not None:
+        if held and (self.cut is not None or self.folds is not None):
+            stated = f"validation is {self.cut!r}" if self.folds is None else f"folds is {self.folds}"
             raise ConfigError(
-                f"validation is {self.cut!r} but the data bring a validation part of {len(held)} samples; "
-                "expected no value. Leave validation out, or merge the parts into one folder."
+                f"{stated} but the data bring a validation part of {len(held)} samples; "
+                "expected no value. Leave it out, or merge the parts into one folder."
             )
         if held:
             return Parts(train, held, test, "the data's own parts")
-        whole = "the training part" if "train" in parts else "the data"
+        chosen, words = self._hold_out(_group(train), task)
+        words = words.replace("{whole}", "the training part" if "train" in parts else "the data")
+        names = {entry.name for unit in chosen for entry in unit.entries}
+        return Parts(
+            [e for e in train if e.name not in names], [e for e in train if e.name in names], test, words, drawn=True
+        )
+
+    def _hold_out(self, units: list[_Unit], task: str) -> tuple[list[_Unit], str]:
+        """Return the units that validate, and the rule in words, where ``{whole}`` stands for all of them."""
+        grouped = any(len(unit.entries) > 1 or unit.subject is not None for unit in units)
+        noun = "subjects" if grouped else "samples"
+        names, strata = [unit.name for unit in units], [unit.stratum for unit in units]
+        among = f" {noun} of" if grouped else " of"
+        if self.folds is not None:
+            if len(units) < self.folds:
+                raise ConfigError(f"folds is {self.folds} with {len(units)} {noun}; expected at most as many folds.")
+            # Dealt in turn, so that folds differ by at most one unit in all and in every class.
+            order = sorted(range(len(units)), key=lambda i: (strata[i], _draw(self.seed, names[i])))
+            chosen = order[self.fold :: self.folds]
+            told = f"fold {self.fold} of {self.folds} (counted from 0) validates, {len(chosen)}{among} {{whole}}"
+            return [units[i] for i in sorted(chosen)], f"{told}, drawn by seed {self.seed}"
         if task == "segment":
-            count = count_validation(len(train), self.cut)
-            told = f"the last {count} of {whole} by name validate"
-            return Parts(train[:-count], train[-count:], test, told)
-        labels = [entry.label or 0 for entry in train]
-        first, second = split_stratified([entry.name for entry in train], labels, self.cut, self.seed)
-        if not second:
+            count = count_validation(len(units), self.cut, noun)
+            return units[-count:], f"the last {count}{among} {{whole}} by name validate"
+        drawn = split_stratified(names, strata, self.cut, self.seed)[1]
+        if not drawn and grouped:
+            # Every stratum has one subject, whose other classes may be others' too: rather one that no class needs.
+            count = count_validation(len(units), self.cut, noun)
+            order = sorted(range(len(units)), key=lambda i: (_is_needed(units, i), _draw(self.seed, names[i])))
+            drawn = sorted(order[:count])
+        if not drawn:
             raise DataError(
-                f"validation: none of {len(train)} samples can be held out, since each class trains on its only one; "
+                f"validation: none of {len(units)} samples can be held out, since each class trains on its only one; "
                 "expected a class of at least 2. Add samples, or give a folder validation/."
             )
-        told = f"{len(second)} of {whole} validate, of every class in proportion, drawn by seed {self.seed}"
-        return Parts([train[i] for i in first], [train[i] for i in second], test, told)
+        told = f"{len(drawn)}{among} {{whole}} validate, of every class in proportion, drawn by seed {self.seed}"
+        return [units[i] for i in drawn], told
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Samples that stay together: those of a subject, or one of no known subject."""
+
+    name: str
+    subject: str | None
+    entries: list[Entry]
+
+    @property
+    def stratum(self) -> int:
+        """The class of most of the samples; 0 to segment."""
+        return Counter(entry.label or 0 for entry in self.entries).most_common(1)[0][0]
+
+
+def _group(entries: Sequence[Entry]) -> list[_Unit]:
+    """Return the units of samples: in the samples' order, or by name where subjects are known."""
+    units: dict[tuple[bool, str], _Unit] = {}
+    for entry in entries:
+        known = entry.subject is not None
+        name = entry.subject if entry.subject is not None else entry.name
+        units.setdefault((known, name), _Unit(name, entry.subject, [])).entries.append(entry)
+    found = list(units.values())
+    known = any(unit.subject is not None for unit in found)
+    return sorted(found, key=lambda unit: os.fsencode(unit.name)) if known else found
+
+
+def _is_needed(units: Sequence[_Unit], position: int) -> bool:
+    """Return whether a class occurs in no other unit."""
+    others = {entry.label for i, unit in enumerate(units) if i != position for entry in unit.entries}
+    return any(entry.label not in others for entry in units[position].entries)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def count_validation(total: int, validation: int | float | None, noun: str = "samples") -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from convoxel.data.image_format import find_format, split_ending
 from convoxel.data.image_header import fit_channels
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_json, write_text
+from convoxel.files.fault import shown
 from convoxel.files.folder import make_folder
 from convoxel.predict.inference import Predictor
 from convoxel.predict.run_progress import OnProgress, Progress
@@ -73,13 +75,27 @@ def _name_maps(files: list[Path], source: Path, target: Path, dims: int) -> list
         if files == [source]:
             return [target]
         raise ConfigError(f"output: {target} names one file, but {source} is a folder. Give a folder.")
-    return [target / (split_ending(path)[0] + _label_ending(path, dims)) for path in files]
+    targets = [target / (split_ending(path)[0] + _label_ending(path, dims)) for path in files]
+    _check_distinct(files, targets)
+    return targets
 
 
 def _label_ending(path: Path, dims: int) -> str:
     """Return the ending of the label map of an image: its own format's where that has a say."""
     found = find_format(path)
     return (found and found.label_ending) or {1: ".npy", 2: ".png", 3: ".nii.gz"}[dims]
+
+
+def _check_distinct(files: list[Path], targets: list[Path]) -> None:
+    """Raise ConfigError where two images would have one label map, or had on a disk that ignores capitals."""
+    inputs: dict[str, Path] = {}
+    for path, target in zip(files, targets, strict=True):
+        first = inputs.setdefault(unicodedata.normalize("NFC", target.name).casefold(), path)
+        if first is not path:
+            raise ConfigError(
+                f"input: {shown(first.name)} and {shown(path.name)} would both be written as {shown(target.name)}; "
+                "expected names that differ before their endings, in more than capitals. Rename one of them."
+            )
 
 
 def _read(predictor: Predictor, path: Path) -> data.Sample:

@@ -93,7 +93,11 @@ class TrainConfig(BaseModel):
         augment: change training samples at random (default True).
         flip_axes: axes along which samples are mirrored at random (left–right, unless classes are told apart by side).
         validation: number (int) or fraction (float) of the training samples that validate, where the data have no
-            validation part (default 20 %).
+            validation part (default 20 %); of subjects where they are known.
+        folds: number of parts of a cross-validation, of which one validates (default None: one split).
+        fold: the part that validates, 0 … folds − 1 (default 0).
+        split: file that lists the samples of every part, such as the split.json of another run.
+        subject_pattern: regular expression that finds the subject in the name of a sample.
         gap: voxels between training and validation part of "mni152" (default 0).
         on_bad_sample: "stop" at a broken sample or "skip" it (default "stop").
         validate_every: epochs between validations.
@@ -143,6 +147,10 @@ class TrainConfig(BaseModel):
     flip_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] | None = None
 
     validation: int | float | Literal["test"] | None = None
+    folds: int | None = Field(default=None, ge=2)
+    fold: int = Field(default=0, ge=0)
+    split: _Name | None = None
+    subject_pattern: _Name | None = None
     gap: int = Field(default=0, ge=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"
     validate_every: int | None = Field(default=None, ge=1)

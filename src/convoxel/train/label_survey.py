@@ -1,4 +1,4 @@
-"""The labels of a data set, looked at once before training: which classes occur where, and on which side they lie.
+"""The training labels of a data set, looked at once before training: the side on which classes lie.
 
 The survey runs while every sample is read to be checked, so it costs no second reading.
 """
@@ -33,12 +33,11 @@ class Sides:
 
 @dataclass(eq=False)
 class LabelSurvey:
-    """Facts of the labels of a data set, gathered sample by sample.
+    """Facts of the training labels of a data set, gathered sample by sample.
 
     Attributes:
         classes: names, class number = position.
         dims: number of spatial axes.
-        occurrences: part → (classes,) samples of the part that hold the class.
         axes: left–right axis → training images in which it is that; None where an image has none.
         located: training images whose file says how they lie.
         sides: places of the classes in each segmented training case.
@@ -46,32 +45,17 @@ class LabelSurvey:
 
     classes: Sequence[str]
     dims: int
-    occurrences: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     axes: Counter[int | None] = field(default_factory=Counter)
     located: int = 0
     sides: list[Sides] = field(default_factory=list)
 
-    def add(self, part: str, sample: Sample) -> None:
-        """Take one sample of a part into account."""
-        found = self.occurrences.setdefault(part, np.zeros(len(self.classes), np.int64))
-        label = sample.label
-        if isinstance(label, np.ndarray):
-            values = np.flatnonzero(np.bincount(label.reshape(-1), minlength=len(found)))
-            found[values[values < len(found)]] += 1
-        elif label is not None:
-            found[label] += 1
-        if part != "train":
-            return
+    def add(self, sample: Sample) -> None:
+        """Take one training sample into account."""
         found_axis = left_right(sample.affine, self.dims)
         self.axes[None if found_axis is None else found_axis[0]] += 1
         self.located += sample.affine is not None
-        if found_axis is not None and isinstance(label, np.ndarray):
-            self.sides.append(_find_sides(label, *found_axis, len(found)))
-
-    def missing(self, part: str) -> list[str]:
-        """Return the names of the classes that no sample of a part holds."""
-        counts = self.occurrences.get(part, np.zeros(len(self.classes), np.int64))
-        return [name for name, count in zip(self.classes, counts, strict=True) if not count]
+        if found_axis is not None and isinstance(sample.label, np.ndarray):
+            self.sides.append(_find_sides(sample.label, *found_axis, len(self.classes)))
 
 
 def left_right(affine: Array | None, dims: int) -> tuple[int, int] | None:

@@ -21,6 +21,8 @@ from convoxel.train.checkpoint import Checkpoint, Store
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import build_network, load_weights
 
+#: The file in a run folder that lists the samples of every part.
+SPLIT = "split.json"
 _SPLITS = ("validation", "train", "test", "all")
 
 
@@ -100,16 +102,23 @@ def load_predictor(run_dir: str | Path, *, engine: str = "convoxel", which: str 
     return build_predictor(load_model(run_dir, which), engine=engine, **exact)
 
 
-def load_data(config: TrainConfig, source: str | Path | None = None) -> data.DataSet:
-    """Return the data set of a configuration, or another ``source`` read in the same way."""
+def load_data(config: TrainConfig, source: str | Path | None = None, *, run: str | Path | None = None) -> data.DataSet:
+    """Return the data set of a configuration, or another ``source`` read in the same way.
+
+    The configuration's own data are split as the folder ``run`` says, where it does.
+    """
+    stated: dict[str, Any] = {name: getattr(config, name) for name in ("validation", "folds", "fold", "split")}
+    if source is None and run is not None and (Path(run) / SPLIT).is_file():
+        stated = {"split": Path(run) / SPLIT}
     try:
         return data.load(
             str(source) if source is not None else config.data,
             config.task,
-            validation=config.validation,
             gap=config.gap,
             seed=config.seed,
             bad=config.on_bad_sample,
+            subject_pattern=config.subject_pattern,
+            **stated,
         )
     except DataError as error:
         raise DataError(f"data: {error}") from None
@@ -149,7 +158,7 @@ def evaluate(
         raise ConfigError(f"split: got {split!r}; expected one of {', '.join(_SPLITS)}.")
     check_engine(engine)
     run = load_model(run_dir, which)
-    dataset = load_data(run.config, source)
+    dataset = load_data(run.config, source, run=run_dir)
     run.data.check(dataset)
     if split == "validation" and source is not None and dataset.fingerprint != run.data.fingerprint:
         split = "all"

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from convoxel import models
-from convoxel.data import DataSet
+from convoxel.data import DataSet, Sample
+from convoxel.data.set_survey import SetSurvey
+from convoxel.data.split_file import write_split
 from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.files.atomic import is_unfinished, open_atomic, remove_unfinished, write_json, write_text
 from convoxel.files.fault import plural
@@ -36,7 +38,7 @@ from convoxel.train.label_survey import LabelSurvey
 from convoxel.train.mirroring import plan_mirroring
 from convoxel.train.optimisation import build_optimiser, hold_constraints
 from convoxel.train.pace import Pace, check_budget, measure_pace, now
-from convoxel.train.run_folder import load_data, load_model, read_facts
+from convoxel.train.run_folder import SPLIT, load_data, load_model, read_facts
 from convoxel.train.run_network import build_network, check_model
 from convoxel.train.run_plan import RunPlan, describe_plan
 from convoxel.train.run_record import RunRecord
@@ -136,6 +138,7 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
         begun.enter_context(hold_lock(folder))
         run = _assemble(folder, config, dataset, facts, state, begun, plan, pace)
         write_json(folder / "describe.json", summary.to_dict())
+        write_split(folder / SPLIT, dataset)
         if taken is not None:
             write_json(folder / "weights.json", {**taken.to_dict(), "summary": str(taken)})
         before_s = now()
@@ -170,7 +173,7 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
     told = {change.partition(":")[0] for change in changes}
     changes += [f"config.yaml: {edit}" for edit in written.edits(stored) if edit.partition(":")[0] not in told]
     config = config.merged(written)
-    dataset, _ = _load(config)
+    dataset = _reload(config, folder, force)
     if dataset.fingerprint != facts.fingerprint:
         changes.append(f"data: {facts.data_name} → {dataset.name} (its files differ)")
     if changes and not force:
@@ -191,6 +194,8 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
     limited = config.minutes is not None and state.fraction < 1.0
     pace = measure_pace(config, dataset, facts, state.model) if limited else Pace()
     run = _assemble(folder, config, dataset, facts, state, stack, plan, pace)
+    if force:
+        write_split(folder / SPLIT, dataset)
     if changes:
         run.save()  # else a run that is killed now would differ from its config.yaml
     return run
@@ -204,6 +209,7 @@ _BEGINNING = {
     "weights.json",
     "describe.json",
     "plan.json",
+    SPLIT,
     "tensorboard",
     "checkpoints",
 }
@@ -261,11 +267,17 @@ def finish_run(run: TrainingRun) -> Evaluation:
     return found
 
 
-def _load(config: TrainConfig) -> tuple[DataSet, LabelSurvey]:
-    """Return the data after every sample has been read once and found whole, and what their labels hold."""
-    dataset = load_data(config)
-    survey = LabelSurvey(dataset.classes, dataset.dims)
-    problems = dataset.problems(survey.add)
+def _load(config: TrainConfig, run: Path | None = None) -> tuple[DataSet, LabelSurvey]:
+    """Return the data, split as those of ``run`` were, and what their labels hold; every sample was read once."""
+    dataset = load_data(config, run=run)
+    labels, survey = LabelSurvey(dataset.classes, dataset.dims), SetSurvey(dataset)
+
+    def add(part: str, sample: Sample) -> None:
+        survey.add(part, sample)
+        if part == "train":
+            labels.add(sample)
+
+    problems = dataset.problems(add)
     if problems:
         listed = " ".join(problem.message for problem in problems[:3])
         more = f" … and {len(problems) - 3} more." if len(problems) > 3 else ""
@@ -273,19 +285,20 @@ def _load(config: TrainConfig) -> tuple[DataSet, LabelSurvey]:
             f"data: {plural(len(problems), 'sample')} cannot be used: {listed}{more} `convoxel data check` "
             "lists all; --set on_bad_sample=skip leaves them out."
         )
-    if len(dataset.train) == 0:
-        raise DataError(f"data: {dataset.name} has no training samples left; hold out fewer for validation.")
-    for part, what in (("train", "trained on"), ("validation", "validated")):
-        missing = survey.missing(part)
-        if missing:
-            names = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-            warnings.warn(
-                f"data: no {part} sample of {dataset.name} holds {names}, so {'it' if len(missing) == 1 else 'they'} "
-                f"cannot be {what}. Add such samples, or hold out others.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-    return dataset, survey
+    for problem in survey.faults():
+        raise DataError(f"data: {problem.message}")
+    for words in survey.warnings():
+        warnings.warn(f"data: {words}", RuntimeWarning, stacklevel=4)
+    return dataset, labels
+
+
+def _reload(config: TrainConfig, folder: Path, force: bool) -> DataSet:
+    """Return the data of a run that goes on, in the parts that it had; with ``force``, as the configuration says."""
+    try:
+        return _load(config, None if force else folder)[0]
+    except DataError:
+        # Other data than the run's do not fit its parts; that they are others is what has to be said.
+        return _load(config)[0]
 
 
 def _measure_normalisation(config: TrainConfig, dataset: DataSet) -> Normalisation:
