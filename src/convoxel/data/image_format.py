@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoxel.data import meta_image, nifti, nrrd, numpy_image, picture, tiff
+from convoxel.data import meta_image, nifti, nrrd, numpy_image, picture, tiff, zarr_image
 from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
+from convoxel.data.zarr_array import is_zarr
 from convoxel.files.fault import fault
 from convoxel.files.values import Array
 
@@ -98,6 +99,16 @@ FORMATS = (
         numpy_image.read_values,
         numpy_image.map_values,
         numpy_image.pack,
+    ),
+    ImageFormat(
+        "Zarr",
+        (".zarr",),
+        zarr_image.read_header,
+        zarr_image.read_values,
+        zarr_image.map_values,
+        holds=is_zarr,
+        parts=zarr_image.list_parts,
+        extra="formats",
     ),
     ImageFormat("NumPy archive", (".npz",), numpy_image.read_header, numpy_image.read_values),
 )

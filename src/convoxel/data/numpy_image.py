@@ -16,7 +16,11 @@ from convoxel.files.values import Array
 
 def read_header(path: Path) -> Header:
     """Return the header of an array: (*spatial), or (channels, *spatial) where there are four axes."""
-    shape = _claims(path)[0]
+    return array_header(path, _claims(path)[0])
+
+
+def array_header(path: Path, shape: tuple[int, ...]) -> Header:
+    """Return the header of an array of this shape in a file that does not name its axes."""
     if len(shape) > 4:
         expected = "(*spatial) or (channels, *spatial), at most 4 axes"
         raise fault(path, f"an array of {len(shape)} axes", expected, "Save one image a file")
