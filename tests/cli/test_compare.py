@@ -128,8 +128,11 @@ def test_images_are_paired_with_those_of_the_best(runs: list[Path]) -> None:
     paired = qualities[other].difference
     assert qualities[best].best and qualities[best].difference is None and paired is not None
     assert paired.images == 60 and paired.mean == pytest.approx(differences.mean())
-    low, high = stats.t.interval(0.95, 59, differences.mean(), stats.sem(differences))
-    assert paired.interval == pytest.approx((low, high)) or differences.std() == 0
+    assert paired.interval is not None and paired.interval.low <= paired.mean <= paired.interval.high
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    if wins + losses:
+        assert paired.effect == pytest.approx((wins - losses) / (wins + losses))
+        assert paired.p_value == pytest.approx(stats.binomtest(wins, wins + losses).pvalue)
     for quality, values in zip(qualities, right, strict=True):
         count = round(sum(values.values()))
         wilson = stats.binomtest(count, 60).proportion_ci(method="wilson")

@@ -9,6 +9,8 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 
+from convoxel.data import Sample
+from convoxel.predict.metric_table import overlap_metrics
 from convoxel.predict.metrics import SegmentationLoss, Tally, confusion, dice
 from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts
@@ -50,18 +52,45 @@ def test_dice_by_hand() -> None:
 
 def test_tally_of_volumes_skips_absent_classes() -> None:
     tally = Tally("segment", ("air", "a", "b"))
-    tally.add_volume("one", np.array([[5, 0, 0], [0, 4, 0], [0, 0, 0]]), 0.5)
-    tally.add_volume("two", np.array([[5, 0, 0], [2, 2, 0], [0, 0, 3]]), 1.5)
+    for name, truth, predicted, loss in (
+        ("one", [0] * 5 + [1] * 4, [0] * 5 + [1] * 4, 0.5),
+        ("two", [0] * 5 + [1] * 4 + [2] * 3, [0] * 7 + [1] * 2 + [2] * 3, 1.5),
+    ):
+        label = np.array(truth, np.uint8)
+        tally.add_volume(
+            Sample(name, label[None].astype(np.float32), label), label, np.array(predicted, np.uint8), loss
+        )
     found = tally.metrics()
     assert found["per_class"] == pytest.approx({"a": (1 + 4 / 6) / 2, "b": 1.0})
     assert found["metric"] == pytest.approx(((1 + 4 / 6) / 2 + 1) / 2) and found["loss"] == 1.0
-    assert found["samples"][0] == {"name": "one", "dice": {"air": 1.0, "a": 1.0, "b": None}, "metric": 1.0}
+    assert found["samples"][0] == {
+        "name": "one", "subject": "one", "dice": {"air": 1.0, "a": 1.0, "b": None}, "metric": 1.0,
+        "voxels": {"a": (4, 4), "b": (0, 0)}, "values": {},
+    }  # fmt: skip
+
+
+def test_nothing_found_where_nothing_is_counts_neither_for_nor_against() -> None:
+    empty = np.zeros((4, 4), np.uint8)
+    one = empty.copy()
+    one[1, 1] = 1
+    tally = Tally("segment", ("air", "a"), overlap_metrics(["dice", "hd95"]))
+    tally.add_volume(Sample("nothing", empty[None].astype(np.float32), empty), empty, empty, 0.0)
+    assert tally.metrics()["metric"] is None and tally.metrics()["per_class"] == {"a": None}
+    tally.add_volume(Sample("right", empty[None].astype(np.float32), one), one, one, 0.0)
+    assert tally.metrics()["metric"] == 1.0
+    tally.add_volume(Sample("missed", empty[None].astype(np.float32), one), one, empty, 0.0)
+    assert tally.metrics()["metric"] == 0.5
+    values = tally.values()
+    assert np.isnan(values[0]).all() and values[1].tolist() == [[1.0], [0.0]]
+    assert values[2].tolist() == [[0.0], [np.hypot(3, 3)]]  # a missed class is as far as the image is wide
 
 
 def test_tally_of_classes() -> None:
     tally = Tally("classify", ("cat", "dog", "owl"))
     for truth, predicted in ((0, 0), (0, 1), (1, 1)):
-        tally.add_class("x", truth, predicted, 0.9, 0.1)
+        log_p = np.log(np.where(np.arange(3) == predicted, 0.8, 0.1))
+        row = tally.add_class(Sample("x", np.zeros((1, 2, 2), np.float32), truth), truth, log_p)
+        assert (row["predicted"], row["probability"]) == (tally.classes[predicted], 0.8)
     found = tally.metrics()
     assert found["metric"] == pytest.approx(2 / 3)
     assert found["per_class"] == {"cat": 0.5, "dog": 1.0, "owl": None}

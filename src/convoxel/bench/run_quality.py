@@ -13,7 +13,7 @@ from pathlib import Path
 
 from convoxel.draw.comparison_chart import Quality
 from convoxel.draw.quantity import number
-from convoxel.predict.case_statistics import Interval, Spread, case_values, compare_cases, mean_interval, share_interval
+from convoxel.predict.case_statistics import Case, Spread, accuracy_interval, compare_cases, mean_interval, read_cases
 from convoxel.report.run_contents import RunFolder, mapping, mappings, read_run
 
 
@@ -24,7 +24,7 @@ class _Measured:
     run: RunFolder
     key: tuple[object, ...]
     metric: float | None
-    cases: dict[str, float]
+    cases: dict[str, Case]
     basis: str
 
 
@@ -47,7 +47,7 @@ def _read(run: RunFolder) -> _Measured:
     if run.evaluation and samples:
         names = frozenset(str(sample.get("name")) for sample in samples)
         basis = f"{data}, {len(samples)} held-out image{'' if len(samples) == 1 else 's'}"
-        return _Measured(run, (run.task, fingerprint, names), metric, case_values(samples), basis)
+        return _Measured(run, (run.task, fingerprint, names), metric, read_cases(samples), basis)
     # Not closed yet: the best validation so far, whose images follow from these entries.
     split = tuple(str(run.config.get(name)) for name in ("validation", "seed", "gap"))
     metric = metric if metric is not None else number(run.best_row.get("metric"))
@@ -57,13 +57,8 @@ def _read(run: RunFolder) -> _Measured:
 def _judge(each: _Measured, others: list[_Measured], keys: list[tuple[object, ...]]) -> Quality:
     rivals = [other for other in others if other.key == each.key and other.metric is not None]
     best = max(rivals, key=lambda other: other.metric or 0.0, default=each)
-    run, values = each.run, list(each.cases.values())
+    run, cases = each.run, list(each.cases.values())
     steps = number(run.last.get("step"))
-    if run.task == "classify":
-        interval = share_interval(round(sum(values)), len(values))
-    else:
-        interval = mean_interval(values)
-        interval = interval and Interval(max(0.0, interval.low), min(1.0, interval.high))
     return Quality(
         metric_name="accuracy" if run.task == "classify" else "Dice",
         metric=each.metric,
@@ -71,8 +66,8 @@ def _judge(each: _Measured, others: list[_Measured], keys: list[tuple[object, ..
         group=_letter(keys.index(each.key)) if len(keys) > 1 else "",
         basis=each.basis,
         best=best is each and len(rivals) > 1,
-        interval=interval,
-        spread=Spread.of(values),
+        interval=accuracy_interval(cases) if run.task == "classify" else mean_interval(cases),
+        spread=Spread.of([case.value for case in cases]),
         difference=None if best is each else compare_cases(each.cases, best.cases),
         train_s=number(run.last.get("elapsed_s")),
         steps=None if steps is None else int(steps),

@@ -158,8 +158,9 @@ def _difference(quality: Quality) -> str:
         return "the best"
     if quality.difference is None:
         return "–"
-    mean, interval, _ = quality.difference
-    return f"{mean:+.3f}" + ("" if interval is None else f" ({interval[0]:+.3f} … {interval[1]:+.3f})")
+    mean, interval, _, effect, p_value = quality.difference
+    shown = f"{mean:+.3f}" + ("" if interval is None else f" ({interval[0]:+.3f} … {interval[1]:+.3f})")
+    return shown if effect is None or p_value is None else f"{shown}, r {effect:+.2f}, p {p_value:.2g}"
 
 
 @command(app, "convoxel compare upsampling --dims 3 --output upsampling.png")

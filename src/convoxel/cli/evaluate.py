@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from convoxel.cli.options import Engine, Json, Run, Threads, Which
-from convoxel.cli.screen import Screen, by_class, duration, emit, number
+from convoxel.cli.screen import Screen, by_class, duration, emit, number, plural
 
 if TYPE_CHECKING:
     from convoxel.files.values import Options
 
 
-# A terminal shows the worst cases; --json has them all.
+# A terminal shows the worst cases; --json and --csv have them all.
 _SHOWN = 5
+
+
+def _list_metrics(asked: str | None) -> str | None:
+    """Print all metrics and leave where they are asked for; no run is needed."""
+    if asked == "list":
+        from convoxel.predict.metric_table import list_metrics
+
+        rows = (
+            (row.task, row.name, row.better, row.unit, row.words, row.source.partition(", ")[0])
+            for row in list_metrics()
+        )
+        screen = Screen()
+        screen.table("task|name|better|unit|definition|source", rows)
+        screen.say("Also hd90 (any percentage), nsd@2.5mm and nsd@2voxels (any tolerance).")
+        raise typer.Exit
+    return asked
 
 
 def evaluate(
@@ -24,54 +41,130 @@ def evaluate(
         Literal["validation", "train", "test", "all"],
         typer.Option(help="Part of the data; of data new to the run, all."),
     ] = "validation",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…|list",
+            callback=_list_metrics,
+            is_eager=True,
+            help="Metrics, such as dice,hd95,nsd@1mm,volume or auc,ap,ece; list prints all with their definitions.",
+        ),
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(metavar="N", help="Resamples of the intervals' bootstrap over subjects; 0: no intervals.")
+    ] = 2000,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a table too: a row for each image and class.")
+    ] = None,
     which: Which = "best",
     engine: Engine = "convoxel",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Measure a trained network on labelled images: Dice or accuracy, for each class and each image."""
+    """Measure a trained network on labelled images: each metric with its interval, for each class and each image.
+
+    Distances and volumes are in mm and ml where the images tell their spacing, in voxels elsewhere. Where a class is
+    neither labelled nor predicted, a ratio is undefined and left out of the mean; where it is only one of both,
+    overlaps are 0 and a distance is the image's diagonal.
+    """
     from convoxel.graph.threads import limit_threads
+    from convoxel.predict.case_table import check_case_table, write_case_table
     from convoxel.train import evaluate as measure
 
+    check_case_table(csv)
     screen = Screen(json)
     with limit_threads(threads), screen.status("reading data") as status:
 
-        def show(index: int, sample: Any, prediction: object) -> None:
+        def show(index: int, sample: Any, prediction: object, row: object) -> None:
             status.update(f"{index + 1} images, last {sample.name}")
 
-        figures: Options = measure(run, data, engine=engine, split=split, which=which, on_sample=show)
+        figures: Options = measure(
+            run, data, engine=engine, split=split, which=which, metrics=metrics and metrics.split(","),
+            replicates=bootstrap, on_sample=show,
+        )  # fmt: skip
+    if csv is not None:
+        write_case_table(csv, figures)
     if json:
-        return emit(figures)
-    segment = "dice" in (figures["samples"] or [{}])[0]
+        return emit({**figures, "csv": csv})
+    segment = figures["metric_name"] == "mean Dice"
     name = "Dice" if segment else "accuracy"
-    where = f"{figures['data']} ({figures['split']}, {figures['count']} images)"
+    where = f"{figures['data']} ({figures['split']}, {plural(figures['count'], 'image')})"
     shown = f"{'mean ' if segment else ''}{name} {number(figures['metric'])}"
     screen.say(f"{run} on {where}: {shown}{by_class(figures['per_class']) if segment else ''}", "bold")
-    screen.say(_spread(figures["samples"], segment))
-    screen.table(f"class|>{name}", ((label, number(value)) for label, value in figures["per_class"].items()))
-    if segment and figures["count"] > 1:
-        worst = sorted(figures["samples"], key=lambda row: row["metric"] if row["metric"] is not None else 2.0)
-        screen.say("Lowest: " + ", ".join(f"{row['name']} {number(row['metric'], 3)}" for row in worst[:_SHOWN]))
-    wrong = [row for row in figures["samples"] if row.get("correct") is False]
-    if wrong:
-        listed = ", ".join(f"{row['name']} ({row['label']} as {row['predicted']})" for row in wrong[:_SHOWN])
-        screen.say(f"{len(wrong)} wrong: {listed}{' …' if len(wrong) > _SHOWN else ''}")
+    _print_figures(screen, figures)
+    if segment:
+        screen.say(_spread(figures["samples"]))
+        if figures["count"] > 1:
+            worst = sorted(figures["samples"], key=lambda row: row["metric"] if row["metric"] is not None else 2.0)
+            screen.say("Lowest: " + ", ".join(f"{row['name']} {number(row['metric'], 3)}" for row in worst[:_SHOWN]))
+    else:
+        wrong = [row for row in figures["samples"] if not row["correct"]]
+        if wrong:
+            taken = ", ".join(f"{row['name']} ({row['label']} as {row['predicted']})" for row in wrong[:_SHOWN])
+            screen.say(f"{len(wrong)} wrong: {taken}{' …' if len(wrong) > _SHOWN else ''}")
+    for rule in _rules(figures):
+        screen.say(rule)
+    if csv is not None:
+        screen.say(f"Table: {csv}")
     screen.say(f"{duration(figures['seconds'])} with engine {figures['engine']}, checkpoint of step {figures['step']}")
 
 
-def _spread(samples: list[dict[str, Any]], segment: bool) -> str:
-    """Return in words how far images differ, and how sure the metric is over images like these."""
-    from convoxel.predict.case_statistics import LEVEL, Spread, case_values, mean_interval, share_interval
+def _print_figures(screen: Screen, figures: Options) -> None:
+    """Print each metric over all images and of each class: of a segmentation beside the spread of images."""
+    table, interval = figures["figures"], f"{100 * figures['resampling']['level']:g} % interval"
+    if figures["metric_name"] != "mean Dice":
+        whole = ((name, number(figure["value"]), _range(figure["interval"])) for name, figure in table.items())
+        screen.table(f"metric|>value|{interval}", whole)
+        by_metric: Options = {name: figure["per_class"] for name, figure in table.items() if figure["per_class"]}
+        cells = (
+            (label, first["images"], *(number(each[label]["value"], 3) for each in by_metric.values()))
+            for label, first in next(iter(by_metric.values()), {}).items()
+        )
+        if by_metric:
+            screen.say()
+            screen.table("class|>images" + "".join(f"|>{name}" for name in by_metric), cells)
+        return
+    rows: list[tuple[object, ...]] = []
+    for name, figure in table.items():
+        heading = f"{name} ({figure['unit']})" if figure["unit"] else name
+        if len(figure["per_class"]) > 1:
+            rows.append((heading, "mean", number(figure["value"]), _range(figure["interval"]), "", "", ""))
+        for label, value in figure["per_class"].items():
+            rows.append((heading, label, number(value["value"]), _range(value["interval"]), number(value["median"]),
+                         _range((value["least"], value["most"])), value["images"]))  # fmt: skip
+    screen.table(f"metric|class|>value|{interval}|>median|range|>images", rows)
 
-    values = list(case_values(samples).values())
-    spread, level = Spread.of(values), f"{100 * LEVEL:g} % interval"
+
+def _range(ends: tuple[float | None, float | None] | None) -> str:
+    return "–" if ends is None or None in ends else f"{number(ends[0], 3)} … {number(ends[1], 3)}"
+
+
+def _rules(figures: Options) -> list[str]:
+    """Say how intervals came about, and what counts where a class is not there, as far as it matters here."""
+    drawn = figures["resampling"]
+    lines = []
+    if drawn["replicates"]:
+        several = drawn["subjects"] != figures["count"]
+        subjects = f"{drawn['subjects']} subjects" if several else plural(figures["count"], "image")
+        lines.append(f"Intervals over {subjects}: {drawn['method']}, {drawn['replicates']} resamples.")
+    lone = [
+        f"{label} in {row['name']}"
+        for row in figures["samples"]
+        for label, (labelled, predicted) in row.get("voxels", {}).items()
+        if not (labelled and predicted)
+    ]
+    if lone:
+        listed = ", ".join(lone[:_SHOWN]) + (" …" if len(lone) > _SHOWN else "")
+        lines.append(f"{figures['empty_rule']} Here: {listed}.")
+    return lines
+
+
+def _spread(samples: list[dict[str, Any]]) -> str:
+    """Return in words how far images differ."""
+    from convoxel.predict.case_statistics import Spread, read_cases
+
+    spread = Spread.of([case.value for case in read_cases(samples).values()])
     if spread is None:
-        return "No image has a class to be measured."
-    interval = mean_interval(values) if segment else share_interval(round(sum(values)), len(values))
-    known = (
-        "unknown from one image" if interval is None else (f"{max(0.0, interval[0]):.3f} … {min(1.0, interval[1]):.3f}")
-    )
-    if not segment:
-        return f"{level} over such images: {known}"
+        return "No image has a class to be measured: nothing is labelled, and nothing was found."
     quartiles = f"quartiles {spread.quartile_1:.3f}, {spread.median:.3f}, {spread.quartile_3:.3f}"
-    return f"Images: {spread.mean:.3f} ± {spread.deviation:.3f}, {quartiles}; {level} of the mean: {known}"
+    return f"Images: {spread.mean:.3f} ± {spread.deviation:.3f}, {quartiles}"

@@ -3,7 +3,10 @@
 Read the files in this order: ``trained_run`` (a network with its configuration and the facts of its data),
 ``normalisation`` (of intensities), ``tile_size`` and ``sliding_window`` (images of any size, tile by tile),
 ``network_call`` (PyTorch or our engine), ``inference`` (all of these as one ``Predictor``); then
-``file_prediction`` (image files to label maps or tables), ``metrics``, ``evaluation`` and ``example_pictures``.
+``file_prediction`` (image files to label maps or tables); ``surface_distance``, ``metric`` and the metrics of each
+task, ``segmentation_metric`` and ``classification_metric``, which ``metric_table`` lists; ``metrics`` (what one pass
+over a split counts), ``case_statistics`` (intervals and comparisons), ``figures``, ``class_curves``, ``evaluation``;
+``case_table`` (CSV) and ``example_pictures``.
 ``run_progress`` is what training and prediction report.
 
 Nothing here reads run folders or trains: ``convoxel.train`` does, and validates through this package.

@@ -3,18 +3,30 @@
 A mean over a few images says little without its interval, and two means over the same images differ by less than their
 intervals tell: what is hard for one network is hard for the other. NumPy and SciPy only.
 
-An interval speaks of other images of the same kind. It does not cover what another seed of training would change.
+Intervals come from a bootstrap: the images are drawn anew with replacement, and the statistic is computed again. Images
+of one subject are drawn together, since they are no independent cases. An interval speaks of other images of the same
+kind. It does not cover what another seed of training would change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 #: Share of repetitions whose interval holds the true value.
 LEVEL = 0.95
+#: Resamples of a bootstrap.
+REPLICATES = 2000
+_BLOCKS = 200  # of images left out in turn for the skewness: as many as there are, or this many groups of them
+_CHUNK = 2**22  # weights in memory at once
+
+Floats = NDArray[np.float64]
+#: A statistic of many weightings of the images: weights (rows, images) → values (rows, columns), NaN where undefined.
+Statistic = Callable[[Floats], Floats]
 
 
 class Interval(NamedTuple):
@@ -56,49 +68,164 @@ class Difference(NamedTuple):
 
     Attributes:
         mean: mean difference.
-        interval: its interval; None of fewer than two images.
+        interval: its interval; None of fewer than two subjects.
         images: their number.
+        effect: share of evidence for a rise less that for a fall, −1 … 1 (matched-pairs rank-biserial correlation;
+            Kerby 2014, doi:10.2466/11.IT.3.1); None where nothing differs.
+        p_value: of no difference: Wilcoxon's signed-rank test (1945), or McNemar's exact test (1947) of right and wrong
+            answers; None where nothing differs.
     """
 
     mean: float
     interval: Interval | None
     images: int
+    effect: float | None = None
+    p_value: float | None = None
 
 
-def case_values(samples: Sequence[Mapping[str, object]]) -> dict[str, float]:
+class Case(NamedTuple):
+    """The metric of one image, and the subject that it shows (by default the image is a subject of its own)."""
+
+    value: float
+    subject: str
+
+
+def read_cases(samples: Sequence[Mapping[str, object]]) -> dict[str, Case]:
     """Return the metric of each image by name, from the ``samples`` of an evaluation.
 
     That is the mean Dice of the classes that are there or predicted, or 1 for a class that was recognised and 0 for one
     that was not. Images without any graded class are left out.
 
-    >>> case_values([{"name": "a", "metric": 0.5}, {"name": "b", "metric": None}, {"name": "c", "correct": True}])
-    {'a': 0.5, 'c': 1.0}
+    >>> read_cases([{"name": "a", "metric": 0.5, "subject": "x"}, {"name": "b", "metric": None}])
+    {'a': Case(value=0.5, subject='x')}
     """
     found = {}
     for sample in samples:
-        value = sample.get("metric", sample.get("correct"))
-        if isinstance(value, (bool, int, float)):
-            found[str(sample.get("name"))] = float(value)
+        name, value = str(sample.get("name")), sample.get("metric", sample.get("correct"))
+        if isinstance(value, (bool, int, float)) and math.isfinite(value):
+            found[name] = Case(float(value), str(sample.get("subject") or name))
     return found
 
 
-def mean_interval(values: Sequence[float]) -> Interval | None:
-    """Return the interval of the mean, x̄ ± t s / √n (Student 1908); None of fewer than two values.
+def bootstrap(
+    statistic: Statistic, subjects: Sequence[object], *, replicates: int = REPLICATES, seed: int = 0
+) -> list[Interval | None]:
+    """Return the interval of each column of a statistic.
 
-    >>> [round(end, 3) for end in mean_interval([0.5, 0.7, 0.8, 1.0])]
-    [0.419, 1.081]
+    The ends are quantiles of the bootstrapped values, corrected for bias and skewness (BCa; Efron 1987,
+    doi:10.1080/01621459.1987.10478410) and for few subjects (Hesterberg 2015, doi:10.1080/00031305.2015.1089789):
+    otherwise the interval of 8 images would hold the true mean in 88 of 100 repetitions, and so in 93.
+
+    Args:
+        statistic: weights (rows, images) → values (rows, columns).
+        subjects: the subject of each image; images of one subject are drawn together.
+        replicates: number of resamples (default 2000); 0 computes none.
+        seed: random seed of the resamples (default 0).
+
+    Returns:
+        Intervals; None where there are fewer than two subjects, or where a column is undefined without one of them.
+
+    >>> values = np.array([0.5, 0.7, 0.8, 1.0])
+    >>> [interval] = bootstrap(lambda weights: (weights @ values / weights.sum(axis=1))[:, None], range(4))
+    >>> [round(end, 1) for end in interval]
+    [0.5, 1.0]
     """
-    if len(values) < 2:
-        return None
-    from scipy.special import stdtrit
+    groups = np.unique(np.asarray([str(subject) for subject in subjects]), return_inverse=True)[1]
+    count = int(groups.max(initial=-1)) + 1
+    point = statistic(np.ones((1, len(groups))))[0]
+    if count < 2 or replicates < 1:
+        return [None] * len(point)
+    drawn = np.concatenate([statistic(weights) for weights in _draw(groups, count, replicates, seed)])
+    left_out = np.concatenate([statistic(weights) for weights in _leave_out(groups, count)])
+    return [_interval(*column, count) for column in zip(point, drawn.T, left_out.T, strict=True)]
 
-    half = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    mean = float(np.mean(values))
-    return Interval(mean - half, mean + half)
+
+def _draw(groups: NDArray[np.intp], count: int, replicates: int, seed: int) -> Iterator[Floats]:
+    """Yield rows of weights: each of the subjects as often as it was drawn."""
+    generator, rows = np.random.default_rng(seed), max(1, _CHUNK // len(groups))
+    for first in range(0, replicates, rows):
+        times = generator.multinomial(count, np.full(count, 1 / count), size=min(rows, replicates - first))
+        yield times[:, groups].astype(np.float64)
+
+
+def _leave_out(groups: NDArray[np.intp], count: int) -> Iterator[Floats]:
+    """Yield rows of weights without one subject each, or without one of many blocks of subjects."""
+    blocks, rows = groups * min(count, _BLOCKS) // count, max(1, _CHUNK // len(groups))
+    for first in range(0, min(count, _BLOCKS), rows):
+        gone = np.arange(first, min(first + rows, count, _BLOCKS))
+        yield (blocks != gone[:, None]).astype(np.float64)
+
+
+def _interval(point: float, drawn: Floats, left_out: Floats, count: int) -> Interval | None:
+    from scipy.special import ndtr, ndtri, stdtrit
+
+    drawn = drawn[np.isfinite(drawn)]
+    if not math.isfinite(point) or not np.isfinite(left_out).all() or len(drawn) < 20:
+        return None
+    # Student's quantile in place of the normal one, and √(n / (n − 1)): a resample of n values spreads too little.
+    wide = math.sqrt(count / (count - 1)) * float(stdtrit(count - 1, (1 + LEVEL) / 2))
+    ends = np.array([-wide, wide])
+    below = ((drawn < point).mean() + (drawn <= point).mean()) / 2
+    if 0 < below < 1:
+        shifts = left_out.mean() - left_out
+        cubes, squares = float((shifts**3).sum()), float((shifts**2).sum())
+        skew = cubes / (6 * squares**1.5) if squares > 0 else 0.0
+        bias = float(ndtri(below))
+        ends = bias + (bias + ends) / np.maximum(1 - skew * (bias + ends), 1e-9)
+    low, high = np.quantile(drawn, ndtr(ends))
+    return Interval(float(low), float(high))
+
+
+def column_means(values: Floats) -> Statistic:
+    """Return the statistic of the columns' means over the images that have a value, and of the mean of those means.
+
+    Args:
+        values: (images, columns), NaN where undefined.
+
+    Returns:
+        weights (rows, images) → (rows, 1 + columns), the mean of the means first.
+
+    >>> column_means(np.array([[1.0, 0.0], [0.5, np.nan]]))(np.ones((1, 2))).tolist()
+    [[0.375, 0.75, 0.0]]
+    """
+    known = np.isfinite(values)
+    filled = np.where(known, values, 0.0)
+
+    def statistic(weights: Floats) -> Floats:
+        counts: Floats = weights @ known.astype(np.float64)
+        means = np.where(counts > 0, weights @ filled / np.maximum(counts, 1), np.nan)
+        return np.asarray(np.concatenate([mean_known(means), means], axis=1), np.float64)
+
+    return statistic
+
+
+def mean_known(values: Floats) -> Floats:
+    """Return the mean of each row's known values, (rows, 1); NaN of none."""
+    known = np.isfinite(values)
+    total, count = np.where(known, values, 0.0).sum(axis=1, keepdims=True), known.sum(axis=1, keepdims=True)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan), np.float64)
+
+
+def mean_interval(cases: Sequence[Case], *, seed: int = 0) -> Interval | None:
+    """Return the interval of the mean over images; None of fewer than two subjects.
+
+    >>> mean_interval([Case(0.5, "a")]) is None
+    True
+    """
+    if not cases:
+        return None
+    values = np.array([case.value for case in cases])
+
+    def mean(weights: Floats) -> Floats:
+        return np.asarray((weights @ values / weights.sum(axis=1))[:, None], np.float64)
+
+    return bootstrap(mean, [case.subject for case in cases], seed=seed)[0]
 
 
 def share_interval(count: int, total: int) -> Interval | None:
-    """Return the interval of a share of successes (Wilson 1927); None of none.
+    """Return the interval of a share of successes among independent images (Wilson 1927); None of none.
+
+    A bootstrap of successes alone would give an interval without width.
 
     >>> [round(end, 3) for end in share_interval(9, 10)]
     [0.596, 0.982]
@@ -114,13 +241,42 @@ def share_interval(count: int, total: int) -> Interval | None:
     return Interval(float(centre - half), float(centre + half))
 
 
-def compare_cases(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Difference | None:
+def accuracy_interval(cases: Sequence[Case]) -> Interval | None:
+    """Return the interval of the share of images that are right: Wilson's, or by bootstrap where subjects repeat."""
+    if len({case.subject for case in cases}) < len(cases):
+        return mean_interval(cases)
+    return share_interval(round(sum(case.value for case in cases)), len(cases))
+
+
+def compare_cases(ours: Mapping[str, Case], theirs: Mapping[str, Case]) -> Difference | None:
     """Return by how much ``ours`` is above ``theirs`` on the images that both have; None where they share none.
 
-    >>> compare_cases({"a": 0.5, "b": 0.75}, {"b": 0.25, "c": 1.0})
-    Difference(mean=0.5, interval=None, images=1)
+    The interval is the bootstrap's over subjects. The test takes one mean difference a subject.
+
+    >>> compare_cases({"a": Case(0.5, "a"), "b": Case(0.75, "b")}, {"b": Case(0.25, "b"), "c": Case(1.0, "c")})
+    Difference(mean=0.5, interval=None, images=1, effect=1.0, p_value=1.0)
     """
-    differences = [value - theirs[name] for name, value in ours.items() if name in theirs]
-    if not differences:
+    pairs = [Case(case.value - theirs[name].value, case.subject) for name, case in ours.items() if name in theirs]
+    if not pairs:
         return None
-    return Difference(float(np.mean(differences)), mean_interval(differences), len(differences))
+    by_subject: dict[str, list[float]] = {}
+    for pair in pairs:
+        by_subject.setdefault(pair.subject, []).append(pair.value)
+    effect, p_value = _test([float(np.mean(values)) for values in by_subject.values()])
+    return Difference(float(np.mean([pair.value for pair in pairs])), mean_interval(pairs), len(pairs), effect, p_value)
+
+
+def _test(differences: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the rank-biserial correlation and the p-value of paired differences."""
+    from scipy.stats import binomtest, rankdata, wilcoxon
+
+    moved = np.array([value for value in differences if value])
+    if not len(moved):
+        return None, None
+    ranks = rankdata(np.abs(moved))
+    effect = float((ranks * np.sign(moved)).sum() / ranks.sum())
+    if np.isin(moved, (-1.0, 1.0)).all():
+        return effect, float(binomtest(int((moved > 0).sum()), len(moved)).pvalue)
+    tied = len(set(np.abs(moved))) < len(moved)
+    method = "exact" if len(moved) <= 50 and not tied else "asymptotic"
+    return effect, float(wilcoxon(moved, method=method).pvalue)

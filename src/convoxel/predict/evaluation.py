@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from convoxel.data import DataSet, Sample, Split
-from convoxel.errors import DataError
+from convoxel.errors import ConfigError, DataError
+from convoxel.predict.case_statistics import REPLICATES
+from convoxel.predict.class_curves import Curves, trace_curves
+from convoxel.predict.figures import Figures, Resampling, describe_resampling, overlap_figures, score_figures
 from convoxel.predict.inference import Predictor
-from convoxel.predict.metrics import Metrics, SegmentationLoss, Tally, confusion
+from convoxel.predict.metric_table import overlap_metrics, score_metrics
+from convoxel.predict.metrics import Metrics, Row, SegmentationLoss, Tally
+from convoxel.predict.segmentation_metric import EMPTY_RULE, OverlapMetric
 
 _CLASSIFY_BATCH = 64
+_MOST_REPLICATES = 100_000
 
-# index, sample, prediction: a label map or a class number
-OnSample = Callable[[int, Sample, "NDArray[np.uint8] | int"], None]
+# index, sample, prediction (a label map or a class number), its metrics
+OnSample = Callable[[int, Sample, "NDArray[np.uint8] | int", Row], None]
 
 
 class Evaluation(Metrics):
-    """Metrics of a split and where they come from: engine, split, step of the checkpoint, images, name of the data."""
+    """Metrics of a split and where they come from: engine, split, step of the checkpoint, images, name of the data.
+
+    ``figures`` holds each metric with its intervals, ``resampling`` how these were found, ``empty_rule`` in words what
+    counts where a class is not there, ``curves`` a classification's calibration, ROC and precision-recall curves.
+    """
+
+    figures: Figures
+    resampling: Resampling
+    empty_rule: str
+    curves: Curves | None
 
     engine: str
     split: str
@@ -35,16 +51,87 @@ class TimedEvaluation(Evaluation):
     seconds: float
 
 
-def evaluate_split(predictor: Predictor, dataset: DataSet, split: str, on_sample: OnSample | None = None) -> Evaluation:
+@dataclass(frozen=True)
+class Request:
+    """Metrics to compute beside that of the task, and the bootstrap of their intervals.
+
+    Attributes:
+        metrics: names of metrics (default: those of the task that cost nothing beside the prediction).
+        replicates: resamples of the intervals' bootstrap; 0 leaves intervals out (default 2000).
+        seed: random seed of the bootstrap (default 0).
+    """
+
+    metrics: Sequence[str] | None = None
+    replicates: int = REPLICATES
+    seed: int = 0
+
+    def check(self, task: str) -> None:
+        """Raise ConfigError unless the task has these metrics and the number of resamples is one."""
+        if not 0 <= self.replicates <= _MOST_REPLICATES:
+            raise ConfigError(
+                f"bootstrap: got {self.replicates}; expected a number of resamples from 0 (no intervals) to "
+                f"{_MOST_REPLICATES}. 2000 is usual."
+            )
+        (overlap_metrics if task == "segment" else score_metrics)(self.metrics)
+
+
+def evaluate_split(
+    predictor: Predictor,
+    dataset: DataSet,
+    split: str,
+    on_sample: OnSample | None = None,
+    request: Request | None = None,
+) -> Evaluation:
     """Return the metrics of one split of a data set, "validation", "train", "test" or "all".
 
+    Args:
+        predictor: the network.
+        dataset: labelled images.
+        split: name of the part.
+        on_sample: called with index, sample, prediction and its metrics.
+        request: what to measure (default: what costs nothing beside the prediction).
+
     Raises:
-        DataError: the data set has no such split, or a sample has no label or one that the network does not know.
+        ConfigError: the task has no such metric.
+        DataError: the data set has no such split, or a sample has no label or one that the network does not know;
+            lengths are asked for, and only some of the images tell their spacing.
     """
-    samples = dataset.split(split)
-    metrics = evaluate_samples(predictor, samples, on_sample).metrics()
-    return {**metrics, "engine": predictor.engine, "split": split, "step": predictor.run.step, "count": len(samples),
-            "data": dataset.name}  # fmt: skip
+    samples, request = dataset.split(split), request or Request()
+    task = predictor.run.config.task
+    request.check(task)
+    overlap = overlap_metrics(request.metrics) if task == "segment" else ()
+    units = _units(samples, overlap, dataset)
+    tally = evaluate_samples(predictor, samples, on_sample, overlap=overlap)
+    rows: Sequence[Row] = tally.segmented or tally.classified
+    subjects = [row["subject"] for row in rows]
+    drawing = {"replicates": request.replicates, "seed": request.seed}
+    curves = None
+    if task == "segment":
+        figures = overlap_figures(overlap, tally.values(), tally.graded, subjects, units, **drawing)
+    else:
+        scores = tally.scores()
+        figures = score_figures(score_metrics(request.metrics), scores, tally.classes, subjects, **drawing)
+        curves = trace_curves(scores, tally.classes)
+    return {**tally.metrics(), "engine": predictor.engine, "split": split, "step": predictor.run.step,
+            "count": len(samples), "data": dataset.name, "figures": figures,
+            "resampling": describe_resampling(task, subjects, **drawing), "curves": curves,
+            "empty_rule": EMPTY_RULE if task == "segment" else ""}  # fmt: skip
+
+
+def _units(samples: Split, metrics: Sequence[OverlapMetric], dataset: DataSet) -> list[str]:
+    """Return the unit of each metric; DataError where it would differ from image to image."""
+    spaced = {entry.spacing_mm is not None for entry in samples.entries}
+    asked = [metric.name for metric in metrics if metric.quantity or metric.name.endswith("mm")]
+    if asked and spaced != {True}:
+        name = next(entry.name for entry in samples.entries if entry.spacing_mm is None)
+        millimetres = [name for name in asked if name.endswith("mm")]
+        if len(spaced) > 1 or millimetres:
+            raise DataError(
+                f"data: {name} of {dataset.name} tells no spacing, so {(millimetres or asked)[0]} "
+                f"has no unit{' in common' if len(spaced) > 1 else ''}; expected images with a spacing in mm. "
+                "Store it in the files, or leave the metric out (nsd@1voxels measures in voxels)."
+            )
+    return [metric.unit(spaced == {True}, dataset.dims) for metric in metrics]
 
 
 def evaluate_samples(
@@ -52,28 +139,36 @@ def evaluate_samples(
     samples: Sequence[Sample] | Split,
     on_sample: OnSample | None = None,
     on_tick: Callable[[], None] | None = None,
+    overlap: Sequence[OverlapMetric] = (),
 ) -> Tally:
     """Predict every sample and count; ``on_tick`` is called between predictions and may raise to stop.
+
+    Args:
+        predictor: the network.
+        samples: labelled images.
+        on_sample: called with index, sample, prediction and its metrics.
+        on_tick: called after each group of samples.
+        overlap: metrics of each class and image to segment, beside Dice.
 
     Raises:
         DataError: a sample has no label, or one that the network does not know.
     """
-    tally = Tally(predictor.run.config.task, predictor.classes)
+    tally = Tally(predictor.run.config.task, predictor.classes, overlap)
     segment = tally.task == "segment"
     size = 1 if segment else _CLASSIFY_BATCH
     for first in range(0, len(samples), size):
         group = [samples[index] for index in range(first, min(first + size, len(samples)))]
-        found: list[NDArray[np.uint8]] | list[int]
+        found: Sequence[tuple[NDArray[np.uint8] | int, Row]]
         found = [_add_volume(predictor, group[0], tally)] if segment else _add_classes(predictor, group, tally)
         if on_sample is not None:
             for place, sample in enumerate(group):
-                on_sample(first + place, sample, found[place])
+                on_sample(first + place, sample, *found[place])
         if on_tick is not None:
             on_tick()
     return tally
 
 
-def _add_volume(predictor: Predictor, sample: Sample, tally: Tally) -> NDArray[np.uint8]:
+def _add_volume(predictor: Predictor, sample: Sample, tally: Tally) -> tuple[NDArray[np.uint8], Row]:
     """Count one image, predicted slab by slab: its logits are never in memory as a whole."""
     label, classes = sample.label, len(predictor.classes)
     if not isinstance(label, np.ndarray):
@@ -89,17 +184,16 @@ def _add_volume(predictor: Predictor, sample: Sample, tally: Tally) -> NDArray[n
         logits = torch.from_numpy(np.ascontiguousarray(slab))
         prediction[start:stop] = logits.argmax(dim=0).numpy()
         loss.add(logits, torch.from_numpy(label[start:stop].astype(np.int64)))
-    tally.add_volume(sample.name, confusion(label, prediction, classes), loss.value())
-    return prediction
+    return prediction, tally.add_volume(sample, label, prediction, loss.value())
 
 
-def _add_classes(predictor: Predictor, group: list[Sample], tally: Tally) -> list[int]:
+def _add_classes(predictor: Predictor, group: list[Sample], tally: Tally) -> list[tuple[int, Row]]:
     for sample in group:
         if not isinstance(sample.label, int):
             raise DataError(f"data: {sample.name} has no class; metrics need one for every image.")
-    log_p = torch.log_softmax(torch.from_numpy(predictor.class_logits([sample.image for sample in group])), dim=1)
-    found = [int(row.argmax()) for row in log_p]
-    for sample, predicted, row in zip(group, found, log_p, strict=True):
-        truth = int(sample.label or 0)
-        tally.add_class(sample.name, truth, predicted, float(row[predicted].exp()), float(-row[truth]))
-    return found
+    logits = predictor.class_logits([sample.image for sample in group]).astype(np.float64)
+    log_p = torch.log_softmax(torch.from_numpy(logits), dim=1).numpy()
+    return [
+        (int(row.argmax()), tally.add_class(sample, int(sample.label or 0), row))
+        for sample, row in zip(group, log_p, strict=True)
+    ]

@@ -2,79 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import Sample
 from convoxel.files.values import Array
+from convoxel.predict.metrics import Row
 
 _COUNT = 6
 # Of the axes towards the patient's right, front and top: the letters of their high end and of their low end.
 _EDGES = ("RL", "AP", "SI")
 
 
-class Examples:
-    """Collects up to six example pictures from samples and their predictions.
+class _Shown(NamedTuple):
+    """A picture: image, label, prediction, its name, its quality, and of a slice the pixel's size and edge letters."""
 
-    ``arrays()`` returns the content of ``examples.npz``: images (k, rows, columns) float32, or
+    image: Array
+    label: Array
+    prediction: Array
+    name: str
+    quality: float
+    spacing: tuple[float, float] | None = None
+    letters: str = ""
+
+
+class Examples:
+    """Collects a few example pictures from samples and their predictions: half of them the worst, the others spread.
+
+    ``arrays()`` returns the content of ``examples.npz``, the worst first: images (k, rows, columns) float32, or
     (k, rows, columns, 3) for colour; segmentation: labels and predictions (k, rows, columns) uint8;
-    classification: labels and predictions (k,) class numbers; names (k,). Smaller pictures are centred
-    among larger ones. Volumes are cut across their shortest axis, so that the slices are large; where the
-    file says how the patient lies, the head (axial: the nose) is up and the patient's right on the left, and
-    ``marks`` (k, 4) holds the letters of the top, bottom, left and right edge. ``spacing`` (k, 2): rows, columns.
+    classification: labels and predictions (k,) class numbers; names (k,); scores (k,), the metric of the whole image
+    (NaN where nothing is there), or the probability of the class given, negative where that is wrong. Smaller pictures
+    are centred among larger ones. Volumes are cut across their shortest axis, so that the slices are large, one of the
+    worst where most voxels are wrong; where the file says how the patient lies, the head (axial: the nose) is up and
+    the patient's right on the left, and ``marks`` (k, 4) holds the letters of the top, bottom, left and right edge.
+    ``spacing`` (k, 2): rows, columns.
+
+    Args:
+        samples: number of samples that will be offered.
+        count: number of pictures (default 6).
     """
 
     def __init__(self, samples: int, count: int = _COUNT) -> None:
         self._each = max(1, -(-count // max(1, samples)))
-        self._taken = set(np.linspace(0, samples - 1, min(samples, count)).round().astype(int).tolist())
-        self._count = count
-        self._rows: list[tuple[Array, Array, Array, str]] = []
-        self._looks: list[tuple[tuple[float, float], str]] = []  # spacing and edge letters of each slice
+        spread = count if samples <= count else count - count // 2
+        self._spread = set(np.linspace(0, samples - 1, min(samples, spread)).round().astype(int).tolist())
+        self._count, self._hardest = count, count - spread
+        self._rows: list[_Shown] = []
+        self._worst: list[_Shown] = []
 
-    def offer(self, index: int, sample: Sample, prediction: NDArray[np.uint8] | int) -> None:
-        """Keep sample number ``index`` if it is among the chosen."""
-        if index not in self._taken or len(self._rows) >= self._count:
-            return
+    def offer(self, index: int, sample: Sample, prediction: NDArray[np.uint8] | int, row: Row) -> None:
+        """Keep sample number ``index`` if it is among the spread ones, or among the worst so far."""
+        quality = _quality(row)
+        if index in self._spread:
+            self._rows += self._draw(sample, prediction, quality, hardest=False)
+        elif self._hardest and (len(self._worst) < self._hardest or quality < self._worst[-1].quality):
+            shown = self._draw(sample, prediction, quality, hardest=True)
+            self._worst = sorted([*self._worst, *shown], key=attrgetter("quality"))[: self._hardest]
+
+    def _draw(
+        self, sample: Sample, prediction: NDArray[np.uint8] | int, quality: float, hardest: bool
+    ) -> Iterator[_Shown]:
         image, label, found = sample.image, np.asarray(sample.label), np.asarray(prediction)
         if label.ndim == 3:
-            self._offer_volume(sample, image[0], label, found)
+            yield from self._slices(sample, label, found, quality, hardest)
             return
         if label.ndim == 0 and image.ndim == 4:  # a classified volume: its middle slice
             image = image[..., image.shape[-1] // 2]
-        self._rows.append((_picture(image), label, found, sample.name))
+        yield _Shown(_picture(image), label, found, sample.name, quality)
 
-    def _offer_volume(self, sample: Sample, image: Array, label: Array, prediction: Array) -> None:
+    def _slices(
+        self, sample: Sample, label: Array, prediction: Array, quality: float, hardest: bool
+    ) -> Iterator[_Shown]:
         orientation = _orientation(sample.affine)
-        image, label, prediction = (_upright(array, orientation) for array in (image, label, prediction))
+        volumes = [_upright(array, orientation) for array in (sample.image[0], label, prediction)]
         spacing = _lengths(sample.affine, orientation)
-        across = 2 - int(np.argmin(label.shape[::-1]))  # of equals the last: axial
+        across = 2 - int(np.argmin(volumes[1].shape[::-1]))  # of equals the last: axial
         down, along = (axis for axis in (2, 1, 0) if axis != across)
-        for level in _levels(np.moveaxis(label, across, 2), self._each):
-            # The first row is the top (or the front), the first column the patient's right (or the front).
-            planes = (np.take(array, level, axis=across).T[::-1, ::-1] for array in (image, label, prediction))
-            self._rows.append((*planes, f"{sample.name}, slice {level}"))
-            letters = "" if orientation is None else _EDGES[down] + _EDGES[along]
-            self._looks.append(((float(spacing[down]), float(spacing[along])), letters))
+        wrong = (volumes[1] != volumes[2]).sum(axis=(down, along))
+        levels = [int(wrong.argmax())] if hardest else _levels(np.moveaxis(volumes[1], across, 2), self._each)
+        letters = "" if orientation is None else _EDGES[down] + _EDGES[along]
+        for level in levels:
+            # The first row is the top (or the front), the first column the patient's right (or the front). A copy, so
+            # that the volume is not kept.
+            image, label, prediction = (np.take(array, level, axis=across).T[::-1, ::-1] for array in volumes)
+            size = (float(spacing[down]), float(spacing[along]))
+            yield _Shown(image, label, prediction, f"{sample.name}, slice {level}", quality, size, letters)
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays of ``examples.npz``; empty if nothing was offered."""
-        if not self._rows:
+        shown = sorted([*self._rows[: self._count], *self._worst], key=attrgetter("quality"))
+        if not shown:
             return {}
-        images, labels, predictions, names = zip(*self._rows[: self._count], strict=True)
         arrays = {
-            "images": _stack(images).astype(np.float32),
-            "labels": _stack(labels),
-            "predictions": _stack(predictions),
-            "names": np.asarray(names),
+            "images": _stack([each.image for each in shown]).astype(np.float32),
+            "labels": _stack([each.label for each in shown]),
+            "predictions": _stack([each.prediction for each in shown]),
+            "names": np.asarray([each.name for each in shown]),
+            "scores": np.asarray([each.quality if math.isfinite(each.quality) else math.nan for each in shown]),
         }
-        if len(self._looks) == len(self._rows):
-            looks = self._looks[: self._count]
-            arrays["spacing"] = np.asarray([spacing for spacing, _ in looks])
-            if all(letters for _, letters in looks):
-                arrays["marks"] = np.asarray([list(letters) for _, letters in looks])
+        if all(each.spacing for each in shown):
+            arrays["spacing"] = np.asarray([each.spacing for each in shown])
+            if all(each.letters for each in shown):
+                arrays["marks"] = np.asarray([list(each.letters) for each in shown])
         return arrays
+
+
+def _quality(row: Row) -> float:
+    """Return the metric of an image, or its class's probability, negative where it is wrong; infinity of none."""
+    if "metric" in row:
+        return math.inf if row["metric"] is None else row["metric"]
+    return row["probability"] if row["correct"] else -row["probability"]
 
 
 def _picture(image: Array) -> Array:

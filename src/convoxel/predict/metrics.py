@@ -4,44 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import TypedDict, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-Labels = NDArray[np.unsignedinteger[Any]] | NDArray[np.signedinteger[Any]]
+from convoxel.data import Sample
+from convoxel.predict.classification_metric import ClassScores
+from convoxel.predict.figures import known
+from convoxel.predict.segmentation_metric import Labels, OverlapMetric, overlaps
+
 Scores = dict[str, float | None]
 
 
+@final
 class SegmentedImage(TypedDict):
-    """Metrics of one segmented image: Dice of each class (None where it is neither there nor predicted), their mean."""
+    """Metrics of one segmented image.
+
+    Attributes:
+        name, subject: of the image; without a known subject the image is one of its own.
+        dice: Dice of each class, None where it is neither there nor predicted.
+        metric: mean Dice of the classes other than the background; None where none of them is there or predicted.
+        voxels: of each class the number of labelled and of predicted voxels.
+        values: further metrics by name, each by class.
+    """
 
     name: str
+    subject: str
     dice: Scores
     metric: float | None
+    voxels: dict[str, tuple[int, int]]
+    values: dict[str, Scores]
 
 
+@final
 class ClassifiedImage(TypedDict):
-    """Result of one classified image."""
+    """Result of one classified image; ``subject`` is the image itself where no subject is known.
+
+    ``probability`` is that of the predicted class; ``probabilities`` are those of all, empty where there are many.
+    """
 
     name: str
+    subject: str
     label: str
     predicted: str
     probability: float
     correct: bool
+    probabilities: dict[str, float]
+
+
+Row = SegmentedImage | ClassifiedImage
 
 
 class Metrics(TypedDict):
-    """Metrics of a set of images; ``confusion`` counts rows by true class, columns by predicted class."""
+    """Metrics of a set of images; ``confusion`` counts rows by true class, columns by predicted class.
+
+    ``metric`` is None where no image has a class that is there or predicted.
+    """
 
     metric_name: str
-    metric: float
+    metric: float | None
     per_class: Scores
     confusion: list[list[int]]
     loss: float
     samples: list[SegmentedImage] | list[ClassifiedImage]
+
+
+# A row of more classes lists no probabilities: ten thousand images of a thousand classes would take a gigabyte.
+_LISTED = 128
 
 
 def confusion(truth: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
@@ -98,47 +130,91 @@ class Tally:
 
     Segmentation: the metric is the mean Dice over images, then over the classes other than the background.
     Classification: the metric is the accuracy; ``per_class`` holds the recognised share of each class.
+
+    Attributes:
+        task: "segment" or "classify".
+        classes: names of the classes.
+        overlap: further metrics of each class and image of a segmentation (default: none).
+        shares: predicted probability of each class of each classified image.
     """
 
     task: str
     classes: Sequence[str]
+    overlap: Sequence[OverlapMetric] = ()
     counts: NDArray[np.int64] = field(init=False)
     segmented: list[SegmentedImage] = field(default_factory=list)
     classified: list[ClassifiedImage] = field(default_factory=list)
+    truth: list[int] = field(default_factory=list)
+    shares: list[NDArray[np.float64]] = field(default_factory=list)
     loss: float = 0.0
 
     def __post_init__(self) -> None:
         self.counts = np.zeros((len(self.classes), len(self.classes)), np.int64)
 
-    def add_volume(self, name: str, counts: NDArray[np.int64], loss: float) -> None:
-        """Count one segmented image by its confusion matrix."""
+    @property
+    def graded(self) -> Sequence[str]:
+        """The classes that the metric counts: all but the background of a segmentation."""
+        return self.classes[1:] if self.task == "segment" and len(self.classes) > 1 else self.classes
+
+    def add_volume(self, sample: Sample, label: Labels, prediction: Labels, loss: float) -> SegmentedImage:
+        """Count one segmented image and return its row."""
+        counts = confusion(label, prediction, len(self.classes))
         self.counts += counts
         self.loss += loss
-        found = [None if np.isnan(value) else float(value) for value in dice(counts)]
-        per_class = dict(zip(self.classes, found, strict=True))
-        mean = _mean([per_class[label] for label in self._graded()])
-        self.segmented.append({"name": name, "dice": per_class, "metric": mean})
+        per_class = dict(zip(self.classes, map(known, dice(counts)), strict=True))
+        found = overlaps(label, prediction, counts, sample.spacing_mm, self._numbers)
+        grades = [[known(metric.of(overlap)) for metric in self.overlap] for overlap in found] if self.overlap else []
+        row: SegmentedImage = {
+            "name": sample.name,
+            "subject": subject_of(sample),
+            "dice": per_class,
+            "metric": _mean([per_class[name] for name in self.graded]),
+            "voxels": {
+                name: (int(counts[k].sum()), int(counts[:, k].sum()))
+                for name, k in zip(self.graded, self._numbers, strict=True)
+            },
+            "values": {
+                metric.name: dict(zip(self.graded, column, strict=True))
+                for metric, column in zip(self.overlap, zip(*grades, strict=True), strict=True)
+            },
+        }
+        self.segmented.append(row)
+        return row
 
-    def add_class(self, name: str, truth: int, predicted: int, probability: float, loss: float) -> None:
-        """Count one classified image."""
+    @property
+    def _numbers(self) -> range:
+        return range(len(self.classes) - len(self.graded), len(self.classes))
+
+    def add_class(self, sample: Sample, truth: int, log_p: NDArray[np.float64]) -> ClassifiedImage:
+        """Count one classified image by the logarithms of its classes' probabilities, and return its row."""
+        predicted = int(log_p.argmax())
         self.counts[truth, predicted] += 1
-        self.loss += loss
-        self.classified.append(
-            {
-                "name": name,
-                "label": self.classes[truth],
-                "predicted": self.classes[predicted],
-                "probability": round(probability, 6),
-                "correct": truth == predicted,
+        self.loss -= float(log_p[truth])
+        self.truth.append(truth)
+        self.shares.append(np.exp(log_p))
+        row: ClassifiedImage = {
+            "name": sample.name,
+            "subject": subject_of(sample),
+            "label": self.classes[truth],
+            "predicted": self.classes[predicted],
+            "probability": round(float(self.shares[-1][predicted]), 6),
+            "correct": truth == predicted,
+            "probabilities": {
+                name: round(float(share), 6) for name, share in zip(self.classes, self.shares[-1], strict=True)
             }
-        )
+            if len(self.classes) <= _LISTED
+            else {},
+        }
+        self.classified.append(row)
+        return row
 
     def metrics(self) -> Metrics:
         """Return the metrics as plain numbers; None where no image has the class."""
         segment = self.task == "segment"
+        metric: float | None
         if segment:
-            per_class = {label: _mean([row["dice"][label] for row in self.segmented]) for label in self._graded()}
-            metric = _mean(list(per_class.values())) or 0.0
+            per_class = {label: _mean([row["dice"][label] for row in self.segmented]) for label in self.graded}
+            metric = _mean(list(per_class.values()))
         else:
             rows, hits = self.counts.sum(axis=1), np.diag(self.counts)
             shares = [float(hit / row) if row else None for hit, row in zip(hits, rows, strict=True)]
@@ -154,10 +230,21 @@ class Tally:
             "samples": samples,
         }
 
-    def _graded(self) -> Sequence[str]:
-        return self.classes[1:] if len(self.classes) > 1 else self.classes
+    def values(self) -> NDArray[np.float64]:
+        """Return the further metrics (images, metrics, classes), NaN where undefined."""
+        rows = [[list(row["values"][m.name].values()) for m in self.overlap] for row in self.segmented]
+        return np.array(rows, np.float64).reshape(len(rows), len(self.overlap), len(self.graded))
+
+    def scores(self) -> ClassScores:
+        """Return truth and probabilities of all classified images."""
+        return ClassScores(np.array(self.truth, np.int64), np.array(self.shares).reshape(-1, len(self.classes)))
+
+
+def subject_of(sample: Sample) -> str:
+    """Return the subject that an image shows: the image itself where none is known."""
+    return sample.name
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    found = [value for value in values if value is not None]
+    return float(np.mean(found)) if found else None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from convoxel.draw.figure import Figure
 from convoxel.draw.quantity import count, duration, figure, number, percent, sizes
 from convoxel.draw.scene import Box, Disc, Look, Shape
-from convoxel.predict.case_statistics import Spread, case_values, share_interval
+from convoxel.predict.case_statistics import Spread, accuracy_interval, read_cases
 from convoxel.report.run_contents import Record, RunFolder, mapping, mappings
 
 _MATRIX = 24  # more classes than this do not fit a page; their confusions are listed instead
@@ -103,11 +103,11 @@ def _basis(run: RunFolder) -> str:
     if not run.evaluation:
         return "best validation so far"
     words = f"on {counted} held-out image{'' if counted == 1 else 's'}" if isinstance(counted, int) else "held out"
-    values = list(case_values(mappings(run.evaluation.get("samples"))).values())
-    spread = Spread.of(values)
+    cases = list(read_cases(mappings(run.evaluation.get("samples"))).values())
+    spread = Spread.of([case.value for case in cases])
     if run.task != "classify" and spread is not None and spread.images > 3:
         words += f", half of them {spread.quartile_1:.3f} – {spread.quartile_3:.3f}"
-    elif run.task == "classify" and (interval := share_interval(round(sum(values)), len(values))) is not None:
+    elif run.task == "classify" and (interval := accuracy_interval(cases)) is not None:
         words += f", interval {percent(interval.low)} – {percent(interval.high)}"
     return words
 

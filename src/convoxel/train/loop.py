@@ -314,8 +314,9 @@ def _validate(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> None:
     )
     state.loss_sum, state.loss_count = 0.0, 0
     watch_classes(state, found, run.facts.classes)
-    if state.best_metric is None or found["metric"] > state.best_metric:
-        state.best_metric = found["metric"]
+    metric = found["metric"]  # None: nothing was there, and nothing was found
+    if state.best_metric is None or (metric is not None and metric > state.best_metric):
+        state.best_metric = metric
         run.store.save_best(model_tensors(run.model), state.body(config, run.facts))
     _save(run, clock)
     run.record.write_metrics(state.history)

@@ -11,7 +11,8 @@ from typing import Any
 from convoxel import data
 from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.graph.run.tiling import TilePlan
-from convoxel.predict.evaluation import OnSample, TimedEvaluation, evaluate_split
+from convoxel.predict.case_statistics import REPLICATES
+from convoxel.predict.evaluation import OnSample, Request, TimedEvaluation, evaluate_split
 from convoxel.predict.file_prediction import list_inputs, predict_files
 from convoxel.predict.inference import Predictor, build_predictor, check_engine
 from convoxel.predict.network_call import arrange
@@ -131,6 +132,8 @@ def evaluate(
     engine: str = "convoxel",
     split: str = "validation",
     which: str = "best",
+    metrics: Sequence[str] | None = None,
+    replicates: int = REPLICATES,
     on_sample: OnSample | None = None,
 ) -> TimedEvaluation:
     """Return the metrics of a run's network on labelled images.
@@ -142,22 +145,29 @@ def evaluate(
         split: "validation", "train", "test" or "all" (default "validation"). Of data that the run was not trained on,
             "validation" means all: the network has seen none of it.
         which: checkpoint, "best" or "last" (default "best").
-        on_sample: called with (index, sample, prediction) after each sample.
+        metrics: names of metrics, such as ``["dice", "hd95", "nsd@1mm"]`` (default: those of the task that cost nothing
+            beside the prediction); ``convoxel evaluate --metrics list`` prints all.
+        replicates: resamples of the intervals' bootstrap over subjects; 0 leaves intervals out (default 2000).
+        on_sample: called with (index, sample, prediction, its metrics) after each sample.
 
     Returns:
-        ``metric_name``, ``metric`` (mean Dice without background, or accuracy), ``per_class``,
-        ``confusion`` (rows: true classes), ``loss``, ``samples`` (one dict each), ``count``, ``seconds``,
-        ``engine``, ``split``, ``step``, ``data``.
+        ``metric_name``, ``metric`` (mean Dice without background, or accuracy; None where no image has a class that is
+        there or predicted), ``per_class``, ``confusion`` (rows: true classes), ``loss``, ``samples`` (one dict each),
+        ``figures`` (of each metric the value, unit, interval, and figures of each class), ``resampling`` and
+        ``empty_rule`` (how intervals came about, and what counts where a class is not there), ``curves`` (of a
+        classification), ``count``, ``seconds``, ``engine``, ``split``, ``step``, ``data``.
 
     Raises:
         CheckpointError: the folder is no run.
         DataError: the data do not fit the run, or have no such split.
-        ConfigError: ``split`` or ``engine`` is unknown.
+        ConfigError: ``split``, ``engine`` or a metric is unknown.
     """
     if split not in _SPLITS:
         raise ConfigError(f"split: got {split!r}; expected one of {', '.join(_SPLITS)}.")
     check_engine(engine)
     run = load_model(run_dir, which)
+    request = Request(metrics, replicates)
+    request.check(run.config.task)
     dataset = load_data(run.config, source, run=run_dir)
     run.data.check(dataset)
     if split == "validation" and source is not None and dataset.fingerprint != run.data.fingerprint:
@@ -165,7 +175,7 @@ def evaluate(
     dataset.split(split)  # a missing one is reported before the network is compiled
     predictor = build_predictor(run, engine=engine)
     begun = time.perf_counter()
-    found = evaluate_split(predictor, dataset, split, on_sample)
+    found = evaluate_split(predictor, dataset, split, on_sample, request)
     return {**found, "seconds": time.perf_counter() - begun}
 
 

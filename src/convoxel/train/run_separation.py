@@ -80,7 +80,13 @@ def separate_run(
 
     def score(candidate: nn.Module) -> float:
         predictor = build_predictor(replace(run, network=candidate), engine="torch")
-        return evaluate_samples(predictor, dataset.validation).metrics()["metric"]
+        metric = evaluate_samples(predictor, dataset.validation).metrics()["metric"]
+        if metric is None:
+            raise DataError(
+                f"data: no validation image of {dataset.name} has a class to be found; expected one at least, to tell "
+                "what separating costs. Leave max_accuracy_loss out."
+            )
+        return metric
 
     def tune(candidate: nn.Module) -> None:
         _fine_tune(candidate, run.config, batches, fine_tune)

@@ -253,10 +253,14 @@ def _read_config(folder: Path, stored: TrainConfig) -> TrainConfig:
     return found
 
 
+# Example pictures of the report: six of label maps, each drawn four times; a dozen of classified images.
+_PICTURES = {"segment": 6, "classify": 12}
+
+
 def finish_run(run: TrainingRun) -> Evaluation:
     """Measure the best weights on the validation part, write the closing files and return the metrics."""
     best = load_model(run.folder, "best")
-    examples = Examples(len(run.dataset.validation))
+    examples = Examples(len(run.dataset.validation), _PICTURES[run.config.task])
     found = evaluate_split(build_predictor(best, engine="torch"), run.dataset, "validation", examples.offer)
     watch_classes(run.state, found, run.facts.classes, done=True)
     write_json(run.folder / "evaluation.json", {**found, "warnings": list(run.state.warnings.values())})

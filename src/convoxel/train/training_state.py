@@ -33,7 +33,7 @@ class ValidationRow(TypedDict):
     time_s: float
     train_loss: float | None
     validation_loss: float
-    metric: float
+    metric: float | None
     per_class: Scores
     learning_rate: float
     samples_per_s: float
@@ -64,7 +64,7 @@ class TrainingState:
 
     @property
     def metric(self) -> float | None:
-        """Metric of the last validation; None before the first."""
+        """Metric of the last validation; None before the first, and where nothing was there and nothing was found."""
         return self.history[-1]["metric"] if self.history else None
 
     @property

@@ -1,0 +1,64 @@
+"""The metrics of single images as CSV: a row for each image and class to segment, a row for each image to classify.
+
+Figures are written with all their digits; what is undefined stays empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from convoxel.errors import ConfigError
+from convoxel.files.atomic import write_text
+from convoxel.files.values import Options
+
+
+def check_case_table(path: Path | None) -> None:
+    """Refuse a table that could not be written, before anything is computed for it.
+
+    Raises:
+        ConfigError: its ending is not .csv, or its folder does not exist.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() != ".csv":
+        raise ConfigError(f"csv: {path.name!r} ends in {path.suffix!r}; expected .csv. --json prints JSON.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"csv: the folder of {path} does not exist. Create it first, or give another --csv.")
+
+
+def write_case_table(path: Path, evaluation: Options) -> Path:
+    """Write the table of an evaluation, whole or not at all, and return its path.
+
+    Columns of a segmentation: image, subject, class, labelled_voxels, predicted_voxels, then a column for each metric
+    with its unit, such as "hd95 (mm)". Of a classification: image, subject, class, predicted, correct, probability, and
+    the probability of each class, "p_cat" (of up to 128 classes).
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    rows = _overlap_rows(evaluation) if evaluation["metric_name"] == "mean Dice" else _class_rows(evaluation)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return write_text(path, text.getvalue())
+
+
+def _overlap_rows(evaluation: Options) -> list[list[object]]:
+    figures = evaluation["figures"]
+    units = [f"{name} ({figure['unit']})" if figure["unit"] else name for name, figure in figures.items()]
+    rows: list[list[object]] = [["image", "subject", "class", "labelled_voxels", "predicted_voxels", *units]]
+    for sample in evaluation["samples"]:
+        for label, voxels in sample["voxels"].items():
+            rows.append([sample["name"], sample["subject"], label, *voxels,
+                         *(sample["values"][name][label] for name in figures)])  # fmt: skip
+    return rows
+
+
+def _class_rows(evaluation: Options) -> list[list[object]]:
+    named = [f"p_{name}" for name in evaluation["samples"][0]["probabilities"]] if evaluation["samples"] else []
+    rows: list[list[object]] = [["image", "subject", "class", "predicted", "correct", "probability", *named]]
+    for sample in evaluation["samples"]:
+        rows.append([sample["name"], sample["subject"], sample["label"], sample["predicted"],
+                     int(sample["correct"]), sample["probability"], *sample["probabilities"].values()])  # fmt: skip
+    return rows
