@@ -62,6 +62,8 @@ def render_report(run: RunFolder) -> str:
             validations=results.validation_table(run),
             examples=prepare_examples(run),
             classes=results.class_table(run),
+            figures=results.figure_table(run),
+            scores=results.score_charts(run),
             samples=results.sample_table(run),
             confusion=results.confusion(run),
             network=_network(run),

@@ -9,11 +9,13 @@ from typing import NamedTuple
 from convoxel.draw.figure import Figure
 from convoxel.draw.quantity import count, duration, figure, number, percent, sizes
 from convoxel.draw.scene import Box, Disc, Look, Shape
+from convoxel.draw.score_charts import calibration_chart, precision_recall_chart, roc_chart
 from convoxel.predict.case_statistics import Spread, accuracy_interval, read_cases
 from convoxel.report.run_contents import Record, RunFolder, mapping, mappings
 
 _MATRIX = 24  # more classes than this do not fit a page; their confusions are listed instead
 _HEADLINED = 3  # more classes than this are in their table alone
+_MEASURED = 6  # more classes than this are no columns of the table of all metrics
 _LISTED, _IMAGES, _DOTS = 40, 200, 300
 _WHOLE = "whole image"
 
@@ -98,6 +100,87 @@ def _class_cards(run: RunFolder) -> list[Card]:
     return [Card(name, figure(number(value)), "Dice") for name, value in per_class.items()]
 
 
+def figure_table(run: RunFolder) -> tuple[Sheet, list[str]] | None:
+    """Return every metric with its interval, for all classes and for each of a few, and what to know about them.
+
+    None where the run has none: before its end, or from an earlier version.
+    """
+    figures = mapping(run.evaluation.get("figures"))
+    if not figures:
+        return None
+    classes = list(
+        dict.fromkeys(name for found in figures.values() for name in mapping(mapping(found).get("per_class")))
+    )
+    shown = classes if 1 < len(classes) <= _MEASURED else []
+    rows = []
+    for name, entries in figures.items():
+        entry = mapping(entries)
+        unit, by_class = str(entry.get("unit") or ""), mapping(entry.get("per_class"))
+        cells = [entry, *(mapping(by_class.get(label)) for label in shown)]
+        words = f"{name} ({unit})" if unit else name
+        rows.append((words, *map(_value, cells), str(entry.get("better") or "–")))
+    whole = "mean of the classes" if shown else "value"
+    told = [f"{name}: {words}." for name in figures if (words := str(mapping(figures[name]).get("words") or ""))]
+    head = ("metric", whole, *shown, "better")
+    sheet = Sheet("All metrics with their intervals", head, rows, range(1, len(head) - 1))
+    drawn, rule = mapping(run.evaluation.get("resampling")), str(run.evaluation.get("empty_rule") or "")
+    method = str(drawn.get("method") or "")
+    intervals = f"Intervals: {method}, over {drawn.get('subjects')} subjects." if drawn.get("replicates") else ""
+    return sheet, [" ".join(told), " ".join(filter(None, (intervals, rule)))]
+
+
+def _value(entry: Record) -> str:
+    ends = entry.get("interval")
+    known = [number(end) for end in ends] if isinstance(ends, list) and len(ends) == 2 else [None]
+    value = figure(number(entry.get("value")))
+    return value if None in known else f"{value} ({figure(known[0])} – {figure(known[1])})"
+
+
+def score_charts(run: RunFolder) -> list[Figure]:
+    """Return the ROC and precision-recall curves and the calibration of a classification, those that it has."""
+    curves, figures = mapping(run.evaluation.get("curves")), mapping(run.evaluation.get("figures"))
+
+    def areas(name: str) -> dict[str, float]:
+        by_class = mapping(mapping(figures.get(name)).get("per_class"))
+        return {
+            label: value for label in by_class if (value := number(mapping(by_class[label]).get("value"))) is not None
+        }
+
+    found = []
+    for key, draw, name in (("roc", roc_chart, "auc"), ("precision_recall", precision_recall_chart, "ap")):
+        lines = {label: line for label, points in mapping(curves.get(key)).items() if (line := _points(points))}
+        if lines:
+            found.append(draw(lines, areas(name)))
+    bins = [
+        (confidence, accuracy, int(images))
+        for row in mappings(curves.get("calibration"))
+        if (confidence := _unit(row.get("confidence"))) is not None
+        and (accuracy := _unit(row.get("accuracy"))) is not None
+        and (images := number(row.get("images"))) is not None
+        and images >= 1
+    ]
+    if bins:
+        found.append(calibration_chart(bins, number(mapping(figures.get("ece")).get("value"))))
+    return found
+
+
+def _points(stored: object) -> list[tuple[float, float]]:
+    """Return points between 0 and 1; none if any is not."""
+    pairs = stored if isinstance(stored, list) else []
+    found = [
+        (x, y)
+        for pair in pairs
+        if isinstance(pair, list) and len(pair) == 2
+        if (x := _unit(pair[0])) is not None and (y := _unit(pair[1])) is not None
+    ]
+    return found if len(found) == len(pairs) > 1 else []
+
+
+def _unit(value: object) -> float | None:
+    found = number(value)
+    return found if found is not None and 0 <= found <= 1 else None
+
+
 def _basis(run: RunFolder) -> str:
     counted = run.evaluation.get("count")
     if not run.evaluation:
@@ -105,6 +188,9 @@ def _basis(run: RunFolder) -> str:
     words = f"on {counted} held-out image{'' if counted == 1 else 's'}" if isinstance(counted, int) else "held out"
     cases = list(read_cases(mappings(run.evaluation.get("samples"))).values())
     spread = Spread.of([case.value for case in cases])
+    ends = mapping(mapping(run.evaluation.get("figures")).get("dice")).get("interval")
+    if run.task != "classify" and isinstance(ends, list) and len(ends) == 2 and None not in map(number, ends):
+        words += f", interval {figure(number(ends[0]))} – {figure(number(ends[1]))}"
     if run.task != "classify" and spread is not None and spread.images > 3:
         words += f", half of them {spread.quartile_1:.3f} – {spread.quartile_3:.3f}"
     elif run.task == "classify" and (interval := accuracy_interval(cases)) is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from convoxel.draw.image_overlay import filled_box, overlay_legend, panels, png
-from convoxel.draw.quantity import number, percent
+from convoxel.draw.quantity import figure, number, percent
 from convoxel.files.values import Array
 from convoxel.report.run_contents import RunFolder, mappings
 
@@ -71,9 +71,11 @@ def prepare_examples(run: RunFolder) -> Examples | None:
         return None
     images, labels, predictions = (run.examples[name] for name in ("images", "labels", "predictions"))
     if labels.ndim == 1:
-        words = "Held-out images, with the class that the best checkpoint gives them."
+        words = "Held-out images, with the class that the best checkpoint gives them; wrong ones come first."
         return Examples(words, [], [], _tiles(run))
     words = "Held-out images that took no part in training, as the best checkpoint sees them. "
+    if "scores" in run.examples:
+        words += "The worst come first. "
     if any(", slice " in str(name) for name in run.examples["names"]):
         words += "Slices across the volume's shortest axis."
         if "marks" in run.examples:
@@ -111,13 +113,20 @@ def _marks(run: RunFolder, index: int) -> tuple[tuple[str, str], ...]:
 
 def _segmented(run: RunFolder, index: int, box: tuple[slice, slice]) -> Sample:
     image, label, prediction = (run.examples[name][index][box] for name in ("images", "labels", "predictions"))
-    name, scores = str(run.examples["names"][index]), _dice_words(run, label, prediction)
+    name, scores = str(run.examples["names"][index]), _whole_words(run, index) + _dice_words(run, label, prediction)
     pictures = []
     for kind, drawn in panels(image, label, prediction, spacing=_spacing(run, index), height=_HEIGHT).items():
         caption, shows = _PANELS[kind]
         shows = f"{name}: {shows}" + (f"; {scores}" if kind == "difference" else "")
         pictures.append(_picture(drawn, shows, caption, _marks(run, index) if kind == "image" else ()))
     return Sample(name, scores, pictures)
+
+
+def _whole_words(run: RunFolder, index: int) -> str:
+    """Return the metric of the whole image, which a picture shows a part of."""
+    stored = run.examples.get("scores")
+    value = None if stored is None or stored.ndim != 1 or stored.dtype.kind != "f" else number(float(stored[index]))
+    return "" if value is None else f"{run.metric_name} of the whole image {figure(value)}. "
 
 
 def _dice_words(run: RunFolder, label: Array, prediction: Array) -> str:
