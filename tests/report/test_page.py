@@ -183,6 +183,50 @@ def test_report_of_a_classification(tmp_path: Path) -> None:
     assert "cat predicted as dog: 3 of 12 (25.0 %)" in cells
 
 
+def measured(run: Path, **more: Any) -> Path:
+    """Give a run's evaluation what later versions write: every metric with its interval, and curves."""
+    path = run / "evaluation.json"
+    evaluation = json.loads(path.read_text())
+    per_class = {name: {"value": 0.8, "interval": [0.7, 0.9], "images": 3} for name in evaluation["per_class"]}
+    entry = {"unit": "", "better": "higher", "words": "as defined", "value": 0.8, "interval": [0.75, 0.85],
+             "per_class": per_class}  # fmt: skip
+    figures = {"dice": entry, "hd95": {**entry, "unit": "mm", "better": "lower", "value": 2.5, "interval": None},
+               "auc": entry, "ap": entry, "ece": {**entry, "value": 0.05, "per_class": {}}}  # fmt: skip
+    drawn = {"replicates": 2000, "method": "by bootstrap", "subjects": 3}
+    path.write_text(
+        json.dumps({**evaluation, "figures": figures, "resampling": drawn, "empty_rule": f"Rule {EVIL}.", **more})
+    )
+    return run
+
+
+def test_every_metric_is_shown_with_its_interval_and_unit(tmp_path: Path) -> None:
+    run = measured(segmented(tmp_path / "run"))
+    arrays = read_run(run).examples
+    np.savez(run / "examples.npz", **arrays, scores=np.array([0.25, np.nan]))  # type: ignore[arg-type]
+    page = read(run)
+    for words in ("All metrics", "0.800 (0.750 – 0.850)", "0.800 (0.700 – 0.900)", "hd95 (mm)", "2.500", "lower",
+                  "Intervals: by bootstrap, over 3 subjects.", f"Rule {EVIL}.", "interval 0.750 – 0.850",
+                  "The worst come first.", "mean Dice of the whole image 0.250. Dice in this picture"):  # fmt: skip
+        assert words in page.words, words
+    assert page.words.count("of the whole image") == 1  # nothing is there in the other
+
+
+def test_curves_of_a_classification_are_drawn(tmp_path: Path) -> None:
+    steps = [[0.0, 0.0], [0.1, 0.8], [1.0, 1.0]]
+    bins = [{"confidence": 0.6, "accuracy": 0.5, "images": 4}, {"confidence": 7, "accuracy": 1}]
+    curves = {
+        "roc": {"cat": steps, "dog": steps, EVIL: [[0.0, 2.0], [1.0, 1.0]]},
+        "precision_recall": {"cat": steps},
+        "calibration": bins,
+    }
+    page = read(measured(classified(tmp_path / "run", ["cat", "dog"]), curves=curves))
+    for words in ("ROC curves", "cat, area 0.800", "cat, average 0.800", "Calibration, expected error 0.050"):
+        assert words in page.words, words
+    lines = [a for name, a in page.elements if name == "polyline" and len((a.get("points") or "").split()) == 3]
+    assert len(lines) == 3  # two ROC curves, one of precision: what is no curve is left out
+    assert "Precision and recall" not in read(classified(tmp_path / "older", ["cat", "dog"])).words
+
+
 def test_many_classes_become_a_list_of_confusions(tmp_path: Path) -> None:
     page = read(classified(tmp_path / "run", [f"kind {i}" for i in range(40)]))
     assert "The most frequent of 1 kinds of confusion among 40 classes" in page.words
@@ -281,6 +325,9 @@ def test_examples_that_do_not_fit_are_left_out(tmp_path: Path, change: str) -> N
 @pytest.mark.parametrize("task", ["segment", "classify"])
 def test_wrong_types_in_json_do_no_harm(tmp_path: Path, task: str) -> None:
     run = segmented(tmp_path / "run") if task == "segment" else classified(tmp_path / "run", ["a", "b"])
+    measured(
+        run, curves={"roc": {"a": [[0, 0], [1, 1]]}, "calibration": [{"confidence": 1, "accuracy": 1, "images": 1}]}
+    )
     if task == "segment":
         (run / "examples.npz").unlink()  # its pictures take long, and no JSON changes them
     for name in ("evaluation.json", "describe.json"):

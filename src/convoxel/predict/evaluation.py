@@ -156,19 +156,22 @@ def evaluate_samples(
     tally = Tally(predictor.run.config.task, predictor.classes, overlap)
     segment = tally.task == "segment"
     size = 1 if segment else _CLASSIFY_BATCH
+    subjects = [entry.subject for entry in samples.entries] if isinstance(samples, Split) else [None] * len(samples)
     for first in range(0, len(samples), size):
-        group = [samples[index] for index in range(first, min(first + size, len(samples)))]
+        group = [(samples[index], subjects[index]) for index in range(first, min(first + size, len(samples)))]
         found: Sequence[tuple[NDArray[np.uint8] | int, Row]]
-        found = [_add_volume(predictor, group[0], tally)] if segment else _add_classes(predictor, group, tally)
+        found = [_add_volume(predictor, *group[0], tally)] if segment else _add_classes(predictor, group, tally)
         if on_sample is not None:
-            for place, sample in enumerate(group):
+            for place, (sample, _) in enumerate(group):
                 on_sample(first + place, sample, *found[place])
         if on_tick is not None:
             on_tick()
     return tally
 
 
-def _add_volume(predictor: Predictor, sample: Sample, tally: Tally) -> tuple[NDArray[np.uint8], Row]:
+def _add_volume(
+    predictor: Predictor, sample: Sample, subject: str | None, tally: Tally
+) -> tuple[NDArray[np.uint8], Row]:
     """Count one image, predicted slab by slab: its logits are never in memory as a whole."""
     label, classes = sample.label, len(predictor.classes)
     if not isinstance(label, np.ndarray):
@@ -184,16 +187,18 @@ def _add_volume(predictor: Predictor, sample: Sample, tally: Tally) -> tuple[NDA
         logits = torch.from_numpy(np.ascontiguousarray(slab))
         prediction[start:stop] = logits.argmax(dim=0).numpy()
         loss.add(logits, torch.from_numpy(label[start:stop].astype(np.int64)))
-    return prediction, tally.add_volume(sample, label, prediction, loss.value())
+    return prediction, tally.add_volume(sample, label, prediction, loss.value(), subject)
 
 
-def _add_classes(predictor: Predictor, group: list[Sample], tally: Tally) -> list[tuple[int, Row]]:
-    for sample in group:
+def _add_classes(
+    predictor: Predictor, group: Sequence[tuple[Sample, str | None]], tally: Tally
+) -> list[tuple[int, Row]]:
+    for sample, _ in group:
         if not isinstance(sample.label, int):
             raise DataError(f"data: {sample.name} has no class; metrics need one for every image.")
-    logits = predictor.class_logits([sample.image for sample in group]).astype(np.float64)
+    logits = predictor.class_logits([sample.image for sample, _ in group]).astype(np.float64)
     log_p = torch.log_softmax(torch.from_numpy(logits), dim=1).numpy()
     return [
-        (int(row.argmax()), tally.add_class(sample, int(sample.label or 0), row))
-        for sample, row in zip(group, log_p, strict=True)
+        (int(row.argmax()), tally.add_class(sample, int(sample.label or 0), row, subject))
+        for (sample, subject), row in zip(group, log_p, strict=True)
     ]

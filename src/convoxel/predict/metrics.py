@@ -156,8 +156,10 @@ class Tally:
         """The classes that the metric counts: all but the background of a segmentation."""
         return self.classes[1:] if self.task == "segment" and len(self.classes) > 1 else self.classes
 
-    def add_volume(self, sample: Sample, label: Labels, prediction: Labels, loss: float) -> SegmentedImage:
-        """Count one segmented image and return its row."""
+    def add_volume(
+        self, sample: Sample, label: Labels, prediction: Labels, loss: float, subject: str | None = None
+    ) -> SegmentedImage:
+        """Count one segmented image, of a known subject or of one of its own, and return its row."""
         counts = confusion(label, prediction, len(self.classes))
         self.counts += counts
         self.loss += loss
@@ -166,7 +168,7 @@ class Tally:
         grades = [[known(metric.of(overlap)) for metric in self.overlap] for overlap in found] if self.overlap else []
         row: SegmentedImage = {
             "name": sample.name,
-            "subject": subject_of(sample),
+            "subject": subject or sample.name,
             "dice": per_class,
             "metric": _mean([per_class[name] for name in self.graded]),
             "voxels": {
@@ -185,7 +187,9 @@ class Tally:
     def _numbers(self) -> range:
         return range(len(self.classes) - len(self.graded), len(self.classes))
 
-    def add_class(self, sample: Sample, truth: int, log_p: NDArray[np.float64]) -> ClassifiedImage:
+    def add_class(
+        self, sample: Sample, truth: int, log_p: NDArray[np.float64], subject: str | None = None
+    ) -> ClassifiedImage:
         """Count one classified image by the logarithms of its classes' probabilities, and return its row."""
         predicted = int(log_p.argmax())
         self.counts[truth, predicted] += 1
@@ -194,7 +198,7 @@ class Tally:
         self.shares.append(np.exp(log_p))
         row: ClassifiedImage = {
             "name": sample.name,
-            "subject": subject_of(sample),
+            "subject": subject or sample.name,
             "label": self.classes[truth],
             "predicted": self.classes[predicted],
             "probability": round(float(self.shares[-1][predicted]), 6),
@@ -238,11 +242,6 @@ class Tally:
     def scores(self) -> ClassScores:
         """Return truth and probabilities of all classified images."""
         return ClassScores(np.array(self.truth, np.int64), np.array(self.shares).reshape(-1, len(self.classes)))
-
-
-def subject_of(sample: Sample) -> str:
-    """Return the subject that an image shows: the image itself where none is known."""
-    return sample.name
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
