@@ -19,8 +19,10 @@ SOURCE = Path(convoxel.__file__).parent
 LAYERS = [
     ["errors"],
     ["fork"],
-    ["lazy"],
     ["files"],
+    ["annotation"],
+    ["face"],
+    ["lazy"],
     ["arithmetic"],
     ["native", "reference"],
     ["graph.ir"],

@@ -44,7 +44,7 @@ from convoxel.fork import cached_property
 
 __all__ = ["SITUATIONS", "Situation", "Stage", "prepare"]
 
-_HANGS_S = 60  # a situation takes a fraction of a second; a machine that is busy takes longer
+_HANGS_S = 300  # a situation takes a fraction of a second, on a machine that is busy many times as long
 _MOMENT_S = 0.15  # the latest moment at which something happens
 
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from convoxel.errors import UnsupportedError
+from convoxel.face import explained
 from convoxel.fork import forks_wait
 
 
@@ -36,6 +37,7 @@ def lazy_names(
                 raise
             extra = package.rpartition(".")[2]
             raise UnsupportedError(f"{needs} {error.name}: pip install 'convoxel[{extra}]'.") from error
+        value = explained(value, package)
         setattr(sys.modules[package], name, value)
         return value
 

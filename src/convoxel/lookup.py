@@ -93,7 +93,9 @@ def is_file(word: str) -> bool:
 
 def is_run(word: str | Path) -> bool:
     """Return True if a word is the folder of a training run."""
-    return (Path(word) / "checkpoints").is_dir()
+    with contextlib.suppress(OSError):  # a word that no file could be called
+        return (Path(word) / "checkpoints").is_dir()
+    return False
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ def test_any_backbone_by_hand() -> None:
 @pytest.mark.parametrize("make, match", [
     (lambda: DenseUNet(models.build("resnet18", width=0.125), 2),
      "encoder is a ResNet with a head, but .* features_only=True"),
-    (lambda: DenseUNet(nn.Conv2d(1, 1, 1), 2), "encoder is a Conv2d, but it must return feature maps"),
+    (lambda: DenseUNet(nn.Conv2d(1, 1, 1), 2), "encoder is Conv2d.*, but it must be a Network"),
     (lambda: models.build("unet_resnet18", width=0.125, sizes="grow"), "sizes is 'grow'"),
     (lambda: models.build("unet_resnet18", width=0.125, up="cubic"), "up is 'cubic'"),
     (lambda: models.build("unet_resnet18", levels=2), "no option 'levels'.*Its options: width, depth"),

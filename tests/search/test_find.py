@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -90,7 +90,7 @@ def test_D14_budgets_of_time_are_measured(monkeypatch: pytest.MonkeyPatch) -> No
         timed.append(sum(p.numel() for p in module.parameters()))
         return 1e-8 * timed[-1]
 
-    monkeypatch.setattr(sys.modules[find.__module__], "time_engine", clock)
+    monkeypatch.setattr(importlib.import_module("convoxel.search.find"), "time_engine", clock)
     arguments = {"vary": SMALL, "goals": {"params": "high"}}
     largest = find("unet", (1, 1, 16, 16), **arguments)
     assert len(largest.front) == 1 and timed == [] and largest.best.time_s is None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from tools.faults import bombs, flips, kills, mutations, shim, words, writes
+from tools.faults import arguments, bombs, flips, kills, mutations, shim, words, writes
 from tools.faults.scene import Scene, build_scene
 from tools.faults.sweep import Sweep
 
@@ -24,6 +24,8 @@ SWEEPS = (
     Sweep("mutations", f"damaged files are refused in words or read (batches of {mutations.BATCH})", mutations.count,
           mutations.check),
     Sweep("bombs", "small files take little time and memory", bombs.count, bombs.check),
+    Sweep("arguments", "odd arguments of public functions are refused in words (an example each)", arguments.count,
+          arguments.check),
     Sweep("words", f"odd command lines are refused in words (batches of {words.BATCH})", words.count, words.check),
 )  # fmt: skip
 

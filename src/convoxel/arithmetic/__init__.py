@@ -100,6 +100,7 @@ from convoxel.arithmetic.window import (
     transposed_size,
     transposed_sizes,
 )
+from convoxel.face import open_face
 
 __all__ = [
     "OPTIMISERS",
@@ -175,3 +176,5 @@ __all__ = [
     "transposed_taps",
     "unpool_taps",
 ]
+
+open_face(__name__, early=True)

@@ -91,8 +91,3 @@ def as_whole(value: Any) -> int | None:
         return operator.index(value)
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor without data
         return None
-
-
-def is_expression(value: object) -> bool:
-    """Return True for a size that is still open, and can name the sizes that it depends on (``graph.ir.size.Size``)."""
-    return callable(getattr(value, "names", None))

@@ -32,6 +32,7 @@ def conv_params(in_channels: int, out_channels: int, kernel: Sequence[int], grou
     42
     """
     _check_groups(in_channels, out_channels, groups)
+    _check_counts(in_channels=in_channels, out_channels=out_channels, kernel=min(kernel, default=0))
     return in_channels // groups * out_channels * math.prod(kernel) + (out_channels if bias else 0)
 
 
@@ -60,6 +61,8 @@ def conv_macs(
     118013952
     """
     _check_groups(in_channels, out_channels, groups)
+    _check_counts(in_channels=in_channels, out_channels=out_channels, batch=batch)
+    _check_counts(output_size=min(output_size, default=0), kernel=min(kernel, default=0))
     return batch * math.prod(output_size) * out_channels * (in_channels // groups) * math.prod(kernel)
 
 
@@ -84,6 +87,8 @@ def transposed_macs(
     73728
     """
     _check_groups(in_channels, out_channels, groups)
+    _check_counts(in_channels=in_channels, out_channels=out_channels, batch=batch)
+    _check_counts(input_size=min(input_size, default=0), kernel=min(kernel, default=0))
     return batch * math.prod(input_size) * in_channels * (out_channels // groups) * math.prod(kernel)
 
 
@@ -93,6 +98,7 @@ def linear_params(in_features: int, out_features: int, bias: bool = True) -> int
     >>> linear_params(512, 1000)
     513000
     """
+    _check_counts(in_features=in_features, out_features=out_features)
     return in_features * out_features + (out_features if bias else 0)
 
 
@@ -102,6 +108,7 @@ def linear_macs(in_features: int, out_features: int, rows: int = 1) -> int:
     >>> linear_macs(512, 1000, rows=2)
     1024000
     """
+    _check_counts(in_features=in_features, out_features=out_features, rows=rows)
     return rows * in_features * out_features
 
 
@@ -111,6 +118,7 @@ def norm_params(channels: int, affine: bool = True) -> int:
     >>> norm_params(64)
     128
     """
+    _check_counts(channels=channels)
     return 2 * channels if affine else 0
 
 
@@ -120,6 +128,7 @@ def flops(macs: int) -> int:
     >>> flops(48)
     96
     """
+    _check_counts(macs=macs)
     return 2 * macs
 
 
@@ -129,6 +138,7 @@ def size_bytes(shape: Sequence[int], item: int = 4) -> int:
     >>> size_bytes((1, 64, 112, 112))
     3211264
     """
+    _check_counts(item=item, shape=min(shape, default=0))
     return math.prod(shape) * item
 
 
@@ -172,6 +182,7 @@ def training_bytes(params: int, activation_bytes: int, optimiser: str = "adam", 
     True
     """
     check_choice("optimiser", optimiser, OPTIMISERS)
+    _check_counts(params=params, activation_bytes=activation_bytes, item=item)
     return (2 + OPTIMISERS[optimiser]) * params * item + activation_bytes
 
 
@@ -315,3 +326,10 @@ def _check_groups(in_channels: int, out_channels: int, groups: int) -> None:
             f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}. "
             f"Use a divisor of {math.gcd(in_channels, out_channels)}."
         )
+
+
+def _check_counts(**counts: int) -> None:
+    """Raise ConfigError for the first number that counts nothing: one below 0."""
+    for name, count in counts.items():
+        if count < 0:
+            raise ConfigError(f"{name} is {count}, but it must be at least 0.")

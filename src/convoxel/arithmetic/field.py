@@ -20,13 +20,14 @@ from fractions import Fraction
 from convoxel.arithmetic.size_set import check_period
 from convoxel.arithmetic.taps import Taps, adaptive_taps, conv_taps, resize_taps, slice_taps, transposed_taps
 from convoxel.arithmetic.window import Pair
-from convoxel.errors import ShapeError
+from convoxel.errors import ConfigError, ShapeError
 from convoxel.fork import cached_property
 
 Interval = tuple[int, int] | None
 # Inputs (start, bits): start + m is seen where bit m of bits is set. Bit 0 is set, or nothing is: (0, 0).
 Seen = tuple[int, int]
 _NOTHING: Seen = (0, 0)
+_LONGEST = 1 << 28  # positions of a field: 32 MiB of bits, and more than any axis has
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Field:
     @classmethod
     def window(cls, size: int = 1, stride: int = 1, offset: int = 0) -> Field:
         """Return the field in which position o sees stride·o + offset … stride·o + offset + size − 1."""
-        return cls(((offset, (1 << size) - 1),), stride)
+        if size < 0:
+            raise ConfigError(f"Field.window: size is {size}, but it must be at least 0.")
+        return cls(((offset, _shifted(1, size) - 1),), stride)
 
     @property
     def period(self) -> int:
@@ -274,8 +277,15 @@ def _united(sets: Iterable[Seen]) -> Seen:
     start = min(first for first, _ in some)
     bits = 0
     for first, more in some:
-        bits |= more << (first - start)
+        bits |= _shifted(more, first - start)
     return start, bits
+
+
+def _shifted(bits: int, by: int) -> int:
+    """Return ``bits << by``, which takes a bit of memory for each position."""
+    if by > _LONGEST:
+        raise ShapeError(f"a receptive field of more than {_LONGEST} positions is too long; give smaller numbers.")
+    return bits << by
 
 
 def _ends(seen: Seen) -> Interval:

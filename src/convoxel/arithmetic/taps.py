@@ -15,6 +15,7 @@ from fractions import Fraction
 from convoxel.arithmetic.window import Pair, span
 from convoxel.errors import ConfigError, ShapeError, check_choice
 
+_MOST = 1 << 24  # positions of a layer's taps, which take up to 1 GiB
 RESIZE_MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
 
 
@@ -61,7 +62,9 @@ def conv_taps(k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> Taps:
     """
     check_stride(s)
     start = -(p if isinstance(p, int) else p[0])
-    return Taps((tuple(range(start, start + span(k, d), d)),), s)
+    reach = span(k, d)
+    _check_count(k)
+    return Taps((tuple(range(start, start + reach, d)),), s)
 
 
 def transposed_taps(k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> Taps:
@@ -75,6 +78,7 @@ def transposed_taps(k: int, s: int = 1, p: int | Pair = 0, d: int = 1) -> Taps:
     """
     check_stride(s)
     span(k, d)
+    _check_count(k * s)
     before = p if isinstance(p, int) else p[0]
     places = [[phase + before - d * m for m in reversed(range(k))] for phase in range(s)]
     return Taps(tuple(tuple(place // s for place in row if place % s == 0) for row in places), 1)
@@ -141,6 +145,7 @@ def resize_taps(
         step = 1 / Fraction(scale).limit_denominator(1 << 16) if scale else Fraction(i, o)
         shift = {"nearest": Fraction(0), "nearest-exact": half * step}.get(mode, half * step - half)
     reach = {"linear": (0, 1), "cubic": (-1, 0, 1, 2)}.get(mode, (0,))
+    _check_count(step.denominator)
     phases = []
     for phase in range(step.denominator):
         position = phase * step + shift
@@ -163,6 +168,7 @@ def adaptive_taps(i: int, o: int) -> Taps:
         raise ShapeError(f"adaptive pooling needs sizes of at least 1, but came from {i} to {o}.")
     common = math.gcd(i, o)
     i, o = i // common, o // common
+    _check_count(i + o)
     return Taps(tuple(tuple(range(phase * i // o, -(-(phase + 1) * i // o))) for phase in range(o)), i)
 
 
@@ -174,6 +180,12 @@ def slice_taps(start: int, step: int = 1) -> Taps:
     """
     check_stride(step)
     return Taps(((start,),), step)
+
+
+def _check_count(count: int) -> None:
+    """Raise ShapeError for more positions than can be listed."""
+    if count > _MOST:
+        raise ShapeError(f"a layer that reads {count} positions before it repeats is too large; give smaller numbers.")
 
 
 def check_stride(s: int) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from convoxel.arithmetic.argument import as_whole, entries, is_expression, per_axis, whole
+from convoxel.annotation import is_expression
+from convoxel.arithmetic.argument import as_whole, entries, per_axis, whole
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.fault import brief
 

@@ -12,6 +12,7 @@ from convoxel.data.data_set import DataSet, Entry, Intensity, Sample, Split
 from convoxel.data.data_source import check, guess_task, load
 from convoxel.data.image_file import read_image
 from convoxel.data.image_output import write_image, write_label
+from convoxel.face import open_face
 from convoxel.files.fault import Problem
 
 __all__ = [
@@ -28,3 +29,5 @@ __all__ = [
     "write_image",
     "write_label",
 ]
+
+open_face(__name__, early=True)

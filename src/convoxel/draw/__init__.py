@@ -29,6 +29,7 @@ from convoxel.draw.theme import CLASS_COLOURS, ERROR_COLOURS, class_colour
 from convoxel.draw.training_curves import curves
 from convoxel.draw.upsampling_chart import upsampling
 from convoxel.draw.volume_slice import PLANES, Slice, oriented_slice, plane_axis
+from convoxel.face import open_face
 
 __all__ = [
     "CLASS_COLOURS",
@@ -58,3 +59,5 @@ __all__ = [
     "sharing",
     "upsampling",
 ]
+
+open_face(__name__, early=True)

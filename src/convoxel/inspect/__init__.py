@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from convoxel.face import open_face
 from convoxel.inspect.describe import describe
 from convoxel.inspect.row import Reach, Row
 from convoxel.inspect.summary import Summary
@@ -72,3 +73,5 @@ __getattr__, __dir__ = lazy_names(
         "convoxel.inspect.upsampler": "Upsampling checkerboard upsampling",
     },
 )
+
+open_face(__name__, early=True)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from convoxel.arithmetic.argument import per_axis
 from convoxel.errors import ConfigError
 from convoxel.graph.ir.size import Shape
 from convoxel.inspect.advice import Evidence, advise
@@ -94,7 +95,7 @@ def summarise(
     fields, remarks = trace_fields(record)
     plan = MemoryPlan(record)
     rows = _rows(record, plan, fields)
-    objects = (object_size,) * (len(shapes[0]) - 2) if isinstance(object_size, int) else tuple(object_size or ())
+    objects = () if object_size is None else per_axis("object_size", object_size, len(shapes[0]) - 2, 1)
     return Summary(
         name=name or source.name,
         input_shapes=record.inputs,

@@ -17,6 +17,7 @@ import numpy as np
 from convoxel.arithmetic import Transposed, Window
 from convoxel.arithmetic.size_search import explain_refusal
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError, UnsupportedError
+from convoxel.files.fault import brief
 from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import Graph, Node, Value
 from convoxel.graph.ir.shape_only import outline
@@ -387,6 +388,8 @@ def open_source(model: Model, own: bool = False) -> Source:
         return _GraphSource(model, model.name)
     if isinstance(getattr(model, "graph", None), Graph):
         return _of_program(model, "")
+    if not hasattr(model, "parameters"):
+        raise ConfigError(f"describe: model is {brief(model)}; expected a module, a program, or a file of one.")
     return _ModuleSource(model, own)  # type: ignore[arg-type]
 
 

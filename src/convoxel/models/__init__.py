@@ -20,6 +20,7 @@ and one file for each family.
 
 from __future__ import annotations
 
+from convoxel.face import open_face
 from convoxel.models.alexnet import AlexNet
 from convoxel.models.backbone import Backbone, Network, Published
 from convoxel.models.densenet import DenseNet
@@ -64,3 +65,5 @@ __all__ = [
 # above: a file such as ``unet.py`` is an attribute too, and the function is what a caller means.
 globals().update({name: entry(name).build for name in names()})
 __all__ += names()
+
+open_face(__name__)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from convoxel.errors import check_choice
 from convoxel.models.backbone import Backbone, Published, Window, check_count, check_stem, scale_channels
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
@@ -75,7 +76,7 @@ class AlexNet(Backbone):
         grid: int = 6,
         features_only: bool = False,
     ) -> None:
-        variant = VARIANTS[name]
+        variant = VARIANTS[check_choice("name", name, VARIANTS)]
         check_count("grid", grid)
         window, pooled = _STEMS[check_stem(stem)]
         super().__init__(dims, in_channels, num_classes, features_only, [window, *[_POOL] * (2 + pooled)])

@@ -12,11 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from convoxel.arithmetic.argument import whole
 from convoxel.errors import ConfigError, ShapeError, check_choice
+from convoxel.files.fault import brief
 from convoxel.nn import check_dims
 
 #: Logits; or feature maps, or logits of several heads.
 Output = Tensor | list[Tensor] | tuple[Tensor, ...]
+
+_WIDEST = 1000  # factor on channels
+_DEEPEST = 100  # factor on blocks
 
 
 class Network(nn.Module):
@@ -189,11 +194,9 @@ def smallest_size(windows: Sequence[Window], outputs: int = 1) -> int:
     return outputs
 
 
-def check_count(name: str, value: int, least: int = 1) -> int:
-    """Return ``value`` if it is a whole number of at least ``least``; else ConfigError names it."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} is {value!r}, but it must be a whole number of at least {least}.")
-    return value
+def check_count(name: str, value: int, least: int = 1, most: int = 2**31 - 1) -> int:
+    """Return ``value`` if it is a whole number from ``least`` to ``most``; else ConfigError names it."""
+    return whole(name, value, least, most)
 
 
 def check_stem(stem: str) -> str:
@@ -210,8 +213,10 @@ def scale_channels(channels: int, width: float) -> int:
     >>> [scale_channels(64, width) for width in (1.0, 0.25, 0.1, 0.3)]
     [64, 16, 8, 24]
     """
-    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width < float("inf"):
-        raise ConfigError(f"width is {width!r}, but this network takes a factor above 0 (1.0: as published).")
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width <= _WIDEST:
+        raise ConfigError(
+            f"width is {brief(width)}, but this network takes a factor above 0, up to {_WIDEST} (1.0: as published)."
+        )
     if width == 1:
         return channels
     scaled = channels * width
@@ -225,6 +230,8 @@ def scale_count(count: int, depth: float) -> int:
     >>> [scale_count(3, depth) for depth in (1.0, 0.1, 1.2)]
     [3, 1, 4]
     """
-    if isinstance(depth, bool) or not isinstance(depth, (int, float)) or not 0 < depth < float("inf"):
-        raise ConfigError(f"depth is {depth!r}, but this network takes a factor above 0 (1.0: as published).")
+    if isinstance(depth, bool) or not isinstance(depth, (int, float)) or not 0 < depth <= _DEEPEST:
+        raise ConfigError(
+            f"depth is {brief(depth)}, but this network takes a factor above 0, up to {_DEEPEST} (1.0: as published)."
+        )
     return math.ceil(count * depth)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from convoxel.errors import check_choice
 from convoxel.models.backbone import Backbone, Published, Window, check_stem, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
@@ -122,7 +123,7 @@ class DenseNet(Backbone):
         stem: str = "image",
         features_only: bool = False,
     ) -> None:
-        variant = VARIANTS[name]
+        variant = VARIANTS[check_choice("name", name, VARIANTS)]
         image = check_stem(stem) == "image"
         windows = [*(_STEM if image else ()), *[_HALVE] * (len(variant.blocks) - 1)]
         super().__init__(dims, in_channels, num_classes, features_only, windows)

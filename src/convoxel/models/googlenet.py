@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from convoxel.errors import check_choice
 from convoxel.models.backbone import Output, Published, Window, check_stem, scale_channels
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Trunk
@@ -141,7 +142,7 @@ class GoogLeNet(Trunk):
         dropout: float = 0.2,
         features_only: bool = False,
     ) -> None:
-        variant = VARIANTS[name]
+        variant = VARIANTS[check_choice("name", name, VARIANTS)]
         image = check_stem(stem) == "image"
         first = Window(7, 2, 3) if image else Window(3, 1, 1)
         blocks = {**_BLOCKS, "maxpool4": Window(variant.last_pool, 2, ceil=True)}

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from convoxel.errors import check_choice
 from convoxel.models.backbone import Backbone, Published, check_stem, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
@@ -188,7 +189,7 @@ class MobileNet(Backbone):
         dropout: float | None = None,
         features_only: bool = False,
     ) -> None:
-        variant = VARIANTS[name]
+        variant = VARIANTS[check_choice("name", name, VARIANTS)]
         super().__init__(dims, in_channels, num_classes, features_only)
         reach = 2 if check_stem(stem) == "image" else 1
         factory = LayerFactory(dims, norm, activation or variant.activation, variant.eps, variant.momentum)

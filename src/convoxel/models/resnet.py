@@ -160,7 +160,7 @@ class ResNet(Trunk):
         form: str = "v1.5",
         features_only: bool = False,
     ) -> None:
-        variant = VARIANTS[name]
+        variant = VARIANTS[check_choice("name", name, VARIANTS)]
         super().__init__(dims, in_channels, num_classes, features_only)
         check_choice("form", form, FORMS)
         image = check_stem(stem) == "image"

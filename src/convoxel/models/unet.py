@@ -22,6 +22,7 @@ from convoxel.models.stage import build_stage, build_up_sampling, crop, pad, tri
 from convoxel.nn import LEAKY_SLOPE, check_dims, conv, max_pool, start_weights
 
 _MOST_LEVELS = 16  # whose smallest size, 65536, is more than any axis of an image has
+_MOST_BLOCKS = 1000  # of a level
 
 _T = TypeVar("_T")
 #: One number for all levels, or one entry a level, itself a number or one number an axis.
@@ -115,7 +116,7 @@ class UNet(Network):
         if not isinstance(width, Sequence):
             width = [check_count("width", width) * 2**level for level in range(levels + 1)]
         self.channels = _per_level("width", width, levels + 1)
-        self.blocks = _per_level("blocks", blocks, levels + 1)
+        self.blocks = _per_level("blocks", blocks, levels + 1, most=_MOST_BLOCKS)
         self.kernels = _per_axis("kernels", kernels, levels + 1, dims)
         self.strides = _per_axis("strides", strides, levels, dims)
         self._check_options(up, deep_supervision)
@@ -262,6 +263,8 @@ class UNet(Network):
         """Return the valid sizes of a spatial ``axis`` nearest to ``size``: itself, or those below and above."""
         if self.sizes == "pad":
             return (max(size, 1),)
+        if not 0 <= axis < len(self.least):
+            raise ConfigError(f"axis is {axis}, but the network has the spatial axes 0 to {len(self.least) - 1}.")
         least, multiple = self.least[axis], self.multiples[axis]
         below = least + (size - least) // multiple * multiple
         if size < least:
@@ -299,9 +302,9 @@ class UNet(Network):
         return f"every size must be a multiple of {multiple} ({why}) unless sizes='pad'"
 
 
-def _per_level(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
+def _per_level(name: str, value: int | Sequence[int], count: int, most: int = 2**31 - 1) -> tuple[int, ...]:
     """Return one number a level; ``value`` may be one for all."""
-    return tuple(check_count(name, entry) for entry in _repeated(name, value, count))
+    return tuple(check_count(name, entry, most=most) for entry in _repeated(name, value, count))
 
 
 def _repeated(name: str, value: _T | Sequence[_T], count: int) -> Sequence[_T]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from convoxel.errors import check_choice
 from convoxel.models.backbone import Backbone, Published, Window, check_count, check_stem, scale_channels, scale_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.pyramid import Pyramid
@@ -111,7 +112,7 @@ class VGG(Backbone):
         grid: int | None = None,
         features_only: bool = False,
     ) -> None:
-        variant = VARIANTS[name]
+        variant = VARIANTS[check_choice("name", name, VARIANTS)]
         small = check_stem(stem) == "small"
         last = len(variant.channels) - 1
         pooled = [(stage < last or variant.last_pool) and not (small and stage == 0) for stage in range(last + 1)]

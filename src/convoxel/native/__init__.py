@@ -5,6 +5,7 @@ It uses NumPy only and knows neither PyTorch nor graphs. Read ``machine`` (threa
 (measurements of this machine, kept on disk).
 """
 
+from convoxel.face import open_face
 from convoxel.files.cache import cache_folder
 from convoxel.files.mapping import FileMemory
 from convoxel.native.checksum import checksum
@@ -46,3 +47,5 @@ __all__ = [
     "time_candidates",
     "tune",
 ]
+
+open_face(__name__)

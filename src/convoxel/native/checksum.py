@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from convoxel.errors import ConfigError
 from convoxel.files.values import Array
 from convoxel.native import _core
 from convoxel.native.machine import resolve_threads
@@ -28,6 +31,8 @@ def checksum(arrays: Sequence[Array], threads: int | None = None) -> int:
     >>> checksum([a]) == before
     False
     """
+    if not all(isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim == 1 for array in arrays):
+        raise ConfigError("checksum: arrays holds something that is no array of bytes; give array.view(numpy.uint8).")
     if threads is None and sum(map(len, arrays)) < _SMALL:
         threads = 1
     return int(_core.checksum(list(arrays), resolve_threads(threads)))

@@ -37,7 +37,7 @@ class View(NamedTuple):
     strides: tuple[int, int, int, int]
 
     @classmethod
-    def dense(cls, buffer: int, offset: int, shape: Sequence[int]) -> View:
+    def dense(cls, buffer: int, offset: int, shape: tuple[int, int, int, int, int]) -> View:
         """Return the view of a tensor without gaps.
 
         >>> View.dense(0, 0, (2, 1, 4, 4, 3)).strides

@@ -20,6 +20,7 @@ Read in this order:
 
 from __future__ import annotations
 
+from convoxel.face import open_face
 from convoxel.nn import functional
 from convoxel.nn.adaptive_convolution import DeformConv, DynamicConv
 from convoxel.nn.conv_blocks import DepthwiseSeparableConv, InflatedConv, SeparableConv, SliceStack, SqueezeExcite
@@ -151,3 +152,5 @@ __all__ = [
 
 for _name in __all__:
     complete_docstring(globals()[_name], LAYERS)
+
+open_face(__name__)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from convoxel.errors import ConfigError
 from convoxel.nn.torch_layers import CONV, CONV_TRANSPOSE
 
 
@@ -78,6 +79,8 @@ def start_uniform(module: nn.Module, products: int) -> None:
         module: layer whose parameters are drawn.
         products: number of products behind one output value.
     """
+    if products < 1:
+        raise ConfigError("a layer needs at least one channel, and a kernel of at least 1 along every axis.")
     limit = 1.0 / math.sqrt(products)
     for parameter in module.parameters():
         nn.init.uniform_(parameter, -limit, limit)

@@ -34,6 +34,7 @@ _MAX_POOL: tuple[Callable[..., nn.Module], ...] = (nn.MaxPool1d, nn.MaxPool2d, n
 _AVERAGE_POOL: tuple[Callable[..., nn.Module], ...] = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _ADAPTIVE_AVERAGE_POOL = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 _ZERO_PAD: tuple[Callable[..., nn.Module], ...] = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
+_LARGEST = 2**31 - 1  # what PyTorch takes of a stride, a padding or a dilation
 _LINEAR_MODE = ("linear", "bilinear", "trilinear")
 
 
@@ -66,13 +67,13 @@ def sizes_of(dims: int, value: Sizes) -> tuple[int, ...]:
     """
     single = as_whole(value)
     if single is not None:
-        return (single,) * dims
+        return (whole("a size of a layer", single, -_LARGEST, _LARGEST),) * dims
     found = entries("a size of a layer", value)
     if len(found) != dims:
         raise ConfigError(
             f"{brief(value)} has {len(found)} entries, but dims={dims}. Give {dims} entries, or one int for all axes."
         )
-    return tuple(whole("a size of a layer", entry) for entry in found)
+    return tuple(whole("a size of a layer", entry, -_LARGEST, _LARGEST) for entry in found)
 
 
 def conv(

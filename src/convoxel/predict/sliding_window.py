@@ -15,7 +15,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.errors import ShapeError
+from convoxel.arithmetic.argument import whole
+from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.fault import brief
 
 Array = NDArray[np.float32]
 Call = Callable[[Array], Array]
@@ -101,8 +103,24 @@ def sliding_window(
     >>> bool(np.allclose(sliding_window(lambda x: x, image, (4, 4)), image))
     True
     """
-    tiling = Tiling(tuple(patch), overlap, batch, fill, tuple(border))
+    _check_patch(image, patch)
+    tiling = Tiling(tuple(patch), overlap, whole("batch", batch, 1), fill, tuple(border))
+    if not 0 <= overlap < 1:
+        raise ConfigError(f"sliding_window: overlap is {overlap}, but it must be at least 0 and below 1.")
+    if len(tiling.border) not in (0, len(patch)) or min((*patch, *(edge + 1 for edge in border)), default=1) < 1:
+        raise ConfigError(
+            f"sliding_window: patch is {brief(patch)} and border {brief(border)}, but a patch is at least 1 and a "
+            "border at least 0 along every axis."
+        )
     return join_slabs(blend_slabs(call, image, tiling), image.shape[1])
+
+
+def _check_patch(image: Array, patch: Sequence[int]) -> None:
+    if not patch or len(patch) != image.ndim - 1:
+        raise ShapeError(
+            f"sliding_window: patch {patch} has {len(patch)} sizes but the image {image.shape} has "
+            f"{image.ndim - 1} spatial axes. Give one size per axis."
+        )
 
 
 def join_slabs(slabs: Iterable[tuple[int, NDArray[Scalar]]], length: int) -> NDArray[Scalar]:
@@ -122,11 +140,7 @@ def blend_slabs(call: Call, image: Array, tiling: Tiling) -> Iterator[tuple[int,
     Arguments and errors as of :func:`sliding_window`. A slab may be overwritten once the next one is asked for.
     """
     size, patch = image.shape[1:], tiling.patch
-    if len(patch) != len(size):
-        raise ShapeError(
-            f"sliding_window: patch {patch} has {len(patch)} sizes but the image {image.shape} has "
-            f"{len(size)} spatial axes. Give one size per axis."
-        )
+    _check_patch(image, patch)
     starts = [tile_starts(have, want, tiling.overlap) for have, want in zip(size, patch, strict=True)]
     padded = [max(have, want) for have, want in zip(size, patch, strict=True)]
     before = [(p - s) // 2 for p, s in zip(padded, size, strict=True)]

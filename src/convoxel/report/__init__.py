@@ -4,7 +4,10 @@ Read the files in this order: ``run_contents`` (what a run holds) → ``results`
 shows) → ``page``, which fills the jinja2 templates in ``templates``. Pictures are figures of ``draw``.
 """
 
+from convoxel.face import open_face
 from convoxel.report.page import render_report, write_report
 from convoxel.report.run_contents import RunFolder, read_run
 
 __all__ = ["RunFolder", "read_run", "render_report", "write_report"]
+
+open_face(__name__)

@@ -11,6 +11,7 @@ space) → ``find`` (the search); and ``scaling`` (width, depth and resolution b
 
 from __future__ import annotations
 
+from convoxel.face import open_face
 from convoxel.search.budget import Budget
 from convoxel.search.candidate import Candidate, measure
 from convoxel.search.find import Findings, find
@@ -29,3 +30,5 @@ __all__ = [
     "scales",
     "usual_options",
 ]
+
+open_face(__name__, early=True)

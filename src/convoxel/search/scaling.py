@@ -19,6 +19,13 @@ class Scale:
     depth: float = 1.0
     resolution: float = 1.0
 
+    def __post_init__(self) -> None:
+        for field, value in zip(fields(self), self.factors, strict=True):
+            if not 0 < value <= 1000:
+                raise ConfigError(
+                    f"{field.name}: got {value:g}; expected a factor above 0 and up to 1000, such as 0.5."
+                )
+
     @property
     def factors(self) -> tuple[float, ...]:
         """Width, depth and resolution."""
@@ -45,7 +52,10 @@ def compound(phi: float, *, depth: float = 1.2, width: float = 1.1, resolution: 
     """
     if min(depth, width, resolution) <= 0:
         raise ConfigError(f"compound: bases are {depth}, {width} and {resolution}; expected numbers above 0.")
-    return Scale(width=width**phi, depth=depth**phi, resolution=resolution**phi)
+    try:
+        return Scale(width=width**phi, depth=depth**phi, resolution=resolution**phi)
+    except OverflowError:
+        raise ConfigError(f"compound: phi is {phi}, with which the factors are beyond all numbers.") from None
 
 
 def list_scales(
@@ -74,10 +84,6 @@ def list_scales(
     found += [Scale(resolution=value) for value in resolution]
     together = map(compound, phi)
     found += [replace(scale, resolution=1.0) if fixed_size else scale for scale in together]
-    for scale in found:
-        for name, value in zip((f.name for f in fields(scale)), scale.factors, strict=True):
-            if not 0 < value <= 1000:
-                raise ConfigError(f"{name}: got {value:g}; expected a factor above 0 and up to 1000, such as 0.5.")
     return list(dict.fromkeys(found)) or [Scale(width=value) for value in (0.25, 0.5, 1.0)]
 
 
@@ -101,7 +107,7 @@ def scales(
     """
     if not factors:
         raise ConfigError("factors: got none; expected at least one scale, such as Scale(width=0.5).")
-    sizes = tuple(shape or (1, *info(network).shape))
+    sizes = (1, *info(network).shape) if shape is None else tuple(shape)
     return [measure(network, sizes, scaled_options(network, factor, sizes), fixed) for factor in factors]
 
 

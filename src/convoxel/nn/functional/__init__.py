@@ -15,6 +15,7 @@ Gradients go through everything, twice. Read in this order:
 
 from __future__ import annotations
 
+from convoxel.face import open_face
 from convoxel.nn.documentation import FUNCTIONS, complete_docstring
 from convoxel.nn.functional.border import PADDING_MODES, pad
 from convoxel.nn.functional.correlation import conv_transpose, convolve, correlate
@@ -71,3 +72,5 @@ __all__ = [
 
 for _name in __all__:
     complete_docstring(globals()[_name], FUNCTIONS)
+
+open_face(__name__)

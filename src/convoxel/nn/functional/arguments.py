@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import SymInt, Tensor
 
-from convoxel.arithmetic.argument import as_whole, entries, is_expression
+from convoxel.annotation import is_expression
+from convoxel.arithmetic.argument import as_whole, entries
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.fault import brief
 from convoxel.nn.torch_layers import check_dims

@@ -24,8 +24,8 @@ FORMS = ("scipy", "torch", "dense", "operator")
 ORDERS = ("row", "column")
 
 Array = NDArray[Any]
-# A tensor or array of weights; the matrix in one of ``FORMS``. SciPy, which holds two of them, has no types.
-Weights = Any
+Weights = Array | Tensor
+# The matrix in one of ``FORMS``. SciPy, which holds two of them, has no types.
 Matrix = Any
 
 

@@ -1,0 +1,195 @@
+"""The public face: an argument of a kind that a function cannot take is named.
+
+A public function runs as it is written. When it fails with an error that is none of Convoxel's, its arguments are
+compared with their annotations, and a ConfigError names the first that does not fit. If all fit, and PyTorch or NumPy
+refuse their values, the error gets the call's context. Other failures stay as they are: they are bugs.
+
+Classes, which keep what they get, and the functions of packages that are open ``early`` compare before, and get
+numbers as Python's own, which never overflow. Functions within Convoxel call each other without all this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from types import FunctionType
+from typing import Any
+
+from convoxel.annotation import argument_types, expected, fits, is_plain, settled
+from convoxel.errors import ConfigError, ConvoxelError, ShapeError, UnsupportedError
+from convoxel.files.fault import brief
+
+__all__ = ["explained", "open_face"]
+
+_Function = Callable[..., Any]
+# What PyTorch and NumPy raise for values that they cannot take; subclasses steer recordings and exports.
+_KINDS: dict[type[Exception], type[ConvoxelError]] = {
+    RuntimeError: ShapeError,
+    ValueError: ShapeError,
+    OverflowError: ConfigError,
+    NotImplementedError: UnsupportedError,
+}
+_ALSO = ("__init__", "__new__", "__call__")  # besides the methods with public names
+
+
+def open_face(package: str, *, early: bool = False) -> None:
+    """Let the names that a package lists in ``__all__`` explain their failures; lazy ones do when they are loaded.
+
+    Args:
+        package: name of the package.
+        early: whether functions compare their arguments before they run.
+    """
+    names = vars(sys.modules[package])
+    for name in names["__all__"]:
+        if name in names:
+            names[name] = explained(names[name], package, early=early)
+
+
+def explained(value: Any, package: str, *, early: bool = False) -> Any:
+    """Return a function that explains its failures, or a class whose methods do, by changing them in place.
+
+    Args:
+        value: public function or class; other values, and those of other packages, are returned as they are.
+        package: name of the package that makes the function public, where pickle is to find it.
+        early: whether a function compares its arguments before it runs.
+    """
+    if inspect.isclass(value):
+        for owner in value.__mro__:
+            if _is_ours(owner) and "_explains" not in vars(owner):
+                _explain_methods(owner)
+    elif isinstance(value, FunctionType) and _is_ours(value) and not hasattr(value, "_explains"):
+        value = (_checked if early else _explained)(value, value.__module__)
+        value.__module__, value.__qualname__, value._explains = package, value.__name__, True
+    return value
+
+
+def _is_ours(value: Any) -> bool:
+    return str(value.__module__).startswith("convoxel")
+
+
+def _explain_methods(owner: type) -> None:
+    keeps = dataclasses.is_dataclass(owner) or hasattr(owner, "_fields")
+    for name, member in list(vars(owner).items()):
+        kind: Any = staticmethod if name == "__new__" else None
+        function: Any = member
+        if isinstance(member, (classmethod, staticmethod)):
+            kind, function = type(member), member.__func__
+        if not isinstance(function, FunctionType) or (name.startswith("_") and name not in _ALSO):
+            continue
+        makes = name in ("__init__", "__new__") or (keeps and kind is classmethod)
+        changed = (_checked if makes else _explained)(function, owner.__module__)
+        setattr(owner, name, kind(changed) if kind else changed)
+    owner._explains = True  # type: ignore[attr-defined]
+
+
+def _explained(function: _Function, module: str) -> _Function:
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        except ConvoxelError:
+            raise
+        except Exception as error:
+            bound = _bound(function, arguments, named)
+            explanation = _misfit(function, module, bound, plainly=True) or _context(function, bound, error)
+            if explanation is None:
+                raise
+            raise explanation from error
+
+    return call
+
+
+def _checked(function: _Function, module: str) -> _Function:
+    """Return the function with a check of its arguments before, unless it is called within Convoxel."""
+    explaining = _explained(function, module)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        frame = sys._getframe(1)
+        caller = frame.f_globals.get("__name__", "")
+        if caller == "dataclasses" and frame.f_back is not None:  # replace()
+            caller = frame.f_back.f_globals.get("__name__", "")
+        if caller.startswith("convoxel."):
+            return function(*arguments, **named)
+        bound = _bound(function, arguments, named)
+        if (explanation := _misfit(function, module, bound)) is not None:
+            raise explanation
+        if bound is not None:
+            hints = argument_types(function, module)
+            bound.arguments.update({k: settled(v, hints[k]) for k, v in bound.arguments.items() if k in hints})
+            arguments, named = bound.args, bound.kwargs
+        return explaining(*arguments, **named)
+
+    return call
+
+
+def _bound(function: _Function, arguments: Any, named: Any) -> inspect.BoundArguments | None:
+    """Return the arguments by name, None where some are missing or too many, for which Python has words of its own."""
+    try:
+        return inspect.signature(function).bind(*arguments, **named)
+    except TypeError:
+        return None
+
+
+def _misfit(
+    function: _Function, module: str, bound: inspect.BoundArguments | None, *, plainly: bool = False
+) -> ConfigError | None:
+    """Return what is wrong with the arguments, None if they fit or cannot be judged.
+
+    Args:
+        function, module: the function, and the module that its annotations belong to.
+        bound: its arguments.
+        plainly: whether numbers and texts must be such as PyTorch and the engine can take.
+    """
+    hints = argument_types(function, module)
+    for name, value in _values(bound) if bound else ():
+        if name not in hints:
+            continue
+        if not fits(value, hints[name]):
+            return ConfigError(
+                f"{_name(function, bound)}: {name} is {brief(value)}, but it must be {expected(hints[name])}."
+            )
+        if plainly and not is_plain(value):
+            return ConfigError(
+                f"{_name(function, bound)}: {name} is {brief(value)}, which is too large or no plain text."
+            )
+    return None
+
+
+def _context(function: _Function, bound: inspect.BoundArguments | None, error: Exception) -> ConvoxelError | None:
+    """Return what another package says of the arguments with the name of the call and its arguments."""
+    kind = ShapeError if isinstance(error, MemoryError) else _KINDS.get(type(error))
+    if kind is None or bound is None:
+        return None
+    said = " ".join(str(error).split()) or "there is not enough memory"
+    given = ", ".join(f"{name}={_shown(value)}" for name, value in _values(bound) if name != "self")
+    return kind(f"{_name(function, bound)}: {said[:300].rstrip('.')}. Given {given}.")
+
+
+def _shown(value: Any) -> str:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    return brief(value, 40) if shape is None or dtype is None else f"{tuple(shape)} {dtype}"
+
+
+def _name(function: _Function, bound: inspect.BoundArguments | None) -> str:
+    """Return the name of a call, as a caller knows it: of a constructor, or of a layer that runs, that of the class."""
+    name = function.__name__
+    owner = type(bound.arguments["self"]).__name__ if bound and "self" in bound.arguments else ""
+    if name in (*_ALSO, "forward"):
+        return owner or function.__qualname__.rpartition(".")[0]
+    return f"{owner}.{name}" if owner else function.__qualname__
+
+
+def _values(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any]]:
+    """Yield the arguments by name, those of ``*args`` and ``**kwargs`` one after the other."""
+    for name, value in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            yield from ((name, entry) for entry in value)
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            yield from ((name, entry) for entry in value.values())
+        else:
+            yield name, value

@@ -1,0 +1,135 @@
+"""Odd arguments at the public face: a few of the calls that ``tools.faults.arguments`` varies, and the face itself."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import convoxel as cx
+from convoxel.annotation import fits
+from convoxel.errors import ConfigError, ConvoxelError, ShapeError, UnsupportedError
+from tools.faults import arguments
+from tools.faults.face import Example, examples
+from tools.faults.scene import Scene
+
+SLOW = ("solve_", "find", "compile", "tiled", "scales", "separa", "Network", "Net", "sharing", "upsampl", "field")
+
+
+def drawn() -> list[Example]:
+    """A few of the quick examples, drawn by a fixed seed."""
+    quick = [e for e in examples({}) if not any(word in e.name for word in SLOW)]
+    return [quick[i] for i in np.random.default_rng(0).choice(len(quick), 12, replace=False)]
+
+
+def test_odd_arguments_are_refused_in_words(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 0, full=False)
+    for number, example in enumerate(drawn()):
+        assert arguments.find(scene, example, np.random.default_rng(number)) == []
+
+
+def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep must tell an error from within, an end of the process and an example that fails."""
+    names: dict[str, Any] = {"__name__": "convoxel.arithmetic.leaky"}
+    text = "import os\ndef flops(macs):\n    os._exit(3) if macs == -1 else None\n    return macs.real.real + 0"
+    exec(compile(text, "convoxel/leaky.py", "exec"), names)
+    leaky = names["flops"]
+    leaky._explains = True
+    monkeypatch.setattr(cx.arithmetic, "flops", leaky)
+    monkeypatch.setattr(arguments, "odd_values", lambda: {"'a'": lambda: "a", "-1": lambda: -1, "2": lambda: 2})
+    scene = Scene(tmp_path, 0, full=True)
+    found = arguments.find(scene, Example("flops", "convoxel.arithmetic", "convoxel.arithmetic", "flops(3)"), None)
+    assert any("flops(macs='a'): AttributeError at leaky.py" in line for line in found)
+    assert any(line == "flops(macs=-1): the process ended with 3" for line in found)
+    wrong = Example("wrong", "convoxel.arithmetic", "convoxel.arithmetic", "flops('x' / 2)")
+    assert "the example itself fails" in arguments.find(scene, wrong, None)[-1]
+
+
+@pytest.mark.parametrize(("call", "kind", "words"), [
+    (lambda: cx.nn.functional.max_pool(3, 2), ConfigError, "max_pool: x is 3, but it must be a tensor"),
+    (lambda: cx.nn.Conv2d(2, 4, 3, groups=1.5), ConfigError, "Conv2d: groups is 1.5, but it must be a whole number"),
+    (lambda: cx.nn.Conv2d(2, 4, 3)(torch.zeros(1, 3, 8, 8)), ShapeError, r"Conv2d: .*Given x=\(1, 3, 8, 8\)"),
+    (lambda: cx.nn.Conv2d(2, 4, 3, device="no"), ShapeError, "Conv2d: .*device.*Given in_channels=2"),
+    (lambda: cx.nn.Conv2d(2, 4, 2**70), ConfigError, "must be a whole number"),
+    (lambda: cx.arithmetic.Window("a"), ConfigError, "Window: k is 'a', but it must be a whole number"),
+    (lambda: cx.arithmetic.PeriodicAffine([1], 2), ConfigError, "values is .* a tuple of whole numbers"),
+    (lambda: cx.arithmetic.Window(3).size(None), ConfigError, "size i is None"),
+    (lambda: cx.arithmetic.Field.window(10**12), ShapeError, "is too long"),
+    (lambda: cx.arithmetic.transposed_taps(3, s=2**60), ShapeError, "too large"),
+    (lambda: cx.arithmetic.linear_macs(-1, 2), ConfigError, "in_features is -1"),
+    (lambda: cx.draw.conv("a"), ConfigError, "conv: size is 'a'.* a whole number or a sequence of whole numbers"),
+    (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5; expected a module"),
+    (lambda: cx.search.Budget(max_params="many"), ConfigError, "Budget: max_params is 'many'.* a number or None"),
+    (lambda: cx.search.Scale(width=float("nan")), ConfigError, "width: got nan"),
+    (lambda: cx.models.resnet18(num_classes=2.5), ConfigError, "ResNet: num_classes is 2.5"),
+    (lambda: cx.models.resnet18(depth=1e30), ConfigError, "depth is 1e.30"),
+    (lambda: cx.models.ResNet("x"), ConfigError, "name is 'x'"),
+    (lambda: cx.native.View.dense(0, 0, (1, 2)), ConfigError, "View.dense: shape is .* a tuple of 5"),
+    (lambda: cx.train.sliding_window(abs, np.zeros((1, 4, 4)), (2, 2), batch=-1), ConfigError, "batch is -1"),
+])  # fmt: skip
+def test_errors_name_the_argument(call: Callable[[], object], kind: type[ConvoxelError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        call()
+
+
+def test_numbers_of_numpy_do_not_overflow() -> None:
+    counts = cx.arithmetic.conv_macs(
+        np.array([10**6, 10**6]), np.int32(10**6), np.int32(10**6), np.array([3, 3], np.int8)
+    )
+    assert counts == 9 * 10**24
+    assert cx.arithmetic.linear_params(np.int8(100), np.int8(100)) == 10100
+    assert type(cx.arithmetic.Window(np.int64(3)).k) is int
+    assert cx.arithmetic.resize_taps(8, 16, scale=np.float32(2)) == cx.arithmetic.resize_taps(8, 16, scale=2.0)
+
+
+def test_public_functions_are_those_that_are_written() -> None:
+    """They keep their name, signature and text, are found by pickle, and Python's own errors about calls stay."""
+    assert pickle.loads(pickle.dumps(cx.conv)) is cx.conv is cx.native.conv  # noqa: S301
+    assert str(inspect.signature(cx.draw.matrix)).startswith("(size: 'int | Sequence[int]'")
+    assert (cx.conv.__doc__ or "").startswith("Compute the cross-correlation")
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        cx.conv(np.zeros((1, 1, 3)))
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        cx.arithmetic.flops(macs=1, more=2)
+
+
+def test_bugs_stay_bugs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure in which all arguments fit is not put down to the caller, unless PyTorch or NumPy speak of values."""
+    from convoxel.face import explained
+
+    def broken(count: int, error: type[Exception]) -> None:
+        raise error("whatever")
+
+    broken.__module__ = "convoxel.errors"  # a module whose names its annotations have
+    public = explained(broken, "convoxel")
+    for kind in (AttributeError, KeyError, IndexError, AssertionError, TypeError, ZeroDivisionError):
+        with pytest.raises(kind, match="whatever"):
+            public(1, kind)
+    for kind, told in ((RuntimeError, ShapeError), (ValueError, ShapeError), (NotImplementedError, UnsupportedError)):
+        with pytest.raises(told, match=r"broken: whatever\. Given count=1"):
+            public(1, kind)
+
+    class Steering(RuntimeError):
+        """As exporters raise to turn back."""
+
+    with pytest.raises(Steering):
+        public(1, Steering)
+    with pytest.raises(ConfigError, match=r"broken: count is 1\.5, but it must be a whole number"):
+        public(1.5, KeyError)
+
+
+@pytest.mark.parametrize(("value", "hint", "expected"), [
+    (np.int8(1), int, True), (True, int, False), (1.0, int, False), (torch.tensor(1), int, True),
+    (np.float32(1), float, True), (1j, float, False), (1, bool, True), (2, bool, False), ("a", str, True),
+    ([1], tuple[int, ...], False), ((1, None), tuple[int, ...], False), ((1, 2), tuple[int, int, int], False),
+    (np.zeros(2), np.ndarray, True), (torch.zeros(2), np.ndarray, False), (np.zeros(2), torch.Tensor, False),
+    (np.array(["a"]), np.ndarray, False), ({"a": 1}, dict[str, int], True), ({"a": "b"}, dict[str, int], False),
+])  # fmt: skip
+def test_values_fit_their_annotation(value: object, hint: Any, expected: bool) -> None:
+    assert fits(value, hint) is expected
