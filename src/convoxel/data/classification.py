@@ -7,11 +7,12 @@ Classes are numbered in the order of their sorted names.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convoxel.data.collection import Collection
-from convoxel.data.data_set import Entry, Sample
+from convoxel.data.data_set import Entry, Sample, Sources
 from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.image_file import is_clutter, list_images, read_header, read_image
 from convoxel.data.image_format import find_format
@@ -20,24 +21,28 @@ from convoxel.files.fault import ErrorCollector, fault, shown
 
 
 @dataclass(frozen=True)
-class _File:
-    """One image, its class, and the part of the folder that it belongs to ("" if it has none)."""
+class ClassFile:
+    """The file of one sample to classify.
+
+    Attributes:
+        part: part of the source that the sample belongs to ("" if it has none).
+        name: name of the sample.
+        path: its image.
+        label: class number.
+        subject: the patient or animal, or None.
+    """
 
     part: str
     name: str
     path: Path
     label: int
+    subject: str | None = None
 
 
 # Pairs of folders that hold images and their labels, whatever people call them.
 _IMAGE_FOLDERS = {"image", "images", "img", "imgs", "imagestr", "scans", "volumes"}
 _LABEL_FOLDERS = {"label", "labels", "labelstr", "mask", "masks", "annotation", "annotations", "segmentation",
                   "segmentations", "gt", "groundtruth", "ground_truth", "truth"}  # fmt: skip
-
-
-def has_classes(folder: Path) -> bool:
-    """Return whether a folder holds folders."""
-    return folder.is_dir() and bool(subfolders(folder))
 
 
 def _check_no_labels(folder: Path, names: list[str]) -> None:
@@ -59,20 +64,44 @@ def open_classes(folder: Path, errors: ErrorCollector) -> Collection:
         mend = "Put the images of each class into a folder named after it"
         raise fault(first, f"{len(classes)} class folders", "at least two, one a class", mend)
     files = [file for part, place in parts.items() for file in _list_part(part, place, classes, errors)]
+    return open_class_files(folder, shown(folder.resolve().name), files, classes, errors, parts=tuple(parts))
+
+
+def open_class_files(
+    where: Path,
+    title: str,
+    files: Sequence[ClassFile],
+    classes: Sequence[str],
+    errors: ErrorCollector,
+    sources: Sources = (),
+    parts: Sequence[str] = (),
+) -> Collection:
+    """Return the samples of images whose classes are known; only headers are read now.
+
+    Args:
+        where: the source, for messages.
+        title: name of the data set.
+        files: file of each sample.
+        classes: names of the classes.
+        errors: where problems are reported.
+        sources: further (name, file) of what was read, for the fingerprint (default none).
+        parts: parts of the source, none of which may be empty (default: those of the files).
+    """
     headers: dict[str, Header] = {}
     for file in files:
         with errors.collect(file.name):
             headers[file.name] = read_header(file.path)
     if not headers:
-        raise fault(folder, "no usable image", "images in one folder a class", "Check that the images can be opened")
+        raise fault(where, "no usable image", "images of at least two classes", "Check that the images can be opened")
     dims, channels = agree({f.name: (f.path, headers[f.name]) for f in files if f.name in headers}, errors)
     usable = [f for f in files if f.name not in errors.names]
-    entries = {part: [_entry(f, headers[f.name], dims, channels) for f in usable if f.part == part] for part in parts}
-    sources, title = [(f.name, f.path) for f in usable], shown(folder.resolve().name)
-    return Collection(title, "classify", (dims, channels), tuple(map(shown, classes)), entries, sources)
+    there = parts or tuple(dict.fromkeys(file.part for file in files))
+    entries = {part: [_entry(f, headers[f.name], dims, channels) for f in usable if f.part == part] for part in there}
+    read = [*sources, *((f.name, f.path) for f in usable)]
+    return Collection(title, "classify", (dims, channels), tuple(map(shown, classes)), entries, read)
 
 
-def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollector) -> list[_File]:
+def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollector) -> list[ClassFile]:
     found = []
     for place in subfolders(folder):
         prefix = f"{part}/{place.name}" if part else place.name
@@ -86,7 +115,7 @@ def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollect
             mend = "Add images of this class, or remove the folder"
             errors.note(prefix, fault(place, "the class folder is empty", "at least one image", mend))
         label = classes.index(place.name)
-        found += [_File(part, shown(f"{prefix}/{path.name}"), path, label) for path in images]
+        found += [ClassFile(part, shown(f"{prefix}/{path.name}"), path, label) for path in images]
     for path in sorted(folder.iterdir()):
         if not path.is_dir() and not is_clutter(path) and find_format(path):
             mend = "Move it into the folder of its class"
@@ -94,8 +123,8 @@ def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollect
     return found
 
 
-def _entry(file: _File, header: Header, dims: int, channels: int) -> Entry:
+def _entry(file: ClassFile, header: Header, dims: int, channels: int) -> Entry:
     def read() -> Sample:
         return replace(read_image(file.path, dims, channels), name=file.name, label=file.label)
 
-    return Entry(file.name, header.shape, header.spacing_mm, read, file.label, header.affine)
+    return Entry(file.name, header.shape, header.spacing_mm, read, file.label, header.affine, file.subject)

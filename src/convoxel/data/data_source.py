@@ -11,7 +11,7 @@ from pathlib import Path
 from convoxel.data.bundled import BUNDLED, open_digits, open_mni152
 from convoxel.data.collection import Collection
 from convoxel.data.data_set import DataSet, Split
-from convoxel.data.layout import TASKS, expected_sources, find_layout, open_layout
+from convoxel.data.layout import TASKS, expected_sources, find_tasks, open_layout
 from convoxel.data.set_survey import SetSurvey
 from convoxel.data.split import SplitRule, Validation
 from convoxel.errors import ConfigError, DataError
@@ -87,7 +87,7 @@ def guess_task(source: Source) -> str:
     if source in BUNDLED:
         return BUNDLED[str(source)]
     with contextlib.suppress(OSError, ValueError):  # a name too long, or with a NUL; DataError, which opening it raises
-        return next(iter(find_layout(Path(source))[1]), "classify")
+        return next(iter(find_tasks(Path(source))), "classify")
     return "classify"
 
 

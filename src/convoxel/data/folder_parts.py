@@ -10,6 +10,11 @@ _PARTS = {"train": "train", "training": "train", "validation": "validation", "va
           "valid": "validation", "test": "test", "testing": "test"}  # fmt: skip
 
 
+def part_of(word: str) -> str | None:
+    """Return the part that people call so: train, validation or test; None for another word."""
+    return _PARTS.get(word.strip().lower())
+
+
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in ``folder`` sorted by name, without hidden ones."""
     try:

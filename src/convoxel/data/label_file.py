@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.data.dataset_json import NAME, number_classes, read_description
 from convoxel.data.image_file import check_finite, read_header, read_stored, with_dims
 from convoxel.data.image_header import Header
 from convoxel.files.fault import fault, plural, shown
@@ -106,11 +106,9 @@ def _listed(values: Iterable[int]) -> str:
 
 def class_names(folder: Path) -> tuple[str, ...] | None:
     """Return the class names of ``dataset.json`` ("labels") or ``classes.txt`` (one a line), or None."""
-    path = folder / "dataset.json"
-    if path.exists():
-        labels = _read_json(path)
-        if labels is not None:
-            return _numbered(path, labels)
+    labels = (read_description(folder) or {}).get("labels")
+    if labels is not None:
+        return number_classes(folder / NAME, labels)
     path = folder / "classes.txt"
     if not path.exists():
         return None
@@ -120,28 +118,3 @@ def class_names(folder: Path) -> tuple[str, ...] | None:
         came = f"{plural(len(names), 'class name')}, {len(set(names))} different"
         raise fault(path, came, "2 to 256 different names", "Write one name a line, the background first")
     return names
-
-
-def _read_json(path: Path) -> object:
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        came, expected = f"this is not JSON ({error})", 'JSON with an entry "labels"'
-        raise fault(path, came, expected, "Correct or remove it") from None
-    return content.get("labels") if isinstance(content, dict) else None
-
-
-def _numbered(path: Path, labels: object) -> tuple[str, ...]:
-    """Return class names from {"0": "background", …}, {"background": 0, …} or ["background", …]."""
-    pairs: dict[int, str] = {}
-    if isinstance(labels, list):
-        labels = {str(i): name for i, name in enumerate(labels)}
-    for key, value in labels.items() if isinstance(labels, dict) else ():
-        number, name = (key, value) if isinstance(value, str) and key.isdecimal() else (value, key)
-        if isinstance(number, (str, int)) and str(number)[:4].isdecimal() and int(str(number)[:4]) < _MOST_CLASSES:
-            pairs[int(str(number)[:4])] = shown(name)
-    complete = isinstance(labels, dict) and len(pairs) == len(labels) and sorted(pairs) == list(range(len(pairs)))
-    if not complete or not 2 <= len(pairs) <= _MOST_CLASSES or len(set(pairs.values())) < len(pairs):
-        came = '"labels" does not number at least two different classes 0, 1, 2, …'
-        raise fault(path, came, 'for example {"0": "background", "1": "lesion"}', "Correct or remove it")
-    return tuple(pairs[i] for i in range(len(pairs)))

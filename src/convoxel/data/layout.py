@@ -6,8 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from convoxel.data.classification import has_classes, open_classes
+from convoxel.data.classification import open_classes
 from convoxel.data.collection import Collection
+from convoxel.data.course_volumes import has_volumes, open_volumes
+from convoxel.data.decathlon import has_training_list, open_decathlon
+from convoxel.data.frame_file import frame_tasks, open_frames
+from convoxel.data.label_table import open_table, table_tasks
+from convoxel.data.nnunet_raw import has_cases, open_cases
 from convoxel.data.npz_set import open_npz_set
 from convoxel.data.segmentation import has_pairs, open_segmentation
 from convoxel.files.fault import ErrorCollector, fault
@@ -29,33 +34,37 @@ class Layout(NamedTuple):
     open: Callable[[Path, str, ErrorCollector], Collection]
 
 
-def _is_archive(path: Path) -> tuple[str, ...]:
+def _archive_tasks(path: Path) -> tuple[str, ...]:
     return ("classify", "segment") if path.is_file() and path.name.lower().endswith(".npz") else ()
 
 
-#: The layouts in the order in which they are asked.
+def _folder(
+    words: str, task: str, holds: Callable[[Path], bool], open_folder: Callable[[Path, ErrorCollector], Collection]
+) -> Layout:
+    """Return the layout of folders that serve one task."""
+    return Layout(
+        words,
+        lambda path: (task,) if path.is_dir() and holds(path) else (),
+        lambda path, task, errors: open_folder(path, errors),
+    )
+
+
+#: The layouts that can be told from others, in the order in which they are asked.
 LAYOUTS = (
-    Layout("arrays of images and labels in one .npz file", _is_archive, open_npz_set),
-    Layout(
-        "a folder images/ and a folder labels/",
-        lambda path: ("segment",) if has_pairs(path) else (),
-        lambda path, task, errors: open_segmentation(path, errors),
-    ),
-    Layout(
-        "one folder a class",
-        lambda path: ("classify",) if has_classes(path) else (),
-        lambda path, task, errors: open_classes(path, errors),
-    ),
+    Layout("a table of samples (labels.csv)", table_tasks, open_table),
+    Layout("arrays of images and labels in one .npz file", _archive_tasks, open_npz_set),
+    Layout("frames of several subjects in one HDF5 file", frame_tasks, open_frames),
+    _folder("a raw data set of nnU-Net", "segment", has_cases, open_cases),
+    _folder("a list of images and labels in dataset.json", "segment", has_training_list, open_decathlon),
+    _folder("volumes image_train00.npy and label_train00.npy", "segment", has_volumes, open_volumes),
+    _folder("a folder images/ and a folder labels/", "segment", has_pairs, open_segmentation),
 )
 
 
-def find_layout(path: Path) -> tuple[Layout | None, tuple[str, ...]]:
-    """Return the layout of a folder or file with the tasks that it serves; (None, ()) where none is known."""
-    for layout in LAYOUTS:
-        tasks = layout.tasks(path)
-        if tasks:
-            return layout, tasks
-    return None, ()
+def find_tasks(path: Path) -> tuple[str, ...]:
+    """Return the tasks that a folder or file serves, the likeliest first; none where its layout is unknown."""
+    found = [task for layout in LAYOUTS for task in layout.tasks(path)]
+    return tuple(dict.fromkeys(found)) or (("classify",) if path.is_dir() else ())
 
 
 def open_layout(path: Path, task: str, errors: ErrorCollector) -> Collection:
@@ -64,18 +73,21 @@ def open_layout(path: Path, task: str, errors: ErrorCollector) -> Collection:
     Raises:
         DataError: its layout serves another task, or is unknown, or something in it is wrong.
     """
-    layout, tasks = find_layout(path)
-    if layout is not None and task in tasks:
-        return layout.open(path, task, errors)
-    if path.is_dir() and tasks != ("segment",):
-        # A folder of no layout that serves the task: what is missing for the usual one is said.
-        return open_segmentation(path, errors) if task == "segment" else open_classes(path, errors)
-    if layout is None:
-        raise fault(path, "this is a file, not a data set", expected_sources(), "Give the folder that holds it")
-    came = f"this is a data set to {tasks[0]}: {layout.words}"
-    raise fault(path, came, f"a data set to {task}", f"Choose the task {tasks[0]}, or give other data")
+    other = None
+    for layout in LAYOUTS:
+        tasks = layout.tasks(path)
+        if task in tasks:
+            return layout.open(path, task, errors)
+        other = layout if tasks and other is None else other
+    if other is not None:
+        serves = other.tasks(path)[0]
+        came, mend = f"this is a data set to {serves}: {other.words}", f"Choose the task {serves}, or give other data"
+        raise fault(path, came, f"a data set to {task}", mend)
+    if path.is_dir():  # any folders may be classes; to segment, what the usual layout lacks is said
+        return open_classes(path, errors) if task == "classify" else open_segmentation(path, errors)
+    raise fault(path, "this is a file, not a data set", expected_sources(), "Give the folder that holds it")
 
 
 def expected_sources() -> str:
     """Return in words what a data set may be."""
-    return "a folder, or a file that holds a whole data set (.npz)"
+    return "a folder, or a file that holds a whole data set (.npz, .h5, .csv)"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from convoxel.data.collection import Collection
-from convoxel.data.data_set import Entry, Sample
+from convoxel.data.data_set import Entry, Sample, Sources
 from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.image_file import list_images, read_header, read_image, with_dims
 from convoxel.data.image_format import split_ending
@@ -28,19 +29,31 @@ _MEND = "Put images into images/ and labels of the same name into labels/"
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """The image and the label of one sample, which belongs to a part of the folder ("" if it has none)."""
+class Pair:
+    """The files of one sample to segment.
+
+    Attributes:
+        part: part of the source that the sample belongs to ("" if it has none).
+        name: name of the sample.
+        images: its image, as one file or as a file a channel.
+        label: its label map.
+        subject: the patient or animal, or None.
+    """
 
     part: str
     name: str
-    image: Path
+    images: tuple[Path, ...]
     label: Path
+    subject: str | None = None
+
+    @property
+    def image(self) -> Path:
+        """The first file of the image."""
+        return self.images[0]
 
 
 def has_pairs(folder: Path) -> bool:
     """Return whether a folder, or its training part, holds a folder of images and one of labels."""
-    if not folder.is_dir():
-        return False
     place = find_parts(folder).get("train", folder)
     return _find_pair(place) is not None
 
@@ -66,24 +79,67 @@ def open_segmentation(folder: Path, errors: ErrorCollector) -> Collection:
     """Return the samples of a segmentation folder; pixels are read later, class numbers are found now."""
     parts = find_parts(folder)
     pairs = [pair for part, place in parts.items() for pair in _pair_files(part, place, errors)]
-    headers, notes = _read_headers(pairs, errors)
+    return open_pairs(folder, pairs, errors, names=class_names(folder), parts=tuple(parts))
+
+
+def open_pairs(
+    folder: Path,
+    pairs: Sequence[Pair],
+    errors: ErrorCollector,
+    *,
+    names: tuple[str, ...] | None = None,
+    parts: Sequence[str] = (),
+    title: str = "",
+    notes: Sequence[str] = (),
+    sources: Sources = (),
+) -> Collection:
+    """Return the samples of pairs of images and labels; headers are checked now, pixels are read later.
+
+    Args:
+        folder: folder that holds them, for messages.
+        pairs: files of each sample.
+        errors: where problems are reported.
+        names: names of the classes (default None: they are counted in the labels).
+        parts: parts of the source, none of which may be empty (default: those of the pairs).
+        title: name of the data set (default: that of the folder).
+        notes: what is there and not used (default none).
+        sources: further (name, file) of what was read, for the fingerprint (default none).
+    """
+    parts = tuple(parts) or tuple(dict.fromkeys(pair.part for pair in pairs))
+    headers, assumed = _read_headers(pairs, errors)
     pairs = [pair for pair in pairs if pair.name in headers]
     if not pairs:
         raise fault(folder, "no usable pair of image and label", "images/NAME and labels/NAME", _MEND)
     dims, channels = agree({p.name: (p.image, headers[p.name]) for p in pairs}, errors)
-    names = class_names(folder)
     if names is None:
         count = _count_classes(folder, pairs, errors)
         names = ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
     pairs = [pair for pair in pairs if pair.name not in errors.names]
     entries = {part: [_entry(p, headers[p.name], dims, channels, len(names)) for p in pairs if p.part == part]
                for part in parts}  # fmt: skip
-    sources = [s for p in pairs for s in ((f"{p.name}/image", p.image), (f"{p.name}/label", p.label))]
-    title = shown(folder.resolve().name)
-    return Collection(title, "segment", (dims, channels), names, entries, sources, tuple(notes))
+    read = [*sources, *(source for pair in pairs for source in _sources(pair))]
+    title = title or shown(folder.resolve().name)
+    return Collection(title, "segment", (dims, channels), names, entries, read, (*assumed, *notes))
 
 
-def _pair_files(part: str, folder: Path, errors: ErrorCollector) -> list[_Pair]:
+def without_labels(names: Sequence[str]) -> str:
+    """Return the note about test images that have no labels.
+
+    >>> without_labels(["test00", "test01"])
+    '2 test images have no label and are not used, such as test00'
+    """
+    some = "1 test image has no label and is" if len(names) == 1 else f"{len(names)} test images have no label and are"
+    return f"{some} not used, such as {names[0]}"
+
+
+def _sources(pair: Pair) -> Iterator[tuple[str, Path]]:
+    """Yield the files of a pair by the names that the fingerprint has for them."""
+    yield f"{pair.name}/label", pair.label
+    for channel, path in enumerate(pair.images):
+        yield f"{pair.name}/image" + (f"/{channel}" if channel else ""), path
+
+
+def _pair_files(part: str, folder: Path, errors: ErrorCollector) -> list[Pair]:
     """Return the images that have a label, sorted by name; each file without its partner is reported."""
     kinds = _find_pair(folder)
     if kinds is None:
@@ -104,7 +160,7 @@ def _pair_files(part: str, folder: Path, errors: ErrorCollector) -> list[_Pair]:
         raise fault(kinds[0], "the folder is empty", "at least two images", "Put the images there")
     # by stem, not by file name: the order does not depend on the format
     both = [(os.fsencode(split_ending(images[key])[0]), key) for key in images.keys() & labels.keys()]
-    return [_Pair(part, shown(prefix + os.fsdecode(stem)), images[key], labels[key]) for stem, key in sorted(both)]
+    return [Pair(part, shown(prefix + os.fsdecode(stem)), (images[key],), labels[key]) for stem, key in sorted(both)]
 
 
 def _by_stem(folder: Path, prefix: str, errors: ErrorCollector) -> dict[str, Path]:
@@ -121,13 +177,13 @@ def _by_stem(folder: Path, prefix: str, errors: ErrorCollector) -> dict[str, Pat
     return found
 
 
-def _read_headers(pairs: list[_Pair], errors: ErrorCollector) -> tuple[dict[str, Header], list[str]]:
+def _read_headers(pairs: Sequence[Pair], errors: ErrorCollector) -> tuple[dict[str, Header], list[str]]:
     """Return the headers of the images whose label has the same shape and lies in the same place, and assumptions."""
     headers: dict[str, Header] = {}
     assumed: dict[str, list[str]] = {}
     for pair in pairs:
         with errors.collect(pair.name):
-            found, label = read_header(pair.image), read_header(pair.label)
+            found, label = _read_header(pair), read_header(pair.label)
             if label.dims == found.dims - 1 and found.affine is None:
                 # an array of three axes whose label has two: channels first
                 found = with_dims(pair.image, found, label.dims)
@@ -145,7 +201,27 @@ def _read_headers(pairs: list[_Pair], errors: ErrorCollector) -> tuple[dict[str,
     ]
 
 
-def _check_match(pair: _Pair, found: Header, label: Header) -> str:
+def _read_header(pair: Pair) -> Header:
+    """Return the header of a sample's image, whose files must lie on one grid."""
+    found = read_header(pair.image)
+    for path in pair.images if len(pair.images) > 1 else ():
+        header = read_header(path)
+        match = compare_grids(found, header)
+        if not match.same:
+            raise fault(path, match.came, match.expected, match.mend)
+        if header.channels != 1:
+            raise fault(path, f"{header.channels} channels", "one channel a file", "Write one file a channel")
+    return replace(found, channels=len(pair.images)) if len(pair.images) > 1 else found
+
+
+def _read_image(pair: Pair, dims: int, channels: int) -> Sample:
+    if len(pair.images) == 1:
+        return read_image(pair.image, dims, channels)
+    samples = [read_image(path, dims, 1) for path in pair.images]
+    return replace(samples[0], image=np.concatenate([sample.image for sample in samples]))
+
+
+def _check_match(pair: Pair, found: Header, label: Header) -> str:
     """Return what was assumed about the label's place ("" for nothing); DataError where it has another grid."""
     match = compare_grids(found, label)
     if not match.same:
@@ -153,7 +229,7 @@ def _check_match(pair: _Pair, found: Header, label: Header) -> str:
     return match.note
 
 
-def _count_classes(folder: Path, pairs: list[_Pair], errors: ErrorCollector) -> int:
+def _count_classes(folder: Path, pairs: Sequence[Pair], errors: ErrorCollector) -> int:
     values: dict[str, frozenset[int]] = {}
     for pair in pairs:
         if pair.name not in errors.names:
@@ -174,13 +250,13 @@ def _count_classes(folder: Path, pairs: list[_Pair], errors: ErrorCollector) -> 
     return count
 
 
-def _entry(pair: _Pair, header: Header, dims: int, channels: int, count: int) -> Entry:
+def _entry(pair: Pair, header: Header, dims: int, channels: int, count: int) -> Entry:
     def read() -> Sample:
-        sample = read_image(pair.image, dims, channels)
+        sample = _read_image(pair, dims, channels)
         label_header, values = read_label(pair.label, dims)
         grid = replace(header, shape=sample.image.shape[1:], spacing_mm=sample.spacing_mm, affine=sample.affine)
         _check_match(pair, grid, label_header)
         label = np.ascontiguousarray(to_classes(pair.label, values, count))
         return Sample(pair.name, sample.image, label, sample.affine, sample.spacing_mm, pair.image, sample.origin)
 
-    return Entry(pair.name, header.shape, header.spacing_mm, read, affine=header.affine)
+    return Entry(pair.name, header.shape, header.spacing_mm, read, affine=header.affine, subject=pair.subject)

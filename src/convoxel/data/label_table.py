@@ -1,0 +1,179 @@
+"""A table of samples, labels.csv: the file of each image with its class or the file of its label map.
+
+    file,class,split,subject          file,label,split,subject
+    a/1.png,cat,train,p1              scans/1.nii.gz,masks/1.nii.gz,train,p1
+
+Paths are relative to the table's folder and stay inside it. ``split`` (train, validation, test) and ``subject`` may be
+missing; other columns are ignored. Commas, semicolons or tabs separate the columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from convoxel.data.classification import ClassFile, open_class_files
+from convoxel.data.collection import Collection
+from convoxel.data.dataset_json import path_inside
+from convoxel.data.folder_parts import part_of
+from convoxel.data.segmentation import Pair, open_pairs, without_labels
+from convoxel.files.fault import ErrorCollector, brief, fault, plural, shown
+from convoxel.files.stream import read_text
+
+NAME = "labels.csv"
+_MOST_BYTES = 64 * 2**20  # half a million lines
+_COLUMNS = ("file", "class", "label", "split", "subject")
+_LATER = {"value": "numbers to predict (regression)", "labels": "several classes an image"}
+_MEND = "Correct the table"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of the table: its number, the fault's place, and its cells by column, stripped."""
+
+    line: int
+    where: str
+    cells: dict[str, str]
+
+    def get(self, column: str) -> str:
+        return self.cells.get(column, "")
+
+
+def table_of(path: Path) -> Path | None:
+    """Return the table that a source is, or that its folder holds; None where there is none.
+
+    A labels.csv without a column ``file`` in a folder is somebody's note, such as a list of colours.
+    """
+    if path.is_dir():
+        table = path / NAME
+        return table if table.is_file() and "file" in _split_first(read_text(table, _MOST_BYTES))[0] else None
+    return path if path.name.lower().endswith(".csv") and path.is_file() else None
+
+
+def table_tasks(path: Path) -> tuple[str, ...]:
+    """Return the task of a source's table, which its columns tell; none where it has no table."""
+    table = table_of(path)
+    if table is None:
+        return ()
+    columns = _read_columns(table, read_text(table, _MOST_BYTES))[0]
+    return ("segment",) if "label" in columns else ("classify",)
+
+
+def open_table(path: Path, task: str, errors: ErrorCollector) -> Collection:
+    """Return the samples of a table."""
+    table = table_of(path) or path
+    rows = list(_read_rows(table, errors))
+    if not rows:
+        raise fault(table, "the table has no lines below its first", "one line a sample", "Add the samples")
+    folder = table.parent
+    name = shown(folder.resolve().name if table.name == NAME else table.stem)
+    sources = ((NAME, table),)
+    if task == "classify":
+        classes = _sort_classes({row.get("class") for row in rows if _part(row) in ("", "train")})
+        files = []
+        for row, place in _with_files(folder, rows, errors):
+            with errors.collect(row.get("file")):
+                if row.get("class") not in classes:
+                    expected = ", ".join(map(shown, classes[:8]))
+                    came = f"the class {brief(row.get('class'))} does not occur in training"
+                    raise fault(row.where, came, expected, _MEND)
+                label = classes.index(row.get("class"))
+                files.append(ClassFile(_part(row), shown(row.get("file")), place, label, row.get("subject") or None))
+        if len(classes) < 2:
+            raise fault(table, f"{plural(len(classes), 'class', 'classes')} in training", "at least two", "Add samples")
+        return open_class_files(table, name, files, classes, errors, sources)
+    pairs, unlabelled = [], []
+    for row, place in _with_files(folder, rows, errors):
+        if _part(row) == "test" and not row.get("label"):
+            unlabelled.append(row.get("file"))
+            continue
+        with errors.collect(row.get("file")):
+            label_file = path_inside(f"{row.where}, label", folder, row.get("label"))
+            pair = Pair(_part(row), shown(row.get("file")), (place,), label_file, row.get("subject") or None)
+            pairs.append(pair)
+    notes = [without_labels(unlabelled)] if unlabelled else []
+    return open_pairs(folder, pairs, errors, title=name, notes=notes, sources=sources)
+
+
+def _read_columns(table: Path, text: str) -> tuple[list[str], str]:
+    """Return the names of the columns, in small letters, and the letter that separates them."""
+    columns, separator = _split_first(text)
+    where = f"{table}, line 1"
+    for name, words in _LATER.items():
+        if name in columns:
+            raise fault(
+                where,
+                f"the column {name}: {words}",
+                "a column class or label",
+                "This is not supported yet: leave it out",
+            )
+    twice = next((name for name in _COLUMNS if columns.count(name) > 1), None)
+    if twice is not None:
+        raise fault(where, f"two columns {twice}", "every column once", _MEND)
+    if "file" not in columns or ("class" in columns) == ("label" in columns):
+        came = f"the columns {', '.join(map(shown, columns[:8]))}"
+        expected = "file, and either class (its name) or label (the file of its label map)"
+        raise fault(where, came, expected, "Name the columns in the first line")
+    return columns, separator
+
+
+def _split_first(text: str) -> tuple[list[str], str]:
+    """Return the cells of the first line, in small letters, and the letter that separates them."""
+    first = text.split("\n", 1)[0]
+    separator = max(",;\t", key=first.count)
+    return [cell.strip().strip('"').lower() for cell in first.strip("\r").split(separator)], separator
+
+
+def _read_rows(table: Path, errors: ErrorCollector) -> Iterator[_Row]:
+    """Yield the lines that name a file, a class or a label, and a known part; the others are reported."""
+    text = read_text(table, _MOST_BYTES)
+    columns, separator = _read_columns(table, text)
+    answer = "class" if "class" in columns else "label"
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    lines: dict[str, int] = {}
+    while True:
+        line = reader.line_num + 1
+        where = f"{table}, line {line}"
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            errors.note(f"line {line}", fault(where, f"this cannot be read ({error})", "cells of text", _MEND))
+            continue
+        if cells is None:
+            return
+        if line == 1 or not any(cell.strip() for cell in cells):
+            continue
+        row = _Row(line, where, dict(zip(columns, (cell.strip() for cell in cells), strict=False)))
+        with errors.collect(row.get("file") or f"line {line}"):
+            if len(cells) != len(columns):
+                raise fault(where, f"{plural(len(cells), 'cell')}", f"{len(columns)}, as in the first line", _MEND)
+            part = row.get("split")
+            if "split" in columns and part_of(part) is None:
+                raise fault(where, f"split is {brief(part)}", "train, validation or test", _MEND)
+            if not row.get(answer) and not (answer == "label" and _part(row) == "test"):
+                raise fault(where, f"{answer} is empty", f"a {answer} for every image", _MEND)
+            key = os.path.normpath(row.get("file"))
+            if row.get("file") and key in lines:
+                raise fault(where, f"{row.get('file')} is in line {lines[key]} already", "every file once", _MEND)
+            lines[key] = line
+            yield row
+
+
+def _with_files(folder: Path, rows: list[_Row], errors: ErrorCollector) -> Iterator[tuple[_Row, Path]]:
+    for row in rows:
+        with errors.collect(row.get("file") or f"line {row.line}"):
+            yield row, path_inside(f"{row.where}, file", folder, row.get("file"))
+
+
+def _part(row: _Row) -> str:
+    return part_of(row.get("split")) or ""
+
+
+def _sort_classes(names: set[str]) -> list[str]:
+    """Return class names in order: of numbers, if all are, else of letters."""
+    whole = all(name.isascii() and name.isdigit() and len(name) < 10 for name in names)
+    return sorted(names, key=(lambda name: (int(name), name)) if whole else None)

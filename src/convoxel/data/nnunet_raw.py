@@ -1,0 +1,144 @@
+"""Raw data sets of nnU-Net: imagesTr/CASE_0000.nii.gz (a file a channel), labelsTr/CASE.nii.gz and dataset.json.
+
+Cases of ``imagesTs`` are a test part where ``labelsTs`` has their labels, and are not used otherwise, which a note
+says. Regions and labels to ignore are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from convoxel.data.collection import Collection
+from convoxel.data.dataset_json import NAME, number_classes, path_inside, read_description
+from convoxel.data.image_file import list_images
+from convoxel.data.image_format import split_ending
+from convoxel.data.segmentation import Pair, open_pairs, without_labels
+from convoxel.files.fault import ErrorCollector, brief, fault, plural, shown
+from convoxel.files.values import JsonObject
+
+_CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
+
+
+def has_cases(folder: Path) -> bool:
+    """Return whether a folder is a raw data set of nnU-Net."""
+    if not (folder / NAME).is_file():
+        return False
+    found = read_description(folder) or {}
+    if isinstance(found.get("dataset"), dict):
+        return True
+    if not all((folder / kind).is_dir() for kind in ("imagesTr", "labelsTr")):
+        return False
+    if "channel_names" in found or "file_ending" in found:
+        return True
+    # Earlier versions say "modality", as the Decathlon does; their files' names tell them apart.
+    with os.scandir(folder / "imagesTr") as files:
+        return any(_CHANNEL.fullmatch(split_ending(Path(file.name))[0]) for file in files) and not any(
+            _CHANNEL.fullmatch(split_ending(path)[0]) for path in (folder / "labelsTr").iterdir()
+        )
+
+
+def open_cases(folder: Path, errors: ErrorCollector) -> Collection:
+    """Return the samples of a raw data set of nnU-Net."""
+    found = read_description(folder) or {}
+    where = folder / NAME
+    classes, channels = number_classes(where, found.get("labels")), _count_channels(where, found)
+    notes: list[str] = []
+    if isinstance(found.get("dataset"), dict):
+        pairs = list(_listed_cases(folder, found["dataset"], channels, errors))
+    else:
+        pairs = _find_cases(folder, "Tr", "", channels, found.get("file_ending"), errors, notes)
+        if (folder / "imagesTs").is_dir():
+            pairs += _find_cases(folder, "Ts", "test", channels, found.get("file_ending"), errors, notes)
+    claimed, count = found.get("numTraining"), sum(pair.part != "test" for pair in pairs)
+    if isinstance(claimed, int) and claimed != count and not errors.names:
+        mend = "Copy the missing cases again, or correct numTraining"
+        errors.note(NAME, fault(where, f"numTraining is {claimed}, but {count} cases are there", f"{count}", mend))
+    return open_pairs(folder, pairs, errors, names=classes, notes=notes)
+
+
+def _count_channels(where: Path, found: JsonObject) -> int:
+    names = found.get("channel_names", found.get("modality"))
+    if not isinstance(names, dict) or sorted(names) != sorted(map(str, range(len(names)))) or not names:
+        came = f"channel_names is {brief(names)}"
+        raise fault(where, came, 'for example {"0": "T1", "1": "T2"}', "Name every channel, from 0 on")
+    return len(names)
+
+
+def _find_cases(
+    folder: Path, suffix: str, part: str, channels: int, ending: object, errors: ErrorCollector, notes: list[str]
+) -> list[Pair]:
+    """Return the cases of imagesTr or imagesTs that are whole; everything else there is reported."""
+    images = folder / f"images{suffix}"
+    files: dict[str, dict[int, Path]] = {}
+    for path in _of_ending(images, ending, errors):
+        match = _CHANNEL.fullmatch(split_ending(path)[0])
+        if match is None:
+            expected = f"a name such as CASE_0000{ending if isinstance(ending, str) else split_ending(path)[1]}"
+            errors.note(path.name, fault(path, "the name says no channel", expected, "Rename or remove it"))
+            continue
+        held = files.setdefault(match[1], {})
+        if int(match[2]) in held:
+            came = f"a second file of channel {match[2]} beside {shown(held[int(match[2])].name)}"
+            errors.note(match[1], fault(path, came, "one file a channel", "Remove one of the two"))
+        held.setdefault(int(match[2]), path)
+    labels = _labels_of(folder / f"labels{suffix}", ending, errors)
+    pairs, without = [], []
+    for case in sorted(files, key=os.fsencode):
+        held, name = files[case], shown(f"{part}/{case}" if part else case)
+        wrong = sorted(set(range(channels)) ^ set(held))
+        if wrong:
+            came = f"channel {wrong[0]:04d} is {'missing' if wrong[0] < channels else 'one too many'}"
+            expected = f"the channels 0000 to {channels - 1:04d}, as dataset.json names them"
+            errors.note(name, fault(images / case, came, expected, "Add or remove files, or correct dataset.json"))
+        elif case in labels:
+            pairs.append(Pair(part, name, tuple(held[c] for c in range(channels)), labels[case]))
+        elif part == "test":
+            without.append(case)
+        else:
+            came, expected = "an image without label", f"a file labels{suffix}/{shown(case)}.*"
+            errors.note(name, fault(held[0], came, expected, "Add its label, or move the image away"))
+    for case in sorted(labels.keys() - files.keys(), key=os.fsencode):
+        came, expected = "a label without image", f"files images{suffix}/{shown(case)}_0000.* …"
+        errors.note(case, fault(labels[case], came, expected, "Add its image, or move the label away"))
+    if without:
+        notes.append(without_labels([shown(case) for case in without]))
+    return pairs
+
+
+def _of_ending(folder: Path, ending: object, errors: ErrorCollector) -> list[Path]:
+    found = list_images(folder, errors)
+    if not isinstance(ending, str):
+        return found
+    kept = [path for path in found if path.name.endswith(ending)]
+    for path in found:
+        if path not in kept:
+            came, mend = "another ending than file_ending in dataset.json", "Convert or remove it"
+            errors.note(path.name, fault(path, came, f"a name ending in {shown(ending)}", mend))
+    return kept
+
+
+def _labels_of(folder: Path, ending: object, errors: ErrorCollector) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in _of_ending(folder, ending, errors) if folder.is_dir() else ():
+        first = found.setdefault(split_ending(path)[0], path)
+        if first is not path:
+            came = f"a second label of this case beside {shown(first.name)}"
+            errors.note(split_ending(path)[0], fault(path, came, "one label a case", "Remove one of the two"))
+    return found
+
+
+def _listed_cases(folder: Path, cases: JsonObject, channels: int, errors: ErrorCollector) -> Iterator[Pair]:
+    """Yield the cases that dataset.json lists: {"CASE": {"images": [paths], "label": path}}."""
+    for case in sorted(cases, key=os.fsencode):
+        where = f"{folder / NAME}[{shown(case)}]"
+        with errors.collect(case):
+            held = cases[case]
+            images = held.get("images") if isinstance(held, dict) else None
+            if not isinstance(images, list) or len(images) != channels:
+                came = f"images is {brief(images)}"
+                raise fault(where, came, f"a list of {plural(channels, 'path')}", "List one file a channel")
+            files = tuple(path_inside(where, folder, text) for text in images)
+            yield Pair("", shown(case), files, path_inside(where, folder, held.get("label")))
