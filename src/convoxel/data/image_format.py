@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoxel.data import meta_image, nifti, nrrd, numpy_image, picture, tiff, zarr_image
+from convoxel.data import dicom_series, meta_image, nifti, nrrd, numpy_image, picture, tiff, zarr_image
 from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.zarr_array import is_zarr
@@ -33,7 +33,8 @@ class ImageFormat:
             None, the format cannot).
         pack: path (for messages), values (channels, *shape), the header that they should get, and whether they are
             class numbers → bytes of the file (default: None, the format is not written).
-        holds: whether a folder is one image of this format (default: None, its images are files).
+        holds: whether a folder, or a name that leads into one, is one image of this format (default: None, its images
+            are files).
         parts: path → the files that the image consists of (default: None, the path itself is all).
         label_ending: ending of label maps that are predicted from such an image (default "": by the number of axes).
         extra: extra of this package that installs what the format needs (default "": nothing is needed).
@@ -85,6 +86,15 @@ FORMATS = (
         nrrd.map_values,
         parts=nrrd.list_parts,
         label_ending=".nrrd",
+    ),
+    ImageFormat(
+        "DICOM",
+        dicom_series.ENDINGS,
+        dicom_series.read_header,
+        dicom_series.read_values,
+        holds=dicom_series.holds_series,
+        parts=dicom_series.list_parts,
+        extra="formats",
     ),
     # The content tells pictures apart: a JPEG named .png is read, and so is a TIFF.
     ImageFormat("PNG", (".png",), tiff.read_header, tiff.read_values, pack=picture.pack, extra="train"),
@@ -139,8 +149,10 @@ def named_format(path: Path) -> ImageFormat | None:
 
 def find_format(path: Path) -> ImageFormat | None:
     """Return the format of a file by its ending, that of a folder which is one image, or None."""
-    if path.is_dir():
-        return next((row for row in FORMATS if row.holds is not None and row.holds(path)), None)
+    if not path.is_file():
+        held = next((row for row in FORMATS if row.holds is not None and row.holds(path)), None)
+        if held is not None or path.is_dir():
+            return held
     return named_format(path)
 
 

@@ -30,9 +30,10 @@ def list_inputs(source: Path) -> list[Path]:
     Raises:
         DataError: it is missing, or a folder without images.
     """
-    if not source.exists():
+    found = find_format(source)
+    if not source.exists() and not (found and found.holds and found.holds(source)):  # FOLDER#SERIES exists in it
         raise DataError(f"input: {source} does not exist. Give an image file or a folder of images.")
-    if source.is_file() or find_format(source) is not None:
+    if source.is_file() or found is not None:
         return [source]
     folder = source / "images" if (source / "images").is_dir() else source
     files = list_images(folder)

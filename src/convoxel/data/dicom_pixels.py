@@ -1,0 +1,154 @@
+"""Pixels of DICOM images: compressed streams are held against their header, then pydicom and its plugins decode.
+
+A decoder trusts the sizes in its own stream, whatever the DICOM header says; so these are read here first.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from convoxel.data.dicom_file import PIXEL_ELEMENTS, Frame, ImageObject, open_elements, quiet, transfer_syntax
+from convoxel.files.fault import brief, fault
+from convoxel.files.stream import check_ratio, file_size
+from convoxel.files.values import Array
+
+_COPY = "Copy the file again from its source, or decompress it with another program"
+_RLE = "1.2.840.10008.1.2.5"
+_JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70))
+_JPEG_LS = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (80, 81))
+_JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
+_MOST_SCANS = 100  # of a JPEG; progressive ones have about ten
+_MOST_TILES = 1024  # of a JPEG 2000; the decoder keeps some kilobytes for each
+
+
+def decode(image: ImageObject) -> Iterator[Array]:
+    """Yield the frames of a file, each (channels, rows, columns) with its scaling applied.
+
+    Slopes, intercepts and tables give the modality's values (such as Hounsfield units); windows for display are not
+    applied. MONOCHROME1 is inverted within its stored range, so that high values are bright. Colours become red, green
+    and blue.
+
+    Raises:
+        DataError: the pixels are damaged, or their compressed stream is another image than the header says.
+    """
+    from pydicom.pixels.utils import iter_pixels
+
+    path = image.path
+    check_ratio(path, file_size(path), len(image.frames) * image.frame_bytes)
+    data = _read_pixels(image)
+    decoded = iter_pixels(data)
+    for frame in image.frames:
+        try:
+            with quiet():
+                values = _scaled(image, frame, data, next(decoded))
+        except NotImplementedError:
+            mend = "Install its decoder (pip install 'convoxel[formats]'), or decompress the file"
+            raise fault(
+                path, f"transfer syntax {transfer_syntax(path, data).name}", "one that is decoded here", mend
+            ) from None
+        except Exception as error:  # pydicom's plugins raise a dozen kinds for damaged content
+            came = f"the pixels cannot be decoded ({type(error).__name__}: {brief(str(error))[1:-1]})"
+            raise fault(path, came, "whole pixel data", _COPY) from None
+        yield values
+
+
+def _read_pixels(image: ImageObject) -> Any:
+    """Return pydicom's data set of an image with its pixels, checked against what the header says."""
+    with open_elements(image.path, PIXEL_ELEMENTS) as elements:
+        for name in PIXEL_ELEMENTS:  # each is converted now, at a bounded cost
+            _ = elements.items(name) if name.endswith("Sequence") else elements.get(name)
+        if elements.get("PixelData") is None:
+            came = "no pixels that are whole numbers (PixelData), or the file is truncated"
+            raise fault(image.path, came, "an image with PixelData", _COPY)
+        if image.packed:
+            _check_streams(image, elements.data)
+        return elements.data
+
+
+def _scaled(image: ImageObject, frame: Frame, data: Any, values: Array) -> Array:
+    """Return (channels, rows, columns) on the scale that the file states."""
+    if values.shape[:2] != (image.rows, image.columns) or values.size != image.rows * image.columns * image.samples:
+        raise ValueError(f"a frame of shape {values.shape}")
+    if image.photometric == "PALETTE COLOR":
+        from pydicom.pixels.processing import apply_color_lut
+
+        colours = apply_color_lut(values, data)
+        values = colours / 257 if colours.dtype == np.uint16 else colours
+        return np.moveaxis(np.asarray(values)[..., :3], -1, 0)
+    if image.samples == 3:
+        return np.moveaxis(values, -1, 0)
+    if image.photometric == "MONOCHROME1":
+        values = (-1 if image.signed else 2**image.stored_bits - 1) - values.astype(np.int64)
+    if image.table:
+        from pydicom.pixels.processing import apply_modality_lut
+
+        values = apply_modality_lut(values, data)
+    elif (frame.slope, frame.intercept) != (1.0, 0.0):
+        values = values * frame.slope + frame.intercept
+    return values[None]
+
+
+# ---- compressed streams --------------------------------------------------------------------------------------
+
+
+def _check_streams(image: ImageObject, data: Any) -> None:
+    """Raise DataError where a compressed frame has no end, or is no image of the header's size."""
+    from pydicom.encaps import generate_frames
+
+    syntax = transfer_syntax(image.path, data)
+    if syntax == _RLE:  # its decoder is told the sizes, and counts
+        return
+    claims = _jpeg_2000_claims if syntax in _JPEG_2000 else _jpeg_claims if syntax in (*_JPEG, *_JPEG_LS) else None
+    if claims is None:
+        expected = "JPEG, JPEG-LS, JPEG 2000, RLE or no compression"
+        raise fault(image.path, f"transfer syntax {syntax.name}", expected, _COPY)
+    count, expected_sizes = 0, (image.rows, image.columns, image.samples)
+    for stream in generate_frames(data.PixelData, number_of_frames=len(image.frames)):
+        count += 1
+        found = claims(stream)
+        if found is None or not stream.rstrip(b"\0\xff").endswith(b"\xff\xd9"):  # decoders fill up what is missing
+            raise fault(image.path, "a compressed frame is damaged or truncated", "a whole stream", _COPY)
+        if found != expected_sizes:
+            came = f"a compressed frame is {found}"
+            raise fault(image.path, came, f"{expected_sizes} (rows, columns, samples) as in the header", _COPY)
+    if count != len(image.frames):
+        raise fault(image.path, f"{count} compressed frames", f"{len(image.frames)} as in the header", _COPY)
+
+
+def _jpeg_claims(stream: bytes) -> tuple[int, int, int] | None:
+    """Return (rows, columns, samples) of a JPEG or JPEG-LS stream; None where it cannot hold as many pixels."""
+    if stream[:2] != b"\xff\xd8" or stream.count(b"\xff\xda") > _MOST_SCANS:
+        return None
+    place = 2
+    while place + 10 <= len(stream):
+        if stream[place] != 0xFF:
+            return None
+        marker = stream[place + 1]
+        if marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # fill bytes and markers without a length
+            place += 1 if marker == 0xFF else 2
+            continue
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            rows, columns, samples = struct.unpack(">HHB", stream[place + 5 : place + 10])
+            # Lossless, a value takes a bit; else a block of 8 x 8 takes two; runs of JPEG-LS have no least.
+            least = rows * columns * samples // {0xC3: 8, 0xF7: 2**20}.get(marker, 256)
+            return (rows, columns, samples) if least <= len(stream) else None
+        place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+    return None
+
+
+def _jpeg_2000_claims(stream: bytes) -> tuple[int, int, int] | None:
+    """Return (rows, columns, samples) of a JPEG 2000 stream; None for a damaged header or too many tiles."""
+    place = stream.find(b"\xff\x4f\xff\x51", 0, 4096)  # some writers put the boxes of a file before it
+    if place < 0 or len(stream) < place + 42:
+        return None
+    right, bottom, left, top, wide, high, first_x, first_y = struct.unpack_from(">8I", stream, place + 8)
+    (samples,) = struct.unpack_from(">H", stream, place + 40)
+    if wide < 1 or high < 1 or first_x > left or first_y > top:
+        return None
+    if -(-(right - first_x) // wide) * -(-(bottom - first_y) // high) > _MOST_TILES:
+        return None
+    return bottom - top, right - left, samples
