@@ -273,6 +273,6 @@ def expected(hint: Any) -> str:
         words = "a tuple" if kind is tuple else "a sequence"
         return f"{words} of {_MANY.get(inner[0]) or 'entries, each ' + expected(inner[0])}" if inner else words
     name = getattr(kind, "__name__", str(kind))
-    return {"ndarray": "an array", "Tensor": "a tensor", "Module": "a torch.nn.Module"}.get(
+    return {"ndarray": "an array of numbers", "Tensor": "a tensor", "Module": "a torch.nn.Module"}.get(
         name, f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
     )

@@ -30,4 +30,4 @@ __all__ = [
     "write_label",
 ]
 
-open_face(__name__, early=True)
+open_face(__name__)
