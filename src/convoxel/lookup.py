@@ -107,12 +107,14 @@ class NamedNetwork:
         source: the module in eval mode; of a file, its path.
         shapes: the shape (n, channels, *spatial) of each input.
         without_data: whether the module has shapes alone, so that it can be read without copying it (default False).
+        geometry: orientation and spacing of a run's images, in words; empty for other networks.
     """
 
     name: str
     source: nn.Module | Path
     shapes: tuple[Shape, ...]
     without_data: bool = False
+    geometry: str = ""
 
     @property
     def module(self) -> nn.Module:
@@ -218,7 +220,8 @@ def _from_run(word: str, shape: Shape | None) -> NamedNetwork:
     from convoxel.train import load_model
 
     run = load_model(word)
-    return NamedNetwork(f"{run.config.model} of {word}", run.network, (shape or run.input_shape,))
+    name, geometry = f"{run.config.model} of {word}", str(run.data.rule)
+    return NamedNetwork(name, run.network, (shape or run.input_shape,), geometry=geometry)
 
 
 def _from_file(path: Path, shapes: tuple[Shape, ...]) -> NamedNetwork:

@@ -94,11 +94,16 @@ def test_planes_and_signals_take_part_by_what_their_headers_say() -> None:
     tiff = Sample("b", np.ones((1, 8, 6), np.float32), np.ones((8, 6), np.uint8), None, (0.5, 2.0))
     found = ruled.sample(tiff)
     assert found.image.shape == (1, 4, 12) and np.shape(found.label) == (4, 12) and found.spacing_mm == (1.0, 1.0)
-    assert not ruled.knows(tiff) and Geometry("keep", (1.0, 1.0)).knows(tiff)
+    assert not ruled.knows(None, (0.5, 2.0)) and Geometry("keep", (1.0, 1.0)).knows(None, (0.5, 2.0))
     png = Sample("c", np.ones((1, 8, 6), np.float32))
-    assert ruled.sample(png) is png and not ruled.knows(png) and Geometry().knows(png)
+    assert ruled.sample(png) is png and not ruled.knows(None, None) and Geometry().knows(None, None)
     lost = Sample("d", np.ones((1, 4, 4, 4), np.float32), None, np.zeros((4, 4)))  # a matrix that says nothing
     assert Geometry("ras", (1.0, 1.0, 1.0)).sample(lost) is lost
+    guessed = Sample(
+        "e", np.ones((1, 4, 4, 4), np.float32), None, np.diag([-2.0, 1, 1, 1]), (2.0, 1, 1), oriented=False
+    )
+    place = Geometry("ras", (1.0, 1.0, 1.0)).place_sample(guessed)
+    assert place.upright and place.shape == (8, 4, 4)  # its spacing is known, its orientation is not
 
 
 def test_images_of_the_rule_come_back_as_they_are() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from convoxel.data import Sample
 from convoxel.data.image_file import map_image, read_image
 from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import CheckpointError, ConfigError, DataError
@@ -88,8 +89,8 @@ def test_missing_facts_of_the_data_are_named(segmenter: Path) -> None:
     assert DataFacts.from_dict(stored) == facts
     for name in stored:
         rest = {key: value for key, value in stored.items() if key != name}
-        if name == "parts":  # runs of earlier versions do not have it
-            assert DataFacts.from_dict(rest).parts == {}
+        if name in ("parts", "geometry"):  # runs of earlier versions do not have them
+            assert not getattr(DataFacts.from_dict(rest), name)
             continue
         with pytest.raises(CheckpointError, match=rf"\b{name}: field required"):
             DataFacts.from_dict(rest)
@@ -172,8 +173,8 @@ def test_label_maps_keep_affine_size_and_name(segmenter: Path, volumes: Path, tm
 def test_maps_and_logits_agree(segmenter: Path) -> None:
     predictor = load_predictor(segmenter, engine="torch")
     image = np.random.default_rng(0).normal(50, 40, (1, 21, 9, 8)).astype(np.float32)
-    logits = predictor.logits(image)
-    assert logits.shape == (2, 21, 9, 8) and (predictor.label_map(image) == logits.argmax(axis=0)).all()
+    logits = predictor.logits(Sample("a", image))
+    assert logits.shape == (2, 21, 9, 8) and (predictor.label_map(Sample("a", image)) == logits.argmax(axis=0)).all()
 
 
 def test_exact_tiles_give_the_classes_of_the_whole_image(segmenter: Path, tmp_path: Path) -> None:
@@ -190,14 +191,20 @@ def test_exact_tiles_give_the_classes_of_the_whole_image(segmenter: Path, tmp_pa
     padded[0, 0, 0:61, 0:23] = image[0]
     whole = [exact.direct(statistics.normalise(padded[0])[None]), exact.program(statistics.normalise(padded[0])[None])]
     found: list[object] = []
-    blended = predictor.label_map(image, lambda *each: found.append(each))
+    blended = predictor.label_map(Sample("a", image), lambda *each: found.append(each))
     assert blended.shape == image.shape[1:] and len(found) > 1
     assert any((blended == each.argmax(axis=1)[0, :61, :23]).all() for each in whole)
     source, tilings = tmp_path / "image.npy", list[object]()
     np.save(source, image[0])
-    named = predict(
-        segmenter, source, tmp_path / "out.npy", exact=True, tile=(40, 24, 20), on_tiling=lambda t: tilings.append(t)
-    )
+    with pytest.warns(RuntimeWarning, match=r"image\.npy states no orientation"):
+        named = predict(
+            segmenter,
+            source,
+            tmp_path / "out.npy",
+            exact=True,
+            tile=(40, 24, 20),
+            on_tiling=lambda t: tilings.append(t),
+        )
     assert (np.load(named[0]) == blended).all()
     assert "equal bit for bit" in str(tilings[0]) and "tiles of at most" in str(tilings[0])
 
@@ -206,7 +213,7 @@ def test_exact_tiles_give_the_classes_of_the_whole_image(segmenter: Path, tmp_pa
 def test_exact_tiles_read_parts_of_files(segmenter: Path, tmp_path: Path, dtype: str) -> None:
     """Volumes that are not compressed stay in their files; the classes are those of the volume read as a whole."""
     values = np.random.default_rng(0).normal(50, 40, (61, 23, 18)).astype(dtype)
-    volume = nibabel.Nifti1Image(values, np.diag([1.0, 2.0, 3.0, 1.0]))
+    volume = nibabel.Nifti1Image(values, np.diag([1.0, -1.0, 2.0, 1.0]))  # one axis runs otherwise than in training
     volume.header.set_slope_inter(0.5, 3.0)
     for name in ("mapped.nii", "whole.nii.gz"):
         nibabel.save(volume, tmp_path / name)
@@ -223,6 +230,9 @@ def test_exact_tiles_read_parts_of_files(segmenter: Path, tmp_path: Path, dtype:
         (path,) = predict(segmenter, tmp_path / name, tmp_path / f"out-{name}.npy", exact=True, tile=(40, 24, 20))
         maps.append(np.load(path))
     assert np.array_equal(*maps)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1.0, 1.0, 3.0, 1.0])), tmp_path / "other.nii")
+    with pytest.raises(DataError, match=r"other\.nii: the image has 1 × 1 × 3 mm, .*; expected 1 × 1 × 2 mm"):
+        predict(segmenter, tmp_path / "other.nii", tmp_path / "o.npy", exact=True)
     values = values.astype(np.float32)
     values[5, 6, 7] = np.nan
     np.save(tmp_path / "array.npy", values)
@@ -239,13 +249,13 @@ def test_exact_tiles_are_refused(segmenter: Path, classifier: Path) -> None:
         with pytest.raises(ConfigError, match=words):
             load_predictor(run, **options)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="tile is 3 x 3 x 3"):
-        load_predictor(segmenter, exact=True, tile=3).label_map(np.zeros((1, 61, 23, 18), np.float32))
+        load_predictor(segmenter, exact=True, tile=3).label_map(Sample("a", np.zeros((1, 61, 23, 18), np.float32)))
 
 
 def test_both_engines_agree(segmenter: Path, classifier: Path) -> None:
     ours, torchs = (load_predictor(segmenter, engine=engine) for engine in ("convoxel", "torch"))
     image = np.random.default_rng(0).normal(50, 40, (1, 11, 9, 8)).astype(np.float32)
-    found, wanted = ours.logits(image), torchs.logits(image)
+    found, wanted = (each.logits(Sample("a", image)) for each in (ours, torchs))
     assert np.isfinite(found).all()
     assert np.abs(found - wanted).max() <= 1e-4 * np.sqrt(np.mean(wanted**2))
     assert evaluate(segmenter)["confusion"] == evaluate(segmenter, engine="torch")["confusion"]
@@ -342,7 +352,7 @@ def test_prediction_needs_one_layer_of_tiles(segmenter: Path, monkeypatch: pytes
         image = np.zeros((1, length, 16, 16), np.float32)
         torch.manual_seed(0)
         tracemalloc.start()
-        predictor.label_map(image)
+        predictor.label_map(Sample("a", image))
         peaks.append(tracemalloc.get_traced_memory()[1] - length * 16 * 16)
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.3 + 20_000

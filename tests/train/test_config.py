@@ -129,7 +129,9 @@ def test_difference_counts_only_what_was_stated() -> None:
 
 def test_plan_decides_everything_and_keeps_what_is_stated() -> None:
     sizes = [(36, 50, 36)] * 5
-    config = plan_run(build(width=8), dims=3, channels=1, sizes=sizes, flip_axes=(2,))
+    config = plan_run(
+        build(width=8, spacing="keep", orientation="keep"), dims=3, channels=1, sizes=sizes, flip_axes=(2,)
+    )
     assert (config.model, config.levels, config.width, config.patch) == ("unet", 3, 8, (40, 56, 40))
     assert (config.normalise, config.flip_axes, config.minutes) == ("sample", (2,), 10.0)
     undecided = {name for name, value in config.to_dict().items() if value is None}

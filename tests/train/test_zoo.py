@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from convoxel import models
 from convoxel.cli import main
+from convoxel.data import Sample
 from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.predict.tile_size import InputSizes, plan_patch, plan_tile
 from convoxel.train import TrainConfig, evaluate, fit, load_model
@@ -63,8 +64,8 @@ def test_every_kind_of_unet_trains_and_predicts(tmp_path: Path, pictures: Path, 
     assert result.steps == 2 and result.best_metric is not None
     ours, theirs = (load_predictor(run, engine=engine) for engine in ("convoxel", "torch"))
     image = np.random.default_rng(1).normal(100, 20, (1, 31, 24)).astype(np.float32)
-    assert ours.label_map(image).shape == (31, 24)
-    np.testing.assert_allclose(ours.logits(image), theirs.logits(image), rtol=1e-3, atol=1e-4)
+    assert ours.label_map(Sample("a", image)).shape == (31, 24)
+    np.testing.assert_allclose(ours.logits(Sample("a", image)), theirs.logits(Sample("a", image)), rtol=1e-3, atol=1e-4)
     assert evaluate(run, engine="torch")["count"] == 2
 
 
@@ -75,7 +76,7 @@ def test_borders_are_seen_and_not_lost(tmp_path: Path, pictures: Path) -> None:
     predictor = load_predictor(run, engine="torch")
     assert predictor.sizes == InputSizes(multiple=2, least=18, border=(8, 8))
     image = np.random.default_rng(1).normal(100, 20, (1, 30, 26)).astype(np.float32)
-    whole = predictor.logits(image)
+    whole = predictor.logits(Sample("a", image))
     model = load_model(run).network
     statistics = predictor.run.data.normalisation.statistics(image)
     padded = np.pad(statistics.normalise(image), ((0, 0), (8, 8), (8, 8)), constant_values=0.0)

@@ -74,6 +74,7 @@ def measure_volume(run: AnyRun, sample: Sample, tell: Callable[[str], None]) -> 
         sample: an image with its label.
         tell: called with a line before each part.
     """
+    sample = run.data.rule.sample(sample)  # the grid that the network sees
     reference = build_predictor(run, engine="torch")
     tile = plan_tile(sample.image.shape[1:], run.config.patch or (), reference.sizes)
     window = np.zeros((1, sample.image.shape[0], *tile), np.float32)
@@ -94,7 +95,7 @@ def measure_volume(run: AnyRun, sample: Sample, tell: Callable[[str], None]) -> 
             counter = _Counter(calls[name])
             predictor = dataclasses.replace(reference, call=counter)
             begun = time.perf_counter()
-            logits[name] = predictor.logits(sample.image)
+            logits[name] = predictor.logits(sample)
             seconds[name].append(time.perf_counter() - begun)
             counted = counter.count
     maps = {name: values.argmax(axis=0).astype(np.uint8) for name, values in logits.items()}

@@ -51,8 +51,10 @@ def describe(
     if html is not None:
         write_text(html, view.page())
     if json:
-        return emit(summary.to_dict())
+        return emit({**summary.to_dict(), **({"geometry": named.geometry} if named.geometry else {})})
     screen = Screen()
     screen.print(view)
+    if named.geometry:
+        screen.say(f"Images: {named.geometry}")
     for path in filter(None, (csv, html)):
         screen.say(f"written: {path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -60,6 +60,17 @@ def train(
     ] = None,
     gap: Annotated[int | None, typer.Option(help="mni152: voxels left unused between the parts.")] = None,
     patch: Annotated[str | None, typer.Option(help="Size of a training patch, such as 48,48,48.")] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option(metavar="MM|keep", help="Voxel spacing to resample to, such as 1,1,3 (default: the median)."),
+    ] = None,
+    orientation: Annotated[
+        Literal["ras", "keep"] | None,
+        typer.Option(help="Axes towards the patient's right, front and top, or as stored (default: ras)."),
+    ] = None,
+    resample_labels: Annotated[
+        bool, typer.Option("--resample-labels", help="Bring labels of another grid onto that of their image.")
+    ] = False,
     batch_size: Annotated[int | None, typer.Option(help="Patches or images in each step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
     seed: Annotated[
@@ -105,6 +116,9 @@ def train(
         "subject_pattern": subject_pattern,
         "gap": gap,
         "patch": None if patch is None else parse_sizes("patch", patch),
+        "spacing": spacing,
+        "orientation": orientation,
+        "resample_labels": resample_labels or None,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,

@@ -127,4 +127,4 @@ def _entry(file: ClassFile, header: Header, dims: int, channels: int) -> Entry:
     def read() -> Sample:
         return replace(read_image(file.path, dims, channels), name=file.name, label=file.label)
 
-    return Entry(file.name, header.shape, header.spacing_mm, read, file.label, header.affine, file.subject)
+    return Entry(file.name, header.shape, header.spacing_mm, read, file.label, header.stated_affine, file.subject)

@@ -36,6 +36,7 @@ class Sample:
         spacing_mm: distance between voxels along each spatial axis in mm, or None.
         source: the image's file, or None.
         origin: what of that file's own header survives in files written ``like`` this sample, or None.
+        oriented: False where the file states no orientation, so that its affine is a guess.
 
     The arrays of a sample that a Split returns are read-only, since they are kept for the next epoch: copy them before
     you change them.
@@ -48,6 +49,12 @@ class Sample:
     spacing_mm: Spacing = None
     source: Path | None = None
     origin: object = None
+    oriented: bool = True
+
+    @property
+    def stated_affine(self) -> Affine:
+        """The affine where the file states one; a guess is None."""
+        return self.affine if self.oriented else None
 
     @property
     def size_bytes(self) -> int:
@@ -59,7 +66,14 @@ class Sample:
 class Entry:
     """A sample that can be read: the facts of its header, and the function that reads and checks it.
 
-    Samples of one ``subject`` (a patient, an animal; None where nothing is known) are never split.
+    Attributes:
+        name: name of the sample.
+        shape: spatial sizes.
+        spacing_mm: distance between voxels along each axis in mm, or None.
+        read: returns the sample.
+        label: class number (classify).
+        subject: patient, animal …, whose samples are never split; None where nothing is known.
+        affine: 4×4 matrix from voxel index to mm; None where the file does not say how the image lies.
     """
 
     name: str
@@ -98,6 +112,12 @@ class Cache:
                     self._samples[key] = sample
                     self.used_bytes += sample.size_bytes
         return sample
+
+    def forget(self, entry: Entry) -> None:
+        """Give back the memory of an entry's sample."""
+        with self._lock:
+            sample = self._samples.pop(id(entry), None)
+            self.used_bytes -= 0 if sample is None else sample.size_bytes
 
 
 def _default_limit() -> int:

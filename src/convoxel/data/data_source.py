@@ -32,6 +32,7 @@ def load(
     fold: int = 0,
     split: str | os.PathLike[str] | None = None,
     subject_pattern: str | None = None,
+    resample_labels: bool = False,
 ) -> DataSet:
     """Return the data set of a folder, a .npz file or a name, split into training and validation.
 
@@ -56,6 +57,7 @@ def load(
             of which ``fold`` chooses one (default None).
         subject_pattern: regular expression that finds the subject in a sample's name, as its first group or whole match
             (default None: as the source says). Samples of a subject are never split.
+        resample_labels: bring labels of another grid onto that of their image instead of refusing them (default False).
 
     Raises:
         DataError: for a source that is missing or broken, saying where, what, and how to mend it.
@@ -70,7 +72,7 @@ def load(
     if bad not in ("stop", "skip"):
         raise ConfigError(f"bad is {bad!r}; expected 'stop' or 'skip'.")
     rule = SplitRule(validation, seed, folds, fold, None if split is None else Path(split))
-    errors = ErrorCollector(strict=bad == "stop")
+    errors = ErrorCollector(strict=bad == "stop", resample_labels=resample_labels)
     _check_task(source, task)
     if source == "mni152":
         return _open_template(rule, gap)

@@ -8,6 +8,7 @@ closest axes and not rotated, so that no orientation costs an interpolation. Rea
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,7 +20,7 @@ from convoxel.data.data_set import DataSet, Entry, Sample, Split
 from convoxel.data.image_header import Affine, Spacing
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.resample import AxisSampling, match_label, resample_image, resample_label, resample_slabs
-from convoxel.files.fault import fault
+from convoxel.files.fault import fault, few
 from convoxel.files.memory import check_memory
 from convoxel.files.values import Array
 
@@ -173,12 +174,28 @@ class Geometry:
 
     def place_sample(self, sample: Sample) -> Placement:
         """Return the way between a sample's own grid and the network's."""
-        return self.place(sample.image.shape[1:], sample.affine, sample.spacing_mm)
+        return self.place(sample.image.shape[1:], sample.stated_affine, sample.spacing_mm)
 
-    def knows(self, sample: Sample) -> bool:
+    def knows(self, affine: Affine, spacing_mm: Spacing) -> bool:
         """Return False for an image whose file lacks what the rule needs, so that it is taken as it is."""
-        lost = self.orientation == "ras" and sample.affine is None
-        return not lost and (self.spacing_mm is None or sample.affine is not None or sample.spacing_mm is not None)
+        if self.orientation == "ras" and affine is None:
+            return False
+        return self.spacing_mm is None or affine is not None or spacing_mm is not None
+
+    def warn_of_unknown(self, images: Iterable[tuple[str, Affine, Spacing]]) -> None:
+        """Warn once of images (name, affine, spacing) whose files lack what the rule needs."""
+        unknown = [name for name, affine, spacing in images if not self.knows(affine, spacing)]
+        if unknown:
+            what = (
+                "spacing" if self.orientation == "keep" else "orientation" + (" or spacing" if self.spacing_mm else "")
+            )
+            warnings.warn(
+                f"geometry: {few(unknown)} {'states' if len(unknown) == 1 else 'state'} no {what} and "
+                f"{'is' if len(unknown) == 1 else 'are'} taken as stored, but the run has a rule: {self}. "
+                "Give images whose files say how they lie, or store these as the rule says.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def sample(self, sample: Sample) -> Sample:
         """Return a sample on the network's grid, label and affine too; the sample itself where nothing changes.
@@ -198,13 +215,14 @@ class Geometry:
     def image(self, sample: Sample, place: Placement) -> Floats:
         """Return a sample's image on the network's grid; DataError where that is too large for the memory."""
         if place.resamples:
-            # A header may claim any spacing; three copies: the stored image, its coefficients, the result.
-            check_memory(sample.source or sample.name, 12 * len(sample.image) * math.prod(place.shape))
+            _check_room(sample.source or sample.name, len(sample.image), place.shape)
         return place.image(sample.image)
 
     def entry(self, entry: Entry) -> Entry:
         """Return the entry that reads the same sample onto the network's grid."""
         place = self.place(entry.shape, entry.affine, entry.spacing_mm)
+        if place.upright and not place.resamples:
+            return entry
         affine, spacing = _turn_header(place, entry.affine, entry.spacing_mm)
         return replace(
             entry, shape=place.shape, spacing_mm=spacing, affine=affine, read=lambda: self.sample(entry.read())
@@ -215,10 +233,23 @@ class Geometry:
 
         Those that validate and test stay on their own: predictions return there, and are measured against labels as
         stored.
+
+        Raises:
+            DataError: an image would be too large for the memory.
         """
         if not self.changes:
             return dataset
-        return replace(dataset, train=Split(tuple(map(self.entry, dataset.train.entries)), dataset.train.cache))
+        cache, entries = dataset.train.cache, [self.entry(entry) for entry in dataset.train.entries]
+        for entry, other in zip(dataset.train.entries, entries, strict=True):
+            if other is not entry:
+                _check_room(entry.name, dataset.channels, other.shape)
+                cache.forget(entry)
+        return replace(dataset, train=Split(tuple(entries), cache))
+
+
+def _check_room(name: object, channels: int, shape: Sequence[int]) -> None:
+    """Raise DataError where an image does not fit the memory: a header may claim any spacing."""
+    check_memory(name, 12 * channels * math.prod(shape))  # the coefficients of a channel, the result, the stored image
 
 
 def spacing_words(spacing_mm: Spacing) -> str:

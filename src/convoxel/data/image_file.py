@@ -99,7 +99,7 @@ def map_image(path: str | os.PathLike[str], dims: int | None = None, channels: i
         fits = fit_channels(path, header, channels) == header.channels
         if fits and all(np.isfinite(slab.sum(dtype=np.float64)) for slab in slabs(image)):
             whole = cast(Array, image)
-            return Sample(split_ending(path)[0], whole, None, header.affine, header.spacing_mm, path, header.origin)
+            return _sample(path, header, whole)
     return read_image(path, dims, channels)  # also says which values are not finite
 
 
@@ -129,7 +129,12 @@ def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: 
     wanted = fit_channels(path, header, channels)
     if wanted != header.channels:
         values = np.repeat(values, wanted, axis=0)
-    return Sample(split_ending(path)[0], values, None, header.affine, header.spacing_mm, path, header.origin)
+    return _sample(path, header, values)
+
+
+def _sample(path: Path, header: Header, image: Array) -> Sample:
+    place = (header.affine, header.spacing_mm)
+    return Sample(split_ending(path)[0], image, None, *place, path, header.origin, header.oriented)
 
 
 def check_finite(path: object, values: Array) -> None:

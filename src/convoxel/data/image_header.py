@@ -49,6 +49,11 @@ class Header:
     origin: object = None
 
     @property
+    def stated_affine(self) -> Affine:
+        """The affine where the file states one; a guess is None."""
+        return self.affine if self.oriented else None
+
+    @property
     def dims(self) -> int:
         """Number of spatial axes."""
         return len(self.shape)

@@ -18,6 +18,7 @@ import numpy as np
 from convoxel.data.collection import Collection
 from convoxel.data.data_set import Entry, Sample, Sources
 from convoxel.data.folder_parts import find_parts, subfolders
+from convoxel.data.geometry import fit_label
 from convoxel.data.image_file import list_images, read_header, read_image, with_dims
 from convoxel.data.image_format import split_ending
 from convoxel.data.image_header import Header, agree, compare_grids, sizes
@@ -115,8 +116,8 @@ def open_pairs(
         count = _count_classes(folder, pairs, errors)
         names = ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
     pairs = [pair for pair in pairs if pair.name not in errors.names]
-    entries = {part: [_entry(p, headers[p.name], dims, channels, len(names)) for p in pairs if p.part == part]
-               for part in parts}  # fmt: skip
+    form = (dims, channels, len(names), errors.resample_labels)
+    entries = {part: [_entry(p, headers[p.name], *form) for p in pairs if p.part == part] for part in parts}
     read = [*sources, *(source for pair in pairs for source in _sources(pair))]
     title = title or shown(folder.resolve().name)
     return Collection(title, "segment", (dims, channels), names, entries, read, (*assumed, *notes))
@@ -191,7 +192,9 @@ def _read_headers(pairs: Sequence[Pair], errors: ErrorCollector) -> tuple[dict[s
                 # a flat image among volumes: the image or both files may be wrong, so the message names both
                 came = f"the image is {found.dims}-D ({sizes(found)}), its label {label.dims}-D ({sizes(label)})"
                 raise fault(pair.image, came, "the same axes in both", "Check that the two files belong together")
-            note = _check_match(pair, found, with_dims(pair.label, label, found.dims))
+            label, note = with_dims(pair.label, label, found.dims), ""
+            if not (errors.resample_labels and _is_related(found, label)):
+                note = _check_match(pair, found, label)
             headers[pair.name] = found
             if note:
                 assumed.setdefault(note, []).append(pair.name)
@@ -229,6 +232,13 @@ def _check_match(pair: Pair, found: Header, label: Header) -> str:
     return match.note
 
 
+def _is_related(found: Header, label: Header) -> bool:
+    """Return True where both files say where they lie; of labels, the identity says nothing unless the image has it."""
+    if found.affine is None or label.affine is None or not (found.oriented and label.oriented):
+        return False
+    return not np.array_equal(label.affine, np.eye(4)) or np.array_equal(found.affine, np.eye(4))
+
+
 def _count_classes(folder: Path, pairs: Sequence[Pair], errors: ErrorCollector) -> int:
     values: dict[str, frozenset[int]] = {}
     for pair in pairs:
@@ -250,13 +260,16 @@ def _count_classes(folder: Path, pairs: Sequence[Pair], errors: ErrorCollector) 
     return count
 
 
-def _entry(pair: Pair, header: Header, dims: int, channels: int, count: int) -> Entry:
+def _entry(pair: Pair, header: Header, dims: int, channels: int, count: int, resample_labels: bool) -> Entry:
     def read() -> Sample:
         sample = _read_image(pair, dims, channels)
         label_header, values = read_label(pair.label, dims)
         grid = replace(header, shape=sample.image.shape[1:], spacing_mm=sample.spacing_mm, affine=sample.affine)
-        _check_match(pair, grid, label_header)
+        if resample_labels and _is_related(grid, label_header) and not compare_grids(grid, label_header).same:
+            values = fit_label(pair.label, values, label_header.affine, grid.shape, grid.affine)
+        else:
+            _check_match(pair, grid, label_header)
         label = np.ascontiguousarray(to_classes(pair.label, values, count))
-        return Sample(pair.name, sample.image, label, sample.affine, sample.spacing_mm, pair.image, sample.origin)
+        return replace(sample, name=pair.name, label=label)
 
-    return Entry(pair.name, header.shape, header.spacing_mm, read, affine=header.affine, subject=pair.subject)
+    return Entry(pair.name, header.shape, header.spacing_mm, read, None, header.stated_affine, pair.subject)

@@ -7,7 +7,7 @@ expected, how to mend it), so that no reader or writer can leave a part out.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +57,16 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count} {one if count == 1 else (many or one + 's')}"
 
 
+def few(names: Sequence[object], most: int = 3) -> str:
+    """Return the first names as one text, and how many more there are.
+
+    >>> few(["a"]), few(["a", "b", "c", "d", "e"])
+    ('a', 'a, b, c and 2 more')
+    """
+    listed = ", ".join(map(shown, names[:most]))
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong in a data set: the sample's (or folder's) name and the whole message."""
@@ -70,9 +80,17 @@ class Problem:
 
 @dataclass
 class ErrorCollector:
-    """Where readers report faults: a strict collector raises the first one, any other notes them all."""
+    """Where readers report faults: a strict collector raises the first one, any other notes them all.
+
+    Attributes:
+        strict: raise the first fault (default True).
+        resample_labels: a label of another grid than its image's is no fault, but brought onto it (default False).
+        problems: what was noted.
+        names: samples that it concerns.
+    """
 
     strict: bool = True
+    resample_labels: bool = False
     problems: list[Problem] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
 

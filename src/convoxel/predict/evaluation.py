@@ -182,11 +182,10 @@ def _add_volume(
             f"({', '.join(predictor.classes)})."
         )
     prediction, loss = np.empty(label.shape, np.uint8), SegmentationLoss(classes)
-    for start, slab in predictor.slabs(sample.image):
-        stop = start + slab.shape[1]
+    for part, slab in predictor.slabs(sample):
         logits = torch.from_numpy(np.ascontiguousarray(slab))
-        prediction[start:stop] = logits.argmax(dim=0).numpy()
-        loss.add(logits, torch.from_numpy(label[start:stop].astype(np.int64)))
+        prediction[part] = logits.argmax(dim=0).numpy()
+        loss.add(logits, torch.from_numpy(np.ascontiguousarray(label[part], np.int64)))
     return prediction, tally.add_volume(sample, label, prediction, loss.value(), subject)
 
 
@@ -196,7 +195,7 @@ def _add_classes(
     for sample, _ in group:
         if not isinstance(sample.label, int):
             raise DataError(f"data: {sample.name} has no class; metrics need one for every image.")
-    logits = predictor.class_logits([sample.image for sample, _ in group]).astype(np.float64)
+    logits = predictor.class_logits([sample for sample, _ in group]).astype(np.float64)
     log_p = torch.log_softmax(torch.from_numpy(logits), dim=1).numpy()
     return [
         (int(row.argmax()), tally.add_class(sample, int(sample.label or 0), row, subject))

@@ -61,8 +61,11 @@ def predict_files(
             raise ConfigError(f"output: {path} is an input image. Give another --output.")
         if path.is_dir():
             raise ConfigError(f"output: {path} is a folder, a file is needed there. Give another --output.")
-    for path in files:  # a folder with a wrong image is refused before the first prediction
-        fit_channels(path, with_dims(path, read_header(path), facts.dims), facts.channels)
+    headers = [with_dims(path, read_header(path), facts.dims) for path in files]
+    for path, header in zip(files, headers, strict=True):  # a wrong image is refused before the first prediction
+        fit_channels(path, header, facts.channels)
+    lying = [(str(path), h.stated_affine, h.spacing_mm) for path, h in zip(files, headers, strict=True)]
+    facts.warn_of_geometry(lying)
     with make_folder(targets[0].parent):
         if segment:
             _write_maps(predictor, files, targets, on_progress)
@@ -109,7 +112,7 @@ def _write_maps(predictor: Predictor, files: list[Path], targets: list[Path], on
         try:
             sample = _read(predictor, path)
             on_tile = functools.partial(_report_part, on_progress, done, len(files))
-            found = predictor.label_map(sample.image, on_tile)
+            found = predictor.label_map(sample, on_tile)
             data.write_label(target, found, like=sample)
         except DataError as error:
             if done == 0:
@@ -122,7 +125,7 @@ def _write_table(predictor: Predictor, files: list[Path], target: Path, on_progr
     rows: list[dict[str, str | float]] = []
     for first in range(0, len(files), _CLASSIFY_BATCH):
         group = files[first : first + _CLASSIFY_BATCH]
-        logits = predictor.class_logits([_read(predictor, path).image for path in group]).astype(np.float64)
+        logits = predictor.class_logits([_read(predictor, path) for path in group]).astype(np.float64)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         for path, share in zip(group, shares, strict=True):

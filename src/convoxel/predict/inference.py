@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.data import Sample
+from convoxel.data.geometry import Place, spacing_words
 from convoxel.errors import ConfigError
+from convoxel.files.fault import fault
 from convoxel.graph.run.tiling import TilePlan
 from convoxel.predict.exact_tiles import ExactTiles
 from convoxel.predict.network_call import Array, Call, compiled, compiled_call, resize, torch_call
-from convoxel.predict.sliding_window import Tiling, blend_slabs, join_slabs
+from convoxel.predict.sliding_window import Tiling, blend_slabs
 from convoxel.predict.tile_size import InputSizes, input_sizes, plan_tile
 from convoxel.predict.trained_run import AnyRun
 
@@ -20,6 +23,8 @@ from convoxel.predict.trained_run import AnyRun
 @dataclass(frozen=True)
 class Predictor:
     """Classes of whole images from a network that sees tiles.
+
+    Images come onto the network's grid by the run's geometry, and what is found returns to their own.
 
     Attributes:
         run: the trained network and the facts of its data.
@@ -42,8 +47,11 @@ class Predictor:
         """Names of the classes, class number = position."""
         return self.run.data.classes
 
-    def slabs(self, image: Array) -> Iterator[tuple[int, Array]]:
-        """Yield (first slice, logits (classes, slices, *rest)) of an image (channels, *spatial) as stored."""
+    def slabs(self, sample: Sample) -> Iterator[tuple[Place, Array]]:
+        """Yield (part of the image, logits (classes, *part)) of an image as stored; the parts cover its own grid."""
+        rule = self.run.data.rule
+        place = rule.place_sample(sample)
+        image = rule.image(sample, place)
         statistics = self.run.data.normalisation.statistics(image)
 
         def call(tiles: Array) -> Array:
@@ -52,24 +60,51 @@ class Predictor:
         size = image.shape[1:]
         tile = plan_tile(size, self.run.config.patch or size, self.sizes)
         tiling = Tiling(self.sizes.inner(tile), self.overlap, fill=statistics.floor, border=self.sizes.border)
-        return blend_slabs(call, image, tiling)
+        return place.slabs(blend_slabs(call, image, tiling))
 
-    def logits(self, image: Array) -> Array:
-        """Return logits (classes, *spatial) of an image (channels, *spatial)."""
-        return join_slabs(self.slabs(image), image.shape[1])
+    def logits(self, sample: Sample) -> Array:
+        """Return logits (classes, *spatial) of an image, on its own grid."""
+        result = np.empty((len(self.classes), *sample.image.shape[1:]), np.float32)
+        for part, slab in self.slabs(sample):
+            place = (slice(None), *part)
+            result[place] = slab
+        return result
 
-    def label_map(self, image: Array, on_tile: Callable[[int, int], None] | None = None) -> NDArray[np.uint8]:
+    def label_map(self, sample: Sample, on_tile: Callable[[int, int], None] | None = None) -> NDArray[np.uint8]:
         """Return the class of each voxel, (*spatial) uint8; memory: one layer of tiles and the map.
 
         ``on_tile`` is called with the number of exact tiles done and of all.
+
+        Raises:
+            DataError: the image has another spacing than the run, and tiles are exact.
         """
         if self.exact is not None:
-            return self.exact.label_map(image, self.run.data.normalisation.statistics(image), on_tile)
-        parts = ((start, slab.argmax(axis=0)[None].astype(np.uint8)) for start, slab in self.slabs(image))
-        return np.asarray(join_slabs(parts, image.shape[1])[0])
+            return self._exact_map(self.exact, sample, on_tile)
+        result = np.empty(sample.image.shape[1:], np.uint8)
+        for part, slab in self.slabs(sample):
+            result[part] = slab.argmax(axis=0)
+        return result
 
-    def class_logits(self, images: list[Array]) -> Array:
-        """Return logits (n, classes) of images (channels, *spatial) to classify, computed as one batch."""
+    def _exact_map(
+        self, tiles: ExactTiles, sample: Sample, on_tile: Callable[[int, int], None] | None
+    ) -> NDArray[np.uint8]:
+        rule = self.run.data.rule
+        place = rule.place_sample(sample)
+        if place.resamples:
+            have, want = spacing_words(sample.spacing_mm), spacing_words(rule.spacing_mm)
+            raise fault(
+                sample.source or sample.name,
+                f"the image has {have}, and exact tiles cannot be resampled to the run's spacing",
+                want,
+                "Leave exact out, or resample the image before",
+            )
+        image = place.image(sample.image)
+        found = tiles.label_map(image, self.run.data.normalisation.statistics(image), on_tile)
+        return np.ascontiguousarray(place.turned_back(found))
+
+    def class_logits(self, samples: Sequence[Sample]) -> Array:
+        """Return logits (n, classes) of images to classify, computed as one batch."""
+        images = [self.run.data.rule.sample(sample).image for sample in samples]
         size = self.run.config.patch or images[0].shape[1:]
         statistics = self.run.data.normalisation.statistics
         return self.call(np.stack([resize(statistics(image).normalise(image), size) for image in images]))

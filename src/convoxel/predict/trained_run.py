@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -9,7 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from convoxel.data import DataSet
+from convoxel.data.geometry import Geometry
+from convoxel.data.image_header import Affine, Spacing
 from convoxel.errors import CheckpointError, DataError
+from convoxel.files.fault import few
 from convoxel.predict.normalisation import Normalisation
 
 
@@ -30,10 +35,12 @@ class DataFacts:
         dims: number of spatial axes.
         channels: channels of every image.
         normalisation: of the images' intensities.
-        spacing_mm: median voxel spacing along each axis; None where the format has none.
+        spacing_mm: median voxel spacing of the training images on the network's grid; None where the format has none.
         fingerprint: SHA-256 over names and contents of all files.
         data_name: name of the data set.
         parts: number of samples of each part; empty in runs of earlier versions.
+        geometry: the rule by which images come onto the network's grid; None in runs of earlier versions, which take
+            all images as stored.
     """
 
     classes: tuple[str, ...]
@@ -44,13 +51,19 @@ class DataFacts:
     fingerprint: str
     data_name: str
     parts: dict[str, int] = field(default_factory=dict)
+    geometry: Geometry | None = None
 
     @classmethod
-    def from_data_set(cls, dataset: DataSet, normalisation: Normalisation) -> DataFacts:
-        """Return the facts of a data set whose images ``normalisation`` normalises."""
+    def from_data_set(cls, dataset: DataSet, normalisation: Normalisation, geometry: Geometry | None) -> DataFacts:
+        """Return the facts of a data set whose training samples are on the network's grid, and are normalised."""
         facts = (dataset.classes, dataset.dims, dataset.channels, normalisation)
         parts = {name: len(part) for name, part in dataset.parts.items()}
-        return cls(*facts, dataset.spacing_mm, dataset.fingerprint, dataset.name, parts)
+        return cls(*facts, dataset.spacing_mm, dataset.fingerprint, dataset.name, parts, geometry)
+
+    @property
+    def rule(self) -> Geometry:
+        """The rule of geometry; that of earlier versions keeps images as stored."""
+        return self.geometry or Geometry()
 
     @classmethod
     def from_dict(cls, entries: object) -> DataFacts:
@@ -69,6 +82,25 @@ class DataFacts:
                 f"checkpoint: the facts of its data are incomplete or wrong ({wrong}); "
                 "expected those that training wrote. Train the run anew."
             ) from None
+
+    def warn_of_geometry(self, images: Iterable[tuple[str, Affine, Spacing]]) -> None:
+        """Warn once of images whose place the run's rule cannot tell, or whose place it does not look at.
+
+        Args:
+            images: name, affine and spacing of images that are to be predicted.
+        """
+        if self.geometry is not None:
+            self.geometry.warn_of_unknown(images)
+            return
+        located = [name for name, affine, spacing in images if affine is not None or spacing is not None]
+        if located:
+            warnings.warn(
+                "geometry: the run was trained by an earlier version, which knew no orientation and no spacing, so "
+                f"{few(located)} {'is' if len(located) == 1 else 'are'} predicted as stored. That is right for images "
+                "that are stored as those of training were. Train anew to have orientation and spacing observed.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def check(self, dataset: DataSet) -> None:
         """Raise DataError unless ``dataset`` has the axes, channels and classes that the run was trained on."""

@@ -79,6 +79,11 @@ class TrainConfig(BaseModel):
         patch: size of a training sample along each axis in voxels.
         batch_size: samples in a training step.
         foreground: share of patches that are centred near a labelled voxel (default 0.8).
+        spacing: distance between voxels in mm along each axis, to which images are resampled, or "keep" (default: the
+            median of the training images; to classify, "keep").
+        orientation: "ras" turns axes towards the patient's right, front and top, "keep" leaves them as stored (default
+            "ras" where files say how they lie).
+        resample_labels: bring labels of another grid onto that of their image instead of refusing them (default False).
         normalise: statistics that normalise an image, those of each "sample" or of the whole "dataset".
         minutes: time of the whole run in minutes, from reading the data to the closing evaluation.
         epochs: number of epochs.
@@ -129,6 +134,9 @@ class TrainConfig(BaseModel):
     patch: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=3)] | None = None
     batch_size: int | None = Field(default=None, ge=1, le=4096)
     foreground: float = Field(default=0.8, ge=0, le=1)
+    spacing: Literal["keep"] | tuple[float, ...] | None = None
+    orientation: Literal["ras", "keep"] | None = None
+    resample_labels: bool = False
     normalise: Literal["sample", "dataset"] | None = None
 
     minutes: float | None = Field(default=None, gt=0, le=60 * 24 * 366)
@@ -168,6 +176,20 @@ class TrainConfig(BaseModel):
     def _check_options(cls, value: JsonObject) -> JsonObject:
         _check_json("", value)
         return value
+
+    @field_validator("spacing", mode="before")
+    @classmethod
+    def _check_spacing(cls, value: object) -> object:
+        if value is None or value == "keep":
+            return value
+        words = re.split(r"[,x×\s]+", value.strip("() ")) if isinstance(value, str) else value
+        try:
+            sides = tuple(map(float, words if isinstance(words, list | tuple) else [words]))
+        except (TypeError, ValueError):
+            sides = ()
+        if not 1 <= len(sides) <= 3 or not all(0 < side < math.inf for side in sides):
+            raise ValueError("give 1 to 3 distances above 0 in mm, such as 1,1,3, or keep")
+        return sides
 
     @field_validator("constraints", mode="before")
     @classmethod

@@ -63,7 +63,7 @@ def measure_pace(config: TrainConfig, dataset: DataSet, facts: DataFacts, model:
     predictor = build_predictor(TrainedRun(trial.eval(), config, facts, 0), precision=config.precision)
     samples = dataset.validation
     begun = now()
-    sample = samples[len(samples) - 1]  # the last is the least likely to be kept in memory
+    sample = facts.rule.sample(samples[len(samples) - 1])  # the last is the least likely to be kept in memory
     read_s = (now() - begun) * len(samples)
     if config.task == "classify":
         tried = [samples[index] for index in range(min(_TRIED, len(samples)))]
@@ -143,7 +143,8 @@ def _piece(sample: Sample, tile: tuple[int, ...]) -> Sample:
 def _voxels(predictor: Predictor, dataset: DataSet, overlap: float) -> int:
     """Return the voxels of all tiles that predict the validation part."""
     total = 0
-    for size in dataset.validation.shapes:
+    for entry in dataset.validation.entries:
+        size = predictor.run.data.rule.entry(entry).shape
         tile = _tile(predictor, size)
         counts = [len(tile_starts(side, wide, overlap)) for side, wide in zip(size, tile, strict=True)]
         total += math.prod(counts) * math.prod(tile)

@@ -119,6 +119,7 @@ def load_data(config: TrainConfig, source: str | Path | None = None, *, run: str
             seed=config.seed,
             bad=config.on_bad_sample,
             subject_pattern=config.subject_pattern,
+            resample_labels=config.resample_labels,
             **stated,
         )
     except DataError as error:
@@ -172,7 +173,9 @@ def evaluate(
     run.data.check(dataset)
     if split == "validation" and source is not None and dataset.fingerprint != run.data.fingerprint:
         split = "all"
-    dataset.split(split)  # a missing one is reported before the network is compiled
+    samples = dataset.split(split)  # a missing one is reported before the network is compiled
+    if run.data.geometry is not None:
+        run.data.geometry.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in samples.entries)
     predictor = build_predictor(run, engine=engine)
     begun = time.perf_counter()
     found = evaluate_split(predictor, dataset, split, on_sample, request)

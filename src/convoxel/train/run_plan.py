@@ -59,7 +59,13 @@ class RunPlan:
 
 
 def describe_plan(
-    config: TrainConfig, dataset: DataSet, facts: DataFacts, network: Summary, changes: Sequence[str], mirroring: str
+    config: TrainConfig,
+    dataset: DataSet,
+    facts: DataFacts,
+    network: Summary,
+    changes: Sequence[str],
+    geometry: str,
+    mirroring: str,
 ) -> RunPlan:
     """Return the plan of a run.
 
@@ -69,6 +75,7 @@ def describe_plan(
         facts: facts of the data as the run keeps them.
         network: what the network costs and sees on a patch.
         changes: random changes of samples in words.
+        geometry: where the run's orientation and spacing come from.
         mirroring: why samples are mirrored along ``config.flip_axes``, or not.
     """
     segment = config.task == "segment"
@@ -79,6 +86,7 @@ def describe_plan(
         ("data", _data(dataset)),
         ("parts", f"{sizes}: {dataset.rule}; only the validation part chooses the checkpoint"),
         *(("note", note) for note in dataset.notes),
+        ("geometry", f"{facts.rule}: {geometry}"),
         ("network", _network(config, network)),
         ("patch" if segment else "input", _times(config.patch or ())),
         ("batch", f"{plural(config.batch_size or 1, *things)}, {plural(config.steps_per_epoch or 1, 'step')} an epoch"),

@@ -69,7 +69,7 @@ def separate_run(
     if fine_tune and max_accuracy_loss is None:
         raise ConfigError("fine_tune: given without max_accuracy_loss; expected both. Errors are measured before it.")
     run = load_model(run_dir, which)
-    dataset = load_data(run.config)
+    dataset = run.data.rule.training_data(load_data(run.config))
     if dataset.fingerprint != run.data.fingerprint:
         raise DataError(
             f"data: {dataset.name} is not what the run was trained on (its files differ); expected the same. "

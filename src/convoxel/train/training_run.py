@@ -15,6 +15,7 @@ from torch import nn
 
 from convoxel import models
 from convoxel.data import DataSet, Sample
+from convoxel.data.geometry import Geometry
 from convoxel.data.set_survey import SetSurvey
 from convoxel.data.split_file import write_split
 from convoxel.errors import CheckpointError, ConfigError, DataError
@@ -34,6 +35,7 @@ from convoxel.train.batch_norm import slow_statistics
 from convoxel.train.checkpoint import Store
 from convoxel.train.config import TrainConfig
 from convoxel.train.defaults import plan_run
+from convoxel.train.geometry_plan import GeometryPlan, geometry_of, plan_geometry
 from convoxel.train.label_survey import LabelSurvey
 from convoxel.train.mirroring import plan_mirroring
 from convoxel.train.optimisation import build_optimiser, hold_constraints
@@ -115,17 +117,20 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
             "validation: got 'test', but a part that chooses the checkpoint tests nothing; expected a count or a "
             "fraction of the training samples. Leave validation out to hold out 20 %."
         )
-    dataset, survey = _load(config)
-    mirroring = plan_mirroring(config, survey, dataset.channels)
+    loaded = _load(config)
+    dataset, config, geometry = loaded.dataset, loaded.config, loaded.geometry
+    assert geometry is not None
+    geometry.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in dataset.split("all").entries)
+    mirroring = plan_mirroring(config, loaded.labels, dataset.channels)
     config = plan_run(
         config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes, flip_axes=mirroring.axes
     )
-    facts = DataFacts.from_data_set(dataset, _measure_normalisation(config, dataset))
+    facts = DataFacts.from_data_set(dataset, _measure_normalisation(config, dataset), geometry)
     state = _build_state(config, dataset)
     taken = None if config.weights is None else models.load_weights(state.model, config.weights)
     hold_constraints(config, state.model)
     summary = _describe(config, facts, state)
-    plan = _plan(config, dataset, facts, summary, mirroring.reason)
+    plan = _plan(config, dataset, facts, summary, (loaded.reason, mirroring.reason))
     on_plan(plan)
     pace = Pace()
     if config.minutes is not None:
@@ -173,7 +178,8 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
     told = {change.partition(":")[0] for change in changes}
     changes += [f"config.yaml: {edit}" for edit in written.edits(stored) if edit.partition(":")[0] not in told]
     config = config.merged(written)
-    dataset = _reload(config, folder, force)
+    loaded = _reload(config, folder, force)
+    dataset, geometry = loaded.dataset, loaded.geometry
     if dataset.fingerprint != facts.fingerprint:
         changes.append(f"data: {facts.data_name} → {dataset.name} (its files differ)")
     if changes and not force:
@@ -186,10 +192,10 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
     state.restore(checkpoint, folder)
     if (config.minutes, config.epochs) != (stored.minutes, stored.epochs):
         state.fraction = 0.0  # measured anew against the new length
-    facts = DataFacts.from_data_set(dataset, facts.normalisation)
+    facts = DataFacts.from_data_set(dataset, facts.normalisation, geometry)
     plan = None if changes else RunPlan.read(folder)
     if plan is None:
-        plan = _plan(config, dataset, facts, _describe(config, facts, state), "as the run began")
+        plan = _plan(config, dataset, facts, _describe(config, facts, state), ("as the run began",) * 2)
     on_plan(plan)
     limited = config.minutes is not None and state.fraction < 1.0
     pace = measure_pace(config, dataset, facts, state.model) if limited else Pace()
@@ -271,15 +277,34 @@ def finish_run(run: TrainingRun) -> Evaluation:
     return found
 
 
-def _load(config: TrainConfig, run: Path | None = None) -> tuple[DataSet, LabelSurvey]:
-    """Return the data, split as those of ``run`` were, and what their labels hold; every sample was read once."""
+@dataclass(frozen=True)
+class _Loaded:
+    """Data with training samples on the network's grid, facts of their labels, and where the geometry comes from."""
+
+    dataset: DataSet
+    labels: LabelSurvey
+    config: TrainConfig
+    geometry: Geometry | None
+    reason: str
+
+
+def _load(config: TrainConfig, run: Path | None = None, *, resumed: bool = False) -> _Loaded:
+    """Return the data, split as those of ``run`` were, after every sample was read once.
+
+    A run that is ``resumed`` keeps the geometry that its configuration states; those of earlier versions have none.
+    """
     dataset = load_data(config, run=run)
+    planned = (
+        GeometryPlan(config, geometry_of(config), "as the run began") if resumed else plan_geometry(config, dataset)
+    )
+    rule = planned.geometry or Geometry()
+    turned = Geometry(rule.orientation)  # sides are looked for along the axes of the network's grid
     labels, survey = LabelSurvey(dataset.classes, dataset.dims), SetSurvey(dataset)
 
     def add(part: str, sample: Sample) -> None:
         survey.add(part, sample)
         if part == "train":
-            labels.add(sample)
+            labels.add(turned.sample(sample))
 
     problems = dataset.problems(add)
     if problems:
@@ -293,16 +318,16 @@ def _load(config: TrainConfig, run: Path | None = None) -> tuple[DataSet, LabelS
         raise DataError(f"data: {problem.message}")
     for words in survey.warnings():
         warnings.warn(f"data: {words}", RuntimeWarning, stacklevel=4)
-    return dataset, labels
+    return _Loaded(rule.training_data(dataset), labels, *planned)
 
 
-def _reload(config: TrainConfig, folder: Path, force: bool) -> DataSet:
+def _reload(config: TrainConfig, folder: Path, force: bool) -> _Loaded:
     """Return the data of a run that goes on, in the parts that it had; with ``force``, as the configuration says."""
     try:
-        return _load(config, None if force else folder)[0]
+        return _load(config, None if force else folder, resumed=True)
     except DataError:
         # Other data than the run's do not fit its parts; that they are others is what has to be said.
-        return _load(config)[0]
+        return _load(config, resumed=True)
 
 
 def _measure_normalisation(config: TrainConfig, dataset: DataSet) -> Normalisation:
@@ -328,9 +353,11 @@ def _describe(config: TrainConfig, facts: DataFacts, state: TrainingState) -> Su
     return describe(state.model, TrainedRun(state.model, config, facts, 0).input_shape)
 
 
-def _plan(config: TrainConfig, dataset: DataSet, facts: DataFacts, summary: Summary, mirroring: str) -> RunPlan:
+def _plan(
+    config: TrainConfig, dataset: DataSet, facts: DataFacts, summary: Summary, reasons: tuple[str, str]
+) -> RunPlan:
     changes = Augmentation(config, facts.spacing_mm).words if config.augment else ()
-    return describe_plan(config, dataset, facts, summary, changes, mirroring)
+    return describe_plan(config, dataset, facts, summary, changes, *reasons)
 
 
 def _assemble(
