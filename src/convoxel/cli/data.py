@@ -94,6 +94,7 @@ def list_samples(
     """Show a data set's kind, classes, parts and samples."""
     from convoxel.data import guess_task, load
     from convoxel.data.bundled import BUNDLED
+    from convoxel.data.image_header import spacing_unit
 
     screen = Screen()
     if source is None:
@@ -108,7 +109,9 @@ def list_samples(
     for note in found.notes:
         screen.say(f"Note: {note}.")
     if found.spacing_mm is not None:
-        screen.say(f"Spacing: {times((f'{value:g}' for value in found.spacing_mm), ' × ')} mm (median)")
+        screen.say(
+            f"Spacing: {times((f'{value:g}' for value in found.spacing_mm), ' × ')} {spacing_unit(found.dims)} (median)"
+        )
     rows = []
     for name, part in found.parts.items():
         shown = part.entries if all else part.entries[:_SHOWN]

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 
 from convoxel.data.data_set import Sample
-from convoxel.data.image_format import expected_endings, find_format, image_format, image_parts, split_ending
+from convoxel.data.image_format import TABLES, expected_endings, find_format, image_format, image_parts, split_ending
 from convoxel.data.image_header import Header, check_dims, fit_channels
 from convoxel.data.mapped_image import MappedImage, slabs
 from convoxel.errors import DataError
@@ -30,7 +30,8 @@ def is_clutter(path: Path) -> bool:
 def list_images(folder: Path, errors: ErrorCollector | None = None) -> list[Path]:
     """Return a folder's images sorted by name: files, and folders that are one image.
 
-    Anything else, except clutter, is reported to ``errors``; without ``errors`` the first one raises a DataError.
+    Tables (.csv, .tsv) are signals where the folder holds no other image, and notes where it does. Anything else,
+    except clutter, is reported to ``errors``; without ``errors`` the first one raises a DataError.
     """
     errors = errors or ErrorCollector()
     try:
@@ -39,8 +40,9 @@ def list_images(folder: Path, errors: ErrorCollector | None = None) -> list[Path
         raise fault(folder, f"cannot be listed ({error.strerror})", "a folder of images", "Check the path") from None
     images = []
     companions = _companions(found)
+    signals = not any(find_format(path) is not None for path in found if not is_clutter(path))
     for path in found:
-        if is_clutter(path) or path in companions:
+        if (is_clutter(path) and not (signals and _is_table(path))) or path in companions:
             continue
         if find_format(path) is not None:
             images.append(path)
@@ -48,6 +50,10 @@ def list_images(folder: Path, errors: ErrorCollector | None = None) -> list[Path
         came = "a folder among the images" if path.is_dir() else "no image format is known by this ending"
         errors.note(path.name, fault(path, came, expected_endings(), "Convert it, or move it out of the folder"))
     return images
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLES and not path.name.startswith(".")
 
 
 def _companions(paths: list[Path]) -> set[Path]:

@@ -11,7 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoxel.data import dicom_series, meta_image, nifti, nrrd, numpy_image, picture, tiff, zarr_image
+from convoxel.data import (
+    dicom_series,
+    edf,
+    meta_image,
+    nifti,
+    nrrd,
+    numpy_image,
+    picture,
+    table_signal,
+    tiff,
+    zarr_image,
+)
 from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.zarr_array import is_zarr
@@ -51,6 +62,9 @@ class ImageFormat:
     label_ending: str = ""
     extra: str = ""
 
+
+#: Endings of tables, which are signals in a folder that holds no other image, and notes beside images.
+TABLES = (".csv", ".tsv")
 
 #: The formats in the order in which they are asked; the longest ending that fits a name decides.
 FORMATS = (
@@ -120,6 +134,8 @@ FORMATS = (
         parts=zarr_image.list_parts,
         extra="formats",
     ),
+    ImageFormat("EDF", (".edf", ".bdf"), edf.read_header, edf.read_values),
+    ImageFormat("Table", TABLES, table_signal.read_header, table_signal.read_values),
     ImageFormat("NumPy archive", (".npz",), numpy_image.read_header, numpy_image.read_values),
 )
 

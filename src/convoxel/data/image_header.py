@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from convoxel.files.fault import ErrorCollector, fault
 
 Affine = NDArray[np.float64] | None  # 4×4 matrix from voxel index to mm
-Spacing = tuple[float, ...] | None  # distance between voxels along each axis in mm
+Spacing = tuple[float, ...] | None  # distance between voxels along each axis in mm, between samples of a signal in s
 
 # Share of a voxel by which a label's voxels may lie off its image's: below half a voxel, by which conventions of corner
 # and centre differ, and above the noise of a qform, which near half turns reaches 0.1 mm at a distance of 200 mm.
@@ -57,6 +57,11 @@ class Header:
     def dims(self) -> int:
         """Number of spatial axes."""
         return len(self.shape)
+
+
+def spacing_unit(dims: int) -> str:
+    """Return the unit of ``spacing_mm``: a signal's samples lie seconds apart, everything else millimetres."""
+    return "s" if dims == 1 else "mm"
 
 
 def check_dims(path: object, header: Header, dims: int | None) -> None:

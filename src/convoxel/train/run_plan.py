@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convoxel.data import DataSet
+from convoxel.data.image_header import spacing_unit
 from convoxel.errors import ConvoxelError
 from convoxel.files.atomic import write_json
 from convoxel.files.fault import plural
@@ -115,7 +116,8 @@ def _data(dataset: DataSet) -> str:
     names = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
     words = f"{dataset.name}: {dataset.dims}-D, {plural(dataset.channels, 'channel')}, {len(classes)} classes ({names})"
     if dataset.spacing_mm is not None:
-        words += f", median spacing {_times([f'{side:g}' for side in dataset.spacing_mm])} mm"
+        sides = _times([f"{side:g}" for side in dataset.spacing_mm])
+        words += f", median spacing {sides} {spacing_unit(dataset.dims)}"
     return words
 
 
