@@ -10,6 +10,8 @@ import pytest
 
 # Networks of tests are small: more threads of PyTorch would spend their time waiting for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# They expect the CPU's bits; tools/device_check.py is for GPUs.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
 def pytest_configure(config: pytest.Config) -> None:

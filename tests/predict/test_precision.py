@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from convoxel.predict.network_call import autocast
+from convoxel.predict.computation import Computation
 
 CASES = {
     "depthwise": (lambda: nn.Conv2d(96, 96, 3, 2, 1, groups=96), (32, 96, 2, 1)),
@@ -21,7 +21,7 @@ CASES = {
 def gradients(layer: nn.Module, x: torch.Tensor, precision: str | None) -> list[torch.Tensor]:
     x = x.clone(memory_format=torch.preserve_format).requires_grad_()
     layer.zero_grad()
-    with autocast(precision):
+    with Computation(precision=precision).autocast():
         y = layer(x)
     y.float().square().sum().backward()
     return [x.grad, *(parameter.grad.clone() for parameter in layer.parameters())]
@@ -45,10 +45,10 @@ def test_gradients_on_maps_smaller_than_the_window(name: str) -> None:
 def test_other_convolutions_run_in_bfloat16() -> None:
     """Where the map has room for the window, and outside of the context, nothing changes."""
     layer, x = nn.Conv2d(3, 8, 3, padding=1), torch.randn(2, 3, 5, 5)
-    with autocast("bfloat16"):
+    with Computation(precision="bfloat16").autocast():
         assert layer(x).dtype == torch.bfloat16
         assert layer(x[:, :, :2]).dtype == torch.float32
         assert nn.functional.conv2d(input=x[:, :, :2], weight=layer.weight, padding=1).dtype == torch.float32
-    with autocast("float32"):
+    with Computation(precision="float32").autocast():
         assert layer(x).dtype == torch.float32
     assert layer(x[:, :, :2]).dtype == torch.float32 and not torch.is_autocast_enabled("cpu")

@@ -241,7 +241,13 @@ def test_a_budget_without_room_for_a_step_is_refused_with_the_least(
 
 def state() -> TrainingState:
     model = torch.nn.Linear(1, 1)
-    return TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), step=7, fraction=0.6)
+    return TrainingState(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        torch.amp.GradScaler("cpu", enabled=False),
+        step=7,
+        fraction=0.6,
+    )
 
 
 def test_a_loss_that_diverges_is_told_once() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from convoxel.cli.options import Engine, Json, Run, Threads, Which
+from convoxel.cli.options import Device, Engine, Json, Run, Threads, Which
 from convoxel.cli.screen import Screen, by_class, duration, emit, number, plural
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def evaluate(
     ] = None,
     which: Which = "best",
     engine: Engine = "convoxel",
+    device: Device = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -80,7 +81,7 @@ def evaluate(
 
         figures: Options = measure(
             run, data, engine=engine, split=split, which=which, metrics=metrics and metrics.split(","),
-            replicates=bootstrap, on_sample=show,
+            replicates=bootstrap, device=device, on_sample=show,
         )  # fmt: skip
     if csv is not None:
         write_case_table(csv, figures)

@@ -47,6 +47,12 @@ Data = Annotated[
 ]
 Epochs = Annotated[int, typer.Option(min=1, help="Epochs of each training, with --data.")]
 Engine = Annotated[Literal["convoxel", "torch"], typer.Option(help="Engine that computes the network.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD", help="Where PyTorch computes: auto (a GPU where there is one), cpu, cuda, cuda:1, mps."
+    ),
+]
 Which = Annotated[Literal["best", "last"], typer.Option(help="Checkpoint of the run.")]
 Threads = Annotated[int | None, typer.Option(help="Number of CPU threads (default: all).")]
 Tile = Annotated[

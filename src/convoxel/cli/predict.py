@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from convoxel.cli.options import Engine, Json, Run, Threads, Tile
+from convoxel.cli.options import Device, Engine, Json, Run, Threads, Tile
 from convoxel.cli.parsing import parse_tile
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, duration, emit
@@ -19,6 +19,7 @@ def predict(
     input: Annotated[Path, typer.Option(help="Image file, or folder of images.")],
     output: Annotated[Path, typer.Option(help="File or folder to write: label maps, or a .csv/.json of classes.")],
     engine: Engine = "convoxel",
+    device: Device = "auto",
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Label maps that are bit for bit those of whole images, in memory for a tile."),
@@ -45,7 +46,7 @@ def predict(
     size = parse_tile(tile)
     with limit_threads(threads), Meter(screen) as meter:
         files = run_network(
-            run, input, output, engine=engine, exact=exact, tile=size, on_tiling=note, on_progress=meter
+            run, input, output, engine=engine, device=device, exact=exact, tile=size, on_tiling=note, on_progress=meter
         )
     seconds = time.perf_counter() - begun
     if json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convoxel.cli.options import Assign, Data, Epochs, Json, Plot, Shape, Threads, check_figure
+from convoxel.cli.options import Assign, Data, Device, Epochs, Json, Plot, Shape, Threads, check_figure
 from convoxel.cli.parsing import parse_factors, parse_options, parse_shape
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, duration, emit, number, times
@@ -31,6 +31,7 @@ def scale(
     shape: Shape = None,
     data: Data = None,
     epochs: Epochs = 10,
+    device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Random seed of each training.")] = 0,
     threads: Threads = None,
     plot: Plot = None,
@@ -69,7 +70,7 @@ def scale(
         )  # fmt: skip
         return screen.table(">width|>depth|>resolution|input|>parameters|>MACs|>memory, bytes|>field", cells)
     options = [{**scaled_options(network, factor, (1, 1, 1)), **fixed} for factor in factors]
-    study = train_variants(data, network, options, epochs=epochs, seed=seed, threads=threads)
+    study = train_variants(data, network, options, epochs=epochs, seed=seed, threads=threads, device=device)
     if plot is not None:
         from convoxel.draw.scaling_chart import scaling
 
@@ -87,7 +88,14 @@ def scale(
 
 
 def train_variants(
-    data: str, network: str, options: Sequence[Mapping[str, object]], *, epochs: int, seed: int, threads: int | None
+    data: str,
+    network: str,
+    options: Sequence[Mapping[str, object]],
+    *,
+    epochs: int,
+    seed: int,
+    threads: int | None,
+    device: str,
 ) -> ScalingStudy:
     """Train a network with each set of options, with a counter on stderr."""
     from convoxel.graph.threads import limit_threads
@@ -99,4 +107,7 @@ def train_variants(
             # In hundredths of a network, for the counter to move.
             counter(100 * place + round(100 * progress.fraction), 100 * len(options), name)
 
-        return study_scaling(data, network, options, epochs=epochs, seed=seed, threads=threads, on_progress=tell)
+        settings = {"device": device}
+        return study_scaling(
+            data, network, options, epochs=epochs, seed=seed, threads=threads, settings=settings, on_progress=tell
+        )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convoxel.cli.options import Assign, Data, Epochs, Json, Plot, Shape, Threads, check_figure
+from convoxel.cli.options import Assign, Data, Device, Epochs, Json, Plot, Shape, Threads, check_figure
 from convoxel.cli.parsing import parse_amount, parse_options, parse_shape, parse_values, split_words
 from convoxel.cli.progress import Counter
 from convoxel.cli.scale import train_variants
@@ -46,6 +46,7 @@ def search(
     timed: Annotated[bool, typer.Option("--time", help="Measure the time of the best even without --max-ms.")] = False,
     data: Data = None,
     epochs: Epochs = 10,
+    device: Device = "auto",
     threads: Threads = None,
     plot: Plot = None,
     json: Json = False,
@@ -80,7 +81,9 @@ def search(
             on_progress=lambda word, done, total, what: counter(done, total, what, word),
         )
     if data is not None:
-        study = train_variants(data, network, found.front_options, epochs=epochs, seed=seed, threads=threads)
+        study = train_variants(
+            data, network, found.front_options, epochs=epochs, seed=seed, threads=threads, device=device
+        )
         found = found.with_quality([row.quality for row in study.rows])
     if plot is not None:
         from convoxel.draw.search_chart import search_front

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convoxel.cli.options import Engine, Json, Plot, Run, Threads, Which, check_figure
+from convoxel.cli.options import Device, Engine, Json, Plot, Run, Threads, Which, check_figure
 from convoxel.cli.screen import Screen, command_line, emit, milliseconds, number
 from convoxel.errors import ConfigError
 
@@ -28,6 +28,7 @@ def separate(
     ] = 0,
     batch: Annotated[int | None, typer.Option(help="Samples timed at once (default: batch size of the run).")] = None,
     engine: Engine = "convoxel",
+    device: Device = "auto",
     which: Which = "best",
     threads: Threads = None,
     output: Annotated[
@@ -65,6 +66,7 @@ def separate(
             batch=batch,
             engine=engine,
             which=which,
+            device=device,
             on_progress=status.update,
         )
         if output is not None:

@@ -76,6 +76,12 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Random seed of weights, patches and augmentation (default: 0).")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps; also with --resume."
+        ),
+    ] = None,
     threads: Threads = None,
     assign: Annotated[
         list[str] | None,
@@ -122,6 +128,7 @@ def train(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,
+        "device": device,
         "threads": threads,
     }
     stated = {name: value for name, value in entries.items() if value is not None}

@@ -13,6 +13,8 @@ from convoxel.data.geometry import Place, spacing_words
 from convoxel.errors import ConfigError
 from convoxel.files.fault import fault
 from convoxel.graph.run.tiling import TilePlan
+from convoxel.predict.computation import Computation
+from convoxel.predict.device import check_device_word, choose_device
 from convoxel.predict.exact_tiles import ExactTiles
 from convoxel.predict.network_call import Array, Call, compiled, compiled_call, resize, torch_call
 from convoxel.predict.sliding_window import Tiling, blend_slabs
@@ -116,11 +118,35 @@ def check_engine(engine: str) -> None:
         raise ConfigError(f"engine: got {engine!r}; expected 'convoxel' or 'torch'.")
 
 
+def place_run(run: AnyRun, engine: str, device: str = "auto") -> Computation:
+    """Move a run's network to where an engine computes it, and return how PyTorch does.
+
+    Args:
+        run: trained network.
+        engine: "torch" or "convoxel"; the latter computes on the CPU.
+        device: a word of :func:`convoxel.predict.device.choose_device` (default "auto").
+
+    Raises:
+        ConfigError: the engine is unknown, or the device is none, not here, or not for this engine.
+    """
+    check_engine(engine)
+    check_device_word(device)
+    if engine == "convoxel":
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"device: got {device!r}, but engine='convoxel' computes on the CPU; use engine='torch'.")
+        return Computation()
+    where = choose_device(device)
+    # In float32 the fastest kernels of GPUs have channels first.
+    computation = Computation(where, channels_last=where.type == "cpu")
+    computation.arrange(run.network, run.data.dims)
+    return computation
+
+
 def build_predictor(
     run: AnyRun,
     *,
     engine: str = "torch",
-    precision: str | None = "float32",
+    computation: Computation | None = None,
     overlap: float | None = None,
     exact: bool = False,
     tile: int | Sequence[int] | None = None,
@@ -131,7 +157,7 @@ def build_predictor(
     Args:
         run: trained network with its configuration and the facts of its data.
         engine: "torch", or "convoxel" (compiled for our CPU engine) (default "torch").
-        precision: precision of PyTorch's products, "float32" or "bfloat16" (default "float32").
+        computation: how PyTorch computes the network, which is where it says (default: on the CPU, in float32).
         overlap: least share of a tile that its neighbour covers too (default: the configuration's).
         exact: compute label maps that are bit for bit those of whole images, on tiles that blend nothing; only our
             engine can (default False).
@@ -146,7 +172,7 @@ def build_predictor(
     sizes = input_sizes(run.network)
     tiles = None
     if engine == "torch":
-        call = torch_call(run.network, precision)
+        call = torch_call(run.network, computation)
     else:
         size = run.config.patch or (sizes.least + 3 * sizes.multiple,) * run.data.dims
         program = compiled(run.network, (1, run.data.channels, *size))

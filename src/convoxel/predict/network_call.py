@@ -1,16 +1,17 @@
-"""Networks as functions of NumPy arrays, on PyTorch or on our engine; precision, layout and size of their inputs."""
+"""Networks as functions of NumPy arrays, on PyTorch or on our engine, and the size of their inputs."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.overrides import TorchFunctionMode
+
+from convoxel.predict.computation import Computation
+from convoxel.predict.device import explain_memory
 
 if TYPE_CHECKING:
     from convoxel.graph.run.program import Program
@@ -18,29 +19,26 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 Call = Callable[[Array], Array]
 
-_LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
+def torch_call(model: nn.Module, computation: Computation | None = None) -> Call:
+    """Return ``model`` as a function (n, channels, *spatial) → logits, computed by PyTorch without gradients.
 
-def arrange(model: nn.Module, dims: int) -> nn.Module:
-    """Return the model with weights channels last, in which CPU convolutions train 1.3 … 2 × faster."""
-    if dims in _LAYOUTS:
-        model.to(memory_format=_LAYOUTS[dims])  # type: ignore[call-overload]  # PyTorch's stub lacks it
-    return model
-
-
-def arrange_images(images: torch.Tensor) -> torch.Tensor:
-    """Return a batch (n, channels, *spatial) with channels last in memory."""
-    layout = _LAYOUTS.get(images.dim() - 2)
-    return images if layout is None else images.contiguous(memory_format=layout)
-
-
-def torch_call(model: nn.Module, precision: str | None = "float32") -> Call:
-    """Return ``model`` as a function (n, channels, *spatial) → logits, computed by PyTorch without gradients."""
+    Args:
+        model: network, on the device of ``computation``.
+        computation: how it is computed (default: on the CPU, in float32).
+    """
+    way = computation or Computation()
 
     def call(images: Array) -> Array:
-        with torch.inference_mode(), autocast(precision):
-            logits: torch.Tensor = model(arrange_images(torch.from_numpy(np.ascontiguousarray(images))))
-        found: Array = logits.float().contiguous().numpy()
+        def doing() -> str:
+            return f"predict: an input of {' × '.join(map(str, images.shape))}"
+
+        def mend() -> str:
+            return "Use engine='convoxel', which computes on the CPU, or a smaller network or patch."
+
+        with explain_memory(way.device, doing, mend), torch.inference_mode(), way.settings(), way.autocast():
+            logits: torch.Tensor = model(way.move(torch.from_numpy(np.ascontiguousarray(images))))
+            found: Array = logits.float().contiguous().cpu().numpy()
         return found
 
     return call
@@ -72,49 +70,3 @@ def resize(image: Array, size: tuple[int, ...]) -> Array:
     tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
     resized = nn.functional.interpolate(tensor, size=size, mode=mode, align_corners=False, antialias=len(size) == 2)
     return np.ascontiguousarray(resized[0].numpy())
-
-
-@contextlib.contextmanager
-def autocast(precision: str | None) -> Iterator[None]:
-    """Run a network with products in bfloat16 if ``precision`` is "bfloat16"; weights stay float32."""
-    if precision != "bfloat16":
-        yield
-        return
-    with torch.autocast("cpu", dtype=torch.bfloat16), _SmallMaps():
-        yield
-
-
-class _SmallMaps(TorchFunctionMode):
-    """Convolutions whose window is longer than the map run in float32.
-
-    For them PyTorch 2.13 computes part of the weights' gradient in bfloat16 from memory that nothing has written: with
-    a 3×3 kernel of stride 2 on a map one pixel wide the result is arbitrary, and usually not even finite.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: Sequence[type],
-        args: Sequence[object] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        given = dict(kwargs or {})
-        if func in _CONVOLUTIONS and _is_small(*args, **given):
-            with torch.autocast("cpu", enabled=False):
-                return func(*map(_as_float, args), **{name: _as_float(value) for name, value in given.items()})
-        return func(*args, **given)
-
-
-_CONVOLUTIONS: tuple[Callable[..., object], ...] = (
-    torch.conv1d, torch.conv2d, torch.conv3d,
-    torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
-)  # fmt: skip
-
-
-def _is_small(input: object, weight: object, *more: object, **named: object) -> bool:
-    assert isinstance(input, torch.Tensor) and isinstance(weight, torch.Tensor)
-    return any(size < taps for size, taps in zip(input.shape[2:], weight.shape[2:], strict=True))
-
-
-def _as_float(value: object) -> object:
-    return value.float() if isinstance(value, torch.Tensor) else value

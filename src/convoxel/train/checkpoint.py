@@ -116,7 +116,7 @@ class Store:
             raise CheckpointError(self._explain(error)) from error
 
     def _write(self, name: str, tensors: Mapping[str, torch.Tensor], body: Options) -> None:
-        data = save_tensors({key: value.detach().contiguous() for key, value in tensors.items()})
+        data = save_tensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
         text = encode(seal(data, body))
         write_bytes(self.folder / f"{name}.safetensors", data)
         write_bytes(self.folder / f"{name}.json", text)

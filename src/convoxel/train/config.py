@@ -23,9 +23,13 @@ from convoxel.files.fault import brief
 from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject
 from convoxel.files.yaml_text import load_yaml
+from convoxel.predict.device_word import DEVICE_WORDS, is_device_word
 
 # Entries that do not change the result of a run.
-_NEUTRAL = frozenset({"output", "data", "checkpoint_seconds", "tensorboard", "num_workers"})
+# The last three say where and how the same is computed, which changes how results are rounded, no more.
+_NEUTRAL = frozenset(
+    {"output", "data", "checkpoint_seconds", "tensorboard", "num_workers", "device", "channels_last", "compile"}
+)
 
 
 Kind = Literal["conv", "conv_transpose", "linear", "local"]
@@ -109,8 +113,16 @@ class TrainConfig(BaseModel):
         overlap: least share of a tile that its neighbour covers in predictions (default 0.5).
         seed: random seed (default 0).
         threads: number of CPU threads (all).
-        num_workers: threads that prepare samples; 0 prepares them between steps (default 0).
-        precision: precision of products, "float32" or "bfloat16".
+        num_workers: threads that prepare samples; 0 prepares them between steps (0 on the CPU, up to 8 for a GPU).
+        device: where the network is trained: "cpu", "cuda", "cuda:1" (the second GPU), "mps", or "auto", a GPU where
+            there is one (auto). A run may be resumed on another device.
+        precision: precision of products: "float32"; "tf32" (rounded factors, on GPUs that can); "bfloat16"; or
+            "float16", with a loss that is scaled so that small gradients stay.
+        channels_last: lay out planes and volumes with channels last (on the CPU; measured on a GPU).
+        compile: let torch.compile make the network's step; "auto" measures whether it is faster, in runs that are long
+            enough (auto on a GPU, false on the CPU).
+        deterministic: take deterministic algorithms on a GPU, where PyTorch has them, so that equal runs are bit-equal
+            as they always are on the CPU (default False).
         checkpoint_seconds: time between checkpoints in seconds (default 60).
         tensorboard: write TensorBoard events (default True).
 
@@ -166,8 +178,12 @@ class TrainConfig(BaseModel):
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     threads: int | None = Field(default=None, ge=1, le=1024)
-    num_workers: int = Field(default=0, ge=0, le=64)
-    precision: Literal["float32", "bfloat16"] | None = None
+    num_workers: int | None = Field(default=None, ge=0, le=64)
+    device: str | None = None
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] | None = None
+    channels_last: bool | None = None
+    compile: bool | Literal["auto"] | None = None
+    deterministic: bool = False
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     tensorboard: bool = True
 
@@ -197,6 +213,20 @@ class TrainConfig(BaseModel):
         if value is not None and not isinstance(value, (dict, ConstraintConfig)):
             raise ValueError("give its entries, such as constraints.max_norm=3.0")
         return {} if value is None else value
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, value: str | None) -> str | None:
+        if value is not None and not is_device_word(value):
+            raise ValueError(f"give {DEVICE_WORDS}")
+        return value
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _check_compile(cls, value: object) -> object:
+        if value is not None and value != "auto" and not isinstance(value, bool):
+            raise ValueError("give true, false or auto")
+        return value
 
     @field_validator("validation", mode="before")
     @classmethod

@@ -7,6 +7,7 @@ prediction never choose anew. Nothing here reads files or trains.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from convoxel import models
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import JsonObject
+from convoxel.predict.device import choose_device
 from convoxel.predict.tile_size import input_sizes, plan_patch
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import build_network
@@ -35,7 +37,8 @@ def plan_run(
     """Return ``config`` with a value for every unset entry.
 
     Args:
-        config: configuration as the user stated it; stated entries are kept.
+        config: configuration as the user stated it; stated entries are kept. What only a measured step can choose
+            (``channels_last`` and ``compile`` on a GPU) stays unset.
         dims: number of spatial axes of the images.
         channels: channels of the images.
         sizes: spatial sizes of the training images.
@@ -43,7 +46,7 @@ def plan_run(
 
     Raises:
         ConfigError: a stated entry does not fit the data (rank of ``patch`` or ``flip_axes``, a patch
-            that the network cannot halve often enough, ``levels`` for a classifier).
+            that the network cannot halve often enough, ``levels`` for a classifier), or ``device`` is not here.
     """
     segment = config.task == "segment"
     chosen = _plan_model(config, dims, sizes)
@@ -71,7 +74,7 @@ def plan_run(
     elif config.flip_axes and max(config.flip_axes) >= dims:
         raise ConfigError(f"flip_axes: {config.flip_axes} given, but the images have axes 0 … {dims - 1}.")
     chosen["threads"] = config.threads or torch.get_num_threads()
-    chosen["precision"] = config.precision or _plan_precision(dims)
+    chosen.update(plan_computation(config, dims))
     return TrainConfig.build(**{**config.to_dict(), **chosen})
 
 
@@ -103,10 +106,34 @@ def _plan_model(config: TrainConfig, dims: int, sizes: Sequence[Sequence[int]]) 
     return chosen
 
 
-def _plan_precision(dims: int) -> str:
-    """Return bfloat16 where the CPU has matrix tiles for its products (2.5 × faster steps), else float32."""
-    tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return "bfloat16" if dims > 1 and tiles is not None and tiles() else "float32"
+def plan_computation(config: TrainConfig, dims: int) -> JsonObject:
+    """Return the entries that say where and how a run is computed, as far as no step needs to be measured for them.
+
+    Raises:
+        ConfigError: the device is not here.
+    """
+    device = choose_device(config.device or "auto")
+    chosen: JsonObject = {"device": str(device), "precision": config.precision or _plan_precision(device, dims)}
+    if config.num_workers is None:
+        # A GPU waits while samples are prepared between its steps.
+        chosen["num_workers"] = 0 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
+    if device.type != "cuda":
+        if config.channels_last is None:
+            chosen["channels_last"] = device.type == "cpu"
+        if config.compile is None:
+            chosen["compile"] = False
+    return chosen
+
+
+def _plan_precision(device: torch.device, dims: int) -> str:
+    """Return the reduced precision for which the device has matrix units (2.5 × faster steps on CPUs), else float32."""
+    if dims == 1 or device.type == "mps":
+        return "float32"
+    if device.type == "cpu":
+        tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return "bfloat16" if tiles is not None and tiles() else "float32"
+    generation = torch.cuda.get_device_capability(device)
+    return "bfloat16" if generation >= (8, 0) else "float16" if generation >= (7, 0) else "float32"
 
 
 def _plan_input(

@@ -17,19 +17,20 @@ import torch
 
 from convoxel.errors import ConvoxelError
 from convoxel.files.values import Options
+from convoxel.predict.device import choose_device
 from convoxel.predict.evaluation import evaluate_samples
 from convoxel.predict.inference import build_predictor
-from convoxel.predict.network_call import arrange_images, autocast
 from convoxel.predict.run_progress import OnProgress, Progress
 from convoxel.train.batch_norm import set_mode
 from convoxel.train.config import TrainConfig
 from convoxel.train.interrupt import Interrupt
-from convoxel.train.loss import Loss, build_loss, measure_loss
+from convoxel.train.loss import Loss
 from convoxel.train.optimisation import add_penalty, hold_constraints, learning_rate, measure_fraction, steps_total
 from convoxel.train.pace import VALIDATION_OVERLAP, now
 from convoxel.train.run_network import model_tensors
 from convoxel.train.training_batch import Batch, Batches
 from convoxel.train.training_run import OnPlan, TrainingRun, finish_run, open_run, resume_run
+from convoxel.train.training_step import build_step_loss, compute_loss, plan_step, watch_memory
 from convoxel.train.watch import LossWatch, watch_classes
 
 # Validations may take a tenth of the time, and the curve of a run limited by minutes has at most about 60 points.
@@ -80,9 +81,10 @@ def fit(
     The folder receives ``config.yaml`` (with every decision), ``plan.json`` (the same in words, with reasons),
     ``metrics.jsonl``, ``tensorboard/``, ``checkpoints/``, ``evaluation.json``, ``examples.npz`` and
     ``describe.json``. Runs with equal
-    configuration, data, threads and ``epochs`` are bit-equal, also when interrupted and resumed; ``minutes``
-    ties the schedule to the clock and covers the whole run, its closing evaluation included. SIGINT and SIGTERM save a
-    checkpoint and end the run.
+    configuration, data, threads and ``epochs`` are bit-equal on the CPU, also when interrupted and resumed; on a GPU
+    they are with ``deterministic``, save for operators that PyTorch then warns of, and differ by rounding without.
+    ``minutes`` ties the schedule to the clock and covers the whole run, its closing evaluation included. SIGINT and
+    SIGTERM save a checkpoint and end the run. A run may be resumed on another device.
 
     Args:
         config: configuration of the run; unset entries are chosen from the data.
@@ -92,12 +94,16 @@ def fit(
         on_plan: called with the :class:`RunPlan` before the first step; ``print`` shows it (default None).
 
     Raises:
-        ConfigError: the output folder exists, an entry does not fit the data, or ``minutes`` has no room for a step.
+        ConfigError: the output folder exists, an entry does not fit the data, the device is not here, or ``minutes``
+            has no room for a step.
         DataError: a sample is broken.
         CheckpointError: nothing to resume, another configuration or data, another trainer in the same
             folder, or a checkpoint that cannot be written. Earlier checkpoints stay intact.
-        ConvoxelError: the loss became NaN or infinite; names the step and its samples.
+        ConvoxelError: the loss became NaN or infinite; names the step and its samples. Or a step needs more memory
+            than the device has; names batch and patch.
     """
+    if config.device is not None:
+        choose_device(config.device)  # refused before the data are read
     tell = on_progress or (lambda progress: None)
     begun_s = now()
     tell(Progress(phase="prepare"))
@@ -108,7 +114,7 @@ def fit(
         torch.set_num_threads(run.config.threads or torch.get_num_threads())
         run.state.prepared_s += now() - begun_s
         clock = Clock(run, tell)
-        batches = Batches(run.dataset.train, run.config, run.facts)
+        batches = Batches(run.dataset.train, run.config, run.facts, plan_step(run.config))
         _train(run, stack.enter_context(contextlib.closing(batches.iterate(run.state.step))), clock, interrupt)
         metrics: Options = run.state.history[-1] if run.state.history else {}
         if interrupt.received is None:
@@ -210,7 +216,7 @@ class _Stopped(Exception):
 def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: Interrupt) -> None:
     """Train until the run is complete or a signal arrives; either way the last step is saved."""
     config, state = run.config, run.state
-    criterion, losses = build_loss(config.task), LossWatch()
+    criterion, losses = build_step_loss(config), LossWatch()
     clock.advance()
     while interrupt.received is None:
         # A limit that has room for a step, by what was measured before, gives that step.
@@ -222,13 +228,16 @@ def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: 
             return
         else:
             begun_s = now()
-            losses.add(state, _step(run, next(batches), criterion), learning_rate(config, state.fraction))
+            with watch_memory(config):
+                loss = _step(run, next(batches), criterion)
+            losses.add(state, loss, learning_rate(config, state.fraction))
             clock.epoch_samples += config.batch_size or 1
             clock.advance()
             clock.tell("train")
             if now() - clock.saved >= config.checkpoint_seconds:
                 _save(run, clock)
-            clock.step_s = max(clock.step_s, now() - begun_s)
+            # The first compiled step waits for the compiler, which no later one does.
+            clock.step_s = now() - begun_s if config.compile else max(clock.step_s, now() - begun_s)
     clock.advance()
     _save(run, clock)
 
@@ -242,28 +251,28 @@ def _step(run: TrainingRun, batch: Batch, criterion: Loss) -> float:
     set_mode(run.model, state.fraction)
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(config, state.fraction)
-    images = arrange_images(batch.images)
-    with autocast(config.precision):
-        found = run.model(images)
-    loss = measure_loss(criterion, found, batch.targets)
-    value = loss.item()
+    loss = compute_loss(run.forward, batch, criterion, plan_step(config))
     state.optimiser.zero_grad(set_to_none=True)
-    if math.isfinite(value):
-        add_penalty(config, run.model, loss).backward()
-        limit = config.clip if config.clip is not None else math.inf
-        norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), limit).item()
-        if math.isfinite(norm):
-            state.optimiser.step()
-            hold_constraints(config, run.model)
-            state.step += 1
-            state.loss_sum += value
-            state.loss_count += 1
-            return value
+    state.scaler.scale(add_penalty(config, run.model, loss)).backward()
+    state.scaler.unscale_(state.optimiser)
+    limit = config.clip if config.clip is not None else math.inf
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), limit)
+    value, length = map(float, torch.stack([loss.detach(), norm]).tolist())  # a GPU is waited for once
+    finite = math.isfinite(value) and math.isfinite(length)
+    if finite or (math.isfinite(value) and state.scaler.get_scale() > 1.0):
+        state.scaler.step(state.optimiser)  # leaves out an update whose scaled gradient overflows
+        state.scaler.update()  # and scales the next loss less
+        hold_constraints(config, run.model)
+        state.step += 1
+        state.loss_sum += value
+        state.loss_count += 1
+        return value
     came = f"the loss is {value}" if not math.isfinite(value) else "the gradient is not finite"
     rate = learning_rate(config, state.fraction)
+    wider = ", or use precision=bfloat16, whose numbers reach further," if state.scaler.is_enabled() else ""
     raise ConvoxelError(
         f"train: {came} at step {state.step + 1} (samples: {', '.join(dict.fromkeys(batch.names))}). "
-        f"Lower learning_rate (it was {rate:.3g}) and start anew; "
+        f"Lower learning_rate (it was {rate:.3g}){wider} and start anew; "
         f"the last checkpoint in {run.folder} is intact."
     )
 
@@ -294,7 +303,7 @@ def _validate(run: TrainingRun, clock: Clock, interrupt: Interrupt) -> None:
             raise _Stopped
 
     overlap = min(config.overlap, VALIDATION_OVERLAP)
-    predictor = build_predictor(run.trained(), precision=config.precision, overlap=overlap)
+    predictor = build_predictor(run.trained(), computation=plan_step(config), overlap=overlap)
     found = evaluate_samples(predictor, run.dataset.validation, on_tick=check).metrics()
     clock.validation_s = now() - start
     clock.advance()

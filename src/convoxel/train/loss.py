@@ -19,22 +19,30 @@ LOSS_WORDS = {
 _AUXILIARY = 0.3
 
 
-def build_loss(task: str) -> Loss:
+def build_loss(task: str, *, deterministic: bool = False) -> Loss:
     """Return the loss ``(logits, targets) → scalar`` of a task.
 
     "classify": cross-entropy with label smoothing 0.05; logits (n, classes), targets (n,) int64.
     "segment": cross-entropy plus soft Dice of the foreground classes over the whole batch
     (MONAI's DiceCELoss); logits (n, classes, *spatial), targets (n, *spatial) int64.
+
+    Args:
+        task: "classify" or "segment".
+        deterministic: sum on GPUs in one order; PyTorch adds the cross-entropies of images as they come
+            (default False).
     """
     if task == "classify":
         return torch.nn.CrossEntropyLoss(label_smoothing=_SMOOTHING)
-    from monai.losses import DiceCELoss
+    from monai.losses import DiceCELoss, DiceLoss
 
     # Dice over the batch, not per patch: a patch that lacks a class would otherwise push hard on noise.
-    criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+    kind = DiceLoss if deterministic else DiceCELoss
+    criterion = kind(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         value: torch.Tensor = criterion(logits, targets[:, None])
+        if deterministic:  # of rows, one a voxel, the sum has an order
+            value = value + torch.nn.functional.cross_entropy(logits.movedim(1, -1).flatten(0, -2), targets.flatten())
         return value
 
     return loss

@@ -16,15 +16,15 @@ from torch import nn
 
 from convoxel.data import DataSet, Sample
 from convoxel.errors import ConfigError
+from convoxel.predict.device import synchronise
 from convoxel.predict.evaluation import evaluate_samples
 from convoxel.predict.inference import Predictor, build_predictor
-from convoxel.predict.network_call import arrange_images, autocast
 from convoxel.predict.sliding_window import cut, tile_starts
 from convoxel.predict.tile_size import plan_tile
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train.config import TrainConfig
-from convoxel.train.loss import build_loss, measure_loss
 from convoxel.train.training_batch import Batches
+from convoxel.train.training_step import build_step_loss, compute_loss, plan_step, watch_memory
 
 #: Validations overlap their tiles by no more than this; the closing evaluation by what the configuration says.
 VALIDATION_OVERLAP = 0.25
@@ -60,7 +60,7 @@ def measure_pace(config: TrainConfig, dataset: DataSet, facts: DataFacts, model:
     """
     trial = copy.deepcopy(model)
     step_s = _measure_step(config, dataset, facts, trial)
-    predictor = build_predictor(TrainedRun(trial.eval(), config, facts, 0), precision=config.precision)
+    predictor = build_predictor(TrainedRun(trial.eval(), config, facts, 0), computation=plan_step(config))
     samples = dataset.validation
     begun = now()
     sample = facts.rule.sample(samples[len(samples) - 1])  # the last is the least likely to be kept in memory
@@ -107,15 +107,16 @@ def check_budget(config: TrainConfig, pace: Pace, spent_s: float) -> None:
 
 def _measure_step(config: TrainConfig, dataset: DataSet, facts: DataFacts, model: nn.Module) -> float:
     """Return the time of a step: of the second, unless the first, which also loads packages, took long enough."""
-    batches, taken_s = Batches(dataset.train, config, facts), 0.0
+    computation = plan_step(config)
+    batches, taken_s = Batches(dataset.train, config, facts, computation), 0.0
     for number in range(2):
         if taken_s > _LONG_S:
             break
         begun = now()
-        batch = batches.batch(number)
-        with autocast(config.precision):
-            found = model.train()(arrange_images(batch.images))
-        measure_loss(build_loss(config.task), found, batch.targets).backward()
+        with watch_memory(config):
+            batch = batches.batch(number).moved(computation)
+            compute_loss(model.train(), batch, build_step_loss(config), computation).backward()
+            synchronise(computation.device)
         taken_s = now() - begun
     return taken_s
 

@@ -12,10 +12,10 @@ from convoxel import data
 from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.graph.run.tiling import TilePlan
 from convoxel.predict.case_statistics import REPLICATES
+from convoxel.predict.computation import Computation
 from convoxel.predict.evaluation import OnSample, Request, TimedEvaluation, evaluate_split
 from convoxel.predict.file_prediction import list_inputs, predict_files
-from convoxel.predict.inference import Predictor, build_predictor, check_engine
-from convoxel.predict.network_call import arrange
+from convoxel.predict.inference import Predictor, build_predictor, check_engine, place_run
 from convoxel.predict.run_progress import OnProgress
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train.checkpoint import Checkpoint, Store
@@ -24,6 +24,8 @@ from convoxel.train.run_network import build_network, load_weights
 
 #: The file in a run folder that lists the samples of every part.
 SPLIT = "split.json"
+# How runs of earlier versions were computed, which do not say it.
+_ON_CPU = {"device": "cpu", "channels_last": True, "compile": False}
 _SPLITS = ("validation", "train", "test", "all")
 
 
@@ -47,14 +49,16 @@ def load_model(run_dir: str | Path, which: str = "best") -> TrainedRun[TrainConf
     config, facts = read_facts(checkpoint, run)
     network = build_network(config, facts.dims, facts.channels, len(facts.classes))
     load_weights(network, checkpoint, run)
-    return TrainedRun(arrange(network.eval(), facts.dims), config, facts, int(body["step"]), body.get("metric"))
+    return TrainedRun(
+        Computation().arrange(network.eval(), facts.dims), config, facts, int(body["step"]), body.get("metric")
+    )
 
 
 def read_facts(checkpoint: Checkpoint, run: Path) -> tuple[TrainConfig, DataFacts]:
     """Return the configuration and the facts of the data that a checkpoint holds.
 
     Runs of earlier versions validated on the test part where the data had no validation part. They do not know the
-    sizes of their parts, and go on with the parts that they had.
+    sizes of their parts, and go on with the parts that they had. They were trained on the CPU.
 
     Raises:
         CheckpointError: they are not what a training writes, although the checkpoint is whole.
@@ -67,6 +71,8 @@ def read_facts(checkpoint: Checkpoint, run: Path) -> tuple[TrainConfig, DataFact
         ) from None
     if not facts.parts and config.validation is None:
         config = config.model_copy(update={"validation": "test"})
+    if config.device is None:
+        config = config.model_copy(update=_ON_CPU)
     return config, facts
 
 
@@ -97,10 +103,13 @@ def _read_checkpoint(run: Path, which: str) -> Checkpoint:
         return checkpoint
 
 
-def load_predictor(run_dir: str | Path, *, engine: str = "convoxel", which: str = "best", **exact: Any) -> Predictor:
+def load_predictor(
+    run_dir: str | Path, *, engine: str = "convoxel", which: str = "best", device: str = "auto", **exact: Any
+) -> Predictor:
     """Return the predictor of a run folder; arguments and errors as of :func:`load_model` and :func:`predict`."""
     check_engine(engine)
-    return build_predictor(load_model(run_dir, which), engine=engine, **exact)
+    run = load_model(run_dir, which)
+    return build_predictor(run, engine=engine, computation=place_run(run, engine, device), **exact)
 
 
 def load_data(config: TrainConfig, source: str | Path | None = None, *, run: str | Path | None = None) -> data.DataSet:
@@ -135,6 +144,7 @@ def evaluate(
     which: str = "best",
     metrics: Sequence[str] | None = None,
     replicates: int = REPLICATES,
+    device: str = "auto",
     on_sample: OnSample | None = None,
 ) -> TimedEvaluation:
     """Return the metrics of a run's network on labelled images.
@@ -149,6 +159,8 @@ def evaluate(
         metrics: names of metrics, such as ``["dice", "hd95", "nsd@1mm"]`` (default: those of the task that cost nothing
             beside the prediction); ``convoxel evaluate --metrics list`` prints all.
         replicates: resamples of the intervals' bootstrap over subjects; 0 leaves intervals out (default 2000).
+        device: where PyTorch computes: "auto", "cpu", "cuda", "cuda:1" … or "mps" (default "auto", a GPU where there
+            is one); the engine "convoxel" computes on the CPU.
         on_sample: called with (index, sample, prediction, its metrics) after each sample.
 
     Returns:
@@ -161,7 +173,7 @@ def evaluate(
     Raises:
         CheckpointError: the folder is no run.
         DataError: the data do not fit the run, or have no such split.
-        ConfigError: ``split``, ``engine`` or a metric is unknown.
+        ConfigError: ``split``, ``engine``, ``device`` or a metric is unknown, or no such device is here.
     """
     if split not in _SPLITS:
         raise ConfigError(f"split: got {split!r}; expected one of {', '.join(_SPLITS)}.")
@@ -176,7 +188,7 @@ def evaluate(
     samples = dataset.split(split)  # a missing one is reported before the network is compiled
     if run.data.geometry is not None:
         run.data.geometry.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in samples.entries)
-    predictor = build_predictor(run, engine=engine)
+    predictor = build_predictor(run, engine=engine, computation=place_run(run, engine, device))
     begun = time.perf_counter()
     found = evaluate_split(predictor, dataset, split, on_sample, request)
     return {**found, "seconds": time.perf_counter() - begun}
@@ -188,6 +200,7 @@ def predict(
     output: str | Path,
     *,
     engine: str = "convoxel",
+    device: str = "auto",
     exact: bool = False,
     tile: int | Sequence[int] | None = None,
     on_tiling: Callable[[TilePlan], None] | None = None,
@@ -205,6 +218,7 @@ def predict(
         input: image file, or folder of image files (or with an ``images`` folder).
         output: file or folder, see above. No file is half-written, and no input is overwritten.
         engine: "convoxel" or "torch" (default "convoxel").
+        device: where PyTorch computes, as of :func:`evaluate` (default "auto").
         exact: compute label maps that are bit for bit those of whole images, on tiles that blend nothing (default
             False: overlapping tiles, blended, whose logits differ a little from the whole image's).
         tile: size of an exact tile, its halo included (default: what takes about a gigabyte).
@@ -213,11 +227,11 @@ def predict(
 
     Raises:
         DataError: the input is missing, empty, unreadable or does not fit the network.
-        ConfigError: the output is the input, or a file where a folder is needed; the engine is unknown; ``exact`` with
-            PyTorch or a classifier; ``tile`` without ``exact``, or too small (the message names the least).
+        ConfigError: the output is the input, or a file where a folder is needed; engine or device is unknown; ``exact``
+            with PyTorch or a classifier; ``tile`` without ``exact``, or too small (the message names the least).
         CheckpointError: ``run_dir`` is no run.
         UnsupportedError: ``exact`` and a step of the network sees the whole image; the message names it.
     """
     list_inputs(Path(input))  # a missing input is reported before the network is compiled
-    predictor = load_predictor(run_dir, engine=engine, exact=exact, tile=tile, on_tiling=on_tiling)
+    predictor = load_predictor(run_dir, engine=engine, device=device, exact=exact, tile=tile, on_tiling=on_tiling)
     return predict_files(predictor, Path(input), Path(output), on_progress)

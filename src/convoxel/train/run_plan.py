@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from convoxel.data import DataSet
 from convoxel.data.image_header import spacing_unit
 from convoxel.errors import ConvoxelError
@@ -19,6 +21,7 @@ from convoxel.files.atomic import write_json
 from convoxel.files.fault import plural
 from convoxel.files.stream import read_text
 from convoxel.inspect import Summary
+from convoxel.predict.device import describe_device
 from convoxel.predict.trained_run import DataFacts
 from convoxel.train.config import ConstraintConfig, TrainConfig
 from convoxel.train.loss import LOSS_WORDS
@@ -49,6 +52,10 @@ class RunPlan:
         """Write the plan into a run folder."""
         write_json(run / _FILE, dict(self.choices))
 
+    def with_choice(self, name: str, words: str) -> RunPlan:
+        """Return the plan with other words for a choice."""
+        return RunPlan(tuple((each, words if each == name else old) for each, old in self.choices))
+
     @classmethod
     def read(cls, run: Path) -> RunPlan | None:
         """Return the plan of a run folder; None where it has none that can be read."""
@@ -67,6 +74,7 @@ def describe_plan(
     changes: Sequence[str],
     geometry: str,
     mirroring: str,
+    measured: Sequence[str] = (),
 ) -> RunPlan:
     """Return the plan of a run.
 
@@ -78,6 +86,7 @@ def describe_plan(
         changes: random changes of samples in words.
         geometry: where the run's orientation and spacing come from.
         mirroring: why samples are mirrored along ``config.flip_axes``, or not.
+        measured: what trial steps found on the device (default none).
     """
     segment = config.task == "segment"
     things = ("patch", "patches") if segment else ("image",)
@@ -97,7 +106,7 @@ def describe_plan(
         ("loss", LOSS_WORDS[config.task]),
         ("optimiser", _optimiser(config)),
         ("schedule", f"{config.schedule}, the first {100 * config.warmup:g} % of the run warm up"),
-        ("device", f"CPU, {plural(config.threads or 1, 'thread')}, products in {config.precision}"),
+        ("device", describe_computation(config, measured)),
         ("budget", _budget(config)),
         ("seed", str(config.seed)),
     ]  # fmt: skip
@@ -105,6 +114,25 @@ def describe_plan(
         stated = config.constraints.model_dump(mode="json", exclude_defaults=True)
         found.append(("constraints", ", ".join(f"{name}={value}" for name, value in stated.items())))
     return RunPlan(tuple(found))
+
+
+def describe_computation(config: TrainConfig, measured: Sequence[str] = ()) -> str:
+    """Return in words where and how a run computes.
+
+    Args:
+        config: complete configuration.
+        measured: what trial steps found on the device (default none).
+    """
+    device = torch.device(config.device or "cpu")
+    found = [describe_device(device), plural(config.threads or 1, "thread"), f"products in {config.precision}"]
+    if device.type != "cpu":
+        found[1] = f"{plural(config.num_workers or 0, 'thread')} for samples"
+        found.append("channels last" if config.channels_last else "channels first")
+    if config.compile:
+        found.append("torch.compile")
+    if config.deterministic:
+        found.append("deterministic algorithms")
+    return ", ".join(found) + (f" (measured: {'; '.join(measured)})" if measured else "")
 
 
 def _times(sizes: Sequence[object]) -> str:

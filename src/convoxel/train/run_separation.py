@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,18 +15,20 @@ from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_bytes, write_json
 from convoxel.files.folder import whole_folder
 from convoxel.files.stream import read_text
-from convoxel.inspect.rank import time_engine
+from convoxel.inspect.rank import least_time, time_engine
 from convoxel.nn.separation import Separation, restore_separated, separate, time_torch
 from convoxel.nn.weight_constraint import decay_groups
+from convoxel.predict.computation import Computation
+from convoxel.predict.device import choose_device, synchronise
 from convoxel.predict.evaluation import evaluate_samples
-from convoxel.predict.inference import build_predictor, check_engine
-from convoxel.predict.network_call import arrange_images
+from convoxel.predict.inference import build_predictor, check_engine, place_run
 from convoxel.train.batch_norm import set_mode
 from convoxel.train.config import TrainConfig
-from convoxel.train.loss import build_loss, measure_loss
+from convoxel.train.loss import build_loss
 from convoxel.train.optimisation import learning_rate
 from convoxel.train.run_folder import load_data, load_model
 from convoxel.train.training_batch import Batches
+from convoxel.train.training_step import compute_loss
 
 _CLOCKS = {"convoxel": time_engine, "torch": time_torch}
 # Share of the largest learning rate of the run: the network has been trained already.
@@ -41,6 +44,7 @@ def separate_run(
     batch: int | None = None,
     engine: str = "convoxel",
     which: str = "best",
+    device: str = "auto",
     on_progress: Callable[[str], None] | None = None,
 ) -> Separation:
     """Return a run's network with convolutions replaced by smaller ones; see :func:`convoxel.nn.separate`.
@@ -56,13 +60,17 @@ def separate_run(
         batch: samples that are timed and compared at once (default: the run's batch size).
         engine: engine that is timed, "convoxel" or "torch" (default "convoxel").
         which: checkpoint, "best" or "last" (default "best").
+        device: where PyTorch tunes and evaluates, and is timed if it is the engine: "auto", "cpu", "cuda", "cuda:1" …
+            or "mps" (default "auto", a GPU where there is one).
         on_progress: called with one line of text for each step.
 
     Raises:
         CheckpointError: the folder is no run. DataError: its data cannot be read or differ. ConfigError: an
-            argument is out of range.
+            argument is out of range, or the device is not here.
     """
     check_engine(engine)
+    where = choose_device(device)
+    way = Computation(where, channels_last=where.type == "cpu")
     for name, value, least in (("fine_tune", fine_tune, 0), ("batch", batch, 1)):
         if value is not None and value < least:
             raise ConfigError(f"{name}: got {value}; expected a whole number of at least {least}.")
@@ -79,8 +87,10 @@ def separate_run(
     batches = Batches(dataset.train, config, run.data)
 
     def score(candidate: nn.Module) -> float:
-        predictor = build_predictor(replace(run, network=candidate), engine="torch")
+        tried = replace(run, network=candidate)
+        predictor = build_predictor(tried, engine="torch", computation=place_run(tried, "torch", device))
         metric = evaluate_samples(predictor, dataset.validation).metrics()["metric"]
+        Computation().arrange(candidate, dataset.dims)  # what looks at its weights works on the CPU
         if metric is None:
             raise DataError(
                 f"data: no validation image of {dataset.name} has a class to be found; expected one at least, to tell "
@@ -89,9 +99,16 @@ def separate_run(
         return metric
 
     def tune(candidate: nn.Module) -> None:
-        _fine_tune(candidate, run.config, batches, fine_tune)
+        way.arrange(candidate, dataset.dims)
+        with way.settings(repeated=True):
+            _fine_tune(candidate, run.config, batches, fine_tune, way)
+        Computation().arrange(candidate, dataset.dims)
 
-    clock = _CLOCKS[engine]
+    def measure(module: nn.Module, shape: tuple[int, ...]) -> float:
+        if engine == "torch" and where.type != "cpu":
+            return _time_on(module, shape, where)
+        return _CLOCKS[engine](module, shape)
+
     return separate(
         run.network,
         batches.batch(0).images,
@@ -99,12 +116,24 @@ def separate_run(
         max_accuracy_loss=max_accuracy_loss,
         score=None if max_accuracy_loss is None else score,
         fine_tune=tune if fine_tune else None,
-        measure=lambda module, shape: clock(module, shape),
+        measure=measure,
         on_progress=on_progress,
     )
 
 
-def _fine_tune(model: nn.Module, config: TrainConfig, batches: Batches, steps: int) -> None:
+def _time_on(module: nn.Module, shape: tuple[int, ...], device: torch.device) -> float:
+    """Return the seconds that a module takes on a GPU, the launch of its kernels included."""
+    moved, x = copy.deepcopy(module).to(device), torch.randn(*shape).to(device)
+
+    def call() -> None:
+        moved(x)
+        synchronise(device)
+
+    with torch.inference_mode(), Computation(device).settings():
+        return least_time(call, 7, 0.2)
+
+
+def _fine_tune(model: nn.Module, config: TrainConfig, batches: Batches, steps: int, computation: Computation) -> None:
     """Train for ``steps`` as the run was trained, with a tenth of its learning rate."""
     criterion = build_loss(config.task)
     optimiser = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=1e-3)
@@ -115,8 +144,7 @@ def _fine_tune(model: nn.Module, config: TrainConfig, batches: Batches, steps: i
             set_mode(model, fraction)
             for group in optimiser.param_groups:
                 group["lr"] = _TUNING_RATE * learning_rate(config, fraction)
-            batch = batches.batch(step)
-            loss = measure_loss(criterion, model(arrange_images(batch.images)), batch.targets)
+            loss = compute_loss(model, batches.batch(step).moved(computation), criterion, computation)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip or float("inf"))

@@ -7,11 +7,12 @@ never interrupted, and preparing samples in parallel changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from convoxel.data import Sample, Split
 from convoxel.errors import DataError
+from convoxel.predict.computation import Computation
 from convoxel.predict.network_call import resize
 from convoxel.predict.normalisation import Statistics
 from convoxel.predict.sliding_window import cut
@@ -36,6 +38,15 @@ class Batch:
     targets: torch.Tensor
     names: tuple[str, ...]
 
+    def pinned(self) -> Batch:
+        """Return the batch in memory that a GPU copies from while the CPU goes on."""
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
+
+    def moved(self, computation: Computation) -> Batch:
+        """Return the batch where and how a network is computed."""
+        targets = self.targets.to(computation.device, non_blocking=True)
+        return replace(self, images=computation.move(self.images), targets=targets)
+
 
 class Batches:
     """The endless sequence of training batches of a run.
@@ -44,17 +55,35 @@ class Batches:
         split: training samples.
         config: planned configuration.
         facts: facts of the data: normalisation, classes, spacing.
+        computation: how the network is computed that takes them (default: on the CPU).
     """
 
-    def __init__(self, split: Sequence[Sample] | Split, config: TrainConfig, facts: DataFacts) -> None:
+    def __init__(
+        self,
+        split: Sequence[Sample] | Split,
+        config: TrainConfig,
+        facts: DataFacts,
+        computation: Computation | None = None,
+    ) -> None:
         self.split, self.config, self.facts = split, config, facts
+        self.computation = computation or Computation()
         self._statistics: dict[int, Statistics] = {}
         self._centres: dict[int, list[NDArray[np.int32]]] = {}
         self._local = threading.local()
 
     def iterate(self, step: int) -> Generator[Batch, None, None]:
-        """Yield the batches from number ``step`` on, prepared ahead when the run has workers."""
-        workers = self.config.num_workers
+        """Yield the batches from number ``step`` on, where the network is; prepared ahead when the run has workers."""
+        prepared = self._prepared(step)
+        with contextlib.closing(prepared):
+            if self.computation.device.type == "cuda":
+                yield from _copied_ahead(prepared, self.computation)
+            else:
+                for batch in prepared:
+                    yield batch.moved(self.computation)
+
+    def _prepared(self, step: int) -> Generator[Batch, None, None]:
+        """Yield the batches in the CPU's memory."""
+        workers = self.config.num_workers or 0
         if workers == 0:
             while True:
                 yield self.batch(step)
@@ -72,12 +101,13 @@ class Batches:
                     future.cancel()
 
     def batch(self, step: int) -> Batch:
-        """Return batch number ``step`` (from 0)."""
+        """Return batch number ``step`` (from 0), in the CPU's memory."""
         size = self.config.batch_size or 1
         samples = [self._sample(position) for position in range(step * size, (step + 1) * size)]
         images, targets, names = zip(*samples, strict=True)
         stacked = np.stack([np.asarray(target, np.int64) for target in targets])
-        return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(stacked), tuple(names))
+        found = Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(stacked), tuple(names))
+        return found.pinned() if self.computation.device.type == "cuda" else found
 
     def _index(self, position: int) -> int:
         """Return the sample at ``position`` of one permutation of the training set after the other."""
@@ -126,3 +156,21 @@ class Batches:
             self._local.augmentation = Augmentation(self.config, self.facts.spacing_mm)
         augmentation: Augmentation = self._local.augmentation
         return augmentation
+
+
+def _copied_ahead(batches: Iterator[Batch], computation: Computation) -> Iterator[Batch]:
+    """Yield batches on a GPU, each copied there while the step before it is computed."""
+    stream = torch.cuda.Stream(computation.device)
+
+    def copy() -> tuple[Batch, torch.cuda.Event]:
+        with torch.cuda.stream(stream):
+            return next(batches).moved(computation), stream.record_event()
+
+    following = copy()
+    while True:
+        (batch, copied), following = following, copy()
+        current = torch.cuda.current_stream(computation.device)
+        current.wait_event(copied)
+        for tensor in (batch.images, batch.targets):  # its memory is free again when this stream has read it
+            tensor.record_stream(current)
+        yield batch

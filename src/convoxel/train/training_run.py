@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import warnings
 from collections.abc import Callable
@@ -24,17 +25,17 @@ from convoxel.files.fault import plural
 from convoxel.files.folder import check_new_folder, new_folder
 from convoxel.files.lock import LOCK, hold_lock
 from convoxel.inspect import Summary, describe
+from convoxel.predict.device import choose_device, has_device
 from convoxel.predict.evaluation import Evaluation, evaluate_split
 from convoxel.predict.example_pictures import Examples
-from convoxel.predict.inference import build_predictor
-from convoxel.predict.network_call import arrange
+from convoxel.predict.inference import build_predictor, place_run
 from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train.augment import Augmentation
 from convoxel.train.batch_norm import slow_statistics
 from convoxel.train.checkpoint import Store
 from convoxel.train.config import TrainConfig
-from convoxel.train.defaults import plan_run
+from convoxel.train.defaults import plan_computation, plan_run
 from convoxel.train.geometry_plan import GeometryPlan, geometry_of, plan_geometry
 from convoxel.train.label_survey import LabelSurvey
 from convoxel.train.mirroring import plan_mirroring
@@ -42,9 +43,11 @@ from convoxel.train.optimisation import build_optimiser, hold_constraints
 from convoxel.train.pace import Pace, check_budget, measure_pace, now
 from convoxel.train.run_folder import SPLIT, load_data, load_model, read_facts
 from convoxel.train.run_network import build_network, check_model
-from convoxel.train.run_plan import RunPlan, describe_plan
+from convoxel.train.run_plan import RunPlan, describe_computation, describe_plan
 from convoxel.train.run_record import RunRecord
+from convoxel.train.step_choice import choose_step
 from convoxel.train.training_state import TrainingState
+from convoxel.train.training_step import Forward, compile_forward, plan_step
 from convoxel.train.watch import watch_classes
 
 OnPlan = Callable[[RunPlan], None]
@@ -64,6 +67,7 @@ class TrainingRun:
         record: its files for people.
         plan: everything that it chose, in words.
         pace: how long its parts take; zeros where nothing has to be planned by it.
+        forward: the network as steps compute it.
     """
 
     folder: Path
@@ -75,6 +79,7 @@ class TrainingRun:
     record: RunRecord
     plan: RunPlan
     pace: Pace
+    forward: Forward
 
     @property
     def model(self) -> nn.Module:
@@ -126,11 +131,13 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
         config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes, flip_axes=mirroring.axes
     )
     facts = DataFacts.from_data_set(dataset, _measure_normalisation(config, dataset), geometry)
+    _hold_device(config, stack)
     state = _build_state(config, dataset)
     taken = None if config.weights is None else models.load_weights(state.model, config.weights)
     hold_constraints(config, state.model)
     summary = _describe(config, facts, state)
-    plan = _plan(config, dataset, facts, summary, (loaded.reason, mirroring.reason))
+    config, measured = _settle_step(config, dataset, facts, state)
+    plan = _plan(config, dataset, facts, summary, (loaded.reason, mirroring.reason), measured)
     on_plan(plan)
     pace = Pace()
     if config.minutes is not None:
@@ -177,7 +184,7 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
     changes = config.difference(stored)
     told = {change.partition(":")[0] for change in changes}
     changes += [f"config.yaml: {edit}" for edit in written.edits(stored) if edit.partition(":")[0] not in told]
-    config = config.merged(written)
+    config = _settle_device(config, config.merged(written), stored, facts.dims)
     loaded = _reload(config, folder, force)
     dataset, geometry = loaded.dataset, loaded.geometry
     if dataset.fingerprint != facts.fingerprint:
@@ -188,21 +195,26 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
             "Leave these out (of config.yaml, too) to go on with it, give another --output, or --force to change it on "
             "the way."
         )
+    _hold_device(config, stack)
     state = _build_state(config, dataset)
+    facts = DataFacts.from_data_set(dataset, facts.normalisation, geometry)
+    config, measured = _settle_step(config, dataset, facts, state)
     state.restore(checkpoint, folder)
     if (config.minutes, config.epochs) != (stored.minutes, stored.epochs):
         state.fraction = 0.0  # measured anew against the new length
-    facts = DataFacts.from_data_set(dataset, facts.normalisation, geometry)
     plan = None if changes else RunPlan.read(folder)
     if plan is None:
-        plan = _plan(config, dataset, facts, _describe(config, facts, state), ("as the run began",) * 2)
+        plan = _plan(config, dataset, facts, _describe(config, facts, state), ("as the run began",) * 2, measured)
+    if config.device != stored.device:
+        before = f"resumed; until step {state.step} on {stored.device}"
+        plan = plan.with_choice("device", describe_computation(config, (*measured, before)))
     on_plan(plan)
     limited = config.minutes is not None and state.fraction < 1.0
     pace = measure_pace(config, dataset, facts, state.model) if limited else Pace()
     run = _assemble(folder, config, dataset, facts, state, stack, plan, pace)
     if force:
         write_split(folder / SPLIT, dataset)
-    if changes:
+    if changes or any(getattr(config, name) != getattr(stored, name) for name in _COMPUTED):
         run.save()  # else a run that is killed now would differ from its config.yaml
     return run
 
@@ -267,7 +279,8 @@ def finish_run(run: TrainingRun) -> Evaluation:
     """Measure the best weights on the validation part, write the closing files and return the metrics."""
     best = load_model(run.folder, "best")
     examples = Examples(len(run.dataset.validation), _PICTURES[run.config.task])
-    found = evaluate_split(build_predictor(best, engine="torch"), run.dataset, "validation", examples.offer)
+    predictor = build_predictor(best, engine="torch", computation=place_run(best, "torch", run.config.device or "cpu"))
+    found = evaluate_split(predictor, run.dataset, "validation", examples.offer)
     watch_classes(run.state, found, run.facts.classes, done=True)
     write_json(run.folder / "evaluation.json", {**found, "warnings": list(run.state.warnings.values())})
     with open_atomic(run.folder / "examples.npz") as file:
@@ -343,21 +356,66 @@ def _measure_normalisation(config: TrainConfig, dataset: DataSet) -> Normalisati
 
 def _build_state(config: TrainConfig, dataset: DataSet) -> TrainingState:
     torch.manual_seed(config.seed)
-    model = arrange(build_network(config, dataset.dims, dataset.channels, len(dataset.classes)), dataset.dims)
+    network = build_network(config, dataset.dims, dataset.channels, len(dataset.classes))
+    computation = plan_step(config)
+    model = computation.arrange(network, dataset.dims)
     slow_statistics(model)
-    return TrainingState(model, build_optimiser(config, model))
+    scaler = torch.amp.GradScaler(computation.device.type, enabled=config.precision == "float16")
+    return TrainingState(model, build_optimiser(config, model), scaler)
+
+
+def _hold_device(config: TrainConfig, stack: ExitStack) -> None:
+    """Keep PyTorch's switches, current device and generator of a GPU as a run needs them until ``stack`` closes."""
+    computation = plan_step(config)
+    stack.enter_context(computation.settings(deterministic=config.deterministic, repeated=True))
+    if computation.device.type == "cuda":
+        stack.enter_context(torch.cuda.device(computation.device))
+        stack.enter_context(torch.random.fork_rng(devices=[computation.device.index], device_type="cuda"))
+
+
+# Entries that suit a device, and are chosen anew for another.
+_COMPUTED = ("channels_last", "compile", "num_workers")
+
+
+def _settle_device(stated: TrainConfig, config: TrainConfig, stored: TrainConfig, dims: int) -> TrainConfig:
+    """Return ``config`` for the device of a resumed run: the one that is stated, else its own if that is here.
+
+    What suits one device may not suit another, so on another the rest is chosen anew, unless it is stated.
+    """
+    wanted = config.device or "cpu"
+    if stated.device is None and not has_device(wanted):
+        wanted = "auto"
+    device = str(choose_device(wanted))
+    left_open = () if device == stored.device else (name for name in _COMPUTED if name not in stated.stated())
+    config = config.model_copy(update={**dict.fromkeys(left_open), "device": device})
+    return config.model_copy(update=plan_computation(config, dims))
+
+
+def _settle_step(
+    config: TrainConfig, dataset: DataSet, facts: DataFacts, state: TrainingState
+) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Choose what is left open of a step's computation, and lay out the network accordingly."""
+    config, measured = choose_step(config, dataset, facts, state.model)
+    plan_step(config).arrange(state.model, dataset.dims)
+    return config, measured
 
 
 def _describe(config: TrainConfig, facts: DataFacts, state: TrainingState) -> Summary:
     """Return what the network costs and sees on an input as training gives it."""
-    return describe(state.model, TrainedRun(state.model, config, facts, 0).input_shape)
+    model = state.model if plan_step(config).device.type == "cpu" else copy.deepcopy(state.model).cpu()
+    return describe(model, TrainedRun(model, config, facts, 0).input_shape)
 
 
 def _plan(
-    config: TrainConfig, dataset: DataSet, facts: DataFacts, summary: Summary, reasons: tuple[str, str]
+    config: TrainConfig,
+    dataset: DataSet,
+    facts: DataFacts,
+    summary: Summary,
+    reasons: tuple[str, str],
+    measured: tuple[str, ...] = (),
 ) -> RunPlan:
     changes = Augmentation(config, facts.spacing_mm).words if config.augment else ()
-    return describe_plan(config, dataset, facts, summary, changes, *reasons)
+    return describe_plan(config, dataset, facts, summary, changes, *reasons, measured)
 
 
 def _assemble(
@@ -375,4 +433,5 @@ def _assemble(
     write_text(folder / "config.yaml", config.to_yaml())
     plan.write(folder)
     record.write_metrics(state.history)
-    return TrainingRun(folder, config, dataset, facts, state, Store(folder), record, plan, pace)
+    forward = compile_forward(state.model) if config.compile else state.model
+    return TrainingRun(folder, config, dataset, facts, state, Store(folder), record, plan, pace, forward)

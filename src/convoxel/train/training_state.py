@@ -41,7 +41,7 @@ class ValidationRow(TypedDict):
 
 @dataclass
 class TrainingState:
-    """Model, optimiser and counters of a run.
+    """Model, optimiser, scale of the loss (1 unless products are in float16) and counters of a run.
 
     ``elapsed_s`` counts from the first step, ``prepared_s`` what went before it; ``warnings`` hold a sentence for each
     kind of trouble that training met.
@@ -52,6 +52,7 @@ class TrainingState:
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     step: int = 0
     elapsed_s: float = 0.0
     prepared_s: float = 0.0
@@ -86,6 +87,7 @@ class TrainingState:
         return {
             **{name: getattr(self, name) for name in _COUNTERS},
             "metric": self.metric,
+            **({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}),
             "config": config.to_dict(),
             "data": asdict(data),
             "versions": _versions(),
@@ -99,6 +101,8 @@ class TrainingState:
         """
         load_weights(self.model, checkpoint, where)
         self._restore_optimiser(checkpoint.tensors)
+        if self.scaler.is_enabled() and "scaler" in checkpoint.body:
+            self.scaler.load_state_dict(checkpoint.body["scaler"])
         for name in _COUNTERS:
             if name in checkpoint.body:  # runs of earlier versions know fewer
                 setattr(self, name, checkpoint.body[name])
@@ -111,6 +115,7 @@ class TrainingState:
                 number, key = name[len(_OPTIMISER) :].split(".", 1)
                 stored.setdefault(int(number), {})[key] = value
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        fused = any(group.get("fused") for group in self.optimiser.param_groups)  # which counts steps on the device
         if any(place >= len(parameters) for place in stored):
             raise CheckpointError("checkpoint: the optimiser's state belongs to a larger model.")
         for place, entries in stored.items():
@@ -118,7 +123,9 @@ class TrainingState:
             # Moments take the parameter's memory layout: an update that walks both in memory order must
             # find the same element in each.
             self.optimiser.state[parameter] = {
-                key: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+                key: torch.empty_like(parameter).copy_(value)
+                if value.shape == parameter.shape
+                else value.to(parameter.device if fused else "cpu")
                 for key, value in entries.items()
             }
 
