@@ -93,8 +93,13 @@ def is_file(word: str) -> bool:
 
 def is_run(word: str | Path) -> bool:
     """Return True if a word is the folder of a training run."""
-    with contextlib.suppress(OSError):  # a word that no file could be called
-        return (Path(word) / "checkpoints").is_dir()
+    return _exists(Path(word) / "checkpoints") and Path(word).is_dir()
+
+
+def _exists(path: str | Path) -> bool:
+    """Return True if there is such a file or folder; a word that no file can be called is none."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path(path).exists()
     return False
 
 
@@ -175,7 +180,7 @@ def find_network(
         return _from_file(Path(word), tuple(shapes))
     if is_run(word):
         return _from_run(word, _only(shapes, word))
-    if Path(word).exists():
+    if _exists(word):
         raise ConfigError(
             f"network: {word} is not a training run (it has no checkpoints folder). "
             "Give the folder that `convoxel train --output` named, or a name of `convoxel models`."

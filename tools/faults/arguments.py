@@ -11,7 +11,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -71,28 +71,34 @@ def _vary(scene: Scene, example: Example, room: Path, seed: int | None, done: in
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     rng = None if seed is None else np.random.default_rng(seed)
     number = 0
-    with (room / "begun").open("a") as begun, (room / "told").open("a") as told, _failure(example, told):
+    with (room / "begun").open("a") as begun, (room / "told").open("a") as told:
+        if not done and (reason := _failure(example, scene)):
+            print(f"{example.name}: the example itself fails: {reason}", file=told)
+            return 0
         for statement, names, site, title, make in _trials(example, scene, rng):
             number += 1
             if number <= done:
                 continue
             line = f"{site.function}({site.name}={title})"
             print(line.encode("ascii", "backslashreplace").decode(), file=begun, flush=True)
-            if found := _try(changed(statement, site), site, {**names}, make):
+            if found := _try(changed(statement, site), {**names}, make):
                 print(f"{line}: {found}".encode("ascii", "backslashreplace").decode(), file=told, flush=True)
     return number
 
 
-@contextlib.contextmanager
-def _failure(example: Example, told: IO[str]) -> Iterator[None]:
-    """Tell of an example that fails as it is written."""
-    try:
-        yield
-    except Exception as error:
-        print(f"{example.name}: the example itself fails: {type(error).__name__}: {error}"[:300], file=told)
-
-
 _Trial = tuple[ast.stmt, dict[str, Any], Site, str, Callable[[], Any]]
+
+
+def _failure(example: Example, scene: Scene) -> str:
+    """Return why an example fails as it is written, empty if it does not."""
+    try:
+        names = {**example.names(), "scene": scene}
+        with contextlib.redirect_stdout(io.StringIO()):
+            for statement in ast.parse(example.source).body:
+                run(statement, names)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:300]
+    return ""
 
 
 def _trials(example: Example, scene: Scene, rng: np.random.Generator | None) -> Iterator[_Trial]:
@@ -103,11 +109,14 @@ def _trials(example: Example, scene: Scene, rng: np.random.Generator | None) -> 
             chosen = list(values) if rng is None else rng.choice(list(values), _SAMPLE, replace=False).tolist()
             for title in chosen:
                 yield statement, names, site, title, values[title]
-        with contextlib.redirect_stdout(io.StringIO()):
-            run(statement, names)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                run(statement, names)
+        except Exception:  # odd values that were taken have changed what the next statements use
+            return
 
 
-def _try(statement: ast.stmt, site: Site, names: dict[str, Any], make: Callable[[], Any]) -> str:
+def _try(statement: ast.stmt, names: dict[str, Any], make: Callable[[], Any]) -> str:
     """Run a statement with an odd value and return what is wrong, empty if nothing is."""
     from convoxel.errors import ConvoxelError
 
@@ -124,8 +133,8 @@ def _try(statement: ast.stmt, site: Site, names: dict[str, Any], make: Callable[
     except ConvoxelError as error:
         return "" if str(error).strip() else "an error without words"
     except BaseException as error:
-        calls = callable(names["odd"]) and site.name.startswith("on_")  # its own error, in a call with other arguments
-        return "" if calls else _leak(error)
+        own = callable(names["odd"]) and isinstance(error, TypeError)  # a function that takes other arguments
+        return "" if own else _leak(error)
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)

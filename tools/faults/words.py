@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,33 +35,77 @@ _ODD = (
     *("{x.npy}", "0x1", "unet", "resnet18", "none", "same", "a=b", "seed=0x" + "f" * 5000, "seed=[", "width=nan"),
     *("model_options.z=2001-01-01", "patch=" + "9," * 30, "levels=1e9", "clip=.inf"),
 )
-_OPTIONS = ("--set", "--shape", "--output", "--threads", "--seed", "--svg", "--png", "--json")
+# A line of every command that works; what works long refuses, or is ended.
 _BASES: Sequence[Sequence[str]] = (
-    ("describe", "{net.onnx}", "--shape", "1,3,8,8"),
-    ("describe", "unet", "--set", "levels=1", "--set", "width=4", "--shape", "1,1,16,16"),
-    ("compile", "{net.onnx}", "--shape", "1,3,8,8"),
-    ("run", "{net.cvx}", "--input", "{x.npy}", "--output", "{out}/y.npy"),
-    ("predict", "{classifier}", "--input", "{grey}", "--output", "{out}/p"),
-    ("evaluate", "{classifier}", "--data", "{images}"),
-    ("draw", "conv", "--size", "5x5", "--kernel", "3", "--svg", "{out}/a.svg"),
-    ("draw", "network", "{net.onnx}", "--shape", "1,3,8,8", "--svg", "{out}/a.svg"),
-    ("size", "layer", "--size", "9", "--kernel", "3"),
-    ("size", "network", "{net.onnx}", "--shape", "1,3,8,8"),
-    ("data", "check", "{images}", "--task", "classify"),
-    ("data", "show", "{images}"),
-    ("models", "unet"),
-    ("scale", "mobilenet_v2", "--width", "0.1"),
+    ("demo", "--output", "{text}"),
     ("train", "--config", "{text}", "--output", "{out}/run"),
     ("train", "--resume", "{classifier}"),
     ("train", "classify", "--data", "{text}", "--output", "{out}/run", "--epochs", "1"),
-    ("compare", "networks", "{net.onnx}", "{net.cvx}", "--shape", "1,3,8,8"),
-    ("compare", "runs", "{classifier}", "{classifier}"),
+    ("evaluate", "{classifier}", "--data", "{images}"),
+    ("predict", "{classifier}", "--input", "{grey}", "--output", "{out}/p"),
+    ("separate", "{classifier}", "--max-error", "0.5", "--output", "{out}/s"),
+    ("models", "unet"),
+    ("describe", "{net.onnx}", "--shape", "1,3,8,8"),
+    ("describe", "unet", "--set", "levels=1", "--set", "width=4", "--shape", "1,1,16,16"),
+    ("scale", "mobilenet_v2", "--width", "0.1"),
+    ("search", "unet", "--shape", "1,1,16,16", "--vary", "levels=1", "--most", "2"),
+    ("compile", "{net.onnx}", "--shape", "1,3,8,8"),
+    ("run", "{net.cvx}", "--input", "{x.npy}", "--output", "{out}/y.npy"),
+    ("info",),
+    ("size", "output", "9", "k3"),
+    ("size", "inputs", "9", "k3s2"),
+    ("size", "layers", "9", "4", "--kernel", "1..3", "--stride", "2"),
+    ("size", "sources", "9", "--kernel", "3"),
+    ("size", "depth", "24", "k3p1x2", "pool2"),
+    ("size", "tiles", "64", "k3p1x4", "pool2", "--image", "150"),
+    ("size", "align", "k1", "k3d2 k3"),
+    ("compare", "networks", "unet", "--levels", "1", "--set", "width=4", "--shape", "1,1,16,16"),
+    ("compare", "upsampling", "--dims", "1", "--channels", "2", "--size", "8", "--starts", "1", "--no-time"),
+    ("compare", "sharing", "--samples", "8", "--steps", "1", "--starts", "1"),
+    ("data", "check", "{images}", "--task", "classify"),
+    ("data", "list", "{images}"),
+    ("draw", "conv", "--size", "5x5", "--kernel", "3", "--svg", "{out}/a.svg"),
+    ("draw", "matrix", "--size", "3x3", "--kernel", "2", "--svg", "{out}/a.svg"),
+    ("draw", "overlap", "--kernel", "3,4", "--stride", "2", "--svg", "{out}/a.svg"),
+    ("draw", "network", "{net.onnx}", "--shape", "1,3,8,8", "--svg", "{out}/a.svg"),
+    ("draw", "field", "{net.onnx}", "--shape", "1,3,8,8", "--svg", "{out}/a.svg"),
+    ("draw", "funnel", "{net.onnx}", "--shape", "1,3,8,8", "--svg", "{out}/a.svg"),
+    ("draw", "memory", "{net.onnx}", "--shape", "1,3,8,8", "--svg", "{out}/a.svg"),
+    ("bench", "layers", "nothing"),
+    ("bench", "networks", "nothing"),
+    ("bench", "tile", "--rounds", "1"),
 )
+# Commands that may be asked for more work than a sweep waits for.
+_LONG = ("demo", "train", "separate", "scale", "search", "compare", "bench")
+
+
+@functools.cache
+def _commands() -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Return the options of every command.
+
+    Raises:
+        RuntimeError: a command has no line that works here.
+    """
+    import typer
+
+    from convoxel.cli.application import app
+
+    def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+        inner = getattr(command, "commands", {})
+        for name, one in inner.items():
+            yield from leaves(one, (*path, name))
+        if not inner:
+            yield path, tuple(word for option in command.params for word in option.opts if word.startswith("-"))
+
+    found = dict(leaves(typer.main.get_command(app), ()))
+    if missing := [path for path in found if not any(path == tuple(base[: len(path)]) for base in _BASES)]:
+        raise RuntimeError(f"no line that works for the commands {missing}")
+    return found
 
 
 def count(scene: Scene) -> int:
     """Return how many batches of command lines there are."""
-    return 250 if scene.full else 20
+    return 1000 if scene.full else 30
 
 
 def check(scene: Scene, number: int) -> str:
@@ -70,9 +116,11 @@ def check(scene: Scene, number: int) -> str:
         with scene.room("words") as room:
             places = _prepare(room)
             words = [_filled(scene, word, places, room) for word in line]
-            ended = run_forked(lambda words=words, room=room: _run(words, room), seconds=60.0)  # type: ignore[misc]
+            ended = run_forked(  # type: ignore[misc]
+                lambda words=words, room=room: _run(words, room), seconds=30.0 if line[0] in _LONG else 300.0
+            )
             if ended.value is None:
-                if ended.code != -9 or line[0] != "train":  # a training that begins is none of this sweep's business
+                if ended.code != -9 or line[0] not in _LONG:
                     return f"{line}: ended with {ended.code} after {ended.seconds:.0f} s"
             elif found := complaint(*ended.value):
                 return f"{line}: {found}"
@@ -86,13 +134,15 @@ def _run(words: list[str], room: Path) -> tuple[int, str]:
 
 def _line(rng: np.random.Generator) -> list[str]:
     words = list(_BASES[int(rng.integers(len(_BASES)))])
+    path = next(path for path in _commands() if path == tuple(words[: len(path)]))
+    options = _commands()[path]
     for _ in range(int(rng.integers(1, 3))):
         odd = _ODD[int(rng.integers(len(_ODD)))]
         kind = rng.random()
-        if kind < 0.6:
-            words[int(rng.integers(1, len(words)))] = odd
-        elif kind < 0.8:
-            words += [_OPTIONS[int(rng.integers(len(_OPTIONS)))], odd]
+        if kind < 0.4:
+            words[int(rng.integers(1, len(words))) if len(words) > 1 else 0] = odd
+        elif kind < 0.85:
+            words += [options[int(rng.integers(len(options)))], odd]
         else:
             words.insert(int(rng.integers(1, len(words) + 1)), odd)
     return words

@@ -12,7 +12,8 @@ from convoxel.data.image_format import ImageFormat, expected_endings, named_form
 from convoxel.data.image_header import Affine, Header, Spacing
 from convoxel.errors import ConfigError
 from convoxel.files.atomic import write_bytes
-from convoxel.files.fault import fault
+from convoxel.files.fault import brief, fault
+from convoxel.files.memory import check_memory
 from convoxel.files.values import Array
 
 
@@ -90,6 +91,7 @@ def _check(path: Path, array: Array, dims: int) -> ImageFormat:
     if not 1 <= dims <= 3:
         came = f"{dims} spatial axes (array of shape {array.shape})"
         raise fault(path, came, "1 to 3", "Write one image a file, volumes as .nii.gz or .npy")
+    check_memory(path, array.nbytes)  # a view may have more values than any memory, and is copied to be written
     return found
 
 
@@ -97,6 +99,7 @@ def _target(values: Array, affine: Affine, spacing_mm: Spacing, like: Sample | N
     """Return the header of the file: the grid of ``like``, or the geometry given."""
     shape = values.shape[1:]
     if like is None:
+        _check_geometry(len(shape), affine, spacing_mm)
         return Header(shape, len(values), spacing_mm, affine)
     if affine is not None or spacing_mm is not None:
         raise ConfigError("like comes with affine or spacing_mm; expected one of them. Give like alone.")
@@ -106,6 +109,14 @@ def _target(values: Array, affine: Affine, spacing_mm: Spacing, like: Sample | N
             "Give the sample that the array belongs to."
         )
     return Header(shape, len(values), like.spacing_mm, like.affine, origin=like.origin)
+
+
+def _check_geometry(axes: int, affine: Affine, spacing_mm: Spacing) -> None:
+    """Raise ConfigError for what is no geometry of an image of so many spatial axes."""
+    if affine is not None and (np.shape(affine) != (4, 4) or not np.isfinite(np.asarray(affine, float)).all()):
+        raise ConfigError(f"affine is {brief(affine)}, but it must be a matrix of 4×4 finite numbers, or None.")
+    if spacing_mm is not None and not (len(spacing_mm) == axes and all(0 < step < np.inf for step in spacing_mm)):
+        raise ConfigError(f"spacing_mm is {brief(spacing_mm)}, but it must be {axes} numbers above 0, one an axis.")
 
 
 def _write(path: Path, values: Array, written: ImageFormat, header: Header, *, label: bool) -> Path:

@@ -38,14 +38,14 @@ def free_memory() -> int | None:
 
 
 def check_memory(path: object, needed: int) -> None:
-    """Raise DataError where reading a file would take more than half of the memory that is free."""
+    """Raise DataError where a file would take more than half of the memory that is free, read or written."""
     if needed <= _ALWAYS_BYTES:
         return
     free = free_memory()
     if free is not None and needed > _SHARE * free:
         raise fault(
             path,
-            f"reading it takes {needed / 2**20:.0f} MiB of memory, and {free / 2**20:.0f} MiB are free",
+            f"it takes {needed / 2**20:.0f} MiB of memory, and {free / 2**20:.0f} MiB are free",
             f"at most {_SHARE:.0%} of what is free",
             "Close other programs, or cut the image into parts",
         )

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convoxel.arithmetic.argument import whole
 from convoxel.arithmetic.window import conv_size
 from convoxel.errors import ConfigError
 from convoxel.files.values import JsonObject
@@ -23,6 +24,7 @@ from convoxel.inspect.model_call import evaluating
 
 # Rounding of float32 weights hides smaller shares of the norm.
 _TOLERANCE = 1e-6
+_MOST_RUNS, _MOST_S = 10**6, 3600.0  # of a measurement
 _ERRORS = (0.05, 0.1, 0.2, 0.4)
 ConvLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -439,6 +441,9 @@ def time_engine(module: nn.Module, shape: Sequence[int], *, runs: int = 7, budge
 
 def least_time(call: Callable[[], object], runs: int, budget_s: float) -> float:
     """Return the least time in seconds of at least ``runs`` calls that take ``budget_s`` together, after two others."""
+    runs = whole("runs", runs, 1, _MOST_RUNS)
+    if not 0 <= budget_s <= _MOST_S:
+        raise ConfigError(f"budget_s is {budget_s}, but it must be at least 0 and at most {_MOST_S} seconds.")
     times: list[float] = []
     while len(times) < runs + 2 or sum(times[2:]) < budget_s:
         start = time.perf_counter()

@@ -7,6 +7,7 @@ caller has to know.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -134,7 +135,9 @@ def load_weights(
 def _is_folder(path: object) -> bool:
     if not isinstance(path, (str, os.PathLike)):
         raise ConfigError(f"path is {path!r}, but it must name a file. Give the path as text.")
-    return Path(path).is_dir()
+    with contextlib.suppress(OSError):  # a name that no file can have
+        return Path(path).is_dir()
+    return False
 
 
 def _read_run(run: Path) -> tuple[Path, dict[str, Tensor]]:

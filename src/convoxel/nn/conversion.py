@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ShapeError, check_choice
+from convoxel.files.fault import brief
 from convoxel.files.values import Array, JsonObject
 from convoxel.nn.torch_layers import CONV, ConvLayer, TransposedLayer, average_pool, check_dims, conv, sizes_of
 
@@ -194,6 +195,8 @@ def inflate_kernel(
     [[[[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]]]
     """
     check_choice("how", how, ("average", "centre"))
+    if kernel.ndim < 2 + bool(len(size)):
+        raise ShapeError(f"kernel is {tuple(kernel.shape)}, but it must be (outputs, inputs, *kernel_size).")
     while kernel.ndim - 2 < len(size):
         axis = len(size) - (kernel.ndim - 2) - 1
         length = size[axis]
@@ -367,6 +370,8 @@ def change_layout(x: _Array, source: str, target: str) -> _Array:
     have, want = source.replace("L", "W"), target.replace("L", "W")
     if sorted(have) != sorted(want):
         raise ConfigError(f"source {source} and target {target} differ in their axes. Give two of the same letters.")
+    if not hasattr(x, "ndim"):
+        raise ConfigError(f"x is {brief(x)}, but it must be an array or a tensor.")
     if x.ndim != len(have):
         raise ShapeError(f"x is {tuple(x.shape)}, but {source} names {len(have)} axes. Give the layout that x has.")
     order = tuple(have.index(letter) for letter in want)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from convoxel.nn.kind import KINDS, Kernel, check_kinds, kernels
 _USUAL = ("conv", "conv_transpose", "linear", "local")
 
 
+@runtime_checkable
 class Constraint(Protocol):
     """A projection of a kernel to the nearest one that is allowed."""
 

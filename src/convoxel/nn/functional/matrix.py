@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from convoxel.annotation import fits
 from convoxel.arithmetic.window import Pair, conv_size, resolve_padding, span, transposed_size
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.fault import brief
 from convoxel.nn.functional.arguments import check_sizes
 from convoxel.nn.functional.border import border_index, check_mode
 from convoxel.nn.functional.correlation import Padding, Sizes, correlate
@@ -27,6 +29,12 @@ Array = NDArray[Any]
 Weights = Array | Tensor
 # The matrix in one of ``FORMS``. SciPy, which holds two of them, has no types.
 Matrix = Any
+
+
+def check_matrix(name: str, matrix: Matrix) -> None:
+    """Raise ConfigError unless ``matrix`` is a tensor, a matrix of SciPy's or becomes an array of numbers."""
+    if not isinstance(matrix, Tensor) and not hasattr(matrix, "toarray") and not fits(matrix, ArrayLike):
+        raise ConfigError(f"{name}: matrix is {brief(matrix)}, but it must be a tensor, an array or a SciPy matrix.")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from convoxel.arithmetic.window import resolve_padding
 from convoxel.errors import ShapeError
 from convoxel.nn.functional.arguments import check_sizes
 from convoxel.nn.functional.correlation import Padding, Sizes
-from convoxel.nn.functional.matrix import Matrix, find_pattern
+from convoxel.nn.functional.matrix import Matrix, check_matrix, find_pattern
 
 
 class Projection(NamedTuple):
@@ -57,6 +57,7 @@ def project_to_convolution(
     ([[[2.0, 2.0]]], 1.4142)
     """
     name = "project_to_convolution"
+    check_matrix(name, matrix)
     if not isinstance(matrix, Tensor):
         matrix = torch.as_tensor(matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix))
     dense = matrix.to_dense() if matrix.layout != torch.strided else matrix

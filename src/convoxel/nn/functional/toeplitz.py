@@ -13,7 +13,7 @@ from torch import Tensor
 from convoxel.errors import ShapeError, check_choice
 from convoxel.nn.functional.arguments import check_sizes
 from convoxel.nn.functional.correlation import Sizes
-from convoxel.nn.functional.matrix import Array, Matrix
+from convoxel.nn.functional.matrix import Array, Matrix, check_matrix
 
 _LEVELS = ("", "", "doubly block ", "triply block ")
 
@@ -76,6 +76,7 @@ def toeplitz_structure(
     from scipy import sparse
 
     name = "toeplitz_structure"
+    check_matrix(name, matrix)
     check_choice(f"{name}: order", order, ("row", "column"))
     dims = 1 if isinstance(size, int) else len(size)
     sizes, outputs = check_sizes(name, "size", size, dims), check_sizes(name, "output_size", output_size, dims)
