@@ -10,8 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
+from convoxel import data
 from convoxel.data.hdf5_file import open_hdf5, read_dataset
+from convoxel.data.image_file import map_image
+from convoxel.data.label_file import read_label
 from convoxel.errors import UnsupportedError
+from convoxel.predict.file_prediction import list_inputs
 from tests.support.refusal import refused
 
 RNG = np.random.default_rng(0)
@@ -130,3 +134,38 @@ def test_damaged_files_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UnsupportedError, match=r"h5py: pip install 'convoxel\[formats\]'"):
         read_dataset(path, "a")
+
+
+def test_one_image_in_a_file(tmp_path: Path) -> None:
+    volume, flat = RNG.standard_normal((2, 4, 5, 6)), RNG.integers(0, 3, (5, 6)).astype(np.uint8)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["entry/data"] = volume
+    sample = data.read_image(path)
+    np.testing.assert_array_equal(sample.image, volume.astype(np.float32))
+    assert sample.name == "a" and sample.spacing_mm is None
+    with h5py.File(path, "a") as file:
+        file.create_dataset("flat", data=flat, chunks=(2, 2), compression="gzip")
+    refused(lambda: data.read_image(path), path, "2 data sets (/entry/data, /flat)", "a.h5#/entry/data")
+    named = Path(f"{path}#/entry/data")
+    assert data.read_image(named).name == "a_entry_data"
+    np.testing.assert_array_equal(map_image(named).image[:, 1:3, 2:4], volume[:, 1:3, 2:4].astype(np.float32))
+    np.testing.assert_array_equal(read_label(Path(f"{path}#/flat"))[1], flat)
+    np.testing.assert_array_equal(data.read_image(f"{path}#flat", dims=2).image[0], flat)
+    assert list_inputs(named) == [named]
+    refused(lambda: data.read_image(f"{path}#/none"), f"{path}#/none", "no such data set")
+    with h5py.File(path, "a") as file:
+        file["image"] = volume[0]
+        file["number"] = 3
+    np.testing.assert_array_equal(data.read_image(path).image[0], volume[0].astype(np.float32))
+    refused(lambda: data.read_image(f"{path}#/number"), f"{path}#/number", "a single number")
+
+
+def test_a_folder_of_files_is_a_data_set(tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+        for i in range(3):
+            with h5py.File(tmp_path / kind / f"{i}.h5", "w") as file:
+                file["data"] = RNG.integers(0, 2 if kind == "labels" else 99, (6, 7, 8)).astype(np.uint8)
+    found = data.load(tmp_path, "segment")
+    assert (found.dims, len(found.train), found.train[0].image.shape) == (3, 2, (1, 6, 7, 8)) and found.fingerprint

@@ -14,6 +14,7 @@ from pathlib import Path
 from convoxel.data import (
     dicom_series,
     edf,
+    hdf5_image,
     meta_image,
     nifti,
     nrrd,
@@ -134,6 +135,16 @@ FORMATS = (
         parts=zarr_image.list_parts,
         extra="formats",
     ),
+    ImageFormat(
+        "HDF5",
+        hdf5_image.ENDINGS,
+        hdf5_image.read_header,
+        hdf5_image.read_values,
+        hdf5_image.map_values,
+        holds=hdf5_image.names_dataset,
+        parts=hdf5_image.list_parts,
+        extra="formats",
+    ),
     ImageFormat("EDF", (".edf", ".bdf"), edf.read_header, edf.read_values),
     ImageFormat("Table", TABLES, table_signal.read_header, table_signal.read_values),
     ImageFormat("NumPy archive", (".npz",), numpy_image.read_header, numpy_image.read_values),
@@ -148,9 +159,12 @@ def endings(*, written: bool = False) -> tuple[str, ...]:
 def split_ending(path: Path) -> tuple[str, str]:
     """Return (stem, ending) of an image's name; the ending is "" where no format is known.
 
-    >>> split_ending(Path("a/case.1.nii.gz"))
-    ('case.1', '.nii.gz')
+    >>> split_ending(Path("a/case.1.nii.gz")), split_ending(Path("a/scan.h5#/entry/data"))
+    (('case.1', '.nii.gz'), ('scan_entry_data', '.h5'))
     """
+    place, inner = hdf5_image.split_place(path)
+    if inner:
+        return "_".join([place.stem, *inner.strip("/").split("/")]), place.suffix.lower()
     name = path.name.lower()
     fits = [ending for ending in endings() if name.endswith(ending) and len(name) > len(ending)]
     ending = max(fits, key=len, default="")
