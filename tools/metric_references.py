@@ -275,7 +275,7 @@ def _scikit_learn(truth: NDArray[Any], found: NDArray[Any], shares: NDArray[Any]
         warnings.simplefilter("ignore")  # of classes that are not there: its answers then are NaN, as asked for
         negative = [metrics.recall_score(~one_hot[:, k], found != k, zero_division=np.nan) for k in numbers]
         recall = metrics.recall_score(truth, found, **single)
-        kappa = metrics.cohen_kappa_score(truth, found) if mixed or len(set(found)) > 1 else math.nan
+        kappa = metrics.cohen_kappa_score(truth, found) if len({*truth, *found}) > 1 else math.nan
         return {
             "accuracy": metrics.accuracy_score(truth, found),
             "balanced_accuracy": float(np.nanmean(recall)),

@@ -146,11 +146,29 @@ def test_evaluate_refuses_other_classes(capsys: pytest.CaptureFixture[str], run:
         for index in range(2):
             Image.fromarray(np.full((8, 8), index, np.uint8)).save(tmp_path / name / f"{index}.png")
     line = refused_command(capsys, "evaluate", run, "--data", tmp_path)
-    assert "has the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, x, the run was trained on 0, 1, 2" in line
+    assert "x: a class that does not occur in training; expected 0, 1, 2" in line
     (tmp_path / "x/0.png").unlink()
     (tmp_path / "x/1.png").unlink()
     (tmp_path / "x").rmdir()
-    assert "has 9 classes, the run was trained on 10" in refused_command(capsys, "evaluate", run, "--data", tmp_path)
+    table = tmp_path / "cases.csv"
+    words = ["evaluate", run, "--data", tmp_path, "--metrics", "accuracy,auc", "--csv", table, "--threads", 1]
+    assert main([*map(str, words)]) == 0  # no picture of a 9
+    shown = capsys.readouterr().out
+    assert re.search(r"\n9 +0 +–", shown) and f"Table: {table}" in shown and "(all, 18 images)" in shown
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 18 and {row["class"] for row in rows} == set("012345678") and "p_9" in rows[0]
+    assert all(abs(sum(float(row[f"p_{name}"]) for name in "0123456789") - 1) < 1e-5 for row in rows)
+
+
+def test_evaluate_refuses_before_it_computes(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", "--metrics", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(re.search(rf"^(segment|classify) +{name} ", listed, re.MULTILINE) for name in ("hd95", "nsd@1mm", "ece"))
+    assert "did you mean 'auc'" in refused_command(capsys, "evaluate", run, "--metrics", "acu").lower()
+    assert "csv: 'x.txt' ends in '.txt'; expected .csv" in refused_command(capsys, "evaluate", run, "--csv", "x.txt")
+    assert "csv: the folder of" in refused_command(capsys, "evaluate", run, "--csv", tmp_path / "no" / "x.csv")
+    assert "bootstrap: got -2" in refused_command(capsys, "evaluate", run, "--bootstrap", "-2")
 
 
 def test_predict(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
@@ -194,6 +212,15 @@ def test_segmentation_through_the_command_line(capsys: pytest.CaptureFixture[str
     values = [sample["metric"] for sample in json.loads(capsys.readouterr().out)["samples"]]
     assert main(["evaluate", str(folder)]) == 0
     shown = capsys.readouterr().out
+    assert "Intervals over 2 images: BCa bootstrap" in shown and re.search(r"\niou +class 2 +0\.\d{4}", shown)
+    table = tmp_path / "cases.csv"
+    assert (
+        main(["evaluate", str(folder), "--metrics", "dice,hd95,volume", "--csv", str(table), "--bootstrap", "0"]) == 0
+    )
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    assert rows[0][:5] == ["image", "subject", "class", "labelled_voxels", "predicted_voxels"]
+    assert rows[0][5:] == ["dice", "hd95 (voxels)", "volume (voxels)"] and [row[0] for row in rows[1:]] == [*"3344"]
+    assert "Intervals" not in capsys.readouterr().out
     assert "Lowest:" in shown and re.search(r"mean Dice [\d.]+ \(class 1 [\d.]+, class 2 [\d.]+\)", shown)
     assert f"Images: {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}, quartiles" in shown
     labels = tmp_path / "labels"

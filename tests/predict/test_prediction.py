@@ -146,6 +146,73 @@ def test_other_data_are_evaluated_whole(segmenter: Path, tmp_path: Path, volumes
         evaluate(segmenter, split="test", engine="torch")
 
 
+def test_one_labelled_volume_is_enough_and_may_hold_nothing(segmenter: Path, tmp_path: Path) -> None:
+    """Other data are judged by the run's classes: a label may lack some of them, and an empty one is no fault."""
+    one = write_volumes(tmp_path / "one", count=1)
+    figures = evaluate(segmenter, one, engine="torch", metrics=["dice", "hd95", "volume_error"])
+    assert figures["count"] == 1 and figures["metric"] is not None and figures["metric"] > 0.8
+    assert {name: figure["unit"] for name, figure in figures["figures"].items()} == {
+        "dice": "", "hd95": "mm", "volume_error": "ml"
+    }  # fmt: skip
+    path = one / "labels/v0.nii.gz"
+    label = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), path)
+    figures = evaluate(segmenter, one, engine="torch", metrics=["dice", "specificity"])
+    assert figures["metric"] == 0.0 and "class is neither labelled nor predicted" in figures["empty_rule"]
+    (one / "classes.txt").write_text("background\nliver\n")
+    assert evaluate(segmenter, one, engine="torch")["metric"] == 0.0  # the run's classes have no names of their own
+    (one / "classes.txt").write_text("background\nliver\nspleen\n")
+    with pytest.raises(DataError, match="one has 3 classes, the run was trained on 2: background, foreground"):
+        evaluate(segmenter, one, engine="torch")
+    (one / "classes.txt").unlink()
+    nibabel.save(nibabel.Nifti1Image(np.full(label.shape, 2, np.uint8), label.affine), path)
+    with pytest.raises(DataError, match=r"v0.nii.gz: unexpected label values 2; expected class numbers 0 to 1"):
+        evaluate(segmenter, one, engine="torch")
+
+
+def test_classes_may_be_absent_from_other_pictures(classifier: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    (folder / "light").mkdir(parents=True)
+    for index in range(3):
+        Image.fromarray(np.full((12, 12), 190 + index, np.uint8)).save(folder / "light" / f"{index}.png")
+    figures = evaluate(classifier, folder, engine="torch", metrics=["accuracy", "auc", "sensitivity"])
+    assert figures["metric"] == 1.0 and figures["per_class"] == {"dark": None, "light": 1.0}
+    assert figures["figures"]["auc"]["value"] is None  # nothing to tell it from
+    (folder / "grey").mkdir()
+    Image.fromarray(np.full((12, 12), 120, np.uint8)).save(folder / "grey" / "0.png")
+    with pytest.raises(DataError, match=r"grey: a class that does not occur in training; expected dark, light"):
+        evaluate(classifier, folder, engine="torch")
+    np.savez(tmp_path / "set.npz", images=np.full((2, 12, 12), 190, np.uint8), labels=np.array([1, 1]))
+    assert evaluate(classifier, tmp_path / "set.npz", engine="torch")["metric"] == 1.0
+    np.savez(tmp_path / "set.npz", images=np.full((2, 12, 12), 190, np.uint8), labels=np.array([1, 2]))
+    with pytest.raises(DataError, match="class 2, which the network does not know; expected 0 to 1"):
+        evaluate(classifier, tmp_path / "set.npz", engine="torch")
+
+
+@pytest.mark.filterwarnings("ignore:geometry. .*:RuntimeWarning")
+def test_lengths_need_a_spacing(classifier: Path, segmenter: Path, tmp_path: Path) -> None:
+    """Without a spacing distances are in voxels, a tolerance in mm is refused, and units are never mixed."""
+    for part, values in (("images", np.random.default_rng(0).normal(0, 1, (2, 9, 10, 7))), ("labels", None)):
+        (tmp_path / part).mkdir()
+        for index in range(2):
+            array = np.zeros((9, 10, 7), np.uint8) if values is None else values[index].astype(np.float32)
+            array[:, :4] += 1 if values is None else 100
+            np.save(tmp_path / part / f"{index}.npy", array)
+    figures = evaluate(segmenter, tmp_path, engine="torch", metrics=["hd95", "volume", "nsd@1voxels"])
+    assert [figure["unit"] for figure in figures["figures"].values()] == ["voxels", "voxels", ""]
+    with pytest.raises(DataError, match=r"0 of .* tells no spacing, so nsd@1mm has no unit; expected images with"):
+        evaluate(segmenter, tmp_path, engine="torch", metrics=["dice", "nsd@1mm"])
+    located = write_volumes(tmp_path / "more", count=1)
+    for part in ("images", "labels"):
+        (located / part / "v0.nii.gz").rename(tmp_path / part / "v0.nii.gz")
+    with pytest.raises(DataError, match="tells no spacing, so hd95 has no unit in common"):
+        evaluate(segmenter, tmp_path, engine="torch", metrics=["hd95"])
+    with pytest.raises(ConfigError, match="metrics: got 'auc', which is one of the task 'classify'"):
+        evaluate(segmenter, engine="torch", metrics=["auc"])
+    with pytest.raises(ConfigError, match="bootstrap: got -1; expected a number of resamples"):
+        evaluate(segmenter, engine="torch", replicates=-1)
+
+
 def test_data_of_another_kind_are_refused(classifier: Path, segmenter: Path) -> None:
     with pytest.raises(DataError, match="digits has 10 classes, the run was trained on 2"):
         evaluate(classifier, "digits", engine="torch")

@@ -38,9 +38,9 @@ def evaluate(
     run: Run,
     data: Annotated[str | None, typer.Option(help="Labelled images (default: those of the run).")] = None,
     split: Annotated[
-        Literal["validation", "train", "test", "all"],
-        typer.Option(help="Part of the data; of data new to the run, all."),
-    ] = "validation",
+        Literal["validation", "train", "test", "all"] | None,
+        typer.Option(help="Part of the data (default: validation, or all of data that are new to the run)."),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(

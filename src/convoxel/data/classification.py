@@ -17,6 +17,7 @@ from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.image_file import is_clutter, list_images, read_header, read_image
 from convoxel.data.image_format import find_format
 from convoxel.data.image_header import Header, agree
+from convoxel.data.opening import Opening
 from convoxel.files.fault import ErrorCollector, fault, shown
 
 
@@ -54,12 +55,13 @@ def _check_no_labels(folder: Path, names: list[str]) -> None:
         raise fault(folder, came, "one folder a class, named after it", mend)
 
 
-def open_classes(folder: Path, errors: ErrorCollector) -> Collection:
+def open_classes(folder: Path, errors: Opening) -> Collection:
     """Return the samples of a class folder; only headers are read now."""
     parts = find_parts(folder)
-    first = parts.get("train", folder)
-    classes = [p.name for p in subfolders(first)]
-    _check_no_labels(first, classes)
+    first = next(iter(parts.values()))
+    names = [p.name for p in subfolders(first)]
+    _check_no_labels(first, names)
+    classes = list(errors.classes) or names
     if len(classes) < 2:
         mend = "Put the images of each class into a folder named after it"
         raise fault(first, f"{len(classes)} class folders", "at least two, one a class", mend)
@@ -72,7 +74,7 @@ def open_class_files(
     title: str,
     files: Sequence[ClassFile],
     classes: Sequence[str],
-    errors: ErrorCollector,
+    errors: Opening,
     sources: Sources = (),
     parts: Sequence[str] = (),
 ) -> Collection:

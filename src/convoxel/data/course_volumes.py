@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 
 from convoxel.data.collection import Collection
+from convoxel.data.opening import Opening
 from convoxel.data.segmentation import Pair, open_pairs, without_labels
-from convoxel.files.fault import ErrorCollector, fault, shown
+from convoxel.files.fault import fault, shown
 
 _NAME = re.compile(r"(image|label)_(train|val|validation|test)(\d+)\.npy", re.IGNORECASE)
 _PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -23,7 +24,7 @@ def has_volumes(folder: Path) -> bool:
         return any((match := _NAME.fullmatch(item.name)) and match[1].lower() == "image" for item in found)
 
 
-def open_volumes(folder: Path, errors: ErrorCollector) -> Collection:
+def open_volumes(folder: Path, errors: Opening) -> Collection:
     """Return the samples of a folder of volumes."""
     files: dict[tuple[str, str], dict[str, Path]] = {}
     for path in sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name)):

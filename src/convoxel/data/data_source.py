@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from convoxel.data.bundled import BUNDLED, open_digits, open_mni152
 from convoxel.data.collection import Collection
 from convoxel.data.data_set import DataSet, Split
 from convoxel.data.layout import TASKS, expected_sources, find_tasks, open_layout
+from convoxel.data.opening import Opening
 from convoxel.data.set_survey import SetSurvey
 from convoxel.data.split import SplitRule, Validation
 from convoxel.errors import ConfigError, DataError
-from convoxel.files.fault import ErrorCollector, Problem, fault, shown
+from convoxel.files.fault import Problem, fault, shown
 
 Source = str | os.PathLike[str]
 
@@ -33,6 +35,8 @@ def load(
     split: str | os.PathLike[str] | None = None,
     subject_pattern: str | None = None,
     resample_labels: bool = False,
+    whole: bool = False,
+    classes: Sequence[str] = (),
 ) -> DataSet:
     """Return the data set of a folder, a .npz file or a name, split into training and validation.
 
@@ -58,6 +62,10 @@ def load(
         subject_pattern: regular expression that finds the subject in a sample's name, as its first group or whole match
             (default None: as the source says). Samples of a subject are never split.
         resample_labels: bring labels of another grid onto that of their image instead of refusing them (default False).
+        whole: hold nothing out, to measure a network on all samples: ``validation``, ``folds`` and ``split`` do not
+            count, and a source may have one part alone (default False).
+        classes: names of the classes of a network that the samples are for, the background first to segment. Labels
+            need not hold all of them, and may hold no others (default: those that the source has).
 
     Raises:
         DataError: for a source that is missing or broken, saying where, what, and how to mend it.
@@ -72,7 +80,9 @@ def load(
     if bad not in ("stop", "skip"):
         raise ConfigError(f"bad is {bad!r}; expected 'stop' or 'skip'.")
     rule = SplitRule(validation, seed, folds, fold, None if split is None else Path(split))
-    errors = ErrorCollector(strict=bad == "stop", resample_labels=resample_labels)
+    if whole:
+        rule = SplitRule(whole=True)
+    errors = Opening(strict=bad == "stop", classes=tuple(classes), resample_labels=resample_labels)
     _check_task(source, task)
     if source == "mni152":
         return _open_template(rule, gap)
@@ -110,7 +120,7 @@ def check(
     Raises ConfigError for a wrong argument, or a source that does not fit the task.
     """
     rule = SplitRule(validation, seed, file=None if split is None else Path(split))
-    errors = ErrorCollector(strict=False)
+    errors = Opening(strict=False)
     _check_task(source, task)
     try:
         if source == "mni152":
@@ -155,7 +165,7 @@ def _check_no_gap(gap: int) -> None:
         raise ConfigError(f"gap is {gap}; expected 0 for this source: only mni152 is one volume that is cut in two.")
 
 
-def _open(source: Source, task: str, errors: ErrorCollector) -> Collection:
+def _open(source: Source, task: str, errors: Opening) -> Collection:
     if source == "digits":
         return open_digits()
     path = Path(source)

@@ -12,8 +12,9 @@ from pathlib import Path
 from convoxel.data.collection import Collection
 from convoxel.data.dataset_json import NAME, number_classes, path_inside, read_description
 from convoxel.data.image_format import split_ending
+from convoxel.data.opening import Opening
 from convoxel.data.segmentation import Pair, open_pairs, without_labels
-from convoxel.files.fault import ErrorCollector, brief, fault, shown
+from convoxel.files.fault import brief, fault, shown
 
 
 def has_training_list(folder: Path) -> bool:
@@ -22,7 +23,7 @@ def has_training_list(folder: Path) -> bool:
     return isinstance(found.get("training"), list) and bool(found["training"])
 
 
-def open_decathlon(folder: Path, errors: ErrorCollector) -> Collection:
+def open_decathlon(folder: Path, errors: Opening) -> Collection:
     """Return the samples that a folder's dataset.json lists."""
     found, where = read_description(folder) or {}, folder / NAME
     pairs: list[Pair] = []

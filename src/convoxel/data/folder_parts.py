@@ -27,11 +27,12 @@ def subfolders(folder: Path) -> list[Path]:
 def find_parts(folder: Path) -> dict[str, Path]:
     """Return part → folder; {"": folder} where the folder has no parts.
 
-    A folder has parts only if *all* its subfolders are named as parts (and one is train), so a class may be called
-    "train".
+    A folder has parts only if *all* its subfolders are named as parts, and one is train or each holds folders in turn,
+    so a class may be called "train" or "test".
     """
     found = subfolders(folder)
     parts = {_PARTS.get(p.name.lower(), p.name): p for p in found}
-    if "train" in parts and len(parts) == len(found) and parts.keys() <= set(_PARTS.values()):
+    named = bool(found) and len(parts) == len(found) and parts.keys() <= set(_PARTS.values())
+    if named and ("train" in parts or all(subfolders(place) for place in found)):
         return {name: parts[name] for name in ("train", "validation", "test") if name in parts}
     return {"": folder}

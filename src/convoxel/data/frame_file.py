@@ -19,6 +19,7 @@ from convoxel.data.data_set import Entry, Sample
 from convoxel.data.hdf5_file import HDF5File, open_hdf5, read_dataset
 from convoxel.data.image_file import check_finite
 from convoxel.data.label_file import check_labels, class_count, to_classes, values_of
+from convoxel.data.opening import Opening
 from convoxel.files.fault import ErrorCollector, fault, plural, shown
 from convoxel.files.values import Array
 
@@ -42,7 +43,7 @@ def frame_tasks(path: Path) -> tuple[str, ...]:
         return ("segment",) if label is not None and np.prod(file.claims(label)[0]) > 1 else ("classify",)
 
 
-def open_frames(path: Path, task: str, errors: ErrorCollector) -> Collection:
+def open_frames(path: Path, task: str, errors: Opening) -> Collection:
     """Return the samples of an HDF5 file of frames; labels are read at once, frames on first use."""
     with open_hdf5(path) as file:
         names = frozenset(file.names())
@@ -77,9 +78,12 @@ def open_frames(path: Path, task: str, errors: ErrorCollector) -> Collection:
     if not found:
         raise fault(path, "no frame is usable", "frames with labels", _COPY)
     if task == "segment":
-        classes, low = _segment_classes(path, {name: held[3] for name, held in found.items()}, errors), 0
+        classes, low = errors.classes, 0
+        classes = classes or _segment_classes(path, {name: held[3] for name, held in found.items()}, errors)
     else:
-        classes, low = _number_classes(path, {int(held[3]) for held in found.values()}, declared)
+        numbers = [int(name) for name in errors.classes if name.isdecimal()]
+        known = set(numbers) if len(numbers) == len(errors.classes) else set()
+        classes, low = _number_classes(path, known | {int(held[3]) for held in found.values()}, declared)
     entries = [
         _entry(path, name, subject, shape, label if task == "segment" else int(label) - low, len(classes))
         for name, (subject, _, shape, label) in found.items()

@@ -20,6 +20,7 @@ from convoxel.data.classification import ClassFile, open_class_files
 from convoxel.data.collection import Collection
 from convoxel.data.dataset_json import path_inside
 from convoxel.data.folder_parts import part_of
+from convoxel.data.opening import Opening
 from convoxel.data.segmentation import Pair, open_pairs, without_labels
 from convoxel.files.fault import ErrorCollector, brief, fault, plural, shown
 from convoxel.files.stream import read_text
@@ -63,7 +64,7 @@ def table_tasks(path: Path) -> tuple[str, ...]:
     return ("segment",) if "label" in columns else ("classify",)
 
 
-def open_table(path: Path, task: str, errors: ErrorCollector) -> Collection:
+def open_table(path: Path, task: str, errors: Opening) -> Collection:
     """Return the samples of a table."""
     table = table_of(path) or path
     rows = list(_read_rows(table, errors))
@@ -73,7 +74,9 @@ def open_table(path: Path, task: str, errors: ErrorCollector) -> Collection:
     name = shown(folder.resolve().name if table.name == NAME else table.stem)
     sources = ((NAME, table),)
     if task == "classify":
-        classes = _sort_classes({row.get("class") for row in rows if _part(row) in ("", "train")})
+        classes = list(errors.classes) or _sort_classes(
+            {row.get("class") for row in rows if _part(row) in ("", "train")}
+        )
         files = []
         for row, place in _with_files(folder, rows, errors):
             with errors.collect(row.get("file")):

@@ -14,8 +14,9 @@ from convoxel.data.frame_file import frame_tasks, open_frames
 from convoxel.data.label_table import open_table, table_tasks
 from convoxel.data.nnunet_raw import has_cases, open_cases
 from convoxel.data.npz_set import open_npz_set
+from convoxel.data.opening import Opening
 from convoxel.data.segmentation import has_pairs, open_segmentation
-from convoxel.files.fault import ErrorCollector, fault
+from convoxel.files.fault import fault
 
 TASKS = ("segment", "classify")
 
@@ -31,7 +32,7 @@ class Layout(NamedTuple):
 
     words: str
     tasks: Callable[[Path], tuple[str, ...]]
-    open: Callable[[Path, str, ErrorCollector], Collection]
+    open: Callable[[Path, str, Opening], Collection]
 
 
 def _archive_tasks(path: Path) -> tuple[str, ...]:
@@ -39,7 +40,7 @@ def _archive_tasks(path: Path) -> tuple[str, ...]:
 
 
 def _folder(
-    words: str, task: str, holds: Callable[[Path], bool], open_folder: Callable[[Path, ErrorCollector], Collection]
+    words: str, task: str, holds: Callable[[Path], bool], open_folder: Callable[[Path, Opening], Collection]
 ) -> Layout:
     """Return the layout of folders that serve one task."""
     return Layout(
@@ -67,7 +68,7 @@ def find_tasks(path: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found)) or (("classify",) if path.is_dir() else ())
 
 
-def open_layout(path: Path, task: str, errors: ErrorCollector) -> Collection:
+def open_layout(path: Path, task: str, errors: Opening) -> Collection:
     """Return the samples of a folder or file.
 
     Raises:

@@ -15,6 +15,7 @@ from convoxel.data.collection import Collection
 from convoxel.data.dataset_json import NAME, number_classes, path_inside, read_description
 from convoxel.data.image_file import list_images
 from convoxel.data.image_format import split_ending
+from convoxel.data.opening import Opening
 from convoxel.data.segmentation import Pair, open_pairs, without_labels
 from convoxel.files.fault import ErrorCollector, brief, fault, plural, shown
 from convoxel.files.values import JsonObject
@@ -40,7 +41,7 @@ def has_cases(folder: Path) -> bool:
         )
 
 
-def open_cases(folder: Path, errors: ErrorCollector) -> Collection:
+def open_cases(folder: Path, errors: Opening) -> Collection:
     """Return the samples of a raw data set of nnU-Net."""
     found = read_description(folder) or {}
     where = folder / NAME

@@ -20,7 +20,8 @@ from convoxel.data.data_set import Cache, Entry, Sample
 from convoxel.data.image_file import check_finite
 from convoxel.data.label_file import MOST_UNNAMED, check_labels, class_count, to_classes, values_of
 from convoxel.data.numpy_file import open_archive, read_member
-from convoxel.files.fault import ErrorCollector, fault, shown
+from convoxel.data.opening import Opening
+from convoxel.files.fault import fault, shown
 from convoxel.files.values import Array
 
 _KEYS = {"train": "train_", "validation": "val_", "test": "test_"}
@@ -42,13 +43,12 @@ class _Part:
         return f"{self.name}/{position:06d}" if self.name else f"{position:06d}"
 
 
-def open_npz_set(path: Path, task: str, errors: ErrorCollector) -> Collection:
+def open_npz_set(path: Path, task: str, errors: Opening) -> Collection:
     """Return the samples in a .npz file."""
     claims = {name: shape for name, (shape, _) in open_archive(path).items()}
     keys = {part: key for part, key in _KEYS.items() if f"{key}images" in claims}
-    if "train" not in keys:
-        keys = {"": ""}
-    if f"{keys.get('train', '')}images" not in claims:
+    keys = keys or {"": ""}
+    if f"{next(iter(keys.values()))}images" not in claims:
         came = f"it holds the arrays {', '.join(map(shown, sorted(claims)[:8]))}"
         raise fault(path, came, "train_images and train_labels (or images and labels)", "Rename the arrays")
     parts = [_read_part(path, part, key, claims, task) for part, key in keys.items()]
@@ -56,7 +56,7 @@ def open_npz_set(path: Path, task: str, errors: ErrorCollector) -> Collection:
     if others:
         came = f"parts of different form (dims, channels): {[form, *others]}"
         raise fault(path, came, "the same in every part", "Save all parts alike")
-    classes = _name_classes(path, claims, _count_classes(path, task, parts, errors), task)
+    classes = _name_classes(path, claims, _count_classes(path, task, parts, errors), task, errors.classes)
     entries = {
         part.name: [e for e in _entries(path, part, task, len(classes)) if e.name not in errors.names] for part in parts
     }
@@ -92,9 +92,16 @@ def _read_part(path: Path, name: str, key: str, claims: dict[str, tuple[int, ...
     return _Part(name, key, dims, 3 if colour else 1, images[1 : dims + 1], labels)
 
 
-def _count_classes(path: Path, task: str, parts: list[_Part], errors: ErrorCollector) -> int:
+def _count_classes(path: Path, task: str, parts: list[_Part], errors: Opening) -> int:
     """Return the number of classes: no number is left out, and to classify training shows them all."""
     mend = "Renumber the labels"
+    if errors.classes:
+        count = len(errors.classes)
+        for part in parts:
+            if task == "classify" and part.labels.max(initial=0) >= count:
+                came = f"class {part.labels.max()}, which the network does not know"
+                raise fault(f"{path}[{part.key}labels]", came, f"0 to {count - 1}", mend)
+        return count
     if task == "segment":
         values = {p.sample_name(i): values_of(label) for p in parts for i, label in enumerate(p.labels)}
         count, complaints = class_count(values)
@@ -116,13 +123,17 @@ def _count_classes(path: Path, task: str, parts: list[_Part], errors: ErrorColle
     return count
 
 
-def _name_classes(path: Path, claims: dict[str, tuple[int, ...]], count: int, task: str) -> tuple[str, ...]:
+def _name_classes(
+    path: Path, claims: dict[str, tuple[int, ...]], count: int, task: str, known: tuple[str, ...]
+) -> tuple[str, ...]:
     if "classes" in claims:
         names = tuple(shown(name) for name in read_member(path, "classes").reshape(-1))
         if len(names) < count or len(set(names)) < len(names):
             came = f"{len(set(names))} different names in the array classes"
             raise fault(path, came, f"at least {count}, one a class", "Name every class once")
         return names
+    if known:
+        return known
     if task == "classify":
         return tuple(str(i) for i in range(count))
     return ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")

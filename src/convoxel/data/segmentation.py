@@ -23,6 +23,7 @@ from convoxel.data.image_file import list_images, read_header, read_image, with_
 from convoxel.data.image_format import split_ending
 from convoxel.data.image_header import Header, agree, compare_grids, sizes
 from convoxel.data.label_file import MOST_UNNAMED, class_count, class_names, read_label, to_classes, values_of
+from convoxel.data.opening import Opening
 from convoxel.files.fault import ErrorCollector, fault, plural, shown
 
 _PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
@@ -55,7 +56,7 @@ class Pair:
 
 def has_pairs(folder: Path) -> bool:
     """Return whether a folder, or its training part, holds a folder of images and one of labels."""
-    place = find_parts(folder).get("train", folder)
+    place = next(iter(find_parts(folder).values()))
     return _find_pair(place) is not None
 
 
@@ -76,7 +77,7 @@ def _find_pair(folder: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def open_segmentation(folder: Path, errors: ErrorCollector) -> Collection:
+def open_segmentation(folder: Path, errors: Opening) -> Collection:
     """Return the samples of a segmentation folder; pixels are read later, class numbers are found now."""
     parts = find_parts(folder)
     pairs = [pair for part, place in parts.items() for pair in _pair_files(part, place, errors)]
@@ -86,7 +87,7 @@ def open_segmentation(folder: Path, errors: ErrorCollector) -> Collection:
 def open_pairs(
     folder: Path,
     pairs: Sequence[Pair],
-    errors: ErrorCollector,
+    errors: Opening,
     *,
     names: tuple[str, ...] | None = None,
     parts: Sequence[str] = (),
@@ -112,7 +113,9 @@ def open_pairs(
     if not pairs:
         raise fault(folder, "no usable pair of image and label", "images/NAME and labels/NAME", _MEND)
     dims, channels = agree({p.name: (p.image, headers[p.name]) for p in pairs}, errors)
-    if names is None:
+    if names is None and errors.classes:
+        names = errors.classes
+    elif names is None:
         count = _count_classes(folder, pairs, errors)
         names = ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
     pairs = [pair for pair in pairs if pair.name not in errors.names]
@@ -178,7 +181,7 @@ def _by_stem(folder: Path, prefix: str, errors: ErrorCollector) -> dict[str, Pat
     return found
 
 
-def _read_headers(pairs: Sequence[Pair], errors: ErrorCollector) -> tuple[dict[str, Header], list[str]]:
+def _read_headers(pairs: Sequence[Pair], errors: Opening) -> tuple[dict[str, Header], list[str]]:
     """Return the headers of the images whose label has the same shape and lies in the same place, and assumptions."""
     headers: dict[str, Header] = {}
     assumed: dict[str, list[str]] = {}

@@ -34,6 +34,7 @@ class SplitRule:
         folds: number of equal parts of a cross-validation, one of which validates (default None: one split).
         fold: the part that validates, 0 … folds − 1 (default 0).
         file: file that lists the samples of every part, in place of all others (default None).
+        whole: hold nothing out: the source's own parts, or everything in the training part (default False).
     """
 
     validation: Validation = None
@@ -41,6 +42,7 @@ class SplitRule:
     folds: int | None = None
     fold: int = 0
     file: Path | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         others = [name for name in ("validation", "folds") if getattr(self, name) is not None]
@@ -58,7 +60,7 @@ class SplitRule:
     @property
     def cut(self) -> int | float | None:
         """The share or number of training samples to hold out where the source has no validation part."""
-        return None if self.validation == "test" else self.validation
+        return None if self.validation == "test" or self.whole else self.validation
 
     def split(self, parts: Mapping[str, Sequence[Entry]], task: str, broken: Collection[str] = frozenset()) -> Parts:
         """Return the source's own parts, with a validation part cut from training where there is none.
@@ -80,6 +82,13 @@ class SplitRule:
             return read_split(self.file, parts, self.fold, broken)
         train = parts.get("train", parts.get("", ()))
         held, test = parts.get("validation", ()), parts.get("test", ())
+        if not self.whole and not parts.keys() & {"", "train"}:
+            raise DataError(
+                f"data: there is no training part, only {' and '.join(parts)}; expected train. Add it, or move its "
+                "samples out of the folders of parts."
+            )
+        if self.whole:
+            return Parts(train, held, test, "nothing is held out")
         if self.validation == "test" and test and not held:
             return Parts(train, test, (), "the test part validates, as in runs of earlier versions")
         if held and (self.cut is not None or self.folds is not None):

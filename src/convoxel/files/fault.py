@@ -80,17 +80,9 @@ class Problem:
 
 @dataclass
 class ErrorCollector:
-    """Where readers report faults: a strict collector raises the first one, any other notes them all.
-
-    Attributes:
-        strict: raise the first fault (default True).
-        resample_labels: a label of another grid than its image's is no fault, but brought onto it (default False).
-        problems: what was noted.
-        names: samples that it concerns.
-    """
+    """Where readers report faults: a strict collector raises the first one, any other notes them all."""
 
     strict: bool = True
-    resample_labels: bool = False
     problems: list[Problem] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
 

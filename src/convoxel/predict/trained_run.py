@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -24,6 +24,18 @@ class PredictionConfig(Protocol):
     task: Literal["segment", "classify"]
     patch: tuple[int, ...] | None
     overlap: float
+
+
+def _is_named(classes: Sequence[str]) -> bool:
+    """Return whether somebody named the classes, or numbers stand for them.
+
+    >>> _is_named(["background", "class 1", "class 2"]), _is_named(["background", "liver"])
+    (False, True)
+    """
+    return list(classes) not in (
+        ["background", "foreground"],
+        ["background", *(f"class {number}" for number in range(1, len(classes)))],
+    )
 
 
 @dataclass(frozen=True)
@@ -110,11 +122,12 @@ class DataFacts:
             ("classes", len(dataset.classes), len(self.classes)),
         ):
             if have != want:
+                named = f": {', '.join(self.classes)}" if noun == "classes" else ""
                 raise DataError(
-                    f"data: {dataset.name} has {have} {noun}, the run was trained on {want}. "
+                    f"data: {dataset.name} has {have} {noun}, the run was trained on {want}{named}. "
                     "Give data of the same kind, or train a run on these."
                 )
-        if dataset.task == "classify" and dataset.classes != self.classes:
+        if dataset.classes != self.classes and all(map(_is_named, (dataset.classes, self.classes))):
             names = [", ".join(classes) for classes in (dataset.classes, self.classes)]
             raise DataError(
                 f"data: {dataset.name} has the classes {names[0]}, the run was trained on {names[1]}. "

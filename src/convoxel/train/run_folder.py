@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -120,14 +121,26 @@ def load_data(config: TrainConfig, source: str | Path | None = None, *, run: str
     stated: dict[str, Any] = {name: getattr(config, name) for name in ("validation", "folds", "fold", "split")}
     if source is None and run is not None and (Path(run) / SPLIT).is_file():
         stated = {"split": Path(run) / SPLIT}
+    return _load(config, source, gap=config.gap, subject_pattern=config.subject_pattern, **stated)
+
+
+def _load_other(run: TrainedRun[TrainConfig], source: str | Path) -> data.DataSet:
+    """Return other data for a trained network: its classes, nothing held out, subjects where the pattern finds them."""
+    stated: dict[str, Any] = {"whole": True, "classes": run.data.classes}
+    if run.config.subject_pattern is not None:
+        with contextlib.suppress(ConfigError):  # other data may be named otherwise
+            return _load(run.config, source, subject_pattern=run.config.subject_pattern, **stated)
+    return _load(run.config, source, **stated)
+
+
+def _load(config: TrainConfig, source: str | Path | None, **stated: Any) -> data.DataSet:
+    where = config.data if source is None else str(source)
     try:
         return data.load(
-            str(source) if source is not None else config.data,
+            where,
             config.task,
-            gap=config.gap,
             seed=config.seed,
             bad=config.on_bad_sample,
-            subject_pattern=config.subject_pattern,
             resample_labels=config.resample_labels,
             **stated,
         )
@@ -140,7 +153,7 @@ def evaluate(
     source: str | Path | None = None,
     *,
     engine: str = "convoxel",
-    split: str = "validation",
+    split: str | None = None,
     which: str = "best",
     metrics: Sequence[str] | None = None,
     replicates: int = REPLICATES,
@@ -153,8 +166,9 @@ def evaluate(
         run_dir: folder that :func:`convoxel.train.fit` wrote.
         source: data set as for training (default: the run's own).
         engine: "convoxel" or "torch" (default "convoxel").
-        split: "validation", "train", "test" or "all" (default "validation"). Of data that the run was not trained on,
-            "validation" means all: the network has seen none of it.
+        split: "validation", "train", "test" or "all" (default: "validation" of the run's own data, wherever they lie,
+            and all of other data, since the network has seen none of them). Other data without such parts are split by
+            the run's rule.
         which: checkpoint, "best" or "last" (default "best").
         metrics: names of metrics, such as ``["dice", "hd95", "nsd@1mm"]`` (default: those of the task that cost nothing
             beside the prediction); ``convoxel evaluate --metrics list`` prints all.
@@ -175,16 +189,13 @@ def evaluate(
         DataError: the data do not fit the run, or have no such split.
         ConfigError: ``split``, ``engine``, ``device`` or a metric is unknown, or no such device is here.
     """
-    if split not in _SPLITS:
+    if split is not None and split not in _SPLITS:
         raise ConfigError(f"split: got {split!r}; expected one of {', '.join(_SPLITS)}.")
     check_engine(engine)
     run = load_model(run_dir, which)
     request = Request(metrics, replicates)
     request.check(run.config.task)
-    dataset = load_data(run.config, source, run=run_dir)
-    run.data.check(dataset)
-    if split == "validation" and source is not None and dataset.fingerprint != run.data.fingerprint:
-        split = "all"
+    dataset, split = _load_part(run, run_dir, source, split)
     samples = dataset.split(split)  # a missing one is reported before the network is compiled
     if run.data.geometry is not None:
         run.data.geometry.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in samples.entries)
@@ -192,6 +203,24 @@ def evaluate(
     begun = time.perf_counter()
     found = evaluate_split(predictor, dataset, split, on_sample, request)
     return {**found, "seconds": time.perf_counter() - begun}
+
+
+def _load_part(
+    run: TrainedRun[TrainConfig], run_dir: str | Path, source: str | Path | None, split: str | None
+) -> tuple[data.DataSet, str]:
+    """Return the data to measure a run on, checked to be of its kind, and the part of them."""
+    if source is not None:
+        dataset = _load_other(run, source)
+        run.data.check(dataset)
+        if dataset.fingerprint != run.data.fingerprint:
+            if split in ("train", "validation") and not dataset.validation:
+                dataset = load_data(run.config, source)
+            return dataset, split or "all"
+    # The run's own data, wherever they lie now: only what was held out is new to the network.
+    config = run.config if source is None else run.config.model_copy(update={"data": str(source)})
+    dataset = load_data(config, run=run_dir)
+    run.data.check(dataset)
+    return dataset, split or "validation"
 
 
 def predict(

@@ -1,0 +1,21 @@
+"""The opening of a source: where its readers report faults, and what they know before they look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convoxel.files.fault import ErrorCollector
+
+
+@dataclass
+class Opening(ErrorCollector):
+    """The faults of a source, the classes that its samples are for, and how strictly labels are placed.
+
+    Attributes:
+        classes: names of a network's classes, the background first to segment. Labels then need not hold all of them,
+            and whatever else they hold is a fault (default: the classes are those that the source has).
+        resample_labels: a label of another grid than its image's is no fault, but brought onto it (default False).
+    """
+
+    classes: tuple[str, ...] = ()
+    resample_labels: bool = False
