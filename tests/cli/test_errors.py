@@ -17,7 +17,7 @@ from convoxel.errors import ConfigError, ConvoxelError
 from tests.support.refusal import refused_command
 
 COMMANDS = ["demo", "train", "evaluate", "predict", "models", "describe", "compare", "compile", "info", "data check",
-            "data list", "bench layers", "bench tile", "run"]  # fmt: skip
+            "data list", "data stats", "data view", "bench layers", "bench tile", "run"]  # fmt: skip
 RUN = "import sys; from convoxel.cli import main; sys.exit(main())"
 
 

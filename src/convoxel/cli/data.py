@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from convoxel.cli.options import Json, Task, command
 from convoxel.cli.parsing import parse_share
-from convoxel.cli.screen import Screen, emit, plural, times
+from convoxel.cli.screen import Screen, emit, percent, plural, times
 from convoxel.errors import DataError
 
 app = typer.Typer(no_args_is_help=True, help="Look into a data set before training on it.",
@@ -121,3 +122,93 @@ def list_samples(
     with_subjects = any(row[-1] for row in rows)
     screen.table("part|sample|size|class" + "|subject" * with_subjects, (row[: 4 + with_subjects] for row in rows))
     screen.say(", ".join(f"{name} {len(part)}" for name, part in found.parts.items()) + f" samples: {found.rule}")
+
+
+@command(app, "convoxel data stats hippocampus")
+def stats(
+    source: _Source,
+    task: _TaskOption = None,
+    validation: _ValidationOption = None,
+    split: _SplitOption = None,
+    subject_pattern: _PatternOption = None,
+    json: Json = False,
+) -> None:
+    """Measure every sample: sizes, spacings, orientations, intensities and classes, for each part."""
+    from convoxel.data import guess_task, load, measure_set
+
+    screen = Screen(json)
+    with screen.status("reading every sample"):
+        found = measure_set(load(source, task or guess_task(source), **_stated(validation, split, subject_pattern)))
+    if json:
+        return emit(found)
+    screen.say(f"{found['name']}: {found['task']}, {found['dims']}-D, {plural(found['channels'], 'channel')}", "bold")
+    parts = found["parts"].items()
+    screen.table(
+        "part|>samples|>subjects|>broken|size (least, median, largest)|spacing (likewise)|orientation",
+        (
+            (name, part["samples"], part["subjects"] or "–", len(part["broken"]), _limits(part["shape"]),
+             _limits(part["spacing_mm"]), ", ".join(f"{count} {axes}" for axes, count in part["orientations"].items()))
+            for name, part in parts
+        ),
+    )  # fmt: skip
+    columns = ("mean", "std", "min", "quantile_0.005", "median", "quantile_0.995", "max")
+    screen.table(
+        "part|>channel|>mean|>deviation|>least|>0.5 %|>median|>99.5 %|>largest",
+        (
+            (name, channel, *(f"{part['intensity'][column][channel]:.5g}" for column in columns))
+            for name, part in parts
+            if part["intensity"] is not None
+            for channel in range(found["channels"])
+        ),
+    )
+    unit = next(
+        (key for key in ("volume_ml", "area_mm2") if key in next(iter(found["parts"].values()))["classes"][0]), None
+    )
+    screen.table(
+        "part|class|>samples|>voxels|>share"
+        + (f"|{unit.replace('_', ' in ')} (least, median, largest)" if unit else ""),
+        (
+            (name, row["name"], row["samples"], row.get("voxels", "–"), percent(row["share"], 2))
+            + ((_limits(row[unit]),) if unit else ())
+            for name, part in parts
+            for row in part["classes"]
+        ),
+    )
+    for note in found["notes"]:
+        screen.say(f"Note: {note}.")
+
+
+def _limits(limits: dict[str, Any] | None) -> str:
+    """Return the least, median and largest value; one where they are equal."""
+    if limits is None:
+        return "–"
+    rows = [value if isinstance(value, list) else [value] for value in limits.values()]
+    words = [times(f"{side:.4g}" for side in row) for row in rows]
+    return words[0] if len(set(words)) == 1 else " – ".join(words)
+
+
+@command(app, "convoxel data view hippocampus --output sheet.png")
+def view(
+    source: _Source,
+    output: Annotated[Path, typer.Option(metavar="FILE.png", help="Picture to write.")],
+    task: _TaskOption = None,
+    part: Annotated[
+        Literal["all", "train", "validation", "test"], typer.Option(help="Part of the data that is shown.")
+    ] = "all",
+    count: Annotated[int, typer.Option(min=1, help="Most samples, spread evenly over the part.")] = 24,
+    validation: _ValidationOption = None,
+    split: _SplitOption = None,
+    subject_pattern: _PatternOption = None,
+    json: Json = False,
+) -> None:
+    """Draw a contact sheet: pictures of many samples with their names, label maps laid over them."""
+    from convoxel.data import guess_task, load
+    from convoxel.draw import save_contact_sheet
+
+    screen = Screen(json)
+    with screen.status("drawing"):
+        dataset = load(source, task or guess_task(source), **_stated(validation, split, subject_pattern))
+        path = save_contact_sheet(output, dataset, part, count)
+    if json:
+        return emit({"source": source, "file": path})
+    screen.say(f"Wrote {path}.")

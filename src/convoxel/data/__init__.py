@@ -1,9 +1,11 @@
 """Readers and data sets: every outside file enters Convoxel here, and is checked here.
 
 Read the files in this order: ``image_header``; the formats ``nifti``, ``picture``, ``numpy_file``; ``data_set``
-(samples and splits), ``image_file`` (one file), ``label_file``; ``split`` and ``folder_parts``; the sources
-``segmentation``, ``classification``, ``npz_set``, ``bundled``; ``data_source`` (``load`` and ``check``).
-``image_output`` writes. ``geometry``, with ``resample``, brings images onto the grid that a network sees, and back.
+(samples and splits), ``image_file`` (one file), ``label_file``; ``split`` and ``split_file``, ``collection`` (samples
+before they are split); the layouts ``segmentation``, ``classification``, ``npz_set``, ``frame_file``, ``label_table``,
+``nnunet_raw``, ``decathlon``, ``course_volumes`` and their table ``layout``; ``bundled``; ``set_survey``;
+``data_source`` (``load`` and ``check``); ``set_statistics``. ``image_output`` writes. ``geometry``, with ``resample``,
+brings images onto the grid that a network sees, and back.
 
 Readers never reorient or resample; nothing is read through pickle.
 """
@@ -12,6 +14,7 @@ from convoxel.data.data_set import DataSet, Entry, Intensity, Sample, Split
 from convoxel.data.data_source import check, guess_task, load
 from convoxel.data.image_file import read_image
 from convoxel.data.image_output import write_image, write_label
+from convoxel.data.set_statistics import measure_set
 from convoxel.face import open_face
 from convoxel.files.fault import Problem
 
@@ -25,6 +28,7 @@ __all__ = [
     "check",
     "guess_task",
     "load",
+    "measure_set",
     "read_image",
     "write_image",
     "write_label",
