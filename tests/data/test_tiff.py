@@ -213,6 +213,10 @@ HOSTILE = {
     ),
     "a strip beyond the end": (page(*NINE, (258, 8), *GREY_TAGS, (273, 8), (279, 10**6), big=99), "beyond the end"),
     "a short strip": (page((256, 99), (257, 99), (258, 8), (273, 8), (279, 50), big=99), "stores only 50 bytes"),
+    "a strip that is missing": (
+        page(*NINE, (258, 8), (259, 8), (273, 8), (279, 0), big=99),
+        "a strip or tile of 0 bytes",
+    ),
     "JPEG XL": (page(*NINE, (258, 8), (259, 50002), (273, 8), (279, 50), big=99), "compression 50002"),
     "values of 24 bits": (page(*NINE, (258, 24), (273, 8), (279, 50), big=999), "24 bits"),
     "Lab colours": (page(*NINE, (258, 8), (262, 8), (273, 8), (279, 90), big=99), "photometric kind 8"),

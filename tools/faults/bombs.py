@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.faults import mutations
+from tools.faults import mutations, scientific_files
 from tools.faults.scene import Scene
 from tools.faults.worker import run_forked
 
@@ -164,6 +164,7 @@ def _load(path: Path) -> None:
 _image, _label, _read_set, _config = (
     mutations._read_image, mutations._read_label, mutations._read_set, mutations._read_config,
 )  # fmt: skip
+_page = scientific_files.tiff_page
 _Bomb = tuple[str, Callable[[], bytes], Callable[[Path], None]]
 BOMBS: dict[str, _Bomb] = {
     "picture of 356 MB": ("a.png", lambda: png(8900, 10000, 4), _image),
@@ -175,6 +176,19 @@ BOMBS: dict[str, _Bomb] = {
                                    + png(2, 2, 1)[24:], _image),
     "JPEG of 5000 scans": ("a.jpg", lambda: jpeg(2000, 5000), _image),
     "TIFF of overlapping tags": ("a.tif", lambda: tiff(60_000, 20_000), _image),
+    "TIFF of one strip many times": ("a.tif", lambda: _page(40_000, 40_000, 8, zlib.compress(bytes(10**6)), 100),
+                                     _image),
+    "TIFF whose strip inflates": ("a.tif", lambda: _page(16, 16, 8, zlib.compress(bytes(2**28), 9)), _image),
+    "TIFF of a large JPEG": ("a.tif", lambda: _page(16, 16, 7, jpeg(8000, 0)), _image),
+    "TIFF of planes in words": ("a.tif", lambda: _page(16, 16, 1, bytes(256), 1, b"ImageJ=1\nimages=999999999"),
+                                _image),
+    "TIFF of entities": ("a.tif", lambda: _page(16, 16, 1, bytes(256), 1, b"<!DOCTYPE a [<!ENTITY b 'c'>]><OME/>OME>"),
+                         _image),
+    "TIFF of elements": ("a.tif", lambda: _page(16, 16, 1, bytes(256), 1, b"<OME>" + b"<a/>" * 10**7 + b"</OME>"),
+                         _image),
+    "HDF5 chunk that inflates": ("a.h5", scientific_files.hdf5_chunk, _image),
+    "table of commas": ("a.csv", lambda: b"," * 30_000_000, _image),
+    "table of one quote": ("a.csv", lambda: b'1,2\n"' + b"\n" * 10_000_000, _image),
     "volume of 1 GiB": ("a.nii.gz", lambda: _volume((1024, 1024, 1024), 2, 1, bytes(2**20)), _image),
     "volume of 300 MB": ("a.nii.gz", lambda: _volume((1000, 1000, 300), 2, 1, bytes(300 * 10**6)), _image),
     "members without content": ("a.nii.gz", lambda: gzip.compress(b"", mtime=0) * 500_000, _image),

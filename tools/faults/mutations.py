@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tools.faults import scientific_files
 from tools.faults.scene import Scene
 from tools.faults.worker import run_forked
 
@@ -363,6 +364,13 @@ FORMATS: dict[str, tuple[str, Make, Callable[[Path], None]]] = {
     "jpeg": ("a.jpg", _picture("JPEG", "RGB", progressive=True), _read_image),
     "tiff": ("a.tif", _picture("TIFF", "RGB", compression="tiff_lzw"), _read_image),
     "tiff plain": ("a.tif", _picture("TIFF", "L"), _read_label),
+    "tiff stack": ("a.tif", scientific_files.tiff_stack, _read_image),
+    "tiff of JPEGs": ("a.tif", scientific_files.tiff_jpeg, _read_image),
+    "hdf5": ("a.h5", scientific_files.hdf5, _read_image),
+    "edf": ("a.edf", scientific_files.edf, _read_image),
+    "csv": ("a.csv", scientific_files.table, _read_image),
+    "zarr metadata": ("a.zarr/.zarray", scientific_files.zarr_metadata, scientific_files.read_folder),
+    "zarr chunk": ("b.zarr/0.0", scientific_files.zarr_chunk, scientific_files.read_folder),
     "npy": ("a.npy", _array, _read_image),
     "npz": ("a.npz", _archive, _read_set),
     "nii": ("a.nii", _volume, _read_image),

@@ -115,7 +115,9 @@ def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: 
     The claims of the file are checked before memory is allocated; its values must be finite.
 
     Args:
-        path: .nii, .nii.gz, .png, .jpg, .tif, .npy or a .npz with one array.
+        path: image of a known format (``convoxel.data.image_format``): NIfTI, MetaImage, NRRD, DICOM, PNG, JPEG, TIFF,
+            OME-Zarr (``a.zarr``, or ``a.zarr/1`` for its second level), HDF5 (``a.h5``, or ``a.h5#/group/data``),
+            .npy, a .npz with one array, EDF, CSV.
         dims: number of spatial axes that the image must have (default: any); decides between (channels, H, W) and
             (D, H, W) for arrays of three axes, which are volumes by default.
         channels: number of channels that the image must have (default: any); 3 turns grey pictures into three equal

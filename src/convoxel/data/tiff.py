@@ -9,6 +9,7 @@ colours; transparent: on white), labels as they are written. Thumbnails and mask
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,9 @@ def _tifffile() -> ModuleType:
         import tifffile
     except ImportError as error:
         raise UnsupportedError("TIFF files need tifffile and imagecodecs: pip install 'convoxel[formats]'.") from error
+    log = logging.getLogger("tifffile")  # what it says of odd tags would stand on stderr
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
     module: ModuleType = tifffile
     return module
 

@@ -23,7 +23,7 @@ from convoxel.data.tiff_page import TiffPage
 from convoxel.files.fault import brief, fault, shown
 from convoxel.files.stream import file_size
 
-_MOST_XML = 32 * 2**20
+_MOST_XML = 8 * 2**20
 _KNOWN = "CTZQI"  # axes of pages: channels, time, depth, and two names for unknown
 
 

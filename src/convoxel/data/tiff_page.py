@@ -192,6 +192,8 @@ def _read_page(path: Path, content: mmap.mmap, tags: _Tags) -> TiffPage:
     if len(offsets) != len(lengths) or len(offsets) < count or count > _MOST_SEGMENTS:
         came = f"{min(len(offsets), len(lengths))} strips or tiles for {width} × {height} pixels"
         raise fault(path, came, f"{count}", _COPY)
+    if min(lengths[:count]) < 1:  # some libraries read zeros there, which nobody has seen
+        raise fault(path, "a strip or tile of 0 bytes", "every part of the picture", _COPY)
     size = len(content)
     if any(offset + length > size for offset, length in zip(offsets, lengths, strict=True)):
         came = f"the header claims {width} × {height} pixels, beyond the end of the file ({size} bytes)"

@@ -31,7 +31,7 @@ from convoxel.fork import cached_property
 Region = tuple[slice, ...]
 
 _MOST_TEXT = 16 * 2**20
-_MOST_CHUNKS = 2**20
+_MOST_CHUNKS = 2**18
 _MOST_AXES = 16
 _SLACK = 1024  # bytes by which a stored chunk may exceed what it unpacks to
 _COPY = "Copy the folder again from its source"
