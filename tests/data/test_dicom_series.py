@@ -199,8 +199,8 @@ def test_one_of_several_series_is_chosen(tmp_path: Path) -> None:
 
 
 def test_folders_are_cases_of_a_data_set(tmp_path: Path) -> None:
-    for name in "abcd":
-        folder = series(tmp_path / "images" / f"case.{name}", VOLUME)
+    for number, name in enumerate("abcd"):
+        folder = series(tmp_path / "images" / f"case.{name}", VOLUME + np.int16(number))
         (tmp_path / "labels").mkdir(exist_ok=True)
         sample = data.read_image(folder)
         data.write_label(tmp_path / "labels" / f"case.{name}.nii.gz", sample.image[0] > 0, like=sample)

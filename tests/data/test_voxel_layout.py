@@ -152,14 +152,15 @@ def test_spacing_without_orientation(tmp_path: Path) -> None:
 def test_voxels_beside_their_header_belong_to_the_image(tmp_path: Path) -> None:
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
-        for case in "abcd":
-            image = SimpleITK.GetImageFromArray(np.eye(8, dtype=np.uint8)[None].repeat(4, 0))
+        for number, case in enumerate("abcd"):
+            values = np.eye(8, dtype=np.uint8)[None].repeat(4, 0) + np.uint8(number * (name == "images"))
+            image = SimpleITK.GetImageFromArray(values)
             SimpleITK.WriteImage(image, str(tmp_path / name / f"{case}.mhd"))
     assert [path.name for path in list_images(tmp_path / "images")] == [f"{case}.mhd" for case in "abcd"]
     before = data.load(tmp_path, "segment").fingerprint
     assert data.check(tmp_path, "segment") == []
     block = tmp_path / "images" / "a.raw"
-    block.write_bytes(b"\2" + block.read_bytes()[1:])
+    block.write_bytes(b"\7" + block.read_bytes()[1:])
     assert data.load(tmp_path, "segment").fingerprint != before
     block.rename(tmp_path / "images" / "z.raw")  # nobody's voxels now
     assert len(data.check(tmp_path, "segment")) == 2

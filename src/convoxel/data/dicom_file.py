@@ -37,7 +37,7 @@ _MOST_FRAMES = 4096
 _MOST_VALUE = 4096  # bytes of a value that is no table and no pixels
 _MOST_NUMBER = 1e15
 _MOST_SIDE = 65_535
-_ELEMENTS = [
+ELEMENTS = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "InstanceNumber"),
     *("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
     *("NominalScannedPixelSpacing", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
@@ -46,13 +46,13 @@ _ELEMENTS = [
 ]
 _COLOURS = ("Red", "Green", "Blue")
 PIXEL_ELEMENTS = [
-    *(name for name in _ELEMENTS if not name.endswith("FunctionalGroupsSequence")),
+    *(name for name in ELEMENTS if not name.endswith("FunctionalGroupsSequence")),
     *("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *(f"{colour}PaletteColorLookupTableDescriptor" for colour in _COLOURS),
     *(f"{colour}PaletteColorLookupTableData" for colour in _COLOURS),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in _COLOURS),
 ]
-_LONG = frozenset(PIXEL_ELEMENTS) - frozenset(_ELEMENTS)
+_LONG = frozenset(PIXEL_ELEMENTS) - frozenset(ELEMENTS)
 _lock = renewed_lock()
 
 Dataset = Any  # pydicom's, which has no types
@@ -214,9 +214,7 @@ class ImageObject:
 
     Attributes:
         path: file.
-        kind, uid: identifiers of the object's class and of the object.
         series, number, description: identifier of its series, its number (None where it has none), and its name.
-        space: identifier of the frame of reference, "" for none.
         rows, columns, samples: sizes of a frame.
         bits, stored_bits, signed: type of a value.
         photometric: how values are to be seen.
@@ -226,12 +224,9 @@ class ImageObject:
     """
 
     path: Path
-    kind: str
-    uid: str
     series: str
     number: int | None
     description: str
-    space: str
     rows: int
     columns: int
     samples: int
@@ -260,22 +255,30 @@ def read_object(path: Path) -> ImageObject | None:
     Raises:
         DataError: the file is no DICOM file, or what it declares cannot be true.
     """
-    with open_elements(path, _ELEMENTS) as elements:
+    with open_elements(path, ELEMENTS) as elements:
         kind = str(elements.get("SOPClassUID") or "")
         if kind in _NO_IMAGES or elements.get("Rows") is None or elements.get("Columns") is None:
             return None
-        return _read_image(path, kind, elements)
+        return read_image_object(path, elements)
 
 
-def _read_image(path: Path, kind: str, elements: Elements) -> ImageObject:
+def read_kind(path: Path) -> str:
+    """Return the identifier of the class of a DICOM file's object."""
+    with open_elements(path, ["SOPClassUID"]) as elements:
+        return str(elements.get("SOPClassUID") or "")
+
+
+def read_image_object(path: Path, elements: Elements, *, bits_allowed: tuple[int, ...] = (8, 16, 32)) -> ImageObject:
+    """Return what the elements of a file declare as its image, held against the file's size."""
     rows, columns = (whole_number(path, elements, name, 1, _MOST_SIDE) for name in ("Rows", "Columns"))
     count = whole_number(path, elements, "NumberOfFrames", 1, _MOST_FRAMES, 1)
     samples = whole_number(path, elements, "SamplesPerPixel", 1, 3, 1)
     bits = whole_number(path, elements, "BitsAllocated", 1, 64)
     stored = whole_number(path, elements, "BitsStored", 1, 64, bits)
-    if bits not in (8, 16, 32) or stored > bits or samples == 2:
+    if bits not in bits_allowed or stored > bits or samples == 2:
         came = f"{samples} samples a pixel of {bits} bits ({stored} stored)"
-        raise fault(path, came, "1 or 3 samples of 8, 16 or 32 bits", "Convert the image")
+        expected = f"1 or 3 samples of {', '.join(map(str, bits_allowed))} bits"
+        raise fault(path, came, expected, "Convert the image")
     photometric = str(elements.get("PhotometricInterpretation") or "MONOCHROME2").strip()
     packed = _is_packed(path, elements.data)
     shared = 2 if photometric == "YBR_FULL_422" else 3  # in 4:2:2, two pixels have one colour
@@ -286,12 +289,9 @@ def _read_image(path: Path, kind: str, elements: Elements) -> ImageObject:
         raise fault(path, came, "at least as many bytes as claimed", mend)
     return ImageObject(
         path=path,
-        kind=kind,
-        uid=str(elements.get("SOPInstanceUID") or ""),
         series=str(elements.get("SeriesInstanceUID") or ""),
         number=_series_number(elements),
         description=shown(str(elements.get("SeriesDescription") or "").strip())[:64],
-        space=str(elements.get("FrameOfReferenceUID") or ""),
         rows=rows,
         columns=columns,
         samples=samples,

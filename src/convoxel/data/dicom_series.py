@@ -44,6 +44,13 @@ class _Plane:
     frame: Frame
 
 
+@dataclass(frozen=True)
+class SeriesOrigin:
+    """The planes of an image in their order: file, and frame in it."""
+
+    planes: tuple[tuple[Path, int], ...]
+
+
 def read_header(path: Path) -> Header:
     """Return the checked header of a DICOM file, or of the series in a folder."""
     return _header(path, _planes(path))
@@ -287,13 +294,16 @@ def _header(path: Path, planes: list[_Plane]) -> Header:
     if not colour and image.photometric not in ("MONOCHROME1", "MONOCHROME2"):
         came = f"PhotometricInterpretation {shown(image.photometric)[:32]} with one sample a pixel"
         raise fault(path, came, "MONOCHROME1, MONOCHROME2 or colours", "Convert the image")
+    origin = SeriesOrigin(tuple((plane.image.path, plane.frame.index) for plane in planes))
     note = "MONOCHROME1, whose high values are dark, is inverted" if image.photometric == "MONOCHROME1" else ""
     place, end = first.place, last.place
     if len(planes) == 1 or place is None or end is None:  # several planes have places, or _sort refuses
-        return Header((image.rows, image.columns), channels, first.spacing_mm, colour=colour, note=note)
+        return Header((image.rows, image.columns), channels, first.spacing_mm, colour=colour, note=note, origin=origin)
     down, across = place.spacing_mm  # between rows, between columns
     step = (end.position - place.position) / (len(planes) - 1)
     steps = np.column_stack([place.directions[:, 0] * across, place.directions[:, 1] * down, step])
     affine = patient_affine(path, steps, place.position)
     spacing = (across, down, float(np.linalg.norm(step)))
-    return Header((image.columns, image.rows, len(planes)), channels, spacing, affine, colour=colour, note=note)
+    return Header(
+        (image.columns, image.rows, len(planes)), channels, spacing, affine, colour=colour, note=note, origin=origin
+    )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convoxel.data import (
+    dicom_image,
+    dicom_segmentation,
     dicom_series,
     edf,
     hdf5_image,
@@ -47,6 +49,8 @@ class ImageFormat:
             class numbers → bytes of the file (default: None, the format is not written).
         holds: whether a folder, or a name that leads into one, is one image of this format (default: None, its images
             are files).
+        read_on: path of a label, and its image's header → header and class numbers (1, *shape) on the image's grid, or
+            None for a file that has a grid of its own (default: None, every file has).
         parts: path → the files that the image consists of (default: None, the path itself is all).
         label_ending: ending of label maps that are predicted from such an image (default "": by the number of axes).
         extra: extra of this package that installs what the format needs (default "": nothing is needed).
@@ -59,6 +63,7 @@ class ImageFormat:
     map_values: Callable[[Path], tuple[Header, MappedImage] | None] | None = None
     pack: Callable[[Path, Array, Header, bool], bytes] | None = None
     holds: Callable[[Path], bool] | None = None
+    read_on: Callable[[Path, Header], tuple[Header, Array] | None] | None = None
     parts: Callable[[Path], list[Path]] | None = None
     label_ending: str = ""
     extra: str = ""
@@ -105,10 +110,20 @@ FORMATS = (
     ImageFormat(
         "DICOM",
         dicom_series.ENDINGS,
-        dicom_series.read_header,
-        dicom_series.read_values,
+        dicom_image.read_header,
+        dicom_image.read_values,
         holds=dicom_series.holds_series,
-        parts=dicom_series.list_parts,
+        parts=dicom_image.list_parts,
+        read_on=dicom_image.read_on,
+        extra="formats",
+    ),
+    ImageFormat(
+        "DICOM segmentation",
+        (".seg.dcm",),
+        dicom_image.read_header,
+        dicom_image.read_values,
+        pack=dicom_segmentation.pack,
+        read_on=dicom_image.read_on,
         extra="formats",
     ),
     # The content tells pictures apart: a JPEG named .png is read, and so is a TIFF.

@@ -33,6 +33,7 @@ class Header:
         colour: True for pictures, of which a grey one may be read in colour.
         oriented: False where the file states no orientation, so that its affine is a guess.
         free_axes: True where the file does not say what its axes mean (NumPy).
+        classes: names by class number that a label's file gives, or should get (default none).
         note: in words, what the reader did to a picture that is more than grey or RGB (default "", nothing).
         origin: what of the file's own header survives in a file that is written beside it; its format alone knows what
             it holds. None where there is nothing.
@@ -45,6 +46,7 @@ class Header:
     colour: bool = False
     oriented: bool = True
     free_axes: bool = False
+    classes: tuple[str, ...] = ()
     note: str = ""
     origin: object = None
 

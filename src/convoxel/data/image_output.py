@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,7 @@ def write_label(
     affine: Affine = None,
     spacing_mm: Spacing = None,
     like: Sample | None = None,
+    classes: Sequence[str] = (),
 ) -> Path:
     """Write class numbers (*spatial) as uint8 NIfTI, palette PNG or .npy and return the path.
 
@@ -63,6 +66,7 @@ def write_label(
         affine: 4×4 matrix from voxel index to mm (default None: diagonal, from ``spacing_mm``).
         spacing_mm: distance between voxels along each axis in mm (default None: as the affine says).
         like: sample whose grid the file gets, in place of the two above (default None).
+        classes: names by class number, for formats that hold them (DICOM-SEG) (default none).
 
     Raises:
         DataError: as ``write_image``, or a value is no class number 0 … 255.
@@ -76,7 +80,8 @@ def write_label(
         mend = "Give class numbers (the argmax over classes), not scores"
         raise fault(path, came, "class numbers 0, 1, … 255", mend)
     label = np.ascontiguousarray(array, np.uint8)[None]
-    return _write(path, label, written, _target(label, affine, spacing_mm, like), label=True)
+    header = replace(_target(label, affine, spacing_mm, like), classes=tuple(classes))
+    return _write(path, label, written, header, label=True)
 
 
 def _check(path: Path, array: Array, dims: int) -> ImageFormat:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from convoxel.data.dataset_json import NAME, number_classes, read_description
 from convoxel.data.image_file import check_finite, read_header, read_stored, with_dims
+from convoxel.data.image_format import find_format
 from convoxel.data.image_header import Header
 from convoxel.files.fault import fault, plural, shown
 from convoxel.files.stream import read_text
@@ -23,8 +24,29 @@ _LISTED = 8
 _ROUNDING = 1e-4
 
 
-def read_label(path: Path, dims: int | None = None) -> tuple[Header, NDArray[np.uint8]]:
-    """Return header and values (*spatial) of a label file: whole numbers 0…255, or DataError."""
+def read_label_header(path: Path, grid: Header) -> Header:
+    """Return the header of the label of an image with the header ``grid``."""
+    placed = _read_on(path, grid)
+    return read_header(path) if placed is None else placed[0]
+
+
+def _read_on(path: Path, grid: Header | None) -> tuple[Header, Array] | None:
+    """Return header and values of a label that lies on its image's grid and has none of its own; None for others."""
+    found = find_format(path)
+    return None if grid is None or found is None or found.read_on is None else found.read_on(path, grid)
+
+
+def read_label(path: Path, dims: int | None = None, grid: Header | None = None) -> tuple[Header, NDArray[np.uint8]]:
+    """Return header and values (*spatial) of a label file: whole numbers 0…255, or DataError.
+
+    Args:
+        path: label file.
+        dims: number of spatial axes that it must have (default: any).
+        grid: header of its image, on whose grid a label without a grid of its own is read (default: its own stack).
+    """
+    placed = _read_on(path, grid)
+    if placed is not None:
+        return placed[0], check_labels(path, placed[1].reshape(placed[0].shape))
     header = with_dims(path, read_header(path), dims)
     if header.channels != 1 and not header.colour:  # colours may be shades of grey, which only the pixels tell
         mend = "Store the number of the class (argmax), not one map a class"

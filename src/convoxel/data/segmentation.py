@@ -22,7 +22,15 @@ from convoxel.data.geometry import fit_label
 from convoxel.data.image_file import list_images, read_header, read_image, with_dims
 from convoxel.data.image_format import split_ending
 from convoxel.data.image_header import Header, agree, compare_grids, sizes
-from convoxel.data.label_file import MOST_UNNAMED, class_count, class_names, read_label, to_classes, values_of
+from convoxel.data.label_file import (
+    MOST_UNNAMED,
+    class_count,
+    class_names,
+    read_label,
+    read_label_header,
+    to_classes,
+    values_of,
+)
 from convoxel.data.opening import Opening
 from convoxel.files.fault import ErrorCollector, fault, plural, shown
 
@@ -187,7 +195,8 @@ def _read_headers(pairs: Sequence[Pair], errors: Opening) -> tuple[dict[str, Hea
     assumed: dict[str, list[str]] = {}
     for pair in pairs:
         with errors.collect(pair.name):
-            found, label = _read_header(pair), read_header(pair.label)
+            found = _read_header(pair)
+            label = read_label_header(pair.label, found)
             if label.dims == found.dims - 1 and found.affine is None:
                 # an array of three axes whose label has two: channels first
                 found = with_dims(pair.image, found, label.dims)
@@ -266,8 +275,8 @@ def _count_classes(folder: Path, pairs: Sequence[Pair], errors: ErrorCollector) 
 def _entry(pair: Pair, header: Header, dims: int, channels: int, count: int, resample_labels: bool) -> Entry:
     def read() -> Sample:
         sample = _read_image(pair, dims, channels)
-        label_header, values = read_label(pair.label, dims)
         grid = replace(header, shape=sample.image.shape[1:], spacing_mm=sample.spacing_mm, affine=sample.affine)
+        label_header, values = read_label(pair.label, dims, grid)
         if resample_labels and _is_related(grid, label_header) and not compare_grids(grid, label_header).same:
             values = fit_label(pair.label, values, label_header.affine, grid.shape, grid.affine)
         else:

@@ -113,7 +113,7 @@ def _write_maps(predictor: Predictor, files: list[Path], targets: list[Path], on
             sample = _read(predictor, path)
             on_tile = functools.partial(_report_part, on_progress, done, len(files))
             found = predictor.label_map(sample, on_tile)
-            data.write_label(target, found, like=sample)
+            data.write_label(target, found, like=sample, classes=predictor.classes)
         except DataError as error:
             if done == 0:
                 raise
