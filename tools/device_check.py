@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from convoxel.errors import ConvoxelError
+from convoxel.predict.computation import Computation
 from convoxel.predict.device import choose_device, describe_device
 from convoxel.predict.inference import build_predictor, place_run
 from convoxel.train import Progress, RunPlan, TrainConfig, evaluate, fit, load_model
@@ -75,6 +76,21 @@ class Checks:
         if self.device.type == "cuda":
             found["capability"] = ".".join(map(str, torch.cuda.get_device_capability(self.device)))
             found["cudnn"] = torch.backends.cudnn.version()
+        return found
+
+    def products(self) -> dict[str, object]:
+        """Convolve and multiply: the error of float32 is float32's, and TF32 is used only where it is asked for."""
+        found: dict[str, object] = {"ok": True}
+        rng = torch.Generator().manual_seed(0)
+        x, w = (torch.randn(2, 64, 32, 32, generator=rng), torch.randn(64, 64, 3, 3, generator=rng))
+        a = torch.randn(512, 512, generator=rng)
+        exact = torch.conv2d(x.double(), w.double()), a.double() @ a.double()
+        for word in ("float32", "tf32"):
+            with Computation(self.device, word).settings():
+                came = torch.conv2d(x.to(self.device), w.to(self.device)), a.to(self.device) @ a.to(self.device)
+            errors = [float((y.cpu() - z).abs().max() / z.abs().max()) for y, z in zip(came, exact, strict=True)]
+            found[word] = errors
+            found["ok"] = found["ok"] and max(errors) < (2e-6 if word == "float32" else 2e-3)
         return found
 
     def parity(self) -> dict[str, object]:
@@ -248,7 +264,18 @@ def _write_data(path: Path, dims: int, side: int) -> Path:
     return path
 
 
-_NAMES = ("machine", "parity", "resume", "moves", "precisions", "prediction", "workers", "memory", "compiler")
+_NAMES = (
+    "machine",
+    "products",
+    "parity",
+    "resume",
+    "moves",
+    "precisions",
+    "prediction",
+    "workers",
+    "memory",
+    "compiler",
+)
 
 
 def main() -> int:

@@ -99,7 +99,7 @@ def test_a_run_leaves_what_it_promises(unbroken: Path) -> None:
     names = {path.name for path in unbroken.iterdir()}
     assert names == {
         "checkpoints", "config.yaml", "describe.json", "evaluation.json", "examples.npz", "metrics.jsonl",
-        "plan.json",
+        "plan.json", "split.json",
     }  # fmt: skip
     stored = TrainConfig.from_yaml(unbroken / "config.yaml")
     assert stored.precision in ("float32", "bfloat16") and stored.learning_rate and stored.normalise == "dataset"
