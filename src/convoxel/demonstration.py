@@ -71,7 +71,7 @@ class Demo:
         """
         run = load_model(result.path)
         dataset = load_data(run.config)
-        sample = dataset.validation[0]
+        sample = run.data.rule.sample(dataset.validation[0])  # the grid that the network sees
         found = measure_volume(run, sample, tell)
         figures = {
             "convoxel_demo": True,

@@ -60,7 +60,7 @@ def test_demo_measures_draws_and_can_be_run_again(tmp_path: Path, capsys: pytest
     assert Path(found["pictures"][0]).read_bytes().startswith(b"\x89PNG")
 
     steps = found["training"]["steps"]
-    assert run(folder, "--json") == 0
+    assert run(folder, "--json") == 0, capsys.readouterr().err
     shown_again = capsys.readouterr()
     again = json.loads(shown_again.out)
     assert again["training"]["steps"] == steps and "used again" in shown_again.err

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from convoxel.cli.options import Device, Engine, Json, Run, Threads, Which
+from convoxel.cli.options import Device, Engine, Json, ResampleLabels, Run, Threads, Which
 from convoxel.cli.screen import Screen, by_class, duration, emit, number, plural
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def evaluate(
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a table too: a row for each image and class.")
     ] = None,
+    resample_labels: ResampleLabels = False,
     which: Which = "best",
     engine: Engine = "convoxel",
     device: Device = "auto",
@@ -81,7 +82,7 @@ def evaluate(
 
         figures: Options = measure(
             run, data, engine=engine, split=split, which=which, metrics=metrics and metrics.split(","),
-            replicates=bootstrap, device=device, on_sample=show,
+            replicates=bootstrap, device=device, resample_labels=resample_labels, on_sample=show,
         )  # fmt: skip
     if csv is not None:
         write_case_table(csv, figures)

@@ -46,6 +46,9 @@ Data = Annotated[
     str | None, typer.Option(metavar="DIR|NAME", help="Labelled images to train on, as `convoxel data` names them.")
 ]
 Epochs = Annotated[int, typer.Option(min=1, help="Epochs of each training, with --data.")]
+ResampleLabels = Annotated[
+    bool, typer.Option("--resample-labels", help="Bring labels of another grid onto that of their image.")
+]
 Engine = Annotated[Literal["convoxel", "torch"], typer.Option(help="Engine that computes the network.")]
 Device = Annotated[
     str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convoxel.cli.options import Json, Threads
+from convoxel.cli.options import Json, ResampleLabels, Threads
 from convoxel.cli.parsing import parse_share, parse_sizes
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, by_class, command_line, duration, emit, number
@@ -68,9 +68,7 @@ def train(
         Literal["ras", "keep"] | None,
         typer.Option(help="Axes towards the patient's right, front and top, or as stored (default: ras)."),
     ] = None,
-    resample_labels: Annotated[
-        bool, typer.Option("--resample-labels", help="Bring labels of another grid onto that of their image.")
-    ] = False,
+    resample_labels: ResampleLabels = False,
     batch_size: Annotated[int | None, typer.Option(help="Patches or images in each step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
     seed: Annotated[

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.data_set import DataSet, Entry, Sample, Split
-from convoxel.data.image_header import Affine, Spacing
+from convoxel.data.image_header import Affine, Spacing, spacing_unit
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.resample import AxisSampling, match_label, resample_image, resample_label, resample_slabs
 from convoxel.files.fault import fault, few
@@ -254,7 +254,9 @@ def _check_room(name: object, channels: int, shape: Sequence[int]) -> None:
 
 def spacing_words(spacing_mm: Spacing) -> str:
     """Return a spacing as text, such as "1 × 1 × 3 mm"; empty for None."""
-    return "" if spacing_mm is None else " × ".join(f"{side:.4g}" for side in spacing_mm) + " mm"
+    if spacing_mm is None:
+        return ""
+    return f"{' × '.join(f'{side:.4g}' for side in spacing_mm)} {spacing_unit(len(spacing_mm))}"
 
 
 def own_spacing(dims: int, affine: Affine, spacing_mm: Spacing) -> Spacing:

@@ -19,6 +19,7 @@ Spacing = tuple[float, ...] | None  # distance between voxels along each axis in
 # and centre differ, and above the noise of a qform, which near half turns reaches 0.1 mm at a distance of 200 mm.
 _MOST_SHIFT = 0.25
 _MOST_STRETCH = 0.01  # relative difference of two spacings that count as one
+_MEND = "Write the label again on its image's grid, or ask for --resample-labels (resample_labels=True)"
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def compare_grids(image: Header, label: Header) -> GridMatch:
     """
     if label.shape != image.shape:
         came, expected = f"the label is {sizes(label)}", f"{sizes(image)} as its image"
-        return GridMatch(came, expected, "Resample the label onto the image's grid, by nearest neighbour")
+        return GridMatch(came, expected, _MEND)
     if image.affine is None or label.affine is None:
         return GridMatch()
     unknown = np.array_equal(label.affine, np.eye(4)) and not np.allclose(image.affine[:3, :3], np.eye(3), atol=1e-3)
@@ -163,7 +164,7 @@ def compare_grids(image: Header, label: Header) -> GridMatch:
     farthest = np.linalg.norm(shifts, axis=1).max()
     came = f"the label lies {farthest:.3g} mm off its image ({voxels.max():.3g} voxels along axis {voxels.argmax()})"
     expected = f"the image's affine, to {_MOST_SHIFT} voxels along every axis"
-    return GridMatch(came, expected, "Write the label again with the image's affine")
+    return GridMatch(came, expected, _MEND)
 
 
 def sizes(header: Header) -> str:

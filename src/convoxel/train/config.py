@@ -83,8 +83,8 @@ class TrainConfig(BaseModel):
         patch: size of a training sample along each axis in voxels.
         batch_size: samples in a training step.
         foreground: share of patches that are centred near a labelled voxel (default 0.8).
-        spacing: distance between voxels in mm along each axis, to which images are resampled, or "keep" (default: the
-            median of the training images; to classify, "keep").
+        spacing: distance between voxels along each axis in mm (between samples of a signal in s), to which images are
+            resampled, or "keep" (default: the median of the training images; to classify, "keep").
         orientation: "ras" turns axes towards the patient's right, front and top, "keep" leaves them as stored (default
             "ras" where files say how they lie).
         resample_labels: bring labels of another grid onto that of their image instead of refusing them (default False).

@@ -6,6 +6,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ def load_data(config: TrainConfig, source: str | Path | None = None, *, run: str
     The configuration's own data are split as the folder ``run`` says, where it does.
     """
     stated: dict[str, Any] = {name: getattr(config, name) for name in ("validation", "folds", "fold", "split")}
-    if source is None and run is not None and (Path(run) / SPLIT).is_file():
+    # The template of "mni152" is cut in two by its own rule.
+    if source is None and run is not None and config.data != "mni152" and (Path(run) / SPLIT).is_file():
         stated = {"split": Path(run) / SPLIT}
     return _load(config, source, gap=config.gap, subject_pattern=config.subject_pattern, **stated)
 
@@ -158,6 +160,7 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     replicates: int = REPLICATES,
     device: str = "auto",
+    resample_labels: bool = False,
     on_sample: OnSample | None = None,
 ) -> TimedEvaluation:
     """Return the metrics of a run's network on labelled images.
@@ -175,6 +178,8 @@ def evaluate(
         replicates: resamples of the intervals' bootstrap over subjects; 0 leaves intervals out (default 2000).
         device: where PyTorch computes: "auto", "cpu", "cuda", "cuda:1" … or "mps" (default "auto", a GPU where there
             is one); the engine "convoxel" computes on the CPU.
+        resample_labels: bring labels of another grid onto that of their image instead of refusing them (default False:
+            as in training).
         on_sample: called with (index, sample, prediction, its metrics) after each sample.
 
     Returns:
@@ -195,6 +200,8 @@ def evaluate(
     run = load_model(run_dir, which)
     request = Request(metrics, replicates)
     request.check(run.config.task)
+    if resample_labels:
+        run = replace(run, config=run.config.model_copy(update={"resample_labels": True}))
     dataset, split = _load_part(run, run_dir, source, split)
     samples = dataset.split(split)  # a missing one is reported before the network is compiled
     if run.data.geometry is not None:

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from convoxel.data import DataSet
-from convoxel.data.image_header import spacing_unit
 from convoxel.errors import ConvoxelError
 from convoxel.files.atomic import write_json
 from convoxel.files.fault import plural
@@ -142,11 +141,7 @@ def _times(sizes: Sequence[object]) -> str:
 def _data(dataset: DataSet) -> str:
     classes = dataset.classes
     names = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
-    words = f"{dataset.name}: {dataset.dims}-D, {plural(dataset.channels, 'channel')}, {len(classes)} classes ({names})"
-    if dataset.spacing_mm is not None:
-        sides = _times([f"{side:g}" for side in dataset.spacing_mm])
-        words += f", median spacing {sides} {spacing_unit(dataset.dims)}"
-    return words
+    return f"{dataset.name}: {dataset.dims}-D, {plural(dataset.channels, 'channel')}, {len(classes)} classes ({names})"
 
 
 def _network(config: TrainConfig, network: Summary) -> str:
