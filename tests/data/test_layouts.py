@@ -153,7 +153,7 @@ def test_decathlon(tmp_path: Path) -> None:
         ({"image": "./imagesTr/h_0.nii.gz"}, "the entry is"),
         ("./imagesTr/h_0.nii.gz", "the entry is"),
         ({"image": "./imagesTr/h_1.nii.gz", "label": "./labelsTr/h_1.nii.gz"}, "listed in entry 0 already"),
-        ({"image": "./imagesTr/none.nii.gz", "label": "./labelsTr/h_1.nii.gz"}, "No such file"),
+        ({"image": "./imagesTr/none.nii.gz", "label": "./labelsTr/h_0.nii.gz"}, "No such file"),
     ],
 )
 def test_false_decathlon_lists(tmp_path: Path, item: Any, word: str) -> None:
@@ -161,6 +161,24 @@ def test_false_decathlon_lists(tmp_path: Path, item: Any, word: str) -> None:
     decathlon(tmp_path, training=[*listed, item])
     refused(lambda: data.load(tmp_path, "segment"), tmp_path, word)
     assert any(word in problem.message for problem in data.check(tmp_path, "segment"))
+
+
+def test_a_file_belongs_to_one_case(tmp_path: Path) -> None:
+    listed = [{"image": f"imagesTr/h_{i}.nii.gz", "label": f"labelsTr/h_{min(i, 2)}.nii.gz"} for i in range(4)]
+    decathlon(tmp_path, training=listed)
+    refused(lambda: data.load(tmp_path, "segment"), tmp_path / "labelsTr/h_2.nii.gz", "belongs to h_2 and to h_3")
+    listed[3]["label"] = listed[3]["image"]
+    decathlon(tmp_path, training=listed)
+    refused(lambda: data.load(tmp_path, "segment"), tmp_path / "imagesTr/h_3.nii.gz", "two files of h_3 at once")
+
+
+def test_a_description_that_nobody_needs_is_left_alone(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    (tmp_path / "masks").rename(tmp_path / "other")
+    (tmp_path / "dataset.json").write_text("{")
+    assert data.load(tmp_path, "classify").classes == ("other", "scans")
+    decathlon(tmp_path / "set").joinpath("dataset.json").write_text("{")
+    refused(lambda: data.load(tmp_path / "set", "segment"), tmp_path / "set" / "dataset.json", "not JSON")
 
 
 def pictures(folder: Path, count: int = 8) -> None:
@@ -226,6 +244,8 @@ TABLES: dict[str, tuple[str, str, str]] = {
     "missing": ("file,class\nscans/0.png,a\nscans/1.png,b\nscans/99.png,b\n", "scans/99.png", "No such file"),
     "one class": ("file,class\nscans/0.png,a\nscans/1.png,a\n", "", "1 class in training"),
     "new class": ("file,class,split\nscans/0.png,a,train\nscans/1.png,b,train\nscans/2.png,c,val\n", "line 4", "'c'"),
+    "capitals": ("file,class\nscans/0.png,Cat\nscans/1.png,cat\n", "", "Cat and cat are one"),
+    "no subject": ("file,class,subject\nscans/0.png,a,p\nscans/1.png,b,\n", "line 3", "subject is empty"),
     "nothing": ("file,class\n", "", "no lines below its first"),
 }
 

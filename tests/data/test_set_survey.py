@@ -63,6 +63,23 @@ def test_classes_may_be_called_images(tmp_path: Path) -> None:
     assert data.load(tmp_path, "classify").classes == ("images", "masks", "sketches")
 
 
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("Müll", "Mu\u0308ll")])
+def test_classes_that_differ_in_capitals_alone_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in (*names, "dog"):
+        picture(tmp_path / name / "0.png")
+        picture(tmp_path / name / "1.png")
+    refused(lambda: data.load(tmp_path, "classify"), tmp_path, "are one but for capitals")
+
+
+@pytest.mark.parametrize("names", [("val", "validation"), ("Train", "train")])
+def test_two_folders_of_one_part_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in ("train", *names):
+        pairs(tmp_path / name, "ab")
+        picture(tmp_path / name / "x.png")
+    for task in ("segment", "classify"):
+        refused(lambda task=task: data.load(tmp_path, task), tmp_path, "are the same part")  # type: ignore[misc]
+
+
 def test_unicode_forms_of_a_name_are_one_name(tmp_path: Path) -> None:
     composed, apart = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
     pairs(tmp_path, ["a", "b", composed])

@@ -24,7 +24,7 @@ def train(
     task: Annotated[str | None, typer.Argument(metavar="segment|classify", help="Task of the network.")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Folder or .npz file of images, or a bundled set: mni152 (segment), digits (classify)."),
+        typer.Option(help="Folder, file of a whole data set, or a bundled set: mni152 (segment), digits (classify)."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Network; `convoxel models` lists them (default: chosen from the data).")

@@ -7,6 +7,7 @@ Classes are numbered in the order of their sorted names.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,12 +56,23 @@ def _check_no_labels(folder: Path, names: list[str]) -> None:
         raise fault(folder, came, "one folder a class, named after it", mend)
 
 
+def check_distinct(where: Path, names: Sequence[str]) -> None:
+    """Raise DataError where two classes have one name but for capitals, or for the form of Unicode."""
+    same: dict[str, str] = {}
+    for name in names:
+        first = same.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if first != name:
+            came = f"the classes {shown(first)} and {shown(name)} are one but for capitals or accents' encoding"
+            raise fault(where, came, "classes that differ in more", "Merge them, or rename one")
+
+
 def open_classes(folder: Path, errors: Opening) -> Collection:
     """Return the samples of a class folder; only headers are read now."""
     parts = find_parts(folder)
     first = next(iter(parts.values()))
     names = [p.name for p in subfolders(first)]
     _check_no_labels(first, names)
+    check_distinct(first, names)
     classes = list(errors.classes) or names
     if len(classes) < 2:
         mend = "Put the images of each class into a folder named after it"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from convoxel.errors import DataError
 from convoxel.files.fault import brief, fault, shown
 from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject
@@ -33,6 +34,14 @@ def read_description(folder: Path) -> JsonObject | None:
         came, expected = f"this is not JSON ({error})", 'JSON with an entry "labels"'
         raise fault(path, came, expected, "Correct or remove it") from None
     return content if isinstance(content, dict) else {}
+
+
+def find_description(folder: Path) -> JsonObject:
+    """Return what the folder's ``dataset.json`` holds; nothing where there is none, or it cannot be read."""
+    try:
+        return read_description(folder) or {}
+    except DataError:  # whoever opens the folder and needs it says so
+        return {}
 
 
 def number_classes(path: Path, labels: object) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convoxel.data.collection import Collection
-from convoxel.data.dataset_json import NAME, number_classes, path_inside, read_description
+from convoxel.data.dataset_json import NAME, find_description, number_classes, path_inside, read_description
 from convoxel.data.image_format import split_ending
 from convoxel.data.opening import Opening
 from convoxel.data.segmentation import Pair, open_pairs, without_labels
@@ -19,7 +19,7 @@ from convoxel.files.fault import brief, fault, shown
 
 def has_training_list(folder: Path) -> bool:
     """Return whether a folder's dataset.json lists a training part."""
-    found = read_description(folder) or {}
+    found = find_description(folder)
     return isinstance(found.get("training"), list) and bool(found["training"])
 
 

@@ -32,6 +32,10 @@ def find_parts(folder: Path) -> dict[str, Path]:
     """
     found = subfolders(folder)
     parts = {_PARTS.get(p.name.lower(), p.name): p for p in found}
+    if "train" in parts and len(parts) < len(found) and parts.keys() <= set(_PARTS.values()):
+        twice = next(p for p in found if p not in parts.values())
+        came = f"{twice.name} and {parts[_PARTS[twice.name.lower()]].name} are the same part"
+        raise fault(folder, came, "one folder a part", "Merge them, or rename one")
     named = bool(found) and len(parts) == len(found) and parts.keys() <= set(_PARTS.values())
     if named and ("train" in parts or all(subfolders(place) for place in found)):
         return {name: parts[name] for name in ("train", "validation", "test") if name in parts}

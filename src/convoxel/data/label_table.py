@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoxel.data.classification import ClassFile, open_class_files
+from convoxel.data.classification import ClassFile, check_distinct, open_class_files
 from convoxel.data.collection import Collection
 from convoxel.data.dataset_json import path_inside
 from convoxel.data.folder_parts import part_of
@@ -86,6 +86,7 @@ def open_table(path: Path, task: str, errors: Opening) -> Collection:
                     raise fault(row.where, came, expected, _MEND)
                 label = classes.index(row.get("class"))
                 files.append(ClassFile(_part(row), shown(row.get("file")), place, label, row.get("subject") or None))
+        check_distinct(table, classes)
         if len(classes) < 2:
             raise fault(table, f"{plural(len(classes), 'class', 'classes')} in training", "at least two", "Add samples")
         return open_class_files(table, name, files, classes, errors, sources)
@@ -159,6 +160,10 @@ def _read_rows(table: Path, errors: ErrorCollector) -> Iterator[_Row]:
                 raise fault(where, f"split is {brief(part)}", "train, validation or test", _MEND)
             if not row.get(answer) and not (answer == "label" and _part(row) == "test"):
                 raise fault(where, f"{answer} is empty", f"a {answer} for every image", _MEND)
+            if "subject" in columns and not row.get("subject"):
+                raise fault(
+                    where, "subject is empty", "the subject of every image", f"{_MEND}, or leave the column out"
+                )
             key = os.path.normpath(row.get("file"))
             if row.get("file") and key in lines:
                 raise fault(where, f"{row.get('file')} is in line {lines[key]} already", "every file once", _MEND)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convoxel.data.collection import Collection
-from convoxel.data.dataset_json import NAME, number_classes, path_inside, read_description
+from convoxel.data.dataset_json import NAME, find_description, number_classes, path_inside, read_description
 from convoxel.data.image_file import list_images
 from convoxel.data.image_format import split_ending
 from convoxel.data.opening import Opening
@@ -25,9 +25,7 @@ _CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
 def has_cases(folder: Path) -> bool:
     """Return whether a folder is a raw data set of nnU-Net."""
-    if not (folder / NAME).is_file():
-        return False
-    found = read_description(folder) or {}
+    found = find_description(folder)
     if isinstance(found.get("dataset"), dict):
         return True
     if not all((folder / kind).is_dir() for kind in ("imagesTr", "labelsTr")):

@@ -87,9 +87,9 @@ def _find_pair(folder: Path) -> tuple[Path, Path] | None:
 
 def open_segmentation(folder: Path, errors: Opening) -> Collection:
     """Return the samples of a segmentation folder; pixels are read later, class numbers are found now."""
-    parts = find_parts(folder)
+    parts, names = find_parts(folder), class_names(folder)
     pairs = [pair for part, place in parts.items() for pair in _pair_files(part, place, errors)]
-    return open_pairs(folder, pairs, errors, names=class_names(folder), parts=tuple(parts))
+    return open_pairs(folder, pairs, errors, names=names, parts=tuple(parts))
 
 
 def open_pairs(
@@ -116,6 +116,7 @@ def open_pairs(
         sources: further (name, file) of what was read, for the fingerprint (default none).
     """
     parts = tuple(parts) or tuple(dict.fromkeys(pair.part for pair in pairs))
+    pairs = _once(pairs, errors)
     headers, assumed = _read_headers(pairs, errors)
     pairs = [pair for pair in pairs if pair.name in headers]
     if not pairs:
@@ -132,6 +133,22 @@ def open_pairs(
     read = [*sources, *(source for pair in pairs for source in _sources(pair))]
     title = title or shown(folder.resolve().name)
     return Collection(title, "segment", (dims, channels), names, entries, read, (*assumed, *notes))
+
+
+def _once(pairs: Sequence[Pair], errors: ErrorCollector) -> list[Pair]:
+    """Return the pairs whose files belong to no other pair, and are not image and label at once."""
+    owners: dict[Path, str] = {}
+    kept = []
+    for pair in pairs:
+        with errors.collect(pair.name):
+            for path in (*pair.images, pair.label):
+                owner = owners.setdefault(path, pair.name)
+                if owner != pair.name:
+                    raise fault(path, f"it belongs to {owner} and to {pair.name}", "a file for each", "Name another")
+            if pair.label in pair.images or len(set(pair.images)) < len(pair.images):
+                raise fault(pair.label, f"it is two files of {pair.name} at once", "different files", "Name another")
+            kept.append(pair)
+    return kept
 
 
 def without_labels(names: Sequence[str]) -> str:
