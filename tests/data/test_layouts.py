@@ -275,7 +275,8 @@ def test_numpy_volumes(tmp_path: Path) -> None:
         np.save(tmp_path / f"image_test{i:02d}.npy", RNG.normal(0, 1, (4, 8, 8)).astype(np.float32))
     found = data.load(tmp_path, "segment", validation=2)
     assert (found.dims, found.channels) == (3, 1) and found.validation.names == ("train03", "train04")
-    assert found.notes == ("5 test images have no label and are not used, such as test00",) and found.test is None
+    assert found.notes[-1] == "5 test images have no label and are not used, such as test00" and found.test is None
+    assert "read as DHW" in found.notes[0]
     assert data.check(tmp_path, "segment") == [] and data.guess_task(tmp_path) == "segment"
     (tmp_path / "label_train02.npy").unlink()
     refused(lambda: data.load(tmp_path, "segment"), tmp_path / "image_train02.npy", "image without label")

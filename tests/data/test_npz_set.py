@@ -77,7 +77,7 @@ ARCHIVES: dict[str, tuple[str, dict[str, Any], str]] = {
         {
             "train_images": ONES,
             "train_labels": np.arange(6) % 2,
-            "val_images": ONES[..., None],
+            "val_images": np.ones((6, 9, 9, 9), np.float32),
             "val_labels": np.arange(6) % 2,
         },
         "different form",
@@ -90,8 +90,8 @@ ARCHIVES: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "too many axes": (
         "classify",
-        {"images": np.ones((6, 2, 2, 2, 2)), "labels": np.arange(6) % 2},
-        "shape (6, 2, 2, 2, 2)",
+        {"images": np.ones((6, 2, 2, 2, 2, 2)), "labels": np.arange(6) % 2},
+        "5 axes (2, 2, 2, 2, 2)",
     ),
     "too few class names": (
         "classify",

@@ -28,7 +28,7 @@ def test_reads_arrays(tmp_path: Path, dtype: str) -> None:
     np.savez_compressed(tmp_path / "a.npz", anything=array)
     np.savez(tmp_path / "b.npz", image=np.asfortranarray(array), mask=array)
     for name in ("a.npy", "a.npz", "b.npz"):
-        volume = data.read_image(tmp_path / name)
+        volume = data.read_image(tmp_path / name, axes="DHW")
         assert volume.image.dtype == np.float32 and np.array_equal(volume.image, array[None].astype(np.float32))
         picture = data.read_image(tmp_path / name, dims=2)
         assert picture.image.shape == (3, 4, 5) and np.array_equal(picture.image, array.astype(np.float32))

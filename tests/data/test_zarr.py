@@ -144,7 +144,8 @@ def test_chunks_stay_in_the_folder_until_a_part_is_asked_for(tmp_path: Path, mon
     np.testing.assert_array_equal(part, values[:, 1:3, 2:4])
     np.testing.assert_array_equal(image[:,], values)
     plainly = create(tmp_path / "b.zarr", values[0], 3)
-    np.testing.assert_array_equal(map_image(plainly, dims=2).image[1:4, 2:5], values[0, 1:4, 2:5])
+    np.testing.assert_array_equal(map_image(plainly, axes="HWC").image, np.moveaxis(values[0], -1, 0))
+    np.testing.assert_array_equal(map_image(plainly, axes="CHW").image[1:4, 2:5], values[0, 1:4, 2:5])
     np.testing.assert_array_equal(map_image(plainly, dims=3).image[:, 1:4, 2:5], values[None, 0, 1:4, 2:5])
 
 

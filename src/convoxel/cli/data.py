@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from convoxel.cli.options import Json, Task, command
+from convoxel.cli.options import Axes, Json, Task, command
 from convoxel.cli.parsing import parse_share
 from convoxel.cli.screen import Screen, emit, percent, plural, times
 from convoxel.errors import DataError
@@ -42,6 +42,7 @@ def check(
     validation: _ValidationOption = None,
     split: _SplitOption = None,
     subject_pattern: _PatternOption = None,
+    axes: Axes = None,
     json: Json = False,
 ) -> None:
     """Read every sample and list all problems; exit code 2 if there are any.
@@ -52,7 +53,7 @@ def check(
     from convoxel.data import check as find_problems
     from convoxel.data import guess_task, load
 
-    chosen, stated = task or guess_task(source), _stated(validation, split, subject_pattern)
+    chosen, stated = task or guess_task(source), _stated(validation, split, subject_pattern, axes)
     screen = Screen(json)
     with screen.status("reading every sample"):
         problems = find_problems(source, chosen, **stated)
@@ -75,9 +76,9 @@ def check(
             screen.say(f"Note: {note}.")
 
 
-def _stated(validation: str | None, split: str | None, subject_pattern: str | None) -> dict[str, Any]:
+def _stated(validation: str | None, split: str | None, subject_pattern: str | None, axes: str | None) -> dict[str, Any]:
     share = None if validation is None else parse_share(validation)
-    return {"validation": share, "split": split, "subject_pattern": subject_pattern}
+    return {"validation": share, "split": split, "subject_pattern": subject_pattern, "axes": axes}
 
 
 @command(app, "convoxel data list digits", name="list")
@@ -89,6 +90,7 @@ def list_samples(
     validation: _ValidationOption = None,
     split: _SplitOption = None,
     subject_pattern: _PatternOption = None,
+    axes: Axes = None,
     all: Annotated[bool, typer.Option("--all", help=f"Show every sample, not {_SHOWN} of each part.")] = False,
     json: Json = False,
 ) -> None:
@@ -102,7 +104,7 @@ def list_samples(
         if json:
             return emit({"bundled": [{"name": name, "task": kind} for name, kind in BUNDLED.items()]})
         return screen.table("bundled|task", BUNDLED.items())
-    found = load(source, task or guess_task(source), **_stated(validation, split, subject_pattern))
+    found = load(source, task or guess_task(source), **_stated(validation, split, subject_pattern, axes))
     if json:
         return emit(found.to_dict())
     screen.say(f"{found.name}: {found.task}, {found.dims}-D, {plural(found.channels, 'channel')}", "bold")
@@ -131,6 +133,7 @@ def stats(
     validation: _ValidationOption = None,
     split: _SplitOption = None,
     subject_pattern: _PatternOption = None,
+    axes: Axes = None,
     json: Json = False,
 ) -> None:
     """Measure every sample: sizes, spacings, orientations, intensities and classes, for each part."""
@@ -138,7 +141,9 @@ def stats(
 
     screen = Screen(json)
     with screen.status("reading every sample"):
-        found = measure_set(load(source, task or guess_task(source), **_stated(validation, split, subject_pattern)))
+        found = measure_set(
+            load(source, task or guess_task(source), **_stated(validation, split, subject_pattern, axes))
+        )
     if json:
         return emit(found)
     screen.say(f"{found['name']}: {found['task']}, {found['dims']}-D, {plural(found['channels'], 'channel')}", "bold")
@@ -199,6 +204,7 @@ def view(
     validation: _ValidationOption = None,
     split: _SplitOption = None,
     subject_pattern: _PatternOption = None,
+    axes: Axes = None,
     json: Json = False,
 ) -> None:
     """Draw a contact sheet: pictures of many samples with their names, label maps laid over them."""
@@ -207,7 +213,7 @@ def view(
 
     screen = Screen(json)
     with screen.status("drawing"):
-        dataset = load(source, task or guess_task(source), **_stated(validation, split, subject_pattern))
+        dataset = load(source, task or guess_task(source), **_stated(validation, split, subject_pattern, axes))
         path = save_contact_sheet(output, dataset, part, count)
     if json:
         return emit({"source": source, "file": path})

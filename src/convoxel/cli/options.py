@@ -57,6 +57,10 @@ Device = Annotated[
     ),
 ]
 Which = Annotated[Literal["best", "last"], typer.Option(help="Checkpoint of the run.")]
+Axes = Annotated[
+    str | None,
+    typer.Option(metavar="LETTERS", help="What the axes of NumPy arrays mean, such as CHW, HWC, DHW or NHWC."),
+]
 Threads = Annotated[int | None, typer.Option(help="Number of CPU threads (default: all).")]
 Tile = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Most pixels of a tile along each axis, such as 256 or 64,256,256.")

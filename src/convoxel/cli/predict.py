@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from convoxel.cli.options import Device, Engine, Json, Run, Threads, Tile
+from convoxel.cli.options import Axes, Device, Engine, Json, Run, Threads, Tile
 from convoxel.cli.parsing import parse_tile
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, duration, emit
@@ -25,6 +25,7 @@ def predict(
         typer.Option("--exact", help="Label maps that are bit for bit those of whole images, in memory for a tile."),
     ] = False,
     tile: Tile = None,
+    axes: Axes = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -46,7 +47,16 @@ def predict(
     size = parse_tile(tile)
     with limit_threads(threads), Meter(screen) as meter:
         files = run_network(
-            run, input, output, engine=engine, device=device, exact=exact, tile=size, on_tiling=note, on_progress=meter
+            run,
+            input,
+            output,
+            engine=engine,
+            device=device,
+            exact=exact,
+            tile=size,
+            axes=axes,
+            on_tiling=note,
+            on_progress=meter,
         )
     seconds = time.perf_counter() - begun
     if json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convoxel.cli.options import Json, ResampleLabels, Threads
+from convoxel.cli.options import Axes, Json, ResampleLabels, Threads
 from convoxel.cli.parsing import parse_share, parse_sizes
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, by_class, command_line, duration, emit, number
@@ -58,6 +58,7 @@ def train(
         str | None,
         typer.Option(metavar="REGEX", help="Finds the subject in a sample's name; a subject is never split."),
     ] = None,
+    axes: Axes = None,
     gap: Annotated[int | None, typer.Option(help="mni152: voxels left unused between the parts.")] = None,
     patch: Annotated[str | None, typer.Option(help="Size of a training patch, such as 48,48,48.")] = None,
     spacing: Annotated[
@@ -118,6 +119,7 @@ def train(
         "fold": fold,
         "split": split,
         "subject_pattern": subject_pattern,
+        "axes": axes,
         "gap": gap,
         "patch": None if patch is None else parse_sizes("patch", patch),
         "spacing": spacing,

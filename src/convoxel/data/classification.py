@@ -17,7 +17,7 @@ from convoxel.data.data_set import Entry, Sample, Sources
 from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.image_file import is_clutter, list_images, read_header, read_image
 from convoxel.data.image_format import find_format
-from convoxel.data.image_header import Header, agree
+from convoxel.data.image_header import Header, agree, describe_axes, with_axes
 from convoxel.data.opening import Opening
 from convoxel.files.fault import ErrorCollector, fault, shown
 
@@ -104,7 +104,7 @@ def open_class_files(
     headers: dict[str, Header] = {}
     for file in files:
         with errors.collect(file.name):
-            headers[file.name] = read_header(file.path)
+            headers[file.name] = with_axes(file.path, read_header(file.path), errors.axes)
     if not headers:
         raise fault(where, "no usable image", "images of at least two classes", "Check that the images can be opened")
     dims, channels = agree({f.name: (f.path, headers[f.name]) for f in files if f.name in headers}, errors)
@@ -112,7 +112,8 @@ def open_class_files(
     there = parts or tuple(dict.fromkeys(file.part for file in files))
     entries = {part: [_entry(f, headers[f.name], dims, channels) for f in usable if f.part == part] for part in there}
     read = [*sources, *((f.name, f.path) for f in usable)]
-    return Collection(title, "classify", (dims, channels), tuple(map(shown, classes)), entries, read)
+    form, notes = (dims, channels), tuple(describe_axes(headers))
+    return Collection(title, "classify", form, tuple(map(shown, classes)), entries, read, notes)
 
 
 def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollector) -> list[ClassFile]:
@@ -139,6 +140,6 @@ def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollect
 
 def _entry(file: ClassFile, header: Header, dims: int, channels: int) -> Entry:
     def read() -> Sample:
-        return replace(read_image(file.path, dims, channels), name=file.name, label=file.label)
+        return replace(read_image(file.path, dims, channels, header.axes or None), name=file.name, label=file.label)
 
     return Entry(file.name, header.shape, header.spacing_mm, read, file.label, header.stated_affine, file.subject)

@@ -37,6 +37,7 @@ def load(
     resample_labels: bool = False,
     whole: bool = False,
     classes: Sequence[str] = (),
+    axes: str | None = None,
 ) -> DataSet:
     """Return the data set of a folder, a .npz file or a name, split into training and validation.
 
@@ -66,6 +67,8 @@ def load(
             count, and a source may have one part alone (default False).
         classes: names of the classes of a network that the samples are for, the background first to segment. Labels
             need not hold all of them, and may hold no others (default: those that the source has).
+        axes: what the axes of NumPy arrays mean, one letter each: W, HW or DHW with C before or after, such as "HWC" or
+            "NCHW", N for the samples of a set (default None: as labels and sizes tell, and refused where they do not).
 
     Raises:
         DataError: for a source that is missing or broken, saying where, what, and how to mend it.
@@ -82,7 +85,7 @@ def load(
     rule = SplitRule(validation, seed, folds, fold, None if split is None else Path(split))
     if whole:
         rule = SplitRule(whole=True)
-    errors = Opening(strict=bad == "stop", classes=tuple(classes), resample_labels=resample_labels)
+    errors = Opening(strict=bad == "stop", classes=tuple(classes), axes=axes, resample_labels=resample_labels)
     _check_task(source, task)
     if source == "mni152":
         return _open_template(rule, gap)
@@ -111,6 +114,7 @@ def check(
     seed: int = 0,
     split: str | os.PathLike[str] | None = None,
     subject_pattern: str | None = None,
+    axes: str | None = None,
 ) -> list[Problem]:
     """Return everything that is wrong with a source, reading every sample once; an empty list if nothing is.
 
@@ -120,7 +124,7 @@ def check(
     Raises ConfigError for a wrong argument, or a source that does not fit the task.
     """
     rule = SplitRule(validation, seed, file=None if split is None else Path(split))
-    errors = Opening(strict=False)
+    errors = Opening(strict=False, axes=axes)
     _check_task(source, task)
     try:
         if source == "mni152":

@@ -70,10 +70,10 @@ def list_parts(path: Path) -> list[Path]:
 
 
 def _header(path: Path, file: HDF5File, name: str) -> Header:
-    shape = file.claims(name)[0]
+    shape, dtype = file.claims(name)
     if not shape:
         raise fault(path, f"/{shown(name.strip('/'))} is a single number", "an array", "Name an array in the file")
-    return array_header(path, shape)
+    return array_header(shape, dtype)
 
 
 def _only(path: Path, file: HDF5File) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from convoxel.data.data_set import Sample
 from convoxel.data.image_format import TABLES, expected_endings, find_format, image_format, image_parts, split_ending
-from convoxel.data.image_header import Header, check_dims, fit_channels
+from convoxel.data.image_header import Header, check_dims, fit_channels, with_axes
 from convoxel.data.mapped_image import MappedImage, slabs
 from convoxel.errors import DataError
 from convoxel.files.fault import ErrorCollector, fault, plural
@@ -66,8 +66,14 @@ def _companions(paths: list[Path]) -> set[Path]:
 
 
 def read_header(path: Path) -> Header:
-    """Return the checked header of an image of any known format."""
-    return image_format(path).read_header(path)
+    """Return the checked header of an image of any known format.
+
+    Where an array's sizes do not tell what its axes mean, that stays open until ``with_dims`` or ``agree``.
+    """
+    header = image_format(path).read_header(path)
+    with suppress(DataError):
+        return with_axes(path, header)
+    return header
 
 
 def read_stored(path: Path, *, label: bool = False) -> tuple[Header, Array]:
@@ -75,12 +81,21 @@ def read_stored(path: Path, *, label: bool = False) -> tuple[Header, Array]:
     return image_format(path).read_values(path, label)
 
 
-def with_dims(path: Path, header: Header, dims: int | None) -> Header:
-    """Return the header read as ``dims`` axes, which decides about arrays (C, H, W) and flat volumes."""
+def with_dims(
+    path: Path,
+    header: Header,
+    dims: int | None,
+    channels: int | None = None,
+    axes: str | None = None,
+    grid: tuple[int, ...] | None = None,
+) -> Header:
+    """Return the header read as ``dims`` axes, which decides about NumPy arrays and flat volumes.
+
+    Of arrays, whatever is known tells what the axes mean (see ``find_axes``, as for the arguments).
+    """
+    header = with_axes(path, header, axes, dims=dims, channels=channels, grid=grid)
     if dims is None or header.dims == dims:
         return header
-    if header.free_axes and header.channels == 1 and header.dims == dims + 1:
-        return replace(header, shape=header.shape[1:], channels=header.shape[0])
     if header.affine is not None and header.dims < dims:
         extra = dims - header.dims
         spacing = (*(header.spacing_mm or (1.0,) * header.dims), *(1.0,) * extra)
@@ -89,7 +104,16 @@ def with_dims(path: Path, header: Header, dims: int | None) -> Header:
     raise AssertionError("unreachable: check_dims refuses")
 
 
-def map_image(path: str | os.PathLike[str], dims: int | None = None, channels: int | None = None) -> Sample:
+def shaped(header: Header, values: Array) -> Array:
+    """Return values as read, (channels, *shape) of the file, as a view (channels, *shape) of ``header``."""
+    if header.axes.endswith("C"):
+        return np.moveaxis(values[0], -1, 0)
+    return values.reshape(header.channels if header.axes else values.shape[0], *header.shape)
+
+
+def map_image(
+    path: str | os.PathLike[str], dims: int | None = None, channels: int | None = None, axes: str | None = None
+) -> Sample:
     """Return one image file as a Sample whose values stay in the file, where the format allows it.
 
     Those of an uncompressed .nii or .npy do: ``image`` is a ``MappedImage``, of which parts are read. Any other image
@@ -98,18 +122,21 @@ def map_image(path: str | os.PathLike[str], dims: int | None = None, channels: i
     path = Path(path)
     mapped = image_format(path).map_values
     found = None if mapped is None else mapped(path)
-    if found is not None:
-        header = with_dims(path, found[0], dims)
-        values = found[1].stored.reshape(header.channels, *header.shape)
-        image = MappedImage(values, found[1].slope, found[1].intercept)
+    header = None if found is None else with_dims(path, found[0], dims, channels, axes)
+    if found is not None and header is not None and header.axes.endswith("C"):
+        found = found if isinstance(found[1].stored, np.ndarray) else None  # chunks have no view with another order
+    if found is not None and header is not None:
+        image = MappedImage(shaped(header, found[1].stored), found[1].slope, found[1].intercept)
         fits = fit_channels(path, header, channels) == header.channels
         if fits and all(np.isfinite(slab.sum(dtype=np.float64)) for slab in slabs(image)):
             whole = cast(Array, image)
             return _sample(path, header, whole)
-    return read_image(path, dims, channels)  # also says which values are not finite
+    return read_image(path, dims, channels, axes)  # also says which values are not finite
 
 
-def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: int | None = None) -> Sample:
+def read_image(
+    path: str | os.PathLike[str], dims: int | None = None, channels: int | None = None, axes: str | None = None
+) -> Sample:
     """Return one image file as a Sample without label.
 
     The claims of the file are checked before memory is allocated; its values must be finite.
@@ -118,10 +145,12 @@ def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: 
         path: image of a known format (``convoxel.data.image_format``): NIfTI, MetaImage, NRRD, DICOM, PNG, JPEG, TIFF,
             OME-Zarr (``a.zarr``, or ``a.zarr/1`` for its second level), HDF5 (``a.h5``, or ``a.h5#/group/data``),
             .npy, a .npz with one array, EDF, CSV.
-        dims: number of spatial axes that the image must have (default: any); decides between (channels, H, W) and
-            (D, H, W) for arrays of three axes, which are volumes by default.
+        dims: number of spatial axes that the image must have (default: any).
         channels: number of channels that the image must have (default: any); 3 turns grey pictures into three equal
             channels.
+        axes: what the axes of a NumPy array mean, such as "CHW", "HWC" or "DHW" (default: as ``dims`` and ``channels``
+            tell. Else an axis of size 1 that comes first or last holds channels, and a last one of 3 or 4 uint8 values;
+            where no axis looks like channels, two are a picture and three a volume; anything else is refused).
 
     Returns:
         Sample with image float32 (channels, *spatial); affine 4×4 and spacing in mm if the format has them.
@@ -131,8 +160,8 @@ def read_image(path: str | os.PathLike[str], dims: int | None = None, channels: 
     """
     path = Path(path)
     header, values = read_stored(path)
-    header = with_dims(path, header, dims)
-    values = values.reshape(header.channels, *header.shape)
+    header = with_dims(path, header, dims, channels, axes)
+    values = np.ascontiguousarray(shaped(header, values))
     check_finite(path, values)
     wanted = fit_channels(path, header, channels)
     if wanted != header.channels:

@@ -75,7 +75,14 @@ TABLES = (".csv", ".tsv")
 #: The formats in the order in which they are asked; the longest ending that fits a name decides.
 FORMATS = (
     ImageFormat(
-        "NIfTI", (".nii.gz", ".nii"), nifti.read_header, nifti.read_values, nifti.map_voxels, nifti.pack, extra="train"
+        "NIfTI",
+        (".nii.gz", ".nii"),
+        nifti.read_header,
+        nifti.read_values,
+        nifti.map_voxels,
+        nifti.pack,
+        label_ending=".nii.gz",
+        extra="train",
     ),
     ImageFormat(
         "MetaImage",

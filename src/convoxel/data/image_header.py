@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.files.fault import ErrorCollector, fault
+from convoxel.data.axes import find_axes, space_sizes
+from convoxel.files.fault import ErrorCollector, fault, plural
 
 Affine = NDArray[np.float64] | None  # 4×4 matrix from voxel index to mm
 Spacing = tuple[float, ...] | None  # distance between voxels along each axis in mm, between samples of a signal in s
@@ -33,8 +36,9 @@ class Header:
             formats without.
         colour: True for pictures, of which a grey one may be read in colour.
         oriented: False where the file states no orientation, so that its affine is a guess.
-        free_axes: True where the file does not say what its axes mean (NumPy).
         classes: names by class number that a label's file gives, or should get (default none).
+        stored: shape and type of an array whose file does not say what its axes mean (NumPy); None elsewhere.
+        axes: what those axes mean, such as "HWC"; "" where that is open, and ``shape`` is then the whole array's.
         note: in words, what the reader did to a picture that is more than grey or RGB (default "", nothing).
         origin: what of the file's own header survives in a file that is written beside it; its format alone knows what
             it holds. None where there is nothing.
@@ -46,8 +50,9 @@ class Header:
     affine: Affine = None
     colour: bool = False
     oriented: bool = True
-    free_axes: bool = False
     classes: tuple[str, ...] = ()
+    stored: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+    axes: str = ""
     note: str = ""
     origin: object = None
 
@@ -65,6 +70,33 @@ class Header:
 def spacing_unit(dims: int) -> str:
     """Return the unit of ``spacing_mm``: a signal's samples lie seconds apart, everything else millimetres."""
     return "s" if dims == 1 else "mm"
+
+
+def with_axes(path: object, header: Header, axes: str | None = None, **known: Any) -> Header:
+    """Return a header as ``axes`` say or ``find_axes`` finds from what is known; one that is no array's stays as is."""
+    if header.stored is None:
+        return header
+    shape, dtype = header.stored
+    found = find_axes(path, shape, dtype, axes=axes, **known)
+    channels = shape[found.index("C")] if "C" in found else 1
+    return replace(header, shape=space_sizes(found, shape), channels=channels, axes=found)
+
+
+def describe_axes(headers: Mapping[str, Header]) -> list[str]:
+    """Return sentences about what the axes of images without such a statement were taken for.
+
+    >>> describe_axes({"a": Header((5, 6), 3, stored=((5, 6, 3), np.dtype("u1")), axes="HWC")})
+    ['the axes of 1 NumPy image are read as HWC; the first: a, (5, 6, 3)']
+    """
+    found: dict[str, list[str]] = {}
+    for name, header in headers.items():
+        if header.axes:
+            found.setdefault(header.axes, []).append(name)
+    return [
+        f"the axes of {plural(len(names), 'NumPy image')} are read as {axes}; the first: {names[0]}, {stored[0]}"
+        for axes, names in found.items()
+        if (stored := headers[names[0]].stored) is not None
+    ]
 
 
 def check_dims(path: object, header: Header, dims: int | None) -> None:
@@ -99,6 +131,10 @@ def agree(images: dict[str, tuple[Path, Header]], errors: ErrorCollector) -> tup
 
     One colour picture makes it a colour set, since grey pictures can be read in colour and not the reverse.
     """
+    for name, (path, header) in images.items():
+        with errors.collect(name):
+            if header.stored is not None and not header.axes:
+                with_axes(path, header)  # raises: the axes would be known otherwise
     dims = Counter(header.dims for _, header in images.values()).most_common(1)[0][0]
     same = [header for _, header in images.values() if header.dims == dims]
     colour = any(header.colour and header.channels == 3 for header in same)
@@ -117,12 +153,15 @@ class GridMatch:
     Attributes:
         came, expected, mend: parts of the message about a label on another grid; empty where it is the same.
         note: what was assumed because a file does not say where it lies; empty where both do.
+        related: True where both files say where they lie, so that a label on another grid can be brought onto the
+            image's.
     """
 
     came: str = ""
     expected: str = ""
     mend: str = ""
     note: str = ""
+    related: bool = False
 
     @property
     def same(self) -> bool:
@@ -131,40 +170,60 @@ class GridMatch:
 
 
 def compare_grids(image: Header, label: Header) -> GridMatch:
-    """Return whether a label has its image's grid: equal sizes, and corners less than a quarter of a voxel apart.
+    """Return whether a label has its image's grid: equal sizes, and corners at most a quarter of a voxel apart.
 
     Distances are measured along each axis of the image, in its own voxels. A label that states no orientation counts as
     lying on its image: a header without one, or the identity matrix, which programs write when they know none. The
     identity is believed where the image has axes along x, y, z and voxels of 1 mm itself, since a shift would hide
     behind it. Where only one of the two has an affine there is nothing to compare.
     """
+    placed, note = image.affine is not None and label.affine is not None, _unplaced(image, label)
+    related = placed and not note and image.oriented and label.oriented
     if label.shape != image.shape:
         came, expected = f"the label is {sizes(label)}", f"{sizes(image)} as its image"
-        return GridMatch(came, expected, _MEND)
-    if image.affine is None or label.affine is None:
+        return GridMatch(came, expected, _MEND, "", related)
+    if not placed:
         return GridMatch()
-    unknown = np.array_equal(label.affine, np.eye(4)) and not np.allclose(image.affine[:3, :3], np.eye(3), atol=1e-3)
-    if unknown:
-        return GridMatch(note="the label's affine is the identity")
-    if not (label.oriented and image.oriented):
-        ours, theirs = (np.linalg.norm(h.affine[:3, : h.dims], axis=0) for h in (image, label) if h.affine is not None)
-        if label.oriented != image.oriented and not np.allclose(theirs, 1) and np.abs(
-            theirs - ours).max() > _MOST_STRETCH * ours.max():  # fmt: skip
-            came, expected = (" × ".join(f"{v:g}" for v in values) for values in (theirs, ours))
-            mend = "Write the label again with the image's affine"
-            return GridMatch(f"the label has voxels of {came} mm", f"{expected} mm as its image", mend)
-        if label.oriented != image.oriented:
-            return GridMatch(note=f"the {'image' if label.oriented else 'label'} states no orientation")
+    with np.errstate(all="ignore"):  # a header may claim any distance; what overflows does not agree
+        came, expected = _size_difference(image, label) if note else _place_difference(image, label)
+    if not came:
+        return GridMatch(note=note, related=related)
+    return GridMatch(came, expected, _MEND, "", related)
+
+
+def _unplaced(image: Header, label: Header) -> str:
+    """Return in words which of two files with affines does not say where it lies, "" where both do or both do not."""
+    if image.affine is None or label.affine is None:
+        return ""
+    if np.array_equal(label.affine, np.eye(4)) and not np.allclose(image.affine[:3, :3], np.eye(3), atol=1e-3):
+        return "the label's affine is the identity"
+    if image.oriented == label.oriented:
+        return ""
+    return f"the {'image' if label.oriented else 'label'} states no orientation"
+
+
+def _size_difference(image: Header, label: Header) -> tuple[str, str]:
+    """Return (came, expected) of a label whose voxels have other sizes than its image's; all of 1 mm state nothing."""
+    assert image.affine is not None and label.affine is not None
+    ours, theirs = (np.linalg.norm(affine[:3, : image.dims], axis=0) for affine in (image.affine, label.affine))
+    if np.allclose(theirs, 1) or np.allclose(theirs, ours, rtol=_MOST_STRETCH, atol=0):
+        return "", ""
+    came, expected = (" × ".join(f"{v:g}" for v in values) for values in (theirs, ours))
+    return f"the label has voxels of {came} mm", f"{expected} mm as its image"
+
+
+def _place_difference(image: Header, label: Header) -> tuple[str, str]:
+    """Return (came, expected) of a label that lies elsewhere than its image."""
+    assert image.affine is not None and label.affine is not None
     last = [s - 1 for s in (*image.shape, 1, 1)[:3]]
     corners = np.array([(*corner, 1) for corner in itertools.product(*((0, v) for v in last))], np.float64)
     shifts = (corners @ (label.affine - image.affine).T)[:, :3]
     voxels = np.abs(np.linalg.solve(image.affine[:3, :3], shifts.T)).max(axis=1)
     if voxels.max() <= _MOST_SHIFT:
-        return GridMatch()
-    farthest = np.linalg.norm(shifts, axis=1).max()
-    came = f"the label lies {farthest:.3g} mm off its image ({voxels.max():.3g} voxels along axis {voxels.argmax()})"
-    expected = f"the image's affine, to {_MOST_SHIFT} voxels along every axis"
-    return GridMatch(came, expected, _MEND)
+        return "", ""
+    farthest, axis = np.linalg.norm(shifts, axis=1).max(), voxels.argmax()
+    came = f"the label lies {farthest:.3g} mm off its image ({voxels[axis]:.3g} voxels along axis {axis})"
+    return came, f"the image's affine, to {_MOST_SHIFT} voxels along every axis"
 
 
 def sizes(header: Header) -> str:

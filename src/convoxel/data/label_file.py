@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.dataset_json import NAME, number_classes, read_description
-from convoxel.data.image_file import check_finite, read_header, read_stored, with_dims
+from convoxel.data.image_file import check_finite, read_header, read_stored, shaped, with_dims
 from convoxel.data.image_format import find_format
 from convoxel.data.image_header import Header
 from convoxel.files.fault import fault, plural, shown
@@ -47,13 +47,13 @@ def read_label(path: Path, dims: int | None = None, grid: Header | None = None) 
     placed = _read_on(path, grid)
     if placed is not None:
         return placed[0], check_labels(path, placed[1].reshape(placed[0].shape))
-    header = with_dims(path, read_header(path), dims)
+    header = with_dims(path, read_header(path), dims, channels=1)
     if header.channels != 1 and not header.colour:  # colours may be shades of grey, which only the pixels tell
         mend = "Store the number of the class (argmax), not one map a class"
         raise fault(path, f"the label has {header.channels} channels", "one class number a voxel", mend)
     header, values = read_stored(path, label=True)
-    header = with_dims(path, header, dims)
-    return header, check_labels(path, values.reshape(header.shape))
+    header = with_dims(path, header, dims, channels=1)
+    return header, check_labels(path, shaped(header, values).reshape(header.shape))
 
 
 def check_labels(path: object, values: Array, most: int = _MOST_CLASSES) -> Array:

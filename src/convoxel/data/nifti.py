@@ -271,11 +271,11 @@ def _check_geometry(path: Path, fields: np.void, dims: int) -> tuple[NDArray[np.
     try:
         with np.errstate(all="ignore"):
             affine = np.array(_parse(fields).get_best_affine(), np.float64)
+            affine[:3] *= units
     except Exception as error:  # whatever nibabel makes of a false quaternion is a fault of the file
         raise fault(path, f"the orientation cannot be read ({error})", "a valid qform or sform", _COPY) from None
     if not np.isfinite(affine).all():
         raise fault(path, "the affine holds NaN or infinity", "finite numbers", "Write the orientation again")
-    affine[:3] *= units
     pixdim = np.abs(np.array(fields["pixdim"][1 : dims + 1], np.float64)) * units
     if not np.isfinite(pixdim).all():
         raise fault(path, f"pixdim is {pixdim.tolist()}", "finite voxel sizes in mm", "Write the voxel sizes again")
@@ -293,8 +293,10 @@ def _filled(path: Path, affine: NDArray[np.float64], dims: int) -> NDArray[np.fl
         present = [axis for axis in range(3) if axis not in lacking]
         normals = np.linalg.svd(affine[:3, present], full_matrices=True)[0][:, len(present) :]
         affine[:3, lacking] = normals
-    length = np.linalg.norm(affine[:3, :3], axis=0)
-    if not length.all() or abs(np.linalg.det(affine[:3, :3] / length)) < 1e-6:
+    with np.errstate(all="ignore"):  # lengths may be 0 or infinite, and the determinant is then NaN
+        length = np.linalg.norm(affine[:3, :3], axis=0)
+        volume = abs(np.linalg.det(affine[:3, :3] / length))
+    if not (np.isfinite(length).all() and volume >= 1e-6):
         came = f"the axes of the affine {affine[:3, :3].tolist()} do not span space"
         raise fault(path, came, "three independent directions", "Write the orientation again")
     return affine

@@ -1,8 +1,9 @@
 """Whole data sets in one .npz: train_images, train_labels, val_images, … (as MedMNIST), or images, labels.
 
-Images are (count, H, W) or (count, D, H, W), with a last axis of 3 for colours. Labels are class numbers:
-(count,) or (count, 1) to classify, (count, *spatial) to segment; an array ``classes`` of strings may name
-them. Labels are read at once, images on first use.
+Images are (count, W), (count, H, W) or (count, D, H, W), and may have channels: a last axis of 1, 3 or 4, or whatever
+the labels' shape or the option ``axes`` tells; ``axes.find_axes`` has the rule. Labels are class numbers: (count,) or
+(count, 1) to classify, (count, *spatial) to segment; an array ``classes`` of strings may name them. Labels are read at
+once, images on first use.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from convoxel.data.axes import arrange, find_axes, space_sizes
 from convoxel.data.collection import Collection
 from convoxel.data.data_set import Cache, Entry, Sample
 from convoxel.data.image_file import check_finite
 from convoxel.data.label_file import MOST_UNNAMED, check_labels, class_count, to_classes, values_of
-from convoxel.data.numpy_file import open_archive, read_member
+from convoxel.data.numpy_file import Claims, open_archive, read_member
 from convoxel.data.opening import Opening
 from convoxel.files.fault import fault, shown
 from convoxel.files.values import Array
@@ -30,14 +32,22 @@ _MOST_CLASSES = 65_536
 
 @dataclass(frozen=True)
 class _Part:
-    """One part of the archive: the key and form of its images, and their labels."""
+    """One part of the archive: the key and form of its images, what their axes mean, and their labels."""
 
     name: str
     key: str
-    dims: int
-    channels: int
-    shape: tuple[int, ...]
+    stored: tuple[int, ...]
+    axes: str
     labels: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return space_sizes(self.axes, self.stored)
+
+    @property
+    def form(self) -> tuple[int, int]:
+        """Number of spatial axes, channels."""
+        return len(self.shape), self.stored[self.axes.index("C")] if "C" in self.axes else 1
 
     def sample_name(self, position: int) -> str:
         return f"{self.name}/{position:06d}" if self.name else f"{position:06d}"
@@ -45,14 +55,14 @@ class _Part:
 
 def open_npz_set(path: Path, task: str, errors: Opening) -> Collection:
     """Return the samples in a .npz file."""
-    claims = {name: shape for name, (shape, _) in open_archive(path).items()}
+    claims = open_archive(path)
     keys = {part: key for part, key in _KEYS.items() if f"{key}images" in claims}
     keys = keys or {"": ""}
     if f"{next(iter(keys.values()))}images" not in claims:
         came = f"it holds the arrays {', '.join(map(shown, sorted(claims)[:8]))}"
         raise fault(path, came, "train_images and train_labels (or images and labels)", "Rename the arrays")
-    parts = [_read_part(path, part, key, claims, task) for part, key in keys.items()]
-    form, *others = sorted({(part.dims, part.channels) for part in parts})
+    parts = [_read_part(path, part, key, claims, task, errors.axes) for part, key in keys.items()]
+    form, *others = sorted({part.form for part in parts})
     if others:
         came = f"parts of different form (dims, channels): {[form, *others]}"
         raise fault(path, came, "the same in every part", "Save all parts alike")
@@ -61,35 +71,34 @@ def open_npz_set(path: Path, task: str, errors: Opening) -> Collection:
         part.name: [e for e in _entries(path, part, task, len(classes)) if e.name not in errors.names] for part in parts
     }
     sources, cache = [(path.name, path)], Cache(0)  # the arrays are in memory already: no second copy in float32
-    return Collection(shown(path.stem), task, form, classes, entries, sources, cache=cache)
+    notes = tuple(
+        f"the axes of {part.key}images {(len(part.labels), *part.stored)} are read as N{part.axes}" for part in parts
+    )
+    return Collection(shown(path.stem), task, form, classes, entries, sources, notes, cache=cache)
 
 
-def _read_part(path: Path, name: str, key: str, claims: dict[str, tuple[int, ...]], task: str) -> _Part:
-    """Return a part with its labels; only the headers of its images are read.
-
-    (count, a, b, 3) holds colour pictures, unless labels of the same shape say that it holds volumes.
-    """
-    images = claims[f"{key}images"]
-    shape = claims.get(f"{key}labels")
+def _read_part(path: Path, name: str, key: str, claims: dict[str, Claims], task: str, axes: str | None) -> _Part:
+    """Return a part with its labels; only the headers of its images are read."""
+    images, dtype = claims[f"{key}images"]
     where = f"{path}[{key}labels]"
-    if shape is None:
+    if f"{key}labels" not in claims:
         raise fault(path, f"{key}images without {key}labels", "an array of labels", f"Add {key}labels")
+    shape = claims[f"{key}labels"][0]
     if task == "classify" and math.prod(shape) != images[0]:
         mend = "Give one class an image (several at once are not supported), or choose the task segment"
         raise fault(
             where, f"labels of shape {shape} for {images[0]} images", "one class number an image, (count,)", mend
         )
-    colour = images[-1] == 3 and len(images) in (4, 5) and not (task == "segment" and shape == images)
-    dims = len(images) - 1 - colour
-    if dims not in (1, 2, 3):
-        expected = "(count, H, W), (count, H, W, 3), (count, D, H, W) or (count, D, H, W, 3)"
-        raise fault(f"{path}[{key}images]", f"shape {images}", expected, "Save the images in one of these shapes")
-    if task == "segment" and shape != images[: dims + 1]:
+    grid = space_sizes(find_axes(where, shape[1:], dtype, channels=1), shape[1:]) if task == "segment" else None
+    found = find_axes(f"{path}[{key}images]", images[1:], dtype, axes=axes, grid=grid, channels_last=True)
+    if grid is not None and (shape[0] != images[0] or grid != space_sizes(found, images[1:])):
         came, mend = f"labels of shape {shape} for images of shape {images}", "Give one class number a pixel"
-        raise fault(where, came, f"{images[: dims + 1]}", f"{mend}, or choose the task classify")
+        expected = f"{(images[0], *space_sizes(found, images[1:]))}"
+        raise fault(where, came, expected, f"{mend}, or choose the task classify")
     stored = read_member(path, f"{key}labels")
-    labels = check_labels(where, *((stored.reshape(-1), _MOST_CLASSES) if task == "classify" else (stored,)))
-    return _Part(name, key, dims, 3 if colour else 1, images[1 : dims + 1], labels)
+    if task == "classify":
+        return _Part(name, key, images[1:], found, check_labels(where, stored.reshape(-1), _MOST_CLASSES))
+    return _Part(name, key, images[1:], found, check_labels(where, stored.reshape(images[0], *(grid or ()))))
 
 
 def _count_classes(path: Path, task: str, parts: list[_Part], errors: Opening) -> int:
@@ -124,7 +133,7 @@ def _count_classes(path: Path, task: str, parts: list[_Part], errors: Opening) -
 
 
 def _name_classes(
-    path: Path, claims: dict[str, tuple[int, ...]], count: int, task: str, known: tuple[str, ...]
+    path: Path, claims: dict[str, Claims], count: int, task: str, known: tuple[str, ...]
 ) -> tuple[str, ...]:
     if "classes" in claims:
         names = tuple(shown(name) for name in read_member(path, "classes").reshape(-1))
@@ -149,7 +158,7 @@ def _entries(path: Path, part: _Part, task: str, count: int) -> tuple[Entry, ...
             where = f"{path}[{part.key}images][{position}]"
             with np.errstate(all="ignore"):
                 stored = images()[position].astype(np.float32)
-            pixels = np.ascontiguousarray(np.moveaxis(stored, -1, 0) if part.channels > 1 else stored[None])
+            pixels = np.ascontiguousarray(arrange(stored, part.axes))
             check_finite(where, pixels)
             label = part.labels[position]
             label = int(label) if task == "classify" else np.array(to_classes(where, label, count))

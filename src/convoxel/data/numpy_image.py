@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,31 +16,27 @@ from convoxel.files.values import Array
 
 
 def read_header(path: Path) -> Header:
-    """Return the header of an array: (*spatial), or (channels, *spatial) where there are four axes."""
-    return array_header(path, _claims(path)[0])
+    """Return the header of an array, whose axes are still to be told (see ``axes``)."""
+    return array_header(*_claims(path))
 
 
-def array_header(path: Path, shape: tuple[int, ...]) -> Header:
-    """Return the header of an array of this shape in a file that does not name its axes."""
-    if len(shape) > 4:
-        expected = "(*spatial) or (channels, *spatial), at most 4 axes"
-        raise fault(path, f"an array of {len(shape)} axes", expected, "Save one image a file")
-    return Header(shape[1:], shape[0], free_axes=True) if len(shape) == 4 else Header(shape, 1, free_axes=True)
+def array_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Header:
+    """Return the header of an array in a file that does not name its axes."""
+    return Header(shape, 1, stored=(shape, dtype))
 
 
 def read_values(path: Path, label: bool) -> tuple[Header, Array]:
-    """Return header and values (channels, *shape): float32, or as stored for a label."""
+    """Return header and values (1, *stored shape): float32, or as stored for a label."""
     header = read_header(path)
     values = read_member(path, _only(path)) if _is_archive(path) else read_array(path)
     with np.errstate(all="ignore"):
-        return header, values.reshape(header.channels, *header.shape).astype(values.dtype if label else np.float32)
+        return header, values[None].astype(values.dtype if label else np.float32)
 
 
 def map_values(path: Path) -> tuple[Header, MappedImage] | None:
     """Return header and values of a .npy file, left in the file."""
     header = read_header(path)
-    stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    return header, MappedImage(stored.reshape(header.channels, *header.shape))
+    return header, MappedImage(np.load(path, mmap_mode="r", allow_pickle=False)[None])
 
 
 def pack(path: Path, values: Array, header: Header, label: bool) -> bytes:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from convoxel.data.axes import check_axes
 from convoxel.files.fault import ErrorCollector
 
 
 @dataclass
 class Opening(ErrorCollector):
-    """The faults of a source, the classes that its samples are for, and how strictly labels are placed.
+    """The faults of a source, the classes that its samples are for, and how its files are read.
 
     Attributes:
         classes: names of a network's classes, the background first to segment. Labels then need not hold all of them,
             and whatever else they hold is a fault (default: the classes are those that the source has).
+        axes: what the axes of NumPy arrays mean, such as "HWC" (default None: as ``find_axes`` finds).
         resample_labels: a label of another grid than its image's is no fault, but brought onto it (default False).
     """
 
     classes: tuple[str, ...] = ()
+    axes: str | None = None
     resample_labels: bool = False
+
+    def __post_init__(self) -> None:
+        check_axes(self.axes)

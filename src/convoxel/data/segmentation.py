@@ -21,7 +21,7 @@ from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.geometry import fit_label
 from convoxel.data.image_file import list_images, read_header, read_image, with_dims
 from convoxel.data.image_format import split_ending
-from convoxel.data.image_header import Header, agree, compare_grids, sizes
+from convoxel.data.image_header import GridMatch, Header, agree, compare_grids, describe_axes, sizes
 from convoxel.data.label_file import (
     MOST_UNNAMED,
     class_count,
@@ -212,60 +212,52 @@ def _read_headers(pairs: Sequence[Pair], errors: Opening) -> tuple[dict[str, Hea
     assumed: dict[str, list[str]] = {}
     for pair in pairs:
         with errors.collect(pair.name):
-            found = _read_header(pair)
-            label = read_label_header(pair.label, found)
-            if label.dims == found.dims - 1 and found.affine is None:
-                # an array of three axes whose label has two: channels first
-                found = with_dims(pair.image, found, label.dims)
+            found = read_header(pair.image)
+            label = with_dims(pair.label, read_label_header(pair.label, found), None, channels=1)
+            found = _read_header(pair, found, errors.axes, label.shape)
             if label.dims > found.dims:
                 # a flat image among volumes: the image or both files may be wrong, so the message names both
                 came = f"the image is {found.dims}-D ({sizes(found)}), its label {label.dims}-D ({sizes(label)})"
                 raise fault(pair.image, came, "the same axes in both", "Check that the two files belong together")
-            label, note = with_dims(pair.label, label, found.dims), ""
-            if not (errors.resample_labels and _is_related(found, label)):
-                note = _check_match(pair, found, label)
+            label = with_dims(pair.label, label, found.dims)
+            note = _match(pair, found, label, resample_labels=errors.resample_labels).note
             headers[pair.name] = found
             if note:
                 assumed.setdefault(note, []).append(pair.name)
-    return headers, [
+    return headers, describe_axes(headers) + [
         f"{plural(len(names), 'label is', 'labels are')} taken to lie on the image, since {note}; the first: {names[0]}"
         for note, names in assumed.items()
     ]
 
 
-def _read_header(pair: Pair) -> Header:
-    """Return the header of a sample's image, whose files must lie on one grid."""
-    found = read_header(pair.image)
-    for path in pair.images if len(pair.images) > 1 else ():
-        header = read_header(path)
+def _read_header(pair: Pair, first: Header, axes: str | None, grid: tuple[int, ...]) -> Header:
+    """Return the header of a sample's image, whose files must lie on one grid; ``grid`` is the label's shape."""
+    several = len(pair.images) > 1
+    one = 1 if several else None
+    found = with_dims(pair.image, first, None, one, axes, grid)
+    for path in pair.images if several else ():
+        header = with_dims(path, read_header(path), None, one, axes, grid)
         match = compare_grids(found, header)
         if not match.same:
             raise fault(path, match.came, match.expected, match.mend)
         if header.channels != 1:
             raise fault(path, f"{header.channels} channels", "one channel a file", "Write one file a channel")
-    return replace(found, channels=len(pair.images)) if len(pair.images) > 1 else found
+    return replace(found, channels=len(pair.images)) if several else found
 
 
-def _read_image(pair: Pair, dims: int, channels: int) -> Sample:
+def _read_image(pair: Pair, dims: int, channels: int, axes: str | None) -> Sample:
     if len(pair.images) == 1:
-        return read_image(pair.image, dims, channels)
+        return read_image(pair.image, dims, channels, axes)
     samples = [read_image(path, dims, 1) for path in pair.images]
     return replace(samples[0], image=np.concatenate([sample.image for sample in samples]))
 
 
-def _check_match(pair: Pair, found: Header, label: Header) -> str:
-    """Return what was assumed about the label's place ("" for nothing); DataError where it has another grid."""
+def _match(pair: Pair, found: Header, label: Header, *, resample_labels: bool) -> GridMatch:
+    """Return how the label lies; DataError where it has another grid and is not to be brought onto its image's."""
     match = compare_grids(found, label)
-    if not match.same:
-        raise fault(pair.label, match.came, match.expected, match.mend)
-    return match.note
-
-
-def _is_related(found: Header, label: Header) -> bool:
-    """Return True where both files say where they lie; of labels, the identity says nothing unless the image has it."""
-    if found.affine is None or label.affine is None or not (found.oriented and label.oriented):
-        return False
-    return not np.array_equal(label.affine, np.eye(4)) or np.array_equal(found.affine, np.eye(4))
+    if match.same or (resample_labels and match.related):
+        return match
+    raise fault(pair.label, match.came, match.expected, match.mend)
 
 
 def _count_classes(folder: Path, pairs: Sequence[Pair], errors: ErrorCollector) -> int:
@@ -291,13 +283,11 @@ def _count_classes(folder: Path, pairs: Sequence[Pair], errors: ErrorCollector) 
 
 def _entry(pair: Pair, header: Header, dims: int, channels: int, count: int, resample_labels: bool) -> Entry:
     def read() -> Sample:
-        sample = _read_image(pair, dims, channels)
+        sample = _read_image(pair, dims, channels, header.axes or None)
         grid = replace(header, shape=sample.image.shape[1:], spacing_mm=sample.spacing_mm, affine=sample.affine)
         label_header, values = read_label(pair.label, dims, grid)
-        if resample_labels and _is_related(grid, label_header) and not compare_grids(grid, label_header).same:
+        if not _match(pair, grid, label_header, resample_labels=resample_labels).same:
             values = fit_label(pair.label, values, label_header.affine, grid.shape, grid.affine)
-        else:
-            _check_match(pair, grid, label_header)
         label = np.ascontiguousarray(to_classes(pair.label, values, count))
         return replace(sample, name=pair.name, label=label)
 

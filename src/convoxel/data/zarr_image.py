@@ -123,9 +123,7 @@ def _open(path: Path) -> _Image:
 
 def _plain(path: Path) -> _Image:
     array = open_array(path)
-    header = array_header(path, array.shape)
-    own = tuple(range(array.ndim))
-    return _Image(array, header, own if header.dims < array.ndim else (-1, *own))
+    return _Image(array, array_header(array.shape, array.dtype), (-1, *range(array.ndim)))
 
 
 # ---- OME ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 from convoxel import data
 from convoxel.data.image_file import list_images, map_image, read_header, with_dims
 from convoxel.data.image_format import find_format, split_ending
-from convoxel.data.image_header import fit_channels
+from convoxel.data.image_header import Header, fit_channels
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.atomic import write_json, write_text
 from convoxel.files.fault import shown
@@ -43,7 +43,7 @@ def list_inputs(source: Path) -> list[Path]:
 
 
 def predict_files(
-    predictor: Predictor, source: Path, target: Path, on_progress: OnProgress | None = None
+    predictor: Predictor, source: Path, target: Path, on_progress: OnProgress | None = None, axes: str | None = None
 ) -> list[Path]:
     """Predict the images of ``source``, write the results to ``target`` and return the files written.
 
@@ -61,16 +61,16 @@ def predict_files(
             raise ConfigError(f"output: {path} is an input image. Give another --output.")
         if path.is_dir():
             raise ConfigError(f"output: {path} is a folder, a file is needed there. Give another --output.")
-    headers = [with_dims(path, read_header(path), facts.dims) for path in files]
+    headers = [_read_header(predictor, path, axes) for path in files]
     for path, header in zip(files, headers, strict=True):  # a wrong image is refused before the first prediction
         fit_channels(path, header, facts.channels)
     lying = [(str(path), h.stated_affine, h.spacing_mm) for path, h in zip(files, headers, strict=True)]
     facts.warn_of_geometry(lying)
     with make_folder(targets[0].parent):
         if segment:
-            _write_maps(predictor, files, targets, on_progress)
+            _write_maps(predictor, files, targets, axes, on_progress)
         else:
-            _write_table(predictor, files, targets[0], on_progress)
+            _write_table(predictor, files, targets[0], axes, on_progress)
     return targets
 
 
@@ -102,15 +102,26 @@ def _check_distinct(files: list[Path], targets: list[Path]) -> None:
             )
 
 
-def _read(predictor: Predictor, path: Path) -> data.Sample:
+def _read_header(predictor: Predictor, path: Path, axes: str | None) -> Header:
+    """Return the header of an image as the network sees it; axes that were stated for training serve where they fit."""
+    header, facts, trained = read_header(path), predictor.run.data, predictor.run.config.axes
+    if axes is None and trained and header.stored and len(trained.removeprefix("N")) == len(header.stored[0]):
+        axes = trained
+    return with_dims(path, header, facts.dims, facts.channels, axes)
+
+
+def _read(predictor: Predictor, path: Path, axes: str | None) -> data.Sample:
     read = data.read_image if predictor.exact is None else map_image  # exact tiles read what they need
-    return read(path, dims=predictor.run.data.dims, channels=predictor.run.data.channels)
+    found = _read_header(predictor, path, axes).axes or None
+    return read(path, dims=predictor.run.data.dims, channels=predictor.run.data.channels, axes=found)
 
 
-def _write_maps(predictor: Predictor, files: list[Path], targets: list[Path], on_progress: OnProgress | None) -> None:
+def _write_maps(
+    predictor: Predictor, files: list[Path], targets: list[Path], axes: str | None, on_progress: OnProgress | None
+) -> None:
     for done, (path, target) in enumerate(zip(files, targets, strict=True)):
         try:
-            sample = _read(predictor, path)
+            sample = _read(predictor, path, axes)
             on_tile = functools.partial(_report_part, on_progress, done, len(files))
             found = predictor.label_map(sample, on_tile)
             data.write_label(target, found, like=sample, classes=predictor.classes)
@@ -121,11 +132,13 @@ def _write_maps(predictor: Predictor, files: list[Path], targets: list[Path], on
         _report(on_progress, done + 1, len(files))
 
 
-def _write_table(predictor: Predictor, files: list[Path], target: Path, on_progress: OnProgress | None) -> None:
+def _write_table(
+    predictor: Predictor, files: list[Path], target: Path, axes: str | None, on_progress: OnProgress | None
+) -> None:
     rows: list[dict[str, str | float]] = []
     for first in range(0, len(files), _CLASSIFY_BATCH):
         group = files[first : first + _CLASSIFY_BATCH]
-        logits = predictor.class_logits([_read(predictor, path) for path in group]).astype(np.float64)
+        logits = predictor.class_logits([_read(predictor, path, axes) for path in group]).astype(np.float64)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         for path, share in zip(group, shares, strict=True):

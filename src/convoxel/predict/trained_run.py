@@ -24,6 +24,7 @@ class PredictionConfig(Protocol):
     task: Literal["segment", "classify"]
     patch: tuple[int, ...] | None
     overlap: float
+    axes: str | None
 
 
 def _is_named(classes: Sequence[str]) -> bool:

@@ -107,6 +107,7 @@ class TrainConfig(BaseModel):
         fold: the part that validates, 0 … folds − 1 (default 0).
         split: file that lists the samples of every part, such as the split.json of another run.
         subject_pattern: regular expression that finds the subject in the name of a sample.
+        axes: what the axes of NumPy arrays mean, such as "HWC" (default: as labels and sizes tell).
         gap: voxels between training and validation part of "mni152" (default 0).
         on_bad_sample: "stop" at a broken sample or "skip" it (default "stop").
         validate_every: epochs between validations.
@@ -171,6 +172,7 @@ class TrainConfig(BaseModel):
     fold: int = Field(default=0, ge=0)
     split: _Name | None = None
     subject_pattern: _Name | None = None
+    axes: _Name | None = None
     gap: int = Field(default=0, ge=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"
     validate_every: int | None = Field(default=None, ge=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convoxel import data
+from convoxel.data.axes import check_axes
 from convoxel.errors import CheckpointError, ConfigError, DataError
 from convoxel.graph.run.tiling import TilePlan
 from convoxel.predict.case_statistics import REPLICATES
@@ -144,6 +145,7 @@ def _load(config: TrainConfig, source: str | Path | None, **stated: Any) -> data
             seed=config.seed,
             bad=config.on_bad_sample,
             resample_labels=config.resample_labels,
+            axes=config.axes,
             **stated,
         )
     except DataError as error:
@@ -239,6 +241,7 @@ def predict(
     device: str = "auto",
     exact: bool = False,
     tile: int | Sequence[int] | None = None,
+    axes: str | None = None,
     on_tiling: Callable[[TilePlan], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
@@ -258,6 +261,8 @@ def predict(
         exact: compute label maps that are bit for bit those of whole images, on tiles that blend nothing (default
             False: overlapping tiles, blended, whose logits differ a little from the whole image's).
         tile: size of an exact tile, its halo included (default: what takes about a gigabyte).
+        axes: what the axes of NumPy arrays mean, such as "HWC" (default: as in training, where that was stated; else as
+            the network's axes and channels tell).
         on_tiling: called with the tiling of each image; ``str(tiling)`` says what its label map is equal to.
         on_progress: called after each image and each exact tile; ``step`` of ``steps_total`` images.
 
@@ -268,6 +273,7 @@ def predict(
         CheckpointError: ``run_dir`` is no run.
         UnsupportedError: ``exact`` and a step of the network sees the whole image; the message names it.
     """
+    check_axes(axes)
     list_inputs(Path(input))  # a missing input is reported before the network is compiled
     predictor = load_predictor(run_dir, engine=engine, device=device, exact=exact, tile=tile, on_tiling=on_tiling)
-    return predict_files(predictor, Path(input), Path(output), on_progress)
+    return predict_files(predictor, Path(input), Path(output), on_progress, axes)
