@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.predict.classification_metric import BINS, ClassScores
+from convoxel.predict.classification_metric import BINS, ClassScores, thresholds
 
 _MOST_POINTS = 200
 _MOST_CLASSES = 24  # curves of more classes cannot be told apart
@@ -43,21 +43,13 @@ def trace_curves(scores: ClassScores, classes: Sequence[str]) -> Curves:
     for number, name in enumerate(classes[:_MOST_CLASSES]):
         own = scores.truth == number
         if 0 < own.sum() < len(own):
-            hits, alarms = _thresholds(scores.shares[:, number], own)
+            hits, alarms = (np.append(0.0, side[0]) for side in thresholds(scores, number, np.ones((1, len(own)))))
             roc[name] = _thin(np.stack([alarms / alarms[-1], hits / hits[-1]], axis=1))
             given = hits + alarms
             precision = np.divide(hits, given, out=np.ones_like(given), where=given > 0)
             recalls[name] = _thin(np.stack([hits / hits[-1], precision], axis=1))
             prevalence[name] = float(own.mean())
     return {"roc": roc, "precision_recall": recalls, "prevalence": prevalence, "calibration": _calibration(scores)}
-
-
-def _thresholds(score: NDArray[np.float64], own: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the images above each distinct score from the highest down, of the class and of the others; 0 first."""
-    order = np.argsort(-score, kind="stable")
-    ends = np.flatnonzero(np.diff(score[order], append=-np.inf))
-    hits = np.cumsum(own[order])[ends]
-    return np.append(0.0, hits), np.append(0.0, ends + 1 - hits)
 
 
 def _thin(points: NDArray[np.float64]) -> list[tuple[float, float]]:

@@ -132,12 +132,10 @@ def correlation(scores: ClassScores, weights: Floats) -> Floats:
 def auc(scores: ClassScores, weights: Floats) -> Floats:
     """Return the area under each class's ROC curve: how often an image of it scores above another; ties count half."""
 
-    def area(score: Floats, own: Floats, other: Floats) -> Floats:
-        order, ends = _sort(score)
-        below = np.cumsum(other[:, order], axis=1)[:, ends]  # up to the end of each group of equal scores
-        inside = np.diff(below, axis=1, prepend=0.0)
-        mine = np.diff(np.cumsum(own[:, order], axis=1)[:, ends], axis=1, prepend=0.0)
-        return ratios((mine * (below - inside / 2)).sum(axis=1), own.sum(axis=1) * other.sum(axis=1))
+    def area(hits: Floats, alarms: Floats) -> Floats:
+        steps = np.diff(alarms, axis=1, prepend=0.0)
+        heights = hits - np.diff(hits, axis=1, prepend=0.0) / 2
+        return ratios((steps * heights).sum(axis=1), hits[:, -1] * alarms[:, -1])
 
     return _one_vs_rest(scores, weights, area)
 
@@ -145,29 +143,30 @@ def auc(scores: ClassScores, weights: Floats) -> Floats:
 def average_precision(scores: ClassScores, weights: Floats) -> Floats:
     """Return Σ (Rᵢ − Rᵢ₋₁) Pᵢ over the thresholds of each class's precision-recall curve."""
 
-    def area(score: Floats, own: Floats, other: Floats) -> Floats:
-        order, ends = _sort(-score)
-        hits = np.cumsum(own[:, order], axis=1)[:, ends]
-        given = hits + np.cumsum(other[:, order], axis=1)[:, ends]
+    def area(hits: Floats, alarms: Floats) -> Floats:
         steps = np.diff(hits, axis=1, prepend=0.0)
-        return ratios((steps * hits / np.maximum(given, 1e-300)).sum(axis=1), own.sum(axis=1))
+        return ratios((steps * hits / np.maximum(hits + alarms, 1e-300)).sum(axis=1), hits[:, -1])
 
     return _one_vs_rest(scores, weights, area)
 
 
-def _one_vs_rest(scores: ClassScores, weights: Floats, area: Callable[[Floats, Floats, Floats], Floats]) -> Floats:
-    columns = []
-    for number in range(scores.classes):
-        own = scores.one_hot[:, number]
-        columns.append(area(scores.shares[:, number], weights * own, weights * (1 - own)))
+def _one_vs_rest(scores: ClassScores, weights: Floats, area: Callable[[Floats, Floats], Floats]) -> Floats:
+    columns = [area(*thresholds(scores, number, weights)) for number in range(scores.classes)]
     return np.stack(columns, axis=1)
 
 
-def _sort(score: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the order of rising scores, and the last place of each group of equal ones."""
-    order = np.argsort(score, kind="stable")
-    ends = np.flatnonzero(np.diff(score[order], append=np.inf))
-    return order, ends
+def thresholds(scores: ClassScores, number: int, weights: Floats) -> tuple[Floats, Floats]:
+    """Return how many images of a class, and how many others, score at least as high as each threshold.
+
+    The thresholds are the scores that occur, from the highest down: (rows, thresholds) both.
+    """
+    score, own = scores.shares[:, number], scores.truth == number
+    order = np.argsort(-score, kind="stable")
+    ends = np.flatnonzero(np.diff(score[order], append=-np.inf))
+    sorted_weights = weights[:, order]
+    hits = np.cumsum(sorted_weights * own[order], axis=1)
+    alarms = np.cumsum(sorted_weights, axis=1) - hits
+    return (hits, alarms) if len(ends) == len(order) else (hits[:, ends], alarms[:, ends])
 
 
 def calibration_error(scores: ClassScores, weights: Floats) -> Floats:
