@@ -26,7 +26,7 @@ from convoxel.errors import ConfigError
 from convoxel.lookup import describe
 from convoxel.models import build
 from convoxel.predict.case_statistics import Interval
-from convoxel.train import TrainConfig, fit
+from convoxel.train import TrainConfig, evaluate, fit
 from tests.support.refusal import refused_command
 
 REACHED = [
@@ -171,6 +171,32 @@ def test_runs_on_other_data_or_images_are_not_compared(runs: list[Path], tmp_pat
     ).shapes if isinstance(words, Words)]  # fmt: skip
     assert {"accuracy on A", "accuracy on B", "accuracy on C", "accuracy on D"} <= set(texts)
     assert "accuracy on A over multiply–adds" in texts and "accuracy on B over multiply–adds" not in texts
+
+
+def test_runs_are_measured_on_other_data(
+    capsys: pytest.CaptureFixture[str], runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every metric that was asked for, of both runs, paired on the same images."""
+    measure = functools.partial(evaluate, engine="torch")  # nothing to compile
+    monkeypatch.setattr("convoxel.bench.run_quality.evaluate", measure)
+    rng = np.random.default_rng(0)
+    for name in "01":
+        (tmp_path / "other" / name).mkdir(parents=True)
+        for index in range(4):
+            pixels = rng.integers(0, 255, (8, 8)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "other" / name / f"{index}.png")
+    words = ["compare", *runs, "--data", tmp_path / "other", "--metrics", "accuracy,brier", "--no-time"]
+    found = json.loads(output(capsys, *words, "--json"))["networks"]
+    for row, run in zip(found, runs, strict=True):
+        figures = measure(run, tmp_path / "other", metrics=["accuracy", "brier"])
+        assert row["metric"] == figures["metric"] and row["basis"] == "other (all), 8 images"
+        assert {name: each["value"] for name, each in row["measured"].items()} == {
+            name: pytest.approx(figure["value"]) for name, figure in figures["figures"].items()
+        }
+    shown = output(capsys, *words)
+    assert "Measured on other (all), 8 images." in shown and shown.count("brier") == 2
+    assert "metrics: given without data" in refused_command(capsys, "compare", *runs, "--metrics", "auc")
+    assert "data: given, but none of unet is a run" in refused_command(capsys, "compare", "unet", "--data", "digits")
 
 
 def test_names_stay_distinct(capsys: pytest.CaptureFixture[str], runs: list[Path], tmp_path: Path) -> None:

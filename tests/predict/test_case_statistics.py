@@ -139,3 +139,15 @@ def test_cases_of_older_evaluations_are_read() -> None:
         ]
     )
     assert found == {"a": Case(0.5, "a"), "c": Case(1.0, "c"), "e": Case(1.0, "x")}
+
+
+def test_cases_of_a_further_metric() -> None:
+    """Its mean over the classes where it is defined; of what JSON may hold else, none."""
+    samples: list[dict[str, object]] = [
+        {"name": "a", "values": {"hd95": {"x": 2.0, "y": None}}},
+        {"name": "b", "values": {"hd95": {"x": 2.0, "y": 4.0}}, "subject": "s"},
+        {"name": "c", "values": {"hd95": {"x": None}}},
+        {"name": "d", "values": [1]},
+        {"name": "e", "values": {"hd95": 3}},
+    ]
+    assert read_cases(samples, "hd95") == {"a": Case(2.0, "a"), "b": Case(3.0, "s")}

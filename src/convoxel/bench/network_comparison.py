@@ -43,6 +43,8 @@ def compare_networks(
     options: Mapping[str, object] | None = None,
     timed: bool = True,
     threads: int | None = None,
+    data: str | Path | None = None,
+    metrics: Sequence[str] | None = None,
     on_step: Callable[[str], None] = lambda text: None,
 ) -> list[Contender]:
     """Return what each network costs, sees and takes, and the quality of those that were trained.
@@ -54,16 +56,31 @@ def compare_networks(
         options: options of those networks of the zoo that have them.
         timed: whether to measure the time of a run on our engine.
         threads: number of CPU threads (default: all).
+        data: other labelled images to measure all runs on (default: each run's closing evaluation counts).
+        metrics: names of the metrics to measure there (default: those that cost nothing beside the prediction).
         on_step: called with what is done next.
 
     Raises:
-        ConfigError: a word is no network or comes twice, or no network has one of the options.
+        ConfigError: a word is no network or comes twice, no network has one of the options, or there are metrics
+            without data, or data without a run.
+        DataError: the data do not fit a run.
     """
+    if metrics is not None and data is None:
+        raise ConfigError(
+            "metrics: given without data; expected both. Give the labelled images to measure the runs on."
+        )
+    if data is not None and not any(map(is_run, words)):
+        raise ConfigError(
+            f"data: given, but none of {', '.join(words)} is a run. Leave it out, or add folders of runs."
+        )
     chosen = _choose(words, levels, shape, dict(options or {}), timed)
     summaries = [each.network.describe() for each in chosen]  # says which sizes fit
     with limit_threads(threads):
         times: Sequence[float | None] = _measure(chosen, threads, on_step) if timed else [None] * len(chosen)
-    qualities = compare_quality([each.word if is_run(each.word) else None for each in chosen])
+        if data is not None:
+            on_step(f"Measuring the runs on {data} …")
+        folders = [each.word if is_run(each.word) else None for each in chosen]
+        qualities = compare_quality(folders, data, metrics)
     return [_contender(*each) for each in zip(chosen, summaries, times, qualities, strict=True)]
 
 

@@ -6,15 +6,25 @@ Within a group the images are paired: the difference to the best run is that of 
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convoxel.draw.comparison_chart import Quality
+from convoxel.draw.comparison_chart import Measured, Quality
 from convoxel.draw.quantity import number
-from convoxel.predict.case_statistics import Case, Spread, accuracy_interval, compare_cases, mean_interval, read_cases
+from convoxel.predict.case_statistics import (
+    Case,
+    Interval,
+    Spread,
+    accuracy_interval,
+    compare_cases,
+    mean_interval,
+    read_cases,
+)
 from convoxel.report.run_contents import RunFolder, mapping, mappings, read_run
+from convoxel.train import evaluate
 
 
 @dataclass(frozen=True)
@@ -28,25 +38,37 @@ class _Measured:
     basis: str
 
 
-def compare_quality(folders: Sequence[str | Path | None]) -> list[Quality | None]:
+def compare_quality(
+    folders: Sequence[str | Path | None], data: str | Path | None = None, metrics: Sequence[str] | None = None
+) -> list[Quality | None]:
     """Return the quality of each run, with its group and its difference to the best run of the group.
 
     Args:
         folders: folders of runs; None for a network that was not trained.
+        data: other labelled images, on which every run is measured now (default: what each run's closing evaluation
+            found on the images that it held out).
+        metrics: names of the metrics to measure there (default: those that cost nothing beside the prediction).
     """
-    found = [None if folder is None else _read(read_run(folder)) for folder in folders]
+    runs = [None if folder is None else read_run(folder) for folder in folders]
+    for run in runs:
+        if run is not None and data is not None:
+            found_there = evaluate(run.path, data, metrics=metrics)
+            run.evaluation = json.loads(json.dumps(found_there))  # as the closing evaluation is read
+    found = [None if run is None else _read(run, data is not None) for run in runs]
     keys = list(dict.fromkeys(each.key for each in found if each is not None))
     return [None if each is None else _judge(each, [other for other in found if other is not None], keys)
             for each in found]  # fmt: skip
 
 
-def _read(run: RunFolder) -> _Measured:
+def _read(run: RunFolder, elsewhere: bool) -> _Measured:
     samples = mappings(run.evaluation.get("samples"))
     metric = number(run.evaluation.get("metric"))
     data, fingerprint = str(run.data.get("data_name") or "unnamed data"), str(run.data.get("fingerprint"))
+    if elsewhere:
+        data, fingerprint = f"{run.evaluation.get('data')} ({run.evaluation.get('split')})", ""
     if run.evaluation and samples:
         names = frozenset(str(sample.get("name")) for sample in samples)
-        basis = f"{data}, {len(samples)} held-out image{'' if len(samples) == 1 else 's'}"
+        basis = f"{data}, {len(samples)} {'' if elsewhere else 'held-out '}image{'' if len(samples) == 1 else 's'}"
         return _Measured(run, (run.task, fingerprint, names), metric, read_cases(samples), basis)
     # Not closed yet: the best validation so far, whose images follow from these entries.
     split = tuple(str(run.config.get(name)) for name in ("validation", "seed", "gap"))
@@ -69,9 +91,24 @@ def _judge(each: _Measured, others: list[_Measured], keys: list[tuple[object, ..
         interval=accuracy_interval(cases) if run.task == "classify" else mean_interval(cases),
         spread=Spread.of([case.value for case in cases]),
         difference=None if best is each else compare_cases(each.cases, best.cases),
+        measured=_measure(each, best),
         train_s=number(run.last.get("elapsed_s")),
         steps=None if steps is None else int(steps),
     )
+
+
+def _measure(each: _Measured, best: _Measured) -> dict[str, Measured]:
+    """Return every metric of a run's evaluation, with its mean difference to the best run over the same images."""
+    ours, theirs = (mappings(run.evaluation.get("samples")) for run in (each.run, best.run))
+    found = {}
+    for name, entries in mapping(each.run.evaluation.get("figures")).items():
+        entry = mapping(entries)
+        ends = entry.get("interval")
+        known = [value for end in ends if (value := number(end)) is not None] if isinstance(ends, list) else []
+        difference = None if best is each else compare_cases(read_cases(ours, name), read_cases(theirs, name))
+        interval = Interval(known[0], known[1]) if len(known) == 2 else None
+        found[name] = Measured(str(entry.get("unit") or ""), number(entry.get("value")), interval, difference)
+    return found
 
 
 def _letter(index: int) -> str:

@@ -15,6 +15,7 @@ from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
     from convoxel.draw.comparison_chart import Contender, Quality
+    from convoxel.predict.case_statistics import Difference
 
 # Input size along each axis, by the number of axes, with which ways to up-sample are compared.
 _UPSAMPLED_SIZE = {1: 4096, 2: 64, 3: 24}
@@ -54,6 +55,13 @@ def networks(
     ] = None,
     shape: Shape = None,
     assign: Assign = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|NAME", help="Measure all runs on these labelled images, and compare there."),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Metrics to measure there, as of `convoxel evaluate`.")
+    ] = None,
     timed: Timed = True,
     threads: Threads = None,
     output: Annotated[
@@ -70,7 +78,7 @@ def networks(
     words, counts = _split(names, levels)
     rows = compare_networks(
         words, levels=counts, shape=parse_shape(shape), options=parse_options(assign), timed=timed, threads=threads,
-        on_step=lambda text: screen.say(text, "dim"),
+        data=data, metrics=metrics and metrics.split(","), on_step=lambda text: screen.say(text, "dim"),
     )  # fmt: skip
     files: tuple[Path, ...] = ()
     if output is not None:
@@ -79,7 +87,7 @@ def networks(
         files = save_comparison(rows, output)
     if json:
         return emit({"networks": [row.to_dict() for row in rows], "figure": files})
-    _print_networks(screen, rows)
+    _print_networks(screen, rows, measured=data is not None)
     if files:
         screen.say(f"Figure: {files[0]} and {files[1].name}")
 
@@ -94,7 +102,7 @@ def _split(words: list[str], levels: str | None) -> tuple[list[str], tuple[int, 
     return names, parse_sizes("levels", ",".join([levels, *(word for word in words if word.isdigit())]))
 
 
-def _print_networks(screen: Screen, rows: list[Contender]) -> None:
+def _print_networks(screen: Screen, rows: list[Contender], measured: bool) -> None:
     from convoxel.draw.comparison_chart import same_input
     from convoxel.draw.quantity import count
 
@@ -111,10 +119,10 @@ def _print_networks(screen: Screen, rows: list[Contender]) -> None:
     screen.table(headings + ("|>ms" if timed else ""), cells)
     trained = [row for row in rows if row.quality is not None]
     if trained:
-        _print_quality(screen, trained)
+        _print_quality(screen, trained, measured)
 
 
-def _print_quality(screen: Screen, rows: list[Contender]) -> None:
+def _print_quality(screen: Screen, rows: list[Contender], measured: bool) -> None:
     """Print what trainings reached: each metric with its interval, the spread of images, the difference to the best."""
     from convoxel.draw.comparison_chart import basis
 
@@ -132,7 +140,7 @@ def _print_quality(screen: Screen, rows: list[Contender]) -> None:
         (
             name, *([quality.group] if grouped else []), number(quality.metric),
             _range(quality.interval), *([_quartiles(quality)] if spread else []),
-            *([_difference(quality)] if paired else []),
+            *(["the best" if quality.best else _difference(quality.difference)] if paired else []),
             *(number(value if isinstance(value := quality.per_class.get(label), float) else None) for label in classes),
             "–" if quality.train_s is None else duration(quality.train_s),
         )
@@ -142,6 +150,23 @@ def _print_quality(screen: Screen, rows: list[Contender]) -> None:
     screen.table(headings, cells)
     for line in basis(rows):
         screen.say(line)
+    if measured:
+        _print_metrics(screen, found)
+
+
+def _print_metrics(screen: Screen, found: list[tuple[str, Quality]]) -> None:
+    """Print every metric of every run, with the difference to the best run over the same images."""
+    rows = [
+        (
+            f"{metric} ({each.unit})" if each.unit else metric, name, number(each.value), _range(each.interval),
+            "the best" if quality.best else _difference(each.difference),
+        )
+        for metric in dict.fromkeys(metric for _, quality in found for metric in quality.measured)
+        for name, quality in found
+        if (each := quality.measured.get(metric)) is not None
+    ]  # fmt: skip
+    screen.say()
+    screen.table("metric|run|>value|interval|to the best, same images", rows)
 
 
 def _range(interval: tuple[float, float] | None) -> str:
@@ -153,12 +178,11 @@ def _quartiles(quality: Quality) -> str:
     return "–" if spread is None or quality.metric_name != "Dice" else _range((spread.quartile_1, spread.quartile_3))
 
 
-def _difference(quality: Quality) -> str:
-    if quality.best:
-        return "the best"
-    if quality.difference is None:
+def _difference(difference: Difference | None) -> str:
+    """Return a paired difference with its interval, effect (rank-biserial correlation) and p-value."""
+    if difference is None:
         return "–"
-    mean, interval, _, effect, p_value = quality.difference
+    mean, interval, _, effect, p_value = difference
     shown = f"{mean:+.3f}" + ("" if interval is None else f" ({interval[0]:+.3f} … {interval[1]:+.3f})")
     return shown if effect is None or p_value is None else f"{shown}, r {effect:+.2f}, p {p_value:.2g}"
 

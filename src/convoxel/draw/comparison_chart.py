@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from convoxel.draw.bars import HEAD, Measure, draw_bars
 from convoxel.draw.figure import Figure
@@ -28,6 +29,15 @@ _LABEL = Look(fill="ink", size=12)
 _SMALL = Look(fill="soft", size=11)
 
 
+class Measured(NamedTuple):
+    """One metric of a run: its unit, its value with the interval, and the mean difference to the best run's."""
+
+    unit: str
+    value: float | None
+    interval: Interval | None
+    difference: Difference | None
+
+
 @dataclass(frozen=True)
 class Quality:
     """The quality that a trained run reached, and on what it was measured.
@@ -42,6 +52,7 @@ class Quality:
         interval: interval of the metric over images; None of too few.
         spread: values of single images; None where the run has none yet.
         difference: mean difference to the best of its group over the same images; None of the best itself.
+        measured: every metric of the evaluation by name, in the order asked for.
         train_s: training time.
         steps: optimiser steps.
     """
@@ -55,21 +66,27 @@ class Quality:
     interval: Interval | None = None
     spread: Spread | None = None
     difference: Difference | None = None
+    measured: Mapping[str, Measured] = dataclasses.field(default_factory=dict)
     train_s: float | None = None
     steps: int | None = None
 
     def to_dict(self) -> JsonObject:
         """Return the figures as JSON values."""
         plain = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        difference = self.difference and {
-            **self.difference._asdict(),
-            "interval": self.difference.interval and self.difference.interval._asdict(),
+        difference = _plain(self.difference)
+        measured = {
+            name: {**each._asdict(), "interval": _plain(each.interval), "difference": _plain(each.difference)}
+            for name, each in self.measured.items()
         }
-        nested = {
-            "interval": self.interval and self.interval._asdict(),
-            "spread": self.spread and self.spread._asdict(),
-        }
-        return {**plain, **nested, "difference": difference}
+        nested = {"interval": _plain(self.interval), "spread": _plain(self.spread)}
+        return {**plain, **nested, "difference": difference, "measured": measured}
+
+
+def _plain(value: Interval | Difference | Spread | None) -> JsonObject | None:
+    """Return a record, and those in it, as JSON values."""
+    if value is None:
+        return None
+    return {name: _plain(item) if isinstance(item, Interval) else item for name, item in value._asdict().items()}
 
 
 @dataclass(frozen=True)
@@ -213,6 +230,11 @@ def basis(rows: Sequence[Contender]) -> list[str]:
         lines = [f"Other data or other images were held out, so qualities compare only within: {'; '.join(lines)}."]
     if any(row.quality is not None and row.quality.interval is not None for row in rows):
         lines.append(f"Intervals hold {100 * LEVEL:g} % over such images; another seed of training may change more.")
+    tested = [row.quality.difference for row in rows if row.quality is not None and row.quality.difference is not None]
+    if any(difference.p_value is not None for difference in tested):
+        lines.append(
+            "Differences: r is the rank-biserial correlation, p of Wilcoxon's (right or wrong: McNemar's) test."
+        )
     return lines
 
 

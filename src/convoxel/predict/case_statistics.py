@@ -90,11 +90,16 @@ class Case(NamedTuple):
     subject: str
 
 
-def read_cases(samples: Sequence[Mapping[str, object]]) -> dict[str, Case]:
+def read_cases(samples: Sequence[Mapping[str, object]], metric: str = "") -> dict[str, Case]:
     """Return the metric of each image by name, from the ``samples`` of an evaluation.
 
-    That is the mean Dice of the classes that are there or predicted, or 1 for a class that was recognised and 0 for one
-    that was not. Images without any graded class are left out.
+    Args:
+        samples: rows of images, as an evaluation has them.
+        metric: one of their further metrics, whose mean over the classes where it is defined is taken (default: the
+            metric of the task). That is the mean Dice of the classes that are there or predicted, or 1 for a class that
+            was recognised and 0 for one that was not.
+
+    Images where it is undefined are left out.
 
     >>> read_cases([{"name": "a", "metric": 0.5, "subject": "x"}, {"name": "b", "metric": None}])
     {'a': Case(value=0.5, subject='x')}
@@ -102,9 +107,22 @@ def read_cases(samples: Sequence[Mapping[str, object]]) -> dict[str, Case]:
     found = {}
     for sample in samples:
         name, value = str(sample.get("name")), sample.get("metric", sample.get("correct"))
+        if metric:
+            value = _mean_of(sample.get("values"), metric)
         if isinstance(value, (bool, int, float)) and math.isfinite(value):
             found[name] = Case(float(value), str(sample.get("subject") or name))
     return found
+
+
+def _mean_of(values: object, metric: str) -> float | None:
+    """Return the mean of a metric over the classes that have it; None of none, and where JSON holds something else."""
+    by_class = values.get(metric) if isinstance(values, Mapping) else None
+    known = (
+        [value for value in by_class.values() if isinstance(value, (int, float))]
+        if isinstance(by_class, Mapping)
+        else []
+    )
+    return float(np.mean(known)) if known else None
 
 
 def bootstrap(
