@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from fractions import Fraction
 from itertools import islice
 from typing import Any
 
@@ -43,6 +44,7 @@ _WORDS: dict[Any, str] = {
     collections.abc.Callable: "a function",
     os.PathLike: "a path",
 }
+_SCALARS = (bool, int, float, complex, str, bytes)
 _MANY: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts", bool: "truth values"}
 
 
@@ -122,7 +124,8 @@ def fits(value: object, hint: Any) -> bool:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in _UNIONS:
         if any(getattr(one, "__name__", "") == "_SupportsArray" for one in inner):  # NumPy's ArrayLike
-            inner = (_ArrayLike, *(one for one in inner if one is type(None)))
+            others = [one for one in inner if isinstance(one, type) and not issubclass(one, _SCALARS)]
+            inner = (_ArrayLike, *others)
         return any(fits(value, one) for one in inner)
     if hint is _ArrayLike:
         return _becomes_array(value)
@@ -171,11 +174,14 @@ def settled(value: Any, hint: Any) -> Any:
     options = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
     if int in options and hasattr(type(value), "__index__") and fits(value, int) and not is_expression(value):
         return operator.index(value)
-    if float in options and fits(value, float) and not isinstance(value, numbers.Rational):
-        return float(value)
+    if float in options and fits(value, float) and not isinstance(value, int):
+        return value if Fraction in options and isinstance(value, Fraction) else float(value)
+    if bool in options and fits(value, bool):
+        return bool(value)
     for option in options:
         origin, inner = typing.get_origin(option), typing.get_args(option)
-        if origin in _ITERABLES and inner and inner[0] is not Ellipsis and _holds(value, origin, inner):
+        sized = hasattr(type(value), "__len__") and hasattr(type(value), "__getitem__")
+        if sized and origin in _ITERABLES and inner and _holds(value, origin, inner):
             kinds = inner if Ellipsis not in inner and origin is tuple else (inner[0],) * len(value)
             entries = tuple(map(settled, value, kinds))
             return value if all(map(operator.is_, entries, value)) else entries
@@ -220,13 +226,15 @@ def _becomes_array(value: object) -> bool:
         return False
 
 
-def is_plain(value: object) -> bool:
+def is_plain(value: object, depth: int = 3) -> bool:
     """Return False for what Python has and no other language: integers beyond 64 bits, texts that are no Unicode."""
     if isinstance(value, int):
         return value.bit_length() < 64
     if isinstance(value, str):
         return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
-    return all(map(is_plain, value[:_LOOKED_AT])) if isinstance(value, (tuple, list)) else True
+    if isinstance(value, (tuple, list)) and depth:
+        return all(is_plain(entry, depth - 1) for entry in value[:_LOOKED_AT])
+    return True
 
 
 def _holds(value: Any, kind: type, inner: tuple[Any, ...]) -> bool:

@@ -13,7 +13,7 @@ from convoxel.fork import forks_wait
 
 
 def lazy_names(
-    package: str, homes: Mapping[str, str], needs: str = ""
+    package: str, homes: Mapping[str, str], needs: str = "", *, early: bool = False
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` of a package.
 
@@ -22,6 +22,7 @@ def lazy_names(
         homes: a module and the names in it, separated by spaces; names of the package itself are its modules.
         needs: beginning of a message for packages that are not installed, such as "Training needs"; they are those of
             the extra of the package's own name (default: the import's own error).
+        early: whether functions compare their arguments before they run (default no), as in :func:`open_face`.
     """
     home_of = {name: home for home, names in homes.items() for name in names.split()}
 
@@ -37,7 +38,7 @@ def lazy_names(
                 raise
             extra = package.rpartition(".")[2]
             raise UnsupportedError(f"{needs} {error.name}: pip install 'convoxel[{extra}]'.") from error
-        value = explained(value, package)
+        value = explained(value, package, early=early)
         setattr(sys.modules[package], name, value)
         return value
 

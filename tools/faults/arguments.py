@@ -54,7 +54,9 @@ def find(scene: Scene, example: Example, rng: np.random.Generator | None) -> lis
             if ended.value is not None:
                 break
             lines = begun.read_text().splitlines()
-            wrong.append(f"{lines[-1] if lines else example.name}: the process ended with {ended.code}")
+            last = lines[-1] if lines else example.name
+            if not (ended.code == -signal.SIGVTALRM and "=torch huge" in last):  # PyTorch may sum 10**12 numbers
+                wrong.append(f"{last}: the process ended with {ended.code}")
             if len(lines) <= done:
                 break
         return wrong + told.read_text().splitlines()

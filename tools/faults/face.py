@@ -94,7 +94,7 @@ def sites(statement: ast.stmt, names: dict[str, Any]) -> Iterator[Site]:
             parameters = _parameters(function)
         except Exception:  # a name of a comprehension, or a function without a signature
             continue
-        if not _is_ours(function) or any(isinstance(a, ast.Starred) for a in call.args):
+        if not _is_public(function) or any(isinstance(a, ast.Starred) for a in call.args):
             continue
         called = getattr(function, "__qualname__", type(function).__name__)
         given = {keyword.arg for keyword in call.keywords}
@@ -151,8 +151,11 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
     return list(inspect.signature(target).parameters.values())
 
 
-def _is_ours(function: Any) -> bool:
-    if inspect.isfunction(function) and not hasattr(function, "_explains"):
-        return False  # one that is not public
-    home = getattr(function, "__module__", None) or type(function).__module__
-    return str(home).startswith("convoxel")
+def _is_public(function: Any) -> bool:
+    """Return True for functions, methods, classes and layers of the face, which says what is wrong with arguments."""
+    if inspect.isclass(function):
+        return "_explains" in vars(function)
+    inner = getattr(function, "__func__", function)
+    return hasattr(inner, "_explains" if inspect.isfunction(function) else "__wrapped__") or (
+        not inspect.isroutine(function) and "_explains" in vars(type(function))
+    )

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from convoxel.errors import UnsupportedError
+from convoxel.errors import ConfigError, UnsupportedError
 
 # The zoo's longest pattern is 64; at this one a layer still takes a tenth of a second.
 _LONGEST = 1 << 16
@@ -29,6 +29,10 @@ class PeriodicAffine:
 
     values: tuple[int, ...]
     slope: int
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ConfigError("PeriodicAffine: values is empty, but a function has at least one for its period.")
 
     @classmethod
     def identity(cls) -> PeriodicAffine:
@@ -91,6 +95,10 @@ class SizeSet:
     exceptions: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
     step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.step < 1:
+            raise ConfigError(f"SizeSet: step is {self.step}, but it must be at least 1.")
 
     @property
     def smallest(self) -> int | None:

@@ -72,6 +72,7 @@ __getattr__, __dir__ = lazy_names(
         "convoxel.inspect.shift_equivariance": "Equivariance equivariance",
         "convoxel.inspect.upsampler": "Upsampling checkerboard upsampling",
     },
+    early=True,
 )
 
 open_face(__name__, early=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
@@ -67,7 +67,7 @@ class EffectiveField:
 
 def effective_field(
     model: nn.Module,
-    x: Any,
+    x: ArrayLike | Tensor,
     *,
     layer: str | None = None,
     position: Sequence[int] | None = None,
@@ -114,7 +114,7 @@ def effective_field(
     return EffectiveField(array, place, name, size, side, _theoretical(model, shape, name), threshold)
 
 
-def _images(x: Any, samples: int, seed: int) -> Tensor:
+def _images(x: ArrayLike | Tensor, samples: int, seed: int) -> Tensor:
     if isinstance(x, Sequence) and all(isinstance(size, int) for size in x):
         if samples < 1:
             raise ConfigError(f"effective_field: samples is {samples}; expected at least 1.")

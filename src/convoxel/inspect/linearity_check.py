@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -78,7 +79,12 @@ class Linearity:
 
 
 def linearity(
-    model: Callable[[Any], Any], x: Any, y: Any = None, *, tolerance: float = _TOLERANCE, seed: int = 0
+    model: Callable[[Any], Any],
+    x: ArrayLike | Tensor,
+    y: ArrayLike | Tensor | None = None,
+    *,
+    tolerance: float = _TOLERANCE,
+    seed: int = 0,
 ) -> Linearity:
     """Return whether ``model`` is linear around inputs like ``x``, and which of its steps are not.
 

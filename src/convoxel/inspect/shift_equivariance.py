@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from convoxel.arithmetic import Field
@@ -100,7 +101,7 @@ class Equivariance:
 
 def equivariance(
     model: Callable[[Any], Any],
-    x: Any,
+    x: ArrayLike | Tensor,
     shifts: Iterable[int | Sequence[int]] = range(1, 9),
     *,
     borders: bool = False,

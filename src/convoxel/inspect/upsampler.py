@@ -23,6 +23,7 @@ from convoxel.inspect.describe import describe
 from convoxel.inspect.rank import time_engine
 
 _CELLS = 9  # inputs of the constant image along an axis: the middle ones are far from the border
+_MOST_STARTS = 10_000
 _BLOCKS = 4  # inputs of the picture along an axis
 
 
@@ -90,8 +91,11 @@ def upsampling(
     >>> found.overlaps, found.even, round(found.checkerboard, 3), found.params
     ((1.0, 2.0), False, 0.1, 4)
     """
-    if not models or starts < 1:
-        raise ConfigError(f"upsampling: got {len(models)} models and starts={starts}; expected at least one of each.")
+    if not models or not 1 <= starts <= _MOST_STARTS:
+        raise ConfigError(
+            f"upsampling: got {len(models)} models and starts={starts}; expected at least one of each, and at most "
+            f"{_MOST_STARTS} starts."
+        )
     return tuple(_measure(name, model, tuple(shape), starts, seed, timed) for name, model in models.items())
 
 

@@ -33,8 +33,9 @@ Matrix = Any
 
 def check_matrix(name: str, matrix: Matrix) -> None:
     """Raise ConfigError unless ``matrix`` is a tensor, a matrix of SciPy's or becomes an array of numbers."""
-    if not isinstance(matrix, Tensor) and not hasattr(matrix, "toarray") and not fits(matrix, ArrayLike):
-        raise ConfigError(f"{name}: matrix is {brief(matrix)}, but it must be a tensor, an array or a SciPy matrix.")
+    known = isinstance(matrix, Tensor) or hasattr(matrix, "toarray") or fits(matrix, ArrayLike)
+    if not known or getattr(matrix, "ndim", 2) != 2:
+        raise ConfigError(f"{name}: matrix is {brief(matrix)}, but it must be a 2-D tensor, array or SciPy matrix.")
 
 
 @dataclass(frozen=True)
