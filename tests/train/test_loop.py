@@ -112,8 +112,8 @@ def test_a_run_leaves_what_it_promises(unbroken: Path) -> None:
     figures = json.loads((unbroken / "evaluation.json").read_text())
     assert figures["metric_name"] == "accuracy" and len(figures["samples"]) == 60
     with np.load(unbroken / "examples.npz", allow_pickle=False) as examples:
-        assert examples["images"].shape == (6, 8, 8) and examples["labels"].shape == (6,)
-        assert len(examples["names"]) == len(examples["predictions"]) == 6
+        assert examples["images"].shape == (12, 8, 8) and examples["labels"].shape == (12,)
+        assert len(examples["names"]) == len(examples["predictions"]) == 12
 
 
 @pytest.mark.parametrize(("step", "number"), [(1, signal.SIGINT), (3, signal.SIGTERM), (8, signal.SIGINT)])
