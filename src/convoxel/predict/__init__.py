@@ -2,7 +2,8 @@
 
 Read the files in this order: ``trained_run`` (a network with its configuration and the facts of its data),
 ``normalisation`` (of intensities), ``tile_size`` and ``sliding_window`` (images of any size, tile by tile),
-``network_call`` (PyTorch or our engine), ``inference`` (all of these as one ``Predictor``); then
+``network_call`` (PyTorch or our engine), ``inference`` (all of these as one ``Predictor``, which takes images as
+stored and answers on their own grid); then
 ``file_prediction`` (image files to label maps or tables); ``surface_distance``, ``metric`` and the metrics of each
 task, ``segmentation_metric`` and ``classification_metric``, which ``metric_table`` lists; ``metrics`` (what one pass
 over a split counts), ``case_statistics`` (intervals and comparisons), ``figures``, ``class_curves``, ``evaluation``;

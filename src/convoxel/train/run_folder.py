@@ -247,7 +247,9 @@ def predict(
 ) -> list[Path]:
     """Predict one image file or a folder of them and return the files written.
 
-    Segmentation writes one label map per image, with the image's affine: NIfTI for volumes, PNG for planes.
+    Segmentation writes one label map per image, on the image's own grid: NIfTI for volumes, PNG for planes.
+    Images are turned and resampled as the run's geometry says, and what is found returns. Those whose files do not say
+    how they lie are taken as stored, with a warning.
     An ``output`` that ends like an image file is that file, else a folder of files named as the images.
     Classification writes one table: ``output`` itself if it ends in ``.csv`` or ``.json``, else
     ``predictions.csv`` in that folder; each row has file, class, probability and all probabilities.
@@ -267,7 +269,8 @@ def predict(
         on_progress: called after each image and each exact tile; ``step`` of ``steps_total`` images.
 
     Raises:
-        DataError: the input is missing, empty, unreadable or does not fit the network.
+        DataError: the input is missing, empty, unreadable or does not fit the network; ``exact``, and an image has
+            another spacing than the run.
         ConfigError: the output is the input, or a file where a folder is needed; engine or device is unknown; ``exact``
             with PyTorch or a classifier; ``tile`` without ``exact``, or too small (the message names the least).
         CheckpointError: ``run_dir`` is no run.
