@@ -152,7 +152,9 @@ def test_evaluate_refuses_other_classes(capsys: pytest.CaptureFixture[str], run:
     (tmp_path / "x").rmdir()
     table = tmp_path / "cases.csv"
     words = ["evaluate", run, "--data", tmp_path, "--metrics", "accuracy,auc", "--csv", table, "--threads", 1]
-    assert main([*map(str, words)]) == 0  # no picture of a 9
+    page = tmp_path / "page.html"
+    assert main([*map(str, words), "--report", str(page)]) == 0  # no picture of a 9
+    assert f"measured on {tmp_path.name} (all)" in page.read_text() and "data:image/png;base64," in page.read_text()
     shown = capsys.readouterr().out
     assert re.search(r"\n9 +0 +–", shown) and f"Table: {table}" in shown and "(all, 18 images)" in shown
     with table.open() as file:
@@ -168,6 +170,9 @@ def test_evaluate_refuses_before_it_computes(capsys: pytest.CaptureFixture[str],
     assert "did you mean 'auc'" in refused_command(capsys, "evaluate", run, "--metrics", "acu").lower()
     assert "csv: 'x.txt' ends in '.txt'; expected .csv" in refused_command(capsys, "evaluate", run, "--csv", "x.txt")
     assert "csv: the folder of" in refused_command(capsys, "evaluate", run, "--csv", tmp_path / "no" / "x.csv")
+    assert "report: 'x.txt' ends in '.txt'; expected .html" in refused_command(
+        capsys, "evaluate", run, "--report", "x.txt"
+    )
     assert "bootstrap: got -2" in refused_command(capsys, "evaluate", run, "--bootstrap", "-2")
 
 

@@ -211,6 +211,21 @@ def test_every_metric_is_shown_with_its_interval_and_unit(tmp_path: Path) -> Non
     assert page.words.count("of the whole image") == 1  # nothing is there in the other
 
 
+def test_a_page_of_other_images_says_so_and_leaves_the_runs_own(tmp_path: Path) -> None:
+    run = measured(segmented(tmp_path / "run"))
+    evaluation = {**json.loads((run / "evaluation.json").read_text()), "data": f"other {EVIL}", "split": "all"}
+    evaluation["samples"] = tuple(evaluation["samples"])  # as Python has them, before any JSON
+    examples = read_run(run).examples
+    path = write_report(run, tmp_path / "other.html", evaluation=evaluation, examples=examples)
+    page = Page(path.read_text())
+    for words in (f"measured on other {EVIL} (all).", f"Images of other {EVIL} (all), as the best", "on 3 images",
+                  f"with the best checkpoint on other {EVIL} (all). Recall"):  # fmt: skip
+        assert words in page.words, words
+    assert "held-out" not in page.words.lower() and not (run / "report.html").exists()
+    bare = Page(write_report(run, tmp_path / "bare.html", evaluation=evaluation).read_text())
+    assert "There are no example predictions yet" in bare.words
+
+
 def test_curves_of_a_classification_are_drawn(tmp_path: Path) -> None:
     steps = [[0.0, 0.0], [0.1, 0.8], [1.0, 1.0]]
     bins = [{"confidence": 0.6, "accuracy": 0.5, "images": 4}, {"confidence": 7, "accuracy": 1}]

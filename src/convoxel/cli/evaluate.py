@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from convoxel.cli.options import Device, Engine, Json, ResampleLabels, Run, Threads, Which
+from convoxel.cli.options import Device, Engine, Json, ResampleLabels, Run, Threads, Which, check_figure
 from convoxel.cli.screen import Screen, by_class, duration, emit, number, plural
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ def evaluate(
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a table too: a row for each image and class.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a page too, as of a training, with these figures and the worst images."
+        ),
+    ] = None,
     resample_labels: ResampleLabels = False,
     which: Which = "best",
     engine: Engine = "convoxel",
@@ -70,24 +76,36 @@ def evaluate(
     overlaps are 0 and a distance is the image's diagonal.
     """
     from convoxel.graph.threads import limit_threads
-    from convoxel.predict.case_table import check_case_table, write_case_table
+    from convoxel.predict.case_table import write_case_table
+    from convoxel.predict.example_pictures import Examples
     from convoxel.train import evaluate as measure
 
-    check_case_table(csv)
-    screen = Screen(json)
+    check_figure("csv", csv, (".csv",))
+    check_figure("report", report, (".html",))
+    screen, pictures = Screen(json), Examples(0)
     with limit_threads(threads), screen.status("reading data") as status:
 
-        def show(index: int, sample: Any, prediction: object, row: object) -> None:
+        def begin(count: int) -> None:
+            nonlocal pictures
+            pictures = Examples(count)
+
+        def show(index: int, sample: Any, prediction: Any, row: Any) -> None:
             status.update(f"{index + 1} images, last {sample.name}")
+            if report is not None:
+                pictures.offer(index, sample, prediction, row)
 
         figures: Options = measure(
             run, data, engine=engine, split=split, which=which, metrics=metrics and metrics.split(","),
-            replicates=bootstrap, device=device, resample_labels=resample_labels, on_sample=show,
+            replicates=bootstrap, device=device, resample_labels=resample_labels, on_begin=begin, on_sample=show,
         )  # fmt: skip
     if csv is not None:
         write_case_table(csv, figures)
+    if report is not None:
+        from convoxel.report import write_report
+
+        write_report(run, report, evaluation=figures, examples=pictures.arrays())
     if json:
-        return emit({**figures, "csv": csv})
+        return emit({**figures, "csv": csv, "report": report})
     segment = figures["metric_name"] == "mean Dice"
     name = "Dice" if segment else "accuracy"
     where = f"{figures['data']} ({figures['split']}, {plural(figures['count'], 'image')})"
@@ -106,8 +124,9 @@ def evaluate(
             screen.say(f"{len(wrong)} wrong: {taken}{' …' if len(wrong) > _SHOWN else ''}")
     for rule in _rules(figures):
         screen.say(rule)
-    if csv is not None:
-        screen.say(f"Table: {csv}")
+    for what, file in (("Table", csv), ("Report", report)):
+        if file is not None:
+            screen.say(f"{what}: {file}")
     screen.say(f"{duration(figures['seconds'])} with engine {figures['engine']}, checkpoint of step {figures['step']}")
 
 

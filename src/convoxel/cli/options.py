@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -72,15 +72,16 @@ Plot = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def check_figure(name: str, path: Path | None) -> None:
-    """Refuse a figure that could not be written, before anything is computed for it.
+def check_figure(name: str, path: Path | None, endings: Sequence[str] = (".svg", ".png", ".html")) -> None:
+    """Refuse a file that could not be written, by default a figure, before anything is computed for it.
 
     Raises:
-        ConfigError: its ending is none of a figure's, or its folder does not exist.
+        ConfigError: its ending is none of these, or its folder does not exist.
     """
     if path is None:
         return
-    if path.suffix.lower() not in (".svg", ".png", ".html"):
-        raise ConfigError(f"{name}: {path.name!r} ends in {path.suffix!r}; expected .svg, .png or .html.")
+    if path.suffix.lower() not in endings:
+        listed = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
+        raise ConfigError(f"{name}: {path.name!r} ends in {path.suffix!r}; expected {listed}.")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"{name}: the folder of {path} does not exist. Create it first, or give another --{name}.")

@@ -9,23 +9,8 @@ import csv
 import io
 from pathlib import Path
 
-from convoxel.errors import ConfigError
 from convoxel.files.atomic import write_text
 from convoxel.files.values import Options
-
-
-def check_case_table(path: Path | None) -> None:
-    """Refuse a table that could not be written, before anything is computed for it.
-
-    Raises:
-        ConfigError: its ending is not .csv, or its folder does not exist.
-    """
-    if path is None:
-        return
-    if path.suffix.lower() != ".csv":
-        raise ConfigError(f"csv: {path.name!r} ends in {path.suffix!r}; expected .csv. --json prints JSON.")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"csv: the folder of {path} does not exist. Create it first, or give another --csv.")
 
 
 def write_case_table(path: Path, evaluation: Options) -> Path:

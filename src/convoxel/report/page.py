@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from convoxel.draw.quantity import count, duration, listed, number, percent, siz
 from convoxel.draw.theme import DARK, LIGHT, OVER
 from convoxel.draw.training_curves import charts
 from convoxel.files.atomic import write_bytes
+from convoxel.files.values import Array, Options
 from convoxel.report import results
 from convoxel.report.run_contents import Record, RunFolder, mapping, mappings, read_run
 from convoxel.report.sample_panels import prepare_examples
@@ -27,8 +29,14 @@ _MODELS = {"unet": "U-Net", "course_vgg": "VGG", "resnet18": "ResNet-18"}
 _NETWORK = ("layer", "operator", "output", "kernel", "parameters", "MACs", "share of MACs", "receptive field")
 
 
-def write_report(run_dir: str | os.PathLike[str]) -> Path:
-    """Write ``report.html`` into a run folder, whole or not at all, and return its path.
+def write_report(
+    run_dir: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    evaluation: Options | None = None,
+    examples: Mapping[str, Array] | None = None,
+) -> Path:
+    """Write the report of a run, whole or not at all, and return its path.
 
     The page shows headline figures, curves, example predictions, figures of each class, confusion, the
     network's table, the configuration and the commands to go on with. It works for runs that are
@@ -36,13 +44,22 @@ def write_report(run_dir: str | os.PathLike[str]) -> Path:
 
     Args:
         run_dir: folder that :func:`convoxel.train.fit` wrote.
+        path: the page (default: ``report.html`` in the run folder).
+        evaluation: what :func:`convoxel.train.evaluate` returned of other images or another part, in place of the
+            closing evaluation (default None).
+        examples: arrays of their example pictures, as of ``convoxel.predict.example_pictures`` (default: none, with
+            ``evaluation``).
 
     Raises:
         CheckpointError: the folder does not exist or holds no run.
         DataError: the report cannot be written (no space, no permission).
     """
     folder = Path(run_dir)
-    return write_bytes(folder / "report.html", render_report(read_run(folder)).encode("utf-8", "replace"))
+    run, target = read_run(folder), folder / "report.html" if path is None else Path(path)
+    if evaluation is not None:
+        # As it would be read from the run folder: lists for tuples.
+        run.evaluation, run.examples = json.loads(json.dumps(evaluation)), dict(examples or {})
+    return write_bytes(target, render_report(run).encode("utf-8", "replace"))
 
 
 def render_report(run: RunFolder) -> str:
@@ -96,6 +113,8 @@ def _lead(run: RunFolder) -> str:
         words += f" into {len(names)} classes"
     elif len(names) > 1:
         words += f" into {listed(names)}"
+    if run.elsewhere:
+        words += f", measured on {run.elsewhere}"
     return f"{words}."
 
 

@@ -185,7 +185,8 @@ def _basis(run: RunFolder) -> str:
     counted = run.evaluation.get("count")
     if not run.evaluation:
         return "best validation so far"
-    words = f"on {counted} held-out image{'' if counted == 1 else 's'}" if isinstance(counted, int) else "held out"
+    noun = "image" if run.elsewhere else "held-out image"
+    words = f"on {counted} {noun}{'' if counted == 1 else 's'}" if isinstance(counted, int) else "held out"
     cases = list(read_cases(mappings(run.evaluation.get("samples"))).values())
     spread = Spread.of([case.value for case in cases])
     ends = mapping(mapping(run.evaluation.get("figures")).get("dice")).get("interval")
@@ -300,7 +301,7 @@ def sample_table(run: RunFolder) -> Sheet | str:
 def _mistakes(samples: list[Record]) -> Sheet | str:
     wrong = [s for s in samples if s.get("correct") is False]
     if not wrong:
-        return f"All {len(samples)} held-out images were recognised." if samples else ""
+        return f"All {len(samples)} images were recognised." if samples else ""
     wrong.sort(key=lambda s: -(number(s.get("probability")) or 0.0))
     rows = [
         (s.get("name"), s.get("label"), s.get("predicted"), percent(number(s.get("probability"))))

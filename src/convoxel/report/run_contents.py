@@ -80,6 +80,13 @@ class RunFolder:
         return "classify" if self.config.get("task") == "classify" else "segment"
 
     @property
+    def elsewhere(self) -> str:
+        """The images that the figures are of, in words; empty for those that the run held out."""
+        data, split = (str(self.evaluation.get(name) or "") for name in ("data", "split"))
+        held_out = split in ("", "validation") and data in ("", str(self.data.get("data_name")))
+        return "" if held_out else f"{data} ({split})"
+
+    @property
     def metric_name(self) -> str:
         return str(self.evaluation.get("metric_name") or ("accuracy" if self.task == "classify" else "mean Dice"))
 

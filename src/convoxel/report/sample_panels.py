@@ -70,10 +70,11 @@ def prepare_examples(run: RunFolder) -> Examples | None:
     if not run.examples:
         return None
     images, labels, predictions = (run.examples[name] for name in ("images", "labels", "predictions"))
+    which = f"Images of {run.elsewhere}" if run.elsewhere else "Held-out images that took no part in training"
     if labels.ndim == 1:
-        words = "Held-out images, with the class that the best checkpoint gives them; wrong ones come first."
+        words = f"{which}, with the class that the best checkpoint gives them; wrong ones come first."
         return Examples(words, [], [], _tiles(run))
-    words = "Held-out images that took no part in training, as the best checkpoint sees them. "
+    words = f"{which}, as the best checkpoint sees them. "
     if "scores" in run.examples:
         words += "The worst come first. "
     if any(", slice " in str(name) for name in run.examples["names"]):

@@ -163,6 +163,7 @@ def evaluate(
     replicates: int = REPLICATES,
     device: str = "auto",
     resample_labels: bool = False,
+    on_begin: Callable[[int], None] = lambda count: None,
     on_sample: OnSample | None = None,
 ) -> TimedEvaluation:
     """Return the metrics of a run's network on labelled images.
@@ -182,6 +183,7 @@ def evaluate(
             is one); the engine "convoxel" computes on the CPU.
         resample_labels: bring labels of another grid onto that of their image instead of refusing them (default False:
             as in training).
+        on_begin: called with the number of samples before the first.
         on_sample: called with (index, sample, prediction, its metrics) after each sample.
 
     Returns:
@@ -209,6 +211,7 @@ def evaluate(
     if run.data.geometry is not None:
         run.data.geometry.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in samples.entries)
     predictor = build_predictor(run, engine=engine, computation=place_run(run, engine, device))
+    on_begin(len(samples))
     begun = time.perf_counter()
     found = evaluate_split(predictor, dataset, split, on_sample, request)
     return {**found, "seconds": time.perf_counter() - begun}
