@@ -125,7 +125,11 @@ def test_resolution_tags_tell_the_size_of_a_pixel_unless_they_are_of_print(tmp_p
         assert found is None if spacing is None else np.allclose(found or (), spacing), (resolution, unit, found)
 
 
-def test_images_are_read_as_shown_and_labels_as_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strip", [2**20, 100])
+def test_images_are_read_as_shown_and_labels_as_written(
+    tmp_path: Path, strip: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiff, "_STRIP", strip)
     numbers = RNG.integers(0, 4, (9, 12)).astype(np.uint8)
     path = write(tmp_path / "white.tif", numbers, photometric="miniswhite")
     np.testing.assert_array_equal(data.read_image(path).image[0], 255.0 - numbers)

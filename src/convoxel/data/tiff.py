@@ -34,6 +34,7 @@ from convoxel.files.values import Array
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COPY = "Copy the file again from its source, or save it anew"
+_STRIP = 2**20  # pixels that are converted at a time
 _JPEG = (7, 33007, 34892)
 
 
@@ -64,17 +65,22 @@ def read_values(path: Path, label: bool) -> tuple[Header, Array]:
     form = image.form
     channels = form.channels if not label else 1
     depth = image.planes.shape[1]
-    pixels = depth * math.prod(pages.shape)
+    pixels, rows = depth * math.prod(pages.shape), max(_STRIP // pages.shape[1], 1)
     check_memory(path, 4 * len(image.planes) * form.channels * pixels + 3 * max(p.decoded_bytes for p in image.pages))
     values: Array | None = None
     with _planes(path, image) as read:
         for channel, numbers in enumerate(image.planes):
             for slot, number in enumerate(numbers):
                 stored = read(int(number))
-                plane = _class_numbers(path, pages, stored) if label else form.shown(stored)
                 if values is None:
-                    values = np.empty((len(image.planes) * channels, depth, *pages.shape), plane.dtype)
-                values[channel * channels : (channel + 1) * channels, slot] = plane
+                    kind = stored.dtype.newbyteorder("=") if label else np.float32
+                    values = np.empty((len(image.planes) * channels, depth, *pages.shape), kind)
+                plane = values[channel * channels : (channel + 1) * channels, slot]
+                if label:
+                    plane[...] = _class_numbers(path, pages, stored)
+                    continue
+                for top in range(0, pages.shape[0], rows):  # conversions take several copies of what they are given
+                    plane[:, top : top + rows] = form.shown(stored[:, top : top + rows])
     assert values is not None
     return image.header, values.reshape(len(values), *image.header.shape)
 
