@@ -152,6 +152,11 @@ def test_images_are_read_as_shown_and_labels_as_written(
     cmyk.save(tmp_path / "cmyk.tif")
     found = data.read_image(tmp_path / "cmyk.tif").image
     assert np.abs(found - np.moveaxis(np.asarray(cmyk.convert("RGB")), -1, 0)).max() <= 1
+    for mode in ("YCbCr", "LAB", "PA"):
+        Image.fromarray(clear[..., :3]).convert(mode).save(tmp_path / f"{mode}.tif")
+        with Image.open(tmp_path / f"{mode}.tif") as shown:
+            expected = np.moveaxis(np.asarray(shown.convert("RGB")), -1, 0)
+        np.testing.assert_array_equal(data.read_image(tmp_path / f"{mode}.tif").image, expected)
     path = write(tmp_path / "colours.tif", clear[..., [0, 1, 3]], photometric="rgb")
     refused(lambda: read_label(path), path, "a label picture in colours")
 
@@ -223,7 +228,8 @@ HOSTILE = {
     ),
     "JPEG XL": (page(*NINE, (258, 8), (259, 50002), (273, 8), (279, 50), big=99), "compression 50002"),
     "values of 24 bits": (page(*NINE, (258, 24), (273, 8), (279, 50), big=999), "24 bits"),
-    "Lab colours": (page(*NINE, (258, 8), (262, 8), (273, 8), (279, 90), big=99), "photometric kind 8"),
+    "Lab of one value": (page(*NINE, (258, 8), (262, 8), (273, 8), (279, 90), big=99), "photometric kind 8"),
+    "a raw photograph": (page(*NINE, (258, 8), (262, 32803), (273, 8), (279, 90), big=99), "photometric kind 32803"),
     "a tag beyond the end": (
         b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 256, 4, 2**30, 8) + bytes(40),
         "header is damaged",

@@ -43,7 +43,7 @@ _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
 _PALETTE = bytes.fromhex("000000e69f0056b4e9009e73f0e4420072b2d55e00cc79a7999999")
 
 
-def _pillow() -> ModuleType:
+def pillow() -> ModuleType:
     try:
         from PIL import Image
     except ImportError as error:
@@ -121,7 +121,7 @@ def _open(path: Path) -> Image:
 
 def _opened(kind: str, content: bytes) -> Image:
     if kind != "JPEG":
-        opened: Image = _pillow().open(io.BytesIO(content), formats=[kind])
+        opened: Image = pillow().open(io.BytesIO(content), formats=[kind])
         return opened
     from PIL.JpegImagePlugin import JpegImageFile  # open() would count a phone's further pictures as frames
 
@@ -217,8 +217,8 @@ def _strip_colours(image: Image, *, wide: bool) -> NDArray[np.float32]:
         return scaled[None]
     if image.mode in _ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = _pillow().new("RGBA", image.size, (255, 255, 255, 255))
-        image = _pillow().alpha_composite(white, image)
+        white = pillow().new("RGBA", image.size, (255, 255, 255, 255))
+        image = pillow().alpha_composite(white, image)
     if grey:
         return np.asarray(image.convert("L"), np.float32)[None]
     return np.moveaxis(np.asarray(image.convert("RGB"), np.float32), -1, 0)
@@ -278,9 +278,9 @@ def pack_picture(array: NDArray[np.uint8], *, palette: bool) -> bytes:
         palette: store class numbers as indices of colours that are easy to tell apart; read as a label, the picture
             gives the class numbers back.
     """
-    image = _pillow().fromarray(array)
+    image = pillow().fromarray(array)
     if palette:
-        image = image.convert("P") if image.mode != "L" else _pillow().frombytes("P", image.size, image.tobytes())
+        image = image.convert("P") if image.mode != "L" else pillow().frombytes("P", image.size, image.tobytes())
         rest = bytes(v for i in range(9, 256) for v in ((37 * i) % 256, (91 * i) % 256, (151 * i) % 256))
         image.putpalette(_PALETTE + rest)
     stream = io.BytesIO()

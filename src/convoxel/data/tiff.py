@@ -25,14 +25,17 @@ from convoxel.data import picture
 from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.tiff_axes import arrange_pages
-from convoxel.data.tiff_page import TiffPage, is_tiff, read_pages
+from convoxel.data.tiff_page import PICTURES, TiffPage, is_tiff, read_pages
 from convoxel.errors import DataError, UnsupportedError
 from convoxel.files.fault import fault
 from convoxel.files.memory import check_memory
 from convoxel.files.stream import file_size, read_bytes
 from convoxel.files.values import Array
 
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
+# Values of a pixel that make its colour, by the photometric kind; Pillow's names of those that it converts.
+_SAMPLES = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3}
+_NAMES = {_YCBCR: "YCbCr", _LAB: "LAB"}
 _COPY = "Copy the file again from its source, or save it anew"
 _STRIP = 2**20  # pixels that are converted at a time
 _JPEG = (7, 33007, 34892)
@@ -160,51 +163,80 @@ def _told(page: TiffPage) -> str:
 
 def _form(path: Path, page: TiffPage) -> _Form:
     """Return how a page's values are shown; DataError for photometric kinds that have no plain meaning."""
-    slope = 1.0
-    if page.dtype.kind == "u" and page.bits <= 16:
-        slope = 255 / (2**page.bits - 1) if page.bits <= 8 else 1 / 257
-    kind, colours = page.photometric, {_RGB: 3, _CMYK: 4, _YCBCR: 3}.get(page.photometric, 1)
-    if kind not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR) or page.samples < colours:
-        expected = "grey (0, 1), RGB (2), palette (3), CMYK (5) or JPEG's YCbCr (6)"
+    kind, colours = page.photometric, _SAMPLES.get(page.photometric, 0)
+    if not 1 <= colours <= page.samples:
+        expected = "grey (0, 1), RGB (2), palette (3), CMYK (5), YCbCr (6) or Lab (8)"
         raise fault(path, f"photometric kind {kind} of {page.samples} samples", expected, "Convert it to RGB or grey")
-    if kind == _YCBCR and page.compression not in _JPEG:
-        raise fault(path, "YCbCr colours without JPEG", "RGB", "Convert it to RGB")
-    alpha = page.extra[0] if len(page.extra) == page.samples - colours == 1 else 0
-
-    def scaled(stored: Array, slope: float = slope, intercept: float = 0.0) -> Array:
-        return MappedImage(stored, slope, intercept)[:,]
-
+    further = page.samples - colours
+    alpha = page.extra[0] if further == len(page.extra) == 1 else 0
+    scale = _scale(page)
     if kind == _PALETTE:
-        table = np.array(page.palette, np.float64).reshape(3, -1) if len(page.palette) == 3 << page.bits else None
-        if table is None or page.samples != 1 or page.dtype.kind != "u" or page.bits > 16:
-            raise fault(path, "a palette that does not fit its pixels", "three colours for each value", _COPY)
-        wide = np.floor(table / 256) if table.max() > 255 else table  # some writers store bytes
-        note = "a palette picture is read in its colours"
-        return _Form(3, True, None, lambda stored: wide.astype(np.float32)[:, stored[0]], note)
-    if kind == _CMYK:
-
-        def as_rgb(stored: Array) -> Array:
-            colours: Array = (255 - scaled(stored[:3])) * (255 - scaled(stored[3:4])) / 255
-            return colours
-
-        return _Form(3, True, None, as_rgb, "CMYK is turned into RGB")
+        shown, note = _palette(path, page), "a palette picture is read in its colours"
+    elif kind == _CMYK:
+        shown, note = (lambda stored: _rgb_of_inks(MappedImage(stored, *scale)[:,])), "CMYK is turned into RGB"
+    elif kind == _LAB or (kind == _YCBCR and page.compression not in _JPEG):  # JPEG turns YCbCr into RGB itself
+        shown, note = _by_pillow(path, page, _NAMES[kind]), f"{_NAMES[kind]} is turned into RGB"
+    else:
+        shown, note = (lambda stored: MappedImage(stored, *scale)[:,]), ""
+    channels = 1 if kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) else 3
     if alpha in (1, 2) and page.dtype.kind == "u" and page.bits in (8, 16):
+        opaque = 2**page.bits - 1
 
         def blended(stored: Array) -> Array:
-            values = scaled(stored)
-            shown, cover = values[:-1], values[-1:]
-            on_white = shown + (255 - cover) if alpha == 1 else shown * (cover / 255) + (255 - cover)
+            values, clear = shown(stored[:-1]), 1 - stored[-1:] / np.float32(opaque)
+            on_white = values + 255 * clear if alpha == 1 else values + (255 - values) * clear
             rounded: Array = np.rint(on_white) if page.bits == 8 else on_white
             return rounded
 
-        return _Form(colours, True, None, blended, "transparent pixels are blended with white")
-    if kind in (_RGB, _YCBCR) and page.samples == 4 and not alpha:  # a fourth value without meaning pads the pixel
-        note = "the fourth value of a pixel, without a meaning, is left out"
-        return _Form(3, True, None, lambda stored: scaled(stored[:3]), note)
-    scale = (slope, 0.0)
-    if kind == _WHITE_IS_ZERO and page.dtype.kind == "u" and page.bits <= 16:
-        scale = (-slope, slope * (2**page.bits - 1))
-    return _Form(page.samples, page.samples == colours, scale, lambda stored: scaled(stored, *scale))
+        return _Form(channels, True, None, blended, "transparent pixels are blended with white")
+    if not further:
+        plain = kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR) and not note
+        return _Form(channels, True, scale if plain else None, shown, note)
+    if channels == 3 and further == 1 and not alpha:  # a value without a meaning that pads the pixel
+        note = note or "the fourth value of a pixel, without a meaning, is left out"
+        return _Form(3, True, None, lambda stored: shown(stored[:colours]), note)
+    if kind not in (_BLACK_IS_ZERO, _RGB):
+        raise fault(
+            path, f"photometric kind {kind} of {page.samples} samples", f"{colours}", "Convert it to RGB or grey"
+        )
+    return _Form(page.samples, False, scale, shown)
+
+
+def _scale(page: TiffPage) -> tuple[float, float]:
+    """Return slope and intercept from stored numbers to those of an image."""
+    if page.dtype.kind != "u" or page.bits > 16:
+        return 1.0, 0.0
+    slope = 255 / (2**page.bits - 1) if page.bits <= 8 else 1 / 257
+    return (-slope, slope * (2**page.bits - 1)) if page.photometric == _WHITE_IS_ZERO else (slope, 0.0)
+
+
+def _palette(path: Path, page: TiffPage) -> Callable[[Array], Array]:
+    table = np.array(page.palette, np.float64).reshape(3, -1) if len(page.palette) == 3 << page.bits else None
+    if table is None or page.dtype.kind != "u" or page.bits > 16:
+        raise fault(path, "a palette that does not fit its pixels", "three colours for each value", _COPY)
+    colours = (np.floor(table / 256) if table.max() > 255 else table).astype(np.float32)  # some writers store bytes
+    return lambda stored: colours[:, stored[0]]
+
+
+def _rgb_of_inks(inks: Array) -> Array:
+    rgb: Array = (255 - inks[:3]) * (255 - inks[3:4]) / 255
+    return rgb
+
+
+def _by_pillow(path: Path, page: TiffPage, name: str) -> Callable[[Array], Array]:
+    """Return the conversion of a colour space to RGB, which Pillow knows for bytes."""
+    if page.dtype.itemsize != 1 or page.bits != 8 or page.compression in PICTURES:
+        packing = PICTURES.get(page.compression, "no picture")
+        came = f"{name} colours of {page.bits} bits, packed as {packing}"
+        raise fault(path, came, "8 bits, packed by another method", "Convert it to RGB")
+
+    def converted(stored: Array) -> Array:
+        size = stored.shape[2], stored.shape[1]
+        pixels = np.ascontiguousarray(np.moveaxis(stored, 0, -1)).tobytes()
+        image = picture.pillow().frombytes(name, size, pixels, "raw", name)
+        return np.moveaxis(np.asarray(image.convert("RGB"), np.float32), -1, 0)
+
+    return converted
 
 
 def _class_numbers(path: Path, page: TiffPage, stored: Array) -> Array:

@@ -29,7 +29,7 @@ _WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 # Compressions of bytes, which are unpacked into a given room; those that carry a picture with sizes of its own.
 _BYTES = {1: "none", 2: "CCITT", 3: "CCITT", 4: "CCITT", 5: "LZW", 8: "Deflate", 32773: "PackBits", 32946: "Deflate",
           34925: "LZMA", 34926: "Zstandard", 50000: "Zstandard", 50013: "Deflate"}  # fmt: skip
-_PICTURES = {7: "JPEG", 33007: "JPEG", 34892: "JPEG", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000",
+PICTURES = {7: "JPEG", 33007: "JPEG", 34892: "JPEG", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000",
              34712: "JPEG 2000", 34887: "LERC", 34927: "WebP", 50001: "WebP", 34933: "PNG"}  # fmt: skip
 
 
@@ -170,8 +170,8 @@ def _read_page(path: Path, content: mmap.mmap, tags: _Tags) -> TiffPage:
     if width < 1 or height < 1 or samples < 1:
         raise fault(path, f"the header claims {width} × {height} pixels of {samples} values", "at least 1 each", _COPY)
     compression, planar = tags.one(259, 1), tags.one(284, 1)
-    if compression not in _BYTES and compression not in _PICTURES:
-        known = ", ".join(dict.fromkeys((*list(_BYTES.values()), *_PICTURES.values())))
+    if compression not in _BYTES and compression not in PICTURES:
+        known = ", ".join(dict.fromkeys((*list(_BYTES.values()), *PICTURES.values())))
         raise fault(path, f"compression {compression}", f"one of {known}", "Save it again with Deflate")
     bits = _same(path, tags.whole(258, (1,)), "bits of a sample")
     dtype = _value_type(path, bits, _same(path, tags.whole(339, (1,)), "sample formats"), tags.order)
@@ -202,9 +202,9 @@ def _read_page(path: Path, content: mmap.mmap, tags: _Tags) -> TiffPage:
         came = f"the header claims {width} × {height} pixels but stores only {sum(lengths[:count])} bytes"
         raise fault(path, came, f"at least {whole_bytes} bytes", "The file is truncated or its header is false")
     item = max(dtype.itemsize, 1)
-    if compression in _PICTURES:
+    if compression in PICTURES:
         for offset, length in zip(offsets[:count], lengths[:count], strict=True):
-            _check_picture(path, _PICTURES[compression], content[offset : offset + length], piece)
+            _check_picture(path, PICTURES[compression], content[offset : offset + length], piece)
     down_density, across_density = tags.ratio(283), tags.ratio(282)
     density = (down_density, across_density) if down_density is not None and across_density is not None else None
     subfile = tags.one(254, 0)
