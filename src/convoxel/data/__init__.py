@@ -1,11 +1,12 @@
 """Readers and data sets: every outside file enters Convoxel here, and is checked here.
 
-Read the files in this order: ``image_header``; the formats ``nifti``, ``picture``, ``numpy_file``; ``data_set``
-(samples and splits), ``image_file`` (one file), ``label_file``; ``split`` and ``split_file``, ``collection`` (samples
-before they are split); the layouts ``segmentation``, ``classification``, ``npz_set``, ``frame_file``, ``label_table``,
-``nnunet_raw``, ``decathlon``, ``course_volumes`` and their table ``layout``; ``bundled``; ``set_survey``;
-``data_source`` (``load`` and ``check``); ``set_statistics``. ``image_output`` writes. ``geometry``, with ``resample``,
-brings images onto the grid that a network sees, and back.
+Read the files in this order: ``image_header``; the formats ``nifti``, ``meta_image``, ``nrrd``, ``dicom_series``,
+``picture``, ``tiff``, ``numpy_image``, ``zarr_image``, ``hdf5_image``, ``edf``, ``table_signal`` and their table
+``image_format``; ``data_set`` (samples and splits), ``image_file`` (one file), ``label_file``; ``split`` and
+``split_file``, ``collection`` (samples before they are split); the layouts ``segmentation``, ``classification``,
+``npz_set``, ``frame_file``, ``label_table``, ``nnunet_raw``, ``decathlon``, ``course_volumes`` and their table
+``layout``; ``bundled``; ``set_survey``; ``data_source`` (``load`` and ``check``); ``set_statistics``.
+``image_output`` writes. ``geometry``, with ``resample``, brings images onto the grid that a network sees, and back.
 
 Readers never reorient or resample; nothing is read through pickle.
 """
