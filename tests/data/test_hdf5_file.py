@@ -157,7 +157,7 @@ def test_one_image_in_a_file(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         file["image"] = volume[0]
         file["number"] = 3
-    np.testing.assert_array_equal(data.read_image(path).image[0], volume[0].astype(np.float32))
+    np.testing.assert_array_equal(data.read_image(path, dims=3).image[0], volume[0].astype(np.float32))
     refused(lambda: data.read_image(f"{path}#/number"), f"{path}#/number", "a single number")
 
 
