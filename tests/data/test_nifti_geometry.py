@@ -172,3 +172,20 @@ def test_affines_that_do_not_span_space_are_refused_and_lacking_axes_are_filled(
 def test_large_axes_need_the_second_version(tmp_path: Path) -> None:
     path = data.write_label(tmp_path / "a.nii", np.ones((40000, 1, 2)))
     assert isinstance(nibabel.load(path), nibabel.Nifti2Image) and nibabel.load(path).shape == (40000, 1, 2)
+
+
+@pytest.mark.parametrize("size", [1e40, 1e200, 1e300])
+def test_distances_beyond_measure(tmp_path: Path, size: float) -> None:
+    """They are read as they are or refused by name; labels are compared without overflow."""
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+    for i in range(2):
+        affine = np.diag([size, size, size, 1])
+        with np.errstate(over="ignore"):  # nibabel computes zooms that overflow
+            nibabel.save(nibabel.Nifti2Image(np.ones((3, 4, 5), np.float32), affine), tmp_path / "images" / f"{i}.nii")
+            affine[0, 3] = i * size * 1e3
+            label = np.ones((3, 4, 5), np.uint8)
+            nibabel.save(nibabel.Nifti2Image(label, affine), tmp_path / "labels" / f"{i}.nii")
+    words = "off its image" if size < 1e100 else "pixdim is [inf"
+    (problem,) = [p for p in data.check(tmp_path, "segment") if p.name == "1"]
+    assert words in problem.message

@@ -94,7 +94,7 @@ def describe_plan(
         ("task", config.task),
         ("data", _data(dataset)),
         ("parts", f"{sizes}: {dataset.rule}; only the validation part chooses the checkpoint"),
-        *(("note", note) for note in dataset.notes),
+        *([("notes", "; ".join(dataset.notes))] if dataset.notes else []),
         ("geometry", f"{facts.rule}: {geometry}"),
         ("network", _network(config, network)),
         ("patch" if segment else "input", _times(config.patch or ())),
