@@ -141,7 +141,7 @@ def test_palette_labels_hold_indices(tmp_path: Path, bits: int) -> None:
 
 def test_what_is_done_to_a_picture_is_said_where_it_does_not_fit(tmp_path: Path) -> None:
     palette = save(tmp_path / "p.png", Image.fromarray(COLOUR).quantize(16))
-    refused(lambda: data.read_image(palette, channels=1), palette, "3 channels (a palette picture is read in its col")
+    refused(lambda: data.read_image(palette, channels=1), palette, "3 channels (palette colours are read as RGB)")
     inks = save(tmp_path / "c.jpg", Image.fromarray(COLOUR).convert("CMYK"))
     refused(lambda: data.read_image(inks, channels=1), inks, "CMYK is turned into RGB")
     clear = save(tmp_path / "a.png", Image.fromarray(np.dstack([COLOUR, GREY])))
@@ -243,3 +243,13 @@ def test_labels_that_cannot_be_class_numbers(tmp_path: Path) -> None:
     refused(lambda: read_label(path), path, "JPEG", "PNG")
     path = save(tmp_path / "b.png", Image.fromarray(np.array([[0, 1], [2, 700]], np.uint16)))
     refused(lambda: read_label(path), path, "0 to 700", "0 to 255")
+
+
+def test_a_set_says_what_was_done_to_its_pictures(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            pixels = RNG.integers(0, 256, (6, 9, 4), np.uint8)
+            save(tmp_path / name / f"{i}.png", Image.fromarray(pixels if i else pixels[..., :3]))
+    (note,) = data.load(tmp_path, "classify").notes
+    assert note == "transparent pixels are blended with white in 4 images; the first: a/1.png"

@@ -17,7 +17,7 @@ from convoxel.data.data_set import Entry, Sample, Sources
 from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.image_file import is_clutter, list_images, read_header, read_image
 from convoxel.data.image_format import find_format
-from convoxel.data.image_header import Header, agree, describe_axes, with_axes
+from convoxel.data.image_header import Header, agree, describe_reading, with_axes
 from convoxel.data.opening import Opening
 from convoxel.files.fault import ErrorCollector, fault, shown
 
@@ -112,7 +112,7 @@ def open_class_files(
     there = parts or tuple(dict.fromkeys(file.part for file in files))
     entries = {part: [_entry(f, headers[f.name], dims, channels) for f in usable if f.part == part] for part in there}
     read = [*sources, *((f.name, f.path) for f in usable)]
-    form, notes = (dims, channels), tuple(describe_axes(headers))
+    form, notes = (dims, channels), tuple(describe_reading(headers))
     return Collection(title, "classify", form, tuple(map(shown, classes)), entries, read, notes)
 
 

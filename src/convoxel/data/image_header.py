@@ -82,21 +82,26 @@ def with_axes(path: object, header: Header, axes: str | None = None, **known: An
     return replace(header, shape=space_sizes(found, shape), channels=channels, axes=found)
 
 
-def describe_axes(headers: Mapping[str, Header]) -> list[str]:
-    """Return sentences about what the axes of images without such a statement were taken for.
+def describe_reading(headers: Mapping[str, Header]) -> list[str]:
+    """Return sentences about what the axes of NumPy images were taken for, and what was done to pictures.
 
-    >>> describe_axes({"a": Header((5, 6), 3, stored=((5, 6, 3), np.dtype("u1")), axes="HWC")})
+    >>> describe_reading({"a": Header((5, 6), 3, stored=((5, 6, 3), np.dtype("u1")), axes="HWC")})
     ['the axes of 1 NumPy image are read as HWC; the first: a, (5, 6, 3)']
     """
     found: dict[str, list[str]] = {}
     for name, header in headers.items():
-        if header.axes:
-            found.setdefault(header.axes, []).append(name)
-    return [
-        f"the axes of {plural(len(names), 'NumPy image')} are read as {axes}; the first: {names[0]}, {stored[0]}"
-        for axes, names in found.items()
-        if (stored := headers[names[0]].stored) is not None
-    ]
+        for words in (header.axes, header.note):
+            if words:
+                found.setdefault(words, []).append(name)
+    sentences = []
+    for words, names in found.items():
+        first, count = headers[names[0]], len(names)
+        if first.stored is not None:
+            axes = f"the axes of {plural(count, 'NumPy image')} are read as {words}"
+            sentences.append(f"{axes}; the first: {names[0]}, {first.stored[0]}")
+        else:
+            sentences.append(f"{words} in {plural(count, 'image')}; the first: {names[0]}")
+    return sentences
 
 
 def check_dims(path: object, header: Header, dims: int | None) -> None:

@@ -177,7 +177,7 @@ def _note(image: Image) -> str:
     if image.mode in _ALPHA or "transparency" in image.info:
         return "transparent pixels are blended with white"
     if image.mode == "P":
-        return "a palette picture is read in its colours"
+        return "palette colours are read as RGB"
     return "CMYK is turned into RGB" if image.mode == "CMYK" else ""
 
 

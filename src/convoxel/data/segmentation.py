@@ -21,7 +21,7 @@ from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.geometry import fit_label
 from convoxel.data.image_file import list_images, read_header, read_image, with_dims
 from convoxel.data.image_format import split_ending
-from convoxel.data.image_header import GridMatch, Header, agree, compare_grids, describe_axes, sizes
+from convoxel.data.image_header import GridMatch, Header, agree, compare_grids, describe_reading, sizes
 from convoxel.data.label_file import (
     MOST_UNNAMED,
     class_count,
@@ -224,7 +224,7 @@ def _read_headers(pairs: Sequence[Pair], errors: Opening) -> tuple[dict[str, Hea
             headers[pair.name] = found
             if note:
                 assumed.setdefault(note, []).append(pair.name)
-    return headers, describe_axes(headers) + [
+    return headers, describe_reading(headers) + [
         f"{plural(len(names), 'label is', 'labels are')} taken to lie on the image, since {note}; the first: {names[0]}"
         for note, names in assumed.items()
     ]

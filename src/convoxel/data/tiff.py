@@ -171,7 +171,7 @@ def _form(path: Path, page: TiffPage) -> _Form:
     alpha = page.extra[0] if further == len(page.extra) == 1 else 0
     scale = _scale(page)
     if kind == _PALETTE:
-        shown, note = _palette(path, page), "a palette picture is read in its colours"
+        shown, note = _palette(path, page), "palette colours are read as RGB"
     elif kind == _CMYK:
         shown, note = (lambda stored: _rgb_of_inks(MappedImage(stored, *scale)[:,])), "CMYK is turned into RGB"
     elif kind == _LAB or (kind == _YCBCR and page.compression not in _JPEG):  # JPEG turns YCbCr into RGB itself
