@@ -307,7 +307,7 @@ def test_frames_of_subjects(tmp_path: Path, first: int) -> None:
     found = data.load(path, "classify", validation=1)
     assert (found.dims, found.channels, found.classes) == (2, 1, tuple(str(first + i) for i in range(3)))
     assert len(found.train) == 9 and len({e.subject for e in found.validation.entries}) == 1
-    assert "1 subjects of the data validate" in found.rule and data.check(path, "classify") == []
+    assert "1 subject of the data validate" in found.rule and data.check(path, "classify") == []
     sample = found.train[1]
     assert sample.image.shape == (1, 9, 7) and sample.image.max() > 1 and isinstance(sample.label, int)
     assert sample.label == found.train.labels[1] and len(found.fingerprint) == 64

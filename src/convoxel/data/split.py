@@ -17,6 +17,7 @@ from typing import Literal
 from convoxel.data.data_set import Entry, Parts
 from convoxel.data.split_file import read_split
 from convoxel.errors import ConfigError, DataError
+from convoxel.files.fault import plural
 
 # A count, a fraction, or 20 %; "test": what runs of earlier versions did where a set has no validation part but a test
 # part. No new run does, since a part that chose the checkpoint tests nothing.
@@ -111,18 +112,22 @@ class SplitRule:
         grouped = any(len(unit.entries) > 1 or unit.subject is not None for unit in units)
         noun = "subjects" if grouped else "samples"
         names, strata = [unit.name for unit in units], [unit.stratum for unit in units]
-        among = f" {noun} of" if grouped else " of"
+
+        def some(count: int, verb: str) -> str:
+            """Return how many of all validate, in words."""
+            return f"{plural(count, 'subject') if grouped else count} of {{whole}} {verb}"
+
         if self.folds is not None:
             if len(units) < self.folds:
                 raise ConfigError(f"folds is {self.folds} with {len(units)} {noun}; expected at most as many folds.")
             # Dealt in turn, so that folds differ by at most one unit in all and in every class.
             order = sorted(range(len(units)), key=lambda i: (strata[i], _draw(self.seed, names[i])))
             chosen = order[self.fold :: self.folds]
-            told = f"fold {self.fold} of {self.folds} (counted from 0) validates, {len(chosen)}{among} {{whole}}"
-            return [units[i] for i in sorted(chosen)], f"{told}, drawn by seed {self.seed}"
+            told = f"fold {self.fold} of {self.folds} (counted from 0) validates, {some(len(chosen), 'drawn by seed')}"
+            return [units[i] for i in sorted(chosen)], f"{told} {self.seed}"
         if task == "segment":
             count = count_validation(len(units), self.cut, noun)
-            return units[-count:], f"the last {count}{among} {{whole}} by name validate"
+            return units[-count:], f"the last {some(count, 'by name validate')}"
         drawn = split_stratified(names, strata, self.cut, self.seed)[1]
         if not drawn and grouped:
             # Every stratum has one subject, whose other classes may be others' too: rather one that no class needs.
@@ -134,7 +139,7 @@ class SplitRule:
                 f"validation: none of {len(units)} samples can be held out, since each class trains on its only one; "
                 "expected a class of at least 2. Add samples, or give a folder validation/."
             )
-        told = f"{len(drawn)}{among} {{whole}} validate, of every class in proportion, drawn by seed {self.seed}"
+        told = f"{some(len(drawn), 'validate')}, of every class in proportion, drawn by seed {self.seed}"
         return [units[i] for i in drawn], told
 
 
