@@ -95,9 +95,13 @@ def test_a_set_of_series_and_segmentations(tmp_path: Path) -> None:
         )
     found = data.load(tmp_path, "segment")
     assert data.check(tmp_path, "segment") == [] and len(found.classes) == 3
-    for sample in found.split("all"):
-        assert np.array_equal(sample.label, label) and sample.image.shape[1:] == label.shape
+    for read in found.split("all"):
+        assert np.array_equal(read.label, label) and read.image.shape[1:] == label.shape
     assert not any(secret in str(found.to_dict()) for secret in SECRETS)
+    other = data.write_label(tmp_path / "d.seg.dcm", label, like=sample, classes=("background", "tumour", "liver"))
+    other.rename(tmp_path / "labels" / "d.seg.dcm")
+    problems = data.check(tmp_path, "segment")
+    assert [problem.name for problem in problems] == ["d"] and "segment 1 is 'tumour'" in problems[0].message
     moved = series(tmp_path / "images" / "a2", VOLUME, origin=(0.5, 0, 0)).rename(tmp_path / "moved")
     refused(lambda: read_label(tmp_path / "labels" / "a.dcm", 3, read_header(moved)), tmp_path, "beside its image")
     short = series(tmp_path / "short", VOLUME[:3])

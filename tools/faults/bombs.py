@@ -102,6 +102,36 @@ def _volume(shape: tuple[int, ...], type_code: int, size: int, data: bytes) -> b
     return gzip.compress(bytes(head) + data, 9)
 
 
+def _text_header(lines: list[str], data: bytes) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode() + data
+
+
+def _meta_image(size: int, data: bytes) -> bytes:
+    sizes = " ".join([str(size)] * 3)
+    lines = ["NDims = 3", f"DimSize = {sizes}", "ElementType = MET_UCHAR", "CompressedData = True"]
+    return _text_header([*lines, "ElementDataFile = LOCAL"], data)
+
+
+def _nrrd(size: int, data: bytes) -> bytes:
+    sizes = " ".join([str(size)] * 3)
+    lines = ["NRRD0004", "type: uchar", "dimension: 3", f"sizes: {sizes}", "encoding: gzip", ""]
+    return _text_header(lines, data)
+
+
+def _dicom(rows: int, rest: bytes) -> bytes:
+    """Return a DICOM file of ``rows`` by ``rows`` pixels of 16 bits, with further elements behind them."""
+    syntax = b"1.2.840.10008.1.2.1\0"
+    meta = struct.pack("<HH2sH", 2, 0x10, b"UI", len(syntax)) + syntax
+    numbers = ((0x10, rows), (0x11, rows), (0x100, 16), (0x101, 16), (0x102, 15), (0x103, 0))
+    content = b"".join(struct.pack("<HH2sHH", 0x28, tag, b"US", 2, value) for tag, value in numbers)
+    return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta)) + meta + content + rest
+
+
+def _items(count: int) -> bytes:
+    head = struct.pack("<HH2sHI", 0x5200, 0x9230, b"SQ", 0, 8 * count)
+    return head + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * count
+
+
 def _archive(members: dict[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
@@ -193,6 +223,14 @@ BOMBS: dict[str, _Bomb] = {
     "volume of 300 MB": ("a.nii.gz", lambda: _volume((1000, 1000, 300), 2, 1, bytes(300 * 10**6)), _image),
     "members without content": ("a.nii.gz", lambda: gzip.compress(b"", mtime=0) * 500_000, _image),
     "members of one byte": ("a.nii.gz", lambda: gzip.compress(b"\0", mtime=0) * 400_000, _image),
+    "MetaImage of 1 GiB": ("a.mha", lambda: _meta_image(1024, zlib.compress(bytes(2**30), 9)), _image),
+    "MetaImage of 64 GiB": ("a.mha", lambda: _meta_image(4096, bytes(2**20)), _image),
+    "NRRD of 1 GiB": ("a.nrrd", lambda: _nrrd(1024, gzip.compress(bytes(2**30), 9)), _image),
+    "NRRD of fields": ("a.nrrd", lambda: b"NRRD0004\n" + b"".join(b"a%d: 1\n" % i for i in range(10**6)), _image),
+    "DICOM of 65 535 squared": ("a.dcm", lambda: _dicom(65_535, bytes(100)), _image),
+    "DICOM of 3 million items": ("a.dcm", lambda: _dicom(1, _items(3_000_000)), _image),
+    "DICOM of 3 million elements": ("a.dcm", lambda: _dicom(
+        1, struct.pack("<HH2sH", 0x5000, 0x10, b"LO", 0) * 3_000_000), _image),
     "texts of no letter": ("a.npz", lambda: _set((2**40,), "<U0", b""), _read_set),
     "texts of 60 million letters": ("a.npz", lambda: _set((1,), "<U60000000", bytes(240_000_000)), _read_set),
     "array of 1 GB": ("a.npz", lambda: _archive({"image.npy": _header((10**9,), "|u1") + bytes(10**9)}), _image),

@@ -16,7 +16,7 @@ from convoxel.cli.screen import Screen, duration, emit
 
 def predict(
     run: Run,
-    input: Annotated[Path, typer.Option(help="Image file, or folder of images.")],
+    input: Annotated[Path, typer.Option(help="Image file, folder of images or of DICOM slices, or FOLDER#SERIES.")],
     output: Annotated[Path, typer.Option(help="File or folder to write: label maps, or a .csv/.json of classes.")],
     engine: Engine = "convoxel",
     device: Device = "auto",
@@ -26,6 +26,9 @@ def predict(
     ] = False,
     tile: Tile = None,
     axes: Axes = None,
+    ending: Annotated[
+        str | None, typer.Option(help="Ending of label maps in a folder, such as .seg.dcm (default: by the input).")
+    ] = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -55,6 +58,7 @@ def predict(
             exact=exact,
             tile=size,
             axes=axes,
+            ending=ending,
             on_tiling=note,
             on_progress=meter,
         )

@@ -210,10 +210,12 @@ def _read_headers(pairs: Sequence[Pair], errors: Opening) -> tuple[dict[str, Hea
     """Return the headers of the images whose label has the same shape and lies in the same place, and assumptions."""
     headers: dict[str, Header] = {}
     assumed: dict[str, list[str]] = {}
+    named: dict[int, tuple[str, Pair]] = {}
     for pair in pairs:
         with errors.collect(pair.name):
             found = read_header(pair.image)
             label = with_dims(pair.label, read_label_header(pair.label, found), None, channels=1)
+            _check_names(pair, label, named)
             found = _read_header(pair, found, errors.axes, label.shape)
             if label.dims > found.dims:
                 # a flat image among volumes: the image or both files may be wrong, so the message names both
@@ -228,6 +230,15 @@ def _read_headers(pairs: Sequence[Pair], errors: Opening) -> tuple[dict[str, Hea
         f"{plural(len(names), 'label is', 'labels are')} taken to lie on the image, since {note}; the first: {names[0]}"
         for note, names in assumed.items()
     ]
+
+
+def _check_names(pair: Pair, label: Header, named: dict[int, tuple[str, Pair]]) -> None:
+    """Raise DataError where a label gives a class number another name than a label before it."""
+    for number, name in enumerate(label.classes[1:], 1):
+        known, first = named.setdefault(number, (name, pair))
+        if known.casefold() != name.casefold():
+            came = f"segment {number} is {name!r}, but {known!r} in {shown(first.label.name)}"
+            raise fault(pair.label, came, "one meaning of a number in all labels", "Number the segments alike")
 
 
 def _read_header(pair: Pair, first: Header, axes: str | None, grid: tuple[int, ...]) -> Header:

@@ -12,9 +12,9 @@ import numpy as np
 
 from convoxel import data
 from convoxel.data.image_file import list_images, map_image, read_header, with_dims
-from convoxel.data.image_format import find_format, split_ending
+from convoxel.data.image_format import endings, find_format, split_ending
 from convoxel.data.image_header import Header, fit_channels
-from convoxel.errors import ConfigError, DataError
+from convoxel.errors import ConfigError, DataError, check_choice
 from convoxel.files.atomic import write_json, write_text
 from convoxel.files.fault import shown
 from convoxel.files.folder import make_folder
@@ -43,16 +43,23 @@ def list_inputs(source: Path) -> list[Path]:
 
 
 def predict_files(
-    predictor: Predictor, source: Path, target: Path, on_progress: OnProgress | None = None, axes: str | None = None
+    predictor: Predictor,
+    source: Path,
+    target: Path,
+    on_progress: OnProgress | None = None,
+    axes: str | None = None,
+    ending: str | None = None,
 ) -> list[Path]:
     """Predict the images of ``source``, write the results to ``target`` and return the files written.
+
+    ``ending`` is that of label maps in a folder (default: by the image's format).
 
     See :func:`convoxel.train.predict`, which does this with the network of a run folder.
     """
     files = list_inputs(source)
     segment, facts = predictor.run.config.task == "segment", predictor.run.data
     if segment:
-        targets = _name_maps(files, source, target, facts.dims)
+        targets = _name_maps(files, source, target, facts.dims, ending)
     else:
         targets = [target if target.suffix.lower() in (".csv", ".json") else target / "predictions.csv"]
     taken = {path.resolve() for path in files}
@@ -74,12 +81,14 @@ def predict_files(
     return targets
 
 
-def _name_maps(files: list[Path], source: Path, target: Path, dims: int) -> list[Path]:
+def _name_maps(files: list[Path], source: Path, target: Path, dims: int, ending: str | None) -> list[Path]:
     if split_ending(target)[1] and not target.is_dir():
         if files == [source]:
             return [target]
         raise ConfigError(f"output: {target} names one file, but {source} is a folder. Give a folder.")
-    targets = [target / (split_ending(path)[0] + _label_ending(path, dims)) for path in files]
+    if ending is not None:
+        check_choice("ending", ending, endings(written=True))
+    targets = [target / (split_ending(path)[0] + (ending or _label_ending(path, dims))) for path in files]
     _check_distinct(files, targets)
     return targets
 

@@ -245,12 +245,14 @@ def predict(
     exact: bool = False,
     tile: int | Sequence[int] | None = None,
     axes: str | None = None,
+    ending: str | None = None,
     on_tiling: Callable[[TilePlan], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
     """Predict one image file or a folder of them and return the files written.
 
-    Segmentation writes one label map per image, on the image's own grid: NIfTI for volumes, PNG for planes.
+    Segmentation writes one label map per image, on the image's own grid: NIfTI for volumes (MetaImage and NRRD in their
+    own format), PNG for planes. A folder of DICOM slices is one image, ``FOLDER#NUMBER`` one series of several in it.
     Images are turned and resampled as the run's geometry says, and what is found returns. Those whose files do not say
     how they lie are taken as stored, with a warning.
     An ``output`` that ends like an image file is that file, else a folder of files named as the images.
@@ -268,6 +270,8 @@ def predict(
         tile: size of an exact tile, its halo included (default: what takes about a gigabyte).
         axes: what the axes of NumPy arrays mean, such as "HWC" (default: as in training, where that was stated; else as
             the network's axes and channels tell).
+        ending: ending of the label maps in a folder, such as ".mha", or ".seg.dcm" for DICOM segmentations of DICOM
+            series (default: by the image's format).
         on_tiling: called with the tiling of each image; ``str(tiling)`` says what its label map is equal to.
         on_progress: called after each image and each exact tile; ``step`` of ``steps_total`` images.
 
@@ -282,4 +286,4 @@ def predict(
     check_axes(axes)
     list_inputs(Path(input))  # a missing input is reported before the network is compiled
     predictor = load_predictor(run_dir, engine=engine, device=device, exact=exact, tile=tile, on_tiling=on_tiling)
-    return predict_files(predictor, Path(input), Path(output), on_progress, axes)
+    return predict_files(predictor, Path(input), Path(output), on_progress, axes, ending)

@@ -1,0 +1,74 @@
+"""Prediction of clinical files by a network that marks what is bright: from file to file, on the file's own grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from convoxel import data
+from convoxel.data.image_file import read_header
+from convoxel.data.label_file import read_label
+from convoxel.errors import ConfigError, DataError
+from convoxel.predict.file_prediction import predict_files
+from convoxel.predict.inference import Predictor
+from tests.support.dicom_files import SECRETS, series
+
+VOLUME = np.random.default_rng(1).integers(0, 200, (5, 33, 36)).astype(np.int16)
+
+
+def bright(dims: int = 3) -> Predictor:
+    """A predictor whose label map is 1 where an image is above 100."""
+    facts = SimpleNamespace(dims=dims, channels=1, warn_of_geometry=lambda lying: None)
+    run = SimpleNamespace(config=SimpleNamespace(task="segment", axes=None), data=facts)
+
+    def label_map(sample: data.Sample, on_tile: Any) -> Any:
+        return (sample.image[0] > 100).astype(np.uint8)
+
+    return cast(Predictor, SimpleNamespace(run=run, exact=None, classes=("background", "bright"), label_map=label_map))
+
+
+def test_a_folder_of_series(tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        series(tmp_path / "in" / name, VOLUME + np.int16(number), origin=(number, 2, 3))
+    files = predict_files(bright(), tmp_path / "in", tmp_path / "out")
+    assert [path.name for path in files] == ["a.nii.gz", "b.nii.gz"]
+    for number, path in enumerate(files):
+        found, image = data.read_image(path), read_header(tmp_path / "in" / "ab"[number])
+        assert np.array_equal(found.image[0].T, VOLUME + number > 100) and found.affine is not None
+        assert np.allclose(found.affine, np.asarray(image.affine), atol=1e-6)
+        assert not any(secret.encode() in path.read_bytes() for secret in SECRETS)
+    files = predict_files(bright(), tmp_path / "in", tmp_path / "out", ending=".seg.dcm")
+    assert [path.name for path in files] == ["a.seg.dcm", "b.seg.dcm"]
+    header, values = read_label(files[1], 3, read_header(tmp_path / "in" / "b"))
+    assert header.classes == ("background", "bright") and np.array_equal(values.T, VOLUME + 1 > 100)
+    with pytest.raises(ConfigError, match="ending"):
+        predict_files(bright(), tmp_path / "in", tmp_path / "out", ending=".dcm")
+
+
+def test_one_series_of_several(tmp_path: Path) -> None:
+    folder = series(tmp_path / "case", VOLUME)
+    series(folder, VOLUME[:4] + np.int16(1), SeriesInstanceUID="1.2.4", SeriesNumber=5)
+    with pytest.raises(DataError, match=r"2 series.*#1.*#5"):
+        predict_files(bright(), folder, tmp_path / "out")
+    (path,) = predict_files(bright(), tmp_path / "case#5", tmp_path / "out")
+    assert path.name == "case#5.nii.gz" and np.array_equal(data.read_image(path).image[0].T, VOLUME[:4] + 1 > 100)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd", ".nhdr"])
+def test_label_maps_keep_the_format_of_their_image(tmp_path: Path, ending: str) -> None:
+    image = SimpleITK.GetImageFromArray(VOLUME)
+    image.SetDirection(np.linalg.qr(np.random.default_rng(2).standard_normal((3, 3)))[0].ravel().tolist())
+    image.SetSpacing((0.5, 0.7, 3.0))
+    (tmp_path / "in").mkdir()
+    SimpleITK.WriteImage(image, str(tmp_path / "in" / f"a{ending}"))
+    (path,) = predict_files(bright(), tmp_path / "in", tmp_path / "out")
+    assert path.name == "a" + {".mhd": ".mha", ".nhdr": ".nrrd"}.get(ending, ending)
+    found = SimpleITK.ReadImage(str(path))
+    assert np.array_equal(SimpleITK.GetArrayFromImage(found), VOLUME > 100)
+    for name in ("GetDirection", "GetSpacing", "GetOrigin"):
+        assert np.allclose(getattr(found, name)(), getattr(image, name)(), rtol=1e-14, atol=1e-14)
