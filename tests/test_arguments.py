@@ -59,7 +59,7 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.nn.Conv2d(2, 4, 2**70), ConfigError, "must be a whole number"),
     (lambda: cx.arithmetic.Window("a"), ConfigError, "Window: k is 'a', but it must be a whole number"),
     (lambda: cx.arithmetic.PeriodicAffine([1], 2), ConfigError, "values is .* a tuple of whole numbers"),
-    (lambda: cx.arithmetic.Window(3).size(None), ConfigError, "size i is None"),
+    (lambda: cx.arithmetic.Window(3).size(None), ConfigError, "Window.size: sizes is None"),
     (lambda: cx.arithmetic.Field.window(10**12), ShapeError, "is too long"),
     (lambda: cx.arithmetic.transposed_taps(3, s=2**60), ShapeError, "too large"),
     (lambda: cx.arithmetic.linear_macs(-1, 2), ConfigError, "in_features is -1"),

@@ -19,7 +19,7 @@ from types import FunctionType
 from typing import Any
 
 from convoxel.annotation import argument_types, expected, fits, is_plain, settled
-from convoxel.errors import ConfigError, ConvoxelError, ShapeError, UnsupportedError
+from convoxel.errors import ConfigError, ConvoxelError, DataError, ShapeError, UnsupportedError
 from convoxel.files.fault import brief
 
 __all__ = ["explained", "open_face"]
@@ -30,6 +30,7 @@ _KINDS: dict[type[Exception], type[ConvoxelError]] = {
     RuntimeError: ShapeError,
     ValueError: ShapeError,
     OverflowError: ConfigError,
+    OSError: DataError,  # such as a name that no file can have; those of files are subclasses
     NotImplementedError: UnsupportedError,
 }
 _ALSO = ("__init__", "__new__", "__call__")  # besides the methods with public names
@@ -40,7 +41,7 @@ def open_face(package: str, *, early: bool = False) -> None:
 
     Args:
         package: name of the package.
-        early: whether functions compare their arguments before they run.
+        early: whether functions and methods compare their arguments before they run.
     """
     names = vars(sys.modules[package])
     for name in names["__all__"]:
@@ -54,12 +55,12 @@ def explained(value: Any, package: str, *, early: bool = False) -> Any:
     Args:
         value: public function or class; other values, and those of other packages, are returned as they are.
         package: name of the package that makes the function public, where pickle is to find it.
-        early: whether a function compares its arguments before it runs.
+        early: whether the function, or the methods, compare their arguments before they run.
     """
     if inspect.isclass(value):
         for owner in value.__mro__:
             if _is_ours(owner) and "_explains" not in vars(owner):
-                _explain_methods(owner)
+                _explain_methods(owner, early=early)
     elif isinstance(value, FunctionType) and _is_ours(value) and not hasattr(value, "_explains"):
         value = (_checked if early else _explained)(value, value.__module__)
         value.__module__, value.__qualname__, value._explains = package, value.__name__, True
@@ -70,7 +71,7 @@ def _is_ours(value: Any) -> bool:
     return str(value.__module__).startswith("convoxel")
 
 
-def _explain_methods(owner: type) -> None:
+def _explain_methods(owner: type, *, early: bool) -> None:
     keeps = dataclasses.is_dataclass(owner) or hasattr(owner, "_fields")
     for name, member in list(vars(owner).items()):
         kind: Any = staticmethod if name == "__new__" else None
@@ -79,7 +80,7 @@ def _explain_methods(owner: type) -> None:
             kind, function = type(member), member.__func__
         if not isinstance(function, FunctionType) or (name.startswith("_") and name not in _ALSO):
             continue
-        makes = name in ("__init__", "__new__") or (keeps and kind is classmethod)
+        makes = early or name in ("__init__", "__new__") or (keeps and kind is classmethod)
         changed = (_checked if makes else _explained)(function, owner.__module__)
         setattr(owner, name, kind(changed) if kind else changed)
     owner._explains = True  # type: ignore[attr-defined]
@@ -119,11 +120,22 @@ def _checked(function: _Function, module: str) -> _Function:
             raise explanation
         if bound is not None:
             hints = argument_types(function, module)
-            bound.arguments.update({k: settled(v, hints[k]) for k, v in bound.arguments.items() if k in hints})
+            _settle(bound, hints)
             arguments, named = bound.args, bound.kwargs
         return explaining(*arguments, **named)
 
     return call
+
+
+def _settle(bound: inspect.BoundArguments, hints: dict[str, Any]) -> None:
+    for name, value in bound.arguments.items():
+        kind, hint = bound.signature.parameters[name].kind, hints.get(name, Any)
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            bound.arguments[name] = tuple(settled(entry, hint) for entry in value)
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            bound.arguments[name] = {key: settled(entry, hint) for key, entry in value.items()}
+        else:
+            bound.arguments[name] = settled(value, hint)
 
 
 def _bound(function: _Function, arguments: Any, named: Any) -> inspect.BoundArguments | None:

@@ -301,7 +301,7 @@ def test_tracks_read_what_the_equations_say(data: st.DataObject) -> None:
     (lambda: draw.conv((5, 5), output_padding=1), "only kind='transposed'"),
     (lambda: draw.conv((5, 2), 3), "axis 1 of 2: "),
     (lambda: draw.conv((5, 5), x=np.ones(5)), "x has shape"),
-    (lambda: draw.conv((5, 5), w=np.full((3, 3), "a")), "w has shape"),
+    (lambda: draw.conv((5, 5), w=np.full((3, 3), "a")), "w is array"),
     (lambda: draw.conv((5, 5), step_s=0), "step_s: got 0"),
     (lambda: draw.conv((5, 5)).still(9), "frames 0 to 8"),
     (lambda: draw.conv((5, 5)).strip([]), "frames is empty"),

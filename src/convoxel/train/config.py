@@ -198,7 +198,7 @@ class TrainConfig(BaseModel):
     @field_validator("spacing", mode="before")
     @classmethod
     def _check_spacing(cls, value: object) -> object:
-        if value is None or value == "keep":
+        if value is None or (isinstance(value, str) and value == "keep"):
             return value
         words = re.split(r"[,x×\s]+", value.strip("() ")) if isinstance(value, str) else value
         try:

@@ -30,6 +30,7 @@ from convoxel.graph.run.region import Region, WholeGraph
 
 # Positions of a tile by default, its halo included: a tile of a 3-D U-Net of 32 channels takes about a gigabyte.
 TILE_POSITIONS = {1: 1 << 20, 2: 1024 * 1024, 3: 128 * 128 * 128}
+_MOST_TILES = 20_000  # along an axis: each is looked at before the first one runs
 _MOST_PLANS = 4  # kept, each with scratch memory of its own; the arena is shared
 _PROBES = 24  # tiles that are looked at to choose a size; the tiles of Winograd's algorithms repeat sooner
 _AXES = {1: ("w",), 2: ("h", "w"), 3: ("d", "h", "w")}
@@ -156,6 +157,8 @@ def plan_tiling(
         raise ConfigError(
             f"tile is {_times(wanted)} ({', '.join(plan.axes)}), but {needs}; give tiles of at least that"
         )
+    if max(plan.counts) > _MOST_TILES:
+        raise ConfigError(f"tile is {_times(wanted)}, which makes {_times(plan.counts)} tiles; give larger ones")
     spans = plan.spans(range(max(plan.counts)))
     most = tuple(max(read.length for _, read in axis) for axis in spans)
     halo = tuple(
