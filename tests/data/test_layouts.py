@@ -87,6 +87,8 @@ def test_nnunet_cases_of_earlier_versions_and_in_lists(tmp_path: Path) -> None:
     held["a"]["images"] = ["../x.nii.gz", "imagesTr/case_000_0001.nii.gz"]
     (first / "dataset.json").write_text(json.dumps({**CHANNELS, "dataset": held}))
     refused(lambda: data.load(first, "segment"), first / "dataset.json", "leads out of the folder")
+    (first / "dataset.json").write_text(json.dumps({**CHANNELS, "dataset": {"\ud800": {"images": ["\ud800"] * 2}}}))
+    refused(lambda: data.load(first, "segment"), first / "dataset.json", "is no path")  # half a letter of UTF-16
 
 
 NNUNET: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -131,7 +131,7 @@ def _labels_of(folder: Path, ending: object, errors: ErrorCollector) -> dict[str
 
 def _listed_cases(folder: Path, cases: JsonObject, channels: int, errors: ErrorCollector) -> Iterator[Pair]:
     """Yield the cases that dataset.json lists: {"CASE": {"images": [paths], "label": path}}."""
-    for case in sorted(cases, key=os.fsencode):
+    for case in sorted(cases):
         where = f"{folder / NAME}[{shown(case)}]"
         with errors.collect(case):
             held = cases[case]
