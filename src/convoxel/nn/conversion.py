@@ -197,6 +197,8 @@ def inflate_kernel(
     check_choice("how", how, ("average", "centre"))
     if kernel.ndim < 2 + bool(len(size)):
         raise ShapeError(f"kernel is {tuple(kernel.shape)}, but it must be (outputs, inputs, *kernel_size).")
+    if strides is not None and len(strides) != len(size):
+        raise ConfigError(f"strides has {len(strides)} entries, but size has {len(size)}. Give one for each axis.")
     while kernel.ndim - 2 < len(size):
         axis = len(size) - (kernel.ndim - 2) - 1
         length = size[axis]

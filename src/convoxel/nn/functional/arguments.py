@@ -13,6 +13,8 @@ from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.fault import brief
 from convoxel.nn.torch_layers import check_dims
 
+_LARGEST = 2**31 - 1  # what PyTorch takes of a stride, a padding or a dilation
+
 
 def count_axes(x: Tensor, dims: int | None, function: str) -> int:
     """Return the number of spatial axes: ``dims``, or all but two of the axes of ``x``.
@@ -47,7 +49,7 @@ def check_sizes(function: str, name: str, value: int | Sequence[int], dims: int,
     """
     given = (value,) * dims if _is_open(value) or as_whole(value) is not None else entries(f"{function}: {name}", value)
     values: tuple[Any, ...] = tuple(entry if _is_open(entry) else as_whole(entry) for entry in given)
-    if len(values) != dims or any(entry is None or entry < least for entry in values):
+    if len(values) != dims or any(entry is None or entry < least or entry > _LARGEST for entry in values):
         raise ConfigError(
             f"{function}: {name} is {brief(value)}, but it must be one whole number of at least {least}, or one for "
             f"each of the {dims} axes."
