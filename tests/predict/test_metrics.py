@@ -1,4 +1,4 @@
-"""Metrics by hand, the loss of whole images, normalisation."""
+"""Metrics by hand, normalisation."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-import torch
-from monai.losses import DiceCELoss
 
 from convoxel.data import Sample
 from convoxel.predict.metric_table import overlap_metrics
-from convoxel.predict.metrics import SegmentationLoss, Tally, confusion, dice
+from convoxel.predict.metrics import Tally, confusion, dice
 from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts
-from convoxel.train.loss import build_loss
 
 pytestmark = pytest.mark.smoke
 
@@ -28,18 +25,6 @@ def test_normalisation_ignores_padding_and_survives_constants() -> None:
     normal = found.normalise(image)
     assert normal.dtype == np.float32 and np.isfinite(normal).all()
     assert np.isfinite(Normalisation("dataset", (1.0,), (0.0,)).statistics(image[:1]).normalise(image[:1])).all()
-
-
-def test_loss_of_pieces_equals_the_training_loss() -> None:
-    torch.manual_seed(0)
-    logits, target = torch.randn(1, 3, 4, 5, 6), torch.randint(0, 3, (1, 4, 5, 6))
-    wanted = build_loss("segment")(logits, target).item()
-    loss = SegmentationLoss(3)
-    for part in (slice(0, 1), slice(1, 4)):
-        loss.add(logits[0, :, part], target[0, part])
-    assert loss.value() == pytest.approx(wanted, rel=1e-5)
-    reference = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-    assert reference(logits, target[:, None]).item() == pytest.approx(wanted)
 
 
 def test_dice_by_hand() -> None:

@@ -17,6 +17,7 @@ import yaml
 from convoxel.data import Sample
 from convoxel.errors import ConfigError, ConvoxelError
 from convoxel.predict.computation import Computation
+from convoxel.predict.loss_terms import LOSSES
 from convoxel.predict.trained_run import DataFacts
 from convoxel.train import RunPlan, TrainConfig, evaluate, fit, load_model, step_choice, training_batch, training_step
 from convoxel.train.checkpoint import Store
@@ -189,7 +190,7 @@ def test_a_gradient_without_any_scale_stops(tmp_path: Path, monkeypatch: pytest.
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return (logits - logits.detach()).abs().sqrt().sum()  # value 0, slope infinite × 0
 
-    monkeypatch.setattr(loop, "build_step_loss", lambda config: loss)
+    monkeypatch.setattr(loop, "build_step_loss", lambda config, facts: loss)
     with begun_with(monkeypatch, 4.0), pytest.raises(ConvoxelError, match=r"not finite at step 3 .*bfloat16"):
         fit(classify(tmp_path / "run", **HALF))
 
@@ -307,7 +308,7 @@ def test_the_ordered_loss_is_the_same_loss() -> None:
     losses, slopes = [], []
     for deterministic in (False, True):
         logits = torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        loss = build_loss("segment", deterministic=deterministic)(logits, targets)
+        loss = build_loss(LOSSES["segment"][0], deterministic=deterministic)(logits, targets)
         loss.backward()
         losses.append(loss.detach())
         slopes.append(logits.grad)

@@ -311,7 +311,7 @@ def test_infinite_loss_stops_and_names_step_and_samples(tmp_path: Path, monkeypa
 
     calls = 0
 
-    def build_step_loss(config: TrainConfig) -> Any:
+    def build_step_loss(config: TrainConfig, facts: object) -> Any:
         def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             nonlocal calls
             calls += 1
@@ -331,7 +331,7 @@ def test_infinite_gradient_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return (logits - logits.detach()).abs().sqrt().sum()  # value 0, slope infinite × 0
 
-    monkeypatch.setattr(loop, "build_step_loss", lambda config: loss)
+    monkeypatch.setattr(loop, "build_step_loss", lambda config, facts: loss)
     with pytest.raises(ConvoxelError, match="the gradient is not finite at step 1"):
         fit(classify(tmp_path / "run"))
 

@@ -70,6 +70,12 @@ def train(
         typer.Option(help="Axes towards the patient's right, front and top, or as stored (default: ras)."),
     ] = None,
     resample_labels: ResampleLabels = False,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD", help="dice_ce, dice, ce, focal, tversky, dice_focal, tversky_ce; to classify: ce, focal."
+        ),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Patches or images in each step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
     seed: Annotated[
@@ -125,6 +131,7 @@ def train(
         "spacing": spacing,
         "orientation": orientation,
         "resample_labels": resample_labels or None,
+        "loss": loss,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,

@@ -16,7 +16,8 @@ from convoxel.predict.class_curves import Curves, trace_curves
 from convoxel.predict.figures import Figures, Resampling, describe_resampling, overlap_figures, score_figures
 from convoxel.predict.inference import Predictor
 from convoxel.predict.metric_table import overlap_metrics, score_metrics
-from convoxel.predict.metrics import Metrics, Row, SegmentationLoss, Tally
+from convoxel.predict.metrics import Metrics, Row, Tally
+from convoxel.predict.segmentation_loss import SegmentationLoss
 from convoxel.predict.segmentation_metric import EMPTY_RULE, OverlapMetric
 
 _CLASSIFY_BATCH = 64
@@ -181,7 +182,7 @@ def _add_volume(
             f"data: the label of {sample.name} holds class {int(label.max())}, the run knows 0 … {classes - 1} "
             f"({', '.join(predictor.classes)})."
         )
-    prediction, loss = np.empty(label.shape, np.uint8), SegmentationLoss(classes)
+    prediction, loss = np.empty(label.shape, np.uint8), SegmentationLoss(classes, predictor.run.loss)
     for part, slab in predictor.slabs(sample):
         logits = torch.from_numpy(np.ascontiguousarray(slab))
         prediction[part] = logits.argmax(dim=0).numpy()

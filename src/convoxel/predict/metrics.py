@@ -1,4 +1,4 @@
-"""Metrics of predictions: confusion, Dice per class and image, accuracy, and the loss of whole images."""
+"""Metrics of predictions: confusion, Dice per class and image, accuracy."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from convoxel.data import Sample
 from convoxel.predict.classification_metric import ClassScores
@@ -95,33 +93,6 @@ def dice(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     sizes = counts.sum(axis=0) + counts.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(sizes > 0, 2.0 * np.diag(counts) / sizes, np.nan)
-
-
-class SegmentationLoss:
-    """The training loss (cross-entropy and soft Dice) of one image, summed over its pieces."""
-
-    def __init__(self, classes: int) -> None:
-        self._entropy, self._voxels = 0.0, 0
-        self._sums = torch.zeros(3, classes, dtype=torch.float64)  # of each class: Σ p·y, Σ p, Σ y
-
-    def add(self, logits: torch.Tensor, target: torch.Tensor) -> None:
-        """Add a piece: logits (classes, *spatial) float32, target (*spatial) int64."""
-        log_p = functional.log_softmax(logits, dim=0)
-        self._entropy += functional.nll_loss(log_p[None], target[None], reduction="sum").item()
-        self._voxels += target.numel()
-        p = log_p.exp_().flatten(1)
-        classes, flat = p.shape[0], target.flatten()
-        hits = p.gather(0, flat[None])[0].double()
-        product = torch.zeros(classes, dtype=torch.float64).index_add_(0, flat, hits)
-        truth = torch.bincount(flat, minlength=classes).double()
-        self._sums += torch.stack([product, p.sum(dim=1, dtype=torch.float64), truth])
-
-    def value(self) -> float:
-        """Return the loss of all pieces together."""
-        product, predicted, truth = self._sums[:, 1:] if self._sums.shape[1] > 1 else self._sums
-        # The same 1e-5 as the training loss adds, so an absent and unpredicted class costs nothing.
-        soft_dice = (2 * product + 1e-5) / (predicted + truth + 1e-5)
-        return self._entropy / max(self._voxels, 1) + 1.0 - float(soft_dice.mean())
 
 
 @dataclass

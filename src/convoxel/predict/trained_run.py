@@ -15,6 +15,7 @@ from convoxel.data.geometry import Geometry
 from convoxel.data.image_header import Affine, Spacing
 from convoxel.errors import CheckpointError, DataError
 from convoxel.files.fault import few
+from convoxel.predict.loss_terms import LossTerms, plan_loss
 from convoxel.predict.normalisation import Normalisation
 
 
@@ -25,6 +26,9 @@ class PredictionConfig(Protocol):
     patch: tuple[int, ...] | None
     overlap: float
     axes: str | None
+    loss: str | None
+    loss_options: dict[str, float]
+    class_weights: Literal["balanced"] | dict[str, float] | None
 
 
 def _is_named(classes: Sequence[str]) -> bool:
@@ -54,6 +58,8 @@ class DataFacts:
         parts: number of samples of each part; empty in runs of earlier versions.
         geometry: the rule by which images come onto the network's grid; None in runs of earlier versions, which take
             all images as stored.
+        class_counts: voxels (to segment) or images (to classify) of each class in the training part; empty in runs of
+            earlier versions.
     """
 
     classes: tuple[str, ...]
@@ -65,13 +71,17 @@ class DataFacts:
     data_name: str
     parts: dict[str, int] = field(default_factory=dict)
     geometry: Geometry | None = None
+    class_counts: tuple[int, ...] = ()
 
     @classmethod
-    def from_data_set(cls, dataset: DataSet, normalisation: Normalisation, geometry: Geometry | None) -> DataFacts:
+    def from_data_set(
+        cls, dataset: DataSet, normalisation: Normalisation, geometry: Geometry | None, class_counts: Sequence[int] = ()
+    ) -> DataFacts:
         """Return the facts of a data set whose training samples are on the network's grid, and are normalised."""
         facts = (dataset.classes, dataset.dims, dataset.channels, normalisation)
         parts = {name: len(part) for name, part in dataset.parts.items()}
-        return cls(*facts, dataset.spacing_mm, dataset.fingerprint, dataset.name, parts, geometry)
+        source = (dataset.spacing_mm, dataset.fingerprint, dataset.name)
+        return cls(*facts, *source, parts, geometry, tuple(class_counts))
 
     @property
     def rule(self) -> Geometry:
@@ -161,6 +171,11 @@ class TrainedRun(Generic[Config_co]):
     def input_shape(self) -> tuple[int, ...]:
         """Shape (1, channels, *patch) of an input as the network saw it in training."""
         return (1, self.data.channels, *(self.config.patch or ()))
+
+    @property
+    def loss(self) -> LossTerms:
+        """The loss that the network was trained with."""
+        return plan_loss(self.config, self.data.classes, self.data.class_counts)
 
 
 AnyRun = TrainedRun[PredictionConfig]

@@ -24,6 +24,7 @@ from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject
 from convoxel.files.yaml_text import load_yaml
 from convoxel.predict.device_word import DEVICE_WORDS, is_device_word
+from convoxel.predict.loss_terms import find_loss
 
 # Entries that do not change the result of a run.
 # The last three say where and how the same is computed, which changes how results are rounded, no more.
@@ -99,6 +100,12 @@ class TrainConfig(BaseModel):
         weight_decay: decoupled weight decay of Adam, or L2 decay of SGD (default 1e-4).
         clip: largest norm of the gradient; None does not clip (default 5).
         constraints: constraints of kernels (default none).
+        loss: "dice_ce", "dice", "ce", "focal", "tversky", "dice_focal" or "tversky_ce" to segment (default "dice_ce"),
+            "ce" or "focal" to classify (default "ce").
+        loss_options: numbers of the loss: gamma of "focal" (2), alpha and beta of "tversky" (0.3 of wrongly found
+            voxels, 0.7 of missed ones), label_smoothing of "ce" (0 to segment, 0.05 to classify).
+        class_weights: weight of each class in cross-entropy or focal loss, by name (1 where none is stated), or
+            "balanced", in inverse proportion to its voxels or images in the training part (default none).
         augment: change training samples at random (default True).
         flip_axes: axes along which samples are mirrored at random (left–right, unless classes are told apart by side).
         validation: number (int) or fraction (float) of the training samples that validate, where the data have no
@@ -163,6 +170,9 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(default=1e-4, ge=0, lt=1)
     clip: float | None = Field(default=5.0, gt=0)
     constraints: ConstraintConfig = Field(default_factory=ConstraintConfig)
+    loss: str | None = None
+    loss_options: dict[str, float] = Field(default_factory=dict)
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
 
     augment: bool = True
     flip_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] | None = None
@@ -216,6 +226,24 @@ class TrainConfig(BaseModel):
             raise ValueError("give its entries, such as constraints.max_norm=3.0")
         return {} if value is None else value
 
+    @field_validator("loss_options", mode="before")
+    @classmethod
+    def _check_loss_options(cls, value: object) -> object:
+        return {} if value is None else value
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _check_weights(cls, value: object) -> object:
+        if value is None or value == "balanced":
+            return value
+        try:
+            weights = {str(name): float(weight) for name, weight in value.items()} if isinstance(value, dict) else {}
+        except (TypeError, ValueError):
+            weights = {}
+        if not weights or not all(0 < weight < math.inf for weight in weights.values()):
+            raise ValueError("give balanced, or numbers above 0 by class, such as class_weights.lesion=5")
+        return weights
+
     @field_validator("device")
     @classmethod
     def _check_device(cls, value: str | None) -> str | None:
@@ -250,6 +278,11 @@ class TrainConfig(BaseModel):
     def _check_length(self) -> TrainConfig:
         if self.minutes is not None and self.epochs is not None:
             raise ValueError("give minutes or epochs, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> TrainConfig:
+        find_loss(self)
         return self
 
     @classmethod
@@ -356,6 +389,8 @@ class TrainConfig(BaseModel):
         stated = self.stated()
         entries = {**stored.to_dict(), **stated}
         entries.update({other: None for one, other in _LIMITS.items() if one in stated})
+        if stated.get("loss", stored.loss) != stored.loss:  # the numbers of another loss do not belong to it
+            entries.update({name: stated.get(name) for name in ("loss_options", "class_weights")})
         return TrainConfig.build(**entries)
 
 

@@ -16,6 +16,7 @@ from convoxel import models
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import JsonObject
 from convoxel.predict.device import choose_device
+from convoxel.predict.loss_terms import find_loss
 from convoxel.predict.tile_size import input_sizes, plan_patch
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import build_network
@@ -64,6 +65,7 @@ def plan_run(
         chosen["minutes"] = _DEFAULT_MINUTES
     if config.validate_every is None and config.epochs is not None:
         chosen["validate_every"] = max(1, config.epochs // 25)
+    chosen["loss"] = find_loss(config).word
     chosen["learning_rate"] = config.learning_rate or (0.05 if config.optimiser == "sgd" else 2e-3)
     # Scanners scale volumes differently; a single volume has no such differences, and its own statistics would
     # change with the cut (a slab of the back of a head has less air than one of the front).

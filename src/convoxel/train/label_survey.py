@@ -1,4 +1,4 @@
-"""The training labels of a data set, looked at once before training: the side on which classes lie.
+"""The training labels of a data set, looked at once before training: sides and sizes of the classes.
 
 The survey runs while every sample is read to be checked, so it costs no second reading.
 """
@@ -41,6 +41,7 @@ class LabelSurvey:
         axes: left–right axis → training images in which it is that; None where an image has none.
         located: training images whose file says how they lie.
         sides: places of the classes in each segmented training case.
+        counts: voxels (to segment) or images (to classify) of each class.
     """
 
     classes: Sequence[str]
@@ -48,14 +49,29 @@ class LabelSurvey:
     axes: Counter[int | None] = field(default_factory=Counter)
     located: int = 0
     sides: list[Sides] = field(default_factory=list)
+    counts: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros(len(self.classes), np.int64)
 
     def add(self, sample: Sample) -> None:
         """Take one training sample into account."""
         found_axis = left_right(sample.affine, self.dims)
         self.axes[None if found_axis is None else found_axis[0]] += 1
         self.located += sample.affine is not None
+        if isinstance(sample.label, np.ndarray):
+            self.counts += _count(sample.label, len(self.classes))
+        elif isinstance(sample.label, int):
+            self.counts[sample.label] += 1
         if found_axis is not None and isinstance(sample.label, np.ndarray):
             self.sides.append(_find_sides(sample.label, *found_axis, len(self.classes)))
+
+
+def _count(label: Array, classes: int) -> NDArray[np.int64]:
+    """Return the voxels of each class, counted piece by piece: a count takes eight bytes a voxel."""
+    flat = np.ravel(label, order="K")
+    pieces = (flat[first : first + _COUNTED] for first in range(0, flat.size, _COUNTED))
+    return sum((np.bincount(piece, minlength=classes)[:classes] for piece in pieces), np.zeros(classes, np.int64))
 
 
 def left_right(affine: Array | None, dims: int) -> tuple[int, int] | None:

@@ -216,7 +216,7 @@ class _Stopped(Exception):
 def _train(run: TrainingRun, batches: Iterator[Batch], clock: Clock, interrupt: Interrupt) -> None:
     """Train until the run is complete or a signal arrives; either way the last step is saved."""
     config, state = run.config, run.state
-    criterion, losses = build_step_loss(config), LossWatch()
+    criterion, losses = build_step_loss(config, run.facts), LossWatch()
     clock.advance()
     while interrupt.received is None:
         # A limit that has room for a step, by what was measured before, gives that step.

@@ -3,49 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch.nn import functional
+
+from convoxel.predict.loss_terms import LossTerms
+from convoxel.predict.segmentation_loss import focal
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-_SMOOTHING = 0.05
-#: What :func:`build_loss` returns, in words.
-LOSS_WORDS = {
-    "segment": "cross-entropy + soft Dice of the foreground classes, over the batch",
-    "classify": f"cross-entropy, labels smoothed by {_SMOOTHING:g}",
-}
 
 # Szegedy et al. 2015, section 5: the weight of the losses of auxiliary classifiers.
 _AUXILIARY = 0.3
 
 
-def build_loss(task: str, *, deterministic: bool = False) -> Loss:
-    """Return the loss ``(logits, targets) → scalar`` of a task.
-
-    "classify": cross-entropy with label smoothing 0.05; logits (n, classes), targets (n,) int64.
-    "segment": cross-entropy plus soft Dice of the foreground classes over the whole batch
-    (MONAI's DiceCELoss); logits (n, classes, *spatial), targets (n, *spatial) int64.
+def build_loss(terms: LossTerms, *, deterministic: bool = False) -> Loss:
+    """Return the loss ``(logits, targets) → scalar``: a mean over voxels or images, and one of classes over the batch.
 
     Args:
-        task: "classify" or "segment".
+        terms: terms and numbers of the loss. Logits are (n, classes, *spatial), targets (n, *spatial) int64; of
+            classified images they are (n, classes) and (n,).
         deterministic: sum on GPUs in one order; PyTorch adds the cross-entropies of images as they come
             (default False).
     """
-    if task == "classify":
-        return torch.nn.CrossEntropyLoss(label_smoothing=_SMOOTHING)
-    from monai.losses import DiceCELoss, DiceLoss
+    parts = [term for term in (_build_regional(terms), _build_pointwise(terms, deterministic)) if term is not None]
+    if len(parts) == 1:
+        return parts[0]
+    regional, pointwise = parts
+    return lambda logits, targets: regional(logits, targets) + pointwise(logits, targets)
 
-    # Dice over the batch, not per patch: a patch that lacks a class would otherwise push hard on noise.
-    kind = DiceLoss if deterministic else DiceCELoss
-    criterion = kind(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+def _build_regional(terms: LossTerms) -> Loss | None:
+    if terms.regional is None:
+        return None
+    from monai.losses import DiceLoss, TverskyLoss
+
+    # Over the batch, not per patch: a patch that lacks a class would otherwise push hard on noise.
+    shape: dict[str, Any] = dict.fromkeys(("to_onehot_y", "softmax", "batch"), True)
+    shape["include_background"] = False
+    criterion: Loss = DiceLoss(**shape)
+    if terms.regional == "tversky":
+        criterion = TverskyLoss(**shape, alpha=terms.options["alpha"], beta=terms.options["beta"])
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        value: torch.Tensor = criterion(logits, targets[:, None])
-        if deterministic:  # of rows, one a voxel, the sum has an order
-            value = value + torch.nn.functional.cross_entropy(logits.movedim(1, -1).flatten(0, -2), targets.flatten())
-        return value
+        return criterion(logits, targets[:, None])
 
     return loss
+
+
+def _build_pointwise(terms: LossTerms, deterministic: bool) -> Loss | None:
+    if terms.pointwise is None:
+        return None
+    options = terms.options
+    stated = None if terms.weights is None else torch.tensor(terms.weights)
+
+    def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if deterministic:  # of rows, one a voxel, the sum has an order
+            logits, targets = logits.movedim(1, -1).flatten(0, -2), targets.flatten()
+        weight = None if stated is None else stated.to(logits)
+        smoothing = options.get("label_smoothing", 0.0)
+        return functional.cross_entropy(logits, targets, weight, label_smoothing=smoothing)
+
+    def mean_focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        log_p = functional.log_softmax(logits, dim=1).gather(1, targets[:, None])[:, 0]
+        each = focal(log_p, options["gamma"])
+        return each.mean() if stated is None else (each * stated.to(logits)[targets]).mean()
+
+    return mean_focal if terms.pointwise == "focal" else cross_entropy
 
 
 def measure_loss(criterion: Loss, found: torch.Tensor | Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:

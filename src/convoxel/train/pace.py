@@ -115,7 +115,7 @@ def _measure_step(config: TrainConfig, dataset: DataSet, facts: DataFacts, model
         begun = now()
         with watch_memory(config):
             batch = batches.batch(number).moved(computation)
-            compute_loss(model.train(), batch, build_step_loss(config), computation).backward()
+            compute_loss(model.train(), batch, build_step_loss(config, facts), computation).backward()
             synchronise(computation.device)
         taken_s = now() - begun
     return taken_s

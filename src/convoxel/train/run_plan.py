@@ -21,9 +21,9 @@ from convoxel.files.fault import plural
 from convoxel.files.stream import read_text
 from convoxel.inspect import Summary
 from convoxel.predict.device import describe_device
+from convoxel.predict.loss_terms import describe_loss, plan_loss
 from convoxel.predict.trained_run import DataFacts
 from convoxel.train.config import ConstraintConfig, TrainConfig
-from convoxel.train.loss import LOSS_WORDS
 
 _FILE, _WIDE = "plan.json", 110
 
@@ -102,7 +102,7 @@ def describe_plan(
         ("normalisation", _normalisation(facts)),
         ("augmentation", ", ".join(changes) if changes else "none"),
         ("mirroring", f"{_axes(config.flip_axes or ())}: {mirroring}"),
-        ("loss", LOSS_WORDS[config.task]),
+        ("loss", describe_loss(plan_loss(config, facts.classes, facts.class_counts), facts.classes)),
         ("optimiser", _optimiser(config)),
         ("schedule", f"{config.schedule}, the first {100 * config.warmup:g} % of the run warm up"),
         ("device", describe_computation(config, measured)),

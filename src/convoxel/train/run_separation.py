@@ -24,11 +24,10 @@ from convoxel.predict.evaluation import evaluate_samples
 from convoxel.predict.inference import build_predictor, check_engine, place_run
 from convoxel.train.batch_norm import set_mode
 from convoxel.train.config import TrainConfig
-from convoxel.train.loss import build_loss
 from convoxel.train.optimisation import learning_rate
 from convoxel.train.run_folder import load_data, load_model
 from convoxel.train.training_batch import Batches
-from convoxel.train.training_step import compute_loss
+from convoxel.train.training_step import build_step_loss, compute_loss
 
 _CLOCKS = {"convoxel": time_engine, "torch": time_torch}
 # Share of the largest learning rate of the run: the network has been trained already.
@@ -135,7 +134,7 @@ def _time_on(module: nn.Module, shape: tuple[int, ...], device: torch.device) ->
 
 def _fine_tune(model: nn.Module, config: TrainConfig, batches: Batches, steps: int, computation: Computation) -> None:
     """Train for ``steps`` as the run was trained, with a tenth of its learning rate."""
-    criterion = build_loss(config.task)
+    criterion = build_step_loss(config, batches.facts)
     optimiser = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=1e-3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

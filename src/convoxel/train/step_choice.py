@@ -67,7 +67,7 @@ class _Trial:
     def __init__(self, config: TrainConfig, dataset: DataSet, facts: DataFacts, model: nn.Module) -> None:
         self.config, self.dims = config, dataset.dims
         self.model = copy.deepcopy(model).train()
-        self.criterion = build_step_loss(config)
+        self.criterion = build_step_loss(config, facts)
         self.batch = Batches(dataset.train, config, facts, plan_step(config)).batch(0)
 
     def choose(self) -> tuple[TrainConfig, tuple[str, ...]]:

@@ -30,6 +30,7 @@ from convoxel.predict.device import choose_device, has_device
 from convoxel.predict.evaluation import Evaluation, Request, evaluate_split
 from convoxel.predict.example_pictures import Examples
 from convoxel.predict.inference import build_predictor, place_run
+from convoxel.predict.loss_terms import plan_loss
 from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train.augment import Augmentation
@@ -131,7 +132,9 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
     config = plan_run(
         config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes, flip_axes=mirroring.axes
     )
-    facts = DataFacts.from_data_set(dataset, _measure_normalisation(config, dataset), geometry)
+    counts = loaded.labels.counts.tolist()
+    plan_loss(config, dataset.classes, counts)  # refuses weights of unknown classes before anything is measured
+    facts = DataFacts.from_data_set(dataset, _measure_normalisation(config, dataset), geometry, counts)
     _hold_device(config, stack)
     state = _build_state(config, dataset)
     taken = None if config.weights is None else models.load_weights(state.model, config.weights)
@@ -198,7 +201,8 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
         )
     _hold_device(config, stack)
     state = _build_state(config, dataset)
-    facts = DataFacts.from_data_set(dataset, facts.normalisation, geometry)
+    counts = facts.class_counts or loaded.labels.counts.tolist()
+    facts = DataFacts.from_data_set(dataset, facts.normalisation, geometry, counts)
     config, measured = _settle_step(config, dataset, facts, state)
     state.restore(checkpoint, folder)
     if (config.minutes, config.epochs) != (stored.minutes, stored.epochs):

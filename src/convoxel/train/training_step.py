@@ -12,6 +12,8 @@ from convoxel.errors import ConfigError
 from convoxel.files.fault import brief
 from convoxel.predict.computation import Computation
 from convoxel.predict.device import explain_memory
+from convoxel.predict.loss_terms import plan_loss
+from convoxel.predict.trained_run import DataFacts
 from convoxel.train.config import TrainConfig
 from convoxel.train.loss import Loss, build_loss, measure_loss
 from convoxel.train.training_batch import Batch
@@ -24,9 +26,10 @@ def plan_step(config: TrainConfig) -> Computation:
     return Computation(torch.device(config.device or "cpu"), config.precision, bool(config.channels_last))
 
 
-def build_step_loss(config: TrainConfig) -> Loss:
+def build_step_loss(config: TrainConfig, facts: DataFacts) -> Loss:
     """Return the loss of a run's steps."""
-    return build_loss(config.task, deterministic=config.deterministic and config.device != "cpu")
+    terms = plan_loss(config, facts.classes, facts.class_counts)
+    return build_loss(terms, deterministic=config.deterministic and config.device != "cpu")
 
 
 def compile_forward(model: nn.Module) -> Forward:

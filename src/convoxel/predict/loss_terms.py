@@ -1,0 +1,164 @@
+"""Losses by word: the terms of each loss, their numbers, and the weights of classes. No arrays here.
+
+A loss is a pointwise term, of every voxel or image alone, plus a regional term, of whole classes; either may be absent.
+Training computes the terms of batches, validation those of whole images; configuration and plan need their names only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from convoxel.errors import ConfigError
+from convoxel.files.fault import brief
+
+# Smallest and largest value of every option, both allowed.
+_LIMITS = {"gamma": (0.0, 10.0), "alpha": (0.0, 1.0), "beta": (0.0, 1.0), "label_smoothing": (0.0, 0.99)}
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """A loss: its terms with their numbers.
+
+    Attributes:
+        word: name of the loss.
+        pointwise: "cross_entropy", "focal" (Lin et al. 2017: the mean of w·(1 − p)^γ·(−log p)), or None.
+        regional: "dice", "tversky" (Salehi et al. 2017), or None; of all classes but the background, over the batch.
+        options: numbers of the terms: ``gamma`` of the focal loss, ``label_smoothing`` of the cross-entropy, ``alpha``
+            and ``beta``, Tversky's weights of voxels that are wrongly found and that are missed.
+        weights: weight of each class in the pointwise term (default None, all 1).
+    """
+
+    word: str
+    pointwise: Literal["cross_entropy", "focal"] | None = None
+    regional: Literal["dice", "tversky"] | None = None
+    options: Mapping[str, float] = field(default_factory=dict)
+    weights: tuple[float, ...] | None = None
+
+
+_SMOOTHING, _FOCUS, _SHARES = {"label_smoothing": 0.0}, {"gamma": 2.0}, {"alpha": 0.3, "beta": 0.7}
+#: The losses of each task; the first is its default.
+LOSSES: dict[str, tuple[LossTerms, ...]] = {
+    "segment": (
+        LossTerms("dice_ce", "cross_entropy", "dice", _SMOOTHING),
+        LossTerms("dice", regional="dice"),
+        LossTerms("ce", "cross_entropy", options=_SMOOTHING),
+        LossTerms("focal", "focal", options=_FOCUS),
+        LossTerms("tversky", regional="tversky", options=_SHARES),
+        LossTerms("dice_focal", "focal", "dice", _FOCUS),
+        LossTerms("tversky_ce", "cross_entropy", "tversky", {**_SHARES, **_SMOOTHING}),
+    ),
+    "classify": (
+        LossTerms("ce", "cross_entropy", options={"label_smoothing": 0.05}),
+        LossTerms("focal", "focal", options=_FOCUS),
+    ),
+}
+
+
+class LossConfig(Protocol):
+    """The entries of a run's configuration that say which loss it has."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def loss(self) -> str | None: ...
+    @property
+    def loss_options(self) -> Mapping[str, float]: ...
+    @property
+    def class_weights(self) -> Literal["balanced"] | Mapping[str, float] | None: ...
+
+
+def find_loss(config: LossConfig) -> LossTerms:
+    """Return the loss that a configuration names, with its numbers but without the weights of classes.
+
+    Raises:
+        ConfigError: the task has no such loss, the loss has no such option or no pointwise term that classes could
+            weigh in, or a number is out of range.
+    """
+    known = LOSSES[config.task]
+    found = next((terms for terms in known if terms.word == (config.loss or known[0].word)), None)
+    if found is None:
+        words = ", ".join(terms.word for terms in known)
+        raise ConfigError(f"loss: got {brief(config.loss)}; expected a loss to {config.task}: {words}")
+    for name, value in config.loss_options.items():
+        if name not in found.options:
+            named = ", ".join(found.options) or "none"
+            raise ConfigError(f"loss_options: got {brief(name)}; the options of {found.word!r} are: {named}")
+        low, high = _LIMITS[name]
+        if not low <= value <= high:
+            raise ConfigError(f"loss_options.{name}: got {value:g}; expected a number from {low:g} to {high:g}")
+    options = {**found.options, **config.loss_options}
+    if found.regional == "tversky" and not options["alpha"] + options["beta"]:
+        raise ConfigError("loss_options: alpha and beta are 0, so no mistake costs anything; expected one above 0")
+    if config.class_weights is not None and found.pointwise is None:
+        weighed = ", ".join(terms.word for terms in known if terms.pointwise)
+        raise ConfigError(
+            f"class_weights: given with the loss {found.word!r}, which has no term of single voxels; leave them out, "
+            f"or expected a loss that they weigh in: {weighed}"
+        )
+    return LossTerms(found.word, found.pointwise, found.regional, options)
+
+
+def plan_loss(config: LossConfig, classes: Sequence[str], counts: Sequence[int]) -> LossTerms:
+    """Return the loss of a run with the weight of each class.
+
+    Args:
+        config: configuration of the run.
+        classes: names of its classes.
+        counts: voxels (to segment) or images (to classify) of each class in the training part.
+
+    Raises:
+        ConfigError: as of :func:`find_loss`; a weight is stated for an unknown class.
+    """
+    terms, stated = find_loss(config), config.class_weights
+    if stated is None:
+        return terms
+    if stated == "balanced":
+        weights = _balance(counts)
+    else:
+        unknown = [name for name in stated if name not in classes]
+        if unknown:
+            raise ConfigError(
+                f"class_weights: got {brief(unknown[0])}; expected names of classes: {', '.join(classes[:12])}"
+                f"{', …' if len(classes) > 12 else ''}."
+            )
+        weights = tuple(float(stated.get(name, 1.0)) for name in classes)
+    return LossTerms(terms.word, terms.pointwise, terms.regional, terms.options, weights)
+
+
+def describe_loss(terms: LossTerms, classes: Sequence[str]) -> str:
+    """Return a loss in words.
+
+    >>> describe_loss(LossTerms("focal", "focal", options={"gamma": 2.0}, weights=(1.0, 2.5)), ["cat", "dog"])
+    'focal: focal loss (gamma 2); weight of a class: cat 1, dog 2.5'
+    """
+    options, parts = terms.options, []
+    if terms.pointwise == "cross_entropy":
+        smoothing = options.get("label_smoothing")
+        parts.append("cross-entropy" + (f" of labels smoothed by {smoothing:g}" if smoothing else ""))
+    elif terms.pointwise == "focal":
+        parts.append(f"focal loss (gamma {options['gamma']:g})")
+    if terms.regional == "dice":
+        parts.append("soft Dice of the foreground classes, over the batch")
+    elif terms.regional == "tversky":
+        shares = f"alpha {options['alpha']:g} of wrongly found voxels, beta {options['beta']:g} of missed ones"
+        parts.append(f"Tversky of the foreground classes, over the batch ({shares})")
+    words = f"{terms.word}: {' + '.join(parts)}"
+    if terms.weights is None:
+        return words
+    listed = ", ".join(f"{name} {weight:.4g}" for name, weight in list(zip(classes, terms.weights, strict=True))[:12])
+    return f"{words}; weight of a class: {listed}{', …' if len(classes) > 12 else ''}"
+
+
+def _balance(counts: Sequence[int]) -> tuple[float, ...]:
+    """Return N / (K·n) for each class; of classes that occur, so that those that are absent shift no weight.
+
+    >>> _balance([30, 10, 0])
+    (0.6666666666666666, 2.0, 1.0)
+    """
+    occurring = sum(count > 0 for count in counts)
+    if not occurring:
+        raise ConfigError("class_weights: got balanced, but the run knows no counts of its classes. State numbers.")
+    total = sum(counts)
+    return tuple(total / (occurring * count) if count else 1.0 for count in counts)

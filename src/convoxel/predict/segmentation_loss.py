@@ -1,0 +1,76 @@
+"""The training loss of a whole image, from sums over its pieces: no map of probabilities is kept."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from convoxel.predict.loss_terms import LossTerms
+
+_SMOOTH = 1e-5  # what MONAI's losses add above and below, so an absent and unpredicted class costs nothing
+
+
+def focal(log_p: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Return (1 − p)^γ·(−log p), elementwise (Lin et al. 2017, equation 4).
+
+    Args:
+        log_p: logarithm of the probability of the true class.
+        gamma: γ ≥ 0; 0 gives the cross-entropy.
+    """
+    # Kept above 0, where a power below 1 has no slope.
+    doubt = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+    return doubt**gamma * -log_p
+
+
+class SegmentationLoss:
+    """The training loss of one image, summed over its pieces.
+
+    Args:
+        classes: number of classes.
+        terms: loss of the run.
+    """
+
+    def __init__(self, classes: int, terms: LossTerms) -> None:
+        self._terms = terms
+        self._weight = torch.tensor(terms.weights or (1.0,) * classes, dtype=torch.float64)
+        self._points, self._norm = 0.0, 0.0
+        self._sums = torch.zeros(3, classes, dtype=torch.float64)  # of each class: Σ p·y, Σ p, Σ y
+
+    def add(self, logits: torch.Tensor, target: torch.Tensor) -> None:
+        """Add a piece: logits (classes, *spatial) float32, target (*spatial) int64."""
+        log_p, flat = functional.log_softmax(logits, dim=0).flatten(1), target.flatten()
+        classes = len(log_p)
+        own = log_p.gather(0, flat[None])[0]
+        truth = torch.bincount(flat, minlength=classes).double()
+        if self._terms.pointwise is not None:
+            self._add_points(log_p, own, flat, truth)
+        if self._terms.regional is not None:
+            predicted = log_p.exp_().sum(dim=1, dtype=torch.float64)
+            product = torch.zeros(classes, dtype=torch.float64).index_add_(0, flat, own.exp().double())
+            self._sums += torch.stack([product, predicted, truth])
+
+    def _add_points(self, log_p: torch.Tensor, own: torch.Tensor, flat: torch.Tensor, truth: torch.Tensor) -> None:
+        options = self._terms.options
+        focused = self._terms.pointwise == "focal"
+        each = focal(own, options["gamma"]) if focused else -own
+        found = torch.zeros(len(log_p), dtype=torch.float64).index_add_(0, flat, each.double()) @ self._weight
+        smoothing = options.get("label_smoothing", 0.0)
+        if smoothing:
+            spread = -log_p.sum(dim=1, dtype=torch.float64) @ self._weight / len(log_p)
+            found = (1 - smoothing) * found + smoothing * spread
+        self._points += float(found)
+        self._norm += float(truth.sum() if focused else truth @ self._weight)
+
+    def value(self) -> float:
+        """Return the loss of all pieces together."""
+        found = self._points / (self._norm or 1.0)
+        if self._terms.regional is None:
+            return found
+        product, predicted, truth = self._sums[:, 1:] if self._sums.shape[1] > 1 else self._sums
+        wrong, missed = predicted - product, truth - product
+        if self._terms.regional == "dice":
+            share = (2 * product + _SMOOTH) / (2 * product + wrong + missed + _SMOOTH)
+        else:
+            cost = self._terms.options["alpha"] * wrong + self._terms.options["beta"] * missed
+            share = (product + _SMOOTH) / (product + cost + _SMOOTH)
+        return found + 1.0 - float(share.mean())

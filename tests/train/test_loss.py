@@ -1,0 +1,137 @@
+"""Losses by word: against MONAI and by hand, of whole images against those of batches, weights of classes, refusals."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
+
+from convoxel.data import Sample
+from convoxel.errors import CheckpointError, ConfigError
+from convoxel.predict.loss_terms import LOSSES, LossTerms, find_loss, plan_loss
+from convoxel.predict.segmentation_loss import SegmentationLoss
+from convoxel.train import TrainConfig, fit, load_model
+from convoxel.train.label_survey import LabelSurvey
+from convoxel.train.loss import build_loss
+from tests.train.test_loop import classify, stop_at
+
+SHAPE: dict[str, Any] = {"include_background": False, "to_onehot_y": True, "softmax": True, "batch": True}
+
+
+def config(task: str = "segment", **entries: Any) -> TrainConfig:
+    return TrainConfig.build(**{"task": task, "data": "folder", "output": "run", **entries})
+
+
+def case(seed: int, *shape: int, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits with targets; the last class is missing."""
+    rng = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(shape[0], classes, *shape[1:], generator=rng)
+    return logits, torch.randint(classes - 1, shape, generator=rng)
+
+
+def test_the_default_is_bit_equal_to_monais() -> None:
+    logits, targets = case(0, 2, 4, 5, 6)
+    found, wanted = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss = build_loss(find_loss(config()))(found, targets)
+    reference = DiceCELoss(**SHAPE)(wanted, targets[:, None])
+    loss.backward()
+    reference.backward()
+    assert torch.equal(loss, reference) and torch.equal(found.grad, wanted.grad)  # type: ignore[arg-type]
+    logits, targets = case(1, 7)
+    reference = torch.nn.CrossEntropyLoss(label_smoothing=0.05)(logits, targets)
+    assert torch.equal(build_loss(find_loss(config("classify")))(logits, targets), reference)
+
+
+def test_the_terms_are_those_of_monai_and_of_the_paper() -> None:
+    logits, targets = case(2, 2, 4, 5, 6)
+    dice, tversky = DiceLoss(**SHAPE), TverskyLoss(**SHAPE, alpha=0.3, beta=0.7)
+    focal = FocalLoss(use_softmax=True, to_onehot_y=True, gamma=2.0, reduction="none")
+    entropy = torch.nn.functional.cross_entropy(logits, targets)
+    # MONAI averages over classes too, of which one alone has y = 1.
+    focused = 4 * focal(logits, targets[:, None]).mean()
+    parts = {
+        "dice": dice(logits, targets[:, None]), "ce": entropy, "focal": focused,
+        "tversky": tversky(logits, targets[:, None]),
+    }  # fmt: skip
+    for word, wanted in {
+        **parts, "dice_focal": parts["dice"] + focused, "tversky_ce": parts["tversky"] + entropy,
+    }.items():  # fmt: skip
+        torch.testing.assert_close(build_loss(find_loss(config(loss=word)))(logits, targets), wanted)
+    assert {terms.word for terms in LOSSES["segment"]} == {*parts, "dice_ce", "dice_focal", "tversky_ce"}
+    p = torch.tensor([[0.8, 0.2]])
+    found = build_loss(replace(find_loss(config("classify", loss="focal")), weights=(3.0, 1.0)))
+    assert found(p.log(), torch.tensor([0])).item() == pytest.approx(3 * 0.2**2 * -np.log(0.8))
+
+
+@pytest.mark.parametrize("terms", LOSSES["segment"], ids=lambda terms: terms.word)
+def test_the_loss_of_a_whole_image_is_that_of_training(terms: LossTerms) -> None:
+    logits, targets = case(3, 1, 4, 5, 6)
+    options = {name: value + 0.1 for name, value in terms.options.items()}
+    changed = replace(terms, options=options, weights=(0.5, 2.0, 1.0, 7.0))
+    for each in (terms, changed if terms.pointwise else replace(terms, options=options)):
+        whole = SegmentationLoss(4, each)
+        for part in (slice(0, 1), slice(1, 4)):
+            whole.add(logits[0, :, part], targets[0, part])
+        for deterministic in (False, True):
+            wanted = build_loss(each, deterministic=deterministic)(logits, targets).item()
+            assert whole.value() == pytest.approx(wanted, rel=2e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_a_certain_voxel_leaves_the_focal_loss_finite(gamma: float) -> None:
+    logits = torch.tensor([[80.0, -80.0], [-80.0, 80.0]]).requires_grad_()
+    build_loss(find_loss(config("classify", loss="focal", loss_options={"gamma": gamma})))(
+        logits, torch.tensor([0, 0])
+    ).backward()
+    assert logits.grad is not None and torch.isfinite(logits.grad).all() and logits.grad.abs().max() > 0.4
+
+
+def test_balanced_weights_come_from_the_training_labels() -> None:
+    survey = LabelSurvey(("air", "a", "b"), 2)
+    for voxels in ([0] * 20 + [1] * 4, [0] * 20 + [1] * 4):
+        label = np.array(voxels, np.uint8).reshape(4, 6)
+        survey.add(Sample("x", label[None].astype(np.float32), label))
+    assert survey.counts.tolist() == [40, 8, 0]
+    balanced = plan_loss(config(class_weights="balanced"), survey.classes, survey.counts.tolist())
+    assert balanced.weights == (48 / 80, 48 / 16, 1.0)  # of the two classes that occur
+    stated = plan_loss(config(class_weights={"b": 5}), survey.classes, ())
+    assert stated.weights == (1.0, 1.0, 5.0)
+
+
+@pytest.mark.parametrize(("entries", "told"), [
+    ({"loss": "hinge"}, ["'hinge'", "dice_ce", "tversky_ce"]),
+    ({"task": "classify", "loss": "dice"}, ["'dice'", "classify", "ce, focal"]),
+    ({"loss_options": {"gamma": 2}}, ["gamma", "'dice_ce'", "label_smoothing"]),
+    ({"loss": "focal", "loss_options": {"gamma": -1}}, ["gamma", "-1", "0 to 10"]),
+    ({"loss": "tversky", "loss_options": {"alpha": 0, "beta": 0}}, ["alpha and beta"]),
+    ({"loss": "dice", "class_weights": "balanced"}, ["class_weights", "'dice'", "dice_focal"]),
+    ({"class_weights": {"a": 0}}, ["class_weights", "above 0"]),
+    ({"class_weights": "equal"}, ["class_weights", "'equal'", "balanced"]),
+])  # fmt: skip
+def test_wrong_losses_are_refused_by_the_configuration(entries: dict[str, Any], told: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(**entries)
+    assert all(words in str(caught.value) for words in told)
+    assert find_loss(config(loss_options={"label_smoothing": 0.1})).options == {"label_smoothing": 0.1}
+
+
+def test_a_run_keeps_its_loss_and_weights(tmp_path: Path) -> None:
+    begun = classify(tmp_path / "run", loss="focal", loss_options={"gamma": 1.5}, class_weights="balanced", epochs=1)
+    fit(begun, on_progress=stop_at(1))
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())["loss"]
+    assert plan.startswith("focal: focal loss (gamma 1.5); weight of a class: ")
+    before = load_model(tmp_path / "run", "last").loss
+    assert before.word == "focal" and before.weights is not None and len(set(before.weights)) > 1
+    with pytest.raises(CheckpointError, match="loss: focal → ce"):
+        fit(classify(tmp_path / "run", loss="ce", epochs=1), resume=True)
+    fit(begun, resume=True)
+    assert load_model(tmp_path / "run").loss == before
+    with pytest.raises(ConfigError, match="class_weights: got 'eleven'"):
+        fit(classify(tmp_path / "other", class_weights={"eleven": 2}))
+    assert not (tmp_path / "other").exists()
