@@ -15,7 +15,7 @@ import torch
 import convoxel as cx
 from convoxel.annotation import fits
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError, UnsupportedError
-from tools.faults import arguments
+from tools.faults import arguments, words
 from tools.faults.face import Example, examples
 from tools.faults.scene import Scene
 
@@ -32,6 +32,13 @@ def test_odd_arguments_are_refused_in_words(tmp_path: Path) -> None:
     scene = Scene(tmp_path, 0, full=False)
     for number, example in enumerate(drawn()):
         assert arguments.find(scene, example, np.random.default_rng(number)) == []
+
+
+def test_odd_words_are_tried_at_every_command() -> None:
+    """A new command needs a line that works in the sweep, which lists it otherwise."""
+    commands = words.commands()
+    assert {("describe",), ("data", "check"), ("size", "output")} <= set(commands)
+    assert "--shape" in commands[("describe",)]
 
 
 def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +58,7 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "the example itself fails" in arguments.find(scene, wrong, None)[-1]
 
 
-@pytest.mark.parametrize(("call", "kind", "words"), [
+@pytest.mark.parametrize(("call", "kind", "told"), [
     (lambda: cx.nn.functional.max_pool(3, 2), ConfigError, "max_pool: x is 3, but it must be a tensor"),
     (lambda: cx.nn.Conv2d(2, 4, 3, groups=1.5), ConfigError, "Conv2d: groups is 1.5, but it must be a whole number"),
     (lambda: cx.nn.Conv2d(2, 4, 3)(torch.zeros(1, 3, 8, 8)), ShapeError, r"Conv2d: .*Given x=\(1, 3, 8, 8\)"),
@@ -73,8 +80,8 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.native.View.dense(0, 0, (1, 2)), ConfigError, "View.dense: shape is .* a tuple of 5"),
     (lambda: cx.train.sliding_window(abs, np.zeros((1, 4, 4)), (2, 2), batch=-1), ConfigError, "batch is -1"),
 ])  # fmt: skip
-def test_errors_name_the_argument(call: Callable[[], object], kind: type[ConvoxelError], words: str) -> None:
-    with pytest.raises(kind, match=words):
+def test_errors_name_the_argument(call: Callable[[], object], kind: type[ConvoxelError], told: str) -> None:
+    with pytest.raises(kind, match=told):
         call()
 
 

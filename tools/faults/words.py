@@ -64,6 +64,8 @@ _BASES: Sequence[Sequence[str]] = (
     ("compare", "sharing", "--samples", "8", "--steps", "1", "--starts", "1"),
     ("data", "check", "{images}", "--task", "classify"),
     ("data", "list", "{images}"),
+    ("data", "stats", "{images}"),
+    ("data", "view", "{images}", "--output", "{out}/sheet.png"),
     ("draw", "conv", "--size", "5x5", "--kernel", "3", "--svg", "{out}/a.svg"),
     ("draw", "matrix", "--size", "3x3", "--kernel", "2", "--svg", "{out}/a.svg"),
     ("draw", "overlap", "--kernel", "3,4", "--stride", "2", "--svg", "{out}/a.svg"),
@@ -80,7 +82,7 @@ _LONG = ("demo", "train", "separate", "scale", "search", "compare", "bench")
 
 
 @functools.cache
-def _commands() -> dict[tuple[str, ...], tuple[str, ...]]:
+def commands() -> dict[tuple[str, ...], tuple[str, ...]]:
     """Return the options of every command.
 
     Raises:
@@ -134,8 +136,8 @@ def _run(words: list[str], room: Path) -> tuple[int, str]:
 
 def _line(rng: np.random.Generator) -> list[str]:
     words = list(_BASES[int(rng.integers(len(_BASES)))])
-    path = next(path for path in _commands() if path == tuple(words[: len(path)]))
-    options = _commands()[path]
+    path = next(path for path in commands() if path == tuple(words[: len(path)]))
+    options = commands()[path]
     for _ in range(int(rng.integers(1, 3))):
         odd = _ODD[int(rng.integers(len(_ODD)))]
         kind = rng.random()

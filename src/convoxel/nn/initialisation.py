@@ -35,7 +35,7 @@ def start_weights(module: nn.Module, *, negative_slope: float = 0.0, linear: tup
             continue
         gain = 1.0 if any(layer is plain for plain in linear) else 2.0 / (1.0 + negative_slope**2)
         with torch.no_grad():
-            layer.weight.normal_(0.0, math.sqrt(gain / inputs))
+            layer.weight.normal_(0.0, math.sqrt(gain / max(inputs, 1.0)))
             if layer.bias is not None:
                 layer.bias.zero_()
 
