@@ -234,7 +234,7 @@ TABLES: dict[str, tuple[str, str, str]] = {
     "no answer": ("file,split\na,train\n", "line 1", "the columns file, split"),
     "both": ("file,class,label\na,b,c\n", "line 1", "the columns file, class, label"),
     "value": ("file,value\na,1\n", "line 1", "numbers to predict"),
-    "several": ("file,labels\na,1\n", "line 1", "several classes an image"),
+    "several": ("file,class,labels\na,1,1\n", "line 1", "one of class"),
     "twice": ("file,class,class\na,1,2\n", "line 1", "two columns class"),
     "cells": ("file,class\nscans/0.png,a\nscans/1.png\n", "line 3", "1 cell; expected 2"),
     "empty class": ("file,class\nscans/0.png,a\nscans/1.png,\n", "line 3", "class is empty"),

@@ -61,7 +61,7 @@ ARCHIVES: dict[str, tuple[str, dict[str, Any], str]] = {
     "no images": ("classify", {"x": ONES}, "the arrays x"),
     "no labels": ("classify", {"images": ONES}, "images without labels"),
     "too few labels": ("classify", {"images": ONES, "labels": np.arange(5)}, "(5,) for 6 images"),
-    "several labels an image": ("classify", {"images": ONES, "labels": np.ones((6, 3), int)}, "(6, 3) for 6 images"),
+    "several labels an image": ("classify", {"images": ONES, "labels": np.full((6, 3), 2)}, "0 and 1 for each"),
     "labels with a gap": ("classify", {"images": ONES, "labels": np.array([0, 1, 3, 0, 1, 3])}, "without a gap"),
     "negative labels": ("classify", {"images": ONES, "labels": np.array([0, 1, -1, 0, 1, 0])}, "from -1 to 1"),
     "labels not whole": ("classify", {"images": ONES, "labels": np.array([0, 1, 0.5, 0, 1, 0])}, "not whole"),

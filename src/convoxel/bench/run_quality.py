@@ -82,19 +82,27 @@ def _judge(each: _Measured, others: list[_Measured], keys: list[tuple[object, ..
     run, cases = each.run, list(each.cases.values())
     steps = number(run.last.get("step"))
     return Quality(
-        metric_name="accuracy" if run.task == "classify" else "Dice",
+        metric_name=run.metric_name.removeprefix("mean ") if run.task == "segment" else run.metric_name,
         metric=each.metric,
         per_class=mapping(run.evaluation.get("per_class")) or mapping(run.best_row.get("per_class")),
         group=_letter(keys.index(each.key)) if len(keys) > 1 else "",
         basis=each.basis,
         best=best is each and len(rivals) > 1,
-        interval=accuracy_interval(cases) if run.task == "classify" else mean_interval(cases),
+        interval=_interval(run, cases),
         spread=Spread.of([case.value for case in cases]),
-        difference=None if best is each else compare_cases(each.cases, best.cases),
+        # An AUC is none of single images, so it has no paired differences.
+        difference=None if best is each or run.multi_label else compare_cases(each.cases, best.cases),
         measured=_measure(each, best),
         train_s=number(run.last.get("elapsed_s")),
         steps=None if steps is None else int(steps),
     )
+
+
+def _interval(run: RunFolder, cases: list[Case]) -> Interval | None:
+    if run.multi_label:
+        ends = mapping(mapping(run.evaluation.get("figures")).get("auc")).get("interval")
+        return Interval(float(ends[0]), float(ends[1])) if isinstance(ends, list) and len(ends) == 2 else None
+    return accuracy_interval(cases) if run.task == "classify" else mean_interval(cases)
 
 
 def _measure(each: _Measured, best: _Measured) -> dict[str, Measured]:

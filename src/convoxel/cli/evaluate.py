@@ -107,7 +107,7 @@ def evaluate(
     if json:
         return emit({**figures, "csv": csv, "report": report})
     segment = figures["metric_name"] == "mean Dice"
-    name = "Dice" if segment else "accuracy"
+    name = "Dice" if segment else figures["metric_name"]
     where = f"{figures['data']} ({figures['split']}, {plural(figures['count'], 'image')})"
     shown = f"{'mean ' if segment else ''}{name} {number(figures['metric'])}"
     screen.say(f"{run} on {where}: {shown}{by_class(figures['per_class']) if segment else ''}", "bold")

@@ -87,16 +87,14 @@ class Meter(_Display):
 
     Args:
         screen: where to draw.
-        metric: name of the validation metric, "Dice" or "accuracy".
     """
 
-    def __init__(self, screen: Screen, metric: str = "metric") -> None:
+    def __init__(self, screen: Screen) -> None:
         super().__init__(
             screen, TextColumn("{task.description:<12}"), BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[figures]}"),
         )  # fmt: skip
         self._bar.update(self._task, description=_WORDS["prepare"], total=1.0)
-        self._metric = metric
         self._announcement: threading.Timer | None = None
         self._shown: float | None = None
 
@@ -149,7 +147,7 @@ class Meter(_Display):
         if moment.loss is not None:
             found.append(f"loss {number(moment.loss, 3)}")
         if moment.metric is not None:
-            found.append(f"{self._metric} {number(moment.metric, 3)}")
+            found.append(f"{moment.metric_name} {number(moment.metric, 3)}")
         if moment.samples_per_s is not None:
             found.append(f"{moment.samples_per_s:.1f} samples/s")
         if moment.time_left_s is not None and moment.phase in ("train", "validate"):

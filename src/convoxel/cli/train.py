@@ -17,8 +17,6 @@ from convoxel.errors import ConfigError, ConvoxelError
 if TYPE_CHECKING:
     from convoxel.train import RunPlan, RunResult, TrainConfig
 
-_METRIC = {"segment": "Dice", "classify": "accuracy"}
-
 
 def train(
     task: Annotated[str | None, typer.Argument(metavar="segment|classify", help="Task of the network.")] = None,
@@ -154,7 +152,7 @@ def run_training(config: TrainConfig, screen: Screen, *, resume: bool, force: bo
         for line in str(plan).splitlines():
             screen.say(line)
 
-    with Meter(screen, _METRIC[config.task]) as meter:
+    with Meter(screen) as meter:
         return fit(config, resume=resume, force=force, on_progress=meter, on_plan=show)
 
 
@@ -163,7 +161,7 @@ def _finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) 
     from convoxel.report import write_report
     from convoxel.train import started_from
 
-    metric = _METRIC[config.task]
+    metric = result.metric_name.removeprefix("mean ") if config.task == "segment" else result.metric_name
     summary: dict[str, object] = {
         "run": str(result.path),
         "interrupted": result.interrupted,

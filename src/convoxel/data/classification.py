@@ -30,14 +30,14 @@ class ClassFile:
         part: part of the source that the sample belongs to ("" if it has none).
         name: name of the sample.
         path: its image.
-        label: class number.
+        label: class number, or the set of class numbers that the image has.
         subject: the patient or animal, or None.
     """
 
     part: str
     name: str
     path: Path
-    label: int
+    label: int | frozenset[int]
     subject: str | None = None
 
 
@@ -89,6 +89,7 @@ def open_class_files(
     errors: Opening,
     sources: Sources = (),
     parts: Sequence[str] = (),
+    multi_label: bool = False,
 ) -> Collection:
     """Return the samples of images whose classes are known; only headers are read now.
 
@@ -100,6 +101,7 @@ def open_class_files(
         errors: where problems are reported.
         sources: further (name, file) of what was read, for the fingerprint (default none).
         parts: parts of the source, none of which may be empty (default: those of the files).
+        multi_label: an image may have several classes, or none (default False).
     """
     headers: dict[str, Header] = {}
     for file in files:
@@ -113,7 +115,8 @@ def open_class_files(
     entries = {part: [_entry(f, headers[f.name], dims, channels) for f in usable if f.part == part] for part in there}
     read = [*sources, *((f.name, f.path) for f in usable)]
     form, notes = (dims, channels), tuple(describe_reading(headers))
-    return Collection(title, "classify", form, tuple(map(shown, classes)), entries, read, notes)
+    names = tuple(map(shown, classes))
+    return Collection(title, "classify", form, names, entries, read, notes, multi_label=multi_label)
 
 
 def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollector) -> list[ClassFile]:

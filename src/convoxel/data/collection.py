@@ -30,6 +30,7 @@ class Collection:
         sources: (name, file) of everything that is read, for the fingerprint.
         notes: what was assumed because files do not say it, and what is there and not used, each without a full stop.
         broken: names of samples that were left out.
+        multi_label: whether an image may have several classes, or none.
         cache: memory for the samples.
     """
 
@@ -41,6 +42,7 @@ class Collection:
     sources: Sequence[tuple[str, Path]]
     notes: tuple[str, ...] = ()
     broken: frozenset[str] = frozenset()
+    multi_label: bool = False
     cache: Cache = field(default_factory=Cache, repr=False)
 
     def with_subjects(self, pattern: str | None) -> Collection:
@@ -100,7 +102,7 @@ class Collection:
             )
         parts = rule.split(self.parts, self.task, self.broken)
         facts = (self.name, self.task, self.form, self.classes, self.sources, self.notes)
-        return DataSet.from_parts(parts, self.cache, *facts)
+        return DataSet.from_parts(parts, self.cache, *facts, self.multi_label)
 
 
 def _subject(match: re.Match[str] | None) -> str | None:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from convoxel.errors import DataError
 from convoxel.files.fault import Problem, fault, shown
 from convoxel.fork import cached_property, renewed_lock
 
+#: What is known of a whole image: the number of its class, or those of all classes that it has, or nothing.
+Answer: TypeAlias = int | frozenset[int] | None
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -31,7 +34,8 @@ class Sample:
     Attributes:
         name: file name without ending, unique in the data set.
         image: float32 (channels, *spatial), values as stored (pictures: 0…255).
-        label: class number (classify), uint8 class numbers (*spatial) (segment), or None.
+        label: class number, or the set of class numbers that the image has (classify); uint8 class numbers (*spatial)
+            (segment); or None.
         affine: 4×4 matrix from voxel index to mm, or None.
         spacing_mm: distance between voxels along each spatial axis in mm, or None.
         source: the image's file, or None.
@@ -44,7 +48,7 @@ class Sample:
 
     name: str
     image: NDArray[np.float32]
-    label: int | NDArray[np.uint8] | None = None
+    label: Answer | NDArray[np.uint8] = None
     affine: Affine = None
     spacing_mm: Spacing = None
     source: Path | None = None
@@ -71,7 +75,7 @@ class Entry:
         shape: spatial sizes.
         spacing_mm: distance between voxels along each axis in mm, or None.
         read: returns the sample.
-        label: class number (classify).
+        label: class number, or the set of class numbers that the image has (classify).
         subject: patient, animal …, whose samples are never split; None where nothing is known.
         affine: 4×4 matrix from voxel index to mm; None where the file does not say how the image lies.
     """
@@ -80,7 +84,7 @@ class Entry:
     shape: tuple[int, ...]
     spacing_mm: Spacing
     read: Callable[[], Sample]
-    label: int | None = None
+    label: Answer = None
     affine: Affine = None
     subject: str | None = None
 
@@ -157,8 +161,8 @@ class Split:
         return tuple(entry.shape for entry in self.entries)
 
     @cached_property
-    def labels(self) -> tuple[int | None, ...]:
-        """Class numbers of the samples (classify), without reading them; None for segmentation."""
+    def labels(self) -> tuple[Answer, ...]:
+        """Class numbers of the samples, or sets of them (classify), without reading them; None for segmentation."""
         return tuple(entry.label for entry in self.entries)
 
     def problems(self, on_sample: Callable[[Sample], None] | None = None) -> list[Problem]:
@@ -177,6 +181,15 @@ class Split:
                 if on_sample is not None:
                     on_sample(sample)
         return found
+
+
+def join_names(classes: Sequence[str], numbers: Iterable[int]) -> str:
+    """Return the names of some classes in the classes' order; "none" of none.
+
+    >>> join_names(("cat", "dog", "hat"), {2, 0}), join_names(("cat", "dog"), ())
+    ('cat; hat', 'none')
+    """
+    return "; ".join(classes[number] for number in sorted(numbers)) or "none"
 
 
 class Parts(NamedTuple):
@@ -238,6 +251,7 @@ class DataSet:
         rule: in words, how the samples were split.
         notes: sentences about what was assumed because files do not say it, and about what is there and not used.
         drawn: whether the validation part was cut from the training part here.
+        multi_label: whether an image may have several classes, or none (classify).
     """
 
     name: str
@@ -253,6 +267,7 @@ class DataSet:
     rule: str = ""
     notes: tuple[str, ...] = ()
     drawn: bool = False
+    multi_label: bool = False
 
     @classmethod
     def from_parts(
@@ -265,11 +280,13 @@ class DataSet:
         classes: Sequence[str],
         sources: Sources,
         notes: tuple[str, ...] = (),
+        multi_label: bool = False,
     ) -> DataSet:
         """Return the data set whose parts have these entries; an empty test part becomes None."""
         train, validation, test = (Split(tuple(entries), cache) for entries in parts[:3])
         facts = (name, task, *form, tuple(classes), train, validation, test if test else None, tuple(sources))
-        return cls(*facts, rule=parts.rule, notes=(*notes, *parts.notes), drawn=parts.drawn)
+        notes = (*notes, *parts.notes)
+        return cls(*facts, rule=parts.rule, notes=notes, drawn=parts.drawn, multi_label=multi_label)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -291,7 +308,9 @@ class DataSet:
         return parts if self.test is None else {**parts, "test": self.test}
 
     def class_of(self, entry: Entry) -> str | None:
-        """Return the name of a sample's class; None where a label map has several."""
+        """Return the name of a sample's class, or those of its classes ("a; b"); None where a label map has them."""
+        if isinstance(entry.label, frozenset):
+            return join_names(self.classes, entry.label)
         return None if entry.label is None else self.classes[entry.label]
 
     def to_dict(self) -> dict[str, object]:
@@ -299,6 +318,7 @@ class DataSet:
         return {
             **{name: getattr(self, name) for name in ("name", "task", "dims", "channels")},
             "classes": list(self.classes),
+            "multi_label": self.multi_label,
             "spacing_mm": self.spacing_mm,
             "fingerprint": self.fingerprint,
             "rule": self.rule,

@@ -1,10 +1,15 @@
-"""A table of samples, labels.csv: the file of each image with its class or the file of its label map.
+"""A table of samples, labels.csv: the file of each image with its class, its classes, or the file of its label map.
 
     file,class,split,subject          file,label,split,subject
     a/1.png,cat,train,p1              scans/1.nii.gz,masks/1.nii.gz,train,p1
 
+    file,labels,split,subject         (several classes an image, or none)
+    a/1.png,cat;dog,train,p1
+    a/2.png,,train,p2
+
 Paths are relative to the table's folder and stay inside it. ``split`` (train, validation, test) and ``subject`` may be
-missing; other columns are ignored. Commas, semicolons or tabs separate the columns.
+missing; other columns are ignored. Commas, semicolons or tabs separate the columns, semicolons or bars the names of
+several classes (in quotes where semicolons separate the columns too).
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +33,9 @@ from convoxel.files.stream import read_text
 
 NAME = "labels.csv"
 _MOST_BYTES = 64 * 2**20  # half a million lines
-_COLUMNS = ("file", "class", "label", "split", "subject")
-_LATER = {"value": "numbers to predict (regression)", "labels": "several classes an image"}
+_ANSWERS = ("class", "label", "labels")
+_COLUMNS = ("file", *_ANSWERS, "split", "subject")
+_LATER = {"value": "numbers to predict (regression)"}
 _MEND = "Correct the table"
 
 
@@ -74,22 +81,25 @@ def open_table(path: Path, task: str, errors: Opening) -> Collection:
     name = shown(folder.resolve().name if table.name == NAME else table.stem)
     sources = ((NAME, table),)
     if task == "classify":
+        several = "labels" in rows[0].cells
+        named = {row.line: _names(row) if several else [row.get("class")] for row in rows}
         classes = list(errors.classes) or _sort_classes(
-            {row.get("class") for row in rows if _part(row) in ("", "train")}
+            {name for row in rows if _part(row) in ("", "train") for name in named[row.line]}
         )
         files = []
         for row, place in _with_files(folder, rows, errors):
             with errors.collect(row.get("file")):
-                if row.get("class") not in classes:
-                    expected = ", ".join(map(shown, classes[:8]))
-                    came = f"the class {brief(row.get('class'))} does not occur in training"
-                    raise fault(row.where, came, expected, _MEND)
-                label = classes.index(row.get("class"))
+                numbers = [_find_class(row, each, classes) for each in named[row.line]]
+                if len(set(numbers)) < len(numbers):
+                    raise fault(row.where, f"labels is {brief(row.get('labels'))}", "every class once", _MEND)
+                label = frozenset(numbers) if several else numbers[0]
                 files.append(ClassFile(_part(row), shown(row.get("file")), place, label, row.get("subject") or None))
         check_distinct(table, classes)
-        if len(classes) < 2:
-            raise fault(table, f"{plural(len(classes), 'class', 'classes')} in training", "at least two", "Add samples")
-        return open_class_files(table, name, files, classes, errors, sources)
+        least = 1 if several else 2
+        if len(classes) < least:
+            expected = "at least one" if several else "at least two"
+            raise fault(table, f"{plural(len(classes), 'class', 'classes')} in training", expected, "Add samples")
+        return open_class_files(table, name, files, classes, errors, sources, multi_label=several)
     pairs, unlabelled = [], []
     for row, place in _with_files(folder, rows, errors):
         if _part(row) == "test" and not row.get("label"):
@@ -103,6 +113,18 @@ def open_table(path: Path, task: str, errors: Opening) -> Collection:
     return open_pairs(folder, pairs, errors, title=name, notes=notes, sources=sources)
 
 
+def _names(row: _Row) -> list[str]:
+    """Return the names of an image's classes, none of an empty cell."""
+    return [name for each in re.split(r"[;|]", row.get("labels")) if (name := each.strip())]
+
+
+def _find_class(row: _Row, name: str, classes: list[str]) -> int:
+    if name not in classes:
+        came = f"the class {brief(name)} does not occur in training"
+        raise fault(row.where, came, ", ".join(map(shown, classes[:8])), _MEND)
+    return classes.index(name)
+
+
 def _read_columns(table: Path, text: str) -> tuple[list[str], str]:
     """Return the names of the columns, in small letters, and the letter that separates them."""
     columns, separator = _split_first(text)
@@ -112,15 +134,15 @@ def _read_columns(table: Path, text: str) -> tuple[list[str], str]:
             raise fault(
                 where,
                 f"the column {name}: {words}",
-                "a column class or label",
+                "a column class, labels or label",
                 "This is not supported yet: leave it out",
             )
     twice = next((name for name in _COLUMNS if columns.count(name) > 1), None)
     if twice is not None:
         raise fault(where, f"two columns {twice}", "every column once", _MEND)
-    if "file" not in columns or ("class" in columns) == ("label" in columns):
+    if "file" not in columns or sum(name in columns for name in _ANSWERS) != 1:
         came = f"the columns {', '.join(map(shown, columns[:8]))}"
-        expected = "file, and either class (its name) or label (the file of its label map)"
+        expected = "file, and one of class (its name), labels (names of several) and label (the file of its label map)"
         raise fault(where, came, expected, "Name the columns in the first line")
     return columns, separator
 
@@ -136,7 +158,7 @@ def _read_rows(table: Path, errors: ErrorCollector) -> Iterator[_Row]:
     """Yield the lines that name a file, a class or a label, and a known part; the others are reported."""
     text = read_text(table, _MOST_BYTES)
     columns, separator = _read_columns(table, text)
-    answer = "class" if "class" in columns else "label"
+    answer = next(name for name in _ANSWERS if name in columns)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     lines: dict[str, int] = {}
     while True:
@@ -158,7 +180,7 @@ def _read_rows(table: Path, errors: ErrorCollector) -> Iterator[_Row]:
             part = row.get("split")
             if "split" in columns and part_of(part) is None:
                 raise fault(where, f"split is {brief(part)}", "train, validation or test", _MEND)
-            if not row.get(answer) and not (answer == "label" and _part(row) == "test"):
+            if not row.get(answer) and answer != "labels" and not (answer == "label" and _part(row) == "test"):
                 raise fault(where, f"{answer} is empty", f"a {answer} for every image", _MEND)
             if "subject" in columns and not row.get("subject"):
                 raise fault(

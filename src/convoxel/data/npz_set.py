@@ -2,7 +2,8 @@
 
 Images are (count, W), (count, H, W) or (count, D, H, W), and may have channels: a last axis of 1, 3 or 4, or whatever
 the labels' shape or the option ``axes`` tells; ``axes.find_axes`` has the rule. Labels are class numbers: (count,) or
-(count, 1) to classify, (count, *spatial) to segment; an array ``classes`` of strings may name them. Labels are read at
+(count, 1) to classify, or 0 and 1 (count, classes) where an image may have several classes; (count, *spatial) to
+segment; an array ``classes`` of strings may name them. Labels are read at
 once, images on first use.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +41,7 @@ class _Part:
     stored: tuple[int, ...]
     axes: str
     labels: Array
+    multi_label: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,6 +69,10 @@ def open_npz_set(path: Path, task: str, errors: Opening) -> Collection:
     if others:
         came = f"parts of different form (dims, channels): {[form, *others]}"
         raise fault(path, came, "the same in every part", "Save all parts alike")
+    several = parts[0].multi_label
+    if any(part.multi_label != several for part in parts):
+        came = "labels of one class an image in one part, of several in another"
+        raise fault(path, came, "the same in every part", "Save all parts alike")
     classes = _name_classes(path, claims, _count_classes(path, task, parts, errors), task, errors.classes)
     entries = {
         part.name: [e for e in _entries(path, part, task, len(classes)) if e.name not in errors.names] for part in parts
@@ -74,7 +81,10 @@ def open_npz_set(path: Path, task: str, errors: Opening) -> Collection:
     notes = tuple(
         f"the axes of {part.key}images {(len(part.labels), *part.stored)} are read as N{part.axes}" for part in parts
     )
-    return Collection(shown(path.stem), task, form, classes, entries, sources, notes, cache=cache)
+    if several and all((part.labels.sum(axis=1) == 1).all() for part in parts):
+        notes += ("every image has one class, although several may be; class numbers (count,) would exclude others",)
+    facts = (shown(path.stem), task, form, classes, entries, sources, notes)
+    return Collection(*facts, multi_label=several, cache=cache)
 
 
 def _read_part(path: Path, name: str, key: str, claims: dict[str, Claims], task: str, axes: str | None) -> _Part:
@@ -84,11 +94,11 @@ def _read_part(path: Path, name: str, key: str, claims: dict[str, Claims], task:
     if f"{key}labels" not in claims:
         raise fault(path, f"{key}images without {key}labels", "an array of labels", f"Add {key}labels")
     shape = claims[f"{key}labels"][0]
-    if task == "classify" and math.prod(shape) != images[0]:
-        mend = "Give one class an image (several at once are not supported), or choose the task segment"
-        raise fault(
-            where, f"labels of shape {shape} for {images[0]} images", "one class number an image, (count,)", mend
-        )
+    several = task == "classify" and len(shape) == 2 and shape[0] == images[0] and shape[1] > 1 and shape != images
+    if task == "classify" and not several and math.prod(shape) != images[0]:
+        expected = "one class number an image, (count,), or 0 and 1 for each class, (count, classes)"
+        mend = "Give the classes of every image, or choose the task segment"
+        raise fault(where, f"labels of shape {shape} for {images[0]} images", expected, mend)
     grid = space_sizes(find_axes(where, shape[1:], dtype, channels=1), shape[1:]) if task == "segment" else None
     found = find_axes(f"{path}[{key}images]", images[1:], dtype, axes=axes, grid=grid, channels_last=True)
     if grid is not None and (shape[0] != images[0] or grid != space_sizes(found, images[1:])):
@@ -96,6 +106,11 @@ def _read_part(path: Path, name: str, key: str, claims: dict[str, Claims], task:
         expected = f"{(images[0], *space_sizes(found, images[1:]))}"
         raise fault(where, came, expected, f"{mend}, or choose the task classify")
     stored = read_member(path, f"{key}labels")
+    if several:
+        if shape[1] > _MOST_CLASSES or not np.isin(stored, (0, 1)).all():
+            expected = f"0 and 1 for each of at most {_MOST_CLASSES} classes"
+            raise fault(where, f"labels of shape {shape} with other numbers", expected, "Correct the labels")
+        return _Part(name, key, images[1:], found, stored.astype(np.uint8), multi_label=True)
     if task == "classify":
         return _Part(name, key, images[1:], found, check_labels(where, stored.reshape(-1), _MOST_CLASSES))
     return _Part(name, key, images[1:], found, check_labels(where, stored.reshape(images[0], *(grid or ()))))
@@ -104,6 +119,12 @@ def _read_part(path: Path, name: str, key: str, claims: dict[str, Claims], task:
 def _count_classes(path: Path, task: str, parts: list[_Part], errors: Opening) -> int:
     """Return the number of classes: no number is left out, and to classify training shows them all."""
     mend = "Renumber the labels"
+    if parts[0].multi_label:
+        widths = sorted({part.labels.shape[1] for part in parts if part.multi_label})
+        if len(widths) > 1 or (errors.classes and widths != [len(errors.classes)]):
+            expected = f"{len(errors.classes)}, as the network knows" if errors.classes else "the same number"
+            raise fault(path, f"labels of {', '.join(map(str, widths))} classes", expected, "Save all parts alike")
+        return int(widths[0])
     if errors.classes:
         count = len(errors.classes)
         for part in parts:
@@ -160,11 +181,16 @@ def _entries(path: Path, part: _Part, task: str, count: int) -> tuple[Entry, ...
                 stored = images()[position].astype(np.float32)
             pixels = np.ascontiguousarray(arrange(stored, part.axes))
             check_finite(where, pixels)
-            label = part.labels[position]
-            label = int(label) if task == "classify" else np.array(to_classes(where, label, count))
+            label = answers[position]
+            if task == "segment":
+                label = np.array(to_classes(where, part.labels[position], count))
             return Sample(part.sample_name(position), pixels, label, source=path)
 
         return read
 
-    classes = [int(v) for v in part.labels] if task == "classify" else [None] * len(part.labels)
-    return tuple(Entry(part.sample_name(i), part.shape, None, reader(i), c) for i, c in enumerate(classes))
+    answers: list[Any] = [None] * len(part.labels)
+    if part.multi_label:
+        answers = [frozenset(map(int, np.flatnonzero(row))) for row in part.labels]
+    elif task == "classify":
+        answers = [int(v) for v in part.labels]
+    return tuple(Entry(part.sample_name(i), part.shape, None, reader(i), c) for i, c in enumerate(answers))

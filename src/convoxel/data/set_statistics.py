@@ -107,7 +107,9 @@ def _intensity(sums: _Sums) -> JsonObject:
 
 
 def _count_labels(dataset: DataSet, part: Split) -> list[JsonObject]:
-    counts = Counter(part.labels)
+    counts = Counter(
+        number for label in part.labels for number in (label if isinstance(label, frozenset) else (label,))
+    )
     return [
         {"name": name, "samples": counts[number], "share": counts[number] / max(len(part), 1)}
         for number, name in enumerate(dataset.classes)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.data_set import DataSet, Sample
+from convoxel.data.data_set import Answer, DataSet, Sample, join_names
 from convoxel.files.fault import Problem, fault_message, plural
 from convoxel.files.values import Array
 
@@ -31,7 +31,7 @@ class SetSurvey:
 
     dataset: DataSet
     occurrences: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    same: dict[bytes, list[tuple[str, str, int | None]]] = field(default_factory=dict)
+    same: dict[bytes, list[tuple[str, str, Answer]]] = field(default_factory=dict)
 
     def add(self, part: str, sample: Sample) -> None:
         """Take one sample of a part into account."""
@@ -40,10 +40,12 @@ class SetSurvey:
         if isinstance(label, np.ndarray):
             values = np.flatnonzero(np.bincount(label.reshape(-1), minlength=len(found)))
             found[values[values < len(found)]] += 1
+        elif isinstance(label, frozenset):
+            found[sorted(label)] += 1
         elif label is not None:
             found[label] += 1
         if not _is_uniform(sample.image):
-            known = label if isinstance(label, int) else None
+            known = None if isinstance(label, np.ndarray) else label
             self.same.setdefault(_digest(sample.image), []).append((part, sample.name, known))
 
     def missing(self, part: str) -> list[str]:
@@ -66,7 +68,11 @@ class SetSurvey:
             came = f"no label of its {plural(len(self.dataset.parts[part]), 'sample')} holds anything but background"
             mend = "Add samples with foreground, or split them otherwise"
             return Problem(part, fault_message(where, came, "at least one class beside the background", mend))
-        if self.dataset.task == "classify" and part == "train" and np.count_nonzero(counts) < 2:
+        if self.dataset.multi_label:
+            if part == "train" and not counts.any():
+                came, mend = "no sample of it has a class", "Add samples with classes, or split them otherwise"
+                return Problem(part, fault_message(where, came, "at least one class", mend))
+        elif self.dataset.task == "classify" and part == "train" and np.count_nonzero(counts) < 2:
             came, mend = "all its samples are of one class", "Add samples of other classes, or split them otherwise"
             return Problem(part, fault_message(where, came, "at least two classes", mend))
         return None
@@ -87,7 +93,7 @@ class SetSurvey:
                 where, mend = f"{self.dataset.name}, subject {subject}", "Put all samples of a subject into one part"
                 yield Problem(subject, fault_message(where, came, "one part", mend))
 
-    def _groups(self, *, across: bool) -> list[list[tuple[str, str, int | None]]]:
+    def _groups(self, *, across: bool) -> list[list[tuple[str, str, Answer]]]:
         """Return the groups of identical images that lie in several parts, or in one alone."""
         groups = [group for group in self.same.values() if len(group) > 1]
         return [group for group in groups if (len({part for part, *_ in group}) > 1) == across]
@@ -129,7 +135,7 @@ class SetSurvey:
         return Problem(name, fault_message(self.dataset.name, came, "every class in training", mend))
 
 
-def _told(dataset: DataSet, group: list[tuple[str, str, int | None]], kind: str) -> Problem:
+def _told(dataset: DataSet, group: list[tuple[str, str, Answer]], kind: str) -> Problem:
     """Return the problem of samples that hold one image."""
     classes = {known for *_, known in group if known is not None}
     across = kind == "leak"
@@ -137,7 +143,8 @@ def _told(dataset: DataSet, group: list[tuple[str, str, int | None]], kind: str)
     more = f" and {len(group) - _SHOWN} more" if len(group) > _SHOWN else ""
     came = f"{names}{more} hold identical pixels"
     if len(classes) > 1:
-        came += f", in the classes {', '.join(dataset.classes[c] for c in sorted(classes))}"
+        words = [join_names(dataset.classes, c if isinstance(c, frozenset) else (c,)) for c in classes]
+        came += f", in the classes {', '.join(sorted(words))}"
     expected = "different images in different parts" if across else "every image once"
     return Problem(group[0][1], fault_message(dataset.name, came, expected, "Remove all but one of them"))
 

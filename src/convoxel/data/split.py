@@ -67,7 +67,8 @@ class SplitRule:
         """Return the source's own parts, with a validation part cut from training where there is none.
 
         To segment, the last samples by name validate; to classify, the same proportion of every class. Folds are drawn,
-        of every class in proportion. A test part never validates. ``broken`` are the names of samples left out before.
+        of every class in proportion. A sample of several classes counts for the rarest of them. A test part never
+        validates. ``broken`` are the names of samples left out before.
 
         Raises:
             DataError: a part would be empty, or the file does not fit the samples.
@@ -111,7 +112,7 @@ class SplitRule:
         """Return the units that validate, and the rule in words, where ``{whole}`` stands for all of them."""
         grouped = any(len(unit.entries) > 1 or unit.subject is not None for unit in units)
         noun = "subjects" if grouped else "samples"
-        names, strata = [unit.name for unit in units], [unit.stratum for unit in units]
+        names, strata = [unit.name for unit in units], _strata(units)
 
         def some(count: int, verb: str) -> str:
             """Return how many of all validate, in words."""
@@ -139,7 +140,9 @@ class SplitRule:
                 f"validation: none of {len(units)} samples can be held out, since each class trains on its only one; "
                 "expected a class of at least 2. Add samples, or give a folder validation/."
             )
-        told = f"{some(len(drawn), 'validate')}, of every class in proportion, drawn by seed {self.seed}"
+        several = any(isinstance(entry.label, frozenset) for unit in units for entry in unit.entries)
+        share = "of every class in proportion" + (" (by each one's rarest class)" if several else "")
+        told = f"{some(len(drawn), 'validate')}, {share}, drawn by seed {self.seed}"
         return [units[i] for i in drawn], told
 
 
@@ -151,10 +154,23 @@ class _Unit:
     subject: str | None
     entries: list[Entry]
 
-    @property
-    def stratum(self) -> int:
-        """The class of most of the samples; 0 to segment."""
-        return Counter(entry.label or 0 for entry in self.entries).most_common(1)[0][0]
+
+def _strata(units: Sequence[_Unit]) -> list[int]:
+    """Return the class of most of each unit's samples; 0 to segment.
+
+    Where samples have several classes, the rarest of a unit's: common ones spread by themselves, and those with none
+    are a stratum of their own, −1.
+    """
+    held = [frozenset().union(*map(_classes, unit.entries)) for unit in units]
+    if any(isinstance(entry.label, frozenset) for unit in units for entry in unit.entries):
+        counts = Counter(number for numbers in held for number in numbers)
+        return [min(numbers, key=lambda number: (counts[number], number), default=-1) for numbers in held]
+    return [Counter(min(_classes(entry), default=0) for entry in unit.entries).most_common(1)[0][0] for unit in units]
+
+
+def _classes(entry: Entry) -> frozenset[int]:
+    label = entry.label
+    return label if isinstance(label, frozenset) else frozenset() if label is None else frozenset({label})
 
 
 def _group(entries: Sequence[Entry]) -> list[_Unit]:
@@ -171,8 +187,8 @@ def _group(entries: Sequence[Entry]) -> list[_Unit]:
 
 def _is_needed(units: Sequence[_Unit], position: int) -> bool:
     """Return whether a class occurs in no other unit."""
-    others = {entry.label for i, unit in enumerate(units) if i != position for entry in unit.entries}
-    return any(entry.label not in others for entry in units[position].entries)
+    others = {c for i, unit in enumerate(units) if i != position for entry in unit.entries for c in _classes(entry)}
+    return any(not _classes(entry) <= others for entry in units[position].entries)
 
 
 def _is_whole(value: object) -> bool:

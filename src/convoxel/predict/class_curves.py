@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.predict.classification_metric import BINS, ClassScores, thresholds
+from convoxel.predict.classification_metric import BINS, ClassScores, LabelScores, thresholds
 
 _MOST_POINTS = 200
 _MOST_CLASSES = 24  # curves of more classes cannot be told apart
@@ -37,11 +37,14 @@ class Curves(TypedDict):
     calibration: list[Calibration]
 
 
-def trace_curves(scores: ClassScores, classes: Sequence[str]) -> Curves:
-    """Return the curves; those of classes that no image or every image has are left out."""
+def trace_curves(scores: ClassScores | LabelScores, classes: Sequence[str]) -> Curves:
+    """Return the curves; those of classes that no image or every image has are left out.
+
+    Where images may have several classes there is no single confidence, and no calibration.
+    """
     roc, recalls, prevalence = {}, {}, {}
     for number, name in enumerate(classes[:_MOST_CLASSES]):
-        own = scores.truth == number
+        own = scores.own[:, number]
         if 0 < own.sum() < len(own):
             hits, alarms = (np.append(0.0, side[0]) for side in thresholds(scores, number, np.ones((1, len(own)))))
             roc[name] = _thin(np.stack([alarms / alarms[-1], hits / hits[-1]], axis=1))
@@ -49,7 +52,8 @@ def trace_curves(scores: ClassScores, classes: Sequence[str]) -> Curves:
             precision = np.divide(hits, given, out=np.ones_like(given), where=given > 0)
             recalls[name] = _thin(np.stack([hits / hits[-1], precision], axis=1))
             prevalence[name] = float(own.mean())
-    return {"roc": roc, "precision_recall": recalls, "prevalence": prevalence, "calibration": _calibration(scores)}
+    return {"roc": roc, "precision_recall": recalls, "prevalence": prevalence,
+            "calibration": _calibration(scores) if isinstance(scores, ClassScores) else []}  # fmt: skip
 
 
 def _thin(points: NDArray[np.float64]) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from convoxel.data import DataSet, Sample, Split
 from convoxel.errors import ConfigError, DataError
 from convoxel.predict.case_statistics import REPLICATES
 from convoxel.predict.class_curves import Curves, trace_curves
+from convoxel.predict.classification_metric import THRESHOLD, ClassScores, LabelScores
 from convoxel.predict.figures import Figures, Resampling, describe_resampling, overlap_figures, score_figures
 from convoxel.predict.inference import Predictor
-from convoxel.predict.metric_table import overlap_metrics, score_metrics
+from convoxel.predict.metric_table import label_metrics, overlap_metrics, score_metrics
 from convoxel.predict.metrics import Metrics, Row, Tally
 from convoxel.predict.segmentation_loss import SegmentationLoss
 from convoxel.predict.segmentation_metric import EMPTY_RULE, OverlapMetric
@@ -23,8 +25,10 @@ from convoxel.predict.segmentation_metric import EMPTY_RULE, OverlapMetric
 _CLASSIFY_BATCH = 64
 _MOST_REPLICATES = 100_000
 
-# index, sample, prediction (a label map or a class number), its metrics
-OnSample = Callable[[int, Sample, "NDArray[np.uint8] | int", Row], None]
+#: A label map (uint8), a class number, or the set of an image's class numbers.
+Prediction: TypeAlias = NDArray[np.uint8] | int | frozenset[int]
+# index, sample, prediction, its metrics
+OnSample = Callable[[int, Sample, Prediction, Row], None]
 
 
 class Evaluation(Metrics):
@@ -66,14 +70,14 @@ class Request:
     replicates: int = REPLICATES
     seed: int = 0
 
-    def check(self, task: str) -> None:
+    def check(self, task: str, multi_label: bool = False) -> None:
         """Raise ConfigError unless the task has these metrics and the number of resamples is one."""
         if not 0 <= self.replicates <= _MOST_REPLICATES:
             raise ConfigError(
                 f"bootstrap: got {self.replicates}; expected a number of resamples from 0 (no intervals) to "
                 f"{_MOST_REPLICATES}. 2000 is usual."
             )
-        (overlap_metrics if task == "segment" else score_metrics)(self.metrics)
+        (overlap_metrics if task == "segment" else label_metrics if multi_label else score_metrics)(self.metrics)
 
 
 def evaluate_split(
@@ -99,7 +103,8 @@ def evaluate_split(
     """
     samples, request = dataset.split(split), request or Request()
     task = predictor.run.config.task
-    request.check(task)
+    several = predictor.run.data.multi_label
+    request.check(task, several)
     overlap = overlap_metrics(request.metrics) if task == "segment" else ()
     units = _units(samples, overlap, dataset)
     tally = evaluate_samples(predictor, samples, on_sample, overlap=overlap)
@@ -107,8 +112,13 @@ def evaluate_split(
     subjects = [row["subject"] for row in rows]
     drawing = {"replicates": request.replicates, "seed": request.seed}
     curves = None
+    scores: ClassScores | LabelScores
     if task == "segment":
         figures = overlap_figures(overlap, tally.values(), tally.graded, subjects, units, **drawing)
+    elif several:
+        scores = tally.label_scores()
+        figures = score_figures(label_metrics(request.metrics), scores, tally.classes, subjects, **drawing)
+        curves = trace_curves(scores, tally.classes)
     else:
         scores = tally.scores()
         figures = score_figures(score_metrics(request.metrics), scores, tally.classes, subjects, **drawing)
@@ -154,14 +164,15 @@ def evaluate_samples(
     Raises:
         DataError: a sample has no label, or one that the network does not know.
     """
-    tally = Tally(predictor.run.config.task, predictor.classes, overlap)
+    tally = Tally(predictor.run.config.task, predictor.classes, overlap, predictor.run.data.multi_label)
     segment = tally.task == "segment"
     size = 1 if segment else _CLASSIFY_BATCH
     subjects = [entry.subject for entry in samples.entries] if isinstance(samples, Split) else [None] * len(samples)
     for first in range(0, len(samples), size):
         group = [(samples[index], subjects[index]) for index in range(first, min(first + size, len(samples)))]
-        found: Sequence[tuple[NDArray[np.uint8] | int, Row]]
-        found = [_add_volume(predictor, *group[0], tally)] if segment else _add_classes(predictor, group, tally)
+        found: Sequence[tuple[Prediction, Row]]
+        add = _add_labels if tally.multi_label else _add_classes
+        found = [_add_volume(predictor, *group[0], tally)] if segment else add(predictor, group, tally)
         if on_sample is not None:
             for place, (sample, _) in enumerate(group):
                 on_sample(first + place, sample, *found[place])
@@ -192,13 +203,25 @@ def _add_volume(
 
 def _add_classes(
     predictor: Predictor, group: Sequence[tuple[Sample, str | None]], tally: Tally
-) -> list[tuple[int, Row]]:
-    for sample, _ in group:
-        if not isinstance(sample.label, int):
-            raise DataError(f"data: {sample.name} has no class; metrics need one for every image.")
+) -> list[tuple[Prediction, Row]]:
     logits = predictor.class_logits([sample for sample, _ in group]).astype(np.float64)
     log_p = torch.log_softmax(torch.from_numpy(logits), dim=1).numpy()
-    return [
-        (int(row.argmax()), tally.add_class(sample, int(sample.label or 0), row, subject))
-        for (sample, subject), row in zip(group, log_p, strict=True)
-    ]
+    found: list[tuple[Prediction, Row]] = []
+    for (sample, subject), row in zip(group, log_p, strict=True):
+        if not isinstance(sample.label, int):
+            raise DataError(f"data: {sample.name} has no class; metrics need one for every image.")
+        found.append((int(row.argmax()), tally.add_class(sample, sample.label, row, subject)))
+    return found
+
+
+def _add_labels(
+    predictor: Predictor, group: Sequence[tuple[Sample, str | None]], tally: Tally
+) -> list[tuple[Prediction, Row]]:
+    logits = predictor.class_logits([sample for sample, _ in group]).astype(np.float64)
+    found: list[tuple[Prediction, Row]] = []
+    for (sample, subject), row in zip(group, logits, strict=True):
+        if not isinstance(sample.label, frozenset):
+            raise DataError(f"data: {sample.name} has no set of classes; metrics need one for every image.")
+        result = tally.add_labels(sample, sample.label, row, subject)
+        found.append((frozenset(map(int, np.flatnonzero(tally.shares[-1] >= THRESHOLD))), result))
+    return found

@@ -36,19 +36,22 @@ class Examples:
 
     ``arrays()`` returns the content of ``examples.npz``, the worst first: images (k, rows, columns) float32, or
     (k, rows, columns, 3) for colour; segmentation: labels and predictions (k, rows, columns) uint8;
-    classification: labels and predictions (k,) class numbers; names (k,); scores (k,), the metric of the whole image
-    (NaN where nothing is there), or the probability of the class given, negative where that is wrong. Smaller pictures
-    are centred among larger ones. Volumes are cut across their shortest axis, so that the slices are large, one of the
-    worst where most voxels are wrong; where the file says how the patient lies, the head (axial: the nose) is up and
-    the patient's right on the left, and ``marks`` (k, 4) holds the letters of the top, bottom, left and right edge.
+    classification: labels and predictions (k,) class numbers, (k, classes) 0 and 1 where an image may have several;
+    names (k,); scores (k,), the metric of the whole image (NaN where nothing is there), or the probability of the class
+    given, negative where that is wrong. Smaller pictures are centred among larger ones. Volumes are cut across their
+    shortest axis, so that the slices are large, one of the worst where most voxels are wrong; where the file says how
+    the patient lies, the head (axial: the nose) is up and the patient's right on the left, and ``marks`` (k, 4) holds
+    the letters of the top, bottom, left and right edge.
     ``spacing`` (k, 2): rows, columns.
 
     Args:
         samples: number of samples that will be offered.
         count: number of pictures (default 6).
+        classes: number of classes where an image may have several (default 0: one class, or a label map).
     """
 
-    def __init__(self, samples: int, count: int = _COUNT) -> None:
+    def __init__(self, samples: int, count: int = _COUNT, classes: int = 0) -> None:
+        self._classes = classes
         self._each = max(1, -(-count // max(1, samples)))
         spread = count if samples <= count else count - count // 2
         self._spread = set(np.linspace(0, samples - 1, min(samples, spread)).round().astype(int).tolist())
@@ -56,7 +59,7 @@ class Examples:
         self._rows: list[_Shown] = []
         self._worst: list[_Shown] = []
 
-    def offer(self, index: int, sample: Sample, prediction: NDArray[np.uint8] | int, row: Row) -> None:
+    def offer(self, index: int, sample: Sample, prediction: NDArray[np.uint8] | int | frozenset[int], row: Row) -> None:
         """Keep sample number ``index`` if it is among the spread ones, or among the worst so far."""
         quality = _quality(row)
         if index in self._spread:
@@ -66,15 +69,20 @@ class Examples:
             self._worst = sorted([*self._worst, *shown], key=attrgetter("quality"))[: self._hardest]
 
     def _draw(
-        self, sample: Sample, prediction: NDArray[np.uint8] | int, quality: float, hardest: bool
+        self, sample: Sample, prediction: NDArray[np.uint8] | int | frozenset[int], quality: float, hardest: bool
     ) -> Iterator[_Shown]:
-        image, label, found = sample.image, np.asarray(sample.label), np.asarray(prediction)
+        image, label, found = sample.image, self._array(sample.label), self._array(prediction)
         if label.ndim == 3:
             yield from self._slices(sample, label, found, quality, hardest)
             return
-        if label.ndim == 0 and image.ndim == 4:  # a classified volume: its middle slice
+        if image.ndim == 4:  # a classified volume: its middle slice
             image = image[..., image.shape[-1] // 2]
         yield _Shown(_picture(image), label, found, sample.name, quality)
+
+    def _array(self, answer: object) -> Array:
+        if isinstance(answer, frozenset):
+            return np.isin(np.arange(self._classes), list(answer)).astype(np.uint8)
+        return np.asarray(answer)
 
     def _slices(
         self, sample: Sample, label: Array, prediction: Array, quality: float, hardest: bool

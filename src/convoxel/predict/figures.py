@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -18,7 +18,14 @@ from convoxel.predict.case_statistics import (
     mean_known,
     share_interval,
 )
-from convoxel.predict.classification_metric import SHARES, ClassScores, ScoreMetric
+from convoxel.predict.classification_metric import (
+    LABEL_SHARES,
+    SHARES,
+    ClassScores,
+    LabelMetric,
+    LabelScores,
+    ScoreMetric,
+)
 from convoxel.predict.segmentation_metric import OverlapMetric
 
 Floats = NDArray[np.float64]
@@ -106,8 +113,8 @@ def overlap_figures(
 
 
 def score_figures(
-    metrics: Sequence[ScoreMetric],
-    scores: ClassScores,
+    metrics: Sequence[ScoreMetric] | Sequence[LabelMetric],
+    scores: ClassScores | LabelScores,
     classes: Sequence[str],
     subjects: Sequence[str],
     *,
@@ -120,21 +127,22 @@ def score_figures(
     """
     found: Figures = {}
     independent = len(set(subjects)) == len(subjects)
+    known_shares = LABEL_SHARES if isinstance(scores, LabelScores) else SHARES
+    counts = scores.own.sum(axis=0)
     for metric in metrics:
 
-        def statistic(weights: Floats, metric: ScoreMetric = metric) -> Floats:
-            columns = metric.of(scores, weights)
+        def statistic(weights: Floats, of: Callable[..., Floats] = metric.of) -> Floats:
+            columns = of(scores, weights)
             return columns if columns.shape[1] == 1 else np.concatenate([mean_known(columns), columns], axis=1)
 
-        points = statistic(np.ones((1, len(scores.truth))))[0]
+        points = statistic(np.ones((1, len(scores))))[0]
         intervals = bootstrap(statistic, subjects, replicates=replicates, seed=seed)
-        if metric.name in SHARES and independent and replicates:
-            shares = SHARES[metric.name](scores.tally(np.ones((1, len(scores.truth)))))
+        if metric.name in known_shares and independent and replicates:
+            shares = known_shares[metric.name](scores.tally(np.ones((1, len(scores)))))
             wilson = [
                 share_interval(int(part), int(whole)) for part, whole in zip(shares[0][0], shares[1][0], strict=True)
             ]
             intervals[-len(wilson) :] = wilson
-        counts = np.bincount(scores.truth, minlength=len(classes))
         per_class: dict[str, ClassFigure] = {}
         for number, name in enumerate(classes) if len(points) > 1 else ():
             figure = _class_figure(points[1 + number], intervals[1 + number], np.zeros(0))
@@ -144,7 +152,7 @@ def score_figures(
 
 
 def _figure(
-    metric: OverlapMetric | ScoreMetric,
+    metric: OverlapMetric | ScoreMetric | LabelMetric,
     unit: str,
     value: float,
     interval: Interval | None,

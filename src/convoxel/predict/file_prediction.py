@@ -18,6 +18,7 @@ from convoxel.errors import ConfigError, DataError, check_choice
 from convoxel.files.atomic import write_json, write_text
 from convoxel.files.fault import shown
 from convoxel.files.folder import make_folder
+from convoxel.predict.classification_metric import THRESHOLD
 from convoxel.predict.inference import Predictor
 from convoxel.predict.run_progress import OnProgress, Progress
 
@@ -147,14 +148,15 @@ def _write_table(
     rows: list[dict[str, str | float]] = []
     for first in range(0, len(files), _CLASSIFY_BATCH):
         group = files[first : first + _CLASSIFY_BATCH]
-        logits = predictor.class_logits([_read(predictor, path, axes) for path in group]).astype(np.float64)
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
+        shares = predictor.shares([_read(predictor, path, axes) for path in group])
         for path, share in zip(group, shares, strict=True):
-            best = int(share.argmax())
-            rounded = [round(float(p), 6) for p in share]
-            named = {f"p_{name}": p for name, p in zip(predictor.classes, rounded, strict=True)}
-            rows.append({"file": path.name, "class": predictor.classes[best], "probability": rounded[best], **named})
+            named = {f"p_{name}": round(float(p), 6) for name, p in zip(predictor.classes, share, strict=True)}
+            if predictor.run.data.multi_label:  # as the column of labels.csv: no name where there is no class
+                chosen = np.flatnonzero(share >= THRESHOLD)
+                rows.append({"file": path.name, "labels": ";".join(predictor.classes[c] for c in chosen), **named})
+            else:
+                best = predictor.classes[int(share.argmax())]
+                rows.append({"file": path.name, "class": best, "probability": named[f"p_{best}"], **named})
         _report(on_progress, first + len(group), len(files))
     if target.suffix.lower() == ".json":
         write_json(target, rows)

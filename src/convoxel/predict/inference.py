@@ -111,6 +111,17 @@ class Predictor:
         statistics = self.run.data.normalisation.statistics
         return self.call(np.stack([resize(statistics(image).normalise(image), size) for image in images]))
 
+    def shares(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
+        """Return the probability of each class (n, classes) of images to classify, computed as one batch.
+
+        Probabilities of an image sum to one, unless it may have several classes.
+        """
+        logits = self.class_logits(samples).astype(np.float64)
+        if self.run.data.multi_label:
+            return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
 
 def check_engine(engine: str) -> None:
     """Raise ConfigError unless ``engine`` is "convoxel" or "torch"."""

@@ -23,7 +23,8 @@ class LossTerms:
 
     Attributes:
         word: name of the loss.
-        pointwise: "cross_entropy", "focal" (Lin et al. 2017: the mean of w·(1 − p)^γ·(−log p)), or None.
+        pointwise: "cross_entropy", "binary_cross_entropy" (of each class by itself), "focal" (Lin et al. 2017: the mean
+            of w·(1 − p)^γ·(−log p)), or None.
         regional: "dice", "tversky" (Salehi et al. 2017), or None; of all classes but the background, over the batch.
         options: numbers of the terms: ``gamma`` of the focal loss, ``label_smoothing`` of the cross-entropy, ``alpha``
             and ``beta``, Tversky's weights of voxels that are wrongly found and that are missed.
@@ -31,13 +32,15 @@ class LossTerms:
     """
 
     word: str
-    pointwise: Literal["cross_entropy", "focal"] | None = None
+    pointwise: Literal["cross_entropy", "focal", "binary_cross_entropy"] | None = None
     regional: Literal["dice", "tversky"] | None = None
     options: Mapping[str, float] = field(default_factory=dict)
     weights: tuple[float, ...] | None = None
 
 
 _SMOOTHING, _FOCUS, _SHARES = {"label_smoothing": 0.0}, {"gamma": 2.0}, {"alpha": 0.3, "beta": 0.7}
+#: The loss of images that may have several classes, and of no others.
+MULTI_LABEL = LossTerms("bce", "binary_cross_entropy")
 #: The losses of each task; the first is its default.
 LOSSES: dict[str, tuple[LossTerms, ...]] = {
     "segment": (
@@ -52,6 +55,7 @@ LOSSES: dict[str, tuple[LossTerms, ...]] = {
     "classify": (
         LossTerms("ce", "cross_entropy", options={"label_smoothing": 0.05}),
         LossTerms("focal", "focal", options=_FOCUS),
+        MULTI_LABEL,
     ),
 }
 
@@ -100,6 +104,22 @@ def find_loss(config: LossConfig) -> LossTerms:
     return LossTerms(found.word, found.pointwise, found.regional, options)
 
 
+def choose_loss(config: LossConfig, multi_label: bool = False) -> str:
+    """Return the loss that suits the data: the one that is stated, else their default.
+
+    Raises:
+        ConfigError: as of :func:`find_loss`; the stated one is not for these data.
+    """
+    if multi_label != (config.loss == MULTI_LABEL.word) and not (multi_label and config.loss is None):
+        why = "an image may have several classes" if multi_label else "every image has one class"
+        others = [terms.word for terms in LOSSES[config.task] if terms is not MULTI_LABEL]
+        expected = MULTI_LABEL.word if multi_label else " or ".join(others)
+        raise ConfigError(
+            f"loss: got {brief(config.loss)}, but {why}; expected {expected}. Leave it out, or change it."
+        )
+    return MULTI_LABEL.word if multi_label else find_loss(config).word
+
+
 def plan_loss(config: LossConfig, classes: Sequence[str], counts: Sequence[int]) -> LossTerms:
     """Return the loss of a run with the weight of each class.
 
@@ -137,6 +157,8 @@ def describe_loss(terms: LossTerms, classes: Sequence[str]) -> str:
     if terms.pointwise == "cross_entropy":
         smoothing = options.get("label_smoothing")
         parts.append("cross-entropy" + (f" of labels smoothed by {smoothing:g}" if smoothing else ""))
+    elif terms.pointwise == "binary_cross_entropy":
+        parts.append("binary cross-entropy of each class")
     elif terms.pointwise == "focal":
         parts.append(f"focal loss (gamma {options['gamma']:g})")
     if terms.regional == "dice":

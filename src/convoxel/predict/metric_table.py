@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from convoxel.errors import ConfigError
-from convoxel.predict.classification_metric import SCORE_METRICS, ScoreMetric
+from convoxel.predict.classification_metric import LABEL_METRICS, SCORE_METRICS, LabelMetric, ScoreMetric
 from convoxel.predict.metric import Metric
 from convoxel.predict.segmentation_metric import OVERLAP_METRICS, OverlapMetric, find_overlap_metric
 
 #: What is measured where nothing is asked for: whatever counts alone tell.
 DEFAULT_OVERLAP = ("dice", "iou", "sensitivity", "precision")
+DEFAULT_LABELS = ("auc", "ap", "f1", "precision", "sensitivity", "accuracy")
 DEFAULT_SCORES = ("accuracy", "balanced_accuracy", "f1", "auc", "ap", "ece", "brier")
+
+
+_SEVERAL = "classify, several classes"
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ def list_metrics() -> list[MetricRow]:
     tables: tuple[tuple[str, Sequence[Metric[Callable[..., object]]]], ...] = (
         ("segment", OVERLAP_METRICS),
         ("classify", SCORE_METRICS),
+        (_SEVERAL, LABEL_METRICS),
     )
     return [
         MetricRow(task, metric.name, metric.better, units[metric.quantity], metric.words, metric.source)
@@ -68,6 +73,17 @@ def score_metrics(names: Sequence[str] | None) -> tuple[ScoreMetric, ...]:
     table = {metric.name: metric for metric in SCORE_METRICS}
     asked = _distinct(DEFAULT_SCORES if names is None else names)
     return tuple(table[name] if name in table else _refuse(name, list(table), "classify") for name in asked)
+
+
+def label_metrics(names: Sequence[str] | None) -> tuple[LabelMetric, ...]:
+    """Return the metrics of classifications of several classes an image that are asked for; None: the usual ones.
+
+    Raises:
+        ConfigError: a name is none of theirs; the message lists them.
+    """
+    table = {metric.name: metric for metric in LABEL_METRICS}
+    asked = _distinct(DEFAULT_LABELS if names is None else names)
+    return tuple(table[name] if name in table else _refuse(name, list(table), _SEVERAL) for name in asked)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

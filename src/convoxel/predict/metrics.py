@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import Sample
-from convoxel.predict.classification_metric import ClassScores
+from convoxel.data.data_set import join_names
+from convoxel.predict.classification_metric import THRESHOLD, ClassScores, LabelScores, auc
 from convoxel.predict.figures import known
 from convoxel.predict.segmentation_metric import Labels, OverlapMetric, overlaps
 
@@ -42,6 +43,8 @@ class ClassifiedImage(TypedDict):
     """Result of one classified image; ``subject`` is the image itself where no subject is known.
 
     ``probability`` is that of the predicted class; ``probabilities`` are those of all, empty where there are many.
+    Where an image may have several classes, ``label`` and ``predicted`` name all ("a; b"), ``correct`` is True where
+    they are the same, and ``probability`` is that of the least certain decision, a class's being there or not.
     """
 
     name: str
@@ -58,6 +61,8 @@ Row = SegmentedImage | ClassifiedImage
 
 class Metrics(TypedDict):
     """Metrics of a set of images; ``confusion`` counts rows by true class, columns by predicted class.
+
+    It is empty where an image may have several classes.
 
     ``metric`` is None where no image has a class that is there or predicted.
     """
@@ -95,27 +100,42 @@ def dice(counts: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.where(sizes > 0, 2.0 * np.diag(counts) / sizes, np.nan)
 
 
+def metric_name(task: str, multi_label: bool = False) -> str:
+    """Return the name of the metric that chooses a run's checkpoint.
+
+    >>> metric_name("segment"), metric_name("classify"), metric_name("classify", multi_label=True)
+    ('mean Dice', 'accuracy', 'mean AUC')
+    """
+    if task == "segment":
+        return "mean Dice"
+    return "mean AUC" if multi_label else "accuracy"
+
+
 @dataclass
 class Tally:
     """Running metrics of one pass over a split.
 
     Segmentation: the metric is the mean Dice over images, then over the classes other than the background.
-    Classification: the metric is the accuracy; ``per_class`` holds the recognised share of each class.
+    Classification: the metric is the accuracy; ``per_class`` holds the recognised share of each class. Where an image
+    may have several classes, it is the mean of the classes' AUC, which needs no threshold; ``per_class`` holds those.
 
     Attributes:
         task: "segment" or "classify".
         classes: names of the classes.
         overlap: further metrics of each class and image of a segmentation (default: none).
+        multi_label: whether an image may have several classes (default False).
         shares: predicted probability of each class of each classified image.
     """
 
     task: str
     classes: Sequence[str]
     overlap: Sequence[OverlapMetric] = ()
+    multi_label: bool = False
     counts: NDArray[np.int64] = field(init=False)
     segmented: list[SegmentedImage] = field(default_factory=list)
     classified: list[ClassifiedImage] = field(default_factory=list)
     truth: list[int] = field(default_factory=list)
+    held: list[NDArray[np.bool_]] = field(default_factory=list)
     shares: list[NDArray[np.float64]] = field(default_factory=list)
     loss: float = 0.0
 
@@ -167,18 +187,34 @@ class Tally:
         self.loss -= float(log_p[truth])
         self.truth.append(truth)
         self.shares.append(np.exp(log_p))
+        names = self.classes[truth], self.classes[predicted]
+        return self._add_row(sample, subject, names, float(self.shares[-1][predicted]))
+
+    def add_labels(
+        self, sample: Sample, truth: frozenset[int], logits: NDArray[np.float64], subject: str | None = None
+    ) -> ClassifiedImage:
+        """Count one image that may have several classes by its logits, and return its row."""
+        own = np.isin(np.arange(len(self.classes)), list(truth))
+        # −log σ(x) of classes that are there, −log(1 − σ(x)) of others: the loss of training, without overflow.
+        self.loss += float(np.logaddexp(0.0, np.where(own, -logits, logits)).mean())
+        shares = np.exp(-np.logaddexp(0.0, -logits))
+        self.held.append(own)
+        self.shares.append(shares)
+        names = [join_names(self.classes, np.flatnonzero(each).tolist()) for each in (own, shares >= THRESHOLD)]
+        return self._add_row(sample, subject, (names[0], names[1]), float(np.maximum(shares, 1.0 - shares).min()))
+
+    def _add_row(
+        self, sample: Sample, subject: str | None, names: tuple[str, str], probability: float
+    ) -> ClassifiedImage:
+        listed = zip(self.classes, self.shares[-1], strict=True) if len(self.classes) <= _LISTED else ()
         row: ClassifiedImage = {
             "name": sample.name,
             "subject": subject or sample.name,
-            "label": self.classes[truth],
-            "predicted": self.classes[predicted],
-            "probability": round(float(self.shares[-1][predicted]), 6),
-            "correct": truth == predicted,
-            "probabilities": {
-                name: round(float(share), 6) for name, share in zip(self.classes, self.shares[-1], strict=True)
-            }
-            if len(self.classes) <= _LISTED
-            else {},
+            "label": names[0],
+            "predicted": names[1],
+            "probability": round(probability, 6),
+            "correct": names[0] == names[1],
+            "probabilities": {name: round(float(share), 6) for name, share in listed},
         }
         self.classified.append(row)
         return row
@@ -190,6 +226,11 @@ class Tally:
         if segment:
             per_class = {label: _mean([row["dice"][label] for row in self.segmented]) for label in self.graded}
             metric = _mean(list(per_class.values()))
+        elif self.multi_label:
+            scores = self.label_scores()
+            areas = auc(scores, np.ones((1, len(scores))))[0] if len(scores) else np.full(len(self.classes), np.nan)
+            per_class = dict(zip(self.classes, map(known, areas), strict=True))
+            metric = _mean(list(per_class.values()))
         else:
             rows, hits = self.counts.sum(axis=1), np.diag(self.counts)
             shares = [float(hit / row) if row else None for hit, row in zip(hits, rows, strict=True)]
@@ -197,10 +238,10 @@ class Tally:
             metric = float(np.trace(self.counts) / max(1, self.counts.sum()))
         samples = self.segmented if segment else self.classified
         return {
-            "metric_name": "mean Dice" if segment else "accuracy",
+            "metric_name": metric_name(self.task, self.multi_label),
             "metric": metric,
             "per_class": per_class,
-            "confusion": self.counts.tolist(),
+            "confusion": [] if self.multi_label else self.counts.tolist(),
             "loss": self.loss / max(1, len(samples)),
             "samples": samples,
         }
@@ -209,6 +250,11 @@ class Tally:
         """Return the further metrics (images, metrics, classes), NaN where undefined."""
         rows = [[list(row["values"][m.name].values()) for m in self.overlap] for row in self.segmented]
         return np.array(rows, np.float64).reshape(len(rows), len(self.overlap), len(self.graded))
+
+    def label_scores(self) -> LabelScores:
+        """Return truth and probabilities of all images that may have several classes."""
+        size = (len(self.held), len(self.classes))
+        return LabelScores(np.array(self.held, np.bool_).reshape(size), np.array(self.shares).reshape(size))
 
     def scores(self) -> ClassScores:
         """Return truth and probabilities of all classified images."""

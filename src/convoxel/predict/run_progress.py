@@ -19,6 +19,7 @@ class Progress:
         epoch: epochs begun, from 1; 0 before the first (default 0).
         loss: mean training loss of this epoch so far; None before the first step.
         metric: last mean validation metric (Dice or accuracy, 0 … 1); None before the first validation.
+        metric_name: its name in short, "Dice", "accuracy" or "mean AUC"; "metric" before the data are known.
         samples_per_s: samples (or patches) trained per second, averaged over this epoch.
         time_left_s: estimated seconds until training ends; None before it can be estimated.
     """
@@ -30,6 +31,7 @@ class Progress:
     epoch: int = 0
     loss: float | None = None
     metric: float | None = None
+    metric_name: str = "metric"
     samples_per_s: float | None = None
     time_left_s: float | None = None
 

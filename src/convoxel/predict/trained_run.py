@@ -60,6 +60,7 @@ class DataFacts:
             all images as stored.
         class_counts: voxels (to segment) or images (to classify) of each class in the training part; empty in runs of
             earlier versions.
+        multi_label: whether an image may have several classes, or none.
     """
 
     classes: tuple[str, ...]
@@ -72,6 +73,7 @@ class DataFacts:
     parts: dict[str, int] = field(default_factory=dict)
     geometry: Geometry | None = None
     class_counts: tuple[int, ...] = ()
+    multi_label: bool = False
 
     @classmethod
     def from_data_set(
@@ -81,7 +83,7 @@ class DataFacts:
         facts = (dataset.classes, dataset.dims, dataset.channels, normalisation)
         parts = {name: len(part) for name, part in dataset.parts.items()}
         source = (dataset.spacing_mm, dataset.fingerprint, dataset.name)
-        return cls(*facts, *source, parts, geometry, tuple(class_counts))
+        return cls(*facts, *source, parts, geometry, tuple(class_counts), dataset.multi_label)
 
     @property
     def rule(self) -> Geometry:
@@ -138,6 +140,12 @@ class DataFacts:
                     f"data: {dataset.name} has {have} {noun}, the run was trained on {want}{named}. "
                     "Give data of the same kind, or train a run on these."
                 )
+        if dataset.multi_label != self.multi_label:
+            words = ("one class an image", "any number of classes an image")
+            raise DataError(
+                f"data: {dataset.name} has {words[dataset.multi_label]}, the run was trained on data with "
+                f"{words[self.multi_label]}. Give data of the same kind, or train a run on these."
+            )
         if dataset.classes != self.classes and all(map(_is_named, (dataset.classes, self.classes))):
             names = [", ".join(classes) for classes in (dataset.classes, self.classes)]
             raise DataError(

@@ -109,7 +109,9 @@ def _lead(run: RunFolder) -> str:
     data = str(run.data.get("data_name") or run.config.get("data") or "an unnamed data set")
     words = f"A {f'{dims}-D ' if dims in (1, 2, 3) else ''}{_MODELS.get(model, model)} that {verb} of {data}"
     names = run.classes
-    if len(names) > 12:
+    if run.multi_label:
+        words += f", each of which may have several of {len(names)} classes"
+    elif len(names) > 12:
         words += f" into {len(names)} classes"
     elif len(names) > 1:
         words += f" into {listed(names)}"

@@ -69,7 +69,7 @@ def headline(run: RunFolder) -> list[Card]:
     row, evaluation = run.best_row, run.evaluation
     metric = number(evaluation.get("metric") if evaluation else row.get("metric"))
     if metric is not None:
-        shown = percent(metric) if run.task == "classify" else figure(metric)
+        shown = percent(metric) if run.metric_name == "accuracy" else figure(metric)
         cards.append(Card(run.metric_name, shown, _basis(run), main=True))
         cards += _class_cards(run)
     step, newest = evaluation.get("step", row.get("step")), run.metrics[-1] if run.metrics else {}
@@ -189,12 +189,13 @@ def _basis(run: RunFolder) -> str:
     words = f"on {counted} {noun}{'' if counted == 1 else 's'}" if isinstance(counted, int) else "held out"
     cases = list(read_cases(mappings(run.evaluation.get("samples"))).values())
     spread = Spread.of([case.value for case in cases])
-    ends = mapping(mapping(run.evaluation.get("figures")).get("dice")).get("interval")
-    if run.task != "classify" and isinstance(ends, list) and len(ends) == 2 and None not in map(number, ends):
+    key = "auc" if run.multi_label else "dice"
+    ends = mapping(mapping(run.evaluation.get("figures")).get(key)).get("interval")
+    if run.metric_name != "accuracy" and isinstance(ends, list) and len(ends) == 2 and None not in map(number, ends):
         words += f", interval {figure(number(ends[0]))} – {figure(number(ends[1]))}"
     if run.task != "classify" and spread is not None and spread.images > 3:
         words += f", half of them {spread.quartile_1:.3f} – {spread.quartile_3:.3f}"
-    elif run.task == "classify" and (interval := accuracy_interval(cases)) is not None:
+    elif run.metric_name == "accuracy" and (interval := accuracy_interval(cases)) is not None:
         words += f", interval {percent(interval.low)} – {percent(interval.high)}"
     return words
 
@@ -233,7 +234,8 @@ def class_table(run: RunFolder) -> Sheet | None:
         run.classes,
     )
     spread = segment and len(samples) > 1
-    head = ["class", "each image" if spread else "", "Dice" if segment else "recall"]
+    by_class = "Dice" if segment else "AUC" if run.multi_label else "recall"
+    head = ["class", "each image" if spread else "", by_class]
     head += ["lowest – highest"] if spread else []
     if matrix:
         head += ["recall", "precision", "labelled voxels"] if segment else ["precision", "images"]
@@ -242,7 +244,7 @@ def class_table(run: RunFolder) -> Sheet | None:
         mean = number(value)
         dice = [d for s in samples if (d := number(mapping(s.get("dice")).get(label))) is not None] if segment else []
         row: list[object] = [label, _strip(label, mean, dice, f"c{place % 7 + 1}" if segment else "accent")]
-        row.append(figure(mean) if segment else percent(mean))
+        row.append(percent(mean) if by_class == "recall" else figure(mean))
         if spread:
             row.append(f"{min(dice):.3f} – {max(dice):.3f}" if dice else "–")
         if matrix:

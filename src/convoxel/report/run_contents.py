@@ -19,6 +19,7 @@ import numpy as np
 from convoxel.draw.quantity import number
 from convoxel.errors import CheckpointError
 from convoxel.files.values import Array
+from convoxel.predict.metrics import metric_name
 
 Record: TypeAlias = dict[str, object]  # of JSON or YAML, with any values
 _TEXT_BYTES = 64 * 2**20
@@ -88,7 +89,12 @@ class RunFolder:
 
     @property
     def metric_name(self) -> str:
-        return str(self.evaluation.get("metric_name") or ("accuracy" if self.task == "classify" else "mean Dice"))
+        return str(self.evaluation.get("metric_name") or metric_name(self.task, self.multi_label))
+
+    @property
+    def multi_label(self) -> bool:
+        """True where an image may have several classes, or none."""
+        return self.data.get("multi_label") is True
 
     @property
     def fraction(self) -> float | None:
@@ -241,5 +247,6 @@ def _fits(arrays: Mapping[str, Array]) -> bool:
     pictures = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
     numeric = images.dtype.kind in "fiub" and all(arrays[n].dtype.kind in "iub" for n in ("labels", "predictions"))
     counts = {len(array) for array in arrays.values() if array.ndim}
-    shapes = labels.shape == arrays["predictions"].shape and labels.shape in (images.shape[:3], images.shape[:1])
+    alike = labels.shape in (images.shape[:3], images.shape[:1]) or labels.ndim == 2  # 2: which classes each image has
+    shapes = labels.shape == arrays["predictions"].shape and alike
     return pictures and numeric and len(counts) == 1 and shapes and 0 not in images.shape

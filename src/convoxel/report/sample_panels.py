@@ -71,8 +71,11 @@ def prepare_examples(run: RunFolder) -> Examples | None:
         return None
     images, labels, predictions = (run.examples[name] for name in ("images", "labels", "predictions"))
     which = f"Images of {run.elsewhere}" if run.elsewhere else "Held-out images that took no part in training"
-    if labels.ndim == 1:
-        words = f"{which}, with the class that the best checkpoint gives them; wrong ones come first."
+    if labels.ndim < 3:
+        found = "classes that the best checkpoint finds"
+        if labels.ndim == 1:
+            found = "class that the best checkpoint gives them"
+        words = f"{which}, with the {found}; wrong ones come first."
         return Examples(words, [], [], _tiles(run))
     words = f"{which}, as the best checkpoint sees them. "
     if "scores" in run.examples:
@@ -94,6 +97,13 @@ def prepare_examples(run: RunFolder) -> Examples | None:
 
 def _name(run: RunFolder, index: int) -> str:
     return run.classes[index] if index < len(run.classes) else f"class {index}"
+
+
+def _names(run: RunFolder, answer: Array) -> str:
+    """Return the name of a class number, or those of the classes that an image has."""
+    if not answer.ndim:
+        return _name(run, int(answer))
+    return "; ".join(_name(run, int(index)) for index in np.flatnonzero(answer)) or "none"
 
 
 def _spacing(run: RunFolder, index: int) -> tuple[float, float]:
@@ -147,8 +157,9 @@ def _tiles(run: RunFolder) -> list[Tile]:
     known = {str(sample.get("name")): sample for sample in mappings(run.evaluation.get("samples"))}
     tiles = []
     # Wrong ones first: the reader learns most from them.
-    for i in np.argsort(labels == predictions, kind="stable")[:_LIMIT]:
-        name, true, found = str(names[i]), _name(run, int(labels[i])), _name(run, int(predictions[i]))
+    right = (labels == predictions).reshape(len(labels), -1).all(axis=1)
+    for i in np.argsort(right, kind="stable")[:_LIMIT]:
+        name, true, found = str(names[i]), _names(run, labels[i]), _names(run, predictions[i])
         # Small pictures are enlarged pixel by pixel: smoothing would show what the network never saw.
         drawn = panels(images[i], height=images[i].shape[0])["image"]
         factor = _TILE / max(drawn.size)
@@ -157,7 +168,7 @@ def _tiles(run: RunFolder) -> list[Tile]:
         picture = _picture(enlarged, f"{name}: {true}, predicted as {found}")
         sure = number(known.get(name, {}).get("probability"))
         confidence = "" if sure is None else f"{percent(sure)} sure"
-        tiles.append(Tile(name, picture, found, true, bool(labels[i] == predictions[i]), confidence))
+        tiles.append(Tile(name, picture, found, true, bool(right[i]), confidence))
     return tiles
 
 

@@ -101,7 +101,7 @@ class TrainConfig(BaseModel):
         clip: largest norm of the gradient; None does not clip (default 5).
         constraints: constraints of kernels (default none).
         loss: "dice_ce", "dice", "ce", "focal", "tversky", "dice_focal" or "tversky_ce" to segment (default "dice_ce"),
-            "ce" or "focal" to classify (default "ce").
+            "ce" or "focal" to classify (default "ce"), "bce" where an image may have several classes.
         loss_options: numbers of the loss: gamma of "focal" (2), alpha and beta of "tversky" (0.3 of wrongly found
             voxels, 0.7 of missed ones), label_smoothing of "ce" (0 to segment, 0.05 to classify).
         class_weights: weight of each class in cross-entropy or focal loss, by name (1 where none is stated), or

@@ -16,7 +16,7 @@ from convoxel import models
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import JsonObject
 from convoxel.predict.device import choose_device
-from convoxel.predict.loss_terms import find_loss
+from convoxel.predict.loss_terms import choose_loss
 from convoxel.predict.tile_size import input_sizes, plan_patch
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import build_network
@@ -33,7 +33,13 @@ _THUMBNAIL = 64
 
 
 def plan_run(
-    config: TrainConfig, *, dims: int, channels: int, sizes: Sequence[Sequence[int]], flip_axes: Sequence[int] = ()
+    config: TrainConfig,
+    *,
+    dims: int,
+    channels: int,
+    sizes: Sequence[Sequence[int]],
+    flip_axes: Sequence[int] = (),
+    multi_label: bool = False,
 ) -> TrainConfig:
     """Return ``config`` with a value for every unset entry.
 
@@ -44,6 +50,7 @@ def plan_run(
         channels: channels of the images.
         sizes: spatial sizes of the training images.
         flip_axes: axes along which samples are mirrored unless the configuration states some (default none).
+        multi_label: an image may have several classes (default False).
 
     Raises:
         ConfigError: a stated entry does not fit the data (rank of ``patch`` or ``flip_axes``, a patch
@@ -65,7 +72,7 @@ def plan_run(
         chosen["minutes"] = _DEFAULT_MINUTES
     if config.validate_every is None and config.epochs is not None:
         chosen["validate_every"] = max(1, config.epochs // 25)
-    chosen["loss"] = find_loss(config).word
+    chosen["loss"] = choose_loss(config, multi_label)
     chosen["learning_rate"] = config.learning_rate or (0.05 if config.optimiser == "sgd" else 2e-3)
     # Scanners scale volumes differently; a single volume has no such differences, and its own statistics would
     # change with the cut (a slab of the back of a head has less air than one of the front).

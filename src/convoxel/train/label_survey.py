@@ -61,6 +61,8 @@ class LabelSurvey:
         self.located += sample.affine is not None
         if isinstance(sample.label, np.ndarray):
             self.counts += _count(sample.label, len(self.classes))
+        elif isinstance(sample.label, frozenset):
+            self.counts[sorted(sample.label)] += 1
         elif isinstance(sample.label, int):
             self.counts[sample.label] += 1
         if found_axis is not None and isinstance(sample.label, np.ndarray):

@@ -20,6 +20,7 @@ from convoxel.files.values import Options
 from convoxel.predict.device import choose_device
 from convoxel.predict.evaluation import evaluate_samples
 from convoxel.predict.inference import build_predictor
+from convoxel.predict.metrics import metric_name
 from convoxel.predict.run_progress import OnProgress, Progress
 from convoxel.train.batch_norm import set_mode
 from convoxel.train.config import TrainConfig
@@ -53,6 +54,7 @@ class RunResult:
         best_metric: best mean validation metric seen; None before the first validation.
         seconds: time of the whole run before and after resuming: reading, training, validations, closing evaluation.
         steps: optimiser steps taken.
+        metric_name: name of that metric, "mean Dice", "accuracy" or "mean AUC".
         interrupted: True if a signal ended it; ``resume=True`` goes on.
         signal: number of that signal, else None.
         warnings: sentences about what went wrong in training; they were also given as ``RuntimeWarning``.
@@ -64,6 +66,7 @@ class RunResult:
     seconds: float
     steps: int
     interrupted: bool
+    metric_name: str
     signal: int | None = None
     warnings: tuple[str, ...] = ()
 
@@ -124,7 +127,9 @@ def fit(
             clock.tell("done")
         state, signal = run.state, interrupt.received
         figures = (state.best_metric, state.prepared_s + state.elapsed_s, state.step)
-        return RunResult(run.folder, metrics, *figures, signal is not None, signal, tuple(state.warnings.values()))
+        return RunResult(
+            run.folder, metrics, *figures, signal is not None, clock.metric_name, signal, tuple(state.warnings.values())
+        )
 
 
 @contextlib.contextmanager
@@ -160,6 +165,11 @@ class Clock:
         self.offset_s = self.run.state.elapsed_s
         self.validated_s = history[-1]["time_s"] if history else 0.0
         self.validation_s, self.step_s = self.run.pace.validation_s, self.run.pace.step_s
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the validation metric."""
+        return metric_name(self.run.config.task, self.run.facts.multi_label)
 
     def reserve_s(self) -> float:
         """Return the time of the run that training leaves free: what went before it, and what closes the run."""
@@ -202,6 +212,7 @@ class Clock:
                 fraction=state.fraction,
                 loss=state.mean_loss,
                 metric=state.metric,
+                metric_name=self.metric_name.replace("mean Dice", "Dice"),
                 samples_per_s=self.speed() if self.epoch_samples else None,
                 time_left_s=0.0 if phase in ("evaluate", "done") else left_s,
                 phase=phase,

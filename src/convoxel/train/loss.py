@@ -22,7 +22,7 @@ def build_loss(terms: LossTerms, *, deterministic: bool = False) -> Loss:
 
     Args:
         terms: terms and numbers of the loss. Logits are (n, classes, *spatial), targets (n, *spatial) int64; of
-            classified images they are (n, classes) and (n,).
+            classified images they are (n, classes) and (n,), or both (n, classes) where an image may have several.
         deterministic: sum on GPUs in one order; PyTorch adds the cross-entropies of images as they come
             (default False).
     """
@@ -69,7 +69,11 @@ def _build_pointwise(terms: LossTerms, deterministic: bool) -> Loss | None:
         each = focal(log_p, options["gamma"])
         return each.mean() if stated is None else (each * stated.to(logits)[targets]).mean()
 
-    return mean_focal if terms.pointwise == "focal" else cross_entropy
+    def binary(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        weight = None if stated is None else stated.to(logits)
+        return functional.binary_cross_entropy_with_logits(logits, targets, weight)
+
+    return {"focal": mean_focal, "binary_cross_entropy": binary}.get(terms.pointwise, cross_entropy)
 
 
 def measure_loss(criterion: Loss, found: torch.Tensor | Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
@@ -80,7 +84,8 @@ def measure_loss(criterion: Loss, found: torch.Tensor | Sequence[torch.Tensor], 
         found: logits (n, classes, *spatial), or several tensors: the first is the network's answer. Further ones
             come from auxiliary classifiers, with a weight of 0.3 each, or from coarser levels: the l-th has the weight
             2⁻ˡ and is compared with equally spaced targets (Isensee et al. 2021); the weights of levels sum to one.
-        targets: (n,) or (n, *spatial) int64; where logits lack a border, those in the middle are used.
+        targets: (n,) or (n, *spatial) int64, or (n, classes) float32; where logits lack a border, those in the middle
+            are used.
 
     >>> measure_loss(torch.nn.CrossEntropyLoss(), torch.zeros(1, 2, 3), torch.zeros(1, 5, dtype=torch.long)).item()
     0.6931471824645996
@@ -91,7 +96,7 @@ def measure_loss(criterion: Loss, found: torch.Tensor | Sequence[torch.Tensor], 
     loss = criterion(logits.float(), targets)
     if not others:
         return loss
-    if targets.dim() == 1:
+    if logits.dim() == 2:
         return loss + _AUXILIARY * sum(criterion(other.float(), targets) for other in others)
     for level, other in enumerate(others, 1):
         loss = loss + 2.0**-level * criterion(other.float(), _coarsen(targets, other.shape[2:]))

@@ -12,6 +12,7 @@ import math
 import time
 from typing import NamedTuple
 
+import numpy as np
 from torch import nn
 
 from convoxel.data import DataSet, Sample
@@ -137,7 +138,7 @@ def _piece(sample: Sample, tile: tuple[int, ...]) -> Sample:
     size = tuple(min(have, want) for have, want in zip(sample.image.shape[1:], tile, strict=True))
     corner = (0,) * len(size)
     label = sample.label
-    assert not isinstance(label, (int, type(None)))  # data to segment
+    assert isinstance(label, np.ndarray)  # data to segment
     return Sample(sample.name, cut(sample.image, corner, size), cut(label, corner, size))
 
 

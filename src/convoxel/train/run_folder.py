@@ -203,7 +203,7 @@ def evaluate(
     check_engine(engine)
     run = load_model(run_dir, which)
     request = Request(metrics, replicates)
-    request.check(run.config.task)
+    request.check(run.config.task, run.data.multi_label)
     if resample_labels:
         run = replace(run, config=run.config.model_copy(update={"resample_labels": True}))
     dataset, split = _load_part(run, run_dir, source, split)

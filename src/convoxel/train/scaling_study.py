@@ -21,7 +21,6 @@ from convoxel.predict.run_progress import Progress
 from convoxel.train.config import TrainConfig
 from convoxel.train.loop import fit
 
-_METRIC = {"classify": "accuracy", "segment": "Dice"}
 # The runs are temporary, so nothing is written for other tools.
 _SETTINGS: JsonObject = {"tensorboard": False}
 _CONFIGURED = ("width", "levels")  # entries of the configuration; the others are options of the model
@@ -113,13 +112,14 @@ def study_scaling(
     # Options that all of them share do not belong to the name of one.
     alike = {key for key, value in variants[0].items() if all(each.get(key) == value for each in variants[1:])}
     alike = alike if len(variants) > 1 else set()
-    rows = []
+    rows, metric = [], ""
     with tempfile.TemporaryDirectory(prefix="convoxel-") as folder:
         for number, options in enumerate(variants):
             name = " ".join(f"{key}={value}" for key, value in options.items() if key not in alike) or network
             config = _configure(base, options, Path(folder) / str(number))
-            rows.append(_train(config, options, name, functools.partial(tell, number, name)))
-    return ScalingStudy(tuple(rows), network, str(data), _METRIC[known.task])
+            row, metric = _train(config, options, name, functools.partial(tell, number, name))
+            rows.append(row)
+    return ScalingStudy(tuple(rows), network, str(data), metric.replace("mean Dice", "Dice"))
 
 
 def _configure(base: Options, options: Options, output: Path) -> TrainConfig:
@@ -132,7 +132,7 @@ def _configure(base: Options, options: Options, output: Path) -> TrainConfig:
     return TrainConfig.build(**{**base, **stated, "model_options": more, "output": str(output)})
 
 
-def _train(config: TrainConfig, options: Options, name: str, tell: Callable[[Progress], None]) -> Scaled:
+def _train(config: TrainConfig, options: Options, name: str, tell: Callable[[Progress], None]) -> tuple[Scaled, str]:
     result = fit(config, on_progress=tell)
     if result.interrupted:
         raise KeyboardInterrupt
@@ -141,4 +141,4 @@ def _train(config: TrainConfig, options: Options, name: str, tell: Callable[[Pro
     found = json.loads(read_text(result.path / "describe.json", 2**28))
     shape, total = tuple(found["input_shapes"][0]), found["total"]
     figures = (float(result.best_metric), result.seconds, result.steps)
-    return Scaled(name, dict(options), shape, int(total["params"]), int(total["macs"]), *figures)
+    return Scaled(name, dict(options), shape, int(total["params"]), int(total["macs"]), *figures), result.metric_name

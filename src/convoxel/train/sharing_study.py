@@ -166,6 +166,8 @@ def read_arrays(split: Split, samples: int | None = None, seed: int = 0) -> Labe
         raise DataError(f"samples: got {samples}; the data set has {len(split)} for training. Give 1 to {len(split)}.")
     order = np.random.default_rng(seed).permutation(len(split))[:samples]
     chosen = [split[int(place)] for place in order]
+    if not all(isinstance(sample.label, int) for sample in chosen):
+        raise DataError("data: an image may have several classes; expected one class an image. Give other data.")
     sizes = {sample.image.shape for sample in chosen}
     if len(sizes) != 1:
         raise DataError(f"data: images of {len(sizes)} different sizes; expected one. Crop or resize them.")

@@ -32,7 +32,10 @@ from convoxel.train.training_patch import draw_start, find_centres
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (batch, channels, *patch) float32, targets (batch,) or (batch, *patch) int64, sample names."""
+    """Images (batch, channels, *patch) float32, targets (batch,) or (batch, *patch) int64, sample names.
+
+    Where an image may have several classes, targets are (batch, classes) float32, 0 or 1.
+    """
 
     images: torch.Tensor
     targets: torch.Tensor
@@ -105,7 +108,8 @@ class Batches:
         size = self.config.batch_size or 1
         samples = [self._sample(position) for position in range(step * size, (step + 1) * size)]
         images, targets, names = zip(*samples, strict=True)
-        stacked = np.stack([np.asarray(target, np.int64) for target in targets])
+        stacked = np.stack([np.asarray(target, np.float32 if self.facts.multi_label else np.int64)
+                            for target in targets])  # fmt: skip
         found = Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(stacked), tuple(names))
         return found.pinned() if self.computation.device.type == "cuda" else found
 
@@ -141,6 +145,8 @@ class Batches:
         target = sample.label if label is None else label
         if target is None:
             raise DataError(f"data: {sample.name} has no class; training needs one for every image.")
+        if isinstance(target, frozenset):
+            target = np.isin(np.arange(len(self.facts.classes)), list(target)).astype(np.uint8)
         return image, target, sample.name
 
     def _measure(self, index: int, sample: Sample) -> Statistics:

@@ -130,7 +130,12 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
     geometry.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in dataset.split("all").entries)
     mirroring = plan_mirroring(config, loaded.labels, dataset.channels)
     config = plan_run(
-        config, dims=dataset.dims, channels=dataset.channels, sizes=dataset.train.shapes, flip_axes=mirroring.axes
+        config,
+        dims=dataset.dims,
+        channels=dataset.channels,
+        sizes=dataset.train.shapes,
+        flip_axes=mirroring.axes,
+        multi_label=dataset.multi_label,
     )
     counts = loaded.labels.counts.tolist()
     plan_loss(config, dataset.classes, counts)  # refuses weights of unknown classes before anything is measured
@@ -286,7 +291,8 @@ _RESAMPLED, _LEAST_REPLICATES = 2_000_000, 400
 def finish_run(run: TrainingRun) -> Evaluation:
     """Measure the best weights on the validation part, write the closing files and return the metrics."""
     best = load_model(run.folder, "best")
-    examples = Examples(len(run.dataset.validation), _PICTURES[run.config.task])
+    several = len(run.facts.classes) if run.facts.multi_label else 0
+    examples = Examples(len(run.dataset.validation), _PICTURES[run.config.task], several)
     predictor = build_predictor(best, engine="torch", computation=place_run(best, "torch", run.config.device or "cpu"))
     # Thousands of images need fewer resamples for their narrow intervals, and a run keeps to its minutes.
     count = len(run.dataset.validation)

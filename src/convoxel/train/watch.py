@@ -56,6 +56,8 @@ def watch_classes(state: TrainingState, found: Metrics, classes: Sequence[str], 
         classes: names of the classes.
         done: the run is over, and these are its closing metrics (default False).
     """
+    if not found["confusion"]:  # an image may have several classes, or none
+        return
     counts = np.asarray(found["confusion"])
     predicted, true = np.flatnonzero(counts.sum(axis=0)), np.flatnonzero(counts.sum(axis=1))
     if len(predicted) != 1 or len(true) < 2:
