@@ -168,7 +168,7 @@ def test_intensity(tmp_path: Path) -> None:
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     volumes(tmp_path, 3)
-    with pytest.raises(ConfigError, match=r"expected 'segment' or 'classify'. Did you mean 'segment'"):
+    with pytest.raises(ConfigError, match=r"expected 'segment', 'classify' or 'regress'. Did you mean 'segment'"):
         data.load(tmp_path, "segmentation")
     with pytest.raises(ConfigError, match="gap is 3"):
         data.load(tmp_path, "segment", gap=3)

@@ -233,7 +233,7 @@ TABLES: dict[str, tuple[str, str, str]] = {
     "no file": ("name,class\na,b\n", "line 1", "the columns name, class"),
     "no answer": ("file,split\na,train\n", "line 1", "the columns file, split"),
     "both": ("file,class,label\na,b,c\n", "line 1", "the columns file, class, label"),
-    "value": ("file,value\na,1\n", "line 1", "numbers to predict"),
+    "value": ("file,class,value\na,x,1\n", "line 1", "one of class"),
     "several": ("file,class,labels\na,1,1\n", "line 1", "one of class"),
     "twice": ("file,class,class\na,1,2\n", "line 1", "two columns class"),
     "cells": ("file,class\nscans/0.png,a\nscans/1.png\n", "line 3", "1 cell; expected 2"),

@@ -125,4 +125,4 @@ def test_names_may_come_twice_or_in_capitals() -> None:
         "hd95",
         "hd",
     ]
-    assert {row.task for row in list_metrics()} == {"segment", "classify"}
+    assert {row.task for row in list_metrics()} == {"segment", "classify", "classify, several classes", "regress"}

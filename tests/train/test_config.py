@@ -32,7 +32,7 @@ def build(**entries: Any) -> TrainConfig:
         ({"levels": "many"}, ["levels='many'", "integer"]),
         ({"minutes": 1, "epochs": 2}, ["give minutes or epochs, not both"]),
         ({"minutes": float("nan")}, ["minutes=nan", "finite"]),
-        ({"task": "detect"}, ["task='detect'", "'segment' or 'classify'"]),
+        ({"task": "detect"}, ["task='detect'", "'segment', 'classify' or 'regress'"]),
         ({"task": "segmnt"}, ["task='segmnt'", "did you mean 'segment'?"]),
         ({"precision": "bfloat"}, ["precision='bfloat'", "did you mean 'bfloat16'?"]),
         ({"patch": (8, 8, 8, 8)}, ["patch=", "at most 3 items"]),

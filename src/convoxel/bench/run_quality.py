@@ -99,8 +99,9 @@ def _judge(each: _Measured, others: list[_Measured], keys: list[tuple[object, ..
 
 
 def _interval(run: RunFolder, cases: list[Case]) -> Interval | None:
-    if run.multi_label:
-        ends = mapping(mapping(run.evaluation.get("figures")).get("auc")).get("interval")
+    key = {"mean AUC": "auc", "R²": "r2"}.get(run.metric_name)
+    if key is not None:
+        ends = mapping(mapping(run.evaluation.get("figures")).get(key)).get("interval")
         return Interval(float(ends[0]), float(ends[1])) if isinstance(ends, list) and len(ends) == 2 else None
     return accuracy_interval(cases) if run.task == "classify" else mean_interval(cases)
 

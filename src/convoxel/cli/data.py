@@ -16,8 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Look into a data set before traini
                   epilog="Example: convoxel data check hippocampus")  # fmt: skip
 
 _TaskOption = Annotated[
-    Task | None,
-    typer.Option("--task", help="Task (default: segment where there are images/ and labels/, else classify)."),
+    Task | None, typer.Option("--task", help="Task (default: as the data tell; classify where folders may be classes).")
 ]
 
 _Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder, file of a whole data set, mni152 or digits.")]
@@ -108,7 +107,7 @@ def list_samples(
     if json:
         return emit(found.to_dict())
     screen.say(f"{found.name}: {found.task}, {found.dims}-D, {plural(found.channels, 'channel')}", "bold")
-    screen.say(f"Classes: {', '.join(found.classes)}")
+    screen.say(f"{'Targets' if found.task == 'regress' else 'Classes'}: {', '.join(found.classes)}")
     for note in found.notes:
         screen.say(f"Note: {note}.")
     if found.spacing_mm is not None:
@@ -122,7 +121,11 @@ def list_samples(
         if len(shown) < len(part):
             rows.append((name, f"… and {len(part) - len(shown)} more (--all)", "", "", ""))
     with_subjects = any(row[-1] for row in rows)
-    screen.table("part|sample|size|class" + "|subject" * with_subjects, (row[: 4 + with_subjects] for row in rows))
+    screen.table(
+        ("part|sample|size|value" if found.task == "regress" else "part|sample|size|class")
+        + "|subject" * with_subjects,
+        (row[: 4 + with_subjects] for row in rows),
+    )
     screen.say(", ".join(f"{name} {len(part)}" for name, part in found.parts.items()) + f" samples: {found.rule}")
 
 
@@ -166,21 +169,34 @@ def stats(
             for channel in range(found["channels"])
         ),
     )
-    unit = next(
-        (key for key in ("volume_ml", "area_mm2") if key in next(iter(found["parts"].values()))["classes"][0]), None
-    )
+    if found["task"] == "regress":
+        told = ("mean", "std", "min", "median", "max")
+        screen.table(
+            "part|target|>samples|>mean|>deviation|>least|>median|>largest",
+            (
+                (name, row["name"], row["samples"], *(f"{row[column]:.5g}" for column in told))
+                for name, part in parts
+                for row in part["classes"]
+            ),
+        )
+    else:
+        _print_classes(screen, found["parts"])
+    for note in found["notes"]:
+        screen.say(f"Note: {note}.")
+
+
+def _print_classes(screen: Screen, parts: dict[str, Any]) -> None:
+    unit = next((key for key in ("volume_ml", "area_mm2") if key in next(iter(parts.values()))["classes"][0]), None)
     screen.table(
         "part|class|>samples|>voxels|>share"
         + (f"|{unit.replace('_', ' in ')} (least, median, largest)" if unit else ""),
         (
             (name, row["name"], row["samples"], row.get("voxels", "–"), percent(row["share"], 2))
             + ((_limits(row[unit]),) if unit else ())
-            for name, part in parts
+            for name, part in parts.items()
             for row in part["classes"]
         ),
     )
-    for note in found["notes"]:
-        screen.say(f"Note: {note}.")
 
 
 def _limits(limits: dict[str, Any] | None) -> str:

@@ -117,6 +117,10 @@ def evaluate(
         if figures["count"] > 1:
             worst = sorted(figures["samples"], key=lambda row: row["metric"] if row["metric"] is not None else 2.0)
             screen.say("Lowest: " + ", ".join(f"{row['name']} {number(row['metric'], 3)}" for row in worst[:_SHOWN]))
+    elif figures["metric_name"] == "R²":
+        worst = sorted(figures["samples"], key=lambda row: -row["error"])[:_SHOWN]
+        told = (f"{row['name']} ({_values(row['truth'])} as {_values(row['predicted'])})" for row in worst)
+        screen.say("Largest errors: " + ", ".join(told))
     else:
         wrong = [row for row in figures["samples"] if not row["correct"]]
         if wrong:
@@ -128,6 +132,10 @@ def evaluate(
         if file is not None:
             screen.say(f"{what}: {file}")
     screen.say(f"{duration(figures['seconds'])} with engine {figures['engine']}, checkpoint of step {figures['step']}")
+
+
+def _values(by_target: dict[str, float]) -> str:
+    return "; ".join(f"{value:.4g}" for value in by_target.values())
 
 
 def _print_figures(screen: Screen, figures: Options) -> None:

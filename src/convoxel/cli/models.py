@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from convoxel.cli.options import Json, Task
+from convoxel.cli.options import Json
 from convoxel.cli.screen import Screen, emit, number, times
 
 
@@ -19,7 +19,9 @@ def models(
             show_default=False,
         ),
     ] = "*",
-    task: Annotated[Task | None, typer.Option(help="Only networks for one task (default: all).")] = None,
+    task: Annotated[
+        Literal["segment", "classify"] | None, typer.Option(help="Only networks for one task (default: all).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List the networks of the zoo with their published figures, or show one; each works in 1-D, 2-D and 3-D."""

@@ -27,7 +27,7 @@ def command(app: typer.Typer, example: str, name: str | None = None) -> Callable
     return register
 
 
-Task = Literal["segment", "classify"]
+Task = Literal["segment", "classify", "regress"]
 Network = Annotated[
     str, typer.Argument(metavar="NETWORK", help="Name of `convoxel models`, folder of a run, or .onnx or .cvx file.")
 ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    task: Annotated[str | None, typer.Argument(metavar="segment|classify", help="Task of the network.")] = None,
+    task: Annotated[str | None, typer.Argument(metavar="segment|classify|regress", help="Task of the network.")] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Folder, file of a whole data set, or a bundled set: mni152 (segment), digits (classify)."),
@@ -196,7 +196,7 @@ def _finish(config: TrainConfig, result: RunResult, screen: Screen, json: bool) 
     screen.say(f"Trained {duration(result.seconds)}, {result.steps} steps. The run lies in {result.path}")
     summary["report"] = str(write_report(result.path))
     screen.say(f"Report: {summary['report']}")
-    target = "labels" if config.task == "segment" else "classes.csv"
+    target = {"segment": "labels", "classify": "classes.csv", "regress": "values.csv"}[config.task]
     screen.say(f"Predict: {command_line('convoxel', 'predict', result.path, '--input')} IMAGES --output {target}")
     if json:
         emit(summary)

@@ -30,14 +30,14 @@ class ClassFile:
         part: part of the source that the sample belongs to ("" if it has none).
         name: name of the sample.
         path: its image.
-        label: class number, or the set of class numbers that the image has.
+        label: class number, the set of class numbers that the image has, or the values of the targets.
         subject: the patient or animal, or None.
     """
 
     part: str
     name: str
     path: Path
-    label: int | frozenset[int]
+    label: int | frozenset[int] | tuple[float, ...]
     subject: str | None = None
 
 
@@ -90,6 +90,7 @@ def open_class_files(
     sources: Sources = (),
     parts: Sequence[str] = (),
     multi_label: bool = False,
+    task: str = "classify",
 ) -> Collection:
     """Return the samples of images whose classes are known; only headers are read now.
 
@@ -102,6 +103,7 @@ def open_class_files(
         sources: further (name, file) of what was read, for the fingerprint (default none).
         parts: parts of the source, none of which may be empty (default: those of the files).
         multi_label: an image may have several classes, or none (default False).
+        task: "classify" or "regress" (default "classify").
     """
     headers: dict[str, Header] = {}
     for file in files:
@@ -116,7 +118,7 @@ def open_class_files(
     read = [*sources, *((f.name, f.path) for f in usable)]
     form, notes = (dims, channels), tuple(describe_reading(headers))
     names = tuple(map(shown, classes))
-    return Collection(title, "classify", form, names, entries, read, notes, multi_label=multi_label)
+    return Collection(title, task, form, names, entries, read, notes, multi_label=multi_label)
 
 
 def _list_part(part: str, folder: Path, classes: list[str], errors: ErrorCollector) -> list[ClassFile]:

@@ -23,7 +23,7 @@ class Collection:
 
     Attributes:
         name: name of the folder or file.
-        task: "segment" or "classify".
+        task: "segment", "classify" or "regress".
         form: number of spatial axes, channels.
         classes: names, class number = position.
         parts: samples of "train", "validation" and "test", or of "" where the source has no parts.

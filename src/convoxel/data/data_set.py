@@ -23,8 +23,8 @@ from convoxel.errors import DataError
 from convoxel.files.fault import Problem, fault, shown
 from convoxel.fork import cached_property, renewed_lock
 
-#: What is known of a whole image: the number of its class, or those of all classes that it has, or nothing.
-Answer: TypeAlias = int | frozenset[int] | None
+#: What is known of a whole image: the number of its class, those of all classes that it has, its values, or nothing.
+Answer: TypeAlias = int | frozenset[int] | tuple[float, ...] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +34,8 @@ class Sample:
     Attributes:
         name: file name without ending, unique in the data set.
         image: float32 (channels, *spatial), values as stored (pictures: 0…255).
-        label: class number, or the set of class numbers that the image has (classify); uint8 class numbers (*spatial)
-            (segment); or None.
+        label: class number, or the set of class numbers that the image has (classify); values of the targets (regress);
+            uint8 class numbers (*spatial) (segment); or None.
         affine: 4×4 matrix from voxel index to mm, or None.
         spacing_mm: distance between voxels along each spatial axis in mm, or None.
         source: the image's file, or None.
@@ -75,7 +75,7 @@ class Entry:
         shape: spatial sizes.
         spacing_mm: distance between voxels along each axis in mm, or None.
         read: returns the sample.
-        label: class number, or the set of class numbers that the image has (classify).
+        label: class number, or the set of class numbers that the image has (classify); values of the targets (regress).
         subject: patient, animal …, whose samples are never split; None where nothing is known.
         affine: 4×4 matrix from voxel index to mm; None where the file does not say how the image lies.
     """
@@ -240,10 +240,10 @@ class DataSet:
 
     Attributes:
         name: name of the folder, file or bundled set.
-        task: "segment" or "classify".
+        task: "segment", "classify" or "regress".
         dims: number of spatial axes.
         channels: channels of every image.
-        classes: names, class number = position.
+        classes: names, class number = position; to regress, names of the targets.
         train, validation: samples to train and to validate.
         test: samples of the source's own test part, else None.
         sources: (name, file) of everything that was read, for the fingerprint.
@@ -308,7 +308,9 @@ class DataSet:
         return parts if self.test is None else {**parts, "test": self.test}
 
     def class_of(self, entry: Entry) -> str | None:
-        """Return the name of a sample's class, or those of its classes ("a; b"); None where a label map has them."""
+        """Return a sample's class, its classes ("a; b") or its values in words; None where a label map has them."""
+        if isinstance(entry.label, tuple):
+            return "; ".join(f"{value:.6g}" for value in entry.label)
         if isinstance(entry.label, frozenset):
             return join_names(self.classes, entry.label)
         return None if entry.label is None else self.classes[entry.label]

@@ -48,7 +48,7 @@ def load(
 
     Args:
         source: a folder, a .npz file, "mni152" (segment) or "digits" (classify).
-        task: "segment" or "classify".
+        task: "segment", "classify" or "regress".
         validation: size of the validation part, a count (int) or a fraction (float) (default 20 %), of subjects where
             they are known. To segment, the last samples by name validate; to classify, the same proportion of every
             class, drawn by ``seed``.
@@ -145,7 +145,8 @@ def _check_task(source: Source, task: str) -> None:
     if task not in TASKS:
         near = difflib.get_close_matches(str(task), TASKS, 1, 0.3)
         raise ConfigError(
-            f"task is {task!r}; expected 'segment' or 'classify'." + (f" Did you mean {near[0]!r}?" if near else "")
+            f"task is {task!r}; expected 'segment', 'classify' or 'regress'."
+            + (f" Did you mean {near[0]!r}?" if near else "")
         )
     if source in BUNDLED:
         if BUNDLED[str(source)] != task:

@@ -1,4 +1,4 @@
-"""A table of samples, labels.csv: the file of each image with its class, its classes, or the file of its label map.
+"""A table of samples, labels.csv: the file of each image with its class, classes, values, or the file of its label map.
 
     file,class,split,subject          file,label,split,subject
     a/1.png,cat,train,p1              scans/1.nii.gz,masks/1.nii.gz,train,p1
@@ -6,6 +6,9 @@
     file,labels,split,subject         (several classes an image, or none)
     a/1.png,cat;dog,train,p1
     a/2.png,,train,p2
+
+    file,value,split,subject          (a number to predict; several are value_age, value_weight …)
+    a/1.png,71.5,train,p1
 
 Paths are relative to the table's folder and stay inside it. ``split`` (train, validation, test) and ``subject`` may be
 missing; other columns are ignored. Commas, semicolons or tabs separate the columns, semicolons or bars the names of
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -33,9 +37,10 @@ from convoxel.files.stream import read_text
 
 NAME = "labels.csv"
 _MOST_BYTES = 64 * 2**20  # half a million lines
+_VALUE = "value"
+_LARGEST = 1e30  # squares of deviations stay finite in double precision, and values in float32
 _ANSWERS = ("class", "label", "labels")
 _COLUMNS = ("file", *_ANSWERS, "split", "subject")
-_LATER = {"value": "numbers to predict (regression)"}
 _MEND = "Correct the table"
 
 
@@ -68,6 +73,8 @@ def table_tasks(path: Path) -> tuple[str, ...]:
     if table is None:
         return ()
     columns = _read_columns(table, read_text(table, _MOST_BYTES))[0]
+    if any(map(_is_value, columns)):
+        return ("regress",)
     return ("segment",) if "label" in columns else ("classify",)
 
 
@@ -80,6 +87,8 @@ def open_table(path: Path, task: str, errors: Opening) -> Collection:
     folder = table.parent
     name = shown(folder.resolve().name if table.name == NAME else table.stem)
     sources = ((NAME, table),)
+    if task == "regress":
+        return _open_values(table, name, rows, errors)
     if task == "classify":
         several = "labels" in rows[0].cells
         named = {row.line: _names(row) if several else [row.get("class")] for row in rows}
@@ -113,6 +122,34 @@ def open_table(path: Path, task: str, errors: Opening) -> Collection:
     return open_pairs(folder, pairs, errors, title=name, notes=notes, sources=sources)
 
 
+def _is_value(column: str) -> bool:
+    return column == _VALUE or column.startswith(f"{_VALUE}_")
+
+
+def _open_values(table: Path, title: str, rows: list[_Row], errors: Opening) -> Collection:
+    """Return samples with numbers to predict: of the columns value, or value_NAME for each of several."""
+    columns = [column for column in rows[0].cells if _is_value(column)]
+    targets = [column.removeprefix(f"{_VALUE}_") for column in columns]
+    if errors.classes and tuple(targets) != errors.classes:
+        raise fault(table, f"the targets {', '.join(targets)}", ", ".join(errors.classes), "Name the columns alike")
+    files = []
+    for row, place in _with_files(table.parent, rows, errors):
+        with errors.collect(row.get("file")):
+            values = tuple(_read_value(row, column) for column in columns)
+            files.append(ClassFile(_part(row), shown(row.get("file")), place, values, row.get("subject") or None))
+    return open_class_files(table, title, files, targets, errors, ((NAME, table),), task="regress")
+
+
+def _read_value(row: _Row, column: str) -> float:
+    try:
+        value = float(row.get(column))
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= _LARGEST:
+        raise fault(row.where, f"{column} is {brief(row.get(column))}", "a finite number, such as 71.5", _MEND)
+    return value
+
+
 def _names(row: _Row) -> list[str]:
     """Return the names of an image's classes, none of an empty cell."""
     return [name for each in re.split(r"[;|]", row.get("labels")) if (name := each.strip())]
@@ -129,20 +166,16 @@ def _read_columns(table: Path, text: str) -> tuple[list[str], str]:
     """Return the names of the columns, in small letters, and the letter that separates them."""
     columns, separator = _split_first(text)
     where = f"{table}, line 1"
-    for name, words in _LATER.items():
-        if name in columns:
-            raise fault(
-                where,
-                f"the column {name}: {words}",
-                "a column class, labels or label",
-                "This is not supported yet: leave it out",
-            )
-    twice = next((name for name in _COLUMNS if columns.count(name) > 1), None)
+    values = [name for name in columns if _is_value(name)]
+    twice = next((name for name in (*_COLUMNS, *values) if columns.count(name) > 1), None)
     if twice is not None:
         raise fault(where, f"two columns {twice}", "every column once", _MEND)
-    if "file" not in columns or sum(name in columns for name in _ANSWERS) != 1:
+    if "file" not in columns or sum(name in columns for name in _ANSWERS) + bool(values) != 1:
         came = f"the columns {', '.join(map(shown, columns[:8]))}"
-        expected = "file, and one of class (its name), labels (names of several) and label (the file of its label map)"
+        expected = (
+            "file, and one of class (its name), labels (names of several), value (a number; several are value_NAME) "
+            "and label (the file of its label map)"
+        )
         raise fault(where, came, expected, "Name the columns in the first line")
     return columns, separator
 
@@ -158,7 +191,7 @@ def _read_rows(table: Path, errors: ErrorCollector) -> Iterator[_Row]:
     """Yield the lines that name a file, a class or a label, and a known part; the others are reported."""
     text = read_text(table, _MOST_BYTES)
     columns, separator = _read_columns(table, text)
-    answer = next(name for name in _ANSWERS if name in columns)
+    answer = next(name for name in columns if name in _ANSWERS or _is_value(name))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     lines: dict[str, int] = {}
     while True:

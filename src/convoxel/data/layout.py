@@ -18,7 +18,7 @@ from convoxel.data.opening import Opening
 from convoxel.data.segmentation import has_pairs, open_segmentation
 from convoxel.files.fault import fault
 
-TASKS = ("segment", "classify")
+TASKS = ("segment", "classify", "regress")
 
 
 class Layout(NamedTuple):
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
 
 
 def _archive_tasks(path: Path) -> tuple[str, ...]:
-    return ("classify", "segment") if path.is_file() and path.name.lower().endswith(".npz") else ()
+    return ("classify", "segment", "regress") if path.is_file() and path.name.lower().endswith(".npz") else ()
 
 
 def _folder(
@@ -84,6 +84,9 @@ def open_layout(path: Path, task: str, errors: Opening) -> Collection:
         serves = other.tasks(path)[0]
         came, mend = f"this is a data set to {serves}: {other.words}", f"Choose the task {serves}, or give other data"
         raise fault(path, came, f"a data set to {task}", mend)
+    if path.is_dir() and task == "regress":
+        came, expected = "nothing here states numbers to predict", "labels.csv with the columns file and value"
+        raise fault(path, came, expected, "Add the table")
     if path.is_dir():  # any folders may be classes; to segment, what the usual layout lacks is said
         return open_classes(path, errors) if task == "classify" else open_segmentation(path, errors)
     raise fault(path, "this is a file, not a data set", expected_sources(), "Give the folder that holds it")

@@ -2,9 +2,9 @@
 
 Images are (count, W), (count, H, W) or (count, D, H, W), and may have channels: a last axis of 1, 3 or 4, or whatever
 the labels' shape or the option ``axes`` tells; ``axes.find_axes`` has the rule. Labels are class numbers: (count,) or
-(count, 1) to classify, or 0 and 1 (count, classes) where an image may have several classes; (count, *spatial) to
-segment; an array ``classes`` of strings may name them. Labels are read at
-once, images on first use.
+(count, 1) to classify, or 0 and 1 (count, classes) where an image may have several classes; numbers (count,) or
+(count, targets) to regress; (count, *spatial) to segment. An array ``classes`` of strings may name them. Labels are
+read at once, images on first use.
 """
 
 from __future__ import annotations
@@ -94,6 +94,15 @@ def _read_part(path: Path, name: str, key: str, claims: dict[str, Claims], task:
     if f"{key}labels" not in claims:
         raise fault(path, f"{key}images without {key}labels", "an array of labels", f"Add {key}labels")
     shape = claims[f"{key}labels"][0]
+    if task == "regress":
+        return _read_values(
+            path,
+            name,
+            key,
+            images,
+            find_axes(f"{path}[{key}images]", images[1:], dtype, axes=axes, channels_last=True),
+            claims,
+        )
     several = task == "classify" and len(shape) == 2 and shape[0] == images[0] and shape[1] > 1 and shape != images
     if task == "classify" and not several and math.prod(shape) != images[0]:
         expected = "one class number an image, (count,), or 0 and 1 for each class, (count, classes)"
@@ -116,9 +125,33 @@ def _read_part(path: Path, name: str, key: str, claims: dict[str, Claims], task:
     return _Part(name, key, images[1:], found, check_labels(where, stored.reshape(images[0], *(grid or ()))))
 
 
+def _read_values(
+    path: Path, name: str, key: str, images: tuple[int, ...], axes: str, claims: dict[str, Claims]
+) -> _Part:
+    """Return a part whose labels are numbers to predict, (count, targets)."""
+    shape, dtype = claims[f"{key}labels"]
+    where = f"{path}[{key}labels]"
+    if not 1 <= len(shape) <= 2 or shape[0] != images[0] or 0 in shape or dtype.kind not in "iufb":
+        came, expected = (
+            f"labels of shape {shape} and type {dtype}",
+            f"({images[0]},) or ({images[0]}, targets) numbers",
+        )
+        raise fault(where, came, expected, "Give the numbers of every image")
+    values = read_member(path, f"{key}labels").astype(np.float64).reshape(images[0], -1)
+    if not (np.abs(values) <= 1e30).all():
+        raise fault(where, "labels that are not finite", "finite numbers", "Correct the labels")
+    return _Part(name, key, images[1:], axes, values)
+
+
 def _count_classes(path: Path, task: str, parts: list[_Part], errors: Opening) -> int:
     """Return the number of classes: no number is left out, and to classify training shows them all."""
     mend = "Renumber the labels"
+    if task == "regress":
+        widths = sorted({part.labels.shape[1] for part in parts})
+        if len(widths) > 1 or (errors.classes and widths != [len(errors.classes)]):
+            expected = f"{len(errors.classes)}, as the network knows" if errors.classes else "the same number"
+            raise fault(path, f"labels of {', '.join(map(str, widths))} targets", expected, "Save all parts alike")
+        return int(widths[0])
     if parts[0].multi_label:
         widths = sorted({part.labels.shape[1] for part in parts if part.multi_label})
         if len(widths) > 1 or (errors.classes and widths != [len(errors.classes)]):
@@ -166,6 +199,8 @@ def _name_classes(
         return known
     if task == "classify":
         return tuple(str(i) for i in range(count))
+    if task == "regress":
+        return ("value",) if count == 1 else tuple(f"value {i}" for i in range(1, count + 1))
     return ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
 
 
@@ -191,6 +226,8 @@ def _entries(path: Path, part: _Part, task: str, count: int) -> tuple[Entry, ...
     answers: list[Any] = [None] * len(part.labels)
     if part.multi_label:
         answers = [frozenset(map(int, np.flatnonzero(row))) for row in part.labels]
+    elif task == "regress":
+        answers = [tuple(map(float, row)) for row in part.labels]
     elif task == "classify":
         answers = [int(v) for v in part.labels]
     return tuple(Entry(part.sample_name(i), part.shape, None, reader(i), c) for i, c in enumerate(answers))

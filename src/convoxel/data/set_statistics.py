@@ -68,7 +68,7 @@ def _measure_part(dataset: DataSet, part: Split) -> JsonObject:
         "spacing_mm": _range(known),
         "orientations": dict(Counter(map(_orientation, part.entries)).most_common()),
         "intensity": _intensity(sums) if sums.count else None,
-        "classes": _count_labels(dataset, part) if dataset.task == "classify" else _count_voxels(dataset, sums),
+        "classes": _classes(dataset, part, sums),
         "broken": broken,
     }
 
@@ -104,6 +104,18 @@ def _intensity(sums: _Sums) -> JsonObject:
     rows = {"mean": mean, "std": deviation, "min": table[:, 2].min(axis=0), "max": table[:, 3].max(axis=0)}
     rows |= {name: np.quantile(drawn, share, axis=1) for name, share in _QUANTILES.items()}
     return {name: [float(value) for value in row] for name, row in rows.items()}
+
+
+def _classes(dataset: DataSet, part: Split, sums: _Sums) -> list[JsonObject]:
+    """Return what is told of each class, or of each target: to regress, the spread of its values."""
+    if dataset.task == "regress":
+        table = np.array([entry.label for entry in part.entries], np.float64).reshape(len(part), -1)
+        return [
+            {"name": name, "samples": len(part), "mean": float(column.mean()), "std": float(column.std()),
+             "min": float(column.min()), "median": float(np.median(column)), "max": float(column.max())}
+            for name, column in zip(dataset.classes, table.T if len(part) else (), strict=False)
+        ]  # fmt: skip
+    return _count_labels(dataset, part) if dataset.task == "classify" else _count_voxels(dataset, sums)
 
 
 def _count_labels(dataset: DataSet, part: Split) -> list[JsonObject]:

@@ -26,11 +26,13 @@ class SetSurvey:
     Attributes:
         dataset: the data set.
         occurrences: part → (classes,) samples of the part that hold the class.
+        values: part → values of its samples (regress).
         same: digest of an image's values → (part, name, class) of the samples that have them.
     """
 
     dataset: DataSet
     occurrences: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    values: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
     same: dict[bytes, list[tuple[str, str, Answer]]] = field(default_factory=dict)
 
     def add(self, part: str, sample: Sample) -> None:
@@ -40,6 +42,8 @@ class SetSurvey:
         if isinstance(label, np.ndarray):
             values = np.flatnonzero(np.bincount(label.reshape(-1), minlength=len(found)))
             found[values[values < len(found)]] += 1
+        elif isinstance(label, tuple):
+            self.values.setdefault(part, []).append(label)
         elif isinstance(label, frozenset):
             found[sorted(label)] += 1
         elif label is not None:
@@ -50,6 +54,8 @@ class SetSurvey:
 
     def missing(self, part: str) -> list[str]:
         """Return the names of the classes that no sample of a part holds."""
+        if self.dataset.task == "regress":
+            return []
         counts = self.occurrences.get(part, np.zeros(len(self.dataset.classes), np.int64))
         return [name for name, count in zip(self.dataset.classes, counts, strict=True) if not count]
 
@@ -68,7 +74,13 @@ class SetSurvey:
             came = f"no label of its {plural(len(self.dataset.parts[part]), 'sample')} holds anything but background"
             mend = "Add samples with foreground, or split them otherwise"
             return Problem(part, fault_message(where, came, "at least one class beside the background", mend))
-        if self.dataset.multi_label:
+        if self.dataset.task == "regress":
+            table = np.array(self.values.get(part, []))
+            constant = [name for name, column in zip(self.dataset.classes, table.T, strict=False) if not np.ptp(column)]
+            if part == "train" and constant:
+                came, mend = f"{constant[0]} is the same for all its samples", "Add samples with other values"
+                return Problem(part, fault_message(where, came, "targets that differ", mend))
+        elif self.dataset.multi_label:
             if part == "train" and not counts.any():
                 came, mend = "no sample of it has a class", "Add samples with classes, or split them otherwise"
                 return Problem(part, fault_message(where, came, "at least one class", mend))
@@ -143,8 +155,13 @@ def _told(dataset: DataSet, group: list[tuple[str, str, Answer]], kind: str) -> 
     more = f" and {len(group) - _SHOWN} more" if len(group) > _SHOWN else ""
     came = f"{names}{more} hold identical pixels"
     if len(classes) > 1:
-        words = [join_names(dataset.classes, c if isinstance(c, frozenset) else (c,)) for c in classes]
-        came += f", in the classes {', '.join(sorted(words))}"
+        words = [
+            ", ".join(f"{value:g}" for value in c) if isinstance(c, tuple)
+            else join_names(dataset.classes, c if isinstance(c, frozenset) else (c,))
+            for c in classes
+        ]  # fmt: skip
+        noun = "with the values" if dataset.task == "regress" else "in the classes"
+        came += f", {noun} {', '.join(sorted(words))}"
     expected = "different images in different parts" if across else "every image once"
     return Problem(group[0][1], fault_message(dataset.name, came, expected, "Remove all but one of them"))
 

@@ -141,8 +141,11 @@ class SplitRule:
                 "expected a class of at least 2. Add samples, or give a folder validation/."
             )
         several = any(isinstance(entry.label, frozenset) for unit in units for entry in unit.entries)
-        share = "of every class in proportion" + (" (by each one's rarest class)" if several else "")
-        told = f"{some(len(drawn), 'validate')}, {share}, drawn by seed {self.seed}"
+        numbers = any(isinstance(entry.label, tuple) for unit in units for entry in unit.entries)
+        share = (
+            "" if numbers else ", of every class in proportion" + (" (by each one's rarest class)" if several else "")
+        )
+        told = f"{some(len(drawn), 'validate')}{share}, drawn by seed {self.seed}"
         return [units[i] for i in drawn], told
 
 
@@ -170,7 +173,9 @@ def _strata(units: Sequence[_Unit]) -> list[int]:
 
 def _classes(entry: Entry) -> frozenset[int]:
     label = entry.label
-    return label if isinstance(label, frozenset) else frozenset() if label is None else frozenset({label})
+    if isinstance(label, int):
+        return frozenset({label})
+    return label if isinstance(label, frozenset) else frozenset()
 
 
 def _group(entries: Sequence[Entry]) -> list[_Unit]:

@@ -1,4 +1,4 @@
-"""Charts of a classification: ROC and precision-recall curves of each class, and calibration.
+"""Charts of a classification: ROC and precision-recall curves of each class, calibration; values of a regression.
 
 The points were measured by others (``convoxel.predict.class_curves``); areas under curves are those of the metrics, not
 of the thinned points.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from convoxel.draw.caption import EDGE, legend
-from convoxel.draw.chart import Axis, Plot
+from convoxel.draw.chart import Axis, Plot, ticks
 from convoxel.draw.figure import Figure
 from convoxel.draw.letter import fit
 from convoxel.draw.quantity import percent
@@ -21,6 +21,7 @@ _TITLE, _SMALL = Look(fill="ink", size=14, bold=True), Look(fill="soft", size=12
 _GUESS = Look(stroke="faint", weight=1.5, dash=(4, 3))
 _FAINT = Look(stroke="faint", opacity=0.55)
 _DASHES: tuple[tuple[float, ...], ...] = ((), (7, 3), (2, 2.5), (9, 3, 2, 3))  # colours are not the only difference
+_DOT = Look(fill="c1", opacity=0.65)
 _AXIS = Axis(0.0, 1.0, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
 _BARS = 54.0  # height of the bars that count images
 
@@ -56,6 +57,28 @@ def precision_recall_chart(curves: Mapping[str, Sequence[Point]], areas: Mapping
         "Precision and recall", curves, {name: f"{fit(name, 130)}, average {area:.3f}" for name, area in areas.items()},
         ("recall: recognised share of the class", "precision"),
     )  # fmt: skip
+
+
+def value_chart(points: Sequence[tuple[float, float, str]], target: str) -> Figure:
+    """Return predicted over true values, beside the line where both are equal.
+
+    Args:
+        points: true value, predicted value and name of each image.
+        target: name of the value.
+
+    >>> value_chart([(1.0, 1.2, "a"), (2.0, 1.9, "b")], "age").title
+    'Predicted and true age'
+    """
+    values = [value for point in points for value in point[:2]]
+    marks = ticks(min(values), max(values), 5)
+    axis = Axis(marks[0], marks[-1], marks) if len(marks) > 1 else Axis(marks[0] - 1, marks[0] + 1, marks)
+    title, axes = f"Predicted and true {fit(target, 240)}", ("true value", "predicted value")
+    shapes, plot, height = _frame(title, [(Group((Disc(12, 6.5, 4, look=_DOT),)), "an image")], axes, axis)
+    shapes.append(Line((plot.at(axis.low, axis.low), plot.at(axis.high, axis.high)), look=_GUESS))
+    for truth, found, name in points:
+        shapes.append(Disc(*plot.at(truth, found), 3.5, look=_DOT, note=f"{name}: {truth:.4g}, predicted {found:.4g}"))
+    words = f"{len(points)} images; on the line both are equal."
+    return Figure(title, words, _WIDTH, height, tuple(shapes))
 
 
 def _curves(
@@ -119,12 +142,12 @@ def calibration_chart(bins: Sequence[tuple[float, float, int]], error: float | N
 
 
 def _frame(
-    title: str, told: Sequence[tuple[Look | Group, str]], axes: tuple[str, str]
+    title: str, told: Sequence[tuple[Look | Group, str]], axes: tuple[str, str], axis: Axis = _AXIS
 ) -> tuple[list[Shape], Plot, float]:
     """Return the heading, legend and axes of a square chart; its area; the height of the whole."""
     swatches, _, top = legend(told, 34, _WIDTH)
-    left = EDGE + Plot.room(_AXIS)
-    plot = Plot(left, top + 22, _WIDTH - EDGE - 8 - left, _SIDE, _AXIS, _AXIS)
+    left = EDGE + Plot.room(axis)
+    plot = Plot(left, top + 22, _WIDTH - EDGE - 8 - left, _SIDE, axis, axis)
     shapes: list[Shape] = [Words(EDGE, 23, title, look=_TITLE), *swatches]
     shapes += [Words(EDGE, top + 10, axes[1], look=_SMALL), *plot.axes(axes[0])]
     return shapes, plot, plot.base + 46

@@ -18,12 +18,14 @@ def write_case_table(path: Path, evaluation: Options) -> Path:
 
     Columns of a segmentation: image, subject, class, labelled_voxels, predicted_voxels, then a column for each metric
     with its unit, such as "hd95 (mm)". Of a classification: image, subject, class, predicted, correct, probability, and
-    the probability of each class, "p_cat" (of up to 128 classes).
+    the probability of each class, "p_cat" (of up to 128 classes). Of a regression: image, subject, then the true and
+    the predicted value of each target.
 
     Raises:
         DataError: the file cannot be written.
     """
-    rows = _overlap_rows(evaluation) if evaluation["metric_name"] == "mean Dice" else _class_rows(evaluation)
+    kinds = {"mean Dice": _overlap_rows, "R²": _value_rows}
+    rows = kinds.get(evaluation["metric_name"], _class_rows)(evaluation)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return write_text(path, text.getvalue())
@@ -38,6 +40,16 @@ def _overlap_rows(evaluation: Options) -> list[list[object]]:
             rows.append([sample["name"], sample["subject"], label, *voxels,
                          *(sample["values"][name][label] for name in figures)])  # fmt: skip
     return rows
+
+
+def _value_rows(evaluation: Options) -> list[list[object]]:
+    samples = evaluation["samples"]
+    named = [name for target in samples[0]["truth"] for name in (target, f"predicted_{target}")] if samples else []
+    return [
+        ["image", "subject", *named],
+        *([sample["name"], sample["subject"], *(sample[side][target] for target in sample["truth"]
+                                                for side in ("truth", "predicted"))] for sample in samples),
+    ]  # fmt: skip
 
 
 def _class_rows(evaluation: Options) -> list[list[object]]:

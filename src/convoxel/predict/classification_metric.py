@@ -46,6 +46,11 @@ class Scores:
         """Number of classes."""
         return int(self.shares.shape[1])
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """The number of images of each class."""
+        return np.asarray(self.own.sum(axis=0), np.int64)
+
     def tally(self, weights: Floats) -> Counts:
         """Return the weighted numbers of images of each class."""
         hits, true, found = (weights @ np.asarray(each, np.float64) for each in

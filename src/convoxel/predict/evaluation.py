@@ -17,16 +17,18 @@ from convoxel.predict.class_curves import Curves, trace_curves
 from convoxel.predict.classification_metric import THRESHOLD, ClassScores, LabelScores
 from convoxel.predict.figures import Figures, Resampling, describe_resampling, overlap_figures, score_figures
 from convoxel.predict.inference import Predictor
-from convoxel.predict.metric_table import label_metrics, overlap_metrics, score_metrics
+from convoxel.predict.loss_terms import value_loss
+from convoxel.predict.metric_table import label_metrics, overlap_metrics, score_metrics, value_metrics
 from convoxel.predict.metrics import Metrics, Row, Tally
+from convoxel.predict.regression_metric import ValueScores
 from convoxel.predict.segmentation_loss import SegmentationLoss
 from convoxel.predict.segmentation_metric import EMPTY_RULE, OverlapMetric
 
 _CLASSIFY_BATCH = 64
 _MOST_REPLICATES = 100_000
 
-#: A label map (uint8), a class number, or the set of an image's class numbers.
-Prediction: TypeAlias = NDArray[np.uint8] | int | frozenset[int]
+#: A label map (uint8), a class number, the set of an image's class numbers, or its values.
+Prediction: TypeAlias = NDArray[np.uint8] | int | frozenset[int] | tuple[float, ...]
 # index, sample, prediction, its metrics
 OnSample = Callable[[int, Sample, Prediction, Row], None]
 
@@ -77,7 +79,8 @@ class Request:
                 f"bootstrap: got {self.replicates}; expected a number of resamples from 0 (no intervals) to "
                 f"{_MOST_REPLICATES}. 2000 is usual."
             )
-        (overlap_metrics if task == "segment" else label_metrics if multi_label else score_metrics)(self.metrics)
+        tables = {"segment": overlap_metrics, "regress": value_metrics, "classify": score_metrics}
+        (label_metrics if multi_label else tables[task])(self.metrics)
 
 
 def evaluate_split(
@@ -108,13 +111,16 @@ def evaluate_split(
     overlap = overlap_metrics(request.metrics) if task == "segment" else ()
     units = _units(samples, overlap, dataset)
     tally = evaluate_samples(predictor, samples, on_sample, overlap=overlap)
-    rows: Sequence[Row] = tally.segmented or tally.classified
+    rows: Sequence[Row] = tally.segmented or tally.classified or tally.measured
     subjects = [row["subject"] for row in rows]
     drawing = {"replicates": request.replicates, "seed": request.seed}
     curves = None
-    scores: ClassScores | LabelScores
+    scores: ClassScores | LabelScores | ValueScores
     if task == "segment":
         figures = overlap_figures(overlap, tally.values(), tally.graded, subjects, units, **drawing)
+    elif task == "regress":
+        scores = tally.value_scores()
+        figures = score_figures(value_metrics(request.metrics), scores, tally.classes, subjects, **drawing)
     elif several:
         scores = tally.label_scores()
         figures = score_figures(label_metrics(request.metrics), scores, tally.classes, subjects, **drawing)
@@ -171,7 +177,7 @@ def evaluate_samples(
     for first in range(0, len(samples), size):
         group = [(samples[index], subjects[index]) for index in range(first, min(first + size, len(samples)))]
         found: Sequence[tuple[Prediction, Row]]
-        add = _add_labels if tally.multi_label else _add_classes
+        add = _add_labels if tally.multi_label else _add_values if tally.task == "regress" else _add_classes
         found = [_add_volume(predictor, *group[0], tally)] if segment else add(predictor, group, tally)
         if on_sample is not None:
             for place, (sample, _) in enumerate(group):
@@ -224,4 +230,20 @@ def _add_labels(
             raise DataError(f"data: {sample.name} has no set of classes; metrics need one for every image.")
         result = tally.add_labels(sample, sample.label, row, subject)
         found.append((frozenset(map(int, np.flatnonzero(tally.shares[-1] >= THRESHOLD))), result))
+    return found
+
+
+def _add_values(
+    predictor: Predictor, group: Sequence[tuple[Sample, str | None]], tally: Tally
+) -> list[tuple[Prediction, Row]]:
+    scale, terms = predictor.run.data.targets, predictor.run.loss
+    assert scale is not None  # a run that regresses has one
+    values = predictor.values([sample for sample, _ in group])
+    found: list[tuple[Prediction, Row]] = []
+    for (sample, subject), row in zip(group, values, strict=True):
+        if not isinstance(sample.label, tuple):
+            raise DataError(f"data: {sample.name} has no values; metrics need them for every image.")
+        error = scale.standardise(row) - scale.standardise(sample.label)
+        result = tally.add_values(sample, row, scale, value_loss(terms, error), subject)
+        found.append((tuple(row.tolist()), result))
     return found

@@ -59,7 +59,13 @@ class Examples:
         self._rows: list[_Shown] = []
         self._worst: list[_Shown] = []
 
-    def offer(self, index: int, sample: Sample, prediction: NDArray[np.uint8] | int | frozenset[int], row: Row) -> None:
+    def offer(
+        self,
+        index: int,
+        sample: Sample,
+        prediction: NDArray[np.uint8] | int | frozenset[int] | tuple[float, ...],
+        row: Row,
+    ) -> None:
         """Keep sample number ``index`` if it is among the spread ones, or among the worst so far."""
         quality = _quality(row)
         if index in self._spread:
@@ -69,7 +75,11 @@ class Examples:
             self._worst = sorted([*self._worst, *shown], key=attrgetter("quality"))[: self._hardest]
 
     def _draw(
-        self, sample: Sample, prediction: NDArray[np.uint8] | int | frozenset[int], quality: float, hardest: bool
+        self,
+        sample: Sample,
+        prediction: NDArray[np.uint8] | int | frozenset[int] | tuple[float, ...],
+        quality: float,
+        hardest: bool,
     ) -> Iterator[_Shown]:
         image, label, found = sample.image, self._array(sample.label), self._array(prediction)
         if label.ndim == 3:
@@ -82,6 +92,8 @@ class Examples:
     def _array(self, answer: object) -> Array:
         if isinstance(answer, frozenset):
             return np.isin(np.arange(self._classes), list(answer)).astype(np.uint8)
+        if isinstance(answer, tuple):
+            return np.array(answer, np.float64)
         return np.asarray(answer)
 
     def _slices(
@@ -122,7 +134,9 @@ class Examples:
 
 
 def _quality(row: Row) -> float:
-    """Return the metric of an image, or its class's probability, negative where it is wrong; infinity of none."""
+    """Return the metric of an image (none: infinity), its error or the probability of a wrong class (both negative)."""
+    if "error" in row:
+        return -row["error"]
     if "metric" in row:
         return math.inf if row["metric"] is None else row["metric"]
     return row["probability"] if row["correct"] else -row["probability"]

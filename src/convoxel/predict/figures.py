@@ -26,6 +26,7 @@ from convoxel.predict.classification_metric import (
     LabelScores,
     ScoreMetric,
 )
+from convoxel.predict.regression_metric import ValueMetric, ValueScores
 from convoxel.predict.segmentation_metric import OverlapMetric
 
 Floats = NDArray[np.float64]
@@ -113,22 +114,22 @@ def overlap_figures(
 
 
 def score_figures(
-    metrics: Sequence[ScoreMetric] | Sequence[LabelMetric],
-    scores: ClassScores | LabelScores,
+    metrics: Sequence[ScoreMetric] | Sequence[LabelMetric] | Sequence[ValueMetric],
+    scores: ClassScores | LabelScores | ValueScores,
     classes: Sequence[str],
     subjects: Sequence[str],
     *,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Figures:
-    """Return the figures of classifications; arguments as of :func:`overlap_figures`.
+    """Return the figures of classifications and regressions; arguments as of :func:`overlap_figures`.
 
     A metric that is computed for each class against the rest is the mean over the classes where it is defined.
     """
     found: Figures = {}
     independent = len(set(subjects)) == len(subjects)
     known_shares = LABEL_SHARES if isinstance(scores, LabelScores) else SHARES
-    counts = scores.own.sum(axis=0)
+    counts = scores.counts
     for metric in metrics:
 
         def statistic(weights: Floats, of: Callable[..., Floats] = metric.of) -> Floats:
@@ -137,7 +138,7 @@ def score_figures(
 
         points = statistic(np.ones((1, len(scores))))[0]
         intervals = bootstrap(statistic, subjects, replicates=replicates, seed=seed)
-        if metric.name in known_shares and independent and replicates:
+        if not isinstance(scores, ValueScores) and metric.name in known_shares and independent and replicates:
             shares = known_shares[metric.name](scores.tally(np.ones((1, len(scores)))))
             wilson = [
                 share_interval(int(part), int(whole)) for part, whole in zip(shares[0][0], shares[1][0], strict=True)
@@ -152,7 +153,7 @@ def score_figures(
 
 
 def _figure(
-    metric: OverlapMetric | ScoreMetric | LabelMetric,
+    metric: OverlapMetric | ScoreMetric | LabelMetric | ValueMetric,
     unit: str,
     value: float,
     interval: Interval | None,

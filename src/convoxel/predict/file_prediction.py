@@ -146,10 +146,16 @@ def _write_table(
     predictor: Predictor, files: list[Path], target: Path, axes: str | None, on_progress: OnProgress | None
 ) -> None:
     rows: list[dict[str, str | float]] = []
+    regress = predictor.run.config.task == "regress"
     for first in range(0, len(files), _CLASSIFY_BATCH):
         group = files[first : first + _CLASSIFY_BATCH]
-        shares = predictor.shares([_read(predictor, path, axes) for path in group])
+        samples = [_read(predictor, path, axes) for path in group]
+        shares = predictor.values(samples) if regress else predictor.shares(samples)
         for path, share in zip(group, shares, strict=True):
+            if regress:
+                named = {name: float(f"{value:.9g}") for name, value in zip(predictor.classes, share, strict=True)}
+                rows.append({"file": path.name, **named})
+                continue
             named = {f"p_{name}": round(float(p), 6) for name, p in zip(predictor.classes, share, strict=True)}
             if predictor.run.data.multi_label:  # as the column of labels.csv: no name where there is no class
                 chosen = np.flatnonzero(share >= THRESHOLD)

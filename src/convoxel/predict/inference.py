@@ -111,6 +111,12 @@ class Predictor:
         statistics = self.run.data.normalisation.statistics
         return self.call(np.stack([resize(statistics(image).normalise(image), size) for image in images]))
 
+    def values(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
+        """Return the predicted numbers (n, targets) of images to regress, computed as one batch."""
+        scale = self.run.data.targets
+        assert scale is not None  # a run that regresses has one
+        return scale.restore(self.class_logits(samples).astype(np.float64))
+
     def shares(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
         """Return the probability of each class (n, classes) of images to classify, computed as one batch.
 

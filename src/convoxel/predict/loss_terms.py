@@ -1,4 +1,4 @@
-"""Losses by word: the terms of each loss, their numbers, and the weights of classes. No arrays here.
+"""Losses by word: the terms of each loss, their numbers, and the weights of classes.
 
 A loss is a pointwise term, of every voxel or image alone, plus a regional term, of whole classes; either may be absent.
 Training computes the terms of batches, validation those of whole images; configuration and plan need their names only.
@@ -10,11 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from convoxel.errors import ConfigError
 from convoxel.files.fault import brief
 
 # Smallest and largest value of every option, both allowed.
-_LIMITS = {"gamma": (0.0, 10.0), "alpha": (0.0, 1.0), "beta": (0.0, 1.0), "label_smoothing": (0.0, 0.99)}
+_LIMITS = {
+    "gamma": (0.0, 10.0),
+    "alpha": (0.0, 1.0),
+    "beta": (0.0, 1.0),
+    "label_smoothing": (0.0, 0.99),
+    "delta": (1e-6, 1e6),
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class LossTerms:
     Attributes:
         word: name of the loss.
         pointwise: "cross_entropy", "binary_cross_entropy" (of each class by itself), "focal" (Lin et al. 2017: the mean
-            of w·(1 − p)^γ·(−log p)), or None.
+            of w·(1 − p)^γ·(−log p)), "squared", "absolute" or "huber" (Huber 1964) of the error of values, or None.
         regional: "dice", "tversky" (Salehi et al. 2017), or None; of all classes but the background, over the batch.
         options: numbers of the terms: ``gamma`` of the focal loss, ``label_smoothing`` of the cross-entropy, ``alpha``
             and ``beta``, Tversky's weights of voxels that are wrongly found and that are missed.
@@ -32,7 +41,7 @@ class LossTerms:
     """
 
     word: str
-    pointwise: Literal["cross_entropy", "focal", "binary_cross_entropy"] | None = None
+    pointwise: Literal["cross_entropy", "focal", "binary_cross_entropy", "squared", "absolute", "huber"] | None = None
     regional: Literal["dice", "tversky"] | None = None
     options: Mapping[str, float] = field(default_factory=dict)
     weights: tuple[float, ...] | None = None
@@ -57,6 +66,19 @@ LOSSES: dict[str, tuple[LossTerms, ...]] = {
         LossTerms("focal", "focal", options=_FOCUS),
         MULTI_LABEL,
     ),
+    # Of values in standard deviations of the training part.
+    "regress": (
+        LossTerms("mse", "squared"),
+        LossTerms("mae", "absolute"),
+        LossTerms("huber", "huber", options={"delta": 1.0}),
+    ),
+}
+
+
+_ERRORS = {
+    "squared": "mean squared error of standardised values",
+    "absolute": "mean absolute error of standardised values",
+    "huber": "Huber's loss of standardised values (delta {delta:g})",
 }
 
 
@@ -95,6 +117,8 @@ def find_loss(config: LossConfig) -> LossTerms:
     options = {**found.options, **config.loss_options}
     if found.regional == "tversky" and not options["alpha"] + options["beta"]:
         raise ConfigError("loss_options: alpha and beta are 0, so no mistake costs anything; expected one above 0")
+    if config.class_weights == "balanced" and config.task == "regress":
+        raise ConfigError("class_weights: got balanced, but values have no classes; state a number for each target.")
     if config.class_weights is not None and found.pointwise is None:
         weighed = ", ".join(terms.word for terms in known if terms.pointwise)
         raise ConfigError(
@@ -110,6 +134,8 @@ def choose_loss(config: LossConfig, multi_label: bool = False) -> str:
     Raises:
         ConfigError: as of :func:`find_loss`; the stated one is not for these data.
     """
+    if config.task != "classify":
+        return find_loss(config).word
     if multi_label != (config.loss == MULTI_LABEL.word) and not (multi_label and config.loss is None):
         why = "an image may have several classes" if multi_label else "every image has one class"
         others = [terms.word for terms in LOSSES[config.task] if terms is not MULTI_LABEL]
@@ -147,6 +173,20 @@ def plan_loss(config: LossConfig, classes: Sequence[str], counts: Sequence[int])
     return LossTerms(terms.word, terms.pointwise, terms.regional, terms.options, weights)
 
 
+def value_loss(terms: LossTerms, error: NDArray[np.float64]) -> float:
+    """Return the loss of one image's standardised errors (targets,), as training computes it.
+
+    >>> value_loss(LOSSES["regress"][2], np.array([0.5, -3.0]))
+    1.3125
+    """
+    size = np.abs(error)
+    each = {"squared": size**2, "absolute": size}.get(terms.pointwise or "")
+    if each is None:
+        delta = terms.options["delta"]
+        each = np.where(size <= delta, size**2 / 2, delta * (size - delta / 2))
+    return float((each * np.array(terms.weights or (1.0,))).mean())
+
+
 def describe_loss(terms: LossTerms, classes: Sequence[str]) -> str:
     """Return a loss in words.
 
@@ -159,6 +199,8 @@ def describe_loss(terms: LossTerms, classes: Sequence[str]) -> str:
         parts.append("cross-entropy" + (f" of labels smoothed by {smoothing:g}" if smoothing else ""))
     elif terms.pointwise == "binary_cross_entropy":
         parts.append("binary cross-entropy of each class")
+    elif terms.pointwise in _ERRORS:
+        parts.append(_ERRORS[terms.pointwise].format(**options))
     elif terms.pointwise == "focal":
         parts.append(f"focal loss (gamma {options['gamma']:g})")
     if terms.regional == "dice":

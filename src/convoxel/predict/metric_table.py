@@ -10,11 +10,13 @@ from typing import NoReturn
 from convoxel.errors import ConfigError
 from convoxel.predict.classification_metric import LABEL_METRICS, SCORE_METRICS, LabelMetric, ScoreMetric
 from convoxel.predict.metric import Metric
+from convoxel.predict.regression_metric import VALUE_METRICS, ValueMetric
 from convoxel.predict.segmentation_metric import OVERLAP_METRICS, OverlapMetric, find_overlap_metric
 
 #: What is measured where nothing is asked for: whatever counts alone tell.
 DEFAULT_OVERLAP = ("dice", "iou", "sensitivity", "precision")
 DEFAULT_LABELS = ("auc", "ap", "f1", "precision", "sensitivity", "accuracy")
+DEFAULT_VALUES = ("mae", "rmse", "r2", "pearson")
 DEFAULT_SCORES = ("accuracy", "balanced_accuracy", "f1", "auc", "ap", "ece", "brier")
 
 
@@ -44,6 +46,7 @@ def list_metrics() -> list[MetricRow]:
         ("segment", OVERLAP_METRICS),
         ("classify", SCORE_METRICS),
         (_SEVERAL, LABEL_METRICS),
+        ("regress", VALUE_METRICS),
     )
     return [
         MetricRow(task, metric.name, metric.better, units[metric.quantity], metric.words, metric.source)
@@ -84,6 +87,17 @@ def label_metrics(names: Sequence[str] | None) -> tuple[LabelMetric, ...]:
     table = {metric.name: metric for metric in LABEL_METRICS}
     asked = _distinct(DEFAULT_LABELS if names is None else names)
     return tuple(table[name] if name in table else _refuse(name, list(table), _SEVERAL) for name in asked)
+
+
+def value_metrics(names: Sequence[str] | None) -> tuple[ValueMetric, ...]:
+    """Return the metrics of regressions that are asked for; None: the usual ones.
+
+    Raises:
+        ConfigError: a name is none of theirs; the message lists them.
+    """
+    table = {metric.name: metric for metric in VALUE_METRICS}
+    asked = _distinct(DEFAULT_VALUES if names is None else names)
+    return tuple(table[name] if name in table else _refuse(name, list(table), "regress") for name in asked)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

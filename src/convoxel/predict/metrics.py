@@ -13,7 +13,9 @@ from convoxel.data import Sample
 from convoxel.data.data_set import join_names
 from convoxel.predict.classification_metric import THRESHOLD, ClassScores, LabelScores, auc
 from convoxel.predict.figures import known
+from convoxel.predict.regression_metric import ValueScores, determination
 from convoxel.predict.segmentation_metric import Labels, OverlapMetric, overlaps
+from convoxel.predict.target_scale import TargetScale
 
 Scores = dict[str, float | None]
 
@@ -56,13 +58,29 @@ class ClassifiedImage(TypedDict):
     probabilities: dict[str, float]
 
 
-Row = SegmentedImage | ClassifiedImage
+@final
+class MeasuredImage(TypedDict):
+    """Result of one image to regress, by target: true and predicted value; ``subject`` as of the others.
+
+    ``error`` is the mean over the targets of |prediction − truth| in standard deviations of the training part;
+    ``values`` holds the absolute error of each target.
+    """
+
+    name: str
+    subject: str
+    truth: dict[str, float]
+    predicted: dict[str, float]
+    error: float
+    values: dict[str, Scores]
+
+
+Row = SegmentedImage | ClassifiedImage | MeasuredImage
 
 
 class Metrics(TypedDict):
     """Metrics of a set of images; ``confusion`` counts rows by true class, columns by predicted class.
 
-    It is empty where an image may have several classes.
+    It is empty where an image may have several classes, and of regressions, whose ``per_class`` is by target.
 
     ``metric`` is None where no image has a class that is there or predicted.
     """
@@ -72,7 +90,7 @@ class Metrics(TypedDict):
     per_class: Scores
     confusion: list[list[int]]
     loss: float
-    samples: list[SegmentedImage] | list[ClassifiedImage]
+    samples: list[SegmentedImage] | list[ClassifiedImage] | list[MeasuredImage]
 
 
 # A row of more classes lists no probabilities: ten thousand images of a thousand classes would take a gigabyte.
@@ -106,8 +124,8 @@ def metric_name(task: str, multi_label: bool = False) -> str:
     >>> metric_name("segment"), metric_name("classify"), metric_name("classify", multi_label=True)
     ('mean Dice', 'accuracy', 'mean AUC')
     """
-    if task == "segment":
-        return "mean Dice"
+    if task != "classify":
+        return "mean Dice" if task == "segment" else "R²"
     return "mean AUC" if multi_label else "accuracy"
 
 
@@ -118,9 +136,10 @@ class Tally:
     Segmentation: the metric is the mean Dice over images, then over the classes other than the background.
     Classification: the metric is the accuracy; ``per_class`` holds the recognised share of each class. Where an image
     may have several classes, it is the mean of the classes' AUC, which needs no threshold; ``per_class`` holds those.
+    Regression: the metric is the mean of the targets' R²; ``per_class`` holds those.
 
     Attributes:
-        task: "segment" or "classify".
+        task: "segment", "classify" or "regress".
         classes: names of the classes.
         overlap: further metrics of each class and image of a segmentation (default: none).
         multi_label: whether an image may have several classes (default False).
@@ -134,6 +153,7 @@ class Tally:
     counts: NDArray[np.int64] = field(init=False)
     segmented: list[SegmentedImage] = field(default_factory=list)
     classified: list[ClassifiedImage] = field(default_factory=list)
+    measured: list[MeasuredImage] = field(default_factory=list)
     truth: list[int] = field(default_factory=list)
     held: list[NDArray[np.bool_]] = field(default_factory=list)
     shares: list[NDArray[np.float64]] = field(default_factory=list)
@@ -219,12 +239,34 @@ class Tally:
         self.classified.append(row)
         return row
 
+    def add_values(
+        self, sample: Sample, values: NDArray[np.float64], scale: TargetScale, loss: float, subject: str | None = None
+    ) -> MeasuredImage:
+        """Count one image by the values that were predicted, and return its row."""
+        truth = np.asarray(sample.label, np.float64)
+        error = np.abs(values - truth)
+        self.loss += loss
+        row: MeasuredImage = {
+            "name": sample.name,
+            "subject": subject or sample.name,
+            "truth": dict(zip(self.classes, truth.tolist(), strict=True)),
+            "predicted": dict(zip(self.classes, values.tolist(), strict=True)),
+            "error": float((error / np.array(scale.std)).mean()),
+            "values": {"mae": dict(zip(self.classes, error.tolist(), strict=True))},
+        }
+        self.measured.append(row)
+        return row
+
     def metrics(self) -> Metrics:
         """Return the metrics as plain numbers; None where no image has the class."""
         segment = self.task == "segment"
         metric: float | None
         if segment:
             per_class = {label: _mean([row["dice"][label] for row in self.segmented]) for label in self.graded}
+            metric = _mean(list(per_class.values()))
+        elif self.task == "regress":
+            shares = determination(self.value_scores(), np.ones((1, len(self.measured))))[0]
+            per_class = dict(zip(self.classes, map(known, shares), strict=True))
             metric = _mean(list(per_class.values()))
         elif self.multi_label:
             scores = self.label_scores()
@@ -236,12 +278,12 @@ class Tally:
             shares = [float(hit / row) if row else None for hit, row in zip(hits, rows, strict=True)]
             per_class = dict(zip(self.classes, shares, strict=True))
             metric = float(np.trace(self.counts) / max(1, self.counts.sum()))
-        samples = self.segmented if segment else self.classified
+        samples = self.segmented or self.classified or self.measured
         return {
             "metric_name": metric_name(self.task, self.multi_label),
             "metric": metric,
             "per_class": per_class,
-            "confusion": [] if self.multi_label else self.counts.tolist(),
+            "confusion": [] if self.multi_label or self.task == "regress" else self.counts.tolist(),
             "loss": self.loss / max(1, len(samples)),
             "samples": samples,
         }
@@ -250,6 +292,12 @@ class Tally:
         """Return the further metrics (images, metrics, classes), NaN where undefined."""
         rows = [[list(row["values"][m.name].values()) for m in self.overlap] for row in self.segmented]
         return np.array(rows, np.float64).reshape(len(rows), len(self.overlap), len(self.graded))
+
+    def value_scores(self) -> ValueScores:
+        """Return true and predicted values of all images."""
+        columns = [[list(row[side].values()) for row in self.measured] for side in ("truth", "predicted")]
+        size = (len(self.measured), len(self.classes))
+        return ValueScores(*(np.array(column, np.float64).reshape(size) for column in columns))
 
     def label_scores(self) -> LabelScores:
         """Return truth and probabilities of all images that may have several classes."""

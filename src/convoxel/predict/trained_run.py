@@ -17,12 +17,13 @@ from convoxel.errors import CheckpointError, DataError
 from convoxel.files.fault import few
 from convoxel.predict.loss_terms import LossTerms, plan_loss
 from convoxel.predict.normalisation import Normalisation
+from convoxel.predict.target_scale import TargetScale
 
 
 class PredictionConfig(Protocol):
     """The entries of a run's configuration that prediction uses; ``convoxel.train.TrainConfig`` has them."""
 
-    task: Literal["segment", "classify"]
+    task: Literal["segment", "classify", "regress"]
     patch: tuple[int, ...] | None
     overlap: float
     axes: str | None
@@ -61,6 +62,7 @@ class DataFacts:
         class_counts: voxels (to segment) or images (to classify) of each class in the training part; empty in runs of
             earlier versions.
         multi_label: whether an image may have several classes, or none.
+        targets: scale of the numbers to predict (regress), whose names ``classes`` holds; None for other tasks.
     """
 
     classes: tuple[str, ...]
@@ -74,6 +76,7 @@ class DataFacts:
     geometry: Geometry | None = None
     class_counts: tuple[int, ...] = ()
     multi_label: bool = False
+    targets: TargetScale | None = None
 
     @classmethod
     def from_data_set(
@@ -82,8 +85,9 @@ class DataFacts:
         """Return the facts of a data set whose training samples are on the network's grid, and are normalised."""
         facts = (dataset.classes, dataset.dims, dataset.channels, normalisation)
         parts = {name: len(part) for name, part in dataset.parts.items()}
+        targets = TargetScale.of(dataset.train.labels) if dataset.task == "regress" else None
         source = (dataset.spacing_mm, dataset.fingerprint, dataset.name)
-        return cls(*facts, *source, parts, geometry, tuple(class_counts), dataset.multi_label)
+        return cls(*facts, *source, parts, geometry, tuple(class_counts), dataset.multi_label, targets)
 
     @property
     def rule(self) -> Geometry:

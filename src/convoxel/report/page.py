@@ -105,11 +105,14 @@ def _templates() -> Environment:
 def _lead(run: RunFolder) -> str:
     dims = run.data.get("dims")
     model = str(run.config.get("model") or run.network.get("name") or "network")
-    verb = "classifies the images" if run.task == "classify" else "segments the images"
+    verbs = {"segment": "segments", "classify": "classifies", "regress": "predicts numbers from"}
+    verb = f"{verbs[run.task]} the images"
     data = str(run.data.get("data_name") or run.config.get("data") or "an unnamed data set")
     words = f"A {f'{dims}-D ' if dims in (1, 2, 3) else ''}{_MODELS.get(model, model)} that {verb} of {data}"
     names = run.classes
-    if run.multi_label:
+    if run.task == "regress":
+        words += f": {listed(names[:12])}"
+    elif run.multi_label:
         words += f", each of which may have several of {len(names)} classes"
     elif len(names) > 12:
         words += f" into {len(names)} classes"
@@ -212,7 +215,7 @@ def _commands(run: RunFolder) -> list[tuple[str, str]]:
     path = str(run.path.resolve())
     folder = shlex.quote(path)
     suffix = ".nii.gz" if run.data.get("dims") == 3 and run.task != "classify" else ".png"
-    output = "classes.csv" if run.task == "classify" else f"label{suffix}"
+    output = {"classify": "classes.csv", "regress": "values.csv"}.get(run.task, f"label{suffix}")
     longer = ""
     for limit in ("epochs", "minutes"):
         if run.finished and (value := number(run.config.get(limit))) is not None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from convoxel.draw.figure import Figure
 from convoxel.draw.quantity import count, duration, figure, number, percent, sizes
 from convoxel.draw.scene import Box, Disc, Look, Shape
-from convoxel.draw.score_charts import calibration_chart, precision_recall_chart, roc_chart
+from convoxel.draw.score_charts import calibration_chart, precision_recall_chart, roc_chart, value_chart
 from convoxel.predict.case_statistics import Spread, accuracy_interval, read_cases
 from convoxel.report.run_contents import Record, RunFolder, mapping, mappings
 
@@ -95,7 +95,7 @@ def _class_cards(run: RunFolder) -> list[Card]:
     """Return the figure of each class of a few: a mean hides one that is not found."""
     source = run.evaluation if run.evaluation else run.best_row
     per_class = mapping(source.get("per_class"))
-    if run.task == "classify" or not 2 <= len(per_class) <= _HEADLINED:
+    if run.task != "segment" or not 2 <= len(per_class) <= _HEADLINED:
         return []
     return [Card(name, figure(number(value)), "Dice") for name, value in per_class.items()]
 
@@ -137,7 +137,9 @@ def _value(entry: Record) -> str:
 
 
 def score_charts(run: RunFolder) -> list[Figure]:
-    """Return the ROC and precision-recall curves and the calibration of a classification, those that it has."""
+    """Return ROC and precision-recall curves and calibration of a classification, the scatter of a regression."""
+    if run.task == "regress":
+        return _scatters(run)
     curves, figures = mapping(run.evaluation.get("curves")), mapping(run.evaluation.get("figures"))
 
     def areas(name: str) -> dict[str, float]:
@@ -189,7 +191,7 @@ def _basis(run: RunFolder) -> str:
     words = f"on {counted} {noun}{'' if counted == 1 else 's'}" if isinstance(counted, int) else "held out"
     cases = list(read_cases(mappings(run.evaluation.get("samples"))).values())
     spread = Spread.of([case.value for case in cases])
-    key = "auc" if run.multi_label else "dice"
+    key = {"mean AUC": "auc", "R²": "r2"}.get(run.metric_name, "dice")
     ends = mapping(mapping(run.evaluation.get("figures")).get(key)).get("interval")
     if run.metric_name != "accuracy" and isinstance(ends, list) and len(ends) == 2 and None not in map(number, ends):
         words += f", interval {figure(number(ends[0]))} – {figure(number(ends[1]))}"
@@ -234,8 +236,8 @@ def class_table(run: RunFolder) -> Sheet | None:
         run.classes,
     )
     spread = segment and len(samples) > 1
-    by_class = "Dice" if segment else "AUC" if run.multi_label else "recall"
-    head = ["class", "each image" if spread else "", by_class]
+    by_class = "Dice" if segment else {"mean AUC": "AUC", "R²": "R²"}.get(run.metric_name, "recall")
+    head = ["target" if run.task == "regress" else "class", "each image" if spread else "", by_class]
     head += ["lowest – highest"] if spread else []
     if matrix:
         head += ["recall", "precision", "labelled voxels"] if segment else ["precision", "images"]
@@ -280,6 +282,8 @@ def sample_table(run: RunFolder) -> Sheet | str:
     samples = mappings(run.evaluation.get("samples"))
     if run.task == "classify":
         return _mistakes(samples)
+    if run.task == "regress":
+        return _errors(samples)
     if len(samples) < 2:
         return ""
     graded = list(mapping(run.evaluation.get("per_class")))[:8]
@@ -298,6 +302,38 @@ def sample_table(run: RunFolder) -> Sheet | str:
     )
     head = ("image", "mean Dice", *graded)
     return Sheet("Dice of each image", head, rows, range(1, len(head)), summary=words)
+
+
+def _errors(samples: list[Record]) -> Sheet | str:
+    """Return true and predicted values, the largest errors first."""
+    if not samples:
+        return ""
+    worst = sorted(samples, key=lambda s: -(number(s.get("error")) or 0.0))[:_IMAGES]
+    targets = list(mapping(worst[0].get("truth")))[:8]
+    rows = [
+        (s.get("name"), *(_short(mapping(s.get(side)).get(target)) for target in targets
+                          for side in ("truth", "predicted")), _short(s.get("error")))
+        for s in worst
+    ]  # fmt: skip
+    head = ["image", *(words for target in targets for words in (target, "predicted")), "error in deviations"]
+    words = f"All {len(rows)} images" if len(rows) == len(samples) else f"{len(rows)} of {len(samples)} images"
+    return Sheet("Values of each image", head, rows, range(1, len(head)), summary=f"{words}, the largest errors first")
+
+
+def _scatters(run: RunFolder) -> list[Figure]:
+    """Return predicted over true values of each of the first targets."""
+    samples = mappings(run.evaluation.get("samples"))
+    found = []
+    for target in list(mapping(run.evaluation.get("per_class")))[:_HEADLINED]:
+        points = [
+            (truth, value, str(s.get("name")))
+            for s in samples
+            if (truth := number(mapping(s.get("truth")).get(target))) is not None
+            and (value := number(mapping(s.get("predicted")).get(target))) is not None
+        ]
+        if points:
+            found.append(value_chart(points, target))
+    return found
 
 
 def _mistakes(samples: list[Record]) -> Sheet | str:

@@ -73,12 +73,13 @@ class RunFolder:
         if isinstance(named, list):
             return [str(name) for name in named]
         graded = [str(name) for name in mapping(self.evaluation.get("per_class"))]
-        return graded if self.task == "classify" or not graded else ["background", *graded]
+        return graded if self.task != "segment" or not graded else ["background", *graded]
 
     @property
     def task(self) -> str:
-        """ "segment" or "classify"."""
-        return "classify" if self.config.get("task") == "classify" else "segment"
+        """ "segment", "classify" or "regress"."""
+        task = self.config.get("task")
+        return str(task) if task in ("classify", "regress") else "segment"
 
     @property
     def elsewhere(self) -> str:
@@ -245,7 +246,8 @@ def _fits(arrays: Mapping[str, Array]) -> bool:
         return False
     images, labels = arrays["images"], arrays["labels"]
     pictures = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
-    numeric = images.dtype.kind in "fiub" and all(arrays[n].dtype.kind in "iub" for n in ("labels", "predictions"))
+    kinds = "fiub" if labels.ndim == 2 else "iub"  # values to regress may be any numbers
+    numeric = images.dtype.kind in "fiub" and all(arrays[n].dtype.kind in kinds for n in ("labels", "predictions"))
     counts = {len(array) for array in arrays.values() if array.ndim}
     alike = labels.shape in (images.shape[:3], images.shape[:1]) or labels.ndim == 2  # 2: which classes each image has
     shapes = labels.shape == arrays["predictions"].shape and alike

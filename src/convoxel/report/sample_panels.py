@@ -72,10 +72,10 @@ def prepare_examples(run: RunFolder) -> Examples | None:
     images, labels, predictions = (run.examples[name] for name in ("images", "labels", "predictions"))
     which = f"Images of {run.elsewhere}" if run.elsewhere else "Held-out images that took no part in training"
     if labels.ndim < 3:
-        found = "classes that the best checkpoint finds"
+        found = f"{'values' if run.task == 'regress' else 'classes'} that the best checkpoint finds"
         if labels.ndim == 1:
             found = "class that the best checkpoint gives them"
-        words = f"{which}, with the {found}; wrong ones come first."
+        words = f"{which}, with the {found}; {'the worst' if run.task == 'regress' else 'wrong ones'} come first."
         return Examples(words, [], [], _tiles(run))
     words = f"{which}, as the best checkpoint sees them. "
     if "scores" in run.examples:
@@ -100,7 +100,9 @@ def _name(run: RunFolder, index: int) -> str:
 
 
 def _names(run: RunFolder, answer: Array) -> str:
-    """Return the name of a class number, or those of the classes that an image has."""
+    """Return the name of a class number, those of the classes that an image has, or its values."""
+    if run.task == "regress":
+        return "; ".join(f"{value:.4g}" for value in np.atleast_1d(answer))
     if not answer.ndim:
         return _name(run, int(answer))
     return "; ".join(_name(run, int(index)) for index in np.flatnonzero(answer)) or "none"

@@ -36,7 +36,7 @@ _NEUTRAL = frozenset(
 Kind = Literal["conv", "conv_transpose", "linear", "local"]
 # The two limits exclude each other, so stating one replaces the other.
 _LIMITS = {"minutes": "epochs", "epochs": "minutes"}
-_NOUNS = {"segmentation": "segment", "classification": "classify"}
+_NOUNS = {"segmentation": "segment", "classification": "classify", "regression": "regress"}
 _Name = Annotated[str, BeforeValidator(lambda name: str(name) if isinstance(name, Path) else name), Field(min_length=1)]
 
 
@@ -73,7 +73,7 @@ class TrainConfig(BaseModel):
     ``epochs`` limits the run (10 minutes if neither is set).
 
     Args:
-        task: "segment" or "classify".
+        task: "segment", "classify" or "regress".
         data: folder, .npz file, or name of a bundled data set.
         output: new folder for the run.
         model: name of the network ("unet" to segment, "course_vgg" to classify).
@@ -101,9 +101,11 @@ class TrainConfig(BaseModel):
         clip: largest norm of the gradient; None does not clip (default 5).
         constraints: constraints of kernels (default none).
         loss: "dice_ce", "dice", "ce", "focal", "tversky", "dice_focal" or "tversky_ce" to segment (default "dice_ce"),
-            "ce" or "focal" to classify (default "ce"), "bce" where an image may have several classes.
+            "ce" or "focal" to classify (default "ce"), "bce" where an image may have several classes;
+            "mse", "mae" or "huber" to regress (default "mse").
         loss_options: numbers of the loss: gamma of "focal" (2), alpha and beta of "tversky" (0.3 of wrongly found
-            voxels, 0.7 of missed ones), label_smoothing of "ce" (0 to segment, 0.05 to classify).
+            voxels, 0.7 of missed ones), label_smoothing of "ce" (0 to segment, 0.05 to classify), delta of
+            "huber" (1, in standard deviations).
         class_weights: weight of each class in cross-entropy or focal loss, by name (1 where none is stated), or
             "balanced", in inverse proportion to its voxels or images in the training part (default none).
         augment: change training samples at random (default True).
@@ -141,7 +143,9 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
-    task: Annotated[Literal["segment", "classify"], BeforeValidator(lambda task: _NOUNS.get(str(task), task))]
+    task: Annotated[
+        Literal["segment", "classify", "regress"], BeforeValidator(lambda task: _NOUNS.get(str(task), task))
+    ]
     data: _Name
     output: _Name
 

@@ -163,7 +163,7 @@ def _plan_input(
                 raise ConfigError(f"patch: {size} {why}; give {' or '.join(map(str, near))}.")
         return patch
     median = _median(sizes)
-    if config.task == "classify":
+    if config.task != "segment":
         patch = tuple(median)
     else:
         wanted = fit.around(median)

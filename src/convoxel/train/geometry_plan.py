@@ -76,7 +76,7 @@ def _reason(config: TrainConfig, dataset: DataSet, geometry: Geometry, known: bo
     turned, resampled = (sum(flags) for flags in ([not p.upright for p in places], [p.resamples for p in places]))
     where = "stated" if config.spacing is not None else "the median of the training images"
     if config.spacing is None and geometry.spacing_mm is None:
-        where = "images are resized to the network's input anyway" if config.task == "classify" else "none is stated"
+        where = "images are resized to the network's input anyway" if config.task != "segment" else "none is stated"
     stored = spacing_words(dataset.spacing_mm)
     where += f"; the median of the files is {stored}" if stored and stored != spacing_words(geometry.spacing_mm) else ""
     return f"{where}; {turned} of {len(entries)} training images are turned, {resampled} resampled"

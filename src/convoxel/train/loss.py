@@ -22,7 +22,8 @@ def build_loss(terms: LossTerms, *, deterministic: bool = False) -> Loss:
 
     Args:
         terms: terms and numbers of the loss. Logits are (n, classes, *spatial), targets (n, *spatial) int64; of
-            classified images they are (n, classes) and (n,), or both (n, classes) where an image may have several.
+            classified images they are (n, classes) and (n,), or both (n, classes) where an image may have several;
+            of values both are (n, targets).
         deterministic: sum on GPUs in one order; PyTorch adds the cross-entropies of images as they come
             (default False).
     """
@@ -73,7 +74,16 @@ def _build_pointwise(terms: LossTerms, deterministic: bool) -> Loss | None:
         weight = None if stated is None else stated.to(logits)
         return functional.binary_cross_entropy_with_logits(logits, targets, weight)
 
-    return {"focal": mean_focal, "binary_cross_entropy": binary}.get(terms.pointwise, cross_entropy)
+    def of_values(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if terms.pointwise == "huber":
+            each = functional.huber_loss(logits, targets, reduction="none", delta=options["delta"])
+        else:
+            measure = functional.mse_loss if terms.pointwise == "squared" else functional.l1_loss
+            each = measure(logits, targets, reduction="none")
+        return each.mean() if stated is None else (each * stated.to(logits)).mean()
+
+    kinds = {"focal": mean_focal, "binary_cross_entropy": binary, "cross_entropy": cross_entropy}
+    return kinds.get(terms.pointwise, of_values)
 
 
 def measure_loss(criterion: Loss, found: torch.Tensor | Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:

@@ -50,7 +50,7 @@ def plan_mirroring(config: TrainConfig, survey: LabelSurvey, channels: int) -> M
     named = _named_by_side(survey.classes)
     if named:
         return Mirroring((), f"classes are told apart by side: {', '.join(map(repr, named))}")
-    if config.task == "classify" and (survey.dims != 2 or channels != 3):
+    if config.task != "segment" and (survey.dims != 2 or channels != 3):
         why = (
             "pictures of one channel may show writing" if survey.dims == 2 else "a volume's class may lie in its sides"
         )

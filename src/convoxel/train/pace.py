@@ -66,7 +66,7 @@ def measure_pace(config: TrainConfig, dataset: DataSet, facts: DataFacts, model:
     begun = now()
     sample = facts.rule.sample(samples[len(samples) - 1])  # the last is the least likely to be kept in memory
     read_s = (now() - begun) * len(samples)
-    if config.task == "classify":
+    if config.task != "segment":
         tried = [samples[index] for index in range(min(_TRIED, len(samples)))]
         times = [_measure_prediction(predictor, tried) * len(samples) / len(tried) + read_s] * 2
     else:

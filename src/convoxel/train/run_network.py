@@ -23,11 +23,11 @@ def check_model(config: TrainConfig) -> None:
     """
     if config.model is None:
         return
-    task = models.entry(config.model).task
-    if task != config.task:
+    task, wanted = models.entry(config.model).task, "segment" if config.task == "segment" else "classify"
+    if task != wanted:
         raise ConfigError(
             f"model: {config.model!r} is made to {task}, but the task is {config.task!r}; "
-            f"expected one of {', '.join(models.names(task=config.task))}. Change the model or the task."
+            f"expected one of {', '.join(models.names(task=wanted))}. Change the model or the task."
         )
 
 

@@ -141,7 +141,9 @@ def _times(sizes: Sequence[object]) -> str:
 def _data(dataset: DataSet) -> str:
     classes = dataset.classes
     names = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
-    kinds = plural(len(classes), "class", "classes") + (", any number of them an image" if dataset.multi_label else "")
+    kinds = plural(len(classes), *(("target",) if dataset.task == "regress" else ("class", "classes"))) + (
+        ", any number of them an image" if dataset.multi_label else ""
+    )
     return f"{dataset.name}: {dataset.dims}-D, {plural(dataset.channels, 'channel')}, {kinds} ({names})"
 
 

@@ -14,7 +14,7 @@ from convoxel.train.run_folder import load_model
 
 # Limits of a run, of which exactly one holds.
 _LENGTHS = ("minutes", "epochs")
-_REQUIRED = {"task": "segment or classify", "data": "--data DIR", "output": "--output RUN"}
+_REQUIRED = {"task": "segment, classify or regress", "data": "--data DIR", "output": "--output RUN"}
 
 
 def configure_run(

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from convoxel.data import Sample, Split
+from convoxel.data.data_set import Answer
 from convoxel.errors import DataError
 from convoxel.predict.computation import Computation
 from convoxel.predict.network_call import resize
@@ -34,7 +35,8 @@ from convoxel.train.training_patch import draw_start, find_centres
 class Batch:
     """Images (batch, channels, *patch) float32, targets (batch,) or (batch, *patch) int64, sample names.
 
-    Where an image may have several classes, targets are (batch, classes) float32, 0 or 1.
+    Where an image may have several classes, targets are (batch, classes) float32, 0 or 1; to regress, standardised
+    values (batch, targets) float32.
     """
 
     images: torch.Tensor
@@ -108,8 +110,7 @@ class Batches:
         size = self.config.batch_size or 1
         samples = [self._sample(position) for position in range(step * size, (step + 1) * size)]
         images, targets, names = zip(*samples, strict=True)
-        stacked = np.stack([np.asarray(target, np.float32 if self.facts.multi_label else np.int64)
-                            for target in targets])  # fmt: skip
+        stacked = np.stack(targets)
         found = Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(stacked), tuple(names))
         return found.pinned() if self.computation.device.type == "cuda" else found
 
@@ -122,14 +123,14 @@ class Batches:
             cached = self._local.order = (round_number, rng.permutation(len(self.split)))
         return int(cached[1][place])
 
-    def _sample(self, position: int) -> tuple[NDArray[np.float32], int | NDArray[np.uint8], str]:
+    def _sample(self, position: int) -> tuple[NDArray[np.float32], NDArray[np.int64] | NDArray[np.float32], str]:
         index = self._index(position)
         sample = self.split[index]
         rng = np.random.default_rng([self.config.seed, 2, position])
         patch = self.config.patch or sample.image.shape[1:]
         statistics = self._measure(index, sample)
         label: NDArray[np.uint8] | None = None
-        if self.config.task == "classify":
+        if self.config.task != "segment":
             image = resize(statistics.normalise(sample.image), patch)
         else:
             if not isinstance(sample.label, np.ndarray):
@@ -143,11 +144,17 @@ class Batches:
         if self.config.augment:
             image, label = self._augmentation()(image, label, int(rng.integers(2**32)))
         target = sample.label if label is None else label
-        if target is None:
-            raise DataError(f"data: {sample.name} has no class; training needs one for every image.")
-        if isinstance(target, frozenset):
-            target = np.isin(np.arange(len(self.facts.classes)), list(target)).astype(np.uint8)
-        return image, target, sample.name
+        return image, self._as_target(target, sample.name), sample.name
+
+    def _as_target(self, answer: Answer | NDArray[np.uint8], name: str) -> NDArray[np.int64] | NDArray[np.float32]:
+        """Return what the network shall find, as the loss takes it."""
+        if isinstance(answer, frozenset):
+            return np.isin(np.arange(len(self.facts.classes)), list(answer)).astype(np.float32)
+        if isinstance(answer, tuple) and self.facts.targets is not None:
+            return self.facts.targets.standardise(answer).astype(np.float32)
+        if answer is None:
+            raise DataError(f"data: {name} has no class and no value; training needs one for every image.")
+        return np.asarray(answer, np.int64)
 
     def _measure(self, index: int, sample: Sample) -> Statistics:
         # Measuring a whole volume for every patch of it would cost more than the patch.

@@ -282,7 +282,7 @@ def _read_config(folder: Path, stored: TrainConfig) -> TrainConfig:
 
 
 # Example pictures of the report: six of label maps, each drawn four times; a dozen of classified images.
-_PICTURES = {"segment": 6, "classify": 12}
+_PICTURES = {"segment": 6, "classify": 12, "regress": 12}
 # Images drawn in all by the bootstrap of the closing intervals, and its least number of resamples: about 3 seconds for
 # ten thousand images of ten classes.
 _RESAMPLED, _LEAST_REPLICATES = 2_000_000, 400
