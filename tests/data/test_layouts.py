@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from convoxel import data
+from convoxel.errors import ConfigError, DataError
 from tests.support.refusal import refused
 
 RNG = np.random.default_rng(15)
@@ -54,6 +55,20 @@ def test_nnunet_cases_have_their_channels_in_order(tmp_path: Path) -> None:
     before = found.fingerprint
     volume(tmp_path / "imagesTr" / "case_001_0001.nii.gz")
     assert data.load(tmp_path, "segment", validation=1).fingerprint != before
+
+
+def test_nnunet_values_to_ignore_become_255(tmp_path: Path) -> None:
+    cases(tmp_path, labels={"background": 0, "box": 1, "ignore": 2})
+    stored = RNG.integers(0, 3, SIZE).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(stored, np.diag([1.0, 1, 2, 1])), tmp_path / "labelsTr/case_000.nii.gz")
+    found = data.load(tmp_path, "segment", validation=1)
+    assert found.classes == ("background", "box") and found.ignored == 2
+    assert np.array_equal(found.train[0].label, np.where(stored == 2, 255, stored))  # type: ignore[arg-type]
+    assert set(np.unique(found.train[1].label)) == {0, 1} and data.check(tmp_path, "segment") == []  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="ignore_label is 3"):
+        data.load(tmp_path, "segment", ignore_label=3)
+    with pytest.raises(ConfigError, match="ignore_label: got 3"):
+        data.load("mni152", "segment", ignore_label=3)
 
 
 def test_nnunet_test_cases(tmp_path: Path) -> None:
@@ -109,7 +124,9 @@ NNUNET: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: cases(f, labels={"background": 0, "whole": [1, 2], "core": 2}),
         "the class 'whole' is a region of several values",
     ),
-    "ignore": (lambda f: cases(f, labels={"background": 0, "box": 1, "ignore": 2}), "to be ignored"),
+    "ignore": (lambda f: cases(f, labels={"background": 0, "box": 1, "ignore": "all"}), "does not number"),
+    "ignore zero": (lambda f: cases(f, labels={"background": 0, "box": 1, "ignore": 0}), "the value to ignore is 0"),
+    "ignore a class": (lambda f: cases(f, labels={"background": 0, "box": 1, "ignore": 1}), "to ignore, 1, is a class"),
     "channel names": (lambda f: cases(f, channel_names={"0": "T1", "2": "T2"}), "channel_names is"),
     "no classes": (lambda f: cases(f, labels=None), "does not number"),
 }

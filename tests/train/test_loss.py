@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -16,10 +17,10 @@ from convoxel.data import Sample
 from convoxel.errors import CheckpointError, ConfigError
 from convoxel.predict.loss_terms import LOSSES, LossTerms, find_loss, plan_loss
 from convoxel.predict.segmentation_loss import SegmentationLoss
-from convoxel.train import TrainConfig, fit, load_model
+from convoxel.train import TrainConfig, evaluate, fit, load_model, predict
 from convoxel.train.label_survey import LabelSurvey
 from convoxel.train.loss import build_loss
-from tests.train.test_loop import classify, stop_at
+from tests.train.test_loop import classify, segment, stop_at, write_volumes
 
 SHAPE: dict[str, Any] = {"include_background": False, "to_onehot_y": True, "softmax": True, "batch": True}
 
@@ -112,6 +113,7 @@ def test_balanced_weights_come_from_the_training_labels() -> None:
     ({"loss": "tversky", "loss_options": {"alpha": 0, "beta": 0}}, ["alpha and beta"]),
     ({"loss": "dice", "class_weights": "balanced"}, ["class_weights", "'dice'", "dice_focal"]),
     ({"class_weights": {"a": 0}}, ["class_weights", "above 0"]),
+    ({"task": "classify", "ignore_label": 3}, ["ignore_label", "classify"]),
     ({"class_weights": "equal"}, ["class_weights", "'equal'", "balanced"]),
 ])  # fmt: skip
 def test_wrong_losses_are_refused_by_the_configuration(entries: dict[str, Any], told: list[str]) -> None:
@@ -135,3 +137,55 @@ def test_a_run_keeps_its_loss_and_weights(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="class_weights: got 'eleven'"):
         fit(classify(tmp_path / "other", class_weights={"eleven": 2}))
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("terms", LOSSES["segment"], ids=lambda terms: terms.word)
+def test_ignored_voxels_do_not_count(terms: LossTerms) -> None:
+    logits, targets = case(4, 1, 4, 5, 6)
+    part, hidden = (0, slice(0, 2)), targets.clone()
+    hidden[:, 2:] = 255
+    weighted = replace(terms, weights=(0.5, 2.0, 1.0, 7.0)) if terms.pointwise else terms
+    smoothed = {**terms.options, **({"label_smoothing": 0.1} if "label_smoothing" in terms.options else {})}
+    for each in (terms, weighted, replace(weighted, options=smoothed)):
+        wanted = build_loss(each)(logits[:, :, :2], targets[:, :2]).item()
+        whole = SegmentationLoss(4, each)
+        whole.add(logits[0], hidden[0])
+        assert whole.value() == pytest.approx(wanted, rel=2e-6)
+        for deterministic in (False, True):
+            loss = build_loss(each, ignores=True, deterministic=deterministic)
+            found = logits.clone().requires_grad_()
+            value = loss(found, hidden)
+            value.backward()
+            assert value.item() == pytest.approx(wanted, rel=2e-6)
+            assert found.grad is not None and not found.grad[:, :, 2:].any() and found.grad[part].any()
+        nothing = logits.clone().requires_grad_()
+        build_loss(each, ignores=True)(nothing, torch.full_like(targets, 255)).backward()
+        assert nothing.grad is not None and not nothing.grad.any()
+
+
+def partly_labelled(folder: Path, count: int = 6) -> Path:
+    """Volumes of which a third is labelled 7: 720 voxels of each are labelled."""
+    for path in sorted((write_volumes(folder, count) / "labels").iterdir()):
+        stored = nibabel.load(path)  # type: ignore[attr-defined]
+        label = np.asarray(stored.dataobj).copy()  # type: ignore[attr-defined]
+        label[:, :4] = 7
+        nibabel.save(nibabel.Nifti1Image(label, stored.affine), path)  # type: ignore[attr-defined]
+    return folder
+
+
+def test_a_run_ignores_a_value_from_reading_to_metrics(tmp_path: Path) -> None:
+    folder = partly_labelled(tmp_path / "data")
+    run = tmp_path / "run"
+    begun = segment(folder, run, ignore_label=7, epochs=1, steps_per_epoch=2, loss="tversky_ce")
+    fit(begun, on_progress=stop_at(1))
+    fit(begun, resume=True)
+    facts = load_model(run).data
+    assert facts.ignored == 7 and len(facts.classes) == 3
+    assert sum(facts.class_counts) == facts.parts["train"] * 720
+    assert "7" in json.loads((run / "plan.json").read_text())["ignored"]
+    found = evaluate(run)
+    assert np.sum(found["confusion"]) == facts.parts["validation"] * 720
+    other = evaluate(run, partly_labelled(tmp_path / "other", 3))
+    assert np.sum(other["confusion"]) == 3 * 720
+    predict(run, folder / "images" / "v0.nii.gz", tmp_path / "out.nii.gz")
+    assert np.asarray(nibabel.load(tmp_path / "out.nii.gz").dataobj).max() < 3  # type: ignore[attr-defined]

@@ -32,6 +32,7 @@ class Collection:
         broken: names of samples that were left out.
         multi_label: whether an image may have several classes, or none.
         cache: memory for the samples.
+        ignored: value in label files of voxels that belong to no known class, or None.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Collection:
     broken: frozenset[str] = frozenset()
     multi_label: bool = False
     cache: Cache = field(default_factory=Cache, repr=False)
+    ignored: int | None = None
 
     def with_subjects(self, pattern: str | None) -> Collection:
         """Return the collection whose samples' subjects are what ``pattern`` finds in their names.
@@ -102,7 +104,7 @@ class Collection:
             )
         parts = rule.split(self.parts, self.task, self.broken)
         facts = (self.name, self.task, self.form, self.classes, self.sources, self.notes)
-        return DataSet.from_parts(parts, self.cache, *facts, self.multi_label)
+        return DataSet.from_parts(parts, self.cache, *facts, self.multi_label, self.ignored)
 
 
 def _subject(match: re.Match[str] | None) -> str | None:

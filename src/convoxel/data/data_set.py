@@ -26,6 +26,9 @@ from convoxel.fork import cached_property, renewed_lock
 #: What is known of a whole image: the number of its class, those of all classes that it has, its values, or nothing.
 Answer: TypeAlias = int | frozenset[int] | tuple[float, ...] | None
 
+#: What label maps hold where nobody said which class it is: such voxels count neither in losses nor in metrics.
+IGNORED = 255
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -35,7 +38,7 @@ class Sample:
         name: file name without ending, unique in the data set.
         image: float32 (channels, *spatial), values as stored (pictures: 0…255).
         label: class number, or the set of class numbers that the image has (classify); values of the targets (regress);
-            uint8 class numbers (*spatial) (segment); or None.
+            uint8 class numbers (*spatial) (segment), 255 for the value to ignore of data that have one; or None.
         affine: 4×4 matrix from voxel index to mm, or None.
         spacing_mm: distance between voxels along each spatial axis in mm, or None.
         source: the image's file, or None.
@@ -252,6 +255,7 @@ class DataSet:
         notes: sentences about what was assumed because files do not say it, and about what is there and not used.
         drawn: whether the validation part was cut from the training part here.
         multi_label: whether an image may have several classes, or none (classify).
+        ignored: value in label files of voxels that belong to no known class; None where there is none.
     """
 
     name: str
@@ -268,6 +272,7 @@ class DataSet:
     notes: tuple[str, ...] = ()
     drawn: bool = False
     multi_label: bool = False
+    ignored: int | None = None
 
     @classmethod
     def from_parts(
@@ -281,12 +286,13 @@ class DataSet:
         sources: Sources,
         notes: tuple[str, ...] = (),
         multi_label: bool = False,
+        ignored: int | None = None,
     ) -> DataSet:
         """Return the data set whose parts have these entries; an empty test part becomes None."""
         train, validation, test = (Split(tuple(entries), cache) for entries in parts[:3])
         facts = (name, task, *form, tuple(classes), train, validation, test if test else None, tuple(sources))
         notes = (*notes, *parts.notes)
-        return cls(*facts, rule=parts.rule, notes=notes, drawn=parts.drawn, multi_label=multi_label)
+        return cls(*facts, rule=parts.rule, notes=notes, drawn=parts.drawn, multi_label=multi_label, ignored=ignored)
 
     @cached_property
     def fingerprint(self) -> str:

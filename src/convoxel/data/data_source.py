@@ -38,6 +38,7 @@ def load(
     whole: bool = False,
     classes: Sequence[str] = (),
     axes: str | None = None,
+    ignore_label: int | None = None,
 ) -> DataSet:
     """Return the data set of a folder, a .npz file or a name, split into training and validation.
 
@@ -69,6 +70,8 @@ def load(
             need not hold all of them, and may hold no others (default: those that the source has).
         axes: what the axes of NumPy arrays mean, one letter each: W, HW or DHW with C before or after, such as "HWC" or
             "NCHW", N for the samples of a set (default None: as labels and sizes tell, and refused where they do not).
+        ignore_label: value in label files of voxels that belong to no known class; label maps of samples then hold 255
+            (default None: as ``dataset.json`` says).
 
     Raises:
         DataError: for a source that is missing or broken, saying where, what, and how to mend it.
@@ -85,12 +88,17 @@ def load(
     rule = SplitRule(validation, seed, folds, fold, None if split is None else Path(split))
     if whole:
         rule = SplitRule(whole=True)
-    errors = Opening(strict=bad == "stop", classes=tuple(classes), axes=axes, resample_labels=resample_labels)
+    errors = Opening(
+        strict=bad == "stop", classes=tuple(classes), axes=axes, resample_labels=resample_labels, ignored=ignore_label
+    )
     _check_task(source, task)
     if source == "mni152":
+        _check_ignored(ignore_label, None)
         return _open_template(rule, gap)
     _check_no_gap(gap)
     found = _open(source, task, errors).with_subjects(subject_pattern)
+    if not classes:  # labels that are measured with a network are checked against its classes
+        _check_ignored(ignore_label, found.ignored)
     if bad == "stop":
         return found.split(rule)
     sound, skipped = found.without_broken(errors.problems)
@@ -163,6 +171,14 @@ def _open_template(rule: SplitRule, gap: int) -> DataSet:
         name = "folds" if rule.file is None else "split"
         raise ConfigError(f"{name}: mni152 is one volume that is cut in two; expected no {name}. Leave it out.")
     return open_mni152(rule.cut, gap)
+
+
+def _check_ignored(stated: int | None, used: int | None) -> None:
+    if stated is not None and used is None:
+        raise ConfigError(
+            f"ignore_label: got {stated}; expected none for this source: only label files of images may have a value "
+            "to ignore. Leave it out, or store images and labels as files."
+        )
 
 
 def _check_no_gap(gap: int) -> None:

@@ -48,9 +48,11 @@ def number_classes(path: Path, labels: object) -> tuple[str, ...]:
     """Return class names from {"0": "background", …}, {"background": 0, …} or ["background", …].
 
     Raises:
-        DataError: they are not numbered 0, 1, 2, …, or are regions or a value to ignore.
+        DataError: they are not numbered 0, 1, 2, …, or are regions.
     """
     pairs: dict[int, str] = {}
+    if isinstance(labels, dict):
+        labels = {key: value for key, value in labels.items() if not _is_ignored(key, value)}
     if isinstance(labels, list):
         labels = {str(i): name for i, name in enumerate(labels)}
     for key, value in labels.items() if isinstance(labels, dict) else ():
@@ -59,12 +61,6 @@ def number_classes(path: Path, labels: object) -> tuple[str, ...]:
             raise fault(
                 path, came, "one value a class", "Regions are not supported: number classes that do not overlap"
             )
-        if key == "ignore":
-            came, mend = (
-                f"the value {brief(value, 40)} is to be ignored",
-                "A label to ignore is not supported: remove it",
-            )
-            raise fault(path, came, "one value a class", mend)
         value = value[0] if isinstance(value, list) else value
         number, name = (key, value) if isinstance(value, str) and key.isdecimal() else (value, key)
         if isinstance(number, (str, int)) and str(number)[:4].isdecimal() and int(str(number)[:4]) < _MOST_CLASSES:
@@ -74,6 +70,27 @@ def number_classes(path: Path, labels: object) -> tuple[str, ...]:
         came = '"labels" does not number at least two different classes 0, 1, 2, …'
         raise fault(path, came, 'for example {"0": "background", "1": "lesion"}', "Correct or remove it")
     return tuple(pairs[i] for i in range(len(pairs)))
+
+
+def _is_ignored(key: object, value: object) -> bool:
+    """Return whether an entry of "labels" is the value to ignore, {"ignore": 4}, and no class of this name."""
+    return key == "ignore" and not isinstance(value, str)
+
+
+def ignored_value(path: Path, labels: object) -> int | None:
+    """Return the label value that "labels" say is to be ignored; None where they say nothing.
+
+    Raises:
+        DataError: it is no whole number from 1 to 255.
+    """
+    value = labels.get("ignore") if isinstance(labels, dict) else None
+    if value is None or not _is_ignored("ignore", value):
+        return None
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _MOST_CLASSES:
+        came = f"in labels, the value to ignore is {brief(value, 40)}"
+        raise fault(path, came, "a whole number from 1 to 255", "Correct or remove it")
+    return value
 
 
 def path_inside(where: object, folder: Path, text: object) -> Path:

@@ -10,7 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from convoxel.data.collection import Collection
-from convoxel.data.dataset_json import NAME, find_description, number_classes, path_inside, read_description
+from convoxel.data.dataset_json import (
+    NAME,
+    find_description,
+    ignored_value,
+    number_classes,
+    path_inside,
+    read_description,
+)
 from convoxel.data.image_format import split_ending
 from convoxel.data.opening import Opening
 from convoxel.data.segmentation import Pair, open_pairs, without_labels
@@ -49,4 +56,6 @@ def open_decathlon(folder: Path, errors: Opening) -> Collection:
     notes = [without_labels([shown(str(name)) for name in test])] if isinstance(test, list) and test else []
     pairs.sort(key=lambda pair: pair.name)
     classes = number_classes(where, found["labels"]) if "labels" in found else None
-    return open_pairs(folder, pairs, errors, names=classes, notes=notes)
+    return open_pairs(
+        folder, pairs, errors, names=classes, notes=notes, ignored=ignored_value(where, found.get("labels"))
+    )

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.dataset_json import NAME, number_classes, read_description
+from convoxel.data.data_set import IGNORED
+from convoxel.data.dataset_json import NAME, ignored_value, number_classes, read_description
 from convoxel.data.image_file import check_finite, read_header, read_stored, shaped, with_dims
 from convoxel.data.image_format import find_format
 from convoxel.data.image_header import Header
@@ -79,13 +80,17 @@ def check_labels(path: object, values: Array, most: int = _MOST_CLASSES) -> Arra
     return values.astype(np.uint8 if most <= 256 else np.int64)
 
 
-def values_of(label: NDArray[np.uint8]) -> frozenset[int]:
+def values_of(label: NDArray[np.uint8], ignored: int | None = None) -> frozenset[int]:
     """Return the values that occur, with 255 as 1 where only 0 and 255 occur (masks from paint programs).
+
+    Args:
+        label: values as stored.
+        ignored: a value that does not count (default none).
 
     >>> sorted(values_of(np.array([[0, 255]], np.uint8)))
     [0, 1]
     """
-    found = _raw_values(label)
+    found = _raw_values(label) - {ignored}
     return frozenset(1 if v == 255 else v for v in found) if found <= {0, 255} else found
 
 
@@ -93,9 +98,17 @@ def _raw_values(label: NDArray[np.uint8]) -> frozenset[int]:
     return frozenset(int(v) for v in np.flatnonzero(np.bincount(label.ravel(order="K"), minlength=256)))
 
 
-def to_classes(path: object, label: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """Return class numbers below ``count`` from label values; DataError for any value that is none."""
-    found = _raw_values(label)
+def to_classes(path: object, label: NDArray[np.uint8], count: int, ignored: int | None = None) -> NDArray[np.uint8]:
+    """Return class numbers below ``count`` from label values, and 255 for the value to ignore.
+
+    Raises:
+        DataError: a value is neither a class nor to be ignored.
+    """
+    found = _raw_values(label) - {ignored}
+    if ignored is not None:
+        hidden = label == ignored
+        known = to_classes(path, np.where(hidden, np.uint8(0), label), count)
+        return np.where(hidden, np.uint8(IGNORED), known)
     if count == 2 and found <= {0, 255}:
         return np.asarray(np.minimum(label, np.uint8(1)))
     wrong = sorted(v for v in found if v >= count)
@@ -124,6 +137,11 @@ def class_count(values: dict[str, frozenset[int]]) -> tuple[int, dict[str, str]]
 def _listed(values: Iterable[int]) -> str:
     values = list(values)
     return ", ".join(map(str, values[:_LISTED])) + (", …" if len(values) > _LISTED else "")
+
+
+def ignored_label(folder: Path) -> int | None:
+    """Return the value to ignore of a folder's ``dataset.json``, or None."""
+    return ignored_value(folder / NAME, (read_description(folder) or {}).get("labels"))
 
 
 def class_names(folder: Path) -> tuple[str, ...] | None:

@@ -1,7 +1,7 @@
 """Raw data sets of nnU-Net: imagesTr/CASE_0000.nii.gz (a file a channel), labelsTr/CASE.nii.gz and dataset.json.
 
 Cases of ``imagesTs`` are a test part where ``labelsTs`` has their labels, and are not used otherwise, which a note
-says. Regions and labels to ignore are refused.
+says. Regions are refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convoxel.data.collection import Collection
-from convoxel.data.dataset_json import NAME, find_description, number_classes, path_inside, read_description
+from convoxel.data.dataset_json import (
+    NAME,
+    find_description,
+    ignored_value,
+    number_classes,
+    path_inside,
+    read_description,
+)
 from convoxel.data.image_file import list_images
 from convoxel.data.image_format import split_ending
 from convoxel.data.opening import Opening
@@ -55,7 +62,9 @@ def open_cases(folder: Path, errors: Opening) -> Collection:
     if isinstance(claimed, int) and claimed != count and not errors.names:
         mend = "Copy the missing cases again, or correct numTraining"
         errors.note(NAME, fault(where, f"numTraining is {claimed}, but {count} cases are there", f"{count}", mend))
-    return open_pairs(folder, pairs, errors, names=classes, notes=notes)
+    return open_pairs(
+        folder, pairs, errors, names=classes, notes=notes, ignored=ignored_value(where, found.get("labels"))
+    )
 
 
 def _count_channels(where: Path, found: JsonObject) -> int:

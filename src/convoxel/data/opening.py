@@ -17,11 +17,13 @@ class Opening(ErrorCollector):
             and whatever else they hold is a fault (default: the classes are those that the source has).
         axes: what the axes of NumPy arrays mean, such as "HWC" (default None: as ``find_axes`` finds).
         resample_labels: a label of another grid than its image's is no fault, but brought onto it (default False).
+        ignored: value in label files of voxels that belong to no known class (default None: as the source says).
     """
 
     classes: tuple[str, ...] = ()
     axes: str | None = None
     resample_labels: bool = False
+    ignored: int | None = None
 
     def __post_init__(self) -> None:
         check_axes(self.axes)

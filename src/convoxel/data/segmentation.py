@@ -26,6 +26,7 @@ from convoxel.data.label_file import (
     MOST_UNNAMED,
     class_count,
     class_names,
+    ignored_label,
     read_label,
     read_label_header,
     to_classes,
@@ -89,7 +90,7 @@ def open_segmentation(folder: Path, errors: Opening) -> Collection:
     """Return the samples of a segmentation folder; pixels are read later, class numbers are found now."""
     parts, names = find_parts(folder), class_names(folder)
     pairs = [pair for part, place in parts.items() for pair in _pair_files(part, place, errors)]
-    return open_pairs(folder, pairs, errors, names=names, parts=tuple(parts))
+    return open_pairs(folder, pairs, errors, names=names, parts=tuple(parts), ignored=ignored_label(folder))
 
 
 def open_pairs(
@@ -102,6 +103,7 @@ def open_pairs(
     title: str = "",
     notes: Sequence[str] = (),
     sources: Sources = (),
+    ignored: int | None = None,
 ) -> Collection:
     """Return the samples of pairs of images and labels; headers are checked now, pixels are read later.
 
@@ -114,7 +116,16 @@ def open_pairs(
         title: name of the data set (default: that of the folder).
         notes: what is there and not used (default none).
         sources: further (name, file) of what was read, for the fingerprint (default none).
+        ignored: value in labels of voxels that belong to no known class, as the source says (default none).
     """
+    if ignored is None:
+        ignored = errors.ignored
+    elif errors.ignored not in (None, ignored) and not errors.classes:  # other data of a network may have another one
+        came, mend = (
+            f"dataset.json says to ignore {ignored}, ignore_label is {errors.ignored}",
+            "Leave ignore_label out",
+        )
+        raise fault(folder, came, "one value to ignore", mend)
     parts = tuple(parts) or tuple(dict.fromkeys(pair.part for pair in pairs))
     pairs = _once(pairs, errors)
     headers, assumed = _read_headers(pairs, errors)
@@ -125,14 +136,17 @@ def open_pairs(
     if names is None and errors.classes:
         names = errors.classes
     elif names is None:
-        count = _count_classes(folder, pairs, errors)
+        count = _count_classes(folder, pairs, errors, ignored)
         names = ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
+    if ignored is not None and ignored < len(names):
+        expected, mend = f"a value of {len(names)} or more", "State another one, or correct the names of the classes"
+        raise fault(folder, f"the value to ignore, {ignored}, is a class", expected, mend)
     pairs = [pair for pair in pairs if pair.name not in errors.names]
-    form = (dims, channels, len(names), errors.resample_labels)
+    form = (dims, channels, len(names), errors.resample_labels, ignored)
     entries = {part: [_entry(p, headers[p.name], *form) for p in pairs if p.part == part] for part in parts}
     read = [*sources, *(source for pair in pairs for source in _sources(pair))]
     title = title or shown(folder.resolve().name)
-    return Collection(title, "segment", (dims, channels), names, entries, read, (*assumed, *notes))
+    return Collection(title, "segment", (dims, channels), names, entries, read, (*assumed, *notes), ignored=ignored)
 
 
 def _once(pairs: Sequence[Pair], errors: ErrorCollector) -> list[Pair]:
@@ -271,12 +285,12 @@ def _match(pair: Pair, found: Header, label: Header, *, resample_labels: bool) -
     raise fault(pair.label, match.came, match.expected, match.mend)
 
 
-def _count_classes(folder: Path, pairs: Sequence[Pair], errors: ErrorCollector) -> int:
+def _count_classes(folder: Path, pairs: Sequence[Pair], errors: ErrorCollector, ignored: int | None) -> int:
     values: dict[str, frozenset[int]] = {}
     for pair in pairs:
         if pair.name not in errors.names:
             with errors.collect(pair.name):
-                values[pair.name] = values_of(read_label(pair.label)[1])
+                values[pair.name] = values_of(read_label(pair.label)[1], ignored)
     count, complaints = class_count(values)
     where = {pair.name: pair.label for pair in pairs}
     for name, came in complaints.items():
@@ -292,14 +306,16 @@ def _count_classes(folder: Path, pairs: Sequence[Pair], errors: ErrorCollector) 
     return count
 
 
-def _entry(pair: Pair, header: Header, dims: int, channels: int, count: int, resample_labels: bool) -> Entry:
+def _entry(
+    pair: Pair, header: Header, dims: int, channels: int, count: int, resample_labels: bool, ignored: int | None
+) -> Entry:
     def read() -> Sample:
         sample = _read_image(pair, dims, channels, header.axes or None)
         grid = replace(header, shape=sample.image.shape[1:], spacing_mm=sample.spacing_mm, affine=sample.affine)
         label_header, values = read_label(pair.label, dims, grid)
         if not _match(pair, grid, label_header, resample_labels=resample_labels).same:
             values = fit_label(pair.label, values, label_header.affine, grid.shape, grid.affine)
-        label = np.ascontiguousarray(to_classes(pair.label, values, count))
+        label = np.ascontiguousarray(to_classes(pair.label, values, count, ignored))
         return replace(sample, name=pair.name, label=label)
 
     return Entry(pair.name, header.shape, header.spacing_mm, read, None, header.stated_affine, pair.subject)

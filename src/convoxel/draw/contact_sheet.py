@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from convoxel.data import DataSet, Sample
+from convoxel.data.data_set import IGNORED
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
 from convoxel.draw.image_overlay import overlay_legend, panels, png
@@ -57,7 +59,10 @@ def contact_sheet(dataset: DataSet, part: str = "all", count: int = 24) -> Image
         above = top + (place // columns) * (_CELL + _LINES + _GAP)
         entry = samples.entries[int(index)]
         try:
-            picture, note = _tile(samples[int(index)])
+            sample = samples[int(index)]
+            if dataset.ignored is not None and isinstance(sample.label, np.ndarray):
+                sample = replace(sample, label=np.where(sample.label == IGNORED, np.uint8(0), sample.label))
+            picture, note = _tile(sample)
             note = dataset.class_of(entry) or note
             corner = (round(left + (_CELL - picture.width) / 2), round(above + (_CELL - picture.height) / 2))
             pictures.append((picture, corner))

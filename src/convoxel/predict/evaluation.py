@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from convoxel.data import DataSet, Sample, Split
+from convoxel.data.data_set import IGNORED
 from convoxel.errors import ConfigError, DataError
 from convoxel.predict.case_statistics import REPLICATES
 from convoxel.predict.class_curves import Curves, trace_curves
@@ -194,9 +195,10 @@ def _add_volume(
     label, classes = sample.label, len(predictor.classes)
     if not isinstance(label, np.ndarray):
         raise DataError(f"data: {sample.name} has no label map; metrics need one for every image.")
-    if int(label.max(initial=0)) >= classes:
+    highest = int(label.max(initial=0, where=label != IGNORED if classes <= IGNORED else True))
+    if highest >= classes:
         raise DataError(
-            f"data: the label of {sample.name} holds class {int(label.max())}, the run knows 0 … {classes - 1} "
+            f"data: the label of {sample.name} holds class {highest}, the run knows 0 … {classes - 1} "
             f"({', '.join(predictor.classes)})."
         )
     prediction, loss = np.empty(label.shape, np.uint8), SegmentationLoss(classes, predictor.run.loss)

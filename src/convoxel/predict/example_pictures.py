@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import Sample
+from convoxel.data.data_set import IGNORED
 from convoxel.files.values import Array
 from convoxel.predict.metrics import Row
 
@@ -82,6 +83,8 @@ class Examples:
         hardest: bool,
     ) -> Iterator[_Shown]:
         image, label, found = sample.image, self._array(sample.label), self._array(prediction)
+        if label.ndim and label.max(initial=0) == IGNORED:  # shown as metrics count it; 256 classes have no such value
+            label, found = (np.where(label == IGNORED, np.uint8(0), array) for array in (label, found))
         if label.ndim == 3:
             yield from self._slices(sample, label, found, quality, hardest)
             return

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import Sample
-from convoxel.data.data_set import join_names
+from convoxel.data.data_set import IGNORED, join_names
 from convoxel.predict.classification_metric import THRESHOLD, ClassScores, LabelScores, auc
 from convoxel.predict.figures import known
 from convoxel.predict.regression_metric import ValueScores, determination
@@ -170,8 +170,16 @@ class Tally:
     def add_volume(
         self, sample: Sample, label: Labels, prediction: Labels, loss: float, subject: str | None = None
     ) -> SegmentedImage:
-        """Count one segmented image, of a known subject or of one of its own, and return its row."""
+        """Count one segmented image, of a known subject or of one of its own, and return its row.
+
+        Voxels that the label says to ignore do not count: they are background in both maps, and in no number of voxels.
+        """
+        hidden = label == IGNORED
+        ignored = int(np.count_nonzero(hidden)) if len(self.classes) <= IGNORED else 0
+        if ignored:
+            label, prediction = (np.where(hidden, np.uint8(0), array) for array in (label, prediction))
         counts = confusion(label, prediction, len(self.classes))
+        counts[0, 0] -= ignored
         self.counts += counts
         self.loss += loss
         per_class = dict(zip(self.classes, map(known, dice(counts)), strict=True))

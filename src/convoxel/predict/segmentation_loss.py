@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from convoxel.data.data_set import IGNORED
 from convoxel.predict.loss_terms import LossTerms
 
 _SMOOTH = 1e-5  # what MONAI's losses add above and below, so an absent and unpredicted class costs nothing
@@ -37,8 +38,11 @@ class SegmentationLoss:
         self._sums = torch.zeros(3, classes, dtype=torch.float64)  # of each class: Σ p·y, Σ p, Σ y
 
     def add(self, logits: torch.Tensor, target: torch.Tensor) -> None:
-        """Add a piece: logits (classes, *spatial) float32, target (*spatial) int64."""
+        """Add a piece: logits (classes, *spatial) float32, target (*spatial) int64; targets of 255 do not count."""
         log_p, flat = functional.log_softmax(logits, dim=0).flatten(1), target.flatten()
+        kept = flat != IGNORED
+        if len(log_p) <= IGNORED and not kept.all():
+            log_p, flat = log_p[:, kept], flat[kept]
         classes = len(log_p)
         own = log_p.gather(0, flat[None])[0]
         truth = torch.bincount(flat, minlength=classes).double()

@@ -63,6 +63,7 @@ class DataFacts:
             earlier versions.
         multi_label: whether an image may have several classes, or none.
         targets: scale of the numbers to predict (regress), whose names ``classes`` holds; None for other tasks.
+        ignored: value in label files of voxels that belong to no known class; None where there was none.
     """
 
     classes: tuple[str, ...]
@@ -77,6 +78,7 @@ class DataFacts:
     class_counts: tuple[int, ...] = ()
     multi_label: bool = False
     targets: TargetScale | None = None
+    ignored: int | None = None
 
     @classmethod
     def from_data_set(
@@ -87,7 +89,7 @@ class DataFacts:
         parts = {name: len(part) for name, part in dataset.parts.items()}
         targets = TargetScale.of(dataset.train.labels) if dataset.task == "regress" else None
         source = (dataset.spacing_mm, dataset.fingerprint, dataset.name)
-        return cls(*facts, *source, parts, geometry, tuple(class_counts), dataset.multi_label, targets)
+        return cls(*facts, *source, parts, geometry, tuple(class_counts), dataset.multi_label, targets, dataset.ignored)
 
     @property
     def rule(self) -> Geometry:

@@ -116,6 +116,8 @@ class TrainConfig(BaseModel):
         fold: the part that validates, 0 … folds − 1 (default 0).
         split: file that lists the samples of every part, such as the split.json of another run.
         subject_pattern: regular expression that finds the subject in the name of a sample.
+        ignore_label: value in label files of voxels that belong to no known class, and count neither in the loss nor in
+            metrics (default: the value "ignore" of dataset.json).
         axes: what the axes of NumPy arrays mean, such as "HWC" (default: as labels and sizes tell).
         gap: voxels between training and validation part of "mni152" (default 0).
         on_bad_sample: "stop" at a broken sample or "skip" it (default "stop").
@@ -186,6 +188,7 @@ class TrainConfig(BaseModel):
     fold: int = Field(default=0, ge=0)
     split: _Name | None = None
     subject_pattern: _Name | None = None
+    ignore_label: int | None = Field(default=None, ge=1, le=255)
     axes: _Name | None = None
     gap: int = Field(default=0, ge=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"
@@ -287,6 +290,10 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _check_loss(self) -> TrainConfig:
         find_loss(self)
+        if self.ignore_label is not None and self.task != "segment":
+            raise ValueError(
+                f"ignore_label: given to {self.task}; expected none: only label maps have voxels to ignore"
+            )
         return self
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from convoxel.data.data_set import IGNORED
 from convoxel.predict.loss_terms import LossTerms
 from convoxel.predict.segmentation_loss import focal
 
@@ -17,7 +18,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _AUXILIARY = 0.3
 
 
-def build_loss(terms: LossTerms, *, deterministic: bool = False) -> Loss:
+def build_loss(terms: LossTerms, *, deterministic: bool = False, ignores: bool = False) -> Loss:
     """Return the loss ``(logits, targets) → scalar``: a mean over voxels or images, and one of classes over the batch.
 
     Args:
@@ -26,33 +27,39 @@ def build_loss(terms: LossTerms, *, deterministic: bool = False) -> Loss:
             of values both are (n, targets).
         deterministic: sum on GPUs in one order; PyTorch adds the cross-entropies of images as they come
             (default False).
+        ignores: targets of 255 belong to no class and do not count (default False).
     """
-    parts = [term for term in (_build_regional(terms), _build_pointwise(terms, deterministic)) if term is not None]
+    found = (_build_regional(terms, ignores), _build_pointwise(terms, deterministic, ignores))
+    parts = [term for term in found if term is not None]
     if len(parts) == 1:
         return parts[0]
     regional, pointwise = parts
     return lambda logits, targets: regional(logits, targets) + pointwise(logits, targets)
 
 
-def _build_regional(terms: LossTerms) -> Loss | None:
+def _build_regional(terms: LossTerms, ignores: bool) -> Loss | None:
     if terms.regional is None:
         return None
     from monai.losses import DiceLoss, TverskyLoss
 
     # Over the batch, not per patch: a patch that lacks a class would otherwise push hard on noise.
-    shape: dict[str, Any] = dict.fromkeys(("to_onehot_y", "softmax", "batch"), True)
-    shape["include_background"] = False
+    shape: dict[str, Any] = {"include_background": False, "batch": True}
+    shape |= dict.fromkeys(("to_onehot_y", "softmax"), not ignores)
     criterion: Loss = DiceLoss(**shape)
     if terms.regional == "tversky":
         criterion = TverskyLoss(**shape, alpha=terms.options["alpha"], beta=terms.options["beta"])
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return criterion(logits, targets[:, None])
+        if not ignores:
+            return criterion(logits, targets[:, None])
+        kept, known = _known(targets)
+        truth = functional.one_hot(known, logits.shape[1]).movedim(-1, 1)
+        return criterion(logits.softmax(dim=1) * kept[:, None], truth * kept[:, None])
 
     return loss
 
 
-def _build_pointwise(terms: LossTerms, deterministic: bool) -> Loss | None:
+def _build_pointwise(terms: LossTerms, deterministic: bool, ignores: bool) -> Loss | None:
     if terms.pointwise is None:
         return None
     options = terms.options
@@ -63,12 +70,19 @@ def _build_pointwise(terms: LossTerms, deterministic: bool) -> Loss | None:
             logits, targets = logits.movedim(1, -1).flatten(0, -2), targets.flatten()
         weight = None if stated is None else stated.to(logits)
         smoothing = options.get("label_smoothing", 0.0)
-        return functional.cross_entropy(logits, targets, weight, label_smoothing=smoothing)
+        if not ignores:
+            return functional.cross_entropy(logits, targets, weight, label_smoothing=smoothing)
+        total = functional.cross_entropy(
+            logits, targets, weight, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+        )
+        kept, known = _known(targets)
+        return _share(total, (kept if weight is None else weight[known] * kept).sum())
 
     def mean_focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        log_p = functional.log_softmax(logits, dim=1).gather(1, targets[:, None])[:, 0]
-        each = focal(log_p, options["gamma"])
-        return each.mean() if stated is None else (each * stated.to(logits)[targets]).mean()
+        kept, known = _known(targets) if ignores else (None, targets)
+        each = focal(functional.log_softmax(logits, dim=1).gather(1, known[:, None])[:, 0], options["gamma"])
+        each = each if stated is None else each * stated.to(logits)[known]
+        return each.mean() if kept is None else _share((each * kept).sum(), kept.sum())
 
     def binary(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         weight = None if stated is None else stated.to(logits)
@@ -84,6 +98,17 @@ def _build_pointwise(terms: LossTerms, deterministic: bool) -> Loss | None:
 
     kinds = {"focal": mean_focal, "binary_cross_entropy": binary, "cross_entropy": cross_entropy}
     return kinds.get(terms.pointwise, of_values)
+
+
+def _known(targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return where targets are classes, and the targets with 0 where they are none."""
+    kept = targets != IGNORED
+    return kept, targets * kept
+
+
+def _share(total: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
+    """Return total / norm; 0 where everything is ignored."""
+    return total / norm.to(total).clamp_min(torch.finfo(total.dtype).tiny)
 
 
 def measure_loss(criterion: Loss, found: torch.Tensor | Sequence[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:

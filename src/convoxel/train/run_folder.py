@@ -146,6 +146,7 @@ def _load(config: TrainConfig, source: str | Path | None, **stated: Any) -> data
             bad=config.on_bad_sample,
             resample_labels=config.resample_labels,
             axes=config.axes,
+            ignore_label=config.ignore_label,
             **stated,
         )
     except DataError as error:

@@ -103,6 +103,7 @@ def describe_plan(
         ("augmentation", ", ".join(changes) if changes else "none"),
         ("mirroring", f"{_axes(config.flip_axes or ())}: {mirroring}"),
         ("loss", describe_loss(plan_loss(config, facts.classes, facts.class_counts), facts.classes)),
+        *([] if facts.ignored is None else [("ignored", f"voxels of the label value {facts.ignored} do not count")]),
         ("optimiser", _optimiser(config)),
         ("schedule", f"{config.schedule}, the first {100 * config.warmup:g} % of the run warm up"),
         ("device", describe_computation(config, measured)),
