@@ -56,7 +56,7 @@ def test_train_json_is_one_object(capsys: pytest.CaptureFixture[str], run: Path)
 def test_train_refuses(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
     new = ["train", "classify", "--data", "digits", "--output", tmp_path / "new"]
     cases: list[tuple[list[Any], str]] = [
-        (["train"], "not given: segment or classify, --data DIR, --output RUN"),
+        (["train"], "not given: segment, classify or regress, --data DIR, --output RUN"),
         (["train", "classify", "--data", "digits"], "not given: --output RUN"),
         (["train", "paint", *new[2:]], "task='paint'"),
         (["train", "clasify", *new[2:]], "did you mean 'classify'?"),
