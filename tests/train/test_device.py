@@ -102,7 +102,7 @@ def test_measured_steps_choose_layout_and_compiler(
         config = config.model_copy(update={"epochs": 3})
     images = [Sample(str(index), np.zeros((1, 8, 8), np.float32), index % 2) for index in range(8)]
     dataset: Any = SimpleNamespace(train=images, dims=2)
-    facts: Any = SimpleNamespace(normalisation=SimpleNamespace(statistics=lambda image: Plain()), spacing_mm=None)
+    facts: Any = DataFacts(("0", "1"), 2, 1, SimpleNamespace(statistics=lambda image: Plain()), None, "", "")  # type: ignore[arg-type]
     chosen, words = step_choice.choose_step(
         config.model_copy(update={"patch": (8, 8), "augment": False, "device": "cpu"}),
         dataset,
