@@ -28,6 +28,7 @@ from convoxel.data import (
 )
 from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
+from convoxel.data.voxel_layout import LayoutReader
 from convoxel.data.zarr_array import is_zarr
 from convoxel.files.fault import fault
 from convoxel.files.values import Array
@@ -72,6 +73,8 @@ class ImageFormat:
 #: Endings of tables, which are signals in a folder that holds no other image, and notes beside images.
 TABLES = (".csv", ".tsv")
 
+_META, _NRRD = LayoutReader(meta_image.read_layout), LayoutReader(nrrd.read_layout)
+
 #: The formats in the order in which they are asked; the longest ending that fits a name decides.
 FORMATS = (
     ImageFormat(
@@ -87,31 +90,31 @@ FORMATS = (
     ImageFormat(
         "MetaImage",
         (".mha",),
-        meta_image.read_header,
-        meta_image.read_values,
-        meta_image.map_values,
+        _META.read_header,
+        _META.read_values,
+        _META.map_values,
         meta_image.pack,
         label_ending=".mha",
     ),
     ImageFormat(
         "MetaImage header",
         (".mhd",),
-        meta_image.read_header,
-        meta_image.read_values,
-        meta_image.map_values,
-        parts=meta_image.list_parts,
+        _META.read_header,
+        _META.read_values,
+        _META.map_values,
+        parts=_META.list_parts,
         label_ending=".mha",
     ),
     ImageFormat(
-        "NRRD", (".nrrd",), nrrd.read_header, nrrd.read_values, nrrd.map_values, nrrd.pack, label_ending=".nrrd"
+        "NRRD", (".nrrd",), _NRRD.read_header, _NRRD.read_values, _NRRD.map_values, nrrd.pack, label_ending=".nrrd"
     ),
     ImageFormat(
         "NRRD header",
         (".nhdr",),
-        nrrd.read_header,
-        nrrd.read_values,
-        nrrd.map_values,
-        parts=nrrd.list_parts,
+        _NRRD.read_header,
+        _NRRD.read_values,
+        _NRRD.map_values,
+        parts=_NRRD.list_parts,
         label_ending=".nrrd",
     ),
     ImageFormat(
@@ -137,7 +140,7 @@ FORMATS = (
     ImageFormat("PNG", (".png",), tiff.read_header, tiff.read_values, pack=picture.pack, extra="train"),
     ImageFormat("JPEG", (".jpg", ".jpeg"), tiff.read_header, tiff.read_values, extra="train"),
     ImageFormat(
-        "TIFF", (".tif", ".tiff"), tiff.read_header, tiff.read_values, tiff.map_values, tiff.pack, extra="formats"
+        "TIFF", (".tif", ".tiff"), tiff.read_header, tiff.read_values, tiff.map_values, tiff.pack, extra="train"
     ),
     ImageFormat(
         "NumPy array",

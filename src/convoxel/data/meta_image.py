@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.image_header import Header
-from convoxel.data.mapped_image import MappedImage
 from convoxel.data.voxel_layout import (
     VoxelLayout,
     parse_numbers,
@@ -48,31 +47,8 @@ class _Origin:
     lines: tuple[tuple[str, str], ...]
 
 
-def read_header(path: Path) -> Header:
-    """Return the checked header of a MetaImage; DataError names the first line that cannot be true."""
-    return _read_layout(path).header
-
-
-def read_values(path: Path, label: bool) -> tuple[Header, Array]:
-    """Return header and values (channels, *shape): float32, or as stored for a label."""
-    layout = _read_layout(path)
-    return layout.header, layout.read(path, label=label)
-
-
-def map_values(path: Path) -> tuple[Header, MappedImage] | None:
-    """Return header and values left in the file; None where they are compressed."""
-    layout = _read_layout(path)
-    image = layout.map(path)
-    return None if image is None else (layout.header, image)
-
-
-def list_parts(path: Path) -> list[Path]:
-    """Return the header's file and the one that holds the voxels."""
-    location = _read_layout(path).location
-    return [path] if location is None else [path, path.parent / location]
-
-
-def _read_layout(path: Path) -> VoxelLayout:
+def read_layout(path: Path) -> VoxelLayout:
+    """Return header and voxels' place of a MetaImage; DataError names the first line that cannot be true."""
     fields, end = _parse(path, read_header_text(path))
     axes = parse_sizes(path, "NDims", fields.get("NDims", ""), 1)[0]
     if not 1 <= axes <= 4:

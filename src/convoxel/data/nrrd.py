@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.image_header import Affine, Header, Spacing
-from convoxel.data.mapped_image import MappedImage
 from convoxel.data.voxel_layout import (
     LPS_TO_RAS,
     VoxelLayout,
@@ -67,31 +66,8 @@ class _Origin:
     place: str
 
 
-def read_header(path: Path) -> Header:
-    """Return the checked header of an NRRD file; DataError names the first field that cannot be true."""
-    return _read_layout(path).header
-
-
-def read_values(path: Path, label: bool) -> tuple[Header, Array]:
-    """Return header and values (channels, *shape): float32, or as stored for a label."""
-    layout = _read_layout(path)
-    return layout.header, layout.read(path, label=label)
-
-
-def map_values(path: Path) -> tuple[Header, MappedImage] | None:
-    """Return header and values left in the file; None where they are compressed."""
-    layout = _read_layout(path)
-    image = layout.map(path)
-    return None if image is None else (layout.header, image)
-
-
-def list_parts(path: Path) -> list[Path]:
-    """Return the header's file and the one that holds the voxels."""
-    location = _read_layout(path).location
-    return [path] if location is None else [path, path.parent / location]
-
-
-def _read_layout(path: Path) -> VoxelLayout:
+def read_layout(path: Path) -> VoxelLayout:
+    """Return header and voxels' place of an NRRD file; DataError names the first line that cannot be true."""
     content = read_header_text(path)
     fields, end = _parse(path, content)
     axes = parse_sizes(path, "dimension", fields.get("dimension", ""), 1)[0]

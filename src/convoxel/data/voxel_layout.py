@@ -8,7 +8,7 @@ RAS+ mm.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +138,37 @@ class VoxelLayout:
 
 
 # ---- the header's text ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LayoutReader:
+    """The functions by which a format of this kind is read.
+
+    Attributes:
+        read_layout: layout of a file; DataError names the first line of its header that cannot be true.
+    """
+
+    read_layout: Callable[[Path], VoxelLayout]
+
+    def read_header(self, path: Path) -> Header:
+        """Return the checked header of a file."""
+        return self.read_layout(path).header
+
+    def read_values(self, path: Path, label: bool) -> tuple[Header, Array]:
+        """Return header and values (channels, *shape): float32, or as stored for a label."""
+        layout = self.read_layout(path)
+        return layout.header, layout.read(path, label=label)
+
+    def map_values(self, path: Path) -> tuple[Header, MappedImage] | None:
+        """Return header and values left in the file; None where they are compressed."""
+        layout = self.read_layout(path)
+        image = layout.map(path)
+        return None if image is None else (layout.header, image)
+
+    def list_parts(self, path: Path) -> list[Path]:
+        """Return the header's file and the one that holds the voxels."""
+        location = self.read_layout(path).location
+        return [path] if location is None else [path, path.parent / location]
 
 
 def read_header_text(path: Path) -> bytes:

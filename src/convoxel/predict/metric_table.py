@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from convoxel.errors import ConfigError
 from convoxel.predict.classification_metric import LABEL_METRICS, SCORE_METRICS, LabelMetric, ScoreMetric
@@ -19,7 +19,7 @@ DEFAULT_LABELS = ("auc", "ap", "f1", "precision", "sensitivity", "accuracy")
 DEFAULT_VALUES = ("mae", "rmse", "r2", "pearson")
 DEFAULT_SCORES = ("accuracy", "balanced_accuracy", "f1", "auc", "ap", "ece", "brier")
 
-
+_M = TypeVar("_M", ScoreMetric, LabelMetric, ValueMetric)
 _SEVERAL = "classify, several classes"
 
 
@@ -73,9 +73,7 @@ def score_metrics(names: Sequence[str] | None) -> tuple[ScoreMetric, ...]:
     Raises:
         ConfigError: a name is none of theirs; the message lists them.
     """
-    table = {metric.name: metric for metric in SCORE_METRICS}
-    asked = _distinct(DEFAULT_SCORES if names is None else names)
-    return tuple(table[name] if name in table else _refuse(name, list(table), "classify") for name in asked)
+    return _find(DEFAULT_SCORES if names is None else names, SCORE_METRICS, "classify")
 
 
 def label_metrics(names: Sequence[str] | None) -> tuple[LabelMetric, ...]:
@@ -84,9 +82,7 @@ def label_metrics(names: Sequence[str] | None) -> tuple[LabelMetric, ...]:
     Raises:
         ConfigError: a name is none of theirs; the message lists them.
     """
-    table = {metric.name: metric for metric in LABEL_METRICS}
-    asked = _distinct(DEFAULT_LABELS if names is None else names)
-    return tuple(table[name] if name in table else _refuse(name, list(table), _SEVERAL) for name in asked)
+    return _find(DEFAULT_LABELS if names is None else names, LABEL_METRICS, _SEVERAL)
 
 
 def value_metrics(names: Sequence[str] | None) -> tuple[ValueMetric, ...]:
@@ -95,9 +91,12 @@ def value_metrics(names: Sequence[str] | None) -> tuple[ValueMetric, ...]:
     Raises:
         ConfigError: a name is none of theirs; the message lists them.
     """
-    table = {metric.name: metric for metric in VALUE_METRICS}
-    asked = _distinct(DEFAULT_VALUES if names is None else names)
-    return tuple(table[name] if name in table else _refuse(name, list(table), "regress") for name in asked)
+    return _find(DEFAULT_VALUES if names is None else names, VALUE_METRICS, "regress")
+
+
+def _find(names: Sequence[str], metrics: Sequence[_M], task: str) -> tuple[_M, ...]:
+    table = {metric.name: metric for metric in metrics}
+    return tuple(table[name] if name in table else _refuse(name, list(table), task) for name in _distinct(names))
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
