@@ -18,7 +18,7 @@ help: ## this list
 demo: setup ## train, evaluate, compile and look at a 3-D U-Net on a real MR template (about 8 minutes on 2 cores)
 	$(BIN)/convoxel demo --output demo
 
-test: setup ## the whole suite (under 10 minutes on 2 cores, set-up included)
+test: setup ## the whole suite (under 10 minutes on 2 cores, after the set-up)
 	$(BIN)/python -m pytest
 
 smoke: setup ## the tests that find most mistakes in twenty seconds
