@@ -14,6 +14,7 @@ import torch
 
 import convoxel as cx
 from convoxel.annotation import fits
+from convoxel.arithmetic import SizeSet
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError, UnsupportedError
 from tools.faults import arguments, words
 from tools.faults.face import Example, examples
@@ -78,6 +79,9 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.models.resnet18(depth=1e30), ConfigError, "depth is 1e.30"),
     (lambda: cx.models.ResNet("x"), ConfigError, "name is 'x'"),
     (lambda: cx.native.View.dense(0, 0, (1, 2)), ConfigError, "View.dense: shape is .* a tuple of 5"),
+    (lambda: cx.nn.AvgPool(1, 2)(torch.zeros(1, 1, 4, 4)), ShapeError, "AvgPool: x has 4 axes .*expected 3"),
+    (lambda: cx.nn.MaxPool(2, 2)(torch.zeros(1, 4, 4)), ShapeError, "MaxPool: x has 3 axes .*expected 4"),
+    (lambda: cx.inspect.ValidSizes((SizeSet((32,)),), ()), ConfigError, "outputs has 0 entries; expected 1"),
     (lambda: cx.train.sliding_window(abs, np.zeros((1, 4, 4)), (2, 2), batch=-1), ConfigError, "batch is -1"),
 ])  # fmt: skip
 def test_errors_name_the_argument(call: Callable[[], object], kind: type[ConvoxelError], told: str) -> None:
@@ -93,6 +97,13 @@ def test_numbers_of_numpy_do_not_overflow() -> None:
     assert cx.arithmetic.linear_params(np.int8(100), np.int8(100)) == 10100
     assert type(cx.arithmetic.Window(np.int64(3)).k) is int
     assert cx.arithmetic.resize_taps(8, 16, scale=np.float32(2)) == cx.arithmetic.resize_taps(8, 16, scale=2.0)
+
+
+def test_a_refused_layer_leaves_no_trace() -> None:
+    levels = cx.models.Pyramid().levels
+    with pytest.raises(TypeError, match="unhashable"):
+        levels.add("layer", 4, np.array([1, 2]))  # type: ignore[arg-type]
+    assert (levels.stride, levels.names) == (1, ())
 
 
 def test_public_functions_are_those_that_are_written() -> None:

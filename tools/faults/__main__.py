@@ -50,7 +50,7 @@ def main() -> int:
     os.environ.update(
         CONVOXEL_CACHE=str(options.folder.resolve() / "cache"), CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1"
     )
-    folder = options.folder / f"seed{options.seed}"
+    folder = options.folder.resolve() / f"seed{options.seed}"  # cases change the working folder
     torch.set_num_threads(1)  # threads must not start before the cases are forked
     scene = build_scene(folder, options.seed, full=options.full)
     scene.warm()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convoxel.arithmetic import Inputs, PeriodicAffine, SizeSet, output_equation, solve_inputs
-from convoxel.errors import ConvoxelError
+from convoxel.errors import ConfigError, ConvoxelError
 from convoxel.inspect.axis_graph import AxisGraph
 
 Shape = tuple[int, ...]
@@ -34,10 +34,20 @@ class ValidSizes:
         sizes: all of them.
         outputs: the output's size as a function of the input's, right for ``sizes``; None where the output has no such
             axis, or none that is known.
+
+    Raises:
+        ConfigError: ``outputs`` has another number of axes than ``sizes``.
     """
 
     sizes: tuple[SizeSet, ...]
     outputs: tuple[PeriodicAffine | None, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.outputs) != len(self.sizes):
+            raise ConfigError(
+                f"ValidSizes: outputs has {len(self.outputs)} entries; expected {len(self.sizes)}, one for each axis "
+                "of sizes. Give None for an axis whose output is not known."
+            )
 
     @property
     def smallest(self) -> tuple[int, ...]:

@@ -22,8 +22,9 @@ class Levels:
 
     def add(self, name: str, channels: int, stride: int) -> None:
         """Note that layer ``name`` comes next, with ``channels``, at ``stride`` times the stride so far."""
-        self.stride *= stride
-        self._ends[self.stride] = (name, channels)
+        stride *= self.stride
+        self._ends[stride] = (name, channels)
+        self.stride = stride
 
     @property
     def names(self) -> tuple[str, ...]:

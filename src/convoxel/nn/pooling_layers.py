@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from convoxel.errors import ConfigError, check_choice
+from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.nn.functional.pooling import Window, binomial, blur, find_largest, find_mean
 from convoxel.nn.functional.unpool import UNPOOL_MODES, unpool
 from convoxel.nn.padded_convolution import BORDERS, Padding
@@ -28,6 +28,15 @@ class _Pool(nn.Module):
         self.window = Window.of(name, dims, kernel_size, stride, padding, dilation, ceil_mode)
         if min(side for pair in self.window.pairs for side in pair) < 0:
             raise ConfigError(f"padding is {padding!r}, but a pooling pads by at least 0. Crop x itself.")
+
+    def check(self, x: Tensor) -> None:
+        """Raise ShapeError where ``x`` has other axes: PyTorch would take one size of a window for both of two axes."""
+        if x.dim() != self.dims + 2:
+            raise ShapeError(
+                f"{type(self).__name__}: x has {x.dim()} axes {tuple(x.shape)}; expected {self.dims + 2}, (n, c, "
+                f"*spatial) with {self.dims} spatial {'axis' if self.dims == 1 else 'axes'}. Reshape x, or make the "
+                "layer with other dims."
+            )
 
     def extra_repr(self) -> str:
         """Return the arguments that the layer was made with."""
@@ -68,6 +77,7 @@ class MaxPool(_Pool):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return the maxima, with ``return_indices`` their indices too."""
+        self.check(x)
         y, index = find_largest(x, self.window, self.return_indices)
         return y if index is None else (y, index)
 
@@ -107,6 +117,7 @@ class AvgPool(_Pool):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the means."""
+        self.check(x)
         return find_mean(x, self.window, self.ones, self.count_include_pad)
 
 

@@ -242,7 +242,7 @@ def find_mean(x: Tensor, window: Window, ones: Tensor, count_include_pad: bool, 
 def _sum_windows(x: Tensor, window: Window, ones: Tensor) -> Tensor:
     """Return the sums of windows; each channel is a separate image, so that one kernel of ones serves all."""
     images = x.flatten(0, 1).unsqueeze(1)
-    total = _CONV[x.dim() - 3](images, ones.to(x.dtype), None, window.stride, 0, window.dilation)
+    total = _CONV[x.dim() - 3](images, ones.to(x.device, x.dtype), None, window.stride, 0, window.dilation)
     sums: Tensor = total.squeeze(1).unflatten(0, (-1, x.shape[1]))
     return sums
 
