@@ -17,7 +17,7 @@ from pydicom import uid
 from convoxel import data
 from convoxel.data.image_file import list_images, read_header, read_stored
 from convoxel.errors import DataError
-from convoxel.predict.file_prediction import list_inputs
+from convoxel.predict.case_files import list_inputs
 from tests.support import dicom_files
 from tests.support.dicom_files import SECRETS, header_bytes, image, multi_frame, packed, save, series
 from tests.support.refusal import refused

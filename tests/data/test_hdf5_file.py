@@ -15,7 +15,7 @@ from convoxel.data.hdf5_file import open_hdf5, read_dataset
 from convoxel.data.image_file import map_image
 from convoxel.data.label_file import read_label
 from convoxel.errors import UnsupportedError
-from convoxel.predict.file_prediction import list_inputs
+from convoxel.predict.case_files import list_inputs
 from tests.support.refusal import refused
 
 RNG = np.random.default_rng(0)

@@ -26,7 +26,7 @@ def bright(dims: int = 3) -> Predictor:
     facts = SimpleNamespace(dims=dims, channels=1, warn_of_geometry=lambda lying: None)
     run = SimpleNamespace(config=SimpleNamespace(task="segment", axes=None), data=facts)
 
-    def label_map(sample: data.Sample, on_tile: Any) -> Any:
+    def label_map(sample: data.Sample, *_: Any) -> Any:
         return (sample.image[0] > 100).astype(np.uint8)
 
     return cast(Predictor, SimpleNamespace(run=run, exact=None, classes=("background", "bright"), label_map=label_map))

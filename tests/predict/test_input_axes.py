@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convoxel.predict.file_prediction import _read
+from convoxel.predict.case_prediction import MapOptions, read_case
 from tests.support.refusal import refused
 
 
@@ -34,12 +34,14 @@ def test_axes_of_inputs(
 ) -> None:
     array = np.random.default_rng(0).random(shape).astype(np.float32)
     np.save(tmp_path / "a.npy", array)
-    image = _read(predictor(trained, exact=exact), tmp_path / "a.npy", stated).image
+    image = read_case(predictor(trained, exact=exact), tmp_path / "a.npy", MapOptions(stated)).image
     assert np.array_equal(image[:, :, :], np.moveaxis(array, -1, 0) if last else array)
 
 
 def test_axes_that_were_stated_for_another_number_of_axes_do_not_serve(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((9, 8), np.float32))
-    assert _read(predictor("HWC", channels=1), tmp_path / "a.npy", None).image.shape == (1, 9, 8)
+    assert read_case(predictor("HWC", channels=1), tmp_path / "a.npy", MapOptions()).image.shape == (1, 9, 8)
     np.save(tmp_path / "b.npy", np.ones((3, 9, 3), np.float32))
-    refused(lambda: _read(predictor(None), tmp_path / "b.npy", None), tmp_path / "b.npy", "CHW or HWC", "--axes")
+    refused(
+        lambda: read_case(predictor(None), tmp_path / "b.npy", MapOptions()), tmp_path / "b.npy", "CHW or HWC", "--axes"
+    )

@@ -4,7 +4,8 @@ Read the files in this order: ``trained_run`` (a network with its configuration 
 ``normalisation`` (of intensities), ``tile_size`` and ``sliding_window`` (images of any size, tile by tile),
 ``network_call`` (PyTorch or our engine), ``inference`` (all of these as one ``Predictor``, which takes images as
 stored and answers on their own grid); then
-``file_prediction`` (image files to label maps or tables); ``surface_distance``, ``metric`` and the metrics of each
+``case_prediction`` (an image file to a label map), ``case_files`` and ``file_prediction`` (folders of them, and
+tables); ``surface_distance``, ``metric`` and the metrics of each
 task, ``segmentation_metric`` and ``classification_metric``, which ``metric_table`` lists; ``metrics`` (what one pass
 over a split counts), ``case_statistics`` (intervals and comparisons), ``figures``, ``class_curves``, ``evaluation``;
 ``case_table`` (CSV) and ``example_pictures``.

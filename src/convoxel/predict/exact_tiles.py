@@ -29,13 +29,11 @@ class ExactTiles:
         program: the compiled network.
         sizes: the sizes that the network takes; a whole image is padded to one of them.
         tile: size of a tile, its halo included (default: what takes about a gigabyte).
-        on_tiling: called with each image's tiling before it is computed.
     """
 
     program: Program
     sizes: InputSizes
     tile: int | Sequence[int] | None = None
-    on_tiling: Callable[[TilePlan], None] | None = None
 
     @cached_property
     def direct(self) -> Program:
@@ -43,9 +41,16 @@ class ExactTiles:
         return self.program.replace(algorithm="direct")
 
     def label_map(
-        self, image: Array, statistics: Statistics, on_progress: Callable[[int, int], None] | None = None
+        self,
+        image: Array,
+        statistics: Statistics,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_tiling: Callable[[TilePlan], None] | None = None,
     ) -> NDArray[np.uint8]:
-        """Return the class of each pixel of an image (channels, *spatial), in memory for a tile and the classes."""
+        """Return the class of each pixel of an image (channels, *spatial), in memory for a tile and the classes.
+
+        ``on_tiling`` is called with the tiles before the first; ``on_progress`` with the number done and of all.
+        """
         size = image.shape[1:]
         wide = plan_patch(self.sizes.around(size), self.sizes)
         inner = self.sizes.inner(wide)
@@ -53,8 +58,8 @@ class ExactTiles:
         border = self.sizes.border or (0,) * len(size)
         source = _Padded(image, statistics, [-b - edge for b, edge in zip(before, border, strict=True)], wide)
         tiling = self._tiling(source)
-        if self.on_tiling is not None:
-            self.on_tiling(tiling)
+        if on_tiling is not None:
+            on_tiling(tiling)
         found = np.empty(size, np.uint8)
         for done, ((place, logits),) in enumerate(tiling.parts(lambda _, part: source[part]), start=1):
             inside, taken = [], []

@@ -35,6 +35,7 @@ class Predictor:
         overlap: least share of a tile that its neighbour covers too.
         engine: "convoxel" or "torch", which computes ``call``.
         exact: tiles whose label maps are bit for bit those of whole images, in place of tiles that are blended.
+        device: PyTorch's name of the device that computes (default "cpu").
     """
 
     run: AnyRun
@@ -43,6 +44,13 @@ class Predictor:
     overlap: float
     engine: str
     exact: ExactTiles | None = None
+    device: str = "cpu"
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """All that decides the bits of a result beside the image, for JSON: results are kept under its hash."""
+        way = {"engine": self.engine, "device": self.device, "overlap": self.overlap, "exact": self.exact is not None}
+        return {"run": self.run.identity, **way}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -72,23 +80,32 @@ class Predictor:
             result[place] = slab
         return result
 
-    def label_map(self, sample: Sample, on_tile: Callable[[int, int], None] | None = None) -> NDArray[np.uint8]:
+    def label_map(
+        self,
+        sample: Sample,
+        on_tile: Callable[[int, int], None] | None = None,
+        on_tiling: Callable[[TilePlan], None] | None = None,
+    ) -> NDArray[np.uint8]:
         """Return the class of each voxel, (*spatial) uint8; memory: one layer of tiles and the map.
 
-        ``on_tile`` is called with the number of exact tiles done and of all.
+        Of exact tiles, ``on_tiling`` is called with the plan, and ``on_tile`` with the number of those done and of all.
 
         Raises:
             DataError: the image has another spacing than the run, and tiles are exact.
         """
         if self.exact is not None:
-            return self._exact_map(self.exact, sample, on_tile)
+            return self._exact_map(self.exact, sample, on_tile, on_tiling)
         result = np.empty(sample.image.shape[1:], np.uint8)
         for part, slab in self.slabs(sample):
             result[part] = slab.argmax(axis=0)
         return result
 
     def _exact_map(
-        self, tiles: ExactTiles, sample: Sample, on_tile: Callable[[int, int], None] | None
+        self,
+        tiles: ExactTiles,
+        sample: Sample,
+        on_tile: Callable[[int, int], None] | None,
+        on_tiling: Callable[[TilePlan], None] | None,
     ) -> NDArray[np.uint8]:
         rule = self.run.data.rule
         place = rule.place_sample(sample)
@@ -101,7 +118,7 @@ class Predictor:
                 "Leave exact out, or resample the image before",
             )
         image = place.image(sample.image)
-        found = tiles.label_map(image, self.run.data.normalisation.statistics(image), on_tile)
+        found = tiles.label_map(image, self.run.data.normalisation.statistics(image), on_tile, on_tiling)
         return np.ascontiguousarray(place.turned_back(found))
 
     def class_logits(self, samples: Sequence[Sample]) -> Array:
@@ -167,7 +184,6 @@ def build_predictor(
     overlap: float | None = None,
     exact: bool = False,
     tile: int | Sequence[int] | None = None,
-    on_tiling: Callable[[TilePlan], None] | None = None,
 ) -> Predictor:
     """Return the predictor of a trained network.
 
@@ -179,7 +195,6 @@ def build_predictor(
         exact: compute label maps that are bit for bit those of whole images, on tiles that blend nothing; only our
             engine can (default False).
         tile: size of such a tile, its halo included (default: what takes about a gigabyte).
-        on_tiling: called with the tiling of each image.
 
     Raises:
         ConfigError: the engine is unknown; ``exact`` with PyTorch or a classifier; ``tile`` without ``exact``.
@@ -194,8 +209,9 @@ def build_predictor(
         size = run.config.patch or (sizes.least + 3 * sizes.multiple,) * run.data.dims
         program = compiled(run.network, (1, run.data.channels, *size))
         call = compiled_call(program)
-        tiles = ExactTiles(program, sizes, tile, on_tiling) if exact else None
-    return Predictor(run, call, sizes, run.config.overlap if overlap is None else overlap, engine, tiles)
+        tiles = ExactTiles(program, sizes, tile) if exact else None
+    device = "cpu" if computation is None else str(computation.device)
+    return Predictor(run, call, sizes, run.config.overlap if overlap is None else overlap, engine, tiles, device)
 
 
 def _check_exact(run: AnyRun, engine: str, exact: bool, tile: object) -> None:

@@ -173,6 +173,7 @@ class TrainedRun(Generic[Config_co]):
         data: facts of its data.
         step: optimiser steps that the weights have seen.
         metric: mean validation metric (Dice or accuracy, 0 … 1) of the last validation; None before the first.
+        identity: SHA-256 of the checkpoint, configuration and facts included; empty where there is none.
     """
 
     network: nn.Module
@@ -180,6 +181,7 @@ class TrainedRun(Generic[Config_co]):
     data: DataFacts
     step: int
     metric: float | None = None
+    identity: str = ""
 
     @property
     def input_shape(self) -> tuple[int, ...]:

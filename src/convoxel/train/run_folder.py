@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,11 +14,14 @@ from typing import Any
 from convoxel import data
 from convoxel.data.axes import check_axes
 from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.files.manifest import encode
 from convoxel.graph.run.tiling import TilePlan
+from convoxel.predict.case_files import list_inputs
+from convoxel.predict.case_prediction import MapOptions
 from convoxel.predict.case_statistics import REPLICATES
 from convoxel.predict.computation import Computation
 from convoxel.predict.evaluation import OnSample, Request, TimedEvaluation, evaluate_split
-from convoxel.predict.file_prediction import list_inputs, predict_files
+from convoxel.predict.file_prediction import predict_files
 from convoxel.predict.inference import Predictor, build_predictor, check_engine, place_run
 from convoxel.predict.run_progress import OnProgress
 from convoxel.predict.trained_run import DataFacts, TrainedRun
@@ -52,9 +56,9 @@ def load_model(run_dir: str | Path, which: str = "best") -> TrainedRun[TrainConf
     config, facts = read_facts(checkpoint, run)
     network = build_network(config, facts.dims, facts.channels, len(facts.classes))
     load_weights(network, checkpoint, run)
-    return TrainedRun(
-        Computation().arrange(network.eval(), facts.dims), config, facts, int(body["step"]), body.get("metric")
-    )
+    network = Computation().arrange(network.eval(), facts.dims)
+    identity = hashlib.sha256(encode(body)).hexdigest()  # the body holds the hashes of all tensors
+    return TrainedRun(network, config, facts, int(body["step"]), body.get("metric"), identity)
 
 
 def read_facts(checkpoint: Checkpoint, run: Path) -> tuple[TrainConfig, DataFacts]:
@@ -286,5 +290,5 @@ def predict(
     """
     check_axes(axes)
     list_inputs(Path(input))  # a missing input is reported before the network is compiled
-    predictor = load_predictor(run_dir, engine=engine, device=device, exact=exact, tile=tile, on_tiling=on_tiling)
-    return predict_files(predictor, Path(input), Path(output), on_progress, axes, ending)
+    predictor = load_predictor(run_dir, engine=engine, device=device, exact=exact, tile=tile)
+    return predict_files(predictor, Path(input), Path(output), on_progress, MapOptions(axes), ending, on_tiling)
