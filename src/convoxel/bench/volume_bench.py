@@ -16,7 +16,6 @@ from convoxel.graph.compile import compile as compile_model
 from convoxel.native.plan import Floats
 from convoxel.predict.inference import build_predictor
 from convoxel.predict.metrics import confusion, dice
-from convoxel.predict.tile_size import plan_tile
 from convoxel.predict.trained_run import AnyRun
 
 _PASSES = 2
@@ -76,13 +75,14 @@ def measure_volume(run: AnyRun, sample: Sample, tell: Callable[[str], None]) -> 
     """
     sample = run.data.rule.sample(sample)  # the grid that the network sees
     reference = build_predictor(run, engine="torch")
-    tile = plan_tile(sample.image.shape[1:], run.config.patch or (), reference.sizes)
+    (member,) = reference.members
+    tile = member.tile(sample.image.shape[1:])
     window = np.zeros((1, sample.image.shape[0], *tile), np.float32)
     tell("Compiling the network …")
     begun = time.perf_counter()
     program = compile_model(run.network, torch.from_numpy(window), threads=torch.get_num_threads())
     compile_s = time.perf_counter() - begun
-    calls: dict[str, Call] = {"convoxel": program, "torch": reference.call}
+    calls: dict[str, Call] = {"convoxel": program, "torch": member.call}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     logits: dict[str, Floats] = {}
     counted = 0
@@ -93,7 +93,7 @@ def measure_volume(run: AnyRun, sample: Sample, tell: Callable[[str], None]) -> 
             if number == 0:
                 calls[name](window)
             counter = _Counter(calls[name])
-            predictor = dataclasses.replace(reference, call=counter)
+            predictor = dataclasses.replace(reference, members=(dataclasses.replace(member, call=counter),))
             begun = time.perf_counter()
             logits[name] = predictor.logits(sample)
             seconds[name].append(time.perf_counter() - begun)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from convoxel.cli.options import Device, Engine, Json, ResampleLabels, Run, Threads, Which, check_figure
+from convoxel.cli.options import Device, Engine, Json, Mirror, ResampleLabels, Runs, Threads, Which, check_figure
 from convoxel.cli.screen import Screen, by_class, duration, emit, number, plural
+from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
     from convoxel.files.values import Options
@@ -35,7 +36,7 @@ def _list_metrics(asked: str | None) -> str | None:
 
 
 def evaluate(
-    run: Run,
+    runs: Runs,
     data: Annotated[str | None, typer.Option(help="Labelled images (default: those of the run).")] = None,
     split: Annotated[
         Literal["validation", "train", "test", "all"] | None,
@@ -66,6 +67,7 @@ def evaluate(
     which: Which = "best",
     engine: Engine = "convoxel",
     device: Device = "auto",
+    mirror: Mirror = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -79,9 +81,12 @@ def evaluate(
     from convoxel.predict.case_table import write_case_table
     from convoxel.predict.example_pictures import Examples
     from convoxel.train import evaluate as measure
+    from convoxel.train.run_list import list_runs
 
     check_figure("csv", csv, (".csv",))
     check_figure("report", report, (".html",))
+    if report is not None and len(list_runs(runs)) > 1:
+        raise ConfigError("report: given with several runs, and a page is that of one; expected --csv or --json.")
     screen, pictures = Screen(json), Examples(0)
     with limit_threads(threads), screen.status("reading data") as status:
 
@@ -95,22 +100,25 @@ def evaluate(
                 pictures.offer(index, sample, prediction, row)
 
         figures: Options = measure(
-            run, data, engine=engine, split=split, which=which, metrics=metrics and metrics.split(","),
-            replicates=bootstrap, device=device, resample_labels=resample_labels, on_begin=begin, on_sample=show,
+            runs, data, engine=engine, split=split, which=which, metrics=metrics and metrics.split(","),
+            replicates=bootstrap, device=device, mirror=mirror, resample_labels=resample_labels, on_begin=begin,
+            on_sample=show,
         )  # fmt: skip
     if csv is not None:
         write_case_table(csv, figures)
     if report is not None:
         from convoxel.report import write_report
 
-        write_report(run, report, evaluation=figures, examples=pictures.arrays())
+        write_report(runs[0], report, evaluation=figures, examples=pictures.arrays())
     if json:
         return emit({**figures, "csv": csv, "report": report})
     segment = figures["metric_name"] == "mean Dice"
     name = "Dice" if segment else figures["metric_name"]
     where = f"{figures['data']} ({figures['split']}, {plural(figures['count'], 'image')})"
     shown = f"{'mean ' if segment else ''}{name} {number(figures['metric'])}"
-    screen.say(f"{run} on {where}: {shown}{by_class(figures['per_class']) if segment else ''}", "bold")
+    screen.say(
+        f"{', '.join(map(str, runs))} on {where}: {shown}{by_class(figures['per_class']) if segment else ''}", "bold"
+    )
     _print_figures(screen, figures)
     if segment:
         screen.say(_spread(figures["samples"]))
@@ -131,7 +139,9 @@ def evaluate(
     for what, file in (("Table", csv), ("Report", report)):
         if file is not None:
             screen.say(f"{what}: {file}")
-    screen.say(f"{duration(figures['seconds'])} with engine {figures['engine']}, checkpoint of step {figures['step']}")
+    steps = [str(member["step"]) for member in figures["members"]]
+    shown = f"checkpoint{'s' * (len(steps) > 1)} of step {', '.join(steps)}"
+    screen.say(f"{duration(figures['seconds'])} with engine {figures['engine']}, {shown}")
 
 
 def _values(by_target: dict[str, float]) -> str:

@@ -37,6 +37,17 @@ Precision = Annotated[
     typer.Option(help="float32, or high: products of 16 binary digits where they are faster."),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN…", help="Folder of a trained run; several, or one with all folds: ensemble."),
+]
+Mirror = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORD|AXES",
+        help="Average over mirrored copies: none, auto (as in training), all, or axes such as lr or 0,2.",
+    ),
+]
 Shape = Annotated[str | None, typer.Option(help="Input shape, such as 1,3,224,224 (default: a usual one).")]
 Assign = Annotated[
     list[str] | None,

@@ -8,18 +8,19 @@ from typing import Annotated
 
 import typer
 
-from convoxel.cli.options import Axes, Device, Engine, Json, Run, Threads, Tile
+from convoxel.cli.options import Axes, Device, Engine, Json, Mirror, Runs, Threads, Tile
 from convoxel.cli.parsing import parse_tile
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, duration, emit
 
 
 def predict(
-    run: Run,
+    runs: Runs,
     input: Annotated[Path, typer.Option(help="Image file, folder of images or of DICOM slices, or FOLDER#SERIES.")],
     output: Annotated[Path, typer.Option(help="File or folder to write: label maps, or a .csv/.json of classes.")],
     engine: Engine = "convoxel",
     device: Device = "auto",
+    mirror: Mirror = None,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Label maps that are bit for bit those of whole images, in memory for a tile."),
@@ -32,7 +33,9 @@ def predict(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Predict images with a trained network: label maps with the images' affine, or a table of classes.
+    """Predict images with trained networks: label maps with the images' affine, or a table of classes.
+
+    Several runs are an ensemble, whose shares of classes are averaged; a folder with the runs of all folds is one too.
 
     Large images are predicted on tiles that overlap and are blended, so logits differ a little from those of the whole
     image. With --exact they do not: a tile takes along all that its part of the result reads.
@@ -50,11 +53,12 @@ def predict(
     size = parse_tile(tile)
     with limit_threads(threads), Meter(screen) as meter:
         files = run_network(
-            run,
+            runs,
             input,
             output,
             engine=engine,
             device=device,
+            mirror=mirror,
             exact=exact,
             tile=size,
             axes=axes,

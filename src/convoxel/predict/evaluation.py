@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -53,10 +53,19 @@ class Evaluation(Metrics):
     data: str
 
 
-class TimedEvaluation(Evaluation):
-    """The same with the time of all predictions."""
+class MemberStep(TypedDict):
+    """A network of an ensemble: name of its run, step of its checkpoint."""
+
+    run: str
+    step: int
+
+
+class RunEvaluation(Evaluation):
+    """The same with the time of all predictions, the members, and the images that each of them was trained on."""
 
     seconds: float
+    members: list[MemberStep]
+    seen: dict[str, list[str]]
 
 
 @dataclass(frozen=True)

@@ -2,75 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import Sample
-from convoxel.data.geometry import Place, spacing_words
+from convoxel.data.geometry import Place, Placement, spacing_words
 from convoxel.errors import ConfigError
 from convoxel.files.fault import fault
 from convoxel.graph.run.tiling import TilePlan
+from convoxel.predict.class_shares import logits_of, shares_of
 from convoxel.predict.computation import Computation
 from convoxel.predict.device import check_device_word, choose_device
 from convoxel.predict.exact_tiles import ExactTiles
-from convoxel.predict.network_call import Array, Call, compiled, compiled_call, resize, torch_call
+from convoxel.predict.member import Member, check_members, common_slabs, group_members
+from convoxel.predict.mirror import mirrored_axes, mirrored_call
+from convoxel.predict.network_call import Array, compiled, compiled_call, resize, torch_call
 from convoxel.predict.sliding_window import Tiling, blend_slabs
-from convoxel.predict.tile_size import InputSizes, input_sizes, plan_tile
+from convoxel.predict.tile_size import input_sizes
 from convoxel.predict.trained_run import AnyRun
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Classes of whole images from a network that sees tiles.
+    """Classes of whole images from one network or an ensemble, which see tiles.
 
-    Images come onto the network's grid by the run's geometry, and what is found returns to their own.
+    Images come onto each network's grid by its run's geometry, and what is found returns to their own. There the scores
+    of several members are averaged: the shares of classes or, where the runs say so, logits.
 
     Attributes:
-        run: the trained network and the facts of its data.
-        call: normalised tiles (n, channels, *tile) float32 → logits; NumPy both ways.
-        sizes: the sizes of tiles that the network takes.
-        overlap: least share of a tile that its neighbour covers too.
-        engine: "convoxel" or "torch", which computes ``call``.
-        exact: tiles whose label maps are bit for bit those of whole images, in place of tiles that are blended.
+        members: the networks, which agree on what they tell.
+        engine: "convoxel" or "torch", which computes them.
         device: PyTorch's name of the device that computes (default "cpu").
     """
 
-    run: AnyRun
-    call: Call
-    sizes: InputSizes
-    overlap: float
+    members: tuple[Member, ...]
     engine: str
-    exact: ExactTiles | None = None
     device: str = "cpu"
 
     @property
     def recipe(self) -> dict[str, object]:
         """All that decides the bits of a result beside the image, for JSON: results are kept under its hash."""
-        way = {"engine": self.engine, "device": self.device, "overlap": self.overlap, "exact": self.exact is not None}
-        return {"run": self.run.identity, **way}
+        members = [
+            {"run": member.run.identity, "overlap": member.overlap, "mirrored": list(member.mirrored)}
+            for member in self.members
+        ]
+        way = {"engine": self.engine, "device": self.device, "exact": self.exact is not None}
+        return {"members": members, **way}
+
+    @property
+    def run(self) -> AnyRun:
+        """The first member's run, whose classes, task and numbers of axes and channels are those of all."""
+        return self.members[0].run
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, class number = position."""
         return self.run.data.classes
 
+    @property
+    def exact(self) -> ExactTiles | None:
+        """The first member's exact tiles; None where tiles are blended."""
+        return self.members[0].exact
+
+    @property
+    def averages_shares(self) -> bool:
+        """True where scores are means of shares, and not logits."""
+        return len(self.members) > 1 and self.run.config.prediction.mean == "shares"
+
     def slabs(self, sample: Sample) -> Iterator[tuple[Place, Array]]:
-        """Yield (part of the image, logits (classes, *part)) of an image as stored; the parts cover its own grid."""
-        rule = self.run.data.rule
-        place = rule.place_sample(sample)
-        image = rule.image(sample, place)
-        statistics = self.run.data.normalisation.statistics(image)
+        """Yield (part of the image, logits (classes, *part)) of an image as stored; the parts cover its own grid.
 
-        def call(tiles: Array) -> Array:
-            return self.call(np.stack([statistics.normalise(tile) for tile in tiles]))
+        Logits of an ensemble are those of which its shares come.
+        """
+        for part, scores in self._scores(sample):
+            yield part, logits_of(scores, self.run.data.multi_label) if self.averages_shares else scores
 
-        size = image.shape[1:]
-        tile = plan_tile(size, self.run.config.patch or size, self.sizes)
-        tiling = Tiling(self.sizes.inner(tile), self.overlap, fill=statistics.floor, border=self.sizes.border)
-        return place.slabs(blend_slabs(call, image, tiling))
+    def share_slabs(self, sample: Sample) -> Iterator[tuple[Place, Array]]:
+        """Yield (part of the image, shares of the classes (classes, *part)); the parts cover its own grid."""
+        for part, scores in self._scores(sample):
+            yield part, scores if self.averages_shares else shares_of(scores, self.run.data.multi_label)
+
+    def _scores(self, sample: Sample) -> Iterator[tuple[Place, Array]]:
+        """Yield (part of the image, scores (classes, *part)): logits, or shares where these are averaged."""
+        placed = [(group, group[0].run.data.rule.place_sample(sample)) for group in group_members(self.members)]
+        (_, first), *others = placed
+        axis, backwards = first.axes[0], first.reversed[0]
+        for group, place in others:
+            if (place.axes[0], place.reversed[0]) != (axis, backwards):
+                raise fault(
+                    sample.source or sample.name,
+                    f"{self.members[0].name} and {group[0].name} see the image along different axes",
+                    "members of an ensemble that turn it in the same way",
+                    "Predict with each of them alone, or store the image with axes towards right, front and top",
+                )
+        streams = [_group_slabs(group, place, sample) for group, place in placed]
+        for part, slabs in common_slabs(streams, axis, backwards):
+            yield part, self._mean([each for slab in slabs for each in np.split(slab, len(slab) // len(self.classes))])
+
+    def _mean(self, logits: Sequence[Array]) -> Array:
+        """Return the scores that the members' logits (classes, *any) or (n, classes) make together."""
+        if len(logits) == 1:
+            return logits[0]
+        several = self.run.data.multi_label
+        total: Array | None = None
+        for each in logits:
+            scores = shares_of(each, several) if self.averages_shares else each
+            total = np.array(scores) if total is None else np.add(total, scores, out=total)
+        assert total is not None
+        total /= np.float32(len(logits))
+        return total
 
     def logits(self, sample: Sample) -> Array:
         """Return logits (classes, *spatial) of an image, on its own grid."""
@@ -96,8 +139,8 @@ class Predictor:
         if self.exact is not None:
             return self._exact_map(self.exact, sample, on_tile, on_tiling)
         result = np.empty(sample.image.shape[1:], np.uint8)
-        for part, slab in self.slabs(sample):
-            result[part] = slab.argmax(axis=0)
+        for part, scores in self._scores(sample):
+            result[part] = scores.argmax(axis=0)
         return result
 
     def _exact_map(
@@ -122,17 +165,29 @@ class Predictor:
         return np.ascontiguousarray(place.turned_back(found))
 
     def class_logits(self, samples: Sequence[Sample]) -> Array:
-        """Return logits (n, classes) of images to classify, computed as one batch."""
-        images = [self.run.data.rule.sample(sample).image for sample in samples]
-        size = self.run.config.patch or images[0].shape[1:]
-        statistics = self.run.data.normalisation.statistics
-        return self.call(np.stack([resize(statistics(image).normalise(image), size) for image in images]))
+        """Return logits (n, classes) of images to classify, computed as one batch; as of :meth:`slabs`."""
+        scores = self._mean([logits.T for logits in self._member_logits(samples)])
+        logits = logits_of(scores, self.run.data.multi_label) if self.averages_shares else scores
+        found: Array = logits.T
+        return found
+
+    def _member_logits(self, samples: Sequence[Sample]) -> Iterator[Array]:
+        """Yield each member's (n, outputs) for whole images, resized to its patch."""
+        for member in self.members:
+            data = member.run.data
+            images = [data.rule.sample(sample).image for sample in samples]
+            size = member.run.config.patch or images[0].shape[1:]
+            statistics = data.normalisation.statistics
+            yield member.call(np.stack([resize(statistics(image).normalise(image), size) for image in images]))
 
     def values(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
-        """Return the predicted numbers (n, targets) of images to regress, computed as one batch."""
-        scale = self.run.data.targets
-        assert scale is not None  # a run that regresses has one
-        return scale.restore(self.class_logits(samples).astype(np.float64))
+        """Return the predicted numbers (n, targets) of images to regress, computed as one batch: members' means."""
+        found = []
+        for member, logits in zip(self.members, self._member_logits(samples), strict=True):
+            scale = member.run.data.targets
+            assert scale is not None  # a run that regresses has one
+            found.append(scale.restore(logits.astype(np.float64)))
+        return np.asarray(np.mean(found, axis=0)) if len(found) > 1 else found[0]
 
     def shares(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
         """Return the probability of each class (n, classes) of images to classify, computed as one batch.
@@ -144,6 +199,22 @@ class Predictor:
             return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def _group_slabs(group: Sequence[Member], place: Placement, sample: Sample) -> Iterator[tuple[Place, Array]]:
+    """Yield (part of the image, logits (members · classes, *part)) of members that read the same tiles."""
+    first = group[0]
+    image = first.run.data.rule.image(sample, place)
+    statistics = first.run.data.normalisation.statistics(image)
+
+    def call(tiles: Array) -> Array:
+        images = np.stack([statistics.normalise(tile) for tile in tiles])
+        found = [member.call(images) for member in group]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+    tile = first.tile(image.shape[1:])
+    tiling = Tiling(first.sizes.inner(tile), first.overlap, fill=statistics.floor, border=first.sizes.border)
+    return place.slabs(blend_slabs(call, image, tiling))
 
 
 def check_engine(engine: str) -> None:
@@ -182,6 +253,7 @@ def build_predictor(
     engine: str = "torch",
     computation: Computation | None = None,
     overlap: float | None = None,
+    mirror: str | Sequence[int] | None = None,
     exact: bool = False,
     tile: int | Sequence[int] | None = None,
 ) -> Predictor:
@@ -192,15 +264,19 @@ def build_predictor(
         engine: "torch", or "convoxel" (compiled for our CPU engine) (default "torch").
         computation: how PyTorch computes the network, which is where it says (default: on the CPU, in float32).
         overlap: least share of a tile that its neighbour covers too (default: the configuration's).
+        mirror: axes along which images are mirrored, as of :func:`convoxel.predict.mirror.mirrored_axes` (default: the
+            configuration's, which is none unless somebody stated it).
         exact: compute label maps that are bit for bit those of whole images, on tiles that blend nothing; only our
             engine can (default False).
         tile: size of such a tile, its halo included (default: what takes about a gigabyte).
 
     Raises:
-        ConfigError: the engine is unknown; ``exact`` with PyTorch or a classifier; ``tile`` without ``exact``.
+        ConfigError: the engine is unknown; ``exact`` with PyTorch, a classifier or ``mirror``; ``tile`` without
+            ``exact``; ``mirror`` names no axis.
     """
     check_engine(engine)
-    _check_exact(run, engine, exact, tile)
+    axes = mirrored_axes(mirror, run)
+    _check_exact(run, engine, exact, tile, axes)
     sizes = input_sizes(run.network)
     tiles = None
     if engine == "torch":
@@ -211,10 +287,23 @@ def build_predictor(
         call = compiled_call(program)
         tiles = ExactTiles(program, sizes, tile) if exact else None
     device = "cpu" if computation is None else str(computation.device)
-    return Predictor(run, call, sizes, run.config.overlap if overlap is None else overlap, engine, tiles, device)
+    share = run.config.overlap if overlap is None else overlap
+    return Predictor((Member(run, mirrored_call(call, axes), sizes, share, axes, tiles),), engine, device)
 
 
-def _check_exact(run: AnyRun, engine: str, exact: bool, tile: object) -> None:
+def join_predictors(predictors: Mapping[str, Predictor]) -> Predictor:
+    """Return the ensemble of all members of predictors, which have the names of their runs.
+
+    Raises:
+        ConfigError: they do not agree on task, classes, axes or channels; the message names both.
+    """
+    check_members({name: each.run for name, each in predictors.items()})
+    members = [replace(member, name=name) for name, each in predictors.items() for member in each.members]
+    first = next(iter(predictors.values()))
+    return replace(first, members=tuple(members))
+
+
+def _check_exact(run: AnyRun, engine: str, exact: bool, tile: object, mirrored: Sequence[int]) -> None:
     if tile is not None and not exact:
         raise ConfigError(
             f"tile: got {tile!r} without exact; tiles that are blended have the size of training's patch."
@@ -223,3 +312,8 @@ def _check_exact(run: AnyRun, engine: str, exact: bool, tile: object) -> None:
         raise ConfigError("exact: the run classifies images, and a class sees the whole image; leave exact out.")
     if exact and engine != "convoxel":
         raise ConfigError("exact: PyTorch's sums depend on the size of a tile; use engine='convoxel'.")
+    if exact and mirrored:
+        raise ConfigError(
+            f"exact: images are mirrored along axes {', '.join(map(str, mirrored))}, and tiles of a mirrored image lie "
+            "elsewhere; leave exact out, or give mirror='none'."
+        )

@@ -17,6 +17,7 @@ from convoxel.errors import CheckpointError, DataError
 from convoxel.files.fault import few
 from convoxel.predict.loss_terms import LossTerms, plan_loss
 from convoxel.predict.normalisation import Normalisation
+from convoxel.predict.prediction_rule import PredictionRule
 from convoxel.predict.target_scale import TargetScale
 
 
@@ -27,6 +28,8 @@ class PredictionConfig(Protocol):
     patch: tuple[int, ...] | None
     overlap: float
     axes: str | None
+    flip_axes: tuple[int, ...] | None
+    prediction: PredictionRule
     loss: str | None
     loss_options: dict[str, float]
     class_weights: Literal["balanced"] | dict[str, float] | None

@@ -25,6 +25,7 @@ from convoxel.files.values import JsonObject
 from convoxel.files.yaml_text import load_yaml
 from convoxel.predict.device_word import DEVICE_WORDS, is_device_word
 from convoxel.predict.loss_terms import find_loss
+from convoxel.predict.prediction_rule import PredictionRule
 
 # Entries that do not change the result of a run.
 # The last three say where and how the same is computed, which changes how results are rounded, no more.
@@ -123,6 +124,7 @@ class TrainConfig(BaseModel):
         on_bad_sample: "stop" at a broken sample or "skip" it (default "stop").
         validate_every: epochs between validations.
         overlap: least share of a tile that its neighbour covers in predictions (default 0.5).
+        prediction: further rules of prediction: mean of an ensemble, mirrored axes, size of tiles (default none).
         seed: random seed (default 0).
         threads: number of CPU threads (all).
         num_workers: threads that prepare samples; 0 prepares them between steps (0 on the CPU, up to 8 for a GPU).
@@ -194,6 +196,7 @@ class TrainConfig(BaseModel):
     on_bad_sample: Literal["stop", "skip"] = "stop"
     validate_every: int | None = Field(default=None, ge=1)
     overlap: float = Field(default=0.5, ge=0, lt=1)
+    prediction: PredictionRule = Field(default_factory=PredictionRule)
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     threads: int | None = Field(default=None, ge=1, le=1024)
@@ -226,11 +229,11 @@ class TrainConfig(BaseModel):
             raise ValueError("give 1 to 3 distances above 0 in mm, such as 1,1,3, or keep")
         return sides
 
-    @field_validator("constraints", mode="before")
+    @field_validator("constraints", "prediction", mode="before")
     @classmethod
-    def _check_constraints(cls, value: Any) -> Any:
-        if value is not None and not isinstance(value, (dict, ConstraintConfig)):
-            raise ValueError("give its entries, such as constraints.max_norm=3.0")
+    def _check_group(cls, value: Any) -> Any:
+        if value is not None and not isinstance(value, (dict, BaseModel)):
+            raise ValueError("give its entries, such as constraints.max_norm=3.0 or prediction.mean=logits")
         return {} if value is None else value
 
     @field_validator("loss_options", mode="before")
@@ -405,6 +408,10 @@ class TrainConfig(BaseModel):
         return TrainConfig.build(**entries)
 
 
+# Entries that hold entries of their own.
+_GROUPS: dict[str, type[BaseModel]] = {"constraints": ConstraintConfig, "prediction": PredictionRule}
+
+
 def _check_json(name: str, value: object) -> None:
     """Raise ValueError unless ``value`` is what JSON can hold, as a checkpoint must hold it."""
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
@@ -437,7 +444,7 @@ def _explain(item: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         # Names of a group begin with it: constraints.max_norm.
         group = name.rpartition(".")[0]
-        fields = ConstraintConfig.model_fields if group else TrainConfig.model_fields
+        fields = (_GROUPS[group] if group else TrainConfig).model_fields
         known = [f"{group}.{inner}" if group else inner for inner in fields]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "names: " + ", ".join(known)
@@ -456,6 +463,6 @@ def _explain(item: ErrorDetails) -> str:
 def _plain_type(name: str) -> object:
     """Return the type of an entry, or of those of its parts that are words, without ``| None``."""
     first, _, rest = name.partition(".")
-    fields = ConstraintConfig.model_fields if first == "constraints" else TrainConfig.model_fields
-    declared = fields[rest.partition(".")[0] if first == "constraints" else first].annotation
+    inner = _GROUPS.get(first)
+    declared = (inner or TrainConfig).model_fields[rest.partition(".")[0] if inner else first].annotation
     return next((inner for inner in get_args(declared) if get_origin(inner) is Literal), declared)

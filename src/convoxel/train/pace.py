@@ -21,7 +21,6 @@ from convoxel.predict.device import synchronise
 from convoxel.predict.evaluation import evaluate_samples
 from convoxel.predict.inference import Predictor, build_predictor
 from convoxel.predict.sliding_window import cut, tile_starts
-from convoxel.predict.tile_size import plan_tile
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train.config import TrainConfig
 from convoxel.train.training_batch import Batches
@@ -130,7 +129,8 @@ def _measure_prediction(predictor: Predictor, samples: list[Sample]) -> float:
 
 def _tile(predictor: Predictor, size: tuple[int, ...]) -> tuple[int, ...]:
     """Return the part of an image that one tile predicts."""
-    return predictor.sizes.inner(plan_tile(size, predictor.run.config.patch or size, predictor.sizes))
+    (member,) = predictor.members
+    return member.sizes.inner(member.tile(size))
 
 
 def _piece(sample: Sample, tile: tuple[int, ...]) -> Sample:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,24 @@ from typing import Any
 from convoxel import data
 from convoxel.data.axes import check_axes
 from convoxel.errors import CheckpointError, ConfigError, DataError
+from convoxel.files.fault import few
 from convoxel.files.manifest import encode
 from convoxel.graph.run.tiling import TilePlan
 from convoxel.predict.case_files import list_inputs
 from convoxel.predict.case_prediction import MapOptions
 from convoxel.predict.case_statistics import REPLICATES
 from convoxel.predict.computation import Computation
-from convoxel.predict.evaluation import OnSample, Request, TimedEvaluation, evaluate_split
+from convoxel.predict.evaluation import MemberStep, OnSample, Request, RunEvaluation, evaluate_split
 from convoxel.predict.file_prediction import predict_files
-from convoxel.predict.inference import Predictor, build_predictor, check_engine, place_run
+from convoxel.predict.inference import Predictor, build_predictor, check_engine, join_predictors, place_run
+from convoxel.predict.member import check_members
 from convoxel.predict.run_progress import OnProgress
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train.checkpoint import Checkpoint, Store
 from convoxel.train.config import TrainConfig
+from convoxel.train.run_list import SPLIT, Runs, check_folds, find_seen, list_runs
 from convoxel.train.run_network import build_network, load_weights
 
-#: The file in a run folder that lists the samples of every part.
-SPLIT = "split.json"
 # How runs of earlier versions were computed, which do not say it.
 _ON_CPU = {"device": "cpu", "channels_last": True, "compile": False}
 _SPLITS = ("validation", "train", "test", "all")
@@ -111,12 +112,40 @@ def _read_checkpoint(run: Path, which: str) -> Checkpoint:
 
 
 def load_predictor(
-    run_dir: str | Path, *, engine: str = "convoxel", which: str = "best", device: str = "auto", **exact: Any
+    runs: Runs,
+    *,
+    engine: str = "convoxel",
+    which: str = "best",
+    device: str = "auto",
+    mirror: str | Sequence[int] | None = None,
+    **exact: Any,
 ) -> Predictor:
-    """Return the predictor of a run folder; arguments and errors as of :func:`load_model` and :func:`predict`."""
+    """Return the predictor of a run folder, or of several as one ensemble.
+
+    Arguments and errors as of :func:`load_model`, :func:`convoxel.train.run_list.list_runs` and :func:`predict`.
+    """
     check_engine(engine)
-    run = load_model(run_dir, which)
-    return build_predictor(run, engine=engine, computation=place_run(run, engine, device), **exact)
+    return _build_ensemble(load_members(runs, which), engine, device, mirror=mirror, **exact)
+
+
+def load_members(runs: Runs, which: str = "best") -> dict[str, TrainedRun[TrainConfig]]:
+    """Return the trained networks that ``runs`` name, by name; arguments and errors as of :func:`load_predictor`."""
+    members = {name: load_model(folder, which) for name, folder in list_runs(runs).items()}
+    check_folds(runs, members)
+    return members
+
+
+def _build_ensemble(
+    members: Mapping[str, TrainedRun[TrainConfig]], engine: str, device: str, **options: Any
+) -> Predictor:
+    """Return the predictor of trained networks; they are compared before the first one is compiled."""
+    check_members(members)
+    return join_predictors(
+        {
+            name: build_predictor(run, engine=engine, computation=place_run(run, engine, device), **options)
+            for name, run in members.items()
+        }
+    )
 
 
 def load_data(config: TrainConfig, source: str | Path | None = None, *, run: str | Path | None = None) -> data.DataSet:
@@ -158,7 +187,7 @@ def _load(config: TrainConfig, source: str | Path | None, **stated: Any) -> data
 
 
 def evaluate(
-    run_dir: str | Path,
+    run_dir: Runs,
     source: str | Path | None = None,
     *,
     engine: str = "convoxel",
@@ -167,14 +196,16 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     replicates: int = REPLICATES,
     device: str = "auto",
+    mirror: str | Sequence[int] | None = None,
     resample_labels: bool = False,
     on_begin: Callable[[int], None] = lambda count: None,
     on_sample: OnSample | None = None,
-) -> TimedEvaluation:
-    """Return the metrics of a run's network on labelled images.
+) -> RunEvaluation:
+    """Return the metrics of a run's network on labelled images, or of an ensemble of several.
 
     Args:
-        run_dir: folder that :func:`convoxel.train.fit` wrote.
+        run_dir: folder that :func:`convoxel.train.fit` wrote, several of them, or a folder with the runs of all folds.
+            All members of an ensemble predict each image; a warning says which of them were trained on it.
         source: data set as for training (default: the run's own).
         engine: "convoxel" or "torch" (default "convoxel").
         split: "validation", "train", "test" or "all" (default: "validation" of the run's own data, wherever they lie,
@@ -186,6 +217,7 @@ def evaluate(
         replicates: resamples of the intervals' bootstrap over subjects; 0 leaves intervals out (default 2000).
         device: where PyTorch computes: "auto", "cpu", "cuda", "cuda:1" … or "mps" (default "auto", a GPU where there
             is one); the engine "convoxel" computes on the CPU.
+        mirror: axes along which images are mirrored, as of :func:`predict` (default: what the run says, usually none).
         resample_labels: bring labels of another grid onto that of their image instead of refusing them (default False:
             as in training).
         on_begin: called with the number of samples before the first.
@@ -196,7 +228,8 @@ def evaluate(
         there or predicted), ``per_class``, ``confusion`` (rows: true classes), ``loss``, ``samples`` (one dict each),
         ``figures`` (of each metric the value, unit, interval, and figures of each class), ``resampling`` and
         ``empty_rule`` (how intervals came about, and what counts where a class is not there), ``curves`` (of a
-        classification), ``count``, ``seconds``, ``engine``, ``split``, ``step``, ``data``.
+        classification), ``count``, ``seconds``, ``engine``, ``split``, ``step``, ``data``; ``members``
+        (name and step of each run) and ``seen`` (the images that each member was trained on).
 
     Raises:
         CheckpointError: the folder is no run.
@@ -206,20 +239,37 @@ def evaluate(
     if split is not None and split not in _SPLITS:
         raise ConfigError(f"split: got {split!r}; expected one of {', '.join(_SPLITS)}.")
     check_engine(engine)
-    run = load_model(run_dir, which)
+    folders, members = list_runs(run_dir), load_members(run_dir, which)
+    run = next(iter(members.values()))
     request = Request(metrics, replicates)
     request.check(run.config.task, run.data.multi_label)
     if resample_labels:
         run = replace(run, config=run.config.model_copy(update={"resample_labels": True}))
-    dataset, split = _load_part(run, run_dir, source, split)
+    check_members(members)
+    dataset, split = _load_part(run, next(iter(folders.values())), source, split)
     samples = dataset.split(split)  # a missing one is reported before the network is compiled
-    if run.data.geometry is not None:
-        run.data.geometry.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in samples.entries)
-    predictor = build_predictor(run, engine=engine, computation=place_run(run, engine, device))
+    for rule in {member.data.rule for member in members.values()}:
+        rule.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in samples.entries)
+    predictor = _build_ensemble(members, engine, device, mirror=mirror)
+    own = {name: folders[name] for name, each in members.items() if each.data.fingerprint == dataset.fingerprint}
+    seen = find_seen(own, samples.names)
+    if len(members) > 1 and seen:
+        _warn_of_seen(seen, len(samples))
     on_begin(len(samples))
     begun = time.perf_counter()
     found = evaluate_split(predictor, dataset, split, on_sample, request)
-    return {**found, "seconds": time.perf_counter() - begun}
+    steps: list[MemberStep] = [{"run": name, "step": member.step} for name, member in members.items()]
+    return {**found, "seconds": time.perf_counter() - begun, "members": steps, "seen": seen}
+
+
+def _warn_of_seen(seen: Mapping[str, Sequence[str]], count: int) -> None:
+    told = {name for names in seen.values() for name in names}
+    warnings.warn(
+        f"run: {len(told)} of {count} images were in the training part of a member ({few(list(seen))}), so the figures "
+        "are better than those of new images. Evaluate the ensemble on other data, or each run on what it held out.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _load_part(
@@ -241,12 +291,13 @@ def _load_part(
 
 
 def predict(
-    run_dir: str | Path,
+    run_dir: Runs,
     input: str | Path,
     output: str | Path,
     *,
     engine: str = "convoxel",
     device: str = "auto",
+    mirror: str | Sequence[int] | None = None,
     exact: bool = False,
     tile: int | Sequence[int] | None = None,
     axes: str | None = None,
@@ -256,6 +307,9 @@ def predict(
 ) -> list[Path]:
     """Predict one image file or a folder of them and return the files written.
 
+    Several runs are an ensemble: shares of classes are averaged on the image's own grid (logits where the runs'
+    ``prediction.mean`` says so), numbers of a regression as they are. Members agree on task, classes, axes and
+    channels; each has its own geometry, normalisation and patch.
     Segmentation writes one label map per image, on the image's own grid: NIfTI for volumes (MetaImage and NRRD in their
     own format), PNG for planes. A folder of DICOM slices is one image, ``FOLDER#NUMBER`` one series of several in it.
     Images are turned and resampled as the run's geometry says, and what is found returns. Those whose files do not say
@@ -265,11 +319,14 @@ def predict(
     ``predictions.csv`` in that folder; each row has file, class, probability and all probabilities.
 
     Args:
-        run_dir: folder that :func:`convoxel.train.fit` wrote.
+        run_dir: folder that :func:`convoxel.train.fit` wrote, several of them, or a folder with the runs of all folds.
         input: image file, or folder of image files (or with an ``images`` folder).
         output: file or folder, see above. No file is half-written, and no input is overwritten.
         engine: "convoxel" or "torch" (default "convoxel").
         device: where PyTorch computes, as of :func:`evaluate` (default "auto").
+        mirror: axes of the network's grid along which each tile is mirrored too; the logits of all copies are averaged.
+            "none", "auto" (as training mirrored its samples), "all", or axes such as "lr" or "0,2" (default: what the
+            run's ``prediction.mirror`` says, usually none).
         exact: compute label maps that are bit for bit those of whole images, on tiles that blend nothing (default
             False: overlapping tiles, blended, whose logits differ a little from the whole image's).
         tile: size of an exact tile, its halo included (default: what takes about a gigabyte).
@@ -283,12 +340,13 @@ def predict(
     Raises:
         DataError: the input is missing, empty, unreadable or does not fit the network; ``exact``, and an image has
             another spacing than the run.
-        ConfigError: the output is the input, or a file where a folder is needed; engine or device is unknown; ``exact``
-            with PyTorch or a classifier; ``tile`` without ``exact``, or too small (the message names the least).
-        CheckpointError: ``run_dir`` is no run.
+        ConfigError: the output is the input, or a file where a folder is needed; engine, device or axis is unknown;
+            members of an ensemble do not agree; ``exact`` with PyTorch, a classifier or mirrored images; ``tile``
+            without ``exact``, or too small (the message names the least).
+        CheckpointError: one of ``run_dir`` is no run.
         UnsupportedError: ``exact`` and a step of the network sees the whole image; the message names it.
     """
     check_axes(axes)
     list_inputs(Path(input))  # a missing input is reported before the network is compiled
-    predictor = load_predictor(run_dir, engine=engine, device=device, exact=exact, tile=tile)
+    predictor = load_predictor(run_dir, engine=engine, device=device, mirror=mirror, exact=exact, tile=tile)
     return predict_files(predictor, Path(input), Path(output), on_progress, MapOptions(axes), ending, on_tiling)

@@ -43,7 +43,8 @@ from convoxel.train.label_survey import LabelSurvey
 from convoxel.train.mirroring import plan_mirroring
 from convoxel.train.optimisation import build_optimiser, hold_constraints
 from convoxel.train.pace import Pace, check_budget, measure_pace, now
-from convoxel.train.run_folder import SPLIT, load_data, load_model, read_facts
+from convoxel.train.run_folder import load_data, load_model, read_facts
+from convoxel.train.run_list import SPLIT
 from convoxel.train.run_network import build_network, check_model
 from convoxel.train.run_plan import RunPlan, describe_computation, describe_plan
 from convoxel.train.run_record import RunRecord

@@ -1,0 +1,25 @@
+"""Rules of prediction that belong to a run and stand in its configuration. Reading them needs no PyTorch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class PredictionRule(BaseModel):
+    """Rules of prediction that belong to a run; see ``convoxel.train.predict``.
+
+    Args:
+        mean: what is averaged over the members of an ensemble, "shares" of classes or "logits" (default "shares").
+        mirror: axes of the network's grid along which images are mirrored unless prediction is told otherwise (default
+            none).
+        tile: size of a tile, "auto" (the whole image, or as much as memory allows) or "patch", that of training
+            (default "auto").
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    mean: Literal["shares", "logits"] = "shares"
+    mirror: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
+    tile: Literal["auto", "patch"] = "auto"
