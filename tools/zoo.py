@@ -44,8 +44,8 @@ def build(name: str, dims: int, width: float = WIDTH, **options: Any) -> nn.Modu
 
 
 def smallest(model: Any) -> int:
-    """Return the smallest size of an axis that the network states."""
-    return model.nearest_sizes(1)[-1]
+    """Return the smallest size that the network states, of an axis and of all axes at once."""
+    return max(model.nearest_sizes(1)[-1], model.input_minimum)
 
 
 def image(model: Any, size: int, batch: int = 2) -> Tensor:

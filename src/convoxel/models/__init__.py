@@ -6,6 +6,7 @@ Every name of ``names()`` is also a function of this module: ``resnet50(dims=3)`
 ``pyramid``   networks as a row of layers that know where each resolution ends
 ``layer_factory``  layers that share number of axes, normalisation and activation
 ``residual``  the block that MobileNet and EfficientNet share
+``levels``    sizes and numbers of networks with several resolutions
 ``stage``     the parts of encoder–decoder networks
 ``registry``  the names
 ``weights``   weights from files, fitted to another number of channels, classes or axes
@@ -28,6 +29,7 @@ from convoxel.models.efficientnet import EfficientNet
 from convoxel.models.googlenet import GoogLeNet
 from convoxel.models.inception import InceptionV3
 from convoxel.models.mobilenet import MobileNet
+from convoxel.models.nnunet import NnUNet
 from convoxel.models.pyramid import Pyramid
 from convoxel.models.registry import Entry, Info, build, entry, info, names
 from convoxel.models.resnet import ResNet
@@ -49,6 +51,7 @@ __all__ = [
     "Info",
     "MobileNet",
     "Network",
+    "NnUNet",
     "Published",
     "Pyramid",
     "ResNet",

@@ -38,7 +38,7 @@ class LayerFactory(NamedTuple):
         outputs: int,
         kernel: int | Sequence[int],
         *,
-        stride: int = 1,
+        stride: int | Sequence[int] = 1,
         padding: int | None = None,
         groups: int = 1,
         bias: bool | None = None,
@@ -67,15 +67,16 @@ class LayerFactory(NamedTuple):
         outputs: int,
         kernel: int | Sequence[int],
         *,
-        stride: int = 1,
+        stride: int | Sequence[int] = 1,
         padding: int | None = None,
         groups: int = 1,
+        bias: bool | None = None,
         active: bool = True,
         names: tuple[str, str, str] = ("0", "1", "2"),
     ) -> nn.Sequential:
         """Return convolution, normalisation and, if ``active``, activation, under ``names`` in state dicts."""
         layers = [
-            self.conv(inputs, outputs, kernel, stride=stride, padding=padding, groups=groups),
+            self.conv(inputs, outputs, kernel, stride=stride, padding=padding, groups=groups, bias=bias),
             self.normalise(outputs),
             *([self.activate()] if active else []),
         ]

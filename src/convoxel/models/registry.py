@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from convoxel.errors import ConfigError, check_choice
 from convoxel.files.values import JsonObject, Options
-from convoxel.models import alexnet, densenet, efficientnet, googlenet, inception, mobilenet, resnet, vgg
+from convoxel.models import alexnet, densenet, efficientnet, googlenet, inception, mobilenet, nnunet, resnet, vgg
 from convoxel.models.backbone import ACCURACY_PROTOCOL, Network, Published
 from convoxel.models.unet import UNet, unet_cicek, unet_ronneberger
 from convoxel.models.unet_backbone import BACKBONES, build_dense_unet
@@ -105,6 +105,10 @@ _ENTRIES: dict[str, Entry] = {
     "unet_ronneberger": Entry(unet_ronneberger, "segment", (572, 572, 188), _UNET),
     "unet_cicek": Entry(unet_cicek, "segment", (132, 132, 132), _UNET),
 }
+_NNUNET = "Isensee et al. 2021, arXiv 1904.08128; Isensee et al. 2024, arXiv 2404.09556"
+_ENTRIES.update({
+    name: Entry(functools.partial(nnunet.NnUNet, name), "segment", (256, 256, 64), _NNUNET) for name in nnunet.VARIANTS
+})  # fmt: skip
 # The network of the course has fewer options than its family and 10 classes.
 _ENTRIES["course_vgg"] = _ENTRIES["course_vgg"]._replace(build=vgg.course_vgg)
 

@@ -10,26 +10,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from convoxel.errors import ConfigError, ShapeError, check_choice
-from convoxel.models.backbone import Network, Output, check_count
+from convoxel.errors import ConfigError, check_choice
+from convoxel.models.backbone import Output, check_count
 from convoxel.models.layer_factory import LayerFactory
+from convoxel.models.levels import MOST_BLOCKS, MOST_LEVELS, LevelNetwork, PerLevel, per_axis, per_level
 from convoxel.models.stage import build_stage, build_up_sampling, crop, pad, trim
 from convoxel.nn import LEAKY_SLOPE, check_dims, conv, max_pool, start_weights
 
-_MOST_LEVELS = 16  # whose smallest size, 65536, is more than any axis of an image has
-_MOST_BLOCKS = 1000  # of a level
 
-_T = TypeVar("_T")
-#: One number for all levels, or one entry a level, itself a number or one number an axis.
-PerLevel = int | Sequence[int | Sequence[int]]
-
-
-class UNet(Network):
+class UNet(LevelNetwork):
     """A U-Net: an encoder and a decoder with a skip connection at every resolution.
 
     By default it is the padded form of the course (Ronneberger et al. 2015, Çiçek et al. 2016): two 3-wide convolutions
@@ -106,8 +99,8 @@ class UNet(Network):
     ) -> None:
         check_dims(dims)
         check_count("levels", levels, least=0)
-        if levels > _MOST_LEVELS:
-            raise ConfigError(f"levels is {levels}, but it can be at most {_MOST_LEVELS}: sizes double with each.")
+        if levels > MOST_LEVELS:
+            raise ConfigError(f"levels is {levels}, but it can be at most {MOST_LEVELS}: sizes double with each.")
         check_choice("padding", padding, ("same", "none"))
         check_choice("sizes", sizes, ("check", "pad"))
         check_choice("widen", widen, ("after", "before"))
@@ -115,10 +108,10 @@ class UNet(Network):
         self.levels, self.padding, self.sizes, self.norm = levels, padding, sizes, norm
         if not isinstance(width, Sequence):
             width = [check_count("width", width) * 2**level for level in range(levels + 1)]
-        self.channels = _per_level("width", width, levels + 1)
-        self.blocks = _per_level("blocks", blocks, levels + 1, most=_MOST_BLOCKS)
-        self.kernels = _per_axis("kernels", kernels, levels + 1, dims)
-        self.strides = _per_axis("strides", strides, levels, dims)
+        self.channels = per_level("width", width, levels + 1)
+        self.blocks = per_level("blocks", blocks, levels + 1, most=MOST_BLOCKS)
+        self.kernels = per_axis("kernels", kernels, levels + 1, dims)
+        self.strides = per_axis("strides", strides, levels, dims)
         self._check_options(up, deep_supervision)
         self.multiples = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True)) or (1,) * dims
         self.margins, self.borders, least = self._measure()
@@ -251,87 +244,8 @@ class UNet(Network):
                 extras.append(self.extra_heads[level - 1](x))
         found = [self.head(x), *reversed(extras)]
         if self.sizes == "pad":
-            found = [crop(logits, self._coarsened(spatial, level)) for level, logits in enumerate(found)]
+            found = [crop(logits, self.coarsened(spatial, level)) for level, logits in enumerate(found)]
         return found if len(found) > 1 else found[0]
-
-    def _coarsened(self, sizes: Sequence[int], level: int) -> list[int]:
-        """Return the sizes at ``level``, of which the last pixel may lie partly outside."""
-        steps = [math.prod(axis) for axis in zip(*self.strides[:level], strict=True)] or [1] * len(sizes)
-        return [-(-size // step) for size, step in zip(sizes, steps, strict=True)]
-
-    def nearest_sizes(self, size: int, axis: int = 0) -> tuple[int, ...]:
-        """Return the valid sizes of a spatial ``axis`` nearest to ``size``: itself, or those below and above."""
-        if self.sizes == "pad":
-            return (max(size, 1),)
-        if not 0 <= axis < len(self.least):
-            raise ConfigError(f"axis is {axis}, but the network has the spatial axes 0 to {len(self.least) - 1}.")
-        least, multiple = self.least[axis], self.multiples[axis]
-        below = least + (size - least) // multiple * multiple
-        if size < least:
-            return (least,)
-        return (size,) if below == size else (below, below + multiple)
-
-    def check_input(self, shape: tuple[int, ...]) -> None:
-        """Raise ShapeError unless the network accepts inputs of ``shape`` (n, in_channels, *spatial)."""
-        super().check_input(shape)
-        bottom = math.prod(-(-size // multiple) for size, multiple in zip(shape[2:], self.multiples, strict=True))
-        if self.padding == "none" or bottom > 1:
-            return
-        # One number has no variance; PyTorch would say "expected more than 1 spatial element".
-        if self.norm == "instance" or (self.norm == "batch" and self.training and shape[0] == 1):
-            raise ShapeError(
-                f"{type(self).__name__}: x has spatial size {shape[2:]}, of which levels={self.levels} leave one "
-                f"position, and norm={self.norm!r} needs two to measure a variance. "
-                f"Give a larger x{'' if self.norm == 'instance' else ' or a larger batch'}, fewer levels, "
-                "or norm='group'."
-            )
-
-    def size_rule(self) -> str:
-        """Return in words which spatial sizes are valid."""
-        if self.sizes == "pad":
-            return "every size must be at least 1"
-        same = len({*self.multiples}) == 1 and len({*self.least}) == 1
-        multiple = self.multiples[0] if same else self.multiples
-        if self.padding == "none":
-            least = self.least[0] if same else self.least
-            return f"every size must be {least} + {multiple} n (levels={self.levels}, padding={self.padding!r})"
-        if not same:
-            return f"sizes must be multiples of {multiple}, the products of strides"
-        powers = all(step == 2 for stride in self.strides for step in stride)
-        why = f"2 to the power of levels={self.levels}" if powers else "the product of strides"
-        return f"every size must be a multiple of {multiple} ({why}) unless sizes='pad'"
-
-
-def _per_level(name: str, value: int | Sequence[int], count: int, most: int = 2**31 - 1) -> tuple[int, ...]:
-    """Return one number a level; ``value`` may be one for all."""
-    return tuple(check_count(name, entry, most=most) for entry in _repeated(name, value, count))
-
-
-def _repeated(name: str, value: _T | Sequence[_T], count: int) -> Sequence[_T]:
-    """Return ``value`` if it is a sequence of ``count`` entries, or the one value ``count`` times."""
-    if not isinstance(value, Sequence):
-        return [value] * count
-    if len(value) != count:
-        raise ConfigError(_wrong_length(name, len(value), count))
-    return value
-
-
-def _per_axis(name: str, value: PerLevel, count: int, dims: int) -> tuple[tuple[int, ...], ...]:
-    """Return one number an axis for each level."""
-    found = []
-    entries: Sequence[int | Sequence[int]] = _repeated(name, value, count)
-    for entry in entries:
-        sizes = tuple(entry) if isinstance(entry, Sequence) else (entry,) * dims
-        if len(sizes) != dims:
-            raise ConfigError(f"{name} holds {sizes}, but dims={dims} needs {dims} numbers there, or one for all axes.")
-        found.append(tuple(check_count(name, size) for size in sizes))
-    return tuple(found)
-
-
-def _wrong_length(name: str, came: int, count: int) -> str:
-    levels = count if name == "strides" else count - 1
-    which = "one a pooling" if name == "strides" else "one a level and one for the bottom"
-    return f"{name} has {came} entries, but levels={levels} needs {count}: {which}. Or give one number for all."
 
 
 def unet_ronneberger(

@@ -92,10 +92,12 @@ def _plan_model(config: TrainConfig, dims: int, sizes: Sequence[Sequence[int]]) 
     name = config.model or ("unet" if segment else "course_vgg")
     known = models.entry(name).options
     chosen: JsonObject = {"model": name}
-    if name == "unet":
-        # Three poolings (four in the plane), fewer if an image would have less than 4 voxels at the bottom.
+    if {"levels", "strides"} <= known.keys():
+        # Three poolings (four in the plane; in nnU-Net's networks five), fewer if an image would have less than 4
+        # voxels at the bottom.
         deepest = int(math.log2(max(min(_median(sizes)), 8) / 4))
-        chosen["levels"] = config.levels or max(1, min(3 if dims == 3 else 4, deepest))
+        most = known["levels"] if name != "unet" else 3 if dims == 3 else 4
+        chosen["levels"] = config.levels or max(1, min(most, deepest))
     elif "levels" in known:
         chosen["levels"] = config.levels or known["levels"]
     elif config.levels is not None:
