@@ -29,7 +29,7 @@ class BfloatRun final : public AlgorithmRun {
       : AlgorithmRun(setup),
         unit_(*set_.matrix_unit),
         g_(problem_, parts),
-        blocking_(blocking_of(g_, setup.threads)),
+        blocking_(blocking_of(g_, this_machine(setup.threads))),
         region_(g_.region(blocking_)),
         tiles_(g_.tiles(blocking_)) {
     for (const TapPhase& phase : g_.phases) steps_.push_back(steps_of(phase));
@@ -330,10 +330,10 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
 std::string unsupported(const ConvProblem&) { return ""; }
 
 template <int kParts>
-double cost_of(const ConvProblem& p, const MicrokernelSet&) {
-  const int threads = processors();
+double cost_of(const ConvProblem& p, const MicrokernelSet& set) {
+  const Machine& machine = reference_machine(set.name);
   const Geometry g(p, kParts);
-  return blocking_of(g, threads).time * threads + image_bytes(p) * cost::bfloat_image_byte();
+  return blocking_of(g, machine).time * machine.threads + image_bytes(p) * cost::bfloat_image_byte(machine.rates);
 }
 
 template <int kParts>

@@ -126,7 +126,7 @@ struct Geometry {
 };
 
 // The time in which one thread computes all its blocks.
-inline double time_of(const Geometry& g, const Blocking& blocking, int threads) {
+inline double time_of(const Geometry& g, const Blocking& blocking, const Machine& machine) {
   double steps = 0;
   for (const TapPhase& phase : g.phases) steps += static_cast<double>(g.depth.steps(phase));
   const bool half = g.groups == 1 && (g.columns - 1) % kColumns < kRows;  // the last strip is one tile wide
@@ -142,13 +142,14 @@ inline double time_of(const Geometry& g, const Blocking& blocking, int threads) 
                                                      g.lines_of_residue(blocking) * g.line_pixels());
   const double split = pixels * (static_cast<double>(g.depth.pitch) / kElements * cost::bfloat_split(g.parts) + 1);
   const double strip_bytes = groups * steps * g.parts * 4 * kTile;
-  const double weights = strips * strip_bytes * cost::bfloat_weight_byte(static_cast<double>(g.strips) * strip_bytes);
-  const double rounds = std::ceil(static_cast<double>(g.blocks(blocking) * blocking.splits) / threads);
+  const double all_bytes = static_cast<double>(g.strips) * strip_bytes;
+  const double weights = strips * strip_bytes * cost::bfloat_weight_byte(all_bytes, machine.rates);
+  const double rounds = std::ceil(static_cast<double>(g.blocks(blocking) * blocking.splits) / machine.threads);
   return rounds * (products + weights + split);
 }
 
 // The blocks that are expected to be fastest, among those whose region leaves half of L2 to weights and outputs.
-inline Blocking blocking_of(const Geometry& g, int threads) {
+inline Blocking blocking_of(const Geometry& g, const Machine& machine) {
   Blocking best;
   if (g.pixels() == 0) return best;
   const int64_t most_lines = g.rows ? g.pixels() : g.count[1];
@@ -156,11 +157,11 @@ inline Blocking blocking_of(const Geometry& g, int threads) {
     Blocking blocking;
     blocking.depth = depth;
     blocking.lines = lines;
-    const bool fits = 2 * g.parts * g.region(blocking) <= l2_bytes() / 2;
+    const bool fits = 2 * g.parts * g.region(blocking) <= machine.l2_bytes / 2;
     if (!fits && (depth > 1 || lines > (g.rows ? 2 * kRows : 1))) return;
-    for (int64_t splits = 1; splits <= std::min<int64_t>(g.strips, 2 * threads); ++splits) {
+    for (int64_t splits = 1; splits <= std::min<int64_t>(g.strips, 2 * machine.threads); ++splits) {
       blocking.splits = splits;
-      blocking.time = time_of(g, blocking, threads);
+      blocking.time = time_of(g, blocking, machine);
       if (blocking.time < best.time) best = blocking;
     }
   };

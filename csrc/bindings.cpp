@@ -267,6 +267,7 @@ nb::list list_algorithms() {
     row["summary"] = a.summary;
     row["exact"] = a.exact;
     row["matrix_unit"] = a.needs_matrix_unit;
+    row["digits"] = a.digits;
     out.append(row);
   }
   return out;
@@ -344,7 +345,7 @@ NB_MODULE(_core, m) {
   // At exit, threads may still be inside the engine; what they hold is no leak to report.
   nb::set_leak_warnings(false);
   // First uses whose results stay. A child that forks during one would wait for its end for ever.
-  algorithms(), available_microkernels(), processors(), l2_bytes();
+  algorithms(), available_microkernels(), processors(), l2_bytes(), reference_machines();
   // Imported once and kept: an import runs Python code, during which a thread may have to end.
   PyObject* errors = nb::module_::import_("convoxel.errors").release().ptr();
   nb::register_exception_translator(
@@ -377,10 +378,10 @@ NB_MODULE(_core, m) {
   nb::class_<Plan> plan(m, "Plan");
   plan.def(
           "__init__",
-          [](Plan* self, int64_t arena_size, int buffers, int threads, const std::string& isa) {
-            new (self) Plan(arena_size, buffers, threads, microkernel_set(isa));
+          [](Plan* self, int64_t arena_size, int buffers, int threads, const std::string& isa, int digits) {
+            new (self) Plan(arena_size, buffers, threads, microkernel_set(isa), digits);
           },
-          "arena_size"_a, "buffers"_a, "threads"_a, "isa"_a)
+          "arena_size"_a, "buffers"_a, "threads"_a, "isa"_a, "digits"_a = 24)
       .def(
           "candidates",
           [](const Plan& self, const Convolution& conv, View src, View dst, const std::string& algorithm, bool gated) {
@@ -416,6 +417,19 @@ NB_MODULE(_core, m) {
   m.def("l2_bytes", &l2_bytes);
   m.def("set_rates", [](double cache, double memory) { set_rates({cache, memory}); }, "cache"_a, "memory"_a);
   m.def("rates", [] { return std::make_pair(rates().cache, rates().memory); });
+  m.def("reference_machines", [] {
+    nb::list out;
+    for (const auto& [set, machine] : reference_machines()) {
+      nb::dict row;
+      row["instruction_set"] = set;
+      row["threads"] = machine.threads;
+      row["l2_bytes"] = machine.l2_bytes;
+      row["cache"] = machine.rates.cache;
+      row["memory"] = machine.rates.memory;
+      out.append(row);
+    }
+    return out;
+  });
   m.def("instruction_sets", [] {
     nb::list out;
     const MicrokernelSetList list = available_microkernels();

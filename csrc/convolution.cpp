@@ -6,6 +6,7 @@
 #endif
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <mutex>
 #include <stdexcept>
@@ -158,13 +159,12 @@ const Algorithm& algorithm_called(const std::string& name) {
 
 namespace {
 
-// Whether a name stands for the algorithm (see rank_algorithms). "winograd(m,r)" also asks for kernels of 1 or r:
+// Whether a name stands for the algorithm (see Family). "winograd(m,r)" also asks for kernels of 1 or r:
 // *kernel is r, or 0.
 bool is_asked_for(const std::string& name, const Algorithm& algorithm, int64_t* kernel) {
   *kernel = 0;
-  if (name == "auto") return algorithm.digits == 24;
-  if (name == "fast" || name == algorithm.name) return true;
-  if (name == "direct") return algorithm.exact;
+  if (name == "auto" || name == algorithm.name) return true;
+  if (name == "direct") return algorithm.exact || algorithm.digits < 24;
   if (name == "winograd") return std::strncmp(algorithm.name, "winograd", 8) == 0;
   const size_t comma = name.find(',');
   if (comma == std::string::npos || name.substr(0, comma) + ")" != algorithm.name) return false;
@@ -174,7 +174,12 @@ bool is_asked_for(const std::string& name, const Algorithm& algorithm, int64_t* 
   return true;
 }
 
-std::string why_not(const Algorithm& algorithm, const ConvProblem& problem, const MicrokernelSet& set, int64_t kernel) {
+std::string why_not(const Algorithm& algorithm, int digits, const ConvProblem& problem, const MicrokernelSet& set,
+                    int64_t kernel) {
+  if (algorithm.digits < digits) {
+    return "it multiplies numbers of " + std::to_string(algorithm.digits) +
+           " binary digits, and the precision asks for " + std::to_string(digits);
+  }
   for (const int64_t k : problem.window.kernel) {
     if (kernel > 0 && k != 1 && k != kernel) return "each axis of the kernel must be 1 or " + std::to_string(kernel);
   }
@@ -187,27 +192,41 @@ std::string why_not(const Algorithm& algorithm, const ConvProblem& problem, cons
 
 }  // namespace
 
-std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProblem& problem, const MicrokernelSet& set) {
+std::vector<Candidate> rank_algorithms(const Family& family, const ConvProblem& problem, const MicrokernelSet& set) {
+  const std::string& name = family.name;
+  ConvProblem image = problem;
+  image.batch = 1;
   std::vector<Candidate> found;
   std::string refusal;
   for (const Algorithm& algorithm : algorithms()) {
     int64_t kernel = 0;
     if (!is_asked_for(name, algorithm, &kernel)) continue;
-    const std::string reason = why_not(algorithm, problem, set, kernel);
+    const std::string reason = why_not(algorithm, family.digits, problem, set, kernel);
     if (reason.empty()) {
-      found.push_back({&algorithm, algorithm.cost(problem, set)});
+      found.push_back({&algorithm, algorithm.cost(image, set)});
     } else if (refusal.empty()) {
       refusal = "algorithm '" + name + "' does not support this problem: " + reason;
     }
   }
   if (!refusal.empty() && found.empty()) throw Mistake("UnsupportedError", refusal);
   if (found.empty()) {
-    std::string names = "auto, fast, direct, winograd";
+    std::string names = "auto, direct, winograd";
     for (const Algorithm& algorithm : algorithms()) names += std::string(", ") + algorithm.name;
     throw Mistake("ConfigError", "there is no algorithm '" + name + "'; give one of " + names);
   }
   std::stable_sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) { return a.cost < b.cost; });
   return found;
+}
+
+const Algorithm& choose_algorithm(const Family& family, const std::string& chosen, const ConvProblem& problem,
+                                  const MicrokernelSet& set) {
+  for (const Algorithm& algorithm : algorithms()) {
+    int64_t kernel = 0;
+    if (chosen != algorithm.name || !is_asked_for(family.name, algorithm, &kernel)) continue;
+    if (!why_not(algorithm, family.digits, problem, set, kernel).empty()) continue;
+    if (std::isfinite(algorithm.cost(problem, set))) return algorithm;  // else it loses too many digits
+  }
+  return *rank_algorithms(family, problem, set).front().algorithm;
 }
 
 }  // namespace convoxel

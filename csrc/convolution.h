@@ -141,7 +141,7 @@ struct Algorithm {
   // Names the properties of the problem that the packed weights depend on; null if there are none.
   std::string (*packing)(const ConvProblem&, const MicrokernelSet&) = nullptr;
   bool needs_matrix_unit = false;
-  int digits = 24;  // binary digits of the numbers it multiplies; "fast" alone takes fewer than float32's 24
+  int digits = 24;  // binary digits of the numbers it multiplies: float32's 24, or fewer
 };
 
 const std::vector<Algorithm>& algorithms();
@@ -158,10 +158,22 @@ struct Candidate {
   double cost;
 };
 
-// The algorithms that `name` stands for and that support the problem, cheapest first. A name is that of one algorithm,
-// a family ("direct", "winograd"), "auto" (all that multiply float32) or "fast" (all). It may carry the kernel, as in
-// "winograd(4,3)". Throws Mistake with the reason if there is none.
-std::vector<Candidate> rank_algorithms(const std::string& name, const ConvProblem& problem, const MicrokernelSet& set);
+// What a caller allows. A name is that of one algorithm, a family ("direct", "winograd") or "auto" (all). It may carry
+// the kernel, as in "winograd(4,3)". An algorithm that multiplies numbers of fewer binary digits is not allowed.
+struct Family {
+  std::string name = "auto";
+  int digits = 24;
+};
+
+// The allowed algorithms that support the problem, cheapest first. Throws Mistake with the reason if there is none.
+//
+// Invariant: the order follows from the window, the sizes of one image, and the instruction set. It depends neither on
+// the machine that runs nor on threads or the batch: equal images get equal bits.
+std::vector<Candidate> rank_algorithms(const Family& family, const ConvProblem& problem, const MicrokernelSet& set);
+
+// The algorithm called `chosen` where it is allowed and supports the problem, else the cheapest one.
+const Algorithm& choose_algorithm(const Family& family, const std::string& chosen, const ConvProblem& problem,
+                                  const MicrokernelSet& set);
 
 // A layer: window, weights and bias. Immutable. It packs its weights once for each algorithm (and packing) that asks.
 class Convolution {

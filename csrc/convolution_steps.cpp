@@ -59,12 +59,12 @@ Step convolution_step(const char* op, const char* algorithm, double macs, std::u
 
 std::vector<Candidate> Plan::candidates(const Convolution& conv, const View& src, const View& dst,
                                         const std::string& algorithm, bool gated) const {
-  return rank_algorithms(algorithm, problem_of(conv, src, dst, gated), set_);
+  return rank_algorithms({algorithm, digits_}, problem_of(conv, src, dst, gated), set_);
 }
 
 void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst, std::optional<View> residual,
                     std::string activation, Slope slope, std::string algorithm, std::optional<View> gate,
-                    std::optional<Axes> padding_low) {
+                    std::optional<Axes> padding_low, std::string chosen) {
   read(src, "src");
   write(dst, "dst");
   if (gate) {
@@ -77,11 +77,11 @@ void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst,
     require_same_shape(dst, *residual, "dst and residual");
   }
   const ConvProblem problem = problem_of(*conv, src, dst, gate.has_value(), padding_low);
-  const Algorithm& chosen = *rank_algorithms(algorithm, problem, set_).front().algorithm;
-  const PackedWeights& weights = conv->packed(chosen, problem, set_, threads_);
-  auto run = chosen.plan({problem, *conv, weights, set_, activation_of(activation, slope), threads_});
+  const Algorithm& best = choose_algorithm({algorithm, digits_}, chosen, problem, set_);
+  const PackedWeights& weights = conv->packed(best, problem, set_, threads_);
+  auto run = best.plan({problem, *conv, weights, set_, activation_of(activation, slope), threads_});
   const char* op = conv->window().transposed ? "conv_transpose" : "conv";
-  add(convolution_step(op, chosen.name, problem.macs(), std::move(run), {conv}, src, dst, residual, gate));
+  add(convolution_step(op, best.name, problem.macs(), std::move(run), {conv}, src, dst, residual, gate));
 }
 
 void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs, size_t depthwise, View src, View dst,
@@ -117,7 +117,7 @@ void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs,
   block.depthwise = part(depthwise);
   if (depthwise + 1 < convs.size()) block.project = part(depthwise + 1);
   require(after.channels == dst.channels, "dst " + show(dst) + " has not the channels of the last convolution");
-  BlockPlan planned = plan_block(algorithm, block, set_, threads_);
+  BlockPlan planned = plan_block({algorithm, digits_}, block, set_, threads_);
   Step step = convolution_step("depthwise_block", planned.algorithm, macs, std::move(planned.run), std::move(convs),
                                src, dst, residual, {});
   step.parts = std::move(planned.parts);

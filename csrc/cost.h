@@ -4,7 +4,8 @@
 // L2 each, 13 G vector multiply-adds/s, 56 GB/s from L3, 30 GB/s from memory). One unit was 75 ps there. They only have
 // to rank algorithms; a vector of another width changes the counts and the unit alike.
 //
-// The calibration of this machine, rates(), scales the cost of reading from beyond L2.
+// The rates of a machine scale the cost of reading from beyond L2. Which machine is the caller's choice: the reference
+// machine of an instruction set to choose an algorithm, this one to divide its work.
 #pragma once
 
 #include "machine.h"
@@ -26,14 +27,16 @@ constexpr double kFft = 1.5;          // a vector computed, loaded or stored by 
 constexpr double kFftMove = 9.0;      // moving a number to a transform and back, in vectors
 constexpr double kFftProduct = 15.0;  // multiplying a number by the spectrum, in vectors
 
-inline double weight_byte() { return 0.3 * rates().cache; }  // of a direct algorithm, read once
-inline double fft_byte() { return 0.37 * rates().cache; }    // of tiles and spectra beyond L2
-inline double image_byte() { return 0.09 * rates().cache; }  // of input and output; products hide most of it
+inline double weight_byte(const Rates& rates) { return 0.3 * rates.cache; }  // of a direct algorithm, read once
+inline double fft_byte(const Rates& rates) { return 0.37 * rates.cache; }    // of tiles and spectra beyond L2
+inline double image_byte(const Rates& rates) {
+  return 0.09 * rates.cache;
+}  // of input and output; products hide most of it
 
 // The following costs of Winograd's products count rows of tiles that one thread multiplies at full speed.
 constexpr double kStageRows = 2.0;  // two more barriers
 // Writing and reading a row's points beyond L2: times (C + K) / (C K).
-inline double point_rows() { return 28.0 * rates().cache; }
+inline double point_rows(const Rates& rates) { return 28.0 * rates.cache; }
 
 // The cost of reading weights again in the next run of the network: `from_l3` where weights of so many bytes stay in
 // L3, `from_memory` where they do not.
@@ -44,10 +47,14 @@ inline double read_again(double bytes, double from_l3, double from_memory) {
 }
 
 // Reading the weights of all points.
-inline double weight_rows(double bytes) { return read_again(bytes, 10.0 * rates().cache, 25.0 * rates().memory); }
+inline double weight_rows(double bytes, const Rates& rates) {
+  return read_again(bytes, 10.0 * rates.cache, 25.0 * rates.memory);
+}
 
 // Reading a byte of weights of 24 bits.
-inline double fixed24_byte(double bytes) { return read_again(bytes, 0.14 * rates().cache, 0.33 * rates().memory); }
+inline double fixed24_byte(double bytes, const Rates& rates) {
+  return read_again(bytes, 0.14 * rates.cache, 0.33 * rates.memory);
+}
 
 // Costs on a matrix unit, in multiply-adds of one core's vectors (of 16 floats) by that core.
 inline double bfloat_pair(int parts) { return parts == 3 ? 1120.0 : 560.0; }   // a step of 2 x 2 tiles
@@ -55,9 +62,9 @@ inline double bfloat_single(int parts) { return parts == 3 ? 680.0 : 345.0; }  /
 inline double bfloat_split(int parts) { return parts == 3 ? 26.0 : 16.0; }     // splitting 32 floats
 constexpr double kBfloatHalf = 0.6;                                            // of a whole strip: one tile of columns
 constexpr double kBfloatStore = 280.0;  // storing a block's sums, finishing them, storing the results
-inline double bfloat_weight_byte(double bytes) {
-  return read_again(bytes, 0.09 * rates().cache, 0.45 * rates().memory);
+inline double bfloat_weight_byte(double bytes, const Rates& rates) {
+  return read_again(bytes, 0.09 * rates.cache, 0.45 * rates.memory);
 }
-inline double bfloat_image_byte() { return 0.235 * rates().cache; }  // by all cores: splitting waits for its input
+inline double bfloat_image_byte(const Rates& rates) { return 0.235 * rates.cache; }  // by all cores: splitting waits
 
 }  // namespace convoxel::cost

@@ -95,7 +95,8 @@ std::string unsupported(const ConvProblem& p) {
 
 double cost_of(const ConvProblem& p, const MicrokernelSet& set) {
   const double vectors = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
-  return tap_rows(p) * vectors * cost::kDepthwise + image_bytes(p) * cost::image_byte();
+  return tap_rows(p) * vectors * cost::kDepthwise +
+         image_bytes(p) * cost::image_byte(reference_machine(set.name).rates);
 }
 
 }  // namespace

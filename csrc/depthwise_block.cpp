@@ -49,35 +49,32 @@ struct Band {
   int64_t bands() const { return ceil_div(count, lines); }
 };
 
+// The algorithm of each convolution, or null where there is none.
+struct Chosen {
+  const Algorithm* expand = nullptr;
+  const Algorithm* depthwise = nullptr;
+  const Algorithm* project = nullptr;
+};
+
 class BlockedRun final : public ConvRun {
  public:
   // rows: outputs of a block. band: its `lines` are 0 if the block has no expansion, or a run before this one makes it.
-  BlockedRun(const std::string& algorithm, const DepthwiseBlock& block, const MicrokernelSet& set, int threads,
-             int64_t rows, const Band& band)
+  BlockedRun(const Chosen& chosen, const DepthwiseBlock& block, const MicrokernelSet& set, int threads, int64_t rows,
+             const Band& band)
       : problem_(block.depthwise.problem),
         rows_(rows),
         band_(band),
         lines_({problem_, *block.depthwise.conv, packed(block.depthwise, set, threads), set, block.depthwise.activation,
                 threads}),
         phase_(lines_.phases().front()) {
-    const auto product = [&](const BlockPart& part, int64_t most) {
-      const std::string& name = part.algorithm.empty() ? algorithm : part.algorithm;
-      return std::make_unique<PixelProduct>(name, part.problem, *part.conv, set, part.activation, threads, most);
+    const auto product = [&](const Algorithm& algorithm, const BlockPart& part, int64_t most) {
+      return std::make_unique<PixelProduct>(algorithm, part.problem, *part.conv, set, part.activation, threads, most);
     };
-    if (block.project) project_ = product(*block.project, rows);
+    if (block.project) project_ = product(*chosen.project, *block.project, rows);
     if (band.lines == 0) return;
-    expand_ = product(*block.expand, kExpandRows);
+    expand_ = product(*chosen.expand, *block.expand, kExpandRows);
     expanded_ = View::dense(1, problem_.in_size, problem_.in_channels);
     expanded_.batch_stride = 0;  // the lines of all images use the same memory
-  }
-
-  // The algorithms of the convolutions that this run computes.
-  std::vector<const char*> parts() const {
-    std::vector<const char*> names;
-    if (expand_) names.push_back(expand_->algorithm());
-    names.push_back("depthwise");
-    if (project_) names.push_back(project_->algorithm());
-    return names;
   }
 
   int64_t chunks(int) const override { return expand_ ? problem_.batch * band_.bands() : ceil_div(pixels(), rows_); }
@@ -297,15 +294,34 @@ Band bands_of(const DepthwiseBlock& block, int threads, bool forced) {
 
 }  // namespace
 
-BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, const MicrokernelSet& set,
-                     int threads) {
+BlockPlan plan_block(const Family& family, const DepthwiseBlock& block, const MicrokernelSet& set, int threads) {
   const std::string reason = why_no_block(block);
   require(reason.empty(), reason);
-  const bool banded = algorithm == "banded", blocked = algorithm == "blocked", staged = algorithm == "staged";
-  const bool chosen = algorithm == "auto" || algorithm == "fast" || algorithm == "direct";
-  const std::string parts = banded || blocked || staged ? "auto" : algorithm;
+  const bool banded = family.name == "banded", blocked = family.name == "blocked", staged = family.name == "staged";
+  const bool free = family.name == "auto" || family.name == "direct";
   require(!banded || block.expand, "banded: there is no 1x1 convolution in front");
   require(!blocked || block.project, "blocked: there is no 1x1 convolution behind");
+
+  // First what each convolution runs by. The tensors between them stay in a thread's cache.
+  const Family parts{banded || blocked || staged ? "auto" : family.name, family.digits};
+  BlockPlan plan;
+  const auto choose = [&](const BlockPart& part) {
+    ConvProblem inside = part.problem;
+    inside.in_cache = true;
+    const Algorithm& algorithm = choose_algorithm(parts, part.chosen, inside, set);
+    plan.parts.push_back(algorithm.name);
+    return &algorithm;
+  };
+  Chosen chosen;
+  if (block.expand) chosen.expand = choose(*block.expand);
+  chosen.depthwise = choose(block.depthwise);
+  if (block.project) chosen.project = choose(*block.project);
+  // A band or a block multiplies pixels by "pointwise" or on a matrix unit; any other algorithm needs stages.
+  const auto in_block = [](const Algorithm* algorithm) {
+    return algorithm == nullptr || algorithm->needs_matrix_unit || algorithm == &algorithm_called("pointwise");
+  };
+  const bool both = chosen.depthwise == &algorithm_called("depthwise") && in_block(chosen.project);
+  const bool all = both && in_block(chosen.expand);
 
   const ConvProblem& problem = block.depthwise.problem;
   const int64_t pixels = problem.batch * problem.out_size[0] * problem.out_size[1] * problem.out_size[2];
@@ -315,43 +331,31 @@ BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, 
   const int64_t most = std::clamp<int64_t>(fits, 1, kMostRows);
   const int64_t blocks = std::max<int64_t>(threads > 1 ? 2 * threads : 1, ceil_div(pixels, most));
   const int64_t rows = std::max<int64_t>(1, ceil_div(pixels, blocks));
-
-  // A band or a block multiplies pixels by "pointwise" or on a matrix unit; any other algorithm that is asked for needs
-  // stages.
-  const auto in_block = [](const std::optional<BlockPart>& part) {
-    if (!part || part->algorithm.empty()) return true;
-    return part->algorithm == "pointwise" || algorithm_called(part->algorithm).needs_matrix_unit;
-  };
-  const bool lines = block.depthwise.algorithm.empty() || block.depthwise.algorithm == "depthwise";
-  const bool both = lines && in_block(block.project), all = both && in_block(block.expand);
-  if (block.expand && all && (banded || chosen)) {
+  if (block.expand && all && (banded || free)) {
     const Band band = bands_of(block, threads, banded);
     if (band.lines > 0) {
-      auto run = std::make_unique<BlockedRun>(parts, block, set, threads, most, band);
-      std::vector<const char*> names = run->parts();
-      return {std::move(run), "banded", std::move(names)};
+      plan.run = std::make_unique<BlockedRun>(chosen, block, set, threads, most, band);
+      plan.algorithm = "banded";
+      return plan;
     }
   }
   auto sequence = std::make_unique<Sequence>();
-  std::vector<const char*> names;
-  const auto add = [&](const BlockPart& part) {
-    const std::string& name = part.algorithm.empty() ? parts : part.algorithm;
-    const Algorithm& best = *rank_algorithms(name, part.problem, set).front().algorithm;
-    const PackedWeights& weights = part.conv->packed(best, part.problem, set, threads);
-    names.push_back(best.name);
-    sequence->add(best.plan({part.problem, *part.conv, weights, set, part.activation, threads}), part.problem);
+  const auto add = [&](const Algorithm& algorithm, const BlockPart& part) {
+    const PackedWeights& weights = part.conv->packed(algorithm, part.problem, set, threads);
+    sequence->add(algorithm.plan({part.problem, *part.conv, weights, set, part.activation, threads}), part.problem);
   };
-  if (block.expand) add(*block.expand);
-  if (block.project && both && (blocked || (chosen && rows >= kLeastRows))) {
+  if (block.expand) add(*chosen.expand, *block.expand);
+  if (block.project && both && (blocked || (free && rows >= kLeastRows))) {
     Band none(problem);
-    auto run = std::make_unique<BlockedRun>(parts, block, set, threads, rows, none);
-    for (const char* name : run->parts()) names.push_back(name);
-    sequence->add(std::move(run), block.project->problem);
-    return {std::move(sequence), "blocked", std::move(names)};
+    sequence->add(std::make_unique<BlockedRun>(chosen, block, set, threads, rows, none), block.project->problem);
+    plan.algorithm = "blocked";
+  } else {
+    add(*chosen.depthwise, block.depthwise);
+    if (block.project) add(*chosen.project, *block.project);
+    plan.algorithm = "staged";
   }
-  add(block.depthwise);
-  if (block.project) add(*block.project);
-  return {std::move(sequence), "staged", std::move(names)};
+  plan.run = std::move(sequence);
+  return plan;
 }
 
 }  // namespace convoxel

@@ -15,7 +15,7 @@ struct BlockPart {
   std::shared_ptr<const Convolution> conv;
   ConvProblem problem;
   Activation activation;
-  std::string algorithm = {};  // the only one that may run it, or ""
+  std::string chosen = {};  // the algorithm that runs it if it can and may, or ""
 };
 
 struct DepthwiseBlock {
@@ -26,13 +26,16 @@ struct DepthwiseBlock {
 
 struct BlockPlan {
   std::unique_ptr<ConvRun> run;  // from the first convolution's input to the last one's output
-  const char* algorithm;
+  const char* algorithm = "";
   std::vector<const char*> parts;  // the algorithm of each convolution, which decides the result's last digits
 };
 
-// algorithm: "auto", "banded", "blocked", "staged" (see depthwise_block.cpp), or the name of an algorithm that runs all
-// convolutions one after the other. Throws Mistake with the reason if the convolutions do not form such a block, or the
-// algorithm does not fit.
-BlockPlan plan_block(const std::string& algorithm, const DepthwiseBlock& block, const MicrokernelSet& set, int threads);
+// family: its name is "auto", "banded", "blocked", "staged" (see depthwise_block.cpp), or that of an algorithm that
+// runs all convolutions one after the other. Throws Mistake with the reason if the convolutions do not form such a
+// block, or the algorithm does not fit.
+//
+// Invariant: the algorithms of the convolutions follow from one image and the instruction set, as rank_algorithms' do.
+// How the block runs depends on the threads and the caches as well, but not the bits of its results.
+BlockPlan plan_block(const Family& family, const DepthwiseBlock& block, const MicrokernelSet& set, int threads);
 
 }  // namespace convoxel

@@ -4,8 +4,8 @@
 // by the kernel's spectrum, and transformed back. The convolution is circular. So where one tile covers an axis, the
 // padding at both ends can share its zeros: n >= size + padding suffices, 72 instead of 86 for 31 taps over 56 pixels.
 //
-// A chunk is one tile of one image and one vector of channels. The choice of n depends on the image's size but never on
-// the number of threads or images.
+// A chunk is one tile of one image and one vector of channels. The choice of n, which decides the last digits, depends
+// on the image's size and the instruction set, never on the machine, the number of threads or of images.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -128,7 +128,7 @@ struct Blocking {
   int64_t tiles() const { return axis[0].tiles * axis[1].tiles * axis[2].tiles; }
 };
 
-double cost_of(const Blocking& blocking, int64_t vectors, int vector_floats) {
+double cost_of(const Blocking& blocking, int64_t vectors, int vector_floats, const Machine& machine) {
   const AxisBlocking &d = blocking.axis[0], &h = blocking.axis[1], &w = blocking.axis[2];
   const double planes = w.n / 2 + 1, plane = static_cast<double>(d.n) * h.n;
   const double lines = static_cast<double>(d.reach * ((h.reach + 1) / 2) + d.m * ((h.m + 1) / 2));
@@ -140,14 +140,14 @@ double cost_of(const Blocking& blocking, int64_t vectors, int vector_floats) {
   const double number_bytes = 8.0 * vector_floats;
   const double spectrum = planes * plane * number_bytes;
   const double tile = static_cast<double>(d.n) * (h.n + 1) / 2 * w.n * number_bytes;
-  const double filled = (spectrum + tile) / static_cast<double>(l2_bytes());
+  const double filled = (spectrum + tile) / static_cast<double>(machine.l2_bytes);
   const double misses = std::clamp(2 * filled - 1, 0.0, 1.0);
   const double tiles = static_cast<double>(blocking.tiles());
   const double far = misses * (3 * tile + spectrum) + (1 - misses) * spectrum / tiles;
   // There are few tiles for each vector of channels: threads that get none wait.
-  const double chunks = tiles * static_cast<double>(vectors), threads = processors();
+  const double chunks = tiles * static_cast<double>(vectors), threads = machine.threads;
   const double waiting = std::ceil(chunks / threads) * threads / std::max(chunks, 1.0);
-  return tiles * (work * cost::kFft + far * cost::fft_byte()) * waiting;
+  return tiles * (work * cost::kFft + far * cost::fft_byte(machine.rates)) * waiting;
 }
 
 Blocking blocking_of(const ConvProblem& p, const MicrokernelSet& set) {
@@ -157,7 +157,7 @@ Blocking blocking_of(const ConvProblem& p, const MicrokernelSet& set) {
     for (const AxisBlocking& h : blockings_of(p, 1)) {
       for (const AxisBlocking& w : blockings_of(p, 2)) {
         Blocking blocking{{d, h, w}};
-        blocking.cost = cost_of(blocking, vectors, set.vector_floats);
+        blocking.cost = cost_of(blocking, vectors, set.vector_floats, reference_machine(set.name));
         if (!(best.cost <= blocking.cost)) best = blocking;
       }
     }

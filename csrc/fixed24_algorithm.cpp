@@ -146,8 +146,9 @@ double cost_of(const ConvProblem& p, const MicrokernelSet& set) {
   const double words =
       static_cast<double>(panel_words(p.window, p.in_channels, round_up(p.out_channels, set.vector_floats)));
   const double vectors = words / set.vector_floats * kGroup / kGroupWords;
+  const Rates& rates = reference_machine(set.name).rates;
   return vectors * (rows * cost::kProduct + passes * cost::kUnpack) + rows * cost::kRow +
-         4 * words * passes * cost::fixed24_byte(4 * words) + image_bytes(p) * cost::image_byte();
+         4 * words * passes * cost::fixed24_byte(4 * words, rates) + image_bytes(p) * cost::image_byte(rates);
 }
 
 }  // namespace

@@ -7,16 +7,11 @@ constexpr int64_t kBlockChannels = 256;  // as in product_algorithms.cpp
 
 }  // namespace
 
-PixelProduct::PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv,
+PixelProduct::PixelProduct(const Algorithm& algorithm, const ConvProblem& problem, const Convolution& conv,
                            const MicrokernelSet& set, Activation activation, int threads, int64_t rows)
     : conv_(conv), set_(set), activation_(activation) {
-  ConvProblem inside = problem;
-  inside.in_cache = true;
-  const Algorithm& cheapest = *rank_algorithms(algorithm, inside, set).front().algorithm;
-  const int parts = bfloat_parts(cheapest);
-  const Algorithm& chosen = parts > 0 ? cheapest : algorithm_called("pointwise");
-  algorithm_ = chosen.name;
-  weights_ = &conv.packed(chosen, problem, set, threads);
+  const int parts = bfloat_parts(algorithm);
+  weights_ = &conv.packed(algorithm, problem, set, threads);
   if (parts > 0) unit_ = std::make_unique<BfloatPixels>(parts, conv, *weights_, set, activation, rows);
 }
 

@@ -11,11 +11,9 @@ namespace convoxel {
 
 class PixelProduct {
  public:
-  // algorithm: a name as in rank_algorithms. The product runs on a matrix unit or as "pointwise". rows: the most of one
-  // run.
-  PixelProduct(const std::string& algorithm, const ConvProblem& problem, const Convolution& conv,
+  // algorithm: "pointwise", or one of a matrix unit. rows: the most of one run.
+  PixelProduct(const Algorithm& algorithm, const ConvProblem& problem, const Convolution& conv,
                const MicrokernelSet& set, Activation activation, int threads, int64_t rows);
-  const char* algorithm() const { return algorithm_; }
   int64_t scratch_bytes() const { return unit_ ? unit_->scratch_bytes() : 0; }
 
   // Writes the result of row m, which lies at src + m * step, to outputs[m]. outputs has room for the rows, rounded up
@@ -27,7 +25,6 @@ class PixelProduct {
   const Convolution& conv_;
   const MicrokernelSet& set_;
   Activation activation_;
-  const char* algorithm_ = "";
   const PackedWeights* weights_ = nullptr;
   std::unique_ptr<BfloatPixels> unit_;  // if the product runs on a matrix unit
 };

@@ -52,8 +52,8 @@ struct Plan::Store {
   }
 };
 
-Plan::Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set)
-    : arena_size_(arena_size), threads_(threads), set_(set), store_(std::make_shared<Store>()) {
+Plan::Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set, int digits)
+    : arena_size_(arena_size), threads_(threads), set_(set), digits_(digits), store_(std::make_shared<Store>()) {
   require(arena_size >= 0, "arena_size must not be negative");
   require(buffers >= 1, "a plan has at least its arena, buffer 0");
   require(threads >= 1, "threads must be at least 1");

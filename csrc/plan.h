@@ -55,7 +55,8 @@ struct ResampleAxis {
 class Plan {
  public:
   // buffers: number of buffers, the arena and the caller's. Their sizes follow from the steps that are added.
-  Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set);
+  // digits: the fewest binary digits of the numbers that a convolution may multiply.
+  Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& set, int digits = 24);
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
@@ -98,6 +99,7 @@ class Plan {
   std::vector<bool> written_;
   int threads_;
   const MicrokernelSet& set_;
+  int digits_;
   std::vector<Step> steps_;
   int64_t result_floats_ = 0;  // of the step that is being added
   int64_t workspace_step_ = 0;

@@ -319,8 +319,9 @@ double product_cost(const ConvProblem& p, const MicrokernelSet& set) {
   const double vectors = std::ceil(p.out_channels / groups / set.vector_floats);
   const double panels = std::ceil(vectors / set.panel_vectors);
   const double weights = 4.0 * p.window.taps() * p.in_channels * p.out_channels / groups;
+  const Rates& rates = reference_machine(set.name).rates;
   return tap_rows(p) * (p.in_channels * vectors * cost::kProduct + groups * panels * cost::kRow) +
-         weights * cost::weight_byte() + image_bytes(p) * cost::image_byte();
+         weights * cost::weight_byte(rates) + image_bytes(p) * cost::image_byte(rates);
 }
 
 std::string pointwise_unsupported(const ConvProblem& p) {
@@ -360,7 +361,7 @@ double stretched_cost(const ConvProblem& p, const MicrokernelSet& set) {
   const double floats = static_cast<double>(p.window.kernel[2] * p.in_channels);
   const double copies = p.window.dilation[2] == 1 ? 0 : lines * cost::kStretch;
   return lines * (floats * vectors * cost::kProduct + panels * cost::kRow) + copies +
-         image_bytes(p) * cost::image_byte();
+         image_bytes(p) * cost::image_byte(reference_machine(set.name).rates);
 }
 
 std::string phases_unsupported(const ConvProblem& p) {

@@ -6,12 +6,13 @@
 STEP(convolve,
      (std::shared_ptr<const Convolution> convolution, View src, View dst, std::optional<View> residual,
       std::string activation, Slope slope, std::string algorithm, std::optional<View> gate,
-      std::optional<Axes> padding_low),
+      std::optional<Axes> padding_low, std::string chosen),
      "dst = activation(convolution(src * gate) + bias + residual).\n\n"
      "gate: (n, 1, 1, 1, c), one factor for each image and channel of src (squeeze-and-excite).\n"
-     "padding_low: in place of the convolution's own, for a part of an image.",
+     "padding_low: in place of the convolution's own, for a part of an image.\n"
+     "chosen: the algorithm of the family `algorithm` that runs if it can (default: the cheapest).",
      "convolution"_a, "src"_a, "dst"_a, "residual"_a = nb::none(), "activation"_a = "none", "slope"_a = 0.0,
-     "algorithm"_a = "auto", "gate"_a = nb::none(), "padding_low"_a = nb::none())
+     "algorithm"_a = "auto", "gate"_a = nb::none(), "padding_low"_a = nb::none(), "chosen"_a = "")
 STEP(convolve_block,
      (std::vector<std::shared_ptr<const Convolution>> convolutions, size_t depthwise, View src, View dst,
       std::optional<View> residual, std::vector<std::pair<std::string, Slope>> activations, std::string algorithm,
@@ -24,7 +25,8 @@ STEP(convolve_block,
      "them);\n\"blocked\" (each thread projects what it has just computed; an expansion comes before); \"staged\" (one "
      "after the\nother); or the name of an algorithm that runs all of them, one after the other.\n"
      "padding_low: in place of the depthwise convolution's own, for a part of an image.\n"
-     "parts: the algorithm of each convolution (default: the cheapest ones); `steps` names those that run.",
+     "parts: the algorithm of each convolution that runs if it can (default: the cheapest ones); `steps` names those "
+     "that run.",
      "convolutions"_a, "depthwise"_a, "src"_a, "dst"_a, "residual"_a = nb::none(), "activations"_a = nb::make_tuple(),
      "algorithm"_a = "auto", "padding_low"_a = nb::none(), "parts"_a = nb::make_tuple())
 STEP(max_pool, (View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low),

@@ -36,7 +36,7 @@ class WinogradRun final : public AlgorithmRun {
         scheme_(scheme),
         shape_(scheme.shape),
         tiling_(tiling_of(problem_, scheme)),
-        blocking_(blocking_of(problem_, scheme, set_, setup.threads)) {
+        blocking_(blocking_of(problem_, scheme, set_, this_machine(setup.threads))) {
     const auto& [problem, conv, weights, set, activation, threads] = setup;
     all_panels_ = blocking_.panels * problem.window.groups;
     if (blocking_.staged) {

@@ -126,7 +126,8 @@ inline void divide(const Tiling& tiling, int64_t rows, Blocking* blocking) {
 // The blocks, or stages, that are expected to be fastest. Time is counted in rows of one thread. A block takes as long
 // as its products or as reading its weights, which overlap; its points cost more the more of L2 they fill. In stages
 // all points are written to and read from beyond L2, but only one thread reads each weight.
-inline Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const MicrokernelSet& set, int threads) {
+inline Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const MicrokernelSet& set,
+                            const Machine& machine) {
   Blocking blocking;
   const Tiling tiling = tiling_of(p, scheme);
   const int64_t groups = p.window.groups;
@@ -138,11 +139,12 @@ inline Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const Mi
   blocking.slot_in = slot_floats(blocking.points, blocking.row);
   blocking.slot_out = slot_floats(blocking.points, blocking.panel);
 
-  const double spill = cost::point_rows() * static_cast<double>((blocking.row + p.out_channels) * groups) /
+  const double spill = cost::point_rows(machine.rates) * static_cast<double>((blocking.row + p.out_channels) * groups) /
                        static_cast<double>(tiling.taps * p.in_channels * p.out_channels);
   const double tiles = static_cast<double>(tiling.tiles());
-  const double weight_rows =
-      cost::weight_rows(4.0 * blocking.points * tiling.taps * p.in_channels * static_cast<double>(group_columns));
+  const double weight_bytes = 4.0 * blocking.points * tiling.taps * p.in_channels * static_cast<double>(group_columns);
+  const double weight_rows = cost::weight_rows(weight_bytes, machine.rates);
+  const int threads = machine.threads;
   blocking.rows = std::max(tiles / threads * (1 + spill), weight_rows / threads) + cost::kStageRows;
   blocking.staged = true;
   // Scratch memory is limited to three times the largest of input, output and weights.
@@ -159,7 +161,7 @@ inline Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const Mi
     divide(tiling, static_cast<int64_t>(wanted), &trial);
     const double rows = static_cast<double>(trial.columns * trial.slices);
     const double bytes = rows * static_cast<double>((blocking.slot_in + blocking.slot_out) * 4);
-    const double filled = bytes / static_cast<double>(l2_bytes());
+    const double filled = bytes / static_cast<double>(machine.l2_bytes);
     if (wanted > 4 && (filled > 0.9 || threads * bytes / 4 > most)) break;
     const double rounds = std::ceil(static_cast<double>(trial.blocks(tiling)) / threads);
     trial.rows = rounds * (std::max(rows, weight_rows) + rows * spill * filled * filled * filled);
@@ -171,14 +173,15 @@ inline Blocking blocking_of(const ConvProblem& p, const Scheme& scheme, const Mi
 
 inline double cost_of(const Scheme& scheme, const ConvProblem& p, const MicrokernelSet& set) {
   const WinogradShape& shape = scheme.shape;
+  const Machine& machine = reference_machine(set.name);
   const Tiling tiling = tiling_of(p, scheme);
-  const Blocking blocking = blocking_of(p, scheme, set, processors());
+  const Blocking blocking = blocking_of(p, scheme, set, machine);
   const double tiles = static_cast<double>(tiling.tiles());
   const double groups = static_cast<double>(p.window.groups);
   const double depth = static_cast<double>(tiling.taps * p.in_channels) / groups;
   const double vectors = groups * std::ceil(p.out_channels / groups / set.vector_floats);
   const double start = vectors > groups ? cost::kTileStart : cost::kNarrowStart;
-  const double products = blocking.rows * processors() * blocking.points * (depth + tiling.taps * start) * vectors;
+  const double products = blocking.rows * machine.threads * blocking.points * (depth + tiling.taps * start) * vectors;
   // The vectors that the passes load or store, per tile and vector of channels.
   double input = 0, output = 0, lines = static_cast<double>(blocking.points);
   for (int i = 0; i < kSpatialAxes; ++i) {
@@ -195,7 +198,7 @@ inline double cost_of(const Scheme& scheme, const ConvProblem& p, const Microker
   const double row_in = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
   const double image = 4.0 * tiles * (shape.m[0] * shape.m[1] * shape.m[2]) * (p.in_channels + p.out_channels);
   return products * cost::kPackedProduct + in_tiles * row_in * input * cost::kInputPoint +
-         tiles * vectors * output * cost::kOutputPoint + image * cost::image_byte();
+         tiles * vectors * output * cost::kOutputPoint + image * cost::image_byte(machine.rates);
 }
 
 }  // namespace convoxel::winograd

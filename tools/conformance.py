@@ -26,6 +26,7 @@ from convoxel.native import _core, algorithms, conv, conv_transpose, instruction
 SHARED_PROBLEMS = Path(__file__).resolve().parents[2] / "shared" / "reference" / "conv_problems.txt"
 INSTRUCTION_SETS = [row["name"] for row in _core.instruction_sets()]
 ALGORITHMS = {row["name"]: row["exact"] for row in algorithms()}  # name: exact on integers
+PRECISION = {row["name"]: row["precision"] for row in algorithms()}
 MATRIX_UNIT = {row["name"] for row in _core.instruction_sets() if row["matrix_unit"]}
 
 
@@ -114,7 +115,13 @@ def solve(
     threads: int | None = None,
 ) -> np.ndarray | None:
     """Return the engine's result, or None if the algorithm does not support the problem."""
-    shared = {"groups": problem.groups, "algorithm": algorithm, "isa": isa, "threads": threads}
+    shared = {
+        "groups": problem.groups,
+        "algorithm": algorithm,
+        "isa": isa,
+        "threads": threads,
+        "precision": PRECISION[algorithm],
+    }
     stride, dilation, pads = problem.stride, problem.dilation, problem.pads
     try:
         if problem.transposed:

@@ -49,11 +49,11 @@ def network() -> nn.Module:
 @pytest.fixture(scope="module")
 def program() -> Program:
     made = compile(network(), X, threads=1, algorithm="direct", precision="high", verify=True)
-    return made.replace(winners={"a problem": "indirect"}, verification=made.verification)
+    return made.replace(choices={"avx9": {"a problem": "indirect"}}, verification=made.verification)
 
 
 def same(a: Program, b: Program) -> None:
-    for setting in ("threads", "algorithm", "precision", "winners", "verification", "structure"):
+    for setting in ("threads", "algorithm", "precision", "choices", "verification", "structure"):
         assert getattr(a, setting) == getattr(b, setting), setting
     assert str(a.graph) == str(b.graph) and str(a.recorded) == str(b.recorded)
     ours, theirs = a(X), b(X)

@@ -25,7 +25,7 @@ from convoxel.graph.store.cvx import _unpacked
 from convoxel.graph.verification import check_program
 from convoxel.native.plan import Problem
 
-SETTINGS = ("algorithm", "precision", "threads", "winners", "file", "origin", "verification", "structure", "graph")
+SETTINGS = ("algorithm", "precision", "threads", "choices", "file", "origin", "verification", "structure", "graph")
 
 
 def network() -> nn.Module:
@@ -44,11 +44,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    """A program with a setting of its own in every field: from a file, forced, with threads, winners and figures."""
+    """A program with a setting of its own in every field: from a file, forced, with threads, choices and figures."""
     compile(network(), X).save(tmp_path / "first.cvx")
     loaded = cx.load(tmp_path / "first.cvx", threads=1, algorithm="direct", precision="high")
     assert isinstance(loaded, Program)
-    found = loaded.replace(winners={"a problem": "indirect"})
+    found = loaded.replace(choices={"avx9": {"a problem": "indirect"}})
     return found.replace(verification=check_program(found, network(), [torch.from_numpy(X)]))
 
 
@@ -67,13 +67,14 @@ def verified(program: Program) -> Program:
 
 # What each operation changes; every other setting must stay.
 OPERATIONS: dict[str, tuple[Callable[[Program], Program], set[str]]] = {
-    "tuned": (lambda p: p.tuned(X), {"winners", "verification"}),
+    "tuned": (lambda p: p.tuned(X), {"choices", "verification"}),
     "verified": (verified, {"verification"}),
     "saved and loaded": (saved_and_loaded, {"file", "graph", "origin", "structure", "verification"}),
-    "algorithm": (lambda p: p.replace(algorithm="auto"), {"algorithm", "verification"}),
-    "precision": (lambda p: p.replace(precision="float32"), {"precision", "verification"}),
+    "algorithm": (lambda p: p.replace(algorithm="auto"), {"algorithm", "choices", "verification"}),
+    "precision": (lambda p: p.replace(precision="float32"), {"precision", "choices", "verification"}),
     "threads": (lambda p: p.replace(threads=2), {"threads"}),
-    "winners": (lambda p: p.replace(winners={}), {"winners", "verification"}),
+    "settled": (lambda p: p.settled(X), {"choices", "verification"}),
+    "choices": (lambda p: p.replace(choices={}), {"choices", "verification"}),
     "file": (lambda p: p.replace(file=None), {"file"}),
     "origin": (lambda p: p.replace(origin=None), {"origin"}),
     "verification": (lambda p: p.replace(verification=None), {"verification"}),
@@ -109,13 +110,13 @@ def test_nothing_is_assigned(program: Program, setting: str) -> None:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
-    """The families and numbers of threads that were measured."""
-    found: list[tuple[str, int | None]] = []
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int | None]]:
+    """The families, precisions and numbers of threads that were measured."""
+    found: list[tuple[str, str, int | None]] = []
     measure = native.tuning.time_candidates
 
     def noted(problem: Problem, threads: int | None, isa: str | None, **more: Any) -> Mapping[str, float]:
-        found.append((more["algorithm"], threads))
+        found.append((more["algorithm"], more["precision"], threads))
         return measure(problem, threads, isa, **more)
 
     monkeypatch.setattr(native.tuning, "time_candidates", noted)
@@ -126,49 +127,51 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
     ("settings", "family"),
     [
         ({}, "auto"),
-        ({"precision": "high"}, "fast"),
+        ({"precision": "high"}, "auto"),
         ({"algorithm": "direct"}, "direct"),
         ({"algorithm": "direct", "precision": "high"}, "direct"),
         ({"algorithm": "indirect"}, "indirect"),
     ],
 )
 def test_tuning_measures_what_the_settings_allow(
-    asked: list[tuple[str, int | None]], settings: dict[str, str], family: str
+    asked: list[tuple[str, str, int | None]], settings: dict[str, str], family: str
 ) -> None:
     tuned = compile(network(), X, threads=1, **settings).tuned(X)  # type: ignore[arg-type]
-    assert set(asked) == {(family, 1)}
-    exact = {row["name"] for row in native.algorithms() if row["exact"]}
+    assert set(asked) == {(family, settings.get("precision", "float32"), 1)}
+    exact = {row["name"] for row in native.algorithms() if row["exact"] or row["precision"] != "float32"}
     used = {row["algorithm"] for row in tuned.profile(X) if row["macs"]}
-    assert used == set(tuned.winners.values())
+    assert used == set(tuned.choices[native.instruction_set()].values())
     if family == "direct":
         assert used <= exact
     if family == "indirect":
         assert used == {"indirect"}
 
 
-def test_each_family_has_winners_of_its_own(asked: list[tuple[str, int | None]]) -> None:
+def test_each_precision_has_winners_of_its_own(asked: list[tuple[str, str, int | None]]) -> None:
     program = compile(network(), X, threads=1)
     for _ in range(2):
         program.tuned(X)
         program.replace(precision="high").tuned(X)
-    assert [family for family, _ in asked] == ["auto", "auto", "fast", "fast"], "two convolutions, each remembered"
+    assert [precision for _, precision, _ in asked] == ["float32", "float32", "high", "high"], (
+        "two convolutions, each remembered"
+    )
 
 
-def test_pytorchs_setting_is_kept_by_tuning(asked: list[tuple[str, int | None]]) -> None:
+def test_pytorchs_setting_is_kept_by_tuning(asked: list[tuple[str, str, int | None]]) -> None:
     torch.set_float32_matmul_precision("high")
     try:
         tuned = compile(network(), X, threads=1, tune=True)
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert tuned.precision == "high" and {family for family, _ in asked} == {"fast"}
+    assert tuned.precision == "high" and {precision for _, precision, _ in asked} == {"high"}
 
 
-def test_a_winner_that_the_settings_forbid_is_not_used() -> None:
+def test_a_choice_that_the_settings_forbid_is_not_used() -> None:
     program = compile(network(), X, threads=1)
     problems = program._execution([X]).plan.problems
-    won = program.replace(winners={str(problem): "winograd(2)" for problem in problems})
-    assert "winograd(2)" in {row["algorithm"] for row in won.profile(X)}
-    direct = won.replace(algorithm="direct")
+    choices = {native.instruction_set(): {str(problem): "winograd(2)" for problem in problems}}
+    assert "winograd(2)" in {row["algorithm"] for row in program.replace(choices=choices).profile(X)}
+    direct = program.replace(algorithm="direct", choices=choices)
     assert {row["algorithm"] for row in direct.profile(X)} == {
         row["algorithm"] for row in compile(network(), X, threads=1, algorithm="direct").profile(X)
     }
@@ -184,7 +187,7 @@ def test_a_verified_program_keeps_its_plans(program: Program) -> None:
         assert changed._plans is not program._plans and changed._packed_weights is not program._packed_weights
 
 
-@pytest.mark.parametrize("name", ["tuned", "verified", "algorithm", "precision", "threads", "winners", "origin"])
+@pytest.mark.parametrize("name", ["tuned", "verified", "algorithm", "precision", "threads", "choices", "origin"])
 def test_the_changed_file_is_noticed_after_every_operation(program: Program, name: str) -> None:
     after = OPERATIONS[name][0](program)
     assert after.file is not None
@@ -256,7 +259,7 @@ def test_settings_that_make_no_sense() -> None:
     for change, said in (
         ({"threads": 0}, "threads is 0"),
         ({"precision": "double"}, "precision is 'double'"),
-        ({"algorithm": "fast"}, "algorithm is 'fast', expected .* precision=\"high\""),
+        ({"algorithm": 3}, "algorithm is 3"),
     ):
         with pytest.raises(ConfigError, match=said):
             program.replace(**change)

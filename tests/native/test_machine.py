@@ -13,6 +13,7 @@ import pytest
 
 import convoxel as cx
 from convoxel import native, reference
+from convoxel.native.precision import PRECISIONS
 from tools.conformance import INSTRUCTION_SETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +59,7 @@ def test_algorithms_are_listed_with_their_limits() -> None:
     rows = cx.algorithms()
     assert {"pointwise", "indirect", "stretched", "phases"} <= {row["name"] for row in rows}
     assert all(len(row["summary"]) > 20 for row in rows)
+    assert {row["precision"] for row in rows} <= set(PRECISIONS)
 
 
 @pytest.mark.skipif(not (ROOT / "build").is_dir(), reason="needs the build folder")
@@ -86,7 +88,7 @@ def test_families_of_algorithms_can_be_forced() -> None:
     with pytest.raises(cx.UnsupportedError, match=r"'winograd'.*stride"):
         cx.conv(x, w, stride=2, algorithm="winograd")
     for name in ("winograd(4", "winograd(4,)", "winograd(4,33)", "winograd(5,3)", "direkt"):
-        with pytest.raises(cx.ConfigError, match=re.escape(name) + r"'.*auto, fast, direct, winograd, pointwise"):
+        with pytest.raises(cx.ConfigError, match=re.escape(name) + r"'.*auto, direct, winograd, pointwise"):
             cx.conv(x, w, algorithm=name)
 
 

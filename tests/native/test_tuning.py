@@ -169,10 +169,10 @@ def test_a_winner_that_cannot_run_is_passed_over() -> None:
     usual = Plan(0, 2, 1)
     usual.convolve(layer, *views)
     for name in ("pointwise", "magic"):
-        plan = Plan(0, 2, 1, winners={key: name})
+        plan = Plan(0, 2, 1, chosen={key: name})
         plan.convolve(layer, *views)
         assert plan.steps[0]["algorithm"] == usual.steps[0]["algorithm"]
-    plan = Plan(0, 2, 1, winners={key: "indirect"})
+    plan = Plan(0, 2, 1, chosen={key: "indirect"})
     plan.convolve(layer, *views)
     assert plan.steps[0]["algorithm"] == "indirect"
 
@@ -187,7 +187,7 @@ def test_what_loses_accuracy_is_no_candidate() -> None:
     barred = [name for name, cost in costs.items() if not np.isfinite(cost)]
     assert "winograd(6)" in barred
     assert not set(barred) & set(native.time_candidates(asked, threads=1, count=99))
-    plan = Plan(0, 2, 1, winners={str(asked): "winograd(6)"})
+    plan = Plan(0, 2, 1, chosen={str(asked): "winograd(6)"})
     plan.convolve(layer, *views)
     plan.convolve(layer, *views, algorithm="winograd(6)")
     assert [step["algorithm"] == "winograd(6)" for step in plan.steps] == [False, True]

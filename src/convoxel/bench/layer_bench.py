@@ -98,9 +98,9 @@ def measure_layer(layer: Layer, threads: int, rounds: int = 9, every_algorithm: 
     error = relative_error(layer, x, w, bias, np.moveaxis(y_last, -1, 1))
     (step,) = plan.steps
     plans = {OURS: plan}
-    for name in (row["name"] for row in native.algorithms() if every_algorithm):
+    for row in native.algorithms() if every_algorithm else ():
         try:
-            plans[name] = _plan(layer, w, bias, threads, name)[1]
+            plans[row["name"]] = _plan(layer, w, bias, threads, row["name"], row["precision"])[1]
         except UnsupportedError:
             continue
     runs: dict[str, Callable[[], object]] = {
@@ -132,9 +132,11 @@ def find_candidates(layer: Layer, threads: int) -> list[tuple[str, float]]:
     return [each for each in Plan(0, 2, threads).candidates(convolution, src, dst) if math.isfinite(each[1])]
 
 
-def _plan(layer: Layer, w: Floats, bias: Floats, threads: int, algorithm: str) -> tuple[Convolution, Plan]:
+def _plan(
+    layer: Layer, w: Floats, bias: Floats, threads: int, algorithm: str, precision: str = "float32"
+) -> tuple[Convolution, Plan]:
     convolution, src, dst = _place(layer, w, bias)
-    plan = Plan(0, 2, threads)
+    plan = Plan(0, 2, threads, precision=precision)
     plan.convolve(convolution, src, dst, algorithm=algorithm)
     return convolution, plan
 

@@ -105,8 +105,7 @@ def compile(
     )
     arrays = [example.numpy() for example in examples]
     program.prepare(*arrays)  # sizes that do not fit are refused here, not at the first call
-    if tune:
-        program = program.tuned(*arrays, on_progress=on_progress)
+    program = program.tuned(*arrays, on_progress=on_progress) if tune else program.settled(*arrays)
     if verify:
         from convoxel.graph.verification import check_program
 

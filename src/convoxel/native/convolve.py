@@ -19,6 +19,7 @@ from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.fault import brief
 from convoxel.native.machine import installed_bytes
 from convoxel.native.plan import Convolution, Floats, Plan, Triple, View
+from convoxel.native.precision import check_precision
 
 Ints = int | Sequence[int]
 _LARGEST = 2**31 - 1  # of a stride, a padding, a dilation: products with sizes stay far within 64 bits
@@ -36,6 +37,7 @@ def conv(
     algorithm: str = "auto",
     threads: int | None = None,
     *,
+    precision: str = "float32",
     isa: str | None = None,
 ) -> Floats:
     """Compute the cross-correlation of CNN layers, in 1-D, 2-D or 3-D.
@@ -51,11 +53,12 @@ def conv(
         padding: an int, one per axis, ``(low, high)`` per axis (a negative one crops), or "none", "half", "full",
             "same", "causal" (default 0).
         groups: number of channel groups (default 1).
-        algorithm: "auto" (default); "fast" (the cheapest of all, perhaps with numbers of 16 binary digits); "direct"
-            (no more rounding than a direct sum) or "winograd", the cheapest of that family; or a name from
-            ``algorithms()``, such as "indirect" (NaN and infinity reach only the outputs that read them),
-            "winograd(4)" or "winograd(4,3)".
+        algorithm: "auto" (default); "direct" (no more rounding than a direct sum) or "winograd", the cheapest of that
+            family; or a name from ``algorithms()``, such as "indirect" (NaN and infinity reach only the outputs that
+            read them), "winograd(4)" or "winograd(4,3)".
         threads: number of threads (default: all that the process may use). The result does not depend on it.
+        precision: "float32" (default); or "high", which lets ``algorithm`` multiply numbers of 16 binary digits where
+            the processor has a unit for them.
         isa: instruction set (default: the best one, see ``build_info()``).
 
     Returns:
@@ -64,7 +67,7 @@ def conv(
     Raises:
         ShapeError: ranks, channels or sizes that do not fit, an operand without real numbers, or more memory than
             there is.
-        ConfigError: an argument that is no whole number, or out of range.
+        ConfigError: an argument that is no whole number, or out of range; or a precision that does not exist.
         UnsupportedError: ``algorithm`` cannot run this problem; the message says why.
 
     >>> x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
@@ -89,7 +92,8 @@ def conv(
     out = tuple(
         conv_size(i, k, s, p, d) for i, k, s, p, d in zip(x.shape[2:], kernel, stride_, pads, dilation_, strict=True)
     )
-    return _run("conv", x, w, bias, stride_, pads, dilation_, groups, False, w.shape[0], out, algorithm, threads, isa)
+    how = (algorithm, threads, precision, isa)
+    return _run("conv", x, w, bias, stride_, pads, dilation_, groups, False, w.shape[0], out, *how)
 
 
 def conv_transpose(
@@ -104,6 +108,7 @@ def conv_transpose(
     algorithm: str = "auto",
     threads: int | None = None,
     *,
+    precision: str = "float32",
     isa: str | None = None,
 ) -> Floats:
     """Compute the transposed (fractionally strided) convolution: the adjoint of ``conv`` with the same weights.
@@ -115,8 +120,8 @@ def conv_transpose(
         w: ``(in_channels, out_channels/groups, *kernel)``.
         output_padding: extra outputs at the high end of each axis. They select one of the sizes that the
             convolution maps to the size of x (default 0).
-        bias, stride, padding, dilation, groups, algorithm, threads, isa: as in ``conv``. Padding is that of the
-            convolution, so it makes the output smaller.
+        bias, stride, padding, dilation, groups, algorithm, threads, precision, isa: as in ``conv``. Padding is that of
+            the convolution, so it makes the output smaller.
 
     Returns:
         ``(batch, out_channels, *out)``, float32.
@@ -149,9 +154,8 @@ def conv_transpose(
         for i, k, s, p, d, e in zip(x.shape[2:], kernel, stride_, pads, dilation_, extra, strict=True)
     )
     channels = w.shape[1] * groups
-    return _run(
-        "conv_transpose", x, w, bias, stride_, pads, dilation_, groups, True, channels, out, algorithm, threads, isa
-    )
+    how = (algorithm, threads, precision, isa)
+    return _run("conv_transpose", x, w, bias, stride_, pads, dilation_, groups, True, channels, out, *how)
 
 
 def _arrays(call: str, x: Any, w: Any, bias: Any) -> tuple[Floats, Floats, Floats | None]:
@@ -231,6 +235,7 @@ def _run(
     out: tuple[int, ...],
     algorithm: str,
     threads: int | None,
+    precision: str,
     isa: str | None,
 ) -> Floats:
     if bias is not None and len(bias) != out_channels:
@@ -242,6 +247,7 @@ def _run(
     _check_memory(call, x=2 * src_floats, w=2 * w.size, the_result=2 * dst_floats)
     if not isinstance(algorithm, str):
         raise ConfigError(f'{call}: algorithm is {brief(algorithm)}, expected a name such as "auto".')
+    check_precision(precision, f"{call}: ")
     # Along an axis with one position the stride leads nowhere; the engine's tables grow with it.
     positions = x.shape[2:] if transposed else out
     stride = [1 if n == 1 else s for n, s in zip(positions, stride, strict=True)]
@@ -258,7 +264,7 @@ def _run(
     src_shape = (x.shape[0], *_triple(x.shape[2:], 1), x.shape[1])
     dst_shape = (x.shape[0], *_triple(out, 1), out_channels)
     y = np.empty((x.shape[0], out_channels, *out), np.float32)
-    plan = Plan(src_floats + y.size, 2, threads, isa=isa)
+    plan = Plan(src_floats + y.size, 2, threads, isa=isa, precision=precision)
     src, dst = View.dense(0, 0, src_shape), View.dense(0, src_floats, dst_shape)
     plan.import_channels_first(1, src)
     plan.convolve(layer, src, dst, algorithm=algorithm)

@@ -17,6 +17,7 @@ from convoxel.errors import ConfigError
 from convoxel.files.fault import brief
 from convoxel.files.values import JsonObject
 from convoxel.native import _core
+from convoxel.native.precision import name_of_digits
 
 
 def _cgroup_cpus() -> float:
@@ -110,10 +111,13 @@ def instruction_set() -> str:
 def algorithms() -> list[JsonObject]:
     """Return the convolution algorithms: name, a line on what each does and supports, whether it is exact on integers.
 
+    ``precision`` is the highest that allows it; ``matrix_unit`` says whether it needs such a unit.
+
     >>> [row["name"] for row in algorithms()][:2]
     ['pointwise', 'indirect']
     """
-    return [dict(row) for row in _core.list_algorithms()]
+    rows = [dict(row) for row in _core.list_algorithms()]
+    return [{**row, "precision": name_of_digits(row.pop("digits"))} for row in rows]
 
 
 def build_info() -> JsonObject:

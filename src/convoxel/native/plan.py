@@ -6,20 +6,19 @@ arena (buffer 0) or in one of the caller's buffers (1, 2, …). An absent spatia
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.errors import ConvoxelError, ShapeError
+from convoxel.errors import ShapeError
 from convoxel.files.mapping import is_of_file
 from convoxel.files.values import JsonObject
 from convoxel.native import _core
 from convoxel.native.calibration import calibrate
 from convoxel.native.machine import resolve_isa, resolve_threads
+from convoxel.native.precision import DIGITS, check_precision
 
 Floats = NDArray[np.float32]
 Triple = tuple[int, int, int]
@@ -127,6 +126,11 @@ class Problem(NamedTuple):
         """Return the problem of running ``convolution`` from one view to another."""
         return cls(*convolution.window, src.shape, dst.shape, activation, residual, gated)
 
+    @property
+    def of_one_image(self) -> Problem:
+        """The same problem for a batch of one, which decides the algorithm: equal images get equal bits."""
+        return self._replace(in_shape=(1, *self.in_shape[1:]), out_shape=(1, *self.out_shape[1:]))
+
     def __str__(self) -> str:
         kernel, stride, dilation, padding, in_shape, out_shape = (
             "x".join(map(str, numbers))
@@ -154,8 +158,10 @@ class Plan(_core.Plan):
         threads: number of threads of a run (default: all that the process may use). The result has the same bits
             for any number.
         isa: instruction set, by default the one in use (``build_info()["instruction_set"]``).
-        winners: measured choices, an algorithm by the text of a ``Problem``. The expected cost decides for problems
-            without one, and if the winner cannot run or is not in the family that a step asks for ("auto").
+        precision: one of ``PRECISIONS``: the fewest digits of the numbers that convolutions may multiply.
+        chosen: algorithms that were chosen before, by the text of a ``Problem`` of one image (``choices``). The
+            expected cost decides for problems without one, and if the algorithm cannot run or is not in the family that
+            a step asks for ("auto").
     """
 
     def __init__(
@@ -165,12 +171,15 @@ class Plan(_core.Plan):
         threads: int | None = None,
         *,
         isa: str | None = None,
-        winners: Mapping[str, str] | None = None,
+        precision: str = "float32",
+        chosen: Mapping[str, str] | None = None,
     ) -> None:
         calibrate()
-        super().__init__(arena_size, buffer_count + 1, resolve_threads(threads), resolve_isa(isa))
-        self._winners = winners or {}
+        digits = DIGITS[check_precision(precision)]
+        super().__init__(arena_size, buffer_count + 1, resolve_threads(threads), resolve_isa(isa), digits)
+        self._chosen = chosen or {}
         self._problems: list[Problem] = []
+        self._keys: list[list[str]] = []  # of each step that runs convolutions, the text of each one's problem
 
     def convolve(
         self,
@@ -183,22 +192,52 @@ class Plan(_core.Plan):
         algorithm: str = "auto",
         gate: View | None = None,
         padding_low: Sequence[int] | None = None,
+        chosen: str = "",
         name: str = "",
     ) -> None:
-        """Add a step: dst = activation(convolution(src · gate) + bias + residual), by the problem's winner if known.
+        """Add a step: dst = activation(convolution(src · gate) + bias + residual), by the algorithm that was chosen.
 
         gate: ``(n, 1, 1, 1, c)``, one factor for each image and channel of src (squeeze-and-excite).
         padding_low: in place of the convolution's own, for a part of an image that has other padding than the whole.
+        chosen: the algorithm that runs if ``algorithm`` allows it (default: what was chosen for the problem).
         """
         problem = Problem.of(convolution, src, dst, activation, residual is not None, gate is not None)
-        winner = self._winners.get(str(problem)) if self._winners else None
-        if winner is not None:
-            with contextlib.suppress(ConvoxelError):  # nothing of the family can run: adding the step says why
-                costs = dict(self.candidates(convolution, src, dst, algorithm, gate is not None))
-                algorithm = winner if math.isfinite(costs.get(winner, math.inf)) else algorithm
-        moved: dict[str, Any] = {} if padding_low is None else {"padding_low": padding_low}
-        super().convolve(convolution, src, dst, residual, activation, slope, algorithm, gate, name=name, **moved)
+        key = str(problem.of_one_image)
+        chosen = chosen or self._chosen.get(key, "")
+        super().convolve(
+            convolution, src, dst, residual, activation, slope, algorithm, gate, padding_low, chosen, name=name
+        )
         self._problems.append(problem)
+        self._keys.append([key])
+
+    def convolve_block(
+        self,
+        convolutions: Sequence[_core.Convolution],
+        depthwise: int,
+        src: View,
+        dst: View,
+        residual: View | None = None,
+        activations: Sequence[tuple[str, Slope]] = (),
+        algorithm: str = "auto",
+        padding_low: Sequence[int] | None = None,
+        parts: Sequence[str] = (),
+        name: str = "",
+    ) -> None:
+        """Add a step that runs a depthwise convolution and its 1×1 neighbours; see the engine's own description.
+
+        parts: the algorithm of each convolution (default: what was chosen for its problem, if anything).
+        """
+        keys, before = [], src
+        for index, convolution in enumerate(convolutions):
+            sizes = src if index < depthwise else dst
+            after = sizes._replace(shape=(*sizes.shape[:4], convolution.out_channels))
+            keys.append(f"{Problem.of(convolution, before, after).of_one_image} in a block")
+            before = after
+        parts = parts or [self._chosen.get(key, "") for key in keys]
+        super().convolve_block(
+            convolutions, depthwise, src, dst, residual, activations, algorithm, padding_low, parts, name=name
+        )
+        self._keys.append(keys)
 
     def run(
         self, buffers: Sequence[Floats], first: int = 0, last: int | None = None, arena: Floats | None = None
@@ -235,8 +274,18 @@ class Plan(_core.Plan):
 
     @property
     def problems(self) -> list[Problem]:
-        """The problems of the convolutions among the steps, in their order."""
+        """The problems of the steps that run one convolution each, in their order."""
         return list(self._problems)
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The algorithm of every convolution, those of blocks included, by the text of its problem for one image.
+
+        With the instruction set they decide the bits of the results.
+        """
+        names = [row["parts"] or [row["algorithm"]] for row in self.steps if row["algorithm"]]
+        pairs = (zip(keys, found, strict=True) for keys, found in zip(self._keys, names, strict=True))
+        return {key: name for each in pairs for key, name in each}
 
 
 def is_frozen(array: Any) -> bool:

@@ -37,6 +37,7 @@ def time_candidates(
     isa: str | None = None,
     count: int = _CANDIDATES,
     algorithm: str = "auto",
+    precision: str = "float32",
 ) -> dict[str, float]:
     """Measure the seconds that the ``count`` algorithms of least expected cost take for one run of a problem.
 
@@ -45,7 +46,7 @@ def time_candidates(
 
     Args:
         problem: what to run.
-        threads, isa: as in ``Plan``.
+        threads, isa, precision: as in ``Plan``.
         count: the most candidates (default 3).
         algorithm: the family that they are of, as in ``Plan.candidates``.
 
@@ -58,13 +59,13 @@ def time_candidates(
     shapes = (problem.in_shape, problem.out_shape, problem.out_shape, gates)
     views = [View.dense(i, 0, shape) for i, shape in enumerate(shapes, start=1)]
     src, dst, residual, gate = views
-    ranked = Plan(0, 4, threads, isa=isa).candidates(layer, src, dst, algorithm, problem.gated)
+    ranked = Plan(0, 4, threads, isa=isa, precision=precision).candidates(layer, src, dst, algorithm, problem.gated)
     names = [name for name, cost in ranked if math.isfinite(cost)][:count]
     if len(names) < 2:
         return dict.fromkeys(names, 0.0)
     rng = np.random.default_rng(0)
     buffers = [rng.standard_normal(view.shape, np.float32) for view in views]
-    plans = {name: Plan(0, 4, threads, isa=isa) for name in names}
+    plans = {name: Plan(0, 4, threads, isa=isa, precision=precision) for name in names}
     for name, plan in plans.items():
         plan.convolve(
             layer, src, dst, residual if problem.residual else None, problem.activation, 0.01, algorithm=name,
@@ -113,8 +114,10 @@ def tune(
     isa: str | None = None,
     on_progress: Progress | None = None,
     algorithm: str = "auto",
+    precision: str = "float32",
 ) -> dict[str, str]:
-    """Return the fastest algorithm of each problem on this machine, by the problem's text; for ``Plan(winners=…)``.
+    """Return the fastest algorithm of each problem on this machine, by the problem's text; which has the
+    batch that was measured.
 
     Only problems that the cache does not hold are measured. Their winners are kept even if the rest is interrupted. The
     result holds all winners of this machine, including those of other problems.
@@ -123,28 +126,30 @@ def tune(
         problems: repeated ones are measured once.
         threads, isa: as in ``Plan``; they belong to the key.
         on_progress: called with (problems done, problems to measure, the next one) before each and at the end.
-        algorithm: the family to choose from, as in ``Plan.candidates``; each has winners of its own.
+        algorithm, precision: what to choose from, as in ``Plan``; each has winners of its own.
     """
-    known = known_winners(threads, isa, algorithm)
+    known = known_winners(threads, isa, algorithm, precision)
     missing = [problem for problem in dict.fromkeys(problems) if str(problem) not in known]
     found: dict[str, str] = {}
     report = on_progress or (lambda done, total, problem: None)
     try:
         for done, problem in enumerate(missing):
             report(done, len(missing), str(problem))
-            times = time_candidates(problem, threads, isa, algorithm=algorithm)
+            times = time_candidates(problem, threads, isa, algorithm=algorithm, precision=precision)
             found[str(problem)] = min(times, key=times.__getitem__)
     finally:
         if found:
-            _remember(_machine(threads, isa, algorithm), found)
+            _remember(_machine(threads, isa, algorithm, precision), found)
     if missing:
         report(len(missing), len(missing), "")
     return {**known, **found}
 
 
-def known_winners(threads: int | None = None, isa: str | None = None, algorithm: str = "auto") -> dict[str, str]:
-    """Return the known winners of this machine for these threads and this family: {text of a problem: algorithm}."""
-    return _read().get(_machine(threads, isa, algorithm), {})
+def known_winners(
+    threads: int | None = None, isa: str | None = None, algorithm: str = "auto", precision: str = "float32"
+) -> dict[str, str]:
+    """Return the known winners of this machine for these settings: {text of a problem: algorithm}."""
+    return _read().get(_machine(threads, isa, algorithm, precision), {})
 
 
 def remembered_count() -> int:
@@ -180,13 +185,13 @@ def _remember(machine: str, found: Mapping[str, str]) -> None:
     write_cache(TUNING_FILE, {"winners": {name: winners for name, winners in machines.items() if winners}})
 
 
-def _machine(threads: int | None, isa: str | None, algorithm: str) -> str:
+def _machine(threads: int | None, isa: str | None, algorithm: str, precision: str) -> str:
     """Return the key under which winners are kept: everything that makes the same algorithm faster or slower."""
     from convoxel import __version__
 
     held = " ".join(f"{cache['name']} {cache['size_bytes']}" for cache in caches())
     set_ = resolve_isa(isa)
-    family = "" if algorithm == "auto" else f"; of {algorithm}"
+    family = ("" if algorithm == "auto" else f"; of {algorithm}") + ("" if precision == "float32" else f"; {precision}")
     return f"{processor()}, {held}; {set_}; threads {resolve_threads(threads)}; engine {__version__}-{_build()}{family}"
 
 

@@ -170,14 +170,15 @@ def plan_execution(
     *,
     threads: int | None = None,
     algorithm: str = "auto",
-    winners: Mapping[str, str] | None = None,
-    choices: Mapping[str, Choice] | None = None,
+    precision: str = "float32",
+    chosen: Mapping[str, str] | None = None,
+    whole: Mapping[str, Choice] | None = None,
     bounded: bool = True,
 ) -> Execution:
     """Return the plan of a graph whose layouts are assigned.
 
-    ``algorithm`` is the algorithm or family of every convolution; ``winners`` are measured choices within the family,
-    as in ``native.Plan``. ``choices`` are those of a whole image, by a node's name, where the graph makes a part of it.
+    ``algorithm`` is the algorithm or family of every convolution; ``precision`` and ``chosen`` are as in
+    ``native.Plan``. ``whole`` are the choices of a whole image, by a node's name, where the graph makes a part of it.
     A plan that is not ``bounded`` may need more memory than there is, and must not run.
     """
     shapes = infer_shapes(graph, sizes)
@@ -189,7 +190,7 @@ def plan_execution(
         raise ShapeError(
             f"its results need {places.arena_size / 2**28:.0f} GiB, this machine has {installed / 2**30:.0f}"
         )
-    plan = native.Plan(places.arena_size, len(places.buffers), threads, winners=winners)
+    plan = native.Plan(places.arena_size, len(places.buffers), threads, precision=precision, chosen=chosen)
     parts: list[NativeRun | HostCall] = []
     begun = 0
     for node in graph.nodes:
@@ -200,7 +201,7 @@ def plan_execution(
             parts.append(HostCall(node.resolved(sizes)))
             continue
         try:
-            choice = choices.get(node.name) if choices else None
+            choice = whole.get(node.name) if whole else None
             _add_steps(graph, places, plan, node.resolved(sizes), packed_weights, algorithm, choice)
         except ConvoxelError as error:
             raise type(error)(f"{node.operator} {node.name}: {error}") from None

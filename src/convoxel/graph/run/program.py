@@ -87,15 +87,24 @@ class Program(ProgramRecord):
         """Return the program with some fields changed and all others kept.
 
         Plans and packed weights are shared where only ``verification`` or ``origin`` changes. The verification is
-        dropped where the results may differ.
+        dropped where the results may differ, and ``choices`` where others are allowed than they were made among.
         """
-        if changes.keys() & {"graph", "algorithm", "precision", "winners"}:
+        if any(changes.get(name, getattr(self, name)) != getattr(self, name) for name in ("algorithm", "precision")):
+            changes.setdefault("choices", {})
+        if changes.keys() & {"graph", "algorithm", "precision", "choices"}:
             changes.setdefault("verification", None)
         changed = dataclasses.replace(self, **changes)
         if changes.keys() <= {"verification", "origin"}:
-            object.__setattr__(changed, "_packed_weights", self._packed_weights)
-            object.__setattr__(changed, "_plans", self._plans)
+            changed._share_plans(self)
         return changed
+
+    def _share_plans(self, other: Program) -> None:
+        object.__setattr__(self, "_packed_weights", other._packed_weights)
+        object.__setattr__(self, "_plans", other._plans)
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(self.threads, self.algorithm, self.precision, self.chosen)
 
     # ---- copies ------------------------------------------------------------------------------------------
 
@@ -109,7 +118,12 @@ class Program(ProgramRecord):
         for array in constants.values():
             array.setflags(write=False)
         graph = self.graph.replace(constants=constants)
-        return self.replace(graph=graph, winners=dict(self.winners), file=None, verification=self.verification)
+        return self.replace(
+            graph=graph,
+            choices={name: dict(choices) for name, choices in self.choices.items()},
+            file=None,
+            verification=self.verification,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the bytes of the ``.cvx`` file, and what the file does not hold.
@@ -165,7 +179,7 @@ class Program(ProgramRecord):
 
     def _plan(self, arrays: Sequence[Array]) -> Execution:
         return self._explained(arrays, lambda sizes: plan_execution(
-            self.graph, sizes, self._packed_weights, threads=self.threads, algorithm=self.family, winners=self.winners
+            self.graph, sizes, self._packed_weights, **self._settings._asdict()
         ))  # fmt: skip
 
     def _explained(self, arrays: Sequence[Array], plan: Callable[[dict[str, int]], T]) -> T:
@@ -260,7 +274,7 @@ class Program(ProgramRecord):
         """Return the tiles in which ``tiled`` would run; ``print`` says their halo, and why the result is exact."""
         sources = check_sources(inputs, self.graph.inputs)
         return self._explained(sources, lambda sizes: plan_tiling(
-            self.graph, sizes, self._packed_weights, Settings(self.threads, self.family, self.winners), tile, exact
+            self.graph, sizes, self._packed_weights, self._settings, tile, exact
         ))  # fmt: skip
 
     # ---- looking inside ----------------------------------------------------------------------------------
@@ -302,12 +316,31 @@ class Program(ProgramRecord):
         """Return the program with the algorithms that are measured to be fastest here for these inputs.
 
         Only algorithms that ``algorithm`` and ``precision`` allow are measured, and what the tuning cache remembers is
-        not measured again; see ``native.tune``, also for ``on_progress``. Where other input sizes make convolutions
-        that nobody measured, their expected cost decides.
+        not measured again; see ``native.tune``, also for ``on_progress``. The winners become part of the program, and
+        hold for any number of threads and images. Where other input sizes make convolutions that nobody measured, the
+        rule decides, as in programs that were not tuned.
         """
-        problems = self._execution(check_inputs(inputs, self.graph.inputs)).plan.problems
-        winners = native.tune(problems, self.threads, algorithm=self.family, on_progress=on_progress)
-        return self.replace(winners=winners)
+        plan = self._execution(check_inputs(inputs, self.graph.inputs)).plan
+        winners = native.tune(
+            plan.problems, self.threads, algorithm=self.algorithm, precision=self.precision, on_progress=on_progress
+        )
+        found = {str(problem.of_one_image): winners[str(problem)] for problem in plan.problems}
+        return self.replace(choices=self._with_chosen({**plan.choices, **found}))
+
+    def settled(self, *inputs: object) -> Program:
+        """Return the program with the algorithms for inputs of these sizes written down, as ``compile`` does.
+
+        They are what would be chosen anyway. So they stay the same in a file that a later version reads.
+        """
+        arrays = check_inputs(inputs, self.graph.inputs)
+        if is_empty(arrays, self.graph.inputs):
+            return self
+        settled = self.replace(choices=self._with_chosen(self._execution(arrays).plan.choices))
+        settled._share_plans(self)
+        return settled
+
+    def _with_chosen(self, found: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
+        return {**self.choices, native.instruction_set(): {**self.chosen, **found}}
 
 
 def _of_bytes(data: bytes, threads: int | None, verification: Verification | None) -> Program:

@@ -44,7 +44,8 @@ class Settings(NamedTuple):
 
     threads: int | None
     algorithm: str
-    winners: Mapping[str, str]
+    precision: str
+    chosen: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def plan_tiling(
     if least is not None:
         needs = f"one position of the result and its halo need {_times(least)}"
         if any(max(grain) > 1 for grain in plan.grains.values()):
-            narrow, _ = _plan_whole(whole, sizes, packed, settings._replace(algorithm="direct", winners={}), exact)
+            narrow, _ = _plan_whole(whole, sizes, packed, settings._replace(algorithm="direct", chosen={}), exact)
             needs += f" where Winograd's tiles stay in place, and {_times(narrow.least())} with algorithm='direct'"
         raise ConfigError(
             f"tile is {_times(wanted)} ({', '.join(plan.axes)}), but {needs}; give tiles of at least that"
@@ -172,7 +173,7 @@ def plan_tiling(
     for choice in plan.choices.values():
         used.update(choice.parts or (choice.algorithm,))
     named = dict(sorted(used.items())) if exact else {}
-    asked = "" if plan.settings.algorithm in ("auto", "fast") else plan.settings.algorithm
+    asked = "" if plan.settings.algorithm == "auto" else plan.settings.algorithm
     return TilePlan(plan.image, most, plan.cores, plan.counts, halo, named, asked, direct, exact, plan)
 
 
@@ -184,7 +185,7 @@ def _plan_whole(
     choices = _choose(graph, sizes, packed, settings)
     direct = next((name for name, choice in choices.items() if "fft" in (choice.algorithm, *choice.parts)), "")
     if exact and direct:
-        settings = settings._replace(algorithm="direct", winners={})
+        settings = settings._replace(algorithm="direct", chosen={})
         choices = _choose(graph, sizes, packed, settings)
     if not exact:
         choices = {name: Choice(settings.algorithm, (), choice.padding) for name, choice in choices.items()}
@@ -411,7 +412,7 @@ class _Plan:
                 on_progress(done, total)
 
     def _planned(self, region: Region) -> Execution:
-        return plan_execution(region.graph(), {}, self.packed, choices=self.choices, **self.settings._asdict())
+        return plan_execution(region.graph(), {}, self.packed, whole=self.choices, **self.settings._asdict())
 
 
 def _slices(box: Box) -> tuple[slice, ...]:

@@ -10,8 +10,9 @@ the constants of the graph, under their names, and those of the recorded graph a
     Anything that an older reader would misunderstand makes a new version.
 ``program``
     JSON: ``graph`` (``name``, ``inputs``, ``outputs``, ``nodes``, ``guards``, ``assumptions``), ``structure`` (nesting
-    of the results), ``algorithm``, ``precision``, ``winners`` (measured choices) and ``recorded`` (null or the graph
-    before all passes, which is read when somebody asks for it). A value is ``[name, shape, type, layout]``, a node
+    of the results), ``algorithm``, ``precision``, ``choices`` (the algorithms of the convolutions, by the instruction
+    set and the text of a problem) and ``recorded`` (null or the graph before all passes, which is read when somebody
+    asks for it). A value is ``[name, shape, type, layout]``, a node
     ``[operator, name, inputs, outputs, attributes]``; a size that follows from the input's is ``{"size": "h // 2"}``,
     an infinite number ``{"number": "inf"}``; lists stand for tuples. ``recorded`` has ``tensors``,
     the file's tensor by the name of a constant; ``added``, the tensors that are no constants of ``graph``; and
@@ -20,8 +21,9 @@ the constants of the graph, under their names, and those of the recorded graph a
 ``sha256``
     of the text ``program``, then of every tensor in order of names: name, type, shape and bytes.
 
-Version 1 lacks ``precision`` (``algorithm`` is ``"fast"`` for ``"high"``) and ``recorded``, and some of its operators
-have other names and attributes (``first_version``).
+Before version 4 there was ``winners`` instead of ``choices``: measured algorithms, of an instruction set that is not
+named. Version 1 lacks ``precision`` (``algorithm`` is ``"fast"`` for ``"high"``) and ``recorded``, and some of its
+operators have other names and attributes (``first_version``).
 
 The graph is stored after all passes, so loading reads, checks and plans, and needs neither PyTorch nor onnx. Nothing in
 the file is code: operators are names of rows, sizes are parsed by ``size``.
@@ -33,6 +35,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -53,10 +56,12 @@ from convoxel.graph.passes import check_layouts
 from convoxel.graph.store.first_version import of_first_version
 from convoxel.graph.store.record import Origin, ProgramRecord, check_settings
 from convoxel.graph.store.tensor_file import TensorFile, Tensors, lay_out, write_tensors
+from convoxel.native.machine import instruction_set
 
 FORMAT = "convoxel-program"
-VERSION = 3
+VERSION = 4
 _LARGEST_BYTES = 64 * 2**20  # of a recorded graph's JSON: a hundred thousand nodes
+_BATCHES = re.compile(r"\b\d+x(?=(?:\d+x){3}\d+\b)")  # of shapes, which have five axes
 _KINDS = "biufcV"  # numbers; V are those that NumPy itself lacks
 
 Json = Any  # parsed text that nobody has checked yet
@@ -106,13 +111,12 @@ def _parts(program: ProgramRecord) -> list[bytes | memoryview]:
         "structure": _nested(program.structure),
         "algorithm": program.algorithm,
         "precision": program.precision,
-        "winners": dict(program.winners),
+        "choices": {name: dict(choices) for name, choices in program.choices.items()},
         # Nodes that ran in PyTorch and that the passes removed leave a record that no file can hold.
         "recorded": None if recorded is None or _foreign(recorded) else _recorded(recorded, tensors),
     }
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    version = str(VERSION if _has_records(program.structure) else VERSION - 1)
-    metadata = {"format": FORMAT, "version": version, "program": text, "sha256": _digest(text, tensors)}
+    metadata = {"format": FORMAT, "version": str(VERSION), "program": text, "sha256": _digest(text, tensors)}
     return lay_out(tensors, metadata)
 
 
@@ -146,12 +150,12 @@ def read_program(path: Path | bytes) -> ProgramRecord:
         if int(version) == 1 and algorithm == "fast":
             algorithm, precision = "auto", "high"
         check_settings("load", precision=precision)
-        winners = {str(problem): str(name) for problem, name in content["winners"].items()}
+        choices = _read_choices(content, int(version))
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as reason:
         raise GraphError(f"load: {path} holds no valid program ({reason}). Save the program again.") from reason
     file.check()  # what was read above was whole
     graph = graph.replace(constants=file.guard(graph.constants))
-    return ProgramRecord(graph, structure, origin, algorithm, precision, winners, file if file.is_mapped else None)
+    return ProgramRecord(graph, structure, origin, algorithm, precision, choices, file if file.is_mapped else None)
 
 
 def _foreign(graph: Graph) -> list[str]:
@@ -234,10 +238,6 @@ def _nested(structure: Structure) -> JsonObject:
     return {**nested, "name": structure.name} if structure.kind == "record" else nested
 
 
-def _has_records(structure: Structure) -> bool:
-    return isinstance(structure, Branch) and (structure.kind == "record" or any(map(_has_records, structure.children)))
-
-
 # ---- from JSON -------------------------------------------------------------------------------------------
 
 
@@ -251,6 +251,18 @@ def _read_graph(content: Json, constants: Tensors, version: int) -> Graph:
         tuple(Size(guard) for guard in content["guards"]),
         tuple(Size(assumption) for assumption in content["assumptions"]),
     )
+
+
+def _read_choices(content: Json, version: int) -> dict[str, dict[str, str]]:
+    """Return the algorithms of convolutions by the instruction set; those of older files go to the one in use."""
+    if version >= 4:
+        return {
+            str(name): {str(problem): str(algorithm) for problem, algorithm in choices.items()}
+            for name, choices in content["choices"].items()
+        }
+    # The text of a problem names the shapes that it was measured with; the first number of each is the batch.
+    winners = {_BATCHES.sub("1x", str(problem)): str(algorithm) for problem, algorithm in content["winners"].items()}
+    return {instruction_set(): winners} if winners else {}
 
 
 def _read_recorded(content: Json | None, tensors: Tensors) -> Origin | None:

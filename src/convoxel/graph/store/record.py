@@ -11,12 +11,11 @@ from convoxel.files.fault import brief
 from convoxel.fork import cached_property
 from convoxel.graph.ir.graph import Graph
 from convoxel.graph.ir.pytree import Structure
-from convoxel.native.machine import check_threads
+from convoxel.native.machine import check_threads, instruction_set
+from convoxel.native.precision import check_precision
 
 if TYPE_CHECKING:
     from convoxel.graph.store.tensor_file import TensorFile
-
-PRECISIONS = ("float32", "high")
 
 
 class Origin:
@@ -42,7 +41,9 @@ class ProgramRecord:
             is not known, as in files of format version 1.
         algorithm: ``"auto"``, or what every convolution is to run with.
         precision: ``"float32"``, or ``"high"``, which lets ``"auto"`` multiply numbers of 16 binary digits.
-        winners: the measured algorithm by the text of a convolution's problem; ``algorithm`` must allow it.
+        choices: by the instruction set, the algorithm of each convolution, by the text of its problem for one image
+            (``native.Plan.choices``). They were made for the sizes that the program was compiled with, by the rule or
+            by measuring, and are used where ``algorithm`` and ``precision`` allow them.
         file: the file in which large constants lie, None if all are in memory.
     """
 
@@ -51,7 +52,7 @@ class ProgramRecord:
     origin: Origin | None = None
     algorithm: str = "auto"
     precision: str = "float32"
-    winners: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     file: TensorFile | None = None
 
     @property
@@ -60,21 +61,16 @@ class ProgramRecord:
         return None if self.origin is None else self.origin.graph
 
     @property
-    def family(self) -> str:
-        """The algorithms that may run, by the engine's name: ``algorithm``, or ``"fast"`` for ``"auto"`` with
-        precision ``"high"``."""
-        return "fast" if self.algorithm == "auto" and self.precision == "high" else self.algorithm
+    def chosen(self) -> Mapping[str, str]:
+        """``choices`` for the instruction set in use."""
+        return self.choices.get(instruction_set(), {})
 
 
 def check_settings(where: str, threads: object = None, precision: object = None, algorithm: object = "auto") -> None:
-    """Raise ``ConfigError`` unless ``threads`` is None or a number of threads, there is such a ``precision``, and
-    ``algorithm`` is a name, and none that stands for a precision."""
+    """Raise ``ConfigError`` unless ``threads`` is None or a number of threads, ``precision`` is None or one that
+    exists, and ``algorithm`` is a name."""
     check_threads(threads, f"{where}: ")
-    if precision is not None and not (isinstance(precision, str) and precision in PRECISIONS):
-        raise ConfigError(f"{where}: precision is {brief(precision)}, expected one of {', '.join(PRECISIONS)}")
+    if precision is not None:
+        check_precision(precision, f"{where}: ")
     if not isinstance(algorithm, str):
         raise ConfigError(f'{where}: algorithm is {brief(algorithm)}, expected a name such as "auto"')
-    if algorithm == "fast":
-        raise ConfigError(
-            f'{where}: algorithm is {algorithm!r}, expected "auto"; give precision="high" for products of 16 digits'
-        )
