@@ -311,8 +311,8 @@ uint64_t checksum_arrays(const std::vector<ByteArray>& arrays, int threads) {
   return checksum(areas, threads);
 }
 
-// Bytes per second that all threads together read from buffers of their own, each `bytes` long.
-double measure_reading(int threads, int64_t bytes) {
+// Bytes per second that all threads together read from buffers of their own, each `bytes` long: one figure a trial.
+std::vector<double> measure_reading(int threads, int64_t bytes, int trials) {
   const int64_t words = bytes / static_cast<int64_t>(sizeof(uint64_t));
   std::vector<FloatBuffer> buffers(static_cast<size_t>(threads));
   std::vector<uint64_t> found(static_cast<size_t>(threads));
@@ -327,13 +327,11 @@ double measure_reading(int threads, int64_t bytes) {
     std::memset(buffers[thread].get(), static_cast<int>(thread), static_cast<size_t>(bytes));
     read(thread);
   });
-  double best = 0, spent = 0;
-  for (int i = 0; i < 5 || spent < 0.15; ++i) {
-    const double seconds = longest_run(threads, read);
-    spent += seconds;
-    best = std::max(best, static_cast<double>(words) * sizeof(uint64_t) * threads / seconds);
+  std::vector<double> speeds;
+  for (int i = 0; i < trials; ++i) {
+    speeds.push_back(static_cast<double>(words) * sizeof(uint64_t) * threads / longest_run(threads, read));
   }
-  return best;
+  return speeds;
 }
 
 }  // namespace
@@ -413,7 +411,7 @@ NB_MODULE(_core, m) {
   m.def("list_algorithms", &list_algorithms);
   m.def("checksum", &checksum_arrays, "arrays"_a, "threads"_a);
   m.def("measure_ceiling", &measure_ceiling, "isa"_a, "threads"_a, "rounds"_a, nb::call_guard<GilReleased>());
-  m.def("measure_reading", &measure_reading, "threads"_a, "bytes"_a, nb::call_guard<GilReleased>());
+  m.def("measure_reading", &measure_reading, "threads"_a, "bytes"_a, "trials"_a, nb::call_guard<GilReleased>());
   m.def("l2_bytes", &l2_bytes);
   m.def("set_rates", [](double cache, double memory) { set_rates({cache, memory}); }, "cache"_a, "memory"_a);
   m.def("rates", [] { return std::make_pair(rates().cache, rates().memory); });

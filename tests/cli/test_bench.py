@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ from convoxel.bench.layer_list import KINDS, Layer, parse_layer, read_layers, se
 from convoxel.bench.plot import plot_results
 from convoxel.bench.summary_table import summarise
 from convoxel.cli import main
+from convoxel.native import calibration
 
 # One of every kind, small.
 LAYERS = [
@@ -436,8 +438,17 @@ def test_info_shows_machine_choices_and_cache(
     assert {row["name"]: row["algorithm"] for row in found["choices"]}["3×3 depthwise"] == "depthwise"
     assert main(["info"]) == 0
     shown = capsys.readouterr().out
-    for part in ("Ceiling", "GB/s", "Caches", f"{tmp_path}: 0 winners", "chosen by cost", "3×3×3, deep"):
+    for part in ("Ceiling", "GB/s", "Caches", "Calibration", f"{tmp_path}: 0 winners", "chosen by cost", "3×3×3, deep"):
         assert part in shown
+    quiet = calibration.Calibration(calibration.Rates(2.0, 0.5), calibration.Rates(0.03, 0.04), time.time() - 7200)
+    monkeypatch.setattr(calibration, "measure_calibration", lambda: quiet)
+    assert main(["info", "--recalibrate"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "cache 2.00×, from memory 0.50×" in shown and "measured 2 hours ago, spread 4 %" in shown
+    monkeypatch.setattr(calibration, "measure_calibration", lambda: quiet._replace(busy=True))
+    assert main(["info", "--recalibrate", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["calibration"]
+    assert found["measured"] and found["cache"] == 2.0 and found["busy"]["rates"]["memory"] == 0.5
     monkeypatch.setenv("CONVOXEL_CACHE", "")
     assert main(["info"]) == 0 and "off, because CONVOXEL_CACHE is empty" in capsys.readouterr().out
 

@@ -98,7 +98,9 @@ def test_a_machine_that_was_calibrated_says_its_own(tmp_path: Path, monkeypatch:
     net = nn.Sequential(nn.Conv2d(64, 64, 1))
     assert told(net, (1, 64, 32, 32), "memory") == []
     key = calibration._key()
-    (tmp_path / calibration.CALIBRATION_FILE).write_text(json.dumps({key: {"cache": 1.0, "memory": 4.0}}))
+    (tmp_path / calibration.CALIBRATION_FILE).write_text(
+        json.dumps({key: {"rates": [1.0, 4.0], "spread": [0.0, 0.1], "measured_s": 0}})
+    )
     (sentence,) = told(net, (1, 64, 32, 32), "memory")
     assert sentence.startswith("0 is bound by memory (below the 57 FLOPs a byte of this machine): 100 % of the MACs")
 

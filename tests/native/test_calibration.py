@@ -1,9 +1,9 @@
-"""The rates of this machine for the cost model: plausible, rounded, kept, and never a reason for a call to fail."""
+"""The rates of this machine: plausible, kept where it is quiet, and never a reason for a result to differ."""
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +12,16 @@ import pytest
 
 from convoxel import native
 from convoxel.native import Convolution, Plan, View, _core, calibration
-from convoxel.native.calibration import CALIBRATION_FILE, Rates, calibrate, measure_rates
+from convoxel.native.calibration import (
+    CALIBRATION_FILE,
+    Calibration,
+    Rates,
+    calibrate,
+    known_calibration,
+    measure_calibration,
+    recalibrate,
+    shipped_rates,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -24,48 +33,105 @@ def _fresh() -> Iterator[None]:
     _core.set_rates(1.0, 1.0)
 
 
-def test_rates_are_powers_of_two() -> None:
-    for rate in measure_rates():
-        assert 0.25 <= rate <= 4
-        assert math.log2(rate) == round(math.log2(rate))
+def quiet(cache: float, memory: float, busy: bool = False) -> Calibration:
+    return Calibration(Rates(cache, memory), Rates(0.05, 0.1), 1000.0, busy)
+
+
+def test_rates_and_spreads_are_plausible() -> None:
+    found = measure_calibration()
+    assert all(0.1 <= rate <= 10 for rate in found.rates) and all(spread >= 0 for spread in found.spread)
+    assert found.busy or max(found.spread) <= 0.25
+
+
+def speeds(monkeypatch: pytest.MonkeyPatch, ceiling: list[float], reading: list[float], share: float = 1.0) -> None:
+    """Make the engine measure these speeds, with this share of the processors' time."""
+    clock = itertools.count()
+    monkeypatch.setattr(calibration, "measure_ceiling", lambda *_, **__: ceiling[next(clock) % len(ceiling)])
+    monkeypatch.setattr(_core, "measure_reading", lambda *_: reading)
+    passed = itertools.count(0.0, 1.0)
+    now = {"wall": -1.0}
+
+    def wall() -> float:
+        now["wall"] = next(passed)
+        return now["wall"]
+
+    monkeypatch.setattr(calibration.time, "perf_counter", wall)
+    monkeypatch.setattr(
+        calibration.time, "process_time", lambda: share * calibration.default_threads() * (now["wall"] + 1.0)
+    )
+
+
+def test_the_fastest_trial_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds(monkeypatch, [770e9, 700e9, 7e9, 700e9], [90e9, 100e9, 92e9])
+    found = measure_calibration()
+    assert found.rates.cache == pytest.approx(1.0) and found.rates.memory == pytest.approx(7.7 / 14.3)
+    assert found.spread.cache == pytest.approx(0.1) and not found.busy
+
+
+@pytest.mark.parametrize(
+    ("reading", "share"), [([100e9, 60e9, 60e9], 1.0), ([100e9], 0.6)], ids=["slow trials", "taken processors"]
+)
+def test_a_busy_machine_is_recognised(reading: list[float], share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds(monkeypatch, [770e9], reading, share)
+    assert measure_calibration().busy
 
 
 def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOXEL_CACHE", str(tmp_path))
-    monkeypatch.setattr(calibration, "measure_rates", lambda: Rates(2.0, 0.5))
+    monkeypatch.setattr(calibration, "measure_calibration", lambda: quiet(2.0, 0.5))
     assert calibrate() == Rates(2.0, 0.5) == Rates(*_core.rates())
-    assert list(json.loads((tmp_path / CALIBRATION_FILE).read_text()).values()) == [{"cache": 2.0, "memory": 0.5}]
+    (entry,) = json.loads((tmp_path / CALIBRATION_FILE).read_text()).values()
+    assert entry == {"rates": [2.0, 0.5], "spread": [0.05, 0.1], "measured_s": 1000}
 
     calibrate.cache_clear()
-    monkeypatch.setattr(calibration, "measure_rates", lambda: pytest.fail("measured again"))
+    monkeypatch.setattr(calibration, "measure_calibration", lambda: pytest.fail("measured again"))
     assert calibrate() == Rates(2.0, 0.5)
+    assert known_calibration() == quiet(2.0, 0.5)
 
 
-def test_without_a_cache_every_process_chooses_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_busy_machine_measures_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOXEL_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibration, "measure_calibration", lambda: quiet(9.0, 9.0, busy=True))
+    assert calibrate() == shipped_rates() and known_calibration() is None
+    calibrate.cache_clear()
+    monkeypatch.setattr(calibration, "measure_calibration", lambda: quiet(2.0, 0.5))
+    assert calibrate() == Rates(2.0, 0.5)
+    monkeypatch.setattr(calibration, "measure_calibration", lambda: quiet(9.0, 9.0, busy=True))
+    assert recalibrate().busy and known_calibration() == quiet(2.0, 0.5), "the earlier one stays"
+
+
+def test_without_a_cache_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOXEL_CACHE", "")
-    monkeypatch.setattr(calibration, "measure_rates", lambda: pytest.fail("measured for nothing"))
-    assert calibrate() == Rates(1.0, 1.0)
+    monkeypatch.setattr(calibration, "measure_calibration", lambda: pytest.fail("measured for nothing"))
+    assert calibrate() == shipped_rates()
 
 
-def test_a_cache_that_cannot_be_written_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CONVOXEL_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(calibration, "measure_rates", lambda: Rates(2.0, 2.0))
+    monkeypatch.setattr(calibration, "measure_calibration", lambda: quiet(2.0, 2.0))
     with pytest.warns(UserWarning, match="cannot be written"):
-        assert calibrate() == Rates(1.0, 1.0)
+        assert calibrate() == Rates(2.0, 2.0)
+
+
+GOOD = {"rates": [1.0, 1.0], "spread": [0.1, 0.1], "measured_s": 5}
 
 
 @pytest.mark.parametrize(
-    "entry", [None, [], {}, {"cache": 1.0}, {"cache": "1", "memory": 1.0}, {"cache": 99.0, "memory": 1.0}]
-)
+    "entry",
+    [
+        None, [], {}, {"cache": 1.0, "memory": 1.0}, {**GOOD, "rates": [1.0]}, {**GOOD, "rates": ["1", 1.0]},
+        {**GOOD, "rates": [99.0, 1.0]}, {**GOOD, "spread": [0.1, 0.9]}, {**GOOD, "measured_s": "today"},
+    ],
+)  # fmt: skip
 def test_a_spoilt_entry_is_measured_again(entry: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOXEL_CACHE", str(tmp_path))
-    monkeypatch.setattr(calibration, "measure_rates", lambda: Rates(1.0, 1.0))
+    monkeypatch.setattr(calibration, "measure_calibration", lambda: quiet(1.0, 1.0))
     calibrate()
     calibrate.cache_clear()
     path = tmp_path / CALIBRATION_FILE
     path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), entry)))
-    monkeypatch.setattr(calibration, "measure_rates", lambda: Rates(4.0, 4.0))
+    monkeypatch.setattr(calibration, "measure_calibration", lambda: quiet(4.0, 4.0))
     assert calibrate() == Rates(4.0, 4.0)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import time
 
 from convoxel import native
 from convoxel.bench.layer_bench import find_candidates
 from convoxel.bench.layer_list import parse_layer
 from convoxel.files.values import JsonObject
+from convoxel.native.calibration import calibrate, known_calibration, recalibrate
 
 _PACKAGES = ("numpy", "torch", "monai", "onnx", "onnxruntime", "openvino")
 # A layer of every kind that networks are made of, as `convoxel bench layers` writes them.
@@ -32,12 +34,14 @@ _TYPICAL = (
 )
 
 
-def describe_engine(threads: int | None = None) -> JsonObject:
-    """Return the build, the processor and its measured limits, algorithms, choices, and the tuning cache.
+def describe_engine(threads: int | None = None, renew: bool = False) -> JsonObject:
+    """Return the build, the processor and its measured limits, algorithms, choices, calibration, and the tuning cache.
 
     Args:
         threads: number of CPU threads (default: all).
+        renew: whether to measure the calibration anew (default False); it is kept unless the machine is busy.
     """
+    calibration = _calibration(renew)
     build = native.build_info()
     count = build["threads"] if threads is None else threads
     # The largest of three: other programs only ever take away.
@@ -52,12 +56,26 @@ def describe_engine(threads: int | None = None) -> JsonObject:
         "bandwidth_bytes_per_s": native.measure_bandwidth(count),
         "algorithms": native.algorithms(),
         "choices": [_choice(name, line, count) for name, line in _TYPICAL],
+        "calibration": calibration,
         "tuning": {
             "folder": native.cache_folder(),
             "winners": native.remembered_count(),
             "winners_here": len(native.known_winners(count)),
         },
     }
+
+
+def _calibration(renew: bool) -> JsonObject:
+    """Return the rates that divide work, where they come from, and those of a machine that was found to be busy."""
+    measured = recalibrate() if renew else None
+    calibrate.cache_clear()
+    used, known = calibrate(), known_calibration()
+    found: JsonObject = {"cache": used.cache, "memory": used.memory, "measured": known is not None}
+    if known is not None:
+        found |= {"spread": known.spread._asdict(), "age_s": max(0.0, time.time() - known.measured_s)}
+    if measured is not None and measured.busy:
+        found["busy"] = {"rates": measured.rates._asdict(), "spread": measured.spread._asdict()}
+    return found
 
 
 def _choice(name: str, line: str, threads: int) -> JsonObject:

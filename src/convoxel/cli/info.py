@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from convoxel.cli.options import Json, Threads
 from convoxel.cli.screen import Screen, emit, plural
@@ -11,15 +13,21 @@ if TYPE_CHECKING:
     from convoxel.files.values import JsonObject
 
 
-def info(threads: Threads = None, json: Json = False) -> None:
+Recalibrate = Annotated[
+    bool, typer.Option("--recalibrate", help="Measure anew how fast this machine reads; kept unless it is busy.")
+]
+
+
+def info(threads: Threads = None, recalibrate: Recalibrate = False, json: Json = False) -> None:
     """Show the CPU, its measured limits, how the engine was built, its algorithms, and which it would choose.
 
     The ceiling is measured: multiply-adds in registers, which no kernel can surpass on this machine. So is the
-    bandwidth: a copy of memory, read and written bytes together.
+    bandwidth: a copy of memory, read and written bytes together. The calibration divides the work of a convolution
+    among blocks and threads; it changes no result.
     """
     from convoxel.bench.machine_info import describe_engine
 
-    facts = describe_engine(threads)
+    facts = describe_engine(threads, recalibrate)
     if json:
         return emit(facts)
     screen = Screen()
@@ -63,9 +71,31 @@ def _lines(facts: JsonObject) -> list[tuple[str, str]]:
         ("Ceiling", f"{rates} (float32 multiply-adds in registers, measured now)"),
         ("Memory", f"{facts['bandwidth_bytes_per_s'] / 1e9:.0f} GB/s (a copy on all threads, both ways, measured now)"),
         ("Caches", caches),
+        ("Calibration", _calibration(facts)),
         ("Tuning cache", kept),
         ("Python", f"{facts['python']}, {versions}"),
     ]
+
+
+def _calibration(facts: JsonObject) -> str:
+    found = facts["calibration"]
+    rates = f"a byte from the next cache {found['cache']:.2f}×, from memory {found['memory']:.2f}× the usual time"
+    if found["measured"]:
+        spread = max(found["spread"].values())
+        origin = f"measured {_age(found['age_s'])} ago, spread {100 * spread:.0f} %"
+    else:
+        origin = f"shipped for {facts['instruction_set']}; `convoxel info --recalibrate` measures it"
+    busy = found.get("busy")
+    if busy:
+        origin += f"; this machine is busy now (spread {100 * max(busy['spread'].values()):.0f} %): nothing was kept"
+    return f"{rates}, {origin}"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            return plural(int(seconds // length), unit)
+    return plural(int(seconds), "second")
 
 
 def _cache(cache: JsonObject) -> str:
