@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from convoxel.data.image_header import Affine, Spacing, spacing_unit
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.resample import AxisSampling, match_label, resample_image, resample_label, resample_slabs
 from convoxel.files.fault import fault, few
+from convoxel.files.file_array import new_array
 from convoxel.files.memory import check_memory
 from convoxel.files.values import Array
 
@@ -93,14 +94,24 @@ class Placement:
     def _backwards(self, lead: int) -> tuple[int, ...]:
         return tuple(lead + axis for axis, back in enumerate(self.reversed) if back)
 
-    def image(self, image: Floats) -> Floats:
-        """Return an image (channels, *spatial) on the network's grid; a view unless voxels change."""
-        if isinstance(image, MappedImage):  # only its axes change: parts of it are read when they are needed
-            return replace(image, stored=self.turned(image.stored)) if not self.upright else image
-        image = self.turned(image)
+    @overload
+    def image(self, image: MappedImage) -> MappedImage: ...
+
+    @overload
+    def image(self, image: Floats) -> Floats: ...
+
+    def image(self, image: Any) -> Any:
+        """Return an image (channels, *spatial) on the network's grid; a view unless voxels change.
+
+        A mapped image gives a mapped image.
+        """
+        if not self.upright:
+            image = image.view(self.turned) if isinstance(image, MappedImage) else self.turned(image)
         if not self.resamples:
             return image
         orders = [1 if axis == self.coarse else 3 for axis in range(len(self.axes))]
+        if isinstance(image, MappedImage):
+            return MappedImage(resample_image(image.unpacked(), self.samplings, orders, new_array))
         return resample_image(image, self.samplings, orders)
 
     def label(self, label: Array) -> Array:
@@ -115,11 +126,16 @@ class Placement:
         """
         if self.resamples:
             slabs = resample_slabs(slabs, [sampling.reverse for sampling in self.samplings])
-        own, back, size = self.axes[0], self.reversed[0], self.samplings[0].size
         for first, slab in slabs:
-            stop = first + slab.shape[1]
-            part = slice(size - stop, size - first) if back else slice(first, stop)
-            yield (*(part if axis == own else slice(None) for axis in range(len(self.axes))),), self.turned_back(slab)
+            box = (slice(first, first + slab.shape[1]), *(slice(0, s.size) for s in self.samplings[1:]))
+            yield self.own_box(box), self.turned_back(slab)
+
+    def own_box(self, box: Place) -> Place:
+        """Return the part of the own grid that a box of a grid with the network's axes, and the own size, is."""
+        found = list(box)
+        for own, back, sampling, part in zip(self.axes, self.reversed, self.samplings, box, strict=True):
+            found[own] = slice(sampling.size - part.stop, sampling.size - part.start) if back else part
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -213,8 +229,8 @@ class Geometry:
         return replace(sample, image=image, label=label, affine=header[0], spacing_mm=header[1], origin=None)
 
     def image(self, sample: Sample, place: Placement) -> Floats:
-        """Return a sample's image on the network's grid; DataError where that is too large for the memory."""
-        if place.resamples:
+        """Return a sample's image on the network's grid; DataError where that is too large for memory or disk."""
+        if place.resamples and not isinstance(sample.image, MappedImage):
             _check_room(sample.source or sample.name, len(sample.image), place.shape)
         return place.image(sample.image)
 

@@ -16,6 +16,7 @@ from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.numpy_image import array_header
 from convoxel.files.fault import fault, shown
+from convoxel.files.file_array import FileArray
 from convoxel.files.values import Array
 
 ENDINGS = (".h5", ".hdf5", ".hdf")
@@ -61,7 +62,9 @@ def map_values(path: Path) -> tuple[Header, MappedImage] | None:
     with open_hdf5(place) as file:
         name = name or _only(path, file)
         header, stored = _header(path, file, name), file.map(name)
-    return None if stored is None else (header, MappedImage(stored.reshape(header.channels, *header.shape)))
+    return (
+        None if stored is None else (header, MappedImage(FileArray.of(stored.reshape(header.channels, *header.shape))))
+    )
 
 
 def list_parts(path: Path) -> list[Path]:

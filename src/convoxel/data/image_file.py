@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -13,9 +14,9 @@ import numpy as np
 from convoxel.data.data_set import Sample
 from convoxel.data.image_format import TABLES, expected_endings, find_format, image_format, image_parts, split_ending
 from convoxel.data.image_header import Header, check_dims, fit_channels, with_axes
-from convoxel.data.mapped_image import MappedImage, slabs
 from convoxel.errors import DataError
 from convoxel.files.fault import ErrorCollector, fault, plural
+from convoxel.files.file_array import FileArray
 from convoxel.files.values import Array
 
 # Files that people and systems leave in image folders; anything else that is no image is reported.
@@ -114,21 +115,23 @@ def shaped(header: Header, values: Array) -> Array:
 def map_image(
     path: str | os.PathLike[str], dims: int | None = None, channels: int | None = None, axes: str | None = None
 ) -> Sample:
-    """Return one image file as a Sample whose values stay in the file, where the format allows it.
+    """Return one image file as a Sample whose values stay as stored, where the format allows it.
 
-    Those of an uncompressed .nii or .npy do: ``image`` is a ``MappedImage``, of which parts are read. Any other image
-    is read as a whole. Arguments and errors as of ``read_image``.
+    ``image`` is then a ``MappedImage``, of which parts are read: of the file, of its chunks, or of what a compressed
+    NIfTI, MetaImage or NRRD file inflates to. Any other image is read as a whole. Arguments and errors as of
+    ``read_image``.
     """
     path = Path(path)
     mapped = image_format(path).map_values
     found = None if mapped is None else mapped(path)
     header = None if found is None else with_dims(path, found[0], dims, channels, axes)
     if found is not None and header is not None and header.axes.endswith("C"):
-        found = found if isinstance(found[1].stored, np.ndarray) else None  # chunks have no view with another order
+        arrayed = isinstance(found[1].stored, np.ndarray | FileArray)
+        found = found if arrayed else None  # chunks have no view with another order
     if found is not None and header is not None:
-        image = MappedImage(shaped(header, found[1].stored), found[1].slope, found[1].intercept)
+        image = found[1].view(functools.partial(shaped, header))
         fits = fit_channels(path, header, channels) == header.channels
-        if fits and all(np.isfinite(slab.sum(dtype=np.float64)) for slab in slabs(image)):
+        if fits and image.is_finite():
             whole = cast(Array, image)
             return _sample(path, header, whole)
     return read_image(path, dims, channels, axes)  # also says which values are not finite

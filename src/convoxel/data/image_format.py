@@ -7,9 +7,10 @@ memory is asked for. A package that only some formats need is imported inside th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from convoxel.data import (
     dicom_image,
@@ -47,7 +48,8 @@ class ImageFormat:
         map_values: path → header and values that stay in the file, or None where this file is compressed (default:
             None, the format cannot).
         pack: path (for messages), values (channels, *shape), the header that they should get, and whether they are
-            class numbers → bytes of the file (default: None, the format is not written).
+            class numbers → bytes of the file, whole or in pieces (default: None, the format is not written).
+        streams: whether ``pack`` takes values in a file, which it writes part by part (default False).
         holds: whether a folder, or a name that leads into one, is one image of this format (default: None, its images
             are files).
         read_on: path of a label, and its image's header → header and class numbers (1, *shape) on the image's grid, or
@@ -62,10 +64,11 @@ class ImageFormat:
     read_header: Callable[[Path], Header]
     read_values: Callable[[Path, bool], tuple[Header, Array]]
     map_values: Callable[[Path], tuple[Header, MappedImage] | None] | None = None
-    pack: Callable[[Path, Array, Header, bool], bytes] | None = None
+    pack: Callable[[Path, Any, Header, bool], bytes | Iterator[bytes]] | None = None
     holds: Callable[[Path], bool] | None = None
     read_on: Callable[[Path, Header], tuple[Header, Array] | None] | None = None
     parts: Callable[[Path], list[Path]] | None = None
+    streams: bool = False
     label_ending: str = ""
     extra: str = ""
 
@@ -84,6 +87,7 @@ FORMATS = (
         nifti.read_values,
         nifti.map_voxels,
         nifti.pack,
+        streams=True,
         label_ending=".nii.gz",
         extra="train",
     ),

@@ -13,8 +13,9 @@ from convoxel.data.data_set import Sample
 from convoxel.data.image_format import ImageFormat, expected_endings, named_format
 from convoxel.data.image_header import Affine, Header, Spacing
 from convoxel.errors import ConfigError
-from convoxel.files.atomic import write_bytes
+from convoxel.files.atomic import open_atomic
 from convoxel.files.fault import brief, fault
+from convoxel.files.file_array import FileArray
 from convoxel.files.memory import check_memory
 from convoxel.files.values import Array
 
@@ -49,7 +50,7 @@ def write_image(
 
 def write_label(
     path: str | os.PathLike[str],
-    array: Array,
+    array: Array | FileArray,
     affine: Affine = None,
     spacing_mm: Spacing = None,
     like: Sample | None = None,
@@ -62,7 +63,7 @@ def write_label(
 
     Args:
         path: file to write; its ending tells the format.
-        array: class numbers (*spatial), 0…255.
+        array: class numbers (*spatial), 0…255; those in a file are written part by part.
         affine: 4×4 matrix from voxel index to mm (default None: diagonal, from ``spacing_mm``).
         spacing_mm: distance between voxels along each axis in mm (default None: as the affine says).
         like: sample whose grid the file gets, in place of the two above (default None).
@@ -72,8 +73,14 @@ def write_label(
         DataError: as ``write_image``, or a value is no class number 0 … 255.
         ConfigError: as ``write_image``.
     """
-    path, array = Path(path), np.asarray(array)
+    path, array = Path(path), array if isinstance(array, FileArray) else np.asarray(array)
     written = _check(path, array, array.ndim)
+    if isinstance(array, FileArray):
+        if not (written.streams and array.dtype == np.uint8):
+            return write_label(path, np.asarray(array), affine, spacing_mm, like, classes)
+        values = array.view(lambda label: label[None])
+        header = replace(_target(values, affine, spacing_mm, like), classes=tuple(classes))
+        return _write(path, values, written, header, label=True)
     whole = array.dtype.kind != "f" or bool((np.floor(array) == array).all())  # NaN is not equal to itself
     if not (whole and array.min() >= 0 and array.max() <= 255):
         came = f"label values {array.min():g} to {array.max():g}" + ("" if whole else ", not all whole")
@@ -84,7 +91,7 @@ def write_label(
     return _write(path, label, written, header, label=True)
 
 
-def _check(path: Path, array: Array, dims: int) -> ImageFormat:
+def _check(path: Path, array: Array | FileArray, dims: int) -> ImageFormat:
     """Return the format that ``path`` should get; DataError where nothing can write it, or no image is given."""
     found = named_format(path)
     if found is None or found.pack is None:
@@ -96,16 +103,17 @@ def _check(path: Path, array: Array, dims: int) -> ImageFormat:
     if not 1 <= dims <= 3:
         came = f"{dims} spatial axes (array of shape {array.shape})"
         raise fault(path, came, "1 to 3", "Write one image a file, volumes as .nii.gz or .npy")
-    check_memory(path, array.nbytes)  # a view may have more values than any memory, and is copied to be written
+    if isinstance(array, np.ndarray):
+        check_memory(path, array.nbytes)  # a view may have more values than any memory, and is copied to be written
     return found
 
 
-def _target(values: Array, affine: Affine, spacing_mm: Spacing, like: Sample | None) -> Header:
+def _target(values: Array | FileArray, affine: Affine, spacing_mm: Spacing, like: Sample | None) -> Header:
     """Return the header of the file: the grid of ``like``, or the geometry given."""
     shape = values.shape[1:]
     if like is None:
         _check_geometry(len(shape), affine, spacing_mm)
-        return Header(shape, len(values), spacing_mm, affine)
+        return Header(shape, values.shape[0], spacing_mm, affine)
     if affine is not None or spacing_mm is not None:
         raise ConfigError("like comes with affine or spacing_mm; expected one of them. Give like alone.")
     if like.image.shape[1:] != shape:
@@ -113,7 +121,7 @@ def _target(values: Array, affine: Affine, spacing_mm: Spacing, like: Sample | N
             f"like is an image of shape {like.image.shape[1:]} but the array has {shape}; expected the same grid. "
             "Give the sample that the array belongs to."
         )
-    return Header(shape, len(values), like.spacing_mm, like.affine, origin=like.origin)
+    return Header(shape, values.shape[0], like.spacing_mm, like.affine, origin=like.origin)
 
 
 def _check_geometry(axes: int, affine: Affine, spacing_mm: Spacing) -> None:
@@ -124,6 +132,10 @@ def _check_geometry(axes: int, affine: Affine, spacing_mm: Spacing) -> None:
         raise ConfigError(f"spacing_mm is {brief(spacing_mm)}, but it must be {axes} numbers above 0, one an axis.")
 
 
-def _write(path: Path, values: Array, written: ImageFormat, header: Header, *, label: bool) -> Path:
+def _write(path: Path, values: Array | FileArray, written: ImageFormat, header: Header, *, label: bool) -> Path:
     assert written.pack is not None
-    return write_bytes(path, written.pack(path, values, header, label))
+    content = written.pack(path, values, header, label)
+    with open_atomic(path) as file:
+        for piece in [content] if isinstance(content, bytes) else content:
+            file.write(piece)
+    return path

@@ -12,8 +12,9 @@ their codes and units.
 
 from __future__ import annotations
 
-import gzip
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +27,8 @@ from convoxel.data.image_header import Affine, Header, Spacing
 from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import UnsupportedError
 from convoxel.files.fault import fault
+from convoxel.files.file_array import FileArray, inflate_array
+from convoxel.files.gzip_stream import gzip_pieces
 from convoxel.files.memory import check_memory
 from convoxel.files.stream import check_inflation, file_size, inflate, read_bytes
 from convoxel.files.values import Array
@@ -40,6 +43,7 @@ _LABEL_INTENT = 1002  # "the value at each voxel is an index into some set of la
 _SHEAR = 1e-4  # of the axes' scalar products: a qform holds rotations alone, in 32 bits
 _MOST_NIFTI1 = 32767
 _PART = 2**20  # voxels that are scaled at a time
+_PIECE = 16 * 2**20  # bytes that are written at a time
 _COPY = "Copy the file again from its source, or rewrite it with the program that made it"
 
 
@@ -152,13 +156,16 @@ def _restore(layout: _Layout, values: Array) -> Array:
     return whole if filled and near else values
 
 
-def map_voxels(path: Path) -> tuple[Header, MappedImage] | None:
-    """Return header and voxels as ``read_voxels`` does, but left in the file; None if that is compressed."""
-    if _is_packed(path):
-        return None
+def map_voxels(path: Path) -> tuple[Header, MappedImage]:
+    """Return header and voxels as ``read_voxels`` does, but left as stored: in the file, or as they are inflated."""
     layout = _read_layout(path)
-    stored = np.memmap(path, layout.dtype, "r", layout.offset, (math.prod(layout.stored),))
-    return layout.header, MappedImage(layout.arranged(stored), layout.slope, layout.intercept)
+    count = math.prod(layout.stored)
+    stored = (
+        inflate_array(path, layout.offset, count, layout.dtype)
+        if _is_packed(path)
+        else FileArray.open(path, layout.dtype, layout.offset, count)
+    )
+    return layout.header, MappedImage(stored, layout.slope, layout.intercept).view(layout.arranged)
 
 
 def _read_layout(path: Path) -> _Layout:
@@ -327,31 +334,38 @@ def _head_of(affine: Affine, spacing_mm: Spacing, version: int) -> Any:
     return head
 
 
-def pack(path: Path, values: Array, header: Header, label: bool) -> bytes:
-    """Return the bytes of a NIfTI file; the same arguments give the same bytes (gzip without a time stamp).
+def pack(path: Path, values: Array | FileArray, header: Header, label: bool) -> Iterator[bytes]:
+    """Yield the bytes of a NIfTI file; the same arguments give the same bytes (gzip without a time stamp).
 
     Channels become the fourth axis. Numbers other than integers of at most 32 bits and float32 are stored as float32.
     A file on the grid of another NIfTI file takes over its version and geometry: qform, sform, their codes, units, and
     the number of axes. Elsewhere the affine is stored as sform and, where it has no shear, as qform.
     """
     if values.dtype.kind not in "iuf" or values.dtype.itemsize == 8 or values.dtype == np.float16:
-        values = values.astype(np.float32)  # other programs know no booleans, halves or 64-bit numbers here
+        values = np.asarray(values).astype(np.float32)  # other programs know no booleans, halves or 64-bit numbers here
     origin = header.origin if isinstance(header.origin, Origin) and header.origin.fits(header) else None
     large = max(values.shape) > _MOST_NIFTI1
     version = 2 if large or (origin is not None and len(origin.raw) == 540) else 1
     head = _head_of(header.affine, header.spacing_mm, version) if origin is None else _head_like(origin, version)
     space = values.shape[1:] if origin is None else origin.stored[:3]
-    if len(values) == 1:
-        voxels = values.reshape(space)
-    else:  # channels are the fourth axis, so space must fill three
-        voxels = np.moveaxis(values.reshape(len(values), *(*space, 1, 1)[:3]), 0, -1)
-    voxels = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
-    head.set_data_dtype(voxels.dtype)
+    channels, dtype = values.shape[0], values.dtype.newbyteorder("<")
+    head.set_data_dtype(dtype)
     head["dim"] = 1
-    head["dim"][: voxels.ndim + 1] = (voxels.ndim, *voxels.shape)
+    sizes = space if channels == 1 else (*(*space, 1, 1)[:3], channels)  # channels are the fourth axis
+    head["dim"][: len(sizes) + 1] = (len(sizes), *sizes)
     head["scl_slope"], head["scl_inter"] = 1, 0
     head["vox_offset"] = len(head.binaryblock) + 4
     if label:
         head["intent_code"] = _LABEL_INTENT
-    content = head.binaryblock + bytes(4) + voxels.tobytes(order="F")  # four zeros: no extension follows
-    return gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else content
+    content = itertools.chain([head.binaryblock + bytes(4)], _voxel_pieces(values, dtype))  # four zeros: no extension
+    return gzip_pieces(content) if path.name.lower().endswith(".gz") else content
+
+
+def _voxel_pieces(values: Array | FileArray, dtype: np.dtype[Any]) -> Iterator[bytes]:
+    """Yield voxels (channels, *space) in the file's order, the first axis of space fastest, in pieces of some MiB."""
+    size, count = values.shape[-1], math.prod(values.shape[1:])
+    step = max(1, _PIECE * size // max(1, count * dtype.itemsize))
+    for channel in range(values.shape[0]):
+        for first in range(0, size, step):
+            place = (slice(channel, channel + 1), *(slice(None),) * (values.ndim - 2), slice(first, first + step))
+            yield values[place].astype(dtype, copy=False).tobytes(order="F")

@@ -12,6 +12,7 @@ from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.numpy_file import Claims, array_claims, open_archive, read_array, read_member
 from convoxel.files.fault import fault
+from convoxel.files.file_array import FileArray
 from convoxel.files.values import Array
 
 
@@ -36,7 +37,7 @@ def read_values(path: Path, label: bool) -> tuple[Header, Array]:
 def map_values(path: Path) -> tuple[Header, MappedImage] | None:
     """Return header and values of a .npy file, left in the file."""
     header = read_header(path)
-    return header, MappedImage(np.load(path, mmap_mode="r", allow_pickle=False)[None])
+    return header, MappedImage(FileArray.of(np.load(path, mmap_mode="r", allow_pickle=False)[None]))
 
 
 def pack(path: Path, values: Array, header: Header, label: bool) -> bytes:

@@ -12,15 +12,17 @@ so each axis is one pass, with its own order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.data.mapped_image import MappedImage, slabs
 from convoxel.files.values import Array
 
+NewArray = Callable[[tuple[int, ...], Any], Any]
 Floats = NDArray[np.float32]
 _PART = 1 << 22  # values that are computed at a time: 16 MiB
 
@@ -109,38 +111,104 @@ def _interpolate(values: Array, axis: int, taps: Taps) -> Floats:
     return result
 
 
-def _pass_axes(values: Array, first: int, samplings: Sequence[AxisSampling], orders: Sequence[int]) -> Array:
-    """Resample the axes of ``values`` from number ``first`` on; those that become shorter come first."""
-    for axis in sorted(range(len(samplings)), key=lambda axis: samplings[axis].count / samplings[axis].size):
-        sampling, order = samplings[axis], orders[axis]
-        if sampling.same:
-            continue
-        if order == 3:
-            from scipy.ndimage import spline_filter1d
+def _pass_order(samplings: Sequence[AxisSampling]) -> list[int]:
+    """Return the axes that are resampled, in the order of the passes: those that become shorter come first."""
+    axes = [axis for axis, sampling in enumerate(samplings) if not sampling.same]
+    return sorted(axes, key=lambda axis: samplings[axis].count / samplings[axis].size)
 
-            values = spline_filter1d(values, 3, first + axis, output=np.float32, mode="mirror")
-        values = _interpolate(values, first + axis, sampling.taps(order))
+
+def _pass_axis(values: Array, axis: int, sampling: AxisSampling, order: int) -> Array:
+    """Resample one axis of ``values``."""
+    if order == 3:
+        from scipy.ndimage import spline_filter1d
+
+        values = spline_filter1d(values, 3, axis, output=np.float32, mode="mirror")
+    return _interpolate(values, axis, sampling.taps(order))
+
+
+def _pass_axes(values: Array, first: int, samplings: Sequence[AxisSampling], orders: Sequence[int]) -> Array:
+    """Resample the axes of ``values`` from number ``first`` on."""
+    for axis in _pass_order(samplings):
+        values = _pass_axis(values, first + axis, samplings[axis], orders[axis])
     return values
 
 
-def resample_image(image: Floats, samplings: Sequence[AxisSampling], orders: Sequence[int]) -> Floats:
+def resample_image(
+    image: Floats | MappedImage, samplings: Sequence[AxisSampling], orders: Sequence[int], new: NewArray = np.empty
+) -> Any:
     """Return an image (channels, *spatial) on another grid, one channel after the other.
 
     No value lies outside the channel's range. What surrounds a body stays exactly at the smallest value, where linear
     interpolation would give that value a share above one half: normalisation takes these voxels for air.
 
+    A pass along an axis needs whole lines of that axis and no more, so images that do not fit the memory are resampled
+    in blocks of lines, with the same bits.
+
     Args:
         image: values as stored.
         samplings: places along each axis.
         orders: order of the interpolation along each axis, 1 or 3.
+        new: makes the arrays for the result and what lies between two passes, of a shape and float32 (default: in
+            memory).
     """
-    result = np.empty((len(image), *(sampling.count for sampling in samplings)), np.float32)
-    for channel, values in zip(result, image, strict=True):
-        low, high = values.min(), values.max()
-        np.clip(_pass_axes(values, 0, samplings, orders), low, high, out=channel)
-        air = _pass_axes((values == low).astype(np.float32), 0, samplings, (1,) * len(samplings))
-        channel[air > 0.5] = low
+    result = new((len(image), *(sampling.count for sampling in samplings)), np.float32)
+    axes = _pass_order(samplings)
+    for channel in range(len(image)):
+        here = slice(channel, channel + 1)
+        low, high = _range(image, here)
+        values, source = image, here
+        for axis in axes:
+            last = axis == axes[-1]
+            shape = list(values.shape[1:])
+            shape[axis] = samplings[axis].count
+            target, place = (result, here) if last else (new((1, *shape), np.float32), slice(0, 1))
+            for lines in _line_blocks(values.shape[1:], axis, samplings[axis].count):
+                read, written = (source, *lines), (place, *lines)
+                block = _pass_axis(values[read][0], axis, samplings[axis], orders[axis])
+                if last:
+                    np.clip(block, low, high, out=block)
+                    block[_air(image, here, low, lines, samplings, axes)] = low
+                target[written] = block
+            values, source = target, place
     return result
+
+
+def _range(image: Floats | MappedImage, channel: slice) -> tuple[np.float32, np.float32]:
+    """Return the smallest and the largest value of a channel."""
+    ends = [(part.min(), part.max()) for part in (slab[channel] for slab in slabs(image))]
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _line_blocks(shape: Sequence[int], axis: int, count: int) -> Iterator[tuple[slice, ...]]:
+    """Yield boxes that cover an array and hold whole lines along an axis, before it has ``count`` samples and after."""
+    across = max((other for other in range(len(shape)) if other != axis), key=lambda other: shape[other], default=axis)
+    if across == axis:
+        yield (slice(None),)
+        return
+    rest = math.prod(shape) // (shape[axis] * shape[across]) * max(shape[axis], count)
+    step = max(1, _PART // max(1, rest))
+    for first in range(0, shape[across], step):
+        yield tuple(slice(first, first + step) if other == across else slice(None) for other in range(len(shape)))
+
+
+def _air(
+    image: Floats | MappedImage,
+    channel: slice,
+    low: np.float32,
+    box: Sequence[slice],
+    samplings: Sequence[AxisSampling],
+    axes: Sequence[int],
+) -> NDArray[np.bool_]:
+    """Return where, in a box of the result, the smallest value has a share above one half."""
+    place, parts = [channel, *box], {}
+    for axis in axes:
+        first, stop, _ = box[axis].indices(samplings[axis].count)
+        begin, end, parts[axis] = samplings[axis].taps(1).part(first, stop)
+        place[1 + axis] = slice(begin, end)
+    share: Array = (image[tuple(place)][0] == low).astype(np.float32)
+    for axis in axes:
+        share = _interpolate(share, axis, parts[axis])
+    return share > 0.5
 
 
 def resample_label(label: Array, samplings: Sequence[AxisSampling]) -> Array:

@@ -28,6 +28,7 @@ from convoxel.data.tiff_axes import arrange_pages
 from convoxel.data.tiff_page import PICTURES, TiffPage, is_tiff, read_pages
 from convoxel.errors import DataError, UnsupportedError
 from convoxel.files.fault import fault
+from convoxel.files.file_array import FileArray
 from convoxel.files.memory import check_memory
 from convoxel.files.stream import file_size, read_bytes
 from convoxel.files.values import Array
@@ -98,7 +99,7 @@ def map_values(path: Path) -> tuple[Header, MappedImage] | None:
         return None
     values = np.moveaxis(stored, 2, 1)  # channels of pages, samples, depth, height, width
     values = values.reshape(-1, *image.header.shape) if 1 in values.shape[:2] else values
-    return image.header, MappedImage(values, *image.form.scale)
+    return image.header, MappedImage(FileArray.of(values), *image.form.scale)
 
 
 @dataclass(frozen=True)

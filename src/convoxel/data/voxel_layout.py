@@ -21,6 +21,7 @@ from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
 from convoxel.files.beside import open_beside
 from convoxel.files.fault import brief, fault
+from convoxel.files.file_array import FileArray, inflate_array
 from convoxel.files.memory import check_memory
 from convoxel.files.stream import check_inflation, file_size, inflate, read_bytes
 from convoxel.files.values import Array
@@ -88,13 +89,17 @@ class VoxelLayout:
         with np.errstate(all="ignore"):  # what overflows becomes infinite, which the check of the values reports
             return np.array(values, self.dtype.newbyteorder("=") if label else np.float32, order="C")
 
-    def map(self, path: Path) -> MappedImage | None:
-        """Return the values left in the file; None where they are compressed."""
-        if self.wrapper is not None:
-            return None
+    def map(self, path: Path) -> MappedImage:
+        """Return the values left as stored: in the file, or as they are inflated."""
+        stored: Array | FileArray
         with self._opened(path) as (where, file):
-            stored = np.memmap(file, self.dtype, "r", self._place(where, file), (self.count,))
-        return MappedImage(self._arranged(stored))
+            place = self._place(where, file)
+            if self.wrapper is None:
+                stored = FileArray.open(where, self.dtype, place, self.count, file)
+            else:
+                file.seek(place)
+                stored = inflate_array(where, self.skipped, self.count, self.dtype, file, self.wrapper)
+        return MappedImage(stored).view(self._arranged)
 
     def _arranged(self, block: Array) -> Array:
         """Return a view (channels, *shape) of the block."""
@@ -159,11 +164,10 @@ class LayoutReader:
         layout = self.read_layout(path)
         return layout.header, layout.read(path, label=label)
 
-    def map_values(self, path: Path) -> tuple[Header, MappedImage] | None:
-        """Return header and values left in the file; None where they are compressed."""
+    def map_values(self, path: Path) -> tuple[Header, MappedImage]:
+        """Return header and values left as stored, see ``VoxelLayout.map``."""
         layout = self.read_layout(path)
-        image = layout.map(path)
-        return None if image is None else (layout.header, image)
+        return layout.header, layout.map(path)
 
     def list_parts(self, path: Path) -> list[Path]:
         """Return the header's file and the one that holds the voxels."""

@@ -102,12 +102,24 @@ def inflate(
         file: the same file, open where the stream begins (default None: at its first byte).
         wrapper: ``GZIP_WRAPPER``, or ``ZLIB_WRAPPER`` for a stream of zlib's own (default gzip).
     """
-    bound = count + 64 * 2**10 if whole else count
     result = bytearray()
+    for piece in inflated_pieces(path, count, whole=whole, file=file, wrapper=wrapper):
+        result += piece
+    return result
+
+
+def inflated_pieces(
+    path: Path, count: int, *, whole: bool, file: BinaryIO | None = None, wrapper: int = GZIP_WRAPPER
+) -> Iterator[bytes]:
+    """Yield the bytes that ``inflate`` returns, as they come; arguments as there."""
+    bound = count + 64 * 2**10 if whole else count
+    done = 0
     try:
         with contextlib.nullcontext(file) if file else path.open("rb") as opened:
             for piece in _members(opened, bound, wrapper):
-                result += piece[: max(count - len(result), 0)] if whole else piece
+                if done < count:
+                    yield piece[: count - done]
+                done += len(piece)
     except _ExcessError:
         if whole:
             raise fault(
@@ -120,24 +132,20 @@ def inflate(
         reason = error.strerror or str(error)
         raise fault(path, f"cannot be read ({reason})", "a readable file", "Check its rights and the disk") from None
     except (zlib.error, EOFError) as error:
-        if not whole and len(result) >= count:
-            del result[count:]
-            return result
+        if whole or done < count:
+            raise fault(
+                path,
+                f"the {'gzip' if wrapper == GZIP_WRAPPER else 'zlib'} stream is damaged or truncated ({error})",
+                f"{count} bytes of image",
+                "Copy the file again from its source",
+            ) from None
+    if whole and done < count:
         raise fault(
             path,
-            f"the {'gzip' if wrapper == GZIP_WRAPPER else 'zlib'} stream is damaged or truncated ({error})",
-            f"{count} bytes of image",
-            "Copy the file again from its source",
-        ) from None
-    if whole and len(result) < count:
-        raise fault(
-            path,
-            f"it is truncated: it inflates to {len(result)} bytes",
+            f"it is truncated: it inflates to {done} bytes",
             f"the {count} bytes its header declares",
             "Copy the file again from its source",
         )
-    del result[count:]
-    return result
 
 
 class _ExcessError(Exception):

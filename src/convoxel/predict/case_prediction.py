@@ -55,7 +55,7 @@ def predict_case(
         path: image.
         targets: files to write; the first is the label map.
         options: what is written, and how the image is read.
-        on_tile: called with the number of exact tiles done and of all.
+        on_tile: called with the number of tiles done and of all.
 
     Raises:
         DataError: the image is unreadable or does not fit the network, or a file cannot be written.
@@ -77,7 +77,7 @@ def read_case_header(predictor: Predictor, path: Path, options: MapOptions) -> H
 
 
 def read_case(predictor: Predictor, path: Path, options: MapOptions) -> data.Sample:
-    """Return an image as the network takes it; for exact tiles its values stay in the file, if they can."""
-    read = data.read_image if predictor.exact is None else map_image  # exact tiles read what they need
+    """Return an image as the network takes it; to be segmented, its values stay as stored, where the format allows."""
+    read = map_image if predictor.run.config.task == "segment" else data.read_image
     found = read_case_header(predictor, path, options).axes or None
     return read(path, dims=predictor.run.data.dims, channels=predictor.run.data.channels, axes=found)

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import ConfigError
+from convoxel.files.file_array import FileArray
 from convoxel.fork import cached_property
 from convoxel.graph.run.program import Program
 from convoxel.graph.run.tiling import TILE_POSITIONS, TilePlan
 from convoxel.predict.normalisation import Statistics
-from convoxel.predict.sliding_window import cut
+from convoxel.predict.sliding_window import best_classes, cut
 from convoxel.predict.tile_size import InputSizes, plan_patch
 
 Array = NDArray[np.float32]
@@ -42,12 +44,13 @@ class ExactTiles:
 
     def label_map(
         self,
-        image: Array,
+        image: Array | MappedImage,
         statistics: Statistics,
+        found: NDArray[np.uint8] | FileArray,
         on_progress: Callable[[int, int], None] | None = None,
         on_tiling: Callable[[TilePlan], None] | None = None,
-    ) -> NDArray[np.uint8]:
-        """Return the class of each pixel of an image (channels, *spatial), in memory for a tile and the classes.
+    ) -> None:
+        """Write the class of each pixel of an image (channels, *spatial) into ``found``, in memory for a tile.
 
         ``on_tiling`` is called with the tiles before the first; ``on_progress`` with the number done and of all.
         """
@@ -60,7 +63,6 @@ class ExactTiles:
         tiling = self._tiling(source)
         if on_tiling is not None:
             on_tiling(tiling)
-        found = np.empty(size, np.uint8)
         for done, ((place, logits),) in enumerate(tiling.parts(lambda _, part: source[part]), start=1):
             inside, taken = [], []
             for part, b, length in zip(place[2:], before, size, strict=True):
@@ -69,10 +71,9 @@ class ExactTiles:
                 taken.append(slice(first - part.start, stop - part.start))
             if all(part.start < part.stop for part in inside):
                 box = (slice(None), *taken)
-                found[tuple(inside)] = logits[0][box].argmax(axis=0)
+                found[tuple(inside)] = best_classes(logits[0][box])
             if on_progress is not None:
                 on_progress(done, tiling.count)
-        return found
 
     def _tiling(self, source: object) -> TilePlan:
         """Return the tiles; with direct convolutions where Winograd's do not fit ``tile``, or not into memory."""
@@ -88,7 +89,9 @@ class ExactTiles:
 class _Padded:
     """An image (channels, *spatial) as the batch that a network takes: padded and normalised where it is read."""
 
-    def __init__(self, image: Array, statistics: Statistics, start: Sequence[int], size: Sequence[int]) -> None:
+    def __init__(
+        self, image: Array | MappedImage, statistics: Statistics, start: Sequence[int], size: Sequence[int]
+    ) -> None:
         self.image, self.statistics, self.start = image, statistics, start
         self.shape = (1, image.shape[0], *size)
         self.dtype = np.dtype(np.float32)

@@ -12,6 +12,7 @@ from convoxel.data import Sample
 from convoxel.data.geometry import Place, Placement, spacing_words
 from convoxel.errors import ConfigError
 from convoxel.files.fault import fault
+from convoxel.files.file_array import FileArray, new_array
 from convoxel.graph.run.tiling import TilePlan
 from convoxel.predict.class_shares import logits_of, shares_of
 from convoxel.predict.computation import Computation
@@ -20,7 +21,7 @@ from convoxel.predict.exact_tiles import ExactTiles
 from convoxel.predict.member import Member, check_members, common_slabs, group_members
 from convoxel.predict.mirror import mirrored_axes, mirrored_call
 from convoxel.predict.network_call import Array, compiled, compiled_call, resize, torch_call
-from convoxel.predict.sliding_window import Tiling, blend_slabs
+from convoxel.predict.sliding_window import OnTile, Tiling, best_classes, blend_parts, blend_slabs
 from convoxel.predict.tile_size import input_sizes
 from convoxel.predict.trained_run import AnyRun
 
@@ -75,7 +76,7 @@ class Predictor:
     def slabs(self, sample: Sample) -> Iterator[tuple[Place, Array]]:
         """Yield (part of the image, logits (classes, *part)) of an image as stored; the parts cover its own grid.
 
-        Logits of an ensemble are those of which its shares come.
+        Logits of an ensemble are those of which its shares come. A part may be overwritten once the next is asked for.
         """
         for part, scores in self._scores(sample):
             yield part, logits_of(scores, self.run.data.multi_label) if self.averages_shares else scores
@@ -85,7 +86,7 @@ class Predictor:
         for part, scores in self._scores(sample):
             yield part, scores if self.averages_shares else shares_of(scores, self.run.data.multi_label)
 
-    def _scores(self, sample: Sample) -> Iterator[tuple[Place, Array]]:
+    def _scores(self, sample: Sample, on_tile: OnTile | None = None) -> Iterator[tuple[Place, Array]]:
         """Yield (part of the image, scores (classes, *part)): logits, or shares where these are averaged."""
         placed = [(group, group[0].run.data.rule.place_sample(sample)) for group in group_members(self.members)]
         (_, first), *others = placed
@@ -98,7 +99,11 @@ class Predictor:
                     "members of an ensemble that turn it in the same way",
                     "Predict with each of them alone, or store the image with axes towards right, front and top",
                 )
-        streams = [_group_slabs(group, place, sample) for group, place in placed]
+        whole = len(placed) > 1  # passes whose tiles differ meet slab by slab
+        streams = [
+            _group_slabs(group, place, sample, whole, None if number else on_tile)
+            for number, (group, place) in enumerate(placed)
+        ]
         for part, slabs in common_slabs(streams, axis, backwards):
             yield part, self._mean([each for slab in slabs for each in np.split(slab, len(slab) // len(self.classes))])
 
@@ -124,32 +129,32 @@ class Predictor:
         return result
 
     def label_map(
-        self,
-        sample: Sample,
-        on_tile: Callable[[int, int], None] | None = None,
-        on_tiling: Callable[[TilePlan], None] | None = None,
-    ) -> NDArray[np.uint8]:
-        """Return the class of each voxel, (*spatial) uint8; memory: one layer of tiles and the map.
+        self, sample: Sample, on_tile: OnTile | None = None, on_tiling: Callable[[TilePlan], None] | None = None
+    ) -> NDArray[np.uint8] | FileArray:
+        """Return the class of each voxel, (*spatial) uint8, in a file where it is large; memory: that of some tiles.
 
-        Of exact tiles, ``on_tiling`` is called with the plan, and ``on_tile`` with the number of those done and of all.
+        ``on_tile`` is called with the number of tiles done and of all, ``on_tiling`` with the plan of exact tiles.
 
         Raises:
             DataError: the image has another spacing than the run, and tiles are exact.
         """
+        shape = sample.image.shape[1:]
+        result = new_array(shape, np.uint8, range(len(shape))[::-1])  # as most volumes are stored
         if self.exact is not None:
-            return self._exact_map(self.exact, sample, on_tile, on_tiling)
-        result = np.empty(sample.image.shape[1:], np.uint8)
-        for part, scores in self._scores(sample):
-            result[part] = scores.argmax(axis=0)
+            self._exact_map(self.exact, sample, result, on_tile, on_tiling)
+            return result
+        for part, scores in self._scores(sample, on_tile):
+            result[part] = best_classes(scores)
         return result
 
     def _exact_map(
         self,
         tiles: ExactTiles,
         sample: Sample,
-        on_tile: Callable[[int, int], None] | None,
+        result: NDArray[np.uint8] | FileArray,
+        on_tile: OnTile | None,
         on_tiling: Callable[[TilePlan], None] | None,
-    ) -> NDArray[np.uint8]:
+    ) -> None:
         rule = self.run.data.rule
         place = rule.place_sample(sample)
         if place.resamples:
@@ -161,8 +166,8 @@ class Predictor:
                 "Leave exact out, or resample the image before",
             )
         image = place.image(sample.image)
-        found = tiles.label_map(image, self.run.data.normalisation.statistics(image), on_tile, on_tiling)
-        return np.ascontiguousarray(place.turned_back(found))
+        turned = result.view(place.turned) if isinstance(result, FileArray) else place.turned(result)
+        tiles.label_map(image, self.run.data.normalisation.statistics(image), turned, on_tile, on_tiling)
 
     def class_logits(self, samples: Sequence[Sample]) -> Array:
         """Return logits (n, classes) of images to classify, computed as one batch; as of :meth:`slabs`."""
@@ -201,8 +206,13 @@ class Predictor:
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
-def _group_slabs(group: Sequence[Member], place: Placement, sample: Sample) -> Iterator[tuple[Place, Array]]:
-    """Yield (part of the image, logits (members · classes, *part)) of members that read the same tiles."""
+def _group_slabs(
+    group: Sequence[Member], place: Placement, sample: Sample, whole: bool, on_tile: OnTile | None
+) -> Iterator[tuple[Place, Array]]:
+    """Yield (part of the image, logits (members · classes, *part)) of members that read the same tiles.
+
+    Parts are slabs, which follow each other along the first axis of the network's grid, where ``whole`` says so.
+    """
     first = group[0]
     image = first.run.data.rule.image(sample, place)
     statistics = first.run.data.normalisation.statistics(image)
@@ -214,7 +224,10 @@ def _group_slabs(group: Sequence[Member], place: Placement, sample: Sample) -> I
 
     tile = first.tile(image.shape[1:])
     tiling = Tiling(first.sizes.inner(tile), first.overlap, fill=statistics.floor, border=first.sizes.border)
-    return place.slabs(blend_slabs(call, image, tiling))
+    if whole or place.resamples:
+        return place.slabs(blend_slabs(call, image, tiling, on_tile))
+    parts = blend_parts(call, image, tiling, on_tile)
+    return ((place.own_box(box), place.turned_back(logits)) for box, logits in parts)
 
 
 def check_engine(engine: str) -> None:

@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.arithmetic.argument import whole
+from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.fault import brief
+from convoxel.files.file_array import MOST_IN_MEMORY, FileArray, new_array
 
 Array = NDArray[np.float32]
 Call = Callable[[Array], Array]
 Fill = float | Sequence[float] | Array
+OnTile = Callable[[int, int], None]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -50,7 +53,9 @@ def tile_starts(size: int, tile: int, overlap: float) -> list[int]:
     return [round(index * (size - tile) / (count - 1)) for index in range(count)]
 
 
-def cut(image: NDArray[Scalar], start: Sequence[int], size: Sequence[int], fill: Fill = 0) -> NDArray[Scalar]:
+def cut(
+    image: NDArray[Scalar] | MappedImage, start: Sequence[int], size: Sequence[int], fill: Fill = 0
+) -> NDArray[Scalar]:
     """Return a copy of the box of ``size`` at ``start`` from the last axes of ``image``.
 
     Parts outside the image hold ``fill``, a number or one per leading index (channels,).
@@ -115,7 +120,22 @@ def sliding_window(
     return join_slabs(blend_slabs(call, image, tiling), image.shape[1])
 
 
-def _check_patch(image: Array, patch: Sequence[int]) -> None:
+def best_classes(scores: Array) -> NDArray[np.uint8]:
+    """Return the class with the largest of the scores (classes, *spatial), the first of several that are equal.
+
+    >>> best_classes(np.array([[1, 2, 3], [1, 5, 0]], np.float32)).tolist()
+    [0, 1, 0]
+    """
+    found = np.zeros(scores.shape[1:], np.uint8)
+    best = scores[0]
+    for number in range(1, len(scores)):  # NumPy's own argmax takes many times as long along the first axis
+        wins = scores[number] > best
+        found[wins] = number
+        best = np.where(wins, scores[number], best) if number + 1 < len(scores) else best
+    return found
+
+
+def _check_patch(image: Array | MappedImage, patch: Sequence[int]) -> None:
     if not patch or len(patch) != image.ndim - 1:
         raise ShapeError(
             f"sliding_window: patch {patch} has {len(patch)} sizes but the image {image.shape} has "
@@ -134,51 +154,153 @@ def join_slabs(slabs: Iterable[tuple[int, NDArray[Scalar]]], length: int) -> NDA
     return result
 
 
-def blend_slabs(call: Call, image: Array, tiling: Tiling) -> Iterator[tuple[int, Array]]:
+def blend_slabs(
+    call: Call, image: Array | MappedImage, tiling: Tiling, on_tile: OnTile | None = None
+) -> Iterator[tuple[int, Array]]:
     """Yield (first slice, logits (classes, slices, *rest)) along the first spatial axis, in order.
 
-    Arguments and errors as of :func:`sliding_window`. A slab may be overwritten once the next one is asked for.
+    Arguments and errors as of :func:`blend_parts`. A slab has at most ``MOST_IN_MEMORY`` bytes, or one slice, and may
+    be overwritten once the next one is asked for.
+    """
+    slab: Array | FileArray | None = None
+    for (first, *rest), values in blend_parts(call, image, tiling, on_tile):
+        if values.shape[2:] == image.shape[2:]:
+            yield first.start, values
+            continue
+        wanted = (*values.shape[:2], *image.shape[2:])
+        slab = slab if slab is not None and slab.shape == wanted else new_array(wanted, np.float32)
+        place = (slice(None), slice(None), *rest)
+        slab[place] = values
+        if all(part.stop == side for part, side in zip(rest, image.shape[2:], strict=True)):  # the last of its layer
+            step = max(1, MOST_IN_MEMORY * wanted[1] // max(1, slab.nbytes))
+            for low in range(0, wanted[1], step):
+                yield first.start + low, slab[:, low : low + step]
+
+
+def blend_parts(
+    call: Call, image: Array | MappedImage, tiling: Tiling, on_tile: OnTile | None = None
+) -> Iterator[tuple[tuple[slice, ...], Array]]:
+    """Yield (box of the image, logits (classes, *box)); the boxes cover the image once.
+
+    Memory is that of a tile: sums that wait for tiles of the next row or layer lie in a file where they are larger than
+    ``MOST_IN_MEMORY``. A part may be overwritten once the next one is asked for.
+
+    Args:
+        call, image, tiling: as of :func:`sliding_window`.
+        on_tile: called with the number of tiles done and of all tiles (default: nobody asks).
     """
     size, patch = image.shape[1:], tiling.patch
     _check_patch(image, patch)
     starts = [tile_starts(have, want, tiling.overlap) for have, want in zip(size, patch, strict=True)]
     padded = [max(have, want) for have, want in zip(size, patch, strict=True)]
     before = [(p - s) // 2 for p, s in zip(padded, size, strict=True)]
-    crop = tuple(slice(b, b + s) for b, s in zip(before, size, strict=True))
-    if all(len(axis) == 1 for axis in starts):  # one tile: not blended, the network's own numbers
-        (logits,) = _tile_logits(call, image, tiling, before, [(0,) * len(size)])
-        inside = (slice(None), *crop)
-        yield 0, logits[inside]
-        return
+    blended = any(len(axis) > 1 for axis in starts)  # a single tile has the network's own numbers
     weight = [
         _bell(side) if len(axis) > 1 else np.ones(side, np.float32) for side, axis in zip(patch, starts, strict=True)
     ]
     total = [_sums(axis, w, side) for axis, w, side in zip(starts, weight, padded, strict=True)]
     inner = functools.reduce(np.multiply.outer, weight)
-    store: Array | None = None
-    base = 0
-    for first in starts[0]:
-        if store is not None and first > base:
-            yield from _finish(store, base, first - base, total, crop)
-            store[:, : patch[0] - (first - base)] = store[:, first - base :].copy()
-            store[:, patch[0] - (first - base) :] = 0
-        base = first
-        corners = [(first, *corner) for corner in itertools.product(*starts[1:])]
-        for group in range(0, len(corners), tiling.batch):
-            chosen = corners[group : group + tiling.batch]
-            logits = _tile_logits(call, image, tiling, before, chosen)
-            if store is None:
-                store = np.zeros((logits.shape[1], patch[0], *padded[1:]), np.float32)
-            for corner, values in zip(chosen, logits, strict=True):
-                sides = zip(corner[1:], patch[1:], strict=True)
-                box = (slice(None), slice(None), *(slice(c, c + side) for c, side in sides))
-                store[box] += values * inner
-    assert store is not None
-    yield from _finish(store, base, padded[0] - base, total, crop)
+    axes = [_steps(axis, side) for axis, side in zip(starts, patch, strict=True)]
+    tiles = list(itertools.product(*axes))
+    sums: _Sums | None = None
+    for group in range(0, len(tiles), tiling.batch):
+        chosen = tiles[group : group + tiling.batch]
+        found = _tile_logits(call, image, tiling, before, [[step.start for step in tile] for tile in chosen])
+        for done, (tile, values) in enumerate(zip(chosen, found, strict=True), start=group + 1):
+            if on_tile is not None:
+                on_tile(done, len(tiles))
+            if blended:
+                sums = sums or _Sums(len(values), patch, padded, axes)
+                values = sums.add(tile, values * inner)
+            box, taken = [], []
+            for step, edge, side in zip(tile, before, size, strict=True):
+                low, high = max(step.start, edge), min(step.start + step.ready, edge + side)
+                box.append(slice(low - edge, high - edge))
+                taken.append(slice(low - step.start, high - step.start))
+            if any(span.start >= span.stop for span in taken):
+                continue
+            inside = (slice(None), *taken)
+            part = values[inside]
+            if blended:  # tiles lie on a grid and their weights are products over axes: so is the sum of weights
+                for axis, (weights, step, span) in enumerate(zip(total, tile, taken, strict=True)):
+                    shares = weights[step.start + span.start : step.start + span.stop]
+                    part /= shares.reshape(-1, *(1 for _ in range(part.ndim - 2 - axis)))
+            yield tuple(box), part
+
+
+class _Step(NamedTuple):
+    """The place of a tile along one axis."""
+
+    start: int
+    moved: int  # distance from the tile before, 0 for the first one
+    begun: int  # how many of its positions the tile before covers too
+    ready: int  # how many no tile after covers
+    side: int
+
+    @property
+    def left(self) -> int:
+        return self.side - self.ready
+
+
+def _steps(starts: Sequence[int], side: int) -> list[_Step]:
+    ends = [*starts[1:], starts[-1] + side]
+    moved = [0, *(b - a for a, b in itertools.pairwise(starts))]
+    return [
+        _Step(start, m, side - m if m else 0, end - start, side)
+        for start, m, end in zip(starts, moved, ends, strict=True)
+    ]
+
+
+def _box(lead: tuple[slice, ...], count: int, ends: Sequence[tuple[int, int]]) -> tuple[slice, ...]:
+    return (*lead, slice(0, count), *(slice(*each) for each in ends))
+
+
+class _Sums:
+    """Weighted sums of logits where tiles overlap, while tiles come in order, the last axis fastest.
+
+    What a tile leaves unfinished along the last axis stays in ``tile``. Along every other axis it goes to that axis's
+    ``waiting`` array and comes back with the tile that covers it next. The additions and their order are those of one
+    array of the image's size.
+
+    Args:
+        classes: number of logits.
+        patch: sizes of a tile.
+        size: sizes of the image, padded.
+        axes: places of tiles along each axis.
+    """
+
+    def __init__(self, classes: int, patch: Sequence[int], size: Sequence[int], axes: Sequence[list[_Step]]) -> None:
+        self.tile = np.zeros((classes, *patch), np.float32)
+        self.waiting: list[Array | FileArray] = []
+        for axis in range(len(patch) - 1):
+            shape = (classes, *patch[:axis], max(step.left for step in axes[axis]), *size[axis + 1 :])
+            # The axes after the one that waits lie outermost: a tile's box is then a few long pieces of a file.
+            self.waiting.append(new_array(shape, np.float32, [*range(axis + 2, len(shape)), *range(axis + 2)]))
+
+    def add(self, tile: Sequence[_Step], values: Array) -> Array:
+        """Add a tile's weighted logits and return its sums, of which the first ``ready`` positions are complete."""
+        last = tile[-1]
+        kept = last.begun
+        self.tile[..., :kept] = self.tile[..., last.moved : last.moved + kept].copy()
+        self.tile[..., kept:] = 0
+        for axis, waiting in enumerate(self.waiting):  # what earlier rows and layers have left there
+            lead, count, after = (slice(None),) * (axis + 1), tile[axis].begun, tile[axis + 1 :]
+            if count:
+                place = (*lead, slice(0, count), *(slice(step.begun, step.side) for step in after))
+                ends = [(step.start + step.begun, step.start + step.side) for step in after]
+                self.tile[place] = waiting[_box(lead, count, ends)]
+        self.tile += values
+        for axis, waiting in enumerate(self.waiting):
+            lead, step, after = (slice(None),) * (axis + 1), tile[axis], tile[axis + 1 :]
+            if step.left:
+                place = (*lead, slice(step.ready, step.side), *(slice(0, other.ready) for other in after))
+                ends = [(other.start, other.start + other.ready) for other in after]
+                waiting[_box(lead, step.left, ends)] = self.tile[place]
+        return self.tile
 
 
 def _tile_logits(
-    call: Call, image: Array, tiling: Tiling, before: Sequence[int], corners: Sequence[Sequence[int]]
+    call: Call, image: Array | MappedImage, tiling: Tiling, before: Sequence[int], corners: Sequence[Sequence[int]]
 ) -> Array:
     """Return (n, classes, *patch) of tiles at ``corners`` of the image, which has ``before`` pixels of padding."""
     border = tiling.border or (0,) * len(tiling.patch)
@@ -192,24 +314,6 @@ def _tile_logits(
             f"({tiles.shape[0]}, classes, {', '.join(map(str, tiling.patch))})."
         )
     return logits
-
-
-def _finish(
-    store: Array, base: int, count: int, total: list[Array], crop: tuple[slice, ...]
-) -> Iterator[tuple[int, Array]]:
-    """Divide the first ``count`` slices by their weights, crop the padding and yield them.
-
-    Tiles lie on a grid and their weights are products over axes, so the sum of weights is a product too and needs no
-    second volume.
-    """
-    low, high = max(base, crop[0].start), min(base + count, crop[0].stop)
-    if low >= high:
-        return
-    slab = store[:, low - base : high - base]
-    for axis, sums in enumerate([total[0][low:high], *total[1:]]):
-        slab /= sums.reshape(-1, *(1 for _ in range(slab.ndim - 2 - axis)))
-    inside = (slice(None), slice(None), *crop[1:])
-    yield low - crop[0].start, slab[inside]
 
 
 def _bell(side: int) -> Array:
