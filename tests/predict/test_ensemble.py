@@ -104,8 +104,8 @@ def test_scores_are_the_mean_of_the_members(engine: str, kind: str, mean: str) -
         found[(slice(None), *part)] += slab
     np.testing.assert_allclose(softmax(found), wanted if mean == "shares" else softmax(wanted), atol=2e-6)
     shares = np.zeros_like(wanted)
-    for part, slab in predictor.share_slabs(sample):
-        shares[(slice(None), *part)] += slab
+    for part, scores in predictor.scores(sample):
+        shares[(slice(None), *part)] += predictor.shares_of(scores)
     np.testing.assert_allclose(shares, wanted if mean == "shares" else softmax(wanted), atol=2e-6)
     np.testing.assert_array_equal(predictor.label_map(sample), wanted.argmax(axis=0))
 
@@ -210,3 +210,29 @@ def test_members_that_do_not_agree_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             join(first, other)
+
+
+def test_exact_tiles_of_an_ensemble_have_the_bits_of_whole_images() -> None:
+    runs = [a_run(seed, geometry=Geometry("ras")) for seed in range(3)]
+    sample = an_image(affine=np.diag([1.0, -1.0, 1.0, 1.0]))
+    cut = join(*runs, engine="convoxel", exact=True, tile=(9, 7, 8))
+    counts: list[tuple[int, int]] = []
+    found = cut.label_map(sample, lambda *each: counts.append(each))
+    assert counts[-1][0] == counts[-1][1] == len(counts) > 4
+    logits = []
+    for member in cut.members:
+        assert member.exact is not None
+        image = np.ascontiguousarray(sample.image[:, :, ::-1])
+        normalised = member.run.data.normalisation.statistics(image).normalise(image)
+        logits.append(member.exact.program(normalised[None])[0][:, :, ::-1])
+    wanted = np.mean([softmax(each) for each in logits], axis=0)
+    np.testing.assert_array_equal(found, wanted.argmax(axis=0))
+    whole = join(*runs, engine="convoxel", exact=True)
+    ((_, scores),) = whole.scores(sample)
+    for part, some in cut.scores(sample):
+        np.testing.assert_array_equal(some, scores[(slice(None), *part)])
+    other = join(runs[0], a_run(1), engine="convoxel", exact=True)
+    with pytest.raises(ConfigError, match="exact: r1 needs other tiles than r0"):
+        other.label_map(sample)
+    with pytest.raises(ConfigError, match="exact: images are mirrored along axes 0, 1, 2"):
+        build_predictor(runs[0], engine="convoxel", exact=True, mirror="all")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import ConfigError
-from convoxel.files.file_array import FileArray
 from convoxel.fork import cached_property
 from convoxel.graph.run.program import Program
-from convoxel.graph.run.tiling import TILE_POSITIONS, TilePlan
+from convoxel.graph.run.tiling import TILE_POSITIONS, Arena, TilePlan
 from convoxel.predict.normalisation import Statistics
-from convoxel.predict.sliding_window import best_classes, cut
+from convoxel.predict.sliding_window import cut
 from convoxel.predict.tile_size import InputSizes, plan_patch
 
 Array = NDArray[np.float32]
@@ -42,38 +41,15 @@ class ExactTiles:
         """The program with direct convolutions: Winograd's tiles stay in place only with a wide halo."""
         return self.program.replace(algorithm="direct")
 
-    def label_map(
-        self,
-        image: Array | MappedImage,
-        statistics: Statistics,
-        found: NDArray[np.uint8] | FileArray,
-        on_progress: Callable[[int, int], None] | None = None,
-        on_tiling: Callable[[TilePlan], None] | None = None,
-    ) -> None:
-        """Write the class of each pixel of an image (channels, *spatial) into ``found``, in memory for a tile.
-
-        ``on_tiling`` is called with the tiles before the first; ``on_progress`` with the number done and of all.
-        """
+    def plan(self, image: Array | MappedImage, statistics: Statistics) -> ExactPass:
+        """Return the tiles of an image (channels, *spatial)."""
         size = image.shape[1:]
         wide = plan_patch(self.sizes.around(size), self.sizes)
         inner = self.sizes.inner(wide)
-        before = [(have - want) // 2 for have, want in zip(inner, size, strict=True)]
+        before = tuple((have - want) // 2 for have, want in zip(inner, size, strict=True))
         border = self.sizes.border or (0,) * len(size)
         source = _Padded(image, statistics, [-b - edge for b, edge in zip(before, border, strict=True)], wide)
-        tiling = self._tiling(source)
-        if on_tiling is not None:
-            on_tiling(tiling)
-        for done, ((place, logits),) in enumerate(tiling.parts(lambda _, part: source[part]), start=1):
-            inside, taken = [], []
-            for part, b, length in zip(place[2:], before, size, strict=True):
-                first, stop = max(part.start, b), min(part.stop, b + length)
-                inside.append(slice(first - b, stop - b))
-                taken.append(slice(first - part.start, stop - part.start))
-            if all(part.start < part.stop for part in inside):
-                box = (slice(None), *taken)
-                found[tuple(inside)] = best_classes(logits[0][box])
-            if on_progress is not None:
-                on_progress(done, tiling.count)
+        return ExactPass(self._tiling(source), source, size, before)
 
     def _tiling(self, source: object) -> TilePlan:
         """Return the tiles; with direct convolutions where Winograd's do not fit ``tile``, or not into memory."""
@@ -84,6 +60,40 @@ class ExactTiles:
         if self.tile is not None or math.prod(found.tile) <= 2 * TILE_POSITIONS[len(found.tile)]:
             return found
         return self.direct.tiling(source)
+
+
+@dataclass(frozen=True)
+class ExactPass:
+    """The tiles of one image.
+
+    Attributes:
+        tiling: the tiles of the padded image.
+        source: that image.
+        size: sizes of the image itself.
+        before: padding at its beginning, by axis.
+    """
+
+    tiling: TilePlan
+    source: _Padded
+    size: tuple[int, ...]
+    before: tuple[int, ...]
+
+    @property
+    def grid(self) -> object:
+        """All that decides which boxes :meth:`parts` yields."""
+        return self.tiling.image, self.tiling.core, self.tiling.counts, self.size, self.before
+
+    def parts(self, arena: Arena) -> Iterator[tuple[tuple[slice, ...], Array]]:
+        """Yield (box of the image, logits (classes, *box)), in memory for a tile; a box of padding alone is empty."""
+        for ((place, logits),) in self.tiling.parts(lambda _, part: self.source[part], arena):
+            inside, taken = [], []
+            for part, b, length in zip(place[2:], self.before, self.size, strict=True):
+                first = min(max(part.start, b), b + length)
+                stop = max(first, min(part.stop, b + length))
+                inside.append(slice(first - b, stop - b))
+                taken.append(slice(first - part.start, stop - part.start))
+            box = (slice(None), *taken)
+            yield tuple(inside), logits[0][box]
 
 
 class _Padded:

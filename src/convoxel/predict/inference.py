@@ -13,7 +13,7 @@ from convoxel.data.geometry import Place, Placement, spacing_words
 from convoxel.errors import ConfigError
 from convoxel.files.fault import fault
 from convoxel.files.file_array import FileArray, new_array
-from convoxel.graph.run.tiling import TilePlan
+from convoxel.graph.run.tiling import Arena, TilePlan
 from convoxel.predict.class_shares import logits_of, shares_of
 from convoxel.predict.computation import Computation
 from convoxel.predict.device import check_device_word, choose_device
@@ -78,16 +78,35 @@ class Predictor:
 
         Logits of an ensemble are those of which its shares come. A part may be overwritten once the next is asked for.
         """
-        for part, scores in self._scores(sample):
+        for part, scores in self.scores(sample):
             yield part, logits_of(scores, self.run.data.multi_label) if self.averages_shares else scores
 
-    def share_slabs(self, sample: Sample) -> Iterator[tuple[Place, Array]]:
-        """Yield (part of the image, shares of the classes (classes, *part)); the parts cover its own grid."""
-        for part, scores in self._scores(sample):
-            yield part, scores if self.averages_shares else shares_of(scores, self.run.data.multi_label)
+    def shares_of(self, scores: Array) -> Array:
+        """Return the shares of the classes that scores (classes, *any) of :meth:`scores` mean."""
+        return scores if self.averages_shares else shares_of(scores, self.run.data.multi_label)
 
-    def _scores(self, sample: Sample, on_tile: OnTile | None = None) -> Iterator[tuple[Place, Array]]:
-        """Yield (part of the image, scores (classes, *part)): logits, or shares where these are averaged."""
+    def decide(self, scores: Array) -> NDArray[np.uint8]:
+        """Return the class numbers (*any) that scores (classes, *any) of :meth:`scores` mean."""
+        return best_classes(scores)
+
+    def scores(
+        self, sample: Sample, on_tile: OnTile | None = None, on_tiling: Callable[[TilePlan], None] | None = None
+    ) -> Iterator[tuple[Place, Array]]:
+        """Yield (part of the image, scores (classes, *part)): logits, or shares where these are averaged.
+
+        A part may be overwritten once the next is asked for.
+
+        Args:
+            sample: an image as stored, whose own grid the parts cover.
+            on_tile: called with the number of tiles done and of all.
+            on_tiling: called with the plan of exact tiles.
+
+        Raises:
+            DataError: the image has another spacing than the run, and tiles are exact.
+        """
+        return self._blended(sample, on_tile) if self.exact is None else self._exact(sample, on_tile, on_tiling)
+
+    def _blended(self, sample: Sample, on_tile: OnTile | None) -> Iterator[tuple[Place, Array]]:
         placed = [(group, group[0].run.data.rule.place_sample(sample)) for group in group_members(self.members)]
         (_, first), *others = placed
         axis, backwards = first.axes[0], first.reversed[0]
@@ -138,23 +157,14 @@ class Predictor:
         Raises:
             DataError: the image has another spacing than the run, and tiles are exact.
         """
-        shape = sample.image.shape[1:]
-        result = new_array(shape, np.uint8, range(len(shape))[::-1])  # as most volumes are stored
-        if self.exact is not None:
-            self._exact_map(self.exact, sample, result, on_tile, on_tiling)
-            return result
-        for part, scores in self._scores(sample, on_tile):
-            result[part] = best_classes(scores)
+        result = new_map(sample)
+        for part, scores in self.scores(sample, on_tile, on_tiling):
+            result[part] = self.decide(scores)
         return result
 
-    def _exact_map(
-        self,
-        tiles: ExactTiles,
-        sample: Sample,
-        result: NDArray[np.uint8] | FileArray,
-        on_tile: OnTile | None,
-        on_tiling: Callable[[TilePlan], None] | None,
-    ) -> None:
+    def _exact(
+        self, sample: Sample, on_tile: OnTile | None, on_tiling: Callable[[TilePlan], None] | None
+    ) -> Iterator[tuple[Place, Array]]:
         rule = self.run.data.rule
         place = rule.place_sample(sample)
         if place.resamples:
@@ -166,8 +176,24 @@ class Predictor:
                 "Leave exact out, or resample the image before",
             )
         image = place.image(sample.image)
-        turned = result.view(place.turned) if isinstance(result, FileArray) else place.turned(result)
-        tiles.label_map(image, self.run.data.normalisation.statistics(image), turned, on_tile, on_tiling)
+        passes = []
+        for member in self.members:
+            assert member.exact is not None
+            passes.append(member.exact.plan(image, member.run.data.normalisation.statistics(image)))
+            if passes[-1].grid != passes[0].grid or member.run.data.rule != rule:
+                raise ConfigError(
+                    f"exact: {member.name} needs other tiles than {self.members[0].name}; expected members of one "
+                    "architecture and geometry. Leave exact out, or predict with each of them alone."
+                )
+        if on_tiling is not None:
+            on_tiling(passes[0].tiling)
+        arena = Arena()
+        for done, found in enumerate(zip(*(each.parts(arena) for each in passes), strict=True), start=1):
+            box, logits = found[0][0], [each for _, each in found]
+            if all(side.start < side.stop for side in box):
+                yield place.own_box(box), place.turned_back(self._mean(logits))
+            if on_tile is not None:
+                on_tile(done, passes[0].tiling.count)
 
     def class_logits(self, samples: Sequence[Sample]) -> Array:
         """Return logits (n, classes) of images to classify, computed as one batch; as of :meth:`slabs`."""
@@ -204,6 +230,12 @@ class Predictor:
             return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def new_map(sample: Sample) -> NDArray[np.uint8] | FileArray:
+    """Return zeros (*spatial) for a label map of an image, in a file where it is large."""
+    shape = sample.image.shape[1:]
+    return new_array(shape, np.uint8, range(len(shape))[::-1])  # as most volumes are stored
 
 
 def _group_slabs(

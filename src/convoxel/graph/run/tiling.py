@@ -48,6 +48,19 @@ class Settings(NamedTuple):
     chosen: Mapping[str, str]
 
 
+class Arena:
+    """Memory for what the steps of a tile compute. Nothing in it outlives the tile, so programs share it in turn."""
+
+    def __init__(self) -> None:
+        self._array: NDArray[np.float32] = np.empty(0, np.float32)
+
+    def of(self, execution: Execution) -> NDArray[np.float32]:
+        """Return memory that is large enough for an execution."""
+        if execution.plan.arena_size > self._array.size:
+            self._array = execution.plan.new_arena()
+        return self._array
+
+
 @dataclass(frozen=True)
 class TilePlan:
     """An image cut into tiles. ``str(tiling)`` says how, and why the result is the whole image's.
@@ -111,10 +124,15 @@ class TilePlan:
         assert self._plan is not None
         self._plan.run(read, outputs, on_progress)
 
-    def parts(self, read: Read) -> Iterator[list[tuple[tuple[slice, ...], Array]]]:
-        """Yield the results of each tile, with their place: for consumers that keep less than the results."""
+    def parts(self, read: Read, arena: Arena | None = None) -> Iterator[list[tuple[tuple[slice, ...], Array]]]:
+        """Yield the results of each tile, with their place: for consumers that keep less than the results.
+
+        Args:
+            read: as of :meth:`run`.
+            arena: memory that programs use in turn, a tile each (default: some of its own).
+        """
         assert self._plan is not None
-        return self._plan.parts(read)
+        return self._plan.parts(read, arena or Arena())
 
     @property
     def shapes(self) -> list[Shape]:
@@ -381,18 +399,15 @@ class _Plan:
 
     # ---- running
 
-    def parts(self, read: Read) -> Iterator[list[tuple[tuple[slice, ...], Array]]]:
+    def parts(self, read: Read, arena: Arena) -> Iterator[list[tuple[tuple[slice, ...], Array]]]:
         """Yield, tile by tile, the place of each result's part and its numbers."""
         plans: LruCache[Execution] = LruCache(_MOST_PLANS)
-        arena: NDArray[np.float32] = np.empty(0, np.float32)
         for index in itertools.product(*map(range, self.counts)):
             boxes = self.boxes(index)
             region = self.whole.region(boxes, self.grains)
             plan = plans.get(region.key, lambda region=region: self._planned(region))  # type: ignore[misc]
-            if plan.plan.arena_size > arena.size:
-                arena = plan.plan.new_arena()
             arrays = [np.ascontiguousarray(read(name, _slices(box))) for name, box in region.inputs.items()]
-            results = dict(zip(plan.graph.outputs, plan.run(arrays, arena=arena), strict=True))
+            results = dict(zip(plan.graph.outputs, plan.run(arrays, arena=arena.of(plan)), strict=True))
             found = []
             for name in self.whole.graph.outputs:
                 places = [
@@ -405,7 +420,7 @@ class _Plan:
     def run(self, read: Read, outputs: Sequence[Array], on_progress: OnProgress | None) -> None:
         """Write the results of all tiles."""
         total = math.prod(self.counts)
-        for done, found in enumerate(self.parts(read), start=1):
+        for done, found in enumerate(self.parts(read, Arena()), start=1):
             for output, (place, numbers) in zip(outputs, found, strict=True):
                 output[place] = numbers
             if on_progress is not None:
