@@ -1,21 +1,28 @@
-// Splits floats into sums of bfloat16 and multiplies those on a matrix unit; microkernels.h says what each function
-// promises.
+// Splits floats into sums of bfloat16 and multiplies those; microkernels.h says what each function promises.
 //
-// A block is 2 tiles of rows by 2 of columns: 4 of the 8 registers hold its sums, 2 hold a part of the rows, 2 a part
-// of the columns. The parts are loaded in an order in which every load serves two products: with three parts a step
-// takes 14 loads for its 24 products, with two parts 8 loads for 12.
-
-constexpr int64_t kTileElements = MatrixUnit::kRows * MatrixUnit::kElements;  // of A, and of B
-constexpr int64_t kLineBytes = 64;
+// Included after the file of one unit (amx-inl.h, bfdot-inl.h), which multiplies blocks: 2 tiles of rows by 2 of
+// columns.
 
 // Splits the first part off 2 * 16 floats. Rounds to nearest, ties away from zero. The last part is the remainder,
-// rounded once more where it has too many digits. NaN stays NaN in one of the parts.
+// rounded once more where it has too many digits. NaN stays NaN in one of the parts. Infinity is the last part, after
+// zeros: that part is multiplied by first parts alone, so infinity stays infinity. A number that would round to
+// infinity is cut instead.
 CVX_INLINE __m512i take_part(__m512* first, __m512* second) {
   const __m512i round = _mm512_set1_epi32(0x8000), keep = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));
   const auto nearest = [&](__m512 x) CVX_LAMBDA {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(x), round), keep));
   };
-  const __m512 a = nearest(*first), b = nearest(*second);
+  __m512 a = nearest(*first), b = nearest(*second);
+  constexpr int kInfinite = 0x18;
+  const auto bound = [&](__m512 rounded, __m512 x) CVX_LAMBDA {
+    const __mmask16 over = _mm512_fpclass_ps_mask(rounded, kInfinite), infinite = _mm512_fpclass_ps_mask(x, kInfinite);
+    const __m512 cut = _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), keep));
+    return _mm512_maskz_mov_ps(static_cast<__mmask16>(~infinite), _mm512_mask_mov_ps(rounded, over, cut));
+  };
+  if (__builtin_expect((_mm512_fpclass_ps_mask(a, kInfinite) | _mm512_fpclass_ps_mask(b, kInfinite)) != 0, 0)) {
+    a = bound(a, *first);
+    b = bound(b, *second);
+  }
   *first = _mm512_sub_ps(*first, a);
   *second = _mm512_sub_ps(*second, b);
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a));
@@ -64,73 +71,8 @@ void split_parts(BfloatRows r) {
   }
 }
 
-void split(const BfloatRows& r) { r.parts == 3 ? split_parts<3>(r) : split_parts<2>(r); }
-
-// Configures all tiles as 16 rows of 64 bytes.
-struct alignas(kLineBytes) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
-// Writes the sums of R tiles of rows by N of columns over all steps into rows of 2 * 16 floats. b: the strip's first
-// step.
-template <int kParts, int R, int N>
-void multiply_block(const BfloatProduct& p, const uint16_t* first, const uint16_t* second, const uint16_t* b,
-                    float* sums) {
-  const int64_t row = p.a_row * 2;  // in bytes, as the unit counts
-  _tile_zero(0);
-  if (N == 2) _tile_zero(1);
-  if (R == 2) _tile_zero(2);
-  if (R == 2 && N == 2) _tile_zero(3);
-  for (int64_t s = 0; s < p.step_count; ++s) {
-    const uint16_t* const upper = first + p.steps[s];
-    const uint16_t* const lower = second + p.steps[s];
-    const auto rows = [&](int part) CVX_LAMBDA {
-      _tile_loadd(4, upper + part * p.a_part, row);
-      if (R == 2) _tile_loadd(5, lower + part * p.a_part, row);
-    };
-    const auto columns = [&](int part) CVX_LAMBDA {
-      _tile_loadd(6, b + (kParts - 1 - part) * N * kTileElements, kLineBytes);
-      if (N == 2) _tile_loadd(7, b + ((kParts - 1 - part) * N + 1) * kTileElements, kLineBytes);
-    };
-    const auto multiply = [&]() CVX_LAMBDA {
-      _tile_dpbf16ps(0, 4, 6);
-      if (N == 2) _tile_dpbf16ps(1, 4, 7);
-      if (R == 2) _tile_dpbf16ps(2, 5, 6);
-      if (R == 2 && N == 2) _tile_dpbf16ps(3, 5, 7);
-    };
-    // Small products come first where that costs no load. The pairs of parts (rows, columns) are (0, 2) (0, 1) (1, 1)
-    // (1, 0) (2, 0) (0, 0) for three parts, (0, 1) (0, 0) (1, 0) for two.
-    rows(0);
-    columns(kParts - 1);
-    multiply();
-    if (kParts == 3) {
-      columns(1);
-      multiply();
-      rows(1);
-      multiply();
-      columns(0);
-      multiply();
-      rows(2);
-      multiply();
-      rows(0);
-      multiply();
-    } else {
-      columns(0);
-      multiply();
-      rows(1);
-      multiply();
-    }
-    b += kParts * N * kTileElements;
-  }
-  constexpr int64_t kStep = 2 * kV * static_cast<int64_t>(sizeof(float));
-  _tile_stored(0, sums, kStep);
-  if (N == 2) _tile_stored(1, sums + kV, kStep);
-  if (R == 2) _tile_stored(2, sums + MatrixUnit::kRows * 2 * kV, kStep);
-  if (R == 2 && N == 2) _tile_stored(3, sums + MatrixUnit::kRows * 2 * kV + kV, kStep);
+void split(const BfloatRows& r) {
+  r.parts == 3 ? split_parts<3>(r) : r.parts == 2 ? split_parts<2>(r) : split_parts<1>(r);
 }
 
 // Adds bias and residual to rows of sums, applies the activation and stores the rows that have a destination.
@@ -185,7 +127,7 @@ CVX_INLINE void finish_block(const BfloatProduct& p, int64_t row, int64_t rows, 
 
 template <int kParts, int N>
 CVX_INLINE void multiply_strip(const BfloatProduct& p, int64_t column, const uint16_t* b) {
-  alignas(kLineBytes) float sums[2 * MatrixUnit::kRows * 2 * kV];
+  alignas(64) float sums[2 * MatrixUnit::kRows * 2 * kV];
   int64_t tile = 0;
   for (; tile + 2 <= p.tile_count; tile += 2) {
     multiply_block<kParts, 2, N>(p, p.a + p.tiles[tile], p.a + p.tiles[tile + 1], b, sums);
@@ -212,12 +154,7 @@ void multiply_parts(const BfloatProduct& p) {
 }
 
 void product(const BfloatProduct& p) {
-  TileConfig config;
-  for (int i = 0; i < 8; ++i) {
-    config.row_bytes[i] = kLineBytes;
-    config.rows[i] = MatrixUnit::kRows;
-  }
-  _tile_loadconfig(&config);
-  p.parts == 3 ? multiply_parts<3>(p) : multiply_parts<2>(p);
-  _tile_release();
+  begin_products();
+  p.parts == 3 ? multiply_parts<3>(p) : p.parts == 2 ? multiply_parts<2>(p) : multiply_parts<1>(p);
+  end_products();
 }

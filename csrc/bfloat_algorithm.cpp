@@ -1,4 +1,5 @@
-// Convolutions on a matrix unit that multiplies bfloat16: each float is a sum of them (see BfloatProduct).
+// Convolutions by products of bfloat16, on a matrix unit or in vectors: each float is a sum of them (see
+// BfloatProduct).
 //
 // A chunk splits the input of its outputs into parts. They lie in a region of the worker's own, which stays in L2. The
 // rows of a tile must lie equally far apart, so the region holds
@@ -11,6 +12,7 @@
 // All phases of a transposed convolution read the same region. Where the channels do not fill steps of 32, the taps
 // along w form one long row; what a step reads beyond them is multiplied by weights of zero.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "bfloat.h"
@@ -28,7 +30,7 @@ class BfloatRun final : public AlgorithmRun {
   BfloatRun(int parts, const ConvSetup& setup)
       : AlgorithmRun(setup),
         unit_(*set_.matrix_unit),
-        g_(problem_, parts),
+        g_(problem_, parts, unit_),
         blocking_(blocking_of(g_, this_machine(setup.threads))),
         region_(g_.region(blocking_)),
         tiles_(g_.tiles(blocking_)) {
@@ -272,6 +274,15 @@ float float_of(uint16_t part) {
   return x;
 }
 
+// The part of x, as microkernels split it: infinity is the last part, and what would round to infinity is cut.
+uint16_t part_of(float x, bool last) {
+  const uint16_t nearest = bfloat_of(x);
+  if (last || !std::isinf(float_of(nearest))) return nearest;
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return std::isinf(x) ? 0 : static_cast<uint16_t>(bits >> 16);
+}
+
 // Packs weights by phase, group, strip, step, part, tile of columns, pair of elements, column, element. Zeros fill the
 // steps that have more elements than the taps and the tiles that have more columns than the output.
 template <int kParts>
@@ -312,7 +323,7 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
             uint16_t* const place = at + (k - begin) / kRows * kTile + pair + (k - begin) % kRows * 2;
             float rest = conv.weight(group * columns + k, c, tap);
             for (int part = 0; part < kParts; ++part) {
-              const uint16_t nearest = bfloat_of(rest);
+              const uint16_t nearest = part_of(rest, part + 1 == kParts);
               place[(kParts - 1 - part) * tiles * kTile] = nearest;
               rest -= float_of(nearest);
             }
@@ -332,7 +343,7 @@ std::string unsupported(const ConvProblem&) { return ""; }
 template <int kParts>
 double cost_of(const ConvProblem& p, const MicrokernelSet& set) {
   const Machine& machine = reference_machine(set.name);
-  const Geometry g(p, kParts);
+  const Geometry g(p, kParts, *set.matrix_unit);
   return blocking_of(g, machine).time * machine.threads + image_bytes(p) * cost::bfloat_image_byte(machine.rates);
 }
 
@@ -398,16 +409,17 @@ void BfloatPixels::run(const float* src, int64_t step, int64_t rows, float** out
   unit_.product(product);
 }
 
-int bfloat_parts(const Algorithm& algorithm) {
-  return !algorithm.needs_matrix_unit ? 0 : algorithm.digits == 24 ? 3 : 2;
-}
+int bfloat_parts(const Algorithm& algorithm) { return algorithm.needs_matrix_unit ? algorithm.digits / 8 : 0; }
 
 std::vector<Algorithm> bfloat_algorithms() {
   return {
-      {"bf16x6", "on a matrix unit (AMX): floats as sums of three bfloat16, six of their products; any window", true,
+      {"bf16x6",
+       "by products of bfloat16 (AMX, AVX512-BF16): floats as sums of three, six of their products; any window", true,
        unsupported, cost_of<3>, pack<3>, plan<3>, true, nullptr, true},
-      {"bf16x3", "on a matrix unit (AMX): floats as sums of two bfloat16, three of their products; any window", false,
+      {"bf16x3", "by products of bfloat16: floats as sums of two, three of their products; any window", false,
        unsupported, cost_of<2>, pack<2>, plan<2>, true, nullptr, true, 16},
+      {"bf16", "by products of bfloat16, of 8 binary digits; any window", false, unsupported, cost_of<1>, pack<1>,
+       plan<1>, true, nullptr, true, 8},
   };
 }
 

@@ -47,6 +47,7 @@ struct Blocking {
 // What all phases of a problem share, and where things lie in the region of a block.
 struct Geometry {
   int parts = 3;
+  cost::BfloatCosts costs;
   std::vector<TapPhase> phases;
   Depth depth;
   bool rows = false;
@@ -58,8 +59,9 @@ struct Geometry {
   bool across = false;            // tiles continue across lines
   std::vector<int64_t> residues;  // of h modulo the step: the place of each that is read, or -1
 
-  Geometry(const ConvProblem& p, int parts)
+  Geometry(const ConvProblem& p, int parts, const MatrixUnit& unit)
       : parts(parts),
+        costs((unit.tiles ? cost::kTileCosts : cost::kPairCosts)[parts - 1]),
         phases(plan_phases(p.window, p.out_size)),
         depth(p.window, p.in_channels),
         batch(p.batch),
@@ -134,13 +136,13 @@ inline double time_of(const Geometry& g, const Blocking& blocking, const Machine
   const int64_t tiles = g.tiles(blocking);
   const double pairs = static_cast<double>(tiles / 2), odd = static_cast<double>(tiles % 2);
   const double phases = static_cast<double>(g.phases.size()), groups = static_cast<double>(g.groups);
-  const double products = groups * strips *
-                          (steps * (pairs * cost::bfloat_pair(g.parts) + odd * cost::bfloat_single(g.parts)) +
-                           (pairs + odd / 2) * phases * cost::kBfloatStore);
+  const double products =
+      groups * strips *
+      (steps * (pairs * g.costs.pair + odd * g.costs.single) + (pairs + odd / 2) * phases * cost::kBfloatStore);
   const double pixels = g.rows ? static_cast<double>(blocking.lines)
                                : static_cast<double>(g.span(0, blocking.depth) * g.used_residues() *
                                                      g.lines_of_residue(blocking) * g.line_pixels());
-  const double split = pixels * (static_cast<double>(g.depth.pitch) / kElements * cost::bfloat_split(g.parts) + 1);
+  const double split = pixels * (static_cast<double>(g.depth.pitch) / kElements * g.costs.split + 1);
   const double strip_bytes = groups * steps * g.parts * 4 * kTile;
   const double all_bytes = static_cast<double>(g.strips) * strip_bytes;
   const double weights = strips * strip_bytes * cost::bfloat_weight_byte(all_bytes, machine.rates);

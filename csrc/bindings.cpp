@@ -266,7 +266,7 @@ nb::list list_algorithms() {
     row["name"] = a.name;
     row["summary"] = a.summary;
     row["exact"] = a.exact;
-    row["matrix_unit"] = a.needs_matrix_unit;
+    row["bfloat16"] = a.needs_matrix_unit;
     row["digits"] = a.digits;
     out.append(row);
   }
@@ -438,7 +438,8 @@ NB_MODULE(_core, m) {
       row["vector_floats"] = set.vector_floats;
       row["registers"] = set.registers;
       row["tile"] = std::to_string(set.tile_rows) + "x" + std::to_string(set.panel_vectors * set.vector_floats);
-      row["matrix_unit"] = set.matrix_unit != nullptr;
+      row["bfloat16"] = set.matrix_unit != nullptr;
+      row["matrix_unit"] = set.matrix_unit != nullptr && set.matrix_unit->tiles;
       out.append(row);
     }
     return out;

@@ -185,7 +185,7 @@ std::string why_not(const Algorithm& algorithm, int digits, const ConvProblem& p
   }
   if (problem.gated && !algorithm.gates) return "it applies no gate";
   if (algorithm.needs_matrix_unit && set.matrix_unit == nullptr) {
-    return std::string("the instruction set '") + set.name + "' has no matrix unit";
+    return std::string("the instruction set '") + set.name + "' multiplies no bfloat16";
   }
   return algorithm.unsupported(problem);
 }

@@ -56,11 +56,17 @@ inline double fixed24_byte(double bytes, const Rates& rates) {
   return read_again(bytes, 0.14 * rates.cache, 0.33 * rates.memory);
 }
 
-// Costs on a matrix unit, in multiply-adds of one core's vectors (of 16 floats) by that core.
-inline double bfloat_pair(int parts) { return parts == 3 ? 1120.0 : 560.0; }   // a step of 2 x 2 tiles
-inline double bfloat_single(int parts) { return parts == 3 ? 680.0 : 345.0; }  // of 1 x 2
-inline double bfloat_split(int parts) { return parts == 3 ? 26.0 : 16.0; }     // splitting 32 floats
-constexpr double kBfloatHalf = 0.6;                                            // of a whole strip: one tile of columns
+// Costs of products of bfloat16, in multiply-adds of one core's vectors (of 16 floats) by that core.
+struct BfloatCosts {
+  double pair;    // a step of 2 x 2 tiles
+  double single;  // of 1 x 2
+  double split;   // splitting 32 floats
+};
+// By parts: on a matrix unit (those of one part are not measured, but follow from the loads and products), and by the
+// vectors' instruction, which takes as long as a multiply-add and does twice as much.
+constexpr BfloatCosts kTileCosts[] = {{215, 130, 8}, {560, 345, 16}, {1120, 680, 26}};
+constexpr BfloatCosts kPairCosts[] = {{1250, 625, 8}, {3750, 1875, 16}, {7500, 3750, 26}};
+constexpr double kBfloatHalf = 0.6;     // of a whole strip: one tile of columns
 constexpr double kBfloatStore = 280.0;  // storing a block's sums, finishing them, storing the results
 inline double bfloat_weight_byte(double bytes, const Rates& rates) {
   return read_again(bytes, 0.09 * rates.cache, 0.45 * rates.memory);

@@ -10,27 +10,39 @@ namespace convoxel {
 namespace {
 
 #if defined(__x86_64__)
-// Whether the processor has matrix registers, products of bfloat16 in them, and conversions to bfloat16. Compilers
-// before g++ 11 have no names for the first two.
+// Whether the processor multiplies bfloat16 in vectors, and converts to it. Compilers before g++ 10 have no name for
+// it.
+bool has_bfloat() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1) != 0;
+}
+
+// Whether it has matrix registers, too, and products of bfloat16 in them.
 bool has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
   const bool registers = (d >> 24 & 1) != 0, products = (d >> 22 & 1) != 0;
-  if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return false;
-  return registers && products && (a >> 5 & 1) != 0;
+  return registers && products && has_bfloat();
 }
 
-// The microkernels of AVX-512 with the matrix unit; null if there is none.
+// The microkernels of AVX-512 with a unit for bfloat16.
+MicrokernelSet with_unit(const char* name, const MatrixUnit* unit) {
+  MicrokernelSet all = *avx512_microkernels();
+  all.name = name;
+  all.matrix_unit = unit;
+  return all;
+}
+
+// Null if there is no such unit.
 const MicrokernelSet* amx_microkernels() {
   static const MatrixUnit* const unit = has_amx() ? amx_unit() : nullptr;
-  if (unit == nullptr) return nullptr;
-  static const MicrokernelSet set = [] {
-    MicrokernelSet all = *avx512_microkernels();
-    all.name = "amx";
-    all.matrix_unit = unit;
-    return all;
-  }();
-  return &set;
+  static const MicrokernelSet set = with_unit("amx", unit);
+  return unit != nullptr ? &set : nullptr;
+}
+const MicrokernelSet* bfdot_microkernels() {
+  static const MatrixUnit* const unit = has_bfloat() ? bfdot_unit() : nullptr;
+  static const MicrokernelSet set = with_unit("avx512_bf16", unit);
+  return unit != nullptr ? &set : nullptr;
 }
 #endif
 
@@ -43,6 +55,7 @@ MicrokernelSetList available_microkernels() {
   if (avx512_microkernels() != nullptr && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
     if (amx_microkernels() != nullptr) list.sets[list.count++] = amx_microkernels();
+    if (bfdot_microkernels() != nullptr) list.sets[list.count++] = bfdot_microkernels();
     list.sets[list.count++] = avx512_microkernels();
   }
   if (avx2_microkernels() != nullptr && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {

@@ -179,6 +179,7 @@ struct FftDepthwise {
 // The unit multiplies bfloat16, of 8 binary digits, exactly, and adds in float32. So a float is a sum of parts, each
 // the bfloat16 nearest to the remainder that the parts before it leave:
 //   3 parts hold all 24 digits. Six of the nine products of two such sums count; the rest is below 2**-26 of the whole.
+//   1 part leaves 2**-9 of the number.
 //   2 parts leave 2**-18 of the number. Three of the four products count; the fourth is as small as that remainder.
 struct BfloatProduct {
   int parts = 3;
@@ -214,11 +215,12 @@ struct BfloatRows {
   int64_t floats = 0;  // of a row
 };
 
-// The microkernels of a processor with such a unit.
+// The microkernels of a processor with such a unit, or with an instruction that multiplies pairs of bfloat16.
 struct MatrixUnit {
   static constexpr int64_t kRows = 16;      // of a tile
   static constexpr int64_t kElements = 32;  // of a step
   static constexpr int64_t kColumns = 32;   // of a strip
+  bool tiles;                               // whether it has matrix registers, which multiply far faster
   void (*split)(const BfloatRows&);
   void (*product)(const BfloatProduct&);
 };
@@ -240,10 +242,11 @@ struct MicrokernelSet {
 const MicrokernelSet* portable_microkernels();
 const MicrokernelSet* avx2_microkernels();
 const MicrokernelSet* avx512_microkernels();
+const MatrixUnit* bfdot_unit();
 const MatrixUnit* amx_unit();  // asks the operating system for its registers: call it on such a processor only
 
 struct MicrokernelSetList {
-  const MicrokernelSet* sets[4];
+  const MicrokernelSet* sets[5];
   int count;
 };
 

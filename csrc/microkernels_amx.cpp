@@ -14,9 +14,10 @@ namespace {
 
 #include "vec-inl.h"
 #include "activation-inl.h"
+#include "amx-inl.h"
 #include "bfloat-inl.h"
 
-const MatrixUnit kUnit = {split, product};
+const MatrixUnit kUnit = {true, split, product};
 
 }  // namespace
 

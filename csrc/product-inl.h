@@ -5,10 +5,7 @@
 // A tile of R rows by N vectors keeps R * N accumulators, N vectors of B and one broadcast of A in registers:
 //   AVX2 (16 registers):     6 x 2 -> 12 + 2 + 1 = 15        12 x 1 -> 12 + 1 + 1 = 14
 //   AVX-512 (32 registers):  6 x 4 -> 24 + 4 + 1 = 29    8 x 3 -> 24 + 3 + 1 = 28    12 x 2 -> 24 + 2 + 1 = 27
-// Every loop over accumulators carries an unroll pragma: one that stays rolled (the initialisation included) would
-// make the compiler keep the accumulators in memory.
-
-#define CVX_UNROLL _Pragma("GCC unroll 16")
+// Every loop over accumulators carries CVX_UNROLL.
 
 // The rows of a tile with N vectors of columns.
 constexpr int tile_rows(int vectors) {

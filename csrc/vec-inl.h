@@ -24,6 +24,10 @@ typedef float UnalignedVec __attribute__((vector_size(CVX_VECTOR_BYTES), aligned
 // Marks a lambda that must be inlined; it stands between parameters and body.
 #define CVX_LAMBDA __attribute__((always_inline))
 
+// For loops over accumulators: one that stays rolled (the initialisation included) would make the compiler keep them in
+// memory.
+#define CVX_UNROLL _Pragma("GCC unroll 16")
+
 // Calls f(Index<0>()), ..., f(Index<N - 1>()): a loop whose counter is a constant in the body, so that coefficients are
 // folded into the code and zeros vanish from it.
 template <int I>

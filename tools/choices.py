@@ -210,12 +210,13 @@ def _loaded(path: str) -> cx.Program:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("patterns", nargs="*", default=["*"], help="names of networks, such as 'unet*'")
+    parser.add_argument("-q", "--quick", action="store_true", help="fewer threads and calibrations, no other processes")
     parser.add_argument("-i", "--isa", choices=instruction_sets(), help="one instruction set (default: each in turn)")
     options = parser.parse_args()
     if options.isa is None:  # the set belongs to a process
         return max(
             subprocess.run(
-                [sys.executable, "-m", "tools.choices", *options.patterns, "-i", isa],
+                [sys.executable, "-m", "tools.choices", *options.patterns, "-i", isa, *["-q"] * options.quick],
                 env={**os.environ, "CONVOXEL_ISA": isa}, check=False,
             ).returncode
             for isa in instruction_sets()
@@ -225,7 +226,8 @@ def main() -> int:
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         for name, precision in itertools.product(chosen, PRECISIONS):
-            found = list(differences(name, precision, folder=Path(folder)))
+            few = (THREADS[::2], CALIBRATIONS[:2]) if options.quick else (THREADS, CALIBRATIONS, Path(folder))
+            found = list(differences(name, precision, *few))
             wrong += len(found)
             print(
                 f"{'equal ' if not found else 'DIFFER'} {options.isa} {name} {precision}",

@@ -29,6 +29,10 @@ def test_results_depend_on_no_choice(name: str) -> None:
     assert list(differences(name, "float32", (2, 7), CALIBRATIONS[:2])) == []
 
 
+def test_nor_with_fewer_digits() -> None:
+    assert list(differences("separable", "bfloat16", (2,), CALIBRATIONS[:2])) == []
+
+
 def test_nor_on_the_process(tmp_path: Path) -> None:
     model, x = model_and_images("grouped")
     forge(CALIBRATIONS[1])

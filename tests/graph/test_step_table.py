@@ -60,14 +60,14 @@ def explained(model: nn.Module, *shape: int) -> tuple[str, str]:
 RESIDUAL = """\
 Residual: 8 steps, 0.000 GMAC
 activations 4.1 KiB instead of 8.1 KiB, weights 892 B
-  stem.0  conv  *  (2, 4, 8, 8)  2.0 KiB
-  block.0  conv  *  (2, 4, 8, 8)  2.0 KiB
-  gate.0  mean  (2, 4, 1, 1)  32 B
-  gate.1  conv  *  (2, 4, 1, 1)  32 B
-  mul  multiply  (2, 4, 8, 8)  2.0 KiB
-  mean.reduce  mean  (2, 4, 1, 1)  32 B
-  head  conv  *  (2, 3)  24 B
-  softmax  softmax  (2, 3)  24 B"""
+  stem.0  conv  *  float32  (2, 4, 8, 8)  2.0 KiB
+  block.0  conv  *  float32  (2, 4, 8, 8)  2.0 KiB
+  gate.0  mean  float32  (2, 4, 1, 1)  32 B
+  gate.1  conv  *  float32  (2, 4, 1, 1)  32 B
+  mul  multiply  float32  (2, 4, 8, 8)  2.0 KiB
+  mean.reduce  mean  float32  (2, 4, 1, 1)  32 B
+  head  conv  *  float32  (2, 3)  24 B
+  softmax  softmax  float32  (2, 3)  24 B"""
 
 JOINED_READ = """\
 before:
@@ -96,11 +96,11 @@ dilation=(1,), groups=1)
 JOINED_STEPS = """\
 Joined: 5 steps, 0.000 GMAC
 activations 2.0 KiB instead of 3.2 KiB, weights 144 B
-  x:last  import  (1, 2, 32)  256 B
-  a  conv  *  (1, 3, 32)  384 B
-  b  conv  *  (1, 5, 32)  640 B
-  norm  normalise  (1, 8, 32)  1.0 KiB
-  gelu:first  export  (1, 8, 32)  1.0 KiB"""
+  x:last  import  float32  (1, 2, 32)  256 B
+  a  conv  *  float32  (1, 3, 32)  384 B
+  b  conv  *  float32  (1, 5, 32)  640 B
+  norm  normalise  float32  (1, 8, 32)  1.0 KiB
+  gelu:first  export  float32  (1, 8, 32)  1.0 KiB"""
 
 
 def test_a_residual_network() -> None:
@@ -134,7 +134,7 @@ def test_a_program_from_a_file_tells_what_runs(tmp_path: Path) -> None:
 def test_operators_on_arrays_are_steps_too() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Softmax(3))
     text = explained(net.eval(), 1, 1, 4, 4)[1]
-    assert re.search(r"\n  1 +numpy +softmax +\(1, 2, 4, 4\) +128 B$", text)
+    assert re.search(r"\n  1 +numpy +softmax +float32 +\(1, 2, 4, 4\) +128 B$", text)
 
 
 def test_columns_and_units() -> None:

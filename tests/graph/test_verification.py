@@ -116,9 +116,9 @@ def test_a_large_network_is_compared_in_float32(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_growth_of_errors_is_that_of_the_algorithms() -> None:
-    def growth(algorithm: str, kernel: tuple[int, ...]) -> float:
+    def growth(algorithm: str, kernel: tuple[int, ...], kind: str = "float32") -> float:
         rows = [
-            StepRow(name=name, operator="conv", algorithm=chosen, shape=(1, 1, *kernel), macs=1, bytes=4)
+            StepRow(name=name, operator="conv", algorithm=chosen, type=kind, shape=(1, 1, *kernel), macs=1, bytes=4)
             for name, chosen in (("a", algorithm), ("b", "indirect"))
         ]
         return error_growth(rows, {"w": np.zeros((1, 1, *kernel))}, {"a": ("x", "w")})
@@ -130,3 +130,4 @@ def test_the_growth_of_errors_is_that_of_the_algorithms() -> None:
     assert growth("winograd(1x6x6)", (3, 3, 3)) == pytest.approx(six**2)
     assert growth("winograd(4)", (1, 3)) == four
     assert growth("fft", (7, 7)) == 4
+    assert growth("bf16x3", (3, 3), "high") == 2**6 and growth("bf16", (3, 3), "bfloat16") == 2**15

@@ -7,7 +7,7 @@ import pytest
 
 from convoxel import UnsupportedError
 from convoxel.native import ACTIVATIONS, Convolution, Plan, View
-from tools.conformance import INSTRUCTION_SETS, algorithms_of
+from tools.conformance import INSTRUCTION_SETS, PRECISION, algorithms_of
 
 RNG = np.random.default_rng(3)
 SRC = (1, 3, 6, 7, 21)
@@ -33,7 +33,7 @@ def run(algorithm: str, isa: str, name: str, x: np.ndarray, activation: str, fus
     y = np.full(dst, np.nan, np.float32)
     views = View.dense(1, 0, src), View.dense(2, 0, dst)
     slope = (-0.5, 0.75) if activation == "clip" else 0.2
-    plan = Plan(0, 2, 2, isa=isa)
+    plan = Plan(0, 2, 2, isa=isa, precision=PRECISION[algorithm])
     if fused:
         plan.convolve(layer, *views, activation=activation, slope=slope, algorithm=algorithm)
     else:

@@ -33,8 +33,14 @@ Network = Annotated[
 ]
 Algorithm = Annotated[str, typer.Option(help="Algorithm of every convolution; `convoxel info` lists them.")]
 Precision = Annotated[
-    Literal["float32", "high"],
-    typer.Option(help="float32, or high: products of 16 binary digits where they are faster."),
+    Literal["float32", "high", "bfloat16"],
+    typer.Option(
+        help="Digits of products: float32 (24 binary digits), high (16) or bfloat16 (8) where that is faster."
+    ),
+]
+SavedPrecision = Annotated[
+    Literal["float32", "high", "bfloat16"] | None,
+    typer.Option("--precision", help="The same of a saved program (default: what it was saved with)."),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")]
 Runs = Annotated[

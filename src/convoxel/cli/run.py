@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from convoxel.cli.options import Json, Threads, Tile
+from convoxel.cli.options import Json, SavedPrecision, Threads, Tile
 from convoxel.cli.parsing import parse_tile
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, duration, emit, milliseconds, times
@@ -22,6 +22,7 @@ def run_program(
     ] = None,
     tile: Tile = None,
     threads: Threads = None,
+    precision: SavedPrecision = None,
     json: Json = False,
 ) -> None:
     """Run a compiled network on arrays; PyTorch is not needed.
@@ -33,7 +34,7 @@ def run_program(
 
     with Counter("running") as counter:
         on_progress = lambda done, total: counter(done, total, "tiles")  # noqa: E731
-        found = run_files(program, input, output or (), threads, parse_tile(tile), on_progress)
+        found = run_files(program, input, output or (), threads, parse_tile(tile), on_progress, precision)
     if json:
         return emit({"program": program, **dataclasses.asdict(found)})
     screen = Screen()

@@ -47,6 +47,7 @@ def run_files(
     threads: int | None = None,
     tile: int | Sequence[int] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    precision: str | None = None,
 ) -> FileRun:
     """Run a program on arrays in files, with NumPy alone.
 
@@ -58,13 +59,14 @@ def run_files(
         tile: size of tiles, as of ``Program.tiled``, that are read and written one at a time: bit for bit the same
             results in memory for a tile (default: the whole input at once).
         on_progress: called with the number of tiles done and of all tiles.
+        precision: as in ``compile`` (default: what a ``.cvx`` file was saved with).
 
     Raises:
         DataError: a file cannot be read or written. ConfigError: ``outputs`` are too few or too many, or ``tile`` is
             too small. UnsupportedError: a step of the network sees the whole image, so that it cannot run on tiles.
     """
     begun = time.perf_counter()
-    loaded = load(program, threads)
+    loaded = load(program, threads, precision=precision)
     if tile is not None:
         if not isinstance(loaded, Program):
             raise UnsupportedError(f"{program}: sizes depend on the values of an input, so it cannot run on tiles.")

@@ -46,9 +46,12 @@ def compile(
             keep the fastest; remembered in the cache folder (``CONVOXEL_CACHE``), so that the next time is free.
         algorithm: ``"auto"``, the one of least expected cost; ``"direct"``, no more rounding than direct sums; or one
             of ``convoxel.algorithms()`` for every convolution.
-        precision: ``"float32"``; or ``"high"``, which lets ``"auto"`` multiply numbers of 16 binary digits where the
-            processor has a unit for them (AMX: relative errors of some 1e-5 instead of 1e-6). By default what
-            ``torch.set_float32_matmul_precision`` says, which is ``"float32"`` unless somebody lowered it.
+        precision: the fewest digits of the numbers that convolutions and linear layers multiply; sums and all other
+            steps are float32's. ``"float32"``: 24 binary digits. ``"high"``: 16, relative errors of some 1e-5 instead
+            of 1e-6, where the processor has a matrix unit (AMX). ``"bfloat16"``: 8, relative errors of some 5e-3, there
+            or where it multiplies bfloat16 in vectors (AVX512-BF16). An algorithm of more digits runs where that is
+            faster, and everywhere else. By default what ``torch.set_float32_matmul_precision`` says: highest, high and
+            medium are these three.
         verify: run program and model on random input of the example's sizes and compare; the figures are then in
             ``program.verification``. Takes a few runs of the model, in float64 where that is affordable.
         on_progress: for ``tune``: called with (convolutions done, convolutions to measure, the next one).
@@ -114,10 +117,10 @@ def compile(
 
 
 def matmul_precision() -> str:
-    """Return ``"high"`` where PyTorch's precision of float32 products is lowered, else ``"float32"``."""
+    """Return the precision of float32 products that PyTorch is set to."""
     import torch
 
-    return "float32" if torch.get_float32_matmul_precision() == "highest" else "high"
+    return {"highest": "float32", "high": "high", "medium": "bfloat16"}[torch.get_float32_matmul_precision()]
 
 
 def _advice(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> str:

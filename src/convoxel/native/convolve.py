@@ -57,8 +57,8 @@ def conv(
             family; or a name from ``algorithms()``, such as "indirect" (NaN and infinity reach only the outputs that
             read them), "winograd(4)" or "winograd(4,3)".
         threads: number of threads (default: all that the process may use). The result does not depend on it.
-        precision: "float32" (default); or "high", which lets ``algorithm`` multiply numbers of 16 binary digits where
-            the processor has a unit for them.
+        precision: "float32" (default); "high" or "bfloat16", which let ``algorithm`` multiply numbers of 16 or 8 binary
+            digits where that is faster (see ``compile``).
         isa: instruction set (default: the best one, see ``build_info()``).
 
     Returns:

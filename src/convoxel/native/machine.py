@@ -111,7 +111,8 @@ def instruction_set() -> str:
 def algorithms() -> list[JsonObject]:
     """Return the convolution algorithms: name, a line on what each does and supports, whether it is exact on integers.
 
-    ``precision`` is the highest that allows it; ``matrix_unit`` says whether it needs such a unit.
+    ``precision`` is the highest that allows it; ``bfloat16`` says whether it needs a processor that
+    multiplies those.
 
     >>> [row["name"] for row in algorithms()][:2]
     ['pointwise', 'indirect']

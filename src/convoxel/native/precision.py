@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from convoxel.errors import ConfigError
 from convoxel.files.fault import brief
 
-# The fewest digits that an algorithm may multiply. Sums, activations and all other steps have float32's 24.
-DIGITS: Mapping[str, int] = {"float32": 24, "high": 16}
+# The fewest digits that an algorithm may multiply; faster ones of more digits run, too. Sums, activations and all other
+# steps have float32's 24.
+DIGITS: Mapping[str, int] = {"float32": 24, "high": 16, "bfloat16": 8}
 PRECISIONS = tuple(DIGITS)
 
 
@@ -22,7 +23,7 @@ def check_precision(precision: object, where: str = "") -> str:
 def name_of_digits(digits: int) -> str:
     """Return the highest precision that allows numbers of so many digits.
 
-    >>> name_of_digits(24), name_of_digits(16)
-    ('float32', 'high')
+    >>> name_of_digits(24), name_of_digits(8)
+    ('float32', 'bfloat16')
     """
     return next(name for name, least in DIGITS.items() if least <= digits)

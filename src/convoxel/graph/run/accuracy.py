@@ -16,7 +16,8 @@ from convoxel.graph.run.step_table import StepRow
 _EPSILON = 2.0**-23
 _ORDER = 8.0  # other orders of summation, and folded weights are rounded anew: whole networks differ by up to 3
 _FOURIER = 4.0  # rounding grows with the logarithm of a tile's size, at most 64 × 64 × 64
-_SIXTEEN = 2.0**6  # a number of 16 digits errs by 2**-18, one of float32 by 2**-24
+# A number of 16 digits errs by 2**-18, one of 8 digits by 2**-9, one of float32 by 2**-24.
+_PRECISIONS = {"float32": 1.0, "high": 2.0**6, "bfloat16": 2.0**15}
 _MOST_LABELS = 1e-3  # share of whole numbers that may differ, where rounding cannot tell scores apart
 
 
@@ -85,7 +86,8 @@ def error_growth(
     """Return κ, how much the least exact algorithm among a program's steps multiplies the rounding of direct sums.
 
     For Winograd's algorithms it is the product over the axes of ``arithmetic.winograd.error_factor``, 1 for those that
-    sum directly. Rounding errors pass through a network linearly, so κ bounds its result's as it bounds one layer's.
+    sum directly; fewer digits multiply it as they multiply the rounding of a number. Rounding errors pass through a
+    network linearly, so κ bounds its result's as it bounds one layer's.
 
     Args:
         rows: of ``Program.profile``.
@@ -95,10 +97,9 @@ def error_growth(
     growth = 1.0
     for row in rows:
         tiles = re.fullmatch(r"winograd\(([\dx]+)\)", row["algorithm"])
+        growth = max(growth, _PRECISIONS.get(row["type"], 1.0))
         if row["algorithm"] == "fft":
             growth = max(growth, _FOURIER)
-        elif row["algorithm"] == "bf16x3":
-            growth = max(growth, _SIXTEEN)
         elif tiles is not None:
             names = operands.get(row["name"], ())
             weight = constants.get(names[1]) if len(names) > 1 else None

@@ -280,7 +280,7 @@ class Program(ProgramRecord):
     # ---- looking inside ----------------------------------------------------------------------------------
 
     def profile(self, *inputs: object) -> list[ProfileRow]:
-        """Return one row per step: name, operator, algorithm, output shape, bytes, macs, time_s, gflops.
+        """Return one row per step: name, operator, algorithm, type, output shape, bytes, macs, time_s, gflops.
 
         ``gflops`` is the effective rate: two operations per multiply–accumulate of the direct algorithm, even where
         the chosen algorithm does fewer or more.

@@ -8,16 +8,23 @@ from typing import TypedDict
 
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.run.execution import Execution, HostCall
+from convoxel.native.machine import algorithms
+from convoxel.native.precision import DIGITS
 
 _UNITS = ("B", "KiB", "MiB", "GiB")
 
 
 class StepRow(TypedDict):
-    """One native step or call of an operator on arrays; ``bytes`` are those of its result."""
+    """One native step or call of an operator on arrays.
+
+    ``type`` is the precision of the numbers that a convolution multiplies (the lowest one of a block), else the type of
+    the result. ``bytes`` are those of the result.
+    """
 
     name: str
     operator: str
     algorithm: str
+    type: str
     shape: tuple[int, ...]
     macs: int
     bytes: int
@@ -35,26 +42,33 @@ def step_rows(execution: Execution) -> list[tuple[str, StepRow]]:
     nodes = {node.name: node for node in execution.graph.nodes}
     rows: list[tuple[str, StepRow]] = []
     steps = execution.plan.steps
+    precisions = {row["name"]: row["precision"] for row in algorithms()}
     for part in execution.parts:
         if isinstance(part, HostCall):
             node = part.node
             label = node.attributes.get("label")
             shape = execution.shapes[node.outputs[0].name]
             kind, what = ("pytorch", str(label)) if label else ("numpy", node.operator)
-            rows.append((node.name, _row(node.name, kind, what, shape, 0, 4 * math.prod(shape))))
+            dtype = node.outputs[0].dtype
+            rows.append((node.name, _row(node.name, kind, what, dtype, shape, 0, 4 * math.prod(shape))))
             continue
         for index in range(part.first, part.last):
             step = steps[index]
             found = nodes.get(step["name"])
             shape = execution.shapes[found.outputs[0].name] if found else ()
             macs = execution.macs.get(step["name"], 0)
-            row = _row(step["name"], step["operator"], step["algorithm"], shape, macs, step["bytes"])
+            used = {precisions[name] for name in step["parts"] or [step["algorithm"]] if name}
+            kind = min(used, key=DIGITS.__getitem__, default="float32")
+            row = _row(step["name"], step["operator"], step["algorithm"], kind, shape, macs, step["bytes"])
             rows.append((str(index), row))
     return rows
 
 
-def _row(name: str, operator: str, algorithm: str, shape: Shape, macs: int, size: int) -> StepRow:
-    return {"name": name, "operator": operator, "algorithm": algorithm, "shape": shape, "macs": macs, "bytes": size}
+def _row(name: str, operator: str, algorithm: str, kind: str, shape: Shape, macs: int, size: int) -> StepRow:
+    return {
+        "name": name, "operator": operator, "algorithm": algorithm, "type": kind, "shape": shape, "macs": macs,
+        "bytes": size,
+    }  # fmt: skip
 
 
 def draw_steps(execution: Execution) -> str:
@@ -67,7 +81,8 @@ def draw_steps(execution: Execution) -> str:
         f"weights {binary(memory.weight_bytes)}",
     ]
     cells = [
-        (row["name"], row["operator"], row["algorithm"], str(row["shape"] or ""), binary(row["bytes"])) for row in rows
+        (row["name"], row["operator"], row["algorithm"], row["type"], str(row["shape"] or ""), binary(row["bytes"]))
+        for row in rows
     ]
     return "\n".join([*lines, *draw_table(cells)])
 

@@ -40,7 +40,7 @@ class ProgramRecord:
         origin: the graph as it was read, before all passes, its weights as shapes alone (``outline``); None where it
             is not known, as in files of format version 1.
         algorithm: ``"auto"``, or what every convolution is to run with.
-        precision: ``"float32"``, or ``"high"``, which lets ``"auto"`` multiply numbers of 16 binary digits.
+        precision: one of ``native.PRECISIONS``: the fewest digits of the numbers that convolutions multiply.
         choices: by the instruction set, the algorithm of each convolution, by the text of its problem for one image
             (``native.Plan.choices``). They were made for the sizes that the program was compiled with, by the rule or
             by measuring, and are used where ``algorithm`` and ``precision`` allow them.
