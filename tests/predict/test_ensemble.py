@@ -236,3 +236,16 @@ def test_exact_tiles_of_an_ensemble_have_the_bits_of_whole_images() -> None:
         other.label_map(sample)
     with pytest.raises(ConfigError, match="exact: images are mirrored along axes 0, 1, 2"):
         build_predictor(runs[0], engine="convoxel", exact=True, mirror="all")
+
+
+def test_precision_is_the_engine_s_and_part_of_the_recipe() -> None:
+    run = a_run(0)
+    usual, fewer = (build_predictor(run, engine="convoxel", precision=word) for word in (None, "bfloat16"))
+    assert (usual.precision, fewer.precision) == ("float32", "bfloat16")
+    assert usual.recipe != fewer.recipe and "precision" not in usual.recipe
+    assert join_predictors({"a": fewer, "b": fewer}).precision == "bfloat16"
+    with pytest.raises(ConfigError, match=r"precision: got 'bfloat16'.*engine='torch'.*engine='convoxel'"):
+        build_predictor(run, engine="torch", precision="bfloat16")
+    with pytest.raises(ConfigError, match="precision is 'int8', expected one of float32, high, bfloat16"):
+        build_predictor(run, engine="convoxel", precision="int8")
+    assert build_predictor(run, engine="torch", precision="float32").precision == "float32"

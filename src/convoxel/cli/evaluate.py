@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from convoxel.cli.options import Device, Engine, Json, Mirror, ResampleLabels, Runs, Threads, Which, check_figure
+from convoxel.cli.options import (
+    Device,
+    Engine,
+    Json,
+    Mirror,
+    Precision,
+    ResampleLabels,
+    Runs,
+    Threads,
+    Which,
+    check_figure,
+)
 from convoxel.cli.screen import Screen, by_class, duration, emit, number, plural
 from convoxel.errors import ConfigError
 
@@ -66,6 +77,7 @@ def evaluate(
     resample_labels: ResampleLabels = False,
     which: Which = "best",
     engine: Engine = "convoxel",
+    precision: Precision = "float32",
     device: Device = "auto",
     mirror: Mirror = None,
     threads: Threads = None,
@@ -100,7 +112,8 @@ def evaluate(
                 pictures.offer(index, sample, prediction, row)
 
         figures: Options = measure(
-            runs, data, engine=engine, split=split, which=which, metrics=metrics and metrics.split(","),
+            runs, data, engine=engine, precision=precision, split=split, which=which,
+            metrics=metrics and metrics.split(","),
             replicates=bootstrap, device=device, mirror=mirror, resample_labels=resample_labels, on_begin=begin,
             on_sample=show,
         )  # fmt: skip

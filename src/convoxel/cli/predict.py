@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from convoxel.cli.options import Axes, Device, Engine, Json, Mirror, Runs, Threads, Tile
+from convoxel.cli.options import Axes, Device, Engine, Json, Mirror, Precision, Runs, Threads, Tile
 from convoxel.cli.parsing import parse_tile
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, duration, emit
@@ -19,6 +19,7 @@ def predict(
     input: Annotated[Path, typer.Option(help="Image file, folder of images or of DICOM slices, or FOLDER#SERIES.")],
     output: Annotated[Path, typer.Option(help="File or folder to write: label maps, or a .csv/.json of classes.")],
     engine: Engine = "convoxel",
+    precision: Precision = "float32",
     device: Device = "auto",
     mirror: Mirror = None,
     exact: Annotated[
@@ -57,6 +58,7 @@ def predict(
             input,
             output,
             engine=engine,
+            precision=precision,
             device=device,
             mirror=mirror,
             exact=exact,

@@ -14,6 +14,7 @@ from convoxel.errors import ConfigError
 from convoxel.files.fault import fault
 from convoxel.files.file_array import FileArray, new_array
 from convoxel.graph.run.tiling import Arena, TilePlan
+from convoxel.native.precision import check_precision
 from convoxel.predict.class_shares import logits_of, shares_of
 from convoxel.predict.computation import Computation
 from convoxel.predict.device import check_device_word, choose_device
@@ -37,11 +38,13 @@ class Predictor:
         members: the networks, which agree on what they tell.
         engine: "convoxel" or "torch", which computes them.
         device: PyTorch's name of the device that computes (default "cpu").
+        precision: digits of the products, as of :func:`convoxel.compile` (default "float32").
     """
 
     members: tuple[Member, ...]
     engine: str
     device: str = "cpu"
+    precision: str = "float32"
 
     @property
     def recipe(self) -> dict[str, object]:
@@ -51,7 +54,8 @@ class Predictor:
             for member in self.members
         ]
         way = {"engine": self.engine, "device": self.device, "exact": self.exact is not None}
-        return {"members": members, **way}
+        digits = {} if self.precision == "float32" else {"precision": self.precision}
+        return {"members": members, **way, **digits}
 
     @property
     def run(self) -> AnyRun:
@@ -262,10 +266,14 @@ def _group_slabs(
     return ((place.own_box(box), place.turned_back(logits)) for box, logits in parts)
 
 
-def check_engine(engine: str) -> None:
-    """Raise ConfigError unless ``engine`` is "convoxel" or "torch"."""
+def check_engine(engine: str, precision: str | None = None) -> None:
+    """Raise ConfigError unless ``engine`` is "convoxel" or "torch", and has such a ``precision``."""
     if engine not in ("convoxel", "torch"):
         raise ConfigError(f"engine: got {engine!r}; expected 'convoxel' or 'torch'.")
+    if precision is not None and check_precision(precision) != "float32" and engine == "torch":
+        raise ConfigError(
+            f"precision: got {precision!r}, but engine='torch' computes in float32 here; use engine='convoxel'."
+        )
 
 
 def place_run(run: AnyRun, engine: str, device: str = "auto") -> Computation:
@@ -296,6 +304,7 @@ def build_predictor(
     run: AnyRun,
     *,
     engine: str = "torch",
+    precision: str | None = None,
     computation: Computation | None = None,
     overlap: float | None = None,
     mirror: str | Sequence[int] | None = None,
@@ -307,6 +316,7 @@ def build_predictor(
     Args:
         run: trained network with its configuration and the facts of its data.
         engine: "torch", or "convoxel" (compiled for our CPU engine) (default "torch").
+        precision: digits of the products of our engine, as of :func:`convoxel.compile` (default: PyTorch's setting).
         computation: how PyTorch computes the network, which is where it says (default: on the CPU, in float32).
         overlap: least share of a tile that its neighbour covers too (default: the configuration's).
         mirror: axes along which images are mirrored, as of :func:`convoxel.predict.mirror.mirrored_axes` (default: the
@@ -319,21 +329,21 @@ def build_predictor(
         ConfigError: the engine is unknown; ``exact`` with PyTorch, a classifier or ``mirror``; ``tile`` without
             ``exact``; ``mirror`` names no axis.
     """
-    check_engine(engine)
+    check_engine(engine, precision)
     axes = mirrored_axes(mirror, run)
     _check_exact(run, engine, exact, tile, axes)
     sizes = input_sizes(run.network)
-    tiles = None
+    tiles, used = None, "float32"
     if engine == "torch":
         call = torch_call(run.network, computation)
     else:
         size = run.config.patch or (sizes.least + 3 * sizes.multiple,) * run.data.dims
-        program = compiled(run.network, (1, run.data.channels, *size))
-        call = compiled_call(program)
+        program = compiled(run.network, (1, run.data.channels, *size), precision)
+        call, used = compiled_call(program), program.precision
         tiles = ExactTiles(program, sizes, tile) if exact else None
     device = "cpu" if computation is None else str(computation.device)
     share = run.config.overlap if overlap is None else overlap
-    return Predictor((Member(run, mirrored_call(call, axes), sizes, share, axes, tiles),), engine, device)
+    return Predictor((Member(run, mirrored_call(call, axes), sizes, share, axes, tiles),), engine, device, used)
 
 
 def join_predictors(predictors: Mapping[str, Predictor]) -> Predictor:

@@ -44,11 +44,11 @@ def torch_call(model: nn.Module, computation: Computation | None = None) -> Call
     return call
 
 
-def compiled(model: nn.Module, shape: tuple[int, ...]) -> Program:
-    """Return ``model`` compiled for our engine with an example of ``shape``."""
+def compiled(model: nn.Module, shape: tuple[int, ...], precision: str | None = None) -> Program:
+    """Return ``model`` compiled for our engine with an example of ``shape``; ``precision`` is as of ``compile``."""
     from convoxel.graph.compile import compile as compile_model
 
-    program: Program = compile_model(model, torch.zeros(shape))
+    program: Program = compile_model(model, torch.zeros(shape), precision=precision)
     return program
 
 

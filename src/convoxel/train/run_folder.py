@@ -115,6 +115,7 @@ def load_predictor(
     runs: Runs,
     *,
     engine: str = "convoxel",
+    precision: str | None = None,
     which: str = "best",
     device: str = "auto",
     mirror: str | Sequence[int] | None = None,
@@ -124,8 +125,8 @@ def load_predictor(
 
     Arguments and errors as of :func:`load_model`, :func:`convoxel.train.run_list.list_runs` and :func:`predict`.
     """
-    check_engine(engine)
-    return _build_ensemble(load_members(runs, which), engine, device, mirror=mirror, **exact)
+    check_engine(engine, precision)
+    return _build_ensemble(load_members(runs, which), engine, device, precision=precision, mirror=mirror, **exact)
 
 
 def load_members(runs: Runs, which: str = "best") -> dict[str, TrainedRun[TrainConfig]]:
@@ -191,6 +192,7 @@ def evaluate(
     source: str | Path | None = None,
     *,
     engine: str = "convoxel",
+    precision: str | None = None,
     split: str | None = None,
     which: str = "best",
     metrics: Sequence[str] | None = None,
@@ -208,6 +210,8 @@ def evaluate(
             All members of an ensemble predict each image; a warning says which of them were trained on it.
         source: data set as for training (default: the run's own).
         engine: "convoxel" or "torch" (default "convoxel").
+        precision: digits of the products of the engine "convoxel", as of :func:`convoxel.compile` (default: PyTorch's
+            setting, "float32" unless somebody lowered it).
         split: "validation", "train", "test" or "all" (default: "validation" of the run's own data, wherever they lie,
             and all of other data, since the network has seen none of them). Other data without such parts are split by
             the run's rule.
@@ -238,7 +242,7 @@ def evaluate(
     """
     if split is not None and split not in _SPLITS:
         raise ConfigError(f"split: got {split!r}; expected one of {', '.join(_SPLITS)}.")
-    check_engine(engine)
+    check_engine(engine, precision)
     folders, members = list_runs(run_dir), load_members(run_dir, which)
     run = next(iter(members.values()))
     request = Request(metrics, replicates)
@@ -250,7 +254,7 @@ def evaluate(
     samples = dataset.split(split)  # a missing one is reported before the network is compiled
     for rule in {member.data.rule for member in members.values()}:
         rule.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in samples.entries)
-    predictor = _build_ensemble(members, engine, device, mirror=mirror)
+    predictor = _build_ensemble(members, engine, device, precision=precision, mirror=mirror)
     own = {name: folders[name] for name, each in members.items() if each.data.fingerprint == dataset.fingerprint}
     seen = find_seen(own, samples.names)
     if len(members) > 1 and seen:
@@ -296,6 +300,7 @@ def predict(
     output: str | Path,
     *,
     engine: str = "convoxel",
+    precision: str | None = None,
     device: str = "auto",
     mirror: str | Sequence[int] | None = None,
     exact: bool = False,
@@ -323,6 +328,7 @@ def predict(
         input: image file, or folder of image files (or with an ``images`` folder).
         output: file or folder, see above. No file is half-written, and no input is overwritten.
         engine: "convoxel" or "torch" (default "convoxel").
+        precision: digits of the products, as of :func:`evaluate`.
         device: where PyTorch computes, as of :func:`evaluate` (default "auto").
         mirror: axes of the network's grid along which each tile is mirrored too; the logits of all copies are averaged.
             "none", "auto" (as training mirrored its samples), "all", or axes such as "lr" or "0,2" (default: what the
@@ -348,5 +354,7 @@ def predict(
     """
     check_axes(axes)
     list_inputs(Path(input))  # a missing input is reported before the network is compiled
-    predictor = load_predictor(run_dir, engine=engine, device=device, mirror=mirror, exact=exact, tile=tile)
+    predictor = load_predictor(
+        run_dir, engine=engine, precision=precision, device=device, mirror=mirror, exact=exact, tile=tile
+    )
     return predict_files(predictor, Path(input), Path(output), on_progress, MapOptions(axes), ending, on_tiling)
