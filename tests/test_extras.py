@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.test_docs import CONTRIBUTING, section
-from tests.test_house import MODULES, imports
+from tests.test_house import MODULES, SOURCE, imports
 from tools.requirements import extras, requirements
 
 # Each extra, and the modules of ours (with all below them) that it is for; a module may need several.
@@ -30,6 +30,7 @@ USERS = {
     "onnx": ["graph.load", "graph.read.onnx"],
     "train": ["nn", "data", "models", "predict", "train", "draw", "report", "demonstration", "files.yaml_text"],
     "formats": ["data"],
+    "cluster": ["predict.ray_workers"],
     "bench": ["bench", "draw.figure", "draw.pixels"],
 }
 # Name in an import statement, where it is not that of the distribution.
@@ -44,6 +45,7 @@ DISTRIBUTIONS = {
 LOCATED = {"nilearn": "data.bundled", "sklearn": "data.bundled"}
 
 # Packages that no source imports, and the one that loads them where they are installed.
+EXAMPLES = sorted((SOURCE.parents[1] / "examples").glob("*.py"))  # an extra is for them too
 PLUGINS = {"pylibjpeg": "pydicom", "pylibjpeg-libjpeg": "pydicom", "pylibjpeg-openjpeg": "pydicom"}
 
 
@@ -74,6 +76,7 @@ def below(module: str, prefixes: list[str]) -> bool:
 def test_an_extra_holds_only_what_its_modules_import(extra: str) -> None:
     wanted = {name for module in MODULES if below(module, USERS[extra]) for name in foreign_imports(module)}
     wanted |= {name for name, loader in PLUGINS.items() if loader in wanted}
+    wanted |= {distribution(name) for path in EXAMPLES for _, name in imports(path)}
     assert sorted(names(extra) - wanted) == [], f"{extra}: nothing imports these"
 
 

@@ -5,6 +5,7 @@ ConvoxelError
 ├── UnsupportedError  a correct request that Convoxel cannot serve (yet)       (NotImplementedError)
 ├── GraphError        a network that cannot be read as a graph                 (ValueError)
 ├── DataError         an input file, label or folder that cannot be used       (ValueError)
+│   └── WriteError    a result that cannot be written, whatever the input      (ValueError)
 ├── ConfigError       an option, name or configuration that is wrong           (ValueError)
 ├── CheckpointError   a saved run that is damaged or belongs to something else (ValueError)
 └── AccuracyError     results that differ from the model's by more than rounding (ArithmeticError)
@@ -28,6 +29,7 @@ __all__ = [
     "GraphError",
     "ShapeError",
     "UnsupportedError",
+    "WriteError",
     "check_choice",
 ]
 
@@ -52,6 +54,10 @@ class GraphError(ConvoxelError, ValueError):
 
 class DataError(ConvoxelError, ValueError):
     """A file, folder, image or label that came from outside cannot be used."""
+
+
+class WriteError(DataError):
+    """A result cannot be written: no room, no right, a disk that fails."""
 
 
 class ConfigError(ConvoxelError, ValueError):

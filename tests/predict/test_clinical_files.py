@@ -29,7 +29,10 @@ def bright(dims: int = 3) -> Predictor:
     def label_map(sample: data.Sample, *_: Any) -> Any:
         return (sample.image[0] > 100).astype(np.uint8)
 
-    return cast(Predictor, SimpleNamespace(run=run, exact=None, classes=("background", "bright"), label_map=label_map))
+    return cast(
+        Predictor,
+        SimpleNamespace(run=run, exact=None, classes=("background", "bright"), label_map=label_map, recipe={}),
+    )
 
 
 def test_a_folder_of_series(tmp_path: Path) -> None:

@@ -85,6 +85,21 @@ def parse_tile(text: str | None) -> int | tuple[int, ...] | None:
     return sizes[0] if len(sizes) == 1 else sizes
 
 
+def parse_part(text: str | None) -> tuple[int, int]:
+    """Return the number of a part and the number of parts, (1, 1) for None.
+
+    Raises:
+        ConfigError: it is no such pair.
+
+    >>> parse_part("3/16"), parse_part(None)
+    ((3, 16), (1, 1))
+    """
+    found = re.fullmatch(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*", text or "1/1")
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(f"part: got {text!r}; expected a number and the number of parts, such as 3/16.")
+    return int(found[1]), int(found[2])
+
+
 def parse_range(name: str, text: str | None) -> list[int] | None:
     """Return the numbers of ``3``, ``1,3,5`` or ``1..7``; None for None.
 

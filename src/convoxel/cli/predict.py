@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from convoxel.cli.options import Axes, Device, Engine, Json, Mirror, Precision, Runs, Threads, Tile
-from convoxel.cli.parsing import parse_tile
+from convoxel.cli.parsing import parse_part, parse_tile
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, duration, emit
+
+if TYPE_CHECKING:
+    from convoxel.predict.case_manifest import CaseRecord
+
+# Failures that are told as they come; the manifest lists all.
+_MOST_TOLD = 20
 
 
 def predict(
@@ -31,6 +37,23 @@ def predict(
     ending: Annotated[
         str | None, typer.Option(help="Ending of label maps in a folder, such as .seg.dcm (default: by the input).")
     ] = None,
+    on_error: Annotated[
+        Literal["skip", "stop"],
+        typer.Option(help="A bad image in a folder: predict the others (exit code 3), or stop there."),
+    ] = "skip",
+    skip_existing: Annotated[
+        bool,
+        typer.Option("--skip-existing", help="Leave out results that are there, of the same content, run and options."),
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Predict a part of the images, such as 3/16; parts may run at once."),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="ray[:ADDRESS]", help="Compute in processes of a Ray cluster, here or elsewhere."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of these processes (default: one a machine).")] = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -40,38 +63,83 @@ def predict(
 
     Large images are predicted on tiles that overlap and are blended, so logits differ a little from those of the whole
     image. With --exact they do not: a tile takes along all that its part of the result reads.
+
+    Beside the results of a folder lies manifest.jsonl, which says of each image whether it is done, and why it failed.
     """
     from convoxel.graph.threads import limit_threads
-    from convoxel.train import predict as run_network
+    from convoxel.train import predict as run_networks
 
     screen = Screen(json)
     begun = time.perf_counter()
-    tilings: dict[str, None] = {}
-
-    def note(tiling: object) -> None:
-        tilings.setdefault(str(tiling))
-
-    size = parse_tile(tile)
+    summary = _Summary(screen)
+    size, number = parse_tile(tile), parse_part(part)
     with limit_threads(threads), Meter(screen) as meter:
-        files = run_network(
-            runs,
-            input,
-            output,
-            engine=engine,
-            precision=precision,
-            device=device,
-            mirror=mirror,
-            exact=exact,
-            tile=size,
-            axes=axes,
-            ending=ending,
-            on_tiling=note,
-            on_progress=meter,
-        )
+        try:
+            files = run_networks(
+                runs,
+                input,
+                output,
+                engine=engine,
+                precision=precision,
+                device=device,
+                mirror=mirror,
+                exact=exact,
+                tile=size,
+                axes=axes,
+                ending=ending,
+                on_error=on_error,
+                skip_existing=skip_existing,
+                part=number,
+                on=on,
+                workers=workers,
+                on_case=summary,
+                on_progress=meter,
+            )
+        except KeyboardInterrupt:
+            screen.say(f"Stopped: {summary}. The same command with --skip-existing goes on from there.")
+            raise
     seconds = time.perf_counter() - begun
     if json:
-        return emit({"files": files, "seconds": seconds, "engine": engine, "tilings": list(tilings)})
-    for tiling in tilings:
-        screen.say(tiling)
-    where = str(files[0]) if len(files) == 1 else f"{len(files)} files in {files[0].parent}"
-    screen.say(f"Wrote {where} in {duration(seconds)}.")
+        emit({"files": files, "seconds": seconds, "engine": engine, **summary.figures()})
+    else:
+        for tiling in summary.tilings:
+            screen.say(tiling)
+        where = f"{len(files)} files in {files[0].parent}" if len(files) > 1 else str(*files)
+        screen.say(f"{f'Wrote {where}' if files else 'Nothing to write'} in {duration(seconds)}.")
+        if summary.is_worth_telling:
+            screen.say(f"Images: {summary}.")
+    if summary.failures:
+        raise typer.Exit(3)
+
+
+class _Summary:
+    """The outcomes of all images; called with the record of each."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._counts = {"done": 0, "skipped": 0, "failed": 0}
+        self.failures: list[dict[str, str]] = []
+        self.tilings: dict[str, None] = {}
+
+    def __call__(self, record: CaseRecord) -> None:
+        """Count an image, and tell at once if it failed."""
+        self._counts[record.state] += 1
+        if record.tiling:
+            self.tilings.setdefault(record.tiling)
+        if record.state == "failed":
+            self.failures.append({"file": record.file, "reason": record.reason})
+            if len(self.failures) <= _MOST_TOLD:
+                self._screen.say(f"Failed: {record.reason}")
+
+    def __str__(self) -> str:
+        done, skipped, failed = self._counts.values()
+        return f"{done} predicted, {skipped} done before, {failed} failed"
+
+    @property
+    def is_worth_telling(self) -> bool:
+        """True where images were left out or failed."""
+        return self._counts["skipped"] + self._counts["failed"] > 0
+
+    def figures(self) -> dict[str, object]:
+        """Return the entries of the JSON object."""
+        return {"images": dict(self._counts), "failures": self.failures, "tilings": list(self.tilings)}

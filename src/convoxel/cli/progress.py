@@ -25,7 +25,7 @@ _PATIENCE_S = 2.0
 # Narrower screens keep what matters: bar, loss, metric, speed and time left.
 _WIDE = 110
 _WORDS = {"prepare": "reading data", "train": "training", "validate": "validating", "evaluate": "evaluating",
-          "predict": "predicting", "done": "done"}  # fmt: skip
+          "check": "checking", "predict": "predicting", "done": "done"}  # fmt: skip
 
 _Self = TypeVar("_Self", bound="_Display")
 
@@ -97,6 +97,7 @@ class Meter(_Display):
         self._bar.update(self._task, description=_WORDS["prepare"], total=1.0)
         self._announcement: threading.Timer | None = None
         self._shown: float | None = None
+        self._phase = ""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -117,6 +118,8 @@ class Meter(_Display):
             self._announcement.start()
             return
         now = time.monotonic()
+        if moment.phase in ("check", "predict") and moment.phase != self._phase:  # one that is short needs no line
+            self._phase, self._printed_s = moment.phase, now
         wait_s = _FIRST_S if now - self._begun_s < 3 * _FIRST_S else _LATER_S
         news = moment.metric != self._shown  # a new validation is always worth a line
         if moment.phase != "done" and (news or now - self._printed_s >= wait_s):
@@ -140,7 +143,7 @@ class Meter(_Display):
 
     def _figures(self, moment: Moment) -> list[str]:
         found = []
-        if moment.phase == "predict":
+        if moment.phase in ("check", "predict"):
             found.append(f"image {moment.step} of {moment.steps_total}")
         elif moment.step and self._screen.width >= _WIDE:
             found.append(f"epoch {moment.epoch}, step {moment.step}")
@@ -150,6 +153,6 @@ class Meter(_Display):
             found.append(f"{moment.metric_name} {number(moment.metric, 3)}")
         if moment.samples_per_s is not None:
             found.append(f"{moment.samples_per_s:.1f} samples/s")
-        if moment.time_left_s is not None and moment.phase in ("train", "validate"):
+        if moment.time_left_s is not None and moment.phase in ("train", "validate", "predict"):
             found.append(f"{duration(moment.time_left_s)} left")
         return found

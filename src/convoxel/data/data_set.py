@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from convoxel.data.image_format import image_parts
 from convoxel.data.image_header import Affine, Spacing
 from convoxel.errors import DataError
-from convoxel.files.fault import Problem, fault, shown
+from convoxel.files.content import hash_file
+from convoxel.files.fault import Problem, shown
 from convoxel.fork import cached_property, renewed_lock
 
 #: What is known of a whole image: the number of its class, those of all classes that it has, its values, or nothing.
@@ -210,19 +211,6 @@ class Parts(NamedTuple):
     drawn: bool = False
 
 
-def _content(path: Path) -> tuple[int, str]:
-    """Return size and SHA-256 of a file."""
-    content = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                content.update(block)
-        return path.stat().st_size, content.hexdigest()
-    except OSError as error:
-        expected = "the file that was there when the set was opened"
-        raise fault(path, f"cannot be read ({error.strerror})", expected, "Load the data set again") from None
-
-
 Form = tuple[int, int]  # number of spatial axes, channels
 Sources = Iterable[tuple[str, Path]]
 
@@ -304,7 +292,8 @@ class DataSet:
         for name, path in sorted(self.sources, key=lambda item: os.fsencode(item[0])):
             for part in image_parts(path):
                 label = name if part == path else f"{name}/{part.name}"
-                digest.update(repr((os.fsencode(label), *_content(part))).encode())
+                content = hash_file(part, "Load the data set again")
+                digest.update(repr((os.fsencode(label), part.stat().st_size, content)).encode())
         return digest.hexdigest()
 
     @property

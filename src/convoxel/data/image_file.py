@@ -20,7 +20,22 @@ from convoxel.files.file_array import FileArray
 from convoxel.files.values import Array
 
 # Files that people and systems leave in image folders; anything else that is no image is reported.
-_CLUTTER = {".txt", ".md", ".json", ".csv", ".tsv", ".xml", ".html", ".yaml", ".yml", ".db", ".ini", ".log", ".pdf"}
+_CLUTTER = {
+    ".txt",
+    ".md",
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".tsv",
+    ".xml",
+    ".html",
+    ".yaml",
+    ".yml",
+    ".db",
+    ".ini",
+    ".log",
+    ".pdf",
+}
 
 
 def is_clutter(path: Path) -> bool:

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from convoxel.errors import ConvoxelError, DataError
+from convoxel.errors import ConvoxelError, DataError, WriteError
 from convoxel.files.fault import fault_message
 
 
 @contextlib.contextmanager
-def open_atomic(path: str | os.PathLike[str], error: type[ConvoxelError] = DataError) -> Iterator[BinaryIO]:
+def open_atomic(path: str | os.PathLike[str], error: type[ConvoxelError] = WriteError) -> Iterator[BinaryIO]:
     """Yield a binary file, open for writing, whose content takes the name ``path`` when the block ends.
 
     The bytes go to a hidden temporary file in the same folder (the same file system, so the rename is atomic), reach
@@ -32,7 +32,8 @@ def open_atomic(path: str | os.PathLike[str], error: type[ConvoxelError] = DataE
 
     Args:
         path: name of the file; its folder must exist.
-        error: class of the exception that reports a file that cannot be written (default DataError).
+        error: class of the exception that reports a file that cannot be written (default WriteError; DataError where
+            the name is what the file system refuses).
 
     Raises:
         ConvoxelError: of class ``error``, when the folder is missing or the operating system refuses a step.
@@ -65,6 +66,8 @@ def open_atomic(path: str | os.PathLike[str], error: type[ConvoxelError] = DataE
     except OSError as reason:
         came = f"it could not be written ({reason.strerror or reason})"
         mend = "Free some space or choose another folder; nothing was left half-written"
+        if error is WriteError and reason.errno in _NAME:
+            error = DataError
         raise error(fault_message(path, came, "enough room and the right to write", mend)) from reason
 
 
@@ -74,6 +77,7 @@ def open_atomic(path: str | os.PathLike[str], error: type[ConvoxelError] = DataE
 # when it ends in any way; whoever writes into the folder next removes the files on which nobody holds one.
 
 _PART = ".convoxel-*.part"
+_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # another name could be written
 _TRIES = 16
 _cleaned: set[tuple[int, str]] = set()  # folders that this process has looked into, with the process's number
 
@@ -142,7 +146,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def write_bytes(
-    path: str | os.PathLike[str], content: bytes | bytearray | memoryview, error: type[ConvoxelError] = DataError
+    path: str | os.PathLike[str], content: bytes | bytearray | memoryview, error: type[ConvoxelError] = WriteError
 ) -> Path:
     """Write ``content`` to ``path`` in one step and return the path; arguments and errors as in ``open_atomic``."""
     with open_atomic(path, error) as file:
@@ -150,12 +154,12 @@ def write_bytes(
     return Path(path)
 
 
-def write_text(path: str | os.PathLike[str], content: str, error: type[ConvoxelError] = DataError) -> Path:
+def write_text(path: str | os.PathLike[str], content: str, error: type[ConvoxelError] = WriteError) -> Path:
     """Write ``content`` as UTF-8 to ``path`` in one step and return the path; see ``open_atomic``."""
     return write_bytes(path, content.encode("utf-8"), error)
 
 
-def write_json(path: str | os.PathLike[str], content: object, error: type[ConvoxelError] = DataError) -> Path:
+def write_json(path: str | os.PathLike[str], content: object, error: type[ConvoxelError] = WriteError) -> Path:
     """Write ``content`` as JSON, with one space of indentation, to ``path`` in one step; see ``open_atomic``."""
     return write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", error)
 

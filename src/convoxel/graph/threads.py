@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from convoxel.errors import ConfigError
 
-_VARIABLE = "CONVOXEL_THREADS"
+#: The environment variable that says how many threads our engine takes.
+VARIABLE = "CONVOXEL_THREADS"
 
 
 @contextlib.contextmanager
@@ -25,14 +26,14 @@ def limit_threads(threads: int | None) -> Iterator[None]:
         raise ConfigError(f"threads: got {threads}; expected at least 1. Leave it out to use all.")
     import torch
 
-    engine, framework = os.environ.get(_VARIABLE), torch.get_num_threads()
-    os.environ[_VARIABLE] = str(threads)
+    engine, framework = os.environ.get(VARIABLE), torch.get_num_threads()
+    os.environ[VARIABLE] = str(threads)
     torch.set_num_threads(threads)
     try:
         yield
     finally:
         torch.set_num_threads(framework)
         if engine is None:
-            del os.environ[_VARIABLE]
+            del os.environ[VARIABLE]
         else:
-            os.environ[_VARIABLE] = engine
+            os.environ[VARIABLE] = engine

@@ -1,18 +1,41 @@
-"""The files of a prediction: the images that an input names, and the label maps that they get."""
+"""The cases of a prediction: the images that an input names, and the files that their results get."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from convoxel.data.image_file import list_images
 from convoxel.data.image_format import endings, find_format, split_ending
 from convoxel.errors import ConfigError, DataError, check_choice
-from convoxel.files.fault import shown
+from convoxel.files.fault import ErrorCollector, Problem, shown
+
+_Item = TypeVar("_Item")
+
+#: Endings of tables of classes.
+TABLE_ENDINGS = (".csv", ".json")
 
 
-def list_inputs(source: Path) -> list[Path]:
+@dataclass(frozen=True)
+class Case:
+    """One image of a prediction.
+
+    Attributes:
+        path: the image.
+        targets: files to write, the label map first; of a table of classes, the table.
+    """
+
+    path: Path
+    targets: tuple[Path, ...]
+
+
+def list_inputs(source: Path, errors: ErrorCollector | None = None) -> list[Path]:
     """Return the images that ``source`` names: itself, those in it, or those in its folder ``images``.
+
+    What lies among the images and is none is reported to ``errors`` (default: the first such file raises).
 
     Raises:
         DataError: it is missing, or a folder without images.
@@ -20,28 +43,78 @@ def list_inputs(source: Path) -> list[Path]:
     found = find_format(source)
     if not source.exists() and not (found and found.holds and found.holds(source)):  # FOLDER#SERIES exists in it
         raise DataError(f"input: {source} does not exist. Give an image file or a folder of images.")
-    if source.is_file() or found is not None:
+    if is_one(source):
         return [source]
-    folder = source / "images" if (source / "images").is_dir() else source
-    files = list_images(folder)
+    folder = _folder(source)
+    files = list_images(folder, errors)
     if not files:
         raise DataError(f"input: {folder} holds no image file. Give a folder of .nii.gz, .png, .npy … files.")
     return files
 
 
-def name_maps(files: list[Path], source: Path, target: Path, dims: int, ending: str | None) -> list[Path]:
-    """Return the label map of each image.
+def is_one(source: Path) -> bool:
+    """Return whether ``source`` is one image, and no folder of images."""
+    return source.is_file() or find_format(source) is not None
+
+
+def list_cases(
+    source: Path, target: Path, *, dims: int, maps: bool, ending: str | None = None
+) -> tuple[list[Case], list[Problem]]:
+    """Return the cases of a prediction, and what lies among the images and is none.
+
+    A folder of results within that of the images is neither.
 
     Args:
-        files: images.
-        source: what named them.
+        source: image, or folder of images.
         target: file or folder to write.
         dims: number of spatial axes of the network.
-        ending: that of label maps in a folder (None: by the image's format).
+        maps: whether label maps are written, and no table.
+        ending: that of label maps in a folder (default: by the image's format).
 
     Raises:
-        ConfigError: one file cannot be all maps, two maps would have one name, or the ending is unknown.
+        DataError: ``source`` is missing, or a folder without images.
+        ConfigError: one file cannot be all maps, two maps would have one name, a file to write is an image or a folder,
+            or the ending is unknown.
     """
+    errors = ErrorCollector(strict=False)
+    results = target.resolve()
+    files = [path for path in list_inputs(source, errors) if path == source or not results.is_relative_to(path)]
+    problems = [each for each in errors.problems if not results.is_relative_to((_folder(source) / each.name).resolve())]
+    if maps:
+        targets = _name_maps(files, source, target, dims, ending)
+    else:
+        table = target if target.suffix.lower() in TABLE_ENDINGS else target / "predictions.csv"
+        targets = [table] * len(files)
+    taken = {path.resolve() for path in files}
+    for path in dict.fromkeys(targets):
+        if path.resolve() in taken:
+            raise ConfigError(f"output: {path} is an input image. Give another --output.")
+        if path.is_dir():
+            raise ConfigError(f"output: {path} is a folder, a file is needed there. Give another --output.")
+    return [Case(path, (target,)) for path, target in zip(files, targets, strict=True)], problems
+
+
+def take_part(cases: Sequence[_Item], part: tuple[int, int]) -> list[_Item]:
+    """Return the cases of one part of several, which are disjoint, together all, and alike in number.
+
+    Args:
+        cases: all cases, in the same order for every part.
+        part: number of the part, from 1, and number of parts.
+
+    Raises:
+        ConfigError: there is no such part.
+    """
+    number, count = part
+    if not 1 <= number <= count:
+        raise ConfigError(f"part: got {number}/{count}; expected a number from 1 to the number of parts, such as 3/16.")
+    return list(cases[number - 1 :: count])
+
+
+def _folder(source: Path) -> Path:
+    return source / "images" if (source / "images").is_dir() else source
+
+
+def _name_maps(files: list[Path], source: Path, target: Path, dims: int, ending: str | None) -> list[Path]:
     if split_ending(target)[1] and not target.is_dir():
         if files == [source]:
             return [target]

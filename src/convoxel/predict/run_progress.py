@@ -11,8 +11,8 @@ class Progress:
     """One moment of a run, handed to ``on_progress`` after every step.
 
     Attributes:
-        phase: ``"prepare"``, ``"train"``, ``"validate"``, ``"evaluate"``, ``"done"``, or ``"predict"``, where a step is
-            an image.
+        phase: ``"prepare"``, ``"train"``, ``"validate"``, ``"evaluate"``, ``"done"``, or ``"check"`` and ``"predict"``,
+            where a step is an image.
         step: steps taken since the start of the run, those before it was resumed included (default 0).
         steps_total: planned steps; None when the run is limited by time.
         fraction: share of the run that is done, 0 … 1 (default 0).
@@ -21,7 +21,8 @@ class Progress:
         metric: last mean validation metric (Dice or accuracy, 0 … 1); None before the first validation.
         metric_name: its name in short, "Dice", "accuracy" or "mean AUC"; "metric" before the data are known.
         samples_per_s: samples (or patches) trained per second, averaged over this epoch.
-        time_left_s: estimated seconds until training ends; None before it can be estimated.
+        time_left_s: estimated seconds until training, or the prediction of all images, ends; None before it can be
+            estimated.
     """
 
     phase: str

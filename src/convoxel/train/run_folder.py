@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import time
 import warnings
@@ -13,11 +14,12 @@ from typing import Any
 
 from convoxel import data
 from convoxel.data.axes import check_axes
-from convoxel.errors import CheckpointError, ConfigError, DataError
-from convoxel.files.fault import few
+from convoxel.errors import CheckpointError, ConfigError, DataError, check_choice
+from convoxel.files.fault import ErrorCollector, few
 from convoxel.files.manifest import encode
-from convoxel.graph.run.tiling import TilePlan
-from convoxel.predict.case_files import list_inputs
+from convoxel.predict.archive import ArchiveOptions
+from convoxel.predict.case_files import list_inputs, take_part
+from convoxel.predict.case_manifest import CaseRecord
 from convoxel.predict.case_prediction import MapOptions
 from convoxel.predict.case_statistics import REPLICATES
 from convoxel.predict.computation import Computation
@@ -25,6 +27,7 @@ from convoxel.predict.evaluation import MemberStep, OnSample, Request, RunEvalua
 from convoxel.predict.file_prediction import predict_files
 from convoxel.predict.inference import Predictor, build_predictor, check_engine, join_predictors, place_run
 from convoxel.predict.member import check_members
+from convoxel.predict.ray_workers import RayWorkers, parse_place
 from convoxel.predict.run_progress import OnProgress
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train.checkpoint import Checkpoint, Store
@@ -307,10 +310,15 @@ def predict(
     tile: int | Sequence[int] | None = None,
     axes: str | None = None,
     ending: str | None = None,
-    on_tiling: Callable[[TilePlan], None] | None = None,
+    on_error: str = "stop",
+    skip_existing: bool = False,
+    part: tuple[int, int] = (1, 1),
+    on: str | None = None,
+    workers: int | None = None,
+    on_case: Callable[[CaseRecord], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
-    """Predict one image file or a folder of them and return the files written.
+    """Predict one image file or a folder of them and return the files of results.
 
     Several runs are an ensemble: shares of classes are averaged on the image's own grid (logits where the runs'
     ``prediction.mean`` says so), numbers of a regression as they are. Members agree on task, classes, axes and
@@ -340,7 +348,18 @@ def predict(
             the network's axes and channels tell).
         ending: ending of the label maps in a folder, such as ".mha", or ".seg.dcm" for DICOM segmentations of DICOM
             series (default: by the image's format).
-        on_tiling: called with the tiling of each image; ``str(tiling)`` says what its label map is equal to.
+        on_error: "stop" raises the first error of an image of a folder; "skip" notes it in ``manifest.jsonl`` beside
+            the results and predicts the others (default "stop"). What is wrong with every image, such as an option or a
+            full disk, is raised.
+        skip_existing: leave out the images whose results are there, came from the same content, networks and options
+            (by hash), and are as they were written (default False).
+        part: number of a part of the images, from 1, and number of parts; processes that each take one may run at once
+            and write into the same folder (default: all). A table holds the rows of all parts that are done.
+        on: "ray" computes in processes of a Ray cluster on this machine, "ray:ADDRESS" on another one, which reads and
+            writes the same folders (default: in this process). Results are the same.
+        workers: number of such processes (default: one for each machine). Each has its share of the cores.
+        on_case: called with the record of each image: ``file``, ``state`` ("done", "skipped", "failed"), ``reason``,
+            ``seconds``, ``tiling`` (exact tiles in words, and what the label map is equal to) …
         on_progress: called after each image and each exact tile; ``step`` of ``steps_total`` images.
 
     Raises:
@@ -348,13 +367,31 @@ def predict(
             another spacing than the run.
         ConfigError: the output is the input, or a file where a folder is needed; engine, device or axis is unknown;
             members of an ensemble do not agree; ``exact`` with PyTorch, a classifier or mirrored images; ``tile``
-            without ``exact``, or too small (the message names the least).
+            without ``exact``, or too small (the message names the least); there is no such part or cluster.
         CheckpointError: one of ``run_dir`` is no run.
-        UnsupportedError: ``exact`` and a step of the network sees the whole image; the message names it.
+        UnsupportedError: ``exact`` and a step of the network sees the whole image; the message names it. Ray is not
+            installed.
+        WriteError: a result or the manifest cannot be written.
     """
     check_axes(axes)
-    list_inputs(Path(input))  # a missing input is reported before the network is compiled
-    predictor = load_predictor(
-        run_dir, engine=engine, precision=precision, device=device, mirror=mirror, exact=exact, tile=tile
+    check_choice("on_error", on_error, ("skip", "stop"))
+    take_part([], part)
+    list_inputs(Path(input), ErrorCollector(strict=False))  # a missing one is reported before the network is compiled
+    if on is None and workers is not None:
+        raise ConfigError(f"workers: got {workers} without on; give on='ray', or leave workers out.")
+    folders = [folder.absolute() for folder in list_runs(run_dir).values()]  # workers may have another working folder
+    load = functools.partial(
+        load_predictor, engine=engine, precision=precision, device=device, mirror=mirror, exact=exact, tile=tile
     )
-    return predict_files(predictor, Path(input), Path(output), on_progress, MapOptions(axes), ending, on_tiling)
+    others = None if on is None else RayWorkers(functools.partial(load, folders), parse_place(on), workers)
+    return predict_files(
+        load(run_dir),
+        Path(input),
+        Path(output),
+        on_progress,
+        MapOptions(axes),
+        ending,
+        archive=ArchiveOptions(on_error, skip_existing, part),
+        on_case=on_case,
+        workers=others,
+    )

@@ -1,0 +1,53 @@
+"""Keys of results: equal keys mean equal bits, so that what is there need not be computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from convoxel import __version__
+from convoxel.data.image_format import image_parts
+from convoxel.errors import DataError
+from convoxel.files.content import hash_file, hash_json
+from convoxel.files.fault import fault
+from convoxel.predict.case_files import Case
+from convoxel.predict.case_prediction import MapOptions
+from convoxel.predict.inference import Predictor
+
+
+def hash_recipe(predictor: Predictor, options: MapOptions) -> str:
+    """Return the hash of all that decides results beside the image: networks, options, and this version."""
+    return hash_json(["convoxel prediction 1", __version__, predictor.recipe, asdict(options)])
+
+
+def case_key(case: Case, recipe: str) -> str:
+    """Return the key of a case: names and contents of the image's files, names of its outputs, and the recipe.
+
+    Raises:
+        DataError: a file of the image cannot be read.
+    """
+    parts = [(part.name, hash_file(part)) for part in image_parts(case.path)]
+    return hash_json([recipe, case.path.name, parts, [target.name for target in case.targets]])
+
+
+def stamp(case: Case) -> tuple[tuple[int, int], ...]:
+    """Return size and time of change of each file of a case's image.
+
+    Raises:
+        DataError: one of them is missing.
+    """
+    try:
+        found = [part.stat() for part in image_parts(case.path)]
+    except OSError as error:
+        came = f"cannot be read ({error.strerror or error})"
+        raise fault(case.path, came, "a file that stays while it is used", "Check the path and its rights") from None
+    return tuple((status.st_size, status.st_mtime_ns) for status in found)
+
+
+def are_intact(targets: Sequence[Path], hashes: Mapping[str, str]) -> bool:
+    """Return whether all outputs of a case are there as they were written."""
+    try:
+        return all(hash_file(target) == hashes.get(target.name) for target in targets)
+    except DataError:
+        return False

@@ -1,0 +1,203 @@
+"""Cases computed by processes of a Ray cluster, each of which holds the networks; one that dies loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convoxel.errors import CheckpointError, ConfigError, ConvoxelError, DataError, UnsupportedError
+from convoxel.files.fault import shown
+from convoxel.graph.threads import VARIABLE, limit_threads
+from convoxel.predict.archive import Batch
+from convoxel.predict.case_batch import Work, failed, predict_batch
+from convoxel.predict.case_key import hash_recipe
+from convoxel.predict.case_manifest import CaseRecord
+from convoxel.predict.inference import Predictor
+
+# A case whose worker dies so often is the reason itself, mostly because it takes more memory than there is.
+_TRIES = 3
+# Ray keeps results of a few kilobytes in shared memory; 80 MB is about the least that it takes.
+_STORE_BYTES = 80 * 10**6
+
+
+class Worker:
+    """A process that computes cases; it loads the networks when the first ones come.
+
+    Args:
+        build: returns the predictor.
+        threads: threads of the process.
+    """
+
+    def __init__(self, build: Callable[[], Predictor], threads: int) -> None:
+        self._build = build
+        self._predictor: Predictor | None = None
+        contextlib.ExitStack().enter_context(limit_threads(threads))  # until the process ends
+
+    def predict(self, cases: Batch, work: Work) -> list[CaseRecord]:
+        """Return the records of cases.
+
+        Raises:
+            CheckpointError: the networks are others than those that the archive began with.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the process that hands out the cases has warned
+            predictor = self._predictor or self._build()
+            if self._predictor is None:
+                if hash_recipe(predictor, work.options) != work.recipe:
+                    raise CheckpointError(
+                        "run: a worker finds other networks, another device or another version of Convoxel than the "
+                        "process that hands out the images; expected the same everywhere until all are done. "
+                        "Leave the run as it is, name the --device, or start again."
+                    )
+                self._predictor = predictor
+            return predict_batch(predictor, cases, work)
+
+
+@dataclass(frozen=True)
+class RayWorkers:
+    """Workers on a Ray cluster.
+
+    Attributes:
+        build: returns the predictor; it is called in each worker.
+        address: the cluster's ("auto", "HOST:PORT", "ray://HOST:PORT"); None starts one on this machine, which ends
+            with the prediction.
+        count: number of workers (default: one for each machine of the cluster).
+    """
+
+    build: Callable[[], Predictor]
+    address: str | None = None
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a number of workers below 1, and a machine without Ray."""
+        if self.count is not None and self.count < 1:
+            raise ConfigError(f"workers: got {self.count}; expected at least 1. Leave it out for one a machine.")
+        _ray()
+
+    def run(self, batches: Sequence[Batch], work: Work) -> Generator[list[CaseRecord], None, None]:
+        """Yield the records of each batch, in the order in which batches are done.
+
+        A worker that dies is replaced, and what it had begun is begun again.
+
+        Raises:
+            ConfigError: there is no such cluster.
+            ConvoxelError: as :func:`convoxel.predict.case_batch.predict_batch`.
+        """
+        if not batches:
+            return
+        with _connected(self.address) as ray:
+            yield from self._spread(ray, batches, work)
+
+    def _spread(self, ray: Any, batches: Sequence[Batch], work: Work) -> Generator[list[CaseRecord], None, None]:
+        count, threads = _share_out(ray, self.count, len(batches))
+        actor = ray.remote(num_cpus=threads, max_restarts=0)(Worker)
+        waiting = deque(range(len(batches)))
+        running: dict[Any, tuple[int, Any]] = {}
+        tries: dict[int, int] = {}
+        idle = [actor.remote(self.build, threads) for _ in range(count)]
+        try:
+            while waiting or running:
+                while waiting and idle:
+                    number, worker = waiting.popleft(), idle.pop()
+                    running[worker.predict.remote(list(batches[number]), work)] = number, worker
+                (done,), _ = ray.wait(list(running), num_returns=1)
+                number, worker = running.pop(done)
+                try:
+                    found = ray.get(done)
+                except ray.exceptions.RayTaskError as error:
+                    raise _own(error) from None
+                except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError):
+                    ray.kill(worker)
+                    idle.append(actor.remote(self.build, threads))
+                    tries[number] = tries.get(number, 0) + 1
+                    if tries[number] < _TRIES:
+                        waiting.appendleft(number)
+                        continue
+                    found = [failed(case, _death(case.path), work) for case in batches[number]]
+                else:
+                    idle.append(worker)
+                yield found
+        finally:
+            for worker in (*idle, *(worker for _, worker in running.values())):
+                ray.kill(worker)
+
+
+def parse_place(on: str) -> str | None:
+    """Return the address of ``ray`` or ``ray:ADDRESS``; None for the former.
+
+    Raises:
+        ConfigError: it is neither.
+
+    >>> parse_place("ray"), parse_place("ray:10.0.0.1:6379"), parse_place("ray://head:10001")
+    (None, '10.0.0.1:6379', 'ray://head:10001')
+    """
+    name, colon, address = on.partition(":")
+    if name != "ray" or (colon and not address):
+        raise ConfigError(f"on: got {on!r}; expected ray, or ray:ADDRESS such as ray:auto or ray:10.0.0.1:6379.")
+    return (on if address.startswith("//") else address) or None
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else workers here wait for every other program
+    try:
+        import ray
+    except ImportError as error:
+        raise UnsupportedError("on: ray is not installed. Get it: pip install 'convoxel[cluster]'.") from error
+    return ray
+
+
+@contextlib.contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """Yield Ray, connected to a cluster; one that was started here ends with the block."""
+    ray = _ray()
+    if ray.is_initialized():  # by the program that calls us, whose cluster it stays
+        yield ray
+        return
+    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    if address is None:
+        local["num_cpus"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        ray.init(
+            address="local" if address is None else address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            **(local if address is None else {}),
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        told = " ".join(str(error).split())[:200].rstrip(".")
+        raise ConfigError(f"on: no Ray cluster answers at {address or 'this machine'} ({told}).") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _share_out(ray: Any, count: int | None, most: int) -> tuple[int, int]:
+    """Return the number of workers, no more than there are batches, and the threads of each."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    count = count or max(1, len(nodes))
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    stated = os.environ.get(VARIABLE)
+    threads = int(stated) if stated else max(1, cores // count)
+    widest = max((int(node["Resources"].get("CPU", 1)) for node in nodes), default=1)
+    return min(count, most), max(1, min(threads, widest))
+
+
+def _own(error: Any) -> Exception:
+    """Return the error that a worker raised."""
+    cause = getattr(error, "cause", error)
+    return cause if isinstance(cause, ConvoxelError) else error
+
+
+def _death(path: object) -> DataError:
+    return DataError(
+        f"{shown(path)}: its worker died {_TRIES} times; expected one that can compute it. Free memory, or give fewer "
+        "--workers, which have more of it."
+    )
