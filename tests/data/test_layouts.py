@@ -121,8 +121,8 @@ NNUNET: dict[str, tuple[Callable[[Path], object], str]] = {
     "another ending": (lambda f: volume(f / "imagesTr/case_001_0001.nii"), "another ending"),
     "count": (lambda f: cases(f, numTraining=5), "numTraining is 5, but 4 cases are there"),
     "regions": (
-        lambda f: cases(f, labels={"background": 0, "whole": [1, 2], "core": 2}),
-        "the class 'whole' is a region of several values",
+        lambda f: cases(f, labels={"background": 0, "whole": [1, 2], "core": [0, 2]}),
+        "'core' is [0, 2]; expected its label values",
     ),
     "ignore": (lambda f: cases(f, labels={"background": 0, "box": 1, "ignore": "all"}), "does not number"),
     "ignore zero": (lambda f: cases(f, labels={"background": 0, "box": 1, "ignore": 0}), "the value to ignore is 0"),

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from convoxel.cli.options import Axes, Json, Task, command
-from convoxel.cli.parsing import parse_share
+from convoxel.cli.options import Axes, IgnoreLabel, Json, Regions, Task, command
+from convoxel.cli.parsing import parse_regions, parse_share
 from convoxel.cli.screen import Screen, emit, percent, plural, times
 from convoxel.errors import DataError
 
@@ -41,6 +41,8 @@ def check(
     validation: _ValidationOption = None,
     split: _SplitOption = None,
     subject_pattern: _PatternOption = None,
+    regions: Regions = None,
+    ignore_label: IgnoreLabel = None,
     axes: Axes = None,
     json: Json = False,
 ) -> None:
@@ -52,7 +54,10 @@ def check(
     from convoxel.data import check as find_problems
     from convoxel.data import guess_task, load
 
-    chosen, stated = task or guess_task(source), _stated(validation, split, subject_pattern, axes)
+    chosen, stated = (
+        task or guess_task(source),
+        _stated(validation, split, subject_pattern, regions, ignore_label, axes),
+    )
     screen = Screen(json)
     with screen.status("reading every sample"):
         problems = find_problems(source, chosen, **stated)
@@ -75,9 +80,22 @@ def check(
             screen.say(f"Note: {note}.")
 
 
-def _stated(validation: str | None, split: str | None, subject_pattern: str | None, axes: str | None) -> dict[str, Any]:
-    share = None if validation is None else parse_share(validation)
-    return {"validation": share, "split": split, "subject_pattern": subject_pattern, "axes": axes}
+def _stated(
+    validation: str | None,
+    split: str | None,
+    subject_pattern: str | None,
+    regions: str | None,
+    ignore_label: int | None,
+    axes: str | None,
+) -> dict[str, Any]:
+    return {
+        "validation": None if validation is None else parse_share(validation),
+        "split": split,
+        "subject_pattern": subject_pattern,
+        "regions": None if regions is None else parse_regions(regions),
+        "ignore_label": ignore_label,
+        "axes": axes,
+    }
 
 
 @command(app, "convoxel data list digits", name="list")
@@ -89,6 +107,8 @@ def list_samples(
     validation: _ValidationOption = None,
     split: _SplitOption = None,
     subject_pattern: _PatternOption = None,
+    regions: Regions = None,
+    ignore_label: IgnoreLabel = None,
     axes: Axes = None,
     all: Annotated[bool, typer.Option("--all", help=f"Show every sample, not {_SHOWN} of each part.")] = False,
     json: Json = False,
@@ -103,11 +123,15 @@ def list_samples(
         if json:
             return emit({"bundled": [{"name": name, "task": kind} for name, kind in BUNDLED.items()]})
         return screen.table("bundled|task", BUNDLED.items())
-    found = load(source, task or guess_task(source), **_stated(validation, split, subject_pattern, axes))
+    found = load(
+        source, task or guess_task(source), **_stated(validation, split, subject_pattern, regions, ignore_label, axes)
+    )
     if json:
         return emit(found.to_dict())
     screen.say(f"{found.name}: {found.task}, {found.dims}-D, {plural(found.channels, 'channel')}", "bold")
     screen.say(f"{'Targets' if found.task == 'regress' else 'Classes'}: {', '.join(found.classes)}")
+    if found.regions is not None:
+        screen.say(f"Regions: {found.regions.describe(found.classes)}")
     for note in found.notes:
         screen.say(f"Note: {note}.")
     if found.spacing_mm is not None:
@@ -136,6 +160,8 @@ def stats(
     validation: _ValidationOption = None,
     split: _SplitOption = None,
     subject_pattern: _PatternOption = None,
+    regions: Regions = None,
+    ignore_label: IgnoreLabel = None,
     axes: Axes = None,
     json: Json = False,
 ) -> None:
@@ -145,7 +171,11 @@ def stats(
     screen = Screen(json)
     with screen.status("reading every sample"):
         found = measure_set(
-            load(source, task or guess_task(source), **_stated(validation, split, subject_pattern, axes))
+            load(
+                source,
+                task or guess_task(source),
+                **_stated(validation, split, subject_pattern, regions, ignore_label, axes),
+            )
         )
     if json:
         return emit(found)
@@ -220,6 +250,8 @@ def view(
     validation: _ValidationOption = None,
     split: _SplitOption = None,
     subject_pattern: _PatternOption = None,
+    regions: Regions = None,
+    ignore_label: IgnoreLabel = None,
     axes: Axes = None,
     json: Json = False,
 ) -> None:
@@ -229,7 +261,11 @@ def view(
 
     screen = Screen(json)
     with screen.status("drawing"):
-        dataset = load(source, task or guess_task(source), **_stated(validation, split, subject_pattern, axes))
+        dataset = load(
+            source,
+            task or guess_task(source),
+            **_stated(validation, split, subject_pattern, regions, ignore_label, axes),
+        )
         path = save_contact_sheet(output, dataset, part, count)
     if json:
         return emit({"source": source, "file": path})

@@ -10,6 +10,7 @@ import typer
 from convoxel.cli.options import (
     Device,
     Engine,
+    IgnoreLabel,
     Json,
     Mirror,
     Precision,
@@ -75,6 +76,7 @@ def evaluate(
         ),
     ] = None,
     resample_labels: ResampleLabels = False,
+    ignore_label: IgnoreLabel = None,
     which: Which = "best",
     engine: Engine = "convoxel",
     precision: Precision = "float32",
@@ -102,9 +104,9 @@ def evaluate(
     screen, pictures = Screen(json), Examples(0)
     with limit_threads(threads), screen.status("reading data") as status:
 
-        def begin(count: int) -> None:
+        def begin(count: int, facts: Any) -> None:
             nonlocal pictures
-            pictures = Examples(count)
+            pictures = Examples.of(count, facts)
 
         def show(index: int, sample: Any, prediction: Any, row: Any) -> None:
             status.update(f"{index + 1} images, last {sample.name}")
@@ -113,9 +115,8 @@ def evaluate(
 
         figures: Options = measure(
             runs, data, engine=engine, precision=precision, split=split, which=which,
-            metrics=metrics and metrics.split(","),
-            replicates=bootstrap, device=device, mirror=mirror, resample_labels=resample_labels, on_begin=begin,
-            on_sample=show,
+            metrics=metrics and metrics.split(","), replicates=bootstrap, device=device, mirror=mirror,
+            resample_labels=resample_labels, ignore_label=ignore_label, on_begin=begin, on_sample=show,
         )  # fmt: skip
     if csv is not None:
         write_case_table(csv, figures)

@@ -78,6 +78,13 @@ Axes = Annotated[
     str | None,
     typer.Option(metavar="LETTERS", help="What the axes of NumPy arrays mean, such as CHW, HWC, DHW or NHWC."),
 ]
+Regions = Annotated[
+    str | None,
+    typer.Option(metavar="NAME=V+V,…", help="Classes that overlap, as unions of label values: tumour=1+2,core=2."),
+]
+IgnoreLabel = Annotated[
+    int | None, typer.Option(metavar="VALUE", help="Label value of voxels that count nowhere (default: none).")
+]
 Threads = Annotated[int | None, typer.Option(help="Number of CPU threads (default: all).")]
 Tile = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Most pixels of a tile along each axis, such as 256 or 64,256,256.")

@@ -250,6 +250,26 @@ def _parse_value(text: str) -> Value:
     return text
 
 
+def parse_regions(text: str) -> dict[str, list[int]]:
+    """Return the label values of each region.
+
+    >>> parse_regions("tumour=1+2, core=2")
+    {'tumour': [1, 2], 'core': [2]}
+
+    Raises:
+        ConfigError: a part is no name with numbers, or a name comes twice.
+    """
+    found: dict[str, list[int]] = {}
+    for part in text.split(","):
+        name, _, values = (word.strip() for word in part.partition("="))
+        if not name or name in found or not re.fullmatch(r"\d{1,3}(\s*\+\s*\d{1,3})*", values):
+            raise ConfigError(
+                f"regions: got {text!r}; expected the label values of each region, such as tumour=1+2,core=2."
+            )
+        found[name] = [int(value) for value in values.split("+")]
+    return found
+
+
 def parse_share(text: str) -> int | float:
     """Return a count (30) or a fraction (0.2) of samples."""
     try:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convoxel.cli.options import Axes, Json, ResampleLabels, Threads
-from convoxel.cli.parsing import parse_share, parse_sizes
+from convoxel.cli.options import Axes, IgnoreLabel, Json, Regions, ResampleLabels, Threads
+from convoxel.cli.parsing import parse_regions, parse_share, parse_sizes
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, by_class, command_line, duration, emit, number
 from convoxel.errors import ConfigError, ConvoxelError
@@ -56,6 +56,8 @@ def train(
         str | None,
         typer.Option(metavar="REGEX", help="Finds the subject in a sample's name; a subject is never split."),
     ] = None,
+    regions: Regions = None,
+    ignore_label: IgnoreLabel = None,
     axes: Axes = None,
     gap: Annotated[int | None, typer.Option(help="mni152: voxels left unused between the parts.")] = None,
     patch: Annotated[str | None, typer.Option(help="Size of a training patch, such as 48,48,48.")] = None,
@@ -123,6 +125,8 @@ def train(
         "fold": fold,
         "split": split,
         "subject_pattern": subject_pattern,
+        "regions": None if regions is None else parse_regions(regions),
+        "ignore_label": ignore_label,
         "axes": axes,
         "gap": gap,
         "patch": None if patch is None else parse_sizes("patch", patch),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from convoxel.data.data_set import Cache, DataSet, Entry, Form, Split
+from convoxel.data.regions import Regions
 from convoxel.data.split import SplitRule
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import Problem, brief, fault, shown
@@ -33,6 +34,7 @@ class Collection:
         multi_label: whether an image may have several classes, or none.
         cache: memory for the samples.
         ignored: value in label files of voxels that belong to no known class, or None.
+        regions: label values of classes that overlap; None where each class has a value of its own.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Collection:
     multi_label: bool = False
     cache: Cache = field(default_factory=Cache, repr=False)
     ignored: int | None = None
+    regions: Regions | None = None
 
     def with_subjects(self, pattern: str | None) -> Collection:
         """Return the collection whose samples' subjects are what ``pattern`` finds in their names.
@@ -104,7 +107,7 @@ class Collection:
             )
         parts = rule.split(self.parts, self.task, self.broken)
         facts = (self.name, self.task, self.form, self.classes, self.sources, self.notes)
-        return DataSet.from_parts(parts, self.cache, *facts, self.multi_label, self.ignored)
+        return DataSet.from_parts(parts, self.cache, *facts, self.multi_label, self.ignored, self.regions)
 
 
 def _subject(match: re.Match[str] | None) -> str | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from convoxel.data.image_format import image_parts
 from convoxel.data.image_header import Affine, Spacing
+from convoxel.data.regions import Regions
 from convoxel.errors import DataError
 from convoxel.files.content import hash_file
 from convoxel.files.fault import Problem, shown
@@ -244,6 +245,8 @@ class DataSet:
         drawn: whether the validation part was cut from the training part here.
         multi_label: whether an image may have several classes, or none (classify).
         ignored: value in label files of voxels that belong to no known class; None where there is none.
+        regions: label values of each class but the background, where classes overlap: label maps then hold values, not
+            class numbers; None where each class has a number of its own.
     """
 
     name: str
@@ -261,6 +264,7 @@ class DataSet:
     drawn: bool = False
     multi_label: bool = False
     ignored: int | None = None
+    regions: Regions | None = None
 
     @classmethod
     def from_parts(
@@ -275,12 +279,13 @@ class DataSet:
         notes: tuple[str, ...] = (),
         multi_label: bool = False,
         ignored: int | None = None,
+        regions: Regions | None = None,
     ) -> DataSet:
         """Return the data set whose parts have these entries; an empty test part becomes None."""
         train, validation, test = (Split(tuple(entries), cache) for entries in parts[:3])
         facts = (name, task, *form, tuple(classes), train, validation, test if test else None, tuple(sources))
-        notes = (*notes, *parts.notes)
-        return cls(*facts, rule=parts.rule, notes=notes, drawn=parts.drawn, multi_label=multi_label, ignored=ignored)
+        told = (parts.rule, (*notes, *parts.notes), parts.drawn)
+        return cls(*facts, (), *told, multi_label=multi_label, ignored=ignored, regions=regions)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -289,6 +294,8 @@ class DataSet:
         The folder's place and its split do not count.
         """
         digest = hashlib.sha256(repr(("convoxel data 1", self.task, self.classes)).encode())
+        if self.regions is not None:
+            digest.update(repr(self.regions.values).encode())
         for name, path in sorted(self.sources, key=lambda item: os.fsencode(item[0])):
             for part in image_parts(path):
                 label = name if part == path else f"{name}/{part.name}"
@@ -301,6 +308,16 @@ class DataSet:
         """The parts by name: train, validation, and test where the source has it."""
         parts = {"train": self.train, "validation": self.validation}
         return parts if self.test is None else {**parts, "test": self.test}
+
+    @property
+    def region_values(self) -> dict[str, tuple[int, ...]] | None:
+        """The label values of each region by name; None where classes do not overlap."""
+        return None if self.regions is None else dict(zip(self.classes[1:], self.regions.values, strict=True))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what a network finds in these data: the classes; of regions, the regions without the background."""
+        return self.classes if self.regions is None else self.classes[1:]
 
     def class_of(self, entry: Entry) -> str | None:
         """Return a sample's class, its classes ("a; b") or its values in words; None where a label map has them."""
@@ -316,6 +333,7 @@ class DataSet:
             **{name: getattr(self, name) for name in ("name", "task", "dims", "channels")},
             "classes": list(self.classes),
             "multi_label": self.multi_label,
+            "regions": self.region_values,
             "spacing_mm": self.spacing_mm,
             "fingerprint": self.fingerprint,
             "rule": self.rule,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from convoxel.data.bundled import BUNDLED, open_digits, open_mni152
 from convoxel.data.collection import Collection
 from convoxel.data.data_set import DataSet, Split
 from convoxel.data.layout import TASKS, expected_sources, find_tasks, open_layout
 from convoxel.data.opening import Opening
+from convoxel.data.regions import Regions, plan_regions
 from convoxel.data.set_survey import SetSurvey
 from convoxel.data.split import SplitRule, Validation
 from convoxel.errors import ConfigError, DataError
@@ -39,6 +41,7 @@ def load(
     classes: Sequence[str] = (),
     axes: str | None = None,
     ignore_label: int | None = None,
+    regions: Mapping[str, object] | Regions | None = None,
 ) -> DataSet:
     """Return the data set of a folder, a .npz file or a name, split into training and validation.
 
@@ -72,6 +75,8 @@ def load(
             "NCHW", N for the samples of a set (default None: as labels and sizes tell, and refused where they do not).
         ignore_label: value in label files of voxels that belong to no known class; label maps of samples then hold 255
             (default None: as ``dataset.json`` says).
+        regions: label value or values of each region, by name, where classes overlap, such as
+            ``{"tumour": [1, 2], "core": 2}`` (default None: as ``dataset.json`` says); with ``classes``, the network's.
 
     Raises:
         DataError: for a source that is missing or broken, saying where, what, and how to mend it.
@@ -88,17 +93,18 @@ def load(
     rule = SplitRule(validation, seed, folds, fold, None if split is None else Path(split))
     if whole:
         rule = SplitRule(whole=True)
-    errors = Opening(
-        strict=bad == "stop", classes=tuple(classes), axes=axes, resample_labels=resample_labels, ignored=ignore_label
-    )
+    errors = _opening(regions, strict=bad == "stop", classes=tuple(classes), axes=axes, ignored=ignore_label)
+    errors.resample_labels = resample_labels
     _check_task(source, task)
     if source == "mni152":
         _check_ignored(ignore_label, None)
+        _check_regions(regions, None)
         return _open_template(rule, gap)
     _check_no_gap(gap)
     found = _open(source, task, errors).with_subjects(subject_pattern)
     if not classes:  # labels that are measured with a network are checked against its classes
         _check_ignored(ignore_label, found.ignored)
+        _check_regions(regions, found.regions)
     if bad == "stop":
         return found.split(rule)
     sound, skipped = found.without_broken(errors.problems)
@@ -123,6 +129,8 @@ def check(
     split: str | os.PathLike[str] | None = None,
     subject_pattern: str | None = None,
     axes: str | None = None,
+    ignore_label: int | None = None,
+    regions: Mapping[str, object] | None = None,
 ) -> list[Problem]:
     """Return everything that is wrong with a source, reading every sample once; an empty list if nothing is.
 
@@ -132,12 +140,16 @@ def check(
     Raises ConfigError for a wrong argument, or a source that does not fit the task.
     """
     rule = SplitRule(validation, seed, file=None if split is None else Path(split))
-    errors = Opening(strict=False, axes=axes)
+    errors = _opening(regions, strict=False, axes=axes, ignored=ignore_label)
     _check_task(source, task)
     try:
         if source == "mni152":
+            _check_ignored(ignore_label, None)
+            _check_regions(regions, None)
             return _open_template(rule, 0).problems()
         found = _open(source, task, errors).with_subjects(subject_pattern)
+        _check_ignored(ignore_label, found.ignored)
+        _check_regions(regions, found.regions)
     except DataError as error:
         return [*errors.problems, Problem(shown(source), str(error))]
     try:
@@ -178,6 +190,22 @@ def _check_ignored(stated: int | None, used: int | None) -> None:
         raise ConfigError(
             f"ignore_label: got {stated}; expected none for this source: only label files of images may have a value "
             "to ignore. Leave it out, or store images and labels as files."
+        )
+
+
+def _opening(regions: Mapping[str, object] | Regions | None, **facts: Any) -> Opening:
+    """Return how a source is opened; regions that are stated get their names."""
+    if regions is None or isinstance(regions, Regions):
+        return Opening(**facts, regions=regions)
+    names, planned = plan_regions(regions)
+    return Opening(**facts, regions=planned, region_names=tuple(names))
+
+
+def _check_regions(stated: object, used: Regions | None) -> None:
+    if stated is not None and used is None:
+        raise ConfigError(
+            "regions: given for a source without label files; expected none: only label files of images may have "
+            "regions. Leave them out, or store images and labels as files."
         )
 
 

@@ -6,9 +6,11 @@ What it says is text from outside: sizes and types are checked here, and paths s
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from convoxel.errors import DataError
+from convoxel.data.regions import Regions, plan_regions
+from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import brief, fault, shown
 from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject
@@ -16,6 +18,21 @@ from convoxel.files.values import JsonObject
 NAME = "dataset.json"
 _MOST_CLASSES = 256
 _MOST_BYTES = 64 * 2**20  # a list of a hundred thousand cases
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """The meaning of label values, as far as a source says it.
+
+    Attributes:
+        names: names of the classes, or of the background and the regions; None: the labels are counted.
+        regions: the label values of each region; None where each class has a value of its own.
+        ignored: value of voxels that belong to no known class; None where there is none.
+    """
+
+    names: tuple[str, ...] | None = None
+    regions: Regions | None = None
+    ignored: int | None = None
 
 
 def read_description(folder: Path) -> JsonObject | None:
@@ -44,24 +61,49 @@ def find_description(folder: Path) -> JsonObject:
         return {}
 
 
-def number_classes(path: Path, labels: object) -> tuple[str, ...]:
+def label_scheme(path: Path, description: JsonObject) -> LabelScheme:
+    """Return what ``dataset.json`` says of label values: classes, or regions and the values written for them.
+
+    Raises:
+        DataError: "labels" are neither classes that are numbered 0, 1, 2, … nor regions, or the value to ignore or
+            "regions_class_order" is none.
+    """
+    labels = description.get("labels")
+    ignored = _ignored_value(path, labels)
+    if isinstance(labels, dict):
+        labels = {key: value for key, value in labels.items() if not _is_ignored(key, value)}
+        if any(isinstance(value, list) and len(value) > 1 for value in labels.values()):
+            return LabelScheme(*_name_regions(path, labels, description.get("regions_class_order")), ignored)
+    return LabelScheme(_number_classes(path, labels), None, ignored)
+
+
+def _name_regions(path: Path, labels: JsonObject, order: object) -> tuple[tuple[str, ...], Regions]:
+    """Return the names of the background and the regions, and the regions."""
+    empty = [name for name, value in labels.items() if value in (0, [0])]
+    stated = {shown(name): value for name, value in labels.items() if name not in empty}
+    try:
+        if len(empty) != 1 or len(stated) < len(labels) - 1:
+            raise ConfigError("labels: expected one background of value 0, and regions of different names")
+        if order is not None and not isinstance(order, list):
+            raise ConfigError(f"regions_class_order is {brief(order, 40)}; expected a list of label values")
+        names, regions = plan_regions(stated, order)
+    except ConfigError as error:
+        expected = '"labels": {"background": 0, "tumour": [1, 2], "core": 2}, "regions_class_order": [1, 2]'
+        raise fault(path, str(error).rstrip("."), expected, "Correct it") from None
+    return (shown(empty[0]), *names[1:]), regions
+
+
+def _number_classes(path: Path, labels: object) -> tuple[str, ...]:
     """Return class names from {"0": "background", …}, {"background": 0, …} or ["background", …].
 
     Raises:
-        DataError: they are not numbered 0, 1, 2, …, or are regions.
+        DataError: they are not numbered 0, 1, 2, ….
     """
     pairs: dict[int, str] = {}
-    if isinstance(labels, dict):
-        labels = {key: value for key, value in labels.items() if not _is_ignored(key, value)}
     if isinstance(labels, list):
         labels = {str(i): name for i, name in enumerate(labels)}
     for key, value in labels.items() if isinstance(labels, dict) else ():
-        if isinstance(value, list) and len(value) != 1:
-            came = f"in labels, the class {brief(key)} is a region of several values ({brief(value, 40)})"
-            raise fault(
-                path, came, "one value a class", "Regions are not supported: number classes that do not overlap"
-            )
-        value = value[0] if isinstance(value, list) else value
+        value = value[0] if isinstance(value, list) and value else value
         number, name = (key, value) if isinstance(value, str) and key.isdecimal() else (value, key)
         if isinstance(number, (str, int)) and str(number)[:4].isdecimal() and int(str(number)[:4]) < _MOST_CLASSES:
             pairs[int(str(number)[:4])] = shown(name)
@@ -77,7 +119,7 @@ def _is_ignored(key: object, value: object) -> bool:
     return key == "ignore" and not isinstance(value, str)
 
 
-def ignored_value(path: Path, labels: object) -> int | None:
+def _ignored_value(path: Path, labels: object) -> int | None:
     """Return the label value that "labels" say is to be ignored; None where they say nothing.
 
     Raises:

@@ -10,14 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convoxel.data.collection import Collection
-from convoxel.data.dataset_json import (
-    NAME,
-    find_description,
-    ignored_value,
-    number_classes,
-    path_inside,
-    read_description,
-)
+from convoxel.data.dataset_json import NAME, LabelScheme, find_description, label_scheme, path_inside, read_description
 from convoxel.data.image_format import split_ending
 from convoxel.data.opening import Opening
 from convoxel.data.segmentation import Pair, open_pairs, without_labels
@@ -55,7 +48,5 @@ def open_decathlon(folder: Path, errors: Opening) -> Collection:
     test = found.get("test")
     notes = [without_labels([shown(str(name)) for name in test])] if isinstance(test, list) and test else []
     pairs.sort(key=lambda pair: pair.name)
-    classes = number_classes(where, found["labels"]) if "labels" in found else None
-    return open_pairs(
-        folder, pairs, errors, names=classes, notes=notes, ignored=ignored_value(where, found.get("labels"))
-    )
+    scheme = label_scheme(where, found) if "labels" in found else LabelScheme()
+    return open_pairs(folder, pairs, errors, scheme=scheme, notes=notes)

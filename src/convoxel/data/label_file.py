@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.data_set import IGNORED
-from convoxel.data.dataset_json import NAME, ignored_value, number_classes, read_description
+from convoxel.data.dataset_json import NAME, LabelScheme, label_scheme, read_description
 from convoxel.data.image_file import check_finite, read_header, read_stored, shaped, with_dims
 from convoxel.data.image_format import find_format
 from convoxel.data.image_header import Header
@@ -98,8 +98,17 @@ def _raw_values(label: NDArray[np.uint8]) -> frozenset[int]:
     return frozenset(int(v) for v in np.flatnonzero(np.bincount(label.ravel(order="K"), minlength=256)))
 
 
-def to_classes(path: object, label: NDArray[np.uint8], count: int, ignored: int | None = None) -> NDArray[np.uint8]:
+def to_classes(
+    path: object, label: NDArray[np.uint8], count: int, ignored: int | None = None, known: frozenset[int] | None = None
+) -> NDArray[np.uint8]:
     """Return class numbers below ``count`` from label values, and 255 for the value to ignore.
+
+    Args:
+        path: file of the label, for messages.
+        label: values as stored.
+        count: number of classes.
+        ignored: value to ignore (default none).
+        known: values beside 0 that are classes or belong to regions (default: all below ``count``).
 
     Raises:
         DataError: a value is neither a class nor to be ignored.
@@ -107,11 +116,14 @@ def to_classes(path: object, label: NDArray[np.uint8], count: int, ignored: int 
     found = _raw_values(label) - {ignored}
     if ignored is not None:
         hidden = label == ignored
-        known = to_classes(path, np.where(hidden, np.uint8(0), label), count)
-        return np.where(hidden, np.uint8(IGNORED), known)
+        shown_classes = to_classes(path, np.where(hidden, np.uint8(0), label), count, known=known)
+        return np.where(hidden, np.uint8(IGNORED), shown_classes)
     if count == 2 and found <= {0, 255}:
         return np.asarray(np.minimum(label, np.uint8(1)))
-    wrong = sorted(v for v in found if v >= count)
+    wrong = sorted(found - {0} - known) if known is not None else sorted(v for v in found if v >= count)
+    if wrong and known is not None:
+        mend = "Correct the label, or add the value to a region"
+        raise fault(path, f"unexpected label values {_listed(wrong)}", f"0 and {_listed(sorted(known))}", mend)
     if wrong:
         mend = "Correct the label, or name every class in classes.txt"
         raise fault(path, f"unexpected label values {_listed(wrong)}", f"class numbers 0 to {count - 1}", mend)
@@ -139,22 +151,17 @@ def _listed(values: Iterable[int]) -> str:
     return ", ".join(map(str, values[:_LISTED])) + (", …" if len(values) > _LISTED else "")
 
 
-def ignored_label(folder: Path) -> int | None:
-    """Return the value to ignore of a folder's ``dataset.json``, or None."""
-    return ignored_value(folder / NAME, (read_description(folder) or {}).get("labels"))
-
-
-def class_names(folder: Path) -> tuple[str, ...] | None:
-    """Return the class names of ``dataset.json`` ("labels") or ``classes.txt`` (one a line), or None."""
-    labels = (read_description(folder) or {}).get("labels")
-    if labels is not None:
-        return number_classes(folder / NAME, labels)
+def folder_scheme(folder: Path) -> LabelScheme:
+    """Return what ``dataset.json`` ("labels") or ``classes.txt`` (a class a line) says of a folder's label values."""
+    found = read_description(folder) or {}
+    if found.get("labels") is not None:
+        return label_scheme(folder / NAME, found)
     path = folder / "classes.txt"
     if not path.exists():
-        return None
+        return LabelScheme()
     lines = [line.strip() for line in read_text(path).splitlines()]
     names = tuple(shown(line) for line in lines if line)
     if not 2 <= len(names) <= _MOST_CLASSES or len(set(names)) < len(names):
         came = f"{plural(len(names), 'class name')}, {len(set(names))} different"
         raise fault(path, came, "2 to 256 different names", "Write one name a line, the background first")
-    return names
+    return LabelScheme(names)

@@ -1,7 +1,7 @@
 """Raw data sets of nnU-Net: imagesTr/CASE_0000.nii.gz (a file a channel), labelsTr/CASE.nii.gz and dataset.json.
 
 Cases of ``imagesTs`` are a test part where ``labelsTs`` has their labels, and are not used otherwise, which a note
-says. Regions are refused.
+says.
 """
 
 from __future__ import annotations
@@ -12,14 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convoxel.data.collection import Collection
-from convoxel.data.dataset_json import (
-    NAME,
-    find_description,
-    ignored_value,
-    number_classes,
-    path_inside,
-    read_description,
-)
+from convoxel.data.dataset_json import NAME, find_description, label_scheme, path_inside, read_description
 from convoxel.data.image_file import list_images
 from convoxel.data.image_format import split_ending
 from convoxel.data.opening import Opening
@@ -50,7 +43,7 @@ def open_cases(folder: Path, errors: Opening) -> Collection:
     """Return the samples of a raw data set of nnU-Net."""
     found = read_description(folder) or {}
     where = folder / NAME
-    classes, channels = number_classes(where, found.get("labels")), _count_channels(where, found)
+    scheme, channels = label_scheme(where, found), _count_channels(where, found)
     notes: list[str] = []
     if isinstance(found.get("dataset"), dict):
         pairs = list(_listed_cases(folder, found["dataset"], channels, errors))
@@ -62,9 +55,7 @@ def open_cases(folder: Path, errors: Opening) -> Collection:
     if isinstance(claimed, int) and claimed != count and not errors.names:
         mend = "Copy the missing cases again, or correct numTraining"
         errors.note(NAME, fault(where, f"numTraining is {claimed}, but {count} cases are there", f"{count}", mend))
-    return open_pairs(
-        folder, pairs, errors, names=classes, notes=notes, ignored=ignored_value(where, found.get("labels"))
-    )
+    return open_pairs(folder, pairs, errors, scheme=scheme, notes=notes)
 
 
 def _count_channels(where: Path, found: JsonObject) -> int:

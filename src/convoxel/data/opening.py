@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convoxel.data.axes import check_axes
+from convoxel.data.regions import Regions
 from convoxel.files.fault import ErrorCollector
 
 
@@ -18,12 +19,16 @@ class Opening(ErrorCollector):
         axes: what the axes of NumPy arrays mean, such as "HWC" (default None: as ``find_axes`` finds).
         resample_labels: a label of another grid than its image's is no fault, but brought onto it (default False).
         ignored: value in label files of voxels that belong to no known class (default None: as the source says).
+        regions: regions that the user states, or those of the network (default None: as the source says).
+        region_names: names of the background and of the regions that the user states.
     """
 
     classes: tuple[str, ...] = ()
     axes: str | None = None
     resample_labels: bool = False
     ignored: int | None = None
+    regions: Regions | None = None
+    region_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_axes(self.axes)

@@ -17,6 +17,7 @@ import numpy as np
 
 from convoxel.data.collection import Collection
 from convoxel.data.data_set import Entry, Sample, Sources
+from convoxel.data.dataset_json import LabelScheme
 from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.geometry import fit_label
 from convoxel.data.image_file import list_images, read_header, read_image, with_dims
@@ -25,16 +26,16 @@ from convoxel.data.image_header import GridMatch, Header, agree, compare_grids, 
 from convoxel.data.label_file import (
     MOST_UNNAMED,
     class_count,
-    class_names,
-    ignored_label,
+    folder_scheme,
     read_label,
     read_label_header,
     to_classes,
     values_of,
 )
 from convoxel.data.opening import Opening
-from convoxel.files.fault import ErrorCollector, fault, plural, shown
+from convoxel.files.fault import ErrorCollector, fault, few, plural, shown
 
+_COUNTED = LabelScheme()
 _PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _MEND = "Put images into images/ and labels of the same name into labels/"
 
@@ -88,9 +89,9 @@ def _find_pair(folder: Path) -> tuple[Path, Path] | None:
 
 def open_segmentation(folder: Path, errors: Opening) -> Collection:
     """Return the samples of a segmentation folder; pixels are read later, class numbers are found now."""
-    parts, names = find_parts(folder), class_names(folder)
+    parts, scheme = find_parts(folder), folder_scheme(folder)
     pairs = [pair for part, place in parts.items() for pair in _pair_files(part, place, errors)]
-    return open_pairs(folder, pairs, errors, names=names, parts=tuple(parts), ignored=ignored_label(folder))
+    return open_pairs(folder, pairs, errors, scheme=scheme, parts=tuple(parts))
 
 
 def open_pairs(
@@ -98,12 +99,11 @@ def open_pairs(
     pairs: Sequence[Pair],
     errors: Opening,
     *,
-    names: tuple[str, ...] | None = None,
+    scheme: LabelScheme = _COUNTED,
     parts: Sequence[str] = (),
     title: str = "",
     notes: Sequence[str] = (),
     sources: Sources = (),
-    ignored: int | None = None,
 ) -> Collection:
     """Return the samples of pairs of images and labels; headers are checked now, pixels are read later.
 
@@ -111,21 +111,13 @@ def open_pairs(
         folder: folder that holds them, for messages.
         pairs: files of each sample.
         errors: where problems are reported.
-        names: names of the classes (default None: they are counted in the labels).
+        scheme: what the source says of label values (default nothing: classes are counted in the labels).
         parts: parts of the source, none of which may be empty (default: those of the pairs).
         title: name of the data set (default: that of the folder).
         notes: what is there and not used (default none).
         sources: further (name, file) of what was read, for the fingerprint (default none).
-        ignored: value in labels of voxels that belong to no known class, as the source says (default none).
     """
-    if ignored is None:
-        ignored = errors.ignored
-    elif errors.ignored not in (None, ignored) and not errors.classes:  # other data of a network may have another one
-        came, mend = (
-            f"dataset.json says to ignore {ignored}, ignore_label is {errors.ignored}",
-            "Leave ignore_label out",
-        )
-        raise fault(folder, came, "one value to ignore", mend)
+    scheme = _settle(folder, scheme, errors)
     parts = tuple(parts) or tuple(dict.fromkeys(pair.part for pair in pairs))
     pairs = _once(pairs, errors)
     headers, assumed = _read_headers(pairs, errors)
@@ -133,20 +125,37 @@ def open_pairs(
     if not pairs:
         raise fault(folder, "no usable pair of image and label", "images/NAME and labels/NAME", _MEND)
     dims, channels = agree({p.name: (p.image, headers[p.name]) for p in pairs}, errors)
-    if names is None and errors.classes:
-        names = errors.classes
-    elif names is None:
-        count = _count_classes(folder, pairs, errors, ignored)
+    names = scheme.names
+    if names is None:
+        count = _count_classes(folder, pairs, errors, scheme.ignored)
         names = ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
-    if ignored is not None and ignored < len(names):
-        expected, mend = f"a value of {len(names)} or more", "State another one, or correct the names of the classes"
-        raise fault(folder, f"the value to ignore, {ignored}, is a class", expected, mend)
+    scheme = replace(scheme, names=names)
+    known = frozenset(range(len(names))) if scheme.regions is None else scheme.regions.known
+    if scheme.ignored in known:
+        expected, mend = f"another value than {few(sorted(known))}", "State another one, or correct the classes"
+        raise fault(folder, f"the value to ignore, {scheme.ignored}, is a class", expected, mend)
     pairs = [pair for pair in pairs if pair.name not in errors.names]
-    form = (dims, channels, len(names), errors.resample_labels, ignored)
+    form = (dims, channels, scheme, errors.resample_labels)
     entries = {part: [_entry(p, headers[p.name], *form) for p in pairs if p.part == part] for part in parts}
     read = [*sources, *(source for pair in pairs for source in _sources(pair))]
     title = title or shown(folder.resolve().name)
-    return Collection(title, "segment", (dims, channels), names, entries, read, (*assumed, *notes), ignored=ignored)
+    told = (*assumed, *notes)
+    found = Collection(title, "segment", (dims, channels), names, entries, read, told)
+    return replace(found, ignored=scheme.ignored, regions=scheme.regions)
+
+
+def _settle(folder: Path, scheme: LabelScheme, errors: Opening) -> LabelScheme:
+    """Return what is known of label values: by the user, the source, or the network that the samples are for."""
+    if scheme.ignored is None:
+        scheme = replace(scheme, ignored=errors.ignored)
+    elif errors.ignored not in (None, scheme.ignored) and not errors.classes:  # a network's other data may differ
+        came = f"dataset.json says to ignore {scheme.ignored}, ignore_label is {errors.ignored}"
+        raise fault(folder, came, "one value to ignore", "Leave ignore_label out")
+    if errors.classes:
+        return scheme if scheme.names else replace(scheme, names=errors.classes, regions=errors.regions)
+    if errors.regions is not None:
+        return replace(scheme, names=errors.region_names, regions=errors.regions)
+    return scheme
 
 
 def _once(pairs: Sequence[Pair], errors: ErrorCollector) -> list[Pair]:
@@ -306,16 +315,17 @@ def _count_classes(folder: Path, pairs: Sequence[Pair], errors: ErrorCollector, 
     return count
 
 
-def _entry(
-    pair: Pair, header: Header, dims: int, channels: int, count: int, resample_labels: bool, ignored: int | None
-) -> Entry:
+def _entry(pair: Pair, header: Header, dims: int, channels: int, scheme: LabelScheme, resample_labels: bool) -> Entry:
+    known = None if scheme.regions is None else scheme.regions.known
+    count = len(scheme.names or ()) if known is None else max(known) + 1
+
     def read() -> Sample:
         sample = _read_image(pair, dims, channels, header.axes or None)
         grid = replace(header, shape=sample.image.shape[1:], spacing_mm=sample.spacing_mm, affine=sample.affine)
         label_header, values = read_label(pair.label, dims, grid)
         if not _match(pair, grid, label_header, resample_labels=resample_labels).same:
             values = fit_label(pair.label, values, label_header.affine, grid.shape, grid.affine)
-        label = np.ascontiguousarray(to_classes(pair.label, values, count, ignored))
+        label = np.ascontiguousarray(to_classes(pair.label, values, count, scheme.ignored, known))
         return replace(sample, name=pair.name, label=label)
 
     return Entry(pair.name, header.shape, header.spacing_mm, read, None, header.stated_affine, pair.subject)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.data_set import DataSet, Entry, Sample, Split
+from convoxel.data.regions import Regions, count_classes
 from convoxel.files.values import JsonObject
 
 _MOST_VALUES = 1 << 14  # of an image and channel, evenly spread, from which quantiles are estimated
@@ -27,6 +28,7 @@ def measure_set(dataset: DataSet) -> JsonObject:
     """
     facts = {name: getattr(dataset, name) for name in ("name", "task", "dims", "channels", "rule")}
     parts = {name: _measure_part(dataset, part) for name, part in dataset.parts.items()}
+    facts["regions"] = dataset.region_values
     return {**facts, "classes": list(dataset.classes), "notes": list(dataset.notes), "parts": parts}
 
 
@@ -36,6 +38,7 @@ class _Sums:
 
     channels: int
     classes: int
+    regions: Regions | None = None
     count: int = 0
     values: list[NDArray[np.float64]] = field(
         default_factory=list
@@ -51,13 +54,12 @@ class _Sums:
         self.values.append(np.stack([wide.sum(1), np.square(wide).sum(1), wide.min(1), wide.max(1)]))
         self.drawn.append(np.array(flat[:, :: max(1, flat.shape[1] // _MOST_VALUES)]))
         if isinstance(sample.label, np.ndarray):
-            counts = np.bincount(sample.label.reshape(-1), minlength=self.classes)[: self.classes]
-            self.voxels.append(counts.astype(np.int64))
+            self.voxels.append(count_classes(sample.label, self.classes, self.regions))
         self.sizes.append(None if sample.spacing_mm is None else math.prod(sample.spacing_mm))
 
 
 def _measure_part(dataset: DataSet, part: Split) -> JsonObject:
-    sums = _Sums(dataset.channels, len(dataset.classes))
+    sums = _Sums(dataset.channels, len(dataset.classes), dataset.regions)
     broken = [problem.name for problem in part.problems(sums.add)]
     subjects = {entry.subject for entry in part.entries} - {None}
     known = [entry.spacing_mm for entry in part.entries if entry.spacing_mm is not None]
@@ -139,7 +141,7 @@ def _count_voxels(dataset: DataSet, sums: _Sums) -> list[JsonObject]:
         extents = [[count * size * scale] for count, size in held if count and size is not None]
         limits = _range(extents)
         row |= {"samples": int(np.count_nonzero(counts)), "voxels": int(counts.sum())}
-        row |= {"share": float(counts.sum() / max(int(table.sum()), 1))}
+        row |= {"share": float(counts.sum() / max(int(table.sum()) if dataset.regions is None else sums.count, 1))}
         if unit is not None:
             row[unit] = None if limits is None else {key: values[0] for key, values in limits.items()}
         found.append(row)

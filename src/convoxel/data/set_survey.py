@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data.data_set import Answer, DataSet, Sample, join_names
+from convoxel.data.regions import count_classes
 from convoxel.files.fault import Problem, fault_message, plural
 from convoxel.files.values import Array
 
@@ -40,8 +41,7 @@ class SetSurvey:
         found = self.occurrences.setdefault(part, np.zeros(len(self.dataset.classes), np.int64))
         label = sample.label
         if isinstance(label, np.ndarray):
-            values = np.flatnonzero(np.bincount(label.reshape(-1), minlength=len(found)))
-            found[values[values < len(found)]] += 1
+            found += count_classes(label, len(found), self.dataset.regions) > 0
         elif isinstance(label, tuple):
             self.values.setdefault(part, []).append(label)
         elif isinstance(label, frozenset):

@@ -62,6 +62,8 @@ def contact_sheet(dataset: DataSet, part: str = "all", count: int = 24) -> Image
             sample = samples[int(index)]
             if dataset.ignored is not None and isinstance(sample.label, np.ndarray):
                 sample = replace(sample, label=np.where(sample.label == IGNORED, np.uint8(0), sample.label))
+            if dataset.regions is not None and isinstance(sample.label, np.ndarray):
+                sample = replace(sample, label=dataset.regions.drawn(sample.label))
             picture, note = _tile(sample)
             note = dataset.class_of(entry) or note
             corner = (round(left + (_CELL - picture.width) / 2), round(above + (_CELL - picture.height) / 2))

@@ -63,7 +63,7 @@ def predict_case(
     tilings: list[TilePlan] = []
     sample = read_case(predictor, path, options)
     found = predictor.label_map(sample, on_tile, tilings.append)
-    data.write_label(targets[0], found, like=sample, classes=predictor.classes)
+    data.write_label(targets[0], found, like=sample, classes=predictor.run.data.value_names)
     return CaseResult(tuple(targets), tilings[-1] if tilings else None)
 
 

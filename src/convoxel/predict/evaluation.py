@@ -22,7 +22,7 @@ from convoxel.predict.loss_terms import value_loss
 from convoxel.predict.metric_table import label_metrics, overlap_metrics, score_metrics, value_metrics
 from convoxel.predict.metrics import Metrics, Row, Tally
 from convoxel.predict.regression_metric import ValueScores
-from convoxel.predict.segmentation_loss import SegmentationLoss
+from convoxel.predict.segmentation_loss import segmentation_loss
 from convoxel.predict.segmentation_metric import EMPTY_RULE, OverlapMetric
 
 _CLASSIFY_BATCH = 64
@@ -180,7 +180,8 @@ def evaluate_samples(
     Raises:
         DataError: a sample has no label, or one that the network does not know.
     """
-    tally = Tally(predictor.run.config.task, predictor.classes, overlap, predictor.run.data.multi_label)
+    facts = predictor.run.data
+    tally = Tally(predictor.run.config.task, facts.classes, overlap, facts.multi_label, facts.regions)
     segment = tally.task == "segment"
     size = 1 if segment else _CLASSIFY_BATCH
     subjects = [entry.subject for entry in samples.entries] if isinstance(samples, Split) else [None] * len(samples)
@@ -201,20 +202,23 @@ def _add_volume(
     predictor: Predictor, sample: Sample, subject: str | None, tally: Tally
 ) -> tuple[NDArray[np.uint8], Row]:
     """Count one image, predicted slab by slab: its logits are never in memory as a whole."""
-    label, classes = sample.label, len(predictor.classes)
+    label, facts = sample.label, predictor.run.data
     if not isinstance(label, np.ndarray):
         raise DataError(f"data: {sample.name} has no label map; metrics need one for every image.")
-    highest = int(label.max(initial=0, where=label != IGNORED if classes <= IGNORED else True))
-    if highest >= classes:
+    names = facts.value_names
+    highest = int(label.max(initial=0, where=label != IGNORED if len(names) <= IGNORED else True))
+    if highest >= len(names):
         raise DataError(
-            f"data: the label of {sample.name} holds class {highest}, the run knows 0 … {classes - 1} "
-            f"({', '.join(predictor.classes)})."
+            f"data: the label of {sample.name} holds class {highest}, the run knows 0 … {len(names) - 1} "
+            f"({', '.join(names)})."
         )
-    prediction, loss = np.empty(label.shape, np.uint8), SegmentationLoss(classes, predictor.run.loss)
+    prediction = np.empty(label.shape, np.uint8)
+    loss = segmentation_loss(len(facts.outputs), predictor.run.loss, facts.regions)
     for part, slab in predictor.slabs(sample):
-        logits = torch.from_numpy(np.ascontiguousarray(slab))
-        prediction[part] = logits.argmax(dim=0).numpy()
-        loss.add(logits, torch.from_numpy(np.ascontiguousarray(label[part], np.int64)))
+        prediction[part] = facts.decide(slab)
+        loss.add(
+            torch.from_numpy(np.ascontiguousarray(slab)), torch.from_numpy(np.ascontiguousarray(label[part], np.int64))
+        )
     return prediction, tally.add_volume(sample, label, prediction, loss.value(), subject)
 
 

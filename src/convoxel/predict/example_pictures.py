@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from convoxel.data import Sample
 from convoxel.data.data_set import IGNORED
+from convoxel.data.regions import Regions
 from convoxel.files.values import Array
 from convoxel.predict.metrics import Row
+from convoxel.predict.trained_run import DataFacts
 
 _COUNT = 6
 # Of the axes towards the patient's right, front and top: the letters of their high end and of their low end.
@@ -49,16 +51,22 @@ class Examples:
         samples: number of samples that will be offered.
         count: number of pictures (default 6).
         classes: number of classes where an image may have several (default 0: one class, or a label map).
+        regions: label values of regions that overlap; pictures then show the last region of a voxel (default none).
     """
 
-    def __init__(self, samples: int, count: int = _COUNT, classes: int = 0) -> None:
-        self._classes = classes
+    def __init__(self, samples: int, count: int = _COUNT, classes: int = 0, regions: Regions | None = None) -> None:
+        self._classes, self._regions = classes, regions
         self._each = max(1, -(-count // max(1, samples)))
         spread = count if samples <= count else count - count // 2
         self._spread = set(np.linspace(0, samples - 1, min(samples, spread)).round().astype(int).tolist())
         self._count, self._hardest = count, count - spread
         self._rows: list[_Shown] = []
         self._worst: list[_Shown] = []
+
+    @classmethod
+    def of(cls, samples: int, facts: DataFacts, count: int = _COUNT) -> Examples:
+        """Return the collector of pictures for a run with these facts of its data."""
+        return cls(samples, count, len(facts.classes) if facts.multi_label else 0, facts.regions)
 
     def offer(
         self,
@@ -85,6 +93,8 @@ class Examples:
         image, label, found = sample.image, self._array(sample.label), self._array(prediction)
         if label.ndim and label.max(initial=0) == IGNORED:  # shown as metrics count it; 256 classes have no such value
             label, found = (np.where(label == IGNORED, np.uint8(0), array) for array in (label, found))
+        if self._regions is not None and label.ndim:
+            label, found = self._regions.drawn(label), self._regions.drawn(found)
         if label.ndim == 3:
             yield from self._slices(sample, label, found, quality, hardest)
             return

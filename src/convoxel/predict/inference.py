@@ -22,7 +22,7 @@ from convoxel.predict.exact_tiles import ExactTiles
 from convoxel.predict.member import Member, check_members, common_slabs, group_members
 from convoxel.predict.mirror import mirrored_axes, mirrored_call
 from convoxel.predict.network_call import Array, compiled, compiled_call, resize, torch_call
-from convoxel.predict.sliding_window import OnTile, Tiling, best_classes, blend_parts, blend_slabs
+from convoxel.predict.sliding_window import OnTile, Tiling, blend_parts, blend_slabs
 from convoxel.predict.tile_size import input_sizes
 from convoxel.predict.trained_run import AnyRun
 
@@ -78,20 +78,20 @@ class Predictor:
         return len(self.members) > 1 and self.run.config.prediction.mean == "shares"
 
     def slabs(self, sample: Sample) -> Iterator[tuple[Place, Array]]:
-        """Yield (part of the image, logits (classes, *part)) of an image as stored; the parts cover its own grid.
+        """Yield (part of the image, logits (outputs, *part)) of an image as stored; the parts cover its own grid.
 
         Logits of an ensemble are those of which its shares come. A part may be overwritten once the next is asked for.
         """
         for part, scores in self.scores(sample):
-            yield part, logits_of(scores, self.run.data.multi_label) if self.averages_shares else scores
+            yield part, logits_of(scores, self.run.data.several) if self.averages_shares else scores
 
     def shares_of(self, scores: Array) -> Array:
         """Return the shares of the classes that scores (classes, *any) of :meth:`scores` mean."""
-        return scores if self.averages_shares else shares_of(scores, self.run.data.multi_label)
+        return scores if self.averages_shares else shares_of(scores, self.run.data.several)
 
     def decide(self, scores: Array) -> NDArray[np.uint8]:
-        """Return the class numbers (*any) that scores (classes, *any) of :meth:`scores` mean."""
-        return best_classes(scores)
+        """Return the values of label maps (*any) that scores (outputs, *any) of :meth:`scores` mean."""
+        return self.run.data.decide(scores, 0.5 if self.averages_shares else 0.0)
 
     def scores(
         self, sample: Sample, on_tile: OnTile | None = None, on_tiling: Callable[[TilePlan], None] | None = None
@@ -127,14 +127,15 @@ class Predictor:
             _group_slabs(group, place, sample, whole, None if number else on_tile)
             for number, (group, place) in enumerate(placed)
         ]
+        outputs = len(self.run.data.outputs)
         for part, slabs in common_slabs(streams, axis, backwards):
-            yield part, self._mean([each for slab in slabs for each in np.split(slab, len(slab) // len(self.classes))])
+            yield part, self._mean([each for slab in slabs for each in np.split(slab, len(slab) // outputs)])
 
     def _mean(self, logits: Sequence[Array]) -> Array:
         """Return the scores that the members' logits (classes, *any) or (n, classes) make together."""
         if len(logits) == 1:
             return logits[0]
-        several = self.run.data.multi_label
+        several = self.run.data.several
         total: Array | None = None
         for each in logits:
             scores = shares_of(each, several) if self.averages_shares else each
@@ -144,8 +145,8 @@ class Predictor:
         return total
 
     def logits(self, sample: Sample) -> Array:
-        """Return logits (classes, *spatial) of an image, on its own grid."""
-        result = np.empty((len(self.classes), *sample.image.shape[1:]), np.float32)
+        """Return logits (outputs, *spatial) of an image, on its own grid."""
+        result = np.empty((len(self.run.data.outputs), *sample.image.shape[1:]), np.float32)
         for part, slab in self.slabs(sample):
             place = (slice(None), *part)
             result[place] = slab
@@ -202,7 +203,7 @@ class Predictor:
     def class_logits(self, samples: Sequence[Sample]) -> Array:
         """Return logits (n, classes) of images to classify, computed as one batch; as of :meth:`slabs`."""
         scores = self._mean([logits.T for logits in self._member_logits(samples)])
-        logits = logits_of(scores, self.run.data.multi_label) if self.averages_shares else scores
+        logits = logits_of(scores, self.run.data.several) if self.averages_shares else scores
         found: Array = logits.T
         return found
 
@@ -230,7 +231,7 @@ class Predictor:
         Probabilities of an image sum to one, unless it may have several classes.
         """
         logits = self.class_logits(samples).astype(np.float64)
-        if self.run.data.multi_label:
+        if self.run.data.several:
             return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))

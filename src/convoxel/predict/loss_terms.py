@@ -187,8 +187,13 @@ def value_loss(terms: LossTerms, error: NDArray[np.float64]) -> float:
     return float((each * np.array(terms.weights or (1.0,))).mean())
 
 
-def describe_loss(terms: LossTerms, classes: Sequence[str]) -> str:
+def describe_loss(terms: LossTerms, classes: Sequence[str], regions: bool = False) -> str:
     """Return a loss in words.
+
+    Args:
+        terms: the loss.
+        classes: names of the network's channels.
+        regions: whether the channels are regions that overlap (default False).
 
     >>> describe_loss(LossTerms("focal", "focal", options={"gamma": 2.0}, weights=(1.0, 2.5)), ["cat", "dog"])
     'focal: focal loss (gamma 2); weight of a class: cat 1, dog 2.5'
@@ -196,18 +201,20 @@ def describe_loss(terms: LossTerms, classes: Sequence[str]) -> str:
     options, parts = terms.options, []
     if terms.pointwise == "cross_entropy":
         smoothing = options.get("label_smoothing")
-        parts.append("cross-entropy" + (f" of labels smoothed by {smoothing:g}" if smoothing else ""))
+        kind = "binary cross-entropy of each region" if regions else "cross-entropy"
+        parts.append(kind + (f" of labels smoothed by {smoothing:g}" if smoothing else ""))
     elif terms.pointwise == "binary_cross_entropy":
         parts.append("binary cross-entropy of each class")
     elif terms.pointwise in _ERRORS:
         parts.append(_ERRORS[terms.pointwise].format(**options))
     elif terms.pointwise == "focal":
-        parts.append(f"focal loss (gamma {options['gamma']:g})")
+        parts.append(f"focal loss{' of each region' * regions} (gamma {options['gamma']:g})")
+    kind = "regions" if regions else "foreground classes"
     if terms.regional == "dice":
-        parts.append("soft Dice of the foreground classes, over the batch")
+        parts.append(f"soft Dice of the {kind}, over the batch")
     elif terms.regional == "tversky":
         shares = f"alpha {options['alpha']:g} of wrongly found voxels, beta {options['beta']:g} of missed ones"
-        parts.append(f"Tversky of the foreground classes, over the batch ({shares})")
+        parts.append(f"Tversky of the {kind}, over the batch ({shares})")
     words = f"{terms.word}: {' + '.join(parts)}"
     if terms.weights is None:
         return words

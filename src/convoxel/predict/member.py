@@ -70,6 +70,7 @@ def check_members(runs: Mapping[str, AnyRun]) -> None:
             ("number of channels", run.data.channels, first.data.channels),
             ("classes", ", ".join(run.data.classes), ", ".join(first.data.classes)),
             ("classes an image", *(("one", "any")[each.data.multi_label] for each in (run, first))),
+            ("regions", run.data.regions, first.data.regions),
             ("prediction.mean", run.config.prediction.mean, first.config.prediction.mean),
         ):
             if have != want:

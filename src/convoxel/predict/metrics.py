@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from convoxel.data import Sample
 from convoxel.data.data_set import IGNORED, join_names
+from convoxel.data.regions import Regions
 from convoxel.predict.classification_metric import THRESHOLD, ClassScores, LabelScores, auc
 from convoxel.predict.figures import known
 from convoxel.predict.regression_metric import ValueScores, determination
@@ -80,7 +81,8 @@ Row = SegmentedImage | ClassifiedImage | MeasuredImage
 class Metrics(TypedDict):
     """Metrics of a set of images; ``confusion`` counts rows by true class, columns by predicted class.
 
-    It is empty where an image may have several classes, and of regressions, whose ``per_class`` is by target.
+    It is empty where an image or a voxel may have several classes, and of regressions, whose ``per_class`` is by
+    target.
 
     ``metric`` is None where no image has a class that is there or predicted.
     """
@@ -143,6 +145,7 @@ class Tally:
         classes: names of the classes.
         overlap: further metrics of each class and image of a segmentation (default: none).
         multi_label: whether an image may have several classes (default False).
+        regions: label values of classes that overlap in a segmentation, each compared as a whole (default: none do).
         shares: predicted probability of each class of each classified image.
     """
 
@@ -150,6 +153,7 @@ class Tally:
     classes: Sequence[str]
     overlap: Sequence[OverlapMetric] = ()
     multi_label: bool = False
+    regions: Regions | None = None
     counts: NDArray[np.int64] = field(init=False)
     segmented: list[SegmentedImage] = field(default_factory=list)
     classified: list[ClassifiedImage] = field(default_factory=list)
@@ -175,15 +179,28 @@ class Tally:
         Voxels that the label says to ignore do not count: they are background in both maps, and in no number of voxels.
         """
         hidden = label == IGNORED
-        ignored = int(np.count_nonzero(hidden)) if len(self.classes) <= IGNORED else 0
+        ignored = int(np.count_nonzero(hidden)) if self.regions or len(self.classes) <= IGNORED else 0
         if ignored:
             label, prediction = (np.where(hidden, np.uint8(0), array) for array in (label, prediction))
-        counts = confusion(label, prediction, len(self.classes))
-        counts[0, 0] -= ignored
-        self.counts += counts
+        if self.regions is None:
+            counts = confusion(label, prediction, len(self.classes))
+            counts[0, 0] -= ignored
+            self.counts += counts
+            sizes, scores = (counts.sum(axis=1), counts.sum(axis=0)), dice(counts)
+            found = overlaps(label, prediction, counts, sample.spacing_mm, self._numbers)
+        else:
+            counts = self._count_regions(label, prediction, ignored)
+            sizes, scores = (
+                (counts[:, 1].sum(axis=1), counts[:, :, 1].sum(axis=1)),
+                np.array([dice(each)[1] for each in counts]),
+            )
+            maps = ((row[label], row[prediction]) for row in self.regions.classes[1:])
+            found = (
+                next(overlaps(truth.view(np.uint8), seen.view(np.uint8), each, sample.spacing_mm, [1]))
+                for (truth, seen), each in zip(maps, counts[1:], strict=True)
+            )
         self.loss += loss
-        per_class = dict(zip(self.classes, map(known, dice(counts)), strict=True))
-        found = overlaps(label, prediction, counts, sample.spacing_mm, self._numbers)
+        per_class = dict(zip(self.classes, map(known, scores), strict=True))
         grades = [[known(metric.of(overlap)) for metric in self.overlap] for overlap in found] if self.overlap else []
         row: SegmentedImage = {
             "name": sample.name,
@@ -191,8 +208,7 @@ class Tally:
             "dice": per_class,
             "metric": _mean([per_class[name] for name in self.graded]),
             "voxels": {
-                name: (int(counts[k].sum()), int(counts[:, k].sum()))
-                for name, k in zip(self.graded, self._numbers, strict=True)
+                name: (int(sizes[0][k]), int(sizes[1][k])) for name, k in zip(self.graded, self._numbers, strict=True)
             },
             "values": {
                 metric.name: dict(zip(self.graded, column, strict=True))
@@ -201,6 +217,18 @@ class Tally:
         }
         self.segmented.append(row)
         return row
+
+    def _count_regions(self, label: Labels, prediction: Labels, ignored: int) -> NDArray[np.int64]:
+        """Return counts (classes, 2, 2): in the class or not by the label, by the prediction; the background first."""
+        assert self.regions is not None
+        table = self.regions.classes.astype(np.int64)
+        counts = np.zeros((len(table), 2, 2), np.int64)
+        joint = confusion(label, prediction, table.shape[1])
+        joint[0, 0] -= ignored
+        for row, found in zip(table, counts, strict=True):
+            inside = np.stack([1 - row, row])
+            found[:] = inside @ joint @ inside.T
+        return counts
 
     @property
     def _numbers(self) -> range:
@@ -291,7 +319,7 @@ class Tally:
             "metric_name": metric_name(self.task, self.multi_label),
             "metric": metric,
             "per_class": per_class,
-            "confusion": [] if self.multi_label or self.task == "regress" else self.counts.tolist(),
+            "confusion": [] if self.multi_label or self.regions or self.task == "regress" else self.counts.tolist(),
             "loss": self.loss / max(1, len(samples)),
             "samples": samples,
         }

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from convoxel.data.data_set import IGNORED
+from convoxel.data.regions import Regions
 from convoxel.predict.loss_terms import LossTerms
 
 _SMOOTH = 1e-5  # what MONAI's losses add above and below, so an absent and unpredicted class costs nothing
@@ -23,6 +24,32 @@ def focal(log_p: torch.Tensor, gamma: float) -> torch.Tensor:
     return doubt**gamma * -log_p
 
 
+def region_costs(logits: torch.Tensor, truth: torch.Tensor, terms: LossTerms) -> torch.Tensor:
+    """Return the pointwise cost of each region and voxel, by itself: binary cross-entropy, or the focal loss.
+
+    Args:
+        logits: scores of the regions, of any shape.
+        truth: whether each region is there, of the same shape.
+        terms: loss of the run.
+    """
+    if terms.pointwise == "focal":
+        return focal(functional.logsigmoid(torch.where(truth, logits, -logits)), terms.options["gamma"])
+    smoothing = terms.options.get("label_smoothing", 0.0)
+    wanted = truth.to(logits) * (1 - smoothing) + smoothing / 2
+    return functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+
+
+def segmentation_loss(outputs: int, terms: LossTerms, regions: Regions | None = None) -> SegmentationLoss:
+    """Return the loss of one image whose pieces are to be added.
+
+    Args:
+        outputs: number of classes, or of regions.
+        terms: loss of the run.
+        regions: label values of regions that overlap (default None: each voxel has one class).
+    """
+    return SegmentationLoss(outputs, terms) if regions is None else _RegionLoss(outputs, terms, regions)
+
+
 class SegmentationLoss:
     """The training loss of one image, summed over its pieces.
 
@@ -30,6 +57,8 @@ class SegmentationLoss:
         classes: number of classes.
         terms: loss of the run.
     """
+
+    _background = 1  # of the sums, the first are of the background, which regional terms leave out
 
     def __init__(self, classes: int, terms: LossTerms) -> None:
         self._terms = terms
@@ -70,7 +99,8 @@ class SegmentationLoss:
         found = self._points / (self._norm or 1.0)
         if self._terms.regional is None:
             return found
-        product, predicted, truth = self._sums[:, 1:] if self._sums.shape[1] > 1 else self._sums
+        first = self._background if self._sums.shape[1] > 1 else 0
+        product, predicted, truth = self._sums[:, first:]
         wrong, missed = predicted - product, truth - product
         if self._terms.regional == "dice":
             share = (2 * product + _SMOOTH) / (2 * product + wrong + missed + _SMOOTH)
@@ -78,3 +108,28 @@ class SegmentationLoss:
             cost = self._terms.options["alpha"] * wrong + self._terms.options["beta"] * missed
             share = (product + _SMOOTH) / (product + cost + _SMOOTH)
         return found + 1.0 - float(share.mean())
+
+
+class _RegionLoss(SegmentationLoss):
+    """The same of regions that overlap; targets hold label values."""
+
+    _background = 0
+
+    def __init__(self, count: int, terms: LossTerms, regions: Regions) -> None:
+        super().__init__(count, terms)
+        self._table = torch.from_numpy(regions.classes[1:])
+
+    def add(self, logits: torch.Tensor, target: torch.Tensor) -> None:
+        scores, flat = logits.flatten(1), target.flatten()
+        kept = flat != IGNORED
+        if not kept.all():
+            scores, flat = scores[:, kept], flat[kept]
+        truth = self._table[:, flat]
+        if self._terms.pointwise is not None:
+            costs = region_costs(scores, truth, self._terms).sum(dim=1, dtype=torch.float64)
+            self._points += float(costs @ self._weight)
+            self._norm += scores.numel()
+        if self._terms.regional is not None:
+            shares = scores.sigmoid()
+            sums = [(each.sum(dim=1, dtype=torch.float64)) for each in (shares * truth, shares, truth)]
+            self._sums += torch.stack(sums)

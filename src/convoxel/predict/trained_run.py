@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Literal, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from convoxel.data import DataSet
 from convoxel.data.geometry import Geometry
 from convoxel.data.image_header import Affine, Spacing
+from convoxel.data.regions import Regions
 from convoxel.errors import CheckpointError, DataError
 from convoxel.files.fault import few
 from convoxel.predict.loss_terms import LossTerms, plan_loss
 from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.prediction_rule import PredictionRule
+from convoxel.predict.sliding_window import best_classes
 from convoxel.predict.target_scale import TargetScale
 
 
@@ -62,11 +66,12 @@ class DataFacts:
         parts: number of samples of each part; empty in runs of earlier versions.
         geometry: the rule by which images come onto the network's grid; None in runs of earlier versions, which take
             all images as stored.
-        class_counts: voxels (to segment) or images (to classify) of each class in the training part; empty in runs of
-            earlier versions.
+        class_counts: voxels (to segment) or images (to classify) of each of ``outputs`` in the training part; empty in
+            runs of earlier versions.
         multi_label: whether an image may have several classes, or none.
         targets: scale of the numbers to predict (regress), whose names ``classes`` holds; None for other tasks.
         ignored: value in label files of voxels that belong to no known class; None where there was none.
+        regions: label values of each class but the background, where classes overlap; None where they do not.
     """
 
     classes: tuple[str, ...]
@@ -82,6 +87,7 @@ class DataFacts:
     multi_label: bool = False
     targets: TargetScale | None = None
     ignored: int | None = None
+    regions: Regions | None = None
 
     @classmethod
     def from_data_set(
@@ -92,7 +98,34 @@ class DataFacts:
         parts = {name: len(part) for name, part in dataset.parts.items()}
         targets = TargetScale.of(dataset.train.labels) if dataset.task == "regress" else None
         source = (dataset.spacing_mm, dataset.fingerprint, dataset.name)
-        return cls(*facts, *source, parts, geometry, tuple(class_counts), dataset.multi_label, targets, dataset.ignored)
+        found = cls(*facts, *source, parts, geometry, tuple(class_counts), dataset.multi_label, targets)
+        return replace(found, ignored=dataset.ignored, regions=dataset.regions)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the network's channels: the classes; of regions, the regions without the background."""
+        return self.classes if self.regions is None else self.classes[1:]
+
+    @property
+    def several(self) -> bool:
+        """True where an image or a voxel may have several classes, or none: each channel decides by itself."""
+        return self.multi_label or self.regions is not None
+
+    def decide(self, scores: NDArray[np.float32], level: float = 0.0) -> NDArray[np.uint8]:
+        """Return the label map (*spatial) of scores (outputs, *spatial).
+
+        Args:
+            scores: logits, or shares.
+            level: score above which a region is there: 0 of logits, 0.5 of shares (default 0).
+        """
+        if self.regions is not None:
+            return self.regions.label_map(scores > level)
+        return best_classes(scores)
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """Names of the values of label maps, as files have them."""
+        return self.classes if self.regions is None else self.regions.value_names(self.classes)
 
     @property
     def rule(self) -> Geometry:
@@ -155,6 +188,13 @@ class DataFacts:
                 f"data: {dataset.name} has {words[dataset.multi_label]}, the run was trained on data with "
                 f"{words[self.multi_label]}. Give data of the same kind, or train a run on these."
             )
+        if dataset.regions != self.regions:
+            told = ["no regions" if each.regions is None else each.regions.describe(each.classes)
+                    for each in (dataset, self)]  # fmt: skip
+            raise DataError(
+                f"data: {dataset.name} has {told[0]}; the run was trained on {told[1]}. "
+                "Give data of the same kind, or train a run on these."
+            )
         if dataset.classes != self.classes and all(map(_is_named, (dataset.classes, self.classes))):
             names = [", ".join(classes) for classes in (dataset.classes, self.classes)]
             raise DataError(
@@ -194,7 +234,7 @@ class TrainedRun(Generic[Config_co]):
     @property
     def loss(self) -> LossTerms:
         """The loss that the network was trained with."""
-        return plan_loss(self.config, self.data.classes, self.data.class_counts)
+        return plan_loss(self.config, self.data.outputs, self.data.class_counts)
 
 
 AnyRun = TrainedRun[PredictionConfig]

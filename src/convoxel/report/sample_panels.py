@@ -143,8 +143,9 @@ def _whole_words(run: RunFolder, index: int) -> str:
 
 
 def _dice_words(run: RunFolder, label: Array, prediction: Array) -> str:
-    words = []
-    for index in range(1, max(int(label.max()), int(prediction.max())) + 1):
+    words: list[str] = []
+    regions = run.data.get("regions") is not None  # a picture shows one of the regions of a pixel
+    for index in () if regions else range(1, max(int(label.max()), int(prediction.max())) + 1):
         truth, found = label == index, prediction == index
         size = int(truth.sum()) + int(found.sum())
         if size:

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from convoxel.data.regions import plan_regions
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import brief
 from convoxel.files.stream import read_text
@@ -119,6 +120,8 @@ class TrainConfig(BaseModel):
         subject_pattern: regular expression that finds the subject in the name of a sample.
         ignore_label: value in label files of voxels that belong to no known class, and count neither in the loss nor in
             metrics (default: the value "ignore" of dataset.json).
+        regions: label value or values of each region by name, where classes overlap, such as
+            ``{"tumour": [1, 2], "core": 2}``; each is found by itself (default: as dataset.json says).
         axes: what the axes of NumPy arrays mean, such as "HWC" (default: as labels and sizes tell).
         gap: voxels between training and validation part of "mni152" (default 0).
         on_bad_sample: "stop" at a broken sample or "skip" it (default "stop").
@@ -191,6 +194,7 @@ class TrainConfig(BaseModel):
     split: _Name | None = None
     subject_pattern: _Name | None = None
     ignore_label: int | None = Field(default=None, ge=1, le=255)
+    regions: tuple[tuple[_Name, tuple[int, ...]], ...] | None = None  # pairs: a checkpoint's JSON sorts names
     axes: _Name | None = None
     gap: int = Field(default=0, ge=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"
@@ -228,6 +232,18 @@ class TrainConfig(BaseModel):
         if not 1 <= len(sides) <= 3 or not all(0 < side < math.inf for side in sides):
             raise ValueError("give 1 to 3 distances above 0 in mm, such as 1,1,3, or keep")
         return sides
+
+    @field_validator("regions", mode="before")
+    @classmethod
+    def _check_regions(cls, value: object) -> object:
+        pairs = list(value.items()) if isinstance(value, dict) else value
+        if pairs is None:
+            return None
+        if not isinstance(pairs, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
+            raise ValueError("give the label values of each region by name, such as regions.core=[2,3]")
+        if len({str(name) for name, _ in pairs}) < len(pairs):
+            raise ValueError("give every region once")
+        return [(name, [held] if isinstance(held, int) else held) for name, held in pairs]
 
     @field_validator("constraints", "prediction", mode="before")
     @classmethod
@@ -293,6 +309,10 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _check_loss(self) -> TrainConfig:
         find_loss(self)
+        if self.regions is not None:
+            if self.task != "segment":
+                raise ValueError(f"regions: given to {self.task}; expected none: only label maps have regions")
+            plan_regions(dict(self.regions))
         if self.ignore_label is not None and self.task != "segment":
             raise ValueError(
                 f"ignore_label: given to {self.task}; expected none: only label maps have voxels to ignore"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import Sample
+from convoxel.data.regions import Regions, count_classes
 from convoxel.files.values import Array
 
 _COUNTED = 1 << 20
@@ -38,6 +39,7 @@ class LabelSurvey:
     Attributes:
         classes: names, class number = position.
         dims: number of spatial axes.
+        regions: label values of classes that overlap (default: none do).
         axes: left–right axis → training images in which it is that; None where an image has none.
         located: training images whose file says how they lie.
         sides: places of the classes in each segmented training case.
@@ -46,6 +48,7 @@ class LabelSurvey:
 
     classes: Sequence[str]
     dims: int
+    regions: Regions | None = None
     axes: Counter[int | None] = field(default_factory=Counter)
     located: int = 0
     sides: list[Sides] = field(default_factory=list)
@@ -60,20 +63,13 @@ class LabelSurvey:
         self.axes[None if found_axis is None else found_axis[0]] += 1
         self.located += sample.affine is not None
         if isinstance(sample.label, np.ndarray):
-            self.counts += _count(sample.label, len(self.classes))
+            self.counts += count_classes(sample.label, len(self.classes), self.regions)
         elif isinstance(sample.label, frozenset):
             self.counts[sorted(sample.label)] += 1
         elif isinstance(sample.label, int):
             self.counts[sample.label] += 1
         if found_axis is not None and isinstance(sample.label, np.ndarray):
-            self.sides.append(_find_sides(sample.label, *found_axis, len(self.classes)))
-
-
-def _count(label: Array, classes: int) -> NDArray[np.int64]:
-    """Return the voxels of each class, counted piece by piece: a count takes eight bytes a voxel."""
-    flat = np.ravel(label, order="K")
-    pieces = (flat[first : first + _COUNTED] for first in range(0, flat.size, _COUNTED))
-    return sum((np.bincount(piece, minlength=classes)[:classes] for piece in pieces), np.zeros(classes, np.int64))
+            self.sides.append(_find_sides(sample.label, *found_axis, len(self.classes), self.regions))
 
 
 def left_right(affine: Array | None, dims: int) -> tuple[int, int] | None:
@@ -101,7 +97,9 @@ def left_right(affine: Array | None, dims: int) -> tuple[int, int] | None:
     return (int(axes[0]), int(orientation[axes[0], 1])) if axes.size else None
 
 
-def _find_sides(label: Array, axis: int, direction: int, classes: int) -> Sides:
+def _find_sides(label: Array, axis: int, direction: int, classes: int, regions: Regions | None) -> Sides:
+    if regions is not None:
+        classes = regions.classes.shape[1]
     planes = np.moveaxis(label, axis, 0).reshape(label.shape[axis], -1)
     counts = np.zeros((len(planes), classes))
     # One count for many planes of a picture, few of a volume: the joint numbers stay within some megabytes.
@@ -111,6 +109,8 @@ def _find_sides(label: Array, axis: int, direction: int, classes: int) -> Sides:
         joint = some + np.arange(len(some))[:, None] * (classes + 1)
         found = np.bincount(joint.reshape(-1), minlength=len(some) * (classes + 1))
         counts[first : first + step] = found.reshape(len(some), -1)[:, :classes]
+    if regions is not None:
+        counts = counts @ regions.classes.T
     place = direction * ((np.arange(len(counts)) + 0.5) / len(counts) - 0.5)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = place @ counts / counts.sum(axis=0)

@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional
 
 from convoxel.data.data_set import IGNORED
+from convoxel.data.regions import Regions
 from convoxel.predict.loss_terms import LossTerms
-from convoxel.predict.segmentation_loss import focal
+from convoxel.predict.segmentation_loss import focal, region_costs
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -18,7 +19,9 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _AUXILIARY = 0.3
 
 
-def build_loss(terms: LossTerms, *, deterministic: bool = False, ignores: bool = False) -> Loss:
+def build_loss(
+    terms: LossTerms, *, deterministic: bool = False, ignores: bool = False, regions: Regions | None = None
+) -> Loss:
     """Return the loss ``(logits, targets) → scalar``: a mean over voxels or images, and one of classes over the batch.
 
     Args:
@@ -28,7 +31,10 @@ def build_loss(terms: LossTerms, *, deterministic: bool = False, ignores: bool =
         deterministic: sum on GPUs in one order; PyTorch adds the cross-entropies of images as they come
             (default False).
         ignores: targets of 255 belong to no class and do not count (default False).
+        regions: label values of each channel, where classes overlap (default None: each voxel has one class).
     """
+    if regions is not None:
+        return _build_region_loss(terms, regions)
     found = (_build_regional(terms, ignores), _build_pointwise(terms, deterministic, ignores))
     parts = [term for term in found if term is not None]
     if len(parts) == 1:
@@ -40,14 +46,9 @@ def build_loss(terms: LossTerms, *, deterministic: bool = False, ignores: bool =
 def _build_regional(terms: LossTerms, ignores: bool) -> Loss | None:
     if terms.regional is None:
         return None
-    from monai.losses import DiceLoss, TverskyLoss
-
-    # Over the batch, not per patch: a patch that lacks a class would otherwise push hard on noise.
-    shape: dict[str, Any] = {"include_background": False, "batch": True}
-    shape |= dict.fromkeys(("to_onehot_y", "softmax"), not ignores)
-    criterion: Loss = DiceLoss(**shape)
-    if terms.regional == "tversky":
-        criterion = TverskyLoss(**shape, alpha=terms.options["alpha"], beta=terms.options["beta"])
+    criterion = _region_criterion(
+        terms, include_background=False, **dict.fromkeys(("to_onehot_y", "softmax"), not ignores)
+    )
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if not ignores:
@@ -55,6 +56,40 @@ def _build_regional(terms: LossTerms, ignores: bool) -> Loss | None:
         kept, known = _known(targets)
         truth = functional.one_hot(known, logits.shape[1]).movedim(-1, 1)
         return criterion(logits.softmax(dim=1) * kept[:, None], truth * kept[:, None])
+
+    return loss
+
+
+def _region_criterion(terms: LossTerms, **shape: Any) -> Loss:
+    """Return MONAI's loss of whole classes, over the batch: a patch that lacks a class would push hard on noise."""
+    from monai.losses import DiceLoss, TverskyLoss
+
+    shape["batch"] = True
+    if terms.regional == "tversky":
+        tversky: Loss = TverskyLoss(**shape, alpha=terms.options["alpha"], beta=terms.options["beta"])
+        return tversky
+    dice: Loss = DiceLoss(**shape)
+    return dice
+
+
+def _build_region_loss(terms: LossTerms, regions: Regions) -> Loss:
+    """Return the loss of channels that each find a region by itself; targets (n, *spatial) hold label values."""
+    table = torch.from_numpy(regions.classes[1:].T.copy())
+    weights = None if terms.weights is None else torch.tensor(terms.weights)
+    criterion = None if terms.regional is None else _region_criterion(terms, include_background=True)
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        kept = (targets != IGNORED)[:, None]
+        truth = table.to(logits.device)[targets].movedim(-1, 1)
+        total = logits.new_zeros(())
+        if criterion is not None:
+            total = total + criterion(logits.sigmoid() * kept, truth.to(logits) * kept)
+        if terms.pointwise is not None:
+            costs = region_costs(logits, truth, terms) * kept
+            if weights is not None:
+                costs = costs * weights.to(logits).view(-1, *(1,) * (logits.dim() - 2))
+            total = total + _share(costs.sum(), kept.sum() * logits.shape[1])
+        return total
 
     return loss
 

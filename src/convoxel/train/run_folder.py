@@ -58,7 +58,7 @@ def load_model(run_dir: str | Path, which: str = "best") -> TrainedRun[TrainConf
     run = Path(run_dir)
     body = (checkpoint := _read_checkpoint(run, which)).body
     config, facts = read_facts(checkpoint, run)
-    network = build_network(config, facts.dims, facts.channels, len(facts.classes))
+    network = build_network(config, facts.dims, facts.channels, len(facts.outputs))
     load_weights(network, checkpoint, run)
     network = Computation().arrange(network.eval(), facts.dims)
     identity = hashlib.sha256(encode(body)).hexdigest()  # the body holds the hashes of all tensors
@@ -166,7 +166,7 @@ def load_data(config: TrainConfig, source: str | Path | None = None, *, run: str
 
 def _load_other(run: TrainedRun[TrainConfig], source: str | Path) -> data.DataSet:
     """Return other data for a trained network: its classes, nothing held out, subjects where the pattern finds them."""
-    stated: dict[str, Any] = {"whole": True, "classes": run.data.classes}
+    stated: dict[str, Any] = {"whole": True, "classes": run.data.classes, "regions": run.data.regions}
     if run.config.subject_pattern is not None:
         with contextlib.suppress(ConfigError):  # other data may be named otherwise
             return _load(run.config, source, subject_pattern=run.config.subject_pattern, **stated)
@@ -184,7 +184,7 @@ def _load(config: TrainConfig, source: str | Path | None, **stated: Any) -> data
             resample_labels=config.resample_labels,
             axes=config.axes,
             ignore_label=config.ignore_label,
-            **stated,
+            **{"regions": None if config.regions is None else dict(config.regions), **stated},
         )
     except DataError as error:
         raise DataError(f"data: {error}") from None
@@ -203,7 +203,8 @@ def evaluate(
     device: str = "auto",
     mirror: str | Sequence[int] | None = None,
     resample_labels: bool = False,
-    on_begin: Callable[[int], None] = lambda count: None,
+    ignore_label: int | None = None,
+    on_begin: Callable[[int, DataFacts], None] = lambda count, facts: None,
     on_sample: OnSample | None = None,
 ) -> RunEvaluation:
     """Return the metrics of a run's network on labelled images, or of an ensemble of several.
@@ -227,7 +228,9 @@ def evaluate(
         mirror: axes along which images are mirrored, as of :func:`predict` (default: what the run says, usually none).
         resample_labels: bring labels of another grid onto that of their image instead of refusing them (default False:
             as in training).
-        on_begin: called with the number of samples before the first.
+        ignore_label: value in label files of voxels that belong to no known class (default None: as in training, or as
+            ``dataset.json`` says).
+        on_begin: called with the number of samples and the facts of the run's data before the first sample.
         on_sample: called with (index, sample, prediction, its metrics) after each sample.
 
     Returns:
@@ -250,8 +253,11 @@ def evaluate(
     run = next(iter(members.values()))
     request = Request(metrics, replicates)
     request.check(run.config.task, run.data.multi_label)
-    if resample_labels:
-        run = replace(run, config=run.config.model_copy(update={"resample_labels": True}))
+    if resample_labels or ignore_label is not None:
+        stated: dict[str, Any] = {"resample_labels": resample_labels or run.config.resample_labels}
+        if ignore_label is not None:
+            stated["ignore_label"] = ignore_label
+        run = replace(run, config=TrainConfig.build(**{**run.config.to_dict(), **stated}))
     check_members(members)
     dataset, split = _load_part(run, next(iter(folders.values())), source, split)
     samples = dataset.split(split)  # a missing one is reported before the network is compiled
@@ -262,7 +268,7 @@ def evaluate(
     seen = find_seen(own, samples.names)
     if len(members) > 1 and seen:
         _warn_of_seen(seen, len(samples))
-    on_begin(len(samples))
+    on_begin(len(samples), run.data)
     begun = time.perf_counter()
     found = evaluate_split(predictor, dataset, split, on_sample, request)
     steps: list[MemberStep] = [{"run": name, "step": member.step} for name, member in members.items()]

@@ -87,7 +87,7 @@ def describe_plan(
         mirroring: why samples are mirrored along ``config.flip_axes``, or not.
         measured: what trial steps found on the device (default none).
     """
-    segment = config.task == "segment"
+    segment, terms = config.task == "segment", plan_loss(config, facts.outputs, facts.class_counts)
     things = ("patch", "patches") if segment else ("image",)
     sizes = ", ".join(f"{name} {len(part)}" for name, part in dataset.parts.items())
     found = [
@@ -102,7 +102,8 @@ def describe_plan(
         ("normalisation", _normalisation(facts)),
         ("augmentation", ", ".join(changes) if changes else "none"),
         ("mirroring", f"{_axes(config.flip_axes or ())}: {mirroring}"),
-        ("loss", describe_loss(plan_loss(config, facts.classes, facts.class_counts), facts.classes)),
+        *([] if facts.regions is None else [("regions", facts.regions.describe(facts.classes))]),
+        ("loss", describe_loss(terms, facts.outputs, facts.regions is not None)),
         *([] if facts.ignored is None else [("ignored", f"voxels of the label value {facts.ignored} do not count")]),
         ("optimiser", _optimiser(config)),
         ("schedule", f"{config.schedule}, the first {100 * config.warmup:g} % of the run warm up"),
@@ -143,7 +144,7 @@ def _data(dataset: DataSet) -> str:
     classes = dataset.classes
     names = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
     kinds = plural(len(classes), *(("target",) if dataset.task == "regress" else ("class", "classes"))) + (
-        ", any number of them an image" if dataset.multi_label else ""
+        ", any number of them an image" if dataset.multi_label else ", regions that overlap" if dataset.regions else ""
     )
     return f"{dataset.name}: {dataset.dims}-D, {plural(dataset.channels, 'channel')}, {kinds} ({names})"
 

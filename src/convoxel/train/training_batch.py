@@ -137,7 +137,7 @@ class Batches:
                 raise DataError(f"data: {sample.name} has no label; training needs one for every image.")
             size = sample.image.shape[1:]
             if index not in self._centres:
-                self._centres[index] = find_centres(sample.label, len(self.facts.classes))
+                self._centres[index] = find_centres(sample.label, len(self.facts.value_names))
             start = draw_start(rng, size, patch, self._centres[index], self.config.foreground)
             image = statistics.normalise(cut(sample.image, start, patch, statistics.floor))
             label = cut(sample.label, start, patch)

@@ -138,8 +138,8 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
         flip_axes=mirroring.axes,
         multi_label=dataset.multi_label,
     )
-    counts = loaded.labels.counts.tolist()
-    plan_loss(config, dataset.classes, counts)  # refuses weights of unknown classes before anything is measured
+    counts = loaded.labels.counts.tolist()[-len(dataset.outputs) :]
+    plan_loss(config, dataset.outputs, counts)  # refuses weights of unknown classes before anything is measured
     facts = DataFacts.from_data_set(dataset, _measure_normalisation(config, dataset), geometry, counts)
     _hold_device(config, stack)
     state = _build_state(config, dataset)
@@ -207,7 +207,7 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
         )
     _hold_device(config, stack)
     state = _build_state(config, dataset)
-    counts = facts.class_counts or loaded.labels.counts.tolist()
+    counts = facts.class_counts or loaded.labels.counts.tolist()[-len(dataset.outputs) :]
     facts = DataFacts.from_data_set(dataset, facts.normalisation, geometry, counts)
     config, measured = _settle_step(config, dataset, facts, state)
     state.restore(checkpoint, folder)
@@ -292,8 +292,7 @@ _RESAMPLED, _LEAST_REPLICATES = 2_000_000, 400
 def finish_run(run: TrainingRun) -> Evaluation:
     """Measure the best weights on the validation part, write the closing files and return the metrics."""
     best = load_model(run.folder, "best")
-    several = len(run.facts.classes) if run.facts.multi_label else 0
-    examples = Examples(len(run.dataset.validation), _PICTURES[run.config.task], several)
+    examples = Examples.of(len(run.dataset.validation), run.facts, _PICTURES[run.config.task])
     predictor = build_predictor(best, engine="torch", computation=place_run(best, "torch", run.config.device or "cpu"))
     # Thousands of images need fewer resamples for their narrow intervals, and a run keeps to its minutes.
     count = len(run.dataset.validation)
@@ -330,7 +329,7 @@ def _load(config: TrainConfig, run: Path | None = None, *, resumed: bool = False
     )
     rule = planned.geometry or Geometry()
     turned = Geometry(rule.orientation)  # sides are looked for along the axes of the network's grid
-    labels, survey = LabelSurvey(dataset.classes, dataset.dims), SetSurvey(dataset)
+    labels, survey = LabelSurvey(dataset.classes, dataset.dims, dataset.regions), SetSurvey(dataset)
 
     def add(part: str, sample: Sample) -> None:
         survey.add(part, sample)
@@ -374,7 +373,7 @@ def _measure_normalisation(config: TrainConfig, dataset: DataSet) -> Normalisati
 
 def _build_state(config: TrainConfig, dataset: DataSet) -> TrainingState:
     torch.manual_seed(config.seed)
-    network = build_network(config, dataset.dims, dataset.channels, len(dataset.classes))
+    network = build_network(config, dataset.dims, dataset.channels, len(dataset.outputs))
     computation = plan_step(config)
     model = computation.arrange(network, dataset.dims)
     slow_statistics(model)

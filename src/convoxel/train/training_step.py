@@ -28,10 +28,9 @@ def plan_step(config: TrainConfig) -> Computation:
 
 def build_step_loss(config: TrainConfig, facts: DataFacts) -> Loss:
     """Return the loss of a run's steps."""
-    terms = plan_loss(config, facts.classes, facts.class_counts)
-    return build_loss(
-        terms, deterministic=config.deterministic and config.device != "cpu", ignores=facts.ignored is not None
-    )
+    terms = plan_loss(config, facts.outputs, facts.class_counts)
+    deterministic = config.deterministic and config.device != "cpu"
+    return build_loss(terms, deterministic=deterministic, ignores=facts.ignored is not None, regions=facts.regions)
 
 
 def compile_forward(model: nn.Module) -> Forward:
