@@ -10,7 +10,7 @@ from convoxel.bench.comparison import Comparison
 from convoxel.draw.caption import EDGE
 from convoxel.draw.chart import Axis, mark_below
 from convoxel.draw.figure import Figure
-from convoxel.draw.letter import fit, text_width
+from convoxel.draw.letter import fit, text_width, wrap
 from convoxel.draw.pixels import load_renderer
 from convoxel.draw.scene import Box, Line, Look, Shape, Words
 from convoxel.errors import ConfigError
@@ -70,7 +70,7 @@ def draw_results(results: Sequence[Comparison], title: str) -> Figure:
     room = max(text_width(label, _LABEL.size) for label in labels) + 10
     step = room + _WIDE + 2 * EDGE
     width = len(columns) * step
-    lines = _wrapped(title, width - 2 * EDGE)
+    lines = wrap(title, width - 2 * EDGE)
     top = 14 + 17.0 * len(lines)
     rows = max(sum(len(group) + 1 for _, group in column) for column in columns)
     base = top + rows * _ROW + 6
@@ -81,18 +81,6 @@ def draw_results(results: Sequence[Comparison], title: str) -> Figure:
         shapes += _draw_column(column, number * step + EDGE, room, (top + 6, base), axis)
     text = "; ".join(f"{name}: {statistics.geometric_mean(_ratios(group)):.2f}×" for name, group in groups.items())
     return Figure(title, f"Speed by the best peer's. {text}.", width, base + 44, tuple(shapes))
-
-
-def _wrapped(text: str, width: float) -> list[str]:
-    """Return ``text`` in lines of at most ``width``, broken between words."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and text_width(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
 
 
 def _fill_columns(groups: dict[str, list[Comparison]]) -> list[list[Group]]:

@@ -100,6 +100,23 @@ def parse_part(text: str | None) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def parse_box(text: str) -> tuple[tuple[int, int], ...]:
+    """Return the first voxel and the one behind the last along each axis.
+
+    Raises:
+        ConfigError: it is no list of two numbers each, or they leave nothing.
+
+    >>> parse_box("10:20,0:8")
+    ((10, 20), (0, 8))
+    """
+    with contextlib.suppress(ValueError):
+        pairs = [tuple(int(end) for end in part.split(":")) for part in text.strip("() ").split(",")]
+        found = tuple((pair[0], pair[1]) for pair in pairs if len(pair) == 2 and 0 <= pair[0] < pair[1])
+        if len(found) == len(pairs):
+            return found
+    raise ConfigError(f"box: got {text!r}; expected FIRST:STOP along each axis, such as 10:20,5:15,0:8.")
+
+
 def parse_range(name: str, text: str | None) -> list[int] | None:
     """Return the numbers of ``3``, ``1,3,5`` or ``1..7``; None for None.
 

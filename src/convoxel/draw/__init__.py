@@ -8,13 +8,15 @@ Of layers: ``scan`` (which inputs an output reads) → ``sliding_kernel``, ``lay
 networks: ``network_outline`` (a network as nodes) → ``layered_layout``, ``network_diagram``, ``field_picture``,
 ``field_funnel``, ``memory_chart``. Of measurements: ``pareto_chart``, ``comparison_chart``, ``scaling_chart``,
 ``sharing_chart``, ``upsampling_chart``, ``training_curves``. Of images: ``volume_slice`` (the head upwards) →
-``image_overlay`` (image, label, prediction, difference), ``contact_sheet`` (many samples). ``quantity`` writes numbers.
+``image_overlay`` (image, label, prediction, difference), ``contact_sheet`` (many samples), ``explanation_picture``
+(maps over an image). ``quantity`` writes numbers.
 
 Nothing here trains, predicts or measures: pictures show what they are given. PyTorch is imported only where a figure is
 made of a module.
 """
 
 from convoxel.draw.contact_sheet import contact_sheet, save_contact_sheet
+from convoxel.draw.explanation_picture import explanation
 from convoxel.draw.field_funnel import funnel, funnel_of_chain
 from convoxel.draw.field_picture import field
 from convoxel.draw.figure import Figure, beside
@@ -44,6 +46,7 @@ __all__ = [
     "contact_sheet",
     "conv",
     "curves",
+    "explanation",
     "field",
     "funnel",
     "funnel_of_chain",

@@ -16,13 +16,14 @@ from PIL import Image
 
 from convoxel.draw.caption import EDGE, heading, legend
 from convoxel.draw.figure import Figure
-from convoxel.draw.image_overlay import image_pixels
-from convoxel.draw.network_outline import Map, Model, subject
+from convoxel.draw.image_overlay import image_pixels, shrunk
+from convoxel.draw.network_outline import Model, subject
 from convoxel.draw.quantity import listed, sizes
 from convoxel.draw.scene import Bitmap, Box, Disc, Group, Line, Look, Point, Shape, Words
 from convoxel.draw.theme import colour
 from convoxel.errors import ShapeError
 from convoxel.files.values import Array
+from convoxel.inspect.feature_map import FeatureMap
 
 if TYPE_CHECKING:
     from convoxel.inspect import EffectiveField
@@ -100,7 +101,7 @@ class _Scene:
     """An output, its receptive field, the image and the measured influence."""
 
     size: tuple[int, ...]
-    map: Map
+    map: FeatureMap
     place: tuple[int, ...]
     image: Pixels | None
     effective: Pixels | None
@@ -224,7 +225,7 @@ class _Scene:
             yield Box(x, y, width, height, look=Look(fill="grid"))
         else:
             pixels = image_pixels(self._plane(self.image, shown))
-            yield Bitmap(x, y, width, height, _within(Image.fromarray(pixels)))
+            yield Bitmap(x, y, width, height, shrunk(Image.fromarray(pixels)))
         if self.effective is not None:
             plane = self._plane(self.effective, shown)
             yield Bitmap(x, y, width, height, _tint(plane / (self.effective.max() or 1.0)), smooth=True)
@@ -283,22 +284,13 @@ def _beyond(seen: tuple[int, int] | None, size: int) -> tuple[float, float]:
     return before, after
 
 
-def _within(image: Image.Image, most: int = 512) -> Image.Image:
-    """Return the image, made smaller where it has more pixels than are shown."""
-    if max(image.size) <= most:
-        return image
-    small = image.copy()
-    small.thumbnail((most, most))
-    return small
-
-
 def _tint(share: Pixels) -> Image.Image:
     """Return a picture of one colour that covers more where the influence is larger."""
     cover = np.sqrt(np.clip(share, 0.0, 1.0))  # without the root its rim would not be seen: influence falls off fast
     pixels = np.empty((*share.shape, 4), np.uint8)
     pixels[..., :3] = colour("c5")
     pixels[..., 3] = np.rint(215 * cover)
-    return _within(Image.fromarray(pixels, "RGBA"))
+    return shrunk(Image.fromarray(pixels, "RGBA"))
 
 
 def _ends(rows: tuple[int, int], columns: tuple[int, int]) -> str:

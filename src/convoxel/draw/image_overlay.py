@@ -130,7 +130,7 @@ def panels(
             )
     size = _panel_size(base.shape[:2], spacing, height)
     grey = Image.fromarray(base).resize(size, Image.Resampling.BICUBIC)
-    enlarged = {name: _enlarge(array, size) for name, array in there.items()}
+    enlarged = {name: enlarge(array, size) for name, array in there.items()}
     pictures = {"image": grey}
     pictures.update((name, paint(grey, labels)) for name, labels in enlarged.items())
     if len(enlarged) == 2:
@@ -141,7 +141,7 @@ def panels(
 def paint(picture: Image.Image, labels: Array) -> Image.Image:
     """Return ``picture`` with the classes of ``labels`` (its size, 0 = none) as fills and contours."""
     pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) * _SHADE
-    edge = _edges(labels, thickness=max(1, round(picture.height / 150)))
+    edge = edges(labels, thickness=max(1, round(picture.height / 150)))
     for index in np.unique(labels):
         if index > 0:
             shade = np.asarray(class_colour(int(index)), dtype=np.float32)
@@ -247,6 +247,15 @@ def image_pixels(image: Array, window: tuple[float, float] | None = None) -> Pix
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
+def shrunk(image: Image.Image, most: int = 512) -> Image.Image:
+    """Return the image, made smaller where it has more pixels than are shown."""
+    if max(image.size) <= most:
+        return image
+    small = image.copy()
+    small.thumbnail((most, most))
+    return small
+
+
 def _panel_size(shape: tuple[int, ...], spacing: tuple[float, float], height: int) -> tuple[int, int]:
     """Return (width, height) of a panel in the body's proportions."""
     tall, wide = shape[0] * spacing[0], shape[1] * spacing[1]
@@ -254,14 +263,14 @@ def _panel_size(shape: tuple[int, ...], spacing: tuple[float, float], height: in
     return max(1, round(wide * scale)), max(1, round(tall * scale))
 
 
-def _enlarge(labels: Array, size: tuple[int, int]) -> Array:
+def enlarge(labels: Array, size: tuple[int, int]) -> Array:
     """Return ``labels`` at ``size`` (width, height): the nearest pixel, nothing in between."""
     rows = (np.arange(size[1]) * labels.shape[0]) // size[1]
     columns = (np.arange(size[0]) * labels.shape[1]) // size[0]
     return np.asarray(labels[rows[:, None], columns[None, :]])
 
 
-def _edges(labels: Array, thickness: int) -> npt.NDArray[np.bool_]:
+def edges(labels: Array, thickness: int) -> npt.NDArray[np.bool_]:
     """Return the pixels with a neighbour of another class within ``thickness`` along an axis."""
     edge = np.zeros(labels.shape, dtype=bool)
     for step in range(1, thickness + 1):
@@ -337,7 +346,7 @@ def _compose(
             Words(x + cell / 2, below + 38, note, look=_NOTE),
         ]
         if marks is not None and index == 0:
-            shapes += _letters(marks, left, top, picture.size)
+            shapes += edge_letters(marks, left, top, picture.size)
         x += cell + _GAP
     right = max(x - _GAP, EDGE + text_width(title, 15, bold=True)) + EDGE
     told, least, end = legend(entries, below + 34 + (18 if any(notes.values()) else 0), right)
@@ -350,7 +359,7 @@ def _compose(
     return page
 
 
-def _letters(marks: tuple[str, str, str, str], left: float, top: float, size: tuple[int, int]) -> Iterator[Shape]:
+def edge_letters(marks: tuple[str, str, str, str], left: float, top: float, size: tuple[int, int]) -> Iterator[Shape]:
     """Yield the letters on the top, bottom, left and right edge of a panel."""
     wide, tall = size
     places = ((wide / 2, 15, "middle"), (wide / 2, tall - 5, "middle"), (5, tall / 2 + 5, "start"),

@@ -55,3 +55,19 @@ def fit(text: str, width: float, size: float = 12.0, bold: bool = False) -> str:
         if text_width(short, size, bold) <= width:
             return short
     return "…"
+
+
+def wrap(text: str, width: float, size: float = 12.0) -> list[str]:
+    """Return ``text`` in lines of at most ``width``, broken between words.
+
+    >>> wrap("a longer text", 60)
+    ['a longer', 'text']
+    """
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and text_width(longer, size) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from convoxel.arithmetic import Field
 from convoxel.draw.quantity import sizes
 from convoxel.errors import ConfigError
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.reads import Aligned, Along, Regrouped
+from convoxel.inspect.feature_map import FeatureMap, feature_maps, is_within
 from convoxel.inspect.receptive_field import TensorField, trace_fields
 from convoxel.inspect.record import Record, Step
 from convoxel.lookup import open_network
@@ -36,28 +37,6 @@ Model: TypeAlias = "nn.Module | str | Path | Subject"
 _FEW = 24  # nodes that a reader can take in at once
 
 
-class Map(NamedTuple):
-    """A result with image axes: its layer, its spatial size, and the receptive field along each axis."""
-
-    layer: str
-    size: tuple[int, ...]
-    fields: tuple[Field, ...]
-
-    def place(self, at: Sequence[int] | None) -> tuple[int, ...]:
-        """Return a position of the map: ``at``, or the one in the middle.
-
-        Raises:
-            ConfigError: it lies outside, or has another number of axes.
-        """
-        if at is None:
-            return tuple(n // 2 for n in self.size)
-        place = tuple(int(p) for p in at)
-        if len(place) != len(self.size) or any(not 0 <= p < n for p, n in zip(place, self.size, strict=True)):
-            last = tuple(n - 1 for n in self.size)
-            raise ConfigError(f"at: got {place}; {self.layer} has positions from {(0,) * len(last)} to {last}.")
-        return place
-
-
 @dataclass(frozen=True)
 class Subject:
     """A recorded network: its name, its steps, and the receptive field of each value."""
@@ -71,27 +50,20 @@ class Subject:
         """Spatial size of the (first) input."""
         return self.record.inputs[0][2:]
 
-    def map(self, layer: str | None = None) -> Map:
+    def map(self, layer: str | None = None) -> FeatureMap:
         """Return the last result of ``layer`` (default: of the network) that has image axes.
 
         Raises:
             ConfigError: there is no such layer, or none of its results has positions of the image.
         """
-        steps = [s for s in self.record.steps if layer in (None, s.name) or s.name.startswith(f"{layer}.")]
-        if not steps:
+        if not any(is_within(step.name, layer) for step in self.record.steps):
             paths = [step.name.split(".") for step in self.record.steps]
             names = list(dict.fromkeys(".".join(path[:count]) for path in paths for count in range(1, len(path) + 1)))
             near = difflib.get_close_matches(str(layer), names, n=1, cutoff=0.3) or names[-1:]
             raise ConfigError(f"layer: {self.name} has no layer {layer!r}; did you mean {near[0]!r}?")
-        for step in reversed(steps):
-            seen = self.seen[step.outputs[0].name]
-            axes = {image: axis for axis in range(len(seen.axes)) if (image := seen.image(axis)) is not None}
-            if not seen.is_clear or len(axes) < len(self.size):
-                continue
-            order = range(len(self.size))
-            size = tuple(step.shape[axes[image]] for image in order)
-            if not (seen.whole and set(size) == {1}):  # a single position that sees everything is no map
-                return Map(step.name, size, tuple(seen.fields[image] for image in order))
+        found = next(feature_maps(self.record, self.seen, layer), None)
+        if found is not None:
+            return found
         raise ConfigError(
             f"layer: {layer or self.name} has no result whose positions are known as places of the image. "
             "Give a layer before its pooling or reshaping."

@@ -31,12 +31,16 @@ class Slice:
         spacing: size of a pixel (row, column) in mm (1.0 where unknown).
         marks: letters for the top, bottom, left and right edge, or None where the directions are unknown.
         index: the slice's index along the stored axis.
+        axes: stored axis that runs down the rows, and the one that runs along the columns.
+        reversed: whether each of them runs backwards in the picture.
     """
 
     pixels: Array
     spacing: tuple[float, float]
     marks: tuple[str, str, str, str] | None
     index: int
+    axes: tuple[int, int]
+    reversed: tuple[bool, bool]
 
 
 def oriented_slice(
@@ -76,6 +80,7 @@ def oriented_slice(
     pixels = np.take(volume, index, axis=first + across)
     if rows > columns:
         pixels = np.swapaxes(pixels, -1, -2)
+    lies = ((rows, columns), (forward[rows], forward[columns]))
     # Both axes start at the positive end of the world axis: stored forwards means reversed here.
     if forward[rows]:
         pixels = pixels[..., ::-1, :]
@@ -83,13 +88,14 @@ def oriented_slice(
         pixels = pixels[..., :, ::-1]
     _, world_rows, world_columns = PLANES[plane]
     if affine is None:
-        return Slice(pixels, (1.0, 1.0), None, index)
+        return Slice(pixels, (1.0, 1.0), None, index, *lies)
     spacing = np.sqrt((np.asarray(affine, dtype=np.float64)[:3, :3] ** 2).sum(axis=0))
     return Slice(
         pixels,
         (float(spacing[rows]) or 1.0, float(spacing[columns]) or 1.0),
         (*_LETTERS[world_rows], *_LETTERS[world_columns]),
         index,
+        *lies,
     )
 
 

@@ -4,6 +4,7 @@ Read in this order:
 
 ``record``           a graph as read: the one record of modules, files and programs
 ``receptive_field``  the part of the image that every value sees
+``feature_map``      the results whose positions are places of the image
 ``memory``           memory in use at every step, and memory that training keeps
 ``axis_graph``       a network along one axis, as a graph that arithmetic solves
 ``valid_sizes``      input sizes that work, and the output sizes

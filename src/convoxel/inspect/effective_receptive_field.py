@@ -71,6 +71,7 @@ def effective_field(
     *,
     layer: str | None = None,
     position: Sequence[int] | None = None,
+    channel: int | None = None,
     threshold: float = _TWO_SIGMA,
     samples: int = 16,
     seed: int = 0,
@@ -83,12 +84,13 @@ def effective_field(
         layer: name of the module whose output is examined (default: the network, or the last layer whose output has
             image axes if its own has none).
         position: position in that output (default: the middle).
+        channel: channel of it whose value is examined (default: the sum of all).
         threshold: share of the largest gradient above which an input belongs to the field (default 0.0455).
         samples: number of images of noise if ``x`` is a shape (default 16).
         seed: random seed of the noise (default 0).
 
     Raises:
-        ShapeError: ``x`` has no spatial axes, or ``position`` lies outside the output.
+        ShapeError: ``x`` has no spatial axes, or ``position`` or ``channel`` lies outside the output.
         ConfigError: there is no such layer, or its output is no map of the image.
 
     >>> import torch
@@ -105,8 +107,8 @@ def effective_field(
     total = torch.zeros(images.shape[2:], dtype=torch.float64)
     with evaluating(model):
         for image in images:
-            gradient, place = _gradient(model, image[None], name, position)
-            total += gradient[0].abs().sum(0).double()
+            gradient, place = _gradient(model, image[None], name, position, channel)
+            total += gradient[0].abs().sum(0).double().cpu()
     array = total.numpy() / max(float(total.max()), np.finfo(np.float64).tiny)
     above = array >= threshold
     size = tuple(int(np.ptp(places)) + 1 for places in above.nonzero()) if above.any() else (0,) * above.ndim
@@ -146,9 +148,9 @@ def _last_map(model: nn.Module, shape: tuple[int, ...]) -> str:
 
 
 def _gradient(
-    model: nn.Module, image: Tensor, layer: str, position: Sequence[int] | None
+    model: nn.Module, image: Tensor, layer: str, position: Sequence[int] | None, channel: int | None
 ) -> tuple[Tensor, tuple[int, ...]]:
-    """Return the gradient of one position of a layer's output, summed over channels, and the position."""
+    """Return the gradient of one position of a layer's output, of a channel or summed over all, and the position."""
     image = image.clone().requires_grad_(True)
     found: list[Any] = []
     handle = _module(model, layer).register_forward_hook(lambda module, inputs, output: found.append(output))
@@ -167,7 +169,9 @@ def _gradient(
     place = tuple(size // 2 for size in y.shape[2:]) if position is None else tuple(position)
     if len(place) != y.dim() - 2 or any(not 0 <= p < size for p, size in zip(place, y.shape[2:], strict=False)):
         raise ShapeError(f"effective_field: position {place} does not lie in the output {tuple(y.shape[2:])}.")
-    index: tuple[slice | int, ...] = (slice(None), slice(None), *place)
+    if channel is not None and not 0 <= channel < y.shape[1]:
+        raise ShapeError(f"effective_field: channel {channel} does not lie in the output's {y.shape[1]} channels.")
+    index: tuple[slice | int, ...] = (slice(None), slice(None) if channel is None else channel, *place)
     (gradient,) = torch.autograd.grad(y[index].sum(), image, allow_unused=True)
     return torch.zeros_like(image) if gradient is None else gradient, place
 

@@ -8,7 +8,9 @@ stored and answers on their own grid); then
 tables); ``surface_distance``, ``metric`` and the metrics of each
 task, ``segmentation_metric`` and ``classification_metric``, which ``metric_table`` lists; ``metrics`` (what one pass
 over a split counts), ``case_statistics`` (intervals and comparisons), ``figures``, ``class_curves``, ``evaluation``;
-``case_table`` (CSV) and ``example_pictures``.
+``case_table`` (CSV) and ``example_pictures``. Of explanations: ``explained_score`` (the number that is explained),
+``explained_image`` (the part of an image that it reads, and the way back), ``explanation_method`` and
+``attribution`` (the methods), ``explanation``.
 ``run_progress`` is what training and prediction report.
 
 Nothing here reads run folders or trains: ``convoxel.train`` does, and validates through this package.

@@ -6,7 +6,8 @@ Read the files in this order: ``config`` (what the user states), ``defaults`` (t
 (samples become batches) → ``loss``, ``optimisation``, ``batch_norm`` → ``checkpoint``, ``run_network``,
 ``training_state`` (what survives a crash), ``run_plan``, ``run_record`` (what people read) → ``pace``, ``watch``,
 ``interrupt``, ``training_run``, ``loop``. With a run folder: ``run_folder`` (load,
-evaluate, predict) and ``run_separation``. Studies of their own: ``sharing_study`` and ``scaling_study``.
+evaluate, predict), ``run_explanation`` and ``run_separation``. Studies of their own: ``sharing_study`` and
+``scaling_study``.
 
 Invariant: everything random is a function of the seed and the number of the sample or step, and of nothing that
 happened before, so a run that was interrupted continues bit for bit.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from convoxel.predict.trained_run import TrainedRun
     from convoxel.train.config import TrainConfig
     from convoxel.train.loop import RunResult, fit
+    from convoxel.train.run_explanation import explain
     from convoxel.train.run_folder import evaluate, load_model, predict
     from convoxel.train.run_plan import RunPlan
     from convoxel.train.run_settings import configure_run, started_from
@@ -40,6 +42,7 @@ __all__ = [
     "TrainedRun",
     "configure_run",
     "evaluate",
+    "explain",
     "fit",
     "load_model",
     "predict",
@@ -57,6 +60,7 @@ __getattr__, __dir__ = lazy_names(
         "convoxel.predict.trained_run": "TrainedRun",
         "convoxel.train.config": "TrainConfig",
         "convoxel.train.loop": "RunResult fit",
+        "convoxel.train.run_explanation": "explain",
         "convoxel.train.run_folder": "evaluate load_model predict",
         "convoxel.train.run_plan": "RunPlan",
         "convoxel.train.run_settings": "configure_run started_from",
