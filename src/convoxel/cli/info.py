@@ -85,9 +85,8 @@ def _calibration(facts: JsonObject) -> str:
         origin = f"measured {_age(found['age_s'])} ago, spread {100 * spread:.0f} %"
     else:
         origin = f"shipped for {facts['instruction_set']}; `convoxel info --recalibrate` measures it"
-    busy = found.get("busy")
-    if busy:
-        origin += f"; this machine is busy now (spread {100 * max(busy['spread'].values()):.0f} %): nothing was kept"
+    if "busy" in found:
+        origin += "; other programs keep this machine busy now, so nothing new is kept"
     return f"{rates}, {origin}"
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from convoxel.files.cache import cache_folder, read_cache, write_cache
 from convoxel.native import _core
-from convoxel.native.machine import default_threads, instruction_set, measure_ceiling, processor
+from convoxel.native.machine import cgroup_cpus, default_threads, instruction_set, measure_ceiling, processor
 
 CALIBRATION_FILE = "calibration.json"
 # Floating-point operations in the time of a byte, where the costs were fitted: 430 GFLOP/s on two threads against
@@ -30,6 +30,7 @@ _CACHE_BYTES, _MEMORY_BYTES = 4, 64  # times L2 that each thread reads: past it,
 _MOST_BYTES = 512 * 2**20  # of all threads together
 _LEAST_RATE, _MOST_RATE = 0.1, 10.0
 _TRIALS, _MEMORY_TRIALS = 100, 30  # of a tenth of a millisecond, and of two
+_WARM_UP = 10
 _MOST_SPREAD = 0.25  # a quiet machine's half of the trials lie so close to the fastest
 _LEAST_SHARE = 0.8  # of the processors' time, which a quiet machine gives to this process while it asks for all
 
@@ -64,10 +65,14 @@ class Calibration(NamedTuple):
 def measure_calibration() -> Calibration:
     """Measure this machine's rates. Takes about a quarter of a second, less if the machine is busy from the start."""
     threads = default_threads()
+    for _ in range(_WARM_UP):
+        measure_ceiling(threads, rounds=50_000)  # starts the threads, whose start is nobody's work
     used_s, begun_s = time.process_time(), time.perf_counter()
 
+    processors = min(float(threads), cgroup_cpus())
+
     def share() -> float:
-        return (time.process_time() - used_s) / max(1e-9, threads * (time.perf_counter() - begun_s))
+        return (time.process_time() - used_s) / max(1e-9, processors * (time.perf_counter() - begun_s))
 
     ceilings = [measure_ceiling(threads, rounds=50_000) for _ in range(_TRIALS)]
     busy = share() < _LEAST_SHARE

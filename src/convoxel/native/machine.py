@@ -20,7 +20,7 @@ from convoxel.native import _core
 from convoxel.native.precision import name_of_digits
 
 
-def _cgroup_cpus() -> float:
+def cgroup_cpus() -> float:
     """Return the CPUs that the control group's quota allows, or infinity, from the files of Linux's cgroup v2 or v1."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -49,7 +49,7 @@ def default_threads() -> int:
             )
         return int(wanted)
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(float(allowed), _cgroup_cpus())))
+    return max(1, math.ceil(min(float(allowed), cgroup_cpus())))
 
 
 def most_threads() -> int:
