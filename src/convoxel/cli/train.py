@@ -76,6 +76,16 @@ def train(
             metavar="WORD", help="dice_ce, dice, ce, focal, tversky, dice_focal, tversky_ce; to classify: ce, focal."
         ),
     ] = None,
+    slices: Annotated[
+        int | None,
+        typer.Option(
+            metavar="ODD", help="2.5-D: a 2-D network sees so many neighbouring slices of a volume as channels."
+        ),
+    ] = None,
+    slice_axis: Annotated[
+        int | None,
+        typer.Option(help="Axis of the network's grid across which slices follow each other (default: the thickest)."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Patches or images in each step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
     seed: Annotated[
@@ -134,6 +144,8 @@ def train(
         "orientation": orientation,
         "resample_labels": resample_labels or None,
         "loss": loss,
+        "slices": slices,
+        "slice_axis": slice_axis,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,

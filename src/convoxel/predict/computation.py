@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from convoxel.models.slice_network import SliceNetwork
+
 _LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 _REDUCED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _CPU = torch.device("cpu")
@@ -37,7 +39,9 @@ class Computation:
     def arrange(self, model: _Model, dims: int) -> _Model:
         """Return ``model`` itself, its weights moved to the device and laid out."""
         model.to(self.device)
-        if dims in _LAYOUTS:
+        if isinstance(model, SliceNetwork):  # a network for planes within a network for volumes
+            self.arrange(model.planar, 2)
+        elif dims in _LAYOUTS:
             layout = _LAYOUTS[dims] if self.channels_last else torch.contiguous_format
             model.to(memory_format=layout)  # type: ignore[call-overload]  # PyTorch's stub lacks it
         return model

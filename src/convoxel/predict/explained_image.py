@@ -155,7 +155,7 @@ class ExplainedImage:
         if self.whole_record is None:
             return None
         steps = alignment(self.whole_record[1], len(self.input_size))
-        return steps and tuple(math.lcm(step, self.sizes.multiple) for step in steps)
+        return steps and tuple(math.lcm(step, self.sizes.of(axis)[1]) for axis, step in enumerate(steps))
 
     def reads(self, layer: str, box: Sequence[Span]) -> tuple[Span, ...] | None:
         """Return the inputs that a box of a layer's positions ("": of the network's) reads; None where unknown, or all.
@@ -178,9 +178,9 @@ class ExplainedImage:
     def _around(self, box: Sequence[Span]) -> Part:
         """Return the smallest part that holds ``box`` and keeps the phase of every layer."""
         starts, stops = [], []
-        for (low, high), total, step in zip(box, self.input_size, self.steps or (), strict=True):
+        for axis, ((low, high), total, step) in enumerate(zip(box, self.input_size, self.steps or (), strict=True)):
             start, stop = low // step * step, total - (total - high - 1) // step * step
-            while stop - start < min(self.sizes.least, total):
+            while stop - start < min(self.sizes.of(axis)[0], total):
                 start, stop = max(start - step, 0), min(stop + step, total)
             starts.append(start)
             stops.append(stop)

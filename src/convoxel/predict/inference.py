@@ -14,6 +14,7 @@ from convoxel.errors import ConfigError
 from convoxel.files.fault import fault
 from convoxel.files.file_array import FileArray, new_array
 from convoxel.graph.run.tiling import Arena, TilePlan
+from convoxel.models.slice_network import SliceNetwork
 from convoxel.native.precision import check_precision
 from convoxel.predict.class_shares import logits_of, shares_of
 from convoxel.predict.computation import Computation
@@ -338,7 +339,10 @@ def build_predictor(
     if engine == "torch":
         call = torch_call(run.network, computation)
     else:
-        size = run.config.patch or (sizes.least + 3 * sizes.multiple,) * run.data.dims
+        steps = [sizes.of(axis) for axis in range(run.data.dims)]
+        size = tuple(least + 3 * multiple for least, multiple in steps)
+        if run.config.patch and not isinstance(run.network, SliceNetwork):  # whose patch is one slice: no size is open
+            size = run.config.patch
         program = compiled(run.network, (1, run.data.channels, *size), precision)
         call, used = compiled_call(program), program.precision
         tiles = ExactTiles(program, sizes, tile) if exact else None

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from torch import nn
 
+from convoxel.models.slice_network import SliceNetwork
+
 # One tile of a prediction: larger than a patch because nothing is kept for a backward pass, and larger
 # tiles overlap less. 96³ voxels × 48 float32 channels ≈ 170 MB at the widest place of a 16-wide U-Net.
 _TILE_VOXELS = {1: 1 << 20, 2: 1024 * 1024, 3: 96 * 96 * 96}
@@ -18,12 +20,12 @@ class InputSizes(NamedTuple):
     """The sizes that a network takes: ``least + n · multiple`` along each axis.
 
     Attributes:
-        multiple, least: numbers of pixels, for every axis (default 1).
+        multiple, least: numbers of pixels, for every axis or one an axis (default 1).
         border: pixels at each side of the input for which there is no output, by axis; empty: none.
     """
 
-    multiple: int = 1
-    least: int = 1
+    multiple: int | tuple[int, ...] = 1
+    least: int | tuple[int, ...] = 1
     border: tuple[int, ...] = ()
 
     def inner(self, size: Sequence[int]) -> tuple[int, ...]:
@@ -34,15 +36,23 @@ class InputSizes(NamedTuple):
         """Return the size of the input for an output of ``size``."""
         return tuple(side + 2 * edge for side, edge in zip(size, self.border or (0,) * len(size), strict=True))
 
-    def above(self, side: int) -> int:
+    def of(self, axis: int) -> tuple[int, int]:
+        """Return the least size of an axis, and the step between sizes."""
+        least, multiple = (each if isinstance(each, int) else each[axis] for each in (self.least, self.multiple))
+        return least, multiple
+
+    def above(self, side: int, axis: int) -> int:
         """Return the smallest size of an axis that the network takes and that is not below ``side``."""
-        return self.least + max(0, -(-(side - self.least) // self.multiple)) * self.multiple
+        least, multiple = self.of(axis)
+        return least + max(0, -(-(side - least) // multiple)) * multiple
 
 
 def input_sizes(model: nn.Module) -> InputSizes:
     """Return the sizes that ``model`` takes; any size if it does not say."""
-    multiple, least = (int(getattr(model, name, 1) or 1) for name in ("input_multiple", "input_minimum"))
     border = tuple(getattr(model, "borders", ()))
+    if isinstance(model, SliceNetwork):
+        return InputSizes(model.multiples, model.minimums, border)
+    multiple, least = (int(getattr(model, name, 1) or 1) for name in ("input_multiple", "input_minimum"))
     return InputSizes(multiple, max(least, multiple), border if any(border) else ())
 
 
@@ -59,10 +69,13 @@ def plan_patch(size: Sequence[int], sizes: InputSizes, voxels: int = _UNBOUNDED)
     >>> plan_patch((197, 140, 189), InputSizes(4, 4), 48**3)
     (48, 48, 48)
     """
-    patch = [sizes.above(side) for side in size]
-    while math.prod(sizes.inner(patch)) > voxels and max(patch) > sizes.least:
-        longest = max(range(len(patch)), key=lambda axis: patch[axis])
-        patch[longest] -= sizes.multiple
+    patch = [sizes.above(side, axis) for axis, side in enumerate(size)]
+    while math.prod(sizes.inner(patch)) > voxels:
+        longer = [axis for axis, side in enumerate(patch) if side > sizes.of(axis)[0]]
+        if not longer:
+            break
+        longest = max(longer, key=lambda axis: patch[axis])
+        patch[longest] -= sizes.of(longest)[1]
     return tuple(patch)
 
 
@@ -77,4 +90,5 @@ def plan_tile(size: Sequence[int], patch: Sequence[int], sizes: InputSizes) -> t
     limit = max(_TILE_VOXELS[len(size)], math.prod(patch))
     wanted = sizes.around(size)
     whole, tile = plan_patch(wanted, sizes), plan_patch(wanted, sizes, limit)
-    return tuple(max(side, min(sizes.above(want), full)) for side, want, full in zip(tile, patch, whole, strict=True))
+    least = [sizes.above(side, axis) for axis, side in enumerate(patch)]
+    return tuple(max(side, min(want, full)) for side, want, full in zip(tile, least, whole, strict=True))

@@ -104,14 +104,17 @@ def _geometry(config: TrainConfig, dims: int, spacing_mm: Sequence[float] | None
     if dims < 2:
         return steps
     degrees, scale, shift = 15 if labelled else 10, 0.15, 0.08
-    angles = _angles(dims, math.radians(degrees), spacing_mm)
+    angles, scales = _angles(dims, math.radians(degrees), spacing_mm), [(-scale, scale)] * dims
     plane = " in the plane of the thin axes" if dims == 3 and 0.0 in angles else ""
+    if config.slices is not None:  # a few slices are turned and scaled as one picture
+        angles = [math.radians(degrees) * (axis == config.slice_axis) for axis in range(dims)]
+        scales[config.slice_axis or 0], plane = (0.0, 0.0), " in the plane of the slices"
     moved = "" if labelled else f", shifts up to {100 * shift:g} % of the image"
     change = RandAffined(
         keys,
         prob=0.3 if labelled else 0.7,
         rotate_range=angles,
-        scale_range=[(-scale, scale)] * dims,
+        scale_range=scales,
         translate_range=None if labelled else [shift * side for side in config.patch or ()],
         mode=["bilinear", "nearest"][: len(keys)],
         padding_mode="border",
@@ -149,7 +152,7 @@ def _intensities(config: TrainConfig, dims: int) -> list[_Change]:
     ]
     if labelled and not comparable:
         steps.append(("gamma", transforms.RandAdjustContrastd("image", prob=0.2, gamma=(0.7, 1.5))))
-        if dims == 3:
+        if dims == 3 and config.slices is None:
             smooth = transforms.RandGaussianSmoothd("image", prob=0.1, sigma_x=blur, sigma_y=blur, sigma_z=blur)
             steps.append(("blur", smooth))
     return steps

@@ -84,6 +84,9 @@ class TrainConfig(BaseModel):
         model_options: further options of the network (default none).
         weights: file of weights to start from (default none, random weights).
         patch: size of a training sample along each axis in voxels.
+        slices: odd number of neighbouring slices of a volume that a 2-D network sees as channels, to segment the middle
+            one (2.5-D; 1: each slice by itself) (default none: a 3-D network sees volumes).
+        slice_axis: axis of the network's grid across which these slices follow each other (the thickest).
         batch_size: samples in a training step.
         foreground: share of patches that are centred near a labelled voxel (default 0.8).
         spacing: distance between voxels along each axis in mm (between samples of a signal in s), to which images are
@@ -163,6 +166,8 @@ class TrainConfig(BaseModel):
     weights: _Name | None = None
 
     patch: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=3)] | None = None
+    slices: int | None = Field(default=None, ge=1, le=99)
+    slice_axis: int | None = Field(default=None, ge=0, le=2)
     batch_size: int | None = Field(default=None, ge=1, le=4096)
     foreground: float = Field(default=0.8, ge=0, le=1)
     spacing: Literal["keep"] | tuple[float, ...] | None = None
@@ -304,6 +309,18 @@ class TrainConfig(BaseModel):
     def _check_length(self) -> TrainConfig:
         if self.minutes is not None and self.epochs is not None:
             raise ValueError("give minutes or epochs, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _check_slices(self) -> TrainConfig:
+        if self.slices is None and self.slice_axis is not None:
+            raise ValueError("slice_axis: given without slices; expected both, such as slices=3")
+        if self.slices is not None and self.slices % 2 == 0:
+            raise ValueError(
+                f"slices: got {self.slices}; expected an odd number, as many neighbours at either side of a slice"
+            )
+        if self.slices is not None and self.task != "segment":
+            raise ValueError(f"slices: given to {self.task}; expected none: slices of volumes are segmented")
         return self
 
     @model_validator(mode="after")

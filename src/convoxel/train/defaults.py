@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from convoxel import models
+from convoxel.data.image_header import Spacing
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import JsonObject
 from convoxel.predict.device import choose_device
@@ -28,6 +29,8 @@ _PATCH_VOXELS = {1: 8_192, 2: 192 * 192, 3: 40 * 40 * 40}
 # Four patches of 40³: with 16 channels a step of about a quarter of a second on two cores.
 _BATCH_VOXELS = {1: 65_536, 2: 150_000, 3: 260_000}
 _DEFAULT_MINUTES = 10.0
+# An axis is thicker than the others where they have at most this share of its spacing.
+_THICK = 0.99
 # In images of at most this many pixels per axis, a stem that quarters the image leaves too little for later stages.
 _THUMBNAIL = 64
 
@@ -40,6 +43,7 @@ def plan_run(
     sizes: Sequence[Sequence[int]],
     flip_axes: Sequence[int] = (),
     multi_label: bool = False,
+    spacing_mm: Spacing = None,
 ) -> TrainConfig:
     """Return ``config`` with a value for every unset entry.
 
@@ -51,18 +55,22 @@ def plan_run(
         sizes: spatial sizes of the training images.
         flip_axes: axes along which samples are mirrored unless the configuration states some (default none).
         multi_label: an image may have several classes (default False).
+        spacing_mm: spacing of the training images, of which the thickest axis is that of ``slices`` (default None).
 
     Raises:
         ConfigError: a stated entry does not fit the data (rank of ``patch`` or ``flip_axes``, a patch
             that the network cannot halve often enough, ``levels`` for a classifier), or ``device`` is not here.
     """
     segment = config.task == "segment"
-    chosen = _plan_model(config, dims, sizes)
+    planar = dims
+    if config.slices is not None:
+        config, planar = _plan_slices(config, dims, sizes, spacing_mm), 2
+    chosen = _plan_model(config, planar, [_plane(config, size) for size in sizes])
     with torch.device("meta"):  # no memory for weights: the network knows which sizes fit
         sketch = build_network(TrainConfig.build(**{**config.to_dict(), **chosen}), dims, channels, 2)
     chosen["patch"] = _plan_input(config, sketch, channels, sizes)
-    voxels = math.prod(chosen["patch"])
-    batch = max(2, min(64, round(_BATCH_VOXELS[dims] / voxels))) if segment else max(1, min(32, len(sizes)))
+    voxels = math.prod(_plane(config, chosen["patch"]))
+    batch = max(2, min(64, round(_BATCH_VOXELS[planar] / voxels))) if segment else max(1, min(32, len(sizes)))
     chosen["batch_size"] = config.batch_size or batch
     if config.steps_per_epoch is None:
         # Volumes give many patches each; at least 32 steps keep the bookkeeping of an epoch cheap.
@@ -85,6 +93,24 @@ def plan_run(
     chosen["threads"] = config.threads or torch.get_num_threads()
     chosen.update(plan_computation(config, dims))
     return TrainConfig.build(**{**config.to_dict(), **chosen})
+
+
+def _plan_slices(config: TrainConfig, dims: int, sizes: Sequence[Sequence[int]], spacing_mm: Spacing) -> TrainConfig:
+    """Return the configuration with the axis across which slices follow each other: the thickest, else the shortest."""
+    if dims != 3:
+        raise ConfigError(f"slices: {config.slices} given, but the images have {dims} axes; expected volumes.")
+    if config.slice_axis is not None:
+        return config
+    median = _median(sizes)
+    axis = min(range(3), key=lambda k: (median[k], -k))  # of equals the last: axial
+    if spacing_mm is not None and sorted(spacing_mm)[1] < _THICK * max(spacing_mm):
+        axis = spacing_mm.index(max(spacing_mm))
+    return config.model_copy(update={"slice_axis": axis})
+
+
+def _plane(config: TrainConfig, size: Sequence[int]) -> tuple[int, ...]:
+    """Return the sizes of a slice, or all where there are no slices."""
+    return tuple(side for axis, side in enumerate(size) if config.slices is None or axis != config.slice_axis)
 
 
 def _plan_model(config: TrainConfig, dims: int, sizes: Sequence[Sequence[int]]) -> JsonObject:
@@ -160,11 +186,13 @@ def _plan_input(
             near = model.nearest_sizes(size, axis)
             if size not in near:
                 why = f"is not a multiple of {fit.multiple}, which the levels need"
-                if fit.border or size % fit.multiple == 0:
+                if fit.border or not isinstance(fit.multiple, int) or size % fit.multiple == 0:
                     why = f"does not fit {config.model or 'the network'}: {model.size_rule()}"
                 raise ConfigError(f"patch: {size} {why}; give {' or '.join(map(str, near))}.")
         return patch
     median = _median(sizes)
+    if config.slices is not None:
+        median[config.slice_axis or 0], dims = 1, 2  # one slice and its neighbours
     if config.task != "segment":
         patch = tuple(median)
     else:

@@ -9,6 +9,7 @@ from torch import nn
 
 from convoxel import models
 from convoxel.errors import CheckpointError, ConfigError
+from convoxel.models.slice_network import SliceNetwork
 from convoxel.train.checkpoint import Checkpoint
 from convoxel.train.config import TrainConfig
 
@@ -44,7 +45,10 @@ def build_network(config: TrainConfig, dims: int, channels: int, classes: int) -
         options["levels"] = config.levels
     if config.width is not None:
         options["width"] = _as_width(name, config.width, known.get("width"))
-    return models.build(name, dims=dims, in_channels=channels, num_classes=classes, **options)
+    if config.slices is None:
+        return models.build(name, dims=dims, in_channels=channels, num_classes=classes, **options)
+    planar = models.build(name, dims=2, in_channels=channels * config.slices, num_classes=classes, **options)
+    return SliceNetwork(planar, channels, config.slices // 2, config.slice_axis or 0)
 
 
 def _as_width(name: str, width: float, default: object) -> int | float:

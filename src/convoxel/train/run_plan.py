@@ -97,6 +97,7 @@ def describe_plan(
         *([("notes", "; ".join(dataset.notes))] if dataset.notes else []),
         ("geometry", f"{facts.rule}: {geometry}"),
         ("network", _network(config, network)),
+        *([] if config.slices is None else [("slices", _slices(config, facts))]),
         ("patch" if segment else "input", _times(config.patch or ())),
         ("batch", f"{plural(config.batch_size or 1, *things)}, {plural(config.steps_per_epoch or 1, 'step')} an epoch"),
         ("normalisation", _normalisation(facts)),
@@ -157,6 +158,13 @@ def _network(config: TrainConfig, network: Summary) -> str:
     start = "random weights" if config.weights is None else f"weights of {config.weights}"
     size = f"{network.params:,} parameters, {network.macs:,} MACs for an input of {_times(network.input_shapes[0])}"
     return f"{config.model}{stated}: {size}{field}; {start}"
+
+
+def _slices(config: TrainConfig, facts: DataFacts) -> str:
+    axis, count = config.slice_axis or 0, config.slices or 1
+    thick = "" if facts.spacing_mm is None else f" ({facts.spacing_mm[axis]:.4g} mm apart)"
+    near = f"with {count // 2} at either side as channels" if count > 1 else "by itself"
+    return f"a 2-D network sees each slice across axis {axis}{thick} {near}"
 
 
 def _normalisation(facts: DataFacts) -> str:

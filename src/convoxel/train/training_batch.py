@@ -138,7 +138,12 @@ class Batches:
             size = sample.image.shape[1:]
             if index not in self._centres:
                 self._centres[index] = find_centres(sample.label, len(self.facts.value_names))
-            start = draw_start(rng, size, patch, self._centres[index], self.config.foreground)
+            inner, border = list(patch), [0] * len(patch)
+            if self.config.slices is not None:  # the neighbours of a slice may lie outside
+                axis, border[self.config.slice_axis or 0] = self.config.slice_axis or 0, self.config.slices // 2
+                inner[axis] -= 2 * border[axis]
+            start = draw_start(rng, size, inner, self._centres[index], self.config.foreground)
+            start = tuple(first - edge for first, edge in zip(start, border, strict=True))
             image = statistics.normalise(cut(sample.image, start, patch, statistics.floor))
             label = cut(sample.label, start, patch)
         if self.config.augment:

@@ -137,6 +137,7 @@ def open_run(config: TrainConfig, stack: ExitStack, begun_s: float, on_plan: OnP
         sizes=dataset.train.shapes,
         flip_axes=mirroring.axes,
         multi_label=dataset.multi_label,
+        spacing_mm=dataset.spacing_mm,
     )
     counts = loaded.labels.counts.tolist()[-len(dataset.outputs) :]
     plan_loss(config, dataset.outputs, counts)  # refuses weights of unknown classes before anything is measured
