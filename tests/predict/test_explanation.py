@@ -21,6 +21,7 @@ from convoxel import data, draw, models
 from convoxel.cli import main
 from convoxel.data import Sample
 from convoxel.data.geometry import Geometry
+from convoxel.data.regions import Regions
 from convoxel.errors import ConfigError
 from convoxel.predict import tile_size
 from convoxel.predict.attribution import Windows
@@ -297,6 +298,29 @@ def test_questions_without_an_answer_are_refused(task: str, asked: dict[str, Any
     network = classifier(2) if task == "classify" else unet(2)
     with pytest.raises(ConfigError, match=words):
         explain(trained(network, 2, task), image(16, 16), **{"methods": ("gradcam++",), **asked})
+
+
+def test_of_overlapping_regions_each_has_a_channel_of_its_own() -> None:
+    """The first channel is the first region, not the background; a voxel may lie in both."""
+    facts = {"regions": Regions(((1, 2), (2,)))}
+    sample = Sample("scan", (MEAN + STD * np.arange(-32.0, 32).reshape(1, 8, 8)).astype(np.float32))
+    run = trained(Nested(), 2, "segment", **facts)
+    whole = explain(run, sample, ("integrated-gradients",), steps=2)
+    assert (whole.target.name, whole.target.number, whole.target.voxels) == ("a", 0, 31)
+    core = explain(run, sample, ("integrated-gradients",), target="b", steps=2)
+    assert (core.target.number, core.target.voxels) == (1, 21)
+    voxel = explain(run, sample, ("integrated-gradients",), target="b", at=(7, 7), steps=2)
+    assert voxel.target.score == pytest.approx(31 - 10) and voxel.target.share == pytest.approx(1 / (1 + np.exp(-21)))
+    with pytest.raises(ConfigError, match=r"target: .*'background'.*: a, b"):
+        explain(run, sample, target="background")
+
+
+class Nested(nn.Module):
+    """Two regions, of which the second lies in the first: above 0 and above 10."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        return torch.cat([x, x - 10], 1)
 
 
 def test_a_class_that_is_not_predicted_names_those_that_are() -> None:

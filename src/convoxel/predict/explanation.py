@@ -62,10 +62,11 @@ class Question:
                 mean = f" Did you mean {near[0]!r}?" if near else ""
                 raise ConfigError(f"methods: got {word!r}; expected some of {', '.join(METHODS)}.{mean}")
         task = run.config.task
-        if self.target is not None and self.target not in run.data.classes:
+        if self.target is not None and self.target not in run.data.outputs:
             what = "values" if task == "regress" else "classes"
             raise ConfigError(
-                f"target: the run knows no {self.target!r}; expected one of its {what}: {', '.join(run.data.classes)}."
+                f"target: the run predicts no {self.target!r}; expected one of its {what}: "
+                f"{', '.join(run.data.outputs)}."
             )
         if self.box is not None and task != "segment":
             raise ConfigError(f"box: the run has the task {task!r}, whose answer is of the whole image; leave box out.")
@@ -292,7 +293,7 @@ class _Study:
         self.image, self.question, self.asked, self.computation = image, question, asked, computation
         self.on_plan, self.on_progress = on_plan, on_progress
         self.run, self.notes = image.run, list[str]()
-        self.number = None if question.target is None else self.run.data.classes.index(question.target)
+        self.number = None if question.target is None else self.run.data.outputs.index(question.target)
         self.mask = self._target_voxels() if image.segments else None
         self.centre = self._centre()
         box = None if self.mask is None else image.reads("", self._output_box(self.mask))
@@ -320,17 +321,26 @@ class _Study:
         sample = self.run.data.rule.sample(self.image.sample)
         predictor = build_predictor(self.run, engine="torch", computation=self.computation)
         labels: NDArray[np.uint8] = np.asarray(predictor.label_map(sample))
-        counts = np.bincount(labels.ravel(), minlength=len(self.run.data.classes))
+        facts = self.run.data
+        found: list[NDArray[np.bool_]] = [labels == number for number in range(len(facts.outputs))]
+        if facts.regions is not None:
+            found = list(facts.regions.masks(labels))
+        counts = [int(mask.sum()) for mask in found]
         if self.number is None:
-            self.number = int(counts[1:].argmax()) + 1 if len(counts) > 1 else 0
+            first = self._first_foreground
+            self.number = first + int(np.argmax(counts[first:])) if counts[first:] else 0
         if counts[self.number] == 0:
-            there = [f"{name} ({count})" for name, count in zip(self.run.data.classes, counts, strict=False) if count]
+            there = [f"{name} ({count})" for name, count in zip(facts.outputs, counts, strict=True) if count]
             raise ConfigError(
-                f"target: the network predicts no voxel of {self.image.sample.name} as "
-                f"{self.run.data.classes[self.number]}; it predicts {', '.join(there)}. Give one of these, at, or box."
+                f"target: the network predicts no voxel of {self.image.sample.name} as {facts.outputs[self.number]}; "
+                f"it predicts {', '.join(there) or 'none of its classes'}. Give one of these, at, or box."
             )
-        found: NDArray[np.bool_] = labels == self.number
-        return found
+        return found[self.number]
+
+    @property
+    def _first_foreground(self) -> int:
+        """The number of the first output that is no background; regions have none."""
+        return 1 if self.run.data.regions is None else 0
 
     def _centre(self) -> tuple[int, ...]:
         """Return the place of the image that stands for the target: the voxel that is nearest to the middle of all."""
@@ -415,7 +425,7 @@ class _Study:
 
     def _target(self, logits: NDArray[np.float64]) -> Target:
         """Return what is explained; its class is the likeliest one where none was named."""
-        classes, regress = self.run.data.classes, self.run.config.task == "regress"
+        facts, regress = self.run.data, self.run.config.task == "regress"
         where: Where = "image"
         voxels = 0
         if self.mask is not None:
@@ -423,9 +433,9 @@ class _Study:
             voxels = inside.shape[1]
             where = "region" if self.asked is None else "voxel" if self.question.at is not None else "box"
             if self.number is None:
-                counts = np.bincount(inside.argmax(axis=0), minlength=len(classes))
-                foreground = counts[1:].max(initial=0) > 0
-                self.number = int(counts[1:].argmax()) + 1 if foreground else 0
+                chosen = inside > 0 if facts.regions else inside == inside.max(axis=0)
+                counts, first = chosen.sum(axis=1), self._first_foreground
+                self.number = first + int(counts[first:].argmax()) if counts[first:].any() else int(counts.argmax())
             logits = inside.sum(axis=1)
         elif self.number is None:
             self.number = 0 if regress else int(logits.argmax())
@@ -435,13 +445,13 @@ class _Study:
             assert scale is not None
             score = score * scale.std[self.number] + scale.mean[self.number]
         elif where in ("image", "voxel"):
-            if self.run.data.multi_label:
+            if facts.several:
                 share = float(np.exp(-np.logaddexp(0.0, -score)))
             else:
                 powers = np.exp(logits - logits.max())
                 share = float(powers[self.number] / powers.sum())
         unit = "value" if regress else "logit" if where in ("image", "voxel") else "logits"
-        return Target(self.number, classes[self.number], where, self.asked or (), voxels, score, share, unit)
+        return Target(self.number, facts.outputs[self.number], where, self.asked or (), voxels, score, share, unit)
 
     # Layers.
 
