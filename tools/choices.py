@@ -34,7 +34,7 @@ from convoxel.files.values import Array
 from convoxel.native import _core, instruction_sets
 from convoxel.native.calibration import calibrate
 from convoxel.native.precision import PRECISIONS
-from tools import zoo
+from tools import packages, zoo
 
 CALIBRATIONS = ((0.25, 0.25), (4.0, 4.0), (0.25, 4.0), (4.0, 0.25))
 THREADS = (1, 2, 3, 7)
@@ -119,6 +119,17 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }  # fmt: skip
 
 
+# Networks of other packages, as tools/packages.py names them: those of packages that are installed.
+PACKAGED = (
+    "timm/convnext_atto", "timm/efficientvit_b0", "timm/poolformer_s12", "monai/unet-3d", "monai/dynunet-2d",
+    "monai/attentionunet-2d", "monai/segresnet-2d", "smp/unet-resnet18",
+)  # fmt: skip
+
+
+def packaged() -> dict[str, packages.Case]:
+    return {case.name: case for case in packages.cases() if case.name in PACKAGED}
+
+
 def forge(rates: tuple[float, float]) -> None:
     """Make the engine believe that this machine was calibrated so."""
     calibrate()  # else the next plan would, and set this machine's
@@ -126,9 +137,13 @@ def forge(rates: tuple[float, float]) -> None:
 
 
 def model_and_images(name: str) -> tuple[nn.Module, Array]:
-    make, shape = NETWORKS[name]
-    torch.manual_seed(0)
-    model = zoo.trained(make())
+    if name in NETWORKS:
+        make, shape = NETWORKS[name]
+        torch.manual_seed(0)
+        model = zoo.trained(make())
+    else:
+        model, case = packages.build(name), packaged()[name]
+        shape = case.shape(packages.SMALL[case.dims], batch=4)
     return model, np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
@@ -178,7 +193,7 @@ def differences(
         again = compiled(model, x[some], precision, threads[place % len(threads)])
         yield from check(results(again, x), slice(None), f"compiled for images {some} with rates {rates}")
     if folder is not None:
-        path = folder / f"{name}-{precision}.cvx"
+        path = folder / f"{name.replace('/', '-')}-{precision}.cvx"
         program.save(path)
         for place in range(2):
             found = elsewhere(name, precision, path, place)
@@ -222,7 +237,8 @@ def main() -> int:
             for isa in instruction_sets()
         )  # fmt: skip
     os.environ["CONVOXEL_ISA"] = options.isa
-    chosen = [name for name in NETWORKS if any(fnmatch.fnmatch(name, pattern) for pattern in options.patterns)]
+    names = [*NETWORKS, *packaged()]
+    chosen = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in options.patterns)]
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         for name, precision in itertools.product(chosen, PRECISIONS):
