@@ -193,6 +193,16 @@ def test_predict(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) 
     broken.write_bytes(b"\x89PNG")
     assert "broken.png" in refused_command(capsys, "predict", run, "--input", broken, "--output", tmp_path / "o.csv")
     assert "does not exist" in refused_command(capsys, "predict", run, "--input", tmp_path / "no", "--output", table)
+    (tmp_path / "images" / "9.png").write_bytes(b"\x89PNG")
+    assert main([*words, "--engine", "torch", "--skip-existing", "--part", "1/1", "--json"]) == 3
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert found["images"] == {"done": 0, "skipped": 3, "failed": 1} and "9.png" in shown.err
+    assert [failure["file"] for failure in found["failures"]] == ["9.png"]
+    assert main(words) == 3 and "3 predicted, 0 done before, 1 failed" in capsys.readouterr().out
+    assert "9.png" in refused_command(capsys, *words, "--on-error", "stop")
+    assert "part: got '2/1'" in refused_command(capsys, *words, "--part", "2/1")
+    assert "on: got 'slurm'" in refused_command(capsys, *words, "--on", "slurm")
 
 
 def test_segmentation_through_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

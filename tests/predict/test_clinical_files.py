@@ -14,6 +14,7 @@ from convoxel import data
 from convoxel.data.image_file import read_header
 from convoxel.data.label_file import read_label
 from convoxel.errors import ConfigError, DataError
+from convoxel.predict.archive import ArchiveOptions
 from convoxel.predict.file_prediction import predict_files
 from convoxel.predict.inference import Predictor
 from tests.support.dicom_files import SECRETS, series
@@ -23,7 +24,8 @@ VOLUME = np.random.default_rng(1).integers(0, 200, (5, 33, 36)).astype(np.int16)
 
 def bright(dims: int = 3) -> Predictor:
     """A predictor whose label map is 1 where an image is above 100."""
-    facts = SimpleNamespace(dims=dims, channels=1, warn_of_geometry=lambda lying: None)
+    names = ("background", "bright")
+    facts = SimpleNamespace(dims=dims, channels=1, value_names=names, warn_of_geometry=lambda lying: None)
     run = SimpleNamespace(config=SimpleNamespace(task="segment", axes=None), data=facts)
 
     def label_map(sample: data.Sample, *_: Any) -> Any:
@@ -51,6 +53,18 @@ def test_a_folder_of_series(tmp_path: Path) -> None:
     assert header.classes == ("background", "bright") and np.array_equal(values.T, VOLUME + 1 > 100)
     with pytest.raises(ConfigError, match="ending"):
         predict_files(bright(), tmp_path / "in", tmp_path / "out", ending=".dcm")
+
+
+def test_a_manifest_names_files_and_no_patients(tmp_path: Path) -> None:
+    for number, name in enumerate("abc"):
+        series(tmp_path / "in" / name, VOLUME + np.int16(number), origin=(number, 2, 3))
+    slices = sorted((tmp_path / "in" / "b").iterdir())
+    slices[2].write_bytes(slices[2].read_bytes()[:-100])
+    series(tmp_path / "in" / "c", VOLUME[:4], SeriesInstanceUID="1.2.4", SeriesNumber=5)  # a second one
+    predict_files(bright(), tmp_path / "in", tmp_path / "out", archive=ArchiveOptions("skip"))
+    content = (tmp_path / "out" / "manifest.jsonl").read_bytes()
+    assert content.count(b'"done"') == 1 and content.count(b'"failed"') == 2
+    assert not any(secret.encode() in content for secret in SECRETS)
 
 
 def test_one_series_of_several(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import socket
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -23,6 +26,7 @@ from convoxel.predict.inference import Predictor
 _TRIES = 3
 # Ray keeps results of a few kilobytes in shared memory; 80 MB is about the least that it takes.
 _STORE_BYTES = 80 * 10**6
+_PATIENCE_S = 10.0
 
 
 class Worker:
@@ -163,20 +167,31 @@ def _connected(address: str | None) -> Iterator[Any]:
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
     if address is None:
         local["num_cpus"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    answer = signal.getsignal(signal.SIGTERM)
     try:
+        _check_answer(address)
         ray.init(
             address="local" if address is None else address,
             log_to_driver=False,
             logging_level="ERROR",
             **(local if address is None else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         told = " ".join(str(error).split())[:200].rstrip(".")
         raise ConfigError(f"on: no Ray cluster answers at {address or 'this machine'} ({told}).") from None
+    if threading.current_thread() is threading.main_thread():  # Ray's own way to end by SIGTERM gives no exit code 143
+        signal.signal(signal.SIGTERM, answer)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_answer(address: str | None) -> None:
+    """Raise OSError where nothing answers at HOST:PORT, for which Ray itself would wait for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isascii() and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_S).close()
 
 
 def _share_out(ray: Any, count: int | None, most: int) -> tuple[int, int]:
