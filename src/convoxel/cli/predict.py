@@ -106,6 +106,9 @@ def predict(
             screen.say(tiling)
         where = f"{len(files)} files in {files[0].parent}" if len(files) > 1 else str(*files)
         screen.say(f"{f'Wrote {where}' if files else 'Nothing to write'} in {duration(seconds)}.")
+        if summary.stages:
+            told = ", ".join(f"{name} {duration(value)}" for name, value in summary.stages.items())
+            screen.say(f"Time of the images: {told}.")
         if summary.is_worth_telling:
             screen.say(f"Images: {summary}.")
     if summary.failures:
@@ -120,10 +123,14 @@ class _Summary:
         self._counts = {"done": 0, "skipped": 0, "failed": 0}
         self.failures: list[dict[str, str]] = []
         self.tilings: dict[str, None] = {}
+        self.stages: dict[str, float] = {}
 
     def __call__(self, record: CaseRecord) -> None:
         """Count an image, and tell at once if it failed."""
         self._counts[record.state] += 1
+        if record.state == "done":
+            for name, value in record.stages.items():
+                self.stages[name] = self.stages.get(name, 0.0) + value
         if record.tiling:
             self.tilings.setdefault(record.tiling)
         if record.state == "failed":
@@ -142,4 +149,5 @@ class _Summary:
 
     def figures(self) -> dict[str, object]:
         """Return the entries of the JSON object."""
-        return {"images": dict(self._counts), "failures": self.failures, "tilings": list(self.tilings)}
+        return {"images": dict(self._counts), "failures": self.failures, "tilings": list(self.tilings),
+                "stages": self.stages}  # fmt: skip

@@ -88,7 +88,8 @@ def _predict_map(predictor: Predictor, case: Case, work: Work, on_tile: OnTile |
         return failed(case, error, work, time.perf_counter() - begun)
     done = CaseRecord(case.path.name, case.targets[0].name, "done", key=key, recipe=work.recipe, outputs=outputs)
     tiling = "" if result.tiling is None else str(result.tiling)
-    return replace(done, seconds=time.perf_counter() - begun, tiling=tiling)
+    stages = {name: round(value, 4) for name, value in result.stages.items()}
+    return replace(done, seconds=time.perf_counter() - begun, stages=stages, tiling=tiling)
 
 
 def _check_same(case: Case, before: object) -> None:

@@ -35,6 +35,7 @@ class CaseRecord:
         outputs: SHA-256 of each file that was written, by name.
         row: the case's row of the table; None for label maps.
         seconds: wall time of the case.
+        stages: its parts by name, in seconds: reading, preparing, the network, blending, writing; empty for tables.
         tiling: exact tiles in words; empty where tiles are blended.
         error: the exception of a case that failed; it is not written.
     """
@@ -48,6 +49,7 @@ class CaseRecord:
     outputs: Mapping[str, str] = field(default_factory=dict)
     row: Mapping[str, str | float] | None = None
     seconds: float = 0.0
+    stages: Mapping[str, float] = field(default_factory=dict)
     tiling: str = ""
     error: ConvoxelError | None = field(default=None, compare=False, repr=False)
 
@@ -77,15 +79,17 @@ class CaseRecord:
         texts = ("file", "target", "state", "reason", "key", "recipe", "tiling")
         entries = {name: found.get(name, "") for name in texts}
         outputs, row, seconds = found.get("outputs", {}), found.get("row"), found.get("seconds", 0.0)
+        stages = found.get("stages", {})
         known = (
             all(isinstance(value, str) for value in entries.values())
             and isinstance(outputs, dict)
             and all(isinstance(value, str) for value in outputs.values())
             and (row is None or isinstance(row, dict))
             and (row is None or all(type(value) in (str, int, float) for value in row.values()))
-            and type(seconds) in (int, float)
+            and isinstance(stages, dict)
+            and all(type(value) in (int, float) for value in (seconds, *stages.values()))
         )
-        return cls(**entries, outputs=outputs, row=row, seconds=seconds) if known else None
+        return cls(**entries, outputs=outputs, row=row, seconds=seconds, stages=stages) if known else None
 
 
 class Manifest:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from convoxel import data
@@ -11,6 +11,7 @@ from convoxel.data.image_file import map_image, read_header, with_dims
 from convoxel.data.image_header import Header
 from convoxel.graph.run.tiling import TilePlan
 from convoxel.predict.inference import Predictor
+from convoxel.predict.stage_clock import measure_stages, stage
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class CaseResult:
     Attributes:
         outputs: files that were written.
         tiling: exact tiles of the image; None where tiles are blended.
+        stages: seconds of each stage, by the names of ``stage_clock.STAGES``.
     """
 
     outputs: tuple[Path, ...]
     tiling: TilePlan | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 def predict_case(
@@ -61,10 +64,14 @@ def predict_case(
         DataError: the image is unreadable or does not fit the network, or a file cannot be written.
     """
     tilings: list[TilePlan] = []
-    sample = read_case(predictor, path, options)
-    found = predictor.label_map(sample, on_tile, tilings.append)
-    data.write_label(targets[0], found, like=sample, classes=predictor.run.data.value_names)
-    return CaseResult(tuple(targets), tilings[-1] if tilings else None)
+    with measure_stages() as clock:
+        with stage("read"):
+            sample = read_case(predictor, path, options)
+        with stage("blend"):  # and, within it, what prepares images and computes the network
+            found = predictor.label_map(sample, on_tile, tilings.append)
+        with stage("write"):
+            data.write_label(targets[0], found, like=sample, classes=predictor.run.data.value_names)
+    return CaseResult(tuple(targets), tilings[-1] if tilings else None, clock.seconds)
 
 
 def read_case_header(predictor: Predictor, path: Path, options: MapOptions) -> Header:

@@ -17,6 +17,7 @@ from convoxel.graph.run.program import Program
 from convoxel.graph.run.tiling import TILE_POSITIONS, Arena, TilePlan
 from convoxel.predict.normalisation import Statistics
 from convoxel.predict.sliding_window import cut
+from convoxel.predict.stage_clock import stage
 from convoxel.predict.tile_size import InputSizes, plan_patch
 
 Array = NDArray[np.float32]
@@ -107,6 +108,10 @@ class _Padded:
         self.dtype = np.dtype(np.float32)
 
     def __getitem__(self, place: tuple[slice, ...]) -> NDArray[Any]:
+        with stage("blend"):
+            return self._normalised(place)
+
+    def _normalised(self, place: tuple[slice, ...]) -> NDArray[Any]:
         space = place[2:]
         corner = [begin + part.start for begin, part in zip(self.start, space, strict=True)]
         values = cut(self.image, corner, [part.stop - part.start for part in space], self.statistics.floor)

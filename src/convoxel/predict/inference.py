@@ -24,6 +24,7 @@ from convoxel.predict.member import Member, check_members, common_slabs, group_m
 from convoxel.predict.mirror import mirrored_axes, mirrored_call
 from convoxel.predict.network_call import Array, compiled, compiled_call, resize, torch_call
 from convoxel.predict.sliding_window import OnTile, Tiling, blend_parts, blend_slabs
+from convoxel.predict.stage_clock import stage, staged
 from convoxel.predict.tile_size import input_sizes
 from convoxel.predict.trained_run import AnyRun
 
@@ -185,7 +186,9 @@ class Predictor:
         passes = []
         for member in self.members:
             assert member.exact is not None
-            passes.append(member.exact.plan(image, member.run.data.normalisation.statistics(image)))
+            with stage("prepare"):
+                statistics = member.run.data.normalisation.statistics(image)
+            passes.append(member.exact.plan(image, statistics))
             if passes[-1].grid != passes[0].grid or member.run.data.rule != rule:
                 raise ConfigError(
                     f"exact: {member.name} needs other tiles than {self.members[0].name}; expected members of one "
@@ -194,7 +197,8 @@ class Predictor:
         if on_tiling is not None:
             on_tiling(passes[0].tiling)
         arena = Arena()
-        for done, found in enumerate(zip(*(each.parts(arena) for each in passes), strict=True), start=1):
+        tiles = staged("network", zip(*(each.parts(arena) for each in passes), strict=True))
+        for done, found in enumerate(tiles, start=1):
             box, logits = found[0][0], [each for _, each in found]
             if all(side.start < side.stop for side in box):
                 yield place.own_box(box), place.turned_back(self._mean(logits))
@@ -252,12 +256,14 @@ def _group_slabs(
     Parts are slabs, which follow each other along the first axis of the network's grid, where ``whole`` says so.
     """
     first = group[0]
-    image = first.run.data.rule.image(sample, place)
-    statistics = first.run.data.normalisation.statistics(image)
+    with stage("prepare"):
+        image = first.run.data.rule.image(sample, place)
+        statistics = first.run.data.normalisation.statistics(image)
 
     def call(tiles: Array) -> Array:
         images = np.stack([statistics.normalise(tile) for tile in tiles])
-        found = [member.call(images) for member in group]
+        with stage("network"):
+            found = [member.call(images) for member in group]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
     tile = first.tile(image.shape[1:])
