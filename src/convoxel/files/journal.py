@@ -39,7 +39,11 @@ class Journal:
         content = "".join(f"{line}\n" for line in lines).encode("utf-8")
         size = os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
-            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+            if (
+                size
+                and os.lseek(self._descriptor, size - 1, os.SEEK_SET) >= 0
+                and os.read(self._descriptor, 1) != b"\n"
+            ):
                 content = b"\n" + content
             written = 0
             while written < len(content):
