@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import pytest
 import SimpleITK
+import torch
+from torch import nn
 
 from convoxel import data
+from convoxel.data.geometry import Geometry
 from convoxel.data.image_file import read_header
 from convoxel.data.label_file import read_label
 from convoxel.errors import ConfigError, DataError
 from convoxel.predict.archive import ArchiveOptions
 from convoxel.predict.file_prediction import predict_files
-from convoxel.predict.inference import Predictor
+from convoxel.predict.inference import Predictor, build_predictor
+from convoxel.predict.normalisation import Normalisation
+from convoxel.predict.trained_run import DataFacts, TrainedRun
+from convoxel.train import TrainConfig
 from tests.support.dicom_files import SECRETS, series
 
 VOLUME = np.random.default_rng(1).integers(0, 200, (5, 33, 36)).astype(np.int16)
 
 
+class Bright(nn.Module):
+    """Class 1 where an image is above 100."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), x - 100], dim=1)
+
+
 def bright(dims: int = 3) -> Predictor:
-    """A predictor whose label map is 1 where an image is above 100."""
-    names = ("background", "bright")
-    facts = SimpleNamespace(dims=dims, channels=1, value_names=names, warn_of_geometry=lambda lying: None)
-    run = SimpleNamespace(config=SimpleNamespace(task="segment", axes=None), data=facts)
-
-    def label_map(sample: data.Sample, *_: Any) -> Any:
-        return (sample.image[0] > 100).astype(np.uint8)
-
-    return cast(
-        Predictor,
-        SimpleNamespace(run=run, exact=None, classes=("background", "bright"), label_map=label_map, recipe={}),
-    )
+    config = TrainConfig.build(task="segment", data="d", output="o")
+    stored = Normalisation("dataset", (0.0,), (1.0,))
+    facts = DataFacts(("background", "bright"), dims, 1, stored, None, "", "drawn", {}, Geometry())
+    return build_predictor(TrainedRun(Bright().eval(), config, facts, 0))
 
 
 def test_a_folder_of_series(tmp_path: Path) -> None:

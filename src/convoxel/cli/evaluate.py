@@ -10,8 +10,11 @@ import typer
 from convoxel.cli.options import (
     Device,
     Engine,
+    FillHoles,
     IgnoreLabel,
     Json,
+    KeepLargest,
+    MinVolume,
     Mirror,
     Precision,
     ResampleLabels,
@@ -82,6 +85,9 @@ def evaluate(
     precision: Precision = "float32",
     device: Device = "auto",
     mirror: Mirror = None,
+    keep_largest: KeepLargest = None,
+    min_volume: MinVolume = None,
+    fill_holes: FillHoles = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -116,7 +122,8 @@ def evaluate(
         figures: Options = measure(
             runs, data, engine=engine, precision=precision, split=split, which=which,
             metrics=metrics and metrics.split(","), replicates=bootstrap, device=device, mirror=mirror,
-            resample_labels=resample_labels, ignore_label=ignore_label, on_begin=begin, on_sample=show,
+            keep_largest=keep_largest, min_volume=min_volume, fill_holes=fill_holes, resample_labels=resample_labels,
+            ignore_label=ignore_label, on_begin=begin, on_sample=show,
         )  # fmt: skip
     if csv is not None:
         write_case_table(csv, figures)

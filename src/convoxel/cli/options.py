@@ -54,6 +54,20 @@ Mirror = Annotated[
         help="Average over mirrored copies: none, auto (as in training), all, or axes such as lr or 0,2.",
     ),
 ]
+KeepLargest = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|foreground|CLASS,…",
+        help="Keep the largest connected component of each class, of all together, or of these classes.",
+    ),
+]
+MinVolume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Remove smaller components: 0.5ml, 100mm3, 20mm2, 30 (voxels), or liver=2ml,tumour=5."
+    ),
+]
+FillHoles = Annotated[bool, typer.Option("--fill-holes", help="Fill background that classes enclose.")]
 Shape = Annotated[str | None, typer.Option(help="Input shape, such as 1,3,224,224 (default: a usual one).")]
 Assign = Annotated[
     list[str] | None,

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convoxel.cli.options import Axes, Device, Engine, Json, Mirror, Precision, Runs, Threads, Tile
+from convoxel.cli.options import (
+    Axes,
+    Device,
+    Engine,
+    FillHoles,
+    Json,
+    KeepLargest,
+    MinVolume,
+    Mirror,
+    Precision,
+    Runs,
+    Threads,
+    Tile,
+)
 from convoxel.cli.parsing import parse_part, parse_tile
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, duration, emit
@@ -37,6 +50,16 @@ def predict(
     ending: Annotated[
         str | None, typer.Option(help="Ending of label maps in a folder, such as .seg.dcm (default: by the input).")
     ] = None,
+    probabilities: Annotated[
+        str | None,
+        typer.Option(
+            metavar="uint8|uint16|float16|float32",
+            help="Write maps of the classes' shares too, as numbers of this type.",
+        ),
+    ] = None,
+    keep_largest: KeepLargest = None,
+    min_volume: MinVolume = None,
+    fill_holes: FillHoles = False,
     on_error: Annotated[
         Literal["skip", "stop"],
         typer.Option(help="A bad image in a folder: predict the others (exit code 3), or stop there."),
@@ -87,6 +110,10 @@ def predict(
                 tile=size,
                 axes=axes,
                 ending=ending,
+                probabilities=probabilities,
+                keep_largest=keep_largest,
+                min_volume=min_volume,
+                fill_holes=fill_holes,
                 on_error=on_error,
                 skip_existing=skip_existing,
                 part=number,
@@ -109,6 +136,11 @@ def predict(
         if summary.stages:
             told = ", ".join(f"{name} {duration(value)}" for name, value in summary.stages.items())
             screen.say(f"Time of the images: {told}.")
+        for name, total in summary.cleaned.items():
+            screen.say(
+                f"Clean-up of {name}: {total['removed']} components removed ({total['removed_voxels']} voxels), "
+                f"{total['filled']} holes filled ({total['filled_voxels']} voxels)."
+            )
         if summary.is_worth_telling:
             screen.say(f"Images: {summary}.")
     if summary.failures:
@@ -124,6 +156,7 @@ class _Summary:
         self.failures: list[dict[str, str]] = []
         self.tilings: dict[str, None] = {}
         self.stages: dict[str, float] = {}
+        self.cleaned: dict[str, dict[str, int]] = {}
 
     def __call__(self, record: CaseRecord) -> None:
         """Count an image, and tell at once if it failed."""
@@ -133,6 +166,10 @@ class _Summary:
                 self.stages[name] = self.stages.get(name, 0.0) + value
         if record.tiling:
             self.tilings.setdefault(record.tiling)
+        for name, change in record.cleaned.items() if record.state == "done" else ():
+            total = self.cleaned.setdefault(name, dict.fromkeys(change, 0))
+            for word, count in change.items():
+                total[word] += count
         if record.state == "failed":
             self.failures.append({"file": record.file, "reason": record.reason})
             if len(self.failures) <= _MOST_TOLD:
@@ -149,5 +186,5 @@ class _Summary:
 
     def figures(self) -> dict[str, object]:
         """Return the entries of the JSON object."""
-        return {"images": dict(self._counts), "failures": self.failures, "tilings": list(self.tilings),
-                "stages": self.stages}  # fmt: skip
+        told = {"failures": self.failures, "tilings": list(self.tilings), "cleaned": self.cleaned}
+        return {"images": dict(self._counts), **told, "stages": self.stages}

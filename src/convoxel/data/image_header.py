@@ -42,6 +42,7 @@ class Header:
         note: in words, what the reader did to a picture that is more than grey or RGB (default "", nothing).
         origin: what of the file's own header survives in a file that is written beside it; its format alone knows what
             it holds. None where there is nothing.
+        scale: value that one stored unit stands for, in a file that is written (default 1; NIfTI and TIFF of shares).
     """
 
     shape: tuple[int, ...]
@@ -55,6 +56,7 @@ class Header:
     axes: str = ""
     note: str = ""
     origin: object = None
+    scale: float = 1.0
 
     @property
     def stated_affine(self) -> Affine:

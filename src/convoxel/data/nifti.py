@@ -353,7 +353,7 @@ def pack(path: Path, values: Array | FileArray, header: Header, label: bool) -> 
     head["dim"] = 1
     sizes = space if channels == 1 else (*(*space, 1, 1)[:3], channels)  # channels are the fourth axis
     head["dim"][: len(sizes) + 1] = (len(sizes), *sizes)
-    head["scl_slope"], head["scl_inter"] = 1, 0
+    head["scl_slope"], head["scl_inter"] = header.scale, 0
     head["vox_offset"] = len(head.binaryblock) + 4
     if label:
         head["intent_code"] = _LABEL_INTENT

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from convoxel.data.mapped_image import MappedImage
 from convoxel.data.tiff_axes import arrange_pages
 from convoxel.data.tiff_page import PICTURES, TiffPage, is_tiff, read_pages
 from convoxel.errors import DataError, UnsupportedError
+from convoxel.files.atomic import write_bytes
 from convoxel.files.fault import fault
 from convoxel.files.file_array import FileArray
 from convoxel.files.memory import check_memory
@@ -341,3 +342,27 @@ def pack(path: Path, values: Array, header: Header, label: bool) -> bytes:
             metadata=metadata,
         )
     return stream.getvalue()
+
+
+def write_pages(path: Path, values: Array | FileArray, header: Header, names: Sequence[str]) -> None:
+    """Write planes (pages, height, width), compressed, each with its name, as ImageJ and tifffile read them.
+
+    ImageJ takes stored numbers times the header's scale for values; beyond the 4 GiB that it can address the file is
+    BigTIFF, without names. The file appears whole or not at all.
+    """
+    tifffile = _tifffile()
+    large = values.nbytes >= 2**32 - 2**25
+    unit = {"axes": "ZYX", "Labels": list(names), "cf": 0, "c0": 0.0, "c1": header.scale, "vunit": "share"}
+    spacing = header.spacing_mm
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream, imagej=not large, bigtiff=large) as writer:
+        writer.write(
+            (np.ascontiguousarray(values[page : page + 1])[0] for page in range(values.shape[0])),
+            shape=values.shape,
+            dtype=values.dtype,
+            photometric="minisblack",
+            compression="zlib",
+            resolution=None if spacing is None else (1 / spacing[1], 1 / spacing[0]),
+            metadata=None if large else unit | ({} if spacing is None else {"unit": "mm"}),
+        )
+    write_bytes(path, stream.getvalue())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from convoxel.data import Sample
 from convoxel.errors import CheckpointError, ConfigError, ConvoxelError, DataError, UnsupportedError, WriteError
@@ -89,7 +89,8 @@ def _predict_map(predictor: Predictor, case: Case, work: Work, on_tile: OnTile |
     done = CaseRecord(case.path.name, case.targets[0].name, "done", key=key, recipe=work.recipe, outputs=outputs)
     tiling = "" if result.tiling is None else str(result.tiling)
     stages = {name: round(value, 4) for name, value in result.stages.items()}
-    return replace(done, seconds=time.perf_counter() - begun, stages=stages, tiling=tiling)
+    cleaned = {name: asdict(change) for name, change in result.changes.items()}
+    return replace(done, seconds=time.perf_counter() - begun, stages=stages, tiling=tiling, cleaned=cleaned)
 
 
 def _check_same(case: Case, before: object) -> None:

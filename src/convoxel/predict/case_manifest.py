@@ -37,6 +37,7 @@ class CaseRecord:
         seconds: wall time of the case.
         stages: its parts by name, in seconds: reading, preparing, the network, blending, writing; empty for tables.
         tiling: exact tiles in words; empty where tiles are blended.
+        cleaned: components that the clean-up removed and holes that it filled, by class, and their voxels.
         error: the exception of a case that failed; it is not written.
     """
 
@@ -51,6 +52,7 @@ class CaseRecord:
     seconds: float = 0.0
     stages: Mapping[str, float] = field(default_factory=dict)
     tiling: str = ""
+    cleaned: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     error: ConvoxelError | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -79,17 +81,19 @@ class CaseRecord:
         texts = ("file", "target", "state", "reason", "key", "recipe", "tiling")
         entries = {name: found.get(name, "") for name in texts}
         outputs, row, seconds = found.get("outputs", {}), found.get("row"), found.get("seconds", 0.0)
-        stages = found.get("stages", {})
+        stages, cleaned = found.get("stages", {}), found.get("cleaned", {})
         known = (
             all(isinstance(value, str) for value in entries.values())
             and isinstance(outputs, dict)
+            and isinstance(cleaned, dict)
             and all(isinstance(value, str) for value in outputs.values())
             and (row is None or isinstance(row, dict))
             and (row is None or all(type(value) in (str, int, float) for value in row.values()))
             and isinstance(stages, dict)
             and all(type(value) in (int, float) for value in (seconds, *stages.values()))
         )
-        return cls(**entries, outputs=outputs, row=row, seconds=seconds, stages=stages) if known else None
+        rest = {"outputs": outputs, "row": row, "seconds": seconds, "stages": stages, "cleaned": cleaned}
+        return cls(**entries, **rest) if known else None
 
 
 class Manifest:

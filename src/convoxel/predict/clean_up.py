@@ -168,6 +168,10 @@ class CleanUp:
         return found
 
 
+#: No rules.
+AS_FOUND = CleanUp()
+
+
 def _parse_size(text: str) -> LeastSize:
     found = _SIZE.fullmatch(text)
     unit = found[3].lower() if found else ""

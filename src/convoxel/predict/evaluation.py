@@ -16,6 +16,7 @@ from convoxel.errors import ConfigError, DataError
 from convoxel.predict.case_statistics import REPLICATES
 from convoxel.predict.class_curves import Curves, trace_curves
 from convoxel.predict.classification_metric import THRESHOLD, ClassScores, LabelScores
+from convoxel.predict.clean_up import AS_FOUND, CleanUp
 from convoxel.predict.figures import Figures, Resampling, describe_resampling, overlap_figures, score_figures
 from convoxel.predict.inference import Predictor
 from convoxel.predict.loss_terms import value_loss
@@ -99,6 +100,7 @@ def evaluate_split(
     split: str,
     on_sample: OnSample | None = None,
     request: Request | None = None,
+    clean_up: CleanUp = AS_FOUND,
 ) -> Evaluation:
     """Return the metrics of one split of a data set, "validation", "train", "test" or "all".
 
@@ -108,6 +110,8 @@ def evaluate_split(
         split: name of the part.
         on_sample: called with index, sample, prediction and its metrics.
         request: what to measure (default: what costs nothing beside the prediction).
+        clean_up: rules by which label maps are cleaned up before they are measured (default: none). The loss stays that
+            of the network.
 
     Raises:
         ConfigError: the task has no such metric.
@@ -120,7 +124,7 @@ def evaluate_split(
     request.check(task, several)
     overlap = overlap_metrics(request.metrics) if task == "segment" else ()
     units = _units(samples, overlap, dataset)
-    tally = evaluate_samples(predictor, samples, on_sample, overlap=overlap)
+    tally = evaluate_samples(predictor, samples, on_sample, overlap=overlap, clean_up=clean_up)
     rows: Sequence[Row] = tally.segmented or tally.classified or tally.measured
     subjects = [row["subject"] for row in rows]
     drawing = {"replicates": request.replicates, "seed": request.seed}
@@ -167,6 +171,7 @@ def evaluate_samples(
     on_sample: OnSample | None = None,
     on_tick: Callable[[], None] | None = None,
     overlap: Sequence[OverlapMetric] = (),
+    clean_up: CleanUp = AS_FOUND,
 ) -> Tally:
     """Predict every sample and count; ``on_tick`` is called between predictions and may raise to stop.
 
@@ -176,6 +181,7 @@ def evaluate_samples(
         on_sample: called with index, sample, prediction and its metrics.
         on_tick: called after each group of samples.
         overlap: metrics of each class and image to segment, beside Dice.
+        clean_up: rules by which label maps are cleaned up before they are measured (default: none).
 
     Raises:
         DataError: a sample has no label, or one that the network does not know.
@@ -189,7 +195,7 @@ def evaluate_samples(
         group = [(samples[index], subjects[index]) for index in range(first, min(first + size, len(samples)))]
         found: Sequence[tuple[Prediction, Row]]
         add = _add_labels if tally.multi_label else _add_values if tally.task == "regress" else _add_classes
-        found = [_add_volume(predictor, *group[0], tally)] if segment else add(predictor, group, tally)
+        found = [_add_volume(predictor, *group[0], tally, clean_up)] if segment else add(predictor, group, tally)
         if on_sample is not None:
             for place, (sample, _) in enumerate(group):
                 on_sample(first + place, sample, *found[place])
@@ -199,7 +205,7 @@ def evaluate_samples(
 
 
 def _add_volume(
-    predictor: Predictor, sample: Sample, subject: str | None, tally: Tally
+    predictor: Predictor, sample: Sample, subject: str | None, tally: Tally, clean_up: CleanUp
 ) -> tuple[NDArray[np.uint8], Row]:
     """Count one image, predicted slab by slab: its logits are never in memory as a whole."""
     label, facts = sample.label, predictor.run.data
@@ -219,6 +225,8 @@ def _add_volume(
         loss.add(
             torch.from_numpy(np.ascontiguousarray(slab)), torch.from_numpy(np.ascontiguousarray(label[part], np.int64))
         )
+    if clean_up:
+        clean_up.apply(prediction, names, sample)
     return prediction, tally.add_volume(sample, label, prediction, loss.value(), subject)
 
 

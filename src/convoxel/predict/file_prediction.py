@@ -6,10 +6,12 @@ all that decides it, and several processes may each take a part of the folder.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from convoxel.errors import DataError, check_choice
+from convoxel.errors import ConfigError, DataError, check_choice
 from convoxel.files.folder import make_folder
 from convoxel.predict.archive import Archive, ArchiveOptions, Batch, OnCase, Workers
 from convoxel.predict.case_batch import Work
@@ -54,6 +56,9 @@ def predict_files(
     check_choice("on_error", archive.on_error, ("skip", "stop"))
     maps = predictor.run.config.task == "segment"
     cases, problems = list_cases(source, target, dims=predictor.run.data.dims, maps=maps, ending=ending)
+    options.check(predictor)
+    if maps:
+        cases = _with_shares(cases, options, predictor.run.data.dims)
     strict = is_one(source) or archive.on_error == "stop"
     if strict and problems:
         raise DataError(problems[0].message)
@@ -77,6 +82,19 @@ def predict_files(
         way.compute(_batches(waiting, 1 if maps else _CLASSIFY_BATCH), workers)
     there = {record.file for record in way.records if record.state != "failed"}
     return [path for case in mine if case.path.name in there for path in case.targets] if maps else [first]
+
+
+def _with_shares(cases: Sequence[Case], options: MapOptions, dims: int) -> list[Case]:
+    """Return the cases with all files that are written; an image may be called as the shares of another one."""
+    found = [replace(case, targets=options.targets(case.targets[0], dims)) for case in cases]
+    images = {case.path.resolve() for case in cases}
+    names = Counter(target.name.casefold() for case in found for target in case.targets)
+    for target in (target for case in found for target in case.targets):
+        if names[target.name.casefold()] > 1:
+            raise ConfigError(f"input: two images would write {target.name}; expected other names. Rename one of them.")
+        if target.resolve() in images:
+            raise ConfigError(f"output: {target} is an input image. Give another --output.")
+    return found
 
 
 def _batches(cases: Sequence[Case], size: int) -> list[Batch]:

@@ -22,6 +22,7 @@ from convoxel.predict.case_files import list_inputs, take_part
 from convoxel.predict.case_manifest import CaseRecord
 from convoxel.predict.case_prediction import MapOptions
 from convoxel.predict.case_statistics import REPLICATES
+from convoxel.predict.clean_up import CleanUp
 from convoxel.predict.computation import Computation
 from convoxel.predict.evaluation import MemberStep, OnSample, Request, RunEvaluation, evaluate_split
 from convoxel.predict.file_prediction import predict_files
@@ -202,6 +203,9 @@ def evaluate(
     replicates: int = REPLICATES,
     device: str = "auto",
     mirror: str | Sequence[int] | None = None,
+    keep_largest: str | Sequence[str] | None = None,
+    min_volume: str | float | None = None,
+    fill_holes: bool = False,
     resample_labels: bool = False,
     ignore_label: int | None = None,
     on_begin: Callable[[int, DataFacts], None] = lambda count, facts: None,
@@ -226,6 +230,7 @@ def evaluate(
         device: where PyTorch computes: "auto", "cpu", "cuda", "cuda:1" … or "mps" (default "auto", a GPU where there
             is one); the engine "convoxel" computes on the CPU.
         mirror: axes along which images are mirrored, as of :func:`predict` (default: what the run says, usually none).
+        keep_largest, min_volume, fill_holes: clean-up of label maps before they are measured, as of :func:`predict`.
         resample_labels: bring labels of another grid onto that of their image instead of refusing them (default False:
             as in training).
         ignore_label: value in label files of voxels that belong to no known class (default None: as in training, or as
@@ -263,14 +268,16 @@ def evaluate(
     samples = dataset.split(split)  # a missing one is reported before the network is compiled
     for rule in {member.data.rule for member in members.values()}:
         rule.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in samples.entries)
+    clean_up = CleanUp.build(keep_largest, min_volume, fill_holes)
     predictor = _build_ensemble(members, engine, device, precision=precision, mirror=mirror)
+    MapOptions(clean_up=clean_up).check(predictor)
     own = {name: folders[name] for name, each in members.items() if each.data.fingerprint == dataset.fingerprint}
     seen = find_seen(own, samples.names)
     if len(members) > 1 and seen:
         _warn_of_seen(seen, len(samples))
     on_begin(len(samples), run.data)
     begun = time.perf_counter()
-    found = evaluate_split(predictor, dataset, split, on_sample, request)
+    found = evaluate_split(predictor, dataset, split, on_sample, request, clean_up)
     steps: list[MemberStep] = [{"run": name, "step": member.step} for name, member in members.items()]
     return {**found, "seconds": time.perf_counter() - begun, "members": steps, "seen": seen}
 
@@ -316,6 +323,10 @@ def predict(
     tile: int | Sequence[int] | None = None,
     axes: str | None = None,
     ending: str | None = None,
+    probabilities: str | None = None,
+    keep_largest: str | Sequence[str] | None = None,
+    min_volume: str | float | None = None,
+    fill_holes: bool = False,
     on_error: str = "stop",
     skip_existing: bool = False,
     part: tuple[int, int] = (1, 1),
@@ -354,6 +365,16 @@ def predict(
             the network's axes and channels tell).
         ending: ending of the label maps in a folder, such as ".mha", or ".seg.dcm" for DICOM segmentations of DICOM
             series (default: by the image's format).
+        probabilities: type of the numbers in maps of the classes' shares, "uint8", "uint16", "float16" or "float32",
+            which are written beside each label map as ``NAME_probabilities`` (default: none). Volumes are 4-D NIfTI
+            with classes as the fourth axis, planes TIFF with a page for each class, signals and float16 ``.npz``. Whole
+            numbers of a voxel sum to the share 1 exactly, and the first of the largest is the class of the label map.
+        keep_largest: classes of which only the largest connected component stays, such as "liver,spleen"; "all" for
+            each class, "foreground" for all of them together (default: none). Components join at faces, edges and
+            corners.
+        min_volume: size below which components become background, such as "0.5ml", "20mm2", "30" (voxels), or by class
+            "liver=2ml,tumour=5" (default: none).
+        fill_holes: give enclosed background the class that has the most faces around it (default False).
         on_error: "stop" raises the first error of an image of a folder; "skip" notes it in ``manifest.jsonl`` beside
             the results and predicts the others (default "stop"). What is wrong with every image, such as an option or a
             full disk, is raised.
@@ -372,14 +393,16 @@ def predict(
         DataError: the input is missing, empty, unreadable or does not fit the network; ``exact``, and an image has
             another spacing than the run.
         ConfigError: the output is the input, or a file where a folder is needed; engine, device or axis is unknown;
-            members of an ensemble do not agree; ``exact`` with PyTorch, a classifier or mirrored images; ``tile``
-            without ``exact``, or too small (the message names the least); there is no such part or cluster.
+            members of an ensemble do not agree; a class or size of the clean-up is none of the run's; ``exact`` with
+            PyTorch, a classifier or mirrored images; ``tile`` without ``exact``, or too small (the message names the
+            least); there is no such part or cluster.
         CheckpointError: one of ``run_dir`` is no run.
         UnsupportedError: ``exact`` and a step of the network sees the whole image; the message names it. Ray is not
             installed.
         WriteError: a result or the manifest cannot be written.
     """
     check_axes(axes)
+    options = MapOptions(axes, probabilities, CleanUp.build(keep_largest, min_volume, fill_holes))
     check_choice("on_error", on_error, ("skip", "stop"))
     take_part([], part)
     list_inputs(Path(input), ErrorCollector(strict=False))  # a missing one is reported before the network is compiled
@@ -395,7 +418,7 @@ def predict(
         Path(input),
         Path(output),
         on_progress,
-        MapOptions(axes),
+        options,
         ending,
         archive=ArchiveOptions(on_error, skip_existing, part),
         on_case=on_case,
