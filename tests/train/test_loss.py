@@ -16,6 +16,7 @@ from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
 from convoxel.data import Sample
 from convoxel.errors import CheckpointError, ConfigError
 from convoxel.predict.loss_terms import LOSSES, LossTerms, find_loss, plan_loss
+from convoxel.predict.metrics import Tally
 from convoxel.predict.segmentation_loss import SegmentationLoss
 from convoxel.train import TrainConfig, evaluate, fit, load_model, predict
 from convoxel.train.label_survey import LabelSurvey
@@ -189,3 +190,20 @@ def test_a_run_ignores_a_value_from_reading_to_metrics(tmp_path: Path) -> None:
     assert np.sum(other["confusion"]) == 3 * 720
     predict(run, folder / "images" / "v0.nii.gz", tmp_path / "out.nii.gz")
     assert np.asarray(nibabel.load(tmp_path / "out.nii.gz").dataobj).max() < 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 3.0)])
+def test_validation_of_classes_has_the_loss_of_training(weights: tuple[float, ...] | None) -> None:
+    logits, targets = torch.randn(9, 3, generator=torch.Generator().manual_seed(1)), torch.arange(9) % 3
+    sample = Sample("x", np.zeros((1, 2, 2), np.float32))
+    for terms in (*LOSSES["classify"][:2], LossTerms("ce", "cross_entropy")):
+        each = replace(terms, weights=weights)
+        tally = Tally("classify", ("a", "b", "c"), terms=each)
+        for row, truth in zip(logits.double().log_softmax(dim=1).numpy(), targets.tolist(), strict=True):
+            tally.add_class(sample, truth, row)
+        assert tally.metrics()["loss"] == pytest.approx(build_loss(each)(logits, targets).item(), rel=1e-6)
+    several, held = replace(LOSSES["classify"][2], weights=weights), logits.roll(1, 0) > 0
+    tally = Tally("classify", ("a", "b", "c"), multi_label=True, terms=several)
+    for row, own in zip(logits.double().numpy(), held.numpy(), strict=True):
+        tally.add_labels(sample, frozenset(np.flatnonzero(own).tolist()), row)
+    assert tally.metrics()["loss"] == pytest.approx(build_loss(several)(logits, held.float()).item(), rel=1e-6)

@@ -20,6 +20,7 @@ from convoxel.predict.regression_metric import VALUE_METRICS, ValueScores
 from convoxel.predict.target_scale import TargetScale
 from convoxel.report import write_report
 from convoxel.train import TrainConfig, evaluate, fit, load_model, predict
+from convoxel.train.augment import Augmentation
 from convoxel.train.loss import build_loss
 from tests.support.refusal import refused
 
@@ -159,3 +160,12 @@ def test_signals_and_volumes(tmp_path: Path, size: tuple[int, ...]) -> None:
     result = fit(configure(folder, tmp_path / "run", epochs=1, batch_size=3, loss="huber", model="resnet18", width=0.05,
                            axes={1: "W", 3: "DHW"}[len(size)]))  # fmt: skip
     assert np.isfinite(result.metrics["metric"]) and result.metrics["figures"]["mae"]["value"] > 0
+
+
+def test_intensities_that_values_may_follow_are_not_changed() -> None:
+    config = TrainConfig.build(task="regress", data="x", output="y", patch=(16, 16), flip_axes=())
+    words = " ".join(Augmentation(config).words)
+    assert "noise" in words and "contrast" not in words and "brightness" not in words
+    assert "contrast" in " ".join(
+        Augmentation(TrainConfig.build(**{**config.to_dict(), "task": "classify", "loss": None})).words
+    )

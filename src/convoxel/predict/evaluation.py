@@ -187,7 +187,8 @@ def evaluate_samples(
         DataError: a sample has no label, or one that the network does not know.
     """
     facts = predictor.run.data
-    tally = Tally(predictor.run.config.task, facts.classes, overlap, facts.multi_label, facts.regions)
+    task, terms = predictor.run.config.task, predictor.run.loss
+    tally = Tally(task, facts.classes, overlap, facts.multi_label, facts.regions, terms)
     segment = tally.task == "segment"
     size = 1 if segment else _CLASSIFY_BATCH
     subjects = [entry.subject for entry in samples.entries] if isinstance(samples, Split) else [None] * len(samples)

@@ -6,6 +6,7 @@ Training computes the terms of batches, validation those of whole images; config
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -184,6 +185,40 @@ def value_loss(terms: LossTerms, error: NDArray[np.float64]) -> float:
     if each is None:
         delta = terms.options["delta"]
         each = np.where(size <= delta, size**2 / 2, delta * (size - delta / 2))
+    return float((each * np.array(terms.weights or (1.0,))).mean())
+
+
+def class_loss(terms: LossTerms, log_p: NDArray[np.float64], truth: int) -> tuple[float, float]:
+    """Return the loss of one image of a known class, as training computes it, and its weight in the mean of images.
+
+    Args:
+        terms: cross-entropy or focal loss with their numbers.
+        log_p: logarithms of the probabilities of the classes.
+        truth: number of the image's class.
+
+    >>> cost, weight = class_loss(LossTerms("ce", "cross_entropy", weights=(1.0, 3.0)), np.log([0.5, 0.5]), 1)
+    >>> round(cost / weight, 4)
+    0.6931
+    """
+    weights = np.array(terms.weights or (1.0,) * len(log_p))
+    if terms.pointwise == "focal":
+        doubt = max(-math.expm1(float(log_p[truth])), 0.0)
+        return float(weights[truth] * doubt ** terms.options["gamma"] * -log_p[truth]), 1.0
+    smoothing = terms.options.get("label_smoothing", 0.0)
+    spread = -float(weights @ log_p) / len(log_p) if smoothing else 0.0  # 0 · ∞ of a class that is impossible
+    return float((1 - smoothing) * weights[truth] * -log_p[truth] + smoothing * spread), float(weights[truth])
+
+
+def label_loss(terms: LossTerms, logits: NDArray[np.float64], held: NDArray[np.bool_]) -> float:
+    """Return the loss of one image that may have several classes, as training computes it.
+
+    Args:
+        terms: binary cross-entropy with the weights of classes.
+        logits: scores of the classes.
+        held: whether the image has each class.
+    """
+    # −log σ(x) of classes that are there, −log(1 − σ(x)) of others, without overflow.
+    each = np.logaddexp(0.0, np.where(held, -logits, logits))
     return float((each * np.array(terms.weights or (1.0,))).mean())
 
 

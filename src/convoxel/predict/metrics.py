@@ -14,6 +14,7 @@ from convoxel.data.data_set import IGNORED, join_names
 from convoxel.data.regions import Regions
 from convoxel.predict.classification_metric import THRESHOLD, ClassScores, LabelScores, auc
 from convoxel.predict.figures import known
+from convoxel.predict.loss_terms import MULTI_LABEL, LossTerms, class_loss, label_loss
 from convoxel.predict.regression_metric import ValueScores, determination
 from convoxel.predict.segmentation_metric import Labels, OverlapMetric, overlaps
 from convoxel.predict.target_scale import TargetScale
@@ -146,7 +147,9 @@ class Tally:
         overlap: further metrics of each class and image of a segmentation (default: none).
         multi_label: whether an image may have several classes (default False).
         regions: label values of classes that overlap in a segmentation, each compared as a whole (default: none do).
+        terms: loss of the run, of which classifications have their mean over images (default: cross-entropy).
         shares: predicted probability of each class of each classified image.
+        loss, norm: sum of the images' losses, and of their weights in its mean.
     """
 
     task: str
@@ -154,6 +157,7 @@ class Tally:
     overlap: Sequence[OverlapMetric] = ()
     multi_label: bool = False
     regions: Regions | None = None
+    terms: LossTerms | None = None
     counts: NDArray[np.int64] = field(init=False)
     segmented: list[SegmentedImage] = field(default_factory=list)
     classified: list[ClassifiedImage] = field(default_factory=list)
@@ -162,6 +166,7 @@ class Tally:
     held: list[NDArray[np.bool_]] = field(default_factory=list)
     shares: list[NDArray[np.float64]] = field(default_factory=list)
     loss: float = 0.0
+    norm: float = 0.0
 
     def __post_init__(self) -> None:
         self.counts = np.zeros((len(self.classes), len(self.classes)), np.int64)
@@ -199,7 +204,7 @@ class Tally:
                 next(overlaps(truth.view(np.uint8), seen.view(np.uint8), each, sample.spacing_mm, [1]))
                 for (truth, seen), each in zip(maps, counts[1:], strict=True)
             )
-        self.loss += loss
+        self._add_loss(loss)
         per_class = dict(zip(self.classes, map(known, scores), strict=True))
         grades = [[known(metric.of(overlap)) for metric in self.overlap] for overlap in found] if self.overlap else []
         row: SegmentedImage = {
@@ -234,13 +239,18 @@ class Tally:
     def _numbers(self) -> range:
         return range(len(self.classes) - len(self.graded), len(self.classes))
 
+    def _add_loss(self, cost: float, weight: float = 1.0) -> None:
+        self.loss += cost
+        self.norm += weight
+
     def add_class(
         self, sample: Sample, truth: int, log_p: NDArray[np.float64], subject: str | None = None
     ) -> ClassifiedImage:
         """Count one classified image by the logarithms of its classes' probabilities, and return its row."""
         predicted = int(log_p.argmax())
         self.counts[truth, predicted] += 1
-        self.loss -= float(log_p[truth])
+        cost, weight = class_loss(self.terms or LossTerms("ce", "cross_entropy"), log_p, truth)
+        self._add_loss(cost, weight)
         self.truth.append(truth)
         self.shares.append(np.exp(log_p))
         names = self.classes[truth], self.classes[predicted]
@@ -251,8 +261,7 @@ class Tally:
     ) -> ClassifiedImage:
         """Count one image that may have several classes by its logits, and return its row."""
         own = np.isin(np.arange(len(self.classes)), list(truth))
-        # −log σ(x) of classes that are there, −log(1 − σ(x)) of others: the loss of training, without overflow.
-        self.loss += float(np.logaddexp(0.0, np.where(own, -logits, logits)).mean())
+        self._add_loss(label_loss(self.terms or MULTI_LABEL, logits, own))
         shares = np.exp(-np.logaddexp(0.0, -logits))
         self.held.append(own)
         self.shares.append(shares)
@@ -281,7 +290,7 @@ class Tally:
         """Count one image by the values that were predicted, and return its row."""
         truth = np.asarray(sample.label, np.float64)
         error = np.abs(values - truth)
-        self.loss += loss
+        self._add_loss(loss)
         row: MeasuredImage = {
             "name": sample.name,
             "subject": subject or sample.name,
@@ -320,7 +329,7 @@ class Tally:
             "metric": metric,
             "per_class": per_class,
             "confusion": [] if self.multi_label or self.regions or self.task == "regress" else self.counts.tolist(),
-            "loss": self.loss / max(1, len(samples)),
+            "loss": self.loss / (self.norm or 1.0),
             "samples": samples,
         }
 
