@@ -61,6 +61,8 @@ def test_round_trip(tmp_path: Path, dims: int, name: str) -> None:
     lambda state: {"model": {f"module.{name}": value for name, value in state.items()}, "optimizer": {"lr": 1}},
     lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
     lambda state: {**{f"model.{name}": value for name, value in state.items()}, "optimiser.0.exp_avg": torch.zeros(2)},
+    lambda state: {"network_weights": {f"net.{name}": value for name, value in state.items()}, "loss": np.float64(0.5)},
+    lambda state: {"state_dict": {f"model.network.{name}": value for name, value in state.items()}},
     lambda state: {name: value for name, value in state.items() if "num_batches" not in name},
     lambda state: {name: value.half() if value.is_floating_point() else value for name, value in state.items()},
 ])  # fmt: skip
@@ -266,6 +268,18 @@ def test_mismatch_lists_names_and_shapes_and_changes_nothing(tmp_path: Path) -> 
     match = r"shapes differ \(conv1.weight: file \(8, 3, 7, 7\), model \(16, 3, 7, 7\), bn1\.weight: file \(8,\), model"
     with pytest.raises(CheckpointError, match=match):
         load_weights(wide, stored(tmp_path, target, "narrow.safetensors"))
+
+
+def test_what_does_not_fit_is_named_without_what_stands_before_and_with_the_nearest(tmp_path: Path) -> None:
+    state = {f"module.{name}": value for name, value in tiny().state_dict().items()}
+    state["module.fc2.weight"] = state.pop("module.fc.weight")
+    torch.save({**state, "criterion.weight": torch.ones(3)}, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(tiny(), tmp_path / "weights.pt")
+    message = str(caught.value)
+    assert "1 tensor of the model is not in the file (fc.weight)" in message
+    assert "2 tensors of the file are not in the model (criterion.weight, fc2.weight)" in message
+    assert "nearest to fc.weight: fc2.weight" in message
 
 
 def test_mismatch_of_one_tensor_is_singular(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from convoxel.cli import (
     draw,
     evaluate,
     explain,
+    importing,
     info,
     models,
     predict,
@@ -87,7 +88,14 @@ for _function, _name, _example in (
     (info.info, "info", "info --json"),
 ):
     command(app, f"convoxel {_example}", _name)(_function)
-for _name, _group in {"size": size, "compare": compare, "data": data, "draw": draw, "bench": bench}.items():
+for _name, _group in {
+    "size": size,
+    "compare": compare,
+    "data": data,
+    "draw": draw,
+    "bench": bench,
+    "import": importing,
+}.items():
     app.add_typer(_group.app, name=_name)
 
 

@@ -18,8 +18,15 @@ from numpy.typing import NDArray
 
 from convoxel.data.data_set import DataSet, Entry, Sample, Split
 from convoxel.data.image_header import Affine, Spacing, spacing_unit
-from convoxel.data.mapped_image import MappedImage
-from convoxel.data.resample import AxisSampling, match_label, resample_image, resample_label, resample_slabs
+from convoxel.data.mapped_image import MappedImage, slabs
+from convoxel.data.resample import (
+    AxisSampling,
+    match_label,
+    resample_image,
+    resample_label,
+    resample_slabs,
+    stretch_image,
+)
 from convoxel.files.fault import fault, few
 from convoxel.files.file_array import new_array
 from convoxel.files.memory import check_memory
@@ -27,6 +34,7 @@ from convoxel.files.values import Array
 
 Floats = NDArray[np.float32]
 Place = tuple[slice, ...]
+Box = tuple[tuple[int, int], ...]
 
 # Spacings that differ by less count as one: headers round, and no network tells 1 mm from 1.01 mm.
 _SAME = 0.01
@@ -34,6 +42,8 @@ _SAME = 0.01
 # from one slice to the next (nnU-Net's limit: Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z).
 _COARSE = 3.0
 _THIN_PERCENTILE = 10
+_PART = 1 << 20  # voxels
+_NEVER = -100.0  # a score whose share beside 0 is nothing: exp(-100) = 4e-44
 
 
 @dataclass(frozen=True)
@@ -45,12 +55,20 @@ class Placement:
         reversed: whether it runs the other way there.
         samplings: places of the network's voxels along each of its axes, among the own ones.
         coarse: axis of the network's grid across which slices are thick, or None.
+        box: (first, stop) along each own axis of the part that the network's grid covers; None: the whole image.
+        whole: sizes of the image along its own axes where there is a box.
+        stretched: whether voxels are interpolated as nnU-Net does: :func:`convoxel.data.resample.stretch_image`.
+        coarse_back: as ``coarse``, for scores that return to the own grid.
     """
 
     axes: tuple[int, ...]
     reversed: tuple[bool, ...]
     samplings: tuple[AxisSampling, ...]
     coarse: int | None = None
+    box: Box | None = None
+    whole: tuple[int, ...] = ()
+    stretched: bool = False
+    coarse_back: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,8 +77,14 @@ class Placement:
 
     @property
     def upright(self) -> bool:
-        """True where axes stay as stored."""
-        return self.axes == tuple(range(len(self.axes))) and not any(self.reversed)
+        """True where axes stay as stored, and the whole image."""
+        return self.axes == tuple(range(len(self.axes))) and not any(self.reversed) and self.box is None
+
+    @property
+    def after_turning(self) -> Placement:
+        """The rest of the way once an image is turned and cut."""
+        count = len(self.axes)
+        return replace(self, axes=tuple(range(count)), reversed=(False,) * count, box=None, whole=())
 
     @property
     def resamples(self) -> bool:
@@ -75,12 +99,14 @@ class Placement:
             first = float(sampling.positions[0])
             matrix[own] = 0.0
             matrix[own, axis] = -sampling.step if back else sampling.step
-            matrix[own, 3] = sampling.size - 1 - first if back else first
+            matrix[own, 3] = (sampling.size - 1 - first if back else first) + (self.box[own][0] if self.box else 0)
         return matrix
 
     def turned(self, array: Array) -> Array:
-        """Return (*any, *spatial) with the network's axes, as a view."""
+        """Return (*any, *spatial), or the box of it, with the network's axes, as a view."""
         lead = array.ndim - len(self.axes)
+        if self.box is not None:
+            array = array[(slice(None),) * lead + tuple(slice(*ends) for ends in self.box)]
         view: Array = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
         return np.flip(view, self._backwards(lead))
 
@@ -90,6 +116,13 @@ class Placement:
         view: Array = np.flip(array, self._backwards(lead))
         turned: Array = view.transpose(*range(lead), *(lead + self.axes.index(axis) for axis in range(len(self.axes))))
         return turned
+
+    def _turned_box(self) -> Box:
+        """Return the box along each axis of the network's grid, in voxels of the own one."""
+        ends = [
+            ((self.box or ())[own], self.whole[own], back) for own, back in zip(self.axes, self.reversed, strict=True)
+        ]
+        return tuple((size - stop, size - first) if back else (first, stop) for (first, stop), size, back in ends)
 
     def _backwards(self, lead: int) -> tuple[int, ...]:
         return tuple(lead + axis for axis, back in enumerate(self.reversed) if back)
@@ -109,6 +142,8 @@ class Placement:
             image = image.view(self.turned) if isinstance(image, MappedImage) else self.turned(image)
         if not self.resamples:
             return image
+        if self.stretched:
+            return stretch_image(image[(slice(None),) * image.ndim], self.samplings, self.coarse)
         orders = [1 if axis == self.coarse else 3 for axis in range(len(self.axes))]
         if isinstance(image, MappedImage):
             return MappedImage(resample_image(image.unpacked(), self.samplings, orders, new_array))
@@ -119,23 +154,87 @@ class Placement:
         label = self.turned(label)
         return resample_label(label, self.samplings) if self.resamples else label
 
-    def slabs(self, slabs: Iterable[tuple[int, Floats]]) -> Iterator[tuple[Place, Floats]]:
+    def slabs(
+        self, slabs: Iterable[tuple[int, Floats]], beyond: Floats | None = None
+    ) -> Iterator[tuple[Place, Floats]]:
         """Yield (part of the own grid, its scores (classes, *part)) from scores on the network's grid.
 
-        ``slabs`` are (first slice, scores (classes, slices, *rest)), which follow each other along the first axis.
+        Args:
+            slabs: (first slice, scores (classes, slices, *rest)), which follow each other along the first axis.
+            beyond: scores (classes,) beyond the box, with which parts are slabs of the whole image (default None: parts
+                cover the box alone).
         """
         if self.resamples:
-            slabs = resample_slabs(slabs, [sampling.reverse for sampling in self.samplings])
+            orders = [0 if axis == self.coarse_back else 1 for axis in range(len(self.axes))]
+            slabs = resample_slabs(slabs, [sampling.reverse for sampling in self.samplings], orders)
+        place = self
+        if self.box is not None and beyond is not None:
+            sizes = [self.whole[own] for own in self.axes]
+            slabs = _surround(slabs, self._turned_box(), sizes, beyond)
+            place = replace(self, box=None, samplings=tuple(AxisSampling(size, size) for size in sizes))
         for first, slab in slabs:
-            box = (slice(first, first + slab.shape[1]), *(slice(0, s.size) for s in self.samplings[1:]))
-            yield self.own_box(box), self.turned_back(slab)
+            box = (slice(first, first + slab.shape[1]), *(slice(0, s.size) for s in place.samplings[1:]))
+            yield place.own_box(box), place.turned_back(slab)
 
     def own_box(self, box: Place) -> Place:
         """Return the part of the own grid that a box of a grid with the network's axes, and the own size, is."""
         found = list(box)
         for own, back, sampling, part in zip(self.axes, self.reversed, self.samplings, box, strict=True):
-            found[own] = slice(sampling.size - part.stop, sampling.size - part.start) if back else part
+            first, stop = (sampling.size - part.stop, sampling.size - part.start) if back else (part.start, part.stop)
+            shift = self.box[own][0] if self.box is not None else 0
+            found[own] = slice(first + shift, stop + shift)
         return tuple(found)
+
+    def surroundings(self) -> Iterator[Place]:
+        """Yield parts of the own grid, of some megabytes, that together are what lies beyond the box."""
+        inside: list[slice] = []
+        for (first, stop), size in zip(self.box or (), self.whole, strict=True):
+            rest = [slice(0, other) for other in self.whole[len(inside) + 1 :]]
+            plane = math.prod(part.stop - part.start for part in (*inside, *rest))
+            step = max(1, _PART // max(1, plane))
+            for low, high in ((0, first), (stop, size)):
+                for start in range(low, high, step):
+                    yield (*inside, slice(start, min(start + step, high)), *rest)
+            inside.append(slice(first, stop))
+
+
+def _surround(
+    slabs: Iterable[tuple[int, Floats]], box: Box, shape: Sequence[int], beyond: Floats
+) -> Iterator[tuple[int, Floats]]:
+    """Yield (first slice, scores) of the whole grid from those inside a box."""
+    first, stop = box[0]
+    inside = (slice(None), slice(None), *(slice(*ends) for ends in box[1:]))
+    if first:
+        yield 0, spread_scores(beyond, (first, *shape[1:]))
+    for start, slab in slabs:
+        around = np.array(spread_scores(beyond, (slab.shape[1], *shape[1:])))
+        around[inside] = slab
+        yield first + start, around
+    if stop < shape[0]:
+        yield stop, spread_scores(beyond, (shape[0] - stop, *shape[1:]))
+
+
+def background_scores(classes: int, several: bool = False) -> Floats:
+    """Return logits (classes,) of a voxel that nothing but background is in.
+
+    Args:
+        classes: number of classes, the first of which is the background.
+        several: whether a voxel may have several classes, none of which is the background (default False).
+    """
+    scores = np.full(classes, _NEVER, np.float32)
+    if not several:
+        scores[0] = 0.0
+    return scores
+
+
+def extent(part: Place) -> tuple[int, ...]:
+    """Return the sizes of a part of a grid."""
+    return tuple(side.stop - side.start for side in part)
+
+
+def spread_scores(scores: Floats, shape: Sequence[int]) -> Floats:
+    """Return scores (classes,) at every place, (classes, *shape), of no memory."""
+    return np.broadcast_to(scores.reshape(-1, *(1 for _ in shape)), (len(scores), *shape))
 
 
 @dataclass(frozen=True)
@@ -146,6 +245,11 @@ class Geometry:
         orientation: "ras" permutes and reverses axes so that they run most nearly towards the patient's right, front
             and top; "keep" leaves them as stored.
         spacing_mm: distance between voxels along each axis of the network's grid in mm; None keeps each image's own.
+        axes: axis, as ``orientation`` leaves them, that becomes each axis of the network's grid; None: the same.
+        kept: axes of the network's grid along which each image keeps its own distance all the same.
+        crop: "nonzero" takes the box around all voxels that are not zero in every channel; "none" takes all.
+        sampling: "middles" keeps the middle of an image and the exact spacing, "faces" keeps its outer faces, stretches
+            it to whole voxels and interpolates as nnU-Net does.
 
     >>> rule = Geometry("ras", (1.0, 1.0, 3.0))
     >>> place = rule.place((30, 20, 40), np.diag([-3.0, 1.0, 1.0, 1.0])[[1, 2, 0, 3]], None)
@@ -155,10 +259,23 @@ class Geometry:
 
     orientation: Literal["ras", "keep"] = "keep"
     spacing_mm: tuple[float, ...] | None = None
+    axes: tuple[int, ...] | None = None
+    kept: tuple[int, ...] = ()
+    crop: Literal["none", "nonzero"] = "none"
+    sampling: Literal["middles", "faces"] = "middles"
 
     def __str__(self) -> str:
-        axes = "axes as stored" if self.orientation == "keep" else "axes towards right, front and top (RAS+)"
-        return f"{axes}, {spacing_words(self.spacing_mm) or 'spacing as stored'}"
+        words = ["axes as stored" if self.orientation == "keep" else "axes towards right, front and top (RAS+)"]
+        if self.axes is not None:
+            words.append(f"in the order {self.axes}")
+        words.append(spacing_words(self.spacing_mm) or "spacing as stored")
+        if self.kept and self.spacing_mm is not None:
+            words.append(f"along axis {', '.join(map(str, self.kept))} as stored")
+        if self.sampling == "faces":
+            words.append("between the faces of the image")
+        if self.crop == "nonzero":
+            words.append("cut to what is not zero")
+        return ", ".join(words)
 
     @property
     def changes(self) -> bool:
@@ -174,23 +291,45 @@ class Geometry:
             spacing_mm: distance between voxels along each axis in mm, or None.
         """
         dims = len(shape)
-        axes, back = (_closest(affine, dims) if self.orientation == "ras" else None) or (range(dims), (False,) * dims)
-        samplings, coarse = [AxisSampling(shape[axis], shape[axis]) for axis in axes], None
+        upright = tuple(range(dims)), (False,) * dims
+        axes, back = (_closest(affine, dims) if self.orientation == "ras" else None) or upright
+        if self.axes is not None and len(self.axes) == dims:
+            axes, back = tuple(axes[axis] for axis in self.axes), tuple(back[axis] for axis in self.axes)
+        samplings, coarse, coarse_back = [AxisSampling(shape[axis], shape[axis]) for axis in axes], None, None
         own, target = own_spacing(dims, affine, spacing_mm), self.spacing_mm
         if own is not None and target is not None and len(target) == dims:
             turned = [own[axis] for axis in axes]
-            steps = [wanted / have for wanted, have in zip(target, turned, strict=True)]
-            for axis, (step, sampling) in enumerate(zip(steps, samplings, strict=True)):
-                if abs(step - 1) > _SAME:
-                    count = max(1, math.floor(sampling.size / step + 0.5))
-                    samplings[axis] = AxisSampling(sampling.size, count, step)
-            coarse = _coarse_axis(turned)
-            coarse = _coarse_axis(target) if coarse is None else coarse
-        return Placement(tuple(axes), tuple(back), tuple(samplings), coarse)
+            target = tuple(turned[axis] if axis in self.kept else side for axis, side in enumerate(target))
+            samplings = [
+                self._sample(sampling, have, wanted)
+                for sampling, have, wanted in zip(samplings, turned, target, strict=True)
+            ]
+            before, after = _coarse_axis(turned), _coarse_axis(target)
+            # On either way the grid that voxels come from has the first say.
+            coarse, coarse_back = before if before is not None else after, after if after is not None else before
+        faces = self.sampling == "faces"
+        return Placement(
+            axes, back, tuple(samplings), coarse, stretched=faces,
+            coarse_back=coarse_back if faces else None,
+        )  # fmt: skip
+
+    def _sample(self, sampling: AxisSampling, have: float, wanted: float) -> AxisSampling:
+        """Return the places along an axis whose voxels are ``have`` apart for voxels about ``wanted`` apart."""
+        if self.sampling == "faces":
+            count = max(1, round(have / wanted * sampling.size))
+            return AxisSampling.between_faces(sampling.size, count) if count != sampling.size else sampling
+        step = wanted / have
+        if abs(step - 1) <= _SAME:
+            return sampling
+        return AxisSampling(sampling.size, max(1, math.floor(sampling.size / step + 0.5)), step)
 
     def place_sample(self, sample: Sample) -> Placement:
         """Return the way between a sample's own grid and the network's."""
-        return self.place(sample.image.shape[1:], sample.stated_affine, sample.spacing_mm)
+        shape, affine, spacing = sample.image.shape[1:], sample.stated_affine, sample.spacing_mm
+        box = _nonzero_box(sample.image) if self.crop == "nonzero" else None
+        if box is None or all(ends == (0, size) for ends, size in zip(box, shape, strict=True)):
+            return self.place(shape, affine, spacing)
+        return replace(self.place([stop - first for first, stop in box], affine, spacing), box=box, whole=tuple(shape))
 
     def knows(self, affine: Affine, spacing_mm: Spacing) -> bool:
         """Return False for an image whose file lacks what the rule needs, so that it is taken as it is."""
@@ -266,6 +405,25 @@ class Geometry:
 def _check_room(name: object, channels: int, shape: Sequence[int]) -> None:
     """Raise DataError where an image does not fit the memory: a header may claim any spacing."""
     check_memory(name, 12 * channels * math.prod(shape))  # the coefficients of a channel, the result, the stored image
+
+
+def _nonzero_box(image: Floats) -> Box | None:
+    """Return (first, stop) along each axis of the voxels that are not zero in every channel; None where all are."""
+    dims = image.ndim - 1
+    found = [np.zeros(size, bool) for size in image.shape[1:]]
+    first = 0
+    for slab in slabs(image):
+        mask = (slab != 0).any(axis=0)
+        stop = first + mask.shape[0]
+        for axis, line in enumerate(found):
+            hit = mask.any(axis=tuple(other for other in range(dims) if other != axis))
+            part = line[first:stop] if axis == 0 else line
+            part |= hit
+        first = stop
+    if not found[0].any():
+        return None
+    ends = [np.flatnonzero(line)[[0, -1]] for line in found]
+    return tuple((int(low), int(high) + 1) for low, high in ends)
 
 
 def spacing_words(spacing_mm: Spacing) -> str:

@@ -4,6 +4,9 @@ The middle of an axis stays where it is, and neighbours are exactly the wanted d
 lies at ``(j - (count - 1) / 2) * step + (size - 1) / 2`` of the ``size`` samples that are there. No axis is stretched
 to a whole number of voxels, so the place of every voxel is known exactly, and reversed axes give reversed results.
 
+Where a run says so, the outer faces of the image stay in place instead, and its axes are stretched to a whole number of
+voxels: then ``step`` is ``size / count``, as in nnU-Net, scikit-image's ``resize`` and PyTorch's ``interpolate``.
+
 Images are interpolated by cubic B-splines (Unser 1999), labels class by class, scores of classes linearly. Nothing is
 smoothed before it is thinned out. A B-spline of several variables is a product over axes, as linear interpolation is,
 so each axis is one pass, with its own order.
@@ -25,6 +28,7 @@ from convoxel.files.values import Array
 NewArray = Callable[[tuple[int, ...], Any], Any]
 Floats = NDArray[np.float32]
 _PART = 1 << 22  # values that are computed at a time: 16 MiB
+_EDGE = 12  # voxels by which an axis goes on for a B-spline: its coefficients forget 0.27 ** 12 = 1e-7 of what follows
 
 
 class Taps(NamedTuple):
@@ -74,12 +78,20 @@ class AxisSampling:
         """The places of the samples that are there among those that are wanted."""
         return AxisSampling(self.count, self.size, 1.0 / self.step)
 
+    @classmethod
+    def between_faces(cls, size: int, count: int) -> AxisSampling:
+        """Return the places of ``count`` samples that share the faces of the ``size`` that are there."""
+        return cls(size, count, size / count)
+
     def taps(self, order: int) -> Taps:
-        """Return the taps of linear interpolation (1) or of cubic B-splines (3).
+        """Return the taps of the nearest sample (0), of linear interpolation (1) or of cubic B-splines (3).
 
         Beyond its ends an axis continues with its last value, for B-splines as in a mirror at the last sample.
         """
         last = self.size - 1
+        if order == 0:
+            nearest = np.clip(np.floor(self.positions + 0.5), 0, last).astype(np.intp)
+            return Taps(nearest[None], np.ones((1, self.count), np.float32))
         if order == 1:
             place = np.clip(self.positions, 0, last)
             low = np.floor(place).astype(np.intp)
@@ -117,19 +129,25 @@ def _pass_order(samplings: Sequence[AxisSampling]) -> list[int]:
     return sorted(axes, key=lambda axis: samplings[axis].count / samplings[axis].size)
 
 
-def _pass_axis(values: Array, axis: int, sampling: AxisSampling, order: int) -> Array:
-    """Resample one axis of ``values``."""
+def _pass_axis(values: Array, axis: int, sampling: AxisSampling, order: int, edge: int = 0) -> Array:
+    """Resample one axis of ``values``; for B-splines it goes on for ``edge`` samples before it is mirrored."""
     if order == 3:
         from scipy.ndimage import spline_filter1d
 
+        if edge:
+            values = np.pad(values, [(edge, edge) if at == axis else (0, 0) for at in range(values.ndim)], mode="edge")
+            # Both ends grow alike, so the middle stays where it is.
+            sampling = AxisSampling(sampling.size + 2 * edge, sampling.count, sampling.step)
         values = spline_filter1d(values, 3, axis, output=np.float32, mode="mirror")
     return _interpolate(values, axis, sampling.taps(order))
 
 
-def _pass_axes(values: Array, first: int, samplings: Sequence[AxisSampling], orders: Sequence[int]) -> Array:
+def _pass_axes(
+    values: Array, first: int, samplings: Sequence[AxisSampling], orders: Sequence[int], edge: int = 0
+) -> Array:
     """Resample the axes of ``values`` from number ``first`` on."""
     for axis in _pass_order(samplings):
-        values = _pass_axis(values, first + axis, samplings[axis], orders[axis])
+        values = _pass_axis(values, first + axis, samplings[axis], orders[axis], edge)
     return values
 
 
@@ -211,6 +229,28 @@ def _air(
     return share > 0.5
 
 
+def stretch_image(image: Floats, samplings: Sequence[AxisSampling], coarse: int | None = None) -> Floats:
+    """Return an image (channels, *spatial) on another grid, one channel after the other, as nnU-Net resamples.
+
+    By cubic B-splines beyond whose ends the last value goes on; no value lies outside the channel's range. Across thick
+    slices the nearest slice counts, and no value lies outside the range of its slice.
+
+    Args:
+        image: values as stored.
+        samplings: places along each axis.
+        coarse: axis across which slices are thick, or None.
+    """
+    result = np.empty((len(image), *(sampling.count for sampling in samplings)), np.float32)
+    rest = tuple(axis for axis in range(len(samplings)) if axis != coarse)
+    plain = [AxisSampling(s.size, s.size) if axis == coarse else s for axis, s in enumerate(samplings)]
+    across = [s if axis == coarse else AxisSampling(s.count, s.count) for axis, s in enumerate(samplings)]
+    for channel, values in zip(result, image, strict=True):
+        low, high = values.min(axis=rest, keepdims=True), values.max(axis=rest, keepdims=True)
+        found = np.clip(_pass_axes(values, 0, plain, (3,) * len(samplings), _EDGE), low, high)
+        channel[...] = _pass_axes(found, 0, across, (0,) * len(samplings))
+    return result
+
+
 def resample_label(label: Array, samplings: Sequence[AxisSampling]) -> Array:
     """Return class numbers (*spatial) on another grid: of each voxel the class whose interpolated mask is largest.
 
@@ -236,22 +276,24 @@ def resample_label(label: Array, samplings: Sequence[AxisSampling]) -> Array:
 
 
 def resample_slabs(
-    slabs: Iterable[tuple[int, Floats]], samplings: Sequence[AxisSampling]
+    slabs: Iterable[tuple[int, Floats]], samplings: Sequence[AxisSampling], orders: Sequence[int] = (1, 1, 1)
 ) -> Iterator[tuple[int, Floats]]:
-    """Yield (first slice, scores (classes, slices, *rest)) on another grid, linearly interpolated, as slabs come in.
+    """Yield (first slice, scores (classes, slices, *rest)) on another grid, interpolated, as slabs come in.
 
     Args:
         slabs: (first slice, scores) along the first axis of space, in order and without a gap. One may be overwritten
             once the next is asked for.
         samplings: places along each axis.
+        orders: order of the interpolation along each axis, 1 (default) or 0.
     """
-    taps, done, last = samplings[0].taps(1), 0, samplings[0].size
+    taps, done, last = samplings[0].taps(orders[0]), 0, samplings[0].size
+    inner = orders[1 : len(samplings)]
     tail: Floats | None = None  # the last slice before the slab
     parts: list[tuple[int, int]] = []
     for start, slab in slabs:
         stop = start + slab.shape[1]
         parts = parts or list(_parts(samplings, slab.shape[0]))
-        reach = np.where(taps.weight[1] == 0, taps.source[0], taps.source[1])  # the last slice that each result reads
+        reach = np.where(taps.weight == 0, taps.source[:1], taps.source).max(axis=0)  # the last slice a result reads
         ready = int(np.searchsorted(reach, stop)) if stop < last else samplings[0].count
         for first, end in parts:
             first, end = max(first, done), min(end, ready)
@@ -263,7 +305,7 @@ def resample_slabs(
                 assert tail is not None and low == start - 1
                 piece = np.concatenate([tail, piece], axis=1)
             piece = piece if samplings[0].same else _interpolate(piece, 1, some)
-            yield first, _pass_axes(piece, 2, samplings[1:], (1,) * (len(samplings) - 1))
+            yield first, _pass_axes(piece, 2, samplings[1:], inner).astype(slab.dtype, copy=False)
         done = max(done, ready)
         tail = slab[:, -1:].copy()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import os
 import re
 import zipfile
@@ -31,12 +32,18 @@ from convoxel.nn.torch_layers import CONV, CONV_TRANSPOSE
 _CONV = (*CONV, *CONV_TRANSPOSE)
 
 # Where other tools put the tensors inside a file, and what they write before names.
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_WRAPPERS = ("state_dict", "model_state_dict", "network_weights", "model")
+_BEFORE = re.compile(r"(?:(?:module|_orig_mod|model|net|network)\.){0,4}")
 # Checkpoints of our own runs hold the optimiser too.
 _OPTIMISER = "optimiser."
 # Until 2017 PyTorch's DenseNets called their layers norm.1 and conv.2; the published files still do.
 _OLD_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+# nnU-Net's files name each tensor of the encoder and of a block twice. These are the second names, and the beginning of
+# a name that is there if they are.
+_SECOND_NAMES = ((re.compile(r"^decoder\.encoder\.(.*)$"), r"encoder.\1"),
+                 (re.compile(r"^(.*)\.all_modules\.\d+\.\w+$"), r"\1.conv.weight"))  # fmt: skip
+# Heads of coarser levels, which only training uses.
+_COARSE_HEADS = "decoder.seg_layers."
 _SHOWN = 3
 
 
@@ -116,8 +123,7 @@ def load_weights(
     part, prefix, stored = _match(model, stored)
     plan = _Plan(part, stored, channels, inflate)
     values = plan.place()
-    if plan.missing or plan.extra or plan.wrong:
-        raise CheckpointError(_explain_mismatch(model, file, plan))
+    plan.check(model, file)
     own = part.state_dict()
     if any(tensor.is_meta for tensor in own.values()):
         raise ConfigError("model lies on the meta device and has no memory for weights. Build it outside of it.")
@@ -127,6 +133,30 @@ def load_weights(
     others = [name for name in model.state_dict() if not name.startswith(prefix)] if prefix else []
     fresh = [prefix + name for name in plan.fresh] + others
     return WeightReport(str(file), len(values), tuple(plan.adapted), tuple(fresh), tuple(plan.unused))
+
+
+def match_tensors(model: nn.Module, file: Path, content: object) -> dict[str, Tensor]:
+    """Return the tensors of a file by the names that they have in ``model``, each in its shape.
+
+    Args:
+        model: network, which stays as it is and may lie on the meta device.
+        file: file that is named in errors.
+        content: names with tensors, as the file holds them.
+
+    Raises:
+        DataError: they are no finite tensors.
+        CheckpointError: names or shapes do not fit; they are listed.
+    """
+    _, _, stored = _match(model, _check_tensors(file, content))
+    plan = _Plan(model, stored, "average", "average")
+    values = plan.place()
+    plan.missing += plan.fresh
+    plan.check(model, file)
+    if plan.adapted:
+        raise CheckpointError(
+            f"weights: {file} does not fit {type(model).__name__}: {plan.adapted[0]}. Name another one."
+        )
+    return values
 
 
 # ---- files -----------------------------------------------------------------------------------------------
@@ -202,11 +232,62 @@ def _tensors_of(file: Path, read: Callable[[], object], kind: str = "safetensors
 
 
 def _read_torch(file: Path) -> object:
+    content = read_checkpoint(file)
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            return content[key]
+    return content
+
+
+def read_torch_file(path: Path) -> object:
+    """Return what a file of PyTorch holds, as of :func:`read_checkpoint`.
+
+    Raises:
+        DataError: it is missing, broken, or holds other objects.
+    """
+    if not path.is_file():
+        raise DataError(f"weights: {path} does not exist; expected a PyTorch file. Check the path.")
+    return _tensors_of(path, lambda: read_checkpoint(path), "PyTorch")
+
+
+class _Ignored:
+    """A stand-in for numbers of NumPy in checkpoints of training, such as a loss: nothing of them is kept."""
+
+    def __init__(self, *values: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# The names by which NumPy's versions pickle a number, and its type.
+_NUMBERS = [
+    (_Ignored, f"{package}.{name}")
+    for package, names in {
+        "numpy": ("dtype",),
+        "numpy.core.multiarray": ("scalar",),
+        "numpy._core.multiarray": ("scalar",),
+        "numpy.dtypes": ("Float64DType", "Float32DType", "Int64DType", "Int32DType", "BoolDType"),
+        "_codecs": ("encode",),
+    }.items()
+    for name in names
+]
+
+
+def read_checkpoint(file: Path) -> object:
+    """Return what a file of PyTorch holds: tensors, texts, numbers, and lists and dictionaries of these.
+
+    Nothing else is built and no code runs. Numbers of NumPy, as training writes them beside the weights, are dropped.
+
+    Raises:
+        DataError: the file holds other objects, or unpacks to far more than it is.
+    """
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:  # PyTorch stores tensors as they are, and inflates what is compressed
             check_inflation(file, file.stat().st_size, sum(member.file_size for member in archive.infolist()))
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMBERS):  # type: ignore[arg-type]  # pairs, as PyTorch documents them
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         if "Weights only load failed" in str(error) or "weights_only" in str(error):
             raise DataError(
@@ -214,10 +295,6 @@ def _read_torch(file: Path) -> object:
                 "alone. Save model.state_dict() where it was made, best with safetensors."
             ) from None
         raise
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            return content[key]
-    return content
 
 
 def _check_tensors(file: Path, content: object) -> dict[str, Tensor]:
@@ -273,10 +350,25 @@ def _match(model: nn.Module, stored: dict[str, Tensor]) -> tuple[nn.Module, str,
 def _rename(stored: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
     """Return the file's tensors without what other tools write before their names."""
     kept = {name: value for name, value in stored.items() if not name.startswith(_OPTIMISER)}
-    for prefix in _PREFIXES * 2:
-        if kept and all(name.startswith(prefix) for name in kept) and not any(n.startswith(prefix) for n in names):
-            kept = {name[len(prefix) :]: value for name, value in kept.items()}
+    before = max(_beginnings(kept), key=lambda start: (sum(start + name in kept for name in names), -len(start)))
+    kept = {name.removeprefix(before): value for name, value in kept.items()}
+    kept = {name: value for name, value in kept.items() if name in names or not _is_second_name(name, kept)}
     return {name if name in names else _OLD_NAMES.sub(r"\1\2", name): value for name, value in kept.items()}
+
+
+def _beginnings(stored: Iterable[str]) -> list[str]:
+    """Return what other tools may have written before the names of a file, nothing first."""
+    found = {""}
+    for name in stored:
+        match = _BEFORE.match(name)
+        assert match is not None  # it matches nothing too
+        found.update(match[0][: end.end()] for end in re.finditer(r"\.", match[0]))
+    return sorted(found, key=lambda start: (len(start), start))
+
+
+def _is_second_name(name: str, stored: Mapping[str, Tensor]) -> bool:
+    """Return True for a name under which the file holds a tensor a second time."""
+    return any(pattern.match(name) and pattern.sub(first, name) in stored for pattern, first in _SECOND_NAMES)
 
 
 # ---- shapes ----------------------------------------------------------------------------------------------
@@ -324,8 +416,14 @@ class _Plan:
         headless = isinstance(self.part, Backbone) and self.part.features_only
         for name in sorted(self.stored.keys() - own.keys()):
             left_out = name.split(".")[0] not in children and (headless or _is_auxiliary(name))
+            left_out |= name.startswith(_COARSE_HEADS) and any(own_name.startswith(_COARSE_HEADS) for own_name in own)
             (self.unused if left_out else self.extra).append(name)
         return values
+
+    def check(self, model: nn.Module, file: Path) -> None:
+        """Raise CheckpointError unless every tensor has its place."""
+        if self.missing or self.extra or self.wrong:
+            raise CheckpointError(_explain_mismatch(model, file, self))
 
     def is_head(self, name: str) -> bool:
         """Return True if ``name`` belongs to a layer with one output for each class."""
@@ -393,6 +491,9 @@ def _explain_mismatch(model: nn.Module, file: Path, plan: _Plan) -> str:
     ):
         if names:
             parts.append(f"{len(names)} {one if len(names) == 1 else many} ({_listed(names)})")
+    near = difflib.get_close_matches(plan.missing[0], plan.extra, n=_SHOWN, cutoff=0.4) if plan.missing else []
+    if near:
+        parts.append(f"nearest to {plan.missing[0]}: {_listed(near)}")
     return (
         f"weights: {file} does not fit {type(model).__name__}: {'; '.join(parts)}. "
         "Build the model with the name and options (width, depth, levels, norm, …) that the file was saved with."

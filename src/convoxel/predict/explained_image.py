@@ -63,10 +63,8 @@ class ExplainedImage:
     @classmethod
     def of(cls, run: AnyRun, sample: Sample) -> ExplainedImage:
         """Return an image as stored, on its way."""
-        rule = run.data.rule
-        placement = rule.place_sample(sample)
-        image = rule.image(sample, placement)
-        statistics = run.data.normalisation.statistics(image)
+        placement = run.data.rule.place_sample(sample)
+        image, statistics = run.data.prepare(sample, placement)
         if run.config.task != "segment":
             image = resize(image, run.config.patch or image.shape[1:])
         return cls(run, sample, placement, image, statistics)

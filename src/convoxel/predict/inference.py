@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import Sample
-from convoxel.data.geometry import Place, Placement, spacing_words
+from convoxel.data.geometry import Place, Placement, background_scores, extent, spacing_words, spread_scores
 from convoxel.errors import ConfigError
 from convoxel.files.fault import fault
 from convoxel.files.file_array import FileArray, new_array
@@ -182,12 +182,11 @@ class Predictor:
                 want,
                 "Leave exact out, or resample the image before",
             )
-        image = place.image(sample.image)
         passes = []
         for member in self.members:
             assert member.exact is not None
             with stage("prepare"):
-                statistics = member.run.data.normalisation.statistics(image)
+                image, statistics = member.run.data.prepare(sample, place)
             passes.append(member.exact.plan(image, statistics))
             if passes[-1].grid != passes[0].grid or member.run.data.rule != rule:
                 raise ConfigError(
@@ -204,6 +203,10 @@ class Predictor:
                 yield place.own_box(box), place.turned_back(self._mean(logits))
             if on_tile is not None:
                 on_tile(done, passes[0].tiling.count)
+        data = self.run.data
+        for part in place.surroundings():
+            logits = [spread_scores(background_scores(len(data.outputs), data.several), extent(part))]
+            yield part, self._mean(logits * len(self.members))
 
     def class_logits(self, samples: Sequence[Sample]) -> Array:
         """Return logits (n, classes) of images to classify, computed as one batch; as of :meth:`slabs`."""
@@ -257,8 +260,7 @@ def _group_slabs(
     """
     first = group[0]
     with stage("prepare"):
-        image = first.run.data.rule.image(sample, place)
-        statistics = first.run.data.normalisation.statistics(image)
+        image, statistics = first.run.data.prepare(sample, place)
 
     def call(tiles: Array) -> Array:
         images = np.stack([statistics.normalise(tile) for tile in tiles])
@@ -267,11 +269,18 @@ def _group_slabs(
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
     tile = first.tile(image.shape[1:])
-    tiling = Tiling(first.sizes.inner(tile), first.overlap, fill=statistics.floor, border=first.sizes.border)
+    blend = first.run.config.prediction.blend
+    tiling = Tiling(first.sizes.inner(tile), first.overlap, 1, statistics.floor, first.sizes.border, blend)
+    data = first.run.data
+    beyond = np.tile(background_scores(len(data.outputs), data.several), len(group))
     if whole or place.resamples:
-        return place.slabs(blend_slabs(call, image, tiling, on_tile))
-    parts = blend_parts(call, image, tiling, on_tile)
-    return ((place.own_box(box), place.turned_back(logits)) for box, logits in parts)
+        yield from place.slabs(blend_slabs(call, image, tiling, on_tile), beyond if whole else None)
+    else:
+        for box, logits in blend_parts(call, image, tiling, on_tile):
+            yield place.own_box(box), place.turned_back(logits)
+    if not whole:
+        for part in place.surroundings():
+            yield part, spread_scores(beyond, extent(part))
 
 
 def check_engine(engine: str, precision: str | None = None) -> None:

@@ -44,7 +44,8 @@ class Member:
     def pass_key(self) -> object:
         """The choices that two members must have in common to read the same tiles."""
         data, config = self.run.data, self.run.config
-        return data.rule, data.normalisation, config.patch, config.prediction.tile, self.sizes, self.overlap
+        rule = config.prediction
+        return data.rule, data.normalisation, config.patch, rule.tile, rule.blend, self.sizes, self.overlap
 
     def tile(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the size of the network's input for tiles of an image of ``size``."""

@@ -65,6 +65,8 @@ def mirrored_axes(word: str | Sequence[int] | None, run: AnyRun) -> tuple[int, .
 def axis_names(run: AnyRun) -> tuple[str, ...]:
     """Return the names of the network's axes; empty where nobody knows which way they run."""
     turned = run.data.rule.orientation == "ras"
+    if run.data.rule.axes is not None:
+        return ()
     if run.data.dims == 3 and turned:
         return _PATIENT
     return _PICTURE if run.data.dims == 2 and not turned else ()

@@ -1,10 +1,15 @@
-"""Normalisation of image intensities to mean 0 and standard deviation 1, the same in training and prediction."""
+"""Normalisation of image intensities, the same in training and prediction.
+
+Ours brings them to mean 0 and standard deviation 1 after an image is resampled. A run whose normalisation has rules for
+its channels takes each channel as its rule says, before the image is resampled, as nnU-Net does.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +33,77 @@ class Statistics:
         return (image - self.mean.reshape(shape)) / self.std.reshape(shape)
 
 
+_LEAST_STD = 1e-8
+
+
+@dataclass(frozen=True)
+class ChannelRule:
+    """The normalisation of one channel by a rule of nnU-Net.
+
+    Attributes:
+        kind: "zscore" measures the image, "ct" clips it to ``low`` … ``high`` and takes the ``mean`` and ``std`` of the
+            training images, "range" brings its smallest value to 0 and its largest to 1, "bytes" divides by 255, "none"
+            leaves it.
+        masked: whether "zscore" measures and changes the inside of the body alone, and leaves the zeros around it.
+    """
+
+    kind: Literal["zscore", "ct", "range", "bytes", "none"]
+    masked: bool = False
+    mean: float = 0.0
+    std: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+
+    def normalise(self, channel: Array, body: NDArray[np.bool_]) -> Array:
+        """Return a channel (*spatial) normalised; ``body`` is True where the image is, holes included."""
+        if self.kind == "ct":
+            found = (np.clip(channel, self.low, self.high) - np.float32(self.mean)) / np.float32(
+                max(self.std, _LEAST_STD)
+            )
+        elif self.kind == "range":
+            found = channel - channel.min()
+            found /= max(found.max(), np.float32(_LEAST_STD))
+        elif self.kind == "zscore":
+            inside = channel[body] if self.masked else channel
+            if inside.size == 0:
+                return channel
+            mean, std = inside.mean(dtype=np.float64), max(inside.std(dtype=np.float64), _LEAST_STD)
+            found = (channel - np.float32(mean)) / np.float32(std)
+            found = np.where(body, found, channel) if self.masked else found
+        else:
+            found = channel / np.float32(255) if self.kind == "bytes" else channel
+        return np.asarray(found, np.float32)
+
+
+def find_body(image: Array) -> NDArray[np.bool_]:
+    """Return True where any channel of an image (channels, *spatial) is not zero, and in the holes of that."""
+    from scipy.ndimage import binary_fill_holes
+
+    body = (image != 0).any(axis=0)
+    # nnU-Net sees a plane as a volume of one slice, in which no hole is closed.
+    return np.asarray(binary_fill_holes(body), bool) if body.ndim == 3 and min(body.shape) > 1 else body
+
+
 @dataclass(frozen=True)
 class Normalisation:
     """The normalisation of a run.
 
     Attributes:
-        kind: "sample" measures each image, "dataset" uses the statistics of the training images.
-        mean, std: those statistics, one value per channel; empty for "sample".
+        kind: "sample" measures each image, "dataset" uses the statistics of the training images, "channels" has rules.
+        mean, std: those statistics, one value per channel; empty for the others.
+        channels: rules of the channels, which apply before an image is resampled.
     """
 
     kind: str
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    channels: tuple[ChannelRule, ...] = ()
+
+    def apply_rules(self, image: Array) -> Array:
+        """Return an image (channels, *spatial), cut but not resampled, with each channel as its rule says."""
+        masked = any(rule.masked for rule in self.channels)
+        body = find_body(image) if masked else np.ones(image.shape[1:], bool)
+        return np.stack([rule.normalise(each, body) for rule, each in zip(self.channels, image, strict=True)])
 
     def statistics(self, image: Array) -> Statistics:
         """Return the statistics that normalise ``image`` (channels, *spatial), which may lie in a file.
@@ -47,6 +111,9 @@ class Normalisation:
         Sums are taken slab by slab, so that they need no memory for a second image. Whole numbers as stored are
         counted, and every sum over them is exact up to its last rounding.
         """
+        if self.channels:  # applied already; 0 is what tiles hold beyond the image
+            zeros = np.zeros(len(self.channels), np.float32)
+            return Statistics(zeros, zeros + 1, zeros)
         axes = tuple(range(1, len(image.shape)))
         counted = image.value_counts() if isinstance(image, MappedImage) else None
         if counted is None:

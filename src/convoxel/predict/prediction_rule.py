@@ -16,6 +16,9 @@ class PredictionRule(BaseModel):
             none).
         tile: size of a tile, "auto" (the whole image, or as much as memory allows) or "patch", that of training
             (default "auto").
+        blend: weights of a tile, "bell", a Gaussian around its middle, or "filter", those of nnU-Net: the answer of a
+            Gaussian filter to its middle voxel, with tiles that lie at most a share of their size apart, rounded where
+            they begin, and with sums of logits in float16 (default "bell").
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
@@ -23,3 +26,4 @@ class PredictionRule(BaseModel):
     mean: Literal["shares", "logits"] = "shares"
     mirror: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
     tile: Literal["auto", "patch"] = "auto"
+    blend: Literal["bell", "filter"] = "bell"

@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,13 @@ class Tiling(NamedTuple):
     batch: int = 1
     fill: Fill = 0.0
     border: tuple[int, ...] = ()
+    blend: Literal["bell", "filter"] = "bell"
 
 
-def tile_starts(size: int, tile: int, overlap: float) -> list[int]:
+def tile_starts(size: int, tile: int, overlap: float, blend: Literal["bell", "filter"] = "bell") -> list[int]:
     """Return the starts of the fewest tiles of length ``tile`` that cover ``size`` and overlap by at least ``overlap``.
+
+    With ``blend`` "filter" that holds before starts are rounded.
 
     >>> tile_starts(10, 4, 0.5)
     [0, 2, 4, 6]
@@ -48,8 +51,9 @@ def tile_starts(size: int, tile: int, overlap: float) -> list[int]:
     """
     if size <= tile:
         return [0]
-    step = max(1, math.floor(tile * (1.0 - overlap) + 1e-9))
-    count = -(-(size - tile) // step) + 1
+    step = tile * (1.0 - overlap)
+    step = max(1.0, step if blend == "filter" else math.floor(step + 1e-9))
+    count = math.ceil((size - tile) / step) + 1
     return [round(index * (size - tile) / (count - 1)) for index in range(count)]
 
 
@@ -168,7 +172,7 @@ def blend_slabs(
             yield first.start, values
             continue
         wanted = (*values.shape[:2], *image.shape[2:])
-        slab = slab if slab is not None and slab.shape == wanted else new_array(wanted, np.float32)
+        slab = slab if slab is not None and slab.shape == wanted else new_array(wanted, values.dtype)
         place = (slice(None), slice(None), *rest)
         slab[place] = values
         if all(part.stop == side for part, side in zip(rest, image.shape[2:], strict=True)):  # the last of its layer
@@ -191,15 +195,18 @@ def blend_parts(
     """
     size, patch = image.shape[1:], tiling.patch
     _check_patch(image, patch)
-    starts = [tile_starts(have, want, tiling.overlap) for have, want in zip(size, patch, strict=True)]
+    starts = [tile_starts(have, want, tiling.overlap, tiling.blend) for have, want in zip(size, patch, strict=True)]
     padded = [max(have, want) for have, want in zip(size, patch, strict=True)]
     before = [(p - s) // 2 for p, s in zip(padded, size, strict=True)]
-    blended = any(len(axis) > 1 for axis in starts)  # a single tile has the network's own numbers
-    weight = [
-        _bell(side) if len(axis) > 1 else np.ones(side, np.float32) for side, axis in zip(patch, starts, strict=True)
+    filtered = tiling.blend == "filter"
+    blended = filtered or any(len(axis) > 1 for axis in starts)  # a single tile has the network's own numbers
+    weight: list[NDArray[Any]] = [
+        _filter_response(side) if filtered else _bell(side) if len(axis) > 1 else np.ones(side, np.float32)
+        for side, axis in zip(patch, starts, strict=True)
     ]
     total = [_sums(axis, w, side) for axis, w, side in zip(starts, weight, padded, strict=True)]
     inner = functools.reduce(np.multiply.outer, weight)
+    inner = _to_half(inner) if filtered else inner
     axes = [_steps(axis, side) for axis, side in zip(starts, patch, strict=True)]
     tiles = list(itertools.product(*axes))
     sums: _Sums | None = None
@@ -210,8 +217,11 @@ def blend_parts(
             if on_tile is not None:
                 on_tile(done, len(tiles))
             if blended:
-                sums = sums or _Sums(len(values), patch, padded, axes)
-                values = sums.add(tile, values * inner)
+                values = values * inner
+                if filtered:  # the weights are summed as one more class
+                    values = np.concatenate([values, inner[None]])
+                sums = sums or _Sums(len(values), patch, padded, axes, np.float16 if filtered else np.float32)
+                values = sums.add(tile, values)
             box, taken = [], []
             for step, edge, side in zip(tile, before, size, strict=True):
                 low, high = max(step.start, edge), min(step.start + step.ready, edge + side)
@@ -221,7 +231,9 @@ def blend_parts(
                 continue
             inside = (slice(None), *taken)
             part = values[inside]
-            if blended:  # tiles lie on a grid and their weights are products over axes: so is the sum of weights
+            if filtered:
+                part = np.divide(part[:-1], part[-1:], dtype=np.float32).astype(np.float16)
+            elif blended:  # tiles lie on a grid and their weights are products over axes: so is the sum of weights
                 for axis, (weights, step, span) in enumerate(zip(total, tile, taken, strict=True)):
                     shares = weights[step.start + span.start : step.start + span.stop]
                     part /= shares.reshape(-1, *(1 for _ in range(part.ndim - 2 - axis)))
@@ -267,15 +279,18 @@ class _Sums:
         patch: sizes of a tile.
         size: sizes of the image, padded.
         axes: places of tiles along each axis.
+        dtype: type of the sums.
     """
 
-    def __init__(self, classes: int, patch: Sequence[int], size: Sequence[int], axes: Sequence[list[_Step]]) -> None:
-        self.tile = np.zeros((classes, *patch), np.float32)
+    def __init__(
+        self, classes: int, patch: Sequence[int], size: Sequence[int], axes: Sequence[list[_Step]], dtype: Any
+    ) -> None:
+        self.tile: Array = np.zeros((classes, *patch), dtype)
         self.waiting: list[Array | FileArray] = []
         for axis in range(len(patch) - 1):
             shape = (classes, *patch[:axis], max(step.left for step in axes[axis]), *size[axis + 1 :])
             # The axes after the one that waits lie outermost: a tile's box is then a few long pieces of a file.
-            self.waiting.append(new_array(shape, np.float32, [*range(axis + 2, len(shape)), *range(axis + 2)]))
+            self.waiting.append(new_array(shape, dtype, [*range(axis + 2, len(shape)), *range(axis + 2)]))
 
     def add(self, tile: Sequence[_Step], values: Array) -> Array:
         """Add a tile's weighted logits and return its sums, of which the first ``ready`` positions are complete."""
@@ -320,6 +335,20 @@ def _bell(side: int) -> Array:
     """Gaussian weights along one axis of a tile; at least 1e-3, so that lone corners keep float32 accuracy."""
     place = (np.arange(side) - (side - 1) / 2) / (side / 8)
     return np.maximum(np.exp(-0.5 * place * place), 1e-3).astype(np.float32)
+
+
+def _filter_response(side: int) -> NDArray[np.float64]:
+    """Return the answer of a Gaussian filter of σ = side/8, cut off at 4 σ, to the middle voxel; 1 at its largest."""
+    reach = int(side / 2 + 0.5)
+    place = np.arange(side) - side // 2
+    return np.where(abs(place) <= reach, np.exp(-0.5 * np.square(place / (side / 8))), 0)
+
+
+def _to_half(weights: NDArray[np.float64]) -> Array:
+    """Return weights of at most 10, rounded to float16 and above 0, as nnU-Net's: its maps agree to the last voxel."""
+    rounded = (10 * weights).astype(np.float16)
+    rounded[rounded == 0] = rounded[rounded > 0].min()
+    return rounded.astype(np.float32)
 
 
 def _sums(starts: list[int], weight: Array, size: int) -> Array:

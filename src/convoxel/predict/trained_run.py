@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from convoxel.data import DataSet
-from convoxel.data.geometry import Geometry
+from convoxel.data import DataSet, Sample
+from convoxel.data.geometry import Floats, Geometry, Placement
 from convoxel.data.image_header import Affine, Spacing
 from convoxel.data.regions import Regions
 from convoxel.errors import CheckpointError, DataError
 from convoxel.files.fault import few
 from convoxel.predict.loss_terms import LossTerms, plan_loss
-from convoxel.predict.normalisation import Normalisation
+from convoxel.predict.normalisation import Normalisation, Statistics
 from convoxel.predict.prediction_rule import PredictionRule
 from convoxel.predict.sliding_window import best_classes
 from convoxel.predict.target_scale import TargetScale
@@ -131,6 +131,19 @@ class DataFacts:
     def rule(self) -> Geometry:
         """The rule of geometry; that of earlier versions keeps images as stored."""
         return self.geometry or Geometry()
+
+    def prepare(self, sample: Sample, place: Placement) -> tuple[Floats, Statistics]:
+        """Return a sample's image on the network's grid, and the statistics that normalise its tiles.
+
+        Raises:
+            DataError: the image would be too large for the memory.
+        """
+        if self.normalisation.channels:
+            turned = place.turned(sample.image[(slice(None),) * sample.image.ndim])
+            sample = replace(sample, image=self.normalisation.apply_rules(turned))
+            place = place.after_turning
+        image = self.rule.image(sample, place)
+        return image, self.normalisation.statistics(image)
 
     @classmethod
     def from_dict(cls, entries: object) -> DataFacts:

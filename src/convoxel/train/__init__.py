@@ -5,9 +5,9 @@ Read the files in this order: ``config`` (what the user states), ``defaults`` (t
 ``training_patch``, ``augment``, ``training_batch``
 (samples become batches) → ``loss``, ``optimisation``, ``batch_norm`` → ``checkpoint``, ``run_network``,
 ``training_state`` (what survives a crash), ``run_plan``, ``run_record`` (what people read) → ``pace``, ``watch``,
-``interrupt``, ``training_run``, ``loop``. With a run folder: ``run_folder`` (load,
-evaluate, predict), ``run_explanation`` and ``run_separation``. Studies of their own: ``sharing_study`` and
-``scaling_study``.
+``interrupt``, ``training_run``, ``loop``. With a run folder: ``run_list``, ``run_folder`` (load,
+evaluate, predict), ``run_explanation`` and ``run_separation``. From nnU-Net: ``nnunet_plans``, ``nnunet_import``.
+Studies of their own: ``sharing_study`` and ``scaling_study``.
 
 Invariant: everything random is a function of the seed and the number of the sample or step, and of nothing that
 happened before, so a run that was interrupted continues bit for bit.
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from convoxel.predict.trained_run import TrainedRun
     from convoxel.train.config import TrainConfig
     from convoxel.train.loop import RunResult, fit
+    from convoxel.train.nnunet_import import import_nnunet
     from convoxel.train.run_explanation import explain
     from convoxel.train.run_folder import evaluate, load_model, predict
     from convoxel.train.run_plan import RunPlan
@@ -44,6 +45,7 @@ __all__ = [
     "evaluate",
     "explain",
     "fit",
+    "import_nnunet",
     "load_model",
     "predict",
     "sliding_window",
@@ -60,6 +62,7 @@ __getattr__, __dir__ = lazy_names(
         "convoxel.predict.trained_run": "TrainedRun",
         "convoxel.train.config": "TrainConfig",
         "convoxel.train.loop": "RunResult fit",
+        "convoxel.train.nnunet_import": "import_nnunet",
         "convoxel.train.run_explanation": "explain",
         "convoxel.train.run_folder": "evaluate load_model predict",
         "convoxel.train.run_plan": "RunPlan",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -62,7 +63,12 @@ def _as_width(name: str, width: float, default: object) -> int | float:
 
 def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return weights and buffers by the names that they have in checkpoints."""
-    return {_PREFIX + name: tensor for name, tensor in model.state_dict().items()}
+    return tensor_names(model.state_dict())
+
+
+def tensor_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors of a state dict by the names that they have in checkpoints."""
+    return {_PREFIX + name: tensor for name, tensor in state.items()}
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, where: Path) -> None:
