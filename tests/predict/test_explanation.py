@@ -371,7 +371,8 @@ def test_the_command_writes_figure_and_maps_and_tells_mistakes(
         (["--class", "c"], "target"), (["--at", "48"], "at: got (48,)"), (["--at", "x"], "at: got 'x'"),
         (["--box", "3:3"], "box: got '3:3'"), (["--method", "shap"], "methods: got 'shap'"),
         (["--layer", "list"], "layer: 'list' is not there; expected one of"),
-        (["--output", str(tmp_path / "beat.npy")], "output"), (["--device", "tpu"], "device"),
+        (["--output", str(tmp_path / "beat.npy")], "output"), (["--output", "why.jpg"], "output: why.jpg ends in .jpg"),
+        (["--device", "tpu"], "device"),
     ):  # fmt: skip
         assert main([*words, "--output", str(tmp_path / "none"), *more]) == 2
         assert said in capsys.readouterr().err and not (tmp_path / "none").exists()

@@ -11,10 +11,12 @@ import typer
 from convoxel.cli.options import Axes, Device, Json, Run, Threads, Which
 from convoxel.cli.parsing import parse_box, parse_sizes, split_words
 from convoxel.cli.progress import Counter
-from convoxel.cli.screen import Screen, duration, emit
+from convoxel.cli.screen import Screen, duration, emit, plural
 from convoxel.errors import ConfigError
 
 _ENDINGS = (".png", ".svg", ".html")
+# Files that somebody may well ask for; folders are seldom named like these.
+_OTHERS = (".jpg", ".jpeg", ".gif", ".pdf", ".tif", ".tiff", ".webp", ".nii", ".gz", ".npy", ".json", ".csv")
 
 
 def explain(
@@ -96,7 +98,7 @@ def explain(
         screen.say(note)
     if found.unit is not None:
         screen.say(f"Field: {found.unit}.")
-    screen.say(f"Wrote {picture} and {len(maps)} maps beside it in {duration(seconds)}.")
+    screen.say(f"Wrote {picture} and {plural(len(maps), 'map')} beside it in {duration(seconds)}.")
 
 
 def _places(output: Path, image: Path) -> tuple[Path | None, Path]:
@@ -105,8 +107,8 @@ def _places(output: Path, image: Path) -> tuple[Path | None, Path]:
         if output.absolute() == image.absolute():
             raise ConfigError(f"output: {output} is the input image. Give another --output.")
         return output, output.parent
-    if output.is_file():
-        raise ConfigError(
-            f"output: {output} is a file; expected a folder, or a name that ends in {', '.join(_ENDINGS)}."
-        )
+    named = output.suffix.lower() in _OTHERS and not output.is_dir()
+    if output.is_file() or named:
+        came = f"ends in {output.suffix}" if named else "is a file"
+        raise ConfigError(f"output: {output} {came}; expected a folder, or a name that ends in {', '.join(_ENDINGS)}.")
     return None, output
