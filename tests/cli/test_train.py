@@ -133,7 +133,7 @@ def test_evaluate(capsys: pytest.CaptureFixture[str], run: Path) -> None:
     assert f"accuracy {ours['metric']:.4f}" in shown and "engine torch" in shown
     assert re.search(rf"accuracy +{ours['metric']:.4f}   0\.\d+ … [01]\.\d+", shown)
     assert ours["figures"]["accuracy"]["value"] == ours["metric"] and "Intervals over 359 images: BCa" in shown
-    assert "not a training run" in refused_command(capsys, "evaluate", run.parent)
+    assert "not a training run" in refused_command(capsys, "evaluate", run / "checkpoints")
     assert f"the run {run / 'none'} does not exist" in refused_command(capsys, "evaluate", run / "none")
     assert f"data: {run / 'none'}: there is no such folder" in refused_command(
         capsys, "evaluate", run, "--data", run / "none"
