@@ -87,7 +87,7 @@ $(VENV)/.packages: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing packages into $(VENV) (a minute or two the first time) ..."
 	@$(PIP) install -c constraints.txt torch
 	@$(PIP) install -c constraints.txt "scikit-build-core>=0.10" "nanobind>=2.4" "cmake>=3.18" ninja \
-	  $$($(BIN)/python -m tools.requirements train onnx formats dev)
+	  $$($(BIN)/python -m tools.requirements train onnx formats cluster dev)
 	@touch $@
 
 # An editable install maps the modules that exist when it is made: a new one needs another.
