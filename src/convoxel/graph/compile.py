@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -117,10 +118,10 @@ def compile(
 
 
 def matmul_precision() -> str:
-    """Return the precision of float32 products that PyTorch is set to."""
-    import torch
-
-    return {"highest": "float32", "high": "high", "medium": "bfloat16"}[torch.get_float32_matmul_precision()]
+    """Return the precision of float32 products that PyTorch is set to; nobody has set it where it is not imported."""
+    torch = sys.modules.get("torch")
+    setting = "highest" if torch is None else torch.get_float32_matmul_precision()
+    return {"highest": "float32", "high": "high", "medium": "bfloat16"}[setting]
 
 
 def _advice(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> str:

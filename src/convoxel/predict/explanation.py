@@ -266,7 +266,7 @@ def explain_sample(
     asked = question.place(sample.image.shape[1:])
     network = settle(copy.deepcopy(run.network))
     computation = replace(computation, channels_last=False)  # MONAI's views need channels first
-    image = ExplainedImage.of(replace(run, network=computation.arrange(network, run.data.dims)), sample)
+    image = ExplainedImage.of(replace(run, source=computation.arrange(network, run.data.dims)), sample)
 
     def doing() -> str:
         return f"explain: a pass of an input of {' × '.join(map(str, image.input_size))}"

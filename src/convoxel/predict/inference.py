@@ -14,18 +14,18 @@ from convoxel.errors import ConfigError
 from convoxel.files.fault import fault
 from convoxel.files.file_array import FileArray, new_array
 from convoxel.graph.run.tiling import Arena, TilePlan
-from convoxel.models.slice_network import SliceNetwork
 from convoxel.native.precision import check_precision
 from convoxel.predict.class_shares import logits_of, shares_of
+from convoxel.predict.compiled_network import compile_run
 from convoxel.predict.computation import Computation
 from convoxel.predict.device import check_device_word, choose_device
 from convoxel.predict.exact_tiles import ExactTiles
 from convoxel.predict.member import Member, check_members, common_slabs, group_members
 from convoxel.predict.mirror import mirrored_axes, mirrored_call
-from convoxel.predict.network_call import Array, compiled, compiled_call, resize, torch_call
+from convoxel.predict.network_call import Array, compiled_call, resize, torch_call
+from convoxel.predict.network_sizes import input_sizes
 from convoxel.predict.sliding_window import OnTile, Tiling, blend_parts, blend_slabs
 from convoxel.predict.stage_clock import stage, staged
-from convoxel.predict.tile_size import input_sizes
 from convoxel.predict.trained_run import AnyRun
 
 
@@ -349,16 +349,12 @@ def build_predictor(
     check_engine(engine, precision)
     axes = mirrored_axes(mirror, run)
     _check_exact(run, engine, exact, tile, axes)
-    sizes = input_sizes(run.network)
     tiles, used = None, "float32"
     if engine == "torch":
-        call = torch_call(run.network, computation)
+        call, sizes = torch_call(run.network, computation), input_sizes(run.network)
     else:
-        steps = [sizes.of(axis) for axis in range(run.data.dims)]
-        size = tuple(least + 3 * multiple for least, multiple in steps)
-        if run.config.patch and not isinstance(run.network, SliceNetwork):  # whose patch is one slice: no size is open
-            size = run.config.patch
-        program = compiled(run.network, (1, run.data.channels, *size), precision)
+        found = compile_run(run, precision)
+        program, sizes = found.program, found.sizes
         call, used = compiled_call(program), program.precision
         tiles = ExactTiles(program, sizes, tile) if exact else None
     device = "cpu" if computation is None else str(computation.device)

@@ -6,10 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import nn
-
-from convoxel.models.slice_network import SliceNetwork
-
 # One tile of a prediction: larger than a patch because nothing is kept for a backward pass, and larger
 # tiles overlap less. 96³ voxels × 48 float32 channels ≈ 170 MB at the widest place of a 16-wide U-Net.
 _TILE_VOXELS = {1: 1 << 20, 2: 1024 * 1024, 3: 96 * 96 * 96}
@@ -45,15 +41,6 @@ class InputSizes(NamedTuple):
         """Return the smallest size of an axis that the network takes and that is not below ``side``."""
         least, multiple = self.of(axis)
         return least + max(0, -(-(side - least) // multiple)) * multiple
-
-
-def input_sizes(model: nn.Module) -> InputSizes:
-    """Return the sizes that ``model`` takes; any size if it does not say."""
-    border = tuple(getattr(model, "borders", ()))
-    if isinstance(model, SliceNetwork):
-        return InputSizes(model.multiples, model.minimums, border)
-    multiple, least = (int(getattr(model, name, 1) or 1) for name in ("input_multiple", "input_minimum"))
-    return InputSizes(multiple, max(least, multiple), border if any(border) else ())
 
 
 def plan_patch(size: Sequence[int], sizes: InputSizes, voxels: int = _UNBOUNDED) -> tuple[int, ...]:

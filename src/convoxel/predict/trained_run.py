@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Literal, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
-from torch import nn
 
 from convoxel.data import DataSet, Sample
 from convoxel.data.geometry import Floats, Geometry, Placement
@@ -18,11 +18,15 @@ from convoxel.data.image_header import Affine, Spacing
 from convoxel.data.regions import Regions
 from convoxel.errors import CheckpointError, DataError
 from convoxel.files.fault import few
+from convoxel.fork import cached_property
 from convoxel.predict.loss_terms import LossTerms, plan_loss
 from convoxel.predict.normalisation import Normalisation, Statistics
 from convoxel.predict.prediction_rule import PredictionRule
 from convoxel.predict.sliding_window import best_classes
 from convoxel.predict.target_scale import TargetScale
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class PredictionConfig(Protocol):
@@ -220,11 +224,31 @@ Config_co = TypeVar("Config_co", bound=PredictionConfig, covariant=True)
 
 
 @dataclass(frozen=True)
+class StoredNetwork:
+    """A network in the folder of a run, which also keeps its compiled programs.
+
+    Attributes:
+        folder: the run's folder.
+        which: name of the checkpoint.
+        load: returns the network, a PyTorch module in eval mode.
+    """
+
+    folder: Path
+    which: str
+    load: Callable[[], nn.Module]
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The network, loaded once."""
+        return self.load()
+
+
+@dataclass(frozen=True)
 class TrainedRun(Generic[Config_co]):
     """A trained network and what it was trained with.
 
     Attributes:
-        network: PyTorch module in eval mode.
+        source: the network, or the place that it is loaded from when somebody asks for it.
         config: complete configuration of the run.
         data: facts of its data.
         step: optimiser steps that the weights have seen.
@@ -232,12 +256,17 @@ class TrainedRun(Generic[Config_co]):
         identity: SHA-256 of the checkpoint, configuration and facts included; empty where there is none.
     """
 
-    network: nn.Module
+    source: nn.Module | StoredNetwork
     config: Config_co
     data: DataFacts
     step: int
     metric: float | None = None
     identity: str = ""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, a PyTorch module in eval mode."""
+        return self.source.network if isinstance(self.source, StoredNetwork) else self.source
 
     @property
     def input_shape(self) -> tuple[int, ...]:

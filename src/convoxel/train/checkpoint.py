@@ -16,10 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-
-import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from typing import TYPE_CHECKING
 
 from convoxel.errors import CheckpointError, ConvoxelError
 from convoxel.files.atomic import remove_unfinished, sync_folder, write_bytes
@@ -36,6 +33,9 @@ from convoxel.files.manifest import (
 )
 from convoxel.files.stream import read_bytes
 from convoxel.files.values import JsonObject, Options
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,44 @@ class Store:
         Raises:
             CheckpointError: there is none.
         """
-        return _opened(self._newest())
+        return _opened(self.newest())
 
     def load_best(self) -> Checkpoint:
         """Return the best checkpoint. Raises CheckpointError if there is none or it is damaged."""
-        return _opened(self._search(BEST, []))
+        return _opened(self.best())
+
+    def newest(self) -> Pair:
+        """Return the newest whole generation as files. Warns and raises as :meth:`load` does."""
+        problems: list[str] = []
+        found = self._search(GENERATIONS, problems)
+        # However a save is interrupted, a whole pair is called "next" or "last": this one replaces a damaged one.
+        if found.manifest == "previous":
+            warnings.warn(
+                f"checkpoint: in {self.folder}, {'; '.join(problems) or 'the last one is missing'}; "
+                f"the one before it, of step {found.body['step']}, is used instead.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return found
+
+    def best(self) -> Pair:
+        """Return the best checkpoint as files. Raises CheckpointError as :meth:`load_best` does."""
+        return self._search(BEST, [])
+
+    def reload(self, body: JsonObject) -> Checkpoint:
+        """Return the checkpoint of a manifest that was read before, whatever name its tensor file has now.
+
+        Raises:
+            CheckpointError: the file is gone, as after further steps of training.
+        """
+        for names in (BEST, GENERATIONS):
+            found = match_file(self.folder, body, names[-1], names, [])
+            if found is not None:
+                return _opened(found)
+        raise CheckpointError(
+            f"checkpoint: the one of step {body['step']} in {self.folder} was replaced while it was read. "
+            "Load the run again."
+        )
 
     def settle(self) -> None:
         """Give the newest generation the name "last" and remove what an interrupted save has left.
@@ -89,7 +122,7 @@ class Store:
         Raises:
             CheckpointError: no generation is whole, or the folder cannot be written.
         """
-        found = self._newest()
+        found = self.newest()
         try:
             if (found.manifest, found.file) != ("last", "last"):
                 # Copied, not renamed: until both files are in place the pair is whole where it was.
@@ -116,26 +149,15 @@ class Store:
             raise CheckpointError(self._explain(error)) from error
 
     def _write(self, name: str, tensors: Mapping[str, torch.Tensor], body: Options) -> None:
-        data = save_tensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+        from safetensors.torch import save
+
+        data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
         text = encode(seal(data, body))
         write_bytes(self.folder / f"{name}.safetensors", data)
         write_bytes(self.folder / f"{name}.json", text)
         for suffix, wanted in ((".safetensors", data), (".json", text)):
             if read_bytes(self.folder / (name + suffix)) != wanted:
                 raise CheckpointError(f"{name}{suffix} reads back differently from what was written.")
-
-    def _newest(self) -> Pair:
-        problems: list[str] = []
-        found = self._search(GENERATIONS, problems)
-        # However a save is interrupted, a whole pair is called "next" or "last": this one replaces a damaged one.
-        if found.manifest == "previous":
-            warnings.warn(
-                f"checkpoint: in {self.folder}, {'; '.join(problems) or 'the last one is missing'}; "
-                f"the one before it, of step {found.body['step']}, is used instead.",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        return found
 
     def _search(self, names: tuple[str, ...], problems: list[str]) -> Pair:
         """Return the newest pair of these names whose hashes agree; add to ``problems`` what is wrong with others."""
@@ -174,7 +196,9 @@ class Store:
 
 
 def _opened(pair: Pair) -> Checkpoint:
+    from safetensors.torch import load
+
     try:
-        return Checkpoint(load_tensors(pair.data), pair.body)
+        return Checkpoint(load(pair.data), pair.body)
     except Exception as error:  # of a file with a right hash that is none of ours; safetensors raises a kind of its own
         raise CheckpointError(f"checkpoint: {pair.file}.safetensors holds no tensors ({error}). Start anew.") from None

@@ -10,31 +10,33 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convoxel import data
 from convoxel.data.axes import check_axes
 from convoxel.errors import CheckpointError, ConfigError, DataError, check_choice
 from convoxel.files.fault import ErrorCollector, few
 from convoxel.files.manifest import encode
+from convoxel.files.values import JsonObject
 from convoxel.predict.archive import ArchiveOptions
 from convoxel.predict.case_files import list_inputs, take_part
 from convoxel.predict.case_manifest import CaseRecord
 from convoxel.predict.case_prediction import MapOptions
 from convoxel.predict.case_statistics import REPLICATES
 from convoxel.predict.clean_up import CleanUp
-from convoxel.predict.computation import Computation
 from convoxel.predict.evaluation import MemberStep, OnSample, Request, RunEvaluation, evaluate_split
 from convoxel.predict.file_prediction import predict_files
 from convoxel.predict.inference import Predictor, build_predictor, check_engine, join_predictors, place_run
 from convoxel.predict.member import check_members
 from convoxel.predict.ray_workers import RayWorkers, parse_place
 from convoxel.predict.run_progress import OnProgress
-from convoxel.predict.trained_run import DataFacts, TrainedRun
-from convoxel.train.checkpoint import Checkpoint, Store
+from convoxel.predict.trained_run import DataFacts, StoredNetwork, TrainedRun
+from convoxel.train.checkpoint import Store
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_list import SPLIT, Runs, check_folds, find_seen, list_runs
-from convoxel.train.run_network import build_network, load_weights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # How runs of earlier versions were computed, which do not say it.
 _ON_CPU = {"device": "cpu", "channels_last": True, "compile": False}
@@ -56,18 +58,31 @@ def load_model(run_dir: str | Path, which: str = "best") -> TrainedRun[TrainConf
             is replaced by the last one, with a warning.
         ConfigError: ``which`` is neither word.
     """
-    run = Path(run_dir)
-    body = (checkpoint := _read_checkpoint(run, which)).body
-    config, facts = read_facts(checkpoint, run)
-    network = build_network(config, facts.dims, facts.channels, len(facts.outputs))
-    load_weights(network, checkpoint, run)
-    network = Computation().arrange(network.eval(), facts.dims)
+    run = _open_run(Path(run_dir), which)
+    _ = run.network  # loaded now: a training that goes on replaces the checkpoint
+    return run
+
+
+def _open_run(run: Path, which: str) -> TrainedRun[TrainConfig]:
+    """Return a run whose network is loaded once somebody asks for it: a kept program does not need it."""
+    body = _read_manifest(run, which)
+    config, facts = read_facts(body, run)
+
+    def load_network() -> nn.Module:
+        from convoxel.predict.computation import Computation
+        from convoxel.train.run_network import build_network, load_weights
+
+        network = build_network(config, facts.dims, facts.channels, len(facts.outputs))
+        load_weights(network, Store(run).reload(body), run)
+        return Computation().arrange(network.eval(), facts.dims)
+
     identity = hashlib.sha256(encode(body)).hexdigest()  # the body holds the hashes of all tensors
-    return TrainedRun(network, config, facts, int(body["step"]), body.get("metric"), identity)
+    source = StoredNetwork(run, which, load_network)
+    return TrainedRun(source, config, facts, int(body["step"]), body.get("metric"), identity)
 
 
-def read_facts(checkpoint: Checkpoint, run: Path) -> tuple[TrainConfig, DataFacts]:
-    """Return the configuration and the facts of the data that a checkpoint holds.
+def read_facts(body: JsonObject, run: Path) -> tuple[TrainConfig, DataFacts]:
+    """Return the configuration and the facts of the data that the manifest of a checkpoint holds.
 
     Runs of earlier versions validated on the test part where the data had no validation part. They do not know the
     sizes of their parts, and go on with the parts that they had. They were trained on the CPU.
@@ -76,7 +91,7 @@ def read_facts(checkpoint: Checkpoint, run: Path) -> tuple[TrainConfig, DataFact
         CheckpointError: they are not what a training writes, although the checkpoint is whole.
     """
     try:
-        config, facts = TrainConfig.build(**checkpoint.body["config"]), DataFacts.from_dict(checkpoint.body["data"])
+        config, facts = TrainConfig.build(**body["config"]), DataFacts.from_dict(body["data"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # ConfigError is a ValueError
         raise CheckpointError(
             f"checkpoint: the one in {run} is none of a training run ({type(error).__name__}: {error}). Start anew."
@@ -88,7 +103,8 @@ def read_facts(checkpoint: Checkpoint, run: Path) -> tuple[TrainConfig, DataFact
     return config, facts
 
 
-def _read_checkpoint(run: Path, which: str) -> Checkpoint:
+def _read_manifest(run: Path, which: str) -> JsonObject:
+    """Return the manifest of a checkpoint whose tensors are whole."""
     if which not in ("best", "last"):
         raise ConfigError(f"which: got {which!r}; expected 'best' or 'last'.")
     store = Store(run)
@@ -99,20 +115,20 @@ def _read_checkpoint(run: Path, which: str) -> Checkpoint:
             "Give the one that `convoxel train --output` named."
         )
     if which == "last":
-        return store.load()
+        return store.newest().body
     try:
-        return store.load_best()
+        return store.best().body
     except CheckpointError as error:
-        checkpoint = store.load()
+        body = store.newest().body
         if any(store.folder.glob("best*")):
             reason = str(error).partition("(")[2].rpartition(")")[0]
             warnings.warn(
                 f"checkpoint: the best one in {run} cannot be used ({reason}); the last one, of step "
-                f"{checkpoint.body['step']}, is used instead.",
+                f"{body['step']}, is used instead.",
                 RuntimeWarning,
                 stacklevel=3,
             )
-        return checkpoint
+        return body
 
 
 def load_predictor(
@@ -135,7 +151,7 @@ def load_predictor(
 
 def load_members(runs: Runs, which: str = "best") -> dict[str, TrainedRun[TrainConfig]]:
     """Return the trained networks that ``runs`` name, by name; arguments and errors as of :func:`load_predictor`."""
-    members = {name: load_model(folder, which) for name, folder in list_runs(runs).items()}
+    members = {name: _open_run(folder, which) for name, folder in list_runs(runs).items()}
     check_folds(runs, members)
     return members
 

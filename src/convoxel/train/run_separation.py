@@ -86,7 +86,7 @@ def separate_run(
     batches = Batches(dataset.train, config, run.data)
 
     def score(candidate: nn.Module) -> float:
-        tried = replace(run, network=candidate)
+        tried = replace(run, source=candidate)
         predictor = build_predictor(tried, engine="torch", computation=place_run(tried, "torch", device))
         metric = evaluate_samples(predictor, dataset.validation).metrics()["metric"]
         Computation().arrange(candidate, dataset.dims)  # what looks at its weights works on the CPU

@@ -190,7 +190,7 @@ def resume_run(config: TrainConfig, force: bool, stack: ExitStack, begun_s: floa
     store.settle()
     checkpoint = store.load()
     remove_unfinished(folder)
-    stored, facts = read_facts(checkpoint, folder)
+    stored, facts = read_facts(checkpoint.body, folder)
     written = _read_config(folder, stored)
     changes = config.difference(stored)
     told = {change.partition(":")[0] for change in changes}

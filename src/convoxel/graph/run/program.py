@@ -86,15 +86,16 @@ class Program(ProgramRecord):
     def replace(self, **changes: Any) -> Program:
         """Return the program with some fields changed and all others kept.
 
-        Plans and packed weights are shared where only ``verification`` or ``origin`` changes. The verification is
-        dropped where the results may differ, and ``choices`` where others are allowed than they were made among.
+        Plans and packed weights are shared where only ``verification``, ``origin`` or ``notes`` change. The
+        verification is dropped where the results may differ, and ``choices`` where others are allowed than they were
+        made among.
         """
         if any(changes.get(name, getattr(self, name)) != getattr(self, name) for name in ("algorithm", "precision")):
             changes.setdefault("choices", {})
         if changes.keys() & {"graph", "algorithm", "precision", "choices"}:
             changes.setdefault("verification", None)
         changed = dataclasses.replace(self, **changes)
-        if changes.keys() <= {"verification", "origin"}:
+        if changes.keys() <= {"verification", "origin", "notes"}:
             changed._share_plans(self)
         return changed
 

@@ -11,8 +11,9 @@ the constants of the graph, under their names, and those of the recorded graph a
 ``program``
     JSON: ``graph`` (``name``, ``inputs``, ``outputs``, ``nodes``, ``guards``, ``assumptions``), ``structure`` (nesting
     of the results), ``algorithm``, ``precision``, ``choices`` (the algorithms of the convolutions, by the instruction
-    set and the text of a problem) and ``recorded`` (null or the graph before all passes, which is read when somebody
-    asks for it). A value is ``[name, shape, type, layout]``, a node
+    set and the text of a problem), ``notes`` (texts by name; absent: none) and ``recorded``
+    (null or the graph before all passes, which is read when somebody asks for it).
+    A value is ``[name, shape, type, layout]``, a node
     ``[operator, name, inputs, outputs, attributes]``; a size that follows from the input's is ``{"size": "h // 2"}``,
     an infinite number ``{"number": "inf"}``; lists stand for tuples. ``recorded`` has ``tensors``,
     the file's tensor by the name of a constant; ``added``, the tensors that are no constants of ``graph``; and
@@ -112,6 +113,7 @@ def _parts(program: ProgramRecord) -> list[bytes | memoryview]:
         "algorithm": program.algorithm,
         "precision": program.precision,
         "choices": {name: dict(choices) for name, choices in program.choices.items()},
+        "notes": dict(program.notes),
         # Nodes that ran in PyTorch and that the passes removed leave a record that no file can hold.
         "recorded": None if recorded is None or _foreign(recorded) else _recorded(recorded, tensors),
     }
@@ -151,11 +153,13 @@ def read_program(path: Path | bytes) -> ProgramRecord:
             algorithm, precision = "auto", "high"
         check_settings("load", precision=precision)
         choices = _read_choices(content, int(version))
+        notes = {str(name): str(text) for name, text in content.get("notes", {}).items()}
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as reason:
         raise GraphError(f"load: {path} holds no valid program ({reason}). Save the program again.") from reason
     file.check()  # what was read above was whole
     graph = graph.replace(constants=file.guard(graph.constants))
-    return ProgramRecord(graph, structure, origin, algorithm, precision, choices, file if file.is_mapped else None)
+    mapped = file if file.is_mapped else None
+    return ProgramRecord(graph, structure, origin, algorithm, precision, choices, mapped, notes)
 
 
 def _foreign(graph: Graph) -> list[str]:

@@ -45,6 +45,7 @@ class ProgramRecord:
             (``native.Plan.choices``). They were made for the sizes that the program was compiled with, by the rule or
             by measuring, and are used where ``algorithm`` and ``precision`` allow them.
         file: the file in which large constants lie, None if all are in memory.
+        notes: texts by name that whoever saved the program wants to read again.
     """
 
     graph: Graph
@@ -54,6 +55,7 @@ class ProgramRecord:
     precision: str = "float32"
     choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     file: TensorFile | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recorded(self) -> Graph | None:

@@ -1,0 +1,140 @@
+"""The program of a run: compiled once and kept, equal bit for bit to a new one, and never that of another network."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from convoxel.errors import ConvoxelError
+from convoxel.predict import compiled_network, network_call
+from convoxel.train import TrainConfig, fit, load_model
+from convoxel.train.checkpoint import Store
+from convoxel.train.run_folder import load_members, load_predictor
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    for index in range(3):
+        label = np.zeros((9, 10, 7), np.uint8)
+        label[:, : 3 + index] = 1
+        image = label * 100 + np.random.default_rng(index).normal(0, 3, label.shape)
+        nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), np.eye(4)), folder / f"images/v{index}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), folder / f"labels/v{index}.nii.gz")
+    config = TrainConfig.build(
+        task="segment", data=str(folder), output=str(folder / "run"), levels=1, width=4, patch=(8, 8, 8), epochs=2,
+        steps_per_epoch=2, validation=1, threads=1, tensorboard=False,
+    )  # fmt: skip
+    fit(config)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    shutil.rmtree(trained / "compiled", ignore_errors=True)
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The precisions that networks were compiled with."""
+    made: list[str | None] = []
+    compiled = network_call.compiled
+
+    def counted(model: object, shape: tuple[int, ...], precision: str | None = None) -> object:
+        made.append(precision)
+        return compiled(model, shape, precision)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(network_call, "compiled", counted)
+    return made
+
+
+TILES = np.random.default_rng(5).normal(0, 1, (2, 1, 8, 12, 8)).astype(np.float32)
+
+
+def scores(run: Path, precision: str = "float32", which: str = "best") -> bytes:
+    """The bits of the network's logits, in a process that has just loaded it."""
+    return load_predictor(run, precision=precision, which=which).members[0].call(TILES).tobytes()
+
+
+def programs(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.cvx"))
+
+
+def test_a_program_is_compiled_once_and_stays_the_same(run: Path, compilations: list[str | None]) -> None:
+    first = scores(run)
+    assert [scores(run), scores(run)] == [first, first] and compilations == ["float32"]
+    assert [path.parent for path in programs(run)] == [run / "compiled"]
+    # Another precision and another checkpoint have programs of their own, which leave this one alone.
+    scores(run, "bfloat16")
+    scores(run, which="last")
+    assert compilations == ["float32", "bfloat16", "float32"] and len(programs(run)) == 3
+    assert scores(run) == first and len(compilations) == 3
+
+
+def test_a_kept_program_does_not_load_the_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores(run)
+    (member,) = load_members(run).values()
+    sizes = compiled_network.compile_run(load_model(run)).sizes
+    monkeypatch.setattr(type(member.source), "network", property(lambda self: pytest.fail("the network was loaded")))
+    assert compiled_network.compile_run(member).sizes == sizes
+
+
+def test_a_program_of_another_network_is_not_used(run: Path, compilations: list[str | None]) -> None:
+    other = scores(run)
+    store = Store(run)
+    before = store.load_best()
+    store.save_best({name: tensor * 2 for name, tensor in before.tensors.items()}, before.body)  # training went on
+    found = scores(run)
+    assert len(compilations) == 2 and found != other and found == scores(run)
+    assert len(programs(run)) == 1  # in place of the one before
+    store.save_best(before.tensors, before.body)
+    assert scores(run) == other
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"torn"])
+def test_a_damaged_program_is_made_anew(run: Path, content: bytes, compilations: list[str | None]) -> None:
+    first = scores(run)
+    (path,) = programs(run)
+    whole = path.read_bytes()
+    if content == b"torn":
+        content = whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:]
+    path.write_bytes(content)
+    assert scores(run) == first and len(compilations) == 2
+    assert path.read_bytes() == whole  # and what is written twice is equal, whoever comes last
+
+
+def test_where_a_run_cannot_be_written_the_cache_folder_keeps_its_programs(
+    run: Path, tmp_path: Path, compilations: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run / "compiled").write_text("a file where the folder would be")
+    first = scores(run)
+    assert scores(run) == first and len(compilations) == 2  # without a cache folder nothing is kept
+    monkeypatch.setenv("CONVOXEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(compiled_network, "_MOST_CACHED", 1)
+    assert [scores(run), scores(run)] == [first, first] and len(compilations) == 3
+    scores(run, "bfloat16")
+    assert [path.name.split("-")[1] for path in programs(tmp_path / "cache")] == ["bfloat16"]  # the oldest one is gone
+
+
+def test_a_full_disk_does_not_stop_a_prediction(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise ConvoxelError("no space left")
+
+    monkeypatch.setattr("convoxel.graph.run.program.write_program", full)
+    assert scores(run) == scores(run) and programs(run) == []
+
+
+def test_networks_without_a_run_keep_nothing(run: Path, compilations: list[str | None]) -> None:
+    model = load_model(run)
+    changed = dataclasses.replace(model, source=model.network)  # its weights may be any by now
+    for _ in range(2):
+        compiled_network.compile_run(changed)
+    assert len(compilations) == 2 and programs(run) == []
