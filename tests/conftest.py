@@ -21,9 +21,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_cache() -> Iterator[None]:
-    """Tests neither read nor write the user's cache; one that needs a cache names a folder of its own."""
+    """Tests neither read nor write the user's cache; one that needs a cache names a folder of its own.
+
+    Nor does the width of the terminal in which the suite runs change what they see.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVOXEL_CACHE", "")
+        patch.delenv("COLUMNS", raising=False)
         yield
 
 

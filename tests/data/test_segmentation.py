@@ -119,7 +119,7 @@ def test_parts_and_decathlon_layout(tmp_path: Path) -> None:
         '{"labels": 7}',
         '{"labels": {"0": "a"}}',
         '{"labels": {"0": "a", "2": "b"}}',
-        '{"labels": {"a": 0, "b": [1, 2]}}',
+        '{"labels": {"a": 0, "b": [1, 300]}}',
         '{"labels": {"0": "a", "1": "a"}}',
         '{"labels": {"' + "9" * 5000 + '": "a"}}',
     ],

@@ -165,13 +165,6 @@ def test_tuples_of_pytorch_itself() -> None:
     compare(found, expected)
 
 
-def test_files_without_records_are_read_by_older_versions(tmp_path: Path) -> None:
-    for name, version in (("ordered dictionary", "2"), ("named tuple", "3"), ("nested named tuples", "3")):
-        compile(Net(RESULTS[name]).eval(), X).save(tmp_path / "net.cvx")
-        with safetensors.safe_open(tmp_path / "net.cvx", framework="numpy") as file:
-            assert file.metadata()["version"] == version
-
-
 @pytest.mark.parametrize(
     "change",
     [

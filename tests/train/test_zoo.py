@@ -74,7 +74,8 @@ def test_borders_are_seen_and_not_lost(tmp_path: Path, pictures: Path) -> None:
     run = tmp_path / "run"
     fit(segment(pictures, run, model="unet_ronneberger", levels=1, width=4))
     predictor = load_predictor(run, engine="torch")
-    assert predictor.sizes == InputSizes(multiple=2, least=18, border=(8, 8))
+    (member,) = predictor.members
+    assert member.sizes == InputSizes(multiple=2, least=18, border=(8, 8))
     image = np.random.default_rng(1).normal(100, 20, (1, 30, 26)).astype(np.float32)
     whole = predictor.logits(Sample("a", image))
     model = load_model(run).network
@@ -89,7 +90,7 @@ def test_borders_are_seen_and_not_lost(tmp_path: Path, pictures: Path) -> None:
 def test_sizes_of_networks_with_borders() -> None:
     fit = InputSizes(multiple=16, least=188, border=(92, 92))
     assert fit.inner((572, 572)) == (388, 388) and fit.around((388, 388)) == (572, 572)
-    assert [fit.above(side) for side in (1, 188, 189, 572)] == [188, 188, 204, 572]
+    assert [fit.above(side, 0) for side in (1, 188, 189, 572)] == [188, 188, 204, 572]
     assert plan_patch(fit.around((300, 100)), fit, 1 << 40) == (492, 284)
     assert plan_patch(fit.around((300, 100)), fit, 1) == (188, 188)
     assert plan_tile((300, 100), (188, 188), fit) == (492, 284)

@@ -43,6 +43,7 @@ _BASES: Sequence[Sequence[str]] = (
     ("train", "classify", "--data", "{text}", "--output", "{out}/run", "--epochs", "1"),
     ("evaluate", "{classifier}", "--data", "{images}"),
     ("predict", "{classifier}", "--input", "{grey}", "--output", "{out}/p"),
+    ("explain", "{classifier}", "--input", "{grey}/0.png", "--method", "field", "--output", "{out}/e.png"),
     ("import", "nnunet", "{text}", "--output", "{out}/run"),
     ("separate", "{classifier}", "--max-error", "0.5", "--output", "{out}/s"),
     ("models", "unet"),
