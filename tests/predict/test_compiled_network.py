@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from convoxel.errors import ConvoxelError
-from convoxel.predict import compiled_network, network_call
+from convoxel.predict import compiled_network, torch_network
 from convoxel.train import TrainConfig, fit, load_model
 from convoxel.train.checkpoint import Store
 from convoxel.train.run_folder import load_members, load_predictor
@@ -46,13 +49,13 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """The precisions that networks were compiled with."""
     made: list[str | None] = []
-    compiled = network_call.compiled
+    compiled = torch_network.compiled
 
     def counted(model: object, shape: tuple[int, ...], precision: str | None = None) -> object:
         made.append(precision)
         return compiled(model, shape, precision)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(network_call, "compiled", counted)
+    monkeypatch.setattr(torch_network, "compiled", counted)
     return made
 
 
@@ -138,3 +141,36 @@ def test_networks_without_a_run_keep_nothing(run: Path, compilations: list[str |
     for _ in range(2):
         compiled_network.compile_run(changed)
     assert len(compilations) == 2 and programs(run) == []
+
+
+PREDICT = """
+import sys
+from convoxel.cli import main
+for number, (run, image, output) in enumerate(zip(*[iter(sys.argv[1:])] * 3)):
+    assert main(["predict", run, "--input", image, "--output", output, "--json"]) in (0, None), run
+slow = {"torch", "sympy", "sklearn", "scipy.ndimage", "monai", "matplotlib", "pandas", "ray", "onnx", "h5py"}
+sys.exit(f"imported: {sorted(slow & set(sys.modules))}" if slow & set(sys.modules) else 0)
+"""
+
+
+def test_a_prediction_with_a_kept_program_imports_no_large_library(run: Path, tmp_path: Path) -> None:
+    """To segment a volume, and to classify a picture of the size that the network has seen."""
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 12, 12), np.uint8)
+    for index, plane in enumerate(pixels):
+        (tmp_path / f"set/{'ab'[index % 2]}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(plane // (1 + index % 2)).save(tmp_path / f"set/{'ab'[index % 2]}/{index}.png")
+    fit(TrainConfig.build(
+        task="classify", data=str(tmp_path / "set"), output=str(tmp_path / "classifier"), width=0.1, epochs=1,
+        threads=1, batch_size=4, validation=0.25, tensorboard=False,
+    ))  # fmt: skip
+    calls = []
+    for network, image, output in (
+        (run, run.parent / "v.nii.gz", "v_labels.nii.gz"),
+        (tmp_path / "classifier", tmp_path / "set/a/0.png", "classes.csv"),
+    ):
+        load_predictor(network)
+        calls += [str(network), str(image), str(tmp_path / output)]
+    nibabel.save(nibabel.Nifti1Image(np.zeros((9, 10, 7), np.float32), np.eye(4)), run.parent / "v.nii.gz")
+    done = subprocess.run([sys.executable, "-c", PREDICT, *calls], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "v_labels.nii.gz").is_file() and "0.png" in (tmp_path / "classes.csv").read_text()

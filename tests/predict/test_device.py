@@ -13,7 +13,7 @@ from torch import nn
 from convoxel.errors import ConfigError, ConvoxelError
 from convoxel.predict.computation import Computation
 from convoxel.predict.device import choose_device, describe_device, explain_memory
-from convoxel.predict.network_call import torch_call
+from convoxel.predict.torch_network import torch_call
 
 
 def pretend_gpus(monkeypatch: pytest.MonkeyPatch, count: int, made_for: str | None = "13.0") -> None:

@@ -14,8 +14,8 @@ import convoxel as cx
 from convoxel import models
 from convoxel.errors import ConfigError
 from convoxel.models.slice_network import SliceNetwork
-from convoxel.predict.network_sizes import input_sizes
 from convoxel.predict.tile_size import InputSizes, plan_patch, plan_tile
+from convoxel.predict.torch_network import input_sizes
 from convoxel.train import TrainConfig, evaluate, fit, load_model, predict
 from convoxel.train.defaults import plan_run
 from convoxel.train.training_patch import find_centres

@@ -123,8 +123,7 @@ def _tupled(entry: Any) -> Any:
 def _compile(run: AnyRun, precision: str) -> CompiledNetwork:
     """Compile a run's network with an input as training's patches are; one of slices with an input of some of them."""
     from convoxel.models.slice_network import SliceNetwork
-    from convoxel.predict.network_call import compiled
-    from convoxel.predict.network_sizes import input_sizes
+    from convoxel.predict.torch_network import compiled, input_sizes
 
     sizes = input_sizes(run.network)
     steps = [sizes.of(axis) for axis in range(run.data.dims)]

@@ -8,21 +8,11 @@ from collections.abc import Callable, Iterator
 import torch
 
 from convoxel.errors import ConfigError, ConvoxelError
-from convoxel.predict.device_word import DEVICE_WORDS, is_device_word
+from convoxel.predict.device_word import check_device_word
 
 # How the libraries under PyTorch say that memory is full; PyTorch's own error has a class.
 _FULL = ("out of memory", "can't allocate memory", "cudnn_status_alloc_failed", "cublas_status_alloc_failed")
 _GIB = 2**30
-
-
-def check_device_word(word: str) -> None:
-    """Refuse what names no device; it need not be here.
-
-    Raises:
-        ConfigError: ``word`` is none of ``DEVICE_WORDS``.
-    """
-    if not is_device_word(word):
-        raise ConfigError(f"device: got {word!r}; expected {DEVICE_WORDS}.")
 
 
 def choose_device(word: str = "auto") -> torch.device:

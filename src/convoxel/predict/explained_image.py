@@ -22,10 +22,10 @@ from convoxel.inspect.feature_map import FeatureMap, alignment, feature_maps
 from convoxel.inspect.receptive_field import TensorField, trace_fields
 from convoxel.inspect.record import Record, open_source
 from convoxel.predict.network_call import resize
-from convoxel.predict.network_sizes import input_sizes
 from convoxel.predict.normalisation import Statistics
 from convoxel.predict.sliding_window import cut
 from convoxel.predict.tile_size import InputSizes, plan_patch, plan_tile
+from convoxel.predict.torch_network import input_sizes
 from convoxel.predict.trained_run import AnyRun
 
 Array = NDArray[np.float32]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +18,17 @@ from convoxel.graph.run.tiling import Arena, TilePlan
 from convoxel.native.precision import check_precision
 from convoxel.predict.class_shares import logits_of, shares_of
 from convoxel.predict.compiled_network import compile_run
-from convoxel.predict.computation import Computation
-from convoxel.predict.device import check_device_word, choose_device
+from convoxel.predict.device_word import check_device_word
 from convoxel.predict.exact_tiles import ExactTiles
 from convoxel.predict.member import Member, check_members, common_slabs, group_members
 from convoxel.predict.mirror import mirrored_axes, mirrored_call
-from convoxel.predict.network_call import Array, compiled_call, resize, torch_call
-from convoxel.predict.network_sizes import input_sizes
+from convoxel.predict.network_call import Array, compiled_call, resize
 from convoxel.predict.sliding_window import OnTile, Tiling, blend_parts, blend_slabs
 from convoxel.predict.stage_clock import stage, staged
 from convoxel.predict.trained_run import AnyRun
+
+if TYPE_CHECKING:
+    from convoxel.predict.computation import Computation
 
 
 @dataclass(frozen=True)
@@ -293,8 +295,8 @@ def check_engine(engine: str, precision: str | None = None) -> None:
         )
 
 
-def place_run(run: AnyRun, engine: str, device: str = "auto") -> Computation:
-    """Move a run's network to where an engine computes it, and return how PyTorch does.
+def place_run(run: AnyRun, engine: str, device: str = "auto") -> Computation | None:
+    """Move a run's network to where an engine computes it, and return how PyTorch does; None for our engine.
 
     Args:
         run: trained network.
@@ -309,7 +311,10 @@ def place_run(run: AnyRun, engine: str, device: str = "auto") -> Computation:
     if engine == "convoxel":
         if device not in ("auto", "cpu"):
             raise ConfigError(f"device: got {device!r}, but engine='convoxel' computes on the CPU; use engine='torch'.")
-        return Computation()
+        return None
+    from convoxel.predict.computation import Computation
+    from convoxel.predict.device import choose_device
+
     where = choose_device(device)
     # In float32 the fastest kernels of GPUs have channels first.
     computation = Computation(where, channels_last=where.type == "cpu")
@@ -351,6 +356,8 @@ def build_predictor(
     _check_exact(run, engine, exact, tile, axes)
     tiles, used = None, "float32"
     if engine == "torch":
+        from convoxel.predict.torch_network import input_sizes, torch_call
+
         call, sizes = torch_call(run.network, computation), input_sizes(run.network)
     else:
         found = compile_run(run, precision)

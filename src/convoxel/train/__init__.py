@@ -5,8 +5,8 @@ Read the files in this order: ``config`` (what the user states), ``defaults`` (t
 ``training_patch``, ``augment``, ``training_batch``
 (samples become batches) → ``loss``, ``optimisation``, ``batch_norm`` → ``checkpoint``, ``run_network``,
 ``training_state`` (what survives a crash), ``run_plan``, ``run_record`` (what people read) → ``pace``, ``watch``,
-``interrupt``, ``training_run``, ``loop``. With a run folder: ``run_list``, ``run_folder`` (load,
-evaluate, predict), ``run_explanation`` and ``run_separation``. From nnU-Net: ``nnunet_plans``, ``nnunet_import``.
+``interrupt``, ``training_run``, ``loop``. With a run folder: ``run_list``, ``run_folder`` (load, predict),
+``run_evaluation``, ``run_explanation`` and ``run_separation``. From nnU-Net: ``nnunet_plans``, ``nnunet_import``.
 Studies of their own: ``sharing_study`` and ``scaling_study``.
 
 Invariant: everything random is a function of the seed and the number of the sample or step, and of nothing that
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from convoxel.train.config import TrainConfig
     from convoxel.train.loop import RunResult, fit
     from convoxel.train.nnunet_import import import_nnunet
+    from convoxel.train.run_evaluation import evaluate
     from convoxel.train.run_explanation import explain
-    from convoxel.train.run_folder import evaluate, load_model, predict
+    from convoxel.train.run_folder import load_model, predict
     from convoxel.train.run_plan import RunPlan
     from convoxel.train.run_settings import configure_run, started_from
     from convoxel.train.scaling_study import study_scaling
@@ -63,8 +64,9 @@ __getattr__, __dir__ = lazy_names(
         "convoxel.train.config": "TrainConfig",
         "convoxel.train.loop": "RunResult fit",
         "convoxel.train.nnunet_import": "import_nnunet",
+        "convoxel.train.run_evaluation": "evaluate",
         "convoxel.train.run_explanation": "explain",
-        "convoxel.train.run_folder": "evaluate load_model predict",
+        "convoxel.train.run_folder": "load_model predict",
         "convoxel.train.run_plan": "RunPlan",
         "convoxel.train.run_settings": "configure_run started_from",
         "convoxel.train.scaling_study": "study_scaling",

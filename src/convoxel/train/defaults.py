@@ -18,8 +18,8 @@ from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.values import JsonObject
 from convoxel.predict.device import choose_device
 from convoxel.predict.loss_terms import choose_loss
-from convoxel.predict.network_sizes import input_sizes
 from convoxel.predict.tile_size import plan_patch
+from convoxel.predict.torch_network import input_sizes
 from convoxel.train.config import TrainConfig
 from convoxel.train.run_network import build_network
 
