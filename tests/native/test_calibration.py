@@ -100,6 +100,21 @@ def test_what_a_busy_machine_measures_is_not_kept(tmp_path: Path, monkeypatch: p
     assert recalibrate().busy and known_calibration() == quiet(2.0, 0.5), "the earlier one stays"
 
 
+def test_a_busy_machine_is_measured_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOXEL_CACHE", str(tmp_path))
+    measured: list[int] = []
+
+    def measure() -> Calibration:
+        measured.append(1)
+        return quiet(9.0, 9.0, busy=True)
+
+    monkeypatch.setattr(calibration, "measure_calibration", measure)
+    for now, count in ((1000.0, 1), (1001.0, 1), (1599.0, 1), (1601.0, 2), (900.0, 3)):  # a clock may be set back
+        monkeypatch.setattr(calibration.time, "time", lambda now=now: now)
+        calibrate.cache_clear()
+        assert calibrate() == shipped_rates() and len(measured) == count and known_calibration() is None
+
+
 def test_without_a_cache_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOXEL_CACHE", "")
     monkeypatch.setattr(calibration, "measure_calibration", lambda: pytest.fail("measured for nothing"))

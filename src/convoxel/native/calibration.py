@@ -6,7 +6,8 @@ results are: algorithms are chosen by the rates of a reference machine, shipped 
 
 Rates are measured once for each machine and kept on disk (``files.cache``). A rate is that of the fastest of many short
 trials, since other programs only ever take time away. Where they take much of it the machine is busy: what is measured
-is not kept, and the next process tries again.
+is not kept, and a process that begins ten minutes later tries again. A machine that is always busy does not spend half
+of each short process on it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _LEAST_RATE, _MOST_RATE = 0.1, 10.0
 _TRIALS, _MEMORY_TRIALS = 100, 30  # of a tenth of a millisecond, and of two
 _WARM_UP = 10
 _MOST_SPREAD = 0.25  # a quiet machine's half of the trials lie so close to the fastest
+_PAUSE_S = 600  # after which a machine that was busy is measured again
 _LEAST_SHARE = 0.8  # of the processors' time, which a quiet machine gives to this process while it asks for all
 
 
@@ -112,7 +114,7 @@ def calibrate() -> Rates:
     True
     """
     known = known_calibration()
-    if known is None and cache_folder() is not None:
+    if known is None and cache_folder() is not None and not _was_busy():
         known = recalibrate()
     rates = shipped_rates() if known is None or known.busy else known.rates
     _core.set_rates(*rates)
@@ -122,13 +124,20 @@ def calibrate() -> Rates:
 def recalibrate() -> Calibration:
     """Measure this machine's rates anew; they are kept unless the machine is busy, and used by the next process."""
     measured = measure_calibration()
+    kept, when = read_cache(CALIBRATION_FILE), round(measured.measured_s)
+    entry = {"rates": list(measured.rates), "spread": list(measured.spread), "measured_s": when}
     if not measured.busy:
-        kept = read_cache(CALIBRATION_FILE)
-        entry = {
-            "rates": list(measured.rates), "spread": list(measured.spread), "measured_s": round(measured.measured_s)
-        }  # fmt: skip
         write_cache(CALIBRATION_FILE, {**kept, _key(): entry})
+    elif _calibration(kept.get(_key())) is None:
+        write_cache(CALIBRATION_FILE, {**kept, _key(): {"busy_s": when}})
     return measured
+
+
+def _was_busy() -> bool:
+    """Return whether the machine was busy when it was measured, a short while ago."""
+    entry = read_cache(CALIBRATION_FILE).get(_key())
+    when = entry.get("busy_s") if isinstance(entry, dict) else None
+    return isinstance(when, int | float) and 0 <= time.time() - when < _PAUSE_S
 
 
 def known_calibration() -> Calibration | None:

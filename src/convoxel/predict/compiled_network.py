@@ -4,7 +4,9 @@ To record and compile a network takes seconds and half a gigabyte, to read its p
 A program lies in the folder ``compiled`` of its run, one file for each checkpoint, precision and kind of processor; of
 runs that cannot be written to, in the user's cache folder. Its notes say what it was compiled from, and one that was
 compiled from anything else, or is damaged, counts as missing and is replaced. What is kept is what would be compiled
-again, bit for bit. Where nothing can be kept (a full disk), every process compiles.
+again, bit for bit. Where nothing can be kept (a full disk), every process compiles. A file is as large
+as the best checkpoint: normalisations are folded into its weights, so they are not the checkpoint's. The folder can be
+deleted at any time.
 """
 
 from __future__ import annotations
