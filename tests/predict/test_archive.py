@@ -34,7 +34,8 @@ class Bright:
     """A predictor whose label map is 1 where an image is above a threshold; it counts what it computes."""
 
     def __init__(self, task: str = "segment", threshold: int = 100, on_image: Any = None) -> None:
-        facts = SimpleNamespace(dims=2, channels=1, multi_label=False, value_names=("dark", "bright"))
+        names = ("dark", "bright")
+        facts = SimpleNamespace(dims=2, channels=1, multi_label=False, classes=names, value_names=names)
         facts.warn_of_geometry = lambda lying: None
         self.run = SimpleNamespace(config=SimpleNamespace(task=task, axes=None), data=facts)
         self.exact, self.classes, self.recipe = None, ("dark", "bright"), {"threshold": threshold}
