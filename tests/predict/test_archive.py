@@ -20,7 +20,7 @@ from convoxel.errors import CheckpointError, ConfigError, DataError, WriteError
 from convoxel.files.journal import hold_journal
 from convoxel.predict.archive import ArchiveOptions
 from convoxel.predict.case_files import list_cases, take_part
-from convoxel.predict.case_manifest import NAME, CaseRecord, Manifest
+from convoxel.predict.case_manifest import CaseRecord, Manifest, manifest_path
 from convoxel.predict.file_prediction import predict_files
 from convoxel.predict.inference import Predictor
 from convoxel.predict.ray_workers import RayWorkers, parse_place
@@ -75,7 +75,8 @@ def images(folder: Path, count: int = 4) -> Path:
 
 
 def states(folder: Path) -> dict[str, str]:
-    lines = [json.loads(line) for line in (folder / NAME).read_text().splitlines()]
+    path = next(folder.glob("*.manifest.jsonl"), manifest_path(folder, folder=True))  # of a table in it, or of maps
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert len({(line.get("target"), line["file"]) for line in lines}) == len(lines)  # one line of each
     return {line["file"]: line["state"] for line in lines}
 
@@ -127,8 +128,10 @@ def test_only_what_changed_is_computed_again(tmp_path: Path, change: str) -> Non
     elif change == "gone":
         (out / "i2.png").unlink()
     elif change == "manifest":
-        lines = (out / NAME).read_text().splitlines()
-        (out / NAME).write_text("\n".join([*lines[:2], lines[2][:50], "[]", '{"state": "done", "file": 3}', lines[3]]))
+        lines = manifest_path(out, folder=True).read_text().splitlines()
+        manifest_path(out, folder=True).write_text(
+            "\n".join([*lines[:2], lines[2][:50], "[]", '{"state": "done", "file": 3}', lines[3]])
+        )
     predict_files(again, folder, out, archive=AGAIN)
     expected = {"recipe": ["i0", "i1", "i2", "i3"], "nothing": []}.get(change, ["i2"])
     assert seen(again) == expected
@@ -186,7 +189,9 @@ def test_a_disk_that_is_full_ends_the_archive(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(WriteError, match=r"No space left .* [01] of 4 images .*skip_existing"):
         predict_files(predictor, folder, out, archive=SKIP)
     monkeypatch.setattr(os, "fsync", sync)
-    done = [line for line in (out / NAME).read_text().splitlines() if json.loads(line)["state"] == "done"]
+    done = [
+        line for line in manifest_path(out, folder=True).read_text().splitlines() if json.loads(line)["state"] == "done"
+    ]
     again = bright()
     predict_files(again, folder, out, archive=AGAIN)
     assert len(seen(again)) == 4 - len(done) and len(seen(predictor)) < 4
@@ -292,7 +297,7 @@ def test_the_time_left_follows_voxels(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_line_that_was_cut_stays_alone(tmp_path: Path) -> None:
-    manifest = Manifest(tmp_path)
+    manifest = Manifest(tmp_path / "list.jsonl")
     manifest.add([CaseRecord("a", "a.png", "done", key="1")])
     with manifest.path.open("ab") as file:
         file.write(b'{"file": "b", "state": "do')  # a process was killed here
@@ -375,3 +380,14 @@ def test_the_example_of_slurm_computes_all_parts(tmp_path: Path, monkeypatch: py
     where = tmp_path / "run", images(tmp_path / "in", 5), tmp_path / "out"
     jobs = example.submit(*where, parts=2, cpus=1, hours=0.1, cluster="debug", log=tmp_path / "log")
     assert [job.result() for job in jobs] == [{"done": 3}, {"done": 2}] and len(maps(tmp_path / "out")) == 5
+
+
+def test_a_manifest_lies_beside_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In them only where it would be lost outside, as where a container's folder is mounted."""
+    assert manifest_path(tmp_path / "a/labels", folder=True) == tmp_path / "a/labels.manifest.jsonl"
+    assert manifest_path(tmp_path / "scan.nii.gz", folder=False) == tmp_path / "scan.manifest.jsonl"
+    monkeypatch.chdir(tmp_path)
+    assert manifest_path(Path(), folder=True) == tmp_path.with_name(tmp_path.name + ".manifest.jsonl")
+    assert manifest_path(Path("/"), folder=True) == Path("/manifest.jsonl")
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    assert manifest_path(Path(), folder=True) == tmp_path / "manifest.jsonl"

@@ -65,7 +65,8 @@ def test_a_manifest_names_files_and_no_patients(tmp_path: Path) -> None:
     slices[2].write_bytes(slices[2].read_bytes()[:-100])
     series(tmp_path / "in" / "c", VOLUME[:4], SeriesInstanceUID="1.2.4", SeriesNumber=5)  # a second one
     predict_files(bright(), tmp_path / "in", tmp_path / "out", archive=ArchiveOptions("skip"))
-    content = (tmp_path / "out" / "manifest.jsonl").read_bytes()
+    content = (tmp_path / "out.manifest.jsonl").read_bytes()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
     assert content.count(b'"done"') == 1 and content.count(b'"failed"') == 2
     assert not any(secret.encode() in content for secret in SECRETS)
 

@@ -87,7 +87,8 @@ def predict(
     Large images are predicted on tiles that overlap and are blended, so logits differ a little from those of the whole
     image. With --exact they do not: a tile takes along all that its part of the result reads.
 
-    Beside the results of a folder lies manifest.jsonl, which says of each image whether it is done, and why it failed.
+    Beside the results lies a manifest (labels.manifest.jsonl beside labels), which says of each image whether it is
+    done, and why it failed.
     """
     from convoxel.graph.threads import limit_threads
     from convoxel.train import predict as run_networks

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from convoxel.data.image_format import split_ending
 from convoxel.errors import ConvoxelError, WriteError
 from convoxel.files.journal import Journal, hold_journal, read_lines
 from convoxel.files.values import JsonObject
 
-NAME = "manifest.jsonl"
+_ENDING = "manifest.jsonl"
 STATES = ("done", "skipped", "failed")
 
 
@@ -96,11 +98,30 @@ class CaseRecord:
         return cls(**entries, **rest) if known else None
 
 
-class Manifest:
-    """The manifest of a folder of results."""
+def manifest_path(results: Path, *, folder: bool) -> Path:
+    """Return where the manifest of results lies: ``labels.manifest.jsonl`` beside ``labels``.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / NAME
+    A folder thus holds results alone, and whoever reads all of it meets nothing else. Where a folder is mounted, as in
+    containers, or the one above it cannot be written, the manifest lies in it, since it would be lost outside.
+
+    Args:
+        results: folder of label maps, or the one file of results.
+        folder: whether it is the folder.
+    """
+    results = results.resolve()
+    if not folder:
+        return results.with_name(f"{split_ending(results)[0]}.{_ENDING}")
+    above = next(place for place in results.parents if place.exists()) if results.name else results
+    if not results.name or results.is_mount() or not os.access(above, os.W_OK):
+        return results / _ENDING
+    return results.with_name(f"{results.name}.{_ENDING}")
+
+
+class Manifest:
+    """The manifest of an archive of results, in the file that :func:`manifest_path` names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def read(self) -> dict[tuple[str, str], CaseRecord]:
         """Return the newest record of each case.

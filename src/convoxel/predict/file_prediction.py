@@ -17,7 +17,7 @@ from convoxel.predict.archive import Archive, ArchiveOptions, Batch, OnCase, Wor
 from convoxel.predict.case_batch import Work
 from convoxel.predict.case_files import Case, is_one, list_cases, take_part
 from convoxel.predict.case_key import hash_recipe
-from convoxel.predict.case_manifest import CaseRecord, Manifest
+from convoxel.predict.case_manifest import CaseRecord, Manifest, manifest_path
 from convoxel.predict.case_prediction import LABEL_MAP, MapOptions
 from convoxel.predict.inference import Predictor
 from convoxel.predict.run_progress import OnProgress
@@ -67,9 +67,11 @@ def predict_files(
         return []
     first = cases[0].targets[0]
     # One image into one file is no archive, and gets no list beside it.
+    single = target == first or not maps
     listed = archive.skip_existing or not is_one(source) or target != first
+    where = manifest_path(first if single else target, folder=not single)
     work = Work(options, hash_recipe(predictor, options), strict)
-    way = Archive(predictor, work, on_progress, on_case, Manifest(first.parent) if listed else None)
+    way = Archive(predictor, work, on_progress, on_case, Manifest(where) if listed else None)
     for problem in wrong:
         way.note(CaseRecord(problem.name, "", "failed", problem.message))
     waiting = way.survey(mine, archive.skip_existing)

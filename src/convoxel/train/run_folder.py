@@ -258,8 +258,8 @@ def predict(
         min_volume: size below which components become background, such as "0.5ml", "20mm2", "30" (voxels), or by class
             "liver=2ml,tumour=5" (default: none).
         fill_holes: give enclosed background the class that has the most faces around it (default False).
-        on_error: "stop" raises the first error of an image of a folder; "skip" notes it in ``manifest.jsonl`` beside
-            the results and predicts the others (default "stop"). What is wrong with every image, such as an option or a
+        on_error: "stop" raises the first error of an image of a folder; "skip" notes it in the manifest beside the
+            results and predicts the others (default "stop"). What is wrong with every image, such as an option or a
             full disk, is raised.
         skip_existing: leave out the images whose results are there, came from the same content, networks and options
             (by hash), and are as they were written (default False).
