@@ -23,7 +23,7 @@ from convoxel.cli.options import (
     Which,
     check_figure,
 )
-from convoxel.cli.screen import Screen, by_class, duration, emit, number, plural
+from convoxel.cli.screen import Screen, by_class, duration, emit, ensemble_words, number, plural
 from convoxel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -160,6 +160,9 @@ def evaluate(
     for what, file in (("Table", csv), ("Report", report)):
         if file is not None:
             screen.say(f"{what}: {file}")
+    ensemble = ensemble_words(figures["members"])
+    if ensemble:
+        screen.say(ensemble)
     steps = [str(member["step"]) for member in figures["members"]]
     shown = f"checkpoint{'s' * (len(steps) > 1)} of step {', '.join(steps)}"
     screen.say(f"{duration(figures['seconds'])} with engine {figures['engine']}, {shown}")

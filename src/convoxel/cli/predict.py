@@ -24,10 +24,11 @@ from convoxel.cli.options import (
 )
 from convoxel.cli.parsing import parse_part, parse_tile
 from convoxel.cli.progress import Meter
-from convoxel.cli.screen import Screen, duration, emit
+from convoxel.cli.screen import Screen, duration, emit, ensemble_words
 
 if TYPE_CHECKING:
     from convoxel.predict.case_manifest import CaseRecord
+    from convoxel.predict.member import MemberFacts
 
 # Failures that are told as they come; the manifest lists all.
 _MOST_TOLD = 20
@@ -120,6 +121,7 @@ def predict(
                 part=number,
                 on=on,
                 workers=workers,
+                on_begin=summary.begin,
                 on_case=summary,
                 on_progress=meter,
             )
@@ -154,10 +156,18 @@ class _Summary:
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
         self._counts = {"done": 0, "skipped": 0, "failed": 0}
+        self.members: list[MemberFacts] = []
         self.failures: list[dict[str, str]] = []
         self.tilings: dict[str, None] = {}
         self.stages: dict[str, float] = {}
         self.cleaned: dict[str, dict[str, int]] = {}
+
+    def begin(self, members: list[MemberFacts]) -> None:
+        """Tell the networks of an ensemble, and what is mirrored."""
+        self.members = members
+        told = ensemble_words(members)
+        if told:
+            self._screen.say(told)
 
     def __call__(self, record: CaseRecord) -> None:
         """Count an image, and tell at once if it failed."""
@@ -187,5 +197,10 @@ class _Summary:
 
     def figures(self) -> dict[str, object]:
         """Return the entries of the JSON object."""
-        told = {"failures": self.failures, "tilings": list(self.tilings), "cleaned": self.cleaned}
+        told = {
+            "members": self.members,
+            "failures": self.failures,
+            "tilings": list(self.tilings),
+            "cleaned": self.cleaned,
+        }
         return {"images": dict(self._counts), **told, "stages": self.stages}

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -114,6 +115,21 @@ def times(sizes: Iterable[object], sign: str = "×") -> str:
     '1×3×224×224'
     """
     return sign.join(map(str, sizes))
+
+
+def ensemble_words(members: Sequence[Any]) -> str:
+    """Return the networks of an ensemble and the axes along which images are mirrored; empty where there is neither.
+
+    >>> ensemble_words([{"run": "a", "step": 9, "mirrored": ["lr"]}, {"run": "b", "step": 8, "mirrored": ["lr"]}])
+    'Ensemble of 2 networks: a (step 9), b (step 8); images mirrored along lr.'
+    """
+    axes = {", ".join(member["mirrored"]) or "none" for member in members}
+    mirrored = "" if axes == {"none"} else f"images mirrored along {', '.join(axes)}."
+    if len(members) < 2:
+        return mirrored.capitalize()
+    own = [f", mirrored along {', '.join(m['mirrored']) or 'none'}" if len(axes) > 1 else "" for m in members]
+    told = ", ".join(f"{m['run']} (step {m['step']}{words})" for m, words in zip(members, own, strict=True))
+    return f"Ensemble of {len(members)} networks: {told}" + (f"; {mirrored}" if mirrored and len(axes) == 1 else ".")
 
 
 def duration(seconds: float | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Protocol
 from convoxel.data.image_header import Header, fit_channels
 from convoxel.errors import ConvoxelError, DataError
 from convoxel.files.fault import plural
-from convoxel.predict.case_batch import Work, failed, predict_batch
+from convoxel.predict.case_batch import Batch, Work, failed, predict_batches
 from convoxel.predict.case_files import Case
 from convoxel.predict.case_key import are_intact, case_key
 from convoxel.predict.case_manifest import CaseRecord, Manifest
@@ -23,7 +22,6 @@ from convoxel.predict.inference import Predictor
 from convoxel.predict.prediction_table import columns, write_table
 from convoxel.predict.run_progress import OnProgress, Progress
 
-Batch = Sequence[Case]
 OnCase = Callable[[CaseRecord], None]
 
 
@@ -55,6 +53,7 @@ class Pace:
     def __init__(self, on_progress: OnProgress | None) -> None:
         self._report = on_progress or (lambda moment: None)
         self._costs: Mapping[str, int] = {}
+        self._computed: set[str] = set()
         self._done = self._images = 0
         self._first: tuple[float, int] | None = None
 
@@ -68,15 +67,22 @@ class Pace:
 
     def add(self, name: str) -> None:
         """Report an image as done."""
-        self._done += self._costs[name]
+        self._count(name)
         self._images += 1
-        self._first = self._first or (time.perf_counter(), self._done)
         self._show(self._done, self._images)
 
     def part(self, name: str, tile: int, tiles: int) -> None:
-        """Report a tile of an image; the last one is the image itself, once its results are written."""
+        """Report a tile of an image; after the last one it is computed, and done once its results are written."""
         if tile < tiles:
             self._show(self._done + self._costs[name] * tile / tiles, self._images)
+        else:
+            self._count(name)
+
+    def _count(self, name: str) -> None:
+        if name not in self._computed:
+            self._computed.add(name)
+            self._done += self._costs[name]
+            self._first = self._first or (time.perf_counter(), self._done)
 
     def _show(self, done: float, images: int) -> None:
         total, left_s = sum(self._costs.values()), None
@@ -191,9 +197,12 @@ class Archive:
             DataError: an image cannot be predicted, and work is strict; or no result can be written.
         """
         done, total = 0, sum(map(len, batches))
-        found = contextlib.closing(self._computed(batches) if workers is None else workers.run(batches, self._work))
         try:
-            with found as groups:
+            with contextlib.closing(
+                predict_batches(self._predictor, batches, self._work, self._pace.part)
+                if workers is None
+                else workers.run(batches, self._work)
+            ) as groups:
                 for records in groups:
                     if self._manifest is not None:
                         self._manifest.add(records)
@@ -208,8 +217,3 @@ class Archive:
                 raise
             told = f"{done} of {plural(total, 'image')} {'is' if done == 1 else 'are'} done"
             raise type(error)(f"{error} {told}; skip_existing (--skip-existing) goes on from there.") from error
-
-    def _computed(self, batches: Sequence[Batch]) -> Generator[list[CaseRecord], None, None]:
-        for batch in batches:
-            on_tile = functools.partial(self._pace.part, batch[0].path.name)
-            yield predict_batch(self._predictor, batch, self._work, on_tile)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from convoxel.data import Sample
 from convoxel.errors import CheckpointError, ConfigError, ConvoxelError, DataError, UnsupportedError, WriteError
@@ -14,15 +16,26 @@ from convoxel.files.fault import fault, shown
 from convoxel.predict.case_files import Case
 from convoxel.predict.case_key import case_key, stamp
 from convoxel.predict.case_manifest import CaseRecord
-from convoxel.predict.case_prediction import MapOptions, predict_case, read_case
+from convoxel.predict.case_prediction import (
+    ComputedCase,
+    LoadedCase,
+    MapOptions,
+    compute_case,
+    load_case,
+    read_case,
+    write_case,
+)
 from convoxel.predict.inference import Predictor
-from convoxel.predict.prediction_table import predict_rows
+from convoxel.predict.overlap import Check, overlap
+from convoxel.predict.prediction_table import Row, predict_rows
+from convoxel.predict.stage_clock import STAGES, WAITING, measure_stages, stage
 
 # Errors that say nothing of one image: the next case would fail alike.
 _FATAL = (ConfigError, CheckpointError, UnsupportedError, WriteError)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
-OnTile = Callable[[int, int], None]
+Batch = Sequence[Case]
+OnPart = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,23 +53,26 @@ class Work:
     strict: bool = False
 
 
-def predict_batch(
-    predictor: Predictor, cases: Sequence[Case], work: Work, on_tile: OnTile | None = None
-) -> list[CaseRecord]:
-    """Return the records of cases that are computed now; what is wrong with an image is in its record.
+def predict_batches(
+    predictor: Predictor, batches: Sequence[Batch], work: Work, on_part: OnPart | None = None
+) -> Generator[list[CaseRecord], None, None]:
+    """Yield the records of batches of cases, in order; what is wrong with an image is in its record.
+
+    While a batch is computed, the next one is read and prepared, and the results of the one before are written. Three
+    batches are held at a time, of which large arrays lie in temporary files (``files.file_array``).
 
     Args:
         predictor: trained network.
-        cases: images; of a table they are one batch of the network.
+        batches: images; of a table, those of a batch are computed at once.
         work: what is done with them.
-        on_tile: called with the number of exact tiles of an image done and of all.
+        on_part: called with the name of an image, and the number of its tiles done and of all.
 
     Raises:
         ConvoxelError: something is wrong that is wrong with every case: an option, the run, the disk.
     """
-    if predictor.run.config.task == "segment":
-        return [_predict_map(predictor, case, work, on_tile) for case in cases]
-    return _predict_rows(predictor, cases, work)
+    kind = _Maps if predictor.run.config.task == "segment" else _Rows
+    steps = kind(predictor, work, on_part or (lambda name, done, total: None))
+    return overlap(batches, steps.read, steps.compute, steps.write)
 
 
 def failed(case: Case, error: Exception, work: Work, seconds: float = 0.0) -> CaseRecord:
@@ -77,58 +93,153 @@ def _words(error: Exception) -> str:
     return f"this is a bug in Convoxel: {type(error).__name__}: {error} (predict the image alone with --traceback)."
 
 
-def _predict_map(predictor: Predictor, case: Case, work: Work, on_tile: OnTile | None) -> CaseRecord:
-    begun = time.perf_counter()
-    try:
-        before, key = stamp(case), case_key(case, work.recipe)
-        result = predict_case(predictor, case.path, case.targets, work.options, on_tile)
+@dataclass
+class _Entry:
+    """A case on its way; one that has failed has its record already."""
+
+    case: Case
+    before: object = None
+    key: str = ""
+    loaded: LoadedCase | Sample | None = None
+    found: ComputedCase | Row | None = None
+    record: CaseRecord | None = None
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    def add(self, seconds: float, stages: Mapping[str, float]) -> None:
+        """Add the time of a step."""
+        self.seconds += seconds
+        for name, value in stages.items():
+            self.stages[name] += value
+
+    def done(self, work: Work, **entries: Any) -> CaseRecord:
+        """Return the record of a case that is done."""
+        stages = {name: round(value, 4) for name, value in self.stages.items()}
+        names = self.case.path.name, self.case.targets[0].name
+        return CaseRecord(
+            *names, "done", key=self.key, recipe=work.recipe, seconds=self.seconds, stages=stages, **entries
+        )
+
+
+class _Steps:
+    """The three steps of a batch: read, compute, write."""
+
+    def __init__(self, predictor: Predictor, work: Work, on_part: OnPart) -> None:
+        self._predictor, self._work, self._on_part = predictor, work, on_part
+
+    def read(self, cases: Batch) -> list[_Entry]:
+        """Read the images of a batch, and prepare them where the network sees tiles."""
+        entries = [_Entry(case) for case in cases]
+        for entry in entries:
+            with self._step(entry):
+                entry.before, entry.key = stamp(entry.case), case_key(entry.case, self._work.recipe)
+                entry.loaded = self._load(entry.case)
+        return entries
+
+    def compute(self, entries: list[_Entry], check: Check) -> list[_Entry]:
+        """Compute what is found in the images that could be read; ``check`` raises what the writer raised."""
+        self._compute([entry for entry in entries if entry.record is None], check)
+        for entry in entries:
+            entry.loaded = None
+            self._on_part(entry.case.path.name, 1, 1)
+        return entries
+
+    def write(self, entries: list[_Entry], waited: float) -> list[CaseRecord]:
+        """Write what was found, and return the records."""
+        for entry in entries:
+            entry.add(0.0, {WAITING: waited / len(entries)})
+            if entry.record is None:
+                self._write(entry)
+        return [entry.record for entry in entries if entry.record is not None]
+
+    @contextlib.contextmanager
+    def _step(self, entry: _Entry) -> Iterator[None]:
+        """Time a step of a case; an error that is the case's own is its outcome."""
+        begun = time.perf_counter()
+        with measure_stages() as clock:
+            try:
+                yield
+            except Exception as error:
+                entry.record = failed(entry.case, error, self._work, entry.seconds + time.perf_counter() - begun)
+        entry.add(time.perf_counter() - begun, clock.seconds)
+
+    def _load(self, case: Case) -> LoadedCase | Sample:
+        raise NotImplementedError
+
+    def _compute(self, entries: list[_Entry], check: Check) -> None:
+        raise NotImplementedError
+
+    def _write(self, entry: _Entry) -> None:
+        raise NotImplementedError
+
+
+class _Maps(_Steps):
+    """Label maps, each a file."""
+
+    def _load(self, case: Case) -> LoadedCase:
+        return load_case(self._predictor, case.path, self._work.options)
+
+    def _compute(self, entries: list[_Entry], check: Check) -> None:
+        for entry in entries:
+            name = entry.case.path.name
+
+            def tick(done: int, total: int, name: str = name) -> None:
+                check()
+                self._on_part(name, done, total)
+
+            with self._step(entry):
+                assert isinstance(entry.loaded, LoadedCase)
+                targets, options = entry.case.targets, self._work.options
+                entry.found = compute_case(self._predictor, entry.loaded, targets, options, tick)
+
+    def _write(self, entry: _Entry) -> None:
+        found, targets = entry.found, entry.case.targets
+        outputs: dict[str, str] = {}
+        assert isinstance(found, ComputedCase)
+        with self._step(entry):
+            write_case(self._predictor, found, targets, self._work.options)
+            _check_same(entry.case, entry.before)
+            outputs = {path.name: hash_file(path) for path in targets}
+        tiling = "" if found.tiling is None else str(found.tiling)
+        cleaned = {name: asdict(change) for name, change in found.changes.items()}
+        entry.record = entry.record or entry.done(self._work, outputs=outputs, tiling=tiling, cleaned=cleaned)
+
+
+class _Rows(_Steps):
+    """Rows of a table, which is written once all are done."""
+
+    def _load(self, case: Case) -> Sample:
+        before = stamp(case)
+        with stage("read"):
+            sample = read_case(self._predictor, case.path, self._work.options)
         _check_same(case, before)
-        outputs = {path.name: hash_file(path) for path in result.outputs}
-    except Exception as error:
-        return failed(case, error, work, time.perf_counter() - begun)
-    done = CaseRecord(case.path.name, case.targets[0].name, "done", key=key, recipe=work.recipe, outputs=outputs)
-    tiling = "" if result.tiling is None else str(result.tiling)
-    stages = {name: round(value, 4) for name, value in result.stages.items()}
-    cleaned = {name: asdict(change) for name, change in result.changes.items()}
-    return replace(done, seconds=time.perf_counter() - begun, stages=stages, tiling=tiling, cleaned=cleaned)
+        return sample
+
+    def _compute(self, entries: list[_Entry], check: Check) -> None:
+        names = [entry.case.path.name for entry in entries]
+        samples = [entry.loaded for entry in entries if isinstance(entry.loaded, Sample)]
+        begun = time.perf_counter()
+        try:
+            rows = predict_rows(self._predictor, names, samples) if entries else []
+        except Exception as error:
+            if len(entries) > 1:  # one of them may be the reason
+                for entry in entries:
+                    self._compute([entry], check)
+                return
+            took = entries[0].seconds + time.perf_counter() - begun
+            entries[0].record = failed(entries[0].case, error, self._work, took)
+            return
+        for entry, row in zip(entries, rows, strict=True):
+            share = (time.perf_counter() - begun) / len(entries)
+            entry.found = row
+            entry.add(share, {"network": share})
+
+    def _write(self, entry: _Entry) -> None:
+        assert isinstance(entry.found, dict)
+        entry.record = entry.done(self._work, row=entry.found)
 
 
 def _check_same(case: Case, before: object) -> None:
     if stamp(case) != before:
         mend = "Predict it again once it is complete"
         raise fault(case.path, "it changed while it was predicted", "a file that stays while it is used", mend)
-
-
-def _predict_rows(predictor: Predictor, cases: Sequence[Case], work: Work) -> list[CaseRecord]:
-    begun = time.perf_counter()
-    records: list[CaseRecord | None] = []
-    samples: list[Sample] = []
-    keys: list[str] = []
-    for case in cases:
-        try:
-            before, key = stamp(case), case_key(case, work.recipe)
-            sample = read_case(predictor, case.path, work.options)
-            _check_same(case, before)
-        except Exception as error:
-            records.append(failed(case, error, work))
-            continue
-        records.append(None)
-        keys.append(key)
-        samples.append(sample)
-    whole = [case for case, record in zip(cases, records, strict=True) if record is None]
-    try:
-        rows = iter(predict_rows(predictor, [case.path.name for case in whole], samples) if whole else [])
-    except Exception as error:
-        if len(cases) > 1:  # one of them may be the reason
-            return [record for case in cases for record in _predict_rows(predictor, [case], work)]
-        return [failed(cases[0], error, work, time.perf_counter() - begun)]
-    seconds = (time.perf_counter() - begun) / len(cases)
-    found = iter(keys)
-    return [
-        record
-        or CaseRecord(
-            case.path.name, case.targets[0].name, "done",
-            key=next(found), recipe=work.recipe, row=next(rows), seconds=seconds,
-        )
-        for case, record in zip(cases, records, strict=True)
-    ]  # fmt: skip

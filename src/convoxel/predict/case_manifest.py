@@ -36,8 +36,8 @@ class CaseRecord:
         recipe: SHA-256 of the same without the image.
         outputs: SHA-256 of each file that was written, by name.
         row: the case's row of the table; None for label maps.
-        seconds: wall time of the case.
-        stages: its parts by name, in seconds: reading, preparing, the network, blending, writing; empty for tables.
+        seconds: time of the work on the case, which overlaps that on others.
+        stages: its parts by the names of ``stage_clock.STAGES``, in seconds, and what the network waited beside them.
         tiling: exact tiles in words; empty where tiles are blended.
         cleaned: components that the clean-up removed and holes that it filled, by class, and their voxels.
         error: the exception of a case that failed; it is not written.

@@ -1,4 +1,6 @@
-"""The prediction of one case: an image is read, its classes are computed, and what was asked for is written."""
+"""The prediction of one case: an image is read, its classes are computed, and what was asked for is written.
+
+Each of the three is a function of its own, since those of consecutive cases overlap."""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from convoxel.files.file_array import FileArray, new_array
 from convoxel.files.values import Array
 from convoxel.graph.run.tiling import TilePlan
 from convoxel.predict.clean_up import AS_FOUND, Change, CleanUp
-from convoxel.predict.inference import Predictor, new_map
+from convoxel.predict.inference import Predictor, Prepared, new_map
 from convoxel.predict.share_rounding import SHARE_KINDS, round_shares, share_scale
 from convoxel.predict.stage_clock import measure_stages, stage
 
@@ -72,6 +74,32 @@ class CaseResult:
     changes: Mapping[str, Change] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class LoadedCase:
+    """An image as stored, and as it is prepared for the network."""
+
+    sample: data.Sample
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
+class ComputedCase:
+    """Results of a network for an image, to be written.
+
+    Attributes:
+        like: the image, whose grid and header the results have.
+        label: label map.
+        shares: shares of its classes as stored, where they are asked for.
+        tiling, changes: as of :class:`CaseResult`.
+    """
+
+    like: data.Sample
+    label: Array | FileArray
+    shares: Array | FileArray | None
+    tiling: TilePlan | None
+    changes: Mapping[str, Change]
+
+
 def predict_case(
     predictor: Predictor,
     path: Path,
@@ -91,37 +119,63 @@ def predict_case(
     Raises:
         DataError: the image is unreadable or does not fit the network, or a file cannot be written.
     """
-    tilings: list[TilePlan] = []
-    facts, changes = predictor.run.data, dict[str, Change]()
     with measure_stages() as clock:
-        with stage("read"):
-            sample = read_case(predictor, path, options)
-        with stage("blend"):  # and, within it, what prepares images and computes the network
-            found, shares = _compute(predictor, sample, targets, options, on_tile, tilings.append)
-            if options.clean_up:
-                found = np.asarray(found)  # components may reach through the whole map
-                changes = options.clean_up.apply(found, facts.value_names, sample)
-        with stage("write"):
-            data.write_label(targets[0], found, like=sample, classes=facts.value_names)
-            if shares is not None and options.shares is not None:
-                write_shares(targets[1], shares, share_scale(options.shares), facts.outputs, sample)
-    return CaseResult(tuple(targets), tilings[-1] if tilings else None, clock.seconds, changes)
+        found = compute_case(predictor, load_case(predictor, path, options), targets, options, on_tile)
+        write_case(predictor, found, targets, options)
+    return CaseResult(tuple(targets), found.tiling, clock.seconds, found.changes)
+
+
+def load_case(predictor: Predictor, path: Path, options: MapOptions) -> LoadedCase:
+    """Read an image and prepare it: the first step of :func:`predict_case`."""
+    with stage("read"):
+        sample = read_case(predictor, path, options)
+    return LoadedCase(sample, predictor.prepare(sample))
+
+
+def compute_case(
+    predictor: Predictor,
+    loaded: LoadedCase,
+    targets: Sequence[Path],
+    options: MapOptions,
+    on_tile: Callable[[int, int], None] | None = None,
+) -> ComputedCase:
+    """Compute the label map of an image and clean it up: the second step of :func:`predict_case`."""
+    tilings: list[TilePlan] = []
+    changes: dict[str, Change] = {}
+    sample = loaded.sample
+    with stage("blend"):  # and, within it, what computes the network
+        found, shares = _compute(predictor, loaded, targets, options, on_tile, tilings.append)
+    if options.clean_up:
+        with stage("clean-up"):
+            found = np.asarray(found)  # components may reach through the whole map
+            changes = options.clean_up.apply(found, predictor.run.data.value_names, sample)
+    return ComputedCase(sample, found, shares, tilings[-1] if tilings else None, changes)
+
+
+def write_case(predictor: Predictor, found: ComputedCase, targets: Sequence[Path], options: MapOptions) -> None:
+    """Write what was found in an image: the last step of :func:`predict_case`."""
+    facts = predictor.run.data
+    with stage("write"):
+        data.write_label(targets[0], found.label, like=found.like, classes=facts.value_names)
+        if found.shares is not None and options.shares is not None:
+            write_shares(targets[1], found.shares, share_scale(options.shares), facts.outputs, found.like)
 
 
 def _compute(
     predictor: Predictor,
-    sample: data.Sample,
+    loaded: LoadedCase,
     targets: Sequence[Path],
     options: MapOptions,
     on_tile: Callable[[int, int], None] | None,
     on_tiling: Callable[[TilePlan], None],
 ) -> tuple[Array | FileArray, Array | FileArray | None]:
     """Return the label map of an image, and the shares of its classes as stored, where they are asked for."""
+    sample, prepared = loaded.sample, loaded.prepared
     if options.shares is None:
-        return predictor.label_map(sample, on_tile, on_tiling), None
+        return predictor.label_map(sample, on_tile, on_tiling, prepared), None
     found, facts = new_map(sample), predictor.run.data
     shares = new_array((len(facts.outputs), *found.shape), options.shares, share_order(targets[1], found.ndim))
-    for part, scores in predictor.scores(sample, on_tile, on_tiling):
+    for part, scores in predictor.scores(sample, on_tile, on_tiling, prepared):
         found[part] = chosen = predictor.decide(scores)
         place = (slice(None), *part)
         shares[place] = round_shares(predictor.shares_of(scores), None if facts.several else chosen, options.shares)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypedDict
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from convoxel.predict.clean_up import AS_FOUND, CleanUp
 from convoxel.predict.figures import Figures, Resampling, describe_resampling, overlap_figures, score_figures
 from convoxel.predict.inference import Predictor
 from convoxel.predict.loss_terms import value_loss
+from convoxel.predict.member import MemberFacts
 from convoxel.predict.metric_table import label_metrics, overlap_metrics, score_metrics, value_metrics
 from convoxel.predict.metrics import Metrics, Row, Tally
 from convoxel.predict.regression_metric import ValueScores
@@ -54,18 +55,11 @@ class Evaluation(Metrics):
     data: str
 
 
-class MemberStep(TypedDict):
-    """A network of an ensemble: name of its run, step of its checkpoint."""
-
-    run: str
-    step: int
-
-
 class RunEvaluation(Evaluation):
     """The same with the time of all predictions, the members, and the images that each of them was trained on."""
 
     seconds: float
-    members: list[MemberStep]
+    members: list[MemberFacts]
     seen: dict[str, list[str]]
 
 

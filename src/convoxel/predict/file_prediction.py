@@ -13,8 +13,8 @@ from pathlib import Path
 
 from convoxel.errors import ConfigError, DataError, check_choice
 from convoxel.files.folder import make_folder
-from convoxel.predict.archive import Archive, ArchiveOptions, Batch, OnCase, Workers
-from convoxel.predict.case_batch import Work
+from convoxel.predict.archive import Archive, ArchiveOptions, OnCase, Workers
+from convoxel.predict.case_batch import Batch, Work
 from convoxel.predict.case_files import Case, is_one, list_cases, take_part
 from convoxel.predict.case_key import hash_recipe
 from convoxel.predict.case_manifest import CaseRecord, Manifest, manifest_path

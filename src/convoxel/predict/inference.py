@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from convoxel.data import Sample
 from convoxel.data.geometry import Place, Placement, background_scores, extent, spacing_words, spread_scores
+from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import ConfigError
 from convoxel.files.fault import fault
 from convoxel.files.file_array import FileArray, new_array
@@ -23,12 +24,16 @@ from convoxel.predict.exact_tiles import ExactTiles
 from convoxel.predict.member import Member, check_members, common_slabs, group_members
 from convoxel.predict.mirror import mirrored_axes, mirrored_call
 from convoxel.predict.network_call import Array, compiled_call, resize
+from convoxel.predict.normalisation import Statistics
 from convoxel.predict.sliding_window import OnTile, Tiling, blend_parts, blend_slabs
 from convoxel.predict.stage_clock import stage, staged
 from convoxel.predict.trained_run import AnyRun
 
 if TYPE_CHECKING:
     from convoxel.predict.computation import Computation
+
+#: An image (channels, *spatial) on the grid of each pass over it, and what normalises its tiles.
+Prepared = Sequence[tuple[Array | MappedImage, Statistics]]
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,38 @@ class Predictor:
         """Return the values of label maps (*any) that scores (outputs, *any) of :meth:`scores` mean."""
         return self.run.data.decide(scores, 0.5 if self.averages_shares else 0.0)
 
+    def prepare(self, sample: Sample) -> Prepared:
+        """Return the image on the grid of each pass over it, which :meth:`scores` makes itself unless it is given.
+
+        Chunks of files are unpacked here, once for all tiles and members.
+
+        Raises:
+            DataError: the image has another spacing than the run, and tiles are exact.
+        """
+        rule = self.run.data.rule
+        with stage("prepare"):
+            if isinstance(sample.image, MappedImage):
+                sample = replace(sample, image=sample.image.unpacked())
+            if self.exact is None:
+                passes = [group[0].run.data for group in group_members(self.members)]
+                return [data.prepare(sample, data.rule.place_sample(sample)) for data in passes]
+            place = rule.place_sample(sample)
+            if place.resamples:
+                have, want = spacing_words(sample.spacing_mm), spacing_words(rule.spacing_mm)
+                raise fault(
+                    sample.source or sample.name,
+                    f"the image has {have}, and exact tiles cannot be resampled to the run's spacing",
+                    want,
+                    "Leave exact out, or resample the image before",
+                )
+            return [member.run.data.prepare(sample, place) for member in self.members]
+
     def scores(
-        self, sample: Sample, on_tile: OnTile | None = None, on_tiling: Callable[[TilePlan], None] | None = None
+        self,
+        sample: Sample,
+        on_tile: OnTile | None = None,
+        on_tiling: Callable[[TilePlan], None] | None = None,
+        prepared: Prepared | None = None,
     ) -> Iterator[tuple[Place, Array]]:
         """Yield (part of the image, scores (classes, *part)): logits, or shares where these are averaged.
 
@@ -108,13 +143,18 @@ class Predictor:
             sample: an image as stored, whose own grid the parts cover.
             on_tile: called with the number of tiles done and of all.
             on_tiling: called with the plan of exact tiles.
+            prepared: the image as :meth:`prepare` returns it (default: it is prepared now).
 
         Raises:
             DataError: the image has another spacing than the run, and tiles are exact.
         """
-        return self._blended(sample, on_tile) if self.exact is None else self._exact(sample, on_tile, on_tiling)
+        if self.exact is None:
+            return self._blended(sample, on_tile, prepared)
+        return self._exact(sample, on_tile, on_tiling, prepared)
 
-    def _blended(self, sample: Sample, on_tile: OnTile | None) -> Iterator[tuple[Place, Array]]:
+    def _blended(
+        self, sample: Sample, on_tile: OnTile | None, prepared: Prepared | None
+    ) -> Iterator[tuple[Place, Array]]:
         placed = [(group, group[0].run.data.rule.place_sample(sample)) for group in group_members(self.members)]
         (_, first), *others = placed
         axis, backwards = first.axes[0], first.reversed[0]
@@ -127,8 +167,9 @@ class Predictor:
                     "Predict with each of them alone, or store the image with axes towards right, front and top",
                 )
         whole = len(placed) > 1  # passes whose tiles differ meet slab by slab
+        images = prepared or self.prepare(sample)
         streams = [
-            _group_slabs(group, place, sample, whole, None if number else on_tile)
+            _group_slabs(group, place, *images[number], whole, None if number else on_tile)
             for number, (group, place) in enumerate(placed)
         ]
         outputs = len(self.run.data.outputs)
@@ -157,38 +198,36 @@ class Predictor:
         return result
 
     def label_map(
-        self, sample: Sample, on_tile: OnTile | None = None, on_tiling: Callable[[TilePlan], None] | None = None
+        self,
+        sample: Sample,
+        on_tile: OnTile | None = None,
+        on_tiling: Callable[[TilePlan], None] | None = None,
+        prepared: Prepared | None = None,
     ) -> NDArray[np.uint8] | FileArray:
         """Return the class of each voxel, (*spatial) uint8, in a file where it is large; memory: that of some tiles.
 
-        ``on_tile`` is called with the number of tiles done and of all, ``on_tiling`` with the plan of exact tiles.
+        Arguments as of :meth:`scores`.
 
         Raises:
             DataError: the image has another spacing than the run, and tiles are exact.
         """
         result = new_map(sample)
-        for part, scores in self.scores(sample, on_tile, on_tiling):
+        for part, scores in self.scores(sample, on_tile, on_tiling, prepared):
             result[part] = self.decide(scores)
         return result
 
     def _exact(
-        self, sample: Sample, on_tile: OnTile | None, on_tiling: Callable[[TilePlan], None] | None
+        self,
+        sample: Sample,
+        on_tile: OnTile | None,
+        on_tiling: Callable[[TilePlan], None] | None,
+        prepared: Prepared | None,
     ) -> Iterator[tuple[Place, Array]]:
         rule = self.run.data.rule
         place = rule.place_sample(sample)
-        if place.resamples:
-            have, want = spacing_words(sample.spacing_mm), spacing_words(rule.spacing_mm)
-            raise fault(
-                sample.source or sample.name,
-                f"the image has {have}, and exact tiles cannot be resampled to the run's spacing",
-                want,
-                "Leave exact out, or resample the image before",
-            )
         passes = []
-        for member in self.members:
+        for member, (image, statistics) in zip(self.members, prepared or self.prepare(sample), strict=True):
             assert member.exact is not None
-            with stage("prepare"):
-                image, statistics = member.run.data.prepare(sample, place)
             passes.append(member.exact.plan(image, statistics))
             if passes[-1].grid != passes[0].grid or member.run.data.rule != rule:
                 raise ConfigError(
@@ -254,15 +293,18 @@ def new_map(sample: Sample) -> NDArray[np.uint8] | FileArray:
 
 
 def _group_slabs(
-    group: Sequence[Member], place: Placement, sample: Sample, whole: bool, on_tile: OnTile | None
+    group: Sequence[Member],
+    place: Placement,
+    image: Array | MappedImage,
+    statistics: Statistics,
+    whole: bool,
+    on_tile: OnTile | None,
 ) -> Iterator[tuple[Place, Array]]:
     """Yield (part of the image, logits (members · classes, *part)) of members that read the same tiles.
 
     Parts are slabs, which follow each other along the first axis of the network's grid, where ``whole`` says so.
     """
     first = group[0]
-    with stage("prepare"):
-        image, statistics = first.run.data.prepare(sample, place)
 
     def call(tiles: Array) -> Array:
         images = np.stack([statistics.normalise(tile) for tile in tiles])

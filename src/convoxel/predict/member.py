@@ -9,13 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from convoxel.data.geometry import Place
 from convoxel.errors import ConfigError
 from convoxel.predict.exact_tiles import ExactTiles
+from convoxel.predict.mirror import axis_words
 from convoxel.predict.network_call import Array, Call
 from convoxel.predict.tile_size import InputSizes, plan_tile
 from convoxel.predict.trained_run import AnyRun
+
+
+class MemberFacts(TypedDict):
+    """A network of an ensemble: name of its run, step of its checkpoint, axes along which images are mirrored."""
+
+    run: str
+    step: int
+    mirrored: list[str]
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,11 @@ class Member:
         data, config = self.run.data, self.run.config
         rule = config.prediction
         return data.rule, data.normalisation, config.patch, rule.tile, rule.blend, self.sizes, self.overlap
+
+    @property
+    def facts(self) -> MemberFacts:
+        """Name, step and mirrored axes of the member, as people are told them."""
+        return {"run": self.name, "step": self.run.step, "mirrored": axis_words(self.mirrored, self.run)}
 
     def tile(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the size of the network's input for tiles of an image of ``size``."""

@@ -72,6 +72,12 @@ def axis_names(run: AnyRun) -> tuple[str, ...]:
     return _PICTURE if run.data.dims == 2 and not turned else ()
 
 
+def axis_words(axes: Sequence[int], run: AnyRun) -> list[str]:
+    """Return axes by name where the run's have names, else by number."""
+    names = axis_names(run)
+    return [names[axis] if names else str(axis) for axis in axes]
+
+
 def _checked(axes: Sequence[int], dims: int, given: object) -> tuple[int, ...]:
     if any(not 0 <= axis < dims for axis in axes):
         raise ConfigError(f"mirror: got {given!r}; expected axes from 0 to {dims - 1}, which the network has.")

@@ -9,21 +9,22 @@ import socket
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from convoxel.errors import CheckpointError, ConfigError, ConvoxelError, DataError, UnsupportedError
 from convoxel.files.fault import shown
 from convoxel.graph.threads import VARIABLE, limit_threads
-from convoxel.predict.archive import Batch
-from convoxel.predict.case_batch import Work, failed, predict_batch
+from convoxel.predict.case_batch import Batch, Work, failed, predict_batches
 from convoxel.predict.case_key import hash_recipe
 from convoxel.predict.case_manifest import CaseRecord
 from convoxel.predict.inference import Predictor
 
 # A case whose worker dies so often is the reason itself, mostly because it takes more memory than there is.
 _TRIES = 3
+# Batches that a worker gets at a time: reading and writing overlap within them, and the last are shared out evenly.
+_MOST_AT_ONCE = 8
 # Ray keeps results of a few kilobytes in shared memory; 80 MB is about the least that it takes.
 _STORE_BYTES = 80 * 10**6
 _PATIENCE_S = 10.0
@@ -42,8 +43,8 @@ class Worker:
         self._predictor: Predictor | None = None
         contextlib.ExitStack().enter_context(limit_threads(threads))  # until the process ends
 
-    def predict(self, cases: Batch, work: Work) -> list[CaseRecord]:
-        """Return the records of cases.
+    def predict(self, batches: Sequence[Batch], work: Work) -> Iterator[list[CaseRecord]]:
+        """Yield the records of batches of cases, whose steps overlap.
 
         Raises:
             CheckpointError: the networks are others than those that the archive began with.
@@ -59,7 +60,7 @@ class Worker:
                         "Leave the run as it is, name the --device, or start again."
                     )
                 self._predictor = predictor
-            return predict_batch(predictor, cases, work)
+            yield from predict_batches(predictor, batches, work)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class RayWorkers:
 
         Raises:
             ConfigError: there is no such cluster.
-            ConvoxelError: as :func:`convoxel.predict.case_batch.predict_batch`.
+            ConvoxelError: as :func:`convoxel.predict.case_batch.predict_batches`.
         """
         if not batches:
             return
@@ -101,34 +102,48 @@ class RayWorkers:
         count, threads = _share_out(ray, self.count, len(batches))
         actor = ray.remote(num_cpus=threads, max_restarts=0)(Worker)
         waiting = deque(range(len(batches)))
-        running: dict[Any, tuple[int, Any]] = {}
+        running: dict[Any, tuple[deque[int], Any]] = {}  # numbers of batches without records so far, the worker
         tries: dict[int, int] = {}
-        idle = [actor.remote(self.build, threads) for _ in range(count)]
+        idle: list[Any] = []
         try:
             while waiting or running:
-                while waiting and idle:
-                    number, worker = waiting.popleft(), idle.pop()
-                    running[worker.predict.remote(list(batches[number]), work)] = number, worker
-                (done,), _ = ray.wait(list(running), num_returns=1)
-                number, worker = running.pop(done)
+                while waiting and len(running) < count:
+                    worker = idle.pop() if idle else actor.remote(self.build, threads)
+                    numbers = _take(waiting, count, tries)
+                    stream = worker.predict.options(num_returns="streaming")
+                    running[stream.remote([list(batches[number]) for number in numbers], work)] = numbers, worker
+                (ready,), _ = ray.wait(list(running), num_returns=1)
+                numbers, worker = running[ready]
                 try:
-                    found = ray.get(done)
+                    found = ray.get(next(ready))
+                    numbers.popleft()
+                    yield found
+                except StopIteration:
+                    del running[ready]
+                    idle.append(worker)
                 except ray.exceptions.RayTaskError as error:
                     raise _own(error) from None
                 except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError):
+                    del running[ready]
                     ray.kill(worker)
-                    idle.append(actor.remote(self.build, threads))
-                    tries[number] = tries.get(number, 0) + 1
-                    if tries[number] < _TRIES:
-                        waiting.appendleft(number)
-                        continue
-                    found = [failed(case, _death(case.path), work) for case in batches[number]]
-                else:
-                    idle.append(worker)
-                yield found
+                    for number in reversed(numbers):  # one of them is the reason, maybe: each is alone the next time
+                        tries[number] = tries.get(number, 0) + 1
+                        if tries[number] < _TRIES:
+                            waiting.appendleft(number)
+                        else:
+                            yield [failed(case, _death(case.path), work) for case in batches[number]]
         finally:
             for worker in (*idle, *(worker for _, worker in running.values())):
                 ray.kill(worker)
+
+
+def _take(waiting: deque[int], workers: int, tries: Mapping[int, int]) -> deque[int]:
+    """Take numbers of batches for one worker; one with which a worker has died is alone."""
+    share = -(-len(waiting) // (2 * workers))
+    taken = deque([waiting.popleft()])
+    while waiting and len(taken) < min(share, _MOST_AT_ONCE) and not tries.keys() & {taken[0], waiting[0]}:
+        taken.append(waiting.popleft())
+    return taken
 
 
 def parse_place(on: str) -> str | None:

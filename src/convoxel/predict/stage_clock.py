@@ -10,8 +10,9 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-#: The stages of a case, in the order in which they are told.
-STAGES = ("read", "prepare", "network", "blend", "write")
+#: The stages of a case, in the order in which they are told. "waiting" is the time in which the network stood still
+#: until another thread had read the case or written the one before; it is no work of its own.
+STAGES = ("read", "prepare", "network", "blend", "clean-up", "write", WAITING := "waiting")
 
 
 class StageClock:

@@ -16,7 +16,7 @@ from convoxel.files.fault import few
 from convoxel.predict.case_prediction import MapOptions
 from convoxel.predict.case_statistics import REPLICATES
 from convoxel.predict.clean_up import CleanUp
-from convoxel.predict.evaluation import MemberStep, OnSample, Request, RunEvaluation, evaluate_split
+from convoxel.predict.evaluation import OnSample, Request, RunEvaluation, evaluate_split
 from convoxel.predict.inference import check_engine
 from convoxel.predict.member import check_members
 from convoxel.predict.trained_run import DataFacts, TrainedRun
@@ -80,7 +80,7 @@ def evaluate(
         ``figures`` (of each metric the value, unit, interval, and figures of each class), ``resampling`` and
         ``empty_rule`` (how intervals came about, and what counts where a class is not there), ``curves`` (of a
         classification), ``count``, ``seconds``, ``engine``, ``split``, ``step``, ``data``; ``members``
-        (name and step of each run) and ``seen`` (the images that each member was trained on).
+        (name, step and mirrored axes of each run) and ``seen`` (the images that each member was trained on).
 
     Raises:
         CheckpointError: the folder is no run.
@@ -114,8 +114,8 @@ def evaluate(
     on_begin(len(samples), run.data)
     begun = time.perf_counter()
     found = evaluate_split(predictor, dataset, split, on_sample, request, clean_up)
-    steps: list[MemberStep] = [{"run": name, "step": member.step} for name, member in members.items()]
-    return {**found, "seconds": time.perf_counter() - begun, "members": steps, "seen": seen}
+    told = [member.facts for member in predictor.members]
+    return {**found, "seconds": time.perf_counter() - begun, "members": told, "seen": seen}
 
 
 def _warn_of_seen(seen: Mapping[str, Sequence[str]], count: int) -> None:

@@ -22,7 +22,7 @@ from convoxel.predict.case_prediction import MapOptions
 from convoxel.predict.clean_up import CleanUp
 from convoxel.predict.file_prediction import predict_files
 from convoxel.predict.inference import Predictor, build_predictor, check_engine, join_predictors, place_run
-from convoxel.predict.member import check_members
+from convoxel.predict.member import MemberFacts, check_members
 from convoxel.predict.ray_workers import RayWorkers, parse_place
 from convoxel.predict.run_progress import OnProgress
 from convoxel.predict.trained_run import DataFacts, StoredNetwork, TrainedRun
@@ -215,6 +215,7 @@ def predict(
     part: tuple[int, int] = (1, 1),
     on: str | None = None,
     workers: int | None = None,
+    on_begin: Callable[[list[MemberFacts]], None] = lambda members: None,
     on_case: Callable[[CaseRecord], None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
@@ -268,6 +269,7 @@ def predict(
         on: "ray" computes in processes of a Ray cluster on this machine, "ray:ADDRESS" on another one, which reads and
             writes the same folders (default: in this process). Results are the same.
         workers: number of such processes (default: one for each machine). Each has its share of the cores.
+        on_begin: called before the first image with ``run``, ``step`` and ``mirrored`` (axes) of each network.
         on_case: called with the record of each image: ``file``, ``state`` ("done", "skipped", "failed"), ``reason``,
             ``seconds``, ``tiling`` (exact tiles in words, and what the label map is equal to) …
         on_progress: called after each image and each exact tile; ``step`` of ``steps_total`` images.
@@ -296,8 +298,10 @@ def predict(
         load_predictor, engine=engine, precision=precision, device=device, mirror=mirror, exact=exact, tile=tile
     )
     others = None if on is None else RayWorkers(functools.partial(load, folders), parse_place(on), workers)
+    predictor = load(run_dir)
+    on_begin([member.facts for member in predictor.members])
     return predict_files(
-        load(run_dir),
+        predictor,
         Path(input),
         Path(output),
         on_progress,
