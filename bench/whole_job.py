@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -94,6 +93,16 @@ def serve(engine: str, run: str, folder: str) -> None:
 # ---- what is measured ------------------------------------------------------------------------------------------
 
 
+# A small process starts the one that is measured: Linux counts the memory of who starts a process as the process's own.
+_MEASURED = """
+import resource, subprocess, sys, time
+begun = time.perf_counter()
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+sys.exit(code)
+"""
+
+
 class Contender:
     """An engine that predicts one image: in whole processes, and in one that stays."""
 
@@ -110,20 +119,17 @@ class Contender:
         """Measure a process from its start to its end."""
         call = [sys.executable, "-c", "import sys; from convoxel.cli import main; sys.exit(main(sys.argv[1:]))"]
         call += ["predict", str(self.run), "--input", str(self.source), "--output", str(self.target), "--json"]
-        begun = time.perf_counter()
-        process = subprocess.Popen(
-            call if self.engine == "ours" else self._serve, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURED, *(call if self.engine == "ours" else self._serve)],
+            input="" if self.engine == "ours" else f"{self.source}\t{self.target}\n",
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        assert process.stdin is not None
-        if self.engine != "ours":
-            process.stdin.write(f"{self.source}\t{self.target}\n")
-        process.stdin.close()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"{self.engine} ended with exit code {process.returncode}")
-        self.whole_s.append(time.perf_counter() - begun)
-        self.peak_bytes.append(usage.ru_maxrss * 1024)
+        if done.returncode:
+            raise RuntimeError(f"{self.engine} ended with exit code {done.returncode}")
+        seconds, peak = done.stdout.split()
+        self.whole_s.append(float(seconds))
+        self.peak_bytes.append(int(peak))
 
     def run_warm(self) -> None:
         """Measure a prediction in the process that stays; the first one is not counted."""
