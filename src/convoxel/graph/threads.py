@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 
 from convoxel.errors import ConfigError
+from convoxel.native.machine import default_threads
 
 #: The environment variable that says how many threads our engine takes.
 VARIABLE = "CONVOXEL_THREADS"
+_OPENMP = "OMP_NUM_THREADS"  # PyTorch reads it when it is imported
 
 
 @contextlib.contextmanager
 def limit_threads(threads: int | None) -> Iterator[None]:
     """Let our engine and PyTorch use ``threads`` threads inside the block; None changes nothing.
+
+    PyTorch is not imported for it: where it is not yet, the environment tells it.
 
     Raises:
         ConfigError: ``threads`` is below 1.
@@ -24,16 +29,24 @@ def limit_threads(threads: int | None) -> Iterator[None]:
         return
     if threads < 1:
         raise ConfigError(f"threads: got {threads}; expected at least 1. Leave it out to use all.")
-    import torch
-
-    engine, framework = os.environ.get(VARIABLE), torch.get_num_threads()
-    os.environ[VARIABLE] = str(threads)
-    torch.set_num_threads(threads)
+    before = {name: os.environ.get(name) for name in (VARIABLE, _OPENMP)}
+    framework = sys.modules.get("torch")
+    count = framework.get_num_threads() if framework else None
+    os.environ.update(dict.fromkeys(before, str(threads)))
+    if framework:
+        framework.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(framework)
-        if engine is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = engine
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        if framework := sys.modules.get("torch"):
+            framework.set_num_threads(count or _default(before[_OPENMP]))
+
+
+def _default(stated: str | None) -> int:
+    """Return the threads that PyTorch would have taken if it had been imported before."""
+    return int(stated) if stated and stated.isdecimal() and int(stated) else default_threads()
