@@ -41,7 +41,8 @@ class Worker:
     def __init__(self, build: Callable[[], Predictor], threads: int) -> None:
         self._build = build
         self._predictor: Predictor | None = None
-        contextlib.ExitStack().enter_context(limit_threads(threads))  # until the process ends
+        self._limit = contextlib.ExitStack()  # kept: what is collected is closed
+        self._limit.enter_context(limit_threads(threads))
 
     def predict(self, batches: Sequence[Batch], work: Work) -> Iterator[list[CaseRecord]]:
         """Yield the records of batches of cases, whose steps overlap.
