@@ -14,6 +14,7 @@ from convoxel import data
 from convoxel.data import zarr_array, zarr_image
 from convoxel.data.image_file import map_image
 from convoxel.data.label_file import read_label
+from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import DataError
 from tests.support.refusal import refused
 
@@ -147,6 +148,29 @@ def test_chunks_stay_in_the_folder_until_a_part_is_asked_for(tmp_path: Path, mon
     np.testing.assert_array_equal(map_image(plainly, axes="HWC").image, np.moveaxis(values[0], -1, 0))
     np.testing.assert_array_equal(map_image(plainly, axes="CHW").image[1:4, 2:5], values[0, 1:4, 2:5])
     np.testing.assert_array_equal(map_image(plainly, dims=3).image[:, 1:4, 2:5], values[None, 0, 1:4, 2:5])
+
+
+def test_an_image_is_unpacked_once_for_all_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles that overlap read each chunk again and again; the values are those of the chunks, in memory or a file."""
+    values = RNG.integers(0, 200, (1, 9, 8, 6)).astype(np.uint8)
+    image = map_image(ome(tmp_path / "a.zarr", values, "czyx", levels=1)).image
+    assert isinstance(image, MappedImage)
+    read: list[Path] = []
+    plain = zarr_array.read_bytes
+
+    def counted(file: Path) -> bytes:
+        read.append(file)
+        return plain(file)
+
+    monkeypatch.setattr(zarr_array, "read_bytes", counted)
+    for most in (1 << 20, 10):
+        monkeypatch.setattr("convoxel.files.file_array.MOST_IN_MEMORY", most)
+        read.clear()
+        once = image.unpacked()
+        tiles = [once[:, first : first + 4] for first in range(6)]
+        assert len(read) == len(set(read)) > 1
+        for first, tile in enumerate(tiles):
+            np.testing.assert_array_equal(tile, values[:, first : first + 4])
 
 
 def test_a_folder_of_zarr_images_is_a_data_set(tmp_path: Path) -> None:
