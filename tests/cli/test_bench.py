@@ -440,7 +440,7 @@ def test_info_shows_machine_choices_and_cache(
     shown = capsys.readouterr().out
     for part in ("Ceiling", "GB/s", "Caches", "Calibration", f"{tmp_path}: 0 winners", "chosen by cost", "3×3×3, deep"):
         assert part in shown
-    quiet = calibration.Calibration(calibration.Rates(2.0, 0.5), calibration.Rates(0.03, 0.04), time.time() - 7200)
+    quiet = calibration.Calibration(calibration.Rates(2.0, 0.5), calibration.Rates(0.03, 0.04), time.time() - 7300)
     monkeypatch.setattr(calibration, "measure_calibration", lambda: quiet)
     assert main(["info", "--recalibrate"]) == 0
     shown = " ".join(capsys.readouterr().out.split())

@@ -25,7 +25,18 @@ from convoxel.graph.store.cvx import _unpacked
 from convoxel.graph.verification import check_program
 from convoxel.native.plan import Problem
 
-SETTINGS = ("algorithm", "precision", "threads", "choices", "file", "origin", "verification", "structure", "graph")
+SETTINGS = (
+    "algorithm",
+    "precision",
+    "threads",
+    "choices",
+    "file",
+    "origin",
+    "verification",
+    "structure",
+    "graph",
+    "notes",
+)
 
 
 def network() -> nn.Module:
@@ -48,7 +59,7 @@ def program(tmp_path: Path) -> Program:
     compile(network(), X).save(tmp_path / "first.cvx")
     loaded = cx.load(tmp_path / "first.cvx", threads=1, algorithm="direct", precision="high")
     assert isinstance(loaded, Program)
-    found = loaded.replace(choices={"avx9": {"a problem": "indirect"}})
+    found = loaded.replace(choices={"avx9": {"a problem": "indirect"}}, notes={"patch": "16"})
     return found.replace(verification=check_program(found, network(), [torch.from_numpy(X)]))
 
 

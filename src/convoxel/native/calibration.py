@@ -110,7 +110,7 @@ def shipped_rates() -> Rates:
 def calibrate() -> Rates:
     """Give the engine this machine's rates. They are measured now if they are not known yet and can be kept.
 
-    >>> calibrate() == Rates(*_core.rates())
+    >>> min(calibrate()) > 0
     True
     """
     known = known_calibration()
