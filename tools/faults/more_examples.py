@@ -54,7 +54,7 @@ picture = overlay(np.zeros((8, 8)), np.zeros((8, 8), int), np.ones((8, 8), int),
 png(picture)
 save_overlay("b.png", np.zeros((8, 8)))
 panels(np.zeros((8, 8)), np.zeros((8, 8), int), height=30)
-Slice(np.zeros((4, 4)), (1.0, 1.0), None, 0)
+Slice(np.zeros((4, 4)), (1.0, 1.0), None, 0, (0, 1), (False, False))
 """,
     "descriptions": """
 net = cx.models.build("unet", 2, in_channels=1, num_classes=2, levels=1, width=4)
