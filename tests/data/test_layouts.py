@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,10 @@ def test_nnunet_test_cases(tmp_path: Path) -> None:
         volume(tmp_path / "labelsTs" / f"case_{i}.nii.gz", label=True)
     found = data.load(tmp_path, "segment")
     assert found.test is not None and found.test.names == ("test/case_0", "test/case_1") and not found.notes
+    for kind in ("imagesTr", "labelsTr"):
+        shutil.rmtree(tmp_path / kind)
+    found = data.load(tmp_path, "segment")  # test cases alone are a set
+    assert {*found.train.names, *found.validation.names} == {"case_0", "case_1"} and found.channels == 2
 
 
 def test_nnunet_cases_of_earlier_versions_and_in_lists(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ class Bright:
 
     def __init__(self, task: str = "segment", threshold: int = 100, on_image: Any = None) -> None:
         names = ("dark", "bright")
-        facts = SimpleNamespace(dims=2, channels=1, multi_label=False, classes=names, value_names=names)
+        facts = SimpleNamespace(
+            dims=2, channels=1, multi_label=False, classes=names, value_names=names, channel_files=False
+        )
         facts.warn_of_geometry = lambda lying: None
         self.run = SimpleNamespace(config=SimpleNamespace(task=task, axes=None), data=facts)
         self.exact, self.classes, self.recipe = None, ("dark", "bright"), {"threshold": threshold}
@@ -270,7 +272,7 @@ def test_parts_at_once_are_together_the_whole(tmp_path: Path, task: str) -> None
 
 
 def test_parts_are_disjoint_and_complete(tmp_path: Path) -> None:
-    cases, _ = list_cases(images(tmp_path / "in", 5), tmp_path / "out", dims=2, maps=True)
+    cases, _ = list_cases(images(tmp_path / "in", 5), tmp_path / "out", bright().run.data, maps=True)
     for count in (1, 2, 3, 5, 16):
         parts = [take_part(cases, (number, count)) for number in range(1, count + 1)]
         assert sorted((case for part in parts for case in part), key=lambda case: case.path) == cases

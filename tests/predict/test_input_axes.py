@@ -34,14 +34,13 @@ def test_axes_of_inputs(
 ) -> None:
     array = np.random.default_rng(0).random(shape).astype(np.float32)
     np.save(tmp_path / "a.npy", array)
-    image = read_case(predictor(trained, exact=exact), tmp_path / "a.npy", MapOptions(stated)).image
+    image = read_case(predictor(trained, exact=exact), [tmp_path / "a.npy"], MapOptions(stated)).image
     assert np.array_equal(image[:, :, :], np.moveaxis(array, -1, 0) if last else array)
 
 
 def test_axes_that_were_stated_for_another_number_of_axes_do_not_serve(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((9, 8), np.float32))
-    assert read_case(predictor("HWC", channels=1), tmp_path / "a.npy", MapOptions()).image.shape == (1, 9, 8)
+    assert read_case(predictor("HWC", channels=1), [tmp_path / "a.npy"], MapOptions()).image.shape == (1, 9, 8)
     np.save(tmp_path / "b.npy", np.ones((3, 9, 3), np.float32))
-    refused(
-        lambda: read_case(predictor(None), tmp_path / "b.npy", MapOptions()), tmp_path / "b.npy", "CHW or HWC", "--axes"
-    )
+    file = tmp_path / "b.npy"
+    refused(lambda: read_case(predictor(None), [file], MapOptions()), file, "CHW or HWC", "--axes")

@@ -110,9 +110,9 @@ def test_files_hold_the_shares_on_the_grid_of_the_image(tmp_path: Path, dims: in
     options = MapOptions(shares=kind)
     options.check(predictor)
     targets = options.targets(label_path, dims)
-    result = predict_case(predictor, source, targets, options)
+    result = predict_case(predictor, [source], targets, options)
     assert result.outputs == targets and all(path.is_file() for path in targets)
-    sample = read_case(predictor, source, options)
+    sample = read_case(predictor, [source], options)
     logits = predictor.logits(sample).astype(np.float64)
     wanted = np.exp(logits) / np.exp(logits).sum(axis=0)
     found = read_back(targets[1])
@@ -129,7 +129,7 @@ def test_files_hold_the_shares_on_the_grid_of_the_image(tmp_path: Path, dims: in
         np.testing.assert_array_equal(stored.affine, given.affine)
         assert stored.get_data_dtype() == kind and stored.shape == (*given.shape, 3)
     before = targets[1].read_bytes()
-    predict_case(predictor, source, targets, options)
+    predict_case(predictor, [source], targets, options)
     assert targets[1].read_bytes() == before  # equal shares, equal bytes
 
 
@@ -137,9 +137,9 @@ def test_large_maps_lie_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     predictor, source = a_predictor(3), stored_image(tmp_path, 3)
     options = MapOptions(shares="uint8")
     paths = [options.targets(tmp_path / f"{name}.nii.gz", 3) for name in ("small", "large")]
-    predict_case(predictor, source, paths[0], options)
+    predict_case(predictor, [source], paths[0], options)
     monkeypatch.setattr("convoxel.files.file_array.MOST_IN_MEMORY", 100)
-    predict_case(predictor, source, paths[1], options)
+    predict_case(predictor, [source], paths[1], options)
     assert [path.read_bytes() for path in paths[0]] == [path.read_bytes() for path in paths[1]]
 
 
@@ -147,8 +147,8 @@ def test_clean_up_changes_the_label_map_alone(tmp_path: Path) -> None:
     predictor, source = a_predictor(3), stored_image(tmp_path, 3)
     plain = MapOptions(shares="uint8")
     cleaned = MapOptions(shares="uint8", clean_up=CleanUp.build("a", "b=3"))
-    first = predict_case(predictor, source, plain.targets(tmp_path / "x.nii.gz", 3), plain)
-    second = predict_case(predictor, source, cleaned.targets(tmp_path / "y.nii.gz", 3), cleaned)
+    first = predict_case(predictor, [source], plain.targets(tmp_path / "x.nii.gz", 3), plain)
+    second = predict_case(predictor, [source], cleaned.targets(tmp_path / "y.nii.gz", 3), cleaned)
     labels = [np.asarray(nibabel.load(result.outputs[0]).dataobj) for result in (first, second)]
     removed = sum(change.removed_voxels for change in second.changes.values())
     assert first.changes == {} and removed == (labels[0] != labels[1]).sum() > 0

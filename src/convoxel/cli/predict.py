@@ -36,7 +36,12 @@ _MOST_TOLD = 20
 
 def predict(
     runs: Runs,
-    input: Annotated[Path, typer.Option(help="Image file, folder of images or of DICOM slices, or FOLDER#SERIES.")],
+    input: Annotated[
+        Path,
+        typer.Option(
+            help="Image file, folder of images or of DICOM slices, or FOLDER#SERIES; CASE_0000.nii.gz … are channels."
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="File or folder to write: label maps, or a .csv/.json of classes.")],
     engine: Engine = "convoxel",
     precision: Precision = "float32",
@@ -123,6 +128,7 @@ def predict(
                 workers=workers,
                 on_begin=summary.begin,
                 on_case=summary,
+                on_note=summary.note,
                 on_progress=meter,
             )
         except KeyboardInterrupt:
@@ -158,6 +164,7 @@ class _Summary:
         self._counts = {"done": 0, "skipped": 0, "failed": 0}
         self.members: list[MemberFacts] = []
         self.failures: list[dict[str, str]] = []
+        self.notes: list[str] = []
         self.tilings: dict[str, None] = {}
         self.stages: dict[str, float] = {}
         self.cleaned: dict[str, dict[str, int]] = {}
@@ -168,6 +175,11 @@ class _Summary:
         told = ensemble_words(members)
         if told:
             self._screen.say(told)
+
+    def note(self, told: str) -> None:
+        """Tell what the names of files were taken to say."""
+        self.notes.append(told)
+        self._screen.say(f"Channels: {told}.")
 
     def __call__(self, record: CaseRecord) -> None:
         """Count an image, and tell at once if it failed."""
@@ -200,6 +212,7 @@ class _Summary:
         told = {
             "members": self.members,
             "failures": self.failures,
+            "notes": self.notes,
             "tilings": list(self.tilings),
             "cleaned": self.cleaned,
         }

@@ -1,26 +1,26 @@
 """Raw data sets of nnU-Net: imagesTr/CASE_0000.nii.gz (a file a channel), labelsTr/CASE.nii.gz and dataset.json.
 
 Cases of ``imagesTs`` are a test part where ``labelsTs`` has their labels, and are not used otherwise, which a note
-says.
+says. A folder without ``imagesTr`` is a set of these alone.
 """
 
 from __future__ import annotations
 
 import os
-import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+from convoxel.data.channel_files import channel_of, gather_channels, whole_case
 from convoxel.data.collection import Collection
 from convoxel.data.dataset_json import NAME, find_description, label_scheme, path_inside, read_description
 from convoxel.data.image_file import list_images
 from convoxel.data.image_format import split_ending
 from convoxel.data.opening import Opening
 from convoxel.data.segmentation import Pair, open_pairs, without_labels
+from convoxel.errors import DataError
 from convoxel.files.fault import ErrorCollector, brief, fault, plural, shown
 from convoxel.files.values import JsonObject
-
-_CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
 
 def has_cases(folder: Path) -> bool:
@@ -28,15 +28,21 @@ def has_cases(folder: Path) -> bool:
     found = find_description(folder)
     if isinstance(found.get("dataset"), dict):
         return True
-    if not all((folder / kind).is_dir() for kind in ("imagesTr", "labelsTr")):
+    kinds = _labelled(folder)
+    if not kinds:
         return False
     if "channel_names" in found or "file_ending" in found:
         return True
     # Earlier versions say "modality", as the Decathlon does; their files' names tell them apart.
-    with os.scandir(folder / "imagesTr") as files:
-        return any(_CHANNEL.fullmatch(split_ending(Path(file.name))[0]) for file in files) and not any(
-            _CHANNEL.fullmatch(split_ending(path)[0]) for path in (folder / "labelsTr").iterdir()
+    with os.scandir(folder / f"images{kinds[0]}") as files:
+        return any(channel_of(Path(file.name)) for file in files) and not any(
+            map(channel_of, (folder / f"labels{kinds[0]}").iterdir())
         )
+
+
+def _labelled(folder: Path) -> list[str]:
+    """Return the parts of a folder that have images and labels: "Tr" and "Ts"."""
+    return [kind for kind in ("Tr", "Ts") if all((folder / f"{noun}{kind}").is_dir() for noun in ("images", "labels"))]
 
 
 def open_cases(folder: Path, errors: Opening) -> Collection:
@@ -47,6 +53,9 @@ def open_cases(folder: Path, errors: Opening) -> Collection:
     notes: list[str] = []
     if isinstance(found.get("dataset"), dict):
         pairs = list(_listed_cases(folder, found["dataset"], channels, errors))
+    elif _labelled(folder) == ["Ts"]:
+        pairs = _find_cases(folder, "Ts", "", channels, found.get("file_ending"), errors, notes)
+        found = {}  # what it says of the training images is no matter here
     else:
         pairs = _find_cases(folder, "Tr", "", channels, found.get("file_ending"), errors, notes)
         if (folder / "imagesTs").is_dir():
@@ -71,34 +80,27 @@ def _find_cases(
 ) -> list[Pair]:
     """Return the cases of imagesTr or imagesTs that are whole; everything else there is reported."""
     images = folder / f"images{suffix}"
-    files: dict[str, dict[int, Path]] = {}
-    for path in _of_ending(images, ending, errors):
-        match = _CHANNEL.fullmatch(split_ending(path)[0])
-        if match is None:
-            expected = f"a name such as CASE_0000{ending if isinstance(ending, str) else split_ending(path)[1]}"
-            errors.note(path.name, fault(path, "the name says no channel", expected, "Rename or remove it"))
-            continue
-        held = files.setdefault(match[1], {})
-        if int(match[2]) in held:
-            came = f"a second file of channel {match[2]} beside {shown(held[int(match[2])].name)}"
-            errors.note(match[1], fault(path, came, "one file a channel", "Remove one of the two"))
-        held.setdefault(int(match[2]), path)
+    there = _of_ending(images, ending, errors)
+    for path in (path for path in there if channel_of(path) is None):
+        expected = f"a name such as CASE_0000{ending if isinstance(ending, str) else split_ending(path)[1]}"
+        errors.note(path.name, fault(path, "the name says no channel", expected, "Rename or remove it"))
+    files = gather_channels(there, errors)
     labels = _labels_of(folder / f"labels{suffix}", ending, errors)
     pairs, without = [], []
     for case in sorted(files, key=os.fsencode):
         held, name = files[case], shown(f"{part}/{case}" if part else case)
-        wrong = sorted(set(range(channels)) ^ set(held))
-        if wrong:
-            came = f"channel {wrong[0]:04d} is {'missing' if wrong[0] < channels else 'one too many'}"
-            expected = f"the channels 0000 to {channels - 1:04d}, as dataset.json names them"
-            errors.note(name, fault(images / case, came, expected, "Add or remove files, or correct dataset.json"))
-        elif case in labels:
-            pairs.append(Pair(part, name, tuple(held[c] for c in range(channels)), labels[case]))
+        try:
+            channel_files = whole_case(case, held, channels, "Add or remove files, or correct dataset.json")
+        except DataError as error:
+            errors.note(name, error)
+            continue
+        if case in labels:
+            pairs.append(Pair(part, name, channel_files, labels[case]))
         elif part == "test":
             without.append(case)
         else:
             came, expected = "an image without label", f"a file labels{suffix}/{shown(case)}.*"
-            errors.note(name, fault(held[0], came, expected, "Add its label, or move the image away"))
+            errors.note(name, fault(channel_files[0], came, expected, "Add its label, or move the image away"))
     for case in sorted(labels.keys() - files.keys(), key=os.fsencode):
         came, expected = "a label without image", f"files images{suffix}/{shown(case)}_0000.* …"
         errors.note(case, fault(labels[case], came, expected, "Add its image, or move the label away"))
@@ -122,7 +124,7 @@ def _of_ending(folder: Path, ending: object, errors: ErrorCollector) -> list[Pat
 def _labels_of(folder: Path, ending: object, errors: ErrorCollector) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in _of_ending(folder, ending, errors) if folder.is_dir() else ():
-        first = found.setdefault(split_ending(path)[0], path)
+        first = found.setdefault(unicodedata.normalize("NFC", split_ending(path)[0]), path)
         if first is not path:
             came = f"a second label of this case beside {shown(first.name)}"
             errors.note(split_ending(path)[0], fault(path, came, "one label a case", "Remove one of the two"))

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from convoxel.data.channel_files import channel_of, gather_channels, read_channels, read_image_header, whole_case
 from convoxel.data.collection import Collection
 from convoxel.data.data_set import Entry, Sample, Sources
 from convoxel.data.dataset_json import LabelScheme
 from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.geometry import fit_label
-from convoxel.data.image_file import list_images, read_header, read_image, with_dims
+from convoxel.data.image_file import list_images, read_header, with_dims
 from convoxel.data.image_format import split_ending
 from convoxel.data.image_header import GridMatch, Header, agree, compare_grids, describe_reading, sizes
 from convoxel.data.label_file import (
@@ -199,20 +200,44 @@ def _pair_files(part: str, folder: Path, errors: ErrorCollector) -> list[Pair]:
         raise fault(folder, f"there is no folder {missing}", "the folders images/ and labels/", _MEND)
     prefix = f"{part}/" if part else ""
     images, labels = (_by_stem(kind, prefix, errors) for kind in kinds)
+    stems = {key: split_ending(path)[0] for key, path in (*labels.items(), *images.items())}
+    files = _channel_files(images, labels, prefix, errors)
+    stems.update({case: case for case in files})
+    files = files or {key: (path,) for key, path in images.items()}
+    images = {key: held[0] for key, held in files.items()}
     for here, there, noun, partner, other in (
         (images, labels, "an image", "label", kinds[1].name),
         (labels, images, "a label", "image", kinds[0].name),
     ):
         for key in sorted(here.keys() - there.keys()):
             mend = f"Add its {partner}, or move the {noun.split()[1]} away"
-            stem = split_ending(here[key])[0]
-            expected = f"a file {other}/{shown(stem)}.*"
-            errors.note(prefix + stem, fault(here[key], f"{noun} without {partner}", expected, mend))
+            expected = f"a file {other}/{shown(stems[key])}.*"
+            errors.note(prefix + stems[key], fault(here[key], f"{noun} without {partner}", expected, mend))
     if not images and not labels:
         raise fault(kinds[0], "the folder is empty", "at least two images", "Put the images there")
     # by stem, not by file name: the order does not depend on the format
-    both = [(os.fsencode(split_ending(images[key])[0]), key) for key in images.keys() & labels.keys()]
-    return [Pair(part, shown(prefix + os.fsdecode(stem)), (images[key],), labels[key]) for stem, key in sorted(both)]
+    both = [(os.fsencode(stems[key]), key) for key in images.keys() & labels.keys()]
+    return [Pair(part, shown(prefix + os.fsdecode(stem)), files[key], labels[key]) for stem, key in sorted(both)]
+
+
+def _channel_files(
+    images: Mapping[str, Path], labels: Mapping[str, Path], prefix: str, errors: ErrorCollector
+) -> dict[str, tuple[Path, ...]]:
+    """Return the files of each image where all are channels of images, by names such as CASE_0000, as labels tell.
+
+    Nothing is returned for other images.
+    """
+    if images.keys() & labels.keys() or not all(map(channel_of, images.values())):
+        return {}
+    cases = gather_channels(images.values(), errors)
+    if not cases.keys() & labels.keys():
+        return {}
+    count = 1 + max(channel for held in cases.values() for channel in held)
+    found = {}
+    for case, held in cases.items():
+        with errors.collect(prefix + case):
+            found[case] = whole_case(case, held, count)
+    return found
 
 
 def _by_stem(folder: Path, prefix: str, errors: ErrorCollector) -> dict[str, Path]:
@@ -239,7 +264,7 @@ def _read_headers(pairs: Sequence[Pair], errors: Opening) -> tuple[dict[str, Hea
             found = read_header(pair.image)
             label = with_dims(pair.label, read_label_header(pair.label, found), None, channels=1)
             _check_names(pair, label, named)
-            found = _read_header(pair, found, errors.axes, label.shape)
+            found = read_image_header(pair.images, axes=errors.axes, grid=label.shape, first=found)
             if label.dims > found.dims:
                 # a flat image among volumes: the image or both files may be wrong, so the message names both
                 came = f"the image is {found.dims}-D ({sizes(found)}), its label {label.dims}-D ({sizes(label)})"
@@ -262,28 +287,6 @@ def _check_names(pair: Pair, label: Header, named: dict[int, tuple[str, Pair]]) 
         if known.casefold() != name.casefold():
             came = f"segment {number} is {name!r}, but {known!r} in {shown(first.label.name)}"
             raise fault(pair.label, came, "one meaning of a number in all labels", "Number the segments alike")
-
-
-def _read_header(pair: Pair, first: Header, axes: str | None, grid: tuple[int, ...]) -> Header:
-    """Return the header of a sample's image, whose files must lie on one grid; ``grid`` is the label's shape."""
-    several = len(pair.images) > 1
-    one = 1 if several else None
-    found = with_dims(pair.image, first, None, one, axes, grid)
-    for path in pair.images if several else ():
-        header = with_dims(path, read_header(path), None, one, axes, grid)
-        match = compare_grids(found, header)
-        if not match.same:
-            raise fault(path, match.came, match.expected, match.mend)
-        if header.channels != 1:
-            raise fault(path, f"{header.channels} channels", "one channel a file", "Write one file a channel")
-    return replace(found, channels=len(pair.images)) if several else found
-
-
-def _read_image(pair: Pair, dims: int, channels: int, axes: str | None) -> Sample:
-    if len(pair.images) == 1:
-        return read_image(pair.image, dims, channels, axes)
-    samples = [read_image(path, dims, 1) for path in pair.images]
-    return replace(samples[0], image=np.concatenate([sample.image for sample in samples]))
 
 
 def _match(pair: Pair, found: Header, label: Header, *, resample_labels: bool) -> GridMatch:
@@ -320,7 +323,7 @@ def _entry(pair: Pair, header: Header, dims: int, channels: int, scheme: LabelSc
     count = len(scheme.names or ()) if known is None else max(known) + 1
 
     def read() -> Sample:
-        sample = _read_image(pair, dims, channels, header.axes or None)
+        sample = read_channels(pair.images, dims, channels, header.axes or None)
         grid = replace(header, shape=sample.image.shape[1:], spacing_mm=sample.spacing_mm, affine=sample.affine)
         label_header, values = read_label(pair.label, dims, grid)
         if not _match(pair, grid, label_header, resample_labels=resample_labels).same:

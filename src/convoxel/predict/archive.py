@@ -128,7 +128,7 @@ class Archive:
         known = self._manifest.read() if skip_existing and self._manifest else {}
         headers: dict[Case, Header] = {}
         for number, case in enumerate(cases, start=1):
-            found = self._look_at(case, known.get((case.targets[0].name, case.path.name)))
+            found = self._look_at(case, known.get((case.targets[0].name, case.name)))
             if isinstance(found, CaseRecord):
                 self.note(found)
             else:
@@ -136,7 +136,7 @@ class Archive:
             self._pace.check(number, len(cases))
         lying = [(str(case.path), h.stated_affine, h.spacing_mm) for case, h in headers.items()]
         self._predictor.run.data.warn_of_geometry(lying)
-        self._pace.begin({case.path.name: max(1, math.prod(h.shape)) * h.channels for case, h in headers.items()})
+        self._pace.begin({case.name: max(1, math.prod(h.shape)) * h.channels for case, h in headers.items()})
         return list(headers)
 
     def _look_at(self, case: Case, before: CaseRecord | None) -> CaseRecord | Header:
@@ -149,7 +149,7 @@ class Archive:
                 and (before.row is not None or are_intact(case.targets, before.outputs))
             ):
                 return replace(before, state="skipped")
-            header = read_case_header(self._predictor, case.path, self._work.options)
+            header = read_case_header(self._predictor, case.image.files, self._work.options)
             fit_channels(case.path, header, self._predictor.run.data.channels)
             return header
         except Exception as error:
@@ -184,7 +184,7 @@ class Archive:
         rows = [
             record.row
             for case in cases
-            if (record := found.get((target.name, case.path.name)))
+            if (record := found.get((target.name, case.name)))
             and record.row is not None
             and record.recipe == self._work.recipe
         ]

@@ -82,7 +82,7 @@ def failed(case: Case, error: Exception, work: Work, seconds: float = 0.0) -> Ca
         raise error
     own = error if isinstance(error, ConvoxelError) else DataError(f"{shown(case.path)}: {_words(error)}")
     reason = " ".join(str(own).split())
-    return CaseRecord(case.path.name, case.targets[0].name, "failed", reason, seconds=seconds, error=own)
+    return CaseRecord(case.name, case.targets[0].name, "failed", reason, seconds=seconds, error=own)
 
 
 def _words(error: Exception) -> str:
@@ -115,7 +115,7 @@ class _Entry:
     def done(self, work: Work, **entries: Any) -> CaseRecord:
         """Return the record of a case that is done."""
         stages = {name: round(value, 4) for name, value in self.stages.items()}
-        names = self.case.path.name, self.case.targets[0].name
+        names = self.case.name, self.case.targets[0].name
         return CaseRecord(
             *names, "done", key=self.key, recipe=work.recipe, seconds=self.seconds, stages=stages, **entries
         )
@@ -141,7 +141,7 @@ class _Steps:
         self._compute([entry for entry in entries if entry.record is None], check)
         for entry in entries:
             entry.loaded = None
-            self._on_part(entry.case.path.name, 1, 1)
+            self._on_part(entry.case.name, 1, 1)
         return entries
 
     def write(self, entries: list[_Entry], waited: float) -> list[CaseRecord]:
@@ -177,11 +177,11 @@ class _Maps(_Steps):
     """Label maps, each a file."""
 
     def _load(self, case: Case) -> LoadedCase:
-        return load_case(self._predictor, case.path, self._work.options)
+        return load_case(self._predictor, case.image.files, self._work.options)
 
     def _compute(self, entries: list[_Entry], check: Check) -> None:
         for entry in entries:
-            name = entry.case.path.name
+            name = entry.case.name
 
             def tick(done: int, total: int, name: str = name) -> None:
                 check()
@@ -211,12 +211,12 @@ class _Rows(_Steps):
     def _load(self, case: Case) -> Sample:
         before = stamp(case)
         with stage("read"):
-            sample = read_case(self._predictor, case.path, self._work.options)
+            sample = read_case(self._predictor, case.image.files, self._work.options)
         _check_same(case, before)
         return sample
 
     def _compute(self, entries: list[_Entry], check: Check) -> None:
-        names = [entry.case.path.name for entry in entries]
+        names = [entry.case.name for entry in entries]
         samples = [entry.loaded for entry in entries if isinstance(entry.loaded, Sample)]
         begun = time.perf_counter()
         try:

@@ -1,4 +1,7 @@
-"""The cases of a prediction: the images that an input names, and the files that their results get."""
+"""The cases of a prediction: the images that an input names, and the files that their results get.
+
+An image is a file, or a file for each channel (``data.channel_files``).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from convoxel.data.channel_files import ImageFiles, find_channels, group_channels
 from convoxel.data.image_file import list_images
-from convoxel.data.image_format import endings, find_format, split_ending
+from convoxel.data.image_format import endings, find_format, image_parts, split_ending
 from convoxel.errors import ConfigError, DataError, check_choice
 from convoxel.files.fault import ErrorCollector, Problem, shown
+from convoxel.predict.trained_run import DataFacts
 
 _Item = TypeVar("_Item")
 
@@ -24,12 +29,31 @@ class Case:
     """One image of a prediction.
 
     Attributes:
-        path: the image.
+        image: the files of the image.
         targets: files to write, the label map first; of a table of classes, the table.
     """
 
-    path: Path
+    image: ImageFiles
     targets: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the image in manifests and tables: that of its file, or of the case that its files belong to."""
+        return self.image.name
+
+    @property
+    def path(self) -> Path:
+        """The image's first file, which stands for it in messages."""
+        return self.image.files[0]
+
+    @property
+    def parts(self) -> list[Path]:
+        """All files that the image consists of.
+
+        Raises:
+            DataError: a file that should say of which others it consists cannot be read.
+        """
+        return [part for path in self.image.files for part in image_parts(path)]
 
 
 def list_inputs(source: Path, errors: ErrorCollector | None = None) -> list[Path]:
@@ -57,8 +81,25 @@ def is_one(source: Path) -> bool:
     return source.is_file() or find_format(source) is not None
 
 
+def find_images(source: Path, facts: DataFacts, errors: ErrorCollector) -> list[ImageFiles]:
+    """Return the images that ``source`` names, for a network whose data these facts describe.
+
+    One file of several channels stands for all of them.
+
+    Raises:
+        DataError: it is missing, or a folder without images.
+    """
+    files = list_inputs(source, errors)
+    rule = {"dims": facts.dims, "channels": facts.channels}
+    if files != [source]:
+        return group_channels(files, **rule, raw=facts.channel_files, errors=errors)
+    beside = find_channels(source) if facts.channels > 1 else files
+    found = group_channels(beside, **rule, raw=facts.channel_files, errors=errors)
+    return [image for image in found if source in image.files]
+
+
 def list_cases(
-    source: Path, target: Path, *, dims: int, maps: bool, ending: str | None = None
+    source: Path, target: Path, facts: DataFacts, *, maps: bool, ending: str | None = None
 ) -> tuple[list[Case], list[Problem]]:
     """Return the cases of a prediction, and what lies among the images and is none.
 
@@ -67,7 +108,7 @@ def list_cases(
     Args:
         source: image, or folder of images.
         target: file or folder to write.
-        dims: number of spatial axes of the network.
+        facts: of the data that the network was trained on.
         maps: whether label maps are written, and no table.
         ending: that of label maps in a folder (default: by the image's format).
 
@@ -78,20 +119,24 @@ def list_cases(
     """
     errors = ErrorCollector(strict=False)
     results = target.resolve()
-    files = [path for path in list_inputs(source, errors) if path == source or not results.is_relative_to(path)]
+    images = [
+        image
+        for image in find_images(source, facts, errors)
+        if not any(path != source and results.is_relative_to(path) for path in image.files)
+    ]
     problems = [each for each in errors.problems if not results.is_relative_to((_folder(source) / each.name).resolve())]
     if maps:
-        targets = _name_maps(files, source, target, dims, ending)
+        targets = _name_maps(images, source, target, facts.dims, ending)
     else:
         table = target if target.suffix.lower() in TABLE_ENDINGS else target / "predictions.csv"
-        targets = [table] * len(files)
-    taken = {path.resolve() for path in files}
+        targets = [table] * len(images)
+    taken = {path.resolve() for image in images for path in image.files}
     for path in dict.fromkeys(targets):
         if path.resolve() in taken:
             raise ConfigError(f"output: {path} is an input image. Give another --output.")
         if path.is_dir():
             raise ConfigError(f"output: {path} is a folder, a file is needed there. Give another --output.")
-    return [Case(path, (target,)) for path, target in zip(files, targets, strict=True)], problems
+    return [Case(image, (target,)) for image, target in zip(images, targets, strict=True)], problems
 
 
 def take_part(cases: Sequence[_Item], part: tuple[int, int]) -> list[_Item]:
@@ -114,15 +159,15 @@ def _folder(source: Path) -> Path:
     return source / "images" if (source / "images").is_dir() else source
 
 
-def _name_maps(files: list[Path], source: Path, target: Path, dims: int, ending: str | None) -> list[Path]:
+def _name_maps(images: list[ImageFiles], source: Path, target: Path, dims: int, ending: str | None) -> list[Path]:
     if split_ending(target)[1] and not target.is_dir():
-        if files == [source]:
-            return [target]
+        if is_one(source):
+            return [target] * len(images)
         raise ConfigError(f"output: {target} names one file, but {source} is a folder. Give a folder.")
     if ending is not None:
         check_choice("ending", ending, endings(written=True))
-    targets = [target / (split_ending(path)[0] + (ending or _label_ending(path, dims))) for path in files]
-    _check_distinct(files, targets)
+    targets = [target / (image.stem + (ending or _label_ending(image.files[0], dims))) for image in images]
+    _check_distinct(images, targets)
     return targets
 
 
@@ -132,13 +177,13 @@ def _label_ending(path: Path, dims: int) -> str:
     return (found and found.label_ending) or {1: ".npy", 2: ".png", 3: ".nii.gz"}[dims]
 
 
-def _check_distinct(files: list[Path], targets: list[Path]) -> None:
+def _check_distinct(images: list[ImageFiles], targets: list[Path]) -> None:
     """Raise ConfigError where two images would have one label map, or had on a disk that ignores capitals."""
-    inputs: dict[str, Path] = {}
-    for path, target in zip(files, targets, strict=True):
-        first = inputs.setdefault(unicodedata.normalize("NFC", target.name).casefold(), path)
-        if first is not path:
+    inputs: dict[str, ImageFiles] = {}
+    for image, target in zip(images, targets, strict=True):
+        first = inputs.setdefault(unicodedata.normalize("NFC", target.name).casefold(), image)
+        if first is not image:
             raise ConfigError(
-                f"input: {shown(first.name)} and {shown(path.name)} would both be written as {shown(target.name)}; "
+                f"input: {shown(first.name)} and {shown(image.name)} would both be written as {shown(target.name)}; "
                 "expected names that differ before their endings, in more than capitals. Rename one of them."
             )

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from convoxel import __version__
-from convoxel.data.image_format import image_parts
 from convoxel.errors import DataError
 from convoxel.files.content import hash_file, hash_json
 from convoxel.files.fault import fault
@@ -27,8 +26,8 @@ def case_key(case: Case, recipe: str) -> str:
     Raises:
         DataError: a file of the image cannot be read.
     """
-    parts = [(part.name, hash_file(part)) for part in image_parts(case.path)]
-    return hash_json([recipe, case.path.name, parts, [target.name for target in case.targets]])
+    parts = [(part.name, hash_file(part)) for part in case.parts]
+    return hash_json([recipe, case.name, parts, [target.name for target in case.targets]])
 
 
 def stamp(case: Case) -> tuple[tuple[int, int], ...]:
@@ -38,7 +37,7 @@ def stamp(case: Case) -> tuple[tuple[int, int], ...]:
         DataError: one of them is missing.
     """
     try:
-        found = [part.stat() for part in image_parts(case.path)]
+        found = [part.stat() for part in case.parts]
     except OSError as error:
         came = f"cannot be read ({error.strerror or error})"
         raise fault(case.path, came, "a file that stays while it is used", "Check the path and its rights") from None

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from convoxel import data
-from convoxel.data.image_file import map_image, read_header, with_dims
+from convoxel.data.channel_files import map_channels, read_channels, read_image_header
+from convoxel.data.image_file import read_header
 from convoxel.data.image_header import Header
 from convoxel.data.share_file import share_order, share_path, write_shares
 from convoxel.errors import ConfigError, check_choice
@@ -102,7 +103,7 @@ class ComputedCase:
 
 def predict_case(
     predictor: Predictor,
-    path: Path,
+    files: Sequence[Path],
     targets: Sequence[Path],
     options: MapOptions = LABEL_MAP,
     on_tile: Callable[[int, int], None] | None = None,
@@ -111,7 +112,7 @@ def predict_case(
 
     Args:
         predictor: trained network.
-        path: image.
+        files: the image as one file, or as a file a channel.
         targets: files to write, as :meth:`MapOptions.targets` lists them.
         options: what is written, and how the image is read.
         on_tile: called with the number of tiles done and of all.
@@ -120,15 +121,15 @@ def predict_case(
         DataError: the image is unreadable or does not fit the network, or a file cannot be written.
     """
     with measure_stages() as clock:
-        found = compute_case(predictor, load_case(predictor, path, options), targets, options, on_tile)
+        found = compute_case(predictor, load_case(predictor, files, options), targets, options, on_tile)
         write_case(predictor, found, targets, options)
     return CaseResult(tuple(targets), found.tiling, clock.seconds, found.changes)
 
 
-def load_case(predictor: Predictor, path: Path, options: MapOptions) -> LoadedCase:
+def load_case(predictor: Predictor, files: Sequence[Path], options: MapOptions) -> LoadedCase:
     """Read an image and prepare it: the first step of :func:`predict_case`."""
     with stage("read"):
-        sample = read_case(predictor, path, options)
+        sample = read_case(predictor, files, options)
     return LoadedCase(sample, predictor.prepare(sample))
 
 
@@ -182,17 +183,17 @@ def _compute(
     return found, shares
 
 
-def read_case_header(predictor: Predictor, path: Path, options: MapOptions) -> Header:
+def read_case_header(predictor: Predictor, files: Sequence[Path], options: MapOptions) -> Header:
     """Return the header of an image as the network sees it; axes that were stated for training serve where they fit."""
     axes, trained = options.axes, predictor.run.config.axes
-    header, facts = read_header(path), predictor.run.data
+    header, facts = read_header(files[0]), predictor.run.data
     if axes is None and trained and header.stored and len(trained.removeprefix("N")) == len(header.stored[0]):
         axes = trained
-    return with_dims(path, header, facts.dims, facts.channels, axes)
+    return read_image_header(files, facts.dims, facts.channels, axes, first=header)
 
 
-def read_case(predictor: Predictor, path: Path, options: MapOptions) -> data.Sample:
+def read_case(predictor: Predictor, files: Sequence[Path], options: MapOptions) -> data.Sample:
     """Return an image as the network takes it; to be segmented, its values stay as stored, where the format allows."""
-    read = map_image if predictor.run.config.task == "segment" else data.read_image
-    found = read_case_header(predictor, path, options).axes or None
-    return read(path, dims=predictor.run.data.dims, channels=predictor.run.data.channels, axes=found)
+    read = map_channels if predictor.run.config.task == "segment" else read_channels
+    found = read_case_header(predictor, files, options).axes or None
+    return read(files, predictor.run.data.dims, predictor.run.data.channels, found)

@@ -7,10 +7,11 @@ all that decides it, and several processes may each take a part of the folder.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from convoxel.data.channel_files import describe_channels
 from convoxel.errors import ConfigError, DataError, check_choice
 from convoxel.files.folder import make_folder
 from convoxel.predict.archive import Archive, ArchiveOptions, OnCase, Workers
@@ -36,6 +37,7 @@ def predict_files(
     *,
     archive: ArchiveOptions = _ALL,
     on_case: OnCase | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
     workers: Workers | None = None,
 ) -> list[Path]:
     """Predict the images of ``source``, write the results to ``target`` and return those that are there now.
@@ -51,11 +53,12 @@ def predict_files(
         ending: that of label maps in a folder (default: by the image's format).
         archive: the way in which the images are gone through (default: all of them, up to the first error).
         on_case: called with the record of each case.
+        on_note: called with what file names were taken to say, in words.
         workers: processes that compute (default: this one).
     """
     check_choice("on_error", archive.on_error, ("skip", "stop"))
     maps = predictor.run.config.task == "segment"
-    cases, problems = list_cases(source, target, dims=predictor.run.data.dims, maps=maps, ending=ending)
+    cases, problems = list_cases(source, target, predictor.run.data, maps=maps, ending=ending)
     options.check(predictor)
     if maps:
         cases = _with_shares(cases, options, predictor.run.data.dims)
@@ -63,6 +66,9 @@ def predict_files(
     if strict and problems:
         raise DataError(problems[0].message)
     mine, wrong = take_part(cases, archive.part), take_part(problems, archive.part)
+    told = describe_channels([case.image for case in mine])
+    if told:
+        on_note(told)
     if not mine and not wrong:
         return []
     first = cases[0].targets[0]
@@ -83,13 +89,13 @@ def predict_files(
     with make_folder(first.parent), way.kept(finish):
         way.compute(_batches(waiting, 1 if maps else _CLASSIFY_BATCH), workers)
     there = {record.file for record in way.records if record.state != "failed"}
-    return [path for case in mine if case.path.name in there for path in case.targets] if maps else [first]
+    return [path for case in mine if case.name in there for path in case.targets] if maps else [first]
 
 
 def _with_shares(cases: Sequence[Case], options: MapOptions, dims: int) -> list[Case]:
     """Return the cases with all files that are written; an image may be called as the shares of another one."""
     found = [replace(case, targets=options.targets(case.targets[0], dims)) for case in cases]
-    images = {case.path.resolve() for case in cases}
+    images = {path.resolve() for case in cases for path in case.image.files}
     names = Counter(target.name.casefold() for case in found for target in case.targets)
     for target in (target for case in found for target in case.targets):
         if names[target.name.casefold()] > 1:

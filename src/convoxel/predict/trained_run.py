@@ -76,6 +76,7 @@ class DataFacts:
         targets: scale of the numbers to predict (regress), whose names ``classes`` holds; None for other tasks.
         ignored: value in label files of voxels that belong to no known class; None where there was none.
         regions: label values of each class but the background, where classes overlap; None where they do not.
+        channel_files: whether the training images were files a channel, named CASE_0000, CASE_0001 ….
     """
 
     classes: tuple[str, ...]
@@ -92,6 +93,7 @@ class DataFacts:
     targets: TargetScale | None = None
     ignored: int | None = None
     regions: Regions | None = None
+    channel_files: bool = False
 
     @classmethod
     def from_data_set(

@@ -130,7 +130,7 @@ def _import_fold(source: Path, fold: str, file: Path, part: Path, target: Path) 
     facts = DataFacts(
         plan.labels.names or (), plan.dims, plan.channels, plan.normalisation, plan.geometry.spacing_mm,
         _fingerprint(source), plan.dataset, geometry=plan.geometry, ignored=plan.labels.ignored,
-        regions=plan.labels.regions,
+        regions=plan.labels.regions, channel_files=True,
     )  # fmt: skip
     with torch.device("meta"):
         network = build_network(config, plan.dims, plan.channels, len(facts.outputs))

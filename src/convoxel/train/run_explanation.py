@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convoxel.data.axes import check_axes
-from convoxel.data.image_file import read_image
+from convoxel.data.channel_files import read_channels
 from convoxel.errors import ConfigError
-from convoxel.predict.case_files import list_inputs
+from convoxel.files.fault import ErrorCollector
+from convoxel.predict.case_files import find_images, list_inputs
 from convoxel.predict.case_prediction import MapOptions, read_case_header
 from convoxel.predict.computation import Computation
 from convoxel.predict.device import choose_device
@@ -54,7 +55,7 @@ def explain(
 
     Args:
         run_dir: folder that :func:`convoxel.train.fit` wrote.
-        input: image file, or a folder of DICOM slices.
+        input: image file, or a folder of DICOM slices; of files a channel, any of them, as of :func:`predict`.
         methods: some of the words above (default: all).
         target: name of the class or value (default: the likeliest class at the voxel or of the image; of a box or an
             image to segment the most frequent one but the background; of a regression the first value).
@@ -83,14 +84,16 @@ def explain(
         CheckpointError: ``run_dir`` is no run.
     """
     check_axes(axes)
-    files = list_inputs(Path(input))
-    if len(files) != 1:
-        raise ConfigError(f"input: {input} holds {len(files)} images; expected one. Give the file of one image.")
+    list_inputs(Path(input))  # a missing one is reported before the network is loaded
     run = load_model(run_dir, which)
+    images = find_images(Path(input), run.data, ErrorCollector())
+    if len(images) != 1:
+        raise ConfigError(f"input: {input} holds {len(images)} images; expected one. Give the file of one image.")
+    files = images[0].files
     question = Question(tuple(methods), target, layer, at, box, window, steps)
     question.check(run)
     where = choose_device(device)
-    known = read_case_header(build_predictor(run), files[0], MapOptions(axes=axes)).axes or None
-    sample = read_image(files[0], dims=run.data.dims, channels=run.data.channels, axes=known)
+    known = read_case_header(build_predictor(run), files, MapOptions(axes=axes)).axes or None
+    sample = read_channels(files, run.data.dims, run.data.channels, known)
     run.data.warn_of_geometry([(str(files[0]), sample.stated_affine, sample.spacing_mm)])
     return explain_sample(run, sample, question, Computation(where), on_plan, on_progress)

@@ -217,6 +217,7 @@ def predict(
     workers: int | None = None,
     on_begin: Callable[[list[MemberFacts]], None] = lambda members: None,
     on_case: Callable[[CaseRecord], None] | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
     """Predict one image file or a folder of them and return the files of results.
@@ -228,6 +229,8 @@ def predict(
     own format), PNG for planes. A folder of DICOM slices is one image, ``FOLDER#NUMBER`` one series of several in it.
     Images are turned and resampled as the run's geometry says, and what is found returns. Those whose files do not say
     how they lie are taken as stored, with a warning.
+    Channels may be files of their own, ``CASE_0000.nii.gz``, ``CASE_0001.nii.gz`` … on one grid, as nnU-Net names them:
+    they are one image, whose results are named CASE, where a network has several channels and such files hold one each.
     An ``output`` that ends like an image file is that file, else a folder of files named as the images.
     Classification writes one table: ``output`` itself if it ends in ``.csv`` or ``.json``, else
     ``predictions.csv`` in that folder; each row has file, class, probability and all probabilities.
@@ -272,6 +275,7 @@ def predict(
         on_begin: called before the first image with ``run``, ``step`` and ``mirrored`` (axes) of each network.
         on_case: called with the record of each image: ``file``, ``state`` ("done", "skipped", "failed"), ``reason``,
             ``seconds``, ``tiling`` (exact tiles in words, and what the label map is equal to) …
+        on_note: called with what the names of files were taken to say, in words.
         on_progress: called after each image and each exact tile; ``step`` of ``steps_total`` images.
 
     Raises:
@@ -309,5 +313,6 @@ def predict(
         ending,
         archive=ArchiveOptions(on_error, skip_existing, part),
         on_case=on_case,
+        on_note=on_note,
         workers=others,
     )
