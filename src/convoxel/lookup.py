@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from convoxel.arithmetic.image import broadcast_sizes, join_axes
 from convoxel.errors import ConfigError, ShapeError
+from convoxel.files.fault import few
 
 if TYPE_CHECKING:
     from torch import nn
@@ -153,7 +154,12 @@ class NamedNetwork:
 
 
 def find_network(
-    word: str, shapes: Sequence[Shape] = (), options: Options | None = None, *, weights: bool = False
+    word: str,
+    shapes: Sequence[Shape] = (),
+    options: Options | None = None,
+    *,
+    weights: bool = False,
+    weights_from: str | Path | None = None,
 ) -> NamedNetwork:
     """Return the network that ``word`` stands for.
 
@@ -163,19 +169,29 @@ def find_network(
         shapes: shape of each input (default: a usual one, that of the run, or the one that the file fixes).
         options: options of a network of the zoo.
         weights: whether the network will be computed; without, it takes no memory.
+        weights_from: file of weights for a network of the zoo, as of :func:`convoxel.models.load_weights` (default
+            none: the weights that training starts from).
 
     Raises:
-        ConfigError: the word is none of these, or shape or options do not fit.
+        ConfigError: the word is none of these, or shape or options do not fit; weights came with a network that has
+            its own, or lack some of the network's.
+        DataError: the file of weights is missing or broken.
+        CheckpointError: the weights do not fit the network.
     """
     from convoxel import models
 
     given = dict(options or {})
     if word in models.names():
-        return _from_zoo(word, _only(shapes, word), given, weights)
+        return _from_zoo(word, _only(shapes, word), given, weights, weights_from)
     fixed = next((f"{name}={value}" for name, value in given.items()), None)
     kind = "a file" if is_file(word) else "a run"
     if fixed is not None and (is_file(word) or is_run(word)):
         raise ConfigError(f"set: {fixed!r} given, but the network of {kind} is fixed. Leave --set out.")
+    if weights_from is not None and (is_file(word) or is_run(word)):
+        raise ConfigError(
+            f"weights: {weights_from} given, but {kind} has weights of its own; expected a name of `convoxel models`. "
+            "Leave --weights out."
+        )
     if is_file(word):
         return _from_file(Path(word), tuple(shapes))
     if is_run(word):
@@ -195,7 +211,9 @@ def _only(shapes: Sequence[Shape], word: str) -> Shape | None:
     return shapes[0] if shapes else None
 
 
-def _from_zoo(name: str, shape: Shape | None, options: JsonObject, weights: bool) -> NamedNetwork:
+def _from_zoo(
+    name: str, shape: Shape | None, options: JsonObject, weights: bool, weights_from: str | Path | None
+) -> NamedNetwork:
     import torch
 
     from convoxel import models
@@ -217,6 +235,13 @@ def _from_zoo(name: str, shape: Shape | None, options: JsonObject, weights: bool
             stack.enter_context(torch.device("meta"))
             stack.enter_context(shapes_only())
         module = models.build(name, dims=dims, in_channels=channels, **options)
+    if weights and weights_from is not None:
+        report = models.load_weights(module, weights_from)
+        if report.fresh:
+            raise ConfigError(
+                f"weights: {report.file} has none for {few(report.fresh)} of {name}, which would stay random; expected "
+                "all. Build the network that they belong to, for example with --set num_classes=4."
+            )
     usual = (1, channels, *(entry.size[dims - 1],) * dims)
     return NamedNetwork(name, module.eval(), (shape or usual,), without_data=not weights)
 

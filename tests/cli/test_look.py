@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import convoxel as cx
 from convoxel import models
 from convoxel.cli import main
 from tests.support.refusal import refused_command
@@ -88,6 +90,24 @@ def test_compile_shows_steps_and_memory(capsys: pytest.CaptureFixture[str]) -> N
     assert "GFLOP/s" in shown and "Memory:" in shown and "indirect" in shown and "winograd" not in shown
     assert "it can be 'auto'" in refused_command(capsys, "compile", "unet", "--algorithm", "wino")
     assert "threads: got 0; expected at least 1" in refused_command(capsys, *words[:-1], 0)
+
+
+def test_compile_takes_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    options = {"levels": 1, "width": 4, "num_classes": 3}
+    net = models.build("unet", dims=2, in_channels=1, **options).eval()
+    file, program = tmp_path / "net.pth", tmp_path / "net.cvx"
+    torch.save({"state_dict": {f"module.net.{name}": value for name, value in net.state_dict().items()}}, file)
+    words = ["compile", "unet", "--shape", "1,1,16,16", "--threads", 1, "--weights", file, "--output", program]
+    for name, value in options.items():
+        words += ["--set", f"{name}={value}"]
+    answer(capsys, *words)
+    x = torch.randn(1, 1, 16, 16)
+    np.testing.assert_allclose(cx.load(program)(x.numpy()), net(x).detach().numpy(), atol=1e-5)
+    assert "head.weight" in refused_command(capsys, *words[:-2])  # a head of another size would stay random
+    assert "weights: " in refused_command(capsys, "compile", program, "--weights", file)
+    file.write_bytes(b"none")
+    assert "net.pth" in refused_command(capsys, *words)
 
 
 def test_info_says_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:

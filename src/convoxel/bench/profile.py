@@ -71,6 +71,7 @@ def profile_network(
     shape: tuple[int, ...] | None = None,
     options: Mapping[str, object] | None = None,
     *,
+    weights: str | Path | None = None,
     output: Path | None = None,
     threads: int | None = None,
     algorithm: str = "auto",
@@ -85,6 +86,7 @@ def profile_network(
         word: name, run folder or file, as of :func:`convoxel.lookup.find_network`.
         shape: shape of the input (default: a usual one).
         options: options of a network of the zoo.
+        weights: file of weights for a network of the zoo (default none: those that training starts from).
         output: ``.cvx`` file to save the program in.
         threads, algorithm, precision, tune, verify, on_progress: as of :func:`convoxel.compile`; files are neither
             tuned nor verified.
@@ -101,15 +103,17 @@ def profile_network(
         check_target(output)
     begun = time.perf_counter()
     if is_file(word):
-        if options or tune or verify:
-            raise ConfigError(f"set, tune, verify: they do not go with {Path(word).suffix} files. Leave them out.")
+        if options or tune or verify or weights is not None:
+            raise ConfigError(
+                f"set, tune, verify, weights: they do not go with {Path(word).suffix} files. Leave them out."
+            )
         name, sizes, program = _from_file(Path(word), shape, threads, algorithm, precision)
     else:
         import torch
 
         from convoxel.graph.compile import compile as compile_model
 
-        found = find_network(word, () if shape is None else [shape], options, weights=True)
+        found = find_network(word, () if shape is None else [shape], options, weights=True, weights_from=weights)
         name, sizes = found.name, found.shape
         program = compile_model(
             found.module, torch.empty(sizes), threads=threads, tune=tune, algorithm=algorithm, precision=precision,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from convoxel.cli.options import Algorithm, Assign, Json, Network, Precision, Shape, Threads
+from convoxel.cli.options import Algorithm, Assign, Json, Network, Precision, Shape, Threads, Weights
 from convoxel.cli.parsing import parse_options, parse_shape
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, duration, emit, milliseconds, plural, times
@@ -17,6 +17,7 @@ def compile_network(
     network: Network,
     shape: Shape = None,
     assign: Assign = None,
+    weights: Weights = None,
     threads: Threads = None,
     algorithm: Algorithm = "auto",
     precision: Precision = "float32",
@@ -34,7 +35,7 @@ def compile_network(
 
     with limit_threads(threads), Counter("tuning") as counter:
         found = profile_network(
-            network, parse_shape(shape), parse_options(assign), output=output, threads=threads,
+            network, parse_shape(shape), parse_options(assign), weights=weights, output=output, threads=threads,
             algorithm=algorithm, precision=precision, tune=tune, verify=verify, on_progress=counter,
         )  # fmt: skip
     if json:
@@ -53,9 +54,9 @@ def compile_network(
     screen.table("step|operator|algorithm|type|output|>ms|>GFLOP/s", rows)
     took = duration(found.time_s) if found.time_s >= 1 else f"{milliseconds(found.time_s, 1)} ms"
     screen.say(f"{took} a run, {found.flops / 1e9:.0f} GFLOP/s; compiled in {duration(found.compile_s)}")
-    arena, active, weights = (
+    arena, active, held = (
         f"{found.memory[name] / 2**20:.1f} MiB" for name in ("arena_bytes", "activation_bytes", "weight_bytes")
     )
-    screen.say(f"Memory: {arena} for {active} of activations, weights {weights}")
+    screen.say(f"Memory: {arena} for {active} of activations, weights {held}")
     if found.program.verification:
         screen.say(f"Verified: {found.program.verification}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from convoxel.cli.options import Assign, Json, Network, Shape, command
+from convoxel.cli.options import Assign, Json, Network, Shape, Weights, command
 from convoxel.cli.parsing import parse_options, parse_padding, parse_shape, parse_sizes
 from convoxel.cli.screen import Screen, emit
 from convoxel.errors import ConfigError
@@ -215,6 +215,7 @@ def field(
     at: Annotated[str | None, typer.Option(help="Position of the output in its map (default: the middle).")] = None,
     image: Annotated[Path | None, typer.Option(help="Image or volume to draw over; the network sees its size.")] = None,
     effective: Annotated[bool, typer.Option("--effective", help="Measure the influence of each pixel too.")] = False,
+    weights: Weights = None,
 ) -> Figure:
     """Show what one output sees of the image: its exact receptive field, and its measured influence."""
     from convoxel import draw
@@ -228,10 +229,14 @@ def field(
     place = None if at is None else parse_sizes("at", at, least=0)
     of = _subject(model, shape, assign)
     measured = None
-    if effective:  # zoo networks have the weights they start with
+    if weights is not None and not effective:
+        raise ConfigError(
+            f"weights: {weights} given without effective; a receptive field is that of any weights. Give --effective."
+        )
+    if effective:  # without a file of weights, zoo networks have those that training starts from
         from convoxel.inspect import effective_field
 
-        found = _find(model, shape, assign, weights=True)
+        found = _find(model, shape, assign, weights=True, weights_from=weights)
         x = found.shape if pixels is None else pixels[None]
         measured = effective_field(found.module, x, layer=layer, position=of.map(layer).place(place)).array
     # Of an image with neither one nor three channels, the first is drawn.
@@ -285,11 +290,15 @@ def _layer(
     }
 
 
-def _find(model: str, shape: str | None, assign: list[str] | None, weights: bool = False) -> NamedNetwork:
+def _find(
+    model: str, shape: str | None, assign: list[str] | None, weights: bool = False, weights_from: Path | None = None
+) -> NamedNetwork:
     from convoxel.lookup import find_network
 
     known = parse_shape(shape)
-    return find_network(model, () if known is None else [known], parse_options(assign), weights=weights)
+    return find_network(
+        model, () if known is None else [known], parse_options(assign), weights=weights, weights_from=weights_from
+    )
 
 
 def _subject(model: str, shape: str | None, assign: list[str] | None) -> Subject:

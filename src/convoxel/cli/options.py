@@ -73,6 +73,10 @@ Assign = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Option of the network, such as levels=2; may be repeated."),
 ]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE|RUN", help="Weights of a network of the zoo: .safetensors, .pth, or a run's."),
+]
 Data = Annotated[
     str | None, typer.Option(metavar="DIR|NAME", help="Labelled images to train on, as `convoxel data` names them.")
 ]
