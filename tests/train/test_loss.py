@@ -11,9 +11,19 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
+from monai.losses import (
+    BoundaryLoss,
+    DiceCELoss,
+    DiceLoss,
+    FocalLoss,
+    GeneralizedDiceLoss,
+    HausdorffDTLoss,
+    SoftclDiceLoss,
+    TverskyLoss,
+)
 
 from convoxel.data import Sample
+from convoxel.data.regions import Regions
 from convoxel.errors import CheckpointError, ConfigError
 from convoxel.predict.loss_terms import LOSSES, LossTerms, find_loss, plan_loss
 from convoxel.predict.metrics import Tally
@@ -57,22 +67,116 @@ def test_the_terms_are_those_of_monai_and_of_the_paper() -> None:
     entropy = torch.nn.functional.cross_entropy(logits, targets)
     # MONAI averages over classes too, of which one alone has y = 1.
     focused = 4 * focal(logits, targets[:, None]).mean()
+    whole = {**SHAPE, "include_background": True}
+    single = torch.nn.functional.one_hot(targets, 4).movedim(-1, 1).float()
     parts = {
         "dice": dice(logits, targets[:, None]), "ce": entropy, "focal": focused,
+        "bce": torch.nn.functional.binary_cross_entropy_with_logits(logits, single),
         "tversky": tversky(logits, targets[:, None]),
+        "jaccard": DiceLoss(**SHAPE, jaccard=True)(logits, targets[:, None]),
+        "generalised_dice": GeneralizedDiceLoss(**whole, smooth_nr=1e-12, smooth_dr=1e-12)(logits, targets[:, None]),
+        "hausdorff": HausdorffDTLoss(**SHAPE)(logits, targets[:, None]),
+        "boundary": BoundaryLoss(**SHAPE)(logits, targets[:, None]),
     }  # fmt: skip
-    for word, wanted in {
-        **parts, "dice_focal": parts["dice"] + focused, "tversky_ce": parts["tversky"] + entropy,
-    }.items():  # fmt: skip
-        torch.testing.assert_close(build_loss(find_loss(config(loss=word)))(logits, targets), wanted)
-    assert {terms.word for terms in LOSSES["segment"]} == {*parts, "dice_ce", "dice_focal", "tversky_ce"}
+    for word in (terms.word for terms in LOSSES["segment"] if terms.shape != "centreline"):
+        names = [word] if word in parts else [word.rpartition("_")[0], word.rpartition("_")[2]]
+        terms = find_loss(config(loss=word))
+        wanted = sum(
+            parts[name] * (terms.options["weight"] if name in ("hausdorff", "boundary") else 1) for name in names
+        )
+        found = build_loss(terms)(logits, targets)
+        torch.testing.assert_close(found, wanted)
     p = torch.tensor([[0.8, 0.2]])
     found = build_loss(replace(find_loss(config("classify", loss="focal")), weights=(3.0, 1.0)))
     assert found(p.log(), torch.tensor([0])).item() == pytest.approx(3 * 0.2**2 * -np.log(0.8))
 
 
+@pytest.mark.parametrize("shape", [(1, 12, 9), (1, 8, 7, 6)])
+def test_centrelines_are_compared_as_monai_compares_those_of_one_image_and_class(shape: tuple[int, ...]) -> None:
+    logits, targets = case(5, *shape, classes=2)
+    targets = targets ^ (logits[:, 1] > 2)
+    mask: dict[str, Any] = {"include_background": False, "to_onehot_y": True, "softmax": True}
+    wanted = SoftclDiceLoss(**mask, iter_=2, smooth=1e-12)(logits, targets[:, None])
+    dice, entropy = DiceLoss(**SHAPE)(logits, targets[:, None]), torch.nn.functional.cross_entropy(logits, targets)
+    options = {"weight": 0.25, "iterations": 2}
+    for word, others in (("dice_cldice", dice), ("dice_ce_cldice", dice + entropy)):
+        found = build_loss(find_loss(config(loss=word, loss_options=options)))(logits, targets)
+        torch.testing.assert_close(found, others + 0.25 * wanted)
+
+
+def nearest(mask: np.ndarray) -> np.ndarray:
+    """Signed distances of a mask by loops."""
+    places = {inside: np.argwhere(mask == inside) for inside in (True, False)}
+    found = np.zeros(mask.shape)
+    for place in np.ndindex(mask.shape):
+        others = places[not mask[place]]
+        if len(others):
+            found[place] = np.sqrt(((others - place) ** 2).sum(axis=1)).min() * (-1 if mask[place] else 1)
+    return found
+
+
+@pytest.mark.parametrize("shape", [(2, 9), (2, 5, 6), (1, 4, 3, 5)])
+@pytest.mark.parametrize("regions", [None, Regions(((1, 2), (2,), (1, 2, 3)))])
+def test_distances_are_those_of_loops_in_any_number_of_axes(shape: tuple[int, ...], regions: Regions | None) -> None:
+    logits, targets = case(6, *shape, classes=4 if regions is None else 3)
+    targets[0] = 1  # the mask of this class fills its patch, which has no boundary then
+    if regions is None:
+        shares, truth = logits.softmax(dim=1)[:, 1:], torch.stack([targets == k for k in (1, 2, 3)], 1)
+    else:
+        shares = logits.sigmoid()
+        truth = torch.stack([sum(targets == k for k in values).bool() for values in regions.values], 1)
+    p, y = shares.double().numpy(), truth.numpy()
+    seen, known = (np.array([[nearest(each) for each in row] for row in masks]) for masks in (p > 0.5, y))
+    assert not known[0].any()
+    smooth = build_loss(find_loss(config(loss="dice")), regions=regions)(logits, targets).item()
+    for word, wanted in {
+        "dice_hausdorff": np.mean((p - y) ** 2 * (np.abs(seen) ** 1.5 + np.abs(known) ** 1.5)),
+        "dice_boundary": np.mean(p * np.where(known < 0, known + 1, known)),
+    }.items():
+        options = {"weight": 0.5, **({"exponent": 1.5} if word == "dice_hausdorff" else {})}
+        found = logits.clone().requires_grad_()
+        loss = build_loss(find_loss(config(loss=word, loss_options=options)), regions=regions)(found, targets)
+        assert loss.item() == pytest.approx(smooth + 0.5 * wanted, rel=1e-5)
+        loss.backward()
+        assert found.grad is not None and torch.isfinite(found.grad).all()
+
+
+def test_large_classes_count_in_the_generalised_dice() -> None:
+    targets = torch.zeros(1, 400, 500, dtype=torch.long)
+    targets[:, 200:] = 1
+    logits = torch.where(torch.stack([targets == 0, targets == 1], 1), -9.0, 9.0)  # all wrong
+    terms = find_loss(config(loss="generalised_dice"))
+    whole = SegmentationLoss(2, terms)
+    whole.add(logits[0], targets[0])
+    for loss in (build_loss(terms)(logits, targets).item(), whole.value()):
+        assert loss == pytest.approx(1.0, abs=1e-4)
+    assert build_loss(terms)(-logits, targets).item() == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("terms", [t for t in LOSSES["segment"] if t.shape], ids=lambda terms: terms.word)
+@pytest.mark.parametrize("regions", [None, Regions(((1, 2, 3), (2,), (3,)))])
+def test_ignored_voxels_are_background_to_shapes(terms: LossTerms, regions: Regions | None) -> None:
+    logits, targets = case(7, 1, 6, 5, 6, classes=4 if regions is None else 3)
+    hidden = targets.clone()
+    hidden[:, 3:] = 255
+    found = logits.clone().requires_grad_()
+    value = build_loss(terms, ignores=True, regions=regions)(found, hidden)
+    value.backward()
+    assert found.grad is not None and not found.grad[:, :, 3:].any() and found.grad[:, :, :3].any()
+    sure, empty = logits.clone(), targets.clone()  # the same voxels, labelled as background and known to be
+    empty[:, 3:] = 0
+    sure[:, :, 3:] = -99.0
+    if regions is None:
+        sure[:, 0, 3:] = 99.0
+    alone = replace(terms, pointwise=None)
+    wanted, masked = (build_loss(alone, ignores=hides, regions=regions)(each, known)
+                      for hides, each, known in ((False, sure, empty), (True, logits, hidden)))  # fmt: skip
+    torch.testing.assert_close(wanted, masked)
+
+
 @pytest.mark.parametrize("terms", LOSSES["segment"], ids=lambda terms: terms.word)
 def test_the_loss_of_a_whole_image_is_that_of_training(terms: LossTerms) -> None:
+    terms = replace(terms, shape=None)  # which validation leaves out
     logits, targets = case(3, 1, 4, 5, 6)
     options = {name: value + 0.1 for name, value in terms.options.items()}
     changed = replace(terms, options=options, weights=(0.5, 2.0, 1.0, 7.0))
@@ -83,6 +187,26 @@ def test_the_loss_of_a_whole_image_is_that_of_training(terms: LossTerms) -> None
         for deterministic in (False, True):
             wanted = build_loss(each, deterministic=deterministic)(logits, targets).item()
             assert whole.value() == pytest.approx(wanted, rel=2e-6)
+
+
+@pytest.mark.parametrize("terms", LOSSES["segment"], ids=lambda terms: terms.word)
+@pytest.mark.parametrize("regions", [None, Regions(((1, 2), (2,)))])
+def test_each_loss_learns_where_tubes_are(terms: LossTerms, regions: Regions | None) -> None:
+    torch.manual_seed(0)
+    rows, columns = torch.meshgrid(torch.arange(20.0), torch.arange(20.0), indexing="ij")
+    far = torch.stack([(rows + slope * columns - y).abs() for y, slope in ((7, 0.2), (12, -0.3), (20, 1.0))])
+    targets = (far < 4).long() + (far < 1.5)
+    images = (targets + 0.1 * torch.randn(targets.shape))[:, None]
+    outputs = 3 if regions is None else 2
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, outputs, 1))
+    optimiser, loss = torch.optim.Adam(network.parameters(), 0.05), build_loss(terms, regions=regions)
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss(network(images), targets).backward()
+        optimiser.step()
+    scores = network(images).detach().numpy()
+    maps = scores.argmax(axis=1) if regions is None else np.stack([regions.label_map(each > 0) for each in scores])
+    assert np.mean(maps == targets.numpy()) > 0.97
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
@@ -109,6 +233,9 @@ def test_balanced_weights_come_from_the_training_labels() -> None:
 @pytest.mark.parametrize(("entries", "told"), [
     ({"loss": "hinge"}, ["'hinge'", "dice_ce", "tversky_ce"]),
     ({"task": "classify", "loss": "dice"}, ["'dice'", "classify", "ce, focal"]),
+    ({"loss": "dice_cldise"}, ["'dice_cldise'", "Did you mean 'dice_cldice'?"]),
+    ({"loss": "dice_cldice", "loss_options": {"iterations": 2.5}}, ["iterations", "2.5", "a whole number from 1"]),
+    ({"loss": "dice_hausdorff", "class_weights": "balanced"}, ["class_weights", "'dice_hausdorff'"]),
     ({"loss_options": {"gamma": 2}}, ["gamma", "'dice_ce'", "label_smoothing"]),
     ({"loss": "focal", "loss_options": {"gamma": -1}}, ["gamma", "-1", "0 to 10"]),
     ({"loss": "tversky", "loss_options": {"alpha": 0, "beta": 0}}, ["alpha and beta"]),
@@ -142,6 +269,7 @@ def test_a_run_keeps_its_loss_and_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("terms", LOSSES["segment"], ids=lambda terms: terms.word)
 def test_ignored_voxels_do_not_count(terms: LossTerms) -> None:
+    terms = replace(terms, shape=None)
     logits, targets = case(4, 1, 4, 5, 6)
     part, hidden = (0, slice(0, 2)), targets.clone()
     hidden[:, 2:] = 255
@@ -196,14 +324,20 @@ def test_a_run_ignores_a_value_from_reading_to_metrics(tmp_path: Path) -> None:
 def test_validation_of_classes_has_the_loss_of_training(weights: tuple[float, ...] | None) -> None:
     logits, targets = torch.randn(9, 3, generator=torch.Generator().manual_seed(1)), torch.arange(9) % 3
     sample = Sample("x", np.zeros((1, 2, 2), np.float32))
-    for terms in (*LOSSES["classify"][:2], LossTerms("ce", "cross_entropy")):
+    smoothed = LossTerms("bce", "binary_cross_entropy", options={"label_smoothing": 0.2})
+    for terms in (*LOSSES["classify"], LossTerms("ce", "cross_entropy"), smoothed):
         each = replace(terms, weights=weights)
         tally = Tally("classify", ("a", "b", "c"), terms=each)
-        for row, truth in zip(logits.double().log_softmax(dim=1).numpy(), targets.tolist(), strict=True):
+        for row, truth in zip(logits.double().numpy(), targets.tolist(), strict=True):
             tally.add_class(sample, truth, row)
         assert tally.metrics()["loss"] == pytest.approx(build_loss(each)(logits, targets).item(), rel=1e-6)
-    several, held = replace(LOSSES["classify"][2], weights=weights), logits.roll(1, 0) > 0
-    tally = Tally("classify", ("a", "b", "c"), multi_label=True, terms=several)
-    for row, own in zip(logits.double().numpy(), held.numpy(), strict=True):
-        tally.add_labels(sample, frozenset(np.flatnonzero(own).tolist()), row)
-    assert tally.metrics()["loss"] == pytest.approx(build_loss(several)(logits, held.float()).item(), rel=1e-6)
+    held = logits.roll(1, 0) > 0
+    for terms in (*LOSSES["classify"][1:], smoothed):
+        several = replace(terms, weights=weights)
+        tally = Tally("classify", ("a", "b", "c"), multi_label=True, terms=several)
+        for row, own in zip(logits.double().numpy(), held.numpy(), strict=True):
+            tally.add_labels(sample, frozenset(np.flatnonzero(own).tolist()), row)
+        wanted = build_loss(several)(logits, held.float()).item()
+        assert tally.metrics()["loss"] == pytest.approx(wanted, rel=1e-6)
+        if terms.pointwise == "focal" and weights is None:
+            assert FocalLoss(gamma=2.0)(logits, held.float()).item() == pytest.approx(wanted, rel=1e-6)

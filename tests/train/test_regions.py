@@ -83,6 +83,7 @@ def test_false_regions(stated: dict[str, object], order: list[object] | None, wo
 def reference(terms: LossTerms, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """The loss of regions by PyTorch's and MONAI's own functions."""
     total, wanted, smoothing = torch.zeros(()), truth.float(), terms.options.get("label_smoothing", 0.0)
+    shares = logits.sigmoid()
     if terms.pointwise == "focal":
         each = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         each = each * (1 - torch.exp(-each)) ** terms.options["gamma"]
@@ -93,8 +94,12 @@ def reference(terms: LossTerms, logits: torch.Tensor, truth: torch.Tensor) -> to
         each = each * torch.tensor(terms.weights).view(-1, *[1] * (logits.dim() - 2))
     if terms.pointwise is not None:
         total = total + each.mean()
-    if terms.regional == "dice":
-        total = total + DiceLoss(sigmoid=True, batch=True)(logits, truth.float())
+    if terms.regional in ("dice", "jaccard"):
+        total = total + DiceLoss(sigmoid=True, batch=True, jaccard=terms.regional == "jaccard")(logits, truth.float())
+    elif terms.regional == "generalised_dice":
+        weights = 1 / truth.sum(dim=(0, 2, 3, 4)).double() ** 2
+        both = [(each.sum(dim=(0, 2, 3, 4)) * weights).sum() for each in (2 * shares * truth, shares + truth)]
+        total = total + 1 - both[0] / both[1]
     elif terms.regional == "tversky":
         options = {name: terms.options[name] for name in ("alpha", "beta")}
         total = total + TverskyLoss(sigmoid=True, batch=True, **options)(logits, truth.float())
@@ -103,6 +108,7 @@ def reference(terms: LossTerms, logits: torch.Tensor, truth: torch.Tensor) -> to
 
 @pytest.mark.parametrize("terms", LOSSES["segment"], ids=lambda terms: terms.word)
 def test_losses_of_regions(terms: LossTerms) -> None:
+    terms = replace(terms, shape=None)  # test_loss has those
     logits = torch.from_numpy(RNG.normal(0, 2, (1, 3, 6, 5, 4)).astype(np.float32))
     label = RNG.choice([0, 1, 2, 4], (1, 6, 5, 4)).astype(np.uint8)
     truth, targets = torch.from_numpy(NESTED.masks(label[0]))[None], torch.from_numpy(label.astype(np.int64))

@@ -18,6 +18,24 @@ if TYPE_CHECKING:
     from convoxel.train import RunPlan, RunResult, TrainConfig
 
 
+def _list_losses(asked: str | None) -> str | None:
+    """Print all losses and leave where they are asked for; no data are needed."""
+    if asked == "list":
+        from convoxel.predict.loss_terms import list_losses, list_options
+
+        rows = (
+            (row.task, row.word, row.words, row.options, "yes" if row.weighed else "no", row.source)
+            for row in list_losses()
+        )
+        screen = Screen()
+        screen.table("task|loss|terms|options|class weights|source", rows)
+        screen.say()
+        screen.table("option|limits|meaning", list_options())
+        screen.say("The first loss of a task is its default. Options: --set loss_options.gamma=1.5")
+        raise typer.Exit
+    return asked
+
+
 def train(
     task: Annotated[str | None, typer.Argument(metavar="segment|classify|regress", help="Task of the network.")] = None,
     data: Annotated[
@@ -73,7 +91,10 @@ def train(
     loss: Annotated[
         str | None,
         typer.Option(
-            metavar="WORD", help="dice_ce, dice, ce, focal, tversky, dice_focal, tversky_ce; to classify: ce, focal."
+            metavar="WORD|list",
+            callback=_list_losses,
+            is_eager=True,
+            help="Loss, such as dice_focal or generalised_dice; list prints all with their numbers for --set.",
         ),
     ] = None,
     slices: Annotated[

@@ -229,9 +229,8 @@ def _add_classes(
     predictor: Predictor, group: Sequence[tuple[Sample, str | None]], tally: Tally
 ) -> list[tuple[Prediction, Row]]:
     logits = predictor.class_logits([sample for sample, _ in group]).astype(np.float64)
-    log_p = torch.log_softmax(torch.from_numpy(logits), dim=1).numpy()
     found: list[tuple[Prediction, Row]] = []
-    for (sample, subject), row in zip(group, log_p, strict=True):
+    for (sample, subject), row in zip(group, logits, strict=True):
         if not isinstance(sample.label, int):
             raise DataError(f"data: {sample.name} has no class; metrics need one for every image.")
         found.append((int(row.argmax()), tally.add_class(sample, sample.label, row, subject)))

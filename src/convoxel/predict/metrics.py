@@ -244,15 +244,15 @@ class Tally:
         self.norm += weight
 
     def add_class(
-        self, sample: Sample, truth: int, log_p: NDArray[np.float64], subject: str | None = None
+        self, sample: Sample, truth: int, logits: NDArray[np.float64], subject: str | None = None
     ) -> ClassifiedImage:
-        """Count one classified image by the logarithms of its classes' probabilities, and return its row."""
-        predicted = int(log_p.argmax())
+        """Count one classified image by the logits of its classes, and return its row."""
+        predicted = int(logits.argmax())
         self.counts[truth, predicted] += 1
-        cost, weight = class_loss(self.terms or LossTerms("ce", "cross_entropy"), log_p, truth)
+        cost, weight = class_loss(self.terms or LossTerms("ce", "cross_entropy"), logits, truth)
         self._add_loss(cost, weight)
         self.truth.append(truth)
-        self.shares.append(np.exp(log_p))
+        self.shares.append(np.exp(logits - np.logaddexp.reduce(logits)))
         names = self.classes[truth], self.classes[predicted]
         return self._add_row(sample, subject, names, float(self.shares[-1][predicted]))
 

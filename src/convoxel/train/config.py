@@ -105,12 +105,10 @@ class TrainConfig(BaseModel):
         weight_decay: decoupled weight decay of Adam, or L2 decay of SGD (default 1e-4).
         clip: largest norm of the gradient; None does not clip (default 5).
         constraints: constraints of kernels (default none).
-        loss: "dice_ce", "dice", "ce", "focal", "tversky", "dice_focal" or "tversky_ce" to segment (default "dice_ce"),
-            "ce" or "focal" to classify (default "ce"), "bce" where an image may have several classes;
-            "mse", "mae" or "huber" to regress (default "mse").
-        loss_options: numbers of the loss: gamma of "focal" (2), alpha and beta of "tversky" (0.3 of wrongly found
-            voxels, 0.7 of missed ones), label_smoothing of "ce" (0 to segment, 0.05 to classify), delta of
-            "huber" (1, in standard deviations).
+        loss: loss by its word, such as "dice_focal"; ``convoxel train --loss list`` shows all with their terms (default
+            "dice_ce" to segment, "ce" to classify, "bce" where an image may have several classes, "mse" to regress).
+        loss_options: numbers of the loss, such as ``{"gamma": 1.5}`` of "focal"; the same list has them with limits and
+            defaults.
         class_weights: weight of each class in cross-entropy or focal loss, by name (1 where none is stated), or
             "balanced", in inverse proportion to its voxels or images in the training part (default none).
         augment: change training samples at random (default True).

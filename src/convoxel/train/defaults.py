@@ -81,7 +81,7 @@ def plan_run(
         chosen["minutes"] = _DEFAULT_MINUTES
     if config.validate_every is None and config.epochs is not None:
         chosen["validate_every"] = max(1, config.epochs // 25)
-    chosen["loss"] = choose_loss(config, multi_label)
+    chosen["loss"] = choose_loss(config, planar, multi_label)
     chosen["learning_rate"] = config.learning_rate or (0.05 if config.optimiser == "sgd" else 2e-3)
     # Scanners scale volumes differently; a single volume has no such differences, and its own statistics would
     # change with the cut (a slab of the back of a head has less air than one of the front).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional
@@ -11,9 +10,12 @@ from torch.nn import functional
 from convoxel.data.data_set import IGNORED
 from convoxel.data.regions import Regions
 from convoxel.predict.loss_terms import LossTerms
-from convoxel.predict.segmentation_loss import focal, region_costs
+from convoxel.predict.segmentation_loss import GENERALISED_SMOOTH, binary_costs, focal
+from convoxel.train.shape_loss import build_shape_loss
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# (logits, targets) → probabilities, truth, both (n, classes, *spatial)
+Masks = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 # Szegedy et al. 2015, section 5: the weight of the losses of auxiliary classifiers.
 _AUXILIARY = 0.3
@@ -33,72 +35,85 @@ def build_loss(
         ignores: targets of 255 belong to no class and do not count (default False).
         regions: label values of each channel, where classes overlap (default None: each voxel has one class).
     """
-    if regions is not None:
-        return _build_region_loss(terms, regions)
-    found = (_build_regional(terms, ignores), _build_pointwise(terms, deterministic, ignores))
-    parts = [term for term in found if term is not None]
-    if len(parts) == 1:
-        return parts[0]
-    regional, pointwise = parts
-    return lambda logits, targets: regional(logits, targets) + pointwise(logits, targets)
-
-
-def _build_regional(terms: LossTerms, ignores: bool) -> Loss | None:
-    if terms.regional is None:
-        return None
-    criterion = _region_criterion(
-        terms, include_background=False, **dict.fromkeys(("to_onehot_y", "softmax"), not ignores)
-    )
+    pointwise = None if terms.pointwise is None else _build_pointwise(terms, deterministic, ignores, regions)
+    of_masks = _build_mask_terms(terms, regions)
+    if of_masks is None:
+        assert pointwise is not None  # a loss has a term
+        return pointwise
+    masks = _mask_regions(regions) if regions is not None else _mask_classes(ignores)
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if not ignores:
-            return criterion(logits, targets[:, None])
-        kept, known = _known(targets)
-        truth = functional.one_hot(known, logits.shape[1]).movedim(-1, 1)
-        return criterion(logits.softmax(dim=1) * kept[:, None], truth * kept[:, None])
+        total = of_masks(*masks(logits, targets))
+        return total if pointwise is None else total + pointwise(logits, targets)
 
     return loss
 
 
-def _region_criterion(terms: LossTerms, **shape: Any) -> Loss:
-    """Return MONAI's loss of whole classes, over the batch: a patch that lacks a class would push hard on noise."""
-    from monai.losses import DiceLoss, TverskyLoss
+def _mask_classes(ignores: bool) -> Masks:
+    """Return the function that returns probabilities and truth of classes, one a voxel; 0 where targets are ignored."""
 
-    shape["batch"] = True
-    if terms.regional == "tversky":
-        tversky: Loss = TverskyLoss(**shape, alpha=terms.options["alpha"], beta=terms.options["beta"])
-        return tversky
-    dice: Loss = DiceLoss(**shape)
-    return dice
+    def masks(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shares = logits.softmax(dim=1)
+        kept, known = _known(targets) if ignores else (None, targets)
+        truth = torch.zeros_like(shares).scatter_(1, known[:, None], 1.0)
+        return (shares, truth) if kept is None else (shares * kept[:, None], truth * kept[:, None])
+
+    return masks
 
 
-def _build_region_loss(terms: LossTerms, regions: Regions) -> Loss:
-    """Return the loss of channels that each find a region by itself; targets (n, *spatial) hold label values."""
-    table = torch.from_numpy(regions.classes[1:].T.copy())
-    weights = None if terms.weights is None else torch.tensor(terms.weights)
-    criterion = None if terms.regional is None else _region_criterion(terms, include_background=True)
+def _mask_regions(regions: Regions) -> Masks:
+    """Return the function that returns the same of regions, each found by itself; targets hold label values."""
+    table = _region_table(regions)
 
-    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def masks(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         kept = (targets != IGNORED)[:, None]
         truth = table.to(logits.device)[targets].movedim(-1, 1)
-        total = logits.new_zeros(())
-        if criterion is not None:
-            total = total + criterion(logits.sigmoid() * kept, truth.to(logits) * kept)
-        if terms.pointwise is not None:
-            costs = region_costs(logits, truth, terms) * kept
-            if weights is not None:
-                costs = costs * weights.to(logits).view(-1, *(1,) * (logits.dim() - 2))
-            total = total + _share(costs.sum(), kept.sum() * logits.shape[1])
-        return total
+        return logits.sigmoid() * kept, truth.to(logits) * kept
 
-    return loss
+    return masks
 
 
-def _build_pointwise(terms: LossTerms, deterministic: bool, ignores: bool) -> Loss | None:
-    if terms.pointwise is None:
+def _region_table(regions: Regions) -> torch.Tensor:
+    """Return whether each label value belongs to each region, (values, regions)."""
+    return torch.from_numpy(regions.classes[1:].T.copy())
+
+
+def _build_mask_terms(terms: LossTerms, regions: Regions | None) -> Loss | None:
+    """Return the terms of probabilities and truth (n, classes, *spatial), regional and of shapes, or None."""
+    parts: list[Loss] = []
+    foreground = 0 if regions is not None else 1
+
+    def add(criterion: Loss, first: int, weight: float = 1.0) -> None:
+        parts.append(lambda shares, truth: weight * criterion(shares[:, first:], truth[:, first:]))
+
+    if terms.regional is not None:
+        add(_regional_criterion(terms), 0 if terms.regional == "generalised_dice" else foreground)
+    if terms.shape is not None:
+        add(build_shape_loss(terms), foreground, terms.options["weight"])
+    if not parts:
         return None
+    first, *others = parts
+    return lambda shares, truth: sum((part(shares, truth) for part in others), first(shares, truth))
+
+
+def _regional_criterion(terms: LossTerms) -> Loss:
+    """Return MONAI's loss of whole classes, over the batch: a patch that lacks a class would push hard on noise."""
+    from monai.losses import DiceLoss, GeneralizedDiceLoss, TverskyLoss
+
+    criterion: Loss
+    if terms.regional == "tversky":
+        criterion = TverskyLoss(batch=True, alpha=terms.options["alpha"], beta=terms.options["beta"])
+    elif terms.regional == "generalised_dice":
+        criterion = GeneralizedDiceLoss(batch=True, smooth_nr=GENERALISED_SMOOTH, smooth_dr=GENERALISED_SMOOTH)
+    else:
+        criterion = DiceLoss(batch=True, jaccard=terms.regional == "jaccard")
+    return criterion
+
+
+def _build_pointwise(terms: LossTerms, deterministic: bool, ignores: bool, regions: Regions | None) -> Loss:
     options = terms.options
     stated = None if terms.weights is None else torch.tensor(terms.weights)
+    table = None if regions is None else _region_table(regions)
 
     def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if deterministic:  # of rows, one a voxel, the sum has an order
@@ -120,8 +135,25 @@ def _build_pointwise(terms: LossTerms, deterministic: bool, ignores: bool) -> Lo
         return each.mean() if kept is None else _share((each * kept).sum(), kept.sum())
 
     def binary(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        weight = None if stated is None else stated.to(logits)
-        return functional.binary_cross_entropy_with_logits(logits, targets, weight)
+        """Costs of each channel by itself: of regions, of an image's several classes, or of the only one."""
+        kept = None
+        if table is not None:
+            kept, truth = (targets != IGNORED)[:, None], table.to(logits.device)[targets].movedim(-1, 1)
+        elif targets.is_floating_point():
+            truth = targets > 0
+        else:
+            known = targets
+            if ignores:
+                kept, known = _known(targets)
+                kept = kept[:, None]
+            truth = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, known[:, None], True)
+        costs = binary_costs(logits, truth, terms)
+        if stated is not None:
+            costs = costs * stated.to(logits).view(-1, *(1,) * (logits.dim() - 2))
+        return costs.mean() if kept is None else _share((costs * kept).sum(), kept.sum() * logits.shape[1])
+
+    def focused(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (binary if targets.is_floating_point() else mean_focal)(logits, targets)
 
     def of_values(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if terms.pointwise == "huber":
@@ -131,8 +163,10 @@ def _build_pointwise(terms: LossTerms, deterministic: bool, ignores: bool) -> Lo
             each = measure(logits, targets, reduction="none")
         return each.mean() if stated is None else (each * stated.to(logits)).mean()
 
-    kinds = {"focal": mean_focal, "binary_cross_entropy": binary, "cross_entropy": cross_entropy}
-    return kinds.get(terms.pointwise, of_values)
+    if regions is not None:
+        return binary
+    kinds = {"focal": focused, "binary_cross_entropy": binary, "cross_entropy": cross_entropy}
+    return kinds.get(terms.pointwise or "", of_values)
 
 
 def _known(targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
