@@ -20,6 +20,9 @@ from tools.faults import arguments, words
 from tools.faults.face import Example, examples
 from tools.faults.scene import Scene
 
+IMAGE = torch.arange(16.0).reshape(1, 1, 4, 4)
+FEW = (np.eye(8, 9, dtype=np.float32).reshape(8, 1, 3, 3), np.arange(8) % 2)
+VIEW = cx.native.View.dense(1, 0, (1, 1, 2, 2, 1))
 SLOW = ("solve_", "find", "compile", "tiled", "scales", "separa", "Network", "Net", "sharing", "upsampl", "field")
 
 
@@ -82,11 +85,63 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.nn.AvgPool(1, 2)(torch.zeros(1, 1, 4, 4)), ShapeError, "AvgPool: x has 4 axes .*expected 3"),
     (lambda: cx.nn.MaxPool(2, 2)(torch.zeros(1, 4, 4)), ShapeError, "MaxPool: x has 3 axes .*expected 4"),
     (lambda: cx.inspect.ValidSizes((SizeSet((32,)),), ()), ConfigError, "outputs has 0 entries; expected 1"),
+    (lambda: cx.nn.Conv(1, 2, 4, 3, groups=True), ConfigError, "Conv: groups is True, .* a whole number"),
+    (lambda: cx.nn.Conv(1, 2, 4, 3, padding=10**12), ConfigError, "padding is 10+, .* at most 2147483647"),
+    (lambda: cx.nn.ConvTranspose2d(2, 4, 3, padding=10**30), ConfigError, "padding is 10+, .* at most 2147483647"),
+    (lambda: cx.nn.batch_norm(2, 10**30), ConfigError, "batch_norm: channels is 10+, which is too large"),
+    (lambda: cx.nn.functional.average_pool(IMAGE, 2, count_include_pad="no"), ConfigError, "count_include_pad is 'no'"),
+    (lambda: cx.nn.functional.average_pool(IMAGE, 2, divisor=1.5), ConfigError, "divisor is 1.5"),
+    (lambda: cx.nn.functional.resize(IMAGE, 8, antialias=2), ConfigError, "antialias is 2, .* True or False"),
+    (lambda: cx.nn.functional.resize_matrix(3, 6, dims=1.5), ConfigError, "dims is 1.5"),
+    (lambda: cx.native.Plan(0, 2).softmax(VIEW, VIEW, name=3), ConfigError, "Plan.softmax: .* argument types"),
+    (lambda: convolve_plan(np.zeros(0)), ConfigError, "padding_low has 0 entries, but there are 3 axes"),
+    (lambda: cx.train.study_sharing(FEW, FEW, channels=torch.tensor(2.0)), ConfigError, "channels is tensor"),
+    (lambda: cx.train.study_sharing(FEW, FEW, steps=10**12), ConfigError, "steps is 10+ .* at most 100,000"),
+    (lambda: cx.train.study_sharing(FEW[:1], FEW), ConfigError, "train has 1 entries; expected two"),
     (lambda: cx.train.sliding_window(abs, np.zeros((1, 4, 4)), (2, 2), batch=-1), ConfigError, "batch is -1"),
 ])  # fmt: skip
 def test_errors_name_the_argument(call: Callable[[], object], kind: type[ConvoxelError], told: str) -> None:
     with pytest.raises(kind, match=told):
         call()
+
+
+def convolve_plan(padding_low: Any) -> list[float]:
+    """Return a 3 × 3 sum over a 2 × 2 image of ones, run by a plan."""
+    plan = cx.native.Plan(0, 2, threads=1)
+    convolution = cx.native.Convolution(np.ones((1, 1, 1, 3, 3), np.float32))
+    plan.convolve(convolution, VIEW, VIEW._replace(buffer=2), padding_low=padding_low)
+    image, result = np.ones(4, np.float32), np.zeros(4, np.float32)
+    plan.run([image, result])
+    return [float(value) for value in result]
+
+
+TRUE, FALSE = (True, 1, np.bool_(True)), (False, 0, np.bool_(False))
+
+
+@pytest.mark.parametrize(("call", "values"), [
+    (lambda flag: cx.nn.MaxPool(2, 3, stride=2, ceil_mode=flag)(IMAGE), TRUE),
+    (lambda flag: cx.nn.MaxPool(2, 3, stride=2, ceil_mode=flag)(IMAGE), FALSE),
+    (lambda flag: cx.nn.AvgPool(1, 2, padding=1, count_include_pad=flag)(IMAGE[0]), FALSE),
+    (lambda flag: cx.nn.Conv(1, 1, 1, 3, bias=flag).bias is None, FALSE),
+    (lambda flag: cx.nn.functional.max_pool(IMAGE, 3, stride=2, ceil=flag), TRUE),
+    (lambda flag: cx.nn.functional.average_pool(IMAGE, 2, padding=1, count_include_pad=flag), FALSE),
+    (lambda flag: cx.nn.functional.resize(IMAGE, 8, align_corners=flag), TRUE),
+    (lambda flag: cx.nn.functional.resize(IMAGE, 2, antialias=flag), TRUE),
+    (lambda flag: cx.nn.functional.adaptive_max_pool(IMAGE, 2, return_indices=flag)[1], TRUE),
+    (lambda size: cx.nn.functional.resize_matrix(size, 4).toarray(), (2, np.int64(2), np.array(2), torch.tensor(2))),
+    (lambda size: cx.nn.functional.toeplitz_structure(np.eye(3), size, 3).kind, (3, np.int8(3), torch.tensor(3))),
+    (lambda size: cx.nn.adaptive_average_pool(2, size)(IMAGE), (2, (2, 2), np.array([2, 2]), torch.tensor(2))),
+    (lambda groups: cx.nn.Conv(2, 2, 4, 3, groups=groups).weight.shape, (2, np.int64(2), np.array(2), torch.tensor(2))),
+    (convolve_plan, ((0, 1, 1), [0, 1, 1], np.array([0, 1, 1]), torch.tensor([0, 1, 1]))),
+    (lambda number: cx.train.study_sharing(FEW, list(FEW), kernel=2, channels=number, steps=1, starts=number).channels,
+     (1, np.int64(1), torch.tensor(1))),
+])  # fmt: skip
+def test_numbers_and_truth_values_of_other_packages_are_those_of_python(
+    call: Callable[[Any], Any], values: tuple[object, ...]
+) -> None:
+    first, *others = (call(value) for value in values)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
 
 
 def test_numbers_of_numpy_do_not_overflow() -> None:

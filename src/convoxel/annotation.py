@@ -19,7 +19,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any
 
-__all__ = ["argument_types", "expected", "fits", "is_expression", "is_plain", "settled"]
+__all__ = ["argument_types", "expected", "fits", "is_expression", "is_plain", "is_truth", "settled"]
 
 _LOOKED_AT = 100  # entries of a sequence: one may have as many as it likes
 _UNIONS = (typing.Union, types.UnionType)
@@ -139,7 +139,7 @@ def fits(value: object, hint: Any) -> bool:
     if kind is None or kind is type(None):
         return value is None
     if kind is bool:
-        return type(value).__name__ in ("bool", "bool_") or (type(value) is int and value in (0, 1))  # NumPy's too
+        return is_truth(value)
     if kind is int:
         return _is_whole(value)
     if kind is float:
@@ -165,13 +165,17 @@ def fits(value: object, hint: Any) -> bool:
 def settled(value: Any, hint: Any) -> Any:
     """Return a value that fits with its numbers as Python's own: those of NumPy overflow without a word.
 
+    Truth values become True and False: PyTorch takes neither NumPy's nor 0 and 1.
+
     >>> import numpy as np
     >>> settled(np.int8(3), int), settled(np.array([2, 3]), collections.abc.Sequence[int]), settled((1, "a"), tuple)
     (3, (2, 3), (1, 'a'))
     """
-    if type(value) in (int, str, bool, float, type(None)):
+    if type(value) in (str, bool, float, type(None)) or (type(value) is int and hint is int):
         return value
     options = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
+    if type(value) is int:
+        return bool(value) if bool in options and int not in options and is_truth(value) else value
     if int in options and hasattr(type(value), "__index__") and fits(value, int) and not is_expression(value):
         return operator.index(value)
     if float in options and fits(value, float) and not isinstance(value, int):
@@ -195,6 +199,15 @@ def _is_whole(value: Any) -> bool:
         return not isinstance(value, bool) and operator.index(value) is not None
     except Exception:  # whatever an object's conversion raises, such as that of an array
         return False
+
+
+def is_truth(value: object) -> bool:
+    """Return True for True and False, those of NumPy too, and for the numbers 0 and 1.
+
+    >>> is_truth(True), is_truth(0), is_truth(2), is_truth(1.0)
+    (True, True, False, False)
+    """
+    return type(value).__name__ in ("bool", "bool_") or (type(value) is int and value in (0, 1))
 
 
 def is_expression(value: object) -> bool:

@@ -5,7 +5,9 @@ compared with their annotations, and a ConfigError names the first that does not
 refuse their values, the error gets the call's context. Other failures stay as they are: they are bugs.
 
 Classes, which keep what they get, and the functions of packages that are open ``early`` compare before, and get
-numbers as Python's own, which never overflow. Functions within Convoxel call each other without all this.
+numbers and truth values as Python's own, which never overflow and which every binding takes. Functions within Convoxel
+call each other without all this. Neither do methods of layers, which recordings follow, nor calls of programs, which
+must be quick: they compare only when they fail.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
 from types import FunctionType
@@ -33,36 +36,42 @@ _KINDS: dict[type[Exception], type[ConvoxelError]] = {
     OSError: DataError,  # such as a name that no file can have; those of files are subclasses
     NotImplementedError: UnsupportedError,
 }
+# What the bindings of the engine and of PyTorch say of types that they do not take; other TypeErrors are bugs.
+_BINDINGS = re.compile(r"incompatible function arguments|invalid combination of arguments|argument '\w+' .*must be ")
 _ALSO = ("__init__", "__new__", "__call__")  # besides the methods with public names
 
 
-def open_face(package: str, *, early: bool = False) -> None:
+def open_face(package: str, *, early: bool = False, plainly: bool = False) -> None:
     """Let the names that a package lists in ``__all__`` explain their failures; lazy ones do when they are loaded.
 
     Args:
         package: name of the package.
         early: whether functions and methods compare their arguments before they run.
+        plainly: whether what they take must be numbers and texts that PyTorch and the engine can take, too.
     """
     names = vars(sys.modules[package])
     for name in names["__all__"]:
         if name in names:
-            names[name] = explained(names[name], package, early=early)
+            names[name] = explained(names[name], package, early=early, plainly=plainly)
 
 
-def explained(value: Any, package: str, *, early: bool = False) -> Any:
+def explained(value: Any, package: str, *, early: bool = False, plainly: bool = False) -> Any:
     """Return a function that explains its failures, or a class whose methods do, by changing them in place.
 
     Args:
         value: public function or class; other values, and those of other packages, are returned as they are.
         package: name of the package that makes the function public, where pickle is to find it.
         early: whether the function, or the methods, compare their arguments before they run.
+        plainly: whether what they take must be numbers and texts that PyTorch and the engine can take, too, as in
+            layers.
     """
     if inspect.isclass(value):
         for owner in value.__mro__:
             if _is_ours(owner) and "_explains" not in vars(owner):
-                _explain_methods(owner, early=early)
+                _explain_methods(owner, early=early, plainly=plainly)
     elif isinstance(value, FunctionType) and _is_ours(value) and not hasattr(value, "_explains"):
-        value = (_checked if early else _explained)(value, value.__module__)
+        home = value.__module__
+        value = _checked(value, home, plainly=plainly) if early else _explained(value, home)
         value.__module__, value.__qualname__, value._explains = package, value.__name__, True
     return value
 
@@ -71,17 +80,21 @@ def _is_ours(value: Any) -> bool:
     return str(value.__module__).startswith("convoxel")
 
 
-def _explain_methods(owner: type, *, early: bool) -> None:
-    keeps = dataclasses.is_dataclass(owner) or hasattr(owner, "_fields")
+def _explain_methods(owner: type, *, early: bool, plainly: bool) -> None:
+    keeps, layer = dataclasses.is_dataclass(owner) or hasattr(owner, "_fields"), hasattr(owner, "forward")
     for name, member in list(vars(owner).items()):
         kind: Any = staticmethod if name == "__new__" else None
         function: Any = member
         if isinstance(member, (classmethod, staticmethod)):
             kind, function = type(member), member.__func__
-        if not isinstance(function, FunctionType) or (name.startswith("_") and name not in _ALSO):
+        own = isinstance(function, FunctionType) or type(function).__name__ == "nb_method"  # written here, or bound
+        if not own or (name.startswith("_") and name not in _ALSO):
             continue
-        makes = early or name in ("__init__", "__new__") or (keeps and kind is classmethod)
-        changed = (_checked if makes else _explained)(function, owner.__module__)
+        makes = name in ("__init__", "__new__") or (keeps and kind is classmethod)
+        if isinstance(function, FunctionType) and (makes or (early and not layer and name != "__call__")):
+            changed = _checked(function, owner.__module__, plainly=plainly or layer)
+        else:
+            changed = _explained(function, owner.__module__)
         setattr(owner, name, kind(changed) if kind else changed)
     owner._explains = True  # type: ignore[attr-defined]
 
@@ -103,7 +116,7 @@ def _explained(function: _Function, module: str) -> _Function:
     return call
 
 
-def _checked(function: _Function, module: str) -> _Function:
+def _checked(function: _Function, module: str, *, plainly: bool = False) -> _Function:
     """Return the function with a check of its arguments before, unless it is called within Convoxel."""
     explaining = _explained(function, module)
 
@@ -119,10 +132,13 @@ def _checked(function: _Function, module: str) -> _Function:
         if (explanation := _misfit(function, module, bound)) is not None:
             raise explanation
         if bound is not None:
-            hints = argument_types(function, module)
-            _settle(bound, hints)
+            _settle(bound, argument_types(function, module))
             arguments, named = bound.args, bound.kwargs
-        return explaining(*arguments, **named)
+        result = explaining(*arguments, **named)
+        # Last, so that checks of its own have the word: a layer would keep what PyTorch refuses in its first run.
+        if plainly and (explanation := _misfit(function, module, bound, plainly=True)) is not None:
+            raise explanation
+        return result
 
     return call
 
@@ -141,9 +157,14 @@ def _settle(bound: inspect.BoundArguments, hints: dict[str, Any]) -> None:
 def _bound(function: _Function, arguments: Any, named: Any) -> inspect.BoundArguments | None:
     """Return the arguments by name, None where some are missing or too many, for which Python has words of its own."""
     try:
-        return inspect.signature(function).bind(*arguments, **named)
-    except TypeError:
+        return _signature(function).bind(*arguments, **named)
+    except (TypeError, ValueError):  # ValueError: a binding, which has no signature
         return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature(function: _Function) -> inspect.Signature:
+    return inspect.signature(function)
 
 
 def _misfit(
@@ -173,12 +194,14 @@ def _misfit(
 
 def _context(function: _Function, bound: inspect.BoundArguments | None, error: Exception) -> ConvoxelError | None:
     """Return what another package says of the arguments with the name of the call and its arguments."""
-    kind = ShapeError if isinstance(error, MemoryError) else _KINDS.get(type(error))
-    if kind is None or bound is None:
-        return None
     said = " ".join(str(error).split()) or "there is not enough memory"
-    given = ", ".join(f"{name}={_shown(value)}" for name, value in _values(bound) if name != "self")
-    return kind(f"{_name(function, bound)}: {said[:300].rstrip('.')}. Given {given}.")
+    kind = ShapeError if isinstance(error, MemoryError) else _KINDS.get(type(error))
+    if type(error) is TypeError and _BINDINGS.search(said):
+        kind = ConfigError
+    if kind is None:
+        return None
+    given = ", ".join(f"{name}={_shown(value)}" for name, value in _values(bound) if name != "self") if bound else ""
+    return kind(f"{_name(function, bound)}: {said[:300].rstrip('.')}." + (f" Given {given}." if given else ""))
 
 
 def _shown(value: Any) -> str:

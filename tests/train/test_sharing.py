@@ -93,7 +93,7 @@ def test_the_command_and_its_picture(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match="steps: got 0; expected a whole number of at least 1"):
+    with pytest.raises(ConfigError, match="steps is 0, but it must be a whole number of at least 1"):
         study_sharing(some(1), some(1), steps=0)
     wide = np.zeros((2, 1, 96, 96), np.float32), np.arange(2)
     with pytest.raises(ConfigError, match=r"images of \(96, 96\) need a fully connected layer of [\d,]+ weights"):

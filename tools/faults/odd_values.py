@@ -44,6 +44,7 @@ def _endless() -> list[Any]:
 
 _PLAIN: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2, 7, 10**6, 10**12, -(10**12), 2**63, 10**30, 2**5000),
+    *(2**31 - 1, 2**31, -(2**31), 2**32, 2**62, 2**63 - 1, -(2**63), 2**64),
     *(0.0, -0.0, 0.5, 1.5, 2.0, -1.0, 1e-320, 1e30, float("nan"), float("inf"), -float("inf"), 1j),
     *(
         "",
@@ -93,6 +94,10 @@ _MADE: dict[str, Callable[[], Any]] = {
     "np.float32(2)": lambda: np.float32(2),
     "np.float32(nan)": lambda: np.float32("nan"),
     "np.bool(1)": lambda: np.bool_(True),
+    "np.uint64(2**64 - 1)": lambda: np.uint64(2**64 - 1),
+    "np.array(True)": lambda: np.array(True),
+    "np.zeros(0, int)": lambda: np.zeros(0, np.int64),
+    "np.array([[1, 2]])": lambda: np.array([[1, 2]]),
     "np.str_": lambda: np.str_("a"),
     "np.datetime64": lambda: np.datetime64("2001-01-01"),
     "np.array(1)": lambda: np.array(1),
@@ -109,6 +114,11 @@ _MADE: dict[str, Callable[[], Any]] = {
     "np huge view": lambda: np.broadcast_to(np.float32(1), _HUGE),
     "np huge 4-D view": lambda: np.broadcast_to(np.float32(1), (1, 1, *_HUGE)),
     "torch scalar": lambda: torch.tensor(2),
+    "torch int32 scalar": lambda: torch.tensor(2, dtype=torch.int32),
+    "torch float scalar": lambda: torch.tensor(2.0),
+    "torch bool scalar": lambda: torch.tensor(True),
+    "torch.tensor([2])": lambda: torch.tensor([2]),
+    "torch.tensor([1, 2])": lambda: torch.tensor([1, 2]),
     "torch nan": lambda: torch.tensor(float("nan")),
     "torch.zeros(0)": lambda: torch.zeros(0),
     "torch.zeros(2, 3)": lambda: torch.zeros(2, 3),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+from convoxel.annotation import is_truth
 from convoxel.errors import ConfigError
 from convoxel.files.fault import brief
 
@@ -41,6 +42,23 @@ def whole(name: str, value: object, least: int | None = None, most: int | None =
         limits = f" of {' and '.join(told)}" if told else ""
         raise ConfigError(f"{name} is {brief(value)}, but it must be a whole number{limits}.")
     return number
+
+
+def truth(name: str, value: object) -> bool:
+    """Return ``value`` as a bool; NumPy's truth values and the numbers 0 and 1 count, nothing else does.
+
+    Raises:
+        ConfigError: it is something else.
+
+    >>> truth("bias", 1)
+    True
+    >>> truth("bias", "no")
+    Traceback (most recent call last):
+    convoxel.errors.ConfigError: bias is 'no', but it must be True or False.
+    """
+    if not is_truth(value):
+        raise ConfigError(f"{name} is {brief(value)}, but it must be True or False.")
+    return bool(value)
 
 
 def per_axis(name: str, value: object, axes: int, least: int | None = None, most: int | None = None) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convoxel.arithmetic.argument import per_axis
 from convoxel.errors import ShapeError
 from convoxel.files.mapping import is_of_file
 from convoxel.files.values import JsonObject
@@ -201,6 +202,7 @@ class Plan(_core.Plan):
         padding_low: in place of the convolution's own, for a part of an image that has other padding than the whole.
         chosen: the algorithm that runs if ``algorithm`` allows it (default: what was chosen for the problem).
         """
+        padding_low = None if padding_low is None else per_axis("padding_low", padding_low, 3)
         problem = Problem.of(convolution, src, dst, activation, residual is not None, gate is not None)
         key = str(problem.of_one_image)
         chosen = chosen or self._chosen.get(key, "")
@@ -227,6 +229,7 @@ class Plan(_core.Plan):
 
         parts: the algorithm of each convolution (default: what was chosen for its problem, if anything).
         """
+        padding_low = None if padding_low is None else per_axis("padding_low", padding_low, 3)
         keys, before = [], src
         for index, convolution in enumerate(convolutions):
             sizes = src if index < depthwise else dst

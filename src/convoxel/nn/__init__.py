@@ -153,4 +153,4 @@ __all__ = [
 for _name in __all__:
     complete_docstring(globals()[_name], LAYERS)
 
-open_face(__name__)
+open_face(__name__, early=True, plainly=True)

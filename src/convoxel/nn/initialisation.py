@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from convoxel.errors import ConfigError
 from convoxel.nn.torch_layers import CONV, CONV_TRANSPOSE
 
 
-def start_weights(module: nn.Module, *, negative_slope: float = 0.0, linear: tuple[nn.Module, ...] = ()) -> None:
+def start_weights(module: nn.Module, *, negative_slope: float = 0.0, linear: Sequence[nn.Module] = ()) -> None:
     """Draw the weights of every convolution, transposed convolution and linear layer inside ``module``.
 
     Weights come from N(0, 2 / ((1 + a²) n)) (He et al. 2015, arXiv 1502.01852, eqs. 10 and 15; the U-Net

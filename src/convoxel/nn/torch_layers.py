@@ -32,7 +32,11 @@ _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _INSTANCE_NORM = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _MAX_POOL: tuple[Callable[..., nn.Module], ...] = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _AVERAGE_POOL: tuple[Callable[..., nn.Module], ...] = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
-_ADAPTIVE_AVERAGE_POOL = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+_ADAPTIVE_AVERAGE_POOL: tuple[Callable[..., nn.Module], ...] = (
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveAvgPool3d,
+)
 _ZERO_PAD: tuple[Callable[..., nn.Module], ...] = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 _LARGEST = 2**31 - 1  # what PyTorch takes of a stride, a padding or a dilation
 _LINEAR_MODE = ("linear", "bilinear", "trilinear")
@@ -56,6 +60,15 @@ def check_dims(dims: int) -> int:
     return number
 
 
+def check_size(name: str, value: int) -> int:
+    """Return ``value`` if PyTorch takes it as a size, a stride or a padding of a layer.
+
+    Raises:
+        ConfigError: it is no whole number, or too large.
+    """
+    return whole(name, value, -_LARGEST, _LARGEST)
+
+
 def sizes_of(dims: int, value: Sizes) -> tuple[int, ...]:
     """Return ``value`` for each of ``dims`` axes: an int means the same on every axis, a sequence names every axis.
 
@@ -67,13 +80,13 @@ def sizes_of(dims: int, value: Sizes) -> tuple[int, ...]:
     """
     single = as_whole(value)
     if single is not None:
-        return (whole("a size of a layer", single, -_LARGEST, _LARGEST),) * dims
+        return (check_size("a size of a layer", single),) * dims
     found = entries("a size of a layer", value)
     if len(found) != dims:
         raise ConfigError(
             f"{brief(value)} has {len(found)} entries, but dims={dims}. Give {dims} entries, or one int for all axes."
         )
-    return tuple(whole("a size of a layer", entry, -_LARGEST, _LARGEST) for entry in found)
+    return tuple(check_size("a size of a layer", entry) for entry in found)
 
 
 def conv(
@@ -263,8 +276,10 @@ def average_pool(dims: int, kernel_size: Sizes, *, stride: Sizes | None = None, 
     return _AVERAGE_POOL[dims - 1](kernel, stride=strides, padding=pads)
 
 
-def adaptive_average_pool(dims: int, size: int) -> nn.Module:
+def adaptive_average_pool(dims: int, size: Sizes) -> nn.Module:
     """Return the average over a grid: ``(n, c, *spatial)`` → ``(n, c, size, …)`` for any spatial size.
+
+    ``size`` is an int, or one for each axis.
 
     Cell j of an axis of i pixels averages the pixels ⌊j i / size⌋ … ⌈(j + 1) i / size⌉ − 1; an axis with
     fewer pixels than cells repeats them.
@@ -273,7 +288,7 @@ def adaptive_average_pool(dims: int, size: int) -> nn.Module:
     >>> adaptive_average_pool(1, 2)(torch.tensor([[[1.0, 3.0, 5.0]]])).tolist()
     [[[2.0, 4.0]]]
     """
-    return _ADAPTIVE_AVERAGE_POOL[check_dims(dims) - 1](size)
+    return _ADAPTIVE_AVERAGE_POOL[check_dims(dims) - 1](size if isinstance(size, int) else sizes_of(dims, size))
 
 
 def global_average_pool(dims: int) -> nn.Module:

@@ -37,7 +37,7 @@ class ArchiveOptions:
 
     on_error: str = "stop"
     skip_existing: bool = False
-    part: tuple[int, int] = (1, 1)
+    part: Sequence[int] = (1, 1)
 
 
 class Workers(Protocol):

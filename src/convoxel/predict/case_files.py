@@ -139,7 +139,7 @@ def list_cases(
     return [Case(image, (target,)) for image, target in zip(images, targets, strict=True)], problems
 
 
-def take_part(cases: Sequence[_Item], part: tuple[int, int]) -> list[_Item]:
+def take_part(cases: Sequence[_Item], part: Sequence[int]) -> list[_Item]:
     """Return the cases of one part of several, which are disjoint, together all, and alike in number.
 
     Args:

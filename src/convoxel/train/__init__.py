@@ -73,4 +73,5 @@ __getattr__, __dir__ = lazy_names(
         "convoxel.train.sharing_study": "study_sharing",
     },
     needs="Training needs",
+    early=True,
 )

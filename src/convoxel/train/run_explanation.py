@@ -27,7 +27,7 @@ def explain(
     target: str | None = None,
     layer: str | None = None,
     at: Sequence[int] | None = None,
-    box: Sequence[tuple[int, int]] | None = None,
+    box: Sequence[Sequence[int]] | None = None,
     window: Sequence[int] | None = None,
     steps: int = 50,
     which: str = "best",
@@ -90,7 +90,8 @@ def explain(
     if len(images) != 1:
         raise ConfigError(f"input: {input} holds {len(images)} images; expected one. Give the file of one image.")
     files = images[0].files
-    question = Question(tuple(methods), target, layer, at, box, window, steps)
+    spans = None if box is None else [(low, high) for low, high in box]
+    question = Question(tuple(methods), target, layer, at, spans, window, steps)
     question.check(run)
     where = choose_device(device)
     known = read_case_header(build_predictor(run), files, MapOptions(axes=axes)).axes or None

@@ -212,7 +212,7 @@ def predict(
     fill_holes: bool = False,
     on_error: str = "stop",
     skip_existing: bool = False,
-    part: tuple[int, int] = (1, 1),
+    part: Sequence[int] = (1, 1),
     on: str | None = None,
     workers: int | None = None,
     on_begin: Callable[[list[MemberFacts]], None] = lambda members: None,

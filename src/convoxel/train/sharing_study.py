@@ -11,7 +11,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convoxel.arithmetic import conv_matrix, conv_sizes
+from convoxel.arithmetic.argument import whole
 from convoxel.data.data_set import Split
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.values import JsonObject
@@ -28,10 +29,11 @@ from convoxel.nn.torch_layers import conv, max_pool
 
 SHARING = ("convolution", "locally connected", "fully connected")
 
-Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
+Labelled = Sequence[NDArray[Any]]  # images and their class numbers
 Part = tuple[Tensor, Tensor]  # images, class numbers
 
 _MOST_WEIGHTS = 20_000_000  # of the fully connected layer: 80 MB, and as much again for its gradient
+_MOST_STEPS = 100_000  # of each layer over all starts: minutes; a study is of few samples, which are learned sooner
 _LEARNING_RATE = 0.01
 
 
@@ -117,7 +119,8 @@ def study_sharing(
         seed: random seed of the first start (default 0).
 
     Raises:
-        ConfigError: a number is out of range, or the images are too large for a fully connected layer.
+        ConfigError: a number is out of range, there are more than 100 000 steps in all, or the images are too large
+            for a fully connected layer.
         ShapeError: the kernel does not fit.
 
     >>> rng = np.random.default_rng(0)
@@ -126,9 +129,16 @@ def study_sharing(
     >>> [row.params for row in found.rows], [row.nonzeros for row in found.rows]
     ([4, 16, 36], [16, 16, 36])
     """
-    for name, value in (("kernel", kernel), ("channels", channels), ("steps", steps), ("starts", starts)):
-        if value < 1:
-            raise ConfigError(f"{name}: got {value}; expected a whole number of at least 1.")
+    kernel, channels = whole("kernel", kernel, 1), whole("channels", channels, 1)
+    steps, starts = whole("steps", steps, 1), whole("starts", starts, 1)
+    if steps * starts > _MOST_STEPS:
+        raise ConfigError(
+            f"steps is {steps} and starts is {starts}, which make {steps * starts:,} steps of each layer; expected at "
+            f"most {_MOST_STEPS:,}. Give fewer."
+        )
+    for name, pair in (("train", train), ("test", test)):
+        if len(pair) != 2:
+            raise ConfigError(f"{name} has {len(pair)} entries; expected two, images and their class numbers.")
     images = train[0]
     size, window = images.shape[2:], (kernel,) * (images.ndim - 2)
     counts = conv_matrix(size, images.shape[1], channels, window)

@@ -57,6 +57,11 @@ def check_sizes(function: str, name: str, value: int | Sequence[int], dims: int,
     return values
 
 
+def axes_of(function: str, name: str, value: int | Sequence[int]) -> int:
+    """Return the number of axes that ``value`` has sizes of, where an int is the size of one axis."""
+    return 1 if as_whole(value) is not None else len(entries(f"{function}: {name}", value))
+
+
 def _is_open(value: object) -> bool:
     """Return True for a size that an export or a description leaves open; as a number it would be fixed."""
     return isinstance(value, SymInt) or is_expression(value)

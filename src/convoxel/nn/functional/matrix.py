@@ -17,10 +17,11 @@ from convoxel.annotation import fits
 from convoxel.arithmetic.window import Pair, conv_size, resolve_padding, span, transposed_size
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.fault import brief
-from convoxel.nn.functional.arguments import check_sizes
+from convoxel.nn.functional.arguments import axes_of, check_sizes
 from convoxel.nn.functional.border import border_index, check_mode
 from convoxel.nn.functional.correlation import Padding, Sizes, correlate
 from convoxel.nn.functional.resize import axis_taps, check_options, resize
+from convoxel.nn.torch_layers import check_dims
 
 FORMS = ("scipy", "torch", "dense", "operator")
 ORDERS = ("row", "column")
@@ -247,8 +248,8 @@ def resize_matrix(
 
     name = "resize_matrix"
     _check(name, form, order, "zeros")
-    check_options(mode, order_of_spline, align_corners, antialias)
-    axes = dims or (1 if isinstance(size, int) else len(size))
+    align_corners, antialias = check_options(mode, order_of_spline, align_corners, antialias)
+    axes = axes_of(name, "size", size) if dims is None else check_dims(dims)
     sizes, outputs = check_sizes(name, "size", size, axes), check_sizes(name, "output_size", output_size, axes)
     if form == "operator":
         plain = partial(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from convoxel.arithmetic.argument import truth, whole
 from convoxel.arithmetic.window import Pair, pool_size, resolve_padding, span
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
@@ -80,7 +81,7 @@ class Window:
                     f"{name}: padding {pair} reaches the kernel's span {span(k, d)}, so that a window would hold "
                     "nothing but padding. Use less padding."
                 )
-        window = cls(kernel, strides, pairs, dilations, ceil)
+        window = cls(kernel, strides, pairs, dilations, truth(f"{name}: ceil", ceil))
         try:
             if size is not None:
                 window.sizes(size)
@@ -148,7 +149,7 @@ def max_pool(
     axes = count_axes(x, dims, "max_pool")
     batch, batched = as_batch(x, axes)
     window = Window.of("max_pool", axes, kernel_size, stride, padding, dilation, ceil, batch.shape[2:])
-    y, index = find_largest(batch, window, return_indices)
+    y, index = find_largest(batch, window, truth("max_pool: return_indices", return_indices))
     if index is None:
         return y if batched else y[0]
     return (y, index) if batched else (y[0], index[0])
@@ -169,9 +170,9 @@ def find_largest(x: Tensor, window: Window, indices: bool = False) -> tuple[Tens
 def _move(index: Tensor, padded: Sequence[int], size: Sequence[int], before: Sequence[int]) -> Tensor:
     """Return flat indices into a padded tensor as flat indices into the tensor itself."""
     places, rest = [], index
-    for whole, first in zip(reversed(padded), reversed(before), strict=True):
-        places.append(rest % whole - first)
-        rest = rest // whole
+    for wide, first in zip(reversed(padded), reversed(before), strict=True):
+        places.append(rest % wide - first)
+        rest = rest // wide
     flat = torch.zeros_like(index)
     for place, inner in zip(reversed(places), size, strict=True):
         flat = flat * inner + place.clamp(0, inner - 1)
@@ -211,11 +212,13 @@ def average_pool(
     [[[1.0, 2.0, 3.0, 4.0]]]
     """
     axes = count_axes(x, dims, "average_pool")
+    divisor = None if divisor is None else whole("average_pool: divisor", divisor)
     if divisor == 0:
         raise ConfigError("average_pool: divisor is 0. Give another number, or None to divide by the count.")
     batch, batched = as_batch(x, axes)
     window = Window.of("average_pool", axes, kernel_size, stride, padding, dilation, ceil, batch.shape[2:])
-    y = find_mean(batch, window, batch.new_ones(1, 1, *window.kernel), count_include_pad, divisor)
+    counted = truth("average_pool: count_include_pad", count_include_pad)
+    y = find_mean(batch, window, batch.new_ones(1, 1, *window.kernel), counted, divisor)
     return y if batched else y[0]
 
 
@@ -280,7 +283,7 @@ def adaptive_max_pool(
     """
     axes = count_axes(x, dims, "adaptive_max_pool")
     y, index = _ADAPTIVE_MAX[axes - 1](x, check_sizes("adaptive_max_pool", "output_size", output_size, axes))
-    return (y, index) if return_indices else y
+    return (y, index) if truth("adaptive_max_pool: return_indices", return_indices) else y
 
 
 def global_average_pool(x: Tensor, *, dims: int | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convoxel.arithmetic.window import resolve_padding
 from convoxel.errors import ShapeError
-from convoxel.nn.functional.arguments import check_sizes
+from convoxel.nn.functional.arguments import axes_of, check_sizes
 from convoxel.nn.functional.correlation import Padding, Sizes
 from convoxel.nn.functional.matrix import Matrix, check_matrix, find_pattern
 
@@ -61,7 +61,7 @@ def project_to_convolution(
     if not isinstance(matrix, Tensor):
         matrix = torch.as_tensor(matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix))
     dense = matrix.to_dense() if matrix.layout != torch.strided else matrix
-    dims = 1 if isinstance(size, int) else len(size)
+    dims = axes_of(name, "size", size)
     sizes, kernel = check_sizes(name, "size", size, dims), check_sizes(name, "kernel_size", kernel_size, dims)
     strides, dilations = (check_sizes(name, "stride", stride, dims), check_sizes(name, "dilation", dilation, dims))
     pairs = resolve_padding(padding, kernel, strides, dilations, sizes)

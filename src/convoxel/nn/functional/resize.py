@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from convoxel.arithmetic.argument import truth
 from convoxel.arithmetic.taps import adaptive_taps
 from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
@@ -74,7 +75,7 @@ def resize(
     (tensor([[[0., 1., 3., 4.]]]), tensor([[[0., 2., 4.]]]))
     """
     axes = count_axes(x, dims, "resize")
-    check_options(mode, order, align_corners, antialias)
+    align_corners, antialias = check_options(mode, order, align_corners, antialias)
     wanted, factors = _wanted(axes, size, scale)
     batch, batched = as_batch(x, axes)
     if any(i < 1 for i in batch.shape[2:]):
@@ -97,15 +98,21 @@ def resize(
     return y if batched else y[0]
 
 
-def check_options(mode: str, order: int, align_corners: bool, antialias: bool) -> None:
-    """Raise ConfigError unless the options of :func:`resize` are known and fit each other."""
+def check_options(mode: str, order: int, align_corners: bool, antialias: bool) -> tuple[bool, bool]:
+    """Return ``align_corners`` and ``antialias`` if the options of :func:`resize` are known and fit each other.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    corners, antialias = truth("resize: align_corners", align_corners), truth("resize: antialias", antialias)
     check_choice("resize: mode", mode, RESIZE_MODES)
     if mode == "spline":
         prefilter(order)
-    if align_corners and mode not in ("linear", "cubic", "spline"):
+    if corners and mode not in ("linear", "cubic", "spline"):
         raise ConfigError(f"resize: align_corners does not go with mode={mode!r}. Use 'linear', 'cubic' or 'spline'.")
-    if antialias and (align_corners or mode not in ("linear", "cubic")):
+    if antialias and (corners or mode not in ("linear", "cubic")):
         raise ConfigError("resize: antialias goes with mode 'linear' or 'cubic' and without align_corners.")
+    return corners, antialias
 
 
 def _wanted(

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from convoxel.errors import ShapeError, check_choice
-from convoxel.nn.functional.arguments import check_sizes
+from convoxel.nn.functional.arguments import axes_of, check_sizes
 from convoxel.nn.functional.correlation import Sizes
 from convoxel.nn.functional.matrix import Array, Matrix, check_matrix
 
@@ -78,7 +78,7 @@ def toeplitz_structure(
     name = "toeplitz_structure"
     check_matrix(name, matrix)
     check_choice(f"{name}: order", order, ("row", "column"))
-    dims = 1 if isinstance(size, int) else len(size)
+    dims = axes_of(name, "size", size)
     sizes, outputs = check_sizes(name, "size", size, dims), check_sizes(name, "output_size", output_size, dims)
     strides = check_sizes(name, "stride", stride, dims)
     if isinstance(matrix, Tensor):
