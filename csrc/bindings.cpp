@@ -38,6 +38,7 @@ namespace {
 
 // (buffer, offset, (n, d, h, w, c), (n, d, h, w strides)): the fields of native.View.
 using ViewTuple = std::tuple<int, int64_t, std::array<int64_t, 5>, std::array<int64_t, 4>>;
+using LevelsPair = std::pair<float, int32_t>;  // scale, zero
 using SlopeVariant = std::variant<float, std::array<float, 2>>;
 using Array = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 template <class Number>
@@ -62,6 +63,8 @@ Slope from(const SlopeVariant& slope) {
   const auto& [low, high] = std::get<1>(slope);
   return {low, high};
 }
+
+Levels from(const LevelsPair& levels) { return {levels.first, levels.second}; }
 
 ResampleAxis from(const AxisTuple& axis) {
   const auto& [index, weight] = axis;
@@ -97,6 +100,10 @@ struct type_caster<convoxel::View> : caster_from<convoxel::View, convoxel::ViewT
 template <>
 struct type_caster<convoxel::Slope> : caster_from<convoxel::Slope, convoxel::SlopeVariant> {
   static constexpr auto Name = const_name("float | tuple[float, float]");
+};
+template <>
+struct type_caster<convoxel::Levels> : caster_from<convoxel::Levels, convoxel::LevelsPair> {
+  static constexpr auto Name = const_name("tuple[float, int]");
 };
 template <>
 struct type_caster<convoxel::ResampleAxis> : caster_from<convoxel::ResampleAxis, convoxel::AxisTuple> {};
@@ -201,6 +208,30 @@ void make_convolution(Convolution* self, Weight w, std::optional<Array> bias, Ax
                          bias ? bias->data() : nullptr, from_file);
 }
 
+using WholeWeight = nb::ndarray<const int16_t, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
+
+void make_quantised(QuantisedConvolution* self, WholeWeight w, std::vector<float> scale, std::optional<Array> bias,
+                    int32_t zero, Axes stride, Axes padding_low, Axes dilation, int64_t groups, bool transposed) {
+  Window window;
+  window.kernel = {static_cast<int64_t>(w.shape(2)), static_cast<int64_t>(w.shape(3)),
+                   static_cast<int64_t>(w.shape(4))};
+  window.stride = stride;
+  window.dilation = dilation;
+  window.padding_low = padding_low;
+  window.groups = groups;
+  window.transposed = transposed;
+  const int64_t first = static_cast<int64_t>(w.shape(0)), second = static_cast<int64_t>(w.shape(1));
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    require(stride[i] >= 1 && dilation[i] >= 1, "QuantisedConvolution: stride and dilation must be at least 1.");
+  }
+  require(w.size() > 0, "QuantisedConvolution: the weight is empty.");
+  require(groups >= 1 && first % groups == 0, "QuantisedConvolution: groups must divide the weight's first axis.");
+  new (self) QuantisedConvolution(
+      window, transposed ? first : second * groups, transposed ? second * groups : first,
+      {w.data(), w.data() + w.size()}, std::move(scale),
+      bias ? std::vector<float>(bias->data(), bias->data() + bias->size()) : std::vector<float>(), zero);
+}
+
 // Runs steps and returns the seconds of each.
 std::vector<double> run_steps(const Plan& plan, const std::vector<Array>& buffers, std::optional<Array> arena,
                               size_t first, size_t last, bool timed) {
@@ -233,6 +264,7 @@ nb::list list_steps(const Plan& plan) {
     row["operator"] = step.op;
     row["algorithm"] = step.algorithm;
     row["parts"] = step.parts;
+    row["integers"] = step.integers;
     row["macs"] = step.macs;
     row["workspace_bytes"] = step.workspace_bytes * plan.threads() + step.shared_bytes;
     row["bytes"] = step.result_floats * static_cast<int64_t>(sizeof(float));
@@ -373,6 +405,12 @@ NB_MODULE(_core, m) {
       .def_prop_ro("packed_bytes", &Convolution::packed_bytes,
                    "Bytes of weights packed so far, over all algorithms that asked for them.");
 
+  nb::class_<QuantisedConvolution>(m, "QuantisedConvolution")
+      .def("__init__", &make_quantised, "weight"_a, "scale"_a, "bias"_a.none(), "zero"_a, "stride"_a, "padding_low"_a,
+           "dilation"_a, "groups"_a, "transposed"_a)
+      .def_prop_ro("in_channels", &QuantisedConvolution::in_channels)
+      .def_prop_ro("out_channels", &QuantisedConvolution::out_channels);
+
   nb::class_<Plan> plan(m, "Plan");
   plan.def(
           "__init__",
@@ -400,7 +438,7 @@ NB_MODULE(_core, m) {
       .def_prop_ro("isa", [](const Plan& self) { return self.microkernels().name; })
       .def_prop_ro("written", &Plan::written)
       .def_prop_ro("steps", &list_steps,
-                   "The steps so far: name, operator, algorithm, parts (the algorithms of a block), macs, "
+                   "The steps so far: name, operator, algorithm, parts (the algorithms of a block), integers, macs, "
                    "workspace_bytes (of all threads), bytes (of the "
                    "result).")
       .def("__len__", [](const Plan& self) { return self.steps().size(); })
@@ -428,6 +466,20 @@ NB_MODULE(_core, m) {
     }
     return out;
   });
+  m.def("most_integer_products", [] { return kMostProducts; });
+  m.def(
+      "integer_units",
+      [](const std::string& isa) {
+        nb::list out;
+        for (const IntegerUnit* unit : available_integer_units(isa)) {
+          nb::dict row;
+          row["name"] = unit->name;
+          row["summary"] = unit->summary;
+          out.append(row);
+        }
+        return out;
+      },
+      "isa"_a);
   m.def("instruction_sets", [] {
     nb::list out;
     const MicrokernelSetList list = available_microkernels();

@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "convolution.h"
+#include "integer_unit.h"
 #include "mistake.h"
+#include "quantised_convolution.h"
 
 namespace convoxel {
 
@@ -37,6 +39,7 @@ struct Step {
   double macs = 0;
   int64_t result_floats = 0;
   std::string name = {};  // of the layer
+  bool integers = false;  // whether it computes with whole numbers of 8 bits
 };
 
 // The parameter of an activation; clip has two.

@@ -29,6 +29,21 @@ STEP(convolve_block,
      "that run.",
      "convolutions"_a, "depthwise"_a, "src"_a, "dst"_a, "residual"_a = nb::none(), "activations"_a = nb::make_tuple(),
      "algorithm"_a = "auto", "padding_low"_a = nb::none(), "parts"_a = nb::make_tuple())
+STEP(convolve_quantised,
+     (std::shared_ptr<const QuantisedConvolution> convolution, View src, View dst, std::optional<View> residual,
+      std::string activation, Slope slope, std::optional<Levels> result, std::optional<Levels> residual_levels,
+      std::optional<Axes> padding_low, std::string unit),
+     "dst = activation(convolution(src) + bias + residual), where src holds levels, four in a float.\n\n"
+     "result, residual_levels: (scale, zero) if dst or residual hold levels, too; level q is (q - zero) * scale.\n"
+     "padding_low: in place of the convolution's own, for a part of an image.\n"
+     "unit: one of ``integer_units`` (default: the best); all compute the same sums.",
+     "convolution"_a, "src"_a, "dst"_a, "residual"_a = nb::none(), "activation"_a = "none", "slope"_a = 0.0,
+     "result"_a = nb::none(), "residual_levels"_a = nb::none(), "padding_low"_a = nb::none(), "unit"_a = "")
+STEP(quantise, (View src, View dst, Levels levels),
+     "dst = the level nearest to src / scale + zero, halves to even, four in a float; levels is (scale, zero).",
+     "src"_a, "dst"_a, "levels"_a)
+STEP(dequantise, (View src, View dst, Levels levels),
+     "dst = (src - zero) * scale of levels, four in a float; levels is (scale, zero).", "src"_a, "dst"_a, "levels"_a)
 STEP(max_pool, (View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low),
      "Largest value of each window; positions outside of src do not count.", "src"_a, "dst"_a, "kernel"_a, "stride"_a,
      "dilation"_a = nb::make_tuple(1, 1, 1), "padding_low"_a = nb::make_tuple(0, 0, 0))

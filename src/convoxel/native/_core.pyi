@@ -31,6 +31,26 @@ class Convolution:
     @property
     def packed_bytes(self) -> int: ...
 
+class QuantisedConvolution:
+    def __init__(
+        self,
+        weight: Annotated[
+            NDArray[numpy.int16], dict(shape=(None, None, None, None, None), order="C", device="cpu", writable=False)
+        ],
+        scale: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)],
+        bias: Annotated[NDArray[numpy.float32], dict(order="C", device="cpu", writable=False)] | None,
+        zero: int,
+        stride: Sequence[int],
+        padding_low: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        transposed: bool,
+    ) -> None: ...
+    @property
+    def in_channels(self) -> int: ...
+    @property
+    def out_channels(self) -> int: ...
+
 class Plan:
     def __init__(self, arena_size: int, buffers: int, threads: int, isa: str, digits: int = 24) -> None: ...
     def candidates(
@@ -88,6 +108,26 @@ class Plan:
         padding_low: Sequence[int] | None = None,
         parts: Sequence[str] = (),
         name: str = "",
+    ) -> None: ...
+    def convolve_quantised(
+        self,
+        convolution: QuantisedConvolution,
+        src: convoxel.native.plan.View,
+        dst: convoxel.native.plan.View,
+        residual: convoxel.native.plan.View | None = None,
+        activation: str = "none",
+        slope: float | tuple[float, float] = 0.0,
+        result: tuple[float, int] | None = None,
+        residual_levels: tuple[float, int] | None = None,
+        padding_low: Sequence[int] | None = None,
+        unit: str = "",
+        name: str = "",
+    ) -> None: ...
+    def quantise(
+        self, src: convoxel.native.plan.View, dst: convoxel.native.plan.View, levels: tuple[float, int], name: str = ""
+    ) -> None: ...
+    def dequantise(
+        self, src: convoxel.native.plan.View, dst: convoxel.native.plan.View, levels: tuple[float, int], name: str = ""
     ) -> None: ...
     def max_pool(
         self,
@@ -183,6 +223,8 @@ def l2_bytes() -> int: ...
 def set_rates(cache: float, memory: float) -> None: ...
 def rates() -> tuple[float, float]: ...
 def reference_machines() -> list: ...
+def most_integer_products() -> int: ...
+def integer_units(isa: str) -> list: ...
 def instruction_sets() -> list: ...
 
 compiler: str = "GNU 12.2.0"

@@ -286,7 +286,8 @@ class Plan(_core.Plan):
 
         With the instruction set they decide the bits of the results.
         """
-        names = [row["parts"] or [row["algorithm"]] for row in self.steps if row["algorithm"]]
+        chosen = (row for row in self.steps if row["algorithm"] and not row["integers"])
+        names = [row["parts"] or [row["algorithm"]] for row in chosen]
         pairs = (zip(keys, found, strict=True) for keys, found in zip(self._keys, names, strict=True))
         return {key: name for each in pairs for key, name in each}
 

@@ -22,11 +22,12 @@ from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import check_channels, conv_length, length, operand, positive, with_residual
 from convoxel.graph.operators.step import Step, bias, convolve, own_padding
 from convoxel.graph.operators.view import spatial
+from convoxel.native.integer import convolve_whole
 
 # ---- shapes and costs
 
 
-def _convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
+def convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """(n, c, …) with weights (k, c/groups, …) → (n, k, …)."""
     x, w = operand(shapes, 0), operand(shapes, 1)
     if len(x) != len(w):
@@ -54,7 +55,7 @@ def _convolved(node: Node, x: Shape, w: Shape) -> Shape:
     return positive((x[0], w[0], *spatial), f"{x}")
 
 
-def _transposed_convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
+def transposed_convolution_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """(n, c, …) with weights (c, k/groups, …) → (n, k, …)."""
     x, w = operand(shapes, 0), operand(shapes, 1)
     if len(x) != len(w):
@@ -189,6 +190,9 @@ def _convolution(
     """Return the convolution of (n, c, …) with (k, c/groups, …), whole numbers summed as int32."""
     dims = x.ndim - 2
     if x.dtype.kind in "iu":
+        exact = _convolution_of_bytes(x, weight, stride, padding, dilation, groups) if bias is None else None
+        if exact is not None:
+            return exact
         x, weight = x.astype(np.int32), weight.astype(np.int32)
     elif x.dtype.itemsize < 4:
         x, weight = x.astype(np.float32), weight.astype(np.float32)
@@ -200,6 +204,31 @@ def _convolution(
         parts.append(np.moveaxis(product, -1, 1))
     result = np.concatenate(parts, axis=1)
     return result if bias is None else result + bias.reshape(-1, *(1,) * dims)
+
+
+def _convolution_of_bytes(
+    x: Array, weight: Array, stride: Ints, padding: Pairs, dilation: Ints, groups: int
+) -> Array | None:
+    """Return the convolution of numbers of 8 bits by the engine; None where they are larger."""
+    dims = x.ndim - 2
+    if not 1 <= dims <= 3:
+        return None
+    kernel = weight.shape[2:]
+    sizes = [
+        conv_length(size, *axis) for size, *axis in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
+    ]
+    result = convolve_whole(
+        np.moveaxis(x, 1, -1).reshape(x.shape[0], *spatial(x.shape[2:], 1), x.shape[1]),
+        weight.reshape(*weight.shape[:2], *spatial(kernel, 1)),
+        spatial(sizes, 1),
+        stride=spatial(stride, 1),
+        padding_low=spatial([low for low, _ in padding], 0),
+        dilation=spatial(dilation, 1),
+        groups=groups,
+    )
+    if result is None:
+        return None
+    return np.moveaxis(result.reshape(x.shape[0], *sizes, weight.shape[0]), -1, 1)
 
 
 def _transposed_convolution(
@@ -280,7 +309,7 @@ def _windowed(applied: Applied) -> Reads:
 # ---- parts of the result
 
 
-def _part_of_convolution(request: Request) -> Restricted:
+def part_of_convolution(request: Request) -> Restricted:
     """The same windows; residual and gate lie beside them."""
     need_engine(request)
     node, x, weight = request.applied.node, request.applied.x, request.applied.inputs[1]
@@ -298,7 +327,7 @@ def _part_of_convolution(request: Request) -> Restricted:
     return Restricted(box, (read, *beside), {"padding": tuple(axis.padding for axis in axes)})
 
 
-def _part_of_transposed(request: Request) -> Restricted:
+def part_of_transposed(request: Request) -> Restricted:
     """The inputs that reach the outputs, which begin at a multiple of the stride: so phases stay where they are."""
     need_engine(request)
     node, x, weight = request.applied.node, request.applied.x, request.applied.inputs[1]
@@ -326,13 +355,13 @@ def _part_of_transposed(request: Request) -> Restricted:
 ROWS = (
     row(
         f"convolution(x, weight!, bias?!, residual?, gate?; {_PLACES}, {EPILOGUE})",
-        _convolution_shape,
+        convolution_shape,
         _convolution,
         _lower_convolution,
         macs=convolution_macs,
         fits=Rewriter.has_space,
         reads=_windowed,
-        restrict=_part_of_convolution,
+        restrict=part_of_convolution,
     ),
     # A depthwise convolution with a 1x1 convolution in front of it, behind it, or both: what lies between them has no
     # place in memory. `activation` is the last one's.
@@ -344,17 +373,17 @@ ROWS = (
         lower=_lower_depthwise_block,
         macs=depthwise_block_macs,
         reads=unknown("steps that were fused"),
-        restrict=_part_of_convolution,
+        restrict=part_of_convolution,
     ),
     row(
         f"transposed_convolution(x, weight!, bias?!, residual?; {_PLACES}, output_padding, {EPILOGUE})",
-        _transposed_convolution_shape,
+        transposed_convolution_shape,
         _transposed_convolution,
         _lower_transposed_convolution,
         macs=transposed_macs,
         fits=Rewriter.has_space,
         reads=_windowed,
-        restrict=_part_of_transposed,
+        restrict=part_of_transposed,
     ),
     row("columns_to_image(x; shape, kernel, stride, padding, dilation)", _columns_to_image_shape, _columns_to_image),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +19,10 @@ from convoxel.graph.operators.region import Request, Restricted, full_box, need_
 from convoxel.graph.operators.rewriter import Rewriter
 from convoxel.graph.operators.shape import operand, stretch, with_residual
 from convoxel.graph.operators.step import Step, bias, convolve
+from convoxel.native.integer import convolve_whole
 
 
-def _linear_shape(node: Node, shapes: Shapes) -> list[Shape]:
+def linear_shape(node: Node, shapes: Shapes) -> list[Shape]:
     """(…, c) with weights (k, c) → (…, k), or (n, c, …) with weights (k, c·…) → (n, k) where x is flattened."""
     x, w = operand(shapes, 0), operand(shapes, 1)
     features = math.prod(x[1:]) if node["flatten"] else x[-1]
@@ -90,6 +92,12 @@ def _wide(x: Array) -> Array:
 
 def _matmul(a: Array, b: Array) -> Array:
     """Return the matrix product over the last two axes; the others are stretched."""
+    if a.dtype == b.dtype == np.int32 and b.ndim == 2 and a.ndim > 1 and a.size and b.size:
+        rows = a.reshape(1, 1, 1, -1, a.shape[-1])
+        where: dict[str, Any] = {"stride": (1, 1, 1), "padding_low": (0, 0, 0), "dilation": (1, 1, 1), "groups": 1}
+        exact = convolve_whole(rows, b.T[:, :, None, None, None], (1, 1, rows.shape[3]), **where)
+        if exact is not None:
+            return exact.reshape(*a.shape[:-1], b.shape[1])
     return np.matmul(_wide(a), _wide(b))
 
 
@@ -175,7 +183,7 @@ def _linear_reads(applied: Applied) -> Reads:
     return Aligned([axes, ["out", len(kept)]], [*kept, "out"])
 
 
-def _part_of_linear(request: Request) -> Restricted:
+def part_of_linear(request: Request) -> Restricted:
     """All features of an image; what is flattened is read as a whole."""
     need_engine(request)
     x, node = request.applied.x, request.applied.node
@@ -189,13 +197,13 @@ _by_library = refuse_part("multiplies matrices in NumPy, whose order of sums dep
 ROWS = (
     row(
         f"linear(x, weight!, bias?!, residual?; flatten=False, {EPILOGUE})",
-        _linear_shape,
+        linear_shape,
         _linear,
         _lower_linear,
         macs=linear_macs,
         fits=_has_rows,
         reads=_linear_reads,
-        restrict=_part_of_linear,
+        restrict=part_of_linear,
     ),
     row(
         "einsum(terms*; equation)", _einsum_shape, _einsum, reads=_einsum_reads, macs=_einsum_macs, restrict=_by_library

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +18,23 @@ from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.view import spatial
 from convoxel.native import View
 
+Layer = TypeVar("Layer")
+
 
 class PackedWeights:
     """The packed weights of a program, made on first use and shared by the plans for all input sizes."""
 
     def __init__(self) -> None:
-        self._made: dict[Hashable, native.Convolution] = {}
+        self._made: dict[Hashable, Any] = {}
         self._lock = renewed_lock()
 
-    def get(self, key: Hashable, make: Callable[[], native.Convolution]) -> native.Convolution:
+    def get(self, key: Hashable, make: Callable[[], Layer]) -> Layer:
         """Return the weights called ``key``, made by ``make`` the first time."""
         with self._lock:
             if key not in self._made:
                 self._made[key] = make()
-            return self._made[key]
+            found: Layer = self._made[key]
+            return found
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from convoxel.graph.operators import (
     normalisation,
     pooling,
     quantisation,
+    quantised_layers,
     recurrent,
     reduction,
     resampling,
@@ -32,7 +33,7 @@ from convoxel.graph.operators.operator import REQUIRED, Operator
 
 _FAMILIES = (
     *(convolution, linear, pooling, normalisation, elementwise, movement, reduction),
-    *(resampling, quantisation, sampling, torch_call, mathematics, indexing, recurrent),
+    *(resampling, quantisation, quantised_layers, sampling, torch_call, mathematics, indexing, recurrent),
 )
 
 OPERATORS: Mapping[str, Operator] = {row.name: row for family in _FAMILIES for row in family.ROWS}

@@ -3,27 +3,29 @@
 ``PASSES`` is the order in which ``optimise`` runs them:
 
 1. ``remove_dead``: remove nodes and constants that nothing reads.
-2. ``split_sums``: turn the sum over a stacked axis into additions of what was stacked.
-3. ``sink_transposes``: push transposes past operators that commute with them, and cancel opposite ones.
-4. ``fold_constants``: compute what depends on constants alone.
-5. ``use_native``: choose native steps wherever they compute the same; no other pass chooses an implementation.
-6. ``simplify_reshapes``: merge successive reshapes.
-7. ``order_blocks``: reorder the channels of pixel shuffles so that they move runs of channels.
-8. ``simplify_chains``: shorten chains of scalings and clips, and recognise activations spelt by them.
-9. ``fold_padding``: fold zero padding into the convolution that reads it.
-10. ``fuse_flatten``: let a linear layer flatten its operand itself.
-11. ``fold_batch_norm``: fold batch normalisations and other per-channel scalings into the weights before them.
-12. ``fold_forward``: fold the remaining ones into the weights behind them.
-13. ``compose_linear``: make one convolution of two with nothing between them, where that is less work.
-14. ``fuse_residual``: fuse an addition into the convolution that makes one of its terms.
-15. ``fuse_difference``: turn the sum with a negative into a difference.
-16. ``fuse_activation``: fuse an activation into the operator that makes its operand.
-17. ``fold_permutations``: fold a new order of channels into the weights before it.
-18. ``fuse_gate``: fuse a squeeze-and-excite scaling into the 1×1 convolution behind it.
-19. ``join_depthwise``: join a depthwise convolution and the 1×1 convolutions around it.
-20. ``merge_branches``: merge 1×1 convolutions of one input.
-21. ``round_constants``: round what was folded in double precision to float32.
-22. ``assign_layouts``: insert conversions where channels-last meets channels-first.
+2. ``join_levels``: make layers of whole numbers of those whose operands are dequantised.
+3. ``split_sums``: turn the sum over a stacked axis into additions of what was stacked.
+4. ``sink_transposes``: push transposes past operators that commute with them, and cancel opposite ones.
+5. ``fold_constants``: compute what depends on constants alone.
+6. ``use_native``: choose native steps wherever they compute the same; no other pass chooses an implementation.
+7. ``simplify_reshapes``: merge successive reshapes.
+8. ``order_blocks``: reorder the channels of pixel shuffles so that they move runs of channels.
+9. ``simplify_chains``: shorten chains of scalings and clips, and recognise activations spelt by them.
+10. ``fold_padding``: fold zero padding into the convolution that reads it.
+11. ``fuse_flatten``: let a linear layer flatten its operand itself.
+12. ``fold_batch_norm``: fold batch normalisations and other per-channel scalings into the weights before them.
+13. ``fold_forward``: fold the remaining ones into the weights behind them.
+14. ``compose_linear``: make one convolution of two with nothing between them, where that is less work.
+15. ``fuse_residual``: fuse an addition into the convolution that makes one of its terms.
+16. ``fuse_difference``: turn the sum with a negative into a difference.
+17. ``fuse_activation``: fuse an activation into the operator that makes its operand.
+18. ``fold_permutations``: fold a new order of channels into the weights before it.
+19. ``fuse_gate``: fuse a squeeze-and-excite scaling into the 1×1 convolution behind it.
+20. ``join_depthwise``: join a depthwise convolution and the 1×1 convolutions around it.
+21. ``merge_branches``: merge 1×1 convolutions of one input.
+22. ``carry_levels``: hand levels from layer to layer where nobody needs the floats.
+23. ``round_constants``: round what was folded in double precision to float32.
+24. ``assign_layouts``: insert conversions where channels-last meets channels-first.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from convoxel.graph.passes import (
     forward,
     fuse,
     layout,
+    levels,
     native,
     parts,
     permutation,
@@ -70,6 +73,7 @@ class Pass:
 
 PASSES = (
     Pass(fold.remove_dead, fold.check_no_dead),
+    Pass(levels.join_levels),
     Pass(parts.split_sums, parts.check_no_summed_stack),
     Pass(fold.remove_dead, fold.check_no_dead),
     Pass(transpose.sink_transposes, transpose.check_no_opposites),
@@ -92,6 +96,7 @@ PASSES = (
     Pass(block.join_depthwise, block.check_no_neighbours),
     Pass(branch.merge_branches),
     Pass(fold.remove_dead, fold.check_no_dead),
+    Pass(levels.carry_levels),
     Pass(fold.round_constants),
     Pass(layout.assign_layouts, layout.check_layouts),
 )

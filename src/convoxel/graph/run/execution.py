@@ -300,7 +300,7 @@ def _pack_constants(graph: Graph, places: Places) -> dict[str, NDArray[np.float3
 
 def _memory(graph: Graph, places: Places) -> Memory:
     values = (v.name for v in graph.values.values() if v.layout == CHANNELS_LAST)
-    weights = sum(array.size * 4 for array in graph.constants.values())
+    weights = sum(array.nbytes for array in graph.constants.values())
     return Memory(4 * places.arena_size, 4 * sum(math.prod(places.shapes[name]) for name in values), weights)
 
 

@@ -23,6 +23,7 @@ from convoxel.graph.operators.table import OPERATORS
 from convoxel.graph.operators.view import full, full_axis, narrow_view
 from convoxel.graph.run.arena import Block, place_blocks
 from convoxel.native import View
+from convoxel.native.integer import word_count
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def converts_freely(shape: Shape) -> bool:
 
 def place(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Places:
     """Return the places of all values of a graph whose layouts are assigned."""
-    places = Places(shapes, _number_buffers(graph))
+    places = Places(_stored(graph, shapes), _number_buffers(graph))
     for node in graph.nodes:
         _place_alias(places, node, sizes)
     # From the last concatenation to the first, so that a short one that is part of a long one finds its parts placed.
@@ -104,6 +105,12 @@ def place(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -
                 places._places[source] = _Place(node.output.name, _dense_as(full(shapes[source])))
     places.offsets, places.arena_size = place_blocks(_lifetimes(graph, places))
     return places
+
+
+def _stored(graph: Graph, shapes: Mapping[str, Shape]) -> Mapping[str, Shape]:
+    """Return the shapes in floats: those of levels have fewer channels, each of which holds several."""
+    levels = [v.name for v in graph.values.values() if v.layout == CHANNELS_LAST and v.dtype == "uint8"]
+    return {**shapes, **{name: (shapes[name][0], word_count(shapes[name][1]), *shapes[name][2:]) for name in levels}}
 
 
 def _number_buffers(graph: Graph) -> dict[str, int]:

@@ -57,8 +57,8 @@ def step_rows(execution: Execution) -> list[tuple[str, StepRow]]:
             found = nodes.get(step["name"])
             shape = execution.shapes[found.outputs[0].name] if found else ()
             macs = execution.macs.get(step["name"], 0)
-            used = {precisions[name] for name in step["parts"] or [step["algorithm"]] if name}
-            kind = min(used, key=DIGITS.__getitem__, default="float32")
+            used = {precisions[name] for name in step["parts"] or [step["algorithm"]] if name in precisions}
+            kind = "int8" if step["integers"] else min(used, key=DIGITS.__getitem__, default="float32")
             row = _row(step["name"], step["operator"], step["algorithm"], kind, shape, macs, step["bytes"])
             rows.append((str(index), row))
     return rows

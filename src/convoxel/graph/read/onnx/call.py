@@ -208,6 +208,17 @@ class Call:
             made = self._computed(operator, operands, types, attributes)
             if made is not None:
                 return made
+        return self._nodes(operator, operands, types, attributes)
+
+    def keep(self, operator: str, *operands: Tensor | None, dtype: str, **attributes: Any) -> Tensor:
+        """Return the result of a new node even if all operands are known: a pass wants to see them."""
+        result: Tensor = self._nodes(operator, operands, [dtype], attributes)[0]
+        return result
+
+    def _nodes(
+        self, operator: str, operands: Sequence[Tensor | None], types: Sequence[str], attributes: Options
+    ) -> list[Any]:
+        row = OPERATORS[operator]
         names = tuple(self._name(operand) for operand in operands)
         shapes: list[Any] = [None if operand is None else tuple(operand.shape) for operand in operands]
         while not row.variadic and len(shapes) < len(row.operands):

@@ -227,7 +227,7 @@ def _dequantise(call: Call) -> Result:
     chosen = call.get("output_dtype", 0)
     dtype = working_dtype(chosen) if chosen else dtype_of(scale)
     how = {"axis": call.get("axis", 1), "block": call.get("block_size", 0)}
-    return call.add("dequantise", x, scale, zero, dtype=dtype, **how)
+    return _dequantised(call, x, scale, zero, dtype, **how)
 
 
 @rule("MatMulInteger")
@@ -248,8 +248,18 @@ def without_zero(call: Call, index: int, zero: int, behind: int) -> Tensor:
 
 def dequantised(call: Call, index: int, scale: int, zero: int, axis: int) -> Tensor:
     """Return a quantised operand as float32."""
-    operands = [call.tensor(place) for place in (index, scale, zero)]
-    return call.add("dequantise", *operands, dtype="float32", axis=axis, block=0)
+    x, size, point = (call.tensor(place) for place in (index, scale, zero))
+    return _dequantised(call, x, size, point, "float32", axis=axis, block=0)
+
+
+def _dequantised(
+    call: Call, x: Tensor, scale: Tensor, zero: Tensor | None, dtype: str, axis: int, block: int
+) -> Tensor:
+    """Weights stay whole numbers until a pass has seen them."""
+    how = {"axis": axis, "block": block}
+    known = isinstance(x, np.ndarray) and x.ndim > 1 and x.dtype in (np.int8, np.uint8)
+    add = call.keep if known else call.add
+    return add("dequantise", x, scale, zero, dtype=dtype, **how)
 
 
 def requantised(call: Call, x: Tensor, scale: int, zero: int) -> Tensor:

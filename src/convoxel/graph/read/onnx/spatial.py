@@ -107,13 +107,11 @@ def _integer_convolution(call: Call) -> Result:
 @rule("QLinearConv")
 def _quantised_convolution(call: Call) -> Result:
     x, weight = dequantised(call, 0, 1, 2, 1), dequantised(call, 3, 4, 5, 0)
-    result = call.add("convolution", x, weight, **_window(call, x, weight))
     bias = call.maybe(8)
     if bias is not None:  # counted in units of both scales
         scale = call.add("multiply", call.tensor(1), call.tensor(4))
-        real = call.add("multiply", call.add("cast", bias, dtype="float32", to="float32"), scale)
-        over = (1, *real.shape, *(1,) * (rank(x) - 2))
-        result = call.add("add", result, call.add("reshape", real, shape=over))
+        bias = call.add("multiply", call.add("cast", bias, dtype="float32", to="float32"), scale)
+    result = call.add("convolution", x, weight, bias, **_window(call, x, weight, bias))
     return requantised(call, result, 6, 7)
 
 
