@@ -94,7 +94,7 @@ def test_a_set_of_series_and_segmentations(tmp_path: Path) -> None:
             tmp_path / "labels" / f"{name}{ending}"
         )
     found = data.load(tmp_path, "segment")
-    assert data.check(tmp_path, "segment") == [] and len(found.classes) == 3
+    assert data.check(tmp_path, "segment") == [] and found.classes == CLASSES  # as the segments are called
     for read in found.split("all"):
         assert np.array_equal(read.label, label) and read.image.shape[1:] == label.shape
     assert not any(secret in str(found.to_dict()) for secret in SECRETS)
@@ -106,6 +106,30 @@ def test_a_set_of_series_and_segmentations(tmp_path: Path) -> None:
     refused(lambda: read_label(tmp_path / "labels" / "a.dcm", 3, read_header(moved)), tmp_path, "beside its image")
     short = series(tmp_path / "short", VOLUME[:3])
     refused(lambda: read_label(tmp_path / "labels" / "a.dcm", 3, read_header(short)), tmp_path, "beside its image")
+
+
+def test_segments_that_some_labels_lack(tmp_path: Path) -> None:
+    """Class numbers have their names from the labels that name them; a folder with a segmentation alone is a label."""
+    names = ("background", "liver", "tumour", "vessel")
+    numbers = {"a": (1, 3), "b": (2,), "c": (1, 2, 3), "d": (3,)}
+    for name, present in numbers.items():
+        source = series(tmp_path / "images" / name, VOLUME + np.int16(ord(name)))
+        sample = data.read_image(source)
+        label = np.zeros(sample.image.shape[1:], np.uint8)
+        for number in present:
+            label[number] = number
+        written = pydicom.dcmread(data.write_label(tmp_path / "x.seg.dcm", label, like=sample, classes=names))
+        written.SegmentSequence = [item for item in written.SegmentSequence if item.SegmentNumber in present]
+        (tmp_path / "labels" / name).mkdir(parents=True)
+        written.save_as(tmp_path / "labels" / name / "1-1")
+        assert read_header(tmp_path / "labels" / name).classes[max(present)] == names[max(present)]
+    found = data.load(tmp_path, "segment")
+    assert data.check(tmp_path, "segment") == [] and found.classes == names
+    assert {read.name: tuple(np.unique(read.label)[1:]) for read in found.split("all")} == numbers
+    Path(tmp_path / "classes.txt").write_text("background\nliver\nvessel\ntumour\n")
+    problems = data.check(tmp_path, "segment")
+    assert set(numbers) <= {problem.name for problem in problems}
+    assert "segment 3 is 'vessel'" in problems[0].message and "number 2" in problems[0].message
 
 
 def test_what_is_no_label_is_refused(tmp_path: Path) -> None:

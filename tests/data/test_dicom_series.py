@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,60 @@ def test_pictures_are_files_of_their_own(tmp_path: Path) -> None:
     assert data.read_image(tmp_path / "a.dcm").image.shape == (1, 34, 40)
 
 
+def test_slices_without_signal_shrink_a_thousand_fold(tmp_path: Path) -> None:
+    empty = np.zeros((2048, 1024), np.uint16)
+    for syntax in (uid.JPEGLSLossless, uid.RLELossless, uid.JPEG2000Lossless):
+        path = save(image(empty, (0, 0, 0)), tmp_path / "a.dcm", syntax)
+        values = data.read_image(path).image
+        assert values.shape == (1, *empty.shape) and not values.any(), syntax.name
+    assert path.stat().st_size * 4_000 < empty.nbytes
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_deflated_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = dicom_files.test_file("image_dfl.dcm")
+    assert np.array_equal(data.read_image(path).image[0], pydicom.dcmread(path).pixel_array)
+    plain = save(image(VOLUME[0], (0, 0, 0)), tmp_path / "a.dcm")
+    (tmp_path / "b.dcm").write_bytes(_deflated(plain.read_bytes()))
+    assert np.array_equal(data.read_image(tmp_path / "b.dcm").image[0], VOLUME[0])
+    for bounds in ("files.stream", "data.dicom_file"):
+        monkeypatch.setattr(f"convoxel.{bounds}.FREE_BYTES", 2**20)
+    empty = save(image(np.zeros((1024, 1024), np.uint8)), tmp_path / "c.dcm")
+    (tmp_path / "d.dcm").write_bytes(_deflated(empty.read_bytes()))
+    refused(lambda: data.read_image(tmp_path / "d.dcm"), tmp_path / "d.dcm", "inflate", "200-fold")
+
+
+@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian])
+def test_files_without_preamble_or_ending(tmp_path: Path, syntax: uid.UID) -> None:
+    source = series(tmp_path / "whole", VOLUME, syntax=syntax)
+    (tmp_path / "images" / "bare").mkdir(parents=True)
+    for number, path in enumerate(sorted(source.iterdir())):
+        content = path.read_bytes()
+        length = struct.unpack_from("<I", content, 140)[0] + 144
+        (tmp_path / "images" / "bare" / f"{number}").write_bytes(content[length:])  # nor the group that says how
+    assert list_images(tmp_path / "images") == [tmp_path / "images" / "bare"]
+    found, expected = data.read_image(tmp_path / "images" / "bare"), data.read_image(source)
+    assert np.array_equal(found.image, expected.image) and np.array_equal(found.affine, expected.affine)  # type: ignore[arg-type]
+    (tmp_path / "one").mkdir()
+    picture = save(image(VOLUME[0]), tmp_path / "one" / "1.2.840.77")
+    assert list_images(tmp_path / "one") == [picture]
+    assert np.array_equal(data.read_image(picture).image[0], VOLUME[0])
+    for content in (b"\x08\0\x05\0", bytes(200), b"\x08\0\x05\0CS\x02\0ab" * 20, np.arange(99, dtype="<u2").tobytes()):
+        picture.write_bytes(content)
+        refused(lambda: data.read_image(picture), picture, "no image format")
+
+
+def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
+    dose = image(VOLUME[0], (0, 0, 0), SOPClassUID="1.2.840.10008.5.1.4.1.1.481.2")
+    dose.file_meta.MediaStorageSOPClassUID = dose.SOPClassUID
+    path = save(dose, tmp_path / "dose.dcm")
+    refused(lambda: data.read_image(path), path, "RT Dose Storage")
+    refused(lambda: data.read_image(tmp_path), tmp_path, "")
+    many = multi_frame(VOLUME, [(0, 0, k) for k in range(len(VOLUME))])
+    many.NumberOfFrames = 5000
+    refused(lambda: data.read_image(save(many, tmp_path / "many.dcm")), tmp_path / "many.dcm", "5000 frames", "4096")
+
+
 # ---- hostile files -------------------------------------------------------------------------------------------
 
 
@@ -251,6 +306,18 @@ def _tiled(stream: bytes, *sizes: int) -> bytes:
     struct.pack_into(">II", changed, place + 8, *sizes[:2])
     struct.pack_into(">II", changed, place + 24, *sizes[2:])
     return bytes(changed)
+
+
+def _deflated(content: bytes) -> bytes:
+    """Return a file whose elements are deflated; each piece alike, so that no test keeps what it would inflate to."""
+    place = content.index(b"1.2.840.10008.1.2.1\0")
+    end = place + 20  # of the last element of the group in front
+    length = struct.unpack_from("<I", content, 140)[0] + 144
+    meta = content[:place] + b"1.2.840.10008.1.2.1.99" + content[end:length]
+    meta = meta[: place - 2] + struct.pack("<H", 22) + meta[place:]
+    meta = meta[:140] + struct.pack("<I", length - 144 + 2) + meta[144:]
+    packer = zlib.compressobj(1, zlib.DEFLATED, -15)
+    return meta + packer.compress(content[length:]) + packer.flush()
 
 
 def _hostile(name: str, path: Path) -> tuple[str, ...]:
@@ -272,7 +339,9 @@ def _hostile(name: str, path: Path) -> tuple[str, ...]:
             head + _sequence((0x5200, 0x9230), struct.pack("<HHI", 0xFFFE, 0xE000, 56_000)
                              + struct.pack("<HH2sH", 0x18, 0x10, b"LO", 0) * 7000), "more elements"),
         "nested": (head + nested * 20_000, "cannot be read"),
-        "deflated": (dicom_files.test_file("image_dfl.dcm").read_bytes(), "deflated"),
+        "deflated cut": (_deflated(path.read_bytes())[:-20], "cannot be read"),
+        "deflated elements": (
+            _deflated(head + struct.pack("<HH2sH", 0x5000, 0x10, b"LO", 0) * 7000), "more elements"),
         "long value": (implicit + struct.pack("<HHI", 0x28, 0x30, 10_000_000) + b"1\\" * 5_000_000, "PixelSpacing"),
         "no mark": (bytes(200), "mark DICM"),
     }  # fmt: skip
@@ -288,6 +357,16 @@ def _hostile(name: str, path: Path) -> tuple[str, ...]:
         "both of 60 000": (_tiled(j2k, 60_000, 60_000, 60_000, 60_000), uid.JPEG2000Lossless, big, ("MiB",)),
         "JPEG of 60 000": (_resized(jpeg, b"\xff\xc3", 60_000, 60_000), uid.JPEGLosslessSV1, {}, ("damaged",)),
         "JPEG of 65": (_resized(jpeg, b"\xff\xc3", 65, 64), uid.JPEGLosslessSV1, {}, ("(65, 64, 1)",)),
+        "JPEG-LS with nothing in it": (
+            _resized(jls, b"\xff\xf7", 4000, 4000), uid.JPEGLSLossless, {"Rows": 4000, "Columns": 4000},
+            ("cannot be decoded",)),
+        "JPEG-LS of 200 MiB": (
+            _resized(jls, b"\xff\xf7", 10_000, 10_000)[:-2] + bytes(2000) + b"\xff\xd9", uid.JPEGLSLossless,
+            {"Rows": 10_000, "Columns": 10_000}, ("50 times",)),
+        "JPEG-LS of 618 MiB": (
+            _resized(jls, b"\xff\xf7", 18_000, 18_000)[:-2] + bytes(3_600_000) + b"\xff\xd9", uid.JPEGLSLossless,
+            {"Rows": 18_000, "Columns": 18_000}, ("256 MiB",)),
+        "JPEG-LS cut and closed": (jls[: len(jls) // 2] + b"\xff\xd9", uid.JPEGLSLossless, {}, ("cannot be decoded",)),
         "JPEG-LS of 70": (_resized(jls, b"\xff\xf7", 64, 70), uid.JPEGLSLossless, {}, ("(64, 70, 1)",)),
         "JPEG cut": (jpeg[:-200], uid.JPEGLosslessSV1, {}, ("truncated",)),
         "JPEG-LS cut": (jls[:-200], uid.JPEGLSLossless, {}, ("truncated",)),
@@ -319,9 +398,11 @@ def _hostile(name: str, path: Path) -> tuple[str, ...]:
 
 
 _HOSTILE = (
-    "elements|items|elements of an item|nested|deflated|long value|no mark|JPEG 2000 of 60 000|JPEG 2000 of many tiles|"
-    "both of 60 000|JPEG of 60 000|JPEG of 65|JPEG-LS of 70|JPEG cut|JPEG-LS cut|JPEG 2000 cut|RLE of 4000|video|"
-    "rows|no rows|frames|more frames|bits|samples|spacing NaN|spacing 0|one spacing|slope|palette|unknown colours"
+    "elements|items|elements of an item|nested|deflated cut|deflated elements|long value|no mark|"
+    "JPEG 2000 of 60 000|JPEG 2000 of many tiles|both of 60 000|JPEG of 60 000|JPEG of 65|"
+    "JPEG-LS with nothing in it|JPEG-LS of 200 MiB|JPEG-LS of 618 MiB|JPEG-LS cut and closed|JPEG-LS of 70|"
+    "JPEG cut|JPEG-LS cut|JPEG 2000 cut|RLE of 4000|video|rows|no rows|frames|more frames|bits|samples|"
+    "spacing NaN|spacing 0|one spacing|slope|palette|unknown colours"
 )
 
 

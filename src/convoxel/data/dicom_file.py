@@ -1,7 +1,8 @@
 """One DICOM file: a bounded reading of the elements that say what its image is and where it lies.
 
 pydicom parses; here it gets a file that counts what it reads, and returns the elements that are asked for and no
-others. Those that name a person or a date are never asked for. Nothing here decodes pixels.
+others. Those that name a person or a date are never asked for. A deflated file is inflated within bounds first; one
+without the preamble of 128 bytes is read where it begins as DICOM's elements do. Nothing here decodes pixels.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +24,8 @@ from numpy.typing import NDArray
 
 from convoxel.errors import ConvoxelError, UnsupportedError
 from convoxel.files.fault import brief, fault, shown
-from convoxel.files.stream import file_size
+from convoxel.files.memory import check_memory
+from convoxel.files.stream import FREE_BYTES, MOST_RATIO, check_ratio, file_size
 from convoxel.fork import renewed_lock
 
 SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # by bits, and as a map of labels
@@ -34,6 +38,7 @@ _COPY = "Copy the file again from its source"
 _MOST_READS, _ITEM_COST = 600_000, 10
 _ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _MOST_FRAMES = 4096
+_MOST_CINE = 65_535  # frames that share one description
 _MOST_VALUE = 4096  # bytes of a value that is no table and no pixels
 _MOST_NUMBER = 1e15
 _MOST_SIDE = 65_535
@@ -45,6 +50,11 @@ ELEMENTS = [
     *("RescaleIntercept", "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
 _COLOURS = ("Red", "Green", "Blue")
+# Beginnings of a file without a preamble: its first elements, and the types of their values.
+_FIRST_GROUPS, _HEAD = (2, 8), 2048
+_FIRST_TYPES = (b"UL", b"OB", b"UI", b"CS", b"SH", b"LO", b"DA", b"TM", b"DT", b"IS", b"PN")
+_DEFLATED, _PLAIN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"
+_INFLATED_AT_ONCE = 2**20
 PIXEL_ELEMENTS = [
     *(name for name in ELEMENTS if not name.endswith("FunctionalGroupsSequence")),
     *("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
@@ -81,7 +91,7 @@ class _Budget:
     """Allowance of reads that one file's header has before it is taken for an attack."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.left = path, _MOST_READS
+        self.path, self.left, self.size = path, _MOST_READS, file_size(path)
 
     def charge(self, chunk: bytes) -> bytes:
         self.left -= _ITEM_COST if chunk[:4] in _ITEMS else 1
@@ -90,7 +100,13 @@ class _Budget:
 
     def check(self) -> None:
         if self.left < 0:
-            raise fault(self.path, "more elements than the header of an image has", "an image's header", _COPY)
+            expected = f"an image's header, of at most {_MOST_FRAMES} frames that each say where they lie"
+            mend = "Split it into several files, or copy it again where it should be smaller"
+            raise fault(self.path, "more elements than the header of an image has", expected, mend)
+
+
+class _DeflatedError(Exception):
+    """The elements from a byte of the file on are deflated: internal signal between pydicom's reads and ``_parse``."""
 
 
 class _CountedFile(io.BufferedReader):
@@ -103,9 +119,8 @@ class _CountedFile(io.BufferedReader):
         self.seek(0)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0:  # pydicom would inflate it whole
-            mend = "Write it anew, not deflated"
-            raise fault(self._budget.path, "a deflated DICOM file", "plain or compressed pixels", mend)
+        if size is None or size < 0:  # pydicom would inflate the rest at once
+            raise _DeflatedError(self.tell())
         return self._budget.charge(super().read(min(size, max(self._size - self.tell(), 0))))
 
 
@@ -125,6 +140,11 @@ class Elements:
 
     def __init__(self, data: Dataset, budget: _Budget) -> None:
         self.data, self._budget = data, budget
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the file, those that it inflates to where it is deflated."""
+        return self._budget.size
 
     def get(self, name: str) -> Any:
         """Return the value of an element; None where it is missing or empty."""
@@ -152,12 +172,31 @@ class Elements:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a regular file has DICOM's mark."""
+    """Return whether a regular file has DICOM's mark, or begins as a file that was written without it."""
     try:
         with path.open("rb") if path.is_file() else io.BytesIO() as file:
-            return file.read(132)[128:] == b"DICM"
+            head = file.read(_HEAD)
     except OSError:
         return False
+    return head[128:132] == b"DICM" or _is_bare(head)
+
+
+def _is_bare(head: bytes) -> bool:
+    """Return whether bytes are two of DICOM's first elements in their order, with lengths that fit."""
+    place, before = 0, (0, -1)
+    for _ in range(2):
+        if len(head) < place + 12:
+            return False
+        group, element, kind, short, long = struct.unpack_from("<HH2sHI", head, place)
+        tag = (group, element)
+        if group not in _FIRST_GROUPS or tag <= before:
+            return False
+        if kind in _FIRST_TYPES:
+            begin, length = (12, long) if kind == b"OB" else (8, short)
+        else:  # no types are written
+            begin, length = 8, int.from_bytes(head[place + 4 : place + 8], "little")
+        place, before = place + begin + length, tag
+    return place <= len(head)
 
 
 @contextlib.contextmanager
@@ -170,8 +209,7 @@ def open_elements(path: Path, names: list[str]) -> Iterator[Elements]:
     budget = _Budget(path)
     try:
         with quiet():
-            with _CountedFile(budget) as file:
-                data = pydicom.dcmread(file, stop_before_pixels="PixelData" not in names, specific_tags=names)
+            data = _parse(pydicom, budget, names)
             yield Elements(data, budget)
     except ConvoxelError:
         raise
@@ -179,6 +217,46 @@ def open_elements(path: Path, names: list[str]) -> Iterator[Elements]:
         budget.check()  # pydicom raises an error of its own for one of the file's
         came = f"the DICOM elements cannot be read ({type(error).__name__})"
         raise fault(path, came, "a whole DICOM file", _COPY) from None
+
+
+def _parse(pydicom: ModuleType, budget: _Budget, names: list[str]) -> Dataset:
+    """Return pydicom's data set of a file."""
+    how: dict[str, Any] = {"stop_before_pixels": "PixelData" not in names, "specific_tags": names, "force": True}
+    try:
+        with _CountedFile(budget) as file:
+            data = pydicom.dcmread(file, **how)
+    except _DeflatedError as place:
+        data = pydicom.dcmread(_CountedBytes(_inflate(budget, place.args[0]), budget), **how)
+    if data.preamble is None and "TransferSyntaxUID" not in data.file_meta:  # what the first element showed
+        implicit, little = data.original_encoding
+        names_of = {(True, True): "ImplicitVRLittleEndian", (False, True): "ExplicitVRLittleEndian"}
+        data.file_meta.TransferSyntaxUID = getattr(pydicom.uid, names_of.get((implicit, little), "ExplicitVRBigEndian"))
+    return data
+
+
+def _inflate(budget: _Budget, place: int) -> bytes:
+    """Return a deflated file as the plain one that it was, after counting what it inflates to."""
+    content = budget.path.read_bytes()
+    head, packed = content[:place], memoryview(content)[place:]
+    most = max(FREE_BYTES, MOST_RATIO * len(packed))
+    size = sum(map(len, _pieces(packed, most)))
+    if size > most:
+        check_ratio(budget.path, len(packed), size)
+    check_memory(budget.path, 3 * size)
+    budget.size = len(head) + size
+    return b"".join([head.replace(_DEFLATED, _PLAIN, 1), *_pieces(packed, most)])
+
+
+def _pieces(packed: memoryview, most: int) -> Iterator[bytes]:
+    """Yield what bytes inflate to, up to the first piece beyond ``most`` bytes."""
+    unpacker, done, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, bytes(packed)
+    while done <= most and not unpacker.eof:
+        piece = unpacker.decompress(rest, _INFLATED_AT_ONCE)
+        rest = unpacker.unconsumed_tail
+        if not piece and not rest and not unpacker.eof:
+            raise EOFError("the deflated elements have no end")
+        done += len(piece)
+        yield piece
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,10 +346,21 @@ def read_kind(path: Path) -> str:
         return str(elements.get("SOPClassUID") or "")
 
 
+def describe_kind(path: Path) -> str:
+    """Return in the standard's words what a DICOM file holds, such as "RT Dose Storage"."""
+    kind = read_kind(path)
+    with quiet():  # of what is no identifier
+        name = _pydicom().uid.UID(kind).name
+    return brief(name)[1:-1] if name else "an object of no class"
+
+
 def read_image_object(path: Path, elements: Elements, *, bits_allowed: tuple[int, ...] = (8, 16, 32)) -> ImageObject:
     """Return what the elements of a file declare as its image, held against the file's size."""
     rows, columns = (whole_number(path, elements, name, 1, _MOST_SIDE) for name in ("Rows", "Columns"))
-    count = whole_number(path, elements, "NumberOfFrames", 1, _MOST_FRAMES, 1)
+    count = whole_number(path, elements, "NumberOfFrames", 1, _MOST_CINE, 1)
+    if count > _MOST_FRAMES and "PerFrameFunctionalGroupsSequence" in elements.data:
+        came = f"{count} frames that each say where they lie"
+        raise fault(path, came, f"at most {_MOST_FRAMES}", "Split the file into several")
     samples = whole_number(path, elements, "SamplesPerPixel", 1, 3, 1)
     bits = whole_number(path, elements, "BitsAllocated", 1, 64)
     stored = whole_number(path, elements, "BitsStored", 1, 64, bits)
@@ -282,7 +371,7 @@ def read_image_object(path: Path, elements: Elements, *, bits_allowed: tuple[int
     photometric = str(elements.get("PhotometricInterpretation") or "MONOCHROME2").strip()
     packed = _is_packed(path, elements.data)
     shared = 2 if photometric == "YBR_FULL_422" else 3  # in 4:2:2, two pixels have one colour
-    claimed, size = count * rows * columns * samples * bits // 8 * shared // 3, file_size(path)
+    claimed, size = count * rows * columns * samples * bits // 8 * shared // 3, elements.file_bytes
     if not packed and claimed > size:
         came = f"the header claims {count} × {rows} × {columns} pixels, {claimed} bytes, but the file has {size}"
         mend = "The file is truncated or its header is false: " + _COPY[0].lower() + _COPY[1:]

@@ -1,43 +1,69 @@
-"""DICOM by content: a folder of slices, a file with an image, a segmentation; other objects are refused by name."""
+"""DICOM by content: a series of slices, a file with an image, a segmentation; other objects are refused by name.
+
+A folder is one image where it holds a series in space, and one label where its only DICOM file is a segmentation, as
+archives store them.
+"""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from convoxel.data import dicom_segmentation, dicom_series
 from convoxel.data.dicom_file import CONTOURS, SEGMENTATION, is_dicom, read_kind
 from convoxel.data.image_header import Header
+from convoxel.errors import DataError
 from convoxel.files.fault import fault
 from convoxel.files.values import Array
 
 
 def read_header(path: Path) -> Header:
     """Return the checked header of a series, a picture or a segmentation."""
-    return dicom_segmentation.read_header(path) if is_segmentation(path) else dicom_series.read_header(path)
+    found = find_segmentation(path)
+    return dicom_series.read_header(path) if found is None else dicom_segmentation.read_header(found)
 
 
 def read_values(path: Path, label: bool) -> tuple[Header, Array]:
     """Return header and values (channels, *shape): float32, or as stored for a label."""
-    read = dicom_segmentation.read_values if is_segmentation(path) else dicom_series.read_values
-    return read(path, label)
+    found = find_segmentation(path)
+    return dicom_series.read_values(path, label) if found is None else dicom_segmentation.read_values(found, label)
 
 
 def read_on(path: Path, grid: Header) -> tuple[Header, Array] | None:
-    """Return header and class numbers of a segmentation on an image's grid; None for a file that is none."""
-    return dicom_segmentation.read_on(path, grid) if is_segmentation(path) else None
+    """Return header and class numbers of a segmentation on an image's grid; None for what is none."""
+    found = find_segmentation(path)
+    return None if found is None else dicom_segmentation.read_on(found, grid)
 
 
-def is_segmentation(path: Path) -> bool:
-    """Return whether a file holds a segmentation; DataError for contours, which are no label map."""
-    if not path.is_file() or not is_dicom(path):
-        return False
+def holds_image(path: Path) -> bool:
+    """Return whether a folder, or ``FOLDER#NUMBER``, is one image: a series, or a segmentation alone."""
+    if dicom_series.holds_series(path):
+        return True
+    try:
+        return path.is_dir() and find_segmentation(path) is not None
+    except DataError:  # reading the folder says what is wrong
+        return True
+
+
+def find_segmentation(path: Path) -> Path | None:
+    """Return the segmentation that a path is, or that its folder holds alone; None where there is none.
+
+    Raises:
+        DataError: it is an object with neither pixels nor planes, such as contours.
+    """
+    if path.is_dir():
+        alone = list(itertools.islice(filter(is_dicom, dicom_series.list_files(path)), 2))
+        return find_segmentation(alone[0]) if len(alone) == 1 else None
+    if not is_dicom(path):
+        return None
     kind = read_kind(path)
     if kind == CONTOURS:
         came = "contours (RTSTRUCT), which have no voxels"
         raise fault(path, came, "a label map or a segmentation", "Convert them with another program (3D Slicer does)")
-    return kind in SEGMENTATION
+    return path if kind in SEGMENTATION else None
 
 
 def list_parts(path: Path) -> list[Path]:
     """Return the files that an image consists of."""
-    return [path] if is_segmentation(path) else dicom_series.list_parts(path)
+    found = find_segmentation(path)
+    return dicom_series.list_parts(path) if found is None else [found]

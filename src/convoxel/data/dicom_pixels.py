@@ -1,6 +1,7 @@
 """Pixels of DICOM images: compressed streams are held against their header, then pydicom and its plugins decode.
 
-A decoder trusts the sizes in its own stream, whatever the DICOM header says; so these are read here first.
+A decoder trusts the sizes in its own stream, whatever the DICOM header says; so these are read here first. Where both
+lie alike, the bound of a frame holds: a slice without any signal shrinks ten thousand-fold, but none that large does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from convoxel.data import jpeg_ls
 from convoxel.data.dicom_file import PIXEL_ELEMENTS, Frame, ImageObject, open_elements, quiet, transfer_syntax
 from convoxel.files.fault import brief, fault
 from convoxel.files.stream import check_ratio, file_size
@@ -21,6 +23,8 @@ _RLE = "1.2.840.10008.1.2.5"
 _JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70))
 _JPEG_LS = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (80, 81))
 _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
+# A compressed frame may decode to the first at any ratio (mammograms have 56 MiB), to the second at the ratio.
+_FREE_FRAME, _MOST_FRAME, _MOST_FRAME_RATIO = 64 * 2**20, 256 * 2**20, 50
 _MOST_SCANS = 100  # of a JPEG; progressive ones have about ten
 _MOST_TILES = 1024  # of a JPEG 2000; the decoder keeps some kilobytes for each
 
@@ -38,9 +42,22 @@ def decode(image: ImageObject) -> Iterator[Array]:
     from pydicom.pixels.utils import iter_pixels
 
     path = image.path
-    check_ratio(path, file_size(path), len(image.frames) * image.frame_bytes)
+    size, declared = file_size(path), len(image.frames) * image.frame_bytes
+    check_ratio(path, size, declared)
     data = _read_pixels(image)
-    decoded = iter_pixels(data)
+    options: dict[str, Any] = {}
+    if image.packed and transfer_syntax(path, data) in _JPEG_LS:
+        jpeg_ls.add_decoder()
+        options["decoding_plugin"] = jpeg_ls.NAME
+    if image.packed and declared > max(_FREE_FRAME, _MOST_FRAME_RATIO * size):
+        # Much from little: all is decoded once before any of it is kept, so that a false file takes a frame's memory.
+        for _ in _frames(image, data, iter_pixels(data, **options)):
+            pass
+    yield from _frames(image, data, iter_pixels(data, **options))
+
+
+def _frames(image: ImageObject, data: Any, decoded: Iterator[Array]) -> Iterator[Array]:
+    path = image.path
     for frame in image.frames:
         try:
             with quiet():
@@ -100,6 +117,9 @@ def _check_streams(image: ImageObject, data: Any) -> None:
     from pydicom.encaps import generate_frames
 
     syntax = transfer_syntax(image.path, data)
+    if image.frame_bytes > _MOST_FRAME:
+        came = f"a compressed frame of {image.frame_bytes / 2**20:.0f} MiB"
+        raise fault(image.path, came, f"at most {_MOST_FRAME // 2**20} MiB", "Decompress it with another program")
     if syntax == _RLE:  # its decoder is told the sizes, and counts
         return
     claims = _jpeg_2000_claims if syntax in _JPEG_2000 else _jpeg_claims if syntax in (*_JPEG, *_JPEG_LS) else None
@@ -115,6 +135,10 @@ def _check_streams(image: ImageObject, data: Any) -> None:
         if found != expected_sizes:
             came = f"a compressed frame is {found}"
             raise fault(image.path, came, f"{expected_sizes} (rows, columns, samples) as in the header", _COPY)
+        if image.frame_bytes > max(_FREE_FRAME, _MOST_FRAME_RATIO * len(stream)):
+            came = f"{len(stream)} bytes claim to be a frame of {image.frame_bytes / 2**20:.0f} MiB"
+            expected = f"at most {_MOST_FRAME_RATIO} times as much above {_FREE_FRAME // 2**20} MiB"
+            raise fault(image.path, came, expected, "If you trust the file, decompress it with another program")
     if count != len(image.frames):
         raise fault(image.path, f"{count} compressed frames", f"{len(image.frames)} as in the header", _COPY)
 
@@ -133,8 +157,10 @@ def _jpeg_claims(stream: bytes) -> tuple[int, int, int] | None:
             continue
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
             rows, columns, samples = struct.unpack(">HHB", stream[place + 5 : place + 10])
-            # Lossless, a value takes a bit; else a block of 8 x 8 takes two; runs of JPEG-LS have no least.
-            least = rows * columns * samples // {0xC3: 8, 0xF7: 2**20}.get(marker, 256)
+            # Lossless, a value takes a bit; else a block of 8 x 8 takes two. A line of JPEG-LS may be one run of a bit.
+            # So may much of a scan of a progressive JPEG, which looks at every block all the same.
+            pixels, scans = rows * columns * samples, stream.count(b"\xff\xda")
+            least = {0xC3: pixels // 8, 0xF7: rows // 8, 0xC2: scans * pixels // 4096}.get(marker, pixels // 256)
             return (rows, columns, samples) if least <= len(stream) else None
         place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
     return None

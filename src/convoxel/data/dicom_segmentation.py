@@ -146,8 +146,8 @@ def _thickness(path: Path, sources: list[Elements]) -> float | None:
 
 
 def _class_names(names: dict[int, str]) -> tuple[str, ...]:
-    """Return the names by class number, the background's first."""
-    return ("background", *(names.get(n) or f"class {n}" for n in range(1, max(names, default=0) + 1)))
+    """Return the names by class number, the background's first; "" for a number without a segment or a name."""
+    return ("background", *(names.get(n, "") for n in range(1, max(names, default=0) + 1)))
 
 
 def _planes(path: Path, found: _Segmentation) -> Iterator[NDArray[np.uint8]]:

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.dicom_file import Frame, ImageObject, Place, is_dicom, read_object
+from convoxel.data.dicom_file import Frame, ImageObject, Place, describe_kind, is_dicom, read_object
 from convoxel.data.dicom_pixels import decode
 from convoxel.data.image_header import Header
 from convoxel.data.voxel_layout import patient_affine
 from convoxel.errors import DataError
-from convoxel.files.fault import fault, plural, shown
+from convoxel.files.fault import fault, few, plural, shown
 from convoxel.files.memory import check_memory
 from convoxel.files.values import Array
 
@@ -91,7 +91,7 @@ def holds_series(path: Path) -> bool:
     folder, _ = split_choice(path)
     if not folder.is_dir():
         return False
-    for file in _files(folder)[:_PROBED]:
+    for file in list_files(folder)[:_PROBED]:
         if is_dicom(file):
             try:
                 found = read_object(file)
@@ -122,7 +122,7 @@ def split_choice(path: Path) -> tuple[Path, str | None]:
 # ---- series --------------------------------------------------------------------------------------------------
 
 
-def _files(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     """Return a folder's files by name, hidden ones apart."""
     try:
         found = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: os.fsencode(p.name))
@@ -148,7 +148,8 @@ def list_series(folder: Path) -> dict[str, list[ImageObject]]:
         DataError: a file of the folder is damaged, or none is an image.
     """
     found: dict[tuple[int, str], list[ImageObject]] = {}
-    for path in _files(folder):
+    others: set[str] = set()
+    for path in list_files(folder):
         if not is_dicom(path):
             if _is_slice_name(path):
                 came, mend = "this is no DICOM file, or a truncated one", "Copy the file again, or remove it"
@@ -157,9 +158,11 @@ def list_series(folder: Path) -> dict[str, list[ImageObject]]:
         image = read_object(path)
         if image is not None:
             found.setdefault((image.number or 0, image.series), []).append(image)
+        elif not found:
+            others.add(describe_kind(path))
     if not found:
-        mend = "Give a folder with the slices of a scan"
-        raise fault(folder, "no DICOM image among the files", "a series of images", mend)
+        came = "no DICOM image among the files" + (f" ({few(sorted(others))})" if others else "")
+        raise fault(folder, came, "a series of images", "Give a folder with the slices of a scan")
     numbers = Counter(number for number, _ in found)
     seen: Counter[int] = Counter()
     named = {}
@@ -177,8 +180,8 @@ def _planes(path: Path) -> list[_Plane]:
     else:
         image = read_object(path)
         if image is None:
-            came = "a DICOM object that is no image (a report, contours, a plan, a segmentation …)"
-            raise fault(path, came, "an image", "Give the file of an image")
+            came = f"a DICOM object that is no image: {describe_kind(path)}"
+            raise fault(path, came, "the image of a scanner", "Give the file of an image")
         images = [image]
     return _sort(path, [_Plane(image, frame) for image in images for frame in image.frames])
 

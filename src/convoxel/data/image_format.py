@@ -27,6 +27,7 @@ from convoxel.data import (
     tiff,
     zarr_image,
 )
+from convoxel.data.dicom_file import is_dicom
 from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.voxel_layout import LayoutReader
@@ -126,7 +127,7 @@ FORMATS = (
         dicom_series.ENDINGS,
         dicom_image.read_header,
         dicom_image.read_values,
-        holds=dicom_series.holds_series,
+        holds=dicom_image.holds_image,
         parts=dicom_image.list_parts,
         read_on=dicom_image.read_on,
         extra="formats",
@@ -180,6 +181,9 @@ FORMATS = (
 )
 
 
+_DICOM = next(row for row in FORMATS if row.name == "DICOM")
+
+
 def endings(*, written: bool = False) -> tuple[str, ...]:
     """Return the endings of all formats, or of those alone that can be written."""
     return tuple(ending for row in FORMATS if row.pack or not written for ending in row.endings)
@@ -207,12 +211,17 @@ def named_format(path: Path) -> ImageFormat | None:
 
 
 def find_format(path: Path) -> ImageFormat | None:
-    """Return the format of a file by its ending, that of a folder which is one image, or None."""
+    """Return the format of a file by its ending, that of a folder which is one image, or None.
+
+    A file whose name has no known ending is DICOM's where its content says so: scanners and archives name files by
+    numbers.
+    """
     if not path.is_file():
         held = next((row for row in FORMATS if row.holds is not None and row.holds(path)), None)
         if held is not None or path.is_dir():
             return held
-    return named_format(path)
+    named = named_format(path)
+    return _DICOM if named is None and is_dicom(path) else named
 
 
 def image_format(path: Path) -> ImageFormat:

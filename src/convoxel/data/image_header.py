@@ -36,7 +36,7 @@ class Header:
             formats without.
         colour: True for pictures, of which a grey one may be read in colour.
         oriented: False where the file states no orientation, so that its affine is a guess.
-        classes: names by class number that a label's file gives, or should get (default none).
+        classes: names by class number that a label's file gives, "" where it gives none, or should get (default none).
         stored: shape and type of an array whose file does not say what its axes mean (NumPy); None elsewhere.
         axes: what those axes mean, such as "HWC"; "" where that is open, and ``shape`` is then the whole array's.
         note: in words, what the reader did to a picture that is more than grey or RGB (default "", nothing).

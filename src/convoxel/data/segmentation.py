@@ -121,7 +121,7 @@ def open_pairs(
     scheme = _settle(folder, scheme, errors)
     parts = tuple(parts) or tuple(dict.fromkeys(pair.part for pair in pairs))
     pairs = _once(pairs, errors)
-    headers, assumed = _read_headers(pairs, errors)
+    headers, assumed, named = _read_headers(pairs, errors, () if scheme.regions else scheme.names or ())
     pairs = [pair for pair in pairs if pair.name in headers]
     if not pairs:
         raise fault(folder, "no usable pair of image and label", "images/NAME and labels/NAME", _MEND)
@@ -130,6 +130,7 @@ def open_pairs(
     if names is None:
         count = _count_classes(folder, pairs, errors, scheme.ignored)
         names = ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
+        names = (names[0], *(named.get(number, name) for number, name in enumerate(names[1:], 1)))
     scheme = replace(scheme, names=names)
     known = frozenset(range(len(names))) if scheme.regions is None else scheme.regions.known
     if scheme.ignored in known:
@@ -254,8 +255,16 @@ def _by_stem(folder: Path, prefix: str, errors: ErrorCollector) -> dict[str, Pat
     return found
 
 
-def _read_headers(pairs: Sequence[Pair], errors: Opening) -> tuple[dict[str, Header], list[str]]:
-    """Return the headers of the images whose label has the same shape and lies in the same place, and assumptions."""
+def _read_headers(
+    pairs: Sequence[Pair], errors: Opening, classes: Sequence[str]
+) -> tuple[dict[str, Header], list[str], dict[int, str]]:
+    """Return the headers of the images whose label lies on them, what was assumed, and the names that labels give.
+
+    Args:
+        pairs: files of each sample.
+        errors: where problems are reported.
+        classes: names by class number, as far as they are known already.
+    """
     headers: dict[str, Header] = {}
     assumed: dict[str, list[str]] = {}
     named: dict[int, tuple[str, Pair]] = {}
@@ -263,7 +272,7 @@ def _read_headers(pairs: Sequence[Pair], errors: Opening) -> tuple[dict[str, Hea
         with errors.collect(pair.name):
             found = read_header(pair.image)
             label = with_dims(pair.label, read_label_header(pair.label, found), None, channels=1)
-            _check_names(pair, label, named)
+            _check_names(pair, label, named, classes)
             found = read_image_header(pair.images, axes=errors.axes, grid=label.shape, first=found)
             if label.dims > found.dims:
                 # a flat image among volumes: the image or both files may be wrong, so the message names both
@@ -274,15 +283,25 @@ def _read_headers(pairs: Sequence[Pair], errors: Opening) -> tuple[dict[str, Hea
             headers[pair.name] = found
             if note:
                 assumed.setdefault(note, []).append(pair.name)
-    return headers, describe_reading(headers) + [
+    notes = [
         f"{plural(len(names), 'label is', 'labels are')} taken to lie on the image, since {note}; the first: {names[0]}"
         for note, names in assumed.items()
     ]
+    stated = {number: name for number, (name, _) in named.items()}
+    distinct = len({name.casefold() for name in (*stated.values(), "background")}) == len(stated) + 1
+    return headers, describe_reading(headers) + notes, stated if distinct else {}
 
 
-def _check_names(pair: Pair, label: Header, named: dict[int, tuple[str, Pair]]) -> None:
-    """Raise DataError where a label gives a class number another name than a label before it."""
+def _check_names(pair: Pair, label: Header, named: dict[int, tuple[str, Pair]], classes: Sequence[str]) -> None:
+    """Raise DataError where a label gives a class number the name of another class, or another one than before."""
+    numbers = {name.casefold(): number for number, name in enumerate(classes)}
     for number, name in enumerate(label.classes[1:], 1):
+        if not name:
+            continue
+        meant = numbers.get(name.casefold(), number)
+        if meant != number:
+            expected = f"number {meant}, as among the classes {few(classes[1:])}"
+            raise fault(pair.label, f"segment {number} is {name!r}", expected, "Number the segments as the classes are")
         known, first = named.setdefault(number, (name, pair))
         if known.casefold() != name.casefold():
             came = f"segment {number} is {name!r}, but {known!r} in {shown(first.label.name)}"
