@@ -14,6 +14,9 @@ from sklearn import metrics as sklearn
 from convoxel import data
 from convoxel.bench.run_quality import compare_quality
 from convoxel.cli import main
+from convoxel.data import Sample
+from convoxel.data.data_set import Entry
+from convoxel.data.split import SplitRule
 from convoxel.errors import ConfigError
 from convoxel.predict.loss_terms import LOSSES, plan_loss, value_loss
 from convoxel.predict.regression_metric import VALUE_METRICS, ValueScores
@@ -169,3 +172,29 @@ def test_intensities_that_values_may_follow_are_not_changed() -> None:
     assert "contrast" in " ".join(
         Augmentation(TrainConfig.build(**{**config.to_dict(), "task": "classify", "loss": None})).words
     )
+
+
+def test_parts_and_folds_hold_every_quantile_of_the_values() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.permutation(np.exp(np.arange(50) / 5))
+
+    def part(rule: SplitRule, subjects: int | None = None) -> tuple[list[int], str]:
+        entries = [
+            Entry(f"{i:02d}", (4, 4), None, lambda: Sample("x", np.zeros((1, 4, 4), np.float32)), (float(value),),
+                  subject=None if subjects is None else f"s{i % subjects}")
+            for i, value in enumerate(values)
+        ]  # fmt: skip
+        found = rule.split({"": entries}, "regress")
+        order = sorted(value for (value,) in (entry.label for entry in entries))  # type: ignore[misc, union-attr]
+        return sorted(order.index(entry.label[0]) for entry in found.validation), found.rule  # type: ignore[index]
+
+    held, words = part(SplitRule())
+    assert [place // 5 for place in held] == list(range(10))
+    assert words == "10 of the data validate, of 10 quantiles of the values in proportion, drawn by seed 0"
+    folds = [part(SplitRule(folds=5, fold=fold))[0] for fold in range(5)]
+    assert all([place // 5 for place in fold] == list(range(10)) for fold in folds)
+    assert sorted(place for fold in folds for place in fold) == list(range(50))
+    for count in (1, 2, 30, 49):
+        assert len(part(SplitRule(validation=count))[0]) == count
+    held, words = part(SplitRule(validation=2), subjects=10)
+    assert len(held) == 10 and words.startswith("2 subjects of the data validate, of 2 quantiles of the values")

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from convoxel.data.data_set import Entry, Parts
 from convoxel.data.split_file import read_split
 from convoxel.errors import ConfigError, DataError
@@ -23,6 +25,8 @@ from convoxel.files.fault import plural
 # part. No new run does, since a part that chose the checkpoint tests nothing.
 Validation = int | float | Literal["test"] | None
 _FRACTION = 0.2
+# Of values to regress; each holds a tenth of the units.
+_QUANTILES = 10
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,10 @@ class SplitRule:
     def split(self, parts: Mapping[str, Sequence[Entry]], task: str, broken: Collection[str] = frozenset()) -> Parts:
         """Return the source's own parts, with a validation part cut from training where there is none.
 
-        To segment, the last samples by name validate; to classify, the same proportion of every class. Folds are drawn,
-        of every class in proportion. A sample of several classes counts for the rarest of them. A test part never
-        validates. ``broken`` are the names of samples left out before.
+        To segment, the last samples by name validate; to classify, the same proportion of every class; to regress, of
+        every quantile of the values. Folds are drawn, of every class or quantile in proportion. A sample of several
+        classes counts for the rarest of them. A test part never validates. ``broken`` are the names of samples left out
+        before.
 
         Raises:
             DataError: a part would be empty, or the file does not fit the samples.
@@ -112,7 +117,8 @@ class SplitRule:
         """Return the units that validate, and the rule in words, where ``{whole}`` stands for all of them."""
         grouped = any(len(unit.entries) > 1 or unit.subject is not None for unit in units)
         noun = "subjects" if grouped else "samples"
-        names, strata = [unit.name for unit in units], _strata(units)
+        names = [unit.name for unit in units]
+        numbers = any(isinstance(entry.label, tuple) for unit in units for entry in unit.entries)
 
         def some(count: int, verb: str) -> str:
             """Return how many of all validate, in words."""
@@ -122,13 +128,20 @@ class SplitRule:
             if len(units) < self.folds:
                 raise ConfigError(f"folds is {self.folds} with {len(units)} {noun}; expected at most as many folds.")
             # Dealt in turn, so that folds differ by at most one unit in all and in every class.
+            strata = _quantiles(units, len(units) // self.folds) if numbers else _strata(units)
             order = sorted(range(len(units)), key=lambda i: (strata[i], _draw(self.seed, names[i])))
             chosen = order[self.fold :: self.folds]
             told = f"fold {self.fold} of {self.folds} (counted from 0) validates, {some(len(chosen), 'drawn by seed')}"
-            return [units[i] for i in sorted(chosen)], f"{told} {self.seed}"
+            among = f", among {plural(len(set(strata)), 'quantile')} of the values" if numbers else ""
+            return [units[i] for i in sorted(chosen)], f"{told} {self.seed}{among}"
         if task == "segment":
             count = count_validation(len(units), self.cut, noun)
             return units[-count:], f"the last {some(count, 'by name validate')}"
+        if numbers:
+            count = count_validation(len(units), self.cut, noun)
+            strata = _quantiles(units, min(count, len(units) - count))
+        else:
+            strata = _strata(units)
         drawn = split_stratified(names, strata, self.cut, self.seed)[1]
         if not drawn and grouped:
             # Every stratum has one subject, whose other classes may be others' too: rather one that no class needs.
@@ -141,10 +154,9 @@ class SplitRule:
                 "expected a class of at least 2. Add samples, or give a folder validation/."
             )
         several = any(isinstance(entry.label, frozenset) for unit in units for entry in unit.entries)
-        numbers = any(isinstance(entry.label, tuple) for unit in units for entry in unit.entries)
-        share = (
-            "" if numbers else ", of every class in proportion" + (" (by each one's rarest class)" if several else "")
-        )
+        share = ", of every class in proportion" + (" (by each one's rarest class)" if several else "")
+        if numbers:
+            share = f", of {plural(len(set(strata)), 'quantile')} of the values in proportion"
         told = f"{some(len(drawn), 'validate')}{share}, drawn by seed {self.seed}"
         return [units[i] for i in drawn], told
 
@@ -169,6 +181,25 @@ def _strata(units: Sequence[_Unit]) -> list[int]:
         counts = Counter(number for numbers in held for number in numbers)
         return [min(numbers, key=lambda number: (counts[number], number), default=-1) for numbers in held]
     return [Counter(min(_classes(entry), default=0) for entry in unit.entries).most_common(1)[0][0] for unit in units]
+
+
+def _quantiles(units: Sequence[_Unit], most: int) -> list[int]:
+    """Return the quantile of each unit's values: of their means over its samples; of several targets by the mean rank.
+
+    Args:
+        units: units of samples with values.
+        most: largest number of quantiles; there are no more than ten.
+    """
+    values = np.array(
+        [np.mean([np.array(entry.label, np.float64) for entry in unit.entries], axis=0) for unit in units]
+    )
+    ranks = np.mean([np.searchsorted(np.sort(column), column) for column in values.T], axis=0)
+    order = sorted(range(len(units)), key=lambda i: (ranks[i], units[i].name))
+    count = max(1, min(_QUANTILES, most))
+    found = [0] * len(units)
+    for place, position in enumerate(order):
+        found[position] = place * count // len(units)
+    return found
 
 
 def _classes(entry: Entry) -> frozenset[int]:
