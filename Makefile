@@ -10,19 +10,22 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := CMakeLists.txt $(wildcard csrc/*)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: FORCE help demo test smoke check format bench conformance faults sanitize docs setup clean
+.PHONY: FORCE help demo test smoke e2e check format bench conformance faults sanitize docs setup clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: setup ## train, evaluate, compile and look at a 3-D U-Net on a real MR template (about 8 minutes on 2 cores)
 	$(BIN)/convoxel demo --output demo
 
 test: setup ## the whole suite (under 10 minutes on 2 cores, after the set-up)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not e2e"
 
 smoke: setup ## the tests that find most mistakes in twenty seconds
 	$(BIN)/python -m pytest -m smoke
+
+e2e: setup ## the explorer's pages in Chromium (CHROMIUM=/path; skipped where there is none)
+	$(BIN)/python -m pytest -m e2e tests/end_to_end
 
 check: setup ## lint, types and format of Python and C++
 	$(BIN)/ruff check .
@@ -87,7 +90,7 @@ $(VENV)/.packages: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing packages into $(VENV) (a minute or two the first time) ..."
 	@$(PIP) install -c constraints.txt torch
 	@$(PIP) install -c constraints.txt "scikit-build-core>=0.10" "nanobind>=2.4" "cmake>=3.18" ninja \
-	  $$($(BIN)/python -m tools.requirements train onnx formats cluster dev)
+	  $$($(BIN)/python -m tools.requirements train onnx formats cluster explore dev)
 	@touch $@
 
 # An editable install maps the modules that exist when it is made: a new one needs another.

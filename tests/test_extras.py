@@ -30,6 +30,7 @@ USERS = {
     "onnx": ["graph.load", "graph.read.onnx"],
     "train": ["nn", "data", "models", "predict", "train", "draw", "report", "demonstration", "files.yaml_text"],
     "formats": ["data"],
+    "explore": ["explorer"],
     "cluster": ["predict.ray_workers"],
     "bench": ["bench", "draw.figure", "draw.pixels"],
 }

@@ -42,9 +42,10 @@ LAYERS = [
     ["lookup"],
     ["draw"],
     ["report"],
-    ["explorer"],
     ["bench"],
     ["demonstration"],
+    ["cli.parsing"],
+    ["explorer"],
     ["cli"],
     ["__init__", "__main__"],
 ]

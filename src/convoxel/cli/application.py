@@ -24,6 +24,7 @@ from convoxel.cli import (
     draw,
     evaluate,
     explain,
+    explore,
     importing,
     info,
     models,
@@ -44,7 +45,7 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 _ParserError: Any = typer.BadParameter.__mro__[2]
 
 # The packages that commands may lack, and the extras that bring them; training and data name theirs themselves.
-_EXTRAS = {"torch": "torch", "onnx": "onnx", "PIL": "train"}
+_EXTRAS = {"torch": "torch", "onnx": "onnx", "PIL": "train", "starlette": "explore", "uvicorn": "explore"}
 
 app = typer.Typer(
     name="convoxel",
@@ -85,6 +86,7 @@ for _function, _name, _example in (
     (search.search, "search", "search unet --max-parameters 1M --max-macs 2G --min-field 64 --plot front.png"),
     (compile.compile_network, "compile", "compile resnet18 --shape 1,3,224,224"),
     (run.run_program, "run", "run net.cvx --input x.npy --output y.npy"),
+    (explore.explore, "explore", "explore resnet18 runs --port 8321"),
     (info.info, "info", "info --json"),
 ):
     command(app, f"convoxel {_example}", _name)(_function)

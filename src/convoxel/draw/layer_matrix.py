@@ -76,25 +76,34 @@ def matrix(
         raise ConfigError(f"sharing: got {sharing!r}; expected {', '.join(map(repr, _SHARING))}, or several of them.")
     if order not in ("C", "F"):
         raise ConfigError(f"order: got {order!r}; expected 'C' (row by row) or 'F' (column by column).")
-    if min(in_channels, out_channels, groups) < 1 or in_channels % groups or out_channels % groups:
-        raise ConfigError(
-            f"groups: got {groups}; it must divide in_channels={in_channels} and out_channels={out_channels}."
-        )
-    layer = _Layer(scan, in_channels, out_channels, groups, order)
+    layer = MatrixLayout(scan, in_channels, out_channels, groups, order)
     drawn = [_Sheet(layer, way).figure() for way in wanted]
     name = scan.sentence()
     return drawn[0] if len(drawn) == 1 else beside(drawn, f"{name[0].upper()}{name[1:]}", gap=8)
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """The entries of a layer's matrix that are not zero."""
+class MatrixLayout:
+    """The entries of a layer's matrix that are not zero.
+
+    Attributes:
+        scan: the layer along its axes.
+        inputs: number of input channels.
+        outputs: number of output channels.
+        groups: number of groups of channels.
+        order: "C", pixels row by row, or "F", column by column.
+    """
 
     scan: Scan
     inputs: int
     outputs: int
     groups: int
-    order: str
+    order: str = "C"
+
+    def __post_init__(self) -> None:
+        inputs, outputs, groups = self.inputs, self.outputs, self.groups
+        if min(inputs, outputs, groups) < 1 or inputs % groups or outputs % groups:
+            raise ConfigError(f"groups: got {groups}; it must divide in_channels={inputs} and out_channels={outputs}.")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -150,7 +159,7 @@ class _Layer:
 class _Sheet:
     """One matrix as a picture."""
 
-    def __init__(self, layer: _Layer, sharing: str) -> None:
+    def __init__(self, layer: MatrixLayout, sharing: str) -> None:
         self.layer, self.sharing = layer, sharing
         self.rows, self.columns = layer.shape
         self.entries = layer.count(sharing)

@@ -71,13 +71,21 @@ def _inside(track: Track) -> list[int]:
     return [len(far.reads(track.s * span + phase)) for phase in range(track.s)]
 
 
-def _figure(scan: Scan) -> Figure:
-    counts = {output: len(scan.reads(output)) for output in scan.outputs()}
+def count_reached(scan: Scan) -> dict[tuple[int, ...], int]:
+    """Return the number of inputs that reach each output."""
+    return {output: len(scan.reads(output)) for output in scan.outputs()}
+
+
+def say_evenness(scan: Scan) -> str:
+    """Return in words how many inputs reach an output that no border is near."""
     inside = sorted({math.prod(parts) for parts in itertools.product(*map(_inside, scan.tracks))})
     if len(inside) == 1:
-        text = f"Even: {inside[0]} input{'s reach' if inside[0] != 1 else ' reaches'} every output inside."
-    else:
-        text = f"Uneven: {listed(list(map(str, inside)), 'or')} inputs reach an output inside."
+        return f"Even: {inside[0]} input{'s reach' if inside[0] != 1 else ' reaches'} every output inside."
+    return f"Uneven: {listed(list(map(str, inside)), 'or')} inputs reach an output inside."
+
+
+def _figure(scan: Scan) -> Figure:
+    counts, text = count_reached(scan), say_evenness(scan)
     title = f"Kernel {sizes(scan.kernel)}, stride {scan.tracks[0].s}"
     shapes, width, top = heading(title, [f"{sizes(scan.size)} → {sizes(scan.output)}", text])
     most = max(counts.values())

@@ -99,12 +99,12 @@ def conv(
         raise ConfigError(f"step_s: got {step_s:g}; expected seconds above 0.")
     if view not in ("gather", "scatter") or (view == "scatter" and kind != "transposed"):
         raise ConfigError(f"view: got {view!r} with kind {kind!r}; expected 'gather', or 'scatter' with 'transposed'.")
-    values = _Values.of(scan, x, w) if numbers or x is not None or w is not None else None
+    values = ScanValues.of(scan, x, w) if numbers or x is not None or w is not None else None
     return (_Scatter.of(scan, values) if view == "scatter" else _Stage(scan, values)).figure(step_s)
 
 
 @dataclass(frozen=True)
-class _Values:
+class ScanValues:
     """Numbers of input, kernel and output."""
 
     x: Array
@@ -112,7 +112,7 @@ class _Values:
     y: Array
 
     @classmethod
-    def of(cls, scan: Scan, x: ArrayLike | None, w: ArrayLike | None) -> _Values:
+    def of(cls, scan: Scan, x: ArrayLike | None, w: ArrayLike | None) -> ScanValues:
         inputs = _shaped("x", x, scan.size, (5, 0, 11))
         weights = _shaped("w", w, scan.kernel, (5, 1, 7))
         outputs = np.zeros(scan.output, np.result_type(inputs, weights, np.int64))
@@ -144,7 +144,7 @@ class _Stage:
 
     names = ("input", "kernel", "output")
 
-    def __init__(self, scan: Scan, values: _Values | None, layer: Scan | None = None) -> None:
+    def __init__(self, scan: Scan, values: ScanValues | None, layer: Scan | None = None) -> None:
         self.scan, self.values, self.layer = scan, values, layer or scan
         self.axes = len(scan.tracks)
         # Columns and rows of the canvas, with padding and cropped cells.
@@ -396,7 +396,7 @@ class _Scatter(_Stage):
     names = ("output", "kernel", "input")
 
     @classmethod
-    def of(cls, layer: Scan, values: _Values | None) -> _Scatter:
+    def of(cls, layer: Scan, values: ScanValues | None) -> _Scatter:
         """Return the stage of a transposed ``layer``."""
         turned = tuple(Track(t.o - t.a, t.k, t.s, t.p, t.d) for t in layer.tracks)
         return cls(Scan(turned, "correlation"), values, layer)

@@ -1,0 +1,37 @@
+"""``convoxel explore``: the local page that shows layers, networks and runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from convoxel.cli.screen import Screen
+
+
+def explore(
+    networks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NET|RUN|FILE|FOLDER]...",
+            help="Networks of `convoxel models`, runs, .onnx or .cvx files, and folders that may be looked through.",
+        ),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 takes any free one (default: 8321, or any free one).", max=65535, min=0)
+    ] = None,
+    readonly: Annotated[bool, typer.Option("--readonly", help="Start, measure and write nothing.")] = False,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+) -> None:
+    """Open a local page: convolution arithmetic, and networks with the numbers of the command line.
+
+    The page answers at 127.0.0.1 alone, and only to whoever has the address that is printed. It reads no files but
+    those that are named here. Through ssh: `ssh -L 8321:localhost:8321 HOST`. Ctrl-C ends it.
+    """
+    from convoxel.explorer.serving import explore as serve
+
+    def say(address: str) -> None:
+        Screen().say(address)
+        Screen(json=True).say("Ctrl-C ends the explorer.")
+
+    serve(*networks or (), port=port, readonly=readonly, browser=browser, say=say)

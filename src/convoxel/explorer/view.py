@@ -1,0 +1,80 @@
+"""A view of the explorer: a page, and the functions that answer its questions in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from convoxel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from convoxel.explorer.session import Session
+    from convoxel.files.values import JsonObject
+
+
+@dataclass(frozen=True)
+class Query:
+    """The words that a page sends along, as an address holds them: pairs of a name and a text.
+
+    >>> query = Query((("set", "levels=2"), ("set", "width=0.5"), ("size", "5x5")))
+    >>> query.text("size", "7"), query.text("kernel", "3"), query.texts("set")
+    ('5x5', '3', ['levels=2', 'width=0.5'])
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return the text of ``name``; ``default`` where there is none, or an empty one."""
+        return next((value for key, value in self.pairs if key == name and value), default)
+
+    def texts(self, name: str) -> list[str]:
+        """Return all texts of ``name``."""
+        return [value for key, value in self.pairs if key == name and value]
+
+    def flag(self, name: str) -> bool:
+        """Return True for "1"."""
+        return self.text(name) == "1"
+
+    def number(self, name: str, default: int, least: int = 1, most: int = 1 << 16) -> int:
+        """Return a whole number from ``least`` to ``most``.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        text = self.text(name, str(default)).strip()
+        # No number has more digits, and int() takes long over many.
+        value = int(text) if len(text) < 12 and text.lstrip("-").isdecimal() else None
+        if value is None or not least <= value <= most:
+            raise ConfigError(f"{name}: got {text[:40]!r}; expected a whole number from {least} to {most}.")
+        return value
+
+    def under(self, prefix: str) -> Query:
+        """Return the pairs whose names begin with ``prefix``, without it."""
+        return Query(tuple((key[len(prefix) :], value) for key, value in self.pairs if key.startswith(prefix)))
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Iterate over the pairs."""
+        return iter(self.pairs)
+
+
+Answer = Callable[["Session", Query], "JsonObject"]
+
+
+@dataclass(frozen=True)
+class View:
+    """One page.
+
+    Attributes:
+        name: its address, and the name of its template and its ES module.
+        title: its name in the navigation.
+        summary: its purpose in one line.
+        answers: functions that only compute, at ``/api/VIEW/NAME``; they are asked by GET.
+        actions: functions that change, start or measure something; they are asked by POST, and not with ``--readonly``.
+    """
+
+    name: str
+    title: str
+    summary: str
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    actions: Mapping[str, Answer] = field(default_factory=dict)
