@@ -124,6 +124,45 @@ def test_voltages_come_in_one_unit(tmp_path: Path) -> None:
     np.testing.assert_allclose(milli, 1000 * micro, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rate", [32.0, 50.0, 64.0, 100.0, 128.0])
+def test_channels_of_unequal_rates_come_at_one(tmp_path: Path, rate: float) -> None:
+    """A sine below half the rate is the same sine at that rate; one above is gone, and a level stays to the ends."""
+    rates, tones = (100, 50, 128, 1), (5.0, 3.0, 60.0, 0.0)
+    times = [np.arange(8 * own) / own for own in rates]
+    signals = [100 * np.sin(2 * np.pi * tone * t) + 1000 for tone, t in zip(tones, times, strict=True)]
+    signals[3] = signals[3] + 50 * times[3]  # a line
+    path = record(tmp_path / "a.edf", signals, rates=rates)
+    refused(lambda: data.read_image(path), path, "--rate", "a.edf#256")
+    sample = data.read_image(tmp_path / f"a.edf#{rate:g}")
+    assert sample.name == "a" and sample.image.shape == (4, 8 * rate) and np.allclose(sample.spacing_mm or (), 1 / rate)
+    t = np.arange(8 * rate) / rate
+    inner = slice(int(rate), -int(rate))  # a filter sees beyond the ends
+    for channel, tone in enumerate(tones[:3]):
+        expected = 1000 + 100 * np.sin(2 * np.pi * tone * t) * (tone < rate / 2)
+        np.testing.assert_allclose(sample.image[channel][inner], expected[inner], atol=1)
+        assert np.abs(sample.image[channel] - 1000).max() < 130
+    np.testing.assert_allclose(sample.image[3][: -int(rate)], 1000 + 50 * t[: -int(rate)], atol=3)
+    whole = record(tmp_path / "b.edf", signals[:1])
+    same = data.read_image(whole.with_name("b.edf#100"))
+    assert np.array_equal(same.image, data.read_image(whole).image)
+
+
+def test_a_set_of_recordings_of_unequal_rates(tmp_path: Path) -> None:
+    for kind in "ab":
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for number in range(3):
+            signals = [RNG.standard_normal(400), RNG.standard_normal(200)]
+            record(tmp_path / "set" / kind / f"{number}.edf", signals, rates=[100, 50] if number else [50, 25])
+    assert "--rate" in data.check(tmp_path / "set", "classify")[0].message
+    assert data.check(tmp_path / "set", "classify", rate=64) == []
+    found = data.load(tmp_path / "set", "classify", rate=64)
+    shapes = {sample.image.shape for sample in found.split("all")}
+    assert shapes == {(2, 256), (2, 512)} and found.fingerprint
+    for rate, word in (("0", "0"), ("fast", "fast"), ("1e9", "1e9"), ("1e-3", "0.001 Hz"), ("99.98765", "ratio")):
+        path = tmp_path / "set" / "a" / f"1.edf#{rate}"
+        refused(lambda path=path: data.read_image(path), path, word)  # type: ignore[misc]
+
+
 def test_recordings_that_are_refused(tmp_path: Path) -> None:
     signals = [RNG.standard_normal(500), RNG.standard_normal(250)]
     path = record(tmp_path / "rates.edf", signals, rates=[100, 50])

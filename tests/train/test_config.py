@@ -135,7 +135,7 @@ def test_plan_decides_everything_and_keeps_what_is_stated() -> None:
     assert (config.model, config.levels, config.width, config.patch) == ("unet", 3, 8, (40, 56, 40))
     assert (config.normalise, config.flip_axes, config.minutes) == ("sample", (2,), 10.0)
     undecided = {name for name, value in config.to_dict().items() if value is None}
-    split = {"validation", "folds", "split", "subject_pattern", "axes"}
+    split = {"validation", "folds", "split", "subject_pattern", "axes", "rate"}
     data = {"class_weights", "ignore_label", "regions", "slices", "slice_axis"}
     assert undecided <= {"epochs", "validate_every", "weights", *data, *split}
     again = plan_run(config, dims=3, channels=1, sizes=sizes)

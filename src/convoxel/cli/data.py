@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from convoxel.cli.options import Axes, IgnoreLabel, Json, Regions, Task, command
+from convoxel.cli.options import Axes, IgnoreLabel, Json, Rate, Regions, Task, command
 from convoxel.cli.parsing import parse_regions, parse_share
 from convoxel.cli.screen import Screen, emit, percent, plural, times
 from convoxel.errors import DataError
@@ -44,6 +44,7 @@ def check(
     regions: Regions = None,
     ignore_label: IgnoreLabel = None,
     axes: Axes = None,
+    rate: Rate = None,
     json: Json = False,
 ) -> None:
     """Read every sample and list all problems; exit code 2 if there are any.
@@ -56,7 +57,7 @@ def check(
 
     chosen, stated = (
         task or guess_task(source),
-        _stated(validation, split, subject_pattern, regions, ignore_label, axes),
+        _stated(validation, split, subject_pattern, regions, ignore_label, axes, rate),
     )
     screen = Screen(json)
     with screen.status("reading every sample"):
@@ -87,6 +88,7 @@ def _stated(
     regions: str | None,
     ignore_label: int | None,
     axes: str | None,
+    rate: float | None,
 ) -> dict[str, Any]:
     return {
         "validation": None if validation is None else parse_share(validation),
@@ -95,6 +97,7 @@ def _stated(
         "regions": None if regions is None else parse_regions(regions),
         "ignore_label": ignore_label,
         "axes": axes,
+        "rate": rate,
     }
 
 
@@ -110,6 +113,7 @@ def list_samples(
     regions: Regions = None,
     ignore_label: IgnoreLabel = None,
     axes: Axes = None,
+    rate: Rate = None,
     all: Annotated[bool, typer.Option("--all", help=f"Show every sample, not {_SHOWN} of each part.")] = False,
     json: Json = False,
 ) -> None:
@@ -124,7 +128,9 @@ def list_samples(
             return emit({"bundled": [{"name": name, "task": kind} for name, kind in BUNDLED.items()]})
         return screen.table("bundled|task", BUNDLED.items())
     found = load(
-        source, task or guess_task(source), **_stated(validation, split, subject_pattern, regions, ignore_label, axes)
+        source,
+        task or guess_task(source),
+        **_stated(validation, split, subject_pattern, regions, ignore_label, axes, rate),
     )
     if json:
         return emit(found.to_dict())
@@ -163,6 +169,7 @@ def stats(
     regions: Regions = None,
     ignore_label: IgnoreLabel = None,
     axes: Axes = None,
+    rate: Rate = None,
     json: Json = False,
 ) -> None:
     """Measure every sample: sizes, spacings, orientations, intensities and classes, for each part."""
@@ -174,7 +181,7 @@ def stats(
             load(
                 source,
                 task or guess_task(source),
-                **_stated(validation, split, subject_pattern, regions, ignore_label, axes),
+                **_stated(validation, split, subject_pattern, regions, ignore_label, axes, rate),
             )
         )
     if json:
@@ -253,6 +260,7 @@ def view(
     regions: Regions = None,
     ignore_label: IgnoreLabel = None,
     axes: Axes = None,
+    rate: Rate = None,
     json: Json = False,
 ) -> None:
     """Draw a contact sheet: pictures of many samples with their names, label maps laid over them."""
@@ -264,7 +272,7 @@ def view(
         dataset = load(
             source,
             task or guess_task(source),
-            **_stated(validation, split, subject_pattern, regions, ignore_label, axes),
+            **_stated(validation, split, subject_pattern, regions, ignore_label, axes, rate),
         )
         path = save_contact_sheet(output, dataset, part, count)
     if json:

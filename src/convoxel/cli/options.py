@@ -96,6 +96,10 @@ Axes = Annotated[
     str | None,
     typer.Option(metavar="LETTERS", help="What the axes of NumPy arrays mean, such as CHW, HWC, DHW or NHWC."),
 ]
+Rate = Annotated[
+    float | None,
+    typer.Option(metavar="HZ", help="Resample recordings (EDF, BDF), whose channels may differ, to one rate."),
+]
 Regions = Annotated[
     str | None,
     typer.Option(metavar="NAME=V+V,…", help="Classes that overlap, as unions of label values: tumour=1+2,core=2."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from convoxel.cli.options import Axes, IgnoreLabel, Json, Regions, ResampleLabels, Threads
+from convoxel.cli.options import Axes, IgnoreLabel, Json, Rate, Regions, ResampleLabels, Threads
 from convoxel.cli.parsing import parse_regions, parse_share, parse_sizes
 from convoxel.cli.progress import Meter
 from convoxel.cli.screen import Screen, by_class, command_line, duration, emit, number
@@ -77,6 +77,7 @@ def train(
     regions: Regions = None,
     ignore_label: IgnoreLabel = None,
     axes: Axes = None,
+    rate: Rate = None,
     gap: Annotated[int | None, typer.Option(help="mni152: voxels left unused between the parts.")] = None,
     patch: Annotated[str | None, typer.Option(help="Size of a training patch, such as 48,48,48.")] = None,
     spacing: Annotated[
@@ -159,6 +160,7 @@ def train(
         "regions": None if regions is None else parse_regions(regions),
         "ignore_label": ignore_label,
         "axes": axes,
+        "rate": rate,
         "gap": gap,
         "patch": None if patch is None else parse_sizes("patch", patch),
         "spacing": spacing,

@@ -16,7 +16,7 @@ from convoxel.data.collection import Collection
 from convoxel.data.data_set import Entry, Sample, Sources
 from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.image_file import is_clutter, list_images, read_header, read_image
-from convoxel.data.image_format import find_format
+from convoxel.data.image_format import at_rate, find_format
 from convoxel.data.image_header import Header, agree, describe_reading, with_axes
 from convoxel.data.opening import Opening
 from convoxel.files.fault import ErrorCollector, fault, shown
@@ -106,6 +106,7 @@ def open_class_files(
         task: "classify" or "regress" (default "classify").
     """
     headers: dict[str, Header] = {}
+    files = [replace(file, path=at_rate(file.path, errors.rate)) for file in files]
     for file in files:
         with errors.collect(file.name):
             headers[file.name] = with_axes(file.path, read_header(file.path), errors.axes)

@@ -40,6 +40,7 @@ def load(
     whole: bool = False,
     classes: Sequence[str] = (),
     axes: str | None = None,
+    rate: float | None = None,
     ignore_label: int | None = None,
     regions: Mapping[str, object] | Regions | None = None,
 ) -> DataSet:
@@ -73,6 +74,8 @@ def load(
             need not hold all of them, and may hold no others (default: those that the source has).
         axes: what the axes of NumPy arrays mean, one letter each: W, HW or DHW with C before or after, such as "HWC" or
             "NCHW", N for the samples of a set (default None: as labels and sizes tell, and refused where they do not).
+        rate: rate in Hz to which recordings (EDF, BDF) are resampled, each channel without the frequencies that the
+            rate cannot hold (default None: as stored; channels of unequal rates are refused).
         ignore_label: value in label files of voxels that belong to no known class; label maps of samples then hold 255
             (default None: as ``dataset.json`` says).
         regions: label value or values of each region, by name, where classes overlap, such as
@@ -95,6 +98,7 @@ def load(
         rule = SplitRule(whole=True)
     errors = _opening(regions, strict=bad == "stop", classes=tuple(classes), axes=axes, ignored=ignore_label)
     errors.resample_labels = resample_labels
+    errors.rate = rate
     _check_task(source, task)
     if source == "mni152":
         _check_ignored(ignore_label, None)
@@ -129,6 +133,7 @@ def check(
     split: str | os.PathLike[str] | None = None,
     subject_pattern: str | None = None,
     axes: str | None = None,
+    rate: float | None = None,
     ignore_label: int | None = None,
     regions: Mapping[str, object] | None = None,
 ) -> list[Problem]:
@@ -141,6 +146,7 @@ def check(
     """
     rule = SplitRule(validation, seed, file=None if split is None else Path(split))
     errors = _opening(regions, strict=False, axes=axes, ignored=ignore_label)
+    errors.rate = rate
     _check_task(source, task)
     try:
         if source == "mni152":

@@ -1,13 +1,17 @@
 """Recordings in EDF, EDF+ and BDF: every channel in its physical unit, voltages in µV.
 
 The header is text and what follows are whole numbers, so both are read here. Channels of annotations are left out;
-recordings with gaps (EDF+D) and channels of unequal rates are refused. The names of persons in the header are not read.
+recordings with gaps (EDF+D) are refused, and so are channels of unequal rates, unless a rate is asked for:
+``night.edf#256`` is the recording at 256 Hz, its channels resampled without frequencies that the rate cannot hold. The
+names of persons in the header are not read.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,9 @@ _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # bytes of each field of a channel
 _LABEL, _UNIT, _LOW, _HIGH, _LEAST, _MOST, _COUNT = 0, 2, 3, 4, 5, 6, 8
 _MICROVOLT = {"nv": 1e-3, "uv": 1.0, "µv": 1.0, "mv": 1e3, "v": 1e6}
 _COPY = "Copy the file again from its source"
+# Of the numbers whose ratio a channel is resampled by: the filter has ten times as many values on either side.
+_MOST_FACTOR = 100_000
+_MOST_RATE = 10_000_000  # Hz
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class _Recording:
         width: bytes of a value.
         counts: values of every channel in a record, annotations included.
         channels: positions of the channels that are no annotations.
+        ratios: values that each of those channels gets for one that it has.
         slopes, intercepts: from stored numbers to physical ones, of those channels.
     """
 
@@ -45,6 +53,7 @@ class _Recording:
     width: int
     counts: tuple[int, ...]
     channels: tuple[int, ...]
+    ratios: tuple[Fraction, ...]
     slopes: tuple[float, ...]
     intercepts: tuple[float, ...]
 
@@ -59,15 +68,55 @@ def read_values(path: Path, label: bool) -> tuple[Header, Array]:
     if label:
         raise fault(path, "a label stored as EDF", "class numbers in .npy or .csv", "Save the label as .npy")
     found = _open(path)
-    row = sum(found.counts)
-    check_memory(path, found.records * row * (found.width + 12))
-    stored = np.memmap(path, np.uint8, "r", found.begin, (found.records, row, found.width))
+    row, size = sum(found.counts), found.header.shape[0]
+    # a channel on its way is float64, several times
+    check_memory(path, found.records * row * (found.width + 12) + (4 * len(found.channels) + 32) * size)
+    file = split_rate(path)[0]
+    stored = np.memmap(file, np.uint8, "r", found.begin, (found.records, row, found.width))
     begins = np.concatenate([[0], np.cumsum(found.counts)])
     values = np.empty((len(found.channels), *found.header.shape), np.float32)
     for to, channel in enumerate(found.channels):
         block = np.ascontiguousarray(stored[:, begins[channel] : begins[channel + 1]])
-        values[to] = (_numbers(block) * found.slopes[to] + found.intercepts[to]).ravel()
+        physical = (_numbers(block) * found.slopes[to] + found.intercepts[to]).ravel()
+        values[to] = _resample(physical, found.ratios[to], size)
     return found.header, values
+
+
+def split_rate(path: Path) -> tuple[Path, str]:
+    """Return the file, and the rate in Hz that ``FILE#RATE`` asks for; "" where it asks for none.
+
+    >>> split_rate(Path("a/night.edf#256"))
+    (PosixPath('a/night.edf'), '256')
+    """
+    found = re.fullmatch(r"(.+\.(?:edf|bdf))#(.+)", path.name, re.IGNORECASE | re.DOTALL)
+    return (path, "") if found is None else (path.with_name(found[1]), found[2])
+
+
+def at_rate(path: Path, rate: float) -> Path:
+    """Return the name of a recording at a rate in Hz; one that has a rate keeps it."""
+    return path if split_rate(path)[1] else path.with_name(f"{path.name}#{rate:.12g}")
+
+
+def names_rate(path: Path) -> bool:
+    """Return whether a path names a recording, which exists, at a rate."""
+    file, rate = split_rate(path)
+    return bool(rate) and file.is_file()
+
+
+def list_parts(path: Path) -> list[Path]:
+    """Return the file of a recording."""
+    return [split_rate(path)[0]]
+
+
+def _resample(values: Array, ratio: Fraction, size: int) -> Array:
+    """Return the values of a channel at another rate, without frequencies that would alias."""
+    if ratio == 1:
+        return values
+    from scipy.signal import resample_poly
+
+    # what lies before and after is taken to go on along the line through both ends, not to be 0
+    found: Array = resample_poly(values, ratio.numerator, ratio.denominator, padtype="line")
+    return found[:size]
 
 
 def _numbers(block: Array) -> Array:
@@ -81,8 +130,9 @@ def _numbers(block: Array) -> Array:
 
 
 def _open(path: Path) -> _Recording:
-    size = file_size(path)
-    head = read_bytes(path, 256)
+    file, wanted = split_rate(path)
+    size = file_size(file)
+    head = read_bytes(file, 256)
     if len(head) < 256 or head[:8] not in (b"0       ", b"\xffBIOSEMI"):
         raise fault(path, "this is no EDF or BDF file, or a truncated one", "a header of EDF or BDF", _COPY)
     width = 3 if head[:1] == b"\xff" else 2
@@ -92,7 +142,7 @@ def _open(path: Path) -> _Recording:
     if not 1 <= count <= _MOST_CHANNELS or begin != 256 * (count + 1) or begin >= size:
         came = f"{count} channels and a header of {begin} bytes in a file of {size}"
         raise fault(path, came, "a header of 256 bytes, and 256 for each channel", _COPY)
-    fields = _fields(read_bytes(path, begin)[256:], count)
+    fields = _fields(read_bytes(file, begin)[256:], count)
     counts = tuple(_whole(path, text, "samples in a record") for text in fields[_COUNT])
     row_bytes = width * sum(counts)
     if min(counts) < 1 or row_bytes > size - begin:
@@ -102,19 +152,39 @@ def _open(path: Path) -> _Recording:
     if records < 1 or records * row_bytes > size - begin:
         came = f"the header claims {records} records of {row_bytes} bytes but the file has {size}"
         raise fault(path, came, "at least as many bytes as claimed", "The file is truncated: copy it again")
-    return _describe(path, fields, begin, records, width, counts, _real(path, head[244:252], "duration"))
+    _real(path, head[244:252], "duration")
+    seconds = Fraction(head[244:252].decode("ascii").strip().replace(",", "."))
+    return _describe(path, fields, begin, records, width, counts, seconds, _rate(path, wanted))
+
+
+def _rate(path: Path, text: str) -> Fraction | None:
+    """Return the rate in Hz that a path asks for."""
+    try:
+        rate = Fraction(text) if text else None
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if rate is not None and not 0 < rate <= _MOST_RATE:
+        raise fault(path, f"a rate of {brief(text)} Hz", f"a number above 0, up to {_MOST_RATE}", "Name it as FILE#256")
+    return rate
 
 
 def _describe(
-    path: Path, fields: list[list[bytes]], begin: int, records: int, width: int, counts: tuple[int, ...], seconds: float
+    path: Path,
+    fields: list[list[bytes]],
+    begin: int,
+    records: int,
+    width: int,
+    counts: tuple[int, ...],
+    seconds: Fraction,
+    rate: Fraction | None,
 ) -> _Recording:
     labels = [shown(text.decode("latin-1").strip()) for text in fields[_LABEL]]
     channels = [i for i, label in enumerate(labels) if label not in ("EDF Annotations", "BDF Annotations")]
     if not channels:
         raise fault(path, "only annotations", "at least one channel", "Give a recording with signals")
-    if len({counts[i] for i in channels}) > 1:
+    if len({counts[i] for i in channels}) > 1 and rate is None:
         told = ", ".join(f"{labels[i]} {counts[i]}" for i in channels[:6]) + (", …" if len(channels) > 6 else "")
-        mend = "Resample them to one rate, or keep the channels of one"
+        mend = f"Ask for one rate in Hz (--rate 256, or the name {shown(path.name)}#256)"
         raise fault(path, f"channels of unequal rates (values in a record: {told})", "the same rate", mend)
     slopes, intercepts = [], []
     for i in channels:
@@ -127,10 +197,35 @@ def _describe(
         slope = (high - low) / (most - least)
         slopes.append(slope * scale)
         intercepts.append((low - least * slope) * scale)
-    per_record = counts[channels[0]]
-    spacing = (seconds / per_record,) if seconds > 0 else None
-    header = Header((records * per_record,), len(channels), spacing)
-    return _Recording(header, begin, records, width, counts, tuple(channels), tuple(slopes), tuple(intercepts))
+    if rate is None:
+        size, step = records * counts[channels[0]], seconds / counts[channels[0]]
+        ratios = (Fraction(1),) * len(channels)
+    else:
+        size, step, ratios = *_plan_rate(path, rate, records, seconds), _ratios(path, rate, seconds, counts, channels)
+    header = Header((size,), len(channels), (float(step),) if step > 0 else None)
+    return _Recording(header, begin, records, width, counts, tuple(channels), ratios, tuple(slopes), tuple(intercepts))
+
+
+def _plan_rate(path: Path, rate: Fraction, records: int, seconds: Fraction) -> tuple[int, Fraction]:
+    """Return the number of values of a recording at a rate, and the seconds between two."""
+    size = int(records * seconds * rate)
+    if size < 1:
+        came = f"a recording of {float(records * seconds):g} s at {float(rate):g} Hz"
+        raise fault(path, came, "at least one value", "Ask for a higher rate")
+    return size, 1 / rate
+
+
+def _ratios(
+    path: Path, rate: Fraction, seconds: Fraction, counts: tuple[int, ...], channels: list[int]
+) -> tuple[Fraction, ...]:
+    """Return the factor by which the number of values of each channel grows."""
+    ratios = tuple(rate * seconds / counts[channel] for channel in channels)
+    for ratio in ratios:
+        if max(ratio.numerator, ratio.denominator) > _MOST_FACTOR:
+            came = f"a channel of {float(rate / ratio):g} Hz to be resampled to {float(rate):g} Hz"
+            expected = f"rates whose ratio is one of numbers up to {_MOST_FACTOR}"
+            raise fault(path, came, expected, "Ask for a rate that fits, such as a channel's own")
+    return ratios
 
 
 def _fields(text: bytes, count: int) -> list[list[bytes]]:

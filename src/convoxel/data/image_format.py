@@ -57,6 +57,8 @@ class ImageFormat:
             None for a file that has a grid of its own (default: None, every file has).
         parts: path → the files that the image consists of (default: None, the path itself is all).
         label_ending: ending of label maps that are predicted from such an image (default "": by the number of axes).
+        at_rate: path of a signal, and a rate in Hz → the path that names it at that rate (default: None, signals of
+            this format have the rate that they have).
         extra: extra of this package that installs what the format needs (default "": nothing is needed).
     """
 
@@ -71,6 +73,7 @@ class ImageFormat:
     parts: Callable[[Path], list[Path]] | None = None
     streams: bool = False
     label_ending: str = ""
+    at_rate: Callable[[Path, float], Path] | None = None
     extra: str = ""
 
 
@@ -175,7 +178,15 @@ FORMATS = (
         parts=hdf5_image.list_parts,
         extra="formats",
     ),
-    ImageFormat("EDF", (".edf", ".bdf"), edf.read_header, edf.read_values),
+    ImageFormat(
+        "EDF",
+        (".edf", ".bdf"),
+        edf.read_header,
+        edf.read_values,
+        holds=edf.names_rate,
+        parts=edf.list_parts,
+        at_rate=edf.at_rate,
+    ),
     ImageFormat("Table", TABLES, table_signal.read_header, table_signal.read_values),
     ImageFormat("NumPy archive", (".npz",), numpy_image.read_header, numpy_image.read_values),
 )
@@ -198,6 +209,7 @@ def split_ending(path: Path) -> tuple[str, str]:
     place, inner = hdf5_image.split_place(path)
     if inner:
         return "_".join([place.stem, *inner.strip("/").split("/")]), place.suffix.lower()
+    path = edf.split_rate(path)[0]
     name = path.name.lower()
     fits = [ending for ending in endings() if name.endswith(ending) and len(name) > len(ending)]
     ending = max(fits, key=len, default="")
@@ -231,6 +243,12 @@ def image_format(path: Path) -> ImageFormat:
         came = "this is a folder, and no image" if path.is_dir() else "no image format is known by this ending"
         raise fault(path, came, expected_endings(), "Convert the image")
     return found
+
+
+def at_rate(path: Path, rate: float | None) -> Path:
+    """Return the path that names a signal at a rate in Hz; other images, and all for None, keep theirs."""
+    found = None if rate is None else find_format(path)
+    return path if found is None or found.at_rate is None or rate is None else found.at_rate(path, rate)
 
 
 def image_parts(path: Path) -> list[Path]:

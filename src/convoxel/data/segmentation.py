@@ -22,7 +22,7 @@ from convoxel.data.dataset_json import LabelScheme
 from convoxel.data.folder_parts import find_parts, subfolders
 from convoxel.data.geometry import fit_label
 from convoxel.data.image_file import list_images, read_header, with_dims
-from convoxel.data.image_format import split_ending
+from convoxel.data.image_format import at_rate, split_ending
 from convoxel.data.image_header import GridMatch, Header, agree, compare_grids, describe_reading, sizes
 from convoxel.data.label_file import (
     MOST_UNNAMED,
@@ -120,7 +120,7 @@ def open_pairs(
     """
     scheme = _settle(folder, scheme, errors)
     parts = tuple(parts) or tuple(dict.fromkeys(pair.part for pair in pairs))
-    pairs = _once(pairs, errors)
+    pairs = [replace(p, images=tuple(at_rate(path, errors.rate) for path in p.images)) for p in _once(pairs, errors)]
     headers, assumed, named = _read_headers(pairs, errors, () if scheme.regions else scheme.names or ())
     pairs = [pair for pair in pairs if pair.name in headers]
     if not pairs:

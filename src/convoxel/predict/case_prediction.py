@@ -13,6 +13,7 @@ import numpy as np
 from convoxel import data
 from convoxel.data.channel_files import map_channels, read_channels, read_image_header
 from convoxel.data.image_file import read_header
+from convoxel.data.image_format import at_rate
 from convoxel.data.image_header import Header
 from convoxel.data.share_file import share_order, share_path, write_shares
 from convoxel.errors import ConfigError, check_choice
@@ -183,8 +184,14 @@ def _compute(
     return found, shares
 
 
+def files_as_trained(predictor: Predictor, files: Sequence[Path]) -> list[Path]:
+    """Return the files of an image, recordings at the rate that was stated for training."""
+    return [at_rate(path, predictor.run.config.rate) for path in files]
+
+
 def read_case_header(predictor: Predictor, files: Sequence[Path], options: MapOptions) -> Header:
     """Return the header of an image as the network sees it; axes that were stated for training serve where they fit."""
+    files = files_as_trained(predictor, files)
     axes, trained = options.axes, predictor.run.config.axes
     header, facts = read_header(files[0]), predictor.run.data
     if axes is None and trained and header.stored and len(trained.removeprefix("N")) == len(header.stored[0]):
@@ -196,4 +203,4 @@ def read_case(predictor: Predictor, files: Sequence[Path], options: MapOptions) 
     """Return an image as the network takes it; to be segmented, its values stay as stored, where the format allows."""
     read = map_channels if predictor.run.config.task == "segment" else read_channels
     found = read_case_header(predictor, files, options).axes or None
-    return read(files, predictor.run.data.dims, predictor.run.data.channels, found)
+    return read(files_as_trained(predictor, files), predictor.run.data.dims, predictor.run.data.channels, found)

@@ -36,6 +36,7 @@ class PredictionConfig(Protocol):
     patch: tuple[int, ...] | None
     overlap: float
     axes: str | None
+    rate: float | None
     flip_axes: tuple[int, ...] | None
     prediction: PredictionRule
     loss: str | None

@@ -124,6 +124,7 @@ class TrainConfig(BaseModel):
         regions: label value or values of each region by name, where classes overlap, such as
             ``{"tumour": [1, 2], "core": 2}``; each is found by itself (default: as dataset.json says).
         axes: what the axes of NumPy arrays mean, such as "HWC" (default: as labels and sizes tell).
+        rate: rate in Hz to which recordings (EDF, BDF) are resampled (default: as stored, one rate for all channels).
         gap: voxels between training and validation part of "mni152" (default 0).
         on_bad_sample: "stop" at a broken sample or "skip" it (default "stop").
         validate_every: epochs between validations.
@@ -199,6 +200,7 @@ class TrainConfig(BaseModel):
     ignore_label: int | None = Field(default=None, ge=1, le=255)
     regions: tuple[tuple[_Name, tuple[int, ...]], ...] | None = None  # pairs: a checkpoint's JSON sorts names
     axes: _Name | None = None
+    rate: Annotated[float, Field(gt=0, le=1e7)] | None = None
     gap: int = Field(default=0, ge=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"
     validate_every: int | None = Field(default=None, ge=1)

@@ -10,7 +10,7 @@ from convoxel.data.channel_files import read_channels
 from convoxel.errors import ConfigError
 from convoxel.files.fault import ErrorCollector
 from convoxel.predict.case_files import find_images, list_inputs
-from convoxel.predict.case_prediction import MapOptions, read_case_header
+from convoxel.predict.case_prediction import MapOptions, files_as_trained, read_case_header
 from convoxel.predict.computation import Computation
 from convoxel.predict.device import choose_device
 from convoxel.predict.explanation import Cost, Explanation, Question, explain_sample
@@ -89,12 +89,13 @@ def explain(
     images = find_images(Path(input), run.data, ErrorCollector())
     if len(images) != 1:
         raise ConfigError(f"input: {input} holds {len(images)} images; expected one. Give the file of one image.")
-    files = images[0].files
     spans = None if box is None else [(low, high) for low, high in box]
     question = Question(tuple(methods), target, layer, at, spans, window, steps)
     question.check(run)
     where = choose_device(device)
-    known = read_case_header(build_predictor(run), files, MapOptions(axes=axes)).axes or None
+    predictor = build_predictor(run)
+    files = files_as_trained(predictor, images[0].files)
+    known = read_case_header(predictor, files, MapOptions(axes=axes)).axes or None
     sample = read_channels(files, run.data.dims, run.data.channels, known)
     run.data.warn_of_geometry([(str(files[0]), sample.stated_affine, sample.spacing_mm)])
     return explain_sample(run, sample, question, Computation(where), on_plan, on_progress)

@@ -186,6 +186,7 @@ def load_source(config: TrainConfig, source: str | Path | None, **stated: Any) -
             bad=config.on_bad_sample,
             resample_labels=config.resample_labels,
             axes=config.axes,
+            rate=config.rate,
             ignore_label=config.ignore_label,
             **{"regions": None if config.regions is None else dict(config.regions), **stated},
         )
