@@ -128,6 +128,51 @@ def test_axes_levels_and_spacing_of_ome(tmp_path: Path, version: str) -> None:
     assert unknown.spacing_mm is None
 
 
+def moved(path: Path, first: list[Any], image: list[Any] | None = None) -> Path:
+    """Add transformations to those of the full resolution, and of the whole image."""
+    group = zarr.open_group(path)
+    fields = dict(group.attrs)
+    inner = fields.get("ome", fields)
+    inner["multiscales"][0]["datasets"][0]["coordinateTransformations"] += first
+    inner["multiscales"][0]["coordinateTransformations"] = image or []
+    group.attrs.update(fields)
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_place_of_an_ome_image(tmp_path: Path, version: str) -> None:
+    """Voxel → scale → translation → those of the whole image, in their order; a label elsewhere is refused."""
+    values = RNG.integers(0, 2, (4, 8, 6)).astype(np.uint8)
+    change = {"type": "translation", "translation": [10, 20, 30]}
+    both = [{"type": "scale", "scale": [1, 2, 4]}, {"type": "translation", "translation": [1, 0, 0.5]}]
+    path = moved(ome(tmp_path / "a.zarr", values, "zyx", version, "millimeter"), [change], both)
+    sample = data.read_image(path)
+    index = np.array([2, 5, 3])
+    z, y, x = (index * [2, 0.5, 0.25] + [10, 20, 30]) * [1, 2, 4] + [1, 0, 0.5]
+    assert sample.affine is not None and not sample.oriented
+    np.testing.assert_allclose((sample.affine @ [*index, 1])[:3], [x, y, z])
+    assert np.allclose(sample.spacing_mm or (), (2, 1, 1))
+    written = data.read_image(data.write_label(tmp_path / "a.nii.gz", values, like=sample))
+    np.testing.assert_allclose(np.asarray(written.affine), sample.affine)
+    flat = ome(tmp_path / "f.zarr", values[:1], "zyx", version, "millimeter")
+    place = np.asarray(data.read_image(moved(flat, [change])).affine)
+    np.testing.assert_allclose((place @ [5, 3, 0, 1])[:3], [30.75, 22.5, 10])
+
+    for kind in ("images", "labels"):
+        for name in "abc":
+            stored = RNG.integers(0, 99, values.shape).astype(np.uint8) if kind == "images" else values
+            moved(ome(tmp_path / "set" / kind / f"{name}.zarr", stored, "zyx", version, "millimeter"), [change], both)
+    assert data.check(tmp_path / "set", "segment") == []
+    moved(tmp_path / "set" / "labels" / "b.zarr", [{"type": "translation", "translation": [0, 0, 0.125]}], both)
+    (problem,) = data.check(tmp_path / "set", "segment")
+    assert problem.name == "b" and "0.5 voxels along axis 2" in problem.message
+    for wrong in ({"type": "affine", "affine": []}, {"type": "translation", "path": "t"}, {"type": "translation",
+                  "translation": [1, 2]}, {"type": "translation", "translation": ["a", 0, 0]}):  # fmt: skip
+        path = moved(ome(tmp_path / "w.zarr", values, "zyx", version), [wrong])
+        refused(lambda path=path: data.read_image(path), path, wrong["type"])  # type: ignore[misc]
+        shutil.rmtree(path)
+
+
 def test_chunks_stay_in_the_folder_until_a_part_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = RNG.integers(0, 9, (2, 6, 8, 6)).astype(np.uint8)
     path = ome(tmp_path / "a.zarr", values, "czyx", levels=1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 import torch
 
 from convoxel.data import Sample
+from convoxel.data.geometry import Geometry, Placement
+from convoxel.data.resample import AxisSampling
 from convoxel.errors import ConfigError
 from convoxel.predict.evaluation import evaluate_samples, evaluate_split
 from convoxel.train import RunPlan, TrainConfig, fit, load_model, loop, pace, training_run
@@ -91,6 +95,44 @@ def test_opposite_sides_are_those_of_the_body_not_of_the_file() -> None:
     away = np.diag([-1.0, 1, 1, 1])
     stored = [volume((4, 12), (28, 36)), volume((28, 36), (4, 12), affine=away)] * 3
     assert mirroring(stored).axes == ()
+
+
+@pytest.mark.parametrize("sided", [False, True])
+def test_mirroring_is_the_same_in_whichever_way_volumes_are_stored(sided: bool) -> None:
+    """The image's own affine says which axis runs from left to right, and to which side: 48 ways, one choice."""
+    rng = np.random.default_rng(3)
+    sizes = np.array((16, 12, 10))
+    samples = []
+    for number in range(6):
+        label = np.zeros(sizes, np.uint8)
+        order = (1, 2) if sided or number % 2 else (2, 1)
+        label[2:6, 3:9, 3:9], label[10:14, 3:9, 3:9] = order
+        image = rng.random((1, *sizes), np.float32)
+        samples.append(Sample("v", image, label, np.diag([1.0, 1, 2, 1]), (1.0, 1.0, 2.0)))
+    plain = mirroring(samples)
+    assert plain.axes == (() if sided else (0,)) and ("opposite sides" in plain.reason) == sided
+    for axes in itertools.permutations(range(3)):
+        for flips in itertools.product((False, True), repeat=3):
+            way = Placement(axes, flips, tuple(AxisSampling(n, n) for n in sizes[list(axes)]))
+            stored = [
+                replace(
+                    sample, image=way.turned(sample.image), label=way.turned(np.asarray(sample.label)),
+                    affine=np.asarray(sample.affine) @ way.matrix, spacing_mm=None,
+                )
+                for sample in samples
+            ]  # fmt: skip
+            assert mirroring([Geometry("ras").sample(sample) for sample in stored]) == plain
+            kept = mirroring(stored)
+            assert kept.reason == plain.reason and kept.axes == tuple(axes.index(axis) for axis in plain.axes)
+
+
+def test_a_guessed_orientation_compares_no_sides() -> None:
+    known = sided([1, -1] * 3)
+    guessed = [replace(sample, oriented=False) for sample in known]
+    assert mirroring(known) == ((0,), "left–right, by the images' orientation")
+    assert mirroring(guessed) == ((0,), "left–right, the width, since the files state no orientation")
+    both = mirroring([*known, *guessed])
+    assert both.axes == () and "6 of 12 files state no orientation" in both.reason
 
 
 def test_a_class_of_one_side_is_not_mirrored() -> None:

@@ -1,9 +1,10 @@
 """OME-Zarr images (0.4 and 0.5) and plain Zarr arrays as images; a folder is one image.
 
 ``scan.ome.zarr`` is the image at full resolution, ``scan.ome.zarr/1`` its second level, ``scan.ome.zarr/labels/nuclei``
-a label; a level of a label is named in the same way. OME's axes say what is a channel, and its scale and units the size
-of a voxel; the axes of a plain array mean what those of a NumPy file do. Values come as stored. An image with several
-time points is refused, and so are several images in one folder (name one of them).
+a label; a level of a label is named in the same way. OME's axes say what is a channel, its scale and units the size of
+a voxel, and its translation where the first one lies; how a patient lies it does not say, so the affine is a guess. The
+axes of a plain array mean what those of a NumPy file do. Values come as stored. An image with several time points is
+refused, and so are several images in one folder (name one of them).
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from convoxel.data.image_header import Header, Spacing
+from convoxel.data.image_header import Affine, Header, Spacing
 from convoxel.data.length_unit import unit_in_mm
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.numpy_image import array_header
+from convoxel.data.voxel_layout import patient_affine
 from convoxel.data.zarr_array import ZarrArray, is_array, is_zarr, open_array, read_attributes
 from convoxel.files.fault import brief, fault, shown
 from convoxel.files.values import Array
 
 _VERSIONS = ("0.4", "0.5")
 _AGAIN = "Write it again with an OME-Zarr library"
+_MOST_NUMBER = 1e15
+Floats = NDArray[np.float64]
 
 
 def read_header(path: Path) -> Header:
@@ -172,12 +177,7 @@ def _ome(path: Path, fields: dict[str, Any], chosen: str | None) -> _Image:
     axes = image.get("axes")
     if not isinstance(axes, list) or len(axes) != array.ndim or not all(isinstance(axis, dict) for axis in axes):
         raise fault(path, f"axes are {brief(axes)}", f"a name and a type for each of {array.ndim}", _AGAIN)
-    scale = [1.0] * array.ndim
-    for source in (level, image):
-        for change in _changes(path, source):
-            if change.get("type") == "scale":
-                scale = [a * b for a, b in zip(scale, _numbers(path, change.get("scale"), array.ndim), strict=True)]
-    return _arrange(path, array, axes, scale)
+    return _arrange(path, array, axes, *_read_place(path, [*_changes(path, level), *_changes(path, image)], array.ndim))
 
 
 def _within(path: Path, place: str) -> Path:
@@ -194,18 +194,33 @@ def _changes(path: Path, source: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _numbers(path: Path, value: object, count: int) -> list[float]:
+def _read_place(path: Path, changes: list[dict[str, Any]], count: int) -> tuple[Floats, Floats]:
+    """Return the step along each axis, and the place of the first voxel, after all changes in their order."""
+    scale, place = np.ones(count), np.zeros(count)
+    for change in changes:
+        kind = change.get("type")
+        if kind == "scale":
+            factor = _numbers(path, "scale", change.get("scale"), count)
+            scale, place = scale * factor, place * factor
+        elif kind == "translation":
+            place = place + _numbers(path, "translation", change.get("translation"), count)
+        elif kind != "identity":
+            expected = "scale, translation or identity"
+            raise fault(path, f"a coordinate transformation of type {brief(kind)}", expected, _AGAIN)
+    return scale, place
+
+
+def _numbers(path: Path, name: str, value: object, count: int) -> Floats:
     known = isinstance(value, list) and len(value) == count
-    if (
-        not isinstance(value, list)
-        or not known
-        or not all(isinstance(v, (int, float)) and math.isfinite(v) and v > 0 for v in value)
-    ):
-        raise fault(path, f"scale is {brief(value)}", f"{count} numbers above 0", _AGAIN)
-    return [float(v) for v in value]
+    numbers = value if isinstance(value, list) and known else [math.nan]
+    most = all(isinstance(v, (int, float)) and abs(v) < _MOST_NUMBER for v in numbers)
+    if not most or (name == "scale" and min(numbers) <= 0):
+        expected = f"{count} numbers above 0" if name == "scale" else f"{count} finite numbers"
+        raise fault(path, f"{name} is {brief(value)}", expected, _AGAIN)
+    return np.array(numbers, np.float64)
 
 
-def _arrange(path: Path, array: ZarrArray, axes: list[dict[str, Any]], scale: list[float]) -> _Image:
+def _arrange(path: Path, array: ZarrArray, axes: list[dict[str, Any]], scale: Floats, place: Floats) -> _Image:
     """Return the image whose axes OME names: of type space, channel or time, the last of size 1."""
     kinds = [axis.get("type") for axis in axes]
     space = [i for i, kind in enumerate(kinds) if kind == "space"]
@@ -218,12 +233,28 @@ def _arrange(path: Path, array: ZarrArray, axes: list[dict[str, Any]], scale: li
     if not 1 <= len(space) <= 3 or len(channel) > 1:
         came = f"axes of the types {brief(kinds)}"
         raise fault(path, came, "one to three of space and at most one of channels", _AGAIN)
-    if len(space) == 3 and array.shape[space[0]] == 1:  # one slice: a flat image
-        del space[0]
     units = [axes[i].get("unit") for i in space]
     sizes = [unit_in_mm(unit) if isinstance(unit, str) else None for unit in units]
-    known = [size * scale[i] for size, i in zip(sizes, space, strict=True) if size is not None]
-    spacing: Spacing = tuple(known) if len(known) == len(space) else None
+    flat = len(space) == 3 and array.shape[space[0]] == 1  # one slice
+    spacing: Spacing = None
+    affine: Affine = None
+    known = [size for size in sizes if size is not None]
+    if len(known) == len(space):
+        spacing = tuple(float(size * scale[i]) for size, i in zip(known, space, strict=True))[flat:]
+        world = _world_axes([axes[i].get("name") for i in space])
+        steps, origin = np.zeros((3, len(space))), np.zeros(3)
+        for column, (size, i, to) in enumerate(zip(known, space, world, strict=True)):
+            steps[to, column], origin[to] = size * scale[i], size * place[i]
+        affine = patient_affine(path, steps[:, flat:], origin, np.eye(3))
+    space = space[flat:]
     channels = array.shape[channel[0]] if channel else 1
-    header = Header(tuple(array.shape[i] for i in space), channels, spacing)
+    header = Header(tuple(array.shape[i] for i in space), channels, spacing, affine, oriented=False)
     return _Image(array, header, (channel[0] if channel else -1, *space))
+
+
+def _world_axes(names: list[object]) -> list[int]:
+    """Return which of x, y and z each axis is: by its name, or the last one x where the names are others."""
+    low = [name.lower() if isinstance(name, str) else "" for name in names]
+    if len(set(low)) == len(low) and set(low) <= set("xyz"):
+        return ["xyz".index(name) for name in low]
+    return list(reversed(range(len(names))))

@@ -61,7 +61,7 @@ class LabelSurvey:
         """Take one training sample into account."""
         found_axis = left_right(sample.affine, self.dims)
         self.axes[None if found_axis is None else found_axis[0]] += 1
-        self.located += sample.affine is not None
+        self.located += sample.stated_affine is not None
         if isinstance(sample.label, np.ndarray):
             self.counts += count_classes(sample.label, len(self.classes), self.regions)
         elif isinstance(sample.label, frozenset):
@@ -76,8 +76,9 @@ def left_right(affine: Array | None, dims: int) -> tuple[int, int] | None:
     """Return the axis of an image between left and right, and whether it runs to x (1) or against it (−1).
 
     Args:
-        affine: 4×4 matrix from voxel index to mm, or None. Without it the last axis of planes and volumes counts as
-            the width; a signal has no left and right.
+        affine: 4×4 matrix from voxel index to mm, or None. One that the file does not state still says which axis its
+            format calls x. Without it the last axis of planes and volumes counts as the width; a signal has no left and
+            right.
         dims: number of spatial axes.
 
     Returns:

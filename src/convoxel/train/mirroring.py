@@ -59,6 +59,9 @@ def plan_mirroring(config: TrainConfig, survey: LabelSurvey, channels: int) -> M
     if len(survey.axes) != 1 or not axes:
         why = "no axis runs from left to right" if not axes else "the images lie in different ways"
         return Mirroring((), f"{why}, by their orientation; state flip_axes to mirror along stored axes")
+    if 0 < survey.located < survey.axes.total():
+        why = f"{survey.axes.total() - survey.located} of {survey.axes.total()} files state no orientation"
+        return Mirroring((), f"{why}, so sides cannot be compared; state flip_axes to mirror along stored axes")
     reason = _lateral(survey)
     if reason:
         return Mirroring((), reason)
