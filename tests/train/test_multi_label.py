@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from sklearn import metrics as sklearn
 from convoxel import data
 from convoxel.bench.run_quality import compare_quality
 from convoxel.cli import main
-from convoxel.errors import DataError
+from convoxel.errors import ConfigError, DataError
 from convoxel.predict.classification_metric import LABEL_METRICS, LabelScores
+from convoxel.predict.label_threshold import find_best
 from convoxel.predict.loss_terms import MULTI_LABEL
 from convoxel.report import write_report
 from convoxel.train import TrainConfig, evaluate, fit, load_model, predict
 from convoxel.train.loss import build_loss, measure_loss
+from convoxel.train.run_folder import load_predictor
 from tests.support.refusal import refused
 
 PLACES = {"top": np.s_[:5, :], "left": np.s_[6:, :5], "corner": np.s_[10:, 10:]}
@@ -171,6 +174,59 @@ def test_predictions_name_the_classes_above_one_half(run: Path, source: Path, tm
         None, 0,
     )  # fmt: skip
     assert (tmp_path / "t.csv").read_text().splitlines()[0].endswith("p_corner,p_left,p_top")
+
+
+def test_the_best_threshold_has_the_largest_f1_of_all() -> None:
+    rng = np.random.default_rng(5)
+    own, shares = rng.random((60, 3)) < (0.3, 0.7, 0.0), rng.random((60, 3)).round(1)
+    found = find_best(LabelScores(own, shares, (0.2, 0.5, 0.9)), ("a", "b", "c"))
+    assert [each["threshold"] for each in found.values()] == [0.2, 0.5, 0.9]
+    assert found["c"]["best"] is None and found["c"]["best_f1"] is None
+    for column, name in enumerate(("a", "b")):
+        levels = np.arange(0, 1.02, 0.01)
+        f1 = [sklearn.f1_score(own[:, column], shares[:, column] >= level, zero_division=0) for level in levels]
+        best = found[name]["best"]
+        assert best is not None and found[name]["best_f1"] == pytest.approx(max(f1))
+        assert sklearn.f1_score(own[:, column], shares[:, column] >= best) == pytest.approx(max(f1))
+
+
+def test_thresholds_decide_which_classes_are_there(
+    run: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = json.loads((run / "evaluation.json").read_text())["thresholds"]
+    plain = evaluate(run, source, split="all", replicates=0, metrics=["f1", "auc"], engine="torch")
+    stated = {"corner": 0.1, "left": 0.9}
+    found = evaluate(run, source, split="all", replicates=0, metrics=["f1", "auc"], engine="torch", threshold=stated)
+    assert [each["threshold"] for each in (found["thresholds"] or {}).values()] == [0.1, 0.9, 0.5]
+    own = np.array([[name in row["label"].split("; ") for name in kept] for row in found["samples"]])
+    shares = np.array([list(row["probabilities"].values()) for row in found["samples"]])
+    assert found["figures"]["f1"]["value"] == pytest.approx(
+        sklearn.f1_score(own, shares >= [0.1, 0.9, 0.5], average="macro")
+    )
+    assert found["figures"]["auc"] == plain["figures"]["auc"]
+    for row in found["samples"]:
+        told = [name for name, level in zip(kept, (0.1, 0.9, 0.5), strict=True) if row["probabilities"][name] >= level]
+        assert row["predicted"] == "; ".join(told)
+    images = source / "00.png"
+    for word, levels in (("best", [each["best"] for each in kept.values()]), ("corner=0, left=1", [0, 1, 0.5])):
+        out = tmp_path / "out.json"
+        assert main(["predict", str(run), "--input", str(images), "--output", str(out), "--engine", "torch",
+                     "--threshold", word]) in (None, 0)  # fmt: skip
+        row = json.loads(out.read_text())[0]
+        told = [name for name, level in zip(kept, levels, strict=True) if row[f"p_{name}"] >= level]
+        assert row["labels"] == ";".join(told)
+    assert load_predictor(run, engine="torch", threshold=0.3).recipe != load_predictor(run, engine="torch").recipe
+    for wrong, words in (("1.5", "'1.5'; expected a number"), ("cat=0.5", "'cat'; expected names"), ("x", "'x'"),
+                         ("top=0.1,top=0.2", "once")):  # fmt: skip
+        capsys.readouterr()
+        assert main(["evaluate", str(run), "--threshold", wrong]) == 2
+        assert "threshold: got" in (told := capsys.readouterr().err) and words in told
+    twin = shutil.copytree(run, tmp_path / "twin")
+    with pytest.raises(ConfigError, match="several runs"):
+        evaluate([run, twin], threshold="best")
+    (twin / "evaluation.json").unlink()
+    with pytest.raises(DataError, match="holds no thresholds"):
+        predict(twin, images, tmp_path / "none.csv", threshold="best")
 
 
 def test_data_of_one_class_an_image_are_refused(run: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from convoxel.cli.options import (
     ResampleLabels,
     Runs,
     Threads,
+    Threshold,
     Which,
     check_figure,
 )
@@ -88,6 +89,7 @@ def evaluate(
     keep_largest: KeepLargest = None,
     min_volume: MinVolume = None,
     fill_holes: FillHoles = False,
+    threshold: Threshold = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -122,8 +124,8 @@ def evaluate(
         figures: Options = measure(
             runs, data, engine=engine, precision=precision, split=split, which=which,
             metrics=metrics and metrics.split(","), replicates=bootstrap, device=device, mirror=mirror,
-            keep_largest=keep_largest, min_volume=min_volume, fill_holes=fill_holes, resample_labels=resample_labels,
-            ignore_label=ignore_label, on_begin=begin, on_sample=show,
+            keep_largest=keep_largest, min_volume=min_volume, fill_holes=fill_holes, threshold=threshold,
+            resample_labels=resample_labels,            ignore_label=ignore_label, on_begin=begin, on_sample=show,
         )  # fmt: skip
     if csv is not None:
         write_case_table(csv, figures)
@@ -186,6 +188,12 @@ def _print_figures(screen: Screen, figures: Options) -> None:
         if by_metric:
             screen.say()
             screen.table("class|>images" + "".join(f"|>{name}" for name in by_metric), cells)
+        if figures["thresholds"]:
+            screen.say()
+            screen.table("class|>threshold|>of the largest F1|>this F1", (
+                (label, number(each["threshold"]), number(each["best"]), number(each["best_f1"], 3))
+                for label, each in figures["thresholds"].items()
+            ))  # fmt: skip
         return
     rows: list[tuple[object, ...]] = []
     for name, figure in table.items():

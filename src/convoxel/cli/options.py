@@ -54,6 +54,13 @@ Mirror = Annotated[
         help="Average over mirrored copies: none, auto (as in training), all, or axes such as lr or 0,2.",
     ),
 ]
+Threshold = Annotated[
+    str | None,
+    typer.Option(
+        metavar="P|CLASS=P,…|best",
+        help="Several classes an image: least probability of a class (default: 0.5); best: of validation's largest F1.",
+    ),
+]
 KeepLargest = Annotated[
     str | None,
     typer.Option(

@@ -20,6 +20,7 @@ from convoxel.cli.options import (
     Precision,
     Runs,
     Threads,
+    Threshold,
     Tile,
 )
 from convoxel.cli.parsing import parse_part, parse_tile
@@ -66,6 +67,7 @@ def predict(
     keep_largest: KeepLargest = None,
     min_volume: MinVolume = None,
     fill_holes: FillHoles = False,
+    threshold: Threshold = None,
     on_error: Annotated[
         Literal["skip", "stop"],
         typer.Option(help="A bad image in a folder: predict the others (exit code 3), or stop there."),
@@ -121,6 +123,7 @@ def predict(
                 keep_largest=keep_largest,
                 min_volume=min_volume,
                 fill_holes=fill_holes,
+                threshold=threshold,
                 on_error=on_error,
                 skip_existing=skip_existing,
                 part=number,

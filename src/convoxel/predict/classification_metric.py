@@ -10,7 +10,7 @@ it speaks of all classes together. NaN marks what is undefined: a class that no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
@@ -22,7 +22,7 @@ from convoxel.predict.metric import Metric
 Floats = NDArray[np.float64]
 #: Bins of equal width over the confidence, for calibration.
 BINS = 15
-#: Of images that may have several classes, the least probability of a class that is predicted.
+#: Of images that may have several classes, the least probability of a class that is predicted unless it is stated.
 THRESHOLD = 0.5
 
 
@@ -59,15 +59,17 @@ class Scores:
 
 
 class LabelScores(Scores):
-    """The predictions of images that may have several classes: those are predicted whose probability is at least ½.
+    """The predictions of images that may have several classes: those whose probability reaches a threshold.
 
     Args:
         own: whether the image is of the class (images, classes).
         shares: predicted probability of each class (images, classes).
+        levels: threshold of each class (default: ½).
     """
 
-    def __init__(self, own: NDArray[np.bool_], shares: Floats) -> None:
-        super().__init__(own, shares, shares >= THRESHOLD)
+    def __init__(self, own: NDArray[np.bool_], shares: Floats, levels: Sequence[float] | None = None) -> None:
+        self.thresholds = np.full(own.shape[1], THRESHOLD) if levels is None else np.array(levels, np.float64)
+        super().__init__(own, shares, shares >= self.thresholds)
 
 
 class ClassScores(Scores):

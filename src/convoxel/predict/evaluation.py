@@ -15,10 +15,11 @@ from convoxel.data.data_set import IGNORED
 from convoxel.errors import ConfigError, DataError
 from convoxel.predict.case_statistics import REPLICATES
 from convoxel.predict.class_curves import Curves, trace_curves
-from convoxel.predict.classification_metric import THRESHOLD, ClassScores, LabelScores
+from convoxel.predict.classification_metric import ClassScores, LabelScores
 from convoxel.predict.clean_up import AS_FOUND, CleanUp
 from convoxel.predict.figures import Figures, Resampling, describe_resampling, overlap_figures, score_figures
 from convoxel.predict.inference import Predictor
+from convoxel.predict.label_threshold import ClassThreshold, find_best
 from convoxel.predict.loss_terms import value_loss
 from convoxel.predict.member import MemberFacts
 from convoxel.predict.metric_table import label_metrics, overlap_metrics, score_metrics, value_metrics
@@ -40,13 +41,15 @@ class Evaluation(Metrics):
     """Metrics of a split and where they come from: engine, split, step of the checkpoint, images, name of the data.
 
     ``figures`` holds each metric with its intervals, ``resampling`` how these were found, ``empty_rule`` in words what
-    counts where a class is not there, ``curves`` a classification's calibration, ROC and precision-recall curves.
+    counts where a class is not there, ``curves`` a classification's calibration, ROC and precision-recall curves,
+    ``thresholds`` those of images that may have several classes, by class (None of others).
     """
 
     figures: Figures
     resampling: Resampling
     empty_rule: str
     curves: Curves | None
+    thresholds: dict[str, ClassThreshold] | None
 
     engine: str
     split: str
@@ -122,7 +125,7 @@ def evaluate_split(
     rows: Sequence[Row] = tally.segmented or tally.classified or tally.measured
     subjects = [row["subject"] for row in rows]
     drawing = {"replicates": request.replicates, "seed": request.seed}
-    curves = None
+    curves, levels = None, None
     scores: ClassScores | LabelScores | ValueScores
     if task == "segment":
         figures = overlap_figures(overlap, tally.values(), tally.graded, subjects, units, **drawing)
@@ -132,6 +135,7 @@ def evaluate_split(
     elif several:
         scores = tally.label_scores()
         figures = score_figures(label_metrics(request.metrics), scores, tally.classes, subjects, **drawing)
+        levels = find_best(scores, tally.classes)
         curves = trace_curves(scores, tally.classes)
     else:
         scores = tally.scores()
@@ -139,7 +143,7 @@ def evaluate_split(
         curves = trace_curves(scores, tally.classes)
     return {**tally.metrics(), "engine": predictor.engine, "split": split, "step": predictor.run.step,
             "count": len(samples), "data": dataset.name, "figures": figures,
-            "resampling": describe_resampling(task, subjects, **drawing), "curves": curves,
+            "resampling": describe_resampling(task, subjects, **drawing), "curves": curves, "thresholds": levels,
             "empty_rule": EMPTY_RULE if task == "segment" else ""}  # fmt: skip
 
 
@@ -182,7 +186,7 @@ def evaluate_samples(
     """
     facts = predictor.run.data
     task, terms = predictor.run.config.task, predictor.run.loss
-    tally = Tally(task, facts.classes, overlap, facts.multi_label, facts.regions, terms)
+    tally = Tally(task, facts.classes, overlap, facts.multi_label, facts.regions, terms, predictor.thresholds)
     segment = tally.task == "segment"
     size = 1 if segment else _CLASSIFY_BATCH
     subjects = [entry.subject for entry in samples.entries] if isinstance(samples, Split) else [None] * len(samples)
@@ -246,7 +250,7 @@ def _add_labels(
         if not isinstance(sample.label, frozenset):
             raise DataError(f"data: {sample.name} has no set of classes; metrics need one for every image.")
         result = tally.add_labels(sample, sample.label, row, subject)
-        found.append((frozenset(map(int, np.flatnonzero(tally.shares[-1] >= THRESHOLD))), result))
+        found.append((frozenset(map(int, np.flatnonzero(tally.label_scores(last=True).chosen[0]))), result))
     return found
 
 

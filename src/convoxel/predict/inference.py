@@ -48,12 +48,14 @@ class Predictor:
         engine: "convoxel" or "torch", which computes them.
         device: PyTorch's name of the device that computes (default "cpu").
         precision: digits of the products, as of :func:`convoxel.compile` (default "float32").
+        thresholds: least probability of each class where an image may have several (default: ½).
     """
 
     members: tuple[Member, ...]
     engine: str
     device: str = "cpu"
     precision: str = "float32"
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def recipe(self) -> dict[str, object]:
@@ -64,7 +66,8 @@ class Predictor:
         ]
         way = {"engine": self.engine, "device": self.device, "exact": self.exact is not None}
         digits = {} if self.precision == "float32" else {"precision": self.precision}
-        return {"members": members, **way, **digits}
+        levels = {} if self.thresholds is None else {"thresholds": self.thresholds}
+        return {"members": members, **way, **digits, **levels}
 
     @property
     def run(self) -> AnyRun:

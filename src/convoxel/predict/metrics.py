@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convoxel.data import Sample
 from convoxel.data.data_set import IGNORED, join_names
 from convoxel.data.regions import Regions
-from convoxel.predict.classification_metric import THRESHOLD, ClassScores, LabelScores, auc
+from convoxel.predict.classification_metric import ClassScores, LabelScores, auc
 from convoxel.predict.figures import known
 from convoxel.predict.loss_terms import MULTI_LABEL, LossTerms, class_loss, label_loss
 from convoxel.predict.regression_metric import ValueScores, determination
@@ -48,7 +48,7 @@ class ClassifiedImage(TypedDict):
 
     ``probability`` is that of the predicted class; ``probabilities`` are those of all, empty where there are many.
     Where an image may have several classes, ``label`` and ``predicted`` name all ("a; b"), ``correct`` is True where
-    they are the same, and ``probability`` is that of the least certain decision, a class's being there or not.
+    they are the same, and ``probability`` is that of the least probable decision, a class's being there or not.
     """
 
     name: str
@@ -148,6 +148,7 @@ class Tally:
         multi_label: whether an image may have several classes (default False).
         regions: label values of classes that overlap in a segmentation, each compared as a whole (default: none do).
         terms: loss of the run, of which classifications have their mean over images (default: cross-entropy).
+        thresholds: least probability of each class where an image may have several (default: ½).
         shares: predicted probability of each class of each classified image.
         loss, norm: sum of the images' losses, and of their weights in its mean.
     """
@@ -158,6 +159,7 @@ class Tally:
     multi_label: bool = False
     regions: Regions | None = None
     terms: LossTerms | None = None
+    thresholds: tuple[float, ...] | None = None
     counts: NDArray[np.int64] = field(init=False)
     segmented: list[SegmentedImage] = field(default_factory=list)
     classified: list[ClassifiedImage] = field(default_factory=list)
@@ -265,8 +267,9 @@ class Tally:
         shares = np.exp(-np.logaddexp(0.0, -logits))
         self.held.append(own)
         self.shares.append(shares)
-        names = [join_names(self.classes, np.flatnonzero(each).tolist()) for each in (own, shares >= THRESHOLD)]
-        return self._add_row(sample, subject, (names[0], names[1]), float(np.maximum(shares, 1.0 - shares).min()))
+        found = self.label_scores(last=True).chosen[0]
+        names = [join_names(self.classes, np.flatnonzero(each).tolist()) for each in (own, found)]
+        return self._add_row(sample, subject, (names[0], names[1]), float(np.where(found, shares, 1.0 - shares).min()))
 
     def _add_row(
         self, sample: Sample, subject: str | None, names: tuple[str, str], probability: float
@@ -344,10 +347,11 @@ class Tally:
         size = (len(self.measured), len(self.classes))
         return ValueScores(*(np.array(column, np.float64).reshape(size) for column in columns))
 
-    def label_scores(self) -> LabelScores:
-        """Return truth and probabilities of all images that may have several classes."""
-        size = (len(self.held), len(self.classes))
-        return LabelScores(np.array(self.held, np.bool_).reshape(size), np.array(self.shares).reshape(size))
+    def label_scores(self, last: bool = False) -> LabelScores:
+        """Return truth and probabilities of all images that may have several classes, or of the last one."""
+        held, shares = (self.held[-1:], self.shares[-1:]) if last else (self.held, self.shares)
+        size = (len(held), len(self.classes))
+        return LabelScores(np.array(held, np.bool_).reshape(size), np.array(shares).reshape(size), self.thresholds)
 
     def scores(self) -> ClassScores:
         """Return truth and probabilities of all classified images."""

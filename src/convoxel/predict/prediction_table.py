@@ -29,7 +29,7 @@ def predict_rows(predictor: Predictor, names: Sequence[str], samples: Sequence[S
             continue
         named = {f"p_{name}": round(float(p), 6) for name, p in zip(predictor.classes, share, strict=True)}
         if predictor.run.data.multi_label:  # as the column of labels.csv: no name where there is no class
-            chosen = np.flatnonzero(share >= THRESHOLD)
+            chosen = np.flatnonzero(share >= (THRESHOLD if predictor.thresholds is None else predictor.thresholds))
             rows.append({"file": name, "labels": ";".join(predictor.classes[c] for c in chosen), **named})
         else:
             best = predictor.classes[int(share.argmax())]

@@ -18,10 +18,11 @@ from convoxel.predict.case_statistics import REPLICATES
 from convoxel.predict.clean_up import CleanUp
 from convoxel.predict.evaluation import OnSample, Request, RunEvaluation, evaluate_split
 from convoxel.predict.inference import check_engine
+from convoxel.predict.label_threshold import Threshold
 from convoxel.predict.member import check_members
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train.config import TrainConfig
-from convoxel.train.run_folder import build_ensemble, load_data, load_members, load_source
+from convoxel.train.run_folder import build_ensemble, find_thresholds, load_data, load_members, load_source
 from convoxel.train.run_list import Runs, find_seen, list_runs
 
 _SPLITS = ("validation", "train", "test", "all")
@@ -42,6 +43,7 @@ def evaluate(
     keep_largest: str | Sequence[str] | None = None,
     min_volume: str | float | None = None,
     fill_holes: bool = False,
+    threshold: Threshold = None,
     resample_labels: bool = False,
     ignore_label: int | None = None,
     on_begin: Callable[[int, DataFacts], None] = lambda count, facts: None,
@@ -67,6 +69,7 @@ def evaluate(
             is one); the engine "convoxel" computes on the CPU.
         mirror: axes along which images are mirrored, as of :func:`predict` (default: what the run says, usually none).
         keep_largest, min_volume, fill_holes: clean-up of label maps before they are measured, as of :func:`predict`.
+        threshold: least probability at which a class is there, where an image may have several, as of :func:`predict`.
         resample_labels: bring labels of another grid onto that of their image instead of refusing them (default False:
             as in training).
         ignore_label: value in label files of voxels that belong to no known class (default None: as in training, or as
@@ -79,7 +82,8 @@ def evaluate(
         there or predicted), ``per_class``, ``confusion`` (rows: true classes), ``loss``, ``samples`` (one dict each),
         ``figures`` (of each metric the value, unit, interval, and figures of each class), ``resampling`` and
         ``empty_rule`` (how intervals came about, and what counts where a class is not there), ``curves`` (of a
-        classification), ``count``, ``seconds``, ``engine``, ``split``, ``step``, ``data``; ``members``
+        classification), ``thresholds`` (of images that may have several classes: the one used, and that of the largest
+        F1), ``count``, ``seconds``, ``engine``, ``split``, ``step``, ``data``; ``members``
         (name, step and mirrored axes of each run) and ``seen`` (the images that each member was trained on).
 
     Raises:
@@ -105,7 +109,8 @@ def evaluate(
     for rule in {member.data.rule for member in members.values()}:
         rule.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in samples.entries)
     clean_up = CleanUp.build(keep_largest, min_volume, fill_holes)
-    predictor = build_ensemble(members, engine, device, precision=precision, mirror=mirror)
+    levels = find_thresholds(threshold, folders, members)
+    predictor = replace(build_ensemble(members, engine, device, precision=precision, mirror=mirror), thresholds=levels)
     MapOptions(clean_up=clean_up).check(predictor)
     own = {name: folders[name] for name, each in members.items() if each.data.fingerprint == dataset.fingerprint}
     seen = find_seen(own, samples.names)

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from convoxel.predict.case_prediction import MapOptions
 from convoxel.predict.clean_up import CleanUp
 from convoxel.predict.file_prediction import predict_files
 from convoxel.predict.inference import Predictor, build_predictor, check_engine, join_predictors, place_run
+from convoxel.predict.label_threshold import Threshold, plan_thresholds, read_best
 from convoxel.predict.member import MemberFacts, check_members
 from convoxel.predict.ray_workers import RayWorkers, parse_place
 from convoxel.predict.run_progress import OnProgress
@@ -133,6 +135,7 @@ def load_predictor(
     which: str = "best",
     device: str = "auto",
     mirror: str | Sequence[int] | None = None,
+    threshold: Threshold = None,
     **exact: Any,
 ) -> Predictor:
     """Return the predictor of a run folder, or of several as one ensemble.
@@ -140,7 +143,31 @@ def load_predictor(
     Arguments and errors as of :func:`load_model`, :func:`convoxel.train.run_list.list_runs` and :func:`predict`.
     """
     check_engine(engine, precision)
-    return build_ensemble(load_members(runs, which), engine, device, precision=precision, mirror=mirror, **exact)
+    members = load_members(runs, which)
+    levels = find_thresholds(threshold, list_runs(runs), members)
+    found = build_ensemble(members, engine, device, precision=precision, mirror=mirror, **exact)
+    return replace(found, thresholds=levels)
+
+
+def find_thresholds(
+    threshold: Threshold, folders: Mapping[str, Path], members: Mapping[str, TrainedRun[TrainConfig]]
+) -> tuple[float, ...] | None:
+    """Return the threshold of each class where an image may have several; None where nothing is stated.
+
+    Raises:
+        ConfigError: it is none of the run's; or "best" of an ensemble, whose probabilities are none of a member's.
+    """
+
+    def best() -> dict[str, float]:
+        if len(folders) > 1:
+            raise ConfigError(
+                "threshold: got 'best' with several runs, whose means have other thresholds; expected numbers. "
+                "Evaluate the ensemble on data that no member was trained on, and state what it prints."
+            )
+        return read_best(next(iter(folders.values())))
+
+    facts = next(iter(members.values())).data
+    return plan_thresholds(threshold, facts.classes, facts.multi_label, best)
 
 
 def load_members(runs: Runs, which: str = "best") -> dict[str, TrainedRun[TrainConfig]]:
@@ -211,6 +238,7 @@ def predict(
     keep_largest: str | Sequence[str] | None = None,
     min_volume: str | float | None = None,
     fill_holes: bool = False,
+    threshold: Threshold = None,
     on_error: str = "stop",
     skip_existing: bool = False,
     part: Sequence[int] = (1, 1),
@@ -263,6 +291,9 @@ def predict(
         min_volume: size below which components become background, such as "0.5ml", "20mm2", "30" (voxels), or by class
             "liver=2ml,tumour=5" (default: none).
         fill_holes: give enclosed background the class that has the most faces around it (default False).
+        threshold: least probability at which a class is there, where an image may have several (default ½): a number,
+            numbers by class such as ``{"cat": 0.3}`` or "cat=0.3,dog=0.6", or "best", those of the largest F1 on the
+            run's validation part.
         on_error: "stop" raises the first error of an image of a folder; "skip" notes it in the manifest beside the
             results and predicts the others (default "stop"). What is wrong with every image, such as an option or a
             full disk, is raised.
@@ -300,7 +331,14 @@ def predict(
         raise ConfigError(f"workers: got {workers} without on; give on='ray', or leave workers out.")
     folders = [folder.absolute() for folder in list_runs(run_dir).values()]  # workers may have another working folder
     load = functools.partial(
-        load_predictor, engine=engine, precision=precision, device=device, mirror=mirror, exact=exact, tile=tile
+        load_predictor,
+        engine=engine,
+        precision=precision,
+        device=device,
+        mirror=mirror,
+        exact=exact,
+        tile=tile,
+        threshold=threshold,
     )
     others = None if on is None else RayWorkers(functools.partial(load, folders), parse_place(on), workers)
     predictor = load(run_dir)
