@@ -89,7 +89,16 @@ def test_missing_facts_of_the_data_are_named(segmenter: Path) -> None:
     assert DataFacts.from_dict(stored) == facts
     for name in stored:
         rest = {key: value for key, value in stored.items() if key != name}
-        if name in ("parts", "geometry", "class_counts", "multi_label", "targets", "ignored", "regions"):  # newer
+        if name in (
+            "parts",
+            "geometry",
+            "class_counts",
+            "multi_label",
+            "targets",
+            "ignored",
+            "regions",
+            "channel_files",
+        ):
             assert not getattr(DataFacts.from_dict(rest), name)
             continue
         with pytest.raises(CheckpointError, match=rf"\b{name}: field required"):
