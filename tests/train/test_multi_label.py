@@ -156,6 +156,13 @@ def test_a_run_is_measured_reported_and_resumed(run: Path, source: Path, tmp_pat
         assert examples["labels"].shape == (7, 3)
     (quality, _) = compare_quality([run, run])
     assert quality is not None and quality.metric_name == "mean AUC" and quality.interval is not None
+    worse = shutil.copytree(run, tmp_path / "worse")
+    rows = [{**each, "probabilities": {name: 1 - p for name, p in each["probabilities"].items()}}
+            for each in closing["samples"]]  # fmt: skip
+    (worse / "evaluation.json").write_text(json.dumps({**closing, "metric": 1 - closing["metric"], "samples": rows}))
+    paired = [quality and quality.difference for quality in compare_quality([run, worse])]
+    lower = min(closing["metric"], 1 - closing["metric"])
+    assert [each and each.mean for each in paired].count(pytest.approx(2 * lower - 1, abs=1e-6)) == 1
     longer = fit(configure(source, run, epochs=3), resume=True, force=True)
     assert longer.steps == 12 and not longer.interrupted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from dataclasses import replace
@@ -15,6 +16,7 @@ from PIL import Image
 from torch.nn import functional
 
 from convoxel import data
+from convoxel.bench.run_quality import compare_quality
 from convoxel.cli import main
 from convoxel.data import Sample
 from convoxel.data.regions import Regions, count_classes, plan_regions
@@ -176,7 +178,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return source, folder / "run"
 
 
-def test_regions_are_trained_written_and_measured(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_regions_are_trained_written_and_measured(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, run = trained
     model = load_model(run)
     assert model.data.outputs == ("whole", "core", "heart") and model.data.several
@@ -187,7 +191,14 @@ def test_regions_are_trained_written_and_measured(trained: tuple[Path, Path], tm
     assert min(value or 0.0 for value in found["per_class"].values()) > 0.8
     assert found["loss"] < 0.6
     other = pictures(tmp_path / "other", 3)  # other data need not state the regions of the run
-    assert evaluate(run, other, replicates=0)["count"] == 3
+    elsewhere = evaluate(run, other, replicates=0, engine="torch")
+    assert elsewhere["count"] == 3
+    twin = shutil.copytree(run, tmp_path / "twin")
+    monkeypatch.setattr("convoxel.bench.run_quality.evaluate", functools.partial(evaluate, engine="torch"))
+    for quality in compare_quality([run, twin], other, ["dice", "iou"]):
+        assert quality is not None and quality.metric == pytest.approx(elsewhere["metric"], abs=1e-5)
+        assert quality.per_class.keys() == {"whole", "core", "heart"} and quality.measured["iou"].value is not None
+        assert quality.best or (quality.difference is not None and quality.difference.images == 3)
     for kind, exact in (("blended", False), ("exact", True), ("together", False)):
         runs = [run, shutil.copytree(run, tmp_path / "copy")] if kind == "together" else run
         files = predict(runs, source, tmp_path / kind, exact=exact)

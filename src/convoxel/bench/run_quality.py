@@ -16,6 +16,7 @@ from convoxel.draw.comparison_chart import Measured, Quality
 from convoxel.draw.quantity import number
 from convoxel.predict.case_statistics import (
     Case,
+    Difference,
     Interval,
     Spread,
     accuracy_interval,
@@ -23,8 +24,12 @@ from convoxel.predict.case_statistics import (
     mean_interval,
     read_cases,
 )
+from convoxel.predict.paired_scores import compare_scores
 from convoxel.report.run_contents import RunFolder, mapping, mappings, read_run
 from convoxel.train import evaluate
+
+# Metrics of tasks that are none of single images, by their names among the figures.
+_WHOLE = {"mean AUC": "auc", "R²": "r2"}
 
 
 @dataclass(frozen=True)
@@ -90,16 +95,30 @@ def _judge(each: _Measured, others: list[_Measured], keys: list[tuple[object, ..
         best=best is each and len(rivals) > 1,
         interval=_interval(run, cases),
         spread=Spread.of([case.value for case in cases]),
-        # An AUC is none of single images, so it has no paired differences.
-        difference=None if best is each or run.multi_label else compare_cases(each.cases, best.cases),
+        difference=None if best is each else _differ(each, best),
         measured=_measure(each, best),
         train_s=number(run.last.get("elapsed_s")),
         steps=None if steps is None else int(steps),
     )
 
 
+def _differ(each: _Measured, best: _Measured) -> Difference | None:
+    """Return the difference in the metric of the task over the same images."""
+    key = _WHOLE.get(each.run.metric_name)
+    return compare_cases(each.cases, best.cases) if key is None else _differ_in(key, each, best)
+
+
+def _differ_in(metric: str, each: _Measured, best: _Measured) -> Difference | None:
+    """Return the difference in a metric over the same images: the mean of theirs, or that of a figure of all."""
+    ours, theirs = (read_cases(mappings(run.evaluation.get("samples")), metric) for run in (each.run, best.run))
+    if ours or theirs or each.run.task == "segment":
+        return compare_cases(ours, theirs)
+    run = each.run
+    return compare_scores(metric, run.evaluation, best.run.evaluation, run.classes, run.task, run.multi_label)
+
+
 def _interval(run: RunFolder, cases: list[Case]) -> Interval | None:
-    key = {"mean AUC": "auc", "R²": "r2"}.get(run.metric_name)
+    key = _WHOLE.get(run.metric_name)
     if key is not None:
         ends = mapping(mapping(run.evaluation.get("figures")).get(key)).get("interval")
         return Interval(float(ends[0]), float(ends[1])) if isinstance(ends, list) and len(ends) == 2 else None
@@ -108,13 +127,12 @@ def _interval(run: RunFolder, cases: list[Case]) -> Interval | None:
 
 def _measure(each: _Measured, best: _Measured) -> dict[str, Measured]:
     """Return every metric of a run's evaluation, with its mean difference to the best run over the same images."""
-    ours, theirs = (mappings(run.evaluation.get("samples")) for run in (each.run, best.run))
     found = {}
     for name, entries in mapping(each.run.evaluation.get("figures")).items():
         entry = mapping(entries)
         ends = entry.get("interval")
         known = [value for end in ends if (value := number(end)) is not None] if isinstance(ends, list) else []
-        difference = None if best is each else compare_cases(read_cases(ours, name), read_cases(theirs, name))
+        difference = None if best is each else _differ_in(name, each, best)
         interval = Interval(known[0], known[1]) if len(known) == 2 else None
         found[name] = Measured(str(entry.get("unit") or ""), number(entry.get("value")), interval, difference)
     return found

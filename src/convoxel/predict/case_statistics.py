@@ -71,9 +71,9 @@ class Difference(NamedTuple):
         interval: its interval; None of fewer than two subjects.
         images: their number.
         effect: share of evidence for a rise less that for a fall, −1 … 1 (matched-pairs rank-biserial correlation;
-            Kerby 2014, doi:10.2466/11.IT.3.1); None where nothing differs.
+            Kerby 2014, doi:10.2466/11.IT.3.1); None where nothing differs, or where no image has a value of its own.
         p_value: of no difference: Wilcoxon's signed-rank test (1945), or McNemar's exact test (1947) of right and wrong
-            answers; None where nothing differs.
+            answers; None as the effect.
     """
 
     mean: float
