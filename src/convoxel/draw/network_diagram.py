@@ -58,8 +58,7 @@ def network(model: Model, shape: Sequence[int] | None = None, *, depth: int | No
     """
     of = subject(model, shape)
     found = outline(of, depth)
-    levels = _levels(found, of.size)
-    placed = _place_u(found, levels) if levels else _place_layers(found)
+    placed = place(found, of.size)
     params = f"{of.record.params:,}".replace(",", "\u202f")
     said = [f"{params} parameters"]
     if found.nodes[-1].fields:
@@ -77,7 +76,13 @@ def network(model: Model, shape: Sequence[int] | None = None, *, depth: int | No
     return Figure(title, text, max(width, wide, least), bottom + EDGE - 8, tuple(shapes))
 
 
-class _Placed:
+def place(found: Outline, size: Sequence[int]) -> Placement:
+    """Return the places of the nodes of a network whose input has the spatial ``size``: a U, or layers."""
+    levels = _levels(found, size)
+    return _place_u(found, levels) if levels else _place_layers(found)
+
+
+class Placement:
     """Nodes with their centres, and edges with the points that they pass.
 
     Edges leave and reach boxes upright, but for those of ``level``, the skips of a U, and those at its bottom,
@@ -95,15 +100,18 @@ class _Placed:
 
     def shapes(self, found: Outline, left: float, top: float) -> tuple[list[Shape], float, float]:
         """Return the picture's shapes, moved by (left, top), its width with its edge, and where it ends."""
-        sizes = [_size(node) for node in found.nodes]
-        shapes: list[Shape] = []
-        for number, (start, end) in enumerate(found.edges):
-            shapes += self._edge(number, start, end, sizes)
+        sizes = [node_size(node) for node in found.nodes]
+        shapes = [shape for arrow in self.edges(found) for shape in arrow]
         for node, centre, size in zip(found.nodes, self.centres, sizes, strict=True):
             shapes.append(_draw(node, centre, size))
         width = max(x + w / 2 for (x, _), (w, _) in zip(self.centres, sizes, strict=True))
         height = max(y + h / 2 for (_, y), (_, h) in zip(self.centres, sizes, strict=True))
         return [Group(tuple(shapes), moves=((left, top),))], left + width + EDGE, top + height
+
+    def edges(self, found: Outline) -> list[list[Shape]]:
+        """Return the arrow of every edge."""
+        sizes = [node_size(node) for node in found.nodes]
+        return [self._edge(number, *ends, sizes) for number, ends in enumerate(found.edges)]
 
     def _edge(self, number: int, start: int, end: int, sizes: Sequence[Point]) -> list[Shape]:
         (x0, y0), (x1, y1) = self.centres[start], self.centres[end]
@@ -147,7 +155,8 @@ def _around(a: Point, b: Point, x: float) -> tuple[Point, ...]:
     return (a, (a[0], a[1] + room), (x, a[1] + room), (x, b[1] - room), (b[0], b[1] - room), b)
 
 
-def _size(node: Node) -> Point:
+def node_size(node: Node) -> Point:
+    """Return how wide and tall the box of a node is."""
     return _JOIN if node.joins else (_WIDTH, _HEIGHT)
 
 
@@ -185,14 +194,14 @@ def _draw(node: Node, centre: Point, size: Point) -> Group:
     return Group(tuple(part for part in parts if not isinstance(part, Words) or part.text))
 
 
-def _place_layers(found: Outline) -> _Placed:
+def _place_layers(found: Outline) -> Placement:
     """Return nodes in layers, wrapped into columns at layers that a single edge leads into."""
-    sizes = [_size(node) for node in found.nodes]
+    sizes = [node_size(node) for node in found.nodes]
     laid = layered(sizes, found.edges, across=_ACROSS, down=_DOWN)
     columns = math.ceil(laid.height / _COLUMN)
     cuts = list(_cuts(found, laid.ranks))
     if columns == 1 or not cuts:
-        return _Placed(laid.places, laid.ways)
+        return Placement(laid.places, laid.ways)
     starts = [0]
     top = {rank: y - _HEIGHT / 2 for rank, (_, y) in zip(laid.ranks, laid.places, strict=True)}
     for column in range(1, columns):
@@ -211,9 +220,9 @@ def _place_layers(found: Outline) -> _Placed:
     for (start, end), way in zip(found.edges, laid.ways, strict=True):
         if part[start] == part[end]:
             ways.append([moved(point, part[start]) for point in way])
-        else:  # through the gap between the columns; see _Placed._edge
+        else:  # through the gap between the columns; see Placement._edge
             ways.append([(part[end] * step - _DOWN, math.inf)])
-    return _Placed(centres, ways)
+    return Placement(centres, ways)
 
 
 def _cuts(found: Outline, ranks: Sequence[int]) -> Iterator[int]:
@@ -240,14 +249,14 @@ def _levels(found: Outline, size: Sequence[int]) -> list[int] | None:
     return levels if rises and falls and max(levels) - levels[-1] >= 2 else None
 
 
-def _place_u(found: Outline, levels: Sequence[int]) -> _Placed:
+def _place_u(found: Outline, levels: Sequence[int]) -> Placement:
     """Return nodes as a U: the left arm goes down, the right one up, and each resolution is a row."""
     deepest = max(levels)
     turn = max(i for i, level in enumerate(levels) if level == deepest)
     arms: dict[tuple[bool, int], list[int]] = defaultdict(list)
     for index, level in enumerate(levels):
         arms[index > turn, level].append(index)
-    sizes = [_size(node) for node in found.nodes]
+    sizes = [node_size(node) for node in found.nodes]
 
     def tall(nodes: Sequence[int]) -> float:
         return sum(sizes[node][1] for node in nodes) + _DOWN * max(len(nodes) - 1, 0)
@@ -269,4 +278,4 @@ def _place_u(found: Outline, levels: Sequence[int]) -> _Placed:
                 centres[node] = (x, y + lower + heights[node])
         y += max(tall(left) + max(shift, 0.0), tall(right) + max(-shift, 0.0)) + 1.5 * _DOWN
     across = frozenset(number for number, edge in enumerate(found.edges) if edge in skips)
-    return _Placed(centres, [()] * len(found.edges), across, turn)
+    return Placement(centres, [()] * len(found.edges), across, turn)

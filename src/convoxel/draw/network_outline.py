@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -174,8 +174,16 @@ class Outline:
     edges: tuple[tuple[int, int], ...]
 
 
-def outline(of: Subject, depth: int | None = None) -> Outline:
+def outline(
+    of: Subject, depth: int | None = None, opened: Collection[str] = (), closed: Collection[str] = ()
+) -> Outline:
     """Return a network's outline; ``depth`` as of :func:`convoxel.draw.network`.
+
+    Args:
+        of: the network.
+        depth: number of parts of a module's path that make a node (default: the largest that gives few nodes).
+        opened: paths of modules whose parts are nodes all the same.
+        closed: paths of modules that are one node all the same.
 
     Raises:
         ConfigError: ``depth`` is below 1.
@@ -184,27 +192,34 @@ def outline(of: Subject, depth: int | None = None) -> Outline:
     >>> [node.name for node in found.nodes]
     ['input', 'conv1', 'maxpool', 'layer1', 'layer2', 'layer3', 'layer4', 'avgpool', 'fc']
     """
-    if depth is not None:
-        if depth < 1:
-            raise ConfigError(f"depth: got {depth}; expected at least 1.")
-        return _folded(of, depth)
+    if depth is not None and depth < 1:
+        raise ConfigError(f"depth: got {depth}; expected at least 1.")
+    return _folded(of, usual_depth(of) if depth is None else depth, opened, closed)
+
+
+def usual_depth(of: Subject) -> int:
+    """Return the largest depth that gives few nodes, at least 1."""
     deepest = max((step.name.count(".") + 1 for step in of.record.steps), default=1)
-    best = _folded(of, 1)
-    for level in range(2, deepest + 1):
-        finer = _folded(of, level)
-        if len(finer.nodes) > _FEW:
-            break
-        best = finer
-    return best
+    return next((level - 1 for level in range(2, deepest + 1) if len(_folded(of, level).nodes) > _FEW), deepest)
 
 
-def _folded(of: Subject, depth: int) -> Outline:
+def _cut(name: str, depth: int, opened: Collection[str], closed: Collection[str]) -> str:
+    """Return the path of the node that a step belongs to: the first that is not to be opened."""
+    parts = name.partition(":")[0].split(".")
+    for count in range(1, len(parts)):
+        path = ".".join(parts[:count])
+        if path in closed or (count >= depth and path not in opened):
+            return path
+    return ".".join(parts)
+
+
+def _folded(of: Subject, depth: int, opened: Collection[str] = (), closed: Collection[str] = ()) -> Outline:
     record = of.record
     groups: list[tuple[str, list[Step]]] = [("input", []) for _ in record.inputs]
     owner = {value.name: index for index, value in enumerate(record.graph.inputs)}
     shapes: list[Shape] = list(record.inputs)
     for step in record.steps:
-        name = ".".join(step.name.partition(":")[0].split(".")[:depth])
+        name = _cut(step.name, depth, opened, closed)
         sources = {owner[source] for source in step.inputs}
         if name == groups[-1][0] and groups[-1][1]:
             place = len(groups) - 1

@@ -10,6 +10,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import h11
@@ -56,6 +57,8 @@ def explore(
         if browser and _has_browser():
             address = place + key.once()
             threading.Timer(0.3, webbrowser.open, [address]).start()
+        # The first network that is opened would wait for PyTorch.
+        threading.Thread(target=import_module, args=("convoxel.models",), daemon=True).start()
         server.run(sockets=[listener])
 
 

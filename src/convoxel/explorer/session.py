@@ -7,15 +7,22 @@ part of it is hidden. Everything else does not exist for the page, whatever its 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
 
 from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import shown
+from convoxel.files.values import JsonObject
 from convoxel.lookup import is_file, is_run
 
 _MOST_ENTRIES = 2000  # of a folder's list
+_MOST_KEPT = 16
+_T = TypeVar("_T")
 
 
 class ForbiddenPath(DataError):
@@ -30,13 +37,19 @@ class Session:
         networks: names of the zoo, runs and files that were named at the start, in order.
         roots: files and folders that may be read; absolute, without links.
         readonly: True if nothing is started, measured or written.
-        kept: results that several questions share; see ``keep``.
+        kept: results that several questions share; see :meth:`keep`.
+        lock: guards ``kept``.
+        times: what was measured, by the words of a network.
+        measuring: held while something is measured, so that measurements do not disturb each other.
     """
 
     networks: tuple[str, ...] = ()
     roots: tuple[Path, ...] = ()
     readonly: bool = False
-    kept: dict[object, object] = field(default_factory=dict, repr=False, compare=False)
+    kept: OrderedDict[object, Future[Any]] = field(default_factory=OrderedDict, repr=False, compare=False)
+    lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+    times: dict[object, JsonObject] = field(default_factory=dict, repr=False, compare=False)
+    measuring: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @classmethod
     def of(cls, words: Sequence[str], readonly: bool = False) -> Session:
@@ -67,6 +80,28 @@ class Session:
             if is_file(str(real)) or is_run(real):
                 networks.append(str(real))
         return cls(tuple(dict.fromkeys(networks)), tuple(dict.fromkeys(roots)), readonly)
+
+    def keep(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """Return what ``make`` returned for ``key``; who asks while it is being made waits for it.
+
+        The results that were asked for last are kept; one that failed is made again.
+        """
+        with self.lock:
+            found: Future[_T] | None = self.kept.get(key)
+            mine = found is None
+            future: Future[_T] = found or Future()
+            self.kept[key] = future
+            self.kept.move_to_end(key)
+            while len(self.kept) > _MOST_KEPT:
+                self.kept.popitem(last=False)
+        if mine:
+            try:
+                future.set_result(make())
+            except BaseException as error:
+                with self.lock:
+                    self.kept.pop(key, None)
+                future.set_exception(error)
+        return future.result()
 
     def path(self, text: str) -> Path:
         """Return the file or folder that ``text`` names, if it may be read.

@@ -114,8 +114,7 @@ def summarise(
 def _rows(record: Record, plan: MemoryPlan, fields: dict[str, TensorField]) -> tuple[Row, ...]:
     """Return a row for each call of a function, or for each step where calls are not known."""
     rows: list[Row] = []
-    calls = [record.calls.get(step.name, (step.name, "")) for step in record.steps]
-    for (name, function), group in itertools.groupby(range(len(calls)), calls.__getitem__):
+    for (name, function), group in group_steps(record):
         parts = [_row(record, plan, number, record.steps[number], fields) for number in group]
         if len(parts) > 1:
             main = max(parts, key=lambda row: row.macs)
@@ -124,6 +123,12 @@ def _rows(record: Record, plan: MemoryPlan, fields: dict[str, TensorField]) -> t
             parts = [dataclasses.replace(whole, function=function, steps=1, activation_bytes=kept)]
         rows += parts
     return tuple(rows)
+
+
+def group_steps(record: Record) -> list[tuple[tuple[str, str], list[int]]]:
+    """Return the steps that become one row of a summary: the call's name and function, and the steps' numbers."""
+    calls = [record.calls.get(step.name, (step.name, "")) for step in record.steps]
+    return [(call, list(group)) for call, group in itertools.groupby(range(len(calls)), calls.__getitem__)]
 
 
 def _row(record: Record, plan: MemoryPlan, number: int, step: Step, fields: dict[str, TensorField]) -> Row:

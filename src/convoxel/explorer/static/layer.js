@@ -2,7 +2,7 @@
 
 import { Refusal, ask } from "./library/call.js";
 import { byId, html } from "./library/element.js";
-import { bindSwitch, choiceField, segmentField, switchField, textField } from "./library/field.js";
+import { bindSwitch, choiceField, foldFields, switchField, textField } from "./library/field.js";
 import { Matrix } from "./library/matrix.js";
 import { offerCopies, onKey, showError } from "./library/shell.js";
 import { Stage } from "./library/stage.js";
@@ -42,7 +42,7 @@ function buildFields() {
     kernel: textField(state, "kernel", "kernel", { range: [1, 9], help: "One number for all axes, or 3x5" }),
     stride: textField(state, "stride", "stride", { range: [1, 6], help: "One number for all axes, or 2x1; pooling: the kernel unless given" }),
     padding: choiceField(state, "padding", "padding", ["none", "half", "full", "same", "causal"].map((word) => [word, word])),
-    numbers: textField(state, "padding", "in numbers", { range: [0, 8], help: "1, 1x2, or before:after as in 1:0 or 1x0:2; negative numbers crop" }),
+    numbers: textField(state, "padding", "in numbers", { range: [0, 8], help: "1, 1x2, or before:after as in 1:0 or 1x0:2; negative numbers crop", own: (text) => !/^[a-z]/.test(text) }),
     dilation: textField(state, "dilation", "dilation", { range: [1, 6] }),
     output_padding: textField(state, "output_padding", "output padding", { range: [0, 5] }),
     border: choiceField(state, "border", "border", ["zeros", "reflect", "replicate", "circular"].map((word) => [word, word])),
@@ -55,7 +55,7 @@ function buildFields() {
     groups: textField(state, "groups", "groups", { range: [1, 64] }),
     bias: switchField(state, "bias", "bias"),
   };
-  side.append(html("h2", {}, "Layer"), dims, ...Object.values(rows), html("h2", {}, "Channels"), ...Object.values(costs));
+  side.append(dims, ...Object.values(rows), html("h2", {}, "Channels"), ...Object.values(costs));
   const show = () => {
     const kind = state.get("kind");
     rows.output_padding.hidden = kind !== "transposed";
@@ -67,6 +67,7 @@ function buildFields() {
   };
   state.on(show);
   show();
+  foldFields(side, "Layer");
 }
 
 function dimensions() {
@@ -131,6 +132,8 @@ function showLayer() {
       html("dd", {}, fact.shown, html("small", {}, fact.text)))),
   );
   offerCopies(layer.copies);
+  const strides = [...new Set(layer.axes.map((axis) => axis.s))].length === 1 ? layer.axes[0].s : layer.axes.map((axis) => axis.s).join("x");
+  document.querySelector("#fields input[name=stride]").placeholder = strides;
   stage.draw(layer);
   const seek = byId("seek");
   seek.max = Math.max(0, layer.steps - 1);

@@ -9,12 +9,12 @@ function row(label, control, more = [], help = "") {
   return html("div", { class: "field", title: help }, html("label", { for: id }, label), control, ...more);
 }
 
-/** A text; with `range` [min, max] also a slider, which sets all axes alike. */
-export function textField(state, name, label, { range = null, help = "", shown = null } = {}) {
+/** A text; with `range` [min, max] also a slider, which sets all axes alike. Texts that are not its `own` are not shown. */
+export function textField(state, name, label, { range = null, help = "", shown = null, own = () => true } = {}) {
   const input = html("input", { spellcheck: "false", autocomplete: "off", name });
   const slider = range && html("input", { type: "range", min: range[0], max: range[1], "aria-label": `${label}, all axes` });
   const show = () => {
-    if (document.activeElement !== input) input.value = state.get(name);
+    if (document.activeElement !== input) input.value = own(state.get(name)) ? state.get(name) : "";
     const first = parseInt(state.get(name), 10);
     if (slider) slider.value = Number.isNaN(first) ? range[0] : first;
   };
@@ -48,26 +48,22 @@ export function choiceField(state, name, label, options, help = "") {
   return row(label, select, [], help);
 }
 
-/** One of two to four short words, side by side. */
-export function segmentField(state, name, label, options) {
-  const id = `field${++number}`;
-  const radios = options.map(([value, text]) => {
-    const input = html("input", { type: "radio", name: id, value, change: () => state.set({ [name]: value }) });
-    return [input, html("label", {}, input, text)];
-  });
-  const show = () => radios.forEach(([input]) => (input.checked = input.value === state.get(name)));
-  state.on(show);
-  show();
-  const group = html("div", { class: "segments", role: "radiogroup", "aria-label": label }, radios.map(([, each]) => each));
-  return html("div", { class: "field" }, html("span", { class: "small" }, label), group);
-}
-
 /** A box that is ticked or not: "1" or "0". */
 export function bindSwitch(state, name, box) {
   const show = () => (box.checked = state.get(name) === "1");
   box.addEventListener("change", () => state.set({ [name]: box.checked ? "1" : "0" }));
   state.on(show);
   show();
+}
+
+/** Fields that fold away: open where there is room for them. */
+export function foldFields(form, title = "Options") {
+  const open = !matchMedia("(max-width: 820px)").matches;
+  const fold = html("details", { class: form.className, open }, html("summary", {}, title));
+  form.className = "fields";
+  form.replaceWith(fold);
+  fold.append(form);
+  return fold;
 }
 
 export function switchField(state, name, label, help = "") {

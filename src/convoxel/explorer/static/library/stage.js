@@ -21,6 +21,7 @@ export class Stage {
     const spans = layer.axes.map((axis) => axis.sources.length);
     const widest = Math.max(spans.at(-1), spans.at(-2) ?? 1, layer.output.at(-1), layer.output.at(-2) ?? 1);
     this.pitch = spans.length === 3 ? (widest <= 8 ? 26 : 16) : widest <= 9 ? 38 : widest <= 14 ? 30 : widest <= 24 ? 20 : 11;
+    this.room = Math.max(280, this.place.clientWidth - 14);
     this.first = layer.axes.map((axis) => -Math.max(axis.around[0], 0));
     const input = this.grid("input", layer.size, spans, (at) => this.inputCell(at));
     const kernel = layer.kind.endsWith("pool") ? null : this.grid("kernel", layer.axes.map((a) => a.k), layer.axes.map((a) => a.k), (at) => this.kernelCell(at));
@@ -34,9 +35,8 @@ export class Stage {
   /** Put grids beside each other, or below each other where they are wide or there is little room. */
   arrange(grids, axes) {
     const gap = 34;
-    const room = Math.max(280, this.place.clientWidth - 8);
     const wide = grids.reduce((sum, grid) => sum + grid.width + gap, -gap);
-    const below = axes !== 2 || wide > room;
+    const below = axes !== 2 || wide > this.room;
     let x = 0;
     let y = 0;
     for (const grid of grids) {
@@ -51,13 +51,17 @@ export class Stage {
 
   grid(name, sizes, spans, cell) {
     const [deep, tall, across] = [...Array(3 - spans.length).fill(1), ...spans];
+    // Slices of a volume stand side by side, as many as there is room for.
+    const columns = Math.min(deep, Math.max(1, Math.floor((this.room + SLICE) / (across * this.pitch + SLICE))));
+    const place = { tall, across, columns };
+    if (name === "input") this.canvas = place;
     const cells = [];
     const group = svg("g", { "data-grid": name });
     const title = svg("text", { class: "name", x: 0, y: 12 }, `${name} ${sizes.join(" × ")}`);
     group.append(title);
     for (const at of positions(spans)) {
       const made = cell(at);
-      const [x, y] = this.spot(at, across);
+      const [x, y] = this.spot(at, place);
       made.box.setAttribute("x", x);
       made.box.setAttribute("y", y);
       made.box.setAttribute("width", this.pitch - GAP);
@@ -71,13 +75,15 @@ export class Stage {
       }
       cells.push(made.box);
     }
-    const width = Math.max(deep * across * this.pitch + (deep - 1) * SLICE, 8 * title.textContent.length);
-    return { group, cells, width, height: TOP + tall * this.pitch };
+    const width = Math.max(columns * (across * this.pitch + SLICE) - SLICE, 8 * title.textContent.length);
+    return { group, cells, width, height: TOP + Math.ceil(deep / columns) * (tall * this.pitch + SLICE) - SLICE };
   }
 
-  spot(at, across) {
-    const [deep, tall, wide] = [...Array(3 - at.length).fill(0), ...at];
-    return [deep * (across * this.pitch + SLICE) + wide * this.pitch, TOP + tall * this.pitch];
+  /** The corner of a cell; a cell may lie outside of the grid, as a window on the padding does. */
+  spot(at, { tall, across, columns }) {
+    const [slice, row, column] = [...Array(3 - at.length).fill(0), ...at];
+    const [down, beside] = [Math.floor(slice / columns), slice % columns];
+    return [beside * (across * this.pitch + SLICE) + column * this.pitch, TOP + down * (tall * this.pitch + SLICE) + row * this.pitch];
   }
 
   inputCell(at) {
@@ -139,14 +145,14 @@ export class Stage {
   }
 
   frame(starts, sizes, spans) {
-    const [across, deepStart, deepSize] = [spans.at(-1), starts.length === 3 ? starts[0] : 0, starts.length === 3 ? sizes[0] : 1];
+    const [deepStart, deepSize] = [starts.length === 3 ? starts[0] : 0, starts.length === 3 ? sizes[0] : 1];
     const step = starts.length === 3 ? this.layer.axes[0].d : 1;
     const flatStarts = starts.slice(-2);
     const flatSizes = sizes.slice(-2);
     for (let slice = 0; slice < deepSize; slice += step) {
       const at = starts.length === 3 ? [deepStart + slice, ...flatStarts] : flatStarts;
       if (starts.length === 3 && (at[0] < 0 || at[0] >= spans[0])) continue;
-      const [x, y] = this.spot(at, across);
+      const [x, y] = this.spot(at, this.canvas);
       const [tall, wide] = flatSizes.length === 1 ? [1, flatSizes[0]] : flatSizes;
       this.window.append(svg("rect", { class: "window", x: x - GAP / 2, y: y - GAP / 2, width: wide * this.pitch, height: tall * this.pitch, rx: 5 }));
     }

@@ -1,0 +1,156 @@
+"""The network's page has the figures of the command line, and its graph all of its parts, opened or closed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convoxel.cli import main
+from convoxel.errors import ConfigError
+from convoxel.explorer import network_view
+from convoxel.explorer.pages import plain
+from convoxel.explorer.session import ForbiddenPath, Session
+from convoxel.explorer.view import Answer, Query
+
+Words = list[tuple[str, str]]
+NETS: list[Words] = [
+    [("net", "resnet18"), ("shape", "1,3,64,64")],
+    [("net", "unet"), ("set", "levels=2"), ("set", "width=8"), ("shape", "1,1,32,32,32")],
+    [("net", "googlenet"), ("set", "dims=1")],
+]
+
+
+@pytest.fixture(scope="module")
+def session() -> Session:
+    return Session()
+
+
+def ask(session: Session, function: Answer, words: Words, *more: tuple[str, str]) -> Any:
+    """Return what a page would get."""
+    return json.loads(json.dumps(plain(function(session, Query((*words, *more))))))
+
+
+def printed(capsys: pytest.CaptureFixture[str], words: Words) -> Any:
+    """Return what ``convoxel describe --json`` prints of the same network."""
+    options = [part for name, value in words[1:] for part in (f"--{name}", value)]
+    assert main(["describe", words[0][1], *options, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("words", NETS, ids=str)
+def test_figures_are_those_of_describe(session: Session, words: Words, capsys: pytest.CaptureFixture[str]) -> None:
+    found, told = ask(session, network_view.describe, words), printed(capsys, words)
+    assert found["total"] == told["total"] and found["warnings"] == told["warnings"]
+    assert found["remarks"] == told["remarks"] and found["input"] == ",".join(map(str, told["input_shapes"][0]))
+    for name in ("params", "macs"):
+        assert sum(row["values"][name] for row in found["rows"]) == told["total"][name]
+    assert sum(row["values"]["bytes"] for row in found["rows"]) == told["total"]["activation_bytes"]
+
+
+@pytest.mark.parametrize("words", NETS, ids=str)
+def test_every_depth_shows_the_whole_network(session: Session, words: Words) -> None:
+    found = ask(session, network_view.describe, words)
+    deepest = ask(session, network_view.graph, words)["deepest"]
+    counts = []
+    for depth in range(1, deepest + 1):
+        drawn = ask(session, network_view.graph, words, ("depth", str(depth)))
+        nodes = drawn["nodes"]
+        counts.append(len(nodes))
+        rows = [row for node in nodes for row in node["rows"]]
+        assert sorted(set(rows)) == list(range(len(found["rows"])))
+        assert sum(node["values"]["params"] for node in nodes) == found["total"]["params"]
+        assert max(node["heat"]["params"] for node in nodes) == 1
+        assert all(0 <= edge["from"] < edge["to"] < len(nodes) and len(edge["points"]) > 1 for edge in drawn["edges"])
+        for node in nodes:
+            assert drawn["left"] <= node["x"] and node["x"] + node["width"] <= drawn["width"]
+    assert counts == sorted(counts) and counts[-1] > counts[0]
+    assert not any(node["opens"] for node in nodes)
+
+
+def test_a_part_is_opened_and_closed(session: Session) -> None:
+    words = NETS[0]
+
+    def names(*more: tuple[str, str]) -> list[str]:
+        return [node["name"] for node in ask(session, network_view.graph, words, *more)["nodes"]]
+
+    first = ("depth", "1")
+    assert "layer1" in names(first)
+    opened = names(first, ("open", "layer1"))
+    assert "layer1" not in opened and {"layer1.0", "layer1.1", "layer2"} <= set(opened)
+    assert "layer1.0.conv1" in names(first, ("open", "layer1"), ("open", "layer1.0"))
+    deep = names(("depth", "2"), ("close", "layer2"))
+    assert "layer2" in deep and "layer1.0" in deep and "layer2.0" not in deep
+
+
+def test_too_many_parts_are_refused(session: Session) -> None:
+    words = [("net", "densenet201"), ("shape", "1,3,64,64")]
+    assert len(ask(session, network_view.graph, words)["nodes"]) < 30
+    with pytest.raises(ConfigError, match=r"depth: .* too many"):
+        ask(session, network_view.graph, words, ("depth", "9"))
+    block = ask(session, network_view.graph, words, ("open", "features.denseblock1"))
+    assert {"features.denseblock1.denselayer1", "features.denseblock2"} <= {node["name"] for node in block["nodes"]}
+
+
+def test_an_edit_shows_what_it_changes(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = NETS[1], [*NETS[1][:1], ("set", "levels=3"), *NETS[1][2:]]
+    found = ask(session, network_view.compare, after, *((f"a.{name}", value) for name, value in before))
+    told = [printed(capsys, words)["total"] for words in (before, after)]
+    params = next(total for total in found["totals"] if total["name"] == "parameters")
+    assert [params["before"], params["after"]] == [f"{each['params']:,}" for each in told]
+    assert params["change"] == f"×{told[1]['params'] / told[0]['params']:.3g}"
+    assert found["rows"]["encoder.3.conv1"] == "new" and "encoder.0.conv1" not in found["rows"]
+    same = ask(session, network_view.compare, before, *((f"a.{name}", value) for name, value in before))
+    assert same["same"] and all(total["same"] for total in same["totals"])
+
+
+def test_options_have_their_values(session: Session) -> None:
+    controls = {each["name"]: each for each in ask(session, network_view.describe, NETS[1])["controls"]}
+    assert (controls["levels"]["value"], controls["levels"]["default"], controls["dims"]["value"]) == ("2", "4", "3")
+    assert controls["norm"]["kind"] == "choice" and "batch" in controls["norm"]["choices"]
+    assert controls["up_bias"]["kind"] == "switch"
+    for name in ("norm", "levels", "bias"):  # every default can be set as it is written
+        ask(session, network_view.describe, [("net", "unet"), ("set", f"{name}={controls[name]['default']}")])
+
+
+def test_measured_times_join_the_table(session: Session) -> None:
+    words = NETS[1]
+    found = ask(session, network_view.measure, words)
+    rows = ask(session, network_view.describe, words)["rows"]
+    names = {rows[int(number)]["cells"]["layer"] for number in found["rows"]}
+    assert {"encoder.0.conv1", "pools.0", "head"} <= names
+    shown = sum(row["time_s"] for row in found["rows"].values())
+    assert 0 < shown <= found["time_s"] == sum(step["time_s"] for step in found["steps"])
+    nodes = ask(session, network_view.graph, words)["nodes"]
+    assert sum(node["values"]["time"] for node in nodes) == pytest.approx(shown)
+    with session.measuring, pytest.raises(ConfigError, match="another network is being measured"):
+        ask(session, network_view.measure, words)
+
+
+def test_files_of_the_session_are_opened_and_no_others(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    import convoxel as cx
+
+    files = [tmp_path / "in" / "net.cvx", tmp_path / "out" / "net.cvx"]
+    for file in files:
+        file.parent.mkdir()
+        cx.compile(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), torch.zeros(1, 1, 8, 8)).save(file)
+    session = Session.of([str(files[0].parent)])
+    found = ask(session, network_view.describe, [("net", str(files[0])), ("shape", "1,1,8,8")])
+    assert found["total"]["params"] == 40 and found["controls"] == []
+    for outside in (files[1], tmp_path / "in" / ".." / "out" / "net.cvx", "/etc/passwd", "../out/net.cvx"):
+        with pytest.raises(ForbiddenPath):
+            ask(session, network_view.describe, [("net", str(outside))])
+    opened = ask(session, network_view.catalogue, [])
+    assert opened["roots"][0]["kind"] == "folder" and opened["opened"] == []
+    assert Session.of([str(files[0])]).networks == (str(files[0]),)
+
+
+def test_a_failed_network_is_read_again(session: Session) -> None:
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="levels"):
+            ask(session, network_view.describe, [("net", "unet"), ("set", "levels=99")])
