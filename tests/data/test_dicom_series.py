@@ -16,8 +16,10 @@ import SimpleITK
 from pydicom import uid
 
 from convoxel import data
-from convoxel.data.image_file import list_images, read_header, read_stored
+from convoxel.data.image_file import list_images, map_image, read_header, read_stored
+from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import DataError
+from convoxel.files.file_array import FileArray
 from convoxel.predict.case_files import list_inputs
 from tests.support import dicom_files
 from tests.support.dicom_files import SECRETS, header_bytes, image, multi_frame, packed, save, series
@@ -123,6 +125,24 @@ def test_frames_of_one_file(tmp_path: Path) -> None:
     film = image(VOLUME[0], NumberOfFrames=4)
     film.PixelData = VOLUME.tobytes()
     refused(lambda: data.read_image(save(film, tmp_path / "c.dcm")), tmp_path, "4 frames without a place")
+
+
+def test_large_series_are_decoded_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices of several scales, frames, a picture, colours: the numbers of the whole image, by axis and channel."""
+    paths = [
+        series(tmp_path / "a", VOLUME, RescaleSlope=[dicom_files.number(1 + 0.3 * k) for k in range(len(VOLUME))]),
+        save(multi_frame(VOLUME, [(3.0, 4.0, z) for z in (6.0, 0.0, 3.0, 9.0)]), tmp_path / "b.dcm"),
+        save(image(VOLUME[0]), tmp_path / "c.dcm", uid.JPEGLSLossless),
+        dicom_files.test_file("SC_rgb_rle.dcm"),
+    ]
+    for path in paths:
+        whole = data.read_image(path)
+        with monkeypatch.context() as patch:
+            patch.setattr("convoxel.files.file_array.MOST_IN_MEMORY", 100)
+            found = map_image(path)
+        assert isinstance(found.image, MappedImage) and isinstance(found.image.stored, FileArray)
+        assert np.array_equal(found.image[:,], whole.image) and isinstance(map_image(path).image, np.ndarray)
+        assert found.affine is None or np.array_equal(found.affine, np.asarray(whole.affine))
 
 
 def test_stacks_that_are_not_even(tmp_path: Path) -> None:

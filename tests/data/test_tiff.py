@@ -14,8 +14,12 @@ from PIL import Image
 
 from convoxel import data
 from convoxel.data import tiff
+from convoxel.data.image_file import map_image
 from convoxel.data.label_file import read_label
+from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import DataError
+from convoxel.files import file_array
+from convoxel.files.file_array import FileArray
 from tests.support.refusal import refused
 
 RNG = np.random.default_rng(5)
@@ -35,8 +39,18 @@ def scaled(stored: Any) -> Any:
     return stored / np.float32(257) if stored.dtype == np.uint16 else stored.astype(np.float32)
 
 
-@pytest.mark.parametrize("dtype", ["u1", "u2", "i1", "i2", "u4", "i4", "f2", "f4", "f8", "bool"])
-def test_every_type_and_compression_is_read_as_tifffile_reads_it(tmp_path: Path, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "most"),
+    [
+        *((kind, 2**26) for kind in ("u1", "u2", "i1", "i2", "u4", "i4", "f2", "f4", "f8", "bool")),
+        *((kind, 1000) for kind in ("u2", "f4", "bool")),
+    ],
+)
+def test_every_type_and_compression_is_read_as_tifffile_reads_it(
+    tmp_path: Path, dtype: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages above the second limit are decoded one strip or tile after the other, into a file."""
+    monkeypatch.setattr(file_array, "MOST_IN_MEMORY", most)
     stack = (RNG.standard_normal((2, 40, 56)) * 60).astype(dtype)
     seen = mapped = 0
     for compression in (None, "zlib", "lzw", "zstd", "packbits", "lzma"):
@@ -60,7 +74,7 @@ def test_every_type_and_compression_is_read_as_tifffile_reads_it(tmp_path: Path,
                 mapped += 1
                 np.testing.assert_array_equal(found[1][:,], values)
             seen += 1
-    assert seen >= 12 and mapped == (0 if dtype == "bool" else 2)
+    assert seen >= 12 and mapped == (seen if most == 1000 else 0 if dtype == "bool" else 2)
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "png", "webp", "lerc"])
@@ -130,6 +144,7 @@ def test_images_are_read_as_shown_and_labels_as_written(
     tmp_path: Path, strip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiff, "_STRIP", strip)
+    monkeypatch.setattr(file_array, "MOST_IN_MEMORY", 2 * strip)
     numbers = RNG.integers(0, 4, (9, 12)).astype(np.uint8)
     path = write(tmp_path / "white.tif", numbers, photometric="miniswhite")
     np.testing.assert_array_equal(data.read_image(path).image[0], 255.0 - numbers)
@@ -159,6 +174,37 @@ def test_images_are_read_as_shown_and_labels_as_written(
         np.testing.assert_array_equal(data.read_image(tmp_path / f"{mode}.tif").image, expected)
     path = write(tmp_path / "colours.tif", clear[..., [0, 1, 3]], photometric="rgb")
     refused(lambda: read_label(path), path, "a label picture in colours")
+
+
+def test_large_pages_of_every_kind_are_decoded_by_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Separate planes, tiles at the edge, missing tiles, pictures as tiles: the same numbers, and no page in memory."""
+    planes = RNG.integers(0, 256, (70, 90, 3), np.uint8)
+    kinds: dict[str, dict[str, Any]] = {
+        "separate": {"planarconfig": "separate", "tile": (32, 16), "compression": "zlib"},
+        "contiguous": {"planarconfig": "contig", "rowsperstrip": 9, "compression": "lzw"},
+        "jpeg": {"planarconfig": "contig", "tile": (32, 32), "compression": "jpeg"},
+    }
+    for name, options in kinds.items():
+        array = np.moveaxis(planes, -1, 0) if name == "separate" else planes
+        path = write(tmp_path / f"{name}.tif", array, photometric="rgb", **options)
+        whole = data.read_image(path).image
+        parts: list[int] = []
+        assign = FileArray.__setitem__
+        with monkeypatch.context() as patch:
+            patch.setattr(file_array, "MOST_IN_MEMORY", 5000)
+
+            def counted(
+                self: FileArray, place: Any, values: Any, assign: Any = assign, parts: list[int] = parts
+            ) -> None:
+                parts.append(np.asarray(values).size)
+                assign(self, place, values)
+
+            patch.setattr(FileArray, "__setitem__", counted)
+            image = map_image(path).image
+        assert isinstance(image, MappedImage) and isinstance(image.stored, FileArray)
+        np.testing.assert_array_equal(image[:,], whole)
+        assert max(parts[:-1]) < planes.size / 3 and len(parts) > 5
+        np.testing.assert_array_equal(whole, np.moveaxis(tifffile.imread(path), 0 if name == "separate" else -1, 0))
 
 
 def test_thumbnails_are_skipped_and_other_pages_must_be_alike(tmp_path: Path) -> None:

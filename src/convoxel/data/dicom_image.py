@@ -12,6 +12,7 @@ from pathlib import Path
 from convoxel.data import dicom_segmentation, dicom_series
 from convoxel.data.dicom_file import CONTOURS, SEGMENTATION, is_dicom, read_kind
 from convoxel.data.image_header import Header
+from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import DataError
 from convoxel.files.fault import fault
 from convoxel.files.values import Array
@@ -27,6 +28,11 @@ def read_values(path: Path, label: bool) -> tuple[Header, Array]:
     """Return header and values (channels, *shape): float32, or as stored for a label."""
     found = find_segmentation(path)
     return dicom_series.read_values(path, label) if found is None else dicom_segmentation.read_values(found, label)
+
+
+def map_values(path: Path) -> tuple[Header, MappedImage] | None:
+    """Return header and values that lie in a temporary file; None for few, and for a segmentation."""
+    return dicom_series.map_values(path) if find_segmentation(path) is None else None
 
 
 def read_on(path: Path, grid: Header) -> tuple[Header, Array] | None:

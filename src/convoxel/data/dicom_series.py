@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from convoxel.data.dicom_file import Frame, ImageObject, Place, describe_kind, is_dicom, read_object
 from convoxel.data.dicom_pixels import decode
 from convoxel.data.image_header import Header
+from convoxel.data.mapped_image import MappedImage
 from convoxel.data.voxel_layout import patient_affine
 from convoxel.errors import DataError
 from convoxel.files.fault import fault, few, plural, shown
+from convoxel.files.file_array import lies_in_file, new_array
 from convoxel.files.memory import check_memory
 from convoxel.files.values import Array
 
@@ -63,20 +66,15 @@ def read_values(path: Path, label: bool) -> tuple[Header, Array]:
     images = {plane.image.path: plane.image for plane in planes}
     decoded = sum(len(image.frames) * image.frame_bytes for image in images.values())
     check_memory(path, decoded + 8 * header.channels * int(np.prod(header.shape)))
-    order = {(plane.image.path, plane.frame.index): place for place, plane in enumerate(planes)}
     first = planes[0].image
     stack: Array | None = None
-    for image in images.values():
-        for index, values in enumerate(decode(image)):
-            place = order.get((image.path, index))
-            if place is None:
-                continue
-            if stack is None:
-                dtype = values.dtype if label else np.float32
-                stack = np.empty((header.channels, len(planes), first.rows, first.columns), dtype)
-            elif label and values.dtype != stack.dtype:  # slices of several scales
-                stack = stack.astype(np.result_type(stack, values))
-            stack[:, place] = values
+    for place, values in _decoded(planes):
+        if stack is None:
+            dtype = values.dtype if label else np.float32
+            stack = np.empty((header.channels, len(planes), first.rows, first.columns), dtype)
+        elif label and values.dtype != stack.dtype:  # slices of several scales
+            stack = stack.astype(np.result_type(stack, values))
+        stack[:, place] = values
     assert stack is not None
     if header.dims == 2:
         return header, stack[:, 0]
@@ -84,6 +82,35 @@ def read_values(path: Path, label: bool) -> tuple[Header, Array]:
     for begin in range(0, len(planes), _BATCH):
         result[..., begin : begin + _BATCH] = stack[:, begin : begin + _BATCH].transpose(0, 3, 2, 1)
     return header, result
+
+
+def map_values(path: Path) -> tuple[Header, MappedImage] | None:
+    """Return header and values that are decoded into a temporary file, one frame after the other; None for few."""
+    planes = _planes(path)
+    header = _header(path, planes)
+    if not lies_in_file(4 * header.channels * int(np.prod(header.shape))):
+        return None
+    largest = max(len(plane.image.frames) * plane.image.frame_bytes for plane in planes)
+    check_memory(path, largest + 8 * header.channels * planes[0].image.rows * planes[0].image.columns)
+    if header.dims == 2:
+        found = new_array((header.channels, *header.shape), np.float32)
+        for _, values in _decoded(planes):
+            found[:,] = values
+        return header, MappedImage(found)
+    found = new_array((header.channels, *header.shape), np.float32, order=(0, 3, 2, 1))
+    for place, values in _decoded(planes):
+        found[:, :, :, place : place + 1] = values.transpose(0, 2, 1)[..., None]
+    return header, MappedImage(found)
+
+
+def _decoded(planes: list[_Plane]) -> Iterator[tuple[int, Array]]:
+    """Yield place among the planes and values (channels, rows, columns), file by file."""
+    order = {(plane.image.path, plane.frame.index): place for place, plane in enumerate(planes)}
+    for image in {plane.image.path: plane.image for plane in planes}.values():
+        for index, values in enumerate(decode(image)):
+            place = order.get((image.path, index))
+            if place is not None:
+                yield place, values
 
 
 def holds_series(path: Path) -> bool:

@@ -133,8 +133,8 @@ def map_image(
     """Return one image file as a Sample whose values stay as stored, where the format allows it.
 
     ``image`` is then a ``MappedImage``, of which parts are read: of the file, of its chunks, or of what a compressed
-    NIfTI, MetaImage or NRRD file inflates to. Any other image is read as a whole. Arguments and errors as of
-    ``read_image``.
+    NIfTI, MetaImage, NRRD or large TIFF file or DICOM series was decoded to. Any other image (PNG, JPEG) is read as a
+    whole. Arguments and errors as of ``read_image``.
     """
     path = Path(path)
     mapped = image_format(path).map_values

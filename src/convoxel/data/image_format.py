@@ -130,6 +130,7 @@ FORMATS = (
         dicom_series.ENDINGS,
         dicom_image.read_header,
         dicom_image.read_values,
+        dicom_image.map_values,
         holds=dicom_image.holds_image,
         parts=dicom_image.list_parts,
         read_on=dicom_image.read_on,

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from convoxel.data.tiff_page import PICTURES, TiffPage, is_tiff, read_pages
 from convoxel.errors import DataError, UnsupportedError
 from convoxel.files.atomic import write_bytes
 from convoxel.files.fault import fault
-from convoxel.files.file_array import FileArray
+from convoxel.files.file_array import FileArray, lies_in_file, new_array
 from convoxel.files.memory import check_memory
 from convoxel.files.stream import file_size, read_bytes
 from convoxel.files.values import Array
@@ -66,41 +66,56 @@ def read_values(path: Path, label: bool) -> tuple[Header, Array]:
     if not is_tiff(read_bytes(path, 4)):
         return picture.read_values(path, label)
     image = _open(path)
-    pages = image.pages[0]
-    form = image.form
-    channels = form.channels if not label else 1
-    depth = image.planes.shape[1]
-    pixels, rows = depth * math.prod(pages.shape), max(_STRIP // pages.shape[1], 1)
-    check_memory(path, 4 * len(image.planes) * form.channels * pixels + 3 * max(p.decoded_bytes for p in image.pages))
-    values: Array | None = None
+    pixels = image.planes.size * math.prod(image.pages[0].shape)
+    pages = [page.decoded_bytes for page in image.pages if not lies_in_file(page.decoded_bytes)]
+    check_memory(path, 4 * image.form.channels * pixels + 3 * max(pages, default=0))
+    values = cast(Array, _gather(path, image, label, np.empty))
+    return image.header, values.reshape(len(values), *image.header.shape)
+
+
+def map_values(path: Path) -> tuple[Header, MappedImage] | None:
+    """Return header and values that stay in the file where they lie there as they are.
+
+    Others, which are compressed, tiled or need colours, are decoded into a temporary file, one strip or tile after the
+    other; None where they are small.
+    """
+    if not is_tiff(read_bytes(path, 4)):
+        return None
+    image = _open(path)
+    stored = _stored_view(path, image)
+    if stored is not None and image.form.scale is not None:
+        values = np.moveaxis(stored, 2, 1)  # channels of pages, samples, depth, height, width
+        values = values.reshape(-1, *image.header.shape) if 1 in values.shape[:2] else values
+        return image.header, MappedImage(FileArray.of(values), *image.form.scale)
+    if not lies_in_file(4 * image.header.channels * math.prod(image.header.shape)):
+        return None
+    whole = MappedImage(_gather(path, image, False, new_array))
+    return image.header, whole.view(lambda values: values.reshape(len(values), *image.header.shape))
+
+
+def _gather(
+    path: Path, image: _Image, label: bool, make: Callable[[tuple[int, ...], Any], Array | FileArray]
+) -> Array | FileArray:
+    """Return the values (channels, depth, height, width) in an array that ``make`` makes from its shape and type."""
+    page, form = image.pages[0], image.form
+    channels, rows = form.channels if not label else 1, max(_STRIP // page.shape[1], 1)
+    values: Array | FileArray | None = None
     with _planes(path, image) as read:
         for channel, numbers in enumerate(image.planes):
             for slot, number in enumerate(numbers):
                 stored = read(int(number))
                 if values is None:
-                    kind = stored.dtype.newbyteorder("=") if label else np.float32
-                    values = np.empty((len(image.planes) * channels, depth, *pages.shape), kind)
-                plane = values[channel * channels : (channel + 1) * channels, slot]
+                    kind = stored.dtype.newbyteorder("=") if label else np.dtype(np.float32)
+                    values = make((len(image.planes) * channels, image.planes.shape[1], *page.shape), kind)
+                place = (slice(channel * channels, (channel + 1) * channels), slice(slot, slot + 1))
                 if label:
-                    plane[...] = _class_numbers(path, pages, stored)
+                    values[place] = _class_numbers(path, page, np.asarray(stored))[:, None]
                     continue
-                for top in range(0, pages.shape[0], rows):  # conversions take several copies of what they are given
-                    plane[:, top : top + rows] = form.shown(stored[:, top : top + rows])
+                for top in range(0, page.shape[0], rows):  # conversions take several copies of what they are given
+                    part = slice(top, top + rows)
+                    values[place[0], place[1], part] = form.shown(stored[:, part])[:, None]
     assert values is not None
-    return image.header, values.reshape(len(values), *image.header.shape)
-
-
-def map_values(path: Path) -> tuple[Header, MappedImage] | None:
-    """Return header and values that stay in the file; None where they are compressed, tiled or need colours."""
-    if not is_tiff(read_bytes(path, 4)):
-        return None
-    image = _open(path)
-    stored = _stored_view(path, image)
-    if stored is None or image.form.scale is None:
-        return None
-    values = np.moveaxis(stored, 2, 1)  # channels of pages, samples, depth, height, width
-    values = values.reshape(-1, *image.header.shape) if 1 in values.shape[:2] else values
-    return image.header, MappedImage(FileArray.of(values), *image.form.scale)
+    return values
 
 
 @dataclass(frozen=True)
@@ -284,7 +299,7 @@ def _stored_view(path: Path, image: _Image) -> Array | None:
 
 
 @contextmanager
-def _planes(path: Path, image: _Image) -> Iterator[Callable[[int], Array]]:
+def _planes(path: Path, image: _Image) -> Iterator[Callable[[int], Array | FileArray]]:
     """Yield the function that reads a plane's stored values (samples, height, width)."""
     stored = _stored_view(path, image)
     if stored is not None:
@@ -304,15 +319,32 @@ def _planes(path: Path, image: _Image) -> Iterator[Callable[[int], Array]]:
         raise fault(path, f"the picture cannot be decoded ({text})", "a whole TIFF", _COPY) from None
 
 
-def _decode(path: Path, decoder: Any, page: TiffPage) -> Array:
+def _decode(path: Path, decoder: Any, page: TiffPage) -> Array | FileArray:
+    """Return the stored values (samples, height, width) of a page."""
     shape = (page.samples if page.planar == 2 else 1, 1, *page.shape, page.samples if page.planar == 1 else 1)
     if decoder.shaped != shape or decoder.is_ndpi or decoder.is_stk:
         came = f"a page that another reader takes for {decoder.shaped}"
         raise fault(path, came, f"{shape} as its tags say", "Save it again as a plain TIFF")
+    if lies_in_file(page.decoded_bytes):
+        return _decode_parts(path, decoder, page)
     values = decoder.asarray(squeeze=False, maxworkers=1)
     if values.dtype.kind == "b":
         values = values.view(np.uint8)
     found: Array = values[:, 0, ..., 0] if page.planar == 2 else np.moveaxis(values[0, 0], -1, 0)
+    return found
+
+
+def _decode_parts(path: Path, decoder: Any, page: TiffPage) -> Array | FileArray:
+    """Return the stored values of a large page, in a temporary file, decoded one strip or tile after the other."""
+    check_memory(path, 3 * page.decoded_bytes // len(decoder.dataoffsets))
+    kind = np.dtype(np.uint8) if decoder.dtype.kind == "b" else decoder.dtype
+    found = new_array((page.samples, *page.shape), kind)
+    for values, (plane, _, top, left, sample), (_, height, width, samples) in decoder.segments(maxworkers=1):
+        part = np.full((1, height, width, samples), decoder.nodata, kind) if values is None else values
+        first = plane if page.planar == 2 else sample
+        height, width = min(height, page.shape[0] - top), min(width, page.shape[1] - left)  # tiles reach beyond
+        place = (slice(first, first + samples), slice(top, top + height), slice(left, left + width))
+        found[place] = np.moveaxis(part[0, :height, :width, :samples], -1, 0)
     return found
 
 

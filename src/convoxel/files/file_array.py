@@ -205,6 +205,11 @@ class FileArray:
         return found
 
 
+def lies_in_file(size_bytes: int) -> bool:
+    """Return whether ``new_array`` puts an array of so many bytes into a file."""
+    return size_bytes > MOST_IN_MEMORY
+
+
 def new_array(shape: Sequence[int], dtype: Any, order: Sequence[int] | None = None) -> Array | FileArray:
     """Return an array of zeros: in memory up to ``MOST_IN_MEMORY`` bytes, else in a temporary file without a name.
 
@@ -221,7 +226,7 @@ def new_array(shape: Sequence[int], dtype: Any, order: Sequence[int] | None = No
     """
     dtype, axes = np.dtype(dtype), list(order or range(len(shape)))
     laid = [shape[axis] for axis in axes]
-    if math.prod(shape) * dtype.itemsize <= MOST_IN_MEMORY:
+    if not lies_in_file(math.prod(shape) * dtype.itemsize):
         found: Array = np.zeros(laid, dtype).transpose(np.argsort(axes))
         return found
     steps = dict(zip(axes, _strides(dtype, laid), strict=True))
