@@ -36,8 +36,16 @@ _KINDS: dict[type[Exception], type[ConvoxelError]] = {
     OSError: DataError,  # such as a name that no file can have; those of files are subclasses
     NotImplementedError: UnsupportedError,
 }
-# What the bindings of the engine and of PyTorch say of types that they do not take; other TypeErrors are bugs.
-_BINDINGS = re.compile(r"incompatible function arguments|invalid combination of arguments|argument '\w+' .*must be ")
+# What the engine, PyTorch and NumPy say of types and axes that they do not take. Other errors of these kinds are bugs.
+_SAID: dict[type[Exception], tuple[re.Pattern[str], type[ConvoxelError]]] = {
+    TypeError: (
+        re.compile(
+            r"incompatible function arg|invalid combination of arg|argument '\w+' .*(must be|failed to unpack) "
+        ),
+        ConfigError,
+    ),
+    IndexError: (re.compile(r"Dimension out of range|Dimension specified as|too many indices for"), ShapeError),
+}
 _ALSO = ("__init__", "__new__", "__call__")  # besides the methods with public names
 
 
@@ -196,8 +204,9 @@ def _context(function: _Function, bound: inspect.BoundArguments | None, error: E
     """Return what another package says of the arguments with the name of the call and its arguments."""
     said = " ".join(str(error).split()) or "there is not enough memory"
     kind = ShapeError if isinstance(error, MemoryError) else _KINDS.get(type(error))
-    if type(error) is TypeError and _BINDINGS.search(said):
-        kind = ConfigError
+    if kind is None and type(error) in _SAID:
+        pattern, known = _SAID[type(error)]
+        kind = known if pattern.search(said) else None
     if kind is None:
         return None
     given = ", ".join(f"{name}={_shown(value)}" for name, value in _values(bound) if name != "self") if bound else ""

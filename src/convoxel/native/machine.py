@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from convoxel.arithmetic.argument import as_whole
+from convoxel.arithmetic.argument import as_whole, whole
 from convoxel.errors import ConfigError
 from convoxel.files.fault import brief
 from convoxel.files.values import JsonObject
 from convoxel.native import _core
 from convoxel.native.precision import name_of_digits
+
+_MOST_ROUNDS = 10**8  # of a measurement, which nothing ends before: seconds
 
 
 def cgroup_cpus() -> float:
@@ -191,6 +193,7 @@ def measure_ceiling(threads: int | None = None, isa: str | None = None, rounds: 
     No microkernel can be faster, so benchmarks quote speeds as a share of it, measured in the same run. A
     multiply-add counts as two operations.
     """
+    rounds = whole("rounds", rounds, 1, _MOST_ROUNDS)
     return float(_core.measure_ceiling(resolve_isa(isa), resolve_threads(threads), rounds))
 
 

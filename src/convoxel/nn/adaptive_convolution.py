@@ -8,6 +8,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
+from convoxel.arithmetic.argument import whole
 from convoxel.errors import ConfigError
 from convoxel.nn.functional.deform import deform_conv
 from convoxel.nn.functional.dynamic import dynamic_conv
@@ -38,6 +39,11 @@ class _Convolution(nn.Module):
     ) -> None:
         super().__init__()
         self.dims, self.kernel_size = check_dims(dims), sizes_of(dims, kernel_size)
+        groups = whole("groups", groups, 1)
+        if in_channels % groups or out_channels % groups:
+            raise ConfigError(
+                f"groups is {groups}, but it must divide in_channels {in_channels} and out_channels {out_channels}."
+            )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         stride, padding, dilation = window
         self.window: _Window = {

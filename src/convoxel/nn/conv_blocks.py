@@ -12,10 +12,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from convoxel.arithmetic.window import resolve_padding
 from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.nn.padded_convolution import Conv, Padding
-from convoxel.nn.torch_layers import Sizes, check_dims, conv, global_average_pool, sizes_of
+from convoxel.nn.torch_layers import Sizes, check_dims, conv, global_average_pool, padding_pairs, sizes_of
 from convoxel.nn.torch_layers import activation as activate
 
 
@@ -82,7 +81,7 @@ def _part(
 
     pads = padding
     if not isinstance(padding, str):
-        pairs = enumerate(resolve_padding(padding, kernel))
+        pairs = enumerate(padding_pairs(padding, kernel))
         pads = tuple(pair if axis in axes else (0, 0) for axis, pair in pairs)
     return Conv(
         dims,

@@ -7,26 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from convoxel.arithmetic.window import resolve_padding, span, transposed_size
+from convoxel.arithmetic.window import span, transposed_size
 from convoxel.errors import ConfigError, ShapeError, check_choice
-from convoxel.nn.torch_layers import ConvLayer, Sizes, TransposedLayer, check_dims, check_size, sizes_of
+from convoxel.nn.torch_layers import ConvLayer, Sizes, TransposedLayer, check_dims, padding_pairs, sizes_of
 
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
 # Values outside of the input, in PyTorch's words.
 BORDERS = ("zeros", "reflect", "replicate", "circular")
-
-
-def _pairs(
-    padding: Padding, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-) -> tuple[tuple[int, int], ...]:
-    """Return the padding (before, after) of every axis.
-
-    Raises:
-        ConfigError: it is unknown, or more than PyTorch takes.
-    """
-    pairs = resolve_padding(padding, kernel, stride, dilation)
-    return tuple((check_size("padding", before), check_size("padding", after)) for before, after in pairs)
 
 
 class _Window:
@@ -59,7 +47,7 @@ class _Padded(_Window):
         check_choice("padding_mode", padding_mode, BORDERS)
         kernel, strides, dilations = (sizes_of(self.dims, value) for value in (kernel_size, stride, dilation))
         fitted = padding == "same" and max(strides) > 1  # depends on the input's size
-        pairs = ((0, 0),) * self.dims if fitted else _pairs(padding, kernel, strides, dilations)
+        pairs = ((0, 0),) * self.dims if fitted else padding_pairs(padding, kernel, strides, dilations)
         plain = padding_mode == "zeros" and all(before == after >= 0 for before, after in pairs)
         pads = tuple(before for before, _ in pairs) if plain else 0
         channels, window = (in_channels, out_channels), (kernel, strides, pads, dilations)
@@ -175,7 +163,7 @@ class _Reaching(_Window):
                 "padding is 'same', which does not say how a transposed convolution is cropped. Give 'half', numbers, "
                 "or the wanted size: layer(x, output_size)."
             )
-        pairs = _pairs(padding, kernel, strides, dilations)
+        pairs = padding_pairs(padding, kernel, strides, dilations)
         if min(side for pair in pairs for side in pair) < 0:
             raise ConfigError(f"padding is {padding!r}, but this layer only crops: give at least 0, and pad x.")
         plain = all(before == after for before, after in pairs)

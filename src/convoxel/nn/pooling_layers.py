@@ -14,6 +14,15 @@ from convoxel.nn.padded_convolution import BORDERS, Padding
 from convoxel.nn.torch_layers import Sizes, check_dims, sizes_of
 
 
+def _check_axes(layer: nn.Module, dims: int, x: Tensor) -> None:
+    """Raise ShapeError where ``x`` has other axes: PyTorch would take one size of a window for both of two axes."""
+    if x.dim() != dims + 2:
+        raise ShapeError(
+            f"{type(layer).__name__}: x has {x.dim()} axes {tuple(x.shape)}; expected {dims + 2}, (n, c, *spatial) "
+            f"with {dims} spatial {'axis' if dims == 1 else 'axes'}. Reshape x, or make the layer with other dims."
+        )
+
+
 class _Pool(nn.Module):
     """A pooling layer's window."""
 
@@ -28,15 +37,6 @@ class _Pool(nn.Module):
         self.window = Window.of(name, dims, kernel_size, stride, padding, dilation, ceil_mode)
         if min(side for pair in self.window.pairs for side in pair) < 0:
             raise ConfigError(f"padding is {padding!r}, but a pooling pads by at least 0. Crop x itself.")
-
-    def check(self, x: Tensor) -> None:
-        """Raise ShapeError where ``x`` has other axes: PyTorch would take one size of a window for both of two axes."""
-        if x.dim() != self.dims + 2:
-            raise ShapeError(
-                f"{type(self).__name__}: x has {x.dim()} axes {tuple(x.shape)}; expected {self.dims + 2}, (n, c, "
-                f"*spatial) with {self.dims} spatial {'axis' if self.dims == 1 else 'axes'}. Reshape x, or make the "
-                "layer with other dims."
-            )
 
     def extra_repr(self) -> str:
         """Return the arguments that the layer was made with."""
@@ -77,7 +77,7 @@ class MaxPool(_Pool):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return the maxima, with ``return_indices`` their indices too."""
-        self.check(x)
+        _check_axes(self, self.dims, x)
         y, index = find_largest(x, self.window, self.return_indices)
         return y if index is None else (y, index)
 
@@ -117,7 +117,7 @@ class AvgPool(_Pool):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the means."""
-        self.check(x)
+        _check_axes(self, self.dims, x)
         return find_mean(x, self.window, self.ones, self.count_include_pad)
 
 
@@ -154,6 +154,7 @@ class BlurPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` blurred and down-sampled."""
+        _check_axes(self, self.dims, x)
         return blur(x, self.weight.to(x.dtype), self.stride, self.padding_mode)
 
     def extra_repr(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from convoxel.arithmetic.argument import as_whole, entries, whole
+from convoxel.arithmetic.window import Pair, resolve_padding
 from convoxel.errors import ConfigError, check_choice
 from convoxel.files.fault import brief
 
@@ -87,6 +88,26 @@ def sizes_of(dims: int, value: Sizes) -> tuple[int, ...]:
             f"{brief(value)} has {len(found)} entries, but dims={dims}. Give {dims} entries, or one int for all axes."
         )
     return tuple(check_size("a size of a layer", entry) for entry in found)
+
+
+def padding_pairs(
+    padding: str | int | Sequence[int] | Sequence[Pair],
+    kernel: Sequence[int],
+    stride: Sizes = 1,
+    dilation: Sizes = 1,
+    size: Sequence[int] | None = None,
+) -> tuple[Pair, ...]:
+    """Return the padding of :func:`convoxel.arithmetic.resolve_padding`.
+
+    Raises:
+        ConfigError: it is unknown, or more than PyTorch takes.
+    """
+    pairs = resolve_padding(padding, kernel, stride, dilation, size)
+    if not isinstance(padding, str):  # the words follow from sizes, which may be open
+        for pair in pairs:
+            for side in pair:
+                check_size("padding", side)
+    return pairs
 
 
 def conv(

@@ -37,6 +37,7 @@ from convoxel.predict.inference import build_predictor
 from convoxel.predict.sliding_window import cut
 from convoxel.predict.trained_run import AnyRun
 
+_MOST_STEPS = 10_000  # points of a quadrature; what it misses is told, and is nothing long before
 _LISTED = 12  # layers that a message names
 
 
@@ -77,8 +78,11 @@ class Question:
                 f"layer: got {self.layer!r}, but {', '.join(self.methods)} look at no layer. Leave layer out, or add "
                 "gradcam++ or field to the methods."
             )
-        if self.steps < 1:
-            raise ConfigError(f"steps: got {self.steps}; expected at least 1 point of the quadrature.")
+        if not 1 <= self.steps <= _MOST_STEPS:
+            raise ConfigError(
+                f"steps: got {self.steps}; expected a number of points of the quadrature from 1 to {_MOST_STEPS}. "
+                "50 is usual."
+            )
         for name, entries in (("at", self.at), ("box", self.box), ("window", self.window)):
             if entries is not None and len(entries) != run.data.dims:
                 raise ConfigError(

@@ -58,8 +58,12 @@ def check_sizes(function: str, name: str, value: int | Sequence[int], dims: int,
 
 
 def axes_of(function: str, name: str, value: int | Sequence[int]) -> int:
-    """Return the number of axes that ``value`` has sizes of, where an int is the size of one axis."""
-    return 1 if as_whole(value) is not None else len(entries(f"{function}: {name}", value))
+    """Return the number of axes that ``value`` has sizes of, where an int is the size of one axis.
+
+    Raises:
+        ConfigError: it is none of these, or layers have no such number of axes.
+    """
+    return 1 if as_whole(value) is not None else check_dims(len(entries(f"{function}: {name}", value)))
 
 
 def _is_open(value: object) -> bool:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from convoxel.arithmetic.window import Pair, conv_size, resolve_padding, transposed_size
+from convoxel.arithmetic.argument import whole
+from convoxel.arithmetic.window import Pair, conv_size, transposed_size
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import check_mode, pad
-from convoxel.nn.torch_layers import check_dims
+from convoxel.nn.torch_layers import check_dims, padding_pairs
 
 Sizes = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[Pair]
@@ -82,7 +83,7 @@ def convolve(
     axes = _kernel_axes("convolve", w, dims)
     if padding == "same":  # the mirror image of what "same" means where the kernel is not flipped
         kernel, size = w.shape[w.dim() - axes :], x.shape[x.dim() - axes :]
-        pairs = resolve_padding("same", kernel, stride, dilation, size)
+        pairs = padding_pairs("same", kernel, stride, dilation, size)
         padding = tuple((after, before) for before, after in pairs)
     flipped = w.flip(tuple(range(w.dim() - axes, w.dim())))
     return _correlate("convolve", x, flipped, bias, stride, padding, dilation, groups, padding_mode, value, axes)
@@ -135,7 +136,7 @@ def conv_transpose(
     wanted = None if output_size is None else check_sizes(name, "output_size", output_size, axes)
     if wanted is not None and any(extra):
         raise ConfigError(f"{name}: both output_padding {extra} and output_size {wanted} are given. Give one of them.")
-    pairs = resolve_padding(padding, kernel, strides, dilations, wanted)
+    pairs = padding_pairs(padding, kernel, strides, dilations, wanted)
     window = list(zip(size, kernel, strides, pairs, dilations, strict=True))
     if wanted is None:
         sizes = [transposed_size(i, k, s, p, d, a) for (i, k, s, p, d), a in zip(window, extra, strict=True)]
@@ -176,7 +177,7 @@ def _correlate(
     _check_channels(name, x, w, bias, groups)
     kernel, size = tuple(w.shape[2:]), tuple(x.shape[2:])
     strides, dilations = (check_sizes(name, "stride", stride, axes), check_sizes(name, "dilation", dilation, axes))
-    pairs = resolve_padding(padding, kernel, strides, dilations, size)
+    pairs = padding_pairs(padding, kernel, strides, dilations, size)
     try:
         for window in zip(size, kernel, strides, pairs, dilations, strict=True):
             conv_size(*window)
@@ -224,7 +225,7 @@ def _check_channels(
     name: str, x: Tensor, w: Tensor, bias: Tensor | None, groups: int, transposed: bool = False
 ) -> None:
     shapes = f"\n  x {tuple(x.shape)}, w {tuple(w.shape)}, groups={groups}"
-    if isinstance(groups, bool) or groups < 1 or w.shape[0] % groups:
+    if whole(f"{name}: groups", groups, 1) > w.shape[0] or w.shape[0] % groups:
         raise ShapeError(
             f"{name}: groups is {groups}, but it must be at least 1 and divide the {w.shape[0]} kernels of w.{shapes}"
         )

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convoxel.arithmetic.window import conv_size, resolve_padding
+from convoxel.arithmetic.argument import whole
+from convoxel.arithmetic.window import conv_size
 from convoxel.errors import ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_factor, check_sizes, count_axes
 from convoxel.nn.functional.correlation import Padding, Sizes
+from convoxel.nn.torch_layers import padding_pairs
 
 
 def deform_conv(
@@ -47,22 +49,28 @@ def deform_conv(
     >>> deform_conv(x, torch.full((1, 1, 6), 0.5), w).tolist()  # half of the last comes from outside
     [[[0.5, 1.5, 2.5, 3.5, 4.5, 2.5]]]
     """
-    axes = count_axes(x, w.dim() - 2, "deform_conv")
+    axes, groups = count_axes(x, w.dim() - 2, "deform_conv"), whole("deform_conv: groups", groups, 1)
     (batch, batched), (offsets, _) = as_batch(x, axes), as_batch(offset, axes)
     n, channels, *size = batch.shape
     kernel = tuple(w.shape[2:])
     strides = check_sizes("deform_conv", "stride", stride, axes)
     dilations = check_sizes("deform_conv", "dilation", dilation, axes)
-    pairs = resolve_padding(padding, kernel, strides, dilations, size)
+    pairs = padding_pairs(padding, kernel, strides, dilations, size)
     output = [conv_size(*window) for window in zip(size, kernel, strides, pairs, dilations, strict=True)]
     taps = math.prod(kernel)
-    if offsets.dim() != axes + 2 or offsets.shape[1] % (taps * axes) or offsets.shape[2:] != torch.Size(output):
+    every = max(taps * axes, 1)
+    if (
+        offsets.dim() != axes + 2
+        or not offsets.shape[1]
+        or offsets.shape[1] % every
+        or offsets.shape[2:] != torch.Size(output)
+    ):
         raise ShapeError(
             f"deform_conv: offset is {tuple(offset.shape)}; expected "
             f"(n, g · {taps * axes}, {', '.join(map(str, output))}): {axes} for each of "
             f"{taps} kernel elements and each of g groups of channels."
         )
-    parts = offsets.shape[1] // (taps * axes)
+    parts = offsets.shape[1] // every
     check_factor("deform_conv", channels, parts, "the number of groups of offsets")
     if channels != w.shape[1] * groups or w.shape[0] % groups:
         raise ShapeError(

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from convoxel.arithmetic.window import conv_size, resolve_padding
+from convoxel.arithmetic.argument import whole
+from convoxel.arithmetic.window import conv_size
 from convoxel.errors import ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import check_mode, pad
 from convoxel.nn.functional.correlation import Padding, Sizes, correlate
+from convoxel.nn.torch_layers import padding_pairs
 
 
 def dynamic_conv(
@@ -47,7 +49,7 @@ def dynamic_conv(
     [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     """
     name = "dynamic_conv"
-    axes = count_axes(x, dims, name)
+    axes, groups = count_axes(x, dims, name), whole(f"{name}: groups", groups, 1)
     check_mode(padding_mode)
     images, batched = as_batch(x, axes)
     kernels = w if batched else w[None]
@@ -62,7 +64,7 @@ def dynamic_conv(
         )
     size, kernel = images.shape[2:], tuple(kernels.shape[3 : 3 + axes])
     strides, dilations = (check_sizes(name, "stride", stride, axes), check_sizes(name, "dilation", dilation, axes))
-    pairs = resolve_padding(padding, kernel, strides, dilations, size)
+    pairs = padding_pairs(padding, kernel, strides, dilations, size)
     output = [conv_size(*window) for window in zip(size, kernel, strides, pairs, dilations, strict=True)]
     if everywhere:
         # Samples are groups of channels of one image, so that each meets its own kernels.

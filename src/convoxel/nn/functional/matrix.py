@@ -14,14 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from convoxel.annotation import fits
-from convoxel.arithmetic.window import Pair, conv_size, resolve_padding, span, transposed_size
+from convoxel.arithmetic.argument import whole
+from convoxel.arithmetic.window import Pair, conv_size, span, transposed_size
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.files.fault import brief
 from convoxel.nn.functional.arguments import axes_of, check_sizes
 from convoxel.nn.functional.border import border_index, check_mode
 from convoxel.nn.functional.correlation import Padding, Sizes, correlate
 from convoxel.nn.functional.resize import axis_taps, check_options, resize
-from convoxel.nn.torch_layers import check_dims
+from convoxel.nn.torch_layers import check_dims, padding_pairs
 
 FORMS = ("scipy", "torch", "dense", "operator")
 ORDERS = ("row", "column")
@@ -35,7 +36,7 @@ Matrix = Any
 def check_matrix(name: str, matrix: Matrix) -> None:
     """Raise ConfigError unless ``matrix`` is a tensor, a matrix of SciPy's or becomes an array of numbers."""
     known = isinstance(matrix, Tensor) or hasattr(matrix, "toarray") or fits(matrix, ArrayLike)
-    if not known or getattr(matrix, "ndim", 2) != 2:
+    if not known or (matrix.ndim if hasattr(matrix, "ndim") else np.ndim(matrix)) != 2:
         raise ConfigError(f"{name}: matrix is {brief(matrix)}, but it must be a 2-D tensor, array or SciPy matrix.")
 
 
@@ -120,13 +121,13 @@ def convolution_matrix(
     name = "convolution_matrix"
     _check(name, form, order, padding_mode)
     dims = w.ndim - 2
-    if dims not in (1, 2, 3) or w.shape[0] % groups:
+    if dims not in (1, 2, 3) or whole(f"{name}: groups", groups, 1) > w.shape[0] or w.shape[0] % groups:
         raise ShapeError(
             f"{name}: w is {tuple(w.shape)} with groups={groups}; expected (o, c / groups, *kernel), o a multiple."
         )
     sizes, kernel = check_sizes(name, "size", size, dims), tuple(w.shape[2:])
     strides, dilations = (check_sizes(name, "stride", stride, dims), check_sizes(name, "dilation", dilation, dims))
-    pairs = resolve_padding(padding, kernel, strides, dilations, sizes)
+    pairs = padding_pairs(padding, kernel, strides, dilations, sizes)
     into, out = (w.shape[1] * groups, *sizes), w.shape[0]
     if form == "operator":
         weights = torch.as_tensor(w).detach()
@@ -192,7 +193,7 @@ def transposed_matrix(
     strides, dilations = (check_sizes(name, "stride", stride, dims), check_sizes(name, "dilation", dilation, dims))
     extra = check_sizes(name, "output_padding", output_padding, dims, least=0)
     wanted = None if output_size is None else check_sizes(name, "output_size", output_size, dims)
-    pairs = resolve_padding(padding, kernel, strides, dilations, wanted)
+    pairs = padding_pairs(padding, kernel, strides, dilations, wanted)
     window = list(zip(sizes, kernel, strides, pairs, dilations, strict=True))
     outputs = wanted or tuple(
         transposed_size(i, k, s, p, d, a) for (i, k, s, p, d), a in zip(window, extra, strict=True)
@@ -248,7 +249,7 @@ def resize_matrix(
 
     name = "resize_matrix"
     _check(name, form, order, "zeros")
-    align_corners, antialias = check_options(mode, order_of_spline, align_corners, antialias)
+    order_of_spline, align_corners, antialias = check_options(mode, order_of_spline, align_corners, antialias)
     axes = axes_of(name, "size", size) if dims is None else check_dims(dims)
     sizes, outputs = check_sizes(name, "size", size, axes), check_sizes(name, "output_size", output_size, axes)
     if form == "operator":

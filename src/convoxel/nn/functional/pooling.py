@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convoxel.arithmetic.argument import truth, whole
-from convoxel.arithmetic.window import Pair, pool_size, resolve_padding, span
+from convoxel.arithmetic.window import Pair, pool_size, span
 from convoxel.errors import ConfigError, ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import check_mode, pad
 from convoxel.nn.functional.correlation import Padding, Sizes
+from convoxel.nn.torch_layers import padding_pairs
 
 _CONV: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
 _MAX: tuple[Callable[..., tuple[Tensor, Tensor]], ...] = (
@@ -35,6 +36,9 @@ _ADAPTIVE_MAX: tuple[Callable[..., tuple[Tensor, Tensor]], ...] = (
     F.adaptive_max_pool2d_with_indices,
     F.adaptive_max_pool3d_with_indices,
 )
+
+
+_MOST_TAPS = 1024  # of a blur; beyond, the outer weights are smaller than any number, and the work has no end
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Window:
         kernel = check_sizes(name, "kernel_size", kernel_size, dims)
         strides = kernel if stride is None else check_sizes(name, "stride", stride, dims)
         dilations = check_sizes(name, "dilation", dilation, dims)
-        pairs = resolve_padding(padding, kernel, strides, dilations, size)
+        pairs = padding_pairs(padding, kernel, strides, dilations, size)
         for pair, k, d in zip(pairs, kernel, dilations, strict=True):
             if max(pair) >= span(k, d):
                 raise ConfigError(
@@ -344,6 +348,8 @@ def binomial(k: int, dims: int) -> Tensor:
     >>> binomial(3, 1).tolist(), binomial(2, 2).tolist()
     ([0.25, 0.5, 0.25], [[0.25, 0.25], [0.25, 0.25]])
     """
+    if k > _MOST_TAPS:
+        raise ConfigError(f"kernel_size is {k}, but a blur has at most {_MOST_TAPS} weights along an axis. Give fewer.")
     row = torch.tensor([math.comb(k - 1, j) / 2 ** (k - 1) for j in range(k)], dtype=torch.float64)
     kernel = row
     for _ in range(dims - 1):

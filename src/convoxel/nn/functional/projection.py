@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convoxel.arithmetic.window import resolve_padding
 from convoxel.errors import ShapeError
 from convoxel.nn.functional.arguments import axes_of, check_sizes
 from convoxel.nn.functional.correlation import Padding, Sizes
 from convoxel.nn.functional.matrix import Matrix, check_matrix, find_pattern
+from convoxel.nn.torch_layers import padding_pairs
 
 
 class Projection(NamedTuple):
@@ -64,7 +64,7 @@ def project_to_convolution(
     dims = axes_of(name, "size", size)
     sizes, kernel = check_sizes(name, "size", size, dims), check_sizes(name, "kernel_size", kernel_size, dims)
     strides, dilations = (check_sizes(name, "stride", stride, dims), check_sizes(name, "dilation", dilation, dims))
-    pairs = resolve_padding(padding, kernel, strides, dilations, sizes)
+    pairs = padding_pairs(padding, kernel, strides, dilations, sizes)
     pattern = find_pattern(sizes, kernel, strides, pairs, dilations, padding_mode, channels=1)
     elements, positions, taps = math.prod(sizes), math.prod(pattern.output), math.prod(kernel)
     if dense.dim() != 2 or dense.shape[0] % positions or dense.shape[1] % elements or not dense.numel():

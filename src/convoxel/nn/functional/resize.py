@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from convoxel.arithmetic.argument import truth
+from convoxel.arithmetic.argument import truth, whole
 from convoxel.arithmetic.taps import adaptive_taps
 from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.border import border_index
 from convoxel.nn.functional.correlation import Sizes
-from convoxel.nn.functional.spline import prefilter, spline_taps
+from convoxel.nn.functional.spline import SPLINE_ORDERS, spline_taps
 
 RESIZE_MODES = ("nearest", "nearest-exact", "linear", "cubic", "spline", "area")
 
@@ -75,7 +75,7 @@ def resize(
     (tensor([[[0., 1., 3., 4.]]]), tensor([[[0., 2., 4.]]]))
     """
     axes = count_axes(x, dims, "resize")
-    align_corners, antialias = check_options(mode, order, align_corners, antialias)
+    order, align_corners, antialias = check_options(mode, order, align_corners, antialias)
     wanted, factors = _wanted(axes, size, scale)
     batch, batched = as_batch(x, axes)
     if any(i < 1 for i in batch.shape[2:]):
@@ -98,21 +98,20 @@ def resize(
     return y if batched else y[0]
 
 
-def check_options(mode: str, order: int, align_corners: bool, antialias: bool) -> tuple[bool, bool]:
-    """Return ``align_corners`` and ``antialias`` if the options of :func:`resize` are known and fit each other.
+def check_options(mode: str, order: int, align_corners: bool, antialias: bool) -> tuple[int, bool, bool]:
+    """Return ``order``, ``align_corners`` and ``antialias`` if options of :func:`resize` are known and fit each other.
 
     Raises:
         ConfigError: they do not.
     """
     corners, antialias = truth("resize: align_corners", align_corners), truth("resize: antialias", antialias)
     check_choice("resize: mode", mode, RESIZE_MODES)
-    if mode == "spline":
-        prefilter(order)
+    order = whole("resize: order", order, 0, max(SPLINE_ORDERS))
     if corners and mode not in ("linear", "cubic", "spline"):
         raise ConfigError(f"resize: align_corners does not go with mode={mode!r}. Use 'linear', 'cubic' or 'spline'.")
     if antialias and (corners or mode not in ("linear", "cubic")):
         raise ConfigError("resize: antialias goes with mode 'linear' or 'cubic' and without align_corners.")
-    return corners, antialias
+    return order, corners, antialias
 
 
 def _wanted(

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from convoxel.arithmetic.window import resolve_padding
 from convoxel.errors import ShapeError
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.correlation import Padding, Sizes, correlate
+from convoxel.nn.torch_layers import padding_pairs
 
 
 def separable(
@@ -52,7 +52,7 @@ def separable(
     strides = check_sizes("separable", "stride", stride, axes)
     dilations = check_sizes("separable", "dilation", dilation, axes)
     sizes = [kernel.shape[-1] for kernel in kernels]
-    pairs = resolve_padding(padding, sizes, strides, dilations, x.shape[x.dim() - axes :])
+    pairs = padding_pairs(padding, sizes, strides, dilations, x.shape[x.dim() - axes :])
     y, batched = as_batch(x, axes)
     for axis, kernel in enumerate(kernels):
         channels = y.shape[1]

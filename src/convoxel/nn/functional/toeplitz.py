@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from convoxel.errors import ShapeError, check_choice
+from convoxel.annotation import fits
+from convoxel.errors import ConfigError, ShapeError, check_choice
+from convoxel.files.fault import brief
 from convoxel.nn.functional.arguments import axes_of, check_sizes
 from convoxel.nn.functional.correlation import Sizes
 from convoxel.nn.functional.matrix import Array, Matrix, check_matrix
@@ -78,6 +80,8 @@ def toeplitz_structure(
     name = "toeplitz_structure"
     check_matrix(name, matrix)
     check_choice(f"{name}: order", order, ("row", "column"))
+    if not (fits(tolerance, float) and tolerance >= 0):
+        raise ConfigError(f"{name}: tolerance is {brief(tolerance)}, but it must be a number of at least 0.")
     dims = axes_of(name, "size", size)
     sizes, outputs = check_sizes(name, "size", size, dims), check_sizes(name, "output_size", output_size, dims)
     strides = check_sizes(name, "stride", stride, dims)

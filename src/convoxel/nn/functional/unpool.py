@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convoxel.arithmetic.window import Pair, pool_size, resolve_padding, transposed_size
+from convoxel.arithmetic.window import Pair, pool_size, transposed_size
 from convoxel.errors import ConfigError, ShapeError, check_choice
 from convoxel.nn.functional.arguments import as_batch, check_sizes, count_axes
 from convoxel.nn.functional.correlation import Padding, Sizes, conv_transpose
+from convoxel.nn.torch_layers import padding_pairs
 
 _UNPOOL: tuple[Callable[..., Tensor], ...] = (F.max_unpool1d, F.max_unpool2d, F.max_unpool3d)
 
@@ -67,7 +68,7 @@ def unpool(
             f"unpool: stride {strides} is not the kernel {kernel}, so 'nearest' is not clear. Use 'average'."
         )
     wanted = None if output_size is None else check_sizes("unpool", "output_size", output_size, axes)
-    pairs = resolve_padding(padding, kernel, strides, 1, wanted)
+    pairs = padding_pairs(padding, kernel, strides, 1, wanted)
     tiled = strides == kernel and wanted is None and not any(map(any, pairs))
     if mode == "indices":
         sizes = _sizes(tuple(batch.shape[2:]), kernel, strides, pairs, wanted)
