@@ -54,6 +54,7 @@ _BASES: Sequence[Sequence[str]] = (
     ("compile", "{net.onnx}", "--shape", "1,3,8,8"),
     ("run", "{net.cvx}", "--input", "{x.npy}", "--output", "{out}/y.npy"),
     ("info",),
+    ("explore", "{net.onnx}", "--no-browser", "--port", "0"),
     ("size", "output", "9", "k3"),
     ("size", "inputs", "9", "k3s2"),
     ("size", "layers", "9", "4", "--kernel", "1..3", "--stride", "2"),
@@ -80,7 +81,7 @@ _BASES: Sequence[Sequence[str]] = (
     ("bench", "tile", "--rounds", "1"),
 )
 # Commands that may be asked for more work than a sweep waits for.
-_LONG = ("demo", "train", "separate", "scale", "search", "compare", "bench")
+_LONG = ("demo", "train", "separate", "scale", "search", "compare", "bench", "explore")
 
 
 @functools.cache
