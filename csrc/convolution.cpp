@@ -141,6 +141,7 @@ const std::vector<Algorithm>& algorithms() {
   static const auto& table = *new std::vector<Algorithm>([] {
     std::vector<Algorithm> all = product_algorithms();
     for (const Algorithm& algorithm : fixed24_algorithms()) all.push_back(algorithm);
+    for (const Algorithm& algorithm : planar_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : depthwise_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : winograd_algorithms()) all.push_back(algorithm);
     for (const Algorithm& algorithm : fft_algorithms()) all.push_back(algorithm);

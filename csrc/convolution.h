@@ -148,6 +148,7 @@ const std::vector<Algorithm>& algorithms();
 const Algorithm& algorithm_called(const std::string& name);  // the name must be in the table
 std::vector<Algorithm> product_algorithms();
 std::vector<Algorithm> fixed24_algorithms();
+std::vector<Algorithm> planar_algorithms();
 std::vector<Algorithm> depthwise_algorithms();
 std::vector<Algorithm> winograd_algorithms();
 std::vector<Algorithm> fft_algorithms();

@@ -20,6 +20,9 @@ constexpr double kRow = 10.0;           // a row of A for one tap and one panel:
 constexpr double kStretch = 13.0;       // copying the taps along w of one output where they do not lie side by side
 constexpr double kUnpack = 2.0;         // converting weights of 24 bits to floats, per vector
 constexpr double kDepthwise = 1.7;      // a multiply-add of the depthwise microkernel
+constexpr double kPlanar = 1.5;         // a multiply-add over pixels along w
+constexpr double kTakeApart = 8.0;      // taking a vector of pixels apart into planes, where lines are read anew
+constexpr double kJoin = 6.0;           // joining a vector of sums to pixels
 constexpr double kInputPoint = 9.0;     // one vector of one pass of the input transform: load, arithmetic, store
 constexpr double kOutputPoint = 5.0;    // the same of the output transform, per vector loaded or stored
 

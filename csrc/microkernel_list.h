@@ -6,6 +6,7 @@
 MICROKERNEL(void, product, const Product&)
 MICROKERNEL(void, fixed24_product, const Fixed24Product&)
 MICROKERNEL(void, depthwise, const Depthwise&)
+MICROKERNEL(void, planar, const Planar&)
 
 // dst[i * dst_step + j] = src[i * src_step + j] for i < rows, j < floats
 MICROKERNEL(void, copy_rows, float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows,

@@ -20,6 +20,7 @@ namespace {
 #include "product-inl.h"
 #include "fixed24-inl.h"
 #include "depthwise-inl.h"
+#include "planar-inl.h"
 #include "winograd-inl.h"
 #include "fft-inl.h"
 #include "gather-inl.h"

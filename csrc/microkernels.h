@@ -66,6 +66,31 @@ struct Depthwise {
   Activation activation;
 };
 
+// C[n][m] = activation(sum over lines l, channels k and taps t of A[l][k][m + t * dilation] * B[n, l, k, t] + bias[n] +
+// residual[n][m]): planes of pixels instead of rows of channels. Whole vectors of pixels are read and written.
+struct Planar {
+  static constexpr int64_t kGroup = 4;  // outputs that are computed together, at most
+  // The size of the group that begins at output `first`: groups of equal size, 5 become 3 + 2.
+  static constexpr int64_t group(int64_t outputs, int64_t first) {
+    const int64_t left = outputs - first, groups = (left + kGroup - 1) / kGroup;
+    return (left + groups - 1) / groups;
+  }
+  const float* const* a = nullptr;  // a[l] points at what output 0 reads of plane 0
+  const int64_t* a_step = nullptr;  // floats from one plane of line l to the next
+  int64_t lines = 0;                // taps of the axes other than w
+  int64_t channels = 0;
+  int64_t width = 0;  // taps along w
+  int64_t dilation = 1;
+  const float* b = nullptr;  // by group of outputs, line, channel, tap, output
+  float* c = nullptr;
+  int64_t c_step = 0;  // floats from one plane to the next, also of the residual
+  int64_t outputs = 0;
+  int64_t pixels = 0;
+  const float* residual = nullptr;  // like c, or null
+  const float* bias = nullptr;      // `outputs` floats, or null
+  Activation activation;
+};
+
 // C[m, n] = activation(scale[n] * sum over taps t and channels k of A[t][m][k] * B[t, k, n] + bias[n] + residual[m][n])
 // for a few rows, where B holds whole numbers of 24 bits. B is packed in panels of two vectors of columns; the last
 // panel holds the rest, padded with zeros to whole vectors. A panel begins with its scales. Then follow, tap after tap,

@@ -72,29 +72,106 @@ CVX_INLINE void weave(const Vec (&in)[kRows], Vec (&out)[kRows]) {
   });
 }
 
-// Interleaves kRows long rows to pixels of kRows channels without gaps, or the reverse; returns the number of columns
-// done.
+// Two rows as one of pairs, and the reverse: the halves of   a0 b0 a1 b1 ...
+struct FirstPairs {
+  static constexpr int at(int i) { return i / 2 + i % 2 * kV; }
+};
+struct SecondPairs {
+  static constexpr int at(int i) { return kV / 2 + i / 2 + i % 2 * kV; }
+};
+struct Evens {
+  static constexpr int at(int i) { return 2 * i; }
+};
+struct Odds {
+  static constexpr int at(int i) { return 2 * i + 1; }
+};
+
+// Interleaves kRows rows of kV floats to kV pixels of kRows channels without gaps. For powers of two, rows that lie
+// half of all rows apart are paired, and then the first and second halves of the pairs likewise.
 template <int kRows>
-int64_t weave_rows(float* dst, const float* src, int64_t src_step, int64_t columns) {
+CVX_INLINE void interleave(Vec* row) {
+  if constexpr (kRows == 3) {
+    Vec in[kRows] = {row[0], row[1], row[2]}, out[kRows];
+    weave<kRows, Weave>(in, out);
+    each<kRows>([&](auto i) CVX_LAMBDA { row[i.value] = out[i.value]; });
+  } else if constexpr (kRows > 1) {
+    constexpr int kHalf = kRows / 2;
+    each<kHalf>([&](auto i) CVX_LAMBDA {
+      const Vec a = row[i.value], b = row[i.value + kHalf];
+      row[i.value] = shuffle<FirstPairs>(a, b);
+      row[i.value + kHalf] = shuffle<SecondPairs>(a, b);
+    });
+    interleave<kHalf>(row);
+    interleave<kHalf>(row + kHalf);
+  }
+}
+template <int kRows>
+CVX_INLINE void separate(Vec* row) {
+  if constexpr (kRows == 3) {
+    Vec in[kRows] = {row[0], row[1], row[2]}, out[kRows];
+    weave<kRows, Unweave>(in, out);
+    each<kRows>([&](auto i) CVX_LAMBDA { row[i.value] = out[i.value]; });
+  } else if constexpr (kRows > 1) {
+    constexpr int kHalf = kRows / 2;
+    separate<kHalf>(row);
+    separate<kHalf>(row + kHalf);
+    each<kHalf>([&](auto i) CVX_LAMBDA {
+      const Vec a = row[i.value], b = row[i.value + kHalf];
+      row[i.value] = shuffle<Evens>(a, b);
+      row[i.value + kHalf] = shuffle<Odds>(a, b);
+    });
+  }
+}
+
+// Interleaves kRows long rows to pixels of kRows channels, or the reverse; returns the number of columns done. Where
+// pixels lie further apart, as in a part of a wider tensor, they are moved one by one.
+template <int kRows>
+int64_t weave_rows(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t columns) {
   int64_t j = 0;
   for (; j + kV <= columns; j += kV) {
-    Vec in[kRows], out[kRows];
-    each<kRows>([&](auto i) CVX_LAMBDA { in[i.value] = load(src + i.value * src_step + j); });
-    weave<kRows, Weave>(in, out);
-    each<kRows>([&](auto i) CVX_LAMBDA { store(dst + j * kRows + i.value * kV, out[i.value]); });
+    Vec row[kRows];
+    each<kRows>([&](auto i) CVX_LAMBDA { row[i.value] = load(src + i.value * src_step + j); });
+    interleave<kRows>(row);
+    if (dst_step == kRows) {
+      each<kRows>([&](auto i) CVX_LAMBDA { store(dst + j * kRows + i.value * kV, row[i.value]); });
+      continue;
+    }
+    float pixels[kRows * kV];
+    each<kRows>([&](auto i) CVX_LAMBDA { store(pixels + i.value * kV, row[i.value]); });
+    for (int i = 0; i < kV; ++i) __builtin_memcpy(dst + (j + i) * dst_step, pixels + i * kRows, kRows * sizeof(float));
   }
   return j;
 }
 template <int kRows>
-int64_t unweave_rows(float* dst, int64_t dst_step, const float* src, int64_t rows) {
+int64_t unweave_rows(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows) {
   int64_t i = 0;
   for (; i + kV <= rows; i += kV) {
-    Vec in[kRows], out[kRows];
-    each<kRows>([&](auto k) CVX_LAMBDA { in[k.value] = load(src + i * kRows + k.value * kV); });
-    weave<kRows, Unweave>(in, out);
-    each<kRows>([&](auto k) CVX_LAMBDA { store(dst + k.value * dst_step + i, out[k.value]); });
+    Vec row[kRows];
+    if (src_step == kRows) {
+      each<kRows>([&](auto k) CVX_LAMBDA { row[k.value] = load(src + i * kRows + k.value * kV); });
+    } else {
+      float pixels[kRows * kV];
+      for (int k = 0; k < kV; ++k) {
+        __builtin_memcpy(pixels + k * kRows, src + (i + k) * src_step, kRows * sizeof(float));
+      }
+      each<kRows>([&](auto k) CVX_LAMBDA { row[k.value] = load(pixels + k.value * kV); });
+    }
+    separate<kRows>(row);
+    each<kRows>([&](auto k) CVX_LAMBDA { store(dst + k.value * dst_step + i, row[k.value]); });
   }
   return i;
+}
+
+// Calls f(Index<kRows>()) for a number of channels that rows are woven for: those of pictures and of narrow layers.
+template <class F>
+CVX_INLINE int64_t with_few(int64_t channels, const F& f) {
+  if (channels == 2) return f(Index<2>());
+  if (channels == 3) return f(Index<3>());
+  if (channels == 4) return f(Index<4>());
+  if constexpr (kV >= 8) {
+    if (channels == 8) return f(Index<8>());
+  }
+  return 0;
 }
 
 void copy_rows(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t floats) {
@@ -109,17 +186,17 @@ void copy_rows(float* dst, int64_t dst_step, const float* src, int64_t src_step,
 void transpose(float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows, int64_t columns) {
   if (rows == 1 && dst_step == 1) return copy_rows(dst, columns, src, columns, 1, columns);
   if (columns == 1 && src_step == 1) return copy_rows(dst, rows, src, rows, 1, rows);
-  // A picture has few channels.
-  int64_t first_row = 0, first_column = 0;
-  if (dst_step == rows && rows <= 4) {
-    first_column = rows == 2   ? weave_rows<2>(dst, src, src_step, columns)
-                   : rows == 3 ? weave_rows<3>(dst, src, src_step, columns)
-                               : weave_rows<4>(dst, src, src_step, columns);
-  } else if (src_step == columns && columns <= 4) {
-    first_row = columns == 2   ? unweave_rows<2>(dst, dst_step, src, rows)
-                : columns == 3 ? unweave_rows<3>(dst, dst_step, src, rows)
-                               : unweave_rows<4>(dst, dst_step, src, rows);
-  }
+  // Whole squares are transposed as such.
+  const int64_t first_column =
+      rows < kV
+          ? with_few(
+                rows, [&](auto n) CVX_LAMBDA { return weave_rows<n.value>(dst, dst_step, src, src_step, columns); })
+          : 0;
+  const int64_t first_row =
+      first_column == 0 && columns < kV
+          ? with_few(
+                columns, [&](auto n) CVX_LAMBDA { return unweave_rows<n.value>(dst, dst_step, src, src_step, rows); })
+          : 0;
   for (int64_t j = first_column; j < columns; j += kV) {
     const int64_t width = columns - j < kV ? columns - j : kV;
     for (int64_t i = first_row; i < rows; i += kV) {

@@ -24,6 +24,7 @@ LAYERS = {
     "depthwise": (Convolution(weight(21, 1, 3, 5, 5), padding_low=(1, 2, 2), groups=21), SRC, (1, 3, 6, 7, 21)),
     "large": (Convolution(weight(21, 1, 5, 5, 5), padding_low=(2, 2, 2), groups=21), SRC, (1, 3, 6, 7, 21)),
     "first": (Convolution(weight(35, 3, 3, 3, 3), padding_low=(1, 1, 1)), (1, 3, 6, 7, 3), (1, 3, 6, 7, 35)),
+    "narrow": (Convolution(weight(7, 21, 3, 1, 3), padding_low=(1, 0, 1)), SRC, (1, 3, 6, 7, 7)),
     "transposed": (Convolution(weight(21, 35, 2, 2, 2), stride=(2, 2, 2), transposed=True), SRC, (1, 6, 12, 14, 35)),
 }
 

@@ -275,7 +275,7 @@ class TestSteps:
         plan.run([x, y])
         assert np.array_equal(x, y)
 
-    @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 16, 33])
+    @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8, 16, 33])
     def test_import_and_export_of_dense_views(self, isa: str, channels: int) -> None:
         x = rng.standard_normal((2, channels, 3, 7, 5)).astype(np.float32)
         middle, y = np.full((2, 3, 7, 5, channels), np.nan, np.float32), np.full_like(x, np.nan)
@@ -286,12 +286,13 @@ class TestSteps:
         assert np.array_equal(middle, channels_last(x))
         assert np.array_equal(y, x)
 
-    @pytest.mark.parametrize("algorithm", ["indirect", "winograd(2)", "winograd(4)"])
+    @pytest.mark.parametrize("algorithm", ["indirect", "planar", "winograd(2)", "winograd(4)"])
     def test_convolution_adds_residual_then_applies_activation(self, isa: str, algorithm: str) -> None:
+        outputs = 7 if algorithm == "planar" else 33
         x = rng.integers(-3, 4, (1, 20, 4, 5, 6)).astype(np.float32)
-        w = rng.integers(-3, 4, (33, 20, 3, 3, 3)).astype(np.float32)
-        bias = rng.integers(-3, 4, 33).astype(np.float32)
-        residual = rng.integers(-99, 100, (1, 33, 4, 5, 6)).astype(np.float32)
+        w = rng.integers(-3, 4, (outputs, 20, 3, 3, 3)).astype(np.float32)
+        bias = rng.integers(-3, 4, outputs).astype(np.float32)
+        residual = rng.integers(-99, 100, (1, outputs, 4, 5, 6)).astype(np.float32)
         truth = reference.conv(x, w, bias, (1,) * 3, ((1, 1),) * 3, (1,) * 3) + residual
         layer = Convolution(w, bias, padding_low=(1, 1, 1))
         for activation, function in (
@@ -300,21 +301,22 @@ class TestSteps:
             ("leaky_relu", lambda v: np.where(v < 0, 0.25 * v, v)),
         ):
             plan = Plan(0, 3, isa=isa)
-            src, dst = View.dense(1, 0, (1, 4, 5, 6, 20)), View.dense(2, 0, (1, 4, 5, 6, 33))
+            src, dst = View.dense(1, 0, (1, 4, 5, 6, 20)), View.dense(2, 0, (1, 4, 5, 6, outputs))
             plan.convolve(layer, src, dst, dst._replace(buffer=3), activation, 0.25, algorithm)
-            y = np.full((1, 4, 5, 6, 33), np.nan, np.float32)
+            y = np.full((1, 4, 5, 6, outputs), np.nan, np.float32)
             plan.run([channels_last(x), y, channels_last(residual)])
             error = np.abs(channels_first(y) - function(truth)).max()
-            assert error <= (0 if algorithm == "indirect" else 1e-2), (activation, error)  # of values up to 3000
+            exact = algorithm in ("indirect", "planar")
+            assert error <= (0 if exact else 1e-2), (activation, error)  # of values up to 3000
 
-    @pytest.mark.parametrize("algorithm", ["indirect", "winograd(2)", "winograd(4)"])
+    @pytest.mark.parametrize("algorithm", ["indirect", "planar", "winograd(2)", "winograd(4)"])
     def test_algorithms_write_their_output_and_nothing_else(self, isa: str, algorithm: str) -> None:
         x = rng.standard_normal((2, 18, 5, 7, 6)).astype(np.float32)
-        w = rng.standard_normal((21, 18, 3, 1, 3)).astype(np.float32)
+        w = rng.standard_normal((5 if algorithm == "planar" else 21, 18, 3, 1, 3)).astype(np.float32)
         pads = ((1, 0), (0, 0), (2, 1))
         truth = reference.conv(x, w, None, (1,) * 3, pads, (1,) * 3)
         layer = Convolution(w, padding_low=(1, 0, 2))
-        memory = Poisoned((2, 5, 7, 6, 18), (2, *truth.shape[2:], 21))
+        memory = Poisoned((2, 5, 7, 6, 18), (2, *truth.shape[2:], len(w)))
         y = memory.run(lambda p, s, d: p.convolve(layer, s, d, algorithm=algorithm), x, isa)
         assert np.abs(y - truth).max() < 1e-3
 

@@ -39,7 +39,7 @@ class Bright:
             dims=2, channels=1, multi_label=False, classes=names, value_names=names, channel_files=False
         )
         facts.warn_of_geometry = lambda lying: None
-        self.run = SimpleNamespace(config=SimpleNamespace(task=task, axes=None), data=facts)
+        self.run = SimpleNamespace(config=SimpleNamespace(task=task, axes=None, rate=None), data=facts)
         self.exact, self.classes, self.recipe = None, ("dark", "bright"), {"threshold": threshold}
         self.seen: list[str] = []
         self.on_image = on_image
@@ -146,6 +146,20 @@ def test_only_what_changed_is_computed_again(tmp_path: Path, change: str) -> Non
     last = bright(threshold=101 if change == "recipe" else 100)
     predict_files(last, folder, out, archive=AGAIN)
     assert seen(last) == []  # what was skipped is known still
+
+
+def test_results_of_another_kind_of_processor_count_and_are_not_taken_for_one_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last digits depend on its instructions: one key means one processor, one table those of all."""
+    folder, table = images(tmp_path / "in"), tmp_path / "t.csv"
+    predict_files(bright(task="classify"), folder, table, archive=ArchiveOptions(part=(1, 2)))
+    monkeypatch.setattr("convoxel.predict.case_key.instruction_set", lambda: "another")
+    predict_files(bright(task="classify"), folder, table, archive=ArchiveOptions(part=(2, 2)))
+    assert [line.split(",")[0] for line in table.read_text().splitlines()[1:]] == [f"i{n}.npy" for n in range(4)]
+    again = bright(task="classify")
+    predict_files(again, folder, table, archive=AGAIN)
+    assert seen(again) == ["i0", "i2"]
 
 
 def test_a_file_that_changes_or_goes_while_it_is_predicted_fails(tmp_path: Path) -> None:

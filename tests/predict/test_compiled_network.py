@@ -154,7 +154,7 @@ sys.exit(f"imported: {sorted(slow & set(sys.modules))}" if slow & set(sys.module
 
 
 def test_a_prediction_with_a_kept_program_imports_no_large_library(run: Path, tmp_path: Path) -> None:
-    """To segment a volume, and to classify a picture of the size that the network has seen."""
+    """To segment a volume, and to classify a picture, of a size that the network has not seen."""
     pixels = np.random.default_rng(0).integers(0, 255, (8, 12, 12), np.uint8)
     for index, plane in enumerate(pixels):
         (tmp_path / f"set/{'ab'[index % 2]}").mkdir(parents=True, exist_ok=True)
@@ -163,14 +163,15 @@ def test_a_prediction_with_a_kept_program_imports_no_large_library(run: Path, tm
         task="classify", data=str(tmp_path / "set"), output=str(tmp_path / "classifier"), width=0.1, epochs=1,
         threads=1, batch_size=4, validation=0.25, tensorboard=False,
     ))  # fmt: skip
+    Image.fromarray(np.tile(pixels[0], (3, 4))).save(tmp_path / "large.png")
     calls = []
     for network, image, output in (
         (run, run.parent / "v.nii.gz", "v_labels.nii.gz"),
-        (tmp_path / "classifier", tmp_path / "set/a/0.png", "classes.csv"),
+        (tmp_path / "classifier", tmp_path / "large.png", "classes.csv"),
     ):
         load_predictor(network)
         calls += [str(network), str(image), str(tmp_path / output)]
     nibabel.save(nibabel.Nifti1Image(np.zeros((9, 10, 7), np.float32), np.eye(4)), run.parent / "v.nii.gz")
     done = subprocess.run([sys.executable, "-c", PREDICT, *calls], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "v_labels.nii.gz").is_file() and "0.png" in (tmp_path / "classes.csv").read_text()
+    assert (tmp_path / "v_labels.nii.gz").is_file() and "large.png" in (tmp_path / "classes.csv").read_text()

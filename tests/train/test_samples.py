@@ -91,7 +91,23 @@ def test_classes_are_resized_and_normalised() -> None:
     assert batch.images.shape == (2, 1, 8, 8) and batch.targets.shape == (2,)
     same = np.ones((1, 8, 8), np.float32)
     assert resize(same, (8, 8)) is same
-    assert np.allclose(resize(np.ones((2, 5, 4, 3), np.float32), (4, 4, 4)), 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted", "mode"),
+    [
+        ((9,), (21,), "linear"), ((1,), (4,), "linear"), ((40, 9), (7, 12), "bilinear"), ((3, 1), (1, 5), "bilinear"),
+        ((5, 9, 7), (8, 4, 7), "trilinear"),
+    ],
+)  # fmt: skip
+def test_images_are_resized_as_by_pytorch(size: tuple[int, ...], wanted: tuple[int, ...], mode: str) -> None:
+    image = np.random.default_rng(0).normal(size=(2, *size)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(image)[None], wanted, mode=mode, align_corners=False, antialias=len(size) == 2
+    )[0].numpy()
+    found = resize(image.swapaxes(0, -1).copy().swapaxes(0, -1), wanted)  # of any layout in memory
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from convoxel.graph.operators import index_tables
+from convoxel.native.plan import Plan, View
 
 if TYPE_CHECKING:
     from convoxel.graph.run.program import Program
@@ -25,14 +28,25 @@ def compiled_call(program: Program) -> Call:
     return call
 
 
-def resize(image: Array, size: tuple[int, ...]) -> Array:
-    """Return ``image`` (channels, *spatial) linearly resized to ``size``, or itself when it fits already."""
+def resize(image: Array, size: Sequence[int]) -> Array:
+    """Return ``image`` (channels, *spatial) linearly resized to ``size``, or itself when it fits already.
+
+    The positions and weights are those of PyTorch's ``interpolate``. Planes are antialiased: a photograph is mostly
+    several times as large as a network's input.
+    """
     if image.shape[1:] == tuple(size):
         return image
-    import torch  # for images of another size than the network's alone
-    from torch.nn.functional import interpolate
-
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
-    tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
-    resized = interpolate(tensor, size=size, mode=mode, align_corners=False, antialias=len(size) == 2)
-    return np.ascontiguousarray(resized[0].numpy())
+    mode = "linear_antialiased" if len(size) == 2 else "linear"
+    absent = 3 - len(size)
+    tables = [index_tables.resize(old, new, mode) for old, new in zip(image.shape[1:], size, strict=True)]
+    source = np.ascontiguousarray(image, np.float32)
+    result = np.empty((len(image), *size), np.float32)
+    # Channels are images of one channel here, so that nothing has to be transposed.
+    given, wanted = (
+        View.dense(buffer, 0, (len(image), *(1,) * absent, *array.shape[1:], 1))
+        for buffer, array in ((1, source), (2, result))
+    )
+    plan = Plan(0, 2)
+    plan.resample(given, wanted, (*(index_tables.identity(1),) * absent, *tables))
+    plan.run([source, result])
+    return result
