@@ -349,6 +349,22 @@ def test_frames_with_label_maps(tmp_path: Path) -> None:
     refused(lambda: data.load(path, "classify"), path, "to segment")
 
 
+def test_frames_have_regions_and_a_value_to_ignore(tmp_path: Path) -> None:
+    maps = {f"subject{s:06d}_label{f:08d}": RNG.choice([0, 1, 2, 9], (9, 7)).astype(np.uint8)
+            for s in range(4) for f in range(3)}  # fmt: skip
+    path = frames(tmp_path / "f.hdf5", **maps)
+    stated: dict[str, Any] = {"regions": {"whole": [1, 2], "core": 2}, "ignore_label": 9}
+    found = data.load(path, "segment", **stated)
+    assert found.classes == ("background", "whole", "core") and found.region_values == {"whole": (1, 2), "core": (2,)}
+    held = maps["subject000000_label00000002"]
+    assert np.array_equal(np.asarray(found.train[2].label), np.where(held == 9, 255, held))
+    assert len(data.load(path, "segment", ignore_label=9).classes) == 3
+    assert "unexpected label values 9" in data.check(path, "segment", regions=stated["regions"])[0].message
+    frames(path)
+    with pytest.raises(ConfigError, match="regions: given for a source without label maps"):
+        data.load(path, "classify", regions=stated["regions"])
+
+
 FRAMES: dict[str, tuple[dict[str, Any], str]] = {
     "subjects": ({"num_subjects": np.array([[5]])}, "it is 5, but 4 subjects have frames"),
     "count": ({"subject000001_num_frames": 4}, "it is 4, but 3 frames of subject000001 are there"),

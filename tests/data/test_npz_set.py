@@ -117,3 +117,33 @@ def test_archive_with_one_broken_image(tmp_path: Path) -> None:
     assert [p.name for p in data.check(path, "classify")] == ["000002"]
     sound = data.load(path, "classify", bad="skip")
     assert len(sound.train) + len(sound.validation) == 9
+
+
+def test_label_maps_have_regions_and_a_value_to_ignore(tmp_path: Path) -> None:
+    labels = RNG.choice([0, 1, 2, 4, 9], (6, 8, 7)).astype(np.int16)
+    path = archive(tmp_path / "a.npz", images=RNG.normal(size=labels.shape), labels=labels)
+    stated: dict[str, Any] = {"regions": {"whole": [1, 2, 4], "core": 4}, "ignore_label": 9}
+    found = data.load(path, "segment", **stated)
+    assert found.classes == ("background", "whole", "core") and found.ignored == 9
+    assert found.region_values == {"whole": (1, 2, 4), "core": (4,)}
+    for part, first in ((found.train, 0), (found.validation, 5)):
+        for place, sample in enumerate(part):
+            held = labels[first + place]
+            assert np.array_equal(sample.label, np.where(held == 9, 255, held))
+    assert data.check(path, "segment", **stated) == []
+    told = data.check(path, "segment", regions={"whole": [1, 2], "core": 2}, ignore_label=9)
+    assert sum("unexpected label values 4" in problem.message for problem in told) == 6
+    refused(lambda: data.load(path, "segment", regions=stated["regions"], ignore_label=4), path, "4, is a class")
+    plain = np.where(labels == 4, 3, labels)
+    named = archive(
+        tmp_path / "b.npz", images=RNG.normal(size=labels.shape), labels=plain, classes=np.array(list("zabc"))
+    )
+    assert data.load(named, "segment", ignore_label=9).classes == ("z", "a", "b", "c")
+    assert data.load(named, "segment", **stated | {"regions": {"all": [1, 2, 3]}}).classes == ("background", "all")
+    np.savez(
+        named,
+        images=RNG.normal(size=labels.shape),
+        labels=np.where(plain == 2, 1, plain),
+        classes=np.array(list("zabc")),
+    )
+    assert len(data.load(named, "segment", ignore_label=9).classes) == 4  # names stand for values that do not occur

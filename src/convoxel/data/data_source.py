@@ -194,8 +194,8 @@ def _open_template(rule: SplitRule, gap: int) -> DataSet:
 def _check_ignored(stated: int | None, used: int | None) -> None:
     if stated is not None and used is None:
         raise ConfigError(
-            f"ignore_label: got {stated}; expected none for this source: only label files of images may have a value "
-            "to ignore. Leave it out, or store images and labels as files."
+            f"ignore_label: got {stated}; expected none for this source: only label maps of images have values to "
+            "ignore. Leave it out, or give images with label maps."
         )
 
 
@@ -210,8 +210,8 @@ def _opening(regions: Mapping[str, object] | Regions | None, **facts: Any) -> Op
 def _check_regions(stated: object, used: Regions | None) -> None:
     if stated is not None and used is None:
         raise ConfigError(
-            "regions: given for a source without label files; expected none: only label files of images may have "
-            "regions. Leave them out, or store images and labels as files."
+            "regions: given for a source without label maps; expected none: only label maps of images have regions. "
+            "Leave them out, or give images with label maps."
         )
 
 

@@ -34,6 +34,11 @@ class LabelScheme:
     regions: Regions | None = None
     ignored: int | None = None
 
+    @property
+    def known(self) -> frozenset[int]:
+        """The values of classes that have names, or of regions."""
+        return frozenset(range(len(self.names or ()))) if self.regions is None else self.regions.known
+
 
 def read_description(folder: Path) -> JsonObject | None:
     """Return what the folder's ``dataset.json`` holds; None where there is none.

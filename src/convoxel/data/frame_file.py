@@ -10,15 +10,17 @@ number. Frames are read when they are needed, and those of a subject are never s
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from convoxel.data.collection import Collection
 from convoxel.data.data_set import Entry, Sample
+from convoxel.data.dataset_json import LabelScheme
 from convoxel.data.hdf5_file import HDF5File, open_hdf5, read_dataset
 from convoxel.data.image_file import check_finite
-from convoxel.data.label_file import check_labels, class_count, to_classes, values_of
+from convoxel.data.label_file import apply_scheme, check_labels, class_count, name_classes, settle_scheme, values_of
 from convoxel.data.opening import Opening
 from convoxel.files.fault import ErrorCollector, fault, plural, shown
 from convoxel.files.values import Array
@@ -77,19 +79,22 @@ def open_frames(path: Path, task: str, errors: Opening) -> Collection:
         declared = _read_count(path, file, "num_classes") if "num_classes" in names else None
     if not found:
         raise fault(path, "no frame is usable", "frames with labels", _COPY)
+    scheme, low = LabelScheme(), 0
     if task == "segment":
-        classes, low = errors.classes, 0
-        classes = classes or _segment_classes(path, {name: held[3] for name, held in found.items()}, errors)
+        scheme = settle_scheme(path, errors)
+        labels, ignored = {name: held[3] for name, held in found.items()}, scheme.ignored
+        classes, scheme = name_classes(path, scheme, lambda: _count_classes(path, labels, errors, ignored))
     else:
         numbers = [int(name) for name in errors.classes if name.isdecimal()]
         known = set(numbers) if len(numbers) == len(errors.classes) else set()
         classes, low = _number_classes(path, known | {int(held[3]) for held in found.values()}, declared)
     entries = [
-        _entry(path, name, subject, shape, label if task == "segment" else int(label) - low, len(classes))
+        _entry(path, name, subject, shape, label if task == "segment" else int(label) - low, scheme)
         for name, (subject, _, shape, label) in found.items()
         if name not in errors.names
     ]
-    return Collection(shown(path.stem), task, (2, 1), classes, {"": entries}, [(path.name, path)])
+    whole = Collection(shown(path.stem), task, (2, 1), classes, {"": entries}, [(path.name, path)])
+    return replace(whole, ignored=scheme.ignored, regions=scheme.regions)
 
 
 def _check_counts(
@@ -136,15 +141,15 @@ def _read_label(path: Path, file: HDF5File, name: str, shape: tuple[int, ...], t
     return check_labels(where, file.read(name))
 
 
-def _segment_classes(path: Path, labels: dict[str, Array], errors: ErrorCollector) -> tuple[str, ...]:
-    count, complaints = class_count({name: values_of(label) for name, label in labels.items()})
+def _count_classes(path: Path, labels: dict[str, Array], errors: ErrorCollector, ignored: int | None) -> int:
+    count, complaints = class_count({name: values_of(label, ignored) for name, label in labels.items()})
     for name, came in complaints.items():
         errors.note(
             name, fault(f"{path}#/{name}", came, "class numbers 0, 1, 2, … without a gap", "Renumber the labels")
         )
     if count < 2:
         raise fault(path, "every label is 0 throughout", "at least one class beside the background", _COPY)
-    return ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
+    return count
 
 
 def _number_classes(path: Path, values: set[int], declared: int | None) -> tuple[tuple[str, ...], int]:
@@ -161,13 +166,15 @@ def _number_classes(path: Path, values: set[int], declared: int | None) -> tuple
     return tuple(str(number) for number in sorted(allowed)), low
 
 
-def _entry(path: Path, name: str, subject: str, shape: tuple[int, ...], label: int | Array, classes: int) -> Entry:
+def _entry(
+    path: Path, name: str, subject: str, shape: tuple[int, ...], label: int | Array, scheme: LabelScheme
+) -> Entry:
     def read() -> Sample:
         where = f"{path}#/{name}"
         with np.errstate(all="ignore"):
             image = read_dataset(path, name).astype(np.float32)[None]
         check_finite(where, image)
-        known = label if isinstance(label, int) else np.array(to_classes(where, label, classes))
+        known = label if isinstance(label, int) else np.array(apply_scheme(where, label, scheme))
         return Sample(name, image, known, source=path)
 
     return Entry(name, shape, None, read, label if isinstance(label, int) else None, subject=subject)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,8 @@ from convoxel.data.dataset_json import NAME, LabelScheme, label_scheme, read_des
 from convoxel.data.image_file import check_finite, read_header, read_stored, shaped, with_dims
 from convoxel.data.image_format import find_format
 from convoxel.data.image_header import Header
-from convoxel.files.fault import fault, plural, shown
+from convoxel.data.opening import Opening
+from convoxel.files.fault import fault, few, plural, shown
 from convoxel.files.stream import read_text
 from convoxel.files.values import Array
 
@@ -23,6 +26,7 @@ _MOST_CLASSES = 256
 _LISTED = 8
 # Distance from a whole number that counts as rounding: programs that scale, store and scale back leave 0.99999.
 _ROUNDING = 1e-4
+_UNTOLD = LabelScheme()
 
 
 def read_label_header(path: Path, grid: Header) -> Header:
@@ -128,6 +132,61 @@ def to_classes(
         mend = "Correct the label, or name every class in classes.txt"
         raise fault(path, f"unexpected label values {_listed(wrong)}", f"class numbers 0 to {count - 1}", mend)
     return label
+
+
+def settle_scheme(where: Path, errors: Opening, scheme: LabelScheme = _UNTOLD) -> LabelScheme:
+    """Return what is known of label values: by the user, the source, or the network that the samples are for.
+
+    Args:
+        where: the source, for messages.
+        errors: what the user or the network says.
+        scheme: what the source says (default nothing).
+
+    Raises:
+        DataError: source and user name different values to ignore.
+    """
+    if scheme.ignored is None:
+        scheme = replace(scheme, ignored=errors.ignored)
+    elif errors.ignored not in (None, scheme.ignored) and not errors.classes:  # a network's other data may differ
+        came = f"dataset.json says to ignore {scheme.ignored}, ignore_label is {errors.ignored}"
+        raise fault(where, came, "one value to ignore", "Leave ignore_label out")
+    if errors.classes:
+        return scheme if scheme.names else replace(scheme, names=errors.classes, regions=errors.regions)
+    if errors.regions is not None:
+        return replace(scheme, names=errors.region_names, regions=errors.regions)
+    return scheme
+
+
+def name_classes(
+    where: Path, scheme: LabelScheme, count: Callable[[], int], named: Mapping[int, str] = MappingProxyType({})
+) -> tuple[tuple[str, ...], LabelScheme]:
+    """Return the names of the classes and the scheme with them.
+
+    Args:
+        where: the source, for messages.
+        scheme: what is known of label values.
+        count: returns the number of classes, for those that nobody names.
+        named: names that labels themselves state, by class number (default none).
+
+    Raises:
+        DataError: the value to ignore is a class.
+    """
+    names = scheme.names
+    if names is None:
+        total = count()
+        names = ("background", *(f"class {i}" for i in range(1, total))) if total > 2 else ("background", "foreground")
+        names = (names[0], *(named.get(number, name) for number, name in enumerate(names[1:], 1)))
+    scheme = replace(scheme, names=names)
+    if scheme.ignored in scheme.known:
+        expected, mend = f"another value than {few(sorted(scheme.known))}", "State another one, or correct the classes"
+        raise fault(where, f"the value to ignore, {scheme.ignored}, is a class", expected, mend)
+    return names, scheme
+
+
+def apply_scheme(where: object, label: NDArray[np.uint8], scheme: LabelScheme) -> NDArray[np.uint8]:
+    """Return class numbers, or of regions their label values, and 255 for the value to ignore; as of ``to_classes``."""
+    known = None if scheme.regions is None else scheme.known
+    return to_classes(where, label, max(scheme.known) + 1, scheme.ignored, known)
 
 
 def class_count(values: dict[str, frozenset[int]]) -> tuple[int, dict[str, str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,17 @@ import numpy as np
 from convoxel.data.axes import arrange, find_axes, space_sizes
 from convoxel.data.collection import Collection
 from convoxel.data.data_set import Cache, Entry, Sample
+from convoxel.data.dataset_json import LabelScheme
 from convoxel.data.image_file import check_finite
-from convoxel.data.label_file import MOST_UNNAMED, check_labels, class_count, to_classes, values_of
+from convoxel.data.label_file import (
+    MOST_UNNAMED,
+    apply_scheme,
+    check_labels,
+    class_count,
+    name_classes,
+    settle_scheme,
+    values_of,
+)
 from convoxel.data.numpy_file import Claims, open_archive, read_member
 from convoxel.data.opening import Opening
 from convoxel.files.fault import fault, shown
@@ -73,9 +82,13 @@ def open_npz_set(path: Path, task: str, errors: Opening) -> Collection:
     if any(part.multi_label != several for part in parts):
         came = "labels of one class an image in one part, of several in another"
         raise fault(path, came, "the same in every part", "Save all parts alike")
-    classes = _name_classes(path, claims, _count_classes(path, task, parts, errors), task, errors.classes)
+    scheme = LabelScheme()
+    if task == "segment":
+        classes, scheme = _name_values(path, claims, parts, errors)
+    else:
+        classes = _name_classes(path, claims, _count_classes(path, task, parts, errors), task, errors.classes)
     entries = {
-        part.name: [e for e in _entries(path, part, task, len(classes)) if e.name not in errors.names] for part in parts
+        part.name: [e for e in _entries(path, part, task, scheme) if e.name not in errors.names] for part in parts
     }
     sources, cache = [(path.name, path)], Cache(0)  # the arrays are in memory already: no second copy in float32
     notes = tuple(
@@ -84,7 +97,7 @@ def open_npz_set(path: Path, task: str, errors: Opening) -> Collection:
     if several and all((part.labels.sum(axis=1) == 1).all() for part in parts):
         notes += ("every image has one class, although several may be; class numbers (count,) would exclude others",)
     facts = (shown(path.stem), task, form, classes, entries, sources, notes)
-    return Collection(*facts, multi_label=several, cache=cache)
+    return Collection(*facts, multi_label=several, cache=cache, ignored=scheme.ignored, regions=scheme.regions)
 
 
 def _read_part(path: Path, name: str, key: str, claims: dict[str, Claims], task: str, axes: str | None) -> _Part:
@@ -165,46 +178,71 @@ def _count_classes(path: Path, task: str, parts: list[_Part], errors: Opening) -
                 came = f"class {part.labels.max()}, which the network does not know"
                 raise fault(f"{path}[{part.key}labels]", came, f"0 to {count - 1}", mend)
         return count
-    if task == "segment":
-        values = {p.sample_name(i): values_of(label) for p in parts for i, label in enumerate(p.labels)}
-        count, complaints = class_count(values)
-        for name, came in complaints.items():
-            expected = f"class numbers 0, 1, 2, … without a gap, at most {MOST_UNNAMED}"
-            errors.note(name, fault(f"{path}[{name}]", came, expected, mend))
-    else:
-        found = [int(v) for v in np.unique(parts[0].labels)]
-        count = len(found)
-        if found != list(range(count)):
-            came = f"{count} different labels from {found[0]} to {found[-1]}"
-            raise fault(f"{path}[{parts[0].key}labels]", came, "class numbers 0, 1, 2, … without a gap", mend)
-        for part in parts[1:]:
-            if part.labels.max() >= count:
-                came = f"class {part.labels.max()}, which does not occur in training"
-                raise fault(f"{path}[{part.key}labels]", came, f"0 to {count - 1}", mend)
+    found = [int(v) for v in np.unique(parts[0].labels)]
+    count = len(found)
+    if found != list(range(count)):
+        came = f"{count} different labels from {found[0]} to {found[-1]}"
+        raise fault(f"{path}[{parts[0].key}labels]", came, "class numbers 0, 1, 2, … without a gap", mend)
+    for part in parts[1:]:
+        if part.labels.max() >= count:
+            came = f"class {part.labels.max()}, which does not occur in training"
+            raise fault(f"{path}[{part.key}labels]", came, f"0 to {count - 1}", mend)
+    _check_count(path, count)
+    return count
+
+
+def _check_count(path: Path, count: int) -> None:
     if count < 2:
         raise fault(path, "all labels are 0", "at least two classes", "Check that the labels are the right ones")
-    return count
+
+
+def _name_values(
+    path: Path, claims: dict[str, Claims], parts: list[_Part], errors: Opening
+) -> tuple[tuple[str, ...], LabelScheme]:
+    """Return the names of the classes of label maps, or of regions, and what the label values mean."""
+    scheme = settle_scheme(path, errors)
+    ignored = scheme.ignored
+
+    def held() -> dict[str, frozenset[int]]:
+        return {p.sample_name(i): values_of(label, ignored) for p in parts for i, label in enumerate(p.labels)}
+
+    def count() -> int:
+        found, complaints = class_count(held())
+        for name, came in complaints.items():
+            expected = f"class numbers 0, 1, 2, … without a gap, at most {MOST_UNNAMED}"
+            errors.note(name, fault(f"{path}[{name}]", came, expected, "Renumber the labels"))
+        _check_count(path, found)
+        return found
+
+    if scheme.regions is None and "classes" in claims:
+        least = len(errors.classes) or 1 + max((max(values, default=0) for values in held().values()), default=0)
+        _check_count(path, least)
+        scheme = replace(scheme, names=_read_names(path, least))
+    return name_classes(path, scheme, count)
+
+
+def _read_names(path: Path, least: int) -> tuple[str, ...]:
+    """Return the names in the array ``classes``."""
+    names = tuple(shown(name) for name in read_member(path, "classes").reshape(-1))
+    if len(names) < least or len(set(names)) < len(names):
+        came = f"{len(set(names))} different names in the array classes"
+        raise fault(path, came, f"at least {least}, one a class", "Name every class once")
+    return names
 
 
 def _name_classes(
     path: Path, claims: dict[str, Claims], count: int, task: str, known: tuple[str, ...]
 ) -> tuple[str, ...]:
     if "classes" in claims:
-        names = tuple(shown(name) for name in read_member(path, "classes").reshape(-1))
-        if len(names) < count or len(set(names)) < len(names):
-            came = f"{len(set(names))} different names in the array classes"
-            raise fault(path, came, f"at least {count}, one a class", "Name every class once")
-        return names
+        return _read_names(path, count)
     if known:
         return known
     if task == "classify":
         return tuple(str(i) for i in range(count))
-    if task == "regress":
-        return ("value",) if count == 1 else tuple(f"value {i}" for i in range(1, count + 1))
-    return ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
+    return ("value",) if count == 1 else tuple(f"value {i}" for i in range(1, count + 1))
 
 
-def _entries(path: Path, part: _Part, task: str, count: int) -> tuple[Entry, ...]:
+def _entries(path: Path, part: _Part, task: str, scheme: LabelScheme) -> tuple[Entry, ...]:
     @cache
     def images() -> Array:
         return read_member(path, f"{part.key}images")
@@ -218,7 +256,7 @@ def _entries(path: Path, part: _Part, task: str, count: int) -> tuple[Entry, ...
             check_finite(where, pixels)
             label = answers[position]
             if task == "segment":
-                label = np.array(to_classes(where, part.labels[position], count))
+                label = np.array(apply_scheme(where, part.labels[position], scheme))
             return Sample(part.sample_name(position), pixels, label, source=path)
 
         return read

@@ -26,11 +26,13 @@ from convoxel.data.image_format import at_rate, split_ending
 from convoxel.data.image_header import GridMatch, Header, agree, compare_grids, describe_reading, sizes
 from convoxel.data.label_file import (
     MOST_UNNAMED,
+    apply_scheme,
     class_count,
     folder_scheme,
+    name_classes,
     read_label,
     read_label_header,
-    to_classes,
+    settle_scheme,
     values_of,
 )
 from convoxel.data.opening import Opening
@@ -118,7 +120,7 @@ def open_pairs(
         notes: what is there and not used (default none).
         sources: further (name, file) of what was read, for the fingerprint (default none).
     """
-    scheme = _settle(folder, scheme, errors)
+    scheme = settle_scheme(folder, errors, scheme)
     parts = tuple(parts) or tuple(dict.fromkeys(pair.part for pair in pairs))
     pairs = [replace(p, images=tuple(at_rate(path, errors.rate) for path in p.images)) for p in _once(pairs, errors)]
     headers, assumed, named = _read_headers(pairs, errors, () if scheme.regions else scheme.names or ())
@@ -126,16 +128,8 @@ def open_pairs(
     if not pairs:
         raise fault(folder, "no usable pair of image and label", "images/NAME and labels/NAME", _MEND)
     dims, channels = agree({p.name: (p.image, headers[p.name]) for p in pairs}, errors)
-    names = scheme.names
-    if names is None:
-        count = _count_classes(folder, pairs, errors, scheme.ignored)
-        names = ("background", *(f"class {i}" for i in range(1, count))) if count > 2 else ("background", "foreground")
-        names = (names[0], *(named.get(number, name) for number, name in enumerate(names[1:], 1)))
-    scheme = replace(scheme, names=names)
-    known = frozenset(range(len(names))) if scheme.regions is None else scheme.regions.known
-    if scheme.ignored in known:
-        expected, mend = f"another value than {few(sorted(known))}", "State another one, or correct the classes"
-        raise fault(folder, f"the value to ignore, {scheme.ignored}, is a class", expected, mend)
+    ignored = scheme.ignored
+    names, scheme = name_classes(folder, scheme, lambda: _count_classes(folder, pairs, errors, ignored), named)
     pairs = [pair for pair in pairs if pair.name not in errors.names]
     form = (dims, channels, scheme, errors.resample_labels)
     entries = {part: [_entry(p, headers[p.name], *form) for p in pairs if p.part == part] for part in parts}
@@ -144,20 +138,6 @@ def open_pairs(
     told = (*assumed, *notes)
     found = Collection(title, "segment", (dims, channels), names, entries, read, told)
     return replace(found, ignored=scheme.ignored, regions=scheme.regions)
-
-
-def _settle(folder: Path, scheme: LabelScheme, errors: Opening) -> LabelScheme:
-    """Return what is known of label values: by the user, the source, or the network that the samples are for."""
-    if scheme.ignored is None:
-        scheme = replace(scheme, ignored=errors.ignored)
-    elif errors.ignored not in (None, scheme.ignored) and not errors.classes:  # a network's other data may differ
-        came = f"dataset.json says to ignore {scheme.ignored}, ignore_label is {errors.ignored}"
-        raise fault(folder, came, "one value to ignore", "Leave ignore_label out")
-    if errors.classes:
-        return scheme if scheme.names else replace(scheme, names=errors.classes, regions=errors.regions)
-    if errors.regions is not None:
-        return replace(scheme, names=errors.region_names, regions=errors.regions)
-    return scheme
 
 
 def _once(pairs: Sequence[Pair], errors: ErrorCollector) -> list[Pair]:
@@ -338,16 +318,13 @@ def _count_classes(folder: Path, pairs: Sequence[Pair], errors: ErrorCollector, 
 
 
 def _entry(pair: Pair, header: Header, dims: int, channels: int, scheme: LabelScheme, resample_labels: bool) -> Entry:
-    known = None if scheme.regions is None else scheme.regions.known
-    count = len(scheme.names or ()) if known is None else max(known) + 1
-
     def read() -> Sample:
         sample = read_channels(pair.images, dims, channels, header.axes or None)
         grid = replace(header, shape=sample.image.shape[1:], spacing_mm=sample.spacing_mm, affine=sample.affine)
         label_header, values = read_label(pair.label, dims, grid)
         if not _match(pair, grid, label_header, resample_labels=resample_labels).same:
             values = fit_label(pair.label, values, label_header.affine, grid.shape, grid.affine)
-        label = np.ascontiguousarray(to_classes(pair.label, values, count, scheme.ignored, known))
+        label = np.ascontiguousarray(apply_scheme(pair.label, values, scheme))
         return replace(sample, name=pair.name, label=label)
 
     return Entry(pair.name, header.shape, header.spacing_mm, read, None, header.stated_affine, pair.subject)
