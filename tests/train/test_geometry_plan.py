@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +19,13 @@ from convoxel.data import DataSet, Sample, Split
 from convoxel.data.data_set import Entry
 from convoxel.data.geometry import Geometry
 from convoxel.errors import ConfigError
-from convoxel.train import TrainConfig, evaluate, fit, load_model
+from convoxel.predict.inference import Predictor
+from convoxel.predict.sliding_window import tile_starts
+from convoxel.train import TrainConfig, evaluate, fit, load_model, pace
 from convoxel.train.geometry_plan import geometry_of, plan_geometry
 from convoxel.train.label_survey import LabelSurvey
 from convoxel.train.mirroring import plan_mirroring
+from tests.predict.test_geometry import Identity, predictor
 
 LPS = np.diag([-2.0, -1.0, 1.0, 1.0])
 
@@ -142,3 +146,33 @@ def test_a_run_keeps_its_geometry_and_goes_on_with_it(tmp_path: Path, capsys: py
     assert np.sum(whole["confusion"]) == sum(sizes)  # measured on the files' own grids
     assert main(["describe", str(run)]) == 0
     assert "Images: axes towards right, front and top (RAS+), 1 × 1 × 2 mm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("spacing", "factor"), [((1.0, 2.0, 1.0), 0), ((0.5, 1.0, 2.0), 1)])
+def test_the_way_back_to_the_own_grid_counts_in_the_time_of_validations(
+    monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...], factor: int
+) -> None:
+    """By a clock that advances for each voxel: 1 s on the network's grid, 2 s for what returns from it."""
+    rule, clock = Geometry("keep", (1.0, 2.0, 1.0)), [0.0]
+    facts = dataclasses.replace(predictor(rule).run.data, geometry=rule)
+    made = TrainConfig.build(
+        task="segment", data="d", output="o", patch=(8, 8, 8), overlap=0.5, prediction={"tile": "patch"}
+    )
+    image = np.zeros((1, 40, 24, 12), np.float32)
+    sample = Sample("a", image, np.zeros(image.shape[1:], np.uint8), None, spacing)
+    part = Split(tuple(Entry("a", image.shape[1:], spacing, lambda: sample) for _ in range(3)))
+
+    def evaluate_tiles(model: Predictor, samples: Sequence[Sample]) -> None:
+        for each in samples:
+            place = rule.place_sample(each)
+            assert max(place.shape) <= 8  # a tile, no more
+            clock[0] += np.prod(place.shape) + 2 * each.image.size * place.resamples
+
+    monkeypatch.setattr(pace, "_measure_step", lambda *_: 0.0)
+    monkeypatch.setattr(pace, "now", lambda: clock[0])
+    monkeypatch.setattr(pace, "evaluate_samples", evaluate_tiles)
+    found = pace.measure_pace(made, DataSet("d", "segment", 3, 1, facts.classes, part, part), facts, Identity(3))
+    voxels, back = (3 * np.prod(shape) for shape in (rule.place_sample(sample).shape, image.shape))
+    assert found.validation_s >= voxels + 2 * back * factor * 0.9  # tiles overlap
+    tiles = 3 * 8**3 * np.prod([len(tile_starts(side, 8, 0.5)) for side in rule.place_sample(sample).shape])
+    assert found.evaluation_s == pytest.approx(tiles + 2 * back * factor, rel=0.05)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -56,14 +57,16 @@ def now() -> float:
 def measure_pace(config: TrainConfig, dataset: DataSet, facts: DataFacts, model: nn.Module) -> Pace:
     """Return the pace of a run, from a step and a prediction of a copy of its network.
 
-    Predictions are measured on one tile, or on a few images to classify, and scaled to the validation part.
+    Predictions are measured on one tile, or on a few images to classify, and scaled to the validation part. The way
+    onto the network's grid and back is measured apart: tiles overlap there, and an image returns once.
     """
     trial = copy.deepcopy(model)
     step_s = _measure_step(config, dataset, facts, trial)
     predictor = build_predictor(TrainedRun(trial.eval(), config, facts, 0), computation=plan_step(config))
     samples = dataset.validation
     begun = now()
-    sample = facts.rule.sample(samples[len(samples) - 1])  # the last is the least likely to be kept in memory
+    stored = samples[len(samples) - 1]  # the last is the least likely to be kept in memory
+    sample = facts.rule.sample(stored)
     read_s = (now() - begun) * len(samples)
     if config.task != "segment":
         tried = [samples[index] for index in range(min(_TRIED, len(samples)))]
@@ -71,9 +74,10 @@ def measure_pace(config: TrainConfig, dataset: DataSet, facts: DataFacts, model:
     else:
         tile = _tile(predictor, sample.image.shape[1:])
         piece = _piece(sample, tile)
-        taken_s = _measure_prediction(predictor, [piece]) / math.prod(tile)
+        taken_s = _measure_prediction(predictor, [piece])
+        whole_s = read_s + _measure_return(predictor, dataset, stored, tile, taken_s)
         overlaps = min(config.overlap, VALIDATION_OVERLAP), config.overlap
-        times = [taken_s * _voxels(predictor, dataset, overlap) + read_s for overlap in overlaps]
+        times = [taken_s * _voxels(predictor, dataset, overlap) / math.prod(tile) + whole_s for overlap in overlaps]
     return Pace(step_s, *times)
 
 
@@ -134,12 +138,39 @@ def _tile(predictor: Predictor, size: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _piece(sample: Sample, tile: tuple[int, ...]) -> Sample:
-    """Return the corner of a labelled image that one tile covers."""
+    """Return the corner of a labelled image that one tile covers, without its place in space."""
     size = tuple(min(have, want) for have, want in zip(sample.image.shape[1:], tile, strict=True))
     corner = (0,) * len(size)
     label = sample.label
     assert isinstance(label, np.ndarray)  # data to segment
     return Sample(sample.name, cut(sample.image, corner, size), cut(label, corner, size))
+
+
+def _measure_return(
+    predictor: Predictor, dataset: DataSet, stored: Sample, tile: tuple[int, ...], taken_s: float
+) -> float:
+    """Return the time in which all images of the validation part return to their own grids; 0 where none is resampled.
+
+    Args:
+        predictor: the network.
+        dataset: the data.
+        stored: an image on its own grid.
+        tile: the part of an image on the network's grid that one tile predicts.
+        taken_s: time of such a tile on the network's grid.
+    """
+    place = predictor.run.data.rule.place_sample(stored)
+    if not place.resamples:
+        return 0.0
+    samplings = [place.samplings[place.axes.index(axis)] for axis in range(len(tile))]
+    widths = [tile[place.axes.index(axis)] for axis in range(len(tile))]
+    # Not more than the tile covers, which a second tile would have to.
+    size = tuple(
+        max(1, min(each.size, wide * each.size // each.count)) for each, wide in zip(samplings, widths, strict=True)
+    )
+    own = _piece(stored, size)
+    found_s = _measure_prediction(predictor, [replace(own, affine=stored.affine, spacing_mm=stored.spacing_mm)])
+    voxels = sum(math.prod(entry.shape) for entry in dataset.validation.entries)
+    return max(0.0, found_s - taken_s) * voxels / math.prod(size)
 
 
 def _voxels(predictor: Predictor, dataset: DataSet, overlap: float) -> int:
