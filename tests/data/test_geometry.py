@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from convoxel.data.data_set import Entry, Sample
-from convoxel.data.geometry import Geometry, choose_spacing, fit_label, own_spacing
+from convoxel.data.geometry import Geometry, choose_spacing, find_box, fit_label, own_spacing
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.resample import AxisSampling, match_label, resample_image, resample_label, resample_slabs
 from convoxel.errors import DataError
@@ -294,3 +295,14 @@ def test_match_label_is_a_loop_over_voxels_and_classes() -> None:
         weight = np.outer([a + 1 - y, y - a], [b + 1 - x, x - b])
         shares = [weight[label[a : a + 2, b : b + 2] == value].sum() for value in range(3)]
         assert sorted(shares)[-1] - sorted(shares)[-2] < 1e-5 or found[i, j] == int(np.argmax(shares))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_box_of_what_is_not_zero(order: Literal["C", "F"], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convoxel.data.mapped_image._SLAB", 40)  # several slabs, along whichever axis is read in one go
+    image = np.zeros((2, 7, 8, 9), np.int16, order=order)
+    image[0, 2:5, 1:7, 3:4], image[1, 3, 7, 5] = -1, 2
+    for values in (image, MappedImage(image)):
+        assert find_box(values) == ((2, 5), (1, 8), (3, 6))
+        assert find_box(values, positive=True) == ((3, 4), (7, 8), (5, 6))
+    assert find_box(np.zeros((1, 3, 4), np.float32)) is None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from convoxel.cli.options import Json, command
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, command_line, emit, plural
+
+if TYPE_CHECKING:
+    from convoxel.train.imported_run import ImportedRun
 
 _EXAMPLE = "convoxel import nnunet nnUNetTrainer__nnUNetPlans__3d_fullres --output run"
 app = typer.Typer(
@@ -54,16 +57,46 @@ def nnunet(
             checkpoint=checkpoint,
             on_fold=lambda done, total: counter(done, total, "fold"),
         )
+    _tell(screen, folder, target, runs, json=json)
+
+
+@command(app, "convoxel import monai spleen_ct_segmentation --output run")
+def monai(
+    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder with configs and models.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="RUN", help="New folder (default: named after the bundle).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a run of the network in a bundle of MONAI, which predicts as the bundle's own pipeline does.
+
+    It reads configs/inference.json (or .yaml), configs/metadata.json and models/model.pt as data, and runs nothing of
+    them. A transform that a run cannot follow is refused by name.
+    """
+    from convoxel.train import import_monai
+
+    target = output or Path(f"{folder.resolve().name}-run")
+    screen = Screen(json)
+    with screen.status("reading the bundle"):
+        run = import_monai(folder, target)
+    _tell(screen, folder, target, [run], json=json)
+
+
+def _tell(screen: Screen, source: Path, target: Path, runs: list[ImportedRun], *, json: bool) -> None:
     first = runs[0]
     if json:
         return emit({
-            "source": folder, "output": target, "model": first.config.model, "classes": list(first.data.classes),
+            "source": source, "output": target, "model": first.config.model, "classes": list(first.data.classes),
             "patch": first.config.patch, "geometry": str(first.data.rule), "mirror": first.config.prediction.mirror,
             "runs": [{"fold": run.fold, "path": run.path, "parameters": run.parameters} for run in runs],
+            "notes": list(first.notes),
         })  # fmt: skip
+    many = f"{plural(len(runs), 'fold')} of " if first.fold else ""
     screen.say(
-        f"{target}: {plural(len(runs), 'fold')} of {first.config.model}, {first.parameters:,} parameters each; "
+        f"{target}: {many}{first.config.model}, {first.parameters:,} parameters{' each' if many else ''}; "
         f"{first.data.rule}",
         "bold",
     )
+    for note in first.notes:
+        screen.say(f"Note: {note}.")
     screen.say(f"Predict: {command_line('convoxel', 'predict', target, '--input')} scans --output labels")

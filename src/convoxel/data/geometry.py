@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from convoxel.data.data_set import DataSet, Entry, Sample, Split
 from convoxel.data.image_header import Affine, Spacing, spacing_unit
-from convoxel.data.mapped_image import MappedImage, slabs
+from convoxel.data.mapped_image import MappedImage, slab_places
 from convoxel.data.resample import (
     AxisSampling,
+    interpolate_image,
     match_label,
     resample_image,
     resample_label,
@@ -38,6 +39,7 @@ Box = tuple[tuple[int, int], ...]
 
 # Spacings that differ by less count as one: headers round, and no network tells 1 mm from 1.01 mm.
 _SAME = 0.01
+_SAME_MM = 1e-3  # the same in MONAI, which asks that alone
 # Voxels thicker than this, in units of their shortest side, are interpolated linearly across: a B-spline would swing
 # from one slice to the next (nnU-Net's limit: Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z).
 _COARSE = 3.0
@@ -58,6 +60,7 @@ class Placement:
         box: (first, stop) along each own axis of the part that the network's grid covers; None: the whole image.
         whole: sizes of the image along its own axes where there is a box.
         stretched: whether voxels are interpolated as nnU-Net does: :func:`convoxel.data.resample.stretch_image`.
+        linear: whether they are interpolated linearly.
         coarse_back: as ``coarse``, for scores that return to the own grid.
     """
 
@@ -69,6 +72,7 @@ class Placement:
     whole: tuple[int, ...] = ()
     stretched: bool = False
     coarse_back: int | None = None
+    linear: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -142,6 +146,8 @@ class Placement:
             image = image.view(self.turned) if isinstance(image, MappedImage) else self.turned(image)
         if not self.resamples:
             return image
+        if self.linear:
+            return interpolate_image(image[(slice(None),) * image.ndim], self.samplings)
         if self.stretched:
             return stretch_image(image[(slice(None),) * image.ndim], self.samplings, self.coarse)
         orders = [1 if axis == self.coarse else 3 for axis in range(len(self.axes))]
@@ -155,7 +161,7 @@ class Placement:
         return resample_label(label, self.samplings) if self.resamples else label
 
     def slabs(
-        self, slabs: Iterable[tuple[int, Floats]], beyond: Floats | None = None
+        self, slabs: Iterable[tuple[int, Floats]], beyond: Floats | None = None, *, nearest: bool = False
     ) -> Iterator[tuple[Place, Floats]]:
         """Yield (part of the own grid, its scores (classes, *part)) from scores on the network's grid.
 
@@ -163,14 +169,15 @@ class Placement:
             slabs: (first slice, scores (classes, slices, *rest)), which follow each other along the first axis.
             beyond: scores (classes,) beyond the box, with which parts are slabs of the whole image (default None: parts
                 cover the box alone).
+            nearest: take the nearest score in place of interpolating (default False).
         """
         if self.resamples:
-            orders = [0 if axis == self.coarse_back else 1 for axis in range(len(self.axes))]
+            orders = [0 if nearest or axis == self.coarse_back else 1 for axis in range(len(self.axes))]
             slabs = resample_slabs(slabs, [sampling.reverse for sampling in self.samplings], orders)
         place = self
         if self.box is not None and beyond is not None:
             sizes = [self.whole[own] for own in self.axes]
-            slabs = _surround(slabs, self._turned_box(), sizes, beyond)
+            slabs = surround(slabs, self._turned_box(), sizes, beyond)
             place = replace(self, box=None, samplings=tuple(AxisSampling(size, size) for size in sizes))
         for first, slab in slabs:
             box = (slice(first, first + slab.shape[1]), *(slice(0, s.size) for s in place.samplings[1:]))
@@ -198,10 +205,17 @@ class Placement:
             inside.append(slice(first, stop))
 
 
-def _surround(
+def surround(
     slabs: Iterable[tuple[int, Floats]], box: Box, shape: Sequence[int], beyond: Floats
 ) -> Iterator[tuple[int, Floats]]:
-    """Yield (first slice, scores) of the whole grid from those inside a box."""
+    """Yield (first slice, scores) of the whole grid from those inside a box.
+
+    Args:
+        slabs: (first slice of the box, scores (classes, slices, *rest of the box)).
+        box: (first, stop) along each axis.
+        shape: sizes of the whole grid.
+        beyond: scores (classes,) outside the box.
+    """
     first, stop = box[0]
     inside = (slice(None), slice(None), *(slice(*ends) for ends in box[1:]))
     if first:
@@ -249,7 +263,8 @@ class Geometry:
         kept: axes of the network's grid along which each image keeps its own distance all the same.
         crop: "nonzero" takes the box around all voxels that are not zero in every channel; "none" takes all.
         sampling: "middles" keeps the middle of an image and the exact spacing, "faces" keeps its outer faces, stretches
-            it to whole voxels and interpolates as nnU-Net does.
+            it to whole voxels and interpolates as nnU-Net does, "first" keeps its first voxel and the exact spacing and
+            interpolates linearly, as MONAI does.
 
     >>> rule = Geometry("ras", (1.0, 1.0, 3.0))
     >>> place = rule.place((30, 20, 40), np.diag([-3.0, 1.0, 1.0, 1.0])[[1, 2, 0, 3]], None)
@@ -262,7 +277,7 @@ class Geometry:
     axes: tuple[int, ...] | None = None
     kept: tuple[int, ...] = ()
     crop: Literal["none", "nonzero"] = "none"
-    sampling: Literal["middles", "faces"] = "middles"
+    sampling: Literal["middles", "faces", "first"] = "middles"
 
     def __str__(self) -> str:
         words = ["axes as stored" if self.orientation == "keep" else "axes towards right, front and top (RAS+)"]
@@ -273,6 +288,8 @@ class Geometry:
             words.append(f"along axis {', '.join(map(str, self.kept))} as stored")
         if self.sampling == "faces":
             words.append("between the faces of the image")
+        if self.sampling == "first":
+            words.append("from its first voxel on")
         if self.crop == "nonzero":
             words.append("cut to what is not zero")
         return ", ".join(words)
@@ -310,7 +327,7 @@ class Geometry:
         faces = self.sampling == "faces"
         return Placement(
             axes, back, tuple(samplings), coarse, stretched=faces,
-            coarse_back=coarse_back if faces else None,
+            coarse_back=coarse_back if faces else None, linear=self.sampling == "first",
         )  # fmt: skip
 
     def _sample(self, sampling: AxisSampling, have: float, wanted: float) -> AxisSampling:
@@ -319,6 +336,9 @@ class Geometry:
             count = max(1, round(have / wanted * sampling.size))
             return AxisSampling.between_faces(sampling.size, count) if count != sampling.size else sampling
         step = wanted / have
+        if self.sampling == "first":
+            count = max(1, round((sampling.size - 1) / step + 1))
+            return sampling if abs(wanted - have) <= _SAME_MM else AxisSampling.from_first(sampling.size, count, step)
         if abs(step - 1) <= _SAME:
             return sampling
         return AxisSampling(sampling.size, max(1, math.floor(sampling.size / step + 0.5)), step)
@@ -326,7 +346,7 @@ class Geometry:
     def place_sample(self, sample: Sample) -> Placement:
         """Return the way between a sample's own grid and the network's."""
         shape, affine, spacing = sample.image.shape[1:], sample.stated_affine, sample.spacing_mm
-        box = _nonzero_box(sample.image) if self.crop == "nonzero" else None
+        box = find_box(sample.image) if self.crop == "nonzero" else None
         if box is None or all(ends == (0, size) for ends, size in zip(box, shape, strict=True)):
             return self.place(shape, affine, spacing)
         return replace(self.place([stop - first for first, stop in box], affine, spacing), box=box, whole=tuple(shape))
@@ -407,19 +427,22 @@ def _check_room(name: object, channels: int, shape: Sequence[int]) -> None:
     check_memory(name, 12 * channels * math.prod(shape))  # the coefficients of a channel, the result, the stored image
 
 
-def _nonzero_box(image: Floats) -> Box | None:
-    """Return (first, stop) along each axis of the voxels that are not zero in every channel; None where all are."""
+def find_box(image: Floats | MappedImage, *, positive: bool = False) -> Box | None:
+    """Return (first, stop) along each axis of the voxels that are not zero in every channel; None where all are.
+
+    Args:
+        image: (channels, *spatial).
+        positive: take voxels that are above zero in some channel instead (default False).
+    """
     dims = image.ndim - 1
     found = [np.zeros(size, bool) for size in image.shape[1:]]
-    first = 0
-    for slab in slabs(image):
-        mask = (slab != 0).any(axis=0)
-        stop = first + mask.shape[0]
+    for place in slab_places(image):
+        slab = image[place]
+        mask = np.asarray(np.any(slab > 0 if positive else slab != 0, axis=0))
         for axis, line in enumerate(found):
             hit = mask.any(axis=tuple(other for other in range(dims) if other != axis))
-            part = line[first:stop] if axis == 0 else line
+            part = line[place[1 + axis]] if axis + 1 < len(place) else line
             part |= hit
-        first = stop
     if not found[0].any():
         return None
     ends = [np.flatnonzero(line)[[0, -1]] for line in found]

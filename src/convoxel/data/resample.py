@@ -5,7 +5,8 @@ lies at ``(j - (count - 1) / 2) * step + (size - 1) / 2`` of the ``size`` sample
 to a whole number of voxels, so the place of every voxel is known exactly, and reversed axes give reversed results.
 
 Where a run says so, the outer faces of the image stay in place instead, and its axes are stretched to a whole number of
-voxels: then ``step`` is ``size / count``, as in nnU-Net, scikit-image's ``resize`` and PyTorch's ``interpolate``.
+voxels: then ``step`` is ``size / count``, as in nnU-Net, scikit-image's ``resize`` and PyTorch's ``interpolate``. Or
+the first voxel stays in place, and sample ``j`` lies at ``j * step``, as in MONAI.
 
 Images are interpolated by cubic B-splines (Unser 1999), labels class by class, scores of classes linearly. Nothing is
 smoothed before it is thinned out. A B-spline of several variables is a product over axes, as linear interpolation is,
@@ -53,6 +54,7 @@ class AxisSampling:
         size: samples that are there.
         count: samples that are wanted.
         step: their distance, in samples that are there.
+        shift: distance of their middle from the axis's, in samples that are there (default 0).
 
     >>> AxisSampling(4, 2, 2.0).positions.tolist(), AxisSampling(4, 2, 2.0).reverse.positions.tolist()
     ([0.5, 2.5], [-0.25, 0.25, 0.75, 1.25])
@@ -61,6 +63,7 @@ class AxisSampling:
     size: int
     count: int
     step: float = 1.0
+    shift: float = 0.0
 
     @property
     def same(self) -> bool:
@@ -71,17 +74,26 @@ class AxisSampling:
     def positions(self) -> NDArray[np.float64]:
         """The places (count,), in samples that are there."""
         from_middle = np.arange(self.count, dtype=np.float64) - (self.count - 1) / 2
-        return from_middle * self.step + (self.size - 1) / 2
+        return from_middle * self.step + (self.size - 1) / 2 + self.shift
 
     @property
     def reverse(self) -> AxisSampling:
         """The places of the samples that are there among those that are wanted."""
-        return AxisSampling(self.count, self.size, 1.0 / self.step)
+        return AxisSampling(self.count, self.size, 1.0 / self.step, -self.shift / self.step)
 
     @classmethod
     def between_faces(cls, size: int, count: int) -> AxisSampling:
         """Return the places of ``count`` samples that share the faces of the ``size`` that are there."""
         return cls(size, count, size / count)
+
+    @classmethod
+    def from_first(cls, size: int, count: int, step: float) -> AxisSampling:
+        """Return the places of ``count`` samples, the first of which is the first of the ``size`` that are there.
+
+        >>> AxisSampling.from_first(4, 2, 2.0).positions.tolist()
+        [0.0, 2.0]
+        """
+        return cls(size, count, step, (count - 1) / 2 * step - (size - 1) / 2)
 
     def taps(self, order: int) -> Taps:
         """Return the taps of the nearest sample (0), of linear interpolation (1) or of cubic B-splines (3).
@@ -137,7 +149,7 @@ def _pass_axis(values: Array, axis: int, sampling: AxisSampling, order: int, edg
         if edge:
             values = np.pad(values, [(edge, edge) if at == axis else (0, 0) for at in range(values.ndim)], mode="edge")
             # Both ends grow alike, so the middle stays where it is.
-            sampling = AxisSampling(sampling.size + 2 * edge, sampling.count, sampling.step)
+            sampling = AxisSampling(sampling.size + 2 * edge, sampling.count, sampling.step, sampling.shift)
         values = spline_filter1d(values, 3, axis, output=np.float32, mode="mirror")
     return _interpolate(values, axis, sampling.taps(order))
 
@@ -248,6 +260,19 @@ def stretch_image(image: Floats, samplings: Sequence[AxisSampling], coarse: int 
         low, high = values.min(axis=rest, keepdims=True), values.max(axis=rest, keepdims=True)
         found = np.clip(_pass_axes(values, 0, plain, (3,) * len(samplings), _EDGE), low, high)
         channel[...] = _pass_axes(found, 0, across, (0,) * len(samplings))
+    return result
+
+
+def interpolate_image(image: Floats, samplings: Sequence[AxisSampling]) -> Floats:
+    """Return an image (channels, *spatial) on another grid, interpolated linearly, one channel after the other.
+
+    Args:
+        image: values as stored.
+        samplings: places along each axis.
+    """
+    result = np.empty((len(image), *(sampling.count for sampling in samplings)), np.float32)
+    for channel, values in zip(result, image, strict=True):
+        channel[...] = _pass_axes(values, 0, samplings, (1,) * len(samplings))
     return result
 
 

@@ -189,6 +189,15 @@ def _read_run(run: Path) -> tuple[Path, dict[str, Tensor]]:
     return file, _check_tensors(file, _tensors_of(file, lambda: load_tensors(pair.data)))
 
 
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Return the tensors of a .safetensors or PyTorch file by name.
+
+    Raises:
+        DataError: the file is missing, broken, or holds something other than finite tensors.
+    """
+    return _read_file(path)[1]
+
+
 def _read_file(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Tensor]]:
     """Return a file of weights and its tensors by name; a manifest beside it must prove it."""
     file = Path(path)
@@ -380,7 +389,7 @@ class _Plan:
     def __init__(self, part: nn.Module, stored: Mapping[str, Tensor], channels: str, inflate: str) -> None:
         self.part, self.stored = part, stored
         self.channels, self.inflate = channels, inflate
-        self.layers = dict(part.named_modules())
+        self.layers = dict(part.named_modules(remove_duplicate=False))
         convolutions = [name for name, layer in self.layers.items() if isinstance(layer, _CONV)]
         first = stored.get(f"{convolutions[0]}.weight") if convolutions else None
         # Of the file's network: spatial axes and input channels, read off its first convolution.

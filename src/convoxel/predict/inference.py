@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convoxel.data import Sample
-from convoxel.data.geometry import Place, Placement, background_scores, extent, spacing_words, spread_scores
+from convoxel.data.geometry import (
+    Place,
+    Placement,
+    background_scores,
+    extent,
+    find_box,
+    spacing_words,
+    spread_scores,
+    surround,
+)
 from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import ConfigError
 from convoxel.files.fault import fault
@@ -25,9 +34,9 @@ from convoxel.predict.member import Member, check_members, common_slabs, group_m
 from convoxel.predict.mirror import mirrored_axes, mirrored_call
 from convoxel.predict.network_call import Array, compiled_call, resize
 from convoxel.predict.normalisation import Statistics
-from convoxel.predict.sliding_window import OnTile, Tiling, blend_parts, blend_slabs
+from convoxel.predict.sliding_window import OnTile, Tiling, best_classes, blend_parts, blend_slabs
 from convoxel.predict.stage_clock import stage, staged
-from convoxel.predict.trained_run import AnyRun
+from convoxel.predict.trained_run import AnyRun, DataFacts
 
 if TYPE_CHECKING:
     from convoxel.predict.computation import Computation
@@ -315,19 +324,61 @@ def _group_slabs(
             found = [member.call(images) for member in group]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
-    tile = first.tile(image.shape[1:])
-    blend = first.run.config.prediction.blend
+    data, rule = first.run.data, first.run.config.prediction
+    size, inside = image.shape[1:], find_box(image, positive=True) if rule.within == "positive" else None
+    if inside is not None:
+        part = (slice(None), *(slice(*ends) for ends in inside))
+        image = image[part]
+    tile, blend = first.tile(image.shape[1:]), rule.blend
     tiling = Tiling(first.sizes.inner(tile), first.overlap, 1, statistics.floor, first.sizes.border, blend)
-    data = first.run.data
     beyond = np.tile(background_scores(len(data.outputs), data.several), len(group))
-    if whole or place.resamples:
-        yield from place.slabs(blend_slabs(call, image, tiling, on_tile), beyond if whole else None)
+    if whole or place.resamples or inside is not None:
+        slabs: Iterable[tuple[int, Array]] = blend_slabs(call, image, tiling, on_tile)
+        way = _Return(rule.returned, data, len(group)) if place.resamples and rule.returned != "logits" else None
+        if way is not None:
+            slabs = ((start, way.leave(slab)) for start, slab in slabs)
+            beyond = np.zeros(len(beyond), np.float32)  # as MONAI pads
+        if inside is not None:
+            slabs = surround(slabs, inside, size, beyond)
+        found = place.slabs(slabs, beyond if whole else None, nearest=rule.returned == "labels")
+        yield from found if way is None else ((own, way.arrive(scores)) for own, scores in found)
     else:
         for box, logits in blend_parts(call, image, tiling, on_tile):
             yield place.own_box(box), place.turned_back(logits)
     if not whole:
-        for part in place.surroundings():
-            yield part, spread_scores(beyond, extent(part))
+        for rest in place.surroundings():
+            yield rest, spread_scores(beyond, extent(rest))
+
+
+@dataclass(frozen=True)
+class _Return:
+    """The way of logits from the network's grid to the image's own, where they do not travel as logits.
+
+    Attributes:
+        form: "shares" or "labels".
+        data: facts of the data.
+        members: number of networks, whose logits (members · classes, *any) go together.
+    """
+
+    form: str
+    data: DataFacts
+    members: int
+
+    def leave(self, logits: Array) -> Array:
+        """Return what is interpolated."""
+        return np.concatenate([self._form(each) for each in np.split(logits, self.members)])
+
+    def arrive(self, found: Array) -> Array:
+        """Return logits of what was interpolated."""
+        return logits_of(found, self.data.several)
+
+    def _form(self, logits: Array) -> Array:
+        if self.form == "shares":
+            return shares_of(logits, self.data.several)
+        if self.data.several:
+            return np.asarray(logits > 0, np.float32)
+        numbers = np.arange(len(logits)).reshape(-1, *(1 for _ in logits.shape[1:]))
+        return np.asarray(best_classes(logits) == numbers, np.float32)
 
 
 def check_engine(engine: str, precision: str | None = None) -> None:
@@ -431,6 +482,8 @@ def _check_exact(run: AnyRun, engine: str, exact: bool, tile: object, mirrored: 
         raise ConfigError(
             f"tile: got {tile!r} without exact; tiles that are blended have the size of training's patch."
         )
+    if exact and run.config.prediction.within != "all":
+        raise ConfigError("exact: the run predicts a box of each image alone; leave exact out.")
     if exact and run.config.task != "segment":
         raise ConfigError("exact: the run classifies images, and a class sees the whole image; leave exact out.")
     if exact and engine != "convoxel":

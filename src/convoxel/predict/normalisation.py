@@ -1,7 +1,8 @@
 """Normalisation of image intensities, the same in training and prediction.
 
 Ours brings them to mean 0 and standard deviation 1 after an image is resampled. A run whose normalisation has rules for
-its channels takes each channel as its rule says, before the image is resampled, as nnU-Net does.
+its channels takes each channel as its rule says, before the image is resampled, as nnU-Net does. One that has steps
+takes them one after the other, before or after that, as pipelines of MONAI do.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,70 @@ class ChannelRule:
         return np.asarray(found, np.float32)
 
 
+@dataclass(frozen=True)
+class IntensityStep:
+    """One change of the intensities of an image, as MONAI's transforms of dictionaries do it.
+
+    Attributes:
+        kind: "range" maps ``low`` … ``high`` to ``first`` … ``last`` (ScaleIntensityRange); "extent" does so with the
+            image's least and largest value (ScaleIntensity); "percentiles" with its percentiles ``low`` and ``high``
+            (ScaleIntensityRangePercentiles); "standard" takes its mean from it and divides by its standard deviation
+            (NormalizeIntensity).
+        low, high: see ``kind``.
+        first, last: see ``kind``; None leaves values where the others bring ``low`` to 0 and ``high`` to 1.
+        clip: whether values beyond ``first`` … ``last`` are cut off.
+        each: whether each channel is measured by itself.
+        nonzero: whether "standard" measures and changes the voxels alone that are not zero.
+        mean, std: of "standard", a number or one a channel; empty: those of the image.
+    """
+
+    kind: Literal["range", "extent", "percentiles", "standard"]
+    low: float = 0.0
+    high: float = 0.0
+    first: float | None = None
+    last: float | None = None
+    clip: bool = False
+    each: bool = False
+    nonzero: bool = False
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def apply(self, image: Array) -> Array:
+        """Return an image (channels, *spatial) after the step."""
+        if self.each or len(self.mean) > 1:
+            found = [self._change(channel[None], index) for index, channel in enumerate(image)]
+            return np.concatenate(found)
+        return self._change(image, 0)
+
+    def _change(self, image: Array, index: int) -> Array:
+        if self.kind == "standard":
+            return self._standardise(image, index)
+        low, high = self.low, self.high
+        if self.kind == "extent":
+            low, high = float(image.min()), float(image.max())
+        elif self.kind == "percentiles":
+            low, high = map(float, np.percentile(image, [self.low, self.high]))
+        if low == high:
+            return np.asarray(image - np.float32(low) + np.float32(self.first or 0.0), np.float32)
+        found = (image - np.float32(low)) / np.float32(high - low)
+        if self.first is not None and self.last is not None:
+            found = found * np.float32(self.last - self.first) + np.float32(self.first)
+            if self.clip:
+                found = np.clip(found, np.float32(self.first), np.float32(self.last))
+        return np.asarray(found, np.float32)
+
+    def _standardise(self, image: Array, index: int) -> Array:
+        inside = image != 0 if self.nonzero else np.ones(image.shape, bool)
+        values = image[inside]
+        if values.size == 0:
+            return image
+        mean = self.mean[min(index, len(self.mean) - 1)] if self.mean else float(values.mean(dtype=np.float64))
+        std = self.std[min(index, len(self.std) - 1)] if self.std else float(values.std(dtype=np.float64))
+        found: Array = image.copy()
+        found[inside] = (values - np.float32(mean)) / np.float32(std or 1.0)
+        return found
+
+
 def find_body(image: Array) -> NDArray[np.bool_]:
     """Return True where any channel of an image (channels, *spatial) is not zero, and in the holes of that."""
     from scipy.ndimage import binary_fill_holes
@@ -89,18 +154,39 @@ class Normalisation:
     """The normalisation of a run.
 
     Attributes:
-        kind: "sample" measures each image, "dataset" uses the statistics of the training images, "channels" has rules.
+        kind: "sample" measures each image, "dataset" uses the statistics of the training images, "channels" has rules,
+            "steps" has steps.
         mean, std: those statistics, one value per channel; empty for the others.
         channels: rules of the channels, which apply before an image is resampled.
+        steps: changes of intensities, one after the other.
+        steps_before: how many of them apply before an image is resampled.
     """
 
     kind: str
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     channels: tuple[ChannelRule, ...] = ()
+    steps: tuple[IntensityStep, ...] = ()
+    steps_before: int = 0
+
+    @property
+    def ruled(self) -> bool:
+        """True where rules or steps make the network's values, and no statistics."""
+        return self.kind in ("channels", "steps")
+
+    def finish(self, image: Any) -> Any:
+        """Return an image (channels, *spatial) that has been resampled after the steps that come then."""
+        for step in self.steps[self.steps_before :]:
+            image = step.apply(image)
+        return image
 
     def apply_rules(self, image: Array) -> Array:
-        """Return an image (channels, *spatial), cut but not resampled, with each channel as its rule says."""
+        """Return an image (channels, *spatial), cut but not resampled, after its channels' rules or the first steps."""
+        if self.kind == "steps":
+            image = np.array(image, np.float32, order="C")
+            for step in self.steps[: self.steps_before]:
+                image = step.apply(image)
+            return image
         masked = any(rule.masked for rule in self.channels)
         body = find_body(image) if masked else np.ones(image.shape[1:], bool)
         return np.stack([rule.normalise(each, body) for rule, each in zip(self.channels, image, strict=True)])
@@ -111,8 +197,8 @@ class Normalisation:
         Sums are taken slab by slab, so that they need no memory for a second image. Whole numbers as stored are
         counted, and every sum over them is exact up to its last rounding.
         """
-        if self.channels:  # applied already; 0 is what tiles hold beyond the image
-            zeros = np.zeros(len(self.channels), np.float32)
+        if self.ruled:  # applied already; 0 is what tiles hold beyond the image
+            zeros = np.zeros(len(image), np.float32)
             return Statistics(zeros, zeros + 1, zeros)
         axes = tuple(range(1, len(image.shape)))
         counted = image.value_counts() if isinstance(image, MappedImage) else None

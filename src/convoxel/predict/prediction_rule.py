@@ -18,7 +18,12 @@ class PredictionRule(BaseModel):
             (default "auto").
         blend: weights of a tile, "bell", a Gaussian around its middle, or "filter", those of nnU-Net: the answer of a
             Gaussian filter to its middle voxel, with tiles that lie at most a share of their size apart, rounded where
-            they begin, and with sums of logits in float16 (default "bell").
+            they begin, and with sums of logits in float16; "constant" and "gaussian" are those of MONAI, with tiles at
+            equal distances but the last, which ends where the image does (default "bell").
+        returned: what is interpolated where the image's own grid is another than the network's, "logits", "shares" of
+            classes, or "labels", whose nearest one counts (default "logits").
+        within: part of the image, on the network's grid, that is predicted, "all", or "positive", the box around what
+            is above zero once it is normalised; beyond it nothing is found (default "all").
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
@@ -26,4 +31,6 @@ class PredictionRule(BaseModel):
     mean: Literal["shares", "logits"] = "shares"
     mirror: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
     tile: Literal["auto", "patch"] = "auto"
-    blend: Literal["bell", "filter"] = "bell"
+    blend: Literal["bell", "filter", "constant", "gaussian"] = "bell"
+    returned: Literal["logits", "shares", "labels"] = "logits"
+    within: Literal["all", "positive"] = "all"

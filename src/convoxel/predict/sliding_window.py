@@ -28,6 +28,9 @@ OnTile = Callable[[int, int], None]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
+Blend = Literal["bell", "filter", "constant", "gaussian"]
+
+
 class Tiling(NamedTuple):
     """Tiles of a prediction; see :func:`sliding_window` for the entries."""
 
@@ -36,14 +39,17 @@ class Tiling(NamedTuple):
     batch: int = 1
     fill: Fill = 0.0
     border: tuple[int, ...] = ()
-    blend: Literal["bell", "filter"] = "bell"
+    blend: Blend = "bell"
 
 
-def tile_starts(size: int, tile: int, overlap: float, blend: Literal["bell", "filter"] = "bell") -> list[int]:
+def tile_starts(size: int, tile: int, overlap: float, blend: Blend = "bell") -> list[int]:
     """Return the starts of the fewest tiles of length ``tile`` that cover ``size`` and overlap by at least ``overlap``.
 
-    With ``blend`` "filter" that holds before starts are rounded.
+    With ``blend`` "filter" that holds before starts are rounded. With "constant" and "gaussian" all neighbours have the
+    same distance, and the last tile ends where ``size`` does.
 
+    >>> tile_starts(11, 4, 0.5, "constant")
+    [0, 2, 4, 6, 7]
     >>> tile_starts(10, 4, 0.5)
     [0, 2, 4, 6]
     >>> tile_starts(3, 4, 0.5)
@@ -52,6 +58,9 @@ def tile_starts(size: int, tile: int, overlap: float, blend: Literal["bell", "fi
     if size <= tile:
         return [0]
     step = tile * (1.0 - overlap)
+    if blend in ("constant", "gaussian"):
+        step = max(1, int(step))
+        return [min(start, size - tile) for start in range(0, size - tile + step, step)]
     step = max(1.0, step if blend == "filter" else math.floor(step + 1e-9))
     count = math.ceil((size - tile) / step) + 1
     return [round(index * (size - tile) / (count - 1)) for index in range(count)]
@@ -200,13 +209,15 @@ def blend_parts(
     before = [(p - s) // 2 for p, s in zip(padded, size, strict=True)]
     filtered = tiling.blend == "filter"
     blended = filtered or any(len(axis) > 1 for axis in starts)  # a single tile has the network's own numbers
+    counted = filtered or (blended and tiling.blend == "gaussian")  # weights that are no product over axes
+    curve = _CURVES[tiling.blend]
     weight: list[NDArray[Any]] = [
-        _filter_response(side) if filtered else _bell(side) if len(axis) > 1 else np.ones(side, np.float32)
-        for side, axis in zip(patch, starts, strict=True)
+        curve(side) if len(axis) > 1 or counted else _flat(side) for side, axis in zip(patch, starts, strict=True)
     ]
     total = [_sums(axis, w, side) for axis, w, side in zip(starts, weight, padded, strict=True)]
     inner = functools.reduce(np.multiply.outer, weight)
-    inner = _to_half(inner) if filtered else inner
+    if counted:
+        inner = _to_half(inner) if filtered else np.maximum(inner, np.float32(max(inner.min(), _LEAST_WEIGHT)))
     axes = [_steps(axis, side) for axis, side in zip(starts, patch, strict=True)]
     tiles = list(itertools.product(*axes))
     sums: _Sums | None = None
@@ -218,7 +229,7 @@ def blend_parts(
                 on_tile(done, len(tiles))
             if blended:
                 values = values * inner
-                if filtered:  # the weights are summed as one more class
+                if counted:  # the weights are summed as one more class
                     values = np.concatenate([values, inner[None]])
                 sums = sums or _Sums(len(values), patch, padded, axes, np.float16 if filtered else np.float32)
                 values = sums.add(tile, values)
@@ -231,8 +242,9 @@ def blend_parts(
                 continue
             inside = (slice(None), *taken)
             part = values[inside]
-            if filtered:
-                part = np.divide(part[:-1], part[-1:], dtype=np.float32).astype(np.float16)
+            if counted:
+                part = np.divide(part[:-1], part[-1:], dtype=np.float32)
+                part = part.astype(np.float16) if filtered else part
             elif blended:  # tiles lie on a grid and their weights are products over axes: so is the sum of weights
                 for axis, (weights, step, span) in enumerate(zip(total, tile, taken, strict=True)):
                     shares = weights[step.start + span.start : step.start + span.stop]
@@ -331,10 +343,23 @@ def _tile_logits(
     return logits
 
 
+_LEAST_WEIGHT = 1e-3  # lone corners keep float32 accuracy
+
+
+def _flat(side: int) -> Array:
+    return np.ones(side, np.float32)
+
+
 def _bell(side: int) -> Array:
-    """Gaussian weights along one axis of a tile; at least 1e-3, so that lone corners keep float32 accuracy."""
+    """Gaussian weights along one axis of a tile, none below the least weight."""
     place = (np.arange(side) - (side - 1) / 2) / (side / 8)
-    return np.maximum(np.exp(-0.5 * place * place), 1e-3).astype(np.float32)
+    return np.maximum(np.exp(-0.5 * place * place), _LEAST_WEIGHT).astype(np.float32)
+
+
+def _gaussian(side: int) -> Array:
+    """Gaussian weights along one axis of a tile, as MONAI's; their product over axes has a least weight."""
+    place = np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2)
+    return np.asarray(np.exp(place**2 / np.float32(-2 * (side / 8) ** 2)), np.float32)
 
 
 def _filter_response(side: int) -> NDArray[np.float64]:
@@ -342,6 +367,11 @@ def _filter_response(side: int) -> NDArray[np.float64]:
     reach = int(side / 2 + 0.5)
     place = np.arange(side) - side // 2
     return np.where(abs(place) <= reach, np.exp(-0.5 * np.square(place / (side / 8))), 0)
+
+
+_CURVES: dict[Blend, Callable[[int], NDArray[Any]]] = {
+    "bell": _bell, "filter": _filter_response, "constant": _flat, "gaussian": _gaussian,
+}  # fmt: skip
 
 
 def _to_half(weights: NDArray[np.float64]) -> Array:

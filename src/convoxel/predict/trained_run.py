@@ -145,11 +145,11 @@ class DataFacts:
         Raises:
             DataError: the image would be too large for the memory.
         """
-        if self.normalisation.channels:
+        if self.normalisation.ruled:
             turned = place.turned(sample.image[(slice(None),) * sample.image.ndim])
             sample = replace(sample, image=self.normalisation.apply_rules(turned))
             place = place.after_turning
-        image = self.rule.image(sample, place)
+        image = self.normalisation.finish(self.rule.image(sample, place))
         return image, self.normalisation.statistics(image)
 
     @classmethod

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from convoxel.predict.trained_run import TrainedRun
     from convoxel.train.config import TrainConfig
     from convoxel.train.loop import RunResult, fit
+    from convoxel.train.monai_import import import_monai
     from convoxel.train.nnunet_import import import_nnunet
     from convoxel.train.run_evaluation import evaluate
     from convoxel.train.run_explanation import explain
@@ -46,6 +47,7 @@ __all__ = [
     "evaluate",
     "explain",
     "fit",
+    "import_monai",
     "import_nnunet",
     "load_model",
     "predict",
@@ -63,6 +65,7 @@ __getattr__, __dir__ = lazy_names(
         "convoxel.predict.trained_run": "TrainedRun",
         "convoxel.train.config": "TrainConfig",
         "convoxel.train.loop": "RunResult fit",
+        "convoxel.train.monai_import": "import_monai",
         "convoxel.train.nnunet_import": "import_nnunet",
         "convoxel.train.run_evaluation": "evaluate",
         "convoxel.train.run_explanation": "explain",

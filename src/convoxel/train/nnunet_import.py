@@ -9,49 +9,28 @@ Absent on purpose: nnU-Net v1, whose plans are Python objects; cascades.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from convoxel.errors import ConfigError, check_choice
-from convoxel.files.atomic import write_text
 from convoxel.files.fault import brief, fault
 from convoxel.files.folder import whole_folder
 from convoxel.models.weights import match_tensors, read_torch_file
 from convoxel.predict.prediction_rule import PredictionRule
 from convoxel.predict.trained_run import DataFacts
-from convoxel.train.checkpoint import Store
 from convoxel.train.config import TrainConfig
+from convoxel.train.imported_run import ImportedRun, count_weights, write_run
 from convoxel.train.nnunet_plans import Plan, read_plan, read_plans
-from convoxel.train.run_network import build_network, tensor_names
+from convoxel.train.run_network import build_network
 
 _FOLD = re.compile(r"fold_(\d{1,4}|all)")
 _FOLDS = 5  # of nnU-Net's cross-validation, which its files do not state
 _STEPS = 250  # of an epoch of nnU-Net's trainer
-
-
-class ImportedRun(NamedTuple):
-    """A run that was made of a fold.
-
-    Attributes:
-        fold: number of the fold, or "all".
-        path: its run folder.
-        config: its configuration.
-        data: facts of its data.
-        parameters: number of its weights.
-    """
-
-    fold: str
-    path: Path
-    config: TrainConfig
-    data: DataFacts
-    parameters: int
 
 
 def import_nnunet(
@@ -138,17 +117,10 @@ def _import_fold(source: Path, fold: str, file: Path, part: Path, target: Path) 
         weights = {key: _as_volume(value) for key, value in weights.items()}
     tensors = match_tensors(network, file, weights)
     epochs = found.get("current_epoch")
-    body = {
-        "step": _STEPS * epochs if isinstance(epochs, int) and 0 < epochs < 10**6 else 0,
-        "metric": None,
-        "config": config.to_dict(),
-        "data": json.loads(json.dumps(asdict(facts))),
-        "source": {"nnunet": str(file), "trainer": brief(found.get("trainer_name")), "configuration": name},
-    }
-    part.mkdir(parents=True, exist_ok=True)
-    write_text(part / "config.yaml", config.to_yaml())
-    Store(part).save(tensor_names(tensors), body)
-    return ImportedRun(fold, target, config, facts, sum(value.numel() for value in tensors.values()))
+    trained = _STEPS * epochs if isinstance(epochs, int) and 0 < epochs < 10**6 else 0
+    told = {"nnunet": str(file), "trainer": brief(found.get("trainer_name")), "configuration": name}
+    write_run(part, config, facts, tensors, told, trained)
+    return ImportedRun(fold, target, config, facts, count_weights(network))
 
 
 def _configure(

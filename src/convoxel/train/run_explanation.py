@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from convoxel.data.axes import check_axes
@@ -96,6 +97,6 @@ def explain(
     predictor = build_predictor(run)
     files = files_as_trained(predictor, images[0].files)
     known = read_case_header(predictor, files, MapOptions(axes=axes)).axes or None
-    sample = read_channels(files, run.data.dims, run.data.channels, known)
+    sample = replace(read_channels(files, run.data.dims, run.data.channels, known), name=images[0].stem)
     run.data.warn_of_geometry([(str(files[0]), sample.stated_affine, sample.spacing_mm)])
     return explain_sample(run, sample, question, Computation(where), on_plan, on_progress)

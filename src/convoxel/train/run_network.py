@@ -10,6 +10,7 @@ from torch import nn
 
 from convoxel import models
 from convoxel.errors import CheckpointError, ConfigError
+from convoxel.models.monai_network import PREFIX, build_monai
 from convoxel.models.slice_network import SliceNetwork
 from convoxel.train.checkpoint import Checkpoint
 from convoxel.train.config import TrainConfig
@@ -39,9 +40,11 @@ def build_network(config: TrainConfig, dims: int, channels: int, classes: int) -
     Raises:
         ConfigError: the model is unknown, or does not have one of the options.
     """
-    name = config.model or "unet"
+    name, options = config.model or "unet", dict(config.model_options)
+    if name.startswith(PREFIX):
+        of_monai = {"dims": dims, "in_channels": channels, "num_classes": classes}
+        return build_monai(name.removeprefix(PREFIX), options, **of_monai)
     known = models.entry(name).options
-    options = dict(config.model_options)
     if config.levels is not None:
         options["levels"] = config.levels
     if config.width is not None:
