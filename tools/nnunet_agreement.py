@@ -9,11 +9,14 @@ anyio, sniffio, idna, certifi, timm, einops, seaborn, matplotlib; DIR is searche
     .venv/bin/python -m tools.nnunet_agreement make $P --images HIPPOCAMPUS/images --labels HIPPOCAMPUS/labels
     .venv/bin/python -m tools.nnunet_agreement compare $P                     Dice of both label maps, time, memory
     .venv/bin/python -m tools.nnunet_agreement compare $P --cases 30 --only 3d_fullres
+    .venv/bin/python -m tools.nnunet_agreement compare $P --cases 30 --only resenc_m --precision bfloat16 --again
 
 ``make`` writes a raw data set, lets nnU-Net take its fingerprint and plan, and trains a network of each configuration
 for some steps, in two folds; checkpoints are written by nnU-Net's trainer class. ``compare`` imports each with
 ``convoxel import nnunet`` and predicts the same images with the same folds, mirrored axes and steps, each side as a
-process of its own. The report is JSON; Dice is the mean over classes of an image, 1 where a class is in neither map.
+process of its own; with ``--again`` nnU-Net's maps of the last comparison are kept, and only ours are computed, for
+their Dice and not for a ratio of times. The report is JSON; Dice is the mean over classes of an image, 1 where a class
+is in neither map.
 """
 
 from __future__ import annotations
@@ -67,6 +70,8 @@ def main() -> int:
     parser.add_argument("--folds", type=int, default=len(FOLDS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-mirror", action="store_true")
+    parser.add_argument("--precision", default="float32", help="precision of our side")
+    parser.add_argument("--again", action="store_true", help="keep nnU-Net's maps that are there")
     parser.add_argument("--rest", nargs=argparse.REMAINDER, default=[])
     given = parser.parse_args()
     os.environ.update(environment(given.work, given.packages))
@@ -261,9 +266,11 @@ def resident(pid: int) -> int:
 def compare(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """Return Dice, time and memory of one network."""
     source, scratch = folder(given.work, name), given.work / "compared" / name
-    shutil.rmtree(scratch, ignore_errors=True)
     inputs, theirs, ours = scratch / "images", scratch / "theirs", scratch / "ours"
-    inputs.mkdir(parents=True)
+    kept = given.again and theirs.is_dir()
+    for old in (ours, scratch / "run") if kept else (scratch,):
+        shutil.rmtree(old, ignore_errors=True)
+    inputs.mkdir(parents=True, exist_ok=True)
     for path in sorted((given.work / "raw" / DATASET / "imagesTs").iterdir())[: given.cases]:
         shutil.copyfile(path, inputs / path.name)
     variables = {
@@ -290,7 +297,8 @@ def compare(name: str, given: argparse.Namespace) -> dict[str, Any]:
         "1",
     ]
     words += ["--disable_tta"] if given.no_mirror else []
-    first = timed([*python, "-m", "tools.nnunet_agreement", "theirs", *shared, "--rest", *words], variables)
+    their_command = [*python, "-m", "tools.nnunet_agreement", "theirs", *shared, "--rest", *words]
+    first = None if kept else timed(their_command, variables)
     convoxel = [*python, "-c", "import sys; from convoxel.cli import main; sys.exit(main())"]
     imported = timed(
         [*convoxel, "import", "nnunet", str(source), "--output", str(scratch / "run"), "--folds", ",".join(numbers)],
@@ -298,14 +306,29 @@ def compare(name: str, given: argparse.Namespace) -> dict[str, Any]:
     )
     mirror = ["--mirror", "none"] if given.no_mirror else []
     second = timed(
-        [*convoxel, "predict", str(scratch / "run"), "--input", str(inputs), "--output", str(ours), *mirror], variables
+        [
+            *convoxel,
+            "predict",
+            str(scratch / "run"),
+            "--input",
+            str(inputs),
+            "--output",
+            str(ours),
+            "--precision",
+            given.precision,
+            *mirror,
+        ],
+        variables,
     )
     dice = agreement(theirs, ours)
-    return {
-        "cases": len(dice), "dice_mean": float(np.mean(dice)), "dice_least": float(np.min(dice)),
-        "foreground": foreground(theirs), "nnunet": first, "convoxel": second, "import": imported,
+    ratios = {} if first is None else {
         "faster_wall": first["wall_s"] / second["wall_s"], "faster_cpu": first["cpu_s"] / second["cpu_s"],
         "memory_share": second["peak_mib"] / first["peak_mib"],
+    }  # fmt: skip
+    return {
+        "cases": len(dice), "dice_mean": float(np.mean(dice)), "dice_least": float(np.min(dice)),
+        "precision": given.precision, "foreground": foreground(theirs), "nnunet": first, "convoxel": second,
+        "import": imported, **ratios,
     }  # fmt: skip
 
 
