@@ -14,7 +14,7 @@ from tests.support.refusal import refused
 
 
 def predictor(trained: str | None, channels: int = 3, exact: Any = None) -> Any:
-    config, data = SimpleNamespace(task="segment", axes=trained), SimpleNamespace(dims=2, channels=channels)
+    config, data = SimpleNamespace(task="segment", axes=trained, rate=None), SimpleNamespace(dims=2, channels=channels)
     return SimpleNamespace(run=SimpleNamespace(config=config, data=data), exact=exact)
 
 
