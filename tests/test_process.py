@@ -94,6 +94,27 @@ class TestForks:
         with forks_wait():  # its own work lets no thread wait for itself
             assert in_child(lambda: True) == 0
 
+    def test_threads_that_work_in_turns_do_not_keep_a_fork_waiting(self) -> None:
+        """Each ends its work once the other has begun, or cannot begin."""
+        done, changed, begun, within = threading.Event(), threading.Condition(), [0, 0], set()
+
+        def work(me: int) -> None:
+            while not done.is_set():
+                with forks_wait(), changed:
+                    within.add(me)
+                    begun[me] += 1
+                    changed.notify()
+                    changed.wait_for(lambda before=begun[1 - me]: begun[1 - me] > before, timeout=0.3)  # type: ignore[misc]
+                    within.discard(me)
+
+        threads = [threading.Thread(target=work, args=(me,)) for me in range(2)]
+        for thread in threads:
+            thread.start()
+        assert [in_child(lambda: not within) for _ in range(3)] == [0] * 3
+        done.set()
+        for thread in threads:
+            thread.join()
+
     def test_a_value_is_computed_once_for_an_instance_and_without_a_lock(self) -> None:
         class Counted:
             calls = 0

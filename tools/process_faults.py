@@ -711,6 +711,7 @@ def run_once(case: Situation, folder: Path, seed: int) -> str:
         child = os.fork()
         if child == 0:
             os.dup2(said.fileno(), 2)
+            os.setpgid(0, 0)  # so that its own children die with it where it hangs
             faulthandler.enable()
             faulthandler.register(signal.SIGUSR2)
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
@@ -734,9 +735,9 @@ def _wait(child: int) -> int | None:
         if ended:
             return status
         time.sleep(0.005 if tick < 100 else 0.02)
-    os.kill(child, signal.SIGUSR2)  # where it hangs
+    os.killpg(child, signal.SIGUSR2)  # where it hangs
     time.sleep(1)
-    os.kill(child, signal.SIGKILL)
+    os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
 

@@ -25,13 +25,17 @@ T = TypeVar("T")
 # logging and concurrent.futures.thread are imported here since they register hooks for before and after a fork. If
 # another thread imported them while a fork waits, only the latter would run, and fail.
 
-# Work takes seconds. After a longer wait, the work itself probably waits for a lock of the thread that forks.
-_PATIENCE_S = 30.0
+# Work takes seconds, so new work waits for a fork that waits, lest threads that begin in turns keep it waiting for
+# ever. After a longer wait, work that others do probably needs what waits here: a lock of the thread that forks, or of
+# the one that would begin. Then new work begins first, since a fork in the midst of work leaves a child that may hang.
+_PATIENCE_TO_BEGIN_S = 30.0
+_PATIENCE_TO_FORK_S = 120.0
 
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
 _changed = threading.Condition()  # held during a fork, so that no thread begins work
 _exiting = False
 _working: dict[int, int] = {}  # how many blocks of ``forks_wait`` each thread is in
+_forking: set[int] = set()  # threads that wait to fork
 
 
 def renewed_lock() -> threading.RLock:
@@ -45,12 +49,15 @@ def renewed_lock() -> threading.RLock:
 def forks_wait() -> Iterator[None]:
     """Let the forks of other threads, and the interpreter's exit, wait until the block has ended.
 
-    Blocks do not exclude each other. Once the interpreter exits, only its main thread begins any.
+    Blocks do not exclude each other. None begins, but within another of its thread, while a fork waits. Once the
+    interpreter exits, only its main thread begins any.
     """
     thread = threading.get_ident()
     with _changed:
-        if _exiting and thread not in _working and threading.current_thread() is not threading.main_thread():
-            _changed.wait_for(lambda: False)  # until the process ends
+        if thread not in _working:
+            _changed.wait_for(lambda: not _forking - {thread}, _PATIENCE_TO_BEGIN_S)
+            if _exiting and threading.current_thread() is not threading.main_thread():
+                _changed.wait_for(lambda: False)  # until the process ends
         _working[thread] = _working.get(thread, 0) + 1
     try:
         yield
@@ -63,19 +70,23 @@ def forks_wait() -> Iterator[None]:
 
 
 def _wait_for_others() -> None:
-    _changed.wait_for(lambda: not _working.keys() - {threading.get_ident()}, _PATIENCE_S)
+    _changed.wait_for(lambda: not _working.keys() - {threading.get_ident()}, _PATIENCE_TO_FORK_S)
 
 
 def _before() -> None:
     _changed.acquire()
+    _forking.add(threading.get_ident())
     _wait_for_others()
 
 
 def _after_in_parent() -> None:
+    _forking.discard(threading.get_ident())
+    _changed.notify_all()
     _changed.release()
 
 
 def _after_in_child() -> None:
+    _forking.clear()
     me = threading.get_ident()
     for thread in _working.keys() - {me}:
         del _working[thread]
