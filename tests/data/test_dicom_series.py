@@ -308,6 +308,22 @@ def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
     refused(lambda: data.read_image(save(many, tmp_path / "many.dcm")), tmp_path / "many.dcm", "5000 frames", "4096")
 
 
+def test_files_of_many_frames_in_one_folder_are_several_images(tmp_path: Path) -> None:
+    """Beside each other, or beside a folder of slices; one alone, or several of one series, are the folder's image."""
+    positions = [(3.0, 4.0, float(z)) for z in range(len(VOLUME))]
+    (tmp_path / "images").mkdir()
+    for number, name in enumerate("ab"):
+        found = multi_frame(VOLUME, positions)
+        found.SeriesInstanceUID = f"1.2.3.{number}"
+        save(found, tmp_path / "images" / f"{name}.dcm")
+        if number == 0:
+            assert list_inputs(tmp_path / "images") == [tmp_path / "images"]
+    assert [path.name for path in list_inputs(tmp_path / "images")] == ["a.dcm", "b.dcm"]
+    (tmp_path / "images" / "b.dcm").unlink()
+    series(tmp_path / "images" / "c", VOLUME)
+    assert [path.name for path in list_inputs(tmp_path / "images")] == ["a.dcm", "c"]
+
+
 # ---- hostile files -------------------------------------------------------------------------------------------
 
 

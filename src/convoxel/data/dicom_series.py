@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from convoxel.data.dicom_file import Frame, ImageObject, Place, describe_kind, is_dicom, read_object
 from convoxel.data.dicom_pixels import decode
+from convoxel.data.folder_parts import subfolders
 from convoxel.data.image_header import Header
 from convoxel.data.mapped_image import MappedImage
 from convoxel.data.voxel_layout import patient_affine
@@ -114,19 +115,28 @@ def _decoded(planes: list[_Plane]) -> Iterator[tuple[int, Array]]:
 
 
 def holds_series(path: Path) -> bool:
-    """Return whether a folder, or ``FOLDER#NUMBER``, holds slices that lie in space: such a folder is one image."""
-    folder, _ = split_choice(path)
+    """Return whether a folder, or ``FOLDER#NUMBER``, holds slices that lie in space: such a folder is one image.
+
+    Files of many frames are images of their own where they are of several series, or lie beside folders.
+    """
+    folder, choice = split_choice(path)
     if not folder.is_dir():
         return False
-    for file in list_files(folder)[:_PROBED]:
-        if is_dicom(file):
-            try:
-                found = read_object(file)
-            except DataError:  # reading the folder says what is wrong
-                return True
-            if found is not None:
+    first: ImageObject | None = None
+    for file in filter(is_dicom, list_files(folder)[:_PROBED]):
+        try:
+            found = read_object(file)
+        except DataError:  # reading the folder says what is wrong
+            return True
+        if found is not None and first is None:
+            first = found
+            if found.frames[0].place is None or len(found.frames) == 1 or choice is not None:
                 return found.frames[0].place is not None
-    return False
+            if subfolders(folder):
+                return False
+        elif found is not None and first is not None and found.series != first.series:
+            return False
+    return first is not None
 
 
 def list_parts(path: Path) -> list[Path]:
