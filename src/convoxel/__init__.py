@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from convoxel import arithmetic, data, draw, inspect, models, native, nn, search, train
     from convoxel.graph.compile import compile
     from convoxel.graph.load import load
+    from convoxel.graph.quantise import quantise
     from convoxel.graph.run.program import Program
     from convoxel.lookup import describe
     from convoxel.native import algorithms, build_info, conv, conv_transpose
@@ -60,6 +61,7 @@ __all__ = [
     "models",
     "native",
     "nn",
+    "quantise",
     "search",
     "train",
 ]
@@ -71,6 +73,7 @@ __getattr__, __dir__ = lazy_names(
         "convoxel": "arithmetic data draw inspect models native nn search train",
         "convoxel.graph.compile": "compile",
         "convoxel.graph.load": "load",
+        "convoxel.graph.quantise": "quantise",
         "convoxel.graph.run.program": "Program",
         "convoxel.lookup": "describe",
         "convoxel.native": "algorithms build_info conv conv_transpose",

@@ -15,6 +15,11 @@ PRECISIONS = tuple(DIGITS)
 
 def check_precision(precision: object, where: str = "") -> str:
     """Return ``precision`` if it is one of ``PRECISIONS``; raises ``ConfigError``, which ``where`` begins."""
+    if precision == "int8":
+        raise ConfigError(
+            f"{where}precision is 'int8', expected one of {', '.join(PRECISIONS)}: whole numbers of 8 bits need ranges "
+            "that samples fill, so quantise the network (convoxel quantise, convoxel.quantise)"
+        )
     if not (isinstance(precision, str) and precision in DIGITS):
         raise ConfigError(f"{where}precision is {brief(precision)}, expected one of {', '.join(PRECISIONS)}")
     return precision

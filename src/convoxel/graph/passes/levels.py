@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convoxel.files.values import Array
-from convoxel.graph.ir.graph import Graph, Node, Value
+from convoxel.graph.ir.graph import Graph, Node
 from convoxel.graph.operators.rewriter import add_constant, is_native_type
 from convoxel.graph.operators.table import make_node
 from convoxel.graph.passes.fold import remove_dead
@@ -181,24 +181,31 @@ def carry_levels(graph: Graph) -> Graph:
 
 
 def _with_levels_read(graph: Graph) -> Graph:
-    """Make every layer read levels, at its operand and at its residual where that is dequantised."""
+    """Make every layer read levels, at its operand and at a residual that is dequantised or to be levels."""
     nodes: list[Node] = []
     made: dict[tuple[str, Levels], str] = {}
+
+    def levels_of(source: str, levels: Levels) -> str:
+        name = _dequantised(graph, source, levels) or made.get((source, levels))
+        if name is None:
+            name = made[source, levels] = _unused(graph, f"{source}:levels", made)
+            value = dataclasses.replace(graph.values[source], name=name, dtype="uint8")
+            nodes.append(make_node("to_levels", name, (source,), (value,), native=True, levels=levels))
+        return name
+
     for node in graph.nodes:
         if node.operator == "to_levels":
             made.setdefault((node.inputs[0], Levels(*node["levels"])), node.output.name)
         if node.operator not in QUANTISED or graph.values[node.inputs[0]].dtype == "uint8":
             nodes.append(node)
             continue
-        source, levels = node.inputs[0], Levels(*node["levels"])
-        name = _dequantised(graph, source, levels) or made.get((source, levels))
-        if name is None:
-            name = made[source, levels] = _unused(graph, f"{source}:levels", made)
-            value = Value(name, graph.values[source].shape, "uint8")
-            nodes.append(make_node("to_levels", name, (source,), (value,), native=True, levels=levels))
-        inputs = [name, *node.inputs[1:]]
-        maker = graph.producers.get(node.inputs[_RESIDUAL]) if node.inputs[_RESIDUAL] else None
-        if maker is not None and maker.operator == "from_levels":
+        inputs = list(node.inputs)
+        inputs[0] = levels_of(inputs[0], Levels(*node["levels"]))
+        residual = inputs[_RESIDUAL]
+        maker = graph.producers.get(residual) if residual else None
+        if residual and node["residual_levels"]:
+            inputs[_RESIDUAL] = levels_of(residual, Levels(*node["residual_levels"]))
+        elif maker is not None and maker.operator == "from_levels":
             inputs[_RESIDUAL] = maker.inputs[0]
             node = node.with_attributes(residual_levels=maker["levels"])
         nodes.append(dataclasses.replace(node, inputs=tuple(inputs)))

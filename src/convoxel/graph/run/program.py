@@ -175,6 +175,10 @@ class Program(ProgramRecord):
         if not is_empty(arrays, self.graph.inputs):
             self._execution(arrays)
 
+    def planned(self, *inputs: object) -> Execution:
+        """Return the plan for inputs of these sizes, which runs on contiguous arrays and returns a list of results."""
+        return self._execution(check_inputs(inputs, self.graph.inputs))
+
     def _execution(self, arrays: Sequence[Array]) -> Execution:
         return self._plans.get(tuple(array.shape for array in arrays), lambda: self._plan(arrays))
 
