@@ -27,7 +27,7 @@ from convoxel.errors import (
 from convoxel.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from convoxel import arithmetic, data, draw, inspect, models, native, nn, search, train
+    from convoxel import arithmetic, data, draw, inspect, models, nn, search, train
     from convoxel.graph.compile import compile
     from convoxel.graph.load import load
     from convoxel.graph.quantise import quantise
@@ -59,7 +59,6 @@ __all__ = [
     "inspect",
     "load",
     "models",
-    "native",
     "nn",
     "quantise",
     "search",

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
-from convoxel.errors import ConvoxelError
+from convoxel.cli import main
+from convoxel.errors import ConfigError, ConvoxelError
+from convoxel.graph.compile import compile as compile_model
+from convoxel.graph.quantise import Quantisation
 from convoxel.predict import compiled_network, torch_network
-from convoxel.train import TrainConfig, fit, load_model
+from convoxel.train import TrainConfig, fit, load_model, run_quantisation
 from convoxel.train.checkpoint import Store
 from convoxel.train.run_folder import load_members, load_predictor
+from convoxel.train.run_quantisation import quantise_run
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +182,59 @@ def test_a_prediction_with_a_kept_program_imports_no_large_library(run: Path, tm
     done = subprocess.run([sys.executable, "-c", PREDICT, *calls], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "v_labels.nii.gz").is_file() and "large.png" in (tmp_path / "classes.csv").read_text()
+
+
+def test_a_quantised_program_is_kept_and_used_where_it_is_asked_for(run: Path) -> None:
+    with pytest.raises(ConfigError, match="convoxel quantise"):
+        load_predictor(run, precision="int8")
+    wanted = np.frombuffer(scores(run), np.float32)
+    program, kept = quantise_run(run, only_faster=False, max_loss=1, images=2, output=run / "net.cvx")
+    record = Quantisation.of(program)
+    assert record is not None and record.metric == "mean Dice" and len(record.layers) == record.count > 2
+    assert 0 <= record.before <= 1 and kept == next((run / "compiled").glob("best-int8-*.cvx"))
+    found = np.frombuffer(scores(run, "int8"), np.float32)
+    assert 0 < np.linalg.norm(found - wanted) <= 0.5 * np.linalg.norm(wanted)  # of noise, unlike the images
+    assert scores(run) == wanted.tobytes() and (run / "net.cvx").is_file()
+    predictor = load_predictor(run, precision="int8")
+    assert predictor.precision.startswith("int8 ") and predictor.recipe != load_predictor(run).recipe
+    with pytest.raises(ConfigError, match="engine='torch'"):
+        load_predictor(run, precision="int8", engine="torch")
+    with pytest.raises(ConfigError, match="images: got 0"):
+        quantise_run(run, images=0)
+
+
+def test_the_command_prints_the_loss_and_refuses_what_exceeds_it(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["quantise", str(run), "--all", "--max-loss", "1", "--images", "1", "--method", "minmax"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "mean Dice" in told and "a loss of" in told and "best-int8-" in told
+    figures = iter([0.9, *[0.1] * 99])
+    fall = lambda *given: SimpleNamespace(metrics=lambda: {"metric": next(figures)})  # noqa: E731
+    monkeypatch.setattr(run_quantisation, "evaluate_samples", fall)
+    assert main([*command[:3], "--max-loss", "0.2"]) == 2
+    assert "0.9000 to 0.1000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", ["inputs", "classes"])
+def test_other_networks_are_quantised_with_inputs_from_a_file(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = np.random.default_rng(8).standard_normal((3, 1, 16, 16)).astype(np.float32)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    program = compile_model(net, x)
+    program.save(tmp_path / "net.cvx")
+    if case == "inputs":
+        np.save(tmp_path / "data.npy", x)
+    else:
+        np.savez(tmp_path / "data.npz", x=x, y=program(x).argmax(axis=1))
+    data = next(tmp_path.glob("data.*"))
+    words = [str(tmp_path / "net.cvx"), "--data", str(data), "--output", str(tmp_path / "q.cvx")]
+    assert main(["quantise", *words, "--all", "--max-loss", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["metric"] == ("accuracy" if case == "classes" else "agreement with float32")
+    assert told["before"] == 1 and len(told["layers"]) == 2
+    assert main(["run", str(tmp_path / "q.cvx"), "--input", str(tmp_path / "x.npy")]) == 2
+    assert main(["quantise", words[0], "--output", words[-1]]) == 2
+    assert "--data" in capsys.readouterr().err

@@ -38,6 +38,13 @@ Precision = Annotated[
         help="Digits of products: float32 (24 binary digits), high (16) or bfloat16 (8) where that is faster."
     ),
 ]
+RunPrecision = Annotated[
+    Literal["float32", "high", "bfloat16", "int8"],
+    typer.Option(
+        "--precision",
+        help="Digits of products: float32, high (16 binary digits), bfloat16 (8), or int8 after `convoxel quantise`.",
+    ),
+]
 SavedPrecision = Annotated[
     Literal["float32", "high", "bfloat16"] | None,
     typer.Option("--precision", help="The same of a saved program (default: what it was saved with)."),

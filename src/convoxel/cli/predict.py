@@ -17,7 +17,7 @@ from convoxel.cli.options import (
     KeepLargest,
     MinVolume,
     Mirror,
-    Precision,
+    RunPrecision,
     Runs,
     Threads,
     Threshold,
@@ -45,7 +45,7 @@ def predict(
     ],
     output: Annotated[Path, typer.Option(help="File or folder to write: label maps, or a .csv/.json of classes.")],
     engine: Engine = "convoxel",
-    precision: Precision = "float32",
+    precision: RunPrecision = "float32",
     device: Device = "auto",
     mirror: Mirror = None,
     exact: Annotated[

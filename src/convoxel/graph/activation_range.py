@@ -31,7 +31,7 @@ Samples = Sequence[Sequence[Array]]
 
 @dataclass(frozen=True)
 class Observation:
-    """What was seen of one tensor.
+    """The numbers of one tensor that were seen.
 
     Attributes:
         low, high: the least and the largest number, and 0.

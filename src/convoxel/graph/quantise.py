@@ -39,7 +39,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Quantisation:
-    """What was measured as a network was quantised.
+    """Measurements that were taken as a network was quantised.
 
     Attributes:
         metric: name of the figure that is to be kept, larger is better.
@@ -172,7 +172,7 @@ def _compiled(model: nn.Module, sample: Sequence[Any], threads: int | None) -> P
 
 
 class _Agreement:
-    """How far a program decides as another one does."""
+    """The share in which a program decides as another one does."""
 
     def __init__(self, program: Program, samples: Samples) -> None:
         self._samples = samples

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from convoxel import __version__
-from convoxel.errors import ConvoxelError
+from convoxel.errors import ConfigError, ConvoxelError
 from convoxel.files.cache import cache_folder
 from convoxel.graph.compile import matmul_precision
+from convoxel.graph.quantise import NOTE
 from convoxel.graph.run.program import Program
 from convoxel.graph.store.cvx import read_program
 from convoxel.native.machine import instruction_set
@@ -50,21 +51,23 @@ def compile_run(run: AnyRun, precision: str | None = None) -> CompiledNetwork:
 
     Args:
         run: trained network; only of those that come from a folder is a program kept.
-        precision: digits of the products, as of :func:`convoxel.compile` (default: PyTorch's setting).
+        precision: digits of the products, as of :func:`convoxel.compile` (default: PyTorch's setting), or "int8": the
+            program that ``convoxel quantise`` kept.
+
+    Raises:
+        ConfigError: ``precision`` is "int8", and no such program is kept.
     """
     digits = precision or matmul_precision()
-    notes = {
-        "identity": run.identity,
-        "patch": str(run.config.patch),
-        "precision": digits,
-        "processor": instruction_set(),
-        "convoxel": __version__,
-    }
-    places = list(_places(run, f"{digits}-{instruction_set()}.cvx"))
+    notes, places = _notes(run, digits), list(_places(run, digits))
     for place in places:
         found = _kept(place, notes)
         if found is not None:
             return found
+    if digits == "int8":
+        raise ConfigError(
+            f"precision is 'int8', but no quantised program is kept with the run for {instruction_set()}, this version "
+            "and this checkpoint; expected one that samples were measured with. Make it: convoxel quantise RUN"
+        )
     made = _compile(run, digits)
     for place in places:
         if _keep(place, made, notes):
@@ -72,8 +75,29 @@ def compile_run(run: AnyRun, precision: str | None = None) -> CompiledNetwork:
     return made
 
 
-def _places(run: AnyRun, name: str) -> Iterator[Path]:
+def keep_quantised(run: AnyRun, made: CompiledNetwork) -> Path | None:
+    """Keep a run's quantised program, which ``compile_run`` then returns for the precision "int8".
+
+    Returns the file, None where nothing can be kept.
+    """
+    notes = {**_notes(run, "int8"), NOTE: made.program.notes[NOTE]}
+    return next((place for place in _places(run, "int8") if _keep(place, made, notes)), None)
+
+
+def _notes(run: AnyRun, precision: str) -> dict[str, str]:
+    """Return what a kept program must have been compiled from."""
+    return {
+        "identity": run.identity,
+        "patch": str(run.config.patch),
+        "precision": precision,
+        "processor": instruction_set(),
+        "convoxel": __version__,
+    }
+
+
+def _places(run: AnyRun, precision: str) -> Iterator[Path]:
     """Yield the files in which the program may lie, the best one first."""
+    name = f"{precision}-{instruction_set()}.cvx"
     if not isinstance(run.source, StoredNetwork) or not run.identity:
         return
     yield run.source.folder / _FOLDER / f"{run.source.which}-{name}"
@@ -92,7 +116,8 @@ def _kept(place: Path, notes: dict[str, str]) -> CompiledNetwork | None:
         sizes = InputSizes(multiple, least, border)
     except (ConvoxelError, LookupError, TypeError, ValueError):
         return None
-    return CompiledNetwork(program, sizes) if program.notes == {**notes, "sizes": _text(sizes)} else None
+    told = {name: text for name, text in program.notes.items() if name != NOTE}
+    return CompiledNetwork(program, sizes) if told == {**notes, "sizes": _text(sizes)} else None
 
 
 def _keep(place: Path, made: CompiledNetwork, notes: dict[str, str]) -> bool:

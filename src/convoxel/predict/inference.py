@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from convoxel.data.mapped_image import MappedImage
 from convoxel.errors import ConfigError
 from convoxel.files.fault import fault
 from convoxel.files.file_array import FileArray, new_array
+from convoxel.graph.quantise import NOTE
+from convoxel.graph.run.program import Program
 from convoxel.graph.run.tiling import Arena, TilePlan
 from convoxel.native.precision import check_precision
 from convoxel.predict.class_shares import logits_of, shares_of
@@ -385,7 +388,9 @@ def check_engine(engine: str, precision: str | None = None) -> None:
     """Raise ConfigError unless ``engine`` is "convoxel" or "torch", and has such a ``precision``."""
     if engine not in ("convoxel", "torch"):
         raise ConfigError(f"engine: got {engine!r}; expected 'convoxel' or 'torch'.")
-    if precision is not None and check_precision(precision) != "float32" and engine == "torch":
+    if precision not in (None, "int8"):
+        check_precision(precision)
+    if precision not in (None, "float32") and engine == "torch":
         raise ConfigError(
             f"precision: got {precision!r}, but engine='torch' computes in float32 here; use engine='convoxel'."
         )
@@ -434,7 +439,8 @@ def build_predictor(
     Args:
         run: trained network with its configuration and the facts of its data.
         engine: "torch", or "convoxel" (compiled for our CPU engine) (default "torch").
-        precision: digits of the products of our engine, as of :func:`convoxel.compile` (default: PyTorch's setting).
+        precision: digits of the products of our engine, as of :func:`convoxel.compile` (default: PyTorch's setting);
+            "int8" takes the program that ``convoxel quantise`` kept with the run.
         computation: how PyTorch computes the network, which is where it says (default: on the CPU, in float32).
         overlap: least share of a tile that its neighbour covers too (default: the configuration's).
         mirror: axes along which images are mirrored, as of :func:`convoxel.predict.mirror.mirrored_axes` (default: the
@@ -458,11 +464,17 @@ def build_predictor(
     else:
         found = compile_run(run, precision)
         program, sizes = found.program, found.sizes
-        call, used = compiled_call(program), program.precision
+        call, used = compiled_call(program), _precision_of(program)
         tiles = ExactTiles(program, sizes, tile) if exact else None
     device = "cpu" if computation is None else str(computation.device)
     share = run.config.overlap if overlap is None else overlap
     return Predictor((Member(run, mirrored_call(call, axes), sizes, share, axes, tiles),), engine, device, used)
+
+
+def _precision_of(program: Program) -> str:
+    """Return the word for a program's numbers; of those quantised, each by its record, which decides the bits."""
+    record = program.notes.get(NOTE)
+    return program.precision if record is None else f"int8 {hashlib.sha256(record.encode()).hexdigest()[:12]}"
 
 
 def join_predictors(predictors: Mapping[str, Predictor]) -> Predictor:

@@ -104,7 +104,7 @@ def evaluate(
             stated["ignore_label"] = ignore_label
         run = replace(run, config=TrainConfig.build(**{**run.config.to_dict(), **stated}))
     check_members(members)
-    dataset, split = _load_part(run, next(iter(folders.values())), source, split)
+    dataset, split = load_part(run, next(iter(folders.values())), source, split)
     samples = dataset.split(split)  # a missing one is reported before the network is compiled
     for rule in {member.data.rule for member in members.values()}:
         rule.warn_of_unknown((entry.name, entry.affine, entry.spacing_mm) for entry in samples.entries)
@@ -133,7 +133,7 @@ def _warn_of_seen(seen: Mapping[str, Sequence[str]], count: int) -> None:
     )
 
 
-def _load_part(
+def load_part(
     run: TrainedRun[TrainConfig], run_dir: str | Path, source: str | Path | None, split: str | None
 ) -> tuple[data.DataSet, str]:
     """Return the data to measure a run on, checked to be of its kind, and the part of them."""
