@@ -69,7 +69,7 @@ def image(*size: int, affine: Any = None) -> Sample:
 
 
 def explain(run: TrainedRun[Any], sample: Sample, methods: Sequence[str] = tuple(METHODS), **asked: Any) -> Explanation:
-    return explain_sample(run, sample, Question(methods, **asked), Computation())
+    return explain_sample({"run": run}, sample, Question(methods, **asked), Computation())
 
 
 class ByHand(nn.Module):
@@ -147,6 +147,71 @@ def test_maps_of_a_3d_unet_are_those_by_hand_on_the_image_as_the_patient_lies() 
     assert windows == (2, 3, 2) or back.pop("occlusion") is not None
     assert_equal(found, back)
     np.testing.assert_array_equal(found.region, np.flip(labels == number, (0, 2)).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(("task", "dims"), [("classify", 1), ("segment", 2)])
+def test_of_an_ensemble_the_mean_score_is_explained_by_mean_maps(task: str, dims: int) -> None:
+    """Occlusion and integrated gradients are linear in the score, so their means are those of the mean score."""
+    size = {1: (48,), 2: (16, 24)}[dims]
+    runs, sample = {}, image(*size)
+    for seed, name in enumerate("xyz"):
+        network = classifier(1) if task == "classify" else unet(2)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += 0.2 * torch.randn_like(parameter)
+        runs[name] = trained(network, dims, task)
+    costs: list[Any] = []
+    moments: list[tuple[int, int]] = []
+    found = explain_sample(
+        runs, sample, Question(), Computation(), costs.append, lambda done, total, what: moments.append((done, total))
+    )
+    x = torch.from_numpy((sample.image - np.float32(MEAN)) / np.float32(STD))[None]
+    logits = np.stack([run.network(x)[0].detach().numpy() for run in runs.values()])
+    shares = np.stack([F.softmax(torch.from_numpy(each), 0).numpy() for each in logits])
+    mean = logits.mean(axis=0)
+    if task == "classify":
+        assert found.target.number == int(mean.argmax())
+        assert found.target.share == pytest.approx(float(shares.mean(axis=0)[found.target.number]), abs=1e-6)
+        score = float(mean[found.target.number])
+    else:  # the voxels are those of the ensemble's own label map
+        labels = shares.mean(axis=0).argmax(axis=0)
+        np.testing.assert_array_equal(found.region, labels == found.target.number)
+        score = float(mean[found.target.number][labels == found.target.number].sum())
+    assert found.target.score == pytest.approx(score, rel=1e-5)
+    assert found.members == ("x", "y", "z")
+
+    class Mean(nn.Module):
+        def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+            return torch.stack([run.network(tiles) for run in runs.values()]).mean(0)
+
+    windows = found.maps["occlusion"].facts["window"]
+    voxels = None if found.region is None else found.region
+    network = Mean()
+    score_of = ByHand(network, found.target.number, voxels)
+    drop = Occlusion(score_of).attribute(
+        x, (1, *windows), strides=(1, *(max(1, side // 2) for side in windows)), target=0
+    )
+    slopes = IntegratedGradients(score_of).attribute(x, target=0, n_steps=50)
+    assert_equal(found, {"occlusion": drop[0, 0].numpy(), "integrated-gradients": slopes[0, 0].detach().numpy()})
+    assert found.maps["gradcam++"].values.max() == pytest.approx(1) and "mean over 3 networks" in str(
+        draw.explanation(found).svg()
+    )
+    total = sum(cost.forward for cost in costs[0])
+    assert moments[-1] == (total, total) and [done for done, _ in moments] == sorted(done for done, _ in moments)
+    other = trained(classifier(1) if task == "classify" else unet(2), dims, task, Geometry(spacing_mm=(2.0,) * dims))
+    with pytest.raises(ConfigError, match=r"run: other brings images onto another grid than x"):
+        explain_sample({**runs, "other": other}, sample, Question(), Computation())
+
+
+def test_a_unit_that_nothing_changes_is_told_and_drawn_through_the_middle() -> None:
+    network = unet(3)
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias[1] = 1
+    found = explain(trained(network, 3, "segment"), image(8, 10, 12), ("field",))
+    assert not found.maps["field"].values.any() and "does not change with the image here" in found.notes[0]
+    assert "through voxel 4, 5, 6" in draw.explanation(found).svg()
 
 
 def test_a_part_that_holds_the_receptive_field_gives_the_maps_of_the_whole_image(
@@ -265,7 +330,7 @@ def test_the_stated_work_is_what_passes_the_network() -> None:
     run = trained(network, 2, "classify")
     moments: list[tuple[int, int, str]] = []
     asked = Question(("occlusion", "integrated-gradients"), steps=7)
-    found = explain_sample(run, image(16, 20), asked, Computation(), on_progress=lambda *m: moments.append(m))
+    found = explain_sample({"run": run}, image(16, 20), asked, Computation(), on_progress=lambda *m: moments.append(m))
     occlusion, shares = found.costs
     assert occlusion.forward == Windows((2, 2), (1, 1)).count((16, 20)) + 1 == 15 * 19 + 1
     assert (shares.forward, shares.backward) == (9, 7)
@@ -353,7 +418,7 @@ def test_the_command_writes_figure_and_maps_and_tells_mistakes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(classifier(1), 1, "classify")
-    monkeypatch.setattr("convoxel.train.run_explanation.load_model", lambda folder, which: run)
+    monkeypatch.setattr("convoxel.train.run_explanation.load_members", lambda folder, which: {"run": run})
     np.save(tmp_path / "beat.npy", image(48).image[0])
     words = ["explain", "run", "--input", str(tmp_path / "beat.npy"), "--method", "gradcam++,field"]
     assert main([*words, "--at", "7", "--output", str(tmp_path / "out" / "why.svg"), "--json"]) == 0

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from convoxel.cli.options import Axes, Device, Json, Run, Threads, Which
+from convoxel.cli.options import Axes, Device, Json, Runs, Threads, Which
 from convoxel.cli.parsing import parse_box, parse_sizes, split_words
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, duration, emit, plural
@@ -20,7 +20,7 @@ _OTHERS = (".jpg", ".jpeg", ".gif", ".pdf", ".tif", ".tiff", ".webp", ".nii", ".
 
 
 def explain(
-    run: Run,
+    run: Runs,
     input: Annotated[Path, typer.Option(help="Image file, or folder of DICOM slices.")],
     output: Annotated[
         Path, typer.Option(metavar="FIGURE|FOLDER", help="Figure (.png, .svg, .html) or folder; maps lie beside it.")
@@ -93,7 +93,7 @@ def explain(
     seconds = time.perf_counter() - begun
     if json:
         return emit({**found.to_dict(), "figure": picture, "files": maps, "seconds": seconds})
-    screen.say(f"Explained: {found.target}.")
+    screen.say(f"Explained: {found.subject}.")
     for note in found.notes:
         screen.say(note)
     if found.unit is not None:

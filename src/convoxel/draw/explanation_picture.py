@@ -58,7 +58,7 @@ def explanation(found: Explanation) -> Figure:
     columns = _COLUMNS if found.sample.image.ndim == 3 else 1
     inner = shown[0].width + _GAP + _BAR + _LABELS
     width = 2 * EDGE + columns * inner + (columns - 1) * 2 * _GAP
-    sentence = str(found.target)
+    sentence = found.subject
     lines = [line for text in (f"Explained: {sentence}.", *found.notes) for line in wrap(text, width - 2 * EDGE)]
     shapes, _, top = heading(f"{found.sample.name}: {found.target.name}", lines)
     for first in range(0, len(shown), columns):
@@ -115,7 +115,7 @@ class _Block:
 
     def __init__(self, found: Explanation, shown: Attribution | None) -> None:
         self.found, self.map = found, shown
-        self.point = found.asked or (shown.strongest if shown is not None else ())
+        self.point = found.asked or self._place(found, shown)
         self.largest, self.cut = (1.0, False) if shown is None else _largest(shown)
         self.image = found.sample.image
         self.dims = self.image.ndim - 1
@@ -126,6 +126,14 @@ class _Block:
         # Colours and grey values of one window for all slices, so that they can be compared.
         byte = len(self.shown) == 3 and self.shown.min() >= 0 and self.shown.max() <= 255 and self.shown.max() > 1
         self.window = (0.0, 255.0) if byte else grey_window(self.shown) if self.dims > 1 else None
+
+    @staticmethod
+    def _place(found: Explanation, shown: Attribution | None) -> tuple[int, ...]:
+        """Return the voxel through which slices pass: the strongest of a map, of another one where this is 0."""
+        for each in (*([shown] if shown is not None else []), *found.maps.values()):
+            if each.values.any():
+                return each.strongest
+        return tuple(side // 2 for side in found.sample.image.shape[1:])
 
     def _views(self) -> Iterator[_View]:
         size = self.image.shape[1:]

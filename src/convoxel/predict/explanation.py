@@ -33,7 +33,8 @@ from convoxel.predict.device import explain_memory
 from convoxel.predict.explained_image import Array, ExplainedImage, Part, Span
 from convoxel.predict.explained_score import Score, Target, Where, layer_sizes
 from convoxel.predict.explanation_method import METHODS
-from convoxel.predict.inference import build_predictor
+from convoxel.predict.inference import build_predictor, join_predictors
+from convoxel.predict.member import check_members
 from convoxel.predict.sliding_window import cut
 from convoxel.predict.trained_run import AnyRun
 
@@ -191,6 +192,7 @@ class Explanation:
         asked: voxel that was asked for, or the middle of the box; None without either.
         costs: work of each method.
         notes: what a reader must know of how the maps came about, in sentences.
+        members: names of the networks whose mean is explained; () of one network.
     """
 
     sample: Sample
@@ -202,6 +204,12 @@ class Explanation:
     asked: tuple[int, ...] | None
     costs: tuple[Cost, ...]
     notes: tuple[str, ...]
+    members: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        """The number that is explained, in words."""
+        return f"{self.target}{f', mean over {len(self.members)} networks' if self.members else ''}"
 
     def save_maps(self, folder: str | Path, stem: str | None = None) -> list[Path]:
         """Write each map as a file beside others and return the paths: NIfTI of volumes and NIfTI images, else .npy.
@@ -236,6 +244,7 @@ class Explanation:
         }
         return {
             "image": str(self.sample.source or self.sample.name),
+            "members": self.members,
             "target": self.target.to_dict(),
             "layer": self.layer,
             "maps": maps,
@@ -246,7 +255,7 @@ class Explanation:
 
 
 def explain_sample(
-    run: AnyRun,
+    runs: Mapping[str, AnyRun],
     sample: Sample,
     question: Question,
     computation: Computation,
@@ -255,31 +264,160 @@ def explain_sample(
 ) -> Explanation:
     """Return the explanation of a network's answer for one image; see :func:`convoxel.train.explain`.
 
+    Of an ensemble the mean of the members' scores is explained, and maps are means over members.
+
     Args:
-        run: trained network, which stays as it is.
+        runs: trained networks by name, which stay as they are.
         sample: image as stored.
         question: what is to be explained.
         computation: where and how PyTorch computes.
         on_plan: called with the work of each method before the first one.
-        on_progress: called with the number of images that have passed the network, of how many, and the method.
+        on_progress: called with the number of images that have passed the networks, of how many, and the method.
 
     Raises:
-        ConfigError: the question does not fit the run or the image.
+        ConfigError: the question does not fit the runs or the image; members of an ensemble see or tell different
+            things.
     """
-    question.check(run)
+    check_members(runs)
+    (named, first), *others = runs.items()
+    question.check(first)
+    for name, run in others:
+        if run.data.rule != first.data.rule:
+            raise ConfigError(
+                f"run: {name} brings images onto another grid than {named}; expected members of one geometry. Explain "
+                "each of them alone."
+            )
     asked = question.place(sample.image.shape[1:])
-    network = settle(copy.deepcopy(run.network))
     computation = replace(computation, channels_last=False)  # MONAI's views need channels first
-    image = ExplainedImage.of(replace(run, source=computation.arrange(network, run.data.dims)), sample)
+    images = []
+    for run in runs.values():
+        network = settle(copy.deepcopy(run.network))
+        images.append(ExplainedImage.of(replace(run, source=computation.arrange(network, run.data.dims)), sample))
 
     def doing() -> str:
-        return f"explain: a pass of an input of {' × '.join(map(str, image.input_size))}"
+        return f"explain: a pass of an input of {' × '.join(map(str, images[0].input_size))}"
 
     def mend() -> str:
         return "Use device=cpu, or methods without gradients (occlusion)."
 
     with explain_memory(computation.device, doing, mend), computation.settings(deterministic=True):
-        return _Study(image, question, asked, computation, on_plan, on_progress).explanation()
+        voxels = _target_voxels(dict(zip(runs, images, strict=True)), question, asked, computation)
+        studies = [_Study(image, question, asked, computation, voxels) for image in images]
+        number = voxels.number if voxels.number is not None else _likeliest(studies)
+        found = _explain(studies, number, on_plan, on_progress)
+    return replace(found, members=tuple(runs) if others else ())
+
+
+class _Voxels(NamedTuple):
+    """The voxels that are explained, in places of the image on the run's grid (None: of a whole image), and the class.
+
+    Its number is None where the likeliest class at the voxels is to be explained.
+    """
+
+    mask: NDArray[np.bool_] | None
+    number: int | None
+
+
+def _target_voxels(
+    images: Mapping[str, ExplainedImage], question: Question, asked: tuple[Span, ...] | None, computation: Computation
+) -> _Voxels:
+    image = next(iter(images.values()))
+    facts = image.run.data
+    number = None if question.target is None else facts.outputs.index(question.target)
+    if not image.segments:
+        return _Voxels(None, number)
+    if asked is not None:
+        mask = np.zeros(image.image.shape[1:], bool)
+        mask[tuple(slice(low, high + 1) for low, high in image.inwards(asked))] = True
+        return _Voxels(mask, number)
+    predictor = join_predictors(
+        {name: build_predictor(each.run, engine="torch", computation=computation) for name, each in images.items()}
+    )
+    labels: NDArray[np.uint8] = np.asarray(predictor.label_map(facts.rule.sample(image.sample)))
+    found: list[NDArray[np.bool_]] = [labels == value for value in range(len(facts.outputs))]
+    if facts.regions is not None:
+        found = list(facts.regions.masks(labels))
+    counts = [int(mask.sum()) for mask in found]
+    if number is None:
+        first = _first_foreground(image.run)
+        number = first + int(np.argmax(counts[first:])) if counts[first:] else 0
+    if counts[number] == 0:
+        there = [f"{name} ({count})" for name, count in zip(facts.outputs, counts, strict=True) if count]
+        raise ConfigError(
+            f"target: the network predicts no voxel of {image.sample.name} as {facts.outputs[number]}; "
+            f"it predicts {', '.join(there) or 'none of its classes'}. Give one of these, at, or box."
+        )
+    return _Voxels(found[number], number)
+
+
+def _first_foreground(run: AnyRun) -> int:
+    """Return the number of the first output that is no background; regions have none."""
+    return 1 if run.data.regions is None else 0
+
+
+def _likeliest(studies: Sequence[_Study]) -> int:
+    """Return the class that the mean logits of the members speak for, or the first value of a regression."""
+    run = studies[0].run
+    if run.config.task == "regress":
+        return 0
+    logits = np.mean([study.logits for study in studies], axis=0)
+    if not studies[0].image.segments:
+        return int(logits.argmax())
+    chosen = logits > 0 if run.data.regions else logits == logits.max(axis=0)
+    counts, first = chosen.sum(axis=1), _first_foreground(run)
+    return first + int(counts[first:].argmax()) if counts[first:].any() else int(counts.argmax())
+
+
+def _explain(
+    studies: Sequence[_Study],
+    number: int,
+    on_plan: Callable[[Sequence[Cost]], None],
+    on_progress: Callable[[int, int, str], None],
+) -> Explanation:
+    """Return the explanation of one number, the mean over the members' studies."""
+    costs = [study.costs() for study in studies]
+    several = len(studies)
+    together = [each[0]._replace(forward=sum(c.forward for c in each), backward=sum(c.backward for c in each))
+                for each in zip(*costs, strict=True)]  # fmt: skip
+    on_plan(together)
+    total, done = sum(cost.forward for cost in together), 0
+    found = []
+    for study, parts in zip(studies, costs, strict=True):
+        begun = done
+
+        def count(passed: int, method: str, begun: int = begun) -> None:
+            on_progress(min(begun + passed, total), total, method)
+
+        found.append(study.explanation(number, count))
+        done += sum(cost.forward for cost in parts)
+    on_progress(total, total, "")
+    if several == 1:
+        return found[0]
+    shares = [each.target.share for each in found]
+    target = replace(
+        found[0].target,
+        score=float(np.mean([each.target.score for each in found])),
+        share=None if None in shares else float(np.mean([share for share in shares if share is not None])),
+    )
+    maps = {method: _mean_map([each.maps[method] for each in found]) for method in found[0].maps}
+    notes = tuple(dict.fromkeys(note for each in found for note in each.notes))
+    unit = found[0].unit
+    if unit is not None:
+        sizes = zip(*(each.unit.effective_size for each in found if each.unit is not None), strict=True)
+        unit = replace(unit, effective_size=tuple(round(float(np.mean(size))) for size in sizes))
+    return replace(found[0], target=target, maps=maps, unit=unit, costs=tuple(together), notes=notes)
+
+
+def _mean_map(found: Sequence[Attribution]) -> Attribution:
+    """Return the mean of one method's maps of several members; shares of the largest are scaled to 1 again."""
+    values: NDArray[np.float64] = np.mean([each.values for each in found], axis=0, dtype=np.float64)
+    if not found[0].signed and values.max() > 0:
+        values /= values.max()
+    facts = dict(found[0].facts)
+    for name in ("sum", "missing"):
+        if name in facts:
+            facts[name] = float(np.mean([each.facts[name] for each in found]))
+    return replace(found[0], values=np.asarray(values, np.float32), facts=facts)
 
 
 class _Study:
@@ -291,20 +429,24 @@ class _Study:
         question: Question,
         asked: tuple[Span, ...] | None,
         computation: Computation,
-        on_plan: Callable[[Sequence[Cost]], None],
-        on_progress: Callable[[int, int, str], None],
+        voxels: _Voxels,
     ) -> None:
         self.image, self.question, self.asked, self.computation = image, question, asked, computation
-        self.on_plan, self.on_progress = on_plan, on_progress
         self.run, self.notes = image.run, list[str]()
-        self.number = None if question.target is None else self.run.data.outputs.index(question.target)
-        self.mask = self._target_voxels() if image.segments else None
+        self.mask = voxels.mask
         self.centre = self._centre()
         box = None if self.mask is None else image.reads("", self._output_box(self.mask))
         centre = tuple(place + before for place, before in zip(self.centre, image.before, strict=True))
         self.near, self.wide = image.plan(box, centre), image.plan(box, centre, wide=True)
         if not self.near.exact:
             self._note_tile()
+        with layer_sizes(self.run.network, self.run.data.dims) as self.layers, torch.no_grad():
+            logits = self.run.network(self._tensor(self.wide)).float().cpu().numpy()[0].astype(np.float64)
+        # (outputs,) of an image, (outputs, voxels) of those that are explained.
+        self.logits = logits if self.mask is None else logits[:, self._part_voxels(self.wide)]
+        methods = [word for word in METHODS if word in question.methods]
+        asks = "gradcam++" in methods or self._asks_layer_of_field(methods)
+        self.methods, self.layer = methods, self._layer(self.layers) if asks else ""
 
     def _note_tile(self) -> None:
         assert self.mask is not None
@@ -314,37 +456,7 @@ class _Study:
         text += f", which holds {kept} of its {all_voxels} voxels" if kept < all_voxels else ""
         self.notes.append(f"{text}; nothing is shown outside.")
 
-    # The voxels that are explained, in places of the image on the run's grid.
-
-    def _target_voxels(self) -> NDArray[np.bool_]:
-        size = self.image.image.shape[1:]
-        if self.asked is not None:
-            mask = np.zeros(size, bool)
-            mask[tuple(slice(low, high + 1) for low, high in self.image.inwards(self.asked))] = True
-            return mask
-        sample = self.run.data.rule.sample(self.image.sample)
-        predictor = build_predictor(self.run, engine="torch", computation=self.computation)
-        labels: NDArray[np.uint8] = np.asarray(predictor.label_map(sample))
-        facts = self.run.data
-        found: list[NDArray[np.bool_]] = [labels == number for number in range(len(facts.outputs))]
-        if facts.regions is not None:
-            found = list(facts.regions.masks(labels))
-        counts = [int(mask.sum()) for mask in found]
-        if self.number is None:
-            first = self._first_foreground
-            self.number = first + int(np.argmax(counts[first:])) if counts[first:] else 0
-        if counts[self.number] == 0:
-            there = [f"{name} ({count})" for name, count in zip(facts.outputs, counts, strict=True) if count]
-            raise ConfigError(
-                f"target: the network predicts no voxel of {self.image.sample.name} as {facts.outputs[self.number]}; "
-                f"it predicts {', '.join(there) or 'none of its classes'}. Give one of these, at, or box."
-            )
-        return found[self.number]
-
-    @property
-    def _first_foreground(self) -> int:
-        """The number of the first output that is no background; regions have none."""
-        return 1 if self.run.data.regions is None else 0
+    # Places.
 
     def _centre(self) -> tuple[int, ...]:
         """Return the place of the image that stands for the target: the voxel that is nearest to the middle of all."""
@@ -382,36 +494,33 @@ class _Study:
         unit = (scale.mean[number], scale.std[number]) if scale is not None else (0.0, 1.0)
         return Score(self.run.network, number, voxels, unit, on_pass).eval().to(self.computation.device)
 
-    def explanation(self) -> Explanation:
-        """Return the answer."""
-        with layer_sizes(self.run.network, self.run.data.dims) as layers, torch.no_grad():
-            logits = self.run.network(self._tensor(self.wide)).float().cpu().numpy()[0].astype(np.float64)
-        target = self._target(logits)
-        methods = [word for word in METHODS if word in self.question.methods]
-        layer = self._layer(layers) if "gradcam++" in methods or self._asks_layer_of_field(methods) else ""
-        costs = [self._cost(method) for method in methods]
-        self.on_plan(costs)
-        total, done = sum(cost.forward for cost in costs), 0
+    def costs(self) -> list[Cost]:
+        """Return the work of each method."""
+        return [self._cost(method) for method in self.methods]
+
+    def explanation(self, number: int, on_pass: Callable[[int, str], None]) -> Explanation:
+        """Return the answer; ``on_pass`` gets the number of images that passed before each pass, and the method."""
+        target, layer, done = self._target(number), self.layer, 0
+        costs = self.costs()
         found: dict[str, Attribution] = {}
         unit: UnitField | None = None
-        for method, cost in zip(methods, costs, strict=True):
+        for method, cost in zip(self.methods, costs, strict=True):
             passed = 0
 
             def count(images: int, method: str = method, before: int = done) -> None:
                 nonlocal passed
-                self.on_progress(min(before + passed, total), total, method)
+                on_pass(before + passed, method)
                 passed += images
 
             if method == "field":
                 count(1)
-                unit, found[method] = self._field(layer, layers, self._point(found), target.number)
+                unit, found[method] = self._field(layer, self.layers, self._point(found), target.number)
             else:
                 found[method] = self._map(method, target, layer, count)
             done += cost.forward
-        self.on_progress(total, total, "")
         point = None if self.asked is None else tuple((low + high) // 2 for low, high in self.asked)
         region = None if self.mask is None else self._spread_mask()
-        shown = layer if "gradcam++" in methods else ""
+        shown = layer if "gradcam++" in self.methods else ""
         return Explanation(
             self.image.sample, target, found, unit, shown, region, point, tuple(costs), tuple(self.notes)
         )
@@ -427,35 +536,29 @@ class _Study:
         found: NDArray[np.bool_] = self.image.spread(part, self.mask.astype(np.float32)) > 0.5
         return found
 
-    def _target(self, logits: NDArray[np.float64]) -> Target:
-        """Return what is explained; its class is the likeliest one where none was named."""
-        facts, regress = self.run.data, self.run.config.task == "regress"
+    def _target(self, number: int) -> Target:
+        """Return what is explained."""
+        facts, logits = self.run.data, self.logits
         where: Where = "image"
         voxels = 0
         if self.mask is not None:
-            inside = logits[:, self._part_voxels(self.wide)]
-            voxels = inside.shape[1]
+            voxels = logits.shape[1]
             where = "region" if self.asked is None else "voxel" if self.question.at is not None else "box"
-            if self.number is None:
-                chosen = inside > 0 if facts.regions else inside == inside.max(axis=0)
-                counts, first = chosen.sum(axis=1), self._first_foreground
-                self.number = first + int(counts[first:].argmax()) if counts[first:].any() else int(counts.argmax())
-            logits = inside.sum(axis=1)
-        elif self.number is None:
-            self.number = 0 if regress else int(logits.argmax())
-        score, share = float(logits[self.number]), None
-        if regress:
+            logits = logits.sum(axis=1)
+        score, share = float(logits[number]), None
+        if self.run.config.task == "regress":
             scale = self.run.data.targets
             assert scale is not None
-            score = score * scale.std[self.number] + scale.mean[self.number]
+            score = score * scale.std[number] + scale.mean[number]
         elif where in ("image", "voxel"):
             if facts.several:
                 share = float(np.exp(-np.logaddexp(0.0, -score)))
             else:
                 powers = np.exp(logits - logits.max())
-                share = float(powers[self.number] / powers.sum())
+                share = float(powers[number] / powers.sum())
+        regress = self.run.config.task == "regress"
         unit = "value" if regress else "logit" if where in ("image", "voxel") else "logits"
-        return Target(self.number, facts.outputs[self.number], where, self.asked or (), voxels, score, share, unit)
+        return Target(number, facts.outputs[number], where, self.asked or (), voxels, score, share, unit)
 
     # Layers.
 
@@ -568,6 +671,9 @@ class _Study:
             on_part = None
         channel = None if layer else number
         found = effective_field(self.run.network, self._tensor(part), layer=layer, position=unit, channel=channel)
+        if not found.array.any():
+            where = f"Unit {', '.join(map(str, unit))} of {layer or 'the output'}"
+            self.notes.append(f"{where} does not change with the image here, so its field is 0: ask for another voxel.")
         ends = None if on_part is None else on_part.box(unit)
         box = None
         if ends is not None:

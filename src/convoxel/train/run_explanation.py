@@ -17,11 +17,12 @@ from convoxel.predict.device import choose_device
 from convoxel.predict.explanation import Cost, Explanation, Question, explain_sample
 from convoxel.predict.explanation_method import METHODS
 from convoxel.predict.inference import build_predictor
-from convoxel.train.run_folder import load_model
+from convoxel.train.run_folder import load_members
+from convoxel.train.run_list import Runs
 
 
 def explain(
-    run_dir: str | Path,
+    runs: Runs,
     input: str | Path,
     methods: Sequence[str] = tuple(METHODS),
     *,
@@ -55,7 +56,8 @@ def explain(
     allows it, only the part of the image that they read is computed, which changes nothing.
 
     Args:
-        run_dir: folder that :func:`convoxel.train.fit` wrote.
+        runs: folder that :func:`convoxel.train.fit` wrote; several folders, or one with all folds, are an ensemble,
+            whose mean score is explained: maps are means over its members.
         input: image file, or a folder of DICOM slices; of files a channel, any of them, as of :func:`predict`.
         methods: some of the words above (default: all).
         target: name of the class or value (default: the likeliest class at the voxel or of the image; of a box or an
@@ -65,8 +67,8 @@ def explain(
         at: voxel of the image as stored, an index for each axis. Of a segmentation it is explained; of others it is
             where "field" looks and slices pass.
         box: (first, stop) along each axis as stored, of a segmentation.
-        window: size of the covered window in pixels (default: a sixteenth of a signal, an eighth of a picture's sides,
-            a quarter of a volume's); windows overlap by half.
+        window: size of the covered window in pixels; windows overlap by half (default: a sixteenth of a signal, an
+            eighth of a picture's sides; a quarter of a volume's, overlapping by a quarter).
         steps: points of the integral of "integrated-gradients" (default 50).
         which: checkpoint, "best" or "last" (default "best").
         device: where PyTorch computes: "auto", "cpu", "cuda", "cuda:1" … or "mps" (default "auto").
@@ -82,11 +84,12 @@ def explain(
         ConfigError: a method, class, layer or device is unknown or does not fit the task; a voxel lies outside the
             image; the network predicts no voxel of the class.
         DataError: the image is missing, damaged, or does not fit the network.
-        CheckpointError: ``run_dir`` is no run.
+        CheckpointError: ``runs`` are no runs.
     """
     check_axes(axes)
     list_inputs(Path(input))  # a missing one is reported before the network is loaded
-    run = load_model(run_dir, which)
+    members = load_members(runs, which)
+    run = next(iter(members.values()))
     images = find_images(Path(input), run.data, ErrorCollector())
     if len(images) != 1:
         raise ConfigError(f"input: {input} holds {len(images)} images; expected one. Give the file of one image.")
@@ -99,4 +102,4 @@ def explain(
     known = read_case_header(predictor, files, MapOptions(axes=axes)).axes or None
     sample = replace(read_channels(files, run.data.dims, run.data.channels, known), name=images[0].stem)
     run.data.warn_of_geometry([(str(files[0]), sample.stated_affine, sample.spacing_mm)])
-    return explain_sample(run, sample, question, Computation(where), on_plan, on_progress)
+    return explain_sample(members, sample, question, Computation(where), on_plan, on_progress)
