@@ -291,4 +291,50 @@ void Plan::dequantise(View src, View dst, Levels levels) {
   steps_.back().integers = true;
 }
 
+void Plan::max_pool_levels(View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low) {
+  read(src, "src");
+  write(dst, "dst");
+  require(src.batch == dst.batch && src.channels == dst.channels,
+          "src " + show(src) + " and dst " + show(dst) + " differ in batch or words per row");
+  for (int i = 0; i < kSpatialAxes; ++i) {
+    require(kernel[i] >= 1 && stride[i] >= 1 && dilation[i] >= 1, "kernel, stride and dilation must be at least 1");
+  }
+  add({"max_pool", by_parts(dst, [=](const RunContext& context, const Part& part) {
+         const float* const from = context.at(src);
+         float* const to = part.of(dst, context) - part.w_begin * dst.stride[2];
+         const int64_t bytes = src.channels * kWordBytes;
+         for (int64_t w = part.w_begin; w < part.w_end; ++w) {
+           uint8_t* const best = reinterpret_cast<uint8_t*>(to + w * dst.stride[2]);
+           std::memset(best, 0, static_cast<size_t>(bytes));
+           for (int64_t kd = 0; kd < kernel[0]; ++kd) {
+             const int64_t d = part.line.d * stride[0] - padding_low[0] + kd * dilation[0];
+             if (d < 0 || d >= src.size[0]) continue;
+             for (int64_t kh = 0; kh < kernel[1]; ++kh) {
+               const int64_t h = part.line.h * stride[1] - padding_low[1] + kh * dilation[1];
+               if (h < 0 || h >= src.size[1]) continue;
+               for (int64_t kw = 0; kw < kernel[2]; ++kw) {
+                 const int64_t x = w * stride[2] - padding_low[2] + kw * dilation[2];
+                 if (x < 0 || x >= src.size[2]) continue;
+                 const uint8_t* const row = reinterpret_cast<const uint8_t*>(from + at(src, {part.line.n, d, h}, x));
+                 for (int64_t i = 0; i < bytes; ++i) best[i] = std::max(best[i], row[i]);
+               }
+             }
+           }
+         }
+       })});
+  steps_.back().integers = true;
+}
+
+void Plan::copy(View src, View dst) {
+  use_alike(src, dst);
+  join_lines({&src, &dst});
+  add({"copy", by_parts(dst, [=](const RunContext& context, const Part& part) {
+         float* to = part.of(dst, context);
+         const float* from = part.of(src, context);
+         for (int64_t w = 0; w < part.width(); ++w, to += dst.stride[2], from += src.stride[2]) {
+           std::memcpy(to, from, static_cast<size_t>(dst.channels) * sizeof(float));
+         }
+       })});
+}
+
 }  // namespace convoxel

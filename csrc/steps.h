@@ -44,6 +44,10 @@ STEP(quantise, (View src, View dst, Levels levels),
      "src"_a, "dst"_a, "levels"_a)
 STEP(dequantise, (View src, View dst, Levels levels),
      "dst = (src - zero) * scale of levels, four in a float; levels is (scale, zero).", "src"_a, "dst"_a, "levels"_a)
+STEP(max_pool_levels, (View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low),
+     "Largest level of each window, four in a float; positions outside of src do not count.", "src"_a, "dst"_a,
+     "kernel"_a, "stride"_a, "dilation"_a = nb::make_tuple(1, 1, 1), "padding_low"_a = nb::make_tuple(0, 0, 0))
+STEP(copy, (View src, View dst), "dst = src, bit by bit.", "src"_a, "dst"_a)
 STEP(max_pool, (View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low),
      "Largest value of each window; positions outside of src do not count.", "src"_a, "dst"_a, "kernel"_a, "stride"_a,
      "dilation"_a = nb::make_tuple(1, 1, 1), "padding_low"_a = nb::make_tuple(0, 0, 0))

@@ -71,6 +71,34 @@ def test_layers_become_whole_numbers_that_flow_between_them(
     assert "int8" in loaded.explain(samples[0])
 
 
+class Skips(nn.Module):
+    """A small U-Net: maxima, a transposed convolution and a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.deep = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+        self.up, self.last = nn.ConvTranspose2d(16, 8, 2, stride=2), nn.Conv2d(16, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skip = torch.relu(self.down(x))
+        deep = torch.relu(self.deep(nn.functional.max_pool2d(skip, 3, 2, 1)))
+        return self.last(torch.cat([skip, torch.relu(self.up(deep))], 1))
+
+
+def test_levels_pass_maxima_and_concatenations() -> None:
+    torch.manual_seed(4)
+    x = np.random.default_rng(4).standard_normal((2, 1, 12, 14)).astype(np.float32)
+    program = cx.compile(Skips().eval(), x)
+    quantised = quantise(program, [x], only_faster=False, max_loss=1)
+    operators = [row["operator"] for row in quantised.profile(x)]
+    assert (operators.count("quantise"), operators.count("dequantise")) == (1, 0)
+    assert set(kinds(quantised, x).values()) == {"int8"}
+    y, y0 = quantised(x), program(x)
+    assert 0 < np.linalg.norm(y - y0) <= 0.05 * np.linalg.norm(y0)
+    np.testing.assert_array_equal(np.concatenate([quantised(x[:1]), quantised(x[1:])]), y)
+    np.testing.assert_array_equal(quantised.tiled(x, tile=11), y)
+
+
 @pytest.mark.parametrize("dims", [1, 3])
 def test_other_numbers_of_axes(dims: int) -> None:
     torch.manual_seed(dims)

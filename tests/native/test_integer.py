@@ -138,6 +138,28 @@ def test_floats_become_levels_and_return(isa: str) -> None:
     np.testing.assert_array_equal(back.reshape(3, 13), [(np.array(levels, np.float32) - 3) * 0.5] * 3)
 
 
+def test_the_largest_level_of_windows() -> None:
+    x = np.random.default_rng(4).integers(0, 256, (2, 5, 6, 7, 6)).astype(np.uint8)
+    wanted = np.moveaxis(
+        reference.max_pool(np.moveaxis(x, -1, 1), (2, 3, 2), (2, 1, 2), ((1, 0), (1, 1), (0, 0)), (1, 2, 1)), 1, -1
+    )
+    words, out = pack_levels(x), np.full((*wanted.shape[:4], 2), np.nan, np.float32)
+    plan = native.Plan(0, 2, 2)
+    views = [View.dense(i, 0, array.shape) for i, array in enumerate((words, out), start=1)]
+    plan.max_pool_levels(*views, (2, 3, 2), (2, 1, 2), (1, 2, 1), (1, 1, 0))
+    plan.run([words, out])
+    np.testing.assert_array_equal(unpack_levels(out, 6), wanted)
+
+
+def test_copies_keep_every_bit() -> None:
+    words = np.random.default_rng(5).integers(0, 2**32, (2, 3, 4, 5, 6), np.uint64).astype(np.uint32).view(np.float32)
+    out = np.zeros_like(words)
+    plan = native.Plan(0, 2, 2)
+    plan.copy(View.dense(1, 0, words.shape), View.dense(2, 0, words.shape))
+    plan.run([words, out])
+    np.testing.assert_array_equal(out.view(np.uint32), words.view(np.uint32))
+
+
 def test_refusals() -> None:
     with pytest.raises(ShapeError, match="zero is 256"):
         QuantisedConvolution(np.zeros((1, 1, 1, 1, 1), np.int16), zero=256)

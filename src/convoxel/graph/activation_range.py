@@ -47,8 +47,7 @@ class Observation:
     def levels(self, method: str) -> Levels:
         """Return the levels that hold the tensor, by one of ``METHODS``."""
         low, high = {"minmax": self._whole, "percentile": self._common, "mse": self._least_error}[method]()
-        scale = max(high - low, 1e-12) / _STEPS
-        return Levels(float(np.float32(scale)), int(np.clip(np.rint(-low / scale), 0, _STEPS)))
+        return _levels_of(low, high)
 
     def _whole(self) -> tuple[float, float]:
         return self.low, self.high
@@ -133,6 +132,16 @@ def _parts(graph: Graph, names: Sequence[str], samples: Samples) -> list[list[st
     return parts
 
 
-def layer_levels(observed: Mapping[str, Observation], method: str) -> dict[str, Levels]:
-    """Return the levels of each value that was observed."""
-    return {name: observation.levels(method) for name, observation in observed.items()}
+def layer_levels(observed: Mapping[str, Observation], method: str, tied: Iterable[set[str]]) -> dict[str, Levels]:
+    """Return the levels of each value that was observed; those of a group of ``tied`` ones hold all of them."""
+    found = {name: observation.levels(method) for name, observation in observed.items()}
+    for group in tied:
+        low = min(-found[name].zero * found[name].scale for name in group)
+        high = max((_STEPS - found[name].zero) * found[name].scale for name in group)
+        found.update(dict.fromkeys(group, _levels_of(low, high)))
+    return found
+
+
+def _levels_of(low: float, high: float) -> Levels:
+    scale = max(high - low, 1e-12) / _STEPS
+    return Levels(float(np.float32(scale)), int(np.clip(np.rint(-low / scale), 0, _STEPS)))

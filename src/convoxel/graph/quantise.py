@@ -21,7 +21,7 @@ from convoxel.files.fault import brief
 from convoxel.files.values import Array
 from convoxel.graph.activation_range import METHODS, Observation, Samples, layer_levels, observe
 from convoxel.graph.passes.levels import QUANTISED
-from convoxel.graph.quantised_graph import list_layers, quantised_graph
+from convoxel.graph.quantised_graph import list_layers, quantised_graph, tied_values
 from convoxel.graph.run.input_check import check_inputs
 from convoxel.graph.run.program import Program
 from convoxel.native.machine import instruction_set
@@ -251,12 +251,13 @@ class _Search:
     def _choose_method(self, methods: Sequence[str], names: Sequence[str]) -> str:
         """Take the method whose results, with all layers quantised, err least on the samples."""
         wanted = [_arrays(self.program, sample) for sample in self.samples]
+        tied = tied_values(self.program.graph, self.observed)
         errors = {}
         for method in methods:
-            self.levels = layer_levels(self.observed, method)
+            self.levels = layer_levels(self.observed, method, tied)
             errors[method] = self._error(self._with(names), wanted) if len(methods) > 1 and names else 0.0
         best = min(errors, key=errors.__getitem__)
-        self.levels = layer_levels(self.observed, best)
+        self.levels = layer_levels(self.observed, best, tied)
         return best
 
     def _error(self, program: Program, wanted: Sequence[Sequence[Array]]) -> float:

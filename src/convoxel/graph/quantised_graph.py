@@ -37,6 +37,30 @@ def _can(graph: Graph, node: Node) -> bool:
     return not gated and not (turned and node["groups"] > 1) and fits_integers(products)
 
 
+def tied_values(graph: Graph, names: Collection[str]) -> list[set[str]]:
+    """Return the values among ``names`` that should have the same levels, in groups.
+
+    A tensor that a maximum or a concatenation makes has the levels of what it is made of, and a tensor has one kind of
+    levels for all readers: so it need not be floats.
+    """
+    group = {name: name for name in graph.values}
+
+    def root(name: str) -> str:
+        while group[name] != name:
+            name = group[name]
+        return name
+
+    for node in graph.nodes:
+        if node.runs("max_pool", "concat"):
+            for name in node.inputs:
+                if name in group:
+                    group[root(name)] = root(node.outputs[0].name)
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        groups.setdefault(root(name), set()).add(name)
+    return list(groups.values())
+
+
 def whole_weights(weight: Array, axis: int) -> Weights:
     """Return weights as whole numbers from −127 to 127, each channel of ``axis`` in units of its own.
 

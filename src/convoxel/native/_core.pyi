@@ -129,6 +129,17 @@ class Plan:
     def dequantise(
         self, src: convoxel.native.plan.View, dst: convoxel.native.plan.View, levels: tuple[float, int], name: str = ""
     ) -> None: ...
+    def max_pool_levels(
+        self,
+        src: convoxel.native.plan.View,
+        dst: convoxel.native.plan.View,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int] = (1, 1, 1),
+        padding_low: Sequence[int] = (0, 0, 0),
+        name: str = "",
+    ) -> None: ...
+    def copy(self, src: convoxel.native.plan.View, dst: convoxel.native.plan.View, name: str = "") -> None: ...
     def max_pool(
         self,
         src: convoxel.native.plan.View,

@@ -61,7 +61,8 @@ def _lower_max_pool(step: Step) -> None:
     node = step.node
     kernel, stride, dilation = (spatial(node[key], 1) for key in ("kernel", "stride", "dilation"))
     low = spatial([before for before, _ in node["padding"]], 0)
-    step.plan.max_pool(step.x, step.out, kernel, stride, dilation, low, name=node.name)
+    add = step.plan.max_pool if node.output.dtype == "float32" else step.plan.max_pool_levels
+    add(step.x, step.out, kernel, stride, dilation, low, name=node.name)
 
 
 def _lower_adaptive_max_pool(step: Step) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convoxel.files.values import Array
-from convoxel.graph.ir.graph import Graph, Node
+from convoxel.graph.ir.graph import Graph, Node, rename
 from convoxel.graph.operators.rewriter import add_constant, is_native_type
 from convoxel.graph.operators.table import make_node
 from convoxel.graph.passes.fold import remove_dead
@@ -176,6 +176,7 @@ def carry_levels(graph: Graph) -> Graph:
     result takes the same ones.
     """
     graph = _with_levels_read(graph)
+    graph = _with_levels_moved(graph)
     graph = _with_levels_kept(graph)
     return remove_dead(graph)
 
@@ -225,6 +226,70 @@ def _unused(graph: Graph, name: str, made: Mapping[tuple[str, Levels], str]) -> 
     while name in taken:
         name += "'"
     return name
+
+
+def _with_levels_moved(graph: Graph) -> Graph:
+    """Make levels before a maximum or a concatenation instead of behind it, which are the same.
+
+    Rows of levels are whole words, so the parts of a concatenation along channels must fill theirs.
+    """
+    while True:
+        mover = next((node for node in graph.nodes if _can_move(graph, node)), None)
+        if mover is None:
+            return graph
+        graph = _moved(graph, mover)
+
+
+def _can_move(graph: Graph, node: Node) -> bool:
+    maker = graph.producers.get(node.inputs[0]) if node.operator == "to_levels" else None
+    if maker is None or not maker.runs("max_pool", "concat") or len(maker.outputs) != 1:
+        return False
+    if graph.only_user(maker.output.name) is None:
+        return False
+    if maker.operator == "max_pool":
+        return True
+    channels = [graph.values[name].shape[1] if name in graph.values else 1 for name in maker.inputs]
+    along = maker["axis"] % len(maker.output.shape) == 1
+    return all(isinstance(c, int) and (not along or c % 4 == 0) for c in channels)
+
+
+def _moved(graph: Graph, node: Node) -> Graph:
+    """Return the graph with the levels of a maximum or concatenation made of its operands."""
+    maker, levels = graph.producers[node.inputs[0]], Levels(*node["levels"])
+    ready: dict[tuple[str, Levels], str] = {}
+    before: list[Node] = []
+    inputs = []
+    for name in maker.inputs:
+        found = _dequantised(graph, name, levels) or ready.get((name, levels))
+        if found is None:
+            found = ready[name, levels] = _unused(graph, f"{name}:levels", ready)
+            value = dataclasses.replace(graph.values[name], name=found, dtype="uint8")
+            before.append(make_node("to_levels", found, (name,), (value,), native=True, levels=levels))
+        inputs.append(found)
+    nodes: list[Node] = []
+    for each in graph.nodes:
+        if each.name == maker.name:
+            value = dataclasses.replace(node.output, layout=maker.output.layout)
+            nodes += [*before, dataclasses.replace(maker, inputs=tuple(inputs), outputs=(value,))]
+        elif each.name != node.name:
+            nodes.append(each)
+    return _joined(graph.replace(nodes=tuple(nodes)))
+
+
+def _joined(graph: Graph) -> Graph:
+    """Return the graph with equal levels of one tensor made once, where they are needed first."""
+    first: dict[tuple[str, Levels], str] = {}
+    names: dict[str, str] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.operator == "to_levels":
+            key = node.inputs[0], Levels(*node["levels"])
+            if key in first:
+                names[node.output.name] = first[key]
+                continue
+            first[key] = node.output.name
+        nodes.append(node)
+    return graph.replace(nodes=rename(nodes, names))
 
 
 def _with_levels_kept(graph: Graph) -> Graph:
