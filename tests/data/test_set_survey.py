@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from convoxel import data
+from convoxel.data.set_survey import SetSurvey
 from convoxel.errors import ConfigError, DataError
 from tests.support.refusal import refused
 
@@ -54,6 +55,16 @@ def test_a_segmentation_set_is_no_classification_set(tmp_path: Path, images: str
         assert data.guess_task(tmp_path) == "segment" and not data.check(tmp_path, "segment")
     with pytest.raises(DataError, match="no folder images/"):
         data.load(folder / images, "segment")
+
+
+@pytest.mark.parametrize(("ignored", "told"), [(2, False), (9, True), (None, False)])
+def test_a_value_to_ignore_that_occurs_nowhere_is_told(tmp_path: Path, ignored: int | None, told: bool) -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[0, :2] = 1, 2 if ignored == 2 else 0
+    dataset = data.load(pairs(tmp_path, "abc", mask), "segment", ignore_label=ignored)
+    survey = SetSurvey(dataset)
+    assert not dataset.problems(survey.add)
+    assert any("holds the value to ignore, 9" in words for words in survey.warnings()) == told
 
 
 def test_classes_may_be_called_images(tmp_path: Path) -> None:

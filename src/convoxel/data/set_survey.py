@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from convoxel.data.data_set import Answer, DataSet, Sample, join_names
+from convoxel.data.data_set import IGNORED, Answer, DataSet, Sample, join_names
 from convoxel.data.regions import count_classes
 from convoxel.files.fault import Problem, fault_message, plural
 from convoxel.files.values import Array
@@ -29,12 +29,14 @@ class SetSurvey:
         occurrences: part → (classes,) samples of the part that hold the class.
         values: part → values of its samples (regress).
         same: digest of an image's values → (part, name, class) of the samples that have them.
+        ignores: whether a label holds voxels to ignore.
     """
 
     dataset: DataSet
     occurrences: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     values: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
     same: dict[bytes, list[tuple[str, str, Answer]]] = field(default_factory=dict)
+    ignores: bool = False
 
     def add(self, part: str, sample: Sample) -> None:
         """Take one sample of a part into account."""
@@ -42,6 +44,8 @@ class SetSurvey:
         label = sample.label
         if isinstance(label, np.ndarray):
             found += count_classes(label, len(found), self.dataset.regions) > 0
+            ignored = self.dataset.ignored
+            self.ignores = self.ignores or (ignored is not None and bool((label == IGNORED).any()))
         elif isinstance(label, tuple):
             self.values.setdefault(part, []).append(label)
         elif isinstance(label, frozenset):
@@ -111,8 +115,13 @@ class SetSurvey:
         return [group for group in groups if (len({part for part, *_ in group}) > 1) == across]
 
     def warnings(self) -> list[str]:
-        """Return in words what training should know: classes that cannot be trained on or validated, and leaks."""
+        """Return in words what training should know: classes and values that do not occur, and leaks."""
         found = []
+        if self.dataset.ignored is not None and not self.ignores:
+            found.append(
+                f"no label of {self.dataset.name} holds the value to ignore, {self.dataset.ignored}. Correct "
+                "ignore_label, or leave it out."
+            )
         for part, what in (("train", "trained on"), ("validation", "validated")):
             missing = self.missing(part)
             if missing:
