@@ -151,7 +151,7 @@ def test_a_run_is_measured_reported_and_resumed(run: Path, source: Path, tmp_pat
     assert row["correct"] == (row["label"] == row["predicted"])
     assert row["probability"] == pytest.approx(min(max(p, 1 - p) for p in shares[0]))
     text = write_report(run).read_text()
-    assert "several of 3 classes" in text and "mean AUC" in text
+    assert "several of 3 classes" in text and "mean AUC" in text and "of the largest F1" in text
     with np.load(run / "examples.npz") as examples:
         assert examples["labels"].shape == (7, 3)
     (quality, _) = compare_quality([run, run])

@@ -241,6 +241,8 @@ def class_table(run: RunFolder) -> Sheet | None:
     head += ["lowest – highest"] if spread else []
     if matrix:
         head += ["recall", "precision", "labelled voxels"] if segment else ["precision", "images"]
+    levels = mapping(run.evaluation.get("thresholds"))
+    head += ["threshold", "of the largest F1", "this F1"] if levels else []
     rows = []
     for place, (label, value) in enumerate(per_class.items()):
         mean = number(value)
@@ -251,6 +253,9 @@ def class_table(run: RunFolder) -> Sheet | None:
             row.append(f"{min(dice):.3f} – {max(dice):.3f}" if dice else "–")
         if matrix:
             row += _shares(matrix, names.index(label) if label in names else None, segment)
+        if levels:
+            level = mapping(levels.get(label))
+            row += [figure(number(level.get(key))) for key in ("threshold", "best", "best_f1")]
         rows.append(row)
     swatches = [place % 7 + 1 for place in range(len(rows))] if segment else []
     return Sheet("Figures of each class", head, rows, range(2, len(head)), swatches)
