@@ -188,3 +188,11 @@ def test_results_do_not_depend_on_division(change: str) -> None:
     }
     for other in others[change]():
         np.testing.assert_array_equal(other, program(x))
+
+
+def test_description_counts_whole_weights(tmp_path: Path) -> None:
+    model, _ = deep(12)
+    onnx.save(model, tmp_path / "net.onnx")
+    found = cx.describe(str(tmp_path / "net.onnx"))
+    assert found.params == 9 * (3 * 8 + 2 * 8 + 8 * 5)
+    assert found.macs == 12 * 10 * found.params

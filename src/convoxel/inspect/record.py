@@ -187,24 +187,27 @@ class Record:
         graph, shapes = self.graph, self.shapes
         known = {value.name for value in graph.inputs}
         counted: set[str] = set()
+        made_of: dict[str, tuple[str, ...]] = {}  # the constants of what constants alone make
         for open_node in graph.nodes:
             inputs = tuple(name for name in open_node.inputs if name in known)
-            if not inputs:  # made of constants alone
+            held = tuple(each for name in open_node.inputs for each in made_of.get(name, (name,)))
+            if not inputs:
+                made_of.update(dict.fromkeys((value.name for value in open_node.outputs), held))
                 continue
             node = open_node.resolved(self.sizes)
             operands = [shapes[name] if name else None for name in node.inputs]
             applied = Applied(node, operands, [shapes[value.name] for value in node.outputs])
-            params, weights = self._weights(node, counted)
+            params, weights = self._weights(node, held, counted)
             yield Step(applied, inputs, OPERATORS[node.operator].reads(applied), params, weights)
             known.update(value.name for value in node.outputs)
 
-    def _weights(self, node: Node, counted: set[str]) -> tuple[int, int]:
+    def _weights(self, node: Node, held: Sequence[str], counted: set[str]) -> tuple[int, int]:
         """Return the parameters that no earlier node uses, and how many numbers the node reads beside its inputs."""
         params = self._parameters.get(node.name, 0)
         weights = 0
-        for name in node.inputs:
+        for name in held:
             array = self.graph.constants.get(name)
-            if array is None or array.dtype.kind != "f":
+            if array is None or (array.dtype.kind != "f" and name not in self._parameters):
                 continue
             weights += array.size
             if name not in counted:

@@ -174,7 +174,7 @@ def guess_parameters(
     """Return how many trained parameters each constant holds, where its framework does not say it.
 
     Fractions are parameters unless they are ``literals`` or the statistics of a normalisation. A number by itself is a
-    factor, save where an operator takes weights or slopes.
+    factor, save where an operator takes weights or slopes. Of what is dequantised, the whole numbers are.
     """
     found: dict[str, int] = {}
     spared = set(literals)
@@ -182,6 +182,10 @@ def guess_parameters(
         row = OPERATORS[node.operator]
         for index, name in enumerate(node.inputs):
             array, operand = constants.get(name), row.operand(index).name
+            if array is not None and node.operator in ("dequantise", "quantise"):
+                if index == 0:
+                    found[name] = array.size
+                continue
             if array is None or array.dtype.kind != "f" or name in spared or operand in _STATISTICS:
                 continue
             if array.size > 1 or operand in ("weight", "bias", "slope"):
