@@ -126,7 +126,7 @@ def resize_taps(
         scale: the factor that was asked for, where it defines the step instead of the sizes.
 
     Raises:
-        ConfigError: ``mode`` is not known.
+        ConfigError: ``mode`` is not known, or ``scale`` is not above 0.
         ShapeError: a size is below 1.
 
     >>> [resize_taps(8, 16).at(o) for o in (4, 5)]  # at 1.75 and 2.25 of the input
@@ -142,7 +142,10 @@ def resize_taps(
         step, shift = Fraction(i - 1, o - 1) if o > 1 else Fraction(0), Fraction(0)
     else:
         # A user's factor such as 1.5 is exact in binary; 1/3 is meant where 0.333… came.
-        step = 1 / Fraction(scale).limit_denominator(1 << 16) if scale else Fraction(i, o)
+        factor = Fraction(o, i) if scale is None else Fraction(scale).limit_denominator(1 << 16)
+        if factor <= 0:
+            raise ConfigError(f"scale is {scale}, but it must be a number above 0, of at least 1 / 65536.")
+        step = 1 / factor
         shift = {"nearest": Fraction(0), "nearest-exact": half * step}.get(mode, half * step - half)
     reach = {"linear": (0, 1), "cubic": (-1, 0, 1, 2)}.get(mode, (0,))
     _check_count(step.denominator)

@@ -406,7 +406,7 @@ def input_shapes(model: nn.Module, shape: Sequence[int] | None) -> dict[str, tup
     parameter = next(model.parameters())
     try:
         with evaluating(model), torch.no_grad():
-            model(torch.zeros(*shape, dtype=parameter.dtype, device=parameter.device))
+            model(torch.zeros(tuple(shape), dtype=parameter.dtype, device=parameter.device))
     finally:
         for hook in hooks:
             hook.remove()
@@ -432,7 +432,7 @@ def time_engine(module: nn.Module, shape: Sequence[int], *, runs: int = 7, budge
     """
     from convoxel.graph.compile import compile as compile_model
 
-    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).numpy()
+    x = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0)).numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         program = compile_model(module, x)

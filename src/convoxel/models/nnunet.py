@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convoxel.errors import ConfigError
+from convoxel.errors import ConfigError, check_choice
 from convoxel.models.backbone import Output, check_count
 from convoxel.models.layer_factory import LayerFactory
 from convoxel.models.levels import MOST_BLOCKS, MOST_LEVELS, LevelNetwork, PerLevel, per_axis, per_level
@@ -92,7 +92,7 @@ class NnUNet(LevelNetwork):
         check_dims(dims)
         check_count("levels", levels, least=1, most=MOST_LEVELS)
         super().__init__(dims, in_channels, num_classes)
-        variant = VARIANTS[name]
+        variant = VARIANTS[check_choice("name", name, VARIANTS)]
         self.levels, self.norm = levels, norm
         if not isinstance(width, Sequence):
             most = max(check_count("width", width), 320 if dims == 3 else 512)

@@ -444,6 +444,6 @@ def time_torch(module: nn.Module, shape: Sequence[int], *, runs: int = 7, budget
     >>> time_torch(nn.Conv1d(1, 1, 3), (1, 1, 8), budget_s=0.0) > 0
     True
     """
-    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         return least_time(lambda: module(x), runs, budget_s)
