@@ -15,12 +15,14 @@ import torch
 import convoxel as cx
 from convoxel.annotation import fits
 from convoxel.arithmetic import SizeSet
-from convoxel.errors import ConfigError, ConvoxelError, ShapeError, UnsupportedError
+from convoxel.errors import ConfigError, ConvoxelError, DataError, ShapeError, UnsupportedError
 from tools.faults import arguments, words
 from tools.faults.face import Example, examples
 from tools.faults.scene import Scene
 
 IMAGE = torch.arange(16.0).reshape(1, 1, 4, 4)
+EYE = np.eye(8, dtype=int)
+SMALL = cx.compile(torch.nn.Conv2d(1, 1, 1).eval(), torch.zeros(1, 1, 2, 2), threads=1, tune=False)
 FEW = (np.eye(8, 9, dtype=np.float32).reshape(8, 1, 3, 3), np.arange(8) % 2)
 VIEW = cx.native.View.dense(1, 0, (1, 1, 2, 2, 1))
 SLOW = ("solve_", "find", "compile", "tiled", "scales", "separa", "Network", "Net", "sharing", "upsampl", "field")
@@ -76,6 +78,9 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.arithmetic.resize_taps(8, 16, scale=1e-320), ConfigError, "scale is 1e-320"),
     (lambda: cx.arithmetic.resize_taps(8, 4, scale=-0.5), ConfigError, "scale is -0.5"),
     (lambda: cx.models.NnUNet("unet"), ConfigError, "name is 'unet'"),
+    (lambda: cx.compile(torch.nn.ReLU(), torch.eye(2).to_sparse()), ConfigError, "compile: can't convert Sparse"),
+    (lambda: SMALL(torch.eye(2)[None, None].to_sparse()), UnsupportedError, "layout torch.sparse_coo; .* to_dense"),
+    (lambda: cx.draw.overlay(np.eye(8, dtype=complex), EYE), DataError, "image has the type complex128"),
     (lambda: cx.arithmetic.linear_macs(-1, 2), ConfigError, "in_features is -1"),
     (lambda: cx.draw.conv("a"), ConfigError, "conv: size is 'a'.* a whole number or a sequence of whole numbers"),
     (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5; expected a module"),
@@ -146,6 +151,7 @@ TRUE, FALSE = (True, 1, np.bool_(True)), (False, 0, np.bool_(False))
     (lambda flag: cx.nn.functional.resize(IMAGE, 2, antialias=flag), TRUE),
     (lambda flag: cx.nn.functional.adaptive_max_pool(IMAGE, 2, return_indices=flag)[1], TRUE),
     (lambda size: cx.nn.functional.resize_matrix(size, 4).toarray(), (2, np.int64(2), np.array(2), torch.tensor(2))),
+    (lambda image: np.asarray(cx.draw.overlay(image, EYE)), (EYE.astype(float), EYE, EYE.astype(bool))),
     (lambda size: cx.nn.functional.toeplitz_structure(np.eye(3), size, 3).kind, (3, np.int8(3), torch.tensor(3))),
     (lambda size: cx.nn.adaptive_average_pool(2, size)(IMAGE), (2, (2, 2), np.array([2, 2]), torch.tensor(2))),
     (lambda groups: cx.nn.Conv(2, 2, 4, 3, groups=groups).weight.shape, (2, np.int64(2), np.array(2), torch.tensor(2))),

@@ -41,6 +41,7 @@ _SAID: dict[type[Exception], tuple[re.Pattern[str], type[ConvoxelError]]] = {
     TypeError: (
         re.compile(
             r"incompatible function arg|invalid combination of arg|argument '\w+' .*(must be|failed to unpack) "
+            r"|can't convert .* tensor to numpy|numpy boolean|ufunc '\w+' (not supported|did not contain)|of real numbers"
         ),
         ConfigError,
     ),
@@ -204,9 +205,8 @@ def _context(function: _Function, bound: inspect.BoundArguments | None, error: E
     """Return what another package says of the arguments with the name of the call and its arguments."""
     said = " ".join(str(error).split()) or "there is not enough memory"
     kind = ShapeError if isinstance(error, MemoryError) else _KINDS.get(type(error))
-    if kind is None and type(error) in _SAID:
-        pattern, known = _SAID[type(error)]
-        kind = known if pattern.search(said) else None
+    if kind is None:
+        kind = next((one for of, (told, one) in _SAID.items() if isinstance(error, of) and told.search(said)), None)
     if kind is None:
         return None
     given = ", ".join(f"{name}={_shown(value)}" for name, value in _values(bound) if name != "self") if bound else ""

@@ -45,6 +45,7 @@ _BASES: Sequence[Sequence[str]] = (
     ("predict", "{classifier}", "--input", "{grey}", "--output", "{out}/p"),
     ("explain", "{classifier}", "--input", "{grey}/0.png", "--method", "field", "--output", "{out}/e.png"),
     ("import", "nnunet", "{text}", "--output", "{out}/run"),
+    ("import", "monai", "{text}", "--output", "{out}/run"),
     ("separate", "{classifier}", "--max-error", "0.5", "--output", "{out}/s"),
     ("models", "unet"),
     ("describe", "{net.onnx}", "--shape", "1,3,8,8"),

@@ -166,7 +166,10 @@ def grey_window(image: Array) -> tuple[float, float]:
     >>> round(low, 1), round(high, 1)
     (0.5, 99.5)
     """
+    if image.dtype.kind not in "biuf":
+        raise DataError(f"overlay: image has the type {image.dtype}; give real numbers.")
     finite = image[np.isfinite(image)]
+    finite = finite.astype(np.uint8) if finite.dtype == bool else finite
     if finite.size == 0:
         raise DataError("overlay: image has no finite pixel; give an image with numbers in it.")
     low, high = (float(v) for v in np.quantile(finite, (0.005, 0.995)))

@@ -102,7 +102,12 @@ def _tensor_array(x: Any, value: Value) -> Array:
     if str(x.dtype) != f"torch.{value.dtype}":
         how = "x.float()" if value.dtype == "float32" else f"x.to(torch.{value.dtype})"
         raise ShapeError(f"program: {value.name} is {x.dtype}, expected torch.{value.dtype}; convert it ({how})")
-    array: Array = x.detach().numpy()
+    try:
+        array: Array = x.detach().numpy()
+    except TypeError:  # sparse, or of a library that encrypts or distributes it
+        raise UnsupportedError(
+            f"program: {value.name} has the layout {x.layout}; Convoxel takes dense tensors: pass x.to_dense()"
+        ) from None
     return array
 
 
