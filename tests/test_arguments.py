@@ -79,7 +79,7 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.arithmetic.resize_taps(8, 4, scale=-0.5), ConfigError, "scale is -0.5"),
     (lambda: cx.models.NnUNet("unet"), ConfigError, "name is 'unet'"),
     (lambda: cx.compile(torch.nn.ReLU(), torch.eye(2).to_sparse()), ConfigError, "compile: can't convert Sparse"),
-    (lambda: SMALL(torch.eye(2)[None, None].to_sparse()), UnsupportedError, "layout torch.sparse_coo; .* to_dense"),
+    (lambda: SMALL(torch.eye(2)[None, None].to_sparse()), UnsupportedError, "layout torch.sparse_coo; .*to_dense"),
     (lambda: cx.draw.overlay(np.eye(8, dtype=complex), EYE), DataError, "image has the type complex128"),
     (lambda: cx.arithmetic.linear_macs(-1, 2), ConfigError, "in_features is -1"),
     (lambda: cx.draw.conv("a"), ConfigError, "conv: size is 'a'.* a whole number or a sequence of whole numbers"),

@@ -53,6 +53,7 @@ _BASES: Sequence[Sequence[str]] = (
     ("scale", "mobilenet_v2", "--width", "0.1"),
     ("search", "unet", "--shape", "1,1,16,16", "--vary", "levels=1", "--most", "2"),
     ("compile", "{net.onnx}", "--shape", "1,3,8,8"),
+    ("quantise", "{net.onnx}", "--data", "{x.npy}", "--output", "{out}/q.cvx"),
     ("run", "{net.cvx}", "--input", "{x.npy}", "--output", "{out}/y.npy"),
     ("info",),
     ("explore", "{net.onnx}", "--no-browser", "--port", "0"),
@@ -82,7 +83,7 @@ _BASES: Sequence[Sequence[str]] = (
     ("bench", "tile", "--rounds", "1"),
 )
 # Commands that may be asked for more work than a sweep waits for.
-_LONG = ("demo", "train", "separate", "scale", "search", "compare", "bench", "explore")
+_LONG = ("demo", "train", "separate", "scale", "search", "compare", "bench", "explore", "quantise")
 
 
 @functools.cache
