@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,9 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.compile(torch.nn.ReLU(), torch.eye(2).to_sparse()), ConfigError, "compile: can't convert Sparse"),
     (lambda: SMALL(torch.eye(2)[None, None].to_sparse()), UnsupportedError, "layout torch.sparse_coo; .*to_dense"),
     (lambda: cx.draw.overlay(np.eye(8, dtype=complex), EYE), DataError, "image has the type complex128"),
+    (lambda: cx.models.Pyramid().add(torch.nn.ReLU(), 1, name="1.5"), ConfigError, "name is '1.5'"),
+    (lambda: cx.inspect.linearity(torch.nn.ReLU(), IMAGE, np.uint64(2**64 - 1)), ShapeError, "expected equal shapes"),
+    (lambda: cx.nn.functional.max_pool(IMAGE, itertools.count()), ConfigError, "has more than 1000 entries"),
     (lambda: cx.arithmetic.linear_macs(-1, 2), ConfigError, "in_features is -1"),
     (lambda: cx.draw.conv("a"), ConfigError, "conv: size is 'a'.* a whole number or a sequence of whole numbers"),
     (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5; expected a module"),

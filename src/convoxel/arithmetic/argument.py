@@ -7,12 +7,14 @@ are not, since they are mistakes more often than numbers.
 from __future__ import annotations
 
 import operator
+from itertools import islice
 from typing import Any
 
 from convoxel.annotation import is_truth
 from convoxel.errors import ConfigError
 from convoxel.files.fault import brief
 
+_MOST_ENTRIES = 1000  # for axes, of which there are a few: what goes on for ever ends here
 _MOST_BITS = 4096  # sums and products of such numbers can still be shown in a message
 
 
@@ -89,14 +91,17 @@ def entries(name: str, value: Any) -> tuple[Any, ...]:
     """Return the entries of a sequence; text is none.
 
     Raises:
-        ConfigError: it has no entries.
+        ConfigError: it has no entries, or more than any tensor has axes.
     """
     try:
         if isinstance(value, (str, bytes, dict)):
             raise TypeError
-        return tuple(value)
+        found = tuple(islice(value, _MOST_ENTRIES + 1))
     except TypeError:
         raise ConfigError(f"{name} is {brief(value)}, but it must be a whole number, or one for each axis.") from None
+    if len(found) > _MOST_ENTRIES:
+        raise ConfigError(f"{name} has more than {_MOST_ENTRIES} entries; expected one for each axis.")
+    return found
 
 
 def as_whole(value: Any) -> int | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
 from convoxel.files.values import JsonObject
-from convoxel.inspect.model_call import evaluating
+from convoxel.inspect.model_call import evaluating, given_tensor
 from convoxel.inspect.receptive_field import trace_fields
 from convoxel.inspect.record import open_source
 
@@ -122,7 +122,7 @@ def _images(x: ArrayLike | Tensor, samples: int, seed: int) -> Tensor:
             raise ConfigError(f"effective_field: samples is {samples}; expected at least 1.")
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn((samples, *x[1:]), generator=generator)
-    images = torch.as_tensor(x)
+    images = given_tensor(x)
     if images.dim() < 3:
         raise ShapeError(
             f"effective_field: x has shape {tuple(images.shape)}, expected (n, c, *spatial). Add the missing axes."

@@ -20,7 +20,7 @@ from convoxel.errors import ShapeError
 from convoxel.files.values import JsonObject, Options
 from convoxel.graph.read.functions import tensors_in
 from convoxel.graph.read.recorder import Paths
-from convoxel.inspect.model_call import evaluating, tensor_of
+from convoxel.inspect.model_call import evaluating, given_tensor, tensor_of
 
 _TOLERANCE = 1e-5  # float32 sums of a thousand terms err by 1e-6 of their size; a rectifier by a tenth and more
 _FACTOR = -1.7  # no power of 2, which rounding would not notice, and negative, which rectifiers do
@@ -114,9 +114,9 @@ def linearity(
     >>> [entry.name for entry in linearity(net, x).breaks]
     ['1']
     """
-    u = torch.as_tensor(x).detach()
+    u = given_tensor(x).detach()
     u = u if u.is_floating_point() else u.float()
-    v = _noise_like(u, seed) if y is None else torch.as_tensor(y).detach().to(u.dtype)
+    v = _noise_like(u, seed) if y is None else given_tensor(y).detach().to(u.dtype)
     if u.shape != v.shape:
         raise ShapeError(f"linearity: x has shape {tuple(u.shape)} but y {tuple(v.shape)}; expected equal shapes.")
     watch = _Watch(u, tolerance, seed)

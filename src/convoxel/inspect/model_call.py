@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from convoxel.errors import ConfigError
@@ -23,6 +25,11 @@ def evaluating(model: nn.Module | Callable[..., Any]) -> Iterator[None]:
     finally:
         for child, mode in modes:
             child.training = mode
+
+
+def given_tensor(x: ArrayLike | Tensor) -> Tensor:
+    """Return what a caller gave as a tensor; PyTorch does not take all numbers of NumPy, but arrays without axes."""
+    return torch.as_tensor(np.asarray(x) if isinstance(x, np.generic) else x)
 
 
 def tensor_of(caller: str, value: Any) -> Tensor:

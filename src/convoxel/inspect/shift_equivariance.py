@@ -21,7 +21,7 @@ from torch import Tensor
 from convoxel.arithmetic import Field
 from convoxel.errors import ConfigError, ConvoxelError, ShapeError
 from convoxel.files.values import JsonObject
-from convoxel.inspect.model_call import evaluating, tensor_of
+from convoxel.inspect.model_call import evaluating, given_tensor, tensor_of
 from convoxel.inspect.receptive_field import trace_fields
 from convoxel.inspect.record import open_source
 
@@ -131,7 +131,7 @@ def equivariance(
     >>> [row.exact for row in report.rows], report.period
     ([False, True, False, True], 2)
     """
-    x = torch.as_tensor(x)
+    x = given_tensor(x)
     dims = x.dim() - 2
     if dims < 1:
         raise ShapeError(

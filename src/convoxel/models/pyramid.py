@@ -10,6 +10,8 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from convoxel.errors import ConfigError
+from convoxel.files.fault import brief
 from convoxel.models.backbone import Backbone, Window
 
 
@@ -62,6 +64,8 @@ class Pyramid(nn.Sequential):
     def add(self, layer: nn.Module, channels: int, stride: int = 1, name: str | None = None) -> None:
         """Append ``layer``, which returns ``channels`` at ``stride`` times the stride so far."""
         key = str(len(self)) if name is None else name
+        if not key or "." in key:
+            raise ConfigError(f"name is {brief(key)}, but a layer's name is a text without dots. Give another.")
         self.levels.add(key, channels, stride)
         self.add_module(key, layer)
 
