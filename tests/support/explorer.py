@@ -67,7 +67,7 @@ class Explorer:
     def answer(self, function: str, /, *more: tuple[str, str], **words: object) -> Any:
         """Return what a function of a view answers."""
         found = self.ask(f"/api/{function}?{urlencode([*words.items(), *more])}")
-        assert found.status == 200, found.body
+        assert found.status == 200 and "error" not in found.json, found.body
         return found.json
 
 

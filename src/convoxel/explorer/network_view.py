@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _USUAL = "resnet18"
 _COLUMNS = ("layer", "operator", "output", "kernel", "params", "macs", "bytes", "field")
 # Parts and arrows that a page still moves fluently, and that are placed within a second.
-_MOST_NODES, _MOST_EDGES = 420, 1300
+_MOST_NODES, _MOST_EDGES = 600, 1300
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,12 @@ def graph(session: Session, query: Query) -> JsonObject:
             f"and {_MOST_EDGES} are. Close some parts, or give a smaller depth."
         )
     placed = place(drawn, found.subject.size)
-    owners = _row_numbers(found)
+    table, owners = found.summary.folded(), _row_numbers(found)
     measured = _measured(session, found)
     nodes = [
-        _node(node, centre, found, owners, measured) for node, centre in zip(drawn.nodes, placed.centres, strict=True)
+        _node(node, centre, table, owners, measured) for node, centre in zip(drawn.nodes, placed.centres, strict=True)
     ]
-    _add_heat(nodes, found)
+    _add_heat(nodes)
     edges = [
         {"from": start, "to": end, "skip": number in placed.level,
          "points": next(shape.points for shape in arrow if isinstance(shape, Line) and not shape.closed)}
@@ -172,11 +172,10 @@ def _row_numbers(found: Opened) -> dict[str, int]:
 
 
 def _node(
-    node: Node, centre: tuple[float, float], found: Opened, owners: dict[str, int], measured: JsonObject | None
+    node: Node, centre: tuple[float, float], table: Sequence[Row], owners: dict[str, int], measured: JsonObject | None
 ) -> JsonObject:
     width, height = node_size(node)
     rows = sorted({owners[step.name] for step in node.steps})
-    table = found.summary.folded()
     times = measured["rows"] if measured else {}
     path = node.name.partition(":")[0]
     shape = say(node.shape[1:]) if len(node.shape) > 1 else say(node.shape)
@@ -216,7 +215,7 @@ _SHOWN: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _add_heat(nodes: list[JsonObject], found: Opened) -> None:
+def _add_heat(nodes: list[JsonObject]) -> None:
     """Add to each box its share of the largest and, in words, of all, by each figure."""
     for name, shown in _SHOWN.items():
         values = [node["values"][name] or 0 for node in nodes]

@@ -131,7 +131,8 @@ async def _answered(request: Request, session: Session, answer: Answer, changes:
     except ForbiddenPath as error:
         return _json({"error": str(error), "kind": "ForbiddenPath"}, 403)
     except ConvoxelError as error:
-        return _json({"error": str(error), "kind": type(error).__name__}, 422)
+        # A layer that does not fit is an answer like others; browsers would report a failure for another status.
+        return _json({"error": str(error), "kind": type(error).__name__})
 
 
 def _json(value: object, status: int = 200) -> Response:

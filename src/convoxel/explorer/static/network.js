@@ -106,7 +106,8 @@ class Panel {
   /** Ask for everything; the graph and the table come as they are ready. */
   async refresh() {
     const key = JSON.stringify(this.network());
-    this.key = key;
+    this.opened ??= this.network();
+    this.showSelect(state.get(this.name("net")) || catalogue.opened[0] || "resnet18");
     const slot = (name) => `${name}${this.prefix}`;
     const graph = ask("network/graph", [...this.network(), ...this.words("depth", "open", "close")], slot("graph"));
     const described = key === this.shown ? this.found : ask("network/describe", this.network(), slot("describe"));
@@ -152,7 +153,6 @@ class Panel {
     this.notes.hidden = !notes.length;
     this.notes.replaceChildren(...notes.map((text) => html("li", {}, text)));
     this.says.textContent = found.measured?.text ?? "";
-    this.showSelect();
     if (document.activeElement !== this.shape) this.shape.value = state.get(this.name("shape")) || found.input;
     this.showControls(found.controls);
     this.showTable();
@@ -160,8 +160,8 @@ class Panel {
     this.compareWithOpened();
   }
 
-  showSelect() {
-    const now = this.found.net;
+  showSelect(now) {
+    if (this.select.value === now) return;
     const words = [...new Set([...catalogue.opened, ...catalogue.found, now])].filter((word) => !catalogue.zoo.some(({ name }) => name === word));
     const group = (label, names) => (names.length ? html("optgroup", { label }, names.map((name) => html("option", { value: name }, name.split("/").at(-1)))) : null);
     const zoo = (task) => catalogue.zoo.filter((each) => each.task === task).map(({ name }) => name);
@@ -224,15 +224,14 @@ class Panel {
 
   // ---- changes ----
 
-  /** Beside the network as it was opened: what the options changed. */
+  /** Beside the network as it was opened: what has been changed since. */
   async compareWithOpened() {
     this.changes = null;
     if (isTwo()) return compareBoth();
     const words = this.network();
-    const plain = words.filter(([name]) => name === "net");
-    if (words.length > plain.length) {
+    if (JSON.stringify(words) !== JSON.stringify(this.opened)) {
       try {
-        const found = await ask("network/compare", [...words, ...plain.map(([name, value]) => [`a.${name}`, value])], `compare${this.prefix}`);
+        const found = await ask("network/compare", [...words, ...this.opened.map(([name, value]) => [`a.${name}`, value])], `compare${this.prefix}`);
         if (!found) return;
         this.changes = found.rows;
         this.showTotals(found.totals);

@@ -2,6 +2,11 @@
 
 const running = new Map();
 
+/** Say in the page how many questions are open; tests wait for none. */
+function count() {
+  document.body.dataset.asking = running.size;
+}
+
 /** A refusal of Python, in words for people. */
 export class Refusal extends Error {}
 
@@ -9,10 +14,11 @@ async function send(name, address, options) {
   running.get(name)?.abort();
   const controller = new AbortController();
   running.set(name, controller);
+  count();
   try {
     const response = await fetch(address, { ...options, signal: controller.signal, credentials: "same-origin" });
     const answer = await response.json().catch(() => ({ error: `The explorer answered ${response.status}.` }));
-    if (!response.ok) throw new Refusal(answer.error);
+    if (!response.ok || answer.error) throw new Refusal(answer.error);
     return answer;
   } catch (error) {
     if (error instanceof Refusal) throw error;
@@ -20,6 +26,7 @@ async function send(name, address, options) {
     throw new Refusal("The explorer does not answer. Is `convoxel explore` still running?");
   } finally {
     if (running.get(name) === controller) running.delete(name);
+    count();
   }
 }
 

@@ -53,9 +53,9 @@ export class Graph {
       if (node.opens) this.onOpen(node.path);
       else if (node.path.includes(".")) this.onClose(node.path.split(".").slice(0, -1).join("."));
     };
-    const label = `${node.name}: ${node.what}, ${node.shape}${node.params ? `, ${node.params}` : ""}${node.sees ? `, ${node.sees}` : ""}${node.opens ? "; Enter opens it" : ""}`;
-    const box = svg("rect", { class: "box", x, y, width, height, rx: node.joins ? height / 2 : 7 });
-    const parts = [svg("title", {}, label), box];
+    const told = [`${node.name}: ${node.what}`, node.shape, node.params, node.sees].filter(Boolean).join(", ");
+    const box = svg("rect", { class: "box", x, y, width, height, rx: node.joins ? height / 2 : 7 }, svg("title", {}, told));
+    const parts = [box];
     if (node.joins) parts.push(svg("text", { x: x + width / 2, y: y + height / 2 + 4, "text-anchor": "middle" }, node.says));
     else {
       parts.push(
@@ -76,7 +76,7 @@ export class Graph {
       event.preventDefault();
       event.stopPropagation();
     };
-    const element = svg("g", { class: `node${node.joins ? " join" : ""}`, tabindex: "0", role: "button", "aria-label": label, "data-node": node.name, click: () => this.onChoose(node), dblclick: open, keydown: key, focus: () => this.reveal(node) }, parts);
+    const element = svg("g", { class: `node${node.joins ? " join" : ""}`, tabindex: "0", role: "button", "data-node": node.name, click: () => this.onChoose(node), dblclick: open, keydown: key, focus: () => this.reveal(node) }, parts);
     this.elements.set(node.name, element);
     return element;
   }
