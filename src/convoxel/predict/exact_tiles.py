@@ -53,14 +53,20 @@ class ExactTiles:
         return ExactPass(self._tiling(source), source, size, before)
 
     def _tiling(self, source: object) -> TilePlan:
-        """Return the tiles; with direct convolutions where Winograd's do not fit ``tile``, or not into memory."""
+        """Return the tiles; with direct convolutions where Winograd's do not fit ``tile``, or overlap too much.
+
+        Tiles that begin where Winograd's do may have twice the positions, together and each: more of them would take
+        longer than their fewer products save, and more memory.
+        """
         try:
             found = self.program.tiling(source, tile=self.tile)
         except ConfigError:
             return self.direct.tiling(source, tile=self.tile)
-        if self.tile is not None or math.prod(found.tile) <= 2 * TILE_POSITIONS[len(found.tile)]:
+        if self.tile is not None:
             return found
-        return self.direct.tiling(source)
+        positions, direct = math.prod(found.tile), self.direct.tiling(source)
+        fits = positions <= 2 * TILE_POSITIONS[len(found.tile)]
+        return found if fits and found.count * positions <= 2 * direct.count * math.prod(direct.tile) else direct
 
 
 @dataclass(frozen=True)
