@@ -150,8 +150,10 @@ def test_a_manifest_chooses_series_and_faults_are_told_by_file(
     assert "beside its image" in found["b/study#7"]
 
     nested = tmp_path / "nested"
-    (nested / "images").mkdir(parents=True)
-    (tmp_path / "a" / "study").rename(tmp_path / "a" / "study1")
-    (tmp_path / "a").rename(nested / "images" / "a")
-    (nested / "labels").mkdir()
-    told(capsys, "data", "check", nested, code=2)
+    (nested / "labels").mkdir(parents=True)
+    (tmp_path / "a").rename(tmp_path / "patient")
+    (nested / "images").mkdir()
+    (tmp_path / "patient" / "seg.dcm").rename(nested / "labels" / "a.dcm")
+    (tmp_path / "patient").rename(nested / "images" / "a")
+    told_of = told(capsys, "data", "check", nested, code=2)[0]["problems"][0]["message"]
+    assert "deeper, in a/study" in told_of and "labels.csv" in told_of

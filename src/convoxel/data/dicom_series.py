@@ -139,6 +139,17 @@ def holds_series(path: Path) -> bool:
     return first is not None
 
 
+def find_deeper(folder: Path, levels: int = 4) -> Path | None:
+    """Return the first folder below that holds a DICOM file, as archives nest patients, studies and series."""
+    for place in subfolders(folder)[:_PROBED] if levels else []:
+        if any(map(is_dicom, list_files(place)[:_PROBED])):
+            return place
+        found = find_deeper(place, levels - 1)
+        if found is not None:
+            return found
+    return None
+
+
 def list_parts(path: Path) -> list[Path]:
     """Return the files that an image consists of."""
     return sorted({plane.image.path for plane in _planes(path)})

@@ -12,10 +12,11 @@ from typing import cast
 import numpy as np
 
 from convoxel.data.data_set import Sample
+from convoxel.data.dicom_series import find_deeper
 from convoxel.data.image_format import TABLES, expected_endings, find_format, image_format, image_parts, split_ending
 from convoxel.data.image_header import Header, check_dims, fit_channels, with_axes
 from convoxel.errors import DataError
-from convoxel.files.fault import ErrorCollector, fault, plural
+from convoxel.files.fault import ErrorCollector, fault, plural, shown
 from convoxel.files.file_array import FileArray
 from convoxel.files.values import Array
 
@@ -62,6 +63,12 @@ def list_images(folder: Path, errors: ErrorCollector | None = None) -> list[Path
             continue
         if find_format(path) is not None:
             images.append(path)
+            continue
+        deeper = find_deeper(path) if path.is_dir() else None
+        if deeper is not None:
+            came = f"a folder whose DICOM files lie deeper, in {shown(deeper.relative_to(folder).as_posix())}"
+            mend = "Move them up, or name that folder in labels.csv (columns file and label)"
+            errors.note(path.name, fault(path, came, "the slices of one series in each folder", mend))
             continue
         came = "a folder among the images" if path.is_dir() else "no image format is known by this ending"
         errors.note(path.name, fault(path, came, expected_endings(), "Convert it, or move it out of the folder"))
