@@ -118,13 +118,29 @@ def _nrrd(size: int, data: bytes) -> bytes:
     return _text_header(lines, data)
 
 
-def _dicom(rows: int, rest: bytes) -> bytes:
+def _dicom(rows: int, rest: bytes, syntax: bytes = b"1.2.840.10008.1.2.1\0") -> bytes:
     """Return a DICOM file of ``rows`` by ``rows`` pixels of 16 bits, with further elements behind them."""
-    syntax = b"1.2.840.10008.1.2.1\0"
     meta = struct.pack("<HH2sH", 2, 0x10, b"UI", len(syntax)) + syntax
     numbers = ((0x10, rows), (0x11, rows), (0x100, 16), (0x101, 16), (0x102, 15), (0x103, 0))
     content = b"".join(struct.pack("<HH2sHH", 0x28, tag, b"US", 2, value) for tag, value in numbers)
+    if syntax.endswith(b"99"):  # deflated
+        packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        content, rest = packer.compress(content + rest), packer.flush()
     return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta)) + meta + content + rest
+
+
+def _jpeg_ls(side: int, more: int) -> bytes:
+    """Return a DICOM file whose JPEG-LS stream claims as many pixels as the header, and has ``more`` bytes of noise."""
+    import imagecodecs
+
+    stream = imagecodecs.jpegls_encode(np.zeros((64, 64), np.uint16))
+    place = stream.index(b"\xff\xf7") + 5
+    noise = np.random.default_rng(0).integers(0, 127, more).astype(np.uint8).tobytes()
+    stream = stream[:place] + struct.pack(">HH", side, side) + stream[place + 4 : -2] + noise + b"\xff\xd9"
+    stream += bytes(len(stream) % 2)
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, len(stream)) + stream
+    pixels = struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 2**32 - 1) + items + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    return _dicom(side, pixels, b"1.2.840.10008.1.2.4.80")
 
 
 def _items(count: int) -> bytes:
@@ -231,6 +247,12 @@ BOMBS: dict[str, _Bomb] = {
     "DICOM of 3 million items": ("a.dcm", lambda: _dicom(1, _items(3_000_000)), _image),
     "DICOM of 3 million elements": ("a.dcm", lambda: _dicom(
         1, struct.pack("<HH2sH", 0x5000, 0x10, b"LO", 0) * 3_000_000), _image),
+    "deflated DICOM of 1 GiB": ("a.dcm", lambda: _dicom(
+        16_000, struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OW", 0, 2**30) + bytes(2**30), b"1.2.840.10008.1.2.1.99"),
+        _image),
+    "JPEG-LS of 618 MiB": ("a.dcm", lambda: _jpeg_ls(18_000, 3_600_000), _image),
+    "JPEG-LS of 62 MiB in 2 kB": ("a.dcm", lambda: _jpeg_ls(5700, 2000), _image),
+    "JPEG-LS of 240 MiB of noise": ("a.dcm", lambda: _jpeg_ls(11_200, 5_200_000), _image),
     "texts of no letter": ("a.npz", lambda: _set((2**40,), "<U0", b""), _read_set),
     "texts of 60 million letters": ("a.npz", lambda: _set((1,), "<U60000000", bytes(240_000_000)), _read_set),
     "array of 1 GB": ("a.npz", lambda: _archive({"image.npy": _header((10**9,), "|u1") + bytes(10**9)}), _image),
