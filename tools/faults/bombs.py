@@ -122,7 +122,9 @@ def _dicom(rows: int, rest: bytes, syntax: bytes = b"1.2.840.10008.1.2.1\0") -> 
     """Return a DICOM file of ``rows`` by ``rows`` pixels of 16 bits, with further elements behind them."""
     meta = struct.pack("<HH2sH", 2, 0x10, b"UI", len(syntax)) + syntax
     numbers = ((0x10, rows), (0x11, rows), (0x100, 16), (0x101, 16), (0x102, 15), (0x103, 0))
-    content = b"".join(struct.pack("<HH2sHH", 0x28, tag, b"US", 2, value) for tag, value in numbers)
+    kind = b"MONOCHROME2 "
+    content = struct.pack("<HH2sHH", 0x28, 2, b"US", 2, 1) + struct.pack("<HH2sH", 0x28, 4, b"CS", len(kind)) + kind
+    content += b"".join(struct.pack("<HH2sHH", 0x28, tag, b"US", 2, value) for tag, value in numbers)
     if syntax.endswith(b"99"):  # deflated
         packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
         content, rest = packer.compress(content + rest), packer.flush()

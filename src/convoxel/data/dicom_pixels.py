@@ -68,7 +68,8 @@ def _frames(image: ImageObject, data: Any, decoded: Iterator[Array]) -> Iterator
                 path, f"transfer syntax {transfer_syntax(path, data).name}", "one that is decoded here", mend
             ) from None
         except Exception as error:  # pydicom's plugins raise a dozen kinds for damaged content
-            came = f"the pixels cannot be decoded ({type(error).__name__}: {brief(str(error))[1:-1]})"
+            said = str(error).strip().rpartition("\n")[2].strip()  # the last decoder's words
+            came = f"the pixels cannot be decoded ({type(error).__name__}: {brief(said)[1:-1]})"
             raise fault(path, came, "whole pixel data", _COPY) from None
         yield values
 
