@@ -209,6 +209,11 @@ def test_refusals(network: tuple[Program, list[np.ndarray]]) -> None:
     program, samples = network
     with pytest.raises(cx.ConfigError, match="no samples"):
         quantise(program, [])
+    for bad in (samples[0][:0], np.full_like(samples[0], np.nan)):
+        with pytest.raises(cx.ConfigError, match=r"samples\[1\] is empty or holds NaN"):
+            quantise(program, [samples[0], bad])
+    with pytest.raises(cx.ConfigError, match="measure returned None"):
+        quantise(program, samples, measure=lambda each: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(cx.ConfigError, match="max_loss is -1"):
         quantise(program, samples, max_loss=-1)
     with pytest.raises(cx.ConfigError, match=r"(?s)method.*percentil.*percentile"):

@@ -129,7 +129,7 @@ def quantise(
         A program; ``Quantisation.of(program)`` tells what was measured, and its file holds it.
 
     Raises:
-        ConfigError: there are no samples, or an argument is out of range.
+        ConfigError: there are no samples, one is empty or holds NaN, or an argument is out of range.
         ShapeError: the samples do not fit the network.
         UnsupportedError: parts of the network run in PyTorch, or it is quantised already.
         AccuracyError: the loss stays above ``max_loss`` even with all layers but one in float32.
@@ -156,9 +156,12 @@ def quantise(
             "quantise: parts of the network run in PyTorch; give one that compiles without a warning"
         )
     examples = [check_inputs(sample, program.graph.inputs) for sample in given]
+    for place, arrays in enumerate(examples):
+        if any(array.size == 0 or not np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"):
+            raise ConfigError(f"quantise: samples[{place}] is empty or holds NaN or infinity; leave it out")
     judge = measure or _Agreement(program, examples)
     name = metric or (getattr(measure, "__name__", "metric") if measure else _AGREEMENT)
-    return _Search(program, examples, judge, max_loss, on_progress or (lambda done, total, what: None)).run(
+    return _Search(program, examples, _checked(judge), max_loss, on_progress or (lambda done, total, what: None)).run(
         name, METHODS if method == "auto" else (method,), only_faster
     )
 
@@ -169,6 +172,18 @@ def _compiled(model: nn.Module, sample: Sequence[Any], threads: int | None) -> P
     if isinstance(model, str) or not callable(model):
         raise GraphError(f"quantise: network is a {type(model).__name__}, expected a Program or a torch.nn.Module")
     return compile_model(model, *sample, threads=threads, precision="float32")
+
+
+def _checked(measure: Measure) -> Measure:
+    """Return the function that refuses figures that are no numbers."""
+
+    def checked(program: Program) -> float:
+        figure = measure(program)
+        if not isinstance(figure, int | float | np.number) or not np.isfinite(figure):
+            raise ConfigError(f"quantise: measure returned {brief(figure)}, expected a number")
+        return float(figure)
+
+    return checked
 
 
 class _Agreement:
