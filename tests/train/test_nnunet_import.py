@@ -69,12 +69,13 @@ def plans(kind: str = "PlainConvUNet", dims: int = 3, **other: Any) -> dict[str,
     }  # fmt: skip
 
 
-def network(kind: str = "PlainConvUNet", dims: int = 3, seed: int = 0) -> models.NnUNet:
+def network(kind: str = "PlainConvUNet", dims: int = 3, seed: int = 0, channels: int = 1) -> models.NnUNet:
     """The network of these plans, with weights that make no class win everywhere."""
     torch.manual_seed(seed)
     name = {"PlainConvUNet": "plain_conv_unet", "ResidualEncoderUNet": "residual_encoder_unet"}[kind]
     net = models.NnUNet(
-        name, dims, 1, 3, levels=2, width=[4, 6, 8], blocks=[1, 2, 2] if "Res" in kind else 2, decoder_blocks=[1, 2],
+        name, dims, channels, 3, levels=2, width=[4, 6, 8], blocks=[1, 2, 2] if "Res" in kind else 2,
+        decoder_blocks=[1, 2],
         kernels=[kernel[-dims:] for kernel in KERNELS], strides=[step[-dims:] for step in STRIDES[1:]],
         deep_supervision=1,
     )  # fmt: skip
@@ -83,7 +84,7 @@ def network(kind: str = "PlainConvUNet", dims: int = 3, seed: int = 0) -> models
             parameter += 0.1 * torch.randn_like(parameter)
         head = net.decoder.seg_layers["1"]
         head.weight.normal_()
-        head.bias.copy_(-net.eval()(torch.randn(4, 1, *(4, 12, 16)[-dims:])).mean(dim=[0, *range(2, dims + 2)]))
+        head.bias.copy_(-net.eval()(torch.randn(4, channels, *(4, 12, 16)[-dims:])).mean(dim=[0, *range(2, dims + 2)]))
     return net
 
 
@@ -146,8 +147,13 @@ def image(seed: int = 0) -> Array:
     return values
 
 
-def nnunet_prediction(nets: list[torch.nn.Module], stored: Array, spacing: tuple[float, ...], dims: int = 3) -> Array:
-    """The rule of nnU-Net in plain steps, on SciPy: what the imported run must give."""
+def nnunet_prediction(
+    nets: list[torch.nn.Module], stored: Array, spacing: tuple[float, ...], dims: int = 3, previous: Array | None = None
+) -> Array:
+    """The rule of nnU-Net in plain steps, on SciPy: what the imported run must give.
+
+    ``previous`` is the label map of the stage before, in a cascade.
+    """
     data = stored.transpose(2, 0, 1)[None]  # the reversed axes of the file, then transpose_forward (0, 2, 1)
     own = np.array(spacing)[[2, 0, 1]]
     place = np.nonzero(data[0])
@@ -157,6 +163,10 @@ def nnunet_prediction(nets: list[torch.nn.Module], stored: Array, spacing: tuple
     target = np.array([2.0, 1.0, 1.5]) if dims == 3 else np.array([own[0], 1.0, 1.5])
     size = [round(float(o / t * n)) for o, t, n in zip(own, target, cut.shape[1:], strict=True)]
     grid = resize(cut[0], size, 3)[None]
+    if previous is not None:
+        before = previous.transpose(2, 0, 1)[box]
+        masks = [resize((before == value).astype(float), size, 1) >= 0.5 for value in (1, 2)]
+        grid = np.stack([grid[0], *masks])
     patch = (4, 12, 16) if dims == 3 else (1, 12, 16)
     axes = (0, 2) if dims == 3 else (1, 2)
     weight = np.zeros(patch)
@@ -212,6 +222,35 @@ def test_a_run_predicts_as_nnunet_does(tmp_path: Path, kind: str) -> None:
     assert (np.bincount(expected.ravel(), minlength=3) > 50).all()  # a test that sees every class
     assert (found != expected).mean() < 3e-4
     assert (found[:3] == 0).all()
+
+
+def test_the_second_stage_of_a_cascade_sees_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    low, high = [network()], [network(seed=seed, channels=3) for seed in (2, 3)]
+    source = write(tmp_path / "T__P__mine", plans(previous_stage="low"), *(checkpoint(net) for net in high))
+    refused(lambda: import_nnunet(source, tmp_path / "run"), tmp_path / "T__P__low", "low of the same")
+    assert not (tmp_path / "run").exists()
+    write(tmp_path / "T__P__low", plans(), *(checkpoint(net) for net in low))
+    runs = import_nnunet(source, tmp_path / "run")
+    assert [run.config.prediction.previous for run in runs] == ["previous", "../fold_0/previous"]
+    assert (runs[0].data.channels, runs[0].data.inputs) == (1, 3)
+    scan = write_image(tmp_path / "scan_0000.nii.gz", image())
+    (stage,) = predict(tmp_path / "run" / "fold_0" / "previous", scan, tmp_path / "low.nii.gz", engine="torch")
+    first = np.asarray(nibabel.load(stage).dataobj)  # type: ignore[attr-defined]
+    assert (first != nnunet_prediction(list(low), image(), (1.5, 1.2, 2.5))).mean() < 1e-3
+    expected = nnunet_prediction(list(high), image(), (1.5, 1.2, 2.5), previous=first)
+    with pytest.warns(RuntimeWarning, match="folds 0, 1 of 5"):
+        (written,) = predict(tmp_path / "run", scan, tmp_path / "map.nii.gz", engine="torch")
+    found = np.asarray(nibabel.load(written).dataobj)  # type: ignore[attr-defined]
+    assert (np.bincount(expected.ravel(), minlength=3) > 50).all()
+    assert (found != expected).mean() < 1e-3
+    alone = nnunet_prediction(list(high), image(), (1.5, 1.2, 2.5), previous=np.zeros_like(first))
+    assert (expected != alone).mean() > 0.01  # the first stage matters
+    assert main(["describe", str(tmp_path / "run" / "fold_0")]) == 0
+    capsys.readouterr()
+    words = ["explain", tmp_path / "run" / "fold_0", "--input", scan, "--output", tmp_path / "e"]
+    assert "stage before" in refused_command(capsys, *words)
+    write(tmp_path / "T__P__low", plans(previous_stage="low"), checkpoint(network(channels=3)))
+    refused(lambda: import_nnunet(source, tmp_path / "again"), tmp_path / "T__P__low", "stage before")
 
 
 def test_a_plane_network_sees_volumes_slice_by_slice(tmp_path: Path) -> None:
@@ -336,7 +375,9 @@ def test_hostile_checkpoints_are_not_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change, words", [
     ({"architecture": {"network_class_name": "dynamic.Primus", "arch_kwargs": {}}}, ["Primus", "PlainConvUNet"]),
-    ({"previous_stage": "3d_lowres"}, ["cascade", "3d_lowres"]),
+    ({"previous_stage": "3d_lowres"}, ["stage before", "3d_lowres"]),
+    ({"previous_stage": "../low"}, ["previous_stage", "../low"]),
+    ({"previous_stage": "3d_lowres", "resampling_fn_seg_kwargs": {"order": 0}}, ["seg", "'order': 0"]),
     ({"resampling_fn_data": "resample_torch_fornnunet"}, ["resample_torch_fornnunet"]),
     ({"resampling_fn_data_kwargs": {"order": 1}}, ["'order': 1"]),
     ({"preprocessor_name": "Mine"}, ["Mine"]),

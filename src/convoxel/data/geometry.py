@@ -27,6 +27,7 @@ from convoxel.data.resample import (
     resample_label,
     resample_slabs,
     stretch_image,
+    stretch_masks,
 )
 from convoxel.files.fault import fault, few
 from convoxel.files.file_array import new_array
@@ -154,6 +155,10 @@ class Placement:
         if isinstance(image, MappedImage):
             return MappedImage(resample_image(image.unpacked(), self.samplings, orders, new_array))
         return resample_image(image, self.samplings, orders)
+
+    def masks(self, label: Array, values: Sequence[int]) -> Floats:
+        """Return where each value of a label map (*spatial) lies, (values, *spatial) on the network's grid."""
+        return stretch_masks(self.turned(label), values, self.samplings, self.coarse)
 
     def label(self, label: Array) -> Array:
         """Return class numbers (*spatial) on the network's grid."""

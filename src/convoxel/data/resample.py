@@ -263,6 +263,28 @@ def stretch_image(image: Floats, samplings: Sequence[AxisSampling], coarse: int 
     return result
 
 
+def stretch_masks(
+    label: Array, values: Sequence[int], samplings: Sequence[AxisSampling], coarse: int | None = None
+) -> Floats:
+    """Return where each of some label values lies, (values, *spatial), on another grid, as nnU-Net resamples labels.
+
+    A voxel has the value whose interpolated mask reaches one half, the largest of several; across thick slices the
+    nearest slice counts.
+
+    Args:
+        label: label values (*spatial).
+        values: those that are asked for.
+        samplings: places along each axis.
+        coarse: axis across which slices are thick, or None.
+    """
+    orders = [0 if axis == coarse else 1 for axis in range(len(samplings))]
+    found = np.zeros([sampling.count for sampling in samplings], label.dtype)
+    for value in np.unique(label):
+        mask = _pass_axes(np.asarray(label == value, np.float32), 0, samplings, orders)
+        found[mask >= 0.5] = value
+    return np.stack([np.asarray(found == value, np.float32) for value in values])
+
+
 def interpolate_image(image: Floats, samplings: Sequence[AxisSampling]) -> Floats:
     """Return an image (channels, *spatial) on another grid, interpolated linearly, one channel after the other.
 

@@ -157,4 +157,4 @@ def _compile(run: AnyRun, precision: str) -> CompiledNetwork:
     size = tuple(least + 3 * multiple for least, multiple in steps)
     if run.config.patch and not isinstance(run.network, SliceNetwork):  # whose patch is one slice: no size is open
         size = run.config.patch
-    return CompiledNetwork(compiled(run.network, (1, run.data.channels, *size), precision), sizes)
+    return CompiledNetwork(compiled(run.network, (1, run.data.inputs, *size), precision), sizes)

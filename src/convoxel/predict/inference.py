@@ -73,9 +73,12 @@ class Predictor:
     def recipe(self) -> dict[str, object]:
         """All that decides the bits of a result beside the image, for JSON: results are kept under its hash."""
         members = [
-            {"run": member.run.identity, "overlap": member.overlap, "mirrored": list(member.mirrored)}
+            {
+                "run": member.run.identity, "overlap": member.overlap, "mirrored": list(member.mirrored),
+                **({} if member.previous is None else {"previous": member.previous.recipe}),
+            }
             for member in self.members
-        ]
+        ]  # fmt: skip
         way = {"engine": self.engine, "device": self.device, "exact": self.exact is not None}
         digits = {} if self.precision == "float32" else {"precision": self.precision}
         levels = {} if self.thresholds is None else {"thresholds": self.thresholds}
@@ -183,6 +186,9 @@ class Predictor:
                 )
         whole = len(placed) > 1  # passes whose tiles differ meet slab by slab
         images = prepared or self.prepare(sample)
+        images = [
+            _with_previous(group[0], sample, place, *each) for (group, place), each in zip(placed, images, strict=True)
+        ]
         streams = [
             _group_slabs(group, place, *images[number], whole, None if number else on_tile)
             for number, (group, place) in enumerate(placed)
@@ -305,6 +311,18 @@ def new_map(sample: Sample) -> NDArray[np.uint8] | FileArray:
     """Return zeros (*spatial) for a label map of an image, in a file where it is large."""
     shape = sample.image.shape[1:]
     return new_array(shape, np.uint8, range(len(shape))[::-1])  # as most volumes are stored
+
+
+def _with_previous(
+    member: Member, sample: Sample, place: Placement, image: Array | MappedImage, statistics: Statistics
+) -> tuple[Array | MappedImage, Statistics]:
+    """Return a prepared image with the label map of the stage before as further channels, where there is one."""
+    if member.previous is None:
+        return image, statistics
+    data = member.run.data
+    masks = place.masks(np.asarray(member.previous.label_map(sample)), data.previous_values)
+    whole = np.concatenate([image[(slice(None),) * image.ndim], masks])
+    return whole, data.normalisation.statistics(whole)
 
 
 def _group_slabs(
@@ -433,6 +451,7 @@ def build_predictor(
     mirror: str | Sequence[int] | None = None,
     exact: bool = False,
     tile: int | Sequence[int] | None = None,
+    previous: Predictor | None = None,
 ) -> Predictor:
     """Return the predictor of a trained network.
 
@@ -448,14 +467,17 @@ def build_predictor(
         exact: compute label maps that are bit for bit those of whole images, on tiles that blend nothing; only our
             engine can (default False).
         tile: size of such a tile, its halo included (default: what takes about a gigabyte).
+        previous: predictor of the stage before, in a cascade.
 
     Raises:
-        ConfigError: the engine is unknown; ``exact`` with PyTorch, a classifier or ``mirror``; ``tile`` without
-            ``exact``; ``mirror`` names no axis.
+        ConfigError: the engine is unknown; a stage before is missing; ``exact`` with PyTorch, a classifier or
+            ``mirror``; ``tile`` without ``exact``; ``mirror`` names no axis.
     """
     check_engine(engine, precision)
     axes = mirrored_axes(mirror, run)
     _check_exact(run, engine, exact, tile, axes)
+    if run.data.previous_values and previous is None:
+        raise ConfigError("run: the network sees the label map of a stage before; predict with its run folder.")
     tiles, used = None, "float32"
     if engine == "torch":
         from convoxel.predict.torch_network import input_sizes, torch_call
@@ -468,7 +490,8 @@ def build_predictor(
         tiles = ExactTiles(program, sizes, tile) if exact else None
     device = "cpu" if computation is None else str(computation.device)
     share = run.config.overlap if overlap is None else overlap
-    return Predictor((Member(run, mirrored_call(call, axes), sizes, share, axes, tiles),), engine, device, used)
+    member = Member(run, mirrored_call(call, axes), sizes, share, axes, tiles, previous=previous)
+    return Predictor((member,), engine, device, used)
 
 
 def _precision_of(program: Program) -> str:
@@ -494,8 +517,8 @@ def _check_exact(run: AnyRun, engine: str, exact: bool, tile: object, mirrored: 
         raise ConfigError(
             f"tile: got {tile!r} without exact; tiles that are blended have the size of training's patch."
         )
-    if exact and run.config.prediction.within != "all":
-        raise ConfigError("exact: the run predicts a box of each image alone; leave exact out.")
+    if exact and (run.config.prediction.within != "all" or run.data.previous_values):
+        raise ConfigError("exact: the run predicts a box of each image, or in two stages; leave exact out.")
     if exact and run.config.task != "segment":
         raise ConfigError("exact: the run classifies images, and a class sees the whole image; leave exact out.")
     if exact and engine != "convoxel":

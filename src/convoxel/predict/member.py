@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
+from convoxel.data import Sample
 from convoxel.data.geometry import Place
 from convoxel.errors import ConfigError
+from convoxel.files.file_array import FileArray
 from convoxel.predict.exact_tiles import ExactTiles
 from convoxel.predict.mirror import axis_words
 from convoxel.predict.network_call import Array, Call
@@ -28,6 +33,17 @@ class MemberFacts(TypedDict):
     mirrored: list[str]
 
 
+class Stage(Protocol):
+    """The predictor of the stage before, in a cascade."""
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """All that decides the bits of its label map beside the image."""
+
+    def label_map(self, sample: Sample) -> NDArray[np.uint8] | FileArray:
+        """Return the label map (*spatial) of an image as stored."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One network of an ensemble.
@@ -40,6 +56,7 @@ class Member:
         mirrored: axes of the network's grid along which ``call`` mirrors its tiles.
         exact: tiles whose label maps are bit for bit those of whole images, in place of tiles that are blended.
         name: name of the run's folder; empty for a network without one.
+        previous: predictor of the stage before, whose label map the network sees too.
     """
 
     run: AnyRun
@@ -49,13 +66,22 @@ class Member:
     mirrored: tuple[int, ...] = ()
     exact: ExactTiles | None = None
     name: str = ""
+    previous: Stage | None = None
 
     @property
     def pass_key(self) -> object:
         """The choices that two members must have in common to read the same tiles."""
         data, config = self.run.data, self.run.config
         rule = config.prediction
-        return data.rule, data.normalisation, config.patch, rule.tile, rule.blend, self.sizes, self.overlap
+        return (
+            data.rule,
+            data.normalisation,
+            config.patch,
+            (rule.tile, rule.blend, rule.returned, rule.within),
+            self.sizes,
+            self.overlap,
+            id(self.previous),
+        )
 
     @property
     def facts(self) -> MemberFacts:

@@ -77,6 +77,8 @@ class DataFacts:
         targets: scale of the numbers to predict (regress), whose names ``classes`` holds; None for other tasks.
         ignored: value in label files of voxels that belong to no known class; None where there was none.
         regions: label values of each class but the background, where classes overlap; None where they do not.
+        previous_values: values of the label map of the stage before, each of which is a channel more of the network's
+            input; empty where there is no such stage.
         channel_files: whether the training images were files a channel, named CASE_0000, CASE_0001 ….
     """
 
@@ -95,6 +97,7 @@ class DataFacts:
     ignored: int | None = None
     regions: Regions | None = None
     channel_files: bool = False
+    previous_values: tuple[int, ...] = ()
 
     @classmethod
     def from_data_set(
@@ -107,6 +110,11 @@ class DataFacts:
         source = (dataset.spacing_mm, dataset.fingerprint, dataset.name)
         found = cls(*facts, *source, parts, geometry, tuple(class_counts), dataset.multi_label, targets)
         return replace(found, ignored=dataset.ignored, regions=dataset.regions)
+
+    @property
+    def inputs(self) -> int:
+        """Number of channels of the network's input."""
+        return self.channels + len(self.previous_values)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -274,7 +282,7 @@ class TrainedRun(Generic[Config_co]):
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape (1, channels, *patch) of an input as the network saw it in training."""
-        return (1, self.data.channels, *(self.config.patch or ()))
+        return (1, self.data.inputs, *(self.config.patch or ()))
 
     @property
     def loss(self) -> LossTerms:

@@ -81,9 +81,11 @@ class Configuration(_Outside):
     normalization_schemes: Annotated[tuple[str, ...], Field(min_length=1, max_length=4096)]
     use_mask_for_norm: tuple[bool, ...]
     preprocessor_name: str = "DefaultPreprocessor"
-    previous_stage: str | None = None
+    previous_stage: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     resampling_fn_data: str = "resample_data_or_seg_to_shape"
     resampling_fn_data_kwargs: dict[str, Any] = Field(default_factory=dict)
+    resampling_fn_seg: str = "resample_data_or_seg_to_shape"
+    resampling_fn_seg_kwargs: dict[str, Any] = Field(default_factory=dict)
     resampling_fn_probabilities: str = "resample_data_or_seg_to_shape"
     resampling_fn_probabilities_kwargs: dict[str, Any] = Field(default_factory=dict)
 
@@ -102,6 +104,7 @@ class Plan(BaseModel):
     """All that a plan says of one configuration, in our words.
 
     Attributes:
+        name: name of the configuration.
         dataset: name of the data set.
         model: name of the network in the zoo.
         options: options of the network; its normalisation is what its weights say.
@@ -112,10 +115,12 @@ class Plan(BaseModel):
         geometry: the rule that brings images onto the network's grid.
         normalisation: rules of the channels.
         planes: whether the network sees volumes slice by slice.
+        previous: configuration of the stage before, in a cascade.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
+    name: str
     dataset: str
     model: str
     options: dict[str, Any]
@@ -126,6 +131,16 @@ class Plan(BaseModel):
     geometry: Geometry
     normalisation: Normalisation
     planes: bool
+    previous: str | None = None
+
+    @property
+    def previous_values(self) -> tuple[int, ...]:
+        """Values of the label map of the stage before, each of which is a channel of the network's input."""
+        if self.previous is None:
+            return ()
+        if self.labels.regions is not None:
+            return tuple(sorted(self.labels.regions.known))
+        return tuple(range(1, len(self.labels.names or ())))
 
 
 def read_plan(folder: Path, name: str) -> Plan:
@@ -160,10 +175,11 @@ def read_plan(folder: Path, name: str) -> Plan:
     )  # fmt: skip
     model, options = _network(merged, configuration, where, name, planes)
     return Plan(
-        dataset=plans.dataset_name, model=model, options=options, dims=dims, channels=count,
+        name=name, dataset=plans.dataset_name, model=model, options=options, dims=dims, channels=count,
         labels=label_scheme(described, found),
         patch=(1, *configuration.patch_size) if planes else configuration.patch_size,
         geometry=geometry, normalisation=_normalisation(plans, configuration, where), planes=planes,
+        previous=configuration.previous_stage,
     )  # fmt: skip
 
 
@@ -180,7 +196,8 @@ def read_plans(folder: Path) -> JsonObject:
                 folder / "plans.pkl",
                 "the folder is of nnU-Net v1, whose plans are Python objects that only code could rebuild",
                 "plans.json, as nnU-Net v2 writes it",
-                "Train with nnU-Net v2, or load the network's weights with --weights",
+                "Predict with nnU-Net v1, or train the same data with v2 (nnUNetv2_convert_old_nnUNet_dataset brings "
+                "them over)",
             )
         inside = sorted(each.parent.name for each in folder.glob("*/plans.json")) if folder.is_dir() else []
         mend = f"Name one of {', '.join(map(shown, inside[:3]))}" if inside else "Check the path"
@@ -224,16 +241,14 @@ def _inherit(configurations: dict[str, dict[str, Any]], name: str, where: Path) 
 def _refuse_others(configuration: Configuration, name: str, where: Path) -> None:
     """Refuse what nnU-Net can do and an imported run cannot."""
     mend = "Predict with nnU-Net itself"
-    if configuration.previous_stage is not None:
-        came = f"{shown(name)} is the second stage of a cascade, after {shown(configuration.previous_stage)}"
-        raise fault(where, came, "a network of its own", f"Import {shown(configuration.previous_stage)}")
     if configuration.preprocessor_name != "DefaultPreprocessor":
         came = f"the preprocessor is {shown(configuration.preprocessor_name)}"
         raise fault(where, came, "DefaultPreprocessor", mend)
-    for what, order in (("data", 3), ("probabilities", 1)):
+    resampled = [("data", 3), ("probabilities", 1)]
+    for what, order in resampled if configuration.previous_stage is None else [*resampled, ("seg", 1)]:
         function: str = getattr(configuration, f"resampling_fn_{what}")
         stated: dict[str, Any] = getattr(configuration, f"resampling_fn_{what}_kwargs")
-        wanted = {"is_seg": False, "order": order, "order_z": 0, "force_separate_z": None}
+        wanted = {"is_seg": what == "seg", "order": order, "order_z": 0, "force_separate_z": None}
         other = {key: value for key, value in {**wanted, **stated}.items() if key in wanted and value != wanted[key]}
         if function != "resample_data_or_seg_to_shape" or other:
             came = f"{what} is resampled by {shown(function)} with {brief(other or stated)}"

@@ -90,6 +90,10 @@ def explain(
     list_inputs(Path(input))  # a missing one is reported before the network is loaded
     members = load_members(runs, which)
     run = next(iter(members.values()))
+    if run.data.previous_values:
+        raise ConfigError(
+            "run: it sees the label map of a stage before; expected a network of its own. Explain that one."
+        )
     images = find_images(Path(input), run.data, ErrorCollector())
     if len(images) != 1:
         raise ConfigError(f"input: {input} holds {len(images)} images; expected one. Give the file of one image.")

@@ -68,7 +68,7 @@ def _open_run(run: Path, which: str) -> TrainedRun[TrainConfig]:
         from convoxel.predict.computation import Computation
         from convoxel.train.run_network import build_network, load_weights
 
-        network = build_network(config, facts.dims, facts.channels, len(facts.outputs))
+        network = build_network(config, facts.dims, facts.inputs, len(facts.outputs))
         load_weights(network, Store(run).reload(body), run)
         return Computation().arrange(network.eval(), facts.dims)
 
@@ -182,12 +182,39 @@ def build_ensemble(
 ) -> Predictor:
     """Return the predictor of trained networks; they are compared before the first one is compiled."""
     check_members(members)
+    shared: dict[str, Any] = {name: options.get(name) for name in ("precision", "mirror")}
+    stages: dict[Path, Predictor] = {}
+    for folder in filter(None, map(_find_previous, members.values())):
+        if folder not in stages:
+            stages[folder] = load_predictor(folder, engine=engine, device=device, **shared)
     return join_predictors(
         {
-            name: build_predictor(run, engine=engine, computation=place_run(run, engine, device), **options)
+            name: build_predictor(
+                run,
+                engine=engine,
+                computation=place_run(run, engine, device),
+                previous=stages.get(_find_previous(run) or Path()),
+                **options,
+            )
             for name, run in members.items()
         }
     )
+
+
+def _find_previous(run: TrainedRun[TrainConfig]) -> Path | None:
+    """Return the folder of the stage before, in a cascade.
+
+    Raises:
+        CheckpointError: the run names another place than beside or inside its own folder.
+    """
+    stated = run.config.prediction.previous
+    if stated is None or not isinstance(run.source, StoredNetwork):
+        return None
+    folder = run.source.folder.resolve()
+    found = (folder / stated).resolve()
+    if not found.is_relative_to(folder.parent):
+        raise CheckpointError(f"run: prediction.previous is {stated}; expected a folder beside or inside the run's.")
+    return found
 
 
 def load_data(config: TrainConfig, source: str | Path | None = None, *, run: str | Path | None = None) -> data.DataSet:
