@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import pickle
@@ -163,7 +164,12 @@ def dice(found: Array, expected: Array) -> float:
     ("network", "before", "after", "window"),
     [
         (UNET, [*SPACED, RANGE], SOFTMAX, {}),
-        (SEGRESNET, [STANDARD], SIGMOID, {"mode": "gaussian", "overlap": 0.6}),
+        (
+            SEGRESNET,
+            [STANDARD],
+            SIGMOID,
+            {"mode": "gaussian", "overlap": 0.6, "roi_size": [16, 32, 16], "padding_mode": "replicate"},
+        ),
         (DYNUNET, [*SPACED, WHOLE, CROP], SOFTMAX, {"mode": "gaussian", "overlap": 0.25}),
     ],
     ids=["UNet", "SegResNet", "DynUNet"],
@@ -177,7 +183,8 @@ def test_a_run_predicts_as_monai_does(
     expected = monai_prediction(content, net, image)
     run = import_monai(bundle, tmp_path / "run")
     assert run.parameters == sum(value.numel() for value in net.parameters())
-    (path,) = predict(run.path, image, tmp_path / "map.nii.gz")
+    engine = "convoxel" if network is UNET else "torch"  # to record and compile takes most of the time
+    (path,) = predict(run.path, image, tmp_path / "map.nii.gz", engine=engine)
     found = np.asarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
     if after is SIGMOID:  # the label map holds a bit for each output
         pairs = [(found >> bit & 1 == 1, mask == 1) for bit, mask in enumerate(expected)]
@@ -193,22 +200,31 @@ def bundle_of(folder: Path, content: dict[str, Any] | None = None) -> Path:
 
 
 def test_the_command_makes_an_ordinary_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content = configuration(UNET, [*SPACED, STANDARD], [SOFTMAX[0], SOFTMAX[2], {**INVERSE, "nearest_interp": True}])
+    after = [SOFTMAX[0], SOFTMAX[2], {**INVERSE, "nearest_interp": True}]
+    content = copy.deepcopy(configuration(UNET, [*SPACED, STANDARD], after))
     content["postprocessing"]["transforms"].insert(3, {"_target_": "KeepLargestConnectedComponentd", "keys": "pred"})
+    content["postprocessing"]["transforms"].append({"_target_": "Lambdad", "keys": "pred", "func": "$lambda x: x"})
+    content["preprocessing"]["transforms"][3]["pixdim"] = "$[1.5, 1.0, 2.0] if @fine#yes else @none"
+    content["fine"], content["sizes"] = {"yes": True}, [16, 16, 8]
+    content["network_def"] = {**UNET, "spatial_dims": "$len(@sizes)", "strides": "$@steps"}
+    content["steps"] = [2, 2]
     content["preprocessing"]["transforms"].append({"_target_": "NoSuch", "keys": "image", "_disabled_": True})
     bundle = bundle_of(tmp_path / "bundle", content)
-    assert main(["import", "monai", str(bundle), "--output", str(tmp_path / "run"), "--json"]) == 0
+    words = ["import", "monai", str(bundle), "--output", str(tmp_path / "run")]
+    assert "Lambdad" in refused_command(capsys, *words)
+    assert "Lambda2" in refused_command(capsys, *words, "--without", "Lambda2")
+    assert main([*words, "--json", "--without", "Lambdad"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["model"], told["classes"]) == ("monai.UNet", ["background", "organ", "tumour"])
-    assert [word for word in ("--keep-largest", "nonzero") if word in " ".join(told["notes"])] != []
+    assert all(word in " ".join(told["notes"]) for word in ("--keep-largest", "nonzero", "Lambdad is left out"))
     run = load_model(tmp_path / "run")
     rule = run.config.prediction
     assert (run.config.patch, run.config.overlap, rule.blend, rule.returned) == ((16, 16, 8), 0.5, "constant", "labels")
-    assert run.data.data_name == "Small bundle"
+    assert run.data.data_name == "Small bundle" and run.config.spacing == (1.5, 1.0, 2.0)
     image = write_image(tmp_path / "scan.nii.gz", 1)
-    (path,) = predict(run_dir=tmp_path / "run", input=image, output=tmp_path / "map.nii.gz")
+    (path,) = predict(tmp_path / "run", image, tmp_path / "map.nii.gz", engine="torch")
     assert set(np.unique(nibabel.load(path).dataobj)) == {0, 1, 2}  # type: ignore[attr-defined]
-    again = refused_command(capsys, "import", "monai", bundle, "--output", tmp_path / "run")
+    again = refused_command(capsys, *words, "--without", "Lambdad")
     assert "exists" in again
     assert main(["describe", str(tmp_path / "run")]) == 0
 
@@ -228,6 +244,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another inferer": (changed(inferer={"_target_": "SimpleInferer"}), "SimpleInferer"),
     "an unknown transform": (configuration(UNET, [{"_target_": "Resized", "keys": "image"}], SOFTMAX), "Resized"),
     "an unknown option": (configuration(UNET, [{**RANGE, "gamma": 2}], SOFTMAX), "gamma"),
+    "code in a choice": (configuration(UNET, [{**SPACED[1], "pixdim": "$[2, 2, 2] if 1 > 0 else 3"}], SOFTMAX), "if 1"),
     "code in a transform": (configuration(UNET, [{**RANGE, "a_min": "$-1000 * 2"}], SOFTMAX), "-1000 * 2"),
     "another orientation": (configuration(UNET, [{**SPACED[0], "axcodes": "LPS"}], SOFTMAX), "LPS"),
     "another threshold": (configuration(UNET, [], [SIGMOID[0], {**SIGMOID[2], "threshold": 0.3}]), "0.3"),

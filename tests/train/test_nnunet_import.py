@@ -242,7 +242,7 @@ def test_the_second_stage_of_a_cascade_sees_the_first(tmp_path: Path, capsys: py
         (written,) = predict(tmp_path / "run", scan, tmp_path / "map.nii.gz", engine="torch")
     found = np.asarray(nibabel.load(written).dataobj)  # type: ignore[attr-defined]
     assert (np.bincount(expected.ravel(), minlength=3) > 50).all()
-    assert (found != expected).mean() < 1e-3
+    assert (found != expected).mean() < 2e-3  # a mask of exactly one half falls to either side
     alone = nnunet_prediction(list(high), image(), (1.5, 1.2, 2.5), previous=np.zeros_like(first))
     assert (expected != alone).mean() > 0.01  # the first stage matters
     assert main(["describe", str(tmp_path / "run" / "fold_0")]) == 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from convoxel.cli.options import Json, command
+from convoxel.cli.parsing import split_words
 from convoxel.cli.progress import Counter
 from convoxel.cli.screen import Screen, command_line, emit, plural
 
@@ -66,6 +67,10 @@ def monai(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="RUN", help="New folder (default: named after the bundle).")
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,…", help="Transforms to leave out, where results are right without them."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a run of the network in a bundle of MONAI, which predicts as the bundle's own pipeline does.
@@ -78,7 +83,7 @@ def monai(
     target = output or Path(f"{folder.resolve().name}-run")
     screen = Screen(json)
     with screen.status("reading the bundle"):
-        run = import_monai(folder, target)
+        run = import_monai(folder, target, without=split_words(without) if without else ())
     _tell(screen, folder, target, [run], json=json)
 
 

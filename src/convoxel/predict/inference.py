@@ -37,7 +37,7 @@ from convoxel.predict.member import Member, check_members, common_slabs, group_m
 from convoxel.predict.mirror import mirrored_axes, mirrored_call
 from convoxel.predict.network_call import Array, compiled_call, resize
 from convoxel.predict.normalisation import Statistics
-from convoxel.predict.sliding_window import OnTile, Tiling, best_classes, blend_parts, blend_slabs
+from convoxel.predict.sliding_window import Fill, OnTile, Tiling, best_classes, blend_parts, blend_slabs
 from convoxel.predict.stage_clock import stage, staged
 from convoxel.predict.trained_run import AnyRun, DataFacts
 
@@ -351,7 +351,8 @@ def _group_slabs(
         part = (slice(None), *(slice(*ends) for ends in inside))
         image = image[part]
     tile, blend = first.tile(image.shape[1:]), rule.blend
-    tiling = Tiling(first.sizes.inner(tile), first.overlap, 1, statistics.floor, first.sizes.border, blend)
+    fill: Fill = "edge" if rule.padding == "replicate" else statistics.floor
+    tiling = Tiling(first.sizes.inner(tile), first.overlap, 1, fill, first.sizes.border, blend)
     beyond = np.tile(background_scores(len(data.outputs), data.several), len(group))
     if whole or place.resamples or inside is not None:
         slabs: Iterable[tuple[int, Array]] = blend_slabs(call, image, tiling, on_tile)

@@ -77,7 +77,7 @@ class Member:
             data.rule,
             data.normalisation,
             config.patch,
-            (rule.tile, rule.blend, rule.returned, rule.within),
+            (rule.tile, rule.blend, rule.returned, rule.within, rule.padding),
             self.sizes,
             self.overlap,
             id(self.previous),

@@ -24,6 +24,8 @@ class PredictionRule(BaseModel):
             classes, or "labels", whose nearest one counts (default "logits").
         within: part of the image, on the network's grid, that is predicted, "all", or "positive", the box around what
             is above zero once it is normalised; beyond it nothing is found (default "all").
+        padding: what tiles hold beyond an image that is smaller, "constant", zeros or air, or "replicate", the voxels
+            at its border (default "constant").
         previous: folder, seen from the run's own, of the runs whose label map the network sees too, a channel for each
             value: the stage before in a cascade (default none).
     """
@@ -36,4 +38,5 @@ class PredictionRule(BaseModel):
     blend: Literal["bell", "filter", "constant", "gaussian"] = "bell"
     returned: Literal["logits", "shares", "labels"] = "logits"
     within: Literal["all", "positive"] = "all"
+    padding: Literal["constant", "replicate"] = "constant"
     previous: str | None = None

@@ -23,7 +23,7 @@ from convoxel.files.file_array import MOST_IN_MEMORY, FileArray, new_array
 
 Array = NDArray[np.float32]
 Call = Callable[[Array], Array]
-Fill = float | Sequence[float] | Array
+Fill = float | Sequence[float] | Array | Literal["edge"]
 OnTile = Callable[[int, int], None]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -71,7 +71,7 @@ def cut(
 ) -> NDArray[Scalar]:
     """Return a copy of the box of ``size`` at ``start`` from the last axes of ``image``.
 
-    Parts outside the image hold ``fill``, a number or one per leading index (channels,).
+    Parts outside the image hold ``fill``, a number or one per leading index (channels,); "edge" repeats its border.
     """
     lead = image.ndim - len(size)
     inside, target = [slice(None)] * lead, [slice(None)] * lead
@@ -83,6 +83,9 @@ def cut(
         whole = whole and high - low == want
     if whole:
         return np.array(image[tuple(inside)], order="C")
+    if isinstance(fill, str):
+        around = [(0, 0)] * lead + [(t.start, want - t.stop) for t, want in zip(target[lead:], size, strict=True)]
+        return np.pad(image[tuple(inside)], around, mode="edge")
     result = np.empty((*image.shape[:lead], *size), image.dtype)
     result[...] = np.asarray(fill, image.dtype).reshape(-1, *(1 for _ in size)) if lead else fill
     result[tuple(target)] = image[tuple(inside)]

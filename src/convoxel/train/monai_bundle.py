@@ -1,9 +1,10 @@
 """Bundles of MONAI: ``configs/metadata.json``, ``configs/inference.json`` (or .yaml) and ``models/model.pt``, as data.
 
 Plain values and references to them (``@name``, ``@name::entry``) are read. Expressions (``$…``) are code: a number, a
-word or a list written as one is read, ``$@network.to(@device)`` stands for the network, and any other is refused where
-it is needed. What a transform does is mapped to the rules of a run; a transform, or an argument of one, that has no
-such rule is refused by name, since a run without it would be wrong in silence.
+word or a list written as one is read, a choice between two (``$1.5 if @highres else 3.0``) and the length of a list
+(``$len(@sizes)``); ``$@network.to(@device)`` stands for the network, and any other is refused where it is needed. What
+a transform does is mapped to the rules of a run; a transform, or an argument of one, that has no such rule is refused
+by name, since a run without it would be wrong in silence.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from convoxel.errors import DataError
+from convoxel.errors import ConfigError, DataError
 from convoxel.files.fault import brief, fault, plural, shown
 from convoxel.files.stream import read_text
 from convoxel.files.values import JsonObject
@@ -30,11 +31,13 @@ from convoxel.predict.normalisation import IntensityStep
 _NAMES = ("inference.json", "inference.yaml", "inference.yml")
 _MOST_DEPTH = 32
 _MOST_VALUES = 20_000
+_MOST_LETTERS = 4096  # of an expression
 _MOST_CLASSES = 256
 # What a reference or an expression that is one may look like.
-_REFERENCE = re.compile(r"@([\w.-]+(?:(?:::|#)[\w.-]+)*)")
+_REFERENCE = re.compile(r"\$?@([\w.-]+(?:(?:::|#)[\w.-]+)*)")
 _MOVED = re.compile(r"\$@([\w.-]+(?:(?:::|#)[\w.-]+)*)\.to\(\s*@?[\w.'\":]+\s*\)")
 _MEND = "Predict with MONAI itself, or change the configuration"
+_LEAVE = "Predict with MONAI itself, or, where results are right without it, leave it out by --without"
 
 # Entries of a transform that say nothing of what it does to an image.
 _OF_ALL = frozenset({"_target_", "_desc_", "_disabled_", "_mode_", "_requires_", "keys", "allow_missing_keys", "lazy"})
@@ -56,9 +59,11 @@ class Pipeline:
         roi, overlap, blend: of the sliding window.
         several: whether each output decides by itself (sigmoid).
         returned: what is interpolated on the way back.
+        padding: what is beyond an image that is smaller than a tile.
         notes: what has to be told.
     """
 
+    padding: Literal["constant", "replicate"] = "constant"
     orientation: Literal["ras", "keep"] = "keep"
     spacing: tuple[float, ...] | None = None
     kept: tuple[int, ...] = ()
@@ -99,8 +104,12 @@ class Bundle(NamedTuple):
     texts: tuple[Path, ...]
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, without: Sequence[str] = ()) -> Bundle:
     """Return what the files of a bundle say.
+
+    Args:
+        folder: its folder.
+        without: names of transforms to leave out (default none).
 
     Raises:
         DataError: a file is missing or none of a bundle, or asks for what a run does not do; the message names it.
@@ -116,9 +125,17 @@ def read_bundle(folder: Path) -> Bundle:
     channels = _whole(where, "in_channels", arguments.get("in_channels", 1), 1, 4096)
     outputs = _whole(where, "out_channels", arguments.get("out_channels", 2), 1, _MOST_CLASSES)
     pipeline = Pipeline()
+    left_out = {_dictionary_name(name) for name in without}
+    steps = {entry: _transforms(config, entry) for entry in ("preprocessing", "postprocessing")}
+    missing = left_out - {name for each in steps.values() for name, _ in each}
+    if missing:
+        there = ", ".join(shown(name) for each in steps.values() for name, _ in each)
+        raise ConfigError(f"without: {shown(min(missing))} is no transform of {where}; expected some of {there}.")
+    pipeline.notes += [f"{shown(name)} is left out" for name in sorted(left_out)]
+    before, after = ([each for each in steps[entry] if each[0] not in left_out] for entry in steps)
     _read_inferer(config, pipeline, dims)
-    _read_preprocessing(config, pipeline, dims)
-    _read_postprocessing(config, pipeline, outputs)
+    _read_preprocessing(config, before, pipeline, dims)
+    _read_postprocessing(config, after, pipeline, outputs)
     metadata = folder / "configs" / "metadata.json"
     described = Config.read(metadata).content if metadata.is_file() else {}
     texts = (where, metadata) if metadata.is_file() else (where,)
@@ -205,9 +222,27 @@ class Config:
         return value
 
     def _literal(self, value: str, place: str) -> Any:
-        """Return the plain value that an expression writes; others would have to be run."""
+        """Return the plain value that an expression writes, or chooses; others would have to be run."""
+        references: dict[str, str] = {}
+
+        def named(match: re.Match[str]) -> str:
+            return references.setdefault(match[1], f"_reference_{len(references)}")
+
         try:
-            return ast.literal_eval(value[1:].strip()) if len(value) < 4096 else _Expression(value)
+            if len(value) > _MOST_LETTERS:
+                return _Expression(value)
+            tree: ast.expr = ast.parse(_REFERENCE.sub(named, value[1:].strip()), mode="eval").body
+            while isinstance(tree, ast.IfExp):
+                name = next((word for word, own in references.items() if _is_name(tree.test, own)), None)
+                chosen = None if name is None else self._follow(self._at(name, place), place, 1, [_MOST_VALUES])
+                if not isinstance(chosen, bool):
+                    return _Expression(value)
+                tree = tree.body if chosen else tree.orelse
+            if isinstance(tree, ast.Call) and _is_name(tree.func, "len") and len(tree.args) == 1 and not tree.keywords:
+                name = next((word for word, own in references.items() if _is_name(tree.args[0], own)), None)
+                counted = None if name is None else self._follow(self._at(name, place), place, 1, [_MOST_VALUES])
+                return len(counted) if isinstance(counted, list | dict) else _Expression(value)
+            return ast.literal_eval(tree)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             return _Expression(value)
 
@@ -221,6 +256,10 @@ class Config:
             else:
                 raise fault(self.path, f"{shown(place)} refers to {shown(name)}, which is not there", "an entry", _MEND)
         return found
+
+
+def _is_name(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
 
 
 class _Expression(str):
@@ -312,7 +351,8 @@ def _read_inferer(config: Config, pipeline: Pipeline, dims: int) -> None:
         raise fault(config.path, f"overlap is {brief(overlap)}", "one share of a tile, at least 0 and below 1", _MEND)
     pipeline.overlap = float(shares.pop())
     pipeline.blend = given.one_of("mode", "constant", ("constant", "gaussian"))
-    given.expect(sigma_scale=(0.125,), padding_mode=("constant",), cval=(0, 0.0), roi_weight_map=(None,),
+    pipeline.padding = given.one_of("padding_mode", "constant", ("constant", "replicate"))
+    given.expect(sigma_scale=(0.125,), cval=(0, 0.0), roi_weight_map=(None,),
                  process_fn=(None,), with_coord=(False,))  # fmt: skip
     given.ignore("sw_batch_size", "sw_device", "device", "progress", "cache_roi_weight_map", "cpu_thresh",
                  "buffer_steps", "buffer_dim")  # fmt: skip
@@ -426,8 +466,7 @@ def _keys(entries: JsonObject) -> list[str]:
     return [keys] if isinstance(keys, str) else [key for key in keys if isinstance(key, str)]
 
 
-def _read_preprocessing(config: Config, pipeline: Pipeline, dims: int) -> None:
-    steps = _transforms(config, "preprocessing")
+def _read_preprocessing(config: Config, steps: Sequence[tuple[str, JsonObject]], pipeline: Pipeline, dims: int) -> None:
     loaded = next((_keys(entries) for name, entries in steps if name == "LoadImaged"), None)
     if not loaded:
         raise fault(config.path, "preprocessing loads no image", "transforms that begin with LoadImaged", _MEND)
@@ -438,7 +477,8 @@ def _read_preprocessing(config: Config, pipeline: Pipeline, dims: int) -> None:
         keys = _keys(entries)
         if keys and loaded[0] not in keys:
             continue  # it changes labels
-        if name in _WITHOUT_EFFECT:
+        floats = name == "CastToTyped" and str(entries.get("dtype", "float32")).rpartition(".")[2] == "float32"
+        if floats or name in _WITHOUT_EFFECT:
             continue
         given = _Arguments(config.path, name, entries)
         if pipeline.within != "all":
@@ -453,17 +493,14 @@ def _read_preprocessing(config: Config, pipeline: Pipeline, dims: int) -> None:
             _read_spacing(given, pipeline, dims)
             resampled, pipeline.steps_before = True, len(pipeline.steps)
         elif name == "CropForegroundd":
-            given.expect(select_fn=(None,), channel_indices=(None,), margin=(0, [0, 0, 0]), k_divisible=(1, [1, 1, 1]),
-                         mode=("constant",))  # fmt: skip
-            given.ignore("source_key", "allow_smaller", "start_coord_key", "end_coord_key")
+            given.expect(select_fn=(None,), channel_indices=(None,), margin=(0,), k_divisible=(1,))
+            given.ignore("mode", "source_key", "allow_smaller", "start_coord_key", "end_coord_key")
             pipeline.within = "positive"
-        elif name == "CastToTyped":
-            given.ignore("dtype")
         elif name in _INTENSITIES:
             pipeline.steps.append(_INTENSITIES[name](given))
         else:
             known = ", ".join(sorted({"Orientationd", "Spacingd", "CropForegroundd", *_INTENSITIES}))
-            raise fault(config.path, f"preprocessing has the transform {shown(name)}", f"some of {known}", _MEND)
+            raise fault(config.path, f"preprocessing has the transform {shown(name)}", f"some of {known}", _LEAVE)
         given.finish()
     if any(step.nonzero for step in pipeline.steps[pipeline.steps_before :]) and resampled:
         pipeline.notes.append(
@@ -541,10 +578,12 @@ _OPTIONS = {"KeepLargestConnectedComponentd": "--keep-largest", "FillHolesd": "-
             "RemoveSmallObjectsd": "--min-volume"}  # fmt: skip
 
 
-def _read_postprocessing(config: Config, pipeline: Pipeline, outputs: int) -> None:
+def _read_postprocessing(
+    config: Config, steps: Sequence[tuple[str, JsonObject]], pipeline: Pipeline, outputs: int
+) -> None:
     active = decided = inverted = False
     pipeline.several = outputs == 1
-    for name, entries in _transforms(config, "postprocessing"):
+    for name, entries in steps:
         given = _Arguments(config.path, name, entries)
         if name == "Activationsd":
             softmax, sigmoid = given.truth("softmax"), given.truth("sigmoid")
@@ -567,9 +606,11 @@ def _read_postprocessing(config: Config, pipeline: Pipeline, outputs: int) -> No
         elif name == "Invertd":
             nearest = given.take("nearest_interp", True)
             nearest = nearest[0] if isinstance(nearest, list) and nearest else nearest
-            if not isinstance(nearest, bool) or (decided and not nearest):
-                came = f"Invertd has nearest_interp {brief(nearest)} {'after' if decided else 'before'} AsDiscreted"
-                raise fault(config.path, came, "true, or false before AsDiscreted", _MEND)
+            if not isinstance(nearest, bool):
+                raise given.refuse("nearest_interp", nearest, "true or false")
+            if decided and not nearest:
+                nearest = True
+                pipeline.notes.append("the bundle interpolates numbers of classes by Invertd; here the nearest counts")
             given.ignore("transform", "orig_keys", "meta_keys", "orig_meta_keys", "meta_key_postfix", "to_tensor",
                          "device", "post_func")  # fmt: skip
             inverted, pipeline.returned = True, "labels" if nearest else "shares" if active else "logits"
@@ -578,7 +619,7 @@ def _read_postprocessing(config: Config, pipeline: Pipeline, outputs: int) -> No
             continue
         elif name not in _WITHOUT_EFFECT and name != "SaveImaged":
             known = "Activationsd, Invertd, AsDiscreted, SaveImaged"
-            raise fault(config.path, f"postprocessing has the transform {shown(name)}", f"some of {known}", _MEND)
+            raise fault(config.path, f"postprocessing has the transform {shown(name)}", f"some of {known}", _LEAVE)
         else:
             continue
         given.finish()

@@ -7,6 +7,7 @@ the network is made a module: to import it, and for the first prediction, which 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from convoxel.train.monai_bundle import Bundle, read_bundle
 _MOST_REGIONS = 7
 
 
-def import_monai(folder: str | Path, output: str | Path) -> ImportedRun:
+def import_monai(folder: str | Path, output: str | Path, *, without: Sequence[str] = ()) -> ImportedRun:
     """Make a run of the network in a bundle of MONAI, and return it.
 
     It predicts as the bundle's pipeline does: with its orientation, spacing, intensities, sliding window, and softmax
@@ -40,15 +41,16 @@ def import_monai(folder: str | Path, output: str | Path) -> ImportedRun:
     Args:
         folder: folder of the bundle, with ``configs`` and ``models``.
         output: new folder for the run.
+        without: names of transforms to leave out, such as a "Lambdad" that renumbers labels (default none).
 
     Raises:
         DataError: a file is missing or wrong, or asks for what a run does not do; the message names it.
-        ConfigError: the output exists.
+        ConfigError: the output exists; there is no transform of a name in ``without``.
         CheckpointError: weights do not fit the network.
         UnsupportedError: MONAI is not installed.
     """
     source, target = Path(folder), Path(output)
-    bundle = read_bundle(source)
+    bundle = read_bundle(source, without)
     facts = _facts(bundle)
     config = _configure(bundle, target)
     shape = {"dims": bundle.dims, "in_channels": bundle.channels, "num_classes": bundle.outputs}
@@ -86,7 +88,12 @@ def _facts(bundle: Bundle) -> DataFacts:
 def _configure(bundle: Bundle, target: Path) -> TrainConfig:
     pipeline = bundle.pipeline
     rule = PredictionRule(
-        mean="shares", tile="patch", blend=pipeline.blend, returned=pipeline.returned, within=pipeline.within
+        mean="shares",
+        tile="patch",
+        blend=pipeline.blend,
+        returned=pipeline.returned,
+        within=pipeline.within,
+        padding=pipeline.padding,
     )
     return TrainConfig.build(
         task="segment", data=bundle.name, output=str(target), model=PREFIX + bundle.network,
