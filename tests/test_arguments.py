@@ -110,6 +110,7 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.nn.functional.correlate(IMAGE, IMAGE, padding=2**62), ConfigError, "padding is .* at most 2147483647"),
     (lambda: cx.nn.functional.convolution_matrix(np.ones((2, 1, 1)), 4, groups=0), ConfigError, "groups is 0"),
     (lambda: cx.nn.functional.deform_conv(IMAGE, IMAGE[:, :0], IMAGE), ShapeError, "offset is"),
+    (lambda: cx.nn.functional.toeplitz_structure(np.broadcast_to(1.0, (10**11, 4)), 4, 4), ConfigError, "too large"),
     (lambda: cx.nn.functional.toeplitz_structure((1, 2), 2, 2), ConfigError, "matrix is .* 2-D"),
     (lambda: cx.nn.functional.toeplitz_structure(np.eye(2), 2, 2, tolerance=np.nan), ConfigError, "tolerance is nan"),
     (lambda: cx.nn.functional.blur_pool(IMAGE, 10**6), ConfigError, "kernel_size is 10+, .* at most 1024"),

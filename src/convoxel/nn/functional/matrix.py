@@ -32,12 +32,22 @@ Weights = Array | Tensor
 # The matrix in one of ``FORMS``. SciPy, which holds two of them, has no types.
 Matrix = Any
 
+_MOST_ENTRIES = 2**30  # of a dense matrix: 8 GB in float64
+
 
 def check_matrix(name: str, matrix: Matrix) -> None:
-    """Raise ConfigError unless ``matrix`` is a tensor, a matrix of SciPy's or becomes an array of numbers."""
+    """Raise ConfigError unless ``matrix`` is a tensor, a matrix of SciPy's or becomes an array of numbers.
+
+    Every entry of a dense one is looked at, so there is a bound.
+    """
     known = isinstance(matrix, Tensor) or hasattr(matrix, "toarray") or fits(matrix, ArrayLike)
     if not known or (matrix.ndim if hasattr(matrix, "ndim") else np.ndim(matrix)) != 2:
         raise ConfigError(f"{name}: matrix is {brief(matrix)}, but it must be a 2-D tensor, array or SciPy matrix.")
+    dense = matrix.layout == torch.strided if isinstance(matrix, Tensor) else not hasattr(matrix, "toarray")
+    if dense and math.prod(np.shape(matrix)) > _MOST_ENTRIES:
+        raise ConfigError(
+            f"{name}: matrix is {tuple(matrix.shape)}, which is too large; give it sparse, or a part of it."
+        )
 
 
 @dataclass(frozen=True)
