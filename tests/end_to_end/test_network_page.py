@@ -182,7 +182,7 @@ def test_large_networks_stay_fluid(window: Any) -> None:
     page.mouse.move(box["x"] + 200, box["y"] + 120, steps=5)
     page.mouse.up()
     page.mouse.wheel(0, -300)
-    page.wait_for_timeout(100)
+    page.wait_for_timeout(600)  # it is painted anew when it rests
     assert page.get_attribute(".graph > svg > g", "transform") != before and asked == []
     page.keyboard.press("0")
     page.wait_for_timeout(100)

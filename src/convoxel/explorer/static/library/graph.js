@@ -16,7 +16,7 @@ export class Graph {
     const button = (text, label, act) => html("button", { type: "button", "aria-label": label, title: label, click: act }, text);
     place.append(this.frame, html("div", { class: "zoom" },
       button("+", "Zoom in (+)", () => this.view.zoom(1.3)), button("−", "Zoom out (−)", () => this.view.zoom(1 / 1.3)), button("⤢", "Show all (0)", () => this.fit())));
-    new ResizeObserver(() => this.found && !this.touched && this.fit()).observe(place);
+    new ResizeObserver(() => this.found && this.fit()).observe(place);
   }
 
   /** Draw what Python placed; the view stays where it is, unless it is another network. */
@@ -84,7 +84,7 @@ export class Graph {
   /** Bring a box that got the focus by the keyboard into sight. */
   reveal(node) {
     if (!this.elements.get(node.name)?.matches(":focus-visible")) return;
-    const room = this.frame.getBoundingClientRect();
+    const room = this.view.room();
     const [left, top] = [node.x * this.view.scale + this.view.x, node.y * this.view.scale + this.view.y];
     const inside = left >= 0 && top >= 0 && left + node.width * this.view.scale <= room.width && top + node.height * this.view.scale <= room.height;
     if (!inside) this.view.centre(node.x + node.width / 2, node.y + node.height / 2, this.view.scale);
