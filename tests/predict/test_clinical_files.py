@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from convoxel.predict.inference import Predictor, build_predictor
 from convoxel.predict.normalisation import Normalisation
 from convoxel.predict.trained_run import DataFacts, TrainedRun
 from convoxel.train import TrainConfig
+from tests.data.test_signal import record
 from tests.support.dicom_files import SECRETS, series
 
 VOLUME = np.random.default_rng(1).integers(0, 200, (5, 33, 36)).astype(np.int16)
@@ -30,13 +32,14 @@ class Bright(nn.Module):
     """Class 1 where an image is above 100."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([torch.zeros_like(x), x - 100], dim=1)
+        first = x[:, :1]
+        return torch.cat([torch.zeros_like(first), first - 100], dim=1)
 
 
-def bright(dims: int = 3) -> Predictor:
-    config = TrainConfig.build(task="segment", data="d", output="o")
+def bright(dims: int = 3, channels: int = 1, **entries: Any) -> Predictor:
+    config = TrainConfig.build(task="segment", data="d", output="o", **entries)
     stored = Normalisation("dataset", (0.0,), (1.0,))
-    facts = DataFacts(("background", "bright"), dims, 1, stored, None, "", "drawn", {}, Geometry())
+    facts = DataFacts(("background", "bright"), dims, channels, stored, None, "", "drawn", {}, Geometry())
     return build_predictor(TrainedRun(Bright().eval(), config, facts, 0))
 
 
@@ -56,6 +59,19 @@ def test_a_folder_of_series(tmp_path: Path) -> None:
     assert header.classes == ("background", "bright") and np.array_equal(values.T, VOLUME + 1 > 100)
     with pytest.raises(ConfigError, match="ending"):
         predict_files(bright(), tmp_path / "in", tmp_path / "out", ending=".dcm")
+
+
+def test_recordings_are_predicted_at_the_rate_of_training(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    slow = np.repeat([0.0, 200.0, 0.0], [100, 200, 100])
+    record(tmp_path / "in" / "a.edf", [slow, np.zeros(200)], rates=[100, 50])
+    with pytest.raises(DataError, match="--rate"):
+        predict_files(bright(1, 2), tmp_path / "in", tmp_path / "out", archive=ArchiveOptions("stop"))
+    (path,) = predict_files(bright(1, 2, rate=64), tmp_path / "in", tmp_path / "out")
+    label = np.load(path)
+    assert (
+        path.name == "a.npy" and label.shape == (256,) and abs(label.sum() - 128) <= 2 and label[64:192].mean() > 0.98
+    )
 
 
 def test_a_manifest_names_files_and_no_patients(tmp_path: Path) -> None:
