@@ -196,3 +196,18 @@ def test_description_counts_whole_weights(tmp_path: Path) -> None:
     found = cx.describe(str(tmp_path / "net.onnx"))
     assert found.params == 9 * (3 * 8 + 2 * 8 + 8 * 5)
     assert found.macs == 12 * 10 * found.params
+
+
+def test_depthwise_layers_between_levels() -> None:
+    m = Model(13, (2, 8, 9, 10))
+    x = m.rounded("x", "uint8", 0.03)
+    w = m.add("DequantizeLinear", *m.weights((8, 1, 3, 3), "int8", 8), axis=0)
+    y = m.rounded(m.add("Relu", m.add("Conv", x, w, pads=[1, 1, 1, 1], group=8)), "uint8", 0.01)
+    w = m.add("DequantizeLinear", *m.weights((6, 8, 1, 1), "int8", 6), axis=0)
+    out = m.rounded(m.add("Conv", y, w), "uint8", 0.01)
+    given = m.rng.standard_normal(m.shape).astype(np.float32)
+    program, y1, y2 = results(m.proto(out), given)
+    assert np.abs(y1 - y2).max() <= 0.01 * 1.001
+    assert (y1 != y2).mean() < 0.02
+    rows = [row for row in program.profile(given) if row["operator"] == "conv"]
+    assert [(row["algorithm"] == "depthwise", row["type"]) for row in rows] == [(True, "float32"), (False, "int8")]
