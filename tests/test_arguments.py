@@ -125,6 +125,7 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.train.study_sharing(FEW, FEW, channels=torch.tensor(2.0)), ConfigError, "channels is tensor"),
     (lambda: cx.train.study_sharing(FEW, FEW, steps=10**12), ConfigError, "steps is 10+ .* at most 100,000"),
     (lambda: cx.train.study_sharing(FEW[:1], FEW), ConfigError, "train has 1 entries; expected two"),
+    (lambda: cx.train.sliding_window(abs, np.zeros((1, 4, 0)), (2, 2)), ShapeError, "empty axis"),
     (lambda: cx.train.sliding_window(abs, np.zeros((1, 4, 4)), (2, 2), batch=-1), ConfigError, "batch is -1"),
 ])  # fmt: skip
 def test_errors_name_the_argument(call: Callable[[], object], kind: type[ConvoxelError], told: str) -> None:

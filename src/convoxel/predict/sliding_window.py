@@ -157,6 +157,10 @@ def _check_patch(image: Array | MappedImage, patch: Sequence[int]) -> None:
             f"sliding_window: patch {patch} has {len(patch)} sizes but the image {image.shape} has "
             f"{image.ndim - 1} spatial axes. Give one size per axis."
         )
+    if 0 in image.shape:
+        raise ShapeError(
+            f"sliding_window: image is {image.shape}, which has an empty axis; expected voxels and channels."
+        )
 
 
 def join_slabs(slabs: Iterable[tuple[int, NDArray[Scalar]]], length: int) -> NDArray[Scalar]:
