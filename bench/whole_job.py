@@ -76,7 +76,7 @@ def build_ours(run: str) -> Callable[[str, str], None]:
     predictor = load_predictor(run)
 
     def predict(source: str, target: str) -> None:
-        predict_case(predictor, Path(source), [Path(target)])
+        predict_case(predictor, [Path(source)], [Path(target)])
 
     return predict
 
