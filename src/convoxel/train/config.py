@@ -265,7 +265,7 @@ class TrainConfig(BaseModel):
     @field_validator("class_weights", mode="before")
     @classmethod
     def _check_weights(cls, value: object) -> object:
-        if value is None or value == "balanced":
+        if value is None or (isinstance(value, str) and value == "balanced"):
             return value
         try:
             weights = {str(name): float(weight) for name, weight in value.items()} if isinstance(value, dict) else {}
@@ -285,7 +285,7 @@ class TrainConfig(BaseModel):
     @field_validator("compile", mode="before")
     @classmethod
     def _check_compile(cls, value: object) -> object:
-        if value is not None and value != "auto" and not isinstance(value, bool):
+        if value is not None and not isinstance(value, bool) and not (isinstance(value, str) and value == "auto"):
             raise ValueError("give true, false or auto")
         return value
 
