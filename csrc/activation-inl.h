@@ -94,6 +94,11 @@ CVX_INLINE Vec apply_any(Vec x, ActivationKind kind, Vec slope, Vec high) {
   }
 }
 
+// Not inlined, so that the many instructions of transcendental activations exist once, not in every loop.
+[[maybe_unused]] __attribute__((noinline)) Vec apply_transcendental(Vec x, const Activation& act) {
+  return apply_any(x, act.kind, splat(act.slope), splat(act.high));
+}
+
 // Calls f(Index<kind>()), so that f selects the kind once for many vectors.
 template <class F>
 CVX_INLINE void with_cheap(ActivationKind kind, const F& f) {

@@ -35,7 +35,7 @@ CVX_INLINE void split_row(const BfloatRows& r, const float* src, uint16_t* dst) 
     put(dst + (kParts - 1) * r.dst_part + i, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b, a)));
   };
   int64_t i = 0;
-  for (; i + 2 * kV <= r.floats; i += 2 * kV) {
+  for (; i + 2 * kV <= r.channels; i += 2 * kV) {
     __m512 a = _mm512_loadu_ps(src + i), b = _mm512_loadu_ps(src + i + kV);
     if (kScaled) {
       a = _mm512_mul_ps(a, _mm512_loadu_ps(r.factors + i));
@@ -43,8 +43,8 @@ CVX_INLINE void split_row(const BfloatRows& r, const float* src, uint16_t* dst) 
     }
     split(i, a, b, [](uint16_t* to, __m512i part) CVX_LAMBDA { _mm512_storeu_si512(to, part); });
   }
-  if (i == r.floats) return;
-  const __mmask32 some = static_cast<__mmask32>((uint64_t{1} << (r.floats - i)) - 1);
+  if (i == r.channels) return;
+  const __mmask32 some = static_cast<__mmask32>((uint64_t{1} << (r.channels - i)) - 1);
   const __mmask16 first = static_cast<__mmask16>(some), second = static_cast<__mmask16>(some >> kV);
   __m512 a = _mm512_maskz_loadu_ps(first, src + i), b = _mm512_maskz_loadu_ps(second, src + i + kV);
   if (kScaled) {
@@ -55,13 +55,9 @@ CVX_INLINE void split_row(const BfloatRows& r, const float* src, uint16_t* dst) 
 }
 
 template <int kParts>
-void split_parts(BfloatRows r) {
-  if (r.factors == nullptr && r.dst_step == r.floats && r.src_step == r.floats) {
-    r.floats *= r.rows;
-    r.rows = 1;
-  }
+void split_parts(const BfloatRows& r) {
   for (int64_t i = 0; i < r.rows; ++i) {
-    const float* src = r.src + i * r.src_step;
+    const float* src = static_cast<const float*>(r.src) + i * r.src_step;
     uint16_t* dst = r.dst + i * r.dst_step;
     if (r.factors != nullptr) {
       split_row<kParts, true>(r, src, dst);
@@ -71,35 +67,81 @@ void split_parts(BfloatRows r) {
   }
 }
 
-void split(const BfloatRows& r) {
+// Copies numbers of bfloat16, or multiplies them by factors and rounds them.
+template <bool kScaled>
+void copy_parts(const BfloatRows& r) {
+  for (int64_t i = 0; i < r.rows; ++i) {
+    const Bfloat16* src = static_cast<const Bfloat16*>(r.src) + i * r.src_step;
+    uint16_t* dst = r.dst + i * r.dst_step;
+    for (int64_t c = 0; c < r.channels; c += 2 * kV) {
+      const int64_t left = r.channels - c;
+      const __mmask32 some = left >= 2 * kV ? ~__mmask32{0} : static_cast<__mmask32>((uint64_t{1} << left) - 1);
+      __m512i both;
+      if (kScaled) {
+        const auto scaled = [&](int64_t at, __mmask16 lanes) CVX_LAMBDA {
+          const __m256i half = _mm256_maskz_loadu_epi16(lanes, src + c + at);
+          return reinterpret_cast<__m512>(widen(reinterpret_cast<HalfVec>(half))) *
+                 _mm512_maskz_loadu_ps(lanes, r.factors + c + at);
+        };
+        const __m512 low = scaled(0, static_cast<__mmask16>(some));
+        const __m512 high = scaled(kV, static_cast<__mmask16>(some >> kV));
+        both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+      } else {
+        both = _mm512_maskz_loadu_epi16(some, src + c);
+      }
+      _mm512_mask_storeu_epi16(dst + c, some, both);
+    }
+  }
+}
+
+void split(BfloatRows r) {
+  if (r.factors == nullptr && r.dst_step == r.channels && r.src_step == r.channels) {
+    r.channels *= r.rows;
+    r.rows = 1;
+  }
+  if (r.src_element == Element::kBfloat16) return r.factors != nullptr ? copy_parts<true>(r) : copy_parts<false>(r);
   r.parts == 3 ? split_parts<3>(r) : r.parts == 2 ? split_parts<2>(r) : split_parts<1>(r);
 }
 
-// Adds bias and residual to rows of sums, applies the activation and stores the rows that have a destination.
-template <int N, bool Whole, class Activate>
+// Adds bias and residual to rows of sums, applies the activation and stores the rows that have a destination, as
+// numbers of type C. The type of the residual is asked for in the loop: that is cheaper than another copy of this code.
+template <int N, bool Whole, class C, class Activate>
 CVX_INLINE void finish_rows(const BfloatProduct& p, int64_t row, int64_t rows, int64_t column, const float* sums,
                             const Activate& activate) {
   // Copies, since as far as the compiler knows a store may change p's members.
   const int64_t rest = p.columns - column - (N - 1) * kV, offset = p.c_offset + column;  // rest: of the last vector
-  float* const* const c = p.c + row;
-  const float* const* const residual = p.residual != nullptr ? p.residual + row : nullptr;
-  const auto load_at = [rest](const float* from, auto j) CVX_LAMBDA {
+  void* const* const c = p.c + row;
+  const void* const* const residual = p.residual != nullptr ? p.residual + row : nullptr;
+  const bool wide = p.residual_element == Element::kFloat32;
+  const auto load_at = [rest](const auto* from, auto j) CVX_LAMBDA {
     return Whole || j.value < N - 1 ? load(from + j.value * kV) : load_part(from + j.value * kV, rest);
   };
   Vec bias[N] = {};
   if (p.bias != nullptr) each<N>([&](auto j) CVX_LAMBDA { bias[j.value] = load_at(p.bias + column, j); });
   for (int64_t i = 0; i < rows; ++i) {
     if (c[i] == nullptr) continue;
+    C* const to = static_cast<C*>(c[i]) + offset;
+    Vec value[N];
     each<N>([&](auto j) CVX_LAMBDA {
-      Vec value = load(sums + i * 2 * kV + j.value * kV) + bias[j.value];
-      if (residual != nullptr) value += load_at(residual[i] + offset, j);
-      value = activate(value);
-      if (Whole || j.value < N - 1) {
-        store(c[i] + offset + j.value * kV, value);
-      } else {
-        store_part(c[i] + offset + j.value * kV, value, rest);
+      value[j.value] = load(sums + i * 2 * kV + j.value * kV) + bias[j.value];
+      if (residual != nullptr) {
+        value[j.value] += wide ? load_at(static_cast<const float*>(residual[i]) + offset, j)
+                               : load_at(static_cast<const Bfloat16*>(residual[i]) + offset, j);
       }
+      value[j.value] = activate(value[j.value]);
     });
+    if constexpr (N == 2 && Whole && kElementOf<C> == Element::kBfloat16) {
+      _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(value[1]),
+                                                                            reinterpret_cast<__m512>(value[0]))));
+    } else {
+      each<N>([&](auto j) CVX_LAMBDA {
+        if (Whole || j.value < N - 1) {
+          store(to + j.value * kV, value[j.value]);
+        } else {
+          store_part(to + j.value * kV, value[j.value], rest);
+        }
+      });
+    }
   }
 }
 
@@ -108,10 +150,13 @@ CVX_INLINE void finish_block(const BfloatProduct& p, int64_t row, int64_t rows, 
   const Activation act = p.activation;
   const Vec slope = splat(act.slope), high = splat(act.high);
   const auto finish = [&](const auto& activate) CVX_LAMBDA {
-    if (p.columns - column >= N * kV) {
-      finish_rows<N, true>(p, row, rows, column, sums, activate);
+    const bool whole = p.columns - column >= N * kV;
+    if (p.c_element == Element::kBfloat16) {
+      whole ? finish_rows<N, true, Bfloat16>(p, row, rows, column, sums, activate)
+            : finish_rows<N, false, Bfloat16>(p, row, rows, column, sums, activate);
     } else {
-      finish_rows<N, false>(p, row, rows, column, sums, activate);
+      whole ? finish_rows<N, true, float>(p, row, rows, column, sums, activate)
+            : finish_rows<N, false, float>(p, row, rows, column, sums, activate);
     }
   };
   if (act.kind == ActivationKind::kSilu) {

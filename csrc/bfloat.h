@@ -8,14 +8,16 @@ namespace convoxel {
 
 class BfloatPixels {
  public:
-  // weights: as the algorithm with this number of parts packs them. rows: the most that one run has.
+  // weights: as the algorithm with this number of parts packs them. rows: the most that one run has. The elements are
+  // those of the pixels, the results and the residuals.
   BfloatPixels(int parts, const Convolution& conv, const PackedWeights& weights, const MicrokernelSet& set,
-               Activation activation, int64_t rows);
+               Activation activation, int64_t rows, const ConvProblem& problem);
   int64_t scratch_bytes() const;
 
   // Writes the result of row m, which lies at src + m * step, to outputs[m]. outputs has room for the rows, rounded up
-  // to whole tiles.
-  void run(const float* src, int64_t step, int64_t rows, float** outputs, const float* const* residuals,
+  // to whole tiles. padded: what lies behind each row of bfloat16 up to whole steps is zero, and whole tiles of rows
+  // can be read: so they are multiplied where they lie.
+  void run(const void* src, int64_t step, int64_t rows, bool padded, void** outputs, const void* const* residuals,
            void* scratch) const;
 
  private:
@@ -27,7 +29,8 @@ class BfloatPixels {
   const MatrixUnit& unit_;
   Activation activation_;
   int64_t rows_;
-  std::vector<int64_t> tiles_, steps_;
+  Element in_, out_, residual_;
+  std::vector<int64_t> steps_;
 };
 
 // The number of parts that an algorithm multiplies; 0 if it does not run on a matrix unit.

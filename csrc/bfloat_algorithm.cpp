@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "bfloat.h"
 #include "bfloat_blocking.h"
@@ -45,22 +46,9 @@ class BfloatRun final : public AlgorithmRun {
     uint16_t* region = static_cast<uint16_t*>(scratch.own);
     Tables tables;
     tables.tiles = reinterpret_cast<int64_t*>(static_cast<char*>(scratch.own) + g_.parts * part_bytes());
-    tables.outputs = reinterpret_cast<float**>(tables.tiles + tiles_);
-    tables.residuals = const_cast<const float**>(tables.outputs + tiles_ * kRows);
-    if (g_.rows) {
-      const int64_t begin = block * blocking_.lines, rows = std::min(blocking_.lines, g_.pixels() - begin);
-      split_pixels(begin, rows, p, region);
-      const int64_t tiles = ceil_div(rows, kRows);
-      for (int64_t t = 0; t < tiles; ++t) tables.tiles[t] = t * kRows * g_.depth.pitch;
-      for (size_t i = 0; i < g_.phases.size(); ++i) {
-        const TapPhase& phase = g_.phases[i];
-        fill_outputs(phase, *p.dst_view, p.dst, begin, rows, tables.outputs);
-        if (p.residual != nullptr) fill_outputs(phase, *p.residual_view, p.residual, begin, rows, tables.residuals);
-        std::fill(tables.outputs + rows, tables.outputs + tiles * kRows, nullptr);
-        multiply(i, tiles, split, p, region, tables);
-      }
-      return;
-    }
+    tables.outputs = reinterpret_cast<void**>(tables.tiles + tiles_);
+    tables.residuals = const_cast<const void**>(tables.outputs + tiles_ * kRows);
+    if (g_.rows) return run_pixels(block, split, p, region, tables);
     const int64_t h_blocks = ceil_div(g_.count[1], blocking_.lines), d_blocks = ceil_div(g_.count[0], blocking_.depth);
     Block at;
     at.h = block % h_blocks * blocking_.lines;
@@ -69,13 +57,13 @@ class BfloatRun final : public AlgorithmRun {
     at.lines = std::min(blocking_.lines, g_.count[1] - at.h);
     at.depth = std::min(blocking_.depth, g_.count[0] - at.d);
     split_lines(at, p, region);
-    const int64_t tiles = place_tiles(at, tables.tiles);
+    const Rows a{region, part_elements(), g_.row_step(), place_tiles(at, tables.tiles)};
     for (size_t i = 0; i < g_.phases.size(); ++i) {
-      place_rows(g_.phases[i], at, *p.dst_view, p.dst, tiles, tables.outputs);
+      place_rows(g_.phases[i], at, *p.dst_view, p.dst, a.tiles, tables.outputs);
       if (p.residual != nullptr) {
-        place_rows(g_.phases[i], at, *p.residual_view, p.residual, tiles, tables.residuals);
+        place_rows(g_.phases[i], at, *p.residual_view, p.residual, a.tiles, tables.residuals);
       }
-      multiply(i, tiles, split, p, region, tables);
+      multiply(i, a, split, p, tables);
     }
   }
 
@@ -86,8 +74,14 @@ class BfloatRun final : public AlgorithmRun {
   };
   struct Tables {
     int64_t* tiles;
-    float** outputs;
-    const float** residuals;
+    void** outputs;
+    const void** residuals;
+  };
+  // The rows of A that are multiplied, as in BfloatProduct.
+  struct Rows {
+    const uint16_t* first;
+    int64_t part, step;
+    int64_t tiles;
   };
 
   int64_t part_bytes() const { return round_up(region_ * 2, kAlignBytes); }
@@ -122,14 +116,65 @@ class BfloatRun final : public AlgorithmRun {
     return steps;
   }
 
+  // Computes outputs [begin, begin + rows) of the list of all, which have one tap.
+  void run_pixels(int64_t block, int64_t split, const ConvPointers& p, uint16_t* region, const Tables& tables) const {
+    const int64_t begin = block * blocking_.lines, rows = std::min(blocking_.lines, g_.pixels() - begin);
+    const int64_t tiles = ceil_div(rows, kRows), pixel = distance_in_place(*p.src_view);
+    Rows a{region, part_elements(), g_.depth.pitch, tiles};
+    const bool copied = pixel == 0 || rows < kRows;
+    if (copied) {
+      split_pixels(begin, rows, p, region);
+    } else {
+      a = {reinterpret_cast<const uint16_t*>(p.source<Bfloat16>()) + begin * pixel, 0, pixel, tiles};
+    }
+    // What is read in place ends with the image. So the last tile ends there, too; it computes some outputs again.
+    const int64_t again = copied ? 0 : tiles * kRows - rows;
+    for (int64_t t = 0; t < tiles; ++t) tables.tiles[t] = (t * kRows - (t + 1 == tiles ? again : 0)) * a.step;
+    for (size_t i = 0; i < g_.phases.size(); ++i) {
+      place_pixels(g_.phases[i], *p.dst_view, p.dst, begin, rows, again, tables.outputs);
+      if (p.residual != nullptr) {
+        place_pixels(g_.phases[i], *p.residual_view, p.residual, begin, rows, again, tables.residuals);
+      }
+      multiply(i, a, split, p, tables);
+    }
+  }
+
+  // The distance between pixels if products read them where they lie, else 0.
+  int64_t distance_in_place(const View& v) const {
+    if (!g_.in_place) return 0;
+    const int64_t pixel = v.size[2] > 1   ? v.stride[2]
+                          : v.size[1] > 1 ? v.stride[1]
+                          : v.size[0] > 1 ? v.stride[0]
+                                          : v.batch_stride;
+    const bool even = (v.size[1] == 1 || v.stride[1] == v.size[2] * pixel) &&
+                      (v.size[0] == 1 || v.stride[0] == v.size[1] * v.size[2] * pixel) &&
+                      (v.batch == 1 || v.batch_stride == v.pixels() * pixel);
+    return even ? pixel : 0;
+  }
+
+  // table[m] = row begin + m of the output (or residual). In the last tile, the rows `again` are null: they are those
+  // of the tile before it.
+  template <class Pointer, class Void>
+  void place_pixels(const TapPhase& phase, const View& view, Pointer* base, int64_t begin, int64_t rows, int64_t again,
+                    Void** table) const {
+    with_element(view.element, [&](auto number) {
+      using T = std::conditional_t<std::is_const_v<Pointer>, const decltype(number), decltype(number)>;
+      fill_outputs(phase, view, static_cast<T*>(base), begin, rows, reinterpret_cast<T**>(table));
+    });
+    const int64_t last = round_up(rows, kRows) - kRows;
+    std::memmove(table + last + again, table + last, static_cast<size_t>(rows - last) * sizeof(Void*));
+    std::fill(table + last, table + last + again, nullptr);
+    std::fill(table + again + rows, table + round_up(rows, kRows), nullptr);
+  }
+
   void split_pixels(int64_t begin, int64_t rows, const ConvPointers& p, uint16_t* region) const {
     const TapPhase& phase = g_.phases.front();
     const View& view = *p.src_view;
     for_runs(phase, begin, rows, [&](int64_t m, int64_t n, int64_t qd, int64_t qh, int64_t qw, int64_t length) {
-      const float* src = p.src + n * view.batch_stride + (qd * g_.step[0] + g_.low[0]) * view.stride[0] +
-                         (qh * g_.step[1] + g_.low[1]) * view.stride[1] +
-                         (qw * g_.step[2] + g_.low[2]) * view.stride[2];
-      split(src, g_.step[2] * view.stride[2], gate_of(n, p), length, region + m * g_.depth.pitch);
+      const int64_t src = n * view.batch_stride + (qd * g_.step[0] + g_.low[0]) * view.stride[0] +
+                          (qh * g_.step[1] + g_.low[1]) * view.stride[1] +
+                          (qw * g_.step[2] + g_.low[2]) * view.stride[2];
+      split(p, src, g_.step[2] * view.stride[2], gate_of(n, p), length, region + m * g_.depth.pitch);
     });
     clear(region + rows * g_.depth.pitch, kElements);
   }
@@ -156,27 +201,30 @@ class BfloatRun final : public AlgorithmRun {
             clear(to, line + kElements);
             continue;
           }
-          const float* src = p.src + at.n * view.batch_stride + d * view.stride[0] + h * view.stride[1] +
-                             (first + g_.low[2]) * view.stride[2];
+          const int64_t src =
+              at.n * view.batch_stride + d * view.stride[0] + h * view.stride[1] + (first + g_.low[2]) * view.stride[2];
           clear(to, first * g_.depth.pitch);
-          split(src, view.stride[2], gate_of(at.n, p), last - first, to + first * g_.depth.pitch);
+          split(p, src, view.stride[2], gate_of(at.n, p), last - first, to + first * g_.depth.pitch);
           clear(to + last * g_.depth.pitch, line - last * g_.depth.pitch + kElements);
         }
       }
     }
   }
 
-  void split(const float* src, int64_t src_step, const float* gate, int64_t pixels, uint16_t* to) const {
+  // src: the offset of the first pixel.
+  void split(const ConvPointers& p, int64_t src, int64_t src_step, const float* gate, int64_t pixels,
+             uint16_t* to) const {
     BfloatRows rows;
     rows.parts = g_.parts;
     rows.dst = to;
     rows.dst_part = part_elements();
     rows.dst_step = g_.depth.pitch;
-    rows.src = src;
+    rows.src = static_cast<const char*>(p.src) + src * element_bytes(problem_.in_element);
     rows.src_step = src_step;
+    rows.src_element = problem_.in_element;
     rows.factors = gate;
     rows.rows = pixels;
-    rows.floats = problem_.in_channels;
+    rows.channels = problem_.in_channels;
     unit_.split(rows);
   }
 
@@ -204,35 +252,37 @@ class BfloatRun final : public AlgorithmRun {
   }
 
   // table[16 * tile + row] = the row of the output (or residual); null between lines and beyond the phase.
-  template <class Float>
-  void place_rows(const TapPhase& phase, const Block& at, const View& view, Float* base, int64_t tiles,
-                  Float** table) const {
+  template <class Void>
+  void place_rows(const TapPhase& phase, const Block& at, const View& view, Void* base, int64_t tiles,
+                  Void** table) const {
     std::fill(table, table + tiles * kRows, nullptr);
     const int64_t slice = g_.tiles_of_slice(at.lines) * kRows;
     const int64_t depth = std::min(at.depth, phase.axis[0].count - at.d);
     const int64_t lines = std::min(at.lines, phase.axis[1].count - at.h);
     const AxisPhase& ww = phase.axis[2];
+    using Byte = std::conditional_t<std::is_const_v<Void>, const char, char>;
+    const int64_t bytes = element_bytes(view.element);
     for (int64_t d = 0; d < depth; ++d) {
       for (int64_t h = 0; h < lines; ++h) {
-        Float* row = base + at.n * view.batch_stride +
-                     (phase.axis[0].out_begin + (at.d + d) * phase.axis[0].out_step) * view.stride[0] +
-                     (phase.axis[1].out_begin + (at.h + h) * phase.axis[1].out_step) * view.stride[1] +
-                     ww.out_begin * view.stride[2];
-        Float** out = table + d * slice + line_slot(h);
-        for (int64_t w = 0; w < ww.count; ++w) out[w] = row + w * ww.out_step * view.stride[2];
+        const int64_t row = at.n * view.batch_stride +
+                            (phase.axis[0].out_begin + (at.d + d) * phase.axis[0].out_step) * view.stride[0] +
+                            (phase.axis[1].out_begin + (at.h + h) * phase.axis[1].out_step) * view.stride[1] +
+                            ww.out_begin * view.stride[2];
+        Void** out = table + d * slice + line_slot(h);
+        Byte* const to = static_cast<Byte*>(base) + row * bytes;
+        for (int64_t w = 0; w < ww.count; ++w) out[w] = to + w * ww.out_step * view.stride[2] * bytes;
       }
     }
   }
 
-  void multiply(size_t phase, int64_t tiles, int64_t split, const ConvPointers& p, const uint16_t* region,
-                const Tables& tables) const {
+  void multiply(size_t phase, const Rows& a, int64_t split, const ConvPointers& p, const Tables& tables) const {
     const int64_t split_columns = ceil_div(g_.strips, blocking_.splits) * kColumns;
     BfloatProduct product;
     product.parts = g_.parts;
-    product.a_part = part_elements();
-    product.a_row = g_.row_step();
+    product.a_part = a.part;
+    product.a_row = a.step;
     product.tiles = tables.tiles;
-    product.tile_count = tiles;
+    product.tile_count = a.tiles;
     product.steps = steps_[phase].data();
     product.step_count = static_cast<int64_t>(steps_[phase].size());
     product.columns = g_.columns;
@@ -240,12 +290,14 @@ class BfloatRun final : public AlgorithmRun {
     product.column_end = std::min(g_.columns, product.column_begin + split_columns);
     product.activation = activation_;
     for (int64_t group = 0; group < g_.groups; ++group) {
-      product.a = region + group * g_.depth.channels;
+      product.a = a.first + group * g_.depth.channels;
       product.b = reinterpret_cast<const uint16_t*>(weights_.data.get()) + weights_.phase_offset[phase] +
                   group * weights_.group_step[phase];
       product.c = tables.outputs;
       product.c_offset = group * g_.columns;
       product.residual = p.residual != nullptr ? tables.residuals : nullptr;
+      product.c_element = problem_.out_element;
+      product.residual_element = problem_.residual_element.value_or(Element::kFloat32);
       product.bias = conv_.bias() != nullptr ? conv_.bias() + group * g_.columns : nullptr;
       unit_.product(product);
     }
@@ -259,28 +311,13 @@ class BfloatRun final : public AlgorithmRun {
   std::vector<std::vector<int64_t>> steps_;  // of each phase
 };
 
-// x rounded to bfloat16, ties to even; NaN stays NaN.
-uint16_t bfloat_of(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  if ((bits & 0x7FFFFFFF) > 0x7F800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
-  return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-
-float float_of(uint16_t part) {
-  const uint32_t bits = static_cast<uint32_t>(part) << 16;
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
 // The part of x, as microkernels split it: infinity is the last part, and what would round to infinity is cut.
-uint16_t part_of(float x, bool last) {
-  const uint16_t nearest = bfloat_of(x);
-  if (last || !std::isinf(float_of(nearest))) return nearest;
+Bfloat16 part_of(float x, bool last) {
+  const Bfloat16 nearest = rounded(x);
+  if (last || !std::isinf(widened(nearest))) return nearest;
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
-  return std::isinf(x) ? 0 : static_cast<uint16_t>(bits >> 16);
+  return {static_cast<uint16_t>(std::isinf(x) ? 0 : bits >> 16)};
 }
 
 // Packs weights by phase, group, strip, step, part, tile of columns, pair of elements, column, element. Zeros fill the
@@ -323,9 +360,9 @@ PackedWeights pack(const Convolution& conv, const ConvProblem&, const Microkerne
             uint16_t* const place = at + (k - begin) / kRows * kTile + pair + (k - begin) % kRows * 2;
             float rest = conv.weight(group * columns + k, c, tap);
             for (int part = 0; part < kParts; ++part) {
-              const uint16_t nearest = part_of(rest, part + 1 == kParts);
-              place[(kParts - 1 - part) * tiles * kTile] = nearest;
-              rest -= float_of(nearest);
+              const Bfloat16 nearest = part_of(rest, part + 1 == kParts);
+              place[(kParts - 1 - part) * tiles * kTile] = nearest.bits;
+              rest -= widened(nearest);
             }
           }
         }
@@ -355,15 +392,16 @@ std::unique_ptr<ConvRun> plan(const ConvSetup& setup) {
 }  // namespace
 
 BfloatPixels::BfloatPixels(int parts, const Convolution& conv, const PackedWeights& weights, const MicrokernelSet& set,
-                           Activation activation, int64_t rows)
+                           Activation activation, int64_t rows, const ConvProblem& problem)
     : parts_(parts),
       conv_(conv),
       weights_(weights),
       unit_(*set.matrix_unit),
       activation_(activation),
-      rows_(round_up(rows, kRows)) {
-  const Depth depth(conv.window(), conv.in_channels());
-  for (int64_t m = 0; m < rows_; m += kRows) tiles_.push_back(m * depth.pitch);
+      rows_(round_up(rows, kRows)),
+      in_(problem.in_element),
+      out_(problem.out_element),
+      residual_(problem.residual_element.value_or(Element::kFloat32)) {
   for (int64_t e = 0; e < conv.in_channels(); e += kElements) steps_.push_back(e);
 }
 
@@ -372,38 +410,51 @@ int64_t BfloatPixels::part_elements() const {
   return round_up(rows_ * Depth(conv_.window(), conv_.in_channels()).pitch + kElements, kElements);
 }
 
-int64_t BfloatPixels::scratch_bytes() const { return parts_ * part_elements() * 2; }
+// Behind the parts lie the places of the tiles.
+int64_t BfloatPixels::scratch_bytes() const {
+  return parts_ * part_elements() * 2 + rows_ / kRows * static_cast<int64_t>(sizeof(int64_t));
+}
 
-void BfloatPixels::run(const float* src, int64_t step, int64_t rows, float** outputs, const float* const* residuals,
-                       void* scratch) const {
-  const int64_t channels = conv_.in_channels(), pitch = Depth(conv_.window(), channels).pitch;
-  BfloatRows split;
-  split.parts = parts_;
-  split.dst = static_cast<uint16_t*>(scratch);
-  split.dst_part = part_elements();
-  split.dst_step = pitch;
-  split.src = src;
-  split.src_step = step;
-  split.rows = rows;
-  split.floats = channels;
-  unit_.split(split);
-  for (int i = 0; i < parts_; ++i) {
-    std::memset(split.dst + i * split.dst_part + rows * pitch, 0, static_cast<size_t>(kElements) * sizeof(uint16_t));
-  }
+void BfloatPixels::run(const void* src, int64_t step, int64_t rows, bool padded, void** outputs,
+                       const void* const* residuals, void* scratch) const {
+  const int64_t channels = conv_.in_channels();
+  uint16_t* const copies = static_cast<uint16_t*>(scratch);
+  int64_t* const tiles = reinterpret_cast<int64_t*>(copies + parts_ * part_elements());
   std::fill(outputs + rows, outputs + round_up(rows, kRows), nullptr);
   BfloatProduct product;
   product.parts = parts_;
-  product.a = split.dst;
-  product.a_part = split.dst_part;
-  product.a_row = pitch;
-  product.tiles = tiles_.data();
+  product.a = static_cast<const uint16_t*>(src);
+  product.a_row = step;
+  if (in_ != Element::kBfloat16 || !padded) {
+    BfloatRows split;
+    split.parts = parts_;
+    split.dst = copies;
+    split.dst_part = part_elements();
+    split.dst_step = Depth(conv_.window(), channels).pitch;
+    split.src = src;
+    split.src_step = step;
+    split.src_element = in_;
+    split.rows = rows;
+    split.channels = channels;
+    unit_.split(split);
+    for (int i = 0; i < parts_; ++i) {
+      std::memset(copies + i * split.dst_part + rows * split.dst_step, 0, kElements * sizeof(uint16_t));
+    }
+    product.a = copies;
+    product.a_part = split.dst_part;
+    product.a_row = split.dst_step;
+  }
+  product.tiles = tiles;
   product.tile_count = ceil_div(rows, kRows);
+  for (int64_t t = 0; t < product.tile_count; ++t) tiles[t] = t * kRows * product.a_row;
   product.steps = steps_.data();
   product.step_count = static_cast<int64_t>(steps_.size());
   product.b = reinterpret_cast<const uint16_t*>(weights_.data.get());
   product.columns = product.column_end = conv_.out_channels();
   product.c = outputs;
+  product.c_element = out_;
   product.residual = residuals;
+  product.residual_element = residual_;
   product.bias = conv_.bias();
   product.activation = activation_;
   unit_.product(product);
@@ -419,7 +470,7 @@ std::vector<Algorithm> bfloat_algorithms() {
       {"bf16x3", "by products of bfloat16: floats as sums of two, three of their products; any window", false,
        unsupported, cost_of<2>, pack<2>, plan<2>, true, nullptr, true, 16},
       {"bf16", "by products of bfloat16, of 8 binary digits; any window", false, unsupported, cost_of<1>, pack<1>,
-       plan<1>, true, nullptr, true, 8},
+       plan<1>, true, nullptr, true, 8, [](const ConvProblem&) { return true; }},
   };
 }
 

@@ -57,6 +57,8 @@ struct Geometry {
   int64_t columns = 0, strips = 0;    // of a group
   int64_t groups = 1;
   bool across = false;            // tiles continue across lines
+  bool in_place = false;          // pixels of bfloat16 are multiplied where they lie, if no gaps are between them
+  double split = 0;               // cost of bringing 32 numbers into the region
   std::vector<int64_t> residues;  // of h modulo the step: the place of each that is read, or -1
 
   Geometry(const ConvProblem& p, int parts, const MatrixUnit& unit)
@@ -86,6 +88,10 @@ struct Geometry {
       inside = inside && low[i] >= 0 && (count[i] - 1) * step[i] + high[i] < p.in_size[i];
     }
     rows = single && inside;
+    const bool stored = p.in_element == Element::kBfloat16;
+    in_place = stored && rows && !p.gated && depth.channels % kElements == 0 && step == Axes{1, 1, 1} &&
+               low == Axes{0, 0, 0} && count == p.in_size;
+    split = !stored ? costs.split : in_place ? 0 : cost::kBfloatCopy;
     residues.assign(static_cast<size_t>(step[1]), -1);
     for (const TapPhase& phase : phases) {
       for (const int64_t offset : phase.axis[1].offset) residues[static_cast<size_t>((offset - low[1]) % step[1])] = 0;
@@ -142,7 +148,7 @@ inline double time_of(const Geometry& g, const Blocking& blocking, const Machine
   const double pixels = g.rows ? static_cast<double>(blocking.lines)
                                : static_cast<double>(g.span(0, blocking.depth) * g.used_residues() *
                                                      g.lines_of_residue(blocking) * g.line_pixels());
-  const double split = pixels * (static_cast<double>(g.depth.pitch) / kElements * g.costs.split + 1);
+  const double split = g.in_place ? 0 : pixels * (static_cast<double>(g.depth.pitch) / kElements * g.split + 1);
   const double strip_bytes = groups * steps * g.parts * 4 * kTile;
   const double all_bytes = static_cast<double>(g.strips) * strip_bytes;
   const double weights = strips * strip_bytes * cost::bfloat_weight_byte(all_bytes, machine.rates);

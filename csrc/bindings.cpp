@@ -36,8 +36,8 @@ using namespace nb::literals;
 namespace convoxel {
 namespace {
 
-// (buffer, offset, (n, d, h, w, c), (n, d, h, w strides)): the fields of native.View.
-using ViewTuple = std::tuple<int, int64_t, std::array<int64_t, 5>, std::array<int64_t, 4>>;
+// (buffer, offset, (n, d, h, w, c), (n, d, h, w strides), element): the fields of native.View.
+using ViewTuple = std::tuple<int, int64_t, std::array<int64_t, 5>, std::array<int64_t, 4>, std::string>;
 using LevelsPair = std::pair<float, int32_t>;  // scale, zero
 using SlopeVariant = std::variant<float, std::array<float, 2>>;
 using Array = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
@@ -46,7 +46,7 @@ using Table = nb::ndarray<const Number, nb::ndim<2>, nb::c_contig, nb::device::c
 using AxisTuple = std::tuple<Table<int32_t>, Table<float>>;  // index, weight
 
 View from(const ViewTuple& tuple) {
-  const auto& [buffer, offset, shape, strides] = tuple;
+  const auto& [buffer, offset, shape, strides, element] = tuple;
   View v;
   v.buffer = buffer;
   v.offset = offset;
@@ -55,6 +55,7 @@ View from(const ViewTuple& tuple) {
   v.channels = shape[4];
   v.batch_stride = strides[0];
   v.stride = {strides[1], strides[2], strides[3]};
+  v.element = static_cast<Element>(find_name(kElementNames, element));
   return v;
 }
 
@@ -242,9 +243,9 @@ std::vector<double> run_steps(const Plan& plan, const std::vector<Array>& buffer
   require(!arena || static_cast<int64_t>(arena->size()) >= plan.arena_size(), "run: the arena is too small.");
   std::vector<float*> pointers = {arena ? const_cast<float*>(arena->data()) : nullptr};
   for (size_t i = 0; i < count; ++i) {
-    const int64_t floats = static_cast<int64_t>(buffers[i].size()), needed = plan.needed()[i + 1];
-    require(floats >= needed, "run: buffer " + std::to_string(i + 1) + " has " + std::to_string(floats) +
-                                  " floats; the plan touches " + std::to_string(needed) + ".");
+    const int64_t bytes = static_cast<int64_t>(buffers[i].nbytes()), needed = plan.needed()[i + 1];
+    require(bytes >= needed, "run: buffer " + std::to_string(i + 1) + " has " + std::to_string(bytes) +
+                                 " bytes; the plan touches " + std::to_string(needed) + ".");
     pointers.push_back(const_cast<float*>(buffers[i].data()));
   }
   std::vector<double> seconds;
@@ -267,7 +268,8 @@ nb::list list_steps(const Plan& plan) {
     row["integers"] = step.integers;
     row["macs"] = step.macs;
     row["workspace_bytes"] = step.workspace_bytes * plan.threads() + step.shared_bytes;
-    row["bytes"] = step.result_floats * static_cast<int64_t>(sizeof(float));
+    row["bytes"] = step.result_bytes;
+    row["element"] = element_name(step.result_element);
     out.append(row);
   }
   return out;
@@ -439,7 +441,7 @@ NB_MODULE(_core, m) {
       .def_prop_ro("written", &Plan::written)
       .def_prop_ro("steps", &list_steps,
                    "The steps so far: name, operator, algorithm, parts (the algorithms of a block), integers, macs, "
-                   "workspace_bytes (of all threads), bytes (of the "
+                   "workspace_bytes (of all threads), bytes and element (of the "
                    "result).")
       .def("__len__", [](const Plan& self) { return self.steps().size(); })
       .def("run_steps", &run_steps, "buffers"_a, "arena"_a.none(), "first"_a, "last"_a, "timed"_a);

@@ -17,7 +17,8 @@ CVX_INLINE float largest_lane(Vec v) {
 }
 
 // Lanes beyond the channels hold `neutral`.
-CVX_INLINE Vec load_or(const float* p, int64_t lanes, Vec neutral) {
+template <class T>
+CVX_INLINE Vec load_or(const T* p, int64_t lanes, Vec neutral) {
   if (lanes >= kV) return load(p);
   IntVec index;
   for (int i = 0; i < kV; ++i) index[i] = i;
@@ -32,25 +33,31 @@ CVX_INLINE void store_some(float* p, Vec v, int64_t lanes) {
   }
 }
 
-CVX_INLINE float largest_of_row(const float* p, int64_t channels) {
+template <class T>
+CVX_INLINE float largest_of_row(const T* p, int64_t channels) {
   const Vec lowest = splat(-__builtin_inff());
   Vec best = lowest;
   for (int64_t c = 0; c < channels; c += kV) best = max_or_nan(best, load_or(p + c, channels - c, lowest));
   return largest_lane(best);
 }
 
-CVX_INLINE float sum_of_row(const float* p, int64_t channels) {
+template <class T>
+CVX_INLINE float sum_of_row(const T* p, int64_t channels) {
   Vec sum{};
   for (int64_t c = 0; c < channels; c += kV) sum += load_or(p + c, channels - c, Vec{});
   return sum_lanes(sum);
 }
 
-void reduce_channels(Reduce op, float* dst, int64_t dst_step, const float* src, int64_t src_step, int64_t rows,
+CVX_INLINE void put(float* p, float x) { *p = x; }
+CVX_INLINE void put(Bfloat16* p, float x) { *p = rounded(x); }
+
+template <class T>
+void reduce_channels(Reduce op, T* dst, int64_t dst_step, const T* src, int64_t src_step, int64_t rows,
                      int64_t channels) {
   const float factor = op == Reduce::kMean ? 1.0f / static_cast<float>(channels) : 1.0f;
   for (int64_t i = 0; i < rows; ++i) {
-    const float* p = src + i * src_step;
-    dst[i * dst_step] = op == Reduce::kMax ? largest_of_row(p, channels) : factor * sum_of_row(p, channels);
+    const T* p = src + i * src_step;
+    put(dst + i * dst_step, op == Reduce::kMax ? largest_of_row(p, channels) : factor * sum_of_row(p, channels));
   }
 }
 
@@ -107,8 +114,9 @@ void softmax(float* dst, int64_t dst_step, const float* src, int64_t src_step, i
   }
 }
 
-void permute_channels(float* dst, int64_t dst_step, const float* src, int64_t src_step, const int32_t* index,
-                      int64_t rows, int64_t channels) {
+template <class T>
+void permute_channels(T* dst, int64_t dst_step, const T* src, int64_t src_step, const int32_t* index, int64_t rows,
+                      int64_t channels) {
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t c = 0; c < channels; ++c) dst[i * dst_step + c] = src[i * src_step + index[c]];
   }

@@ -13,8 +13,9 @@ void Plan::softmax(View src, View dst, bool log) {
 }
 
 void Plan::permute_channels(View src, View dst, std::vector<int32_t> index) {
-  read(src, "src");
-  write(dst, "dst");
+  read(src, "src", Takes::kFloats);
+  write(dst, "dst", Takes::kFloats);
+  require_same_element(src, dst, "src and dst");
   require(src.batch == dst.batch && src.size == dst.size,
           "src " + show(src) + " and dst " + show(dst) + " differ in more than channels");
   require(static_cast<int64_t>(index.size()) == dst.channels, "index needs one number per channel of dst " + show(dst));
@@ -22,11 +23,13 @@ void Plan::permute_channels(View src, View dst, std::vector<int32_t> index) {
     require(i >= 0 && i < src.channels, "src " + show(src) + " has no channel " + std::to_string(i));
   }
   join_lines({&src, &dst});
-  add({"permute_channels",
-       by_parts(dst, [=, &set = set_, index = std::move(index)](const RunContext& context, const Part& part) {
-         set.permute_channels(part.of(dst, context), dst.stride[2], part.of(src, context), src.stride[2], index.data(),
-                              part.width(), dst.channels);
-       })});
+  with_element(src.element, [&](auto number) {
+    using T = decltype(number);
+    add({"permute_channels", by_parts(dst, [=, &set = set_](const RunContext& context, const Part& part) {
+           set.rows<T>().permute_channels(part.of<T>(dst, context), dst.stride[2], part.of<T>(src, context),
+                                          src.stride[2], index.data(), part.width(), dst.channels);
+         })});
+  });
 }
 
 void Plan::local_response_norm(View src, View dst, int64_t size, float alpha, float beta, float bias) {

@@ -11,7 +11,9 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "cost.h"
 #include "mistake.h"
+#include "rows.h"
 
 namespace convoxel {
 
@@ -19,6 +21,11 @@ double ConvProblem::macs() const {
   const Axes& size = window.transposed ? in_size : out_size;
   const double pixels = static_cast<double>(batch) * size[0] * size[1] * size[2];
   return pixels * window.taps() * in_channels * out_channels / window.groups;
+}
+
+bool ConvProblem::is_float32() const {
+  return in_element == Element::kFloat32 && out_element == Element::kFloat32 &&
+         residual_element.value_or(Element::kFloat32) == Element::kFloat32;
 }
 
 int64_t TapPhase::taps() const {
@@ -191,6 +198,12 @@ std::string why_not(const Algorithm& algorithm, int digits, const ConvProblem& p
   return algorithm.unsupported(problem);
 }
 
+// Widening what is read and rounding what is written, in passes of their own over memory.
+double conversion_cost(const ConvProblem& p, const MicrokernelSet& set) {
+  return 2 * image_bytes(p) * cost::image_byte(reference_machine(set.name).rates) / element_bytes(Element::kBfloat16) *
+         (element_bytes(Element::kFloat32) + element_bytes(Element::kBfloat16));
+}
+
 }  // namespace
 
 std::vector<Candidate> rank_algorithms(const Family& family, const ConvProblem& problem, const MicrokernelSet& set) {
@@ -204,7 +217,8 @@ std::vector<Candidate> rank_algorithms(const Family& family, const ConvProblem& 
     if (!is_asked_for(name, algorithm, &kernel)) continue;
     const std::string reason = why_not(algorithm, family.digits, problem, set, kernel);
     if (reason.empty()) {
-      found.push_back({&algorithm, algorithm.cost(image, set)});
+      const double conversion = algorithm.converts(image) ? conversion_cost(image, set) : 0;
+      found.push_back({&algorithm, algorithm.cost(image, set) + conversion});
     } else if (refusal.empty()) {
       refusal = "algorithm '" + name + "' does not support this problem: " + reason;
     }

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,7 +35,10 @@ struct ConvProblem {
   int64_t out_channels = 1;
   bool gated = false;     // the input is multiplied by a vector of channels, one for each image (squeeze-excite)
   bool in_cache = false;  // input and output stay in the thread's cache, so moving them is free
-  double macs() const;    // multiply-adds that meet a weight, padding included
+  Element in_element = Element::kFloat32, out_element = Element::kFloat32;
+  std::optional<Element> residual_element = {};
+  double macs() const;  // multiply-adds that meet a weight, padding included
+  bool is_float32() const;
 };
 
 // A phase along one axis: output out_begin + q * out_step, q in [0, count), reads the input at q * in_step + offset[t],
@@ -67,14 +71,27 @@ struct PackedWeights {
 };
 
 struct ConvPointers {
-  const float* src;  // element 0 of the source view
-  float* dst;
-  const float* residual;  // or null
+  const void* src;  // element 0 of the source view; views say of which type
+  void* dst;
+  const void* residual;  // or null
   const View* src_view;
   const View* dst_view;
   const View* residual_view;
   const float* gate = nullptr;  // the first image's, or null
   int64_t gate_step = 0;        // from one image's to the next one's
+
+  template <class T = float>
+  const T* source() const {
+    return static_cast<const T*>(src);
+  }
+  template <class T = float>
+  T* result() const {
+    return static_cast<T*>(dst);
+  }
+  template <class T = float>
+  const T* added() const {
+    return static_cast<const T*>(residual);
+  }
 };
 
 // Scratch memory of one run: a part for each worker, and a part that all workers of the run share.
@@ -142,6 +159,10 @@ struct Algorithm {
   std::string (*packing)(const ConvProblem&, const MicrokernelSet&) = nullptr;
   bool needs_matrix_unit = false;
   int digits = 24;  // binary digits of the numbers it multiplies: float32's 24, or fewer
+  // Whether it reads and writes the tensors as they are stored; null if it knows float32 alone. Else they are
+  // converted.
+  bool (*stores)(const ConvProblem&) = nullptr;
+  bool converts(const ConvProblem& p) const { return !p.is_float32() && (stores == nullptr || !stores(p)); }
 };
 
 const std::vector<Algorithm>& algorithms();
@@ -175,6 +196,9 @@ std::vector<Candidate> rank_algorithms(const Family& family, const ConvProblem& 
 // The algorithm called `chosen` where it is allowed and supports the problem, else the cheapest one.
 const Algorithm& choose_algorithm(const Family& family, const std::string& chosen, const ConvProblem& problem,
                                   const MicrokernelSet& set);
+
+// The run of an algorithm; where it knows float32 alone, with conversions before and after it.
+std::unique_ptr<ConvRun> plan_run(const Algorithm& algorithm, const ConvSetup& setup);
 
 // A layer: window, weights and bias. Immutable. It packs its weights once for each algorithm (and packing) that asks.
 class Convolution {

@@ -14,6 +14,8 @@ ConvProblem problem_of(const Convolution& conv, const View& src, const View& dst
           "the convolution maps " + std::to_string(conv.in_channels()) + " to " + std::to_string(conv.out_channels()) +
               " channels, not " + show(src) + " to " + show(dst));
   ConvProblem problem{conv.window(), src.batch, src.size, dst.size, src.channels, dst.channels, gated};
+  problem.in_element = src.element;
+  problem.out_element = dst.element;
   if (padding_low) problem.window.padding_low = *padding_low;
   if (!problem.window.transposed) return problem;
   // The taps of a phase, and so the packed weights, follow from the padding modulo the stride.
@@ -38,9 +40,9 @@ Step convolution_step(const char* op, const char* algorithm, double macs, std::u
   step.macs = macs;
   step.run = [run = std::shared_ptr<const ConvRun>(std::move(made)), kept = std::move(kept), src, dst, residual,
               gate](const RunContext& context) {
-    const ConvPointers p{context.at(src),
-                         context.at(dst),
-                         residual ? context.at(*residual) : nullptr,
+    const ConvPointers p{context.address(src),
+                         context.address(dst),
+                         residual ? context.address(*residual) : nullptr,
                          &src,
                          &dst,
                          residual ? &*residual : nullptr,
@@ -65,21 +67,22 @@ std::vector<Candidate> Plan::candidates(const Convolution& conv, const View& src
 void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst, std::optional<View> residual,
                     std::string activation, Slope slope, std::string algorithm, std::optional<View> gate,
                     std::optional<Axes> padding_low, std::string chosen) {
-  read(src, "src");
-  write(dst, "dst");
+  read(src, "src", Takes::kFloats);
+  write(dst, "dst", Takes::kFloats);
   if (gate) {
     read(*gate, "gate");
     require(gate->batch == src.batch && gate->pixels() == 1 && gate->channels == src.channels,
             "gate " + show(*gate) + " is not one vector of channels for each image of src " + show(src));
   }
+  ConvProblem problem = problem_of(*conv, src, dst, gate.has_value(), padding_low);
   if (residual) {
-    read(*residual, "residual");
+    read(*residual, "residual", Takes::kFloats);
     require_same_shape(dst, *residual, "dst and residual");
+    problem.residual_element = residual->element;
   }
-  const ConvProblem problem = problem_of(*conv, src, dst, gate.has_value(), padding_low);
   const Algorithm& best = choose_algorithm({algorithm, digits_}, chosen, problem, set_);
   const PackedWeights& weights = conv->packed(best, problem, set_, threads_);
-  auto run = best.plan({problem, *conv, weights, set_, activation_of(activation, slope), threads_});
+  auto run = plan_run(best, {problem, *conv, weights, set_, activation_of(activation, slope), threads_});
   const char* op = conv->window().transposed ? "conv_transpose" : "conv";
   add(convolution_step(op, best.name, problem.macs(), std::move(run), {conv}, src, dst, residual, gate));
 }
@@ -87,10 +90,10 @@ void Plan::convolve(std::shared_ptr<const Convolution> conv, View src, View dst,
 void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs, size_t depthwise, View src, View dst,
                           std::optional<View> residual, std::vector<std::pair<std::string, Slope>> activations,
                           std::string algorithm, std::optional<Axes> padding_low, std::vector<std::string> parts) {
-  read(src, "src");
-  write(dst, "dst");
+  read(src, "src", Takes::kFloats);
+  write(dst, "dst", Takes::kFloats);
   if (residual) {
-    read(*residual, "residual");
+    read(*residual, "residual", Takes::kFloats);
     require_same_shape(dst, *residual, "dst and residual");
   }
   if (activations.empty()) activations.assign(convs.size(), {"none", {}});
@@ -117,6 +120,7 @@ void Plan::convolve_block(std::vector<std::shared_ptr<const Convolution>> convs,
   block.depthwise = part(depthwise);
   if (depthwise + 1 < convs.size()) block.project = part(depthwise + 1);
   require(after.channels == dst.channels, "dst " + show(dst) + " has not the channels of the last convolution");
+  if (residual) (block.project ? *block.project : block.depthwise).problem.residual_element = residual->element;
   BlockPlan planned = plan_block({algorithm, digits_}, block, set_, threads_);
   Step step = convolution_step("depthwise_block", planned.algorithm, macs, std::move(planned.run), std::move(convs),
                                src, dst, residual, {});

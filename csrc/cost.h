@@ -69,6 +69,7 @@ struct BfloatCosts {
 // vectors' instruction, which takes as long as a multiply-add and does twice as much.
 constexpr BfloatCosts kTileCosts[] = {{215, 130, 8}, {560, 345, 16}, {1120, 680, 26}};
 constexpr BfloatCosts kPairCosts[] = {{1250, 625, 8}, {3750, 1875, 16}, {7500, 3750, 26}};
+constexpr double kBfloatCopy = 3;       // copying 32 numbers of bfloat16 instead
 constexpr double kBfloatHalf = 0.6;     // of a whole strip: one tile of columns
 constexpr double kBfloatStore = 280.0;  // storing a block's sums, finishing them, storing the results
 inline double bfloat_weight_byte(double bytes, const Rates& rates) {

@@ -16,34 +16,34 @@ constexpr int kDepthwiseVectors = 1;
 constexpr int depthwise_rows_of(int width) { return width == 3 || width == 5 ? 8 : 4; }
 constexpr int kSegment = 7;  // taps along w whose weights stay in registers; wider kernels take several segments
 
-template <bool Whole>
-CVX_INLINE Vec load_lanes(const float* p, int64_t lanes) {
+template <bool Whole, class T>
+CVX_INLINE Vec load_lanes(const T* p, int64_t lanes) {
   if constexpr (Whole) return load(p);
   return load_part(p, lanes);
 }
 
 // The positions of one line from `first` on. Inside: all positions that are read exist.
-template <bool Inside>
+template <bool Inside, class T>
 struct Positions {
-  const float* at;
+  const T* at;
   int64_t step;
   int64_t first, begin, end;
-  const float* zeros;
+  const T* zeros;
 
-  CVX_INLINE const float* operator[](int64_t i) const {
+  CVX_INLINE const T* operator[](int64_t i) const {
     if constexpr (Inside) return at + i * step;
     return first + i >= begin && first + i < end ? at + i * step : zeros;
   }
 };
 
-template <bool Inside>
-CVX_INLINE Positions<Inside> positions_of(const Depthwise& p, int64_t line, int64_t first, int64_t k) {
+template <bool Inside, class T>
+CVX_INLINE Positions<Inside, T> positions_of(const Depthwise<T>& p, int64_t line, int64_t first, int64_t k) {
   return {p.a[line] + first * p.a_step[line] + k, p.a_step[line], first, p.begin, p.end, p.zeros + k};
 }
 
 // sum[r] += weights of Width taps times positions r * Stride, r * Stride + 1, ..., of one line.
-template <int Width, int Stride, int R, int N, bool Whole, bool Inside>
-CVX_INLINE void add_segment(const Positions<Inside>& positions, const float* b, int64_t b_step, int64_t lanes,
+template <int Width, int Stride, int R, int N, bool Whole, bool Inside, class T>
+CVX_INLINE void add_segment(const Positions<Inside, T>& positions, const float* b, int64_t b_step, int64_t lanes,
                             Vec (&sum)[R][N]) {
   Vec weight[Width][N];
   each<Width>([&](auto t) CVX_LAMBDA {
@@ -51,37 +51,50 @@ CVX_INLINE void add_segment(const Positions<Inside>& positions, const float* b, 
   });
   each<(R - 1) * Stride + Width>([&](auto i) CVX_LAMBDA {
     constexpr int I = decltype(i)::value;
-    const float* pixel = positions[I];
+    const T* pixel = positions[I];
     Vec x[N];
     each<N>([&](auto j) CVX_LAMBDA { x[j.value] = load_lanes<Whole>(pixel + j.value * kV, lanes); });
     // Without this the compiler loads a pixel anew for each of the outputs that share it.
     each<N>([&](auto j) CVX_LAMBDA { asm("" : "+" CVX_VECTOR_REGISTER(x[j.value])); });
     each<R>([&](auto r) CVX_LAMBDA {
-      constexpr int Row = decltype(r)::value, T = I - Row * Stride;
-      if constexpr (T >= 0 && T < Width) {
-        each<N>([&](auto j) CVX_LAMBDA { sum[Row][j.value] += weight[T][j.value] * x[j.value]; });
+      constexpr int Row = decltype(r)::value, Tap = I - Row * Stride;
+      if constexpr (Tap >= 0 && Tap < Width) {
+        each<N>([&](auto j) CVX_LAMBDA { sum[Row][j.value] += weight[Tap][j.value] * x[j.value]; });
       }
     });
   });
 }
 
 // Finishes the sums: adds the residual, applies the activation, stores.
-template <int R, int N, bool Whole>
-CVX_INLINE void store_depthwise(const Depthwise& p, int64_t m, int64_t k, int64_t lanes, Vec (&sum)[R][N]) {
+template <int R, int N, bool Whole, class T>
+CVX_INLINE void store_depthwise(const Depthwise<T>& p, int64_t m, int64_t k, int64_t lanes, Vec (&sum)[R][N]) {
   const Vec slope = splat(p.activation.slope);
   // Copies, since as far as the compiler knows a store may change the members.
-  float* const* const c = p.c + m;
+  T* const* const c = p.c + m;
   if (p.residual != nullptr) {
-    const float* const* const residual = p.residual + m;
+    const T* const* const residual = p.residual + m;
     CVX_UNROLL for (int r = 0; r < R; ++r) {
       CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] += load_lanes<Whole>(residual[r] + k + j * kV, lanes); }
+    }
+  }
+  if constexpr (kElementOf<T> == Element::kBfloat16) {
+    // What is rounded must be activated before it is stored.
+    if (!p.activation.is_cheap()) {
+      float values[R * N * kV];
+      CVX_UNROLL for (int r = 0; r < R; ++r) {
+        CVX_UNROLL for (int j = 0; j < N; ++j) { store(values + (r * N + j) * kV, sum[r][j]); }
+      }
+      activate(values, R * N * kV, p.activation);
+      CVX_UNROLL for (int r = 0; r < R; ++r) {
+        CVX_UNROLL for (int j = 0; j < N; ++j) { sum[r][j] = load(values + (r * N + j) * kV); }
+      }
     }
   }
   with_cheap(p.activation.is_cheap() ? p.activation.kind : ActivationKind::kNone, [&](auto kind) CVX_LAMBDA {
     CVX_UNROLL for (int r = 0; r < R; ++r) {
       CVX_UNROLL for (int j = 0; j < N; ++j) {
         const Vec value = apply_cheap(sum[r][j], static_cast<ActivationKind>(kind.value), slope);
-        float* const to = c[r] + k + j * kV;
+        T* const to = c[r] + k + j * kV;
         if constexpr (Whole) {
           store(to, value);
         } else {
@@ -92,8 +105,8 @@ CVX_INLINE void store_depthwise(const Depthwise& p, int64_t m, int64_t k, int64_
   });
 }
 
-template <int R, int N, bool Whole>
-CVX_INLINE void start_depthwise(const Depthwise& p, int64_t k, int64_t lanes, Vec (&sum)[R][N]) {
+template <int R, int N, bool Whole, class T>
+CVX_INLINE void start_depthwise(const Depthwise<T>& p, int64_t k, int64_t lanes, Vec (&sum)[R][N]) {
   CVX_UNROLL for (int j = 0; j < N; ++j) {
     const Vec bias = p.bias != nullptr ? load_lanes<Whole>(p.bias + k + j * kV, lanes) : Vec{};
     CVX_UNROLL for (int r = 0; r < R; ++r) { sum[r][j] = bias; }
@@ -101,8 +114,8 @@ CVX_INLINE void start_depthwise(const Depthwise& p, int64_t k, int64_t lanes, Ve
 }
 
 // R neighbouring outputs whose taps are adjacent. Width is their number along w, or 0 for any number.
-template <int Width, int Stride, int R, int N, bool Whole, bool Inside>
-void depthwise_block(const Depthwise& p, int64_t m, int64_t k, int64_t lanes) {
+template <int Width, int Stride, int R, int N, bool Whole, bool Inside, class T>
+void depthwise_block(const Depthwise<T>& p, int64_t m, int64_t k, int64_t lanes) {
   Vec sum[R][N];
   start_depthwise<R, N, Whole>(p, k, lanes, sum);
   const float* b = p.b + k;
@@ -128,15 +141,15 @@ void depthwise_block(const Depthwise& p, int64_t m, int64_t k, int64_t lanes) {
 }
 
 // One output of any stride and any taps.
-template <int N, bool Whole>
-void depthwise_any(const Depthwise& p, int64_t m, int64_t k, int64_t lanes) {
+template <int N, bool Whole, class T>
+void depthwise_any(const Depthwise<T>& p, int64_t m, int64_t k, int64_t lanes) {
   Vec sum[1][N];
   start_depthwise<1, N, Whole>(p, k, lanes, sum);
   const float* b = p.b + k;
   for (int64_t line = 0; line < p.lines; ++line) {
     const auto positions = positions_of<false>(p, line, m * p.stride, k);
     for (int64_t t = 0; t < p.width; ++t, b += p.b_step) {
-      const float* pixel = positions[p.taps[t]];
+      const T* pixel = positions[p.taps[t]];
       CVX_UNROLL for (int j = 0; j < N; ++j) {
         sum[0][j] += load(b + j * kV) * load_lanes<Whole>(pixel + j * kV, lanes);
       }
@@ -145,8 +158,8 @@ void depthwise_any(const Depthwise& p, int64_t m, int64_t k, int64_t lanes) {
   store_depthwise<1, N, Whole>(p, m, k, lanes, sum);
 }
 
-template <int Width, int Stride, int R, int N, bool Whole>
-CVX_INLINE void depthwise_blocks(const Depthwise& p, int64_t& m, int64_t k, int64_t lanes) {
+template <int Width, int Stride, int R, int N, bool Whole, class T>
+CVX_INLINE void depthwise_blocks(const Depthwise<T>& p, int64_t& m, int64_t k, int64_t lanes) {
   for (; m + R <= p.rows; m += R) {
     if (m * Stride >= p.begin && (m + R - 1) * Stride + p.width <= p.end) {
       depthwise_block<Width, Stride, R, N, Whole, true>(p, m, k, lanes);
@@ -156,8 +169,8 @@ CVX_INLINE void depthwise_blocks(const Depthwise& p, int64_t& m, int64_t k, int6
   }
 }
 
-template <int Width, int Stride, int N, bool Whole>
-void depthwise_rows(const Depthwise& p, int64_t k, int64_t lanes) {
+template <int Width, int Stride, int N, bool Whole, class T>
+void depthwise_rows(const Depthwise<T>& p, int64_t k, int64_t lanes) {
   int64_t m = 0;
   if constexpr (depthwise_rows_of(Width) > 4) {
     depthwise_blocks<Width, Stride, depthwise_rows_of(Width), N, Whole>(p, m, k, lanes);
@@ -168,8 +181,8 @@ void depthwise_rows(const Depthwise& p, int64_t k, int64_t lanes) {
   if (p.rows - m == 1) depthwise_block<Width, Stride, 1, N, Whole, false>(p, m, k, lanes);
 }
 
-template <int Stride, int N, bool Whole>
-void depthwise_width(const Depthwise& p, int64_t k, int64_t lanes) {
+template <int Stride, int N, bool Whole, class T>
+void depthwise_width(const Depthwise<T>& p, int64_t k, int64_t lanes) {
   switch (p.width) {
     case 3:
       return depthwise_rows<3, Stride, N, Whole>(p, k, lanes);
@@ -182,14 +195,15 @@ void depthwise_width(const Depthwise& p, int64_t k, int64_t lanes) {
   }
 }
 
-template <int N, bool Whole>
-void depthwise_column(const Depthwise& p, bool side_by_side, int64_t k, int64_t lanes) {
+template <int N, bool Whole, class T>
+void depthwise_column(const Depthwise<T>& p, bool side_by_side, int64_t k, int64_t lanes) {
   if (side_by_side && p.stride == 1) return depthwise_width<1, N, Whole>(p, k, lanes);
   if (side_by_side && p.stride == 2) return depthwise_width<2, N, Whole>(p, k, lanes);
   for (int64_t m = 0; m < p.rows; ++m) depthwise_any<N, Whole>(p, m, k, lanes);
 }
 
-void depthwise(const Depthwise& p) {
+template <class T>
+void depthwise(const Depthwise<T>& p) {
   bool side_by_side = true;
   for (int64_t t = 0; t < p.width; ++t) side_by_side = side_by_side && p.taps[t] == t;
   constexpr int64_t kColumn = kDepthwiseVectors * kV;
@@ -197,5 +211,7 @@ void depthwise(const Depthwise& p) {
   for (; k + kColumn <= p.channels; k += kColumn) depthwise_column<kDepthwiseVectors, true>(p, side_by_side, k, kV);
   for (; k + kV <= p.channels; k += kV) depthwise_column<1, true>(p, side_by_side, k, kV);
   if (k < p.channels) depthwise_column<1, false>(p, side_by_side, k, p.channels - k);
-  if (!p.activation.is_cheap()) activate_rows(p.c, p.rows, 0, p.channels, p.activation);
+  if constexpr (kElementOf<T> == Element::kFloat32) {
+    if (!p.activation.is_cheap()) activate_rows(p.c, p.rows, 0, p.channels, p.activation);
+  }
 }

@@ -31,19 +31,20 @@ class DepthwiseLines {
 
   // Computes outputs [first, first + rows), at most kMostOutputs and all of one line, of the list of all outputs of a
   // phase. src holds the part of the image that begins at position `origin` and contains all that these outputs read.
-  void run(size_t index, int64_t first, int64_t rows, const float* src, const View& src_view, const Axes& origin,
-           float* const* outputs, const float* const* residuals, void* scratch) const {
+  template <class T>
+  void run(size_t index, int64_t first, int64_t rows, const T* src, const View& src_view, const Axes& origin,
+           T* const* outputs, const T* const* residuals, void* scratch) const {
     const TapPhase& phase = phases_[index];
     const AxisPhase& ww = phase.axis[2];
-    const float** lines = static_cast<const float**>(scratch);
+    const T** lines = static_cast<const T**>(scratch);
     int64_t* steps = reinterpret_cast<int64_t*>(lines + lines_);
     int64_t* taps = steps + lines_;
     const int64_t base = ww.offset.empty() ? 0 : *std::min_element(ww.offset.begin(), ww.offset.end());
 
-    Depthwise work;
+    Depthwise<T> work;
     work.a = lines;
     work.a_step = steps;
-    work.zeros = setup_.conv.zeros();
+    work.zeros = zeros<T>();
     work.lines = lines_of(phase);
     work.taps = taps;
     work.width = static_cast<int64_t>(ww.offset.size());
@@ -63,16 +64,21 @@ class DepthwiseLines {
       work.end = src_view.size[2] - position;
       fill_lines(phase, src_view, src + n * src_view.batch_stride, origin, qd, qh, position, lines, steps);
     });
-    setup_.set.depthwise(work);
+    setup_.set.rows<T>().depthwise(work);
   }
 
  private:
   static int64_t lines_of(const TapPhase& phase) {
     return static_cast<int64_t>(phase.axis[0].offset.size() * phase.axis[1].offset.size());
   }
+  template <class T>
+  const T* zeros() const {
+    return reinterpret_cast<const T*>(setup_.conv.zeros());  // whose bits are zeros of any type
+  }
   // Points at the lines that the outputs at (qd, qh) read; a line outside of the image is a repeated row of zeros.
-  void fill_lines(const TapPhase& phase, const View& view, const float* image, const Axes& origin, int64_t qd,
-                  int64_t qh, int64_t position, const float** lines, int64_t* steps) const {
+  template <class T>
+  void fill_lines(const TapPhase& phase, const View& view, const T* image, const Axes& origin, int64_t qd, int64_t qh,
+                  int64_t position, const T** lines, int64_t* steps) const {
     for (const int64_t offset_d : phase.axis[0].offset) {
       const int64_t d = qd * phase.axis[0].in_step + offset_d;
       for (const int64_t offset_h : phase.axis[1].offset) {
@@ -81,7 +87,7 @@ class DepthwiseLines {
         *steps++ = inside ? view.stride[2] : 0;
         *lines++ = inside ? image + (d - origin[0]) * view.stride[0] + (h - origin[1]) * view.stride[1] +
                                 (position - origin[2]) * view.stride[2]
-                          : setup_.conv.zeros();
+                          : zeros<T>();
       }
     }
   }

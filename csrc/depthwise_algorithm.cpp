@@ -31,11 +31,17 @@ class DepthwiseRun final : public AlgorithmRun {
   }
 
   void run(int, int64_t chunk, const ConvPointers& p, ConvScratch scratch) const override {
+    with_element(problem_.in_element, [&](auto number) { run_lines<decltype(number)>(chunk, p, scratch); });
+  }
+
+ private:
+  template <class T>
+  void run_lines(int64_t chunk, const ConvPointers& p, ConvScratch scratch) const {
     const int64_t phases = static_cast<int64_t>(lines_.phases().size());
     const size_t index = static_cast<size_t>(chunk % phases);
     const TapPhase& phase = lines_.phases()[index];
-    float** outputs = static_cast<float**>(scratch.own);
-    const float** residuals = const_cast<const float**>(outputs + DepthwiseLines::kMostOutputs);
+    T** outputs = static_cast<T**>(scratch.own);
+    const T** residuals = const_cast<const T**>(outputs + DepthwiseLines::kMostOutputs);
     void* own = residuals + DepthwiseLines::kMostOutputs;
 
     const int64_t begin = chunk / phases * step_;
@@ -47,13 +53,13 @@ class DepthwiseRun final : public AlgorithmRun {
       const int64_t q = i % parts * DepthwiseLines::kMostOutputs;
       const int64_t rows = std::min(DepthwiseLines::kMostOutputs, width - q);
       const int64_t first = i / parts * width + q;
-      fill_outputs(phase, *p.dst_view, p.dst, first, rows, outputs);
-      if (p.residual != nullptr) fill_outputs(phase, *p.residual_view, p.residual, first, rows, residuals);
-      lines_.run(index, first, rows, p.src, *p.src_view, {}, outputs, p.residual != nullptr ? residuals : nullptr, own);
+      fill_outputs(phase, *p.dst_view, p.result<T>(), first, rows, outputs);
+      if (p.residual != nullptr) fill_outputs(phase, *p.residual_view, p.added<T>(), first, rows, residuals);
+      lines_.run(index, first, rows, p.source<T>(), *p.src_view, {}, outputs,
+                 p.residual != nullptr ? residuals : nullptr, own);
     }
   }
 
- private:
   int64_t runs_of(const TapPhase& phase) const {
     return problem_.batch * phase.axis[0].count * phase.axis[1].count *
            ceil_div(phase.axis[2].count, DepthwiseLines::kMostOutputs);
@@ -93,6 +99,10 @@ std::string unsupported(const ConvProblem& p) {
   return "";
 }
 
+bool stores(const ConvProblem& p) {
+  return p.in_element == p.out_element && p.residual_element.value_or(p.out_element) == p.out_element;
+}
+
 double cost_of(const ConvProblem& p, const MicrokernelSet& set) {
   const double vectors = std::ceil(static_cast<double>(p.in_channels) / set.vector_floats);
   return tap_rows(p) * vectors * cost::kDepthwise +
@@ -105,7 +115,7 @@ std::vector<Algorithm> depthwise_algorithms() {
   return {
       {"depthwise",
        "one weight per tap and channel, vectors over channels; groups = in_channels = out_channels, any window", true,
-       unsupported, cost_of, pack, make_run<DepthwiseRun>},
+       unsupported, cost_of, pack, make_run<DepthwiseRun>, false, nullptr, false, 24, stores},
   };
 }
 

@@ -10,8 +10,10 @@
 #include "depthwise_block.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
+#include "converted_run.h"
 #include "depthwise.h"
 #include "machine.h"
 #include "mistake.h"
@@ -25,7 +27,10 @@ constexpr int64_t kLeastRows = 24;     // two register tiles for each panel
 constexpr int64_t kExpandRows = 128;   // expanded at a time: their parts and results stay in L1 and L2
 constexpr double kMostRepeated = 1.4;  // lines that all bands expand, over lines of the image
 
-int64_t bytes_of(int64_t floats) { return floats * static_cast<int64_t>(sizeof(float)); }
+template <class T = float>
+int64_t bytes_of(int64_t numbers) {
+  return numbers * static_cast<int64_t>(sizeof(T));
+}
 
 // A band: outputs along the outermost axis that are computed together, and the inputs that they read.
 struct Band {
@@ -56,6 +61,8 @@ struct Chosen {
   const Algorithm* project = nullptr;
 };
 
+// T: the type of what lies between the convolutions.
+template <class T>
 class BlockedRun final : public ConvRun {
  public:
   // rows: outputs of a block. band: its `lines` are 0 if the block has no expansion, or a run before this one makes it.
@@ -70,7 +77,10 @@ class BlockedRun final : public ConvRun {
     const auto product = [&](const Algorithm& algorithm, const BlockPart& part, int64_t most) {
       return std::make_unique<PixelProduct>(algorithm, part.problem, *part.conv, set, part.activation, threads, most);
     };
-    if (block.project) project_ = product(*chosen.project, *block.project, rows);
+    if (block.project) {
+      project_ = product(*chosen.project, *block.project, rows);
+      pitch_ = kPadded ? round_up(problem_.out_channels, MatrixUnit::kElements) : problem_.out_channels;
+    }
     if (band.lines == 0) return;
     expand_ = product(*chosen.expand, *block.expand, kExpandRows);
     expanded_ = View::dense(1, problem_.in_size, problem_.in_channels);
@@ -84,7 +94,7 @@ class BlockedRun final : public ConvRun {
     Scratch own = place(scratch.own);
     if (!expand_) {
       const int64_t begin = chunk * rows_;
-      return run_block(begin, std::min(rows_, pixels() - begin), p.src, *p.src_view, {}, p, own);
+      return run_block(begin, std::min(rows_, pixels() - begin), p.source<T>(), *p.src_view, {}, p, own);
     }
     const int64_t n = chunk / band_.bands(), first = chunk % band_.bands() * band_.lines;
     const int64_t last = std::min(first + band_.lines, band_.count);
@@ -101,13 +111,16 @@ class BlockedRun final : public ConvRun {
   }
 
  private:
+  // Rows of bfloat16 are padded to whole steps of a unit, which then reads them where they lie.
+  static constexpr bool kPadded = kElementOf<T> == Element::kBfloat16;
+
   struct Scratch {
-    float** between;  // rows of the depthwise convolution's results
-    float** outputs;
-    const float** residuals;
+    T** between;  // rows of the depthwise convolution's results
+    void** outputs;
+    const void** residuals;
     void* lines;
-    float* band;   // the expanded lines
-    float* block;  // results of the depthwise convolution, if a projection follows
+    T* band;   // the expanded lines
+    T* block;  // results of the depthwise convolution, if a projection follows
     void* parts;
   };
 
@@ -117,25 +130,27 @@ class BlockedRun final : public ConvRun {
   int64_t pixels() const { return problem_.batch * problem_.out_size[0] * problem_.out_size[1] * problem_.out_size[2]; }
   int64_t table_rows() const { return round_up(std::max(rows_, expand_ ? kExpandRows : 0), MatrixUnit::kRows); }
   int64_t table_bytes() const {
-    return round_up(3 * table_rows() * static_cast<int64_t>(sizeof(float*)) + lines_.scratch_bytes(), kAlignBytes);
+    return round_up(3 * table_rows() * static_cast<int64_t>(sizeof(void*)) + lines_.scratch_bytes(), kAlignBytes);
   }
-  int64_t line_floats() const { return expanded_.stride[static_cast<size_t>(band_.axis)]; }
+  int64_t line_numbers() const { return expanded_.stride[static_cast<size_t>(band_.axis)]; }
   int64_t band_bytes() const {
-    return expand_ ? round_up(bytes_of(band_.span(band_.lines) * line_floats()), kAlignBytes) : 0;
+    return expand_ ? round_up(bytes_of<T>(band_.span(band_.lines) * line_numbers()), kAlignBytes) : 0;
   }
-  int64_t block_bytes() const { return project_ ? round_up(bytes_of(rows_ * problem_.out_channels), kAlignBytes) : 0; }
+  int64_t block_bytes() const {
+    return project_ ? round_up(bytes_of<T>(round_up(rows_, MatrixUnit::kRows) * pitch_), kAlignBytes) : 0;
+  }
   int64_t parts_bytes() const {
     return std::max(expand_ ? expand_->scratch_bytes() : 0, project_ ? project_->scratch_bytes() : 0);
   }
   Scratch place(void* own) const {
     char* const at = static_cast<char*>(own);
     Scratch s;
-    s.between = static_cast<float**>(own);
-    s.outputs = s.between + table_rows();
-    s.residuals = const_cast<const float**>(s.outputs + table_rows());
+    s.outputs = static_cast<void**>(own);
+    s.between = reinterpret_cast<T**>(s.outputs + table_rows());
+    s.residuals = const_cast<const void**>(s.outputs + 2 * table_rows());
     s.lines = s.residuals + table_rows();
-    s.band = reinterpret_cast<float*>(at + table_bytes());
-    s.block = reinterpret_cast<float*>(at + table_bytes() + band_bytes());
+    s.band = reinterpret_cast<T*>(at + table_bytes());
+    s.block = reinterpret_cast<T*>(at + table_bytes() + band_bytes());
     s.parts = at + table_bytes() + band_bytes() + block_bytes();
     return s;
   }
@@ -146,45 +161,62 @@ class BlockedRun final : public ConvRun {
     const int64_t width = view.size[2], height = band_.axis == 0 ? view.size[1] : 1;
     const bool dense = view.stride[1] == width * view.stride[2] &&
                        (band_.axis == 1 || view.stride[0] == view.size[1] * view.stride[1]);
-    const float* const src = p.src + n * view.batch_stride + first * view.stride[static_cast<size_t>(band_.axis)];
+    const int64_t bytes = element_bytes(view.element);
+    const char* const src =
+        p.source<char>() + (n * view.batch_stride + first * view.stride[static_cast<size_t>(band_.axis)]) * bytes;
     const int64_t rows = (last - first) * height * width, run = dense ? rows : width;
     for (int64_t begin = 0; begin < rows; begin += run) {
       const int64_t line = begin / width;
-      const float* const from = src + (band_.axis == 0 ? line / height * view.stride[0] + line % height * view.stride[1]
-                                                       : line * view.stride[1]);
+      const char* const from = src + (band_.axis == 0 ? line / height * view.stride[0] + line % height * view.stride[1]
+                                                      : line * view.stride[1]) *
+                                         bytes;
       for (int64_t i = 0; i < run; i += kExpandRows) {
         const int64_t some = std::min(kExpandRows, run - i);
         for (int64_t j = 0; j < some; ++j) own.outputs[j] = own.band + (begin + i + j) * expanded_.channels;
-        expand_->run(from + i * view.stride[2], view.stride[2], some, own.outputs, nullptr, own.parts);
+        expand_->run(from + i * view.stride[2] * bytes, view.stride[2], some, false, own.outputs, nullptr, own.parts);
       }
     }
   }
 
   // Computes outputs [begin, begin + rows) of the list of all. src: the depthwise convolution's input from position
   // `origin` on.
-  void run_block(int64_t begin, int64_t rows, const float* src, const View& view, const Axes& origin,
-                 const ConvPointers& p, const Scratch& own) const {
-    fill_outputs(phase_, *p.dst_view, p.dst, begin, rows, own.outputs);
+  void run_block(int64_t begin, int64_t rows, const T* src, const View& view, const Axes& origin, const ConvPointers& p,
+                 const Scratch& own) const {
+    place(*p.dst_view, p.dst, begin, rows, own.outputs);
     const bool adds = p.residual != nullptr;
-    if (adds) fill_outputs(phase_, *p.residual_view, p.residual, begin, rows, own.residuals);
-    float** results = own.outputs;
+    if (adds) place(*p.residual_view, p.residual, begin, rows, own.residuals);
+    T** results = reinterpret_cast<T**>(own.outputs);
     if (project_) {
-      for (int64_t m = 0; m < rows; ++m) own.between[m] = own.block + m * problem_.out_channels;
+      for (int64_t m = 0; m < rows; ++m) {
+        own.between[m] = own.block + m * pitch_;
+        std::fill(own.between[m] + problem_.out_channels, own.between[m] + pitch_, T{});
+      }
       results = own.between;
     }
+    const T* const* const residuals = adds && !project_ ? reinterpret_cast<const T* const*>(own.residuals) : nullptr;
     for_runs(phase_, begin, rows, [&](int64_t m, int64_t, int64_t, int64_t, int64_t, int64_t length) {
       for (int64_t i = 0; i < length; i += DepthwiseLines::kMostOutputs) {
         const int64_t some = std::min(DepthwiseLines::kMostOutputs, length - i);
         lines_.run(0, begin + m + i, some, src, view, origin, results + m + i,
-                   adds && !project_ ? own.residuals + m + i : nullptr, own.lines);
+                   residuals != nullptr ? residuals + m + i : nullptr, own.lines);
       }
     });
     if (!project_) return;
-    project_->run(own.block, problem_.out_channels, rows, own.outputs, adds ? own.residuals : nullptr, own.parts);
+    project_->run(own.block, pitch_, rows, kPadded, own.outputs, adds ? own.residuals : nullptr, own.parts);
+  }
+
+  // table[m] = row begin + m of the output (or residual).
+  template <class Void>
+  void place(const View& view, Void* base, int64_t begin, int64_t rows, Void** table) const {
+    with_element(view.element, [&](auto number) {
+      using Row = std::conditional_t<std::is_const_v<Void>, const decltype(number), decltype(number)>;
+      fill_outputs(phase_, view, static_cast<Row*>(base), begin, rows, reinterpret_cast<Row**>(table));
+    });
   }
 
   ConvProblem problem_;  // the depthwise convolution's
   int64_t rows_;         // of a block
+  int64_t pitch_ = 0;    // numbers from one row of the depthwise convolution's results to the next
   Band band_;
   DepthwiseLines lines_;
   TapPhase phase_;
@@ -199,6 +231,7 @@ class Sequence final : public ConvRun {
   void add(std::unique_ptr<ConvRun> run, const ConvProblem& problem) {
     runs_.push_back(std::move(run));
     outs_.push_back(View::dense(problem.batch, problem.out_size, problem.out_channels));
+    outs_.back().element = problem.out_element;
   }
 
   int stages() const override {
@@ -223,11 +256,11 @@ class Sequence final : public ConvRun {
     char* const shared = static_cast<char*>(scratch.shared);
     ConvPointers own = p;
     if (i > 0) {
-      own.src = reinterpret_cast<const float*>(shared + between(i - 1));
+      own.src = shared + between(i - 1);
       own.src_view = &outs_[i - 1];
     }
     if (i + 1 < runs_.size()) {
-      own.dst = reinterpret_cast<float*>(shared + between(i));
+      own.dst = shared + between(i);
       own.dst_view = &outs_[i];
       own.residual = nullptr;
     }
@@ -245,7 +278,8 @@ class Sequence final : public ConvRun {
   // The offset of run i's output in shared memory.
   int64_t between(size_t i) const {
     int64_t at = 0;
-    for (size_t j = 0; j < i; ++j) at += round_up(bytes_of(outs_[j].rows() * outs_[j].channels), kAlignBytes);
+    for (size_t j = 0; j < i; ++j)
+      at += round_up(outs_[j].rows() * outs_[j].channels * element_bytes(outs_[j].element), kAlignBytes);
     return at;
   }
 
@@ -292,9 +326,39 @@ Band bands_of(const DepthwiseBlock& block, int threads, bool forced) {
   return best;
 }
 
+// Decides how what lies between the convolutions is stored, and returns whether that is bfloat16: where both 1x1
+// convolutions multiply nothing else, or a tensor of it takes the place of one that is not there. They would round what
+// lies between anyway. In float32, the block reads and writes float32 as well; conversions are the caller's.
+bool set_between(const Chosen& chosen, DepthwiseBlock* block) {
+  const auto narrow = [](const Algorithm* algorithm, const std::optional<BlockPart>& part, Element element) {
+    return part ? bfloat_parts(*algorithm) == 1 : element == Element::kBfloat16;
+  };
+  ConvProblem& middle = block->depthwise.problem;
+  ConvProblem& first = block->expand ? block->expand->problem : middle;
+  ConvProblem& last = block->project ? block->project->problem : middle;
+  const bool all = narrow(chosen.expand, block->expand, first.in_element) &&
+                   narrow(chosen.project, block->project, last.out_element) &&
+                   (block->project || last.residual_element.value_or(last.out_element) == last.out_element);
+  const Element between = all ? Element::kBfloat16 : Element::kFloat32;
+  if (!all) {
+    first.in_element = last.out_element = between;
+    last.residual_element.reset();
+  }
+  if (block->expand) first.out_element = middle.in_element = between;
+  if (block->project) last.in_element = middle.out_element = between;
+  return all;
+}
+
+std::unique_ptr<ConvRun> blocked_run(bool narrow, const Chosen& chosen, const DepthwiseBlock& block,
+                                     const MicrokernelSet& set, int threads, int64_t rows, const Band& band) {
+  if (narrow) return std::make_unique<BlockedRun<Bfloat16>>(chosen, block, set, threads, rows, band);
+  return std::make_unique<BlockedRun<float>>(chosen, block, set, threads, rows, band);
+}
+
 }  // namespace
 
-BlockPlan plan_block(const Family& family, const DepthwiseBlock& block, const MicrokernelSet& set, int threads) {
+BlockPlan plan_block(const Family& family, const DepthwiseBlock& given, const MicrokernelSet& set, int threads) {
+  DepthwiseBlock block = given;
   const std::string reason = why_no_block(block);
   require(reason.empty(), reason);
   const bool banded = family.name == "banded", blocked = family.name == "blocked", staged = family.name == "staged";
@@ -316,6 +380,18 @@ BlockPlan plan_block(const Family& family, const DepthwiseBlock& block, const Mi
   if (block.expand) chosen.expand = choose(*block.expand);
   chosen.depthwise = choose(block.depthwise);
   if (block.project) chosen.project = choose(*block.project);
+  ConvProblem whole = (block.project ? *block.project : block.depthwise).problem;
+  const ConvProblem& first = (block.expand ? *block.expand : block.depthwise).problem;
+  whole.in_size = first.in_size;
+  whole.in_channels = first.in_channels;
+  whole.in_element = first.in_element;
+  const bool narrow = set_between(chosen, &block);
+  const auto finished = [&](const char* algorithm, std::unique_ptr<ConvRun> run) {
+    plan.algorithm = algorithm;
+    plan.run =
+        narrow || whole.is_float32() ? std::move(run) : std::make_unique<ConvertedRun>(std::move(run), whole, set);
+    return std::move(plan);
+  };
   // A band or a block multiplies pixels by "pointwise" or on a matrix unit; any other algorithm needs stages.
   const auto in_block = [](const Algorithm* algorithm) {
     return algorithm == nullptr || algorithm->needs_matrix_unit || algorithm == &algorithm_called("pointwise");
@@ -334,28 +410,24 @@ BlockPlan plan_block(const Family& family, const DepthwiseBlock& block, const Mi
   if (block.expand && all && (banded || free)) {
     const Band band = bands_of(block, threads, banded);
     if (band.lines > 0) {
-      plan.run = std::make_unique<BlockedRun>(chosen, block, set, threads, most, band);
-      plan.algorithm = "banded";
-      return plan;
+      return finished("banded", blocked_run(narrow, chosen, block, set, threads, most, band));
     }
   }
   auto sequence = std::make_unique<Sequence>();
   const auto add = [&](const Algorithm& algorithm, const BlockPart& part) {
     const PackedWeights& weights = part.conv->packed(algorithm, part.problem, set, threads);
-    sequence->add(algorithm.plan({part.problem, *part.conv, weights, set, part.activation, threads}), part.problem);
+    sequence->add(plan_run(algorithm, {part.problem, *part.conv, weights, set, part.activation, threads}),
+                  part.problem);
   };
   if (block.expand) add(*chosen.expand, *block.expand);
   if (block.project && both && (blocked || (free && rows >= kLeastRows))) {
     Band none(problem);
-    sequence->add(std::make_unique<BlockedRun>(chosen, block, set, threads, rows, none), block.project->problem);
-    plan.algorithm = "blocked";
-  } else {
-    add(*chosen.depthwise, block.depthwise);
-    if (block.project) add(*chosen.project, *block.project);
-    plan.algorithm = "staged";
+    sequence->add(blocked_run(narrow, chosen, block, set, threads, rows, none), block.project->problem);
+    return finished("blocked", std::move(sequence));
   }
-  plan.run = std::move(sequence);
-  return plan;
+  add(*chosen.depthwise, block.depthwise);
+  if (block.project) add(*chosen.project, *block.project);
+  return finished("staged", std::move(sequence));
 }
 
 }  // namespace convoxel

@@ -202,9 +202,9 @@ class FftRun final : public AlgorithmRun {
     const int64_t channel = vector * set_.vector_floats;
     FftDepthwise work;
     work.shape = &shape_;
-    work.src = p.src + n * p.src_view->batch_stride + channel;
-    work.dst = p.dst + n * p.dst_view->batch_stride + channel;
-    if (p.residual != nullptr) work.residual = p.residual + n * p.residual_view->batch_stride + channel;
+    work.src = p.source() + n * p.src_view->batch_stride + channel;
+    work.dst = p.result() + n * p.dst_view->batch_stride + channel;
+    if (p.residual != nullptr) work.residual = p.added() + n * p.residual_view->batch_stride + channel;
     for (int i = 0; i < kSpatialAxes; ++i) {
       const int64_t position = first[i] - problem_.window.padding_low[i], inputs = blocking_.axis[i].n;
       work.begin[i] = std::clamp<int64_t>(-position, 0, inputs);

@@ -48,9 +48,9 @@ class Fixed24Run final : public AlgorithmRun {
     const float** inputs = static_cast<const float**>(scratch.own);
     const float** residuals = inputs + phase_.taps() * rows_;
     float** outputs = const_cast<float**>(residuals + rows_);
-    fill_inputs(phase_, *p.src_view, p.src, conv_.zeros(), 0, rows_, inputs, rows_);
-    fill_outputs(phase_, *p.dst_view, p.dst, 0, rows_, outputs);
-    if (p.residual != nullptr) fill_outputs(phase_, *p.residual_view, p.residual, 0, rows_, residuals);
+    fill_inputs(phase_, *p.src_view, p.source(), conv_.zeros(), 0, rows_, inputs, rows_);
+    fill_outputs(phase_, *p.dst_view, p.result(), 0, rows_, outputs);
+    if (p.residual != nullptr) fill_outputs(phase_, *p.residual_view, p.added(), 0, rows_, residuals);
 
     Fixed24Product product;
     product.a = inputs;

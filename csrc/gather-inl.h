@@ -8,7 +8,8 @@ CVX_INLINE void join_rows(int64_t* rows, int64_t* channels, int64_t step, int64_
   }
 }
 
-void gather_max(float* dst, int64_t dst_step, const float* const* taps, int64_t tap_step, int64_t count, int64_t rows,
+template <class T>
+void gather_max(T* dst, int64_t dst_step, const T* const* taps, int64_t tap_step, int64_t count, int64_t rows,
                 int64_t channels) {
   join_rows(&rows, &channels, dst_step, tap_step);
   for (int64_t i = 0; i < rows; ++i) {
@@ -43,7 +44,8 @@ CVX_INLINE Block<N> weighted_sum(int64_t first, int64_t last, const float* weigh
   return total;
 }
 
-void gather_sum(float* dst, int64_t dst_step, const float* const* taps, const float* weight, int64_t tap_step,
+template <class T>
+void gather_sum(float* dst, int64_t dst_step, const T* const* taps, const float* weight, int64_t tap_step,
                 int64_t count, int64_t rows, int64_t channels) {
   join_rows(&rows, &channels, dst_step, tap_step);
   for (int64_t i = 0; i < rows; ++i) {
@@ -56,13 +58,14 @@ void gather_sum(float* dst, int64_t dst_step, const float* const* taps, const fl
   }
 }
 
-void blend_rows(float* dst, int64_t dst_step, const float* src, int64_t src_step, const int32_t* begin,
-                const int32_t* index, const float* weight, int64_t rows, int64_t channels) {
+template <class Out, class In>
+CVX_INLINE void blend(Out* dst, int64_t dst_step, const In* src, int64_t src_step, const int32_t* begin,
+                      const int32_t* index, const float* weight, int64_t rows, int64_t channels) {
   for (int64_t i = 0; i < rows; ++i) {
-    float* out = dst + i * dst_step;
+    Out* out = dst + i * dst_step;
     const int64_t first = begin[i], last = begin[i + 1];
     if (last == first + 1 && weight[first] == 1.0f) {
-      const float* in = src + index[first] * src_step;
+      const In* in = src + index[first] * src_step;
       for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
         store_block<n.value>(out + c, load_block<n.value>(in + c, lanes), lanes);
       });
@@ -76,10 +79,21 @@ void blend_rows(float* dst, int64_t dst_step, const float* src, int64_t src_step
   }
 }
 
+template <class T>
+void blend_rows(T* dst, int64_t dst_step, const T* src, int64_t src_step, const int32_t* begin, const int32_t* index,
+                const float* weight, int64_t rows, int64_t channels) {
+  blend(dst, dst_step, src, src_step, begin, index, weight, rows, channels);
+}
+template <class T>
+void blend_sums(T* dst, int64_t dst_step, const float* src, int64_t src_step, const int32_t* begin,
+                const int32_t* index, const float* weight, int64_t rows, int64_t channels) {
+  blend(dst, dst_step, src, src_step, begin, index, weight, rows, channels);
+}
+
 // Sums of up to kRun rows stay in float. Then they are added to the totals in double, so that the error does not grow
 // with the size of the image.
-void moment(double* total, const float* src, int64_t rows, int64_t step, int64_t channels, const float* centre,
-            int power) {
+template <class T>
+void moment(double* total, const T* src, int64_t rows, int64_t step, int64_t channels, const float* centre, int power) {
   for (int64_t begin = 0; begin < rows; begin += kRun) {
     const int64_t end = begin + kRun < rows ? begin + kRun : rows;
     for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
@@ -101,7 +115,8 @@ void moment(double* total, const float* src, int64_t rows, int64_t step, int64_t
   }
 }
 
-void largest(float* best, const float* src, int64_t rows, int64_t step, int64_t channels) {
+template <class T>
+void largest(float* best, const T* src, int64_t rows, int64_t step, int64_t channels) {
   for_blocks(channels, [&](auto n, int64_t c, int64_t lanes) CVX_LAMBDA {
     auto most = load_block<n.value>(best + c, lanes);
     for (int64_t r = 0; r < rows; ++r) {

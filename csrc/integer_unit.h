@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "activation.h"
+#include "element.h"
 
 namespace convoxel {
 

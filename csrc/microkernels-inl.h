@@ -51,6 +51,10 @@ constexpr MicrokernelSet make_set() {
   set.registers = CVX_REGISTERS;
 #define MICROKERNEL(result, microkernel, ...) set.microkernel = microkernel;
 #include "microkernel_list.h"
+#define ROW_MICROKERNEL(result, microkernel, ...) \
+  set.floats.microkernel = microkernel<float>;    \
+  set.bfloats.microkernel = microkernel<Bfloat16>;
+#include "row_microkernel_list.h"
   return set;
 }
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "activation.h"
+#include "element.h"
 
 namespace convoxel {
 
@@ -47,11 +48,12 @@ struct Product {
 //   positions of line l      | 0 | 1 | 2 | 3 | 4 | ...     an output reads `width` positions; its neighbour reads the
 //   output 0, taps 0, 1, 2     x   x   x                    positions that lie `stride` further on
 //   output 1                       x   x   x
+template <class T>
 struct Depthwise {
-  const float* const* a = nullptr;  // a[l] points at the channels of position 0, which need not exist
-  const int64_t* a_step = nullptr;  // floats from one position of line l to the next
+  const T* const* a = nullptr;      // a[l] points at the channels of position 0, which need not exist
+  const int64_t* a_step = nullptr;  // numbers from one position of line l to the next
   int64_t begin = 0, end = 0;       // the positions that exist; the others are padding
-  const float* zeros = nullptr;     // `channels` of them: what padding reads
+  const T* zeros = nullptr;         // `channels` of them: what padding reads
   int64_t lines = 0;                // taps of the axes other than w
   const int64_t* taps = nullptr;
   int64_t width = 0;   // taps along w
@@ -60,9 +62,9 @@ struct Depthwise {
   int64_t channels = 0;
   const float* b = nullptr;  // b[(l * width + t) * b_step + k], channels padded to whole vectors
   int64_t b_step = 0;
-  float* const* c = nullptr;
-  const float* const* residual = nullptr;  // like c, or null
-  const float* bias = nullptr;             // `channels` floats, or null
+  T* const* c = nullptr;
+  const T* const* residual = nullptr;  // like c, or null
+  const float* bias = nullptr;         // `channels` floats, or null
   Activation activation;
 };
 
@@ -129,8 +131,8 @@ struct WinogradShape {
 struct WinogradTile {
   int64_t begin[3] = {0, 0, 0};
   int64_t end[3] = {0, 0, 0};
-  const float* bias = nullptr;      // outputs only, as in Product
-  const float* residual = nullptr;  // at the tile's first output
+  const float* bias = nullptr;     // outputs only, as in Product
+  const void* residual = nullptr;  // at the tile's first output
   int64_t residual_step[3] = {0, 0, 0};
   Activation activation;
 };
@@ -141,10 +143,11 @@ constexpr const char* kCombineNames[] = {"add", "subtract", "multiply", "divide"
 constexpr int kCombineCount = 6;  // that can be asked for by name: prelu's b is no view
 
 // Rows i of dst = a[i] op b[i]. A step of 0 repeats a row; a single number stands for all channels.
+template <class T>
 struct CombineRows {
-  float* dst = nullptr;
-  const float* a = nullptr;
-  const float* b = nullptr;
+  T* dst = nullptr;
+  const T* a = nullptr;
+  const T* b = nullptr;
   int64_t dst_step = 0, a_step = 0, b_step = 0;
   bool a_single = false, b_single = false;
   int64_t rows = 0;
@@ -220,24 +223,26 @@ struct BfloatProduct {
   int64_t columns = 0;          // of the whole product
   int64_t column_begin = 0;     // this call computes [column_begin, column_end); both on strips' boundaries
   int64_t column_end = 0;
-  float* const* c = nullptr;  // column n of a row is at c[16 * tile + row][c_offset + n]; null if it is not wanted
+  void* const* c = nullptr;  // column n of a row is at c[16 * tile + row][c_offset + n]; null if it is not wanted
   int64_t c_offset = 0;
-  const float* const* residual = nullptr;  // like c, or null
-  const float* bias = nullptr;             // `columns` floats, or null
+  const void* const* residual = nullptr;  // like c, or null
+  Element c_element = Element::kFloat32, residual_element = Element::kFloat32;
+  const float* bias = nullptr;  // `columns` floats, or null
   Activation activation;
 };
 
-// Splits rows of floats into parts.
+// Splits rows of floats into parts; numbers of bfloat16, for which one part is enough, are copied.
 struct BfloatRows {
   int parts = 3;
   uint16_t* dst = nullptr;  // part p of number j of row i goes to dst[p * dst_part + i * dst_step + j]
   int64_t dst_part = 0;
   int64_t dst_step = 0;
-  const float* src = nullptr;  // row i begins at src + i * src_step
+  const void* src = nullptr;  // row i begins src_step elements after the row before it
   int64_t src_step = 0;
+  Element src_element = Element::kFloat32;
   const float* factors = nullptr;  // number j of each row is first multiplied by factors[j]; or null
   int64_t rows = 0;
-  int64_t floats = 0;  // of a row
+  int64_t channels = 0;  // of a row
 };
 
 // The microkernels of a processor with such a unit, or with an instruction that multiplies pairs of bfloat16.
@@ -246,8 +251,14 @@ struct MatrixUnit {
   static constexpr int64_t kElements = 32;  // of a step
   static constexpr int64_t kColumns = 32;   // of a strip
   bool tiles;                               // whether it has matrix registers, which multiply far faster
-  void (*split)(const BfloatRows&);
+  void (*split)(BfloatRows);
   void (*product)(const BfloatProduct&);
+};
+
+template <class T>
+struct RowMicrokernels {
+#define ROW_MICROKERNEL(result, name, ...) result (*name)(__VA_ARGS__);
+#include "row_microkernel_list.h"
 };
 
 struct MicrokernelSet {
@@ -259,6 +270,17 @@ struct MicrokernelSet {
 
 #define MICROKERNEL(result, name, ...) result (*name)(__VA_ARGS__);
 #include "microkernel_list.h"
+
+  RowMicrokernels<float> floats;
+  RowMicrokernels<Bfloat16> bfloats;
+  template <class T>
+  const RowMicrokernels<T>& rows() const {
+    if constexpr (kElementOf<T> == Element::kBfloat16) {
+      return bfloats;
+    } else {
+      return floats;
+    }
+  }
 
   const MatrixUnit* matrix_unit = nullptr;  // or null: most processors have none
 };

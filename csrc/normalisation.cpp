@@ -10,6 +10,7 @@ namespace {
 // (x - mean) / sqrt(variance + eps) * weight + bias, with mean and variance of each sample over space and the channels
 // of a group. Makes three passes over the input: the mean; the variance about it (exact where E[x^2] - E[x]^2 cancels);
 // the result.
+template <class T>
 class Normalise {
  public:
   Normalise(const MicrokernelSet& set, View src, View dst, int64_t groups, std::vector<float> weight,
@@ -55,8 +56,8 @@ class Normalise {
     });
     partition_.each(context, [&](const Part& part) {
       const int64_t first = part.line.n * channels;
-      set_.affine(part.of(dst_, context), dst_.stride[2], part.of(src_, context), src_.stride[2], scale.data() + first,
-                  shift.data() + first, part.width(), channels, activation_);
+      set_.rows<T>().affine(part.of<T>(dst_, context), dst_.stride[2], part.of<T>(src_, context), src_.stride[2],
+                            scale.data() + first, shift.data() + first, part.width(), channels, activation_);
     });
   }
 
@@ -74,8 +75,8 @@ class Normalise {
     reduction_.each(
         context, [](int64_t, int64_t, int64_t) {},
         [&](int64_t slot, int64_t c, int64_t count, int64_t offset, int64_t rows, int64_t step) {
-          set_.moment(parts.data() + slot * channels + c, context.at(src_) + offset, rows, step, count,
-                      centre.data() + slot / reduction_.blocks() * channels + c, power);
+          set_.rows<T>().moment(parts.data() + slot * channels + c, context.at<T>(src_) + offset, rows, step, count,
+                                centre.data() + slot / reduction_.blocks() * channels + c, power);
         });
     std::vector<double> total(static_cast<size_t>(src_.batch * channels), 0.0);
     for (int64_t slot = 0; slot < reduction_.slots(); ++slot) {
@@ -97,6 +98,7 @@ class Normalise {
 
 // Normalises samples of one pixel over all their channels: layer normalisation of every position. A sample is so small
 // that one thread makes all passes over it, from L1.
+template <class T>
 class NormaliseRows {
  public:
   NormaliseRows(const MicrokernelSet& set, View src, View dst, std::vector<float> weight, std::vector<float> bias,
@@ -112,9 +114,11 @@ class NormaliseRows {
   void operator()(const RunContext& context) const {
     const int64_t channels = src_.channels, rows = std::max<int64_t>(1, kPartFloats / channels);
     parallel_for(context.threads, ceil_div(src_.batch, rows), [&](int64_t chunk, int) {
-      std::vector<float> scale(static_cast<size_t>(channels)), shift(scale.size());
+      std::vector<float> scale(static_cast<size_t>(channels)), shift(scale.size()), row(scale.size());
       for (int64_t n = chunk * rows; n < std::min(src_.batch, (chunk + 1) * rows); ++n) {
-        const float* x = context.at(src_) + n * src_.batch_stride;
+        const T* const from = context.at<T>(src_) + n * src_.batch_stride;
+        set_.rows<T>().widen(row.data(), 0, from, 0, 1, channels);
+        const float* x = row.data();
         const double mean = sum_of(x, [](double value) { return value; }) / channels;
         const double variance = sum_of(x, [&](double value) { return (value - mean) * (value - mean); }) / channels;
         const double inverse = 1.0 / std::sqrt(variance + static_cast<double>(eps_));
@@ -123,8 +127,8 @@ class NormaliseRows {
           scale[c] = static_cast<float>(factor);
           shift[c] = static_cast<float>(bias_[c] - mean * factor);
         }
-        set_.affine(context.at(dst_) + n * dst_.batch_stride, 0, x, 0, scale.data(), shift.data(), 1, channels,
-                    activation_);
+        set_.rows<T>().affine(context.at<T>(dst_) + n * dst_.batch_stride, 0, from, 0, scale.data(), shift.data(), 1,
+                              channels, activation_);
       }
     });
   }
@@ -156,17 +160,20 @@ class NormaliseRows {
 
 void Plan::normalise(View src, View dst, int64_t groups, std::vector<float> weight, std::vector<float> bias, float eps,
                      std::string activation, Slope slope) {
-  use_alike(src, dst);
+  use_alike(src, dst, Takes::kFloats);
   require(groups >= 1 && src.channels % groups == 0,
           std::to_string(groups) + " groups do not divide the channels of " + show(src));
   require(static_cast<int64_t>(weight.size()) == src.channels && static_cast<int64_t>(bias.size()) == src.channels,
           "weight and bias need one number per channel of " + show(src));
   const Activation act = activation_of(activation, slope);
-  if (groups == 1 && src.pixels() == 1) {
-    add({"normalise", NormaliseRows(set_, src, dst, std::move(weight), std::move(bias), eps, act)});
-  } else {
-    add({"normalise", Normalise(set_, src, dst, groups, std::move(weight), std::move(bias), eps, act)});
-  }
+  with_element(src.element, [&](auto number) {
+    using T = decltype(number);
+    if (groups == 1 && src.pixels() == 1) {
+      add({"normalise", NormaliseRows<T>(set_, src, dst, std::move(weight), std::move(bias), eps, act)});
+    } else {
+      add({"normalise", Normalise<T>(set_, src, dst, groups, std::move(weight), std::move(bias), eps, act)});
+    }
+  });
 }
 
 }  // namespace convoxel

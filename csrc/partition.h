@@ -23,7 +23,7 @@ inline Line line_at(const View& v, int64_t index) {
   return {index / (v.size[0] * v.size[1]), index / v.size[1] % v.size[0], index % v.size[1]};
 }
 
-// The distance from the view's first float to pixel w of the line.
+// The distance from the view's first number to pixel w of the line.
 inline int64_t at(const View& v, const Line& line, int64_t w) {
   return line.n * v.batch_stride + line.d * v.stride[0] + line.h * v.stride[1] + w * v.stride[2];
 }
@@ -54,9 +54,10 @@ struct Part {
 
   int64_t width() const { return w_end - w_begin; }
   int64_t channels() const { return c_end - c_begin; }
-  // The part's first float in a view with the same lines.
-  float* of(const View& view, const RunContext& context) const {
-    return context.at(view) + at(view, line, w_begin) + c_begin;
+  // The part's first number in a view with the same lines.
+  template <class T = float>
+  T* of(const View& view, const RunContext& context) const {
+    return context.at<T>(view) + at(view, line, w_begin) + c_begin;
   }
 };
 

@@ -11,14 +11,13 @@ namespace convoxel {
 
 class PixelProduct {
  public:
-  // algorithm: "pointwise", or one of a matrix unit. rows: the most of one run.
+  // algorithm: "pointwise", or one of a matrix unit, which alone takes tensors of bfloat16. rows: the most of one run.
   PixelProduct(const Algorithm& algorithm, const ConvProblem& problem, const Convolution& conv,
                const MicrokernelSet& set, Activation activation, int threads, int64_t rows);
   int64_t scratch_bytes() const { return unit_ ? unit_->scratch_bytes() : 0; }
 
-  // Writes the result of row m, which lies at src + m * step, to outputs[m]. outputs has room for the rows, rounded up
-  // to whole tiles of a unit.
-  void run(const float* src, int64_t step, int64_t rows, float** outputs, const float* const* residuals,
+  // As BfloatPixels::run.
+  void run(const void* src, int64_t step, int64_t rows, bool padded, void** outputs, const void* const* residuals,
            void* scratch) const;
 
  private:

@@ -16,6 +16,11 @@ void require_same_shape(const View& a, const View& b, const char* what) {
           std::string(what) + ": shapes " + show(a) + " and " + show(b) + " differ");
 }
 
+void require_same_element(const View& a, const View& b, const char* what) {
+  require(a.element == b.element, std::string(what) + ": one is stored as " + element_name(a.element) +
+                                      ", the other as " + element_name(b.element));
+}
+
 void require_broadcast(const View& narrow, const View& wide, const char* what) {
   const auto fits = [](int64_t small, int64_t large) { return small == large || small == 1; };
   require(fits(narrow.batch, wide.batch) && fits(narrow.size[0], wide.size[0]) && fits(narrow.size[1], wide.size[1]) &&
@@ -61,7 +66,7 @@ Plan::Plan(int64_t arena_size, int buffers, int threads, const MicrokernelSet& s
   written_.assign(static_cast<size_t>(buffers), false);
 }
 
-void Plan::use(const View& v, const char* what, bool written) {
+void Plan::use(const View& v, const char* what, bool written, Takes takes) {
   const std::string name = std::string(what) + " " + show(v);
   require(v.buffer >= 0 && v.buffer < static_cast<int>(needed_.size()),
           name + ": there is no buffer " + std::to_string(v.buffer));
@@ -69,18 +74,23 @@ void Plan::use(const View& v, const char* what, bool written) {
           name + ": sizes must not be negative, and there must be a channel");
   require(v.offset >= 0 && v.batch_stride >= 0 && v.stride[0] >= 0 && v.stride[1] >= 0 && v.stride[2] >= 0,
           name + ": offset and strides must not be negative");
-  require(v.buffer > 0 || v.last() <= arena_size_, name + ": reaches float " + std::to_string(v.last()) +
-                                                       " of the arena, which has " + std::to_string(arena_size_));
-  needed_[v.buffer] = std::max(needed_[v.buffer], v.last());
+  require(takes == Takes::kFloats || v.element == Element::kFloat32,
+          name + ": the step takes float32, not " + element_name(v.element));
+  const int64_t bytes = v.last() * element_bytes(v.element);
+  const int64_t arena = arena_size_ * element_bytes(Element::kFloat32);
+  require(v.buffer > 0 || bytes <= arena,
+          name + ": reaches byte " + std::to_string(bytes) + " of the arena, which has " + std::to_string(arena));
+  needed_[v.buffer] = std::max(needed_[v.buffer], bytes);
   if (!written) return;
   written_[v.buffer] = true;
-  result_floats_ = v.rows() * v.channels;
+  result_ = v;
 }
 
-void Plan::use_alike(const View& src, const View& dst) {
-  read(src, "src");
-  write(dst, "dst");
+void Plan::use_alike(const View& src, const View& dst, Takes takes) {
+  read(src, "src", takes);
+  write(dst, "dst", takes);
   require_same_shape(src, dst, "src and dst");
+  require_same_element(src, dst, "src and dst");
 }
 
 void Plan::use_dense(int buffer, const View& view, const char* what, bool written) {
@@ -88,13 +98,14 @@ void Plan::use_dense(int buffer, const View& view, const char* what, bool writte
   dense.buffer = buffer;
   dense.batch = view.rows() > 0 ? 1 : 0;
   dense.channels = std::max<int64_t>(1, view.rows() * view.channels);
-  use(dense, what, written);
+  use(dense, what, written, Takes::kFloat32);
 }
 
 void Plan::add(Step step) {
   workspace_step_ = std::max(workspace_step_, round_up(step.workspace_bytes, kAlignBytes));
   shared_bytes_ = std::max(shared_bytes_, round_up(step.shared_bytes, kAlignBytes));
-  step.result_floats = result_floats_;
+  step.result_bytes = result_.rows() * result_.channels * element_bytes(result_.element);
+  step.result_element = result_.element;
   steps_.push_back(std::move(step));
 }
 

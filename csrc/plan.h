@@ -25,7 +25,14 @@ struct RunContext {
   char* shared = nullptr;      // scratch memory that all workers share
   int threads = 1;
 
-  float* at(const View& view) const { return buffers[view.buffer] + view.offset; }
+  // T is the type of the view's elements.
+  template <class T = float>
+  T* at(const View& view) const {
+    return reinterpret_cast<T*>(buffers[view.buffer]) + view.offset;
+  }
+  void* address(const View& view) const {
+    return reinterpret_cast<char*>(buffers[view.buffer]) + view.offset * element_bytes(view.element);
+  }
   void* worker_space(int worker) const { return workspace + worker * workspace_step; }
 };
 
@@ -37,7 +44,8 @@ struct Step {
   const char* algorithm = "";
   std::vector<const char*> parts = {};  // the algorithms of the convolutions of a block
   double macs = 0;
-  int64_t result_floats = 0;
+  int64_t result_bytes = 0;
+  Element result_element = Element::kFloat32;
   std::string name = {};  // of the layer
   bool integers = false;  // whether it computes with whole numbers of 8 bits
 };
@@ -73,7 +81,7 @@ class Plan {
                                     const std::string& algorithm, bool gated) const;
 
   int64_t arena_size() const { return arena_size_; }
-  const std::vector<int64_t>& needed() const { return needed_; }  // floats of each buffer that the steps touch
+  const std::vector<int64_t>& needed() const { return needed_; }  // bytes of each buffer that the steps touch
   const std::vector<bool>& written() const { return written_; }   // whether a step writes to it
   const MicrokernelSet& microkernels() const { return set_; }
   int64_t workspace_bytes() const { return workspace_step_ * threads_ + shared_bytes_; }  // of all workers
@@ -88,11 +96,13 @@ class Plan {
 
  private:
   void add(Step step);
-  void read(const View& view, const char* what) { use(view, what, false); }
-  void write(const View& view, const char* what) { use(view, what, true); }
+  // What a step can read and write. Most know float32 alone.
+  enum class Takes { kFloat32, kFloats };
+  void read(const View& view, const char* what, Takes takes = Takes::kFloat32) { use(view, what, false, takes); }
+  void write(const View& view, const char* what, Takes takes = Takes::kFloat32) { use(view, what, true, takes); }
   // Registers a view that the step reads and one of the same shape that it writes.
-  void use_alike(const View& src, const View& dst);
-  void use(const View& view, const char* what, bool written);
+  void use_alike(const View& src, const View& dst, Takes takes = Takes::kFloat32);
+  void use(const View& view, const char* what, bool written, Takes takes);
   // Registers a buffer that holds a view's numbers one after another.
   void use_dense(int buffer, const View& view, const char* what, bool written);
   struct Store;  // arenas and workspaces between runs
@@ -104,7 +114,7 @@ class Plan {
   const MicrokernelSet& set_;
   int digits_;
   std::vector<Step> steps_;
-  int64_t result_floats_ = 0;  // of the step that is being added
+  View result_;  // of the step that is being added
   int64_t workspace_step_ = 0;
   int64_t shared_bytes_ = 0;
   std::shared_ptr<Store> store_;
@@ -112,6 +122,7 @@ class Plan {
 
 std::string show(const View& view);
 void require_same_shape(const View& a, const View& b, const char* what);
+void require_same_element(const View& a, const View& b, const char* what);
 // Requires every axis of `narrow` to be as long as that of `wide`, or 1.
 void require_broadcast(const View& narrow, const View& wide, const char* what);
 Activation activation_of(const std::string& name, Slope slope);

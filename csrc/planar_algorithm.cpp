@@ -86,7 +86,7 @@ class PlanarRun final : public AlgorithmRun {
 
     const View& src = *p.src_view;
     const int64_t first_line = h * phase_.axis[1].in_step + phase_.axis[1].offset.front();
-    const float* image = p.src + n * src.batch_stride;
+    const float* image = p.source() + n * src.batch_stride;
     int64_t ready = 0;  // depths before it have been taken apart
     for (int64_t q = d; q < d_end; ++q) {
       const int64_t low = q * phase_.axis[0].in_step + phase_.axis[0].offset.front();
@@ -100,13 +100,13 @@ class PlanarRun final : public AlgorithmRun {
         if (p.residual != nullptr) {
           const View& view = *p.residual_view;
           const int64_t from = n * view.batch_stride + q * view.stride[0] + r * view.stride[1] + w * view.stride[2];
-          set_.transpose(residual, pixels_, p.residual + from, view.stride[2], count, work.outputs);
+          set_.transpose(residual, pixels_, p.added() + from, view.stride[2], count, work.outputs);
           work.residual = residual;
         }
         set_.planar(work);
         const View& view = *p.dst_view;
         const int64_t to = n * view.batch_stride + q * view.stride[0] + r * view.stride[1] + w * view.stride[2];
-        set_.transpose(p.dst + to, view.stride[2], work.c, pixels_, work.outputs, count);
+        set_.transpose(p.result() + to, view.stride[2], work.c, pixels_, work.outputs, count);
       }
     }
   }

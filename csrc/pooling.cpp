@@ -11,6 +11,7 @@ namespace {
 //
 // Where windows overlap along w, the maximum over those lines is taken first, pixel by pixel, and then the maximum
 // along w: a window of 5 x 5 reads 5 + 5 values instead of 25. Elsewhere that would only move data.
+template <class T>
 class MaxPool {
  public:
   MaxPool(const MicrokernelSet& set, View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding)
@@ -33,29 +34,29 @@ class MaxPool {
   }
 
   int64_t workspace_bytes() const {
-    return round_up(taps_ * static_cast<int64_t>(sizeof(float*)), kAlignBytes) +
-           (by_axis_ ? span_ * src_.channels * static_cast<int64_t>(sizeof(float)) : 0);
+    return round_up(taps_ * static_cast<int64_t>(sizeof(T*)), kAlignBytes) +
+           (by_axis_ ? span_ * src_.channels * static_cast<int64_t>(sizeof(T)) : 0);
   }
 
   void operator()(const RunContext& context) const {
     partition_.each(context, [&](const Part& part) {
-      const float** lines = static_cast<const float**>(context.worker_space(part.worker));
-      const int64_t count = find_lines(context.at(src_) + part.c_begin, part.line, lines);
-      float* dst = part.of(dst_, context) - part.w_begin * dst_.stride[2];  // where pixel 0 is
-      if (count == 0) {                                                     // the windows lie in the padding
+      const T** lines = static_cast<const T**>(context.worker_space(part.worker));
+      const int64_t count = find_lines(context.at<T>(src_) + part.c_begin, part.line, lines);
+      T* dst = part.of<T>(dst_, context) - part.w_begin * dst_.stride[2];  // where pixel 0 is
+      if (count == 0) {                                                    // the windows lie in the padding
         for (int64_t w = part.w_begin; w < part.w_end; ++w) fill_lowest(dst + w * dst_.stride[2], part.channels());
         return;
       }
       const int64_t pixel = src_.stride[2];
       if (!by_axis_) return pool(lines, count, lines + count, pixel, part, dst);
-      float* line = reinterpret_cast<float*>(static_cast<char*>(context.worker_space(part.worker)) +
-                                             round_up(taps_ * static_cast<int64_t>(sizeof(float*)), kAlignBytes));
+      T* line = reinterpret_cast<T*>(static_cast<char*>(context.worker_space(part.worker)) +
+                                     round_up(taps_ * static_cast<int64_t>(sizeof(T*)), kAlignBytes));
       const int64_t first = std::max<int64_t>(0, part.w_begin * stride_[2] - padding_[2]);
       const int64_t last =
           std::min(src_.size[2], (part.w_end - 1) * stride_[2] - padding_[2] + (kernel_[2] - 1) * dilation_[2] + 1);
       for (int64_t t = 0; t < count; ++t) lines[t] += first * pixel;
       const int64_t channels = part.channels();
-      if (last > first) set_.gather_max(line, channels, lines, pixel, count, last - first, channels);
+      if (last > first) set_.rows<T>().gather_max(line, channels, lines, pixel, count, last - first, channels);
       lines[0] = line - first * channels;  // where pixel 0 would be
       pool(lines, 1, lines + 1, channels, part, dst);
     });
@@ -63,7 +64,7 @@ class MaxPool {
 
  private:
   // Finds the lines of the window that exist.
-  int64_t find_lines(const float* src, const Line& out, const float** lines) const {
+  int64_t find_lines(const T* src, const Line& out, const T** lines) const {
     int64_t count = 0;
     for (int64_t i = 0; i < kernel_[0]; ++i) {
       const int64_t d = out.d * stride_[0] - padding_[0] + i * dilation_[0];
@@ -76,9 +77,8 @@ class MaxPool {
     return count;
   }
 
-  // Computes the outputs of the part from these lines, whose pixels lie `pixel` floats apart.
-  void pool(const float* const* lines, int64_t count, const float** taps, int64_t pixel, const Part& part,
-            float* dst) const {
+  // Computes the outputs of the part from these lines, whose pixels lie `pixel` numbers apart.
+  void pool(const T* const* lines, int64_t count, const T** taps, int64_t pixel, const Part& part, T* dst) const {
     const auto pool_run = [&](int64_t begin, int64_t end) {
       if (begin >= end) return;
       int64_t found = 0;
@@ -87,9 +87,9 @@ class MaxPool {
         if (w < 0 || w >= src_.size[2]) continue;
         for (int64_t t = 0; t < count; ++t) taps[found++] = lines[t] + w * pixel;
       }
-      float* out = dst + begin * dst_.stride[2];
+      T* out = dst + begin * dst_.stride[2];
       if (found == 0) return fill_lowest(out, part.channels());
-      set_.gather_max(out, dst_.stride[2], taps, stride_[2] * pixel, found, end - begin, part.channels());
+      set_.rows<T>().gather_max(out, dst_.stride[2], taps, stride_[2] * pixel, found, end - begin, part.channels());
     };
     const int64_t first = std::clamp(inside_begin_, part.w_begin, part.w_end);
     const int64_t last = std::clamp(inside_end_, first, part.w_end);
@@ -98,8 +98,12 @@ class MaxPool {
     for (int64_t w = last; w < part.w_end; ++w) pool_run(w, w + 1);
   }
 
-  static void fill_lowest(float* out, int64_t channels) {
-    std::fill(out, out + channels, -std::numeric_limits<float>::infinity());
+  static void fill_lowest(T* out, int64_t channels) {
+    if constexpr (kElementOf<T> == Element::kBfloat16) {
+      std::fill(out, out + channels, T{0xFF80});  // -infinity
+    } else {
+      std::fill(out, out + channels, -std::numeric_limits<T>::infinity());
+    }
   }
 
   const MicrokernelSet& set_;
@@ -114,12 +118,15 @@ class MaxPool {
 }  // namespace
 
 void Plan::max_pool(View src, View dst, Axes kernel, Axes stride, Axes dilation, Axes padding_low) {
-  read(src, "src");
-  write(dst, "dst");
+  read(src, "src", Takes::kFloats);
+  write(dst, "dst", Takes::kFloats);
   require(src.batch == dst.batch && src.channels == dst.channels,
           "batch or channels of src " + show(src) + " and dst " + show(dst) + " differ");
-  const MaxPool pool(set_, src, dst, kernel, stride, dilation, padding_low);
-  add({"max_pool", pool, pool.workspace_bytes()});
+  require_same_element(src, dst, "src and dst");
+  with_element(src.element, [&](auto number) {
+    const MaxPool<decltype(number)> pool(set_, src, dst, kernel, stride, dilation, padding_low);
+    add({"max_pool", pool, pool.workspace_bytes()});
+  });
 }
 
 }  // namespace convoxel

@@ -100,8 +100,8 @@ class ProductRun final : public AlgorithmRun {
     float* copies = reinterpret_cast<float*>(static_cast<char*>(scratch.own) + pointer_bytes());
     float* scaled = copies + copied_;
 
-    fill_outputs(phase, *p.dst_view, p.dst, begin, rows, outputs);
-    if (p.residual != nullptr) fill_outputs(phase, *p.residual_view, p.residual, begin, rows, residuals);
+    fill_outputs(phase, *p.dst_view, p.result(), begin, rows, outputs);
+    if (p.residual != nullptr) fill_outputs(phase, *p.residual_view, p.added(), begin, rows, residuals);
 
     const int64_t groups = problem_.window.groups;
     Product product;
@@ -113,7 +113,7 @@ class ProductRun final : public AlgorithmRun {
     product.activation = activation_;
     product.block_channels = kBlockChannels;
     if (source_ == Rows::kStretches) return run_stretches(phase, p, index, begin, rows, split, inputs, product, copies);
-    fill_inputs(phase, *p.src_view, p.src, conv_.zeros(), begin, rows, inputs, rows_);
+    fill_inputs(phase, *p.src_view, p.source(), conv_.zeros(), begin, rows, inputs, rows_);
     product.taps = phase.taps();
     product.channels = problem_.in_channels / groups;
     product.columns = problem_.out_channels / groups;
@@ -207,7 +207,8 @@ class ProductRun final : public AlgorithmRun {
         for (const int64_t offset_h : phase.axis[1].offset) {
           const int64_t h = qh * phase.axis[1].in_step + offset_h;
           const bool there = d >= 0 && d < view.size[0] && h >= 0 && h < view.size[1];
-          const float* line = there ? p.src + n * view.batch_stride + d * view.stride[0] + h * view.stride[1] : nullptr;
+          const float* line =
+              there ? p.source() + n * view.batch_stride + d * view.stride[0] + h * view.stride[1] : nullptr;
           run[tap] = there ? line + ((qw + first) * ww.in_step + ww.offset.front()) * channels : copies;
           const float** const at = table + tap * rows_ + copied;
           copy = copy_stretches(ww, view, line, qw, first, at, copy);

@@ -163,9 +163,9 @@ class QuantisedRun {
       const float** inputs = static_cast<const float**>(scratch);
       const float** residuals = inputs + rows_ * taps_;
       float** outputs = const_cast<float**>(residuals + rows_);
-      fill_inputs(phase, *p.src_view, p.src, conv_.padding(), begin, rows, inputs, rows_);
-      fill_outputs(phase, *p.dst_view, p.dst, begin, rows, outputs);
-      if (p.residual != nullptr) fill_outputs(phase, *p.residual_view, p.residual, begin, rows, residuals);
+      fill_inputs(phase, *p.src_view, p.source(), conv_.padding(), begin, rows, inputs, rows_);
+      fill_outputs(phase, *p.dst_view, p.result(), begin, rows, outputs);
+      if (p.residual != nullptr) fill_outputs(phase, *p.residual_view, p.added(), begin, rows, residuals);
       product.a = reinterpret_cast<const uint8_t* const*>(inputs);
       product.a_step = rows_;
       product.rows = rows;

@@ -31,6 +31,7 @@ struct AxisTaps {
 
 // First the lines that an output line needs are summed, then pixels along w. So the 2 x 2 x 2 neighbours of a linear
 // resize cost 2 * 2 / 2 + 2 multiply-adds instead of 8, since twice as many outputs share the summed line.
+template <class T>
 class Resample {
  public:
   Resample(const MicrokernelSet& set, View src, View dst, const std::vector<ResampleAxis>& axes)
@@ -59,21 +60,21 @@ class Resample {
   void operator()(const RunContext& context) const {
     partition_.each(context, [&](const Part& part) {
       char* space = static_cast<char*>(context.worker_space(part.worker));
-      const float** lines = reinterpret_cast<const float**>(space);
+      const T** lines = reinterpret_cast<const T**>(space);
       float* weights = reinterpret_cast<float*>(lines + lines_);
       const Span span = spans_[static_cast<size_t>(part.w_begin / partition_.width())];
-      const int64_t count = find_lines(context.at(src_) + part.c_begin, part.line, lines, weights);
-      const float* line = lines[0];
-      int64_t pixel = src_.stride[2];
-      if (count != 1 || weights[0] != 1.0f) {
-        for (int64_t t = 0; t < count; ++t) lines[t] += span.begin * pixel;
-        float* sum = reinterpret_cast<float*>(space + line_offset());
-        set_.gather_sum(sum, part.channels(), lines, weights, pixel, count, span.end - span.begin, part.channels());
-        pixel = part.channels();
-        line = sum - span.begin * pixel;  // where pixel 0 would be
-      }
-      set_.blend_rows(part.of(dst_, context), dst_.stride[2], line, pixel, w_.begin.data() + part.w_begin,
-                      w_.index.data(), w_.weight.data(), part.width(), part.channels());
+      const int64_t count = find_lines(context.at<T>(src_) + part.c_begin, part.line, lines, weights);
+      const auto blend = [&](auto function, const auto* line, int64_t pixel) {
+        function(part.of<T>(dst_, context), dst_.stride[2], line, pixel, w_.begin.data() + part.w_begin,
+                 w_.index.data(), w_.weight.data(), part.width(), part.channels());
+      };
+      const int64_t pixel = src_.stride[2];
+      if (count == 1 && weights[0] == 1.0f) return blend(set_.rows<T>().blend_rows, lines[0], pixel);
+      for (int64_t t = 0; t < count; ++t) lines[t] += span.begin * pixel;
+      float* sum = reinterpret_cast<float*>(space + line_offset());
+      set_.rows<T>().gather_sum(sum, part.channels(), lines, weights, pixel, count, span.end - span.begin,
+                                part.channels());
+      blend(set_.rows<T>().blend_sums, sum - span.begin * part.channels(), part.channels());  // where pixel 0 would be
     });
   }
 
@@ -83,10 +84,10 @@ class Resample {
   };
 
   int64_t line_offset() const {
-    return round_up(lines_ * static_cast<int64_t>(sizeof(float*) + sizeof(float)), kAlignBytes);
+    return round_up(lines_ * static_cast<int64_t>(sizeof(T*) + sizeof(float)), kAlignBytes);
   }
 
-  int64_t find_lines(const float* src, const Line& out, const float** lines, float* weights) const {
+  int64_t find_lines(const T* src, const Line& out, const T** lines, float* weights) const {
     int64_t count = 0;
     for (int32_t i = d_.begin[out.d]; i < d_.begin[out.d + 1]; ++i) {
       for (int32_t j = h_.begin[out.h]; j < h_.begin[out.h + 1]; ++j) {
@@ -109,8 +110,9 @@ class Resample {
 }  // namespace
 
 void Plan::resample(View src, View dst, std::vector<ResampleAxis> axes) {
-  read(src, "src");
-  write(dst, "dst");
+  read(src, "src", Takes::kFloats);
+  write(dst, "dst", Takes::kFloats);
+  require_same_element(src, dst, "src and dst");
   require(src.batch == dst.batch && src.channels == dst.channels,
           "batch or channels of src " + show(src) + " and dst " + show(dst) + " differ");
   require(axes.size() == kSpatialAxes, "one table for each of the 3 spatial axes");
@@ -122,8 +124,10 @@ void Plan::resample(View src, View dst, std::vector<ResampleAxis> axes) {
       require(index < src.size[i], "index " + std::to_string(index) + " is outside of src " + show(src));
     }
   }
-  const Resample resample(set_, src, dst, axes);
-  add({"resample", resample, resample.workspace_bytes()});
+  with_element(src.element, [&](auto number) {
+    const Resample<decltype(number)> resample(set_, src, dst, axes);
+    add({"resample", resample, resample.workspace_bytes()});
+  });
 }
 
 }  // namespace convoxel

@@ -103,7 +103,8 @@ inline double image_bytes(const ConvProblem& p) {
   if (p.in_cache) return 0;
   const double in = static_cast<double>(p.in_size[0]) * p.in_size[1] * p.in_size[2] * p.in_channels;
   const double out = static_cast<double>(p.out_size[0]) * p.out_size[1] * p.out_size[2] * p.out_channels;
-  return 4.0 * p.batch * (in + out);
+  return p.batch * (static_cast<double>(element_bytes(p.in_element)) * in +
+                    static_cast<double>(element_bytes(p.out_element)) * out);
 }
 
 // Output pixels times taps; of a transposed convolution, the outputs that taps reach.

@@ -76,6 +76,8 @@ STEP(affine,
      (View src, View dst, std::vector<float> scale, std::vector<float> shift, std::string activation, Slope slope),
      "dst = activation(src * scale + shift), one scale and shift per channel.", "src"_a, "dst"_a, "scale"_a, "shift"_a,
      "activation"_a = "none", "slope"_a = 0.0)
+STEP(convert, (View src, View dst), "Copy a view into another one, whose numbers may be stored otherwise.", "src"_a,
+     "dst"_a)
 STEP(normalise,
      (View src, View dst, int64_t groups, std::vector<float> weight, std::vector<float> bias, float eps,
       std::string activation, Slope slope),

@@ -8,6 +8,8 @@ constexpr int kV = CVX_VECTOR_BYTES / 4;
 
 typedef float Vec __attribute__((vector_size(CVX_VECTOR_BYTES)));
 typedef int32_t IntVec __attribute__((vector_size(CVX_VECTOR_BYTES)));
+typedef uint32_t WordVec __attribute__((vector_size(CVX_VECTOR_BYTES)));
+typedef uint16_t HalfVec __attribute__((vector_size(CVX_VECTOR_BYTES / 2)));  // a vector of bfloat16
 typedef float UnalignedVec __attribute__((vector_size(CVX_VECTOR_BYTES), aligned(4), may_alias));
 
 #define CVX_INLINE inline __attribute__((always_inline))
@@ -80,6 +82,47 @@ CVX_INLINE void store_part(float* p, Vec v, int64_t n) {
 }
 #endif
 
+// A bfloat16 is the upper half of a float.
+CVX_INLINE Vec widen(HalfVec half) { return reinterpret_cast<Vec>(__builtin_convertvector(half, WordVec) << 16); }
+
+CVX_INLINE float widened(float x) { return x; }
+
+// Rounds to nearest, ties to even. NaN stays NaN, with a digit that the upper half keeps.
+CVX_INLINE HalfVec narrow(Vec x) {
+  const WordVec bits = reinterpret_cast<WordVec>(x), upper = bits >> 16;
+  const WordVec rounded = (bits + 0x7FFF + (upper & 1)) >> 16;
+  const WordVec nan = reinterpret_cast<WordVec>(x != x);
+  return __builtin_convertvector((nan & (upper | 0x40)) | (~nan & rounded), HalfVec);
+}
+
+CVX_INLINE Vec load(const Bfloat16* p) {
+  HalfVec half;
+  __builtin_memcpy(&half, p, sizeof half);
+  return widen(half);
+}
+CVX_INLINE void store(Bfloat16* p, Vec v) {
+  const HalfVec half = narrow(v);
+  __builtin_memcpy(p, &half, sizeof half);
+}
+#if defined(__AVX512BW__) && CVX_VECTOR_BYTES == 64
+CVX_INLINE Vec load_part(const Bfloat16* p, int64_t n) {
+  return widen(reinterpret_cast<HalfVec>(_mm256_maskz_loadu_epi16(first_lanes(n), p)));
+}
+CVX_INLINE void store_part(Bfloat16* p, Vec v, int64_t n) {
+  _mm256_mask_storeu_epi16(p, first_lanes(n), reinterpret_cast<__m256i>(narrow(v)));
+}
+#else
+CVX_INLINE Vec load_part(const Bfloat16* p, int64_t n) {
+  HalfVec half{};
+  for (int64_t i = 0; i < n; ++i) half[i] = p[i].bits;
+  return widen(half);
+}
+CVX_INLINE void store_part(Bfloat16* p, Vec v, int64_t n) {
+  const HalfVec half = narrow(v);
+  for (int64_t i = 0; i < n; ++i) p[i].bits = half[i];
+}
+#endif
+
 // Adjacent vectors: N whole ones, or (N = 0) one of which the first `lanes` floats exist.
 template <int N>
 struct Block {
@@ -87,8 +130,8 @@ struct Block {
   Vec v[kVectors];
 };
 
-template <int N>
-CVX_INLINE Block<N> load_block(const float* p, int64_t lanes) {
+template <int N, class T>
+CVX_INLINE Block<N> load_block(const T* p, int64_t lanes) {
   Block<N> b;
   if constexpr (N == 0) {
     b.v[0] = load_part(p, lanes);
@@ -98,8 +141,8 @@ CVX_INLINE Block<N> load_block(const float* p, int64_t lanes) {
   return b;
 }
 
-template <int N>
-CVX_INLINE void store_block(float* p, const Block<N>& b, int64_t lanes) {
+template <int N, class T>
+CVX_INLINE void store_block(T* p, const Block<N>& b, int64_t lanes) {
   if constexpr (N == 0) {
     store_part(p, b.v[0], lanes);
   } else {

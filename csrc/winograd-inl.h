@@ -134,9 +134,9 @@ struct OutputTransform {
   }
 };
 
-// A block of vectors with a step per axis, in floats.
+// A block of vectors with a step per axis. Points are floats; the image has numbers of the type in which it is stored.
 struct Lattice {
-  float* base;
+  void* base;
   int64_t step[3];
 };
 
@@ -155,17 +155,17 @@ CVX_INLINE int other_axis(int axis, int which) { return which == 0 ? (axis == 0 
 
 // Calls line(in, out, i, j, channel) for each line and vector of the pass. in and out point at the line's first points;
 // the vector's first channel is `channel` after the pass's.
-template <class Line>
+template <class In, class Out, class Line>
 CVX_INLINE void for_lines(const Pass& p, int64_t first_end, int64_t second_end, const Line& line) {
   const int first = other_axis(p.axis, 0), second = other_axis(p.axis, 1);
   const int64_t channels = p.vectors * kV;
   const int64_t in_steps[2] = {p.in.step[first], p.in.step[second]};
   const int64_t out_steps[2] = {p.out.step[first], p.out.step[second]};
-  const float* in_row = p.in.base;
-  float* out_row = p.out.base;
+  const In* in_row = static_cast<const In*>(p.in.base);
+  Out* out_row = static_cast<Out*>(p.out.base);
   for (int64_t i = 0; i < first_end; ++i) {
-    const float* in = in_row;
-    float* out = out_row;
+    const In* in = in_row;
+    Out* out = out_row;
     for (int64_t j = 0; j < second_end; ++j) {
       for (int64_t c = 0; c < channels; c += kV) line(in + c, out + c, i, j, c);
       in += in_steps[1];
@@ -176,8 +176,8 @@ CVX_INLINE void for_lines(const Pass& p, int64_t first_end, int64_t second_end, 
   }
 }
 
-template <class Transform>
-CVX_INLINE void load_line(const float* in, int64_t step, Vec (&x)[Transform::kIn]) {
+template <class Transform, class T>
+CVX_INLINE void load_line(const T* in, int64_t step, Vec (&x)[Transform::kIn]) {
   CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) { x[k] = load(in + k * step); }
   // Without this the compiler loads a vector again for each multiply-add that uses it.
   CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) { asm("" : "+" CVX_VECTOR_REGISTER(x[k])); }
@@ -190,10 +190,10 @@ CVX_INLINE void transform_line(const Vec (&x)[Transform::kIn], float* out, int64
   CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) { store(out + k * step, y[k]); }
 }
 
-template <class Transform>
+template <class Transform, class In = float>
 void run_pass(const Pass& p) {
   const int64_t in_step = p.in.step[p.axis], out_step = p.out.step[p.axis];
-  for_lines(p, p.lines[0], p.lines[1], [&](const float* in, float* out, int64_t, int64_t, int64_t) CVX_LAMBDA {
+  for_lines<In, float>(p, p.lines[0], p.lines[1], [&](const In* in, float* out, int64_t, int64_t, int64_t) CVX_LAMBDA {
     Vec x[Transform::kIn];
     load_line<Transform>(in, in_step, x);
     transform_line<Transform>(x, out, out_step);
@@ -201,36 +201,32 @@ void run_pass(const Pass& p) {
 }
 
 // The pass that reads the image. What lies outside of [begin, end) of the tile is padding and reads as zero.
-template <class Transform>
+template <class Transform, class In>
 void read_pass(const Pass& p) {
   const int first = other_axis(p.axis, 0), second = other_axis(p.axis, 1);
   const int64_t* begin = p.tile->begin;
   const int64_t* end = p.tile->end;
   if (p.lanes == kV && begin[0] == 0 && begin[1] == 0 && begin[2] == 0 && end[first] == p.lines[0] &&
       end[second] == p.lines[1] && end[p.axis] == Transform::kIn) {
-    return run_pass<Transform>(p);
+    return run_pass<Transform, In>(p);
   }
   const int64_t in_step = p.in.step[p.axis], out_step = p.out.step[p.axis];
-  for_lines(p, p.lines[0], p.lines[1], [&](const float* in, float* out, int64_t i, int64_t j, int64_t) CVX_LAMBDA {
-    const bool inside = i >= begin[first] && i < end[first] && j >= begin[second] && j < end[second];
-    Vec x[Transform::kIn];
-    CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) {
-      x[k] = Vec{};
-      if (inside && k >= begin[p.axis] && k < end[p.axis]) {
-        x[k] = p.lanes == kV ? load(in + k * in_step) : load_part(in + k * in_step, p.lanes);
-      }
-    }
-    transform_line<Transform>(x, out, out_step);
-  });
-}
-
-// Not inlined, so that the many instructions of transcendental activations exist once, not in every pass.
-__attribute__((noinline)) Vec apply_transcendental(Vec x, const Activation& act) {
-  return apply_any(x, act.kind, splat(act.slope), splat(act.high));
+  for_lines<In, float>(
+      p, p.lines[0], p.lines[1], [&](const In* in, float* out, int64_t i, int64_t j, int64_t) CVX_LAMBDA {
+        const bool inside = i >= begin[first] && i < end[first] && j >= begin[second] && j < end[second];
+        Vec x[Transform::kIn];
+        CVX_UNROLL for (int k = 0; k < Transform::kIn; ++k) {
+          x[k] = Vec{};
+          if (inside && k >= begin[p.axis] && k < end[p.axis]) {
+            x[k] = p.lanes == kV ? load(in + k * in_step) : load_part(in + k * in_step, p.lanes);
+          }
+        }
+        transform_line<Transform>(x, out, out_step);
+      });
 }
 
 // The pass that writes the image: it adds bias and residual, applies the activation, and leaves out what lies outside.
-template <class Transform>
+template <class Transform, class Out>
 void write_pass(const Pass& p) {
   const WinogradTile& tile = *p.tile;
   const int first = other_axis(p.axis, 0), second = other_axis(p.axis, 1);
@@ -245,60 +241,75 @@ void write_pass(const Pass& p) {
   const int64_t first_end = p.lines[0] < tile.end[first] ? p.lines[0] : tile.end[first];
   const int64_t second_end = p.lines[1] < tile.end[second] ? p.lines[1] : tile.end[second];
   if (whole && tile.residual == nullptr && act.is_cheap() && tile.end[p.axis] >= Transform::kOut) {
-    return for_lines(p, first_end, second_end,
-                     [&](const float* in, float* out, int64_t, int64_t, int64_t c) CVX_LAMBDA {
-                       const Vec bias = bias_of(c);
-                       Vec x[Transform::kIn], y[Transform::kOut];
-                       load_line<Transform>(in, in_step, x);
-                       Transform::apply(x, y);
-                       CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) {
-                         y[k] = apply_cheap(y[k] + bias, act.kind, slope);
-                       }
-                       CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) { store(out + k * out_step, y[k]); }
-                     });
+    return for_lines<float, Out>(p, first_end, second_end,
+                                 [&](const float* in, Out* out, int64_t, int64_t, int64_t c) CVX_LAMBDA {
+                                   const Vec bias = bias_of(c);
+                                   Vec x[Transform::kIn], y[Transform::kOut];
+                                   load_line<Transform>(in, in_step, x);
+                                   Transform::apply(x, y);
+                                   CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) {
+                                     y[k] = apply_cheap(y[k] + bias, act.kind, slope);
+                                   }
+                                   CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) {
+                                     store(out + k * out_step, y[k]);
+                                   }
+                                 });
   }
-  for_lines(p, first_end, second_end, [&](const float* in, float* out, int64_t i, int64_t j, int64_t c) CVX_LAMBDA {
-    const Vec bias = bias_of(c);
-    const float* residual = nullptr;
-    if (tile.residual != nullptr) {
-      residual = tile.residual + p.channel + c + i * tile.residual_step[first] + j * tile.residual_step[second];
-    }
-    Vec x[Transform::kIn], y[Transform::kOut];
-    load_line<Transform>(in, in_step, x);
-    Transform::apply(x, y);
-    CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) {
-      if (k < tile.end[p.axis]) {
-        Vec value = y[k] + bias;
-        if (residual != nullptr) {
-          const float* at = residual + k * tile.residual_step[p.axis];
-          value += whole ? load(at) : load_part(at, p.lanes);
+  for_lines<float, Out>(
+      p, first_end, second_end, [&](const float* in, Out* out, int64_t i, int64_t j, int64_t c) CVX_LAMBDA {
+        const Vec bias = bias_of(c);
+        const Out* residual = nullptr;
+        if (tile.residual != nullptr) {
+          residual = static_cast<const Out*>(tile.residual) + p.channel + c + i * tile.residual_step[first] +
+                     j * tile.residual_step[second];
         }
-        value = act.is_cheap() ? apply_cheap(value, act.kind, slope) : apply_transcendental(value, act);
-        if (whole) {
-          store(out + k * out_step, value);
-        } else {
-          store_part(out + k * out_step, value, p.lanes);
+        Vec x[Transform::kIn], y[Transform::kOut];
+        load_line<Transform>(in, in_step, x);
+        Transform::apply(x, y);
+        CVX_UNROLL for (int k = 0; k < Transform::kOut; ++k) {
+          if (k < tile.end[p.axis]) {
+            Vec value = y[k] + bias;
+            if (residual != nullptr) {
+              const Out* at = residual + k * tile.residual_step[p.axis];
+              value += whole ? load(at) : load_part(at, p.lanes);
+            }
+            value = act.is_cheap() ? apply_cheap(value, act.kind, slope) : apply_transcendental(value, act);
+            if (whole) {
+              store(out + k * out_step, value);
+            } else {
+              store_part(out + k * out_step, value, p.lanes);
+            }
+          }
         }
-      }
-    }
-  });
+      });
 }
 
 typedef void (*PassFunction)(const Pass&);
 
 struct AxisPasses {
   int m, r;
-  PassFunction read, input, output, write;
+  PassFunction read, read_bfloats, input, output, write, write_bfloats;
+
+  template <class T>
+  PassFunction reading() const {
+    return kElementOf<T> == Element::kBfloat16 ? read_bfloats : read;
+  }
+  template <class T>
+  PassFunction writing() const {
+    return kElementOf<T> == Element::kBfloat16 ? write_bfloats : write;
+  }
 };
 
 constexpr AxisPasses kAxisPasses[] = {
-#define CVX_PASSES(M, R)            \
-  {M,                               \
-   R,                               \
-   read_pass<InputTransform<M, R>>, \
-   run_pass<InputTransform<M, R>>,  \
-   run_pass<OutputTransform<M, R>>, \
-   write_pass<OutputTransform<M, R>>},
+#define CVX_PASSES(M, R)                      \
+  {M,                                         \
+   R,                                         \
+   read_pass<InputTransform<M, R>, float>,    \
+   read_pass<InputTransform<M, R>, Bfloat16>, \
+   run_pass<InputTransform<M, R>>,            \
+   run_pass<OutputTransform<M, R>>,           \
+   write_pass<OutputTransform<M, R>, float>,  \
+   write_pass<OutputTransform<M, R>, Bfloat16>},
     WINOGRAD_PAIRS(CVX_PASSES)};
 
 const AxisPasses& passes_of(int m, int r) {
@@ -340,14 +351,15 @@ void for_batches(const WinogradShape& s, const WinogradTile& tile, int64_t chann
   }
 }
 
-void winograd_input(const WinogradShape& s, const WinogradTile& tile, const float* src, const int64_t* src_step,
+template <class T>
+void winograd_input(const WinogradShape& s, const WinogradTile& tile, const T* src, const int64_t* src_step,
                     int64_t channels, float* points, int64_t point_step, float* scratch) {
   const int64_t a[3] = {s.m[0] + s.r[0] - 1, s.m[1] + s.r[1] - 1, s.m[2] + s.r[2] - 1};
   int axes[3];
   const int count = transformed_axes(s, true, axes);
   const int64_t step = vectors_together(s.points()) * kV;
   for_batches(s, tile, channels, [&](Pass& p) {
-    const Lattice image{const_cast<float*>(src) + p.channel, {src_step[0], src_step[1], src_step[2]}};
+    const Lattice image{const_cast<T*>(src) + p.channel, {src_step[0], src_step[1], src_step[2]}};
     const Lattice between{scratch, {a[1] * a[2] * step, a[2] * step, step}};
     const Lattice result{points + p.channel, {a[1] * a[2] * point_step, a[2] * point_step, point_step}};
     for (int i = 0; i < count; ++i) {
@@ -357,13 +369,14 @@ void winograd_input(const WinogradShape& s, const WinogradTile& tile, const floa
       p.lines[0] = a[other_axis(p.axis, 0)];
       p.lines[1] = a[other_axis(p.axis, 1)];
       const AxisPasses& passes = passes_of(s.m[p.axis], s.r[p.axis]);
-      (i == 0 ? passes.read : passes.input)(p);
+      (i == 0 ? passes.reading<T>() : passes.input)(p);
     }
   });
 }
 
+template <class T>
 void winograd_output(const WinogradShape& s, const WinogradTile& tile, const float* points, int64_t point_step,
-                     int64_t channels, float* dst, const int64_t* dst_step, float* scratch) {
+                     int64_t channels, T* dst, const int64_t* dst_step, float* scratch) {
   const int64_t a[3] = {s.m[0] + s.r[0] - 1, s.m[1] + s.r[1] - 1, s.m[2] + s.r[2] - 1};
   int axes[3];
   const int count = transformed_axes(s, false, axes);
@@ -381,7 +394,7 @@ void winograd_output(const WinogradShape& s, const WinogradTile& tile, const flo
       p.lines[0] = size[other_axis(p.axis, 0)];
       p.lines[1] = size[other_axis(p.axis, 1)];
       const AxisPasses& passes = passes_of(s.m[p.axis], s.r[p.axis]);
-      (i == count - 1 ? passes.write : passes.output)(p);
+      (i == count - 1 ? passes.writing<T>() : passes.output)(p);
       size[p.axis] = s.m[p.axis];
     }
   });

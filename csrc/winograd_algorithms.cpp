@@ -232,7 +232,7 @@ class WinogradRun final : public AlgorithmRun {
     const int64_t n = origin(column, &first);
     const View& view = *p.src_view;
     WinogradTile part;
-    const float* src = p.src + n * view.batch_stride;
+    int64_t src = n * view.batch_stride;
     for (int i = 0; i < kSpatialAxes; ++i) {
       // may lie outside of the image
       const int64_t begin = i == scheme_.sliced ? slice : first[i] - problem_.window.padding_low[i];
@@ -241,8 +241,11 @@ class WinogradRun final : public AlgorithmRun {
       part.end[i] = std::clamp<int64_t>(view.size[i] - begin, part.begin[i], inputs);
       src += begin * view.stride[i];
     }
-    set_.winograd_input(shape_, part, src, view.stride.data(), problem_.in_channels, points, blocking_.row,
-                        scratch.lattice);
+    with_element(problem_.in_element, [&](auto number) {
+      using T = decltype(number);
+      set_.rows<T>().winograd_input(shape_, part, p.source<T>() + src, view.stride.data(), problem_.in_channels, points,
+                                    blocking_.row, scratch.lattice);
+    });
   }
 
   void write_tile(int64_t column, int64_t slice, int64_t panel, const ConvPointers& p, const float* points,
@@ -255,18 +258,22 @@ class WinogradRun final : public AlgorithmRun {
     WinogradTile part;
     if (conv_.bias() != nullptr) part.bias = conv_.bias() + channel;
     part.activation = activation_;
-    float* dst = p.dst + n * p.dst_view->batch_stride + channel;
-    if (p.residual != nullptr) part.residual = p.residual + n * p.residual_view->batch_stride + channel;
+    int64_t dst = n * p.dst_view->batch_stride + channel;
+    int64_t residual = p.residual != nullptr ? n * p.residual_view->batch_stride + channel : 0;
     for (int i = 0; i < kSpatialAxes; ++i) {
       part.end[i] = std::min<int64_t>(shape_.m[i], problem_.out_size[i] - first[i]);
       dst += first[i] * p.dst_view->stride[i];
       if (p.residual != nullptr) {
-        part.residual += first[i] * p.residual_view->stride[i];
+        residual += first[i] * p.residual_view->stride[i];
         part.residual_step[i] = p.residual_view->stride[i];
       }
     }
-    set_.winograd_output(shape_, part, points, blocking_.panel, width_of(panel), dst, p.dst_view->stride.data(),
-                         scratch.lattice);
+    with_element(problem_.out_element, [&](auto number) {
+      using T = decltype(number);
+      if (p.residual != nullptr) part.residual = p.added<T>() + residual;
+      set_.rows<T>().winograd_output(shape_, part, points, blocking_.panel, width_of(panel), p.result<T>() + dst,
+                                     p.dst_view->stride.data(), scratch.lattice);
+    });
   }
 
   Scheme scheme_;
@@ -436,7 +443,9 @@ std::unique_ptr<ConvRun> plan(const ConvSetup& setup) {
 
 template <int M0, int M1, int M2>
 Algorithm row(const char* name, const char* summary) {
-  return {name, summary, false, unsupported<M0, M1, M2>, cost<M0, M1, M2>, pack<M0, M1, M2>, plan<M0, M1, M2>};
+  Algorithm made{name, summary, false, unsupported<M0, M1, M2>, cost<M0, M1, M2>, pack<M0, M1, M2>, plan<M0, M1, M2>};
+  made.stores = [](const ConvProblem& p) { return p.residual_element.value_or(p.out_element) == p.out_element; };
+  return made;
 }
 
 }  // namespace

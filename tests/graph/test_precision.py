@@ -195,3 +195,55 @@ def test_the_largest_numbers_stay_finite(algorithm: str, precision: str) -> None
         np.full_like(x, 0.5), np.full_like(w, largest) * (w > 0), algorithm=algorithm, precision=precision
     )
     np.testing.assert_allclose(other, largest / 2, rtol=1e-5)
+
+
+# ---- tensors between steps --------------------------------------------------------------------------------
+
+
+class Joined(nn.Module):
+    """A network with sums, concatenations, pooling, resizing, a gate and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.wide = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1)
+        self.deep, self.squeeze, self.back = nn.Conv2d(32, 64, 1), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 32, 1)
+        self.head = nn.Conv2d(64, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        x = x + torch.relu(self.wide(x))
+        y = nn.functional.silu(self.deep(nn.functional.max_pool2d(x, 2)))
+        y = self.back(y * torch.sigmoid(self.squeeze(nn.functional.adaptive_avg_pool2d(y, 1))))
+        y = nn.functional.interpolate(y, scale_factor=2, mode="bilinear")
+        return torch.sigmoid(self.head(torch.cat([y, x], 1)))  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def joined() -> tuple[Program, Program]:
+    torch.manual_seed(0)
+    program = compile(Joined(), torch.randn(2, 1, 24, 20))
+    return program, program.replace(precision="bfloat16")
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="this processor multiplies no bfloat16")
+def test_tensors_between_steps_are_bfloat16(joined: tuple[Program, Program]) -> None:
+    exact, program = joined
+    x = torch.randn(2, 1, 24, 20, generator=torch.Generator().manual_seed(0))
+    rows = program.profile(x)
+    stored = {row["name"]: row["stored"] for row in rows if row["operator"] not in ("import", "export")}
+    assert {name for name, kind in stored.items() if kind == "float32"} == {"squeeze", "head"}  # the gate, the result
+    memory = [p._execution([x.numpy()]).memory for p in (exact, program)]
+    assert memory[1].arena_bytes < 0.6 * memory[0].arena_bytes
+    difference = program(x) - exact(x)
+    assert 1e-5 < float(difference.norm() / exact(x).norm()) < 5e-3
+
+
+def test_rounding_depends_on_no_thread_slice_or_tile(joined: tuple[Program, Program]) -> None:
+    program = joined[1]
+    x = np.random.default_rng(1).standard_normal((3, 1, 96, 70)).astype(np.float32)
+    y = program(x)
+    assert all(np.array_equal(y, program.replace(threads=n)(x)) for n in (1, 3))
+    assert np.array_equal(program(x[1:2]), y[1:2])
+    layers = nn.Conv2d(1, 32, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(32, 32, 3), nn.Conv2d(32, 3, 1)
+    flat = compile(nn.Sequential(*layers), torch.zeros(1, 1, 96, 70), precision="bfloat16")
+    assert np.array_equal(flat.tiled(x[:1], tile=48), flat(x[:1]))

@@ -118,7 +118,16 @@ def test_a_large_network_is_compared_in_float32(monkeypatch: pytest.MonkeyPatch)
 def test_the_growth_of_errors_is_that_of_the_algorithms() -> None:
     def growth(algorithm: str, kernel: tuple[int, ...], kind: str = "float32") -> float:
         rows = [
-            StepRow(name=name, operator="conv", algorithm=chosen, type=kind, shape=(1, 1, *kernel), macs=1, bytes=4)
+            StepRow(
+                name=name,
+                operator="conv",
+                algorithm=chosen,
+                type=kind,
+                stored="float32",
+                shape=(1, 1, *kernel),
+                macs=1,
+                bytes=4,
+            )
             for name, chosen in (("a", algorithm), ("b", "indirect"))
         ]
         return error_growth(rows, {"w": np.zeros((1, 1, *kernel))}, {"a": ("x", "w")})

@@ -46,12 +46,12 @@ def compile_network(
     )
     rows = (
         (
-            step["name"], step["operator"], step["algorithm"], step["type"], times(step["shape"]),
+            step["name"], step["operator"], step["algorithm"], step["type"], step["stored"], times(step["shape"]),
             milliseconds(step["time_s"]), f"{step['gflops']:.1f}" if step["macs"] else "",
         )
         for step in found.steps
     )  # fmt: skip
-    screen.table("step|operator|algorithm|type|output|>ms|>GFLOP/s", rows)
+    screen.table("step|operator|algorithm|type|stored|output|>ms|>GFLOP/s", rows)
     took = duration(found.time_s) if found.time_s >= 1 else f"{milliseconds(found.time_s, 1)} ms"
     screen.say(f"{took} a run, {found.flops / 1e9:.0f} GFLOP/s; compiled in {duration(found.compile_s)}")
     arena, active, held = (

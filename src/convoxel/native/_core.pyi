@@ -208,6 +208,9 @@ class Plan:
         slope: float | tuple[float, float] = 0.0,
         name: str = "",
     ) -> None: ...
+    def convert(
+        self, src: convoxel.native.plan.View, dst: convoxel.native.plan.View, name: str = ""
+    ) -> None: ...
     def normalise(
         self,
         src: convoxel.native.plan.View,

@@ -110,6 +110,11 @@ def instruction_set() -> str:
     return wanted
 
 
+def multiplies_bfloat(isa: str) -> bool:
+    """Return whether an instruction set multiplies numbers of bfloat16."""
+    return any(row["name"] == isa and row["bfloat16"] for row in _core.instruction_sets())
+
+
 def algorithms() -> list[JsonObject]:
     """Return the convolution algorithms: name, a line on what each does and supports, whether it is exact on integers.
 

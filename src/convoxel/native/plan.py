@@ -28,23 +28,28 @@ Slope = float | tuple[float, float]  # an activation's parameter; clip's are (lo
 ACTIVATIONS: tuple[str, ...] = tuple(_core.activations)
 
 
+ELEMENT_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2}
+"""The types in which tensors of a plan are stored, and the bytes of a number."""
+
+
 class View(NamedTuple):
-    """The place of a tensor. Offset and strides count floats; the stride of the channels is always 1."""
+    """The place of a tensor. Offset and strides count numbers; the stride of the channels is always 1."""
 
     buffer: int
     offset: int
     shape: tuple[int, int, int, int, int]
     strides: tuple[int, int, int, int]
+    element: str = "float32"
 
     @classmethod
-    def dense(cls, buffer: int, offset: int, shape: tuple[int, int, int, int, int]) -> View:
+    def dense(cls, buffer: int, offset: int, shape: tuple[int, int, int, int, int], element: str = "float32") -> View:
         """Return the view of a tensor without gaps.
 
         >>> View.dense(0, 0, (2, 1, 4, 4, 3)).strides
         (48, 48, 12, 3)
         """
         n, d, h, w, c = shape
-        return cls(buffer, offset, (n, d, h, w, c), (d * h * w * c, h * w * c, w * c, c))
+        return cls(buffer, offset, (n, d, h, w, c), (d * h * w * c, h * w * c, w * c, c), element)
 
     def channels(self, begin: int, end: int) -> View:
         """Return the slice of channels ``[begin, end)``, of the same memory."""
@@ -97,6 +102,7 @@ class Problem(NamedTuple):
         in_shape, out_shape: (n, d, h, w, c).
         activation, residual: the activation, and whether a residual is added before it.
         gated: whether a vector of channels multiplies the input.
+        in_element, out_element: the types in which input and result are stored.
 
     >>> str(Problem((1, 3, 3), (1, 1, 1), (1, 1, 1), (0, 1, 1), 1, False, (1, 1, 8, 9, 64), (1, 1, 8, 9, 32), "relu"))
     'conv 1x3x3 s1x1x1 p0x1x1 d1x1x1 g1 1x1x8x9x64 -> 1x1x8x9x32 relu'
@@ -113,6 +119,8 @@ class Problem(NamedTuple):
     activation: str = "none"
     residual: bool = False
     gated: bool = False
+    in_element: str = "float32"
+    out_element: str = "float32"
 
     @classmethod
     def of(
@@ -125,7 +133,7 @@ class Problem(NamedTuple):
         gated: bool = False,
     ) -> Problem:
         """Return the problem of running ``convolution`` from one view to another."""
-        return cls(*convolution.window, src.shape, dst.shape, activation, residual, gated)
+        return cls(*convolution.window, src.shape, dst.shape, activation, residual, gated, src.element, dst.element)
 
     @property
     def of_one_image(self) -> Problem:
@@ -142,9 +150,9 @@ class Problem(NamedTuple):
         what = "conv_transpose" if self.transposed else "conv"
         epilogue = f" {self.activation}" + (" residual" if self.residual else "")
         gate = " gated" if self.gated else ""
-        return (
-            f"{what} {kernel} s{stride} p{padding} d{dilation} g{self.groups} {in_shape} -> {out_shape}{gate}{epilogue}"
-        )
+        before, after = ("" if e == "float32" else f" {e}" for e in (self.in_element, self.out_element))
+        sizes = f"{in_shape}{before} -> {out_shape}{after}"
+        return f"{what} {kernel} s{stride} p{padding} d{dilation} g{self.groups} {sizes}{gate}{epilogue}"
 
 
 class Plan(_core.Plan):

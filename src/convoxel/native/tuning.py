@@ -56,15 +56,20 @@ def time_candidates(
     """
     layer = _random_convolution(problem)
     gates = (problem.in_shape[0], 1, 1, 1, problem.in_shape[4])
-    shapes = (problem.in_shape, problem.out_shape, problem.out_shape, gates)
-    views = [View.dense(i, 0, shape) for i, shape in enumerate(shapes, start=1)]
+    tensors = (
+        (problem.in_shape, problem.in_element),
+        (problem.out_shape, problem.out_element),
+        (problem.out_shape, problem.out_element),
+        (gates, "float32"),
+    )
+    views = [View.dense(i, 0, shape, element) for i, (shape, element) in enumerate(tensors, start=1)]
     src, dst, residual, gate = views
     ranked = Plan(0, 4, threads, isa=isa, precision=precision).candidates(layer, src, dst, algorithm, problem.gated)
     names = [name for name, cost in ranked if math.isfinite(cost)][:count]
     if len(names) < 2:
         return dict.fromkeys(names, 0.0)
     rng = np.random.default_rng(0)
-    buffers = [rng.standard_normal(view.shape, np.float32) for view in views]
+    buffers = [_random_numbers(view, rng) for view in views]
     plans = {name: Plan(0, 4, threads, isa=isa, precision=precision) for name in names}
     for name, plan in plans.items():
         plan.convolve(
@@ -90,6 +95,15 @@ def _take_turns(plans: Mapping[str, Plan], buffers: Sequence[Floats]) -> dict[st
         for name in remaining:
             best[name] = min(best[name], run(name))
     return best
+
+
+def _random_numbers(view: View, rng: np.random.Generator) -> Floats:
+    """Return a buffer that holds random numbers of the view's type."""
+    numbers = rng.standard_normal(view.shape, np.float32)
+    if view.element == "float32":
+        return numbers
+    halves = (numbers.view(np.uint32) >> 16).astype(np.uint16).ravel()
+    return np.append(halves, np.zeros(len(halves) % 2, np.uint16)).view(np.float32)
 
 
 def _random_convolution(problem: Problem) -> Convolution:

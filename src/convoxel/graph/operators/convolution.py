@@ -362,6 +362,8 @@ ROWS = (
         fits=Rewriter.has_space,
         reads=_windowed,
         restrict=part_of_convolution,
+        stored="each",
+        float32=(4,),
     ),
     # A depthwise convolution with a 1x1 convolution in front of it, behind it, or both: what lies between them has no
     # place in memory. `activation` is the last one's.
@@ -374,6 +376,7 @@ ROWS = (
         macs=depthwise_block_macs,
         reads=unknown("steps that were fused"),
         restrict=part_of_convolution,
+        stored="each",
     ),
     row(
         f"transposed_convolution(x, weight!, bias?!, residual?; {_PLACES}, output_padding, {EPILOGUE})",
@@ -384,6 +387,7 @@ ROWS = (
         fits=Rewriter.has_space,
         reads=_windowed,
         restrict=part_of_transposed,
+        stored="each",
     ),
     row("columns_to_image(x; shape, kernel, stride, padding, dilation)", _columns_to_image_shape, _columns_to_image),
 )

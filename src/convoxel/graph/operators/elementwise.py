@@ -393,6 +393,7 @@ ROWS = (
         fits=_slope_per_channel,
         to_native=_one_slope,
         reads=unchanged,
+        stored="float32",
     ),
     row("select(condition, x, y)", stretched, np.where, reads=pointwise),
 )

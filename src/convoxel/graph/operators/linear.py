@@ -204,6 +204,7 @@ ROWS = (
         fits=_has_rows,
         reads=_linear_reads,
         restrict=part_of_linear,
+        stored="each",
     ),
     row(
         "einsum(terms*; equation)", _einsum_shape, _einsum, reads=_einsum_reads, macs=_einsum_macs, restrict=_by_library

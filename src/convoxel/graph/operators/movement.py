@@ -193,8 +193,8 @@ def _blocks(step: Step, fine: View, coarse: View) -> Iterator[tuple[View, View]]
     for number, place in enumerate(np.ndindex(*blocks)):
         start = fine.offset + sum(p * s for p, s in zip(place, fine.strides[1:], strict=True))
         yield (
-            View(fine.buffer, start, shape, (n, d, h, w)),
-            View(coarse.buffer, coarse.offset + number * channels, shape, coarse.strides),
+            fine._replace(offset=start, shape=shape, strides=(n, d, h, w)),
+            coarse._replace(offset=coarse.offset + number * channels, shape=shape),
         )
 
 
@@ -630,6 +630,7 @@ ROWS = (
         _concat_shape,
         lambda *parts, axis: np.concatenate(parts, axis),
         refuse,
+        stored="each",
         fits=_joins_native,
         reads=_joined,
     ),
@@ -722,6 +723,6 @@ ROWS = (
     row("take_along(x, index; axis)", _indexed_shape, _take_along),
     row("transpose(x; axes)", _transpose_shape, lambda x, axes: np.array(x.transpose(axes)), reads=_transposed),
     # The two conversions between arrays and native steps; the plan adds their steps, or finds that none is needed.
-    row("channels_last(x)", same, reads=unchanged),
-    row("channels_first(x)", same, reads=unchanged),
+    row("channels_last(x)", same, reads=unchanged, stored="float32"),
+    row("channels_first(x)", same, reads=unchanged, stored="float32"),
 )

@@ -64,6 +64,8 @@ class Operator:
     ``macs`` is the rule for multiply–accumulates, None where they are not known.
     ``reads`` is the rule for receptive fields and for sizes along an axis; without one, nothing is known behind the
     operator. ``restrict`` is the rule for a part of the result, where it does not follow from ``reads``.
+    ``stored`` says in which types the steps take tensors: all "alike", float32 or bfloat16; "each" in its own, but the
+    operands ``float32`` in that; or "float32".
     ``keeps_indices`` says that the backward pass needs the indices of the numbers that were chosen.
     """
 
@@ -80,6 +82,8 @@ class Operator:
     reads: ReadsRule = _unknown
     restrict: RestrictRule | None = None
     keeps_indices: bool = False
+    stored: str = "alike"
+    float32: tuple[int, ...] = ()
 
     @property
     def has_steps(self) -> bool:

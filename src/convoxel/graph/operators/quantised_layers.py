@@ -125,8 +125,8 @@ _PLACES = "stride, padding, dilation, groups=1"
 _fused = unknown("whole numbers of 8 bits")
 
 ROWS = (
-    row("to_levels(x; levels)", same, lower=_lower_to_levels, reads=unchanged),
-    row("from_levels(x; levels)", same, lower=_lower_from_levels, reads=unchanged),
+    row("to_levels(x; levels)", same, lower=_lower_to_levels, reads=unchanged, stored="float32"),
+    row("from_levels(x; levels)", same, lower=_lower_from_levels, reads=unchanged, stored="float32"),
     row(
         f"quantised_convolution({_OPERANDS}; {_PLACES}, {_LEVELS})",
         _convolution_shape,
@@ -134,6 +134,7 @@ ROWS = (
         macs=convolution_macs,
         reads=_fused,
         restrict=part_of_convolution,
+        stored="float32",
     ),
     row(
         f"quantised_transposed_convolution({_OPERANDS}; {_PLACES}, output_padding, {_LEVELS})",
@@ -142,6 +143,7 @@ ROWS = (
         macs=transposed_macs,
         reads=_fused,
         restrict=part_of_transposed,
+        stored="float32",
     ),
     row(
         f"quantised_linear({_OPERANDS}; flatten=False, {_LEVELS})",
@@ -150,5 +152,6 @@ ROWS = (
         macs=linear_macs,
         reads=_fused,
         restrict=part_of_linear,
+        stored="float32",
     ),
 )

@@ -115,6 +115,9 @@ def own_padding(node: Node) -> tuple[int, int, int]:
 
 def copy(plan: native.Plan, source: View, target: View, name: str) -> None:
     """Add a step that copies one view to another."""
+    if source.element != target.element:
+        plan.convert(source, target, name=name)
+        return
     channels = source.shape[4]
     plan.affine(source, target, np.ones(channels, np.float32), np.zeros(channels, np.float32), name=name)
 

@@ -41,7 +41,7 @@ def narrow_view(view: View, axis: int, start: int, length: int, step: int = 1) -
     start_offset = view.offset + start * (*view.strides, 1)[axis]
     n, d, h, w, c = (length if i == axis else size for i, size in enumerate(view.shape))
     sn, sd, sh, sw = (stride * step if i == axis else stride for i, stride in enumerate(view.strides))
-    return View(view.buffer, start_offset, (n, d, h, w, c), (sn, sd, sh, sw))
+    return view._replace(offset=start_offset, shape=(n, d, h, w, c), strides=(sn, sd, sh, sw))
 
 
 def full_axis(axis: int, rank: int) -> int:
@@ -69,9 +69,8 @@ def channels_as_positions(view: View) -> View:
     n, d, h, w, c = view.shape
     assert c == 1 or d * h * w == 1
     length, stride = max(((d, view.strides[1]), (h, view.strides[2]), (w, view.strides[3]), (c, 1)))
-    return View(
-        view.buffer, view.offset, (n, 1, 1, length, 1), (view.strides[0], stride * length, stride * length, stride)
-    )
+    strides = (view.strides[0], stride * length, stride * length, stride)
+    return view._replace(shape=(n, 1, 1, length, 1), strides=strides)
 
 
 def joined_batch(*views: View) -> list[View] | None:
@@ -93,7 +92,7 @@ def _images_in_depth(view: View) -> View | None:
     n, d, h, w, c = view.shape
     sn, sd, sh, sw = view.strides
     distance = sn if d == 1 else sd
-    return View(view.buffer, view.offset, (1, n * d, h, w, c), (sn, distance, sh, sw)) if sn == d * distance else None
+    return view._replace(shape=(1, n * d, h, w, c), strides=(sn, distance, sh, sw)) if sn == d * distance else None
 
 
 def _images_as_slices(view: View) -> View | None:
@@ -101,7 +100,7 @@ def _images_as_slices(view: View) -> View | None:
     n, d, h, w, c = view.shape
     sn, sd, sh, sw = view.strides
     distance = sd if h == 1 else sh
-    return View(view.buffer, view.offset, (1, n, d * h, w, c), (sn, sn, distance, sw)) if sd == h * distance else None
+    return view._replace(shape=(1, n, d * h, w, c), strides=(sn, sn, distance, sw)) if sd == h * distance else None
 
 
 def row_views(source: View, target: View) -> Iterator[tuple[View, View]]:
@@ -129,4 +128,5 @@ def _is_even(view: View) -> bool:
 
 def _row_view(view: View, offset: int, rows: int) -> View:
     distance = view.strides[3]
-    return View(view.buffer, offset, (rows, 1, 1, 1, view.shape[4]), (distance, distance, distance, distance))
+    shape = (rows, 1, 1, 1, view.shape[4])
+    return view._replace(offset=offset, shape=shape, strides=(distance, distance, distance, distance))

@@ -97,7 +97,7 @@ def error_growth(
     growth = 1.0
     for row in rows:
         tiles = re.fullmatch(r"winograd\(([\dx]+)\)", row["algorithm"])
-        growth = max(growth, _PRECISIONS.get(row["type"], 1.0))
+        growth = max(growth, *(_PRECISIONS.get(kind, 1.0) for kind in (row["type"], row["stored"])))
         if row["algorithm"] == "fft":
             growth = max(growth, _FOURIER)
         elif tiles is not None:

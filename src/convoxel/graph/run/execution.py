@@ -19,8 +19,10 @@ from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.step import Choice, PackedWeights, Step, copy
 from convoxel.graph.operators.table import OPERATORS, infer_shapes
 from convoxel.graph.operators.view import full, full_axis, narrow_view
-from convoxel.graph.run.placement import Places, converts_freely, place
+from convoxel.graph.run.placement import WORD_BYTES, Places, converts_freely, place
+from convoxel.graph.run.storage import choose_elements, element_of, follow_parts
 from convoxel.native.machine import installed_bytes
+from convoxel.native.plan import ELEMENT_BYTES
 
 # What NumPy and the engine raise where the graph of a file asks for the impossible.
 CONTRADICTIONS = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
@@ -67,6 +69,7 @@ class Execution:
     packed: Mapping[str, NDArray[np.float32]]
     memory: Memory
     macs: Mapping[str, int]
+    elements: Mapping[str, str]
 
     @cached_property
     def is_native(self) -> bool:
@@ -173,19 +176,25 @@ def plan_execution(
     precision: str = "float32",
     chosen: Mapping[str, str] | None = None,
     whole: Mapping[str, Choice] | None = None,
+    elements: Mapping[str, str] | None = None,
     bounded: bool = True,
 ) -> Execution:
     """Return the plan of a graph whose layouts are assigned.
 
     ``algorithm`` is the algorithm or family of every convolution; ``precision`` and ``chosen`` are as in
-    ``native.Plan``. ``whole`` are the choices of a whole image, by a node's name, where the graph makes a part of it.
+    ``native.Plan``. Where the graph makes a part of an image, ``whole`` are the choices of the whole image, by a node's
+    name, and ``elements`` the types in which its values are stored, where they are not float32.
     A plan that is not ``bounded`` may need more memory than there is, and must not run.
     """
     shapes = infer_shapes(graph, sizes)
     installed = installed_bytes()
     if bounded:
         _check_memory(graph, shapes, installed)
-    places = place(graph, shapes, sizes)
+    if elements is None:
+        elements = choose_elements(graph, precision)
+    else:
+        elements = follow_parts(graph, elements)
+    places = place(graph, shapes, sizes, elements)
     if bounded and 4 * places.arena_size > installed:
         raise ShapeError(
             f"its results need {places.arena_size / 2**28:.0f} GiB, this machine has {installed / 2**30:.0f}"
@@ -217,6 +226,7 @@ def plan_execution(
         packed=_pack_constants(graph, places),
         memory=_memory(graph, places),
         macs=_macs(graph, sizes, shapes),
+        elements=elements,
     )
 
 
@@ -301,9 +311,10 @@ def _pack_constants(graph: Graph, places: Places) -> dict[str, NDArray[np.float3
 
 
 def _memory(graph: Graph, places: Places) -> Memory:
-    values = (v.name for v in graph.values.values() if v.layout == CHANNELS_LAST)
+    values = [v.name for v in graph.values.values() if v.layout == CHANNELS_LAST]
+    size = sum(math.prod(places.shapes[name]) * ELEMENT_BYTES[element_of(places.elements, name)] for name in values)
     weights = sum(array.nbytes for array in graph.constants.values())
-    return Memory(4 * places.arena_size, 4 * sum(math.prod(places.shapes[name]) for name in values), weights)
+    return Memory(WORD_BYTES * places.arena_size, size, weights)
 
 
 def _macs(graph: Graph, sizes: Mapping[str, int], shapes: Mapping[str, Shape]) -> dict[str, int]:

@@ -16,14 +16,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 
 from convoxel.graph.ir.graph import CHANNELS_FIRST, CHANNELS_LAST, Graph, Node, follow
 from convoxel.graph.ir.size import Shape
 from convoxel.graph.operators.table import OPERATORS
 from convoxel.graph.operators.view import full, full_axis, narrow_view
 from convoxel.graph.run.arena import Block, place_blocks
+from convoxel.graph.run.storage import element_of
 from convoxel.native import View
 from convoxel.native.integer import word_count
+from convoxel.native.plan import ELEMENT_BYTES
+
+WORD_BYTES = 4
+"""The unit in which the arena is divided: a float32."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +42,15 @@ class _Place:
 
 @dataclass
 class Places:
-    """The memory of every channels-last value. ``buffers`` numbers the arrays that steps address, from 1."""
+    """The memory of every channels-last value. ``buffers`` numbers the arrays that steps address, from 1.
+
+    ``elements`` are the types of the values that are not float32. Offsets in the arena and its size count words of 4
+    bytes.
+    """
 
     shapes: Mapping[str, Shape]
     buffers: dict[str, int]
+    elements: Mapping[str, str]
     offsets: dict[str, int] = field(default_factory=dict)
     arena_size: int = 0
     _places: dict[str, _Place] = field(default_factory=dict)
@@ -61,8 +72,9 @@ class Places:
         return self._views[name]
 
     def _whole(self, root: str) -> View:
-        buffer = self.buffers.get(root, 0)
-        return View.dense(buffer, 0 if buffer else self.offsets[root], full(self.shapes[root]))
+        buffer, element = self.buffers.get(root, 0), element_of(self.elements, root)
+        offset = 0 if buffer else self.offsets[root] * WORD_BYTES // ELEMENT_BYTES[element]
+        return View.dense(buffer, offset, full(self.shapes[root]), element)
 
     def is_placed(self, name: str, inside: str) -> bool:
         """Return whether ``name`` was given a place in ``inside`` itself."""
@@ -87,9 +99,14 @@ def converts_freely(shape: Shape) -> bool:
     return len(shape) < 3 or shape[1] == 1 or math.prod(shape[2:]) == 1
 
 
-def place(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Places:
-    """Return the places of all values of a graph whose layouts are assigned."""
-    places = Places(_stored(graph, shapes), _number_buffers(graph))
+def place(
+    graph: Graph,
+    shapes: Mapping[str, Shape],
+    sizes: Mapping[str, int],
+    elements: Mapping[str, str] = MappingProxyType({}),
+) -> Places:
+    """Return the places of all values of a graph whose layouts are assigned; ``elements`` are as in ``Places``."""
+    places = Places(_stored(graph, shapes), _number_buffers(graph), elements)
     for node in graph.nodes:
         _place_alias(places, node, sizes)
     # From the last concatenation to the first, so that a short one that is part of a long one finds its parts placed.
@@ -130,7 +147,7 @@ def _number_buffers(graph: Graph) -> dict[str, int]:
 
 
 def _dense_as(shape: tuple[int, int, int, int, int]) -> Callable[[View], View]:
-    return lambda parent: View.dense(parent.buffer, parent.offset, shape)
+    return lambda parent: View.dense(parent.buffer, parent.offset, shape, parent.element)
 
 
 def _place_alias(places: Places, node: Node, sizes: Mapping[str, int]) -> None:
@@ -157,7 +174,8 @@ def _place_parts(places: Places, graph: Graph, node: Node) -> None:
     uses = Counter(node.inputs)
     for name in node.inputs:
         length = full(places.shapes[name])[axis]
-        if _is_fresh(graph, places, name) and uses[name] == 1:
+        same = element_of(places.elements, name) == element_of(places.elements, node.output.name)
+        if same and _is_fresh(graph, places, name) and uses[name] == 1:
             places._places[name] = _Place(node.output.name, _slice(axis, start, length))
         start += length
 
@@ -178,6 +196,8 @@ def _place_in_longer(places: Places, graph: Graph, node: Node, axis: int) -> boo
         start = 0
         for index, name in enumerate(user.inputs):
             if name == node.inputs[0] and user.inputs[index : index + count] == node.inputs:
+                if element_of(places.elements, user.output.name) != element_of(places.elements, node.output.name):
+                    break
                 if all(places.is_placed(part, user.output.name) for part in node.inputs):
                     length = full(places.shapes[node.output.name])[axis]
                     places._places[node.output.name] = _Place(user.output.name, _slice(axis, start, length))
@@ -198,6 +218,8 @@ def _lifetimes(graph: Graph, places: Places) -> dict[str, Block]:
                 continue
             root = root_of(name)
             spans[root] = (spans.get(root, (index, index))[0], index)
-    return {
-        root: Block(math.prod(places.shapes[root]), *span) for root, span in spans.items() if root not in places.buffers
-    }
+    return {root: Block(_words(places, root), *span) for root, span in spans.items() if root not in places.buffers}
+
+
+def _words(places: Places, name: str) -> int:
+    return -(-math.prod(places.shapes[name]) * ELEMENT_BYTES[element_of(places.elements, name)] // WORD_BYTES)

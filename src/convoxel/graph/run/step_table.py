@@ -17,14 +17,15 @@ _UNITS = ("B", "KiB", "MiB", "GiB")
 class StepRow(TypedDict):
     """One native step or call of an operator on arrays.
 
-    ``type`` is the precision of the numbers that a convolution multiplies (the lowest one of a block), else the type of
-    the result. ``bytes`` are those of the result.
+    ``type`` is the precision of the numbers that a convolution multiplies (the lowest one of a block), else ``stored``:
+    the type in which the result is stored. ``bytes`` are those of the result.
     """
 
     name: str
     operator: str
     algorithm: str
     type: str
+    stored: str
     shape: tuple[int, ...]
     macs: int
     bytes: int
@@ -50,7 +51,7 @@ def step_rows(execution: Execution) -> list[tuple[str, StepRow]]:
             shape = execution.shapes[node.outputs[0].name]
             kind, what = ("pytorch", str(label)) if label else ("numpy", node.operator)
             dtype = node.outputs[0].dtype
-            rows.append((node.name, _row(node.name, kind, what, dtype, shape, 0, 4 * math.prod(shape))))
+            rows.append((node.name, _row(node.name, kind, what, dtype, dtype, shape, 0, 4 * math.prod(shape))))
             continue
         for index in range(part.first, part.last):
             step = steps[index]
@@ -58,16 +59,18 @@ def step_rows(execution: Execution) -> list[tuple[str, StepRow]]:
             shape = execution.shapes[found.outputs[0].name] if found else ()
             macs = execution.macs.get(step["name"], 0)
             used = {precisions[name] for name in step["parts"] or [step["algorithm"]] if name in precisions}
-            kind = "int8" if step["integers"] else min(used, key=DIGITS.__getitem__, default="float32")
-            row = _row(step["name"], step["operator"], step["algorithm"], kind, shape, macs, step["bytes"])
-            rows.append((str(index), row))
+            kind = "int8" if step["integers"] else min(used, key=DIGITS.__getitem__, default=step["element"])
+            cells = (step["operator"], step["algorithm"], kind, step["element"])
+            rows.append((str(index), _row(step["name"], *cells, shape, macs, step["bytes"])))
     return rows
 
 
-def _row(name: str, operator: str, algorithm: str, kind: str, shape: Shape, macs: int, size: int) -> StepRow:
+def _row(
+    name: str, operator: str, algorithm: str, kind: str, stored: str, shape: Shape, macs: int, size: int
+) -> StepRow:
     return {
-        "name": name, "operator": operator, "algorithm": algorithm, "type": kind, "shape": shape, "macs": macs,
-        "bytes": size,
+        "name": name, "operator": operator, "algorithm": algorithm, "type": kind, "stored": stored, "shape": shape,
+        "macs": macs, "bytes": size,
     }  # fmt: skip
 
 
@@ -80,8 +83,17 @@ def draw_steps(execution: Execution) -> str:
         f"activations {binary(memory.arena_bytes)} instead of {binary(memory.activation_bytes)}, "
         f"weights {binary(memory.weight_bytes)}",
     ]
+    shown = any(row["stored"] == "bfloat16" for row in rows)
     cells = [
-        (row["name"], row["operator"], row["algorithm"], row["type"], str(row["shape"] or ""), binary(row["bytes"]))
+        (
+            row["name"],
+            row["operator"],
+            row["algorithm"],
+            row["type"],
+            *([row["stored"]] if shown else []),
+            str(row["shape"] or ""),
+            binary(row["bytes"]),
+        )
         for row in rows
     ]
     return "\n".join([*lines, *draw_table(cells)])

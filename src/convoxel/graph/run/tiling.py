@@ -27,6 +27,7 @@ from convoxel.graph.operators.view import spatial
 from convoxel.graph.run.execution import Execution, plan_execution
 from convoxel.graph.run.lru_cache import LruCache
 from convoxel.graph.run.region import Region, WholeGraph
+from convoxel.graph.run.storage import choose_elements
 
 # Positions of a tile by default, its halo included: a tile of a 3-D U-Net of 32 channels takes about a gigabyte.
 TILE_POSITIONS = {1: 1 << 20, 2: 1024 * 1024, 3: 128 * 128 * 128}
@@ -244,6 +245,7 @@ class _Plan:
         grains: Mapping[str, tuple[int, ...]],
     ) -> None:
         self.whole, self.packed, self.settings, self.choices, self.grains = whole, packed, settings, choices, grains
+        self.elements = choose_elements(whole.graph, settings.precision)
         self.input = whole.graph.inputs[0].name
         self.image = whole.shapes[self.input][2:]
         self.axes = _AXES.get(len(self.image), ())
@@ -427,7 +429,9 @@ class _Plan:
                 on_progress(done, total)
 
     def _planned(self, region: Region) -> Execution:
-        return plan_execution(region.graph(), {}, self.packed, whole=self.choices, **self.settings._asdict())
+        return plan_execution(
+            region.graph(), {}, self.packed, whole=self.choices, elements=self.elements, **self.settings._asdict()
+        )
 
 
 def _slices(box: Box) -> tuple[slice, ...]:
