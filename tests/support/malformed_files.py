@@ -206,7 +206,7 @@ PROGRAMS: dict[str, tuple[Callable[[Content], Any], str]] = {
     "an attribute of another type": (_attribute("stride", "two"), "stride"),
     "an attribute that is nothing": (_attribute("padding", None), "net"),
     "a stride of 0": (_attribute("stride", [0, 0]), "convolution c: stride"),
-    "a stride beyond all bounds": (_attribute("stride", [2**70, 1]), "net"),
+    "a stride beyond all bounds": (_attribute("stride", [2**70, 1]), "convolution c: stride"),
     "padding beyond all bounds": (_attribute("padding", [[BILLION, BILLION], [BILLION, BILLION]]), "convolution c"),
     "groups of 0": (_attribute("groups", 0), "convolution c"),
     "an activation that is none": (_attribute("activation", "magic"), "convolution c.*'magic'"),

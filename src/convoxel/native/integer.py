@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from convoxel.files.values import Array
 from convoxel.native import _core
 from convoxel.native.machine import resolve_isa
-from convoxel.native.plan import Floats, Plan, Triple, View
+from convoxel.native.plan import Floats, Plan, Triple, View, engine_numbers
 
 _WORD = 4  # levels of a float
 
@@ -55,7 +55,9 @@ class QuantisedConvolution(_core.QuantisedConvolution):
         scales = np.zeros(0, np.float32) if scale is None else np.ascontiguousarray(scale, np.float32)
         added = None if bias is None else np.ascontiguousarray(bias, np.float32)
         whole = np.ascontiguousarray(weight, np.int16)
-        super().__init__(whole, scales, added, int(zero), stride, padding_low, dilation, groups, transposed)
+        window = (engine_numbers("stride", stride), engine_numbers("padding_low", padding_low))
+        dilated = engine_numbers("dilation", dilation)
+        super().__init__(whole, scales, added, int(zero), *window, dilated, groups, transposed)
 
 
 def integer_units(isa: str | None = None) -> list[dict[str, str]]:

@@ -89,7 +89,9 @@ class Convolution(_core.Convolution):
             raise ShapeError(f"Convolution: weight has shape {weight.shape}; expected 5 axes (out, in, d, h, w).")
         if bias is not None:
             bias = np.ascontiguousarray(bias, dtype=np.float32)
-        super().__init__(weight, bias, stride, padding_low, dilation, groups, transposed, is_of_file(weight))
+        window = (engine_numbers("stride", stride), engine_numbers("padding_low", padding_low))
+        dilated = engine_numbers("dilation", dilation)
+        super().__init__(weight, bias, *window, dilated, groups, transposed, is_of_file(weight))
 
 
 class Problem(NamedTuple):
@@ -210,7 +212,7 @@ class Plan(_core.Plan):
         padding_low: in place of the convolution's own, for a part of an image that has other padding than the whole.
         chosen: the algorithm that runs if ``algorithm`` allows it (default: what was chosen for the problem).
         """
-        padding_low = None if padding_low is None else per_axis("padding_low", padding_low, 3)
+        padding_low = None if padding_low is None else engine_numbers("padding_low", padding_low)
         problem = Problem.of(convolution, src, dst, activation, residual is not None, gate is not None)
         key = str(problem.of_one_image)
         chosen = chosen or self._chosen.get(key, "")
@@ -237,7 +239,7 @@ class Plan(_core.Plan):
 
         parts: the algorithm of each convolution (default: what was chosen for its problem, if anything).
         """
-        padding_low = None if padding_low is None else per_axis("padding_low", padding_low, 3)
+        padding_low = None if padding_low is None else engine_numbers("padding_low", padding_low)
         keys, before = [], src
         for index, convolution in enumerate(convolutions):
             sizes = src if index < depthwise else dst
@@ -298,6 +300,18 @@ class Plan(_core.Plan):
         names = [row["parts"] or [row["algorithm"]] for row in chosen]
         pairs = (zip(keys, found, strict=True) for keys, found in zip(self._keys, names, strict=True))
         return {key: name for each in pairs for key, name in each}
+
+
+def engine_numbers(name: str, value: object) -> tuple[int, ...]:
+    """Return a number for each axis (d, h, w), of a size that the engine can compute with.
+
+    >>> engine_numbers("stride", 2)
+    (2, 2, 2)
+    >>> engine_numbers("stride", (1, 1, 2**70))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    convoxel.errors.ConfigError: stride is 1180591620717411303424, but it must be a whole number of ...
+    """
+    return per_axis(name, value, 3, -(2**32), 2**32)
 
 
 def is_frozen(array: Any) -> bool:
