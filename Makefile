@@ -19,7 +19,7 @@ demo: setup ## train, evaluate, compile and look at a 3-D U-Net on a real MR tem
 	$(BIN)/convoxel demo --output demo
 
 test: setup ## the whole suite (under 10 minutes on 2 cores, after the set-up)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not e2e"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 smoke: setup ## the tests that find most mistakes in twenty seconds
 	$(BIN)/python -m pytest -m smoke
