@@ -619,7 +619,8 @@ def exit_beside_runs_on_tensors(stage: Stage) -> None:
 @situation(torch=True)
 def fork_beside_compilation(stage: Stage) -> None:
     """The main thread forks while others compile; the child compiles too."""
-    stage.forever(_compile, 2)
+    for _ in range(2):
+        stage.forever(functools.partial(_compile, _network()))
     stage.wait()
     stage.in_child(lambda: stage.right(_compile()))
 
@@ -627,7 +628,7 @@ def fork_beside_compilation(stage: Stage) -> None:
 @situation(torch=True)
 def fork_beside_the_first_compilation(stage: Stage) -> None:
     """As before, with the moment within the imports of the first compilation."""
-    stage.forever(_compile)
+    stage.forever(functools.partial(_compile, _network()))
     time.sleep(stage.moment_s * 10)
     stage.in_child(lambda: stage.right(_compile()))
 

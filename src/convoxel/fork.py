@@ -96,6 +96,15 @@ def _after_in_child() -> None:
     _changed.release()
 
 
+class _Whole:
+    """Something that may be weakly referred to."""
+
+
+# What is registered last runs first. The first finalizer registers what runs all of them, such as those that take
+# PyTorch's operators away; so it is made here, and work ends before operators do.
+weakref.finalize(_Whole, _Whole).detach()
+
+
 @atexit.register
 def _at_exit() -> None:
     """Wait for what daemon threads have begun.
