@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,7 +74,10 @@ def compile(
     """
     with forks_wait():
         import torch
-
+    # What registers hooks of forks comes alone: if a fork waited meanwhile, as for the long imports, half would run.
+    with forks_wait(), suppress(ImportError):
+        import torch.utils._filelock
+    with forks_wait():
         from convoxel.graph.read.torch import read
 
     check_settings("compile", threads, precision, algorithm)
