@@ -87,6 +87,7 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.nn.functional.max_pool(IMAGE, itertools.count()), ConfigError, "has more than 1000 entries"),
     (lambda: cx.arithmetic.linear_macs(-1, 2), ConfigError, "in_features is -1"),
     (lambda: cx.draw.conv("a"), ConfigError, "conv: size is 'a'.* a whole number or a sequence of whole numbers"),
+    (lambda: cx.draw.matrix((3, 3), 2, padding=10**14), ConfigError, "too large to draw"),
     (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5; expected a module"),
     (lambda: cx.search.Budget(max_params="many"), ConfigError, "Budget: max_params is 'many'.* a number or None"),
     (lambda: cx.search.Scale(width=float("nan")), ConfigError, "width: got nan"),

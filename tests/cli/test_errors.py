@@ -103,6 +103,8 @@ def test_wrong_input_is_two_and_a_bug_is_one(
     assert "the output cannot be written: No space left on device. Free some space" in refused_command(capsys, "info")
     monkeypatch.setattr("convoxel.native.build_info", raiser(OSError(5, "Input/output error", "a\nb")))
     assert "a\\nb cannot be read or written: Input/output error. Check the path" in refused_command(capsys, "info")
+    monkeypatch.setattr("convoxel.native.build_info", raiser(RuntimeError("Symlink loop from 'a'")))
+    assert "Symlink loop from 'a'. Give a path whose links lead to a file" in refused_command(capsys, "info")
     monkeypatch.setattr("convoxel.native.build_info", raiser(KeyboardInterrupt()))
     assert main(["info"]) == 130 and capsys.readouterr().err == ""
 

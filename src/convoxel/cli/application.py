@@ -181,6 +181,8 @@ def _line_about(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         extra = _EXTRAS[error.name]
         return f"this needs {error.name}, which is not installed. Get it: pip install 'convoxel[{extra}]'."
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # of pathlib before Python 3.13
+        return f"{error}. Give a path whose links lead to a file or a folder."
     if isinstance(error, MemoryError):
         return "memory is used up; give a smaller patch, batch or width, or close other programs."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

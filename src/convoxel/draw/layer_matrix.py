@@ -162,11 +162,12 @@ class _Sheet:
     def __init__(self, layer: MatrixLayout, sharing: str) -> None:
         self.layer, self.sharing = layer, sharing
         self.rows, self.columns = layer.shape
-        self.entries = layer.count(sharing)
-        if self.entries > _MOST_ENTRIES or self.rows * self.columns > 100 * _MOST_ENTRIES:
+        small = self.rows * self.columns <= 100 * _MOST_ENTRIES  # else nobody counts the entries to the end
+        self.entries = layer.count(sharing) if small else 0
+        if not small or self.entries > _MOST_ENTRIES:
             raise ConfigError(
-                f"matrix: {self.rows} × {self.columns} with {self.entries} entries is too large to draw; up to "
-                f"{_MOST_ENTRIES} entries are. Give a smaller size or fewer channels."
+                f"matrix: {self.rows} × {self.columns}{f' with {self.entries} entries' * small} is too large to draw; "
+                f"up to {_MOST_ENTRIES} entries are. Give a smaller size or fewer channels."
             )
         self.cell = min(34.0, _WIDE / self.columns, _TALL / self.rows)
         self.cell = max(self.cell, 0.5)
