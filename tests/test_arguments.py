@@ -16,6 +16,7 @@ import torch
 import convoxel as cx
 from convoxel.annotation import fits
 from convoxel.arithmetic import SizeSet
+from convoxel.arithmetic.notation import parse_chain
 from convoxel.errors import ConfigError, ConvoxelError, DataError, ShapeError, UnsupportedError
 from tools.faults import arguments, words
 from tools.faults.face import Example, examples
@@ -24,6 +25,7 @@ from tools.faults.scene import Scene
 IMAGE = torch.arange(16.0).reshape(1, 1, 4, 4)
 EYE = np.eye(8, dtype=int)
 SMALL = cx.compile(torch.nn.Conv2d(1, 1, 1).eval(), torch.zeros(1, 1, 2, 2), threads=1, tune=False)
+CHAIN = parse_chain("k3")
 FEW = (np.eye(8, 9, dtype=np.float32).reshape(8, 1, 3, 3), np.arange(8) % 2)
 VIEW = cx.native.View.dense(1, 0, (1, 1, 2, 2, 1))
 SLOW = ("solve_", "find", "compile", "tiled", "scales", "separa", "Network", "Net", "sharing", "upsampl", "field")
@@ -87,6 +89,7 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.nn.functional.max_pool(IMAGE, itertools.count()), ConfigError, "has more than 1000 entries"),
     (lambda: cx.arithmetic.linear_macs(-1, 2), ConfigError, "in_features is -1"),
     (lambda: cx.draw.conv("a"), ConfigError, "conv: size is 'a'.* a whole number or a sequence of whole numbers"),
+    (lambda: cx.arithmetic.solve_tile(CHAIN, 16).cover(2**64), ShapeError, "tiles; expected at most"),
     (lambda: cx.draw.matrix((3, 3), 2, padding=10**14), ConfigError, "too large to draw"),
     (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5; expected a module"),
     (lambda: cx.search.Budget(max_params="many"), ConfigError, "Budget: max_params is 'many'.* a number or None"),

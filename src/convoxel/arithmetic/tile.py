@@ -16,6 +16,9 @@ from convoxel.arithmetic.layer import Pad
 from convoxel.arithmetic.solve import solve_inputs
 from convoxel.arithmetic.taps import Taps
 from convoxel.errors import ShapeError
+from convoxel.files.fault import brief
+
+_MOST_TILES = 10**6
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,14 @@ class Tile:
         """Return tiles that give every output of an input of ``size`` once; the last may be shorter by less than M.
 
         Raises:
-            ShapeError: the network does not take ``size``, or not the last tile's, or pads it differently from a tile.
+            ShapeError: the network does not take ``size``, or not the last tile's, or pads it differently from a tile;
+            or there are more than a million tiles.
         """
         whole = self.graph.size(size)
+        if (count := (size - self.size) // self.advance) > _MOST_TILES:
+            raise ShapeError(
+                f"size is {brief(size)}, or {brief(count)} tiles; expected at most {_MOST_TILES}. Enlarge them."
+            )
         parts: list[Part] = []
         begin = done = 0
         while begin + self.size < size:
