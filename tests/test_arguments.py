@@ -90,6 +90,8 @@ def test_what_leaks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (lambda: cx.arithmetic.linear_macs(-1, 2), ConfigError, "in_features is -1"),
     (lambda: cx.draw.conv("a"), ConfigError, "conv: size is 'a'.* a whole number or a sequence of whole numbers"),
     (lambda: cx.arithmetic.solve_tile(CHAIN, 16).cover(2**64), ShapeError, "tiles; expected at most"),
+    (lambda: cx.search.scales("unet", torch.zeros(0), (cx.search.Scale(),)), ConfigError, "shape: .* has 0 axes"),
+    (lambda: cx.data.load("mni152", "segment", ignore_label=np.zeros(2)), ConfigError, "ignore_label is"),
     (lambda: cx.draw.matrix((3, 3), 2, padding=10**14), ConfigError, "too large to draw"),
     (lambda: cx.describe(3.5, (1, 1)), ConfigError, "describe: model is 3.5; expected a module"),
     (lambda: cx.search.Budget(max_params="many"), ConfigError, "Budget: max_params is 'many'.* a number or None"),

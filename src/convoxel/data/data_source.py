@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from convoxel.arithmetic.argument import whole
 from convoxel.data.bundled import BUNDLED, open_digits, open_mni152
 from convoxel.data.collection import Collection
 from convoxel.data.data_set import DataSet, Split
@@ -199,8 +200,9 @@ def _check_ignored(stated: int | None, used: int | None) -> None:
         )
 
 
-def _opening(regions: Mapping[str, object] | Regions | None, **facts: Any) -> Opening:
+def _opening(regions: Mapping[str, object] | Regions | None, ignored: int | None, **facts: Any) -> Opening:
     """Return how a source is opened; regions that are stated get their names."""
+    facts["ignored"] = None if ignored is None else whole("ignore_label", ignored)
     if regions is None or isinstance(regions, Regions):
         return Opening(**facts, regions=regions)
     names, planned = plan_regions(regions)

@@ -11,7 +11,7 @@ from torch import nn
 from convoxel.graph.read.functions import shapes_only
 from convoxel.inspect import describe
 from convoxel.models import build
-from convoxel.search.space import SIZE, Options
+from convoxel.search.space import SIZE, Options, check_shape
 
 _FLOAT_BYTES = 4
 
@@ -84,7 +84,7 @@ def measure(network: str, shape: tuple[int, ...], options: Options, fixed: Optio
     >>> measure("mobilenet_v1", (1, 3, 224, 224), {"width": 0.5}).params
     1331592
     """
-    given = {**(fixed or {}), **options}
+    given, shape = {**(fixed or {}), **options}, check_shape(shape)
     if SIZE in given:
         shape = (*shape[:2], *(given[SIZE],) * (len(shape) - 2))
     with torch.device("meta"), shapes_only():

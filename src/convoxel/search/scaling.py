@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from convoxel.errors import ConfigError
 from convoxel.models import entry, info
 from convoxel.search.candidate import Candidate, measure
-from convoxel.search.space import SIZE, Options
+from convoxel.search.space import SIZE, Options, check_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def scales(
     """
     if not factors:
         raise ConfigError("factors: got none; expected at least one scale, such as Scale(width=0.5).")
-    sizes = (1, *info(network).shape) if shape is None else tuple(shape)
+    sizes = (1, *info(network).shape) if shape is None else check_shape(shape)
     return [measure(network, sizes, scaled_options(network, factor, sizes), fixed) for factor in factors]
 
 

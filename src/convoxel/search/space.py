@@ -23,6 +23,20 @@ _FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5)
 _CHANNELS = (8, 16, 24, 32, 48, 64)
 
 
+def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return ``shape`` if it is that of an input, (n, channels, *spatial).
+
+    Raises:
+        ConfigError: it has another number of axes.
+    """
+    if not 3 <= len(shape) <= 5:
+        raise ConfigError(
+            f"shape: {tuple(shape)} has {len(shape)} axes; expected (n, channels, *spatial) with 1, 2 or 3 spatial "
+            "ones, such as (1, 3, 224, 224)."
+        )
+    return tuple(shape)
+
+
 def usual_options(network: str) -> Choices:
     """Return the options of a network that a search varies by default, with their values.
 
@@ -85,11 +99,7 @@ class Space:
         for size in (*self.vary.get(SIZE, ()), *([self.fixed[SIZE]] if SIZE in self.fixed else ())):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ConfigError(f"vary: size is {size!r}; expected whole numbers of pixels, such as 128.")
-        if not 3 <= len(self.shape) <= 5:
-            raise ConfigError(
-                f"shape: {tuple(self.shape)} has {len(self.shape)} axes; expected (n, channels, *spatial) with 1, 2 or "
-                "3 spatial ones, such as (1, 3, 224, 224)."
-            )
+        check_shape(self.shape)
 
     def __len__(self) -> int:
         """Return the number of combinations."""
