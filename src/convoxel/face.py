@@ -41,7 +41,8 @@ _SAID: dict[type[Exception], tuple[re.Pattern[str], type[ConvoxelError]]] = {
     TypeError: (
         re.compile(
             r"incompatible function arg|invalid combination of arg|argument '\w+' .*(must be|failed to unpack) "
-            r"|can't convert .* tensor to numpy|numpy boolean|ufunc '\w+' (not supported|did not contain)|of real numb"
+            r"|can't convert (.* tensor to numpy|np.ndarray)|numpy boolean|ufunc '\w+' (not supported|did not contain)"
+            r"|array of real numbers"
         ),
         ConfigError,
     ),
